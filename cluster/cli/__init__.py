@@ -1,0 +1,1 @@
+"""The `mesaform` program: one file a verb; the work is done elsewhere."""

@@ -1,0 +1,85 @@
+"""What nearly every verb starts from: the spec, the state folder beside it, and the cloud's address in the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import typer
+
+from cluster.errors import MissingPrerequisite
+from cluster.spec import ClusterSpec, load
+
+FILE_OPTION = typer.Option("cluster.yaml", "--file", "-f", envvar="MESAFORM_CLUSTER_FILE", help="The cluster's description.")
+JSON_OPTION = typer.Option(False, "--json", help="Print JSON for machines instead of tables for people.")
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """The running local cloud, as it writes itself to `<state>/local/endpoint.json`."""
+
+    url: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A cluster as the operator's machine knows it. `state_dir` is `.mesaform` beside the cluster file."""
+
+    spec: ClusterSpec
+    file: Path
+    state_dir: Path
+
+    @property
+    def local_dir(self) -> Path:
+        """The local cloud's folder."""
+        return self.state_dir / "local"
+
+    @property
+    def cluster_dir(self) -> Path:
+        """This cluster's folder: Terraform state, lock, logs."""
+        return self.state_dir / "clusters" / self.spec.name
+
+    def enter_cloud(self) -> None:
+        """Point boto3, Terraform and everything started from here at the spec's cloud, through the environment.
+
+        On `aws` the environment is left as it is.
+
+        Raises:
+            MissingPrerequisite: the target is local and no local cloud runs.
+
+        """
+        os.environ.setdefault("AWS_REGION", self.spec.region)
+        os.environ.setdefault("AWS_DEFAULT_REGION", self.spec.region)
+        if self.spec.target != "local":
+            return
+        path = self.local_dir / "endpoint.json"
+        if not path.exists():
+            raise MissingPrerequisite("the local cloud is not running", where=str(path), fix="start it: mesaform local start")
+        endpoint = msgspec.json.decode(path.read_bytes(), type=Endpoint)
+        os.environ.update(local_environment(endpoint.url, self.spec.region))
+
+
+def local_environment(url: str, region: str) -> dict[str, str]:
+    """The environment that points AWS clients at the local cloud; its credentials mean nothing anywhere else."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def open_context(file: str) -> Context:
+    """Read the spec and settle the folders.
+
+    Raises:
+        BadInput: the file is missing or wrong.
+
+    """
+    path = Path(file)
+    spec = load(path)
+    return Context(spec=spec, file=path.resolve(), state_dir=path.resolve().parent / ".mesaform")

@@ -1,0 +1,1 @@
+"""The cloud: ports, the AWS adapters behind them, and the fakes beside them."""

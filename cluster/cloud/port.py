@@ -1,0 +1,131 @@
+"""Ports to the cloud. Calls block (boto3): shells run them in threads. Every fault arrives as a `cluster.errors.CloudError`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from cluster.resources import Resources
+
+Capacity = Literal["on-demand", "spot"]
+MachineState = Literal["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An EC2 instance of this cluster. `launched_at` is seconds since the epoch; `tags` is all its tags."""
+
+    instance_id: str
+    instance_type: str
+    zone: str
+    capacity: Capacity
+    state: MachineState
+    private_address: str
+    public_address: str
+    launched_at: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """Something that can be bought: a type in a zone as a capacity type, its price, and what the engine will see of it."""
+
+    instance_type: str
+    zone: str
+    capacity: Capacity
+    usd_per_hour: float
+    resources: Resources
+
+    @property
+    def key(self) -> str:
+        """`type/zone/capacity`."""
+        return f"{self.instance_type}/{self.zone}/{self.capacity}"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """Buy `count` machines of any of `offerings` (cheapest first) for a pool. `token` makes the call idempotent."""
+
+    cluster: str
+    pool: str
+    count: int
+    offerings: tuple[Offering, ...]
+    token: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchResult:
+    """What came of it: machines bought, and each offering that had no capacity."""
+
+    machines: tuple[Machine, ...]
+    without_capacity: tuple[str, ...] = ()
+
+
+class Fleet(Protocol):
+    """Machines: seen, bought and given back."""
+
+    def machines(self, cluster: str) -> list[Machine]:
+        """Every machine tagged with the cluster, terminated ones included while EC2 lists them. May lag a launch by seconds."""
+        ...
+
+    def launch(self, request: LaunchRequest) -> LaunchResult:
+        """CreateFleet `instant`. Idempotent per token: again with the same token and request gives the same machines.
+
+        Raises:
+            InsufficientCapacity: nothing at all could be bought.
+            Retryable: throttled or a server's fault.
+            Permanent: the request is wrong or the rights are missing.
+
+        """
+        ...
+
+    def terminate(self, instance_ids: Sequence[str]) -> None:
+        """Terminate by id. Idempotent: ids already terminated or unknown are no error."""
+        ...
+
+    def offerings(self, types: Sequence[str], zones: Sequence[str]) -> list[Offering]:
+        """What the named types cost in the named zones, on demand and as spot. Prices may be an hour old.
+
+        Raises:
+            NotFound: a type does not exist in this region; the message names it and the nearest that does.
+
+        """
+        ...
+
+
+class Ledger(Protocol):
+    """Append-only records that outlive the cluster (S3). A record is a JSON object with at least `at` (epoch s) and `kind`."""
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record durably before returning."""
+        ...
+
+    def read(self, since: float = 0.0, limit: int | None = None) -> list[dict[str, Any]]:
+        """Records with `at` >= since, oldest first; with `limit`, the newest that many of them."""
+        ...
+
+
+class Control(Protocol):
+    """How an operator's program tells the autoscaler to stop, without reaching into the network (S3 is strongly consistent)."""
+
+    def fence(self, reason: str) -> None:
+        """Ask the autoscaler to buy and remove nothing until lifted."""
+        ...
+
+    def lift(self) -> None:
+        """Take the fence away. Idempotent."""
+        ...
+
+    def fenced(self) -> str | None:
+        """The reason of the fence in force, or None."""
+        ...
+
+    def beat(self, at: float, *, fenced: bool, address: str) -> None:
+        """The autoscaler's sign of life, and whether it obeys a fence."""
+        ...
+
+    def last_beat(self) -> Mapping[str, Any] | None:
+        """The last sign of life: `at`, `fenced`, `address`; None if there never was one."""
+        ...

@@ -1,0 +1,1 @@
+"""The embedded engine: Mesos' master and agent in Python, for one machine, tests and small clusters."""

@@ -1,0 +1,1 @@
+"""The Marathon-compatible framework: long-running services on 8080."""

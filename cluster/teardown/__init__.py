@@ -1,0 +1,1 @@
+"""Taking a cluster down: inventory, order, plan (pure), execution and the receipt."""

@@ -1,0 +1,1 @@
+"""ZooKeeper for asyncio: a session, elections and leader watches over kazoo."""

@@ -1,0 +1,1 @@
+"""What exists in the cloud, declaratively; one stack a rate of change."""
