@@ -8,35 +8,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Literal
 
 import msgspec
 
-from cluster.resources import Resources
+from cluster.nodedoc import (
+    NODE_DOCUMENT_VERSION,
+    OPERATOR_PORTS,
+    TASK_PORTS,
+    ZK_AUTOSCALER_PATH,
+    ZK_ENGINE_PATH,
+    ZK_SERVICES_PATH,
+    NodeDocument,
+    Port,
+    Role,
+    ZooKeeperMember,
+    agent_resources,
+    parse_node_document,
+    zk_url,
+)
 from cluster.spec import ClusterSpec
 
-NODE_DOCUMENT_VERSION = 1
-
-
-class Port:
-    """Listening ports, the same on every machine (each has its own address)."""
-
-    ENGINE_MASTER = 5050
-    ENGINE_AGENT = 5051
-    ENGINE_LINK = 5052  # gRPC between the embedded engine's agents and the leading master; members only
-    SERVICES = 8080
-    JOBS = 4400
-    AUTOSCALER = 9550
-    ZOOKEEPER_CLIENT = 2181
-    ZOOKEEPER_PEER = 2888
-    ZOOKEEPER_ELECTION = 3888
-
-
-OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.JOBS)
-TASK_PORTS = (31000, 32000)
-ZK_ENGINE_PATH = "/mesos"
-ZK_SERVICES_PATH = "/marathon"
-ZK_AUTOSCALER_PATH = "/mesaform/autoscaler"
+__all__ = [
+    "NODE_DOCUMENT_VERSION",
+    "OPERATOR_PORTS",
+    "TASK_PORTS",
+    "ZK_AUTOSCALER_PATH",
+    "ZK_ENGINE_PATH",
+    "ZK_SERVICES_PATH",
+    "IngressRule",
+    "NodeDocument",
+    "Port",
+    "Role",
+    "Tag",
+    "ZooKeeperMember",
+    "agent_resources",
+    "bucket_name",
+    "ingress_rules",
+    "launch_template_name",
+    "master_addresses",
+    "node_document",
+    "parse_node_document",
+    "prefix",
+    "spec_parameter_name",
+    "subnets",
+    "tags",
+    "zk_url",
+]
 
 
 class Tag:
@@ -49,9 +66,6 @@ class Tag:
     RECIPE = "mesaform:recipe"  # on images: the recipe's digest
     LAUNCH = "mesaform:launch"  # on the autoscaler's machines: the journal entry that bought them
     NAME = "Name"
-
-
-Role = Literal["master", "agent"]
 
 
 def prefix(spec: ClusterSpec) -> str:
@@ -89,30 +103,6 @@ def master_addresses(spec: ClusterSpec) -> tuple[IPv4Address, ...]:
     return tuple(parts[index % len(parts)].network_address + 10 + index // len(parts) for index in range(spec.masters.count))
 
 
-def zk_url(addresses: tuple[str, ...] | list[str], path: str) -> str:
-    """`zk://a:2181,b:2181/path`, the form that Mesos and Marathon take."""
-    return "zk://" + ",".join(f"{address}:{Port.ZOOKEEPER_CLIENT}" for address in addresses) + path
-
-
-class ZooKeeperMember(msgspec.Struct, frozen=True):
-    id: int
-    address: str
-
-
-class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
-    """IMDS user data: all that a machine is told. JSON, versioned, never a shell script."""
-
-    version: int
-    cluster: str
-    role: Role
-    region: str
-    engine: Literal["embedded", "mesos"]
-    zookeeper: tuple[ZooKeeperMember, ...]
-    recipe: str  # digest of the image this machine must have been booted from
-    pool: str = ""  # agents only
-    attributes: dict[str, str] = {}  # agents only: the pool's attributes; the node adds instance_id, instance_type, zone, pool, lifecycle
-
-
 def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "") -> str:
     """The user data of a machine as JSON text.
 
@@ -121,7 +111,7 @@ def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "") ->
         pool: the agent pool's name; empty for masters.
 
     """
-    attributes = next((dict(p.attributes) for p in spec.agents if p.name == pool), {}) if role == "agent" else {}
+    own = next((p for p in spec.agents if p.name == pool), None) if role == "agent" else None
     members = tuple(ZooKeeperMember(index + 1, str(address)) for index, address in enumerate(master_addresses(spec)))
     document = NodeDocument(
         version=NODE_DOCUMENT_VERSION,
@@ -132,24 +122,10 @@ def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "") ->
         zookeeper=members,
         recipe=recipe,
         pool=pool,
-        attributes=attributes,
+        disk_gib=own.disk_gib if own else 40,
+        attributes=dict(own.attributes) if own else {},
     )
     return msgspec.json.encode(document).decode()
-
-
-def parse_node_document(text: str | bytes) -> NodeDocument:
-    """Read user data back.
-
-    Raises:
-        msgspec.ValidationError: it is not a node document.
-        ValueError: its version is not known to this program.
-
-    """
-    document = msgspec.json.decode(text, type=NodeDocument)
-    if document.version != NODE_DOCUMENT_VERSION:
-        message = f"node document version {document.version}, this image knows {NODE_DOCUMENT_VERSION}: bake and deploy again"
-        raise ValueError(message)
-    return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +148,3 @@ def ingress_rules(spec: ClusterSpec) -> tuple[IngressRule, ...]:
         IngressRule(group, 0, 65535, source, f"{source}s to {group}s") for group in ("master", "agent") for source in ("master", "agent")
     )
     return from_operators + between_members
-
-
-def agent_resources(vcpus: int, mem_mib: int, disk_gib: int, gpus: int = 0) -> Resources:
-    """What the engine advertises of a machine: all its cpus, its memory less what the system keeps, its disk less 5 GiB, the task ports."""
-    kept_mib = max(512, mem_mib // 20)
-    return Resources.of(
-        cpus=vcpus,
-        mem_mib=max(0, mem_mib - kept_mib),
-        disk_mib=max(0, disk_gib - 5) * 1024,
-        gpus=gpus,
-        ports=[TASK_PORTS],
-    )

@@ -1,0 +1,91 @@
+"""What a machine is told and what it needs to know of itself: the node document, the ports, and what an agent advertises.
+
+`cluster.blueprint` offers these names too. They stand apart because everything here is light: a machine's programs import
+this module and stay without pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cluster.resources import Resources
+
+NODE_DOCUMENT_VERSION = 1
+
+
+class Port:
+    """Listening ports, the same on every machine (each has its own address)."""
+
+    ENGINE_MASTER = 5050
+    ENGINE_AGENT = 5051
+    ENGINE_LINK = 5052  # gRPC between the embedded engine's agents and the leading master; members only
+    SERVICES = 8080
+    JOBS = 4400
+    AUTOSCALER = 9550
+    ZOOKEEPER_CLIENT = 2181
+    ZOOKEEPER_PEER = 2888
+    ZOOKEEPER_ELECTION = 3888
+
+
+OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.JOBS)
+TASK_PORTS = (31000, 32000)
+ZK_ENGINE_PATH = "/mesos"
+ZK_SERVICES_PATH = "/marathon"
+ZK_AUTOSCALER_PATH = "/mesaform/autoscaler"
+
+
+Role = Literal["master", "agent"]
+
+
+def zk_url(addresses: tuple[str, ...] | list[str], path: str) -> str:
+    """`zk://a:2181,b:2181/path`, the form that Mesos and Marathon take."""
+    return "zk://" + ",".join(f"{address}:{Port.ZOOKEEPER_CLIENT}" for address in addresses) + path
+
+
+class ZooKeeperMember(msgspec.Struct, frozen=True):
+    id: int
+    address: str
+
+
+class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
+    """IMDS user data: all that a machine is told. JSON, versioned, never a shell script."""
+
+    version: int
+    cluster: str
+    role: Role
+    region: str
+    engine: Literal["embedded", "mesos"]
+    zookeeper: tuple[ZooKeeperMember, ...]
+    recipe: str  # digest of the image this machine must have been booted from
+    pool: str = ""  # agents only
+    disk_gib: int = 40  # agents only: the size of the pool's disks, for `agent_resources`
+    attributes: dict[str, str] = {}  # agents only: the pool's attributes; the node adds instance_id, instance_type, zone, pool, lifecycle
+
+
+def parse_node_document(text: str | bytes) -> NodeDocument:
+    """Read user data back.
+
+    Raises:
+        msgspec.ValidationError: it is not a node document.
+        ValueError: its version is not known to this program.
+
+    """
+    document = msgspec.json.decode(text, type=NodeDocument)
+    if document.version != NODE_DOCUMENT_VERSION:
+        message = f"node document version {document.version}, this image knows {NODE_DOCUMENT_VERSION}: bake and deploy again"
+        raise ValueError(message)
+    return document
+
+
+def agent_resources(vcpus: int, mem_mib: int, disk_gib: int, gpus: int = 0) -> Resources:
+    """What the engine advertises of a machine: all its cpus, its memory less what the system keeps, its disk less 5 GiB, the task ports."""
+    kept_mib = max(512, mem_mib // 20)
+    return Resources.of(
+        cpus=vcpus,
+        mem_mib=max(0, mem_mib - kept_mib),
+        disk_mib=max(0, disk_gib - 5) * 1024,
+        gpus=gpus,
+        ports=[TASK_PORTS],
+    )
