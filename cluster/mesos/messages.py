@@ -18,7 +18,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The base. Absent and default fields are not written, so a field that the wire requires has no default here."""
 
 
-class Id(Message, kw_only=True):
+class Id(Message, frozen=True, kw_only=True):
     """The wire's `{"value": "…"}`."""
 
     value: str
@@ -28,28 +28,28 @@ def ident(value: str) -> Id:
     return Id(value=value)
 
 
-class Scalar(Message, kw_only=True):
+class Scalar(Message, frozen=True, kw_only=True):
     value: float
 
 
-class PortRange(Message, kw_only=True):
+class PortRange(Message, frozen=True, kw_only=True):
     begin: int
     end: int
 
 
-class Ranges(Message, kw_only=True):
+class Ranges(Message, frozen=True, kw_only=True):
     range: list[PortRange] = []
 
 
-class ItemSet(Message, kw_only=True):
+class ItemSet(Message, frozen=True, kw_only=True):
     item: list[str] = []
 
 
-class AllocationInfo(Message, kw_only=True):
+class AllocationInfo(Message, frozen=True, kw_only=True):
     role: str | None = None
 
 
-class Resource(Message, kw_only=True):
+class Resource(Message, frozen=True, kw_only=True):
     """One named resource; `type` is SCALAR, RANGES or SET."""
 
     name: str
@@ -61,11 +61,11 @@ class Resource(Message, kw_only=True):
     allocation_info: AllocationInfo | None = None
 
 
-class Text(Message, kw_only=True):
+class Text(Message, frozen=True, kw_only=True):
     value: str
 
 
-class Attribute(Message, kw_only=True):
+class Attribute(Message, frozen=True, kw_only=True):
     name: str
     type: str
     text: Text | None = None
@@ -74,26 +74,26 @@ class Attribute(Message, kw_only=True):
     set: ItemSet | None = None
 
 
-class Label(Message, kw_only=True):
+class Label(Message, frozen=True, kw_only=True):
     key: str
     value: str | None = None
 
 
-class Labels(Message, kw_only=True):
+class Labels(Message, frozen=True, kw_only=True):
     labels: list[Label] = []
 
 
-class EnvVariable(Message, kw_only=True):
+class EnvVariable(Message, frozen=True, kw_only=True):
     name: str
     value: str | None = None
     type: str | None = None
 
 
-class Environment(Message, kw_only=True):
+class Environment(Message, frozen=True, kw_only=True):
     variables: list[EnvVariable] = []
 
 
-class Uri(Message, kw_only=True):
+class Uri(Message, frozen=True, kw_only=True):
     value: str
     executable: bool | None = None
     extract: bool | None = None
@@ -101,7 +101,7 @@ class Uri(Message, kw_only=True):
     output_file: str | None = None
 
 
-class CommandInfo(Message, kw_only=True):
+class CommandInfo(Message, frozen=True, kw_only=True):
     """`shell` (the default) runs `value` with /bin/sh -c; otherwise `value` is executed with `arguments` as argv."""
 
     value: str | None = None
@@ -112,15 +112,15 @@ class CommandInfo(Message, kw_only=True):
     environment: Environment | None = None
 
 
-class DurationInfo(Message, kw_only=True):
+class DurationInfo(Message, frozen=True, kw_only=True):
     nanoseconds: int
 
 
-class KillPolicy(Message, kw_only=True):
+class KillPolicy(Message, frozen=True, kw_only=True):
     grace_period: DurationInfo | None = None
 
 
-class TaskInfo(Message, kw_only=True):
+class TaskInfo(Message, frozen=True, kw_only=True):
     name: str = ""
     task_id: Id
     agent_id: Id
@@ -136,7 +136,7 @@ class TaskInfo(Message, kw_only=True):
     discovery: dict[str, Any] | None = None
 
 
-class TaskStatus(Message, kw_only=True):
+class TaskStatus(Message, frozen=True, kw_only=True):
     """`uuid` is present exactly when the update must be acknowledged. `state` is a TaskState name such as TASK_RUNNING."""
 
     task_id: Id
@@ -155,11 +155,11 @@ class TaskStatus(Message, kw_only=True):
     unreachable_time: dict[str, Any] | None = None
 
 
-class Capability(Message, kw_only=True):
+class Capability(Message, frozen=True, kw_only=True):
     type: str
 
 
-class FrameworkInfo(Message, kw_only=True):
+class FrameworkInfo(Message, frozen=True, kw_only=True):
     user: str
     name: str
     id: Id | None = None
@@ -175,7 +175,7 @@ class FrameworkInfo(Message, kw_only=True):
     offer_filters: dict[str, Any] | None = None
 
 
-class AgentInfo(Message, kw_only=True):
+class AgentInfo(Message, frozen=True, kw_only=True):
     hostname: str
     port: int = 5051
     resources: list[Resource] = []
@@ -184,20 +184,20 @@ class AgentInfo(Message, kw_only=True):
     domain: dict[str, Any] | None = None
 
 
-class Address(Message, kw_only=True):
+class Address(Message, frozen=True, kw_only=True):
     hostname: str | None = None
     ip: str | None = None
     port: int = 0
 
 
-class Url(Message, kw_only=True):
+class Url(Message, frozen=True, kw_only=True):
     scheme: str = "http"
     address: Address = Address()
     path: str | None = None
     query: list[dict[str, Any]] = []
 
 
-class Offer(Message, kw_only=True):
+class Offer(Message, frozen=True, kw_only=True):
     id: Id
     framework_id: Id
     agent_id: Id
@@ -211,7 +211,7 @@ class Offer(Message, kw_only=True):
     unavailability: dict[str, Any] | None = None
 
 
-class Filters(Message, kw_only=True):
+class Filters(Message, frozen=True, kw_only=True):
     refuse_seconds: float = 5.0
 
 
