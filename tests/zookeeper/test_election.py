@@ -1,0 +1,141 @@
+"""Who leads, and that never two do, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cluster.zookeeper.election import Candidate, contenders, watch_leader
+from cluster.zookeeper.session import ZooKeeper
+from tests.support.zookeeper import ZooKeeperServer
+
+pytestmark = pytest.mark.zookeeper
+
+
+class Contender:
+    """A candidate that notes when it leads."""
+
+    def __init__(self, zk, root, name):
+        self.zk, self.name = zk, name
+        self.candidate = Candidate(zk, root, name.encode())
+        self.elected, self.deposed = asyncio.Event(), asyncio.Event()
+        self.epochs: list[int] = []
+        self.task = asyncio.create_task(self.candidate.run(self._lead))
+
+    async def _lead(self, epoch):
+        self.epochs.append(epoch)
+        self.elected.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.deposed.set()
+
+    async def leave(self):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def sessions(hosts, count, timeout_s=4.0):
+    opened = [ZooKeeper(hosts, session_timeout_s=timeout_s) for _ in range(count)]
+    for session in opened:
+        await session.start()
+    try:
+        yield opened
+    finally:
+        for session in opened:
+            await session.stop()
+
+
+async def soon(event):
+    await asyncio.wait_for(event.wait(), 20)
+
+
+async def test_the_first_to_enter_leads_and_the_next_follows_when_it_leaves(zookeeper_hosts, zookeeper_root):
+    async with sessions(zookeeper_hosts, 2) as (one, two):
+        first = Contender(one, zookeeper_root, "first")
+        await soon(first.elected)
+        second = Contender(two, zookeeper_root, "second")
+        leaders = watch_leader(two, zookeeper_root)
+        assert await anext(leaders) == b"first"
+        assert not second.elected.is_set()
+        await first.leave()
+        await soon(second.elected)
+        assert await anext(leaders) == b"second"
+        assert second.epochs[0] > first.epochs[0]
+        await second.leave()
+        assert await anext(leaders) is None
+
+
+async def test_a_leader_whose_node_is_taken_away_steps_down_and_contends_again(zookeeper_hosts, zookeeper_root):
+    async with sessions(zookeeper_hosts, 2) as (one, two):
+        first = Contender(one, zookeeper_root, "first")
+        await soon(first.elected)
+        first.elected.clear()
+        (node,) = await two.children(zookeeper_root)
+        await two.delete(f"{zookeeper_root}/{node}")
+        await soon(first.deposed)
+        await soon(first.elected)
+        assert first.epochs[1] > first.epochs[0]
+        await first.leave()
+
+
+async def test_work_that_fails_ends_the_candidate_with_its_error(zookeeper_hosts, zookeeper_root):
+    async def fail(_epoch):
+        raise LookupError("broken")
+
+    async with sessions(zookeeper_hosts, 1) as (one,):
+        with pytest.raises(LookupError, match="broken"):
+            await Candidate(one, zookeeper_root, b"x").run(fail)
+        assert await one.children(zookeeper_root) == []
+
+
+async def test_a_leader_cut_off_from_the_ensemble_steps_down_before_its_session_can_expire(tmp_path):
+    server = ZooKeeperServer(tmp_path)
+    server.start()
+    try:
+        async with sessions(server.hosts, 1) as (one,):
+            first = Contender(one, "/e", "first")
+            await soon(first.elected)
+            server.kill()
+            started = asyncio.get_running_loop().time()
+            await soon(first.deposed)
+            assert asyncio.get_running_loop().time() - started < one.session_timeout_s
+            first.elected.clear()
+            server.start()
+            await soon(first.elected)
+            await first.leave()
+    finally:
+        server.kill()
+
+
+async def test_a_short_break_deposes_nobody_and_watchers_see_no_change(tmp_path):
+    server = ZooKeeperServer(tmp_path)
+    server.start()
+    try:
+        async with sessions(server.hosts, 2, timeout_s=20.0) as (one, two):
+            first = Contender(one, "/e", "first")
+            await soon(first.elected)
+            leaders = watch_leader(two, "/e")
+            assert await anext(leaders) == b"first"
+            following = asyncio.ensure_future(anext(leaders))
+            server.kill()
+            while one.state == "connected":
+                await one.wait_state_change()
+            server.start()
+            await one.wait_connected()
+            await two.wait_connected()
+            await two.put("/e/log_replicas", b"")  # a change below the path that is no contender
+            assert not first.deposed.is_set()
+            assert not following.done()
+            await first.leave()
+            assert await asyncio.wait_for(following, 10) is None
+    finally:
+        server.kill()
+
+
+def test_only_nodes_of_the_prefix_contend_in_order_of_their_sequence():
+    names = ["json.info_0000000012", "log_replicas", "info_0000000001", "json.info_0000000009", "json.info_x"]
+    assert contenders(names, "json.info_") == ["json.info_0000000009", "json.info_0000000012"]

@@ -1,0 +1,91 @@
+"""What a ZooKeeper session promises, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cluster.errors import BadInput
+from cluster.zookeeper.session import VersionConflict, ZooKeeper, ZooKeeperUnavailable, split_zk_url
+
+pytestmark = pytest.mark.zookeeper
+
+
+@pytest.fixture
+async def zk(zookeeper_hosts):
+    session = ZooKeeper(zookeeper_hosts)
+    await session.start()
+    yield session
+    await session.stop()
+
+
+async def test_what_was_put_is_got_with_its_version(zk, zookeeper_root):
+    path = f"{zookeeper_root}/a/b"
+    assert await zk.get(path) is None
+    assert await zk.put(path, b"one") == 0
+    assert await zk.get(path) == (b"one", 0)
+    assert await zk.put(path, b"two", version=0) == 1
+
+
+async def test_a_write_over_another_version_is_refused(zk, zookeeper_root):
+    path = f"{zookeeper_root}/a"
+    await zk.put(path, b"one")
+    await zk.put(path, b"two")
+    with pytest.raises(VersionConflict):
+        await zk.put(path, b"mine", version=0)
+    assert await zk.get(path) == (b"two", 1)
+
+
+async def test_a_versioned_write_never_makes_a_node_that_is_gone(zk, zookeeper_root):
+    path = f"{zookeeper_root}/a"
+    await zk.put(path, b"one")
+    await zk.delete(path)
+    with pytest.raises(VersionConflict):
+        await zk.put(path, b"mine", version=0)
+    assert await zk.get(path) is None
+
+
+async def test_create_refuses_what_exists(zk, zookeeper_root):
+    await zk.create(f"{zookeeper_root}/x", b"1")
+    with pytest.raises(VersionConflict):
+        await zk.create(f"{zookeeper_root}/x", b"2")
+
+
+async def test_children_and_delete_of_what_is_absent_are_no_errors(zk, zookeeper_root):
+    assert await zk.children(f"{zookeeper_root}/none") == []
+    await zk.delete(f"{zookeeper_root}/none")
+
+
+async def test_ephemeral_nodes_go_with_their_session(zk, zookeeper_hosts, zookeeper_root):
+    other = ZooKeeper(zookeeper_hosts)
+    await other.start()
+    path = await other.create_sequential(f"{zookeeper_root}/member_", b"me")
+    assert await zk.owner(path) == other.session_id
+    await other.stop()
+    assert await zk.get(path) is None
+
+
+async def test_a_watch_fires_once_at_the_next_change(zk, zookeeper_root):
+    changed = asyncio.Event()
+    await zk.ensure(zookeeper_root)
+    assert await zk.children(zookeeper_root, changed.set) == []
+    await zk.put(f"{zookeeper_root}/a", b"")
+    await asyncio.wait_for(changed.wait(), 5)
+
+
+async def test_an_ensemble_that_does_not_answer_is_a_named_error():
+    session = ZooKeeper("127.99.0.2:1")
+    with pytest.raises(ZooKeeperUnavailable, match=r"127\.99\.0\.2:1"):
+        await session.start(timeout_s=0.5)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:2181/mesos", "zk://h:1", "zk://h:1/", "http://h/p", ""])
+def test_a_url_of_another_form_is_refused(url):
+    with pytest.raises(BadInput):
+        split_zk_url(url)
+
+
+def test_a_url_is_split_and_its_credentials_are_dropped():
+    assert split_zk_url("zk://a:1,b:2/mesos/x/") == ("a:1,b:2", "/mesos/x")
+    assert split_zk_url("zk://user:secret@a:1/mesos") == ("a:1", "/mesos")
