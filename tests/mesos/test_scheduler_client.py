@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Self
+
+import aiohttp
+import pytest
+
+from cluster.errors import ClusterUnreachable, Permanent, Retryable
+from cluster.mesos.messages import CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
+from cluster.mesos.scheduler import FrameworkFailedOver, FrameworkRemoved, SchedulerClient
+from cluster.mesos.scheduler_messages import Event, acknowledge, decline, kill, launch, reconcile, revive, suppress, teardown
+from cluster.resources import Resources
+from tests.support.scripted_engine import ScriptedEngine
+
+INFO = FrameworkInfo(user="root", name="probe", roles=["*"], failover_timeout=60.0)
+
+
+class Framework:
+    """A client with its events kept, in the order in which they came."""
+
+    def __init__(self, leader: Callable[[], Awaitable[str]], info: FrameworkInfo = INFO) -> None:
+        self.leader, self.info = leader, info
+        self.events: list[Event] = []
+        self.react: Callable[[Event], Awaitable[None]] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.session = aiohttp.ClientSession()
+        self.client = SchedulerClient(self.leader, self.info, self.session)
+        self.running = asyncio.create_task(self.client.run(self._handle))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        await self.session.close()
+
+    async def _handle(self, event: Event) -> None:
+        self.events.append(event)
+        if self.react is not None:
+            await self.react(event)
+
+    async def seen(self, kind: str, count: int = 1) -> Event:
+        async with asyncio.timeout(5):
+            while len(found := [event for event in self.events if event.type == kind]) < count:
+                assert not self.running.done(), self.running.exception()
+                await asyncio.sleep(0.005)
+        return found[count - 1]
+
+    async def states_of(self, task_id: str, last: str) -> list[str]:
+        async with asyncio.timeout(5):
+            while True:
+                found = [
+                    event.update.status.state for event in self.events if event.update and event.update.status.task_id.value == task_id
+                ]
+                if last in found:
+                    return found
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    async with ScriptedEngine() as engine:
+        engine.add_agent()
+        yield engine
+        assert engine.faults == []
+
+
+def a_task(event: Event, task_id: str = "t1") -> TaskInfo:
+    assert event.offers is not None
+    return TaskInfo(
+        name=task_id,
+        task_id=ident(task_id),
+        agent_id=event.offers.offers[0].agent_id,
+        resources=to_wire(Resources.of(cpus=1, mem_mib=64), allocated_to="*"),
+        command=CommandInfo(value="true"),
+    )
+
+
+async def start_task(framework: Framework, task_id: str = "t1") -> None:
+    event = await framework.seen("OFFERS")
+    assert event.offers is not None
+    await framework.client.call(launch([offer.id.value for offer in event.offers.offers], [a_task(event, task_id)], refuse_s=0))
+
+
+async def test_a_task_is_launched_acknowledged_and_killed(engine: ScriptedEngine) -> None:
+    async with Framework(engine.leader) as framework:
+
+        async def acknowledge_all(event: Event) -> None:
+            if event.update and (answer := acknowledge(event.update.status)):
+                await framework.client.call(answer)
+
+        framework.react = acknowledge_all
+        await start_task(framework)
+        assert await framework.states_of("t1", "TASK_RUNNING") == ["TASK_STARTING", "TASK_RUNNING"]
+        await framework.client.call(kill("t1"))
+        await framework.states_of("t1", "TASK_KILLED")
+        await engine.until(lambda: not engine.tasks["t1"].unacknowledged)
+
+
+async def test_the_stream_is_made_again_with_the_same_id_when_it_breaks(engine: ScriptedEngine) -> None:
+    async with Framework(engine.leader) as framework:
+        first = await framework.seen("SUBSCRIBED")
+        await start_task(framework)
+        engine.break_streams()
+        second = await framework.seen("SUBSCRIBED", 2)
+        assert second.subscribed == first.subscribed
+        await framework.client.call(reconcile([("t1", None)]))
+        await framework.states_of("t1", "TASK_RUNNING")
+        assert engine.of_type("SUBSCRIBE")[1]["framework_id"] == {"value": framework.client.framework_id}
+
+
+async def test_five_missing_heartbeats_are_a_broken_stream() -> None:
+    async with ScriptedEngine(heartbeat_s=0.02) as engine, Framework(engine.leader) as framework:
+        await framework.seen("HEARTBEAT", 8)
+        assert engine.subscribes == 1
+        engine.silent = True
+        await framework.seen("SUBSCRIBED", 2)
+
+
+async def test_a_standby_s_redirect_is_followed(engine: ScriptedEngine) -> None:
+    async with ScriptedEngine("127.61.0.2") as standby:
+        standby.redirect = f"//{engine.host}:{engine.port}"
+        async with Framework(standby.leader) as framework:
+            await framework.seen("SUBSCRIBED")
+            await framework.client.call(revive())
+            assert engine.of_type("REVIVE")
+            assert not standby.calls
+
+
+async def test_masters_that_redirect_to_one_another_are_asked_again_until_one_leads(engine: ScriptedEngine) -> None:
+    engine.redirect = engine.url
+    async with Framework(engine.leader) as framework:
+        await asyncio.sleep(0.05)
+        assert framework.events == []
+        engine.redirect = None
+        await framework.seen("SUBSCRIBED")
+
+
+async def test_the_leader_is_asked_for_before_each_subscription(engine: ScriptedEngine) -> None:
+    async with ScriptedEngine("127.61.0.2") as next_leader:
+        answers: list[ScriptedEngine | None] = [None, engine, None, next_leader]
+
+        async def leader() -> str:
+            found = answers.pop(0)
+            if found is None:
+                raise ClusterUnreachable("no leader")
+            return found.url
+
+        async with Framework(leader) as framework:
+            await framework.seen("SUBSCRIBED")
+            engine.break_streams()
+            await framework.seen("SUBSCRIBED", 2)
+            assert next_leader.subscribes == 1
+
+
+async def test_a_removed_framework_ends_the_run_with_its_own_error(engine: ScriptedEngine) -> None:
+    async with Framework(engine.leader) as framework:
+        await framework.seen("SUBSCRIBED")
+        await framework.client.call(teardown())
+        with pytest.raises(FrameworkRemoved):
+            await asyncio.wait_for(framework.running, 5)
+
+
+async def test_a_framework_taken_over_by_another_scheduler_stops(engine: ScriptedEngine) -> None:
+    async with Framework(engine.leader) as first:
+        await first.seen("SUBSCRIBED")
+        info = FrameworkInfo(user="root", name="probe", roles=["*"], failover_timeout=60.0, id=ident(str(first.client.framework_id)))
+        async with Framework(engine.leader, info) as second:
+            await second.seen("SUBSCRIBED")
+            with pytest.raises(FrameworkFailedOver):
+                await asyncio.wait_for(first.running, 5)
+            await second.client.call(suppress())
+            assert second.client.subscribed
+
+
+async def test_a_call_without_a_subscription_may_be_tried_again() -> None:
+    async with aiohttp.ClientSession() as session:
+
+        async def leader() -> str:
+            raise ClusterUnreachable("nobody")
+
+        with pytest.raises(Retryable, match="DECLINE: not subscribed"):
+            await SchedulerClient(leader, INFO, session).call(decline(["o1"]))
+
+
+async def test_a_call_that_a_new_leader_does_not_know_may_be_tried_again(engine: ScriptedEngine) -> None:
+    async with Framework(engine.leader) as framework:
+        await framework.seen("SUBSCRIBED")
+        engine.frameworks.clear()
+        with pytest.raises(Retryable, match="cannot be found"):
+            await framework.client.call(revive())
+
+
+async def test_a_handler_whose_call_did_not_get_through_makes_the_stream_anew(engine: ScriptedEngine) -> None:
+    async with Framework(engine.leader) as framework:
+        failures = ["once"]
+
+        async def fail_once(event: Event) -> None:
+            if event.offers and failures:
+                failures.pop()
+                raise Retryable("ACCEPT: connection refused", after_s=0)
+
+        framework.react = fail_once
+        await framework.seen("SUBSCRIBED", 2)
+        await framework.seen("OFFERS", 2)
+
+
+async def test_a_framework_that_the_master_refuses_is_an_error_at_once() -> None:
+    async with ScriptedEngine() as engine:
+
+        async def elsewhere() -> str:
+            return engine.url
+
+        bad = FrameworkInfo(user="root", name="probe", id=ident("x"))
+        async with aiohttp.ClientSession(headers={"Mesos-Stream-Id": "must not be here"}) as session:
+
+            async def ignore(_event: Event) -> None: ...
+
+            with pytest.raises(Permanent, match="SUBSCRIBE: 400"):
+                await asyncio.wait_for(SchedulerClient(elsewhere, bad, session).run(ignore), 5)
