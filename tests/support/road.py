@@ -1,0 +1,186 @@
+"""A whole cluster on the local cloud, driven only through the `mesaform` program and the ports that a user has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+
+from tests.support.zookeeper import free_port
+
+T = TypeVar("T")
+POLL_S = 0.25
+REPOSITORY = Path(__file__).parents[2]
+
+CLUSTER = """\
+version: 1
+name: {name}
+target: local
+network:
+  cidr: {cidr}
+agents:
+  - name: default
+    count: 2
+    types: [m5.large, m5.xlarge, m5.2xlarge]
+    max: 12
+autoscaler:
+  idle_after_s: 5
+"""
+
+
+def until(what: str, look: Callable[[], T | None], timeout_s: float) -> T:
+    """The first true answer of `look`; fails with `what` when there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    last: object = None
+    while time.monotonic() < deadline:
+        last = look()
+        if last:
+            return last  # type: ignore[return-value]
+        time.sleep(POLL_S)
+    raise AssertionError(f"not within {timeout_s:.0f} s: {what}; last seen: {last!r}")
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+
+class Road:
+    """One cluster in a folder of its own."""
+
+    def __init__(self, folder: Path, *, name: str, cidr: str) -> None:
+        self.folder, self.name, self.cidr = folder, name, cidr
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cluster.yaml").write_text(CLUSTER.format(name=name, cidr=cidr))
+        self.port = free_port("127.0.0.1")
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MESAFORM_"))}
+
+    def start_local(self) -> None:
+        self.mesaform("local", "start", "--port", str(self.port))
+
+    def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli.main", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            **options,
+        )
+
+    def mesaform(self, *arguments: str, timeout_s: float = 300, expect: int = 0) -> str:
+        """Run the program to its end; returns what it printed on standard output."""
+        process = self.popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(
+                f"mesaform {' '.join(arguments)}: still running after {timeout_s} s\n{out[-3000:]}\n{err[-3000:]}"
+            ) from None
+        assert process.returncode == expect, f"mesaform {' '.join(arguments)}: exit {process.returncode}\n{out[-4000:]}\n{err[-4000:]}"
+        return out
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.mesaform("status", "--json", timeout_s=60))
+        return answer
+
+    def http(self, url: str, *, method: str = "GET", body: Any = None, timeout_s: float = 10) -> tuple[int, dict[str, str], bytes]:
+        """One request without following redirects; status 0 when nobody answers."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "application/json"} if data else {})
+        try:
+            with urllib.request.build_opener(NoRedirect).open(request, timeout=timeout_s) as reply:
+                return reply.status, dict(reply.headers), reply.read()
+        except urllib.error.HTTPError as error:
+            return error.code, dict(error.headers), error.read()
+        except OSError:
+            return 0, {}, b""
+
+    def services(self, path: str, *, method: str = "GET", body: Any = None, timeout_s: float = 60) -> Any:
+        """The services' answer from whichever master leads them."""
+
+        def ask() -> tuple[int, bytes] | None:
+            for address in self.masters():
+                code, _, text = self.http(f"http://{address}:8080{path}", method=method, body=body)
+                if code and code not in (307, 503):
+                    return code, text
+            return None
+
+        code, text = until(f"services answer {method} {path}", ask, timeout_s)
+        assert code < 300, f"{method} {path}: {code} {text[:500]!r}"
+        return json.loads(text) if text else None
+
+    def masters(self) -> list[str]:
+        from cluster.blueprint import master_addresses
+        from cluster.spec import load
+
+        return [str(address) for address in master_addresses(load(self.folder / "cluster.yaml"))]
+
+    def running_tasks(self, prefix: str) -> set[str]:
+        """Ids of running tasks whose id begins so, as the leading engine master tells."""
+        for address in self.masters():
+            code, _, text = self.http(f"http://{address}:5050/tasks?limit=1000")
+            if code == 200:
+                return {
+                    task["id"] for task in json.loads(text)["tasks"] if task["state"] == "TASK_RUNNING" and task["id"].startswith(prefix)
+                }
+        return set()
+
+    def boto(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            region_name="us-east-1",
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+        )
+
+    def left_in_ec2(self) -> dict[str, list[str]]:
+        """Everything of this cluster that EC2 still lists, by kind; empty when nothing is left."""
+        ec2 = self.boto("ec2")
+        mine = [{"Name": "tag:mesaform:cluster", "Values": [self.name]}]
+        alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "shutting-down", "stopping", "stopped"]}]
+        found = {
+            "instances": [
+                instance["InstanceId"]
+                for reservation in ec2.describe_instances(Filters=alive)["Reservations"]
+                for instance in reservation["Instances"]
+            ],
+            "volumes": [volume["VolumeId"] for volume in ec2.describe_volumes()["Volumes"]],
+            "interfaces": [item["NetworkInterfaceId"] for item in ec2.describe_network_interfaces()["NetworkInterfaces"]],
+            "groups": [item["GroupId"] for item in ec2.describe_security_groups(Filters=mine)["SecurityGroups"]],
+            "vpcs": [item["VpcId"] for item in ec2.describe_vpcs(Filters=mine)["Vpcs"]],
+            "subnets": [item["SubnetId"] for item in ec2.describe_subnets(Filters=mine)["Subnets"]],
+            "templates": [item["LaunchTemplateId"] for item in ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]],
+        }
+        return {kind: ids for kind, ids in found.items() if ids}
+
+    def processes(self) -> list[int]:
+        """Processes of this cluster's machines: those whose environment names this folder's machines."""
+        marker = f"MESAFORM_MACHINE_DIR={self.folder}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if marker in (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+    def end(self) -> None:
+        """Leave nothing running, whatever happened before."""
+        self.mesaform("local", "stop")
