@@ -45,7 +45,10 @@ class Offering:
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Buy `count` machines of any of `offerings` (cheapest first) for a pool. `token` makes the call idempotent."""
+    """Buy `count` machines of any of `offerings` (cheapest first) for a pool. `token` makes the call idempotent.
+
+    All offerings of one request have the same capacity type. `tags` are put on the machines besides those that say whose they are.
+    """
 
     cluster: str
     pool: str
@@ -57,7 +60,7 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class LaunchResult:
-    """What came of it: machines bought, and each offering that had no capacity."""
+    """What came of it: machines bought (fewer than asked for, even none, when capacity ran out), and each offering that had none."""
 
     machines: tuple[Machine, ...]
     without_capacity: tuple[str, ...] = ()
@@ -73,20 +76,27 @@ class Fleet(Protocol):
     def launch(self, request: LaunchRequest) -> LaunchResult:
         """CreateFleet `instant`. Idempotent per token: again with the same token and request gives the same machines.
 
+        Having no capacity is an answer, not an error: see `LaunchResult`.
+
         Raises:
-            InsufficientCapacity: nothing at all could be bought.
-            Retryable: throttled or a server's fault.
-            Permanent: the request is wrong or the rights are missing.
+            Retryable: throttled, a server's fault or no answer; machines may have been bought, so ask again with the same token.
+            Permanent: the request is wrong or the rights are missing; nothing was bought.
 
         """
         ...
 
-    def terminate(self, instance_ids: Sequence[str]) -> None:
-        """Terminate by id. Idempotent: ids already terminated or unknown are no error."""
+    def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
+        """Terminate by id what the autoscaler of this cluster bought. Idempotent: ids already terminated or unknown are no error.
+
+        Raises:
+            NotOwned: an id is a master, Terraform's or another cluster's; nothing at all was terminated.
+            Retryable: as for `launch`.
+
+        """
         ...
 
-    def offerings(self, types: Sequence[str], zones: Sequence[str]) -> list[Offering]:
-        """What the named types cost in the named zones, on demand and as spot. Prices may be an hour old.
+    def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40) -> list[Offering]:
+        """What the named types cost in the named zones, on demand and as spot, with disks of `disk_gib`. Prices may be an hour old.
 
         Raises:
             NotFound: a type does not exist in this region; the message names it and the nearest that does.
@@ -99,7 +109,10 @@ class Ledger(Protocol):
     """Append-only records that outlive the cluster (S3). A record is a JSON object with at least `at` (epoch s) and `kind`."""
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record durably before returning."""
+        """Write one record durably before returning.
+
+        A record with an `instance_id` is the only one of its kind for that machine at that moment: writing it again changes nothing.
+        """
         ...
 
     def read(self, since: float = 0.0, limit: int | None = None) -> list[dict[str, Any]]:
@@ -122,10 +135,10 @@ class Control(Protocol):
         """The reason of the fence in force, or None."""
         ...
 
-    def beat(self, at: float, *, fenced: bool, address: str) -> None:
-        """The autoscaler's sign of life, and whether it obeys a fence."""
+    def beat(self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None) -> None:
+        """The autoscaler's sign of life, whether it obeys a fence, and what it remembers (so that `mesaform plan` plans alike)."""
         ...
 
     def last_beat(self) -> Mapping[str, Any] | None:
-        """The last sign of life: `at`, `fenced`, `address`; None if there never was one."""
+        """The last sign of life: `at`, `fenced`, `address`, `memory`; None if there never was one."""
         ...

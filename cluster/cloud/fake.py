@@ -1,0 +1,202 @@
+"""A cloud for tests that behaves: capacity runs out, the API lags, an answer gets lost, the next call fails.
+
+Beside the ports and held to the same contract suite as the adapters (tests/cloud/test_contract.py). No threads, no clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster.blueprint import Tag, agent_resources
+from cluster.cloud import prices
+from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering
+from cluster.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
+
+SIZES: Mapping[str, tuple[int, int]] = {
+    "t3.medium": (2, 4096),
+    "m5.large": (2, 8192),
+    "m5.xlarge": (4, 16384),
+    "m5.2xlarge": (8, 32768),
+    "m5.4xlarge": (16, 65536),
+    "c5.large": (2, 4096),
+    "c5.xlarge": (4, 8192),
+    "c5.4xlarge": (16, 32768),
+    "r5.large": (2, 16384),
+    "r5.xlarge": (4, 32768),
+}
+"""Virtual cpus and memory in MiB of the types that the fake sells."""
+
+
+@dataclass
+class _Held:
+    machine: Machine
+    visible_at: float
+
+
+class FakeFleet:
+    """See `Fleet`.
+
+    Args:
+        clock: seconds since the epoch.
+        lag_s: how long a bought machine is missing from `machines`.
+
+    Attributes:
+        stock: how many more machines an offering's key has; what is not named never runs out.
+        fail_next: raised by the next call, once, before it does anything.
+        lose_next_answer: the next launch works, but its answer is lost (`Retryable`).
+
+    """
+
+    def __init__(self, clock: Callable[[], float], lag_s: float = 0.0) -> None:
+        self.clock = clock
+        self.lag_s = lag_s
+        self.stock: dict[str, int] = {}
+        self.fail_next: CloudError | None = None
+        self.lose_next_answer = False
+        self.launches: list[LaunchRequest] = []
+        self._held: dict[str, _Held] = {}
+        self._answers: dict[str, tuple[LaunchRequest, LaunchResult]] = {}
+
+    def add(self, machine: Machine) -> None:
+        """Put a machine there as Terraform would."""
+        self._held[machine.instance_id] = _Held(machine, self.clock())
+
+    def set_state(self, instance_id: str, state: MachineState) -> None:
+        """What the cloud does by itself: boot, stop, interrupt."""
+        held = self._held[instance_id]
+        held.machine = replace(held.machine, state=state)
+
+    def machines(self, cluster: str) -> list[Machine]:
+        self._maybe_fail()
+        seen = (held.machine for held in self._held.values() if held.visible_at <= self.clock())
+        return [machine for machine in seen if machine.tags.get(Tag.CLUSTER) == cluster]
+
+    def launch(self, request: LaunchRequest) -> LaunchResult:
+        self._maybe_fail()
+        if request.token in self._answers:
+            before, result = self._answers[request.token]
+            if before != request:
+                raise Permanent("IdempotentParameterMismatch: the token was used for another request", where=request.token)
+            return result
+        self.launches.append(request)
+        result = self._buy(request)
+        self._answers[request.token] = (request, result)
+        if self.lose_next_answer:
+            self.lose_next_answer = False
+            raise Retryable("the connection broke", after_s=1.0, where="launch")
+        return result
+
+    def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
+        self._maybe_fail()
+        known = [self._held[name] for name in instance_ids if name in self._held]
+        for held in known:
+            tags = held.machine.tags
+            if (tags.get(Tag.CLUSTER), tags.get(Tag.ROLE), tags.get(Tag.MANAGED_BY)) != (cluster, "agent", "autoscaler"):
+                raise NotOwned("not the autoscaler's to terminate", where=held.machine.instance_id)
+        for held in known:
+            held.machine = replace(held.machine, state="terminated")
+
+    def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40) -> list[Offering]:
+        self._maybe_fail()
+        found = []
+        for name in types:
+            if name not in SIZES:
+                raise NotFound(f"no instance type {name}", fix=f"did you mean {prices.nearest_type(name, SIZES)}?")
+            resources = agent_resources(*SIZES[name], disk_gib)
+            for zone in zones:
+                for capacity in ("on-demand", "spot"):
+                    found.append(self._offering(name, zone, capacity, resources))
+        return found
+
+    @staticmethod
+    def _offering(name: str, zone: str, capacity: Capacity, resources: Any) -> Offering:
+        return Offering(name, zone, capacity, prices.usd_per_hour(name, capacity) or 0.0, resources)
+
+    def _buy(self, request: LaunchRequest) -> LaunchResult:
+        bought: list[Machine] = []
+        without: list[str] = []
+        for offering in request.offerings:
+            while len(bought) < request.count and self.stock.get(offering.key, 1) > 0:
+                if offering.key in self.stock:
+                    self.stock[offering.key] -= 1
+                bought.append(self._machine(request, offering))
+            if len(bought) < request.count:
+                without.append(offering.key)
+        return LaunchResult(tuple(bought), tuple(without))
+
+    def _machine(self, request: LaunchRequest, offering: Offering) -> Machine:
+        number = len(self._held) + 1
+        tags = {
+            **request.tags,
+            Tag.CLUSTER: request.cluster,
+            Tag.ROLE: "agent",
+            Tag.POOL: request.pool,
+            Tag.MANAGED_BY: "autoscaler",
+            Tag.LAUNCH: request.token,
+        }
+        machine = Machine(
+            instance_id=f"i-{number:017x}",
+            instance_type=offering.instance_type,
+            zone=offering.zone,
+            capacity=offering.capacity,
+            state="pending",
+            private_address=f"127.42.{number // 250}.{number % 250 + 1}",
+            public_address="",
+            launched_at=self.clock(),
+            tags=tags,
+        )
+        self._held[machine.instance_id] = _Held(machine, self.clock() + self.lag_s)
+        return machine
+
+    def _maybe_fail(self) -> None:
+        error, self.fail_next = self.fail_next, None
+        if error is not None:
+            raise error
+
+
+class FakeLedger:
+    """See `Ledger`."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.fail_next: CloudError | None = None
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        error, self.fail_next = self.fail_next, None
+        if error is not None:
+            raise error
+        own = record.get("instance_id") if record["kind"] != "decision" else None
+        self.records[record["at"], own or len(self.records), record["kind"]] = dict(record)
+
+    def read(self, since: float = 0.0, limit: int | None = None) -> list[dict[str, Any]]:
+        found = sorted((record for record in self.records.values() if record["at"] >= since), key=lambda record: record["at"])
+        return found if limit is None else found[len(found) - min(limit, len(found)) :]
+
+
+class FakeControl:
+    """See `Control`."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._beat: Mapping[str, Any] | None = None
+        self.fail_next: CloudError | None = None
+
+    def fence(self, reason: str) -> None:
+        self._reason = reason
+
+    def lift(self) -> None:
+        self._reason = None
+
+    def fenced(self) -> str | None:
+        error, self.fail_next = self.fail_next, None
+        if error is not None:
+            raise error
+        return self._reason
+
+    def beat(self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None) -> None:
+        self._beat = {"at": at, "fenced": fenced, "address": address, "memory": memory or {}}
+
+    def last_beat(self) -> Mapping[str, Any] | None:
+        return self._beat
