@@ -14,6 +14,31 @@ from cluster.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStatu
 
 METHOD = "/mesaform.engine.Link/Connect"
 
+# A silent peer is noticed within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S; a Register may list thousands of tasks, so sizes are open.
+KEEPALIVE_S = 4
+KEEPALIVE_TIMEOUT_S = 3
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
+CLIENT_OPTIONS = [
+    *_KEEPALIVE,
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise a new channel inherits the back-off of the last one
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_http_proxy", 0),
+]
+SERVER_OPTIONS = [
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000),  # otherwise the server takes the agents' pings for abuse
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+]
+
 
 class LinkMessage(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     """The base of both directions."""
@@ -50,6 +75,10 @@ class Update(LinkMessage, frozen=True):
 
 class Pong(LinkMessage, frozen=True):
     """Agent to master: the answer to `Ping`."""
+
+
+class Leaving(LinkMessage, frozen=True):
+    """Agent to master: its tasks are dead and it ends for good (SIGUSR1); it may be forgotten at once."""
 
 
 class Registered(LinkMessage, frozen=True):
@@ -105,7 +134,7 @@ class Ping(LinkMessage, frozen=True):
     """Master to agent, every `ping_interval_s`; five unanswered make the agent unreachable."""
 
 
-FromAgent = Register | Update | Pong
+FromAgent = Register | Update | Pong | Leaving
 FromMaster = Registered | Refused | Launch | Kill | Acknowledge | Drain | Undrain | ShutdownFramework | Ping
 
 encode = msgspec.msgpack.Encoder().encode
