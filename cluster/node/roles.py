@@ -1,0 +1,150 @@
+"""What each role runs, as a pure function of the node document and the machine. docs/architecture.md has the same as a table."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from cluster.node import zookeeper
+from cluster.node.model import ConfigFile, Desired, Hardware, Identity, Programs, Service
+from cluster.nodedoc import ZK_AUTOSCALER_PATH, ZK_ENGINE_PATH, ZK_SERVICES_PATH, NodeDocument, Port, agent_resources, zk_url
+
+_LEAN = {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
+"""For every Python service: lines reach the log at once; idle memory stays small (one malloc arena a thread is glibc's habit)."""
+
+
+class CannotServe(ValueError):
+    """The image cannot run what the node document asks for."""
+
+
+def desired(document: NodeDocument, identity: Identity, hardware: Hardware, programs: Programs, machine_dir: PurePosixPath) -> Desired:
+    """Everything this machine should run.
+
+    Raises:
+        CannotServe: the document asks for a program that this image lacks, or for a place in an ensemble that it does not name.
+
+    """
+    if document.role == "master":
+        return _master(document, identity, programs, machine_dir)
+    return _agent(document, identity, hardware, programs, machine_dir)
+
+
+def check_recipe(document: NodeDocument, baked: str) -> None:
+    """Refuse to run on an image that the document was not written for; `baked` is the image's own digest, empty if it has none.
+
+    Raises:
+        CannotServe: the two differ.
+
+    """
+    if not baked:
+        raise CannotServe(
+            "this program does not run from a baked image (no recipe.json beside its environment): boot an image from `mesaform bake`"
+        )
+    if document.recipe != baked:
+        raise CannotServe(
+            f"the node document wants an image of recipe {document.recipe}, this image is of recipe {baked}: deploy again, so that "
+            "document and image are chosen together"
+        )
+
+
+def attributes(document: NodeDocument, identity: Identity) -> dict[str, str]:
+    """What an agent tells frameworks of itself; the machine's own facts win over a pool's attributes of the same name."""
+    return {
+        **document.attributes,
+        "instance_id": identity.instance_id,
+        "instance_type": identity.instance_type,
+        "zone": identity.zone,
+        "pool": document.pool,
+        "lifecycle": identity.lifecycle,
+    }
+
+
+def _url(document: NodeDocument, path: str) -> str:
+    return zk_url([member.address for member in document.zookeeper], path)
+
+
+def _engine_argv(document: NodeDocument, programs: Programs, part: str) -> tuple[str, ...]:
+    if document.engine == "embedded":
+        return (programs.python, "-m", "cluster.engine", part)
+    program = programs.mesos_master if part == "master" else programs.mesos_agent
+    if not program:
+        raise CannotServe(
+            f"engine `mesos` needs the program mesos-{part}, which this image lacks: name a package source under [engine] in "
+            "images/recipe.toml and bake again"
+        )
+    return (program,)
+
+
+def _master(document: NodeDocument, identity: Identity, programs: Programs, machine_dir: PurePosixPath) -> Desired:
+    if not programs.zookeeper_classpath:
+        raise CannotServe("ZooKeeper is not installed (no /usr/share/java/zookeeper.jar): apt-get install zookeeper, or bake again")
+    address = identity.address
+    folder, work_dir = machine_dir / "zookeeper", machine_dir / "engine-master"
+    try:
+        files: tuple[ConfigFile, ...] = zookeeper.files(document, address, folder)
+    except ValueError as error:
+        raise CannotServe(str(error)) from None
+    engine = Service(
+        "engine-master",
+        _engine_argv(document, programs, "master"),
+        {
+            **_LEAN,
+            "MESOS_IP": address,
+            "MESOS_PORT": str(Port.ENGINE_MASTER),
+            "MESOS_ZK": _url(document, ZK_ENGINE_PATH),
+            "MESOS_QUORUM": str(len(document.zookeeper) // 2 + 1),
+            "MESOS_CLUSTER": document.cluster,
+            "MESOS_HOSTNAME": address,
+            "MESOS_WORK_DIR": str(work_dir),
+            "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
+        },
+        ready=(address, Port.ENGINE_MASTER),
+    )
+    services = Service(
+        "services",
+        (programs.python, "-m", "cluster.services"),
+        {
+            **_LEAN,
+            "MARATHON_MASTER": _url(document, ZK_ENGINE_PATH),
+            "MARATHON_ZK": _url(document, ZK_SERVICES_PATH),
+            "MARATHON_HTTP_ADDRESS": address,
+            "MARATHON_HTTP_PORT": str(Port.SERVICES),
+            "MARATHON_HOSTNAME": address,
+        },
+        ready=(address, Port.SERVICES),
+    )
+    autoscaler = Service(
+        "autoscaler",
+        (programs.python, "-m", "cluster.autoscaler"),
+        {
+            **_LEAN,
+            "MESAFORM_CLUSTER": document.cluster,
+            "MESAFORM_ZK": _url(document, ZK_AUTOSCALER_PATH),
+            "MESAFORM_MASTERS": _url(document, ZK_ENGINE_PATH),
+            "MESAFORM_BIND": f"{address}:{Port.AUTOSCALER}",
+            "AWS_REGION": document.region,
+        },
+        ready=(address, Port.AUTOSCALER),
+    )
+    return Desired((zookeeper.service(address, folder, programs), engine, services, autoscaler), files, (work_dir,))
+
+
+def _agent(document: NodeDocument, identity: Identity, hardware: Hardware, programs: Programs, machine_dir: PurePosixPath) -> Desired:
+    work_dir = machine_dir / "engine-agent"
+    resources = agent_resources(hardware.vcpus, hardware.mem_mib, document.disk_gib)
+    engine = Service(
+        "engine-agent",
+        _engine_argv(document, programs, "agent"),
+        {
+            **_LEAN,
+            "MESOS_MASTER": _url(document, ZK_ENGINE_PATH),
+            "MESOS_IP": identity.address,
+            "MESOS_PORT": str(Port.ENGINE_AGENT),
+            "MESOS_HOSTNAME": identity.address,
+            "MESOS_WORK_DIR": str(work_dir),
+            "MESOS_RESOURCES": str(resources),
+            "MESOS_ATTRIBUTES": ";".join(f"{name}:{value}" for name, value in attributes(document, identity).items()),
+            "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
+        },
+        ready=(identity.address, Port.ENGINE_AGENT),
+    )
+    return Desired((engine,), folders=(work_dir,))
