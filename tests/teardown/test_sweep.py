@@ -1,0 +1,121 @@
+"""The sweep, against a real EC2 API: what carries the tag goes, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.cloud.listers import Lister
+from cluster.cloud.owned import ORDER, Owned
+from cluster.cloud.sweep import Sweep, aws_listers
+from cluster.errors import NotOwned, Permanent, Retryable
+
+from .conftest import REGION, Cloud, one_of_everything
+
+pytestmark = pytest.mark.slow
+
+
+async def no_time(_: float) -> None:
+    return None
+
+
+def sweep_of(cluster: str) -> Sweep:
+    return Sweep(aws_listers(cluster, REGION), cluster, sleep=no_time, rounds=20)
+
+
+def test_there_is_one_lister_for_every_kind_in_the_order(cloud: Cloud) -> None:
+    assert sorted(sweep_of("one").kinds) == sorted(ORDER)
+
+
+async def test_everything_tagged_is_listed_and_removed_and_nothing_else(cloud: Cloud) -> None:
+    ours = one_of_everything(cloud, "one", suffix="one", octet=10)
+    theirs = one_of_everything(cloud, "one-more", suffix="one-more", octet=11)
+    one_of_everything(cloud, None, suffix="nobody", octet=12)
+    sweep, other = sweep_of("one"), sweep_of("one-more")
+    listed = {(one.kind, one.id) for one in await sweep.inventory()}
+    assert set(ours.items()) <= listed
+    before = {one.key for one in await other.inventory()}
+
+    swept = await sweep.run(images=True)
+
+    assert swept.left == []
+    assert await sweep.inventory() == []
+    assert set(ours.items()) <= {one.key for one in swept.removed}
+    assert {one.key for one in await other.inventory()} == before
+    assert set(theirs.items()) <= before
+    ec2 = cloud.client("ec2")
+    strangers = [{"Name": "tag:Name", "Values": ["stranger"]}]
+    assert len(ec2.describe_vpcs(Filters=strangers)["Vpcs"]) == 1
+    assert len(ec2.describe_volumes(Filters=strangers)["Volumes"]) == 2
+    assert len(cloud.client("iam").list_roles()["Roles"]) == 2
+
+
+async def test_images_and_snapshots_stay_unless_asked(cloud: Cloud) -> None:
+    one_of_everything(cloud, "one", suffix="one", octet=10)
+    sweep = sweep_of("one")
+    assert (await sweep.run()).is_clean
+    assert {one.kind for one in await sweep.inventory()} == {"image", "snapshot"}
+
+
+async def test_a_second_sweep_finds_nothing_to_do(cloud: Cloud) -> None:
+    one_of_everything(cloud, "one", suffix="one", octet=10)
+    await sweep_of("one").run(images=True)
+    again = await sweep_of("one").run(images=True)
+    assert (again.removed, again.left, again.rounds) == ([], [], 1)
+
+
+async def test_removing_twice_is_no_error(cloud: Cloud) -> None:
+    one_of_everything(cloud, "one", suffix="one", octet=10)
+    sweep = sweep_of("one")
+    listed = await sweep.inventory()
+    await sweep.run(images=True)
+    for resource in listed:
+        sweep.remove(resource)
+
+
+async def test_what_is_not_ours_is_refused(cloud: Cloud) -> None:
+    stranger = Owned("vpc", "vpc-1", {"mesaform:cluster": "other"})
+    with pytest.raises(NotOwned):
+        sweep_of("one").remove(stranger)
+
+
+class Stubborn:
+    """A kind whose one resource goes only after some refusals."""
+
+    kind = "vpc"
+
+    def __init__(self, refusals: list[Exception]) -> None:
+        self._refusals = refusals
+        self._there = True
+
+    def list(self) -> list[Owned]:
+        return [Owned("vpc", "vpc-1", {"mesaform:cluster": "one"})] if self._there else []
+
+    def describe(self, resource: Owned) -> str:
+        return resource.id
+
+    def remove(self, resource: Owned) -> None:
+        if self._refusals:
+            raise self._refusals.pop(0)
+        self._there = False
+
+
+def alone(lister: Lister, rounds: int = 10) -> Sweep:
+    return Sweep([lister], "one", sleep=no_time, rounds=rounds)
+
+
+async def test_a_dependency_that_lingers_is_waited_for() -> None:
+    swept = await alone(Stubborn([Retryable("DependencyViolation", after_s=1)] * 5)).run()
+    assert swept.is_clean
+    assert swept.removed_counts() == {"vpc": 1}
+
+
+async def test_what_will_not_go_is_returned_with_the_reason_after_a_bounded_time() -> None:
+    swept = await alone(Stubborn([Retryable("DependencyViolation", after_s=1)] * 99)).run()
+    assert swept.rounds == 10
+    assert [left.why for left in swept.left] == ["DependencyViolation"]
+
+
+async def test_a_missing_right_is_not_tried_for_ever() -> None:
+    swept = await alone(Stubborn([Permanent("UnauthorizedOperation")] * 99)).run()
+    assert swept.rounds == 4
+    assert [left.why for left in swept.left] == ["UnauthorizedOperation"]
