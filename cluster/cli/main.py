@@ -7,36 +7,65 @@ commands, so that `--help` stays quick.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from cluster.errors import Exit, MesaformError
 
 VERBS = ("init", "validate", "up", "status", "run", "plan", "why", "down", "bake", "local")
+HELP = """Mesos clusters on AWS, sized to the work by price, torn down without leaving a cent running.
 
-app = typer.Typer(
-    name="mesaform",
-    help="Mesos clusters on AWS, sized to the work by price, torn down without leaving a cent running.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+Start with [bold]mesaform init[/bold], then [bold]mesaform up[/bold]; nothing needs an AWS account while the file says `target: local`.
+"""
+EPILOG = "Exit codes: 0 done, 1 failed, 2 bad input, 3 something is missing, 4 busy, 5 not owned, 130 interrupted."
+
+
+def version() -> str:
+    """The version of this program."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("mesaform")
+    except metadata.PackageNotFoundError:
+        return "0+checkout"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mesaform {version()}")
+        raise typer.Exit
+
+
+def _options(
+    _version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+) -> None:
+    return
 
 
 def build() -> typer.Typer:
     """The program with all its verbs."""
+    app = typer.Typer(
+        name="mesaform",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback(help=HELP, epilog=EPILOG)(_options)
     for verb in VERBS:
-        importlib.import_module(f"cluster.cli.{verb}").register(app)
+        if importlib.util.find_spec(f"cluster.cli.{verb}") is not None:  # while parts land; the lead makes this unconditional
+            importlib.import_module(f"cluster.cli.{verb}").register(app)
     return app
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; `MesaformError` becomes its message on standard error and its exit code."""
     try:
-        build()()
+        build()(args=arguments, prog_name="mesaform")
     except MesaformError as error:
         if os.environ.get("MESAFORM_TRACEBACK"):
             raise

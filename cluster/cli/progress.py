@@ -1,0 +1,151 @@
+"""How progress looks: stages with their time on a terminal, lines where there is none, JSON lines for programs.
+
+All of it goes to standard error: standard output is for the result.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from cluster.report import Report, State
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+QUIET_S = 2.0  # between two lines about one stage where there is no terminal
+MARKS: dict[State, tuple[str, str]] = {"done": ("✓", "green"), "failed": ("✗", "red"), "started": ("…", "cyan"), "advanced": ("…", "cyan")}
+
+
+@dataclass(slots=True)
+class _Stage:
+    """A stage as it stands; times in seconds of the renderer's clock."""
+
+    name: str
+    began: float
+    state: State = "started"
+    detail: str = ""
+    ended: float | None = None
+    told: float = 0.0
+
+    def elapsed_s(self, now: float) -> float:
+        return (self.ended if self.ended is not None else now) - self.began
+
+
+class _Stages:
+    """What all renderers keep: each stage once, in the order of their beginning. Calls may come from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stages: dict[str, _Stage] = {}
+
+    def started(self, stage: str, detail: str = "") -> None:
+        with self._lock:
+            self._stages.pop(stage, None)  # begun again: it counts anew, and stands last
+            self._tell(self._set(stage, "started", detail))
+
+    def advanced(self, stage: str, detail: str) -> None:
+        with self._lock:
+            self._tell(self._set(stage, "advanced", detail))
+
+    def done(self, stage: str, detail: str = "") -> None:
+        self._end(stage, "done", detail)
+
+    def failed(self, stage: str, detail: str = "") -> None:
+        self._end(stage, "failed", detail)
+
+    def _end(self, stage: str, state: State, detail: str) -> None:
+        with self._lock:
+            found = self._set(stage, state, detail)
+            found.ended = self._clock()
+            self._tell(found)
+
+    def _set(self, name: str, state: State, detail: str) -> _Stage:
+        stage = self._stages.setdefault(name, _Stage(name, self._clock()))
+        stage.state, stage.detail = state, " ".join(detail.split())
+        return stage
+
+    def _tell(self, stage: _Stage) -> None:
+        raise NotImplementedError
+
+
+class Lines(_Stages):
+    """A line when a stage begins and ends, and not more than one each `QUIET_S` between."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._stream = stream
+
+    def _tell(self, stage: _Stage) -> None:
+        now = self._clock()
+        if stage.state == "advanced" and now - stage.told < QUIET_S:
+            return
+        stage.told = now
+        mark, _ = MARKS[stage.state]
+        detail = f": {stage.detail}" if stage.detail else ""
+        self._stream.write(f"{mark} {stage.elapsed_s(now):6.1f} s  {stage.name}{detail}\n")
+        self._stream.flush()
+
+
+class JsonLines(_Stages):
+    """Each event as an object on a line of its own."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._stream = stream
+
+    def _tell(self, stage: _Stage) -> None:
+        event = {"stage": stage.name, "state": stage.state, "detail": stage.detail, "elapsed_s": round(stage.elapsed_s(self._clock()), 3)}
+        self._stream.write(json.dumps(event) + "\n")
+        self._stream.flush()
+
+
+class Live(_Stages):
+    """A list that redraws itself: a mark, the stage, its time and what it says. Rich asks for it ten times a second."""
+
+    def _tell(self, stage: _Stage) -> None:
+        return
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1), expand=False)
+        table.add_column(width=1)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="ellipsis", no_wrap=True, style="dim")
+        with self._lock:
+            now = self._clock()
+            for stage in self._stages.values():
+                mark, colour = MARKS[stage.state]
+                sign = Text(mark, style=colour) if stage.ended is not None else Spinner("dots", style=colour)
+                detail = Text(stage.detail, style="red" if stage.state == "failed" else "dim")
+                table.add_row(sign, f"{stage.elapsed_s(now):.1f} s", stage.name, detail)
+        yield table
+
+
+@contextmanager
+def reporter(*, as_json: bool = False, stream: TextIO | None = None) -> Iterator[Report]:
+    """The renderer that suits where standard error goes; it ends with the block and leaves its last state on the screen."""
+    stream = stream or sys.stderr
+    if as_json:
+        yield JsonLines(stream)
+        return
+    if not stream.isatty():
+        yield Lines(stream)
+        return
+    from rich.console import Console
+    from rich.live import Live as Screen
+
+    stages = Live()
+    with Screen(stages, console=Console(file=stream), refresh_per_second=10, transient=False):
+        yield stages
