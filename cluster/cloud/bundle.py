@@ -1,0 +1,175 @@
+"""What a bake uploads: the wheel, the locks, the recipe and the builder's program, as bytes that depend on their sources alone.
+
+The wheel is written here rather than by a build backend: it needs no network and no backend installed, leaves out the operator's
+side of the product, and the same sources give the same bytes, so that the digest is one of what is really installed.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import BadInput, MissingPrerequisite
+
+DIGEST_LENGTH = 16
+"""Hex digits of SHA-256 that name a recipe: 64 bits, plenty for the few hundred recipes an account ever sees."""
+
+PACKAGE = "cluster"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+_BUILDER = ("images/recipe.toml", "images/requirements.lock", "images/bootstrap.lock", "images/start.py")
+_JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The parts of images/recipe.toml that the operator's side needs."""
+
+    base_parameter: str
+    instance_type: str
+    disk_gib: int
+    leave_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Everything that goes into an image from the checkout: paths below the bundle, and the wheel's own paths, with content."""
+
+    recipe: Recipe
+    version: str
+    builder: Mapping[str, bytes]
+    wheel: Mapping[str, bytes]
+
+    def digest(self) -> str:
+        """The recipe's name: changes with any byte or path of the sources, and with nothing else."""
+        total = hashlib.sha256()
+        for kind, files in (("builder", self.builder), ("wheel", self.wheel)):
+            for path, content in sorted(files.items()):
+                total.update(f"{kind}\0{path}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+        return total.hexdigest()[:DIGEST_LENGTH]
+
+    @property
+    def start_program(self) -> str:
+        """What the builder's cloud-config runs."""
+        return self.builder["start.py"].decode()
+
+    def wheel_name(self) -> str:
+        return f"mesaform-{self.version}-py3-none-any.whl"
+
+    def wheel_bytes(self) -> bytes:
+        """The wheel, ready to install."""
+        record_path = f"mesaform-{self.version}.dist-info/RECORD"
+        record = "".join(f"{path},sha256={_urlsafe(content)},{len(content)}\n" for path, content in sorted(self.wheel.items()))
+        output = io.BytesIO()
+        with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, content in [*sorted(self.wheel.items()), (record_path, f"{record}{record_path},,\n".encode())]:
+                info = zipfile.ZipInfo(path, EPOCH)
+                info.external_attr = 0o644 << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, content)
+        return output.getvalue()
+
+    def bundle_bytes(self) -> bytes:
+        """The bundle: a gzipped tar of the builder's files and the wheel."""
+        files = {**self.builder, self.wheel_name(): self.wheel_bytes()}
+        output = io.BytesIO()
+        with gzip.GzipFile(fileobj=output, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+            for path, content in sorted(files.items()):
+                info = tarfile.TarInfo(path)
+                info.size, info.mode = len(content), 0o644
+                archive.addfile(info, io.BytesIO(content))
+        return output.getvalue()
+
+
+def checkout() -> Path:
+    """The checkout that this program runs from.
+
+    Raises:
+        MissingPrerequisite: it was installed without its sources.
+
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "images/recipe.toml").is_file():
+        raise MissingPrerequisite(
+            "the image's recipe is not there", where=str(root / "images"), fix="run mesaform from a checkout of the project"
+        )
+    return root
+
+
+def read_sources(root: Path) -> Sources:
+    """Read what an image is made of.
+
+    Raises:
+        MissingPrerequisite: a part of the checkout is missing.
+        BadInput: the recipe cannot be read; it names the field.
+
+    """
+    try:
+        builder = {Path(name).name: (root / name).read_bytes() for name in _BUILDER}
+        builder["images/__init__.py"] = (root / "images/__init__.py").read_bytes()
+        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    except OSError as error:
+        raise MissingPrerequisite(error.strerror or str(error), where=str(error.filename), fix="restore the checkout: git status") from None
+    builder.update({f"images/builder/{path}": content for path, content in _tree(root / "images/builder").items()})
+    recipe = parse_recipe(builder["recipe.toml"].decode(), str(root / "images/recipe.toml"))
+    package = {f"{PACKAGE}/{path}": content for path, content in _tree(root / PACKAGE).items()}
+    kept = {path: content for path, content in package.items() if not _is_left_out(path, recipe.leave_out)}
+    return Sources(recipe, project["version"], builder, {**kept, **_metadata(project)})
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """Read images/recipe.toml.
+
+    Raises:
+        BadInput: not TOML, or a field is missing or of the wrong type.
+
+    """
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+        return Recipe(
+            base_parameter=str(data["base"]["ssm_parameter"]),
+            instance_type=str(data["builder"]["instance_type"]),
+            disk_gib=int(data["builder"]["disk_gib"]),
+            leave_out=tuple(str(item) for item in data["wheel"]["leave_out"]),
+        )
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"not TOML: {error}", where=where) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"missing or wrong: {error}", where=where, fix="compare with the file's version in git") from None
+
+
+def _is_left_out(path: str, leave_out: tuple[str, ...]) -> bool:
+    return any(path == item or path.startswith(item + "/") for item in leave_out)
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    """Every source file below a folder; caches, hidden files and editors' leavings are none."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+        if hidden or path.suffix in _JUNK_SUFFIXES or path.name.endswith("~") or not path.is_file():
+            continue
+        found[relative.as_posix()] = path.read_bytes()
+    return found
+
+
+def _metadata(project: Mapping[str, Any]) -> dict[str, bytes]:
+    lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
+    lines += [f"Requires-Python: {project['requires-python']}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in sorted(project["dependencies"])]
+    wheel = "Wheel-Version: 1.0\nGenerator: mesaform\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    folder = f"{project['name']}-{project['version']}.dist-info"
+    return {f"{folder}/METADATA": ("\n".join(lines) + "\n").encode(), f"{folder}/WHEEL": wheel.encode()}
+
+
+def _urlsafe(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

@@ -1,0 +1,94 @@
+"""The machine that is being baked: where its root is, and how commands are run on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class StepFailed(Exception):
+    """A step cannot be done; the message says what and, if it is in a person's hands, what to do."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """`root` is `/` on a real machine.
+
+    On the local cloud it is a folder: packages of the system are then the surrounding machine's, and are only checked.
+    """
+
+    root: Path
+    bundle: Path
+    log: Path
+
+    @property
+    def is_whole_machine(self) -> bool:
+        """Whether this program may install system packages and units."""
+        return self.root == Path("/")
+
+    @property
+    def home(self) -> Path:
+        """Where the product lives in the image."""
+        return self.root / "opt/mesaform"
+
+    @property
+    def python(self) -> Path:
+        """The image's own interpreter."""
+        return self.home / "venv/bin/python"
+
+    def note(self, line: str) -> None:
+        """A line in the bake's log."""
+        with self.log.open("a") as log:
+            log.write(line + "\n")
+
+    def run(self, *argv: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 900) -> str:
+        """Run a command to its end, its output into the log too; returns what it printed on standard output.
+
+        Raises:
+            StepFailed: it could not be started, took too long or failed; the message has the end of its output.
+
+        """
+        command = [str(part) for part in argv]
+        self.note("$ " + " ".join(command))
+        try:
+            result = subprocess.run(
+                command,
+                env=self._environment(env),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise StepFailed(f"{command[0]}: {error}") from None
+        self.note(result.stdout + result.stderr)
+        if result.returncode != 0:
+            tail = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
+            raise StepFailed(f"{' '.join(command)[:200]} ended with {result.returncode}:\n{tail}")
+        return result.stdout
+
+    def install(self, packages: Sequence[str]) -> None:
+        """Install Debian packages. Idempotent.
+
+        Raises:
+            StepFailed: apt cannot.
+
+        """
+        env = {"DEBIAN_FRONTEND": "noninteractive"}
+        self.run("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends", *packages, env=env)
+
+    def program(self, name: str) -> str | None:
+        """Where a program is on this machine, or None."""
+        return shutil.which(name)
+
+    @staticmethod
+    def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+        # Another environment's settings must not leak into the image's.
+        own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA"))}
+        return {**own, **(extra or {})}

@@ -1,0 +1,143 @@
+"""The product: an environment with exactly the locked packages and the wheel, compiled ahead, checked, signed with the digest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from images.builder.host import Host, StepFailed
+from images.builder.roles import Step
+
+UNIT = """\
+[Unit]
+Description=Mesaform node
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=notify
+ExecStart=/opt/mesaform/venv/bin/python -m cluster.node
+Environment="MESAFORM_POWEROFF=systemctl poweroff"
+StateDirectory=mesaform
+Restart=on-failure
+RestartSec=2
+RestartPreventExitStatus=78
+KillMode=mixed
+TimeoutStartSec=infinity
+TimeoutStopSec=60
+LimitNOFILE=65536
+TasksMax=infinity
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+IMPORT_EVERYTHING = """\
+import importlib, importlib.util, json, pkgutil, sys
+import cluster
+checks = json.loads(sys.argv[1])
+for module in pkgutil.walk_packages(cluster.__path__, "cluster."):
+    if not module.name.endswith("__main__") and module.name not in checks["not_importable"]:
+        importlib.import_module(module.name)
+missing = [name for name in checks["programs"] if importlib.util.find_spec(name + ".__main__") is None]
+sys.exit("no program " + ", ".join(missing) if missing else 0)
+"""
+
+VERSIONS = """\
+import importlib.metadata, json
+print(json.dumps({d.name: d.version for d in importlib.metadata.distributions()}))
+"""
+
+
+def steps(host: Host, recipe: dict[str, Any], digest: str, versions: dict[str, str]) -> list[Step]:
+    """Install the product below `opt/mesaform`."""
+    uv = _Uv(host)
+    found: list[Step] = [
+        ("create the environment", lambda: _create_environment(host, recipe["python"])),
+        ("find uv", uv.find),
+        ("install locked packages", lambda: _install_locked(host, uv)),
+        ("install the product", lambda: _install_wheel(host, uv)),
+        ("compile", lambda: _compile(host)),
+        ("check imports", lambda: _check(host, uv, recipe["checks"])),
+        ("check the node", lambda: _check_node(host)),
+    ]
+    if host.is_whole_machine:
+        found.append(("enable the node", lambda: _enable(host)))
+    return [*found, ("sign the image", lambda: _sign(host, digest, versions))]
+
+
+class _Uv:
+    """The installer: the machine's own if it has one, else one from the lock in an environment that is thrown away."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._program = ""
+
+    def find(self) -> None:
+        found = self._host.program("uv")
+        if found is None:
+            folder = self._host.bundle / "bootstrap"
+            self._host.run("python3", "-m", "venv", folder)
+            self._host.run(
+                folder / "bin/python", "-m", "pip", "install", "-q", "--require-hashes", "-r", self._host.bundle / "bootstrap.lock"
+            )
+            found = str(folder / "bin/uv")
+        self._program = found
+
+    def __call__(self, *arguments: str | Path) -> str:
+        return self._host.run(self._program, "pip", *arguments, "--python", self._host.python)
+
+
+def _create_environment(host: Host, wanted: dict[str, Any]) -> None:
+    minimum = tuple(int(part) for part in wanted["minimum"].split("."))
+    interpreter = next((path for path in wanted["interpreters"] if _version(host, path) >= minimum), None)
+    if interpreter is None:
+        raise StepFailed(f"no Python {wanted['minimum']} or later at {' or '.join(wanted['interpreters'])}: apt-get install python3")
+    shutil.rmtree(host.home, ignore_errors=True)
+    host.home.mkdir(parents=True)
+    host.run(interpreter, "-m", "venv", "--without-pip", "--symlinks", host.home / "venv")
+
+
+def _version(host: Host, interpreter: str) -> tuple[int, ...]:
+    if not Path(interpreter).exists():
+        return ()
+    text = host.run(interpreter, "-c", "import sys, venv; print(*sys.version_info[:2])")
+    return tuple(int(part) for part in text.split())
+
+
+def _install_locked(host: Host, uv: _Uv) -> None:
+    uv("install", "-q", "--require-hashes", "-r", host.bundle / "requirements.lock")
+
+
+def _install_wheel(host: Host, uv: _Uv) -> None:
+    (wheel,) = host.bundle.glob("*.whl")
+    uv("install", "-q", "--no-deps", "--offline", wheel)
+
+
+def _compile(host: Host) -> None:
+    # Machines start from compiled code. The packages' own tests, a third of the work, never run.
+    host.run(host.python, "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", host.home / "venv/lib")
+
+
+def _check(host: Host, uv: _Uv, checks: dict[str, Any]) -> None:
+    host.run(host.python, "-c", IMPORT_EVERYTHING, json.dumps(checks))
+    uv("check", "-q")
+
+
+def _check_node(host: Host) -> None:
+    host.run(host.python, "-m", "cluster.node", "--check")
+
+
+def _enable(host: Host) -> None:
+    Path("/etc/systemd/system/mesaform-node.service").write_text(UNIT)
+    host.run("systemctl", "enable", "mesaform-node.service")
+    host.run("apt-get", "clean")
+
+
+def _sign(host: Host, digest: str, versions: dict[str, str]) -> None:
+    versions.update(json.loads(host.run(host.python, "-c", VERSIONS)))
+    text = json.dumps({"digest": digest, "baked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": versions}, indent=1)
+    (host.home / "recipe.json").write_text(text + "\n")
