@@ -110,11 +110,16 @@ class JsonLines(_Stages):
 class Live(_Stages):
     """A list that redraws itself: a mark, the stage, its time and what it says. Rich asks for it ten times a second."""
 
-    def _tell(self, stage: _Stage) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.spinner import Spinner
+
+        super().__init__(clock)
+        self._spinner = Spinner("dots", style="cyan")
+
+    def _tell(self, _stage: _Stage) -> None:
         return
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
@@ -127,7 +132,7 @@ class Live(_Stages):
             now = self._clock()
             for stage in self._stages.values():
                 mark, colour = MARKS[stage.state]
-                sign = Text(mark, style=colour) if stage.ended is not None else Spinner("dots", style=colour)
+                sign = Text(mark, style=colour) if stage.ended is not None else self._spinner
                 detail = Text(stage.detail, style="red" if stage.state == "failed" else "dim")
                 table.add_row(sign, f"{stage.elapsed_s(now):.1f} s", stage.name, detail)
         yield table

@@ -1,0 +1,106 @@
+"""`mesaform status`: what the cluster is, what it does, and what it costs now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from cluster.errors import Exit, MesaformError, MissingPrerequisite
+from cluster.status.view import Status, Unreachable
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help="Leader, masters, agents, tasks, demand and dollars per hour.")(status)
+
+
+def status(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
+    """Print the picture; exit code 1 when no master leads."""
+    import asyncio
+
+    context = open_context(file)
+    picture = asyncio.run(look(context))
+    if as_json:
+        typer.echo(json.dumps(picture.as_json(), indent=2))
+    else:
+        _print(picture)
+    if picture.leader is None:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _print(picture: Status) -> None:
+    from cluster.cli.tables import console, show
+
+    out = console()
+    if picture.is_nothing:
+        out.print(f"[bold]{picture.cluster}[/bold] ({picture.target}, {picture.region}) does not exist. Raise it: mesaform up")
+        return
+    for part in show(picture):
+        out.print(part)
+
+
+async def look(context: Context) -> Status:
+    """One picture of the cluster, with what could not be reached named in it."""
+    import aiohttp
+
+    from cluster.status.gather import Gatherer
+    from cluster.status.view import Sources, join
+
+    spec = context.spec
+    try:
+        context.enter_cloud()
+        fleet, control = cloud_ports(context)
+    except MesaformError as error:
+        if isinstance(error, MissingPrerequisite) and spec.target == "local":
+            silent = Unreachable("local cloud", error.what)
+            return join(
+                spec.name,
+                target=spec.target,
+                region=spec.region,
+                engine=spec.engine,
+                sources=Sources(at=0, machines=(), unreachable=(silent,)),
+            )
+        raise
+    async with aiohttp.ClientSession() as session:
+        sources = await Gatherer(spec, session, fleet, control, outputs=outputs_reader(context)).gather()
+    return join(spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources)
+
+
+def cloud_ports(context: Context) -> tuple[Any, Any]:
+    """The fleet and the control of this cluster, on the cloud that the environment points at.
+
+    Raises:
+        MissingPrerequisite: the credentials do not work.
+
+    """
+    from cluster.cloud import aws
+    from cluster.cloud.control import S3Control
+    from cluster.cloud.fleet import AwsFleet
+    from cluster.errors import CloudError
+
+    spec = context.spec
+    try:
+        bucket = aws.account_bucket(spec.region)
+    except CloudError as error:
+        fix = (
+            "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if spec.target == "aws" else "restart it: mesaform local stop"
+        )
+        raise MissingPrerequisite(f"the cloud does not know us: {error.what}", where=spec.target, fix=fix) from error
+    return AwsFleet(spec.region), S3Control(bucket, spec.name, spec.region)
+
+
+def outputs_reader(context: Context) -> Callable[[], Mapping[str, Any] | None]:
+    """Reads Terraform's outputs, through python-terraform; None where the cluster has no state."""
+
+    def read() -> Mapping[str, Any] | None:
+        from dataclasses import asdict, is_dataclass
+
+        from cluster import deploy
+
+        found: Any = deploy.outputs(context)
+        return asdict(found) if is_dataclass(found) and not isinstance(found, type) else found
+
+    return read

@@ -1,0 +1,158 @@
+"""How a cluster looks to a person: tables that fit 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cluster.status.view import AgentView, MachineView, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+WIDTH = 100
+COLOURS = {
+    "leading": "bold green", "standby": "green", "active": "green", "booting": "yellow", "pending": "yellow", "recovering": "yellow",
+    "draining": "yellow", "drained": "yellow", "deactivated": "yellow", "disconnected": "red", "silent": "red", "unknown": "red",
+    "shutting-down": "dim",
+}  # fmt: skip
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, never wider than `WIDTH`, so that a table looks the same in a terminal and in a log."""
+    from rich.console import Console
+
+    probe = Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, width=min(WIDTH, probe.width) if probe.is_terminal else WIDTH)
+
+
+def dollars(amount: float | None, digits: int = 4) -> str:
+    """An amount of US dollars; `?` where it is not known."""
+    return "?" if amount is None else f"${amount:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    seconds = max(0.0, seconds)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {name}"
+    return f"{seconds:.0f} s"
+
+
+def show(status: Status) -> list[RenderableType]:
+    """The whole picture, top to bottom."""
+    parts: list[RenderableType] = [_headline(status)]
+    if status.masters:
+        parts.append(_masters(status))
+    if status.agents:
+        parts.append(_agents(status))
+    if status.others:
+        parts.append(_others(status.others))
+    parts.append(_facts(status))
+    parts += [f"[red]no answer from {silent.source}[/red]: {silent.why}" for silent in status.unreachable]
+    return parts
+
+
+def _headline(status: Status) -> str:
+    leads = f"led by {status.leader}" if status.leader else "[red]no leader[/red]"
+    where = f"{status.target}, {status.region}, {status.engine} engine"
+    return f"[bold]{status.cluster}[/bold] ({where}): {leads}; [bold]{dollars(status.usd_per_hour)} per hour[/bold]"
+
+
+def _table(*columns: str, right: Iterable[str] = ()) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
+    rights = set(right)
+    for column in columns:
+        table.add_column(column, justify="right" if column in rights else "left", no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _state(view: MachineView) -> str:
+    colour = COLOURS.get(view.state, "")
+    return f"[{colour}]{view.state}[/{colour}]" if colour else view.state
+
+
+def _masters(status: Status) -> Table:
+    table = _table("master", "address", "state", "type", "zone", "$/h", right=["$/h"])
+    for view in status.masters:
+        also = " + services" if view.leads_services else ""
+        table.add_row(
+            view.instance_id, view.address, _state(view) + also, view.instance_type, view.zone, dollars(view.usd_per_hour)
+        )  # fmt: skip
+    return table
+
+
+def _share(view: AgentView, name: str, unit: float = 1.0) -> str:
+    total = view.resources.get("total", {}).get(name, 0.0) / unit
+    used = view.resources.get("used", {}).get(name, 0.0) / unit
+    return f"{used:.3g}/{total:.3g}" if total else "-"
+
+
+def _agents(status: Status) -> Table:
+    table = _table("agent", "address", "state", "type", "by", "cpus", "GiB", "tasks", "$/h", right=["cpus", "GiB", "tasks", "$/h"])
+    for view in status.agents:
+        kind = f"{view.instance_type}{' spot' if view.capacity == 'spot' else ''}"
+        table.add_row(
+            view.instance_id or view.agent_id,
+            view.address,
+            _state(view),
+            kind,
+            view.managed_by,
+            _share(view, "cpus"),
+            _share(view, "mem", 1024),
+            str(view.tasks),
+            dollars(view.usd_per_hour),
+        )
+    return table
+
+
+def _others(views: Sequence[MachineView]) -> Table:
+    table = _table("other machine", "address", "state", "type", "by", "$/h", right=["$/h"])
+    for view in views:
+        table.add_row(view.instance_id, view.address, _state(view), view.instance_type, view.managed_by, dollars(view.usd_per_hour))
+    return table
+
+
+def _facts(status: Status) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, text in _fact_rows(status):
+        table.add_row(f"[bold]{name}[/bold]", text)
+    return table
+
+
+def _fact_rows(status: Status) -> list[tuple[str, str]]:
+    rows = [(name, url) for name, url in status.urls.items()]
+    if status.tasks is not None:
+        rows.append(("tasks", _counted(status.tasks)))
+    if status.demand is not None:
+        rows.append(("demand", _demand(status)))
+    if status.offers is not None:
+        offers = status.offers
+        rows.append(("offers", f"{offers['outstanding']:.0f} out: {offers['cpus']:g} cpus, {offers['mem_mib'] / 1024:.3g} GiB"))
+    scaler = status.autoscaler
+    beat = f", last beat {duration(scaler.beat_age_s)} ago from {scaler.address}" if scaler.beat_age_s is not None else ""
+    fence = f"; fenced: {scaler.fence}" if scaler.fence else ""
+    rows.append(("autoscaler", f"{scaler.state}{beat}{fence}"))
+    if status.unpriced:
+        rows.append(("no price for", ", ".join(status.unpriced)))
+    return rows
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    parts = [f"{count} {name}" for name, count in counts.items() if count and name != "total"]
+    return ", ".join(parts) or "none"
+
+
+def _demand(status: Status) -> str:
+    demand = status.demand
+    if demand is None or not demand.instances:
+        return "nothing waits"
+    apps = ", ".join(f"{app['instances']} x {app['id']}" for app in demand.apps[:4])
+    return f"{demand.instances} instances wait for {demand.cpus:g} cpus, {demand.mem_mib / 1024:.3g} GiB: {apps}"

@@ -1,0 +1,155 @@
+"""Asking every source side by side, each with a deadline of its own. Nothing is decided here; what did not answer is named."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from cluster.blueprint import Port, Tag, master_addresses
+from cluster.cloud.port import Control, Fleet, Machine
+from cluster.errors import MesaformError
+from cluster.mesos.operator import OperatorClient
+from cluster.spec import ClusterSpec
+from cluster.status.view import Sources, Unreachable, reachable
+
+T = TypeVar("T")
+EACH_S = 12.0  # how long one source may take
+PROBE_S = 2.5  # how long one master's port may take
+
+
+@dataclass(slots=True)
+class Gatherer:
+    """Asks about one cluster.
+
+    Args:
+        fleet, control: the cloud's ports; None when the cloud itself cannot be reached.
+        outputs: reads Terraform's outputs; None where there is no state.
+
+    """
+
+    spec: ClusterSpec
+    session: aiohttp.ClientSession
+    fleet: Fleet | None
+    control: Control | None
+    outputs: Callable[[], Mapping[str, Any] | None] = lambda: None
+    clock: Callable[[], float] = time.time
+    _silent: list[Unreachable] = field(default_factory=list)
+
+    async def gather(self) -> Sources:
+        """One round of questions. Raises nothing: see `Sources.unreachable`."""
+        self._silent = []
+        machines, beat_and_fence, outputs = await asyncio.gather(self._machines(), self._autoscaler(), self._outputs())
+        reach = self._masters(machines)
+        heard = await self._cluster(reach) if reach else Sources(at=0)
+        beat, fence = beat_and_fence or (None, None)
+        return replace(
+            heard,
+            at=self.clock(),
+            machines=machines,
+            beat=beat,
+            fence=fence,
+            outputs=outputs,
+            unreachable=tuple(self._silent),
+        )
+
+    def _masters(self, machines: Sequence[Machine] | None) -> dict[str, str]:
+        """Private address -> the address to reach it at, of each master that may answer."""
+        if machines is None:
+            return {str(address): str(address) for address in master_addresses(self.spec)}
+        return {
+            machine.private_address: reachable(machine.private_address, machine.public_address, self.spec.target)
+            for machine in machines
+            if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running" and machine.private_address
+        }
+
+    async def _machines(self) -> list[Machine] | None:
+        fleet = self.fleet
+        if fleet is None:
+            return None
+        return await self._ask("EC2", asyncio.to_thread(fleet.machines, self.spec.name))
+
+    async def _autoscaler(self) -> tuple[Mapping[str, Any] | None, str | None] | None:
+        control = self.control
+        if control is None:
+            return None
+        return await self._ask("autoscaler", asyncio.to_thread(lambda: (control.last_beat(), control.fenced())))
+
+    async def _outputs(self) -> Mapping[str, Any] | None:
+        return await self._ask("Terraform", asyncio.to_thread(self.outputs))
+
+    async def _cluster(self, reach: Mapping[str, str]) -> Sources:
+        engine, services = await asyncio.gather(self._engine(reach), self._services(reach))
+        leader, masters_up, agents, tasks, frameworks = engine
+        services_leader, services_up, queue = services
+        return Sources(
+            at=0,
+            leader=leader,
+            masters_up=masters_up,
+            agents=agents,
+            tasks=tasks,
+            frameworks=frameworks,
+            services_leader=services_leader,
+            services_up=services_up,
+            queue=queue,
+        )
+
+    async def _engine(self, reach: Mapping[str, str]) -> tuple[Any, ...]:
+        up = await self._answering(reach, Port.ENGINE_MASTER, "/health")
+        client = OperatorClient([f"http://{at}:{Port.ENGINE_MASTER}" for at in reach.values()], self.session)
+        base = await self._ask("engine", client.leader())
+        if base is None:
+            return None, up, None, None, None
+        host = base.rpartition(":")[0].rpartition("/")[2]
+        leader = next((private for private, at in reach.items() if at == host), host)
+        agents, tasks, frameworks = await asyncio.gather(
+            self._ask("agents", client.get_agents()),
+            self._ask("tasks", client.get_tasks()),
+            self._ask("frameworks", client.get_frameworks()),
+        )
+        return leader, up, agents, tasks, frameworks
+
+    async def _services(self, reach: Mapping[str, str]) -> tuple[Any, ...]:
+        up = await self._answering(reach, Port.SERVICES, "/ping")
+        for private, at in reach.items():
+            code, body = await self._get(f"http://{at}:{Port.SERVICES}/v2/queue")
+            if code == 200:
+                return private, up, _decoded(body)
+        self._silent.append(Unreachable("services", f"no master answers /v2/queue on {Port.SERVICES}: none leads them"))
+        return None, up, None
+
+    async def _answering(self, reach: Mapping[str, str], port: int, path: str) -> frozenset[str]:
+        codes = await asyncio.gather(*(self._get(f"http://{at}:{port}{path}") for at in reach.values()))
+        return frozenset(private for private, (code, _) in zip(reach, codes, strict=True) if code)
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        """Status and body without following redirects; status 0 when nobody answers."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=PROBE_S)
+            async with self.session.get(url, allow_redirects=False, timeout=timeout) as reply:
+                return reply.status, await reply.read()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return 0, b""
+
+    async def _ask(self, source: str, question: Awaitable[T]) -> T | None:
+        try:
+            async with asyncio.timeout(EACH_S):
+                return await question
+        except TimeoutError:
+            self._silent.append(Unreachable(source, f"no answer in {EACH_S:.0f} s"))
+        except (MesaformError, OSError, aiohttp.ClientError, msgspec.DecodeError) as error:
+            self._silent.append(Unreachable(source, str(error).partition("\n")[0]))
+        return None
+
+
+def _decoded(body: bytes) -> dict[str, Any] | None:
+    try:
+        decoded = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return decoded if isinstance(decoded, dict) else None
