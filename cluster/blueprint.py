@@ -31,6 +31,7 @@ from cluster.spec import ClusterSpec
 __all__ = [
     "NODE_DOCUMENT_VERSION",
     "OPERATOR_PORTS",
+    "ROLES",
     "TASK_PORTS",
     "ZK_AUTOSCALER_PATH",
     "ZK_ENGINE_PATH",
@@ -54,6 +55,8 @@ __all__ = [
     "tags",
     "zk_url",
 ]
+
+ROLES: tuple[Role, ...] = ("master", "agent")
 
 
 class Tag:

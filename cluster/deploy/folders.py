@@ -1,0 +1,32 @@
+"""Where the operator's machine keeps what it knows of a cluster. The stacks, the driver and the outputs share these names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+STACKS = ("network", "masters", "agents")  # in the order in which they come up
+
+
+def project_root() -> Path:
+    """The checkout: the folder of `cdktf.json`."""
+    return Path(__file__).resolve().parents[2]
+
+
+def cluster_dir(cluster_file: Path, cluster: str) -> Path:
+    """The cluster's state folder: `.mesaform/clusters/<name>` beside its cluster file."""
+    return cluster_file.resolve().parent / ".mesaform" / "clusters" / cluster
+
+
+def state_file(folder: Path, stack: str) -> Path:
+    """The Terraform state of one stack."""
+    return folder / f"{stack}.tfstate"
+
+
+def synth_dir(folder: Path) -> Path:
+    """What cdktf writes for Terraform to run."""
+    return folder / "cdktf.out"
+
+
+def stack_dir(folder: Path, stack: str) -> Path:
+    """Where Terraform runs for one stack."""
+    return synth_dir(folder) / "stacks" / stack

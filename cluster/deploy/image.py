@@ -1,0 +1,66 @@
+"""Which image the machines boot: looked up once before Terraform runs, handed to the stacks through the environment.
+
+A cluster must come down even when its image is gone, so `mesaform down` hands in a name that means nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from cluster.errors import MissingPrerequisite
+
+IMAGE_ID = "MESAFORM_IMAGE_ID"
+ROOT_DEVICE = "MESAFORM_ROOT_DEVICE"
+RECIPE = "MESAFORM_RECIPE"
+USUAL_ROOT_DEVICE = "/dev/xvda"
+
+
+@dataclass(frozen=True, slots=True)
+class BootImage:
+    """An image, its own name for its disk, and the digest of the recipe it was baked from."""
+
+    image_id: str
+    root_device: str
+    recipe: str
+
+    def environment(self) -> dict[str, str]:
+        """What tells the stacks about it."""
+        return {IMAGE_ID: self.image_id, ROOT_DEVICE: self.root_device, RECIPE: self.recipe}
+
+
+NOTHING_TO_BOOT = BootImage("ami-00000000000000000", USUAL_ROOT_DEVICE, "none")
+
+
+def from_environment(region: str) -> BootImage:
+    """The image that the environment names; the one baked from this checkout's recipe if it names none."""
+    image_id = os.environ.get(IMAGE_ID)
+    if not image_id:
+        return look_up(region)
+    return BootImage(image_id, os.environ.get(ROOT_DEVICE) or USUAL_ROOT_DEVICE, os.environ.get(RECIPE) or _recipe())
+
+
+def look_up(region: str) -> BootImage:
+    """The image baked from this checkout's recipe.
+
+    Raises:
+        MissingPrerequisite: there is none in this region; it names `mesaform bake`.
+        CloudError: the cloud did not say.
+
+    """
+    from cluster.cloud.aws import client, translated
+    from cluster.cloud.images import find_image
+
+    recipe = _recipe()
+    image_id = find_image(recipe, region)
+    with translated(f"image {image_id}"):
+        found = client("ec2", region).describe_images(ImageIds=[image_id])["Images"]
+    if not found:
+        raise MissingPrerequisite(f"image {image_id} is gone", where=region, fix="bake it again: mesaform bake")
+    return BootImage(image_id, found[0].get("RootDeviceName") or USUAL_ROOT_DEVICE, recipe)
+
+
+def _recipe() -> str:
+    from cluster.cloud.images import recipe_digest
+
+    return recipe_digest()

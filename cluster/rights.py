@@ -1,0 +1,122 @@
+"""Who may do what on AWS: IAM documents as pure functions. Each statement says why it is there in its Sid.
+
+Masters run the autoscaler: they may buy machines that carry the cluster's tag, give back only what the autoscaler
+bought, and read and append below the cluster's prefix of the bucket. Agents run other people's tasks and may do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.blueprint import Tag, bucket_name, spec_parameter_name
+
+Statement = dict[str, Any]
+
+
+def partition(region: str) -> str:
+    """The ARN partition of a region."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+def role_name(cluster: str, role: str) -> str:
+    """The IAM role, and the instance profile of the same name, of the masters or the agents."""
+    return f"mesaform-{cluster}-{role}"
+
+
+def trust_document(region: str) -> dict[str, Any]:
+    """EC2, and nobody else, may take the role."""
+    service = "ec2.amazonaws.com.cn" if partition(region) == "aws-cn" else "ec2.amazonaws.com"
+    return _document([{"Sid": "InstancesTakeTheRole", "Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}])
+
+
+def master_document(cluster: str, region: str, account_id: str) -> dict[str, Any]:
+    """What the autoscaler on the masters needs, and no more."""
+    arn = _Arns(partition(region), region, account_id)
+    owned = {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster}
+    return _document(
+        [
+            _allow("SeeMachines", _DESCRIBE, "*", {"StringEquals": {"aws:RequestedRegion": region}}),
+            _allow("BuyFromOurTemplates", _BUY, arn.ec2("launch-template/*", "subnet/*", "security-group/*"), {"StringEquals": owned}),
+            _allow("BuyTagged", "ec2:RunInstances", arn.ec2(*_BOUGHT), {"StringEquals": {f"aws:RequestTag/{Tag.CLUSTER}": cluster}}),
+            _allow("BuyByFleet", "ec2:CreateFleet", arn.ec2("fleet/*", *_BOUGHT)),
+            _allow("BuySpot", _BUY, arn.ec2("spot-instances-request/*")),
+            _allow("BuyOfAnyImage", _BUY, [*arn.public_ec2("image/*", "snapshot/*")]),
+            _allow(
+                "TagWhatIsBought", "ec2:CreateTags", arn.ec2("fleet/*", *_BOUGHT), {"StringEquals": {"ec2:CreateAction": _CREATE_ACTIONS}}
+            ),
+            _allow(
+                "GiveBackWhatWasBought",
+                "ec2:TerminateInstances",
+                arn.ec2("instance/*"),
+                {"StringEquals": {**owned, f"ec2:ResourceTag/{Tag.MANAGED_BY}": "autoscaler"}},
+            ),
+            _allow(
+                "HandTheAgentsRoleToMachines",
+                "iam:PassRole",
+                arn.role(role_name(cluster, "agent")),
+                {"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
+            ),
+            _allow(
+                "ReadAndAppendRecords",
+                ["s3:GetObject", "s3:PutObject"],
+                f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}/{cluster}/*",
+            ),
+            _allow(
+                "ListRecords",
+                "s3:ListBucket",
+                f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}",
+                {"StringLike": {"s3:prefix": f"{cluster}/*"}},
+            ),
+            _allow("ReadTheSpec", "ssm:GetParameter", arn.parameter(spec_parameter_name(cluster))),
+            _allow("ReadPrices", "pricing:GetProducts", "*"),
+        ]
+    )
+
+
+_DESCRIBE = [
+    "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeFleetInstances",
+    "ec2:DescribeFleets",
+    "ec2:DescribeInstanceStatus",
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeLaunchTemplateVersions",
+    "ec2:DescribeLaunchTemplates",
+    "ec2:DescribeSpotPriceHistory",
+    "ec2:DescribeSubnets",
+]
+_BUY = ["ec2:CreateFleet", "ec2:RunInstances"]
+_CREATE_ACTIONS = ["CreateFleet", "RunInstances"]
+_BOUGHT = ("instance/*", "volume/*", "network-interface/*")
+
+
+class _Arns:
+    def __init__(self, partition: str, region: str, account_id: str) -> None:
+        self.partition = partition
+        self._region = region
+        self._account_id = account_id
+
+    def ec2(self, *resources: str) -> list[str]:
+        return [f"arn:{self.partition}:ec2:{self._region}:{self._account_id}:{resource}" for resource in resources]
+
+    def public_ec2(self, *resources: str) -> list[str]:
+        return [f"arn:{self.partition}:ec2:{self._region}::{resource}" for resource in resources]
+
+    def role(self, name: str) -> str:
+        return f"arn:{self.partition}:iam::{self._account_id}:role/{name}"
+
+    def parameter(self, name: str) -> str:
+        return f"arn:{self.partition}:ssm:{self._region}:{self._account_id}:parameter{name}"
+
+
+def _document(statements: list[Statement]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _allow(sid: str, action: str | list[str], resource: str | list[str], condition: Mapping[str, Any] | None = None) -> Statement:
+    statement: Statement = {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource}
+    return {**statement, "Condition": dict(condition)} if condition else statement

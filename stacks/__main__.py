@@ -1,0 +1,51 @@
+"""The app that cdktf runs (`cdktf.json`): read the cluster file, settle the image, instantiate the stacks.
+
+The cluster file is `MESAFORM_CLUSTER_FILE` (default `cluster.yaml`). `MESAFORM_IMAGE_ID` names the image and spares the look-up;
+`mesaform up` and `mesaform down` set it, because a cluster must come down even when its image is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cluster.deploy.folders import cluster_dir
+from cluster.deploy.image import from_environment
+from cluster.errors import MesaformError
+from cluster.spec import load
+from stacks.app import build
+from stacks.base import Settings
+
+
+def settings() -> Settings:
+    """What this run builds, from the environment.
+
+    Raises:
+        BadInput: the cluster file is wrong.
+        MissingPrerequisite: there is no image of this checkout's recipe.
+
+    """
+    file = Path(os.environ.get("MESAFORM_CLUSTER_FILE", "cluster.yaml"))
+    spec = load(file)
+    image = from_environment(spec.region)
+    return Settings(
+        spec=spec,
+        image_id=image.image_id,
+        root_device=image.root_device,
+        recipe=image.recipe,
+        folder=cluster_dir(file, spec.name),
+    )
+
+
+def main() -> int:
+    try:
+        build(settings(), outdir=os.environ.get("CDKTF_OUTDIR")).synth()
+    except MesaformError as error:
+        sys.stderr.write(f"mesaform: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

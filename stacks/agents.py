@@ -1,0 +1,90 @@
+"""The agents: per pool a launch template, from which the autoscaler buys, and `count` machines that Terraform keeps."""
+
+from __future__ import annotations
+
+import base64
+
+from constructs import Construct
+
+from cluster import blueprint
+from cluster.spec import Pool
+from stacks import provider as aws
+from stacks.base import ClusterStack, Settings
+from stacks.machines import IMDS_HOPS, instance, instance_profile
+from stacks.network import NetworkStack
+
+TAGGED = ("instance", "volume", "network-interface")
+STANDARD_PARAMETER_BYTES = 4096
+
+
+class AgentsStack(ClusterStack):
+    def __init__(self, scope: Construct, settings: Settings, network: NetworkStack) -> None:
+        super().__init__(scope, "agents", settings)
+        self._network = network
+        self._profile = instance_profile(self, "agent", None)
+        self._spec_parameter()
+        templates: dict[str, str] = {}
+        instances: dict[str, list[str]] = {}
+        for pool in self.spec.agents:
+            templates[pool.name] = self._template(pool).id
+            instances[pool.name] = [self._machine(pool, index).id for index in range(pool.count)]
+        self.put("launch_template_ids", templates)
+        self.put("instance_ids", instances)
+
+    def _spec_parameter(self) -> None:
+        """What the autoscaler reads. A new spec reaches it within its next look, without touching a machine."""
+        value = self.spec.model_dump_json()
+        aws.SsmParameter(
+            self,
+            "spec",
+            name=blueprint.spec_parameter_name(self.spec.name),
+            description=f"The spec of the Mesos cluster {self.spec.name}, for its autoscaler",
+            type="String",
+            tier="Standard" if len(value.encode()) <= STANDARD_PARAMETER_BYTES else "Advanced",
+            value=value,
+            tags=self.named("spec"),
+        )
+
+    def _machine(self, pool: Pool, index: int) -> aws.Instance:
+        return instance(
+            self,
+            f"{pool.name}-{index + 1}",
+            role="agent",
+            pool=pool.name,
+            instance_type=pool.types[0],
+            disk_gib=pool.disk_gib,
+            subnet_id=self._network.subnet_ids[index % len(self._network.subnet_ids)],
+            group_id=self._network.group_ids["agent"],
+            profile=self._profile,
+        )
+
+    def _template(self, pool: Pool) -> aws.LaunchTemplate:
+        """Type and subnet are the request's to choose; its tags come on top of these."""
+        tags = self.named(pool.name, ROLE="agent", POOL=pool.name, MANAGED_BY="autoscaler")
+        document = blueprint.node_document(self.spec, "agent", self.settings.recipe, pool.name)
+        return aws.LaunchTemplate(
+            self,
+            f"{pool.name}-template",
+            name=blueprint.launch_template_name(self.spec.name, pool.name),
+            description=f"Agents of the pool {pool.name}",
+            update_default_version=True,
+            image_id=self.settings.image_id,
+            instance_type=pool.types[0],
+            vpc_security_group_ids=[self._network.group_ids["agent"]],
+            iam_instance_profile=aws.LaunchTemplateIamInstanceProfile(name=self._profile),
+            user_data=base64.b64encode(document.encode()).decode(),
+            instance_initiated_shutdown_behavior="terminate",
+            metadata_options=aws.LaunchTemplateMetadataOptions(
+                http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=IMDS_HOPS
+            ),
+            block_device_mappings=[
+                aws.LaunchTemplateBlockDeviceMappings(
+                    device_name=self.settings.root_device,
+                    ebs=aws.LaunchTemplateBlockDeviceMappingsEbs(
+                        volume_type="gp3", volume_size=pool.disk_gib, encrypted="true", delete_on_termination="true"
+                    ),
+                )
+            ],
+            tag_specifications=[aws.LaunchTemplateTagSpecifications(resource_type=kind, tags=tags) for kind in TAGGED],
+            tags=self.named(f"{pool.name}-template", ROLE="agent", POOL=pool.name, MANAGED_BY="terraform"),
+        )

@@ -1,0 +1,19 @@
+"""A cluster as three stacks, one per rate of change."""
+
+from __future__ import annotations
+
+from cdktf import App
+
+from stacks.agents import AgentsStack
+from stacks.base import Settings
+from stacks.masters import MastersStack
+from stacks.network import NetworkStack
+
+
+def build(settings: Settings, outdir: str | None = None) -> App:
+    """The app with all stacks of a cluster. Masters and agents depend on the network alone, so they come up side by side."""
+    app = App(outdir=outdir) if outdir else App()
+    network = NetworkStack(app, settings)
+    MastersStack(app, settings, network)
+    AgentsStack(app, settings, network)
+    return app

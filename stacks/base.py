@@ -1,0 +1,49 @@
+"""What every stack of a cluster has: the provider, state in the cluster's own folder, and the settings it is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdktf import LocalBackend, TerraformOutput, TerraformStack
+from constructs import Construct
+
+from cluster import blueprint
+from cluster.deploy.folders import state_file
+from cluster.spec import ClusterSpec
+from stacks import provider as aws
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the stacks are built from. `root_device` is the image's own name for its disk; `recipe` is the image recipe's digest."""
+
+    spec: ClusterSpec
+    image_id: str
+    root_device: str
+    recipe: str
+    folder: Path
+
+
+class ClusterStack(TerraformStack):
+    """One stack of a cluster. Both targets take the same provider: where the API is, the environment says (AWS_ENDPOINT_URL)."""
+
+    def __init__(self, scope: Construct, name: str, settings: Settings) -> None:
+        super().__init__(scope, name)
+        self.settings = settings
+        self.spec = settings.spec
+        aws.AwsProvider(
+            self,
+            "aws",
+            region=self.spec.region,
+            default_tags=[aws.AwsProviderDefaultTags(tags=blueprint.tags(self.spec))],
+        )
+        LocalBackend(self, path=str(state_file(settings.folder, name)))
+
+    def named(self, name: str, **extra: str) -> dict[str, str]:
+        """The cluster's tags with a Name: `mesaform-<cluster>-<name>`."""
+        return blueprint.tags(self.spec, NAME=f"{blueprint.prefix(self.spec)}-{name}", **extra)
+
+    def put(self, name: str, value: object) -> None:
+        """An output of this stack."""
+        TerraformOutput(self, f"out-{name}", value=value).override_logical_id(name)

@@ -1,0 +1,37 @@
+"""Three masters, one a zone, each at a fixed private address, so that everybody can know them before they exist."""
+
+from __future__ import annotations
+
+from constructs import Construct
+
+from cluster import blueprint, rights
+from stacks import provider as aws
+from stacks.base import ClusterStack, Settings
+from stacks.machines import instance, instance_profile
+from stacks.network import NetworkStack
+
+
+class MastersStack(ClusterStack):
+    def __init__(self, scope: Construct, settings: Settings, network: NetworkStack) -> None:
+        super().__init__(scope, "masters", settings)
+        account_id = aws.DataAwsCallerIdentity(self, "account").account_id
+        document = rights.master_document(self.spec.name, self.spec.region, account_id)
+        profile = instance_profile(self, "master", document)
+        masters = [
+            instance(
+                self,
+                f"master-{index + 1}",
+                role="master",
+                pool="",
+                instance_type=self.spec.masters.type,
+                disk_gib=self.spec.masters.disk_gib,
+                subnet_id=network.subnet_ids[index % len(network.subnet_ids)],
+                group_id=network.group_ids["master"],
+                profile=profile,
+                address=str(address),
+            )
+            for index, address in enumerate(blueprint.master_addresses(self.spec))
+        ]
+        self.put("instance_ids", [master.id for master in masters])
+        self.put("private_addresses", [master.private_ip for master in masters])
+        self.put("public_addresses", [master.public_ip for master in masters])

@@ -1,0 +1,105 @@
+"""The AWS provider's resources, loaded one by one.
+
+The generated package imports all its 1,070 submodules from its `__init__`, which takes longer than a whole deployment's
+plan. A module object with the package's own `__path__` stands in for that `__init__`, so that only the submodules named
+below run (docs/adr/0001). Everything else in `stacks/` takes its resources from here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+
+PACKAGE = "cdktf_cdktf_provider_aws"
+VERSION = "5.100.0"  # of hashicorp/aws, the one that the generated package was made from
+
+
+def keep_runtime_cache_in(folder: Path) -> None:
+    """Let jsii unpack the provider's 400 MB of JavaScript below `folder`, once, instead of in the home folder."""
+    os.environ.setdefault("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(folder))
+
+
+def skip_package_init() -> None:
+    """Make `import cdktf_cdktf_provider_aws.<resource>` load that resource alone. Does nothing if the package is loaded already.
+
+    Raises:
+        ModuleNotFoundError: the provider's package is not installed.
+
+    """
+    if PACKAGE in sys.modules:
+        return
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {PACKAGE!r}", name=PACKAGE)
+    package = types.ModuleType(PACKAGE)
+    package.__spec__ = spec
+    package.__file__ = spec.origin
+    package.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules[PACKAGE] = package
+
+
+os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")  # a list of majors: this jsii calls only Node 20 too old
+_tools = Path(__file__).parents[1] / "node_modules"
+if _tools.is_dir():
+    keep_runtime_cache_in(_tools / ".cache" / "jsii")
+skip_package_init()
+
+from cdktf_cdktf_provider_aws.data_aws_caller_identity import DataAwsCallerIdentity  # noqa: E402
+from cdktf_cdktf_provider_aws.default_security_group import DefaultSecurityGroup  # noqa: E402
+from cdktf_cdktf_provider_aws.iam_instance_profile import IamInstanceProfile  # noqa: E402
+from cdktf_cdktf_provider_aws.iam_role import IamRole  # noqa: E402
+from cdktf_cdktf_provider_aws.iam_role_policy import IamRolePolicy  # noqa: E402
+from cdktf_cdktf_provider_aws.instance import Instance, InstanceMetadataOptions, InstanceRootBlockDevice  # noqa: E402
+from cdktf_cdktf_provider_aws.internet_gateway import InternetGateway  # noqa: E402
+from cdktf_cdktf_provider_aws.launch_template import (  # noqa: E402
+    LaunchTemplate,
+    LaunchTemplateBlockDeviceMappings,
+    LaunchTemplateBlockDeviceMappingsEbs,
+    LaunchTemplateIamInstanceProfile,
+    LaunchTemplateMetadataOptions,
+    LaunchTemplateTagSpecifications,
+)
+from cdktf_cdktf_provider_aws.provider import AwsProvider, AwsProviderDefaultTags  # noqa: E402
+from cdktf_cdktf_provider_aws.route import Route  # noqa: E402
+from cdktf_cdktf_provider_aws.route_table import RouteTable  # noqa: E402
+from cdktf_cdktf_provider_aws.route_table_association import RouteTableAssociation  # noqa: E402
+from cdktf_cdktf_provider_aws.security_group import SecurityGroup  # noqa: E402
+from cdktf_cdktf_provider_aws.ssm_parameter import SsmParameter  # noqa: E402
+from cdktf_cdktf_provider_aws.subnet import Subnet  # noqa: E402
+from cdktf_cdktf_provider_aws.vpc import Vpc  # noqa: E402
+from cdktf_cdktf_provider_aws.vpc_security_group_egress_rule import VpcSecurityGroupEgressRule  # noqa: E402
+from cdktf_cdktf_provider_aws.vpc_security_group_ingress_rule import VpcSecurityGroupIngressRule  # noqa: E402
+
+__all__ = [
+    "VERSION",
+    "AwsProvider",
+    "AwsProviderDefaultTags",
+    "DataAwsCallerIdentity",
+    "DefaultSecurityGroup",
+    "IamInstanceProfile",
+    "IamRole",
+    "IamRolePolicy",
+    "Instance",
+    "InstanceMetadataOptions",
+    "InstanceRootBlockDevice",
+    "InternetGateway",
+    "LaunchTemplate",
+    "LaunchTemplateBlockDeviceMappings",
+    "LaunchTemplateBlockDeviceMappingsEbs",
+    "LaunchTemplateIamInstanceProfile",
+    "LaunchTemplateMetadataOptions",
+    "LaunchTemplateTagSpecifications",
+    "Route",
+    "RouteTable",
+    "RouteTableAssociation",
+    "SecurityGroup",
+    "SsmParameter",
+    "Subnet",
+    "Vpc",
+    "VpcSecurityGroupEgressRule",
+    "VpcSecurityGroupIngressRule",
+    "skip_package_init",
+]
