@@ -1,1 +1,1 @@
-"""The node-level autoscaler: demand, catalogue, packing, scale-up, scale-down (pure) and its daemon."""
+"""The autoscaler: a pure core (`planner.plan` and what it uses) and a shell that reads the world and acts on it."""

@@ -100,14 +100,13 @@ class FakeFleet:
 
     def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40) -> list[Offering]:
         self._maybe_fail()
-        found = []
+        found: list[Offering] = []
         for name in types:
             if name not in SIZES:
                 raise NotFound(f"no instance type {name}", fix=f"did you mean {prices.nearest_type(name, SIZES)}?")
             resources = agent_resources(*SIZES[name], disk_gib)
-            for zone in zones:
-                for capacity in ("on-demand", "spot"):
-                    found.append(self._offering(name, zone, capacity, resources))
+            capacities: tuple[Capacity, ...] = ("on-demand", "spot")
+            found.extend(self._offering(name, zone, capacity, resources) for zone in zones for capacity in capacities)
         return found
 
     @staticmethod

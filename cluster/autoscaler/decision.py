@@ -1,0 +1,58 @@
+"""A decision is one record: what, how much, why, in dollars, and whether it was carried out.
+
+From it come the log line, the metric, the line of `/decisions` and the row of the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "buy",  # machines ordered
+    "no_capacity",  # the cloud had none of what was ordered
+    "launch_failed",  # the cloud refused the order
+    "reactivate",  # a machine on its way out is taken back
+    "deactivate",  # a machine gets no more work
+    "drain",  # looked at again and still empty: told to go
+    "terminate",  # given back to the cloud
+    "give_up",  # terminated because its agent never came or never came back
+    "refuse",  # demand that gets no machine, and why
+    "freeze",  # nothing is removed for now, and why
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`usd_per_hour` is the change it makes (negative when money is saved); `before_usd` and `after_usd` are the cluster's rates."""
+
+    at: float
+    kind: Kind
+    what: str
+    reasons: tuple[str, ...]
+    pool: str = ""
+    offering: str = ""
+    count: int = 0
+    machines: tuple[str, ...] = ()
+    demand: tuple[str, ...] = ()
+    usd_per_hour: float = 0.0
+    before_usd: float = 0.0
+    after_usd: float = 0.0
+    token: str = ""
+    dry_run: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """As a row of the ledger: `kind` is the row's, `decision` the decision's."""
+        row = {key: value for key, value in asdict(self).items() if value not in ("", (), 0, 0.0, False)}
+        row["decision"] = self.kind
+        row["kind"] = "decision"
+        row["at"] = self.at
+        row.setdefault("what", self.what)
+        return row
+
+
+def from_record(row: dict[str, Any]) -> Decision:
+    """A decision read back from the ledger; what it lacks has its default."""
+    known = {name for name in Decision.__slots__ if name in row} - {"kind"}
+    values = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in known}
+    return Decision(**{"what": "", "reasons": (), **values, "kind": row["decision"]})

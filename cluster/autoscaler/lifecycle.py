@@ -1,0 +1,101 @@
+"""The life of a machine as a table. States are observed, not commanded: a pass may skip some, so each edge says how it comes about."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cluster.errors import MesaformError
+
+State = Literal[
+    "bought",  # EC2 took the order; not running yet
+    "booting",  # running, its agent not heard of
+    "busy",  # registered, with tasks
+    "idle",  # registered, without tasks
+    "lost",  # was registered; its agent has not been heard of since
+    "deactivated",  # gets no offers, may come back
+    "draining",  # told to drain; cannot come back
+    "drained",  # its agent is gone for good
+    "terminating",  # EC2 was told, or does it by itself
+    "gone",  # terminated, or no longer listed
+]
+
+REGISTERED = {"busy", "idle"}
+
+EDGES: dict[State, dict[State, str]] = {
+    "bought": {
+        "booting": "it runs",
+        "busy": "its agent registered and got work between two passes",
+        "idle": "its agent registered",
+        "terminating": "it never ran in time, or EC2 gave it up",
+        "gone": "EC2 gave it up between two passes",
+    },
+    "booting": {
+        "bought": "EC2's answers are not in order: an older one came later",
+        "busy": "its agent registered and got work between two passes",
+        "idle": "its agent registered",
+        "terminating": "its agent never registered in time, or the machine was interrupted",
+        "gone": "terminated by somebody else, or interrupted",
+    },
+    "busy": {
+        "idle": "its last task ended",
+        "lost": "its agent is not heard of",
+        "deactivated": "only seen busy again after deactivation: a task landed in between",
+        "terminating": "interrupted or terminated by somebody else",
+        "gone": "the same, between two passes",
+    },
+    "idle": {
+        "busy": "a task started",
+        "lost": "its agent is not heard of",
+        "deactivated": "unneeded for long enough",
+        "terminating": "interrupted or terminated by somebody else",
+        "gone": "the same, between two passes",
+    },
+    "lost": {
+        "busy": "its agent came back with its tasks",
+        "idle": "its agent came back",
+        "deactivated": "its agent came back, still deactivated",
+        "terminating": "away for too long",
+        "gone": "the machine had died",
+    },
+    "deactivated": {
+        "idle": "demand returned: reactivated",
+        "busy": "a task had landed before: reactivated",
+        "draining": "looked at again, and still empty",
+        "drained": "drained between two passes",
+        "lost": "its agent is not heard of",
+        "terminating": "drained, and terminated at once",
+        "gone": "the machine had died",
+    },
+    "draining": {
+        "drained": "its agent is gone",
+        "terminating": "its agent is gone, and the machine was terminated at once",
+        "gone": "the machine had died",
+    },
+    "drained": {
+        "terminating": "EC2 was told",
+        "gone": "terminated between two passes",
+    },
+    "terminating": {"gone": "EC2 no longer runs it"},
+    "gone": {},
+}
+
+
+class UnknownEdge(MesaformError):
+    """A machine went from one state to another in a way nobody thought of; it is left alone until a person looks."""
+
+
+def step(history: tuple[str, ...], state: State, keep: int = 12) -> tuple[str, ...]:
+    """The history with `state` at its end (unchanged when it is there already).
+
+    Raises:
+        UnknownEdge: the table has no such edge; the message holds the history.
+
+    """
+    if not history:
+        return (state,)
+    last = history[-1]
+    if last == state:
+        return history
+    if state not in EDGES[last]:  # type: ignore[index]
+        raise UnknownEdge(f"from {last} to {state}", where=" > ".join((*history, state)), fix="report this history")
+    return (*history, state)[-keep:]

@@ -1,0 +1,181 @@
+"""What a pass knows and what it makes of it, as values: the world as seen, and what is remembered from pass to pass.
+
+Everything is frozen; dictionaries inside are never changed in place. What is in `Memory` survives a change of leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cluster.autoscaler.shape import NOTHING, Shape, minus
+from cluster.cloud.port import LaunchRequest, Machine, Offering
+from cluster.spec import ClusterSpec
+
+Source = Literal["services", "framework", "headroom"]
+RemovalPhase = Literal["deactivated", "draining", "terminating"]
+HISTORY = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A placement constraint of the services API: `field` is `hostname` or an attribute; `operator` as Marathon names it."""
+
+    field: str
+    operator: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """An entry of `/v2/queue`: `count` instances of `app` not yet launched. Not `overdue` means backing off after failures."""
+
+    app: str
+    shape: Shape
+    count: int
+    overdue: bool
+    constraints: tuple[Constraint, ...] = ()
+    role: str = "*"
+    since: float = 0.0
+    rejections: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent as the elected master has it. `apps` counts running instances by services app id, for constraints."""
+
+    agent_id: str
+    hostname: str
+    attributes: Mapping[str, str]
+    total: Shape
+    allocated: Shape = NOTHING
+    active: bool = True
+    deactivated: bool = False
+    drain_state: str = ""
+    tasks: int = 0
+    apps: Mapping[str, int] = field(default_factory=dict)
+    registered_at: float = 0.0
+
+    @property
+    def instance_id(self) -> str:
+        return self.attributes.get("instance_id", "")
+
+    @property
+    def free(self) -> Shape:
+        """Total less allocated. What is offered counts as free: an offer is an answer that has not come yet."""
+        return minus(self.total, self.allocated)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.tasks and not any(self.allocated[:4])
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """A framework and its counters since the leader was elected. `minimal` is its declared smallest useful offer."""
+
+    framework_id: str
+    name: str
+    active: bool = True
+    suppressed: bool = False
+    minimal: Shape | None = None
+    task_shape: Shape | None = None
+    sent: int = 0
+    accepted: int = 0
+    declined: int = 0
+    asked: int = 0  # REVIVE and REQUEST calls
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """The elected master's answers, all of one moment. `recovered` counts agents known and not yet back after a fail-over."""
+
+    agents: tuple[Agent, ...] = ()
+    frameworks: tuple[Framework, ...] = ()
+    recovered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A launch as journaled. `instance_ids` is None until CreateFleet's answer is known."""
+
+    request: LaunchRequest
+    at: float
+    instance_ids: tuple[str, ...] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A machine on its way out. `since` is when its phase began; `asked_at` when the cloud was last told to terminate it."""
+
+    agent_id: str
+    phase: RemovalPhase
+    since: float
+    reason: str
+    asked_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """An offering that had no capacity: not asked for before `until`; `strikes` in a row."""
+
+    until: float
+    strikes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was last bought on a framework's hunch, and its counters then: whether it took what it got decides the next one."""
+
+    at: float
+    accepted: int
+    asked: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """What the ledger needs to close a machine's row even when EC2 has forgotten it."""
+
+    instance_type: str
+    zone: str
+    capacity: str
+    usd_per_hour: float
+    pool: str
+    managed_by: str
+    role: str
+    launched_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What outlives a pass, and in ZooKeeper a leader. Keys are instance ids unless said otherwise; times are epoch seconds."""
+
+    leader_since: float | None = None
+    idle_since: dict[str, float] = field(default_factory=dict)
+    registered: dict[str, float] = field(default_factory=dict)
+    lost_since: dict[str, float] = field(default_factory=dict)
+    removals: dict[str, Removal] = field(default_factory=dict)
+    history: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    rented: dict[str, Rented] = field(default_factory=dict)
+    backoffs: dict[str, Backoff] = field(default_factory=dict)  # by offering key
+    probes: dict[str, Probe] = field(default_factory=dict)  # by framework id
+    dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
+    told: dict[str, str] = field(default_factory=dict)  # by demand unit: the last refusal on record
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The world at one moment. `cluster` is None without an elected master; `queue` is None when services do not answer."""
+
+    spec: ClusterSpec
+    cluster: ClusterView | None
+    queue: tuple[QueueEntry, ...] | None
+    machines: tuple[Machine, ...]
+    offerings: Mapping[str, tuple[Offering, ...]]  # by pool
+    intents: tuple[Intent, ...] = ()
+    memory: Memory = field(default_factory=Memory)
+    fence: str | None = None
+    trouble: tuple[str, ...] = ()  # what could not be read, for people

@@ -1,0 +1,279 @@
+"""Buying: which machines, from which offerings, and what is not bought and why.
+
+Bounds, budget, the spot share and offerings that lately had no capacity are respected here. Nothing is called from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cluster.autoscaler.constraints import HOSTNAME, Usage, room
+from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model import Backoff, Memory, Snapshot
+from cluster.autoscaler.packing import Limits, NewNode, Template, pack
+from cluster.autoscaler.shape import NOTHING, Shape, contains, missing, shape_of
+from cluster.autoscaler.supply import Supply, attributes_of
+from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
+from cluster.spec import Pool
+
+BACKOFF_S = 60.0
+BACKOFF_MOST_S = 1800.0
+DEARER_AT_MOST = 1.5
+"""A launch also names types that hold the same load for up to this many times the price, so that one type's shortage costs no pass."""
+
+MOST_OVERRIDES = 60
+
+RefusalKind = Literal["never", "constraint", "pool_max", "budget", "no_capacity", "no_offering"]
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """One CreateFleet call to be, with the pieces of each unit (by index) that its machines are for."""
+
+    request: LaunchRequest
+    load: Mapping[int, int]
+    usd_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why pieces of a unit get no machine."""
+
+    kind: RefusalKind
+    why: str
+
+
+def templates(snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Unit]) -> list[Template]:
+    """What can be bought now: each pool's types, by zone only where some demand asks for a zone or where zones differ in price."""
+    by_zone = any(constraint.field not in HOSTNAME for unit in units for constraint in unit.constraints)
+    found: list[Template] = []
+    for pool in snapshot.spec.agents:
+        spot = _wants_spot(pool)
+        offered = [o for o in snapshot.offerings.get(pool.name, ()) if o.capacity == spot]
+        usable = [o for o in offered if not _backed_off(o, snapshot.memory, now)]
+        if not usable and spot == "spot":
+            usable = [o for o in snapshot.offerings.get(pool.name, ()) if not _backed_off(o, snapshot.memory, now)]
+        chosen = usable if by_zone else _one_zone_each(usable, _zone_order(supply, pool))
+        found += [_template(snapshot, pool, offering) for offering in chosen]
+    return found
+
+
+def buy(snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping[int, int], now: float) -> list[Purchase]:
+    """What to buy for the pieces that are left, and to bring each pool up to its floor."""
+    choice = templates(snapshot, supply, now, units)
+    limits = limits_of(snapshot, supply)
+    nodes = pack(units, left, choice, supply.usage, limits)
+    for node in nodes:
+        limits.take(node.template, 1)
+    purchases: list[Purchase] = []
+    for (pool_name, instance_type, zone), group in _grouped(nodes).items():
+        pool = next(pool for pool in snapshot.spec.agents if pool.name == pool_name)
+        for capacity, part in _by_capacity(pool, supply, group):
+            purchases += _purchase(snapshot, supply, units, pool, (instance_type, zone, capacity), part, now, len(purchases))
+    return purchases + _floors(snapshot, supply, choice, limits, nodes, now, len(purchases))
+
+
+def limits_of(snapshot: Snapshot, supply: Supply) -> Limits:
+    """What may still be bought."""
+    slots = {pool.name: max(0, pool.max - supply.size(pool.name)) for pool in snapshot.spec.agents}
+    most = snapshot.spec.cost.max_usd_per_hour
+    return Limits(slots, None if most is None else max(0.0, most - supply.usd_per_hour))
+
+
+def explain(snapshot: Snapshot, supply: Supply, unit: Unit, now: float) -> Refusal:
+    """Why a unit that is not blocked got no machine: tried from the hardest reason to the mildest."""
+    every = [(pool, o) for pool in snapshot.spec.agents for o in snapshot.offerings.get(pool.name, ())]
+    if not every:
+        return Refusal("no_offering", "the catalogue of offerings is not known yet")
+    fitting = [(pool, o) for pool, o in every if contains(shape_of(o.resources), unit.shape)]
+    if not fitting:
+        nearest = max(every, key=lambda item: _likeness(unit.shape, shape_of(item[1].resources)))[1]
+        return Refusal(
+            "never",
+            f"no type in any pool holds it; the nearest, {nearest.instance_type}, lacks {missing(unit.shape, shape_of(nearest.resources))}",
+        )
+    allowed = [(p, o) for p, o in fitting if room(unit.name, unit.constraints, _template(snapshot, p, o), Usage())]
+    if not allowed:
+        asked = "; ".join(f"{c.field} {c.operator} {c.value}".strip() for c in unit.constraints)
+        return Refusal("constraint", f"no pool's machines satisfy its constraints ({asked})")
+    return _passing(snapshot, supply, unit, allowed, now)
+
+
+def _passing(snapshot: Snapshot, supply: Supply, unit: Unit, allowed: list[tuple[Pool, Offering]], now: float) -> Refusal:
+    """Which of the reasons that may pass with time keeps a unit waiting."""
+    limits = limits_of(snapshot, supply)
+    slots = [(pool, o) for pool, o in allowed if limits.slots[pool.name] > 0]
+    if not slots:
+        full = ", ".join(sorted({f"{pool.name} (max {pool.max})" for pool, _ in allowed}))
+        return Refusal("pool_max", f"pool {full} is full")
+    ready = [(pool, o) for pool, o in slots if not _backed_off(o, snapshot.memory, now)]
+    if not ready:
+        again = min(snapshot.memory.backoffs[o.key].until for _, o in slots)
+        return Refusal("no_capacity", f"the cloud had no capacity of any offering that holds it; asked again in {again - now:.0f} s")
+    if limits.usd_per_hour is not None:
+        cheapest = min(o.usd_per_hour for _, o in ready)
+        left, most = limits.usd_per_hour, snapshot.spec.cost.max_usd_per_hour
+        if cheapest > left:
+            return Refusal("budget", f"cost.max_usd_per_hour {most:g} leaves ${left:.4f}; the cheapest that holds it costs ${cheapest:.4f}")
+    zones = [(pool, o) for pool, o in ready if room(unit.name, unit.constraints, _template(snapshot, pool, o), supply.usage)]
+    if not zones:
+        return Refusal("constraint", "every place that its constraints allow is taken by another of its instances")
+    return Refusal("pool_max", "what is left of the pools' max or the budget went to other demand")
+
+
+def absorb_result(memory: Memory, result: LaunchResult, now: float) -> Memory:
+    """Remember which offerings had no capacity (twice as long each time in a row) and which had some."""
+    backoffs = {key: value for key, value in memory.backoffs.items() if value.until > now - BACKOFF_MOST_S}
+    for key in result.without_capacity:
+        strikes = backoffs[key].strikes + 1 if key in backoffs else 1
+        backoffs[key] = Backoff(now + min(BACKOFF_MOST_S, BACKOFF_S * 2 ** (strikes - 1)), strikes)
+    for machine in result.machines:
+        key = f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
+        if key not in result.without_capacity:
+            backoffs.pop(key, None)
+    return replace(memory, backoffs=backoffs)
+
+
+def absorb_refusal(memory: Memory, request: LaunchRequest, now: float) -> Memory:
+    """Remember that the cloud refused the whole request: none of its offerings is asked for a while."""
+    return absorb_result(memory, LaunchResult((), tuple(offering.key for offering in request.offerings)), now)
+
+
+def _wants_spot(pool: Pool) -> Capacity:
+    """The capacity type to size machines by."""
+    return "spot" if pool.spot_share >= 1 else "on-demand"
+
+
+def _backed_off(offering: Offering, memory: Memory, now: float) -> bool:
+    backoff = memory.backoffs.get(offering.key)
+    return backoff is not None and backoff.until > now
+
+
+def _zone_order(supply: Supply, pool: Pool) -> dict[str, int]:
+    """Machines of a pool by zone: the emptiest zone is bought first."""
+    counts: dict[str, int] = {}
+    for unit in supply.in_pool(pool.name):
+        counts[unit.machine.zone] = counts.get(unit.machine.zone, 0) + 1
+    return counts
+
+
+def _one_zone_each(offerings: Sequence[Offering], zone_counts: Mapping[str, int]) -> list[Offering]:
+    """The best zone of each type and capacity: cheapest, then the one with the fewest machines."""
+    best: dict[tuple[str, str], Offering] = {}
+    for offering in sorted(offerings, key=lambda o: (o.usd_per_hour, zone_counts.get(o.zone, 0), o.zone)):
+        best.setdefault((offering.instance_type, offering.capacity), offering)
+    return list(best.values())
+
+
+def _template(snapshot: Snapshot, pool: Pool, offering: Offering) -> Template:
+    attributes = attributes_of(snapshot.spec, pool.name, offering.instance_type, offering.zone, offering.capacity)
+    shape = shape_of(offering.resources)
+    return Template(pool.name, offering.instance_type, offering.zone, offering.capacity, offering.usd_per_hour, shape, attributes)
+
+
+def _likeness(wanted: Shape, have: Shape) -> tuple[float, int]:
+    """How much of the hardest dimension is there, then size."""
+    return (min((h / w for w, h in zip(wanted, have, strict=True) if w), default=1.0), sum(have))
+
+
+def _grouped(nodes: Sequence[NewNode]) -> dict[tuple[str, str, str], list[NewNode]]:
+    groups: dict[tuple[str, str, str], list[NewNode]] = {}
+    for node in nodes:
+        groups.setdefault((node.template.pool, node.template.instance_type, node.template.zone), []).append(node)
+    return groups
+
+
+def _by_capacity(pool: Pool, supply: Supply, nodes: list[NewNode]) -> list[tuple[Capacity, list[NewNode]]]:
+    """Split what is bought into on-demand and spot so that the pool's autoscaled machines keep to its spot share."""
+    if pool.spot_share <= 0 or pool.spot_share >= 1:
+        groups: dict[Capacity, list[NewNode]] = {}
+        for node in nodes:
+            groups.setdefault("spot" if node.template.capacity == "spot" else "on-demand", []).append(node)
+        return list(groups.items())
+    ours = [unit for unit in supply.in_pool(pool.name) if unit.is_ours]
+    have = sum(1 for unit in ours if unit.machine.capacity == "spot")
+    want = round(pool.spot_share * (len(ours) + len(nodes))) - have
+    cut = max(0, min(len(nodes), want))
+    parts: list[tuple[Capacity, list[NewNode]]] = [("spot", nodes[:cut]), ("on-demand", nodes[cut:])]
+    return [part for part in parts if part[1]]
+
+
+def _purchase(
+    snapshot: Snapshot,
+    supply: Supply,
+    units: Sequence[Unit],
+    pool: Pool,
+    offering: tuple[str, str, Capacity],
+    nodes: list[NewNode],
+    now: float,
+    number: int,
+) -> list[Purchase]:
+    """The call that buys these machines; none when the offering is no longer in the catalogue."""
+    instance_type, zone, capacity = offering
+    load: dict[int, int] = {}
+    most: Shape = NOTHING
+    for node in nodes:
+        for index, count in node.load.items():
+            load[index] = load.get(index, 0) + count
+        used = tuple(max(a, b) for a, b in zip(most, node.used, strict=True))
+        most = (used[0], used[1], used[2], used[3], used[4])
+    free_zone = not any(constraint.field not in HOSTNAME for index in load for constraint in units[index].constraints)
+    found = _alternatives(snapshot, supply, pool, offering, most, now, fixed_zone="" if free_zone else zone)
+    if not found and capacity == "spot":
+        found = _alternatives(snapshot, supply, pool, (instance_type, zone, "on-demand"), most, now, fixed_zone="" if free_zone else zone)
+    if not found:
+        return []
+    request = LaunchRequest(snapshot.spec.name, pool.name, len(nodes), found, _token(snapshot, pool.name, now, number))
+    return [Purchase(request, load, found[0].usd_per_hour * len(nodes))]
+
+
+def _alternatives(
+    snapshot: Snapshot, supply: Supply, pool: Pool, offering: tuple[str, str, Capacity], load: Shape, now: float, fixed_zone: str
+) -> tuple[Offering, ...]:
+    """The chosen offering first, then every zone and type that holds the same load for a little more, cheapest first."""
+    instance_type, zone, capacity = offering
+    candidates = [
+        o
+        for o in snapshot.offerings.get(pool.name, ())
+        if o.capacity == capacity and not _backed_off(o, snapshot.memory, now) and (not fixed_zone or o.zone == fixed_zone)
+    ]
+    chosen = next((o for o in candidates if o.instance_type == instance_type), None)
+    if chosen is None:
+        return ()
+    ceiling = chosen.usd_per_hour * (DEARER_AT_MOST if snapshot.spec.cost.max_usd_per_hour is None and not fixed_zone else 1.0) + 1e-9
+    zones = _zone_order(supply, pool)
+    usable = [
+        o for o in candidates if o.instance_type == instance_type or (contains(shape_of(o.resources), load) and o.usd_per_hour <= ceiling)
+    ]
+    usable.sort(key=lambda o: (o.usd_per_hour, o.instance_type != instance_type, o.zone != zone, zones.get(o.zone, 0), o.zone))
+    usable.sort(key=lambda o: o.instance_type != instance_type)
+    return tuple(usable[:MOST_OVERRIDES])
+
+
+def _token(snapshot: Snapshot, pool: str, now: float, number: int) -> str:
+    """A client token: the same pass gives the same, every other pass another."""
+    return "ms-" + hashlib.sha256(f"{snapshot.spec.name}/{pool}/{now!r}/{number}".encode()).hexdigest()[:24]
+
+
+def _floors(
+    snapshot: Snapshot, supply: Supply, choice: Sequence[Template], limits: Limits, nodes: Sequence[NewNode], now: float, number: int
+) -> list[Purchase]:
+    """What pools need to reach their floor. Terraform's machines count as there: they may be being made this moment."""
+    purchases: list[Purchase] = []
+    for pool in snapshot.spec.agents:
+        ours = sum(1 for unit in supply.in_pool(pool.name) if unit.is_ours and unit.removal is None)
+        ours += supply.coming_in_intents.get(pool.name, 0) + sum(1 for node in nodes if node.template.pool == pool.name)
+        cheap = min((t for t in choice if t.pool == pool.name), key=lambda t: t.usd_per_hour, default=None)
+        if cheap is None or pool.floor - pool.count - ours <= 0:
+            continue
+        count = min(pool.floor - pool.count - ours, limits.how_many(cheap))
+        if count > 0:
+            parts = _by_capacity(pool, supply, [NewNode(cheap, {}, NOTHING)] * count)
+            for capacity, part in parts:
+                offering = (cheap.instance_type, cheap.zone, capacity)
+                purchases += _purchase(snapshot, supply, (), pool, offering, part, now, number + len(purchases))
+            limits.take(cheap, count)
+    return purchases

@@ -1,0 +1,61 @@
+"""Resource vectors as plain tuples, for packing: one integer a dimension, compared and subtracted many thousand times.
+
+Ports are a number here: which ports a task gets is the engine's business.
+"""
+
+from __future__ import annotations
+
+from cluster.resources import Resources
+
+Shape = tuple[int, int, int, int, int]
+"""cpus, mem (MiB), disk (MiB) and gpus in thousandths, and the number of ports."""
+
+NOTHING: Shape = (0, 0, 0, 0, 0)
+NAMES = ("cpus", "MiB memory", "MiB disk", "gpus", "ports")
+MANY = 1_000_000_000
+
+
+def shape_of(resources: Resources) -> Shape:
+    milli = resources.milli
+    return (milli.get("cpus", 0), milli.get("mem", 0), milli.get("disk", 0), milli.get("gpus", 0), resources.port_count)
+
+
+def make(cpus: float = 0, mem_mib: float = 0, disk_mib: float = 0, gpus: float = 0, ports: int = 0) -> Shape:
+    """A shape from whole units."""
+    return (round(cpus * 1000), round(mem_mib * 1000), round(disk_mib * 1000), round(gpus * 1000), ports)
+
+
+def plus(a: Shape, b: Shape) -> Shape:
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4])
+
+
+def minus(a: Shape, b: Shape) -> Shape:
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4])
+
+
+def times(a: Shape, count: int) -> Shape:
+    return (a[0] * count, a[1] * count, a[2] * count, a[3] * count, a[4] * count)
+
+
+def contains(capacity: Shape, load: Shape) -> bool:
+    return all(have >= want for have, want in zip(capacity, load, strict=True))
+
+
+def how_often(load: Shape, capacity: Shape) -> int:
+    """How many of `load` go into `capacity`; `MANY` for a load of nothing."""
+    return max(0, min((have // want for have, want in zip(capacity, load, strict=True) if want), default=MANY))
+
+
+def missing(load: Shape, capacity: Shape) -> str:
+    """What `capacity` lacks to hold `load`, for people: `2 cpus, 512 MiB memory`; empty when it holds it."""
+    lacks = [(want - have, name) for want, have, name in zip(load, capacity, NAMES, strict=True) if want > have]
+    return ", ".join(f"{_whole(amount, name)} {name}" for amount, name in lacks)
+
+
+def text(shape: Shape) -> str:
+    """For people: `1 cpus, 128 MiB memory`."""
+    return ", ".join(f"{_whole(amount, name)} {name}" for amount, name in zip(shape, NAMES, strict=True) if amount) or "nothing"
+
+
+def _whole(amount: int, name: str) -> str:
+    return str(amount) if name == "ports" else f"{amount / 1000:g}"
