@@ -22,6 +22,9 @@ from cluster.cloud.port import LaunchRequest
 SETTLE_AFTER_LEADER_S = 30.0
 """How long recovered agents are waited for after a change of leader before anything is bought without them."""
 
+LASTING = frozenset({"never", "constraint", "no_offering"})
+"""Refusals that a fence or a wait for a leader does not explain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -77,15 +80,15 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     placement = place(units, supply.nodes, supply.usage)
     waiting = _not_yet(snapshot, now)
     fence = snapshot.fence or ("" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false")
-    held = bool(fence or waiting)
+    held = fence or waiting
     purchases = [] if held else scale_up.buy(snapshot, supply, units, placement.left, now)
-    verdicts = tuple(_verdict(snapshot, supply, unit, index, placement, purchases, now) for index, unit in enumerate(units))
-    needed = _needed(placement, supply)
+    verdicts = tuple(_verdict(snapshot, supply, unit, index, placement, purchases, held, now) for index, unit in enumerate(units))
+    needed = _needed(placement)
     frozen = scale_down.freeze(snapshot, supply)
     idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed, now)
     moves = [] if fence else _moves(snapshot, supply, needed, idle, frozen, now)
     after = supply.usd_per_hour + sum(purchase.usd_per_hour for purchase in purchases) - _saved(moves)
-    steps = [_buying(snapshot, units, purchase, supply, now) for purchase in purchases]
+    steps = [_buying(units, purchase, supply, now) for purchase in purchases]
     steps += [_moving(move, supply, now) for move in moves]
     memory = _remember(snapshot, supply, units, purchases, idle, now)
     refusals, told = _refusals(verdicts, memory.told, supply, now)
@@ -131,7 +134,7 @@ def _not_yet(snapshot: Snapshot, now: float) -> str:
     return ""
 
 
-def _needed(placement: Placement, supply: Supply) -> set[str]:
+def _needed(placement: Placement) -> set[str]:
     """Names of nodes that demand was placed on."""
     return {name for nodes in placement.placed.values() for name in nodes}
 
@@ -153,7 +156,7 @@ def _saved(moves: Sequence[Move]) -> float:
 
 
 def _verdict(
-    snapshot: Snapshot, supply: Supply, unit: Unit, index: int, placement: Placement, purchases: Sequence[Purchase], now: float
+    snapshot: Snapshot, supply: Supply, unit: Unit, index: int, placement: Placement, purchases: Sequence[Purchase], held: str, now: float
 ) -> Verdict:
     if unit.blocked:
         return Verdict(unit, unmet=unit.count, refusal=Refusal("constraint", unit.blocked))
@@ -164,10 +167,12 @@ def _verdict(
     buying = sum(purchase.load.get(index, 0) for purchase in purchases)
     unmet = unit.count - fits_now - arriving - buying
     refusal = scale_up.explain(snapshot, supply, unit, now) if unmet else None
+    if refusal is not None and held and refusal.kind not in LASTING:
+        refusal = Refusal("held", held)
     return Verdict(unit, fits_now, arriving, buying, unmet, refusal)
 
 
-def _buying(snapshot: Snapshot, units: Sequence[Unit], purchase: Purchase, supply: Supply, now: float) -> Step:
+def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: float) -> Step:
     request, first = purchase.request, purchase.request.offerings[0]
     wanted = [(units[index], count) for index, count in purchase.load.items()]
     reasons = tuple(unit.reason for unit, _ in wanted) or (f"pool {request.pool} keeps at least its min",)
@@ -220,12 +225,13 @@ def _moving(move: Move, supply: Supply, now: float) -> Step:
 def _kind_of(move: Move) -> str:
     if isinstance(move.does[-1], Terminate):
         return "terminate" if move.becomes and move.becomes.agent_id else "give_up"
-    return {Deactivate: "deactivate", Reactivate: "reactivate", Drain: "drain"}[type(move.does[0])]  # type: ignore[index]
+    return {Deactivate: "deactivate", Reactivate: "reactivate", Drain: "drain"}[type(move.does[0])]
 
 
 def _refusals(verdicts: Sequence[Verdict], told: Mapping[str, str], supply: Supply, now: float) -> tuple[list[Step], dict[str, str]]:
     """A decision for each unit newly refused, or refused for another reason than before: said once, not every pass."""
-    steps, now_told = [], {}
+    steps: list[Step] = []
+    now_told: dict[str, str] = {}
     for verdict in verdicts:
         if verdict.refusal is None:
             continue

@@ -26,7 +26,7 @@ DEARER_AT_MOST = 1.5
 
 MOST_OVERRIDES = 60
 
-RefusalKind = Literal["never", "constraint", "pool_max", "budget", "no_capacity", "no_offering"]
+RefusalKind = Literal["never", "constraint", "pool_max", "budget", "no_capacity", "no_offering", "held"]
 
 
 @dataclass(frozen=True, slots=True)

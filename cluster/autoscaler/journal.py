@@ -1,0 +1,130 @@
+"""What the autoscaler must not forget, in ZooKeeper: launches before they are made, and its memory. Every write is fenced.
+
+`<path>/state` holds the memory (compressed JSON) and is written with the version last read: a leader that was deposed without
+knowing meets a conflict there before it can do anything else. `<path>/launches/<token>` holds one launch each.
+Idle timers are part of the memory, so they survive a change of leader.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from cluster.autoscaler.model import Intent, Memory
+from cluster.errors import MesaformError
+from cluster.zookeeper.session import VersionConflict, ZooKeeper
+
+
+class Deposed(MesaformError):
+    """Another leader has written since; this one must stop at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    epoch: int
+    memory: Memory
+
+
+class Journal:
+    """The journal of one term of leadership.
+
+    Args:
+        zk: a started session.
+        path: the autoscaler's folder in ZooKeeper.
+        epoch: this term's number; each later term's is greater.
+
+    """
+
+    def __init__(self, zk: ZooKeeper, path: str, epoch: int) -> None:
+        self._zk = zk
+        self._path = path.rstrip("/")
+        self._epoch = epoch
+        self._version = -1
+        self._memory = Memory()
+
+    async def open(self) -> tuple[Memory, list[Intent]]:
+        """Take the journal over: what was remembered, and the launches not resolved.
+
+        Raises:
+            Deposed: a later term has taken it already.
+
+        """
+        path = self._state_path
+        found = await self._zk.get(path)
+        if found is None:
+            await self._zk.put(path, _encode(_State(self._epoch, Memory())))
+            found = await self._zk.get(path)
+        if found is None:
+            raise Deposed("the journal vanished", where=path)
+        state, self._version = _decode(found[0]), found[1]
+        if state.epoch > self._epoch:
+            raise Deposed(f"term {state.epoch} leads, this is {self._epoch}", where=path)
+        await self.save(state.memory)
+        return state.memory, await self.intents()
+
+    async def intents(self) -> list[Intent]:
+        """The launches not resolved, oldest first."""
+        folder = f"{self._path}/launches"
+        found = []
+        for token in await self._zk.children(folder):
+            node = await self._zk.get(f"{folder}/{token}")
+            if node is not None:
+                found.append(msgspec.json.decode(node[0], type=Intent))
+        return sorted(found, key=lambda intent: intent.at)
+
+    async def save(self, memory: Memory) -> None:
+        """Write the memory down.
+
+        Raises:
+            Deposed: another leader wrote since.
+
+        """
+        try:
+            self._version = await self._zk.put(self._state_path, _encode(_State(self._epoch, memory)), self._version)
+        except VersionConflict as error:
+            found = await self._zk.get(self._state_path)
+            if found is not None and _decode(found[0]) == _State(self._epoch, memory):
+                self._version = found[1]  # our own write, whose answer was lost
+            else:
+                raise Deposed("another leader wrote the journal", where=self._state_path) from error
+        self._memory = memory
+
+    async def save_if_changed(self, memory: Memory) -> None:
+        """`save`, unless nothing changed."""
+        if memory != self._memory:
+            await self.save(memory)
+
+    async def record(self, intent: Intent) -> None:
+        """Write a launch, or what came of it, before acting on it.
+
+        Raises:
+            Deposed: another leader wrote since.
+
+        """
+        await self.save(self._memory)
+        await self._zk.put(f"{self._path}/launches/{intent.request.token}", msgspec.json.encode(intent))
+
+    async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent:
+        """Write down which machines a launch gave."""
+        known = replace(intent, instance_ids=instance_ids)
+        await self.record(known)
+        return known
+
+    async def resolve(self, token: str) -> None:
+        """Forget a launch: all its machines registered or are gone, or it gave none."""
+        await self.save(self._memory)
+        await self._zk.delete(f"{self._path}/launches/{token}")
+
+    @property
+    def _state_path(self) -> str:
+        return f"{self._path}/state"
+
+
+def _encode(state: _State) -> bytes:
+    return zlib.compress(msgspec.json.encode(state), 1)
+
+
+def _decode(data: bytes) -> _State:
+    return msgspec.json.decode(zlib.decompress(data), type=_State)

@@ -1,0 +1,163 @@
+"""Reading the world for a pass: the elected master, the services' queue, EC2 and the fence. Shell; it decides nothing.
+
+The same code serves the daemon and `mesaform plan`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from cluster.autoscaler import wire
+from cluster.autoscaler.model import ClusterView, Intent, Memory, QueueEntry, Snapshot
+from cluster.cloud.port import Fleet, Offering
+from cluster.errors import ClusterUnreachable, MesaformError
+from cluster.mesos.operator import OperatorClient
+from cluster.nodedoc import Port
+from cluster.spec import ClusterSpec
+
+TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
+INFO_KEPT_S = 30.0
+
+
+class ServicesClient:
+    """Reads the services' leader among `bases` (such as `http://10.0.0.10:8080`); a standby's redirect is followed last."""
+
+    def __init__(self, bases: Sequence[str], session: aiohttp.ClientSession) -> None:
+        self._bases = list(bases)
+        self._session = session
+        self._last: str | None = None
+        self._info: tuple[float, str] = (-INFO_KEPT_S, "")
+
+    async def queue(self) -> tuple[QueueEntry, ...]:
+        """What waits.
+
+        Raises:
+            ClusterUnreachable: no services answer.
+
+        """
+        return wire.queue_entries(await self._get("/v2/queue"))
+
+    async def framework_id(self) -> str:
+        """The services' own framework id; empty while it is not known."""
+        if time.monotonic() - self._info[0] >= INFO_KEPT_S:
+            answer = await self._get("/v2/info")
+            self._info = (time.monotonic(), str(answer.get("frameworkId") or ""))
+        return self._info[1]
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        failures: list[str] = []
+        elsewhere: list[str] = []
+        for base in sorted(self._bases, key=lambda base: base != self._last):
+            answer = await self._try(base, path, failures, elsewhere)
+            if answer is not None:
+                self._last = base
+                return answer
+        for base in dict.fromkeys(elsewhere):
+            answer = await self._try(base, path, failures, [])
+            if answer is not None:
+                return answer
+        raise ClusterUnreachable(f"no services answer ({'; '.join(failures)})", where=path, fix="see `mesaform status`")
+
+    async def _try(self, base: str, path: str, failures: list[str], elsewhere: list[str]) -> dict[str, Any] | None:
+        try:
+            async with self._session.get(base + path, allow_redirects=False, timeout=TIMEOUT) as response:
+                if response.status == 200:
+                    answer = await response.json(content_type=None)
+                    return answer if isinstance(answer, dict) else {}
+                if location := response.headers.get("Location"):
+                    target = URL(base).join(URL(location, encoded=True))
+                    elsewhere.append(f"{target.scheme}://{target.host}:{target.port}")
+                failures.append(f"{base} answered {response.status}")
+        except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+            failures.append(f"{base}: {error or type(error).__name__}")
+        return None
+
+
+def services_urls(masters: Sequence[str]) -> list[str]:
+    """The services' base URLs on the same machines as the masters'."""
+    return [f"http://{URL(master).host}:{Port.SERVICES}" for master in masters]
+
+
+@dataclass(slots=True)
+class Observer:
+    """Everything a snapshot needs, from these places."""
+
+    operator: OperatorClient
+    services: ServicesClient
+    fleet: Fleet
+
+    async def snapshot(self, spec: ClusterSpec, memory: Memory, intents: Sequence[Intent], fence: str | None) -> Snapshot:
+        """The world now. Masters or services that do not answer are part of it; a cloud that does not is an error.
+
+        Raises:
+            CloudError: EC2 does not answer.
+
+        """
+        trouble: list[str] = []
+        before = await self._queue(trouble)
+        view, machines, offerings = await asyncio.gather(
+            self._view(trouble), asyncio.to_thread(self.fleet.machines, spec.name), self._offerings(spec, trouble)
+        )
+        after = await self._queue(trouble) if before else before
+        queue = None if before is None or after is None else wire.both_times(before, after)
+        return Snapshot(
+            spec=spec,
+            cluster=view,
+            queue=queue,
+            machines=tuple(machines),
+            offerings=offerings,
+            intents=tuple(intents),
+            memory=memory,
+            fence=fence,
+            trouble=tuple(dict.fromkeys(trouble)),
+        )
+
+    async def waiting(self) -> int:
+        """How many instances wait for an offer: cheap, asked between passes. 0 when nobody answers."""
+        try:
+            return sum(entry.count for entry in await self.services.queue() if entry.overdue)
+        except ClusterUnreachable:
+            return 0
+
+    async def _queue(self, trouble: list[str]) -> tuple[QueueEntry, ...] | None:
+        try:
+            return await self.services.queue()
+        except ClusterUnreachable as error:
+            trouble.append(str(error))
+            return None
+
+    async def _view(self, trouble: list[str]) -> ClusterView | None:
+        try:
+            agents, tasks, frameworks, metrics = await asyncio.gather(
+                self.operator.get_agents(), self.operator.get_tasks(), self.operator.get_frameworks(), self.operator.get_metrics()
+            )
+            own = await self._own_framework()
+        except MesaformError as error:
+            trouble.append(str(error))
+            return None
+        return wire.cluster_view(agents, tasks, frameworks, metrics, own)
+
+    async def _own_framework(self) -> list[str]:
+        try:
+            found = await self.services.framework_id()
+        except ClusterUnreachable:
+            return []
+        return [found] if found else []
+
+    async def _offerings(self, spec: ClusterSpec, trouble: list[str]) -> dict[str, tuple[Offering, ...]]:
+        """The catalogue by pool. A pool with a type that does not exist sells nothing, and says so."""
+        found: dict[str, tuple[Offering, ...]] = {}
+        for pool in spec.agents:
+            try:
+                found[pool.name] = tuple(await asyncio.to_thread(self.fleet.offerings, pool.types, spec.zones, pool.disk_gib))
+            except MesaformError as error:
+                trouble.append(f"pool {pool.name}: {error}")
+                found[pool.name] = ()
+        return found

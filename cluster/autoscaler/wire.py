@@ -1,0 +1,172 @@
+"""The operator API's and the services API's JSON as values of `model`. Pure, and forgiving: what is absent has its default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from cluster.autoscaler.model import Agent, ClusterView, Constraint, Framework, QueueEntry
+from cluster.autoscaler.shape import Shape, make, shape_of
+from cluster.mesos.messages import TERMINAL_STATES, Resource, from_wire
+
+Json = Mapping[str, Any]
+INSTANCE_MARK = ".instance-"
+
+
+def cluster_view(agents: Json, tasks: Json, frameworks: Json, metrics: Mapping[str, float], own: Iterable[str] = ()) -> ClusterView:
+    """GET_AGENTS, GET_TASKS, GET_FRAMEWORKS and the metrics by name as one view.
+
+    Args:
+        own: ids of frameworks whose demand is known better from elsewhere (the services'); they are left out.
+
+    """
+    running = [task for task in tasks.get("tasks", []) if task.get("state") not in TERMINAL_STATES]
+    by_agent = _grouped(running, "agent_id")
+    by_framework = _grouped(running, "framework_id")
+    skipped = set(own)
+    return ClusterView(
+        agents=tuple(_agent(item, by_agent) for item in agents.get("agents", [])),
+        frameworks=tuple(
+            _framework(item, by_framework, metrics)
+            for item in frameworks.get("frameworks", [])
+            if _id(item.get("framework_info", {})) not in skipped
+        ),
+        recovered=len(agents.get("recovered_agents", [])),
+    )
+
+
+def queue_entries(answer: Json) -> tuple[QueueEntry, ...]:
+    """`GET /v2/queue`."""
+    return tuple(_entry(item) for item in answer.get("queue", []) if item.get("app") or item.get("pod"))
+
+
+def both_times(before: Iterable[QueueEntry], after: Iterable[QueueEntry]) -> tuple[QueueEntry, ...]:
+    """What waited before the agents were read and still waits after it: so nothing counts as waiting and as running too."""
+    later = {entry.app: entry for entry in after}
+    return tuple(_least(entry, later[entry.app]) for entry in before if entry.app in later)
+
+
+def app_of(task_id: str) -> str | None:
+    """The services app of a task: `web_api.instance-….…` is of `/web/api`; None for tasks of other frameworks."""
+    name, mark, _ = task_id.partition(INSTANCE_MARK)
+    return "/" + name.replace("_", "/") if mark else None
+
+
+def _least(before: QueueEntry, after: QueueEntry) -> QueueEntry:
+    if after.count <= before.count and after.overdue == before.overdue:
+        return after
+    return QueueEntry(
+        after.app,
+        after.shape,
+        min(before.count, after.count),
+        before.overdue and after.overdue,
+        after.constraints,
+        after.role,
+        after.since,
+        after.rejections,
+    )
+
+
+def _grouped(tasks: Iterable[Json], key: str) -> dict[str, list[Json]]:
+    groups: dict[str, list[Json]] = {}
+    for task in tasks:
+        groups.setdefault(task.get(key, {}).get("value", ""), []).append(task)
+    return groups
+
+
+def _agent(item: Json, tasks: Mapping[str, list[Json]]) -> Agent:
+    info = item.get("agent_info", {})
+    agent_id = _id(info)
+    mine = tasks.get(agent_id, [])
+    apps: dict[str, int] = {}
+    for task in mine:
+        app = app_of(task.get("task_id", {}).get("value", ""))
+        if app is not None:
+            apps[app] = apps.get(app, 0) + 1
+    return Agent(
+        agent_id=agent_id,
+        hostname=info.get("hostname", ""),
+        attributes={attribute["name"]: _attribute(attribute) for attribute in info.get("attributes", [])},
+        total=_shape(item.get("total_resources") or info.get("resources", [])),
+        allocated=_shape(item.get("allocated_resources", [])),
+        active=bool(item.get("active", False)),
+        deactivated=bool(item.get("deactivated", False)),
+        drain_state=item.get("drain_info", {}).get("state", ""),
+        tasks=len(mine),
+        apps=apps,
+        registered_at=item.get("registered_time", {}).get("nanoseconds", 0) / 1e9,
+    )
+
+
+def _framework(item: Json, tasks: Mapping[str, list[Json]], metrics: Mapping[str, float]) -> Framework:
+    info = item.get("framework_info", {})
+    framework_id = _id(info)
+    mark = f"/{framework_id}/"
+    own = {name.partition(mark)[2]: value for name, value in metrics.items() if mark in name}
+    gauges = [value for name, value in own.items() if name.startswith("roles/") and name.endswith("/suppressed")]
+    shapes = [_shape(task.get("resources", [])) for task in tasks.get(framework_id, [])]
+    return Framework(
+        framework_id=framework_id,
+        name=info.get("name", framework_id),
+        active=bool(item.get("active", False)) and bool(item.get("connected", True)),
+        suppressed=bool(gauges) and all(gauges),
+        minimal=_minimal(info.get("offer_filters", {})),
+        task_shape=max(shapes, default=None),
+        sent=int(own.get("offers/sent", 0)),
+        accepted=int(own.get("offers/accepted", 0)),
+        declined=int(own.get("offers/declined", 0)),
+        asked=int(own.get("calls/revive", 0) + own.get("calls/request", 0)),
+    )
+
+
+def _minimal(filters: Json) -> Shape | None:
+    """The smallest of the offers that a framework declared useful, over its roles."""
+    found = []
+    for role in filters.values():
+        for quantity in (role.get("min_allocatable_resources") or {}).get("quantities", []):
+            amounts = {name: float(amount.get("value", 0)) for name, amount in (quantity.get("quantities") or {}).items()}
+            found.append(make(amounts.get("cpus", 0), amounts.get("mem", 0), amounts.get("disk", 0), amounts.get("gpus", 0)))
+    return min(found, default=None)
+
+
+def _entry(item: Json) -> QueueEntry:
+    app = item.get("app") or item["pod"]
+    ports = app.get("portDefinitions") or app.get("ports") or []
+    shape = make(app.get("cpus", 0), app.get("mem", 0), app.get("disk", 0), app.get("gpus", 0), len(ports))
+    summary = item.get("processedOffersSummary", {})
+    rows = summary.get("rejectSummaryLastOffers") or summary.get("rejectSummaryLaunchAttempt") or []
+    return QueueEntry(
+        app=app["id"],
+        shape=shape,
+        count=int(item.get("count", 0)),
+        overdue=bool(item.get("delay", {}).get("overdue", False)),
+        constraints=tuple(Constraint(*(str(part) for part in parts[:3])) for parts in app.get("constraints") or []),
+        role=item.get("role") or app.get("role") or "*",
+        since=_time(item.get("since")),
+        rejections={row["reason"]: int(row["declined"]) for row in rows if row.get("declined")},
+    )
+
+
+def _time(text: Any) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _id(info: Json) -> str:
+    return str(info.get("id", {}).get("value", ""))
+
+
+def _attribute(attribute: Json) -> str:
+    for kind in ("text", "scalar"):
+        if kind in attribute:
+            return str(attribute[kind].get("value", ""))
+    return ""
+
+
+def _shape(resources: list[Any]) -> Shape:
+    return shape_of(from_wire(msgspec.convert(resources, list[Resource])))
