@@ -1,0 +1,244 @@
+"""Doing what the plan says. Each step may be repeated at any time: it looks at the world, not at what an earlier run remembers.
+
+What goes wrong before the sweep does not stop the teardown: a fence that nobody obeys, an agent that does not drain, a Terraform that
+fails are told, and the sweep, which needs only tags, takes what they left. Only the proof at the end decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts
+from cluster.cloud.sweep import Swept
+from cluster.errors import MesaformError, NotFound, Permanent
+from cluster.report import Report, Stage, stage
+from cluster.teardown.journal import Journal
+from cluster.teardown.plan import Plan, Step, as_owned
+from cluster.teardown.receipt import Facts, Receipt, last_receipt_at, merge, write
+from cluster.teardown.survey import Survey, World
+
+OBEY_S = 20.0  # how long the autoscaler may take to say that it obeys the fence
+POLL_S = 0.5
+TITLES = {
+    "fence": "Fence the autoscaler",
+    "deactivate": "Stop new work",
+    "drain": "Drain agents",
+    "terminate": "Terminate what Terraform does not know",
+    "destroy": "Destroy the stacks",
+    "sweep": "Sweep by tag and prove it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it. `kept` is what the proof found and the plan keeps; `troubles` are faults that the sweep made good."""
+
+    swept: Swept
+    kept: tuple[Owned, ...]
+    troubles: tuple[str, ...]
+
+
+class Teardown:
+    """One run of one plan.
+
+    Args:
+        drain_grace_s: the most that tasks are given to stop; all agents drain at once, so this bounds the step.
+
+    """
+
+    def __init__(self, world: World, journal: Journal, report: Report, *, drain_grace_s: float) -> None:
+        self._world = world
+        self._journal = journal
+        self._report = report
+        self._drain_grace_s = drain_grace_s
+        self._troubles: list[str] = []
+
+    async def run(self, found: Survey, plan: Plan) -> Outcome:
+        """Carry the plan out, to the proof.
+
+        Raises:
+            CloudError: the cloud stopped answering; run again to carry on.
+
+        """
+        self._journal.saw(found.ran, plan.usd_per_hour, self._world.clock())
+        agents = {machine.instance_id: machine.agent_id for machine in found.inventory.machines}
+        machines = {machine.key: as_owned(machine) for machine in found.inventory.machines}
+        for step in plan.steps:
+            touched = [agents[instance_id] for instance_id in step.touches]
+            if step.kind == "fence":
+                await self._fence()
+            elif step.kind == "deactivate":
+                await self._deactivate(touched)
+            elif step.kind == "drain":
+                await self._drain(touched)
+            elif step.kind == "terminate":
+                await self._terminate(step, machines)
+        if plan.stacks:
+            await self._destroy(plan.stacks)
+        return await self._sweep(plan)
+
+    @contextmanager
+    def _step(self, kind: str) -> Iterator[Stage]:
+        name = TITLES[kind]
+        with stage(self._report, name) as under_way:
+            self._journal.began(name, self._world.clock())
+            yield under_way
+            self._journal.ended(name, self._world.clock(), under_way.outcome)
+
+    def _trouble(self, what: str) -> str:
+        self._troubles.append(what)
+        return what
+
+    async def _fence(self) -> None:
+        control = self._world.control
+        if control is None:
+            return
+        with self._step("fence") as under_way:
+            asked_at = self._world.clock()
+            await asyncio.to_thread(control.fence, "mesaform down")
+            while self._world.clock() - asked_at < OBEY_S:
+                beat = await asyncio.to_thread(control.last_beat)
+                if beat and beat.get("fenced") and float(beat.get("at", 0.0)) >= asked_at:
+                    under_way.outcome = "it obeys"
+                    return
+                under_way.advance(f"waiting for its next beat, {OBEY_S - (self._world.clock() - asked_at):.0f} s more")
+                await self._world.sleep(POLL_S)
+            under_way.outcome = self._trouble(f"no beat obeyed the fence in {OBEY_S:.0f} s; it goes with the masters")
+
+    async def _deactivate(self, agent_ids: list[str]) -> None:
+        operator = self._world.operator
+        if operator is None:
+            return
+        with self._step("deactivate") as under_way:
+            results = await asyncio.gather(*(operator.deactivate(agent_id) for agent_id in agent_ids), return_exceptions=True)
+            failed = _failures(results)
+            under_way.outcome = f"{len(agent_ids) - len(failed)} agents take no new task"
+            if failed:
+                under_way.outcome += "; " + self._trouble(f"{len(failed)} could not be told: {failed[0]}")
+
+    async def _drain(self, agent_ids: list[str]) -> None:
+        operator = self._world.operator
+        if operator is None:
+            return
+        with self._step("drain") as under_way:
+            began = self._world.clock()
+            failed: list[str] = []
+            for agent_id in agent_ids:  # in the plan's order: emptiest and dearest first
+                try:
+                    await operator.drain(agent_id, self._drain_grace_s)
+                except MesaformError as error:
+                    failed.append(str(error).partition("\n")[0])
+            left = await self._wait_for_drain(set(agent_ids), began, under_way)
+            under_way.outcome = f"{len(agent_ids) - left} of {len(agent_ids)} agents empty after {self._world.clock() - began:.0f} s"
+            if failed:
+                under_way.outcome += "; " + self._trouble(f"{len(failed)} would not drain: {failed[0]}")
+
+    async def _wait_for_drain(self, agent_ids: set[str], began: float, under_way: Stage) -> int:
+        """How many agents still run tasks when all are empty or the time is up. The engine going away ends the wait."""
+        operator = self._world.operator
+        bound_s = self._drain_grace_s + 10.0
+        while operator is not None:
+            try:
+                running = (await operator.get_tasks()).get("tasks") or ()
+            except MesaformError as error:
+                self._trouble(f"the engine stopped answering while agents drained: {str(error).partition(chr(10))[0]}")
+                return len(agent_ids)
+            tasks = [task for task in running if task.get("agent_id", {}).get("value") in agent_ids]
+            busy = {task["agent_id"]["value"] for task in tasks}
+            if not busy or self._world.clock() - began >= bound_s:
+                return len(busy)
+            under_way.advance(f"{len(tasks)} tasks on {len(busy)} agents")
+            await self._world.sleep(POLL_S)
+        return len(agent_ids)
+
+    async def _terminate(self, step: Step, machines: dict[tuple[str, str], Owned]) -> None:
+        doomed = [machines[key] for key in step.removes if key in machines]
+        with self._step("terminate") as under_way:
+            for machine in doomed:
+                try:
+                    await asyncio.to_thread(self._world.sweep.remove, machine)
+                except (NotFound, Permanent) as error:
+                    self._trouble(str(error).partition("\n")[0])
+            under_way.outcome = f"{len(doomed)} machines"
+
+    async def _destroy(self, stacks: tuple[str, ...]) -> None:
+        name = TITLES["destroy"]
+        try:
+            with self._step("destroy") as under_way:
+                under_way.advance(", ".join(stacks))
+                result = self._world.destroy(stacks)
+                if inspect.isawaitable(result):
+                    await result
+                under_way.outcome = ", ".join(stacks)
+        except MesaformError as error:  # the stage is told as failed; the sweep needs no Terraform
+            self._trouble(f"{name}: {str(error).partition(chr(10))[0]}")
+
+    async def _sweep(self, plan: Plan) -> Outcome:
+        kept = {one.key for one in plan.kept}
+        keeps = (lambda one: one.key in kept) if plan.wish.agents_only else (lambda _: False)
+        with self._step("sweep") as under_way:
+            swept = await self._world.sweep.run(
+                images=plan.wish.images, wanted=lambda one: not keeps(one), tell=lambda text: under_way.advance(f"still there: {text}")
+            )
+            remaining = await self._world.sweep.inventory()
+            if swept.is_clean:
+                under_way.outcome = f"nothing left after {swept.rounds} looks"
+            else:
+                under_way.outcome = self._trouble(f"{len(swept.left)} would not go")
+        if swept.is_clean and not plan.wish.agents_only:
+            await asyncio.to_thread(self._world.forget)
+        left = {one.resource.key for one in swept.left}
+        return Outcome(swept, tuple(one for one in remaining if one.key not in left), tuple(self._troubles))
+
+    def receipt(self, found: Survey, outcome: Outcome, facts: Facts) -> Receipt:
+        """The receipt of the whole teardown, earlier runs included, written into the ledger as well."""
+        now = facts.now
+        self._journal.saw([ran for ran in found.ran if ("instance", ran.instance_id) in {one.key for one in outcome.kept}], 0.0, now)
+        rows = self._rows()
+        machines = merge(self._journal.machines(now), rows, now)
+        known = {machine.instance_id for machine in machines}
+        since = last_receipt_at(rows)
+        unaccounted = [instance_id for instance_id, launched_at in found.ended if instance_id not in known and launched_at > since]
+        receipt = write(
+            machines,
+            Facts(
+                cluster=facts.cluster,
+                target=facts.target,
+                region=facts.region,
+                now=now,
+                stopped_usd_per_hour=self._journal.usd_per_hour,
+                kept=outcome.kept,
+                also_kept=facts.also_kept,
+                swept=outcome.swept.removed_counts(),
+                left=[f"{one.resource.kind} {one.resource.id}: {one.why}" for one in outcome.swept.left],
+                listed={kind: counts(outcome.kept).get(kind, 0) for kind in self._world.sweep.kinds if kind not in KEPT_UNLESS_ASKED},
+                unaccounted=unaccounted,
+            ),
+        )
+        if self._world.ledger is not None:
+            try:
+                self._world.ledger.append(receipt.as_record())
+            except MesaformError as error:
+                self._trouble(f"the receipt is not in the ledger: {str(error).partition(chr(10))[0]}")
+        return receipt
+
+    def _rows(self) -> list[dict[str, object]]:
+        if self._world.ledger is None:
+            return []
+        try:
+            return self._world.ledger.read()
+        except MesaformError as error:
+            self._trouble(f"the ledger cannot be read, machines that ended before are missing: {str(error).partition(chr(10))[0]}")
+            return []
+
+
+def _failures(results: list[None | BaseException]) -> list[str]:
+    """What failed, as text; what is not ours to handle goes on its way."""
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, MesaformError):
+            raise result
+    return [str(result).partition("\n")[0] for result in results if isinstance(result, MesaformError)]

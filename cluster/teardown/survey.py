@@ -1,0 +1,158 @@
+"""Looking at what there is before anything goes: EC2, everything tagged, Terraform's state, the engine, the autoscaler's beat."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.blueprint import Tag
+from cluster.cloud.port import Control, Fleet, Ledger, Machine
+from cluster.cloud.prices import usd_per_hour
+from cluster.cloud.sweep import Sweep
+from cluster.errors import MesaformError
+from cluster.teardown.plan import Held, Inventory
+from cluster.teardown.receipt import Ran
+
+BEAT_OLD_S = 30.0  # older than this, the autoscaler is dead and need not be waited for
+ENGINE_S = 10.0  # how long the engine may take to answer
+
+
+class Operator(Protocol):
+    """What teardown asks of the engine; `OperatorClient` is one."""
+
+    async def get_agents(self) -> dict[str, Any]: ...
+
+    async def get_tasks(self) -> dict[str, Any]: ...
+
+    async def deactivate(self, agent_id: str) -> None: ...
+
+    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that teardown talks to. None is "there is none": no bucket, so no ledger and no fence; no master, so no engine.
+
+    `stacks` reads the ids in each stack's Terraform state; `destroy` takes stacks away in the order given; `forget` puts the state of
+    stacks aside that are proven gone.
+    """
+
+    cluster: str
+    fleet: Fleet
+    sweep: Sweep
+    control: Control | None
+    ledger: Ledger | None
+    operator: Operator | None
+    stacks: Callable[[], Mapping[str, frozenset[str]]]
+    destroy: Callable[[tuple[str, ...]], Any]
+    forget: Callable[[], None]
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], Any] = asyncio.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found: for the plan, and for the receipt. `ended` are the ids of machines that EC2 lists as terminated."""
+
+    inventory: Inventory
+    ran: tuple[Ran, ...]
+    ended: tuple[tuple[str, float], ...]
+    engine_says: str
+
+
+async def survey(world: World) -> Survey:
+    """One look.
+
+    Raises:
+        CloudError: the cloud did not answer; nothing may be concluded.
+
+    """
+    machines = await asyncio.to_thread(world.fleet.machines, world.cluster)
+    resources = [one for one in await world.sweep.inventory() if one.kind != "instance"]
+    stacks = await asyncio.to_thread(world.stacks)
+    agents, tasks, engine_says = await _engine(world)
+    alive = [machine for machine in machines if machine.state != "terminated"]
+    now = world.clock()
+    return Survey(
+        inventory=Inventory(
+            cluster=world.cluster,
+            machines=tuple(_held(machine, agents, tasks) for machine in alive),
+            resources=tuple(resources),
+            stacks={stack: ids for stack, ids in stacks.items() if ids},
+            has_leader=agents is not None,
+            autoscaler_alive=await _is_beating(world),
+        ),
+        ran=tuple(_ran(machine, now) for machine in alive),
+        ended=tuple((machine.instance_id, machine.launched_at) for machine in machines if machine.state == "terminated"),
+        engine_says=engine_says,
+    )
+
+
+async def _engine(world: World) -> tuple[dict[str, str] | None, dict[str, int], str]:
+    """Agent ids by instance id, task counts by agent id; None when no leader answers."""
+    if world.operator is None:
+        return None, {}, "no master runs"
+    try:
+        async with asyncio.timeout(ENGINE_S):
+            listed = await world.operator.get_agents()
+            running = await world.operator.get_tasks()
+    except (MesaformError, TimeoutError) as error:
+        return None, {}, str(error).partition("\n")[0] or f"no answer in {ENGINE_S:.0f} s"
+    agents: dict[str, str] = {}
+    for agent in listed.get("agents") or ():
+        info = agent["agent_info"]
+        named = {item["name"]: item["text"]["value"] for item in info.get("attributes") or () if "text" in item}
+        if instance_id := named.get("instance_id"):
+            agents[str(instance_id)] = str(info["id"]["value"])
+    tasks: dict[str, int] = {}
+    for task in running.get("tasks") or ():
+        agent_id = str(task.get("agent_id", {}).get("value", ""))
+        tasks[agent_id] = tasks.get(agent_id, 0) + 1
+    return agents, tasks, "answers"
+
+
+async def _is_beating(world: World) -> bool:
+    control = world.control
+    if control is None:
+        return False
+    try:
+        beat = await asyncio.to_thread(control.last_beat)
+    except MesaformError:
+        return False
+    return beat is not None and world.clock() - float(beat.get("at", 0.0)) < BEAT_OLD_S
+
+
+def _held(machine: Machine, agents: Mapping[str, str] | None, tasks: Mapping[str, int]) -> Held:
+    agent_id = (agents or {}).get(machine.instance_id, "")
+    return Held(
+        instance_id=machine.instance_id,
+        tags=machine.tags,
+        instance_type=machine.instance_type,
+        zone=machine.zone,
+        capacity=machine.capacity,
+        role=machine.tags.get(Tag.ROLE, ""),
+        pool=machine.tags.get(Tag.POOL, ""),
+        managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
+        state=machine.state,
+        launched_at=machine.launched_at,
+        usd_per_hour=usd_per_hour(machine.instance_type, machine.capacity),
+        agent_id=agent_id,
+        tasks=tasks.get(agent_id, 0) if agent_id else 0,
+    )
+
+
+def _ran(machine: Machine, now: float) -> Ran:
+    return Ran(
+        instance_id=machine.instance_id,
+        instance_type=machine.instance_type,
+        capacity=machine.capacity,
+        role=machine.tags.get(Tag.ROLE, ""),
+        pool=machine.tags.get(Tag.POOL, ""),
+        managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
+        started_at=machine.launched_at,
+        stopped_at=now,
+        usd_per_hour=usd_per_hour(machine.instance_type, machine.capacity),
+    )
