@@ -1,0 +1,40 @@
+"""`python -m cluster.services`: one server of Marathon's REST API; see `settings` for its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+
+from cluster.errors import MesaformError
+from cluster.services.server import serve
+from cluster.services.settings import Settings
+
+
+async def _run() -> None:
+    main = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if main is not None:
+            loop.add_signal_handler(number, main.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serve(Settings.from_environment(os.environ))
+
+
+def main() -> int:
+    """Run until SIGTERM; an error is one line on standard error and exit code 1 or the error's own."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    try:
+        asyncio.run(_run())
+    except MesaformError as error:
+        sys.stderr.write(f"services: {error}\n")
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

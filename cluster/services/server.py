@@ -1,0 +1,130 @@
+"""The composition root of services: one server of the three, with its ZooKeeper sessions, its election and its HTTP address."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from cluster.errors import Busy, ClusterUnreachable
+from cluster.services import api_apps, api_cluster
+from cluster.services.api import Standing, build
+from cluster.services.api_agents import AgentProxy
+from cluster.services.scheduler import Scheduler
+from cluster.services.settings import Settings
+from cluster.services.store import StateStore
+from cluster.zookeeper.election import Candidate, watch_leader
+from cluster.zookeeper.session import ZooKeeper, split_zk_url
+
+MEMBER_PREFIX = "member_"
+LEADER_WAIT_S = 5.0
+log = logging.getLogger("services")
+
+
+class _MasterAddress(msgspec.Struct):
+    port: int
+    ip: str = ""
+    hostname: str = ""
+
+
+class _MasterInfo(msgspec.Struct):
+    address: _MasterAddress
+
+
+@dataclass(slots=True)
+class EngineLeader:
+    """The engine's leading master, as ZooKeeper last said."""
+
+    url: str | None = None
+
+    async def watch(self, zk: ZooKeeper, path: str) -> None:
+        """Keep `url` up to date, for ever."""
+        async for payload in watch_leader(zk, path):
+            self.url = _url_of(payload)
+            log.info("the engine's leader: %s", self.url)
+
+    async def __call__(self) -> str:
+        """The leader's base URL.
+
+        Raises:
+            ClusterUnreachable: there is none.
+
+        """
+        if self.url is None:
+            raise ClusterUnreachable("no leading master is known")
+        return self.url
+
+
+def _url_of(payload: bytes | None) -> str | None:
+    if payload is None:
+        return None
+    try:
+        address = msgspec.json.decode(payload, type=_MasterInfo).address
+    except msgspec.DecodeError as error:
+        log.warning("the leading master's entry cannot be read: %s", error)
+        return None
+    return f"http://{address.ip or address.hostname}:{address.port}"
+
+
+@asynccontextmanager
+async def _session(hosts: str) -> AsyncIterator[ZooKeeper]:
+    zk = ZooKeeper(hosts)
+    await zk.start()
+    try:
+        yield zk
+    finally:
+        await zk.stop()
+
+
+async def serve(settings: Settings) -> None:
+    """Run until cancelled.
+
+    Raises:
+        Busy: the address is taken.
+        ZooKeeperUnavailable: the ensemble does not answer.
+        ExceptionGroup: the engine refuses the framework.
+
+    """
+    engine_hosts, engine_path = split_zk_url(settings.master)
+    hosts, root = split_zk_url(settings.zk)
+    leader = EngineLeader()
+    async with aiohttp.ClientSession() as session, _session(hosts) as zk, _session(engine_hosts) as engine_zk:
+        scheduler = Scheduler(StateStore(zk, root), leader, session, settings.url)
+        standing = Standing(settings.url)
+        runner = web.AppRunner(_application(scheduler, standing, settings, AgentProxy(leader, session)), shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await _listen(runner, settings)
+            candidate = Candidate(zk, f"{root}/leader", settings.url.encode(), MEMBER_PREFIX)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(leader.watch(engine_zk, engine_path), name="engine leader")
+                group.create_task(_watch_standing(standing, zk, f"{root}/leader"), name="own leader")
+                group.create_task(candidate.run(scheduler.lead), name="election")
+        finally:
+            await runner.cleanup()
+
+
+def _application(scheduler: Scheduler, standing: Standing, settings: Settings, proxy: AgentProxy) -> web.Application:
+    app = build(scheduler, standing, [*api_apps.routes(), *api_cluster.routes(), *proxy.routes()])
+    app[api_cluster.SETTINGS] = settings
+    return app
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.http_address, settings.http_port).start()
+    except OSError as error:
+        where = f"{settings.http_address}:{settings.http_port}"
+        raise Busy(error.strerror or str(error), where=where, fix="end what listens there, or set MARATHON_HTTP_PORT") from None
+    log.info("listening on %s:%d as %s", settings.http_address, settings.http_port, settings.url)
+
+
+async def _watch_standing(standing: Standing, zk: ZooKeeper, path: str) -> None:
+    async for payload in watch_leader(zk, path, MEMBER_PREFIX):
+        standing.leader_url = payload.decode() if payload else None
