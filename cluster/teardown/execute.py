@@ -178,11 +178,12 @@ class Teardown:
             self._trouble(f"{name}: {str(error).partition(chr(10))[0]}")
 
     async def _sweep(self, plan: Plan) -> Outcome:
-        kept = {one.key for one in plan.kept}
-        keeps = (lambda one: one.key in kept) if plan.wish.agents_only else (lambda _: False)
+        keeps = {one.key for one in plan.kept} if plan.wish.agents_only else set()
         with self._step("sweep") as under_way:
             swept = await self._world.sweep.run(
-                images=plan.wish.images, wanted=lambda one: not keeps(one), tell=lambda text: under_way.advance(f"still there: {text}")
+                images=plan.wish.images,
+                wanted=lambda one: one.key not in keeps,
+                tell=lambda text: under_way.advance(f"still there: {text}"),
             )
             remaining = await self._world.sweep.inventory()
             if swept.is_clean:
@@ -236,7 +237,7 @@ class Teardown:
             return []
 
 
-def _failures(results: list[None | BaseException]) -> list[str]:
+def _failures(results: list[BaseException | None]) -> list[str]:
     """What failed, as text; what is not ours to handle goes on its way."""
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, MesaformError):

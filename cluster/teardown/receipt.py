@@ -56,8 +56,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All of it. `left` is what would not go: empty after a clean teardown. `unaccounted` are machines of this life of the cluster
-    that ended before, at a time that neither EC2 nor the ledger tells: they are in no sum.
+    """All of it. `left` is what would not go: empty after a clean teardown.
+
+    `unaccounted` are machines of this life of the cluster that ended before, at a time that neither EC2 nor the ledger tells: they
+    are in no sum.
     """
 
     cluster: str
