@@ -15,7 +15,7 @@ from cluster.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStatu
 METHOD = "/mesaform.engine.Link/Connect"
 
 # A silent peer is noticed within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S; a Register may list thousands of tasks, so sizes are open.
-KEEPALIVE_S = 4
+KEEPALIVE_S = 6
 KEEPALIVE_TIMEOUT_S = 3
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),

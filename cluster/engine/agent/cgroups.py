@@ -1,0 +1,174 @@
+"""Limits on a task's processor share and memory through control groups, version 1 or 2, where this machine allows it.
+
+Processor time is shared in proportion, never capped; memory is capped. Each container has its own group below
+`mesaform`, removed with the container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+PARENT = "mesaform"
+MIN_MEMORY_MIB = 32
+"""Mesos' own least limit: below that not even a shell starts."""
+_MIB = 1024 * 1024
+
+
+class Limiter(Protocol):
+    """How containers are limited."""
+
+    def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
+        """Make the container's groups; the `cgroup.procs` files that its first process must enter. Raises OSError."""
+        ...
+
+    def over_limit(self, container_id: str) -> str:
+        """Which limit killed the container, for a person; empty when none did."""
+        ...
+
+    def remove(self, container_id: str) -> bool:
+        """Remove the groups; False while a dying process still holds one. May be repeated."""
+        ...
+
+
+class NoLimits:
+    """Where control groups cannot be used."""
+
+    def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
+        del container_id, cpus, mem_mib
+        return []
+
+    def over_limit(self, container_id: str) -> str:
+        del container_id
+        return ""
+
+    def remove(self, container_id: str) -> bool:
+        del container_id
+        return True
+
+
+class CgroupsV1:
+    """One hierarchy for each controller, `<root>/memory` and `<root>/cpu`."""
+
+    def __init__(self, root: Path) -> None:
+        self._memory = root / "memory" / PARENT
+        self._cpu = root / "cpu" / PARENT
+
+    def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
+        groups = []
+        if mem_mib > 0:
+            group = _make(self._memory / container_id)
+            _write(group / "memory.limit_in_bytes", _limit_bytes(mem_mib))
+            groups.append(group)
+        if cpus > 0:
+            group = _make(self._cpu / container_id)
+            _write(group / "cpu.shares", _shares(cpus))
+            groups.append(group)
+        return [str(group / "cgroup.procs") for group in groups]
+
+    def over_limit(self, container_id: str) -> str:
+        group = self._memory / container_id
+        if _counter(group / "memory.oom_control", "oom_kill") == 0:
+            return ""
+        return _too_much(_number(group / "memory.limit_in_bytes"), _number(group / "memory.max_usage_in_bytes"))
+
+    def remove(self, container_id: str) -> bool:
+        removed = [_remove(group / container_id) for group in (self._memory, self._cpu)]
+        return all(removed)
+
+
+class CgroupsV2:
+    """One unified hierarchy."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._parent = root / PARENT
+
+    def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
+        if cpus <= 0 and mem_mib <= 0:
+            return []
+        _make(self._parent)
+        for folder in (self._root, self._parent):
+            _write(folder / "cgroup.subtree_control", "+cpu +memory")
+        group = _make(self._parent / container_id)
+        if mem_mib > 0:
+            _write(group / "memory.max", _limit_bytes(mem_mib))
+        if cpus > 0:
+            # The kernel's own mapping of shares 2…262144 onto weights 1…10000.
+            _write(group / "cpu.weight", 1 + (_shares(cpus) - 2) * 9999 // 262142)
+        return [str(group / "cgroup.procs")]
+
+    def over_limit(self, container_id: str) -> str:
+        group = self._parent / container_id
+        if _counter(group / "memory.events", "oom_kill") == 0:
+            return ""
+        return _too_much(_number(group / "memory.max"), _number(group / "memory.peak"))
+
+    def remove(self, container_id: str) -> bool:
+        return _remove(self._parent / container_id)
+
+
+def detect(isolation: str, root: Path = Path("/sys/fs/cgroup")) -> tuple[Limiter, str]:
+    """The limiter this machine allows, and a word for the log.
+
+    `isolation` is MESOS_ISOLATION: empty means whatever works; a list without `cgroups/` turns limits off.
+    """
+    if isolation and "cgroups/" not in isolation:
+        return NoLimits(), f"tasks are not limited (isolation {isolation})"
+    if os.geteuid() != 0:
+        return NoLimits(), "tasks are not limited: control groups need root"
+    if (root / "cgroup.controllers").exists() and os.access(root / "cgroup.subtree_control", os.W_OK):
+        return CgroupsV2(root), "tasks are limited by cgroups v2"
+    if all(os.access(root / name / "cgroup.procs", os.W_OK) for name in ("memory", "cpu")):
+        return CgroupsV1(root), "tasks are limited by cgroups v1"
+    return NoLimits(), f"tasks are not limited: no writable control groups below {root}"
+
+
+def _limit_bytes(mem_mib: float) -> int:
+    return int(max(mem_mib, MIN_MEMORY_MIB) * _MIB)
+
+
+def _shares(cpus: float) -> int:
+    return max(2, min(262144, int(cpus * 1024)))
+
+
+def _too_much(limit_bytes: int, used_bytes: int) -> str:
+    return f"Memory limit exceeded: Requested: {limit_bytes // _MIB}MB Maximum Used: {used_bytes // _MIB}MB"
+
+
+def _make(group: Path) -> Path:
+    group.mkdir(parents=True, exist_ok=True)
+    return group
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(f"{value}\n", encoding="ascii")
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _counter(path: Path, name: str) -> int:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
+
+
+def _remove(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):
+        group.parent.rmdir()  # the last container takes the parent along
+    return True

@@ -1,0 +1,88 @@
+"""Brings a command's URIs into its sandbox: file paths, http and https; archives are unpacked unless told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+
+from cluster.engine.agent.identity import Identity
+from cluster.mesos.messages import Uri
+
+STALL_TIMEOUT_S = 60.0
+_CHUNK_BYTES = 1 << 16
+_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_ZIP_ENDINGS = (".zip",)
+
+
+class FetchFailed(Exception):
+    """A URI could not be brought; the text names it."""
+
+
+async def fetch(uri: Uri, sandbox: Path, identity: Identity | None) -> None:
+    """Bring one URI, readable (and executable, if asked) by the task's user.
+
+    Raises:
+        FetchFailed: it cannot be read, its name leads out of the sandbox, or the archive is broken.
+
+    """
+    target = _target(uri, sandbox)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scheme = urlsplit(uri.value).scheme.lower()
+        if scheme in {"http", "https"}:
+            await _download(uri.value, target)
+        elif scheme in {"file", ""}:
+            await _copy(Path(unquote(urlsplit(uri.value).path)), target, identity)
+        else:
+            raise FetchFailed(f"Failed to fetch '{uri.value}': scheme {scheme!r} is not supported; use file, http or https")
+        await asyncio.to_thread(_finish, uri, target, sandbox, identity)
+    except (OSError, aiohttp.ClientError, TimeoutError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise FetchFailed(f"Failed to fetch '{uri.value}': {error or type(error).__name__}") from error
+
+
+def _target(uri: Uri, sandbox: Path) -> Path:
+    name = uri.output_file or Path(unquote(urlsplit(uri.value).path)).name
+    target = (sandbox / name).resolve()
+    if not name or Path(name).is_absolute() or not target.is_relative_to(sandbox.resolve()) or target == sandbox.resolve():
+        raise FetchFailed(f"Failed to fetch '{uri.value}': {name!r} is not a file name inside the sandbox")
+    return target
+
+
+async def _download(url: str, target: Path) -> None:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=STALL_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, raise_for_status=True) as response:
+        with target.open("wb") as out:
+            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                out.write(chunk)
+
+
+async def _copy(source: Path, target: Path, identity: Identity | None) -> None:
+    """As the task's user, who may see less than the agent does."""
+    if identity is None:
+        await asyncio.to_thread(shutil.copyfile, source, target)
+        return
+    process = await asyncio.create_subprocess_exec(
+        "cp", "--", str(source), str(target), stderr=asyncio.subprocess.PIPE, **identity.for_subprocess()
+    )
+    _, complaint = await process.communicate()
+    if process.returncode != 0:
+        raise OSError(complaint.decode("utf-8", "replace").strip())
+
+
+def _finish(uri: Uri, target: Path, sandbox: Path, identity: Identity | None) -> None:
+    if uri.executable:
+        target.chmod(0o755)
+    elif uri.extract is not False and target.name.endswith(_TAR_ENDINGS):
+        with tarfile.open(target) as archive:
+            archive.extractall(sandbox, filter="data")
+    elif uri.extract is not False and target.name.endswith(_ZIP_ENDINGS):
+        with zipfile.ZipFile(target) as archive:
+            archive.extractall(sandbox)  # noqa: S202 zipfile itself leaves out absolute names and `..`
+    if identity is not None:
+        identity.own(sandbox)

@@ -1,0 +1,126 @@
+"""The files API: lists, reads and sends what is in the sandboxes, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+MAX_READ_BYTES = 1 << 20
+_PAGE_BYTES = 1 << 16
+
+
+class SandboxFiles:
+    """Serves paths below one folder.
+
+    Args:
+        root: the folder; paths are given whole, as /state shows them, or relative to it.
+
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    async def browse(self, request: web.Request) -> web.Response:
+        """GET /files/browse?path=: one entry a file, sorted by path."""
+        path = self._path(request)
+        if not path.is_dir():
+            raise web.HTTPNotFound(text=f"'{path}' is not a directory\n")
+        return web.json_response(await asyncio.to_thread(_list, path))
+
+    async def read(self, request: web.Request) -> web.Response:
+        """GET /files/read?path=&offset=&length=: `{"data", "offset"}`; an offset of -1 asks for the size.
+
+        Offsets count bytes. What is not UTF-8 is replaced; a character cut off at the end is left for the next read, so
+        text can be followed by adding the length of what came. /files/download gives exact bytes.
+        """
+        path = self._file(request)
+        offset = _number(request, "offset", -1)
+        length = _number(request, "length", _PAGE_BYTES)
+        if offset == -1:
+            return web.json_response({"data": "", "offset": path.stat().st_size})
+        if offset < -1 or length < -1:
+            raise web.HTTPBadRequest(text=f"Negative offset or length provided: {offset}, {length}\n")
+        size = _PAGE_BYTES if length == -1 else min(length, MAX_READ_BYTES)
+        data = await asyncio.to_thread(_read, path, offset, size)
+        return web.json_response({"data": _whole_characters(data).decode("utf-8", "replace"), "offset": offset})
+
+    async def download(self, request: web.Request) -> web.StreamResponse:
+        """GET /files/download?path=: the bytes; ranges work."""
+        path = self._file(request)
+        return web.FileResponse(path, headers={"Content-Disposition": f"attachment; filename={path.name}"})
+
+    def _file(self, request: web.Request) -> Path:
+        path = self._path(request)
+        if path.is_dir():
+            raise web.HTTPBadRequest(text="Cannot read a directory.\n")
+        if not path.is_file():
+            raise web.HTTPBadRequest(text="Cannot read a special file.\n")
+        return path
+
+    def _path(self, request: web.Request) -> Path:
+        """The file meant, with every link followed; one that leads out of the sandboxes is not found."""
+        given = request.query.get("path", "")
+        if not given or "\0" in given:
+            raise web.HTTPBadRequest(text="Expecting 'path=value' in query.\n")
+        path = (self._root / given).resolve()
+        if not path.is_relative_to(self._root) or not path.exists():
+            raise web.HTTPNotFound(text=f"'{given}' not found\n")
+        return path
+
+
+def _number(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"Failed to parse {name}: '{text}' is no number\n") from None
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Without the beginning of a UTF-8 character at the end, unless that is all there is."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte < 0x80:
+            return data
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return data if back >= needed or back == len(data) else data[:-back]
+    return data
+
+
+def _list(folder: Path) -> list[dict[str, Any]]:
+    entries = []
+    for entry in sorted(os.scandir(folder), key=lambda one: one.path):
+        facts = entry.stat(follow_symlinks=False)
+        entries.append(
+            {
+                "gid": _name(grp.getgrgid, facts.st_gid),
+                "mode": stat.filemode(facts.st_mode),
+                "mtime": int(facts.st_mtime),
+                "nlink": facts.st_nlink,
+                "path": entry.path,
+                "size": facts.st_size,
+                "uid": _name(pwd.getpwuid, facts.st_uid),
+            }
+        )
+    return entries
+
+
+def _name(look_up: Any, number: int) -> str:
+    try:
+        return str(look_up(number)[0])
+    except KeyError:
+        return str(number)

@@ -1,0 +1,60 @@
+"""What Mesos says in a task's status updates: messages, reasons, sources, and which state a framework is told."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from cluster.engine.agent.life import DROPPED, KILLED, KILLING
+from cluster.mesos.messages import FrameworkInfo
+
+BY_EXECUTOR = "SOURCE_EXECUTOR"
+BY_AGENT = "SOURCE_AGENT"
+
+DRAINING = "REASON_AGENT_DRAINING"
+HEALTH_CHECKED = "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
+KILLED_DURING_LAUNCH = "REASON_TASK_KILLED_DURING_LAUNCH"
+LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
+OUT_OF_MEMORY = "REASON_CONTAINER_LIMITATION_MEMORY"
+RUNNER_LOST = "REASON_EXECUTOR_TERMINATED"
+TASK_INVALID = "REASON_TASK_INVALID"
+TASK_UNKNOWN = "REASON_TASK_UNKNOWN"
+
+
+def has_capability(framework: FrameworkInfo, name: str) -> bool:
+    return any(capability.type == name for capability in framework.capabilities)
+
+
+def is_partition_aware(framework: FrameworkInfo) -> bool:
+    return has_capability(framework, "PARTITION_AWARE")
+
+
+def told_state(framework: FrameworkInfo, state: str, *, gone: bool) -> str | None:
+    """The state that the framework is told, or None where it is told nothing. `gone`: the agent drains to be marked gone."""
+    if state == KILLING and not has_capability(framework, "TASK_KILLING_STATE"):
+        return None
+    if state == DROPPED and not is_partition_aware(framework):
+        return "TASK_LOST"
+    if state == KILLED and gone and is_partition_aware(framework):
+        return "TASK_GONE_BY_OPERATOR"
+    return state
+
+
+def describe_exit(wait_status: int) -> str:
+    """`Command exited with status 7`, `Command terminated with signal Killed`: from what wait(2) gives."""
+    number = wait_status & 0x7F
+    if number == 0:
+        return f"Command exited with status {wait_status >> 8}"
+    dumped = " (core dumped)" if wait_status & 0x80 else ""
+    return f"Command terminated with signal {signal.strsignal(number) or number}{dumped}"
+
+
+def container_status(container_id: str, address: str, executor_pid: int | None) -> dict[str, Any]:
+    """The v1 ContainerStatus of a task on the agent's own network."""
+    status: dict[str, Any] = {
+        "container_id": {"value": container_id},
+        "network_infos": [{"ip_addresses": [{"protocol": "IPv4", "ip_address": address}]}],
+    }
+    if executor_pid is not None:
+        status["executor_pid"] = executor_pid
+    return status
