@@ -88,7 +88,7 @@ async def body_of(request: web.Request) -> Any:
 async def leader_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Everything but a few paths is the leader's to answer; the others say where it is."""
     path = request.path
-    if path == "/" or path.startswith(LOCAL_PATHS):
+    if path.startswith(LOCAL_PATHS):
         return await handler(request)
     try:
         core_of(request)
