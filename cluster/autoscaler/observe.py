@@ -138,17 +138,19 @@ class Observer:
             agents, tasks, frameworks, metrics = await asyncio.gather(
                 self.operator.get_agents(), self.operator.get_tasks(), self.operator.get_frameworks(), self.operator.get_metrics()
             )
-            own = await self._own_framework()
         except MesaformError as error:
             trouble.append(str(error))
             return None
-        return wire.cluster_view(agents, tasks, frameworks, metrics, own)
+        own = await self._own_framework()
+        if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
+            frameworks = {}
+        return wire.cluster_view(agents, tasks, frameworks, metrics, own or ())
 
-    async def _own_framework(self) -> list[str]:
+    async def _own_framework(self) -> list[str] | None:
         try:
             found = await self.services.framework_id()
         except ClusterUnreachable:
-            return []
+            return None
         return [found] if found else []
 
     async def _offerings(self, spec: ClusterSpec, trouble: list[str]) -> dict[str, tuple[Offering, ...]]:

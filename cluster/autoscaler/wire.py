@@ -19,9 +19,7 @@ INSTANCE_MARK = ".instance-"
 def cluster_view(agents: Json, tasks: Json, frameworks: Json, metrics: Mapping[str, float], own: Iterable[str] = ()) -> ClusterView:
     """GET_AGENTS, GET_TASKS, GET_FRAMEWORKS and the metrics by name as one view.
 
-    Args:
-        own: ids of frameworks whose demand is known better from elsewhere (the services'); they are left out.
-
+    `own` are ids of frameworks whose demand is known better from elsewhere (the services'); they are left out.
     """
     running = [task for task in tasks.get("tasks", []) if task.get("state") not in TERMINAL_STATES]
     by_agent = _grouped(running, "agent_id")

@@ -1,0 +1,7 @@
+"""`python -m cluster.autoscaler`."""
+
+import asyncio
+
+from cluster.autoscaler.daemon import main
+
+asyncio.run(main())

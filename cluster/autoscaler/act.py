@@ -1,0 +1,207 @@
+"""Carrying a plan out: in what order things are written down, done, and written down again, so that a crash anywhere is repaired.
+
+Moves of machines are remembered before they are made (taking one back: after); launches are journaled before CreateFleet and
+again with its answer. Whatever is then still unclear, the next pass asks again with the same token or the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from cluster.autoscaler.decision import Decision
+from cluster.autoscaler.model import Intent, Memory
+from cluster.autoscaler.planner import Action, Launch, Plan, Step, apply_step
+from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate
+from cluster.autoscaler.scale_up import absorb_refusal, absorb_result
+from cluster.autoscaler.supply import LAG_S, LIVE
+from cluster.blueprint import Tag
+from cluster.cloud.port import Fleet, Machine
+from cluster.errors import MesaformError, NotFound, Permanent, Retryable
+
+ABANDON_AFTER_S = 900.0
+"""A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""
+
+
+class Engine(Protocol):
+    """The operator calls that a removal needs (`cluster.mesos.operator.OperatorClient` has them)."""
+
+    async def deactivate(self, agent_id: str) -> None: ...
+    async def reactivate(self, agent_id: str) -> None: ...
+    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None: ...
+    async def mark_gone(self, agent_id: str) -> None: ...
+
+
+class Book(Protocol):
+    """What acting needs of the journal (`Journal` has it)."""
+
+    async def save(self, memory: Memory) -> None: ...
+    async def record(self, intent: Intent) -> None: ...
+    async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent: ...
+    async def resolve(self, token: str) -> None: ...
+    async def save_if_changed(self, memory: Memory) -> None: ...
+
+
+class Actor:
+    """Carries plans out for one term of leadership.
+
+    Args:
+        cluster: its name.
+        fleet: the cloud.
+        engine: the elected master.
+        journal: where intents and memory go; it raises `Deposed`, which nothing here catches.
+        report: called with each decision once it was carried out, or failed.
+        clock: seconds since the epoch.
+
+    """
+
+    def __init__(
+        self, cluster: str, fleet: Fleet, engine: Engine, journal: Book, report: Callable[[Decision], None], clock: Callable[[], float]
+    ) -> None:
+        self._cluster = cluster
+        self._fleet = fleet
+        self._engine = engine
+        self._journal = journal
+        self._report = report
+        self._clock = clock
+
+    async def recover(self, memory: Memory, intents: Sequence[Intent], machines: Iterable[Machine]) -> tuple[Memory, list[Intent]]:
+        """Settle what earlier passes, or an earlier leader, left unclear; returns what is still under way."""
+        by_token: dict[str, list[Machine]] = {}
+        states: dict[str, str] = {}
+        for machine in machines:
+            by_token.setdefault(machine.tags.get(Tag.LAUNCH, ""), []).append(machine)
+            states[machine.instance_id] = machine.state
+        open_: list[Intent] = []
+        for intent in intents:
+            known = intent
+            if intent.instance_ids is None:
+                memory, found = await self._reissue(memory, intent, by_token.get(intent.request.token, []))
+                if found is None:
+                    continue
+                known = found
+            if known.instance_ids is not None and self._is_settled(known, known.instance_ids, memory, states):
+                await self._journal.resolve(known.request.token)
+            else:
+                open_.append(known)
+        return memory, open_
+
+    async def carry_out(self, plan: Plan) -> Memory:
+        """Do all that a plan says, in its order: first what takes machines back, then what buys, then what gives back."""
+        memory = plan.memory
+        for step in plan.steps:
+            if step.instance_id and step.removal is not None:
+                memory = apply_step(memory, step)
+        await self._journal.save_if_changed(memory)
+        for step in sorted(plan.steps, key=_urgency):
+            if step.actions and isinstance(step.actions[0], Launch):
+                memory = await self._launch(memory, step.actions[0], step.decision)
+            elif step.actions:
+                memory = await self._move(memory, step)
+            else:
+                self._report(step.decision)
+        await self._journal.save_if_changed(memory)
+        return memory
+
+    async def _launch(self, memory: Memory, launch: Launch, decision: Decision) -> Memory:
+        intent = Intent(launch.request, self._clock(), None, decision.reasons[0] if decision.reasons else "")
+        await self._journal.record(intent)
+        return await self._buy(memory, intent, decision)
+
+    async def _buy(self, memory: Memory, intent: Intent, decision: Decision) -> Memory:
+        request, now = intent.request, self._clock()
+        try:
+            result = await asyncio.to_thread(self._fleet.launch, request)
+        except Retryable as error:  # machines may have been bought: the intent stays, the next pass asks again
+            self._report(replace(decision, kind="launch_failed", reasons=(error.what, "asked again with the same token")))
+            return memory
+        except MesaformError as error:
+            await self._journal.resolve(request.token)
+            self._report(replace(decision, kind="launch_failed", reasons=(str(error),), usd_per_hour=0.0, after_usd=decision.before_usd))
+            return absorb_refusal(memory, request, now)
+        memory = absorb_result(memory, result, now)
+        if not result.machines:
+            await self._journal.resolve(request.token)
+            reasons = (f"no capacity of {', '.join(result.without_capacity)}", *decision.reasons)
+            self._report(replace(decision, kind="no_capacity", reasons=reasons, usd_per_hour=0.0, after_usd=decision.before_usd))
+            return memory
+        ids = tuple(machine.instance_id for machine in result.machines)
+        await self._journal.bought(intent, ids)
+        usd = sum(_price(intent, machine) for machine in result.machines)
+        self._report(
+            replace(decision, machines=ids, count=len(ids), usd_per_hour=round(usd, 6), after_usd=round(decision.before_usd + usd, 6))
+        )
+        return memory
+
+    async def _reissue(self, memory: Memory, intent: Intent, listed: list[Machine]) -> tuple[Memory, Intent | None]:
+        """A launch whose answer is not known: found by its tag, or asked for again with its token. None: it came to nothing."""
+        if len(listed) >= intent.request.count:
+            return memory, await self._journal.bought(intent, tuple(machine.instance_id for machine in listed))
+        if self._clock() - intent.at > ABANDON_AFTER_S:
+            await self._journal.resolve(intent.request.token)
+            return memory, None
+        try:
+            result = await asyncio.to_thread(self._fleet.launch, intent.request)
+        except Permanent:
+            await self._journal.resolve(intent.request.token)
+            return absorb_refusal(memory, intent.request, self._clock()), None
+        except MesaformError:
+            return memory, intent
+        memory = absorb_result(memory, result, self._clock())
+        if not result.machines:
+            await self._journal.resolve(intent.request.token)
+            return memory, None
+        return memory, await self._journal.bought(intent, tuple(machine.instance_id for machine in result.machines))
+
+    def _is_settled(self, intent: Intent, ids: tuple[str, ...], memory: Memory, states: dict[str, str]) -> bool:
+        """Whether every machine of a launch registered, is gone, or never appeared."""
+        late = self._clock() - intent.at > LAG_S
+
+        def settled(name: str) -> bool:
+            if name not in states:
+                return late
+            return name in memory.registered or states[name] not in LIVE
+
+        return all(settled(name) for name in ids)
+
+    async def _move(self, memory: Memory, step: Step) -> Memory:
+        try:
+            for action in step.actions:
+                await self._do(action)
+        except MesaformError as error:
+            self._report(replace(step.decision, reasons=(*step.decision.reasons, f"not done: {error.what}"), usd_per_hour=0.0))
+            return memory
+        self._report(step.decision)
+        return apply_step(memory, step)
+
+    async def _do(self, action: Action) -> None:
+        match action:
+            case Deactivate(agent_id=agent_id):
+                await self._engine.deactivate(agent_id)
+            case Reactivate(agent_id=agent_id):
+                await self._engine.reactivate(agent_id)
+            case Drain(agent_id=agent_id, grace_s=grace_s):
+                await self._engine.drain(agent_id, grace_s, mark_gone=True)
+            case MarkGone(agent_id=agent_id):
+                try:
+                    await self._engine.mark_gone(agent_id)
+                except NotFound:
+                    return
+            case Launch():
+                message = "launches are carried out by _launch"
+                raise TypeError(message)
+            case _:
+                await asyncio.to_thread(self._fleet.terminate, self._cluster, [action.instance_id])
+
+
+def _urgency(step: Step) -> int:
+    first = step.actions[0] if step.actions else None
+    return {Reactivate: 0, Launch: 1}.get(type(first), 2)
+
+
+def _price(intent: Intent, machine: Machine) -> float:
+    offerings = intent.request.offerings
+    same = [o for o in offerings if o.instance_type == machine.instance_type and o.capacity == machine.capacity]
+    return (same or offerings)[0].usd_per_hour

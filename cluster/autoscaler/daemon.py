@@ -1,0 +1,271 @@
+"""The daemon: elected among the masters, it looks, plans and acts, again and again. `python -m cluster.autoscaler`.
+
+Level-triggered: a pass every `interval_s`, earlier when more begins to wait in the services' queue (asked for every half second).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import aiohttp
+import msgspec
+import structlog
+from aiohttp import web
+from pydantic import ValidationError
+
+from cluster.autoscaler.act import Actor
+from cluster.autoscaler.journal import Deposed, Journal
+from cluster.autoscaler.model import Intent, Memory
+from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
+from cluster.autoscaler.planner import plan
+from cluster.autoscaler.telemetry import Telemetry
+from cluster.blueprint import Port, spec_parameter_name
+from cluster.cloud import aws
+from cluster.cloud.control import S3Control
+from cluster.cloud.fleet import AwsFleet
+from cluster.cloud.ledger import S3Ledger
+from cluster.cloud.port import Control, Fleet
+from cluster.errors import MesaformError, NotFound
+from cluster.mesos.operator import OperatorClient
+from cluster.spec import ClusterSpec
+from cluster.zookeeper.election import Candidate
+from cluster.zookeeper.session import ZooKeeper, split_zk_url
+
+POLL_S = 0.5
+SPEC_EVERY_S = 15.0
+SPEC_FIRST_S = 2.0
+BEAT_EVERY_S = 5.0
+AFTER_FAILURE_S = 2.0
+STOP_S = 3.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """From the environment (docs/architecture.md)."""
+
+    cluster: str
+    zk_hosts: str
+    zk_path: str
+    masters: tuple[str, ...]
+    host: str
+    port: int
+    region: str
+
+
+def settings_from(environment: Mapping[str, str]) -> Settings:
+    """The daemon's settings. The masters are the hosts of their ZooKeeper URL: the ensemble runs on the same machines.
+
+    Raises:
+        BadInput: a URL is not one.
+        KeyError: a variable is missing.
+
+    """
+    zk_hosts, zk_path = split_zk_url(environment["MESAFORM_ZK"])
+    master_hosts, _ = split_zk_url(environment["MESAFORM_MASTERS"])
+    host, _, port = environment.get("MESAFORM_BIND", f"127.0.0.1:{Port.AUTOSCALER}").rpartition(":")
+    return Settings(
+        cluster=environment["MESAFORM_CLUSTER"],
+        zk_hosts=zk_hosts,
+        zk_path=zk_path,
+        masters=tuple(f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}" for item in master_hosts.split(",")),
+        host=host,
+        port=int(port),
+        region=environment["AWS_REGION"],
+    )
+
+
+class SpecSource:
+    """The cluster's spec in SSM, read again every 15 s; the last good one is kept when it cannot be read."""
+
+    def __init__(self, cluster: str, region: str) -> None:
+        self._name = spec_parameter_name(cluster)
+        self._ssm = aws.client("ssm", region)
+        self._spec: ClusterSpec | None = None
+        self._read_at = -SPEC_EVERY_S
+
+    async def get(self) -> ClusterSpec | None:
+        """The spec, or None while there never was one."""
+        if time.monotonic() - self._read_at >= (SPEC_EVERY_S if self._spec else SPEC_FIRST_S):
+            self._read_at = time.monotonic()
+            await self._refresh()
+        return self._spec
+
+    async def _refresh(self) -> None:
+        def read() -> str:
+            with aws.translated(f"ssm {self._name}"):
+                return str(self._ssm.get_parameter(Name=self._name)["Parameter"]["Value"])
+
+        try:
+            self._spec = ClusterSpec.model_validate_json(await asyncio.to_thread(read))
+        except NotFound:
+            log.info("the spec is not there yet", parameter=self._name)
+        except (MesaformError, ValidationError) as error:
+            log.warning("the spec cannot be read; the last one stays in force", parameter=self._name, error=str(error))
+
+
+@dataclass
+class Term:
+    """One term of leadership."""
+
+    observer: Observer
+    actor: Actor
+    journal: Journal
+    control: Control
+    specs: SpecSource
+    telemetry: Telemetry
+    address: str
+    memory: Memory = field(default_factory=Memory)
+    intents: list[Intent] = field(default_factory=list)
+    fence: str | None = None
+    _beat: tuple[float, bool] = (0.0, False)
+    _waiting: int = 0
+
+    async def run(self) -> None:
+        """Pass after pass until deposed or cancelled."""
+        self.memory, self.intents = await self.journal.open()
+        while True:
+            interval_s = AFTER_FAILURE_S
+            try:
+                interval_s = await self._pass()
+            except Deposed:
+                raise
+            except MesaformError as error:
+                self.telemetry.failed(error)
+            except Exception as error:  # a fault of ours must not end scaling: said, counted, tried again
+                log.exception("pass failed")
+                self.telemetry.failed(error)
+            await self._rest(interval_s)
+
+    async def _pass(self) -> float:
+        """One pass; returns how long to rest."""
+        await self._read_fence()
+        spec = await self.specs.get()
+        if spec is None:
+            self.telemetry.status["trouble"] = ["the cluster's spec is not there yet"]
+            return SPEC_FIRST_S
+        with self.telemetry.passes.time():
+            snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence)
+            if not self.fence:
+                self.memory, self.intents = await self.actor.recover(self.memory, self.intents, snapshot.machines)
+                snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
+            before, made = self.memory, plan(snapshot, time.time())
+            await self.telemetry.rented(before, made.memory, made.at)
+            self.memory = await self.actor.carry_out(made)
+        self.intents = await self.journal.intents()
+        self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source == "services")
+        self.telemetry.passed(made, snapshot)
+        return spec.autoscaler.interval_s
+
+    async def _read_fence(self) -> None:
+        """Obey a fence before anything else, and say so at once: whoever put it up waits for that."""
+        try:
+            self.fence = await asyncio.to_thread(self.control.fenced)
+            fenced = self.fence is not None
+            if time.time() - self._beat[0] >= BEAT_EVERY_S or fenced != self._beat[1]:
+                memory = msgspec.to_builtins(self.memory)
+                await asyncio.to_thread(self.control.beat, time.time(), fenced=fenced, address=self.address, memory=memory)
+                self._beat = (time.time(), fenced)
+        except MesaformError as error:  # S3 is gone: what was last known stays in force
+            log.warning("the fence cannot be read", error=str(error), fenced=self.fence)
+
+    async def _rest(self, interval_s: float) -> None:
+        """Wait for the next pass, shorter when more waits than at the last one."""
+        ends = time.monotonic() + interval_s
+        while (left := ends - time.monotonic()) > 0:
+            await asyncio.sleep(min(POLL_S, left))
+            if left > POLL_S and await self.observer.waiting() > self._waiting:
+                return
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Contend, and lead when elected, until `stop` is set."""
+    telemetry = Telemetry()
+    zk = ZooKeeper(settings.zk_hosts)
+    runner = web.AppRunner(telemetry.application())
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.port).start()
+    try:
+        await zk.start(timeout_s=300)
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+            candidate = Candidate(zk, f"{settings.zk_path}/election", f"{settings.host}:{settings.port}".encode())
+
+            async def lead(epoch: int) -> None:
+                await _lead(settings, zk, session, telemetry, epoch)
+
+            work = [
+                tasks.create_task(candidate.run(lead), name="candidate"),
+                tasks.create_task(telemetry.write_ledger(), name="ledger"),
+            ]
+            await stop.wait()
+            for task in work:
+                task.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(telemetry.flush(), STOP_S)
+    finally:
+        await zk.stop()
+        await runner.cleanup()
+
+
+async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSession, telemetry: Telemetry, epoch: int) -> None:
+    """A term: returns when deposed, so that the candidate contends again."""
+    log.info("leading", epoch=epoch)
+    bucket = await _bucket(settings.region)
+    ledger = await asyncio.to_thread(S3Ledger, bucket, settings.cluster, settings.region, f"e{epoch}")
+    telemetry.ledger = ledger
+    telemetry.wake_writer()
+    fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region)
+    operator = OperatorClient(settings.masters, session)
+    journal = Journal(zk, settings.zk_path, epoch)
+    term = Term(
+        observer=Observer(operator, ServicesClient(services_urls(settings.masters), session), fleet),
+        actor=Actor(settings.cluster, fleet, operator, journal, telemetry.decided, time.time),
+        journal=journal,
+        control=S3Control(bucket, settings.cluster, settings.region),
+        specs=SpecSource(settings.cluster, settings.region),
+        telemetry=telemetry,
+        address=f"{settings.host}:{settings.port}",
+    )
+    telemetry.leading.set(1)
+    telemetry.status["leading"] = True
+    try:
+        await term.run()
+    except Deposed as error:
+        log.warning("deposed", error=str(error))
+    finally:
+        telemetry.leading.set(0)
+        telemetry.status["leading"] = False
+
+
+async def _bucket(region: str) -> str:
+    """The account's bucket; asked for until the cloud answers, since credentials may come a little after the machine."""
+    while True:
+        try:
+            return await asyncio.to_thread(aws.account_bucket, region)
+        except MesaformError as error:
+            log.warning("the cloud does not say who we are yet", error=str(error))
+            await asyncio.sleep(AFTER_FAILURE_S)
+
+
+async def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    await serve(settings_from(os.environ), stop)

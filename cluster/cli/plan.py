@@ -1,0 +1,110 @@
+"""`mesaform plan`: the planner's own code on the world as it is now; nothing is done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import typer
+
+from cluster.autoscaler.model import Memory
+from cluster.autoscaler.planner import Plan, Verdict, plan
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan", help="What the autoscaler would do now: demand with verdicts, machines, dollars. Does nothing.")(show)
+
+
+def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
+    """Observe, plan, print."""
+    context = open_context(file)
+    context.enter_cloud()
+    made, trouble = asyncio.run(_plan(context))
+    if json_:
+        import msgspec
+
+        from cluster.autoscaler.telemetry import describe
+
+        answer = {**describe(made), "trouble": list(trouble), "dry_run": True}
+        typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+        return
+    _print(made, trouble)
+
+
+async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
+    """What the daemon would decide, with what it remembers as of its last sign of life."""
+    import aiohttp
+
+    from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
+    from cluster.cli.masters import masters_of
+    from cluster.cloud import aws
+    from cluster.cloud.control import S3Control
+    from cluster.cloud.fleet import AwsFleet
+    from cluster.mesos.operator import OperatorClient
+
+    spec = context.spec
+    masters = list(masters_of(context))
+    bucket = await asyncio.to_thread(aws.account_bucket, spec.region)
+    control = S3Control(bucket, spec.name, spec.region)
+    fence, beat = await asyncio.to_thread(control.fenced), await asyncio.to_thread(control.last_beat)
+    memory = remembered((beat or {}).get("memory"))
+    async with aiohttp.ClientSession() as session:
+        operator = OperatorClient(masters, session)
+        observer = Observer(operator, ServicesClient(services_urls(masters), session), AwsFleet(spec.region))
+        snapshot = await observer.snapshot(spec, memory, (), fence)
+    return plan(snapshot, time.time()), snapshot.trouble
+
+
+def remembered(document: Any) -> Memory:
+    """The daemon's memory as it published it; none when there is none, or it is another version's."""
+    import msgspec
+
+    try:
+        return msgspec.convert(document or {}, Memory)
+    except msgspec.ValidationError:
+        return Memory()
+
+
+def _print(made: Plan, trouble: tuple[str, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for line in trouble:
+        console.print(f"[yellow]not known:[/] {line}", highlight=False)
+    for label, text in (("fenced", made.fence), ("waiting", made.waiting), ("nothing is removed", made.frozen)):
+        if text:
+            console.print(f"[yellow]{label}:[/] {text}", highlight=False)
+    if made.verdicts:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("demand", "count", "verdict", "why it is wanted"):
+            table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
+        for verdict in made.verdicts:
+            table.add_row(verdict.unit.name, str(verdict.unit.count), _verdict(verdict), verdict.unit.reason)
+        console.print(table)
+    else:
+        console.print("Nothing waits for a machine.")
+    for step in made.steps:
+        decision = step.decision
+        change = f"  [bold]{decision.usd_per_hour:+.4f} $/h[/]" if decision.usd_per_hour else ""
+        console.print(f"would [bold]{decision.kind}[/]: {decision.what} ({'; '.join(decision.reasons)}){change}", highlight=False)
+    if not made.steps:
+        console.print("The autoscaler would do nothing now.")
+    console.print(f"now ${made.usd_per_hour:.4f} an hour, then ${made.after_usd_per_hour:.4f}", highlight=False)
+
+
+def _verdict(verdict: Verdict) -> str:
+    parts = [
+        f"{count} {words}"
+        for count, words in (
+            (verdict.fits_now, "fit now"),
+            (verdict.arriving, "wait for machines on their way"),
+            (verdict.buying, "need machines to buy"),
+        )
+        if count
+    ]
+    if verdict.unmet:
+        parts.append(f"{verdict.unmet} get none: {verdict.refusal.why if verdict.refusal else 'not known why'}")
+    return ", ".join(parts)
