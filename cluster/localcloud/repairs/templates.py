@@ -24,4 +24,4 @@ def _init(
 
 
 def apply() -> None:
-    LaunchTemplate.__init__ = _init  # type: ignore[method-assign]
+    LaunchTemplate.__init__ = _init

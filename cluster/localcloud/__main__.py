@@ -1,0 +1,44 @@
+"""The local cloud's processes: `python -m cluster.localcloud supervise|endpoint|hypervisor|cloudinit …`. People use `mesaform local`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import structlog
+
+from cluster.localcloud.layout import Layout
+
+
+def main(arguments: list[str]) -> None:
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    program, rest = arguments[0], arguments[1:]
+    if program == "cloudinit":
+        from cluster.localcloud.cloudinit import main as run_cloudinit
+
+        run_cloudinit()
+        return
+    layout = Layout(Path(rest[0]))
+    if program == "supervise":
+        from cluster.localcloud.supervisor import supervise
+
+        supervise(layout, int(rest[1]), int(rest[2]), rest[3], int(rest[4]))
+    elif program == "endpoint":
+        from cluster.localcloud.endpoint import serve
+
+        serve(layout, int(rest[1]), rest[2], int(rest[3]))
+    elif program == "hypervisor":
+        from cluster.localcloud.hypervisor import run
+
+        run(layout, rest[1])
+    else:
+        sys.exit(f"unknown program {program}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,192 @@
+"""The fault switch's board: which faults are in force and what they do to a call. Pure: time is passed in.
+
+Faults are put on by `POST /_mesaform/faults` as JSON objects with a `kind`; each may end by itself after `count` uses or `duration_s`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from cluster.errors import BadInput
+
+
+class Timed(msgspec.Struct, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+    """What every fault may have: an end after `count` uses or after `duration_s` seconds."""
+
+    count: int | None = None
+    duration_s: float | None = None
+
+
+class Capacity(Timed, tag="capacity", kw_only=True):
+    """InsufficientInstanceCapacity for launches that match all that is given; a use is one refused launch."""
+
+    type: str | None = None
+    zone: str | None = None
+    capacity: str | None = None  # on-demand | spot
+
+
+class Throttle(Timed, tag="throttle", kw_only=True):
+    """RequestLimitExceeded for calls (all EC2 calls, or `actions`); with `rate`, only for what exceeds so many calls a second."""
+
+    actions: tuple[str, ...] = ()
+    rate: float | None = None
+
+
+class Lag(Timed, tag="lag", kw_only=True):
+    """EC2's Describe calls answer as of `seconds` ago."""
+
+    seconds: float
+
+
+class SpotInterruption(Timed, tag="spot_interruption", kw_only=True):
+    """A notice in the instance's metadata now, and its termination `after_s` seconds later (AWS: 120)."""
+
+    instance_id: str
+    after_s: float = 120.0
+
+
+class ZoneOutage(Timed, tag="zone_outage", kw_only=True):
+    """Every instance of the zone dies at once; launches there find no capacity."""
+
+    zone: str
+
+
+class BootDelay(Timed, tag="boot_delay", kw_only=True):
+    """Instances stay pending `seconds` before they boot."""
+
+    seconds: float
+
+
+Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay
+
+
+class Active(msgspec.Struct, kw_only=True):
+    """A fault on the board. `left` counts down its uses; `allowance` is a throttle's bucket of calls."""
+
+    id: str
+    fault: Fault
+    since: float
+    left: int | None = None
+    allowance: float = 0.0
+    refilled: float = 0.0
+
+
+def parse(body: bytes) -> Fault:
+    """A fault from JSON.
+
+    Raises:
+        BadInput: it is none; the message says which field is wrong.
+
+    """
+    try:
+        return cast("Fault", msgspec.json.decode(body, type=Fault))
+    except msgspec.DecodeError as error:
+        raise BadInput(
+            str(error), where="fault", fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay"
+        ) from None
+
+
+class Board:
+    """The faults in force. Every question takes `now` (seconds since the epoch) and may use a fault up."""
+
+    def __init__(self, active: list[Active] | None = None, sequence: int = 0) -> None:
+        self._active = active or []
+        self._sequence = sequence
+
+    @classmethod
+    def load(cls, data: bytes) -> Board:
+        sequence, active = msgspec.json.decode(data, type=tuple[int, list[Active]])
+        return cls(active, sequence)
+
+    def dump(self) -> bytes:
+        return msgspec.json.encode((self._sequence, self._active))
+
+    def add(self, fault: Fault, now: float) -> str:
+        """Put a fault on the board; the answer names it."""
+        self._sequence += 1
+        name = f"fault-{self._sequence}"
+        self._active.append(Active(id=name, fault=fault, since=now, left=fault.count, allowance=1.0, refilled=now))
+        return name
+
+    def clear(self, name: str | None = None) -> int:
+        """Take one fault or all off; how many went."""
+        kept = [item for item in self._active if name is not None and item.id != name]
+        gone = len(self._active) - len(kept)
+        self._active = kept
+        return gone
+
+    def listing(self, now: float) -> list[dict[str, Any]]:
+        """The faults in force, as they were put on, with `id`, `age_s` and the uses left."""
+        self._expire(now)
+        return [
+            {"id": item.id, "age_s": round(now - item.since, 1), "left": item.left, **msgspec.to_builtins(item.fault)}
+            for item in self._active
+        ]
+
+    def refuses(self, instance_type: str, zone: str, capacity: str, now: float) -> bool:
+        """Whether a launch of this offering finds no capacity. Uses up one `count` of the fault that says so."""
+        for item in self._in_force(Capacity, now):
+            fault = item.fault
+            wanted = ((fault.type, instance_type), (fault.zone, zone), (fault.capacity, capacity))
+            if all(value is None or value == actual for value, actual in wanted):
+                self._use(item)
+                return True
+        return any(item.fault.zone == zone for item in self._in_force(ZoneOutage, now))
+
+    def throttles(self, action: str, now: float) -> bool:
+        """Whether this call is one too many."""
+        for item in self._in_force(Throttle, now):
+            fault = item.fault
+            if fault.actions and action not in fault.actions:
+                continue
+            if fault.rate is not None and self._draws(item, fault.rate, now):
+                continue
+            self._use(item)
+            return True
+        return False
+
+    def names(self, action: str, now: float) -> bool:
+        """Whether a throttle is in force that names this action."""
+        return any(action in item.fault.actions for item in self._in_force(Throttle, now))
+
+    def lag_s(self, now: float) -> float:
+        return max((item.fault.seconds for item in self._in_force(Lag, now)), default=0.0)
+
+    def boot_delay_s(self, now: float) -> float:
+        return max((item.fault.seconds for item in self._in_force(BootDelay, now)), default=0.0)
+
+    def interruptions(self, now: float) -> list[tuple[str, float, bool]]:
+        """Spot interruptions: instance, the time it ends, and whether that time has come (which takes the fault off)."""
+        found = [(item.fault.instance_id, item.since + item.fault.after_s, item) for item in self._in_force(SpotInterruption, now)]
+        for _, at, item in found:
+            if at <= now:
+                self._active.remove(item)
+        return [(instance_id, at, at <= now) for instance_id, at, _ in found]
+
+    def zones_out(self, now: float) -> set[str]:
+        return {item.fault.zone for item in self._in_force(ZoneOutage, now)}
+
+    def _draws(self, item: Active, rate: float, now: float) -> bool:
+        burst = max(1.0, rate)
+        item.allowance = min(burst, item.allowance + (now - item.refilled) * rate)
+        item.refilled = now
+        if item.allowance < 1.0:
+            return False
+        item.allowance -= 1.0
+        return True
+
+    def _use(self, item: Active) -> None:
+        if item.left is None:
+            return
+        item.left -= 1
+        if item.left <= 0:
+            self._active.remove(item)
+
+    def _expire(self, now: float) -> None:
+        self._active = [item for item in self._active if item.fault.duration_s is None or item.since + item.fault.duration_s > now]
+
+    def _in_force(self, kind: type[Any], now: float) -> list[Any]:
+        self._expire(now)
+        return [item for item in self._active if isinstance(item.fault, kind)]

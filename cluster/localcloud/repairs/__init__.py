@@ -1,0 +1,18 @@
+"""Where moto's answers differ from AWS in ways that the product can feel, one module a subject. Applied once, by `apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def apply(on_new_image: Callable[[str], None]) -> None:
+    """Repair moto in this process. `catalogue.prepare` must have run before moto was imported."""
+    from cluster.localcloud.repairs import catalogue, fleet, network, requests, states, templates
+
+    network.apply()
+    states.apply()
+    requests.apply()
+    templates.apply()
+    fleet.apply()
+    catalogue.apply(on_new_image)
+    fleet.Prices.usd_per_hour = staticmethod(catalogue.usd_per_hour)
