@@ -1,0 +1,134 @@
+"""The master's settings from its environment: Mesos' own names, so that switching engines is switching the program."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.engine.master.state import Config
+from cluster.errors import BadInput
+from cluster.zookeeper.session import split_zk_url
+
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "secs": 1.0, "mins": 60.0, "hrs": 3600.0, "days": 86400.0, "weeks": 604800.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`zk_session_timeout_s` is 6 s by default (Mesos: 10) so that a dead leader is replaced within 10 s."""
+
+    ip: str
+    port: int
+    link_port: int
+    hostname: str
+    cluster: str
+    zk_hosts: str
+    zk_path: str
+    work_dir: str
+    zk_session_timeout_s: float
+    core: Config
+
+
+def duration_s(text: str, where: str = "") -> float:
+    """Seconds of `15secs`, `10mins`, `500ms`.
+
+    Raises:
+        BadInput: another form.
+
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|secs|mins|hrs|days|weeks)", text.strip())
+    if found is None:
+        raise BadInput(f"{text!r} is not a duration", where=where, fix="write a number and a unit, such as 15secs or 10mins")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def read_settings(env: Mapping[str, str]) -> Settings:
+    """The settings in an environment.
+
+    Raises:
+        BadInput: one is missing or has another form.
+
+    """
+    ip = _required(env, "MESOS_IP", "the address to listen on, such as 127.42.1.10")
+    hosts, path = split_zk_url(_required(env, "MESOS_ZK", "zk://host:port,host:port/mesos"))
+    core = Config(
+        allocation_interval_s=_duration(env, "MESOS_ALLOCATION_INTERVAL", "1secs"),
+        ping_interval_s=_duration(env, "MESOS_AGENT_PING_TIMEOUT", "15secs"),
+        max_missed_pings=_number(env, "MESOS_MAX_AGENT_PING_TIMEOUTS", "5"),
+        reregister_timeout_s=_duration(env, "MESOS_AGENT_REREGISTER_TIMEOUT", "10mins"),
+    )
+    return Settings(
+        ip=ip,
+        port=_number(env, "MESOS_PORT", "5050"),
+        link_port=_number(env, "MESAFORM_LINK_PORT", "5052"),
+        hostname=env.get("MESOS_HOSTNAME") or ip,
+        cluster=env.get("MESOS_CLUSTER") or "",
+        zk_hosts=hosts,
+        zk_path=path,
+        work_dir=env.get("MESOS_WORK_DIR") or "",
+        zk_session_timeout_s=_duration(env, "MESOS_ZK_SESSION_TIMEOUT", "6secs"),
+        core=core,
+    )
+
+
+def _required(env: Mapping[str, str], name: str, what: str) -> str:
+    value = env.get(name)
+    if not value:
+        raise BadInput("is not set", where=name, fix=f"set it to {what}")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: str) -> int:
+    text = env.get(name) or default
+    if not text.isdigit():
+        raise BadInput(f"{text!r} is not a number", where=name, fix=f"such as {default}")
+    return int(text)
+
+
+def _duration(env: Mapping[str, str], name: str, default: str) -> float:
+    return duration_s(env.get(name) or default, name)
+
+
+def master_info(settings: Settings, master_id: str, version: str) -> dict[str, object]:
+    """MasterInfo as Apache Mesos publishes it in ZooKeeper and sends it to schedulers."""
+    return {
+        "id": master_id,
+        "ip": int.from_bytes(socket.inet_aton(settings.ip), "little"),
+        "port": settings.port,
+        "pid": f"master@{settings.ip}:{settings.port}",
+        "hostname": settings.hostname,
+        "version": version,
+        "address": {"hostname": settings.hostname, "ip": settings.ip, "port": settings.port},
+        "capabilities": [{"type": "AGENT_UPDATE"}, {"type": "AGENT_DRAINING"}, {"type": "QUOTA_V2"}],
+    }
+
+
+def flags(settings: Settings) -> dict[str, str]:
+    """What GET_FLAGS and /flags tell: the flags of Mesos that mean something here."""
+    core = settings.core
+    return {
+        "agent_ping_timeout": f"{core.ping_interval_s:g}secs",
+        "agent_reregister_timeout": f"{core.reregister_timeout_s:g}secs",
+        "allocation_interval": f"{core.allocation_interval_s:g}secs",
+        "allocator": "hierarchical",
+        "authenticate_agents": "false",
+        "authenticate_frameworks": "false",
+        "cluster": settings.cluster,
+        "framework_sorter": "drf",
+        "hostname": settings.hostname,
+        "ip": settings.ip,
+        "max_agent_ping_timeouts": str(core.max_missed_pings),
+        "max_completed_frameworks": "50",
+        "max_completed_tasks_per_framework": "1000",
+        "max_unreachable_tasks_per_framework": "1000",
+        "min_allocatable_resources": "cpus:0.01|mem:32",
+        "port": str(settings.port),
+        "publish_per_framework_metrics": "true",
+        "registry": "zookeeper",
+        "role_sorter": "drf",
+        "version": "false",
+        "work_dir": settings.work_dir,
+        "zk": f"zk://{settings.zk_hosts}{settings.zk_path}",
+        "zk_session_timeout": f"{settings.zk_session_timeout_s:g}secs",
+    }

@@ -1,0 +1,112 @@
+"""Which path goes where, and what a master that does not lead answers: 307 to the leader, 503 without one."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+
+from cluster.engine.master.http_common import empty, text
+from cluster.engine.master.http_legacy import PATHS, answer, health, legacy
+from cluster.engine.master.http_operator import Facts, operator
+from cluster.engine.master.http_scheduler import scheduler
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cluster.engine.master.term import Term
+
+_ASSETS = {"": "text/html", "master.css": "text/css", "master.js": "text/javascript"}
+_PAGE = "index.html"
+_EVERYWHERE = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
+_LEADING = frozenset({"api/v1", "api/v1/scheduler", *PATHS})
+
+
+class Host(Protocol):
+    """What the routes need to know of the process."""
+
+    term: Term | None
+    leader: dict[str, Any] | None
+
+    def version(self) -> dict[str, Any]: ...
+    def flags(self) -> dict[str, str]: ...
+    def metrics(self) -> dict[str, float]: ...
+    def master(self) -> dict[str, Any]: ...
+    def process(self) -> dict[str, Any]: ...
+
+
+class Front:
+    """All of port 5050."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._facts: Facts = {"version": host.version, "flags": host.flags, "metrics": host.metrics, "master": host.master}
+        web_files = files("cluster") / "web" / "master"
+        self._assets = {name: (web_files / (name or _PAGE)).read_bytes() for name in _ASSETS}
+
+    def app(self, max_body_bytes: int) -> web.Application:
+        app = web.Application(client_max_size=max_body_bytes)
+        app.router.add_route("*", "/{path:.*}", self._dispatch)
+        return app
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        raw = request.match_info["path"].strip("/")
+        path = self._match(raw)
+        if path is None:
+            return text(404, "404 Not Found.")
+        if path in _EVERYWHERE:
+            return self._own(request, path)
+        if path in _ASSETS and path:
+            return self._asset(path)
+        term = self._host.term
+        if term is None:
+            return self._elsewhere(path, request.query_string)
+        if path == "":
+            return self._asset(path)
+        if path == "api/v1/scheduler":
+            return await scheduler(request, term)
+        if path == "api/v1":
+            return await operator(request, term, self._facts)
+        return legacy(request, path, term.core.state, self._host.process())
+
+    @staticmethod
+    def _match(raw: str) -> str | None:
+        """The route for a path: `master/` in front is optional, and what follows a route is ignored, as in Mesos."""
+        known = _EVERYWHERE | _LEADING | set(_ASSETS)
+        path = "" if raw == "master" else raw.removeprefix("master/")
+        while path not in known:
+            path, slash, _ = path.rpartition("/")
+            if not slash:
+                return None
+        return path
+
+    def _own(self, request: web.Request, path: str) -> web.Response:
+        """What every master answers for itself."""
+        if path == "health":
+            return health(request)
+        if path == "redirect":
+            return self._elsewhere("redirect", "")
+        body: Any = self._host.version() if path == "version" else self._host.metrics() if path != "flags" else None
+        return answer(request, {"flags": self._host.flags()} if body is None else body)
+
+    def _elsewhere(self, path: str, query: str) -> web.Response:
+        """307 to the leader, protocol-relative as Mesos does."""
+        leader = self._host.leader
+        if leader is None:
+            return text(503, "No leader elected")
+        address = leader["address"]
+        target = f"//{address.get('hostname') or address['ip']}:{address['port']}"
+        if path == "":
+            target += "/"
+        elif path != "redirect":
+            target += f"/master/{path}" + (f"?{query}" if query else "")
+        return empty(307, {"Location": target})
+
+    def _asset(self, name: str) -> web.Response:
+        headers = {
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return web.Response(body=self._assets[name], content_type=_ASSETS[name], charset="utf-8", headers=headers)

@@ -1,0 +1,129 @@
+"""The metrics of GET_METRICS and /metrics/snapshot, under Mesos' own keys. Zero is said, not left out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from urllib.parse import quote
+
+from cluster.engine.master.state import Framework, State
+
+_ACTIVE = ("staging", "starting", "running", "killing", "unreachable")
+_TERMINAL = ("dropped", "error", "failed", "finished", "gone", "gone_by_operator", "killed", "lost")
+_COUNTED = (
+    "messages_decline_offers", "messages_revive_offers", "messages_suppress_offers", "messages_resource_request",
+    "messages_kill_task", "messages_launch_tasks", "messages_reconcile_tasks", "messages_register_framework",
+    "messages_register_slave", "messages_reregister_framework", "messages_reregister_slave", "messages_status_update",
+    "messages_status_update_acknowledgement", "messages_unregister_framework", "invalid_status_updates", "valid_status_updates",
+    "invalid_status_update_acknowledgements", "valid_status_update_acknowledgements", "slave_registrations",
+    "slave_reregistrations", "slave_removals", "slave_removals/reason_registered", "slave_removals/reason_unhealthy",
+    "slave_removals/reason_unregistered", "slave_unreachable_scheduled", "slave_unreachable_completed",
+    "slave_unreachable_canceled", "recovery_slave_removals", "dropped_messages",
+)  # fmt: skip
+_CALLS = (
+    "accept", "accept_inverse_offers", "acknowledge", "acknowledge_operation_status", "decline", "decline_inverse_offers", "kill",
+    "message", "reconcile", "reconcile_operations", "request", "revive", "shutdown", "subscribe", "suppress", "teardown",
+    "update_framework",
+)  # fmt: skip
+_EVENTS = (
+    "error", "failure", "heartbeat", "inverse_offers", "message", "offers", "rescind", "rescind_inverse_offer", "subscribed",
+    "update", "update_operation_status",
+)  # fmt: skip
+_OPERATIONS = (
+    "create", "create_disk", "destroy", "destroy_disk", "grow_volume", "launch", "launch_group", "reserve", "shrink_volume",
+    "unreserve",
+)  # fmt: skip
+_RESOURCES = ("cpus", "disk", "gpus", "mem")
+
+
+def metrics(m: State | None, *, uptime_s: float, subscribers: int = 0) -> dict[str, float]:
+    """Every metric by its key; `m` is None on a master that does not lead."""
+    found: dict[str, float] = {"master/elected": float(m is not None), "master/uptime_secs": uptime_s}
+    found["master/operator_event_stream_subscribers"] = subscribers
+    _cluster(m, found)
+    for name in _COUNTED:
+        found[f"master/{name}"] = m.counters[name] if m is not None else 0
+    if m is not None:
+        for key, value in m.counters.items():
+            found.setdefault(f"master/{key}", value)
+        for framework in (*m.frameworks.values(), *m.completed_frameworks.values()):
+            _framework(m, framework, found)
+    _system(found)
+    return {key: float(found[key]) for key in sorted(found)}
+
+
+def _cluster(m: State | None, found: dict[str, float]) -> None:
+    agents = list(m.agents.values()) if m is not None else []
+    frameworks = list(m.frameworks.values()) if m is not None else []
+    active = [agent for agent in agents if m is not None and agent.connected and not m.is_deactivated(agent.id)]
+    unreachable = sum(record.state == "unreachable" for record in m.registry.agents.values()) if m is not None else 0
+    found |= {
+        "master/slaves_active": len(active),
+        "master/slaves_inactive": len(agents) - len(active),
+        "master/slaves_connected": sum(agent.connected for agent in agents),
+        "master/slaves_disconnected": sum(not agent.connected for agent in agents),
+        "master/slaves_unreachable": unreachable,
+        "master/frameworks_active": sum(one.active for one in frameworks),
+        "master/frameworks_inactive": sum(not one.active for one in frameworks),
+        "master/frameworks_connected": sum(one.connected for one in frameworks),
+        "master/frameworks_disconnected": sum(not one.connected for one in frameworks),
+        "master/outstanding_offers": len(m.offers) if m is not None else 0,
+        "allocator/mesos/allocation_runs": m.allocator.runs if m is not None else 0,
+    }
+    states = Counter(task.state for one in frameworks for task in one.tasks.values())
+    states.update(task.state for one in frameworks for task in one.unreachable.values())
+    for name in _ACTIVE:
+        found[f"master/tasks_{name}"] = states[f"TASK_{name.upper()}"]
+    for name in _TERMINAL:
+        found[f"master/tasks_{name}"] = m.counters[f"tasks_{name}"] if m is not None else 0
+    _resources(m, found)
+
+
+def _resources(m: State | None, found: dict[str, float]) -> None:
+    total, taken = m.allocator.cluster() if m is not None else ({}, {})
+    agents = list(m.agents.values()) if m is not None else []
+    for name in _RESOURCES:
+        size = total.get(name, 0.0)
+        used = sum(agent.used().milli.get(name, 0) for agent in agents) / 1000
+        found[f"master/{name}_total"] = size
+        found[f"master/{name}_used"] = used
+        found[f"master/{name}_percent"] = used / size if size else 0.0
+        found[f"allocator/mesos/resources/{name}/total"] = size
+        found[f"allocator/mesos/resources/{name}/offered_or_allocated"] = taken.get(name, 0.0)
+    if m is None:
+        return
+    shares, filters = m.allocator.shares(), m.allocator.active_filters()
+    for role, share in shares.items():
+        found[f"allocator/mesos/roles/{role}/shares/dominant"] = share
+        found[f"allocator/mesos/offer_filters/roles/{role}/active"] = filters[role]
+
+
+def _framework(m: State, framework: Framework, found: dict[str, float]) -> None:
+    prefix = f"master/frameworks/{quote(framework.info.name, safe='')}/{framework.id}/"
+    counters = framework.counters
+    found[prefix + "subscribed"] = float(framework.connected)
+    names = ["calls", "events", "operations", "offers/sent", "offers/accepted", "offers/declined", "offers/rescinded"]
+    names += [f"calls/{name}" for name in _CALLS] + [f"events/{name}" for name in _EVENTS]
+    names += [f"operations/{name}" for name in _OPERATIONS] + [f"tasks/terminal/task_{name}" for name in _TERMINAL]
+    for name in names:
+        found[prefix + name] = counters[name]
+    states = Counter(task.state.lower() for task in (*framework.tasks.values(), *framework.unreachable.values()))
+    for name in (*_ACTIVE, "unknown"):
+        found[f"{prefix}tasks/active/task_{name}"] = states[f"task_{name}"]
+    live = framework.id in m.frameworks
+    suppressed = m.allocator.suppressed(framework.id) if live else frozenset()
+    for role in framework.roles:
+        found[f"{prefix}roles/{role}/suppressed"] = float(role in suppressed)
+
+
+def _system(found: dict[str, float]) -> None:
+    one, five, fifteen = os.getloadavg()
+    page = os.sysconf("SC_PAGE_SIZE")
+    found |= {
+        "system/cpus_total": os.cpu_count() or 0,
+        "system/load_1min": one,
+        "system/load_5min": five,
+        "system/load_15min": fifteen,
+        "system/mem_total_bytes": os.sysconf("SC_PHYS_PAGES") * page,
+        "system/mem_free_bytes": os.sysconf("SC_AVPHYS_PAGES") * page,
+    }

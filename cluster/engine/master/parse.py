@@ -1,0 +1,211 @@
+"""JSON into message structs by the rules of Mesos' JSON-to-protobuf conversion.
+
+Unknown fields and null are ignored, numbers may be strings, bytes are base64, an unknown enum value counts as absent, and a
+value of the wrong kind is an error in Mesos' own words. Every accepted document becomes one struct or one `BadMessage`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import string
+import types
+import typing
+from functools import cache
+from typing import Any, TypeVar, Union, cast
+
+import msgspec
+
+from cluster.engine.master import calls
+from cluster.mesos import messages
+
+M = TypeVar("M", bound=messages.Message)
+
+_TASK_STATES = frozenset(
+    {
+        "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR",
+        "TASK_LOST", "TASK_DROPPED", "TASK_UNREACHABLE", "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN",
+    }
+)  # fmt: skip
+_VALUE_TYPES = frozenset({"SCALAR", "RANGES", "SET", "TEXT"})
+_OPERATIONS = frozenset(
+    {
+        "LAUNCH", "LAUNCH_GROUP", "RESERVE", "UNRESERVE", "CREATE", "DESTROY", "GROW_VOLUME", "SHRINK_VOLUME", "CREATE_DISK",
+        "DESTROY_DISK",
+    }
+)  # fmt: skip
+_CAPABILITIES = frozenset(
+    {
+        "REVOCABLE_RESOURCES", "TASK_KILLING_STATE", "GPU_RESOURCES", "SHARED_RESOURCES", "PARTITION_AWARE", "MULTI_ROLE",
+        "RESERVATION_REFINEMENT", "REGION_AWARE",
+    }
+)  # fmt: skip
+
+_ENUMS: dict[tuple[type, str], tuple[frozenset[str], str | None]] = {
+    (calls.Call, "type"): (calls.SCHEDULER_CALLS, None),
+    (calls.OperatorCall, "type"): (calls.OPERATOR_CALLS, None),
+    (calls.Operation, "type"): (_OPERATIONS, None),
+    (messages.Capability, "type"): (_CAPABILITIES, "UNKNOWN"),
+    (messages.Resource, "type"): (_VALUE_TYPES, None),
+    (messages.Attribute, "type"): (_VALUE_TYPES, None),
+    (messages.TaskStatus, "state"): (_TASK_STATES, None),
+}
+"""Enum fields: the known names, and what stands for an unknown one (None: the field counts as absent)."""
+
+_BASE64 = frozenset(string.ascii_letters + string.digits + "+/=-_")
+
+
+class BadMessage(ValueError):
+    """The text cannot be this message; the message says so in Mesos' words."""
+
+
+def parse_body(body: bytes, of: type[M]) -> M:
+    """The message in an HTTP body.
+
+    Raises:
+        BadMessage: it is no JSON, or no such message.
+
+    """
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise BadMessage("Failed to parse body into JSON: syntax error at line 1 near: ") from None
+    try:
+        return parse(document, of)
+    except BadMessage as error:
+        raise BadMessage(f"Failed to convert JSON into Call protobuf: {error}") from None
+
+
+def parse(document: object, of: type[M]) -> M:
+    """The message in a JSON document.
+
+    Raises:
+        BadMessage: a value is of the wrong kind, or a required field is missing.
+
+    """
+    if not isinstance(document, dict):
+        raise BadMessage("Expecting a JSON object")
+    missing: list[str] = []
+    message = _message(document, of, "", missing)
+    if missing:
+        raise BadMessage(f"Missing required fields: {', '.join(missing)}")
+    return cast("M", message)
+
+
+class _Field(msgspec.Struct, frozen=True):
+    name: str
+    wanted: Any
+    repeated: bool
+    required: bool
+    enum: tuple[frozenset[str], str | None] | None
+
+
+@cache
+def _fields(of: type) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(of)
+    found = []
+    for field in msgspec.structs.fields(of):
+        wanted = hints[field.name]
+        if typing.get_origin(wanted) in {Union, types.UnionType}:
+            wanted = next(part for part in typing.get_args(wanted) if part is not type(None))
+        repeated = typing.get_origin(wanted) is list
+        if repeated:
+            wanted = typing.get_args(wanted)[0]
+        if typing.get_origin(wanted) is dict:
+            wanted = dict
+        found.append(_Field(field.name, wanted, repeated, field.required, _ENUMS.get((of, field.name))))
+    return tuple(found)
+
+
+def _message(document: dict[str, Any], of: type, path: str, missing: list[str]) -> object | None:
+    values: dict[str, Any] = {}
+    complete = True
+    for field in _fields(of):
+        raw = document.get(field.name)
+        value = None if raw is None else _field_value(raw, field, path, missing)
+        if value is not None:
+            values[field.name] = value
+        elif field.required:
+            complete = False
+            if not (isinstance(raw, dict) and field.enum is None):
+                missing.append(f"{path}{field.name}")
+    return cast("object", of(**values)) if complete else None
+
+
+def _field_value(raw: object, field: _Field, path: str, missing: list[str]) -> object | None:
+    if not field.repeated:
+        return _value(raw, field, f"{path}{field.name}.", missing)
+    if not isinstance(raw, list):
+        raise _wrong(raw, field)
+    values = [_value(item, field, f"{path}{field.name}[{index}].", missing) for index, item in enumerate(raw) if item is not None]
+    return [value for value in values if value is not None]
+
+
+def _value(raw: object, field: _Field, path: str, missing: list[str]) -> object | None:
+    wanted = field.wanted
+    if wanted is dict or issubclass(wanted, msgspec.Struct):
+        if not isinstance(raw, dict):
+            raise _wrong(raw, field)
+        return raw if wanted is dict else _message(raw, wanted, path, missing)
+    if isinstance(raw, dict | list):
+        raise _wrong(raw, field)
+    return cast("object", _SCALARS[wanted](raw, field))
+
+
+def _text(raw: object, field: _Field) -> str | None:
+    if not isinstance(raw, str):
+        raise _wrong(raw, field)
+    if field.enum is not None and raw not in field.enum[0]:
+        return field.enum[1]
+    return raw
+
+
+def _bytes(raw: object, field: _Field) -> bytes:
+    if not isinstance(raw, str):
+        raise _wrong(raw, field)
+    odd = next((character for character in raw if character not in _BASE64), None)
+    problem = f"Invalid character '{odd}'" if odd else "Invalid length"
+    try:
+        if odd is None:
+            return base64.b64decode(raw.replace("-", "+").replace("_", "/"))
+    except binascii.Error:
+        pass
+    raise BadMessage(f"Failed to base64 decode bytes field '{field.name}': {problem}")
+
+
+def _number(raw: object, field: _Field) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise _wrong(raw, field)
+    try:
+        return float(raw)
+    except ValueError:
+        raise BadMessage(f"Failed to parse '{raw}' as a JSON number for field '{field.name}'") from None
+
+
+def _integer(raw: object, field: _Field) -> int:
+    number = _number(raw, field)
+    if number != number or number in {float("inf"), float("-inf")}:  # noqa: PLR0124 - not a number
+        raise BadMessage(f"Failed to parse '{raw}' as a JSON number for field '{field.name}'")
+    return int(raw) if isinstance(raw, int) else int(number)
+
+
+def _boolean(raw: object, field: _Field) -> bool:
+    if not isinstance(raw, bool):
+        raise _wrong(raw, field)
+    return raw
+
+
+_SCALARS: dict[type, Any] = {str: _text, bytes: _bytes, float: _number, int: _integer, bool: _boolean}
+
+
+def _wrong(raw: object, field: _Field) -> BadMessage:
+    kinds: list[tuple[type, str]] = [
+        (bool, "boolean"),
+        (str, "string"),
+        (int, "number"),
+        (float, "number"),
+        (list, "array"),
+        (dict, "object"),
+    ]
+    kind = next(name for of, name in kinds if isinstance(raw, of))
+    return BadMessage(f"Not expecting a JSON {kind} for field '{field.name}'")

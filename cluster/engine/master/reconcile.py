@@ -1,0 +1,70 @@
+"""RECONCILE: what the master can say for certain about a task, or silence when an agent may still come back with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.engine.master.calls import Reconcile, ReconcileTask
+from cluster.engine.master.state import Framework, State, Task
+from cluster.engine.master.status import aware, made_by_master, send_status, unreachable_time
+from cluster.mesos.messages import TaskStatus
+
+REASON = "REASON_RECONCILIATION"
+
+
+def reconcile(m: State, framework: Framework, call: Reconcile) -> None:
+    """Answer each task named; an empty list means every task the master knows of this framework."""
+    m.counters["messages_reconcile_tasks"] += 1
+    if not call.tasks:
+        for task in framework.tasks.values():
+            send_status(m, framework, latest(m, task))
+        return
+    for one in call.tasks:
+        status = explain(m, framework, one)
+        if status is not None:
+            send_status(m, framework, status)
+
+
+def latest(m: State, task: Task) -> TaskStatus:
+    """A known task's state as its status updates have told it."""
+    more: dict[str, Any] = {}
+    if task.statuses:
+        last = task.statuses[-1]
+        more = {"container_status": last.container_status, "healthy": last.healthy}
+    state = task.update_state or task.state
+    return made_by_master(m, task.id, state, REASON, "Reconciliation: Latest task state", task.agent_id, **more)
+
+
+def explain(m: State, framework: Framework, one: ReconcileTask) -> TaskStatus | None:
+    """The one true answer about a task, or None while it is not certain."""
+    task_id = one.task_id.value
+    if task_id in framework.tasks:
+        return latest(m, framework.tasks[task_id])
+    agent_id = one.agent_id.value if one.agent_id is not None else None
+    if _uncertain(m, agent_id):
+        return None
+    lost = framework.unreachable.get(task_id)
+    if lost is not None and agent_id in {None, lost.agent_id}:
+        state, message = aware(framework, "TASK_UNREACHABLE"), "Reconciliation: Task is unreachable"
+        return made_by_master(m, task_id, state, REASON, message, lost.agent_id, **unreachable_time(lost))
+    state, message, more = _unknown_task(m, agent_id)
+    return made_by_master(m, task_id, aware(framework, state), REASON, f"Reconciliation: {message}", agent_id, **more)
+
+
+def _uncertain(m: State, agent_id: str | None) -> bool:
+    if agent_id is None:
+        return bool(m.recovered)
+    return agent_id in m.recovered or agent_id in m.in_flight
+
+
+def _unknown_task(m: State, agent_id: str | None) -> tuple[str, str, dict[str, Any]]:
+    if agent_id is not None:
+        if agent_id in m.agents:
+            return "TASK_GONE", "Task is unknown to the agent", {}
+        if m.is_unreachable(agent_id):
+            record = m.record(agent_id)
+            since = record.since if record is not None else 0.0
+            return "TASK_UNREACHABLE", "Task is unreachable", {"unreachable_time": {"nanoseconds": int(since * 1e9)}}
+        if m.is_gone(agent_id):
+            return "TASK_GONE_BY_OPERATOR", "Task is gone", {}
+    return "TASK_UNKNOWN", "Task is unknown", {}

@@ -1,0 +1,52 @@
+"""Task statuses that the master itself makes. They carry no uuid: nobody acknowledges or retries them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.engine.master.state import Framework, State, Task
+from cluster.mesos.messages import TERMINAL_STATES, TaskStatus, ident
+
+
+def made_by_master(m: State, task_id: str, state: str, reason: str, message: str, agent_id: str | None = None, **more: Any) -> TaskStatus:
+    return TaskStatus(
+        task_id=ident(task_id),
+        state=state,
+        message=message,
+        source="SOURCE_MASTER",
+        reason=reason,
+        agent_id=ident(agent_id) if agent_id else None,
+        timestamp=m.now,
+        **more,
+    )
+
+
+def aware(framework: Framework, state: str) -> str:
+    """The state as the framework can understand it: one that is not partition-aware knows only TASK_LOST."""
+    return state if framework.partition_aware else "TASK_LOST"
+
+
+def send_status(m: State, framework: Framework, status: TaskStatus) -> None:
+    m.send(framework, {"type": "UPDATE", "update": {"status": status}})
+
+
+def count_state(m: State, framework: Framework, status: TaskStatus) -> None:
+    """Terminal states are counted for ever, by state and for the master's own by reason."""
+    short = status.state.lower()
+    if status.state not in TERMINAL_STATES:
+        return
+    m.counters["tasks_" + short.removeprefix("task_")] += 1
+    framework.counters[f"tasks/terminal/{short}"] += 1
+    if status.source and status.reason:
+        m.counters[f"{short}/{status.source.lower()}/{status.reason.lower()}"] += 1
+
+
+def refuse_task(m: State, framework: Framework, task_id: str, agent_id: str, state: str, reason: str, message: str) -> None:
+    """Answer a task that never started."""
+    status = made_by_master(m, task_id, state, reason, message, agent_id)
+    count_state(m, framework, status)
+    send_status(m, framework, status)
+
+
+def unreachable_time(task: Task) -> dict[str, Any]:
+    return {"unreachable_time": {"nanoseconds": int((task.unreachable_at or 0.0) * 1e9)}}
