@@ -214,8 +214,11 @@ class Supervisor:
 
     def _advance_stop(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        for entry in self.entries.values():
+            if entry.state in (State.WAITING, State.BACKOFF):  # no process: nothing to wait for, and none may start now
+                effects += self._step(entry, Kind.STOP, now)
         for entry in reversed(self.entries.values()):
-            if entry.state in _STOPPABLE:
+            if entry.state in (State.STARTING, State.RUNNING):
                 effects += self._step(entry, Kind.STOP, now)
             if entry.state is not State.STOPPED:
                 return effects
@@ -286,8 +289,6 @@ def _pid(entry: Entry) -> int:
         raise UnknownTransition(f"{entry.service.name}: {entry.state} without a process")
     return entry.pid
 
-
-_STOPPABLE = (State.WAITING, State.BACKOFF, State.STARTING, State.RUNNING)
 
 TRANSITIONS: dict[tuple[State, Kind], tuple[State, Action]] = {
     # the services before it are up, or have had their chance
