@@ -61,7 +61,7 @@ def _headline(status: Status) -> str:
     return f"[bold]{status.cluster}[/bold] ({where}): {leads}; [bold]{dollars(status.usd_per_hour)} per hour[/bold]"
 
 
-def _table(*columns: str, right: Iterable[str] = ()) -> Table:
+def sheet(*columns: str, right: Iterable[str] = ()) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -78,7 +78,7 @@ def _state(view: MachineView) -> str:
 
 
 def _masters(status: Status) -> Table:
-    table = _table("master", "address", "state", "type", "zone", "$/h", right=["$/h"])
+    table = sheet("master", "address", "state", "type", "zone", "$/h", right=["$/h"])
     for view in status.masters:
         also = " + services" if view.leads_services else ""
         table.add_row(
@@ -94,7 +94,7 @@ def _share(view: AgentView, name: str, unit: float = 1.0) -> str:
 
 
 def _agents(status: Status) -> Table:
-    table = _table("agent", "address", "state", "type", "by", "cpus", "GiB", "tasks", "$/h", right=["cpus", "GiB", "tasks", "$/h"])
+    table = sheet("agent", "address", "state", "type", "by", "cpus", "GiB", "tasks", "$/h", right=["cpus", "GiB", "tasks", "$/h"])
     for view in status.agents:
         kind = f"{view.instance_type}{' spot' if view.capacity == 'spot' else ''}"
         table.add_row(
@@ -112,7 +112,7 @@ def _agents(status: Status) -> Table:
 
 
 def _others(views: Sequence[MachineView]) -> Table:
-    table = _table("other machine", "address", "state", "type", "by", "$/h", right=["$/h"])
+    table = sheet("other machine", "address", "state", "type", "by", "$/h", right=["$/h"])
     for view in views:
         table.add_row(view.instance_id, view.address, _state(view), view.instance_type, view.managed_by, dollars(view.usd_per_hour))
     return table

@@ -287,6 +287,20 @@ class Images(Ec2Lister):
                 continue
 
 
+class BakedImages(Images):
+    """Images that `mesaform bake` made, for all clusters of the account: they carry a recipe's tag, and no cluster's."""
+
+    def list(self) -> Found:
+        filters = [{"Name": "tag-key", "Values": [Tag.RECIPE]}]
+        found = pages(self._ec2, self.operation, "listing baked images", Owners=["self"], Filters=filters)
+        return [
+            self._owned(raw, tag_map(raw.get("Tags")))
+            for page in found
+            for raw in self._items(page)
+            if Tag.RECIPE in tag_map(raw.get("Tags"))
+        ]
+
+
 class Snapshots(Ec2Lister):
     kind, operation, result, id_key = "snapshot", "describe_snapshots", "Snapshots", "SnapshotId"
     removal = "delete_snapshot"

@@ -57,6 +57,11 @@ class Teardown:
         self._drain_grace_s = drain_grace_s
         self._troubles: list[str] = []
 
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Faults so far that did not stop the teardown."""
+        return tuple(self._troubles)
+
     async def run(self, found: Survey, plan: Plan) -> Outcome:
         """Carry the plan out, to the proof.
 

@@ -1,0 +1,194 @@
+"""`mesaform down`: the plan first, then everything goes, the proof, and the receipt. May be run again at any time: it carries on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import typer
+
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from cluster.errors import BadInput, Exit
+from cluster.report import Report
+from cluster.teardown.execute import Outcome
+from cluster.teardown.plan import Plan, Wish
+from cluster.teardown.receipt import Receipt
+
+YES_OPTION = typer.Option(False, "--yes", "-y", help="Do not ask. On aws the name must be typed, or given with --confirm, as well.")
+DRY_OPTION = typer.Option(False, "--dry-run", help="Print the plan and end; the default on aws without --yes.")
+AGENTS_OPTION = typer.Option(False, "--agents-only", help="Only the agents; masters and network stay.")
+IMAGES_OPTION = typer.Option(
+    False, "--images", help="Baked images and their snapshots as well; other clusters of the account need them too."
+)
+KEEP_OPTION = typer.Option(False, "--keep-local", help="Leave the local cloud running.")
+CONFIRM_OPTION = typer.Option("", "--confirm", help="The cluster's name, instead of typing it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line said."""
+
+    wish: Wish
+    yes: bool
+    dry_run: bool
+    keep_local: bool
+    confirm: str
+    as_json: bool
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help="Take the cluster down, prove that nothing is left, print the receipt.")(down)
+
+
+def down(
+    file: str = FILE_OPTION,
+    yes: bool = YES_OPTION,
+    dry_run: bool = DRY_OPTION,
+    agents_only: bool = AGENTS_OPTION,
+    images: bool = IMAGES_OPTION,
+    keep_local: bool = KEEP_OPTION,
+    confirm: str = CONFIRM_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Take it down."""
+    from cluster.cli.lock import only_one
+    from cluster.cli.progress import reporter
+
+    context = open_context(file)
+    if agents_only and images:
+        raise BadInput(
+            "--agents-only and --images together", where="mesaform down", fix="masters need their image: take the cluster down first"
+        )
+    if confirm and confirm != context.spec.name:
+        raise BadInput(f"--confirm {confirm} is not this cluster's name", where=str(context.file), fix=f"its name is {context.spec.name}")
+    asked = Asked(
+        Wish(agents_only=agents_only, images=images),
+        yes,
+        dry_run or (context.spec.target == "aws" and not yes),
+        keep_local,
+        confirm,
+        as_json,
+    )
+    if not _enter(context):
+        _say(asked, {"cluster": context.spec.name, "left": []}, f"Nothing of {context.spec.name} is here: no local cloud was ever started.")
+        return
+    try:
+        with only_one(context.cluster_dir, "down"):
+            with reporter(as_json=as_json) as report:
+                found = _survey(context, report)
+            clean = _go_on(context, asked, found)
+    except KeyboardInterrupt:
+        again = "" if file == "cluster.yaml" else f" --file {file}"
+        typer.echo(f"mesaform: interrupted; what is gone is gone. Carry on: mesaform down{again}", err=True)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if not clean:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _enter(context: Context) -> bool:
+    """Reach the cloud; False when the target is local and never had one. A local cloud that was stopped is started to be emptied."""
+    if context.spec.target == "local":
+        from cluster.localcloud import daemon
+
+        if daemon.find(context.local_dir) is None and not any((context.local_dir / "account").glob("*")):
+            return False
+        daemon.start(context.local_dir)
+    context.enter_cloud()
+    return True
+
+
+def _survey(context: Context, report: Report) -> Any:
+    """What there is, and the plan to take it away."""
+    import asyncio
+
+    from cluster.cli.teardown import look
+    from cluster.report import stage
+
+    with stage(report, "Look at what there is") as under_way:
+        found = asyncio.run(look(context))
+        inventory = found.inventory
+        under_way.outcome = f"{len(inventory.machines)} machines, {len(inventory.resources)} other resources, engine: {found.engine_says}"
+    return found
+
+
+def _go_on(context: Context, asked: Asked, found: Any) -> bool:
+    """Plan, ask, run. Whether nothing is left that should be gone."""
+    from cluster.cli import interrupt
+    from cluster.cli.progress import reporter
+    from cluster.cli.teardown import keep_account, run
+    from cluster.teardown.plan import plan
+
+    planned = plan(found.inventory, asked.wish)
+    if asked.dry_run:
+        _show_plan(planned, asked, found.inventory.is_empty)
+        return True
+    if not asked.as_json:
+        _show_plan(planned, asked, found.inventory.is_empty)
+    if not found.inventory.is_empty:
+        _confirm(context, asked)
+    with reporter(as_json=asked.as_json) as report:
+        outcome, receipt, path = interrupt.run(
+            lambda: run(context, found, planned, report, keep_account(context, asked.wish)),
+            stopping="stopping in order; this may take some seconds",
+        )
+    _finish(context, asked, outcome, receipt, str(path))
+    return outcome.swept.is_clean
+
+
+def _confirm(context: Context, asked: Asked) -> None:
+    """A person's word.
+
+    Raises:
+        BadInput: there is nobody to ask.
+        typer.Exit: the answer was no.
+
+    """
+    name, aws = context.spec.name, context.spec.target == "aws"
+    if (aws and asked.confirm) or (not aws and asked.yes):
+        return
+    if not sys.stdin.isatty():
+        fix = f"add --confirm {name}" if aws else "add --yes"
+        raise BadInput("nobody is there to confirm; nothing was removed", where="mesaform down", fix=fix)
+    typed = typer.prompt(f"Type the cluster's name ({name}) to take it down", err=True) if aws else None
+    if typed != name if aws else not typer.confirm(f"Take {name} down?", err=True):
+        typer.echo("Nothing was removed.", err=True)
+        raise typer.Exit(Exit.FAILED)
+
+
+def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
+    from cluster.cli.receipts import plan_parts
+    from cluster.cli.tables import console
+
+    if asked.as_json:
+        typer.echo(json.dumps({"dry_run": True, "plan": asdict(planned)}, indent=2))
+        return
+    out = console()
+    for part in plan_parts(planned, empty=empty):
+        out.print(part)
+    if asked.dry_run:
+        out.print("This was a dry run: nothing was removed. Do it: [bold]mesaform down --yes[/bold]")
+
+
+def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, path: str) -> None:
+    from cluster.cli.receipts import receipt_parts
+    from cluster.cli.tables import console
+    from cluster.cli.teardown import stop_local
+
+    stopped = stop_local(context) if outcome.swept.is_clean and not asked.keep_local and not asked.wish.agents_only else ""
+    if asked.as_json:
+        document: Mapping[str, Any] = {"receipt": receipt.as_record(), "troubles": outcome.troubles, "file": path, "local_cloud": stopped}
+        typer.echo(json.dumps(document, indent=2))
+        return
+    out = console()
+    for part in receipt_parts(receipt, outcome.troubles):
+        out.print(part)
+    out.print(f"[dim]{path}[/dim]", soft_wrap=True)
+    if stopped:
+        out.print(stopped)
+
+
+def _say(asked: Asked, document: Mapping[str, Any], text: str) -> None:
+    typer.echo(json.dumps(document) if asked.as_json else text)

@@ -1,0 +1,214 @@
+"""The composition of a teardown: the real ports behind `cluster.teardown`, for `mesaform down`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.blueprint import Port, Tag
+from cluster.cli.context import Context
+from cluster.cloud.owned import Owned
+from cluster.cloud.port import Machine
+from cluster.errors import CloudError, NotFound, NotOwned
+from cluster.report import Report, stage
+from cluster.teardown.execute import Outcome, Teardown
+from cluster.teardown.plan import Plan, Wish
+from cluster.teardown.receipt import Facts, Receipt
+from cluster.teardown.survey import Survey, World, survey
+
+USD_PER_GIB_MONTH_S3 = 0.023
+
+
+async def look(context: Context) -> Survey:
+    """One survey through the real ports."""
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session:
+        return await survey(await asyncio.to_thread(_world, context, session, None))
+
+
+async def run(context: Context, found: Survey, planned: Plan, report: Report, also_kept: Sequence[Owned]) -> tuple[Outcome, Receipt, Path]:
+    """Carry out a plan; returns what came of it, and the receipt with its file."""
+    import aiohttp
+
+    from cluster.teardown.journal import Journal
+
+    async with aiohttp.ClientSession() as session:
+        world = await asyncio.to_thread(_world, context, session, report)
+        journal = Journal(context.cluster_dir, context.spec.name, time.time())
+        if journal.is_resumed:
+            with stage(report, "Carry on an earlier teardown") as under_way:
+                under_way.outcome = f"it was last at: {journal.last_step or 'the beginning'}"
+        teardown = Teardown(world, journal, report, drain_grace_s=context.spec.autoscaler.drain_grace_s)
+        outcome = await teardown.run(found, planned)
+        if planned.wish.images and outcome.swept.is_clean:
+            also_kept = await asyncio.to_thread(_remove_images, context, report)
+        spec = context.spec
+        outcome = Outcome(outcome.swept, (*outcome.kept, *also_kept), outcome.troubles)
+        facts = Facts(
+            spec.name, spec.target, spec.region, time.time(), stopped_usd_per_hour=0.0, also_kept=await asyncio.to_thread(_bucket, context)
+        )
+        receipt = await asyncio.to_thread(teardown.receipt, found, outcome, facts)
+        path = journal.close(receipt.as_record(), facts.now)
+        return Outcome(outcome.swept, outcome.kept, teardown.troubles), receipt, path
+
+
+def _world(context: Context, session: Any, report: Report | None) -> World:
+    """The ports. Blocks: asks STS who we are, and EC2 for the masters."""
+    from cluster.cli.status import cloud_ports
+    from cluster.cloud import aws
+    from cluster.cloud.ledger import S3Ledger
+    from cluster.cloud.sweep import Sweep, aws_listers
+    from cluster.mesos.operator import OperatorClient
+    from cluster.status.view import reachable
+
+    spec = context.spec
+    fleet, control = cloud_ports(context)
+    bucket = aws.account_bucket(spec.region)
+    has_bucket = _has_bucket(bucket, spec.region)
+    masters = [machine for machine in fleet.machines(spec.name) if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running"]
+    bases = [f"http://{reachable(m.private_address, m.public_address, spec.target)}:{Port.ENGINE_MASTER}" for m in masters]
+
+    async def destroy(stacks: tuple[str, ...]) -> None:
+        from cluster import deploy
+
+        await deploy.destroy(context, report, stacks)
+
+    return World(
+        cluster=spec.name,
+        fleet=fleet,
+        sweep=Sweep(aws_listers(spec.name, spec.region), spec.name),
+        control=control if has_bucket else None,
+        ledger=S3Ledger(bucket, spec.name, spec.region) if has_bucket else None,
+        operator=OperatorClient(bases, session) if bases else None,
+        stacks=lambda: stack_ids(context.cluster_dir),
+        destroy=destroy,
+        forget=lambda: forget_state(context.cluster_dir),
+    )
+
+
+def _has_bucket(bucket: str, region: str) -> bool:
+    from cluster.cloud import aws
+
+    try:
+        with aws.translated(f"s3://{bucket}"):
+            aws.client("s3", region).head_bucket(Bucket=bucket)
+    except NotFound:
+        return False
+    return True
+
+
+def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
+    """The ids in each stack's Terraform state, read through python-terraform; stacks with nothing in them are left out."""
+    from python_terraform.tfstate import Tfstate
+
+    from cluster.deploy.folders import STACKS, state_file
+
+    found: dict[str, frozenset[str]] = {}
+    for stack in STACKS:
+        path = state_file(folder, stack)
+        if not path.exists() or not path.stat().st_size:
+            continue
+        try:
+            resources = Tfstate.load_file(str(path)).native_data.get("resources") or ()
+        except ValueError:  # cut short by a crash: the tags know what it knew
+            continue
+        managed = [resource for resource in resources if resource.get("mode") == "managed"]
+        ids = {str(instance.get("attributes", {}).get("id", "")) for resource in managed for instance in resource.get("instances") or ()}
+        if managed:
+            found[stack] = frozenset(ids)
+    return found
+
+
+def forget_state(folder: Path) -> None:
+    """Put the state of stacks aside that is not empty although the cloud was proven empty; the next `up` begins anew."""
+    from cluster.deploy.folders import state_file
+
+    for stack in stack_ids(folder):
+        path = state_file(folder, stack)
+        path.replace(path.with_name(f"{path.name}.swept-{int(time.time())}"))
+
+
+def keep_account(context: Context, wish: Wish) -> list[Owned]:
+    """What the account keeps for all clusters: baked images.
+
+    Raises:
+        NotOwned: they were asked for, but machines of other clusters run from such images.
+
+    """
+    from cluster.cloud import aws
+    from cluster.cloud.listers import BakedImages
+
+    spec = context.spec
+    if wish.images and (others := sorted({machine.tags[Tag.CLUSTER] for machine in _machines_of_others(context)})):
+        raise NotOwned(
+            f"the images also serve {', '.join(others)}", where="--images", fix="take those clusters down first, or leave --images out"
+        )
+    return BakedImages(aws.client("ec2", spec.region), spec.name).list()
+
+
+def _remove_images(context: Context, report: Report) -> list[Owned]:
+    """Remove the baked images; returns those that would not go."""
+    from cluster.cloud import aws
+    from cluster.cloud.listers import BakedImages
+
+    lister = BakedImages(aws.client("ec2", context.spec.region), context.spec.name)
+    with stage(report, "Remove baked images") as under_way:
+        found = lister.list()
+        for image in found:
+            lister.remove(image)
+        under_way.outcome = f"{len(found)} images and their snapshots"
+        return lister.list()
+
+
+def _running_machines(context: Context) -> list[Machine]:
+    """Every machine of the account that is not terminated, whosever it is."""
+    from cluster.cloud import aws
+    from cluster.cloud.listers import pages, tag_map
+
+    states = ["pending", "running", "shutting-down", "stopping", "stopped"]
+    filters = [{"Name": "instance-state-name", "Values": states}]
+    listed = pages(aws.client("ec2", context.spec.region), "describe_instances", "listing machines", Filters=filters)
+    return [
+        Machine(raw["InstanceId"], raw["InstanceType"], "", "on-demand", raw["State"]["Name"], "", "", 0.0, tag_map(raw.get("Tags")))
+        for page in listed
+        for reservation in page["Reservations"]
+        for raw in reservation["Instances"]
+    ]
+
+
+def _machines_of_others(context: Context) -> list[Machine]:
+    return [m for m in _running_machines(context) if m.tags.get(Tag.CLUSTER, context.spec.name) != context.spec.name]
+
+
+def _bucket(context: Context) -> list[Mapping[str, Any]]:
+    """The bucket that outlives the clusters, with what it costs."""
+    from cluster.cloud import aws
+
+    region = context.spec.region
+    try:
+        bucket = aws.account_bucket(region)
+        if not _has_bucket(bucket, region):
+            return []
+        with aws.translated(f"s3://{bucket}"):
+            listed = aws.client("s3", region).get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            size = sum(item["Size"] for page in listed for item in page.get("Contents", ()))
+    except CloudError:
+        return []
+    per_hour = size / 2**30 * USD_PER_GIB_MONTH_S3 / 730
+    return [{"kind": "bucket", "id": bucket, "name": f"{size / 2**20:.1f} MiB of bundles and ledgers", "usd_per_hour": per_hour}]
+
+
+def stop_local(context: Context) -> str:
+    """Stop the local cloud unless machines of others run in it; says what was done. Nothing on aws."""
+    if context.spec.target != "local":
+        return ""
+    from cluster.localcloud import daemon
+
+    if others := _running_machines(context):
+        return f"The local cloud stays: {len(others)} machines of others run in it."
+    daemon.stop(context.local_dir)
+    return "The local cloud is stopped."

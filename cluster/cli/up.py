@@ -1,0 +1,179 @@
+"""`mesaform up`: from a file to a cluster that answers. May be run again at any time: it carries on, and repairs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from cluster.errors import Exit, MesaformError, MissingPrerequisite
+from cluster.report import Report, stage
+from cluster.status.ready import Missing
+from cluster.status.view import Status
+
+YES_OPTION = typer.Option(False, "--yes", "-y", help="Do not ask.")
+TIMEOUT_OPTION = typer.Option(0.0, "--timeout", help="Seconds to wait for the cluster to answer; 0 is 180 locally and 900 on aws.", min=0)
+POLL_S = 0.5
+TIMEOUT_S = {"local": 180.0, "aws": 900.0}
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help="Raise the cluster, or carry on raising it; ends when it answers.")(up)
+
+
+def up(file: str = FILE_OPTION, yes: bool = YES_OPTION, timeout_s: float = TIMEOUT_OPTION, as_json: bool = JSON_OPTION) -> None:
+    """Raise it: local cloud or credentials, image, stacks, and the wait until everything answers."""
+    from cluster.cli.lock import only_one
+    from cluster.cli.progress import reporter
+
+    context = open_context(file)
+    began = time.monotonic()
+    try:
+        with only_one(context.cluster_dir, "up"), reporter(as_json=as_json) as report:
+            picture = _raise(context, report, yes=yes, timeout_s=timeout_s or TIMEOUT_S[context.spec.target])
+    except KeyboardInterrupt:
+        again = "" if file == "cluster.yaml" else f" --file {file}"
+        typer.echo(f"mesaform: interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}", err=True)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    _print(context, picture, time.monotonic() - began, as_json=as_json)
+
+
+def _raise(context: Context, report: Report, *, yes: bool, timeout_s: float) -> Status:
+    from cluster.cli import interrupt
+
+    _prerequisites(context, report)
+    _cloud(context, report)
+    _image(context, report, yes=yes)
+    return interrupt.run(lambda: _deploy(context, report, timeout_s), stopping="stopping Terraform in order; this may take some seconds")
+
+
+def _prerequisites(context: Context, report: Report) -> None:
+    from cluster import deploy
+
+    with stage(report, "Check what must be installed"):
+        deploy.check_prerequisites(context)
+
+
+def _cloud(context: Context, report: Report) -> None:
+    """A cloud that answers, and knows us."""
+    from cluster.cli.status import cloud_ports
+
+    if context.spec.target == "local":
+        from cluster.localcloud import daemon
+
+        with stage(report, "Local cloud") as under_way:
+            running = daemon.start(context.local_dir)
+            under_way.outcome = f"{running.url}, pid {running.pid}" + ("" if running.started else ", was running")
+    context.enter_cloud()
+    with stage(report, "Credentials") as under_way:
+        _, control = cloud_ports(context)
+        under_way.outcome = f"{context.spec.target}, {context.spec.region}"
+        if reason := control.fenced():
+            control.lift()
+            under_way.outcome += f"; lifted a fence ({reason})"
+
+
+def _image(context: Context, report: Report, *, yes: bool) -> None:
+    """The image of this checkout's recipe; baked if it is missing, which on aws costs a builder's minutes and so is asked."""
+    import signal
+
+    from cluster.cloud.bake import bake
+    from cluster.cloud.images import images_of, recipe_digest
+
+    spec = context.spec
+    recipe = recipe_digest()
+    if images_of(recipe, spec.region):
+        with stage(report, "Image") as under_way:
+            under_way.outcome = f"recipe {recipe}"
+        return
+    question = f"No image of recipe {recipe} in {spec.region}. Bake one (a builder runs for about five minutes, some cents)?"
+    if spec.target == "aws" and not yes and not typer.confirm(question, err=True):
+        raise MissingPrerequisite(f"no image of recipe {recipe}", where=spec.region, fix="bake one, then go on: mesaform bake")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a builder must go whatever ends us
+    try:
+        bake(spec.region, report, log_dir=context.state_dir / "log")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def _deploy(context: Context, report: Report, timeout_s: float) -> Status:
+    from cluster import deploy
+
+    await deploy.deploy(context, report)
+    return await wait_until_up(context, report, timeout_s)
+
+
+async def wait_until_up(context: Context, report: Report, timeout_s: float) -> Status:
+    """Look until nothing is missing.
+
+    Raises:
+        MesaformError: the time is up; it names what is missing and where its log is.
+
+    """
+    import asyncio
+
+    import aiohttp
+
+    from cluster.cli.status import cloud_ports, outputs_reader
+    from cluster.status.gather import Gatherer
+    from cluster.status.ready import missing
+    from cluster.status.view import join
+
+    spec = context.spec
+    fleet, control = cloud_ports(context)
+    began = time.monotonic()
+    with stage(report, "Wait for the cluster to answer") as under_way:
+        async with aiohttp.ClientSession() as session:
+            gatherer = Gatherer(spec, session, fleet, control, outputs=outputs_reader(context))
+            while True:
+                sources = await gatherer.gather()
+                picture = join(spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources)
+                lacking = missing(picture, spec, sorted(sources.masters_up), sorted(sources.services_up))
+                if not lacking:
+                    under_way.outcome = f"{len(picture.masters)} masters, {len(picture.agents)} agents"
+                    return picture
+                if time.monotonic() - began > timeout_s:
+                    raise _too_late(context, lacking, timeout_s)
+                under_way.advance("; ".join(item.what for item in lacking))
+                await asyncio.sleep(POLL_S)
+
+
+def _too_late(context: Context, lacking: tuple[Missing, ...], timeout_s: float) -> MesaformError:
+    lines = [f"    {item.what}{_log_of(context, item)}" for item in lacking]
+    return MesaformError(
+        f"the cluster does not answer after {timeout_s:.0f} s; missing:\n" + "\n".join(lines),
+        where=context.spec.name,
+        fix="carry on waiting and repair: mesaform up    go back: mesaform down",
+    )
+
+
+def _log_of(context: Context, item: Missing) -> str:
+    if not item.machine:
+        return ""
+    if context.spec.target == "local":
+        machine = context.local_dir / "machines" / item.machine
+        for path in (machine / "log" / f"{item.service}.log", *machine.rglob(f"{item.service}.log"), machine / "console.log"):
+            if path.exists():
+                return f"\n      its log: {path}"
+        return f"\n      its logs: {machine}"
+    return f"\n      its log: /var/lib/mesaform/log/{item.service}.log on {item.machine} (aws ssm start-session --target {item.machine})"
+
+
+def _print(context: Context, picture: Status, elapsed_s: float, *, as_json: bool) -> None:
+    from cluster.cli.tables import console, show
+
+    if as_json:
+        found: Mapping[str, Any] = {**picture.as_json(), "seconds": round(elapsed_s, 1)}
+        typer.echo(json.dumps(found, indent=2))
+        return
+    out = console()
+    for part in show(picture):
+        out.print(part)
+    file = "" if context.file.name == "cluster.yaml" else f" --file {context.file.name}"
+    out.print(f"\nUp in {elapsed_s:.0f} s. Next:")
+    out.print(f"  mesaform run{file} --name hello --cpus 0.5 --mem 64 -- sh -c 'echo hi'")
+    out.print(f"  mesaform status{file}    mesaform why{file}    mesaform down{file}")
