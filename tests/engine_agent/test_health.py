@@ -1,0 +1,44 @@
+"""What health check results mean, with the timings of Apache Mesos."""
+
+from __future__ import annotations
+
+from cluster.engine.agent.events import HealthChecked
+from cluster.engine.agent.health import HealthPolicy, HealthTracker
+
+
+def tracker(**check: float) -> HealthTracker:
+    return HealthTracker("c", HealthPolicy.of(check), running_since=100.0)
+
+
+def test_the_defaults_are_mesos_defaults():
+    assert HealthPolicy.of({}) == HealthPolicy(15.0, 10.0, 20.0, 10.0, 3)
+
+
+def test_nonsense_in_a_timing_gets_the_default():
+    assert HealthPolicy.of({"delay_seconds": "soon", "interval_seconds": -1, "timeout_seconds": float("nan")}) == HealthPolicy.of({})
+
+
+def test_good_news_is_told_once():
+    health = tracker()
+    assert health.result(101.0, healthy=True) == HealthChecked("c", healthy=True)
+    assert health.result(102.0, healthy=True) is None
+
+
+def test_failures_during_the_grace_period_do_not_count():
+    health = tracker(grace_period_seconds=5, consecutive_failures=1)
+    assert health.result(104.9, healthy=False) is None
+    assert health.result(105.0, healthy=False) == HealthChecked("c", healthy=False, kill=True)
+
+
+def test_the_grace_period_ends_with_the_first_success():
+    health = tracker(grace_period_seconds=60)
+    health.result(101.0, healthy=True)
+    assert health.result(102.0, healthy=False) == HealthChecked("c", healthy=False)
+
+
+def test_every_failure_is_told_and_enough_in_a_row_kill():
+    health = tracker(grace_period_seconds=0, consecutive_failures=2)
+    assert health.result(101.0, healthy=False) == HealthChecked("c", healthy=False)
+    assert health.result(102.0, healthy=True) == HealthChecked("c", healthy=True)
+    assert health.result(103.0, healthy=False) == HealthChecked("c", healthy=False)
+    assert health.result(104.0, healthy=False) == HealthChecked("c", healthy=False, kill=True)
