@@ -1,0 +1,210 @@
+"""Whole stories, and thousands of seeded worlds with faults: the invariants of `World.check` hold after every pass."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster.errors import Retryable
+from tests.autoscaler.builders import a_spec, queued
+from tests.autoscaler.world import World
+
+
+def kinds(world: World) -> list[str]:
+    return [decision.kind for decision in world.decisions]
+
+
+def test_a_burst_gets_machines_and_the_machines_go_when_it_is_over():
+    world = World(a_spec(idle_after_s=60))
+    world.want(queued("/web", count=40))
+    world.run(60)
+    assert world.running("/web") == 40
+    bought = len(world.ours)
+    assert bought
+    world.want(queued("/web", count=0))
+    world.run(120)
+    assert not world.ours
+    assert [kind for kind in kinds(world) if kind != "buy"] == ["deactivate"] * bought + ["drain"] * bought + ["terminate"] * bought
+
+
+def test_a_burst_is_bought_once_while_the_machines_boot():
+    world = World(a_spec(), boot_s=90, lag_s=20)
+    world.want(queued("/web", count=40))
+    world.run(200)
+    assert {decision.at for decision in world.decisions if decision.kind == "buy"} == {world.decisions[0].at}
+    assert world.running("/web") == 40
+
+
+def test_a_lost_answer_buys_nothing_twice():
+    world = World(a_spec(), lag_s=10)
+    world.fleet.lose_next_answer = True
+    world.want(queued("/web", count=20))
+    world.run(100)
+    assert sum(request.count for request in world.fleet.launches) == len(world.ours) == 2
+    assert world.running("/web") == 20
+    assert not world.journal.launches
+
+
+@pytest.mark.parametrize("line", ["save", "record", "bought", "resolve"])
+def test_a_daemon_killed_before_any_write_is_repaired_by_the_next(line):
+    world = World(a_spec(idle_after_s=30), lag_s=6)
+    world.want(queued("/web", count=20))
+    world.journal.crash_before = line
+    world.run(100)
+    assert world.crashes == 1
+    assert world.running("/web") == 20
+    assert not world.journal.launches
+    world.want(queued("/web", count=0))
+    world.run(120)
+    assert not world.ours
+
+
+def test_capacity_that_runs_out_in_one_zone_is_found_in_another():
+    world = World(a_spec())
+    for offering in world.offerings["default"]:
+        if offering.zone == "us-east-1a":
+            world.fleet.stock[offering.key] = 0
+    world.want(queued("/web", count=20))
+    world.run(60)
+    assert world.running("/web") == 20
+    assert {machine.zone for machine in world.ours} <= {"us-east-1b", "us-east-1c"}
+
+
+def test_a_cloud_without_capacity_is_asked_less_and_less_often():
+    world = World(a_spec())
+    for offering in world.offerings["default"]:
+        world.fleet.stock[offering.key] = 0
+    world.want(queued("/web", count=20))
+    world.run(900)
+    assert 2 <= len(world.fleet.launches) <= 20
+    for offering in world.offerings["default"]:
+        del world.fleet.stock[offering.key]
+    world.run(2000)
+    assert world.running("/web") == 20
+
+
+def test_machines_that_never_register_are_given_up_and_replaced():
+    world = World(a_spec(boot_timeout_s=60), boot_s=20)
+    world.want(queued("/web", count=10))
+    world.run(4)
+    first = {machine.instance_id for machine in world.ours}
+    world.never_boot |= first
+    world.run(160)
+    assert "give_up" in kinds(world)
+    assert not first & {machine.instance_id for machine in world.ours}
+    assert world.running("/web") == 10
+
+
+def test_a_change_of_leader_removes_nothing_that_was_booting_meanwhile():
+    world = World(a_spec(boot_timeout_s=60), boot_s=50)
+    world.want(queued("/web", count=10))
+    world.run(10)
+    world.leader = False
+    world.run(60)
+    world.leader = True
+    world.run(20)
+    assert "give_up" not in kinds(world)
+    assert world.running("/web") == 10
+
+
+def test_demand_that_returns_takes_back_a_machine_on_its_way_out():
+    world = World(a_spec(idle_after_s=30))
+    world.want(queued("/web", count=10))
+    world.run(50)
+    world.want(queued("/web", count=0))
+    while "deactivate" not in kinds(world):
+        world.run(2)
+    world.want(queued("/web", count=10))
+    bought = kinds(world).count("buy")
+    world.run(20)
+    assert "reactivate" in kinds(world)
+    assert kinds(world).count("buy") == bought
+    assert world.running("/web") == 10
+
+
+def test_steady_work_causes_no_churn():
+    world = World(a_spec(idle_after_s=20))
+    world.want(queued("/web", count=30))
+    world.run(400)
+    assert set(kinds(world)) == {"buy"}
+    assert {decision.at for decision in world.decisions} == {world.decisions[0].at}
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    types = draw(
+        st.lists(st.sampled_from(["m5.large", "m5.xlarge", "m5.2xlarge", "c5.xlarge", "r5.xlarge"]), min_size=1, max_size=4, unique=True)
+    )
+    count = draw(st.integers(0, 2))
+    pool = {"count": count, "min": count + draw(st.integers(0, 2)), "max": draw(st.integers(4, 12)), "types": types}
+    spec = a_spec(
+        pools=[{**pool, "spot_share": draw(st.sampled_from([0.0, 0.5, 1.0]))}],
+        usd=draw(st.sampled_from([None, 1.0, 2.5])),
+        idle_after_s=draw(st.sampled_from([10, 40])),
+        boot_timeout_s=draw(st.sampled_from([60, 120])),
+    )
+    return World(spec, boot_s=draw(st.sampled_from([4, 20, 40])), lag_s=draw(st.sampled_from([0, 6, 20])))
+
+
+FAULTS = st.sampled_from(
+    ["none", "none", "lost answer", "throttled", "crash save", "crash record", "crash bought", "no capacity", "no leader", "deaf machine"]
+)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["/a", "/b", "/c"]),
+        st.integers(0, 25),
+        st.sampled_from([0.5, 1, 2, 3.5]),
+        st.sampled_from([256, 2048, 7000]),
+        FAULTS,
+        st.sampled_from([6, 30, 80]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def strike(world: World, fault: str) -> None:
+    world.leader = fault != "no leader"
+    if fault == "lost answer":
+        world.fleet.lose_next_answer = True
+    elif fault == "throttled":
+        world.fleet.fail_next = Retryable("RequestLimitExceeded", after_s=1)
+    elif fault.startswith("crash"):
+        world.journal.crash_before = fault.partition(" ")[2]
+    elif fault == "no capacity":
+        for offering in world.offerings["default"][::2]:
+            world.fleet.stock[offering.key] = 0
+    elif fault == "deaf machine":
+        world.never_boot |= {machine.instance_id for machine in world.ours if machine.instance_id not in world.agents}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(world=worlds(), steps=STEPS)
+def test_whatever_happens_the_bounds_hold_and_in_the_end_idle_machines_are_gone(world, steps):
+    for app, count, cpus, mem_mib, fault, seconds in steps:
+        entry = world.apps.get(app)
+        world.want(queued(app, count, *((entry.shape[0] / 1000, entry.shape[1] / 1000) if entry else (cpus, mem_mib))))
+        strike(world, fault)
+        world.run(seconds)
+    world.leader, world.fleet.fail_next, world.journal.crash_before, world.fleet.lose_next_answer = True, None, "", False
+    world.fleet.stock.clear()
+    pool = world.spec.agents[0]
+    world.run(200)
+    if world.spec.cost.max_usd_per_hour is None and len(world.live) - 3 < pool.max:
+        world.run(1800, step_s=20)
+        for app, entry in world.apps.items():
+            largest = max((offering.resources for offering in world.offerings["default"]), key=lambda r: r.cpus)
+            fits = any(
+                o.resources.cpus >= entry.shape[0] / 1000 and o.resources.mem_mib >= entry.shape[1] / 1000
+                for o in world.offerings["default"]
+            )
+            if len(world.live) - 3 < pool.max and fits:
+                assert world.running(app) == entry.count, f"{app}: {largest}"
+    for app in list(world.apps):
+        world.want(queued(app, 0))
+    world.run(400, step_s=4)
+    assert len(world.ours) == pool.floor - pool.count or world.spec.cost.max_usd_per_hour is not None
+    before = len(world.decisions)
+    world.run(100, step_s=4)
+    assert [d.kind for d in world.decisions[before:] if d.kind in {"buy", "terminate"}] == []

@@ -1,0 +1,272 @@
+"""A small world that the real planner and the real `Actor` drive: an engine, a services queue, a cloud with faults, a journal.
+
+No threads of its own, no clock but its own. After each pass the invariants are checked; a broken one names the moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from cluster.autoscaler.act import Actor
+from cluster.autoscaler.constraints import Usage, room
+from cluster.autoscaler.decision import Decision
+from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.planner import plan
+from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus
+from cluster.autoscaler.supply import LIVE, price_of
+from cluster.blueprint import Tag
+from cluster.cloud.fake import FakeFleet
+from cluster.cloud.port import Machine
+from cluster.spec import ClusterSpec
+from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
+
+
+class Crash(Exception):
+    """The daemon is killed at this line."""
+
+
+@dataclass
+class Journal:
+    """What ZooKeeper would hold; `crash_before` names a call that kills the daemon once."""
+
+    memory: Memory = field(default_factory=Memory)
+    launches: dict[str, Intent] = field(default_factory=dict)
+    crash_before: str = ""
+
+    def _line(self, name: str) -> None:
+        if self.crash_before == name:
+            self.crash_before = ""
+            raise Crash(name)
+
+    async def save(self, memory: Memory) -> None:
+        self._line("save")
+        self.memory = memory
+
+    async def save_if_changed(self, memory: Memory) -> None:
+        await self.save(memory)
+
+    async def record(self, intent: Intent) -> None:
+        self._line("record")
+        self.launches[intent.request.token] = intent
+
+    async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent:
+        self._line("bought")
+        known = replace(intent, instance_ids=instance_ids)
+        self.launches[intent.request.token] = known
+        return known
+
+    async def resolve(self, token: str) -> None:
+        self._line("resolve")
+        self.launches.pop(token, None)
+
+
+@dataclass
+class Task:
+    app: str
+    shape: Shape
+
+
+@dataclass
+class Running:
+    """An agent of the world."""
+
+    agent: Agent
+    tasks: list[Task] = field(default_factory=list)
+
+    @property
+    def view(self) -> Agent:
+        allocated = NOTHING
+        apps: dict[str, int] = {}
+        for task in self.tasks:
+            allocated = plus(allocated, task.shape)
+            apps[task.app] = apps.get(task.app, 0) + 1
+        return replace(self.agent, allocated=allocated, tasks=len(self.tasks), apps=apps)
+
+
+class World:
+    """Time, machines and work.
+
+    Args:
+        spec: the cluster.
+        boot_s: how long a machine takes to register.
+        lag_s: how long EC2 hides a new machine.
+
+    """
+
+    def __init__(self, spec: ClusterSpec, *, boot_s: float = 30.0, lag_s: float = 0.0) -> None:
+        self.spec = spec
+        self.now = NOW
+        self.boot_s = boot_s
+        self.fleet = FakeFleet(lambda: self.now, lag_s)
+        self.journal = Journal()
+        self.decisions: list[Decision] = []
+        self.agents: dict[str, Running] = {}
+        self.apps: dict[str, QueueEntry] = {}
+        self.never_boot: set[str] = set()
+        self.leader = True
+        self.crashes = 0
+        self.killed_tasks = 0
+        self.offerings = offerings(spec)
+        for pool in spec.agents:
+            for number in range(pool.count):
+                machine = a_machine(
+                    f"i-t-{pool.name}-{number}", by="terraform", pool=pool.name, zone=ZONES[number % 3], instance_type=pool.types[0]
+                )
+                self.fleet.add(machine)
+        for number in range(3):
+            self.fleet.add(a_machine(f"i-m-{number}", by="terraform", role="master", pool="", instance_type="t3.medium"))
+        self._boot()
+
+    # what people do
+
+    def want(self, entry: QueueEntry) -> None:
+        """Scale an app to `entry.count` instances."""
+        self.apps[entry.app] = entry
+        for running in self.agents.values():
+            mine = [task for task in running.tasks if task.app == entry.app]
+            while mine and self.running(entry.app) > entry.count:
+                running.tasks.remove(mine.pop())
+
+    def running(self, app: str) -> int:
+        return sum(1 for running in self.agents.values() for task in running.tasks if task.app == app)
+
+    @property
+    def live(self) -> list[Machine]:
+        return [machine for machine in self._machines() if machine.state in LIVE]
+
+    @property
+    def ours(self) -> list[Machine]:
+        return [machine for machine in self.live if machine.tags[Tag.MANAGED_BY] == "autoscaler"]
+
+    @property
+    def usd_per_hour(self) -> float:
+        sizes = {offering.key: offering for pool in self.offerings.values() for offering in pool}
+        return sum(price_of(machine, sizes) for machine in self.live)
+
+    def run(self, seconds: float, step_s: float = 2.0) -> None:
+        """Let time pass: the cloud, the services and the autoscaler each do their part every `step_s`."""
+        for _ in range(round(seconds / step_s)):
+            self.now += step_s
+            self._boot()
+            self._schedule()
+            self._pass()
+            self.check()
+
+    # what must always hold
+
+    def check(self) -> None:
+        at = f"{self.now - NOW:g} s"
+        machines = {machine.instance_id: machine for machine in self._machines()}
+        for pool in self.spec.agents:
+            mine = [machine for machine in self.live if machine.tags.get(Tag.POOL) == pool.name]
+            assert len(mine) <= pool.max, f"{at}: pool {pool.name} has {len(mine)} machines, max {pool.max}"
+        for machine in machines.values():
+            if machine.tags[Tag.MANAGED_BY] == "terraform":
+                assert machine.state == "running", f"{at}: {machine.instance_id} is Terraform's and was touched"
+            else:
+                assert machine.tags[Tag.CLUSTER] == "toy"
+                assert machine.tags[Tag.LAUNCH] in {request.token for request in self.fleet.launches}, f"{at}: nobody ordered it"
+        tokens = [request.token for request in self.fleet.launches]
+        assert len(tokens) == len(set(tokens)), f"{at}: bought twice"
+        most = self.spec.cost.max_usd_per_hour
+        assert most is None or self.usd_per_hour <= most + 1e-6, f"{at}: ${self.usd_per_hour} an hour, allowed {most}"
+        assert not self.killed_tasks, f"{at}: a task was killed"
+
+    # how the world works
+
+    def _machines(self) -> list[Machine]:
+        return [held.machine for held in self.fleet._held.values()]
+
+    def _boot(self) -> None:
+        for machine in self._machines():
+            name = machine.instance_id
+            if machine.state not in LIVE:
+                if name in self.agents:
+                    self.killed_tasks += len(self.agents.pop(name).tasks)
+                continue
+            if self.now - machine.launched_at >= self.boot_s / 2 and machine.state == "pending":
+                self.fleet.set_state(name, "running")
+            if name in self.agents or machine.tags[Tag.ROLE] != "agent" or name in self.never_boot:
+                continue
+            if self.now - machine.launched_at >= self.boot_s:
+                self.agents[name] = Running(an_agent(machine, total=a_total(machine.instance_type), registered_at=self.now))
+
+    def _schedule(self) -> None:
+        if not self.leader:
+            return
+        usage = Usage()
+        for running in self.agents.values():
+            for task in running.tasks:
+                usage.add(task.app, self.apps[task.app].constraints, running.agent, 1)
+        for entry in self.apps.values():
+            for running in self.agents.values():
+                while self.running(entry.app) < entry.count and entry.overdue and self._takes(running, entry, usage):
+                    running.tasks.append(Task(entry.app, entry.shape))
+                    usage.add(entry.app, entry.constraints, running.agent, 1)
+
+    @staticmethod
+    def _takes(running: Running, entry: QueueEntry, usage: Usage) -> bool:
+        view = running.view
+        if not view.active or view.deactivated:
+            return False
+        return contains(minus(view.total, view.allocated), entry.shape) and room(entry.app, entry.constraints, running.agent, usage) > 0
+
+    def snapshot(self) -> Snapshot:
+        queue = [replace(entry, count=entry.count - self.running(entry.app)) for entry in self.apps.values()]
+        view = ClusterView(tuple(running.view for running in self.agents.values())) if self.leader else None
+        return Snapshot(
+            spec=self.spec,
+            cluster=view,
+            queue=tuple(entry for entry in queue if entry.count > 0),
+            machines=tuple(self.fleet.machines("toy")),
+            offerings=self.offerings,
+            intents=tuple(self.journal.launches.values()),
+            memory=self.journal.memory,
+        )
+
+    def _pass(self) -> None:
+        """As the daemon does it; a crash loses everything but the journal, and the next pass is another leader's."""
+        actor = Actor("toy", self.fleet, Engine(self), self.journal, self.decisions.append, lambda: self.now)
+
+        async def once() -> None:
+            snapshot = self.snapshot()
+            memory, intents = await actor.recover(self.journal.memory, snapshot.intents, snapshot.machines)
+            await actor.carry_out(plan(replace(snapshot, memory=memory, intents=tuple(intents)), self.now))
+
+        try:
+            asyncio.run(once())
+        except Crash:
+            self.crashes += 1
+        except Exception as error:
+            from cluster.errors import CloudError
+
+            if not isinstance(error, CloudError):
+                raise
+
+
+class Engine:
+    """The operator calls, on the world's agents."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _find(self, agent_id: str) -> tuple[str, Running]:
+        return next((name, running) for name, running in self._world.agents.items() if running.agent.agent_id == agent_id)
+
+    async def deactivate(self, agent_id: str) -> None:
+        _, running = self._find(agent_id)
+        running.agent = replace(running.agent, active=False, deactivated=True)
+
+    async def reactivate(self, agent_id: str) -> None:
+        _, running = self._find(agent_id)
+        running.agent = replace(running.agent, active=True, deactivated=False)
+
+    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None:
+        name, running = self._find(agent_id)
+        self._world.killed_tasks += len(running.tasks)
+        self._world.never_boot.add(name)
+        del self._world.agents[name]
+
+    async def mark_gone(self, agent_id: str) -> None:
+        await self.drain(agent_id)
