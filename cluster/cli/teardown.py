@@ -113,7 +113,7 @@ def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
         if not path.exists() or not path.stat().st_size:
             continue
         try:
-            resources = Tfstate.load_file(str(path)).native_data.get("resources") or ()
+            resources = getattr(Tfstate.load_file(str(path)), "resources", None) or ()
         except ValueError:  # cut short by a crash: the tags know what it knew
             continue
         managed = [resource for resource in resources if resource.get("mode") == "managed"]

@@ -155,7 +155,7 @@ def _sum(price: Mapping[Key, float], keys: Iterable[Key]) -> float:
 
 def _place(inventory: Inventory, wish: Wish) -> dict[Key, str]:
     """Where each resource goes: "terminate", "sweep" or a stack's name. What is kept is absent."""
-    stack_of = {identity: stack for stack, ids in inventory.stacks.items() for identity in ids}
+    stack_of = {identity: stack for stack in _stacks(inventory, wish) for identity in inventory.stacks[stack]}
     placed: dict[Key, str] = {}
     for machine in inventory.machines:
         if wish.agents_only and machine.role != "agent":
