@@ -98,6 +98,8 @@ class ScriptedEngine:
         app.router.add_get("/slaves", self._slaves)
         app.router.add_get("/state", self._agent_state)
         app.router.add_get("/files/read", self._files_read)
+        app.router.add_get("/agents/{agent_id}/state", self._agent_state)
+        app.router.add_get("/agents/{agent_id}/files/read", self._files_read)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, 0)
@@ -412,8 +414,10 @@ class ScriptedEngine:
         data = self.files.get(request.query["path"])
         if data is None:
             return web.Response(status=404, text="No such file")
-        offset = int(request.query.get("offset", "0"))
+        offset, length = int(request.query.get("offset", "0")), int(request.query.get("length", "65536"))
         if offset < 0:
             return web.json_response({"data": "", "offset": len(data)})
-        length = int(request.query.get("length", "65536"))
-        return web.json_response({"data": data[offset : offset + length].decode("latin-1"), "offset": offset})
+        page = data[offset : offset + length]
+        while page and offset + len(page) < len(data) and data[offset + len(page)] & 0xC0 == 0x80:
+            page = page[:-1]  # agents end a page at a whole character
+        return web.json_response({"data": page.decode("utf-8", "replace"), "offset": offset})

@@ -1,0 +1,81 @@
+"""`mesaform run`: a command as one or many tasks on the cluster, with their output here and their exit code as its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+
+if TYPE_CHECKING:
+    from cluster.mesos.execute import Reporter
+    from cluster.mesos.execution import Job
+
+HELP = """Run a command on the cluster and end with its exit code.
+
+Several words are run as they are; a single one is a shell line. States go to standard error, the tasks' own output to
+standard output and error. When nothing fits, it says why and waits: the autoscaler sees what is missing.
+Exit codes: the first failing task's own, 128 + n for signal n, 124 when --timeout is over, 130 after Ctrl-C.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=HELP)(run)
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.", metavar="-- COMMAND [ARGS]…")],
+    name: Annotated[str, typer.Option(help="Of the framework and its tasks: letters, digits, dots, hyphens.")] = "run",
+    cpus: Annotated[float, typer.Option(min=0.001, help="Cores for each task.")] = 0.5,
+    mem: Annotated[float, typer.Option(min=1, help="MiB of memory for each task.")] = 64,
+    disk: Annotated[float, typer.Option(min=0, help="MiB of disk for each task.")] = 0,
+    instances: Annotated[int, typer.Option(min=1, max=10_000, help="How many tasks.")] = 1,
+    role: Annotated[str, typer.Option(help="The role whose offers are used.")] = "*",
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the tasks; may be repeated.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")] = None,
+    file: str = FILE_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Check the words, run, and exit with the job's code."""
+    import asyncio
+    import re
+
+    from cluster.cli.run_report import JsonReporter, TextReporter
+    from cluster.errors import BadInput
+    from cluster.mesos.execution import Job, environment
+    from cluster.resources import Resources
+
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
+        raise BadInput(f"{name!r} is not a name", where="--name", fix="use letters, digits, dots and hyphens")
+    try:
+        variables = environment(env or [])
+    except ValueError as error:
+        raise BadInput(f"{str(error)!r} is not NAME=VALUE", where="--env") from None
+    job = Job(name, tuple(command), Resources.of(cpus=cpus, mem_mib=mem, disk_mib=disk), instances, role, variables)
+    reporter: Reporter = JsonReporter() if as_json else TextReporter(many=instances > 1)
+    code = asyncio.run(_run(open_context(file), job, reporter, timeout))
+    reporter.ended(code)
+    raise typer.Exit(code)
+
+
+async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float | None) -> int:
+    import asyncio
+    import signal
+    import uuid
+
+    import aiohttp
+
+    from cluster.cli.masters import masters_of, services_of
+    from cluster.mesos.execute import Runner
+    from cluster.mesos.operator import OperatorClient
+    from cluster.mesos.sandbox import Sandboxes
+
+    interrupted = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
+    async with aiohttp.ClientSession() as session:
+        leader = OperatorClient(masters_of(context), session).leader
+        sandboxes = Sandboxes(services_of(context), session)
+        runner = Runner(job, uuid.uuid4().hex[:12], leader, sandboxes, session, reporter, timeout_s)
+        return await runner.run(interrupted)

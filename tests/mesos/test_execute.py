@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from cluster.errors import ClusterUnreachable
+from cluster.mesos.execute import Runner
+from cluster.mesos.execution import Change, Job
+from cluster.mesos.sandbox import Sandboxes
+from cluster.resources import Resources
+from tests.support.scripted_engine import ScriptedEngine
+
+
+class Heard:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.written: dict[tuple[str, str], str] = {}
+        self.notes: list[str] = []
+
+    def changed(self, change: Change) -> None:
+        self.changes.append(change)
+
+    def output(self, task: str, stream: str, text: str) -> None:
+        self.written[task, stream] = self.written.get((task, stream), "") + text
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+    def ended(self, code: int) -> None: ...
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    async with ScriptedEngine() as engine:
+        engine.add_agent()
+        yield engine
+        assert engine.faults == []
+        assert not engine.frameworks, "a job left its framework behind"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def runner_for(engine: ScriptedEngine, session: aiohttp.ClientSession, heard: Heard, instances: int = 1, **more: float) -> Runner:
+    job = Job("hello", ("sh", "-c", "work"), Resources.of(cpus=0.5, mem_mib=64), instances)
+    return Runner(job, "x", engine.leader, Sandboxes([engine.url], session), session, heard, **more)
+
+
+async def started(engine: ScriptedEngine, count: int = 1) -> list[str]:
+    await engine.until(lambda: sum(task.state == "TASK_RUNNING" for task in engine.tasks.values()) == count)
+    return list(engine.tasks)
+
+
+async def test_a_task_s_output_and_exit_code_are_the_job_s(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+    heard = Heard()
+    running = asyncio.create_task(runner_for(engine, session, heard).run(asyncio.Event()))
+    [task_id] = await started(engine)
+    engine.files[f"/sandbox/{task_id}/stdout"] = b"h\xc3\xa9"
+    engine.files[f"/sandbox/{task_id}/stderr"] = b""
+    await engine.until(lambda: heard.written.get(("hello", "stdout")))
+    engine.files[f"/sandbox/{task_id}/stdout"] += "llo ✓\n".encode() * 20_000
+    engine.finish(task_id, "TASK_FAILED", "Command exited with status 3")
+    assert await asyncio.wait_for(running, 10) == 3
+    assert heard.written["hello", "stdout"] == "hé" + "llo ✓\n" * 20_000
+    assert [change.state for change in heard.changes] == ["TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_FAILED"]
+
+
+async def test_an_interrupt_kills_the_tasks_and_exits_130(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+    interrupted, heard = asyncio.Event(), Heard()
+    running = asyncio.create_task(runner_for(engine, session, heard, 3).run(interrupted))
+    for task_id in await started(engine, 3):
+        engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
+    interrupted.set()
+    assert await asyncio.wait_for(running, 10) == 130
+    assert {task.state for task in engine.tasks.values()} == {"TASK_KILLED"}
+    assert len(engine.of_type("KILL")) == 3
+
+
+async def test_a_time_out_kills_the_tasks_and_exits_124(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+    running = asyncio.create_task(runner_for(engine, session, Heard(), timeout_s=0.3).run(asyncio.Event()))
+    for task_id in await started(engine):
+        engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
+    assert await asyncio.wait_for(running, 10) == 124
+    assert not engine.live()
+
+
+async def test_a_job_survives_a_broken_stream(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+    running = asyncio.create_task(runner_for(engine, session, Heard()).run(asyncio.Event()))
+    [task_id] = await started(engine)
+    engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
+    engine.break_streams()
+    await engine.until(lambda: engine.subscribes == 2 and engine.of_type("RECONCILE"))
+    engine.finish(task_id)
+    assert await asyncio.wait_for(running, 10) == 0
+
+
+async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+    interrupted = asyncio.Event()
+    runner = runner_for(engine, session, Heard())
+    engine.agents.clear()
+    running = asyncio.create_task(runner.run(interrupted))
+    await engine.until(lambda: engine.frameworks)
+    interrupted.set()
+    assert await asyncio.wait_for(running, 10) == 130
+    assert engine.of_type("TEARDOWN")
+
+
+async def test_without_a_leader_it_says_so_at_once(session: aiohttp.ClientSession) -> None:
+    async def nobody() -> str:
+        raise ClusterUnreachable("no leading master answers")
+
+    job = Job("hello", ("true",), Resources.of(cpus=1))
+    with pytest.raises(ClusterUnreachable):
+        await Runner(job, "x", nobody, Sandboxes([], session), session, Heard()).run(asyncio.Event())
+
+
+async def test_output_that_cannot_be_read_is_said_and_the_code_still_counts(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+    heard = Heard()
+    runner = runner_for(engine, session, heard)
+    runner.sandboxes = Sandboxes(["http://127.61.9.9:9"], session)
+    running = asyncio.create_task(runner.run(asyncio.Event()))
+    [task_id] = await started(engine)
+    engine.finish(task_id, "TASK_FAILED", "Command terminated with signal Killed")
+    assert await asyncio.wait_for(running, 10) == 137
+    assert "the output of hello cannot be read: http://127.61.9.9:9" in heard.notes[-1]
