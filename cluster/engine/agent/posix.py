@@ -46,6 +46,7 @@ class _Container:
     timer: asyncio.TimerHandle | None = None
     over: bool = False
     given_up: bool = False
+    was_entered: bool = False
 
 
 class PosixContainerizer:
@@ -119,6 +120,7 @@ class PosixContainerizer:
         environment = {**self._task_environment(container.spec), **_variables(command)}
         identity = identity_of(container.spec.user)
         program, argv = _program_and_argv(command)
+        container.was_entered = True
         process = await asyncio.create_subprocess_exec(
             *argv,
             executable=program,
@@ -138,6 +140,7 @@ class PosixContainerizer:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
     def usage(self) -> dict[str, Usage]:
         processes = procfs.all_processes()
@@ -259,14 +262,14 @@ class PosixContainerizer:
         container.over = True
         spec = container.spec
         wait_status = self._layout.exit_status(spec.container_id)
-        if wait_status is None:
+        if wait_status is None or container.was_entered:
             self._kill_strays(container)
         over_limit = self._limiter.over_limit(spec.container_id) if wait_status != 0 else ""
         await self._remove_groups(container)
         self._report(Exited(spec.container_id, wait_status, over_limit))
 
     def _kill_strays(self, container: _Container) -> None:
-        """The runner was killed, so its family lost its keeper: it is known by its environment."""
+        """What is not the runner's family (any more): what a check left, or a family whose runner was killed."""
         for _ in range(20):
             strays = procfs.with_environment(f"MESOS_CONTAINER_ID={container.spec.container_id}")
             for pid in strays:
