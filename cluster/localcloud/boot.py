@@ -88,10 +88,18 @@ def environment(layout: Layout, machine: Machine, url: str, inherited: Mapping[s
     }
 
 
-def cloudinit_environment(layout: Layout, machine: Machine) -> dict[str, str]:
-    """What a base image's machine has besides: its root, and where this program's own code is."""
+def cloudinit_environment(layout: Layout, machine: Machine, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a base image's machine has besides: its root, where this program's own code is, and the host's installer with its cache.
+
+    Without the last two every bake would fetch the installer and all packages anew.
+    """
     package = Path(__file__).resolve().parents[2]
-    return {"MESAFORM_ROOT": str(root(layout, machine.instance_id).resolve()), "PYTHONPATH": str(package)}
+    return {
+        "MESAFORM_ROOT": str(root(layout, machine.instance_id).resolve()),
+        "PYTHONPATH": str(package),
+        "PATH": os.pathsep.join((inherited.get("PATH", os.defpath), str(Path(sys.executable).parent))),
+        "UV_CACHE_DIR": inherited.get("UV_CACHE_DIR") or str(Path(inherited.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"),
+    }
 
 
 def write_record(layout: Layout, instance_id: str, pid: int, boots: int) -> Record:

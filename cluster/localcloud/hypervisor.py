@@ -94,7 +94,7 @@ class Hypervisor:
 
     async def _watch(self) -> None:
         """Keep `_world` fresh."""
-        while True:
+        while not self._stopping.is_set():
             try:
                 after = self._world.version if self._world else ""
                 self._accept(await self._ec2.world(after, POLL_S if after else 0.0))
@@ -109,9 +109,10 @@ class Hypervisor:
             self._wake.set()
 
     async def _pass_for_ever(self, group: asyncio.TaskGroup) -> None:
-        while True:
+        while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), PASS_EVERY_S)
+                async with asyncio.timeout(PASS_EVERY_S):  # not wait_for: 3.11's swallows a cancellation that comes with the event
+                    await self._wake.wait()
             self._wake.clear()
             if self._world is not None:
                 self._pass(self._world, group)

@@ -1,8 +1,8 @@
 """What Linux knows about processes: who lives, since when, and which machine each belongs to.
 
 A machine is a process tree, but its tasks start sessions of their own and outlive their parents. So a process belongs to a
-machine if its environment names the instance, or its parent or session leader does; and once found it stays found, whatever
-it executes later.
+machine if its environment names the instance, if it works or writes in the machine's folder, or if its parent or session
+leader belongs to it; and once found it stays found, whatever it executes later.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_MACHINE_FOLDER = re.compile(r"/machines/(i-[0-9a-f]{17})(?:/|$)")
 INSTANCE_VARIABLE = b"MESAFORM_INSTANCE_ID="
 
 
@@ -64,6 +66,7 @@ def boot_id() -> str:
 
 
 def _named_instance(pid: int) -> str | None:
+    """The instance in the process's environment; failing that, the one in whose folder it works or writes."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -71,6 +74,13 @@ def _named_instance(pid: int) -> str | None:
     for item in environment.split(b"\0"):
         if item.startswith(INSTANCE_VARIABLE):
             return item.removeprefix(INSTANCE_VARIABLE).decode(errors="replace")
+    for link in ("cwd", "fd/1", "fd/2"):
+        try:
+            found = _MACHINE_FOLDER.search(os.readlink(f"/proc/{pid}/{link}"))  # noqa: PTH115
+        except OSError:
+            continue
+        if found:
+            return found.group(1)
     return None
 
 
