@@ -54,8 +54,8 @@ def down(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Take it down."""
-    from cluster.cli.lock import only_one
     from cluster.cli.progress import reporter
+    from cluster.deploy.lock import hold
 
     context = open_context(file)
     if agents_only and images:
@@ -76,7 +76,7 @@ def down(
         _say(asked, {"cluster": context.spec.name, "left": []}, f"Nothing of {context.spec.name} is here: no local cloud was ever started.")
         return
     try:
-        with only_one(context.cluster_dir, "down"):
+        with hold(context.cluster_dir / "lock", "mesaform down"):
             with reporter(as_json=as_json) as report:
                 found = _survey(context, report)
             clean = _go_on(context, asked, found)

@@ -13,7 +13,7 @@ from cluster.cli.context import Context
 from cluster.cloud.owned import Owned
 from cluster.cloud.port import Machine
 from cluster.errors import CloudError, NotFound, NotOwned
-from cluster.report import Report, stage
+from cluster.report import Report, Silent, stage
 from cluster.teardown.execute import Outcome, Teardown
 from cluster.teardown.plan import Plan, Wish
 from cluster.teardown.receipt import Facts, Receipt
@@ -75,7 +75,7 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
     async def destroy(stacks: tuple[str, ...]) -> None:
         from cluster import deploy
 
-        await deploy.destroy(context, report, stacks)
+        await deploy.destroy(context, report or Silent(), stacks)
 
     return World(
         cluster=spec.name,

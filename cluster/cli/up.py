@@ -27,13 +27,13 @@ def register(app: typer.Typer) -> None:
 
 def up(file: str = FILE_OPTION, yes: bool = YES_OPTION, timeout_s: float = TIMEOUT_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Raise it: local cloud or credentials, image, stacks, and the wait until everything answers."""
-    from cluster.cli.lock import only_one
     from cluster.cli.progress import reporter
+    from cluster.deploy.lock import hold
 
     context = open_context(file)
     began = time.monotonic()
     try:
-        with only_one(context.cluster_dir, "up"), reporter(as_json=as_json) as report:
+        with hold(context.cluster_dir / "lock", "mesaform up"), reporter(as_json=as_json) as report:
             picture = _raise(context, report, yes=yes, timeout_s=timeout_s or TIMEOUT_S[context.spec.target])
     except KeyboardInterrupt:
         again = "" if file == "cluster.yaml" else f" --file {file}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts
 from cluster.cloud.sweep import Swept
-from cluster.errors import MesaformError, NotFound, Permanent
+from cluster.errors import Busy, MesaformError, NotFound, Permanent
 from cluster.report import Report, Stage, stage
 from cluster.teardown.journal import Journal
 from cluster.teardown.plan import Plan, Step, as_owned
@@ -179,6 +179,8 @@ class Teardown:
                 if inspect.isawaitable(result):
                     await result
                 under_way.outcome = ", ".join(stacks)
+        except Busy:  # Terraform of an earlier run is still creating: a sweep behind its back would miss what comes
+            raise
         except MesaformError as error:  # the stage is told as failed; the sweep needs no Terraform
             self._trouble(f"{name}: {str(error).partition(chr(10))[0]}")
 
