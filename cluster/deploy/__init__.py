@@ -1,1 +1,82 @@
-"""Driving cdktf and Terraform from the operator's machine: prerequisites, deploy, destroy, state, outputs."""
+"""Drives the real `cdktf` and reads what Terraform knows. Used by the command line; imports nothing heavy until called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster.deploy.outputs import Outputs
+    from cluster.deploy.place import Place
+    from cluster.report import Report
+
+
+async def deploy(place: Place, report: Report) -> Outputs:
+    """Bring all stacks to what the spec says. Idempotent; carries on where an earlier run stopped.
+
+    The environment must point at the cloud (`Context.enter_cloud`).
+
+    Raises:
+        MissingPrerequisite: no image of this checkout's recipe, or a program is missing.
+        Busy: Terraform of an earlier run is still at work.
+        CloudError: Terraform failed: the first cause, with its resource.
+
+    """
+    import asyncio
+
+    from cluster.deploy import driver, image
+    from cluster.deploy.folders import STACKS
+    from cluster.deploy.outputs import Outputs
+    from cluster.deploy.outputs import outputs as read
+
+    found = await asyncio.to_thread(image.look_up, place.spec.region)
+    await driver.run(place, "deploy", STACKS, found, report)
+    return read(place) or Outputs()
+
+
+async def destroy(place: Place, report: Report, stacks: tuple[str, ...] | None = None) -> None:
+    """Destroy the stacks that have state, agents before masters before the network. Idempotent; needs no image.
+
+    Args:
+        place: the cluster.
+        report: told of progress.
+        stacks: only these; None means all. The network goes only when nothing else is left in it.
+
+    Raises:
+        Busy: Terraform of an earlier run is still at work.
+        CloudError: Terraform failed: the first cause, with its resource.
+
+    """
+    from cluster.deploy import driver
+    from cluster.deploy.folders import STACKS, state_file
+    from cluster.deploy.image import NOTHING_TO_BOOT
+
+    wanted = [stack for stack in STACKS if (stacks is None or stack in stacks) and state_file(place.cluster_dir, stack).exists()]
+    for group in (("agents",), ("masters", "network")):  # cdktf orders a group by its dependencies
+        if present := tuple(stack for stack in group if stack in wanted):
+            await driver.run(place, "destroy", present, NOTHING_TO_BOOT, report)
+
+
+def outputs(place: Place) -> Outputs | None:
+    """What the stacks made, as Terraform's state has it; None if there is nothing."""
+    from cluster.deploy.outputs import outputs as read
+
+    return read(place)
+
+
+def terraform_instance_ids(place: Place) -> set[str]:
+    """The EC2 instances that Terraform knows."""
+    from cluster.deploy.outputs import terraform_instance_ids as read
+
+    return read(place)
+
+
+def check_prerequisites(place: Place) -> None:
+    """Check what must be installed.
+
+    Raises:
+        MissingPrerequisite: something is missing or too old; a line for each.
+
+    """
+    from cluster.deploy.prerequisites import check
+
+    check(place)

@@ -1,0 +1,235 @@
+"""Runs the real cdktf, tells of its progress, and stops it so that no machine is forgotten.
+
+cdktf answers a signal by killing Terraform, whose unwritten state would be lost. So signals go to Terraform alone: it
+finishes or abandons what is under way, writes its state, and cdktf ends by itself. cdktf writes into a log file, not
+into a pipe, and holds a lock of its own: it works on undisturbed if `mesaform` dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from cluster.deploy import environment, progress
+from cluster.deploy.folders import project_root, synth_dir
+from cluster.deploy.image import BootImage
+from cluster.deploy.lock import hold
+from cluster.deploy.place import Place
+from cluster.errors import CloudError
+from cluster.report import Report
+
+LOOK_S = 0.2
+STOP_TIMEOUT_S = 180.0  # the AWS provider gives up its longest waits well before
+ALONE_S = 2.0  # cdktf without any Terraform for that long after a stop has nothing left to do
+TERRAFORM_VERBS = frozenset({"init", "plan", "apply", "destroy", "refresh", "output", "show"})
+
+
+async def run(place: Place, verb: str, stacks: tuple[str, ...], image: BootImage, report: Report) -> None:
+    """`cdktf deploy` or `cdktf destroy` of these stacks. Cancelling stops Terraform in order before it returns.
+
+    Raises:
+        Busy: Terraform of an earlier run is still at work on this cluster.
+        MissingPrerequisite: cdktf or terraform is missing.
+        CloudError: it failed; the first cause, with its resource and the log's path.
+
+    """
+    settled = await asyncio.to_thread(environment.settle, place, image)
+    program = environment.cdktf_program()
+    log = place.cluster_dir / "log" / f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    with _opened(log) as writing, hold(place.cluster_dir / "terraform.lock", f"cdktf {verb}") as held:
+        child = await asyncio.create_subprocess_exec(
+            str(program),
+            verb,
+            *stacks,
+            "--auto-approve",
+            *settled.options,
+            *(["--ignore-missing-stack-dependencies"] if verb == "destroy" else []),
+            "--output",
+            str(synth_dir(place.cluster_dir)),
+            cwd=project_root(),
+            env=settled.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            start_new_session=True,
+            pass_fds=(held.descriptor,),
+        )
+        held.note(f"pid {child.pid}: cdktf {verb}, started by mesaform (pid {os.getpid()})")
+        teller = _Teller(verb, stacks, report)
+        try:
+            async for lines in _follow(log, child):
+                teller.tell(lines)
+        except BaseException:
+            await asyncio.shield(_stop(child))
+            teller.abandon("stopped")
+            raise
+        teller.end(child.returncode or 0, log)
+
+
+@contextmanager
+def _opened(log: Path) -> Iterator[int]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+async def _follow(log: Path, child: Process) -> AsyncIterator[list[str]]:
+    """The log's lines as they come, until the child has ended and everything is read."""
+    rest = ""
+    with log.open(encoding="utf-8", errors="replace") as reading:
+        ended = False
+        while True:
+            rest += reading.read()
+            *lines, rest = rest.split("\n")
+            if lines:
+                yield lines
+            if ended:
+                yield [rest]
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), LOOK_S)
+            ended = child.returncode is not None
+
+
+async def _stop(child: Process) -> None:
+    """Interrupt each Terraform once, and wait; whatever is left after `STOP_TIMEOUT_S` is killed."""
+    told: set[int] = set()
+    began = alone_since = time.monotonic()
+    while child.returncode is None:
+        now = time.monotonic()
+        running = terraforms(child.pid)
+        if running:
+            alone_since = now
+        for process in running:
+            if process.pid not in told:
+                told.add(process.pid)
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGINT)
+        if now - began > STOP_TIMEOUT_S:
+            _signal_group(child.pid, signal.SIGKILL)
+        elif now - alone_since > ALONE_S:
+            _signal_group(child.pid, signal.SIGTERM)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), LOOK_S)
+
+
+def terraforms(pid: int) -> list[psutil.Process]:
+    """The Terraform processes below a cdktf, without their providers. Synthesis is not among them."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                words = process.cmdline()
+                if any("terraform" in word for word in words[:3]) and TERRAFORM_VERBS & set(words[1:]):
+                    found.append(process)
+    return found
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+@dataclass(slots=True)
+class _Teller:
+    """Turns events into stages of a report: one a stack."""
+
+    verb: str
+    stacks: tuple[str, ...]
+    report: Report
+    _reader: progress.Reader = field(init=False)
+    _open: set[str] = field(default_factory=set)
+    _closed: set[str] = field(default_factory=set)
+    _planned: dict[str, int] = field(default_factory=dict)
+    _done: dict[str, int] = field(default_factory=dict)
+    _faults: list[progress.Fault] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._reader = progress.Reader(self.stacks)
+        self.report.started(self._synthesis, "the stacks as Terraform's JSON")
+
+    _synthesis = "Describe the stacks"
+
+    def _stage(self, stack: str) -> str:
+        return f"{self.verb.capitalize()} {stack}"
+
+    def tell(self, lines: list[str]) -> None:
+        for event in self._reader.read(lines):
+            self._event(event)
+        if self._synthesis not in self._closed and any("Initializing" in line for line in lines):
+            self._close_synthesis()
+
+    def _event(self, event: progress.Event) -> None:
+        if isinstance(event, progress.Fault):
+            self._faults.append(event)
+            return
+        self._close_synthesis()
+        stack = event.stack
+        if stack not in self._open and stack not in self._closed:
+            self._open.add(stack)
+            self.report.started(self._stage(stack))
+        if isinstance(event, progress.Planned):
+            self._planned[stack] = event.steps
+        elif isinstance(event, progress.Ended):
+            self._end_stack(stack, event.summary)
+        else:
+            if event.verb in {"created", "changed", "destroyed"}:
+                self._done[stack] = self._done.get(stack, 0) + 1
+            if stack in self._open:
+                self.report.advanced(self._stage(stack), self._where(stack, event))
+
+    def _where(self, stack: str, step: progress.Step) -> str:
+        of = f" of {self._planned[stack]}" if stack in self._planned else ""
+        return f"{self._done.get(stack, 0)}{of}: {step.resource} {step.verb}"
+
+    def _end_stack(self, stack: str, summary: str) -> None:
+        if stack in self._open:
+            self._open.discard(stack)
+            self._closed.add(stack)
+            self.report.done(self._stage(stack), summary.rpartition("Resources: ")[2].rstrip("."))
+
+    def _close_synthesis(self) -> None:
+        if self._synthesis not in self._closed:
+            self._closed.add(self._synthesis)
+            self.report.done(self._synthesis)
+
+    def abandon(self, why: str) -> None:
+        """Whatever is still open ended badly."""
+        for stack in sorted(self._open):
+            self.report.failed(self._stage(stack), why)
+        self._open.clear()
+        if self._synthesis not in self._closed:
+            self._closed.add(self._synthesis)
+            self.report.failed(self._synthesis, why)
+
+    def end(self, code: int, log: Path) -> None:
+        """Settle the stages by cdktf's exit code.
+
+        Raises:
+            CloudError: it failed.
+
+        """
+        if code == 0:
+            self._close_synthesis()
+            for stack in sorted(self._open):
+                self._end_stack(stack, "")
+            return
+        cause = progress.first_cause(self._faults)
+        what = cause.what if cause else f"cdktf ended with {code}"
+        where = ": ".join(part for part in (cause.stack, cause.resource) if part) if cause else ""
+        self.abandon(what)
+        raise CloudError(
+            what, where=where or f"cdktf {self.verb}", fix=f"everything it said: {log}\n  then run the same command again: it carries on"
+        )

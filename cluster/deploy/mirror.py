@@ -1,0 +1,86 @@
+"""Where Terraform takes the AWS provider from: a filesystem mirror on this machine if there is one, else the registry.
+
+A mirror below one of the usual system folders is found by its layout; no path is known beforehand. A person's own
+Terraform configuration is kept, and wins where it says where providers come from.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROVIDER = "registry.terraform.io/hashicorp/aws"
+PROVIDER_VERSION = "5.100.0"
+USUAL_FOLDERS = ("/opt", "/usr/share", "/usr/local/share", "/usr/local/lib", "/usr/lib", "/srv", "~/.terraform.d", "~/.local/share")
+DEEPEST = 2  # folders between a usual folder and a mirror's root
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """Terraform's configuration file for a run; `mirror` is None where the registry is asked."""
+
+    config_file: Path | None
+    mirror: Path | None
+
+
+def find_mirror(folders: Iterable[str | Path] = USUAL_FOLDERS) -> Path | None:
+    """The root of a mirror that holds the provider for this machine."""
+    return next((root for folder in folders for root in _roots(Path(folder).expanduser()) if _holds_provider(root)), None)
+
+
+def _roots(folder: Path) -> Iterator[Path]:
+    for depth in range(DEEPEST + 1):
+        try:
+            yield from sorted(found.parents[2] for found in folder.glob("/".join(["*"] * depth + [PROVIDER])))
+        except OSError:  # a folder that may not be read is none of ours
+            return
+
+
+def _holds_provider(root: Path) -> bool:
+    """Either layout that Terraform knows: unpacked folders, or zip files."""
+    machine = platform.machine()
+    target = f"{sys.platform}_{_ARCHITECTURES.get(machine, machine)}"
+    folder = root / PROVIDER
+    return (folder / PROVIDER_VERSION / target).is_dir() or (folder / f"terraform-provider-aws_{PROVIDER_VERSION}_{target}.zip").is_file()
+
+
+def settle(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -> Providers:
+    """Decide, and write the configuration for the run into `folder` if one is needed."""
+    own = _own_config()
+    text = own.read_text(encoding="utf-8") if own else ""
+    if "provider_installation" in text:
+        return Providers(own, None)
+    mirror = find_mirror(folders)
+    if mirror is None:
+        return Providers(own, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "terraformrc"
+    written.write_text(text + _installation(mirror), encoding="utf-8")
+    return Providers(written, mirror)
+
+
+def _own_config() -> Path | None:
+    """The person's own configuration file. `TF_CLI_CONFIG_FILE` may name one that does not exist."""
+    named = os.environ.get("TF_CLI_CONFIG_FILE")
+    path = Path(named) if named else Path("~/.terraformrc").expanduser()
+    return path if path.is_file() else None
+
+
+def _installation(mirror: Path) -> str:
+    pattern = PROVIDER
+    return f"""
+provider_installation {{
+  filesystem_mirror {{
+    path    = "{mirror}"
+    include = ["{pattern}"]
+  }}
+  direct {{
+    exclude = ["{pattern}"]
+  }}
+}}
+"""

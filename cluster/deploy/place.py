@@ -1,0 +1,21 @@
+"""What the driver needs to know of a cluster on the operator's machine. `cluster.cli.context.Context` is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from cluster.spec import ClusterSpec
+
+
+class Place(Protocol):
+    """A cluster's spec, its file, and its state folder."""
+
+    @property
+    def spec(self) -> ClusterSpec: ...
+
+    @property
+    def file(self) -> Path: ...
+
+    @property
+    def cluster_dir(self) -> Path: ...

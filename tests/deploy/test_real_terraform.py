@@ -1,0 +1,115 @@
+"""The stacks through the real cdktf, the real Terraform and the real AWS provider, against moto's API."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+
+import psutil
+import pytest
+
+from cluster import deploy
+from cluster.deploy import driver, environment
+from cluster.deploy.folders import STACKS, stack_dir, state_file
+from cluster.deploy.image import NOTHING_TO_BOOT
+from cluster.errors import CloudError, MissingPrerequisite
+from cluster.report import Recorded
+
+pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def plan(place, stack: str) -> subprocess.CompletedProcess[str]:
+    settled = environment.settle(place, NOTHING_TO_BOOT)
+    return subprocess.run(
+        [settled.environment["TERRAFORM_BINARY_NAME"], "plan", "-detailed-exitcode", "-no-color"],
+        cwd=stack_dir(place.cluster_dir, stack),
+        env=settled.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a_trace(aws, place):
+    aws.bake()
+    report = Recorded()
+
+    found = await deploy.deploy(place, report)
+
+    assert found.complete
+    assert found.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
+    assert len(found.agent_ids["default"]) == 2
+    assert {i["InstanceId"] for i in aws.instances("deployed")} == deploy.terraform_instance_ids(place)
+    assert [stage for state, stage, _ in report.events if state == "done"][0] == "Describe the stacks"
+    assert {stage for state, stage, _ in report.events if state == "done"} >= {f"Deploy {stack}" for stack in STACKS}
+    for stack in STACKS:
+        again = plan(place, stack)
+        assert again.returncode == 0, again.stdout
+        assert "No changes." in again.stdout
+
+    machines = aws.instances("deployed")
+    assert {machine["MetadataOptions"]["HttpTokens"] for machine in machines} == {"required"}
+    assert {machine["Placement"]["AvailabilityZone"] for machine in machines} == {"us-east-1a", "us-east-1b", "us-east-1c"}
+
+    await deploy.destroy(place, report)
+
+    assert aws.instances("deployed") == []
+    owned = [{"Name": "tag:mesaform:cluster", "Values": ["deployed"]}]
+    ec2 = aws.client("ec2")
+    assert ec2.describe_vpcs(Filters=owned)["Vpcs"] == []
+    assert ec2.describe_security_groups(Filters=owned)["SecurityGroups"] == []
+    assert ec2.describe_launch_templates(Filters=owned)["LaunchTemplates"] == []
+    assert deploy.outputs(place) is None
+
+
+async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_on(aws, place):
+    aws.bake()
+    first_machine = asyncio.Event()
+
+    class Watching(Recorded):
+        def advanced(self, stage: str, detail: str) -> None:
+            if "aws_instance" in detail:
+                first_machine.set()
+
+    work = asyncio.create_task(deploy.deploy(place, Watching()))
+    await asyncio.wait_for(first_machine.wait(), 120)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+
+    assert [p for p in psutil.process_iter(["cmdline"]) if str(place.cluster_dir) in " ".join(p.info["cmdline"] or [])] == []
+    assert not list(place.cluster_dir.glob(".*.lock.info")), "Terraform let go of its locks in order"
+    assert state_file(place.cluster_dir, "network").stat().st_size > 0
+
+    found = await deploy.deploy(place, Recorded())
+    assert found.complete
+    known = deploy.terraform_instance_ids(place)
+    assert len(known) == 5
+    await deploy.destroy(place, Recorded())
+
+
+async def test_the_first_error_of_terraform_is_told_with_its_resource_and_the_log(aws, place):
+    aws.bake()
+    aws.client("iam").create_role(RoleName="mesaform-deployed-agent", AssumeRolePolicyDocument="{}")
+    try:
+        with pytest.raises(CloudError, match="mesaform-deployed-agent already exists") as caught:
+            await deploy.deploy(place, Recorded())
+    finally:
+        aws.client("iam").delete_role(RoleName="mesaform-deployed-agent")
+    assert caught.value.where == "agents: aws_iam_role.role"
+    assert ".log" in caught.value.fix
+    await deploy.destroy(place, Recorded())
+
+
+async def test_without_an_image_nothing_is_created_and_bake_is_named(aws, place):
+    ec2 = aws.client("ec2")
+    for image in ec2.describe_images(Owners=["self"])["Images"]:
+        ec2.deregister_image(ImageId=image["ImageId"])
+    with pytest.raises(MissingPrerequisite, match="mesaform bake"):
+        await deploy.deploy(place, Recorded())
+    assert not place.cluster_dir.exists()
+
+
+async def test_destroying_what_was_never_deployed_does_nothing(place):
+    await deploy.destroy(place, Recorded())
+    assert driver.terraforms(psutil.Process().pid) == []
