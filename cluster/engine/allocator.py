@@ -121,7 +121,7 @@ class Allocator:
         agent = self._agents[agent_id]
         self._count_total(agent.total, -1)
         self._count_total(total, 1)
-        agent.free = agent.free + total - agent.total
+        agent.free = total - (agent.total - agent.free)
         agent.total = total
 
     def set_agent_active(self, agent_id: str, *, active: bool) -> None:

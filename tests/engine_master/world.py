@@ -1,0 +1,260 @@
+"""A world around the pure core: verbs for tests, a registry that stores at once, and invariants checked after every event."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+
+from cluster.engine import link
+from cluster.engine.allocator import Allocator
+from cluster.engine.master import events as ev
+from cluster.engine.master.calls import Call
+from cluster.engine.master.core import Master
+from cluster.engine.master.parse import parse
+from cluster.engine.master.state import Config, Ids, total
+from cluster.engine.registry import Registry
+from cluster.mesos.messages import AgentInfo, Capability, FrameworkInfo, TaskInfo, TaskStatus, ident, to_wire
+from cluster.resources import Resources
+
+SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
+SMALL = Resources.of(cpus=0.1, mem_mib=32)
+START = 1_000_000.0
+
+
+class World:
+    """One leading master, whose registry writes succeed at once unless `hold_stores` is set."""
+
+    def __init__(self, registry: Registry | None = None, **config: Any) -> None:
+        self.now = START
+        info = {"id": "m", "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
+        self.master = Master(info, Ids("m"), registry or Registry(), Allocator(), Config(**config), now=self.now)
+        self.streams: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.closed: set[str] = set()
+        self.links: dict[str, list[link.FromMaster]] = defaultdict(list)
+        self.cut: set[str] = set()
+        self.replies: dict[int, tuple[int, str]] = {}
+        self.published: list[dict[str, Any]] = []
+        self.held: list[ev.Store] = []
+        self.hold_stores = False
+        self._numbers = itertools.count(1)
+
+    @property
+    def state(self) -> Any:
+        return self.master.state
+
+    # --- driving
+
+    def feed(self, event: ev.Event) -> None:
+        self._carry_out(self.master.handle(event, self.now))
+        self.check()
+
+    def _carry_out(self, effects: list[ev.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case ev.SendEvent():
+                    document = msgspec.json.decode(msgspec.json.encode(effect.event))
+                    self.streams[effect.stream_id].append(document)
+                case ev.CloseStream():
+                    self.closed.add(effect.stream_id)
+                case ev.SendAgent():
+                    self.links[effect.link_id].append(effect.message)
+                case ev.CloseLink():
+                    self.cut.add(effect.link_id)
+                case ev.Reply():
+                    self.replies[effect.token] = (effect.status, effect.text)
+                case ev.Publish():
+                    self.published.append(msgspec.json.decode(msgspec.json.encode(effect.event)))
+                case ev.Store():
+                    self.held.append(effect)
+        if not self.hold_stores:
+            self.store()
+
+    def store(self) -> None:
+        """Let the registry writes that wait succeed."""
+        waiting, self.held = self.held, []
+        for one in waiting:
+            self._carry_out(self.master.handle(ev.Stored(one.change, one.origin), self.now))
+            self.check()
+
+    def tick(self, seconds: float = 1.0) -> None:
+        self.now += seconds
+        self.feed(ev.Tick())
+
+    def check(self) -> None:
+        """Nothing is offered or used twice, and what may not be offered is not."""
+        m = self.state
+        for agent in m.agents.values():
+            taken = total([agent.used(), agent.offered()])
+            assert m.allocator.free(agent.id) + taken == agent.total, f"{agent.id}: resources are not conserved"
+            held = total(m.allocator.held(agent.id).values())
+            assert held == taken, f"{agent.id}: the allocator counts {held}, the master {taken}"
+            if agent.offers:
+                assert agent.connected and not m.is_deactivated(agent.id), f"{agent.id} may not be offered"
+        for offer in m.offers.values():
+            assert m.frameworks[offer.framework_id].active
+            assert m.frameworks[offer.framework_id].offers[offer.id] is m.agents[offer.agent_id].offers[offer.id] is offer
+        for framework in m.frameworks.values():
+            for task in framework.tasks.values():
+                assert m.agents[task.agent_id].tasks[framework.id, task.id] is task
+
+    # --- frameworks
+
+    def framework(self, name: str = "f", *, id_: str | None = None, **kw: Any) -> Scheduler:
+        return Scheduler(self, name, id_, **kw)
+
+    # --- agents
+
+    def agent(self, *, size: Resources = SIZE, agent_id: str | None = None, tasks: Any = (), host: str | None = None) -> FakeAgent:
+        return FakeAgent(self, size, agent_id, list(tasks), host or f"host{next(self._numbers)}")
+
+    def operate(self, type_: str, id_: str, **kw: Any) -> tuple[int, str] | None:
+        token = next(self._numbers)
+        self.feed(ev.Operator(token, type_, id_, **kw))
+        return self.replies.get(token)
+
+    def number(self) -> int:
+        return next(self._numbers)
+
+
+class FakeAgent:
+    def __init__(self, world: World, size: Resources, agent_id: str | None, tasks: list[link.KnownTask], host: str) -> None:
+        self.world, self.size, self.host = world, size, host
+        self.id = agent_id
+        self.connect(tasks)
+
+    def connect(self, tasks: list[link.KnownTask] | tuple[()] = ()) -> None:
+        self.link_id = f"link{self.world.number()}"
+        info = AgentInfo(hostname=self.host, resources=to_wire(self.size))
+        register = link.Register(info, self.id, address=f"{self.host}:5051", version="1.12.0", tasks=list(tasks))
+        self.world.feed(ev.AgentRegistering(self.link_id, register))
+        self.id = next((one.agent_id for one in self.inbox if isinstance(one, link.Registered)), self.id)
+
+    @property
+    def inbox(self) -> list[link.FromMaster]:
+        return self.world.links[self.link_id]
+
+    def got(self, kind: type) -> list[Any]:
+        return [one for one in self.inbox if isinstance(one, kind)]
+
+    @property
+    def refused(self) -> bool:
+        return bool(self.got(link.Refused)) and self.link_id in self.world.cut
+
+    def disconnect(self) -> None:
+        self.world.feed(ev.LinkClosed(self.link_id))
+
+    def pong(self) -> None:
+        self.world.feed(ev.AgentPong(self.link_id))
+
+    def update(self, framework: Scheduler, task_id: str, state: str, latest: str | None = None, uuid: bytes | None = None) -> bytes:
+        uuid = uuid or self.world.number().to_bytes(16, "big")
+        status = TaskStatus(
+            task_id=ident(task_id),
+            state=state,
+            source="SOURCE_EXECUTOR",
+            agent_id=ident(self.id or ""),
+            uuid=uuid,
+            timestamp=self.world.now,
+        )
+        self.world.feed(ev.AgentUpdate(self.link_id, link.Update(framework.id, status, latest or state)))
+        return uuid
+
+
+class Scheduler:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        id_: str | None = None,
+        *,
+        roles: tuple[str, ...] = ("*",),
+        aware: bool = True,
+        failover_s: float = 0.0,
+        user: str = "root",
+        suppressed: tuple[str, ...] = (),
+        capabilities: tuple[str, ...] = (),
+        **info: Any,
+    ) -> None:
+        names = ("MULTI_ROLE", *(("PARTITION_AWARE",) if aware else ()), *capabilities)
+        self.world = world
+        self.info = FrameworkInfo(
+            user=user,
+            name=name,
+            roles=list(roles),
+            failover_timeout=failover_s,
+            capabilities=[Capability(type=one) for one in names],
+            id=ident(id_) if id_ else None,
+            **info,
+        )
+        self.stream_id = f"stream{world.number()}"
+        world.feed(ev.Subscribe(self.stream_id, self.info, id_, suppressed))
+        subscribed = self.events("SUBSCRIBED")
+        self.id: str = subscribed[0]["framework_id"]["value"] if subscribed else ""
+
+    def events(self, kind: str | None = None) -> list[Any]:
+        seen = self.world.streams[self.stream_id]
+        return [one.get(kind.lower(), {}) for one in seen if one["type"] == kind] if kind else seen
+
+    @property
+    def record(self) -> Any:
+        return self.world.state.frameworks[self.id]
+
+    @property
+    def offers(self) -> list[Any]:
+        """The offers that are outstanding now."""
+        return list(self.record.offers.values()) if self.id in self.world.state.frameworks else []
+
+    @property
+    def statuses(self) -> list[dict[str, Any]]:
+        return [one["status"] for one in self.events("UPDATE")]
+
+    def call(self, type_: str, **body: Any) -> None:
+        self.world.feed(ev.SchedulerCall(self.id, parse({"type": type_, "framework_id": {"value": self.id}, **body}, Call)))
+
+    def drop(self) -> None:
+        self.world.feed(ev.StreamClosed(self.stream_id))
+
+    def task(self, offer: Any, task_id: str, size: Resources = SMALL, **kw: Any) -> dict[str, Any]:
+        resources = msgspec.to_builtins(to_wire(size, allocated_to=offer.role))
+        document: dict[str, Any] = {"name": task_id, "task_id": {"value": task_id}, "agent_id": {"value": offer.agent_id}}
+        return {**document, "resources": resources, "command": {"value": "true"}, **kw}
+
+    def launch(self, offer: Any, *tasks: dict[str, Any], refuse_s: float = 0.0, offer_ids: list[str] | None = None) -> None:
+        operation = {"type": "LAUNCH", "launch": {"task_infos": list(tasks)}}
+        ids = [{"value": one} for one in offer_ids or [offer.id]]
+        self.call("ACCEPT", accept={"offer_ids": ids, "operations": [operation], "filters": {"refuse_seconds": refuse_s}})
+
+    def run(self, task_id: str, size: Resources = SMALL, agent: FakeAgent | None = None) -> Any:
+        """Launch one task on an outstanding offer."""
+        offer = next(one for one in self.offers if agent is None or one.agent_id == agent.id)
+        self.launch(offer, self.task(offer, task_id, size))
+        return offer
+
+    def decline(self, *offers: Any, refuse_s: float | None = None) -> None:
+        filters = {} if refuse_s is None else {"filters": {"refuse_seconds": refuse_s}}
+        self.call("DECLINE", decline={"offer_ids": [{"value": one.id} for one in offers], **filters})
+
+    def acknowledge(self, agent: FakeAgent, task_id: str, uuid: bytes) -> None:
+        body = {"agent_id": {"value": agent.id}, "task_id": {"value": task_id}, "uuid": msgspec.to_builtins(uuid)}
+        self.call("ACKNOWLEDGE", acknowledge=body)
+
+    def kill(self, task_id: str, **kw: Any) -> None:
+        self.call("KILL", kill={"task_id": {"value": task_id}, **kw})
+
+    def reconcile(self, *tasks: tuple[str, str | None]) -> list[dict[str, Any]]:
+        """The statuses that come back at once."""
+        before = len(self.statuses)
+        wanted = [{"task_id": {"value": task}, **({"agent_id": {"value": agent}} if agent else {})} for task, agent in tasks]
+        self.call("RECONCILE", reconcile={"tasks": wanted})
+        return self.statuses[before:]
+
+
+def known(framework: Scheduler, task_id: str, agent_id: str, state: str = "TASK_RUNNING", size: Resources = SMALL) -> link.KnownTask:
+    """What a returning agent says of a task."""
+    info = msgspec.structs.replace(framework.info, id=ident(framework.id))
+    task = TaskInfo(name=task_id, task_id=ident(task_id), agent_id=ident(agent_id), resources=to_wire(size, allocated_to="*"))
+    status = TaskStatus(task_id=ident(task_id), state=state, uuid=b"u" * 16, agent_id=ident(agent_id))
+    return link.KnownTask(info, task, state, [status])
