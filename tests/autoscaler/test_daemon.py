@@ -1,0 +1,246 @@
+"""The daemon as a process of its own: real ZooKeeper, moto's EC2, S3 and SSM, and a scripted master and services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from cluster.autoscaler.shape import Shape
+from cluster.blueprint import Tag, spec_parameter_name
+from cluster.cloud import aws
+from cluster.cloud.control import S3Control
+from cluster.cloud.fleet import AwsFleet
+from cluster.cloud.ledger import S3Ledger
+from cluster.cloud.port import Machine
+from tests.autoscaler.builders import a_spec
+from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
+from tests.support.zookeeper import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
+HOST = "127.96.0.1"
+
+
+def scalars(**amounts: float) -> list[dict[str, Any]]:
+    return [{"name": name, "type": "SCALAR", "scalar": {"value": value}} for name, value in amounts.items()]
+
+
+@dataclass
+class Cluster:
+    """A master and services that say what the test wants, on their real ports."""
+
+    queue: list[dict[str, Any]] = field(default_factory=list)
+    agents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def register(self, machine: Machine, cpus: float = 2, mem: float = 7680) -> None:
+        attributes = {"instance_id": machine.instance_id, "instance_type": machine.instance_type, "zone": machine.zone, "pool": "default"}
+        self.agents[f"S-{machine.instance_id}"] = {
+            "agent_info": {
+                "hostname": machine.private_address or machine.instance_id,
+                "id": {"value": f"S-{machine.instance_id}"},
+                "attributes": [{"name": name, "type": "TEXT", "text": {"value": value}} for name, value in attributes.items()],
+            },
+            "active": True,
+            "deactivated": False,
+            "total_resources": scalars(cpus=cpus, mem=mem, disk=35840),
+            "allocated_resources": [],
+        }
+
+    async def api(self, request: web.Request) -> web.Response:
+        call = await request.json()
+        kind = call["type"]
+        if kind.startswith("GET_"):
+            answers: dict[str, Any] = {
+                "GET_AGENTS": {"agents": list(self.agents.values()), "recovered_agents": []},
+                "GET_TASKS": {"tasks": []},
+                "GET_FRAMEWORKS": {"frameworks": []},
+                "GET_METRICS": {"metrics": []},
+            }
+            return web.json_response({"type": kind, kind.lower(): answers.get(kind, {})})
+        self.calls.append(kind)
+        agent_id = call[kind.lower()]["agent_id"]["value"]
+        if kind == "DRAIN_AGENT":
+            del self.agents[agent_id]
+        else:
+            self.agents[agent_id].update(active=kind == "REACTIVATE_AGENT", deactivated=kind != "REACTIVATE_AGENT")
+        return web.Response()
+
+    async def waiting(self, _: web.Request) -> web.Response:
+        return web.json_response({"queue": self.queue})
+
+    async def info(self, _: web.Request) -> web.Response:
+        return web.json_response({"frameworkId": "F-services"})
+
+    def want(self, count: int, shape: Shape | None = None) -> None:
+        app = {"id": "/web", "cpus": 1, "mem": 512, "disk": 0, "constraints": [], "portDefinitions": [{"port": 0}]}
+        self.queue = [{"app": app, "count": count, "delay": {"overdue": True, "timeLeftSeconds": 0}}] if count else []
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    made = Cluster()
+    app = web.Application()
+    app.router.add_post("/api/v1", made.api)
+    app.router.add_get("/v2/queue", made.waiting)
+    app.router.add_get("/v2/info", made.info)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    for port in (5050, 8080):
+        await web.TCPSite(runner, HOST, port).start()
+    yield made
+    await runner.cleanup()
+
+
+class Daemon:
+    def __init__(self, zk_hosts: str, root: str, number: int) -> None:
+        self.port = free_port(HOST)
+        self.environment = {
+            **os.environ,
+            "MESAFORM_CLUSTER": "toy",
+            "MESAFORM_ZK": f"zk://{zk_hosts}{root}/autoscaler",
+            "MESAFORM_MASTERS": f"zk://{HOST}:2181/mesos",
+            "MESAFORM_BIND": f"{HOST}:{self.port}",
+            "AWS_REGION": REGION,
+        }
+        self.number = number
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        out = None if os.environ.get("SHOW") else asyncio.subprocess.DEVNULL
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cluster.autoscaler", env=self.environment, stdout=out, stderr=out
+        )
+
+    async def kill(self, number: int = signal.SIGKILL) -> int:
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), 10)
+
+    async def get(self, path: str) -> Any:
+        async with aiohttp.ClientSession() as session, session.get(f"http://{HOST}:{self.port}{path}") as response:
+            text = await response.text()
+            return json.loads(text) if "json" in response.content_type else text
+
+
+@pytest.fixture
+async def daemons(zookeeper_hosts: str, zookeeper_root: str, bucket: str) -> AsyncIterator[Any]:  # noqa: F811
+    started: list[Daemon] = []
+
+    async def start() -> Daemon:
+        daemon = Daemon(zookeeper_hosts, zookeeper_root, len(started))
+        started.append(daemon)
+        await daemon.start()
+        return daemon
+
+    yield start
+    for daemon in started:
+        await daemon.kill()
+
+
+@pytest.fixture
+def spec(bucket: str) -> None:  # noqa: F811
+    value = a_spec(pools=[{"count": 0}], idle_after_s=1, interval_s=0.5).model_dump_json()
+    aws.client("ssm", REGION).put_parameter(Name=spec_parameter_name("toy"), Value=value, Type="String")
+
+
+async def until(what: Any, seconds: float = 20.0) -> Any:
+    """Wait for something to become true; its value."""
+    ends = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(aiohttp.ClientError):
+            found = what()
+            if found := (await found if asyncio.iscoroutine(found) else found):
+                return found
+        assert time.monotonic() < ends, "it did not come about in time"
+        await asyncio.sleep(0.05)
+
+
+def alive(fleet: AwsFleet) -> list[Machine]:
+    return [machine for machine in fleet.machines("toy") if machine.state in {"pending", "running"}]
+
+
+async def leads(daemon: Daemon) -> bool:
+    health = await daemon.get("/health")
+    return bool(health["leading"] and health["last_pass_at"])
+
+
+async def test_unmet_demand_gets_a_machine_in_seconds_and_an_idle_one_goes(cluster: Cluster, daemons: Any, spec: None, bucket: str):  # noqa: F811
+    fleet = AwsFleet(REGION)
+    daemon = await daemons()
+    await until(lambda: leads(daemon))
+    asked = time.monotonic()
+    cluster.want(2)
+    machines = await until(lambda: alive(fleet))
+    assert time.monotonic() - asked < 3.0
+    assert [machine.instance_type for machine in machines] == ["m5.large"]
+    assert machines[0].tags[Tag.LAUNCH].startswith("ms-")
+    cluster.want(0)
+    cluster.register(machines[0])
+    await until(lambda: not alive(fleet))
+    assert cluster.calls == ["DEACTIVATE_AGENT", "DRAIN_AGENT"]
+    ledger = S3Ledger(bucket, "toy", REGION)
+    rows = await until(lambda: (rows := ledger.read()) and rows[-1]["kind"] == "machine_stopped" and rows)
+    story = [row.get("decision", row["kind"]) for row in rows]
+    assert sorted(story) == sorted(["buy", "machine_started", "deactivate", "drain", "terminate", "machine_stopped"])
+    stopped = rows[-1]
+    assert (stopped["instance_id"], stopped["usd_per_hour"], stopped["pool"]) == (machines[0].instance_id, 0.096, "default")
+    assert (stopped["managed_by"], stopped["capacity"], stopped["zone"]) == ("autoscaler", "on-demand", machines[0].zone)
+    metrics = await daemon.get("/metrics")
+    assert 'mesaform_autoscaler_decisions_total{kind="buy"} 1.0' in metrics
+    assert "mesaform_autoscaler_leading 1.0" in metrics
+
+
+async def test_a_fence_is_obeyed_and_acknowledged(cluster: Cluster, daemons: Any, spec: None, bucket: str):  # noqa: F811
+    fleet, control = AwsFleet(REGION), S3Control(bucket, "toy", REGION)
+    daemon = await daemons()
+    await until(lambda: leads(daemon))
+    control.fence("mesaform down")
+    beat = await until(lambda: (beat := control.last_beat()) and beat["fenced"] and beat)
+    cluster.want(5)
+    passed = (await daemon.get("/health"))["last_pass_at"]
+    await until(lambda: _later_pass(daemon, passed))
+    assert alive(fleet) == []
+    assert beat["address"] == f"{HOST}:{daemon.port}"
+    control.lift()
+    await until(lambda: alive(fleet))
+
+
+async def _later_pass(daemon: Daemon, than: float) -> bool:
+    return (await daemon.get("/health"))["last_pass_at"] > than + 1
+
+
+async def test_it_waits_for_a_spec_that_is_not_there_yet(cluster: Cluster, daemons: Any, bucket: str):  # noqa: F811
+    daemon = await daemons()
+
+    async def says_so() -> bool:
+        return bool((await daemon.get("/health"))["trouble"] == ["the cluster's spec is not there yet"])
+
+    await until(says_so)
+    assert await daemon.kill(signal.SIGTERM) == 0
+
+
+async def test_a_killed_leader_is_followed_by_another_that_buys_nothing_again(cluster: Cluster, daemons: Any, spec: None):
+    fleet = AwsFleet(REGION)
+    first = await daemons()
+    await until(lambda: leads(first))
+    second = await daemons()
+    cluster.want(2)
+    machines = await until(lambda: alive(fleet))
+    await first.kill()
+    await until(lambda: leads(second), 30)
+    passed = (await second.get("/health"))["last_pass_at"]
+    await until(lambda: _later_pass(second, passed))
+    assert [machine.instance_id for machine in alive(fleet)] == [machine.instance_id for machine in machines]
