@@ -36,6 +36,11 @@ class Host(Protocol):
     def process(self) -> dict[str, Any]: ...
 
 
+async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
+    """Which software answers is nobody's business."""
+    response.headers.popall("Server", None)
+
+
 class Front:
     """All of port 5050."""
 
@@ -48,6 +53,7 @@ class Front:
     def app(self, max_body_bytes: int) -> web.Application:
         app = web.Application(client_max_size=max_body_bytes)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
+        app.on_response_prepare.append(_anonymous)
         return app
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:

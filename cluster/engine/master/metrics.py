@@ -18,7 +18,11 @@ _COUNTED = (
     "invalid_status_update_acknowledgements", "valid_status_update_acknowledgements", "slave_registrations",
     "slave_reregistrations", "slave_removals", "slave_removals/reason_registered", "slave_removals/reason_unhealthy",
     "slave_removals/reason_unregistered", "slave_unreachable_scheduled", "slave_unreachable_completed",
-    "slave_unreachable_canceled", "recovery_slave_removals", "dropped_messages",
+    "slave_unreachable_canceled", "recovery_slave_removals", "dropped_messages", "messages_authenticate", "messages_deactivate_framework",
+    "messages_executor_to_framework", "messages_exited_executor", "messages_framework_to_executor", "messages_reconcile_operations",
+    "messages_unregister_slave", "messages_update_slave", "invalid_executor_to_framework_messages",
+    "invalid_framework_to_executor_messages", "valid_executor_to_framework_messages", "valid_framework_to_executor_messages",
+    "slave_shutdowns_canceled", "slave_shutdowns_completed", "slave_shutdowns_scheduled", "http_cache_hits",
 )  # fmt: skip
 _CALLS = (
     "accept", "accept_inverse_offers", "acknowledge", "acknowledge_operation_status", "decline", "decline_inverse_offers", "kill",
@@ -36,10 +40,12 @@ _OPERATIONS = (
 _RESOURCES = ("cpus", "disk", "gpus", "mem")
 
 
-def metrics(m: State | None, *, uptime_s: float, subscribers: int = 0) -> dict[str, float]:
-    """Every metric by its key; `m` is None on a master that does not lead."""
+def metrics(m: State | None, *, uptime_s: float, subscribers: int = 0, round_ms: float = 0.0) -> dict[str, float]:
+    """Every metric by its key; `m` is None on a master that does not lead. `round_ms` is how long the last round took."""
     found: dict[str, float] = {"master/elected": float(m is not None), "master/uptime_secs": uptime_s}
     found["master/operator_event_stream_subscribers"] = subscribers
+    found["allocator/mesos/allocation_run_ms"] = round_ms
+    found["allocator/mesos/allocation_run_latency_ms"] = 0.0  # rounds are not queued here
     _cluster(m, found)
     for name in _COUNTED:
         found[f"master/{name}"] = m.counters[name] if m is not None else 0

@@ -139,9 +139,10 @@ class MasterProcess:
         return flags(self.settings)
 
     def metrics(self) -> dict[str, float]:
-        state = self.term.core.state if self.term is not None else None
-        subscribers = len(self.term.subscribers) if self.term is not None else 0
-        return metrics(state, uptime_s=time.monotonic() - self._started, subscribers=subscribers)
+        uptime_s = time.monotonic() - self._started
+        if self.term is None:
+            return metrics(None, uptime_s=uptime_s)
+        return metrics(self.term.core.state, uptime_s=uptime_s, subscribers=len(self.term.subscribers), round_ms=self.term.round_ms)
 
     def master(self) -> dict[str, Any]:
         return {"master_info": self.info, "start_time": self.started_at, "elected_time": self.elected_at or 0.0}

@@ -57,6 +57,7 @@ class Term:
         self.streams: dict[str, Stream] = {}
         self.links: dict[str, LinkQueue] = {}
         self.subscribers: set[Stream] = set()
+        self.round_ms = 0.0
         self._store = store
         self._clock = clock
         self._to_store: asyncio.Queue[Store] = asyncio.Queue()
@@ -111,7 +112,9 @@ class Term:
         loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + HEARTBEAT_S
         while True:
+            started_at = loop.time()
             self.handle(Tick())
+            self.round_ms = (loop.time() - started_at) * 1000
             if loop.time() >= heartbeat_at:
                 heartbeat_at += HEARTBEAT_S
                 for subscriber in self.subscribers:
