@@ -1,0 +1,199 @@
+"""The smaller pure parts: the table of life, constraints, decisions as rows, and the wire's JSON as values."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.autoscaler import lifecycle, wire
+from cluster.autoscaler.constraints import Usage, room
+from cluster.autoscaler.decision import Decision, from_record
+from cluster.autoscaler.model import Constraint
+from cluster.autoscaler.shape import MANY, how_often, make, missing, text
+from tests.autoscaler.builders import an_agent
+
+
+def test_a_life_from_purchase_to_the_end_is_known():
+    history: tuple[str, ...] = ()
+    for state in ("bought", "booting", "idle", "busy", "busy", "idle", "deactivated", "draining", "drained", "terminating", "gone"):
+        history = lifecycle.step(history, state)
+    assert history[-3:] == ("drained", "terminating", "gone")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("gone", "idle"), ("terminating", "busy"), ("draining", "idle"), ("drained", "deactivated"), ("idle", "booting")]
+)
+def test_what_cannot_happen_raises_with_the_history(before, after):
+    with pytest.raises(lifecycle.UnknownEdge) as caught:
+        lifecycle.step(("bought", before), after)
+    assert caught.value.where == f"bought > {before} > {after}"
+
+
+def test_every_edge_of_the_table_leads_to_a_state_of_the_table_and_says_how():
+    for edges in lifecycle.EDGES.values():
+        assert all(state in lifecycle.EDGES and why for state, why in edges.items())
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "used", "expected"),
+    [
+        ("UNIQUE", "", 0, 1),
+        ("UNIQUE", "", 1, 0),
+        ("MAX_PER", "3", 1, 2),
+        ("MAX_PER", "x", 0, 0),
+        ("CLUSTER", "us-east-1a", 5, MANY),
+        ("CLUSTER", "us-east-1b", 0, 0),
+        ("GROUP_BY", "3", 9, MANY),
+        ("LIKE", "us-.*", 0, MANY),
+        ("LIKE", "us-", 0, 0),
+        ("LIKE", "(", 0, 0),
+        ("UNLIKE", "eu-.*", 0, MANY),
+        ("IS", "us-east-1a", 0, MANY),
+    ],
+)
+def test_constraints_bound_what_a_node_takes(operator, value, used, expected):
+    node = an_agent()
+    constraint = Constraint("zone", operator, value)
+    usage = Usage()
+    usage.add("/web", [constraint], node, used)
+    assert room("/web", [constraint], node, usage) == expected
+
+
+def test_a_cluster_without_a_value_stays_where_it_began():
+    here, there = an_agent(attributes={"rack": "1"}), an_agent(attributes={"rack": "2"})
+    usage, constraint = Usage(), Constraint("rack", "CLUSTER")
+    assert room("/web", [constraint], there, usage) == MANY
+    usage.add("/web", [constraint], here, 1)
+    assert room("/web", [constraint], there, usage) == 0
+    assert room("/web", [constraint], here, usage) == MANY
+
+
+def test_what_is_missing_is_said_in_whole_units():
+    assert missing(make(10, 1024, 0, 0, 2), make(8, 2048)) == "2 cpus, 2 ports"
+    assert text(make(0.5, 128)) == "0.5 cpus, 128 MiB memory"
+    assert how_often(make(0.5, 100), make(4, 350)) == 3
+
+
+def test_a_decision_survives_the_ledger():
+    decision = Decision(
+        12.5, "buy", "1 x m5.large", ("because",), "default", "m5.large/a/spot", 1, ("i-1",), ("1 x /web",), 0.1, 0.2, 0.3, "ms-1"
+    )
+    row = decision.record()
+    assert (row["kind"], row["decision"]) == ("decision", "buy")
+    assert from_record({**row, "reasons": list(row["reasons"])}) == decision
+
+
+AGENTS = {
+    "agents": [
+        {
+            "agent_info": {
+                "hostname": "127.42.0.20",
+                "id": {"value": "S1"},
+                "resources": [],
+                "attributes": [
+                    {"name": "instance_id", "type": "TEXT", "text": {"value": "i-1"}},
+                    {"name": "gen", "type": "SCALAR", "scalar": {"value": 5}},
+                ],
+            },
+            "active": False,
+            "deactivated": True,
+            "registered_time": {"nanoseconds": 1795225913375782912},
+            "total_resources": [
+                {"name": "cpus", "type": "SCALAR", "scalar": {"value": 4.0}, "role": "*"},
+                {"name": "mem", "type": "SCALAR", "scalar": {"value": 4096.0}, "role": "*"},
+                {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 31000, "end": 32000}]}, "role": "*"},
+            ],
+            "allocated_resources": [
+                {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.1}, "role": "*", "allocation_info": {"role": "*"}}
+            ],
+            "drain_info": {"state": "DRAINING", "config": {"max_grace_period": {"nanoseconds": 3000000000}, "mark_gone": False}},
+        }
+    ],
+    "recovered_agents": [{}],
+}
+TASKS = {
+    "tasks": [
+        {
+            "task_id": {"value": "web_api.instance-1._app.1"},
+            "framework_id": {"value": "F1"},
+            "agent_id": {"value": "S1"},
+            "state": "TASK_RUNNING",
+            "resources": [],
+        },
+        {
+            "task_id": {"value": "x"},
+            "framework_id": {"value": "F2"},
+            "agent_id": {"value": "S1"},
+            "state": "TASK_FINISHED",
+            "resources": [],
+        },
+    ]
+}
+FILTERS = {"*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}, "mem": {"value": 512}}}]}}}
+FRAMEWORKS = {
+    "frameworks": [
+        {"framework_info": {"name": "services", "id": {"value": "F1"}}, "active": True, "connected": True},
+        {"framework_info": {"name": "ba/tch", "id": {"value": "F2"}, "offer_filters": FILTERS}, "active": True, "connected": True},
+    ]
+}
+METRICS = {
+    "master/frameworks/ba%2Ftch/F2/offers/sent": 7.0,
+    "master/frameworks/ba%2Ftch/F2/offers/declined": 6.0,
+    "master/frameworks/ba%2Ftch/F2/offers/accepted": 1.0,
+    "master/frameworks/ba%2Ftch/F2/calls/revive": 2.0,
+    "master/frameworks/ba%2Ftch/F2/roles/*/suppressed": 1.0,
+    "master/elected": 1.0,
+}
+
+
+def test_the_masters_answers_become_a_view():
+    view = wire.cluster_view(AGENTS, TASKS, FRAMEWORKS, METRICS, own=["F1"])
+    (agent,), (framework,) = view.agents, view.frameworks
+    assert view.recovered == 1
+    assert (agent.agent_id, agent.instance_id, agent.attributes["gen"]) == ("S1", "i-1", "5")
+    assert (agent.active, agent.deactivated, agent.drain_state, agent.tasks) == (False, True, "DRAINING", 1)
+    assert agent.apps == {"/web/api": 1}
+    assert agent.free == make(3.9, 4096, 0, 0, 1001)
+    assert (framework.name, framework.minimal, framework.suppressed) == ("ba/tch", make(2, 512), True)
+    assert (framework.sent, framework.declined, framework.accepted, framework.asked) == (7, 6, 1, 2)
+
+
+QUEUE = {
+    "queue": [
+        {
+            "app": {
+                "id": "/web",
+                "cpus": 0.5,
+                "mem": 128,
+                "portDefinitions": [{"port": 0}, {"port": 1}],
+                "constraints": [["hostname", "UNIQUE"]],
+                "role": "ads",
+            },
+            "count": 3,
+            "since": "2026-11-21T05:50:00.000Z",
+            "delay": {"timeLeftSeconds": 0, "overdue": True},
+            "processedOffersSummary": {
+                "rejectSummaryLastOffers": [
+                    {"reason": "InsufficientCpus", "declined": 2, "processed": 2},
+                    {"reason": "InsufficientMemory", "declined": 0, "processed": 0},
+                ]
+            },
+        },
+        {"pod": {"id": "/pod"}, "count": 1, "delay": {"overdue": False}},
+    ]
+}
+
+
+def test_the_services_queue_becomes_entries():
+    web, pod = wire.queue_entries(QUEUE)
+    assert (web.app, web.shape, web.count, web.overdue) == ("/web", make(0.5, 128, 0, 0, 2), 3, True)
+    assert web.constraints == (Constraint("hostname", "UNIQUE"),)
+    assert (web.role, web.rejections) == ("ads", {"InsufficientCpus": 2})
+    assert web.since == 1795240200.0
+    assert pod.overdue is False
+
+
+def test_only_what_waited_before_and_after_counts_as_waiting():
+    before = wire.queue_entries(QUEUE)
+    fewer = wire.queue_entries({"queue": [{**QUEUE["queue"][0], "count": 1}]})
+    assert [(entry.app, entry.count) for entry in wire.both_times(before, fewer)] == [("/web", 1)]
+    assert [(entry.app, entry.count) for entry in wire.both_times(fewer, before)] == [("/web", 1)]
