@@ -229,7 +229,7 @@ async def test_a_launch_that_never_began_is_begun_again_and_the_late_runner_stay
 
 
 async def test_a_command_runs_inside_with_the_tasks_environment_and_in_time(machine, tmp_path):
-    machine.launch("sleep 1000")
+    machine.launch("exec sleep 1000")
     await machine.reported(Ran)
     run = machine.containers.run_inside
     assert await run("c1", CommandInfo(value='[ "$MESOS_TASK_ID" = t ] && [ "$PWD" = "$MESOS_SANDBOX" ]'), 5.0)

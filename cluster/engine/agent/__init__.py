@@ -9,6 +9,9 @@ from __future__ import annotations
 
 def main() -> int:
     """Run an agent as the environment configures it until a signal ends it; the exit code."""
+    import os
+
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # its fork handlers wait for its threads; our children exec at once
     from cluster.engine.agent.daemon import run
 
     return run()

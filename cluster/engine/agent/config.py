@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Mapping
@@ -17,12 +18,16 @@ DEFAULT_PORT = 5051
 MESOS_VERSION = "1.12.0"
 """The version of Apache Mesos whose interfaces this agent keeps."""
 DEFAULT_LINK_PORT = 5052
+_UNIT_S = {"secs": 1.0, "mins": 60.0, "hrs": 3600.0, "days": 86400.0, "weeks": 604800.0}
 _NOT_FOR_TASKS = ("MESOS_", "LIBPROCESS_", "MESAFORM_LINK_PORT", "GRPC_", "NOTIFY_SOCKET")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`master` is `zk://…/path`, or `host:port` of the only master. Addresses are IPv4; folders are made when missing."""
+    """`master` is `zk://…/path`, or `host:port` of the only master. Addresses are IPv4; folders are made when missing.
+
+    `gc_delay_s`: how long the sandbox of a task that is over stays while the disk has room (MESOS_GC_DELAY).
+    """
 
     master: str
     ip: str
@@ -33,6 +38,7 @@ class Config:
     attributes: tuple[Attribute, ...]
     link_port: int
     isolation: str
+    gc_delay_s: float
     flags: Mapping[str, str]
     task_environment: Mapping[str, str]
 
@@ -65,6 +71,7 @@ class Config:
             resources=parse_resources(given) if given else machine_resources(work_dir),
             attributes=parse_attributes(environment.get("MESOS_ATTRIBUTES", "")),
             link_port=_port(environment, "MESAFORM_LINK_PORT", DEFAULT_LINK_PORT),
+            gc_delay_s=_duration(environment, "MESOS_GC_DELAY", "1weeks"),
             isolation=environment.get("MESOS_ISOLATION", ""),
             flags={name[6:].lower(): value for name, value in sorted(environment.items()) if name.startswith("MESOS_")},
             task_environment={
@@ -147,6 +154,14 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdigit() or not 0 <= int(text) < 65536:
         raise BadInput(f"{text!r} is no port", where=name, fix="write a number from 0 (any free one) to 65535")
     return int(text)
+
+
+def _duration(environment: Mapping[str, str], name: str, default: str) -> float:
+    text = environment.get(name) or default
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(secs|mins|hrs|days|weeks)", text.strip())
+    if found is None:
+        raise BadInput(f"{text!r} is no duration", where=name, fix="write a number and secs, mins, hrs, days or weeks, such as 1weeks")
+    return float(found[1]) * _UNIT_S[found[2]]
 
 
 def _number(text: str) -> float | None:

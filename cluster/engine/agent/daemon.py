@@ -36,6 +36,7 @@ from cluster.engine.agent.events import (
     StartContainer,
     Tick,
 )
+from cluster.engine.agent.gc import collect_for_ever, touch
 from cluster.engine.agent.layout import Layout
 from cluster.engine.agent.posix import PosixContainerizer
 from cluster.engine.agent.tasks import TaskRecord
@@ -114,6 +115,7 @@ class Agent:
                 self._recover()
                 group.create_task(self.uplink.run(), name="uplink")
                 group.create_task(self._tick(), name="ticker")
+                group.create_task(collect_for_ever(self.layout.sandboxes, self.config.gc_delay_s, self._containers), name="sandbox gc")
                 group.create_task(self._end_for_good(), name="end for good")
                 group.create_task(_stop_after(stopping), name="signals")
         except* Stop:
@@ -159,6 +161,7 @@ class Agent:
             case Forget():
                 self.layout.remove_task(effect.record.container_id)
                 self.containerizer.forget(effect.record.container_id)
+                touch(self.layout.sandbox(*effect.record.key, effect.record.container_id))
                 self._counted.discard(effect.record.container_id)
 
     def _count(self, record: TaskRecord) -> None:
@@ -217,6 +220,9 @@ class Agent:
                 self.uplink.send(link.Pong())
             case _:
                 self.dispatch(message)
+
+    def _containers(self) -> list[str]:
+        return [record.container_id for record in self.core.tasks.values()]
 
     async def _tick(self) -> None:
         while True:

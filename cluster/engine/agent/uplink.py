@@ -82,8 +82,11 @@ class Uplink:
 
     async def _follow_leader(self) -> None:
         async for leader in _leaders(self._config):
-            if leader != self.leader:
-                log.info("the leading master is %s", leader.target if leader else "unknown")
+            if leader is None:
+                # A stream that is up proves its master; an election, or ZooKeeper being away, is no reason to drop it.
+                log.info("no master is known to lead; staying with %s", self.leader.target if self.leader else "none")
+            elif leader != self.leader:
+                log.info("the leading master is %s", leader.target)
                 self.leader = leader
                 self._moved.set()
 
