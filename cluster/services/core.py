@@ -26,6 +26,7 @@ SHORT_REFUSE_S = 1.0
 LONG_REFUSE_S = 3600.0
 KILL_AGAIN_S = 10.0
 RECONCILE_AGAIN_S = 15.0
+RECONCILE_ALL_EVERY_S = 600.0
 STAGING_TIMEOUT_S = 300.0
 
 # Ends that are the app's own doing; any other end (its agent drained or gone, a lost launch) is replaced at once.
@@ -41,17 +42,16 @@ class Core:
         self._new_id = new_id
         self._offers_on: bool | None = None  # what the engine was told last: revived or suppressed; None: unknown
         self._unheard: set[str] = set()  # tasks of which the master has said nothing since SUBSCRIBED
-        self._reconciled_at = 0.0
+        self._reconciled_at = self._reconciled_all_at = 0.0
 
     # ---- events
 
     def subscribed(self, now: float) -> list[Effect]:
         """A new subscription: ask after every task, and say anew whether offers are wanted."""
-        self._unheard = set(self.state.instances)
         self._offers_on = None
         for waiting in self.state.waiting.values():
             waiting.last_by_agent.clear()
-        self._reconcile(now)
+        self._reconcile_all(now)
         return self.settle(now)
 
     def framework_removed(self, now: float) -> list[Effect]:
@@ -103,7 +103,9 @@ class Core:
 
     def tick(self, now: float) -> list[Effect]:
         """Time passed: kill again, reconcile again, give up on what is unreachable or never started."""
-        if self._unheard and now - self._reconciled_at >= RECONCILE_AGAIN_S:
+        if now - self._reconciled_all_at >= RECONCILE_ALL_EVERY_S:
+            self._reconcile_all(now)
+        elif self._unheard and now - self._reconciled_at >= RECONCILE_AGAIN_S:
             self._reconcile(now)
         for instance in list(self.state.instances.values()):
             self._age(instance, now)
@@ -256,6 +258,13 @@ class Core:
             self.state.drop_instance(instance)
         elif for_s >= strategy.inactive_after_seconds and not instance.inactive:
             self.state.put_instance(replace(instance, inactive=True))
+
+    def _reconcile_all(self, now: float) -> None:
+        """Ask after each task that is known, and for each that the master knows: one given up here is killed when it is heard of."""
+        self._unheard = set(self.state.instances)
+        self._reconciled_all_at = now
+        self._reconcile(now)
+        self.state.send(reconcile())
 
     def _reconcile(self, now: float) -> None:
         self._unheard &= set(self.state.instances)
