@@ -45,7 +45,8 @@ def main(text: str) -> int:
         return subprocess.call([sys.executable, "-m", "images.builder", str(folder / "job.json")], cwd=folder)
     except Exception as error:
         report = json.dumps({"state": "failed", "step": "fetch the bundle", "error": repr(error), "steps": [], "versions": {}})
-        urllib.request.urlopen(urllib.request.Request(job["report"], report.encode(), method="PUT"), timeout=60)
+        headers = {"Content-Type": "application/octet-stream"}
+        urllib.request.urlopen(urllib.request.Request(job["report"], report.encode(), headers, method="PUT"), timeout=60)
         return 1
 
 

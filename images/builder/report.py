@@ -30,13 +30,16 @@ class Progress:
 def put(url: str, data: bytes, attempts: int = 5) -> None:
     """Upload to a presigned URL.
 
+    The type is said because urllib's own is that of a form, which not every S3 takes for content.
+
     Raises:
         OSError: it failed each time.
 
     """
+    request = urllib.request.Request(url, data, {"Content-Type": "application/octet-stream"}, method="PUT")
     for attempt in range(attempts):
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, method="PUT"), timeout=60):
+            with urllib.request.urlopen(request, timeout=60):
                 return
         except OSError:
             if attempt == attempts - 1:
