@@ -23,7 +23,7 @@ from cluster.localcloud import boot, processes
 from cluster.localcloud.layout import DEFAULT_HOST, DEFAULT_PORT, Layout
 from cluster.localcloud.protocol import PREFIX, Machine, World
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 BACKLOG = 512
 POLL_S = 0.05
@@ -62,9 +62,13 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
         with _listen(host, DEFAULT_PORT if port is None else port) as listening:
             chosen = int(listening.getsockname()[1])
             pid = _spawn(layout, listening, lock, host, chosen)
-        return _wait_ready(layout, Running(f"http://{host}:{chosen}", pid, started=True))
     finally:
         os.close(lock)
+    try:
+        return _wait_ready(layout, Running(f"http://{host}:{chosen}", pid, started=True))
+    except BaseException:  # a Ctrl-C as well: what this call started and could not wait for must not stay behind
+        stop(layout.root)
+        raise
 
 
 def _try_lock(lock: int) -> bool:
@@ -152,7 +156,7 @@ def _wait_ready(layout: Layout, running: Running) -> Running:
         health = ask(running.url, "health", timeout_s=2.0)
         if health and health["hypervisor"]:
             return running
-        if processes.stat(running.pid) is None or (found := processes.stat(running.pid)) is None or found.state == "Z":
+        if (found := processes.stat(running.pid)) is None or found.state == "Z":
             break
         time.sleep(POLL_S)
     raise MesaformError(f"the local cloud did not come up:\n{_last_words(layout)}", where=str(layout.log), fix="read the logs there")

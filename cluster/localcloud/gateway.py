@@ -24,6 +24,7 @@ from cluster.localcloud.protocol import PREFIX
 from cluster.localcloud.refusals import Answer
 
 log = structlog.get_logger(__name__)
+FORM = "application/x-www-form-urlencoded"
 StartResponse = Callable[..., Any]
 
 
@@ -52,7 +53,7 @@ class Gateway:
             if self._board.throttles(call.action, now) if call.service == "ec2" else self._throttles_by_name(call, now):
                 log.info("call.throttled", action=call.action)
                 return refusals.throttled(call.service, call.action)
-            if call.service == "ec2" and not call.mutating and (lag := self._board.lag_s(now)):
+            if call.service == "ec2" and call.action.startswith("Describe") and (lag := self._board.lag_s(now)):
                 with self._history.as_of(now - lag):
                     return self._ask_moto(environ, body)
             answer = self._ask_moto(environ, body)
@@ -82,6 +83,8 @@ class Gateway:
         inner = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         inner.pop("HTTP_TRANSFER_ENCODING", None)
         inner.pop("wsgi.input_terminated", None)
+        if inner["REQUEST_METHOD"] == "PUT" and str(inner.get("CONTENT_TYPE", "")).startswith(FORM):
+            inner["CONTENT_TYPE"] = "binary/octet-stream"  # curl and urllib call any upload a form; moto would read it as one
         chunks, status, headers = run_wsgi_app(self._moto, inner, buffered=True)
         return Answer(status, list(headers), b"".join(chunks))
 

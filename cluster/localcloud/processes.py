@@ -1,8 +1,8 @@
 """What Linux knows about processes: who lives, since when, and which machine each belongs to.
 
 A machine is a process tree, but its tasks start sessions of their own and outlive their parents. So a process belongs to a
-machine if its environment names the instance, if it works or writes in the machine's folder, or if its parent or session
-leader belongs to it; and once found it stays found, whatever it executes later.
+machine if its environment names the instance, or its parent or session leader belongs to it, or if it is an orphan that works
+or writes in the machine's folder; and once found it stays found, whatever it executes later.
 """
 
 from __future__ import annotations
@@ -65,8 +65,12 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _named_instance(pid: int) -> str | None:
-    """The instance in the process's environment; failing that, the one in whose folder it works or writes."""
+def _named_instance(found: Stat) -> str | None:
+    """The instance in the process's environment; failing that, for orphans, the one in whose folder it works or writes.
+
+    Only orphans: a person's shell that happens to be in that folder has nothing to fear.
+    """
+    pid = found.pid
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -76,12 +80,22 @@ def _named_instance(pid: int) -> str | None:
             return item.removeprefix(INSTANCE_VARIABLE).decode(errors="replace")
     for link in ("cwd", "fd/1", "fd/2"):
         try:
-            found = _MACHINE_FOLDER.search(os.readlink(f"/proc/{pid}/{link}"))  # noqa: PTH115
+            folder = _MACHINE_FOLDER.search(os.readlink(f"/proc/{pid}/{link}"))  # noqa: PTH115
         except OSError:
             continue
-        if found:
-            return found.group(1)
+        if folder and _is_reaper(found.parent):
+            return folder.group(1)
     return None
+
+
+def _is_reaper(pid: int) -> bool:
+    """Whether orphans of machines become children of this process: init, or the local cloud's own programs."""
+    if pid == 1:
+        return True
+    try:
+        return b"cluster.localcloud" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 @dataclass(slots=True)
@@ -109,7 +123,7 @@ class Census:
         key = (found.pid, found.started)
         if key in owners:
             return owners[key]
-        owner = self._owners.get(key) or _named_instance(found.pid)
+        owner = self._owners.get(key) or _named_instance(found)
         owners[key] = owner
         if owner is None:
             for relative in (found.parent, found.session):

@@ -83,9 +83,9 @@ class Cloud:
             vpc = self.ec2.create_vpc(CidrBlock=self.cidr)["Vpc"]["VpcId"]
             octets = ".".join(self.cidr.split(".")[:2])
             subnets = {
-                f"{REGION}{letter}": self.ec2.create_subnet(VpcId=vpc, CidrBlock=f"{octets}.{index * 32}.0/19", AvailabilityZone=f"{REGION}{letter}")[
-                    "Subnet"
-                ]["SubnetId"]
+                f"{REGION}{letter}": self.ec2.create_subnet(
+                    VpcId=vpc, CidrBlock=f"{octets}.{index * 32}.0/19", AvailabilityZone=f"{REGION}{letter}"
+                )["Subnet"]["SubnetId"]
                 for index, letter in enumerate("abc")
             }
             group = self.ec2.create_security_group(VpcId=vpc, GroupName="members", Description="members")["GroupId"]
@@ -97,7 +97,14 @@ class Cloud:
 
     def launch(self, image: str | None = None, user_data: str = "", **request: Any) -> str:
         """RunInstances of one; its id."""
-        arguments = {"ImageId": image or self.base_image, "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1, "SubnetId": self.subnet(), **request}
+        arguments = {
+            "ImageId": image or self.base_image,
+            "InstanceType": "m5.large",
+            "MinCount": 1,
+            "MaxCount": 1,
+            "SubnetId": self.subnet(),
+            **request,
+        }
         if user_data:
             arguments["UserData"] = user_data
         return self.ec2.run_instances(**{key: value for key, value in arguments.items() if value is not None})["Instances"][0]["InstanceId"]

@@ -32,7 +32,9 @@ def test_an_instance_is_pending_until_its_process_runs_and_then_running(cloud: C
     assert processes.alive(cloud.seen(instance)["pid"], processes.stat(cloud.seen(instance)["pid"]).started)
 
 
-def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_environment(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_environment(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     instance = cloud.launch(cloud.image(), InstanceType="m5.xlarge", PrivateIpAddress="127.61.0.20")
     seen = cloud.seen(instance)
     assert seen["argv"][0] == str((cloud.root / "images" / cloud.image()).resolve() / "opt/mesaform/venv/bin/python")
@@ -133,14 +135,18 @@ def test_an_address_that_linux_cannot_bind_is_a_named_failure_of_that_instance(c
 
 
 def test_private_addresses_never_collide_with_fixed_ones_or_each_other(cloud: Cloud) -> None:
-    subnet = cloud.ec2.create_subnet(VpcId=cloud.network()[0], CidrBlock="127.61.200.0/28", AvailabilityZone="us-east-1c")["Subnet"]["SubnetId"]
+    subnet = cloud.ec2.create_subnet(VpcId=cloud.network()[0], CidrBlock="127.61.200.0/28", AvailabilityZone="us-east-1c")["Subnet"][
+        "SubnetId"
+    ]
     fixed = cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
     others = [
         item["PrivateIpAddress"]
-        for item in cloud.ec2.run_instances(ImageId=cloud.base_image, InstanceType="m5.large", MinCount=8, MaxCount=8, SubnetId=subnet)["Instances"]
+        for item in cloud.ec2.run_instances(ImageId=cloud.base_image, InstanceType="m5.large", MinCount=8, MaxCount=8, SubnetId=subnet)[
+            "Instances"
+        ]
     ]
     assert len({*others, "127.61.200.9"}) == 9
-    with pytest.raises(cloud.ec2.exceptions.ClientError, match="InvalidIPAddress.InUse"):
+    with pytest.raises(cloud.ec2.exceptions.ClientError, match=r"InvalidIPAddress\.InUse"):
         cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
     with pytest.raises(cloud.ec2.exceptions.ClientError, match="InsufficientFreeAddressesInSubnet"):
         cloud.ec2.run_instances(ImageId=cloud.base_image, InstanceType="m5.large", MinCount=9, MaxCount=9, SubnetId=subnet)
@@ -161,7 +167,9 @@ def test_volumes_are_as_asked_and_the_root_is_there_without_asking(cloud: Cloud)
         {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 33, "Encrypted": True, "VolumeType": "gp3"}},
         {"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 5, "DeleteOnTermination": False}},
     ]
-    instance = cloud.launch(BlockDeviceMappings=devices, TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": "k", "Value": "v"}]}])
+    instance = cloud.launch(
+        BlockDeviceMappings=devices, TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": "k", "Value": "v"}]}]
+    )
     found = {
         item["Attachments"][0]["Device"]: item
         for item in cloud.ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [instance]}])["Volumes"]
