@@ -15,7 +15,6 @@ from cluster.spec import ClusterSpec
 
 Source = Literal["services", "framework", "headroom"]
 RemovalPhase = Literal["deactivated", "draining", "terminating"]
-HISTORY = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +154,7 @@ class Memory:
 
     leader_since: float | None = None
     idle_since: dict[str, float] = field(default_factory=dict)
+    idle_s: dict[str, float] = field(default_factory=dict)  # seconds idle in periods that are over, for the ledger
     registered: dict[str, float] = field(default_factory=dict)
     lost_since: dict[str, float] = field(default_factory=dict)
     removals: dict[str, Removal] = field(default_factory=dict)

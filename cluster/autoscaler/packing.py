@@ -16,6 +16,9 @@ from cluster.autoscaler.supply import Node
 DISSOLVE_AT_MOST = 200
 """Above this many new machines the pairwise improvement is left out: it is quadratic, and waste is small at that size."""
 
+SINGLE_TYPES_TRIED = 8
+"""How many answers that prefer one type are tried beside the mixed one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -108,9 +111,10 @@ def pack(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Tem
     wanted = {index: count for index, count in left.items() if count > 0}
     if not wanted or not templates:
         return []
-    choices: list[Sequence[Template]] = [templates]
-    choices += [[template] for template in templates if len(templates) > 1]
     weights = _weights(units, wanted)
+    choices: list[Sequence[Template]] = [templates]
+    if len(templates) > 1:
+        choices += [[template] for template in _promising(units, wanted, templates, usage, weights)]
     answers = [_improve(units, _greedy(units, wanted, choice, templates, usage, limits), templates, usage) for choice in choices]
 
     def quality(nodes: list[NewNode]) -> tuple[float, float, int]:
@@ -118,6 +122,19 @@ def pack(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Tem
         return (-round(served, 9), round(sum(node.template.usd_per_hour for node in nodes), 9), len(nodes))
 
     return min(answers, key=quality)
+
+
+def _promising(
+    units: Sequence[Unit], wanted: Mapping[int, int], templates: Sequence[Template], usage: Usage, weights: Mapping[int, float]
+) -> list[Template]:
+    """The templates whose first machine would hold most per dollar."""
+    order = [index for index in decreasing(units) if index in wanted]
+
+    def worth(template: Template) -> float:
+        load = _fill(units, order, wanted, template, usage)
+        return sum(weights[index] * count for index, count in load.items()) / max(template.usd_per_hour, 1e-6)
+
+    return sorted(templates, key=worth, reverse=True)[:SINGLE_TYPES_TRIED]
 
 
 def _weights(units: Sequence[Unit], wanted: Mapping[int, int]) -> dict[int, float]:

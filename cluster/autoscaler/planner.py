@@ -265,6 +265,7 @@ def _remember(
     return replace(
         memory,
         idle_since=idle,
+        idle_s=_idle_so_far(memory, idle, now),
         registered=registered,
         lost_since=lost,
         removals={name: removal for name, removal in memory.removals.items() if name in live},
@@ -275,15 +276,23 @@ def _remember(
     )
 
 
+def _idle_so_far(memory: Memory, idle: Mapping[str, float], now: float) -> dict[str, float]:
+    """Seconds that each machine was idle, with the periods that ended in this pass. Kept a pass longer than the machine."""
+    ended = {name: now - since for name, since in memory.idle_since.items() if name not in idle}
+    names = {name for name in (*memory.idle_s, *ended) if name in memory.rented}
+    return {name: round(memory.idle_s.get(name, 0.0) + ended.get(name, 0.0), 1) for name in sorted(names)}
+
+
 def _rented(snapshot: Snapshot, memory: Memory) -> dict[str, Rented]:
     """Machines that cost money now, with what the ledger will need when they no longer do."""
+    sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
     return {
         machine.instance_id: memory.rented.get(machine.instance_id)
         or Rented(
             instance_type=machine.instance_type,
             zone=machine.zone,
             capacity=machine.capacity,
-            usd_per_hour=price_of(machine, {o.key: o for pool in snapshot.offerings.values() for o in pool}),
+            usd_per_hour=price_of(machine, sizes),
             pool=machine.tags.get(Tag.POOL, ""),
             managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
             role=machine.tags.get(Tag.ROLE, ""),

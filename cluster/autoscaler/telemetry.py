@@ -70,7 +70,7 @@ class Telemetry:
                 rows.append({"kind": "machine_started", "at": machine.launched_at, **_row(name, machine)})
         for name, machine in before.rented.items():
             if name not in after.rented:
-                rows.append({"kind": "machine_stopped", "at": now, **_row(name, machine)})
+                rows.append({"kind": "machine_stopped", "at": now, **_row(name, machine), "idle_s": after.idle_s.get(name, 0.0)})
         for row in rows:
             self._put(row)
         if rows and self.ledger is not None:

@@ -197,6 +197,7 @@ async def test_unmet_demand_gets_a_machine_in_seconds_and_an_idle_one_goes(clust
     assert sorted(story) == sorted(["buy", "machine_started", "deactivate", "drain", "terminate", "machine_stopped"])
     stopped = rows[-1]
     assert (stopped["instance_id"], stopped["usd_per_hour"], stopped["pool"]) == (machines[0].instance_id, 0.096, "default")
+    assert stopped["idle_s"] >= 1
     assert (stopped["managed_by"], stopped["capacity"], stopped["zone"]) == ("autoscaler", "on-demand", machines[0].zone)
     metrics = await daemon.get("/metrics")
     assert 'mesaform_autoscaler_decisions_total{kind="buy"} 1.0' in metrics
