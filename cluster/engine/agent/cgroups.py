@@ -119,11 +119,21 @@ def detect(isolation: str, root: Path = Path("/sys/fs/cgroup")) -> tuple[Limiter
         return NoLimits(), f"tasks are not limited (isolation {isolation})"
     if os.geteuid() != 0:
         return NoLimits(), "tasks are not limited: control groups need root"
-    if (root / "cgroup.controllers").exists() and os.access(root / "cgroup.subtree_control", os.W_OK):
-        return CgroupsV2(root), "tasks are limited by cgroups v2"
-    if all(os.access(root / name / "cgroup.procs", os.W_OK) for name in ("memory", "cpu")):
-        return CgroupsV1(root), "tasks are limited by cgroups v1"
-    return NoLimits(), f"tasks are not limited: no writable control groups below {root}"
+    limiter: Limiter
+    if (root / "cgroup.controllers").exists():
+        limiter, words = CgroupsV2(root), "tasks are limited by cgroups v2"
+    elif (root / "memory").exists() and (root / "cpu").exists():
+        limiter, words = CgroupsV1(root), "tasks are limited by cgroups v1"
+    else:
+        return NoLimits(), f"tasks are not limited: no control groups below {root}"
+    probe = f"probe-{os.getpid()}"
+    try:
+        limiter.create(probe, 0.1, MIN_MEMORY_MIB)
+    except OSError as error:
+        return NoLimits(), f"tasks are not limited: {error}"
+    finally:
+        limiter.remove(probe)
+    return limiter, words
 
 
 def _limit_bytes(mem_mib: float) -> int:
