@@ -88,9 +88,9 @@ class Cluster:
         self.queue = [{"app": app, "count": count, "delay": {"overdue": True, "timeLeftSeconds": 0}}] if count else []
 
 
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    made = Cluster()
+@contextlib.asynccontextmanager
+async def cluster_on(made: Cluster, host: str) -> AsyncIterator[Cluster]:
+    """Serve the scripted cluster on the real ports of an address."""
     app = web.Application()
     app.router.add_post("/api/v1", made.api)
     app.router.add_get("/v2/queue", made.waiting)
@@ -98,9 +98,17 @@ async def cluster() -> AsyncIterator[Cluster]:
     runner = web.AppRunner(app)
     await runner.setup()
     for port in (5050, 8080):
-        await web.TCPSite(runner, HOST, port).start()
-    yield made
-    await runner.cleanup()
+        await web.TCPSite(runner, host, port).start()
+    try:
+        yield made
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with cluster_on(Cluster(), HOST) as made:
+        yield made
 
 
 class Daemon:

@@ -310,6 +310,11 @@ def test_a_machine_with_a_task_stays_whatever_its_timer_says():
     assert (done(made), made.memory.idle_since) == ([], {})
 
 
+def test_a_busy_machine_stays_even_when_idle_ones_go_at_once():
+    busy = an_agent(a_machine("i-1"), tasks=1, allocated=make(0.1, 32))
+    assert done(plan(an_idle_snapshot(agent=busy, spec=a_spec(idle_after_s=0)), NOW)) == []
+
+
 def test_a_machine_that_waiting_demand_will_use_stays():
     made = plan(an_idle_snapshot(queue=[queued()]), NOW)
     assert (done(made), "i-1" in made.memory.idle_since) == ([], False)
