@@ -78,3 +78,17 @@ def test_version_2_names_what_the_kernel_killed(tmp_path):
 def test_groups_that_never_were_are_removed_already(tmp_path):
     assert CgroupsV1(tmp_path).remove("c")
     assert CgroupsV2(tmp_path).remove("c")
+
+
+@pytest.mark.parametrize("kind", [CgroupsV1, CgroupsV2])
+def test_groups_whose_agent_was_killed_are_removed_by_the_next_one(tmp_path, kind):
+    parents = [tmp_path / "mesaform"] if kind is CgroupsV2 else [tmp_path / name / "mesaform" for name in ("memory", "cpu")]
+    for parent in parents:
+        for name, made_at in (("old", 100), ("young", 1000), ("alive", 100)):
+            (parent / name).mkdir(parents=True)
+            if name == "alive":
+                (parent / name / "process").touch()
+            os.utime(parent / name, (made_at, made_at))
+    kind(tmp_path).remove_abandoned(now=1030.0)
+    for parent in parents:
+        assert sorted(path.name for path in parent.iterdir()) == ["alive", "young"]

@@ -276,12 +276,15 @@ async def files(tmp_path: Path) -> AsyncIterator[str]:
         await asyncio.sleep(3600)
         return response
 
-    async def body(data: bytes) -> web.Response:
-        return web.Response(body=data)
+    def giving(data: bytes) -> Any:
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(body=data)
+
+        return answer
 
     app = web.Application()
-    app.router.add_get("/run.sh", lambda _: body(b"#!/bin/sh\necho ran\n"))
-    app.router.add_get("/packed.tar.gz", lambda _: body(packed.getvalue()))
+    app.router.add_get("/run.sh", giving(b"#!/bin/sh\necho ran\n"))
+    app.router.add_get("/packed.tar.gz", giving(packed.getvalue()))
     app.router.add_get("/endless", endless)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()

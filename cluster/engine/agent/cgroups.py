@@ -14,6 +14,8 @@ from typing import Protocol
 PARENT = "mesaform"
 MIN_MEMORY_MIB = 32
 """Mesos' own least limit: below that not even a shell starts."""
+ABANDONED_S = 60.0
+"""Between making a container's groups and its first process there are milliseconds."""
 _MIB = 1024 * 1024
 
 
@@ -32,6 +34,10 @@ class Limiter(Protocol):
         """Remove the groups; False while a dying process still holds one. May be repeated."""
         ...
 
+    def remove_abandoned(self, now: float) -> None:
+        """Remove groups without processes that no agent will: theirs were killed. A young group is about to be entered."""
+        ...
+
 
 class NoLimits:
     """Where control groups cannot be used."""
@@ -47,6 +53,9 @@ class NoLimits:
     def remove(self, container_id: str) -> bool:
         del container_id
         return True
+
+    def remove_abandoned(self, now: float) -> None:
+        del now
 
 
 class CgroupsV1:
@@ -78,6 +87,10 @@ class CgroupsV1:
         removed = [_remove(group / container_id) for group in (self._memory, self._cpu)]
         return all(removed)
 
+    def remove_abandoned(self, now: float) -> None:
+        for parent in (self._memory, self._cpu):
+            _remove_abandoned(parent, now)
+
 
 class CgroupsV2:
     """One unified hierarchy."""
@@ -108,6 +121,9 @@ class CgroupsV2:
 
     def remove(self, container_id: str) -> bool:
         return _remove(self._parent / container_id)
+
+    def remove_abandoned(self, now: float) -> None:
+        _remove_abandoned(self._parent, now)
 
 
 def detect(isolation: str, root: Path = Path("/sys/fs/cgroup")) -> tuple[Limiter, str]:
@@ -182,3 +198,9 @@ def _remove(group: Path) -> bool:
     with contextlib.suppress(OSError):
         group.parent.rmdir()  # the last container takes the parent along
     return True
+
+
+def _remove_abandoned(parent: Path, now: float) -> None:
+    with contextlib.suppress(OSError):
+        for group in [path for path in parent.iterdir() if path.is_dir() and path.stat().st_mtime < now - ABANDONED_S]:
+            _remove(group)  # the kernel keeps a group that has processes

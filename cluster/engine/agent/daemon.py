@@ -78,6 +78,7 @@ class Agent:
         self.counters = Counter(dict.fromkeys((f"tasks_{name}" for name in ("failed", "finished", "gone", "killed", "lost")), 0))
         self._group: asyncio.TaskGroup | None = None
         limiter, words = detect(config.isolation)
+        limiter.remove_abandoned(time.time())
         log.info("%s", words)
         self.containerizer: Containerizer = PosixContainerizer(self.layout, self.dispatch, self._spawn, limiter, config.task_environment)
 
