@@ -21,10 +21,13 @@ from cluster.cloud import builder as machines
 from cluster.cloud.bucket import BAKE_PREFIX, ensure_bucket
 from cluster.cloud.bundle import Sources, checkout, read_sources
 from cluster.cloud.images import images_of
-from cluster.errors import NotFound, Permanent
+from cluster.errors import NotFound, Permanent, Retryable
 from cluster.report import Report, Stage, stage
 
 URL_LIFE_S = 3600
+LAUNCHES = 3
+"""How many builders are tried when EC2 itself ends them (`Server.…`)."""
+
 LOOK = "Look for the image"
 UPLOAD = "Upload the bundle"
 BUILD = "Build on a machine"
@@ -108,6 +111,14 @@ class _Build:
             uploading.outcome = f"s3://{self._bucket}/{self._folder}"
         base = machines.base_image(self._ec2, aws.client("ssm", self._region), self._sources.recipe.base_parameter)
         user_data = machines.cloud_config(self._sources.start_program, job)
+        for _ in range(LAUNCHES - 1):
+            try:
+                return self._build(base, user_data, subnet_id)
+            except Retryable:
+                continue  # the cloud lost the machine, which says nothing of the recipe
+        return self._build(base, user_data, subnet_id)
+
+    def _build(self, base: dict[str, Any], user_data: str, subnet_id: str) -> str:
         name = f"mesaform-bake-{self._recipe}"
         with machines.builder(self._ec2, self._sources.recipe, base, user_data, name, subnet_id) as machine:
             with stage(self._report, BUILD, machine.instance_id) as building:
@@ -148,7 +159,8 @@ class _Build:
             building.advance(str(progress["step"]))
             state, reason = machines.state_of(self._ec2, machine.instance_id)
             if state not in ("pending", "running"):
-                raise Permanent(f"the builder is {state} before it was done. {reason}".strip(), where=f"builder {machine.instance_id}")
+                what, where = f"the builder is {state} before it was done. {reason}".strip(), f"builder {machine.instance_id}"
+                raise Retryable(what, after_s=0, where=where) if reason.startswith("Server.") else Permanent(what, where=where)
             time.sleep(_pause_s(elapsed))
         raise Permanent(
             f"no report within {self._limits.build_s:.0f} s",
