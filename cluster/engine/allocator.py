@@ -7,11 +7,15 @@ Not here: quota, reservations, revocable resources.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cluster.resources import EMPTY, Resources
+
+Key = tuple[float, int, str]
+"""What orders roles and frameworks: dominant share (by weight), how often something was given, name."""
 
 MAX_REFUSE_S = 365 * 86400.0
 DEFAULT_REFUSE_S = 5.0
@@ -62,6 +66,27 @@ class _Held:
 class _Refusal:
     resources: Resources
     until: float
+
+
+class _Order:
+    """Roles, and the frameworks in each, hungriest first; kept in order while one round gives things away."""
+
+    def __init__(self, roles: list[Key], clients: dict[str, list[Key]]) -> None:
+        self._roles = roles
+        self._clients = clients
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """(role, framework): by the role's share, then by the framework's share inside it."""
+        for _, _, role in self._roles:
+            for _, _, framework_id in self._clients[role]:
+                yield role, framework_id
+
+    def moved(self, before: tuple[Key, Key], after: tuple[Key, Key]) -> None:
+        """A role and a framework in it hold more now."""
+        clients = self._clients[before[0][2]]
+        for ordered, old, new in ((self._roles, before[0], after[0]), (clients, before[1], after[1])):
+            del ordered[bisect_left(ordered, old)]
+            insort(ordered, new)
 
 
 class Allocator:
@@ -215,23 +240,20 @@ class Allocator:
         agents = [agent_id for agent_id, agent in self._agents.items() if agent.active and self._worth(agent.free, self._min_allocatable)]
         self._shuffle(agents)
         made: list[Allocation] = []
-        order: list[tuple[str, str]] | None = None
+        order = self._order()
         for agent_id in agents:
-            if order is None:
-                order = self._order()
-                if not order:
-                    break
             chosen = self._choose(agent_id, order)
             if chosen is None:
                 continue
             role, framework_id = chosen
+            before = self._role_key(role), self._client_key(role, framework_id)
             resources = self._agents[agent_id].free
             self._take(agent_id, framework_id, role, resources)
             made.append(Allocation(framework_id, role, agent_id, resources))
-            order = None
+            order.moved(before, (self._role_key(role), self._client_key(role, framework_id)))
         return made
 
-    def _choose(self, agent_id: str, order: list[tuple[str, str]]) -> tuple[str, str] | None:
+    def _choose(self, agent_id: str, order: _Order) -> tuple[str, str] | None:
         agent = self._agents[agent_id]
         for role, framework_id in order:
             framework = self._frameworks[framework_id]
@@ -244,23 +266,20 @@ class Allocator:
                 return role, framework_id
         return None
 
-    def _order(self) -> list[tuple[str, str]]:
-        """(role, framework), hungriest first: by the role's share, then by the framework's share inside it."""
+    def _order(self) -> _Order:
         members: dict[str, list[str]] = {}
         for framework_id, framework in self._frameworks.items():
             if framework.active:
                 for role in framework.roles - framework.suppressed:
                     members.setdefault(role, []).append(framework_id)
-        ordered: list[tuple[str, str]] = []
-        for role in sorted(members, key=self._role_key):
-            ordered += [(role, framework_id) for _, _, framework_id in sorted(self._client_key(role, one) for one in members[role])]
-        return ordered
+        roles = sorted(self._role_key(role) for role in members)
+        return _Order(roles, {role: sorted(self._client_key(role, one) for one in members[role]) for role in members})
 
-    def _role_key(self, role: str) -> tuple[float, int, str]:
+    def _role_key(self, role: str) -> Key:
         held = self._roles.get(role, _NOTHING)
         return self._dominant(held) / self._weights.get(role, 1.0), held.count, role
 
-    def _client_key(self, role: str, framework_id: str) -> tuple[float, int, str]:
+    def _client_key(self, role: str, framework_id: str) -> Key:
         held = self._clients.get((role, framework_id), _NOTHING)
         return self._dominant(held), held.count, framework_id
 

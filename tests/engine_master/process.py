@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import grpc
@@ -147,7 +147,7 @@ class LinkedAgent:
         self.id = ""
         self._numbers = itertools.count(1)
 
-    async def __aenter__(self) -> LinkedAgent:
+    async def __aenter__(self) -> Self:
         await self.send(self._register)
         self.id = (await self.receive(link.Registered)).agent_id
         return self

@@ -91,7 +91,7 @@ async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_
             await again.call("RECONCILE", reconcile={"tasks": []})
             status = (await again.events.next("UPDATE"))["update"]["status"]
             assert (status["task_id"]["value"], status["state"]) == ("t", "TASK_RUNNING")
-        print(f"next offers after {took_s:.1f} s; a leading master used {rss_mib:.0f} MiB")
+        sys.stdout.write(f"next offers after {took_s:.1f} s; a leading master used {rss_mib:.0f} MiB\n")
         assert took_s <= NEXT_OFFERS_S
         assert rss_mib <= IDLE_MIB
 

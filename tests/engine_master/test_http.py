@@ -56,7 +56,7 @@ SCHEDULER_ERRORS = [
     ),
     (
         "POST",
-        '{"type": "ACKNOWLEDGE", "framework_id": {"value": "{fid}"}, "acknowledge": {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": "c2hvcnQ="}}',
+        '{"type": "ACKNOWLEDGE", "framework_id": {"value": "{fid}"}, "acknowledge": {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": "c2hvcnQ="}}',  # noqa: E501
         J,
         400,
         "Failed to validate scheduler::Call: Not a valid UUID",
@@ -92,7 +92,7 @@ SCHEDULER_ERRORS = [
     ),
     (
         "POST",
-        '{"type": "UPDATE_FRAMEWORK", "framework_id": {"value": "{fid}"}, "update_framework": {"framework_info": {"user": "u", "name": "n", "id": {"value": "other"}}}}',
+        '{"type": "UPDATE_FRAMEWORK", "framework_id": {"value": "{fid}"}, "update_framework": {"framework_info": {"user": "u", "name": "n", "id": {"value": "other"}}}}',  # noqa: E501
         J,
         400,
         "Failed to validate scheduler::Call: 'framework_id' differs from 'update_framework.framework_info.id'",
@@ -274,7 +274,7 @@ METRICS = {
     "master/elected", "master/uptime_secs", "master/outstanding_offers", "master/cpus_total", "master/cpus_used", "master/mem_percent",
     "master/slaves_active", "master/slaves_inactive", "master/slaves_connected", "master/slaves_disconnected", "master/slaves_unreachable",
     "master/tasks_staging", "master/tasks_starting", "master/tasks_running", "master/tasks_killing", "master/tasks_unreachable",
-    "master/messages_decline_offers", "master/messages_revive_offers", "master/messages_suppress_offers", "master/messages_resource_request",
+    "master/messages_decline_offers", "master/messages_revive_offers", "master/messages_suppress_offers", "master/messages_resource_request",  # noqa: E501
     "allocator/mesos/resources/cpus/total", "allocator/mesos/resources/mem/offered_or_allocated", "allocator/mesos/allocation_runs",
     "allocator/mesos/allocation_run_ms", "allocator/mesos/offer_filters/roles/*/active", "allocator/mesos/roles/*/shares/dominant",
 }  # fmt: skip

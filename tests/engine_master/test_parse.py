@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,5 @@ BODIES = ["type", "framework_id", "accept", "decline", "kill", "acknowledge", "s
 @given(st.dictionaries(st.sampled_from(BODIES), JSON))
 def test_any_document_is_a_message_or_one_clear_error(document):
     for of in (Call, OperatorCall):
-        try:
-            parse(document, of)
-        except BadMessage as error:
-            assert str(error)
+        with contextlib.suppress(BadMessage):
+            assert isinstance(parse(document, of), of)

@@ -152,6 +152,14 @@ def test_resources_return_when_the_latest_state_is_terminal_and_the_record_goes_
     assert framework.record.completed["t"].state == "TASK_FINISHED"
 
 
+def test_an_acknowledgement_of_an_earlier_update_does_not_end_a_finished_task(world, agent, framework):
+    framework.run("t")
+    running = agent.update(framework, "t", "TASK_RUNNING")
+    agent.update(framework, "t", "TASK_FINISHED")
+    framework.acknowledge(agent, "t", running)
+    assert "t" in framework.record.tasks
+
+
 def test_a_repeated_update_is_sent_again_but_noted_once(world, agent, framework):
     framework.run("t")
     uuid = agent.update(framework, "t", "TASK_RUNNING")
