@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cluster.deploy.outputs import Outputs
     from cluster.deploy.place import Place
     from cluster.report import Report
@@ -39,7 +41,7 @@ async def destroy(place: Place, report: Report, stacks: tuple[str, ...] | None =
     Args:
         place: the cluster.
         report: told of progress.
-        stacks: only these; None means all. The network goes only when nothing else is left in it.
+        stacks: only these; None means all. The network takes with it whatever is left in it.
 
     Raises:
         Busy: Terraform of an earlier run is still at work.
@@ -50,10 +52,21 @@ async def destroy(place: Place, report: Report, stacks: tuple[str, ...] | None =
     from cluster.deploy.folders import STACKS, state_file
     from cluster.deploy.image import NOTHING_TO_BOOT
 
-    wanted = [stack for stack in STACKS if (stacks is None or stack in stacks) and state_file(place.cluster_dir, stack).exists()]
-    for group in (("agents",), ("masters", "network")):  # cdktf orders a group by its dependencies
-        if present := tuple(stack for stack in group if stack in wanted):
-            await driver.run(place, "destroy", present, NOTHING_TO_BOOT, report)
+    present = [stack for stack in STACKS if state_file(place.cluster_dir, stack).exists()]
+    for group in destroy_groups([stack for stack in present if stacks is None or stack in stacks]):
+        await driver.run(place, "destroy", group, NOTHING_TO_BOOT, report)
+
+
+def destroy_groups(wanted: Sequence[str]) -> list[tuple[str, ...]]:
+    """The runs of cdktf that destroy these stacks: agents first, so that nothing runs without masters; the network last.
+
+    cdktf 0.21 orders the stacks of a run itself, but only if all that depend on each other are named: a run that takes the
+    network away names every stack, the empty ones too.
+    """
+    groups: list[tuple[str, ...]] = [("agents",)] if "agents" in wanted else []
+    if "network" in wanted:
+        return [*groups, ("agents", "masters", "network")]
+    return [*groups, ("masters",)] if "masters" in wanted else groups
 
 
 def outputs(place: Place) -> Outputs | None:

@@ -52,7 +52,6 @@ async def run(place: Place, verb: str, stacks: tuple[str, ...], image: BootImage
             *stacks,
             "--auto-approve",
             *settled.options,
-            *(["--ignore-missing-stack-dependencies"] if verb == "destroy" else []),
             "--output",
             str(synth_dir(place.cluster_dir)),
             cwd=project_root(),
@@ -226,6 +225,8 @@ class _Teller:
             for stack in sorted(self._open):
                 self._end_stack(stack, "")
             return
+        for event in self._reader.finish():
+            self._event(event)
         cause = progress.first_cause(self._faults)
         what = cause.what if cause else f"cdktf ended with {code}"
         where = ": ".join(part for part in (cause.stack, cause.resource) if part) if cause else ""

@@ -18,7 +18,7 @@ _VERBS: dict[str, Verb] = {
     "Destruction complete": "destroyed",
 }
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_EVENT = re.compile(r"^\s*(?P<resource>[a-z0-9_]+\.[\w.-]+): (?P<verb>" + "|".join(map(re.escape, _VERBS)) + ")")
+_EVENT = re.compile(r"^\s*(?P<resource>[a-z0-9_]+\.[\w.-]+)(?: \([^)]*\))?: (?P<verb>" + "|".join(map(re.escape, _VERBS)) + ")")
 _PLAN = re.compile(r"Plan: (\d+) to add, (\d+) to change, (\d+) to destroy")
 _END = re.compile(r"(?:(Apply|Destroy) complete! Resources: .*?\.|No changes\.)")
 _WITH = re.compile(r"\bwith (?P<resource>[a-z0-9_]+\.[\w.-]+)")
@@ -64,52 +64,66 @@ Event = Step | Planned | Ended | Fault
 
 @dataclass(slots=True)
 class Reader:
-    """Reads cdktf's output line by line. A line names its stack first, or goes on with the last one's."""
+    """Reads cdktf's output line by line. A line names its stack first, or goes on with the last one's.
+
+    An error is a paragraph that starts with "Error: ", then one that names the resource; Terraform draws a box around both
+    unless it was told to be plain.
+    """
 
     stacks: tuple[str, ...]
     _stack: str = ""
-    _fault: list[str] = field(default_factory=list)
+    _message: list[str] = field(default_factory=list)
+    _message_stack: str = ""
+    _gap: bool = False
 
     def read(self, lines: Iterable[str]) -> list[Event]:
-        """The events in these lines. What a box of Terraform's says is complete only when the box is closed."""
-        return [event for line in lines if (event := self._line(line)) is not None]
+        """The events in these lines. An error is an event once something else follows it: `finish` at the end."""
+        return [event for line in lines for event in self._line(line)]
 
-    def _line(self, raw: str) -> Event | None:
+    def finish(self) -> list[Event]:
+        """The error that was still being told when the output ended, if any."""
+        return self._close("")
+
+    def _line(self, raw: str) -> list[Event]:
         text = _ESCAPE.sub("", raw).rstrip()
         named = re.match(rf"({'|'.join(self.stacks)})(?:  |$)", text)
         if named:
             self._stack, text = named.group(1), text[named.end() :]
-        bare = text.strip()
-        if bare.startswith("│"):
-            self._fault.append(bare.lstrip("│").strip())
-            return None
-        if bare.startswith("╵"):
-            return self._close()
+        bare = text.strip().strip("╷│╵").strip()
+        if bare.startswith("Error: "):
+            events = self._close("")
+            self._message, self._message_stack, self._gap = [bare.removeprefix("Error: ")], self._stack, False
+            return events
+        if self._message:
+            return self._in_error(bare, text)
         return self._plain(text)
 
-    def _plain(self, text: str) -> Event | None:
-        if event := _EVENT.match(text):
-            return Step(self._stack, event["resource"], _VERBS[event["verb"]])
-        if plan := _PLAN.search(text):
-            return Planned(self._stack, sum(map(int, plan.groups())))
-        if end := _END.search(text):
-            return Ended(self._stack, end.group())
-        if own := _OUR_OWN.match(text):
-            return Fault(own["what"])
-        return None
+    def _in_error(self, bare: str, text: str) -> list[Event]:
+        """Inside an error: its message until a gap, then maybe the resource."""
+        if not bare:
+            self._gap = True
+            return []
+        if found := _WITH.match(bare):
+            return self._close(found["resource"])
+        if self._gap:
+            return [*self._close(""), *self._plain(text)]
+        self._message.append(bare)
+        return []
 
-    def _close(self) -> Event | None:
-        lines, self._fault = self._fault, []
-        start = next((index for index, line in enumerate(lines) if line.startswith("Error: ")), None)
-        if start is None:  # a warning
-            return None
-        message = [lines[start].removeprefix("Error: ")]
-        for line in lines[start + 1 :]:
-            if not line:
-                break
-            message.append(line)
-        resource = next((found["resource"] for line in lines if (found := _WITH.search(line))), "")
-        return Fault(" ".join(message), self._stack, resource)
+    def _close(self, resource: str) -> list[Event]:
+        message, self._message = self._message, []
+        return [Fault(" ".join(message), self._message_stack, resource)] if message else []
+
+    def _plain(self, text: str) -> list[Event]:
+        if event := _EVENT.match(text):
+            return [Step(self._stack, event["resource"], _VERBS[event["verb"]])]
+        if plan := _PLAN.search(text):
+            return [Planned(self._stack, sum(map(int, plan.groups())))]
+        if end := _END.search(text):
+            return [Ended(self._stack, end.group())]
+        if own := _OUR_OWN.match(text):
+            return [Fault(own["what"])]
+        return []
 
 
 def first_cause(faults: Iterable[Fault]) -> Fault | None:
