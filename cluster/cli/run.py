@@ -46,8 +46,8 @@ def run(
     from cluster.mesos.execution import Job, environment
     from cluster.resources import Resources
 
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
-        raise BadInput(f"{name!r} is not a name", where="--name", fix="use letters, digits, dots and hyphens")
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
+        raise BadInput(f"{name!r} is not a name", where="--name", fix="use letters, digits, dots, hyphens and underscores")
     try:
         variables = environment(env or [])
     except ValueError as error:
