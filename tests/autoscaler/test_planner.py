@@ -320,6 +320,10 @@ def test_a_machine_that_waiting_demand_will_use_stays():
     assert (done(made), "i-1" in made.memory.idle_since) == ([], False)
 
 
+def test_a_machine_that_waiting_demand_will_use_stays_even_when_idle_ones_go_at_once():
+    assert done(plan(an_idle_snapshot(queue=[queued()], spec=a_spec(idle_after_s=0)), NOW)) == []
+
+
 def test_terraforms_machines_and_masters_are_never_removed():
     machines = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform"), a_machine("i-m", by="autoscaler", role="master")]
     memory = Memory(leader_since=NOW - 9000, idle_since=dict.fromkeys(["i-t1", "i-t2", "i-m"], NOW - 9000))
