@@ -38,7 +38,7 @@ class Context:
 
     @property
     def cluster_dir(self) -> Path:
-        """This cluster's folder: Terraform state, lock, logs."""
+        """The cluster's folder: Terraform state, lock, logs."""
         return self.state_dir / "clusters" / self.spec.name
 
     def enter_cloud(self) -> None:

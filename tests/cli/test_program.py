@@ -104,7 +104,8 @@ def test_a_second_run_at_the_same_time_names_the_first(verb: str, place: Path) -
 
 @pytest.mark.slow
 def test_without_credentials_aws_is_a_missing_prerequisite(place: Path) -> None:
-    (place / "cluster.yaml").write_text(GOOD.replace("target: local", "target: aws\nnetwork: {cidr: 10.42.0.0/16, operator_cidrs: [203.0.113.7/32]}"))
+    network = "network: {cidr: 10.42.0.0/16, operator_cidrs: [203.0.113.7/32]}"
+    (place / "cluster.yaml").write_text(GOOD.replace("target: local", f"target: aws\n{network}"))
     ended = mesaform(place, "down")
     assert ended.returncode == 3, ended.stderr
     assert "AWS_PROFILE" in ended.stderr
