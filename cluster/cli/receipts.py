@@ -62,7 +62,7 @@ def _ran(receipt: Receipt) -> Table:
     for line in receipt.lines:
         what = f"{line.role or 'other'}{f' ({line.pool})' if line.pool else ''}"
         kind = f"{line.instance_type}{' spot' if line.capacity == 'spot' else ''}"
-        idle = "unknown" if line.idle_usd is None else dollars(line.idle_usd)
+        idle = "-" if line.role == "master" else "unknown" if line.idle_usd is None else dollars(line.idle_usd)
         table.add_row(what, kind, line.managed_by, str(line.machines), f"{line.hours:.2f}", dollars(line.usd), idle)
     table.add_section()
     idle = "unknown" if receipt.idle_usd is None else dollars(receipt.idle_usd)

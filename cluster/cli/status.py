@@ -96,11 +96,11 @@ def outputs_reader(context: Context) -> Callable[[], Mapping[str, Any] | None]:
     """Reads Terraform's outputs, through python-terraform; None where the cluster has no state."""
 
     def read() -> Mapping[str, Any] | None:
-        from dataclasses import asdict, is_dataclass
+        from dataclasses import asdict
 
-        from cluster import deploy
+        from cluster.deploy.outputs import outputs
 
-        found: Any = deploy.outputs(context)
-        return asdict(found) if is_dataclass(found) and not isinstance(found, type) else found
+        found = outputs(context)
+        return None if found is None else asdict(found)
 
     return read

@@ -74,8 +74,10 @@ async def survey(world: World) -> Survey:
     resources = [one for one in await world.sweep.inventory() if one.kind != "instance"]
     stacks = await asyncio.to_thread(world.stacks)
     agents, tasks, engine_says = await _engine(world)
+    beat = await _beat(world)
     alive = [machine for machine in machines if machine.state != "terminated"]
     now = world.clock()
+    idle = idle_by_machine(beat)
     return Survey(
         inventory=Inventory(
             cluster=world.cluster,
@@ -83,9 +85,9 @@ async def survey(world: World) -> Survey:
             resources=tuple(resources),
             stacks={stack: ids for stack, ids in stacks.items() if ids},
             has_leader=agents is not None,
-            autoscaler_alive=await _is_beating(world),
+            autoscaler_alive=beat is not None and world.clock() - float(beat.get("at", 0.0)) < BEAT_OLD_S,
         ),
-        ran=tuple(_ran(machine, now) for machine in alive),
+        ran=tuple(_ran(machine, now, idle) for machine in alive),
         ended=tuple((machine.instance_id, machine.launched_at) for machine in machines if machine.state == "terminated"),
         engine_says=engine_says,
     )
@@ -114,15 +116,23 @@ async def _engine(world: World) -> tuple[dict[str, str] | None, dict[str, int], 
     return agents, tasks, "answers"
 
 
-async def _is_beating(world: World) -> bool:
+async def _beat(world: World) -> Mapping[str, Any] | None:
     control = world.control
     if control is None:
-        return False
+        return None
     try:
-        beat = await asyncio.to_thread(control.last_beat)
+        return await asyncio.to_thread(control.last_beat)
     except MesaformError:
-        return False
-    return beat is not None and world.clock() - float(beat.get("at", 0.0)) < BEAT_OLD_S
+        return None
+
+
+def idle_by_machine(beat: Mapping[str, Any] | None) -> dict[str, float]:
+    """Seconds that each machine was idle in its life until the last beat, as the autoscaler remembers; only machines it knows."""
+    memory = (beat or {}).get("memory") or {}
+    ended, since = memory.get("idle_s") or {}, memory.get("idle_since") or {}
+    at = float((beat or {}).get("at", 0.0))
+    rented = [name for name, machine in (memory.get("rented") or {}).items() if machine.get("role") != "master"]
+    return {name: float(ended.get(name, 0.0)) + (max(0.0, at - float(since[name])) if name in since else 0.0) for name in rented}
 
 
 def _held(machine: Machine, agents: Mapping[str, str] | None, tasks: Mapping[str, int]) -> Held:
@@ -144,7 +154,7 @@ def _held(machine: Machine, agents: Mapping[str, str] | None, tasks: Mapping[str
     )
 
 
-def _ran(machine: Machine, now: float) -> Ran:
+def _ran(machine: Machine, now: float, idle: Mapping[str, float]) -> Ran:
     return Ran(
         instance_id=machine.instance_id,
         instance_type=machine.instance_type,
@@ -155,4 +165,5 @@ def _ran(machine: Machine, now: float) -> Ran:
         started_at=machine.launched_at,
         stopped_at=now,
         usd_per_hour=usd_per_hour(machine.instance_type, machine.capacity),
+        idle_s=idle.get(machine.instance_id),
     )
