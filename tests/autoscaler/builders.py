@@ -10,7 +10,6 @@ from cluster.blueprint import Tag
 from cluster.cloud.fake import SIZES, FakeFleet
 from cluster.cloud.port import Machine, Offering
 from cluster.nodedoc import TASK_PORTS
-from cluster.resources import Resources
 from cluster.spec import ClusterSpec
 
 NOW = 1_800_000_000.0
@@ -111,7 +110,3 @@ def full(machine: Machine) -> Agent:
     """An agent whose cpus and memory are all taken."""
     total = a_total(machine.instance_type)
     return an_agent(machine, allocated=(total[0], total[1], 0, 0, 0), tasks=1)
-
-
-def nothing() -> Resources:
-    return Resources()

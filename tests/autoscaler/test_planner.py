@@ -203,6 +203,12 @@ def test_machines_on_their_way_are_counted():
     assert (only_verdict(made).arriving, bought(made)) == (2, {})
 
 
+def test_room_on_an_agent_that_ec2_does_not_list_counts_and_the_agent_is_left_alone():
+    agent = an_agent(a_machine("i-elsewhere"))
+    made = plan(a_snapshot(machines=[], agents=[agent], queue=[queued(count=2)]), NOW)
+    assert (only_verdict(made).fits_now, made.steps) == (2, ())
+
+
 def test_a_journaled_launch_that_ec2_does_not_list_yet_is_counted():
     offering = a_snapshot().offerings["default"][0]
     intent = Intent(LaunchRequest("toy", "default", 1, (offering,), "ms-1"), NOW - 3, None)

@@ -123,6 +123,33 @@ def test_demand_that_returns_takes_back_a_machine_on_its_way_out():
     assert world.running("/web") == 10
 
 
+@pytest.mark.parametrize("call", ["deactivate", "drain"])
+def test_a_daemon_killed_in_the_middle_of_a_removal_leaves_no_machine_behind(call):
+    world = World(a_spec(idle_after_s=20))
+    world.want(queued("/web", count=10))
+    world.run(50)
+    world.want(queued("/web", count=0))
+    world.crash_after = call
+    world.run(100)
+    assert world.crashes == 1
+    assert not world.ours
+
+
+def test_a_daemon_killed_while_it_takes_a_machine_back_leaves_it_working():
+    world = World(a_spec(idle_after_s=30))
+    world.want(queued("/web", count=10))
+    world.run(50)
+    world.want(queued("/web", count=0))
+    while "deactivate" not in kinds(world):
+        world.run(2)
+    world.want(queued("/web", count=10))
+    world.crash_after = "reactivate"
+    world.run(30)
+    assert world.crashes == 1
+    assert world.running("/web") == 10
+    assert all(running.agent.active for running in world.agents.values())
+
+
 def test_steady_work_causes_no_churn():
     world = World(a_spec(idle_after_s=20))
     world.want(queued("/web", count=30))

@@ -106,6 +106,7 @@ class World:
         self.never_boot: set[str] = set()
         self.leader = True
         self.crashes = 0
+        self.crash_after = ""
         self.killed_tasks = 0
         self.offerings = offerings(spec)
         for pool in spec.agents:
@@ -254,19 +255,27 @@ class Engine:
     def _find(self, agent_id: str) -> tuple[str, Running]:
         return next((name, running) for name, running in self._world.agents.items() if running.agent.agent_id == agent_id)
 
+    def _line(self, name: str) -> None:
+        if self._world.crash_after == name:
+            self._world.crash_after = ""
+            raise Crash(name)
+
     async def deactivate(self, agent_id: str) -> None:
         _, running = self._find(agent_id)
         running.agent = replace(running.agent, active=False, deactivated=True)
+        self._line("deactivate")
 
     async def reactivate(self, agent_id: str) -> None:
         _, running = self._find(agent_id)
         running.agent = replace(running.agent, active=True, deactivated=False)
+        self._line("reactivate")
 
     async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None:
         name, running = self._find(agent_id)
         self._world.killed_tasks += len(running.tasks)
         self._world.never_boot.add(name)
         del self._world.agents[name]
+        self._line("drain")
 
     async def mark_gone(self, agent_id: str) -> None:
         await self.drain(agent_id)
