@@ -12,6 +12,7 @@ import io
 import marshal
 import pickle
 import sys
+import threading
 import time
 import types
 from collections import defaultdict
@@ -34,9 +35,10 @@ from cluster.localcloud.layout import write_atomically
 log = structlog.get_logger(__name__)
 
 INLINE_BYTES = 4096
+LOCKS = (type(threading.RLock()), type(threading.Lock()))
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
-# Kept by moto for nobody here to read: statistics of visits, and services that TerminateInstances merely notifies.
-NOT_SAVED = frozenset({"autoscaling", "elbv2", "cloudwatch", "moto_api"})
+# The control of moto itself, which nobody here uses.
+NOT_SAVED = frozenset({"moto_api"})
 STAMP = f"{moto.__version__}/{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -95,6 +97,8 @@ class _Pickler(pickle.Pickler):
             return _make_defaultdict, (type(obj), obj.default_factory), vars(obj), None, iter(dict.items(obj))
         if isinstance(obj, types.FunctionType) and obj.__name__ == "<lambda>" and not obj.__closure__:
             return _make_function, (marshal.dumps(obj.__code__), obj.__module__, obj.__name__, obj.__defaults__)
+        if isinstance(obj, LOCKS):  # nobody holds one: calls run one at a time
+            return (threading.RLock if isinstance(obj, LOCKS[0]) else threading.Lock), ()
         if isinstance(obj, PrivateKey):  # KMS makes one with the first encrypted volume
             plain = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
             return _make_private_key, (obj.private_bytes(*plain),)

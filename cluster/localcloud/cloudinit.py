@@ -137,6 +137,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     os.environ.pop("PYTHONPATH", None)  # commands must not find this program's own code
     threading.Thread(target=work, args=(root, folder), daemon=True, name="work").start()
-    stop.wait()
+    while not stop.wait(0.5):  # without a timeout a signal that comes just before the wait would be seen by nobody
+        pass
     say("power off")
     os._exit(0)

@@ -56,7 +56,7 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
     lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not _try_lock(lock):
-            return _join(layout, port)
+            return _join(layout, port, host)
         for stale in (layout.pid, layout.endpoint):  # its process is gone, or the file would be locked
             stale.unlink(missing_ok=True)
         with _listen(host, DEFAULT_PORT if port is None else port) as listening:
@@ -79,10 +79,12 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-def _join(layout: Layout, port: int | None) -> Running:
-    """Somebody else's daemon: running, or on its way."""
+def _join(layout: Layout, port: int | None, host: str) -> Running:
+    """Somebody else's daemon: running, or on its way; if that one fails, it is our turn."""
     until = time.monotonic() + START_TIMEOUT_S
     while (found := find(layout.root)) is None:
+        if not _locked(layout):
+            return start(layout.root, port=port, host=host)
         if time.monotonic() > until:
             raise Busy(
                 "another `mesaform local start` holds this folder and does not get ready", where=str(layout.root), fix="see its log folder"

@@ -19,7 +19,7 @@ from cluster.localcloud import daemon, processes
 REGION = "us-east-1"
 BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
 STAND_IN = f"""#!{sys.executable}
-import json, os, signal, subprocess, sys
+import json, os, signal, subprocess, sys, time
 folder = os.environ["MESAFORM_MACHINE_DIR"]
 task = subprocess.Popen(["sleep", "1000"], start_new_session=True)
 # A task that left its parents and its environment behind, as a badly behaved one may.
@@ -32,7 +32,7 @@ with open(scratch, "w") as out:
 os.replace(scratch, os.path.join(folder, "seen.json"))
 print("node is up", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.1)
 """
 
 
