@@ -59,7 +59,11 @@ class Trees:
             return None
         if tree.failed:
             return Failed(tree.boots, tree.failed)
-        return Up(tree.boots) if tree.alive else Down(tree.boots, tree.code)
+        if tree.alive:
+            return Up(tree.boots)
+        if tree.popen is not None and tree.code is None:
+            self.reap()  # it ended, and its signal has not been handled yet: how it ended decides what EC2 is told
+        return Down(tree.boots, tree.code)
 
     def look(self, instance_ids: set[str]) -> None:
         """Count processes; the first time, find the machines that an earlier hypervisor started."""

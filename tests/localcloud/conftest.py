@@ -116,7 +116,14 @@ class Cloud:
         return self.describe(instance_id)["State"]["Name"]
 
     def wait_state(self, instance_id: str, state: str, timeout_s: float = 20.0) -> dict[str, Any]:
-        eventually(lambda: self.state(instance_id) == state, f"{instance_id} is {state}, not {self.state(instance_id)}", timeout_s)
+        final = {"terminated"} - {state}
+
+        def there() -> bool:
+            found = self.state(instance_id)
+            assert found not in final, f"{instance_id} is {found}, never {state}: {self.describe(instance_id)['StateReason']}"
+            return found == state
+
+        eventually(there, f"{instance_id} is {state}", timeout_s)
         return self.describe(instance_id)
 
     def seen(self, instance_id: str) -> dict[str, Any]:
