@@ -10,13 +10,17 @@ from typing import Protocol
 
 import aiohttp
 
-from cluster.errors import MesaformError, Permanent, Retryable
+from cluster.errors import ClusterUnreachable, MesaformError, Permanent, Retryable
 from cluster.mesos.execution import TIMED_OUT, Change, Execution, Job, Task
 from cluster.mesos.sandbox import Sandboxes, SandboxUnreadable
 from cluster.mesos.scheduler import SchedulerClient
 from cluster.mesos.scheduler_messages import Call, Event, kill, revive, teardown
 
 COMPLAIN_AFTER_S = 10.0
+LEADER_WAIT_S = 15.0
+"""Longer than masters need to elect another leader: a job begun meanwhile waits instead of failing."""
+
+LOOK_AGAIN_S = 0.5
 KILL_WAIT_S = 20.0
 KILL_AGAIN_S = 5.0
 TEARDOWN_WAIT_S = 5.0
@@ -44,6 +48,7 @@ class Runner:
         session: owned by the caller.
         reporter: is told everything.
         timeout_s: after this long the tasks are killed and the code is 124; None waits for ever.
+        leader_wait_s: how long a leading master is waited for at the start.
 
     """
 
@@ -54,6 +59,7 @@ class Runner:
     session: aiohttp.ClientSession
     reporter: Reporter
     timeout_s: float | None = None
+    leader_wait_s: float = LEADER_WAIT_S
     _ended: dict[str, asyncio.Event] = field(default_factory=dict)
     _following: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -61,11 +67,12 @@ class Runner:
         """The exit code: the first failing task's own, 130 when `interrupted` was set, 124 when the time was over.
 
         Raises:
-            ClusterUnreachable: no master leads at the start; later a leader is waited for.
+            ClusterUnreachable: no master leads within `leader_wait_s` of the start; later a leader is waited for as long as it takes.
             Permanent: the master refuses the framework.
 
         """
-        await self.leader()
+        if not await self._leader_is_there(interrupted):
+            return INTERRUPTED
         execution = Execution(self.job, self.unique)
         client = SchedulerClient(self.leader, self.job.framework(), self.session, self._connection)
         news = asyncio.Event()
@@ -88,6 +95,25 @@ class Runner:
         except* MesaformError as errors:
             raise _first(errors) from None
         return code
+
+    async def _leader_is_there(self, interrupted: asyncio.Event) -> bool:
+        """False when interrupted first."""
+        give_up_at = asyncio.get_running_loop().time() + self.leader_wait_s
+        said = False
+        while True:
+            try:
+                await self.leader()
+            except ClusterUnreachable as error:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    raise
+                if not said:
+                    self.reporter.note(f"{error.what}; waiting up to {self.leader_wait_s:g} s for a leader")
+                said = True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(interrupted.wait(), LOOK_AGAIN_S)
+                    return False
+            else:
+                return True
 
     async def _until_done(self, execution: Execution, client: SchedulerClient, news: asyncio.Event, interrupted: asyncio.Event) -> int:
         complaints = asyncio.create_task(self._complain(execution, client), name="complaints")

@@ -113,13 +113,31 @@ async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(engine: Scr
     assert engine.of_type("TEARDOWN")
 
 
-async def test_without_a_leader_it_says_so_at_once(session: aiohttp.ClientSession) -> None:
+async def test_a_job_begun_while_masters_elect_waits_for_the_leader(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+    heard, answers = Heard(), [ClusterUnreachable("no leading master answers")]
+    runner = runner_for(engine, session, heard)
+
+    async def leader() -> str:
+        if answers:
+            raise answers.pop()
+        return engine.url
+
+    runner.leader = leader
+    running = asyncio.create_task(runner.run(asyncio.Event()))
+    [task_id] = await started(engine)
+    engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
+    engine.finish(task_id)
+    assert await asyncio.wait_for(running, 10) == 0
+    assert heard.notes == ["no leading master answers; waiting up to 15 s for a leader"]
+
+
+async def test_without_a_leader_it_says_so(session: aiohttp.ClientSession) -> None:
     async def nobody() -> str:
         raise ClusterUnreachable("no leading master answers")
 
     job = Job("hello", ("true",), Resources.of(cpus=1))
     with pytest.raises(ClusterUnreachable):
-        await Runner(job, "x", nobody, Sandboxes([], session), session, Heard()).run(asyncio.Event())
+        await Runner(job, "x", nobody, Sandboxes([], session), session, Heard(), leader_wait_s=0).run(asyncio.Event())
 
 
 async def test_output_that_cannot_be_read_is_said_and_the_code_still_counts(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:

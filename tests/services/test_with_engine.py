@@ -71,22 +71,7 @@ def test_ctrl_c_kills_the_tasks_of_a_run(cluster: LittleCluster) -> None:
 
 
 def leading_master(cluster: LittleCluster) -> str:
-    return cluster.until(lambda: next((item for item in cluster.masters if _leads(item)), None))
-
-
-def _leads(address: str) -> bool:
-    request = urllib.request.Request(f"http://{address}:5050/slaves")
-    opener = urllib.request.build_opener(_NoRedirect)
-    try:
-        with opener.open(request, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    return cluster.until(lambda: next((item for item in cluster.masters if cluster.answers(f"http://{item}:5050/slaves") == 200), None))
 
 
 def test_demand_beyond_the_cluster_is_met_by_new_agents_and_outlives_leaders(cluster: LittleCluster, tmp_path: Path) -> None:

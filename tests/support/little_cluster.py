@@ -18,6 +18,13 @@ from tests.support.zookeeper import ZooKeeperServer
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer like any other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 class LittleCluster:
     """The masters' addresses are those of a cluster file with `cidr: 127.<net>.0.0/16`, which `cluster_file` is."""
 
@@ -77,7 +84,7 @@ class LittleCluster:
     def answers(self, url: str) -> int:
         """The status of a GET, without following redirects to leaders; 0 when nobody answers."""
         try:
-            with urllib.request.urlopen(url, timeout=5) as response:
+            with urllib.request.build_opener(NoRedirect).open(url, timeout=5) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code
