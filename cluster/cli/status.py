@@ -98,7 +98,7 @@ def outputs_reader(context: Context) -> Callable[[], Mapping[str, Any] | None]:
     def read() -> Mapping[str, Any] | None:
         from dataclasses import asdict
 
-        from cluster.deploy.outputs import outputs
+        from cluster.deploy.known import outputs
 
         found = outputs(context)
         return None if found is None else asdict(found)

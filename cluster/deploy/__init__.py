@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cluster.deploy.outputs import Outputs
+    from cluster.deploy.known import Outputs
     from cluster.deploy.place import Place
     from cluster.report import Report
 
@@ -25,13 +25,17 @@ async def deploy(place: Place, report: Report) -> Outputs:
     """
     import asyncio
 
-    from cluster.deploy import driver, image
+    from cluster.deploy import driver, image, strays
     from cluster.deploy.folders import STACKS
-    from cluster.deploy.outputs import Outputs
-    from cluster.deploy.outputs import outputs as read
+    from cluster.deploy.known import Outputs
+    from cluster.deploy.known import outputs as read
 
     found = await asyncio.to_thread(image.look_up, place.spec.region)
+    await strays.clear(place, report)
+    place.cluster_dir.mkdir(parents=True, exist_ok=True)
+    strays.unfinished(place.cluster_dir).touch()
     await driver.run(place, "deploy", STACKS, found, report)
+    strays.unfinished(place.cluster_dir).unlink()
     return read(place) or Outputs()
 
 
@@ -71,14 +75,14 @@ def destroy_groups(wanted: Sequence[str]) -> list[tuple[str, ...]]:
 
 def outputs(place: Place) -> Outputs | None:
     """What the stacks made, as Terraform's state has it; None if there is nothing."""
-    from cluster.deploy.outputs import outputs as read
+    from cluster.deploy.known import outputs as read
 
     return read(place)
 
 
 def terraform_instance_ids(place: Place) -> set[str]:
     """The EC2 instances that Terraform knows."""
-    from cluster.deploy.outputs import terraform_instance_ids as read
+    from cluster.deploy.known import terraform_instance_ids as read
 
     return read(place)
 

@@ -40,7 +40,7 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     assert found.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
     assert len(found.agent_ids["default"]) == 2
     assert {i["InstanceId"] for i in aws.instances("deployed")} == deploy.terraform_instance_ids(place)
-    assert [stage for state, stage, _ in report.events if state == "done"][0] == "Describe the stacks"
+    assert next(stage for state, stage, _ in report.events if state == "done") == "Describe the stacks"
     assert {stage for state, stage, _ in report.events if state == "done"} >= {f"Deploy {stack}" for stack in STACKS}
     for stack in STACKS:
         again = plan(place, stack)
@@ -85,6 +85,7 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     assert found.complete
     known = deploy.terraform_instance_ids(place)
     assert len(known) == 5
+    assert {i["InstanceId"] for i in aws.instances("deployed")} == known, "no machine is left that Terraform does not know"
     await deploy.destroy(place, Recorded())
 
 

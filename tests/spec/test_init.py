@@ -25,7 +25,7 @@ def test_the_sample_for_aws_is_right_once_operators_are_named():
 
 
 def test_the_sample_for_aws_lets_nobody_in_unasked():
-    with pytest.raises(BadInput, match="network.operator_cidrs: must be given on aws"):
+    with pytest.raises(BadInput, match="must be given on aws"):
         parse(sample("demo", "aws"))
 
 

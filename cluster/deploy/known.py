@@ -54,14 +54,26 @@ def outputs(place: Place) -> Outputs | None:
 
 def terraform_instance_ids(place: Place) -> set[str]:
     """The ids of all EC2 instances that Terraform knows. Every other instance of the cluster is the autoscaler's, or a stray."""
-    return {
-        str(instance["attributes"]["id"])
-        for stack in STACKS
-        for resource in _resources(_state(state_file(place.cluster_dir, stack)))
-        if resource.get("type") == "aws_instance"
-        for instance in resource.get("instances") or ()
-        if instance.get("attributes", {}).get("id")
-    }
+    return {str(attributes["id"]) for kind, attributes in _managed(place) if kind == "aws_instance" and attributes.get("id")}
+
+
+def known_names(place: Place) -> frozenset[str]:
+    """Every id and name that Terraform knows."""
+    return frozenset(str(attributes[key]) for _, attributes in _managed(place) for key in ("id", "name") if attributes.get(key))
+
+
+def vpc_is_known(place: Place) -> bool:
+    """Whether the cluster's VPC is in this folder's state: the proof that the cluster was raised from here."""
+    return any(kind == "aws_vpc" and attributes.get("id") for kind, attributes in _managed(place))
+
+
+def _managed(place: Place) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Type and attributes of everything in the states of all stacks."""
+    for stack in STACKS:
+        for resource in _state(state_file(place.cluster_dir, stack)).get("resources") or ():
+            if resource.get("mode") == "managed":
+                for instance in resource.get("instances") or ():
+                    yield str(resource.get("type")), instance.get("attributes") or {}
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -81,7 +93,3 @@ def _state(path: Path) -> dict[str, Any]:
 
 def _values(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: output["value"] for name, output in (state.get("outputs") or {}).items() if output.get("value") is not None}
-
-
-def _resources(state: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    return (resource for resource in state.get("resources") or () if resource.get("mode") == "managed")

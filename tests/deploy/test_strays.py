@@ -1,0 +1,29 @@
+"""What may be removed before a run, and what never."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.blueprint import Tag
+from cluster.cloud.owned import Owned
+from cluster.deploy.strays import is_stray
+
+KNOWN = frozenset({"i-known", "mesaform-a-agent"})
+
+
+@pytest.mark.parametrize(
+    ("resource", "stray"),
+    [
+        (Owned("instance", "i-lost", {Tag.MANAGED_BY: "terraform"}), True),
+        (Owned("instance", "i-known", {Tag.MANAGED_BY: "terraform"}), False),
+        (Owned("instance", "i-bought", {Tag.MANAGED_BY: "autoscaler"}), False),
+        (Owned("instance", "i-builder", {Tag.MANAGED_BY: "bake"}), False),
+        (Owned("role", "mesaform-a-agent"), False),
+        (Owned("role", "mesaform-a-master"), True),
+        (Owned("vpc", "vpc-1"), False),
+        (Owned("image", "ami-1"), False),
+        (Owned("volume", "vol-1"), False),
+    ],
+)
+def test_only_what_is_in_the_way_and_nobodys_is_a_stray(resource, stray):
+    assert is_stray(resource, KNOWN) is stray
