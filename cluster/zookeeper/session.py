@@ -198,7 +198,8 @@ class ZooKeeper:
 
         try:
             function(*args, **kwargs).rawlink(arrived)
-            return await asyncio.wait_for(answer, CALL_TIMEOUT_S)
+            async with asyncio.timeout(CALL_TIMEOUT_S):  # not wait_for: on Python 3.11 it can swallow a cancellation
+                return await answer
         except NoNodeError:
             if absent is ...:
                 raise
