@@ -1,0 +1,181 @@
+"""What is missing is named one by one, with what to do; programs are found by running them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.deploy import environment, mirror, prerequisites, terraform
+from cluster.deploy.image import NOTHING_TO_BOOT
+from cluster.deploy.lock import hold
+from cluster.deploy.prerequisites import find_lacks
+from cluster.errors import Busy
+from cluster.spec import ClusterSpec, Network
+
+LOCAL = ClusterSpec(name="a", network=Network(cidr="127.60.0.0/16"))
+AWS = ClusterSpec(name="a", target="aws", network=Network(operator_cidrs=("203.0.113.0/24",)))
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("TERRAFORM_BINARY_NAME", raising=False)
+    return folder
+
+
+def install(folder: Path, name: str, says: str) -> None:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\ncat <<'E'\n{says}\nE\n".replace("cat", "/bin/cat"))
+    program.chmod(0o755)
+
+
+def install_all(folder: Path, root: Path) -> None:
+    install(folder, "node", "v20.1.0")
+    install(folder, "java", 'openjdk version "17.0.15" 2025-04-15')
+    install(folder, "terraform", json.dumps({"terraform_version": "1.5.7"}))
+    package = root / "node_modules" / "cdktf-cli" / "package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(json.dumps({"version": "0.21.0"}))
+
+
+def lacks(spec: ClusterSpec, root: Path) -> list[str]:
+    return [f"{lack.what}: {lack.fix}" for lack in find_lacks(spec, root / "state", root)]
+
+
+def test_nothing_is_missing_where_everything_is(programs, tmp_path, monkeypatch):
+    install_all(programs, tmp_path)
+    monkeypatch.setattr(prerequisites, "ZOOKEEPER_JAR", Path(__file__))
+    assert lacks(LOCAL, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "says", "complaint"),
+    [
+        ("node", "v18.20.0", "node is 18.20.0: install Node.js 20 or newer"),
+        ("java", 'openjdk version "8.0.1"', "java is 8.0.1, ZooKeeper needs 11: apt-get install"),
+    ],
+)
+def test_what_is_too_old_is_named_with_its_version(programs, tmp_path, program, says, complaint):
+    install_all(programs, tmp_path)
+    install(programs, program, says)
+    assert any(lack.startswith(complaint) for lack in lacks(LOCAL, tmp_path))
+
+
+@pytest.mark.parametrize("program", ["node", "java"])
+def test_a_missing_program_is_named(programs, tmp_path, program):
+    install_all(programs, tmp_path)
+    (programs / program).unlink()
+    assert any(lack.startswith(f"{program} is missing") for lack in lacks(LOCAL, tmp_path))
+
+
+def test_cdktf_must_be_the_locked_one(programs, tmp_path):
+    install_all(programs, tmp_path)
+    package = tmp_path / "node_modules" / "cdktf-cli" / "package.json"
+    package.write_text(json.dumps({"version": "0.20.0"}))
+    assert any(lack.startswith("cdktf is 0.20.0: 0.21.0 is the one that was locked") for lack in lacks(AWS, tmp_path))
+    package.unlink()
+    assert any(lack.startswith("cdktf is missing") and "npm ci" in lack for lack in lacks(AWS, tmp_path))
+
+
+def test_aws_needs_neither_java_nor_addresses_of_this_host(programs, tmp_path):
+    install_all(programs, tmp_path)
+    (programs / "java").unlink()
+    assert lacks(AWS, tmp_path) == []
+
+
+def test_a_terraform_that_a_person_named_must_be_new_enough(programs, tmp_path, monkeypatch):
+    install_all(programs, tmp_path)
+    install(programs, "old", json.dumps({"terraform_version": "1.4.0"}))
+    monkeypatch.setenv("TERRAFORM_BINARY_NAME", "old")
+    assert any("Terraform 1.5 or newer" in lack for lack in lacks(AWS, tmp_path))
+
+
+@pytest.mark.slow
+def test_the_library_stands_in_where_no_terraform_is_installed(programs, tmp_path):
+    found = terraform.find(tmp_path / "state")
+    assert found is not None
+    assert found.program == str(tmp_path / "state" / "terraform")
+    assert found.version >= (1, 15)
+
+
+def provide(root: Path) -> Path:
+    target = f"{sys.platform}_{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }"
+    (root / mirror.PROVIDER / mirror.PROVIDER_VERSION / target).mkdir(parents=True)
+    return root
+
+
+def test_a_mirror_is_found_by_its_layout_wherever_it_lies(tmp_path):
+    root = provide(tmp_path / "somewhere" / "plugins")
+    assert mirror.find_mirror([tmp_path / "nowhere", tmp_path]) == root
+
+
+def test_a_mirror_without_our_version_is_none(tmp_path):
+    (tmp_path / "plugins" / mirror.PROVIDER / "5.0.0" / "linux_amd64").mkdir(parents=True)
+    assert mirror.find_mirror([tmp_path]) is None
+
+
+def test_a_mirror_is_written_into_a_configuration_beside_the_persons_own(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.write_text('credentials "x" {}\n')
+    monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
+    settled = mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent])
+    assert settled.config_file is not None
+    text = settled.config_file.read_text()
+    assert text.startswith('credentials "x"')
+    assert f'path    = "{tmp_path / "m"}"' in text
+
+
+def test_a_persons_own_word_on_providers_wins(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.write_text("provider_installation {\n}\n")
+    monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
+    assert mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent]) == mirror.Providers(own, None)
+
+
+def test_without_a_mirror_the_registry_is_asked_and_a_missing_configuration_is_not_handed_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(tmp_path / "gone"))
+    assert mirror.settle(tmp_path / "state", [tmp_path]) == mirror.Providers(None, None)
+
+
+@pytest.mark.slow
+def test_settings_meant_for_other_projects_do_not_reach_terraform(place):
+    foreign = {
+        "TF_DATA_DIR": "/x",
+        "TF_CLI_ARGS_apply": "-x",
+        "TF_VAR_a": "1",
+        "TF_WORKSPACE": "w",
+        "PATH": os.environ["PATH"],
+        "KEPT": "1",
+    }
+    found = environment.settle(place, NOTHING_TO_BOOT, foreign).environment
+    assert not {"TF_DATA_DIR", "TF_CLI_ARGS_apply", "TF_VAR_a", "TF_WORKSPACE"} & set(found)
+    assert (found["KEPT"], found["CHECKPOINT_DISABLE"], found["MESAFORM_CLUSTER_FILE"]) == ("1", "1", str(place.file))
+
+
+def test_a_second_taker_is_told_who_holds_the_lock(tmp_path):
+    told = f"held by pid {os.getpid()}: cdktf deploy"
+    with hold(tmp_path / "lock", "cdktf deploy"), pytest.raises(Busy, match=told), hold(tmp_path / "lock", "cdktf destroy"):
+        pass
+    with hold(tmp_path / "lock", "again"):
+        pass
+
+
+def test_a_child_that_was_handed_the_lock_holds_it_on(tmp_path):
+    with hold(tmp_path / "lock", "up") as held:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=(held.descriptor,))
+        held.note(f"pid {child.pid}: cdktf")
+    with pytest.raises(Busy, match=f"pid {child.pid}: cdktf"), hold(tmp_path / "lock", "up"):
+        pass
+    child.kill()
+    child.wait()
+    with hold(tmp_path / "lock", "up"):
+        pass
