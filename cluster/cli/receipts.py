@@ -21,9 +21,9 @@ def plan_parts(plan: Plan, *, empty: bool) -> list[RenderableType]:
     """The steps with what each one stops paying."""
     if empty:
         return [f"Nothing of [bold]{plan.cluster}[/bold] is left; making sure, and writing the receipt.", *_kept(plan)]
-    table = sheet("", "step", "why", "$/h", right=["$/h"])
+    table = sheet("", "step", "$/h", "why", right=["$/h"], wraps=["why"])
     for number, step in enumerate(plan.steps, 1):
-        table.add_row(str(number), step.what, f"[dim]{step.why}[/dim]", dollars(step.usd_per_hour) if step.removes else "")
+        table.add_row(str(number), step.what, dollars(step.usd_per_hour) if step.removes else "", f"[dim]{step.why}[/dim]")
     parts: list[RenderableType] = [f"The plan to take [bold]{plan.cluster}[/bold] down, {dollars(plan.usd_per_hour)} per hour:", table]
     if plan.unpriced:
         parts.append(f"No price is known for {', '.join(plan.unpriced)}.")

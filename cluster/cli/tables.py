@@ -61,14 +61,15 @@ def _headline(status: Status) -> str:
     return f"[bold]{status.cluster}[/bold] ({where}): {leads}; [bold]{dollars(status.usd_per_hour)} per hour[/bold]"
 
 
-def sheet(*columns: str, right: Iterable[str] = ()) -> Table:
+def sheet(*columns: str, right: Iterable[str] = (), wraps: Iterable[str] = ()) -> Table:
+    """An empty table. Columns in `wraps` give way when the whole is too wide; the others are shown whole."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
-    rights = set(right)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    rights, giving_way = set(right), set(wraps)
     for column in columns:
-        table.add_column(column, justify="right" if column in rights else "left", no_wrap=True, overflow="ellipsis")
+        table.add_column(column, justify="right" if column in rights else "left", no_wrap=column not in giving_way)
     return table
 
 
@@ -90,11 +91,23 @@ def _masters(status: Status) -> Table:
 def _share(view: AgentView, name: str, unit: float = 1.0) -> str:
     total = view.resources.get("total", {}).get(name, 0.0) / unit
     used = view.resources.get("used", {}).get(name, 0.0) / unit
-    return f"{used:.3g}/{total:.3g}" if total else "-"
+    return f"{used:.2g}/{total:.3g}" if total else "-"
 
 
 def _agents(status: Status) -> Table:
-    table = sheet("agent", "address", "state", "type", "by", "cpus", "GiB", "tasks", "$/h", right=["cpus", "GiB", "tasks", "$/h"])
+    table = sheet(
+        "agent",
+        "address",
+        "state",
+        "type",
+        "by",
+        "cpus",
+        "GiB",
+        "tasks",
+        "$/h",
+        right=["cpus", "GiB", "tasks", "$/h"],
+        wraps=["by", "type"],
+    )
     for view in status.agents:
         kind = f"{view.instance_type}{' spot' if view.capacity == 'spot' else ''}"
         table.add_row(

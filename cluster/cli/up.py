@@ -101,9 +101,13 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
 
 
 async def _deploy(context: Context, report: Report, timeout_s: float) -> Status:
-    from cluster import deploy
+    import asyncio
 
-    await deploy.deploy(context, report)
+    from cluster import deploy
+    from cluster.patience import wait_for_earlier
+    from cluster.report import Stage
+
+    await wait_for_earlier(lambda: deploy.deploy(context, report), Stage(report, "Deploy the stacks"), time.monotonic, asyncio.sleep)
     return await wait_until_up(context, report, timeout_s)
 
 

@@ -7,7 +7,6 @@ fails are told, and the sweep, which needs only tags, takes what they left. Only
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts
 from cluster.cloud.sweep import Swept
 from cluster.errors import Busy, MesaformError, NotFound, Permanent
+from cluster.patience import wait_for_earlier
 from cluster.report import Report, Stage, stage
 from cluster.teardown.journal import Journal
 from cluster.teardown.plan import Plan, Step, as_owned
@@ -175,11 +175,9 @@ class Teardown:
         try:
             with self._step("destroy") as under_way:
                 under_way.advance(", ".join(stacks))
-                result = self._world.destroy(stacks)
-                if inspect.isawaitable(result):
-                    await result
+                await wait_for_earlier(lambda: self._world.destroy(stacks), under_way, self._world.clock, self._world.sleep)
                 under_way.outcome = ", ".join(stacks)
-        except Busy:  # Terraform of an earlier run is still creating: a sweep behind its back would miss what comes
+        except Busy:  # Terraform of an earlier run still creates: a sweep behind its back would miss what comes
             raise
         except MesaformError as error:  # the stage is told as failed; the sweep needs no Terraform
             self._trouble(f"{name}: {str(error).partition(chr(10))[0]}")

@@ -211,19 +211,13 @@ def _removals(inventory: Inventory, wish: Wish, placed: Mapping[Key, str], price
         return Step(kind, what.format(len(keys)), why, stack, keys, usd_per_hour=_sum(price, keys))
 
     steps = []
-    homes = set(placed.values())
-    if "terminate" in homes:
+    if "terminate" in placed.values():
         machines = sum(1 for machine in inventory.machines if placed.get(machine.key) == "terminate")
-        steps.append(
-            step(
-                "terminate", "terminate", f"terminate {machines} machines", "bought by the autoscaler or bake; Terraform does not know them"
-            )
-        )
+        steps.append(step("terminate", "terminate", f"terminate {machines} machines", "Terraform does not know them"))
     for stack in _stacks(inventory, wish):
         why = f"by Terraform, {len(inventory.stacks[stack])} resources in its state"
         steps.append(step("destroy", stack, f"destroy the stack {stack}", why))
-    left = "{} resources that no state knows, then list until nothing is left" if "sweep" in homes else "list until nothing is left"
-    steps.append(step("sweep", "sweep", "sweep " + left, "by the cluster's tag"))
+    steps.append(step("sweep", "sweep", "sweep {} more by tag", "what no state knows; then list until nothing is left"))
     return steps
 
 

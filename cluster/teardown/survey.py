@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,7 +47,7 @@ class World:
     ledger: Ledger | None
     operator: Operator | None
     stacks: Callable[[], Mapping[str, frozenset[str]]]
-    destroy: Callable[[tuple[str, ...]], Any]
+    destroy: Callable[[tuple[str, ...]], Awaitable[None]]
     forget: Callable[[], None]
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], Any] = asyncio.sleep

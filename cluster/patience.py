@@ -1,0 +1,33 @@
+"""Waiting for somebody else to finish, with a bound and a word to the person who waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from cluster.errors import Busy
+from cluster.report import Stage
+
+T = TypeVar("T")
+EARLIER_S = 600.0  # an earlier run's Terraform works on after a kill -9; the AWS provider's longest waits are shorter
+POLL_S = 1.0
+
+
+async def wait_for_earlier(
+    work: Callable[[], Awaitable[T]], under_way: Stage, clock: Callable[[], float], sleep: Callable[[float], Awaitable[Any]]
+) -> T:
+    """Do the work as soon as nobody else holds its lock.
+
+    Raises:
+        Busy: somebody held it for all of `EARLIER_S`.
+
+    """
+    began = clock()
+    while True:
+        try:
+            return await work()
+        except Busy as error:
+            if clock() - began > EARLIER_S:
+                raise
+            under_way.advance(f"waiting: {error.what}")
+        await sleep(POLL_S)
