@@ -76,6 +76,15 @@ def offers_dry(road: Road) -> Result:
     return Result("offers dry to CreateFleet", at - started, 3.0, "s", "20 x 1 cpu posted to 8080; time of the recorded launch")
 
 
+def master_at(road: Road, address: str) -> int:
+    """The process of the engine master that listens on `address`."""
+    for pid in road.processes():
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if command_of(pid)[-3:] == ["-m", "cluster.engine", "master"] and f"MESOS_IP={address}".encode() in environment:
+            return pid
+    raise LookupError(f"no engine master at {address}")
+
+
 async def failover(road: Road) -> Result:
     """kill -9 of the leading engine master until a waiting framework is offered resources by the next."""
     offered: asyncio.Queue[float] = asyncio.Queue()
@@ -100,12 +109,7 @@ async def failover(road: Road) -> Result:
             running = group.create_task(client.run(handle))
             await offered.get()
             address = (await leader()).removeprefix("http://").removesuffix(":5050")
-            victim = next(
-                pid
-                for pid in road.processes()
-                if command_of(pid)[-3:] == ["-m", "cluster.engine", "master"]
-                and f"MESOS_IP={address}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            )
+            victim = master_at(road, address)
             os.kill(victim, signal.SIGKILL)
             started = time.monotonic()
             while (at := await offered.get()) < started:

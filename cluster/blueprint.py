@@ -110,6 +110,8 @@ def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "") ->
     """The user data of a machine as JSON text.
 
     Args:
+        spec: the cluster.
+        role: what the machine is.
         recipe: the digest of the image recipe.
         pool: the agent pool's name; empty for masters.
 

@@ -45,8 +45,9 @@ class LinkMessage(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
 
 
 class KnownTask(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A task as its agent knows it. `latest_state` may be ahead of what was acknowledged; `framework` is whole so that a
-    new leader can rebuild a framework it has not heard from.
+    """A task as its agent knows it.
+
+    `latest_state` may be ahead of what was acknowledged; `framework` is whole so that a new leader can rebuild one it has not heard from.
     """
 
     framework: FrameworkInfo

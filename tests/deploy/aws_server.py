@@ -1,7 +1,7 @@
 """moto's server as a process of its own: `python aws_server.py <address> <port>`.
 
 With what the project's local cloud repairs, as far as Terraform can see it: a launch template launches without its own
-tags, and an instance reports the groups of its first interface.
+tags, an instance reports the groups of its first interface, and takes its interfaces and addresses along when it ends.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from moto.server import main
 from cluster.localcloud.repairs import templates
 
 
-def report_groups_of_interfaces() -> None:
+def interfaces_as_on_aws() -> None:
     prepare = Instance.prep_nics
 
     def prep_nics(self, *args, **kwargs):
         prepare(self, *args, **kwargs)
+        for nic in self.nics.values():
+            nic.delete_on_termination = True
         if 0 in self.nics:
             self.security_groups = list(self.nics[0].group_set)
 
@@ -27,5 +29,5 @@ def report_groups_of_interfaces() -> None:
 
 if __name__ == "__main__":
     templates.apply()
-    report_groups_of_interfaces()
+    interfaces_as_on_aws()
     main(["-H", sys.argv[1], "-p", sys.argv[2]])

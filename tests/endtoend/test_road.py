@@ -1,4 +1,7 @@
-"""The promise, end to end: one command raises a cluster, it grows, heals, shrinks and is torn down. In order; each step stands on the last."""
+"""The promise, end to end: one command raises a cluster, it grows, heals, shrinks and is torn down.
+
+In order: each step stands on the last.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,7 @@ def test_tasks_outlive_the_leading_master_and_new_work_is_accepted(road):
     before = until("four run", lambda: (ids := road.running_tasks("steady")) and len(ids) == 4 and ids, 60)
     old = leader_of(road.status())
     os.kill(pid_of_master(road, old["instance_id"]), signal.SIGKILL)
-    until("another master leads", lambda: (now := road.status()["leader"]) and now != old["address"] and now, 30)
+    until("another master leads", lambda: (now := road.leader()) and now != old["address"] and now, 30)
     until("the same tasks run", lambda: road.running_tasks("steady") == before, 60)
     out = road.mesaform("run", "--name", "after", "--cpus", "0.1", "--mem", "32", "--", "echo", "still here", timeout_s=90)
     assert "still here" in out

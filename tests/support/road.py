@@ -129,6 +129,13 @@ class Road:
 
         return [str(address) for address in master_addresses(load(self.folder / "cluster.yaml"))]
 
+    def leader(self) -> str | None:
+        """The address of the leading engine master, None while there is none."""
+        for address in self.masters():
+            if self.http(f"http://{address}:5050/state")[0] == 200:
+                return address
+        return None
+
     def running_tasks(self, prefix: str) -> set[str]:
         """Ids of running tasks whose id begins so, as the leading engine master tells."""
         for address in self.masters():
