@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from cluster.cli.context import Context, local_environment, open_context
 from cluster.cloud.images import recipe_digest
-from tests.deploy.stub_files import CLUSTER_FILE
+from tests.deploy.stub_files import cluster_text
 
 ADDRESS = "127.60.200.1"
 REGION = "us-east-1"
@@ -76,9 +77,10 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def cluster_file(tmp_path: Path) -> Path:
+def cluster_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Each test has a cluster of its own name, so that what one leaves behind is in no other's way."""
     file = tmp_path / "cluster.yaml"
-    file.write_text(CLUSTER_FILE)
+    file.write_text(cluster_text(f"t-{zlib.crc32(request.node.name.encode()):08x}"))
     return file
 
 

@@ -39,7 +39,7 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     assert found.complete
     assert found.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
     assert len(found.agent_ids["default"]) == 2
-    assert {i["InstanceId"] for i in aws.instances("deployed")} == deploy.terraform_instance_ids(place)
+    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == deploy.terraform_instance_ids(place)
     assert next(stage for state, stage, _ in report.events if state == "done") == "Describe the stacks"
     assert {stage for state, stage, _ in report.events if state == "done"} >= {f"Deploy {stack}" for stack in STACKS}
     for stack in STACKS:
@@ -47,14 +47,14 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
         assert again.returncode == 0, again.stdout
         assert "No changes." in again.stdout
 
-    machines = aws.instances("deployed")
+    machines = aws.instances(place.spec.name)
     assert {machine["MetadataOptions"]["HttpTokens"] for machine in machines} == {"required"}
     assert {machine["Placement"]["AvailabilityZone"] for machine in machines} == {"us-east-1a", "us-east-1b", "us-east-1c"}
 
     await deploy.destroy(place, report)
 
-    assert aws.instances("deployed") == []
-    owned = [{"Name": "tag:mesaform:cluster", "Values": ["deployed"]}]
+    assert aws.instances(place.spec.name) == []
+    owned = [{"Name": "tag:mesaform:cluster", "Values": [place.spec.name]}]
     ec2 = aws.client("ec2")
     assert ec2.describe_vpcs(Filters=owned)["Vpcs"] == []
     assert ec2.describe_security_groups(Filters=owned)["SecurityGroups"] == []
@@ -81,22 +81,24 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     assert not list(place.cluster_dir.glob(".*.lock.info")), "Terraform let go of its locks in order"
     assert state_file(place.cluster_dir, "network").stat().st_size > 0
 
+    aws.bake()  # the checkout may have changed meanwhile
     found = await deploy.deploy(place, Recorded())
     assert found.complete
     known = deploy.terraform_instance_ids(place)
     assert len(known) == 5
-    assert {i["InstanceId"] for i in aws.instances("deployed")} == known, "no machine is left that Terraform does not know"
+    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == known, "no machine is left that Terraform does not know"
     await deploy.destroy(place, Recorded())
 
 
 async def test_the_first_error_of_terraform_is_told_with_its_resource_and_the_log(aws, place):
     aws.bake()
-    aws.client("iam").create_role(RoleName="mesaform-deployed-agent", AssumeRolePolicyDocument="{}")
+    role = f"mesaform-{place.spec.name}-agent"
+    aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
     try:
-        with pytest.raises(CloudError, match="mesaform-deployed-agent already exists") as caught:
+        with pytest.raises(CloudError, match=f"{role} already exists") as caught:
             await deploy.deploy(place, Recorded())
     finally:
-        aws.client("iam").delete_role(RoleName="mesaform-deployed-agent")
+        aws.client("iam").delete_role(RoleName=role)
     assert caught.value.where == "agents: aws_iam_role.role"
     assert ".log" in caught.value.fix
     await deploy.destroy(place, Recorded())
