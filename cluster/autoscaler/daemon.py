@@ -208,7 +208,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             for task in work:
                 task.cancel()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(telemetry.flush(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await telemetry.flush()
     finally:
         await zk.stop()
         await runner.cleanup()

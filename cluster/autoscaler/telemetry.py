@@ -75,7 +75,8 @@ class Telemetry:
             self._put(row)
         if rows and self.ledger is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), LEDGER_PATIENCE_S)
+                async with asyncio.timeout(LEDGER_PATIENCE_S):
+                    await self._drained.wait()
 
     def passed(self, plan: Plan, snapshot: Snapshot) -> None:
         """A pass ended well."""

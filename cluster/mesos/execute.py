@@ -110,7 +110,8 @@ class Runner:
                     self.reporter.note(f"{error.what}; waiting up to {self.leader_wait_s:g} s for a leader")
                 said = True
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(interrupted.wait(), LOOK_AGAIN_S)
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await interrupted.wait()
                     return False
             else:
                 return True

@@ -219,3 +219,28 @@ def test_deactivation_and_drain_survive_a_new_leader():
 def test_an_agent_no_registry_knows_is_admitted_with_the_id_it_has(world):
     agent = world.agent(agent_id="from-another-time-S7")
     assert agent.got(link.Registered)[0].agent_id == "from-another-time-S7"
+
+
+@pytest.mark.parametrize(("aware", "state"), [(True, "TASK_GONE"), (False, "TASK_LOST")])
+def test_the_tasks_of_an_agent_that_ends_for_good_are_gone_as_soon_as_the_registry_forgot_it(world, aware, state):
+    agent = world.agent()
+    framework = world.framework(aware=aware, failover_s=60)
+    framework.run("t")
+    world.hold_stores = True
+    agent.leave()
+    assert framework.statuses == []
+    assert framework.offers == []
+    world.hold_stores = False
+    world.store()
+    assert [(one["task_id"]["value"], one["state"]) for one in framework.statuses] == [("t", state)]
+    assert agent.id not in world.state.agents
+    assert world.state.record(agent.id) is None
+    assert framework.events("FAILURE")
+
+
+def test_an_agent_that_left_and_starts_again_is_admitted_anew(world):
+    agent = world.agent()
+    agent.leave()
+    agent.connect()
+    assert agent.got(link.Registered)
+    assert agent.id in world.state.agents

@@ -147,6 +147,9 @@ class FakeAgent:
     def disconnect(self) -> None:
         self.world.feed(ev.LinkClosed(self.link_id))
 
+    def leave(self) -> None:
+        self.world.feed(ev.AgentLeaving(self.link_id))
+
     def pong(self) -> None:
         self.world.feed(ev.AgentPong(self.link_id))
 

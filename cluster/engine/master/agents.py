@@ -8,7 +8,7 @@ import msgspec
 
 from cluster.engine import link
 from cluster.engine.master import frameworks
-from cluster.engine.master.events import AgentRegistering, CloseLink, LinkClosed, SendAgent, Store, Stored
+from cluster.engine.master.events import AgentLeaving, AgentRegistering, CloseLink, LinkClosed, SendAgent, Store, Stored
 from cluster.engine.master.render import agent_json
 from cluster.engine.master.state import MAX_UNREACHABLE_TASKS, Agent, Framework, State, Task, agent_total
 from cluster.engine.master.status import aware, made_by_master, refuse_task, send_status, unreachable_time
@@ -180,6 +180,28 @@ def link_closed(m: State, event: LinkClosed) -> None:
         return
     agent.link_id = None
     stop_offering(m, agent)
+
+
+def leaving(m: State, event: AgentLeaving) -> None:
+    """An agent ends for good: it leaves the registry, and then its tasks are known to be gone."""
+    m.counters["messages_unregister_slave"] += 1
+    agent = m.agents.get(m.links.get(event.link_id, ""))
+    if agent is not None and m.in_flight.get(agent.id) not in {"MarkGone", "MarkUnreachable", "Remove"}:
+        m.in_flight[agent.id] = "Remove"
+        stop_offering(m, agent)
+        m.out.append(Store(Remove(agent.id)))
+
+
+def remove_stored(m: State, change: Remove) -> None:
+    """The registry has forgotten the agent."""
+    if m.in_flight.get(change.agent_id) == "Remove":
+        del m.in_flight[change.agent_id]
+    agent = m.agents.get(change.agent_id)
+    if agent is None:
+        return  # another one took its address; nothing of it is left here
+    m.counters["slave_removals/reason_unregistered"] += 1
+    remove(m, agent, "TASK_GONE", "REASON_SLAVE_REMOVED", "The agent ended for good")
+    m.wants_offers = True
 
 
 def stop_offering(m: State, agent: Agent) -> None:

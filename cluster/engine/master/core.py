@@ -13,6 +13,7 @@ from cluster.engine.allocator import Allocator
 from cluster.engine.master import agents, drain, frameworks, launch, reconcile, tasks
 from cluster.engine.master.calls import Call
 from cluster.engine.master.events import (
+    AgentLeaving,
     AgentPong,
     AgentRegistering,
     AgentUpdate,
@@ -27,7 +28,7 @@ from cluster.engine.master.events import (
     Tick,
 )
 from cluster.engine.master.state import Config, Framework, Ids, State
-from cluster.engine.registry import Admit, MarkUnreachable, Registry
+from cluster.engine.registry import Admit, MarkUnreachable, Registry, Remove
 
 
 class Master:
@@ -166,6 +167,8 @@ def _stored(m: State, event: Stored) -> None:
         agents.stored(m, event)
     elif isinstance(event.change, MarkUnreachable):
         agents.unreachable_stored(m, event.change)
+    elif isinstance(event.change, Remove):
+        agents.remove_stored(m, event.change)
     else:
         drain.stored(m, event)
 
@@ -183,6 +186,7 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     AgentRegistering: agents.registering,
     AgentUpdate: _update_of_agent,
     AgentPong: _pong,
+    AgentLeaving: agents.leaving,
     LinkClosed: agents.link_closed,
     Operator: drain.operator,
     Stored: _stored,

@@ -61,6 +61,13 @@ class AgentPong:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentLeaving:
+    """The agent ends for good; its tasks are dead."""
+
+    link_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class LinkClosed:
     link_id: str
 
@@ -89,7 +96,8 @@ class Tick:
     """Once an allocation interval: offers, pings, heartbeats, time-outs."""
 
 
-Event = Subscribe | StreamClosed | SchedulerCall | AgentRegistering | AgentUpdate | AgentPong | LinkClosed | Operator | Stored | Tick
+OfAgent = AgentRegistering | AgentUpdate | AgentPong | AgentLeaving | LinkClosed
+Event = Subscribe | StreamClosed | SchedulerCall | OfAgent | Operator | Stored | Tick
 
 # --- effects
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -11,12 +12,11 @@ import grpc
 import grpc.aio
 
 from cluster.engine import link
-from cluster.engine.master.events import AgentPong, AgentRegistering, AgentUpdate
+from cluster.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
 from cluster.engine.master.term import LinkQueue, Term
 from cluster.errors import Busy
 
 FIRST_MESSAGE_S = 10.0
-_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.keepalive_time_ms", 20_000), ("grpc.http2.min_ping_interval_without_data_ms", 5_000))
 
 
 class LinkServer:
@@ -24,11 +24,13 @@ class LinkServer:
 
     Args:
         term: this master's term of leadership now, or None.
+        first_message_s: how long a peer may take until it says who it is.
 
     """
 
-    def __init__(self, term: Callable[[], Term | None]) -> None:
+    def __init__(self, term: Callable[[], Term | None], first_message_s: float = FIRST_MESSAGE_S) -> None:
         self._term = term
+        self._first_message_s = first_message_s
         self._server: Any = None
 
     async def start(self, address: str) -> None:
@@ -38,7 +40,7 @@ class LinkServer:
             Busy: the port is taken.
 
         """
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(options=link.SERVER_OPTIONS)
         service, method = link.METHOD.strip("/").split("/")
         handler = grpc.stream_stream_rpc_method_handler(
             self._connect, request_deserializer=link.decode_from_agent, response_serializer=link.encode
@@ -61,7 +63,10 @@ class LinkServer:
         if term is None or term.over:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "this master does not lead")
             return
-        first = await asyncio.wait_for(anext(aiter(requests), None), FIRST_MESSAGE_S)
+        first = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._first_message_s):
+                first = await anext(aiter(requests), None)
         if not isinstance(first, link.Register):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Register")
             return
@@ -86,5 +91,7 @@ async def _read(term: Term, link_id: str, requests: AsyncIterator[link.FromAgent
                 term.handle(AgentUpdate(link_id, message))
             elif isinstance(message, link.Pong):
                 term.handle(AgentPong(link_id))
+            elif isinstance(message, link.Leaving):
+                term.handle(AgentLeaving(link_id))
     finally:
         queue.put_nowait(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from cluster.engine.master.state import Framework, State
@@ -23,6 +24,9 @@ _COUNTED = (
     "messages_unregister_slave", "messages_update_slave", "invalid_executor_to_framework_messages",
     "invalid_framework_to_executor_messages", "valid_executor_to_framework_messages", "valid_framework_to_executor_messages",
     "slave_shutdowns_canceled", "slave_shutdowns_completed", "slave_shutdowns_scheduled", "http_cache_hits",
+    "invalid_operation_status_updates", "valid_operation_status_updates", "invalid_operation_status_update_acknowledgements",
+    "valid_operation_status_update_acknowledgements", "messages_operation_status_update",
+    "messages_operation_status_update_acknowledgement", "event_queue_dispatches", "event_queue_http_requests", "event_queue_messages",
 )  # fmt: skip
 _CALLS = (
     "accept", "accept_inverse_offers", "acknowledge", "acknowledge_operation_status", "decline", "decline_inverse_offers", "kill",
@@ -37,15 +41,22 @@ _OPERATIONS = (
     "create", "create_disk", "destroy", "destroy_disk", "grow_volume", "launch", "launch_group", "reserve", "shrink_volume",
     "unreserve",
 )  # fmt: skip
+_TRACKED_OPERATIONS = ("create", "create_disk", "destroy", "destroy_disk", "grow_volume", "reserve", "shrink_volume", "unreserve")
+_OPERATION_STATES = ("dropped", "error", "failed", "finished", "gone_by_operator", "pending", "recovering", "total", "unreachable")
 _RESOURCES = ("cpus", "disk", "gpus", "mem")
 
 
-def metrics(m: State | None, *, uptime_s: float, subscribers: int = 0, round_ms: float = 0.0) -> dict[str, float]:
-    """Every metric by its key; `m` is None on a master that does not lead. `round_ms` is how long the last round took."""
+def metrics(m: State | None, *, uptime_s: float, subscribers: int = 0, measured: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Every metric by its key; `m` is None on a master that does not lead. `measured` is what the shell knows: times and sizes."""
     found: dict[str, float] = {"master/elected": float(m is not None), "master/uptime_secs": uptime_s}
     found["master/operator_event_stream_subscribers"] = subscribers
-    found["allocator/mesos/allocation_run_ms"] = round_ms
-    found["allocator/mesos/allocation_run_latency_ms"] = 0.0  # rounds are not queued here
+    for key in ("allocator/event_queue_dispatches", "allocator/mesos/event_queue_dispatches", "registrar/queued_operations"):
+        found[key] = 0.0
+    for state in _OPERATION_STATES:  # reservations and volumes are not here yet, so nothing is ever under way
+        found[f"master/operations/{state}"] = 0.0
+        for operation in _TRACKED_OPERATIONS:
+            found[f"master/operations/{operation}/{state}"] = 0.0
+    found |= measured or {}
     _cluster(m, found)
     for name in _COUNTED:
         found[f"master/{name}"] = m.counters[name] if m is not None else 0
@@ -94,8 +105,11 @@ def _resources(m: State | None, found: dict[str, float]) -> None:
         found[f"master/{name}_total"] = size
         found[f"master/{name}_used"] = used
         found[f"master/{name}_percent"] = used / size if size else 0.0
-        found[f"allocator/mesos/resources/{name}/total"] = size
-        found[f"allocator/mesos/resources/{name}/offered_or_allocated"] = taken.get(name, 0.0)
+        for kind in ("total", "used", "percent"):
+            found[f"master/{name}_revocable_{kind}"] = 0.0
+        if size or name != "gpus":  # which Mesos does not tell of where there are none
+            found[f"allocator/mesos/resources/{name}/total"] = size
+            found[f"allocator/mesos/resources/{name}/offered_or_allocated"] = taken.get(name, 0.0)
     if m is None:
         return
     shares, filters = m.allocator.shares(), m.allocator.active_filters()

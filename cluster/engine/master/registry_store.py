@@ -5,10 +5,12 @@ Every write names the version it replaces and a new leader writes first of all, 
 
 from __future__ import annotations
 
+import time
 import zlib
 
 import msgspec
 
+from cluster.engine.master.timing import Timings
 from cluster.engine.registry import Change, Registry
 from cluster.errors import MesaformError
 from cluster.zookeeper.session import VersionConflict, ZooKeeper
@@ -34,6 +36,13 @@ class RegistryStore:
         self._path = path
         self._version = -1
         self.value = Registry()
+        self._size_bytes = 0
+        self._fetches = Timings("registrar/state_fetch_ms")
+        self._stores = Timings("registrar/state_store_ms")
+
+    def measured(self) -> dict[str, float]:
+        """Times and sizes, under Mesos' keys."""
+        return {"registrar/registry_size_bytes": float(self._size_bytes)} | self._fetches.metrics() | self._stores.metrics()
 
     async def open(self, epoch: int, now: float) -> Registry:
         """Read the registry and fence every earlier leader out by writing it with this epoch.
@@ -43,14 +52,16 @@ class RegistryStore:
             ZooKeeperUnavailable: no answer.
 
         """
+        began_at = time.monotonic()
         found = await self._zk.get(self._path)
+        self._fetches.add((time.monotonic() - began_at) * 1000)
         stored = decode(found[0]) if found else Registry()
         if stored.epoch > epoch:
             raise Deposed(f"epoch {stored.epoch} wrote the registry, this is epoch {epoch}", where=self._path)
         mine = Registry(epoch, stored.agents).pruned(now)
         try:
             if found:
-                self._version = await self._zk.put(self._path, encode(mine), found[1])
+                await self._put(mine, found[1])
             else:
                 await self._zk.create(self._path, encode(mine))
                 self._version = 0
@@ -69,10 +80,16 @@ class RegistryStore:
         """
         value = self.value.apply(*changes)
         try:
-            self._version = await self._zk.put(self._path, encode(value), self._version)
+            await self._put(value, self._version)
         except VersionConflict as error:
             raise Deposed("another master wrote the registry", where=self._path) from error
         self.value = value
+
+    async def _put(self, value: Registry, version: int) -> None:
+        data, began_at = encode(value), time.monotonic()
+        self._version = await self._zk.put(self._path, data, version)
+        self._stores.add((time.monotonic() - began_at) * 1000)
+        self._size_bytes = len(data)
 
 
 def encode(registry: Registry) -> bytes:

@@ -142,7 +142,7 @@ class MasterProcess:
         uptime_s = time.monotonic() - self._started
         if self.term is None:
             return metrics(None, uptime_s=uptime_s)
-        return metrics(self.term.core.state, uptime_s=uptime_s, subscribers=len(self.term.subscribers), round_ms=self.term.round_ms)
+        return metrics(self.term.core.state, uptime_s=uptime_s, subscribers=len(self.term.subscribers), measured=self.term.measured())
 
     def master(self) -> dict[str, Any]:
         return {"master_info": self.info, "start_time": self.started_at, "elected_time": self.elected_at or 0.0}

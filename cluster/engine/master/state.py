@@ -204,7 +204,11 @@ class State:
         return record.drain.state if record is not None and record.drain is not None else None
 
     def may_offer(self, agent: Agent) -> bool:
-        return agent.connected and not self.is_deactivated(agent.id) and self.in_flight.get(agent.id) not in {"MarkGone", "StartDrain"}
+        return (
+            agent.connected
+            and not self.is_deactivated(agent.id)
+            and self.in_flight.get(agent.id) not in {"MarkGone", "StartDrain", "Remove"}
+        )
 
     # --- sending
 

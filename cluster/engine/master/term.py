@@ -31,6 +31,7 @@ from cluster.engine.master.events import (
 )
 from cluster.engine.master.registry_store import RegistryStore
 from cluster.engine.master.streams import Stream, record
+from cluster.engine.master.timing import Timings
 from cluster.errors import MesaformError
 
 log = logging.getLogger("mesaform.master")
@@ -57,7 +58,8 @@ class Term:
         self.streams: dict[str, Stream] = {}
         self.links: dict[str, LinkQueue] = {}
         self.subscribers: set[Stream] = set()
-        self.round_ms = 0.0
+        self.rounds = Timings("allocator/mesos/allocation_run_ms")
+        self.lateness = Timings("allocator/mesos/allocation_run_latency_ms")
         self._store = store
         self._clock = clock
         self._to_store: asyncio.Queue[Store] = asyncio.Queue()
@@ -70,6 +72,11 @@ class Term:
             return
         for effect in self.core.handle(event, self._clock()):
             self._carry_out(effect)
+
+    def measured(self) -> dict[str, float]:
+        """Times and sizes, under the keys of the metrics."""
+        queued = {"registrar/queued_operations": float(self._to_store.qsize())}
+        return queued | self.rounds.metrics() | self.lateness.metrics() | self._store.measured()
 
     async def operate(self, type_: str, target: str, *, max_grace_s: float | None = None, mark_gone: bool = False) -> Reply:
         """An operator's call and its answer.
@@ -111,14 +118,17 @@ class Term:
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + HEARTBEAT_S
+        due_at = loop.time()
         while True:
             started_at = loop.time()
+            self.lateness.add((started_at - due_at) * 1000)
             self.handle(Tick())
-            self.round_ms = (loop.time() - started_at) * 1000
+            self.rounds.add((loop.time() - started_at) * 1000)
             if loop.time() >= heartbeat_at:
                 heartbeat_at += HEARTBEAT_S
                 for subscriber in self.subscribers:
                     subscriber.push(record(HEARTBEAT))
+            due_at = loop.time() + self.core.state.config.allocation_interval_s
             await asyncio.sleep(self.core.state.config.allocation_interval_s)
 
     async def _write(self) -> None:
