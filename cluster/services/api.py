@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from cluster.services.core import Core
 from cluster.services.definitions import InvalidApp
 from cluster.services.effects import AppLocked, AppMissing
 from cluster.services.scheduler import NotLeading, Scheduler, StateNotStored
+from cluster.web import assets
 
 
 @dataclass(slots=True)
@@ -30,7 +30,6 @@ class Standing:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SCHEDULER = web.AppKey("scheduler", Scheduler)
 STANDING = web.AppKey("standing", Standing)
-WEB_DIR = Path(__file__).resolve().parent.parent / "web" / "services"
 LOCAL_PATHS = ("/ping", "/metrics", "/v2/leader", "/agents/", "/static/")
 MAX_BODY_BYTES = 4 * 1024 * 1024
 log = logging.getLogger("services.api")
@@ -97,7 +96,8 @@ async def leader_only(request: web.Request, handler: Handler) -> web.StreamRespo
         standing = request.app[STANDING]
         leader = standing.leader_url
         if leader is None or leader == standing.own_url:
-            return web.json_response({"message": "No server leads yet; try again shortly"}, status=503, headers={"Retry-After": "1"})
+            headers = {"Retry-After": "1"} | ({"Refresh": "2"} if path == "/" else {})
+            return web.json_response({"message": "No server leads yet; try again shortly"}, status=503, headers=headers)
         return web.Response(status=307, headers={"Location": leader + request.path_qs})
 
 
@@ -131,14 +131,25 @@ async def _ping(_request: web.Request) -> web.Response:
     return web.Response(text="pong")
 
 
-async def _page(_request: web.Request) -> web.FileResponse:
-    return web.FileResponse(WEB_DIR / "index.html", headers={"Cache-Control": "no-cache"})
+class _Pages:
+    """The page and its files. `peers` are the origins it may look for when this server is gone."""
+
+    def __init__(self, peers: list[str]) -> None:
+        self._assets = assets.load("services")
+        self._headers = assets.headers(peers)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        asset = self._assets.get(request.path[1:])
+        if asset is None:
+            raise web.HTTPNotFound(text=f"There is no {request.path}")
+        return web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=self._headers)
 
 
-def build(scheduler: Scheduler, standing: Standing, endpoints: list[web.RouteDef]) -> web.Application:
+def build(scheduler: Scheduler, standing: Standing, endpoints: list[web.RouteDef], peers: list[str]) -> web.Application:
     """The web application with these endpoints beside the page and /ping."""
     app = web.Application(middlewares=[leader_only, errors], client_max_size=MAX_BODY_BYTES)
     app[SCHEDULER], app[STANDING] = scheduler, standing
+    pages = _Pages(peers)
     app.add_routes(endpoints)
-    app.add_routes([web.get("/ping", _ping), web.get("/", _page), web.static("/static", WEB_DIR)])
+    app.add_routes([web.get("/ping", _ping), web.get("/", pages.answer), web.get("/static/{name:.+}", pages.answer)])
     return app

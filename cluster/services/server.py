@@ -19,6 +19,7 @@ from cluster.services.api_agents import AgentProxy
 from cluster.services.scheduler import Scheduler
 from cluster.services.settings import Settings
 from cluster.services.store import StateStore
+from cluster.web.assets import peers_of
 from cluster.zookeeper.election import Candidate, watch_leader
 from cluster.zookeeper.session import ZooKeeper, split_zk_url
 
@@ -111,7 +112,8 @@ async def serve(settings: Settings) -> None:
 
 
 def _application(scheduler: Scheduler, standing: Standing, settings: Settings, proxy: AgentProxy) -> web.Application:
-    app = build(scheduler, standing, [*api_apps.routes(), *api_cluster.routes(), *proxy.routes()])
+    endpoints = [*api_apps.routes(), *api_cluster.routes(), *proxy.routes()]
+    app = build(scheduler, standing, endpoints, peers_of(settings.zk, settings.http_port))
     app[api_cluster.SETTINGS] = settings
     return app
 

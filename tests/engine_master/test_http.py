@@ -384,7 +384,7 @@ async def test_the_page_and_its_parts_are_served_and_nothing_foreign_is_loaded(m
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert headers["Content-Security-Policy"].startswith("default-src 'self'")
     assert "http" not in page
-    for asset, kind in (("master.js", "text/javascript"), ("master.css", "text/css")):
+    for asset, kind in (("static/master.js", "text/javascript"), ("static/common/page.css", "text/css")):
         status, text, headers = await exchange(session, "GET", f"{master.base}/{asset}")
         assert (status, headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
         assert "innerHTML" not in text

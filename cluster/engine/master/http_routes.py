@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
@@ -11,14 +10,13 @@ from cluster.engine.master.http_common import empty, text
 from cluster.engine.master.http_legacy import PATHS, answer, health, legacy
 from cluster.engine.master.http_operator import Facts, operator
 from cluster.engine.master.http_scheduler import scheduler
+from cluster.web import assets
 
 if TYPE_CHECKING:
     from typing import Any
 
     from cluster.engine.master.term import Term
 
-_ASSETS = {"": "text/html", "master.css": "text/css", "master.js": "text/javascript"}
-_PAGE = "index.html"
 _EVERYWHERE = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
 _LEADING = frozenset({"api/v1", "api/v1/scheduler", *PATHS})
 
@@ -47,8 +45,8 @@ class Front:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._facts: Facts = {"version": host.version, "flags": host.flags, "metrics": host.metrics, "master": host.master}
-        web_files = files("cluster") / "web" / "master"
-        self._assets = {name: (web_files / (name or _PAGE)).read_bytes() for name in _ASSETS}
+        self._assets = assets.load("master")
+        self._known = _EVERYWHERE | _LEADING | set(self._assets)
 
     def app(self, max_body_bytes: int) -> web.Application:
         app = web.Application(client_max_size=max_body_bytes)
@@ -63,7 +61,7 @@ class Front:
             return text(404, "404 Not Found.")
         if path in _EVERYWHERE:
             return self._own(request, path)
-        if path in _ASSETS and path:
+        if path and path in self._assets:
             return self._asset(path)
         term = self._host.term
         if term is None:
@@ -76,12 +74,10 @@ class Front:
             return await operator(request, term, self._facts)
         return legacy(request, path, term.core.state, self._host.process())
 
-    @staticmethod
-    def _match(raw: str) -> str | None:
+    def _match(self, raw: str) -> str | None:
         """The route for a path: `master/` in front is optional, and what follows a route is ignored, as in Mesos."""
-        known = _EVERYWHERE | _LEADING | set(_ASSETS)
         path = "" if raw == "master" else raw.removeprefix("master/")
-        while path not in known:
+        while path not in self._known:
             path, slash, _ = path.rpartition("/")
             if not slash:
                 return None
@@ -99,8 +95,11 @@ class Front:
     def _elsewhere(self, path: str, query: str) -> web.Response:
         """307 to the leader, protocol-relative as Mesos does."""
         leader = self._host.leader
-        if leader is None:
-            return text(503, "No leader elected")
+        own = self._host.master()["master_info"]["address"]
+        if leader is None or (
+            path != "redirect" and leader["address"] == own
+        ):  # what this address was before it restarted still counts as leading
+            return text(503, "No leader elected", {"Refresh": "2"} if path == "" else None)
         address = leader["address"]
         target = f"//{address.get('hostname') or address['ip']}:{address['port']}"
         if path == "":
@@ -110,9 +109,6 @@ class Front:
         return empty(307, {"Location": target})
 
     def _asset(self, name: str) -> web.Response:
-        headers = {
-            "Cache-Control": "no-cache",
-            "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
-            "X-Content-Type-Options": "nosniff",
-        }
-        return web.Response(body=self._assets[name], content_type=_ASSETS[name], charset="utf-8", headers=headers)
+        asset = self._assets[name]
+        peers = assets.peers_of(self._host.flags()["zk"], self._host.master()["master_info"]["address"]["port"])
+        return web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=assets.headers(peers))

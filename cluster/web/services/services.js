@@ -1,92 +1,167 @@
-"use strict";
-// Reads the same REST API as everybody else. All text goes in through textContent, so nothing that a user named can become markup.
+// The page of services: the same REST API as everybody uses, drawn every two seconds. Dialogs are in forms.js, wording in words.js.
+import { bar, byId, facts, fill, h, link, num, paint, state, sub, tight, tile } from "/static/common/dom.js";
+import { duration, mib, moment, plural, round, short } from "/static/common/format.js";
+import { follow, now, peersOf, read } from "/static/common/live.js";
+import { confirmed, create, scale, send } from "/static/forms.js";
+import { reasons, standing, undecided } from "/static/words.js";
 
-const REFRESH_MS = 2000;
+const ENGINE = `http://${location.hostname}:5050/`;
+const FATE = { TASK_RUNNING: "good", TASK_STAGING: "busy", TASK_STARTING: "busy", TASK_KILLING: "busy" };
+const COLUMNS = ["Instance", "Host", "Ports", "State", "Since", "Output"];
 
-async function read(path) {
-  const response = await fetch(path, { cache: "no-store" });
-  if (!response.ok) throw new Error(`${path}: ${response.status}`);
-  return response.json();
+let latest = { apps: [], queue: new Map(), details: new Map(), deployments: [] };
+let zk = "";
+const open = new Set(new URLSearchParams(location.hash.slice(1)).getAll("app")); // in the address, so that it outlives a change of leader
+
+const ago = (iso) => duration(now - Date.parse(iso) / 1000);
+const since = (iso) => h("span", { title: moment(Date.parse(iso) / 1000) }, ago(iso));
+const button = (what, app, text, kind = "", more = {}) => h("button", { type: "button", "data-do": what, "data-app": app, class: kind, ...more }, text);
+
+function output(instance) {
+  const to = (file) => link(`/static/sandbox.html?${new URLSearchParams({ agent: instance.slaveId, task: instance.id, file })}`, file);
+  return [to("stdout"), " ", to("stderr")];
 }
 
-function cell(text, kind) {
-  const td = document.createElement("td");
-  td.textContent = text;
-  if (kind) td.className = kind;
-  return td;
+function instanceRow(instance) {
+  const word = instance.state.replace("TASK_", "").toLowerCase();
+  const cells = [
+    h("span", { class: "id" }, instance.id), instance.host, instance.ports.join(", ") || "–",
+    state(word, FATE[instance.state] ?? "bad"), since(instance.startedAt ?? instance.stagedAt), output(instance),
+  ];
+  return h("tr", {}, cells.map((cell) => h("td", {}, cell)));
 }
 
-function fill(id, rows, nothing) {
-  const body = document.querySelector(`#${id} tbody`);
-  const made = rows.map((cells) => {
-    const tr = document.createElement("tr");
-    tr.append(...cells);
-    return tr;
-  });
-  if (!made.length) {
-    const tr = document.createElement("tr");
-    const td = cell(nothing, "empty");
-    td.colSpan = document.querySelectorAll(`#${id} th`).length;
-    tr.append(td);
-    made.push(tr);
-  }
-  body.replaceChildren(...made);
-}
-
-function stateOf(app, waiting) {
-  if (app.deployments.length) return ["deploying", "busy"];
-  if (waiting.has(app.id)) return ["waiting", "busy"];
-  if (app.instances === 0) return ["suspended", "empty"];
-  return app.tasksRunning >= app.instances ? ["running", "good"] : ["degraded", "bad"];
-}
-
-function appRow(app, waiting) {
-  const [state, kind] = stateOf(app, waiting);
+function detail(app, tasks) {
   const failure = app.lastTaskFailure;
+  const rows = [...tasks].sort((left, right) => left.stagedAt.localeCompare(right.stagedAt)).map(instanceRow);
   return [
-    cell(app.id), cell(app.tasksRunning, "number"), cell(app.instances, "number"), cell(app.tasksStaged, "number"),
-    cell(app.cpus, "number"), cell(app.mem, "number"), cell(state, kind),
-    cell(failure ? `${failure.state} ${failure.message}`.trim() : "", "bad"),
+    h("div", { class: "spec" },
+      h("code", {}, app.cmd ?? (app.args ?? []).join(" ")),
+      app.constraints.length ? h("span", {}, h("span", { class: "label" }, "constraints "), app.constraints.map((one) => one.join(" ")).join(", ")) : null,
+      h("span", {}, h("span", { class: "label" }, "version "), h("span", { title: app.version }, `${ago(app.version)} old`)),
+      h("span", { class: "right" }, button("scale", app.id, "Scale…"), button("restart", app.id, "Restart…"), button("delete", app.id, "Delete…", "danger"))),
+    failure ? h("p", { class: "bad" }, `Last failure ${ago(failure.timestamp)} ago on ${failure.host}: ${failure.state.replace("TASK_", "").toLowerCase()} ${failure.message}`) : null,
+    rows.length
+      ? h("table", { "aria-label": `Instances of ${app.id}` }, h("thead", {}, h("tr", {}, COLUMNS.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))
+      : h("span", { class: "quiet" }, app.instances ? "No instance has been launched. The queue below says what it waits for." : "Suspended: scale it to run it again."),
   ];
 }
 
-function why(summary) {
-  const rejected = summary.rejectSummaryLastOffers.filter((row) => row.declined > 0);
-  if (rejected.length) return rejected.map((row) => `${row.reason} on ${row.declined}`).join(", ");
-  return summary.processedOffersCount ? "" : "no offer yet";
+function appRows(view, app) {
+  const [word, kind, title] = standing(app, view.queue.get(app.id));
+  const shown = view.details.get(app.id);
+  const row = {
+    key: app.id,
+    cells: [
+      button("open", app.id, app.id, "link", { "aria-expanded": String(open.has(app.id)) }), state(word, kind, title),
+      [`${app.tasksRunning} of ${app.instances}`, bar(app.tasksRunning, app.tasksStaged, Math.max(app.instances, app.tasksRunning))],
+      num(app.tasksStaged), num(app.tasksUnhealthy), num(round(app.cpus)), num(mib(app.mem)), num(since(app.version)),
+    ],
+  };
+  return shown ? [row, { key: `detail ${app.id}`, kind: "detail", cells: [detail({ ...app, ...shown.app }, shown.app.tasks ?? [])] }] : [row];
 }
 
 function queueRow(entry) {
-  const summary = entry.processedOffersSummary;
+  const why = reasons(entry);
+  const text = why.length ? why.map((one) => h("div", {}, one.where, sub(one.because))) : h("span", { class: "quiet" }, undecided(entry));
+  const left = entry.delay.overdue
+    ? h("span", { class: "quiet" }, "no")
+    : [`${duration(entry.delay.timeLeftSeconds)} more, since it failed `, button("retry", entry.app.id, "Try now")];
+  return {
+    key: entry.app.id,
+    cells: [entry.app.id, num(entry.count), num(since(entry.since)), text, left, num(entry.processedOffersSummary.processedOffersCount)],
+  };
+}
+
+function deploymentRow(one) {
+  const actions = one.currentActions.map((action) => action.action.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase());
+  return {
+    key: one.id,
+    cells: [
+      one.affectedApps.join(", "), [...new Set(actions)].join(", "), num(since(one.version)), h("span", { class: "id", title: one.id }, short(one.id)),
+      tight(button("back", one.id, "Roll back…")),
+    ],
+  };
+}
+
+function tiles({ apps, queue, deployments }) {
+  const sum = (value) => apps.reduce((total, app) => total + value(app), 0);
+  const [running, wanted] = [sum((app) => app.tasksRunning), sum((app) => app.instances)];
+  const waiting = [...queue.values()].reduce((total, entry) => total + entry.count, 0);
+  const stuck = [...queue.values()].filter((entry) => reasons(entry).length).length;
   return [
-    cell(entry.app.id), cell(entry.count, "number"), cell(new Date(entry.since).toLocaleTimeString()),
-    cell(entry.delay.overdue ? "" : `${entry.delay.timeLeftSeconds} s`, "busy"),
-    cell(summary.processedOffersCount, "number"), cell(why(summary)),
+    tile("Apps", apps.length, "", `${plural(apps.filter((app) => app.instances && app.tasksRunning >= app.instances).length, "app")} complete`),
+    tile("Instances running", running, `of ${wanted}`, `${sum((app) => app.tasksStaged)} starting`, bar(running, sum((app) => app.tasksStaged), Math.max(wanted, running))),
+    tile("Waiting", waiting, waiting === 1 ? "instance" : "instances", stuck ? `${plural(stuck, "app")} found no place` : "nothing is stuck"),
+    tile("CPUs wanted", round(sum((app) => app.cpus * app.instances), 1), "", `${round(sum((app) => app.cpus * app.tasksRunning), 1)} in use`),
+    tile("Memory wanted", mib(sum((app) => app.mem * app.instances)), "", `${mib(sum((app) => app.mem * app.tasksRunning))} in use`),
+    tile("Deployments", deployments.length, "", deployments.length ? "under way" : "none under way"),
   ];
 }
 
-function deploymentRow(deployment) {
-  const actions = deployment.currentActions.map((action) => action.action).join(", ");
-  return [cell(deployment.id), cell(deployment.affectedApps.join(", ")), cell(actions), cell(deployment.version)];
+function none(view) {
+  if (view.apps.length) return "No app matches the filter.";
+  const sample = `curl -X POST ${location.origin}/v2/apps -H 'Content-Type: application/json' -d '{"id": "/web", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32}'`;
+  return ["There are no apps yet. ", button("create", "", "Create one"), " here, or by the API, which is Marathon's:", h("br"), h("code", {}, sample)];
 }
 
-async function refresh() {
-  const standing = document.getElementById("standing");
-  try {
-    const [apps, queue, deployments, leader] = await Promise.all([
-      read("/v2/apps?embed=apps.failures"), read("/v2/queue"), read("/v2/deployments"), read("/v2/leader"),
-    ]);
-    const waiting = new Set(queue.queue.map((entry) => entry.app.id));
-    fill("apps", apps.apps.map((app) => appRow(app, waiting)), "No apps. Create one: POST /v2/apps");
-    fill("queue", queue.queue.map(queueRow), "Nothing waits for offers.");
-    fill("deployments", deployments.map(deploymentRow), "Nothing is being deployed.");
-    standing.textContent = `led by ${leader.leader}`;
-    standing.className = "";
-  } catch (error) {
-    standing.textContent = `cannot read: ${error.message}`;
-    standing.className = "bad";
-  }
-  setTimeout(refresh, REFRESH_MS);
+function draw() {
+  const view = latest;
+  const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = view.apps.filter((app) => words.every((word) => `${app.id} ${app.cmd ?? ""}`.toLowerCase().includes(word)));
+  paint(byId("tiles"), tiles(view));
+  fill(byId("apps"), found.flatMap((app) => appRows(view, app)), none(view));
+  fill(byId("queue"), [...view.queue.values()].map(queueRow), "Nothing waits: every wanted instance has a place.");
+  fill(byId("deployments"), view.deployments.map(deploymentRow), "Nothing is being deployed.");
+  byId("n-apps").textContent = words.length ? `${found.length} of ${view.apps.length}` : view.apps.length || "";
+  byId("n-queue").textContent = view.queue.size || "";
+  byId("n-deployments").textContent = view.deployments.length || "";
 }
 
-refresh();
+async function details(apps) {
+  const wanted = apps.filter((app) => open.has(app.id)).map((app) => app.id);
+  const answers = await Promise.all(wanted.map((id) => read(`/v2/apps${id}`).catch((error) => (error.message.includes("404") ? null : Promise.reject(error)))));
+  return new Map(wanted.map((id, index) => [id, answers[index]]).filter(([, answer]) => answer));
+}
+
+async function look() {
+  const [apps, queue, deployments, info] = await Promise.all([read("/v2/apps?embed=apps.failures"), read("/v2/queue"), read("/v2/deployments"), read("/v2/info")]);
+  zk = info.zookeeper_config.zk;
+  latest = { apps: apps.apps, queue: new Map(queue.queue.map((entry) => [entry.app.id, entry])), deployments, details: await details(apps.apps) };
+  facts(byId("facts"), [["Leader", info.leader], ["API", `Marathon ${info.version}`], ["Framework", info.frameworkId ?? "not subscribed yet"]]);
+  draw();
+}
+
+function toggle(id) {
+  if (!open.delete(id)) open.add(id);
+  else latest.details.delete(id);
+  const hash = new URLSearchParams([...open].map((one) => ["app", one])).toString();
+  history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
+  draw();
+  again();
+}
+
+const ACTIONS = {
+  open: toggle,
+  create: () => create(again),
+  close: (_, target) => target.closest("dialog").close(),
+  scale: (id) => scale(latest.apps.find((app) => app.id === id), again),
+  restart: (id) => confirmed(`Restart ${id}?`, "Every instance is replaced by a new one of the same definition.", "Restart", ["POST", `/v2/apps${id}/restart`, {}], again),
+  delete: (id) => {
+    const count = latest.apps.find((app) => app.id === id)?.tasksRunning ?? 0;
+    confirmed(`Delete ${id}?`, `${plural(count, "running instance")} will be killed and the definition is gone.`, "Delete", ["DELETE", `/v2/apps${id}`], again);
+  },
+  back: (id) => confirmed("Roll this deployment back?", "What it changed is changed back by a new deployment.", "Roll back", ["DELETE", `/v2/deployments/${id}`], again),
+  retry: async (id) => {
+    await send("DELETE", `/v2/queue${id}/delay`).catch(() => undefined); // it may have left the queue meanwhile: the next pass shows it
+    again();
+  },
+};
+
+document.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-do]");
+  if (target) ACTIONS[target.dataset.do](target.dataset.app, target);
+});
+byId("filter").addEventListener("input", draw);
+byId("to-engine").href = ENGINE;
+const again = follow(look, "the server", () => peersOf(zk, location.port));

@@ -1,0 +1,95 @@
+// What tasks left on an agent: all sandboxes of the agent, the files of one, and the end of a file, followed as it grows.
+// ?agent=…                 the agent's sandboxes
+// ?agent=…&task=…          the files of a task's sandbox (&path=… a folder in it)
+// ?agent=…&task=…&file=…   a file in it
+import { byId, facts, fill, h, link, num, paint, state, tight } from "/static/common/dom.js";
+import { bytes, duration, short } from "/static/common/format.js";
+import { follow, now, read } from "/static/common/live.js";
+
+const TAIL_BYTES = 65536;
+const MAX_CHARACTERS = 2_000_000;
+const asked = new URLSearchParams(location.search);
+const [agent, task, file, folder] = ["agent", "task", "file", "path"].map((name) => asked.get(name));
+const files = (what, query) => `/agents/${encodeURIComponent(agent)}/files/${what}?${new URLSearchParams(query)}`;
+const here = (query) => `?${new URLSearchParams({ agent, ...query })}`;
+
+let sandbox = null;
+let offset = null;
+
+async function executors() {
+  const told = await read(`/agents/${encodeURIComponent(agent)}/state`);
+  facts(byId("facts"), [["Agent", told.hostname], ["Id", h("span", { class: "id" }, agent)], ["Task", task ? h("span", { class: "id" }, task) : null]]);
+  return [...told.frameworks, ...(told.completed_frameworks ?? [])].flatMap((framework) => [
+    ...framework.executors.map((one) => ({ ...one, framework: framework.name, over: false })),
+    ...framework.completed_executors.map((one) => ({ ...one, framework: framework.name, over: true })),
+  ]);
+}
+
+function table(title, columns, rows, nothing) {
+  byId("listing").hidden = false;
+  paint(byId("h-list"), title);
+  paint(byId("list").tHead.rows[0], columns.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)));
+  fill(byId("list"), rows, nothing);
+}
+
+async function showAgent() {
+  const found = (await executors()).filter((one) => one.directory);
+  const rows = found.map((one) => ({
+    key: one.container,
+    cells: [link(here({ task: one.id }), one.id), one.framework, one.over ? state("ended") : state("running", "good"), tight(link(here({ task: one.id, file: "stdout" }), "stdout")), tight(link(here({ task: one.id, file: "stderr" }), "stderr"))],
+  }));
+  table("Sandboxes", [["Task"], ["Framework"], ["State"], ["Output"], [""]], rows, "This agent keeps no sandbox: nothing ran on it, or what ran was cleared away.");
+}
+
+async function showFolder() {
+  const at = folder ? `${sandbox}/${folder}` : sandbox;
+  const entries = await read(files("browse", { path: at }));
+  const inside = (path) => path.slice(sandbox.length + 1);
+  const rows = entries.map((one) => {
+    const isFolder = one.mode.startsWith("d");
+    const name = one.path.split("/").at(-1);
+    const to = isFolder ? here({ task, path: inside(one.path) }) : here({ task, file: inside(one.path) });
+    return { key: one.path, cells: [link(to, isFolder ? `${name}/` : name), num(isFolder ? "" : bytes(one.size)), num(duration(now - one.mtime)), tight(h("span", { class: "id" }, one.mode)), tight(isFolder ? "" : link(files("download", { path: one.path }), "download"))] };
+  });
+  const title = [link(here({}), "Sandboxes"), " / ", folder ? link(here({ task }), short(task)) : short(task), folder ? ` / ${folder}` : ""];
+  table(title, [["Name"], ["Size", "num"], ["Changed", "num"], ["Mode"], [""]], rows, "This folder is empty.");
+}
+
+async function showFile() {
+  const path = `${sandbox}/${file}`;
+  byId("reading").hidden = false;
+  paint(byId("h-file"), [link(here({ task }), "files"), ` / ${file}`]);
+  byId("download").href = files("download", { path });
+  const size = (await read(files("read", { path, offset: -1 }))).offset;
+  byId("size").textContent = bytes(size);
+  const output = byId("output");
+  if (offset === null || size < offset) {
+    offset = Math.max(0, size - TAIL_BYTES);
+    output.textContent = offset ? `… ${bytes(offset)} before this; download the file for all of it\n` : "";
+  }
+  let grown = false;
+  while (offset < size) {
+    const { data } = await read(files("read", { path, offset, length: TAIL_BYTES }));
+    if (!data) break;
+    offset += new TextEncoder().encode(data).length;
+    output.append(data);
+    grown = true;
+  }
+  if (output.textContent.length > MAX_CHARACTERS) output.textContent = output.textContent.slice(-MAX_CHARACTERS / 2);
+  if (grown && byId("tail").checked) output.scrollTop = output.scrollHeight;
+}
+
+async function look() {
+  if (!agent) throw new Error("its address names no agent; come here from the engine's or the services' page");
+  document.title = `${file ?? "Sandbox"} · ${task ?? agent}`;
+  if (!task) return showAgent();
+  if (sandbox === null) {
+    const found = (await executors()).find((one) => one.id === task);
+    if (!found?.directory) throw new Error("the agent keeps no sandbox of this task: it has not begun, or was cleared away");
+    sandbox = found.directory;
+  }
+  return file ? showFile() : showFolder();
+}
+
+byId("to-engine").href = `http://${location.hostname}:5050/`;
+follow(look, "the agent, through the server", () => []);
