@@ -209,3 +209,12 @@ def test_an_agent_that_grows_offers_what_it_gained():
     made.claim("f", "*", "a0", Resources.of(cpus=1))
     made.update_agent("a0", BIG + Resources.of(cpus=3))
     assert made.free("a0").cpus == 11.0
+
+
+def test_one_that_is_far_behind_is_served_again_in_the_same_round_until_it_has_caught_up():
+    made = allocator(("ahead", "*"), ("behind", "*"), agents=9)
+    for agent in ("a0", "a1", "a2"):
+        made.claim("ahead", "*", agent, BIG)
+    counts = [framework for framework, _ in winners(made)]
+    assert counts[:3] == ["behind", "behind", "behind"]
+    assert counts.count("ahead") == 2
