@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from cluster import spec_network, spec_text
+from cluster import spec_calendar, spec_network, spec_text
 from cluster.errors import BadInput
 
 PARAMETER_BYTES = 8192  # what an SSM parameter holds; the autoscaler reads the spec from one
@@ -143,6 +143,49 @@ class Pool(Model):
         return self
 
 
+class Slots(Model):
+    """Spare slots of one shape."""
+
+    count: Whole = Field(ge=1, le=1000, description="How many.")
+    cpus: Number = Field(gt=0, description="Cpus of each.")
+    mem_mib: Number = Field(gt=0, description="Memory of each in MiB.")
+    pool: Name | None = Field(default=None, description="In which pool; none means any.")
+
+
+class Window(Model):
+    """A part of the week, in UTC, with a disruption budget of its own."""
+
+    days: Annotated[str, AfterValidator(spec_calendar.checked_days)] = Field(
+        default="mon-sun", description="Days on which it begins: mon-fri, or sat,sun."
+    )
+    hours: Annotated[str, AfterValidator(spec_calendar.checked_hours)] = Field(
+        default="00:00-24:00", description="From when to when, UTC; 22:00-06:00 goes past midnight."
+    )
+    max_agents_percent: Number = Field(ge=0, le=100, description="The share of agents disturbed at a time within it.")
+
+
+class Consolidation(Model):
+    """When agents with running tasks may be emptied to save money."""
+
+    enabled: Switch = Field(default=False, description="Whether agents with running tasks may be emptied at all.")
+    min_saving_usd_per_hour: Number = Field(default=0.01, ge=0, description="A change that saves less, in USD per hour, is not made.")
+    min_saving_percent: Number = Field(default=10.0, ge=0, le=100, description="Nor one that saves less of what it replaces.")
+    payback_s: Number = Field(
+        default=1800.0, gt=0, description="Savings must repay what the change costs within this; younger machines are left alone."
+    )
+    usd_per_task: Number = Field(default=0.0005, ge=0, description="What moving a task counts as, in USD.")
+    usd_per_task_hour: Number = Field(default=0.001, ge=0, description="More for each hour that the task has run, in USD.")
+    underused_percent: Number = Field(default=50.0, ge=0, le=100, description="An agent with less than this of cpus and memory in use...")
+    underused_after_s: Number = Field(default=600.0, ge=0, description="...for this long is emptied if its tasks fit elsewhere.")
+    max_agents_percent: Number = Field(
+        default=10.0, ge=0, le=100, description="The share of agents disturbed at a time; one is allowed unless it is 0."
+    )
+    windows: tuple[Window, ...] = Field(default=(), description="Parts of the week with another share; the first that fits counts.")
+    frameworks: tuple[str, ...] = Field(
+        default=("marathon",), description="Frameworks that start their tasks again elsewhere; tasks of others are protected."
+    )
+
+
 class Autoscaler(Model):
     """How the autoscaler behaves. Durations are in seconds."""
 
@@ -152,6 +195,14 @@ class Autoscaler(Model):
     boot_timeout_s: Number = Field(default=600.0, gt=0, description="A machine that has not registered by then is terminated.")
     drain_grace_s: Number = Field(default=60.0, ge=0, description="The most a task is given to stop when its agent drains.")
     headroom_percent: Number = Field(default=0.0, ge=0, le=100, description="Spare capacity kept above what is used.")
+    headroom_slots: tuple[Slots, ...] = Field(
+        default=(), max_length=20, description="Spare slots of a shape, such as [{count: 2, cpus: 4, mem_mib: 8192}]."
+    )
+    drain_timeout_s: Number = Field(default=600.0, gt=0, description="How long a drain with running tasks may take.")
+    drain_timeout_kills: Switch = Field(
+        default=False, description="Whether tasks that outlast a drain are killed; if not, the drain is given up."
+    )
+    consolidation: Consolidation = Consolidation()
 
 
 class Cost(Model):
@@ -219,6 +270,11 @@ def _problems(spec: ClusterSpec) -> list[tuple[Any, ...]]:
         for what in spec_network.operator_problems(network.operator_cidrs, local=local, open_to_the_world=network.open_to_the_world)
     ]
     names = [pool.name for pool in spec.agents]
+    found += [
+        ("autoscaler", "headroom_slots", index, "pool", f"there is no pool {slot.pool}; pools: {', '.join(names)}")
+        for index, slot in enumerate(spec.autoscaler.headroom_slots)
+        if slot.pool is not None and slot.pool not in names
+    ]
     found += [
         ("agents", index, "name", f"pool {name} is defined more than once") for index, name in enumerate(names) if name in names[:index]
     ]

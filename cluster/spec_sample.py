@@ -46,7 +46,16 @@ def sample(name: str, target: Literal["local", "aws"], operator_cidrs: Sequence[
 
 def _section(model: BaseModel, given: dict[str, Any]) -> Iterator[str]:
     for field, info in type(model).model_fields.items():
-        yield from _entry(field, given.get(field, getattr(model, field)), info.description)
+        value = given.get(field, getattr(model, field))
+        if isinstance(value, BaseModel):
+            yield from (f"# {_sentence(value)}", f"{field}:")
+            yield from (f"  {line}" for line in _section(value, {}))
+        else:
+            yield from _entry(field, value, info.description)
+
+
+def _sentence(model: BaseModel) -> str:
+    return (type(model).__doc__ or "").strip().splitlines()[0]
 
 
 def _item(model: BaseModel) -> Iterator[str]:

@@ -182,8 +182,8 @@ class Actor:
                 await self._engine.deactivate(agent_id)
             case Reactivate(agent_id=agent_id):
                 await self._engine.reactivate(agent_id)
-            case Drain(agent_id=agent_id, grace_s=grace_s):
-                await self._engine.drain(agent_id, grace_s, mark_gone=True)
+            case Drain(agent_id=agent_id, grace_s=grace_s, mark_gone=mark_gone):
+                await self._engine.drain(agent_id, grace_s, mark_gone=mark_gone)
             case MarkGone(agent_id=agent_id):
                 try:
                     await self._engine.mark_gone(agent_id)

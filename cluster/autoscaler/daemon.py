@@ -24,13 +24,14 @@ from cluster.autoscaler.journal import Deposed, Journal
 from cluster.autoscaler.model import Intent, Memory
 from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
 from cluster.autoscaler.planner import plan
+from cluster.autoscaler.steering import paused
 from cluster.autoscaler.telemetry import Telemetry
 from cluster.blueprint import Port, spec_parameter_name
 from cluster.cloud import aws
 from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
-from cluster.cloud.port import Control, Fleet
+from cluster.cloud.port import Control, Fleet, Order
 from cluster.errors import MesaformError, NotFound
 from cluster.mesos.operator import OperatorClient
 from cluster.spec import ClusterSpec
@@ -125,6 +126,7 @@ class Term:
     memory: Memory = field(default_factory=Memory)
     intents: list[Intent] = field(default_factory=list)
     fence: str | None = None
+    orders: tuple[Order, ...] = ()
     _beat: tuple[float, bool] = (0.0, False)
     _waiting: int = 0
 
@@ -146,14 +148,14 @@ class Term:
 
     async def _pass(self) -> float:
         """One pass; returns how long to rest."""
-        await self._read_fence()
+        await self._read_control()
         spec = await self.specs.get()
         if spec is None:
             self.telemetry.status["trouble"] = ["the cluster's spec is not there yet"]
             return SPEC_FIRST_S
         with self.telemetry.passes.time():
-            snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence)
-            if not self.fence:
+            snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence, self.orders)
+            if not self.fence and not paused(self.orders, time.time()):
                 self.memory, self.intents = await self.actor.recover(self.memory, self.intents, snapshot.machines)
                 snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
             before, made = self.memory, plan(snapshot, time.time())
@@ -164,10 +166,10 @@ class Term:
         self.telemetry.passed(made, snapshot)
         return spec.autoscaler.interval_s
 
-    async def _read_fence(self) -> None:
-        """Obey a fence before anything else, and say so at once: whoever put it up waits for that."""
+    async def _read_control(self) -> None:
+        """Obey a fence before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""
         try:
-            self.fence = await asyncio.to_thread(self.control.fenced)
+            self.fence, self.orders = await asyncio.gather(asyncio.to_thread(self.control.fenced), asyncio.to_thread(self.control.orders))
             fenced = self.fence is not None
             if time.time() - self._beat[0] >= BEAT_EVERY_S or fenced != self._beat[1]:
                 memory = msgspec.to_builtins(self.memory)

@@ -16,6 +16,7 @@ Kind = Literal[
     "deactivate",  # a machine gets no more work
     "drain",  # looked at again and still empty: told to go
     "terminate",  # given back to the cloud
+    "abandon",  # a drain took too long with tasks running: given up, the agent gets work again
     "give_up",  # terminated because its agent never came or never came back
     "refuse",  # demand that gets no machine, and why
     "freeze",  # nothing is removed for now, and why
@@ -24,7 +25,10 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`usd_per_hour` is the change it makes (negative when money is saved); `before_usd` and `after_usd` are the cluster's rates."""
+    """`usd_per_hour` is the change it makes (negative when money is saved); `before_usd` and `after_usd` are the cluster's rates.
+
+    `agents` are the engine's ids of `machines` that have one. `planned_usd` is what a purchase was expected to cost an hour.
+    """
 
     at: float
     kind: Kind
@@ -40,6 +44,9 @@ class Decision:
     after_usd: float = 0.0
     token: str = ""
     dry_run: bool = False
+    agents: tuple[str, ...] = ()
+    policy: str = ""
+    planned_usd: float = 0.0
 
     def record(self) -> dict[str, Any]:
         """As a row of the ledger: `kind` is the row's, `decision` the decision's."""

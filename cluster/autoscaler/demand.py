@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cluster.autoscaler.model import Agent, Constraint, Framework, Memory, Probe, QueueEntry, Snapshot, Source
 from cluster.autoscaler.shape import NOTHING, Shape, contains, make, text
+from cluster.autoscaler.steering import describe, in_force
 
 NOT_CURED_BY_MACHINES = {
     "UnfulfilledRole": "role",
@@ -54,7 +55,7 @@ def fuse(snapshot: Snapshot, now: float) -> list[Unit]:
         return []
     units = [unit for entry in snapshot.queue or () for unit in _queued(entry, now)]
     units += [unit for framework in snapshot.cluster.frameworks for unit in _hungry(framework, snapshot, now)]
-    return units + _headroom(snapshot)
+    return units + _hinted(snapshot, now) + _headroom(snapshot) + _slots(snapshot)
 
 
 def _queued(entry: QueueEntry, now: float) -> list[Unit]:
@@ -134,6 +135,34 @@ def _headroom(snapshot: Snapshot) -> list[Unit]:
     slots = max(1, round(cpus * percent / 100))
     reason = f"{percent:g} % above the {cpus:g} cpus in use"
     return [Unit("headroom", "headroom", make(cpus=1, mem_mib=mem_mib / cpus), slots, reason)]
+
+
+def _slots(snapshot: Snapshot) -> list[Unit]:
+    """Spare slots of a shape, kept free at all times."""
+    return [
+        Unit(
+            "headroom",
+            f"slots {index}" + (f" in {slot.pool}" if slot.pool else ""),
+            make(cpus=slot.cpus, mem_mib=slot.mem_mib),
+            slot.count,
+            f"{slot.count} spare slots of {slot.cpus:g} cpus and {slot.mem_mib:g} MiB are kept (autoscaler.headroom_slots)",
+            _in_pool(slot.pool),
+        )
+        for index, slot in enumerate(snapshot.spec.autoscaler.headroom_slots)
+    ]
+
+
+def _hinted(snapshot: Snapshot, now: float) -> list[Unit]:
+    """Room that operators asked for ahead of the work, until their orders run out."""
+    return [
+        Unit("hint", f"hint {order.id}", make(order.cpus, order.mem_mib), order.count, f"hint: {describe(order)}", _in_pool(order.pool))
+        for order in in_force(snapshot.orders, now)
+        if order.kind == "hint"
+    ]
+
+
+def _in_pool(pool: str | None) -> tuple[Constraint, ...]:
+    return (Constraint("pool", "IS", pool),) if pool else ()
 
 
 def still_dry(snapshot: Snapshot, memory: Memory, now: float) -> dict[str, float]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cluster.autoscaler.shape import NOTHING, Shape, minus
-from cluster.cloud.port import LaunchRequest, Machine, Offering
+from cluster.cloud.port import LaunchRequest, Machine, Offering, Order
 from cluster.spec import ClusterSpec
 
-Source = Literal["services", "framework", "headroom"]
-RemovalPhase = Literal["deactivated", "draining", "terminating"]
+Source = Literal["services", "framework", "headroom", "hint", "displaced"]
+RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]
+PolicyName = Literal["idle", "underused", "replace", "operator", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,24 @@ class QueueEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """A task that runs. `name` is its services app, or its framework; `ends_at` is when it said it would be done (0: never)."""
+
+    task_id: str
+    name: str
+    framework: str
+    shape: Shape
+    since: float = 0.0
+    protected: bool = False
+    ends_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent as the elected master has it. `apps` counts running instances by services app id, for constraints."""
+    """An agent as the elected master has it. `apps` counts running instances by services app id, for constraints.
+
+    `work` is what runs, task by task; empty unless consolidation needs it.
+    """
 
     agent_id: str
     hostname: str
@@ -55,6 +72,7 @@ class Agent:
     tasks: int = 0
     apps: Mapping[str, int] = field(default_factory=dict)
     registered_at: float = 0.0
+    work: tuple[Work, ...] = ()
 
     @property
     def instance_id(self) -> str:
@@ -107,13 +125,32 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A machine on its way out. `since` is when its phase began; `asked_at` when the cloud was last told to terminate it."""
+    """A machine on its way out. `since` is when its phase began; `asked_at` when the cloud or the engine was last told.
+
+    `policy` is who wanted it; none means idle. With underused, replace and operator there may be tasks on it.
+    """
 
     agent_id: str
     phase: RemovalPhase
     since: float
     reason: str
     asked_at: float = 0.0
+    policy: PolicyName = ""
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether tasks may have to move for it."""
+        return self.policy in {"underused", "replace", "operator"}
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Machines ordered to take the place of `old` ones, which go once `count` of them have registered. Kept by launch token."""
+
+    old: tuple[str, ...]
+    count: int
+    at: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +183,7 @@ class Rented:
     managed_by: str
     role: str
     launched_at: float
+    planned_usd_per_hour: float = 0.0  # of the offering that was asked for first; 0: nobody planned it
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +202,9 @@ class Memory:
     probes: dict[str, Probe] = field(default_factory=dict)  # by framework id
     dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
     told: dict[str, str] = field(default_factory=dict)  # by demand unit: the last refusal on record
+    underused_since: dict[str, float] = field(default_factory=dict)
+    replacements: dict[str, Replacement] = field(default_factory=dict)  # by launch token
+    spared: dict[str, float] = field(default_factory=dict)  # not disturbed before then: a removal was given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,3 +220,5 @@ class Snapshot:
     memory: Memory = field(default_factory=Memory)
     fence: str | None = None
     trouble: tuple[str, ...] = ()  # what could not be read, for people
+    orders: tuple[Order, ...] = ()  # what operators ask for, those that have run out included
+    apps: Mapping[str, tuple[Constraint, ...]] | None = None  # constraints of every app; None: not read, so nothing is moved

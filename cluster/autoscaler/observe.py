@@ -15,8 +15,8 @@ import aiohttp
 from yarl import URL
 
 from cluster.autoscaler import wire
-from cluster.autoscaler.model import ClusterView, Intent, Memory, QueueEntry, Snapshot
-from cluster.cloud.port import Fleet, Offering
+from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
+from cluster.cloud.port import Fleet, Offering, Order
 from cluster.errors import ClusterUnreachable, MesaformError
 from cluster.mesos.operator import OperatorClient
 from cluster.nodedoc import Port
@@ -43,6 +43,15 @@ class ServicesClient:
 
         """
         return wire.queue_entries(await self._get("/v2/queue"))
+
+    async def app_constraints(self) -> dict[str, tuple[Constraint, ...]]:
+        """The constraints of every app.
+
+        Raises:
+            ClusterUnreachable: no services answer.
+
+        """
+        return wire.app_constraints(await self._get("/v2/apps"))
 
     async def framework_id(self) -> str:
         """The services' own framework id; empty while it is not known."""
@@ -93,17 +102,25 @@ class Observer:
     services: ServicesClient
     fleet: Fleet
 
-    async def snapshot(self, spec: ClusterSpec, memory: Memory, intents: Sequence[Intent], fence: str | None) -> Snapshot:
+    async def snapshot(
+        self, spec: ClusterSpec, memory: Memory, intents: Sequence[Intent], fence: str | None, orders: Sequence[Order] = ()
+    ) -> Snapshot:
         """The world now. Masters or services that do not answer are part of it; a cloud that does not is an error.
+
+        What runs is read task by task only where policies may move it.
 
         Raises:
             CloudError: EC2 does not answer.
 
         """
         trouble: list[str] = []
+        detailed = spec.autoscaler.consolidation.enabled
         before = await self._queue(trouble)
-        view, machines, offerings = await asyncio.gather(
-            self._view(trouble), asyncio.to_thread(self.fleet.machines, spec.name), self._offerings(spec, trouble)
+        view, machines, offerings, apps = await asyncio.gather(
+            self._view(trouble, detailed=detailed),
+            asyncio.to_thread(self.fleet.machines, spec.name),
+            self._offerings(spec, trouble),
+            self._apps(trouble, detailed=detailed),
         )
         after = await self._queue(trouble) if before else before
         queue = None if before is None or after is None else wire.both_times(before, after)
@@ -117,6 +134,8 @@ class Observer:
             memory=memory,
             fence=fence,
             trouble=tuple(dict.fromkeys(trouble)),
+            orders=tuple(orders),
+            apps=apps,
         )
 
     async def waiting(self) -> int:
@@ -133,7 +152,16 @@ class Observer:
             trouble.append(str(error))
             return None
 
-    async def _view(self, trouble: list[str]) -> ClusterView | None:
+    async def _apps(self, trouble: list[str], *, detailed: bool) -> dict[str, tuple[Constraint, ...]] | None:
+        if not detailed:
+            return None
+        try:
+            return await self.services.app_constraints()
+        except ClusterUnreachable as error:
+            trouble.append(str(error))
+            return None
+
+    async def _view(self, trouble: list[str], *, detailed: bool = False) -> ClusterView | None:
         try:
             agents, tasks, frameworks, metrics = await asyncio.gather(
                 self.operator.get_agents(), self.operator.get_tasks(), self.operator.get_frameworks(), self.operator.get_metrics()
@@ -144,7 +172,7 @@ class Observer:
         own = await self._own_framework()
         if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
             frameworks = {}
-        return wire.cluster_view(agents, tasks, frameworks, metrics, own or ())
+        return wire.cluster_view(agents, tasks, frameworks, metrics, own or (), detailed=detailed)
 
     async def _own_framework(self) -> list[str] | None:
         try:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import demand, scale_down, scale_up
+from cluster.autoscaler import demand, policies, recall, rehome, scale_down, scale_up, steering
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import ClusterView, Memory, Removal, Rented, Snapshot
+from cluster.autoscaler.model import Memory, Removal, Replacement, Snapshot
 from cluster.autoscaler.packing import Placement, place
+from cluster.autoscaler.policies import Change, View
+from cluster.autoscaler.rehome import Held, Room
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
 from cluster.autoscaler.scale_up import Purchase, Refusal
-from cluster.autoscaler.supply import LIVE, Supply, price_of, survey
-from cluster.blueprint import Tag
+from cluster.autoscaler.supply import Supply, survey
 from cluster.cloud.port import LaunchRequest
 
 SETTLE_AFTER_LEADER_S = 30.0
@@ -70,27 +71,39 @@ class Plan:
     fence: str = ""
     waiting: str = ""
     quarantined: Mapping[str, str] | None = None
+    paused: str = ""
+    orders: tuple[str, ...] = ()
 
 
 def plan(snapshot: Snapshot, now: float) -> Plan:
     """Decide. The same snapshot at the same moment gives the same plan."""
-    snapshot = replace(snapshot, memory=_remember_leader(snapshot, now))
+    memory = replace(recall.leader(snapshot, now), replacements=recall.replacements(snapshot, now))
+    snapshot = replace(snapshot, memory=memory, spec=steering.with_bounds(snapshot.spec, snapshot.orders, now))
     supply = survey(snapshot, now)
     units = demand.fuse(snapshot, now)
     placement = place(units, supply.nodes, supply.usage)
-    waiting = _not_yet(snapshot, now)
+    room = Room(supply, units, placement)
+    waiting, paused = _not_yet(snapshot, now), steering.paused(snapshot.orders, now)
     fence = snapshot.fence or ("" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false")
-    held = fence or waiting
+    held = fence or paused or waiting
     purchases = [] if held else scale_up.buy(snapshot, supply, units, placement.left, now)
     verdicts = tuple(_verdict(snapshot, supply, unit, index, placement, purchases, held, now) for index, unit in enumerate(units))
+    homes = rehome.hold(snapshot, supply, room)
     needed = _needed(placement)
+    idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
+    memory = recall.after_pass(snapshot, supply, units, purchases, idle, now)
     frozen = scale_down.freeze(snapshot, supply)
-    idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed, now)
-    moves = [] if fence else _moves(snapshot, supply, needed, idle, frozen, now)
+    back = [] if fence or snapshot.cluster is None else scale_down.returned(supply, needed, homes.homeless)
+    changes: list[Change] = []
+    moves = list(back)
+    if not (fence or paused or frozen):
+        changes, further = _giving(snapshot, supply, room, homes, needed, memory, back, bool(purchases), now)
+        moves += further
     after = supply.usd_per_hour + sum(purchase.usd_per_hour for purchase in purchases) - _saved(moves)
     steps = [_buying(units, purchase, supply, now) for purchase in purchases]
+    steps += [_replacing(change, change.purchase, supply, now) for change in changes if change.purchase is not None]
     steps += [_moving(move, supply, now) for move in moves]
-    memory = _remember(snapshot, supply, units, purchases, idle, now)
+    memory = _with_changes(memory, changes, moves, snapshot, now)
     refusals, told = _refusals(verdicts, memory.told, supply, now)
     return Plan(
         at=now,
@@ -103,6 +116,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         fence=fence,
         waiting=waiting,
         quarantined=supply.quarantined,
+        paused=paused,
+        orders=tuple(steering.describe(order) for order in steering.in_force(snapshot.orders, now)),
     )
 
 
@@ -114,14 +129,6 @@ def apply_step(memory: Memory, step: Step) -> Memory:
     if step.removal is not None:
         removals[step.instance_id] = step.removal
     return replace(memory, removals=removals)
-
-
-def _remember_leader(snapshot: Snapshot, now: float) -> Memory:
-    """Since when a master leads, as seen from here: timers of machines do not run without one."""
-    memory = snapshot.memory
-    if snapshot.cluster is None:
-        return replace(memory, leader_since=None)
-    return memory if memory.leader_since is not None else replace(memory, leader_since=now)
 
 
 def _not_yet(snapshot: Snapshot, now: float) -> str:
@@ -139,15 +146,53 @@ def _needed(placement: Placement) -> set[str]:
     return {name for nodes in placement.placed.values() for name in nodes}
 
 
-def _moves(snapshot: Snapshot, supply: Supply, needed: set[str], idle: Mapping[str, float], frozen: str, now: float) -> list[Move]:
-    """Taking back is always allowed; everything else only when nothing is frozen."""
-    back = scale_down.returned(supply, needed) if snapshot.cluster is not None else []
-    if frozen:
-        return back
-    kept = {move.unit.machine.instance_id for move in back}
-    going = scale_down.advance(snapshot, supply, kept, now)
-    lost = scale_down.give_up(snapshot, supply, now)
-    return back + going + lost + scale_down.begin(snapshot, supply, needed, idle, now)
+def _giving(
+    snapshot: Snapshot,
+    supply: Supply,
+    room: Room,
+    homes: Held,
+    needed: set[str],
+    memory: Memory,
+    back: Sequence[Move],
+    buying: bool,
+    now: float,
+) -> tuple[list[Change], list[Move]]:
+    """What goes: removals under way, operators' drains, replaced machines, and what policies newly want."""
+    taken = {move.unit.machine.instance_id for move in back}
+    asked = [move for move in scale_down.ordered(snapshot, supply, now) if move.unit.machine.instance_id not in taken]
+    taken |= {move.unit.machine.instance_id for move in asked}
+    moves = asked + scale_down.advance(snapshot, supply, taken, now) + scale_down.give_up(snapshot, supply, now)
+    taken |= {move.unit.machine.instance_id for move in moves}
+    view = View(
+        snapshot=snapshot,
+        supply=supply,
+        room=room,
+        needed=frozenset(needed | homes.hosts),
+        idle_since=memory.idle_since,
+        underused_since=memory.underused_since,
+        spare={pool.name: supply.staying(pool.name) - pool.floor for pool in snapshot.spec.agents},
+        disturbances=0 if buying else policies.disturbances_left(snapshot, supply, now),
+        going=taken,
+        now=now,
+    )
+    moves += policies.replaced(view, homes)
+    changes = policies.propose(view)
+    return changes, moves + [move for change in changes for move in change.moves]
+
+
+def _with_changes(memory: Memory, changes: Sequence[Change], moves: Sequence[Move], snapshot: Snapshot, now: float) -> Memory:
+    """Replacements that begin and end with this pass, and machines that are left in peace for a while."""
+    again_at = now + snapshot.spec.autoscaler.consolidation.payback_s
+    going = {move.unit.machine.instance_id for move in moves if move.becomes is not None and not move.spared}
+    under_way = {token: one for token, one in memory.replacements.items() if not set(one.old) & going}
+    begun = {
+        change.purchase.request.token: Replacement(change.old, change.purchase.request.count, now, change.why)
+        for change in changes
+        if change.purchase is not None
+    }
+    given_up = {name for token, one in snapshot.memory.replacements.items() if token not in memory.replacements for name in one.old}
+    spared = {move.unit.machine.instance_id for move in moves if move.spared} | given_up
+    return replace(memory, replacements={**under_way, **begun}, spared={**memory.spared, **dict.fromkeys(spared, again_at)})
 
 
 def _saved(moves: Sequence[Move]) -> float:
@@ -186,6 +231,7 @@ def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: floa
         count=request.count,
         demand=tuple(f"{count} x {unit.name}" for unit, count in wanted),
         usd_per_hour=round(purchase.usd_per_hour, 6),
+        planned_usd=round(purchase.usd_per_hour, 6),
         before_usd=supply.usd_per_hour,
         after_usd=round(supply.usd_per_hour + purchase.usd_per_hour, 6),
         token=request.token,
@@ -193,17 +239,24 @@ def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: floa
     return Step(decision, (Launch(request),))
 
 
+def _replacing(change: Change, purchase: Purchase, supply: Supply, now: float) -> Step:
+    """Buying first what will take the place of others."""
+    step = _buying((), purchase, supply, now)
+    return replace(step, decision=replace(step.decision, reasons=(change.why,), policy=change.policy))
+
+
 _WORDS = {
     "deactivate": "gets no more work",
     "reactivate": "gets work again",
-    "drain": "is still empty and drains",
+    "drain": "drains",
+    "abandon": "is given work again: its drain took too long",
     "terminate": "is given back",
     "give_up": "is given up",
 }
 
 
 def _moving(move: Move, supply: Supply, now: float) -> Step:
-    machine, last = move.unit.machine, move.does[-1]
+    machine, last = move.unit.machine, move.does[-1] if move.does else None
     usd = -move.unit.usd_per_hour if isinstance(last, Terminate) else 0.0
     kind = _kind_of(move)
     decision = Decision(
@@ -218,11 +271,20 @@ def _moving(move: Move, supply: Supply, now: float) -> Step:
         usd_per_hour=round(usd, 6),
         before_usd=supply.usd_per_hour,
         after_usd=round(supply.usd_per_hour + usd, 6),
+        agents=_agents_of(move),
+        policy=move.becomes.policy if move.becomes else "",
     )
     return Step(decision, move.does, machine.instance_id, move.becomes)
 
 
+def _agents_of(move: Move) -> tuple[str, ...]:
+    found = (move.unit.agent.agent_id if move.unit.agent else "") or (move.becomes.agent_id if move.becomes else "")
+    return (found,) if found else ()
+
+
 def _kind_of(move: Move) -> str:
+    if move.kind:
+        return move.kind
     if isinstance(move.does[-1], Terminate):
         return "terminate" if move.becomes and move.becomes.agent_id else "give_up"
     return {Deactivate: "deactivate", Reactivate: "reactivate", Drain: "drain"}[type(move.does[0])]
@@ -244,60 +306,3 @@ def _refusals(verdicts: Sequence[Verdict], told: Mapping[str, str], supply: Supp
             demanded = (f"{verdict.unmet} x {unit.name}",)
             steps.append(Step(Decision(now, "refuse", what, reasons, count=verdict.unmet, demand=demanded, before_usd=usd, after_usd=usd)))
     return steps, now_told
-
-
-def _remember(
-    snapshot: Snapshot, supply: Supply, units: Sequence[Unit], purchases: Sequence[Purchase], idle: dict[str, float], now: float
-) -> Memory:
-    """What the world taught in this pass, before anything is done."""
-    memory, view = snapshot.memory, snapshot.cluster or ClusterView()
-    live = {unit.machine.instance_id: unit for unit in supply.units}
-    registered = {name: at for name, at in memory.registered.items() if name in live}
-    registered.update({name: now for name, unit in live.items() if unit.agent is not None and name not in registered})
-    lost = {name: memory.lost_since.get(name, now) for name, unit in live.items() if unit.state == "lost"}
-    frameworks = {framework.framework_id: framework for framework in view.frameworks}
-    probes = {name: probe for name, probe in memory.probes.items() if name in frameworks or snapshot.cluster is None}
-    bought_for = {index for purchase in purchases for index in purchase.load}
-    for index in bought_for:
-        unit = units[index]
-        if unit.framework_id in frameworks:
-            probes[unit.framework_id] = demand.probe_after(unit, frameworks[unit.framework_id], now)
-    return replace(
-        memory,
-        idle_since=idle,
-        idle_s=_idle_so_far(memory, idle, now),
-        registered=registered,
-        lost_since=lost,
-        removals={name: removal for name, removal in memory.removals.items() if name in live},
-        history=supply.history,
-        rented=_rented(snapshot, memory),
-        probes=probes,
-        dry_since=demand.still_dry(snapshot, memory, now),
-    )
-
-
-def _idle_so_far(memory: Memory, idle: Mapping[str, float], now: float) -> dict[str, float]:
-    """Seconds that each machine was idle, with the periods that ended in this pass. Kept a pass longer than the machine."""
-    ended = {name: now - since for name, since in memory.idle_since.items() if name not in idle}
-    names = {name for name in (*memory.idle_s, *ended) if name in memory.rented}
-    return {name: round(memory.idle_s.get(name, 0.0) + ended.get(name, 0.0), 1) for name in sorted(names)}
-
-
-def _rented(snapshot: Snapshot, memory: Memory) -> dict[str, Rented]:
-    """Machines that cost money now, with what the ledger will need when they no longer do."""
-    sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
-    return {
-        machine.instance_id: memory.rented.get(machine.instance_id)
-        or Rented(
-            instance_type=machine.instance_type,
-            zone=machine.zone,
-            capacity=machine.capacity,
-            usd_per_hour=price_of(machine, sizes),
-            pool=machine.tags.get(Tag.POOL, ""),
-            managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
-            role=machine.tags.get(Tag.ROLE, ""),
-            launched_at=machine.launched_at,
-        )
-        for machine in snapshot.machines
-        if machine.state in LIVE
-    }

@@ -1,15 +1,16 @@
-"""Giving back: which machines go, in which order, and when nothing may go at all.
+"""Giving back, step by step, and when nothing may go at all. Which machines begin to go is for the policies, and for operators.
 
-A machine goes in steps, one a pass: deactivate, look again, drain, terminate by id. Nothing with a task is ever drained here,
-and nothing that Terraform keeps is touched.
+A machine goes in steps, one a pass: deactivate, look again, drain, terminate by id. Tasks are only moved where a policy or an operator
+wanted that (`Removal.disturbs`), and none is killed by a deadline of ours unless the spec says so. Nothing that Terraform keeps is removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
-from cluster.autoscaler.model import Removal, Snapshot
+from cluster.autoscaler.model import Agent, Removal, RemovalPhase, Snapshot
+from cluster.autoscaler.steering import describe, in_force
 from cluster.autoscaler.supply import Supply, Unit
 
 MISSING_SHARE = 0.3
@@ -39,9 +40,12 @@ class Reactivate:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
+    """`grace_s` None leaves each task the time that it was promised to stop. Without `mark_gone` the agent may be taken back."""
+
     instance_id: str
     agent_id: str
-    grace_s: float
+    grace_s: float | None
+    mark_gone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,17 @@ Removing = Deactivate | Reactivate | Drain | MarkGone | Terminate
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A step of a machine's removal: what is done, what is remembered of it (None: forget it), and why."""
+    """A step of a machine's removal: what is done, what is remembered of it (None: forget it), and why.
+
+    `spared` machines are not disturbed again for a while. `kind` names the decision where what is done does not tell.
+    """
 
     unit: Unit
     does: tuple[Removing, ...]
     becomes: Removal | None
     why: str
+    spared: bool = False
+    kind: str = ""
 
 
 def freeze(snapshot: Snapshot, supply: Supply) -> str:
@@ -84,16 +93,25 @@ def freeze(snapshot: Snapshot, supply: Supply) -> str:
     return ""
 
 
-def returned(supply: Supply, wanted: Iterable[str]) -> list[Move]:
-    """Take back machines on their way out that demand was placed on, or that got a task before they were deactivated."""
+def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = ()) -> list[Move]:
+    """Take back machines on their way out that demand was placed on, that got a task too early, or whose tasks fit nowhere else.
+
+    `homeless` are machines being emptied whose tasks find no other place any more.
+    """
     names = set(wanted)
     moves = []
     for unit in supply.units:
-        if unit.removal is None or unit.removal.phase != "deactivated" or unit.agent is None:
+        removal, name = unit.removal, unit.machine.instance_id
+        if removal is None or removal.phase != "deactivated" or unit.agent is None or removal.policy == "operator":
             continue
-        why = "demand returned" if unit.machine.instance_id in names else "" if unit.agent.is_empty else "a task had landed on it"
+        if name in names:
+            why = "demand returned"
+        elif removal.disturbs:
+            why = "its tasks fit nowhere else any more" if name in homeless else ""
+        else:
+            why = "" if unit.agent.is_empty else "a task had landed on it"
         if why:
-            moves.append(Move(unit, (Reactivate(unit.machine.instance_id, unit.agent.agent_id),), None, why))
+            moves.append(Move(unit, (Reactivate(name, unit.agent.agent_id),), None, why, spared=removal.disturbs))
     return moves
 
 
@@ -102,29 +120,33 @@ def advance(snapshot: Snapshot, supply: Supply, kept: Iterable[str], now: float)
     keep = set(kept)
     moves = []
     for unit in supply.units:
-        if unit.removal is not None and unit.is_ours and unit.machine.instance_id not in keep:
+        asked_for = unit.is_ours or (unit.removal is not None and unit.removal.policy == "operator")
+        if unit.removal is not None and asked_for and unit.machine.instance_id not in keep:
             moves += _next(unit, unit.removal, snapshot, now)
     return moves
 
 
-def begin(snapshot: Snapshot, supply: Supply, needed: Iterable[str], idle_since: Mapping[str, float], now: float) -> list[Move]:
-    """Machines to start removing: idle for long enough, bought by the autoscaler, above the floor; dearest first, then longest idle."""
-    settings, needed = snapshot.spec.autoscaler, set(needed)
-    spare = {pool.name: supply.staying(pool.name) - pool.floor for pool in snapshot.spec.agents}
+def ordered(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
+    """Agents that operators want empty: deactivated now, whoever made them, and taken back once no order wants it any more."""
+    targets = {order.target: order for order in in_force(snapshot.orders, now) if order.kind == "drain"}
     moves = []
-    for unit in sorted(supply.units, key=lambda unit: (-unit.usd_per_hour, idle_since.get(unit.machine.instance_id, now))):
-        name, agent = unit.machine.instance_id, unit.agent
-        if unit.state != "idle" or unit.removal is not None or agent is None or not unit.is_ours:
+    for unit in supply.units:
+        agent, removal, name = unit.agent, unit.removal, unit.machine.instance_id
+        order = targets.get(name) or (targets.get(agent.agent_id) if agent else None)
+        if agent is None or name in supply.quarantined:
             continue
-        idle_s = now - idle_since.get(name, now)
-        if name in needed or name in supply.quarantined or not agent.active or idle_s < settings.idle_after_s:
-            continue
-        if unit.pool in spare and spare[unit.pool] <= 0:
-            continue
-        spare[unit.pool] = spare.get(unit.pool, 1) - 1
-        why = f"no task for {idle_s:.0f} s (idle_after_s {settings.idle_after_s:g})"
-        moves.append(Move(unit, (Deactivate(name, agent.agent_id),), Removal(agent.agent_id, "deactivated", now, why), why))
+        if order is not None and (removal is None or (removal.phase == "deactivated" and removal.policy != "operator")):
+            why = describe(order)
+            becomes = Removal(agent.agent_id, "deactivated", now, why, policy="operator")
+            moves.append(Move(unit, (Deactivate(name, agent.agent_id),), becomes, why))
+        elif order is None and removal is not None and removal.policy == "operator" and _can_return(removal, agent):
+            moves.append(Move(unit, (Reactivate(name, agent.agent_id),), None, "no order to drain it is in force any more"))
     return moves
+
+
+def _can_return(removal: Removal, agent: Agent) -> bool:
+    """The engine takes no agent back that is still draining."""
+    return removal.phase == "deactivated" or (removal.phase == "draining" and agent.drain_state in {"", "DRAINED"})
 
 
 def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
@@ -144,7 +166,7 @@ def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
             continue
         if waited > limit:
             why = f"{why} for {waited:.0f} s (boot_timeout_s {limit:g})"
-            moves.append(_terminate(unit, "", why, now))
+            moves.append(_terminate(unit, None, why, now))
     return moves
 
 
@@ -162,13 +184,32 @@ def _next(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[
         return [Move(unit, (Terminate(unit.machine.instance_id),), _with_asked(removal, now), "EC2 still runs it")]
     if removal.phase == "draining":
         return _drained(unit, removal, snapshot, now)
+    if removal.phase == "abandoned":
+        return _abandoned(unit, removal)
     if unit.agent is None:
         return []  # lost while deactivated: whether it comes back is for `freeze` and the next passes
-    if not unit.agent.is_empty or now - removal.since < SETTLE_S or (unit.agent.active and not unit.agent.deactivated):
+    if now - removal.since < SETTLE_S or (unit.agent.active and not unit.agent.deactivated):
         return _again(unit, removal, now)
-    grace_s = snapshot.spec.autoscaler.drain_grace_s
-    becomes = Removal(unit.agent.agent_id, "draining", now, removal.reason)
-    return [Move(unit, (Drain(unit.machine.instance_id, unit.agent.agent_id, grace_s),), becomes, removal.reason)]
+    if not unit.agent.is_empty and not removal.disturbs:
+        return []
+    return [Move(unit, (_drain(unit, unit.agent, removal, snapshot),), _in_phase(removal, "draining", now), removal.reason)]
+
+
+def _drain(unit: Unit, agent: Agent, removal: Removal, snapshot: Snapshot) -> Drain:
+    """An empty agent is gone at once; one with tasks may still be taken back, and its tasks get their own time to stop."""
+    settings = snapshot.spec.autoscaler
+    if not removal.disturbs:
+        return Drain(unit.machine.instance_id, agent.agent_id, settings.drain_grace_s)
+    grace_s = settings.drain_grace_s if settings.drain_timeout_kills else None
+    return Drain(unit.machine.instance_id, agent.agent_id, grace_s, mark_gone=False)
+
+
+def _abandoned(unit: Unit, removal: Removal) -> list[Move]:
+    """A drain that was given up: the agent is taken back as soon as the engine allows it."""
+    agent = unit.agent
+    if agent is None or agent.drain_state == "DRAINING" or not agent.deactivated:
+        return []
+    return [Move(unit, (Reactivate(unit.machine.instance_id, agent.agent_id),), None, removal.reason, spared=True)]
 
 
 def _again(unit: Unit, removal: Removal, now: float) -> list[Move]:
@@ -176,26 +217,64 @@ def _again(unit: Unit, removal: Removal, now: float) -> list[Move]:
     agent = unit.agent
     if agent is None or agent.deactivated or not agent.active or now - removal.since < SETTLE_S:
         return []
-    again = Removal(agent.agent_id, "deactivated", now, removal.reason)
-    return [Move(unit, (Deactivate(unit.machine.instance_id, agent.agent_id),), again, removal.reason)]
+    if not agent.is_empty and not removal.disturbs:
+        return []
+    return [Move(unit, (Deactivate(unit.machine.instance_id, agent.agent_id),), _in_phase(removal, "deactivated", now), removal.reason)]
 
 
 def _drained(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
+    if removal.disturbs:
+        return _emptied(unit, removal, snapshot, now)
     if unit.agent is None or unit.agent.drain_state == "DRAINED":
-        return [_terminate(unit, removal.agent_id, removal.reason, now)]
+        return [_terminate(unit, removal, removal.reason, now)]
     waited = now - removal.since
     if not unit.agent.is_empty or waited < snapshot.spec.autoscaler.drain_grace_s + DRAIN_SLACK_S:
         if not unit.agent.drain_state and waited >= SETTLE_S and unit.agent.is_empty:  # the call was lost
-            grace_s = snapshot.spec.autoscaler.drain_grace_s
-            return [Move(unit, (Drain(unit.machine.instance_id, unit.agent.agent_id, grace_s),), removal, removal.reason)]
+            return [Move(unit, (_drain(unit, unit.agent, removal, snapshot),), removal, removal.reason)]
         return []
-    move = _terminate(unit, removal.agent_id, f"{removal.reason}; empty, but still not drained after {waited:.0f} s", now)
+    move = _terminate(unit, removal, f"{removal.reason}; empty, but still not drained after {waited:.0f} s", now)
     return [Move(unit, (MarkGone(unit.machine.instance_id, unit.agent.agent_id), *move.does), move.becomes, move.why)]
 
 
-def _terminate(unit: Unit, agent_id: str, why: str, now: float) -> Move:
-    return Move(unit, (Terminate(unit.machine.instance_id),), Removal(agent_id, "terminating", now, why, asked_at=now), why)
+def _emptied(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
+    """A drain that had tasks to move: the machine goes once it is empty. What outlasts the deadline is only killed if the spec says so."""
+    settings, agent, waited = snapshot.spec.autoscaler, unit.agent, now - removal.since
+    if agent is None:  # out of reach, maybe with tasks that run: waited for as for any agent that is not heard of
+        return (
+            [_terminate(unit, removal, f"{removal.reason}; its agent is not heard of", now)]
+            if waited > _lost_s(snapshot) and unit.is_ours
+            else []
+        )
+    if agent.drain_state == "DRAINED" and agent.is_empty:
+        return [_gone(unit, agent, removal, removal.reason, now)] if unit.is_ours else []
+    if not agent.drain_state and waited >= SETTLE_S:  # the call was lost
+        return [Move(unit, (_drain(unit, agent, removal, snapshot),), removal, removal.reason)]
+    if waited <= settings.drain_timeout_s or removal.policy == "operator":
+        return []
+    late = f"still {agent.tasks} tasks after {waited:.0f} s (drain_timeout_s {settings.drain_timeout_s:g})"
+    if settings.drain_timeout_kills and unit.is_ours:
+        return [_gone(unit, agent, removal, f"{removal.reason}; {late}, drain_timeout_kills is true", now)]
+    return [Move(unit, (), _in_phase(removal, "abandoned", now), f"{late}: the drain is given up", spared=True, kind="abandon")]
+
+
+def _lost_s(snapshot: Snapshot) -> float:
+    return max(snapshot.spec.autoscaler.boot_timeout_s, snapshot.spec.autoscaler.drain_timeout_s)
+
+
+def _gone(unit: Unit, agent: Agent, removal: Removal, why: str, now: float) -> Move:
+    move = _terminate(unit, removal, why, now)
+    return Move(unit, (MarkGone(unit.machine.instance_id, agent.agent_id), *move.does), move.becomes, why)
+
+
+def _in_phase(removal: Removal, phase: RemovalPhase, now: float) -> Removal:
+    return replace(removal, phase=phase, since=now)
+
+
+def _terminate(unit: Unit, removal: Removal | None, why: str, now: float) -> Move:
+    agent_id, policy = (removal.agent_id, removal.policy) if removal else ("", "")
+    becomes = Removal(agent_id, "terminating", now, why, asked_at=now, policy=policy)
+    return Move(unit, (Terminate(unit.machine.instance_id),), becomes, why)
 
 
 def _with_asked(removal: Removal, now: float) -> Removal:
-    return Removal(removal.agent_id, removal.phase, removal.since, removal.reason, asked_at=now)
+    return replace(removal, asked_at=now)

@@ -6,16 +6,16 @@ Bounds, budget, the spot share and offerings that lately had no capacity are res
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.autoscaler.constraints import HOSTNAME, Usage, room
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Backoff, Memory, Snapshot
-from cluster.autoscaler.packing import Limits, NewNode, Template, pack
-from cluster.autoscaler.shape import NOTHING, Shape, contains, missing, shape_of
-from cluster.autoscaler.supply import Supply, attributes_of
+from cluster.autoscaler.packing import Limits, NewNode, Template, pack, place
+from cluster.autoscaler.shape import NOTHING, Shape, contains, missing, plus, shape_of, times
+from cluster.autoscaler.supply import Node, Supply, attributes_of
 from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
 from cluster.spec import Pool
 
@@ -25,6 +25,12 @@ DEARER_AT_MOST = 1.5
 """A launch also names types that hold the same load for up to this many times the price, so that one type's shortage costs no pass."""
 
 MOST_OVERRIDES = 60
+
+REPLACEMENT = 1000
+"""The number, for its token, of a purchase that replaces machines: no pass has that many others."""
+
+ANY_ZONE = HOSTNAME | {"pool"}
+"""Fields whose value does not depend on a machine's zone or type."""
 
 RefusalKind = Literal["never", "constraint", "pool_max", "budget", "no_capacity", "no_offering", "held"]
 
@@ -48,7 +54,7 @@ class Refusal:
 
 def templates(snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Unit]) -> list[Template]:
     """What can be bought now: each pool's types, by zone only where some demand asks for a zone or where zones differ in price."""
-    by_zone = any(constraint.field not in HOSTNAME for unit in units for constraint in unit.constraints)
+    by_zone = any(constraint.field not in ANY_ZONE for unit in units for constraint in unit.constraints)
     found: list[Template] = []
     for pool in snapshot.spec.agents:
         spot = _wants_spot(pool)
@@ -81,6 +87,42 @@ def limits_of(snapshot: Snapshot, supply: Supply) -> Limits:
     slots = {pool.name: max(0, pool.max - supply.size(pool.name)) for pool in snapshot.spec.agents}
     most = snapshot.spec.cost.max_usd_per_hour
     return Limits(slots, None if most is None else max(0.0, most - supply.usd_per_hour))
+
+
+def replacement_for(
+    snapshot: Snapshot,
+    supply: Supply,
+    pool_name: str,
+    work: Sequence[Unit],
+    left: Mapping[int, int],
+    not_types: Collection[str],
+    now: float,
+) -> Purchase | None:
+    """The cheapest one machine of a pool that holds all the work that is left; None if there is none, or nothing is left."""
+    pool = next((pool for pool in snapshot.spec.agents if pool.name == pool_name), None)
+    pieces = [replace(work[index], count=count) for index, count in left.items() if count > 0]
+    limits = limits_of(snapshot, supply)
+    if pool is None or not pieces:
+        return None
+    choice = [t for t in templates(snapshot, supply, now, pieces) if t.pool == pool_name and t.instance_type not in not_types]
+    for template in sorted(choice, key=lambda t: (t.usd_per_hour, t.instance_type, t.zone)):
+        node = Node("the replacement", "coming", template.hostname, template.attributes, template.shape, pool_name)
+        if limits.how_many(template) < 1 or any(place(pieces, [node], supply.usage.copy()).left.values()):
+            continue
+        used = NOTHING
+        for piece in pieces:
+            used = plus(used, times(piece.shape, piece.count))
+        new = NewNode(template, dict(enumerate(piece.count for piece in pieces)), used)
+        capacity: Capacity = "spot" if template.capacity == "spot" else "on-demand"
+        bought = _purchase(snapshot, supply, pieces, pool, (template.instance_type, template.zone, capacity), [new], now, REPLACEMENT)
+        if bought:
+            return _without_types(bought[0], not_types)
+    return None
+
+
+def _without_types(purchase: Purchase, not_types: Collection[str]) -> Purchase:
+    offerings = tuple(o for o in purchase.request.offerings if o.instance_type not in not_types and o.usd_per_hour <= purchase.usd_per_hour)
+    return replace(purchase, request=replace(purchase.request, offerings=offerings or purchase.request.offerings[:1]), load={})
 
 
 def explain(snapshot: Snapshot, supply: Supply, unit: Unit, now: float) -> Refusal:
@@ -220,7 +262,7 @@ def _purchase(
             load[index] = load.get(index, 0) + count
         used = tuple(max(a, b) for a, b in zip(most, node.used, strict=True))
         most = (used[0], used[1], used[2], used[3], used[4])
-    free_zone = not any(constraint.field not in HOSTNAME for index in load for constraint in units[index].constraints)
+    free_zone = not any(constraint.field not in ANY_ZONE for index in load for constraint in units[index].constraints)
     found = _alternatives(snapshot, supply, pool, offering, most, now, fixed_zone="" if free_zone else zone)
     if not found and capacity == "spot":
         found = _alternatives(snapshot, supply, pool, (instance_type, zone, "on-demand"), most, now, fixed_zone="" if free_zone else zone)

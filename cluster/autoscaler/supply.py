@@ -110,7 +110,7 @@ def survey(snapshot: Snapshot, now: float) -> Supply:
     return Supply(
         units=tuple(units),
         nodes=tuple(sorted(nodes, key=lambda node: (_ORDER[node.kind], sum(node.free), node.name))),
-        usage=_usage(view.agents, snapshot.queue or ()),
+        usage=_usage(view.agents, snapshot.queue or (), snapshot.apps or {}),
         usd_per_hour=round(usd, 6),
         coming_in_intents=ordered,
         history=history,
@@ -156,7 +156,9 @@ def _state(machine: Machine, agent: Agent | None, removal: Removal | None, memor
         if machine.instance_id in memory.registered:
             return "lost"
         return "bought" if machine.state == "pending" else "booting"
-    if removal:
+    if removal and removal.phase == "abandoned" and agent.drain_state:
+        return "drained" if agent.drain_state == "DRAINED" else "draining"
+    if removal and removal.phase != "abandoned":
         return "deactivated"
     return "idle" if agent.is_empty else "busy"
 
@@ -169,7 +171,8 @@ def _nodes(unit: Unit, snapshot: Snapshot, sizes: Mapping[str, Offering], now: f
             return []
         kind: NodeKind = "idle" if unit.state == "idle" and unit.is_ours else "settled"
         return [Node(machine.instance_id, kind, agent.hostname, agent.attributes, agent.free, unit.pool)]
-    if unit.state == "deactivated" and agent is not None and not agent.drain_state:
+    taken_out = unit.removal is not None and unit.removal.policy == "operator"
+    if unit.state == "deactivated" and agent is not None and not agent.drain_state and not taken_out:
         return [Node(machine.instance_id, "leaving", agent.hostname, agent.attributes, agent.free, unit.pool)]
     started = max(machine.launched_at, snapshot.memory.leader_since or 0.0)
     if unit.state in {"bought", "booting"} and now - started <= snapshot.spec.autoscaler.boot_timeout_s:
@@ -229,10 +232,11 @@ def _ordered(intent: Intent, count: int, spec: ClusterSpec) -> list[Node]:
     return [Node(f"{request.token}/{n}", "coming", f"{request.token}/{n}", attributes, free, request.pool) for n in range(count)]
 
 
-def _usage(agents: Iterable[Agent], queue: Iterable[QueueEntry]) -> Usage:
+def _usage(agents: Iterable[Agent], queue: Iterable[QueueEntry], apps: Mapping[str, tuple[Constraint, ...]]) -> Usage:
     """Where the instances of apps with constraints are."""
     usage = Usage()
-    wanted: dict[str, tuple[Constraint, ...]] = {entry.app: entry.constraints for entry in queue if entry.constraints}
+    wanted: dict[str, tuple[Constraint, ...]] = {app: constraints for app, constraints in apps.items() if constraints}
+    wanted.update({entry.app: entry.constraints for entry in queue if entry.constraints})
     for agent in agents:
         for app, count in agent.apps.items():
             if app in wanted:

@@ -92,7 +92,14 @@ class Telemetry:
         self.machines.clear()
         for state, count in Counts(machine.state for machine in snapshot.machines).items():
             self.machines.labels(state).set(count)
-        self.status.update(last_pass_at=plan.at, trouble=list(snapshot.trouble), frozen=plan.frozen, fence=plan.fence)
+        self.status.update(
+            last_pass_at=plan.at,
+            trouble=list(snapshot.trouble),
+            frozen=plan.frozen,
+            fence=plan.fence,
+            paused=plan.paused,
+            orders=list(plan.orders),
+        )
         self.last_plan = describe(plan)
 
     def failed(self, error: Exception) -> None:
@@ -168,6 +175,7 @@ def _row(name: str, machine: Rented) -> dict[str, Any]:
         "managed_by": machine.managed_by,
         "role": machine.role,
         "launched_at": machine.launched_at,
+        "planned_usd_per_hour": machine.planned_usd_per_hour or machine.usd_per_hour,
     }
 
 
@@ -179,6 +187,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "after_usd_per_hour": plan.after_usd_per_hour,
         "frozen": plan.frozen,
         "fence": plan.fence,
+        "paused": plan.paused,
+        "orders": list(plan.orders),
         "waiting": plan.waiting,
         "quarantined": dict(plan.quarantined or {}),
         "demand": [

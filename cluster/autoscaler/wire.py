@@ -8,25 +8,35 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model import Agent, ClusterView, Constraint, Framework, QueueEntry
+from cluster.autoscaler.model import Agent, ClusterView, Constraint, Framework, QueueEntry, Work
 from cluster.autoscaler.shape import Shape, make, shape_of
 from cluster.mesos.messages import TERMINAL_STATES, Resource, from_wire
 
 Json = Mapping[str, Any]
 INSTANCE_MARK = ".instance-"
+PROTECT = "mesaform/protect"
+"""A task with this label (an agent with this attribute) set to `true` is not disturbed by any policy."""
+
+RUNS_FOR = "mesaform/runs-for-s"
+"""A task with this label will be done that many seconds after it began: an agent soon done is not emptied."""
 
 
-def cluster_view(agents: Json, tasks: Json, frameworks: Json, metrics: Mapping[str, float], own: Iterable[str] = ()) -> ClusterView:
+def cluster_view(
+    agents: Json, tasks: Json, frameworks: Json, metrics: Mapping[str, float], own: Iterable[str] = (), *, detailed: bool = False
+) -> ClusterView:
     """GET_AGENTS, GET_TASKS, GET_FRAMEWORKS and the metrics by name as one view.
 
     `own` are ids of frameworks whose demand is known better from elsewhere (the services'); they are left out.
+    `detailed` views have every agent's work, task by task.
     """
     running = [task for task in tasks.get("tasks", []) if task.get("state") not in TERMINAL_STATES]
     by_agent = _grouped(running, "agent_id")
     by_framework = _grouped(running, "framework_id")
     skipped = set(own)
+    infos = [item.get("framework_info", {}) for item in frameworks.get("frameworks", [])] if detailed else []
+    names = {_id(info): str(info.get("name", "")) for info in infos} if detailed else None
     return ClusterView(
-        agents=tuple(_agent(item, by_agent) for item in agents.get("agents", [])),
+        agents=tuple(_agent(item, by_agent, names) for item in agents.get("agents", [])),
         frameworks=tuple(
             _framework(item, by_framework, metrics)
             for item in frameworks.get("frameworks", [])
@@ -75,7 +85,16 @@ def _grouped(tasks: Iterable[Json], key: str) -> dict[str, list[Json]]:
     return groups
 
 
-def _agent(item: Json, tasks: Mapping[str, list[Json]]) -> Agent:
+def app_constraints(answer: Json) -> dict[str, tuple[Constraint, ...]]:
+    """`GET /v2/apps`: the constraints of every app."""
+    return {app["id"]: _constraints(app) for app in answer.get("apps", [])}
+
+
+def _constraints(app: Json) -> tuple[Constraint, ...]:
+    return tuple(Constraint(*(str(part) for part in parts[:3])) for parts in app.get("constraints") or [])
+
+
+def _agent(item: Json, tasks: Mapping[str, list[Json]], frameworks: Mapping[str, str] | None) -> Agent:
     info = item.get("agent_info", {})
     agent_id = _id(info)
     mine = tasks.get(agent_id, [])
@@ -96,7 +115,32 @@ def _agent(item: Json, tasks: Mapping[str, list[Json]]) -> Agent:
         tasks=len(mine),
         apps=apps,
         registered_at=item.get("registered_time", {}).get("nanoseconds", 0) / 1e9,
+        work=() if frameworks is None else tuple(_work(task, frameworks) for task in mine),
     )
+
+
+def _work(task: Json, frameworks: Mapping[str, str]) -> Work:
+    labels = {label.get("key", ""): label.get("value", "") for label in task.get("labels", {}).get("labels", [])}
+    task_id = task.get("task_id", {}).get("value", "")
+    framework = frameworks.get(task.get("framework_id", {}).get("value", ""), "")
+    since = min((float(status["timestamp"]) for status in task.get("statuses", []) if "timestamp" in status), default=0.0)
+    runs_for_s = _seconds(labels.get(RUNS_FOR, ""))
+    return Work(
+        task_id=task_id,
+        name=app_of(task_id) or framework,
+        framework=framework,
+        shape=_shape(task.get("resources", [])),
+        since=since,
+        protected=labels.get(PROTECT) == "true",
+        ends_at=since + runs_for_s if since and runs_for_s else 0.0,
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return 0.0
 
 
 def _framework(item: Json, tasks: Mapping[str, list[Json]], metrics: Mapping[str, float]) -> Framework:
@@ -141,7 +185,7 @@ def _entry(item: Json) -> QueueEntry:
         shape=shape,
         count=int(item.get("count", 0)),
         overdue=bool(item.get("delay", {}).get("overdue", False)),
-        constraints=tuple(Constraint(*(str(part) for part in parts[:3])) for parts in app.get("constraints") or []),
+        constraints=_constraints(app),
         role=item.get("role") or app.get("role") or "*",
         since=_time(item.get("since")),
         rejections={row["reason"]: int(row["declined"]) for row in rows if row.get("declined")},

@@ -1,15 +1,23 @@
-"""The fence and the autoscaler's sign of life, as two objects in S3 below `<cluster>/control/`."""
+"""The fence, operators' orders and the autoscaler's sign of life, as three objects in S3 below `<cluster>/control/`.
+
+The orders are one object, changed by compare-and-swap (S3's conditional writes): one GET a pass is the cheapest way to read them.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from botocore.exceptions import ClientError
 
 from cluster.cloud import aws
-from cluster.errors import NotFound
+from cluster.cloud.port import Order
+from cluster.errors import NotFound, Retryable
+
+TRIES = 8
+CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 
 
 class S3Control:
@@ -37,6 +45,42 @@ class S3Control:
 
     def last_beat(self) -> Mapping[str, Any] | None:
         return self._get("beat")
+
+    def orders(self) -> tuple[Order, ...]:
+        return self._orders()[0]
+
+    def change_orders(self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]) -> tuple[Order, ...]:
+        for _ in range(TRIES):
+            before, version = self._orders()
+            after = change(before)
+            if after == before or self._swap(after, version):
+                return after
+        raise Retryable("others change the orders all the time", after_s=1.0, where=f"s3://{self._bucket}/{self._key('orders')}")
+
+    def _orders(self) -> tuple[tuple[Order, ...], str]:
+        """The orders and the version of their object; no version when there is none."""
+        key = self._key("orders")
+        try:
+            with aws.translated(f"s3://{self._bucket}/{key}"):
+                answer = self._s3.get_object(Bucket=self._bucket, Key=key)
+                body = answer["Body"].read()
+        except NotFound:
+            return (), ""
+        return tuple(msgspec.json.decode(body, type=list[Order])), str(answer["ETag"])
+
+    def _swap(self, orders: tuple[Order, ...], version: str) -> bool:
+        key = self._key("orders")
+        condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
+        with aws.translated(f"s3://{self._bucket}/{key}"):
+            try:
+                self._s3.put_object(
+                    Bucket=self._bucket, Key=key, Body=msgspec.json.encode(orders), ContentType="application/json", **condition
+                )
+            except ClientError as error:
+                if aws.code_of(error) in CHANGED_MEANWHILE:
+                    return False
+                raise
+        return True
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}.json"

@@ -5,13 +5,13 @@ Beside the ports and held to the same contract suite as the adapters (tests/clou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.blueprint import Tag, agent_resources
 from cluster.cloud import prices
-from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering
+from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Order
 from cluster.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 
 SIZES: Mapping[str, tuple[int, int]] = {
@@ -169,8 +169,9 @@ class FakeLedger:
         own = record.get("instance_id") if record["kind"] != "decision" else None
         self.records[record["at"], own or len(self.records), record["kind"]] = dict(record)
 
-    def read(self, since: float = 0.0, limit: int | None = None) -> list[dict[str, Any]]:
-        found = sorted((record for record in self.records.values() if record["at"] >= since), key=lambda record: record["at"])
+    def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
+        wanted = (record for record in self.records.values() if record["at"] >= since and (not kinds or record["kind"] in kinds))
+        found = sorted(wanted, key=lambda record: record["at"])
         return found if limit is None else found[len(found) - min(limit, len(found)) :]
 
 
@@ -180,6 +181,7 @@ class FakeControl:
     def __init__(self) -> None:
         self._reason: str | None = None
         self._beat: Mapping[str, Any] | None = None
+        self._orders: tuple[Order, ...] = ()
         self.fail_next: CloudError | None = None
 
     def fence(self, reason: str) -> None:
@@ -199,3 +201,10 @@ class FakeControl:
 
     def last_beat(self) -> Mapping[str, Any] | None:
         return self._beat
+
+    def orders(self) -> tuple[Order, ...]:
+        return self._orders
+
+    def change_orders(self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]) -> tuple[Order, ...]:
+        self._orders = change(self._orders)
+        return self._orders

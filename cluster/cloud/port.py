@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from cluster.resources import Resources
@@ -66,6 +66,40 @@ class LaunchResult:
     without_capacity: tuple[str, ...] = ()
 
 
+OrderKind = Literal["pause", "bound", "hint", "drain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator asks of the autoscaler for a time. `at` and `until` are seconds since the epoch; `by` is who gave it.
+
+    pause: buy and remove nothing. bound: `bound` (min or max) of `pool` is `count`. hint: room for `count` pieces of `cpus` and
+    `mem_mib` (in `pool`, if named). drain: the agent or instance `target` is emptied, and goes if the autoscaler bought it.
+    """
+
+    id: str
+    kind: OrderKind
+    by: str
+    at: float
+    until: float
+    reason: str = ""
+    pool: str = ""
+    bound: str = ""
+    count: int = 0
+    cpus: float = 0.0
+    mem_mib: float = 0.0
+    target: str = ""
+
+    def is_in_force(self, now: float) -> bool:
+        """Whether it still counts."""
+        return now < self.until
+
+    def record(self, at: float, what: str) -> dict[str, Any]:
+        """As a row of the ledger: who did what with which order, and when."""
+        row = {key: value for key, value in asdict(self).items() if value not in ("", 0, 0.0) and key not in {"kind", "at", "id"}}
+        return {"kind": "order", "at": at, "order": self.kind, "order_id": self.id, "what": what, **row}
+
+
 class Fleet(Protocol):
     """Machines: seen, bought and given back."""
 
@@ -115,8 +149,8 @@ class Ledger(Protocol):
         """
         ...
 
-    def read(self, since: float = 0.0, limit: int | None = None) -> list[dict[str, Any]]:
-        """Records with `at` >= since, oldest first; with `limit`, the newest that many of them."""
+    def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Records with `at` >= since, oldest first; of these kinds, if any are named; with `limit`, the newest that many of them."""
         ...
 
 
@@ -141,4 +175,19 @@ class Control(Protocol):
 
     def last_beat(self) -> Mapping[str, Any] | None:
         """The last sign of life: `at`, `fenced`, `address`, `memory`; None if there never was one."""
+        ...
+
+    def orders(self) -> tuple[Order, ...]:
+        """Every order given and not withdrawn, those that have run out included, oldest first."""
+        ...
+
+    def change_orders(self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]) -> tuple[Order, ...]:
+        """Put `change(orders)` in place of the orders, and return it; nobody else's change in between is lost.
+
+        `change` may be called more than once.
+
+        Raises:
+            Retryable: others changed them all the time.
+
+        """
         ...

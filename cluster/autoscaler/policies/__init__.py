@@ -1,0 +1,17 @@
+"""Policies of giving back, one a file. `ORDER` is the order in which they are asked; what one takes, the next does not see."""
+
+from __future__ import annotations
+
+from cluster.autoscaler.policies.idle import Idle
+from cluster.autoscaler.policies.policy import Change, Policy, View, disturbances_left
+from cluster.autoscaler.policies.replace import Replace, replaced
+from cluster.autoscaler.policies.underused import Underused
+
+__all__ = ["ORDER", "Change", "Policy", "View", "disturbances_left", "propose", "replaced"]
+
+ORDER: tuple[Policy, ...] = (Idle(), Underused(), Replace())
+
+
+def propose(view: View) -> list[Change]:
+    """What all policies want, in their order."""
+    return [change for policy in ORDER for change in policy.propose(view)]

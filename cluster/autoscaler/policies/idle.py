@@ -1,0 +1,36 @@
+"""Machines without a task for `idle_after_s` go; nobody is disturbed. Dearest first, then longest idle."""
+
+from __future__ import annotations
+
+from cluster.autoscaler.model import PolicyName
+from cluster.autoscaler.policies.policy import Change, View, deactivate, protected
+from cluster.autoscaler.supply import Unit
+
+
+class Idle:
+    name: PolicyName = "idle"
+
+    def propose(self, view: View) -> list[Change]:
+        settings = view.snapshot.spec.autoscaler
+        changes = []
+        for unit in sorted(view.supply.units, key=lambda unit: (-unit.usd_per_hour, self._since(unit, view))):
+            idle_s = view.now - self._since(unit, view)
+            if not self._may_go(unit, view) or idle_s < settings.idle_after_s:
+                continue
+            if unit.pool in view.spare and view.spare[unit.pool] <= 0:
+                continue
+            view.take(unit, disturbs=False)
+            why = f"no task for {idle_s:.0f} s (idle_after_s {settings.idle_after_s:g})"
+            changes.append(Change("idle", why, (deactivate(unit, "idle", why, view.now),)))
+        return changes
+
+    @staticmethod
+    def _since(unit: Unit, view: View) -> float:
+        return view.idle_since.get(unit.machine.instance_id, view.now)
+
+    @staticmethod
+    def _may_go(unit: Unit, view: View) -> bool:
+        name, agent = unit.machine.instance_id, unit.agent
+        if unit.state != "idle" or unit.removal is not None or agent is None or not unit.is_ours or protected(unit):
+            return False
+        return agent.active and name not in view.needed and name not in view.supply.quarantined

@@ -1,0 +1,91 @@
+"""Several machines go for one, or one for a cheaper one: it is bought first, and the old ones go once it has registered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster.autoscaler.lifecycle import REGISTERED
+from cluster.autoscaler.model import PolicyName
+from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays
+from cluster.autoscaler.rehome import Held, names_of, work_of
+from cluster.autoscaler.scale_down import Move
+from cluster.autoscaler.scale_up import replacement_for
+from cluster.autoscaler.supply import Unit
+from cluster.blueprint import Tag
+
+OVERLAP_S = 180.0
+"""How long old and new are paid side by side, roughly: booting, then draining."""
+
+MOST_FOR_ONE = 8
+"""How many machines are tried together: each further one disturbs more and saves less often."""
+
+
+class Replace:
+    name: PolicyName = "replace"
+
+    def propose(self, view: View) -> list[Change]:
+        """At most one change a pass: what the next one is worth depends on how this one ends."""
+        if view.snapshot.memory.replacements:
+            return []
+        by_pool: dict[str, list[Unit]] = {}
+        for unit in disturbable(view):
+            by_pool.setdefault(unit.pool, []).append(unit)
+        found = [option for units in by_pool.values() for option in self._options(units, view)]
+        if not found:
+            return []
+        _, change, old = max(found, key=lambda option: (option[0], -len(option[2])))
+        for unit in old:
+            view.take(unit, disturbs=True)
+        return [change]
+
+    def _options(self, units: Sequence[Unit], view: View) -> list[tuple[float, Change, tuple[Unit, ...]]]:
+        """One for each machine by itself, and for the most easily moved ones together."""
+        groups: list[tuple[Unit, ...]] = [(unit,) for unit in units]
+        groups += [tuple(units[:count]) for count in range(2, min(len(units), view.disturbances, MOST_FOR_ONE) + 1)]
+        return [option for group in groups if (option := self._option(group, view)) is not None]
+
+    @staticmethod
+    def _option(group: tuple[Unit, ...], view: View) -> tuple[float, Change, tuple[Unit, ...]] | None:
+        pool = group[0].pool
+        if view.spare.get(pool, 1) - len(group) + 1 < 0:
+            return None
+        names = {unit.machine.instance_id for unit in group}
+        work = [piece for unit in group if unit.agent is not None for piece in work_of(unit.agent, view.snapshot.apps)]
+        left = view.room.remaining(work, {*view.leaving, *names})
+        old_types = {unit.machine.instance_type for unit in group}
+        purchase = replacement_for(view.snapshot, view.supply, pool, work, left, old_types, view.now)
+        if purchase is None:
+            return None
+        was = sum(unit.usd_per_hour for unit in group)
+        saving = was - purchase.usd_per_hour
+        cost = disturbance_usd(group, view) + purchase.usd_per_hour * OVERLAP_S / 3600
+        if not pays(saving, was, cost, view.settings):
+            return None
+        offering = purchase.request.offerings[0]
+        why = (
+            f"one {offering.instance_type} at ${offering.usd_per_hour:.4f} takes the place of {_counted(group)} at ${was:.4f} "
+            f"({', '.join(names_of(work))}): saves ${saving:.4f} an hour, costs ${cost:.4f} once"
+        )
+        net = saving - cost * 3600 / view.settings.payback_s
+        return net, Change("replace", why, purchase=purchase, old=tuple(sorted(names))), group
+
+
+def replaced(view: View, homes: Held) -> list[Move]:
+    """Old machines whose replacement has registered, to begin removing; if a task of theirs fits nowhere, or one is wanted, none goes."""
+    moves: list[Move] = []
+    units = {unit.machine.instance_id: unit for unit in view.supply.units}
+    for token, one in view.snapshot.memory.replacements.items():
+        new = [unit for unit in units.values() if unit.machine.tags.get(Tag.LAUNCH) == token and unit.state in REGISTERED]
+        old = [units[name] for name in one.old if name in units]
+        if len(new) < one.count or any(unit.machine.instance_id in homes.homeless | view.going for unit in old):
+            continue
+        for unit in old:
+            if unit.removal is None and unit.agent is not None and unit.is_ours and unit.machine.instance_id not in view.supply.quarantined:
+                view.going.add(unit.machine.instance_id)
+                moves.append(deactivate(unit, "replace", one.reason, view.now))
+    return moves
+
+
+def _counted(group: Sequence[Unit]) -> str:
+    types = [unit.machine.instance_type for unit in group]
+    return ", ".join(f"{types.count(name)} x {name}" for name in sorted(set(types)))

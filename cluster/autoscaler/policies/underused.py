@@ -1,0 +1,41 @@
+"""A machine that has been little used for `underused_after_s` goes when all its tasks fit on machines that stay."""
+
+from __future__ import annotations
+
+from cluster.autoscaler.model import Agent, PolicyName
+from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays
+from cluster.autoscaler.rehome import names_of, work_of
+
+
+def share_used(agent: Agent) -> float:
+    """The used part of an agent's cpus or memory, whichever is greater, 0 to 1."""
+    pairs = zip(agent.allocated[:2], agent.total[:2], strict=True)
+    return max((used / total for used, total in pairs if total), default=0.0)
+
+
+class Underused:
+    name: PolicyName = "underused"
+
+    def propose(self, view: View) -> list[Change]:
+        changes = []
+        for unit in disturbable(view):
+            since = view.underused_since.get(unit.machine.instance_id)
+            if view.disturbances <= 0:
+                break
+            if since is None or view.now - since < view.settings.underused_after_s or unit.agent is None:
+                continue
+            if view.spare.get(unit.pool, 1) <= 0:
+                continue
+            cost = disturbance_usd([unit], view)
+            if not pays(unit.usd_per_hour, unit.usd_per_hour, cost, view.settings):
+                continue
+            work = work_of(unit.agent, view.snapshot.apps)
+            if view.room.fit(work, {*view.leaving, unit.machine.instance_id}) is None:
+                continue
+            why = (
+                f"{share_used(unit.agent):.0%} in use for {view.now - since:.0f} s (underused_percent {view.settings.underused_percent:g}) "
+                f"and its tasks ({', '.join(names_of(work))}) fit elsewhere; moving them counts as ${cost:.4f}"
+            )
+            view.take(unit, disturbs=True)
+            changes.append(Change("underused", why, (deactivate(unit, "underused", why, view.now),)))
+        return changes

@@ -1,0 +1,114 @@
+"""What a pass remembers: the memory that the world of this pass leads to, before anything is done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from cluster.autoscaler import demand
+from cluster.autoscaler.demand import Unit as Demanded
+from cluster.autoscaler.model import ClusterView, Memory, Removal, Rented, Replacement, Snapshot
+from cluster.autoscaler.policies.underused import share_used
+from cluster.autoscaler.scale_up import Purchase
+from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit, price_of
+from cluster.blueprint import Tag
+
+
+def leader(snapshot: Snapshot, now: float) -> Memory:
+    """Since when a master leads, as seen from here: timers of machines do not run without one."""
+    memory = snapshot.memory
+    if snapshot.cluster is None:
+        return replace(memory, leader_since=None)
+    return memory if memory.leader_since is not None else replace(memory, leader_since=now)
+
+
+def replacements(snapshot: Snapshot, now: float) -> dict[str, Replacement]:
+    """Replacements still under way: their machines are ordered, boot or have registered, and an old one is still there."""
+    tokens = {machine.tags.get(Tag.LAUNCH, "") for machine in snapshot.machines if machine.state in LIVE}
+    tokens |= {intent.request.token for intent in snapshot.intents}
+    live = {machine.instance_id for machine in snapshot.machines if machine.state in LIVE}
+    return {
+        token: one
+        for token, one in snapshot.memory.replacements.items()
+        if live & set(one.old) and (token in tokens or now - one.at < min(LAG_S, 5.0))
+    }
+
+
+def underused_since(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, float]:
+    """Since when each busy machine of ours has been little used."""
+    settings, before = snapshot.spec.autoscaler.consolidation, snapshot.memory.underused_since
+    if snapshot.cluster is None:
+        return before
+    if not settings.enabled:
+        return {}
+    return {
+        unit.machine.instance_id: before.get(unit.machine.instance_id, now)
+        for unit in supply.units
+        if unit.state == "busy" and unit.is_ours and unit.agent and share_used(unit.agent) * 100 < settings.underused_percent
+    }
+
+
+def after_pass(
+    snapshot: Snapshot, supply: Supply, units: Sequence[Demanded], purchases: Sequence[Purchase], idle: dict[str, float], now: float
+) -> Memory:
+    """What the world taught in this pass."""
+    memory, view = snapshot.memory, snapshot.cluster or ClusterView()
+    live = {unit.machine.instance_id: unit for unit in supply.units}
+    registered = {name: at for name, at in memory.registered.items() if name in live}
+    registered.update({name: now for name, unit in live.items() if unit.agent is not None and name not in registered})
+    lost = {name: memory.lost_since.get(name, now) for name, unit in live.items() if unit.state == "lost"}
+    frameworks = {framework.framework_id: framework for framework in view.frameworks}
+    probes = {name: probe for name, probe in memory.probes.items() if name in frameworks or snapshot.cluster is None}
+    for index in {index for purchase in purchases for index in purchase.load}:
+        unit = units[index]
+        if unit.framework_id in frameworks:
+            probes[unit.framework_id] = demand.probe_after(unit, frameworks[unit.framework_id], now)
+    return replace(
+        memory,
+        idle_since=idle,
+        idle_s=_idle_so_far(memory, idle, now),
+        registered=registered,
+        lost_since=lost,
+        removals={name: removal for name, removal in memory.removals.items() if name in live and not _is_back(live[name], removal)},
+        history=supply.history,
+        rented=_rented(snapshot, memory),
+        probes=probes,
+        dry_since=demand.still_dry(snapshot, memory, now),
+        underused_since=underused_since(snapshot, supply, now),
+        spared={name: until for name, until in memory.spared.items() if until > now and name in live},
+    )
+
+
+def _is_back(unit: Unit, removal: Removal) -> bool:
+    """Whether a machine whose drain was given up works again."""
+    agent = unit.agent
+    return removal.phase == "abandoned" and agent is not None and agent.active and not agent.deactivated and not agent.drain_state
+
+
+def _idle_so_far(memory: Memory, idle: Mapping[str, float], now: float) -> dict[str, float]:
+    """Seconds that each machine was idle, with the periods that ended in this pass. Kept a pass longer than the machine."""
+    ended = {name: now - since for name, since in memory.idle_since.items() if name not in idle}
+    names = {name for name in (*memory.idle_s, *ended) if name in memory.rented}
+    return {name: round(memory.idle_s.get(name, 0.0) + ended.get(name, 0.0), 1) for name in sorted(names)}
+
+
+def _rented(snapshot: Snapshot, memory: Memory) -> dict[str, Rented]:
+    """Machines that cost money now, with what the ledger will need when they no longer do."""
+    sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
+    planned = {intent.request.token: intent.request.offerings[0].usd_per_hour for intent in snapshot.intents}
+    return {
+        machine.instance_id: memory.rented.get(machine.instance_id)
+        or Rented(
+            instance_type=machine.instance_type,
+            zone=machine.zone,
+            capacity=machine.capacity,
+            usd_per_hour=price_of(machine, sizes),
+            pool=machine.tags.get(Tag.POOL, ""),
+            managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
+            role=machine.tags.get(Tag.ROLE, ""),
+            launched_at=machine.launched_at,
+            planned_usd_per_hour=planned.get(machine.tags.get(Tag.LAUNCH, ""), 0.0),
+        )
+        for machine in snapshot.machines
+        if machine.state in LIVE
+    }
