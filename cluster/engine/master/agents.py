@@ -29,10 +29,11 @@ def registering(m: State, event: AgentRegistering) -> None:
         return
     if agent_id is None:
         agent_id = m.ids.agent()
-        event = dataclasses.replace(event, register=msgspec.structs.replace(event.register, agent_id=agent_id))
+        event = dataclasses.replace(event, register=msgspec.structs.replace(event.register, agent_id=agent_id), is_new=True)
     if agent_id in m.recovered and m.in_flight.get(agent_id) is None and _same_size(m, agent_id, event):
         _admitted(m, event)
         return
+    m.registering.add(event.link_id)
     m.out.append(Store(Admit(agent_id, msgspec.structs.replace(event.register.info, id=ident(agent_id)), m.now), event))
 
 
@@ -51,12 +52,24 @@ def stored(m: State, event: Stored) -> None:
     change, origin = event.change, event.origin
     if not isinstance(change, Admit) or not isinstance(origin, AgentRegistering):
         return
+    if origin.link_id not in m.registering:
+        _left_meanwhile(m, change.agent_id, is_new=origin.is_new)
+        return
+    m.registering.discard(origin.link_id)
     if m.is_gone(change.agent_id):
         _refuse(m, origin.link_id, f"Agent {change.agent_id} has been marked gone")
     elif change.agent_id in m.agents:
         _returned(m, m.agents[change.agent_id], origin)
     else:
         _admitted(m, origin)
+
+
+def _left_meanwhile(m: State, agent_id: str, *, is_new: bool) -> None:
+    """The link broke before the registry was written: an agent that never heard its id comes as another one."""
+    if is_new:
+        m.out.append(Store(Remove(agent_id)))
+    elif agent_id not in m.agents:
+        m.recovered.add(agent_id)
 
 
 def _admitted(m: State, event: AgentRegistering) -> None:
@@ -175,6 +188,7 @@ def _take_task(m: State, framework: Framework, agent: Agent, one: link.KnownTask
 
 def link_closed(m: State, event: LinkClosed) -> None:
     """A broken link: no offers until it is back; its tasks are presumed to run until the pings run out."""
+    m.registering.discard(event.link_id)
     agent = m.agents.get(m.links.pop(event.link_id, ""))
     if agent is None or agent.link_id != event.link_id:
         return

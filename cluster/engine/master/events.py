@@ -43,10 +43,11 @@ class SchedulerCall:
 
 @dataclass(frozen=True, slots=True)
 class AgentRegistering:
-    """An agent's first message on a new link."""
+    """An agent's first message on a new link. `is_new` is set by the core, when it gives the agent its first id."""
 
     link_id: str
     register: link.Register
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,7 @@ class State:
             if record.state != "gone" and record.drain is not None and record.drain.state == "DRAINING"
         }
         self.links: dict[str, str] = {}
+        self.registering: set[str] = set()  # links whose agent waits for the registry
         self.offers: dict[str, Offer] = {}
         self.in_flight: dict[str, str] = {}  # agent -> the kind of registry change under way
         self.counters: Counter[str] = Counter()
@@ -204,11 +205,7 @@ class State:
         return record.drain.state if record is not None and record.drain is not None else None
 
     def may_offer(self, agent: Agent) -> bool:
-        return (
-            agent.connected
-            and not self.is_deactivated(agent.id)
-            and self.in_flight.get(agent.id) not in {"MarkGone", "StartDrain", "Remove"}
-        )
+        return agent.connected and agent.id not in self.in_flight and not self.is_deactivated(agent.id)
 
     # --- sending
 
