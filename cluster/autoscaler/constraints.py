@@ -1,4 +1,4 @@
-"""How many instances of an app its constraints allow on a node. GROUP_BY is a wish, not a bound, and never buys a machine."""
+"""How many instances of an app its constraints allow on a node: the same answers as the services API gives to an offer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from cluster.autoscaler.shape import MANY
 
 HOSTNAME = frozenset({"hostname", "@hostname"})
 ZONE = frozenset({"zone", "@zone"})
-SOFT = frozenset({"GROUP_BY"})
 
 
 class Place(Protocol):
@@ -27,25 +26,30 @@ class Usage:
     """Where instances of each app are, by the value of each field that its constraints name."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str, str], int] = {}
+        self._counts: dict[tuple[str, str], dict[str, int]] = {}
 
     def copy(self) -> Usage:
         other = Usage()
-        other._counts = dict(self._counts)
+        other._counts = {key: dict(values) for key, values in self._counts.items()}
         return other
 
     def count(self, app: str, field: str, value: str) -> int:
-        return self._counts.get((app, field, value), 0)
+        return self.counts(app, field).get(value, 0)
 
-    def values(self, app: str, field: str) -> set[str]:
-        return {key[2] for key, count in self._counts.items() if key[:2] == (app, field) and count}
+    def counts(self, app: str, field: str) -> Mapping[str, int]:
+        """How many instances each value of a field has; values without any are left out."""
+        return self._counts.get((app, field), {})
 
     def add(self, app: str, constraints: Iterable[Constraint], place: Place, count: int) -> None:
         """Count instances of `app` as placed."""
-        for constraint in constraints:
+        for constraint in constraints if count else ():
             if (value := value_of(place, constraint.field)) is not None:
-                key = (app, constraint.field, value)
-                self._counts[key] = self._counts.get(key, 0) + count
+                self.add_value(app, constraint.field, value, count)
+
+    def add_value(self, app: str, field: str, value: str, count: int) -> None:
+        """Count instances of `app` as having a value."""
+        values = self._counts.setdefault((app, field), {})
+        values[value] = values.get(value, 0) + count
 
 
 def value_of(place: Place, field: str) -> str | None:
@@ -64,11 +68,31 @@ def _room(app: str, constraint: Constraint, place: Place, usage: Usage) -> int:
     value = value_of(place, constraint.field)
     operator = constraint.operator.upper()
     if value is None:
-        return MANY if operator == "UNLIKE" or operator in SOFT else 0
+        return MANY if operator == "UNLIKE" else 0
     if operator in {"UNIQUE", "MAX_PER"}:
-        most = 1 if operator == "UNIQUE" else _number(constraint.value)
-        return max(0, most - usage.count(app, constraint.field, value))
+        return max(0, most_per_value(constraint) - usage.count(app, constraint.field, value))
+    if operator == "GROUP_BY":
+        return room_in_group(usage.counts(app, constraint.field), value, number(constraint.value))
     return MANY if _allows(app, constraint, operator, value, usage) else 0
+
+
+def most_per_value(constraint: Constraint) -> int:
+    """How many instances UNIQUE and MAX_PER allow for one value."""
+    return 1 if constraint.operator.upper() == "UNIQUE" else number(constraint.value)
+
+
+def room_in_group(counts: Mapping[str, int], value: str, groups: int) -> int:
+    """How many more may go to `value` while no other value gets any: up to the fullest, and one above it where all are level.
+
+    A value that nobody has is welcome. `groups` is how many values there must be before one may lead.
+    """
+    others = [count for other, count in counts.items() if other != value]
+    have = counts.get(value, 0)
+    if not others:
+        return MANY if groups <= 1 else max(0, 1 - have)
+    fullest, level = max(others), min(others) == max(others)
+    most = fullest + 1 if level and len(others) + 1 >= groups else max(fullest, 1)
+    return max(0, most - have)
 
 
 def _allows(app: str, constraint: Constraint, operator: str, value: str, usage: Usage) -> bool:
@@ -77,7 +101,7 @@ def _allows(app: str, constraint: Constraint, operator: str, value: str, usage: 
     if operator == "IS" or (operator == "CLUSTER" and constraint.value):
         return value == constraint.value
     if operator == "CLUSTER":
-        used = usage.values(app, constraint.field)
+        used = usage.counts(app, constraint.field)
         return not used or value in used
     return True
 
@@ -89,5 +113,6 @@ def _matches(pattern: str, value: str) -> bool:
         return False
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """A constraint's whole number; 0 when it is none."""
     return int(text) if text.isdigit() else 0

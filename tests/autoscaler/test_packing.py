@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.autoscaler.constraints import Usage
@@ -82,6 +82,7 @@ units = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(units=units, slots=st.integers(0, 30), usd=st.sampled_from([None, 0.5, 3.0]))
 def test_no_machine_is_overfull_nothing_is_bought_for_twice_and_bounds_are_kept(units, slots, usd):
     nodes = buy(units, [SMALL, MIDDLE, LARGE, LEAN], slots, usd)

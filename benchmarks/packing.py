@@ -1,0 +1,161 @@
+"""Packing against the limits of issue 3: Cluster Autoscaler's case, Karpenter's 400-type mix, and the tasks of a trace.
+
+`python -m benchmarks.packing [TRACE.csv]`; the trace has the columns `cpu_milli`, `memory_mib` and `num_gpu` (no rows with a GPU).
+
+Karpenter's mix, as its benchmark has it: five equal classes of pods; 5 sizes of cpu by 6 of memory and 7 labels, drawn with seed 42;
+types of 1 to 400 cpus with 2 GiB and 10 pods a cpu, less 100 mCPU and 10 MiB for the system, at 0.1 a cpu and 0.1 a GB, in three zones.
+In terms of the services API, an app is a class and a label:
+
+- zone spread is GROUP_BY zone, zone affinity CLUSTER zone;
+- host spread, with a skew of one over hosts that can always be added, is UNIQUE hostname, by label;
+- host anti-affinity is UNIQUE hostname for all of them together, as there: a fifth of the items needs a machine each;
+- a pod's selector there names a label drawn apart from its own. Here an app counts its own instances;
+- a pod's place in a machine's number of pods is a port here;
+- Python's random numbers with seed 42 are others than Go's.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.table import Result, show
+from cluster.autoscaler.constraints import Usage
+from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model import Constraint
+from cluster.autoscaler.packing import Limits, Packing, Template, solve
+from cluster.autoscaler.shape import Shape, make
+from cluster.cloud import prices
+from tests.autoscaler.validator import faults
+
+MANY_MACHINES = 100_000
+CPUS = (0.1, 0.25, 0.5, 1, 1.5)
+MEMORY = (100, 256, 512, 1024, 2048, 4096)
+LABELS = "abcdefg"
+ZONES = ("zone-1", "zone-2", "zone-3")
+CLASSES: dict[str, tuple[Constraint, ...]] = {
+    "plain": (),
+    "zone-spread": (Constraint("zone", "GROUP_BY"),),
+    "host-spread": (Constraint("hostname", "UNIQUE"),),
+    "zone-affinity": (Constraint("zone", "CLUSTER"),),
+    "host-anti-affinity": (Constraint("hostname", "UNIQUE"),),
+}
+TRACE_FAMILIES = {"c6i": 2, "m6i": 4, "r6i": 8}
+"""Families that a trace is packed onto, with their GiB a virtual cpu."""
+TRACE_SIZES = {"large": 2, "xlarge": 4, **{f"{n}xlarge": 4 * n for n in (2, 4, 8, 12, 16, 24, 32)}}
+
+
+def measured(units: list[Unit], templates: list[Template]) -> tuple[Packing, float]:
+    """The answer and its seconds; an answer that breaks a rule ends the run."""
+    left = {index: unit.count for index, unit in enumerate(units)}
+    limits = Limits({template.pool: MANY_MACHINES for template in templates})
+    started = time.perf_counter()
+    packing = solve(units, left, templates, Usage(), limits)
+    seconds = time.perf_counter() - started
+    wrong = faults(units, left, packing.nodes, Usage(), limits, complete=True)
+    if wrong:
+        raise SystemExit(f"an answer breaks a rule: {wrong[0]}")
+    return packing, seconds
+
+
+def cluster_autoscaler_case() -> list[Result]:
+    units = [
+        Unit("services", "/small", make(0.05, 100, ports=1), 50_000, "bench"),
+        Unit("services", "/larger", make(0.095, 190, ports=1), 1_000, "bench"),
+    ]
+    packing, seconds = measured(units, [Template("p", "node", "zone-1", "on-demand", 1.0, make(1, 5000, ports=100), {"zone": "zone-1"})])
+    how = f"50,000 x (50 m, 100 MB) + 1,000 x (95 m, 190 MB); bound {packing.bound_usd_per_hour:.1f}"
+    return [
+        Result("Cluster Autoscaler's packing case", len(packing.nodes), 2595, "machines", how),
+        Result("… time", seconds, 3.0, "s", packing.method),
+    ]
+
+
+def karpenter_types(count: int = 400) -> list[Template]:
+    def at(zone: str, size: int) -> Template:
+        usd = 0.1 * size + 0.1 * size * 2 * 2**30 / 1e9
+        shape = make(size - 0.1, size * 2048 - 10, ports=size * 10)
+        return Template("p", f"type-{size}", zone, "on-demand", usd, shape, {"zone": zone, "instance_type": f"type-{size}"})
+
+    return [at(zone, size) for size in range(1, count + 1) for zone in ZONES]
+
+
+def karpenter_mix(items: int) -> list[Unit]:
+    drawn = random.Random(42)
+    counts: Counter[tuple[str, str, Shape]] = Counter()
+    for kind in CLASSES:
+        for _ in range(items // len(CLASSES)):
+            label = "" if kind in {"plain", "host-anti-affinity"} else drawn.choice(LABELS)
+            counts[kind, label, make(drawn.choice(CPUS), drawn.choice(MEMORY), ports=1)] += 1
+    return [Unit("services", f"/{kind}{label}", shape, n, "bench", CLASSES[kind]) for (kind, label, shape), n in sorted(counts.items())]
+
+
+def karpenter_case(items: int, limit_s: float, theirs_s: float) -> list[Result]:
+    packing, seconds = measured(karpenter_mix(items), karpenter_types())
+    how = f"{packing.method}; {len(packing.nodes)} machines"
+    return [
+        Result(f"Karpenter's mix, {items} items", seconds, limit_s, "s", f"{how}; Karpenter takes {theirs_s:g} s on an M3 Pro"),
+        Result("… cost over the bound", packing.gap * 100, 3.0, "%", f"${packing.usd_per_hour:.2f} over ${packing.bound_usd_per_hour:.2f}"),
+    ]
+
+
+def trace_types() -> list[Template]:
+    """A few families by the price book, less 5 % of memory for the system, as agents advertise it."""
+    found = []
+    for family, gib in TRACE_FAMILIES.items():
+        for size, vcpus in TRACE_SIZES.items():
+            usd = prices.usd_per_hour(f"{family}.{size}")
+            if usd is not None:
+                memory = vcpus * gib * 1024
+                shape = make(vcpus, memory - max(512, memory * 0.05), 35 * 1024, ports=1000)
+                found.append(Template("p", f"{family}.{size}", "zone-1", "on-demand", usd, shape, {"zone": "zone-1"}))
+    return found
+
+
+def trace_tasks(rows: list[dict[str, str]]) -> list[Unit]:
+    shapes = Counter(make(int(row["cpu_milli"]) / 1000, int(row["memory_mib"])) for row in rows)
+    return [Unit("services", f"/{number}", shape, count, "bench") for number, (shape, count) in enumerate(sorted(shapes.items()))]
+
+
+def at_once(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The tasks that run at the busiest moment."""
+    moments = sorted({int(row["creation_time"]) for row in rows})
+
+    def running(at: int) -> list[dict[str, str]]:
+        return [row for row in rows if int(row["creation_time"]) <= at < int(row["deletion_time"])]
+
+    return max((running(at) for at in moments), key=len, default=[])
+
+
+def trace_case(path: Path) -> list[Result]:
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["num_gpu"] == "0"]
+    results = []
+    for name, tasks in (("all tasks", rows), ("the busiest moment", at_once(rows))):
+        packing, seconds = measured(trace_tasks(tasks), trace_types())
+        dollars = f"${packing.usd_per_hour:.3f} over ${packing.bound_usd_per_hour:.3f}"
+        how = f"{packing.method}; {len(packing.nodes)} machines, {dollars}; {seconds:.2f} s"
+        results.append(Result(f"{path.stem}: {name} ({len(tasks)}), cost over the bound", packing.gap * 100, 3.0, "%", how))
+    return results
+
+
+def main() -> None:
+    """Measure, print the table, fail where a limit is passed."""
+    importlib.import_module("scipy.optimize")  # before the clock runs: a daemon loads it once
+
+    results = cluster_autoscaler_case()
+    for items, limit_s, theirs_s in ((500, 1.5, 0.39), (5_000, 1.5, 3.74), (20_000, 6.0, 20.2)):
+        results += karpenter_case(items, limit_s, theirs_s)
+    for name in sys.argv[1:]:
+        results += trace_case(Path(name))
+    show(results)
+    sys.exit(0 if all(result.holds for result in results) else 1)
+
+
+if __name__ == "__main__":
+    main()

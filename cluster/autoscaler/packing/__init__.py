@@ -1,0 +1,25 @@
+"""Packing: demand onto what is there, then onto the cheapest machines that hold the rest, with a proof of how cheap. Pure.
+
+`existing` places onto gaps; `parts` turns constraints into static choices; `problem` makes matrices; `loads` fills machines; `columns`
+solves the linear programme and bounds the price; `whole` makes whole machines of it; `realise` gives them their
+pieces; `answer` is all of it.
+"""
+
+from cluster.autoscaler.packing.answer import pack, solve
+from cluster.autoscaler.packing.existing import decreasing, place
+from cluster.autoscaler.packing.model import QUICK, USUAL, Effort, Limits, NewNode, Packing, Placement, Template
+
+__all__ = [
+    "QUICK",
+    "USUAL",
+    "Effort",
+    "Limits",
+    "NewNode",
+    "Packing",
+    "Placement",
+    "Template",
+    "decreasing",
+    "pack",
+    "place",
+    "solve",
+]

@@ -1,0 +1,148 @@
+"""The whole of packing: parts, problem, first fit, columns, whole machines, and the better of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cluster.autoscaler.constraints import Usage
+from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.packing.columns import Columns, Outcome, generate, simple_bound
+from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, NewNode, Packing, Template
+from cluster.autoscaler.packing.parts import Part, cut
+from cluster.autoscaler.packing.problem import Problem, build, worth
+from cluster.autoscaler.packing.realise import Draft, dissolve, make_real, nodes_of, right_size
+from cluster.autoscaler.packing.whole import Machines, branch, cost_of, dive, first_fit, first_fits
+
+EVERY_ROW = 1_000_000
+
+
+def solve(
+    units: Sequence[Unit],
+    left: Mapping[int, int],
+    templates: Sequence[Template],
+    usage: Usage,
+    limits: Limits,
+    effort: Effort = USUAL,
+) -> Packing:
+    """The machines to buy for what is `left`, within `limits`: most work served first, then cheapest; with the proof of the price."""
+    parts = cut(units, left, templates, usage)
+    if not parts:
+        return Packing()
+    problem = build(parts, templates, rows_at_most=effort.rows)
+    if problem.is_empty:
+        return Packing()
+    best, method = min((_answer(parts, templates, problem, limits, way) for way in first_fits(problem, limits)), key=_quality), "first fit"
+    bound = simple_bound(problem)
+    outcome = None
+    if effort.rounds and not (best.is_complete and best.usd <= bound * (1 + GOOD_ENOUGH)):
+        outcome = generate(problem, _seeds(problem, best.machines), limits.slots, effort, best.usd if best.is_complete else np.inf)
+        bound = max(bound, outcome.bound)
+        for machines in _wholes(problem, outcome, limits, effort, best):
+            other = _answer(parts, templates, problem, limits, machines)
+            if _quality(other) < _quality(best):
+                best, method = other, "exact" if outcome.is_complete else "columns"
+    if not best.is_complete:
+        bound = _bound_of(_served(problem, parts, best), outcome, effort)
+    return Packing(tuple(nodes_of(best.drafts, parts, templates)), round(best.usd, 9), min(bound, best.usd), method)
+
+
+def pack(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Template], usage: Usage, limits: Limits) -> list[NewNode]:
+    """The machines of `solve` alone."""
+    return list(solve(units, left, templates, usage, limits).nodes)
+
+
+@dataclass(slots=True)
+class _Answer:
+    """Real machines, from which loads they came, and what they leave of each part."""
+
+    machines: Machines
+    drafts: list[Draft]
+    left: list[int]
+    usd: float
+    served: float
+
+    @property
+    def is_complete(self) -> bool:
+        return not any(self.left)
+
+
+def _quality(answer: _Answer) -> tuple[float, float, int]:
+    return (-round(answer.served, 9), round(answer.usd, 9), len(answer.drafts))
+
+
+def _answer(parts: Sequence[Part], templates: Sequence[Template], problem: Problem, limits: Limits, machines: Machines) -> _Answer:
+    """Machines made real, with what merging lost bought on top, right-sized."""
+    drafts, left = make_real(problem, parts, templates, machines)
+    if problem.is_merged and any(left):
+        rest = [replace(part, count=count) for part, count in zip(parts, left, strict=True) if count]
+        whose = [index for index, count in enumerate(left) if count]
+        exact = build(rest, templates, rows_at_most=EVERY_ROW)
+        bought = limits.copy()
+        for draft in drafts:
+            bought.take(templates[draft.template], 1)
+        more, remaining = make_real(exact, rest, templates, first_fit(exact, exact.wanted, bought))
+        for draft in more:
+            draft.load = {whose[index]: count for index, count in draft.load.items()}
+        drafts += more
+        for index, count in zip(whose, remaining, strict=True):
+            left[index] = count
+    drafts = dissolve(drafts, parts, templates)
+    right_size(drafts, templates)
+    value = _worth_of_parts(problem, len(parts))
+    served = sum(value[index] * (part.count - count) for index, (part, count) in enumerate(zip(parts, left, strict=True)))
+    return _Answer(machines, drafts, left, sum(templates[draft.template].usd_per_hour for draft in drafts), float(served))
+
+
+def _worth_of_parts(problem: Problem, count: int) -> list[float]:
+    value, each = worth(problem.shapes, problem.wanted), [0.0] * count
+    for row, indices in enumerate(problem.parts):
+        for index in indices:
+            each[index] = float(value[row])
+    return each
+
+
+def _seeds(problem: Problem, machines: Machines) -> Columns:
+    """Loads to begin with: those of the first fit, and each row alone on the kind that holds it cheapest."""
+    columns = Columns()
+    for kind, load, _ in machines:
+        columns.add(kind, load)
+    price = np.where(problem.most > 0, problem.usd[:, None] / np.maximum(problem.most, 1), np.inf)
+    for row, kind in enumerate(price.argmin(axis=0)):
+        load = np.zeros_like(problem.wanted)
+        load[row] = problem.most[kind, row]
+        columns.add(int(kind), load)
+    return columns
+
+
+def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, best: _Answer) -> list[Machines]:
+    """Whole answers from the fractional one."""
+    if outcome.relaxed is None:
+        return []
+    answers = [] if outcome.is_complete else [dive(problem, outcome.columns, outcome.relaxed, limits, effort)]
+    usd = min([best.usd if best.is_complete else np.inf, *(cost_of(problem, machines) for machines in answers)])
+    if outcome.is_complete or usd > outcome.bound * (1 + GOOD_ENOUGH):
+        found = branch(problem, outcome.columns, outcome.relaxed, limits, effort, usd)
+        answers += [] if found is None else [found]
+    return answers
+
+
+def _served(problem: Problem, parts: Sequence[Part], answer: _Answer) -> Problem:
+    """The problem of only those pieces that an answer serves."""
+    wanted = np.array([sum(parts[index].count - answer.left[index] for index in row) for row in problem.parts], dtype=np.int64)
+    return replace(problem, wanted=wanted, most=np.minimum(problem.most, wanted))
+
+
+def _bound_of(problem: Problem, outcome: Outcome | None, effort: Effort) -> float:
+    """The bound of a problem without the pools' max."""
+    if not problem.wanted.any():
+        return 0.0
+    if outcome is None or not effort.rounds:
+        return simple_bound(problem)
+    columns = Columns()
+    for kind, load in zip(outcome.columns.kinds, outcome.columns.loads, strict=True):
+        columns.add(kind, np.minimum(load, problem.wanted))
+    unbounded = dict.fromkeys(problem.pools, int(problem.wanted.sum()))
+    return generate(problem, columns, unbounded, effort, np.inf).bound

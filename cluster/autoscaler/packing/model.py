@@ -1,0 +1,103 @@
+"""What packing takes and gives: machines that could be bought, bounds, effort, and the machines to buy with the proof of their price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cluster.autoscaler.shape import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A machine that could be bought. `hostname` is one that no existing agent has."""
+
+    pool: str
+    instance_type: str
+    zone: str
+    capacity: str
+    usd_per_hour: float
+    shape: Shape
+    attributes: Mapping[str, str]
+    hostname: str = "a new machine"
+
+
+@dataclass(slots=True)
+class NewNode:
+    """A machine to buy with what is meant for it: pieces by the index of their unit."""
+
+    template: Template
+    load: dict[int, int]
+    used: Shape
+
+
+@dataclass(slots=True)
+class Limits:
+    """What may still be bought: machines by pool, and USD an hour (None: no limit)."""
+
+    slots: dict[str, int]
+    usd_per_hour: float | None = None
+
+    def copy(self) -> Limits:
+        return Limits(dict(self.slots), self.usd_per_hour)
+
+    def how_many(self, template: Template) -> int:
+        """How many of a template are allowed."""
+        slots = self.slots.get(template.pool, 0)
+        if self.usd_per_hour is None or template.usd_per_hour <= 0:
+            return slots
+        return max(0, min(slots, int((self.usd_per_hour + 1e-9) / template.usd_per_hour)))
+
+    def take(self, template: Template, count: int) -> None:
+        self.slots[template.pool] = self.slots.get(template.pool, 0) - count
+        if self.usd_per_hour is not None:
+            self.usd_per_hour -= template.usd_per_hour * count
+
+
+@dataclass(slots=True)
+class Placement:
+    """Where the pieces of each unit went: by unit index, then node name."""
+
+    placed: dict[int, dict[str, int]] = field(default_factory=dict)
+    left: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try, counted and not timed, so that the same input gives the same answer on every machine.
+
+    `rounds` of column generation (0: first fit only); `columns` a round; `dives` from the fractional answer to a whole one;
+    `nodes` of branch and bound, in the search for a load and in the whole-number programme; `rows` of the programme at most, above
+    which demand that differs only in zone or app is merged; `loads` that are enumerated at most, which makes small answers exact.
+    """
+
+    rounds: int = 60
+    columns: int = 60
+    dives: int = 40
+    nodes: int = 2_000
+    rows: int = 100
+    loads: int = 1_500
+
+
+USUAL = Effort()
+QUICK = Effort(rounds=0)
+GOOD_ENOUGH = 0.001
+"""A plan within this part of its lower bound is not worked on any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Machines to buy. `bound_usd_per_hour` is what serving the same pieces costs at least, whatever is bought.
+
+    `method` is the way that found it: `first fit`, `columns`, or `exact` when every load was considered.
+    """
+
+    nodes: tuple[NewNode, ...] = ()
+    usd_per_hour: float = 0.0
+    bound_usd_per_hour: float = 0.0
+    method: str = "first fit"
+
+    @property
+    def gap(self) -> float:
+        """By how large a part the price may be above the cheapest possible; 0 when it is the cheapest."""
+        return max(0.0, self.usd_per_hour / self.bound_usd_per_hour - 1) if self.bound_usd_per_hour > 0 else 0.0

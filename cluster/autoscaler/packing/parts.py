@@ -1,0 +1,156 @@
+"""Constraints made static: demand is cut into parts, each free to go to any of its templates and bounded only by machine.
+
+Zones are chosen here: GROUP_BY levels its values, UNIQUE and MAX_PER fill theirs, CLUSTER takes the value that serves it cheapest.
+What remains for packing is which templates a part may use and how many pieces of an app one machine may hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cluster.autoscaler.constraints import HOSTNAME, Usage, most_per_value, number, room, value_of
+from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model import Constraint
+from cluster.autoscaler.packing.model import Template
+from cluster.autoscaler.shape import MANY, Shape, contains, how_often, times
+
+SPREADING = frozenset({"UNIQUE", "MAX_PER", "GROUP_BY", "CLUSTER"})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`count` times `each` pieces of a unit that may go to `templates` (indices), at most `per_machine` of the app `name` on one."""
+
+    unit: int
+    name: str
+    shape: Shape
+    count: int
+    templates: frozenset[int]
+    per_machine: int = MANY
+    each: int = 1
+
+    @property
+    def is_capped(self) -> bool:
+        return self.per_machine < MANY
+
+
+def cut(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Template], usage: Usage) -> list[Part]:
+    """The parts of all that is left. Pieces that no template may hold are left out."""
+    usage = usage.copy()
+    parts: list[Part] = []
+    largest: dict[Shape, frozenset[int]] = {}
+    for index, count in sorted(left.items()):
+        unit = units[index]
+        if count <= 0:
+            continue
+        if unit.shape not in largest:
+            largest[unit.shape] = frozenset(t for t, template in enumerate(templates) if contains(template.shape, unit.shape))
+        parts += _parts_of(unit, index, count, templates, largest[unit.shape], usage)
+    return [part for part in parts if part.count > 0 and part.templates]
+
+
+def _parts_of(unit: Unit, index: int, count: int, templates: Sequence[Template], fitting: frozenset[int], usage: Usage) -> list[Part]:
+    fixed = [constraint for constraint in unit.constraints if not _spreads(constraint)]
+    allowed = frozenset(t for t in fitting if room(unit.name, fixed, templates[t], usage)) if fixed else fitting
+    parts = [Part(index, unit.name, unit.shape, count, allowed)]
+    for constraint in unit.constraints:
+        if _spreads(constraint) and constraint.field not in HOSTNAME:
+            parts = [piece for part in parts for piece in _spread(part, constraint, templates, usage)]
+    for constraint in unit.constraints:
+        if constraint.field in HOSTNAME and _spreads(constraint):
+            parts = [_by_machine(part, constraint, usage) for part in parts]
+    return parts
+
+
+def _spreads(constraint: Constraint) -> bool:
+    operator = constraint.operator.upper()
+    return operator in SPREADING and not (operator == "CLUSTER" and constraint.value)
+
+
+def _by_machine(part: Part, constraint: Constraint, usage: Usage) -> Part:
+    """A constraint on the machine itself: every new machine is a value that nobody has."""
+    operator, taken = constraint.operator.upper(), usage.counts(part.name, constraint.field)
+    if operator == "CLUSTER":
+        if taken:
+            return replace(part, count=0)
+        usage.add_value(part.name, constraint.field, "a new machine", part.count)
+        return replace(part, shape=times(part.shape, part.count), count=1, each=part.count)
+    if operator == "GROUP_BY":
+        groups = number(constraint.value)
+        most = max(taken.values()) if taken else -(-part.count // groups) if groups > 1 else MANY
+    else:
+        most = most_per_value(constraint)
+    return replace(part, per_machine=min(part.per_machine, most), count=part.count if most > 0 else 0)
+
+
+def _spread(part: Part, constraint: Constraint, templates: Sequence[Template], usage: Usage) -> list[Part]:
+    """A constraint on an attribute: how many pieces go to each of its values."""
+    values: dict[str, set[int]] = {}
+    for t in part.templates:
+        if (value := value_of(templates[t], constraint.field)) is not None:
+            values.setdefault(value, set()).add(t)
+    if not values:
+        return []
+    taken = usage.counts(part.name, constraint.field)
+    operator = constraint.operator.upper()
+    if operator == "CLUSTER":
+        share = _together(part, values, templates, taken)
+    elif operator == "GROUP_BY":
+        share = _levelled(part.count, sorted(values), taken, number(constraint.value))
+    else:
+        share = _filled(part.count, sorted(values), taken, most_per_value(constraint))
+    for value, count in share.items():
+        usage.add_value(part.name, constraint.field, value, count)
+    return [replace(part, count=count, templates=frozenset(values[value])) for value, count in share.items() if count]
+
+
+def _together(part: Part, values: Mapping[str, set[int]], templates: Sequence[Template], taken: Mapping[str, int]) -> dict[str, int]:
+    """All to one value: the one in use, else the one whose machines serve them cheapest."""
+    if taken:
+        here = next((value for value in sorted(values) if value in taken), None)
+        return {} if here is None else {here: part.count}
+
+    def price(value: str) -> tuple[float, str]:
+        machines = [templates[t] for t in values[value]]
+        return (min(machine.usd_per_hour * -(-part.count // how_often(part.shape, machine.shape)) for machine in machines), value)
+
+    cheapest = sorted(price(value) for value in values)
+    alike = [value for usd, value in cheapest if usd <= cheapest[0][0] + 1e-9]
+    return {alike[sum(map(ord, part.name)) % len(alike)]: part.count}  # apps are dealt out over zones that cost the same
+
+
+def _filled(count: int, values: Sequence[str], taken: Mapping[str, int], most: int) -> dict[str, int]:
+    """Level, and at most `most` of each value."""
+    return _to_level(count, {value: taken.get(value, 0) for value in values}, most)
+
+
+def _levelled(count: int, values: Sequence[str], taken: Mapping[str, int], groups: int) -> dict[str, int]:
+    """As even as it gets. A value that is in use and cannot be bought holds the others down."""
+    fixed = [have for value, have in taken.items() if value not in values]
+    most = MANY
+    if fixed:
+        fullest = max(taken.values())
+        most = max(1, fullest) if min(fixed) < fullest else fullest + 1
+    if len(values) + len(fixed) < groups:
+        most = min(most, max(1, *taken.values()) if taken else 1)
+    return _to_level(count, {value: taken.get(value, 0) for value in values}, most)
+
+
+def _to_level(count: int, have: Mapping[str, int], most: int) -> dict[str, int]:
+    """Raise the lowest first until `count` pieces are dealt or every value has `most`."""
+
+    def dealt(level: int) -> int:
+        return sum(max(0, min(level, most) - amount) for amount in have.values())
+
+    low, high = 0, min(most, max(have.values()) + count)
+    while low < high:  # the highest level that needs no more than there is
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if dealt(middle) <= count else (low, middle - 1)
+    share = {value: max(0, min(low, most) - amount) for value, amount in have.items()}
+    spare = count - sum(share.values())
+    for value in sorted(have):
+        if spare > 0 and have[value] + share[value] == low and low < most:
+            share[value] += 1
+            spare -= 1
+    return share

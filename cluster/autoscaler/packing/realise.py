@@ -1,0 +1,220 @@
+"""From loads of rows to machines with pieces of units: which template, which parts, and nothing above a bound.
+
+Exact problems come out as they are. Loads of merged ones are filled from the parts that are there: those that can go nowhere else
+first, then others; what does not fit is first put into gaps, then handed back as left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.autoscaler.packing.model import NewNode, Template
+from cluster.autoscaler.packing.parts import Part
+from cluster.autoscaler.packing.problem import Ints, Problem
+from cluster.autoscaler.packing.whole import Machines
+from cluster.autoscaler.shape import MANY, NOTHING, Shape, contains, how_often, minus, plus, times
+
+
+@dataclass(slots=True)
+class Draft:
+    """A machine with the parts on it: pieces by the index of their part."""
+
+    template: int
+    load: dict[int, int]
+    free: Shape
+    allowed: frozenset[int]  # templates that every part on it may use
+    apps: dict[str, int] = field(default_factory=dict)  # pieces of apps with a bound per machine
+
+    def room(self, part: Part) -> int:
+        """How many of a part its bound lets in."""
+        return part.per_machine - self.apps.get(part.name, 0) if part.is_capped else MANY
+
+    def put(self, index: int, part: Part, count: int) -> None:
+        self.load[index] = self.load.get(index, 0) + count
+        self.free = minus(self.free, times(part.shape, count))
+        self.allowed &= part.templates
+        if part.is_capped:
+            self.apps[part.name] = self.apps.get(part.name, 0) + count
+
+    def again(self) -> Draft:
+        return Draft(self.template, dict(self.load), self.free, self.allowed, dict(self.apps))
+
+
+@dataclass(slots=True)
+class Stock:
+    """What is left of each part, and the parts of each row with those that can go to fewest templates first."""
+
+    parts: Sequence[Part]
+    left: list[int]
+    rows: list[list[int]]
+
+    @classmethod
+    def of(cls, problem: Problem, parts: Sequence[Part]) -> Stock:
+        rows = [sorted(row, key=lambda index: (len(parts[index].templates), index)) for row in problem.parts]
+        return cls(parts, [part.count for part in parts], rows)
+
+
+def make_real(problem: Problem, parts: Sequence[Part], templates: Sequence[Template], machines: Machines) -> tuple[list[Draft], list[int]]:
+    """The machines, and what is left of each part."""
+    stock = Stock.of(problem, parts)
+    drafts: list[Draft] = []
+    for kind, load, wanted in machines:
+        count, rows = wanted, [(int(r), int(load[r])) for r in np.flatnonzero(load)]
+        while count > 0:
+            draft = _draft(problem, stock, templates, kind, rows)
+            if not draft.load:
+                break
+            repeats = min(count, *(stock.left[index] // pieces + 1 for index, pieces in draft.load.items()))
+            drafts += [draft, *(draft.again() for _ in range(repeats - 1))]
+            for index, pieces in draft.load.items():
+                stock.left[index] -= pieces * (repeats - 1)
+            count -= repeats
+    fill_gaps(stock, drafts)
+    return drafts, stock.left
+
+
+def _draft(problem: Problem, stock: Stock, templates: Sequence[Template], kind: int, rows: list[tuple[int, int]]) -> Draft:
+    """One machine of a kind with as much of its load as there is; taken from the stock."""
+    members = problem.members[kind]
+    template = members[0]
+    if problem.is_merged and len(members) > 1:
+        template = max(members, key=lambda t: (_claim(stock, rows, t), -t))
+    draft = Draft(template, {}, templates[template].shape, frozenset(range(len(templates))))
+    for row, wanted in rows:
+        _take(stock, draft, row, wanted)
+    return draft
+
+
+def _claim(stock: Stock, rows: list[tuple[int, int]], template: int) -> int:
+    """How much of these rows can only go where this template is."""
+    fewest = 0
+    for row, _ in rows:
+        tightest = len(stock.parts[stock.rows[row][-1]].templates) if stock.rows[row] else 0
+        for index in stock.rows[row]:
+            part = stock.parts[index]
+            if len(part.templates) < tightest and template in part.templates:
+                fewest += stock.left[index]
+    return fewest
+
+
+def _take(stock: Stock, draft: Draft, row: int, wanted: int) -> None:
+    exhausted = 0
+    indices = stock.rows[row]
+    if stock.parts[indices[0]].is_capped:  # the app with most left first: the others get their turn on other machines
+        indices = sorted(indices, key=lambda index: -stock.left[index])
+    for index in indices:
+        left, part = stock.left[index], stock.parts[index]
+        exhausted += not left
+        if not left or draft.template not in part.templates:
+            continue
+        count = min(wanted, left, draft.room(part), how_often(part.shape, draft.free))
+        if count > 0:
+            draft.put(index, part, count)
+            stock.left[index] -= count
+            wanted -= count
+        if not wanted:
+            break
+    if exhausted > 4:
+        stock.rows[row] = [index for index in stock.rows[row] if stock.left[index]] or stock.rows[row][:1]
+
+
+def fill_gaps(stock: Stock, drafts: list[Draft]) -> None:
+    """First fit of what is left into machines that have room, the largest pieces first."""
+    waiting = sorted((index for index, left in enumerate(stock.left) if left), key=lambda index: stock.parts[index].shape, reverse=True)
+    if not waiting or not drafts:
+        return
+    free = np.array([draft.free for draft in drafts], dtype=np.int64)
+    where = np.array([draft.template for draft in drafts], dtype=np.int64)
+    for index in waiting:
+        part = stock.parts[index]
+        for at in np.flatnonzero(_room(free, part) * np.isin(where, list(part.templates))):
+            draft = drafts[at]
+            count = min(stock.left[index], how_often(part.shape, draft.free), draft.room(part))
+            if count > 0:
+                draft.put(index, part, count)
+                free[at] = draft.free
+                stock.left[index] -= count
+            if not stock.left[index]:
+                break
+
+
+def _room(free: Ints, part: Part) -> Ints:
+    shape = np.array(part.shape, dtype=np.int64)
+    asks = shape > 0
+    return np.asarray((free[:, asks] >= shape[asks]).all(axis=1), dtype=np.int64)
+
+
+def right_size(drafts: list[Draft], templates: Sequence[Template]) -> None:
+    """For each machine the cheapest of its pool and zone that holds its load."""
+    sizes = np.array([template.shape for template in templates], dtype=np.int64)
+    usd = np.array([template.usd_per_hour for template in templates])
+    places = {(template.pool, template.zone): n for n, template in enumerate(templates)}
+    place = np.array([places[template.pool, template.zone] for template in templates])
+    known: dict[tuple[int, Shape, frozenset[int]], int] = {}
+    for draft in drafts:
+        used = minus(templates[draft.template].shape, draft.free)
+        key = (draft.template, used, draft.allowed)
+        if key not in known:
+            fits = (sizes >= np.array(used)).all(axis=1) & (place == place[draft.template]) & (usd < usd[draft.template])
+            fitting = [int(t) for t in np.flatnonzero(fits) if int(t) in draft.allowed]
+            known[key] = min(fitting, key=lambda t: usd[t], default=draft.template)
+        draft.template = known[key]
+        draft.free = minus(templates[draft.template].shape, used)
+
+
+DISSOLVE_AT_MOST = 200
+"""Above this many new machines emptying single ones is left out: it is quadratic, and waste is small at that size."""
+
+
+def dissolve(drafts: list[Draft], parts: Sequence[Part], templates: Sequence[Template]) -> list[Draft]:
+    """Empty machines into others' gaps where all that is on them fits there, the emptiest first."""
+    if not 1 < len(drafts) <= DISSOLVE_AT_MOST:
+        return drafts
+    kept = sorted(drafts, key=lambda draft: -templates[draft.template].usd_per_hour)
+    for victim in sorted(drafts, key=lambda draft: sum(draft.load.values())):
+        others = [draft for draft in kept if draft is not victim]
+        moves = _moves(victim, others, parts)
+        if moves is not None:
+            for draft, index, count in moves:
+                draft.put(index, parts[index], count)
+            kept = others
+    return kept
+
+
+def _moves(victim: Draft, others: list[Draft], parts: Sequence[Part]) -> list[tuple[Draft, int, int]] | None:
+    """Where all of a machine's load fits in others' gaps; None if it does not."""
+    after = {id(draft): draft.again() for draft in others}
+    moves: list[tuple[Draft, int, int]] = []
+    for index, wanted in victim.load.items():
+        part, left = parts[index], wanted
+        for draft in others:
+            seen = after[id(draft)]
+            if draft.template not in part.templates or not contains(seen.free, part.shape):
+                continue
+            count = min(left, how_often(part.shape, seen.free), seen.room(part))
+            if count > 0:
+                seen.put(index, part, count)
+                moves.append((draft, index, count))
+                left -= count
+            if not left:
+                break
+        if left:
+            return None
+    return moves
+
+
+def nodes_of(drafts: Sequence[Draft], parts: Sequence[Part], templates: Sequence[Template]) -> list[NewNode]:
+    """As the planner wants them: pieces by unit."""
+    nodes = []
+    for draft in drafts:
+        load: dict[int, int] = {}
+        used = NOTHING
+        for index, count in draft.load.items():
+            part = parts[index]
+            load[part.unit] = load.get(part.unit, 0) + count * part.each
+            used = plus(used, times(part.shape, count))
+        nodes.append(NewNode(templates[draft.template], load, used))
+    return nodes

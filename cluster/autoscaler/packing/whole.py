@@ -1,0 +1,179 @@
+"""From a fractional answer to whole machines: branch and bound over the loads found, or diving with a first fit of the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.autoscaler.packing.columns import Columns, Relaxed, relax
+from cluster.autoscaler.packing.loads import fill, orders
+from cluster.autoscaler.packing.model import Effort, Limits
+from cluster.autoscaler.packing.problem import Floats, Ints, Problem, worth
+
+Machines = list[tuple[int, Ints, int]]
+"""Kind, load and how many."""
+
+ROUND_UP = 0.65
+"""The part of a machine from which a dive takes it whole."""
+
+SINGLE_KINDS = 8
+SINGLE_KINDS_WORK = 1_000
+"""How many first fits prefer one kind, and up to which size (kinds times rows) of a problem."""
+
+COLUMNS_FOR_WHOLE = 1_500
+ROWS_FOR_WHOLE = 60
+GAP_OF_BRANCH = 1e-4
+
+
+def cost_of(problem: Problem, machines: Machines) -> float:
+    return float(sum(problem.usd[kind] * count for kind, _, count in machines))
+
+
+def first_fit(problem: Problem, left: Ints, limits: Limits, value: Floats | None = None, prefer: int | None = None) -> Machines:
+    """Buy what serves most per dollar, again and again, within the limits, kind `prefer` as long as it helps.
+
+    `value` is what a piece of each row is worth.
+    """
+    left, limits, machines = left.copy(), limits.copy(), Machines()
+    value = worth(problem.shapes, problem.wanted) if value is None else np.maximum(value, 1e-12)
+    ways = orders(problem, value)[:3]
+    while left.any():
+        allowed = _allowed(problem, limits)
+        kinds = np.flatnonzero(allowed > 0)
+        one = kinds[kinds == prefer] if prefer is not None else kinds
+        best = _densest(problem, ways, left, one, value) or _densest(problem, ways, left, kinds, value)
+        if best is None:
+            break
+        kind, load = best
+        held = load > 0
+        count = max(1, min(int(allowed[kind]), int((left[held] // load[held]).min())))
+        machines.append((kind, load, count))
+        left -= load * count
+        _take(problem, limits, kind, count)
+    return machines
+
+
+def _densest(problem: Problem, ways: list[Ints], left: Ints, kinds: Ints, value: Floats) -> tuple[int, Ints] | None:
+    """The kind that serves most per dollar, and what it would hold; of equals the cheapest."""
+    best: tuple[float, int, Ints] | None = None
+    for order in ways if kinds.size else []:
+        loads = fill(problem, order, left, kinds)
+        score = (loads @ value) / np.maximum(problem.usd[kinds], 1e-9)
+        at = int(np.lexsort((problem.usd[kinds], -np.round(score, 12)))[0])
+        if loads[at].any() and (best is None or score[at] > best[0] + 1e-12):
+            best = (float(score[at]), int(kinds[at]), loads[at])
+    return None if best is None else best[1:]
+
+
+def first_fits(problem: Problem, limits: Limits) -> list[Machines]:
+    """Several first fits: one of all kinds and, where it costs little, one for each of the most promising kinds."""
+    answers = [first_fit(problem, problem.wanted, limits)]
+    if problem.most.size > SINGLE_KINDS_WORK or problem.usd.size < 2:
+        return answers
+    value = worth(problem.shapes, problem.wanted)
+    served = fill(problem, orders(problem, value)[0], problem.wanted) @ value
+    promising = np.argsort(-served / np.maximum(problem.usd, 1e-9), kind="stable")[:SINGLE_KINDS]
+    largest = np.argsort(-served, kind="stable")[:1]
+    return answers + [first_fit(problem, problem.wanted, limits, prefer=int(k)) for k in dict.fromkeys([*promising, *largest])]
+
+
+def _allowed(problem: Problem, limits: Limits) -> Ints:
+    """How many of each kind may still be bought."""
+    slots = np.array([limits.slots.get(pool, 0) for pool in problem.pools], dtype=np.int64)
+    if limits.usd_per_hour is None:
+        return slots
+    affordable = np.floor((limits.usd_per_hour + 1e-9) / np.maximum(problem.usd, 1e-9)).astype(np.int64)
+    return np.where(problem.usd > 0, np.minimum(slots, np.maximum(affordable, 0)), slots)
+
+
+def _take(problem: Problem, limits: Limits, kind: int, count: int) -> None:
+    limits.slots[problem.pools[kind]] -= count
+    if limits.usd_per_hour is not None:
+        limits.usd_per_hour -= float(problem.usd[kind]) * count
+
+
+def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort) -> Machines:
+    """Take what the fractional answer is sure of, solve the rest again, and so on; the end is a first fit at the last prices."""
+    kinds, loads = columns.matrix()
+    left, limits, machines = problem.wanted.copy(), limits.copy(), Machines()
+    value = relaxed.worth
+    for _ in range(effort.dives):
+        if not left.any():
+            return machines
+        taken = _sure(loads, relaxed.times, left)
+        for column, sure in taken:
+            count = min(sure, int(_allowed(problem, limits)[kinds[column]]))
+            load = np.minimum(loads[column], left)
+            if count < 1 or not load.any():
+                continue
+            machines.append((int(kinds[column]), load, count))
+            left = np.maximum(left - load * count, 0)
+            _take(problem, limits, int(kinds[column]), count)
+        if not taken:
+            break
+        useful = np.minimum(loads, left)
+        alive = useful.any(axis=1)
+        kinds, loads = _with_refills(problem, kinds[alive], useful[alive], left, value)
+        again = relax(problem, kinds, loads, left, limits.slots) if kinds.size else None
+        if again is None:
+            break
+        relaxed, value = again, np.maximum(again.worth, 0.2 * value)
+    return machines + first_fit(problem, left, limits, value)
+
+
+def _with_refills(problem: Problem, kinds: Ints, loads: Ints, left: Ints, value: Floats) -> tuple[Ints, Ints]:
+    """Columns for what is left, and fresh loads of it for the kinds that pay."""
+    more = [fill(problem, order, left) for order in orders(problem, value)[:3]]
+    every = np.concatenate([loads, *more])
+    whose = np.concatenate([kinds, *([np.arange(problem.usd.size)] * len(more))])
+    ratio = (every @ value) / np.maximum(problem.usd[whose], 1e-12)
+    best = np.argsort(-ratio, kind="stable")[:600]
+    best = best[every[best].any(axis=1)]
+    return whose[best], every[best]
+
+
+def _sure(loads: Ints, times: Floats, left: Ints) -> list[tuple[int, int]]:
+    """Columns to take now: whole parts, else those nearly whole, else the fullest single one. None that would hold too little."""
+    whole = np.floor(times + 1e-6).astype(np.int64)
+    if whole.any():
+        return [(int(c), _useful(loads[c], left, int(whole[c]))) for c in np.flatnonzero(whole)]
+    order = np.argsort(-times, kind="stable")
+    some = [int(c) for c in order if times[c] >= ROUND_UP][:8] or [int(c) for c in order[:1] if times[c] > 1e-9]
+    return [(c, 1) for c in some]
+
+
+def _useful(load: Ints, left: Ints, count: int) -> int:
+    """No more machines than there is work to fill."""
+    held = load > 0
+    return max(1, min(count, int((left[held] // load[held]).min()))) if held.any() else 0
+
+
+def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, incumbent: float) -> Machines | None:
+    """The best whole answer over the loads found, by HiGHS; None if it finds none or there is too much of it."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    kinds, loads = columns.matrix()
+    reduced = problem.usd[kinds] + relaxed.scarcity[kinds] - loads @ relaxed.worth
+    room = max(0.0, incumbent - relaxed.value) + 1e-9
+    chosen = np.flatnonzero(reduced <= room)
+    if chosen.size > COLUMNS_FOR_WHOLE:
+        chosen = np.sort(np.argsort(reduced, kind="stable")[:COLUMNS_FOR_WHOLE])
+    if problem.wanted.size > ROWS_FOR_WHOLE or not chosen.size:
+        return None
+    kinds, loads = kinds[chosen], loads[chosen]
+    rules = [LinearConstraint(loads.T.astype(np.float64), lb=problem.wanted.astype(np.float64))]
+    for pool in sorted(set(problem.pools)):
+        mine = np.array([[problem.pools[k] == pool for k in kinds]], dtype=np.float64)
+        rules.append(LinearConstraint(mine, ub=float(limits.slots.get(pool, 0))))
+    if limits.usd_per_hour is not None:
+        rules.append(LinearConstraint(problem.usd[kinds][None, :], ub=limits.usd_per_hour + 1e-9))
+    answer = milp(
+        problem.usd[kinds],
+        integrality=np.ones(kinds.size),
+        bounds=Bounds(0, np.inf),
+        constraints=rules,
+        options={"node_limit": max(1, effort.nodes // 10), "mip_rel_gap": GAP_OF_BRANCH},
+    )
+    if answer.x is None:
+        return None
+    counts = np.round(answer.x).astype(np.int64)
+    return [(int(kinds[c]), loads[c], int(counts[c])) for c in np.flatnonzero(counts)]
