@@ -1,0 +1,125 @@
+"""Cluster Autoscaler: a scan each 10 s; the least wasteful node group for what waits; nodes under half used for ten minutes go.
+
+Published rules kept: a template node per group and first-fit-decreasing on it, machines on their way counted first, the expander
+least-waste, one group a scan; a node is unneeded under 0.5 (the larger of cpus and memory) when its tasks fit elsewhere; unneeded for 10
+min and 10 min after the last scale-up it goes: up to ten empty ones at once, else one with eviction; freeze with more than 45 % not ready.
+Simplified: one group per type of the policy's pool, zones equal; a failed group is backed off for 5 min; eviction is instant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from cluster.autoscaler.shape import Shape, contains, minus
+from cluster.cloud.port import Offering
+from cluster.sim.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
+from cluster.sim.world import Happening, Host, World
+from cluster.spec import ClusterSpec
+
+SCAN_S = 10.0
+UNNEEDED_BELOW = 0.5
+UNNEEDED_S = 600.0
+AFTER_ADD_S = 600.0
+EMPTY_AT_ONCE = 10
+BACKOFF_S = 300.0
+NOT_READY_SHARE, NOT_READY_LEAST = 0.45, 3
+PROVISION_S = 900.0
+
+
+class ClusterAutoscaler:
+    """See `Scaler`."""
+
+    name = "cluster-autoscaler"
+
+    def __init__(self, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]) -> None:
+        self._buyer = Buyer(spec, offerings)
+        self._floor = spec.agents[0].floor
+        self._unneeded: dict[str, float] = {}
+        self._backoff: dict[str, float] = {}
+        self._added_at = -math.inf
+        self._changed = True
+        self._last = -math.inf
+
+    def heard(self, _happening: Happening, _now: float) -> None:
+        self._changed = True
+
+    def next_look(self, world: World, now: float) -> float:
+        scan = max((now // SCAN_S + (now % SCAN_S > 0)) * SCAN_S, self._last + SCAN_S)
+        if self._changed:
+            return scan
+        timers = [max(since + UNNEEDED_S, self._added_at + AFTER_ADD_S) for since in self._unneeded.values()]
+        timers += [host.bought_at + PROVISION_S for host in world.hosts.values() if not host.up]
+        timers += list(self._backoff.values()) if world.waiting else []
+        at = min(timers, default=math.inf)
+        return at if at == math.inf else max(scan, math.ceil(at / SCAN_S) * SCAN_S)
+
+    def look(self, world: World, now: float) -> None:
+        self._last, self._changed = now, False
+        self._backoff = {name: until for name, until in self._backoff.items() if until > now}
+        for host in [host for host in world.hosts.values() if not host.up and now - host.bought_at >= PROVISION_S]:
+            world.terminate(host.name, "it never registered")
+        if self._scale_up(world, now):
+            self._changed = True
+            return
+        self._scale_down(world, now)
+
+    def _scale_up(self, world: World, now: float) -> bool:
+        left = place(decreasing(world), gaps_of(world.hosts.values()))
+        options = [self._option(offering, left) for offering in self._buyer.types if offering.instance_type not in self._backoff]
+        useful = [option for option in options if option[2]]
+        if not useful:
+            return False
+        waste, offering, count = min(useful, key=lambda option: (option[0], -option[2], option[1].usd_per_hour))
+        bought = self._buyer.buy(world, [offering], count, f"least waste of all groups: {waste:.0%}")
+        if not bought and self._buyer.room(world):
+            self._backoff[offering.instance_type] = now + BACKOFF_S
+        self._added_at = now if bought else self._added_at
+        return bool(bought) or self._buyer.room(world) > 0
+
+    def _option(self, offering: Offering, shapes: Sequence[Shape]) -> tuple[float, Offering, int]:
+        """Wasted part of cpus and memory, the group, and how many nodes it would get for the tasks that fit on one."""
+        total = self._buyer.shapes[offering.instance_type]
+        fitting = [shape for shape in shapes if contains(total, shape)]
+        if not fitting:
+            return (math.inf, offering, 0)
+        nodes: list[Shape] = []
+        for shape in fitting:
+            if place([shape], nodes):
+                nodes.append(minus(total, shape))
+        waste = sum(1 - sum(shape[d] for shape in fitting) / (len(nodes) * total[d]) for d in (0, 1)) / 2
+        return (waste, offering, len(nodes))
+
+    def _scale_down(self, world: World, now: float) -> None:
+        hosts = [host for host in world.hosts.values() if host.ours]
+        not_ready = sum(1 for host in hosts if not host.up)
+        if not_ready > NOT_READY_LEAST and not_ready > NOT_READY_SHARE * len(hosts):
+            self._unneeded.clear()
+            return
+        unneeded = self._find_unneeded(world, hosts)
+        self._unneeded = {host.name: self._unneeded.get(host.name, now) for host in unneeded}
+        if now - self._added_at < AFTER_ADD_S:
+            return
+        ripe = [host for host in unneeded if now - self._unneeded[host.name] >= UNNEEDED_S]
+        ripe = ripe[: max(0, len(hosts) - self._floor)]
+        empty = [host for host in ripe if not host.tasks][:EMPTY_AT_ONCE]
+        for host in empty or ripe[:1]:
+            world.terminate(host.name, f"unneeded for {now - self._unneeded.pop(host.name):.0f} s")
+            self._changed = True
+
+    def _find_unneeded(self, world: World, hosts: list[Host]) -> list[Host]:
+        """Nodes under the threshold whose tasks fit on others that stay; emptiest first."""
+        found: list[Host] = []
+        gone: set[str] = set()
+        gaps = {host.name: host.free for host in hosts}
+        for host in sorted(hosts, key=lambda host: (len(host.tasks) > 0, utilisation(host))):
+            if not host.up or utilisation(host) >= UNNEEDED_BELOW:
+                continue
+            names = [other.name for other in hosts if other is not host and other.up and other.name not in gone]
+            free = [gaps[name] for name in names]
+            if place(sorted(world.shapes_on(host), reverse=True), free):
+                continue
+            gaps.update(zip(names, free, strict=True))
+            gone.add(host.name)
+            found.append(host)
+        return found

@@ -1,0 +1,165 @@
+"""The real planner as a policy of the simulated world: `plan(snapshot, now)`, and its steps carried out by the actor's rules.
+
+The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the planner ran out. Because a timer
+may be one that is not known here, the planner is also asked again at growing distances after the last change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.planner import Launch, Plan, Step, apply_step, plan
+from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
+from cluster.autoscaler.scale_up import absorb_result
+from cluster.autoscaler.supply import attributes_of
+from cluster.cloud.port import Machine, Offering
+from cluster.sim.world import Happening, Host, World, machine_of
+from cluster.spec import ClusterSpec
+
+WOKEN_AFTER_S = 0.5
+"""How soon after more work waits the daemon looks (its poll of the services' queue)."""
+
+GROWTH = 1.6
+"""Each look that changes nothing puts off the next by this much more."""
+
+LOOK_AT_LEAST_EVERY_S = 1200.0
+
+
+class Mesaform:
+    """See `Scaler`.
+
+    Args:
+        name: what the report calls it.
+        spec: the policy.
+        offerings: what each pool may buy.
+
+    """
+
+    def __init__(self, name: str, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]) -> None:
+        self.name = name
+        self._spec = spec
+        self._offerings = {pool: tuple(found) for pool, found in offerings.items()}
+        self._memory = Memory()
+        self._intents: dict[str, Intent] = {}
+        self._look_at = 0.0
+        self._gap_s = spec.autoscaler.interval_s
+        self._machines: dict[str, Machine] = {}
+        self._agents: dict[str, tuple[int, Agent]] = {}
+
+    def heard(self, happening: Happening, now: float) -> None:
+        interval_s = self._spec.autoscaler.interval_s
+        self._gap_s = interval_s
+        self._look_at = min(self._look_at, now + (min(WOKEN_AFTER_S, interval_s) if happening == "arrived" else interval_s))
+
+    def next_look(self, _world: World, _now: float) -> float:
+        return self._look_at
+
+    def look(self, world: World, now: float) -> None:
+        made = plan(self._snapshot(world), now)
+        self._memory = self._carry_out(world, made, now)
+        self._settle(world)
+        interval_s = self._spec.autoscaler.interval_s
+        if any(step.actions for step in made.steps):
+            self._gap_s = interval_s
+            self._look_at = now + interval_s
+            return
+        self._gap_s = min(LOOK_AT_LEAST_EVERY_S, self._gap_s * GROWTH)
+        quiet = now + self._gap_s if world.hosts or world.waiting else math.inf
+        self._look_at = max(now + interval_s, min(quiet, self._timer(world, now)))
+
+    def _timer(self, world: World, now: float) -> float:
+        """When the next timer that the planner keeps runs out."""
+        settings, memory = self._spec.autoscaler, self._memory
+        times = [since + settings.idle_after_s for since in memory.idle_since.values()]
+        times += [removal.since + settings.interval_s for removal in memory.removals.values()]
+        times += [host.bought_at + settings.boot_timeout_s + 1 for host in world.hosts.values() if not host.up]
+        if world.waiting:
+            times += [backoff.until for backoff in memory.backoffs.values()]
+        return min((at for at in times if at > now), default=math.inf)
+
+    def _snapshot(self, world: World) -> Snapshot:
+        names = world.hosts.keys()
+        self._machines = {name: self._machines.get(name) or machine_of(world.hosts[name]) for name in names}
+        agents = tuple(self._agent(world, host) for host in world.agents)
+        self._agents = {name: kept for name, kept in self._agents.items() if name in names}
+        queue = tuple(QueueEntry(group.app, group.shape, group.count, overdue=True, since=group.since) for group in world.waiting)
+        return Snapshot(
+            spec=self._spec,
+            cluster=ClusterView(agents),
+            queue=queue,
+            machines=tuple(self._machines.values()),
+            offerings=self._offerings,
+            intents=tuple(self._intents.values()),
+            memory=self._memory,
+        )
+
+    def _agent(self, world: World, host: Host) -> Agent:
+        """A host as the elected master has it, made anew only when it changed."""
+        kept = self._agents.get(host.name)
+        if kept is not None and kept[0] == host.version:
+            return kept[1]
+        offering = host.offering
+        attributes = attributes_of(self._spec, host.pool, offering.instance_type, offering.zone, offering.capacity)
+        agent = Agent(
+            agent_id=f"S-{host.name}",
+            hostname=host.name,
+            attributes={**attributes, "instance_id": host.name},
+            total=host.total,
+            allocated=host.used,
+            active=not host.cordoned,
+            deactivated=host.cordoned,
+            tasks=len(host.tasks),
+            apps=world.apps_on(host),
+            registered_at=host.up_at,
+        )
+        self._agents[host.name] = (host.version, agent)
+        return agent
+
+    def _carry_out(self, world: World, made: Plan, now: float) -> Memory:
+        """As the daemon's actor does: remember removals, take back, buy, give back."""
+        memory = made.memory
+        for step in made.steps:
+            if step.instance_id and step.removal is not None:
+                memory = apply_step(memory, step)
+        for step in sorted(made.steps, key=_urgency):
+            if step.actions and isinstance(step.actions[0], Launch):
+                memory = self._buy(world, memory, step.actions[0], step, now)
+            elif step.actions:
+                self._move(world, step)
+                memory = apply_step(memory, step)
+        return memory
+
+    def _buy(self, world: World, memory: Memory, launch: Launch, step: Step, now: float) -> Memory:
+        result = world.buy(launch.request, "; ".join(step.decision.reasons))
+        if result.machines:
+            ids = tuple(machine.instance_id for machine in result.machines)
+            self._intents[launch.request.token] = Intent(launch.request, now, ids)
+        return absorb_result(memory, result, now)
+
+    def _move(self, world: World, step: Step) -> None:
+        why = "; ".join(step.decision.reasons)
+        for action in step.actions:
+            match action:
+                case Deactivate(instance_id=name):
+                    world.cordon(name)
+                case Reactivate(instance_id=name):
+                    world.uncordon(name)
+                case Drain(instance_id=name) | MarkGone(instance_id=name):
+                    world.drain(name, why)
+                case Terminate(instance_id=name):
+                    world.terminate(name, why)
+                case _:
+                    raise TypeError(f"the simulator does not know the action {type(action).__name__}")
+
+    def _settle(self, world: World) -> None:
+        """Launches whose machines all registered or are gone are no longer open."""
+        for token, intent in list(self._intents.items()):
+            if all(name not in world.hosts or world.hosts[name].up for name in intent.instance_ids or ()):
+                del self._intents[token]
+
+
+def _urgency(step: Step) -> int:
+    first = step.actions[0] if step.actions else None
+    return {Reactivate: 0, Launch: 1}.get(type(first), 2)

@@ -1,0 +1,156 @@
+"""Small plots as SVG text: lines, steps and bars with axes that people can read. No library, no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f7f7f")
+"""Told apart by people with every kind of colour vision."""
+
+WIDTH, HEIGHT = 640, 250
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 34
+
+Point = tuple[float, float]
+Format = Callable[[float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    name: str
+    colour: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """`ticks` are values; `low` and `high` are its ends. A logarithmic axis starts above 0."""
+
+    low: float
+    high: float
+    ticks: Sequence[float]
+    text: Format
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """Where a value is, from 0 to 1; values beyond the ends are at the ends."""
+        low, high = self.low, self.high
+        if self.log:
+            value, low, high = math.log10(max(value, low)), math.log10(low), math.log10(high)
+        return min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
+
+
+def nice(high: float, count: int = 5) -> list[float]:
+    """Round ticks from 0 to at least `high`."""
+    if high <= 0 or not math.isfinite(high):
+        return [0.0, 1.0]
+    raw = high / count
+    size = 10 ** math.floor(math.log10(raw))
+    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw * 0.999)
+    return [index * step for index in range(math.ceil(high / step - 1e-9) + 1)]
+
+
+def linear(high: float, text: Format) -> Axis:
+    """An axis from 0."""
+    ticks = nice(high)
+    return Axis(0.0, ticks[-1], ticks, text)
+
+
+def times(span_s: float, text: Format) -> Axis:
+    """An axis of time from 0, with ticks at whole units."""
+    units = (10, 60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600, 2592000, 7776000)
+    step = next((unit for unit in units if span_s / unit <= 10), units[-1])
+    return Axis(0.0, max(span_s, 1.0), [index * step for index in range(int(span_s // step) + 1)], text)
+
+
+def waits(high: float, text: Format) -> Axis:
+    """A logarithmic axis of seconds from 1, with ticks that are whole in their units."""
+    top = max(high, 10.0)
+    ticks = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800, 36000, 86400, 259200, 864000, 2592000)
+    return Axis(1.0, top, [float(tick) for tick in ticks if tick <= top], text, log=True)
+
+
+def lines(series: Sequence[Series], x: Axis, y: Axis, *, x_name: str, y_name: str, steps: bool = False) -> str:
+    """A chart of lines; with `steps`, a value holds until the next."""
+    parts = [_frame(x, y, x_name, y_name)]
+    for one in series:
+        path = _path([(_x(x, px), _y(y, py)) for px, py in one.points], steps=steps)
+        parts.append(f'<path d="{path}" stroke="{one.colour}" class="line"><title>{escape(one.name)}</title></path>')
+    return _svg(parts, f"{y_name} by {x_name}")
+
+
+def bars(up: Sequence[Point], down: Sequence[Point], x: Axis, width_s: float, *, up_name: str, down_name: str, height: int = 120) -> str:
+    """Counts above and below a line: `up` in green, `down` in orange. Points are (start of the bucket, count)."""
+    high = max([count for _, count in (*up, *down)] or [1]) or 1
+    middle, reach = height - BOTTOM - (height - BOTTOM - TOP) / 2, (height - BOTTOM - TOP) / 2
+    parts = [f'<g class="axis">{_x_ticks(x, height)}<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.1f}" y2="{middle:.1f}"/>']
+    parts.append(f'<text x="{LEFT - 6}" y="{TOP + 10}" text-anchor="end">{high:g}</text>')
+    parts.append(f'<text x="{LEFT - 6}" y="{height - BOTTOM}" text-anchor="end">{high:g}</text></g>')
+    wide = max(1.0, (_x(x, width_s) - _x(x, 0.0)) * 0.86)
+    for points, sign, colour, name in ((up, 1, COLOURS[2], up_name), (down, -1, COLOURS[1], down_name)):
+        for start, count in points:
+            if count:
+                tall = max(1.0, reach * count / high)
+                top = middle - tall if sign > 0 else middle
+                title = f"<title>{count:g} {escape(name)} at {escape(x.text(start))}</title>"
+                parts.append(
+                    f'<rect x="{_x(x, start):.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill="{colour}">{title}</rect>'
+                )
+    return _svg(parts, f"{up_name} and {down_name}", height)
+
+
+def legend(names: Sequence[tuple[str, str]]) -> str:
+    """Names beside their colours, as HTML."""
+    items = "".join(f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in names)
+    return f'<p class="legend">{items}</p>'
+
+
+def _frame(x: Axis, y: Axis, x_name: str, y_name: str) -> str:
+    parts = ['<g class="axis">']
+    for tick in y.ticks:
+        at = _y(y, tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{escape(y.text(tick))}</text>')
+    parts.append(_x_ticks(x, HEIGHT))
+    parts.append(f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_name)}</text>')
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    parts.append(f'<text class="name" transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text></g>')
+    return "".join(parts)
+
+
+def _x_ticks(x: Axis, height: int) -> str:
+    parts = []
+    for tick in x.ticks:
+        at = _x(x, tick)
+        anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
+        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{height - BOTTOM}" y2="{height - BOTTOM + 4}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{height - BOTTOM + 16}" text-anchor="{anchor}">{escape(x.text(tick))}</text>')
+    return "".join(parts)
+
+
+def _path(points: Sequence[Point], *, steps: bool) -> str:
+    parts: list[str] = []
+    broken = True  # a point without a value breaks the line
+    for px, py in points:
+        if math.isnan(py):
+            broken = True
+        elif broken:
+            parts.append(f"M{px:.1f} {py:.1f}")
+            broken = False
+        else:
+            parts.append(f"H{px:.1f}V{py:.1f}" if steps else f"L{px:.1f} {py:.1f}")
+    return "".join(parts)
+
+
+def _x(axis: Axis, value: float) -> float:
+    return LEFT + axis.at(value) * (WIDTH - LEFT - RIGHT)
+
+
+def _y(axis: Axis, value: float) -> float:
+    return value if math.isnan(value) else HEIGHT - BOTTOM - axis.at(value) * (HEIGHT - BOTTOM - TOP)
+
+
+def _svg(parts: Sequence[str], label: str, height: int = HEIGHT) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

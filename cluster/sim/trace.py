@@ -1,0 +1,227 @@
+"""Work over time: which tasks come when, of which shape, for how long. From CSV by a column map, windowed.
+
+A task's duration starts when it is placed: demand reacts to capacity. Times of a trace count from its first arrival.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from cluster.autoscaler.shape import Shape, make
+from cluster.errors import BadInput
+
+FIELDS = {
+    "name": "the task's name",
+    "app": "what groups equal tasks; default: their shape",
+    "cpus": "cores",
+    "mem": "memory, MiB",
+    "disk": "disk, MiB",
+    "gpus": "tasks with more than 0 are left out",
+    "start": "arrival, seconds or ISO 8601",
+    "end": "end, the same; or `duration`",
+    "duration": "seconds",
+    "service": "a value LS, service or true: a restart goes on where it stopped; else it starts over",
+}
+SERVICE_WORDS = frozenset({"ls", "service", "true", "yes", "1", "guaranteed"})
+COMPLAINTS = 5
+"""How many bad rows are named before the rest is only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`at` is seconds after the trace's first arrival. `keeps_work`: killed, it needs only the rest of its time (a service)."""
+
+    name: str
+    app: str
+    shape: Shape
+    at: float
+    runs_s: float
+    keeps_work: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Tasks by arrival. `left_out` counts rows that asked for GPUs."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    left_out: int = 0
+
+    @property
+    def span_s(self) -> float:
+        """From the first arrival to when the last task would end if nothing ever waited."""
+        return max((task.at + task.runs_s for task in self.tasks), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    header: str
+    factor: float = 1.0
+
+
+ColumnMap = Mapping[str, Column]
+
+KNOWN_FORMATS: Mapping[str, ColumnMap] = {
+    "openb (alibaba cluster-trace-gpu-v2023)": {
+        "name": Column("name"),
+        "cpus": Column("cpu_milli", 0.001),
+        "mem": Column("memory_mib"),
+        "gpus": Column("num_gpu"),
+        "start": Column("creation_time"),
+        "end": Column("deletion_time"),
+        "service": Column("qos"),
+    },
+    "mesaform": {field: Column(field) for field in ("name", "app", "cpus", "mem", "start", "duration")},
+}
+"""Formats recognised by their header: each column that a map names is there."""
+
+
+def parse_map(text: str) -> dict[str, Column]:
+    """`cpus=cpu_milli:0.001,mem=memory_mib` as a map: field = column, a colon and a factor if the unit differs.
+
+    Raises:
+        BadInput: a field is not known, or a factor is no number.
+
+    """
+    found: dict[str, Column] = {}
+    for part in filter(None, (item.strip() for item in text.split(","))):
+        field, equals, column = part.partition("=")
+        if not equals or field not in FIELDS:
+            near = difflib.get_close_matches(field, FIELDS, 1)
+            raise BadInput(f"no field {field!r}" + (f"; nearest: {near[0]}" if near else ""), where="--map", fix=_fields())
+        header, _, factor = column.partition(":")
+        try:
+            found[field] = Column(header, float(factor) if factor else 1.0)
+        except ValueError:
+            raise BadInput(f"{factor!r} is not a factor", where=f"--map {field}", fix="like cpus=cpu_milli:0.001") from None
+    return found
+
+
+def load(path: Path, columns: ColumnMap | None = None) -> Trace:
+    """Read a trace; without `columns` its format is recognised by its header.
+
+    Raises:
+        BadInput: no such file, an unknown format, or rows that make no sense, each with its line.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadInput(error.strerror or str(error), where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
+    return parse(text, path.name, columns, str(path))
+
+
+def parse(text: str, name: str, columns: ColumnMap | None = None, where: str = "trace") -> Trace:
+    """`load` for text in hand."""
+    rows = csv.DictReader(io.StringIO(text))
+    header = list(rows.fieldnames or ())
+    chosen = columns or _recognised(header, where)
+    _check_columns(chosen, header, where)
+    tasks: list[Task] = []
+    complaints: list[str] = []
+    left_out = 0
+    for number, row in enumerate(rows):
+        try:
+            if "gpus" in chosen and _number(row, chosen["gpus"]) > 0:
+                left_out += 1
+                continue
+            tasks.append(_task(row, chosen, number))
+        except ValueError as error:
+            complaints.append(f"{where}:{rows.line_num}: {error}")
+    if complaints:
+        more = len(complaints) - COMPLAINTS
+        raise BadInput("\n".join(complaints[:COMPLAINTS]) + (f"\nand {more} more" if more > 0 else ""))
+    if not tasks:
+        raise BadInput("no task in it" + (f" without GPUs ({left_out} with)" if left_out else ""), where=where)
+    return starting_at_zero(Trace(name, tuple(tasks), left_out))
+
+
+def starting_at_zero(trace: Trace) -> Trace:
+    """The trace in order of arrival, the first at 0."""
+    first = min((task.at for task in trace.tasks), default=0.0)
+    tasks = sorted((replace(task, at=task.at - first) for task in trace.tasks), key=lambda task: task.at)
+    return replace(trace, tasks=tuple(tasks))
+
+
+def window(trace: Trace, from_s: float = 0.0, until_s: float | None = None, limit: int | None = None) -> Trace:
+    """The tasks that arrive in [from_s, until_s), at most `limit` of them."""
+    tasks = [task for task in trace.tasks if task.at >= from_s and (until_s is None or task.at < until_s)]
+    return starting_at_zero(replace(trace, tasks=tuple(tasks[:limit])))
+
+
+def all_resumable(trace: Trace) -> Trace:
+    """The trace with every task going on where it was stopped."""
+    return replace(trace, tasks=tuple(replace(task, keeps_work=True) for task in trace.tasks))
+
+
+def _recognised(header: Sequence[str], where: str) -> ColumnMap:
+    for columns in KNOWN_FORMATS.values():
+        if {column.header for column in columns.values()} <= set(header):
+            return columns
+    raise BadInput(f"the columns {', '.join(header) or '(none)'} are of no known format", where=f"{where}:1", fix=_fields())
+
+
+def _fields() -> str:
+    words = "; ".join(f"{field}: {what}" for field, what in FIELDS.items())
+    return f"say which is which: --map cpus=cpu_milli:0.001,mem=memory_mib,start=created,end=deleted ({words})"
+
+
+def _check_columns(columns: ColumnMap, header: Iterable[str], where: str) -> None:
+    known = list(header)
+    needed = [field for field in ("cpus", "mem", "start") if field not in columns]
+    if "end" not in columns and "duration" not in columns:
+        needed.append("end or duration")
+    if needed:
+        raise BadInput(f"the map lacks {', '.join(needed)}", where="--map", fix=_fields())
+    for field, column in columns.items():
+        if column.header not in known:
+            near = difflib.get_close_matches(column.header, known, 1, cutoff=0.4)
+            nearest = f"; nearest: {near[0]}" if near else f"; columns: {', '.join(known)}"
+            raise BadInput(f"{field}: no column {column.header!r}{nearest}", where=f"{where}:1")
+
+
+def _task(row: Mapping[str, str | None], columns: ColumnMap, number: int) -> Task:
+    start = _time(row, columns["start"])
+    runs_s = _number(row, columns["duration"]) if "duration" in columns else _time(row, columns["end"]) - start
+    cpus, mem_mib = _number(row, columns["cpus"]), _number(row, columns["mem"])
+    disk_mib = _number(row, columns["disk"]) if "disk" in columns else 0.0
+    if runs_s < 0:
+        raise ValueError(f"it ends {-runs_s:g} s before it starts")
+    if min(cpus, mem_mib, disk_mib) < 0 or not cpus + mem_mib:
+        raise ValueError(f"{cpus:g} cpus and {mem_mib:g} MiB are no task")
+    shape = make(cpus, mem_mib, disk_mib)
+    app = (row.get(columns["app"].header) or "").strip() if "app" in columns else ""
+    name = (row.get(columns["name"].header) or "").strip() if "name" in columns else ""
+    service = "service" in columns and (row.get(columns["service"].header) or "").strip().lower() in SERVICE_WORDS
+    app = f"{app or 'work'}-{cpus:g}c-{mem_mib:g}m" + (f"-{disk_mib:g}d" if disk_mib else "")
+    return Task(name or f"task-{number}", app, shape, start, runs_s, service)
+
+
+def _number(row: Mapping[str, str | None], column: Column) -> float:
+    text = (row.get(column.header) or "").strip()
+    try:
+        value = float(text) * column.factor
+    except ValueError:
+        raise ValueError(f"{column.header} {text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{column.header} {text!r} is not a number")
+    return value
+
+
+def _time(row: Mapping[str, str | None], column: Column) -> float:
+    text = (row.get(column.header) or "").strip()
+    if "T" in text or text.count("-") == 2:
+        try:
+            return datetime.fromisoformat(text).timestamp()
+        except ValueError:
+            raise ValueError(f"{column.header} {text!r} is no time") from None
+    return _number(row, column)

@@ -1,0 +1,446 @@
+"""The world: tasks come, wait, run and end; machines are bought, boot, are taken back; everything is a timed event in a heap.
+
+Nothing happens between events, so a quiet week costs nothing. Work is placed as the services framework does it when it is the only one:
+the longest waiting first, onto the agent that registered first and has room. A policy sees and acts only through this class.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
+from cluster.blueprint import Tag
+from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Offering
+from cluster.sim.market import Market
+from cluster.sim.record import Bill, Entry, Record
+from cluster.sim.trace import Task, Trace
+
+EPOCH = 1_800_000_000.0
+"""Simulated time begins here: planners work with seconds since 1970."""
+
+PATIENCE_S = 86_400.0
+"""Work that still waits this long after everything else ended is never placed."""
+
+TAIL_S = 1_800.0
+"""How long machines may linger after the last task, at the policy's cost, before the books are closed."""
+
+Happening = Literal["arrived", "ended", "registered", "lost"]
+Ending = Literal["policy", "reclaimed"]
+
+
+class Scaler(Protocol):
+    """An autoscaler in this world: the real planner, or a baseline."""
+
+    name: str
+
+    def heard(self, happening: Happening, now: float, /) -> None:
+        """Something changed at this moment."""
+        ...
+
+    def look(self, world: World, now: float, /) -> None:
+        """Look at the world and act on it."""
+        ...
+
+    def next_look(self, world: World, now: float, /) -> float:
+        """When to look next if nothing else happens; infinite for never. Asked after each look and after each change."""
+        ...
+
+
+@dataclass(slots=True)
+class Host:
+    """A machine. `changed_at` is when a task last came or went; `cordoned` hosts get no new work; `up` while its agent is registered."""
+
+    name: str
+    pool: str
+    offering: Offering
+    bought_at: float
+    token: str
+    total: Shape
+    free: Shape
+    up: bool = False
+    cordoned: bool = False
+    drained: bool = False
+    up_at: float = math.inf
+    changed_at: float = 0.0
+    tasks: dict[int, float] = field(default_factory=dict)  # task number -> when it was placed here
+    ours: bool = True
+    version: int = 0  # grows with each change, so that views of it can be kept
+
+    @property
+    def usd_per_hour(self) -> float:
+        return self.offering.usd_per_hour
+
+    @property
+    def used(self) -> Shape:
+        return minus(self.total, self.free)
+
+    @property
+    def takes_work(self) -> bool:
+        return self.up and not self.cordoned and not self.drained
+
+
+@dataclass(slots=True)
+class Work:
+    """What became of a task. `waiting_since` is None while it runs and once it ended."""
+
+    task: Task
+    left_s: float
+    waiting_since: float | None = None
+    host: str = ""
+    waited_s: float = 0.0
+    ran_s: float = 0.0
+    runs: int = 0
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Equal tasks that wait, as a queue has them."""
+
+    app: str
+    shape: Shape
+    count: int
+    since: float
+
+
+class World:
+    """One run of one policy over one trace.
+
+    Args:
+        trace: the work.
+        catalogue: what each pool may buy.
+        market: how the cloud behaves.
+
+    """
+
+    def __init__(self, trace: Trace, catalogue: Mapping[str, Sequence[Offering]], market: Market) -> None:
+        self.now = EPOCH
+        self.catalogue = catalogue
+        self.market = market
+        self.work = [Work(task, task.runs_s) for task in trace.tasks]
+        self.hosts: dict[str, Host] = {}  # all that cost money, in the order they were bought
+        self.record = Record(EPOCH)
+        self._agents: dict[str, Host] = {}  # registered ones, in the order they registered
+        self._queues: dict[str, deque[int]] = {}
+        self._shapes = {task.app: task.shape for task in trace.tasks}
+        self._events: list[tuple[float, int, str, int, str]] = []
+        self._number = 0
+        self._bought = 0
+        self._running = 0
+        self._used = self._total = NOTHING
+        self._usd_per_hour = 0.0
+        self._arrivals_left = len(self.work)
+        self._quiet_since = EPOCH
+        self._heard: list[Happening] = []
+        for number, task in enumerate(trace.tasks):
+            self._at(EPOCH + task.at, "arrive", number)
+
+    # what a policy sees
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """Work without a place, the longest waiting kind first."""
+        found = [
+            Waiting(app, self._shapes[app], len(queue), self.work[queue[0]].waiting_since or 0.0)
+            for app, queue in self._queues.items()
+            if queue
+        ]
+        return sorted(found, key=lambda group: group.since)
+
+    @property
+    def agents(self) -> list[Host]:
+        """Registered hosts in the order in which they are offered work."""
+        return list(self._agents.values())
+
+    def shapes_on(self, host: Host) -> list[Shape]:
+        return [self.work[number].task.shape for number in host.tasks]
+
+    def apps_on(self, host: Host) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for number in host.tasks:
+            app = self.work[number].task.app
+            counts[app] = counts.get(app, 0) + 1
+        return counts
+
+    # what a policy does
+
+    def buy(self, request: LaunchRequest, why: str) -> LaunchResult:
+        """CreateFleet `instant`: the first of the request's offerings that has capacity, for each machine."""
+        bought: list[Machine] = []
+        without: list[str] = []
+        for offering in request.offerings:
+            if len(bought) == request.count:
+                break
+            if not self.market.has(offering, self.now):
+                without.append(offering.key)
+                continue
+            bought += [self._launch(request, offering) for _ in range(request.count - len(bought))]
+        kind = "buy" if bought else "no capacity"
+        name = bought[0].instance_type if bought else request.offerings[0].instance_type
+        self.record.entries.append(Entry(self.now, kind, len(bought), name, why))
+        self._note()
+        return LaunchResult(tuple(bought), tuple(without))
+
+    def cordon(self, name: str) -> None:
+        """No more work for this host."""
+        self.hosts[name].cordoned = True
+        self.hosts[name].version += 1
+
+    def uncordon(self, name: str) -> None:
+        """Work for this host again."""
+        host = self.hosts[name]
+        host.cordoned = False
+        host.version += 1
+        self._offer(host)
+
+    def drain(self, name: str, why: str) -> int:
+        """Stop what runs there, and forget the agent; the tasks wait again. Returns how many there were: each is a disruption."""
+        host = self.hosts[name]
+        host.drained = True
+        self._agents.pop(name, None)
+        killed = self._evict(host, "policy", why)
+        host.up = False
+        host.version += 1
+        self._offer_all()
+        return killed
+
+    def terminate(self, name: str, why: str) -> None:
+        """Give a machine back; what still ran there is disrupted."""
+        if name not in self.hosts:
+            return
+        self.drain(name, why)
+        self.record.entries.append(Entry(self.now, "give back", 1, self.hosts[name].offering.instance_type, why))
+        self._gone(self.hosts[name])
+
+    # how time passes
+
+    def add(self, pool: str, offering: Offering, count: int) -> None:
+        """Machines that are there from the start and are not the policy's."""
+        for _ in range(count):
+            host = self._host(pool, offering, "", ours=False)
+            self._register(host)
+
+    def run(self, scaler: Scaler) -> Record:
+        """Let the policy work until every task ended, or nothing more will ever happen to it."""
+        look_at = scaler.next_look(self, self.now)
+        while True:
+            event_at = self._events[0][0] if self._events else math.inf
+            at = min(event_at, look_at)
+            if self._over(at):
+                break
+            self.now = max(self.now, at)
+            if event_at <= look_at:
+                self._happen()
+                for happening in dict.fromkeys(self._heard):
+                    scaler.heard(happening, self.now)
+                self._heard.clear()
+            else:
+                self.record.looks += 1
+                scaler.look(self, self.now)
+                self._heard.clear()
+            look_at = max(scaler.next_look(self, self.now), self.now)
+        return self._close()
+
+    def _over(self, at: float) -> bool:
+        if at == math.inf:
+            return True
+        if self._arrivals_left or self._running:
+            return False
+        waiting = any(self._queues.values())
+        limit = self._quiet_since + (PATIENCE_S if waiting else TAIL_S)
+        if not waiting and not any(host.ours for host in self.hosts.values()):
+            return True
+        if at > limit:
+            self.now = max(self.now, limit)
+            return True
+        return False
+
+    def _happen(self) -> None:
+        """All events of this moment."""
+        while self._events and self._events[0][0] <= self.now:
+            _, _, kind, number, name = heapq.heappop(self._events)
+            if kind == "arrive":
+                self._arrivals_left -= 1
+                self._wait(number)
+                self._heard.append("arrived")
+            elif kind == "end":
+                self._end(number, name)
+            elif name in self.hosts:
+                self._machine_event(kind, self.hosts[name])
+        self._note()
+
+    def _machine_event(self, kind: str, host: Host) -> None:
+        if kind == "register" and not host.drained:
+            self._register(host)
+        elif kind == "reclaim":
+            self._agents.pop(host.name, None)
+            self._evict(host, "reclaimed", "the cloud took it back")
+            self.record.entries.append(Entry(self.now, "reclaimed", 1, host.offering.instance_type, "the cloud took it back"))
+            self._gone(host)
+            self._heard.append("lost")
+            self._offer_all()
+
+    def _register(self, host: Host) -> None:
+        host.up, host.up_at, host.changed_at = True, self.now, self.now
+        host.version += 1
+        self._agents[host.name] = host
+        self._heard.append("registered")
+        self._offer(host)
+
+    def _wait(self, number: int) -> None:
+        work = self.work[number]
+        work.waiting_since = self.now
+        work.host = ""
+        for host in self._agents.values():
+            if host.takes_work and contains(host.free, work.task.shape):
+                self._place(number, host)
+                return
+        self._queues.setdefault(work.task.app, deque()).append(number)
+
+    def _offer_all(self) -> None:
+        if any(self._queues.values()):
+            for host in list(self._agents.values()):
+                self._offer(host)
+
+    def _offer(self, host: Host) -> None:
+        """What waits longest and fits, again and again."""
+        while host.takes_work:
+            heads = [(self.work[queue[0]].waiting_since or 0.0, app) for app, queue in self._queues.items() if queue]
+            app = next((app for _, app in sorted(heads) if contains(host.free, self._shapes[app])), None)
+            if app is None:
+                return
+            self._place(self._queues[app].popleft(), host)
+
+    def _place(self, number: int, host: Host) -> None:
+        work = self.work[number]
+        work.waited_s += self.now - (work.waiting_since if work.waiting_since is not None else self.now)
+        work.waiting_since = None
+        work.host = host.name
+        work.runs += 1
+        host.tasks[number] = self.now
+        host.free = minus(host.free, work.task.shape)
+        host.changed_at = self.now
+        host.version += 1
+        self._running += 1
+        self._used = plus(self._used, work.task.shape)
+        self._at(self.now + work.left_s, "end", number, f"{host.name}/{work.runs}")
+
+    def _leave(self, number: int, host: Host) -> float:
+        """Take a task off its host; returns for how long it ran there."""
+        shape = self.work[number].task.shape
+        ran_s = self.now - host.tasks.pop(number)
+        host.free = plus(host.free, shape)
+        host.changed_at = self.now
+        host.version += 1
+        self._running -= 1
+        self._quiet_since = self.now
+        self._used = minus(self._used, shape)
+        self.work[number].ran_s += ran_s
+        return ran_s
+
+    def _end(self, number: int, run: str) -> None:
+        work = self.work[number]
+        name, _, runs = run.partition("/")
+        if work.ended_at is not None or work.host != name or work.runs != int(runs):
+            return  # it was moved since
+        host = self.hosts[name]
+        self._leave(number, host)
+        work.ended_at, work.host = self.now, ""
+        self._heard.append("ended")
+        self._offer(host)
+
+    def _evict(self, host: Host, by: Ending, why: str) -> int:
+        numbers = list(host.tasks)
+        for number in numbers:
+            work = self.work[number]
+            ran_s = self._leave(number, host)
+            if work.task.keeps_work:
+                work.left_s = max(0.0, work.left_s - ran_s)
+            else:
+                self.record.lost_s += ran_s
+            work.host, work.waiting_since = "", self.now
+            self._queues.setdefault(work.task.app, deque()).append(number)
+        if by == "policy":
+            self.record.disruptions += len(numbers)
+        else:
+            self.record.interruptions += len(numbers)
+        if numbers:
+            self.record.entries.append(Entry(self.now, "disrupt" if by == "policy" else "interrupt", len(numbers), host.name, why))
+        return len(numbers)
+
+    def _launch(self, request: LaunchRequest, offering: Offering) -> Machine:
+        host = self._host(request.pool, offering, request.token, ours=True)
+        self._at(self.now + self.market.boot_s(self._bought), "register", 0, host.name)
+        self._at(self.now + self.market.reclaimed_after_s(self._bought, offering.capacity), "reclaim", 0, host.name)
+        return machine_of(host)
+
+    def _host(self, pool: str, offering: Offering, token: str, *, ours: bool) -> Host:
+        self._bought += 1
+        total = shape_of(offering.resources)
+        host = Host(f"i-{self._bought:06d}", pool, offering, self.now, token, total, total, changed_at=self.now, ours=ours)
+        self.hosts[host.name] = host
+        self._total = plus(self._total, total)
+        self._usd_per_hour += host.usd_per_hour
+        self._note()
+        return host
+
+    def _gone(self, host: Host) -> None:
+        self._agents.pop(host.name, None)
+        del self.hosts[host.name]
+        self._total = minus(self._total, host.total)
+        self._usd_per_hour -= host.usd_per_hour
+        self.record.bills.append(Bill(host.name, host.offering.key, host.usd_per_hour, host.bought_at, self.now))
+        self._note()
+
+    def _at(self, when: float, kind: str, number: int, name: str = "") -> None:
+        if when < math.inf:
+            self._number += 1
+            heapq.heappush(self._events, (when, self._number, kind, number, name))
+
+    def _note(self) -> None:
+        waiting = sum(len(queue) for queue in self._queues.values())
+        self.record.note(self.now, len(self.hosts), round(self._usd_per_hour, 9), self._total, self._used, waiting)
+
+    def _close(self) -> Record:
+        for host in list(self.hosts.values()):
+            for number in list(host.tasks):
+                self._leave(number, host)
+            self._gone(host)
+        self.record.finish(self.now, self.work_done())
+        return self.record
+
+    def work_done(self) -> list[tuple[float | None, float, float]]:
+        """Of each task: seconds it waited (None when it never ended), ran, and was meant to run."""
+        return [(work.waited_s if work.ended_at is not None else None, work.ran_s, work.task.runs_s) for work in self.work]
+
+
+def machine_of(host: Host) -> Machine:
+    """A host as EC2 lists it."""
+    tags = {
+        Tag.CLUSTER: "simulated",
+        Tag.ROLE: "agent",
+        Tag.POOL: host.pool,
+        Tag.MANAGED_BY: "autoscaler" if host.ours else "terraform",
+        Tag.LAUNCH: host.token,
+    }
+    return Machine(
+        instance_id=host.name,
+        instance_type=host.offering.instance_type,
+        zone=host.offering.zone,
+        capacity=host.offering.capacity,
+        state="running",
+        private_address=host.name,
+        public_address="",
+        launched_at=host.bought_at,
+        tags=tags,
+    )
+
+
+def fits_anything(shape: Shape, catalogue: Mapping[str, Iterable[Offering]]) -> bool:
+    """Whether some type of some pool holds it."""
+    return any(contains(shape_of(offering.resources), shape) for pool in catalogue.values() for offering in pool)
