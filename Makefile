@@ -17,8 +17,8 @@ up: setup ## raise the cluster of cluster.yaml; writes one for this machine if t
 	@test -e $(FILE) || $(RUN)/mesaform init --file $(FILE)
 	@$(RUN)/mesaform up --file $(FILE)
 
-down: setup ## tear it down, prove that nothing is left, print the receipt
-	@$(RUN)/mesaform down --file $(FILE)
+down: setup ## tear it down, prove that nothing is left, print the receipt (on aws it asks)
+	@$(RUN)/mesaform down --yes --file $(FILE)
 
 check: setup ## style, types and who imports whom
 	$(RUN)/ruff check .

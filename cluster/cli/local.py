@@ -20,7 +20,9 @@ fault = typer.Typer(
 local.add_typer(fault, name="fault")
 
 STATE_OPTION = typer.Option(None, "--state", help="Its state folder; default: .mesaform/local beside the cluster file.")
-PORT_OPTION = typer.Option(None, "--port", min=0, max=65535, help="Where to listen on 127.0.0.1 (default 5566; 0: any free port).")
+PORT_OPTION = typer.Option(
+    None, "--port", min=0, max=65535, help="Where to listen on 127.0.0.1 (default: where it did last, at first 5566; 0: any free port)."
+)
 REGION_OPTION = typer.Option("us-east-1", "--region", help="The region that clients use.")
 COUNT_OPTION = typer.Option(None, "--count", min=1, help="Ends after so many uses.")
 DURATION_OPTION = typer.Option(None, "--duration", min=0, help="Ends after so many seconds.")

@@ -7,7 +7,6 @@ commands, so that `--help` stays quick.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -57,8 +56,7 @@ def build() -> typer.Typer:
     )
     app.callback(help=HELP, epilog=EPILOG)(_options)
     for verb in VERBS:
-        if importlib.util.find_spec(f"cluster.cli.{verb}") is not None:  # while parts land; the lead makes this unconditional
-            importlib.import_module(f"cluster.cli.{verb}").register(app)
+        importlib.import_module(f"cluster.cli.{verb}").register(app)
     return app
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 QUIET_S = 2.0  # between two lines about one stage where there is no terminal
+ALIVE_S = 15.0  # after which a stage that has nothing new to say says the same again
 MARKS: dict[State, tuple[str, str]] = {"done": ("✓", "green"), "failed": ("✗", "red"), "started": ("…", "cyan"), "advanced": ("…", "cyan")}
 
 
@@ -33,6 +34,7 @@ class _Stage:
     detail: str = ""
     ended: float | None = None
     told: float = 0.0
+    said: str = ""
 
     def elapsed_s(self, now: float) -> float:
         return (self.ended if self.ended is not None else now) - self.began
@@ -77,7 +79,10 @@ class _Stages:
 
 
 class Lines(_Stages):
-    """A line when a stage begins and ends, and not more than one each `QUIET_S` between."""
+    """A line when a stage begins, has something new to say, and ends.
+
+    Not more than one each `QUIET_S`, and one each `ALIVE_S` while there is nothing new.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
@@ -85,9 +90,9 @@ class Lines(_Stages):
 
     def _tell(self, stage: _Stage) -> None:
         now = self._clock()
-        if stage.state == "advanced" and now - stage.told < QUIET_S:
+        if stage.state == "advanced" and now - stage.told < (ALIVE_S if stage.detail == stage.said else QUIET_S):
             return
-        stage.told = now
+        stage.told, stage.said = now, stage.detail
         mark, _ = MARKS[stage.state]
         detail = f": {stage.detail}" if stage.detail else ""
         self._stream.write(f"{mark} {stage.elapsed_s(now):6.1f} s  {stage.name}{detail}\n")

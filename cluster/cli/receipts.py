@@ -79,7 +79,8 @@ def _proof(receipt: Receipt) -> list[RenderableType]:
     present = {kind: count for kind, count in receipt.listed.items() if count}
     if present:
         return ["The cloud lists, as planned: " + ", ".join(f"{count} {kind}" for kind, count in present.items()) + "."]
-    return ["[green]Nothing is left[/green]: the cloud lists " + ", ".join(f"0 {kind}" for kind in receipt.listed) + "."]
+    kinds = ", no ".join(receipt.listed)
+    return [f"[green]Nothing is left[/green]: of {receipt.cluster} the cloud lists no {kinds}."]
 
 
 def _still(receipt: Receipt) -> list[RenderableType]:

@@ -26,20 +26,44 @@ def status(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
     if as_json:
         typer.echo(json.dumps(picture.as_json(), indent=2))
     else:
-        _print(picture)
+        _print(picture, context)
     if picture.leader is None:
         raise typer.Exit(Exit.FAILED)
 
 
-def _print(picture: Status) -> None:
+def _print(picture: Status, context: Context) -> None:
     from cluster.cli.tables import console, show
 
     out = console()
     if picture.is_nothing:
-        out.print(f"[bold]{picture.cluster}[/bold] ({picture.target}, {picture.region}) does not exist. Raise it: mesaform up")
+        out.print(_nothing(picture, context))
         return
     for part in show(picture):
         out.print(part)
+    lacking = _lacking(picture, context)
+    for what in lacking:
+        out.print(f"[yellow]missing[/yellow]: {what}")
+    if lacking:
+        out.print("If that does not mend itself within a minute: mesaform up")
+
+
+def _nothing(picture: Status, context: Context) -> str:
+    """Why there is nothing to show, and what to do."""
+    name, where = f"[bold]{picture.cluster}[/bold]", f"({picture.target}, {picture.region})"
+    if picture.target == "local" and picture.unreachable and any((context.local_dir / "account").glob("*.pickle")):
+        again = "mesaform up brings back what ran in it; mesaform down takes it away"
+        return f"{name} {where}: the local cloud is stopped. {again}."
+    return f"{name} {where} does not exist. Raise it: mesaform up"
+
+
+def _lacking(picture: Status, context: Context) -> list[str]:
+    """What an answering cluster has and this one has not."""
+    from cluster.status.ready import missing
+
+    if not picture.masters or "EC2" in {silent.source for silent in picture.unreachable}:
+        return []
+    up = [master.address for master in picture.masters if master.state in {"leading", "standby"}]
+    return [item.what for item in missing(picture, context.spec, up, [master.address for master in picture.masters])]
 
 
 async def look(context: Context) -> Status:

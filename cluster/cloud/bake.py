@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 from botocore.config import Config
 
 from cluster.blueprint import Tag
@@ -25,6 +24,7 @@ from cluster.errors import NotFound, Permanent, Retryable
 from cluster.report import Report, Stage, stage
 
 URL_LIFE_S = 3600
+_SIGNED_V4 = Config(signature_version="s3v4")  # presigned URLs of builders in regions that take no other
 LAUNCHES = 3
 """How many builders are tried when EC2 itself ends them (`Server.…`)."""
 
@@ -99,8 +99,7 @@ class _Build:
         self._ec2, self._sources, self._report, self._limits, self._log_dir = ec2, sources, report, limits, log_dir
         self._region = region
         self._recipe = sources.digest()
-        # Presigned URLs must be of version 4: builders are in regions that take no other.
-        self._s3: Any = boto3.session.Session(region_name=region).client("s3", config=Config(signature_version="s3v4"))
+        self._s3: Any = aws.client("s3", region, _SIGNED_V4)
         self._bucket = ""
         self._folder = f"{BAKE_PREFIX}{self._recipe}/{int(time.time())}/"
 

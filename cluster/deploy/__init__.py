@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cluster.deploy.known import Outputs
     from cluster.deploy.place import Place
     from cluster.report import Report
@@ -52,25 +50,21 @@ async def destroy(place: Place, report: Report, stacks: tuple[str, ...] | None =
         CloudError: Terraform failed: the first cause, with its resource.
 
     """
+    import asyncio
+
     from cluster.deploy import driver
     from cluster.deploy.folders import STACKS, state_file
     from cluster.deploy.image import NOTHING_TO_BOOT
+    from cluster.deploy.synthesis import order_for_destruction
 
     present = [stack for stack in STACKS if state_file(place.cluster_dir, stack).exists()]
-    for group in destroy_groups([stack for stack in present if stacks is None or stack in stacks]):
-        await driver.run(place, "destroy", group, NOTHING_TO_BOOT, report)
-
-
-def destroy_groups(wanted: Sequence[str]) -> list[tuple[str, ...]]:
-    """The runs of cdktf that destroy these stacks: agents first, so that nothing runs without masters; the network last.
-
-    cdktf 0.21 orders the stacks of a run itself, but only if all that depend on each other are named: a run that takes the
-    network away names every stack, the empty ones too.
-    """
-    groups: list[tuple[str, ...]] = [("agents",)] if "agents" in wanted else []
-    if "network" in wanted:
-        return [*groups, ("agents", "masters", "network")]
-    return [*groups, ("masters",)] if "masters" in wanted else groups
+    wanted = tuple(stack for stack in present if stacks is None or stack in stacks)
+    if not wanted:
+        return
+    if not await asyncio.to_thread(order_for_destruction, place.cluster_dir):
+        await driver.run(place, "synth", (), NOTHING_TO_BOOT, report)
+        await asyncio.to_thread(order_for_destruction, place.cluster_dir)
+    await driver.run(place, "destroy", wanted, NOTHING_TO_BOOT, report)
 
 
 def outputs(place: Place) -> Outputs | None:

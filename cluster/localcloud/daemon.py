@@ -20,7 +20,7 @@ import msgspec
 
 from cluster.errors import Busy, MesaformError, MissingPrerequisite
 from cluster.localcloud import boot, processes
-from cluster.localcloud.layout import DEFAULT_HOST, DEFAULT_PORT, Layout
+from cluster.localcloud.layout import DEFAULT_HOST, DEFAULT_PORT, Layout, write_atomically
 from cluster.localcloud.protocol import PREFIX, Machine, World
 
 START_TIMEOUT_S = 60.0
@@ -43,7 +43,7 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
 
     Args:
         root: the state folder; made if missing.
-        port: where to listen; None means 5566, or wherever the running daemon listens. 0 means any free one.
+        port: where to listen; None means where it listened last, at first 5566. 0 means any free one.
         host: the address to listen on; the default is this machine's alone.
 
     Raises:
@@ -59,8 +59,9 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
             return _join(layout, port, host)
         for stale in (layout.pid, layout.endpoint):  # its process is gone, or the file would be locked
             stale.unlink(missing_ok=True)
-        with _listen(host, DEFAULT_PORT if port is None else port) as listening:
+        with _listen(host, _last_port(layout) if port is None else port) as listening:
             chosen = int(listening.getsockname()[1])
+            write_atomically(layout.port, f"{chosen}\n".encode())
             pid = _spawn(layout, listening, lock, host, chosen)
     finally:
         os.close(lock)
@@ -69,6 +70,14 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
     except BaseException:  # a Ctrl-C as well: what this call started and could not wait for must not stay behind
         stop(layout.root)
         raise
+
+
+def _last_port(layout: Layout) -> int:
+    """Machines that outlived a daemon know its address, so the next one has to be found there."""
+    try:
+        return int(layout.port.read_text())
+    except (OSError, ValueError):
+        return DEFAULT_PORT
 
 
 def _try_lock(lock: int) -> bool:

@@ -23,7 +23,7 @@ from cluster.localcloud import processes, storage
 from cluster.localcloud.layout import Layout
 from cluster.localcloud.metadata import Metadata
 from cluster.localcloud.protocol import PREFIX, Credentials, Machine, StateReport, World
-from cluster.localcloud.reconcile import Boot, Busy, Down, Forget, Kill, Report, Seen, Step, next_step
+from cluster.localcloud.reconcile import Boot, Busy, Down, Forget, Kill, Report, Seen, Step, Up, next_step
 from cluster.localcloud.trees import Trees
 
 log = structlog.get_logger(__name__)
@@ -125,9 +125,12 @@ class Hypervisor:
             machine = machines.get(instance_id)
             if machine is not None:
                 self._metadata.update(machine)
-            step = next_step(machine, self._seen(instance_id), now, world.boot_delay_s)
+            seen = self._seen(instance_id)
+            step = next_step(machine, seen, now, world.boot_delay_s)
             if step != "nothing":
                 self._begin(group, instance_id, self._take(instance_id, machine, step))
+            elif machine is not None and isinstance(seen, Up) and not self._metadata.listens_for(machine):
+                self._begin(group, instance_id, self._metadata.open(machine))  # an earlier hypervisor booted it
         for image in world.images:
             self._begin(group, image.image_id, self._make_image(image))
         self._begin_cleaning(group, world)

@@ -27,6 +27,11 @@ class Layout:
         return self.root / "pid"
 
     @property
+    def port(self) -> Path:
+        """Where the daemon listened last; stays when it ends."""
+        return self.root / "port"
+
+    @property
     def lock(self) -> Path:
         """Locked (flock) by the daemon as long as it lives, so a pid file that outlived its process is recognised for certain."""
         return self.root / "lock"

@@ -66,6 +66,11 @@ class Metadata:
             await site.start()
             self._sites[machine.address] = site
 
+    def listens_for(self, machine: Machine) -> bool:
+        """Whether the machine can ask; a hypervisor that took machines over has to `open` for each."""
+        known = self._machines.get(machine.address)
+        return known is not None and known.instance_id == machine.instance_id and machine.address in self._sites
+
     def update(self, machine: Machine) -> None:
         """The machine's facts may have changed: tags, an interruption notice."""
         if machine.address in self._machines and self._machines[machine.address].instance_id == machine.instance_id:

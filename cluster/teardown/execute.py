@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts
@@ -197,8 +197,15 @@ class Teardown:
                 under_way.outcome = self._trouble(f"{len(swept.left)} would not go")
         if swept.is_clean and not plan.wish.agents_only:
             await asyncio.to_thread(self._world.forget)
+            await self._lift_fence()
         left = {one.resource.key for one in swept.left}
         return Outcome(swept, tuple(one for one in remaining if one.key not in left), tuple(self._troubles))
+
+    async def _lift_fence(self) -> None:
+        """Nobody is left who could buy: the next cluster of this name must not find a fence. One that stays is lifted by `up`."""
+        if self._world.control is not None:
+            with suppress(MesaformError):
+                await asyncio.to_thread(self._world.control.lift)
 
     def receipt(self, found: Survey, outcome: Outcome, facts: Facts) -> Receipt:
         """The receipt of the whole teardown, earlier runs included, written into the ledger as well."""

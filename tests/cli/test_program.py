@@ -127,7 +127,19 @@ def test_progress_without_a_terminal_is_a_line_a_change_and_not_too_many() -> No
     told = out.getvalue().splitlines()
     assert told[0].endswith("Deploy")
     assert told[-1] == "✓    5.0 s  Deploy: 12 resources"
-    assert len(told) <= 5
+    assert len(told) == 3
+
+
+def test_a_stage_with_nothing_new_to_say_shows_that_it_lives_each_quarter_of_a_minute() -> None:
+    now, out = [0.0], io.StringIO()
+    lines = Lines(out, clock=lambda: now[0])
+    with stage(lines, "Deploy") as under_way:
+        for second in range(41):
+            now[0] += 1.0
+            under_way.advance("busy" if second < 35 else "nearly done")
+    assert [line.split("  ")[-1] for line in out.getvalue().splitlines()] == [
+        "Deploy", "Deploy: busy", "Deploy: busy", "Deploy: busy", "Deploy: nearly done", "Deploy",
+    ]  # fmt: skip
 
 
 def test_a_stage_that_fails_is_told_with_the_first_line_of_why() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
 from cluster.localcloud import daemon, processes
+from cluster.localcloud.layout import METADATA_PORT
 from tests.localcloud.conftest import Cloud, end_cloud, eventually, processes_of, raise_cloud
 
 pytestmark = pytest.mark.slow
@@ -94,6 +96,21 @@ def test_a_killed_hypervisor_finds_its_machines_again_and_boots_none_twice(cloud
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     cloud.wait_state(instance, "terminated")
     assert instance not in processes.Census().take()
+
+
+def test_an_adopted_machine_still_has_its_metadata_service(cloud: Cloud) -> None:
+    instance = cloud.launch(cloud.image())
+    address = cloud.wait_state(instance, "running")["PrivateIpAddress"]
+    kill_child(cloud, "hypervisor")
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((address, METADATA_PORT)) == 0
+
+    eventually(answers, f"{address}:{METADATA_PORT} answers")
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+    cloud.wait_state(instance, "terminated")
+    assert not answers()
 
 
 def test_an_adopted_machine_that_dies_is_noticed(cloud: Cloud) -> None:

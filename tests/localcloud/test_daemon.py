@@ -82,3 +82,12 @@ def test_faults_are_put_on_listed_and_taken_off_from_the_command_line(cloud: Clo
     assert [(item["id"], item["kind"], item["type"], item["left"]) for item in listed] == [(name, "capacity", "m5.large", 2)]
     assert cli.invoke(local.local, ["fault", "clear", name, *state]).stdout == "cleared 1\n"
     assert json.loads(cli.invoke(local.local, ["fault", "list", "--json", *state]).stdout) == []
+
+
+def test_a_start_without_a_port_listens_where_the_last_one_did(tmp_path: Path) -> None:
+    """Machines that outlived a killed daemon know no other address."""
+    first = daemon.start(tmp_path, port=0)
+    daemon.stop(tmp_path)
+    again = daemon.start(tmp_path)
+    daemon.stop(tmp_path)
+    assert again.url == first.url

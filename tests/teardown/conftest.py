@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import boto3
@@ -23,7 +24,12 @@ class Cloud:
     url: str
 
     def client(self, service: str) -> Any:
-        return boto3.client(service, region_name=REGION, endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test")
+        return _client(self.url, service)
+
+
+@cache  # making EC2's takes longer than most of these tests
+def _client(url: str, service: str) -> Any:
+    return boto3.client(service, region_name=REGION, endpoint_url=url, aws_access_key_id="test", aws_secret_access_key="test")
 
 
 @pytest.fixture(scope="session")
