@@ -96,8 +96,11 @@ async def leader_only(request: web.Request, handler: Handler) -> web.StreamRespo
         standing = request.app[STANDING]
         leader = standing.leader_url
         if leader is None or leader == standing.own_url:
-            headers = {"Retry-After": "1"} | ({"Refresh": "2"} if path == "/" else {})
-            return web.json_response({"message": "No server leads yet; try again shortly"}, status=503, headers=headers)
+            if path == "/":  # the page itself waits, and says so
+                page = await handler(request)
+                page.set_status(503)
+                return page
+            return web.json_response({"message": "No server leads yet; try again shortly"}, status=503, headers={"Retry-After": "1"})
         return web.Response(status=307, headers={"Location": leader + request.path_qs})
 
 

@@ -18,8 +18,8 @@ RECORDIO = "application/recordio"
 NOT_ACCEPTABLE = f"Expecting 'Accept' to allow '{PROTOBUF}' or '{JSON}'"
 
 
-def text(status: int, body: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, text=body, headers=headers)
+def text(status: int, body: str) -> web.Response:
+    return web.Response(status=status, text=body)
 
 
 def empty(status: int, headers: dict[str, str] | None = None) -> web.Response:

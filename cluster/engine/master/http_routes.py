@@ -99,7 +99,7 @@ class Front:
         if leader is None or (
             path != "redirect" and leader["address"] == own
         ):  # what this address was before it restarted still counts as leading
-            return text(503, "No leader elected", {"Refresh": "2"} if path == "" else None)
+            return self._asset(path, 503) if path == "" else text(503, "No leader elected")  # the page itself waits, and says so
         address = leader["address"]
         target = f"//{address.get('hostname') or address['ip']}:{address['port']}"
         if path == "":
@@ -108,7 +108,8 @@ class Front:
             target += f"/master/{path}" + (f"?{query}" if query else "")
         return empty(307, {"Location": target})
 
-    def _asset(self, name: str) -> web.Response:
+    def _asset(self, name: str, status: int = 200) -> web.Response:
         asset = self._assets[name]
         peers = assets.peers_of(self._host.flags()["zk"], self._host.master()["master_info"]["address"]["port"])
-        return web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=assets.headers(peers))
+        headers = assets.headers(peers)
+        return web.Response(status=status, body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers)

@@ -50,16 +50,19 @@ export function peersOf(zk, port) {
  * @param peers gives the origins to try when this server is gone
  */
 export function follow(look, who, peers) {
-  let fresh = Date.now();
+  const opened = Date.now();
+  let fresh = opened;
   let moved = 0;
   let timer = null;
   let busy = false;
 
   function notice(error) {
     const age = (Date.now() - fresh) / 1000;
-    byId("notice").textContent =
+    const never = `Nothing to show yet: ${who} at ${location.host} does not tell, ${error.message}. Trying on; this page goes where the leader goes.`;
+    const old =
       `Out of date for ${duration(age)}: ${who} at ${location.host} does not tell more, ${error.message}. ` +
       `What is below was true at ${clock(new Date(fresh))}. Trying on; this page goes where the leader goes.`;
+    byId("notice").textContent = fresh === opened ? never : old;
     byId("notice").hidden = false;
     document.body.classList.add("stale");
   }

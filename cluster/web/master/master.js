@@ -69,8 +69,7 @@ function frameworkState(framework) {
 }
 
 function wish(view, framework) {
-  const prefix = `master/frameworks/${encodeURIComponent(framework.name)}/${framework.id}/roles/`;
-  const quiet = framework.roles.filter((role) => view.metrics[`${prefix}${role}/suppressed`] > 0);
+  const quiet = framework.roles.filter((role) => view.suppressed.has(`${framework.id} ${role}`));
   if (!quiet.length) return "yes";
   return h("span", { class: "quiet" }, quiet.length === framework.roles.length ? "suppressed" : `not for ${quiet.join(", ")}`);
 }
@@ -90,7 +89,7 @@ function frameworkRow(view, framework) {
 function taskRow(view, { task, framework, host, at }) {
   const where = host ?? id(task.slave_id);
   const word = task.state.replace("TASK_", "").toLowerCase().replaceAll("_", " ");
-  const query = { agent: task.slave_id, task: task.id };
+  const query = { agent: task.slave_id, framework: framework.id, task: task.id };
   return {
     key: `${framework.id} ${task.id}`,
     cells: [
@@ -127,6 +126,12 @@ function drawTasks(view) {
   }
 }
 
+/** `<framework id> <role>` of whoever does not want offers now; only the metrics tell. */
+function suppressedIn(metrics) {
+  const told = Object.entries(metrics).filter(([key, value]) => value > 0 && key.endsWith("/suppressed"));
+  return new Set(told.map(([key]) => /\/([^/]+)\/roles\/(.+)\/suppressed$/.exec(key)).filter(Boolean).map(([, id, role]) => `${id} ${role}`));
+}
+
 /** The same facts in the order the page needs them. */
 function viewOf(cluster, metrics) {
   const hosts = new Map([...cluster.slaves, ...cluster.recovered_slaves].map((agent) => [agent.id, agent.hostname]));
@@ -145,7 +150,7 @@ function viewOf(cluster, metrics) {
   for (const key of seen.keys()) if (!offers.some(({ offer }) => offer.id === key)) seen.delete(key);
   for (const { offer } of offers) if (!seen.has(offer.id)) seen.set(offer.id, now);
   const idle = ["Nothing runs. Run something from the operator's machine:", h("br"), code("mesaform run --name hello -- echo hi"), " or create an app on the services page."];
-  return { cluster, metrics, hosts, live, ended, offers, tasksOn, idle, services: servicesOrigin(cluster.frameworks) };
+  return { cluster, suppressed: suppressedIn(metrics), hosts, live, ended, offers, tasksOn, idle, services: servicesOrigin(cluster.frameworks) };
 }
 
 function tiles(view) {

@@ -2,16 +2,17 @@
 // ?agent=…                 the agent's sandboxes
 // ?agent=…&task=…          the files of a task's sandbox (&path=… a folder in it)
 // ?agent=…&task=…&file=…   a file in it
+// framework=… helps to find what is left of a task that the agent has forgotten.
 import { byId, facts, fill, h, link, num, paint, state, tight } from "/static/common/dom.js";
-import { bytes, duration, short } from "/static/common/format.js";
+import { bytes, duration } from "/static/common/format.js";
 import { follow, now, read } from "/static/common/live.js";
 
 const TAIL_BYTES = 65536;
 const MAX_CHARACTERS = 2_000_000;
 const asked = new URLSearchParams(location.search);
-const [agent, task, file, folder] = ["agent", "task", "file", "path"].map((name) => asked.get(name));
+const [agent, framework, task, file, folder] = ["agent", "framework", "task", "file", "path"].map((name) => asked.get(name));
 const files = (what, query) => `/agents/${encodeURIComponent(agent)}/files/${what}?${new URLSearchParams(query)}`;
-const here = (query) => `?${new URLSearchParams({ agent, ...query })}`;
+const here = (query) => `?${new URLSearchParams({ agent, ...(framework && query.task ? { framework } : {}), ...query })}`;
 
 let sandbox = null;
 let offset = null;
@@ -19,9 +20,9 @@ let offset = null;
 async function executors() {
   const told = await read(`/agents/${encodeURIComponent(agent)}/state`);
   facts(byId("facts"), [["Agent", told.hostname], ["Id", h("span", { class: "id" }, agent)], ["Task", task ? h("span", { class: "id" }, task) : null]]);
-  return [...told.frameworks, ...(told.completed_frameworks ?? [])].flatMap((framework) => [
-    ...framework.executors.map((one) => ({ ...one, framework: framework.name, over: false })),
-    ...framework.completed_executors.map((one) => ({ ...one, framework: framework.name, over: true })),
+  return [...told.frameworks, ...(told.completed_frameworks ?? [])].flatMap((whose) => [
+    ...whose.executors.map((one) => ({ ...one, framework: whose.name, frameworkId: whose.id, over: false })),
+    ...whose.completed_executors.map((one) => ({ ...one, framework: whose.name, frameworkId: whose.id, over: true })),
   ]);
 }
 
@@ -36,7 +37,7 @@ async function showAgent() {
   const found = (await executors()).filter((one) => one.directory);
   const rows = found.map((one) => ({
     key: one.container,
-    cells: [link(here({ task: one.id }), one.id), one.framework, one.over ? state("ended") : state("running", "good"), tight(link(here({ task: one.id, file: "stdout" }), "stdout")), tight(link(here({ task: one.id, file: "stderr" }), "stderr"))],
+    cells: [link(here({ task: one.id, framework: one.frameworkId }), one.id), one.framework, one.over ? state("ended") : state("running", "good"), tight(link(here({ task: one.id, framework: one.frameworkId, file: "stdout" }), "stdout")), tight(link(here({ task: one.id, framework: one.frameworkId, file: "stderr" }), "stderr"))],
   }));
   table("Sandboxes", [["Task"], ["Framework"], ["State"], ["Output"], [""]], rows, "This agent keeps no sandbox: nothing ran on it, or what ran was cleared away.");
 }
@@ -51,7 +52,7 @@ async function showFolder() {
     const to = isFolder ? here({ task, path: inside(one.path) }) : here({ task, file: inside(one.path) });
     return { key: one.path, cells: [link(to, isFolder ? `${name}/` : name), num(isFolder ? "" : bytes(one.size)), num(duration(now - one.mtime)), tight(h("span", { class: "id" }, one.mode)), tight(isFolder ? "" : link(files("download", { path: one.path }), "download"))] };
   });
-  const title = [link(here({}), "Sandboxes"), " / ", folder ? link(here({ task }), short(task)) : short(task), folder ? ` / ${folder}` : ""];
+  const title = [link(here({}), "Sandboxes"), " / ", folder ? link(here({ task }), task) : task, folder ? ` / ${folder}` : ""];
   table(title, [["Name"], ["Size", "num"], ["Changed", "num"], ["Mode"], [""]], rows, "This folder is empty.");
 }
 
@@ -79,15 +80,21 @@ async function showFile() {
   if (grown && byId("tail").checked) output.scrollTop = output.scrollHeight;
 }
 
+/** The folder of the task's latest run: as the agent's state has it, else where the embedded engine keeps what has ended. */
+async function sandboxOf() {
+  const known = (await executors()).find((one) => one.id === task);
+  if (known?.directory) return known.directory;
+  const runs = framework ? await read(files("browse", { path: `${framework}/${task}` })).catch(() => []) : [];
+  const [last] = runs.sort((left, right) => right.mtime - left.mtime);
+  if (!last) throw new Error("the agent keeps no sandbox of this task: it has not begun, or was cleared away");
+  return last.path;
+}
+
 async function look() {
   if (!agent) throw new Error("its address names no agent; come here from the engine's or the services' page");
   document.title = `${file ?? "Sandbox"} · ${task ?? agent}`;
   if (!task) return showAgent();
-  if (sandbox === null) {
-    const found = (await executors()).find((one) => one.id === task);
-    if (!found?.directory) throw new Error("the agent keeps no sandbox of this task: it has not begun, or was cleared away");
-    sandbox = found.directory;
-  }
+  sandbox ??= await sandboxOf();
   return file ? showFile() : showFolder();
 }
 

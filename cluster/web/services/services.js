@@ -11,6 +11,7 @@ const COLUMNS = ["Instance", "Host", "Ports", "State", "Since", "Output"];
 
 let latest = { apps: [], queue: new Map(), details: new Map(), deployments: [] };
 let zk = "";
+let framework = null;
 const open = new Set(new URLSearchParams(location.hash.slice(1)).getAll("app")); // in the address, so that it outlives a change of leader
 
 const ago = (iso) => duration(now - Date.parse(iso) / 1000);
@@ -18,7 +19,8 @@ const since = (iso) => h("span", { title: moment(Date.parse(iso) / 1000) }, ago(
 const button = (what, app, text, kind = "", more = {}) => h("button", { type: "button", "data-do": what, "data-app": app, class: kind, ...more }, text);
 
 function output(instance) {
-  const to = (file) => link(`/static/sandbox.html?${new URLSearchParams({ agent: instance.slaveId, task: instance.id, file })}`, file);
+  const place = { agent: instance.slaveId, framework: framework ?? "", task: instance.id };
+  const to = (file) => link(`/static/sandbox.html?${new URLSearchParams({ ...place, file })}`, file);
   return [to("stdout"), " ", to("stderr")];
 }
 
@@ -40,10 +42,10 @@ function detail(app, tasks) {
       app.constraints.length ? h("span", {}, h("span", { class: "label" }, "constraints "), app.constraints.map((one) => one.join(" ")).join(", ")) : null,
       h("span", {}, h("span", { class: "label" }, "version "), h("span", { title: app.version }, `${ago(app.version)} old`)),
       h("span", { class: "right" }, button("scale", app.id, "Scale…"), button("restart", app.id, "Restart…"), button("delete", app.id, "Delete…", "danger"))),
-    failure ? h("p", { class: "bad" }, `Last failure ${ago(failure.timestamp)} ago on ${failure.host}: ${failure.state.replace("TASK_", "").toLowerCase()} ${failure.message}`) : null,
+    failure ? h("p", { class: "bad" }, `Last failure ${ago(failure.timestamp)} ago on ${failure.host}: ${failure.state.replace("TASK_", "").toLowerCase()} ${failure.message} `, output({ slaveId: failure.slaveId, id: failure.taskId })) : null,
     rows.length
       ? h("table", { "aria-label": `Instances of ${app.id}` }, h("thead", {}, h("tr", {}, COLUMNS.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))
-      : h("span", { class: "quiet" }, app.instances ? "No instance has been launched. The queue below says what it waits for." : "Suspended: scale it to run it again."),
+      : h("span", { class: "quiet" }, app.instances ? "No instance runs now. The queue below says what it waits for." : "Suspended: scale it to run it again."),
   ];
 }
 
@@ -66,7 +68,7 @@ function queueRow(entry) {
   const text = why.length ? why.map((one) => h("div", {}, one.where, sub(one.because))) : h("span", { class: "quiet" }, undecided(entry));
   const left = entry.delay.overdue
     ? h("span", { class: "quiet" }, "no")
-    : [`${duration(entry.delay.timeLeftSeconds)} more, since it failed `, button("retry", entry.app.id, "Try now")];
+    : [`${duration(entry.delay.timeLeftSeconds)} more `, button("retry", entry.app.id, "Try now")];
   return {
     key: entry.app.id,
     cells: [entry.app.id, num(entry.count), num(since(entry.since)), text, left, num(entry.processedOffersSummary.processedOffersCount)],
@@ -126,7 +128,7 @@ async function details(apps) {
 
 async function look() {
   const [apps, queue, deployments, info] = await Promise.all([read("/v2/apps?embed=apps.failures"), read("/v2/queue"), read("/v2/deployments"), read("/v2/info")]);
-  zk = info.zookeeper_config.zk;
+  [zk, framework] = [info.zookeeper_config.zk, info.frameworkId];
   latest = { apps: apps.apps, queue: new Map(queue.queue.map((entry) => [entry.app.id, entry])), deployments, details: await details(apps.apps) };
   facts(byId("facts"), [["Leader", info.leader], ["API", `Marathon ${info.version}`], ["Framework", info.frameworkId ?? "not subscribed yet"]]);
   draw();
