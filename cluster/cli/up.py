@@ -47,6 +47,7 @@ def _raise(context: Context, report: Report, *, yes: bool, timeout_s: float) -> 
 
     _prerequisites(context, report)
     _cloud(context, report)
+    _addresses(context, report)
     _image(context, report, yes=yes)
     return interrupt.run(lambda: _deploy(context, report, timeout_s), stopping="stopping Terraform in order; this may take some seconds")
 
@@ -56,6 +57,10 @@ def _prerequisites(context: Context, report: Report) -> None:
 
     with stage(report, "Check what must be installed"):
         deploy.check_prerequisites(context)
+        if context.spec.target == "local":
+            from cluster.deploy.addresses import require_network
+
+            require_network(context.spec, context.local_dir)
 
 
 def _cloud(context: Context, report: Report) -> None:
@@ -75,6 +80,19 @@ def _cloud(context: Context, report: Report) -> None:
         if reason := control.fenced():
             control.lift()
             under_way.outcome += f"; lifted a fence ({reason})"
+
+
+def _addresses(context: Context, report: Report) -> None:
+    """Nobody else on this host may listen where the masters will."""
+    if context.spec.target != "local":
+        return
+    from cluster.cli.status import cloud_ports
+    from cluster.deploy.addresses import require_ports
+
+    with stage(report, "Check that the masters' addresses are free"):
+        fleet, _ = cloud_ports(context)
+        machines = fleet.machines(context.spec.name)
+        require_ports(context.spec, [machine.private_address for machine in machines if machine.state != "terminated"])
 
 
 def _image(context: Context, report: Report, *, yes: bool) -> None:

@@ -55,15 +55,18 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
 
     from cluster.localcloud import repairs
     from cluster.localcloud.account import Account
+    from cluster.localcloud.claims import Board
     from cluster.localcloud.control import Control
     from cluster.localcloud.gateway import Gateway
     from cluster.localcloud.history import History
     from cluster.localcloud.machines import Ec2
-    from cluster.localcloud.repairs import launch, requests
+    from cluster.localcloud.repairs import launch, network, requests
 
     repairs.apply(lambda image_id: layout.image(image_id).mkdir(parents=True, exist_ok=True))
     account = Account(layout.account)
+    network.Claims.board = Board(layout.root)
     restored = account.restore(get_backend)
+    network.claim_again(ec2_backends)
     log.info("account.restored", services=restored)
     board = _load_board(layout.root / "faults.json")
     launch.Switch.board, launch.Switch.now = board, staticmethod(time.time)

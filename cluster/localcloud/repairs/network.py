@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
+import structlog
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 
-DEFAULT_VPC_CIDR = "127.31.0.0/16"
+from cluster.localcloud.claims import Board, Claim, busy_addresses, default_networks, in_the_way, taken_text
+
+log = structlog.get_logger(__name__)
+
+
+class Claims:
+    """Which networks of this host are ours, put here by the endpoint's composition."""
+
+    board: Board = Board(Path(os.devnull))
 
 
 def taken(subnet: Any) -> set[str]:
@@ -93,10 +104,76 @@ def _public_address(self: Any) -> None:
 
 
 def _create_default_vpc(self: Any) -> Any:
-    vpc = self.create_vpc(cidr_block=DEFAULT_VPC_CIDR, is_default=True)
+    vpc = self.create_vpc(cidr_block=str(_free_network(self)), is_default=True)
     for zone in self.describe_availability_zones():
         self.create_default_subnet(zone.name)
     return vpc
+
+
+def _free_network(backend: Any) -> IPv4Network:
+    """A network that no other local cloud, no other VPC of ours and no program of this host uses."""
+    board, busy = Claims.board, busy_addresses()
+    for network in default_networks(board.root):
+        used = any(address in network for address in busy) or board.holds(network)
+        if not used and in_the_way(network, board.root) is None:
+            return network
+    raise EC2ClientError("VpcLimitExceeded", f"every network for the default VPC of {backend.region_name} is in use on this host")
+
+
+def _create_vpc(original: Any) -> Any:
+    def create(self: Any, cidr_block: str, *args: Any, **kwargs: Any) -> Any:
+        network = _network(cidr_block)
+        if network is not None and (other := Claims.board.take(network)):
+            raise EC2ClientError("InvalidVpcRange", taken_text(network, other))
+        try:
+            return original(self, cidr_block, *args, **kwargs)
+        except EC2ClientError:
+            if network is not None:
+                Claims.board.release(network)
+            raise
+
+    return create
+
+
+def _delete_vpc(original: Any) -> Any:
+    def delete(self: Any, vpc_id: str) -> Any:
+        vpc = original(self, vpc_id)
+        if network := _network(vpc.cidr_block):
+            Claims.board.release(network)
+        return vpc
+
+    return delete
+
+
+def _network(text: str) -> IPv4Network | None:
+    try:
+        return IPv4Network(text, strict=False)
+    except ValueError:  # moto says so in EC2's words
+        return None
+
+
+def claim_again(backends: Any) -> None:
+    """Claim what a restored account has. A default VPC whose network another took meanwhile moves, unless machines are in it."""
+    for regions in list(backends.values()):
+        for backend in list(regions.values()):
+            for vpc in list(backend.vpcs.values()):
+                network = _network(vpc.cidr_block)
+                other = Claims.board.take(network) if network is not None else None
+                if other is not None:
+                    _make_way(backend, vpc, other)
+
+
+def _make_way(backend: Any, vpc: Any, other: Claim) -> None:
+    subnets = [subnet for subnet in backend.describe_subnets() if subnet.vpc_id == vpc.id]
+    used = {eni.subnet.id for eni in backend.enis.values()}
+    if vpc.is_default != "true" or any(subnet.id in used for subnet in subnets):
+        log.warning("network.shared", network=vpc.cidr_block, why=taken_text(IPv4Network(vpc.cidr_block), other))
+        return
+    for subnet in subnets:
+        backend.delete_subnet(subnet.id)
+    backend.vpcs.pop(vpc.id)
+    backend.default_vpc = backend.create_default_vpc()
+    log.info("network.moved", was=vpc.cidr_block, now=backend.default_vpc.cidr_block)
 
 
 def apply() -> None:
@@ -106,3 +183,5 @@ def apply() -> None:
     NetworkInterface.check_auto_public_ip = _public_address
     NetworkInterfaceBackend.create_network_interface = _create_interface(NetworkInterfaceBackend.create_network_interface)
     VPCBackend.create_default_vpc = _create_default_vpc
+    VPCBackend.create_vpc = _create_vpc(VPCBackend.create_vpc)
+    VPCBackend.delete_vpc = _delete_vpc(VPCBackend.delete_vpc)

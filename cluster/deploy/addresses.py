@@ -1,0 +1,110 @@
+"""Whether this host's addresses are free for a local cluster: asked before anything is made, because later it would look like a hang."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import psutil
+
+from cluster.blueprint import Port, master_addresses
+from cluster.errors import Busy
+from cluster.localcloud.claims import in_the_way, taken_text
+from cluster.spec import ClusterSpec
+
+MASTER_PORTS = (
+    Port.ZOOKEEPER_CLIENT,
+    Port.ZOOKEEPER_PEER,
+    Port.ZOOKEEPER_ELECTION,
+    Port.ENGINE_MASTER,
+    Port.ENGINE_LINK,
+    Port.SERVICES,
+    Port.JOBS,
+    Port.AUTOSCALER,
+)
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A port that a master needs and somebody else listens at. `holder` is "pid 4711 (java)", or empty if that may not be known."""
+
+    address: str
+    port: int
+    holder: str
+
+
+def require_network(spec: ClusterSpec, local_dir: Path) -> None:
+    """Check that no other local cloud of this host uses addresses of this cluster.
+
+    Raises:
+        Busy: one does; the message names it.
+
+    """
+    network = IPv4Network(spec.network.cidr)
+    if other := in_the_way(network, local_dir.resolve()):
+        raise Busy(
+            taken_text(network, other),
+            where="network.cidr",
+            fix=f"choose another network.cidr, or end that one: mesaform local stop --state {other.root}",
+        )
+
+
+def require_ports(spec: ClusterSpec, ours: Iterable[str]) -> None:
+    """Check that the masters will be able to listen.
+
+    Args:
+        spec: the cluster.
+        ours: addresses of machines of this cluster that run already.
+
+    Raises:
+        Busy: somebody listens there; a line for each port.
+
+    """
+    wanted = [str(address) for address in master_addresses(spec) if str(address) not in set(ours)]
+    if found := taken(wanted, MASTER_PORTS):
+        lines = [f"{one.address}:{one.port} is taken{f' by {one.holder}' if one.holder else ''}" for one in found]
+        raise Busy("\n  ".join(lines), fix="end what listens there, or choose another network.cidr; then run the same command again")
+
+
+def taken(addresses: Iterable[str], ports: Iterable[int]) -> list[Taken]:
+    """The ports that cannot be listened at."""
+    numbers = tuple(ports)
+    busy = [(address, port) for address in addresses for port in numbers if not _free(address, port)]
+    holders = _holders() if busy else {}
+    return [Taken(address, port, _holder(holders, address, port)) for address, port in busy]
+
+
+def _free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended just now are in nobody's way
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def _holders() -> dict[tuple[str, int], int]:
+    """Who listens where, as far as this user may know."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.Error:
+        return {}
+    return {
+        (one.laddr.ip, one.laddr.port): one.pid for one in connections if one.status == psutil.CONN_LISTEN and one.laddr and one.pid
+    }
+
+
+def _holder(holders: dict[tuple[str, int], int], address: str, port: int) -> str:
+    pid = next((holders[at, port] for at in (address, *EVERYWHERE) if (at, port) in holders), None)
+    if pid is None:
+        return ""
+    try:
+        return f"pid {pid} ({psutil.Process(pid).name()})"
+    except psutil.Error:
+        return f"pid {pid}"

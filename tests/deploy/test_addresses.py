@@ -1,0 +1,61 @@
+"""What already listens where masters will is named at once, not after a wait."""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from cluster.blueprint import master_addresses
+from cluster.deploy.addresses import require_network, require_ports
+from cluster.errors import Busy
+from cluster.localcloud.claims import Board
+from cluster.spec import ClusterSpec, Network
+
+SPEC = ClusterSpec(name="a", network=Network(cidr="127.60.64.0/18"))
+FIRST = str(master_addresses(SPEC)[0])
+
+
+def listen(address: str, port: int) -> socket.socket:
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind((address, port))
+    taken.listen()
+    return taken
+
+
+@pytest.mark.parametrize("port", [5050, 2181, 8080])
+def test_a_port_that_a_master_needs_is_named_with_who_has_it(port: int) -> None:
+    with listen(FIRST, port), pytest.raises(Busy, match=rf"{FIRST}:{port} is taken by pid {os.getpid()} "):
+        require_ports(SPEC, ours=[])
+
+
+def test_who_listens_everywhere_is_in_the_way_too() -> None:
+    with listen("0.0.0.0", 9550), pytest.raises(Busy) as caught:
+        require_ports(SPEC, ours=[])
+    assert len(caught.value.what.splitlines()) == 3, "one line for each master"
+
+
+def test_machines_of_the_cluster_itself_may_listen() -> None:
+    with listen(FIRST, 5050):
+        require_ports(SPEC, ours=[FIRST])
+
+
+def test_free_addresses_are_fine(tmp_path: Path) -> None:
+    require_ports(SPEC, ours=[])
+    require_network(SPEC, tmp_path)
+
+
+def test_another_local_cloud_on_the_same_addresses_is_named(tmp_path: Path) -> None:
+    other = Board(tmp_path / "other")
+    assert other.take(IPv4Network("127.60.0.0/16")) is None
+    try:
+        with pytest.raises(Busy, match=rf"127.60.64.0/18 overlaps 127.60.0.0/16.*{other.root}"):
+            require_network(SPEC, tmp_path / "mine")
+        require_network(SPEC, other.root)
+    finally:
+        other.release(IPv4Network("127.60.0.0/16"))
+    require_network(SPEC, tmp_path / "mine")
