@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def simulate(
     from_: str = typer.Option("", "--from", help="Leave out what arrives before, counted from the first arrival: 90m, 12h, 3d."),
     until: str = typer.Option("", help="Leave out what arrives from then on."),
     limit: int = typer.Option(0, min=0, help="At most so many tasks; 0 for all."),
+    longest: str = typer.Option("", help="Leave out tasks that run longer: 5d."),
     seed: int = typer.Option(1, help="Of all chance, synthetic traces included."),
     boot: str = typer.Option("45s", help="Median time from launch to a registered agent."),
     reclaims: float = typer.Option(0.02, min=0, help="How often an hour the cloud takes a spot machine back."),
@@ -59,7 +61,7 @@ def simulate(
     from cluster.sim.run import least_usd
     from cluster.sim.trace import all_resumable
 
-    work = _work(trace, synthetic, columns, seed, (from_, until, limit))
+    work = _work(trace, synthetic, columns, seed, (from_, until, longest, limit))
     if resumable:
         work = all_resumable(work)
     settings = Settings(seed, _seconds(boot, "--boot"), never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages)
@@ -77,17 +79,18 @@ def simulate(
         _print_table(work, outcomes, settings, bound_usd, html)
 
 
-def _work(trace: str, synthetic: str, columns: str, seed: int, part: tuple[str, str, int]) -> Trace:
+def _work(trace: str, synthetic: str, columns: str, seed: int, part: tuple[str, str, str, int]) -> Trace:
     from cluster.sim.synthetic import make_trace
     from cluster.sim.trace import load, parse_map, window
 
     if bool(trace) == bool(synthetic):
         raise BadInput("one trace is needed", fix="name a CSV file, or --synthetic burst, diurnal or batch")
     found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(columns) if columns else None)
-    from_, until, limit = part
-    found = window(found, _seconds(from_ or "0", "--from"), _seconds(until, "--until") if until else None, limit or None)
+    from_, until, longest, limit = part
+    until_s, longest_s = (_seconds(text, name) if text else math.inf for text, name in ((until, "--until"), (longest, "--longest")))
+    found = window(found, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)
     if not found.tasks:
-        raise BadInput("no task is left of the trace", where="--from, --until", fix="the window counts from the first arrival")
+        raise BadInput("no task is left of the trace", where="--from, --until, --longest", fix="the window counts from the first arrival")
     return found
 
 

@@ -2,6 +2,9 @@
 
 The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the planner ran out. Because a timer
 may be one that is not known here, the planner is also asked again at growing distances after the last change.
+
+Tasks that keep their work (services) are the services framework's, which starts them again elsewhere; the others are another framework's,
+so that the planner moves them only where a policy names that framework (`consolidation.frameworks`). Nobody tells it when a task ends.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner import Launch, Plan, Step, apply_step, plan
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.scale_up import absorb_result
@@ -23,6 +26,9 @@ WOKEN_AFTER_S = 0.5
 
 GROWTH = 1.6
 """Each look that changes nothing puts off the next by this much more."""
+
+SERVICES, BATCH = "marathon", "batch"
+"""The frameworks of tasks that keep their work, and of those that start over."""
 
 LOOK_AT_LEAST_EVERY_S = 1200.0
 
@@ -74,6 +80,10 @@ class Mesaform:
         settings, memory = self._spec.autoscaler, self._memory
         times = [since + settings.idle_after_s for since in memory.idle_since.values()]
         times += [removal.since + settings.interval_s for removal in memory.removals.values()]
+        if settings.consolidation.enabled:
+            times += [since + settings.consolidation.underused_after_s for since in memory.underused_since.values()]
+            times += [host.bought_at + settings.consolidation.payback_s for host in world.hosts.values()]
+            times += memory.spared.values()
         times += [host.bought_at + settings.boot_timeout_s + 1 for host in world.hosts.values() if not host.up]
         if world.waiting:
             times += [backoff.until for backoff in memory.backoffs.values()]
@@ -93,6 +103,7 @@ class Mesaform:
             offerings=self._offerings,
             intents=tuple(self._intents.values()),
             memory=self._memory,
+            apps=world.apps,
         )
 
     def _agent(self, world: World, host: Host) -> Agent:
@@ -113,6 +124,11 @@ class Mesaform:
             tasks=len(host.tasks),
             apps=world.apps_on(host),
             registered_at=host.up_at,
+            work=tuple(
+                Work(str(number), work.task.app, SERVICES if work.task.keeps_work else BATCH, work.task.shape, since)
+                for number, since in host.tasks.items()
+                for work in (world.work[number],)
+            ),
         )
         self._agents[host.name] = (host.version, agent)
         return agent

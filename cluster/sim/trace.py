@@ -152,9 +152,9 @@ def starting_at_zero(trace: Trace) -> Trace:
     return replace(trace, tasks=tuple(tasks))
 
 
-def window(trace: Trace, from_s: float = 0.0, until_s: float | None = None, limit: int | None = None) -> Trace:
-    """The tasks that arrive in [from_s, until_s), at most `limit` of them."""
-    tasks = [task for task in trace.tasks if task.at >= from_s and (until_s is None or task.at < until_s)]
+def window(trace: Trace, from_s: float = 0.0, until_s: float = math.inf, limit: int | None = None, longest_s: float = math.inf) -> Trace:
+    """The tasks that arrive in [from_s, until_s) and run for `longest_s` at most; no more than `limit` of them."""
+    tasks = [task for task in trace.tasks if from_s <= task.at < until_s and task.runs_s <= longest_s]
     return starting_at_zero(replace(trace, tasks=tuple(tasks[:limit])))
 
 

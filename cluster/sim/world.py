@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from cluster.blueprint import Tag
 from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Offering
@@ -128,6 +129,7 @@ class World:
         self._agents: dict[str, Host] = {}  # registered ones, in the order they registered
         self._queues: dict[str, deque[int]] = {}
         self._shapes = {task.app: task.shape for task in trace.tasks}
+        self.apps: dict[str, tuple[Constraint, ...]] = dict.fromkeys(self._shapes, ())
         self._events: list[tuple[float, int, str, int, str]] = []
         self._number = 0
         self._bought = 0

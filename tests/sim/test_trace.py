@@ -71,6 +71,7 @@ def test_a_window_counts_from_the_first_arrival_and_starts_again_at_zero():
     assert len(part.tasks) == 5
     assert part.tasks[0].at == 0.0
     assert part.tasks[-1].at < 3600
+    assert all(task.runs_s <= 600 for task in window(trace, longest_s=600).tasks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
