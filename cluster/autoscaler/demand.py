@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cluster.autoscaler.model import Agent, Constraint, Framework, Memory, Probe, QueueEntry, Snapshot, Source
 from cluster.autoscaler.shape import NOTHING, Shape, contains, make, text
-from cluster.autoscaler.steering import describe, in_force
+from cluster.cloud.orders import describe, in_force
 
 NOT_CURED_BY_MACHINES = {
     "UnfulfilledRole": "role",

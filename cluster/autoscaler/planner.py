@@ -18,6 +18,7 @@ from cluster.autoscaler.rehome import Held, Room
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
 from cluster.autoscaler.scale_up import Purchase, Refusal
 from cluster.autoscaler.supply import Supply, survey
+from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import LaunchRequest
 
 SETTLE_AFTER_LEADER_S = 30.0
@@ -117,7 +118,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         waiting=waiting,
         quarantined=supply.quarantined,
         paused=paused,
-        orders=tuple(steering.describe(order) for order in steering.in_force(snapshot.orders, now)),
+        orders=tuple(describe(order) for order in in_force(snapshot.orders, now)),
     )
 
 

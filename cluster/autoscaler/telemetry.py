@@ -15,9 +15,12 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from cluster.autoscaler import bill
 from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Memory, Rented, Snapshot
+from cluster.autoscaler.model import Agent, Memory, Rented, Snapshot
 from cluster.autoscaler.planner import Plan
+from cluster.autoscaler.policies.underused import share_used
+from cluster.autoscaler.supply import LIVE, price_of
 from cluster.cloud.port import Ledger
 from cluster.errors import MesaformError
 
@@ -25,6 +28,8 @@ RECENT = 200
 OUTBOX_MOST = 10_000
 RETRY_S = 5.0
 LEDGER_PATIENCE_S = 2.0
+USAGE_EVERY_S = 300.0
+USAGE_AT_MOST_EVERY_S = 30.0
 
 log = structlog.get_logger()
 
@@ -47,6 +52,8 @@ class Telemetry:
         self.status: dict[str, Any] = {"leading": False, "last_pass_at": None, "trouble": ["no pass yet"]}
         self.last_plan: dict[str, Any] = {}
         self._outbox: deque[dict[str, Any]] = deque(maxlen=OUTBOX_MOST)
+        self._used: dict[str, Any] = {}
+        self._used_at = 0.0
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
 
@@ -78,8 +85,20 @@ class Telemetry:
                 async with asyncio.timeout(LEDGER_PATIENCE_S):
                     await self._drained.wait()
 
+    def used(self, snapshot: Snapshot, now: float) -> None:
+        """Write down who uses the agents, for the bill: when that changed, and every few minutes."""
+        if snapshot.cluster is None:
+            return
+        by_app, unused = _usage(snapshot)
+        told = {"usd_by_app": by_app, "usd_unused": unused}
+        age_s = now - self._used_at
+        if age_s >= USAGE_EVERY_S or (age_s >= USAGE_AT_MOST_EVERY_S and told != self._used):
+            self._used, self._used_at = told, now
+            self._put({"kind": "usage", "at": now, **told})
+
     def passed(self, plan: Plan, snapshot: Snapshot) -> None:
         """A pass ended well."""
+        self.used(snapshot, plan.at)
         self.usd.set(plan.usd_per_hour)
         totals = {
             "fits_now": sum(verdict.fits_now for verdict in plan.verdicts),
@@ -162,6 +181,18 @@ class Telemetry:
         app.router.add_get("/decisions", self._decisions)
         app.router.add_get("/health", self._health)
         return app
+
+
+def _usage(snapshot: Snapshot) -> tuple[dict[str, float], float]:
+    """USD an hour by app and unused. An agent is used as far as its scarcest of cpus and memory; its apps share by their instances."""
+    rates = {machine.instance_id: price_of(machine) for machine in snapshot.machines if machine.state in LIVE}
+    agents = snapshot.cluster.agents if snapshot.cluster is not None else ()
+    return bill.usage((rates.get(agent.instance_id, 0.0), min(1.0, share_used(agent)), _weights(agent)) for agent in agents)
+
+
+def _weights(agent: Agent) -> dict[str, float]:
+    others = agent.tasks - sum(agent.apps.values())
+    return {**agent.apps, **({"(other frameworks)": others} if others > 0 else {})}
 
 
 def _row(name: str, machine: Rented) -> dict[str, Any]:

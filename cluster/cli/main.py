@@ -15,7 +15,25 @@ import typer
 
 from cluster.errors import Exit, MesaformError
 
-VERBS = ("init", "validate", "up", "status", "run", "plan", "why", "simulate", "down", "bake", "local")
+VERBS = (
+    "init",
+    "validate",
+    "up",
+    "status",
+    "run",
+    "plan",
+    "why",
+    "cost",
+    "pause",
+    "resume",
+    "set",
+    "hint",
+    "drain",
+    "simulate",
+    "down",
+    "bake",
+    "local",
+)
 HELP = """Mesos clusters on AWS, sized to the work by price, torn down without leaving a cent running.
 
 Start with [bold]mesaform init[/bold], then [bold]mesaform up[/bold]; nothing needs an AWS account while the file says `target: local`.

@@ -48,12 +48,14 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     masters = list(masters_of(context))
     bucket = await asyncio.to_thread(aws.account_bucket, spec.region)
     control = S3Control(bucket, spec.name, spec.region)
-    fence, beat = await asyncio.to_thread(control.fenced), await asyncio.to_thread(control.last_beat)
+    fence, beat, orders = await asyncio.gather(
+        asyncio.to_thread(control.fenced), asyncio.to_thread(control.last_beat), asyncio.to_thread(control.orders)
+    )
     memory = remembered((beat or {}).get("memory"))
     async with aiohttp.ClientSession() as session:
         operator = OperatorClient(masters, session)
         observer = Observer(operator, ServicesClient(services_urls(masters), session), AwsFleet(spec.region))
-        snapshot = await observer.snapshot(spec, memory, (), fence)
+        snapshot = await observer.snapshot(spec, memory, (), fence, orders)
     return plan(snapshot, time.time()), snapshot.trouble
 
 
@@ -74,9 +76,11 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
     console = Console()
     for line in trouble:
         console.print(f"[yellow]not known:[/] {line}", highlight=False)
-    for label, text in (("fenced", made.fence), ("waiting", made.waiting), ("nothing is removed", made.frozen)):
+    for label, text in (("fenced", made.fence), ("paused", made.paused), ("waiting", made.waiting), ("nothing is removed", made.frozen)):
         if text:
             console.print(f"[yellow]{label}:[/] {text}", highlight=False)
+    for order in made.orders:
+        console.print(f"[magenta]order:[/] {order}", highlight=False)
     if made.verdicts:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("demand", "count", "verdict", "why it is wanted"):

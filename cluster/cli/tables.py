@@ -153,6 +153,7 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
     beat = f", last beat {duration(scaler.beat_age_s)} ago from {scaler.address}" if scaler.beat_age_s is not None else ""
     fence = f"; fenced: {scaler.fence}" if scaler.fence else ""
     rows.append(("autoscaler", f"{scaler.state}{beat}{fence}"))
+    rows += [("order", order) for order in scaler.orders]
     if status.unpriced:
         rows.append(("no price for", ", ".join(status.unpriced)))
     return rows

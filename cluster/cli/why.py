@@ -1,8 +1,9 @@
-"""`mesaform why`: the autoscaler's last decisions from the ledger, with reasons and dollars."""
+"""`mesaform why`: the autoscaler's last decisions from the ledger, with reasons and dollars; on request those about one thing."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,12 +11,23 @@ import typer
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from cluster.errors import Exit
 
-READ_PER_DECISION = 4
-"""Decisions share the ledger with machines' rows: read this many rows for each decision wanted, then more if needed."""
+TOLD = ("decision", "order")
+"""Kinds of the ledger's rows that make the story: what the autoscaler decided, and what people ordered."""
+
+READ_PER_LINE = 12
+"""Rows read for each line wanted: several decisions make one line."""
+
+READ_FOR_SUBJECT = 5000
+"""How many of the newest rows are searched for what concerns one app, task, agent or machine."""
 
 STYLES = {
     "buy": "green",
     "reactivate": "green",
+    "deactivate": "cyan",
+    "pause": "magenta",
+    "bound": "magenta",
+    "hint": "magenta",
+    "abandon": "yellow",
     "terminate": "cyan",
     "give_up": "yellow",
     "refuse": "yellow",
@@ -25,82 +37,93 @@ STYLES = {
 
 
 def register(app: typer.Typer) -> None:
-    app.command("why", help="What the autoscaler decided lately, and why.")(why)
+    app.command("why", help="What the autoscaler decided lately, and why; `why <app|task|agent|instance>` for one of them.")(why)
 
 
 def why(
+    subject: str = typer.Argument("", help="Only what concerns this app, task, agent or instance, by its id."),
     file: str = FILE_OPTION,
-    last: int = typer.Option(20, "--last", "-n", min=1, help="How many decisions."),
+    last: int = typer.Option(20, "--last", "-n", min=1, help="How many lines."),
     since: float = typer.Option(0.0, "--since-s", min=0, help="Only those of the last so many seconds; 0 means all."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Every decision by itself, with all ids."),
     json_: bool = JSON_OPTION,
 ) -> None:
-    """Print the last decisions, oldest first."""
+    """Print the last decisions, oldest first; those taken together are one line."""
     context = open_context(file)
     context.enter_cloud()
-    rows = decisions(context, last, since)
+    rows = decisions(context, last, since, subject, each=verbose or json_)
     if json_:
         import msgspec
 
         typer.echo(msgspec.json.format(msgspec.json.encode({"decisions": rows}), indent=2).decode())
         return
     if not rows:
-        typer.echo(f"The ledger of {context.spec.name} has no decisions yet: the autoscaler found nothing to buy, to remove or to refuse.")
+        typer.echo(
+            f"Nothing in the ledger of {context.spec.name} concerns {subject}."
+            if subject
+            else f"The ledger of {context.spec.name} has no decisions yet: the autoscaler found nothing to buy, to remove or to refuse."
+        )
         raise typer.Exit(Exit.OK)
-    _print(rows)
+    _print(rows, last, verbose=verbose)
 
 
-def decisions(context: Context, last: int, since_s: float) -> list[dict[str, Any]]:
-    """The newest `last` decisions, oldest first. A ledger that does not exist yet has none."""
+def decisions(context: Context, last: int, since_s: float, subject: str = "", *, each: bool = True) -> list[dict[str, Any]]:
+    """The rows of the newest `last` decisions (of the newest `last` lines, unless `each`), oldest first. No ledger has none."""
     import time
 
+    from cluster.autoscaler.story import subject_rows
     from cluster.cloud import aws
     from cluster.cloud.ledger import S3Ledger
     from cluster.errors import NotFound
 
     spec = context.spec
-    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
+    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region, cache=ledger_cache(context))
     after = time.time() - since_s if since_s else 0.0
-    wanted = last * READ_PER_DECISION
+    wanted = READ_FOR_SUBJECT if subject else last if each else last * READ_PER_LINE
     try:
-        while True:
-            rows = ledger.read(after, wanted)
-            found = [row for row in rows if row["kind"] == "decision"]
-            if len(found) >= last or len(rows) < wanted:
-                return found[-last:]
-            wanted *= READ_PER_DECISION
+        rows = ledger.read(after, wanted, TOLD)
     except NotFound:
         return []
+    found = [dict(row) for row in subject_rows(rows, subject)] if subject else rows
+    return found[-last:] if each else found
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def ledger_cache(context: Context) -> Path:
+    """Where rows of the ledger that were read before are kept."""
+    return context.cluster_dir / "ledger.rows"
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("time", "decision", "what", "why", "$/h"):
-        table.add_column(name, justify="right" if name == "$/h" else "left", no_wrap=name in {"time", "decision", "$/h"}, overflow="fold")
-    for row in rows:
-        kind = str(row.get("decision", ""))
-        style = STYLES.get(kind, "")
-        table.add_row(_clock(row["at"]), f"[{style}]{kind}[/]" if style else kind, _what(row), "\n".join(row.get("reasons", [])), _usd(row))
-    console = Console()
-    console.print(table)
+
+def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
+    from cluster.autoscaler.story import Line, tell
+    from cluster.cli.tables import console, sheet
+
+    lines = [Line(row["at"], row["at"], str(row.get("decision") or row.get("order")), [row]) for row in rows] if verbose else tell(rows)
+    table = sheet("time", "what", "why", "$/h", right=["$/h"], wraps=["what", "why"])
+    for line in lines[-last:]:
+        style = STYLES.get(line.kind, "")
+        what = f"[{style}]{_escaped(line.what)}[/]" if style else _escaped(line.what)
+        ids = f"\n[dim]{', '.join((*line.machines, *_agents(line)))}[/]" if verbose and line.machines else ""
+        table.add_row(_clock(line.at), what + ids, _escaped("\n".join(line.reasons)), _usd(line.usd_per_hour))
+    out = console()
+    out.print(table)
     after = next((row["after_usd"] for row in reversed(rows) if row.get("after_usd")), None)
     if after is not None:
-        console.print(f"\nThe cluster's machines cost [bold]${after:.4f}[/] an hour after the last of these.", highlight=False)
+        out.print(f"The cluster's machines cost [bold]${after:.4f}[/] an hour after the last of these.")
+
+
+def _agents(line: Any) -> list[str]:
+    return list(dict.fromkeys(name for row in line.rows for name in row.get("agents", ())))
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
 
 
 def _clock(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M:%S")
 
 
-def _what(row: dict[str, Any]) -> str:
-    machines = row.get("machines", [])
-    shown = ", ".join(machines[:3]) + (f" and {len(machines) - 3} more" if len(machines) > 3 else "")
-    what = str(row.get("what", ""))
-    return f"{what}\n[dim]{shown}[/]" if shown and machines[0] not in what else what
-
-
-def _usd(row: dict[str, Any]) -> str:
-    change = float(row.get("usd_per_hour", 0.0))
+def _usd(change: float) -> str:
     return f"{change:+.4f}" if change else ""

@@ -12,7 +12,8 @@ import aiohttp
 import msgspec
 
 from cluster.blueprint import Port, Tag, master_addresses
-from cluster.cloud.port import Control, Fleet, Machine
+from cluster.cloud.orders import describe, in_force
+from cluster.cloud.port import Control, Fleet, Machine, Order
 from cluster.errors import MesaformError
 from cluster.mesos.operator import OperatorClient
 from cluster.spec import ClusterSpec
@@ -47,13 +48,14 @@ class Gatherer:
         machines, beat_and_fence, outputs = await asyncio.gather(self._machines(), self._autoscaler(), self._outputs())
         reach = self._masters(machines)
         heard = await self._cluster(reach) if reach else Sources(at=0)
-        beat, fence = beat_and_fence or (None, None)
+        beat, fence, orders = beat_and_fence or (None, None, ())
         return replace(
             heard,
             at=self.clock(),
             machines=machines,
             beat=beat,
             fence=fence,
+            orders=tuple(describe(order) for order in in_force(orders, self.clock())),
             outputs=outputs,
             unreachable=tuple(self._silent),
         )
@@ -74,11 +76,11 @@ class Gatherer:
             return None
         return await self._ask("EC2", asyncio.to_thread(fleet.machines, self.spec.name))
 
-    async def _autoscaler(self) -> tuple[Mapping[str, Any] | None, str | None] | None:
+    async def _autoscaler(self) -> tuple[Mapping[str, Any] | None, str | None, tuple[Order, ...]] | None:
         control = self.control
         if control is None:
             return None
-        return await self._ask("autoscaler", asyncio.to_thread(lambda: (control.last_beat(), control.fenced())))
+        return await self._ask("autoscaler", asyncio.to_thread(lambda: (control.last_beat(), control.fenced(), control.orders())))
 
     async def _outputs(self) -> Mapping[str, Any] | None:
         return await self._ask("Terraform", asyncio.to_thread(self.outputs))

@@ -31,6 +31,7 @@ class Unreachable:
 class Sources:
     """What was heard. None is "did not answer"; `at` is seconds since the epoch.
 
+    `orders` are operators' orders in force, in words.
     `masters_up` and `services_up` are the private addresses whose 5050 and 8080 answer; `leader` and `services_leader` are among them.
     `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and GET_FRAMEWORKS, `queue` is that of /v2/queue.
     """
@@ -47,6 +48,7 @@ class Sources:
     queue: Json | None = None
     beat: Json | None = None
     fence: str | None = None
+    orders: tuple[str, ...] = ()
     outputs: Json | None = None
     unreachable: tuple[Unreachable, ...] = ()
 
@@ -102,6 +104,7 @@ class AutoscalerView:
     address: str = ""
     beat_age_s: float | None = None
     fence: str | None = None
+    orders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,10 +326,10 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
     if any(item.source == "autoscaler" for item in sources.unreachable):
         return AutoscalerView("unknown")
     if sources.beat is None:
-        return AutoscalerView("off", fence=sources.fence)
+        return AutoscalerView("off", fence=sources.fence, orders=sources.orders)
     age_s = max(0.0, sources.at - float(sources.beat.get("at", 0.0)))
     state = "silent" if age_s > BEAT_OLD_S else "fenced" if sources.beat.get("fenced") else "beating"
-    return AutoscalerView(state, str(sources.beat.get("address", "")), round(age_s, 1), sources.fence)
+    return AutoscalerView(state, str(sources.beat.get("address", "")), round(age_s, 1), sources.fence, sources.orders)
 
 
 BEAT_OLD_S = 30.0  # the autoscaler beats with each pass: every few seconds

@@ -20,7 +20,8 @@ def test_a_life_from_purchase_to_the_end_is_known():
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("gone", "idle"), ("terminating", "busy"), ("draining", "booting"), ("drained", "deactivated"), ("idle", "booting")]
+    ("before", "after"),
+    [("gone", "idle"), ("terminating", "busy"), ("draining", "booting"), ("drained", "deactivated"), ("idle", "booting")],
 )
 def test_what_cannot_happen_raises_with_the_history(before, after):
     with pytest.raises(lifecycle.UnknownEdge) as caught:

@@ -1,0 +1,57 @@
+"""`mesaform drain <agent|instance>`: an agent is emptied; the machine goes if the autoscaler bought it, and stays empty if not."""
+
+from __future__ import annotations
+
+import typer
+
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from cluster.cli.orders import REASON_OPTION, an_order, desk, say
+from cluster.cloud.port import Machine, Order
+from cluster.errors import BadInput, NotOwned
+
+
+def register(app: typer.Typer) -> None:
+    app.command("drain", help="Empty an agent: no more work, its tasks move, it goes if the autoscaler bought it.")(drain)
+
+
+def drain(
+    target: str = typer.Argument(help="An agent's or an instance's id, as `mesaform status` prints it."),
+    file: str = FILE_OPTION,
+    undo: bool = typer.Option(False, "--undo", help="Withdraw the order: an agent that is still there gets work again."),
+    for_: str = typer.Option("1d", "--for", help="How long the order stands: an agent of Terraform's stays empty for that long."),
+    reason: str = REASON_OPTION,
+    json_: bool = JSON_OPTION,
+) -> None:
+    """Give the order, or take it back."""
+    context = open_context(file)
+    place = desk(context)
+
+    def same(other: Order) -> bool:
+        return other.kind == "drain" and other.target == target
+
+    if undo:
+        gone = place.withdraw(same)
+        typer.echo(f"{target} is no longer to be drained." if gone else f"No order to drain {target} is in force.")
+        return
+    if target.startswith("i-"):
+        from cluster.cloud.fleet import AwsFleet
+
+        check(target, AwsFleet(context.spec.region).machines(context.spec.name))
+    say(place.give(an_order("drain", for_, reason, target=target), same), json_)
+
+
+def check(target: str, machines: list[Machine]) -> None:
+    """Refuse what is not an agent's machine of this cluster.
+
+    Raises:
+        BadInput: no such machine.
+        NotOwned: it is a master.
+
+    """
+    from cluster.blueprint import Tag
+
+    found = next((machine for machine in machines if machine.instance_id == target and machine.state != "terminated"), None)
+    if found is None:
+        raise BadInput(f"this cluster has no machine {target}", fix="see `mesaform status`")
+    if found.tags.get(Tag.ROLE) != "agent":
+        raise NotOwned(f"{target} is a {found.tags.get(Tag.ROLE, 'stranger')}, not an agent", fix="only agents are drained")

@@ -1,0 +1,117 @@
+"""Giving the autoscaler orders: who gives them, for how long, and the ledger's row of each. No verb of its own."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from cluster.cli.context import Context
+from cluster.cloud.port import Order
+from cluster.errors import BadInput
+
+FOR_OPTION = typer.Option("30m", "--for", help="For how long: 90s, 30m, 2h, 1d.")
+REASON_OPTION = typer.Option("", "--reason", "-r", help="Why: shown wherever the order is.")
+LONGEST_S = 31 * 86400.0
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(text: str) -> float:
+    """A length of time such as `30m` or `1h30m`, in seconds.
+
+    Raises:
+        BadInput: it is not one, is nothing, or is more than 31 days.
+
+    """
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        raise BadInput(f"{text!r} is not a length of time", fix="write 90s, 30m, 2h or 1d")
+    found = sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", text))
+    if not 0 < found <= LONGEST_S:
+        raise BadInput(f"{text!r} must be more than nothing and at most 31 days", fix="an order that should stay belongs in cluster.yaml")
+    return found
+
+
+def who() -> str:
+    """Who gives an order: user and host."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no such user in the password file
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where orders are given and written down."""
+
+    context: Context
+    control: Any
+    ledger: Any
+
+    def give(self, order: Order, replaces: Callable[[Order], bool] = lambda _: False) -> Order:
+        """Put an order in force in the place of those that it replaces, and write it down."""
+        from cluster.cloud.orders import describe, in_force
+
+        now = time.time()
+        self.control.change_orders(lambda orders: (*(one for one in in_force(orders, now) if not replaces(one)), order))
+        self.ledger.append(order.record(order.at, describe(order)))
+        return order
+
+    def withdraw(self, which: Callable[[Order], bool]) -> list[Order]:
+        """Take orders back; those that were in force are returned and written down."""
+        from cluster.cloud.orders import describe, in_force
+
+        now = time.time()
+        gone: list[Order] = []
+
+        def change(orders: tuple[Order, ...]) -> tuple[Order, ...]:
+            gone[:] = [one for one in in_force(orders, now) if which(one)]
+            return tuple(one for one in in_force(orders, now) if not which(one))
+
+        self.control.change_orders(change)
+        for order in gone:
+            self.ledger.append({**order.record(now, f"withdrawn by {who()}: {describe(order)}"), "withdrawn": True, "by": who()})
+        return gone
+
+
+def desk(context: Context) -> Desk:
+    """The desk of a cluster; enters its cloud.
+
+    Raises:
+        MissingPrerequisite: the local cloud does not run.
+        CloudError: the cloud does not answer.
+
+    """
+    from cluster.cloud import aws
+    from cluster.cloud.control import S3Control
+    from cluster.cloud.ledger import S3Ledger
+
+    context.enter_cloud()
+    spec = context.spec
+    bucket = aws.account_bucket(spec.region)
+    return Desk(context, S3Control(bucket, spec.name, spec.region), S3Ledger(bucket, spec.name, spec.region))
+
+
+def an_order(kind: Any, for_: str, reason: str, **fields: Any) -> Order:
+    """An order that begins now."""
+    now = time.time()
+    return Order(id=uuid.uuid4().hex[:8], kind=kind, by=who(), at=now, until=now + seconds(for_), reason=reason, **fields)
+
+
+def say(order: Order, as_json: bool) -> None:
+    """Tell the person what is in force now."""
+    import msgspec
+
+    from cluster.cloud.orders import describe
+
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode({"order": order}), indent=2).decode())
+    else:
+        typer.echo(f"{describe(order)}. It ends by itself; the autoscaler reads it with its next pass.")

@@ -1,0 +1,18 @@
+"""`mesaform pause`: the autoscaler buys and removes nothing for a while. It goes on by itself."""
+
+from __future__ import annotations
+
+import typer
+
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
+
+
+def register(app: typer.Typer) -> None:
+    app.command("pause", help="Buy and remove nothing for a while; ends by itself, or with `mesaform resume`.")(pause)
+
+
+def pause(file: str = FILE_OPTION, for_: str = FOR_OPTION, reason: str = REASON_OPTION, json_: bool = JSON_OPTION) -> None:
+    """Pause; a pause in force is replaced."""
+    order = an_order("pause", for_, reason)
+    say(desk(open_context(file)).give(order, lambda other: other.kind == "pause"), json_)

@@ -1,0 +1,64 @@
+"""`mesaform set --pool default min 5 --for 2h`: another bound of a pool for a while."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import typer
+
+from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
+from cluster.cloud.port import Order
+from cluster.errors import BadInput
+from cluster.spec import ClusterSpec
+
+MOST = 1000
+
+
+def register(app: typer.Typer) -> None:
+    app.command("set", help="Another min or max of a pool for a while: mesaform set --pool default min 5 --for 2h.")(set_)
+
+
+def set_(
+    bound: Literal["min", "max"] = typer.Argument(help="Which bound."),
+    count: int = typer.Argument(min=0, max=MOST, help="How many machines, Terraform's included."),
+    file: str = FILE_OPTION,
+    pool: str = typer.Option("default", "--pool", "-p", help="The pool."),
+    for_: str = FOR_OPTION,
+    reason: str = REASON_OPTION,
+    json_: bool = JSON_OPTION,
+) -> None:
+    """Set a bound; the same bound set before is replaced."""
+    context = open_context(file)
+    order = an_order("bound", for_, reason, pool=pool, bound=bound, count=count)
+    place = desk(context)
+    check(context.spec, order, place.control.orders())
+
+    def same(other: Order) -> bool:
+        return (other.kind, other.pool, other.bound) == ("bound", pool, bound)
+
+    say(place.give(order, same), json_)
+
+
+def check(spec: ClusterSpec, order: Order, orders: tuple[Order, ...]) -> None:
+    """Refuse what could not come true.
+
+    Raises:
+        BadInput: no such pool, below what Terraform keeps, or min above max.
+
+    """
+    import difflib
+
+    from cluster.autoscaler.steering import with_bounds
+
+    pools = {pool.name: pool for pool in with_bounds(spec, orders, order.at).agents}
+    if order.pool not in pools:
+        near = difflib.get_close_matches(order.pool, pools, 1)
+        raise BadInput(f"there is no pool {order.pool}", fix=f"did you mean {near[0]}?" if near else f"pools: {', '.join(pools)}")
+    pool = pools[order.pool]
+    if order.count < pool.count:
+        raise BadInput(f"Terraform keeps {pool.count} machines in pool {pool.name}", fix=f"{order.bound} must be at least that")
+    if order.bound == "min" and order.count > pool.max:
+        raise BadInput(f"min {order.count} would be above max, {pool.max}", fix="set max first")
+    if order.bound == "max" and order.count < pool.floor:
+        raise BadInput(f"max {order.count} would be below min, {pool.floor}", fix="set min first")
