@@ -25,6 +25,7 @@ from cluster.report import Report, Stage, stage
 
 URL_LIFE_S = 3600
 _SIGNED_V4 = Config(signature_version="s3v4")  # presigned URLs of builders in regions that take no other
+CONSOLE_EVERY_S = 2.0
 LAUNCHES = 3
 """How many builders are tried when EC2 itself ends them (`Server.…`)."""
 
@@ -143,7 +144,8 @@ class _Build:
         return str(self._s3.generate_presigned_url(call, Params={"Bucket": self._bucket, "Key": self._folder + name}, ExpiresIn=URL_LIFE_S))
 
     def _await_report(self, machine: machines.Builder, building: Stage) -> int:
-        began = time.monotonic()
+        began = looked = time.monotonic()
+        words: str | None = None
         while (elapsed := time.monotonic() - began) < self._limits.build_s:
             seen = self._read("report.json")
             progress = json.loads(seen) if seen else {"state": "running", "step": "boot", "steps": []}
@@ -155,7 +157,14 @@ class _Build:
                 raise Permanent(
                     f"{progress['error']}", where=f"builder {machine.instance_id}, step `{progress['step']}`", fix=self._log_hint()
                 )
+            if words is not None:  # it ended before this report was read, which is therefore its last
+                raise Permanent(
+                    f"the builder ended without a report; its console ends so:\n{words}",
+                    where=f"builder {machine.instance_id}, step `{progress['step']}`",
+                )
             building.advance(str(progress["step"]))
+            if time.monotonic() - looked > CONSOLE_EVERY_S:
+                words, looked = machines.last_words(self._ec2, machine.instance_id), time.monotonic()
             state, reason = machines.state_of(self._ec2, machine.instance_id)
             if state not in ("pending", "running"):
                 what, where = f"the builder is {state} before it was done. {reason}".strip(), f"builder {machine.instance_id}"

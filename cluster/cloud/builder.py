@@ -7,6 +7,7 @@ was killed leaves behind is recognised by tag and age, and removed by the next o
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from botocore.exceptions import ClientError
 from cluster.blueprint import Tag
 from cluster.cloud import aws
 from cluster.cloud.bundle import Recipe
-from cluster.errors import MissingPrerequisite, NotFound, Permanent, Retryable
+from cluster.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
 
 T = TypeVar("T")
 
@@ -31,6 +32,9 @@ IMAGE_TAGS = {Tag.MANAGED_BY: "bake"}
 BAKE_TAGS = {Tag.ROLE: "builder", **IMAGE_TAGS}
 STALE_AFTER_S = 3600.0
 """No bake takes this long, so what is older belongs to none."""
+
+LAST_LINES = 12
+_CLOUD_INIT_ENDED = re.compile(r"^(cloud-init: (finished|failed)|.*Cloud-init v\. \S+ finished at )", re.MULTILINE)
 
 _ALIVE = ("pending", "running", "stopping", "stopped")
 _ATTEMPTS = 6
@@ -81,6 +85,20 @@ def base_image(ec2: Any, ssm: Any, parameter: str) -> dict[str, Any]:
             "the base image is not published in this region", where=parameter, fix="name another under [base] in images/recipe.toml"
         ) from error
     return dict(found[0])
+
+
+def last_words(ec2: Any, instance_id: str) -> str | None:
+    """The end of the console of a builder whose cloud-init has ended; None while it goes on, or where the console is not to be had.
+
+    On AWS the console comes with minutes of delay, so this is only for builders that will never report.
+    """
+    try:
+        output = str(ask("ec2 GetConsoleOutput", lambda: ec2.get_console_output(InstanceId=instance_id, Latest=True)).get("Output", ""))
+    except CloudError:
+        return None
+    if not _CLOUD_INIT_ENDED.search(output):
+        return None
+    return "\n".join(line.rstrip() for line in output.splitlines()[-LAST_LINES:])
 
 
 @contextmanager

@@ -49,6 +49,7 @@ report("done")
 """
 )
 FAILS = REPORTS + 'put(job["log"], b"the whole story"); report("failed", "install locked packages", "no such package: ghost")'
+DIES = REPORTS + 'report("running", "compile"); print("out of memory"); sys.exit(137)'
 HANGS = REPORTS + 'report("running", "thinking"); time.sleep(600)'
 
 
@@ -124,6 +125,13 @@ def test_a_builder_that_fails_is_quoted_and_its_log_is_kept(tmp_path: Path) -> N
     log = tmp_path / f"bake-{failing.digest()}.log"
     assert log.read_text() == "the whole story"
     assert str(log) in caught.value.fix
+
+
+def test_a_builder_that_ends_without_a_report_is_noticed_within_seconds_and_its_console_quoted() -> None:
+    began = time.monotonic()
+    with pytest.raises(Permanent, match=r"(?s)step `compile`: the builder ended without a report.*out of memory.*cloud-init: finished"):
+        bake(REGION, Recorded(), sources=sources(DIES, "dies"))
+    assert time.monotonic() - began < 60
 
 
 def test_a_builder_is_out_of_everybodys_reach_and_needs_no_rights() -> None:
