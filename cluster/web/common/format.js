@@ -2,12 +2,20 @@
 
 export const round = (value, digits = 2) => String(Number((value ?? 0).toFixed(digits)));
 
+const STEPS = ["MiB", "GiB", "TiB", "PiB"];
+const stepOf = (value) => Math.min(STEPS.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, value ?? 0)) / 10)));
+
+/** Two amounts in the unit of the second: ["1.5", "of 15 GiB"]. */
+export function mibOf(part, whole) {
+  const step = stepOf(whole);
+  const [some, all] = [part, whole].map((value) => (value ?? 0) / 1024 ** step);
+  const text = (amount) => round(amount, all >= 100 || step === 0 ? 0 : 1);
+  return [text(some), `of ${text(all)} ${STEPS[step]}`];
+}
+
 export function mib(value) {
-  const steps = ["MiB", "GiB", "TiB", "PiB"];
-  let step = 0;
-  let amount = value ?? 0;
-  while (amount >= 1024 && step < steps.length - 1) [amount, step] = [amount / 1024, step + 1];
-  return `${round(amount, amount >= 100 || step === 0 ? 0 : 1)} ${steps[step]}`;
+  const [amount] = mibOf(value, value);
+  return `${amount} ${STEPS[stepOf(value)]}`;
 }
 
 export function bytes(value) {

@@ -1,6 +1,6 @@
 // Keeps a page true: reads every two seconds, says when what is shown is old, and goes where the leader went.
-import { byId } from "/static/common/dom.js";
-import { clock, duration } from "/static/common/format.js";
+import { byId, paint } from "/static/common/dom.js";
+import { clock } from "/static/common/format.js";
 
 const EVERY_MS = 2000;
 const TIMEOUT_MS = 6000;
@@ -57,12 +57,11 @@ export function follow(look, who, peers) {
   let busy = false;
 
   function notice(error) {
-    const age = (Date.now() - fresh) / 1000;
     const never = `Nothing to show yet: ${who} at ${location.host} does not tell, ${error.message}. Trying on; this page goes where the leader goes.`;
     const old =
-      `Out of date for ${duration(age)}: ${who} at ${location.host} does not tell more, ${error.message}. ` +
-      `What is below was true at ${clock(new Date(fresh))}. Trying on; this page goes where the leader goes.`;
-    byId("notice").textContent = fresh === opened ? never : old;
+      `Out of date since ${clock(new Date(fresh))}: ${who} at ${location.host} does not tell more, ${error.message}. ` +
+      "What is below was true then. Trying on; this page goes where the leader goes.";
+    paint(byId("notice"), fresh === opened ? never : old); // untouched while it says the same: it is read out when it changes
     byId("notice").hidden = false;
     document.body.classList.add("stale");
   }

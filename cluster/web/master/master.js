@@ -1,6 +1,6 @@
 // The engine's page: /state and /metrics/snapshot of the leading master, drawn every two seconds.
 import { bar, byId, facts, fill, h, link, num, paint, state, sub, tight, tile } from "/static/common/dom.js";
-import { duration, mib, moment, plural, round, short } from "/static/common/format.js";
+import { duration, mib, mibOf, moment, plural, round, short } from "/static/common/format.js";
 import { follow, now, peersOf, read } from "/static/common/live.js";
 
 const SHOWN = 200; // rows of tasks; a filter finds the others
@@ -161,10 +161,10 @@ function tiles(view) {
     [cluster.recovered_slaves.length, "not back yet"], [cluster.unreachable_slaves, "unreachable"],
     [agents.filter((one) => one.deactivated && !one.drain_info).length, "deactivated"], [agents.filter((one) => one.drain_info).length, "draining"],
   ].filter(([count]) => count).map(([count, word]) => `${count} ${word}`);
-  const resource = (label, name, unit) => {
+  const resource = (label, name, unit, pair) => {
     const [total, used, offered] = ["resources", "used_resources", "offered_resources"].map((part) => sum(agents, (one) => one[part][name]));
     const share = total ? `${Math.round((100 * used) / total)} % used` : "no agent, nothing to use";
-    return tile(label, unit(used), `of ${unit(total)}`, offered ? `${share}, ${unit(offered)} offered` : share, bar(used, offered, total));
+    return tile(label, ...pair(used, total), offered ? `${share}, ${unit(offered)} offered` : share, bar(used, offered, total));
   };
   const waiting = counted("TASK_STAGING") + counted("TASK_STARTING");
   const holders = new Set(offers.map(({ framework }) => framework.id)).size;
@@ -172,8 +172,8 @@ function tiles(view) {
     tile("Agents", agents.filter((one) => one.active).length, `of ${agents.length + cluster.recovered_slaves.length} active`, away.join(", ") || "all in service"),
     tile("Frameworks", cluster.frameworks.filter((one) => one.active).length, "active", `${cluster.completed_frameworks.length} completed`),
     tile("Tasks running", counted("TASK_RUNNING"), "", `${waiting} starting, ${view.ended.length} ended`),
-    resource("CPUs", "cpus", (value) => round(value, 1)),
-    resource("Memory", "mem", mib),
+    resource("CPUs", "cpus", (value) => round(value), (used, total) => [round(used, 1), `of ${round(total, 1)}`]),
+    resource("Memory", "mem", mib, mibOf),
     tile("Offers outstanding", offers.length, "", offers.length ? `held by ${plural(holders, "framework")}` : "none is being considered"),
   ];
 }

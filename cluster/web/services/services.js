@@ -57,7 +57,7 @@ function appRows(view, app) {
     cells: [
       button("open", app.id, app.id, "link", { "aria-expanded": String(open.has(app.id)) }), state(word, kind, title),
       [`${app.tasksRunning} of ${app.instances}`, bar(app.tasksRunning, app.tasksStaged, Math.max(app.instances, app.tasksRunning))],
-      num(app.tasksStaged), num(app.tasksUnhealthy), num(round(app.cpus)), num(mib(app.mem)), num(since(app.version)),
+      num(app.tasksStaged), num(app.tasksUnhealthy), num(round(app.cpus)), num(mib(app.mem)), num([since(app.version), " ago"]),
     ],
   };
   return shown ? [row, { key: `detail ${app.id}`, kind: "detail", cells: [detail({ ...app, ...shown.app }, shown.app.tasks ?? [])] }] : [row];
