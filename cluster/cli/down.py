@@ -54,6 +54,7 @@ def down(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Take it down."""
+    from cluster.cli import interrupt
     from cluster.cli.progress import reporter
     from cluster.deploy.lock import hold
 
@@ -82,8 +83,7 @@ def down(
             clean = _go_on(context, asked, found)
     except KeyboardInterrupt:
         again = "" if file == "cluster.yaml" else f" --file {file}"
-        typer.echo(f"mesaform: interrupted; what is gone is gone. Carry on: mesaform down{again}", err=True)
-        raise typer.Exit(Exit.INTERRUPTED) from None
+        interrupt.end(f"interrupted; what is gone is gone. Carry on: mesaform down{again}")
     if not clean:
         raise typer.Exit(Exit.FAILED)
 

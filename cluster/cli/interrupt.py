@@ -6,10 +6,27 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from cluster.errors import Exit
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def end(text: str) -> NoReturn:
+    """A program's last word after an interruption; a second Ctrl-C that comes while it ends changes nothing.
+
+    Raises:
+        typer.Exit: always, with the code for an interruption.
+
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    typer.echo(f"mesaform: {text}", err=True)
+    raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]], *, stopping: str) -> T:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.errors import Exit, MesaformError, MissingPrerequisite
+from cluster.errors import MesaformError, MissingPrerequisite
 from cluster.report import Report, stage
 from cluster.status.ready import Missing
 from cluster.status.view import Status
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def up(file: str = FILE_OPTION, yes: bool = YES_OPTION, timeout_s: float = TIMEOUT_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Raise it: local cloud or credentials, image, stacks, and the wait until everything answers."""
+    from cluster.cli import interrupt
     from cluster.cli.progress import reporter
     from cluster.deploy.lock import hold
 
@@ -37,8 +38,7 @@ def up(file: str = FILE_OPTION, yes: bool = YES_OPTION, timeout_s: float = TIMEO
             picture = _raise(context, report, yes=yes, timeout_s=timeout_s or TIMEOUT_S[context.spec.target])
     except KeyboardInterrupt:
         again = "" if file == "cluster.yaml" else f" --file {file}"
-        typer.echo(f"mesaform: interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}", err=True)
-        raise typer.Exit(Exit.INTERRUPTED) from None
+        interrupt.end(f"interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}")
     _print(context, picture, time.monotonic() - began, as_json=as_json)
 
 

@@ -187,14 +187,18 @@ def _quiet(inventory: Inventory, agents: Sequence[Held]) -> list[Step]:
     listed = [machine for machine in agents if machine.agent_id]
     if inventory.has_leader and listed:
         ids = tuple(machine.instance_id for machine in listed)
-        steps.append(Step("deactivate", f"deactivate {len(ids)} agents", "no new task may start", touches=ids))
+        steps.append(Step("deactivate", f"deactivate {_counted(len(ids), 'agent')}", "no new task may start", touches=ids))
     busy = drain_order(machine for machine in listed if machine.tasks)
     if inventory.has_leader and busy:
         tasks = sum(machine.tasks for machine in busy)
         ids = tuple(machine.instance_id for machine in busy)
         why = "emptiest and dearest first, so that money stops early"
-        steps.append(Step("drain", f"drain {len(ids)} agents with {tasks} tasks", why, touches=ids))
+        steps.append(Step("drain", f"drain {_counted(len(ids), 'agent')} with {_counted(tasks, 'task')}", why, touches=ids))
     return steps
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def drain_order(machines: Iterable[Held]) -> list[Held]:
@@ -213,7 +217,7 @@ def _removals(inventory: Inventory, wish: Wish, placed: Mapping[Key, str], price
     steps = []
     if "terminate" in placed.values():
         machines = sum(1 for machine in inventory.machines if placed.get(machine.key) == "terminate")
-        steps.append(step("terminate", "terminate", f"terminate {machines} machines", "Terraform does not know them"))
+        steps.append(step("terminate", "terminate", f"terminate {_counted(machines, 'machine')}", "Terraform does not know them"))
     for stack in _stacks(inventory, wish):
         why = f"by Terraform, {len(inventory.stacks[stack])} resources in its state"
         steps.append(step("destroy", stack, f"destroy the stack {stack}", why))
