@@ -105,6 +105,18 @@ async def leader_only(request: web.Request, handler: Handler) -> web.StreamRespo
 
 
 @web.middleware
+async def own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Changes from a browser come from this server's own page: elsewhere a page could make its reader's browser run commands here.
+
+    Programs send no Origin.
+    """
+    origin = request.headers.get("Origin")
+    if request.method not in ("GET", "HEAD") and origin is not None and origin.partition("://")[2] != request.host:
+        return problem(403, f"A page of {origin} may not change anything here")
+    return await handler(request)
+
+
+@web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors as Marathon's JSON; an unexpected one is logged and says only that it happened."""
     try:
@@ -150,7 +162,7 @@ class _Pages:
 
 def build(scheduler: Scheduler, standing: Standing, endpoints: list[web.RouteDef], peers: list[str]) -> web.Application:
     """The web application with these endpoints beside the page and /ping."""
-    app = web.Application(middlewares=[leader_only, errors], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[own_pages_only, leader_only, errors], client_max_size=MAX_BODY_BYTES)
     app[SCHEDULER], app[STANDING] = scheduler, standing
     pages = _Pages(peers)
     app.add_routes(endpoints)

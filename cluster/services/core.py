@@ -7,6 +7,7 @@ message, a crash or a new leader is repaired by the next look, not by rememberin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from cluster.services.launch import task_id_for, task_info
 from cluster.services.matching import Fit, OpenOffer
 from cluster.services.model import App, Failure, Instance, UnreachableStrategy, timestamp
 from cluster.services.queue import Waiting
-from cluster.services.scaling import plan, settled
+from cluster.services.scaling import Step, plan, settled, simple_step
 from cluster.services.state import State
 
 SHORT_REFUSE_S = 1.0
@@ -32,6 +33,15 @@ STAGING_TIMEOUT_S = 300.0
 # Ends that are the app's own doing; any other end (its agent drained or gone, a lost launch) is replaced at once.
 BACKOFF_STATES = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_ERROR"})
 GONE_STATES = TERMINAL_STATES | {"TASK_UNKNOWN"}
+
+
+@dataclass(slots=True)
+class _Line:
+    """One app of the queue while offers are looked at: how many instances it still wants, and where the others are."""
+
+    app: App
+    left: int
+    placed: list[dict[str, str]]
 
 
 class Core:
@@ -68,7 +78,8 @@ class Core:
     def offers(self, offers: Iterable[Offer], now: float) -> list[Effect]:
         """Launch what fits, several to an offer; refuse the rest, for a short time while something still waits."""
         opened = [OpenOffer(offer) for offer in offers]
-        launched = [self._fill(offer, now) for offer in opened]
+        lines = {app_id: self._line(app_id) for app_id in self.state.waiting}
+        launched = [self._fill(offer, lines, now) for offer in opened]
         refuse_s = SHORT_REFUSE_S if self.state.waiting else LONG_REFUSE_S
         unused = []
         for offer, tasks in zip(opened, launched, strict=True):
@@ -114,11 +125,16 @@ class Core:
     # ---- what people do is in `changes`; it ends here, as every event does
 
     def settle(self, now: float) -> list[Effect]:
-        """Kill what is too much, queue what is missing, end deployments that are done, turn offers on or off."""
-        for app_id in self.state.app_ids():
+        """Kill what is too much, queue what is missing, end deployments that are done, turn offers on or off.
+
+        Only apps of which something changed are looked at.
+        """
+        changed = self.state.take_unsettled()
+        for app_id in sorted(changed):
             self._settle_app(app_id, now)
         for deployment in list(self.state.deployments.values()):
-            if all(self._done(app_id) for app_id in deployment.affected_apps):
+            touched = not deployment.affected_apps or not changed.isdisjoint(deployment.affected_apps)
+            if touched and all(self._done(app_id) for app_id in deployment.affected_apps):
                 self.state.drop_deployment(deployment.id)
         wanted = bool(self.state.waiting)
         if wanted != self._offers_on:
@@ -141,35 +157,45 @@ class Core:
     def missing(self, app_id: str) -> int:
         """How many instances of an app wait for offers."""
         app = self.state.apps.get(app_id)
-        return plan(app, self.state.instances_of(app_id)).launches if app else 0
+        return self._step(app).launches if app else 0
 
     # ---- parts
 
     def _settle_app(self, app_id: str, now: float) -> None:
         app = self.state.apps.get(app_id)
-        instances = self.state.instances_of(app_id)
-        step = plan(app, instances) if app else None
-        for instance in step.kills if step else [item for item in instances if item.killing_since is None]:
+        step = self._step(app) if app else None
+        for instance in step.kills if step else [item for item in self.state.instances_of(app_id) if item.killing_since is None]:
             self.kill(instance, now)
         if step and step.launches:
             self.state.waiting.setdefault(app_id, Waiting(now))
         else:
             self.state.waiting.pop(app_id, None)
 
-    def _done(self, app_id: str) -> bool:
-        app, instances = self.state.apps.get(app_id), self.state.instances_of(app_id)
-        return settled(app, instances) if app else not instances
+    def _step(self, app: App) -> Step:
+        """The app's next step. Most news leave nothing to choose, and then counting is enough."""
+        step = simple_step(app, self.state.tally(app.id))
+        return step if step is not None else plan(app, self.state.instances_of(app.id))
 
-    def _fill(self, offer: OpenOffer, now: float) -> list[tuple[App, Instance, Fit]]:
+    def _done(self, app_id: str) -> bool:
+        app, tally = self.state.apps.get(app_id), self.state.tally(app_id)
+        return settled(app, tally) if app else not tally
+
+    def _line(self, app_id: str) -> _Line:
+        app = self.state.apps[app_id]
+        placed = [instance.places for instance in self.state.instances_of(app_id) if instance.counts] if app.constraints else []
+        return _Line(app, self._step(app).launches, placed)
+
+    def _fill(self, offer: OpenOffer, lines: dict[str, _Line], now: float) -> list[tuple[App, Instance, Fit]]:
         """One instance of each waiting app in turn, longest waiting first, until nothing more fits."""
         launched: list[tuple[App, Instance, Fit]] = []
         agent_id = offer.offer.agent_id.value
         turn = sorted(self.state.waiting, key=lambda app_id: (self.state.waiting[app_id].since, app_id))
-        turn = [app_id for app_id in turn if self.state.backoff(app_id).left_s(now) == 0]
+        turn = [app_id for app_id in turn if lines[app_id].left > 0 and self.state.backoff(app_id).left_s(now) == 0]
         used: set[str] = set()
         while turn:
             for app_id in list(turn):
-                outcome = self._place(self.state.apps[app_id], offer, now)
+                line = lines[app_id]
+                outcome = self._place(line, offer, now)
                 if isinstance(outcome, str):
                     turn.remove(app_id)
                     if app_id not in used:
@@ -179,15 +205,15 @@ class Core:
                     used.add(app_id)
                     self.state.waiting[app_id].used(agent_id, now)
                 launched.append(outcome)
-                if self.missing(app_id) == 0:
+                line.left -= 1
+                if line.left <= 0:
                     turn.remove(app_id)
                     del self.state.waiting[app_id]
         return launched
 
-    def _place(self, app: App, offer: OpenOffer, now: float) -> tuple[App, Instance, Fit] | str:
-        placed = [instance.places for instance in self.state.instances_of(app.id) if instance.counts]
-        unique = self._new_id()
-        outcome = offer.examine(app, placed, unique.int)
+    def _place(self, line: _Line, offer: OpenOffer, now: float) -> tuple[App, Instance, Fit] | str:
+        app, unique = line.app, self._new_id()
+        outcome = offer.examine(app, line.placed, unique.int)
         if isinstance(outcome, str):
             return outcome
         offer.take(outcome)
@@ -203,6 +229,8 @@ class Core:
             staged_at=now,
         )
         self.state.put_instance(instance)
+        if app.constraints:
+            line.placed.append(instance.places)
         return app, instance, outcome
 
     def _lives(self, instance: Instance, status: TaskStatus, now: float) -> None:
@@ -213,8 +241,14 @@ class Core:
         started = instance.started_at
         if started is None and status.state == "TASK_RUNNING":
             started = status.timestamp or now
-        inactive = instance.inactive and since is not None
-        changed = replace(instance, state=status.state, started_at=started, unreachable_since=since, inactive=inactive)
+        changed = replace(
+            instance,
+            state=status.state,
+            started_at=started,
+            unreachable_since=since,
+            inactive=instance.inactive and since is not None,
+            healthy=instance.healthy if status.healthy is None else status.healthy,
+        )
         if changed != instance:
             self.state.put_instance(changed)
         if status.state == "TASK_UNREACHABLE" and changed.killing_since is not None:
@@ -225,14 +259,15 @@ class Core:
         app = self.state.apps.get(instance.app_id)
         if app is None or instance.killing_since is not None:
             return
-        if status.state in BACKOFF_STATES and instance.config_version == app.config_version:
+        unhealthy = status.healthy is False and status.state == "TASK_KILLED"
+        if (status.state in BACKOFF_STATES or unhealthy) and instance.config_version == app.config_version:
             ran_s = now - instance.started_at if instance.started_at is not None else 0.0
             self.state.backoff(app.id).failed(app, ran_s, now)
-        if status.state not in {"TASK_FINISHED", "TASK_KILLED"}:
+        if unhealthy or status.state not in {"TASK_FINISHED", "TASK_KILLED"}:
             self.state.failures[app.id] = Failure(
                 app_id=app.id,
                 host=instance.host,
-                message=status.message or "",
+                message="Killed by its agent, because its health checks failed" if unhealthy else status.message or "",
                 state=status.state,
                 task_id=instance.task_id,
                 timestamp=timestamp(status.timestamp or now),

@@ -20,6 +20,28 @@ READ_ONLY = frozenset(
     {"version", "versionInfo", "tasks", "tasksStaged", "tasksRunning", "tasksHealthy", "tasksUnhealthy", "deployments"}
     | {"lastTaskFailure", "taskStats", "readinessCheckResults"}
 )
+# Marathon's fields that change what an app does and that this server cannot honour: refused when they say something.
+UNSUPPORTED = {
+    "container": "apps run as plain processes here; give cmd or args",
+    "dependencies": "apps are started without an order",
+    "executor": "only the command executor is there",
+    "ipAddress": "apps use their host's network",
+    "networks": "apps use their host's network",
+    "readinessChecks": "give a health check instead",
+    "residency": "there are no persistent volumes",
+    "secrets": "there is no store of secrets",
+    "taskKillOrder": "use killSelection",
+    "tty": "there is no terminal",
+    "volumes": "there are no volumes",
+}
+_SAYS_NOTHING: dict[str, Callable[[Any], bool]] = {
+    "networks": lambda value: value == [{"mode": "host"}],
+    "container": lambda value: (
+        isinstance(value, dict) and not any(part for name, part in value.items() if (name, part) != ("type", "MESOS"))
+    ),
+    "executor": lambda value: value == "//cmd",
+}
+_OLD_NAMES = ("ports", "uris")
 _FIELDS = {field.encode_name: field.type for field in msgspec.structs.fields(App) if field.name not in ("version", "config_version")}
 
 Problems = dict[str, list[str]]
@@ -67,23 +89,26 @@ def parse(body: Any, *, base: App | None = None, app_id: str | None = None, take
 
 
 def _known_fields(body: dict[str, Any]) -> tuple[dict[str, Any], Problems]:
-    """The fields to use; names that services does not know are a problem unless they say nothing (null, empty)."""
-    fields: dict[str, Any] = {}
-    problems: Problems = {}
-    for name, value in body.items():
-        if name in READ_ONLY or (name not in _FIELDS and name != "ports" and not value):
-            continue
-        if name in _FIELDS or name == "ports":
-            fields[name] = value
-        else:
-            problems[f"/{name}"] = ["is not a field that this server can honour"]
-    if fields.get("portDefinitions") is not None:
-        fields.pop("ports", None)
-    elif "ports" in fields:
-        ports = fields.pop("ports")
-        whole = isinstance(ports, list) and all(isinstance(port, int) for port in ports)
-        fields["portDefinitions"] = [{"port": port} for port in ports] if whole else ports
+    """The fields to use. Names that Marathon does not know are left out, as Marathon does."""
+    fields = {name: value for name, value in body.items() if name in _FIELDS or name in _OLD_NAMES}
+    problems: Problems = {
+        f"/{name}": [f"cannot be honoured by this server: {UNSUPPORTED[name]}"]
+        for name, value in body.items()
+        if name in UNSUPPORTED and value and not _SAYS_NOTHING.get(name, bool)(value)
+    }
+    _modernise(fields, "ports", "portDefinitions", lambda port: isinstance(port, int), lambda port: {"port": port})
+    _modernise(fields, "uris", "fetch", lambda uri: isinstance(uri, str), lambda uri: {"uri": uri})
     return fields, problems
+
+
+def _modernise(fields: dict[str, Any], old: str, new: str, fits: Callable[[Any], bool], form: Callable[[Any], Any]) -> None:
+    """An old field says the same as its successor, which wins when both are there and it is not empty."""
+    if old not in fields:
+        return
+    value = fields.pop(old)
+    if fields.get(new) is None or (value and not fields[new]):
+        whole = isinstance(value, list) and all(fits(part) for part in value)
+        fields[new] = [form(part) for part in value] if whole else value
 
 
 def _as_written(base: App, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +154,8 @@ def _settle_id(values: dict[str, Any], app_id: str | None, problems: Problems) -
 
 
 def _check(app: App, problems: Problems) -> None:
-    for path, problem in (*_command_problems(app), *_number_problems(app), *_port_problems(app), *_strategy_problems(app)):
+    parts = (_command_problems, _number_problems, _port_problems, _strategy_problems, _health_problems)
+    for path, problem in (found for part in parts for found in part(app)):
         problems.setdefault(path, []).append(problem)
     for index, constraint in enumerate(app.constraints):
         if (wrong := problem_with(constraint)) is not None:
@@ -191,6 +217,21 @@ def _strategy_problems(app: App) -> Iterable[tuple[str, str]]:
     strategy = app.unreachable_strategy
     if isinstance(strategy, UnreachableStrategy) and not 0 <= strategy.inactive_after_seconds <= strategy.expunge_after_seconds:
         yield "/unreachableStrategy", "needs 0 <= inactiveAfterSeconds <= expungeAfterSeconds"
+
+
+def _health_problems(app: App) -> Iterable[tuple[str, str]]:
+    if len(app.health_checks) > 1:
+        yield "/healthChecks", "one health check an app: the agent runs it, whatever its protocol"
+    for index, check in enumerate(app.health_checks):
+        path = f"/healthChecks({index})"
+        if check.kind == "COMMAND" and (check.command is None or not check.command.value):
+            yield f"{path}/command", "is missing"
+        if check.kind != "COMMAND" and check.port is None and not 0 <= (check.port_index or 0) < len(app.port_definitions):
+            yield f"{path}/portIndex", "names no port of this app"
+        for name in ("gracePeriodSeconds", "intervalSeconds", "timeoutSeconds", "delaySeconds", "maxConsecutiveFailures"):
+            value = getattr(check, _attribute(name))
+            if not (math.isfinite(value) and value >= 0):
+                yield f"{path}/{name}", f"must be a number of at least 0, not {value:g}"
 
 
 def _with_service_ports(app: App, taken: frozenset[int]) -> App:

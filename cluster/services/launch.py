@@ -13,10 +13,13 @@ from cluster.mesos.messages import (
     Label,
     Labels,
     TaskInfo,
+    Uri,
     ident,
 )
 from cluster.services.matching import Fit
-from cluster.services.model import App, Instance
+from cluster.services.model import App, HealthCheck, Instance
+
+NEVER = 2**31 - 1
 
 
 def task_id_for(app_id: str, unique: str) -> str:
@@ -41,6 +44,7 @@ def task_info(app: App, instance: Instance, fit: Fit) -> TaskInfo:
         kill_policy=None if grace_s is None else KillPolicy(grace_period=DurationInfo(nanoseconds=round(grace_s * 1e9))),
         labels=Labels(labels=[Label(key=key, value=value) for key, value in app.labels.items()]) if app.labels else None,
         discovery=_discovery(app, instance),
+        health_check=_health_check(app.health_checks[0], instance) if app.health_checks else None,
     )
 
 
@@ -77,9 +81,30 @@ def _variable(text: str) -> str:
 def _command(app: App, instance: Instance) -> CommandInfo:
     variables = [EnvVariable(name=name, value=value) for name, value in environment(app, instance).items()]
     env = Environment(variables=variables)
+    uris = [
+        Uri(value=item.uri, executable=item.executable, extract=item.extract, cache=item.cache, output_file=item.dest_path)
+        for item in app.fetch
+    ]
     if app.args is not None:
-        return CommandInfo(shell=False, value=app.args[0], arguments=app.args, user=app.user, environment=env)
-    return CommandInfo(shell=True, value=app.cmd, user=app.user, environment=env)  # noqa: S604  the user asks for one
+        return CommandInfo(shell=False, value=app.args[0], arguments=app.args, user=app.user, uris=uris, environment=env)
+    return CommandInfo(shell=True, value=app.cmd, user=app.user, uris=uris, environment=env)  # noqa: S604  the user asks for one
+
+
+def _health_check(check: HealthCheck, instance: Instance) -> dict[str, object]:
+    """The v1 HealthCheck. Whatever never kills in Marathon does so here only after more failures than ever happen."""
+    timings: dict[str, object] = {
+        "delay_seconds": check.delay_seconds,
+        "interval_seconds": check.interval_seconds,
+        "timeout_seconds": check.timeout_seconds,
+        "grace_period_seconds": check.grace_period_seconds,
+        "consecutive_failures": check.max_consecutive_failures or NEVER,
+    }
+    if check.command is not None and check.kind == "COMMAND":
+        return {"type": "COMMAND", "command": {"shell": True, "value": check.command.value}, **timings}
+    port = instance.ports[check.port_index or 0] if check.port is None else check.port
+    if check.kind == "TCP":
+        return {"type": "TCP", "tcp": {"port": port}, **timings}
+    return {"type": "HTTP", "http": {"scheme": check.kind.lower(), "port": port, "path": check.path or "/"}, **timings}
 
 
 def _discovery(app: App, instance: Instance) -> dict[str, object]:

@@ -6,7 +6,7 @@ Times are seconds since the epoch, except `version` strings, which are Marathon'
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,43 @@ class UnreachableStrategy(Wire, frozen=True, kw_only=True):
     expunge_after_seconds: float = 600.0
 
 
+class CommandCheck(Wire, frozen=True, kw_only=True):
+    value: str
+
+
+class HealthCheck(Wire, frozen=True, kw_only=True):
+    """Run by the instance's agent, whatever the protocol: `HTTP` and `MESOS_HTTP` are the same here, and so on.
+
+    `port` is a host port; without one it is the instance's port number `port_index`. `max_consecutive_failures` of 0 never kills.
+    """
+
+    protocol: Literal["HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP"] = "HTTP"
+    path: str | None = None
+    port_index: int | None = None
+    port: int | None = None
+    command: CommandCheck | None = None
+    grace_period_seconds: float = 300.0
+    interval_seconds: float = 60.0
+    timeout_seconds: float = 20.0
+    delay_seconds: float = 15.0
+    max_consecutive_failures: int = 3
+
+    @property
+    def kind(self) -> str:
+        """HTTP, HTTPS, TCP or COMMAND."""
+        return self.protocol.removeprefix("MESOS_")
+
+
+class Fetch(Wire, frozen=True, kw_only=True):
+    """A file that is brought into the sandbox before an instance starts."""
+
+    uri: str
+    extract: bool = True
+    executable: bool = False
+    cache: bool = False
+    dest_path: str | None = None
+
+
 class App(Wire, frozen=True, kw_only=True):
     """An app as a person wrote it, with defaults filled in, and its versions."""
 
@@ -63,6 +100,8 @@ class App(Wire, frozen=True, kw_only=True):
     backoff_seconds: float = 1.0
     backoff_factor: float = 1.15
     max_launch_delay_seconds: float = 300.0
+    fetch: list[Fetch] = []
+    health_checks: list[HealthCheck] = []
     kill_selection: KillSelection = "YOUNGEST_FIRST"
     labels: dict[str, str] = {}
     port_definitions: list[PortDefinition] = []
@@ -78,6 +117,20 @@ class App(Wire, frozen=True, kw_only=True):
     def resources(self) -> Resources:
         """What one instance takes, without its ports."""
         return Resources.of(cpus=self.cpus, mem_mib=self.mem, disk_mib=self.disk, gpus=self.gpus)
+
+
+class Standing(NamedTuple):
+    """What instances have in common that are alike for their app. `healthy` is None when it is not known."""
+
+    config_version: str
+    counts: bool
+    running: bool
+    inactive: bool
+    healthy: bool | None
+
+    def ready(self, app: App) -> bool:
+        """Whether such an instance does its work: it runs, and is healthy if that is checked."""
+        return self.running and (self.healthy is True or not app.health_checks)
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,11 +150,17 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     killing_since: float | None = None
     killed_at: float = 0.0  # when KILL was last sent
     unreachable_since: float | None = None
+    healthy: bool | None = None  # None: not known (yet)
     inactive: bool = False  # unreachable for so long that another one is started in its place
 
     @property
     def running(self) -> bool:
         return self.state == "TASK_RUNNING" and self.killing_since is None
+
+    @property
+    def standing(self) -> Standing:
+        """All of it that bears on what its app needs next."""
+        return Standing(self.config_version, self.counts, self.running, self.inactive, self.healthy)
 
     @property
     def counts(self) -> bool:

@@ -26,10 +26,10 @@ def app_json(core: Core, app: App, *, tasks: bool = False, failure: bool = False
         versionInfo={"lastScalingAt": app.version, "lastConfigChangeAt": app.config_version},
         tasksStaged=sum(instance.state in ("TASK_STAGING", "TASK_STARTING") for instance in instances),
         tasksRunning=running,
-        tasksHealthy=0,
-        tasksUnhealthy=0,
+        tasksHealthy=sum(instance.running and instance.healthy is True for instance in instances),
+        tasksUnhealthy=sum(instance.running and instance.healthy is False for instance in instances),
         deployments=[{"id": deployment.id} for deployment in core.state.deployments_of(app.id)],
-        healthChecks=[],
+        uris=[item.uri for item in app.fetch],
         networks=[{"mode": "host"}],
     )
     if tasks:
@@ -55,6 +55,8 @@ def task_json(instance: Instance, app: App | None) -> Json:
         "localVolumes": [],
         "role": ROLE,
     }
+    if instance.healthy is not None:
+        body["healthCheckResults"] = [{"instanceId": instance.task_id, "taskId": instance.task_id, "alive": instance.healthy}]
     if instance.started_at is not None:
         body["startedAt"] = timestamp(instance.started_at)
     for place in ("region", "zone"):

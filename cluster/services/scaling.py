@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.services.constraints import value_of
-from cluster.services.model import App, Instance
+from cluster.services.model import App, Instance, Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def plan(app: App, instances: Iterable[Instance]) -> Step:
         return Step(max(0, app.instances - len(current)), choose(app, current, len(current) - app.instances))
     most, least = _bounds(app)
     launches = max(0, min(app.instances - len(current), most - len(counted)))
-    replaced = sum(instance.running for instance in current)
+    replaced = sum(instance.standing.ready(app) for instance in current)
     if replaced >= app.instances:
         surplus = choose(app, current, len(current) - app.instances)
         return Step(0, (*old, *surplus))
@@ -68,8 +68,22 @@ def _from_fullest(field: str, instances: Sequence[Instance]) -> Instance:
     return next(instance for instance in instances if sizes[value_of(field, instance.places)] == fullest)
 
 
-def settled(app: App, instances: Sequence[Instance]) -> bool:
-    """Whether nothing is left to do or to wait for: exactly what is wanted runs."""
-    current = sum(instance.running and instance.config_version == app.config_version for instance in instances)
-    others = sum(not instance.inactive for instance in instances) - current
+def simple_step(app: App, tally: Mapping[Standing, int]) -> Step | None:
+    """The same as `plan`, when nothing has to be chosen: all that counts is of the present configuration and not too many."""
+    counted = 0
+    for standing, count in tally.items():
+        if standing.counts and standing.config_version != app.config_version:
+            return None
+        counted += count if standing.counts else 0
+    return Step(app.instances - counted, ()) if counted <= app.instances else None
+
+
+def settled(app: App, tally: Mapping[Standing, int]) -> bool:
+    """Whether nothing is left to do or to wait for: exactly what is wanted runs, and is healthy where that is checked."""
+    current = others = 0
+    for standing, count in tally.items():
+        if standing.config_version == app.config_version and standing.ready(app):
+            current += count
+        elif not standing.inactive:
+            others += count
     return current == app.instances and others == 0

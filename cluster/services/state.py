@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cluster.mesos.scheduler_messages import Call
 from cluster.services.effects import Effect, Send, Store
-from cluster.services.model import App, Deployment, Failure, Instance
+from cluster.services.model import App, Deployment, Failure, Instance, Standing
 from cluster.services.queue import Backoff, Waiting
 
 
@@ -21,7 +22,9 @@ class State:
     failures: dict[str, Failure] = field(default_factory=dict)
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     waiting: dict[str, Waiting] = field(default_factory=dict)
+    unsettled: set[str] = field(default_factory=set)  # apps of which something changed since they were last looked at
     _by_app: dict[str, dict[str, Instance]] = field(default_factory=dict)
+    _tallies: dict[str, Counter[Standing]] = field(default_factory=dict)
     _effects: list[Effect] = field(default_factory=list)
 
     @classmethod
@@ -41,9 +44,14 @@ class State:
         """An app's instances, also of one that was deleted."""
         return list(self._by_app.get(app_id, {}).values())
 
-    def app_ids(self) -> set[str]:
-        """Every app that is defined or still has instances."""
-        return {*self.apps, *self._by_app}
+    def tally(self, app_id: str) -> Mapping[Standing, int]:
+        """How many of an app's instances stand how."""
+        return self._tallies.get(app_id, {})
+
+    def take_unsettled(self) -> set[str]:
+        """The apps to look at now."""
+        taken, self.unsettled = self.unsettled, set()
+        return taken
 
     def backoff(self, app_id: str) -> Backoff:
         return self.backoffs.setdefault(app_id, Backoff())
@@ -53,29 +61,48 @@ class State:
 
     def put_app(self, app: App) -> None:
         self.apps[app.id] = app
+        self.unsettled.add(app.id)
         self._effects.append(Store("apps", app.id, app))
 
     def drop_app(self, app_id: str) -> None:
         del self.apps[app_id]
+        self.unsettled.add(app_id)
         for kept in (self.failures, self.backoffs, self.waiting):
             kept.pop(app_id, None)
         self._effects.append(Store("apps", app_id, None))
 
     def put_instance(self, instance: Instance) -> None:
+        before = self.instances.get(instance.task_id)
+        self._count(instance.app_id, before.standing if before else None, instance.standing)
         self.instances[instance.task_id] = instance
         self._by_app.setdefault(instance.app_id, {})[instance.task_id] = instance
         self._effects.append(Store("instances", instance.task_id, instance))
 
     def drop_instance(self, instance: Instance) -> None:
-        del self.instances[instance.task_id]
+        self._count(instance.app_id, self.instances.pop(instance.task_id).standing, None)
         mine = self._by_app[instance.app_id]
         del mine[instance.task_id]
         if not mine:
             del self._by_app[instance.app_id]
         self._effects.append(Store("instances", instance.task_id, None))
 
+    def _count(self, app_id: str, before: Standing | None, after: Standing | None) -> None:
+        if before == after:
+            return
+        self.unsettled.add(app_id)
+        tally = self._tallies.setdefault(app_id, Counter())
+        if after is not None:
+            tally[after] += 1
+        if before is not None:
+            tally[before] -= 1
+            if not tally[before]:
+                del tally[before]
+        if not tally:
+            del self._tallies[app_id]
+
     def put_deployment(self, deployment: Deployment) -> None:
         self.deployments[deployment.id] = deployment
+        self.unsettled.update(deployment.affected_apps)
         self._effects.append(Store("deployments", deployment.id, deployment))
 
     def drop_deployment(self, deployment_id: str) -> None:

@@ -159,7 +159,8 @@ async def test_a_failing_task_is_held_back_and_the_delay_can_be_dropped(server: 
         (b'{"id": "X_y", "cmd": "a"}', 422, "/id"),
         (b'{"id": "x", "cmd": "a", "instances": -1}', 422, "/instances"),
         (b'{"id": "x", "cmd": "a", "constraints": [["hostname", "NEAR"]]}', 422, "/constraints(0)"),
-        (b'{"id": "x", "cmd": "a", "cpu": 2}', 422, "/cpu"),
+        (b'{"id": "x", "cmd": "a", "container": {"type": "DOCKER", "docker": {"image": "nginx"}}}', 422, "/container"),
+        (b'{"id": "x", "cmd": "a", "healthChecks": [{"protocol": "COMMAND"}]}', 422, "/healthChecks(0)/command"),
     ],
 )
 async def test_a_bad_definition_is_refused_with_the_field_s_path(server: Server, body: bytes, status: int, path: str) -> None:
@@ -188,9 +189,12 @@ async def test_apps_are_listed_by_command_id_and_label(server: Server) -> None:
 
 
 async def test_the_server_says_what_it_is(server: Server, engine: ScriptedEngine) -> None:
-    info = await server.get("/v2/info")
+    async def subscribed() -> object:
+        found = await server.get("/v2/info")
+        return found if found["frameworkId"] in engine.frameworks else None
+
+    info = await server.until(subscribed)
     assert info["name"] == "marathon"
-    assert info["frameworkId"] in engine.frameworks
     assert (await server.get("/v2/leader"))["leader"] == f"127.61.1.1:{server.settings.http_port}"
     assert "mesaform_services_leading 1" in await server.get("/metrics")
     assert "<title>Services" in await server.get("/")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cluster.services.definitions import InvalidApp, parse
-from cluster.services.model import App, Instance, UpgradeStrategy
+from cluster.services.model import App, HealthCheck, Instance, UpgradeStrategy
 from cluster.services.queue import Backoff, Waiting
-from cluster.services.scaling import choose, plan, settled
+from cluster.services.scaling import choose, plan, settled, simple_step
 
 
 def an_app(instances: int, **fields: object) -> App:
@@ -51,7 +54,7 @@ def test_an_upgrade_ends_and_keeps_its_promises_on_the_way(wanted: int, health: 
     there = {f"old{index}": instance(f"old{index}", version="v1") for index in range(wanted)}
     started = 0
     for _ in range(200):
-        if settled(app, list(there.values())):
+        if settled(app, Counter(instance.standing for instance in there.values())):
             break
         step = plan(app, there.values())
         for victim in step.kills:
@@ -64,7 +67,7 @@ def test_an_upgrade_ends_and_keeps_its_promises_on_the_way(wanted: int, health: 
         staging = sorted(name for name, item in there.items() if not item.running)
         for name in staging[: data.draw(st.integers(1, 4))]:
             there[name] = instance(name)
-    assert settled(app, list(there.values()))
+    assert settled(app, Counter(instance.standing for instance in there.values()))
     assert started == wanted
 
 
@@ -106,8 +109,59 @@ def test_what_a_client_reads_it_can_write_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"id": "x", "cmd": "a", "healthChecks": [{"protocol": "TCP"}]}, {"id": "x", "cmd": "a", "container": {"type": "DOCKER"}}]
+    "body",
+    [
+        {"id": "x", "cmd": "a", "healthChecks": [{"protocol": "TCP", "portIndex": 1}]},
+        {"id": "x", "cmd": "a", "healthChecks": [{"protocol": "TCP"}, {"protocol": "HTTP"}]},
+        {"id": "x", "cmd": "a", "healthChecks": [{"protocol": "TCP", "intervalSeconds": -1}]},
+        {"id": "x", "cmd": "a", "container": {"type": "DOCKER"}},
+        {"id": "x", "cmd": "a", "networks": [{"mode": "container/bridge"}]},
+        {"id": "x", "cmd": "a", "uris": [1]},
+    ],
 )
 def test_what_cannot_be_honoured_is_refused_rather_than_ignored(body: dict[str, object]) -> None:
     with pytest.raises(InvalidApp):
         parse(body)
+
+
+def test_what_nobody_knows_or_says_nothing_is_left_out() -> None:
+    plain = parse({"id": "x", "cmd": "a"})
+    more = {
+        "nonsense": 1,
+        "networks": [{"mode": "host"}],
+        "container": {"type": "MESOS", "volumes": []},
+        "dependencies": [],
+        "executor": "",
+    }
+    assert parse({"id": "x", "cmd": "a", **more}) == plain
+
+
+def test_old_uris_are_files_to_fetch() -> None:
+    assert [item.uri for item in parse({"id": "x", "cmd": "a", "uris": ["file:///a", "http://b/c.tgz"]}).fetch] == [
+        "file:///a",
+        "http://b/c.tgz",
+    ]
+    assert [item.uri for item in parse({"id": "x", "cmd": "a", "uris": ["old"], "fetch": [{"uri": "new"}]}).fetch] == ["new"]
+
+
+@pytest.mark.parametrize("healthy", [None, False])
+def test_an_app_whose_health_is_checked_is_settled_only_when_it_is_healthy(healthy: bool | None) -> None:
+    app = an_app(1, health_checks=[HealthCheck(protocol="TCP")])
+    assert not settled(app, {replace(instance("a"), healthy=healthy).standing: 1})
+    assert settled(app, {replace(instance("a"), healthy=True).standing: 1})
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["v1", "v2"]), st.sampled_from(["TASK_RUNNING", "TASK_STAGING", "TASK_FAILED"]), st.booleans()),
+        max_size=8,
+    ),
+    st.integers(0, 6),
+)
+def test_counting_gives_the_same_step_as_looking_at_each_instance(there: list[tuple[str, str, bool]], wanted: int) -> None:
+    instances = [
+        replace(instance(str(index), version=version, state=state), killing_since=1.0 if killing else None)
+        for index, (version, state, killing) in enumerate(there)
+    ]
+    quick = simple_step(an_app(wanted), Counter(one.standing for one in instances))
+    assert quick in (None, plan(an_app(wanted), instances))

@@ -102,3 +102,34 @@ def test_demand_beyond_the_cluster_is_met_by_new_agents_and_outlives_leaders(clu
     assert running(cluster, "/twelve") == 12
     call(cluster, "DELETE", "/v2/apps/twelve")
     cluster.until(lambda: call(cluster, "GET", "/v2/tasks") == {"tasks": []})
+
+
+def test_files_are_fetched_and_an_unhealthy_instance_is_replaced(cluster: LittleCluster, tmp_path: Path) -> None:
+    (tmp_path / "page.txt").write_text("fetched")
+    check = {"protocol": "MESOS_HTTP", "path": "/page.txt", "gracePeriodSeconds": 30, "intervalSeconds": 0.3, "delaySeconds": 0}
+    app = {
+        "id": "/web",
+        "cmd": f"exec {sys.executable} -m http.server $PORT0",
+        "cpus": 0.1,
+        "mem": 64,
+        "uris": [f"file://{tmp_path}/page.txt"],
+        "healthChecks": [{**check, "timeoutSeconds": 5, "maxConsecutiveFailures": 2}],
+        "backoffSeconds": 0.1,
+    }
+    call(cluster, "POST", "/v2/apps", app)
+
+    def healthy() -> Any:
+        found = call(cluster, "GET", "/v2/apps/web")["app"]
+        return found if found["tasksHealthy"] == 1 and not found["deployments"] else None
+
+    [first] = cluster.until(healthy)["tasks"]
+    assert first["healthCheckResults"][0]["alive"]
+    [page] = [path for path in cluster.folder.glob("agent-*/**/page.txt") if first["id"] in str(path) and "latest" not in path.parts]
+    page.unlink()
+
+    def replaced() -> Any:
+        found = healthy()
+        return found if found and found["tasks"][0]["id"] != first["id"] else None
+
+    assert cluster.until(replaced)["lastTaskFailure"]["taskId"] == first["id"]
+    call(cluster, "DELETE", "/v2/apps/web")
