@@ -212,3 +212,13 @@ async def test_sandboxes_are_read_through_the_masters_and_nothing_else_of_an_age
     assert (await server.request("GET", "/agents/nobody/state"))[0] == 404
     for path in ("/slaves", "/files/..%2Fslaves", "/api/v1", "/files/debug"):
         assert (await server.request("GET", f"/agents/{agent}{path}"))[0] in (404, 405)
+
+
+async def test_a_browser_may_change_things_from_this_server_s_own_page_only(server: Server) -> None:
+    app = {"id": "/web", "cmd": "serve", "mem": 32}
+    for origin in ("http://elsewhere.example", "http://127.61.1.1:1", "null"):
+        status, answer = await server.request("POST", "/v2/apps", app, headers={"Origin": origin})
+        assert (status, origin in answer["message"]) == (403, True)
+    status, _ = await server.request("POST", "/v2/apps", app, headers={"Origin": server.settings.url})
+    assert status == 201
+    assert (await server.request("GET", "/v2/apps", headers={"Origin": "http://elsewhere.example"}))[0] == 200

@@ -3,6 +3,7 @@ import { byId, paint } from "/static/common/dom.js";
 import { clock } from "/static/common/format.js";
 
 const EVERY_MS = 2000;
+const GENTLE = 4; // a cluster so large that reading it takes long is read less often
 const TIMEOUT_MS = 6000;
 const PEERS_AFTER_MS = 5000;
 const RELOAD_AFTER = 5; // answers that point elsewhere before we go there without having seen it answer
@@ -85,6 +86,7 @@ export function follow(look, who, peers) {
     if (busy) return;
     busy = true;
     clearTimeout(timer);
+    const began = Date.now();
     try {
       await look();
       fresh = Date.now();
@@ -97,7 +99,7 @@ export function follow(look, who, peers) {
       await elsewhere(error);
     }
     busy = false;
-    timer = setTimeout(pass, document.hidden ? 10 * EVERY_MS : EVERY_MS);
+    timer = setTimeout(pass, Math.max(document.hidden ? 10 * EVERY_MS : EVERY_MS, GENTLE * (Date.now() - began)));
   }
 
   document.addEventListener("visibilitychange", () => document.hidden || pass());

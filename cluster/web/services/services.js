@@ -7,6 +7,7 @@ import { reasons, standing, undecided } from "/static/words.js";
 
 const ENGINE = `http://${location.hostname}:5050/`;
 const FATE = { TASK_RUNNING: "good", TASK_STAGING: "busy", TASK_STARTING: "busy", TASK_KILLING: "busy" };
+const SHOWN = 200; // instances of an app
 const COLUMNS = ["Instance", "Host", "Ports", "State", "Since", "Output"];
 
 let latest = { apps: [], queue: new Map(), details: new Map(), deployments: [] };
@@ -35,7 +36,7 @@ function instanceRow(instance) {
 
 function detail(app, tasks) {
   const failure = app.lastTaskFailure;
-  const rows = [...tasks].sort((left, right) => left.stagedAt.localeCompare(right.stagedAt)).map(instanceRow);
+  const rows = [...tasks].sort((left, right) => left.stagedAt.localeCompare(right.stagedAt)).slice(0, SHOWN).map(instanceRow);
   return [
     h("div", { class: "spec" },
       h("code", {}, app.cmd ?? (app.args ?? []).join(" ")),
@@ -46,6 +47,7 @@ function detail(app, tasks) {
     rows.length
       ? h("table", { "aria-label": `Instances of ${app.id}` }, h("thead", {}, h("tr", {}, COLUMNS.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))
       : h("span", { class: "quiet" }, app.instances ? "No instance runs now. The queue below says what it waits for." : "Suspended: scale it to run it again."),
+    tasks.length > SHOWN ? h("p", { class: "quiet" }, `${tasks.length - SHOWN} more instances: GET /v2/apps${app.id}/tasks has all of them.`) : null,
   ];
 }
 
