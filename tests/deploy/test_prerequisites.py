@@ -92,11 +92,14 @@ def test_aws_needs_neither_java_nor_addresses_of_this_host(programs, tmp_path):
     assert lacks(AWS, tmp_path) == []
 
 
-def test_a_terraform_that_a_person_named_must_be_new_enough(programs, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("says", "complaint"), [("1.2.0", "terraform is 1.2.0"), ("", "terraform is missing")])
+def test_a_terraform_that_somebody_named_is_told_by_its_name(programs, tmp_path, monkeypatch, says, complaint):
     install_all(programs, tmp_path)
-    install(programs, "old", json.dumps({"terraform_version": "1.4.0"}))
-    monkeypatch.setenv("TERRAFORM_BINARY_NAME", "old")
-    assert any("Terraform 1.5 or newer" in lack for lack in lacks(AWS, tmp_path))
+    other = programs / "other-terraform"
+    if says:
+        install(programs, other.name, json.dumps({"terraform_version": says}))
+    monkeypatch.setenv("TERRAFORM_BINARY_NAME", str(other))
+    assert any(lack.startswith(f"{complaint} (TERRAFORM_BINARY_NAME is {other})") for lack in lacks(LOCAL, tmp_path))
 
 
 @pytest.mark.slow
