@@ -78,8 +78,7 @@ def _cloud(context: Context, report: Report) -> None:
         _, control = cloud_ports(context)
         under_way.outcome = f"{context.spec.target}, {context.spec.region}"
         if reason := control.fenced():
-            control.lift()
-            under_way.outcome += f"; lifted a fence ({reason})"
+            under_way.outcome += f"; there is a fence ({reason}), which goes when the cluster answers"
 
 
 def _addresses(context: Context, report: Report) -> None:
@@ -140,7 +139,10 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
 
     import aiohttp
 
+    from cluster.cli.called_off import CalledOff
+    from cluster.cli.masters import masters_of
     from cluster.cli.status import cloud_ports, outputs_reader
+    from cluster.mesos.operator import OperatorClient
     from cluster.status.gather import Gatherer
     from cluster.status.ready import missing
     from cluster.status.view import join
@@ -151,11 +153,15 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
     with stage(report, "Wait for the cluster to answer") as under_way:
         async with aiohttp.ClientSession() as session:
             gatherer = Gatherer(spec, session, fleet, control, outputs=outputs_reader(context))
+            fence = await asyncio.to_thread(control.fenced)
+            teardown = CalledOff(control, OperatorClient(masters_of(context), session), fence)
             while True:
                 sources = await gatherer.gather()
                 picture = join(spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources)
                 lacking = missing(picture, spec, sorted(sources.masters_up), sorted(sources.services_up))
-                if not lacking:
+                if picture.leader and not teardown.done:
+                    await teardown.step(picture.agents)
+                elif not lacking:
                     under_way.outcome = f"{len(picture.masters)} masters, {len(picture.agents)} agents"
                     return picture
                 if time.monotonic() - began > timeout_s:

@@ -23,6 +23,7 @@ from cluster.teardown.survey import Survey, World
 
 OBEY_S = 20.0  # how long the autoscaler may take to say that it obeys the fence
 POLL_S = 0.5
+FENCE_REASON = "mesaform down"
 TITLES = {
     "fence": "Fence the autoscaler",
     "deactivate": "Stop new work",
@@ -104,7 +105,7 @@ class Teardown:
             return
         with self._step("fence") as under_way:
             asked_at = self._world.clock()
-            await asyncio.to_thread(control.fence, "mesaform down")
+            await asyncio.to_thread(control.fence, FENCE_REASON)
             while self._world.clock() - asked_at < OBEY_S:
                 beat = await asyncio.to_thread(control.last_beat)
                 if beat and beat.get("fenced") and float(beat.get("at", 0.0)) >= asked_at:

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of `up`: nothing of it survives `down`."""
+"""Ctrl-C in the middle of `up` and of `down`, then `down` again: nothing is left, proven by listing."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ import pytest
 
 from tests.support.road import Road, until
 
-pytestmark = [pytest.mark.endtoend, pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.endtoend, pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_an_interrupted_up_is_undone_by_down(tmp_path):
+def test_an_interrupted_up_and_an_interrupted_down_are_undone_by_down(tmp_path):
     road = Road(tmp_path / "cut", name="cut", cidr="127.78.0.0/16")
     road.start_local()
     try:
-        with (tmp_path / "up.log").open("w") as log:
-            process = road.popen("up", "--yes", stdout=log, stderr=subprocess.STDOUT)
-        until("terraform has made instances", lambda: instances(road), 200)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(120) == 130, (tmp_path / "up.log").read_text()[-3000:]
+        up = start(road, tmp_path / "up.log", "up", "--yes")
+        until("terraform has made instances", lambda: instances(road), 300)
+        os.killpg(up.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
+        assert up.wait(200) == 130, said(tmp_path / "up.log")
+        assert "Carry on: mesaform up" in said(tmp_path / "up.log")
         assert instances(road), "the interruption came before anything was made: this proves nothing"
-        road.mesaform("down", "--yes", "--keep-local", timeout_s=300)
+
+        down = start(road, tmp_path / "down.log", "down", "--yes", "--keep-local")
+        until("terraform destroys", lambda: "Destroy agents" in said(tmp_path / "down.log"), 200)
+        os.kill(down.pid, signal.SIGINT)
+        assert down.wait(200) == 130, said(tmp_path / "down.log")
+        assert road.left_in_ec2(), "the interruption came after everything was gone: this proves nothing"
+
+        road.mesaform("down", "--yes", "--keep-local", timeout_s=400)
         assert road.left_in_ec2() == {}
         assert road.processes() == []
     finally:
         road.end()
+
+
+def start(road, log, *arguments):
+    with log.open("w") as writing:
+        return road.popen(*arguments, stdout=writing, stderr=subprocess.STDOUT)
+
+
+def said(log):
+    return log.read_text()[-3000:]
 
 
 def instances(road):

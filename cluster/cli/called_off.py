@@ -1,0 +1,52 @@
+"""An earlier `mesaform down` that did not come to its end, when `up` is wanted after all: what it had begun is taken back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from cluster.cloud.port import Control
+from cluster.errors import MesaformError
+from cluster.status.view import AgentView
+from cluster.teardown.execute import FENCE_REASON
+
+WITHOUT_WORK = frozenset({"deactivated", "drained"})
+ON_THE_WAY = frozenset({"draining"})  # the engine takes an agent back only when it is empty
+
+
+class Operator(Protocol):
+    """What is asked of the engine; `OperatorClient` is one."""
+
+    async def reactivate(self, agent_id: str) -> None: ...
+
+
+class CalledOff:
+    """Call `step` with each new picture until `done`.
+
+    The fence goes last: an autoscaler that is let loose before could take the agents without work for idle ones. A fence that a
+    person put up goes as well, but says nothing of agents: those stay as they are.
+    """
+
+    def __init__(self, control: Control, operator: Operator, fence: str | None) -> None:
+        self._control = control
+        self._operator = operator
+        self._by_down = fence == FENCE_REASON
+        self.done = fence is None
+
+    async def step(self, agents: Sequence[AgentView]) -> None:
+        """Do what can be done now; the engine must have a leader.
+
+        Raises:
+            CloudError: the fence could not be lifted.
+
+        """
+        held = [agent for agent in agents if self._by_down and agent.state in WITHOUT_WORK | ON_THE_WAY]
+        for agent in held:
+            if agent.state in WITHOUT_WORK:
+                with suppress(MesaformError):  # the next picture shows it
+                    await self._operator.reactivate(agent.agent_id)
+        if not held:
+            await asyncio.to_thread(self._control.lift)
+            self.done = True

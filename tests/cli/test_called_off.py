@@ -1,0 +1,70 @@
+"""`up` after a `down` that was interrupted: agents get work again, then the autoscaler is let loose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cluster.cli.called_off import CalledOff
+from cluster.cloud.fake import FakeControl
+from cluster.errors import ClusterUnreachable
+from cluster.status.view import AgentView
+from cluster.teardown.execute import FENCE_REASON
+
+AGENT = AgentView("i-1", "127.42.1.4", "", "m5.large", "us-east-1a", "on-demand", "terraform", "deactivated", 0.096, 0.0, agent_id="S-1")
+
+
+class Engine:
+    def __init__(self) -> None:
+        self.reactivated: list[str] = []
+        self.answers = True
+
+    async def reactivate(self, agent_id: str) -> None:
+        if not self.answers:
+            raise ClusterUnreachable("no leading master answers")
+        self.reactivated.append(agent_id)
+
+
+def fenced(reason: str | None) -> tuple[FakeControl, Engine, CalledOff]:
+    control, engine = FakeControl(), Engine()
+    if reason:
+        control.fence(reason)
+    return control, engine, CalledOff(control, engine, control.fenced())
+
+
+def test_without_a_fence_there_is_nothing_to_do() -> None:
+    assert fenced(None)[2].done
+
+
+async def test_agents_get_work_again_before_the_fence_goes() -> None:
+    control, engine, teardown = fenced(FENCE_REASON)
+    await teardown.step([AGENT])
+    assert engine.reactivated == ["S-1"]
+    assert control.fenced()
+    await teardown.step([replace(AGENT, state="active")])
+    assert teardown.done
+    assert control.fenced() is None
+
+
+async def test_an_agent_that_still_drains_is_waited_for() -> None:
+    control, engine, teardown = fenced(FENCE_REASON)
+    await teardown.step([replace(AGENT, state="draining")])
+    assert (engine.reactivated, teardown.done) == ([], False)
+    assert control.fenced()
+    await teardown.step([replace(AGENT, state="drained")])
+    assert engine.reactivated == ["S-1"]
+
+
+async def test_an_engine_between_two_leaders_is_asked_again() -> None:
+    _, engine, teardown = fenced(FENCE_REASON)
+    engine.answers = False
+    await teardown.step([AGENT])
+    engine.answers = True
+    await teardown.step([AGENT])
+    assert engine.reactivated == ["S-1"]
+
+
+async def test_a_persons_fence_goes_and_a_persons_deactivated_agents_stay_so() -> None:
+    control, engine, teardown = fenced("price talks")
+    await teardown.step([AGENT])
+    assert (engine.reactivated, teardown.done) == ([], True)
+    assert control.fenced() is None
