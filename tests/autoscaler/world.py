@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from cluster.autoscaler.act import Actor
 from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus
 from cluster.autoscaler.supply import LIVE, price_of
 from cluster.blueprint import Tag
 from cluster.cloud.fake import FakeFleet
-from cluster.cloud.port import Machine
+from cluster.cloud.port import Machine, Order
+from cluster.errors import Permanent
 from cluster.spec import ClusterSpec
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
@@ -63,8 +64,14 @@ class Journal:
 
 @dataclass
 class Task:
+    """A task. A `stubborn` one outlasts every drain that does not take its agent away."""
+
     app: str
     shape: Shape
+    since: float = 0.0
+    number: int = 0
+    stubborn: bool = False
+    framework: str = "marathon"
 
 
 @dataclass
@@ -73,6 +80,7 @@ class Running:
 
     agent: Agent
     tasks: list[Task] = field(default_factory=list)
+    protected: frozenset[str] = frozenset()
 
     @property
     def view(self) -> Agent:
@@ -81,7 +89,10 @@ class Running:
         for task in self.tasks:
             allocated = plus(allocated, task.shape)
             apps[task.app] = apps.get(task.app, 0) + 1
-        return replace(self.agent, allocated=allocated, tasks=len(self.tasks), apps=apps)
+        work = tuple(
+            Work(f"t{task.number}", task.app, task.framework, task.shape, task.since, task.app in self.protected) for task in self.tasks
+        )
+        return replace(self.agent, allocated=allocated, tasks=len(self.tasks), apps=apps, work=work)
 
 
 class World:
@@ -108,6 +119,13 @@ class World:
         self.crashes = 0
         self.crash_after = ""
         self.killed_tasks = 0
+        self.orders: list[Order] = []
+        self.protected: set[str] = set()
+        self.stubborn: set[str] = set()
+        self.foreign: set[str] = set()
+        self.moved: list[tuple[float, Task]] = []
+        self.numbers = 0
+        self.usd = 0.0
         self.offerings = offerings(spec)
         for pool in spec.agents:
             for number in range(pool.count):
@@ -152,6 +170,8 @@ class World:
             self._boot()
             self._schedule()
             self._pass()
+            self._drain()
+            self.usd += self.usd_per_hour * step_s / 3600
             self.check()
 
     # what must always hold
@@ -173,6 +193,31 @@ class World:
         most = self.spec.cost.max_usd_per_hour
         assert most is None or self.usd_per_hour <= most + 1e-6, f"{at}: ${self.usd_per_hour} an hour, allowed {most}"
         assert not self.killed_tasks, f"{at}: a task was killed"
+        for _, task in self.moved:
+            assert task.app not in self.protected | self.foreign, f"{at}: {task.app} was moved"
+        for running in self.agents.values():
+            if running.agent.attributes.get("mesaform/protect") == "true":
+                assert not running.agent.deactivated, f"{at}: a protected agent was touched"
+        allowed = max(1, int(len(self.agents) * self.spec.autoscaler.consolidation.max_agents_percent / 100))
+        disturbed = [name for name, removal in self.journal.memory.removals.items() if removal.policy in {"underused", "replace"}]
+        assert len(disturbed) <= allowed + 1, f"{at}: {disturbed} disturbed at once"
+        self._check_no_to_and_fro(at)
+
+    def _check_no_to_and_fro(self, at: str) -> None:
+        """No type is given away by consolidation within the time that a purchase of it takes to pay back."""
+        payback_s = self.spec.autoscaler.consolidation.payback_s
+        begun = [d for d in self.decisions if d.kind == "deactivate" and d.policy in {"underused", "replace"}]
+        for decision in begun:
+            kind = decision.offering.partition("/")[0]
+            late = [
+                machine
+                for machine in self._machines()
+                if machine.instance_type == kind
+                and machine.tags[Tag.MANAGED_BY] == "autoscaler"
+                and decision.at - payback_s < machine.launched_at <= decision.at
+            ]
+            replacing = {machine.instance_id for machine in late} & set(decision.machines)
+            assert not replacing, f"{at}: {replacing} bought and removed within {payback_s:g} s"
 
     # how the world works
 
@@ -203,7 +248,11 @@ class World:
         for entry in self.apps.values():
             for running in self.agents.values():
                 while self.running(entry.app) < entry.count and entry.overdue and self._takes(running, entry, usage):
-                    running.tasks.append(Task(entry.app, entry.shape))
+                    self.numbers += 1
+                    framework = "batch" if entry.app in self.foreign else "marathon"
+                    task = Task(entry.app, entry.shape, self.now, self.numbers, entry.app in self.stubborn, framework)
+                    running.tasks.append(task)
+                    running.protected = frozenset(self.protected)
                     usage.add(entry.app, entry.constraints, running.agent, 1)
 
     @staticmethod
@@ -212,6 +261,16 @@ class World:
         if not view.active or view.deactivated:
             return False
         return contains(minus(view.total, view.allocated), entry.shape) and room(entry.app, entry.constraints, running.agent, usage) > 0
+
+    def _drain(self) -> None:
+        """Tasks on draining agents stop, and their framework wants them again; stubborn ones stay until they like."""
+        for running in self.agents.values():
+            if running.agent.drain_state != "DRAINING":
+                continue
+            self.moved += [(self.now, task) for task in running.tasks if not task.stubborn]
+            running.tasks = [task for task in running.tasks if task.stubborn]
+            if not running.tasks:
+                running.agent = replace(running.agent, drain_state="DRAINED")
 
     def snapshot(self) -> Snapshot:
         queue = [replace(entry, count=entry.count - self.running(entry.app)) for entry in self.apps.values()]
@@ -224,6 +283,8 @@ class World:
             offerings=self.offerings,
             intents=tuple(self.journal.launches.values()),
             memory=self.journal.memory,
+            orders=tuple(self.orders),
+            apps={entry.app: entry.constraints for entry in self.apps.values()},
         )
 
     def _pass(self) -> None:
@@ -267,15 +328,21 @@ class Engine:
 
     async def reactivate(self, agent_id: str) -> None:
         _, running = self._find(agent_id)
-        running.agent = replace(running.agent, active=True, deactivated=False)
+        if running.agent.drain_state == "DRAINING":
+            raise Permanent("Agent is still in the DRAINING state")
+        running.agent = replace(running.agent, active=True, deactivated=False, drain_state="")
         self._line("reactivate")
 
     async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None:
         name, running = self._find(agent_id)
+        if not mark_gone:
+            running.agent = replace(running.agent, active=False, deactivated=True, drain_state="DRAINING")
+            self._line("drain")
+            return
         self._world.killed_tasks += len(running.tasks)
         self._world.never_boot.add(name)
         del self._world.agents[name]
         self._line("drain")
 
     async def mark_gone(self, agent_id: str) -> None:
-        await self.drain(agent_id)
+        await self.drain(agent_id, mark_gone=True)
