@@ -12,7 +12,7 @@ from cluster.sim.trace import Trace
 def span(seconds: float) -> str:
     """A length of time in one unit."""
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if abs(seconds) >= size * 1.5:
+        if abs(seconds) >= size * 1.5 or seconds == size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
 
@@ -28,7 +28,13 @@ COLUMNS: Sequence[tuple[str, str, Callable[[Outcome], float], Callable[[float], 
     ("bought", "machines", lambda o: o.figures.machines_bought, lambda v: f"{v:,.0f}", -1),
     ("most at once", "machines", lambda o: o.figures.machines_most, lambda v: f"{v:,.0f}", -1),
     ("disruptions", "running tasks stopped by the policy", lambda o: o.figures.disruptions, lambda v: f"{v:,.0f}", -1),
-    ("per 1000 task-hours", "", lambda o: o.figures.disruptions_per_1000_task_hours, lambda v: f"{v:,.2f}", -1),
+    (
+        "per 1000 task-hours",
+        "",
+        lambda o: o.figures.disruptions_per_1000_task_hours,
+        lambda v: f"{v:,.3g}" if v < 1000 else f"{v:,.0f}",
+        -1,
+    ),
     ("interrupted", "tasks on machines that the cloud took back", lambda o: o.figures.interruptions, lambda v: f"{v:,.0f}", -1),
     ("work lost", "task-hours run again", lambda o: o.figures.lost_task_hours, lambda v: f"{v:,.1f} h", -1),
     ("never placed", "tasks", lambda o: o.figures.never_placed, lambda v: f"{v:,.0f}", -1),
@@ -48,7 +54,7 @@ def headline(outcomes: Sequence[Outcome], bound_usd: float) -> str:
         parts.append(f"That is {word} than {best.name}, the cheapest of the others that wait about as long or less (p95 {p95}).")
         churn = max(outcomes[1:], key=lambda other: other.figures.disruptions)
         if churn.figures.disruptions:
-            per = f"{mine.figures.disruptions_per_1000_task_hours:g} against {churn.figures.disruptions_per_1000_task_hours:g}"
+            per = f"{mine.figures.disruptions_per_1000_task_hours:.3g} against {churn.figures.disruptions_per_1000_task_hours:.3g}"
             parts.append(f"Running tasks stopped per 1000 task-hours: {per} ({churn.name}).")
     return " ".join(parts)
 

@@ -24,8 +24,8 @@ from cluster.spec import ClusterSpec
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""
 
-GROWTH = 1.6
-"""Each look that changes nothing puts off the next by this much more."""
+GROWTH = 3.0
+"""Each look that changes nothing puts off the next by this factor."""
 
 SERVICES, BATCH = "marathon", "batch"
 """The frameworks of tasks that keep their work, and of those that start over."""

@@ -26,11 +26,11 @@ p{margin:4px 0}.soft{color:var(--soft)}.lead{font-size:17px;margin:14px 0 18px;m
 .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:18px;margin-top:18px}
 section{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px 16px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:5px 9px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-th{font-weight:600;color:var(--soft);font-size:13px}th:first-child,td:first-child{text-align:left;white-space:nowrap}
+th,td{padding:5px 6px;font-size:14px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
+th{white-space:normal;vertical-align:bottom;font-weight:600;color:var(--soft);font-size:13px}th:first-child,td:first-child{text-align:left;white-space:nowrap}
 td.best{background:var(--best);font-weight:600}
 td i,.legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}
-.legend span{margin-right:16px;font-size:13px}.scroll{overflow-x:auto}svg{width:100%;height:auto;display:block}
+.legend span{margin-right:14px;font-size:13px;white-space:nowrap}.scroll{overflow-x:auto}svg{width:100%;height:auto;display:block}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .axis text{font-size:11px;fill:var(--soft)}.axis line{stroke:var(--soft);stroke-width:.8}.axis line.grid{stroke:var(--line)}
 details{margin-top:8px}summary{cursor:pointer}details td{font-size:13px}details td:nth-child(n+2){text-align:left;white-space:normal}

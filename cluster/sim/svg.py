@@ -11,7 +11,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7
 """Told apart by people with every kind of colour vision."""
 
 WIDTH, HEIGHT = 640, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 10, 34
 
 Point = tuple[float, float]
 Format = Callable[[float], str]
@@ -68,7 +68,7 @@ def times(span_s: float, text: Format) -> Axis:
 def waits(high: float, text: Format) -> Axis:
     """A logarithmic axis of seconds from 1, with ticks that are whole in their units."""
     top = max(high, 10.0)
-    ticks = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800, 36000, 86400, 259200, 864000, 2592000)
+    ticks = (1, 3, 10, 30, 60, 180, 600, 1800, 7200, 21600, 86400, 259200, 864000, 2592000)
     return Axis(1.0, top, [float(tick) for tick in ticks if tick <= top], text, log=True)
 
 
@@ -116,7 +116,7 @@ def _frame(x: Axis, y: Axis, x_name: str, y_name: str) -> str:
     parts.append(_x_ticks(x, HEIGHT))
     parts.append(f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_name)}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text class="name" transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text></g>')
+    parts.append(f'<text class="name" transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text></g>')
     return "".join(parts)
 
 

@@ -94,7 +94,7 @@ def test_a_task_that_no_type_holds_is_told_apart_and_ends_the_run_all_the_same(r
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_the_books_balance_for_every_policy_in_a_rough_cloud(rule):
-    trace = window(make_trace("burst", 3), until_s=4 * 3600.0)
+    trace = window(make_trace("burst", 3), until_s=1.5 * 3600.0)
     outcome = run(trace, rule, ROUGH, types=("m5.xlarge", "m5.2xlarge", "c5.2xlarge"), spot_share=1.0)
     check(outcome, trace)
     assert outcome.figures.ended == len(trace.tasks)
@@ -104,7 +104,7 @@ def test_the_books_balance_for_every_policy_in_a_rough_cloud(rule):
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_the_same_seed_gives_the_same_run_and_another_another(rule):
-    trace = window(make_trace("burst", 4), limit=120)
+    trace = window(make_trace("burst", 4), limit=50)
     runs = [run(trace, rule, replace(ROUGH, seed=seed), spot_share=1.0) for seed in (1, 1, 2)]
     assert runs[0].figures == runs[1].figures != runs[2].figures
     assert runs[0].record.entries == runs[1].record.entries
@@ -135,7 +135,7 @@ def test_the_pools_own_machines_are_there_from_the_start_and_stay():
 
 
 def test_no_run_costs_less_than_the_bound():
-    trace = window(make_trace("batch", 2), limit=150)
+    trace = window(make_trace("batch", 2), limit=80)
     policy = a_policy(types=("c5.4xlarge", "m5.4xlarge", "r5.4xlarge"))
     bound = least_usd(trace, policy)
     assert 0 < bound < min(simulate(trace, policy, STEADY, rule).figures.usd for rule in RULES)

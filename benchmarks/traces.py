@@ -1,0 +1,62 @@
+"""What the real planner costs on traces of work, beside rivals' published rules: `python -m benchmarks.traces [TRACE.csv …]`.
+
+Without a trace, or where `MESAFORM_TRACES` names none, the synthetic ones are run. Two limits are the project's own: 20 % less than the
+best baseline at no worse p95 waiting, and a fifth of Karpenter's disruptions for each task-hour. Ratios over 1 are shortfalls.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.table import Result, show
+from cluster.sim.baselines import BASELINES
+from cluster.sim.columns import span
+from cluster.sim.market import Settings
+from cluster.sim.policy import Policy
+from cluster.sim.run import Outcome, least_usd, savings, simulate
+from cluster.sim.synthetic import KINDS, make_trace
+from cluster.sim.trace import Trace, load
+
+COST_LIMIT = 0.8
+DISRUPTION_LIMIT = 0.2
+MINUTES_LIMIT = 2.0
+
+POLICY = Policy.model_validate({"name": "mesaform", "autoscaler": {"idle_after_s": 10.0, "consolidation": {"enabled": True}}})
+
+
+def traces(files: Sequence[str]) -> list[Trace]:
+    """The traces named, else those of the environment, else the synthetic ones."""
+    named = list(files) or [name for name in os.environ.get("MESAFORM_TRACES", "").split(os.pathsep) if name]
+    return [load(Path(name)) for name in named] or [make_trace(kind, 7) for kind in KINDS]
+
+
+def measure(trace: Trace, settings: Settings) -> list[Result]:
+    """One trace: cost and disruptions against the baselines, and how long our run took."""
+    outcomes = [simulate(trace, POLICY, settings, rule) for rule in ("", *BASELINES)]
+    mine = outcomes[0]
+    best, saved = savings(outcomes)
+    p95 = f"p95 {span(mine.figures.wait_p95_s)} against {span(best.figures.wait_p95_s)}"
+    how = f"${mine.figures.usd:,.2f} against ${best.figures.usd:,.2f} ({best.name}), least ${least_usd(trace, POLICY):,.2f}; {p95}"
+    return [
+        Result(f"{trace.name}: cost / best baseline", 1 - saved, COST_LIMIT, "", how),
+        _disruptions(trace, mine, next(one for one in outcomes if one.name == "karpenter")),
+        Result(f"{trace.name}: run", mine.took_s / 60, MINUTES_LIMIT, "min", f"{len(trace.tasks):,} tasks, {mine.figures.looks:,} looks"),
+    ]
+
+
+def _disruptions(trace: Trace, mine: Outcome, karpenter: Outcome) -> Result:
+    ours, theirs = (one.figures.disruptions_per_1000_task_hours for one in (mine, karpenter))
+    ratio = ours / theirs if theirs else float(ours > 0)
+    how = f"{ours:.3g} against {theirs:.3g} per 1000 task-hours"
+    return Result(f"{trace.name}: disruptions / Karpenter's", ratio, DISRUPTION_LIMIT, "", how)
+
+
+def main() -> None:
+    show([result for trace in traces(sys.argv[1:]) for result in measure(trace, Settings())])
+
+
+if __name__ == "__main__":
+    main()
