@@ -35,6 +35,11 @@ LONG_REFUSE_S = 3600.0
 TIMED_OUT = 124
 ENDED = TERMINAL_STATES | {"TASK_UNKNOWN"}
 NEVER_RAN = frozenset({"TASK_DROPPED"})
+NOT_ITS_DOING = {
+    "REASON_AGENT_DRAINING": "its agent is being drained",
+    "REASON_SLAVE_REMOVED": "its agent is lost",
+    "REASON_SLAVE_REMOVED_BY_OPERATOR": "its agent was marked gone",
+}
 _EXITED = re.compile(r"exited with status (\d+)")
 _SIGNALLED = re.compile(r"terminated with signal (.+?)(?: \(core dumped\))?$")
 _SIGNALS = {text: number for number in signal.valid_signals() if (text := signal.strsignal(number))}
@@ -210,7 +215,7 @@ class Execution:
         if status.state in NEVER_RAN and not self.stopping:
             self._again(task, status)
             return calls
-        task.state, task.message = status.state, status.message or ""
+        task.state, task.message = status.state, _in_words(status)
         if status.state in ENDED:
             task.exit_code = exit_code(status)
             self._first_failure = self._first_failure or task.exit_code
@@ -239,6 +244,12 @@ def exit_code(status: TaskStatus) -> int:
         number = _SIGNALS.get(name) or (int(name) if name.isdigit() else 0)
         return 128 + number if number else 1
     return 0 if status.state == "TASK_FINISHED" else 1
+
+
+def _in_words(status: TaskStatus) -> str:
+    """The status' message, and what it leaves out: that the task was not to blame for its end."""
+    why = NOT_ITS_DOING.get(status.reason or "") if status.state in ENDED else None
+    return "; ".join(part for part in (status.message, why) if part)
 
 
 def _amount(text: str, name: str) -> float:

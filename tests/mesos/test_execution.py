@@ -153,3 +153,13 @@ def test_environment_words_need_a_name_and_a_value() -> None:
     for word in ("A", "=1"):
         with pytest.raises(ValueError, match=word):
             environment([word])
+
+
+def test_a_task_that_was_not_to_blame_for_its_end_says_so() -> None:
+    execution = Execution(a_job(), "u")
+    [task] = launched(execution.handle(offers((1, 128))))
+    message = "Command terminated with signal Terminated"
+    status = TaskStatus(task_id=ident(task), state="TASK_KILLED", message=message, reason="REASON_AGENT_DRAINING", agent_id=ident("a0"))
+    execution.handle(Event(type="UPDATE", update=Update(status=status)))
+    assert execution.changes[-1].message == f"{message}; its agent is being drained"
+    assert execution.exit_code == 143
