@@ -198,3 +198,22 @@ def test_only_what_waited_before_and_after_counts_as_waiting():
     fewer = wire.queue_entries({"queue": [{**QUEUE["queue"][0], "count": 1}]})
     assert [(entry.app, entry.count) for entry in wire.both_times(before, fewer)] == [("/web", 1)]
     assert [(entry.app, entry.count) for entry in wire.both_times(fewer, before)] == [("/web", 1)]
+
+
+def test_what_runs_is_known_task_by_task_where_it_may_be_moved():
+    task = {
+        "task_id": {"value": "web_api.instance-1f._app.1"},
+        "framework_id": {"value": "F-1"},
+        "agent_id": {"value": "S-1"},
+        "state": "TASK_RUNNING",
+        "resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}}],
+        "labels": {"labels": [{"key": "mesaform/protect", "value": "true"}, {"key": "mesaform/runs-for-s", "value": "60"}]},
+        "statuses": [{"timestamp": 110.0}, {"timestamp": 100.0}],
+    }
+    agents = {"agents": [{"agent_info": {"id": {"value": "S-1"}}}]}
+    frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "marathon"}}]}
+    brief = wire.cluster_view(agents, {"tasks": [task]}, frameworks, {})
+    assert brief.agents[0].work == ()
+    (work,) = wire.cluster_view(agents, {"tasks": [task]}, frameworks, {}, ["F-1"], detailed=True).agents[0].work
+    assert (work.name, work.framework, work.shape[0]) == ("/web/api", "marathon", 1000)
+    assert (work.since, work.ends_at, work.protected) == (100.0, 160.0, True)

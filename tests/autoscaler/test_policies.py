@@ -110,6 +110,22 @@ def test_a_machine_younger_than_the_payback_time_stays():
     assert len(world.ours) == 1
 
 
+def test_no_more_agents_are_disturbed_at_a_time_than_the_budget_allows():
+    world = a_world(max_agents_percent=1.0)
+    world.want(queued("/web", 8))
+    world.run(30)
+    for running in world.agents.values():
+        running.tasks.pop()
+    world.want(queued("/web", 4))
+    most = 0
+    for _ in range(150):
+        world.run(2)
+        most = max(most, sum(removal.disturbs for removal in world.journal.memory.removals.values()))
+    assert most == 1
+    assert len(world.ours) == 2
+    assert len(world.moved) == 2
+
+
 def test_old_tasks_weigh_more_than_the_saving():
     world = a_world(usd_per_task_hour=10.0)
     scattered(world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from cluster.blueprint import Tag
 from cluster.cloud.control import S3Control
 from cluster.cloud.fake import FakeControl, FakeFleet, FakeLedger
 from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import S3Ledger
+from cluster.cloud.ledger import CACHE_FROM, S3Ledger
 from cluster.cloud.port import Control, Fleet, LaunchRequest, Ledger
 from cluster.errors import NotFound, NotOwned
 from tests.autoscaler.builders import ZONES, a_machine
@@ -135,6 +136,29 @@ def test_a_machines_row_written_twice_is_one_row(ledger: Ledger):
         ledger.append({"kind": "decision", "at": 1_800_000_000.0, "what": "two decisions of one moment are two"})
     assert [row["kind"] for row in ledger.read()].count("machine_started") == 1
     assert [row["kind"] for row in ledger.read()].count("decision") == 2
+
+
+def test_rows_are_read_by_kind_and_the_limit_counts_only_those(ledger: Ledger):
+    for number in range(6):
+        ledger.append({"kind": "usage" if number % 2 else "decision", "at": 1_800_000_000.0 + number, "what": str(number)})
+    assert [row["what"] for row in ledger.read(kinds=["decision"])] == ["0", "2", "4"]
+    assert [row["what"] for row in ledger.read(limit=2, kinds=["decision"])] == ["2", "4"]
+
+
+@pytest.mark.slow
+def test_rows_that_were_read_before_are_not_read_again_and_a_broken_copy_is(bucket: str, tmp_path: Path):
+    path = tmp_path / "rows"
+    ledger = S3Ledger(bucket, "toy", REGION, cache=path)
+    for number in range(CACHE_FROM):
+        ledger.append({"kind": "decision", "at": 1_800_000_000.0 + number})
+    first = ledger.read()
+    gets: list[str] = []
+    ledger._s3.meta.events.register("before-call.s3.GetObject", lambda **_: gets.append("get"))
+    assert ledger.read() == first
+    assert not gets
+    path.write_bytes(path.read_bytes()[:-9])
+    assert ledger.read() == first
+    assert len(gets) == 1
 
 
 def test_a_fence_holds_until_it_is_lifted(control: Control):
