@@ -110,6 +110,14 @@ def test_a_machine_younger_than_the_payback_time_stays():
     assert len(world.ours) == 1
 
 
+def test_a_machine_whose_tasks_fit_nowhere_else_is_not_even_deactivated():
+    world = a_world()
+    world.want(queued("/web", 2, cpus=1.1))
+    world.run(400)
+    assert len(world.ours) == 2
+    assert decided(world, "underused") == []
+
+
 def test_no_more_agents_are_disturbed_at_a_time_than_the_budget_allows():
     world = a_world(max_agents_percent=1.0)
     world.want(queued("/web", 8))
@@ -189,7 +197,8 @@ def test_a_drain_that_takes_too_long_is_given_up_and_kills_nobody():
     world.stubborn.add("/web")
     scattered(world)
     world.run(600)
-    assert "abandon" in [decision.kind for decision in world.decisions]
+    when = {decision.kind: decision.at for decision in reversed(world.decisions)}
+    assert 60 < when["abandon"] - when["drain"] <= 64
     assert len(world.ours) == 2
     assert world.running("/web") == 2
 
@@ -203,7 +212,8 @@ def test_an_agent_whose_drain_was_given_up_works_again_once_the_engine_lets_it()
         for task in running.tasks:
             task.stubborn = False
     world.run(20)
-    assert all(running.agent.active for running in world.agents.values())
+    assert [running.agent.active for running in world.agents.values()] == [True, True]
+    assert "terminate" not in [decision.kind for decision in world.decisions]
     assert world.running("/web") == 2
 
 
