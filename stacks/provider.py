@@ -41,7 +41,6 @@ def skip_package_init() -> None:
     sys.modules[PACKAGE] = package
 
 
-os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")  # a list of majors: this jsii calls only Node 20 too old
 _tools = Path(__file__).parents[1] / "node_modules"
 if _tools.is_dir():
     keep_runtime_cache_in(_tools / ".cache" / "jsii")

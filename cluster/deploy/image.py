@@ -6,7 +6,11 @@ A cluster must come down even when its image is gone, so `mesaform down` hands i
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from cluster.errors import MissingPrerequisite
 
@@ -33,11 +37,24 @@ NOTHING_TO_BOOT = BootImage("ami-00000000000000000", USUAL_ROOT_DEVICE, "none")
 
 
 def from_environment(region: str) -> BootImage:
-    """The image that the environment names; the one baked from this checkout's recipe if it names none."""
+    """The image that the environment names; the one baked from this checkout's recipe if it names none.
+
+    A `cdktf destroy` that somebody typed needs none: a cluster must come down even when its image is gone.
+    """
     image_id = os.environ.get(IMAGE_ID)
     if not image_id:
-        return look_up(region)
+        return NOTHING_TO_BOOT if destroys() else look_up(region)
     return BootImage(image_id, os.environ.get(ROOT_DEVICE) or USUAL_ROOT_DEVICE, os.environ.get(RECIPE) or _recipe())
+
+
+def destroys() -> bool:
+    """Whether this program runs for `cdktf destroy`. cdktf does not tell its app the verb, but it is an ancestor of it."""
+    for ancestor in psutil.Process().parents():
+        with suppress(psutil.Error):
+            words = ancestor.cmdline()[:4]
+            if "destroy" in words and any(Path(word).name == "cdktf" for word in words):
+                return True
+    return False
 
 
 def look_up(region: str) -> BootImage:
