@@ -99,11 +99,12 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the console was told since the last call."""
-        return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
+        told = self.driver.get_log("browser")  # the browser's own first page, opened before ours, may have its say there too
+        return [f"{entry['level']}: {entry['message']}" for entry in told if not entry["message"].startswith("chrome")]
 
     def strangers(self) -> list[str]:
         """Requests to others than the cluster since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
-        ours = ("about", "data", "blob", "chrome")
+        ours = ("about", "data", "blob", "chrome", "chrome-untrusted")
         return [url for url in asked if urlsplit(url).scheme not in ours and not (urlsplit(url).hostname or "").startswith(self._hosts)]

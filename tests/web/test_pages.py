@@ -106,6 +106,7 @@ def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(br
     before = browser.text("#pulse")
     browser.until(lambda: browser.text("#pulse") not in ("", before))
     assert browser.run("return [...document.querySelectorAll('tr')].filter((row) => row.mine).length") == 2, "rows are drawn anew"
+    assert len(browser.rows("agents")) == 2
     assert browser.run("return [scrollY, document.activeElement.id, document.getElementById('filter').value]") == [
         77,
         "filter",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+
 import pytest
 
 from tests.web.browser import Browser
@@ -46,6 +48,9 @@ def test_pages_go_to_the_new_leader_when_theirs_is_gone_for_good_or_comes_back_a
         cluster.kill(left)
         cluster.start_master(left)
         cluster.start_services(left)
+        ways = {leads_to(left)}
+        cluster.until(lambda: ways.add(leads_to(left)) or f"//{gone}:5050/" in ways)
+        assert ways <= {None, f"//{gone}:5050/"}, "a master whose own old session still counts as leading must not redirect to itself"
         arrived(browser, f"http://{gone}:8080/")
         browser.driver.switch_to.window(first)
         arrived(browser, f"http://{gone}:5050/")
@@ -55,6 +60,18 @@ def test_pages_go_to_the_new_leader_when_theirs_is_gone_for_good_or_comes_back_a
             browser.driver.switch_to.window(other)
             browser.driver.close()
         browser.driver.switch_to.window(first)
+
+
+def leads_to(master: str) -> str | None:
+    """Where the page on a master redirects to; None when it does not, or nobody answers."""
+    connection = http.client.HTTPConnection(master, 5050, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().headers["Location"]
+    except OSError:
+        return None
+    finally:
+        connection.close()
 
 
 def arrived(browser: Browser, url: str) -> None:
