@@ -62,6 +62,7 @@ class Runner:
     leader_wait_s: float = LEADER_WAIT_S
     _ended: dict[str, asyncio.Event] = field(default_factory=dict)
     _following: list[asyncio.Task[None]] = field(default_factory=list)
+    _cut_off: bool = False
 
     async def run(self, interrupted: asyncio.Event) -> int:
         """The exit code: the first failing task's own, 130 when `interrupted` was set, 124 when the time was over.
@@ -190,8 +191,14 @@ class Runner:
             await asyncio.wait(self._following)
 
     def _connection(self, line: str) -> None:
-        if line.startswith("not subscribed"):
-            self.reporter.note(line)
+        """Say once that the connection is gone, and once that it is back: attempts in between are of no interest."""
+        lost = line.startswith("not subscribed")
+        if lost and not self._cut_off:
+            why = line.partition(": ")[2].partition("\n")[0].partition("; again in")[0]
+            self.reporter.note(f"no connection to a leading master; tasks go on, waiting for a leader ({why[:160]})")
+        elif not lost and self._cut_off:
+            self.reporter.note(f"{line} again")
+        self._cut_off = lost
 
 
 async def _until(holds: Callable[[], bool], news: asyncio.Event) -> None:

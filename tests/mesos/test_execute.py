@@ -93,13 +93,15 @@ async def test_a_time_out_kills_the_tasks_and_exits_124(engine: ScriptedEngine, 
 
 
 async def test_a_job_survives_a_broken_stream(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
-    running = asyncio.create_task(runner_for(engine, session, Heard()).run(asyncio.Event()))
+    heard = Heard()
+    running = asyncio.create_task(runner_for(engine, session, heard).run(asyncio.Event()))
     [task_id] = await started(engine)
     engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
     engine.break_streams()
     await engine.until(lambda: engine.subscribes == 2 and engine.of_type("RECONCILE"))
     engine.finish(task_id)
     assert await asyncio.wait_for(running, 10) == 0
+    assert [note.partition(";")[0].partition(" to 127")[0] for note in heard.notes] == ["no connection to a leading master", "subscribed"]
 
 
 async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
