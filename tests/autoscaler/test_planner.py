@@ -392,6 +392,13 @@ def test_a_drain_that_was_lost_is_asked_for_again():
     assert done(plan(a_leaving_snapshot(asleep(), phase="draining"), NOW)) == [Drain("i-1", "S-i-1", 10.0)]
 
 
+def test_an_operators_drain_that_was_withdrawn_before_it_began_is_undone():
+    snapshot = a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32)))
+    removal = replace(snapshot.memory.removals["i-1"], policy="operator")
+    made = plan(replace(snapshot, memory=replace(snapshot.memory, removals={"i-1": removal})), NOW)
+    assert done(made) == [Reactivate("i-1", "S-i-1")]
+
+
 def test_an_empty_agent_that_does_not_drain_in_time_is_marked_gone_and_terminated():
     made = plan(a_leaving_snapshot(asleep(drain_state="DRAINING"), phase="draining", ago=80), NOW)
     assert done(made) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
