@@ -95,9 +95,7 @@ def _holders() -> dict[tuple[str, int], int]:
         connections = psutil.net_connections("tcp")
     except psutil.Error:
         return {}
-    return {
-        (one.laddr.ip, one.laddr.port): one.pid for one in connections if one.status == psutil.CONN_LISTEN and one.laddr and one.pid
-    }
+    return {(one.laddr.ip, one.laddr.port): one.pid for one in connections if one.status == psutil.CONN_LISTEN and one.laddr and one.pid}
 
 
 def _holder(holders: dict[tuple[str, int], int], address: str, port: int) -> str:
