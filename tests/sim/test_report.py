@@ -6,6 +6,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cluster.cli.main import build
@@ -110,3 +111,14 @@ def test_axes_have_round_ticks():
     assert svg.times(3 * 86400, str).ticks[1] == 43200
     assert svg.waits(100, str).ticks == [1, 3, 10, 30, 60]
     assert svg.waits(100, str).at(10) == 0.5
+
+
+def test_what_a_library_prints_is_not_in_our_output(capfd):
+    import ctypes
+
+    from cluster.cli.simulate import _own_output
+
+    with _own_output():
+        ctypes.CDLL(None).puts(b"noise of a library")
+    typer.echo("ours")
+    assert capfd.readouterr() == ("ours\n", "noise of a library\n")
