@@ -54,14 +54,17 @@ def empty_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebClust
 
 
 @pytest.fixture(scope="session")
-def cluster(empty_cluster: WebCluster) -> WebCluster:
+def cluster(empty_cluster: WebCluster) -> Iterator[WebCluster]:
     """With two agents of 4 cpus and an app of two instances, /shop/web, which prints to stdout."""
     for number in (1, 2):
         empty_cluster.start_agent(number)
     app = {"id": "/shop/web", "cmd": "echo ready to serve; exec sleep 1000", "cpus": 0.5, "mem": 64, "instances": 2}
     empty_cluster.api("POST", "/v2/apps", app)
     empty_cluster.until(lambda: empty_cluster.api("GET", "/v2/apps/shop/web")["app"]["tasksRunning"] == 2)
-    return empty_cluster
+    yield empty_cluster
+    for one in empty_cluster.api("GET", "/v2/apps")["apps"]:  # tasks outlive their agents
+        empty_cluster.api("DELETE", f"/v2/apps{one['id']}?force=true")
+    empty_cluster.until(lambda: empty_cluster.api("GET", "/v2/tasks") == {"tasks": []})
 
 
 @pytest.fixture(scope="session")
