@@ -106,9 +106,19 @@ def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
         table.add_row(_clock(line.at), what + ids, _escaped("\n".join(line.reasons)), _usd(line.usd_per_hour))
     out = console()
     out.print(table)
-    after = next((row["after_usd"] for row in reversed(rows) if row.get("after_usd")), None)
+    after = _after(rows)
     if after is not None:
         out.print(f"The cluster's machines cost [bold]${after:.4f}[/] an hour after the last of these.")
+
+
+def _after(rows: list[dict[str, Any]]) -> float | None:
+    """What the cluster cost an hour after the last pass that says so: each of its decisions tells the rate before the pass."""
+    last = next((row for row in reversed(rows) if row.get("after_usd")), None)
+    if last is None:
+        return None
+    if "before_usd" not in last:
+        return float(last["after_usd"])
+    return float(last["before_usd"]) + sum(float(row.get("usd_per_hour", 0.0)) for row in rows if row["at"] == last["at"])
 
 
 def _agents(line: Any) -> list[str]:
