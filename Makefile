@@ -32,4 +32,5 @@ test: ## set-up for tests, check, then every test
 	$(RUN)/python -m pytest
 
 bench: setup ## measure what the limits are about
+	$(RUN)/python -m benchmarks.packing
 	$(RUN)/python -m benchmarks.road

@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.packing.columns import Columns, Outcome, generate, simple_bound
+from cluster.autoscaler.packing.columns import Columns, Outcome, fluid_bound, generate, seeds
 from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, NewNode, Packing, Template
 from cluster.autoscaler.packing.parts import Part, cut
 from cluster.autoscaler.packing.problem import Problem, build, worth
@@ -35,7 +35,7 @@ def solve(
     if problem.is_empty:
         return Packing()
     best, method = min((_answer(parts, templates, problem, limits, way) for way in first_fits(problem, limits)), key=_quality), "first fit"
-    bound = simple_bound(problem)
+    bound = fluid_bound(problem)
     outcome = None
     if effort.rounds and not (best.is_complete and best.usd <= bound * (1 + GOOD_ENOUGH)):
         outcome = generate(problem, _seeds(problem, best.machines), limits.slots, effort, best.usd if best.is_complete else np.inf)
@@ -105,15 +105,10 @@ def _worth_of_parts(problem: Problem, count: int) -> list[float]:
 
 
 def _seeds(problem: Problem, machines: Machines) -> Columns:
-    """Loads to begin with: those of the first fit, and each row alone on the kind that holds it cheapest."""
-    columns = Columns()
+    """Loads to begin with: those of the first fit, and each row alone."""
+    columns = seeds(problem)
     for kind, load, _ in machines:
         columns.add(kind, load)
-    price = np.where(problem.most > 0, problem.usd[:, None] / np.maximum(problem.most, 1), np.inf)
-    for row, kind in enumerate(price.argmin(axis=0)):
-        load = np.zeros_like(problem.wanted)
-        load[row] = problem.most[kind, row]
-        columns.add(int(kind), load)
     return columns
 
 
@@ -140,7 +135,7 @@ def _bound_of(problem: Problem, outcome: Outcome | None, effort: Effort) -> floa
     if not problem.wanted.any():
         return 0.0
     if outcome is None or not effort.rounds:
-        return simple_bound(problem)
+        return fluid_bound(problem)
     columns = Columns()
     for kind, load in zip(outcome.columns.kinds, outcome.columns.loads, strict=True):
         columns.add(kind, np.minimum(load, problem.wanted))

@@ -11,16 +11,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.autoscaler.packing.loads import best_load, ceiling, enumerate_loads, fill, orders
+from cluster.autoscaler.packing.loads import Ceiling, ceiling, enumerate_loads, fill, orders, orders_at, useful_kinds
 from cluster.autoscaler.packing.model import GOOD_ENOUGH, Effort
 from cluster.autoscaler.packing.problem import Floats, Ints, Problem
+from cluster.autoscaler.packing.search import best_load
 
 TINY = 1e-7
-SMOOTHING = 0.6
-"""How much of the best prices so far is kept when the next loads are sought: prices that jump about generate useless loads."""
+SMOOTHING = 0.3
+"""How much of the best proven prices is kept when new loads are sought: prices that jump about generate useless loads."""
 
-EXACT_KINDS = 24
-"""Kinds searched by branch and bound in a round, the most promising first."""
+SEARCH_BELOW = 0.02
+"""Kinds are searched where filling finds nothing that improves by more than this part of a machine's price."""
+
+STALLED = 3
+"""Rounds without progress that end the work on merged rows, whose bound no round can better."""
+
+CLOSE_ENOUGH = 0.0005
+"""Loads that would improve by no more than this part of a machine's price are not sought: they cost time and prove nothing."""
 
 
 @dataclass(slots=True)
@@ -50,6 +57,17 @@ class Columns:
         self.kinds = [self.kinds[i] for i in kept]
         self.loads = [self.loads[i] for i in kept]
         self.seen = {(kind, load.tobytes()) for kind, load in zip(self.kinds, self.loads, strict=True)}
+
+
+def seeds(problem: Problem) -> Columns:
+    """Loads to begin with: each row alone on the kind that holds it cheapest."""
+    columns = Columns()
+    price = np.where(problem.most > 0, problem.usd[:, None] / np.maximum(problem.most, 1), np.inf)
+    for row, kind in enumerate(price.argmin(axis=0)):
+        load = np.zeros_like(problem.wanted)
+        load[row] = problem.most[kind, row]
+        columns.add(int(kind), load)
+    return columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +119,25 @@ def generate(problem: Problem, columns: Columns, slots: Mapping[str, int], effor
             columns.add(kind, load)
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
         return Outcome(columns, relaxed, _bound_of_all(problem, *every, relaxed), is_complete=True)
-    bound, best, prices = simple_bound(problem), None, None
-    relaxed = None
-    for _ in range(effort.rounds):
+    best = fluid_prices(problem)
+    bound, relaxed = float(best @ problem.wanted), None
+    values: list[float] = []
+    for number in range(effort.rounds):
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
-        if relaxed is None:
+        if relaxed is None or min(relaxed.value, incumbent) - bound <= GOOD_ENOUGH * bound:
             break
-        if relaxed.value - bound <= TINY + 0.2 * GOOD_ENOUGH * relaxed.value or incumbent - bound <= GOOD_ENOUGH * incumbent:
+        values.append(relaxed.value)
+        if any(problem.spared) and len(values) > STALLED and values[-1 - STALLED] - values[-1] < CLOSE_ENOUGH * values[-1]:
             break
-        sought = relaxed.worth if best is None else SMOOTHING * best + (1 - SMOOTHING) * relaxed.worth
-        top = ceiling(problem, sought, prices)
-        prices = top.prices
-        proven = scaled(problem, sought, top.value)
-        if proven @ problem.wanted > bound:
-            bound, best = float(proven @ problem.wanted), proven
-        if _grow(problem, columns, relaxed, sought, effort) or _grow(problem, columns, relaxed, relaxed.worth, effort):
-            continue
-        added, better = _search(problem, columns, relaxed, effort)
-        if better is not None and better > bound:
-            bound = better
+        added = 0
+        for worth in (SMOOTHING * best + (1 - SMOOTHING) * relaxed.worth, relaxed.worth):
+            top = ceiling(problem, worth)
+            added, value = _improve(problem, columns, relaxed, worth, top, effort, number == effort.rounds - 1)
+            proven = scaled(problem, worth, value)
+            if not any(problem.spared) and proven @ problem.wanted > bound:
+                bound, best = float(proven @ problem.wanted), proven
+            if added:
+                break
         if not added:
             break
     return Outcome(columns, relaxed, bound)
@@ -131,51 +149,68 @@ def scaled(problem: Problem, worth: Floats, value: Floats) -> Floats:
     return worth * min(1.0, float(ratio.min(initial=1.0)))
 
 
-def simple_bound(problem: Problem) -> float:
-    """What it costs at least by each dimension alone: all that is asked at the lowest price that any kind has for it."""
+def fluid_prices(problem: Problem) -> Floats:
+    """What a piece of each row costs at least if work were a fluid: by prices of dimensions at which no machine is worth its price."""
+    from scipy.optimize import linprog
+
     asked = problem.shapes.T.astype(np.float64) @ problem.wanted
-    price = np.divide(problem.usd[:, None], problem.sizes, out=np.full(problem.sizes.shape, np.inf), where=problem.sizes > 0)
-    each = np.where(asked > 0, price.min(axis=0, initial=np.inf), 0.0)
-    return float((asked * np.where(np.isfinite(each), each, 0.0)).max(initial=0.0))
+    sizes = problem.sizes + np.array(problem.spared, dtype=np.int64)
+    scale = np.maximum(sizes.max(axis=0, initial=1), 1).astype(np.float64)
+    answer = linprog(-asked / scale, A_ub=sizes / scale, b_ub=problem.usd, bounds=(0, None), method="highs")
+    if answer.status != 0:
+        return np.zeros(problem.wanted.size)
+    prices = np.maximum(answer.x, 0.0) / scale
+    most = float((sizes @ prices / np.maximum(problem.usd, 1e-12)).max(initial=1.0))
+    return np.asarray(problem.shapes @ prices / max(1.0, most), dtype=np.float64)
+
+
+def fluid_bound(problem: Problem) -> float:
+    """A bound from the dimensions alone."""
+    return float(fluid_prices(problem) @ problem.wanted)
 
 
 def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed | None) -> float:
     """With every load known, the programme without the pools' max is the bound, less what rounding might have added."""
     if relaxed is None:
-        return simple_bound(problem)
+        return fluid_bound(problem)
     value = np.zeros(problem.usd.size)
     np.maximum.at(value, kinds, loads @ relaxed.worth)
-    return max(simple_bound(problem), float(scaled(problem, relaxed.worth, value) @ problem.wanted))
+    return max(fluid_bound(problem), float(scaled(problem, relaxed.worth, value) @ problem.wanted))
 
 
-def _grow(problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, effort: Effort) -> int:
-    """Fill every kind in several ways and keep the loads that improve the programme most."""
-    found: list[tuple[float, int, Ints]] = []
+def _improve(
+    problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, top: Ceiling, effort: Effort, last: bool
+) -> tuple[int, Floats]:
+    """New loads that improve the programme, and the least ceiling known of each kind's loads at `worth`."""
     price = problem.usd + relaxed.scarcity
-    for order in orders(problem, worth):
-        loads = fill(problem, order, problem.wanted)
-        ratio = (loads @ relaxed.worth) / np.maximum(price, 1e-12)
-        found += [(float(ratio[k]), int(k), loads[k]) for k in np.flatnonzero(ratio > 1 + TINY)]
+    added, best = _grow(problem, columns, relaxed, worth, top, effort)
+    value = top.value.copy()
+    ratio = value / np.maximum(price, 1e-12)
+    worst = 1.0 + CLOSE_ENOUGH
+    count = effort.kinds if last or best <= 1 + SEARCH_BELOW else effort.kinds // 4
+    for k in np.argsort(-ratio, kind="stable")[:count]:
+        if ratio[k] <= (worst if last else 1.0 + CLOSE_ENOUGH):
+            break
+        found = best_load(problem, int(k), worth, top.prices[k], float(price[k]) * (1 + CLOSE_ENOUGH), effort.states)
+        value[k] = found.ceiling
+        worst = max(worst, found.ceiling / price[k])
+        if found.load is not None and found.load @ relaxed.worth > price[k] * (1 + TINY):
+            added += columns.add(int(k), found.load)
+    return added, value
+
+
+def _grow(problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, top: Ceiling, effort: Effort) -> tuple[int, float]:
+    """Fill every kind in several ways and keep the loads that improve the programme most; also by how much the best does."""
+    found: list[tuple[float, int, Ints]] = []
+    price, kinds = problem.usd + relaxed.scarcity, useful_kinds(problem)
+    for order in [*orders(problem, worth)[:2], *orders_at(problem, worth, top.ways[:: max(1, len(top.ways) // 4)])]:
+        loads = fill(problem, order, problem.wanted, kinds)
+        ratio = (loads @ relaxed.worth) / np.maximum(price[kinds], 1e-12)
+        found += [(float(ratio[at]), int(kinds[at]), loads[at]) for at in np.flatnonzero(ratio > 1 + TINY)]
     found.sort(key=lambda item: (-item[0], item[1]))
     added = 0
     for _, kind, load in found:
         added += columns.add(kind, load)
         if added >= effort.columns:
             break
-    return added
-
-
-def _search(problem: Problem, columns: Columns, relaxed: Relaxed, effort: Effort) -> tuple[int, float | None]:
-    """Branch and bound where filling found nothing: loads that improve the programme, and the bound that follows."""
-    top = ceiling(problem, relaxed.worth)
-    value = top.value.copy()
-    order = np.argsort(-value / np.maximum(problem.usd + relaxed.scarcity, 1e-12), kind="stable")
-    added = 0
-    for k in [k for k in order if value[k] > problem.usd[k] * (1 + 1e-6)][:EXACT_KINDS]:
-        least = float(problem.usd[k] + relaxed.scarcity[k]) * (1 + TINY)
-        load, sure = best_load(problem, int(k), relaxed.worth, top.prices[k], least, effort.nodes)
-        if load is not None:
-            added += columns.add(int(k), load)
-        if sure:
-            value[k] = least if load is None else float(load @ relaxed.worth)
-    return added, float(scaled(problem, relaxed.worth, value) @ problem.wanted)
+    return added, found[0][0] if found else 0.0

@@ -1,4 +1,4 @@
-"""Loads: what one machine holds. Filling every kind at once, the value a load could have at most, and the best load of one kind exactly.
+"""Loads: what one machine holds. Filling every kind at once, the value a load could have at most, and every load where they are few.
 
 A load's value is what its pieces are worth at given prices of pieces. `most[k, r]` bounds each row on each kind.
 """
@@ -11,8 +11,11 @@ import numpy as np
 
 from cluster.autoscaler.packing.problem import Floats, Ints, Problem
 
-STEPS = 40
-"""Steps towards the best prices of a kind's dimensions; each costs a few matrix operations."""
+SAMPLE = 12
+"""Kinds whose fractional loads are found exactly in each round."""
+
+KINDS_FILLED = 64
+"""Kinds that are filled in a round; beyond them more sizes of the same add time and no new loads."""
 
 CLOSE = 1e-9
 
@@ -48,6 +51,20 @@ def _room(free: Ints, shape: Ints, most: Ints) -> Ints:
     return count
 
 
+def useful_kinds(problem: Problem, at_most: int = KINDS_FILLED) -> Ints:
+    """Kinds that are filled in each round: some that hold much for their price, small ones first, and one for each row at least."""
+    if problem.usd.size <= at_most:
+        return np.arange(problem.usd.size)
+    asked = problem.shapes.T.astype(np.float64) @ problem.wanted
+    share = np.divide(problem.sizes, asked, out=np.zeros(problem.sizes.shape), where=asked > 0)
+    price = problem.usd / np.maximum(share[:, :2].sum(axis=1), 1e-15)
+    cheap = np.argsort(np.round(price / price.min(), 1), kind="stable")
+    order = cheap[np.argsort(problem.usd[cheap[: at_most * 2]], kind="stable")]
+    small = order[np.unique(np.round(np.geomspace(1, order.size, at_most)).astype(np.int64) - 1)]
+    needed = np.where(problem.most > 0, problem.usd[:, None], np.inf).argmin(axis=0)
+    return np.unique(np.concatenate([small, needed]))
+
+
 def orders(problem: Problem, worth: Floats) -> list[Ints]:
     """Ways to sort rows by what they are worth for what they take: of all dimensions together and of each one that is scarce."""
     totals = problem.shapes.T.astype(np.float64) @ problem.wanted
@@ -59,105 +76,68 @@ def orders(problem: Problem, worth: Floats) -> list[Ints]:
     return [*ways, np.argsort(-large, kind="stable")]
 
 
+def orders_at(problem: Problem, worth: Floats, ways: Floats) -> list[Ints]:
+    """Rows by what they are worth beside what their dimensions cost, for each way to price dimensions."""
+    return [np.argsort(-worth / np.maximum(problem.shapes @ way, 1e-15), kind="stable") for way in ways if way.any()]
+
+
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """By kind: no load is worth more than `value`; `prices` of dimensions (K x D) prove it."""
+    """By kind: no load is worth more than `value`; `prices` of dimensions (K x D) prove it. `ways` are different ones among them."""
 
     value: Floats
     prices: Floats
+    ways: Floats
 
 
-def ceiling(problem: Problem, worth: Floats, start: Floats | None = None, steps: int = STEPS) -> Ceiling:
-    """An upper bound on the value of a load of each kind, by Lagrangian relaxation of its dimensions, all kinds at once."""
-    scale = np.maximum(problem.sizes, 1).astype(np.float64)
-    shapes = problem.shapes.astype(np.float64)
-    most = problem.most.astype(np.float64)
-    single = (most * worth).sum(axis=1)
-    used = np.divide(single[:, None], scale) / problem.sizes.shape[1]
-    prices = used if start is None else start
-    best, kept = np.full(problem.usd.size, np.inf), prices.copy()
-    step = 0.5
-    for number in range(steps):
-        gain = worth - prices @ shapes.T
-        taken = np.where(gain > 0, most, 0.0)
-        value = (prices * problem.sizes).sum(axis=1) + (gain * taken).sum(axis=1)
-        better = value < best
-        best = np.where(better, value, best)
-        kept[better] = prices[better]
-        if number == steps - 1:
-            break
-        slope = (problem.sizes - taken @ shapes) / scale  # by dimension, as a part of the machine
-        norm = np.maximum((slope**2).sum(axis=1), 1e-12)
-        length = step * np.maximum(value - 0.98 * best, 0.002 * best) / norm
-        prices = np.maximum(prices - length[:, None] * slope / scale, 0.0)
-        step *= 0.97
-    return Ceiling(best, kept)
+def ceiling(problem: Problem, worth: Floats) -> Ceiling:
+    """An upper bound on the value of a load of each kind, by Lagrangian relaxation of its dimensions.
+
+    The prices of dimensions are those of the fractional loads of some kinds, small and large; each kind takes those that suit it best.
+    """
+    ways = _fractional_prices(problem, worth, _sample(problem))
+    gain = np.maximum(worth - ways @ problem.shapes.T, 0.0)
+    value = ways @ problem.sizes.T + gain @ problem.most.T
+    best = value.argmin(axis=0)
+    return Ceiling(value.min(axis=0), ways[best], ways)
 
 
-@dataclass(slots=True)
-class _Search:
-    """Depth first over the rows of one kind, the densest first, as many of each as fit first."""
-
-    shapes: list[tuple[int, ...]]
-    worth: list[float]
-    most: list[int]
-    prices: list[float]
-    rest: list[float]  # what the rows from here on can gain above the prices of what they take
-    nodes: int
-    best: float
-    counts: list[int]
-    load: list[int] | None = None
-
-    def run(self, at: int, free: tuple[int, ...], value: float) -> None:
-        """Every load from row `at` on that could beat the best."""
-        if value > self.best + CLOSE:
-            self.best, self.load = value, list(self.counts)
-        if at == len(self.shapes):
-            return
-        if value + sum(p * f for p, f in zip(self.prices, free, strict=True)) + self.rest[at] <= self.best + CLOSE:
-            return
-        shape = self.shapes[at]
-        most = min([self.most[at], *(f // s for f, s in zip(free, shape, strict=True) if s)])
-        for count in range(most, -1, -1):
-            self.nodes -= 1
-            if self.nodes < 0:
-                return
-            self.counts[at] = count
-            after = tuple(f - count * s for f, s in zip(free, shape, strict=True))
-            self.run(at + 1, after, value + count * self.worth[at])
-        self.counts[at] = 0
+def _sample(problem: Problem) -> Ints:
+    """Kinds from small to large, the small ones closer together."""
+    count = problem.usd.size
+    order = np.argsort(problem.usd, kind="stable")
+    if count <= SAMPLE:
+        return order
+    return order[np.unique(np.round(np.geomspace(1, count, SAMPLE)).astype(np.int64) - 1)]
 
 
-def best_load(problem: Problem, kind: int, worth: Floats, prices: Floats, least: float, nodes: int) -> tuple[Ints | None, bool]:
-    """A load of `kind` worth more than `least`, the best there is if `nodes` suffice; and whether they did."""
-    gain = worth - problem.shapes @ prices
-    rows = [r for r in np.argsort(-gain * problem.most[kind], kind="stable") if problem.most[kind, r] > 0 and worth[r] > CLOSE]
-    gains = [max(0.0, float(gain[r])) * int(problem.most[kind, r]) for r in rows]
-    rest = np.cumsum(gains[::-1])[::-1].tolist() if rows else []
-    search = _Search(
-        shapes=[tuple(problem.shapes[r].tolist()) for r in rows],
-        worth=[float(worth[r]) for r in rows],
-        most=[int(problem.most[kind, r]) for r in rows],
-        prices=prices.tolist(),
-        rest=rest,
-        nodes=nodes,
-        best=least,
-        counts=[0] * len(rows),
-    )
-    search.run(0, tuple(problem.sizes[kind].tolist()), 0.0)
-    if search.load is None:
-        return None, search.nodes >= 0
-    load = np.zeros(problem.wanted.size, dtype=np.int64)
-    load[rows] = search.load
-    return load, search.nodes >= 0
+def _fractional_prices(problem: Problem, worth: Floats, kinds: Ints) -> Floats:
+    """What a kind's dimensions are worth when pieces may be cut: one linear programme for all of `kinds`."""
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_matrix, kron
+
+    dimensions = problem.shapes.shape[1]
+    scale = np.maximum(problem.sizes.max(axis=0), 1).astype(np.float64)
+    blocks = kron(np.eye(kinds.size), csr_matrix(problem.shapes.T / scale[:, None]), format="csr")
+    upper = problem.most[kinds].astype(np.float64).reshape(-1)
+    room = (problem.sizes[kinds] / scale).reshape(-1)
+    bounds = np.stack([np.zeros(upper.size), upper], axis=1)
+    answer = linprog(-np.tile(worth, kinds.size), A_ub=blocks, b_ub=room, bounds=bounds, method="highs")
+    if answer.status != 0:
+        return np.zeros((1, dimensions))
+    prices = -np.asarray(answer.ineqlin.marginals, dtype=np.float64).reshape(kinds.size, dimensions) / scale
+    return np.asarray(np.maximum(prices, 0.0), dtype=np.float64)
 
 
 def enumerate_loads(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
     """Every load worth considering with its kind, the cheapest of each pool that holds it; None when there are too many."""
     sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
-    if np.log(sides.astype(np.float64)).sum() > np.log(at_most):
+    if not (sides > 1).any() or np.log(sides.astype(np.float64)).sum() > np.log(at_most):
         return None
-    every = np.stack(np.meshgrid(*(np.arange(side) for side in sides), indexing="ij"), axis=-1).reshape(-1, sides.size)
+    rows = np.flatnonzero(sides > 1)
+    some = np.stack(np.meshgrid(*(np.arange(sides[r]) for r in rows), indexing="ij"), axis=-1).reshape(-1, rows.size)
+    every = np.zeros((some.shape[0], sides.size), dtype=np.int64)
+    every[:, rows] = some
     every = every[every.sum(axis=1) > 0]
     takes = every @ problem.shapes
     holds = (takes[None, :, :] <= problem.sizes[:, None, :]).all(axis=2) & (every[None, :, :] <= problem.most[:, None, :]).all(axis=2)

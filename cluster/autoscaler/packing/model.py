@@ -66,15 +66,19 @@ class Placement:
 class Effort:
     """How hard to try, counted and not timed, so that the same input gives the same answer on every machine.
 
-    `rounds` of column generation (0: first fit only); `columns` a round; `dives` from the fractional answer to a whole one;
-    `nodes` of branch and bound, in the search for a load and in the whole-number programme; `rows` of the programme at most, above
-    which demand that differs only in zone or app is merged; `loads` that are enumerated at most, which makes small answers exact.
+    `rounds` of column generation (0: first fit only); `columns` that filling adds in one; `kinds` that are searched in one, with as
+    many `states`; `dives` from the fractional answer to a whole one, with as many `refills` rounds in each; `nodes` of branch and
+    bound of the whole-number programme; `rows` at most, above which demand that differs only in zone or app is merged; `loads` that
+    are enumerated at most: small answers are exact.
     """
 
     rounds: int = 60
     columns: int = 60
+    kinds: int = 12
+    states: int = 200
     dives: int = 40
-    nodes: int = 2_000
+    refills: int = 2
+    nodes: int = 200
     rows: int = 100
     loads: int = 1_500
 

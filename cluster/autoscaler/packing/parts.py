@@ -15,6 +15,9 @@ from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.packing.model import Template
 from cluster.autoscaler.shape import MANY, Shape, contains, how_often, times
 
+Known = dict[tuple[frozenset[int], str], dict[str, frozenset[int]]]
+"""Templates by value of a field, for each set of templates and field."""
+
 SPREADING = frozenset({"UNIQUE", "MAX_PER", "GROUP_BY", "CLUSTER"})
 
 
@@ -39,6 +42,7 @@ def cut(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Temp
     """The parts of all that is left. Pieces that no template may hold are left out."""
     usage = usage.copy()
     parts: list[Part] = []
+    known: Known = {}
     largest: dict[Shape, frozenset[int]] = {}
     for index, count in sorted(left.items()):
         unit = units[index]
@@ -46,17 +50,19 @@ def cut(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Temp
             continue
         if unit.shape not in largest:
             largest[unit.shape] = frozenset(t for t, template in enumerate(templates) if contains(template.shape, unit.shape))
-        parts += _parts_of(unit, index, count, templates, largest[unit.shape], usage)
+        parts += _parts_of(unit, index, count, templates, largest[unit.shape], usage, known)
     return [part for part in parts if part.count > 0 and part.templates]
 
 
-def _parts_of(unit: Unit, index: int, count: int, templates: Sequence[Template], fitting: frozenset[int], usage: Usage) -> list[Part]:
+def _parts_of(
+    unit: Unit, index: int, count: int, templates: Sequence[Template], fitting: frozenset[int], usage: Usage, known: Known
+) -> list[Part]:
     fixed = [constraint for constraint in unit.constraints if not _spreads(constraint)]
     allowed = frozenset(t for t in fitting if room(unit.name, fixed, templates[t], usage)) if fixed else fitting
     parts = [Part(index, unit.name, unit.shape, count, allowed)]
     for constraint in unit.constraints:
         if _spreads(constraint) and constraint.field not in HOSTNAME:
-            parts = [piece for part in parts for piece in _spread(part, constraint, templates, usage)]
+            parts = [piece for part in parts for piece in _spread(part, constraint, templates, usage, known)]
     for constraint in unit.constraints:
         if constraint.field in HOSTNAME and _spreads(constraint):
             parts = [_by_machine(part, constraint, usage) for part in parts]
@@ -84,12 +90,15 @@ def _by_machine(part: Part, constraint: Constraint, usage: Usage) -> Part:
     return replace(part, per_machine=min(part.per_machine, most), count=part.count if most > 0 else 0)
 
 
-def _spread(part: Part, constraint: Constraint, templates: Sequence[Template], usage: Usage) -> list[Part]:
+def _spread(part: Part, constraint: Constraint, templates: Sequence[Template], usage: Usage, known: Known) -> list[Part]:
     """A constraint on an attribute: how many pieces go to each of its values."""
-    values: dict[str, set[int]] = {}
-    for t in part.templates:
-        if (value := value_of(templates[t], constraint.field)) is not None:
-            values.setdefault(value, set()).add(t)
+    values = known.setdefault((part.templates, constraint.field), {})
+    if not values:
+        found: dict[str, set[int]] = {}
+        for t in part.templates:
+            if (value := value_of(templates[t], constraint.field)) is not None:
+                found.setdefault(value, set()).add(t)
+        values.update({value: frozenset(members) for value, members in found.items()})
     if not values:
         return []
     taken = usage.counts(part.name, constraint.field)
@@ -102,10 +111,10 @@ def _spread(part: Part, constraint: Constraint, templates: Sequence[Template], u
         share = _filled(part.count, sorted(values), taken, most_per_value(constraint))
     for value, count in share.items():
         usage.add_value(part.name, constraint.field, value, count)
-    return [replace(part, count=count, templates=frozenset(values[value])) for value, count in share.items() if count]
+    return [replace(part, count=count, templates=values[value]) for value, count in share.items() if count]
 
 
-def _together(part: Part, values: Mapping[str, set[int]], templates: Sequence[Template], taken: Mapping[str, int]) -> dict[str, int]:
+def _together(part: Part, values: Mapping[str, frozenset[int]], templates: Sequence[Template], taken: Mapping[str, int]) -> dict[str, int]:
     """All to one value: the one in use, else the one whose machines serve them cheapest."""
     if taken:
         here = next((value for value in sorted(values) if value in taken), None)

@@ -24,6 +24,9 @@ Key = tuple[Shape, str | None, frozenset[Any]]
 CLASSES_AT_MOST = 8
 """Bounds per machine that are kept apart in merged rows."""
 
+OF_MERGED = 0.6
+"""How much of a merged bound is used: the apps behind it are not equally many, so the whole of it can hardly be filled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -41,6 +44,7 @@ class Problem:
     parts: tuple[tuple[int, ...], ...]  # by row: indices of parts
     members: tuple[tuple[int, ...], ...]  # by kind: indices of templates
     is_merged: bool = False
+    spared: tuple[int, ...] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
 
     @property
     def is_empty(self) -> bool:
@@ -89,6 +93,10 @@ def _assemble(parts: Sequence[Part], templates: Sequence[Template], keys: Sequen
         rows.setdefault(key, []).append(index)
     groups = [tuple(members) for members in rows.values()]
     bounds = _bounds(parts, keys)
+    true = bounds
+    if merged:
+        apps = {name: {part.name for part, key in zip(parts, keys, strict=True) if key[1] == name} for name in true}
+        bounds = {name: most if len(apps[name]) < 2 else max(1, int(most * OF_MERGED)) for name, most in true.items()}
     kinds = _kinds(templates, list(rows), merged=merged)
     heads = [templates[members[0]] for members in kinds]
     asked = [(*parts[group[0]].shape, *(int(key[1] == name) for name in bounds)) for key, group in zip(rows, groups, strict=True)]
@@ -106,6 +114,7 @@ def _assemble(parts: Sequence[Part], templates: Sequence[Template], keys: Sequen
         parts=tuple(groups),
         members=tuple(kinds),
         is_merged=merged,
+        spared=(*(0 for _ in NAMES), *(true[key] - bounds[key] for key in true)),
     )
 
 

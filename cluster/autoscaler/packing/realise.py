@@ -39,6 +39,15 @@ class Draft:
         if part.is_capped:
             self.apps[part.name] = self.apps.get(part.name, 0) + count
 
+    def drop(self, index: int, part: Part) -> None:
+        """Take one piece of a part away. Which templates would do is not widened again."""
+        self.load[index] -= 1
+        if not self.load[index]:
+            del self.load[index]
+        self.free = plus(self.free, part.shape)
+        if part.is_capped:
+            self.apps[part.name] -= 1
+
     def again(self) -> Draft:
         return Draft(self.template, dict(self.load), self.free, self.allowed, dict(self.apps))
 
@@ -50,18 +59,27 @@ class Stock:
     parts: Sequence[Part]
     left: list[int]
     rows: list[list[int]]
+    apps: dict[str, int]  # pieces left of each app
 
     @classmethod
     def of(cls, problem: Problem, parts: Sequence[Part]) -> Stock:
         rows = [sorted(row, key=lambda index: (len(parts[index].templates), index)) for row in problem.parts]
-        return cls(parts, [part.count for part in parts], rows)
+        apps: dict[str, int] = {}
+        for part in parts:
+            apps[part.name] = apps.get(part.name, 0) + part.count
+        return cls(parts, [part.count for part in parts], rows, apps)
+
+    def take(self, index: int, count: int) -> None:
+        self.left[index] -= count
+        self.apps[self.parts[index].name] -= count
 
 
 def make_real(problem: Problem, parts: Sequence[Part], templates: Sequence[Template], machines: Machines) -> tuple[list[Draft], list[int]]:
     """The machines, and what is left of each part."""
     stock = Stock.of(problem, parts)
     drafts: list[Draft] = []
-    for kind, load, wanted in machines:
+    capped = np.array([any(parts[index].is_capped for index in row) for row in problem.parts])
+    for kind, load, wanted in sorted(machines, key=lambda item: -int(item[1][capped].sum())):  # the choosiest while there is choice
         count, rows = wanted, [(int(r), int(load[r])) for r in np.flatnonzero(load)]
         while count > 0:
             draft = _draft(problem, stock, templates, kind, rows)
@@ -70,9 +88,10 @@ def make_real(problem: Problem, parts: Sequence[Part], templates: Sequence[Templ
             repeats = min(count, *(stock.left[index] // pieces + 1 for index, pieces in draft.load.items()))
             drafts += [draft, *(draft.again() for _ in range(repeats - 1))]
             for index, pieces in draft.load.items():
-                stock.left[index] -= pieces * (repeats - 1)
+                stock.take(index, pieces * (repeats - 1))
             count -= repeats
     fill_gaps(stock, drafts)
+    swap_in(stock, drafts)
     return drafts, stock.left
 
 
@@ -104,7 +123,7 @@ def _take(stock: Stock, draft: Draft, row: int, wanted: int) -> None:
     exhausted = 0
     indices = stock.rows[row]
     if stock.parts[indices[0]].is_capped:  # the app with most left first: the others get their turn on other machines
-        indices = sorted(indices, key=lambda index: -stock.left[index])
+        indices = sorted(indices, key=lambda index: -stock.apps[stock.parts[index].name])
     for index in indices:
         left, part = stock.left[index], stock.parts[index]
         exhausted += not left
@@ -113,7 +132,7 @@ def _take(stock: Stock, draft: Draft, row: int, wanted: int) -> None:
         count = min(wanted, left, draft.room(part), how_often(part.shape, draft.free))
         if count > 0:
             draft.put(index, part, count)
-            stock.left[index] -= count
+            stock.take(index, count)
             wanted -= count
         if not wanted:
             break
@@ -136,9 +155,53 @@ def fill_gaps(stock: Stock, drafts: list[Draft]) -> None:
             if count > 0:
                 draft.put(index, part, count)
                 free[at] = draft.free
-                stock.left[index] -= count
+                stock.take(index, count)
             if not stock.left[index]:
                 break
+
+
+SWAPS_TRIED = 20_000
+
+
+def swap_in(stock: Stock, drafts: list[Draft]) -> None:
+    """Pieces that fit nowhere as things are change places: one of machine B goes to machine A's gap, and the piece to B.
+
+    The case it is for: a machine has room for a piece, but another of its app is there already.
+    """
+    tries = SWAPS_TRIED
+    gaps = sorted((draft for draft in drafts if any(draft.free[:2])), key=lambda draft: -sum(draft.free[:2]))
+    for index in sorted((index for index, left in enumerate(stock.left) if left), key=lambda index: stock.parts[index].shape):
+        part = stock.parts[index]
+        hosts = [draft for draft in gaps if contains(draft.free, part.shape)][:HOSTS_TRIED] or gaps[:HOSTS_TRIED]
+        while stock.left[index] and tries > 0:
+            done, tried = _swapped(stock.parts, drafts, hosts, index)
+            tries -= tried
+            if not done:
+                break
+            stock.take(index, 1)
+
+
+HOSTS_TRIED = 8
+
+
+def _swapped(parts: Sequence[Part], drafts: list[Draft], hosts: list[Draft], index: int) -> tuple[bool, int]:
+    """Whether a piece found its place, and how many machines were looked at for it."""
+    part, tried = parts[index], 0
+    for other in drafts:
+        if other.template not in part.templates or other.room(part) < 1:
+            continue
+        tried += 1
+        for piece in other.load:
+            mine = parts[piece]
+            if not contains(plus(other.free, mine.shape), part.shape):
+                continue
+            for host in hosts:
+                if host is not other and contains(host.free, mine.shape) and host.template in mine.templates and host.room(mine) > 0:
+                    other.drop(piece, mine)
+                    other.put(index, part, 1)
+                    host.put(piece, mine, 1)
+                    return True, tried
+    return False, tried
 
 
 def _room(free: Ints, part: Part) -> Ints:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from cluster.autoscaler.packing.columns import Columns, Relaxed, relax
-from cluster.autoscaler.packing.loads import fill, orders
+from cluster.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
+from cluster.autoscaler.packing.loads import fill, orders, useful_kinds
 from cluster.autoscaler.packing.model import Effort, Limits
 from cluster.autoscaler.packing.problem import Floats, Ints, Problem, worth
 
 Machines = list[tuple[int, Ints, int]]
 """Kind, load and how many."""
 
-ROUND_UP = 0.65
-"""The part of a machine from which a dive takes it whole."""
+ROUND_UP, NEARLY_WHOLE, AT_ONCE = 0.5, 0.9, 0.25
+"""The part of a machine from which a dive takes it whole, at most a quarter of all machines at once; nearly whole ones always."""
 
 SINGLE_KINDS = 8
 SINGLE_KINDS_WORK = 1_000
 """How many first fits prefer one kind, and up to which size (kinds times rows) of a problem."""
 
 COLUMNS_FOR_WHOLE = 1_500
+COLUMNS_KEPT = 400
 ROWS_FOR_WHOLE = 60
 GAP_OF_BRANCH = 1e-4
 
@@ -35,10 +38,11 @@ def first_fit(problem: Problem, left: Ints, limits: Limits, value: Floats | None
     """
     left, limits, machines = left.copy(), limits.copy(), Machines()
     value = worth(problem.shapes, problem.wanted) if value is None else np.maximum(value, 1e-12)
-    ways = orders(problem, value)[:3]
+    ways = orders(problem, value)[: 3 if problem.most.size <= SINGLE_KINDS_WORK else 1]
+    useful = np.isin(np.arange(problem.usd.size), useful_kinds(problem))
     while left.any():
         allowed = _allowed(problem, limits)
-        kinds = np.flatnonzero(allowed > 0)
+        kinds = np.flatnonzero((allowed > 0) & useful)
         one = kinds[kinds == prefer] if prefer is not None else kinds
         best = _densest(problem, ways, left, one, value) or _densest(problem, ways, left, kinds, value)
         if best is None:
@@ -92,14 +96,12 @@ def _take(problem: Problem, limits: Limits, kind: int, count: int) -> None:
 
 
 def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort) -> Machines:
-    """Take what the fractional answer is sure of, solve the rest again, and so on; the end is a first fit at the last prices."""
+    """Take what the fractional answer is sure of, generate loads for the rest, and so on; the end is a first fit at the last prices."""
     kinds, loads = columns.matrix()
     left, limits, machines = problem.wanted.copy(), limits.copy(), Machines()
-    value = relaxed.worth
+    few = replace(effort, rounds=effort.refills, kinds=0)
     for _ in range(effort.dives):
-        if not left.any():
-            return machines
-        taken = _sure(loads, relaxed.times, left)
+        taken = _sure(loads, relaxed.times, left) if left.any() else []
         for column, sure in taken:
             count = min(sure, int(_allowed(problem, limits)[kinds[column]]))
             load = np.minimum(loads[column], left)
@@ -108,27 +110,25 @@ def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, e
             machines.append((int(kinds[column]), load, count))
             left = np.maximum(left - load * count, 0)
             _take(problem, limits, int(kinds[column]), count)
-        if not taken:
+        if not taken or not left.any():
             break
-        useful = np.minimum(loads, left)
-        alive = useful.any(axis=1)
-        kinds, loads = _with_refills(problem, kinds[alive], useful[alive], left, value)
-        again = relax(problem, kinds, loads, left, limits.slots) if kinds.size else None
-        if again is None:
+        rest = replace(problem, wanted=left, most=np.minimum(problem.most, left))
+        outcome = generate(rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf)
+        if outcome.relaxed is None:
             break
-        relaxed, value = again, np.maximum(again.worth, 0.2 * value)
-    return machines + first_fit(problem, left, limits, value)
+        relaxed = outcome.relaxed
+        kinds, loads = outcome.columns.matrix()
+    return machines + first_fit(problem, left, limits, np.maximum(relaxed.worth, 1e-9)) if left.any() else machines
 
 
-def _with_refills(problem: Problem, kinds: Ints, loads: Ints, left: Ints, value: Floats) -> tuple[Ints, Ints]:
-    """Columns for what is left, and fresh loads of it for the kinds that pay."""
-    more = [fill(problem, order, left) for order in orders(problem, value)[:3]]
-    every = np.concatenate([loads, *more])
-    whose = np.concatenate([kinds, *([np.arange(problem.usd.size)] * len(more))])
-    ratio = (every @ value) / np.maximum(problem.usd[whose], 1e-12)
-    best = np.argsort(-ratio, kind="stable")[:600]
-    best = best[every[best].any(axis=1)]
-    return whose[best], every[best]
+def _columns_for(rest: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed) -> Columns:
+    """Loads found before, cut to what is left, the most useful ones; and each row alone."""
+    cut = np.minimum(loads, rest.wanted)
+    ratio = (cut @ relaxed.worth) / np.maximum(rest.usd[kinds], 1e-12)
+    columns = seeds(rest)
+    for column in np.argsort(-ratio, kind="stable")[:COLUMNS_KEPT]:
+        columns.add(int(kinds[column]), cut[column])
+    return columns
 
 
 def _sure(loads: Ints, times: Floats, left: Ints) -> list[tuple[int, int]]:
@@ -137,7 +137,9 @@ def _sure(loads: Ints, times: Floats, left: Ints) -> list[tuple[int, int]]:
     if whole.any():
         return [(int(c), _useful(loads[c], left, int(whole[c]))) for c in np.flatnonzero(whole)]
     order = np.argsort(-times, kind="stable")
-    some = [int(c) for c in order if times[c] >= ROUND_UP][:8] or [int(c) for c in order[:1] if times[c] > 1e-9]
+    many = max(1, int(times.sum() * AT_ONCE))
+    some = [int(c) for c in order if times[c] >= ROUND_UP] or [int(c) for c in order[:1] if times[c] > 1e-9]
+    some = some[: max(many, sum(1 for c in some if times[c] > NEARLY_WHOLE))]
     return [(c, 1) for c in some]
 
 
@@ -171,7 +173,7 @@ def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits,
         integrality=np.ones(kinds.size),
         bounds=Bounds(0, np.inf),
         constraints=rules,
-        options={"node_limit": max(1, effort.nodes // 10), "mip_rel_gap": GAP_OF_BRANCH},
+        options={"node_limit": effort.nodes, "mip_rel_gap": GAP_OF_BRANCH},
     )
     if answer.x is None:
         return None
