@@ -8,18 +8,11 @@ below run (docs/adr/0001). Everything else in `stacks/` takes its resources from
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import types
-from pathlib import Path
 
 PACKAGE = "cdktf_cdktf_provider_aws"
 VERSION = "5.100.0"  # of hashicorp/aws, the one that the generated package was made from
-
-
-def keep_runtime_cache_in(folder: Path) -> None:
-    """Let jsii unpack the provider's 400 MB of JavaScript below `folder`, once, instead of in the home folder."""
-    os.environ.setdefault("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(folder))
 
 
 def skip_package_init() -> None:
@@ -41,9 +34,6 @@ def skip_package_init() -> None:
     sys.modules[PACKAGE] = package
 
 
-_tools = Path(__file__).parents[1] / "node_modules"
-if _tools.is_dir():
-    keep_runtime_cache_in(_tools / ".cache" / "jsii")
 skip_package_init()
 
 from cdktf_cdktf_provider_aws.data_aws_caller_identity import DataAwsCallerIdentity  # noqa: E402

@@ -11,6 +11,7 @@ import typer
 from cluster.autoscaler.model import Memory
 from cluster.autoscaler.planner import Plan, Verdict, plan
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from cluster.cli.quiet import own_output
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,8 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     """Observe, plan, print."""
     context = open_context(file)
     context.enter_cloud()
-    made, trouble = asyncio.run(_plan(context))
+    with own_output():
+        made, trouble = asyncio.run(_plan(context))
     if json_:
         import msgspec
 

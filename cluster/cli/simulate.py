@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cluster.cli.context import JSON_OPTION
+from cluster.cli.quiet import own_output
 from cluster.errors import BadInput
 
 if TYPE_CHECKING:
@@ -70,7 +67,7 @@ def simulate(
         work = all_resumable(work)
     settings = Settings(seed, _seconds(boot, "--boot"), never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages)
     policies = _policies(policy, against)
-    with _own_output():
+    with own_output():
         outcomes = _run(work, policies, settings, quiet=json_)
     bound_usd = least_usd(work, policies[0][0])
     if html:
@@ -130,20 +127,6 @@ def _renamed(policy: Policy, index: int, found: Sequence[tuple[Policy, str]]) ->
     """Two files of one name are told apart by a number."""
     taken = [rule or other.name for other, rule in found[:index]]
     return policy if found[index][1] or policy.name not in taken else policy.model_copy(update={"name": f"{policy.name} ({index + 1})"})
-
-
-@contextmanager
-def _own_output() -> Iterator[None]:
-    """Standard output is ours: what a C library prints there (HiGHS, now and then) goes to standard error."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)  # its buffer too, before the descriptor is ours again
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _run(work: Trace, policies: Sequence[tuple[Policy, str]], settings: Settings, *, quiet: bool) -> list[Outcome]:

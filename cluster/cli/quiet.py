@@ -1,0 +1,23 @@
+"""Standard output kept for results."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def own_output() -> Iterator[None]:
+    """While this lasts, what a C library prints on standard output (HiGHS, now and then) goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # its buffer too, before the descriptor is ours again
+        os.dup2(kept, 1)
+        os.close(kept)
