@@ -56,7 +56,11 @@ class Context:
             return
         path = self.local_dir / "endpoint.json"
         if not path.exists():
-            raise MissingPrerequisite("the local cloud is not running", where=str(path), fix="start it: mesaform local start")
+            raise MissingPrerequisite(
+                "the local cloud is not running, so there is no cluster to ask",
+                where=str(path),
+                fix="bring it back with all that ran on it: mesaform up",
+            )
         endpoint = msgspec.json.decode(path.read_bytes(), type=Endpoint)
         os.environ.update(local_environment(endpoint.url, self.spec.region))
 

@@ -7,6 +7,7 @@ are not followed while one of those addresses leads; the `Location` of a redirec
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,7 +162,7 @@ class OperatorClient:
             try:
                 answer = await self._post(master, payload)
             except _BROKEN as error:
-                attempts.made.append(f"{master}: {error or type(error).__name__}")
+                attempts.made.append(f"{master}: {_in_words(error)}")
                 continue
             if answer.is_from_a_leader:
                 return master, answer
@@ -181,3 +182,9 @@ def _error(type_: str, master: str, answer: _Answer) -> CloudError:
     if answer.status in {409, 429} or answer.status >= 500:
         return Retryable(what, after_s=1.0, where=master)
     return Permanent(what, where=master)
+
+
+def _in_words(error: Exception) -> str:
+    """What broke, without the client's addresses and options: "connection refused"."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if number else str(error) or type(error).__name__

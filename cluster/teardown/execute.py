@@ -193,7 +193,7 @@ class Teardown:
             )
             remaining = await self._world.sweep.inventory()
             if swept.is_clean:
-                under_way.outcome = f"nothing left after {swept.rounds} looks"
+                under_way.outcome = f"nothing left after {swept.rounds} look{'s' * (swept.rounds != 1)}"
             else:
                 under_way.outcome = self._trouble(f"{len(swept.left)} would not go")
         if swept.is_clean and not plan.wish.agents_only:
