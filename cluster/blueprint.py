@@ -80,6 +80,14 @@ def tags(spec: ClusterSpec, **extra: str) -> dict[str, str]:
     return {Tag.CLUSTER: spec.name, **{getattr(Tag, key): value for key, value in extra.items()}}
 
 
+def reserved_for_masters(subnet: IPv4Network) -> IPv4Network:
+    """The eight addresses of a zone's subnet, the eighth to the fifteenth, that EC2 gives to nobody who does not ask for one by name.
+
+    Without it an agent could be given the fixed address of a master that is being replaced.
+    """
+    return IPv4Network((subnet.network_address + 8, 29))
+
+
 def launch_template_name(cluster: str, pool: str) -> str:
     return f"mesaform-{cluster}-{pool}"
 

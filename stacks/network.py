@@ -41,6 +41,13 @@ class NetworkStack(ClusterStack):
                 map_public_ip_on_launch=True,
                 tags=self.named(zone),
             )
+            aws.Ec2SubnetCidrReservation(
+                self,
+                f"masters-{zone}",
+                subnet_id=subnet.id,
+                cidr_block=str(blueprint.reserved_for_masters(cidr)),
+                reservation_type="explicit",
+            )
             aws.RouteTableAssociation(self, f"routes-{zone}", route_table_id=table.id, subnet_id=subnet.id)
             ids.append(subnet.id)
         return ids

@@ -38,6 +38,7 @@ skip_package_init()
 
 from cdktf_cdktf_provider_aws.data_aws_caller_identity import DataAwsCallerIdentity  # noqa: E402
 from cdktf_cdktf_provider_aws.default_security_group import DefaultSecurityGroup  # noqa: E402
+from cdktf_cdktf_provider_aws.ec2_subnet_cidr_reservation import Ec2SubnetCidrReservation  # noqa: E402
 from cdktf_cdktf_provider_aws.iam_instance_profile import IamInstanceProfile  # noqa: E402
 from cdktf_cdktf_provider_aws.iam_role import IamRole  # noqa: E402
 from cdktf_cdktf_provider_aws.iam_role_policy import IamRolePolicy  # noqa: E402
@@ -68,6 +69,7 @@ __all__ = [
     "AwsProviderDefaultTags",
     "DataAwsCallerIdentity",
     "DefaultSecurityGroup",
+    "Ec2SubnetCidrReservation",
     "IamInstanceProfile",
     "IamRole",
     "IamRolePolicy",

@@ -1,14 +1,17 @@
 """moto's server as a process of its own: `python aws_server.py <address> <port>`.
 
 With what the project's local cloud repairs, as far as Terraform can see it: a launch template launches without its own
-tags, an instance reports the groups of its first interface, and takes its interfaces and addresses along when it ends.
+tags, an instance reports the groups of its first interface, and takes its interfaces and addresses along when it ends; addresses
+that a subnet reserves are given only to whoever asks for one by name.
 """
 
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_address
 
 from moto.ec2.models.instances import Instance
+from moto.ec2.models.subnets import Subnet
 from moto.server import main
 
 from cluster.localcloud.repairs import templates
@@ -27,7 +30,21 @@ def interfaces_as_on_aws() -> None:
     Instance.prep_nics = prep_nics
 
 
+def reservations_as_on_aws() -> None:
+    next_address = Subnet.get_available_subnet_ip
+
+    def get_available_subnet_ip(self, instance):
+        while True:
+            address = next_address(self, instance)
+            if not any(ip_address(address) in one.cidr for one in self._cidr_reservations if one.reservation_type == "explicit"):
+                return address
+            del self._subnet_ips[address]
+
+    Subnet.get_available_subnet_ip = get_available_subnet_ip
+
+
 if __name__ == "__main__":
+    reservations_as_on_aws()
     templates.apply()
     interfaces_as_on_aws()
     main(["-H", sys.argv[1], "-p", sys.argv[2]])

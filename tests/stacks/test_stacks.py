@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_groups_have_no_rules_of_their_own_besides_and_the_default_group_is_clos
     groups = resources(stacks["network"], "aws_security_group") + resources(stacks["network"], "aws_default_security_group")
     assert len(groups) == 3
     assert all("ingress" not in group and "egress" not in group for group in groups)
+
+
+def test_the_fixed_addresses_of_masters_are_given_to_nobody_else(stacks):
+    reservations = resources(stacks["network"], "aws_ec2_subnet_cidr_reservation")
+    assert {r["reservation_type"] for r in reservations} == {"explicit"}
+    masters = resources(stacks["masters"], "aws_instance")
+    for master in masters:
+        address = ip_address(master["private_ip"])
+        assert any(address in ip_network(r["cidr_block"]) for r in reservations), address
 
 
 def test_there_are_three_public_subnets_in_three_zones_with_one_way_out(stacks):
