@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -13,6 +14,13 @@ from cluster.localcloud.claims import Board, default_networks, in_the_way
 from tests.localcloud.conftest import Cloud, end_cloud, raise_cloud
 
 NETWORK = IPv4Network("127.63.0.0/16")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: a claim's name keeps only the end of a long folder's path."""
+    with tempfile.TemporaryDirectory(prefix="m") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -116,9 +116,9 @@ def test_axes_have_round_ticks():
 def test_what_a_library_prints_is_not_in_our_output(capfd):
     import ctypes
 
-    from cluster.cli.simulate import _own_output
+    from cluster.cli.quiet import own_output
 
-    with _own_output():
+    with own_output():
         ctypes.CDLL(None).puts(b"noise of a library")
     typer.echo("ours")
     assert capfd.readouterr() == ("ours\n", "noise of a library\n")
