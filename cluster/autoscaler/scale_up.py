@@ -30,6 +30,7 @@ REPLACEMENT = 1000
 """The number, for its token, of a purchase that replaces machines: no pass has that many others."""
 
 ANY_ZONE = HOSTNAME | {"pool"}
+TYPE_FIELD = "instance_type"
 """Fields whose value does not depend on a machine's zone or type."""
 
 RefusalKind = Literal["never", "constraint", "pool_max", "budget", "no_capacity", "no_offering", "held"]
@@ -262,30 +263,42 @@ def _purchase(
             load[index] = load.get(index, 0) + count
         used = tuple(max(a, b) for a, b in zip(most, node.used, strict=True))
         most = (used[0], used[1], used[2], used[3], used[4])
-    free_zone = not any(constraint.field not in ANY_ZONE for index in load for constraint in units[index].constraints)
-    found = _alternatives(snapshot, supply, pool, offering, most, now, fixed_zone="" if free_zone else zone)
+    fields = {constraint.field for index in load for constraint in units[index].constraints}
+    only = _Only(zone="" if fields <= ANY_ZONE else zone, instance_type=instance_type if TYPE_FIELD in fields else "")
+    found = _alternatives(snapshot, supply, pool, offering, most, now, only)
     if not found and capacity == "spot":
-        found = _alternatives(snapshot, supply, pool, (instance_type, zone, "on-demand"), most, now, fixed_zone="" if free_zone else zone)
+        found = _alternatives(snapshot, supply, pool, (instance_type, zone, "on-demand"), most, now, only)
     if not found:
         return []
     request = LaunchRequest(snapshot.spec.name, pool.name, len(nodes), found, _token(snapshot, pool.name, now, number))
     return [Purchase(request, load, found[0].usd_per_hour * len(nodes))]
 
 
+@dataclass(frozen=True, slots=True)
+class _Only:
+    """What the work's own constraints pin: EC2 must not be offered anything else. Empty means free."""
+
+    zone: str
+    instance_type: str
+
+    def allows(self, offering: Offering) -> bool:
+        return self.zone in {"", offering.zone} and self.instance_type in {"", offering.instance_type}
+
+
 def _alternatives(
-    snapshot: Snapshot, supply: Supply, pool: Pool, offering: tuple[str, str, Capacity], load: Shape, now: float, fixed_zone: str
+    snapshot: Snapshot, supply: Supply, pool: Pool, offering: tuple[str, str, Capacity], load: Shape, now: float, only: _Only
 ) -> tuple[Offering, ...]:
     """The chosen offering first, then every zone and type that holds the same load for a little more, cheapest first."""
     instance_type, zone, capacity = offering
     candidates = [
         o
         for o in snapshot.offerings.get(pool.name, ())
-        if o.capacity == capacity and not _backed_off(o, snapshot.memory, now) and (not fixed_zone or o.zone == fixed_zone)
+        if o.capacity == capacity and not _backed_off(o, snapshot.memory, now) and only.allows(o)
     ]
     chosen = next((o for o in candidates if o.instance_type == instance_type), None)
     if chosen is None:
         return ()
-    ceiling = chosen.usd_per_hour * (DEARER_AT_MOST if snapshot.spec.cost.max_usd_per_hour is None and not fixed_zone else 1.0) + 1e-9
+    ceiling = chosen.usd_per_hour * (DEARER_AT_MOST if snapshot.spec.cost.max_usd_per_hour is None and not only.zone else 1.0) + 1e-9
     zones = _zone_order(supply, pool)
     usable = [
         o for o in candidates if o.instance_type == instance_type or (contains(shape_of(o.resources), load) and o.usd_per_hour <= ceiling)

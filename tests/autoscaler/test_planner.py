@@ -117,6 +117,14 @@ def test_constraints_on_what_a_pools_machines_will_be_decide_whether_one_is_boug
         assert only_verdict(made).refusal.kind == "constraint"
 
 
+def test_a_type_that_the_work_forbids_is_no_alternative_however_cheap():
+    """EC2 takes the cheapest of what it is offered: a forbidden type would be bought, refused by the work, and bought again."""
+    spec = a_spec(pools=[{"types": ["m5.large", "c5.large"]}])
+    made = plan(a_snapshot(spec, queue=[queued(constraints=[("instance_type", "LIKE", "m5.large")])]), NOW)
+    requests = [action.request for step in made.steps for action in step.actions if isinstance(action, Launch)]
+    assert {offering.instance_type for request in requests for offering in request.offerings} == {"m5.large"}
+
+
 def test_unique_hosts_get_a_machine_each():
     made = plan(a_snapshot(queue=[queued(count=4, constraints=[("hostname", "UNIQUE")])]), NOW)
     assert sum(bought(made).values()) == 4
