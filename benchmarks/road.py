@@ -66,8 +66,8 @@ def offers_dry(road: Road) -> Result:
     road.services("/v2/apps", method="POST", body={"id": "/dry", "cmd": "sleep 600", "cpus": 1, "mem": 64, "instances": 20})
 
     def launched() -> float | None:
-        rows = json.loads(road.mesaform("why", "--json"))
-        at = [row["at"] for row in rows if row["at"] >= started and row.get("action", row.get("what", "")) in {"launch", "buy"}]
+        rows = json.loads(road.mesaform("why", "--json"))["decisions"]
+        at = [row["at"] for row in rows if row["at"] >= started and row["decision"] == "buy"]
         return min(at) if at else None
 
     at = until("a launch is on record", launched, 60)

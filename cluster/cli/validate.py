@@ -82,7 +82,7 @@ def _show(file: str, facts: dict[str, Any]) -> None:
     console.print(
         f"{file} is right: [bold]{facts['name']}[/], {facts['engine']} engine on {facts['target']} ({facts['region']})", highlight=False
     )
-    table = Table("what", "machines", "type", "where", "USD/h", box=None, pad_edge=False)
+    table = Table("what", "machines", "type", "where", "$/h", box=None, pad_edge=False)
     for master in facts["masters"]:
         table.add_row("master", "1", master["instance_type"], f"{master['address']} in {master['zone']}", _dollars(master["usd_per_hour"]))
     for pool in facts["pools"]:
@@ -91,8 +91,8 @@ def _show(file: str, facts: dict[str, Any]) -> None:
             f"pool {pool['name']}", machines, pool["types"][0], ", ".join(facts["network"]["subnets"]), _dollars(pool["usd_per_hour"])
         )
     console.print(table)
-    console.print(f"{_dollars(facts['usd_per_hour'])} USD per hour to start with, at on-demand prices", highlight=False)
+    console.print(f"{_dollars(facts['usd_per_hour'])} per hour to start with, at on-demand prices", highlight=False)
 
 
 def _dollars(price: float | None) -> str:
-    return "unknown" if price is None else f"{price:.4f}"
+    return "unknown" if price is None else f"${price:.4f}"

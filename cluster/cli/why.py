@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from cluster.cli.orders import seconds
 from cluster.errors import Exit
 
 TOLD = ("decision", "order")
@@ -44,14 +45,14 @@ def why(
     subject: str = typer.Argument("", help="Only what concerns this app, task, agent or instance, by its id."),
     file: str = FILE_OPTION,
     last: int = typer.Option(20, "--last", "-n", min=1, help="How many lines."),
-    since: float = typer.Option(0.0, "--since-s", min=0, help="Only those of the last so many seconds; 0 means all."),
+    since: str = typer.Option("", "--since", "-s", help="How far back: 30m, 24h, 7d. Without it, all."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Every decision by itself, with all ids."),
     json_: bool = JSON_OPTION,
 ) -> None:
     """Print the last decisions, oldest first; those taken together are one line."""
     context = open_context(file)
     context.enter_cloud()
-    rows = decisions(context, last, since, subject, each=verbose or json_)
+    rows = decisions(context, last, seconds(since) if since else 0.0, subject, each=verbose or json_)
     if json_:
         import msgspec
 
