@@ -65,6 +65,11 @@ def master_document(cluster: str, region: str, account_id: str) -> dict[str, Any
                 f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}/{cluster}/*",
             ),
             _allow(
+                "MergeTheLedgersParts",
+                "s3:DeleteObject",
+                f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}/{cluster}/ledger/*",
+            ),
+            _allow(
                 "ListRecords",
                 "s3:ListBucket",
                 f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}",

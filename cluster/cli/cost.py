@@ -28,7 +28,6 @@ def cost(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read the ledger, add up, print."""
-    from cluster.cli.why import ledger_cache
     from cluster.cloud import aws
     from cluster.cloud.ledger import S3Ledger
     from cluster.errors import NotFound
@@ -37,7 +36,7 @@ def cost(
     length_s = seconds(since)
     context.enter_cloud()
     spec, now = context.spec, time.time()
-    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region, cache=ledger_cache(context))
+    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
     try:
         rows = ledger.read(now - length_s - STARTED_BEFORE_S, kinds=[kind for kind in KINDS if kind != "usage"])
         rows += ledger.read(now - length_s, kinds=["usage"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -78,7 +77,7 @@ def decisions(context: Context, last: int, since_s: float, subject: str = "", *,
     from cluster.errors import NotFound
 
     spec = context.spec
-    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region, cache=ledger_cache(context))
+    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
     after = time.time() - since_s if since_s else 0.0
     wanted = READ_FOR_SUBJECT if subject else last if each else last * READ_PER_LINE
     try:
@@ -87,11 +86,6 @@ def decisions(context: Context, last: int, since_s: float, subject: str = "", *,
         return []
     found = [dict(row) for row in subject_rows(rows, subject)] if subject else rows
     return found[-last:] if each else found
-
-
-def ledger_cache(context: Context) -> Path:
-    """Where rows of the ledger that were read before are kept."""
-    return context.cluster_dir / "ledger.rows"
 
 
 def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:

@@ -5,12 +5,12 @@ Beside the ports and held to the same contract suite as the adapters (tests/clou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.blueprint import Tag, agent_resources
-from cluster.cloud import prices
+from cluster.cloud import ledger_rows, prices
 from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Order
 from cluster.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 
@@ -156,22 +156,31 @@ class FakeFleet:
 
 
 class FakeLedger:
-    """See `Ledger`."""
+    """See `Ledger`. `writes` counts calls that wrote; `fail_next` is raised by the next one."""
 
     def __init__(self) -> None:
-        self.records: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.records: dict[str, dict[str, Any]] = {}
         self.fail_next: CloudError | None = None
+        self.writes = 0
 
     def append(self, record: Mapping[str, Any]) -> None:
+        self.append_many([record])
+
+    def append_many(self, records: Iterable[Mapping[str, Any]]) -> None:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
-        own = record.get("instance_id") if record["kind"] != "decision" else None
-        self.records[record["at"], own or len(self.records), record["kind"]] = dict(record)
+        self.writes += 1
+        for record in records:
+            row = ledger_rows.stamped(record, "fake", len(self.records))
+            self.records[row[ledger_rows.ROW]] = row
+
+    def tidy(self, now: float) -> int:  # noqa: ARG002 - it has no parts
+        return 0
 
     def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
         wanted = (record for record in self.records.values() if record["at"] >= since and (not kinds or record["kind"] in kinds))
-        found = sorted(wanted, key=lambda record: record["at"])
+        found = ledger_rows.in_order(wanted)
         return found if limit is None else found[len(found) - min(limit, len(found)) :]
 
 

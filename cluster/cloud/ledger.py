@@ -1,133 +1,232 @@
-"""The ledger in S3: one small object a record, so that appending needs no lock and nothing is ever rewritten.
+"""The ledger in S3: many rows an object, and objects are never changed. Merging writes the new one before it removes those it holds.
 
-Keys sort by time: `<cluster>/ledger/<date>/<epoch ms>-<seq>-<kind>.json`.
+Where rows lie is said in `ledger_rows`: a reader lists only the topics and hours that it was asked for, and reads them side by side.
+Whoever reads while others merge, or after a crash in between, gets each row once: rows have ids.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Collection, Iterator, Mapping
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import msgspec
+from botocore.exceptions import ClientError
 
-from cluster.cloud import aws
+from cluster.cloud import aws, ledger_rows
+from cluster.cloud.ledger_rows import Row
+from cluster.errors import Retryable
 
 READERS = 16
-CACHE_FROM = 100
-"""Fewer rows than this are quicker read than looked up."""
+READ_AGAIN = 5
+"""How often a reader begins anew when others merge under its hands; what it has read it keeps."""
+
+MERGE_FROM = 12
+"""Parts of the hour that runs are merged when there are so many."""
+
+DAY_OVER_AFTER_S = 2 * 3600.0
+"""How long rows of a day may come late before the day becomes one object; later ones are merged with it once more."""
+
+DAYS_LOOKED_AT = 4
+"""Of days, the newest so many are looked at in each round of merging; all of them in the first."""
 
 
 class S3Ledger:
-    """A cluster's ledger.
+    """A cluster's ledger. May be used from several threads.
 
     Args:
         bucket: the account's bucket; it must exist.
         cluster: the cluster's name.
         region: where the bucket is.
-        writer: what tells this writer's records from others' of the same millisecond; the process id when absent.
-        cache: a file where rows read before are kept; none by default.
+        writer: part of the ids of rows and objects, unlike any other writer's; chance when absent.
 
     """
 
-    def __init__(self, bucket: str, cluster: str, region: str, writer: str | None = None, cache: Path | None = None) -> None:
+    def __init__(self, bucket: str, cluster: str, region: str, writer: str = "") -> None:
         self._bucket = bucket
         self._prefix = f"{cluster}/ledger/"
         self._s3 = aws.client("s3", region)
-        self._writer = writer or f"{os.getpid():x}"
+        self._writer = f"{writer}{secrets.token_hex(5)}"
         self._numbers = itertools.count()
-        self._cache = None if cache is None else _Cache(cache)
+        self._knows_old_days = False
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; see `Ledger`.
+        """See `Ledger`.
 
         Raises:
             NotFound: the bucket does not exist.
             Retryable: no answer; append again.
 
         """
-        own = str(record.get("instance_id") or "") if record["kind"] != "decision" else ""
-        sequence = own or f"{self._writer}.{next(self._numbers):06d}"
-        key = f"{self._prefix}{_stamp(record['at'])}-{sequence}-{record['kind']}.json"
-        with aws.translated(f"s3://{self._bucket}/{key}"):
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=msgspec.json.encode(record), ContentType="application/json")
+        self.append_many([record])
 
-    def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
-        """See `Ledger`. What is not of the wanted kinds is told by its key and not read at all.
+    def append_many(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """See `Ledger`. One object for each topic and hour that the records are of.
 
         Raises:
             NotFound: the bucket does not exist.
+            Retryable: no answer, and some may have been written; append them all again.
+
+        """
+        rows = [ledger_rows.stamped(record, self._writer, next(self._numbers)) for record in records]
+        for (topic, partition), group in ledger_rows.by_partition(rows).items():
+            stamp = f"{int(min(row['at'] for row in group) * 1000):013d}"
+            self._put(f"rows/{topic}/{partition}-p-{stamp}-{self._writer}.{next(self._numbers):08d}.gz", group)
+
+    def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[Row]:
+        """See `Ledger`.
+
+        Raises:
+            NotFound: the bucket does not exist.
+            Retryable: others merged all the time; read again.
 
         """
         with aws.translated(f"s3://{self._bucket}/{self._prefix}"):
-            if limit is not None:
-                keys = self._newest(since, limit, kinds)
-            else:
-                keys = [key for key in self._keys(self._prefix, since) if _is_of(key, kinds)]
-            records = self._get_all(keys)
-        return sorted((record for record in records if record["at"] >= since), key=lambda record: record["at"])
+            if limit is None:
+                return self._read_keys(lambda: self._keys(since, kinds), since, kinds)
+            return self._newest(since, limit, kinds) if limit else []
 
-    def _get_all(self, keys: list[str]) -> list[dict[str, Any]]:
-        known = self._cache.load() if self._cache is not None and len(keys) >= CACHE_FROM else {}
+    def tidy(self, now: float) -> int:
+        """See `Ledger`. Only one process should do it at a time: two of them lose nothing, but do the work twice.
+
+        Raises:
+            CloudError: S3 did not answer; what was not merged will be.
+
+        """
+        with aws.translated(f"s3://{self._bucket}/{self._prefix}"):
+            taken = sum(self._renew(day) for day in self._days("") if _is_over(day, now))
+            for topic in ledger_rows.topics_for(()):
+                days = self._days(f"rows/{topic}/")
+                for day in days if not self._knows_old_days else days[-DAYS_LOOKED_AT:]:
+                    taken += self._merge_day(f"rows/{topic}/{day}/", over=_is_over(day, now))
+            self._knows_old_days = True
+        return taken
+
+    # reading
+
+    def _keys(self, since: float, kinds: Collection[str]) -> list[str]:
+        """All keys from the hour of `since`, those of the old form first: what replaces a key is listed after it."""
+        first = ledger_rows.partition(since)
+        day = first.partition("/")[0]
+        old = (key for key in self._list("2", f"{day}/{int(since * 1000):013d}") if _is_of(key, kinds))
+        topics = [f"rows/{topic}/" for topic in ledger_rows.topics_for(kinds)]
+        found = list(old)
+        with ThreadPoolExecutor(len(topics)) as pool:
+            for keys in pool.map(lambda topic: list(self._list(topic, f"{topic}{first}")), topics):
+                found += keys
+        return found
+
+    def _keys_of_day(self, day: str, kinds: Collection[str]) -> list[str]:
+        keys = [key for key in self._list(f"{day}/") if _is_of(key, kinds)]
+        return keys + [key for topic in ledger_rows.topics_for(kinds) for key in self._list(f"rows/{topic}/{day}/")]
+
+    def _newest(self, since: float, limit: int, kinds: Collection[str]) -> list[Row]:
+        """The last `limit` rows, going back a day at a time: S3 lists forwards only."""
+        prefixes = ["", *(f"rows/{topic}/" for topic in ledger_rows.topics_for(kinds))]
+        first = ledger_rows.partition(since).partition("/")[0]
+        days = {day for prefix in prefixes for day in self._days(prefix) if day >= first}
+        rows: list[Row] = []
+        for day in sorted(days, reverse=True):
+            rows = self._read_keys(lambda day=day: self._keys_of_day(day, kinds), since, kinds) + rows  # type: ignore[misc]
+            if len(rows) >= limit:
+                break
+        return rows[-limit:]
+
+    def _read_keys(self, listed: Callable[[], list[str]], since: float, kinds: Collection[str]) -> list[Row]:
+        known: dict[str, bytes] = {}
+        for _ in range(READ_AGAIN):
+            keys = listed()
+            if self._all_read(keys, known):
+                rows = (row for key in keys for row in _rows_of(key, known[key]))
+                return ledger_rows.in_order(row for row in rows if row["at"] >= since and (not kinds or row["kind"] in kinds))
+        raise Retryable("the ledger was merged while it was read", after_s=1.0, where=f"s3://{self._bucket}/{self._prefix}")
+
+    def _all_read(self, keys: Iterable[str], known: dict[str, bytes]) -> bool:
+        """Read what is not known yet; False when something was gone."""
         missing = [key for key in keys if key not in known]
         if missing:
-            with ThreadPoolExecutor(READERS) as readers:
-                fresh = dict(zip(missing, readers.map(self._get, missing), strict=True))
-            if self._cache is not None and len(keys) >= CACHE_FROM:
-                self._cache.add(fresh)
-            known = {**known, **fresh}
-        return [msgspec.json.decode(known[key], type=dict[str, Any]) for key in keys]
+            with ThreadPoolExecutor(min(READERS, len(missing))) as pool:
+                bodies = zip(missing, pool.map(self._get, missing), strict=True)
+                known.update({key: body for key, body in bodies if body is not None})
+        return all(key in known for key in missing)
 
-    def _get(self, key: str) -> bytes:
-        return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+    def _get(self, key: str) -> bytes | None:
+        """An object's body, None when it is gone."""
+        try:
+            return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+        except ClientError as error:
+            if aws.code_of(error) == "NoSuchKey":
+                return None
+            raise
 
-    def _keys(self, prefix: str, since: float) -> Iterator[str]:
-        after = self._prefix + _stamp(since)
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after)
+    def _list(self, below: str, after: str = "") -> Iterator[str]:
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + below, StartAfter=self._prefix + after
+        )
         for page in pages:
             yield from (item["Key"] for item in page.get("Contents", []))
 
-    def _newest(self, since: float, limit: int, kinds: Collection[str]) -> list[str]:
-        """The last `limit` keys of these kinds, going back a day at a time: S3 lists forwards only."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix, Delimiter="/")
-        days = [day["Prefix"] for page in pages for day in page.get("CommonPrefixes", [])]
-        first = f"{self._prefix}{_stamp(since).partition('/')[0]}/"
-        keys: list[str] = []
-        for day in sorted((day for day in days if day >= first), reverse=True):
-            keys = [*(key for key in self._keys(day, since) if _is_of(key, kinds)), *keys]
-            if len(keys) >= limit:
-                break
-        return keys[-limit:] if limit else []
+    def _days(self, below: str) -> list[str]:
+        """The dates that have objects, oldest first."""
+        prefix = self._prefix + below
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=f"{prefix}2", Delimiter="/")
+        return sorted(item["Prefix"][len(prefix) :].rstrip("/") for page in pages for item in page.get("CommonPrefixes", []))
+
+    # writing
+
+    def _put(self, name: str, rows: Sequence[Row]) -> None:
+        key = self._prefix + name
+        with aws.translated(f"s3://{self._bucket}/{key}"):
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=ledger_rows.pack(rows), ContentType="application/gzip")
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        with ThreadPoolExecutor(READERS) as pool:  # one by one: DeleteObjects wants a checksum that not every S3 takes
+            list(pool.map(lambda key: self._s3.delete_object(Bucket=self._bucket, Key=key), keys))
+
+    def _renew(self, day: str) -> int:
+        """Rows of the old form, one object each, become parts."""
+        keys = list(self._list(f"{day}/"))
+        known: dict[str, bytes] = {}
+        if not keys or not self._all_read(keys, known):
+            return 0
+        self.append_many(row for key in keys for row in _rows_of(key, known[key]))
+        self._delete(keys)
+        return len(keys)
+
+    def _merge_day(self, folder: str, *, over: bool) -> int:
+        keys = list(self._list(folder))
+        if over:
+            return self._merge(folder, keys, whole_day=True) if len(keys) > 1 else 0
+        taken = 0
+        for _, group in itertools.groupby(keys, key=lambda key: key.rpartition("/")[2].partition("-")[0]):
+            parts = list(group)
+            if len(parts) >= MERGE_FROM:
+                taken += self._merge(folder, parts, whole_day=False)
+        return taken
+
+    def _merge(self, folder: str, keys: Sequence[str], *, whole_day: bool) -> int:
+        """One object in the place of several. Whatever happens in between, each row is in an object that nobody removes before."""
+        known: dict[str, bytes] = {}
+        if not self._all_read(keys, known):
+            return 0  # somebody else merges them
+        rows = ledger_rows.in_order(row for key in keys for row in _rows_of(key, known[key]))
+        names = [key.rpartition("/")[2] for key in keys]
+        self._put(folder + ledger_rows.merged_name(names, whole_day, f"{self._writer}.{next(self._numbers):08d}"), rows)
+        self._delete(keys)
+        return len(keys)
 
 
-class _Cache:
-    """Rows read before, in one file that only grows: what the ledger holds never changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def load(self) -> dict[str, bytes]:
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return {}
-        parts = (line.partition(b"\t") for line in lines)
-        return {key.decode(): body for key, _, body in parts if body.endswith(b"}")}  # a line cut short is read again
-
-    def add(self, rows: Mapping[str, bytes]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            file.write(b"".join(b"%s\t%s\n" % (key.encode(), body) for key, body in rows.items()))
+def _rows_of(key: str, body: bytes) -> list[Row]:
+    return [ledger_rows.old_row(key, body)] if key.endswith(".json") else ledger_rows.unpack(body)
 
 
 def _is_of(key: str, kinds: Collection[str]) -> bool:
+    """Whether an object of the old form is of these kinds: its key says."""
     return not kinds or key.rpartition("-")[2].removesuffix(".json") in kinds
 
 
-def _stamp(at: float) -> str:
-    """`<date>/<epoch ms>`, thirteen digits, which sort as text until the year 2286."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}/{int(at * 1000):013d}"
+def _is_over(day: str, now: float) -> bool:
+    start = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    return now > start + 86400 + DAY_OVER_AFTER_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -145,12 +145,27 @@ class Ledger(Protocol):
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record durably before returning.
 
-        A record with an `instance_id` is the only one of its kind for that machine at that moment: writing it again changes nothing.
+        A record with an `instance_id` is the only one of its kind for that machine at that moment, and one with a `row` (an id) the
+        only one of that id: writing it again changes nothing.
         """
         ...
 
+    def append_many(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write records durably before returning, as one object where they are of one hour and one topic.
+
+        After an error some may have been written: those with a `row` may be given again.
+        """
+        ...
+
+    def tidy(self, now: float) -> int:
+        """Merge what was written in small parts, so that reading stays quick; what is read does not change. How many parts went."""
+        ...
+
     def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
-        """Records with `at` >= since, oldest first; of these kinds, if any are named; with `limit`, the newest that many of them."""
+        """Records with `at` >= since, oldest first; of these kinds, if any are named; with `limit`, the newest that many of them.
+
+        Each is there once, whatever is written and merged meanwhile. All have a `row`.
+        """
         ...
 
 

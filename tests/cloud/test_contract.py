@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from cluster.blueprint import Tag
 from cluster.cloud.control import S3Control
 from cluster.cloud.fake import FakeControl, FakeFleet, FakeLedger
 from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import CACHE_FROM, S3Ledger
+from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.port import Control, Fleet, LaunchRequest, Ledger
 from cluster.errors import NotFound, NotOwned
 from tests.autoscaler.builders import ZONES, a_machine
@@ -145,20 +144,25 @@ def test_rows_are_read_by_kind_and_the_limit_counts_only_those(ledger: Ledger):
     assert [row["what"] for row in ledger.read(limit=2, kinds=["decision"])] == ["2", "4"]
 
 
-@pytest.mark.slow
-def test_rows_that_were_read_before_are_not_read_again_and_a_broken_copy_is(bucket: str, tmp_path: Path):
-    path = tmp_path / "rows"
-    ledger = S3Ledger(bucket, "toy", REGION, cache=path)
-    for number in range(CACHE_FROM):
-        ledger.append({"kind": "decision", "at": 1_800_000_000.0 + number})
-    first = ledger.read()
-    gets: list[str] = []
-    ledger._s3.meta.events.register("before-call.s3.GetObject", lambda **_: gets.append("get"))
-    assert ledger.read() == first
-    assert not gets
-    path.write_bytes(path.read_bytes()[:-9])
-    assert ledger.read() == first
-    assert len(gets) == 1
+def test_records_written_together_are_read_one_by_one_and_given_again_change_nothing(ledger: Ledger):
+    rows = [
+        {"kind": "held" if number % 3 else "decision", "at": 1_800_000_000.0 + 900 * number, "row": f"r{number}"} for number in range(9)
+    ]
+    ledger.append_many(rows[:6])
+    ledger.append_many(rows[3:])
+    assert ledger.read() == rows
+    assert [row["row"] for row in ledger.read(kinds=["decision"])] == ["r0", "r3", "r6"]
+
+
+def test_tidying_changes_nothing_that_is_read(ledger: Ledger):
+    for number in range(30):
+        ledger.append({"kind": "decision" if number % 2 else "held", "at": 1_800_000_000.0 + number, "what": str(number)})
+    before = ledger.read()
+    for now in (1_800_000_100.0, 1_800_200_000.0, 1_800_400_000.0):
+        ledger.tidy(now)
+        assert ledger.read() == before
+        assert ledger.read(limit=4) == before[-4:]
+        assert ledger.read(since=1_800_000_020.0, kinds=["held"]) == [row for row in before[20:] if row["kind"] == "held"]
 
 
 def test_a_fence_holds_until_it_is_lifted(control: Control):
