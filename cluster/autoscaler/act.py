@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from cluster.autoscaler import budget
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.model import Intent, Memory
 from cluster.autoscaler.planner import Action, Launch, Plan, Step, apply_step
@@ -18,6 +19,7 @@ from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivat
 from cluster.autoscaler.scale_up import absorb_refusal, absorb_result
 from cluster.autoscaler.supply import LAG_S, LIVE
 from cluster.blueprint import Tag
+from cluster.cloud import scope
 from cluster.cloud.port import Fleet, Machine
 from cluster.errors import MesaformError, NotFound, Permanent, Retryable
 
@@ -106,7 +108,12 @@ class Actor:
         return memory
 
     async def _launch(self, memory: Memory, launch: Launch, decision: Decision) -> Memory:
-        intent = Intent(launch.request, self._clock(), None, decision.reasons[0] if decision.reasons else "")
+        request = budget.narrowed(launch.request, memory.backoffs, self._clock())
+        if request is None:
+            reasons = ("another call of this pass found no capacity", *decision.reasons)
+            self._report(replace(decision, kind="no_capacity", reasons=reasons, usd_per_hour=0.0, after_usd=decision.before_usd))
+            return memory
+        intent = Intent(request, self._clock(), None, decision.reasons[0] if decision.reasons else "")
         await self._journal.record(intent)
         return await self._buy(memory, intent, decision)
 
@@ -121,10 +128,10 @@ class Actor:
             await self._journal.resolve(request.token)
             self._report(replace(decision, kind="launch_failed", reasons=(str(error),), usd_per_hour=0.0, after_usd=decision.before_usd))
             return absorb_refusal(memory, request, now)
-        memory = absorb_result(memory, result, now)
+        memory = absorb_result(memory, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
-            reasons = (f"no capacity of {', '.join(result.without_capacity)}", *decision.reasons)
+            reasons = (f"no capacity of {', '.join(map(scope.describe, result.without_capacity))}", *decision.reasons)
             self._report(replace(decision, kind="no_capacity", reasons=reasons, usd_per_hour=0.0, after_usd=decision.before_usd))
             return memory
         ids = tuple(machine.instance_id for machine in result.machines)
@@ -149,7 +156,7 @@ class Actor:
             return absorb_refusal(memory, intent.request, self._clock()), None
         except MesaformError:
             return memory, intent
-        memory = absorb_result(memory, result, self._clock())
+        memory = absorb_result(memory, intent.request, result, self._clock())
         if not result.machines:
             await self._journal.resolve(intent.request.token)
             return memory, None

@@ -155,10 +155,11 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """An offering that had no capacity: not asked for before `until`; `strikes` in a row."""
+    """What had no capacity lately: not asked for before `until`; `strikes` errors in a row; then at most `window` machines in one go."""
 
     until: float
     strikes: int
+    window: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class Memory:
     removals: dict[str, Removal] = field(default_factory=dict)
     history: dict[str, tuple[str, ...]] = field(default_factory=dict)
     rented: dict[str, Rented] = field(default_factory=dict)
-    backoffs: dict[str, Backoff] = field(default_factory=dict)  # by offering key
+    backoffs: dict[str, Backoff] = field(default_factory=dict)  # by scope: an offering key, a zone, a quota, a pool (see `budget`)
     probes: dict[str, Probe] = field(default_factory=dict)  # by framework id
     dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
     told: dict[str, str] = field(default_factory=dict)  # by demand unit: the last refusal on record

@@ -10,17 +10,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cluster.autoscaler import budget
+from cluster.autoscaler.budget import Allowance
 from cluster.autoscaler.constraints import HOSTNAME, Usage, room
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Backoff, Memory, Snapshot
+from cluster.autoscaler.model import Memory, Snapshot
 from cluster.autoscaler.packing import Limits, NewNode, Template, pack, place
 from cluster.autoscaler.shape import NOTHING, Shape, contains, missing, plus, shape_of, times
 from cluster.autoscaler.supply import Node, Supply, attributes_of
 from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
 from cluster.spec import Pool
 
-BACKOFF_S = 60.0
-BACKOFF_MOST_S = 1800.0
 DEARER_AT_MOST = 1.5
 """A launch also names types that hold the same load for up to this many times the price, so that one type's shortage costs no pass."""
 
@@ -60,9 +60,9 @@ def templates(snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Un
     for pool in snapshot.spec.agents:
         spot = _wants_spot(pool)
         offered = [o for o in snapshot.offerings.get(pool.name, ()) if o.capacity == spot]
-        usable = [o for o in offered if not _backed_off(o, snapshot.memory, now)]
+        usable = [o for o in offered if not _backed_off(o, pool, snapshot.memory, now)]
         if not usable and spot == "spot":
-            usable = [o for o in snapshot.offerings.get(pool.name, ()) if not _backed_off(o, snapshot.memory, now)]
+            usable = [o for o in snapshot.offerings.get(pool.name, ()) if not _backed_off(o, pool, snapshot.memory, now)]
         chosen = usable if by_zone else _one_zone_each(usable, _zone_order(supply, pool))
         found += [_template(snapshot, pool, offering) for offering in chosen]
     return found
@@ -76,11 +76,12 @@ def buy(snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping
     for node in nodes:
         limits.take(node.template, 1)
     purchases: list[Purchase] = []
+    allowance = Allowance(snapshot.memory.backoffs, now)
     for (pool_name, instance_type, zone), group in _grouped(nodes).items():
         pool = next(pool for pool in snapshot.spec.agents if pool.name == pool_name)
         for capacity, part in _by_capacity(pool, supply, group):
-            purchases += _purchase(snapshot, supply, units, pool, (instance_type, zone, capacity), part, now, len(purchases))
-    return purchases + _floors(snapshot, supply, choice, limits, nodes, now, len(purchases))
+            purchases += _purchase(snapshot, supply, units, pool, (instance_type, zone, capacity), part, allowance, len(purchases))
+    return purchases + _floors(snapshot, supply, choice, limits, nodes, allowance, len(purchases))
 
 
 def limits_of(snapshot: Snapshot, supply: Supply) -> Limits:
@@ -106,6 +107,7 @@ def replacement_for(
     if pool is None or not pieces:
         return None
     choice = [t for t in templates(snapshot, supply, now, pieces) if t.pool == pool_name and t.instance_type not in not_types]
+    allowance = Allowance(snapshot.memory.backoffs, now)
     for template in sorted(choice, key=lambda t: (t.usd_per_hour, t.instance_type, t.zone)):
         node = Node("the replacement", "coming", template.hostname, template.attributes, template.shape, pool_name)
         if limits.how_many(template) < 1 or any(place(pieces, [node], supply.usage.copy()).left.values()):
@@ -115,7 +117,7 @@ def replacement_for(
             used = plus(used, times(piece.shape, piece.count))
         new = NewNode(template, dict(enumerate(piece.count for piece in pieces)), used)
         capacity: Capacity = "spot" if template.capacity == "spot" else "on-demand"
-        bought = _purchase(snapshot, supply, pieces, pool, (template.instance_type, template.zone, capacity), [new], now, REPLACEMENT)
+        bought = _purchase(snapshot, supply, pieces, pool, (template.instance_type, template.zone, capacity), [new], allowance, REPLACEMENT)
         if bought:
             return _without_types(bought[0], not_types)
     return None
@@ -152,9 +154,9 @@ def _passing(snapshot: Snapshot, supply: Supply, unit: Unit, allowed: list[tuple
     if not slots:
         full = ", ".join(sorted({f"{pool.name} (max {pool.max})" for pool, _ in allowed}))
         return Refusal("pool_max", f"pool {full} is full")
-    ready = [(pool, o) for pool, o in slots if not _backed_off(o, snapshot.memory, now)]
+    ready = [(pool, o) for pool, o in slots if not _backed_off(o, pool, snapshot.memory, now)]
     if not ready:
-        again = min(snapshot.memory.backoffs[o.key].until for _, o in slots)
+        again = budget.next_try_at(snapshot.memory.backoffs, [(pool.name, o) for pool, o in slots], now) or now
         return Refusal("no_capacity", f"the cloud had no capacity of any offering that holds it; asked again in {again - now:.0f} s")
     if limits.usd_per_hour is not None:
         cheapest = min(o.usd_per_hour for _, o in ready)
@@ -164,25 +166,21 @@ def _passing(snapshot: Snapshot, supply: Supply, unit: Unit, allowed: list[tuple
     zones = [(pool, o) for pool, o in ready if room(unit.name, unit.constraints, _template(snapshot, pool, o), supply.usage)]
     if not zones:
         return Refusal("constraint", "every place that its constraints allow is taken by another of its instances")
+    if all(budget.window(snapshot.memory.backoffs, o) < budget.MOST_AT_ONCE for pool, o in zones if o.capacity == _wants_spot(pool)):
+        return Refusal(
+            "no_capacity", "what holds it had no capacity lately: a few are asked for at a time, twice as many after each success"
+        )
     return Refusal("pool_max", "what is left of the pools' max or the budget went to other demand")
 
 
-def absorb_result(memory: Memory, result: LaunchResult, now: float) -> Memory:
-    """Remember which offerings had no capacity (twice as long each time in a row) and which had some."""
-    backoffs = {key: value for key, value in memory.backoffs.items() if value.until > now - BACKOFF_MOST_S}
-    for key in result.without_capacity:
-        strikes = backoffs[key].strikes + 1 if key in backoffs else 1
-        backoffs[key] = Backoff(now + min(BACKOFF_MOST_S, BACKOFF_S * 2 ** (strikes - 1)), strikes)
-    for machine in result.machines:
-        key = f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
-        if key not in result.without_capacity:
-            backoffs.pop(key, None)
-    return replace(memory, backoffs=backoffs)
+def absorb_result(memory: Memory, request: LaunchRequest, result: LaunchResult, now: float) -> Memory:
+    """Remember which offerings had capacity, and which had not."""
+    return replace(memory, backoffs=budget.absorb(memory.backoffs, request, result, now))
 
 
 def absorb_refusal(memory: Memory, request: LaunchRequest, now: float) -> Memory:
     """Remember that the cloud refused the whole request: none of its offerings is asked for a while."""
-    return absorb_result(memory, LaunchResult((), tuple(offering.key for offering in request.offerings)), now)
+    return replace(memory, backoffs=budget.refused(memory.backoffs, request, now))
 
 
 def _wants_spot(pool: Pool) -> Capacity:
@@ -190,9 +188,8 @@ def _wants_spot(pool: Pool) -> Capacity:
     return "spot" if pool.spot_share >= 1 else "on-demand"
 
 
-def _backed_off(offering: Offering, memory: Memory, now: float) -> bool:
-    backoff = memory.backoffs.get(offering.key)
-    return backoff is not None and backoff.until > now
+def _backed_off(offering: Offering, pool: Pool, memory: Memory, now: float) -> bool:
+    return budget.blocked(memory.backoffs, offering, pool.name, now)
 
 
 def _zone_order(supply: Supply, pool: Pool) -> dict[str, int]:
@@ -251,16 +248,14 @@ def _purchase(
     pool: Pool,
     offering: tuple[str, str, Capacity],
     nodes: list[NewNode],
-    now: float,
+    allowance: Allowance,
     number: int,
 ) -> list[Purchase]:
-    """The call that buys these machines; none when the offering is no longer in the catalogue."""
+    """The calls that buy these machines, as their launch budgets allow; none when the offering is no longer in the catalogue."""
     instance_type, zone, capacity = offering
-    load: dict[int, int] = {}
-    most: Shape = NOTHING
+    now, most = allowance.now, NOTHING
+    load = _load_of(nodes)
     for node in nodes:
-        for index, count in node.load.items():
-            load[index] = load.get(index, 0) + count
         used = tuple(max(a, b) for a, b in zip(most, node.used, strict=True))
         most = (used[0], used[1], used[2], used[3], used[4])
     fields = {constraint.field for index in load for constraint in units[index].constraints}
@@ -270,8 +265,21 @@ def _purchase(
         found = _alternatives(snapshot, supply, pool, (instance_type, zone, "on-demand"), most, now, only)
     if not found:
         return []
-    request = LaunchRequest(snapshot.spec.name, pool.name, len(nodes), found, _token(snapshot, pool.name, now, number))
-    return [Purchase(request, load, found[0].usd_per_hour * len(nodes))]
+    purchases: list[Purchase] = []
+    for count, named in allowance.split(len(nodes), found, pool.name):
+        request = LaunchRequest(snapshot.spec.name, pool.name, count, named, _token(snapshot, pool.name, now, number + len(purchases)))
+        purchases.append(Purchase(request, _load_of(nodes[:count]), named[0].usd_per_hour * count))
+        nodes = nodes[count:]
+    return purchases
+
+
+def _load_of(nodes: Sequence[NewNode]) -> dict[int, int]:
+    """The pieces of each unit that these machines are for."""
+    load: dict[int, int] = {}
+    for node in nodes:
+        for index, count in node.load.items():
+            load[index] = load.get(index, 0) + count
+    return load
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +301,7 @@ def _alternatives(
     candidates = [
         o
         for o in snapshot.offerings.get(pool.name, ())
-        if o.capacity == capacity and not _backed_off(o, snapshot.memory, now) and only.allows(o)
+        if o.capacity == capacity and not _backed_off(o, pool, snapshot.memory, now) and only.allows(o)
     ]
     chosen = next((o for o in candidates if o.instance_type == instance_type), None)
     if chosen is None:
@@ -314,7 +322,13 @@ def _token(snapshot: Snapshot, pool: str, now: float, number: int) -> str:
 
 
 def _floors(
-    snapshot: Snapshot, supply: Supply, choice: Sequence[Template], limits: Limits, nodes: Sequence[NewNode], now: float, number: int
+    snapshot: Snapshot,
+    supply: Supply,
+    choice: Sequence[Template],
+    limits: Limits,
+    nodes: Sequence[NewNode],
+    allowance: Allowance,
+    number: int,
 ) -> list[Purchase]:
     """What pools need to reach their floor. Terraform's machines count as there: they may be being made this moment."""
     purchases: list[Purchase] = []
@@ -329,6 +343,6 @@ def _floors(
             parts = _by_capacity(pool, supply, [NewNode(cheap, {}, NOTHING)] * count)
             for capacity, part in parts:
                 offering = (cheap.instance_type, cheap.zone, capacity)
-                purchases += _purchase(snapshot, supply, (), pool, offering, part, now, number + len(purchases))
+                purchases += _purchase(snapshot, supply, (), pool, offering, part, allowance, number + len(purchases))
             limits.take(cheap, count)
     return purchases

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from cluster.autoscaler import budget
 from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner import Launch, Plan, Step, apply_step, plan
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
@@ -148,11 +149,14 @@ class Mesaform:
         return memory
 
     def _buy(self, world: World, memory: Memory, launch: Launch, step: Step, now: float) -> Memory:
-        result = world.buy(launch.request, "; ".join(step.decision.reasons))
+        request = budget.narrowed(launch.request, memory.backoffs, now)
+        if request is None:
+            return memory
+        result = world.buy(request, "; ".join(step.decision.reasons))
         if result.machines:
             ids = tuple(machine.instance_id for machine in result.machines)
-            self._intents[launch.request.token] = Intent(launch.request, now, ids)
-        return absorb_result(memory, result, now)
+            self._intents[request.token] = Intent(request, now, ids)
+        return absorb_result(memory, request, result, now)
 
     def _move(self, world: World, step: Step) -> None:
         why = "; ".join(step.decision.reasons)
