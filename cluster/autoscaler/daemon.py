@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import aiohttp
@@ -18,11 +18,14 @@ import msgspec
 import structlog
 from aiohttp import web
 from pydantic import ValidationError
+from yarl import URL
 
 from cluster.autoscaler.act import Actor
 from cluster.autoscaler.journal import Deposed, Journal
+from cluster.autoscaler.lease import REASON, Ending, Leases, endings, succession
 from cluster.autoscaler.model import Intent, Memory
 from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
+from cluster.autoscaler.page import Page
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.steering import paused
 from cluster.autoscaler.telemetry import Telemetry
@@ -32,10 +35,10 @@ from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.port import Control, Fleet, Order
-from cluster.errors import MesaformError, NotFound
+from cluster.errors import MesaformError, NotFound, Retryable
 from cluster.mesos.operator import OperatorClient
 from cluster.spec import ClusterSpec
-from cluster.zookeeper.election import Candidate
+from cluster.zookeeper.election import Candidate, watch_leader
 from cluster.zookeeper.session import ZooKeeper, split_zk_url
 
 POLL_S = 0.5
@@ -119,6 +122,7 @@ class Term:
     observer: Observer
     actor: Actor
     journal: Journal
+    leases: Leases
     control: Control
     specs: SpecSource
     telemetry: Telemetry
@@ -133,6 +137,7 @@ class Term:
     async def run(self) -> None:
         """Pass after pass until deposed or cancelled."""
         self.memory, self.intents = await self.journal.open()
+        await self._succeed()
         while True:
             interval_s = AFTER_FAILURE_S
             try:
@@ -141,6 +146,8 @@ class Term:
                 raise
             except MesaformError as error:
                 self.telemetry.failed(error)
+                if isinstance(error, Retryable):  # the cloud's trouble, not this daemon's: it lives and will go on
+                    await self._alive()
             except Exception as error:  # a fault of ours must not end scaling: said, counted, tried again
                 log.exception("pass failed")
                 self.telemetry.failed(error)
@@ -152,19 +159,44 @@ class Term:
         spec = await self.specs.get()
         if spec is None:
             self.telemetry.status["trouble"] = ["the cluster's spec is not there yet"]
+            await self.leases.renew()
             return SPEC_FIRST_S
-        with self.telemetry.passes.time():
+        with self.telemetry.measures.passes.time():
             snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence, self.orders)
             if not self.fence and not paused(self.orders, time.time()):
                 self.memory, self.intents = await self.actor.recover(self.memory, self.intents, snapshot.machines)
                 snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
             before, made = self.memory, plan(snapshot, time.time())
-            await self.telemetry.rented(before, made.memory, made.at)
+            words = await self.leases.farewells()
+            left = endings(before.rented, made.memory.rented, snapshot.machines, words, made.at)
+            self._tell_left(left, made.usd_per_hour)
+            await self.telemetry.rented(before, made.memory, made.at, {one.instance_id: {"at": one.at, "reason": REASON} for one in left})
             self.memory = await self.actor.carry_out(made)
+            await self.leases.bury(words, made.memory.rented)
+        await self.leases.renew(spec, snapshot.machines)
         self.intents = await self.journal.intents()
         self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source == "services")
-        self.telemetry.passed(made, snapshot)
+        self.telemetry.passed(made, snapshot, self.observer.raw)
         return spec.autoscaler.interval_s
+
+    async def _succeed(self) -> None:
+        """Tell of a change of leader, and that somebody works again."""
+        with contextlib.suppress(MesaformError):
+            taken_over = succession(await self.leases.previous(), self.leases.term, self.address, time.time())
+            if taken_over is not None:
+                self.telemetry.decided(taken_over)
+            await self.leases.renew()
+
+    async def _alive(self) -> None:
+        with contextlib.suppress(MesaformError):
+            await self.leases.renew()
+
+    def _tell_left(self, left: Sequence[Ending], usd_per_hour: float) -> None:
+        """Machines that ended themselves while nobody led, oldest first, each with the rate of its time."""
+        usd = usd_per_hour
+        for one in reversed(left):
+            self.telemetry.decided(one.decision(usd))
+            usd += one.machine.usd_per_hour
 
     async def _read_control(self) -> None:
         """Obey a fence before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""
@@ -176,6 +208,7 @@ class Term:
                 await asyncio.to_thread(self.control.beat, time.time(), fenced=fenced, address=self.address, memory=memory)
                 self._beat = (time.time(), fenced)
         except MesaformError as error:  # S3 is gone: what was last known stays in force
+            self.telemetry.troubled("s3")
             log.warning("the fence cannot be read", error=str(error), fenced=self.fence)
 
     async def _rest(self, interval_s: float) -> None:
@@ -187,11 +220,26 @@ class Term:
                 return
 
 
+@dataclass
+class Leader:
+    """Who leads, as ZooKeeper has it: `host:port`, empty while nobody does."""
+
+    address: str = ""
+
+    async def follow(self, zk: ZooKeeper, path: str) -> None:
+        """Keep it true, for ever."""
+        async for payload in watch_leader(zk, path):
+            self.address = (payload or b"").decode()
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Contend, and lead when elected, until `stop` is set."""
     telemetry = Telemetry()
     zk = ZooKeeper(settings.zk_hosts)
-    runner = web.AppRunner(telemetry.application())
+    leader = Leader()
+    hosts = [str(URL(master).host) for master in settings.masters]
+    page = Page(telemetry, lambda: leader.address, hosts, f"{settings.host}:{settings.port}")
+    runner = web.AppRunner(page.application())
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
     try:
@@ -205,6 +253,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             work = [
                 tasks.create_task(candidate.run(lead), name="candidate"),
                 tasks.create_task(telemetry.write_ledger(), name="ledger"),
+                tasks.create_task(leader.follow(zk, f"{settings.zk_path}/election"), name="leader"),
             ]
             await stop.wait()
             for task in work:
@@ -222,29 +271,29 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
     log.info("leading", epoch=epoch)
     bucket = await _bucket(settings.region)
     ledger = await asyncio.to_thread(S3Ledger, bucket, settings.cluster, settings.region, f"e{epoch}")
-    telemetry.ledger = ledger
-    telemetry.wake_writer()
+    telemetry.begin(ledger)
     fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region)
     operator = OperatorClient(settings.masters, session)
     journal = Journal(zk, settings.zk_path, epoch)
     term = Term(
-        observer=Observer(operator, ServicesClient(services_urls(settings.masters), session), fleet),
+        observer=Observer(operator, ServicesClient(services_urls(settings.masters), session), fleet, failed=telemetry.troubled),
         actor=Actor(settings.cluster, fleet, operator, journal, telemetry.decided, time.time),
         journal=journal,
+        leases=Leases(zk, settings.zk_path, epoch, f"{settings.host}:{settings.port}"),
         control=S3Control(bucket, settings.cluster, settings.region),
         specs=SpecSource(settings.cluster, settings.region),
         telemetry=telemetry,
         address=f"{settings.host}:{settings.port}",
     )
-    telemetry.leading.set(1)
-    telemetry.status["leading"] = True
-    try:
-        await term.run()
-    except Deposed as error:
-        log.warning("deposed", error=str(error))
-    finally:
-        telemetry.leading.set(0)
-        telemetry.status["leading"] = False
+    async with asyncio.TaskGroup() as tasks:
+        memory = tasks.create_task(telemetry.remember(ledger), name="the ledger's past")
+        try:
+            await term.run()
+        except Deposed as error:
+            log.warning("deposed", error=str(error))
+        finally:
+            memory.cancel()
+            telemetry.end(time.time())
 
 
 async def _bucket(region: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,8 @@ class Observer:
     operator: OperatorClient
     services: ServicesClient
     fleet: Fleet
+    failed: Callable[[str], None] = lambda _: None  # told the name of each API that did not answer
+    raw: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None  # GET_TASKS and GET_FRAMEWORKS of the last snapshot
 
     async def snapshot(
         self, spec: ClusterSpec, memory: Memory, intents: Sequence[Intent], fence: str | None, orders: Sequence[Order] = ()
@@ -149,6 +151,7 @@ class Observer:
         try:
             return await self.services.queue()
         except ClusterUnreachable as error:
+            self.failed("services")
             trouble.append(str(error))
             return None
 
@@ -158,6 +161,7 @@ class Observer:
         try:
             return await self.services.app_constraints()
         except ClusterUnreachable as error:
+            self.failed("services")
             trouble.append(str(error))
             return None
 
@@ -167,8 +171,11 @@ class Observer:
                 self.operator.get_agents(), self.operator.get_tasks(), self.operator.get_frameworks(), self.operator.get_metrics()
             )
         except MesaformError as error:
+            self.failed("engine")
             trouble.append(str(error))
+            self.raw = None
             return None
+        self.raw = (tasks, frameworks)
         own = await self._own_framework()
         if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
             frameworks = {}
@@ -188,6 +195,7 @@ class Observer:
             try:
                 found[pool.name] = tuple(await asyncio.to_thread(self.fleet.offerings, pool.types, spec.zones, pool.disk_gib))
             except MesaformError as error:
+                self.failed("ec2")
                 trouble.append(f"pool {pool.name}: {error}")
                 found[pool.name] = ()
         return found

@@ -1,116 +1,121 @@
-"""What the daemon tells: log lines, Prometheus metrics, recent decisions over HTTP, and rows for the ledger.
+"""What the daemon tells: log lines, metrics, rows for the ledger, and what its page shows. Scaling never waits for the ledger.
 
-Rows wait in an outbox until S3 takes them; scaling never waits for the ledger.
+Rows about machines and decisions are written at once; samples of who held what wait a few seconds for others (`outbox`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections import Counter as Counts
 from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
-from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from cluster.autoscaler import bill
+from cluster.autoscaler import holdings, view
 from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Agent, Memory, Rented, Snapshot
+from cluster.autoscaler.measures import Measures
+from cluster.autoscaler.model import Memory, Snapshot
+from cluster.autoscaler.outbox import Outbox
+from cluster.autoscaler.past import Past
 from cluster.autoscaler.planner import Plan
-from cluster.autoscaler.policies.underused import share_used
-from cluster.autoscaler.supply import LIVE, price_of
+from cluster.autoscaler.recorder import Recorder, level, machine_row, state_of
+from cluster.autoscaler.supply import LIVE
+from cluster.blueprint import Tag
 from cluster.cloud.port import Ledger
-from cluster.errors import MesaformError
 
-RECENT = 200
-OUTBOX_MOST = 10_000
-RETRY_S = 5.0
+RECENT = 500
 LEDGER_PATIENCE_S = 2.0
-USAGE_EVERY_S = 300.0
-USAGE_AT_MOST_EVERY_S = 30.0
+TIDY_EVERY_S = 600.0
+REMEMBERED_S = 86_400.0
+"""How far back the page is filled from the ledger when a term begins."""
+
+Raw = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""GET_TASKS and GET_FRAMEWORKS as the engine answered."""
 
 log = structlog.get_logger()
 
 
 class Telemetry:
-    """One per process. `ledger` may be set later; rows wait until it is."""
+    """One per process; its records begin anew with each term of leadership."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.leading = Gauge("mesaform_autoscaler_leading", "1 while this process leads", registry=self.registry)
-        self.passes = Histogram("mesaform_autoscaler_pass_seconds", "Time of a pass", registry=self.registry)
-        self.failures = Counter("mesaform_autoscaler_pass_failures", "Passes that ended in an error", registry=self.registry)
-        self.decisions = Counter("mesaform_autoscaler_decisions", "Decisions carried out", ["kind"], registry=self.registry)
-        self.usd = Gauge("mesaform_autoscaler_usd_per_hour", "What the cluster's machines cost", registry=self.registry)
-        self.demand = Gauge("mesaform_autoscaler_demand", "Pieces of demand by verdict", ["verdict"], registry=self.registry)
-        self.machines = Gauge("mesaform_autoscaler_machines", "Machines by EC2 state", ["state"], registry=self.registry)
-        self.unwritten = Gauge("mesaform_autoscaler_ledger_backlog", "Rows not yet in the ledger", registry=self.registry)
+        self.measures = Measures()
+        self.outbox = Outbox(lambda: self.troubled("s3"))
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
-        self.ledger: Ledger | None = None
+        self.ring = view.Ring()
         self.status: dict[str, Any] = {"leading": False, "last_pass_at": None, "trouble": ["no pass yet"]}
         self.last_plan: dict[str, Any] = {}
-        self._outbox: deque[dict[str, Any]] = deque(maxlen=OUTBOX_MOST)
-        self._used: dict[str, Any] = {}
-        self._used_at = 0.0
-        self._wake = asyncio.Event()
-        self._drained = asyncio.Event()
+        self.now_shown: dict[str, Any] = {}
+        self._recorder, self._past, self._tasks = Recorder(), Past(), holdings.Tasks()
+        self._last_look = 0.0
+
+    # a term
+
+    def begin(self, ledger: Ledger) -> None:
+        """A term of leadership begins."""
+        self._recorder, self._past, self._tasks = Recorder(), Past(), holdings.Tasks()
+        self._last_look = 0.0
+        self.outbox.known(ledger)
+        self.measures.leading.set(1)
+        self.status["leading"] = True
+
+    def end(self, now: float) -> None:
+        """It ends: what was added up so far goes to the ledger."""
+        self.outbox.put_all([*self._recorder.close(now), *self._past.close(now)])
+        self.measures.leading.set(0)
+        self.status["leading"] = False
+
+    # what happens
 
     def decided(self, decision: Decision) -> None:
         """Tell everybody of a decision."""
         row = decision.record()
-        self.decisions.labels(decision.kind).inc()
+        self.measures.decisions.labels(decision.kind).inc()
         self.recent.append(row)
         log.info("decision", **{key: value for key, value in row.items() if key not in {"kind", "at"}})
-        self._put(row)
+        self.outbox.put(row, urgent=True)
 
-    async def rented(self, before: Memory, after: Memory, now: float) -> None:
+    def noticed(self, notice: str, row: Mapping[str, Any]) -> None:
+        """The cloud told of a machine's end, or of its danger. `row` has at least `at` and `instance_id`."""
+        self.measures.notices.labels(notice).inc()
+        self.outbox.put({**row, "kind": "interruption", "notice": notice}, urgent=True)
+
+    def troubled(self, api: str) -> None:
+        """A call to this API failed."""
+        self.measures.errors.labels(api).inc()
+
+    async def rented(self, before: Memory, after: Memory, now: float, endings: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Open and close the ledger's rows of machines: those that began and those that ended since the last pass.
 
+        `endings` is what is known better of some that ended, by instance id: when (`at`), and the reason.
         Called before `after` is written to the journal, so that a crash repeats rows and never loses one. A ledger that
         does not take them in time gets them later.
         """
-        rows: list[dict[str, Any]] = []
-        for name, machine in after.rented.items():
-            if name not in before.rented:
-                rows.append({"kind": "machine_started", "at": machine.launched_at, **_row(name, machine)})
-        for name, machine in before.rented.items():
-            if name not in after.rented:
-                rows.append({"kind": "machine_stopped", "at": now, **_row(name, machine), "idle_s": after.idle_s.get(name, 0.0)})
-        for row in rows:
-            self._put(row)
-        if rows and self.ledger is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEDGER_PATIENCE_S):
-                    await self._drained.wait()
+        begun = [name for name in after.rented if name not in before.rented]
+        over = [name for name in before.rented if name not in after.rented]
+        for name in begun:
+            machine = after.rented[name]
+            self.outbox.put({"kind": "machine_started", "at": machine.launched_at, **machine_row(name, machine)}, urgent=True)
+        for name in over:
+            row = {"kind": "machine_stopped", "at": now, **machine_row(name, before.rented[name]), "idle_s": after.idle_s.get(name, 0.0)}
+            self.outbox.put({**row, **(endings or {}).get(name, {})}, urgent=True)
+        if (begun or over) and self.outbox.ledger is not None:
+            await self.outbox.settled(LEDGER_PATIENCE_S)
 
-    def used(self, snapshot: Snapshot, now: float) -> None:
-        """Write down who uses the agents, for the bill: when that changed, and every few minutes."""
-        if snapshot.cluster is None:
-            return
-        by_app, unused = _usage(snapshot)
-        told = {"usd_by_app": by_app, "usd_unused": unused}
-        age_s = now - self._used_at
-        if age_s >= USAGE_EVERY_S or (age_s >= USAGE_AT_MOST_EVERY_S and told != self._used):
-            self._used, self._used_at = told, now
-            self._put({"kind": "usage", "at": now, **told})
-
-    def passed(self, plan: Plan, snapshot: Snapshot) -> None:
-        """A pass ended well."""
-        self.used(snapshot, plan.at)
-        self.usd.set(plan.usd_per_hour)
-        totals = {
-            "fits_now": sum(verdict.fits_now for verdict in plan.verdicts),
-            "arriving": sum(verdict.arriving for verdict in plan.verdicts),
-            "buying": sum(verdict.buying for verdict in plan.verdicts),
-            "unmet": sum(verdict.unmet for verdict in plan.verdicts),
-        }
-        for verdict, count in totals.items():
-            self.demand.labels(verdict).set(count)
-        self.machines.clear()
-        for state, count in Counts(machine.state for machine in snapshot.machines).items():
-            self.machines.labels(state).set(count)
+    def passed(self, plan: Plan, snapshot: Snapshot, raw: Raw | None = None) -> None:
+        """A pass ended well. `raw` is what its snapshot was made of."""
+        now_is = level(snapshot, plan)
+        tasks = None if raw is None or snapshot.cluster is None else self._tasks.running(*raw)
+        self.outbox.put_all(self._recorder.absorb(snapshot, plan, tasks, plan.at))
+        if tasks is not None and raw is not None:
+            ended = holdings.ended(*raw, since=self._last_look) if self._last_look else []
+            self.outbox.put_all(self._past.absorb(tasks, ended, snapshot.queue or (), plan.at))
+            self._last_look = plan.at
+        self.ring.add(plan.at, now_is)
+        self.measures.passed(plan, now_is, _by_pool_and_state(snapshot, plan))
         self.status.update(
             last_pass_at=plan.at,
             trouble=list(snapshot.trouble),
@@ -119,123 +124,64 @@ class Telemetry:
             paused=plan.paused,
             orders=list(plan.orders),
         )
-        self.last_plan = describe(plan)
+        self.last_plan = view.describe(plan)
+        self.now_shown = {
+            "cluster": snapshot.spec.name,
+            "level": now_is,
+            "pools": view.pools(snapshot, plan.at),
+            "removals": view.removals(snapshot, plan),
+            "orders": view.orders(snapshot, plan.at),
+            "cap_usd_per_hour": snapshot.spec.cost.max_usd_per_hour,
+        }
 
     def failed(self, error: Exception) -> None:
         """A pass ended in an error; the next one tries again."""
-        self.failures.inc()
+        self.measures.failures.inc()
         self.status["trouble"] = [str(error)]
         log.warning("pass failed", error=str(error), kind=type(error).__name__)
 
-    def _put(self, row: dict[str, Any]) -> None:
-        self._outbox.append(row)
-        self._drained.clear()
-        self._wake.set()
+    # the ledger
 
     async def write_ledger(self) -> None:
-        """Move rows to the ledger, for ever, oldest first."""
+        """Move rows to the ledger, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.outbox.run(), name="outbox")
+            tasks.create_task(self._watch_outbox(), name="outbox gauge")
+
+    async def _watch_outbox(self) -> None:
         while True:
-            self.unwritten.set(len(self._outbox))
-            if not self._outbox or self.ledger is None:
-                if not self._outbox:
-                    self._drained.set()
-                self._wake.clear()
-                await self._wake.wait()
-            elif not await self._write(self._outbox[0]):
-                await asyncio.sleep(RETRY_S)
-            elif self._outbox:
-                self._outbox.popleft()
+            self.measures.unwritten.set(len(self.outbox))
+            self.measures.lost.set(self.outbox.lost)
+            await asyncio.sleep(1.0)
 
     async def flush(self) -> None:
         """Write what waits, once, and give up at the first failure: for the end."""
-        while self._outbox and self.ledger is not None and await self._write(self._outbox[0]):
-            self._outbox.popleft()
+        await self.outbox.flush()
 
-    async def _write(self, row: dict[str, Any]) -> bool:
-        if self.ledger is None:
-            return False
+    async def remember(self, ledger: Ledger) -> None:
+        """Fill the page's last day from the ledger, and then keep the ledger tidy for the rest of the term."""
+        await self._told_of(ledger, lambda: self._remember(ledger.read(time.time() - REMEMBERED_S, None, ("held", "decision"))))
+        while True:
+            await asyncio.sleep(TIDY_EVERY_S)
+            await self._told_of(ledger, lambda: ledger.tidy(time.time()))
+
+    async def _told_of(self, ledger: Ledger, work: Callable[[], object]) -> None:
+        """Work on the ledger that can be left undone: nothing that goes wrong in it may end a term."""
         try:
-            await asyncio.to_thread(self.ledger.append, row)
-        except MesaformError as error:
-            log.warning("the ledger does not take a row yet", error=str(error))
-            return False
-        return True
+            await asyncio.to_thread(work)
+        except Exception as error:  # a fault of ours, or an object that somebody else put there, is no reason to stop scaling
+            self.troubled("s3")
+            log.warning("the ledger is left as it is", error=str(error), ledger=type(ledger).__name__)
 
-    def wake_writer(self) -> None:
-        """The ledger has become known."""
-        self._wake.set()
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self.registry), content_type="text/plain", charset="utf-8")
-
-    async def _decisions(self, _: web.Request) -> web.Response:
-        return web.json_response({"decisions": list(self.recent), "plan": self.last_plan})
-
-    async def _health(self, _: web.Request) -> web.Response:
-        return web.json_response(self.status)
-
-    def application(self) -> web.Application:
-        """`/metrics`, `/decisions`, `/health`."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/decisions", self._decisions)
-        app.router.add_get("/health", self._health)
-        return app
+    def _remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        rows = list(rows)
+        self.ring.backfill((row["at"], row["level"]) for row in rows if row["kind"] == "held" and row.get("level"))
+        known = [(row["at"], row.get("what")) for row in self.recent]
+        older = [dict(row) for row in rows if row["kind"] == "decision" and (row["at"], row.get("what")) not in known]
+        self.recent = deque([*older, *self.recent][-RECENT:], maxlen=RECENT)
 
 
-def _usage(snapshot: Snapshot) -> tuple[dict[str, float], float]:
-    """USD an hour by app and unused. An agent is used as far as its scarcest of cpus and memory; its apps share by their instances."""
-    rates = {machine.instance_id: price_of(machine) for machine in snapshot.machines if machine.state in LIVE}
-    agents = snapshot.cluster.agents if snapshot.cluster is not None else ()
-    return bill.usage((rates.get(agent.instance_id, 0.0), min(1.0, share_used(agent)), _weights(agent)) for agent in agents)
-
-
-def _weights(agent: Agent) -> dict[str, float]:
-    others = agent.tasks - sum(agent.apps.values())
-    return {**agent.apps, **({"(other frameworks)": others} if others > 0 else {})}
-
-
-def _row(name: str, machine: Rented) -> dict[str, Any]:
-    return {
-        "instance_id": name,
-        "instance_type": machine.instance_type,
-        "zone": machine.zone,
-        "capacity": machine.capacity,
-        "usd_per_hour": machine.usd_per_hour,
-        "pool": machine.pool,
-        "managed_by": machine.managed_by,
-        "role": machine.role,
-        "launched_at": machine.launched_at,
-        "planned_usd_per_hour": machine.planned_usd_per_hour or machine.usd_per_hour,
-    }
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON: demand with verdicts, steps, dollars. The form of `mesaform plan --json`."""
-    return {
-        "at": plan.at,
-        "usd_per_hour": plan.usd_per_hour,
-        "after_usd_per_hour": plan.after_usd_per_hour,
-        "frozen": plan.frozen,
-        "fence": plan.fence,
-        "paused": plan.paused,
-        "orders": list(plan.orders),
-        "waiting": plan.waiting,
-        "quarantined": dict(plan.quarantined or {}),
-        "demand": [
-            {
-                "name": verdict.unit.name,
-                "source": verdict.unit.source,
-                "count": verdict.unit.count,
-                "reason": verdict.unit.reason,
-                "fits_now": verdict.fits_now,
-                "arriving": verdict.arriving,
-                "buying": verdict.buying,
-                "unmet": verdict.unmet,
-                "why_unmet": verdict.refusal.why if verdict.refusal else "",
-                "verdict": verdict.refusal.kind if verdict.refusal else "",
-            }
-            for verdict in plan.verdicts
-        ],
-        "steps": [step.decision.record() for step in plan.steps],
-    }
+def _by_pool_and_state(snapshot: Snapshot, plan: Plan) -> Mapping[tuple[str, str], int]:
+    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    live = [machine for machine in snapshot.machines if machine.state in LIVE]
+    return Counts((m.tags.get(Tag.POOL, ""), state_of(m, agents.get(m.instance_id), m.instance_id in plan.memory.removals)) for m in live)

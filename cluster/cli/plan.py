@@ -27,7 +27,7 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     if json_:
         import msgspec
 
-        from cluster.autoscaler.telemetry import describe
+        from cluster.autoscaler.view import describe
 
         answer = {**describe(made), "trouble": list(trouble), "dry_run": True}
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())

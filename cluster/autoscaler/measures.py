@@ -1,0 +1,68 @@
+"""The autoscaler's Prometheus metrics: what an operator would alert on. Their table is in docs/autoscaler.md; a test compares the two."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from cluster.autoscaler.planner import Plan
+
+PREFIX = "mesaform_autoscaler_"
+PASS_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
+HOLDS = ("fence", "paused", "frozen", "waiting")
+
+
+class Measures:
+    """One registry per process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.leading = self._gauge("leading", "1 while this process leads")
+        self.passes = Histogram(f"{PREFIX}pass_seconds", "Time of a pass", registry=self.registry, buckets=PASS_BUCKETS_S)
+        self.failures = self._counter("pass_failures", "Passes that ended in an error")
+        self.last_pass = self._gauge("last_pass_timestamp_seconds", "When the last pass ended well, seconds since 1970")
+        self.decisions = self._counter("decisions", "Decisions carried out", "kind")
+        self.errors = self._counter("api_errors", "Calls that failed, by whom they were made to", "api")
+        self.usd = self._gauge("usd_per_hour", "What the cluster's machines cost now")
+        self.planned_usd = self._gauge("planned_usd_per_hour", "What they cost once the last plan is carried out")
+        self.idle_usd = self._gauge("idle_usd_per_hour", "What registered agents without a task cost")
+        self.demand = self._gauge("demand", "Pieces of demand by verdict", "verdict")
+        self.machines = self._gauge("machines", "Machines by pool and state", "pool", "state")
+        self.gap = self._gauge("plan_gap_ratio", "Cost of the last plan that bought, over its lower bound, less 1")
+        self.held = self._gauge("held", "1 while this keeps the autoscaler from acting", "by")
+        self.orders = self._gauge("orders", "Operators' orders in force")
+        self.removals = self._gauge("removals", "Machines on their way out, by phase", "phase")
+        self.notices = self._counter("notices", "Notices of the cloud about machines", "kind")
+        self.lease = self._gauge("lease_timestamp_seconds", "When agents' lease was last renewed, seconds since 1970")
+        self.unwritten = self._gauge("ledger_backlog", "Rows not yet in the ledger")
+        self.lost = self._gauge("ledger_lost_rows", "Rows given up because the ledger was away for too long")
+
+    def passed(self, plan: Plan, level: Mapping[str, Any], machines: Mapping[tuple[str, str], int]) -> None:
+        """A pass ended well."""
+        self.last_pass.set(plan.at)
+        self.usd.set(plan.usd_per_hour)
+        self.planned_usd.set(plan.after_usd_per_hour)
+        self.idle_usd.set(level["idle_usd"])
+        for verdict, count in level["demand"].items():
+            self.demand.labels(verdict).set(count)
+        self.machines.clear()
+        for (pool, state), count in machines.items():
+            self.machines.labels(pool, state).set(count)
+        self.removals.clear()
+        for phase, count in Counts(removal.phase for removal in plan.memory.removals.values()).items():
+            self.removals.labels(phase).set(count)
+        for what in HOLDS:
+            self.held.labels(what).set(1 if getattr(plan, what) else 0)
+        self.orders.set(len(plan.orders))
+        gap = getattr(plan, "gap", None)
+        if gap is not None:
+            self.gap.set(gap)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)

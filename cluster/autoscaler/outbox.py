@@ -1,0 +1,149 @@
+"""Rows on their way to the ledger: written together every few seconds, at once where money moves, later when S3 is away. Shell.
+
+What waits is kept in memory. Of what is lost when there is too much, samples go before decisions; a row of the ledger says how many
+and of when. A process that ends with rows that S3 did not take loses them; the next leader states all machines anew from ZooKeeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+
+from cluster.cloud import ledger_rows
+from cluster.cloud.ledger_rows import Row
+from cluster.cloud.port import Ledger
+from cluster.errors import MesaformError
+
+FLUSH_S = 5.0
+"""How long a row may wait for others: the most that a crash loses of rows that are not about money."""
+
+RETRY_S = 5.0
+BATCH_MOST = 2000
+MOST = 20_000
+"""Rows kept of either sort: weeks of samples, and more decisions than a bad day has."""
+
+log = structlog.get_logger()
+
+
+class Outbox:
+    """One per process.
+
+    Args:
+        failed: called each time that the ledger did not take rows.
+        most: rows kept of either sort.
+        clock: seconds since the epoch.
+
+    Attributes:
+        ledger: where rows go; they wait while there is none.
+        lost: rows given up so far.
+
+    """
+
+    def __init__(self, failed: Callable[[], None] = lambda: None, most: int = MOST, clock: Callable[[], float] = time.time) -> None:
+        self.ledger: Ledger | None = None
+        self.lost = 0
+        self._failed = failed
+        self._clock = clock
+        self._urgent: deque[Row] = deque()
+        self._samples: deque[Row] = deque()
+        self._most = most
+        self._writer = f"o{secrets.token_hex(5)}"
+        self._numbers = itertools.count()
+        self._gap: Row | None = None
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._samples)
+
+    def put(self, row: Row, *, urgent: bool = False) -> None:
+        """Keep a row until it is written."""
+        queue = self._urgent if urgent else self._samples
+        queue.append(ledger_rows.stamped(row, self._writer, next(self._numbers)))
+        if len(queue) > self._most:
+            self._lose(queue.popleft())
+        self._drained.clear()
+        self._wake.set()
+        if urgent:
+            self._hurry.set()
+
+    def put_all(self, rows: Iterable[Row], *, urgent: bool = False) -> None:
+        for row in rows:
+            self.put(row, urgent=urgent)
+
+    def _lose(self, row: Row) -> None:
+        self.lost += 1
+        gap = self._gap or {"kind": "lost_rows", "from": row["at"], "until": row["at"], "rows": 0}
+        self._gap = {**gap, "from": min(gap["from"], row["at"]), "until": max(gap["until"], row["at"]), "rows": gap["rows"] + 1}
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._wake.wait()
+            if self.ledger is None or not len(self):
+                self._wake.clear()
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await self._hurry.wait()
+            self._hurry.clear()
+            while len(self):
+                if not await self._write():
+                    await asyncio.sleep(RETRY_S)
+
+    async def settled(self, patience_s: float) -> bool:
+        """Whether all that waits was written, waited for so long at most."""
+        self._hurry.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._drained.wait()
+        return self._drained.is_set()
+
+    async def flush(self) -> None:
+        """Write what waits, and give up at the first failure: for the end."""
+        while len(self) and await self._write():
+            pass
+
+    def known(self, ledger: Ledger) -> None:
+        """The ledger has become known."""
+        self.ledger = ledger
+        self._wake.set()
+
+    async def _write(self) -> bool:
+        """One batch, what is urgent first."""
+        if self.ledger is None:
+            return False
+        batch = list(itertools.islice(itertools.chain(self._urgent, self._samples), BATCH_MOST))
+        gap, self._gap = self._gap, None
+        if gap is not None:
+            batch.append(ledger_rows.stamped({**gap, "at": self._clock()}, self._writer, next(self._numbers)))
+        try:
+            await asyncio.to_thread(self.ledger.append_many, batch)
+        except MesaformError as error:
+            self._failed()
+            self._gap = _joined(gap, self._gap)
+            log.warning("the ledger does not take rows yet", error=str(error), rows=len(self))
+            return False
+        written: set[Any] = {row[ledger_rows.ROW] for row in batch}
+        for queue in (self._urgent, self._samples):
+            while queue and queue[0][ledger_rows.ROW] in written:
+                queue.popleft()
+        if not len(self):
+            self._drained.set()
+        return True
+
+
+def _joined(one: Row | None, other: Row | None) -> Row | None:
+    if one is None or other is None:
+        return one or other
+    rows = one["rows"] + other["rows"]
+    return {**one, "from": min(one["from"], other["from"]), "until": max(one["until"], other["until"]), "rows": rows}

@@ -1,0 +1,113 @@
+"""HTTP on 9550: the page and what it reads, `/decisions`, `/health`, `/metrics`. A standby names the leader, and sends browsers there.
+
+Nothing here changes anything. Who may reach the port is said in `blueprint.ingress_rules`: members and the operators' networks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from cluster.autoscaler.telemetry import Telemetry
+from cluster.nodedoc import Port
+from cluster.web import assets
+
+HOURS = {"1": 1, "6": 6, "24": 24}
+
+
+class Page:
+    """The server's routes.
+
+    Args:
+        telemetry: what is told.
+        leader: `host:port` of the autoscaler that leads, empty while nobody knows.
+        masters: hosts of all masters: a page whose server is gone looks for the leader there.
+        address: this server's own `host:port`.
+
+    """
+
+    def __init__(self, telemetry: Telemetry, leader: Callable[[], str], masters: Sequence[str], address: str) -> None:
+        self._telemetry = telemetry
+        self._leader = leader
+        self._address = address
+        port = address.rpartition(":")[2] or str(Port.AUTOSCALER)
+        self._peers = [f"http://{host}:{port}" for host in masters]
+        self._assets = assets.load("autoscaler")
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        for path, handler in self._routes().items():
+            app.router.add_get(path, handler)
+        return app
+
+    def _routes(self) -> dict[str, Callable[[web.Request], Awaitable[web.Response]]]:
+        return {
+            "/": self._page,
+            "/view": self._view,
+            "/series": self._series,
+            "/decisions": self._decisions,
+            "/health": self._health,
+            "/metrics": self._metrics,
+            "/static/{name:.+}": self._static,
+        }
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._telemetry.measures.registry), content_type="text/plain", charset="utf-8")
+
+    async def _decisions(self, _: web.Request) -> web.Response:
+        return _json({"decisions": list(self._telemetry.recent), "plan": self._telemetry.last_plan})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return _json({**self._telemetry.status, "leader": self._leader()})
+
+    async def _page(self, request: web.Request) -> web.Response:
+        return self._elsewhere(request) or self._file("")
+
+    async def _static(self, request: web.Request) -> web.Response:
+        name = f"static/{request.match_info['name']}"
+        return self._file(name) if name in self._assets else web.Response(status=404, text="no such file\n")
+
+    async def _view(self, request: web.Request) -> web.Response:
+        """The moment. 503 while this process leads and no pass has ended yet, and while nobody leads."""
+        if (elsewhere := self._elsewhere(request)) is not None:
+            return elsewhere
+        told = self._telemetry
+        if not told.status["leading"]:
+            return web.Response(status=503, text="no autoscaler leads\n")
+        moment = {"address": self._address, "peers": self._peers, "status": told.status, "plan": told.last_plan}
+        return _json({**moment, **told.now_shown, "decisions": list(told.recent)[-100:][::-1]})
+
+    async def _series(self, request: web.Request) -> web.Response:
+        """The last hours in points, and the decisions of that time by kind."""
+        if (elsewhere := self._elsewhere(request)) is not None:
+            return elsewhere
+        hours = HOURS.get(request.query.get("hours", "1"))
+        if hours is None:
+            return web.Response(status=400, text=f"hours is one of {', '.join(HOURS)}\n")
+        until = time.time()
+        since = until - hours * 3600
+        decisions = [[row["at"], row["decision"], row.get("count", 0), row.get("what", "")] for row in self._telemetry.recent]
+        points = self._telemetry.ring.thinned(since, until)
+        return _json({"since": since, "until": until, "points": points, "decisions": [one for one in decisions if one[0] >= since]})
+
+    def _elsewhere(self, request: web.Request) -> web.Response | None:
+        """To the leader, if it is another one that is known."""
+        leader = self._leader()
+        if self._telemetry.status["leading"] or not leader or leader == self._address:
+            return None
+        headers = {"Location": f"http://{leader}{request.rel_url}", "Cache-Control": "no-store"}
+        return web.Response(status=307, headers=headers, text=f"the autoscaler at {leader} leads\n")
+
+    def _file(self, name: str) -> web.Response:
+        asset = self._assets[name]
+        headers = assets.headers(self._peers)
+        return web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers)
+
+
+def _json(what: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(what), content_type="application/json", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,125 @@
+"""The cluster's own history of work, small enough to keep: each task's arrival, start, end and shape, minute by minute. Pure.
+
+A row has what changed. A full row, at the beginning of a term and a few times a day, states all that runs, so that a reader needs to
+look no further back than the last full row. What `mesaform simulate --history` makes of it is in `cluster.sim.history`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from cluster.autoscaler.holdings import Task
+from cluster.autoscaler.model import Constraint, QueueEntry
+from cluster.autoscaler.recorder import EVERY_S, STATED_EVERY_S
+
+Row = dict[str, Any]
+
+MOST_WAITING = 100_000
+"""Arrivals remembered for each app: more wait than any cluster can start soon."""
+
+Group = tuple[str, str, tuple[int, ...], tuple[Constraint, ...]]
+"""App, role, shape and constraints: what tasks have in common."""
+
+
+class Past:
+    """One per term of leadership."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Task] = {}
+        self._arrivals: dict[str, deque[float]] = {}
+        self._arrived: dict[str, float] = {}
+        self._constraints: dict[str, tuple[Constraint, ...]] = {}
+        self._groups: dict[Group, int] = {}
+        self._new_groups: list[int] = []
+        self._started: list[list[Any]] = []
+        self._ended: list[list[Any]] = []
+        self._told_at = 0.0
+        self._full_at = -STATED_EVERY_S
+        self._last: float | None = None
+
+    def absorb(self, running: Mapping[str, Task], ended: Iterable[Task], queue: Iterable[QueueEntry], now: float) -> list[Row]:
+        """A pass went by. `ended` are tasks that the engine says ended since the last one."""
+        queue = list(queue)
+        self._constraints.update({entry.app: entry.constraints for entry in queue})
+        first = self._last is None
+        over = {} if first else {task.task_id: task for task in ended}
+        before, self._running = self._running, dict(running)
+        for task_id, task in running.items():
+            if task_id not in before:
+                self._begin(task, now, known=not first)
+        for task_id in [task_id for task_id in before if task_id not in running]:
+            told = over.pop(task_id, None)
+            self._end(task_id, min(now, told.ended) if told is not None else now)
+        for task in over.values():  # came and went between two passes
+            if task.task_id not in running and task.since > (self._last or now):
+                self._begin(task, now, known=True)
+                self._end(task.task_id, min(now, task.ended))
+        self._wait(queue, now)
+        self._last = now
+        return self._due(now)
+
+    def close(self, now: float) -> list[Row]:
+        """The rest, at the end of the term."""
+        return [self._row(now)] if self._started or self._ended else []
+
+    def _wait(self, queue: Iterable[QueueEntry], now: float) -> None:
+        """When the instances of each app began to wait: those beyond what waited before came now, and those that were called off, last."""
+        arrivals: dict[str, deque[float]] = {}
+        for entry in queue:
+            times = arrivals[entry.app] = self._arrivals.get(entry.app) or deque(maxlen=MOST_WAITING)
+            since = now if times else min(now, entry.since or now)
+            while len(times) > entry.count:
+                times.pop()
+            times.extend([since] * min(MOST_WAITING, entry.count - len(times)))
+        self._arrivals = arrivals
+
+    def _begin(self, task: Task, now: float, *, known: bool) -> None:
+        """It runs. Of those that the term found running nobody knows how long they waited."""
+        started = min(now, task.since or now)
+        waited = self._arrivals.get(task.app)
+        arrived = min(started, waited.popleft()) if waited and known else started
+        self._arrived[task.task_id] = arrived
+        self._started.append(self._entry(task, arrived, started))
+
+    def _end(self, task_id: str, at: float) -> None:
+        self._arrived.pop(task_id, None)
+        self._ended.append([short(task_id), round(at, 1)])
+
+    def _entry(self, task: Task, arrived: float, started: float) -> list[Any]:
+        group: Group = (task.app, task.role, task.shape, self._constraints.get(task.app, ()))
+        if group not in self._groups:
+            self._groups[group] = len(self._groups)
+            self._new_groups.append(self._groups[group])
+        return [short(task.task_id), self._groups[group], round(arrived, 1), round(started - arrived, 1)]
+
+    def _due(self, now: float) -> list[Row]:
+        if now - self._full_at >= STATED_EVERY_S:
+            return [*self.close(now), self._full(now)]
+        return self.close(now) if now - self._told_at >= EVERY_S else []
+
+    def _full(self, now: float) -> Row:
+        """All that runs, with groups counted anew."""
+        self._full_at, self._groups, self._new_groups = now, {}, []
+        for task_id, task in self._running.items():
+            started = min(now, task.since or now)
+            self._started.append(self._entry(task, min(started, self._arrived.get(task_id, started)), started))
+        return {**self._row(now), "full": True}
+
+    def _row(self, now: float) -> Row:
+        groups = {number: group for group, number in self._groups.items()}
+        told = {
+            str(number): [app, role, list(shape), [[one.field, one.operator, one.value] for one in constraints]]
+            for number in self._new_groups
+            for app, role, shape, constraints in (groups[number],)
+        }
+        row = {"kind": "history", "at": now, "groups": told, "started": self._started, "ended": self._ended}
+        self._told_at, self._new_groups, self._started, self._ended = now, [], [], []
+        return row
+
+
+def short(task_id: str) -> str:
+    """A task's id in twelve letters: what tells it from all others of a few months."""
+    return blake2b(task_id.encode(), digest_size=6).hexdigest()

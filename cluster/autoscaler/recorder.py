@@ -1,0 +1,195 @@
+"""What a term of leadership writes down as time goes by, minute by minute: who held what, what was idle, what waited, in dollars. Pure.
+
+Amounts are added up from pass to pass, so that a row tells of all of its time and rows together of all time; a pause longer than
+`BELIEVED_S` is nobody's and shows in the bill as not known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cluster.autoscaler.holdings import Holder, Task, by_agent, dominant_share, parts
+from cluster.autoscaler.model import Agent, Rented, Snapshot
+from cluster.autoscaler.planner import Plan, Verdict
+from cluster.autoscaler.shape import Shape, contains, shape_of
+from cluster.autoscaler.supply import LIVE, price_of
+from cluster.blueprint import Tag
+from cluster.cloud.port import Machine, Offering
+
+Row = dict[str, Any]
+
+EVERY_S = 60.0
+BELIEVED_S = 60.0
+STATED_EVERY_S = 6 * 3600.0
+"""How often all machines are stated anew: a bill needs to look no further back."""
+
+NOT_WORK = frozenset({"headroom", "hint", "displaced", "calendar", "profile"})
+"""Demand that is not somebody's work waiting."""
+
+_DIGITS = 9
+
+
+class Recorder:
+    """One per term of leadership."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._since = 0.0
+        self._stated_at = -STATED_EVERY_S
+        self._prices: dict[str, float] = {}
+        self._worth: dict[Shape, float] = {}
+        self._used: dict[Holder, float] = defaultdict(float)
+        self._machines: dict[tuple[str, ...], list[float]] = {}
+        self._waited: dict[str, list[float]] = {}
+
+    def absorb(self, snapshot: Snapshot, plan: Plan, tasks: Mapping[str, Task] | None, now: float) -> list[Row]:
+        """A pass went by: the rows that are due. `tasks` is None when the engine did not tell."""
+        rows = self._stated(snapshot, plan.memory.rented, now) + self._priced(snapshot, now)
+        if self._at is None:
+            self._at = self._since = now
+        if snapshot.cluster is not None and tasks is not None:
+            self._add(snapshot, plan.verdicts, tasks, min(BELIEVED_S, max(0.0, now - self._at)))
+        self._at = now
+        if now - self._since >= EVERY_S:
+            rows.append(self._row(now, level(snapshot, plan)))
+        return rows
+
+    def close(self, now: float) -> list[Row]:
+        """The rest, at the end of the term."""
+        return [self._row(now, {})] if self._machines else []
+
+    def _row(self, now: float, at_the_end: Row) -> Row:
+        row: Row = {
+            "kind": "held",
+            "at": now,
+            "since": self._since,
+            "used": [[app, role, round(usd, _DIGITS)] for (app, role), usd in sorted(self._used.items())],
+            "machines": [[*key, *(round(value, _DIGITS) for value in values)] for key, values in sorted(self._machines.items())],
+            "waited": [[name, *(round(value, _DIGITS) for value in values)] for name, values in sorted(self._waited.items())],
+            **({"level": at_the_end} if at_the_end else {}),
+        }
+        self._since = now
+        for one in (self._used, self._machines, self._waited, self._worth):
+            one.clear()
+        return row
+
+    def _add(self, snapshot: Snapshot, verdicts: Iterable[Verdict], tasks: Mapping[str, Task], seconds: float) -> None:
+        agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+        held = by_agent(tasks.values())
+        for machine in snapshot.machines:
+            if machine.state in LIVE:
+                self._add_machine(machine, agents.get(machine.instance_id), held, seconds)
+        catalogue = [offering for pool in snapshot.offerings.values() for offering in pool]
+        for verdict in verdicts:
+            if verdict.unit.source not in NOT_WORK:
+                self._add_waiting(verdict, catalogue, seconds)
+
+    def _add_machine(self, machine: Machine, agent: Agent | None, held: Mapping[str, Mapping[Holder, Shape]], seconds: float) -> None:
+        usd = self._rate(machine) * seconds / 3600
+        used: dict[Holder, float] = {}
+        free = 1.0
+        if agent is not None:
+            used, free = parts(held.get(agent.agent_id, {}), agent.total)
+        is_agent = machine.tags.get(Tag.ROLE) == "agent"
+        for holder, part in used.items():
+            self._used[holder] += usd * part
+        pool = machine.tags.get(Tag.POOL, "") if is_agent else "(masters)"
+        sums = self._machines.setdefault((pool, machine.instance_type, machine.zone, machine.capacity), [0.0] * 5)
+        idle_s = seconds if agent is not None and agent.is_empty else 0.0
+        amounts = (seconds, idle_s, usd, usd * free if is_agent else 0.0, usd * idle_s / seconds if seconds else 0.0)
+        for place, amount in enumerate(amounts):
+            sums[place] += amount
+
+    def _add_waiting(self, verdict: Verdict, catalogue: Iterable[Offering], seconds: float) -> None:
+        unit = verdict.unit
+        if unit.shape not in self._worth:
+            self._worth[unit.shape] = worth(unit.shape, catalogue)
+        sums = self._waited.setdefault(unit.name, [0.0, 0.0])
+        sums[0] += unit.count * seconds
+        sums[1] += unit.count * seconds / 3600 * self._worth[unit.shape]
+
+    def _rate(self, machine: Machine) -> float:
+        return self._prices.get(key_of(machine)) or price_of(machine)
+
+    def _stated(self, snapshot: Snapshot, rented: Mapping[str, Rented], now: float) -> list[Row]:
+        """All machines, at the beginning of a term and a few times a day."""
+        if now - self._stated_at < STATED_EVERY_S:
+            return []
+        self._stated_at = now
+        sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
+        machines = {machine.instance_id: machine for machine in snapshot.machines}
+        told = [
+            {**machine_row(name, one), "usd_now": price_of(machines[name], sizes) if name in machines else one.usd_per_hour}
+            for name, one in sorted(rented.items())
+        ]
+        return [{"kind": "machines", "at": now, "machines": told}]
+
+    def _priced(self, snapshot: Snapshot, now: float) -> list[Row]:
+        """Prices of what runs, where they changed: spot prices do."""
+        sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
+        rows: list[Row] = []
+        for key in sorted({key_of(machine) for machine in snapshot.machines if machine.state in LIVE} & set(sizes)):
+            usd = sizes[key].usd_per_hour
+            if self._prices.get(key) not in {usd, None}:
+                rows.append({"kind": "price", "at": now, "offering": key, "usd_per_hour": usd})
+            self._prices[key] = usd
+        return rows
+
+
+def key_of(machine: Machine) -> str:
+    """The offering that a machine is of."""
+    return f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
+
+
+def worth(shape: Shape, catalogue: Iterable[Offering]) -> float:
+    """USD an hour of the cheapest part of a machine that holds this; 0 when none does."""
+    rooms = ((shape_of(offering.resources), offering.usd_per_hour) for offering in catalogue)
+    return min((usd * dominant_share(shape, room) for room, usd in rooms if contains(room, shape)), default=0.0)
+
+
+def machine_row(name: str, machine: Rented) -> Row:
+    """What every row about a machine's time says."""
+    return {
+        "instance_id": name,
+        "instance_type": machine.instance_type,
+        "zone": machine.zone,
+        "capacity": machine.capacity,
+        "usd_per_hour": machine.usd_per_hour,
+        "pool": machine.pool,
+        "managed_by": machine.managed_by,
+        "role": machine.role,
+        "launched_at": machine.launched_at,
+        "planned_usd_per_hour": machine.planned_usd_per_hour or machine.usd_per_hour,
+    }
+
+
+def level(snapshot: Snapshot, plan: Plan) -> Row:
+    """How things stand at this moment, in few numbers: what plots are made of."""
+    live = [machine for machine in snapshot.machines if machine.state in LIVE]
+    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    removals = plan.memory.removals
+    states = Counter(state_of(machine, agents.get(machine.instance_id), machine.instance_id in removals) for machine in live)
+    idle = sum(price_of(machine) for machine in live if (agent := agents.get(machine.instance_id)) is not None and agent.is_empty)
+    totals = {name: sum(getattr(verdict, name) for verdict in plan.verdicts) for name in ("fits_now", "arriving", "buying", "unmet")}
+    return {
+        "usd": plan.usd_per_hour,
+        "planned": plan.after_usd_per_hour,
+        "idle_usd": round(idle, 6),
+        "demand": totals,
+        "states": dict(sorted(states.items())),
+        "pools": dict(sorted(Counter(m.tags.get(Tag.POOL, "") for m in live if m.tags.get(Tag.ROLE) == "agent").items())),
+        "tasks": sum(agent.tasks for agent in agents.values()),
+    }
+
+
+def state_of(machine: Machine, agent: Agent | None, leaving: bool) -> str:
+    """A machine's state in one word, for plots and metrics."""
+    if machine.tags.get(Tag.ROLE) != "agent":
+        return "master"
+    if leaving:
+        return "leaving"
+    if agent is None:
+        return "starting"
+    return "idle" if agent.is_empty else "busy"

@@ -1,0 +1,129 @@
+"""What the autoscaler's page shows, as JSON: the moment, and the last day in points. Pure; who asks for it is in `page`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cluster.autoscaler.model import Snapshot
+from cluster.autoscaler.planner import Plan
+from cluster.autoscaler.steering import with_bounds
+from cluster.autoscaler.supply import LIVE
+from cluster.blueprint import Tag
+from cluster.cloud.orders import describe as describe_order
+from cluster.cloud.orders import in_force
+
+Json = dict[str, Any]
+
+POINT_EVERY_S = 10.0
+KEPT_S = 86_400.0
+POINTS_SHOWN = 720
+"""More than a plot has pixels for."""
+
+
+class Ring:
+    """The last day in points, the newest last; a point is a level with its time."""
+
+    def __init__(self) -> None:
+        self._points: deque[Json] = deque()
+
+    def add(self, at: float, level: Mapping[str, Any]) -> None:
+        """Keep how things stand, unless the last point is too young."""
+        if not self._points or at - self._points[-1]["at"] >= POINT_EVERY_S:
+            self._points.append({"at": round(at, 1), **level})
+            while self._points[0]["at"] < at - KEPT_S:
+                self._points.popleft()
+
+    def backfill(self, points: Iterable[tuple[float, Mapping[str, Any]]]) -> None:
+        """Put earlier points, oldest first, before those that are there."""
+        first = self._points[0]["at"] if self._points else float("inf")
+        self._points.extendleft(reversed([{"at": round(at, 1), **level} for at, level in points if at < first]))
+
+    def thinned(self, since: float, until: float) -> list[Json]:
+        """At most `POINTS_SHOWN` points of a stretch: of each equal part the last. Parts begin at the same times whoever asks when."""
+        wide = max(POINT_EVERY_S, (until - since) / POINTS_SHOWN)
+        parts = {point["at"] // wide: point for point in self._points if since <= point["at"] <= until}
+        return list(parts.values())
+
+
+def describe(plan: Plan) -> Json:
+    """A plan as JSON: demand with verdicts, steps, dollars. The form of `mesaform plan --json`."""
+    return {
+        "at": plan.at,
+        "usd_per_hour": plan.usd_per_hour,
+        "after_usd_per_hour": plan.after_usd_per_hour,
+        "frozen": plan.frozen,
+        "fence": plan.fence,
+        "paused": plan.paused,
+        "orders": list(plan.orders),
+        "waiting": plan.waiting,
+        "quarantined": dict(plan.quarantined or {}),
+        "demand": [
+            {
+                "name": verdict.unit.name,
+                "source": verdict.unit.source,
+                "count": verdict.unit.count,
+                "reason": verdict.unit.reason,
+                "fits_now": verdict.fits_now,
+                "arriving": verdict.arriving,
+                "buying": verdict.buying,
+                "unmet": verdict.unmet,
+                "why_unmet": verdict.refusal.why if verdict.refusal else "",
+                "verdict": verdict.refusal.kind if verdict.refusal else "",
+            }
+            for verdict in plan.verdicts
+        ],
+        "steps": [step.decision.record() for step in plan.steps],
+    }
+
+
+def pools(snapshot: Snapshot, now: float) -> list[Json]:
+    """Each pool with its bounds of this moment, what it has, and what is on its way in and out."""
+    spec = with_bounds(snapshot.spec, snapshot.orders, now)
+    given = {pool.name: pool for pool in snapshot.spec.agents}
+    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    found = []
+    for pool in spec.agents:
+        live = [machine for machine in snapshot.machines if machine.state in LIVE and machine.tags.get(Tag.POOL) == pool.name]
+        names = {machine.instance_id for machine in live}
+        own = given[pool.name]
+        found.append(
+            {
+                "name": pool.name,
+                "min": pool.floor,
+                "max": pool.max,
+                "ordered": (pool.floor, pool.max) != (own.floor, own.max),
+                "machines": len(live),
+                "registered": len(names & set(agents)),
+                "leaving": len(names & set(snapshot.memory.removals)),
+                "cpus": sum(agents[name].total[0] for name in names & set(agents)) / 1000,
+                "cpus_used": sum(agents[name].allocated[0] for name in names & set(agents)) / 1000,
+                "types": list(pool.types),
+            }
+        )
+    return found
+
+
+def removals(snapshot: Snapshot, plan: Plan) -> list[Json]:
+    """Machines on their way out."""
+    machines = {machine.instance_id: machine for machine in snapshot.machines}
+    return [
+        {
+            "instance_id": name,
+            "instance_type": machines[name].instance_type if name in machines else "",
+            "phase": removal.phase,
+            "since": removal.since,
+            "reason": removal.reason,
+            "policy": removal.policy or "idle",
+        }
+        for name, removal in sorted(plan.memory.removals.items(), key=lambda item: item[1].since)
+    ]
+
+
+def orders(snapshot: Snapshot, now: float) -> list[Json]:
+    """Operators' orders in force."""
+    return [
+        {"id": order.id, "what": describe_order(order), "by": order.by, "until": order.until, "reason": order.reason}
+        for order in in_force(snapshot.orders, now)
+    ]
