@@ -164,6 +164,31 @@ class Window(Model):
     max_agents_percent: Number = Field(ge=0, le=100, description="The share of agents disturbed at a time within it.")
 
 
+class Expected(Model):
+    """Work that is known to come in a part of the week, in UTC."""
+
+    days: Annotated[str, AfterValidator(spec_calendar.checked_days)] = Field(
+        default="mon-sun", description="Days on which it begins: mon-fri, or sat,sun."
+    )
+    hours: Annotated[str, AfterValidator(spec_calendar.checked_hours)] = Field(
+        default="00:00-24:00", description="From when to when, UTC; 22:00-06:00 goes past midnight."
+    )
+    count: Whole = Field(ge=1, le=10_000, description="How many pieces will be in use, those that run already included.")
+    cpus: Number = Field(gt=0, description="Cpus of each.")
+    mem_mib: Number = Field(gt=0, description="Memory of each in MiB.")
+    pool: Name | None = Field(default=None, description="In which pool; none means any.")
+
+
+class Profile(Model):
+    """Buying ahead by what past weeks were like. What ran is learned whether or not this is enabled."""
+
+    enabled: Switch = Field(default=False, description="Whether machines are bought ahead of what past weeks needed.")
+    quantile: Number = Field(
+        default=0.8, gt=0, le=1, description="The share of past weeks that a forecast covers: 0.8 is exceeded one week in five."
+    )
+    half_life_weeks: Number = Field(default=4.0, gt=0, description="A week this long ago weighs half as much as the last one.")
+
+
 class Consolidation(Model):
     """When agents with running tasks may be emptied to save money."""
 
@@ -197,6 +222,18 @@ class Autoscaler(Model):
     headroom_percent: Number = Field(default=0.0, ge=0, le=100, description="Spare capacity kept above what is used.")
     headroom_slots: tuple[Slots, ...] = Field(
         default=(), max_length=20, description="Spare slots of a shape, such as [{count: 2, cpus: 4, mem_mib: 8192}]."
+    )
+    calendar: tuple[Expected, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Work known to come: [{days: mon-fri, hours: '08:00-18:00', count: 20, cpus: 1, mem_mib: 2048}].",
+    )
+    profile: Profile = Profile()
+    ahead_margin_s: Number = Field(
+        default=60.0, ge=0, description="Room for the calendar and the profile is there this much before it is needed."
+    )
+    probe_framework: Switch = Field(
+        default=True, description="Whether a framework of the autoscaler's own may ask for offers to see if others run dry."
     )
     drain_timeout_s: Number = Field(default=600.0, gt=0, description="How long a drain with running tasks may take.")
     drain_timeout_kills: Switch = Field(
@@ -271,9 +308,13 @@ def _problems(spec: ClusterSpec) -> list[tuple[Any, ...]]:
     ]
     names = [pool.name for pool in spec.agents]
     found += [
-        ("autoscaler", "headroom_slots", index, "pool", f"there is no pool {slot.pool}; pools: {', '.join(names)}")
-        for index, slot in enumerate(spec.autoscaler.headroom_slots)
-        if slot.pool is not None and slot.pool not in names
+        ("autoscaler", name, index, "pool", f"there is no pool {pool}; pools: {', '.join(names)}")
+        for name, pools in (
+            ("headroom_slots", [slot.pool for slot in spec.autoscaler.headroom_slots]),
+            ("calendar", [entry.pool for entry in spec.autoscaler.calendar]),
+        )
+        for index, pool in enumerate(pools)
+        if pool is not None and pool not in names
     ]
     found += [
         ("agents", index, "name", f"pool {name} is defined more than once") for index, name in enumerate(names) if name in names[:index]

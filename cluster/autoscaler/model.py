@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cluster.autoscaler.profile import Profile
 from cluster.autoscaler.shape import NOTHING, Shape, minus
 from cluster.cloud.port import LaunchRequest, Machine, Offering, Order
 from cluster.spec import ClusterSpec
 
-Source = Literal["services", "framework", "headroom", "hint", "displaced"]
+Source = Literal["services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"]
 RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]
 PolicyName = Literal["idle", "underused", "replace", "operator", ""]
 
@@ -29,7 +30,10 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """An entry of `/v2/queue`: `count` instances of `app` not yet launched. Not `overdue` means backing off after failures."""
+    """An entry of a work queue: `count` instances of `app` not yet launched. Not `overdue` means backing off after failures.
+
+    `source` is whose queue it is: the services' `/v2/queue`, or the jobs'.
+    """
 
     app: str
     shape: Shape
@@ -39,6 +43,7 @@ class QueueEntry:
     role: str = "*"
     since: float = 0.0
     rejections: Mapping[str, int] = field(default_factory=dict)
+    source: Literal["services", "jobs"] = "services"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +95,49 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """A framework and its counters since the leader was elected. `minimal` is its declared smallest useful offer."""
+    """A framework and its counters since the leader was elected. `minimal` is its declared smallest useful offer.
+
+    `roles` are those in which it takes offers: roles that it suppressed are left out, and `suppressed` means that none is left.
+    `refusals` counts the refusals that stand in these roles, other frameworks' included (Mesos tells no more).
+    """
 
     framework_id: str
     name: str
     active: bool = True
     suppressed: bool = False
+    roles: tuple[str, ...] = ("*",)
     minimal: Shape | None = None
     task_shape: Shape | None = None
     sent: int = 0
     accepted: int = 0
     declined: int = 0
     asked: int = 0  # REVIVE and REQUEST calls
+    refusals: int = 0
+    constraints: tuple[Constraint, ...] = ()  # of its offers, as it declared them
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The most that a role may hold, and what it holds; None in `limit` is without bound. Roles below it count in."""
+
+    role: str
+    limit: tuple[int | None, int | None, int | None, int | None]  # cpus, mem, disk, gpus in thousandths
+    used: Shape = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """The elected master's answers, all of one moment. `recovered` counts agents known and not yet back after a fail-over."""
+    """The elected master's answers, all of one moment. `recovered` counts agents known and not yet back after a fail-over.
+
+    `elected_at` is 0 when the master does not say; `allocator_lag_s` is how late its last allocation began.
+    """
 
     agents: tuple[Agent, ...] = ()
     frameworks: tuple[Framework, ...] = ()
     recovered: int = 0
+    quotas: tuple[Quota, ...] = ()
+    elected_at: float = 0.0
+    allocator_lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +200,26 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A framework's counters at a moment: two marks make rates."""
+
+    at: float
+    sent: int
+    accepted: int
+    declined: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the probe framework found out about a shape: whether an offer of that size came, and where."""
+
+    at: float
+    offered: bool
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rented:
     """What the ledger needs to close a machine's row even when EC2 has forgotten it."""
 
@@ -205,6 +252,9 @@ class Memory:
     told: dict[str, str] = field(default_factory=dict)  # by demand unit: the last refusal on record
     underused_since: dict[str, float] = field(default_factory=dict)
     replacements: dict[str, Replacement] = field(default_factory=dict)  # by launch token
+    marks: dict[str, tuple[Mark, ...]] = field(default_factory=dict)  # by framework id: counters now and then, oldest first
+    findings: dict[str, Finding] = field(default_factory=dict)  # by shape as text: the probe framework's
+    hinted: dict[str, Shape] = field(default_factory=dict)  # by order: the least that was in use since the hint was given
     spared: dict[str, float] = field(default_factory=dict)  # not disturbed before then: a removal was given up
 
 
@@ -222,4 +272,5 @@ class Snapshot:
     fence: str | None = None
     trouble: tuple[str, ...] = ()  # what could not be read, for people
     orders: tuple[Order, ...] = ()  # what operators ask for, those that have run out included
+    profile: Profile | None = None  # what past weeks were like; None: not read
     apps: Mapping[str, tuple[Constraint, ...]] | None = None  # constraints of every app; None: not read, so nothing is moved

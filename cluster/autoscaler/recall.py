@@ -63,8 +63,9 @@ def after_pass(
         unit = units[index]
         if unit.framework_id in frameworks:
             probes[unit.framework_id] = demand.probe_after(unit, frameworks[unit.framework_id], now)
+    remembered = demand.remember(memory, snapshot, now)
     return replace(
-        memory,
+        remembered,
         idle_since=idle,
         idle_s=_idle_so_far(memory, idle, now),
         registered=registered,
@@ -73,7 +74,6 @@ def after_pass(
         history=supply.history,
         rented=_rented(snapshot, memory),
         probes=probes,
-        dry_since=demand.still_dry(snapshot, memory, now),
         underused_since=underused_since(snapshot, supply, now),
         spared={name: until for name, until in memory.spared.items() if until > now and name in live},
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model import Agent, ClusterView, Constraint, Framework, QueueEntry, Work
+from cluster.autoscaler.model import Agent, ClusterView, Constraint, QueueEntry, Work
 from cluster.autoscaler.shape import Shape, make, shape_of
+from cluster.autoscaler.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of
 from cluster.mesos.messages import TERMINAL_STATES, Resource, from_wire
 
 Json = Mapping[str, Any]
@@ -22,12 +24,20 @@ RUNS_FOR = "mesaform/runs-for-s"
 
 
 def cluster_view(
-    agents: Json, tasks: Json, frameworks: Json, metrics: Mapping[str, float], own: Iterable[str] = (), *, detailed: bool = False
+    agents: Json,
+    tasks: Json,
+    frameworks: Json,
+    metrics: Mapping[str, float],
+    own: Iterable[str] = (),
+    *,
+    detailed: bool = False,
+    quota: Json | None = None,
+    elected_at: float = 0.0,
 ) -> ClusterView:
-    """GET_AGENTS, GET_TASKS, GET_FRAMEWORKS and the metrics by name as one view.
+    """GET_AGENTS, GET_TASKS, GET_FRAMEWORKS, the metrics by name and GET_QUOTA as one view.
 
-    `own` are ids of frameworks whose demand is known better from elsewhere (the services'); they are left out.
-    `detailed` views have every agent's work, task by task.
+    `own` are ids of frameworks whose demand is known better from elsewhere (the services'); they are left out, and so is the
+    autoscaler's own framework. `detailed` views have every agent's work, task by task.
     """
     running = [task for task in tasks.get("tasks", []) if task.get("state") not in TERMINAL_STATES]
     by_agent = _grouped(running, "agent_id")
@@ -35,15 +45,26 @@ def cluster_view(
     skipped = set(own)
     infos = [item.get("framework_info", {}) for item in frameworks.get("frameworks", [])] if detailed else []
     names = {_id(info): str(info.get("name", "")) for info in infos} if detailed else None
+    counters, refusals = counters_of(metrics), refusals_of(metrics)
     return ClusterView(
         agents=tuple(_agent(item, by_agent, names) for item in agents.get("agents", [])),
         frameworks=tuple(
-            _framework(item, by_framework, metrics)
-            for item in frameworks.get("frameworks", [])
-            if _id(item.get("framework_info", {})) not in skipped
+            framework(item, (_shape(task.get("resources", [])) for task in by_framework.get(name, [])), counters.get(name, {}), refusals)
+            for name, item in _others(frameworks, skipped)
         ),
         recovered=len(agents.get("recovered_agents", [])),
+        quotas=quotas(quota or {}, agents.get("agents", [])),
+        elected_at=elected_at,
+        allocator_lag_s=metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0) / 1000,
     )
+
+
+def _others(frameworks: Json, skipped: Collection[str]) -> Iterator[tuple[str, Json]]:
+    """Frameworks whose demand is known from nowhere else, by id."""
+    for item in frameworks.get("frameworks", []):
+        info = item.get("framework_info", {})
+        if _id(info) not in skipped and info.get("name") != PROBE:
+            yield _id(info), item
 
 
 def queue_entries(answer: Json) -> tuple[QueueEntry, ...]:
@@ -53,8 +74,8 @@ def queue_entries(answer: Json) -> tuple[QueueEntry, ...]:
 
 def both_times(before: Iterable[QueueEntry], after: Iterable[QueueEntry]) -> tuple[QueueEntry, ...]:
     """What waited before the agents were read and still waits after it: so nothing counts as waiting and as running too."""
-    later = {entry.app: entry for entry in after}
-    return tuple(_least(entry, later[entry.app]) for entry in before if entry.app in later)
+    later = {(entry.source, entry.app): entry for entry in after}
+    return tuple(_least(entry, later[key]) for entry in before if (key := (entry.source, entry.app)) in later)
 
 
 def app_of(task_id: str) -> str | None:
@@ -66,16 +87,7 @@ def app_of(task_id: str) -> str | None:
 def _least(before: QueueEntry, after: QueueEntry) -> QueueEntry:
     if after.count <= before.count and after.overdue == before.overdue:
         return after
-    return QueueEntry(
-        after.app,
-        after.shape,
-        min(before.count, after.count),
-        before.overdue and after.overdue,
-        after.constraints,
-        after.role,
-        after.since,
-        after.rejections,
-    )
+    return replace(after, count=min(before.count, after.count), overdue=before.overdue and after.overdue)
 
 
 def _grouped(tasks: Iterable[Json], key: str) -> dict[str, list[Json]]:
@@ -141,37 +153,6 @@ def _seconds(text: str) -> float:
         return max(0.0, float(text))
     except ValueError:
         return 0.0
-
-
-def _framework(item: Json, tasks: Mapping[str, list[Json]], metrics: Mapping[str, float]) -> Framework:
-    info = item.get("framework_info", {})
-    framework_id = _id(info)
-    mark = f"/{framework_id}/"
-    own = {name.partition(mark)[2]: value for name, value in metrics.items() if mark in name}
-    gauges = [value for name, value in own.items() if name.startswith("roles/") and name.endswith("/suppressed")]
-    shapes = [_shape(task.get("resources", [])) for task in tasks.get(framework_id, [])]
-    return Framework(
-        framework_id=framework_id,
-        name=info.get("name", framework_id),
-        active=bool(item.get("active", False)) and bool(item.get("connected", True)),
-        suppressed=bool(gauges) and all(gauges),
-        minimal=_minimal(info.get("offer_filters", {})),
-        task_shape=max(shapes, default=None),
-        sent=int(own.get("offers/sent", 0)),
-        accepted=int(own.get("offers/accepted", 0)),
-        declined=int(own.get("offers/declined", 0)),
-        asked=int(own.get("calls/revive", 0) + own.get("calls/request", 0)),
-    )
-
-
-def _minimal(filters: Json) -> Shape | None:
-    """The smallest of the offers that a framework declared useful, over its roles."""
-    found = []
-    for role in filters.values():
-        for quantity in (role.get("min_allocatable_resources") or {}).get("quantities", []):
-            amounts = {name: float(amount.get("value", 0)) for name, amount in (quantity.get("quantities") or {}).items()}
-            found.append(make(amounts.get("cpus", 0), amounts.get("mem", 0), amounts.get("disk", 0), amounts.get("gpus", 0)))
-    return min(found, default=None)
 
 
 def _entry(item: Json) -> QueueEntry:

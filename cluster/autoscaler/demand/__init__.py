@@ -1,0 +1,47 @@
+"""What is wanted and not served, fused from every source without counting twice; each unit knows why it is there. Pure.
+
+| Source | Module | Counts |
+|---|---|---|
+| services, jobs | `queue` | exact shapes that wait for an offer; backing off after failures is no demand |
+| framework | `frameworks` | one small purchase for a framework that runs dry, believed more as it takes what it gets |
+| hint, calendar, profile | `ahead` | room for work to come, satisfied by what already runs or waits |
+| headroom | `headroom` | room on top of everything |
+
+A framework whose queue is read is never looked at through its counters as well, and what its role's quota forbids is blocked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cluster.autoscaler.demand import ahead, frameworks, headroom, queue, quota, rates
+from cluster.autoscaler.demand.frameworks import probe_after, suspects
+from cluster.autoscaler.demand.unit import Unit
+from cluster.autoscaler.demand.use import in_use
+from cluster.autoscaler.model import Memory, Snapshot
+
+__all__ = ["Unit", "fuse", "probe_after", "remember", "suspects"]
+
+
+def fuse(snapshot: Snapshot, now: float) -> list[Unit]:
+    """All demand of this moment."""
+    view = snapshot.cluster
+    if view is None:
+        return []
+    waiting = quota.within(queue.units(snapshot.queue or (), now), view.quotas)
+    hungry = frameworks.units(snapshot, now)
+    real = waiting + quota.within(hungry, view.quotas, after=waiting)
+    return real + ahead.units(snapshot, in_use(snapshot, waiting), now) + headroom.units(snapshot)
+
+
+def remember(memory: Memory, snapshot: Snapshot, now: float) -> Memory:
+    """What demand needs to know next time: who is dry since when, counters to make rates of, what was in use when a hint was given."""
+    if snapshot.cluster is None:
+        return memory
+    used = in_use(snapshot, queue.units(snapshot.queue or (), now))
+    return replace(
+        memory,
+        dry_since=frameworks.dry_since(snapshot, now),
+        marks=rates.marks(snapshot.cluster, snapshot.memory.marks, now),
+        hinted=ahead.baselines(snapshot, used, now),
+    )

@@ -1,0 +1,159 @@
+"""Room for work to come: hints, the calendar and the learned week. What already runs or waits counts towards each; none counts twice.
+
+A hint is measured from the least that was in use since it was given: work that has come since takes its room. The calendar and the
+profile say how much will be in use at all, so all that runs counts, and so does the room that hints keep; the profile adds what
+the calendar lacks.
+Both are bought ahead by the time that machines take to boot and a margin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from cluster import spec_calendar
+from cluster.autoscaler import profile
+from cluster.autoscaler.demand.headroom import in_pool
+from cluster.autoscaler.demand.unit import Unit
+from cluster.autoscaler.demand.use import ALL, Use
+from cluster.autoscaler.model import Snapshot
+from cluster.autoscaler.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
+from cluster.cloud.orders import describe, in_force
+from cluster.cloud.port import Order
+from cluster.spec import Expected
+
+BOOT_SHARE = 0.25
+"""How long machines take to boot, as a part of `boot_timeout_s`, while none of ours has shown it."""
+
+STEP_S = 60.0
+HERE = "in use, waiting or kept"
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is in use by pool, and room that is kept already."""
+
+    used: Mapping[str, Use]
+    first: str
+    kept: dict[str, Shape] = field(default_factory=dict)
+
+    def counted(self, pool: str) -> Shape:
+        return plus(self.used.get(pool, Use()).amount, self.kept.get(pool, NOTHING))
+
+    def keep(self, unit: Unit, pool: str) -> Unit:
+        for name in (pool or self.first, ALL):
+            self.kept[name] = plus(self.kept.get(name, NOTHING), times(unit.shape, unit.count))
+        return unit
+
+
+def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[Unit]:
+    """All room that is to be there before the work is."""
+    room, lead_s = _Room(used, snapshot.spec.agents[0].name), lead(snapshot)
+    return _hinted(snapshot, room, now) + _scheduled(snapshot, room, lead_s, now) + _foretold(snapshot, room, lead_s, now)
+
+
+def lead(snapshot: Snapshot) -> float:
+    """Seconds by which room is bought ahead: what our machines took to boot, and the margin."""
+    settings, registered = snapshot.spec.autoscaler, snapshot.memory.registered
+    took = [
+        registered[machine.instance_id] - machine.launched_at
+        for machine in snapshot.machines
+        if machine.instance_id in registered and 0 < registered[machine.instance_id] - machine.launched_at <= settings.boot_timeout_s
+    ]
+    return (median(took) if took else settings.boot_timeout_s * BOOT_SHARE) + settings.ahead_margin_s
+
+
+def levels(used: Mapping[str, Use]) -> dict[str, profile.Level]:
+    """What runs, as the profile learns it."""
+    return {pool: (one.amount[0], one.amount[1], one.pieces) for pool, one in used.items() if pool != ALL}
+
+
+def baselines(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> dict[str, Shape]:
+    """The least that was in use since each hint was given."""
+    before, found = snapshot.memory.hinted, {}
+    for order in _hints(snapshot, now):
+        here = used.get(order.pool, Use()).amount
+        found[order.id] = _each(min, here, before.get(order.id, here))
+    return found
+
+
+def _hints(snapshot: Snapshot, now: float) -> list[Order]:
+    return [order for order in in_force(snapshot.orders, now) if order.kind == "hint"]
+
+
+def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[Unit]:
+    """Room that operators asked for. Work that came since the oldest hint takes that one's room first, and never two hints' room."""
+    found: list[Unit] = []
+    taken: list[tuple[str, Shape, Shape]] = []  # by older hints: pool, what came since, how much of it they took
+    for order in _hints(snapshot, now):
+        shape = make(order.cpus, order.mem_mib)
+        here = room.used.get(order.pool, Use()).amount
+        came = _each(max, minus(here, _each(min, here, snapshot.memory.hinted.get(order.id, here))), NOTHING)
+        mine = came
+        for pool, before, part in taken:
+            if order.pool in {pool, ALL} or pool == ALL:
+                mine = minus(mine, _each(max, minus(part, _each(max, minus(before, came), NOTHING)), NOTHING))
+        arrived = min(order.count, how_often(shape, _each(max, mine, NOTHING)))
+        taken.append((order.pool, came, times(shape, arrived)))
+        if arrived < order.count:
+            reason = f"hint: {describe(order)}" + (f"; {arrived} of them have come" if arrived else "")
+            unit = Unit("hint", f"hint {order.id}", shape, order.count - arrived, reason, in_pool(order.pool))
+            found.append(room.keep(unit, order.pool))
+    return found
+
+
+def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[Unit]:
+    """What the calendar says will be in use, less what is."""
+    found: list[Unit] = []
+    for index, entry in enumerate(snapshot.spec.autoscaler.calendar):
+        shape, pool = make(entry.cpus, entry.mem_mib), entry.pool or ALL
+        there = min(entry.count, how_often(shape, room.counted(pool)))
+        if there < entry.count and _opens(entry, now, lead_s):
+            reason = f"the calendar has {entry.count} x ({text(shape)}) {entry.days} {entry.hours} UTC; {there} are {HERE}"
+            unit = Unit("calendar", f"calendar {index}", shape, entry.count - there, reason, in_pool(entry.pool))
+            found.append(room.keep(unit, pool))
+    return found
+
+
+def _opens(entry: Expected, now: float, lead_s: float) -> bool:
+    moments = [now + step * STEP_S for step in range(int(lead_s // STEP_S) + 1)]
+    return any(spec_calendar.is_open(entry.days, entry.hours, at) for at in (*moments, now + lead_s))
+
+
+def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[Unit]:
+    """What past weeks say will be in use, less what is, in pieces of the size that tasks had then."""
+    settings, known = snapshot.spec.autoscaler.profile, snapshot.profile
+    if not settings.enabled or known is None:
+        return []
+    found: list[Unit] = []
+    for pool in snapshot.spec.agents:
+        said = profile.expected(known, pool.name, now, lead_s, settings.quantile, settings.half_life_weeks)
+        if said is None:
+            continue
+        there = room.counted(pool.name)
+        shape, count = _lacking(said.level, there)
+        if count:
+            usual = f"the last {said.weeks} {said.when} UTC used {_amount(said.level)} at p{settings.quantile * 100:g} in pool {pool.name}"
+            reason = f"{usual}; {_amount(there)} are {HERE}"
+            unit = Unit("profile", f"profile of {pool.name}", shape, count, reason, in_pool(pool.name))
+            found.append(room.keep(unit, pool.name))
+    return found
+
+
+def _amount(level: Sequence[int]) -> str:
+    return f"{level[0] / 1000:g} cpus and {level[1] / 1000:g} MiB"
+
+
+def _lacking(level: profile.Level, there: Shape) -> tuple[Shape, int]:
+    """The size of a usual task, and how many of them are lacking."""
+    cpus, mem, tasks = level
+    shape: Shape = (math.ceil(cpus / max(1, tasks)), math.ceil(mem / max(1, tasks)), 0, 0, 0)
+    lacks = [(cpus - there[0], shape[0]), (mem - there[1], shape[1])]
+    count = max((math.ceil(lack / size) for lack, size in lacks if size and lack > 0), default=0)
+    return shape, min(count, MANY)
+
+
+def _each(choose: Callable[[int, int], int], a: Shape, b: Shape) -> Shape:
+    return (choose(a[0], b[0]), choose(a[1], b[1]), choose(a[2], b[2]), choose(a[3], b[3]), choose(a[4], b[4]))

@@ -1,0 +1,46 @@
+"""Room that is kept free on top of everything that runs or waits."""
+
+from __future__ import annotations
+
+from cluster.autoscaler.demand.unit import Unit
+from cluster.autoscaler.model import Constraint, Snapshot
+from cluster.autoscaler.shape import make
+
+
+def units(snapshot: Snapshot) -> list[Unit]:
+    """All headroom that the spec asks for."""
+    return _percent(snapshot) + _slots(snapshot)
+
+
+def in_pool(pool: str | None) -> tuple[Constraint, ...]:
+    """The constraint that keeps a unit in a pool; none means any."""
+    return (Constraint("pool", "IS", pool),) if pool else ()
+
+
+def _percent(snapshot: Snapshot) -> list[Unit]:
+    """Spare slots: a percentage of what is used, in slots of one cpu with the memory that used cpus have on average."""
+    percent, view = snapshot.spec.autoscaler.headroom_percent, snapshot.cluster
+    if not percent or view is None:
+        return []
+    cpus = sum(agent.allocated[0] for agent in view.agents) / 1000
+    mem_mib = sum(agent.allocated[1] for agent in view.agents) / 1000
+    if not cpus:
+        return []
+    slots = max(1, round(cpus * percent / 100))
+    reason = f"{percent:g} % above the {cpus:g} cpus in use"
+    return [Unit("headroom", "headroom", make(cpus=1, mem_mib=mem_mib / cpus), slots, reason)]
+
+
+def _slots(snapshot: Snapshot) -> list[Unit]:
+    """Spare slots of a shape, kept free at all times."""
+    return [
+        Unit(
+            "headroom",
+            f"slots {index}" + (f" in {slot.pool}" if slot.pool else ""),
+            make(cpus=slot.cpus, mem_mib=slot.mem_mib),
+            slot.count,
+            f"{slot.count} spare slots of {slot.cpus:g} cpus and {slot.mem_mib:g} MiB are kept (autoscaler.headroom_slots)",
+            in_pool(slot.pool),
+        )
+        for index, slot in enumerate(snapshot.spec.autoscaler.headroom_slots)
+    ]

@@ -1,0 +1,69 @@
+"""What a role's quota leaves to demand: pieces beyond it are blocked, since the master would not offer them a new machine either.
+
+Limits count what runs in the role and in roles below it (`eng` counts `eng/web`). What is offered at this moment is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from cluster.autoscaler.demand.unit import Unit
+from cluster.autoscaler.model import Quota
+from cluster.autoscaler.shape import MANY, NAMES, NOTHING, Shape, plus, times
+
+
+def within(units: Iterable[Unit], quotas: Sequence[Quota], after: Iterable[Unit] = ()) -> list[Unit]:
+    """The units, each cut at what its role may still have; `after` are units that come first and have had their part."""
+    if not quotas:
+        return list(units)
+    taken: dict[str, Shape] = {}
+    for unit in after:
+        if not unit.blocked:
+            _take(unit, quotas, taken)
+    found: list[Unit] = []
+    for unit in units:
+        found += [unit] if unit.blocked else _cut(unit, quotas, taken)
+    return found
+
+
+def applies(quota: Quota, role: str) -> bool:
+    """Whether a quota counts what this role holds."""
+    return role == quota.role or role.startswith(f"{quota.role}/")
+
+
+def _cut(unit: Unit, quotas: Sequence[Quota], taken: dict[str, Shape]) -> list[Unit]:
+    tightest = min((quota for quota in quotas if applies(quota, unit.role)), key=lambda q: _pieces(unit, q, taken), default=None)
+    count = unit.count if tightest is None else min(unit.count, _pieces(unit, tightest, taken))
+    free = replace(unit, count=count)
+    _take(free, quotas, taken)
+    if tightest is None or count == unit.count:
+        return [free]
+    why = f"role {tightest.role} has {_told(tightest)}: the master offers it no more, however many machines there are"
+    stopped = replace(unit, count=unit.count - count, blocked=why, blocked_kind="quota")
+    return [free, stopped] if count else [stopped]
+
+
+def _take(unit: Unit, quotas: Sequence[Quota], taken: dict[str, Shape]) -> None:
+    for quota in quotas:
+        if applies(quota, unit.role):
+            taken[quota.role] = plus(taken.get(quota.role, NOTHING), times(unit.shape, unit.count))
+
+
+def _pieces(unit: Unit, quota: Quota, taken: dict[str, Shape]) -> int:
+    """How many more of a unit's pieces a quota allows."""
+    used = plus(quota.used, taken.get(quota.role, NOTHING))
+    room = [
+        max(0, most - have) // want for most, have, want in zip(quota.limit, used, unit.shape, strict=False) if most is not None and want
+    ]
+    return min(room, default=MANY)
+
+
+def _told(quota: Quota) -> str:
+    """For people: `2 of 2 cpus`."""
+    parts = [
+        f"{used / 1000:g} of {most / 1000:g} {name}"
+        for most, used, name in zip(quota.limit, quota.used, NAMES, strict=False)
+        if most is not None
+    ]
+    return ", ".join(parts) + " of its quota"

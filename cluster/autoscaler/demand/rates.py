@@ -1,0 +1,63 @@
+"""Rates from counters: what a framework was offered and took within the last quarter of a minute or so.
+
+The master's counters only grow, and start anew when another master leads; two marks of each framework are kept, so that what is
+remembered changes every few seconds and not with every pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.autoscaler.model import ClusterView, Framework, Mark
+
+MARK_EVERY_S = 10.0
+"""A window is between this and twice this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What happened in the last `window_s` seconds."""
+
+    window_s: float
+    sent: int
+    accepted: int
+    declined: int
+    asked: int
+
+    def __str__(self) -> str:
+        return f"{self.sent} offers sent, {self.accepted} accepted, {self.declined} declined in the last {self.window_s:.0f} s"
+
+
+def of(framework: Framework, known: Mapping[str, tuple[Mark, ...]], now: float) -> Rates | None:
+    """A framework's rates; None while they are not known: it is new, or the counters started anew."""
+    before = known.get(framework.framework_id, ())
+    if not before or now - before[0].at < MARK_EVERY_S or _restarted(framework, before[-1]):
+        return None
+    first = before[0]
+    return Rates(
+        now - first.at,
+        framework.sent - first.sent,
+        framework.accepted - first.accepted,
+        framework.declined - first.declined,
+        framework.asked - first.asked,
+    )
+
+
+def marks(view: ClusterView, known: Mapping[str, tuple[Mark, ...]], now: float) -> dict[str, tuple[Mark, ...]]:
+    """The marks to keep. Of frameworks that are gone none are."""
+    return {one.framework_id: _marks(one, known.get(one.framework_id, ()), now) for one in view.frameworks}
+
+
+def _marks(framework: Framework, before: tuple[Mark, ...], now: float) -> tuple[Mark, ...]:
+    here = Mark(now, framework.sent, framework.accepted, framework.declined, framework.asked)
+    if not before or _restarted(framework, before[-1]):
+        return (here,)
+    if now - before[-1].at < MARK_EVERY_S:
+        return before
+    return (*before[-1:], here)
+
+
+def _restarted(framework: Framework, last: Mark) -> bool:
+    """Whether the counters are another leader's: they never shrink otherwise."""
+    return framework.sent < last.sent or framework.accepted < last.accepted or framework.declined < last.declined

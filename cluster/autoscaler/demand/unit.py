@@ -1,0 +1,38 @@
+"""A unit of demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.autoscaler.model import Constraint, Source
+from cluster.autoscaler.shape import Shape, text
+
+BlockedKind = Literal[
+    "", "quota", "role", "reservation", "maintenance", "constraint", "untaken", "failover", "recovering", "allocator", "not_dry"
+]
+"""Why no machine is bought for a unit: what a machine would not cure, or what must be known first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """`count` equal pieces of work. `blocked` says what no machine can cure; then nothing is bought for it."""
+
+    source: Source
+    name: str
+    shape: Shape
+    count: int
+    reason: str
+    constraints: tuple[Constraint, ...] = ()
+    blocked: str = ""
+    blocked_kind: BlockedKind = ""
+    framework_id: str = ""
+    role: str = "*"
+
+    @property
+    def key(self) -> str:
+        """What tells it from others: the part of an app that its quota stops is another unit than the rest."""
+        return f"{self.source}:{self.name}" + (f":{self.blocked_kind}" if self.blocked_kind == "quota" else "")
+
+    def __str__(self) -> str:
+        return f"{self.count} x {self.name} ({text(self.shape)})"

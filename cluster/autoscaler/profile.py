@@ -1,0 +1,149 @@
+"""The week as it usually goes: what ran in each quarter of an hour of past weeks, and from it what the next one will need. Pure.
+
+Kept is the most that ran at a time in each of a week's 672 slots, by pool, for the last eight weeks. A forecast is a quantile over
+the weeks, recent ones weighing more; it takes at least two. A day that is not like the others (a holiday) costs little: while
+the last hour had far less than foretold, nothing is believed. Disk, ports and gpus are not foretold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+SLOT_S = 900
+SLOTS = 672
+WEEK_S = SLOT_S * SLOTS
+KEEP_WEEKS = 8
+MONDAY_S = 3 * 86400
+"""The epoch began on a Thursday; weeks here begin on Monday, UTC."""
+
+BELIEVED_SHARE = 0.7
+"""Nothing is believed while less than this part of the last hour's forecast came true."""
+
+LOOK_BACK_SLOTS = 4
+SEEN_SHARE = 0.5
+"""A slot that was watched for less than this part of it teaches nothing."""
+
+DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
+
+Level = tuple[int, int, int]
+"""cpus and memory (MiB) in thousandths, and tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """What ran in one week, by slot. `number` counts weeks since the epoch."""
+
+    number: int
+    levels: dict[int, Level] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of past weeks, by pool, oldest first, and the slot under way with the most that ran in it so far."""
+
+    pools: dict[str, tuple[Week, ...]] = field(default_factory=dict)
+    slot: int = -1  # slots since the epoch's first Monday
+    since: float = 0.0
+    until: float = 0.0
+    most: dict[str, Level] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a slot will need. `weeks` is how many past weeks say so."""
+
+    level: Level
+    at: float
+    weeks: int
+
+    @property
+    def when(self) -> str:
+        """Such as `Mondays 09:00`."""
+        minute = int((self.at + MONDAY_S) % 86400) // 60
+        return f"{DAYS[int((self.at + MONDAY_S) // 86400) % 7]} {minute // 60:02}:{minute % 60:02}"
+
+
+def slot_number(at: float) -> int:
+    """Slots since the Monday before the epoch."""
+    return int((at + MONDAY_S) // SLOT_S)
+
+
+def learn(profile: Profile, levels: Mapping[str, Level], now: float) -> Profile:
+    """What runs at this moment, by pool."""
+    number = slot_number(now)
+    if number != profile.slot:
+        return Profile(_closed(profile, number), number, now, now, dict(levels))
+    most = {pool: _most(profile.most.get(pool), level) for pool, level in levels.items()}
+    return replace(profile, until=now, most={**profile.most, **most})
+
+
+def forecast(profile: Profile, pool: str, at: float, quantile: float, half_life_weeks: float, min_weeks: int = 2) -> Forecast | None:
+    """What the slot of a moment will need by the weeks before its own; None while too few are known."""
+    week, slot = divmod(slot_number(at), SLOTS)
+    known = [
+        (one.levels[slot], 0.5 ** ((week - one.number) / half_life_weeks)) for one in _before(profile, pool, week) if slot in one.levels
+    ]
+    if len(known) < min_weeks:
+        return None
+    cpus = _quantile([(level[0], weight) for level, weight in known], quantile)
+    mem = _quantile([(level[1], weight) for level, weight in known], quantile)
+    tasks = _quantile([(level[2], weight) for level, weight in known], quantile)
+    return Forecast((cpus, mem, tasks), slot_number(at) * SLOT_S - MONDAY_S, len(known))
+
+
+def expected(profile: Profile, pool: str, now: float, lead_s: float, quantile: float, half_life_weeks: float) -> Forecast | None:
+    """The most that is foretold from now until `lead_s` ahead; None when nothing is, or when what was foretold lately did not come."""
+    if not came_true(profile, pool, now, quantile, half_life_weeks):
+        return None
+    ends = slot_number(now + lead_s)
+    times = [slot * SLOT_S - MONDAY_S for slot in range(slot_number(now), ends + 1)]
+    found = [one for at in times if (one := forecast(profile, pool, at, quantile, half_life_weeks)) is not None]
+    return max(found, key=lambda one: one.level, default=None)
+
+
+def came_true(profile: Profile, pool: str, now: float, quantile: float, half_life_weeks: float) -> bool:
+    """Whether enough of what was foretold for the last hour came. True where nothing was foretold or seen."""
+    foretold = actual = 0
+    for back in range(1, LOOK_BACK_SLOTS + 1):
+        week, slot = divmod(slot_number(now) - back, SLOTS)
+        this = next((one for one in profile.pools.get(pool, ()) if one.number == week), None)
+        said = forecast(profile, pool, (slot_number(now) - back) * SLOT_S - MONDAY_S, quantile, half_life_weeks)
+        if this is not None and slot in this.levels and said is not None:
+            foretold += said.level[0]
+            actual += this.levels[slot][0]
+    return actual >= foretold * BELIEVED_SHARE
+
+
+def _before(profile: Profile, pool: str, week: int) -> list[Week]:
+    return [one for one in profile.pools.get(pool, ()) if one.number < week]
+
+
+def _closed(profile: Profile, now_slot: int) -> dict[str, tuple[Week, ...]]:
+    """The pools with the slot that ended written down, and without weeks that are too old."""
+    oldest = now_slot // SLOTS - KEEP_WEEKS
+    pools = {pool: tuple(one for one in weeks if one.number >= oldest) for pool, weeks in profile.pools.items()}
+    if profile.slot < 0 or profile.until - profile.since < SLOT_S * SEEN_SHARE:
+        return pools
+    number, slot = divmod(profile.slot, SLOTS)
+    for pool, level in profile.most.items():
+        weeks = {one.number: one for one in pools.get(pool, ())}
+        weeks[number] = Week(number, {**weeks.get(number, Week(number)).levels, slot: level})
+        pools[pool] = tuple(weeks[one] for one in sorted(weeks))
+    return pools
+
+
+def _most(one: Level | None, other: Level) -> Level:
+    return other if one is None else (max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
+
+
+def _quantile(values: Iterable[tuple[int, float]], quantile: float) -> int:
+    """The least value that at least `quantile` of the weight does not exceed."""
+    ordered = sorted(values)
+    wanted = quantile * sum(weight for _, weight in ordered) - 1e-12
+    reached = 0.0
+    for value, weight in ordered:
+        reached += weight
+        if reached >= wanted:
+            return value
+    return ordered[-1][0]
