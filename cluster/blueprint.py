@@ -14,10 +14,12 @@ import msgspec
 from cluster.nodedoc import (
     NODE_DOCUMENT_VERSION,
     OPERATOR_PORTS,
+    PROTECT,
     TASK_PORTS,
     ZK_AUTOSCALER_PATH,
     ZK_ENGINE_PATH,
     ZK_SERVICES_PATH,
+    LeaseTerms,
     NodeDocument,
     Port,
     Role,
@@ -46,6 +48,7 @@ __all__ = [
     "bucket_name",
     "ingress_rules",
     "launch_template_name",
+    "lease_terms",
     "master_addresses",
     "node_document",
     "parse_node_document",
@@ -114,7 +117,12 @@ def master_addresses(spec: ClusterSpec) -> tuple[IPv4Address, ...]:
     return tuple(parts[index % len(parts)].network_address + 10 + index // len(parts) for index in range(spec.masters.count))
 
 
-def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "") -> str:
+def lease_terms(spec: ClusterSpec) -> LeaseTerms:
+    """How long the autoscaler may be silent, and how long an agent must have been empty, before it ends itself."""
+    return LeaseTerms(spec.autoscaler.lease_s, spec.autoscaler.idle_after_s)
+
+
+def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "", *, bought: bool = False) -> str:
     """The user data of a machine as JSON text.
 
     Args:
@@ -122,9 +130,11 @@ def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "") ->
         role: what the machine is.
         recipe: the digest of the image recipe.
         pool: the agent pool's name; empty for masters.
+        bought: an agent of the autoscaler's, which has a lease, unless its pool is protected.
 
     """
     own = next((p for p in spec.agents if p.name == pool), None) if role == "agent" else None
+    leased = bought and own is not None and own.attributes.get(PROTECT) != "true"
     members = tuple(ZooKeeperMember(index + 1, str(address)) for index, address in enumerate(master_addresses(spec)))
     document = NodeDocument(
         version=NODE_DOCUMENT_VERSION,
@@ -137,6 +147,7 @@ def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "") ->
         pool=pool,
         disk_gib=own.disk_gib if own else 40,
         attributes=dict(own.attributes) if own else {},
+        lease=lease_terms(spec) if leased else None,
     )
     return msgspec.json.encode(document).decode()
 

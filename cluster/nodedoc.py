@@ -31,9 +31,12 @@ class Port:
 
 OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.JOBS)
 TASK_PORTS = (31000, 32000)
+PROTECT = "mesaform/protect"  # as an attribute of a pool, or a label of an app, "true": nobody removes it unasked
 ZK_ENGINE_PATH = "/mesos"
 ZK_SERVICES_PATH = "/marathon"
 ZK_AUTOSCALER_PATH = "/mesaform/autoscaler"
+ZK_LEASE = "lease"  # below the autoscaler's path: what its leader renews
+ZK_FAREWELLS = "farewells"  # and the last words of machines that left when nobody did, by instance id
 
 
 Role = Literal["master", "agent"]
@@ -49,6 +52,37 @@ class ZooKeeperMember(msgspec.Struct, frozen=True):
     address: str
 
 
+class LeaseTerms(msgspec.Struct, frozen=True):
+    """How long the autoscaler may be silent (0: for ever), and how long an agent must have been empty, before it ends itself."""
+
+    lease_s: float
+    empty_s: float
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """What the autoscaler's leader writes as long as it works. That it changes is what counts; `at` and `holder` are for people.
+
+    `spared` are instances that an operator protects.
+    """
+
+    term: int
+    renewal: int
+    holder: str
+    at: float
+    terms: LeaseTerms | None = None
+    spared: tuple[str, ...] = ()
+
+
+class Farewell(msgspec.Struct, frozen=True):
+    """What a machine leaves behind when it ends itself. `at` is its own clock (epoch s)."""
+
+    instance_id: str
+    at: float
+    lease_s: float
+    silent_s: float
+    empty_s: float
+
+
 class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     """IMDS user data: all that a machine is told. JSON, versioned, never a shell script."""
 
@@ -62,6 +96,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     pool: str = ""  # agents only
     disk_gib: int = 40  # agents only: the size of the pool's disks, for `agent_resources`
     attributes: dict[str, str] = {}  # agents only: the pool's attributes; the node adds instance_id, instance_type, zone, pool, lifecycle
+    lease: LeaseTerms | None = None  # agents that the autoscaler bought, only: the terms until it tells others
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

@@ -19,6 +19,8 @@ from cluster import spec_calendar, spec_network, spec_text
 from cluster.errors import BadInput
 
 PARAMETER_BYTES = 8192  # what an SSM parameter holds; the autoscaler reads the spec from one
+LEASE_LEAST_S = 60.0  # a change of leader takes up to about 20 s
+LEASE_PASSES = 5
 RESERVED_ATTRIBUTES = frozenset({"instance_id", "instance_type", "zone", "pool", "lifecycle"})
 USUAL_TYPES = ("m5.large", "m5.xlarge", "m5.2xlarge", "c5.large", "c5.xlarge", "r5.large", "r5.xlarge")
 
@@ -239,7 +241,21 @@ class Autoscaler(Model):
     drain_timeout_kills: Switch = Field(
         default=False, description="Whether tasks that outlast a drain are killed; if not, the drain is given up."
     )
+    lease_s: Number = Field(
+        default=1800.0,
+        ge=0,
+        le=7 * 86400,
+        description="Agents bought by an autoscaler that is silent for this long end themselves when idle; 0: never.",
+    )
     consolidation: Consolidation = Consolidation()
+
+    @model_validator(mode="after")
+    def _lease_outlasts_passes(self) -> Self:
+        least_s = max(LEASE_LEAST_S, LEASE_PASSES * self.interval_s)
+        if 0 < self.lease_s < least_s:
+            why = f"{self.lease_s:g} is less than {least_s:g}, which a change of leader or {LEASE_PASSES} passes may take; 0 turns it off"
+            _fail([("lease_s", why)])
+        return self
 
 
 class Cost(Model):

@@ -61,7 +61,7 @@ class AgentsStack(ClusterStack):
     def _template(self, pool: Pool) -> aws.LaunchTemplate:
         """Type and subnet are the request's to choose; its tags come on top of these."""
         tags = self.named(pool.name, ROLE="agent", POOL=pool.name, MANAGED_BY="autoscaler")
-        document = blueprint.node_document(self.spec, "agent", self.settings.recipe, pool.name)
+        document = blueprint.node_document(self.spec, "agent", self.settings.recipe, pool.name, bought=True)
         return aws.LaunchTemplate(
             self,
             f"{pool.name}-template",
@@ -73,7 +73,7 @@ class AgentsStack(ClusterStack):
             vpc_security_group_ids=[self._network.group_ids["agent"]],
             iam_instance_profile=aws.LaunchTemplateIamInstanceProfile(name=self._profile),
             user_data=base64.b64encode(document.encode()).decode(),
-            instance_initiated_shutdown_behavior="terminate",
+            instance_initiated_shutdown_behavior="terminate",  # a machine whose lease ran out powers itself off
             metadata_options=aws.LaunchTemplateMetadataOptions(
                 http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=IMDS_HOPS
             ),

@@ -20,6 +20,8 @@ Kind = Literal[
     "give_up",  # terminated because its agent never came or never came back
     "refuse",  # demand that gets no machine, and why
     "freeze",  # nothing is removed for now, and why
+    "left",  # a machine ended itself: its lease had run out
+    "lead",  # another daemon leads, and how long none did
 ]
 
 

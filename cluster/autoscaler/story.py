@@ -22,6 +22,7 @@ DONE = {
     "reactivate": "taken back",
     "give_up": "given up",
     "abandon": "given work again, their drain took too long",
+    "left": "ended by themselves",
 }
 REMOVED_WITHIN_S = 900.0
 """Steps of one removal further apart than this are told apart."""

@@ -213,4 +213,5 @@ def _machine(instance: Mapping[str, Any]) -> Machine:
         public_address=instance.get("PublicIpAddress", ""),
         launched_at=instance["LaunchTime"].timestamp(),
         tags={tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])},
+        ended_by=instance.get("StateReason", {}).get("Code", ""),
     )

@@ -14,7 +14,10 @@ MachineState = Literal["pending", "running", "shutting-down", "terminated", "sto
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """An EC2 instance of this cluster. `launched_at` is seconds since the epoch; `tags` is all its tags."""
+    """An EC2 instance of this cluster. `launched_at` is seconds since the epoch; `tags` is all its tags.
+
+    `ended_by` is EC2's code for why it ends or ended (`Client.InstanceInitiatedShutdown`), empty while it runs.
+    """
 
     instance_id: str
     instance_type: str
@@ -25,6 +28,7 @@ class Machine:
     public_address: str
     launched_at: float
     tags: Mapping[str, str] = field(default_factory=dict)
+    ended_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

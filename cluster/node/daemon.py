@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cluster.node import process, status
+from cluster.node.line import NODE_FD
 from cluster.node.model import Desired, Service
 from cluster.node.supervisor import (
     Begin,
@@ -18,9 +21,11 @@ from cluster.node.supervisor import (
     Event,
     Exited,
     Finished,
+    Hold,
     Kill,
     Policy,
     Ready,
+    Release,
     Spawn,
     Spawned,
     SpawnFailed,
@@ -45,7 +50,8 @@ class Daemon:
     """Runs `desired` below `machine_dir` until told to stop.
 
     SIGTERM and SIGINT stop the services in order and end the node. SIGUSR1 does the same and asks for the machine to be powered
-    off: a service of the machine may send it to its parent. `report(services)` is called after every change.
+    off: a service of the machine may send it to its parent. A service that steers says what it wants by its line (`cluster.node.line`).
+    `report(services)` is called after every change.
     """
 
     def __init__(
@@ -64,6 +70,8 @@ class Daemon:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._pids: dict[int, str] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
+        self._lines: dict[str, asyncio.Task[None]] = {}
+        self._asked: asyncio.StreamWriter | None = None
         self.poweroff_requested = False
 
     async def run(self) -> None:
@@ -80,8 +88,8 @@ class Daemon:
                 rotation = tasks.create_task(self._rotate_logs(), name="rotate logs")
                 await self._serve(tasks)
                 rotation.cancel()
-                for probe in self._probes.values():
-                    probe.cancel()
+                for task in (*self._probes.values(), *self._lines.values()):
+                    task.cancel()
         finally:
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
@@ -109,6 +117,7 @@ class Daemon:
                 now = time.monotonic()
                 for effect in self._supervisor.handle(pending.pop(0), now):
                     pending += self._perform(effect, tasks)
+            self._tell_held()
             self._publish()
 
     async def _next_event(self) -> Event:
@@ -136,11 +145,21 @@ class Daemon:
 
     def _spawn(self, service: Service, tasks: asyncio.TaskGroup) -> Event:
         log = self._log_dir / f"{service.name}.log"
+        ours, theirs = socket.socketpair() if service.steers else (None, None)
+        fds = (theirs.fileno(),) if theirs else ()
+        env = {**self._environ, **service.env, **({NODE_FD: str(fds[0])} if fds else {})}
         try:
-            pid = process.spawn(service.argv, {**self._environ, **service.env}, log, self._machine_dir)
+            pid = process.spawn(service.argv, env, log, self._machine_dir, fds)
         except OSError as error:
+            if ours:
+                ours.close()
             say(f"cannot start {service.name}: {service.argv[0]}: {error.strerror or error}")
             return SpawnFailed(service.name, f"{service.argv[0]}: {error.strerror or error}")
+        finally:
+            if theirs:
+                theirs.close()
+        if ours:
+            self._lines[service.name] = tasks.create_task(self._listen(service.name, ours), name=f"line of {service.name}")
         say(f"started {service.name} (pid {pid})")
         self._pids[pid] = service.name
         if service.ready:
@@ -158,6 +177,43 @@ class Daemon:
                 self._events.put_nowait(Ready(name, pid))
                 return
             await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _listen(self, name: str, ours: socket.socket) -> None:
+        """Do what a steering service says, until its line breaks."""
+        others = frozenset(self._supervisor.entries) - {name}
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            while word := (await reader.readline()).strip():
+                if word == b"hold":
+                    say(f"{name} asks to hold {', '.join(sorted(others))}")
+                    self._asked = writer
+                    self._events.put_nowait(Hold(others))
+                elif word == b"release":
+                    self._release(name)
+                    writer.write(b"released\n")
+                elif word == b"poweroff":
+                    say(f"{name} asks for the machine to be powered off")
+                    self._stop(signal.SIGUSR1)
+        except ConnectionError:
+            return
+        finally:
+            self._release(name)
+            writer.close()
+
+    def _release(self, name: str) -> None:
+        self._asked = None
+        if self._supervisor.held and not self._supervisor.stopping:
+            say(f"{name} lets {', '.join(sorted(self._supervisor.held))} go on")
+        self._events.put_nowait(Release())
+
+    def _tell_held(self) -> None:
+        """Once everything that was to be held has ended: which processes are left."""
+        if self._asked is None or not self._supervisor.holds:
+            return
+        services = {entry.pid for entry in self._supervisor.entries.values()}
+        left = [process.name_of(pid) for pid in process.children(os.getpid()) if pid not in services]
+        self._asked.write(f"{' '.join(['held', *left])}\n".encode())
+        self._asked = None
 
     def _reap(self) -> None:
         for pid, how in process.reap():

@@ -45,7 +45,8 @@ class Service:
     """One process to keep running.
 
     `ready` is an address and port that accept connections once the service is up; the next service starts then, or after
-    `ready_within_s`, whichever is first. On a stop it has `stop_within_s` seconds between SIGTERM and SIGKILL.
+    `ready_within_s`, whichever is first. On a stop it has `stop_within_s` seconds between SIGTERM and SIGKILL. One that `steers`
+    has a line to the node (`cluster.node.line`), by which it may have the others stopped and the machine powered off.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Service:
     ready: tuple[str, int] | None = None
     ready_within_s: float = 3.0
     stop_within_s: float = 5.0
+    steers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,10 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> int:
+def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path, inherits: tuple[int, ...] = ()) -> int:
     """Start a process in a session of its own, with its output appended to `log`; it dies if the node dies.
+
+    Of the node's open files it has only those in `inherits`.
 
     Raises:
         OSError: there is no such program, or no memory.
@@ -48,6 +50,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> 
             env=dict(env),
             cwd=cwd,
             start_new_session=True,
+            pass_fds=inherits,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread forks, and the function is one system call
         )
     process.returncode = 0  # this module reaps by itself; Popen must not
@@ -102,6 +105,14 @@ def children(pid: int) -> list[int]:
         if int(fields[1]) == pid and fields[0] != "Z":
             found.append(int(entry.name))
     return found
+
+
+def name_of(pid: int) -> str:
+    """What the kernel calls the process, in one word; its number when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip().replace(" ", "-") or str(pid)
+    except OSError:
+        return str(pid)
 
 
 def end_descendants(within_s: float = 5.0) -> int:

@@ -6,7 +6,16 @@ from pathlib import PurePosixPath
 
 from cluster.node import zookeeper
 from cluster.node.model import ConfigFile, Desired, Hardware, Identity, Programs, Service
-from cluster.nodedoc import ZK_AUTOSCALER_PATH, ZK_ENGINE_PATH, ZK_SERVICES_PATH, NodeDocument, Port, agent_resources, zk_url
+from cluster.nodedoc import (
+    ZK_AUTOSCALER_PATH,
+    ZK_ENGINE_PATH,
+    ZK_SERVICES_PATH,
+    LeaseTerms,
+    NodeDocument,
+    Port,
+    agent_resources,
+    zk_url,
+)
 
 _LEAN = {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
 """For every Python service: lines reach the log at once; idle memory stays small (one malloc arena a thread is glibc's habit)."""
@@ -147,4 +156,23 @@ def _agent(document: NodeDocument, identity: Identity, hardware: Hardware, progr
         },
         ready=(identity.address, Port.ENGINE_AGENT),
     )
-    return Desired((engine,), folders=(work_dir,))
+    lease = (_lease(document, document.lease, identity, programs),) if document.lease else ()
+    return Desired((engine, *lease), folders=(work_dir,))
+
+
+def _lease(document: NodeDocument, terms: LeaseTerms, identity: Identity, programs: Programs) -> Service:
+    """The dead man's lease, on machines that the autoscaler bought."""
+    return Service(
+        "lease",
+        (programs.python, "-m", "cluster.node.lease_daemon"),
+        {
+            **_LEAN,
+            "MESAFORM_ZK": _url(document, ZK_AUTOSCALER_PATH),
+            "MESAFORM_MASTERS": _url(document, ZK_ENGINE_PATH),
+            "MESAFORM_AGENT": f"{identity.address}:{Port.ENGINE_AGENT}",
+            "MESAFORM_MACHINE": identity.instance_id,
+            "MESAFORM_LEASE_S": f"{terms.lease_s:g}",
+            "MESAFORM_EMPTY_S": f"{terms.empty_s:g}",
+        },
+        steers=True,
+    )

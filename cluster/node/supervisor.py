@@ -3,6 +3,8 @@
 `Supervisor.handle(event, now)` returns effects for the shell to carry out; `deadline()` says when the next `Tick` is due.
 No process, clock or file is touched here. `now` is any monotonic time in seconds.
 
+Some may be held: stopped for a while, with the others running on, until they are released.
+
 Services start in order: each when the one before it is ready, has been given its time, or has failed and waits for another
 try (a service that cannot start must not keep the rest of the machine down). They stop in reverse order, one at a time.
 """
@@ -25,7 +27,7 @@ class State(StrEnum):
     BACKOFF = "backoff"  # it ended; the next try has a time
     STOPPING = "stopping"  # SIGTERM sent
     KILLING = "killing"  # SIGKILL sent
-    STOPPED = "stopped"  # gone for good
+    STOPPED = "stopped"  # gone for good, or as long as it is held
 
 
 class Kind(StrEnum):
@@ -38,6 +40,7 @@ class Kind(StrEnum):
     EXITED = "exited"
     DUE = "due"
     STOP = "stop"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,18 @@ class Tick:
 @dataclass(frozen=True, slots=True)
 class StopAll:
     """Stop everything, for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Stop these, and keep them stopped."""
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What was held starts again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,7 @@ class Exited:
     how: str
 
 
-Event = Begin | Tick | StopAll | Spawned | SpawnFailed | Ready | Exited
+Event = Begin | Tick | StopAll | Hold | Release | Spawned | SpawnFailed | Ready | Exited
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +170,7 @@ class Supervisor:
         self.policy = policy or Policy()
         self.entries = {service.name: Entry(service) for service in services}
         self.begun = False
+        self.held: frozenset[str] = frozenset()
         self.stopping = False
         self.finished = False
 
@@ -171,6 +187,10 @@ class Supervisor:
                 self.begun = True
             case StopAll():
                 self.stopping = True
+            case Hold(names):
+                self.held = names
+            case Release():
+                self.held = frozenset()
             case Tick():
                 for entry in self.entries.values():
                     if entry.due is not None and entry.due <= now:
@@ -195,12 +215,26 @@ class Supervisor:
             return self._step(entry, Kind.EXITED, now)
         return self._step(entry, Kind.READY, now)
 
+    @property
+    def holds(self) -> bool:
+        """Whether everything that is to be held has ended."""
+        return bool(self.held) and all(self.entries[name].state is State.STOPPED for name in self.held)
+
     def deadline(self) -> float | None:
         """When the next `Tick` is due; None if nothing waits for time."""
         return min((entry.due for entry in self.entries.values() if entry.due is not None), default=None)
 
     def _advance(self, now: float) -> list[Effect]:
-        return self._advance_stop(now) if self.stopping else self._advance_start(now)
+        return self._advance_stop(now) if self.stopping else self._advance_hold(now) + self._advance_start(now)
+
+    def _advance_hold(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for name, entry in self.entries.items():
+            if name in self.held and entry.state in (State.WAITING, State.BACKOFF, State.STARTING, State.RUNNING):
+                effects += self._step(entry, Kind.STOP, now)
+            elif name not in self.held and entry.state is State.STOPPED:
+                effects += self._step(entry, Kind.RELEASE, now)
+        return effects
 
     def _advance_start(self, now: float) -> list[Effect]:
         if not self.begun:
@@ -325,4 +359,6 @@ TRANSITIONS: dict[tuple[State, Kind], tuple[State, Action]] = {
     # a process in the middle of I/O dies late; asking again is harmless
     (State.KILLING, Kind.DUE): (State.KILLING, _kill),
     (State.KILLING, Kind.READY): (State.KILLING, _nothing),
+    # it was only held
+    (State.STOPPED, Kind.RELEASE): (State.SPAWNING, _respawn),
 }

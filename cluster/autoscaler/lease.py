@@ -1,0 +1,172 @@
+"""The leader's half of the dead man's lease: renewing it, and telling what became of machines that ended themselves while nobody led.
+
+`cluster.node.lease` is the machines' half; docs/adr/0013 says why it is as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from cluster.autoscaler.decision import Decision
+from cluster.autoscaler.model import Rented
+from cluster.autoscaler.policies.policy import PROTECT_TAG
+from cluster.autoscaler.supply import LIVE
+from cluster.blueprint import Tag, lease_terms
+from cluster.cloud.port import Machine
+from cluster.nodedoc import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, LeaseTerms
+from cluster.spec import ClusterSpec
+from cluster.zookeeper.session import ZooKeeper
+
+RENEW_EVERY_S = 5.0
+SHUT_DOWN_FROM_INSIDE = "Client.InstanceInitiatedShutdown"
+REASON = "lease"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A machine of the autoscaler's that ended itself. `at` is when, or at the latest when (epoch s); `farewell` is its last word."""
+
+    instance_id: str
+    machine: Rented
+    at: float
+    farewell: Farewell | None
+
+    def decision(self, after_usd: float) -> Decision:
+        """As a line of the story. Nobody decided it but the machine; `after_usd` is what the cluster cost an hour then."""
+        word = self.farewell
+        reasons: tuple[str, ...]
+        if word is None:
+            reasons = ("it powered itself off and left no word: its lease ran out while ZooKeeper was away, or somebody shut it down",)
+        else:
+            reasons = (
+                f"no autoscaler had renewed its lease for {word.silent_s:.0f} s (lease_s {word.lease_s:g})",
+                f"no task for {word.empty_s:.0f} s",
+            )
+        kind, usd = self.machine, -self.machine.usd_per_hour
+        return Decision(
+            at=self.at,
+            kind="left",
+            what=f"{self.instance_id} ({kind.instance_type}) ended itself",
+            reasons=reasons,
+            pool=kind.pool,
+            offering=f"{kind.instance_type}/{kind.zone}/{kind.capacity}",
+            count=1,
+            machines=(self.instance_id,),
+            usd_per_hour=round(usd, 6),
+            before_usd=round(after_usd - usd, 6),
+            after_usd=round(after_usd, 6),
+            policy=REASON,
+        )
+
+
+def endings(
+    before: Mapping[str, Rented], after: Mapping[str, Rented], machines: Iterable[Machine], words: Mapping[str, Farewell], now: float
+) -> list[Ending]:
+    """Of the machines that ended since the last pass, those that ended themselves."""
+    shut_down = {machine.instance_id for machine in machines if machine.ended_by == SHUT_DOWN_FROM_INSIDE}
+    found = []
+    for name, rented in before.items():
+        word = words.get(name)
+        if name in after or rented.managed_by != "autoscaler" or (word is None and name not in shut_down):
+            continue
+        at = min(now, max(rented.launched_at, word.at)) if word else now
+        found.append(Ending(name, rented, at, word))
+    return sorted(found, key=lambda one: (one.at, one.instance_id))
+
+
+def succession(previous: Lease | None, term: int, holder: str, now: float) -> Decision | None:
+    """A new leader, and how long nobody worked before it: for people, so the two machines' clocks are compared. None: the first one."""
+    if previous is None:
+        return None
+    away_s = max(0.0, now - previous.at)
+    return Decision(
+        at=now,
+        kind="lead",
+        what=f"the autoscaler on {holder} took over from {previous.holder}",
+        reasons=(f"nobody had worked for {away_s:.0f} s (term {term} after {previous.term})",),
+    )
+
+
+class Leases:
+    """The lease of one term of leadership.
+
+    Args:
+        zk: a started session.
+        path: the autoscaler's folder in ZooKeeper.
+        term: this term's number.
+        holder: this daemon's address, for people.
+        clock: seconds since the epoch; only people read them.
+        monotonic: seconds, for how often to renew.
+
+    """
+
+    def __init__(
+        self,
+        zk: ZooKeeper,
+        path: str,
+        term: int,
+        holder: str,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._zk = zk
+        self._path = path.rstrip("/")
+        self.term = term
+        self._holder = holder
+        self._clock = clock
+        self._monotonic = monotonic
+        self._renewals = 0
+        self._renewed_at: float | None = None
+        self._terms: LeaseTerms | None = None
+        self._spared: tuple[str, ...] = ()
+
+    async def previous(self) -> Lease | None:
+        """What the leader before this one wrote last."""
+        found = await self._zk.get(f"{self._path}/{ZK_LEASE}")
+        try:
+            return None if found is None else msgspec.json.decode(found[0], type=Lease)
+        except msgspec.DecodeError:
+            return None
+
+    async def renew(self, spec: ClusterSpec | None = None, machines: Iterable[Machine] = ()) -> None:
+        """Say that this daemon works, at most every few seconds; new terms and protected machines at once. Without a spec, as before."""
+        terms, spared = self._terms, self._spared
+        if spec is not None:
+            terms, spared = lease_terms(spec), tuple(sorted(_protected(machines)))
+        now = self._monotonic()
+        if self._renewed_at is not None and now - self._renewed_at < RENEW_EVERY_S and (terms, spared) == (self._terms, self._spared):
+            return
+        lease = Lease(self.term, self._renewals + 1, self._holder, self._clock(), terms, spared)
+        await self._zk.put(f"{self._path}/{ZK_LEASE}", msgspec.json.encode(lease))
+        self._renewals, self._renewed_at, self._terms, self._spared = lease.renewal, now, terms, spared
+
+    async def farewells(self) -> dict[str, Farewell]:
+        """The last words not told yet, by instance id."""
+        folder = f"{self._path}/{ZK_FAREWELLS}"
+        found = {}
+        for name in await self._zk.children(folder):
+            node = await self._zk.get(f"{folder}/{name}")
+            if node is None:
+                continue
+            try:
+                found[name] = msgspec.json.decode(node[0], type=Farewell)
+            except msgspec.DecodeError:
+                await self._zk.delete(f"{folder}/{name}")
+        return found
+
+    async def bury(self, words: Iterable[str], live: Iterable[str]) -> None:
+        """Forget the words of machines that are gone and told; those of machines that still run stay."""
+        for name in sorted(set(words) - set(live)):
+            await self._zk.delete(f"{self._path}/{ZK_FAREWELLS}/{name}")
+
+
+def _protected(machines: Iterable[Machine]) -> Iterable[str]:
+    return (
+        machine.instance_id
+        for machine in machines
+        if machine.state in LIVE and machine.tags.get(PROTECT_TAG) == "true" and machine.tags.get(Tag.ROLE) == "agent"
+    )
