@@ -38,12 +38,18 @@ def times(a: Shape, count: int) -> Shape:
 
 
 def contains(capacity: Shape, load: Shape) -> bool:
-    return all(have >= want for have, want in zip(capacity, load, strict=True))
+    return (
+        capacity[0] >= load[0] and capacity[1] >= load[1] and capacity[2] >= load[2] and capacity[3] >= load[3] and capacity[4] >= load[4]
+    )
 
 
 def how_often(load: Shape, capacity: Shape) -> int:
     """How many of `load` go into `capacity`; `MANY` for a load of nothing."""
-    return max(0, min((have // want for have, want in zip(capacity, load, strict=True) if want), default=MANY))
+    most = MANY
+    for have, want in zip(capacity, load, strict=True):
+        if want and have // want < most:
+            most = have // want
+    return max(0, most)
 
 
 def missing(load: Shape, capacity: Shape) -> str:

@@ -66,9 +66,10 @@ class Supply:
     coming_in_intents: Mapping[str, int]  # by pool: ordered, not listed by EC2 yet
     history: dict[str, tuple[str, ...]]
     quarantined: Mapping[str, str] = field(default_factory=dict)
+    pools: Mapping[str, tuple[Unit, ...]] = field(default_factory=dict)  # `units` by pool
 
-    def in_pool(self, pool: str) -> list[Unit]:
-        return [unit for unit in self.units if unit.pool == pool]
+    def in_pool(self, pool: str) -> tuple[Unit, ...]:
+        return self.pools.get(pool, ())
 
     def size(self, pool: str) -> int:
         """Machines of a pool that run or are ordered, those on their way out included: what counts against its max."""
@@ -115,6 +116,7 @@ def survey(snapshot: Snapshot, now: float) -> Supply:
         coming_in_intents=ordered,
         history=history,
         quarantined=quarantined,
+        pools=_by_pool(units),
     )
 
 
@@ -128,6 +130,13 @@ def price_of(machine: Machine, sizes: Mapping[str, Offering] | None = None) -> f
 
 def pool_of(spec: ClusterSpec, name: str) -> Pool | None:
     return next((pool for pool in spec.agents if pool.name == name), None)
+
+
+def _by_pool(units: Iterable[Unit]) -> dict[str, tuple[Unit, ...]]:
+    found: dict[str, list[Unit]] = {}
+    for unit in units:
+        found.setdefault(unit.pool, []).append(unit)
+    return {pool: tuple(mine) for pool, mine in found.items()}
 
 
 def _by_instance(agents: Iterable[Agent]) -> dict[str, Agent]:

@@ -35,20 +35,19 @@ class View:
     disturbances: int
     going: set[str]
     now: float
+    _away: frozenset[str] | None = None
 
     @property
     def settings(self) -> Consolidation:
         return self.snapshot.spec.autoscaler.consolidation
 
     @property
-    def leaving(self) -> set[str]:
-        """Machines that nothing may move to."""
-        return moving(self.snapshot, self.supply) | self.going | self._idle
-
-    @property
-    def _idle(self) -> set[str]:
-        """Idle machines go by themselves: moving work there would only save the wrong one."""
-        return {node.name for node in self.supply.nodes if node.kind == "idle" and node.name not in self.needed}
+    def leaving(self) -> frozenset[str]:
+        """Machines that nothing may move to. Idle ones go by themselves: moving work there would only save the wrong one."""
+        if self._away is None:  # asked for once a candidate; only `going` changes within a pass
+            idle = {node.name for node in self.supply.nodes if node.kind == "idle" and node.name not in self.needed}
+            self._away = frozenset(moving(self.snapshot, self.supply) | idle)
+        return self._away | self.going
 
     def take(self, unit: Unit, *, disturbs: bool) -> None:
         """Count a machine as going."""
@@ -105,7 +104,7 @@ def disturbable(view: View) -> list[Unit]:
     if not view.settings.enabled or view.disturbances <= 0:
         return []
     young = _young_types(view)
-    busy = moving(view.snapshot, view.supply) | view.going | set(view.supply.quarantined) | set(view.needed)
+    busy = moving(view.snapshot, view.supply) | view.going | set(view.supply.quarantined) | view.needed | view.room.hosts
     found = []
     for unit in view.supply.units:
         name, agent = unit.machine.instance_id, unit.agent

@@ -24,8 +24,8 @@ class Underused:
                 break
             if since is None or view.now - since < view.settings.underused_after_s or unit.agent is None:
                 continue
-            if view.spare.get(unit.pool, 1) <= 0:
-                continue
+            if view.spare.get(unit.pool, 1) <= 0 or unit.machine.instance_id in view.room.hosts:
+                continue  # what was just promised a place there would have to move on
             cost = disturbance_usd([unit], view)
             if not pays(unit.usd_per_hour, unit.usd_per_hour, cost, view.settings):
                 continue
