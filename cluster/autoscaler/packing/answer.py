@@ -9,7 +9,8 @@ import numpy as np
 
 from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.packing.columns import Columns, Outcome, fluid_bound, generate, seeds
+from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
+from cluster.autoscaler.packing.cuts import with_cuts
 from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, NewNode, Packing, Template
 from cluster.autoscaler.packing.parts import Part, cut
 from cluster.autoscaler.packing.problem import Problem, build, worth
@@ -31,11 +32,11 @@ def solve(
     parts = cut(units, left, templates, usage)
     if not parts:
         return Packing()
-    problem = build(parts, templates, rows_at_most=effort.rows)
+    problem = with_cuts(build(parts, templates, rows_at_most=effort.rows))
     if problem.is_empty:
         return Packing()
     best, method = min((_answer(parts, templates, problem, limits, way) for way in first_fits(problem, limits)), key=_quality), "first fit"
-    bound = fluid_bound(problem)
+    bound = problem.bound
     outcome = None
     if effort.rounds and not (best.is_complete and best.usd <= bound * (1 + GOOD_ENOUGH)):
         outcome = generate(problem, _seeds(problem, best.machines), limits.slots, effort, best.usd if best.is_complete else np.inf)
@@ -127,7 +128,7 @@ def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, 
 def _served(problem: Problem, parts: Sequence[Part], answer: _Answer) -> Problem:
     """The problem of only those pieces that an answer serves."""
     wanted = np.array([sum(parts[index].count - answer.left[index] for index in row) for row in problem.parts], dtype=np.int64)
-    return replace(problem, wanted=wanted, most=np.minimum(problem.most, wanted))
+    return problem.only(wanted)
 
 
 def _bound_of(problem: Problem, outcome: Outcome | None, effort: Effort) -> float:
@@ -135,7 +136,7 @@ def _bound_of(problem: Problem, outcome: Outcome | None, effort: Effort) -> floa
     if not problem.wanted.any():
         return 0.0
     if outcome is None or not effort.rounds:
-        return fluid_bound(problem)
+        return problem.bound
     columns = Columns()
     for kind, load in zip(outcome.columns.kinds, outcome.columns.loads, strict=True):
         columns.add(kind, np.minimum(load, problem.wanted))

@@ -119,8 +119,7 @@ def generate(problem: Problem, columns: Columns, slots: Mapping[str, int], effor
             columns.add(kind, load)
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
         return Outcome(columns, relaxed, _bound_of_all(problem, *every, relaxed), is_complete=True)
-    best = fluid_prices(problem)
-    bound, relaxed = float(best @ problem.wanted), None
+    best, bound, relaxed = problem.least, problem.bound, None
     values: list[float] = []
     for number in range(effort.rounds):
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
@@ -149,33 +148,13 @@ def scaled(problem: Problem, worth: Floats, value: Floats) -> Floats:
     return worth * min(1.0, float(ratio.min(initial=1.0)))
 
 
-def fluid_prices(problem: Problem) -> Floats:
-    """What a piece of each row costs at least if work were a fluid: by prices of dimensions at which no machine is worth its price."""
-    from scipy.optimize import linprog
-
-    asked = problem.shapes.T.astype(np.float64) @ problem.wanted
-    sizes = problem.sizes + np.array(problem.spared, dtype=np.int64)
-    scale = np.maximum(sizes.max(axis=0, initial=1), 1).astype(np.float64)
-    answer = linprog(-asked / scale, A_ub=sizes / scale, b_ub=problem.usd, bounds=(0, None), method="highs")
-    if answer.status != 0:
-        return np.zeros(problem.wanted.size)
-    prices = np.maximum(answer.x, 0.0) / scale
-    most = float((sizes @ prices / np.maximum(problem.usd, 1e-12)).max(initial=1.0))
-    return np.asarray(problem.shapes @ prices / max(1.0, most), dtype=np.float64)
-
-
-def fluid_bound(problem: Problem) -> float:
-    """A bound from the dimensions alone."""
-    return float(fluid_prices(problem) @ problem.wanted)
-
-
 def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed | None) -> float:
     """With every load known, the programme without the pools' max is the bound, less what rounding might have added."""
     if relaxed is None:
-        return fluid_bound(problem)
+        return problem.bound
     value = np.zeros(problem.usd.size)
     np.maximum.at(value, kinds, loads @ relaxed.worth)
-    return max(fluid_bound(problem), float(scaled(problem, relaxed.worth, value) @ problem.wanted))
+    return max(problem.bound, float(scaled(problem, relaxed.worth, value) @ problem.wanted))
 
 
 def _improve(

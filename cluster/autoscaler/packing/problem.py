@@ -6,7 +6,7 @@ A bound per machine (UNIQUE on the hostname, say) is one more dimension: a piece
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ OF_MERGED = 0.6
 class Problem:
     """R rows in D dimensions against K kinds. `parts[r]` and `members[k]` say what they stand for.
 
-    `is_merged` problems are easier than the truth: their bound holds, their loads must be made real with care.
+    `is_merged` problems are easier than the truth: their bound holds, their loads must be made real with care. `least` are prices of
+    pieces at which no load is worth more than its machine: what a plan costs at least. They are there once `cuts` has been asked.
     """
 
     shapes: Ints  # R x D
@@ -43,12 +44,24 @@ class Problem:
     pools: tuple[str, ...]  # K
     parts: tuple[tuple[int, ...], ...]  # by row: indices of parts
     members: tuple[tuple[int, ...], ...]  # by kind: indices of templates
+    groups: Ints  # K: kinds of the same number may hold the same rows, if they are large enough
     is_merged: bool = False
     spared: tuple[int, ...] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
+    least: Floats = field(default_factory=lambda: np.zeros(0))  # R
+    ways: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # G x D: by group of kinds, the prices of dimensions behind `least`
 
     @property
     def is_empty(self) -> bool:
         return not self.wanted.sum() or not self.usd.size
+
+    @property
+    def bound(self) -> float:
+        """What any plan costs at least, by `least`."""
+        return float(self.least @ self.wanted)
+
+    def only(self, wanted: Ints) -> Problem:
+        """The same with less demand."""
+        return replace(self, wanted=wanted, most=np.minimum(self.most, wanted))
 
 
 def build(parts: Sequence[Part], templates: Sequence[Template], *, rows_at_most: int) -> Problem:
@@ -113,6 +126,7 @@ def _assemble(parts: Sequence[Part], templates: Sequence[Template], keys: Sequen
         pools=tuple(head.pool for head in heads),
         parts=tuple(groups),
         members=tuple(kinds),
+        groups=np.unique(may, axis=0, return_inverse=True)[1].reshape(-1),
         is_merged=merged,
         spared=(*(0 for _ in NAMES), *(true[key] - bounds[key] for key in true)),
     )
@@ -135,7 +149,7 @@ def _may(templates: Sequence[Template], kinds: Sequence[tuple[int, ...]], key: K
 
 def _kinds(templates: Sequence[Template], keys: Sequence[Key], *, merged: bool) -> list[tuple[int, ...]]:
     """Templates that no row tells apart, without those that another one betters in everything."""
-    sets = list({key[2] for key in keys})
+    sets = list(dict.fromkeys(key[2] for key in keys))
     kinds: dict[tuple[str, Shape, float, tuple[bool, ...]], list[int]] = {}
     for t, template in enumerate(templates):
         token = _likeness(template) if merged else t

@@ -112,7 +112,7 @@ def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, e
             _take(problem, limits, int(kinds[column]), count)
         if not taken or not left.any():
             break
-        rest = replace(problem, wanted=left, most=np.minimum(problem.most, left))
+        rest = problem.only(left)
         outcome = generate(rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf)
         if outcome.relaxed is None:
             break

@@ -1,0 +1,159 @@
+"""A bound on the price of every plan, from prices of dimensions; and dimensions counted in whole steps, which fluid work would not see.
+
+A machine of 8,182 MiB holds three pieces of 2,048 MiB, however the rest is shared out. Pieces and machines rounded down to whole steps
+make one more dimension that no load may pass. A linear programme over the prices of dimensions chooses the steps that count; these
+become dimensions of the problem, so that every ceiling on loads is as tight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cluster.autoscaler.packing.problem import Floats, Ints, Problem
+from cluster.autoscaler.shape import NAMES
+
+PARTS_OF_A_PIECE = 3
+PARTS_OF_A_MACHINE = 5
+CHEAP_KINDS = 4
+STEPS_AT_MOST = 120
+"""Steps that are tried: sizes of pieces and whole parts of them, and what splits a cheap machine into few parts."""
+
+GROUPED_AT_MOST = 4_000
+"""Rows times groups of kinds above which all kinds share their prices."""
+
+TINY_PRICE = 1e-9
+
+
+def with_cuts(problem: Problem) -> Problem:
+    """The problem with the steps that raise its bound as dimensions, and with the prices of pieces that prove the bound."""
+    if problem.is_empty:
+        return problem
+    steps = _candidates(problem)
+    prices = _dimension_prices(problem, *_stepped(problem, steps))
+    known = problem.shapes.shape[1]
+    used = [step for step, price in zip(steps, prices[:, known:].max(axis=0, initial=0.0), strict=True) if price > 0]
+    shapes, sizes = _stepped(problem, used)
+    kept = np.append(np.ones(known, dtype=bool), prices[:, known:].max(axis=0, initial=0.0) > 0)
+    priced = _proven(problem, sizes + _spare(problem, sizes), prices[:, kept])
+    return replace(
+        problem,
+        shapes=shapes,
+        sizes=sizes,
+        spared=(*problem.spared, *(0 for _ in used)),
+        least=_least(problem, shapes, priced),
+        ways=priced,
+    )
+
+
+def _candidates(problem: Problem) -> list[tuple[int, int]]:
+    """Dimensions with lengths of steps to try."""
+    found: dict[tuple[bytes, bytes], tuple[int, int]] = {}
+    for d in range(len(NAMES)):
+        for step in _lengths(problem.shapes[:, d], problem.sizes[:, d], problem.wanted):
+            shapes, sizes = problem.shapes[:, d] // step, problem.sizes[:, d] // step
+            if shapes.any():
+                found.setdefault((shapes.tobytes(), sizes.tobytes()), (d, step))
+    steps = list(found.values())
+    if len(steps) <= STEPS_AT_MOST:
+        return steps
+    chosen = np.unique(np.linspace(0, len(steps) - 1, STEPS_AT_MOST).astype(np.int64))
+    return [steps[at] for at in chosen]
+
+
+def _lengths(asked: Ints, sizes: Ints, wanted: Ints) -> list[int]:
+    """Lengths of steps worth trying in a dimension."""
+    pieces = np.unique(asked[(asked > 1) & (wanted > 0)])
+    if not pieces.size:
+        return []
+    found = {int(-(-piece // part)) for piece in pieces for part in range(1, PARTS_OF_A_PIECE + 1)}
+    for size in np.unique(sizes)[:CHEAP_KINDS]:
+        found.update(int(size) // (parts + 1) + 1 for parts in range(1, PARTS_OF_A_MACHINE + 1))
+    return sorted(step for step in found if step > 1)
+
+
+def _stepped(problem: Problem, steps: list[tuple[int, int]]) -> tuple[Ints, Ints]:
+    """Shapes and sizes with one more dimension for each step."""
+    shapes = [problem.shapes, *((problem.shapes[:, d] // step)[:, None] for d, step in steps)]
+    sizes = [problem.sizes, *((problem.sizes[:, d] // step)[:, None] for d, step in steps)]
+    return np.concatenate(shapes, axis=1), np.concatenate(sizes, axis=1)
+
+
+def _spare(problem: Problem, sizes: Ints) -> Ints:
+    """What machines may truly hold beyond their size here, for as many dimensions as `sizes` has."""
+    return np.array([*problem.spared, *(0 for _ in range(sizes.shape[1] - len(problem.spared)))], dtype=np.int64)
+
+
+def _dimension_prices(problem: Problem, shapes: Ints, sizes: Ints) -> Floats:
+    """By group of kinds, prices of dimensions at which no machine is worth more than its price and the work is worth most."""
+    sizes = sizes + _spare(problem, sizes)
+    allowed = _allowed(problem)
+    if len(allowed) == 1 or allowed.size > GROUPED_AT_MOST:
+        return np.repeat(_shared(problem, shapes, sizes), len(allowed), axis=0)
+    return _grouped(problem, shapes, sizes, allowed)
+
+
+def _allowed(problem: Problem) -> Ints:
+    """Groups of kinds by the rows that they hold (G x R)."""
+    groups = int(problem.groups.max(initial=0)) + 1
+    return np.array([(problem.most[problem.groups == group] > 0).any(axis=0) for group in range(groups)])
+
+
+def _shared(problem: Problem, shapes: Ints, sizes: Ints) -> Floats:
+    from scipy.optimize import linprog
+
+    asked = shapes.T.astype(np.float64) @ problem.wanted
+    scale = np.maximum(sizes.max(axis=0, initial=1), 1).astype(np.float64)
+    used = np.flatnonzero(asked > 0)
+    answer = linprog(-(asked / scale)[used], A_ub=(sizes / scale)[:, used], b_ub=problem.usd, bounds=(0, None), method="highs")
+    prices = np.zeros((1, shapes.shape[1]))
+    if answer.status == 0:
+        prices[0, used] = np.where(answer.x > TINY_PRICE, answer.x, 0.0) / scale[used]
+    return prices
+
+
+def _grouped(problem: Problem, shapes: Ints, sizes: Ints, allowed: Ints) -> Floats:
+    """One programme for all groups: a piece is worth what it costs in the cheapest group that holds it."""
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_matrix, hstack, vstack
+
+    groups, dimensions, rows = len(allowed), shapes.shape[1], shapes.shape[0]
+    scale = np.maximum(sizes.max(axis=0, initial=1), 1).astype(np.float64)
+    group, row = np.nonzero(allowed)
+    pieces = csr_matrix((np.ones(row.size), (np.arange(row.size), row)), shape=(row.size, rows))
+    dearer = _by_group((shapes / scale)[row], group, groups)
+    machines = _by_group(sizes / scale, problem.groups, groups)
+    left = vstack([hstack([pieces, -dearer]), hstack([csr_matrix((problem.usd.size, rows)), machines])], format="csr")
+    room = np.concatenate([np.zeros(row.size), problem.usd])
+    cost = np.concatenate([-problem.wanted.astype(np.float64), np.zeros(groups * dimensions)])
+    answer = linprog(cost, A_ub=left, b_ub=room, bounds=(0, None), method="highs")
+    if answer.status != 0:
+        return np.repeat(_shared(problem, shapes, sizes), groups, axis=0)
+    prices = answer.x[rows:].reshape(groups, dimensions)
+    return np.asarray(np.where(prices > TINY_PRICE, prices, 0.0) / scale, dtype=np.float64)
+
+
+def _by_group(amounts: Floats, group: Ints, groups: int) -> Any:
+    """Lines of amounts by dimension, each in the columns of its group: a sparse matrix."""
+    from scipy.sparse import csr_matrix
+
+    lines, dimensions = amounts.shape
+    columns = group[:, None] * dimensions + np.arange(dimensions)
+    return csr_matrix((amounts.ravel(), (np.repeat(np.arange(lines), dimensions), columns.ravel())), shape=(lines, groups * dimensions))
+
+
+def _proven(problem: Problem, sizes: Ints, prices: Floats) -> Floats:
+    """The prices, so low that no machine of a group is worth more than it costs, whatever the programme rounded."""
+    value = (sizes * prices[problem.groups]).sum(axis=1)
+    over = np.divide(value, problem.usd, out=np.where(value > 0, np.inf, 0.0), where=problem.usd > 0)
+    most = np.ones(len(prices))
+    np.maximum.at(most, problem.groups, over)
+    return prices / most[:, None]
+
+
+def _least(problem: Problem, shapes: Ints, prices: Floats) -> Floats:
+    """What a piece of each row costs at least: in the cheapest group that holds it."""
+    worth = np.where(_allowed(problem), prices @ shapes.T, np.inf).min(axis=0)
+    return np.where(np.isfinite(worth), worth, 0.0)
