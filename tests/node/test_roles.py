@@ -10,7 +10,7 @@ import pytest
 
 from cluster.node import roles
 from cluster.node.model import Hardware, Identity, Programs, Service
-from cluster.nodedoc import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember, parse_node_document
+from cluster.nodedoc import NODE_DOCUMENT_VERSION, LeaseTerms, NodeDocument, ZooKeeperMember, parse_node_document
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 ENSEMBLE = "127.42.0.10:2181,127.42.32.10:2181,127.42.64.10:2181"
@@ -79,6 +79,22 @@ def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None
     assert agent.env["MESOS_RESOURCES"] == "cpus:4;disk:35840;mem:15565;ports:[31000-32000]"
     assert agent.env["MESOS_MASTER"] == f"zk://{ENSEMBLE}/mesos"
     assert (agent.env["MESOS_IP"], agent.env["MESOS_PORT"], agent.env["MESAFORM_LINK_PORT"]) == (AGENT.address, "5051", "5052")
+
+
+def test_only_an_agent_that_the_autoscaler_bought_watches_a_lease() -> None:
+    assert list(services(document("agent"), AGENT)) == ["engine-agent"]
+    assert "lease" not in services(document("master", lease=LeaseTerms(600, 20)))
+    lease = services(document("agent", lease=LeaseTerms(600, 20)), AGENT)["lease"]
+    assert lease.argv[1:] == ("-m", "cluster.node.lease_daemon")
+    assert lease.steers
+    assert without_lean(lease) == {
+        "MESAFORM_ZK": f"zk://{ENSEMBLE}/mesaform/autoscaler",
+        "MESAFORM_MASTERS": f"zk://{ENSEMBLE}/mesos",
+        "MESAFORM_AGENT": f"{AGENT.address}:5051",
+        "MESAFORM_MACHINE": "i-2",
+        "MESAFORM_LEASE_S": "600",
+        "MESAFORM_EMPTY_S": "20",
+    }
 
 
 def test_an_agents_own_facts_win_over_attributes_of_the_same_name() -> None:

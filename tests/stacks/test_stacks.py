@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster import blueprint
-from cluster.blueprint import parse_node_document
+from cluster.blueprint import LeaseTerms, parse_node_document
 from cluster.spec import ClusterSpec, parse
 from tests.stacks.conftest import CLUSTER_FILE, synthesize
 
@@ -95,7 +95,7 @@ def test_masters_stand_one_a_zone_at_the_addresses_that_everybody_knows(stacks, 
     assert [master["private_ip"] for master in masters] == [str(address) for address in blueprint.master_addresses(spec)]
     assert len({master["subnet_id"] for master in masters}) == 3
     document = parse_node_document(masters[0]["user_data"])
-    assert (document.role, document.recipe, document.engine) == ("master", "digest", "mesos")
+    assert (document.role, document.recipe, document.engine, document.lease) == ("master", "digest", "mesos", None)
 
 
 def test_terraform_keeps_count_agents_spread_over_the_zones(stacks):
@@ -106,6 +106,7 @@ def test_terraform_keeps_count_agents_spread_over_the_zones(stacks):
     assert {agent["tags"]["mesaform:managed-by"] for agent in agents} == {"terraform"}
     assert {agent["instance_type"] for agent in agents} == {"m5.large"}
     assert {agent["root_block_device"]["volume_size"] for agent in agents} == {55}
+    assert {parse_node_document(agent["user_data"]).lease for agent in agents} == {None}, "the dead man's lease is not for Terraform's"
 
 
 def test_a_pool_has_a_launch_template_from_which_the_autoscaler_buys_tagged_machines(stacks):
@@ -117,6 +118,8 @@ def test_a_pool_has_a_launch_template_from_which_the_autoscaler_buys_tagged_mach
     assert (disk["device_name"], disk["ebs"]["encrypted"], disk["ebs"]["volume_type"]) == ("/dev/sda1", "true", "gp3")
     document = parse_node_document(base64.b64decode(template["user_data"]))
     assert (document.role, document.pool, document.attributes) == ("agent", "big", {"rack": "r1"})
+    assert document.lease == LeaseTerms(1800, 300)
+    assert template["instance_initiated_shutdown_behavior"] == "terminate"
     assert {entry["resource_type"] for entry in template["tag_specifications"]} == {"instance", "volume", "network-interface"}
     for entry in template["tag_specifications"]:
         assert entry["tags"]["mesaform:cluster"] == "drawn"
