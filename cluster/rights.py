@@ -1,7 +1,8 @@
 """Who may do what on AWS: IAM documents as pure functions. Each statement says why it is there in its Sid.
 
 Masters run the autoscaler: they may buy machines that carry the cluster's tag, give back only what the autoscaler
-bought, and read and append below the cluster's prefix of the bucket. Agents run other people's tasks and may do nothing.
+bought, read and append below the cluster's prefix of the bucket, and take messages from the cluster's queue. Agents run
+other people's tasks and may do nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cluster import announcements
 from cluster.blueprint import Tag, bucket_name, spec_parameter_name
 
 Statement = dict[str, Any]
@@ -24,6 +26,15 @@ def partition(region: str) -> str:
 def role_name(cluster: str, role: str) -> str:
     """The IAM role, and the instance profile of the same name, of the masters or the agents."""
     return f"mesaform-{cluster}-{role}"
+
+
+def queue_arn(cluster: str, region: str, account_id: str) -> str:
+    """The queue of the cluster's announcements."""
+    return f"arn:{partition(region)}:sqs:{region}:{account_id}:{announcements.queue_name(cluster)}"
+
+
+def rule_arn(name: str, region: str, account_id: str) -> str:
+    return f"arn:{partition(region)}:events:{region}:{account_id}:rule/{name}"
 
 
 def trust_document(region: str) -> dict[str, Any]:
@@ -77,6 +88,7 @@ def master_document(cluster: str, region: str, account_id: str) -> dict[str, Any
             ),
             _allow("ReadTheSpec", "ssm:GetParameter", arn.parameter(spec_parameter_name(cluster))),
             _allow("ReadPrices", "pricing:GetProducts", "*"),
+            _allow("TakeNotices", _TAKE, queue_arn(cluster, region, account_id)),
         ]
     )
 
@@ -95,6 +107,7 @@ _DESCRIBE = [
     "ec2:DescribeSubnets",
 ]
 _BUY = ["ec2:CreateFleet", "ec2:RunInstances"]
+_TAKE = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
 _CREATE_ACTIONS = ["CreateFleet", "RunInstances"]
 _BOUGHT = ("instance/*", "volume/*", "network-interface/*")
 

@@ -1,4 +1,4 @@
-"""A cluster as three stacks, one per rate of change."""
+"""A cluster as four stacks, one per rate of change."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from stacks.agents import AgentsStack
 from stacks.base import Settings
 from stacks.masters import MastersStack
 from stacks.network import NetworkStack
+from stacks.notices import NoticesStack
 
 
 def build(settings: Settings, outdir: str | None = None) -> App:
-    """The app with all stacks of a cluster. Masters and agents depend on the network alone, so they come up side by side."""
+    """The app with all stacks of a cluster.
+
+    Masters and agents depend on the network alone, so they come up side by side; notices depend on nothing.
+    """
     app = App(outdir=outdir) if outdir else App()
+    NoticesStack(app, settings)
     network = NetworkStack(app, settings)
     MastersStack(app, settings, network)
     AgentsStack(app, settings, network)

@@ -36,6 +36,8 @@ def skip_package_init() -> None:
 
 skip_package_init()
 
+from cdktf_cdktf_provider_aws.cloudwatch_event_rule import CloudwatchEventRule  # noqa: E402
+from cdktf_cdktf_provider_aws.cloudwatch_event_target import CloudwatchEventTarget  # noqa: E402
 from cdktf_cdktf_provider_aws.data_aws_caller_identity import DataAwsCallerIdentity  # noqa: E402
 from cdktf_cdktf_provider_aws.default_security_group import DefaultSecurityGroup  # noqa: E402
 from cdktf_cdktf_provider_aws.ec2_subnet_cidr_reservation import Ec2SubnetCidrReservation  # noqa: E402
@@ -57,6 +59,7 @@ from cdktf_cdktf_provider_aws.route import Route  # noqa: E402
 from cdktf_cdktf_provider_aws.route_table import RouteTable  # noqa: E402
 from cdktf_cdktf_provider_aws.route_table_association import RouteTableAssociation  # noqa: E402
 from cdktf_cdktf_provider_aws.security_group import SecurityGroup  # noqa: E402
+from cdktf_cdktf_provider_aws.sqs_queue import SqsQueue  # noqa: E402
 from cdktf_cdktf_provider_aws.ssm_parameter import SsmParameter  # noqa: E402
 from cdktf_cdktf_provider_aws.subnet import Subnet  # noqa: E402
 from cdktf_cdktf_provider_aws.vpc import Vpc  # noqa: E402
@@ -67,6 +70,8 @@ __all__ = [
     "VERSION",
     "AwsProvider",
     "AwsProviderDefaultTags",
+    "CloudwatchEventRule",
+    "CloudwatchEventTarget",
     "DataAwsCallerIdentity",
     "DefaultSecurityGroup",
     "Ec2SubnetCidrReservation",
@@ -87,6 +92,7 @@ __all__ = [
     "RouteTable",
     "RouteTableAssociation",
     "SecurityGroup",
+    "SqsQueue",
     "SsmParameter",
     "Subnet",
     "Vpc",

@@ -25,7 +25,7 @@ from cluster.errors import CloudError, NotFound, Permanent, Retryable
 
 STILL_IN_USE = ("DependencyViolation", "InUse", "DeleteConflict", "IncorrectState", "IncorrectInstanceState", "Conflict")
 THROTTLED = ("RequestLimitExceeded", "Throttl", "TooManyRequests", "SlowDown", "InternalError", "InternalFailure", "Unavailable")
-GONE = ("NotFound", "NoSuchEntity", "InvalidAMIID.Unavailable")
+GONE = ("NotFound", "NoSuchEntity", "NonExistentQueue", "InvalidAMIID.Unavailable")
 FAULTS = (ClientError, BotoCoreError, ResponseParserError)
 Found = list[Owned]  # names for use where a method called `list` hides the builtin
 Raw = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The listers of what EC2 does not answer for: IAM, SSM parameters and log groups. Same promises as `listers.Lister`.
+"""The listers of what EC2 does not answer for: IAM, SSM parameters, log groups, rules and queues. Same promises as `listers.Lister`.
 
 IAM has no filter by tag, so names narrow the search (all of ours begin with `mesaform-`) and the tag decides.
 """
@@ -150,3 +150,50 @@ class LogGroups(_Lister):
 
     def _remove(self, resource: Owned) -> None:
         self._call("delete_log_group", resource.id, logGroupName=resource.id)
+
+
+class EventRules(_Lister):
+    kind = "event rule"
+
+    def list(self) -> Found:
+        found: Found = []
+        for page in pages(self._client, "list_rules", "listing rules", NamePrefix=f"{NAME_PREFIX}-{self._cluster}-"):
+            for raw in page["Rules"]:
+                if is_ours(tags := self._tags(raw["Arn"]), self._cluster):
+                    found.append(Owned(self.kind, raw["Name"], tags))
+        return found
+
+    def _tags(self, arn: str) -> dict[str, str]:
+        try:
+            return tag_map(self._call("list_tags_for_resource", arn, ResourceARN=arn).get("Tags"))
+        except NotFound:
+            return {}
+
+    def _remove(self, resource: Owned) -> None:
+        targets = self._call("list_targets_by_rule", resource.id, Rule=resource.id)["Targets"]
+        if targets:
+            self._call("remove_targets", resource.id, Rule=resource.id, Ids=[target["Id"] for target in targets])
+        self._call("delete_rule", resource.id, Name=resource.id)
+
+
+class Queues(_Lister):
+    kind = "queue"
+
+    def list(self) -> Found:
+        """A queue that was deleted stays listed for up to a minute on AWS."""
+        found: Found = []
+        for page in pages(self._client, "list_queues", "listing queues", QueueNamePrefix=f"{NAME_PREFIX}-{self._cluster}-"):
+            for url in page.get("QueueUrls", ()):
+                if is_ours(tags := self._tags(url), self._cluster):
+                    found.append(Owned(self.kind, url, tags))
+        return found
+
+    def _tags(self, url: str) -> dict[str, str]:
+        try:
+            tags = self._call("list_queue_tags", url, QueueUrl=url).get("Tags", {})
+        except NotFound:
+            return {}
+        return {str(key): str(value) for key, value in tags.items()}
+
+    def _remove(self, resource: Owned) -> None:
+        self._call("delete_queue", resource.id, QueueUrl=resource.id)

@@ -35,6 +35,8 @@ ORDER: tuple[str, ...] = (
     "route table",
     "internet gateway",
     "vpc",
+    "event rule",
+    "queue",
     "instance profile",
     "role",
     "policy",

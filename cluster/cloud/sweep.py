@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cluster.cloud import aws
 from cluster.cloud.listers import EC2_LISTERS, Lister
-from cluster.cloud.listers_other import InstanceProfiles, LogGroups, Parameters, Policies, Roles
+from cluster.cloud.listers_other import EventRules, InstanceProfiles, LogGroups, Parameters, Policies, Queues, Roles
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts, in_order, is_ours
 from cluster.errors import CloudError, NotOwned, Permanent, Retryable
 
@@ -22,9 +22,11 @@ PERMANENT_TRIES = 3  # rights and arguments do not mend themselves, but eventual
 
 def aws_listers(cluster: str, region: str) -> tuple[Lister, ...]:
     """Every lister, on the cloud that the environment points at."""
-    ec2, iam, ssm, logs = (aws.client(service, region) for service in ("ec2", "iam", "ssm", "logs"))
+    ec2, iam, ssm, logs, events, sqs = (aws.client(service, region) for service in ("ec2", "iam", "ssm", "logs", "events", "sqs"))
     return (
         *(lister(ec2, cluster) for lister in EC2_LISTERS),
+        EventRules(events, cluster),
+        Queues(sqs, cluster),
         InstanceProfiles(iam, cluster),
         Roles(iam, cluster),
         Policies(iam, cluster),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-STACKS = ("network", "masters", "agents")  # in the order in which they come up
+STACKS = ("network", "notices", "masters", "agents")  # in the order in which they come up
 
 
 def project_root() -> Path:

@@ -39,7 +39,7 @@ def outputs(place: Place) -> Outputs | None:
     states = {stack: _state(state_file(place.cluster_dir, stack)) for stack in STACKS}
     if not any(state.get("resources") for state in states.values()):
         return None
-    network, masters, agents = (_values(states[stack]) for stack in STACKS)
+    network, masters, agents = (_values(states[stack]) for stack in ("network", "masters", "agents"))
     return Outputs(
         vpc_id=network.get("vpc_id", ""),
         subnet_ids=network.get("subnet_ids", {}),

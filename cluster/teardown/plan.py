@@ -15,7 +15,7 @@ from cluster.errors import NotOwned
 
 StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]
 STEP_ORDER: tuple[StepKind, ...] = ("fence", "deactivate", "drain", "terminate", "destroy", "sweep")
-DESTROY_ORDER = ("agents", "masters", "network")
+DESTROY_ORDER = ("agents", "masters", "notices", "network")
 Key = tuple[str, str]
 
 

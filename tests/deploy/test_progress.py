@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.deploy.progress import Ended, Fault, Planned, Reader, Step, first_cause
 
-STACKS = ("network", "masters", "agents")
+STACKS = ("network", "notices", "masters", "agents")
 
 PLAIN = """\
 network  Plan: 22 to add, 0 to change, 0 to destroy.

@@ -58,5 +58,12 @@ def test_one_parameter_can_be_read():
     assert statement["Resource"] == "arn:aws:ssm:eu-west-1:123456789012:parameter/mesaform/west/spec"
 
 
+def test_messages_are_taken_from_the_clusters_queue_only_and_none_can_be_sent():
+    (statement,) = statements("sqs:ReceiveMessage")
+    assert statement["Resource"] == "arn:aws:sqs:eu-west-1:123456789012:mesaform-west-notices"
+    assert statement["Action"] == ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
+    assert statements("sqs:SendMessage") == []
+
+
 def test_partitions_follow_the_region():
     assert [rights.partition(region) for region in ("cn-north-1", "us-gov-west-1", "eu-west-1")] == ["aws-cn", "aws-us-gov", "aws"]

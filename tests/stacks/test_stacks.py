@@ -184,3 +184,44 @@ def test_only_the_resources_in_use_are_loaded_of_the_provider(tmp_path):
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert int(loaded.stdout) < 50
     assert time.process_time() - began < 60
+
+
+def test_announcements_come_by_four_rules_into_one_encrypted_queue_that_takes_them_from_nobody_else(stacks):
+    notices = stacks["notices"]
+    rules = {rule["name"]: json.loads(rule["event_pattern"]) for rule in resources(notices, "aws_cloudwatch_event_rule")}
+    assert {name: pattern["detail-type"] for name, pattern in rules.items()} == {
+        "mesaform-drawn-interruption": ["EC2 Spot Instance Interruption Warning"],
+        "mesaform-drawn-rebalance": ["EC2 Instance Rebalance Recommendation"],
+        "mesaform-drawn-state": ["EC2 Instance State-change Notification"],
+        "mesaform-drawn-health": ["AWS Health Event"],
+    }
+    queue = notices["resource"]["aws_sqs_queue"]["queue"]
+    (statement,) = json.loads(queue["policy"])["Statement"]
+    account = "${data.aws_caller_identity.account.account_id}"
+    assert statement["Principal"] == {"Service": "events.amazonaws.com"}
+    assert statement["Action"] == "sqs:SendMessage"
+    assert statement["Resource"] == f"arn:aws:sqs:us-east-1:{account}:mesaform-drawn-notices"
+    (senders,) = statement["Condition"]["ArnEquals"].values()
+    assert list(statement["Condition"]["ArnEquals"]) == ["aws:SourceArn"]
+    assert sorted(senders) == sorted(f"arn:aws:events:us-east-1:{account}:rule/{name}" for name in rules)
+    assert {target["arn"] for target in resources(notices, "aws_cloudwatch_event_target")} == {"${aws_sqs_queue.queue.arn}"}
+    assert len(resources(notices, "aws_cloudwatch_event_target")) == len(rules)
+
+
+def test_what_nobody_can_read_leaves_the_queue_for_the_dead_letters(stacks):
+    queues = stacks["notices"]["resource"]["aws_sqs_queue"]
+    assert {queue["name"] for queue in queues.values()} == {"mesaform-drawn-notices", "mesaform-drawn-notices-dead"}
+    assert all(queue["sqs_managed_sse_enabled"] is True for queue in queues.values())
+    assert json.loads(queues["queue"]["redrive_policy"]) == {"deadLetterTargetArn": "${aws_sqs_queue.dead.arn}", "maxReceiveCount": 10}
+    assert "policy" not in queues["dead"]
+    assert queues["queue"]["message_retention_seconds"] < queues["dead"]["message_retention_seconds"]
+    assert queues["queue"]["visibility_timeout_seconds"] == 10
+
+
+def test_rules_and_queues_carry_the_clusters_tag(stacks):
+    for kind in ("aws_cloudwatch_event_rule", "aws_sqs_queue"):
+        assert {item["tags"]["mesaform:cluster"] for item in resources(stacks["notices"], kind)} == {"drawn"}
+
+
+def test_announcements_wait_for_no_other_stack(stacks):
+    assert "terraform_remote_state" not in stacks["notices"].get("data", {})

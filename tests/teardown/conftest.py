@@ -73,7 +73,7 @@ def tag_list(cluster: str | None) -> list[dict[str, str]]:
 
 def one_of_everything(cloud: Cloud, cluster: str | None, *, suffix: str, octet: int) -> dict[str, str]:
     """A resource of every kind, tagged with the cluster's name (None: not ours); kind -> id."""
-    ec2, iam, ssm, logs = (cloud.client(name) for name in ("ec2", "iam", "ssm", "logs"))
+    ec2, iam, ssm, logs, events, sqs = (cloud.client(name) for name in ("ec2", "iam", "ssm", "logs", "events", "sqs"))
     tags = lambda kind, **more: tag_specification(kind, cluster, **more)  # noqa: E731
     vpc = ec2.create_vpc(CidrBlock=f"10.{octet}.0.0/16", TagSpecifications=tags("vpc"))["Vpc"]["VpcId"]
     gateway = ec2.create_internet_gateway(TagSpecifications=tags("internet-gateway"))["InternetGateway"]["InternetGatewayId"]
@@ -116,12 +116,17 @@ def one_of_everything(cloud: Cloud, cluster: str | None, *, suffix: str, octet: 
     iam.create_instance_profile(InstanceProfileName=name, Tags=tag_list(cluster))
     iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
     ssm.put_parameter(Name=f"/mesaform/{suffix}/spec", Value="{}", Type="String", Tags=tag_list(cluster))
+    queue = sqs.create_queue(QueueName=f"{name}-notices", tags={item["Key"]: item["Value"] for item in tag_list(cluster)})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    events.put_rule(Name=f"{name}-state", EventPattern='{"source":["aws.ec2"]}', Tags=tag_list(cluster))
+    events.put_targets(Rule=f"{name}-state", Targets=[{"Id": "queue", "Arn": arn}])
     logs.create_log_group(logGroupName=f"/mesaform/{suffix}", tags={item["Key"]: item["Value"] for item in tag_list(cluster)})
     return {
         "vpc": vpc, "internet gateway": gateway, "subnet": subnet, "route table": table, "security group": groups[0],
         "instance": instance, "network interface": interface["NetworkInterfaceId"], "volume": volume, "snapshot": snapshot,
         "image": image, "elastic address": address, "nat gateway": nat["NatGatewayId"],
         "vpc endpoint": endpoint["VpcEndpoint"]["VpcEndpointId"], "launch template": template, "key pair": f"mesaform-{suffix}",
+        "event rule": f"{name}-state", "queue": queue,
         "role": name, "policy": policy, "instance profile": name,
         "parameter": f"/mesaform/{suffix}/spec", "log group": f"/mesaform/{suffix}",
     }  # fmt: skip

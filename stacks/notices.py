@@ -1,0 +1,58 @@
+"""What AWS announces about machines, on its way to the autoscaler: rules, the cluster's queue, and where its dead letters go.
+
+It hangs on nothing, so it comes up beside the network: the provider waits 25 s for each queue's attributes to settle.
+"""
+
+from __future__ import annotations
+
+import json
+
+from constructs import Construct
+
+from cluster import announcements, rights
+from stacks import provider as aws
+from stacks.base import ClusterStack, Settings
+
+
+class NoticesStack(ClusterStack):
+    def __init__(self, scope: Construct, settings: Settings) -> None:
+        super().__init__(scope, "notices", settings)
+        cluster, region = self.spec.name, self.spec.region
+        account_id = aws.DataAwsCallerIdentity(self, "account").account_id
+        queue_arn = rights.queue_arn(cluster, region, account_id)
+        rules = announcements.rules(cluster)
+        policy = announcements.queue_policy(queue_arn, [rights.rule_arn(rule.name, region, account_id) for rule in rules])
+        dead = aws.SqsQueue(
+            self,
+            "dead",
+            name=announcements.dead_queue_name(cluster),
+            message_retention_seconds=announcements.DEAD_RETENTION_S,
+            sqs_managed_sse_enabled=True,
+            tags=self.named("notices-dead"),
+        )
+        queue = aws.SqsQueue(
+            self,
+            "queue",
+            name=announcements.queue_name(cluster),
+            message_retention_seconds=announcements.RETENTION_S,
+            visibility_timeout_seconds=announcements.VISIBILITY_S,
+            sqs_managed_sse_enabled=True,
+            policy=json.dumps(policy),
+            redrive_policy=json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": announcements.HANDED_OUT_AT_MOST}),
+            tags=self.named("notices"),
+        )
+        for rule in rules:
+            self._rule(rule, queue)
+        self.put("queue_url", queue.url)
+
+    def _rule(self, rule: announcements.Rule, queue: aws.SqsQueue) -> None:
+        short = rule.name.rpartition("-")[2]
+        made = aws.CloudwatchEventRule(
+            self,
+            f"{short}-rule",
+            name=rule.name,
+            description=f"For the Mesos cluster {self.spec.name}: {rule.why}",
+            event_pattern=json.dumps(rule.pattern),
+            tags=self.named(short),
+        )
+        aws.CloudwatchEventTarget(self, f"{short}-target", rule=made.name, target_id="queue", arn=queue.arn)
