@@ -6,6 +6,7 @@ No threads of its own, no clock but its own. After each pass the invariants are 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.autoscaler.act import Actor
@@ -17,9 +18,10 @@ from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus
 from cluster.autoscaler.supply import LIVE, price_of
 from cluster.blueprint import Tag
 from cluster.cloud.fake import FakeFleet
-from cluster.cloud.port import Machine, Order
-from cluster.errors import Permanent
+from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Order
+from cluster.errors import CloudError, MesaformError, Permanent, Retryable
 from cluster.spec import ClusterSpec
+from cluster.zookeeper.session import ZooKeeperUnavailable
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
 
@@ -27,15 +29,73 @@ class Crash(Exception):
     """The daemon is killed at this line."""
 
 
+class UnluckyFleet(FakeFleet):
+    """A cloud whose lists are old, that forgets to terminate, and whose caller dies in the middle.
+
+    Attributes:
+        stale_s: `machines` answers as of so long ago.
+        deaf: so many terminations are accepted and not carried out.
+        throttled: every call is refused for now.
+        crash_before, crash_after: a call (`launch`, `terminate`) at which the daemon is killed once.
+        ended: machines that were terminated because the daemon said so.
+
+    """
+
+    def __init__(self, world: World, lag_s: float) -> None:
+        super().__init__(lambda: world.now, lag_s)
+        self.stale_s = 0.0
+        self.deaf = 0
+        self.throttled = False
+        self.crash_before = ""
+        self.crash_after = ""
+        self.ended: set[str] = set()
+        self._pictures: list[tuple[float, list[Machine]]] = []
+
+    def machines(self, cluster: str) -> list[Machine]:
+        now, found = self.clock(), super().machines(cluster)
+        self._pictures.append((now, found))
+        while len(self._pictures) > 1 and self._pictures[1][0] <= now - self.stale_s:
+            self._pictures.pop(0)
+        return self._pictures[0][1] if self.stale_s else found
+
+    def launch(self, request: LaunchRequest) -> LaunchResult:
+        self._line("launch", after=False)
+        result = super().launch(request)
+        self._line("launch", after=True)
+        return result
+
+    def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
+        self._line("terminate", after=False)
+        if self.deaf:
+            self.deaf -= 1
+            return
+        super().terminate(cluster, instance_ids)
+        self.ended |= set(instance_ids)
+        self._line("terminate", after=True)
+
+    def _maybe_fail(self) -> None:
+        if self.throttled:
+            raise Retryable("RequestLimitExceeded", after_s=5.0)
+        super()._maybe_fail()
+
+    def _line(self, name: str, *, after: bool) -> None:
+        if (self.crash_after if after else self.crash_before) == name:
+            self.crash_before = self.crash_after = ""
+            raise Crash(name)
+
+
 @dataclass
 class Journal:
-    """What ZooKeeper would hold; `crash_before` names a call that kills the daemon once."""
+    """What ZooKeeper would hold; `crash_before` names a call that kills the daemon once. While it is `gone` no write is taken."""
 
     memory: Memory = field(default_factory=Memory)
     launches: dict[str, Intent] = field(default_factory=dict)
     crash_before: str = ""
+    gone: bool = False
 
     def _line(self, name: str) -> None:
+        if self.gone:
+            raise ZooKeeperUnavailable("no ZooKeeper server answers", after_s=1.0)
         if self.crash_before == name:
             self.crash_before = ""
             raise Crash(name)
@@ -109,8 +169,11 @@ class World:
         self.spec = spec
         self.now = NOW
         self.boot_s = boot_s
-        self.fleet = FakeFleet(lambda: self.now, lag_s)
+        self.fleet = UnluckyFleet(self, lag_s)
         self.journal = Journal()
+        self.skew_s = 0.0
+        self.struck: set[str] = set()
+        self.failures = 0
         self.decisions: list[Decision] = []
         self.agents: dict[str, Running] = {}
         self.apps: dict[str, QueueEntry] = {}
@@ -163,6 +226,27 @@ class World:
         sizes = {offering.key: offering for pool in self.offerings.values() for offering in pool}
         return sum(price_of(machine, sizes) for machine in self.live)
 
+    # what the cloud does
+
+    def zone_dies(self, zone: str) -> None:
+        """Every machine of a zone ends at once, and nothing can be bought there."""
+        for offering in (offering for pool in self.offerings.values() for offering in pool if offering.zone == zone):
+            self.fleet.stock[offering.key] = 0
+        for machine in [machine for machine in self.live if machine.zone == zone and machine.tags[Tag.ROLE] == "agent"]:
+            self.interrupt(machine.instance_id)
+
+    def interrupt(self, instance_id: str) -> None:
+        """A machine ends without having been asked to; its tasks are lost and wanted again."""
+        self.struck.add(instance_id)
+        self.agents.pop(instance_id, None)
+        self.fleet.set_state(instance_id, "terminated")
+
+    def registers_twice(self, instance_id: str) -> None:
+        """An agent that lost its id comes back as another one; the engine knows the first as unreachable for a while."""
+        running = self.agents[instance_id]
+        running.tasks.clear()
+        running.agent = replace(running.agent, agent_id=f"{running.agent.agent_id}-again", registered_at=self.now)
+
     def run(self, seconds: float, step_s: float = 2.0) -> None:
         """Let time pass: the cloud, the services and the autoscaler each do their part every `step_s`."""
         for _ in range(round(seconds / step_s)):
@@ -183,6 +267,8 @@ class World:
             mine = [machine for machine in self.live if machine.tags.get(Tag.POOL) == pool.name]
             assert len(mine) <= pool.max, f"{at}: pool {pool.name} has {len(mine)} machines, max {pool.max}"
         for machine in machines.values():
+            if machine.instance_id in self.struck:
+                continue
             if machine.tags[Tag.MANAGED_BY] == "terraform":
                 assert machine.state == "running", f"{at}: {machine.instance_id} is Terraform's and was touched"
             else:
@@ -289,22 +375,21 @@ class World:
 
     def _pass(self) -> None:
         """As the daemon does it; a crash loses everything but the journal, and the next pass is another leader's."""
-        actor = Actor("toy", self.fleet, Engine(self), self.journal, self.decisions.append, lambda: self.now)
+        actor = Actor("toy", self.fleet, Engine(self), self.journal, self.decisions.append, lambda: self.now + self.skew_s)
 
         async def once() -> None:
             snapshot = self.snapshot()
             memory, intents = await actor.recover(self.journal.memory, snapshot.intents, snapshot.machines)
-            await actor.carry_out(plan(replace(snapshot, memory=memory, intents=tuple(intents)), self.now))
+            await actor.carry_out(plan(replace(snapshot, memory=memory, intents=tuple(intents)), self.now + self.skew_s))
 
         try:
             asyncio.run(once())
         except Crash:
             self.crashes += 1
-        except Exception as error:
-            from cluster.errors import CloudError
-
-            if not isinstance(error, CloudError):
+        except MesaformError as error:
+            if not isinstance(error, CloudError | ZooKeeperUnavailable):
                 raise
+            self.failures += 1
 
 
 class Engine:
