@@ -1,47 +1,39 @@
-"""What a stretch of time cost, from the ledger's rows: dollars by pool, app or role, idle dollars, planned and paid, a series. Pure.
+"""What a stretch of time cost, from the ledger's rows: dollars by whatever they are asked for, idle, planned, waiting, over time. Pure.
 
-Machines' rows give the exact hours (`machine_started`, `machine_stopped`), usage rows (what the apps held of the machines, every few
-minutes) say who used them. List prices; EC2 bills by the second, at least a minute.
+Machines' rows give the exact time and price (`rental`). Rows of what was held (`recorder`) say who had it: apps and roles pay for their
+part, the rest is told apart, and what no row tells is `(not known)`. Whatever the bill is told apart by, its lines add up to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Row = Mapping[str, Any]
-By = Literal["pool", "app", "role"]
+from cluster.autoscaler.rental import Rental, Row, rentals
 
-KINDS = ("machine_started", "machine_stopped", "usage", "receipt")
-LEAST_BILLED_S = 60.0
+By = Literal["pool", "app", "role", "type", "zone", "capacity"]
+
+MACHINES = ("machine_started", "machine_stopped", "machines", "price", "receipt", "interruption", "lost_rows")
+HELD = ("held", "usage")
+KINDS = (*MACHINES, *HELD)
 SAMPLE_HOLDS_S = 900.0
-"""How long a usage row counts when none follows: the daemon writes one at least every five minutes."""
+"""How long a usage row of an older Mesaform counts when none follows."""
 
 UNUSED = "(not used)"
 CLUSTER = "(masters)"
 UNKNOWN = "(not known)"
+ENTRY = 4
+"""How many of a held row's columns say which machines it is about; the rest are seconds, idle seconds, USD, unused USD, idle USD."""
 
-
-@dataclass(frozen=True, slots=True)
-class Rental:
-    """A machine's time. `planned` is what its purchase was expected to cost an hour."""
-
-    instance_id: str
-    pool: str
-    role: str
-    usd_per_hour: float
-    planned: float
-    start: float
-    end: float
-    idle_s: float
-    is_over: bool
-
-    def usd(self, since: float, until: float, rate: float | None = None) -> float:
-        """What it cost within a stretch."""
-        end = max(self.end, self.start + LEAST_BILLED_S) if self.is_over else self.end
-        seconds = max(0.0, min(end, until) - max(self.start, since))
-        return seconds / 3600 * (self.usd_per_hour if rate is None else rate)
+_GROUP: Mapping[str, Callable[[Rental], str]] = {
+    "pool": lambda one: one.pool or CLUSTER,
+    "type": lambda one: one.instance_type,
+    "zone": lambda one: one.zone,
+    "capacity": lambda one: one.capacity,
+}
+_COLUMN = {"pool": 0, "type": 1, "zone": 2, "capacity": 3}
+_HOLDER = {"app": 0, "role": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +48,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """All of it. `series` is USD an hour, on average, of equal stretches from `since` to `until`."""
+    """All of it. `series` and `idle_series` are USD an hour, on average, of equal stretches from `since` to `until`.
+
+    `unused_usd` is what nobody held of the agents, `waited_usd` what the waiting work's part of a machine would have cost meanwhile.
+    """
 
     since: float
     until: float
@@ -64,156 +59,208 @@ class Bill:
     planned_usd: float
     idle_usd: float
     unused_usd: float | None
+    waited_task_s: float
+    waited_usd: float
     by: By
     shares: tuple[Share, ...]
     series: tuple[float, ...]
+    idle_series: tuple[float, ...]
     machines: int
+    machine_hours: float
+    interruptions: int
+    lost_rows: int
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A held row's part that lies in the stretch: from when to when, and how much of the row that is."""
+
+    row: Row
+    start: float
+    end: float
+    whole: float
+
+
 def add_up(rows: Iterable[Row], since: float, until: float, by: By = "pool", columns: int = 72) -> Bill:
     """The bill of a stretch of time."""
     rows = list(rows)
-    rentals = [one for one in _rentals(rows, until) if one.usd(since, until) > 0]
-    usages = [row for row in rows if row["kind"] == "usage"]
-    usd = sum(one.usd(since, until) for one in rentals)
-    unused = _unused(usages, since, until)
+    machines = [one for one in rentals(rows, until) if one.seconds(since, until) > 0]
+    held = _parts(rows, since, until)
+    usd = sum(one.usd(since, until) for one in machines)
+    names = _by_holder(held, machines, since, until, by) if by in _HOLDER else _by_machine(machines, since, until, by)
+    total = round(usd, 4)
+    idle = _idle(held, machines, since, until)
+    waited = [(float(entry[1]) * part.whole, float(entry[2]) * part.whole) for part in held for entry in part.row.get("waited", ())]
     return Bill(
         since=since,
         until=until,
-        usd=round(usd, 6),
-        planned_usd=round(sum(one.usd(since, until, one.planned) for one in rentals), 6),
-        idle_usd=round(sum(_idle_usd(one, since, until) for one in rentals), 6),
-        unused_usd=None if unused is None else round(unused, 6),
+        usd=total,
+        planned_usd=round(sum(one.planned * one.seconds(since, until) / 3600 for one in machines), 4),
+        idle_usd=round(sum(idle.values()), 4),
+        unused_usd=round(sum(_unused(part) for part in held), 4) if held else None,
+        waited_task_s=round(sum(seconds for seconds, _ in waited), 1),
+        waited_usd=round(sum(dollars for _, dollars in waited), 4),
         by=by,
-        shares=_by_app(usages, rentals, since, until) if by == "app" else _grouped(rentals, since, until, by),
-        series=_series(rentals, since, until, columns),
-        machines=len(rentals),
+        shares=_shares(names, total, machines, idle if by in _COLUMN else None, by),
+        series=_series(machines, since, until, columns),
+        idle_series=_idle_series(held, since, until, columns),
+        machines=len(machines),
+        machine_hours=round(sum(one.seconds(since, until) for one in machines) / 3600, 2),
+        interruptions=sum(1 for row in rows if row["kind"] == "interruption" and since <= row["at"] <= until),
+        lost_rows=sum(int(row["rows"]) for row in rows if row["kind"] == "lost_rows" and since <= row["at"] <= until),
     )
 
 
-def _rentals(rows: Iterable[Row], until: float) -> list[Rental]:
-    """Each machine once. What a receipt says is gone does not run on, even if nobody wrote that it stopped."""
-    started: dict[str, Row] = {}
-    stopped: dict[str, Row] = {}
-    torn_down: list[float] = []
+def apportioned(amounts: Mapping[str, float], total: float, digits: int = 4) -> dict[str, float]:
+    """The amounts rounded so that they add up to the rounded total: those cut the most are rounded up."""
+    unit = 10**digits
+    floors = {name: int(amount * unit + 1e-9) for name, amount in amounts.items()}
+    left = round(total * unit) - sum(floors.values())
+    order = sorted(amounts, key=lambda name: (floors[name] - amounts[name] * unit, name))
+    for index in range(abs(left) if order else 0):
+        floors[order[index % len(order)]] += 1 if left > 0 else -1
+    return {name: floor / unit for name, floor in floors.items()}
+
+
+def _parts(rows: Iterable[Row], since: float, until: float) -> list[_Part]:
+    """What rows about holders tell of the stretch, each moment once: where two leaders' rows overlap, the earlier counts."""
+    spans = sorted(_spans(rows), key=lambda span: (span[0], span[1]))
+    found = []
+    told_until = since
+    for start, end, row in spans:
+        first, last = max(start, told_until), min(end, until)
+        if last > first:
+            found.append(_Part(row, first, last, (last - first) / (end - start)))
+            told_until = last
+    return found
+
+
+def _spans(rows: Iterable[Row]) -> list[tuple[float, float, Row]]:
+    found: list[tuple[float, float, Row]] = []
+    samples = []
     for row in rows:
-        if row["kind"] == "receipt":
-            torn_down.append(float(row["at"]))
-        elif row["kind"] in {"machine_started", "machine_stopped"}:
-            (started if row["kind"] == "machine_started" else stopped)[str(row["instance_id"])] = row
-    found = []
-    for name in {**started, **stopped}:
-        told = {**started.get(name, {}), **stopped.get(name, {})}
-        start = float(told.get("launched_at", told["at"]))
-        ends = [float(stopped[name]["at"])] if name in stopped else [at for at in torn_down if at > start]
-        found.append(_rental(name, told, start, min(ends, default=until), is_over=bool(ends)))
+        if row["kind"] == "held":
+            found.append((float(row["since"]), float(row["at"]), row))
+        elif row["kind"] == "usage":
+            samples.append(row)
+    samples.sort(key=lambda row: float(row["at"]))
+    ends = [float(row["at"]) for row in samples[1:]] + [float("inf")]
+    for row, following in zip(samples, ends, strict=False):
+        end = min(following, float(row["at"]) + SAMPLE_HOLDS_S)
+        found.append((float(row["at"]), end, _as_held(row, (end - float(row["at"])) / 3600)))
     return found
 
 
-def _rental(name: str, told: Row, start: float, end: float, *, is_over: bool) -> Rental:
-    rate = float(told.get("usd_per_hour") or 0.0)
-    return Rental(
-        instance_id=name,
-        pool=str(told.get("pool") or ""),
-        role=str(told.get("role") or ""),
-        usd_per_hour=rate,
-        planned=float(told.get("planned_usd_per_hour") or rate),
-        start=start,
-        end=end,
-        idle_s=float(told.get("idle_s") or 0.0),
-        is_over=is_over,
-    )
+def _as_held(row: Row, hours: float) -> Row:
+    """A usage row, which has rates and knows no roles, as a held row."""
+    used = [[app, UNKNOWN, float(usd) * hours] for app, usd in row.get("usd_by_app", {}).items()]
+    unused = float(row.get("usd_unused", 0.0)) * hours
+    return {"used": used, "machines": [["", "", "", "", 0.0, 0.0, 0.0, unused, 0.0]]}
 
 
-def _idle_usd(one: Rental, since: float, until: float) -> float:
-    """A machine's idle time is known when it has ended, and taken as spread over its life."""
-    whole = max(one.end - one.start, 1.0)
-    return one.usd(since, until) * min(1.0, one.idle_s / whole)
+def _unused(part: _Part) -> float:
+    return sum(float(entry[ENTRY + 3]) for entry in part.row.get("machines", ())) * part.whole
 
 
-def _grouped(rentals: Sequence[Rental], since: float, until: float, by: By) -> tuple[Share, ...]:
-    groups: dict[str, list[Rental]] = {}
-    for one in rentals:
-        name = one.role if by == "role" else one.pool or CLUSTER
-        groups.setdefault(name or UNKNOWN, []).append(one)
-    shares = [
-        Share(
-            name,
-            round(sum(one.usd(since, until) for one in group), 6),
-            len(group),
-            round(sum(_idle_usd(one, since, until) for one in group), 6),
-        )
-        for name, group in groups.items()
-    ]
-    return tuple(sorted(shares, key=lambda share: (-share.usd, share.name)))
-
-
-def _stretches(usages: Sequence[Row], since: float, until: float) -> list[tuple[Row, float]]:
-    """Each usage row with the hours that it stands for: until the next, or as long as it may hold."""
-    ordered = sorted(usages, key=lambda row: float(row["at"]))
-    ends = [float(row["at"]) for row in ordered[1:]] + [until]
-    found = []
-    for row, end in zip(ordered, ends, strict=False):
-        at = float(row["at"])
-        found.append((row, max(0.0, min(end, until, at + SAMPLE_HOLDS_S) - max(at, since)) / 3600))
+def _idle(held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float) -> dict[tuple[str, ...], float]:
+    """Dollars of machines without a task, by pool, type, zone and capacity. Where no row tells, from how long ended machines were idle."""
+    found: dict[tuple[str, ...], float] = {}
+    if any("since" in part.row for part in held):
+        for part in held:
+            for entry in part.row.get("machines", ()):
+                key = tuple(entry[:ENTRY])
+                found[key] = found.get(key, 0.0) + float(entry[ENTRY + 4]) * part.whole
+        return found
+    for one in machines:
+        key = (one.pool or CLUSTER, one.instance_type, one.zone, one.capacity)
+        share = min(1.0, one.idle_s / max(one.end - one.start, 1.0))
+        found[key] = found.get(key, 0.0) + one.usd(since, until) * share
     return found
 
 
-def _unused(usages: Sequence[Row], since: float, until: float) -> float | None:
-    if not usages:
-        return None
-    return sum(float(row.get("usd_unused", 0.0)) * hours for row, hours in _stretches(usages, since, until))
-
-
-def _by_app(usages: Sequence[Row], rentals: Sequence[Rental], since: float, until: float) -> tuple[Share, ...]:
-    """Agents' dollars by who held them, the masters' and what no usage row tells by themselves: together exactly the bill."""
+def _by_machine(machines: Sequence[Rental], since: float, until: float, by: By) -> dict[str, float]:
     dollars: dict[str, float] = {}
-    for row, hours in _stretches(usages, since, until):
-        for name, rate in {**row.get("usd_by_app", {}), UNUSED: row.get("usd_unused", 0.0)}.items():
-            dollars[name] = dollars.get(name, 0.0) + float(rate) * hours
-    masters = [one for one in rentals if one.role == "master"]
-    agents_usd = sum(one.usd(since, until) for one in rentals if one.role != "master")
+    for one in machines:
+        name = _GROUP[by](one) or UNKNOWN
+        dollars[name] = dollars.get(name, 0.0) + one.usd(since, until)
+    return dollars
+
+
+def _by_holder(held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float, by: By) -> dict[str, float]:
+    """Agents' dollars by who held them; the masters' and what no row tells by themselves."""
+    dollars: dict[str, float] = {}
+    place = _HOLDER[by]
+    for part in held:
+        for entry in part.row.get("used", ()):
+            dollars[entry[place]] = dollars.get(entry[place], 0.0) + float(entry[2]) * part.whole
+        if (free := _unused(part)) > 0:
+            dollars[UNUSED] = dollars.get(UNUSED, 0.0) + free
+    agents_usd = sum(one.usd(since, until) for one in machines if one.role != "master")
     told = sum(dollars.values())
-    if told > agents_usd:  # a machine that ended between two usage rows counts until it ended, not until the next row
+    if told > agents_usd:  # passes see a machine's end late, EC2's clock is not ours: never more than was paid
         dollars = {name: usd * agents_usd / told for name, usd in dollars.items()}
-    elif agents_usd - told > 1e-9:
-        dollars[UNKNOWN] = agents_usd - told
-    if masters:
-        dollars[CLUSTER] = sum(one.usd(since, until) for one in masters)
-    shares = [Share(name, round(usd, 6), len(masters) if name == CLUSTER else 0, None) for name, usd in dollars.items() if usd > 0]
-    return tuple(sorted(shares, key=lambda share: (-share.usd, share.name)))
+    elif agents_usd > told:
+        dollars[UNKNOWN] = dollars.get(UNKNOWN, 0.0) + agents_usd - told
+    masters_usd = sum(one.usd(since, until) for one in machines if one.role == "master")
+    return {**dollars, **({CLUSTER: masters_usd} if masters_usd else {})}
 
 
-def _series(rentals: Sequence[Rental], since: float, until: float, columns: int) -> tuple[float, ...]:
+def _shares(
+    dollars: Mapping[str, float], total: float, machines: Sequence[Rental], idle: Mapping[tuple[str, ...], float] | None, by: By
+) -> tuple[Share, ...]:
+    counts: dict[str, int] = {}
+    for one in machines:
+        name = (_GROUP[by](one) or UNKNOWN) if by in _GROUP else CLUSTER if one.role == "master" else ""
+        counts[name] = counts.get(name, 0) + 1
+    idle_by: dict[str, float] = {}
+    for key, usd in (idle or {}).items():
+        name = key[_COLUMN[by]] or UNKNOWN
+        idle_by[name] = idle_by.get(name, 0.0) + usd
+    found = [
+        Share(name, usd, counts.get(name, 0), None if idle is None else round(min(usd, idle_by.get(name, 0.0)), 4))
+        for name, usd in apportioned(dollars, total).items()
+        if usd or counts.get(name)
+    ]
+    return tuple(sorted(found, key=lambda share: (-share.usd, share.name)))
+
+
+def _series(machines: Sequence[Rental], since: float, until: float, columns: int) -> tuple[float, ...]:
+    """USD an hour of equal parts of the stretch."""
     if until <= since:
         return ()
     step = (until - since) / columns
-    edges = [(since + step * number, since + step * (number + 1)) for number in range(columns)]
-    return tuple(round(sum(one.usd(start, end) for one in rentals) / step * 3600, 6) for start, end in edges)
+    sums = [0.0] * columns
+    for one in machines:
+        first = max(0, int((one.start - since) / step))
+        last = min(columns - 1, int((one.billed_until - since) / step))
+        for number in range(first, last + 1):
+            sums[number] += one.usd(since + step * number, since + step * (number + 1))
+    return tuple(round(usd / step * 3600, 6) for usd in sums)
 
 
-def bars(series: Sequence[float], height: int = 8) -> list[str]:
-    """A plot in block characters, `height` lines, the top one first; each character is one value."""
-    top = max(series, default=0.0)
+def _idle_series(held: Sequence[_Part], since: float, until: float, columns: int) -> tuple[float, ...]:
+    if until <= since:
+        return ()
+    step = (until - since) / columns
+    sums = [0.0] * columns
+    for part in held:
+        usd = sum(float(entry[ENTRY + 4]) for entry in part.row.get("machines", ())) * part.whole
+        if not usd:
+            continue
+        for number in range(int((part.start - since) / step), min(columns - 1, int((part.end - since) / step)) + 1):
+            start = since + step * number
+            overlap = min(part.end, start + step) - max(part.start, start)
+            sums[number] += usd * max(0.0, overlap) / (part.end - part.start)
+    return tuple(round(usd / step * 3600, 6) for usd in sums)
+
+
+def bars(series: Sequence[float], height: int = 8, top: float = 0.0) -> list[str]:
+    """A plot in block characters, `height` lines, the top one first; each character is one value. `top` is the scale's end."""
+    top = top or max(series, default=0.0)
     if top <= 0:
         return [" " * len(series)] * height
     eighths = [round(value / top * height * 8) for value in series]
     return ["".join(" ▁▂▃▄▅▆▇█"[min(8, max(0, level - 8 * line))] for level in eighths) for line in reversed(range(height))]
-
-
-def usage(agents: Iterable[tuple[float, float, Mapping[str, float]]]) -> tuple[dict[str, float], float]:
-    """USD an hour by app, and unused, of agents given as (USD an hour, part in use from 0 to 1, weights of the apps on it)."""
-    by_app: dict[str, float] = {}
-    unused = 0.0
-    for rate, part, weights in agents:
-        whole = sum(weights.values())
-        if not whole:
-            unused += rate
-            continue
-        unused += rate * (1 - part)
-        for name, weight in weights.items():
-            by_app[name] = by_app.get(name, 0.0) + rate * part * weight / whole
-    return {name: round(usd, 6) for name, usd in sorted(by_app.items())}, round(unused, 6)

@@ -1,20 +1,26 @@
-"""`mesaform cost`: what the last hours cost, from the ledger: a plot, totals, who used it, and what was idle."""
+"""`mesaform cost`: what the last hours cost, from the ledger: a plot, totals, who used it, what was idle, and what waited."""
 
 from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from cluster.autoscaler.bill import KINDS, Bill, add_up, bars
+from cluster.autoscaler.bill import HELD, MACHINES, UNKNOWN, Bill, add_up, bars
+from cluster.autoscaler.recorder import STATED_EVERY_S
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import seconds
+from cluster.errors import BadInput
+
+if TYPE_CHECKING:
+    from cluster.cloud.port import Ledger
 
 PLOT_LINES = 8
 STARTED_BEFORE_S = 31 * 86400.0
-"""Machines still running may have started long before the stretch that is asked for: their rows are looked for this far back."""
+"""How far back machines that still run are looked for where no leader stated them all: ledgers of an older Mesaform."""
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +30,10 @@ def register(app: typer.Typer) -> None:
 def cost(
     file: str = FILE_OPTION,
     since: str = typer.Option("24h", "--since", "-s", help="How far back: 30m, 24h, 7d."),
-    by: Literal["pool", "app", "role"] = typer.Option("pool", "--by", help="What the dollars are told apart by."),
+    by: Literal["pool", "app", "role", "type", "zone", "capacity"] = typer.Option(
+        "pool", "--by", help="What the dollars are told apart by."
+    ),
+    html: str = typer.Option("", help="Write the bill with its plot to this file."),
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read the ledger, add up, print."""
@@ -38,11 +47,12 @@ def cost(
     spec, now = context.spec, time.time()
     ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
     try:
-        rows = ledger.read(now - length_s - STARTED_BEFORE_S, kinds=[kind for kind in KINDS if kind != "usage"])
-        rows += ledger.read(now - length_s, kinds=["usage"])
+        rows = bill_rows(ledger, now - length_s)
     except NotFound:
         rows = []
     bill = add_up(rows, now - length_s, now, by)
+    if html:
+        _write_html(bill, spec.name, html)
     if json_:
         import msgspec
 
@@ -52,31 +62,99 @@ def cost(
         typer.echo(f"The ledger of {spec.name} knows of no machine in the last {since}.")
         return
     _print(bill, spec.name, since)
+    if html:
+        typer.echo(f"bill: {html}")
+
+
+def bill_rows(ledger: Ledger, since: float) -> list[dict[str, Any]]:
+    """What the ledger has about a bill from `since` on: from the last statement of all machines before it."""
+    rows = ledger.read(since - STATED_EVERY_S * 1.2, kinds=MACHINES)
+    if not any(row["kind"] == "machines" and row["at"] <= since for row in rows):
+        rows = ledger.read(since - STARTED_BEFORE_S, kinds=MACHINES)
+    return rows + ledger.read(since, kinds=HELD)
 
 
 def _print(bill: Bill, cluster: str, since: str) -> None:
     from cluster.cli.tables import console, sheet
 
     out = console()
-    out.print(f"[bold]{cluster}[/bold], the last {since}: [bold]${bill.usd:.4f}[/bold] for {bill.machines} machines\n")
+    hours = f"{bill.machines} machines, {bill.machine_hours:,.1f} machine-hours"
+    out.print(f"[bold]{cluster}[/bold], the last {since}: [bold]${bill.usd:,.4f}[/bold] for {hours}\n")
     for line in plot(bill):
         out.print(line, markup=False, no_wrap=True)
     table = sheet(bill.by, "machines", "$", "%", "idle $", right=["machines", "$", "%", "idle $"], wraps=[bill.by])
     for share in bill.shares:
         idle = "" if share.idle_usd is None else f"{share.idle_usd:.4f}"
-        table.add_row(share.name, str(share.machines or ""), f"{share.usd:.4f}", f"{share.usd / bill.usd:.0%}", idle)
+        part = f"{share.usd / bill.usd:.0%}" if bill.usd else ""
+        table.add_row(share.name, str(share.machines or ""), f"{share.usd:.4f}", part, idle)
     out.print(table)
-    out.print(f"planned ${bill.planned_usd:.4f}, paid ${bill.usd:.4f} (list prices, without disks and traffic)")
-    unused = "" if bill.unused_usd is None else f"; not used by any task, on all agents: ${bill.unused_usd:.4f}"
-    out.print(f"idle, on machines that have gone: ${bill.idle_usd:.4f}{unused}")
+    for line in remarks(bill):
+        out.print(line, markup=False)
+
+
+def remarks(bill: Bill) -> list[str]:
+    """What the table does not say."""
+    lines = [f"estimated when bought ${bill.planned_usd:.4f}, actual ${bill.usd:.4f} (list prices, without disks and traffic)"]
+    unused = "" if bill.unused_usd is None else f"; held by no task, on all agents: ${bill.unused_usd:.4f}"
+    lines.append(f"idle, on machines without a task: ${bill.idle_usd:.4f}{unused}")
+    if bill.waited_task_s:
+        waited = f"{bill.waited_task_s / 3600:.2f} task-hours" if bill.waited_task_s >= 3600 else f"{bill.waited_task_s:.0f} task-seconds"
+        lines.append(f"work waited {waited}: the machine time that it did not use meanwhile is worth ${bill.waited_usd:.4f}")
+    if bill.interruptions:
+        lines.append(f"the cloud took or announced to take machines {bill.interruptions} times")
+    if bill.lost_rows:
+        lines.append(f"{bill.lost_rows} rows were lost while S3 was away: what they would tell is under {UNKNOWN}")
+    return lines
 
 
 def plot(bill: Bill) -> list[str]:
-    """USD an hour over time, in block characters, with its scale."""
+    """USD an hour over time, in block characters, with its scale; below, what of it was idle, where that is a visible part."""
     top = max(bill.series, default=0.0)
     lines = bars(bill.series, PLOT_LINES)
     scale = {0: f"${top:.3f}/h", len(lines) - 1: "$0"}
     drawn = [f"{scale.get(number, ''):>11} │{line}" for number, line in enumerate(lines)]
     first, last = (datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M") for at in (bill.since, bill.until))
     gap = max(1, len(bill.series) - len(first) - len(last))
-    return [*drawn, f"{'':>11} └{'─' * len(bill.series)}", f"{'':>13}{first}{' ' * gap}{last}", ""]
+    idle = bars(bill.idle_series, 1, top) if any(bill.idle_series) else []
+    drawn += [f"{'':>11} └{'─' * len(bill.series)}", f"{'':>13}{first}{' ' * gap}{last}"]
+    return [*drawn, *(f"{'idle, $/h':>11}  {line}" for line in idle), ""]
+
+
+def _write_html(bill: Bill, cluster: str, path: str) -> None:
+    from html import escape
+
+    from cluster.sim import svg
+
+    step = (bill.until - bill.since) / max(1, len(bill.series))
+    points = [(step * index, usd) for index, usd in enumerate(bill.series)]
+    idle = [(step * index, usd) for index, usd in enumerate(bill.idle_series)]
+    series = [svg.Series("all machines", svg.COLOURS[0], points), svg.Series("without a task", svg.COLOURS[1], idle)]
+    start = datetime.fromtimestamp(bill.since).astimezone()
+    x = svg.times(bill.until - bill.since, lambda at: datetime.fromtimestamp(bill.since + at).astimezone().strftime("%d. %H:%M"))
+    y = svg.linear(max(bill.series, default=1.0), lambda usd: f"${usd:.3g}")
+    chart = svg.lines(series, x, y, x_name=f"since {start:%Y-%m-%d %H:%M %Z}", y_name="USD an hour", steps=True)
+    cells = "".join(
+        f"<tr><th scope=row>{escape(share.name)}</th><td>{share.machines or ''}</td><td>{share.usd:.4f}</td>"
+        f"<td>{'' if share.idle_usd is None else f'{share.idle_usd:.4f}'}</td></tr>"
+        for share in bill.shares
+    )
+    texts = "".join(f"<p>{escape(line)}</p>" for line in remarks(bill))
+    body = (
+        f"<h1>{escape(cluster)}: ${bill.usd:,.4f}</h1>{svg.legend([(one.name, one.colour) for one in series])}{chart}"
+        f"<table><tr><th>{bill.by}</th><th>machines</th><th>$</th><th>idle $</th></tr>{cells}</table>{texts}"
+    )
+    try:
+        Path(path).write_text(_PAGE.replace("{title}", escape(cluster)).replace("{body}", body), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(error.strerror or str(error), where=path) from None
+
+
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: cost</title><style>
+:root { color-scheme: light dark; --ink: light-dark(#1b2330, #e4e9f0); --line: light-dark(#dde2e9, #2d3642); }
+body { font: 14px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
+  background: light-dark(#fff, #12161b); }
+svg { width: 100%; } .axis line { stroke: var(--line); } .axis text { fill: var(--ink); font-size: 11px; }
+.line { fill: none; stroke-width: 1.6; } table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); } th:first-child { text-align: left; }
+.legend span { margin-right: 1rem; } .legend i { display: inline-block; width: .8rem; height: .3rem; margin-right: .4rem; }
+</style></head><body>{body}</body></html>"""

@@ -244,7 +244,7 @@ class Teardown:
         if self._world.ledger is None:
             return []
         try:
-            return self._world.ledger.read()
+            return self._world.ledger.read(kinds=("machine_started", "machine_stopped", "receipt"))
         except MesaformError as error:
             self._trouble(f"the ledger cannot be read, machines that ended before are missing: {str(error).partition(chr(10))[0]}")
             return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,4 +89,7 @@ def test_cost_adds_up_what_the_ledger_has(file: str, bucket: str):  # noqa: F811
     assert "█" in shown
     found = json.loads(run("cost", "-f", file, "--since", "2h", "--by", "role", "--json"))
     assert found["usd"] == pytest.approx(3.0, abs=0.01)
-    assert found["shares"][0]["name"] == "agent"
+    assert found["shares"][0]["name"] == "(not known)"
+    page = Path(file).with_name("bill.html")
+    run("cost", "-f", file, "--since", "6h", "--html", str(page))
+    assert "<svg" in page.read_text()
