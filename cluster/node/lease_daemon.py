@@ -120,7 +120,8 @@ class Keeper:
     @property
     def pause_s(self) -> float:
         """Between two looks: a twentieth of the lease, within bounds."""
-        return min(LOOK_AT_LEAST_EVERY_S, max(LOOK_AT_MOST_EVERY_S, (self.watch.terms.lease_s or LOOK_AT_LEAST_EVERY_S) / LOOKS_A_LEASE))
+        lease_s = self.watch.terms.lease_s
+        return min(LOOK_AT_LEAST_EVERY_S, max(LOOK_AT_MOST_EVERY_S, lease_s / LOOKS_A_LEASE)) if lease_s else LOOK_AT_LEAST_EVERY_S
 
     async def _feed(self, event: Event) -> None:
         pending: list[Event] = [event]

@@ -24,7 +24,8 @@ from cluster.node.main import serve
 from cluster.node.model import Desired, Identity, Service
 from cluster.nodedoc import NodeDocument
 services = tuple(
-    Service(s["name"], tuple(s["argv"]), ready=tuple(s["ready"]) if "ready" in s else None, stop_within_s=s.get("stop_within_s", 5.0))
+    Service(s["name"], tuple(s["argv"]), ready=tuple(s["ready"]) if "ready" in s else None,
+            stop_within_s=s.get("stop_within_s", 5.0), steers=s.get("steers", False))
     for s in json.loads(sys.argv[1])
 )
 document = NodeDocument(1, "test", "agent", "us-east-1", "embedded", (), "none")
