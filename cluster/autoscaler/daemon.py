@@ -22,7 +22,7 @@ from yarl import URL
 
 from cluster.autoscaler.act import Actor
 from cluster.autoscaler.journal import Deposed, Journal
-from cluster.autoscaler.lease import REASON, Ending, Leases, endings, succession
+from cluster.autoscaler.lease import Ending, Leases, endings, succession
 from cluster.autoscaler.model import Intent, Memory
 from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
 from cluster.autoscaler.page import Page
@@ -170,7 +170,9 @@ class Term:
             words = await self.leases.farewells()
             left = endings(before.rented, made.memory.rented, snapshot.machines, words, made.at)
             self._tell_left(left, made.usd_per_hour)
-            await self.telemetry.rented(before, made.memory, made.at, {one.instance_id: {"at": one.at, "reason": REASON} for one in left})
+            await self.telemetry.rented(
+                before, made.memory, made.at, {one.instance_id: {"at": one.at, "reason": one.reason} for one in left}
+            )
             self.memory = await self.actor.carry_out(made)
             await self.leases.bury(words, made.memory.rented)
         await self.leases.renew(spec, snapshot.machines)

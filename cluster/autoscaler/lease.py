@@ -23,7 +23,6 @@ from cluster.zookeeper.session import ZooKeeper
 
 RENEW_EVERY_S = 5.0
 SHUT_DOWN_FROM_INSIDE = "Client.InstanceInitiatedShutdown"
-REASON = "lease"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,11 @@ class Ending:
     machine: Rented
     at: float
     farewell: Farewell | None
+
+    @property
+    def reason(self) -> str:
+        """For the ledger's row of the machine."""
+        return "lease" if self.farewell else "shutdown"
 
     def decision(self, after_usd: float) -> Decision:
         """As a line of the story. Nobody decided it but the machine; `after_usd` is what the cluster cost an hour then."""
@@ -59,7 +63,7 @@ class Ending:
             usd_per_hour=round(usd, 6),
             before_usd=round(after_usd - usd, 6),
             after_usd=round(after_usd, 6),
-            policy=REASON,
+            policy=self.reason,
         )
 
 
