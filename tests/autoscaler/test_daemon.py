@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -24,6 +25,8 @@ from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.port import Machine
+from cluster.nodedoc import Farewell, Lease
+from cluster.zookeeper.session import ZooKeeper
 from tests.autoscaler.builders import a_spec
 from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 from tests.support.zookeeper import free_port
@@ -254,3 +257,70 @@ async def test_a_killed_leader_is_followed_by_another_that_buys_nothing_again(cl
     passed = (await second.get("/health"))["last_pass_at"]
     await until(lambda: _later_pass(second, passed))
     assert [machine.instance_id for machine in alive(fleet)] == [machine.instance_id for machine in machines]
+
+
+async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_ended_itself(
+    cluster: Cluster,
+    daemons: Any,
+    spec: None,
+    bucket: str,  # noqa: F811
+    zookeeper_hosts: str,
+    zookeeper_root: str,
+):
+    fleet, ledger = AwsFleet(REGION), S3Ledger(bucket, "toy", REGION)
+    first = await daemons()
+    await until(lambda: leads(first))
+    cluster.want(2)
+    (machine,) = await until(lambda: alive(fleet))
+    await until(lambda: any(row["instance_id"] == machine.instance_id for row in ledger.read(kinds=("machine_started",))))
+    await first.kill()
+    cluster.want(0)
+    word = Farewell(machine.instance_id, time.time(), 1800, 1801.0, 1900.0)
+    zk = ZooKeeper(zookeeper_hosts)
+    await zk.start()
+    try:
+        renewed = msgspec.json.decode((await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease)  # type: ignore[index]
+        await zk.put(f"{zookeeper_root}/autoscaler/farewells/{machine.instance_id}", msgspec.json.encode(word))
+        fleet.terminate("toy", [machine.instance_id])
+        second = await daemons()
+        rows = await until(lambda: (rows := ledger.read(kinds=("machine_stopped",))) and rows, 30)
+        assert (rows[0]["reason"], rows[0]["at"]) == ("lease", word.at)
+        told = {row["decision"]: row for row in ledger.read(kinds=("decision",))}
+        assert told["left"]["machines"] == [machine.instance_id]
+        assert f"took over from {HOST}:{first.port}" in told["lead"]["what"]
+        await until(lambda: leads(second))
+        again = msgspec.json.decode((await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease)  # type: ignore[index]
+        assert (renewed.holder, again.holder) == (f"{HOST}:{first.port}", f"{HOST}:{second.port}")
+        assert again.term > renewed.term
+        assert await zk.children(f"{zookeeper_root}/autoscaler/farewells") == []
+    finally:
+        await zk.stop()
+
+
+async def test_a_fenced_autoscaler_lives_and_renews_the_lease(
+    cluster: Cluster,
+    daemons: Any,
+    spec: None,
+    bucket: str,  # noqa: F811
+    zookeeper_hosts: str,
+    zookeeper_root: str,
+):
+    S3Control(bucket, "toy", REGION).fence("mesaform down")
+    daemon = await daemons()
+    await until(lambda: leads(daemon))
+    zk = ZooKeeper(zookeeper_hosts)
+    await zk.start()
+
+    async def renewals() -> int:
+        found = await zk.get(f"{zookeeper_root}/autoscaler/lease")
+        return int(msgspec.json.decode(found[0], type=Lease).renewal) if found else 0
+
+    try:
+        before = await renewals()
+        assert await until(lambda: _more(renewals, before), 20)
+    finally:
+        await zk.stop()
+
+
+async def _more(count: Any, than: int) -> bool:
+    return bool(await count() > than)

@@ -219,7 +219,7 @@ class Leased:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LittleCluster]:
-    with LittleCluster(tmp_path_factory.mktemp("lease"), 62) as made:
+    with LittleCluster(tmp_path_factory.mktemp("lease"), 163) as made:
         yield made
 
 
