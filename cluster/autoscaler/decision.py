@@ -5,6 +5,7 @@ From it come the log line, the metric, the line of `/decisions` and the row of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,8 @@ class Decision:
     """`usd_per_hour` is the change it makes (negative when money is saved); `before_usd` and `after_usd` are the cluster's rates.
 
     `agents` are the engine's ids of `machines` that have one. `planned_usd` is what a purchase was expected to cost an hour.
+    Of a purchase that was packed, the last four say of all that its pass packed: what it costs an hour, what it would cost at least, by how
+    many per cent more that is at most, and how it was found (`method` is empty for what was not packed).
     """
 
     at: float
@@ -49,6 +52,10 @@ class Decision:
     agents: tuple[str, ...] = ()
     policy: str = ""
     planned_usd: float = 0.0
+    packed_usd: float = 0.0
+    bound_usd: float = 0.0
+    gap_percent: float = 0.0
+    method: str = ""
 
     def record(self) -> dict[str, Any]:
         """As a row of the ledger: `kind` is the row's, `decision` the decision's."""
@@ -58,6 +65,14 @@ class Decision:
         row["at"] = self.at
         row.setdefault("what", self.what)
         return row
+
+
+def packing_told(row: Mapping[str, Any]) -> str:
+    """How near to the cheapest a purchase's pass packed, for people; empty for a row that tells nothing of it."""
+    if not row.get("method"):
+        return ""
+    usd, bound, gap = (float(row.get(name, 0.0)) for name in ("packed_usd", "bound_usd", "gap_percent"))
+    return f"packed at ${usd:.4f} an hour, at least ${bound:.4f} (gap {gap:g} %, {row['method']})"
 
 
 def from_record(row: dict[str, Any]) -> Decision:

@@ -12,20 +12,18 @@ from cluster.autoscaler import demand, policies, recall, rehome, scale_down, sca
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Removal, Replacement, Snapshot
-from cluster.autoscaler.packing import Placement, place
+from cluster.autoscaler.packing import Packing, Placement, place
 from cluster.autoscaler.policies import Change, View
 from cluster.autoscaler.rehome import Held, Room
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
-from cluster.autoscaler.scale_up import Purchase, Refusal
+from cluster.autoscaler.scale_up import Bought, Purchase
 from cluster.autoscaler.supply import Supply, survey
+from cluster.autoscaler.verdict import Judge, Verdict
 from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import LaunchRequest
 
 SETTLE_AFTER_LEADER_S = 30.0
 """How long recovered agents are waited for after a change of leader before anything is bought without them."""
-
-LASTING = frozenset({"never", "constraint", "no_offering"})
-"""Refusals that a fence or a wait for a leader does not explain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +45,17 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What becomes of a unit of demand, in pieces; `refusal` says why the `unmet` ones get nothing."""
+class Packed:
+    """The machines packed in a pass: what they cost an hour, what they would at least, by how much more that may be, and how it was found.
 
-    unit: Unit
-    fits_now: int = 0
-    arriving: int = 0
-    buying: int = 0
-    unmet: int = 0
-    refusal: Refusal | None = None
+    Prices are those that machines were sized by; a pool's spot share may make the purchases cheaper.
+    """
+
+    machines: int
+    usd_per_hour: float
+    bound_usd_per_hour: float
+    gap_percent: float
+    method: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Plan:
     quarantined: Mapping[str, str] | None = None
     paused: str = ""
     orders: tuple[str, ...] = ()
+    packed: Packed | None = None
 
 
 def plan(snapshot: Snapshot, now: float) -> Plan:
@@ -87,8 +88,10 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     waiting, paused = _not_yet(snapshot, now), steering.paused(snapshot.orders, now)
     fence = snapshot.fence or ("" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false")
     held = fence or paused or waiting
-    purchases = [] if held else scale_up.buy(snapshot, supply, units, placement.left, now)
-    verdicts = tuple(_verdict(snapshot, supply, unit, index, placement, purchases, held, now) for index, unit in enumerate(units))
+    bought = Bought() if held else scale_up.buy(snapshot, supply, units, placement.left, now)
+    purchases, packed = bought.purchases, _packed(bought.packing)
+    judge = Judge(snapshot, supply, placement, purchases, held, now)
+    verdicts = tuple(judge.verdict(index, unit) for index, unit in enumerate(units))
     homes = rehome.hold(snapshot, supply, room)
     needed = _needed(placement)
     idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
@@ -101,7 +104,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         changes, further = _giving(snapshot, supply, room, homes, needed, memory, back, bool(purchases), now)
         moves += further
     after = supply.usd_per_hour + sum(purchase.usd_per_hour for purchase in purchases) - _saved(moves)
-    steps = [_buying(units, purchase, supply, now) for purchase in purchases]
+    steps = [_buying(units, purchase, supply, now, packed) for purchase in purchases]
     steps += [_replacing(change, change.purchase, supply, now) for change in changes if change.purchase is not None]
     steps += [_moving(move, supply, now) for move in moves]
     memory = _with_changes(memory, changes, moves, snapshot, now)
@@ -119,6 +122,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         quarantined=supply.quarantined,
         paused=paused,
         orders=tuple(describe(order) for order in in_force(snapshot.orders, now)),
+        packed=packed,
     )
 
 
@@ -201,24 +205,14 @@ def _saved(moves: Sequence[Move]) -> float:
     return sum(move.unit.usd_per_hour for move in moves if any(isinstance(action, Terminate) for action in move.does))
 
 
-def _verdict(
-    snapshot: Snapshot, supply: Supply, unit: Unit, index: int, placement: Placement, purchases: Sequence[Purchase], held: str, now: float
-) -> Verdict:
-    if unit.blocked:
-        return Verdict(unit, unmet=unit.count, refusal=Refusal("constraint", unit.blocked))
-    kinds = {node.name: node.kind for node in supply.nodes}
-    placed = placement.placed.get(index, {})
-    arriving = sum(count for name, count in placed.items() if kinds[name] == "coming")
-    fits_now = sum(placed.values()) - arriving
-    buying = sum(purchase.load.get(index, 0) for purchase in purchases)
-    unmet = unit.count - fits_now - arriving - buying
-    refusal = scale_up.explain(snapshot, supply, unit, now) if unmet else None
-    if refusal is not None and held and refusal.kind not in LASTING:
-        refusal = Refusal("held", held)
-    return Verdict(unit, fits_now, arriving, buying, unmet, refusal)
+def _packed(packing: Packing) -> Packed | None:
+    if not packing.nodes:
+        return None
+    usd, bound = round(packing.usd_per_hour, 6), round(packing.bound_usd_per_hour, 6)
+    return Packed(len(packing.nodes), usd, bound, round(packing.gap * 100, 2), packing.method)
 
 
-def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: float) -> Step:
+def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: float, packed: Packed | None = None) -> Step:
     request, first = purchase.request, purchase.request.offerings[0]
     wanted = [(units[index], count) for index, count in purchase.load.items()]
     reasons = tuple(unit.reason for unit, _ in wanted) or (f"pool {request.pool} keeps at least its min",)
@@ -237,6 +231,14 @@ def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: floa
         after_usd=round(supply.usd_per_hour + purchase.usd_per_hour, 6),
         token=request.token,
     )
+    if packed is not None and purchase.load:
+        decision = replace(
+            decision,
+            packed_usd=packed.usd_per_hour,
+            bound_usd=packed.bound_usd_per_hour,
+            gap_percent=packed.gap_percent,
+            method=packed.method,
+        )
     return Step(decision, (Launch(request),))
 
 

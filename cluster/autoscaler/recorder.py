@@ -12,9 +12,10 @@ from typing import Any
 
 from cluster.autoscaler.holdings import Holder, Task, by_agent, dominant_share, parts
 from cluster.autoscaler.model import Agent, Rented, Snapshot
-from cluster.autoscaler.planner import Plan, Verdict
+from cluster.autoscaler.planner import Plan
 from cluster.autoscaler.shape import Shape, contains, shape_of
 from cluster.autoscaler.supply import LIVE, price_of
+from cluster.autoscaler.verdict import Verdict
 from cluster.blueprint import Tag
 from cluster.cloud.port import Machine, Offering
 

@@ -1,4 +1,4 @@
-"""Buying: which machines, from which offerings, and what is not bought and why.
+"""Buying: which machines, from which offerings.
 
 Bounds, budget, the spot share and offerings that lately had no capacity are respected here. Nothing is called from here.
 """
@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from cluster.autoscaler import budget
+from cluster.autoscaler import budget, degrade
 from cluster.autoscaler.budget import Allowance
-from cluster.autoscaler.constraints import HOSTNAME, Usage, room
+from cluster.autoscaler.constraints import HOSTNAME
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Snapshot
-from cluster.autoscaler.packing import Limits, NewNode, Template, pack, place
-from cluster.autoscaler.shape import NOTHING, Shape, contains, missing, plus, shape_of, times
+from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
+from cluster.autoscaler.shape import NOTHING, Shape, contains, plus, shape_of, times
 from cluster.autoscaler.supply import Node, Supply, attributes_of
 from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
 from cluster.spec import Pool
@@ -33,8 +32,6 @@ ANY_ZONE = HOSTNAME | {"pool"}
 TYPE_FIELD = "instance_type"
 """Fields whose value does not depend on a machine's zone or type."""
 
-RefusalKind = Literal["never", "constraint", "pool_max", "budget", "no_capacity", "no_offering", "held"]
-
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
@@ -45,12 +42,15 @@ class Purchase:
     usd_per_hour: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why pieces of a unit get no machine."""
+NO_PACKING = Packing()
 
-    kind: RefusalKind
-    why: str
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """What a pass buys, and the packing that says for how much at least. Its prices are those that machines were sized by."""
+
+    purchases: tuple[Purchase, ...] = ()
+    packing: Packing = NO_PACKING
 
 
 def templates(snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Unit]) -> list[Template]:
@@ -58,21 +58,22 @@ def templates(snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Un
     by_zone = any(constraint.field not in ANY_ZONE for unit in units for constraint in unit.constraints)
     found: list[Template] = []
     for pool in snapshot.spec.agents:
-        spot = _wants_spot(pool)
+        spot = wanted_capacity(pool)
         offered = [o for o in snapshot.offerings.get(pool.name, ()) if o.capacity == spot]
         usable = [o for o in offered if not _backed_off(o, pool, snapshot.memory, now)]
         if not usable and spot == "spot":
             usable = [o for o in snapshot.offerings.get(pool.name, ()) if not _backed_off(o, pool, snapshot.memory, now)]
         chosen = usable if by_zone else _one_zone_each(usable, _zone_order(supply, pool))
-        found += [_template(snapshot, pool, offering) for offering in chosen]
+        found += [template_of(snapshot, pool, offering) for offering in chosen]
     return found
 
 
-def buy(snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping[int, int], now: float) -> list[Purchase]:
+def buy(snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping[int, int], now: float) -> Bought:
     """What to buy for the pieces that are left, and to bring each pool up to its floor."""
     choice = templates(snapshot, supply, now, units)
     limits = limits_of(snapshot, supply)
-    nodes = pack(units, left, choice, supply.usage, limits)
+    packing = degrade.packed(units, left, choice, supply.usage, limits)
+    nodes = packing.nodes
     for node in nodes:
         limits.take(node.template, 1)
     purchases: list[Purchase] = []
@@ -81,7 +82,8 @@ def buy(snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping
         pool = next(pool for pool in snapshot.spec.agents if pool.name == pool_name)
         for capacity, part in _by_capacity(pool, supply, group):
             purchases += _purchase(snapshot, supply, units, pool, (instance_type, zone, capacity), part, allowance, len(purchases))
-    return purchases + _floors(snapshot, supply, choice, limits, nodes, allowance, len(purchases))
+    purchases += _floors(snapshot, supply, choice, limits, nodes, allowance, len(purchases))
+    return Bought(tuple(purchases), packing)
 
 
 def limits_of(snapshot: Snapshot, supply: Supply) -> Limits:
@@ -128,51 +130,6 @@ def _without_types(purchase: Purchase, not_types: Collection[str]) -> Purchase:
     return replace(purchase, request=replace(purchase.request, offerings=offerings or purchase.request.offerings[:1]), load={})
 
 
-def explain(snapshot: Snapshot, supply: Supply, unit: Unit, now: float) -> Refusal:
-    """Why a unit that is not blocked got no machine: tried from the hardest reason to the mildest."""
-    every = [(pool, o) for pool in snapshot.spec.agents for o in snapshot.offerings.get(pool.name, ())]
-    if not every:
-        return Refusal("no_offering", "the catalogue of offerings is not known yet")
-    fitting = [(pool, o) for pool, o in every if contains(shape_of(o.resources), unit.shape)]
-    if not fitting:
-        nearest = max(every, key=lambda item: _likeness(unit.shape, shape_of(item[1].resources)))[1]
-        return Refusal(
-            "never",
-            f"no type in any pool holds it; the nearest, {nearest.instance_type}, lacks {missing(unit.shape, shape_of(nearest.resources))}",
-        )
-    allowed = [(p, o) for p, o in fitting if room(unit.name, unit.constraints, _template(snapshot, p, o), Usage())]
-    if not allowed:
-        asked = "; ".join(f"{c.field} {c.operator} {c.value}".strip() for c in unit.constraints)
-        return Refusal("constraint", f"no pool's machines satisfy its constraints ({asked})")
-    return _passing(snapshot, supply, unit, allowed, now)
-
-
-def _passing(snapshot: Snapshot, supply: Supply, unit: Unit, allowed: list[tuple[Pool, Offering]], now: float) -> Refusal:
-    """Which of the reasons that may pass with time keeps a unit waiting."""
-    limits = limits_of(snapshot, supply)
-    slots = [(pool, o) for pool, o in allowed if limits.slots[pool.name] > 0]
-    if not slots:
-        full = ", ".join(sorted({f"{pool.name} (max {pool.max})" for pool, _ in allowed}))
-        return Refusal("pool_max", f"pool {full} is full")
-    ready = [(pool, o) for pool, o in slots if not _backed_off(o, pool, snapshot.memory, now)]
-    if not ready:
-        again = budget.next_try_at(snapshot.memory.backoffs, [(pool.name, o) for pool, o in slots], now) or now
-        return Refusal("no_capacity", f"the cloud had no capacity of any offering that holds it; asked again in {again - now:.0f} s")
-    if limits.usd_per_hour is not None:
-        cheapest = min(o.usd_per_hour for _, o in ready)
-        left, most = limits.usd_per_hour, snapshot.spec.cost.max_usd_per_hour
-        if cheapest > left:
-            return Refusal("budget", f"cost.max_usd_per_hour {most:g} leaves ${left:.4f}; the cheapest that holds it costs ${cheapest:.4f}")
-    zones = [(pool, o) for pool, o in ready if room(unit.name, unit.constraints, _template(snapshot, pool, o), supply.usage)]
-    if not zones:
-        return Refusal("constraint", "every place that its constraints allow is taken by another of its instances")
-    if all(budget.window(snapshot.memory.backoffs, o) < budget.MOST_AT_ONCE for pool, o in zones if o.capacity == _wants_spot(pool)):
-        return Refusal(
-            "no_capacity", "what holds it had no capacity lately: a few are asked for at a time, twice as many after each success"
-        )
-    return Refusal("pool_max", "what is left of the pools' max or the budget went to other demand")
-
-
 def absorb_result(memory: Memory, request: LaunchRequest, result: LaunchResult, now: float) -> Memory:
     """Remember which offerings had capacity, and which had not."""
     return replace(memory, backoffs=budget.absorb(memory.backoffs, request, result, now))
@@ -183,7 +140,7 @@ def absorb_refusal(memory: Memory, request: LaunchRequest, now: float) -> Memory
     return replace(memory, backoffs=budget.refused(memory.backoffs, request, now))
 
 
-def _wants_spot(pool: Pool) -> Capacity:
+def wanted_capacity(pool: Pool) -> Capacity:
     """The capacity type to size machines by."""
     return "spot" if pool.spot_share >= 1 else "on-demand"
 
@@ -208,15 +165,10 @@ def _one_zone_each(offerings: Sequence[Offering], zone_counts: Mapping[str, int]
     return list(best.values())
 
 
-def _template(snapshot: Snapshot, pool: Pool, offering: Offering) -> Template:
+def template_of(snapshot: Snapshot, pool: Pool, offering: Offering) -> Template:
     attributes = attributes_of(snapshot.spec, pool.name, offering.instance_type, offering.zone, offering.capacity)
     shape = shape_of(offering.resources)
     return Template(pool.name, offering.instance_type, offering.zone, offering.capacity, offering.usd_per_hour, shape, attributes)
-
-
-def _likeness(wanted: Shape, have: Shape) -> tuple[float, int]:
-    """How much of the hardest dimension is there, then size."""
-    return (min((h / w for w, h in zip(wanted, have, strict=True) if w), default=1.0), sum(have))
 
 
 def _grouped(nodes: Sequence[NewNode]) -> dict[tuple[str, str, str], list[NewNode]]:
@@ -254,7 +206,7 @@ def _purchase(
     """The calls that buy these machines, as their launch budgets allow; none when the offering is no longer in the catalogue."""
     instance_type, zone, capacity = offering
     now, most = allowance.now, NOTHING
-    load = _load_of(nodes)
+    load = degrade.load_of(nodes)
     for node in nodes:
         used = tuple(max(a, b) for a, b in zip(most, node.used, strict=True))
         most = (used[0], used[1], used[2], used[3], used[4])
@@ -268,18 +220,9 @@ def _purchase(
     purchases: list[Purchase] = []
     for count, named in allowance.split(len(nodes), found, pool.name):
         request = LaunchRequest(snapshot.spec.name, pool.name, count, named, _token(snapshot, pool.name, now, number + len(purchases)))
-        purchases.append(Purchase(request, _load_of(nodes[:count]), named[0].usd_per_hour * count))
+        purchases.append(Purchase(request, degrade.load_of(nodes[:count]), named[0].usd_per_hour * count))
         nodes = nodes[count:]
     return purchases
-
-
-def _load_of(nodes: Sequence[NewNode]) -> dict[int, int]:
-    """The pieces of each unit that these machines are for."""
-    load: dict[int, int] = {}
-    for node in nodes:
-        for index, count in node.load.items():
-            load[index] = load.get(index, 0) + count
-    return load
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ Shape = tuple[int, int, int, int, int]
 NOTHING: Shape = (0, 0, 0, 0, 0)
 NAMES = ("cpus", "MiB memory", "MiB disk", "gpus", "ports")
 MANY = 1_000_000_000
+GIB = 1024 * 1000
+"""In thousandths of a MiB."""
 
 
 def shape_of(resources: Resources) -> Shape:
@@ -52,10 +54,11 @@ def how_often(load: Shape, capacity: Shape) -> int:
     return max(0, most)
 
 
-def missing(load: Shape, capacity: Shape) -> str:
-    """What `capacity` lacks to hold `load`, for people: `2 cpus, 512 MiB memory`; empty when it holds it."""
-    lacks = [(want - have, name) for want, have, name in zip(load, capacity, NAMES, strict=True) if want > have]
-    return ", ".join(f"{_whole(amount, name)} {name}" for amount, name in lacks)
+def named(amount: int, dimension: int) -> str:
+    """An amount of one dimension, for people: `200 GiB memory`, `4 cpus`."""
+    if dimension in {1, 2} and amount >= GIB:
+        return f"{amount / GIB:.4g} GiB {NAMES[dimension].partition(' ')[2]}"
+    return f"{_whole(amount, NAMES[dimension])} {NAMES[dimension]}"
 
 
 def text(shape: Shape) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.autoscaler.decision import packing_told
+
 Row = Mapping[str, Any]
 
 NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w-])")
@@ -64,7 +66,8 @@ class Line:
         for row in self.rows:
             for reason in row.get("reasons", ()):
                 columns.setdefault(skeleton(reason), []).append(reason)
-        return [_range(texts) for texts in columns.values()]
+        packed = dict.fromkeys(text for row in self.rows if (text := packing_told(row)))
+        return [*(_range(texts) for texts in columns.values()), *packed]
 
     def _types(self) -> str:
         first = {name: str(row.get("offering", "")).partition("/")[0] for row in reversed(self.rows) for name in row.get("machines", ())}

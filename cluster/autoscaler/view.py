@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from cluster.autoscaler.model import Snapshot
@@ -69,11 +70,16 @@ def describe(plan: Plan) -> Json:
                 "arriving": verdict.arriving,
                 "buying": verdict.buying,
                 "unmet": verdict.unmet,
+                "fits_on": list(verdict.fits_on),
+                "waits_for": list(verdict.waits_for),
+                "buys": list(verdict.buys),
+                "told": str(verdict),
                 "why_unmet": verdict.refusal.why if verdict.refusal else "",
                 "verdict": verdict.refusal.kind if verdict.refusal else "",
             }
             for verdict in plan.verdicts
         ],
+        "packed": None if plan.packed is None else asdict(plan.packed),
         "steps": [step.decision.record() for step in plan.steps],
     }
 

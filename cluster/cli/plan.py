@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cluster.autoscaler.model import Memory
-from cluster.autoscaler.planner import Plan, Verdict, plan
+from cluster.autoscaler.planner import Packed, Plan, plan
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from cluster.cli.quiet import own_output
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def register(app: typer.Typer) -> None:
@@ -88,29 +91,26 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
         for name in ("demand", "count", "verdict", "why it is wanted"):
             table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
         for verdict in made.verdicts:
-            table.add_row(verdict.unit.name, str(verdict.unit.count), _verdict(verdict), verdict.unit.reason)
+            table.add_row(verdict.unit.name, str(verdict.unit.count), str(verdict), verdict.unit.reason)
         console.print(table)
     else:
         console.print("Nothing waits for a machine.")
+    _print_steps(console, made)
+
+
+def _print_steps(console: Console, made: Plan) -> None:
     for step in made.steps:
         decision = step.decision
         change = f"  [bold]{decision.usd_per_hour:+.4f} $/h[/]" if decision.usd_per_hour else ""
         console.print(f"would [bold]{decision.kind}[/]: {decision.what} ({'; '.join(decision.reasons)}){change}", highlight=False)
+    if made.packed is not None:
+        console.print(_packed(made.packed), highlight=False)
     if not made.steps:
         console.print("The autoscaler would do nothing now.")
     console.print(f"now ${made.usd_per_hour:.4f} an hour, then ${made.after_usd_per_hour:.4f}", highlight=False)
 
 
-def _verdict(verdict: Verdict) -> str:
-    parts = [
-        f"{count} {words}"
-        for count, words in (
-            (verdict.fits_now, "fit now"),
-            (verdict.arriving, "wait for machines on their way"),
-            (verdict.buying, "need machines to buy"),
-        )
-        if count
-    ]
-    if verdict.unmet:
-        parts.append(f"{verdict.unmet} get none: {verdict.refusal.why if verdict.refusal else 'not known why'}")
-    return ", ".join(parts)
+def _packed(packed: Packed) -> str:
+    least = f"${packed.bound_usd_per_hour:.4f}"
+    how = f"at least {least} for the same work: gap {packed.gap_percent:g} % ({packed.method})"
+    return f"{packed.machines} machines packed at ${packed.usd_per_hour:.4f} an hour, {how}"

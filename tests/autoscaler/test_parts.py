@@ -8,7 +8,7 @@ from cluster.autoscaler import lifecycle, wire
 from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.decision import Decision, from_record
 from cluster.autoscaler.model import Constraint
-from cluster.autoscaler.shape import MANY, how_often, make, missing, text
+from cluster.autoscaler.shape import MANY, how_often, make, named, text
 from tests.autoscaler.builders import an_agent
 
 
@@ -68,8 +68,9 @@ def test_a_cluster_without_a_value_stays_where_it_began():
     assert room("/web", [constraint], here, usage) == MANY
 
 
-def test_what_is_missing_is_said_in_whole_units():
-    assert missing(make(10, 1024, 0, 0, 2), make(8, 2048)) == "2 cpus, 2 ports"
+def test_amounts_are_said_in_units_that_people_use():
+    assert [named(amount, 1) for amount in (512_000, 204_800_000, 1_556_480)] == ["512 MiB memory", "200 GiB memory", "1.52 GiB memory"]
+    assert (named(2500, 0), named(3, 4), named(10_240_000, 2)) == ("2.5 cpus", "3 ports", "10 GiB disk")
     assert text(make(0.5, 128)) == "0.5 cpus, 128 MiB memory"
     assert how_often(make(0.5, 100), make(4, 350)) == 3
 

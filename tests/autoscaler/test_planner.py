@@ -75,7 +75,7 @@ def test_what_no_type_can_hold_is_said_with_the_nearest_and_what_it_lacks():
     made = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
     refusal = only_verdict(made).refusal
     assert refusal.kind == "never"
-    assert "m5.2xlarge, lacks 2 cpus" in refusal.why
+    assert "m5.2xlarge, has 8 cpus: 2 cpus short" in refusal.why
     assert [step.decision.kind for step in made.steps] == ["refuse"]
 
 

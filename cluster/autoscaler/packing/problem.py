@@ -52,7 +52,7 @@ class Problem:
 
     @property
     def is_empty(self) -> bool:
-        return not self.wanted.sum() or not self.usd.size
+        return not self.wanted.sum() or not self.most.any()
 
     @property
     def bound(self) -> float:
