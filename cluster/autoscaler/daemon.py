@@ -31,6 +31,7 @@ from cluster.autoscaler.steering import paused
 from cluster.autoscaler.telemetry import Telemetry
 from cluster.blueprint import Port, spec_parameter_name
 from cluster.cloud import aws
+from cluster.cloud.clock import CloudClock
 from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
@@ -127,6 +128,7 @@ class Term:
     specs: SpecSource
     telemetry: Telemetry
     address: str
+    clock: CloudClock
     memory: Memory = field(default_factory=Memory)
     intents: list[Intent] = field(default_factory=list)
     fence: str | None = None
@@ -163,10 +165,10 @@ class Term:
             return SPEC_FIRST_S
         with self.telemetry.measures.passes.time():
             snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence, self.orders)
-            if not self.fence and not paused(self.orders, time.time()):
+            if not self.fence and not paused(self.orders, self.clock.now()):
                 self.memory, self.intents = await self.actor.recover(self.memory, self.intents, snapshot.machines)
                 snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
-            before, made = self.memory, plan(snapshot, time.time())
+            before, made = self.memory, plan(snapshot, self.clock.now())
             words = await self.leases.farewells()
             left = endings(before.rented, made.memory.rented, snapshot.machines, words, made.at)
             self._tell_left(left, made.usd_per_hour)
@@ -179,12 +181,13 @@ class Term:
         self.intents = await self.journal.intents()
         self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source == "services")
         self.telemetry.passed(made, snapshot, self.observer.raw)
+        self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
         return spec.autoscaler.interval_s
 
     async def _succeed(self) -> None:
         """Tell of a change of leader, and that somebody works again."""
         with contextlib.suppress(MesaformError):
-            taken_over = succession(await self.leases.previous(), self.leases.term, self.address, time.time())
+            taken_over = succession(await self.leases.previous(), self.leases.term, self.address, self.clock.now())
             if taken_over is not None:
                 self.telemetry.decided(taken_over)
             await self.leases.renew()
@@ -205,10 +208,11 @@ class Term:
         try:
             self.fence, self.orders = await asyncio.gather(asyncio.to_thread(self.control.fenced), asyncio.to_thread(self.control.orders))
             fenced = self.fence is not None
-            if time.time() - self._beat[0] >= BEAT_EVERY_S or fenced != self._beat[1]:
+            now = self.clock.now()
+            if now - self._beat[0] >= BEAT_EVERY_S or fenced != self._beat[1]:
                 memory = msgspec.to_builtins(self.memory)
-                await asyncio.to_thread(self.control.beat, time.time(), fenced=fenced, address=self.address, memory=memory)
-                self._beat = (time.time(), fenced)
+                await asyncio.to_thread(self.control.beat, now, fenced=fenced, address=self.address, memory=memory)
+                self._beat = (now, fenced)
         except MesaformError as error:  # S3 is gone: what was last known stays in force
             self.telemetry.troubled("s3")
             log.warning("the fence cannot be read", error=str(error), fenced=self.fence)
@@ -274,18 +278,21 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
     bucket = await _bucket(settings.region)
     ledger = await asyncio.to_thread(S3Ledger, bucket, settings.cluster, settings.region, f"e{epoch}")
     telemetry.begin(ledger)
+    clock = CloudClock()
+    clock.listen_to(aws.client("ec2", settings.region))
     fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region)
     operator = OperatorClient(settings.masters, session)
     journal = Journal(zk, settings.zk_path, epoch)
     term = Term(
         observer=Observer(operator, ServicesClient(services_urls(settings.masters), session), fleet, failed=telemetry.troubled),
-        actor=Actor(settings.cluster, fleet, operator, journal, telemetry.decided, time.time),
+        actor=Actor(settings.cluster, fleet, operator, journal, telemetry.decided, clock.now),
         journal=journal,
-        leases=Leases(zk, settings.zk_path, epoch, f"{settings.host}:{settings.port}"),
+        leases=Leases(zk, settings.zk_path, epoch, f"{settings.host}:{settings.port}", clock=clock.now),
         control=S3Control(bucket, settings.cluster, settings.region),
         specs=SpecSource(settings.cluster, settings.region),
         telemetry=telemetry,
         address=f"{settings.host}:{settings.port}",
+        clock=clock,
     )
     async with asyncio.TaskGroup() as tasks:
         memory = tasks.create_task(telemetry.remember(ledger), name="the ledger's past")
@@ -295,7 +302,7 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
             log.warning("deposed", error=str(error))
         finally:
             memory.cancel()
-            telemetry.end(time.time())
+            telemetry.end(clock.now())
 
 
 async def _bucket(region: str) -> str:

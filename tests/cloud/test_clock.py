@@ -1,0 +1,87 @@
+"""The cloud's clock, from the dates of its answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from cluster.cloud import aws
+from cluster.cloud.clock import KEPT, CloudClock
+
+LOCAL = 1_800_000_000.0
+
+
+def heard(*offsets_s: float) -> CloudClock:
+    made = CloudClock(lambda: LOCAL)
+    for offset_s in offsets_s:
+        made.heard(formatdate(LOCAL + offset_s, usegmt=True))
+    return made
+
+
+def test_a_clock_that_is_right_is_left_alone():
+    assert CloudClock(lambda: LOCAL).now() == LOCAL
+    assert heard(0, 1, -2, 2).now() == LOCAL
+
+
+@pytest.mark.parametrize("offset_s", [120, -120])
+def test_a_clock_that_is_minutes_apart_is_corrected(offset_s: float):
+    assert heard(offset_s).now() == pytest.approx(LOCAL + offset_s, abs=1)
+
+
+def test_one_answer_that_was_held_up_moves_nothing():
+    assert heard(0, 0, -300, 0, 0).now() == LOCAL
+
+
+def test_a_clock_that_was_set_right_is_believed_after_some_answers():
+    assert heard(*[200] * KEPT, *[0] * (KEPT // 2)).offset_s == pytest.approx(200, abs=1)
+    assert heard(*[200] * KEPT, *[0] * (KEPT // 2 + 1)).offset_s == 0
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026"])
+def test_what_is_no_date_is_passed_over(date: str):
+    made = heard(100)
+    made.heard(date)
+    assert made.offset_s == pytest.approx(100, abs=1)
+
+
+class _Ahead(BaseHTTPRequestHandler):
+    """Answers any AWS query as STS would, from a world two minutes ahead."""
+
+    def do_POST(self) -> None:
+        answer = "<GetCallerIdentityResult><Account>000000000000</Account></GetCallerIdentityResult>"
+        body = f"<GetCallerIdentityResponse>{answer}</GetCallerIdentityResponse>".encode()
+        self.send_response_only(200)
+        self.send_header("Date", formatdate(time.time() + 120, usegmt=True))
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = HTTPServer(("127.0.0.1", 0), _Ahead)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    yield
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_it_listens_to_the_dates_of_a_clients_answers(ahead: None):
+    made = CloudClock()
+    made.listen_to(aws.client("sts", "us-east-1"))
+    assert aws.account_bucket("us-east-1")
+    assert made.now() - time.time() == pytest.approx(120, abs=3)
