@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cluster.cli.context import JSON_OPTION
+from cluster.cli.context import FILE_OPTION, JSON_OPTION
 from cluster.cli.quiet import own_output
 from cluster.errors import BadInput
 
 if TYPE_CHECKING:
+    from cluster.cli.simulate_history import Paid, Past
     from cluster.sim.market import Settings
     from cluster.sim.policy import Policy
     from cluster.sim.run import Outcome
@@ -53,6 +54,8 @@ def simulate(
     shortages: float = typer.Option(0.0, min=0, max=1, help="The part of offerings that have no capacity at any time."),
     never_boots: float = typer.Option(0.0, min=0, max=1, help="The part of machines that never register."),
     html: str = typer.Option("", help="Write the report with plots to this file."),
+    history: str = typer.Option("", help="In place of a file: the cluster's own last hours or days, from its ledger: 24h, 7d."),
+    file: str = FILE_OPTION,
     resumable: bool = typer.Option(False, help="Every task that is stopped goes on where it was, whatever the trace says."),
     json_: bool = JSON_OPTION,
 ) -> None:
@@ -62,11 +65,12 @@ def simulate(
     from cluster.sim.run import least_usd
     from cluster.sim.trace import all_resumable
 
-    work = _work(trace, synthetic, columns, seed, (from_, until, longest, limit))
+    past = _history(file, history, own_policy=not policy) if history else None
+    work = _work(trace, synthetic, columns, seed, (from_, until, longest, limit), None if past is None else past.trace)
     if resumable:
         work = all_resumable(work)
     settings = Settings(seed, _seconds(boot, "--boot"), never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages)
-    policies = _policies(policy, against)
+    policies = _policies(policy, against, None if past is None else past.policy)
     with own_output():
         outcomes = _run(work, policies, settings, quiet=json_)
     bound_usd = least_usd(work, policies[0][0])
@@ -76,18 +80,23 @@ def simulate(
         except OSError as error:
             raise BadInput(error.strerror or str(error), where=html) from None
     if json_:
-        _print_json(work, outcomes, settings, bound_usd)
-    else:
-        _print_table(work, outcomes, settings, bound_usd, html)
+        _print_json(work, outcomes, settings, bound_usd, None if past is None else past.paid)
+        return
+    _print_table(work, outcomes, settings, bound_usd, html)
+    if past is not None and len(work.tasks) == len(past.trace.tasks):
+        _print_check(past, outcomes[0])
 
 
-def _work(trace: str, synthetic: str, columns: str, seed: int, part: tuple[str, str, str, int]) -> Trace:
+def _work(trace: str, synthetic: str, columns: str, seed: int, part: tuple[str, str, str, int], past: Trace | None = None) -> Trace:
     from cluster.sim.synthetic import make_trace
     from cluster.sim.trace import load, parse_map, window
 
-    if bool(trace) == bool(synthetic):
-        raise BadInput("one trace is needed", fix="name a CSV file, or --synthetic burst, diurnal or batch")
-    found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(columns) if columns else None)
+    if sum(map(bool, (trace, synthetic, past))) != 1:
+        raise BadInput("one trace is needed", fix="name a CSV file, or --synthetic burst, diurnal or batch, or --history 7d")
+    if past is not None:
+        found = past
+    else:
+        found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(columns) if columns else None)
     from_, until, longest, limit = part
     until_s, longest_s = (_seconds(text, name) if text else math.inf for text, name in ((until, "--until"), (longest, "--longest")))
     found = window(found, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)
@@ -103,12 +112,12 @@ def _seconds(text: str, where: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def _policies(policy: str, against: Sequence[str]) -> list[tuple[Policy, str]]:
+def _policies(policy: str, against: Sequence[str], own: Policy | None = None) -> list[tuple[Policy, str]]:
     """Each policy with the baseline's name where it is one; baselines buy what the first policy may buy."""
     from cluster.sim.baselines import BASELINES
     from cluster.sim.policy import Policy, load
 
-    mine = load(Path(policy)) if policy else Policy(name="mesaform")
+    mine = load(Path(policy)) if policy else own or Policy(name="mesaform")
     found: list[tuple[Policy, str]] = [(mine, "")]
     names = [name for given in against for name in (BASELINES if given == ALL else (given,))]
     for name in dict.fromkeys(names):
@@ -142,7 +151,7 @@ def _run(work: Trace, policies: Sequence[tuple[Policy, str]], settings: Settings
     return outcomes
 
 
-def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound_usd: float) -> None:
+def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound_usd: float, paid: Paid | None = None) -> None:
     import msgspec
 
     answer: dict[str, Any] = {
@@ -153,6 +162,8 @@ def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bo
             {"name": one.name, **one.figures.as_dict(), "unschedulable": one.unschedulable, "took_s": one.took_s} for one in outcomes
         ],
     }
+    if paid is not None:
+        answer["paid"] = paid
     typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
 
 
@@ -180,3 +191,18 @@ def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, b
     out.print(columns.headline(outcomes, bound_usd))
     if html:
         out.print(f"report: {html}")
+
+
+def _history(file: str, length: str, *, own_policy: bool) -> Past:
+    from cluster.cli.simulate_history import read
+
+    return read(file, _seconds(length, "--history"), length, own_policy=own_policy)
+
+
+def _print_check(past: Past, mine: Outcome) -> None:
+    """What the same time really cost, beside what the simulator says of it."""
+    from cluster.cli.simulate_history import check
+    from cluster.cli.tables import console
+
+    for line in check(past.paid, mine):
+        console().print(line)

@@ -95,7 +95,10 @@ class Mesaform:
         self._machines = {name: self._machines.get(name) or machine_of(world.hosts[name]) for name in names}
         agents = tuple(self._agent(world, host) for host in world.agents)
         self._agents = {name: kept for name, kept in self._agents.items() if name in names}
-        queue = tuple(QueueEntry(group.app, group.shape, group.count, overdue=True, since=group.since) for group in world.waiting)
+        queue = tuple(
+            QueueEntry(group.app, group.shape, group.count, overdue=True, constraints=world.apps[group.app], since=group.since)
+            for group in world.waiting
+        )
         return Snapshot(
             spec=self._spec,
             cluster=ClusterView(agents),

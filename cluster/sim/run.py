@@ -40,7 +40,7 @@ def catalogue_of(policy: Policy) -> dict[str, tuple[Offering, ...]]:
 def simulate(trace: Trace, policy: Policy, settings: Settings, rule: str = "") -> Outcome:
     """Run one policy over a trace: the real planner, or with `rule` that baseline, buying what the policy may buy."""
     spec, catalogue = policy.spec, catalogue_of(policy)
-    world = World(trace, catalogue, Market(settings))
+    world = World(trace, catalogue, Market(settings), {pool.name: pool.attributes for pool in spec.agents})
     for pool in spec.agents:
         first = next(offering for offering in catalogue[pool.name] if offering.capacity == "on-demand")
         world.add(pool.name, first, pool.count)

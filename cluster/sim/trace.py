@@ -6,6 +6,7 @@ A task's duration starts when it is placed: demand reacts to capacity. Times of 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import difflib
 import io
 import math
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import Shape, make
 from cluster.errors import BadInput
 
@@ -48,11 +50,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Tasks by arrival. `left_out` counts rows that asked for GPUs."""
+    """Tasks by arrival. `left_out` counts rows that asked for GPUs. `constraints` are those of apps that have some."""
 
     name: str
     tasks: tuple[Task, ...]
     left_out: int = 0
+    constraints: Mapping[str, tuple[Constraint, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def span_s(self) -> float:

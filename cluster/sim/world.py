@@ -11,8 +11,10 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, Protocol
 
+from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from cluster.blueprint import Tag
@@ -71,6 +73,17 @@ class Host:
     tasks: dict[int, float] = field(default_factory=dict)  # task number -> when it was placed here
     ours: bool = True
     version: int = 0  # grows with each change, so that views of it can be kept
+    own_attributes: Mapping[str, str] = field(default_factory=dict)  # what its pool says of itself
+
+    @property
+    def hostname(self) -> str:
+        return self.name
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """What its agent says of itself in offers."""
+        told = {"instance_type": self.offering.instance_type, "zone": self.offering.zone, "pool": self.pool}
+        return {**self.own_attributes, **told, "lifecycle": self.offering.capacity}
 
     @property
     def usd_per_hour(self) -> float:
@@ -116,10 +129,18 @@ class World:
         trace: the work.
         catalogue: what each pool may buy.
         market: how the cloud behaves.
+        attributes: what the agents of each pool say of themselves.
 
     """
 
-    def __init__(self, trace: Trace, catalogue: Mapping[str, Sequence[Offering]], market: Market) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        catalogue: Mapping[str, Sequence[Offering]],
+        market: Market,
+        attributes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
+        self._attributes = attributes
         self.now = EPOCH
         self.catalogue = catalogue
         self.market = market
@@ -129,7 +150,8 @@ class World:
         self._agents: dict[str, Host] = {}  # registered ones, in the order they registered
         self._queues: dict[str, deque[int]] = {}
         self._shapes = {task.app: task.shape for task in trace.tasks}
-        self.apps: dict[str, tuple[Constraint, ...]] = dict.fromkeys(self._shapes, ())
+        self.apps: dict[str, tuple[Constraint, ...]] = {app: trace.constraints.get(app, ()) for app in self._shapes}
+        self._spread: dict[str, Usage] = {}  # where instances of apps with constraints are; forgotten when one comes or goes
         self._events: list[tuple[float, int, str, int, str]] = []
         self._number = 0
         self._bought = 0
@@ -299,7 +321,7 @@ class World:
         work.waiting_since = self.now
         work.host = ""
         for host in self._agents.values():
-            if host.takes_work and contains(host.free, work.task.shape):
+            if host.takes_work and contains(host.free, work.task.shape) and self._allowed(work.task.app, host):
                 self._place(number, host)
                 return
         self._queues.setdefault(work.task.app, deque()).append(number)
@@ -313,13 +335,24 @@ class World:
         """What waits longest and fits, again and again."""
         while host.takes_work:
             heads = [(self.work[queue[0]].waiting_since or 0.0, app) for app, queue in self._queues.items() if queue]
-            app = next((app for _, app in sorted(heads) if contains(host.free, self._shapes[app])), None)
+            app = next((app for _, app in sorted(heads) if contains(host.free, self._shapes[app]) and self._allowed(app, host)), None)
             if app is None:
                 return
             self._place(self._queues[app].popleft(), host)
 
+    def _allowed(self, app: str, host: Host) -> bool:
+        """Whether the app's constraints let one more of it onto this host."""
+        if not (constraints := self.apps[app]):
+            return True
+        if app not in self._spread:
+            usage = self._spread[app] = Usage()
+            for one in self._agents.values():
+                usage.add(app, constraints, one, sum(1 for number in one.tasks if self.work[number].task.app == app))
+        return room(app, constraints, host, self._spread[app]) > 0
+
     def _place(self, number: int, host: Host) -> None:
         work = self.work[number]
+        self._spread.pop(work.task.app, None)
         work.waited_s += self.now - (work.waiting_since if work.waiting_since is not None else self.now)
         work.waiting_since = None
         work.host = host.name
@@ -335,6 +368,7 @@ class World:
     def _leave(self, number: int, host: Host) -> float:
         """Take a task off its host; returns for how long it ran there."""
         shape = self.work[number].task.shape
+        self._spread.pop(self.work[number].task.app, None)
         ran_s = self.now - host.tasks.pop(number)
         host.free = plus(host.free, shape)
         host.changed_at = self.now
@@ -354,7 +388,10 @@ class World:
         self._leave(number, host)
         work.ended_at, work.host = self.now, ""
         self._heard.append("ended")
-        self._offer(host)
+        if self.apps[work.task.app]:
+            self._offer_all()  # what one value may have depends on what the others have
+        else:
+            self._offer(host)
 
     def _evict(self, host: Host, by: Ending, why: str) -> int:
         numbers = list(host.tasks)
@@ -385,6 +422,7 @@ class World:
         self._bought += 1
         total = shape_of(offering.resources)
         host = Host(f"i-{self._bought:06d}", pool, offering, self.now, token, total, total, changed_at=self.now, ours=ours)
+        host.own_attributes = self._attributes.get(pool, {})
         self.hosts[host.name] = host
         self._total = plus(self._total, total)
         self._usd_per_hour += host.usd_per_hour

@@ -1,0 +1,106 @@
+"""`mesaform simulate --history`: the cluster's own last days as a trace, its own policy, and what it really paid. No verb of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.autoscaler.bill import add_up
+from cluster.autoscaler.recorder import STATED_EVERY_S
+from cluster.cli.context import open_context
+from cluster.errors import BadInput, NotFound
+from cluster.sim.history import trace
+from cluster.sim.policy import Policy
+from cluster.sim.record import Record
+from cluster.sim.run import Outcome
+from cluster.sim.trace import Trace
+from cluster.spec import ClusterSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What agents cost in the time that the history covers, from `since` to `until`; seconds since 1970."""
+
+    since: float
+    until: float
+    usd: float
+    idle_usd: float
+    machine_hours: float
+    waited_task_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The work, who paid what for it, and the cluster's own policy if it is to be the first."""
+
+    trace: Trace
+    paid: Paid
+    policy: Policy | None
+
+
+def read(file: str, length_s: float, length: str, *, own_policy: bool) -> Past:
+    """Read the ledger.
+
+    Raises:
+        BadInput: there is no history of that time.
+
+    """
+    from cluster.cli.cost import bill_rows
+    from cluster.cloud import aws
+    from cluster.cloud.ledger import S3Ledger
+
+    context = open_context(file)
+    context.enter_cloud()
+    spec, until = context.spec, time.time()
+    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
+    try:
+        rows = ledger.read(until - length_s - STATED_EVERY_S * 1.2, kinds=["history"])
+        bills = bill_rows(ledger, until - length_s)
+    except NotFound:
+        raise BadInput(f"the cluster {spec.name} has no ledger", where="--history", fix="it is written while the cluster runs") from None
+    since = max(until - length_s, min((row["at"] for row in rows), default=until))
+    work, began = trace(rows, since, until, f"{spec.name}, the last {length}")
+    bill = add_up([_without_masters(row) for row in bills if row.get("role") != "master"], began, until)
+    paid = Paid(began, until, bill.usd, bill.idle_usd, bill.machine_hours, bill.waited_task_s)
+    return Past(work, paid, policy_of(spec) if own_policy else None)
+
+
+def _without_masters(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A statement of all machines without the masters: no policy decides about them."""
+    if row["kind"] != "machines":
+        return row
+    return {**row, "machines": [one for one in row["machines"] if one.get("role") != "master"]}
+
+
+def policy_of(spec: ClusterSpec) -> Policy:
+    """The cluster's own settings as a policy."""
+    return Policy.model_validate(
+        {
+            "name": spec.name,
+            "agents": [pool.model_dump(exclude_none=True) for pool in spec.agents],
+            "autoscaler": spec.autoscaler.model_dump(),
+            "cost": spec.cost.model_dump(),
+        }
+    )
+
+
+def check(paid: Paid, mine: Outcome) -> list[str]:
+    """The simulator's answer beside what was paid: how far it can be trusted."""
+    hours = (paid.until - paid.since) / 3600
+    known = f"{paid.machine_hours:,.1f} machine-hours, ${paid.idle_usd:,.4f} idle"
+    lines = [f"The ledger says that agents really cost [bold]${paid.usd:,.4f}[/] in these {hours:,.2f} h ({known})."]
+    if paid.usd > 0:
+        simulated = usd_within(mine.record, hours * 3600)
+        off = f"{simulated / paid.usd - 1:+.0%}"
+        lines.append(
+            f"{mine.name} simulated over the same hours costs ${simulated:,.4f}, {off}; the table counts until all machines are gone."
+        )
+    return lines
+
+
+def usd_within(record: Record, seconds: float) -> float:
+    """What a run cost in its first `seconds`."""
+    end = record.started_at + seconds
+    return sum(bill.usd * min(1.0, max(0.0, end - bill.bought_at) / bill.seconds) for bill in record.bills)

@@ -1,0 +1,155 @@
+"""A cluster's own history of work becomes a trace: what the recorder wrote down, the simulator runs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.autoscaler.holdings import Task
+from cluster.autoscaler.model import Constraint, QueueEntry
+from cluster.autoscaler.past import Past
+from cluster.autoscaler.shape import make
+from cluster.cloud import ledger_rows
+from cluster.errors import BadInput
+from cluster.sim.history import tasks, trace
+from cluster.sim.market import Settings
+from cluster.sim.policy import Policy
+from cluster.sim.run import simulate
+from cluster.sim.trace import Task as Work
+from cluster.sim.trace import Trace
+
+NOW = 1_800_000_000.0
+SHAPE = make(1, 512, ports=1)
+
+
+def a_task(name: str, since: float, app: str = "/web", shape=SHAPE, ended: float = 0.0) -> Task:
+    return Task(name, "S-1", app, "*", shape, since, ended)
+
+
+def waiting(count: int, app: str = "/web", since: float = 0.0, constraints: tuple[Constraint, ...] = ()) -> QueueEntry:
+    return QueueEntry(app, SHAPE, count, True, constraints, since=since)
+
+
+class Recording:
+    """A recorder fed every ten seconds, and its rows as they come back from the ledger."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+        self.past = Past()
+
+    def at(self, seconds: float, *running: Task, ended: tuple[Task, ...] = (), queue: tuple[QueueEntry, ...] = ()) -> None:
+        self._keep(self.past.absorb({task.task_id: task for task in running}, ended, queue, NOW + seconds))
+
+    def close(self, seconds: float) -> None:
+        self._keep(self.past.close(NOW + seconds))
+
+    def next_term(self) -> None:
+        self.past = Past()
+
+    def _keep(self, rows: list[dict]) -> None:
+        made = [ledger_rows.stamped(row, "t", len(self.rows) + number) for number, row in enumerate(rows)]
+        self.rows += ledger_rows.unpack(ledger_rows.pack(made)) if made else []
+
+
+def test_a_task_is_told_with_arrival_start_end_and_shape():
+    seen = Recording()
+    seen.at(0)
+    seen.at(10, queue=(waiting(1),))
+    seen.at(40, a_task("web.1", NOW + 38))
+    seen.at(300, ended=(a_task("web.1", NOW + 38, ended=NOW + 295),))
+    (one,) = tasks(seen.rows)
+    assert (one.app, one.shape, one.arrived - NOW, one.started - NOW, one.ended - NOW) == ("/web", SHAPE, 10, 38, 295)
+
+
+def test_the_first_that_waited_is_the_first_that_ran_and_what_was_called_off_never_came():
+    seen = Recording()
+    seen.at(0)
+    seen.at(10, queue=(waiting(1),))
+    seen.at(20, queue=(waiting(3),))
+    seen.at(30, queue=(waiting(2),))
+    seen.at(40, a_task("web.1", NOW + 40), queue=(waiting(1),))
+    seen.at(50, a_task("web.1", NOW + 40), a_task("web.2", NOW + 50))
+    seen.close(60)
+    assert [(one.arrived - NOW, one.started - NOW) for one in tasks(seen.rows)] == [(10, 40), (20, 50)]
+
+
+def test_a_task_that_came_and_went_between_two_passes_is_told():
+    seen = Recording()
+    seen.at(0)
+    seen.at(10, ended=(a_task("cron.1", NOW + 3, "nightly", ended=NOW + 8),))
+    seen.close(20)
+    (one,) = tasks(seen.rows)
+    assert (one.started - NOW, one.ended - NOW) == (3, 8)
+
+
+def test_a_change_of_leader_tells_nothing_twice_and_ends_what_ended_meanwhile():
+    seen = Recording()
+    seen.at(0, a_task("web.1", NOW - 50), a_task("web.2", NOW - 50))
+    seen.next_term()
+    seen.at(100, a_task("web.1", NOW - 50))
+    first, second = sorted(tasks(seen.rows), key=lambda one: one.ended is None, reverse=True)
+    assert first.ended is None
+    assert second.ended == NOW + 100
+    assert first.started == second.started == NOW - 50
+
+
+def test_a_stretch_has_what_ran_before_it_from_its_first_moment_and_what_goes_on_until_its_end():
+    seen = Recording()
+    seen.at(0, a_task("old.1", NOW - 500, "/old"))
+    seen.at(100, a_task("old.1", NOW - 500, "/old"), a_task("new.1", NOW + 95, "spark"))
+    seen.close(110)
+    made, began = trace(seen.rows, NOW + 50, NOW + 150, "toy")
+    assert began == NOW + 50
+    assert [(task.app.split()[0], task.at, task.runs_s, task.keeps_work) for task in made.tasks] == [
+        ("/old", 0, 100, True),
+        ("spark", 45, 55, False),
+    ]
+
+
+def test_constraints_come_along_and_the_simulated_cluster_obeys_them():
+    unique = (Constraint("hostname", "UNIQUE"),)
+    seen = Recording()
+    seen.at(0)
+    seen.at(10, queue=(waiting(3, constraints=unique),))
+    seen.at(20, *(a_task(f"web.{number}", NOW + 20) for number in range(3)))
+    seen.at(3600)
+    seen.close(3601)
+    made, _ = trace(seen.rows, NOW, NOW + 3600, "toy")
+    assert set(made.constraints.values()) == {unique}
+    outcome = simulate(made, Policy(name="mine"), Settings(reclaims_per_hour=0.0))
+    assert outcome.figures.machines_most == 3
+    assert outcome.figures.never_placed == 0
+
+
+def test_without_any_task_the_error_says_what_to_do():
+    with pytest.raises(BadInput, match="no task in this time"):
+        trace([], NOW, NOW + 60, "toy")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from(["/web", "spark"])), min_size=1, max_size=12),
+    st.integers(0, 60),
+)
+def test_whatever_ran_is_told_once_with_its_times_whichever_leader_saw_it(lives: list[tuple[int, int, str]], changes_at: int):
+    seen = Recording()
+    all_ = [a_task(f"t.{n}", NOW + 10 * start + 1, app, ended=NOW + 10 * (start + length)) for n, (start, length, app) in enumerate(lives)]
+    for tick in range(75):
+        at = 10.0 * tick
+        if tick == changes_at:
+            seen.close(at)
+            seen.next_term()
+        running = [task for task in all_ if task.since <= NOW + at < task.ended]
+        over = tuple(task for task in all_ if NOW + at - 10 < task.ended <= NOW + at)
+        seen.at(at, *running, ended=over)
+    seen.close(750)
+    found = sorted((round(one.started - NOW), round((one.ended or 0) - NOW), one.app) for one in tasks(seen.rows))
+    first_of_term = 10 * changes_at
+    expected = sorted((round(t.since - NOW), round(t.ended - NOW), t.app) for t in all_)
+    assert [(start, app) for start, _, app in found] == [(start, app) for start, _, app in expected]
+    assert all(abs(mine[1] - theirs[1]) <= 10 or theirs[1] == first_of_term for mine, theirs in zip(found, expected, strict=True))
+
+
+def test_a_task_made_by_hand_needs_no_constraints():
+    assert Trace("mine", (Work("a", "a", SHAPE, 0.0, 10.0),)).constraints == {}
