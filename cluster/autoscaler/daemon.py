@@ -20,13 +20,16 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
+from cluster.autoscaler import demand
 from cluster.autoscaler.act import Actor
 from cluster.autoscaler.journal import Deposed, Journal
+from cluster.autoscaler.learner import Learner
 from cluster.autoscaler.lease import Ending, Leases, endings, succession
-from cluster.autoscaler.model import Intent, Memory
+from cluster.autoscaler.model import Intent, Memory, Snapshot
 from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
 from cluster.autoscaler.page import Page
 from cluster.autoscaler.planner import plan
+from cluster.autoscaler.probe_client import ProbeFramework
 from cluster.autoscaler.steering import paused
 from cluster.autoscaler.telemetry import Telemetry
 from cluster.blueprint import Port, spec_parameter_name
@@ -127,6 +130,8 @@ class Term:
     control: Control
     specs: SpecSource
     telemetry: Telemetry
+    probe: ProbeFramework
+    learner: Learner
     address: str
     clock: CloudClock
     memory: Memory = field(default_factory=Memory)
@@ -164,7 +169,10 @@ class Term:
             await self.leases.renew()
             return SPEC_FIRST_S
         with self.telemetry.measures.passes.time():
+            await self.learner.begin(self.clock.now())
+            self.memory = replace(self.memory, findings=self.probe.findings())
             snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence, self.orders)
+            snapshot = replace(snapshot, profile=self.learner.known)
             if not self.fence and not paused(self.orders, self.clock.now()):
                 self.memory, self.intents = await self.actor.recover(self.memory, self.intents, snapshot.machines)
                 snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
@@ -177,12 +185,21 @@ class Term:
             )
             self.memory = await self.actor.carry_out(made)
             await self.leases.bury(words, made.memory.rented)
+        await self._learn(replace(snapshot, memory=made.memory), made.at)
         await self.leases.renew(spec, snapshot.machines)
         self.intents = await self.journal.intents()
-        self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source == "services")
+        self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source in {"services", "jobs"})
         self.telemetry.passed(made, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
         return spec.autoscaler.interval_s
+
+    async def _learn(self, snapshot: Snapshot, now: float) -> None:
+        """What this pass says of the week, and of whom the probe framework should find out more."""
+        await self.learner.learn(snapshot, now)
+        if snapshot.spec.autoscaler.probe_framework:
+            await self.probe.want(demand.suspects(snapshot, now))
+        else:
+            await self.probe.rest()
 
     async def _succeed(self) -> None:
         """Tell of a change of leader, and that somebody works again."""
@@ -283,6 +300,7 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
     fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region)
     operator = OperatorClient(settings.masters, session)
     journal = Journal(zk, settings.zk_path, epoch)
+    probe = ProbeFramework(settings.masters, session, clock.now)
     term = Term(
         observer=Observer(operator, ServicesClient(services_urls(settings.masters), session), fleet, failed=telemetry.troubled),
         actor=Actor(settings.cluster, fleet, operator, journal, telemetry.decided, clock.now),
@@ -291,16 +309,20 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
         control=S3Control(bucket, settings.cluster, settings.region),
         specs=SpecSource(settings.cluster, settings.region),
         telemetry=telemetry,
+        probe=probe,
+        learner=Learner(S3Control(bucket, settings.cluster, settings.region)),
         address=f"{settings.host}:{settings.port}",
         clock=clock,
     )
     async with asyncio.TaskGroup() as tasks:
         memory = tasks.create_task(telemetry.remember(ledger), name="the ledger's past")
+        probing = tasks.create_task(probe.run(), name="probe framework")
         try:
             await term.run()
         except Deposed as error:
             log.warning("deposed", error=str(error))
         finally:
+            probing.cancel()
             memory.cancel()
             telemetry.end(clock.now())
 

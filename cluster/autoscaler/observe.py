@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from yarl import URL
@@ -17,7 +17,7 @@ from yarl import URL
 from cluster.autoscaler import wire
 from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
 from cluster.cloud.port import Fleet, Offering, Order
-from cluster.errors import ClusterUnreachable, MesaformError
+from cluster.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.mesos.operator import OperatorClient
 from cluster.nodedoc import Port
 from cluster.spec import ClusterSpec
@@ -94,13 +94,26 @@ def services_urls(masters: Sequence[str]) -> list[str]:
     return [f"http://{URL(master).host}:{Port.SERVICES}" for master in masters]
 
 
+class WorkQueue(Protocol):
+    """A framework of ours that says exactly what waits: the services, and the jobs."""
+
+    async def queue(self) -> tuple[QueueEntry, ...]:
+        """What waits, each entry with its `source`. Raises ClusterUnreachable when nobody answers."""
+        ...
+
+    async def framework_id(self) -> str:
+        """Its framework id, empty while not known: so that its demand is not inferred as well. Raises ClusterUnreachable."""
+        ...
+
+
 @dataclass(slots=True)
 class Observer:
-    """Everything a snapshot needs, from these places."""
+    """Everything a snapshot needs, from these places. `others` are further queues; all must answer, or none is believed."""
 
     operator: OperatorClient
     services: ServicesClient
     fleet: Fleet
+    others: tuple[WorkQueue, ...] = ()
     failed: Callable[[str], None] = lambda _: None  # told the name of each API that did not answer
     raw: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None  # GET_TASKS and GET_FRAMEWORKS of the last snapshot
 
@@ -143,13 +156,17 @@ class Observer:
     async def waiting(self) -> int:
         """How many instances wait for an offer: cheap, asked between passes. 0 when nobody answers."""
         try:
-            return sum(entry.count for entry in await self.services.queue() if entry.overdue)
+            return sum(entry.count for entry in await self._queues() if entry.overdue)
         except ClusterUnreachable:
             return 0
 
+    async def _queues(self) -> tuple[QueueEntry, ...]:
+        parts = await asyncio.gather(*(queue.queue() for queue in (self.services, *self.others)))
+        return tuple(entry for part in parts for entry in part)
+
     async def _queue(self, trouble: list[str]) -> tuple[QueueEntry, ...] | None:
         try:
-            return await self.services.queue()
+            return await self._queues()
         except ClusterUnreachable as error:
             self.failed("services")
             trouble.append(str(error))
@@ -167,8 +184,13 @@ class Observer:
 
     async def _view(self, trouble: list[str], *, detailed: bool = False) -> ClusterView | None:
         try:
-            agents, tasks, frameworks, metrics = await asyncio.gather(
-                self.operator.get_agents(), self.operator.get_tasks(), self.operator.get_frameworks(), self.operator.get_metrics()
+            agents, tasks, frameworks, metrics, quota, master = await asyncio.gather(
+                self.operator.get_agents(),
+                self.operator.get_tasks(),
+                self.operator.get_frameworks(),
+                self.operator.get_metrics(),
+                self._optional("GET_QUOTA"),
+                self._optional("GET_MASTER"),
             )
         except MesaformError as error:
             self.failed("engine")
@@ -179,14 +201,24 @@ class Observer:
         own = await self._own_framework()
         if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
             frameworks = {}
-        return wire.cluster_view(agents, tasks, frameworks, metrics, own or (), detailed=detailed)
+        elected_at = float(master.get("elected_time") or 0.0)
+        return wire.cluster_view(agents, tasks, frameworks, metrics, own or (), detailed=detailed, quota=quota, elected_at=elected_at)
+
+    async def _optional(self, type_: str) -> dict[str, Any]:
+        """What an engine may do without: an older Mesos, or ours without quota."""
+        try:
+            answer = (await self.operator.call(type_)).get(type_.lower())
+        except (Permanent, NotFound):
+            return {}
+        return answer if isinstance(answer, dict) else {}
 
     async def _own_framework(self) -> list[str] | None:
+        """Ids of frameworks whose queues are read; None when one is not known."""
         try:
-            found = await self.services.framework_id()
+            found = await asyncio.gather(*(queue.framework_id() for queue in (self.services, *self.others)))
         except ClusterUnreachable:
             return None
-        return [found] if found else []
+        return [one for one in found if one]
 
     async def _offerings(self, spec: ClusterSpec, trouble: list[str]) -> dict[str, tuple[Offering, ...]]:
         """The catalogue by pool. A pool with a type that does not exist sells nothing, and says so."""

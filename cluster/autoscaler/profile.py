@@ -24,6 +24,9 @@ LOOK_BACK_SLOTS = 4
 SEEN_SHARE = 0.5
 """A slot that was watched for less than this part of it teaches nothing."""
 
+UNWATCHED_S = 120.0
+"""Between two leaders; a slot unwatched for longer may have missed its peak."""
+
 DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
 
 Level = tuple[int, int, int]
@@ -76,6 +79,11 @@ def learn(profile: Profile, levels: Mapping[str, Level], now: float) -> Profile:
         return Profile(_closed(profile, number), number, now, now, dict(levels))
     most = {pool: _most(profile.most.get(pool), level) for pool, level in levels.items()}
     return replace(profile, until=now, most={**profile.most, **most})
+
+
+def resume(profile: Profile, now: float) -> Profile:
+    """A profile as another process left it: the slot under way begins anew if nobody watched for a while."""
+    return profile if now - profile.until < UNWATCHED_S else replace(profile, slot=-1, most={})
 
 
 def forecast(profile: Profile, pool: str, at: float, quantile: float, half_life_weeks: float, min_weeks: int = 2) -> Forecast | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -42,6 +43,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     """What the daemon would decide, with what it remembers as of its last sign of life."""
     import aiohttp
 
+    from cluster.autoscaler.learner import NAME, decoded
     from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
     from cluster.cli.masters import masters_of
     from cluster.cloud import aws
@@ -61,6 +63,8 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
         operator = OperatorClient(masters, session)
         observer = Observer(operator, ServicesClient(services_urls(masters), session), AwsFleet(spec.region))
         snapshot = await observer.snapshot(spec, memory, (), fence, orders)
+    if spec.autoscaler.profile.enabled:
+        snapshot = replace(snapshot, profile=decoded(await asyncio.to_thread(control.kept, NAME)))
     return plan(snapshot, time.time()), snapshot.trouble
 
 

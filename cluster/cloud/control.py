@@ -1,4 +1,4 @@
-"""The fence, operators' orders and the autoscaler's sign of life, as three objects in S3 below `<cluster>/control/`.
+"""The fence, operators' orders, the autoscaler's sign of life and what it learned, an object each in S3 below `<cluster>/control/`.
 
 The orders are one object, changed by compare-and-swap (S3's conditional writes): one GET a pass is the cheapest way to read them.
 """
@@ -45,6 +45,12 @@ class S3Control:
 
     def last_beat(self) -> Mapping[str, Any] | None:
         return self._get("beat")
+
+    def keep(self, name: str, document: Mapping[str, Any]) -> None:
+        self._put(name, document)
+
+    def kept(self, name: str) -> Mapping[str, Any] | None:
+        return self._get(name)
 
     def orders(self) -> tuple[Order, ...]:
         return self._orders()[0]

@@ -191,6 +191,7 @@ class FakeControl:
         self._reason: str | None = None
         self._beat: Mapping[str, Any] | None = None
         self._orders: tuple[Order, ...] = ()
+        self._documents: dict[str, Mapping[str, Any]] = {}
         self.fail_next: CloudError | None = None
 
     def fence(self, reason: str) -> None:
@@ -210,6 +211,15 @@ class FakeControl:
 
     def last_beat(self) -> Mapping[str, Any] | None:
         return self._beat
+
+    def keep(self, name: str, document: Mapping[str, Any]) -> None:
+        self._documents[name] = document
+
+    def kept(self, name: str) -> Mapping[str, Any] | None:
+        error, self.fail_next = self.fail_next, None
+        if error is not None:
+            raise error
+        return self._documents.get(name)
 
     def orders(self) -> tuple[Order, ...]:
         return self._orders

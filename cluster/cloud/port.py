@@ -196,6 +196,14 @@ class Control(Protocol):
         """The last sign of life: `at`, `fenced`, `address`, `memory`; None if there never was one."""
         ...
 
+    def keep(self, name: str, document: Mapping[str, Any]) -> None:
+        """Keep a document of the autoscaler's under a name, in place of the last one."""
+        ...
+
+    def kept(self, name: str) -> Mapping[str, Any] | None:
+        """The document last kept under a name, or None."""
+        ...
+
     def orders(self) -> tuple[Order, ...]:
         """Every order given and not withdrawn, those that have run out included, oldest first."""
         ...

@@ -123,6 +123,11 @@ class Reconcile(Message, frozen=True, kw_only=True):
     tasks: list[ReconcileTask] = []
 
 
+class UpdateFramework(Message, frozen=True, kw_only=True):
+    framework_info: FrameworkInfo
+    suppressed_roles: list[str] = []
+
+
 class Call(Message, frozen=True, kw_only=True):
     """What a framework tells the master. `framework_id` is filled in by `SchedulerClient`."""
 
@@ -136,6 +141,7 @@ class Call(Message, frozen=True, kw_only=True):
     kill: Kill | None = None
     acknowledge: Acknowledge | None = None
     reconcile: Reconcile | None = None
+    update_framework: UpdateFramework | None = None
 
 
 def launch(offer_ids: Sequence[str], tasks: Iterable[TaskInfo], refuse_s: float = 5.0) -> Call:
@@ -170,6 +176,11 @@ def reconcile(tasks: Iterable[tuple[str, str | None]] = ()) -> Call:
     """RECONCILE (task id, agent id or None) pairs; none at all asks for every task that the master knows."""
     wanted = [ReconcileTask(task_id=Id(value=task), agent_id=Id(value=agent) if agent else None) for task, agent in tasks]
     return Call(type="RECONCILE", reconcile=Reconcile(tasks=wanted))
+
+
+def update_framework(info: FrameworkInfo) -> Call:
+    """UPDATE_FRAMEWORK: `info`, which names the framework's id, in place of what it subscribed with; no role stays suppressed."""
+    return Call(type="UPDATE_FRAMEWORK", update_framework=UpdateFramework(framework_info=info))
 
 
 def teardown() -> Call:

@@ -1,0 +1,71 @@
+"""Learning what weeks are like, pass by pass, and keeping it in S3. Shell around `profile`.
+
+S3 and not the journal in ZooKeeper: the memory there is written whole whenever anything changes, is read in every term and must stay
+below a megabyte; eight weeks of slots are some 130 KB a pool that change four times an hour and may lose a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from cluster.autoscaler import profile
+from cluster.autoscaler.demand.ahead import levels
+from cluster.autoscaler.demand.use import in_use
+from cluster.autoscaler.model import Snapshot
+from cluster.autoscaler.profile import Profile
+from cluster.cloud.port import Control
+from cluster.errors import MesaformError
+
+NAME = "profile"
+AGAIN_S = 60.0
+
+log = structlog.get_logger()
+
+
+class Learner:
+    """One per term. `known` is what is known so far; None until it was read."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._saved: Mapping[str, Any] | None = None  # the pools as they stand in S3
+        self._try_at = 0.0
+        self.known: Profile | None = None
+
+    async def begin(self, now: float) -> None:
+        """Read what earlier terms learned; tried again with the next pass when S3 does not answer."""
+        if self.known is not None or now < self._try_at:
+            return
+        try:
+            kept = await asyncio.to_thread(self._control.kept, NAME)
+        except MesaformError as error:
+            self._try_at = now + AGAIN_S
+            log.warning("what past weeks were like cannot be read", error=str(error))
+            return
+        self.known = profile.resume(decoded(kept), now)
+        self._saved = self.known.pools
+
+    async def learn(self, snapshot: Snapshot, now: float) -> None:
+        """Take in a pass; write down each slot that ends."""
+        if self.known is None or snapshot.cluster is None:
+            return
+        self.known = profile.learn(self.known, levels(in_use(snapshot, ())), now)
+        if self.known.pools is not self._saved and self.known.pools != self._saved and now >= self._try_at:
+            try:
+                await asyncio.to_thread(self._control.keep, NAME, msgspec.to_builtins(self.known, str_keys=True))
+                self._saved = self.known.pools
+            except MesaformError as error:
+                self._try_at = now + AGAIN_S
+                log.warning("what past weeks were like cannot be written", error=str(error))
+
+
+def decoded(document: Mapping[str, Any] | None) -> Profile:
+    """A profile as it was kept; an empty one when there is none, or it is another version's."""
+    try:
+        return msgspec.convert(document or {}, Profile, strict=False)
+    except msgspec.ValidationError:
+        return Profile()

@@ -1,0 +1,182 @@
+"""The probe framework on the wire: it subscribes to whichever master leads, and carries out what `probe` decides. Shell.
+
+It lives as long as a term of leadership and is torn down at its end; of a leader that was killed the master removes it after
+`FAILOVER_S`. Losing it costs nothing: what is free is then believed as the agents tell it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import aiohttp
+import structlog
+from msgspec import structs
+
+from cluster.autoscaler import probe
+from cluster.autoscaler.model import Finding
+from cluster.autoscaler.shape import Shape, shape_of
+from cluster.autoscaler.wire_frameworks import PROBE
+from cluster.errors import MesaformError, Permanent, Retryable
+from cluster.mesos.messages import Capability, FrameworkInfo, from_wire, ident
+from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
+from cluster.mesos.scheduler_messages import Call, Event, decline, revive, suppress, teardown, update_framework
+
+FAILOVER_S = 30.0
+TICK_S = 0.5
+GOODBYE_S = 2.0
+REFUSED_FOR_S = 600.0
+"""A master that refuses the framework is not asked again for this long."""
+
+log = structlog.get_logger()
+
+
+class ProbeFramework:
+    """The framework for one term.
+
+    Args:
+        masters: base URLs such as `http://10.0.0.10:5050`; they are tried in turn, and redirects are followed.
+        session: for its calls; owned by the caller.
+        clock: seconds since the epoch.
+
+    """
+
+    def __init__(self, masters: Sequence[str], session: aiohttp.ClientSession, clock: Callable[[], float] = time.time) -> None:
+        self._masters = itertools.cycle(masters)
+        self._session = session
+        self._clock = clock
+        self._mind = probe.Mind()
+        self._client: SchedulerClient | None = None
+        self._wished = asyncio.Event()
+        self._refused_until = 0.0
+        self._order = asyncio.Lock()
+
+    @property
+    def state(self) -> probe.State:
+        """What it is doing."""
+        return self._mind.state
+
+    def findings(self) -> dict[str, Finding]:
+        """What is known, by shape as text."""
+        return probe.known(self._mind, self._clock())
+
+    async def want(self, shapes: Iterable[Shape]) -> None:
+        """These shapes are suspected to be offered to nobody; none at all says that nobody is suspected."""
+        if self._clock() >= self._refused_until:
+            await self._happened(probe.Event("wanted", shapes=tuple(shapes)))
+
+    async def rest(self) -> None:
+        """It is not wanted at all: the framework is torn down, if there is one."""
+        await self._happened(probe.Event("stop"))
+
+    async def run(self) -> None:
+        """Live until cancelled; then the framework is torn down. A fault of its own ends it alone: scaling goes on without."""
+        try:
+            await self._live()
+        except Exception as error:
+            log.exception("the probe framework ended", error=str(error))
+            self._mind = probe.Mind()
+            self._refused_until = math.inf
+
+    async def _live(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            subscriptions = tasks.create_task(self._subscriptions(), name="probe subscriptions")
+            try:
+                await self._ticks()
+            finally:  # while the stream is still there to say it on
+                await asyncio.shield(self._goodbye())
+                subscriptions.cancel()
+
+    async def _goodbye(self) -> None:
+        with contextlib.suppress(MesaformError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._happened(probe.Event("stop"))
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            lost = self._mind.state in {"asking", "quiet"} and (self._client is None or not self._client.subscribed)
+            await self._happened(probe.Event("lost" if lost else "tick"))
+
+    async def _subscriptions(self) -> None:
+        """One framework after the other, each from its first subscription until the master removes it."""
+        while True:
+            await self._wished.wait()
+            self._wished.clear()
+            self._client = SchedulerClient(self._next_master, an_info(), self._session, lambda line: log.info("probe", what=line))
+            try:
+                await self._client.run(self._heard)
+            except FrameworkRemoved:
+                log.info("probe", what="removed by the master")
+            except Permanent as error:
+                log.warning("the master refuses the probe framework", error=str(error), again_in_s=REFUSED_FOR_S)
+                self._refused_until = self._clock() + REFUSED_FOR_S
+            finally:
+                self._client = None
+            await self._happened(probe.Event("removed"))
+
+    async def _happened(self, event: probe.Event) -> None:
+        async with self._order:
+            self._mind, effects = probe.handle(self._mind, event, self._clock())
+            for effect in effects:
+                await self._do(effect)
+
+    async def _do(self, effect: probe.Effect) -> None:
+        """Carry out a decision. What the master does not hear is said again on the next stream."""
+        if isinstance(effect, probe.Subscribe):
+            self._wished.set()
+            return
+        if (client := self._client) is None:
+            return
+        for call in self._calls(effect):
+            try:
+                await client.call(call)
+            except Retryable:
+                return
+            except Permanent as error:  # a master without UPDATE_FRAMEWORK: offers of any size come then
+                log.warning("the master refuses a call of the probe framework", call=call.type, error=str(error))
+
+    def _calls(self, effect: probe.Effect) -> list[Call]:
+        match effect:
+            case probe.Ask(shapes=shapes):
+                return [self._update(shapes), revive()]
+            case probe.Decline(offer_ids=offer_ids, refuse_s=refuse_s):
+                return [decline(offer_ids, refuse_s)]
+            case probe.Suppress():
+                return [suppress()]
+            case probe.Leave():
+                return [teardown()]
+            case _:
+                return []
+
+    def _update(self, shapes: Sequence[Shape]) -> Call:
+        info = structs.replace(an_info(), offer_filters={PROBE: probe.shapes_as_filters(shapes)})
+        if self._client is not None and self._client.framework_id:
+            info = structs.replace(info, id=ident(self._client.framework_id))
+        return update_framework(info)
+
+    async def _next_master(self) -> str:
+        return next(self._masters)
+
+    async def _heard(self, event: Event) -> None:
+        if event.subscribed is not None:
+            await self._happened(probe.Event("subscribed"))
+        elif event.offers is not None:
+            seen = [probe.Seen(offer.id.value, shape_of(from_wire(offer.resources)), offer.hostname) for offer in event.offers.offers]
+            await self._happened(probe.Event("offers", offers=tuple(seen)))
+
+
+def an_info() -> FrameworkInfo:
+    """The framework as it subscribes: its own role, nothing checkpointed, soon forgotten when its scheduler dies."""
+    return FrameworkInfo(
+        user="root",
+        name=PROBE,
+        roles=[PROBE],
+        failover_timeout=FAILOVER_S,
+        checkpoint=False,
+        capabilities=[Capability(type=name) for name in ("MULTI_ROLE", "PARTITION_AWARE", "GPU_RESOURCES", "REGION_AWARE")],
+    )
