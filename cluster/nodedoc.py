@@ -29,7 +29,7 @@ class Port:
     ZOOKEEPER_ELECTION = 3888
 
 
-OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.JOBS)
+OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.JOBS, Port.AUTOSCALER)
 TASK_PORTS = (31000, 32000)
 PROTECT = "mesaform/protect"  # as an attribute of a pool, or a label of an app, "true": nobody removes it unasked
 ZK_ENGINE_PATH = "/mesos"

@@ -87,7 +87,7 @@ class Network(Model):
         default="127.42.0.0/16", description="Addresses of all machines, /16 to /25; inside 127.0.0.0/8 on the local target."
     )
     zones: tuple[str, ...] = Field(default=(), description="Exactly three; empty means the region's a, b and c.")
-    operator_cidrs: tuple[Cidr, ...] = Field(default=(), description="From where 5050, 8080 and 4400 of the masters may be reached.")
+    operator_cidrs: tuple[Cidr, ...] = Field(default=(), description="From where 5050, 8080, 4400 and 9550 of the masters may be reached.")
     open_to_the_world: Switch = Field(
         default=False, description="Allow operator_cidrs that hold more than 2^24 addresses, such as 0.0.0.0/0."
     )

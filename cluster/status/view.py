@@ -342,6 +342,9 @@ def _urls(masters: Sequence[MasterView], sources: Sources, target: str) -> dict[
     for name, port, address in (("engine", 5050, sources.leader), ("services", 8080, sources.services_leader)):
         if address is not None:
             urls[name] = f"http://{reach.get(address, address)}:{port}"
+    if sources.beat is not None and (told := str(sources.beat.get("address", ""))):
+        host, _, own_port = told.rpartition(":")
+        urls["autoscaler"] = f"http://{reach.get(host, host)}:{own_port}"
     return urls
 
 

@@ -86,7 +86,11 @@ def test_a_healthy_cluster_is_shown_whole() -> None:
     assert (second.managed_by, second.capacity) == ("autoscaler", "spot")
     assert status.tasks == {"total": 2, "running": 1, "staging": 1, "starting": 0, "unreachable": 0}
     assert status.offers == {"outstanding": 1, "cpus": 1.5, "mem_mib": 0.0}
-    assert status.urls == {"engine": f"http://{MASTERS[1]}:5050", "services": f"http://{MASTERS[0]}:8080"}
+    assert status.urls == {
+        "engine": f"http://{MASTERS[1]}:5050",
+        "services": f"http://{MASTERS[0]}:8080",
+        "autoscaler": "http://127.42.0.10:9550",
+    }
     assert status.autoscaler.state == "beating"
 
 

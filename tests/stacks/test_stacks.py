@@ -48,7 +48,7 @@ def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
 def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
     from_outside = [rule for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule") if "cidr_ipv4" in rule]
     assert {rule["cidr_ipv4"] for rule in from_outside} == {"203.0.113.0/24", "198.51.100.7/32"}
-    assert {(rule["from_port"], rule["to_port"]) for rule in from_outside} == {(5050, 5050), (8080, 8080), (4400, 4400)}
+    assert {(rule["from_port"], rule["to_port"]) for rule in from_outside} == {(5050, 5050), (8080, 8080), (4400, 4400), (9550, 9550)}
     assert {rule["security_group_id"] for rule in from_outside} == {"${aws_security_group.masters.id}"}
 
 

@@ -207,5 +207,6 @@ async function look() {
   draw(cluster, metrics);
 }
 
+byId("to-autoscaler").href = `${location.protocol}//${location.hostname}:9550/`;
 byId("filter").addEventListener("input", () => latest && drawTasks(latest));
 follow(look, "the master", () => peers);

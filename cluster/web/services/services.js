@@ -168,4 +168,5 @@ document.addEventListener("click", (event) => {
 });
 byId("filter").addEventListener("input", draw);
 byId("to-engine").href = ENGINE;
+byId("to-autoscaler").href = `${location.protocol}//${location.hostname}:9550/`;
 const again = follow(look, "the server", () => peersOf(zk, location.port));
