@@ -38,7 +38,7 @@ def _print(picture: Status, context: Context) -> None:
     if picture.is_nothing:
         out.print(_nothing(picture, context))
         return
-    for part in show(picture):
+    for part in show(picture, out.width):
         out.print(part)
     lacking = _lacking(picture, context)
     for what in lacking:

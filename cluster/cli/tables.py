@@ -41,15 +41,15 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def show(status: Status) -> list[RenderableType]:
-    """The whole picture, top to bottom."""
+def show(status: Status, width: int = WIDTH) -> list[RenderableType]:
+    """The whole picture, top to bottom, in so many columns."""
     parts: list[RenderableType] = [_headline(status)]
     if status.masters:
-        parts.append(_masters(status))
+        parts.append(_masters(status, width))
     if status.agents:
-        parts.append(_agents(status))
+        parts.append(_agents(status, width))
     if status.others:
-        parts.append(_others(status.others))
+        parts.append(_others(status.others, width))
     parts.append(_facts(status))
     parts += [f"[red]no answer from {silent.source}[/red]: {silent.why}" for silent in status.unreachable]
     return parts
@@ -73,19 +73,39 @@ def sheet(*columns: str, right: Iterable[str] = (), wraps: Iterable[str] = ()) -
     return table
 
 
+def fitted(rows: Sequence[Mapping[str, str]], width: int, *, right: Iterable[str] = (), leave_out: Sequence[str] = ()) -> Table:
+    """A table of rows, each a value by column. Where it is too wide, the columns of `leave_out` go, in that order: none is cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    columns, going, wide = list(rows[0]), list(leave_out), Console(width=10 * WIDTH)
+    while True:
+        table = sheet(*columns, right=right)
+        for row in rows:
+            table.add_row(*(row[column] for column in columns))
+        if not going or Measurement.get(wide, wide.options, table).maximum <= width:
+            return table
+        columns.remove(going.pop(0))
+
+
 def _state(view: MachineView) -> str:
     colour = COLOURS.get(view.state, "")
     return f"[{colour}]{view.state}[/{colour}]" if colour else view.state
 
 
-def _masters(status: Status) -> Table:
-    table = sheet("master", "address", "state", "type", "zone", "$/h", right=["$/h"])
-    for view in status.masters:
-        also = " + services" if view.leads_services else ""
-        table.add_row(
-            view.instance_id, view.address, _state(view) + also, view.instance_type, view.zone, dollars(view.usd_per_hour)
-        )  # fmt: skip
-    return table
+def _masters(status: Status, width: int) -> Table:
+    rows = [
+        {
+            "master": view.instance_id,
+            "address": view.address,
+            "state": _state(view) + (" + services" if view.leads_services else ""),
+            "type": view.instance_type,
+            "zone": view.zone,
+            "$/h": dollars(view.usd_per_hour),
+        }
+        for view in status.masters
+    ]
+    return fitted(rows, width, right=["$/h"], leave_out=["type", "zone"])
 
 
 def _share(view: AgentView, name: str, unit: float = 1.0) -> str:
@@ -94,41 +114,37 @@ def _share(view: AgentView, name: str, unit: float = 1.0) -> str:
     return f"{used:.2g}/{total:.3g}" if total else "-"
 
 
-def _agents(status: Status) -> Table:
-    table = sheet(
-        "agent",
-        "address",
-        "state",
-        "type",
-        "by",
-        "cpus",
-        "GiB",
-        "tasks",
-        "$/h",
-        right=["cpus", "GiB", "tasks", "$/h"],
-        wraps=["by", "type"],
-    )
-    for view in status.agents:
-        kind = f"{view.instance_type}{' spot' if view.capacity == 'spot' else ''}"
-        table.add_row(
-            view.instance_id or view.agent_id,
-            view.address,
-            _state(view),
-            kind,
-            view.managed_by,
-            _share(view, "cpus"),
-            _share(view, "mem", 1024),
-            str(view.tasks),
-            dollars(view.usd_per_hour),
-        )
-    return table
+def _agents(status: Status, width: int) -> Table:
+    rows = [
+        {
+            "agent": view.instance_id or view.agent_id,
+            "address": view.address,
+            "state": _state(view),
+            "type": f"{view.instance_type}{' spot' if view.capacity == 'spot' else ''}",
+            "by": view.managed_by,
+            "cpus": _share(view, "cpus"),
+            "GiB": _share(view, "mem", 1024),
+            "tasks": str(view.tasks),
+            "$/h": dollars(view.usd_per_hour),
+        }
+        for view in status.agents
+    ]
+    return fitted(rows, width, right=["cpus", "GiB", "tasks", "$/h"], leave_out=["by", "address", "GiB"])
 
 
-def _others(views: Sequence[MachineView]) -> Table:
-    table = sheet("other machine", "address", "state", "type", "by", "$/h", right=["$/h"])
-    for view in views:
-        table.add_row(view.instance_id, view.address, _state(view), view.instance_type, view.managed_by, dollars(view.usd_per_hour))
-    return table
+def _others(views: Sequence[MachineView], width: int) -> Table:
+    rows = [
+        {
+            "other machine": view.instance_id,
+            "address": view.address,
+            "state": _state(view),
+            "type": view.instance_type,
+            "by": view.managed_by,
+            "$/h": dollars(view.usd_per_hour),
+        }
+        for view in views
+    ]
+    return fitted(rows, width, right=["$/h"], leave_out=["by", "address"])
 
 
 def _facts(status: Status) -> Table:
@@ -141,7 +157,7 @@ def _facts(status: Status) -> Table:
 
 
 def _fact_rows(status: Status) -> list[tuple[str, str]]:
-    rows = [(name, url) for name, url in status.urls.items()]
+    rows = [(name, url) for name, url in status.urls.items() if name != "autoscaler"]
     if status.tasks is not None:
         rows.append(("tasks", _counted(status.tasks)))
     if status.demand is not None:
@@ -152,7 +168,8 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
     scaler = status.autoscaler
     beat = f", last beat {duration(scaler.beat_age_s)} ago from {scaler.address}" if scaler.beat_age_s is not None else ""
     fence = f"; fenced: {scaler.fence}" if scaler.fence else ""
-    rows.append(("autoscaler", f"{scaler.state}{beat}{fence}"))
+    page = f"{status.urls['autoscaler']}, " if "autoscaler" in status.urls else ""
+    rows.append(("autoscaler", f"{page}{scaler.state}{beat}{fence}"))
     rows += [("order", order) for order in scaler.orders]
     if status.unpriced:
         rows.append(("no price for", ", ".join(status.unpriced)))

@@ -199,7 +199,7 @@ def _print(context: Context, picture: Status, elapsed_s: float, *, as_json: bool
         typer.echo(json.dumps(found, indent=2))
         return
     out = console()
-    for part in show(picture):
+    for part in show(picture, out.width):
         out.print(part)
     file = "" if context.file.name == "cluster.yaml" else f" --file {context.file.name}"
     out.print(f"\nUp in {elapsed_s:.0f} s. Next:")
