@@ -11,10 +11,12 @@ Verb = Literal["creating", "created", "changing", "changed", "destroying", "dest
 
 _VERBS: dict[str, Verb] = {
     "Creating...": "creating",
+    "Still creating...": "creating",
     "Creation complete": "created",
     "Modifying...": "changing",
     "Modifications complete": "changed",
     "Destroying...": "destroying",
+    "Still destroying...": "destroying",
     "Destruction complete": "destroyed",
 }
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -38,12 +38,18 @@ agents  \x1b[31m╷\x1b[0m
 """
 
 
+def test_what_takes_long_is_told_while_it_takes():
+    line = "network  aws_internet_gateway.gateway (gateway): Still destroying... [id=igw-1, 00m30s elapsed]"
+    assert Reader(STACKS).read([line]) == [Step("network", "aws_internet_gateway.gateway", "destroying")]
+
+
 def test_a_line_without_a_stack_belongs_to_the_stack_before():
     assert Reader(STACKS).read(PLAIN.splitlines()) == [
         Planned("network", 22),
         Step("network", "aws_vpc.vpc", "creating"),
         Step("network", "aws_subnet.subnet-us-east-1a", "creating"),
         Step("network", "aws_security_group.masters", "creating"),
+        Step("masters", "aws_instance.master-1", "creating"),
         Step("masters", "aws_instance.master-1", "created"),
         Ended("network", "Apply complete! Resources: 22 added, 0 changed, 0 destroyed."),
     ]
