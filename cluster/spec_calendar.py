@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic_core import PydanticCustomError
 
@@ -57,3 +57,18 @@ def is_open(days: str, hours: str, at: float) -> bool:
     moment = datetime.fromtimestamp(at, UTC)
     minute, day, named = moment.hour * 60 + moment.minute, moment.weekday(), days_of(days)
     return (day in named and span[0] <= minute < span[1]) or ((day - 1) % 7 in named and minute + DAY_MINUTES < span[1])
+
+
+def next_change(days: str, hours: str, after: float) -> float | None:
+    """The first moment (epoch seconds) after `after` at which that part of the week begins or ends; None if it never does."""
+    span, named = hours_of(hours), days_of(days)
+    if span is None or not named:
+        return None
+    midnight = datetime.fromtimestamp(after, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    ends = (
+        (midnight + timedelta(days=day, minutes=minute)).timestamp()
+        for day in range(-1, 9)
+        if (midnight + timedelta(days=day)).weekday() in named
+        for minute in span
+    )
+    return min((at for at in ends if at > after and is_open(days, hours, at) != is_open(days, hours, at - 60)), default=None)

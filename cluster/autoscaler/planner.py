@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import demand, policies, recall, rehome, scale_down, scale_up, steering
+from cluster.autoscaler import demand, policies, recall, rehome, scale_down, scale_up, steering, timers
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Removal, Replacement, Snapshot
@@ -18,12 +18,10 @@ from cluster.autoscaler.rehome import Held, Room
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
 from cluster.autoscaler.scale_up import Bought, Purchase
 from cluster.autoscaler.supply import Supply, survey
+from cluster.autoscaler.timers import SETTLE_AFTER_LEADER_S
 from cluster.autoscaler.verdict import Judge, Verdict
 from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import LaunchRequest
-
-SETTLE_AFTER_LEADER_S = 30.0
-"""How long recovered agents are waited for after a change of leader before anything is bought without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,10 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A pass's outcome. `memory` is what to remember; steps change it further only when they are carried out."""
+    """A pass's outcome. `memory` is what to remember; steps change it further only when they are carried out.
+
+    `look_again_at` is when the planner's own next timer runs out (epoch s): until then, or an event, the same world gives no other plan.
+    """
 
     at: float
     verdicts: tuple[Verdict, ...]
@@ -75,6 +76,7 @@ class Plan:
     paused: str = ""
     orders: tuple[str, ...] = ()
     packed: Packed | None = None
+    look_again_at: float | None = None
 
 
 def plan(snapshot: Snapshot, now: float) -> Plan:
@@ -123,6 +125,9 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         paused=paused,
         orders=tuple(describe(order) for order in in_force(snapshot.orders, now)),
         packed=packed,
+        look_again_at=timers.look_again_at(
+            snapshot, supply, memory, verdicts, now, acted=any(step.actions or step.removal for step in steps)
+        ),
     )
 
 

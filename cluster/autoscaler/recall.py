@@ -10,8 +10,11 @@ from cluster.autoscaler.demand import Unit as Demanded
 from cluster.autoscaler.model import ClusterView, Memory, Removal, Rented, Replacement, Snapshot
 from cluster.autoscaler.policies.underused import share_used
 from cluster.autoscaler.scale_up import Purchase
-from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit, price_of
+from cluster.autoscaler.supply import LIVE, Supply, Unit, price_of
 from cluster.blueprint import Tag
+
+REPLACEMENT_SEEN_S = 5.0
+"""How long after its decision a replacement may be without an order in the journal."""
 
 
 def leader(snapshot: Snapshot, now: float) -> Memory:
@@ -30,7 +33,7 @@ def replacements(snapshot: Snapshot, now: float) -> dict[str, Replacement]:
     return {
         token: one
         for token, one in snapshot.memory.replacements.items()
-        if live & set(one.old) and (token in tokens or now - one.at < min(LAG_S, 5.0))
+        if live & set(one.old) and (token in tokens or now - one.at < REPLACEMENT_SEEN_S)
     }
 
 

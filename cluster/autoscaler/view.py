@@ -79,6 +79,7 @@ def describe(plan: Plan) -> Json:
             }
             for verdict in plan.verdicts
         ],
+        "look_again_at": plan.look_again_at,
         "packed": None if plan.packed is None else asdict(plan.packed),
         "steps": [step.decision.record() for step in plan.steps],
     }

@@ -1,7 +1,7 @@
 """The real planner as a policy of the simulated world: `plan(snapshot, now)`, and its steps carried out by the actor's rules.
 
-The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the planner ran out. Because a timer
-may be one that is not known here, the planner is also asked again at growing distances after the last change.
+The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the planner ran out
+(`Plan.look_again_at`).
 
 Tasks that keep their work (services) are the services framework's, which starts them again elsewhere; the others are another framework's,
 so that the planner moves them only where a policy names that framework (`consolidation.frameworks`). Nobody tells it when a task ends.
@@ -25,13 +25,8 @@ from cluster.spec import ClusterSpec
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""
 
-GROWTH = 3.0
-"""Each look that changes nothing puts off the next by this factor."""
-
 SERVICES, BATCH = "marathon", "batch"
 """The frameworks of tasks that keep their work, and of those that start over."""
-
-LOOK_AT_LEAST_EVERY_S = 1200.0
 
 
 class Mesaform:
@@ -51,13 +46,11 @@ class Mesaform:
         self._memory = Memory()
         self._intents: dict[str, Intent] = {}
         self._look_at = 0.0
-        self._gap_s = spec.autoscaler.interval_s
         self._machines: dict[str, Machine] = {}
         self._agents: dict[str, tuple[int, Agent]] = {}
 
     def heard(self, happening: Happening, now: float) -> None:
         interval_s = self._spec.autoscaler.interval_s
-        self._gap_s = interval_s
         self._look_at = min(self._look_at, now + (min(WOKEN_AFTER_S, interval_s) if happening == "arrived" else interval_s))
 
     def next_look(self, _world: World, _now: float) -> float:
@@ -67,28 +60,8 @@ class Mesaform:
         made = plan(self._snapshot(world), now)
         self._memory = self._carry_out(world, made, now)
         self._settle(world)
-        interval_s = self._spec.autoscaler.interval_s
-        if any(step.actions for step in made.steps):
-            self._gap_s = interval_s
-            self._look_at = now + interval_s
-            return
-        self._gap_s = min(LOOK_AT_LEAST_EVERY_S, self._gap_s * GROWTH)
-        quiet = now + self._gap_s if world.hosts or world.waiting else math.inf
-        self._look_at = max(now + interval_s, min(quiet, self._timer(world, now)))
-
-    def _timer(self, world: World, now: float) -> float:
-        """When the next timer that the planner keeps runs out."""
-        settings, memory = self._spec.autoscaler, self._memory
-        times = [since + settings.idle_after_s for since in memory.idle_since.values()]
-        times += [removal.since + settings.interval_s for removal in memory.removals.values()]
-        if settings.consolidation.enabled:
-            times += [since + settings.consolidation.underused_after_s for since in memory.underused_since.values()]
-            times += [host.bought_at + settings.consolidation.payback_s for host in world.hosts.values()]
-            times += memory.spared.values()
-        times += [host.bought_at + settings.boot_timeout_s + 1 for host in world.hosts.values() if not host.up]
-        if world.waiting:
-            times += [backoff.until for backoff in memory.backoffs.values()]
-        return min((at for at in times if at > now), default=math.inf)
+        soonest = now + self._spec.autoscaler.interval_s
+        self._look_at = math.inf if made.look_again_at is None else max(soonest, made.look_again_at)
 
     def _snapshot(self, world: World) -> Snapshot:
         names = world.hosts.keys()
