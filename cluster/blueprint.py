@@ -71,6 +71,7 @@ class Tag:
     MANAGED_BY = "mesaform:managed-by"  # terraform | autoscaler | bake
     RECIPE = "mesaform:recipe"  # on images: the recipe's digest
     LAUNCH = "mesaform:launch"  # on the autoscaler's machines: the journal entry that bought them
+    TEMPLATE_VERSION = "aws:ec2launchtemplate:version"  # put there by EC2: the launch template's version that it came from
     NAME = "Name"
 
 

@@ -38,6 +38,8 @@ from cluster.cloud.clock import CloudClock
 from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
+from cluster.cloud.market import Market, aws_market
+from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Control, Fleet, Order
 from cluster.errors import MesaformError, NotFound, Retryable
 from cluster.mesos.operator import OperatorClient
@@ -49,6 +51,7 @@ POLL_S = 0.5
 SPEC_EVERY_S = 15.0
 SPEC_FIRST_S = 2.0
 BEAT_EVERY_S = 5.0
+PRICES_EVERY_S = 10.0  # how often it is looked whether any are due
 AFTER_FAILURE_S = 2.0
 STOP_S = 3.0
 
@@ -297,7 +300,9 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
     telemetry.begin(ledger)
     clock = CloudClock()
     clock.listen_to(aws.client("ec2", settings.region))
-    fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region)
+    pacer = Pacer(time.monotonic)
+    market = await asyncio.to_thread(lambda: aws_market(settings.region, bucket, settings.cluster, pacer, clock.now, asks=True))
+    fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region, market, pacer)
     operator = OperatorClient(settings.masters, session)
     journal = Journal(zk, settings.zk_path, epoch)
     probe = ProbeFramework(settings.masters, session, clock.now)
@@ -317,6 +322,7 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
     async with asyncio.TaskGroup() as tasks:
         memory = tasks.create_task(telemetry.remember(ledger), name="the ledger's past")
         probing = tasks.create_task(probe.run(), name="probe framework")
+        prices = tasks.create_task(keep_prices(market, term.specs), name="prices")
         try:
             await term.run()
         except Deposed as error:
@@ -324,7 +330,20 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
         finally:
             probing.cancel()
             memory.cancel()
+            prices.cancel()
             telemetry.end(clock.now())
+
+
+async def keep_prices(market: Market, specs: SpecSource) -> None:
+    """Ask for prices beside the passes, so that none waits for them."""
+    while True:
+        spec = await specs.get()
+        types = sorted({name for pool in spec.agents for name in pool.types}) if spec else []
+        try:
+            await asyncio.to_thread(market.refresh, types)
+        except Exception:  # a fault of ours must not end scaling: the last prices known stay in use
+            log.exception("prices")
+        await asyncio.sleep(PRICES_EVERY_S)
 
 
 async def _bucket(region: str) -> str:

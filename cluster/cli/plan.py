@@ -49,6 +49,8 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     from cluster.cloud import aws
     from cluster.cloud.control import S3Control
     from cluster.cloud.fleet import AwsFleet
+    from cluster.cloud.market import aws_market
+    from cluster.cloud.pacing import Pacer
     from cluster.mesos.operator import OperatorClient
 
     spec = context.spec
@@ -61,11 +63,15 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     memory = remembered((beat or {}).get("memory"))
     async with aiohttp.ClientSession() as session:
         operator = OperatorClient(masters, session)
-        observer = Observer(operator, ServicesClient(services_urls(masters), session), AwsFleet(spec.region))
+        pacer, types = Pacer(time.monotonic), sorted({name for pool in spec.agents for name in pool.types})
+        market = aws_market(spec.region, bucket, spec.name, pacer, time.time, asks=False)
+        await asyncio.to_thread(market.refresh, types)
+        observer = Observer(operator, ServicesClient(services_urls(masters), session), AwsFleet(spec.region, market, pacer))
         snapshot = await observer.snapshot(spec, memory, (), fence, orders)
     if spec.autoscaler.profile.enabled:
         snapshot = replace(snapshot, profile=decoded(await asyncio.to_thread(control.kept, NAME)))
-    return plan(snapshot, time.time()), snapshot.trouble
+    note = market.note(types)
+    return plan(snapshot, time.time()), (*snapshot.trouble, *([note] if note else []))
 
 
 def remembered(document: Any) -> Memory:

@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
 def summary(spec: ClusterSpec) -> dict[str, Any]:
     """What a spec comes to. Prices are on-demand dollars per hour, None where no price is known."""
     from cluster.blueprint import master_addresses, subnets
+    from cluster.cloud.prices import note
 
     masters: list[dict[str, Any]] = [
         {"address": str(address), "zone": zone, "instance_type": spec.masters.type, "usd_per_hour": _price(spec.masters.type)}
@@ -57,6 +58,7 @@ def summary(spec: ClusterSpec) -> dict[str, Any]:
         "pools": pools,
         "usd_per_hour": _sum([part["usd_per_hour"] for part in (*masters, *pools)]),
         "limit_usd_per_hour": spec.cost.max_usd_per_hour,
+        "price_note": note(spec.region, [spec.masters.type, *(pool.types[0] for pool in spec.agents)]),
     }
 
 
@@ -92,6 +94,8 @@ def _show(file: str, facts: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(f"{_dollars(facts['usd_per_hour'])} per hour to start with, at on-demand prices", highlight=False)
+    if facts["price_note"]:
+        console.print(facts["price_note"], highlight=False)
 
 
 def _dollars(price: float | None) -> str:

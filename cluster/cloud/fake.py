@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.blueprint import Tag, agent_resources
 from cluster.cloud import ledger_rows, prices
-from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Order
+from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Order, Template
 from cluster.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 
 SIZES: Mapping[str, tuple[int, int]] = {
@@ -45,6 +45,7 @@ class FakeFleet:
     Attributes:
         stock: how many more machines an offering's key has; what is not named never runs out.
         fail_next: raised by the next call, once, before it does anything.
+        pool_templates: launch templates by pool; what is bought gets the newest version of its pool's as a tag.
         lose_next_answer: the next launch works, but its answer is lost (`Retryable`).
 
     """
@@ -55,6 +56,7 @@ class FakeFleet:
         self.stock: dict[str, int] = {}
         self.fail_next: CloudError | None = None
         self.lose_next_answer = False
+        self.pool_templates: dict[str, Template] = {"default": Template("1", frozenset({"1"}))}
         self.launches: list[LaunchRequest] = []
         self._held: dict[str, _Held] = {}
         self._answers: dict[str, tuple[LaunchRequest, LaunchResult]] = {}
@@ -109,6 +111,10 @@ class FakeFleet:
             found.extend(self._offering(name, zone, capacity, resources) for zone in zones for capacity in capacities)
         return found
 
+    def templates(self, cluster: str) -> Mapping[str, Template]:
+        self._maybe_fail()
+        return dict(self.pool_templates) if any(held.machine.tags.get(Tag.CLUSTER) == cluster for held in self._held.values()) else {}
+
     @staticmethod
     def _offering(name: str, zone: str, capacity: Capacity, resources: Any) -> Offering:
         return Offering(name, zone, capacity, prices.usd_per_hour(name, capacity) or 0.0, resources)
@@ -135,6 +141,8 @@ class FakeFleet:
             Tag.MANAGED_BY: "autoscaler",
             Tag.LAUNCH: request.token,
         }
+        if request.pool in self.pool_templates:
+            tags[Tag.TEMPLATE_VERSION] = self.pool_templates[request.pool].latest
         machine = Machine(
             instance_id=f"i-{number:017x}",
             instance_type=offering.instance_type,

@@ -64,10 +64,21 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class LaunchResult:
-    """What came of it: machines bought (fewer than asked for, even none, when capacity ran out), and each offering that had none."""
+    """What came of it: machines bought (fewer than asked for, even none, when capacity ran out), and each offering that had none.
+
+    `without_capacity` has keys of offerings, or of what an error says beyond its offering (see `scope`).
+    """
 
     machines: tuple[Machine, ...]
     without_capacity: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A pool's launch template: its newest version, and all `alike`, from which machines come that differ in nothing but their tags."""
+
+    latest: str
+    alike: frozenset[str]
 
 
 OrderKind = Literal["pause", "bound", "hint", "drain"]
@@ -134,12 +145,18 @@ class Fleet(Protocol):
         ...
 
     def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40) -> list[Offering]:
-        """What the named types cost in the named zones, on demand and as spot, with disks of `disk_gib`. Prices may be an hour old.
+        """What the named types cost in the named zones, on demand and as spot, with disks of `disk_gib`.
+
+        Prices are those last heard: not older than half a day while AWS answers, else the last ones known.
 
         Raises:
             NotFound: a type does not exist in this region; the message names it and the nearest that does.
 
         """
+        ...
+
+    def templates(self, cluster: str) -> Mapping[str, Template]:
+        """The launch templates by pool. May be a minute old. A machine's own version is its tag `aws:ec2launchtemplate:version`."""
         ...
 
 

@@ -1,7 +1,7 @@
 """What a type costs, offline: the price book, and estimates where it has no answer.
 
-Live spot prices belong to the fleet adapter; the Pricing API is not asked. Prices are those of us-east-1: in other regions
-they differ by a factor that hardly changes which type is cheapest.
+Prices that AWS states (`market`) go before these. The book is of us-east-1: in other regions prices differ by a factor that hardly
+changes which type is cheapest, and `note` says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 from cluster.cloud.port import Capacity
-from cluster.cloud.price_table import FAMILIES
+from cluster.cloud.price_table import AS_OF, FAMILIES
+
+REGION = "us-east-1"
 
 SPOT_SHARE_ESTIMATE = 0.4
 """Spot price as a part of the on-demand price where no believable one is known: a cautious middle of what AWS publishes (0.1 to 0.6)."""
@@ -82,3 +84,11 @@ def nearest_type(name: str, among: Iterable[str] = ()) -> str | None:
     """The existing type whose name is most like `name`, for messages."""
     known = tuple(among) or tuple(f"{family}.{size}" for family in _book() for size in COMMON_SIZES)
     return next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
+
+
+def note(region: str, types: Iterable[str]) -> str:
+    """What to say where the book answers for a region that it is not of; empty where it is right."""
+    named = sorted(set(types))
+    if region == REGION or not named:
+        return ""
+    return f"no prices of {region} for {', '.join(named)}: {REGION}'s of {AS_OF} are used, which differ by up to a half"

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from werkzeug.test import run_wsgi_app
 
-from cluster.localcloud import calls, refusals
+from cluster.localcloud import calls, pricing, refusals
 from cluster.localcloud.account import Account
 from cluster.localcloud.control import Control
 from cluster.localcloud.faults import Board
@@ -47,12 +47,24 @@ class Gateway:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
     def _aws(self, environ: dict[str, Any], body: bytes) -> Answer:
+        """The answer; a late one is waited for without the lock, so that everybody else goes on."""
         call = calls.classify(environ, body)
+        answer = self._at_once(call, environ, body)
+        with self._lock:
+            late_s = self._board.late_s(call.action, time.time())
+        if late_s:
+            log.info("call.late", action=call.action, seconds=late_s)
+            time.sleep(late_s)
+        return answer
+
+    def _at_once(self, call: calls.Call, environ: dict[str, Any], body: bytes) -> Answer:
         with self._lock:
             now = time.time()
             if self._board.throttles(call.action, now) if call.service == "ec2" else self._throttles_by_name(call, now):
                 log.info("call.throttled", action=call.action)
                 return refusals.throttled(call.service, call.action)
+            if call.service == "pricing":
+                return pricing.answer(call.action, body)
             if call.service == "ec2" and call.action.startswith("Describe") and (lag := self._board.lag_s(now)):
                 with self._history.as_of(now - lag):
                     return self._ask_moto(environ, body)

@@ -58,6 +58,7 @@ def cloud(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
             "InstanceType": "m5.large",
             "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
         },
+        TagSpecifications=[{"ResourceType": "launch-template", "Tags": [*tags, {"Key": Tag.POOL, "Value": "default"}]}],
     )
     return ec2
 

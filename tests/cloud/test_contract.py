@@ -114,6 +114,13 @@ def test_offerings_have_prices_and_what_the_engine_will_advertise(fleet: Fleet):
         assert offering.usd_per_hour == pytest.approx(0.096 if offering.capacity == "on-demand" else 0.0384)
 
 
+def test_a_pools_template_is_known_by_its_newest_version(fleet: Fleet):
+    template = fleet.templates("toy")["default"]
+    assert template.latest == "1"
+    assert template.alike == {"1"}
+    assert fleet.templates("other") == {}
+
+
 def test_a_type_that_does_not_exist_is_refused_with_the_nearest_that_does(fleet: Fleet):
     with pytest.raises(NotFound) as caught:
         fleet.offerings(["m5.lrage"], ZONES)

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +19,8 @@ BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
 BASE_NAME = "debian-12-amd64-20260901-2222"
 BASE_OWNER = "000000000012"  # nobody's: so that the base image is never taken for the account's own
 _OFFERINGS = "instance_type_offerings"
+LONGEST_STEPS = 144
+"""A day of spot prices: what is older is not told."""
 
 
 def prepare() -> None:
@@ -77,12 +81,19 @@ def base_image_id(region: str) -> str:
     return "ami-" + hashlib.sha256(f"{BASE_NAME}/{region}".encode()).hexdigest()[:17]
 
 
-def spot_share(instance_type: str, zone: str) -> float:
-    """What spot costs of the on-demand price, 0.30 to 0.40: by type and zone, always the same."""
-    return 0.30 + hashlib.sha256(f"{instance_type}/{zone}".encode()).digest()[0] / 2550
+STEP_S = 600.0
+"""How often a spot price changes."""
 
 
-def usd_per_hour(instance_type: str, zone: str, capacity: str) -> float:
+def spot_share(instance_type: str, zone: str, at: float) -> float:
+    """What spot costs of the on-demand price, 0.30 to 0.40: by type and zone, moving slowly and always in the same way."""
+    seed = hashlib.sha256(f"{instance_type}/{zone}".encode()).digest()
+    period_s = 6 * 3600 + seed[1] * 300
+    wave = math.sin(math.tau * (at // STEP_S * STEP_S / period_s + seed[2] / 256))
+    return 0.325 + 0.05 * seed[0] / 255 + 0.025 * wave
+
+
+def usd_per_hour(instance_type: str, zone: str, capacity: str, at: float | None = None) -> float:
     """The price of an offering: the product's price book, and its estimate for types that the book does not know."""
     from moto.ec2.models.instance_types import INSTANCE_TYPES
 
@@ -90,25 +101,34 @@ def usd_per_hour(instance_type: str, zone: str, capacity: str) -> float:
     if price is None:
         kind = INSTANCE_TYPES.get(instance_type)
         price = prices.estimate(kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"]) if kind else 1000.0
-    return price * spot_share(instance_type, zone) if capacity == "spot" else price
+    return price * spot_share(instance_type, zone, time.time() if at is None else at) if capacity == "spot" else price
 
 
 def _spot_price_history(self: Any) -> Any:
     from moto.core.responses import ActionResult
 
     offered = self.ec2_backend.describe_spot_price_history(self._get_param("InstanceTypes", []), self._history_filters())
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = time.time()
     history = [
         {
             "InstanceType": item["InstanceType"],
             "ProductDescription": "Linux/UNIX",
-            "SpotPrice": f"{usd_per_hour(item['InstanceType'], item['Location'], 'spot'):.6f}",
+            "SpotPrice": f"{usd_per_hour(item['InstanceType'], item['Location'], 'spot', at):.6f}",
             "AvailabilityZone": item["Location"],
-            "Timestamp": now,
+            "Timestamp": datetime.fromtimestamp(at, UTC),
         }
         for item in offered
+        for at in _changes(self._get_param("StartTime"), now)
     ]
     return ActionResult({"SpotPriceHistory": history})
+
+
+def _changes(start: Any, now: float) -> list[float]:
+    """When prices changed since `start`, newest first; the last one is what was in force then. Without a start only the price now."""
+    newest = now // STEP_S * STEP_S
+    since = start.timestamp() if isinstance(start, datetime) else datetime.fromisoformat(start).timestamp() if start else now
+    steps = max(0, min(LONGEST_STEPS, math.ceil((newest - since) / STEP_S)))
+    return [newest - step * STEP_S for step in range(steps + 1)]
 
 
 def _history_filters(self: Any) -> dict[str, Any]:
