@@ -148,7 +148,7 @@ def _most(one: Level | None, other: Level) -> Level:
 def _quantile(values: Iterable[tuple[int, float]], quantile: float) -> int:
     """The least value that at least `quantile` of the weight does not exceed."""
     ordered = sorted(values)
-    wanted = quantile * sum(weight for _, weight in ordered) - 1e-12
+    wanted = quantile * sum(weight for _, weight in ordered) - 1e-9
     reached = 0.0
     for value, weight in ordered:
         reached += weight
