@@ -90,7 +90,7 @@ def succession(previous: Lease | None, term: int, holder: str, now: float) -> De
     return Decision(
         at=now,
         kind="lead",
-        what=f"the autoscaler on {holder} took over from {previous.holder}",
+        what=f"the autoscaler on {holder} " + ("leads again" if holder == previous.holder else f"took over from {previous.holder}"),
         reasons=(f"nobody had worked for {away_s:.0f} s (term {term} after {previous.term})",),
     )
 

@@ -187,6 +187,19 @@ def boot_delay(
     _put(_root(file, state), "boot_delay", seconds=seconds, duration_s=duration)
 
 
+@fault.command()
+def late(
+    seconds: float,
+    action: list[str] = typer.Option(..., "--action", help="These calls, such as CreateFleet."),
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    count: int | None = COUNT_OPTION,
+    duration: float | None = DURATION_OPTION,
+) -> None:
+    """Calls are carried out at once, and answered some seconds late."""
+    _put(_root(file, state), "late", seconds=seconds, actions=action, count=count, duration_s=duration)
+
+
 @fault.command("list")
 def list_faults(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Show the faults in force."""

@@ -33,6 +33,7 @@ def status(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
 
 def _print(picture: Status, context: Context) -> None:
     from cluster.cli.tables import console, show
+    from cluster.status.ready import left_alone
 
     out = console()
     if picture.is_nothing:
@@ -43,6 +44,8 @@ def _print(picture: Status, context: Context) -> None:
     lacking = _lacking(picture, context)
     for what in lacking:
         out.print(f"[yellow]missing[/yellow]: {what}")
+    if alone := left_alone(picture, context.spec):
+        out.print(alone)
     if lacking:
         out.print("If that does not mend itself within a minute: mesaform up")
 

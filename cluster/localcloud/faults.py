@@ -59,7 +59,14 @@ class BootDelay(Timed, tag="boot_delay", kw_only=True):
     seconds: float
 
 
-Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay
+class Late(Timed, tag="late", kw_only=True):
+    """The named calls are carried out at once, and their answers come `seconds` late: a caller may die in between. A use is one call."""
+
+    actions: tuple[str, ...]
+    seconds: float
+
+
+Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay | Late
 
 
 class Active(msgspec.Struct, kw_only=True):
@@ -84,7 +91,7 @@ def parse(body: bytes) -> Fault:
         return cast("Fault", msgspec.json.decode(body, type=Fault))
     except msgspec.DecodeError as error:
         raise BadInput(
-            str(error), where="fault", fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay"
+            str(error), where="fault", fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, late"
         ) from None
 
 
@@ -156,6 +163,13 @@ class Board:
 
     def boot_delay_s(self, now: float) -> float:
         return max((item.fault.seconds for item in self._in_force(BootDelay, now)), default=0.0)
+
+    def late_s(self, action: str, now: float) -> float:
+        """How long the answer to this call is kept back."""
+        found = [item for item in self._in_force(Late, now) if action in item.fault.actions]
+        for item in found:
+            self._use(item)
+        return max((item.fault.seconds for item in found), default=0.0)
 
     def interruptions(self, now: float) -> list[tuple[str, float, bool]]:
         """Spot interruptions: instance, the time it ends, and whether that time has come (which takes the fault off)."""

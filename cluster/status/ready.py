@@ -31,6 +31,21 @@ def missing(status: Status, spec: ClusterSpec, masters_up: Sequence[str], servic
     return tuple(found)
 
 
+def left_alone(status: Status, spec: ClusterSpec) -> str:
+    """What becomes of the machines of an autoscaler that is silent; nothing to say while it works, or when it bought none."""
+    bought = [agent for agent in status.agents if agent.managed_by == "autoscaler"]
+    age_s = status.autoscaler.beat_age_s
+    if status.autoscaler.state != "silent" or age_s is None or not bought:
+        return ""
+    usd = sum(agent.usd_per_hour or 0.0 for agent in bought)
+    run = f"{len(bought)} machine{'s' if len(bought) != 1 else ''} that it bought run{'s' if len(bought) == 1 else ''}, ${usd:.4f} an hour"
+    lease_s = spec.autoscaler.lease_s
+    if not lease_s:
+        return f"{run}; nobody ends them: autoscaler.lease_s is 0"
+    when = f"in {lease_s - age_s:.0f} s" if age_s < lease_s else "now"
+    return f"{run}; the idle ones end themselves {when} (autoscaler.lease_s {lease_s:g})"
+
+
 def _masters(status: Status, spec: ClusterSpec, up: Sequence[str]) -> list[Missing]:
     found = [_silent(master, Port.ENGINE_MASTER, "master") for master in status.masters if master.address not in up]
     absent = spec.masters.count - len(status.masters)

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.cloud.port import Machine
 from cluster.spec import ClusterSpec
-from cluster.status.ready import missing
+from cluster.status.ready import left_alone, missing
 from cluster.status.view import Sources, Status, Unreachable, join
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
@@ -169,6 +169,22 @@ def test_without_ec2_the_engines_agents_are_shown_and_nothing_is_called_absent()
 )
 def test_the_autoscaler_is_as_its_last_beat_says(beat: dict[str, Any] | None, state: str) -> None:
     assert picture(beat=beat).autoscaler.state == state
+
+
+@pytest.mark.parametrize(
+    ("beat_at", "lease_s", "said"),
+    [
+        (900.0, 1800.0, "the idle ones end themselves in 1700 s (autoscaler.lease_s 1800)"),
+        (900.0, 60.0, "the idle ones end themselves now (autoscaler.lease_s 60)"),
+        (900.0, 0.0, "nobody ends them: autoscaler.lease_s is 0"),
+        (999.0, 60.0, ""),
+    ],
+)
+def test_a_silent_autoscalers_machines_are_counted_with_what_becomes_of_them(beat_at: float, lease_s: float, said: str) -> None:
+    whole_spec = spec().model_copy(update={"autoscaler": spec().autoscaler.model_copy(update={"lease_s": lease_s})})
+    told = left_alone(picture(beat={"at": beat_at}), whole_spec)
+    assert told.endswith(said)
+    assert told.startswith("1 machine that it bought runs, $" if said else "")
 
 
 def test_a_machine_of_an_unknown_type_is_named_rather_than_free() -> None:

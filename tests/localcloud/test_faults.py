@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
 
 from cluster.errors import BadInput, MesaformError
-from cluster.localcloud.faults import Board, Capacity, Lag, SpotInterruption, Throttle, ZoneOutage, parse
+from cluster.localcloud.faults import Board, Capacity, Lag, Late, SpotInterruption, Throttle, ZoneOutage, parse
 from tests.localcloud.conftest import REGION, Cloud, eventually
 
 
@@ -54,6 +55,13 @@ def test_an_interruption_is_announced_once_it_is_on_and_due_once() -> None:
     assert board.interruptions(1121.0) == []
 
 
+def test_a_late_answer_is_one_of_the_named_calls_and_as_often_as_told() -> None:
+    board = Board()
+    board.add(Late(actions=("CreateFleet",), seconds=7, count=1), 0.0)
+    assert board.late_s("DescribeInstances", 1.0) == 0
+    assert [board.late_s("CreateFleet", 1.0) for _ in range(2)] == [7, 0]
+
+
 def test_a_zone_outage_refuses_launches_in_that_zone() -> None:
     board = Board()
     board.add(ZoneOutage(zone="a"), 0.0)
@@ -94,6 +102,20 @@ def test_a_throttled_call_is_refused_in_the_form_that_boto3_retries(cloud: Cloud
     cloud.fault(kind="throttle", actions=["DescribeVpcs"], count=2)
     retrying = boto3.client("ec2", endpoint_url=cloud.url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local")
     assert retrying.describe_vpcs()["Vpcs"]
+
+
+@pytest.mark.slow
+def test_a_late_answer_comes_after_the_call_was_carried_out_and_keeps_nobody_else_waiting(cloud: Cloud) -> None:
+    cloud.fault(kind="late", actions=["CreateTags"], seconds=1.5, count=1)
+    vpc = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(cloud.ec2.create_tags, Resources=[vpc], Tags=[{"Key": "late", "Value": "yes"}])
+        tagged = [{"Name": "tag:late", "Values": ["yes"]}]
+        eventually(lambda: cloud.ec2.describe_vpcs(Filters=tagged)["Vpcs"], "it is tagged", 5)
+        assert not call.done()
+        call.result(10)
+    assert time.monotonic() - began >= 1.5
 
 
 @pytest.mark.slow
