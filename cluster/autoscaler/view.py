@@ -24,15 +24,18 @@ POINTS_SHOWN = 720
 
 
 class Ring:
-    """The last day in points, the newest last; a point is a level with its time."""
+    """The last day in points, the newest last; a point is a level with its time, and with the most demand since the point before."""
 
     def __init__(self) -> None:
         self._points: deque[Json] = deque()
+        self._peak: Json = {}
 
     def add(self, at: float, level: Mapping[str, Any]) -> None:
-        """Keep how things stand, unless the last point is too young."""
+        """Keep how things stand, unless the last point is too young: then only what waits is remembered for the next."""
+        self._peak = _most(self._peak, level.get("demand", {}))
         if not self._points or at - self._points[-1]["at"] >= POINT_EVERY_S:
-            self._points.append({"at": round(at, 1), **level})
+            self._points.append({"at": round(at, 1), **level, "demand": self._peak})
+            self._peak = {}
             while self._points[0]["at"] < at - KEPT_S:
                 self._points.popleft()
 
@@ -44,8 +47,17 @@ class Ring:
     def thinned(self, since: float, until: float) -> list[Json]:
         """At most `POINTS_SHOWN` points of a stretch: of each equal part the last. Parts begin at the same times whoever asks when."""
         wide = max(POINT_EVERY_S, (until - since) / POINTS_SHOWN)
-        parts = {point["at"] // wide: point for point in self._points if since <= point["at"] <= until}
+        parts: dict[float, Json] = {}
+        for point in self._points:
+            if since <= point["at"] <= until:
+                part = point["at"] // wide
+                before = parts.get(part, {}).get("demand", {})
+                parts[part] = {**point, "demand": _most(before, point.get("demand", {}))} if before else point
         return list(parts.values())
+
+
+def _most(one: Mapping[str, int], other: Mapping[str, int]) -> Json:
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
 
 
 def describe(plan: Plan) -> Json:
