@@ -83,6 +83,16 @@ class Farewell(msgspec.Struct, frozen=True):
     empty_s: float
 
 
+class MachineNotice(msgspec.Struct, frozen=True):
+    """What a machine read in its own metadata about its end, as it tells the autoscaler. Times are epoch seconds; `ends_at` 0: not said."""
+
+    instance_id: str
+    kind: Literal["interruption", "scheduled", "rebalance"]
+    at: float
+    ends_at: float
+    what: str
+
+
 class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     """IMDS user data: all that a machine is told. JSON, versioned, never a shell script."""
 

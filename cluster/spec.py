@@ -213,6 +213,18 @@ class Consolidation(Model):
     )
 
 
+class Interruption(Model):
+    """What announced ends of machines lead to. A spot interruption is always acted on."""
+
+    on_rebalance: Literal["ignore", "replace"] = Field(
+        default="ignore",
+        description="When AWS says that a spot machine is at risk: ignore it, or replace the machine if it is older than payback_s.",
+    )
+    retire_ahead_s: Number = Field(
+        default=86400.0, ge=0, description="How long before a scheduled stop, restart or retirement a machine may be emptied."
+    )
+
+
 class Autoscaler(Model):
     """How the autoscaler behaves. Durations are in seconds."""
 
@@ -248,6 +260,7 @@ class Autoscaler(Model):
         description="Agents bought by an autoscaler that is silent for this long end themselves when idle; 0: never.",
     )
     consolidation: Consolidation = Consolidation()
+    interruption: Interruption = Interruption()
 
     @model_validator(mode="after")
     def _lease_outlasts_passes(self) -> Self:

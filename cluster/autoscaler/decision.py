@@ -20,6 +20,8 @@ Kind = Literal[
     "abandon",  # a drain took too long with tasks running: given up, the agent gets work again
     "give_up",  # terminated because its agent never came or never came back
     "refuse",  # demand that gets no machine, and why
+    "notice",  # the cloud announced a machine's end, or that it is at risk
+    "gone",  # it ended as announced: the engine is told
     "freeze",  # nothing is removed for now, and why
     "left",  # a machine ended itself: its lease had run out
     "lead",  # another daemon leads, and how long none did

@@ -16,7 +16,11 @@ from cluster.spec import ClusterSpec
 
 Source = Literal["services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"]
 RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]
-PolicyName = Literal["idle", "underused", "replace", "operator", ""]
+PolicyName = Literal["idle", "underused", "replace", "operator", "interruption", "retirement", "rebalance", ""]
+NoticeKind = Literal["interruption", "scheduled", "rebalance"]
+
+ANNOUNCED: frozenset[PolicyName] = frozenset({"interruption", "retirement", "rebalance"})
+"""Removals that the cloud's announcements began (`interruption`): only their own rules take a machine back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ class Intent:
 class Removal:
     """A machine on its way out. `since` is when its phase began; `asked_at` when the cloud or the engine was last told.
 
-    `policy` is who wanted it; none means idle. With underused, replace and operator there may be tasks on it.
+    `policy` is who wanted it; none means idle. With all others there may be tasks on it.
     """
 
     agent_id: str
@@ -167,7 +171,17 @@ class Removal:
     @property
     def disturbs(self) -> bool:
         """Whether tasks may have to move for it."""
-        return self.policy in {"underused", "replace", "operator"}
+        return self.policy in {"underused", "replace", "operator"} | ANNOUNCED
+
+    @property
+    def lasting(self) -> bool:
+        """Whether demand does not take the machine back."""
+        return self.policy == "operator" or self.policy in ANNOUNCED
+
+    @property
+    def waits_for_announcement(self) -> bool:
+        """Whether the next step is `interruption`'s to take: until the end that was announced, or until what replaces it is up."""
+        return self.policy in ANNOUNCED and (self.phase == "deactivated" or (self.policy == "interruption" and self.phase == "draining"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +201,30 @@ class Backoff:
     until: float
     strikes: int
     window: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the cloud announced of a machine. `ends_at` is when it goes (0: nobody says); `source` is who told us first.
+
+    `told` is whether a decision has said so.
+    """
+
+    kind: NoticeKind
+    instance_id: str
+    at: float
+    ends_at: float = 0.0
+    source: str = ""  # queue | machine | ec2
+    what: str = ""
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """How often an offering was interrupted lately: `score` at the moment `at`; it halves with time (`risk`)."""
+
+    score: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +294,8 @@ class Memory:
     findings: dict[str, Finding] = field(default_factory=dict)  # by shape as text: the probe framework's
     hinted: dict[str, Shape] = field(default_factory=dict)  # by order: the least that was in use since the hint was given
     spared: dict[str, float] = field(default_factory=dict)  # not disturbed before then: a removal was given up
+    notices: dict[str, Notice] = field(default_factory=dict)  # the gravest announcement of each machine
+    risks: dict[str, Risk] = field(default_factory=dict)  # by offering key
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import demand, policies, recall, rehome, scale_down, scale_up, steering, timers
+from cluster.autoscaler import announced, demand, interruption, policies, recall, rehome, scale_down, scale_up, steering, timers
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Removal, Replacement, Snapshot
@@ -99,16 +99,22 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
     memory = recall.after_pass(snapshot, supply, units, purchases, idle, now)
     frozen = scale_down.freeze(snapshot, supply)
+    homed = interruption.homed(units, placement, supply)
+    urgent = [] if fence or snapshot.cluster is None else interruption.steps(snapshot, supply, homed, now)
     back = [] if fence or snapshot.cluster is None else scale_down.returned(supply, needed, homes.homeless)
     changes: list[Change] = []
-    moves = list(back)
+    moves = urgent + scale_down.without(back, urgent)
     if not (fence or paused or frozen):
-        changes, further = _giving(snapshot, supply, room, homes, needed, memory, back, bool(purchases), now)
+        moves += scale_down.without(interruption.planned(snapshot, supply, homed, now), moves)
+        changes, further = _giving(snapshot, supply, room, homes, needed, memory, moves, bool(purchases), now)
         moves += further
     after = supply.usd_per_hour + sum(purchase.usd_per_hour for purchase in purchases) - _saved(moves)
     steps = [_buying(units, purchase, supply, now, packed) for purchase in purchases]
     steps += [_replacing(change, change.purchase, supply, now) for change in changes if change.purchase is not None]
     steps += [_moving(move, supply, now) for move in moves]
+    announcements = announced.told(snapshot, supply.usd_per_hour, now)
+    steps = [*(Step(decision) for decision in announcements), *steps]
+    memory = interruption.after_pass(memory, snapshot, announcements, now)
     memory = _with_changes(memory, changes, moves, snapshot, now)
     refusals, told = _refusals(verdicts, memory.told, supply, now)
     return Plan(
@@ -171,7 +177,8 @@ def _giving(
     taken = {move.unit.machine.instance_id for move in back}
     asked = [move for move in scale_down.ordered(snapshot, supply, now) if move.unit.machine.instance_id not in taken]
     taken |= {move.unit.machine.instance_id for move in asked}
-    moves = asked + scale_down.advance(snapshot, supply, taken, now) + scale_down.give_up(snapshot, supply, now)
+    moves = asked + scale_down.advance(snapshot, supply, taken, now)
+    moves += [move for move in scale_down.give_up(snapshot, supply, now) if move.unit.machine.instance_id not in taken]
     taken |= {move.unit.machine.instance_id for move in moves}
     view = View(
         snapshot=snapshot,
@@ -260,6 +267,7 @@ _WORDS = {
     "abandon": "is given work again: its drain took too long",
     "terminate": "is given back",
     "give_up": "is given up",
+    "gone": "has ended",
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Agent, Constraint, Snapshot
+from cluster.autoscaler.notice import is_doomed
 from cluster.autoscaler.packing import Placement, decreasing
 from cluster.autoscaler.shape import NOTHING, Shape, contains, how_often, minus, plus, times
 from cluster.autoscaler.supply import Supply
@@ -121,8 +122,8 @@ def hold(snapshot: Snapshot, supply: Supply, room: Room) -> Held:
     leaving = moving(snapshot, supply)
     for unit in supply.units:
         name = unit.machine.instance_id
-        if name not in leaving or unit.agent is None or not unit.agent.work:
-            continue
+        if name not in leaving or unit.agent is None or not unit.agent.work or is_doomed(snapshot.memory, name, 0.0):
+            continue  # what has to leave an announced end is demand already
         hosts = room.fit(work_of(unit.agent, snapshot.apps), leaving, coming=name in waiting)
         if hosts is None:
             held.homeless.add(name)

@@ -102,7 +102,7 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
     moves = []
     for unit in supply.units:
         removal, name = unit.removal, unit.machine.instance_id
-        if removal is None or removal.phase != "deactivated" or unit.agent is None or removal.policy == "operator":
+        if removal is None or removal.phase != "deactivated" or unit.agent is None or removal.lasting:
             continue
         if name in names:
             why = "demand returned"
@@ -115,14 +115,22 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
     return moves
 
 
+def without(moves: Iterable[Move], others: Iterable[Move]) -> list[Move]:
+    """The moves of machines that have none among the others."""
+    taken = {move.unit.machine.instance_id for move in others}
+    return [move for move in moves if move.unit.machine.instance_id not in taken]
+
+
 def advance(snapshot: Snapshot, supply: Supply, kept: Iterable[str], now: float) -> list[Move]:
     """The next step of each removal under way; `kept` are machines that are taken back in this pass."""
     keep = set(kept)
     moves = []
     for unit in supply.units:
-        asked_for = unit.is_ours or (unit.removal is not None and unit.removal.policy == "operator")
-        if unit.removal is not None and asked_for and unit.machine.instance_id not in keep:
-            moves += _next(unit, unit.removal, snapshot, now)
+        removal = unit.removal
+        if removal is None or removal.waits_for_announcement or unit.machine.instance_id in keep:
+            continue
+        if unit.is_ours or removal.lasting:
+            moves += _next(unit, removal, snapshot, now)
     return moves
 
 

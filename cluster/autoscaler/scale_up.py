@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import budget, degrade
+from cluster.autoscaler import budget, degrade, risk
 from cluster.autoscaler.budget import Allowance
 from cluster.autoscaler.constraints import HOSTNAME
 from cluster.autoscaler.demand import Unit
@@ -60,7 +60,7 @@ def templates(snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Un
     for pool in snapshot.spec.agents:
         spot = wanted_capacity(pool)
         offered = [o for o in snapshot.offerings.get(pool.name, ()) if o.capacity == spot]
-        usable = [o for o in offered if not _backed_off(o, pool, snapshot.memory, now)]
+        usable = risk.calm((o for o in offered if not _backed_off(o, pool, snapshot.memory, now)), snapshot.memory.risks, now)
         if not usable and spot == "spot":
             usable = [o for o in snapshot.offerings.get(pool.name, ()) if not _backed_off(o, pool, snapshot.memory, now)]
         chosen = usable if by_zone else _one_zone_each(usable, _zone_order(supply, pool))
@@ -246,6 +246,7 @@ def _alternatives(
         for o in snapshot.offerings.get(pool.name, ())
         if o.capacity == capacity and not _backed_off(o, pool, snapshot.memory, now) and only.allows(o)
     ]
+    candidates = risk.calm(candidates, snapshot.memory.risks, now)
     chosen = next((o for o in candidates if o.instance_type == instance_type), None)
     if chosen is None:
         return ()

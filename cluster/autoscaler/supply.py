@@ -9,6 +9,7 @@ from typing import Literal
 from cluster.autoscaler import lifecycle
 from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, Intent, Memory, QueueEntry, Removal, Snapshot
+from cluster.autoscaler.notice import is_doomed
 from cluster.autoscaler.shape import NOTHING, Shape, shape_of
 from cluster.blueprint import Tag
 from cluster.cloud import prices
@@ -175,12 +176,14 @@ def _state(machine: Machine, agent: Agent | None, removal: Removal | None, memor
 def _nodes(unit: Unit, snapshot: Snapshot, sizes: Mapping[str, Offering], now: float) -> list[Node]:
     """The node of a machine, if work may still go there."""
     machine, agent = unit.machine, unit.agent
+    if is_doomed(snapshot.memory, machine.instance_id, now):
+        return []
     if unit.state in lifecycle.REGISTERED and agent is not None:
         if not agent.active or agent.deactivated or agent.drain_state:
             return []
         kind: NodeKind = "idle" if unit.state == "idle" and unit.is_ours else "settled"
         return [Node(machine.instance_id, kind, agent.hostname, agent.attributes, agent.free, unit.pool)]
-    taken_out = unit.removal is not None and unit.removal.policy == "operator"
+    taken_out = unit.removal is not None and unit.removal.lasting
     if unit.state == "deactivated" and agent is not None and not agent.drain_state and not taken_out:
         return [Node(machine.instance_id, "leaving", agent.hostname, agent.attributes, agent.free, unit.pool)]
     started = max(machine.launched_at, snapshot.memory.leader_since or 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cluster import spec_calendar
-from cluster.autoscaler import scale_down
+from cluster.autoscaler import interruption, scale_down
 from cluster.autoscaler.demand import ahead, frameworks, rates
 from cluster.autoscaler.model import Memory, Removal, Snapshot
 from cluster.autoscaler.profile import SLOT_S
@@ -40,6 +40,7 @@ def _all(snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[
     yield from (order.until for order in snapshot.orders)
     yield from _machines(snapshot, supply, memory)
     yield from _launches(snapshot, memory)
+    yield from interruption.timers(snapshot, memory)
     if settings.consolidation.enabled:
         yield from _consolidation(snapshot, supply, memory, now)
     if any(verdict.unmet for verdict in verdicts):

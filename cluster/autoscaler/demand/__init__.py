@@ -5,6 +5,7 @@
 | services, jobs | `queue` | exact shapes that wait for an offer; backing off after failures is no demand |
 | framework | `frameworks` | one small purchase for a framework that runs dry, believed more as it takes what it gets |
 | hint, calendar, profile | `ahead` | room for work to come, satisfied by what already runs or waits |
+| displaced | `displaced` | the tasks of machines whose end was announced, until a queue shows them |
 | headroom | `headroom` | room on top of everything |
 
 A framework whose queue is read is never looked at through its counters as well, and what its role's quota forbids is blocked.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.autoscaler.demand import ahead, frameworks, headroom, queue, quota, rates
+from cluster.autoscaler.demand import ahead, displaced, frameworks, headroom, queue, quota, rates
 from cluster.autoscaler.demand.frameworks import probe_after, suspects
 from cluster.autoscaler.demand.unit import Unit
 from cluster.autoscaler.demand.use import in_use
@@ -30,7 +31,8 @@ def fuse(snapshot: Snapshot, now: float) -> list[Unit]:
         return []
     waiting = quota.within(queue.units(snapshot.queue or (), now), view.quotas)
     hungry = frameworks.units(snapshot, now)
-    real = waiting + quota.within(hungry, view.quotas, after=waiting)
+    moving = displaced.units(snapshot, now)
+    real = moving + waiting + quota.within(hungry, view.quotas, after=waiting)
     return real + ahead.units(snapshot, in_use(snapshot, waiting), now) + headroom.units(snapshot)
 
 

@@ -28,11 +28,16 @@ class Unit:
     blocked_kind: BlockedKind = ""
     framework_id: str = ""
     role: str = "*"
+    leaves: str = ""  # the machine that these run on and have to leave
 
     @property
     def key(self) -> str:
         """What tells it from others: the part of an app that its quota stops is another unit than the rest."""
-        return f"{self.source}:{self.name}" + (f":{self.blocked_kind}" if self.blocked_kind == "quota" else "")
+        return (
+            f"{self.source}:{self.name}"
+            + (f":{self.blocked_kind}" if self.blocked_kind == "quota" else "")
+            + (f"@{self.leaves}" if self.leaves else "")
+        )
 
     def __str__(self) -> str:
         return f"{self.count} x {self.name} ({text(self.shape)})"

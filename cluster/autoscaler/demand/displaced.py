@@ -1,0 +1,42 @@
+"""The tasks of machines whose end was announced: demand before any queue shows it."""
+
+from __future__ import annotations
+
+from cluster.autoscaler.demand.unit import Unit
+from cluster.autoscaler.model import Agent, Notice, Snapshot, Work
+from cluster.autoscaler.notice import in_words, is_doomed
+from cluster.autoscaler.shape import Shape
+
+STOPPED_BEFORE_S = 5.0
+"""How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""
+
+
+def units(snapshot: Snapshot, now: float) -> list[Unit]:
+    """The tasks that have to move, as demand; once a queue shows one, its agent no longer does. Whose machine it is does not matter."""
+    return [
+        unit
+        for agent in (snapshot.cluster.agents if snapshot.cluster else ())
+        if is_doomed(snapshot.memory, agent.instance_id, now)
+        for unit in _moving_off(agent, snapshot, now)
+    ]
+
+
+def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[Unit]:
+    notice, apps = snapshot.memory.notices.get(agent.instance_id), snapshot.apps or {}
+    counts: dict[tuple[str, Shape], int] = {}
+    for work in that_move(agent, notice):
+        counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
+    why = in_words(notice, now) if notice else "its removal was announced"
+    return [
+        Unit("displaced", name, shape, count, f"{name} moves off {agent.instance_id}: {why}", apps.get(name, ()), leaves=agent.instance_id)
+        for (name, shape), count in counts.items()
+    ]
+
+
+def that_move(agent: Agent, notice: Notice | None) -> list[Work]:
+    """An agent's work without what will be done by itself before the end."""
+    return [work for work in agent.work if not done_before(work, notice)]
+
+
+def done_before(work: Work, notice: Notice | None) -> bool:
+    return notice is not None and 0 < work.ends_at <= notice.ends_at - STOPPED_BEFORE_S

@@ -1,0 +1,153 @@
+"""What the cloud says of a machine's end, read from EventBridge's messages, from IMDS as an agent tells it, and from EC2. Pure.
+
+Three kinds are kept: `interruption` (a spot machine ends within minutes), `scheduled` (AWS will stop, restart or retire it) and
+`rebalance` (it is more likely to be interrupted). What is heard twice, late or out of order changes nothing that was known better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from cluster.autoscaler.model import ANNOUNCED, Memory, Notice, NoticeKind
+from cluster.nodedoc import MachineNotice
+
+WARNING_S = 120.0
+"""How long before its end AWS announces a spot machine's interruption; the message itself has no time of it."""
+
+NEAR_S = 600.0
+"""A scheduled event closer than this is treated as an interruption: budgets and calendars no longer count."""
+
+GRAVITY: Mapping[NoticeKind, int] = {"rebalance": 0, "scheduled": 1, "interruption": 2}
+PASSED = frozenset({"closed", "completed", "canceled", "cancelled"})
+
+
+class Unreadable(ValueError):
+    """A message that is not one of ours to understand; its text says what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one message says: notices, machines whose scheduled event was called off, and machines whose state changed."""
+
+    notices: tuple[Notice, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def machines(self) -> frozenset[str]:
+        return frozenset({*(notice.instance_id for notice in self.notices), *self.withdrawn, *self.changed})
+
+
+def read(body: str) -> Heard:
+    """A message of the queue.
+
+    Raises:
+        Unreadable: it is no event, or one that nobody asked for.
+
+    """
+    try:
+        event = msgspec.json.decode(body, type=dict[str, Any])
+        found = _READERS.get((event.get("source", ""), event.get("detail-type", "")))
+        if found is None:
+            raise Unreadable(f"an event of {event.get('source')!r}, {event.get('detail-type')!r}")
+        return found(event, event["detail"])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+
+
+def told_by_machine(told: MachineNotice) -> Notice:
+    """What an agent read in its own metadata."""
+    return Notice(told.kind, told.instance_id, told.at, told.ends_at, "machine", told.what)
+
+
+def graver(before: Notice | None, now_heard: Notice) -> Notice:
+    """The one of two notices of a machine that counts: the graver kind; of the same kind the earlier end."""
+    if before is None or GRAVITY[now_heard.kind] > GRAVITY[before.kind]:
+        return now_heard
+    if now_heard.kind != before.kind:
+        return before
+    ends = [notice.ends_at for notice in (before, now_heard) if notice.ends_at]
+    return replace(before, ends_at=min(ends, default=0.0))
+
+
+def _interruption(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
+    at = _moment(event["time"])
+    action = str(detail.get("instance-action", "terminate"))
+    return Heard((Notice("interruption", _id(detail["instance-id"]), at, at + WARNING_S, "queue", f"spot interruption ({action})"),))
+
+
+def _rebalance(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
+    return Heard((Notice("rebalance", _id(detail["instance-id"]), _moment(event["time"]), 0.0, "queue", "rebalance recommendation"),))
+
+
+def _state(_event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
+    return Heard(changed=(_id(detail["instance-id"]),))
+
+
+def _health(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
+    if detail.get("service") != "EC2" or detail.get("eventTypeCategory") != "scheduledChange":
+        raise Unreadable(f"a health event about {detail.get('service')!r}, {detail.get('eventTypeCategory')!r}")
+    machines = tuple(str(entity["entityValue"]) for entity in detail.get("affectedEntities", ()) if _is_machine(entity.get("entityValue")))
+    if str(detail.get("statusCode", "")) in PASSED:
+        return Heard(withdrawn=machines)
+    what = str(detail.get("eventTypeCode", "scheduled event")).removeprefix("AWS_EC2_").lower().replace("_", " ")
+    at, ends_at = _moment(event["time"]), _moment(detail["startTime"])
+    return Heard(tuple(Notice("scheduled", name, at, ends_at, "queue", what) for name in machines))
+
+
+_READERS = {
+    ("aws.ec2", "EC2 Spot Instance Interruption Warning"): _interruption,
+    ("aws.ec2", "EC2 Instance Rebalance Recommendation"): _rebalance,
+    ("aws.ec2", "EC2 Instance State-change Notification"): _state,
+    ("aws.health", "AWS Health Event"): _health,
+}
+
+
+def _is_machine(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("i-")
+
+
+def _id(name: object) -> str:
+    if not _is_machine(name):
+        raise Unreadable(f"{name!r} is no instance")
+    return str(name)
+
+
+def _moment(text: str) -> float:
+    """Seconds since the epoch, of `2026-11-21T12:00:00Z` or `Sat, 21 Nov 2026 12:00:00 GMT`."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            found = parsedate_to_datetime(text)
+        except (ValueError, TypeError):
+            raise Unreadable(f"{text!r} is no time") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def is_near(notice: Notice | None, now: float) -> bool:
+    """Whether a machine's end is certain and close: then nothing new goes there, and its tasks move."""
+    if notice is None:
+        return False
+    return notice.kind == "interruption" or (notice.kind == "scheduled" and notice.ends_at - now < NEAR_S)
+
+
+def is_doomed(memory: Memory, instance_id: str, now: float) -> bool:
+    """Whether nothing may be placed on a machine any more because of what was announced."""
+    removal = memory.removals.get(instance_id)
+    return (removal is not None and removal.policy in ANNOUNCED) or is_near(memory.notices.get(instance_id), now)
+
+
+def in_words(notice: Notice, now: float) -> str:
+    left_s = notice.ends_at - now
+    if notice.kind == "rebalance":
+        return notice.what
+    if notice.kind == "scheduled" and left_s >= NEAR_S:
+        return f"{notice.what}, in {left_s / 3600:.1f} h"
+    return f"{notice.what}, it ends in {left_s:.0f} s" if left_s >= 0 else f"{notice.what}, which was due {-left_s:.0f} s ago"
