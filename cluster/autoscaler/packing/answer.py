@@ -15,7 +15,7 @@ from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits,
 from cluster.autoscaler.packing.parts import Part, cut
 from cluster.autoscaler.packing.problem import Problem, build, worth
 from cluster.autoscaler.packing.realise import Draft, dissolve, make_real, nodes_of, right_size
-from cluster.autoscaler.packing.whole import Machines, branch, cost_of, dive, first_fit, first_fits
+from cluster.autoscaler.packing.whole import Machines, branch, cost_of, dive, first_fit, first_fits, is_complete, served
 
 EVERY_ROW = 1_000_000
 
@@ -35,16 +35,15 @@ def solve(
     problem = with_cuts(build(parts, templates, rows_at_most=effort.rows))
     if problem.is_empty:
         return Packing()
-    best, method = min((_answer(parts, templates, problem, limits, way) for way in first_fits(problem, limits)), key=_quality), "first fit"
-    bound = problem.bound
-    outcome = None
-    if effort.rounds and not (best.is_complete and best.usd <= bound * (1 + GOOD_ENOUGH)):
-        outcome = generate(problem, _seeds(problem, best.machines), limits.slots, effort, best.usd if best.is_complete else np.inf)
+    firsts = first_fits(problem, limits)
+    bound, outcome, found = problem.bound, None, [("first fit", machines) for machines in firsts]
+    usd = min((cost_of(problem, machines) for machines in firsts if is_complete(problem, machines)), default=np.inf)
+    if effort.rounds and usd > bound * (1 + GOOD_ENOUGH):
+        outcome = generate(problem, _seeds(problem, firsts), limits.slots, effort, usd)
         bound = max(bound, outcome.bound)
-        for machines in _wholes(problem, outcome, limits, effort, best):
-            other = _answer(parts, templates, problem, limits, machines)
-            if _quality(other) < _quality(best):
-                best, method = other, "exact" if outcome.is_complete else "columns"
+        method = "exact" if outcome.is_complete else "columns"
+        found += [(method, machines) for machines in _wholes(problem, outcome, limits, effort, usd)]
+    best, method = _best(parts, templates, problem, limits, found)
     if not best.is_complete:
         bound = _bound_of(_served(problem, parts, best), outcome, effort)
     return Packing(tuple(nodes_of(best.drafts, parts, templates)), round(best.usd, 9), min(bound, best.usd), method)
@@ -105,23 +104,41 @@ def _worth_of_parts(problem: Problem, count: int) -> list[float]:
     return each
 
 
-def _seeds(problem: Problem, machines: Machines) -> Columns:
-    """Loads to begin with: those of the first fit, and each row alone."""
+WORTH_A_LOOK = 1.03
+"""Answers that cost this much more than the cheapest before they are made real are not."""
+
+
+def _best(
+    parts: Sequence[Part], templates: Sequence[Template], problem: Problem, limits: Limits, found: list[tuple[str, Machines]]
+) -> tuple[_Answer, str]:
+    """The best of several answers once made real, and its method; those that look worse by much are left out."""
+    value = worth(problem.shapes, problem.wanted)
+    looks = [(-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines)) for _, machines in found]
+    most, cheapest = min(looks)
+    chosen = [(number, found[number]) for number, look in enumerate(looks) if look[0] == most and look[1] <= cheapest * WORTH_A_LOOK]
+    answers = [(_answer(parts, templates, problem, limits, machines), number, method) for number, (method, machines) in chosen]
+    best, _, method = min(answers, key=lambda answer: (_quality(answer[0]), answer[1]))
+    return best, method
+
+
+def _seeds(problem: Problem, firsts: list[Machines]) -> Columns:
+    """Loads to begin with: those of the first fits, and each row alone."""
     columns = seeds(problem)
-    for kind, load, _ in machines:
-        columns.add(kind, load)
+    for machines in firsts:
+        for kind, load, _ in machines:
+            columns.add(kind, load)
     return columns
 
 
-def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, best: _Answer) -> list[Machines]:
-    """Whole answers from the fractional one."""
+def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, usd: float) -> list[Machines]:
+    """Whole answers from the fractional one; `usd` is the price of the best so far."""
     if outcome.relaxed is None:
         return []
     answers = [] if outcome.is_complete else [dive(problem, outcome.columns, outcome.relaxed, limits, effort)]
-    usd = min([best.usd if best.is_complete else np.inf, *(cost_of(problem, machines) for machines in answers)])
+    usd = min([usd, *(cost_of(problem, machines) for machines in answers if is_complete(problem, machines))])
     if outcome.is_complete or usd > outcome.bound * (1 + GOOD_ENOUGH):
-        found = branch(problem, outcome.columns, outcome.relaxed, limits, effort, usd)
-        answers += [] if found is None else [found]
+        whole = branch(problem, outcome.columns, outcome.relaxed, limits, effort, usd)
+        answers += [] if whole is None else [whole]
     return answers
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.autoscaler.packing.loads import Ceiling, ceiling, enumerate_loads, fill, orders, orders_at, useful_kinds
-from cluster.autoscaler.packing.model import GOOD_ENOUGH, Effort
+from cluster.autoscaler.packing.model import Effort
 from cluster.autoscaler.packing.problem import Floats, Ints, Problem
 from cluster.autoscaler.packing.search import best_load
 
@@ -23,6 +23,8 @@ SMOOTHING = 0.3
 SEARCH_BELOW = 0.02
 """Kinds are searched where filling finds nothing that improves by more than this part of a machine's price."""
 
+CLOSED = 0.002
+FEW = 8
 STALLED = 3
 """Rounds without progress that end the work on merged rows, whose bound no round can better."""
 
@@ -119,24 +121,28 @@ def generate(problem: Problem, columns: Columns, slots: Mapping[str, int], effor
             columns.add(kind, load)
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
         return Outcome(columns, relaxed, _bound_of_all(problem, *every, relaxed), is_complete=True)
-    best, bound, relaxed = problem.least, problem.bound, None
+    best, bound, relaxed, ways = problem.least, problem.bound, None, problem.ways
     values: list[float] = []
-    for number in range(effort.rounds):
+    for _ in range(effort.rounds):
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
-        if relaxed is None or min(relaxed.value, incumbent) - bound <= GOOD_ENOUGH * bound:
+        if relaxed is None or min(relaxed.value, incumbent) - bound <= CLOSED * bound:
             break
         values.append(relaxed.value)
-        if any(problem.spared) and len(values) > STALLED and values[-1 - STALLED] - values[-1] < CLOSE_ENOUGH * values[-1]:
+        if len(values) > STALLED and values[-1 - STALLED] - values[-1] < CLOSE_ENOUGH * values[-1]:
             break
-        added = 0
-        for worth in (SMOOTHING * best + (1 - SMOOTHING) * relaxed.worth, relaxed.worth):
-            top = ceiling(problem, worth)
-            added, value = _improve(problem, columns, relaxed, worth, top, effort, number == effort.rounds - 1)
-            proven = scaled(problem, worth, value)
+        smooth = SMOOTHING * best + (1 - SMOOTHING) * relaxed.worth
+        added = _grow(problem, columns, relaxed, smooth, ways, effort) or _grow(problem, columns, relaxed, relaxed.worth, ways, effort)
+        if effort.kinds and added < FEW:
+            top = ceiling(problem, relaxed.worth)
+            ways = np.concatenate([problem.ways, top.ways])
+            added += _grow(problem, columns, relaxed, relaxed.worth, ways, effort)
+            value = top.value
+        if effort.kinds and added < FEW:
+            more, value = _search(problem, columns, relaxed, top, effort)
+            added += more
+            proven = scaled(problem, relaxed.worth, value)
             if not any(problem.spared) and proven @ problem.wanted > bound:
                 bound, best = float(proven @ problem.wanted), proven
-            if added:
-                break
         if not added:
             break
     return Outcome(columns, relaxed, bound)
@@ -157,39 +163,36 @@ def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed |
     return max(problem.bound, float(scaled(problem, relaxed.worth, value) @ problem.wanted))
 
 
-def _improve(
-    problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, top: Ceiling, effort: Effort, last: bool
-) -> tuple[int, Floats]:
-    """New loads that improve the programme, and the least ceiling known of each kind's loads at `worth`."""
-    price = problem.usd + relaxed.scarcity
-    added, best = _grow(problem, columns, relaxed, worth, top, effort)
-    value = top.value.copy()
+def _search(problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, effort: Effort) -> tuple[int, Floats]:
+    """Loads that improve the programme, found with a proof; and the least ceiling known of each kind's loads."""
+    price, worth = problem.usd + relaxed.scarcity, relaxed.worth
+    value, added = top.value.copy(), 0
     ratio = value / np.maximum(price, 1e-12)
-    worst = 1.0 + CLOSE_ENOUGH
-    count = effort.kinds if last or best <= 1 + SEARCH_BELOW else effort.kinds // 4
-    for k in np.argsort(-ratio, kind="stable")[:count]:
-        if ratio[k] <= (worst if last else 1.0 + CLOSE_ENOUGH):
+    for k in np.argsort(-ratio, kind="stable")[: effort.kinds]:
+        if ratio[k] <= 1.0 + CLOSE_ENOUGH:
             break
         found = best_load(problem, int(k), worth, top.prices[k], float(price[k]) * (1 + CLOSE_ENOUGH), effort.states)
         value[k] = found.ceiling
-        worst = max(worst, found.ceiling / price[k])
         if found.load is not None and found.load @ relaxed.worth > price[k] * (1 + TINY):
             added += columns.add(int(k), found.load)
     return added, value
 
 
-def _grow(problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, top: Ceiling, effort: Effort) -> tuple[int, float]:
-    """Fill every kind in several ways and keep the loads that improve the programme most; also by how much the best does."""
-    found: list[tuple[float, int, Ints]] = []
+def _grow(problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, ways: Floats, effort: Effort) -> int:
+    """Loads that improve the programme and go together: each next one is cut from what those before it leave; how many."""
     price, kinds = problem.usd + relaxed.scarcity, useful_kinds(problem)
-    for order in [*orders(problem, worth)[:2], *orders_at(problem, worth, top.ways[:: max(1, len(top.ways) // 4)])]:
-        loads = fill(problem, order, problem.wanted, kinds)
-        ratio = (loads @ relaxed.worth) / np.maximum(price[kinds], 1e-12)
-        found += [(float(ratio[at]), int(kinds[at]), loads[at]) for at in np.flatnonzero(ratio > 1 + TINY)]
-    found.sort(key=lambda item: (-item[0], item[1]))
-    added = 0
-    for _, kind, load in found:
-        added += columns.add(kind, load)
-        if added >= effort.columns:
+    order = [*orders(problem, worth)[:2], *orders_at(problem, worth, ways[:: max(1, len(ways) // 4)])]
+    left, added = problem.wanted.copy(), 0
+    for _ in range(effort.fills):
+        loads = fill(problem, order, left, kinds).reshape(-1, left.size)
+        ratio = loads @ relaxed.worth / np.tile(np.maximum(price[kinds], 1e-12), len(order))
+        before = added
+        for at in np.argsort(-ratio, kind="stable")[: int((ratio > 1 + TINY).sum())]:
+            held = loads[at] > 0
+            often = int((left[held] // loads[at][held]).min())
+            if often:
+                left = left - loads[at] * often
+                added += columns.add(int(kinds[at % kinds.size]), loads[at])
+        if added == before or not left.any():
             break
-    return added, found[0][0] if found else 0.0
+    return added

@@ -66,15 +66,15 @@ class Placement:
 class Effort:
     """How hard to try, counted and not timed, so that the same input gives the same answer on every machine.
 
-    `rounds` of column generation (0: first fit only); `columns` that filling adds in one; `kinds` that are searched in one, with as
-    many `states`; `dives` from the fractional answer to a whole one, with as many `refills` rounds in each; `nodes` of branch and
+    `rounds` of column generation (0: first fit only), each with as many `fills`; `kinds` that are searched where filling finds nothing,
+    with as many `states`; `dives` from the fractional answer to a whole one, with as many `refills` rounds in each; `nodes` of branch and
     bound of the whole-number programme; `rows` at most, above which demand that differs only in zone or app is merged; `loads` that
     are enumerated at most: small answers are exact.
     """
 
     rounds: int = 60
-    columns: int = 60
-    kinds: int = 12
+    fills: int = 6
+    kinds: int = 6
     states: int = 200
     dives: int = 40
     refills: int = 2

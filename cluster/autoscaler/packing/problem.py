@@ -46,13 +46,14 @@ class Problem:
     members: tuple[tuple[int, ...], ...]  # by kind: indices of templates
     groups: Ints  # K: kinds of the same number may hold the same rows, if they are large enough
     is_merged: bool = False
+    checked: tuple[int, ...] = ()  # dimensions that can run out before all others
     spared: tuple[int, ...] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
     least: Floats = field(default_factory=lambda: np.zeros(0))  # R
     ways: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # G x D: by group of kinds, the prices of dimensions behind `least`
 
     @property
     def is_empty(self) -> bool:
-        return not self.wanted.sum() or not self.most.any()
+        return not self.wanted.sum() or not self.usd.size
 
     @property
     def bound(self) -> float:
@@ -128,8 +129,26 @@ def _assemble(parts: Sequence[Part], templates: Sequence[Template], keys: Sequen
         members=tuple(kinds),
         groups=np.unique(may, axis=0, return_inverse=True)[1].reshape(-1),
         is_merged=merged,
+        checked=_checked(shapes, sizes),
         spared=(*(0 for _ in NAMES), *(true[key] - bounds[key] for key in true)),
     )
+
+
+def _checked(shapes: Ints, sizes: Ints) -> tuple[int, ...]:
+    """Dimensions that work may exhaust: without those of which a machine has enough for all that another dimension lets in."""
+    kept = [d for d in range(shapes.shape[1]) if shapes[:, d].any()]
+    for d in reversed(kept.copy()):
+        others = [e for e in kept if e != d and (shapes[shapes[:, d] > 0, e] > 0).all()]
+        if any(_implies(shapes, sizes, e, d) for e in others):
+            kept.remove(d)
+    return tuple(kept)
+
+
+def _implies(shapes: Ints, sizes: Ints, e: int, d: int) -> bool:
+    """Whether whatever has room in dimension `e` has room in `d`."""
+    asks = shapes[:, d] > 0
+    most = float((shapes[asks, d] / shapes[asks, e]).max())
+    return bool((sizes[:, d] >= most * sizes[:, e] * (1 + 1e-12)).all())
 
 
 def _bounds(parts: Sequence[Part], keys: Sequence[Key]) -> dict[str, int]:

@@ -21,6 +21,9 @@ SINGLE_KINDS = 8
 SINGLE_KINDS_WORK = 1_000
 """How many first fits prefer one kind, and up to which size (kinds times rows) of a problem."""
 
+USUAL_WORTH = 0.2
+"""How much of what pieces ask for is added to their proven price, which is nothing for those that fill gaps."""
+
 COLUMNS_FOR_WHOLE = 1_500
 COLUMNS_KEPT = 400
 ROWS_FOR_WHOLE = 60
@@ -29,6 +32,16 @@ GAP_OF_BRANCH = 1e-4
 
 def cost_of(problem: Problem, machines: Machines) -> float:
     return float(sum(problem.usd[kind] * count for kind, _, count in machines))
+
+
+def served(problem: Problem, machines: Machines) -> Ints:
+    """How many pieces of each row the machines hold, of those that are wanted."""
+    held = sum((load * count for _, load, count in machines), np.zeros_like(problem.wanted))
+    return np.minimum(held, problem.wanted)
+
+
+def is_complete(problem: Problem, machines: Machines) -> bool:
+    return bool((served(problem, machines) == problem.wanted).all())
 
 
 def first_fit(problem: Problem, left: Ints, limits: Limits, value: Floats | None = None, prefer: int | None = None) -> Machines:
@@ -58,23 +71,22 @@ def first_fit(problem: Problem, left: Ints, limits: Limits, value: Floats | None
 
 def _densest(problem: Problem, ways: list[Ints], left: Ints, kinds: Ints, value: Floats) -> tuple[int, Ints] | None:
     """The kind that serves most per dollar, and what it would hold; of equals the cheapest."""
-    best: tuple[float, int, Ints] | None = None
-    for order in ways if kinds.size else []:
-        loads = fill(problem, order, left, kinds)
-        score = (loads @ value) / np.maximum(problem.usd[kinds], 1e-9)
-        at = int(np.lexsort((problem.usd[kinds], -np.round(score, 12)))[0])
-        if loads[at].any() and (best is None or score[at] > best[0] + 1e-12):
-            best = (float(score[at]), int(kinds[at]), loads[at])
-    return None if best is None else best[1:]
+    if not kinds.size:
+        return None
+    loads = fill(problem, ways, left, kinds)
+    score = np.round((loads @ value) / np.maximum(problem.usd[kinds], 1e-9), 12)
+    way, at = np.unravel_index(int(np.lexsort((np.tile(problem.usd[kinds], len(ways)), -score.ravel()))[0]), score.shape)
+    return (int(kinds[at]), loads[way, at]) if loads[way, at].any() else None
 
 
 def first_fits(problem: Problem, limits: Limits) -> list[Machines]:
-    """Several first fits: one of all kinds and, where it costs little, one for each of the most promising kinds."""
-    answers = [first_fit(problem, problem.wanted, limits)]
+    """Several first fits: by what pieces ask for, by what they cost at least, and, where it is little work, one for each good kind."""
+    value = worth(problem.shapes, problem.wanted)
+    usual = value * (problem.bound / float(value @ problem.wanted))
+    answers = [first_fit(problem, problem.wanted, limits), first_fit(problem, problem.wanted, limits, problem.least + USUAL_WORTH * usual)]
     if problem.most.size > SINGLE_KINDS_WORK or problem.usd.size < 2:
         return answers
-    value = worth(problem.shapes, problem.wanted)
-    served = fill(problem, orders(problem, value)[0], problem.wanted) @ value
+    served = fill(problem, orders(problem, value)[:1], problem.wanted)[0] @ value
     promising = np.argsort(-served / np.maximum(problem.usd, 1e-9), kind="stable")[:SINGLE_KINDS]
     largest = np.argsort(-served, kind="stable")[:1]
     return answers + [first_fit(problem, problem.wanted, limits, prefer=int(k)) for k in dict.fromkeys([*promising, *largest])]
