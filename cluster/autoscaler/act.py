@@ -7,6 +7,7 @@ again with its answer. Whatever is then still unclear, the next pass asks again 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -137,15 +138,16 @@ class Actor:
         ids = tuple(machine.instance_id for machine in result.machines)
         await self._journal.bought(intent, ids)
         usd = sum(_price(intent, machine) for machine in result.machines)
-        self._report(
-            replace(decision, machines=ids, count=len(ids), usd_per_hour=round(usd, 6), after_usd=round(decision.before_usd + usd, 6))
-        )
+        without = tuple(map(scope.describe, result.without_capacity))
+        reasons = (*decision.reasons, f"no capacity of {', '.join(without)}: bought elsewhere") if without else decision.reasons
+        bought = replace(decision, reasons=reasons, machines=ids, count=len(ids), usd_per_hour=round(usd, 6))
+        self._report(replace(bought, after_usd=round(decision.before_usd + usd, 6)))
         return memory
 
     async def _reissue(self, memory: Memory, intent: Intent, listed: list[Machine]) -> tuple[Memory, Intent | None]:
         """A launch whose answer is not known: found by its tag, or asked for again with its token. None: it came to nothing."""
         if len(listed) >= intent.request.count:
-            return memory, await self._journal.bought(intent, tuple(machine.instance_id for machine in listed))
+            return memory, await self._found(intent, listed, "EC2 lists its machines: nothing was bought again")
         if self._clock() - intent.at > ABANDON_AFTER_S:
             await self._journal.resolve(intent.request.token)
             return memory, None
@@ -160,7 +162,29 @@ class Actor:
         if not result.machines:
             await self._journal.resolve(intent.request.token)
             return memory, None
-        return memory, await self._journal.bought(intent, tuple(machine.instance_id for machine in result.machines))
+        return memory, await self._found(intent, result.machines, "asked again with the same token")
+
+    async def _found(self, intent: Intent, machines: Sequence[Machine], how: str) -> Intent:
+        """Write down what a launch gave whose answer was not heard, and tell of it: whoever decided it could not any more."""
+        request, ids = intent.request, tuple(machine.instance_id for machine in machines)
+        known = await self._journal.bought(intent, ids)
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(machine.instance_type for machine in machines).items())
+        why = f"ordered {self._clock() - intent.at:.0f} s before, and the answer was not heard; {how}"
+        self._report(
+            Decision(
+                at=self._clock(),
+                kind="buy",
+                what=f"{kinds} for pool {request.pool}",
+                reasons=tuple(filter(None, (intent.reason, why))),
+                pool=request.pool,
+                offering=f"{machines[0].instance_type}/{machines[0].zone}/{machines[0].capacity}",
+                count=len(ids),
+                machines=ids,
+                usd_per_hour=round(sum(_price(intent, machine) for machine in machines), 6),
+                token=request.token,
+            )
+        )
+        return known
 
     def _is_settled(self, intent: Intent, ids: tuple[str, ...], memory: Memory, states: dict[str, str]) -> bool:
         """Whether every machine of a launch registered, is gone, or never appeared."""
