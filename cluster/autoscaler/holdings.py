@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.autoscaler import wire_tasks
 from cluster.autoscaler.shape import Shape, plus
-from cluster.autoscaler.wire import app_of
-from cluster.mesos.messages import TERMINAL_STATES
+from cluster.autoscaler.wire_tasks import Seen
 
 Json = Mapping[str, Any]
 Holder = tuple[str, str]
@@ -20,8 +20,6 @@ Holder = tuple[str, str]
 
 SHARED = (0, 1, 3)
 """Dimensions that are scarce: cpus, memory, gpus. Disk and ports cost nothing by themselves."""
-
-_PLACES = {"cpus": 0, "mem": 1, "disk": 2, "gpus": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +40,26 @@ class Task:
 
 
 class Tasks:
-    """Reads GET_TASKS again and again; a task that was read before is not read anew, since none changes but in its state."""
+    """Running tasks with their holders, again and again; of a task that was there before nothing is made anew."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Task] = {}
+        self._known: dict[str, tuple[Seen, Task]] = {}
 
-    def running(self, tasks: Json, frameworks: Json) -> dict[str, Task]:
+    def running(self, tasks: wire_tasks.Tasks, frameworks: Json) -> dict[str, Task]:
         """Tasks that hold resources, by id."""
         owners = _owners(frameworks)
-        found: dict[str, Task] = {}
-        for item in tasks.get("tasks", ()):
-            if item.get("state") in TERMINAL_STATES:
-                continue
-            task_id = item.get("task_id", {}).get("value", "")
-            known = self._known.get(task_id)
-            if known is None or not known.since or known.agent_id != item.get("agent_id", {}).get("value", ""):
-                known = read_task(item, owners)
-            found[task_id] = known
+        found: dict[str, tuple[Seen, Task]] = {}
+        for seen in tasks.running:
+            before = self._known.get(seen.task_id)
+            found[seen.task_id] = before if before is not None and before[0] is seen else (seen, held_task(seen, owners))
         self._known = found
-        return found
+        return {task_id: task for task_id, (_, task) in found.items()}
 
 
-def ended(tasks: Json, frameworks: Json, since: float) -> list[Task]:
+def ended(tasks: wire_tasks.Tasks, frameworks: Json, since: float) -> list[Task]:
     """Tasks that ended after `since`, as far as the engine still tells of them."""
     owners = _owners(frameworks)
-    lists = [item for item in tasks.get("tasks", ()) if item.get("state") in TERMINAL_STATES], tasks.get("completed_tasks", ())
-    late = (item for items in lists for item in items if _last(item) > since)
-    return [read_task(item, owners) for item in late]
+    return [held_task(seen, owners) for seen in tasks.over if seen.ended > since]
 
 
 def _owners(frameworks: Json) -> dict[str, tuple[str, str]]:
@@ -80,34 +71,11 @@ def _owners(frameworks: Json) -> dict[str, tuple[str, str]]:
     return found
 
 
-def read_task(item: Json, owners: Mapping[str, tuple[str, str]]) -> Task:
-    """One task of GET_TASKS."""
-    task_id = item.get("task_id", {}).get("value", "")
-    framework, role = owners.get(item.get("framework_id", {}).get("value", ""), ("(unknown)", "*"))
-    amounts, ports = [0, 0, 0, 0], 0
-    for resource in item.get("resources", ()):
-        place = _PLACES.get(resource.get("name", ""))
-        if place is not None:
-            amounts[place] += round(float(resource.get("scalar", {}).get("value", 0)) * 1000)
-        elif resource.get("name") == "ports":
-            ports += sum(one["end"] - one["begin"] + 1 for one in resource.get("ranges", {}).get("range", ()))
-        role = resource.get("allocation_info", {}).get("role", role)
-    began = [float(status["timestamp"]) for status in item.get("statuses", ()) if "timestamp" in status]
-    shape: Shape = (amounts[0], amounts[1], amounts[2], amounts[3], ports)
-    over = item.get("state") in TERMINAL_STATES
-    return Task(
-        task_id=task_id,
-        agent_id=item.get("agent_id", {}).get("value", ""),
-        app=app_of(task_id) or framework or "(unknown)",
-        role=role,
-        shape=shape,
-        since=min(began, default=0.0),
-        ended=max(began, default=0.0) if over else 0.0,
-    )
-
-
-def _last(item: Json) -> float:
-    return max((float(status["timestamp"]) for status in item.get("statuses", ()) if "timestamp" in status), default=0.0)
+def held_task(seen: Seen, owners: Mapping[str, tuple[str, str]]) -> Task:
+    """A task with who holds it."""
+    framework, role = owners.get(seen.framework_id, ("(unknown)", "*"))
+    app = seen.app or framework or "(unknown)"
+    return Task(seen.task_id, seen.agent_id, app, seen.role or role, seen.shape, seen.since, seen.ended)
 
 
 def by_agent(tasks: Iterable[Task]) -> dict[str, dict[Holder, Shape]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from cluster.autoscaler import wire
 from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.wire_tasks import TaskReader, Tasks
 from cluster.cloud.port import Fleet, Offering, Order
 from cluster.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.mesos.operator import OperatorClient
@@ -115,7 +117,8 @@ class Observer:
     fleet: Fleet
     others: tuple[WorkQueue, ...] = ()
     failed: Callable[[str], None] = lambda _: None  # told the name of each API that did not answer
-    raw: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None  # GET_TASKS and GET_FRAMEWORKS of the last snapshot
+    reader: TaskReader = field(default_factory=TaskReader)
+    raw: tuple[Tasks, Mapping[str, Any]] | None = None  # the tasks and GET_FRAMEWORKS of the last snapshot
 
     async def snapshot(
         self, spec: ClusterSpec, memory: Memory, intents: Sequence[Intent], fence: str | None, orders: Sequence[Order] = ()
@@ -186,7 +189,7 @@ class Observer:
         try:
             agents, tasks, frameworks, metrics, quota, master = await asyncio.gather(
                 self.operator.get_agents(),
-                self.operator.get_tasks(),
+                self._tasks(),
                 self.operator.get_frameworks(),
                 self.operator.get_metrics(),
                 self._optional("GET_QUOTA"),
@@ -201,8 +204,30 @@ class Observer:
         own = await self._own_framework()
         if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
             frameworks = {}
-        elected_at = float(master.get("elected_time") or 0.0)
-        return wire.cluster_view(agents, tasks, frameworks, metrics, own or (), detailed=detailed, quota=quota, elected_at=elected_at)
+        elected_at, skipped = float(master.get("elected_time") or 0.0), own or ()
+        return wire.cluster_view(agents, tasks.running, frameworks, metrics, skipped, detailed=detailed, quota=quota, elected_at=elected_at)
+
+    async def _tasks(self) -> Tasks:
+        """What runs, read as it arrives.
+
+        Raises:
+            ClusterUnreachable: no master leads, or its answer is not one.
+
+        """
+        reading = self.reader.begin()
+
+        def begin() -> Callable[[bytes], None]:
+            nonlocal reading
+            reading = self.reader.begin()
+            return reading.feed
+
+        try:
+            await self.operator.stream("GET_TASKS", begin)
+            return reading.end()
+        except msgspec.DecodeError as error:
+            raise ClusterUnreachable(
+                f"the master's answer cannot be read: {error}", where="GET_TASKS", fix="see `mesaform status`"
+            ) from None
 
     async def _optional(self, type_: str) -> dict[str, Any]:
         """What an engine may do without: an older Mesos, or ours without quota."""

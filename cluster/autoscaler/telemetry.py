@@ -23,6 +23,7 @@ from cluster.autoscaler.past import Past
 from cluster.autoscaler.planner import Plan
 from cluster.autoscaler.recorder import Recorder, level, machine_row, state_of
 from cluster.autoscaler.supply import LIVE
+from cluster.autoscaler.wire_tasks import Tasks
 from cluster.blueprint import Tag
 from cluster.cloud.port import Ledger
 
@@ -32,8 +33,8 @@ TIDY_EVERY_S = 600.0
 REMEMBERED_S = 86_400.0
 """How far back the page is filled from the ledger when a term begins."""
 
-Raw = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""GET_TASKS and GET_FRAMEWORKS as the engine answered."""
+Raw = tuple[Tasks, Mapping[str, Any]]
+"""The tasks, and GET_FRAMEWORKS as the engine answered."""
 
 log = structlog.get_logger()
 
@@ -74,14 +75,11 @@ class Telemetry:
         """Tell everybody of a decision."""
         row = decision.record()
         self.measures.decisions.labels(decision.kind).inc()
+        if decision.kind == "notice":
+            self.measures.notices.labels(decision.policy or "other").inc()
         self.recent.append(row)
         log.info("decision", **{key: value for key, value in row.items() if key not in {"kind", "at"}})
         self.outbox.put(row, urgent=True)
-
-    def noticed(self, notice: str, row: Mapping[str, Any]) -> None:
-        """The cloud told of a machine's end, or of its danger. `row` has at least `at` and `instance_id`."""
-        self.measures.notices.labels(notice).inc()
-        self.outbox.put({**row, "kind": "interruption", "notice": notice}, urgent=True)
 
     def troubled(self, api: str) -> None:
         """A call to this API failed."""

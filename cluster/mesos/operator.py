@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from cluster.errors import CloudError, ClusterUnreachable, NotFound, Permanent, 
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
+PIECE_BYTES = 1 << 16
+Begin = Callable[[], Callable[[bytes], None]]
 _TIMEOUT = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json"}
 _BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError, OSError)
@@ -85,6 +87,15 @@ class OperatorClient:
             return decoded if isinstance(decoded, dict) else {}
         raise _error(type_, master, answer)
 
+    async def stream(self, type_: str, begin: Begin) -> None:
+        """The leader's whole answer to a call without a body, piece by piece: for answers too large to hold.
+
+        `begin` is called for each attempt and gives what takes the pieces. Raises as `call` does, and whatever taking a piece raises.
+        """
+        master, answer = await self._ask_leader({"type": type_}, begin)
+        if answer.status != 200:
+            raise _error(type_, master, answer)
+
     async def leader(self) -> str:
         """The base URL that the leader answers on; ClusterUnreachable when there is none."""
         master, _ = await self._ask_leader({"type": "GET_HEALTH"})
@@ -138,14 +149,14 @@ class OperatorClient:
         inner = answer.get(type_.lower(), {})
         return inner if isinstance(inner, dict) else {}
 
-    async def _ask_leader(self, call: dict[str, Any]) -> tuple[str, _Answer]:
+    async def _ask_leader(self, call: dict[str, Any], begin: Begin | None = None) -> tuple[str, _Answer]:
         attempts = _Attempts()
         payload = msgspec.json.encode(call)
         known_first = sorted(self._masters, key=lambda master: master != self._last_leader)
-        found = await self._first_leading(known_first, payload, attempts)
+        found = await self._first_leading(known_first, payload, attempts, begin)
         if found is None:
             elsewhere = [base for base in dict.fromkeys(attempts.locations) if base not in self._masters]
-            found = await self._first_leading(elsewhere, payload, attempts)
+            found = await self._first_leading(elsewhere, payload, attempts, begin)
         if found is None:
             self._last_leader = None
             tried = "; ".join(attempts.made) or "no master was given"
@@ -157,10 +168,12 @@ class OperatorClient:
         self._last_leader = found[0]
         return found
 
-    async def _first_leading(self, masters: Sequence[str], payload: bytes, attempts: _Attempts) -> tuple[str, _Answer] | None:
+    async def _first_leading(
+        self, masters: Sequence[str], payload: bytes, attempts: _Attempts, begin: Begin | None
+    ) -> tuple[str, _Answer] | None:
         for master in masters:
             try:
-                answer = await self._post(master, payload)
+                answer = await self._post(master, payload, begin)
             except _BROKEN as error:
                 attempts.made.append(f"{master}: {_in_words(error)}")
                 continue
@@ -169,9 +182,14 @@ class OperatorClient:
             attempts.note(master, answer)
         return None
 
-    async def _post(self, master: str, payload: bytes) -> _Answer:
+    async def _post(self, master: str, payload: bytes, begin: Begin | None) -> _Answer:
         url = URL(f"{master}/api/v1")
         async with self._session.post(url, data=payload, headers=_HEADERS, allow_redirects=False, timeout=_TIMEOUT) as response:
+            if begin is not None and response.status == 200:
+                take = begin()
+                async for piece in response.content.iter_chunked(PIECE_BYTES):
+                    take(piece)
+                return _Answer(response.status, b"", "")
             return _Answer(response.status, await response.read(), response.headers.get("Location", ""))
 
 

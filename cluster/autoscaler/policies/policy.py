@@ -11,7 +11,7 @@ from cluster.autoscaler.rehome import Room, moving
 from cluster.autoscaler.scale_down import Deactivate, Move
 from cluster.autoscaler.scale_up import Purchase
 from cluster.autoscaler.supply import Supply, Unit
-from cluster.autoscaler.wire import PROTECT
+from cluster.nodedoc import PROTECT
 from cluster.spec import Consolidation
 from cluster.spec_calendar import is_open
 
