@@ -2,7 +2,7 @@
 
 Kept is the most that ran at a time in each of a week's 672 slots, by pool, for the last eight weeks. A forecast is a quantile over
 the weeks, recent ones weighing more; it takes at least two. A day that is not like the others (a holiday) costs little: while
-the last hour had far less than foretold, nothing is believed. Disk, ports and gpus are not foretold.
+the last hour lacked much of what is foretold, nothing is believed. Disk, ports and gpus are not foretold.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ KEEP_WEEKS = 8
 MONDAY_S = 3 * 86400
 """The epoch began on a Thursday; weeks here begin on Monday, UTC."""
 
-BELIEVED_SHARE = 0.7
-"""Nothing is believed while less than this part of the last hour's forecast came true."""
+MISSED_SHARE = 0.3
+"""Nothing is believed while the last hour lacked more than this part of what is foretold now."""
 
 LOOK_BACK_SLOTS = 4
 SEEN_SHARE = 0.5
@@ -102,25 +102,24 @@ def forecast(profile: Profile, pool: str, at: float, quantile: float, half_life_
 
 def expected(profile: Profile, pool: str, now: float, lead_s: float, quantile: float, half_life_weeks: float) -> Forecast | None:
     """The most that is foretold from now until `lead_s` ahead; None when nothing is, or when what was foretold lately did not come."""
-    if not came_true(profile, pool, now, quantile, half_life_weeks):
-        return None
     ends = slot_number(now + lead_s)
     times = [slot * SLOT_S - MONDAY_S for slot in range(slot_number(now), ends + 1)]
     found = [one for at in times if (one := forecast(profile, pool, at, quantile, half_life_weeks)) is not None]
-    return max(found, key=lambda one: one.level, default=None)
+    most = max(found, key=lambda one: one.level, default=None)
+    if most is None or missed(profile, pool, now, quantile, half_life_weeks) > most.level[0] * MISSED_SHARE:
+        return None
+    return most
 
 
-def came_true(profile: Profile, pool: str, now: float, quantile: float, half_life_weeks: float) -> bool:
-    """Whether enough of what was foretold for the last hour came. True where nothing was foretold or seen."""
-    foretold = actual = 0
-    for back in range(1, LOOK_BACK_SLOTS + 1):
-        week, slot = divmod(slot_number(now) - back, SLOTS)
-        this = next((one for one in profile.pools.get(pool, ()) if one.number == week), None)
-        said = forecast(profile, pool, (slot_number(now) - back) * SLOT_S - MONDAY_S, quantile, half_life_weeks)
-        if this is not None and slot in this.levels and said is not None:
-            foretold += said.level[0]
-            actual += this.levels[slot][0]
-    return actual >= foretold * BELIEVED_SHARE
+def missed(profile: Profile, pool: str, now: float, quantile: float, half_life_weeks: float) -> float:
+    """By how much, on average over the slots of the last hour, less came than was foretold: cpus in thousandths; below 0: more came."""
+    number, lacks = slot_number(now), 0
+    for slot in range(number - LOOK_BACK_SLOTS, number):
+        this = next((one for one in profile.pools.get(pool, ()) if one.number == slot // SLOTS), None)
+        said = forecast(profile, pool, slot * SLOT_S - MONDAY_S, quantile, half_life_weeks)
+        if this is not None and said is not None and slot % SLOTS in this.levels:
+            lacks += said.level[0] - this.levels[slot % SLOTS][0]
+    return lacks / LOOK_BACK_SLOTS
 
 
 def _before(profile: Profile, pool: str, week: int) -> list[Week]:

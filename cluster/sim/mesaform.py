@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cluster.autoscaler import budget
 from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
@@ -19,6 +20,7 @@ from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivat
 from cluster.autoscaler.scale_up import absorb_result
 from cluster.autoscaler.supply import attributes_of
 from cluster.cloud.port import Machine, Offering
+from cluster.sim.weeks import Weeks
 from cluster.sim.world import Happening, Host, World, machine_of
 from cluster.spec import ClusterSpec
 
@@ -48,6 +50,7 @@ class Mesaform:
         self._look_at = 0.0
         self._machines: dict[str, Machine] = {}
         self._agents: dict[str, tuple[int, Agent]] = {}
+        self._weeks = Weeks() if spec.autoscaler.profile.enabled else None
 
     def heard(self, happening: Happening, now: float) -> None:
         interval_s = self._spec.autoscaler.interval_s
@@ -57,7 +60,10 @@ class Mesaform:
         return self._look_at
 
     def look(self, world: World, now: float) -> None:
-        made = plan(self._snapshot(world), now)
+        snapshot = self._snapshot(world)
+        if self._weeks is not None:
+            snapshot = replace(snapshot, profile=self._weeks.learn(snapshot, now))
+        made = plan(snapshot, now)
         self._memory = self._carry_out(world, made, now)
         self._settle(world)
         soonest = now + self._spec.autoscaler.interval_s

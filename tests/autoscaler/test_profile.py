@@ -94,7 +94,7 @@ def test_the_most_within_the_time_that_machines_take_counts():
     assert expected(known, "other", at, 0, 0.8, 4) is None
 
 
-def test_nothing_is_believed_while_less_than_seven_tenths_of_the_last_hour_came():
+def test_nothing_is_believed_while_the_last_hour_lacked_more_than_three_tenths_of_the_forecast():
     known = Profile()
     for week in range(2):
         known = watched(dict.fromkeys(range(8), 10), MONDAY + week * WEEK_S, known)
@@ -104,6 +104,16 @@ def test_nothing_is_believed_while_less_than_seven_tenths_of_the_last_hour_came(
         assert (expected(seen, "default", start + 4 * SLOT_S, 0, 0.8, 4) is not None) == believed
     back = watched({4: 10, 5: 10}, start, watched(dict.fromkeys(range(4), 6), start, known))
     assert expected(back, "default", start + 6 * SLOT_S, 0, 0.8, 4) is not None, "what was foretold comes again"
+
+
+def test_a_quiet_night_that_was_quieter_than_foretold_does_not_cost_the_morning():
+    known = Profile()
+    for week in range(2):
+        known = watched({**dict.fromkeys(range(4), 2), 4: 40}, MONDAY + week * WEEK_S, known)
+    start = MONDAY + 2 * WEEK_S
+    found = expected(watched(dict.fromkeys(range(4), 0), start, known), "default", start + 4 * SLOT_S, 0, 0.8, 4)
+    assert found is not None
+    assert found.level[0] == 40
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.floats(0.001, 1)), min_size=1, max_size=9), st.floats(0.01, 1))
