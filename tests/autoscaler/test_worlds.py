@@ -282,6 +282,8 @@ def largest_fits(world: World, shape: Shape) -> bool:
     return any(contains(shape_of(offering.resources), shape) for offering in world.offerings["default"])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 10 * EXAMPLES)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(world=worlds(), steps=STEPS)
 def test_whatever_happens_the_bounds_hold_and_in_the_end_idle_machines_are_gone(world, steps):
