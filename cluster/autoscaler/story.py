@@ -42,6 +42,7 @@ class Line:
     kind: str
     rows: list[Row] = field(default_factory=list)
     steps: dict[str, float] = field(default_factory=dict)  # of a removal: kind -> when, in their order
+    spread_s: float = 0.0  # between the first and the last of equal decisions of several passes
 
     @property
     def machines(self) -> list[str]:
@@ -57,7 +58,8 @@ class Line:
         if self.kind not in DONE or (len(self.machines) == 1 and not self.steps):
             return _summed_what(self.rows)
         count = len(self.machines)
-        return f"{count} machine{'s' if count != 1 else ''}: {self._types()} {self._how()}"
+        spread = f"; one after another within {self.spread_s:.0f} s" if self.spread_s >= 1 else ""
+        return f"{count} machine{'s' if count != 1 else ''}: {self._types()} {self._how()}{spread}"
 
     @property
     def reasons(self) -> list[str]:
@@ -184,6 +186,7 @@ def _beside(lines: Iterable[Line]) -> list[Line]:
         before = found[-1] if found else None
         if before is not None and _same(before, line):
             before.rows += line.rows
+            before.spread_s = line.at - before.at
             before.until = max(before.until, line.until)
             before.steps = {kind: min(before.steps[kind], at) for kind, at in line.steps.items()}
         else:

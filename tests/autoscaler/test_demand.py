@@ -37,7 +37,7 @@ def test_what_waits_is_demand_with_its_shape_count_constraints_and_reason():
     unit = the_unit(a_snapshot(queue=[entry]))
     assert (unit.source, unit.name, unit.shape, unit.count) == ("services", "/web", make(2, 512), 3)
     assert unit.constraints == (Constraint("zone", "UNIQUE"),)
-    assert unit.reason == "/web waits for 40 s with 3 instances; offers refused: InsufficientCpus 2"
+    assert unit.reason == "/web: 3 instances waiting for 40 s; offers refused: InsufficientCpus 2"
 
 
 @pytest.mark.parametrize("entry", [queued(overdue=False), queued(count=0)])

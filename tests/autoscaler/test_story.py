@@ -42,6 +42,13 @@ def test_the_steps_of_a_removal_are_one_line_with_their_times_and_dollars():
     assert line.usd_per_hour == -0.3
 
 
+def test_equal_removals_of_several_passes_are_one_line_that_says_over_how_long():
+    steps = [(kind, 2.0 * number) for number, kind in enumerate(("deactivate", "drain", "terminate"))]
+    rows = [removal(kind, name, NOW + 13 * turn + at) for turn, name in enumerate(TYPES) for kind, at in steps]
+    (line,) = tell(rows)
+    assert line.what.endswith("deactivated, drained after 2 s, terminated after 4 s; one after another within 26 s")
+
+
 def test_a_machine_taken_back_ends_its_removals_line():
     story = tell(
         [

@@ -26,7 +26,8 @@ def units(entries: Iterable[QueueEntry], now: float) -> list[Unit]:
 def _unit(entry: QueueEntry, now: float) -> Unit:
     waiting = f"for {now - entry.since:.0f} s" if 0 < entry.since <= now else "for an offer"
     refusals = ", ".join(f"{reason} {count}" for reason, count in sorted(entry.rejections.items()) if count)
-    reason = f"{entry.app} waits {waiting} with {entry.count} instances" + (f"; offers refused: {refusals}" if refusals else "")
+    these = "1 instance" if entry.count == 1 else f"{entry.count} instances"
+    reason = f"{entry.app}: {these} waiting {waiting}" + (f"; offers refused: {refusals}" if refusals else "")
     blocked, kind = _incurable(entry)
     return Unit(entry.source, entry.app, entry.shape, entry.count, reason, entry.constraints, blocked, kind, role=entry.role)
 
