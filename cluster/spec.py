@@ -225,6 +225,13 @@ class Interruption(Model):
     )
 
 
+class Drift(Model):
+    """When agents that the autoscaler bought make room for new ones. As many at a time as `consolidation` may disturb."""
+
+    replace: Switch = Field(default=False, description="Whether agents from an older launch template, or registered wrong, are replaced.")
+    max_age_hours: Number | None = Field(default=None, ge=1, description="Agents that run longer than this many hours are replaced.")
+
+
 class Autoscaler(Model):
     """How the autoscaler behaves. Durations are in seconds."""
 
@@ -261,6 +268,7 @@ class Autoscaler(Model):
     )
     consolidation: Consolidation = Consolidation()
     interruption: Interruption = Interruption()
+    drift: Drift = Drift()
 
     @model_validator(mode="after")
     def _lease_outlasts_passes(self) -> Self:

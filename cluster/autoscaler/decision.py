@@ -24,6 +24,8 @@ Kind = Literal[
     "gone",  # it ended as announced: the engine is told
     "freeze",  # nothing is removed for now, and why
     "left",  # a machine ended itself: its lease had run out
+    "advertises",  # agents of a type have less than was expected of it
+    "strange",  # a machine or an agent is not as it should be
     "lead",  # another daemon leads, and how long none did
 ]
 

@@ -11,12 +11,12 @@ from typing import Literal
 
 from cluster.autoscaler.profile import Profile
 from cluster.autoscaler.shape import NOTHING, Shape, minus
-from cluster.cloud.port import LaunchRequest, Machine, Offering, Order
+from cluster.cloud.port import LaunchRequest, Machine, Offering, Order, Template
 from cluster.spec import ClusterSpec
 
 Source = Literal["services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"]
 RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]
-PolicyName = Literal["idle", "underused", "replace", "operator", "interruption", "retirement", "rebalance", ""]
+PolicyName = Literal["idle", "underused", "replace", "drift", "operator", "interruption", "retirement", "rebalance", ""]
 NoticeKind = Literal["interruption", "scheduled", "rebalance"]
 
 ANNOUNCED: frozenset[PolicyName] = frozenset({"interruption", "retirement", "rebalance"})
@@ -171,7 +171,7 @@ class Removal:
     @property
     def disturbs(self) -> bool:
         """Whether tasks may have to move for it."""
-        return self.policy in {"underused", "replace", "operator"} | ANNOUNCED
+        return self.policy in {"underused", "replace", "drift", "operator"} | ANNOUNCED
 
     @property
     def lasting(self) -> bool:
@@ -192,6 +192,7 @@ class Replacement:
     count: int
     at: float
     reason: str
+    policy: PolicyName = "replace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,14 @@ class Backoff:
     until: float
     strikes: int
     window: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Advertised:
+    """What agents of a type say they have, when that was last written down (see `catalogue`)."""
+
+    shape: Shape
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +297,8 @@ class Memory:
     probes: dict[str, Probe] = field(default_factory=dict)  # by framework id
     dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
     told: dict[str, str] = field(default_factory=dict)  # by demand unit: the last refusal on record
+    advertised: dict[str, Advertised] = field(default_factory=dict)  # by pool/type
+    odd: dict[str, str] = field(default_factory=dict)  # by machine or agent: what is not as it should be, as said last
     underused_since: dict[str, float] = field(default_factory=dict)
     replacements: dict[str, Replacement] = field(default_factory=dict)  # by launch token
     marks: dict[str, tuple[Mark, ...]] = field(default_factory=dict)  # by framework id: counters now and then, oldest first
@@ -309,6 +320,7 @@ class Snapshot:
     offerings: Mapping[str, tuple[Offering, ...]]  # by pool
     intents: tuple[Intent, ...] = ()
     memory: Memory = field(default_factory=Memory)
+    templates: Mapping[str, Template] = field(default_factory=dict)  # launch templates by pool, as far as they could be read
     fence: str | None = None
     trouble: tuple[str, ...] = ()  # what could not be read, for people
     orders: tuple[Order, ...] = ()  # what operators ask for, those that have run out included

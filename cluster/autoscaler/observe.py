@@ -18,7 +18,7 @@ from yarl import URL
 from cluster.autoscaler import wire
 from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
 from cluster.autoscaler.wire_tasks import TaskReader, Tasks
-from cluster.cloud.port import Fleet, Offering, Order
+from cluster.cloud.port import Fleet, Offering, Order, Template
 from cluster.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.mesos.operator import OperatorClient
 from cluster.nodedoc import Port
@@ -132,13 +132,15 @@ class Observer:
 
         """
         trouble: list[str] = []
-        detailed = spec.autoscaler.consolidation.enabled
+        settings = spec.autoscaler
+        detailed = settings.consolidation.enabled or settings.drift.replace or settings.drift.max_age_hours is not None
         before = await self._queue(trouble)
-        view, machines, offerings, apps = await asyncio.gather(
+        view, machines, offerings, apps, templates = await asyncio.gather(
             self._view(trouble, detailed=detailed),
             asyncio.to_thread(self.fleet.machines, spec.name),
             self._offerings(spec, trouble),
             self._apps(trouble, detailed=detailed),
+            self._templates(spec, trouble),
         )
         after = await self._queue(trouble) if before else before
         queue = None if before is None or after is None else wire.both_times(before, after)
@@ -154,6 +156,7 @@ class Observer:
             trouble=tuple(dict.fromkeys(trouble)),
             orders=tuple(orders),
             apps=apps,
+            templates=templates,
         )
 
     async def waiting(self) -> int:
@@ -244,6 +247,14 @@ class Observer:
         except ClusterUnreachable:
             return None
         return [one for one in found if one]
+
+    async def _templates(self, spec: ClusterSpec, trouble: list[str]) -> Mapping[str, Template]:
+        """Without them nothing counts as drifted."""
+        try:
+            return await asyncio.to_thread(self.fleet.templates, spec.name)
+        except MesaformError as error:
+            trouble.append(str(error))
+            return {}
 
     async def _offerings(self, spec: ClusterSpec, trouble: list[str]) -> dict[str, tuple[Offering, ...]]:
         """The catalogue by pool. A pool with a type that does not exist sells nothing, and says so."""

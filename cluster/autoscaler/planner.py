@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import announced, demand, interruption, policies, recall, rehome, scale_down, scale_up, steering, timers
+from cluster.autoscaler import announced, catalogue, demand, interruption, policies, recall, rehome, scale_down, scale_up, steering, timers
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Removal, Replacement, Snapshot
@@ -83,6 +83,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     """Decide. The same snapshot at the same moment gives the same plan."""
     memory = replace(recall.leader(snapshot, now), replacements=recall.replacements(snapshot, now))
     snapshot = replace(snapshot, memory=memory, spec=steering.with_bounds(snapshot.spec, snapshot.orders, now))
+    stated = snapshot.offerings
+    snapshot = replace(snapshot, offerings=catalogue.as_advertised(stated, memory.advertised, snapshot.spec))
     supply = survey(snapshot, now)
     units = demand.fuse(snapshot, now)
     placement = place(units, supply.nodes, supply.usage)
@@ -97,7 +99,9 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     homes = rehome.hold(snapshot, supply, room)
     needed = _needed(placement)
     idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
+    learned = catalogue.learn(snapshot, stated, supply, now)
     memory = recall.after_pass(snapshot, supply, units, purchases, idle, now)
+    memory = replace(memory, advertised=learned.advertised, odd=learned.odd)
     frozen = scale_down.freeze(snapshot, supply)
     homed = interruption.homed(units, placement, supply)
     urgent = [] if fence or snapshot.cluster is None else interruption.steps(snapshot, supply, homed, now)
@@ -115,6 +119,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     announcements = announced.told(snapshot, supply.usd_per_hour, now)
     steps = [*(Step(decision) for decision in announcements), *steps]
     memory = interruption.after_pass(memory, snapshot, announcements, now)
+    steps += [Step(decision) for decision in learned.said]
     memory = _with_changes(memory, changes, moves, snapshot, now)
     refusals, told = _refusals(verdicts, memory.told, supply, now)
     return Plan(
@@ -203,7 +208,7 @@ def _with_changes(memory: Memory, changes: Sequence[Change], moves: Sequence[Mov
     going = {move.unit.machine.instance_id for move in moves if move.becomes is not None and not move.spared}
     under_way = {token: one for token, one in memory.replacements.items() if not set(one.old) & going}
     begun = {
-        change.purchase.request.token: Replacement(change.old, change.purchase.request.count, now, change.why)
+        change.purchase.request.token: Replacement(change.old, change.purchase.request.count, now, change.why, change.policy)
         for change in changes
         if change.purchase is not None
     }

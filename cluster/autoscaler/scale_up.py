@@ -26,7 +26,8 @@ DEARER_AT_MOST = 1.5
 MOST_OVERRIDES = 60
 
 REPLACEMENT = 1000
-"""The number, for its token, of a purchase that replaces machines: no pass has that many others."""
+DRIFT = 1001
+"""The numbers, for their tokens, of purchases that replace machines to save money and for drift: no pass has that many others."""
 
 ANY_ZONE = HOSTNAME | {"pool"}
 TYPE_FIELD = "instance_type"
@@ -101,6 +102,7 @@ def replacement_for(
     left: Mapping[int, int],
     not_types: Collection[str],
     now: float,
+    number: int = REPLACEMENT,
 ) -> Purchase | None:
     """The cheapest one machine of a pool that holds all the work that is left; None if there is none, or nothing is left."""
     pool = next((pool for pool in snapshot.spec.agents if pool.name == pool_name), None)
@@ -119,7 +121,7 @@ def replacement_for(
             used = plus(used, times(piece.shape, piece.count))
         new = NewNode(template, dict(enumerate(piece.count for piece in pieces)), used)
         capacity: Capacity = "spot" if template.capacity == "spot" else "on-demand"
-        bought = _purchase(snapshot, supply, pieces, pool, (template.instance_type, template.zone, capacity), [new], allowance, REPLACEMENT)
+        bought = _purchase(snapshot, supply, pieces, pool, (template.instance_type, template.zone, capacity), [new], allowance, number)
         if bought:
             return _without_types(bought[0], not_types)
     return None

@@ -371,6 +371,7 @@ class World:
             memory=self.journal.memory,
             orders=tuple(self.orders),
             apps={entry.app: entry.constraints for entry in self.apps.values()},
+            templates=self.fleet.templates("toy"),
         )
 
     def _pass(self) -> None:

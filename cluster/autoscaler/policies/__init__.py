@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster.autoscaler.policies.announced import Announced
+from cluster.autoscaler.policies.drift import Drift
 from cluster.autoscaler.policies.idle import Idle
 from cluster.autoscaler.policies.policy import Change, Policy, View, disturbances_left
 from cluster.autoscaler.policies.replace import Replace, replaced
@@ -10,7 +11,7 @@ from cluster.autoscaler.policies.underused import Underused
 
 __all__ = ["ORDER", "Change", "Policy", "View", "disturbances_left", "propose", "replaced"]
 
-ORDER: tuple[Policy, ...] = (Announced(), Idle(), Underused(), Replace())
+ORDER: tuple[Policy, ...] = (Announced(), Idle(), Drift(), Underused(), Replace())
 
 
 def propose(view: View) -> list[Change]:

@@ -82,7 +82,7 @@ def replaced(view: View, homes: Held) -> list[Move]:
         for unit in old:
             if unit.removal is None and unit.agent is not None and unit.is_ours and unit.machine.instance_id not in view.supply.quarantined:
                 view.going.add(unit.machine.instance_id)
-                moves.append(deactivate(unit, "replace", one.reason, view.now))
+                moves.append(deactivate(unit, one.policy, one.reason, view.now))
     return moves
 
 

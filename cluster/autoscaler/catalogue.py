@@ -1,0 +1,183 @@
+"""What agents are beside what was expected of them: what the engine advertises of a type, and machines that are not as they should be.
+
+What registered agents of a type have is remembered by pool and type and goes before the estimate (`Memory.advertised`). Types never seen
+get the estimate, less what agents of the same pool were short of theirs. Pure; nothing is removed here (see `policies.drift`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from cluster.autoscaler.decision import Decision, Kind
+from cluster.autoscaler.model import Advertised, Agent, ClusterView, Snapshot
+from cluster.autoscaler.shape import Shape, named, shape_of
+from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit
+from cluster.blueprint import Tag
+from cluster.cloud.port import Offering
+from cluster.nodedoc import TASK_PORTS
+from cluster.resources import Resources
+from cluster.spec import ClusterSpec
+
+KERNEL_KEEPS = 0.075
+"""The part of the memory that EC2 states which a kernel may not show, where none of the pool was seen yet: Karpenter's default."""
+
+FORGOTTEN_AFTER_S = 30 * 86400.0
+"""A type that none was seen of for so long is estimated again."""
+
+Offerings = Mapping[str, tuple[Offering, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a pass learned: what to remember, and what to say, each once."""
+
+    advertised: dict[str, Advertised]
+    odd: dict[str, str]
+    said: tuple[Decision, ...]
+
+
+def as_advertised(offerings: Offerings, advertised: Mapping[str, Advertised], spec: ClusterSpec) -> Offerings:
+    """The offerings with what the engine will see of each."""
+    return {pool: _of_pool(pool, offered, advertised, spec) for pool, offered in offerings.items()}
+
+
+def learn(snapshot: Snapshot, raw: Offerings, supply: Supply, now: float) -> Learned:
+    """Compare what registered with what was expected. `raw` is what the cloud states, the snapshot's offerings are as advertised."""
+    advertised, odd = _seen(snapshot, supply, now), _odd(snapshot, supply, now)
+    said = [_less(key, entry, snapshot, now) for key, entry in advertised.items() if _is_news(key, entry, snapshot)]
+    said += [_strange(name, text, now) for name, text in odd.items() if snapshot.memory.odd.get(name) != text]
+    known = {f"{pool}/{offering.instance_type}" for pool, offered in raw.items() for offering in offered}
+    kept = {key: entry for key, entry in advertised.items() if key in known or not known}
+    return Learned(kept, odd, tuple(decision for decision in said if decision is not None))
+
+
+def drift_of(unit: Unit, snapshot: Snapshot) -> str:
+    """Why a machine is not as one bought now would be; empty when it is, or when that is not known."""
+    template, version = snapshot.templates.get(unit.pool), unit.machine.tags.get(Tag.TEMPLATE_VERSION, "")
+    if template is not None and version and version not in template.alike:
+        return f"comes from version {version} of its launch template, the newest is {template.latest}"
+    return wrong_in(unit)
+
+
+def wrong_in(unit: Unit) -> str:
+    """In what an agent says it is something else than its machine; empty for nothing."""
+    if unit.agent is None:
+        return ""
+    machine, said = unit.machine, unit.agent.attributes
+    is_ = {"pool": unit.pool, "instance_type": machine.instance_type, "zone": machine.zone, "lifecycle": machine.capacity}
+    found = [f"{name} {said[name]} and is of {name} {value}" for name, value in is_.items() if said.get(name, value) != value]
+    return f"registered as {', '.join(found)}" if found else ""
+
+
+def _of_pool(pool: str, offered: tuple[Offering, ...], advertised: Mapping[str, Advertised], spec: ClusterSpec) -> tuple[Offering, ...]:
+    raw = {offering.instance_type: shape_of(offering.resources) for offering in offered}
+    seen = {name: advertised[f"{pool}/{name}"].shape for name in raw if f"{pool}/{name}" in advertised}
+    if not seen and spec.target != "aws":
+        return offered
+    shares = _shares(raw, seen)
+    shapes = {name: seen.get(name) or _estimate(shape, shares) for name, shape in raw.items()}
+    return tuple(_with(offering, shapes[offering.instance_type]) for offering in offered)
+
+
+def _shares(raw: Mapping[str, Shape], seen: Mapping[str, Shape]) -> tuple[float, ...]:
+    """By dimension: the least part of the estimate that an agent of this pool had. Gpus are a matter of the type, not of the pool."""
+    if not seen:
+        return (1.0, 1.0 - KERNEL_KEEPS, 1.0, 1.0, 1.0)
+    least = [min(1.0, *(shape[n] / raw[name][n] if raw[name][n] else 1.0 for name, shape in seen.items())) for n in range(5)]
+    return (*least[:3], 1.0, least[4])
+
+
+def _estimate(shape: Shape, shares: tuple[float, ...]) -> Shape:
+    cpus, mem, disk, gpus, ports = (int(amount * share) for amount, share in zip(shape, shares, strict=True))
+    return (cpus, mem, disk, gpus, ports)
+
+
+def _with(offering: Offering, shape: Shape) -> Offering:
+    if shape_of(offering.resources) == shape:
+        return offering
+    milli = {name: amount for name, amount in zip(("cpus", "mem", "disk", "gpus"), shape, strict=False) if amount}
+    first = TASK_PORTS[0]
+    ports = offering.resources.ports if offering.resources.port_count == shape[4] else ((first, first + shape[4] - 1),) if shape[4] else ()
+    return replace(offering, resources=Resources(dict(sorted(milli.items())), ports))
+
+
+def _seen(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, Advertised]:
+    """What is advertised by pool and type: the least of any agent that is there, else what was remembered."""
+    found: dict[str, Shape] = {}
+    for unit in supply.units:
+        agent, key = unit.agent, f"{unit.pool}/{unit.machine.instance_type}"
+        if agent is None or not agent.active or drift_of(unit, snapshot):
+            continue
+        before = found.get(key, agent.total)
+        found[key] = (
+            min(before[0], agent.total[0]),
+            min(before[1], agent.total[1]),
+            min(before[2], agent.total[2]),
+            min(before[3], agent.total[3]),
+            min(before[4], agent.total[4]),
+        )
+    old = {key: entry for key, entry in snapshot.memory.advertised.items() if now - entry.at < FORGOTTEN_AFTER_S}
+    fresh = {key: old[key] if key in old and _is_young(old[key], shape, now) else Advertised(shape, now) for key, shape in found.items()}
+    return {**old, **fresh}
+
+
+def _is_young(entry: Advertised, shape: Shape, now: float) -> bool:
+    """Whether an entry says the same and need not be written again: memory that changes each pass is written each pass."""
+    return entry.shape == shape and now - entry.at < FORGOTTEN_AFTER_S / 30
+
+
+def _is_news(key: str, entry: Advertised, snapshot: Snapshot) -> bool:
+    before = snapshot.memory.advertised.get(key)
+    return before is None or before.shape != entry.shape
+
+
+def _less(key: str, entry: Advertised, snapshot: Snapshot, now: float) -> Decision | None:
+    """The decision that says so, where an agent has less than was expected of its type."""
+    pool, _, name = key.partition("/")
+    expected = next((shape_of(o.resources) for o in snapshot.offerings.get(pool, ()) if o.instance_type == name), entry.shape)
+    lacks = ", ".join(named(want - have, n) for n, (want, have) in enumerate(zip(expected, entry.shape, strict=True)) if want > have)
+    if not lacks:
+        return None
+    why = "work is packed by what agents of this type have, from now on"
+    return Decision(now, "advertises", f"{name} in pool {pool} advertises {lacks} less than expected", (why,), pool=pool)
+
+
+def _odd(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, str]:
+    """What is not as it should be, by what it is about: machines, and agents without one."""
+    if snapshot.cluster is None:
+        return snapshot.memory.odd
+    odd = {unit.machine.instance_id: text for unit in supply.units if (text := drift_of(unit, snapshot))}
+    odd.update(_twice(snapshot.cluster))
+    odd.update(_unknown(snapshot, now))
+    return odd
+
+
+def _twice(view: ClusterView) -> Iterator[tuple[str, str]]:
+    """Machines of which several agents are active: only the newest one's room is counted."""
+    by_machine: dict[str, list[Agent]] = {}
+    for agent in view.agents:
+        if agent.active and agent.instance_id:
+            by_machine.setdefault(agent.instance_id, []).append(agent)
+    for name, agents in by_machine.items():
+        if len(agents) > 1:
+            yield name, f"registered {len(agents)} times: {', '.join(sorted(agent.agent_id for agent in agents))}"
+
+
+def _unknown(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
+    """Agents whose machine EC2 does not list as this cluster's: another cluster's, or nobody's."""
+    listed = {machine.instance_id for machine in snapshot.machines if machine.state in LIVE}
+    ended = {machine.instance_id for machine in snapshot.machines} - listed
+    for agent in _active(snapshot.cluster):
+        if agent.instance_id not in listed and agent.instance_id not in ended and 0 < agent.registered_at < now - LAG_S:
+            yield agent.agent_id, f"is of {agent.instance_id or 'no machine'}, which EC2 does not list as this cluster's"
+
+
+def _active(view: ClusterView | None) -> Iterable[Agent]:
+    return [agent for agent in view.agents if agent.active] if view else []
+
+
+def _strange(name: str, text: str, now: float) -> Decision:
+    kind: Kind = "strange"
+    machines = (name,) if name.startswith("i-") else ()
+    return Decision(now, kind, f"{name} {text}", ("not as a machine bought now would be",), machines=machines)
