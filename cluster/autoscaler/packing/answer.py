@@ -11,7 +11,7 @@ from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
 from cluster.autoscaler.packing.cuts import with_cuts
-from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, NewNode, Packing, Template
+from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, Method, NewNode, Packing, Template, Work
 from cluster.autoscaler.packing.parts import Part, cut
 from cluster.autoscaler.packing.problem import Problem, build, worth
 from cluster.autoscaler.packing.realise import Draft, dissolve, make_real, nodes_of, right_size
@@ -35,18 +35,23 @@ def solve(
     problem = with_cuts(build(parts, templates, rows_at_most=effort.rows))
     if problem.is_empty:
         return Packing()
-    firsts = first_fits(problem, limits)
-    bound, outcome, found = problem.bound, None, [("first fit", machines) for machines in firsts]
+    work = Work(effort.work)
+    firsts = first_fits(problem, limits, work)
+    found: list[_Found] = [("first fit", machines) for machines in firsts]
+    bound, outcome = problem.bound, None
     usd = min((cost_of(problem, machines) for machines in firsts if is_complete(problem, machines)), default=np.inf)
     if effort.rounds and usd > bound * (1 + GOOD_ENOUGH):
-        outcome = generate(problem, _seeds(problem, firsts), limits.slots, effort, usd)
-        bound = max(bound, outcome.bound)
-        method = "exact" if outcome.is_complete else "columns"
-        found += [(method, machines) for machines in _wholes(problem, outcome, limits, effort, usd)]
+        outcome = generate(problem, _seeds(problem, firsts), limits.slots, effort, usd, work)
+        more, proven = _wholes(problem, outcome, limits, effort, usd, work)
+        found += more
+        bound = max(bound, outcome.bound, proven)
     best, method = _best(parts, templates, problem, limits, found)
     if not best.is_complete:
         bound = _bound_of(_served(problem, parts, best), outcome, effort)
-    return Packing(tuple(nodes_of(best.drafts, parts, templates)), round(best.usd, 9), min(bound, best.usd), method)
+    elif outcome is not None and outcome.is_complete and best.usd <= bound * (1 + PROVEN):
+        method = "exact"
+    nodes = tuple(nodes_of(best.drafts, parts, templates))
+    return Packing(nodes, round(best.usd, 9), min(bound, best.usd), method, cut_short=work.is_spent)
 
 
 def pack(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Template], usage: Usage, limits: Limits) -> list[NewNode]:
@@ -104,13 +109,18 @@ def _worth_of_parts(problem: Problem, count: int) -> list[float]:
     return each
 
 
+_Found = tuple[Method, Machines]
+
+PROVEN = 1e-6
+"""How much above its bound an answer may be for want of exact arithmetic."""
+
 WORTH_A_LOOK = 1.03
 """Answers that cost this much more than the cheapest before they are made real are not."""
 
 
 def _best(
-    parts: Sequence[Part], templates: Sequence[Template], problem: Problem, limits: Limits, found: list[tuple[str, Machines]]
-) -> tuple[_Answer, str]:
+    parts: Sequence[Part], templates: Sequence[Template], problem: Problem, limits: Limits, found: list[_Found]
+) -> tuple[_Answer, Method]:
     """The best of several answers once made real, and its method; those that look worse by much are left out."""
     value = worth(problem.shapes, problem.wanted)
     looks = [(-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines)) for _, machines in found]
@@ -130,16 +140,21 @@ def _seeds(problem: Problem, firsts: list[Machines]) -> Columns:
     return columns
 
 
-def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, usd: float) -> list[Machines]:
-    """Whole answers from the fractional one; `usd` is the price of the best so far."""
+def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, usd: float, work: Work) -> tuple[list[_Found], float]:
+    """Whole answers from the fractional one, and what they prove; `usd` is the price of the best so far."""
     if outcome.relaxed is None:
-        return []
-    answers = [] if outcome.is_complete else [dive(problem, outcome.columns, outcome.relaxed, limits, effort)]
-    usd = min([usd, *(cost_of(problem, machines) for machines in answers if is_complete(problem, machines))])
-    if outcome.is_complete or usd > outcome.bound * (1 + GOOD_ENOUGH):
-        whole = branch(problem, outcome.columns, outcome.relaxed, limits, effort, usd)
-        answers += [] if whole is None else [whole]
-    return answers
+        return [], 0.0
+    found: list[_Found] = []
+    if not outcome.is_complete:
+        machines = dive(problem, outcome.columns, outcome.relaxed, limits, effort, work)
+        found.append(("columns", machines))
+        usd = min(usd, cost_of(problem, machines)) if is_complete(problem, machines) else usd
+    if not outcome.is_complete and (usd <= outcome.bound * (1 + GOOD_ENOUGH) or work.is_spent):
+        return found, 0.0
+    whole = branch(problem, outcome.columns, outcome.relaxed, limits, effort, usd)
+    if whole is None:
+        return found, 0.0
+    return [*found, ("columns", whole.machines)], whole.bound if outcome.is_complete else 0.0
 
 
 def _served(problem: Problem, parts: Sequence[Part], answer: _Answer) -> Problem:

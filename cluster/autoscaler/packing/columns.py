@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.autoscaler.packing.loads import Ceiling, ceiling, enumerate_loads, fill, orders, orders_at, useful_kinds
-from cluster.autoscaler.packing.model import Effort
+from cluster.autoscaler.packing.model import Effort, Work
 from cluster.autoscaler.packing.problem import Floats, Ints, Problem
 from cluster.autoscaler.packing.search import best_load
 
@@ -20,13 +20,18 @@ TINY = 1e-7
 SMOOTHING = 0.3
 """How much of the best proven prices is kept when new loads are sought: prices that jump about generate useless loads."""
 
-SEARCH_BELOW = 0.02
-"""Kinds are searched where filling finds nothing that improves by more than this part of a machine's price."""
-
 CLOSED = 0.002
 FEW = 8
-STALLED = 3
-"""Rounds without progress that end the work on merged rows, whose bound no round can better."""
+"""Fewer new loads than this in a round, and better prices of dimensions are sought, then the loads themselves."""
+
+CLOSED = 0.002
+"""The programme is within this part of the bound: more loads hardly help, rounding costs more."""
+
+STALLED = 4
+"""Rounds without progress that end the work."""
+
+RELAXING, CEILING, SEARCHING = 4, 8, 10
+"""What a step costs in units of work for each cell that it looks at."""
 
 CLOSE_ENOUGH = 0.0005
 """Loads that would improve by no more than this part of a machine's price are not sought: they cost time and prove nothing."""
@@ -113,39 +118,63 @@ class Outcome:
     is_complete: bool = False
 
 
-def generate(problem: Problem, columns: Columns, slots: Mapping[str, int], effort: Effort, incumbent: float) -> Outcome:
-    """Add loads until none improves the programme, the bound meets its value or the incumbent, or `effort` is spent."""
+def generate(
+    problem: Problem, columns: Columns, slots: Mapping[str, int], effort: Effort, incumbent: float, work: Work | None = None
+) -> Outcome:
+    """Add loads until none improves the programme, the bound meets its value or the incumbent, or `effort` or `work` is spent."""
+    work = work or Work(effort.work)
     every = enumerate_loads(problem, effort.loads)
     if every is not None:
         for kind, load in zip(*every, strict=True):
             columns.add(kind, load)
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
         return Outcome(columns, relaxed, _bound_of_all(problem, *every, relaxed), is_complete=True)
-    best, bound, relaxed, ways = problem.least, problem.bound, None, problem.ways
+    proof, relaxed = _Proof(problem.least, problem.bound, problem.ways), None
     values: list[float] = []
-    for _ in range(effort.rounds):
+    for number in range(effort.rounds):
+        work.spend(RELAXING * len(columns.kinds) * problem.wanted.size)
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
-        if relaxed is None or min(relaxed.value, incumbent) - bound <= CLOSED * bound:
+        if relaxed is None or min(relaxed.value, incumbent) - proof.bound <= CLOSED * proof.bound:
             break
         values.append(relaxed.value)
-        if len(values) > STALLED and values[-1 - STALLED] - values[-1] < CLOSE_ENOUGH * values[-1]:
+        last = number == effort.rounds - 1 or work.is_spent or _stalled(values)
+        if last or not _round(problem, columns, relaxed, proof, effort, work):
             break
-        smooth = SMOOTHING * best + (1 - SMOOTHING) * relaxed.worth
-        added = _grow(problem, columns, relaxed, smooth, ways, effort) or _grow(problem, columns, relaxed, relaxed.worth, ways, effort)
-        if effort.kinds and added < FEW:
-            top = ceiling(problem, relaxed.worth)
-            ways = np.concatenate([problem.ways, top.ways])
-            added += _grow(problem, columns, relaxed, relaxed.worth, ways, effort)
-            value = top.value
-        if effort.kinds and added < FEW:
-            more, value = _search(problem, columns, relaxed, top, effort)
-            added += more
-            proven = scaled(problem, relaxed.worth, value)
-            if not any(problem.spared) and proven @ problem.wanted > bound:
-                bound, best = float(proven @ problem.wanted), proven
-        if not added:
-            break
-    return Outcome(columns, relaxed, bound)
+    return Outcome(columns, relaxed, proof.bound)
+
+
+@dataclass(slots=True)
+class _Proof:
+    """The best prices of pieces that are proven, the bound that they give, and prices of dimensions by which loads are sought."""
+
+    prices: Floats
+    bound: float
+    ways: Floats
+
+
+def _stalled(values: list[float]) -> bool:
+    return len(values) > STALLED and values[-1 - STALLED] - values[-1] < CLOSE_ENOUGH * values[-1]
+
+
+def _round(problem: Problem, columns: Columns, relaxed: Relaxed, proof: _Proof, effort: Effort, work: Work) -> int:
+    """Add loads that improve the programme: filled ones, filled at better prices of dimensions, or searched. How many."""
+    smooth = SMOOTHING * proof.prices + (1 - SMOOTHING) * relaxed.worth
+    added = 0
+    for worth in (smooth, relaxed.worth):
+        added = added or _grow(problem, columns, relaxed, worth, proof.ways, effort, work)
+    if not effort.kinds or added >= FEW:
+        return added
+    top = ceiling(problem, relaxed.worth)
+    work.spend(CEILING * problem.most.size)
+    proof.ways, value = np.concatenate([problem.ways, top.ways]), top.value
+    added += _grow(problem, columns, relaxed, relaxed.worth, proof.ways, effort, work)
+    if added < FEW:
+        more, value = _search(problem, columns, relaxed, top, effort, work)
+        added += more
+    proven = scaled(problem, relaxed.worth, value)
+    if not any(problem.spared) and proven @ problem.wanted > proof.bound:
+        proof.bound, proof.prices = float(proven @ problem.wanted), proven
+    return added
 
 
 def scaled(problem: Problem, worth: Floats, value: Floats) -> Floats:
@@ -163,14 +192,15 @@ def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed |
     return max(problem.bound, float(scaled(problem, relaxed.worth, value) @ problem.wanted))
 
 
-def _search(problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, effort: Effort) -> tuple[int, Floats]:
+def _search(problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, effort: Effort, work: Work) -> tuple[int, Floats]:
     """Loads that improve the programme, found with a proof; and the least ceiling known of each kind's loads."""
     price, worth = problem.usd + relaxed.scarcity, relaxed.worth
     value, added = top.value.copy(), 0
     ratio = value / np.maximum(price, 1e-12)
     for k in np.argsort(-ratio, kind="stable")[: effort.kinds]:
-        if ratio[k] <= 1.0 + CLOSE_ENOUGH:
+        if ratio[k] <= 1.0 + CLOSE_ENOUGH or work.is_spent:
             break
+        work.spend(SEARCHING * effort.states * problem.wanted.size)
         found = best_load(problem, int(k), worth, top.prices[k], float(price[k]) * (1 + CLOSE_ENOUGH), effort.states)
         value[k] = found.ceiling
         if found.load is not None and found.load @ relaxed.worth > price[k] * (1 + TINY):
@@ -178,12 +208,13 @@ def _search(problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, 
     return added, value
 
 
-def _grow(problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, ways: Floats, effort: Effort) -> int:
+def _grow(problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, ways: Floats, effort: Effort, work: Work) -> int:
     """Loads that improve the programme and go together: each next one is cut from what those before it leave; how many."""
     price, kinds = problem.usd + relaxed.scarcity, useful_kinds(problem)
     order = [*orders(problem, worth)[:2], *orders_at(problem, worth, ways[:: max(1, len(ways) // 4)])]
     left, added = problem.wanted.copy(), 0
     for _ in range(effort.fills):
+        work.spend(len(order) * kinds.size * left.size)
         loads = fill(problem, order, left, kinds).reshape(-1, left.size)
         ratio = loads @ relaxed.worth / np.tile(np.maximum(price[kinds], 1e-12), len(order))
         before = added

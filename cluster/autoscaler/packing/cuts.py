@@ -25,6 +25,8 @@ GROUPED_AT_MOST = 4_000
 """Rows times groups of kinds above which all kinds share their prices."""
 
 TINY_PRICE = 1e-9
+PLAIN = {"presolve": False}
+"""HiGHS' presolve takes several times as long as these small programmes."""
 
 
 def with_cuts(problem: Problem) -> Problem:
@@ -107,7 +109,8 @@ def _shared(problem: Problem, shapes: Ints, sizes: Ints) -> Floats:
     asked = shapes.T.astype(np.float64) @ problem.wanted
     scale = np.maximum(sizes.max(axis=0, initial=1), 1).astype(np.float64)
     used = np.flatnonzero(asked > 0)
-    answer = linprog(-(asked / scale)[used], A_ub=(sizes / scale)[:, used], b_ub=problem.usd, bounds=(0, None), method="highs")
+    room = (sizes / scale)[:, used]
+    answer = linprog(-(asked / scale)[used], A_ub=room, b_ub=problem.usd, bounds=(0, None), method="highs-ds", options=PLAIN)
     prices = np.zeros((1, shapes.shape[1]))
     if answer.status == 0:
         prices[0, used] = np.where(answer.x > TINY_PRICE, answer.x, 0.0) / scale[used]
@@ -128,7 +131,7 @@ def _grouped(problem: Problem, shapes: Ints, sizes: Ints, allowed: Ints) -> Floa
     left = vstack([hstack([pieces, -dearer]), hstack([csr_matrix((problem.usd.size, rows)), machines])], format="csr")
     room = np.concatenate([np.zeros(row.size), problem.usd])
     cost = np.concatenate([-problem.wanted.astype(np.float64), np.zeros(groups * dimensions)])
-    answer = linprog(cost, A_ub=left, b_ub=room, bounds=(0, None), method="highs")
+    answer = linprog(cost, A_ub=left, b_ub=room, bounds=(0, None), method="highs-ds", options=PLAIN)
     if answer.status != 0:
         return np.repeat(_shared(problem, shapes, sizes), groups, axis=0)
     prices = answer.x[rows:].reshape(groups, dimensions)

@@ -124,7 +124,7 @@ def _fractional_prices(problem: Problem, worth: Floats, kinds: Ints) -> Floats:
     upper = problem.most[kinds].astype(np.float64).reshape(-1)
     room = (problem.sizes[kinds] / scale).reshape(-1)
     bounds = np.stack([np.zeros(upper.size), upper], axis=1)
-    answer = linprog(-np.tile(worth, kinds.size), A_ub=blocks, b_ub=room, bounds=bounds, method="highs")
+    answer = linprog(-np.tile(worth, kinds.size), A_ub=blocks, b_ub=room, bounds=bounds, method="highs-ds", options={"presolve": False})
     if answer.status != 0:
         return np.zeros((1, dimensions))
     prices = -np.asarray(answer.ineqlin.marginals, dtype=np.float64).reshape(kinds.size, dimensions) / scale

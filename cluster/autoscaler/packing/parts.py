@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from cluster.autoscaler.constraints import HOSTNAME, Usage, most_per_value, number, room, value_of
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.packing.model import Template
-from cluster.autoscaler.shape import MANY, Shape, contains, how_often, times
+from cluster.autoscaler.shape import MANY, Shape, how_often, times
 
 Known = dict[tuple[frozenset[int], str], dict[str, frozenset[int]]]
 """Templates by value of a field, for each set of templates and field."""
@@ -44,12 +46,13 @@ def cut(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Temp
     parts: list[Part] = []
     known: Known = {}
     largest: dict[Shape, frozenset[int]] = {}
+    sizes = np.array([template.shape for template in templates], dtype=np.int64).reshape(len(templates), -1)
     for index, count in sorted(left.items()):
         unit = units[index]
         if count <= 0:
             continue
         if unit.shape not in largest:
-            largest[unit.shape] = frozenset(t for t, template in enumerate(templates) if contains(template.shape, unit.shape))
+            largest[unit.shape] = frozenset(np.flatnonzero((sizes >= np.array(unit.shape)).all(axis=1)).tolist())
         parts += _parts_of(unit, index, count, templates, largest[unit.shape], usage, known)
     return [part for part in parts if part.count > 0 and part.templates]
 

@@ -56,6 +56,11 @@ class Problem:
         return not self.wanted.sum() or not self.usd.size
 
     @property
+    def in_pools(self) -> dict[str, Ints]:
+        """Kinds by pool."""
+        return {pool: np.array([name == pool for name in self.pools]).nonzero()[0] for pool in dict.fromkeys(self.pools)}
+
+    @property
     def bound(self) -> float:
         """What any plan costs at least, by `least`."""
         return float(self.least @ self.wanted)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cluster.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
 from cluster.autoscaler.packing.loads import fill, orders, useful_kinds
-from cluster.autoscaler.packing.model import Effort, Limits
+from cluster.autoscaler.packing.model import Effort, Limits, Work
 from cluster.autoscaler.packing.problem import Floats, Ints, Problem, worth
 
 Machines = list[tuple[int, Ints, int]]
@@ -27,7 +27,7 @@ USUAL_WORTH = 0.2
 COLUMNS_FOR_WHOLE = 1_500
 COLUMNS_KEPT = 400
 ROWS_FOR_WHOLE = 60
-GAP_OF_BRANCH = 1e-4
+GAP_OF_BRANCH = 1e-7
 
 
 def cost_of(problem: Problem, machines: Machines) -> float:
@@ -44,7 +44,9 @@ def is_complete(problem: Problem, machines: Machines) -> bool:
     return bool((served(problem, machines) == problem.wanted).all())
 
 
-def first_fit(problem: Problem, left: Ints, limits: Limits, value: Floats | None = None, prefer: int | None = None) -> Machines:
+def first_fit(
+    problem: Problem, left: Ints, limits: Limits, value: Floats | None = None, prefer: int | None = None, work: Work | None = None
+) -> Machines:
     """Buy what serves most per dollar, again and again, within the limits, kind `prefer` as long as it helps.
 
     `value` is what a piece of each row is worth.
@@ -61,6 +63,8 @@ def first_fit(problem: Problem, left: Ints, limits: Limits, value: Floats | None
         if best is None:
             break
         kind, load = best
+        if work is not None:
+            work.spend(len(ways) * kinds.size * left.size)
         held = load > 0
         count = max(1, min(int(allowed[kind]), int((left[held] // load[held]).min())))
         machines.append((kind, load, count))
@@ -79,22 +83,24 @@ def _densest(problem: Problem, ways: list[Ints], left: Ints, kinds: Ints, value:
     return (int(kinds[at]), loads[way, at]) if loads[way, at].any() else None
 
 
-def first_fits(problem: Problem, limits: Limits) -> list[Machines]:
+def first_fits(problem: Problem, limits: Limits, work: Work) -> list[Machines]:
     """Several first fits: by what pieces ask for, by what they cost at least, and, where it is little work, one for each good kind."""
     value = worth(problem.shapes, problem.wanted)
     usual = value * (problem.bound / float(value @ problem.wanted))
-    answers = [first_fit(problem, problem.wanted, limits), first_fit(problem, problem.wanted, limits, problem.least + USUAL_WORTH * usual)]
+    answers = [first_fit(problem, problem.wanted, limits, w, work=work) for w in (None, problem.least + USUAL_WORTH * usual)]
     if problem.most.size > SINGLE_KINDS_WORK or problem.usd.size < 2:
         return answers
     served = fill(problem, orders(problem, value)[:1], problem.wanted)[0] @ value
     promising = np.argsort(-served / np.maximum(problem.usd, 1e-9), kind="stable")[:SINGLE_KINDS]
     largest = np.argsort(-served, kind="stable")[:1]
-    return answers + [first_fit(problem, problem.wanted, limits, prefer=int(k)) for k in dict.fromkeys([*promising, *largest])]
+    return answers + [first_fit(problem, problem.wanted, limits, prefer=int(k), work=work) for k in dict.fromkeys([*promising, *largest])]
 
 
 def _allowed(problem: Problem, limits: Limits) -> Ints:
     """How many of each kind may still be bought."""
-    slots = np.array([limits.slots.get(pool, 0) for pool in problem.pools], dtype=np.int64)
+    slots = np.zeros(problem.usd.size, dtype=np.int64)
+    for pool, kinds in problem.in_pools.items():
+        slots[kinds] = limits.slots.get(pool, 0)
     if limits.usd_per_hour is None:
         return slots
     affordable = np.floor((limits.usd_per_hour + 1e-9) / np.maximum(problem.usd, 1e-9)).astype(np.int64)
@@ -107,7 +113,7 @@ def _take(problem: Problem, limits: Limits, kind: int, count: int) -> None:
         limits.usd_per_hour -= float(problem.usd[kind]) * count
 
 
-def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort) -> Machines:
+def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, work: Work) -> Machines:
     """Take what the fractional answer is sure of, generate loads for the rest, and so on; the end is a first fit at the last prices."""
     kinds, loads = columns.matrix()
     left, limits, machines = problem.wanted.copy(), limits.copy(), Machines()
@@ -122,10 +128,10 @@ def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, e
             machines.append((int(kinds[column]), load, count))
             left = np.maximum(left - load * count, 0)
             _take(problem, limits, int(kinds[column]), count)
-        if not taken or not left.any():
+        if not taken or not left.any() or work.is_spent:
             break
         rest = problem.only(left)
-        outcome = generate(rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf)
+        outcome = generate(rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf, work)
         if outcome.relaxed is None:
             break
         relaxed = outcome.relaxed
@@ -161,10 +167,16 @@ def _useful(load: Ints, left: Ints, count: int) -> int:
     return max(1, min(count, int((left[held] // load[held]).min()))) if held.any() else 0
 
 
-def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, incumbent: float) -> Machines | None:
-    """The best whole answer over the loads found, by HiGHS; None if it finds none or there is too much of it."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
+@dataclass(frozen=True, slots=True)
+class Branched:
+    """The best whole answer over some loads; over all of them nothing is cheaper than `bound`, whatever a pool's max."""
 
+    machines: Machines
+    bound: float
+
+
+def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, incumbent: float) -> Branched | None:
+    """By HiGHS; None if it finds none or there is too much of it. Without the limits first: an answer that keeps them is proven."""
     kinds, loads = columns.matrix()
     reduced = problem.usd[kinds] + relaxed.scarcity[kinds] - loads @ relaxed.worth
     room = max(0.0, incumbent - relaxed.value) + 1e-9
@@ -173,12 +185,28 @@ def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits,
         chosen = np.sort(np.argsort(reduced, kind="stable")[:COLUMNS_FOR_WHOLE])
     if problem.wanted.size > ROWS_FOR_WHOLE or not chosen.size:
         return None
-    kinds, loads = kinds[chosen], loads[chosen]
+    found = _whole_programme(problem, kinds[chosen], loads[chosen], None, effort)
+    if found is not None and not _within(problem, found.machines, limits):
+        kept = _whole_programme(problem, kinds[chosen], loads[chosen], limits, effort)
+        return None if kept is None else Branched(kept.machines, found.bound)
+    return found
+
+
+def _within(problem: Problem, machines: Machines, limits: Limits) -> bool:
+    many = all(
+        sum(count for kind, _, count in machines if problem.pools[kind] == pool) <= limits.slots.get(pool, 0) for pool in set(problem.pools)
+    )
+    return many and (limits.usd_per_hour is None or cost_of(problem, machines) <= limits.usd_per_hour + 1e-9)
+
+
+def _whole_programme(problem: Problem, kinds: Ints, loads: Ints, limits: Limits | None, effort: Effort) -> Branched | None:
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     rules = [LinearConstraint(loads.T.astype(np.float64), lb=problem.wanted.astype(np.float64))]
-    for pool in sorted(set(problem.pools)):
+    for pool in sorted(set(problem.pools)) if limits else ():
         mine = np.array([[problem.pools[k] == pool for k in kinds]], dtype=np.float64)
-        rules.append(LinearConstraint(mine, ub=float(limits.slots.get(pool, 0))))
-    if limits.usd_per_hour is not None:
+        rules.append(LinearConstraint(mine, ub=float(limits.slots.get(pool, 0) if limits else 0)))
+    if limits and limits.usd_per_hour is not None:
         rules.append(LinearConstraint(problem.usd[kinds][None, :], ub=limits.usd_per_hour + 1e-9))
     answer = milp(
         problem.usd[kinds],
@@ -190,4 +218,5 @@ def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits,
     if answer.x is None:
         return None
     counts = np.round(answer.x).astype(np.int64)
-    return [(int(kinds[c]), loads[c], int(counts[c])) for c in np.flatnonzero(counts)]
+    machines = [(int(kinds[c]), loads[c], int(counts[c])) for c in np.flatnonzero(counts)]
+    return Branched(machines, float(answer.mip_dual_bound))
