@@ -67,7 +67,8 @@ class Work:
 class Agent:
     """An agent as the elected master has it. `apps` counts running instances by services app id, for constraints.
 
-    `work` is what runs, task by task; empty unless consolidation needs it.
+    `work` is what runs, task by task; empty unless consolidation needs it. What is reserved and not in use is no part of `total`
+    but in `reserved`, by role: nobody else is offered it.
     """
 
     agent_id: str
@@ -82,6 +83,7 @@ class Agent:
     apps: Mapping[str, int] = field(default_factory=dict)
     registered_at: float = 0.0
     work: tuple[Work, ...] = ()
+    reserved: Mapping[str, Shape] = field(default_factory=dict)
 
     @property
     def instance_id(self) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
 from typing import Any
 
 import msgspec
 
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, QueueEntry, Work
-from cluster.autoscaler.shape import Shape, make, shape_of
-from cluster.autoscaler.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of
+from cluster.autoscaler.shape import NOTHING, Shape, make, minus, plus, shape_of
+from cluster.autoscaler.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of, reserved_for
 from cluster.autoscaler.wire_tasks import Seen, by_agent
 from cluster.mesos.messages import Resource, from_wire
 
@@ -89,7 +90,7 @@ def _constraints(app: Json) -> tuple[Constraint, ...]:
 
 
 def _agent(item: Json, mine: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
-    info = item.get("agent_info", {})
+    info, reserved = item.get("agent_info", {}), _reserved(item)
     apps: dict[str, int] = {}
     for task in mine:
         if task.app is not None:
@@ -98,8 +99,9 @@ def _agent(item: Json, mine: Sequence[Seen], frameworks: Mapping[str, str] | Non
         agent_id=_id(info),
         hostname=info.get("hostname", ""),
         attributes={attribute["name"]: _attribute(attribute) for attribute in info.get("attributes", [])},
-        total=_shape(item.get("total_resources") or info.get("resources", [])),
+        total=reduce(minus, reserved.values(), _shape(item.get("total_resources") or info.get("resources", []))),
         allocated=_shape(item.get("allocated_resources", [])),
+        reserved=reserved,
         active=bool(item.get("active", False)),
         deactivated=bool(item.get("deactivated", False)),
         drain_state=item.get("drain_info", {}).get("state", ""),
@@ -108,6 +110,16 @@ def _agent(item: Json, mine: Sequence[Seen], frameworks: Mapping[str, str] | Non
         registered_at=item.get("registered_time", {}).get("nanoseconds", 0) / 1e9,
         work=() if frameworks is None else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in mine),
     )
+
+
+def _reserved(item: Json) -> dict[str, Shape]:
+    """What is reserved and not in use, by role."""
+    found: dict[str, Shape] = {}
+    for key, change in (("total_resources", plus), ("allocated_resources", minus)):
+        for resource in item.get(key) or []:
+            if (role := reserved_for(resource)) != "*":
+                found[role] = change(found.get(role, NOTHING), _shape([resource]))
+    return {role: shape for role, shape in found.items() if any(shape)}
 
 
 def _work(task: Seen, framework: str) -> Work:

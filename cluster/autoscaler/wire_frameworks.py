@@ -90,6 +90,12 @@ def _constraint(item: Json) -> Constraint | None:
     return None
 
 
+def reserved_for(resource: Json) -> str:
+    """The role for which a resource is reserved, in Mesos' newer form or the older one; `*` when it is for everybody."""
+    reservations = resource.get("reservations") or []
+    return str(reservations[-1].get("role", "*") if reservations else resource.get("role") or "*")
+
+
 def quotas(answer: Json, agents: Iterable[Json]) -> tuple[Quota, ...]:
     """GET_QUOTA with what each role holds by GET_AGENTS. Masters before 1.9 know guarantees only, which bound as limits do."""
     status = answer.get("status") or {}

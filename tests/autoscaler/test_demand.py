@@ -102,6 +102,13 @@ def test_apps_of_one_role_share_what_its_quota_leaves():
     ]  # fmt: skip
 
 
+def test_work_that_is_blocked_anyway_takes_nothing_of_its_role_s_quota():
+    stuck = queued("/stuck", 3, role="ads", rejections={"UnfulfilledRole": 1})
+    hungry = a_framework(minimal=make(1, 512), roles=("ads",))
+    found = units(limited(1, queue=[stuck], frameworks=[hungry], memory=DRY))
+    assert [(unit.name, unit.blocked_kind) for unit in found] == [("/stuck", "role"), ("batch", "")]
+
+
 def test_a_quota_counts_roles_below_it_and_no_others():
     assert the_unit(limited(0, role="ads", queue=[queued(role="ads/web")])).blocked_kind == "quota"
     assert the_unit(limited(0, role="ads", queue=[queued(role="adserver")])).blocked_kind == ""
@@ -283,7 +290,7 @@ def info(framework_id: str, **fields) -> dict:
 
 
 def one(*items: dict, metrics: dict[str, float] | None = None) -> Framework:
-    (found,) = wire.cluster_view({}, {}, {"frameworks": list(items)}, metrics or {}).frameworks
+    (found,) = wire.cluster_view({}, (), {"frameworks": list(items)}, metrics or {}).frameworks
     return found
 
 
@@ -317,12 +324,34 @@ def test_refusals_are_those_of_the_roles_in_which_it_takes_offers():
     assert one(info("F1", roles=["a", "b"]), metrics=metrics).refusals == 2
 
 
+def test_what_is_reserved_is_free_for_its_role_alone():
+    def cpus(amount: float, **fields) -> dict:
+        return {"name": "cpus", "type": "SCALAR", "scalar": {"value": amount}, **fields}
+
+    ads = {"reservations": [{"type": "DYNAMIC", "role": "ads"}]}
+    item = {
+        "agent_info": {"id": {"value": "S1"}},
+        "active": True,
+        "total_resources": [cpus(2), cpus(4, **ads), cpus(1, role="old")],
+        "allocated_resources": [cpus(1), cpus(1, **ads)],
+    }
+    (agent,) = wire.cluster_view({"agents": [item]}, (), {}, {}).agents
+    assert (agent.free, dict(agent.reserved)) == (make(1), {"ads": make(3), "old": make(1)})
+    assert agent.allocated == make(2)
+
+    def wants(role: str) -> list[demand.Unit]:
+        return units(a_snapshot(machines=[], agents=[agent], frameworks=[a_framework(minimal=make(3), roles=(role,))], memory=DRY))
+
+    assert wants("ads") == wants("ads/web") == []
+    assert [unit.shape for unit in wants("other")] == [make(3)]
+
+
 def test_the_autoscaler_s_own_framework_wants_nothing():
-    assert wire.cluster_view({}, {}, {"frameworks": [info(PROBE)]}, {}).frameworks == ()
+    assert wire.cluster_view({}, (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
 
 
 def test_the_allocator_s_lateness_and_the_election_are_part_of_the_view():
-    view = wire.cluster_view({}, {}, {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0)
+    view = wire.cluster_view({}, (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0)
     assert (view.allocator_lag_s, view.elected_at) == (1.5, 12.0)
 
 
@@ -345,7 +374,7 @@ def test_offer_constraints_read_as_the_services_constraints_do(predicate, expect
 
 def test_a_framework_whose_queue_is_read_is_not_looked_at_through_its_counters():
     agents = {"frameworks": [info("F-services", offer_filters={"*": filters(1)}), info("F2")]}
-    view = wire.cluster_view({}, {}, agents, {}, own=["F-services"])
+    view = wire.cluster_view({}, (), agents, {}, own=["F-services"])
     assert [framework.framework_id for framework in view.frameworks] == ["F2"]
 
 

@@ -22,7 +22,7 @@ from cluster.autoscaler.demand import rates
 from cluster.autoscaler.demand.quota import applies
 from cluster.autoscaler.demand.unit import BlockedKind, Unit
 from cluster.autoscaler.model import Agent, ClusterView, Finding, Framework, Memory, Probe, Snapshot
-from cluster.autoscaler.shape import NOTHING, Shape, contains, text
+from cluster.autoscaler.shape import NOTHING, Shape, contains, plus, text
 
 DRY_FOR_S = 5.0
 """How long a framework must find nothing before it counts: as long as a refusal lasts by default."""
@@ -143,10 +143,19 @@ def _free_somewhere(framework: Framework, shape: Shape, agents: Iterable[Agent])
     return any(
         agent.active
         and not agent.deactivated
-        and contains(agent.free, shape)
+        and contains(_offered(agent, framework), shape)
         and room(framework.name, framework.constraints, agent, _USAGE) > 0
         for agent in agents
     )
+
+
+def _offered(agent: Agent, framework: Framework) -> Shape:
+    """What a framework may be offered of an agent: what is free, and what is reserved for its roles or those above them."""
+    free = agent.free
+    for role, shape in agent.reserved.items():
+        if any(mine == role or mine.startswith(f"{role}/") for mine in framework.roles):
+            free = plus(free, shape)
+    return free
 
 
 def _probe_size(framework: Framework, probe: Probe | None) -> tuple[int, str]:

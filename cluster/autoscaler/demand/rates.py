@@ -26,7 +26,8 @@ class Rates:
     asked: int
 
     def __str__(self) -> str:
-        return f"{self.sent} offers sent, {self.accepted} accepted, {self.declined} declined in the last {self.window_s:.0f} s"
+        revived = f", {self.asked} times revived" if self.asked else ""
+        return f"{self.sent} offers sent, {self.accepted} accepted, {self.declined} declined{revived} in the last {self.window_s:.0f} s"
 
 
 def of(framework: Framework, known: Mapping[str, tuple[Mark, ...]], now: float) -> Rates | None:
