@@ -190,6 +190,7 @@ class Term:
             await self.leases.bury(words, made.memory.rented)
         await self._learn(replace(snapshot, memory=made.memory), made.at)
         await self.leases.renew(spec, snapshot.machines)
+        self.telemetry.measures.lease.set(self.clock.now())
         self.intents = await self.journal.intents()
         self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source in {"services", "jobs"})
         self.telemetry.passed(made, snapshot, self.observer.raw)

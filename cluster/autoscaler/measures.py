@@ -31,7 +31,7 @@ class Measures:
         self.idle_usd = self._gauge("idle_usd_per_hour", "What registered agents without a task cost")
         self.demand = self._gauge("demand", "Pieces of demand by verdict", "verdict")
         self.machines = self._gauge("machines", "Machines by pool and state", "pool", "state")
-        self.gap = self._gauge("plan_gap_ratio", "Cost of the last plan that bought, over its lower bound, less 1")
+        self.gap = self._gauge("plan_gap_percent", "By how much more than its lower bound the last packing may cost")
         self.held = self._gauge("held", "1 while this keeps the autoscaler from acting", "by")
         self.orders = self._gauge("orders", "Operators' orders in force")
         self.removals = self._gauge("removals", "Machines on their way out, by phase", "phase")
@@ -57,9 +57,8 @@ class Measures:
         for what in HOLDS:
             self.held.labels(what).set(1 if getattr(plan, what) else 0)
         self.orders.set(len(plan.orders))
-        gap = getattr(plan, "gap", None)
-        if gap is not None:
-            self.gap.set(gap)
+        if plan.packed is not None:
+            self.gap.set(plan.packed.gap_percent)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)

@@ -49,7 +49,7 @@ class Ring:
         wide = max(POINT_EVERY_S, (until - since) / POINTS_SHOWN)
         parts: dict[float, Json] = {}
         for point in self._points:
-            if since <= point["at"] <= until:
+            if since <= point["at"] <= until + 1:
                 part = point["at"] // wide
                 before = parts.get(part, {}).get("demand", {})
                 parts[part] = {**point, "demand": _most(before, point.get("demand", {}))} if before else point

@@ -29,10 +29,7 @@ def a_wire_task(name: str, state: str = "TASK_RUNNING", role: str = "", at: floa
         "framework_id": {"value": "F-1"},
         "state": state,
         "resources": scalars(role, **(amounts or {"cpus": 1, "mem": 512})),
-        "statuses": [
-            {"state": "TASK_RUNNING", "timestamp": at},
-            *([{"state": state, "timestamp": at + 50}] if state != "TASK_RUNNING" else []),
-        ],
+        "statuses": [{"state": "TASK_RUNNING", "timestamp": at}, *over],
     }
 
 
