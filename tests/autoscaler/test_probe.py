@@ -87,6 +87,14 @@ def test_a_finding_is_not_asked_for_again_before_it_is_old():
     assert life.tell("wanted", after_s=2, shapes=(BIG,)) == [Ask((BIG,))]
 
 
+def test_an_old_answer_does_not_answer_a_new_question():
+    life = Life().asking()
+    life.tell("offers", offers=(offer(BIG),))
+    assert life.tell("wanted", after_s=31, shapes=(BIG, SMALL)) == [Ask((BIG, SMALL))]
+    assert life.tell("offers", offers=(offer(SMALL),)) == [Decline(("o1",), probe.REFUSE_S)]
+    assert life.mind.open == (BIG,)
+
+
 def test_what_is_newly_suspected_is_asked_at_once_and_only_that():
     life = Life().quiet()
     assert life.tell("wanted", shapes=(BIG, SMALL)) == [Ask((SMALL,))]
