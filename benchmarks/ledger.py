@@ -40,10 +40,8 @@ def a_day(start: float, chance: random.Random) -> list[dict[str, Any]]:
             "what": f"{number % 7} x m5.large for pool default", "reasons": [reason], "pool": "default", "machines": [f"i-{number:017x}"],
             "usd_per_hour": 0.192, "before_usd": 12.0, "after_usd": 12.192,
         })  # fmt: skip
-    for hour in range(0, 24, 6):
-        rows.append(
-            {"kind": "machines", "at": start + hour * 3600, "machines": [machine(f"i-{n:017x}", start, chance) for n in range(100)]}
-        )
+    stated = [machine(f"i-{n:017x}", start, chance) for n in range(100)]
+    rows += [{"kind": "machines", "at": start + hour * 3600, "machines": stated} for hour in range(0, 24, 6)]
     for minute in range(1440):
         at = start + minute * 60
         used = [[f"/app/{n}", "*", round(chance.random() / 60, 9)] for n in range(40)]
@@ -96,7 +94,7 @@ def main() -> None:
         else:
             for topic in ledger_rows.TOPICS:  # as the leader leaves a day that is over
                 kept = [ledger_rows.stamped(row, "b", n) for n, row in enumerate(rows) if row["kind"] in ledger_rows.TOPICS[topic]]
-                ledger._put(f"rows/{topic}/{ledger_rows.partition(start).partition('/')[0]}/day-000001-b.gz", kept)
+                ledger._put(f"rows/{topic}/{ledger_rows.partition(start).partition('/')[0]}/day-000001-b.gz", kept)  # noqa: SLF001
         counted += len(rows)
     now = end + DAY / 2
     began = time.perf_counter()

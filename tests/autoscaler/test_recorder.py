@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from cluster.autoscaler.holdings import Task, Tasks, ended, parts
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.recorder import EVERY_S, STATED_EVERY_S, Recorder, level, machine_row
 from cluster.autoscaler.shape import make
+from cluster.autoscaler.wire_tasks import TaskReader
 from tests.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, a_total, an_agent, offerings, queued
 
 HOUR = 3600.0
@@ -36,19 +39,22 @@ def a_wire_task(name: str, state: str = "TASK_RUNNING", role: str = "", at: floa
 FRAMEWORKS = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "spark", "roles": ["dev"]}}]}
 
 
+def read(**lists: list[dict]):
+    """GET_TASKS as the engine sends it, read."""
+    return TaskReader().read(json.dumps({"type": "GET_TASKS", "get_tasks": lists}, separators=(",", ":")).encode())
+
+
 def test_tasks_are_told_by_app_or_framework_and_by_the_role_that_their_resources_were_given_to():
-    tasks = {"tasks": [a_wire_task("web_api.instance-1._app.1", role="prod"), a_wire_task("job-1"), a_wire_task("job-2", "TASK_FINISHED")]}
+    mine = "web_api.instance-1._app.1"
+    tasks = read(tasks=[a_wire_task(mine, role="prod"), a_wire_task("job-1"), a_wire_task("job-2", "TASK_FINISHED")])
     found = Tasks().running(tasks, FRAMEWORKS)
-    assert {name: one.holder for name, one in found.items()} == {
-        "web_api.instance-1._app.1": ("/web/api", "prod"),
-        "job-1": ("spark", "dev"),
-    }
+    assert {name: one.holder for name, one in found.items()} == {mine: ("/web/api", "prod"), "job-1": ("spark", "dev")}
     assert found["job-1"].shape == make(1, 512)
     assert found["job-1"].since == NOW
 
 
 def test_what_ended_since_the_last_look_is_told_with_its_times():
-    tasks = {"completed_tasks": [a_wire_task("a", "TASK_FINISHED"), a_wire_task("b", "TASK_FAILED", at=NOW - 100)]}
+    tasks = read(tasks=[], completed_tasks=[a_wire_task("a", "TASK_FINISHED"), a_wire_task("b", "TASK_FAILED", at=NOW - 100)])
     (one,) = ended(tasks, FRAMEWORKS, NOW)
     assert (one.task_id, one.since, one.ended) == ("a", NOW, NOW + 50)
 
