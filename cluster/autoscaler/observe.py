@@ -17,6 +17,7 @@ from yarl import URL
 
 from cluster.autoscaler import wire
 from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.wire_agents import AgentReader, Agents
 from cluster.autoscaler.wire_tasks import TaskReader, Tasks
 from cluster.cloud.port import Fleet, Offering, Order, Template
 from cluster.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
@@ -118,6 +119,7 @@ class Observer:
     others: tuple[WorkQueue, ...] = ()
     failed: Callable[[str], None] = lambda _: None  # told the name of each API that did not answer
     reader: TaskReader = field(default_factory=TaskReader)
+    agent_reader: AgentReader = field(default_factory=AgentReader)
     raw: tuple[Tasks, Mapping[str, Any]] | None = None  # the tasks and GET_FRAMEWORKS of the last snapshot
 
     async def snapshot(
@@ -191,7 +193,7 @@ class Observer:
     async def _view(self, trouble: list[str], *, detailed: bool = False) -> ClusterView | None:
         try:
             agents, tasks, frameworks, metrics, quota, master = await asyncio.gather(
-                self.operator.get_agents(),
+                self._agents(),
                 self._tasks(),
                 self.operator.get_frameworks(),
                 self.operator.get_metrics(),
@@ -209,6 +211,25 @@ class Observer:
             frameworks = {}
         elected_at, skipped = float(master.get("elected_time") or 0.0), own or ()
         return wire.cluster_view(agents, tasks.running, frameworks, metrics, skipped, detailed=detailed, quota=quota, elected_at=elected_at)
+
+    async def _agents(self) -> Agents:
+        """Every agent.
+
+        Raises:
+            ClusterUnreachable: no master leads, or its answer is not one.
+
+        """
+        body = bytearray()
+
+        def begin() -> Callable[[bytes], None]:
+            body.clear()
+            return body.extend
+
+        await self.operator.stream("GET_AGENTS", begin)
+        try:
+            return self.agent_reader.read(body)
+        except msgspec.DecodeError as error:
+            raise _unreadable("GET_AGENTS", error) from None
 
     async def _tasks(self) -> Tasks:
         """What runs, read as it arrives.
@@ -228,9 +249,7 @@ class Observer:
             await self.operator.stream("GET_TASKS", begin)
             return reading.end()
         except msgspec.DecodeError as error:
-            raise ClusterUnreachable(
-                f"the master's answer cannot be read: {error}", where="GET_TASKS", fix="see `mesaform status`"
-            ) from None
+            raise _unreadable("GET_TASKS", error) from None
 
     async def _optional(self, type_: str) -> dict[str, Any]:
         """What an engine may do without: an older Mesos, or ours without quota."""
@@ -267,3 +286,7 @@ class Observer:
                 trouble.append(f"pool {pool.name}: {error}")
                 found[pool.name] = ()
         return found
+
+
+def _unreadable(call: str, error: Exception) -> ClusterUnreachable:
+    return ClusterUnreachable(f"the master's answer to {call} cannot be read: {error}", where=call, fix="see `mesaform status`")

@@ -64,7 +64,7 @@ def templates(snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Un
         usable = risk.calm((o for o in offered if not _backed_off(o, pool, snapshot.memory, now)), snapshot.memory.risks, now)
         if not usable and spot == "spot":
             usable = [o for o in snapshot.offerings.get(pool.name, ()) if not _backed_off(o, pool, snapshot.memory, now)]
-        chosen = usable if by_zone else _one_zone_each(usable, _zone_order(supply, pool))
+        chosen = usable if by_zone else _one_zone_each(usable, supply.zones.get(pool.name, {}))
         found += [template_of(snapshot, pool, offering) for offering in chosen]
     return found
 
@@ -149,14 +149,6 @@ def wanted_capacity(pool: Pool) -> Capacity:
 
 def _backed_off(offering: Offering, pool: Pool, memory: Memory, now: float) -> bool:
     return budget.blocked(memory.backoffs, offering, pool.name, now)
-
-
-def _zone_order(supply: Supply, pool: Pool) -> dict[str, int]:
-    """Machines of a pool by zone: the emptiest zone is bought first."""
-    counts: dict[str, int] = {}
-    for unit in supply.in_pool(pool.name):
-        counts[unit.machine.zone] = counts.get(unit.machine.zone, 0) + 1
-    return counts
 
 
 def _one_zone_each(offerings: Sequence[Offering], zone_counts: Mapping[str, int]) -> list[Offering]:
@@ -253,7 +245,7 @@ def _alternatives(
     if chosen is None:
         return ()
     ceiling = chosen.usd_per_hour * (DEARER_AT_MOST if snapshot.spec.cost.max_usd_per_hour is None and not only.zone else 1.0) + 1e-9
-    zones = _zone_order(supply, pool)
+    zones = supply.zones.get(pool.name, {})
     usable = [
         o for o in candidates if o.instance_type == instance_type or (contains(shape_of(o.resources), load) and o.usd_per_hour <= ceiling)
     ]

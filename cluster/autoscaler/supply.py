@@ -68,6 +68,7 @@ class Supply:
     history: dict[str, tuple[str, ...]]
     quarantined: Mapping[str, str] = field(default_factory=dict)
     pools: Mapping[str, tuple[Unit, ...]] = field(default_factory=dict)  # `units` by pool
+    zones: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # how many of each pool's are in each zone
 
     def in_pool(self, pool: str) -> tuple[Unit, ...]:
         return self.pools.get(pool, ())
@@ -118,6 +119,7 @@ def survey(snapshot: Snapshot, now: float) -> Supply:
         history=history,
         quarantined=quarantined,
         pools=_by_pool(units),
+        zones=_by_zone(units),
     )
 
 
@@ -138,6 +140,14 @@ def _by_pool(units: Iterable[Unit]) -> dict[str, tuple[Unit, ...]]:
     for unit in units:
         found.setdefault(unit.pool, []).append(unit)
     return {pool: tuple(mine) for pool, mine in found.items()}
+
+
+def _by_zone(units: Iterable[Unit]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for unit in units:
+        zones = found.setdefault(unit.pool, {})
+        zones[unit.machine.zone] = zones.get(unit.machine.zone, 0) + 1
+    return found
 
 
 def _by_instance(agents: Iterable[Agent]) -> dict[str, Agent]:

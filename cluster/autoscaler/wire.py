@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import reduce
 from typing import Any
 
-import msgspec
-
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, QueueEntry, Work
-from cluster.autoscaler.shape import NOTHING, Shape, make, minus, plus, shape_of
-from cluster.autoscaler.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of, reserved_for
+from cluster.autoscaler.shape import Shape, make
+from cluster.autoscaler.wire_agents import Agents
+from cluster.autoscaler.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of
 from cluster.autoscaler.wire_tasks import Seen, by_agent
-from cluster.mesos.messages import Resource, from_wire
 
 Json = Mapping[str, Any]
 
 
 def cluster_view(
-    agents: Json,
+    agents: Agents,
     tasks: Sequence[Seen],
     frameworks: Json,
     metrics: Mapping[str, float],
@@ -30,7 +27,7 @@ def cluster_view(
     quota: Json | None = None,
     elected_at: float = 0.0,
 ) -> ClusterView:
-    """GET_AGENTS, the running tasks, GET_FRAMEWORKS, the metrics by name and GET_QUOTA as one view.
+    """The agents, the running tasks, GET_FRAMEWORKS, the metrics by name and GET_QUOTA as one view.
 
     `own` are ids of frameworks whose demand is known better from elsewhere (the services'); they are left out, and so is the
     autoscaler's own framework. `detailed` views have every agent's work, task by task.
@@ -44,12 +41,12 @@ def cluster_view(
     names = {_id(info): str(info.get("name", "")) for info in infos} if detailed else None
     counters, refusals = counters_of(metrics), refusals_of(metrics)
     return ClusterView(
-        agents=tuple(_agent(item, on_agents.get(_id(item.get("agent_info", {})), ()), names) for item in agents.get("agents", [])),
+        agents=tuple(_with_tasks(agent, on_agents.get(agent.agent_id, ()), names) for agent in agents.agents),
         frameworks=tuple(
             framework(item, shapes.get(name, ()), counters.get(name, {}), refusals) for name, item in _others(frameworks, skipped)
         ),
-        recovered=len(agents.get("recovered_agents", [])),
-        quotas=quotas(quota or {}, agents.get("agents", [])),
+        recovered=agents.recovered,
+        quotas=quotas(quota or {}, agents.resources()),
         elected_at=elected_at,
         allocator_lag_s=metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0) / 1000,
     )
@@ -89,37 +86,13 @@ def _constraints(app: Json) -> tuple[Constraint, ...]:
     return tuple(Constraint(*(str(part) for part in parts[:3])) for parts in app.get("constraints") or [])
 
 
-def _agent(item: Json, mine: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
-    info, reserved = item.get("agent_info", {}), _reserved(item)
+def _with_tasks(agent: Agent, mine: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
     apps: dict[str, int] = {}
     for task in mine:
         if task.app is not None:
             apps[task.app] = apps.get(task.app, 0) + 1
-    return Agent(
-        agent_id=_id(info),
-        hostname=info.get("hostname", ""),
-        attributes={attribute["name"]: _attribute(attribute) for attribute in info.get("attributes", [])},
-        total=reduce(minus, reserved.values(), _shape(item.get("total_resources") or info.get("resources", []))),
-        allocated=_shape(item.get("allocated_resources", [])),
-        reserved=reserved,
-        active=bool(item.get("active", False)),
-        deactivated=bool(item.get("deactivated", False)),
-        drain_state=item.get("drain_info", {}).get("state", ""),
-        tasks=len(mine),
-        apps=apps,
-        registered_at=item.get("registered_time", {}).get("nanoseconds", 0) / 1e9,
-        work=() if frameworks is None else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in mine),
-    )
-
-
-def _reserved(item: Json) -> dict[str, Shape]:
-    """What is reserved and not in use, by role."""
-    found: dict[str, Shape] = {}
-    for key, change in (("total_resources", plus), ("allocated_resources", minus)):
-        for resource in item.get(key) or []:
-            if (role := reserved_for(resource)) != "*":
-                found[role] = change(found.get(role, NOTHING), _shape([resource]))
-    return {role: shape for role, shape in found.items() if any(shape)}
+    work = () if frameworks is None else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in mine)
+    return replace(agent, tasks=len(mine), apps=apps, work=work)
 
 
 def _work(task: Seen, framework: str) -> Work:
@@ -161,14 +134,3 @@ def _time(text: Any) -> float:
 
 def _id(info: Json) -> str:
     return str(info.get("id", {}).get("value", ""))
-
-
-def _attribute(attribute: Json) -> str:
-    for kind in ("text", "scalar"):
-        if kind in attribute:
-            return str(attribute[kind].get("value", ""))
-    return ""
-
-
-def _shape(resources: list[Any]) -> Shape:
-    return shape_of(from_wire(msgspec.convert(resources, list[Resource])))

@@ -9,6 +9,7 @@ from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.decision import Decision, from_record
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import MANY, how_often, make, named, text
+from cluster.autoscaler.wire_agents import from_json as agents_from_json
 from cluster.autoscaler.wire_tasks import from_json
 from tests.autoscaler.builders import an_agent
 
@@ -149,7 +150,7 @@ METRICS = {
 
 
 def test_the_masters_answers_become_a_view():
-    view = wire.cluster_view(AGENTS, from_json(TASKS).running, FRAMEWORKS, METRICS, own=["F1"])
+    view = wire.cluster_view(agents_from_json(AGENTS), from_json(TASKS).running, FRAMEWORKS, METRICS, own=["F1"])
     (agent,), (framework,) = view.agents, view.frameworks
     assert view.recovered == 1
     assert (agent.agent_id, agent.instance_id, agent.attributes["gen"]) == ("S1", "i-1", "5")
@@ -214,8 +215,12 @@ def test_what_runs_is_known_task_by_task_where_it_may_be_moved():
     }
     agents = {"agents": [{"agent_info": {"id": {"value": "S-1"}}}]}
     frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "marathon"}}]}
-    brief = wire.cluster_view(agents, from_json({"tasks": [task]}).running, frameworks, {})
+    brief = wire.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {})
     assert brief.agents[0].work == ()
-    (work,) = wire.cluster_view(agents, from_json({"tasks": [task]}).running, frameworks, {}, ["F-1"], detailed=True).agents[0].work
+    (work,) = (
+        wire.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}, ["F-1"], detailed=True)
+        .agents[0]
+        .work
+    )
     assert (work.name, work.framework, work.shape[0]) == ("/web/api", "marathon", 1000)
     assert (work.since, work.ends_at, work.protected) == (100.0, 160.0, True)

@@ -13,6 +13,7 @@ import pytest
 from cluster.autoscaler import wire
 from cluster.autoscaler.probe_client import ProbeFramework
 from cluster.autoscaler.shape import Shape, make, text
+from cluster.autoscaler.wire_agents import Agents
 from cluster.autoscaler.wire_frameworks import PROBE
 from cluster.mesos.operator import OperatorClient
 from tests.engine_master.process import SIZE, HttpScheduler, agent_on, running
@@ -73,7 +74,7 @@ async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(zooke
             assert metrics[f"{prefix}roles/{PROBE}/suppressed"] == 1
             assert metrics[f"{prefix}offers/sent"] == metrics[f"{prefix}offers/declined"] == 1, "smaller offers are not made at all"
             assert metrics["master/outstanding_offers"] == metrics[f"allocator/mesos/roles/{PROBE}/shares/dominant"] == 0
-            view = wire.cluster_view({}, (), await operator.get_frameworks(), metrics)
+            view = wire.cluster_view(Agents(), (), await operator.get_frameworks(), metrics)
             assert view.frameworks == (), "it does not count as demand"
 
 

@@ -1,0 +1,221 @@
+"""A process like the daemon's that reads a large cluster over HTTP and plans: `measure` starts it, and serves it what a master would.
+
+The agents' and tasks' JSON has what Apache Mesos tells of them, unknown fields included: about 1.3 KiB a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from cluster.nodedoc import TASK_PORTS
+
+AGENTS, TASKS_EACH, APPS, PASSES = 1000, 30, 10, 6
+AT = 1_800_000_000.0
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Seconds are of the process' processor; sizes are resident. `peak_mib` is the most before the solver was loaded."""
+
+    agents: int
+    tasks: int
+    body_mib: float
+    base_mib: float
+    peak_mib: float
+    solver_mib: float
+    first_s: float
+    pass_s: float
+
+
+def measure(*, consolidation: bool) -> Figures:
+    """Serve, run the process, return what it found."""
+    return asyncio.run(_measure(consolidation=consolidation))
+
+
+async def _measure(*, consolidation: bool) -> Figures:
+    answers = {
+        "GET_AGENTS": {"agents": [agent_json(number) for number in range(AGENTS)], "recovered_agents": []},
+        "GET_TASKS": {"tasks": [task_json(a, n) for a in range(AGENTS) for n in range(TASKS_EACH)], "completed_tasks": []},
+        "GET_FRAMEWORKS": {"frameworks": [framework_json()], "completed_frameworks": []},
+        "GET_METRICS": {"metrics": [{"name": f"master/some/metric/{n}", "value": float(n)} for n in range(2000)]},
+        "GET_QUOTA": {"status": {"configs": []}},
+        "GET_MASTER": {"elected_time": AT - 90_000},
+    }
+    bodies = {name: json.dumps({"type": name, name.lower(): body}, separators=(",", ":")).encode() for name, body in answers.items()}
+
+    async def engine(request: web.Request) -> web.Response:
+        return web.Response(body=bodies[(await request.json())["type"]], content_type="application/json")
+
+    async def services(request: web.Request) -> web.Response:
+        found: dict[str, Any] = {
+            "/v2/queue": {"queue": []},
+            "/v2/info": {"frameworkId": "F-1"},
+            "/v2/apps": {"apps": [{"id": f"/app{app}", "constraints": []} for app in range(APPS)]},
+        }
+        return web.json_response(found[request.path])
+
+    app = web.Application()
+    app.router.add_post("/api/v1", engine)
+    app.router.add_get("/v2/{what}", services)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        command = [sys.executable, "-m", "benchmarks.pass_process", f"http://127.0.0.1:{runner.addresses[0][1]}", str(int(consolidation))]
+        child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        out, _ = await child.communicate()
+    finally:
+        await runner.cleanup()
+    if child.returncode:
+        raise SystemExit(f"the process ended with {child.returncode}")
+    return Figures(**{**json.loads(out), "body_mib": sum(map(len, bodies.values())) / KIB / KIB})
+
+
+def address(number: int) -> str:
+    return f"127.42.{number // 250}.{number % 250 + 1}"
+
+
+def resources_json(cpus: float, mem: float, ports: tuple[int, int], disk: float = 0.0) -> list[dict[str, Any]]:
+    role = {"allocation_info": {"role": "*"}, "role": "*"}
+    return [
+        {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}, **role},
+        {"name": "mem", "type": "SCALAR", "scalar": {"value": mem}, **role},
+        {"name": "disk", "type": "SCALAR", "scalar": {"value": disk}, **role},
+        {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": ports[0], "end": ports[1]}]}, **role},
+    ]
+
+
+def agent_json(number: int) -> dict[str, Any]:
+    attributes = {
+        "instance_id": f"i-{number:05}",
+        "instance_type": "m5.large",
+        "zone": f"us-east-1{'abc'[number % 3]}",
+        "pool": "default",
+        "lifecycle": "on-demand",
+    }
+    info = {
+        "id": {"value": f"0f8fad5b-d9cb-469f-a165-70867728950e-S{number}"},
+        "hostname": address(number),
+        "port": 5051,
+        "attributes": [{"name": name, "type": "TEXT", "text": {"value": value}} for name, value in attributes.items()],
+        "resources": resources_json(2.0, 7680.0, TASK_PORTS, 35 * 1024.0),
+    }
+    return {
+        "agent_info": info,
+        "active": True,
+        "deactivated": False,
+        "version": "1.11.0",
+        "pid": f"slave(1)@{address(number)}:5051",
+        "registered_time": {"nanoseconds": int((AT - 90_000) * 1e9)},
+        "total_resources": resources_json(2.0, 7680.0, TASK_PORTS, 35 * 1024.0),
+        "allocated_resources": resources_json(1.98, 7680.0, (31000, 31029)),
+        "offered_resources": [],
+        "capabilities": [{"type": name} for name in ("MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_DRAINING")],
+    }
+
+
+def task_json(agent: int, number: int) -> dict[str, Any]:
+    app, agent_id = f"app{number % APPS}", {"value": f"0f8fad5b-d9cb-469f-a165-70867728950e-S{agent}"}
+    task_id = {"value": f"{app}.instance-7c9e6679-7425-40de-944b-e07fc1f{agent:05}{number:03}._app.1"}
+    network = {"ip_addresses": [{"protocol": "IPv4", "ip_address": address(agent)}]}
+    status = {
+        "task_id": task_id,
+        "state": "TASK_RUNNING",
+        "source": "SOURCE_EXECUTOR",
+        "agent_id": agent_id,
+        "executor_id": task_id,
+        "timestamp": AT - 80_000 - number,
+        "uuid": "dGhpcyBpcyBhIHV1aWQ=",
+        "container_status": {"container_id": {"value": f"c-{agent}-{number}"}, "executor_pid": 4711, "network_infos": [network]},
+    }
+    return {
+        "name": app,
+        "task_id": task_id,
+        "framework_id": {"value": "F-1"},
+        "agent_id": agent_id,
+        "state": "TASK_RUNNING",
+        "resources": resources_json(0.066, 256.0, (31000 + number, 31000 + number)),
+        "statuses": [{**status, "state": "TASK_STARTING"}, status],
+        "status_update_state": "TASK_RUNNING",
+        "status_update_uuid": "dGhpcyBpcyBhIHV1aWQ=",
+        "labels": {"labels": [{"key": "team", "value": "search"}]},
+        "discovery": {"visibility": "FRAMEWORK", "name": app, "ports": {"ports": [{"number": 31000 + number, "name": "http"}]}},
+        "user": "root",
+    }
+
+
+def framework_json() -> dict[str, Any]:
+    info = {"id": {"value": "F-1"}, "name": "marathon", "user": "root", "roles": ["*"], "failover_timeout": 604800.0}
+    return {"framework_info": info, "active": True, "connected": True, "recovered": False}
+
+
+# the process
+
+
+def resident_mib(what: str = "VmRSS") -> float:
+    """Resident size now, or (`VmHWM`) at the most so far; getrusage would tell the parent's from before the fork as well."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[what].split()[0]) / KIB
+
+
+async def child(base: str, *, consolidation: bool) -> None:
+    """Passes as the daemon makes them, on a fleet that is in memory."""
+    import aiohttp
+    import boto3
+
+    from cluster.autoscaler import daemon  # all that the daemon loads
+    from cluster.autoscaler.model import Memory
+    from cluster.autoscaler.planner import plan
+    from cluster.cloud.fake import FakeFleet
+    from tests.autoscaler.builders import ZONES, a_machine, a_spec
+
+    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "us-east-1"}
+    clients = [boto3.client(name, **keys) for name in ("ec2", "s3", "ssm", "sqs", "sts")]
+    fleet = FakeFleet(lambda: AT)
+    for number in range(AGENTS):
+        fleet.add(
+            a_machine(
+                f"i-{number:05}", zone=ZONES[number % 3], private_address=address(number), launched_at=AT - 90_000, tags={"Name": "toy"}
+            )
+        )
+    spec = a_spec(
+        pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}], consolidation={"enabled": consolidation}
+    )
+    telemetry, memory, seconds = daemon.Telemetry(), Memory(leader_since=AT - 90_000), []
+    base_mib = resident_mib()
+    async with aiohttp.ClientSession() as session:
+        operator = daemon.OperatorClient([base], session)
+        observer = daemon.Observer(operator, daemon.ServicesClient([base], session), fleet)
+
+        async def one_pass(memory: Memory, at: float) -> tuple[Memory, int, int]:
+            snapshot = await observer.snapshot(spec, memory, (), None)
+            made = plan(snapshot, at)
+            telemetry.passed(made, snapshot, observer.raw)
+            if any(step.actions for step in made.steps) or snapshot.trouble or snapshot.cluster is None:
+                raise SystemExit(f"there was something to do: {made.steps[:1]} {snapshot.trouble}")
+            return made.memory, len(snapshot.cluster.agents), sum(agent.tasks for agent in snapshot.cluster.agents)
+
+        for number in range(PASSES):
+            started = time.process_time()
+            memory, agents, tasks = await one_pass(memory, AT + 2 * number)
+            seconds.append(time.process_time() - started)
+    peak = resident_mib("VmHWM")
+    import scipy.optimize  # noqa: F401
+
+    figures = Figures(agents, tasks, 0.0, base_mib, peak, resident_mib("VmHWM"), seconds[0], sorted(seconds[1:])[len(seconds) // 2])
+    del clients
+    print(json.dumps(asdict(figures)))
+
+
+if __name__ == "__main__":
+    asyncio.run(child(sys.argv[1], consolidation=sys.argv[2] == "1"))

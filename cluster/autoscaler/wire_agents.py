@@ -1,0 +1,129 @@
+"""GET_AGENTS as values of `model`, remembered from pass to pass: most agents say of themselves what they said before. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from cluster.autoscaler.model import Agent
+from cluster.autoscaler.shape import Shape, shape_of
+from cluster.mesos.messages import Resource, from_wire
+
+Json = Mapping[str, Any]
+_NONE = msgspec.Raw(b"[]")
+_RESOURCES = msgspec.json.Decoder(list[Resource])
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """Every agent, without its tasks; `allocated` is the JSON of what each has allocated. `recovered` counts those not yet back."""
+
+    agents: tuple[Agent, ...] = ()
+    recovered: int = 0
+    allocated: tuple[bytes, ...] = ()
+
+    def resources(self) -> Iterator[Json]:
+        """What each has allocated, with all that the engine says of it."""
+        return ({"allocated_resources": msgspec.json.decode(raw)} for raw in self.allocated)
+
+
+class _Id(msgspec.Struct, frozen=True, gc=False):
+    value: str = ""
+
+
+class _Info(msgspec.Struct, frozen=True, gc=False):
+    id: _Id = _Id()
+    hostname: str = ""
+    attributes: msgspec.Raw = _NONE
+    resources: msgspec.Raw = _NONE
+
+
+class _Drain(msgspec.Struct, frozen=True, gc=False):
+    state: str = ""
+
+
+class _Time(msgspec.Struct, frozen=True, gc=False):
+    nanoseconds: int = 0
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    agent_info: _Info = _Info()
+    active: bool = False
+    deactivated: bool = False
+    drain_info: _Drain = _Drain()
+    registered_time: _Time = _Time()
+    total_resources: msgspec.Raw = _NONE
+    allocated_resources: msgspec.Raw = _NONE
+
+
+class _Body(msgspec.Struct, frozen=True, gc=False):
+    agents: list[_Item] = []
+    recovered_agents: list[msgspec.Raw] = []
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    get_agents: _Body = _Body()
+
+
+class AgentReader:
+    """Reads GET_AGENTS again and again; JSON that was read in the last pass is not read anew."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[bytes, Shape] = {}
+        self._attributes: dict[bytes, dict[str, str]] = {}
+        self._decoder = msgspec.json.Decoder(_Answer)
+
+    def read(self, body: bytes | bytearray) -> Agents:
+        """A whole answer.
+
+        Raises:
+            msgspec.DecodeError: it is not JSON, or not of agents.
+
+        """
+        answer = self._decoder.decode(body).get_agents
+        shapes, attributes = self._shapes, self._attributes
+        self._shapes, self._attributes = {}, {}
+        return Agents(
+            tuple(self._agent(item, shapes, attributes) for item in answer.agents),
+            len(answer.recovered_agents),
+            tuple(bytes(item.allocated_resources) for item in answer.agents),
+        )
+
+    def _agent(self, item: _Item, shapes: Mapping[bytes, Shape], attributes: Mapping[bytes, dict[str, str]]) -> Agent:
+        info = item.agent_info
+        return Agent(
+            agent_id=info.id.value,
+            hostname=info.hostname,
+            attributes=self._named(bytes(info.attributes), attributes),
+            total=self._shape(bytes(info.resources if item.total_resources == _NONE else item.total_resources), shapes),
+            allocated=self._shape(bytes(item.allocated_resources), shapes),
+            active=item.active,
+            deactivated=item.deactivated,
+            drain_state=item.drain_info.state,
+            registered_at=item.registered_time.nanoseconds / 1e9,
+        )
+
+    def _shape(self, raw: bytes, before: Mapping[bytes, Shape]) -> Shape:
+        if raw not in self._shapes:
+            self._shapes[raw] = before[raw] if raw in before else shape_of(from_wire(_RESOURCES.decode(raw)))
+        return self._shapes[raw]
+
+    def _named(self, raw: bytes, before: Mapping[bytes, dict[str, str]]) -> dict[str, str]:
+        if raw not in self._attributes:
+            self._attributes[raw] = before[raw] if raw in before else {one["name"]: _value(one) for one in msgspec.json.decode(raw)}
+        return self._attributes[raw]
+
+
+def _value(attribute: Json) -> str:
+    for kind in ("text", "scalar"):
+        if kind in attribute:
+            return str(attribute[kind].get("value", ""))
+    return ""
+
+
+def from_json(answer: Any) -> Agents:
+    """The inner part of an answer that is in hand already."""
+    return AgentReader().read(msgspec.json.encode({"type": "GET_AGENTS", "get_agents": answer}))
