@@ -39,6 +39,8 @@ ZK_LEASE = "lease"  # below the autoscaler's path: what its leader renews
 ZK_FAREWELLS = "farewells"  # and the last words of machines that left when nobody did, by instance id
 
 
+NOTICES_PATH = "/notices"  # of the autoscaler's port: where agents tell of their own end
+
 Role = Literal["master", "agent"]
 
 

@@ -20,12 +20,15 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
-from cluster.autoscaler import demand
+from cluster.autoscaler import announced, demand, interruption
 from cluster.autoscaler.act import Actor
+from cluster.autoscaler.doorbell import Doorbell
+from cluster.autoscaler.inbox import Inbox
 from cluster.autoscaler.journal import Deposed, Journal
 from cluster.autoscaler.learner import Learner
 from cluster.autoscaler.lease import Ending, Leases, endings, succession
 from cluster.autoscaler.model import Intent, Memory, Snapshot
+from cluster.autoscaler.notice import Heard
 from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
 from cluster.autoscaler.page import Page
 from cluster.autoscaler.planner import plan
@@ -39,6 +42,7 @@ from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.market import Market, aws_market
+from cluster.cloud.notices import SqsNotices
 from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Control, Fleet, Order
 from cluster.errors import MesaformError, NotFound, Retryable
@@ -137,6 +141,7 @@ class Term:
     learner: Learner
     address: str
     clock: CloudClock
+    inbox: Inbox
     memory: Memory = field(default_factory=Memory)
     intents: list[Intent] = field(default_factory=list)
     fence: str | None = None
@@ -174,18 +179,22 @@ class Term:
         with self.telemetry.measures.passes.time():
             await self.learner.begin(self.clock.now())
             self.memory = replace(self.memory, findings=self.probe.findings())
-            snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence, self.orders)
+            heard = self.inbox.take()
+            snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence, self.orders, noticed=bool(heard))
             snapshot = replace(snapshot, profile=self.learner.known)
             if not self.fence and not paused(self.orders, self.clock.now()):
                 self.memory, self.intents = await self.actor.recover(self.memory, self.intents, snapshot.machines)
                 snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
+            snapshot = await self._hear(heard, snapshot)
             before, made = self.memory, plan(snapshot, self.clock.now())
             words = await self.leases.farewells()
             left = endings(before.rented, made.memory.rented, snapshot.machines, words, made.at)
             self._tell_left(left, made.usd_per_hour)
-            await self.telemetry.rented(
-                before, made.memory, made.at, {one.instance_id: {"at": one.at, "reason": one.reason} for one in left}
-            )
+            taken = announced.ends(before, made.memory, snapshot, made.at)
+            self.telemetry.outbox.put_all(taken, urgent=True)
+            known = {one.instance_id: {"at": one.at, "reason": one.reason} for one in left}
+            known |= {str(row["instance_id"]): {"reason": row["kind"]} for row in taken}
+            await self.telemetry.rented(before, made.memory, made.at, known)
             self.memory = await self.actor.carry_out(made)
             await self.leases.bury(words, made.memory.rented)
         await self._learn(replace(snapshot, memory=made.memory), made.at)
@@ -196,6 +205,14 @@ class Term:
         self.telemetry.passed(made, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
         return spec.autoscaler.interval_s
+
+    async def _hear(self, heard: list[Heard], snapshot: Snapshot) -> Snapshot:
+        """Write down what was announced before the queue may forget it."""
+        self.memory = interruption.absorb(self.memory, heard, snapshot.machines, self.intents, self.clock.now())
+        await self.journal.save_if_changed(self.memory)
+        await self.inbox.settle()
+        self.inbox.knows({machine.instance_id: machine.private_address for machine in snapshot.machines}, self.memory.notices)
+        return replace(snapshot, memory=self.memory)
 
     async def _learn(self, snapshot: Snapshot, now: float) -> None:
         """What this pass says of the week, and of whom the probe framework should find out more."""
@@ -239,10 +256,13 @@ class Term:
             log.warning("the fence cannot be read", error=str(error), fenced=self.fence)
 
     async def _rest(self, interval_s: float) -> None:
-        """Wait for the next pass, shorter when more waits than at the last one."""
+        """Wait for the next pass, shorter when more waits than at the last one, or when something was announced."""
         ends = time.monotonic() + interval_s
         while (left := ends - time.monotonic()) > 0:
-            await asyncio.sleep(min(POLL_S, left))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(POLL_S, left)):
+                    await self.inbox.woken.wait()
+                    return
             if left > POLL_S and await self.observer.waiting() > self._waiting:
                 return
 
@@ -266,7 +286,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     leader = Leader()
     hosts = [str(URL(master).host) for master in settings.masters]
     page = Page(telemetry, lambda: leader.address, hosts, f"{settings.host}:{settings.port}")
-    runner = web.AppRunner(page.application())
+    doorbell = Doorbell()
+    runner = web.AppRunner(doorbell.add_to(page.application()))
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
     try:
@@ -275,7 +296,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             candidate = Candidate(zk, f"{settings.zk_path}/election", f"{settings.host}:{settings.port}".encode())
 
             async def lead(epoch: int) -> None:
-                await _lead(settings, zk, session, telemetry, epoch)
+                await _lead(settings, zk, session, telemetry, doorbell, epoch)
 
             work = [
                 tasks.create_task(candidate.run(lead), name="candidate"),
@@ -293,7 +314,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await runner.cleanup()
 
 
-async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSession, telemetry: Telemetry, epoch: int) -> None:
+async def _lead(
+    settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSession, telemetry: Telemetry, doorbell: Doorbell, epoch: int
+) -> None:
     """A term: returns when deposed, so that the candidate contends again."""
     log.info("leading", epoch=epoch)
     bucket = await _bucket(settings.region)
@@ -306,6 +329,7 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
     fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region, market, pacer)
     operator = OperatorClient(settings.masters, session)
     journal = Journal(zk, settings.zk_path, epoch)
+    inbox = Inbox(await asyncio.to_thread(SqsNotices, settings.cluster, settings.region), clock.now)
     probe = ProbeFramework(settings.masters, session, clock.now)
     term = Term(
         observer=Observer(operator, ServicesClient(services_urls(settings.masters), session), fleet, failed=telemetry.troubled),
@@ -319,16 +343,22 @@ async def _lead(settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSessio
         learner=Learner(S3Control(bucket, settings.cluster, settings.region)),
         address=f"{settings.host}:{settings.port}",
         clock=clock,
+        inbox=inbox,
     )
     async with asyncio.TaskGroup() as tasks:
         memory = tasks.create_task(telemetry.remember(ledger), name="the ledger's past")
         probing = tasks.create_task(probe.run(), name="probe framework")
         prices = tasks.create_task(keep_prices(market, term.specs), name="prices")
+        listening = [tasks.create_task(inbox.listen(), name="notices"), tasks.create_task(inbox.watch_schedule(), name="schedule")]
+        doorbell.inbox = inbox
         try:
             await term.run()
         except Deposed as error:
             log.warning("deposed", error=str(error))
         finally:
+            doorbell.inbox = None
+            for task in listening:
+                task.cancel()
             probing.cancel()
             memory.cancel()
             prices.cancel()

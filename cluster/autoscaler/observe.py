@@ -123,11 +123,18 @@ class Observer:
     raw: tuple[Tasks, Mapping[str, Any]] | None = None  # the tasks and GET_FRAMEWORKS of the last snapshot
 
     async def snapshot(
-        self, spec: ClusterSpec, memory: Memory, intents: Sequence[Intent], fence: str | None, orders: Sequence[Order] = ()
+        self,
+        spec: ClusterSpec,
+        memory: Memory,
+        intents: Sequence[Intent],
+        fence: str | None,
+        orders: Sequence[Order] = (),
+        *,
+        noticed: bool = False,
     ) -> Snapshot:
         """The world now. Masters or services that do not answer are part of it; a cloud that does not is an error.
 
-        What runs is read task by task only where policies may move it.
+        What runs is read task by task only where policies may move it, or where a machine's end was announced (`noticed`: just now).
 
         Raises:
             CloudError: EC2 does not answer.
@@ -136,6 +143,7 @@ class Observer:
         trouble: list[str] = []
         settings = spec.autoscaler
         detailed = settings.consolidation.enabled or settings.drift.replace or settings.drift.max_age_hours is not None
+        detailed = detailed or noticed or bool(memory.notices)
         before = await self._queue(trouble)
         view, machines, offerings, apps, templates = await asyncio.gather(
             self._view(trouble, detailed=detailed),

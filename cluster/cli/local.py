@@ -162,15 +162,49 @@ def lag(seconds: float, file: str = FILE_OPTION, state: Path | None = STATE_OPTI
     _put(_root(file, state), "lag", seconds=seconds, duration_s=duration)
 
 
+VIA_OPTION = typer.Option("both", "--via", help="How it is told: both, queue (EventBridge) or metadata (IMDS).")
+
+
 @fault.command()
 def interrupt(
     instance_id: str,
     file: str = FILE_OPTION,
     state: Path | None = STATE_OPTION,
     after: float = typer.Option(120.0, "--after", min=0, help="Seconds between the notice and the end."),
+    via: str = VIA_OPTION,
 ) -> None:
-    """Interrupt a spot instance: a notice in its metadata, then its end."""
-    _put(_root(file, state), "spot_interruption", instance_id=instance_id, after_s=after)
+    """Interrupt a spot instance: a notice by EventBridge and in its metadata, then its end."""
+    _put(_root(file, state), "spot_interruption", instance_id=instance_id, after_s=after, via=via)
+
+
+@fault.command()
+def rebalance(instance_id: str, file: str = FILE_OPTION, state: Path | None = STATE_OPTION, via: str = VIA_OPTION) -> None:
+    """Recommend to move an instance's work: it is at risk of interruption."""
+    _put(_root(file, state), "rebalance", instance_id=instance_id, via=via)
+
+
+@fault.command()
+def schedule(
+    instance_id: str,
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    code: str = typer.Option("instance-retirement", "--code", help="instance-stop, instance-retirement, instance-reboot, system-reboot..."),
+    after: float = typer.Option(86400.0, "--after", min=0, help="Seconds until it happens."),
+    via: str = VIA_OPTION,
+) -> None:
+    """Schedule an event for an instance: AWS Health tells it, and EC2 lists it."""
+    _put(_root(file, state), "scheduled_event", instance_id=instance_id, code=code, after_s=after, via=via)
+
+
+@fault.command()
+def redelivery(
+    copies: int = typer.Argument(2, min=1, max=10),
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    duration: float | None = DURATION_OPTION,
+) -> None:
+    """Each announcement reaches the queue so many times."""
+    _put(_root(file, state), "redelivery", copies=copies, duration_s=duration)
 
 
 @fault.command()

@@ -20,7 +20,9 @@ THROTTLED = frozenset(
     {"RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown", "TooManyRequestsException"}
 )
 SERVER_FAULTS = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout", "503", "500"})
-ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "ParameterNotFound", "404", "NotFoundException"})
+ABSENT = frozenset(
+    {"NoSuchKey", "NoSuchBucket", "ParameterNotFound", "404", "NotFoundException", "AWS.SimpleQueueService.NonExistentQueue"}
+)
 FORBIDDEN = frozenset(
     {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "InvalidClientTokenId", "ExpiredToken", "403"}
 )

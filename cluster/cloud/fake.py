@@ -11,7 +11,18 @@ from typing import Any
 
 from cluster.blueprint import Tag, agent_resources
 from cluster.cloud import ledger_rows, prices
-from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Order, Template
+from cluster.cloud.port import (
+    Capacity,
+    LaunchRequest,
+    LaunchResult,
+    Machine,
+    MachineState,
+    Message,
+    Offering,
+    Order,
+    ScheduledEvent,
+    Template,
+)
 from cluster.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 
 SIZES: Mapping[str, tuple[int, int]] = {
@@ -235,3 +246,58 @@ class FakeControl:
     def change_orders(self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]) -> tuple[Order, ...]:
         self._orders = change(self._orders)
         return self._orders
+
+
+class FakeNotices:
+    """See `Notices`. Messages that were handed out come again after `visibility_s`, in another order.
+
+    Attributes:
+        fail_next: raised by the next call, once.
+        events: what `scheduled` tells.
+
+    """
+
+    def __init__(self, clock: Callable[[], float], visibility_s: float = 10.0) -> None:
+        self.clock = clock
+        self.visibility_s = visibility_s
+        self.fail_next: CloudError | None = None
+        self.events: list[ScheduledEvent] = []
+        self._waiting: dict[str, tuple[str, float, int]] = {}  # id -> body, when it can be seen, how often it was handed out
+        self._sent = 0
+
+    def send(self, body: str) -> str:
+        """Put a message there as EventBridge would; its id."""
+        self._sent += 1
+        name = f"m-{self._sent}"
+        self._waiting[name] = (body, 0.0, 0)
+        return name
+
+    @property
+    def left(self) -> list[str]:
+        """Ids of what was not deleted."""
+        return list(self._waiting)
+
+    def receive(self, wait_s: float) -> list[Message]:  # noqa: ARG002  # a fake does not wait
+        self._maybe_fail()
+        found: list[Message] = []
+        for name, (body, seen_at, times) in reversed(list(self._waiting.items())):
+            if seen_at <= self.clock() and len(found) < 10:
+                self._waiting[name] = (body, self.clock() + self.visibility_s, times + 1)
+                found.append(Message(name, f"{name}/{times + 1}", body))
+        return found
+
+    def delete(self, messages: Sequence[Message]) -> None:
+        self._maybe_fail()
+        for message in messages:
+            held = self._waiting.get(message.id)
+            if held is not None and message.receipt == f"{message.id}/{held[2]}":
+                del self._waiting[message.id]
+
+    def scheduled(self) -> list[ScheduledEvent]:
+        self._maybe_fail()
+        return list(self.events)
+
+    def _maybe_fail(self) -> None:
+        error, self.fail_next = self.fail_next, None
+        if error is not None:
+            raise error

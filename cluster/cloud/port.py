@@ -235,3 +235,55 @@ class Control(Protocol):
 
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it was handed out. `receipt` deletes it, as long as it was not handed out again since."""
+
+    id: str
+    receipt: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledEvent:
+    """Something that EC2 will do to an instance, not before `not_before` (epoch s)."""
+
+    instance_id: str
+    code: str
+    not_before: float
+
+
+class Notices(Protocol):
+    """What the cloud announces about machines: a queue of messages, and EC2's list of scheduled events."""
+
+    def receive(self, wait_s: float) -> list[Message]:
+        """Up to ten messages; waits up to `wait_s` (at most 20) for the first.
+
+        Each comes at least once and in no order: again, seconds later, unless it was deleted, also to a later leader.
+
+        Raises:
+            NotFound: the cluster has no queue.
+            Retryable: no answer.
+
+        """
+        ...
+
+    def delete(self, messages: Sequence[Message]) -> None:
+        """These need not come again. Idempotent; one that the queue does not delete comes again, which is no error.
+
+        Raises:
+            Retryable: no answer; ask again, or take them again.
+
+        """
+        ...
+
+    def scheduled(self) -> list[ScheduledEvent]:
+        """Events that are still to come, of any instance of the account and region. May be minutes old.
+
+        Raises:
+            Retryable: no answer.
+
+        """
+        ...

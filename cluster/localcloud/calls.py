@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,3 +44,13 @@ def _named_action(environ: Mapping[str, Any], query: Mapping[str, list[str]], bo
         if found:
             return found.group(1).decode()
     return query["Action"][0] if "Action" in query else ""
+
+
+def without_wait(body: bytes) -> tuple[float, bytes]:
+    """A ReceiveMessage request with its `WaitTimeSeconds` taken out, and that wait."""
+    try:
+        request = json.loads(body)
+        wait_s = float(request.get("WaitTimeSeconds", 0))
+    except (ValueError, TypeError, AttributeError):
+        return 0.0, body
+    return min(20.0, max(0.0, wait_s)), json.dumps({**request, "WaitTimeSeconds": 0}).encode()

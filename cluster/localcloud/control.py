@@ -66,14 +66,18 @@ class Control:
     def changed(self) -> None:
         """Something about the machines may have changed. The caller holds the lock."""
         self._sequence += 1
+        self._ec2.bus.copies = self._board.copies(time.time())
+        if self._ec2.bus.look(self._ec2.states()):
+            self._account.save(only="sqs")
         self._news.notify_all()
 
     def tick(self, now: float) -> None:
         """What happens by itself: interruptions come due, zones stay out, old instances leave the list."""
         with self._lock:
             touched = False
-            for instance_id, at, due in self._board.interruptions(now):
-                touched |= self._ec2.interrupt(instance_id, at, due=due)
+            self._ec2.bus.copies = self._board.copies(now)
+            for fault, name, at, due in self._board.announced(now):
+                touched |= self._ec2.announce(fault, name, at, due=due)
             touched |= self._ec2.kill_zones(self._board.zones_out(now))
             touched |= self._ec2.forget_ended(now)
             if touched:
@@ -86,6 +90,10 @@ class Control:
                 self.tick(time.time())
             except Exception:  # the clock must go on whatever one tick met
                 log.exception("clock.tick")
+
+    def wait_for_news(self, longest_s: float) -> None:
+        """Let others go on until something about the machines may have changed. The caller holds the lock, once."""
+        self._news.wait(longest_s)
 
     def _commit(self) -> None:
         self._account.save()

@@ -48,13 +48,16 @@ def serve(layout: Layout, fd: int, host: str, port: int) -> None:
 def _compose(layout: Layout) -> tuple[Any, Any]:
     from moto.backends import get_backend
     from moto.ec2.models import ec2_backends
+    from moto.events.models import events_backends
     from moto.iam.models import iam_backends
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from moto.s3.models import s3_backends  # noqa: F401  # loaded now rather than in the first call
+    from moto.sqs.models import sqs_backends  # noqa: F401  # likewise
     from moto.sts.models import sts_backends
 
     from cluster.localcloud import repairs
     from cluster.localcloud.account import Account
+    from cluster.localcloud.announcing import Bus
     from cluster.localcloud.claims import Board
     from cluster.localcloud.control import Control
     from cluster.localcloud.gateway import Gateway
@@ -72,7 +75,7 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
     launch.Switch.board, launch.Switch.now = board, staticmethod(time.time)
     requests.Consoles.machines = layout.machines
     lock = threading.RLock()
-    control = Control(layout, account, board, Ec2(ec2_backends, iam_backends, sts_backends), lock)
+    control = Control(layout, account, board, Ec2(ec2_backends, iam_backends, sts_backends, Bus(events_backends)), lock)
     history = History(ec2_backends, account.encode, lambda: board.lag_s(time.time()))
     control.history = history
     app = DomainDispatcherApplication(create_backend_app)

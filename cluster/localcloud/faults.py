@@ -5,11 +5,14 @@ Faults are put on by `POST /_mesaform/faults` as JSON objects with a `kind`; eac
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
 from cluster.errors import BadInput
+
+Via = Literal["both", "queue", "metadata"]
+EventCode = Literal["instance-stop", "instance-retirement", "instance-reboot", "system-reboot", "system-maintenance"]
 
 
 class Timed(msgspec.Struct, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
@@ -41,10 +44,33 @@ class Lag(Timed, tag="lag", kw_only=True):
 
 
 class SpotInterruption(Timed, tag="spot_interruption", kw_only=True):
-    """A notice in the instance's metadata now, and its termination `after_s` seconds later (AWS: 120)."""
+    """A notice now, and the instance's termination `after_s` seconds later (AWS: 120). `via`: on both ways that AWS tells it, or on one."""
 
     instance_id: str
     after_s: float = 120.0
+    via: Via = "both"
+
+
+class Rebalance(Timed, tag="rebalance", kw_only=True):
+    """A rebalance recommendation for the instance, now."""
+
+    instance_id: str
+    via: Via = "both"
+
+
+class Scheduled(Timed, tag="scheduled_event", kw_only=True):
+    """A scheduled event of the instance, known now: it is stopped, retired or restarted `after_s` seconds later."""
+
+    instance_id: str
+    code: EventCode = "instance-retirement"
+    after_s: float = 86400.0
+    via: Via = "both"
+
+
+class Redelivery(Timed, tag="redelivery", kw_only=True):
+    """Each announcement reaches the queue so many times."""
+
+    copies: int = 2
 
 
 class ZoneOutage(Timed, tag="zone_outage", kw_only=True):
@@ -66,7 +92,7 @@ class Late(Timed, tag="late", kw_only=True):
     seconds: float
 
 
-Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay | Late
+Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay | Late | Rebalance | Scheduled | Redelivery
 
 
 class Active(msgspec.Struct, kw_only=True):
@@ -91,7 +117,9 @@ def parse(body: bytes) -> Fault:
         return cast("Fault", msgspec.json.decode(body, type=Fault))
     except msgspec.DecodeError as error:
         raise BadInput(
-            str(error), where="fault", fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, late"
+            str(error),
+            where="fault",
+            fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, late, rebalance, scheduled_event, redelivery",
         ) from None
 
 
@@ -171,13 +199,19 @@ class Board:
             self._use(item)
         return max((item.fault.seconds for item in found), default=0.0)
 
-    def interruptions(self, now: float) -> list[tuple[str, float, bool]]:
-        """Spot interruptions: instance, the time it ends, and whether that time has come (which takes the fault off)."""
-        found = [(item.fault.instance_id, item.since + item.fault.after_s, item) for item in self._in_force(SpotInterruption, now)]
-        for _, at, item in found:
+    def announced(self, now: float) -> list[tuple[SpotInterruption | Rebalance | Scheduled, str, float, bool]]:
+        """What is announced of instances: the fault, its id, when it comes, and whether that time has come (which takes it off)."""
+        found = []
+        for item in self._in_force((SpotInterruption, Rebalance, Scheduled), now):
+            at = item.since + getattr(item.fault, "after_s", 0.0)
             if at <= now:
                 self._active.remove(item)
-        return [(instance_id, at, at <= now) for instance_id, at, _ in found]
+            found.append((item.fault, item.id, at, at <= now))
+        return found
+
+    def copies(self, now: float) -> int:
+        """How often each announcement is delivered."""
+        return max((item.fault.copies for item in self._in_force(Redelivery, now)), default=1)
 
     def zones_out(self, now: float) -> set[str]:
         return {item.fault.zone for item in self._in_force(ZoneOutage, now)}
@@ -201,6 +235,6 @@ class Board:
     def _expire(self, now: float) -> None:
         self._active = [item for item in self._active if item.fault.duration_s is None or item.since + item.fault.duration_s > now]
 
-    def _in_force(self, kind: type[Any], now: float) -> list[Any]:
+    def _in_force(self, kind: type[Any] | tuple[type[Any], ...], now: float) -> list[Any]:
         self._expire(now)
         return [item for item in self._active if isinstance(item.fault, kind)]

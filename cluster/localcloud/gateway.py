@@ -24,6 +24,7 @@ from cluster.localcloud.protocol import PREFIX
 from cluster.localcloud.refusals import Answer
 
 log = structlog.get_logger(__name__)
+LOOK_EVERY_S = 0.5
 FORM = "application/x-www-form-urlencoded"
 StartResponse = Callable[..., Any]
 
@@ -49,6 +50,8 @@ class Gateway:
     def _aws(self, environ: dict[str, Any], body: bytes) -> Answer:
         """The answer; a late one is waited for without the lock, so that everybody else goes on."""
         call = calls.classify(environ, body)
+        if call.service == "sqs" and call.action == "ReceiveMessage":
+            return self._long_poll(environ, body)
         answer = self._at_once(call, environ, body)
         with self._lock:
             late_s = self._board.late_s(call.action, time.time())
@@ -56,6 +59,21 @@ class Gateway:
             log.info("call.late", action=call.action, seconds=late_s)
             time.sleep(late_s)
         return answer
+
+    def _long_poll(self, environ: dict[str, Any], body: bytes) -> Answer:
+        """A receive that may wait: asked again and again, without the lock in between; moto would have everybody wait behind it."""
+        wait_s, at_once = calls.without_wait(body)
+        until = time.monotonic() + wait_s
+        while True:
+            with self._lock:
+                answer = self._ask_moto(environ, at_once)
+                if b'"Messages"' in answer.body:
+                    self._account.save(only="sqs")
+                    return answer
+                left = until - time.monotonic()
+                if left <= 0 or not answer.status.startswith("2"):
+                    return answer
+                self._control.wait_for_news(min(left, LOOK_EVERY_S))
 
     def _at_once(self, call: calls.Call, environ: dict[str, Any], body: bytes) -> Answer:
         with self._lock:

@@ -8,10 +8,13 @@ from typing import Any
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from cluster.errors import BadInput
-from cluster.localcloud.protocol import Credentials, Machine, Notice, PendingImage, StateReport, World
+from cluster.localcloud.announcing import Bus
+from cluster.localcloud.faults import Rebalance, Scheduled, SpotInterruption
+from cluster.localcloud.protocol import Credentials, Event, Machine, Notice, PendingImage, StateReport, World
 from cluster.localcloud.repairs import states
 
 SPOT_ENDED = ("Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Spot instance termination")
+RETIRED = ("Server.ScheduledStop", "Server.ScheduledStop: Stopped due to a scheduled retirement")
 ZONE_ENDED = ("Server.InternalError", "Server.InternalError: the availability zone lost power")
 CREDENTIALS_S = 6 * 3600
 
@@ -19,7 +22,8 @@ CREDENTIALS_S = 6 * 3600
 class Ec2:
     """All regions and accounts of moto's EC2."""
 
-    def __init__(self, ec2_backends: Any, iam_backends: Any, sts_backends: Any) -> None:
+    def __init__(self, ec2_backends: Any, iam_backends: Any, sts_backends: Any, bus: Bus) -> None:
+        self.bus = bus
         self._ec2 = ec2_backends
         self._iam = iam_backends
         self._sts = sts_backends
@@ -82,6 +86,8 @@ class Ec2:
             tokens_required=instance.metadata_options.http_tokens == "required",
             metadata_tags=dict(backend.tags.get(instance.id, {})) if instance.metadata_options.instance_metadata_tags == "enabled" else {},
             notice=getattr(instance, "notice", None),
+            rebalance_at=getattr(instance, "rebalance_at", 0.0),
+            events=getattr(instance, "events", ()),
         )
 
     def settle(self, instance_id: str, report: StateReport) -> bool:
@@ -129,18 +135,52 @@ class Ec2:
         if instance.lifecycle != "spot":
             raise BadInput(f"{instance_id} is not a spot instance; only those are interrupted", where="instance_id")
 
-    def interrupt(self, instance_id: str, at: float, *, due: bool) -> bool:
-        """Show the notice, or end the instance when it is due; whether that changed anything."""
+    def announce(self, fault: SpotInterruption | Rebalance | Scheduled, name: str, at: float, *, due: bool) -> bool:
+        """Tell what will happen to an instance, once, on the ways that the fault names; do it when it is due. Whether anything changed."""
         try:
-            _, instance = self._find(instance_id)
+            backend, instance = self._find(fault.instance_id)
         except LookupError:
             return False
+        if isinstance(fault, SpotInterruption):
+            return self._interrupt(backend, instance, fault, at, due=due)
+        if isinstance(fault, Rebalance):
+            if fault.via != "queue":
+                instance.rebalance_at = at
+            if fault.via != "metadata":
+                self.bus.rebalance(backend, instance.id)
+            return True
+        return self._schedule(backend, instance, fault, Event(name, fault.code, at), due=due)
+
+    def _interrupt(self, backend: Any, instance: Any, fault: SpotInterruption, at: float, *, due: bool) -> bool:
         if due:
             return bool(states.end(instance, *SPOT_ENDED).name not in {"terminated", "shutting-down"})
         notice = Notice("terminate", at)
-        changed = getattr(instance, "notice", None) != notice
-        instance.notice = notice
-        return changed
+        if getattr(instance, "announced", None) == notice:
+            return False
+        instance.announced = notice
+        if fault.via != "queue":
+            instance.notice = notice
+        if fault.via != "metadata":
+            self.bus.interruption(backend, instance.id, notice)
+        return True
+
+    def _schedule(self, backend: Any, instance: Any, fault: Scheduled, event: Event, *, due: bool) -> bool:
+        known = getattr(instance, "events", ())
+        if due:
+            instance.events = tuple(one for one in known if one.id != event.id)
+            if instance.state == "running":
+                _carry_out(instance, event.code)
+            return True
+        if event in known:
+            return False
+        instance.events = (*known, event)
+        if fault.via != "metadata":
+            self.bus.scheduled(backend, instance.id, event)
+        return True
+
+    def states(self) -> dict[str, tuple[Any, str]]:
+        """Each instance's backend and state."""
+        return {instance.id: (backend, instance.state) for backend, instance in self._instances()}
 
     def kill_zones(self, zones: set[str]) -> bool:
         """End, hard, whatever lives in the zones; whether anything did."""
@@ -153,3 +193,13 @@ class Ec2:
 
     def forget_ended(self, now: float) -> bool:
         return any(states.forget_ended(backend, now) for backend in self._backends())
+
+
+def _carry_out(instance: Any, code: str) -> None:
+    """What a scheduled event does when its time has come."""
+    if code == "instance-retirement":
+        states.end(instance, *RETIRED)
+    elif code == "instance-stop":
+        instance.stop()
+    else:
+        instance.reboot()

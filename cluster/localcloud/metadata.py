@@ -10,13 +10,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from cluster.localcloud.layout import METADATA_PORT
-from cluster.localcloud.protocol import Credentials, Machine
+from cluster.localcloud.protocol import Credentials, Event, Machine
 
 LONGEST_TOKEN_S = 21600
 RENEW_BEFORE_S = 1800
@@ -30,6 +31,11 @@ NAMES_BELOW = {
 
 def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def http_date(moment: float) -> str:
+    """As AWS Health and scheduled events write it: `Sat, 21 Nov 2026 12:00:00 GMT`."""
+    return format_datetime(datetime.fromtimestamp(moment, UTC), usegmt=True)
 
 
 class Metadata:
@@ -198,15 +204,23 @@ def _facts(machine: Machine) -> dict[str, str]:
 
 def _notice(machine: Machine, path: str) -> str:
     notice = machine.notice
+    if path == "events/maintenance/scheduled":
+        return msgspec.json.encode([_scheduled(event) for event in machine.events]).decode()
+    if path == "events/recommendations/rebalance" and (machine.rebalance_at or notice):
+        return msgspec.json.encode({"noticeTime": iso(machine.rebalance_at or (notice.at if notice else 0.0))}).decode()
     if notice is None:
         raise web.HTTPNotFound
     if path == "spot/instance-action":
         return msgspec.json.encode({"action": notice.action, "time": iso(notice.at)}).decode()
     if path == "spot/termination-time":
         return iso(notice.at)
-    if path == "events/recommendations/rebalance":
-        return msgspec.json.encode({"noticeTime": iso(notice.at)}).decode()
     raise web.HTTPNotFound
+
+
+def _scheduled(event: Event) -> dict[str, str]:
+    short = http_date(event.at).partition(", ")[2]
+    told = {"NotBefore": short, "Code": event.code, "Description": f"scheduled {event.code}", "EventId": event.id, "State": "active"}
+    return {**told, "NotAfter": short}
 
 
 def _tag(machine: Machine, path: str) -> str | None:

@@ -17,6 +17,14 @@ class Notice(msgspec.Struct, frozen=True):
     at: float
 
 
+class Event(msgspec.Struct, frozen=True):
+    """Something that EC2 will do to the instance at `at` (epoch s): `code` as DescribeInstanceStatus names it."""
+
+    id: str
+    code: str
+    at: float
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """An instance that is not terminated, with all that booting it and its metadata service need."""
 
@@ -42,6 +50,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     tokens_required: bool
     metadata_tags: dict[str, str]
     notice: Notice | None
+    rebalance_at: float = 0.0  # when it was advised to move its work; 0: it was not
+    events: tuple[Event, ...] = ()
 
 
 class PendingImage(msgspec.Struct, frozen=True):

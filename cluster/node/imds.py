@@ -41,7 +41,7 @@ class Metadata:
         self._host = parts.hostname or ""
         self._port = parts.port or 80
         self._prefix = parts.path.rstrip("/")
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._monotonic = monotonic
         self._sleep = sleep
         self._token = ""
@@ -109,7 +109,7 @@ class Metadata:
         self._token = body
 
     def _ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
-        give_up_at = self._monotonic() + self._patience_s
+        give_up_at = self._monotonic() + self.patience_s
         attempt = 0
         while True:
             try:
@@ -121,7 +121,7 @@ class Metadata:
                 return status, body
             pause_s = _PAUSE_S[min(attempt, len(_PAUSE_S) - 1)]
             if self._monotonic() + pause_s > give_up_at:
-                raise MetadataUnavailable(f"{self._endpoint} does not serve metadata within {self._patience_s:g} s: {problem}")
+                raise MetadataUnavailable(f"{self._endpoint} does not serve metadata within {self.patience_s:g} s: {problem}")
             self._sleep(pause_s)
             attempt += 1
 

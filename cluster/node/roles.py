@@ -157,7 +157,22 @@ def _agent(document: NodeDocument, identity: Identity, hardware: Hardware, progr
         ready=(identity.address, Port.ENGINE_AGENT),
     )
     lease = (_lease(document, document.lease, identity, programs),) if document.lease else ()
-    return Desired((engine, *lease), folders=(work_dir,))
+    return Desired((engine, _watch(document, identity, programs), *lease), folders=(work_dir,))
+
+
+def _watch(document: NodeDocument, identity: Identity, programs: Programs) -> Service:
+    """Looks for the machine's own end in its metadata, and tells the autoscaler."""
+    autoscalers = ",".join(f"{member.address}:{Port.AUTOSCALER}" for member in document.zookeeper)
+    return Service(
+        "watch",
+        (programs.python, "-m", "cluster.node.watch"),
+        {
+            "PYTHONUNBUFFERED": "1",
+            "MESAFORM_MACHINE": identity.instance_id,
+            "MESAFORM_ADDRESS": identity.address,
+            "MESAFORM_AUTOSCALERS": autoscalers,
+        },
+    )
 
 
 def _lease(document: NodeDocument, terms: LeaseTerms, identity: Identity, programs: Programs) -> Service:

@@ -46,6 +46,7 @@ class Cluster:
     queue: list[dict[str, Any]] = field(default_factory=list)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
 
     def register(self, machine: Machine, cpus: float = 2, mem: float = 7680) -> None:
         attributes = {"instance_id": machine.instance_id, "instance_type": machine.instance_type, "zone": machine.zone, "pool": "default"}
@@ -67,7 +68,7 @@ class Cluster:
         if kind.startswith("GET_"):
             answers: dict[str, Any] = {
                 "GET_AGENTS": {"agents": list(self.agents.values()), "recovered_agents": []},
-                "GET_TASKS": {"tasks": []},
+                "GET_TASKS": {"tasks": self.tasks},
                 "GET_FRAMEWORKS": {"frameworks": []},
                 "GET_METRICS": {"metrics": []},
             }

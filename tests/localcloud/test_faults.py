@@ -50,9 +50,10 @@ def test_a_throttle_of_named_calls_leaves_the_others_alone() -> None:
 def test_an_interruption_is_announced_once_it_is_on_and_due_once() -> None:
     board = Board()
     board.add(SpotInterruption(instance_id="i-1", after_s=120), 1000.0)
-    assert board.interruptions(1001.0) == [("i-1", 1120.0, False)]
-    assert board.interruptions(1120.0) == [("i-1", 1120.0, True)]
-    assert board.interruptions(1121.0) == []
+    told = SpotInterruption(instance_id="i-1", after_s=120)
+    assert board.announced(1001.0) == [(told, "fault-1", 1120.0, False)]
+    assert board.announced(1120.0) == [(told, "fault-1", 1120.0, True)]
+    assert board.announced(1121.0) == []
 
 
 def test_a_late_answer_is_one_of_the_named_calls_and_as_often_as_told() -> None:

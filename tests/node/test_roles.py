@@ -81,8 +81,16 @@ def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None
     assert (agent.env["MESOS_IP"], agent.env["MESOS_PORT"], agent.env["MESAFORM_LINK_PORT"]) == (AGENT.address, "5051", "5052")
 
 
+def test_every_agent_watches_for_its_own_end_and_knows_where_autoscalers_listen() -> None:
+    watch = services(document("agent"), AGENT)["watch"]
+    assert watch.argv[1:] == ("-m", "cluster.node.watch")
+    assert watch.env["MESAFORM_AUTOSCALERS"] == ",".join(f"{address}:9550" for address in MASTERS)
+    assert (watch.env["MESAFORM_MACHINE"], watch.env["MESAFORM_ADDRESS"]) == (AGENT.instance_id, AGENT.address)
+    assert "watch" not in services(document("master"))
+
+
 def test_only_an_agent_that_the_autoscaler_bought_watches_a_lease() -> None:
-    assert list(services(document("agent"), AGENT)) == ["engine-agent"]
+    assert list(services(document("agent"), AGENT)) == ["engine-agent", "watch"]
     assert "lease" not in services(document("master", lease=LeaseTerms(600, 20)))
     lease = services(document("agent", lease=LeaseTerms(600, 20)), AGENT)["lease"]
     assert lease.argv[1:] == ("-m", "cluster.node.lease_daemon")

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 def apply(on_new_image: Callable[[str], None]) -> None:
     """Repair moto in this process. `catalogue.prepare` must have run before moto was imported."""
-    from cluster.localcloud.repairs import catalogue, fleet, network, requests, states, templates
+    from cluster.localcloud.repairs import catalogue, events, fleet, network, requests, states, templates
 
     network.apply()
     states.apply()
     requests.apply()
     templates.apply()
     fleet.apply()
+    events.apply()
     catalogue.apply(on_new_image)
     fleet.Prices.usd_per_hour = staticmethod(catalogue.usd_per_hour)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cluster.localcloud.repairs import launch
 from cluster.localcloud.repairs.tokens import once
 
 CONSOLE_BYTES = 64 * 1024
+_status_of_moto = InstanceResponse.describe_instance_status
 
 
 class Consoles:
@@ -91,7 +93,29 @@ def _create_image(self: Any) -> ActionResult:
     return ActionResult({"ImageId": image.id})
 
 
+def _instance_status(self: Any) -> ActionResult:
+    """With the filter `event.code`, which moto does not know: the instances that have such scheduled events, and these."""
+    codes = self._filters_from_querystring().get("event.code")
+    if codes is None:
+        return _status_of_moto(self)
+    found = []
+    for reservation in self.ec2_backend.reservations.values():
+        for instance in reservation.instances:
+            events = [event for event in getattr(instance, "events", ()) if event.code in codes]
+            if events and instance.state == "running":
+                found.append(
+                    {"InstanceId": instance.id, "AvailabilityZone": instance.placement.zone, "Events": [_event(event) for event in events]}
+                )
+    return ActionResult({"InstanceStatuses": found})
+
+
+def _event(event: Any) -> dict[str, Any]:
+    at = datetime.fromtimestamp(event.at, UTC)
+    return {"InstanceEventId": event.id, "Code": event.code, "Description": f"scheduled {event.code}", "NotBefore": at, "NotAfter": at}
+
+
 def apply() -> None:
+    InstanceResponse.describe_instance_status = _instance_status
     InstanceResponse.run_instances = _run_instances
     General.get_console_output = _console_output
     AmisResponse.create_image = _create_image

@@ -1,0 +1,68 @@
+"""The cluster's queue in SQS, and scheduled events from EC2. See `Notices`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from botocore.config import Config
+
+from cluster import announcements
+from cluster.cloud import aws
+from cluster.cloud.port import Message, ScheduledEvent
+from cluster.errors import NotFound
+
+LONGEST_WAIT_S = 20
+BATCH = 10
+CODES = ("instance-reboot", "system-reboot", "system-maintenance", "instance-retirement", "instance-stop")
+OVER = ("[Completed]", "[Canceled]")
+
+_CONFIG = Config(connect_timeout=3, read_timeout=LONGEST_WAIT_S + 10, retries={"mode": "standard", "max_attempts": 2})
+"""A long poll is silent for as long as it may take."""
+
+
+class SqsNotices:
+    """See `Notices`. The queue may be made, or made anew, at any time: its address is asked for until it is there."""
+
+    def __init__(self, cluster: str, region: str) -> None:
+        self._name = announcements.queue_name(cluster)
+        self._where = f"sqs {self._name}"
+        self._sqs = aws.client("sqs", region, _CONFIG)
+        self._ec2 = aws.client("ec2", region)
+        self._url = ""
+
+    def receive(self, wait_s: float) -> list[Message]:
+        try:
+            with aws.translated(self._where):
+                answer = self._sqs.receive_message(
+                    QueueUrl=self._queue(), MaxNumberOfMessages=BATCH, WaitTimeSeconds=min(LONGEST_WAIT_S, math.ceil(wait_s))
+                )
+        except NotFound:
+            self._url = ""
+            raise
+        return [Message(raw["MessageId"], raw["ReceiptHandle"], raw["Body"]) for raw in answer.get("Messages", ())]
+
+    def delete(self, messages: Sequence[Message]) -> None:
+        for start in range(0, len(messages), BATCH):
+            entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages[start : start + BATCH])]
+            with aws.translated(self._where):
+                self._sqs.delete_message_batch(QueueUrl=self._queue(), Entries=entries)
+
+    def scheduled(self) -> list[ScheduledEvent]:
+        found: list[ScheduledEvent] = []
+        with aws.translated("ec2 DescribeInstanceStatus"):
+            pages = self._ec2.get_paginator("describe_instance_status").paginate(Filters=[{"Name": "event.code", "Values": list(CODES)}])
+            for page in pages:
+                for status in page["InstanceStatuses"]:
+                    found += [
+                        ScheduledEvent(status["InstanceId"], event["Code"], event["NotBefore"].timestamp())
+                        for event in status.get("Events", ())
+                        if event["Code"] in CODES and not str(event.get("Description", "")).startswith(OVER)
+                    ]
+        return found
+
+    def _queue(self) -> str:
+        """Its address, asked for once. It has the service's own form, so it is not made up here."""
+        if not self._url:
+            self._url = str(self._sqs.get_queue_url(QueueName=self._name)["QueueUrl"])
+        return self._url
