@@ -15,7 +15,7 @@ from cluster.autoscaler.constraints import HOSTNAME, Usage, most_per_value, numb
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.packing.model import Template
-from cluster.autoscaler.shape import MANY, Shape, how_often, times
+from cluster.autoscaler.shape import MANY, NOTHING, Shape, how_often, times
 
 Known = dict[tuple[frozenset[int], str], dict[str, frozenset[int]]]
 """Templates by value of a field, for each set of templates and field."""
@@ -46,7 +46,7 @@ def cut(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Temp
     parts: list[Part] = []
     known: Known = {}
     largest: dict[Shape, frozenset[int]] = {}
-    sizes = np.array([template.shape for template in templates], dtype=np.int64).reshape(len(templates), -1)
+    sizes = np.array([template.shape for template in templates], dtype=np.int64).reshape(-1, len(NOTHING))
     for index, count in sorted(left.items()):
         unit = units[index]
         if count <= 0:
