@@ -67,7 +67,7 @@ Name = Annotated[
 InstanceType = Annotated[str, _matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type, such as m5.large")]
 Region = Annotated[str, _matching(r"[a-z]{2}(-[a-z]+)+-\d", "a region, such as us-east-1")]
 AttributeName = Annotated[
-    str, _matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "an attribute's name: letters, digits, '_', '.' and '-', a letter first")
+    str, _matching(r"[A-Za-z_][A-Za-z0-9_./-]*", "an attribute's name: letters, digits, '_', '.', '/' and '-', a letter first")
 ]
 AttributeValue = Annotated[str, _matching(r"[A-Za-z0-9_./-]+", "an attribute's value: letters, digits, '_', '.', '/' and '-'")]
 Cidr = Annotated[str, AfterValidator(_network)]
