@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from cluster.autoscaler import budget, degrade, risk
 from cluster.autoscaler.budget import Allowance
-from cluster.autoscaler.constraints import HOSTNAME
+from cluster.autoscaler.constraints import HOSTNAME, Usage
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Snapshot
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
@@ -106,25 +106,32 @@ def replacement_for(
 ) -> Purchase | None:
     """The cheapest one machine of a pool that holds all the work that is left; None if there is none, or nothing is left."""
     pool = next((pool for pool in snapshot.spec.agents if pool.name == pool_name), None)
-    pieces = [replace(work[index], count=count) for index, count in left.items() if count > 0]
-    limits = limits_of(snapshot, supply)
-    if pool is None or not pieces:
+    asked = [(work[index], count) for index, count in left.items() if count > 0]
+    if pool is None or not asked:
         return None
-    choice = [t for t in templates(snapshot, supply, now, pieces) if t.pool == pool_name and t.instance_type not in not_types]
+    used = NOTHING
+    for unit, count in asked:
+        used = plus(used, times(unit.shape, count))
+    offered = templates(snapshot, supply, now, [unit for unit, _ in asked])
+    choice = [t for t in offered if t.pool == pool_name and t.instance_type not in not_types and contains(t.shape, used)]
+    if not choice:  # nearly always, and asked for every machine in every pass
+        return None
+    pieces, limits = [replace(unit, count=count) for unit, count in asked], limits_of(snapshot, supply)
     allowance = Allowance(snapshot.memory.backoffs, now)
     for template in sorted(choice, key=lambda t: (t.usd_per_hour, t.instance_type, t.zone)):
         node = Node("the replacement", "coming", template.hostname, template.attributes, template.shape, pool_name)
-        if limits.how_many(template) < 1 or any(place(pieces, [node], supply.usage.copy()).left.values()):
+        if limits.how_many(template) < 1 or any(place(pieces, [node], _usage_of(pieces, supply)).left.values()):
             continue
-        used = NOTHING
-        for piece in pieces:
-            used = plus(used, times(piece.shape, piece.count))
         new = NewNode(template, dict(enumerate(piece.count for piece in pieces)), used)
         capacity: Capacity = "spot" if template.capacity == "spot" else "on-demand"
         bought = _purchase(snapshot, supply, pieces, pool, (template.instance_type, template.zone, capacity), [new], allowance, number)
         if bought:
             return _without_types(bought[0], not_types)
     return None
+
+
+def _usage_of(pieces: Sequence[Unit], supply: Supply) -> Usage:
+    return supply.usage.of((piece.name, piece.constraints) for piece in pieces)
 
 
 def _without_types(purchase: Purchase, not_types: Collection[str]) -> Purchase:
