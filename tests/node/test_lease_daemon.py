@@ -36,6 +36,7 @@ class Story:
         self.busy_until = 0.0
         self.left: tuple[str, ...] = ()
         self.answers = True
+        self.back_while_it_stops = False
         self.farewells: list[Leave] = []
         self.keeper = Keeper(Watch(Terms(lease_s, empty_s), self.now), self, self, clock=lambda: self.now, sleep=self.sleep)
         self.stop_at = 1e9
@@ -64,6 +65,9 @@ class Story:
 
     async def hold(self) -> tuple[str, ...]:
         self.told.append("hold")
+        if self.back_while_it_stops:
+            self.renewed_until = self.now + 5
+            self.now += 5
         if not self.answers:
             raise LineBroken("the node does not answer")
         return self.left
@@ -129,6 +133,14 @@ async def test_a_process_left_behind_makes_the_agent_start_again():
     story.left = ("sleep",)
     await story.until(700)
     assert story.deeds == ["hold", "release"]
+
+
+async def test_an_autoscaler_that_is_back_while_the_agent_stops_keeps_the_machine_and_the_master_is_not_asked():
+    story = Story()
+    story.back_while_it_stops = True
+    await story.until(1100)
+    assert story.deeds == ["hold", "release"]
+    assert story.keeper.watch.state is State.KEPT
 
 
 async def test_a_node_that_does_not_answer_ends_the_keeper_and_nothing_else():
