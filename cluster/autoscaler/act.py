@@ -16,7 +16,7 @@ from cluster.autoscaler import budget
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.model import Intent, Memory
 from cluster.autoscaler.planner import Action, Launch, Plan, Step, apply_step
-from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate
+from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.scale_up import absorb_refusal, absorb_result
 from cluster.autoscaler.supply import LAG_S, LIVE
 from cluster.blueprint import Tag
@@ -98,14 +98,36 @@ class Actor:
             if step.instance_id and step.removal is not None:
                 memory = apply_step(memory, step)
         await self._journal.save_if_changed(memory)
-        for step in sorted(plan.steps, key=_urgency):
+        together, steps = _terminations(plan.steps)
+        for step in sorted(steps, key=_urgency):
             if step.actions and isinstance(step.actions[0], Launch):
                 memory = await self._launch(memory, step.actions[0], step.decision)
             elif step.actions:
                 memory = await self._move(memory, step)
             else:
                 self._report(step.decision)
+        memory = await self._terminate(memory, together)
         await self._journal.save_if_changed(memory)
+        return memory
+
+    async def _terminate(self, memory: Memory, steps: Sequence[Step]) -> Memory:
+        """End machines in one call. What EC2 refuses as a whole is asked for one by one, so that a single machine does not hold up all."""
+        names = [step.instance_id for step in steps]
+        try:
+            if len(names) > 1:
+                await asyncio.to_thread(self._fleet.terminate, self._cluster, names)
+        except Retryable as error:
+            for step in steps:
+                self._report(replace(step.decision, reasons=(*step.decision.reasons, f"not done: {error.what}"), usd_per_hour=0.0))
+            return memory
+        except MesaformError:
+            names = []
+        for step in steps:
+            if len(names) > 1:
+                self._report(step.decision)
+                memory = apply_step(memory, step)
+            else:
+                memory = await self._move(memory, step)
         return memory
 
     async def _launch(self, memory: Memory, launch: Launch, decision: Decision) -> Memory:
@@ -225,6 +247,12 @@ class Actor:
                 raise TypeError(message)
             case _:
                 await asyncio.to_thread(self._fleet.terminate, self._cluster, [action.instance_id])
+
+
+def _terminations(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """Steps that only end a machine, and all others."""
+    ends = [step for step in steps if len(step.actions) == 1 and isinstance(step.actions[0], Terminate)]
+    return ends, [step for step in steps if len(step.actions) != 1 or not isinstance(step.actions[0], Terminate)]
 
 
 def _urgency(step: Step) -> int:

@@ -92,7 +92,11 @@ class Late(Timed, tag="late", kw_only=True):
     seconds: float
 
 
-Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay | Late | Rebalance | Scheduled | Redelivery
+class Deaf(Timed, tag="deaf", kw_only=True):
+    """TerminateInstances is answered as ever and not carried out. A use is one call."""
+
+
+Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay | Late | Rebalance | Scheduled | Redelivery | Deaf
 
 
 class Active(msgspec.Struct, kw_only=True):
@@ -119,7 +123,8 @@ def parse(body: bytes) -> Fault:
         raise BadInput(
             str(error),
             where="fault",
-            fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, late, rebalance, scheduled_event, redelivery",
+            fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, late, rebalance, scheduled_event, redelivery, "
+            "deaf",
         ) from None
 
 
@@ -188,6 +193,13 @@ class Board:
 
     def lag_s(self, now: float) -> float:
         return max((item.fault.seconds for item in self._in_force(Lag, now)), default=0.0)
+
+    def is_deaf(self, now: float) -> bool:
+        """Whether this termination does not take."""
+        for item in self._in_force(Deaf, now):
+            self._use(item)
+            return True
+        return False
 
     def boot_delay_s(self, now: float) -> float:
         return max((item.fault.seconds for item in self._in_force(BootDelay, now)), default=0.0)

@@ -83,6 +83,9 @@ class Gateway:
                 return refusals.throttled(call.service, call.action)
             if call.service == "pricing":
                 return pricing.answer(call.action, body)
+            if call.action == "TerminateInstances" and self._board.is_deaf(now):
+                log.info("call.not_carried_out", action=call.action)
+                return refusals.terminating(body)
             if call.service == "ec2" and call.action.startswith("Describe") and (lag := self._board.lag_s(now)):
                 with self._history.as_of(now - lag):
                     return self._ask_moto(environ, body)

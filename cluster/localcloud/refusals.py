@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from typing import NamedTuple
+from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 
@@ -33,6 +34,21 @@ def throttled(service: str, action: str) -> Answer:
         return Answer("400 Bad Request", [("Content-Type", "text/xml")], text.encode())
     body = json.dumps({"__type": "ThrottlingException", "message": "Rate exceeded"}).encode()
     return Answer("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")], body)
+
+
+def terminating(body: bytes) -> Answer:
+    """What TerminateInstances answers when all goes well, whether or not anything was done."""
+    ids = [value for key, values in parse_qs(body.decode()).items() if key.startswith("InstanceId.") for value in values]
+    states = (
+        "<currentState><code>32</code><name>shutting-down</name></currentState>"
+        "<previousState><code>16</code><name>running</name></previousState>"
+    )
+    items = "".join(f"<item><instanceId>{escape(name)}</instanceId>{states}</item>" for name in ids)
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?><TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+        f"<requestId>{_request_id()}</requestId><instancesSet>{items}</instancesSet></TerminateInstancesResponse>"
+    )
+    return Answer("200 OK", [("Content-Type", "text/xml;charset=UTF-8")], text.encode())
 
 
 def _ec2(status: str, code: str, message: str) -> Answer:

@@ -34,7 +34,7 @@ class UnluckyFleet(FakeFleet):
 
     Attributes:
         stale_s: `machines` answers as of so long ago.
-        deaf: so many terminations are accepted and not carried out.
+        deaf: so many terminations of a machine are accepted and not carried out.
         throttled: every call is refused for now.
         crash_before, crash_after: a call (`launch`, `terminate`) at which the daemon is killed once.
         ended: machines that were terminated because the daemon said so.
@@ -67,7 +67,7 @@ class UnluckyFleet(FakeFleet):
     def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
         self._line("terminate", after=False)
         if self.deaf:
-            self.deaf -= 1
+            self.deaf = max(0, self.deaf - len(instance_ids))
             return
         super().terminate(cluster, instance_ids)
         self.ended |= set(instance_ids)
