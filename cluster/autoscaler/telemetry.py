@@ -99,6 +99,8 @@ class Telemetry:
             self.outbox.put({"kind": "machine_started", "at": machine.launched_at, **machine_row(name, machine)}, urgent=True)
         for name in over:
             row = {"kind": "machine_stopped", "at": now, **machine_row(name, before.rented[name]), "idle_s": after.idle_s.get(name, 0.0)}
+            if name in before.registered:
+                row["boot_s"] = round(before.registered[name] - before.rented[name].launched_at, 1)
             self.outbox.put({**row, **(endings or {}).get(name, {})}, urgent=True)
         if (begun or over) and self.outbox.ledger is not None:
             await self.outbox.settled(LEDGER_PATIENCE_S)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cluster.sim.trace import Trace
 
 ALL = "all"
+BOOT_S = 45.0
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -49,7 +50,7 @@ def simulate(
     limit: int = typer.Option(0, min=0, help="At most so many tasks; 0 for all."),
     longest: str = typer.Option("", help="Leave out tasks that run longer: 5d."),
     seed: int = typer.Option(1, help="Of all chance, synthetic traces included."),
-    boot: str = typer.Option("45s", help="Median time from launch to a registered agent."),
+    boot: str = typer.Option("", help="Median time from launch to a registered agent. Default: 45s, or the history's own."),
     reclaims: float = typer.Option(0.02, min=0, help="How often an hour the cloud takes a spot machine back."),
     shortages: float = typer.Option(0.0, min=0, max=1, help="The part of offerings that have no capacity at any time."),
     never_boots: float = typer.Option(0.0, min=0, max=1, help="The part of machines that never register."),
@@ -69,7 +70,8 @@ def simulate(
     work = _work(trace, synthetic, columns, seed, (from_, until, longest, limit), None if past is None else past.trace)
     if resumable:
         work = all_resumable(work)
-    settings = Settings(seed, _seconds(boot, "--boot"), never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages)
+    boot_s = _seconds(boot, "--boot") if boot else BOOT_S if past is None or past.boot_s is None else past.boot_s
+    settings = Settings(seed, boot_s, never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages)
     policies = _policies(policy, against, None if past is None else past.policy)
     with own_output():
         outcomes = _run(work, policies, settings, quiet=json_)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from cluster.autoscaler.bill import add_up
@@ -33,11 +34,12 @@ class Paid:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The work, who paid what for it, and the cluster's own policy if it is to be the first."""
+    """The work, who paid what for it, the cluster's own policy if it is to be the first, and its machines' median boot time if known."""
 
     trace: Trace
     paid: Paid
     policy: Policy | None
+    boot_s: float | None
 
 
 def read(file: str, length_s: float, length: str, *, own_policy: bool) -> Past:
@@ -64,7 +66,13 @@ def read(file: str, length_s: float, length: str, *, own_policy: bool) -> Past:
     work, began = trace(rows, since, until, f"{spec.name}, the last {length}")
     bill = add_up([_without_masters(row) for row in bills if row.get("role") != "master"], began, until)
     paid = Paid(began, until, bill.usd, bill.idle_usd, bill.machine_hours, bill.waited_task_s)
-    return Past(work, paid, policy_of(spec) if own_policy else None)
+    return Past(work, paid, policy_of(spec) if own_policy else None, _boot_s(bills))
+
+
+def _boot_s(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """The median of machines that the autoscaler bought."""
+    times = [float(row["boot_s"]) for row in rows if row.get("boot_s", 0.0) > 0 and row.get("managed_by") == "autoscaler"]
+    return round(median(times), 1) if times else None
 
 
 def _without_masters(row: Mapping[str, Any]) -> Mapping[str, Any]:
