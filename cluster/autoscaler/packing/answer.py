@@ -11,6 +11,7 @@ from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
 from cluster.autoscaler.packing.cuts import with_cuts
+from cluster.autoscaler.packing.loads import is_small
 from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, Method, NewNode, Packing, Template, Work
 from cluster.autoscaler.packing.parts import Part, cut
 from cluster.autoscaler.packing.problem import Problem, build, worth
@@ -32,7 +33,7 @@ def solve(
     parts = cut(units, left, templates, usage)
     if not parts:
         return Packing()
-    problem = with_cuts(build(parts, templates, rows_at_most=effort.rows))
+    problem = with_cuts(build(parts, templates, rows_at_most=effort.rows), parts)
     if problem.is_empty:
         return Packing()
     work = Work(effort.work)
@@ -40,14 +41,15 @@ def solve(
     found: list[_Found] = [("first fit", machines) for machines in firsts]
     bound, outcome = problem.bound, None
     usd = min((cost_of(problem, machines) for machines in firsts if is_complete(problem, machines)), default=np.inf)
-    if effort.rounds and usd > bound * (1 + GOOD_ENOUGH):
+    tolerance = PROVEN if is_small(problem, effort.loads) else GOOD_ENOUGH
+    if effort.rounds and usd > bound * (1 + tolerance):
         outcome = generate(problem, _seeds(problem, firsts), limits.slots, effort, usd, work)
         more, proven = _wholes(problem, outcome, limits, effort, usd, work)
         found += more
         bound = max(bound, outcome.bound, proven)
     best, method = _best(parts, templates, problem, limits, found)
     if not best.is_complete:
-        bound = _bound_of(_served(problem, parts, best), outcome, effort)
+        bound = sum(float(each) * (part.count - left) for each, part, left in zip(problem.least_of_parts, parts, best.left, strict=True))
     elif outcome is not None and outcome.is_complete and best.usd <= bound * (1 + PROVEN):
         method = "exact"
     nodes = tuple(nodes_of(best.drafts, parts, templates))
@@ -155,22 +157,3 @@ def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, 
     if whole is None:
         return found, 0.0
     return [*found, ("columns", whole.machines)], whole.bound if outcome.is_complete else 0.0
-
-
-def _served(problem: Problem, parts: Sequence[Part], answer: _Answer) -> Problem:
-    """The problem of only those pieces that an answer serves."""
-    wanted = np.array([sum(parts[index].count - answer.left[index] for index in row) for row in problem.parts], dtype=np.int64)
-    return problem.only(wanted)
-
-
-def _bound_of(problem: Problem, outcome: Outcome | None, effort: Effort) -> float:
-    """The bound of a problem without the pools' max."""
-    if not problem.wanted.any():
-        return 0.0
-    if outcome is None or not effort.rounds:
-        return problem.bound
-    columns = Columns()
-    for kind, load in zip(outcome.columns.kinds, outcome.columns.loads, strict=True):
-        columns.add(kind, np.minimum(load, problem.wanted))
-    unbounded = dict.fromkeys(problem.pools, int(problem.wanted.sum()))
-    return generate(problem, columns, unbounded, effort, np.inf).bound

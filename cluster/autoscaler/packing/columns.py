@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.autoscaler.packing.loads import Ceiling, ceiling, enumerate_loads, fill, orders, orders_at, useful_kinds
-from cluster.autoscaler.packing.model import Effort, Work
-from cluster.autoscaler.packing.problem import Floats, Ints, Problem
+from cluster.autoscaler.packing.model import Effort, Floats, Ints, Work
+from cluster.autoscaler.packing.problem import Problem
 from cluster.autoscaler.packing.search import best_load
 
 TINY = 1e-7
@@ -123,7 +123,7 @@ def generate(
 ) -> Outcome:
     """Add loads until none improves the programme, the bound meets its value or the incumbent, or `effort` or `work` is spent."""
     work = work or Work(effort.work)
-    every = enumerate_loads(problem, effort.loads)
+    every = enumerate_loads(problem, effort.loads) if problem.is_proof else None
     if every is not None:
         for kind, load in zip(*every, strict=True):
             columns.add(kind, load)
@@ -172,7 +172,7 @@ def _round(problem: Problem, columns: Columns, relaxed: Relaxed, proof: _Proof, 
         more, value = _search(problem, columns, relaxed, top, effort, work)
         added += more
     proven = scaled(problem, relaxed.worth, value)
-    if not any(problem.spared) and proven @ problem.wanted > proof.bound:
+    if problem.is_proof and proven @ problem.wanted > proof.bound:
         proof.bound, proof.prices = float(proven @ problem.wanted), proven
     return added
 

@@ -7,14 +7,18 @@ become dimensions of the problem, so that every ceiling on loads is as tight.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cluster.autoscaler.packing.problem import Floats, Ints, Problem
+from cluster.autoscaler.packing.model import Floats, Ints
+from cluster.autoscaler.packing.parts import Part
+from cluster.autoscaler.packing.problem import Problem
 from cluster.autoscaler.shape import NAMES
 
+SIZES_AT_MOST = 24
 PARTS_OF_A_PIECE = 3
 PARTS_OF_A_MACHINE = 5
 CHEAP_KINDS = 4
@@ -25,39 +29,77 @@ GROUPED_AT_MOST = 4_000
 """Rows times groups of kinds above which all kinds share their prices."""
 
 TINY_PRICE = 1e-9
+Steps = list[tuple[int, int]]
+"""Dimensions with lengths of steps."""
+
 PLAIN = {"presolve": False}
 """HiGHS' presolve takes several times as long as these small programmes."""
 
 
-def with_cuts(problem: Problem) -> Problem:
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What is asked for as it is: the rows of a problem, or what is in its buckets."""
+
+    shapes: Ints  # P x D
+    counts: Ints  # P
+    rows: Ints  # P
+    parts: Ints  # by part: its piece
+
+    def mean(self, wanted: Ints) -> Floats:
+        """The shape of each row on average."""
+        total = np.zeros((wanted.size, self.shapes.shape[1]))
+        np.add.at(total, self.rows, self.shapes * self.counts[:, None].astype(np.float64))
+        return total / np.maximum(wanted, 1)[:, None]
+
+    def stepped(self, steps: Steps) -> Pieces:
+        return replace(self, shapes=_stepped(self.shapes, steps))
+
+
+def with_cuts(problem: Problem, parts: Sequence[Part]) -> Problem:
     """The problem with the steps that raise its bound as dimensions, and with the prices of pieces that prove the bound."""
     if problem.is_empty:
         return problem
-    steps = _candidates(problem)
-    prices = _dimension_prices(problem, *_stepped(problem, steps))
+    pieces = _pieces(problem, parts)
+    steps = _candidates(pieces, problem.sizes)
+    prices = _dimension_prices(problem, pieces.stepped(steps), _stepped(problem.sizes, steps))
     known = problem.shapes.shape[1]
-    used = [step for step, price in zip(steps, prices[:, known:].max(axis=0, initial=0.0), strict=True) if price > 0]
-    shapes, sizes = _stepped(problem, used)
-    kept = np.append(np.ones(known, dtype=bool), prices[:, known:].max(axis=0, initial=0.0) > 0)
-    priced = _proven(problem, sizes + _spare(problem, sizes), prices[:, kept])
+    helps = prices[:, known:].max(axis=0, initial=0.0) > 0
+    used = [step for step, does in zip(steps, helps, strict=True) if does]
+    sizes = _stepped(problem.sizes, used)
+    priced = _proven(problem, sizes + _spare(problem, sizes), prices[:, np.append(np.ones(known, dtype=bool), helps)])
+    each = _least(problem, pieces.stepped(used), priced)
+    least = np.zeros(problem.wanted.size)
+    np.add.at(least, pieces.rows, each * pieces.counts)
     return replace(
         problem,
-        shapes=shapes,
+        shapes=_stepped(problem.shapes, used),
         sizes=sizes,
         spared=(*problem.spared, *(0 for _ in used)),
-        least=_least(problem, shapes, priced),
+        least=least / np.maximum(problem.wanted, 1),
+        least_of_parts=each[pieces.parts],
         ways=priced,
     )
 
 
-def _candidates(problem: Problem) -> list[tuple[int, int]]:
+def _pieces(problem: Problem, parts: Sequence[Part]) -> Pieces:
+    row = np.zeros(len(parts), dtype=np.int64)
+    for number, indices in enumerate(problem.parts):
+        row[list(indices)] = number
+    if not problem.is_rounded:
+        return Pieces(problem.shapes, problem.wanted, np.arange(problem.wanted.size), row)
+    shapes = np.array([part.shape for part in parts], dtype=np.int64)
+    shapes = np.concatenate([shapes, problem.shapes[row, shapes.shape[1] :]], axis=1)
+    return Pieces(shapes, np.array([part.count for part in parts], dtype=np.int64), row, np.arange(len(parts)))
+
+
+def _candidates(pieces: Pieces, sizes: Ints) -> Steps:
     """Dimensions with lengths of steps to try."""
     found: dict[tuple[bytes, bytes], tuple[int, int]] = {}
     for d in range(len(NAMES)):
-        for step in _lengths(problem.shapes[:, d], problem.sizes[:, d], problem.wanted):
-            shapes, sizes = problem.shapes[:, d] // step, problem.sizes[:, d] // step
-            if shapes.any():
-                found.setdefault((shapes.tobytes(), sizes.tobytes()), (d, step))
+        for step in _lengths(pieces.shapes[:, d], sizes[:, d], pieces.counts):
+            counted = pieces.shapes[:, d] // step
+            if counted.any():
+                found.setdefault((counted.tobytes(), (sizes[:, d] // step).tobytes()), (d, step))
     steps = list(found.values())
     if len(steps) <= STEPS_AT_MOST:
         return steps
@@ -70,17 +112,17 @@ def _lengths(asked: Ints, sizes: Ints, wanted: Ints) -> list[int]:
     pieces = np.unique(asked[(asked > 1) & (wanted > 0)])
     if not pieces.size:
         return []
+    if pieces.size > SIZES_AT_MOST:
+        pieces = pieces[np.linspace(0, pieces.size - 1, SIZES_AT_MOST).astype(np.int64)]
     found = {int(-(-piece // part)) for piece in pieces for part in range(1, PARTS_OF_A_PIECE + 1)}
     for size in np.unique(sizes)[:CHEAP_KINDS]:
         found.update(int(size) // (parts + 1) + 1 for parts in range(1, PARTS_OF_A_MACHINE + 1))
     return sorted(step for step in found if step > 1)
 
 
-def _stepped(problem: Problem, steps: list[tuple[int, int]]) -> tuple[Ints, Ints]:
-    """Shapes and sizes with one more dimension for each step."""
-    shapes = [problem.shapes, *((problem.shapes[:, d] // step)[:, None] for d, step in steps)]
-    sizes = [problem.sizes, *((problem.sizes[:, d] // step)[:, None] for d, step in steps)]
-    return np.concatenate(shapes, axis=1), np.concatenate(sizes, axis=1)
+def _stepped(amounts: Ints, steps: Steps) -> Ints:
+    """Shapes or sizes with one more dimension for each step."""
+    return np.concatenate([amounts, *((amounts[:, d] // step)[:, None] for d, step in steps)], axis=1)
 
 
 def _spare(problem: Problem, sizes: Ints) -> Ints:
@@ -88,10 +130,10 @@ def _spare(problem: Problem, sizes: Ints) -> Ints:
     return np.array([*problem.spared, *(0 for _ in range(sizes.shape[1] - len(problem.spared)))], dtype=np.int64)
 
 
-def _dimension_prices(problem: Problem, shapes: Ints, sizes: Ints) -> Floats:
+def _dimension_prices(problem: Problem, pieces: Pieces, sizes: Ints) -> Floats:
     """By group of kinds, prices of dimensions at which no machine is worth more than its price and the work is worth most."""
     sizes = sizes + _spare(problem, sizes)
-    allowed = _allowed(problem)
+    allowed, shapes = _allowed(problem), pieces.mean(problem.wanted)
     if len(allowed) == 1 or allowed.size > GROUPED_AT_MOST:
         return np.repeat(_shared(problem, shapes, sizes), len(allowed), axis=0)
     return _grouped(problem, shapes, sizes, allowed)
@@ -103,10 +145,10 @@ def _allowed(problem: Problem) -> Ints:
     return np.array([(problem.most[problem.groups == group] > 0).any(axis=0) for group in range(groups)])
 
 
-def _shared(problem: Problem, shapes: Ints, sizes: Ints) -> Floats:
+def _shared(problem: Problem, shapes: Floats, sizes: Ints) -> Floats:
     from scipy.optimize import linprog
 
-    asked = shapes.T.astype(np.float64) @ problem.wanted
+    asked = shapes.T @ problem.wanted
     scale = np.maximum(sizes.max(axis=0, initial=1), 1).astype(np.float64)
     used = np.flatnonzero(asked > 0)
     room = (sizes / scale)[:, used]
@@ -117,7 +159,7 @@ def _shared(problem: Problem, shapes: Ints, sizes: Ints) -> Floats:
     return prices
 
 
-def _grouped(problem: Problem, shapes: Ints, sizes: Ints, allowed: Ints) -> Floats:
+def _grouped(problem: Problem, shapes: Floats, sizes: Ints, allowed: Ints) -> Floats:
     """One programme for all groups: a piece is worth what it costs in the cheapest group that holds it."""
     from scipy.optimize import linprog
     from scipy.sparse import csr_matrix, hstack, vstack
@@ -156,7 +198,7 @@ def _proven(problem: Problem, sizes: Ints, prices: Floats) -> Floats:
     return prices / most[:, None]
 
 
-def _least(problem: Problem, shapes: Ints, prices: Floats) -> Floats:
-    """What a piece of each row costs at least: in the cheapest group that holds it."""
-    worth = np.where(_allowed(problem), prices @ shapes.T, np.inf).min(axis=0)
+def _least(problem: Problem, pieces: Pieces, prices: Floats) -> Floats:
+    """What each piece costs at least: in the cheapest group that holds it."""
+    worth = np.where(_allowed(problem)[:, pieces.rows], prices @ pieces.shapes.T, np.inf).min(axis=0)
     return np.where(np.isfinite(worth), worth, 0.0)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.autoscaler.packing.problem import Floats, Ints, Problem
+from cluster.autoscaler.packing.model import Floats, Ints
+from cluster.autoscaler.packing.problem import Problem
 
 SAMPLE = 12
 """Kinds whose fractional loads are found exactly in each round."""
@@ -131,11 +132,17 @@ def _fractional_prices(problem: Problem, worth: Floats, kinds: Ints) -> Floats:
     return np.asarray(np.maximum(prices, 0.0), dtype=np.float64)
 
 
+def is_small(problem: Problem, at_most: int) -> bool:
+    """Whether every load can be listed."""
+    sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
+    return bool((sides > 1).any()) and float(np.log(sides.astype(np.float64)).sum()) <= np.log(at_most)
+
+
 def enumerate_loads(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
     """Every load worth considering with its kind, the cheapest of each pool that holds it; None when there are too many."""
-    sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
-    if not (sides > 1).any() or np.log(sides.astype(np.float64)).sum() > np.log(at_most):
+    if not is_small(problem, at_most):
         return None
+    sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
     rows = np.flatnonzero(sides > 1)
     some = np.stack(np.meshgrid(*(np.arange(sides[r]) for r in rows), indexing="ij"), axis=-1).reshape(-1, rows.size)
     every = np.zeros((some.shape[0], sides.size), dtype=np.int64)

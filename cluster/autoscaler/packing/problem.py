@@ -10,14 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cluster.autoscaler.packing.model import Template
+from cluster.autoscaler.packing.buckets import rounded_up
+from cluster.autoscaler.packing.model import Floats, Ints, Template
 from cluster.autoscaler.packing.parts import Part
 from cluster.autoscaler.shape import NAMES, Shape
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Key = tuple[Shape, str | None, frozenset[Any]]
 """What makes a row: the shape, the class of its bound per machine, and what it may use (templates, or their likenesses when merged)."""
 
@@ -46,9 +44,11 @@ class Problem:
     members: tuple[tuple[int, ...], ...]  # by kind: indices of templates
     groups: Ints  # K: kinds of the same number may hold the same rows, if they are large enough
     is_merged: bool = False
+    is_rounded: bool = False  # rows are buckets of sizes, as large as the largest in them
     checked: tuple[int, ...] = ()  # dimensions that can run out before all others
     spared: tuple[int, ...] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
-    least: Floats = field(default_factory=lambda: np.zeros(0))  # R
+    least: Floats = field(default_factory=lambda: np.zeros(0))  # R: of the pieces of a row on average
+    least_of_parts: Floats = field(default_factory=lambda: np.zeros(0))  # by part
     ways: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # G x D: by group of kinds, the prices of dimensions behind `least`
 
     @property
@@ -59,6 +59,11 @@ class Problem:
     def in_pools(self) -> dict[str, Ints]:
         """Kinds by pool."""
         return {pool: np.array([name == pool for name in self.pools]).nonzero()[0] for pool in dict.fromkeys(self.pools)}
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether what holds for loads of these rows holds for true ones."""
+        return not self.is_rounded and not any(self.spared)
 
     @property
     def bound(self) -> float:
@@ -81,7 +86,15 @@ def build(parts: Sequence[Part], templates: Sequence[Template], *, rows_at_most:
         if part.templates not in alike:
             alike[part.templates] = frozenset(_likeness(templates[t]) for t in part.templates)
     loose: list[Key] = [(part.shape, classes.get(part.name) if part.is_capped else None, alike[part.templates]) for part in parts]
-    return _assemble(parts, templates, loose, merged=True)
+    found = list(dict.fromkeys(loose))
+    if len(found) <= rows_at_most:
+        return _assemble(parts, templates, loose, merged=True)
+    counts: dict[Key, int] = {}
+    for key, part in zip(loose, parts, strict=True):
+        counts[key] = counts.get(key, 0) + part.count
+    shapes = rounded_up([key[0] for key in found], [counts[key] for key in found], [key[1:] for key in found], rows_at_most)
+    bucket: dict[Key, Key] = {key: (shape, key[1], key[2]) for key, shape in zip(found, shapes, strict=True)}
+    return replace(_assemble(parts, templates, [bucket[key] for key in loose], merged=True), is_rounded=True)
 
 
 def _likeness(template: Template) -> tuple[str, Shape, float]:
@@ -118,7 +131,7 @@ def _assemble(parts: Sequence[Part], templates: Sequence[Template], keys: Sequen
         bounds = {name: most if len(apps[name]) < 2 else max(1, int(most * OF_MERGED)) for name, most in true.items()}
     kinds = _kinds(templates, list(rows), merged=merged)
     heads = [templates[members[0]] for members in kinds]
-    asked = [(*parts[group[0]].shape, *(int(key[1] == name) for name in bounds)) for key, group in zip(rows, groups, strict=True)]
+    asked = [(*key[0], *(int(key[1] == name) for name in bounds)) for key in rows]
     shapes = np.array(asked, dtype=np.int64).reshape(len(groups), -1)
     sizes = np.array([(*head.shape, *bounds.values()) for head in heads], dtype=np.int64).reshape(len(kinds), -1)
     wanted = np.array([sum(parts[index].count for index in group) for group in groups], dtype=np.int64)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.autoscaler.packing.model import NewNode, Template
+from cluster.autoscaler.packing.model import Ints, NewNode, Template
 from cluster.autoscaler.packing.parts import Part
-from cluster.autoscaler.packing.problem import Ints, Problem
+from cluster.autoscaler.packing.problem import Problem
 from cluster.autoscaler.packing.whole import Machines
 from cluster.autoscaler.shape import MANY, NOTHING, Shape, contains, how_often, minus, plus, times
 
@@ -60,18 +60,29 @@ class Stock:
     left: list[int]
     rows: list[list[int]]
     apps: dict[str, int]  # pieces left of each app
+    by_size: list[tuple[int, Shape]]  # rows of rounded sizes, the largest first, with a small piece of each
 
     @classmethod
     def of(cls, problem: Problem, parts: Sequence[Part]) -> Stock:
-        rows = [sorted(row, key=lambda index: (len(parts[index].templates), index)) for row in problem.parts]
+        size = _relative(parts) if problem.is_rounded else [0.0] * len(parts)
+        rows = [sorted(row, key=lambda index: (len(parts[index].templates), -size[index], index)) for row in problem.parts]
         apps: dict[str, int] = {}
         for part in parts:
             apps[part.name] = apps.get(part.name, 0) + part.count
-        return cls(parts, [part.count for part in parts], rows, apps)
+        large = sorted(range(len(rows)), key=lambda row: -size[rows[row][0]])
+        least = [(row, min((parts[index].shape for index in rows[row]), key=sum)) for row in large]
+        return cls(parts, [part.count for part in parts], rows, apps, least if problem.is_rounded else [])
 
     def take(self, index: int, count: int) -> None:
         self.left[index] -= count
         self.apps[self.parts[index].name] -= count
+
+
+def _relative(parts: Sequence[Part]) -> list[float]:
+    """How large pieces are beside all that is asked."""
+    shapes = np.array([part.shape for part in parts], dtype=np.float64)
+    totals = np.array([part.count for part in parts]) @ shapes
+    return np.divide(shapes, totals, out=np.zeros_like(shapes), where=totals > 0).sum(axis=1).tolist()  # type: ignore[no-any-return]
 
 
 def make_real(problem: Problem, parts: Sequence[Part], templates: Sequence[Template], machines: Machines) -> tuple[list[Draft], list[int]]:
@@ -104,7 +115,16 @@ def _draft(problem: Problem, stock: Stock, templates: Sequence[Template], kind: 
     draft = Draft(template, {}, templates[template].shape, frozenset(range(len(templates))))
     for row, wanted in rows:
         _take(stock, draft, row, wanted)
+    if problem.is_rounded and draft.load:
+        _top_up(stock, draft)
     return draft
+
+
+def _top_up(stock: Stock, draft: Draft) -> None:
+    """Use what rounding sizes up has wasted: more pieces, the largest that fit first."""
+    for row, small in stock.by_size:
+        if contains(draft.free, small) and stock.left[stock.rows[row][-1]]:
+            _take(stock, draft, row, MANY)
 
 
 def _claim(stock: Stock, rows: list[tuple[int, int]], template: int) -> int:

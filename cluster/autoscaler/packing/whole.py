@@ -8,8 +8,8 @@ import numpy as np
 
 from cluster.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
 from cluster.autoscaler.packing.loads import fill, orders, useful_kinds
-from cluster.autoscaler.packing.model import Effort, Limits, Work
-from cluster.autoscaler.packing.problem import Floats, Ints, Problem, worth
+from cluster.autoscaler.packing.model import Effort, Floats, Ints, Limits, Work
+from cluster.autoscaler.packing.problem import Problem, worth
 
 Machines = list[tuple[int, Ints, int]]
 """Kind, load and how many."""
