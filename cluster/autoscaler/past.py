@@ -41,11 +41,14 @@ class Past:
         self._last: float | None = None
 
     def absorb(self, running: Mapping[str, Task], ended: Iterable[Task], queue: Iterable[QueueEntry], now: float) -> list[Row]:
-        """A pass went by. `ended` are tasks that the engine says ended since the last one."""
+        """A pass went by. `ended` are tasks that the engine says ended since the last one; in a term's first, those of a while before.
+
+        What an earlier leader told of them already, readers know by their ids.
+        """
         queue = list(queue)
         self._constraints.update({entry.app: entry.constraints for entry in queue})
         first = self._last is None
-        over = {} if first else {task.task_id: task for task in ended}
+        over = {task.task_id: task for task in ended}
         before, self._running = self._running, dict(running)
         for task_id, task in running.items():
             if task_id not in before:
@@ -54,8 +57,8 @@ class Past:
             told = over.pop(task_id, None)
             self._end(task_id, min(now, told.ended) if told is not None else now)
         for task in over.values():  # came and went between two passes
-            if task.task_id not in running and task.since > (self._last or now):
-                self._begin(task, now, known=True)
+            if task.task_id not in running and task.since:
+                self._begin(task, now, known=not first)
                 self._end(task.task_id, min(now, task.ended))
         self._wait(queue, now)
         self._last = now

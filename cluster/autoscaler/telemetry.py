@@ -30,6 +30,9 @@ from cluster.cloud.port import Ledger
 RECENT = 500
 LEDGER_PATIENCE_S = 2.0
 TIDY_EVERY_S = 600.0
+EARLIER_S = 900.0
+"""A new leader tells again which tasks ended so shortly before: nobody else may have."""
+
 REMEMBERED_S = 86_400.0
 """How far back the page is filled from the ledger when a term begins."""
 
@@ -111,7 +114,7 @@ class Telemetry:
         tasks = None if raw is None or snapshot.cluster is None else self._tasks.running(*raw)
         self.outbox.put_all(self._recorder.absorb(snapshot, plan, tasks, plan.at))
         if tasks is not None and raw is not None:
-            ended = holdings.ended(*raw, since=self._last_look) if self._last_look else []
+            ended = holdings.ended(*raw, since=self._last_look or plan.at - EARLIER_S)
             self.outbox.put_all(self._past.absorb(tasks, ended, snapshot.queue or (), plan.at))
             self._last_look = plan.at
         self.ring.add(plan.at, now_is)
