@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,24 +243,54 @@ def leased(cluster: LittleCluster, tmp_path: Path) -> Iterator[Leased]:
     made.end()
 
 
+class Autoscaler:
+    """One that lives as long as it is asked to renew."""
+
+    def __init__(self, zk: KazooClient) -> None:
+        self._zk = zk
+        self._renewals = 0
+
+    def renews(self) -> bool:
+        self._renewals += 1
+        self._zk.ensure_path("/mesaform/autoscaler/lease")
+        self._zk.set("/mesaform/autoscaler/lease", msgspec.json.encode(Lease(1, self._renewals, "127.0.0.1:9550", 0.0)))
+        return True
+
+
 def services(cluster: LittleCluster, path: str, method: str, body: object = None) -> None:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         f"http://{cluster.masters[0]}:8080{path}", data=data, method=method, headers={"Content-Type": "application/json"}
     )
-    urllib.request.urlopen(request, timeout=10).close()
+
+    def accepted() -> bool:  # 503 while the services have no framework id yet
+        try:
+            urllib.request.urlopen(request, timeout=10).close()
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            return False
+        return True
+
+    until(f"{method} {path} is accepted", accepted, 30)
 
 
 @pytest.mark.slow
 @pytest.mark.zookeeper
 @pytest.mark.skipif(not available(), reason="needs Debian's zookeeper and Java")
 @pytest.mark.timeout(180)
-def test_a_machine_whose_autoscaler_never_came_keeps_its_task_and_ends_itself_after_it(cluster: LittleCluster, leased: Leased):
-    until("it is registered", leased.agents, 40)
+def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_after_it(cluster: LittleCluster, leased: Leased):
+    zk = KazooClient(cluster.zookeeper.hosts)
+    zk.start(timeout=10)
+    autoscaler = Autoscaler(zk)
+    until("it is registered", lambda: autoscaler.renews() and leased.agents(), 40)
     services(cluster, "/v2/apps", "POST", {"id": "/job", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 1})
+    since = time.monotonic()
+    until("it was renewed for two leases", lambda: autoscaler.renews() and time.monotonic() - since > 8, 20)
+    assert "this machine ends itself once" not in leased.log(), "renewed, and yet out"
     until("the lease ran out", lambda: "this machine ends itself once" in leased.log(), 40)
     since = time.monotonic()
-    until("it was silent for several leases", lambda: time.monotonic() - since > 13, 20)
+    until("it was silent for two leases more", lambda: time.monotonic() - since > 8, 20)
     assert leased.process.poll() is None, "ended with a task"
     assert "is stopped, to look again" not in leased.log()
     services(cluster, "/v2/apps/job", "DELETE")
@@ -267,8 +298,6 @@ def test_a_machine_whose_autoscaler_never_came_keeps_its_task_and_ends_itself_af
     assert leased.witness.exists()
     assert "powering off" in leased.log()
     assert leased.agents() == [], "the master was told"
-    zk = KazooClient(cluster.zookeeper.hosts)
-    zk.start(timeout=10)
     word = msgspec.json.decode(zk.get("/mesaform/autoscaler/farewells/i-leased")[0], type=Farewell)
     zk.stop()
     zk.close()
