@@ -57,4 +57,4 @@ def describe(key: str) -> str:
     kind, zone, capacity = key.split("/")
     if kind.startswith("quota:"):
         return f"the account's quota of {kind.removeprefix('quota:')} types ({capacity})"
-    return f"addresses in {zone}" if kind == ANY else key
+    return f"addresses in {zone}" if kind == ANY else f"{kind} ({capacity}) in {zone}"
