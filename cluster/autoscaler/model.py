@@ -240,12 +240,16 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was last bought on a framework's hunch, and its counters then: whether it took what it got decides the next one."""
+    """What was last bought on a framework's hunch, and its counters then: whether it took what it got decides the next one.
+
+    `came` once an agent of that size has registered since: before that, nothing was there to take.
+    """
 
     at: float
     accepted: int
     asked: int
     size: int
+    came: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,12 +61,12 @@ def after_pass(
     registered.update({name: now for name, unit in live.items() if unit.agent is not None and name not in registered})
     lost = {name: memory.lost_since.get(name, now) for name, unit in live.items() if unit.state == "lost"}
     frameworks = {framework.framework_id: framework for framework in view.frameworks}
-    probes = {name: probe for name, probe in memory.probes.items() if name in frameworks or snapshot.cluster is None}
+    remembered = demand.remember(memory, snapshot, now)
+    probes = dict(remembered.probes)
     for index in {index for purchase in purchases for index in purchase.load}:
         unit = units[index]
         if unit.framework_id in frameworks:
             probes[unit.framework_id] = demand.probe_after(unit, frameworks[unit.framework_id], now)
-    remembered = demand.remember(memory, snapshot, now)
     return replace(
         remembered,
         idle_since=idle,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import msgspec
 
 from cluster.autoscaler.model import Agent
-from cluster.autoscaler.shape import Shape, shape_of
+from cluster.autoscaler.shape import NOTHING, Shape, minus, plus, shape_of
+from cluster.autoscaler.wire_frameworks import reserved_for
 from cluster.mesos.messages import Resource, from_wire
 
 Json = Mapping[str, Any]
@@ -74,6 +76,8 @@ class AgentReader:
     def __init__(self) -> None:
         self._shapes: dict[bytes, Shape] = {}
         self._attributes: dict[bytes, dict[str, str]] = {}
+        self._reserved: dict[bytes, dict[str, Shape]] = {}
+        self._kept: dict[bytes, dict[str, Shape]] = {}
         self._decoder = msgspec.json.Decoder(_Answer)
 
     def read(self, body: bytes | bytearray) -> Agents:
@@ -86,6 +90,7 @@ class AgentReader:
         answer = self._decoder.decode(body).get_agents
         shapes, attributes = self._shapes, self._attributes
         self._shapes, self._attributes = {}, {}
+        self._kept, self._reserved = self._reserved, {}
         return Agents(
             tuple(self._agent(item, shapes, attributes) for item in answer.agents),
             len(answer.recovered_agents),
@@ -93,18 +98,34 @@ class AgentReader:
         )
 
     def _agent(self, item: _Item, shapes: Mapping[bytes, Shape], attributes: Mapping[bytes, dict[str, str]]) -> Agent:
-        info = item.agent_info
+        info, total = item.agent_info, bytes(item.agent_info.resources if item.total_resources == _NONE else item.total_resources)
+        reserved = self._unused(total, bytes(item.allocated_resources))
         return Agent(
             agent_id=info.id.value,
             hostname=info.hostname,
             attributes=self._named(bytes(info.attributes), attributes),
-            total=self._shape(bytes(info.resources if item.total_resources == _NONE else item.total_resources), shapes),
+            total=reduce(minus, reserved.values(), self._shape(total, shapes)),
             allocated=self._shape(bytes(item.allocated_resources), shapes),
             active=item.active,
             deactivated=item.deactivated,
             drain_state=item.drain_info.state,
             registered_at=item.registered_time.nanoseconds / 1e9,
+            reserved=reserved,
         )
+
+    def _unused(self, total: bytes, allocated: bytes) -> dict[str, Shape]:
+        """What is reserved and not in use, by role. Hardly anybody reserves: then what is allocated is not looked at."""
+        found = self._by_role(total)
+        if not found:
+            return found
+        held = self._by_role(allocated)
+        left = {role: minus(shape, held.get(role, NOTHING)) for role, shape in found.items()}
+        return {role: shape for role, shape in left.items() if any(shape)}
+
+    def _by_role(self, raw: bytes) -> dict[str, Shape]:
+        if raw not in self._reserved:
+            self._reserved[raw] = self._kept[raw] if raw in self._kept else reserved_shapes(msgspec.json.decode(raw))
+        return self._reserved[raw]
 
     def _shape(self, raw: bytes, before: Mapping[bytes, Shape]) -> Shape:
         if raw not in self._shapes:
@@ -115,6 +136,15 @@ class AgentReader:
         if raw not in self._attributes:
             self._attributes[raw] = before[raw] if raw in before else {one["name"]: _value(one) for one in msgspec.json.decode(raw)}
         return self._attributes[raw]
+
+
+def reserved_shapes(resources: list[Json]) -> dict[str, Shape]:
+    """Resources that are reserved, by role."""
+    found: dict[str, Shape] = {}
+    for resource in resources:
+        if (role := reserved_for(resource)) != "*":
+            found[role] = plus(found.get(role, NOTHING), shape_of(from_wire(msgspec.convert([resource], list[Resource]))))
+    return found
 
 
 def _value(attribute: Json) -> str:

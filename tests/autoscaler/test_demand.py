@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from cluster.autoscaler import demand, wire
@@ -11,6 +12,7 @@ from cluster.autoscaler.demand import frameworks, rates
 from cluster.autoscaler.model import ClusterView, Constraint, Finding, Framework, Mark, Memory, Probe, Quota, Snapshot
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.shape import make, text
+from cluster.autoscaler.wire_agents import AgentReader, Agents
 from cluster.autoscaler.wire_frameworks import PROBE, offer_constraints, quotas
 from cluster.services.model import UpgradeStrategy
 from cluster.services.scaling import plan as next_step
@@ -277,9 +279,35 @@ def test_rates_are_of_the_last_ten_to_twenty_seconds_and_marks_change_every_ten(
 
 
 def test_a_framework_tested_under_another_leader_is_not_bought_for_again_before_it_asks():
-    memory = replace(DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4)})
+    memory = replace(DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4, came=True)})
     assert the_unit(hungry(memory)).blocked_kind == "untaken"
     assert the_unit(hungry(memory, asked=1)).blocked_kind == ""
+
+
+def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_that_came_can_be_refused():
+    bought = replace(DRY, probes={"F-batch": Probe(NOW - 60, accepted=3, asked=1, size=2)})
+    unit = the_unit(hungry(bought, accepted=3, asked=1))
+    assert (unit.count, unit.blocked) == (2, "")
+    assert "has not come yet" in unit.reason
+    machine = a_machine("i-new")
+    agent = full(machine)
+
+    def seen(registered_at: float) -> Memory:
+        memory = replace(bought, registered={"i-new": registered_at})
+        view = a_snapshot(machines=[machine], agents=[agent], frameworks=[a_framework(minimal=make(1.5, 2000))], memory=memory)
+        return demand.remember(memory, view, NOW)
+
+    assert seen(NOW - 61).probes["F-batch"].came is False, "that one was there before"
+    came = seen(NOW - 5)
+    assert came.probes["F-batch"].came
+    assert the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=3, asked=1)).blocked_kind == "untaken"
+    assert the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=4, asked=1)).count == 4
+
+
+def test_frameworks_of_one_name_are_told_apart():
+    twins = [replace(a_framework(minimal=make(1.5, 2000)), framework_id=name) for name in ("F-1", "F-2")]
+    memory = replace(DRY, dry_since={"F-1": NOW - 10, "F-2": NOW - 10})
+    assert len({unit.key for unit in units(a_snapshot(frameworks=twins, memory=memory))}) == 2
 
 
 # the wire
@@ -290,7 +318,7 @@ def info(framework_id: str, **fields) -> dict:
 
 
 def one(*items: dict, metrics: dict[str, float] | None = None) -> Framework:
-    (found,) = wire.cluster_view({}, (), {"frameworks": list(items)}, metrics or {}).frameworks
+    (found,) = wire.cluster_view(Agents(), (), {"frameworks": list(items)}, metrics or {}).frameworks
     return found
 
 
@@ -335,7 +363,7 @@ def test_what_is_reserved_is_free_for_its_role_alone():
         "total_resources": [cpus(2), cpus(4, **ads), cpus(1, role="old")],
         "allocated_resources": [cpus(1), cpus(1, **ads)],
     }
-    (agent,) = wire.cluster_view({"agents": [item]}, (), {}, {}).agents
+    (agent,) = AgentReader().read(msgspec.json.encode({"get_agents": {"agents": [item]}})).agents
     assert (agent.free, dict(agent.reserved)) == (make(1), {"ads": make(3), "old": make(1)})
     assert agent.allocated == make(2)
 
@@ -347,11 +375,11 @@ def test_what_is_reserved_is_free_for_its_role_alone():
 
 
 def test_the_autoscaler_s_own_framework_wants_nothing():
-    assert wire.cluster_view({}, (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
+    assert wire.cluster_view(Agents(), (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
 
 
 def test_the_allocator_s_lateness_and_the_election_are_part_of_the_view():
-    view = wire.cluster_view({}, (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0)
+    view = wire.cluster_view(Agents(), (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0)
     assert (view.allocator_lag_s, view.elected_at) == (1.5, 12.0)
 
 
@@ -374,7 +402,7 @@ def test_offer_constraints_read_as_the_services_constraints_do(predicate, expect
 
 def test_a_framework_whose_queue_is_read_is_not_looked_at_through_its_counters():
     agents = {"frameworks": [info("F-services", offer_filters={"*": filters(1)}), info("F2")]}
-    view = wire.cluster_view({}, (), agents, {}, own=["F-services"])
+    view = wire.cluster_view(Agents(), (), agents, {}, own=["F-services"])
     assert [framework.framework_id for framework in view.frameworks] == ["F2"]
 
 

@@ -181,7 +181,7 @@ def test_a_framework_just_gone_dry_is_watched_for_a_moment_first():
 
 def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revives():
     memory = Memory(
-        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1)}
+        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, came=True)}
     )
     assert bought(plan(starving_snapshot(memory, accepted=3, asked=1), NOW)) == {}
     assert bought(plan(starving_snapshot(memory, accepted=3, asked=2), NOW)) == {"m5.large": 1}
@@ -189,7 +189,7 @@ def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revi
 
 def test_a_framework_that_took_what_it_got_gets_twice_as_much():
     memory = Memory(
-        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2)}
+        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, came=True)}
     )
     made = plan(starving_snapshot(memory, accepted=5), NOW)
     assert only_verdict(made).unit.count == 4

@@ -43,6 +43,7 @@ def remember(memory: Memory, snapshot: Snapshot, now: float) -> Memory:
     used = in_use(snapshot, queue.units(snapshot.queue or (), now))
     return replace(
         memory,
+        probes=frameworks.probes(snapshot),
         dry_since=frameworks.dry_since(snapshot, now),
         marks=rates.marks(snapshot.cluster, snapshot.memory.marks, now),
         hinted=ahead.baselines(snapshot, used, now),

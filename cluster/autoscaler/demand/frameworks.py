@@ -14,7 +14,7 @@ believed is tested by one small purchase: a framework that takes nothing of it g
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.autoscaler.constraints import Usage, room
@@ -93,6 +93,20 @@ def suspects(snapshot: Snapshot, now: float) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys(one.shape for one in found if one is not None))
 
 
+def probes(snapshot: Snapshot) -> dict[str, Probe]:
+    """The purchases made for frameworks that are there, and whether what was bought has come."""
+    view, memory = snapshot.cluster, snapshot.memory
+    if view is None:
+        return memory.probes
+    found = {one.framework_id: (one, probe) for one in view.frameworks if (probe := memory.probes.get(one.framework_id)) is not None}
+    return {name: replace(probe, came=probe.came or _came(one, probe, view, memory)) for name, (one, probe) in found.items()}
+
+
+def _came(framework: Framework, probe: Probe, view: ClusterView, memory: Memory) -> bool:
+    shape = framework.minimal or framework.task_shape or NOTHING
+    return any(memory.registered.get(agent.instance_id, 0.0) > probe.at and contains(agent.total, shape) for agent in view.agents)
+
+
 def probe_after(unit: Unit, framework: Framework, now: float) -> Probe:
     """What to remember when something is bought for a framework."""
     return Probe(at=now, accepted=framework.accepted, asked=framework.asked, size=unit.count)
@@ -164,9 +178,11 @@ def _probe_size(framework: Framework, probe: Probe | None) -> tuple[int, str]:
         if framework.minimal is not None:
             return 1, "it declared that as its smallest useful offer"
         return (1, "it revived offers, and its tasks are of that size") if framework.asked else (0, "")
+    if not probe.came and framework.accepted <= probe.accepted:
+        return probe.size, "what was bought for it has not come yet"
     if framework.accepted < probe.accepted or (framework.asked < probe.asked and framework.accepted == probe.accepted):
         # another leader's counters
-        probe = Probe(probe.at, 0, 0, 1)
+        probe = replace(probe, accepted=0, asked=0, size=1)
     if framework.accepted > probe.accepted:
         return min(PROBE_MOST, probe.size * 2), f"it took the {probe.size} bought before"
     if framework.asked > probe.asked:

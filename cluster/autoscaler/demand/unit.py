@@ -32,9 +32,10 @@ class Unit:
 
     @property
     def key(self) -> str:
-        """What tells it from others: the part of an app that its quota stops is another unit than the rest."""
+        """What tells it from others: frameworks may share a name, and what its quota stops of an app is another unit than the rest."""
         return (
             f"{self.source}:{self.name}"
+            + (f":{self.framework_id}" if self.framework_id else "")
             + (f":{self.blocked_kind}" if self.blocked_kind == "quota" else "")
             + (f"@{self.leaves}" if self.leaves else "")
         )
