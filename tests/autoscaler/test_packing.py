@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -13,6 +14,8 @@ from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.packing import Limits, Template, pack, place
 from cluster.autoscaler.shape import Shape, contains, make, plus, times
 from cluster.autoscaler.supply import Node
+
+PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
 
 
 def a_unit(name: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields) -> Unit:
@@ -82,7 +85,7 @@ units = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=PACKINGS)
 @given(units=units, slots=st.integers(0, 30), usd=st.sampled_from([None, 0.5, 3.0]))
 def test_no_machine_is_overfull_nothing_is_bought_for_twice_and_bounds_are_kept(units, slots, usd):
     nodes = buy(units, [SMALL, MIDDLE, LARGE, LEAN], slots, usd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import product
 
@@ -16,6 +17,9 @@ from cluster.autoscaler.packing import QUICK, USUAL, Effort, Limits, Packing, Te
 from cluster.autoscaler.shape import make
 from cluster.autoscaler.supply import Node
 from tests.autoscaler.validator import faults
+
+PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
+"""Examples of each property; `MESAFORM_PACKINGS=3000` is for a change of the packer, and takes some minutes."""
 
 ZONES = ("a", "b", "c")
 UNIQUE, SPREAD, TOGETHER = Constraint("hostname", "UNIQUE"), Constraint("zone", "GROUP_BY"), Constraint("zone", "CLUSTER")
@@ -95,17 +99,18 @@ small_units = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units)
 def test_what_few_pieces_cost_is_the_optimum_and_nothing_less_is_claimed(drawn):
     units = [a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else [])) for n, (count, cpus, mem, alone) in enumerate(drawn)]
     packing, best = packed(units, TYPES), cheapest(units, TYPES)
     assert served(packing) == sum(unit.count for unit in units)
     assert packing.usd_per_hour == pytest.approx(best)
+    assert packing.bound_usd_per_hour == pytest.approx(best, rel=1e-5)
     assert packing.bound_usd_per_hour <= best + 1e-9
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units)
 def test_columns_alone_come_within_a_tenth_of_the_optimum(drawn):
     """Without the enumeration that makes small answers exact: what larger ones rely on."""
@@ -129,7 +134,26 @@ mixed_units = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=PACKINGS)
+@given(drawn=small_units, rows=st.sampled_from([1, 2, 100]), rounds=st.sampled_from([0, 60]))
+def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded(drawn, rows, rounds):
+    units = [a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else [])) for n, (count, cpus, mem, alone) in enumerate(drawn)]
+    packing, best = packed(units, TYPES, effort=Effort(rows=rows, rounds=rounds, loads=1)), cheapest(units, TYPES)
+    assert packing.bound_usd_per_hour <= best + 1e-9
+    assert packing.usd_per_hour >= best - 1e-9
+    assert served(packing) == sum(unit.count for unit in units)
+
+
+@settings(deadline=None, max_examples=PACKINGS)
+@given(drawn=small_units)
+def test_nothing_found_later_is_dearer_than_first_fit(drawn):
+    units = [a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else [])) for n, (count, cpus, mem, alone) in enumerate(drawn)]
+    first = packed(units, TYPES, effort=QUICK)
+    assert first.method == "first fit"
+    assert packed(units, TYPES, effort=Effort(loads=1)).usd_per_hour <= first.usd_per_hour + 1e-9
+
+
+@settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=mixed_units, slots=st.sampled_from([2, 7, 1000]), usd=st.sampled_from([None, 0.6]), rows=st.sampled_from([2, 100]))
 def test_rules_hold_whatever_is_asked_and_merged_rows_break_none(drawn, slots, usd, rows):
     units = [a_unit(f"/{n}", count, cpus, mem, *constraints) for n, (count, cpus, mem, constraints) in enumerate(drawn)]
@@ -190,3 +214,49 @@ def test_gaps_in_all_zones_take_a_spread_app_level_by_level():
     nodes = [Node(zone, "settled", zone, {"zone": zone}, make(4, 4000), "p") for zone in ("a", "b")]
     placement = place([a_unit("/spread", 6, 1, 100, SPREAD)], nodes, Usage())
     assert placement.placed == {0: {"a": 3, "b": 3}} or sum(placement.placed[0].values()) == 6
+
+
+def test_pieces_counted_in_whole_steps_bound_what_a_fluid_would_not():
+    """8,182 MiB hold three pieces of 2,048 MiB, not 3.995."""
+    units, machine = [a_unit("/web", 8, 0.1, 2048)], a_template("m", 4, 8182, 1.0)
+    assert packed(units, [machine], effort=QUICK).bound_usd_per_hour == pytest.approx(8 / 3)
+    assert packed(units, [machine]).bound_usd_per_hour == pytest.approx(3.0)
+
+
+def test_what_only_a_dear_pool_holds_is_not_bounded_by_the_cheap_ones_price():
+    templates = [a_template("cheap", 2, 4000, 0.10), a_template("dear", 2, 4000, 0.50, pool="q")]
+    units = [a_unit("/free", 4, 1, 100), a_unit("/picky", 4, 1, 100, Constraint("pool", "IS", "q"))]
+    assert packed(units, templates, effort=QUICK).bound_usd_per_hour == pytest.approx(2 * 0.10 + 2 * 0.50)
+
+
+def test_when_the_budget_of_work_is_spent_the_answer_is_that_of_first_fit_with_its_bound():
+    units = [a_unit(f"/{n}", 17 + n, 0.3 * (n + 1), 300 * (7 - n)) for n in range(6)]
+    spent, first = packed(units, TYPES, effort=Effort(work=1, loads=1)), packed(units, TYPES, effort=QUICK)
+    assert spent.cut_short
+    assert served(spent) == sum(unit.count for unit in units)
+    assert 0 < spent.bound_usd_per_hour <= spent.usd_per_hour <= first.usd_per_hour + 1e-9
+    assert not packed(units, TYPES).cut_short
+
+
+def test_an_answer_of_which_nothing_is_cheaper_says_so():
+    packing = packed([a_unit("/web", 3, 1.5, 1900), a_unit("/db", 2, 1, 2000)], TYPES)
+    assert (packing.method, packing.gap) == ("exact", pytest.approx(0, abs=1e-6))
+
+
+def test_where_nothing_is_for_sale_nothing_is_bought():
+    packing = packed([a_unit("/web", 3)], [])
+    assert (packing.nodes, packing.gap) == ((), 0)
+
+
+def test_what_a_pools_max_leaves_out_is_not_in_the_bound():
+    packing = packed([a_unit("/web", 10, 1, 100)], [a_template("small", 2, 4000, 0.10)], slots=3)
+    assert (served(packing), packing.bound_usd_per_hour) == (6, pytest.approx(0.30))
+
+
+@pytest.mark.slow
+def test_demand_of_which_no_two_pieces_are_alike_is_packed_as_well():
+    units = [a_unit(f"/{n}", 1, 0.05 + (n * 7919 % 1950) / 1000, 50 + n * 104729 % 3900) for n in range(800)]
+    packing = packed(units, TYPES)
+    assert served(packing) == 800
+    assert packing.gap < 0.08
+    assert not packing.cut_short

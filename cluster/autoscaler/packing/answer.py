@@ -116,8 +116,8 @@ _Found = tuple[Method, Machines]
 PROVEN = 1e-6
 """How much above its bound an answer may be for want of exact arithmetic."""
 
-WORTH_A_LOOK = 1.03
-"""Answers that cost this much more than the cheapest before they are made real are not."""
+WORTH_A_LOOK, FEW_MACHINES = 1.03, 20
+"""Answers that cost this much more than the cheapest before they are made real are not; but all of few machines are."""
 
 
 def _best(
@@ -127,7 +127,12 @@ def _best(
     value = worth(problem.shapes, problem.wanted)
     looks = [(-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines)) for _, machines in found]
     most, cheapest = min(looks)
-    chosen = [(number, found[number]) for number, look in enumerate(looks) if look[0] == most and look[1] <= cheapest * WORTH_A_LOOK]
+    many = [sum(count for _, _, count in machines) for _, machines in found]
+    chosen = [
+        (number, found[number])
+        for number, (look, usd) in enumerate(looks)
+        if look == most and (usd <= cheapest * WORTH_A_LOOK or many[number] <= FEW_MACHINES)
+    ]
     answers = [(_answer(parts, templates, problem, limits, machines), number, method) for number, (method, machines) in chosen]
     best, _, method = min(answers, key=lambda answer: (_quality(answer[0]), answer[1]))
     return best, method

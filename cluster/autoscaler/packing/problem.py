@@ -165,8 +165,7 @@ def _checked(shapes: Ints, sizes: Ints) -> tuple[int, ...]:
 def _implies(shapes: Ints, sizes: Ints, e: int, d: int) -> bool:
     """Whether whatever has room in dimension `e` has room in `d`."""
     asks = shapes[:, d] > 0
-    most = float((shapes[asks, d] / shapes[asks, e]).max())
-    return bool((sizes[:, d] >= most * sizes[:, e] * (1 + 1e-12)).all())
+    return bool((sizes[:, d, None] * shapes[asks, e] >= sizes[:, e, None] * shapes[asks, d]).all())
 
 
 def _bounds(parts: Sequence[Part], keys: Sequence[Key]) -> dict[str, int]:
