@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
+from cluster.autoscaler.daemon import Term
 from cluster.autoscaler.decision import from_record
 from cluster.autoscaler.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
-from cluster.autoscaler.model import Rented
+from cluster.autoscaler.model import Intent, Memory, Rented
 from cluster.autoscaler.story import tell
+from cluster.autoscaler.telemetry import Telemetry
 from cluster.blueprint import Tag
+from cluster.cloud.clock import CloudClock
+from cluster.cloud.fake import FakeControl
 from cluster.cloud.port import Machine
+from cluster.errors import Permanent, Retryable
 from cluster.nodedoc import Farewell, Lease, LeaseTerms
 from cluster.zookeeper.session import ZooKeeper
 from tests.autoscaler.builders import NOW, a_spec
@@ -64,7 +72,7 @@ def test_several_that_left_are_one_line_of_the_story():
     words = {name: a_word(name, NOW - 600 + 3 * n) for n, name in enumerate(before)}
     rows = [one.decision(0.5).record() for one in endings(before, {}, [], words, NOW)]
     (line,) = tell(rows)
-    assert line.what == "3 machines: 3 x m5.large ended by themselves"
+    assert line.what == "3 machines: 3 x m5.large ended by themselves; one after another within 6 s"
     assert line.reasons[0] == "no autoscaler had renewed its lease for 1804 s (lease_s 1800)"
     assert line.usd_per_hour == pytest.approx(-0.3)
 
@@ -156,3 +164,62 @@ async def test_words_are_kept_until_their_machines_are_gone_and_rubbish_is_throw
     assert set(words) == {"i-1", "i-2"}
     await leases.bury(words, live=["i-2"])
     assert await zk.children(f"{zookeeper_root}/farewells") == ["i-2"]
+
+
+class Troubled:
+    """All that a term needs to fail its passes with one error: it stands for the spec's source, the journal, the observer and the lease."""
+
+    term = 7
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.renewals = 0
+        self.woken = asyncio.Event()
+
+    async def get(self) -> None:
+        raise self.error
+
+    async def open(self) -> tuple[Memory, list[Intent]]:
+        return Memory(), []
+
+    async def waiting(self) -> int:
+        return 0
+
+    async def previous(self) -> None:
+        return None
+
+    async def renew(self, *_: object) -> None:
+        self.renewals += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "renewed"),
+    [
+        (Retryable("RequestLimitExceeded", after_s=1.0), True),
+        (Permanent("UnauthorizedOperation"), False),
+        (ZeroDivisionError("a fault of ours"), False),
+    ],
+)
+async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_work_does_not(error: Exception, renewed: bool):
+    it, telemetry = Troubled(error), Telemetry()
+    stand_in: Any = it
+    term = Term(
+        observer=stand_in,
+        actor=stand_in,
+        journal=stand_in,
+        leases=stand_in,
+        control=FakeControl(),
+        specs=stand_in,
+        telemetry=telemetry,
+        probe=stand_in,
+        learner=stand_in,
+        address="127.0.0.1:9550",
+        clock=CloudClock(),
+        inbox=stand_in,
+    )
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await term.run()
+    assert telemetry.status["trouble"] == [str(error)]
+    assert it.renewals == (2 if renewed else 1), "once at the beginning of the term"
