@@ -1,6 +1,6 @@
 """What AWS announces about machines, on its way to the autoscaler: rules, the cluster's queue, and where its dead letters go.
 
-It hangs on nothing, so it comes up beside the network: the provider waits 25 s for each queue's attributes to settle.
+It hangs on nothing, so it comes up beside the network: the provider waits 25 s for each queue's attributes to settle, one after the other.
 """
 
 from __future__ import annotations
@@ -22,14 +22,6 @@ class NoticesStack(ClusterStack):
         queue_arn = rights.queue_arn(cluster, region, account_id)
         rules = announcements.rules(cluster)
         policy = announcements.queue_policy(queue_arn, [rights.rule_arn(rule.name, region, account_id) for rule in rules])
-        dead = aws.SqsQueue(
-            self,
-            "dead",
-            name=announcements.dead_queue_name(cluster),
-            message_retention_seconds=announcements.DEAD_RETENTION_S,
-            sqs_managed_sse_enabled=True,
-            tags=self.named("notices-dead"),
-        )
         queue = aws.SqsQueue(
             self,
             "queue",
@@ -38,12 +30,24 @@ class NoticesStack(ClusterStack):
             visibility_timeout_seconds=announcements.VISIBILITY_S,
             sqs_managed_sse_enabled=True,
             policy=json.dumps(policy),
-            redrive_policy=json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": announcements.HANDED_OUT_AT_MOST}),
+            redrive_policy=self._dead_letters() if self.spec.target == "aws" else None,
             tags=self.named("notices"),
         )
         for rule in rules:
             self._rule(rule, queue)
         self.put("queue_url", queue.url)
+
+    def _dead_letters(self) -> str:
+        """Where messages go that were handed out too often. Not on the local cloud: the wait for a second queue would make `up` longer."""
+        dead = aws.SqsQueue(
+            self,
+            "dead",
+            name=announcements.dead_queue_name(self.spec.name),
+            message_retention_seconds=announcements.DEAD_RETENTION_S,
+            sqs_managed_sse_enabled=True,
+            tags=self.named("notices-dead"),
+        )
+        return json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": announcements.HANDED_OUT_AT_MOST})
 
     def _rule(self, rule: announcements.Rule, queue: aws.SqsQueue) -> None:
         short = rule.name.rpartition("-")[2]

@@ -257,6 +257,8 @@ def _terminations(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
 
 def _urgency(step: Step) -> int:
     first = step.actions[0] if step.actions else None
+    if step.decision.kind == "notice":
+        return -1  # what was announced is told before what is done about it
     return {Reactivate: 0, Launch: 1}.get(type(first), 2)
 
 

@@ -7,12 +7,16 @@ from dataclasses import replace
 import pytest
 
 from cluster.autoscaler import announced
+from cluster.autoscaler.demand import fuse
 from cluster.autoscaler.interruption import absorb, last_call
-from cluster.autoscaler.model import Intent, Memory, Notice, Removal, Rented, Snapshot, Work
+from cluster.autoscaler.model import Intent, Memory, Notice, Removal, Rented, Risk, Snapshot, Work
 from cluster.autoscaler.notice import Heard
+from cluster.autoscaler.packing import place
 from cluster.autoscaler.planner import Launch, plan
+from cluster.autoscaler.rehome import Held, Room, hold
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.shape import make
+from cluster.autoscaler.supply import survey
 from cluster.blueprint import Tag
 from cluster.cloud.port import Order
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
@@ -508,3 +512,53 @@ def test_advice_for_every_machine_moves_them_one_after_the_other():
     ends = [d.at for d in world.decisions if d.kind == "terminate" and d.policy == "rebalance"]
     assert len(starts) == len(ends) == 2
     assert starts[1] >= ends[0]
+
+
+def test_room_is_not_kept_twice_for_what_is_demand_already():
+    snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY, roomy=True)
+    supply = survey(snapshot, NOW)
+    units = fuse(snapshot, NOW)
+    assert [unit.source for unit in units] == ["displaced"]
+    room = Room(supply, units, place(units, supply.nodes, supply.usage))
+    assert hold(snapshot, supply, room) == Held()
+
+
+def test_a_planned_drain_of_a_terraform_machine_that_was_lost_is_asked_for_again():
+    removal = replace(deactivated(30.0, "retirement"), phase="draining")
+    ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
+    assert [type(a) for a in actions(a_told(planned(), removal=removal, agent=AWAY, machine=ours, roomy=True))] == [Drain]
+
+
+def test_a_planned_drain_of_a_terraform_machine_leaves_it_standing_empty():
+    removal = replace(deactivated(30.0, "retirement"), phase="draining")
+    ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
+    drained = {**AWAY, "drain_state": "DRAINED"}
+    assert actions(a_told(planned(), tasks=(), removal=removal, agent=drained, machine=ours, roomy=True)) == []
+    bought_one = a_told(planned(), tasks=(), removal=removal, agent=drained, roomy=True)
+    assert [type(a) for a in actions(bought_one)] == [MarkGone, Terminate]
+
+
+def test_what_its_timers_say_is_when_the_next_step_comes():
+    """Nothing to do now; a moment after `look_again_at` there is."""
+    snapshot = a_told(a_notice(told=True), removal=deactivated(20.0), agent=AWAY, spec=a_spec(pools=[{"max": 3}]))
+    now, looked = NOW + 20, 0
+    while not [action for action in actions(snapshot, now) if isinstance(action, Drain)]:
+        made = plan(snapshot, now)
+        assert made.look_again_at is not None
+        now, looked = max(made.look_again_at, now + 0.001), looked + 1
+        assert looked < 20
+    assert now == pytest.approx(NOW + 105, abs=0.01)
+
+
+def test_a_machine_on_its_way_out_for_want_of_work_is_not_given_work_again():
+    """A task had landed on it meanwhile: it would be taken back, were it not to end."""
+    snapshot = a_told(a_notice(told=True), removal=deactivated(policy=""), agent=AWAY, roomy=True)
+    assert actions(snapshot) == [Deactivate("i-1", "S-i-1")]
+
+
+def test_where_a_type_is_risky_in_every_zone_another_type_is_bought_as_spot():
+    spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large", "m5.xlarge"]}])
+    snapshot = a_told(a_notice(told=True), spec=spec)
+    risks = {f"m5.large/{zone}/spot": Risk(1.0, NOW) for zone in ZONES}
+    (launch,) = bought(replace(snapshot, memory=replace(snapshot.memory, risks=risks)))
+    assert {(offering.instance_type, offering.capacity) for offering in launch.request.offerings} == {("m5.xlarge", "spot")}

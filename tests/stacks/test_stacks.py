@@ -225,3 +225,11 @@ def test_rules_and_queues_carry_the_clusters_tag(stacks):
 
 def test_announcements_wait_for_no_other_stack(stacks):
     assert "terraform_remote_state" not in stacks["notices"].get("data", {})
+
+
+def test_on_the_local_cloud_there_are_no_dead_letters_to_wait_for(tmp_path):
+    local = synthesize(tmp_path, "name: near\ntarget: local\n")["notices"]
+    (queue,) = resources(local, "aws_sqs_queue")
+    assert queue["name"] == "mesaform-near-notices"
+    assert "redrive_policy" not in queue
+    assert len(resources(local, "aws_cloudwatch_event_rule")) == 4
