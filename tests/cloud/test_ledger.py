@@ -95,6 +95,21 @@ def test_a_crash_between_the_merged_object_and_the_end_of_its_parts_shows_no_row
     assert told(ledger) == [str(number) for number in range(MERGE_FROM)]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("now", [NOON + 60, NOON + DAY])
+def test_a_merge_that_cannot_be_written_removes_nothing(bucket: str, monkeypatch: pytest.MonkeyPatch, now: float):
+    ledger, reader = S3Ledger(bucket, "toy", REGION), S3Ledger(bucket, "toy", REGION)
+    write(ledger, 0, MERGE_FROM)
+
+    def away(*_: Any) -> None:
+        raise Retryable("no answer from AWS", after_s=1.0)
+
+    monkeypatch.setattr(ledger, "_put", away)
+    with pytest.raises(Retryable):
+        ledger.tidy(now)
+    assert told(reader) == [str(number) for number in range(MERGE_FROM)]
+
+
 class Interrupted(S3Ledger):
     """A reader in whose listings and readings something else happens at every step."""
 
