@@ -1,8 +1,12 @@
 """Packing against the limits of issue 3: Cluster Autoscaler's case, Karpenter's 400-type mix, and the tasks of a trace.
 
-`python -m benchmarks.packing [TRACE.csv]`; the trace has the columns `cpu_milli`, `memory_mib` and `num_gpu` (no rows with a GPU).
+`python -m benchmarks.packing [TRACE.csv …]`, or the traces' paths in `MESAFORM_TRACES`, colons between them; without any, built-in cases.
+A trace has the columns `cpu_milli`, `memory_mib` and `num_gpu` (rows with a GPU are left out), `creation_time` and `deletion_time`.
 
-Karpenter's mix, as its benchmark has it: five equal classes of pods; 5 sizes of cpu by 6 of memory and 7 labels, drawn with seed 42;
+Seconds are of the processor: packing uses one thread, so they are those of the clock on a machine that does nothing else. Of several
+seeds the worst counts. Every answer is checked piece by piece by `tests.autoscaler.validator`.
+
+Karpenter's mix, as its benchmark has it: five equal classes of pods; 5 sizes of cpu by 6 of memory and 7 labels, drawn (seed 42);
 types of 1 to 400 cpus with 2 GiB and 10 pods a cpu, less 100 mCPU and 10 MiB for the system, at 0.1 a cpu and 0.1 a GB, in three zones.
 In terms of the services API, an app is a class and a label:
 
@@ -11,13 +15,14 @@ In terms of the services API, an app is a class and a label:
 - host anti-affinity is UNIQUE hostname for all of them together, as there: a fifth of the items needs a machine each;
 - a pod's selector there names a label drawn apart from its own. Here an app counts its own instances;
 - a pod's place in a machine's number of pods is a port here;
-- Python's random numbers with seed 42 are others than Go's.
+- Python's random numbers are others than Go's, so ten seeds are drawn where a limit is set, 42 among them.
 """
 
 from __future__ import annotations
 
 import csv
 import importlib
+import os
 import random
 import sys
 import time
@@ -45,6 +50,16 @@ CLASSES: dict[str, tuple[Constraint, ...]] = {
     "zone-affinity": (Constraint("zone", "CLUSTER"),),
     "host-anti-affinity": (Constraint("hostname", "UNIQUE"),),
 }
+KARPENTER = (
+    (500, 1.5, 0.39, 3),
+    (1_000, 1.5, 0.78, 3),
+    (2_000, 1.5, 1.54, 3),
+    (5_000, 1.5, 3.74, 10),
+    (10_000, 3.0, 8.11, 3),
+    (20_000, 6.0, 20.2, 3),
+)
+"""Items, the most seconds, Karpenter's own, and how many seeds. Issue 3 has limits for 5,000 and 20,000; the others are as strict."""
+
 TRACE_FAMILIES = {"c6i": 2, "m6i": 4, "r6i": 8}
 """Families that a trace is packed onto, with their GiB a virtual cpu."""
 TRACE_SIZES = {"large": 2, "xlarge": 4, **{f"{n}xlarge": 4 * n for n in (2, 4, 8, 12, 16, 24, 32)}}
@@ -54,9 +69,9 @@ def measured(units: list[Unit], templates: list[Template]) -> tuple[Packing, flo
     """The answer and its seconds; an answer that breaks a rule ends the run."""
     left = {index: unit.count for index, unit in enumerate(units)}
     limits = Limits({template.pool: MANY_MACHINES for template in templates})
-    started = time.perf_counter()
+    started = time.process_time()
     packing = solve(units, left, templates, Usage(), limits)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     wrong = faults(units, left, packing.nodes, Usage(), limits, complete=True)
     if wrong:
         raise SystemExit(f"an answer breaks a rule: {wrong[0]}")
@@ -85,8 +100,8 @@ def karpenter_types(count: int = 400) -> list[Template]:
     return [at(zone, size) for size in range(1, count + 1) for zone in ZONES]
 
 
-def karpenter_mix(items: int) -> list[Unit]:
-    drawn = random.Random(42)
+def karpenter_mix(items: int, seed: int) -> list[Unit]:
+    drawn = random.Random(seed)
     counts: Counter[tuple[str, str, Shape]] = Counter()
     for kind in CLASSES:
         for _ in range(items // len(CLASSES)):
@@ -95,12 +110,19 @@ def karpenter_mix(items: int) -> list[Unit]:
     return [Unit("services", f"/{kind}{label}", shape, n, "bench", CLASSES[kind]) for (kind, label, shape), n in sorted(counts.items())]
 
 
-def karpenter_case(items: int, limit_s: float, theirs_s: float) -> list[Result]:
-    packing, seconds = measured(karpenter_mix(items), karpenter_types())
-    how = f"{packing.method}; {len(packing.nodes)} machines"
+def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> list[Result]:
+    """The slowest and the dearest of several seeds."""
+    drawn = [42, *range(1, seeds)]
+    answers = {seed: measured(karpenter_mix(items, seed), karpenter_types()) for seed in drawn}
+    packing, slowest = max(answers.values(), key=lambda answer: answer[1])
+    dearest, _ = max(answers.values(), key=lambda answer: answer[0].gap)
+    mean = sum(seconds for _, seconds in answers.values()) / seeds
+    gap = 100 * sum(found.gap for found, _ in answers.values()) / seeds
+    how = f"Karpenter takes {theirs_s:g} s on an M3 Pro; mean {mean:.2f} s; {packing.method}, {len(packing.nodes)} machines"
+    dollars = f"${dearest.usd_per_hour:.2f} over ${dearest.bound_usd_per_hour:.2f}; mean {gap:.2f} %"
     return [
-        Result(f"Karpenter's mix, {items} items", seconds, limit_s, "s", f"{how}; Karpenter takes {theirs_s:g} s on an M3 Pro"),
-        Result("… cost over the bound", packing.gap * 100, 3.0, "%", f"${packing.usd_per_hour:.2f} over ${packing.bound_usd_per_hour:.2f}"),
+        Result(f"Karpenter's mix, {items} items, worst of {seeds} seeds", slowest, limit_s, "s", how),
+        Result("… cost over the bound", dearest.gap * 100, 3.0, "%", dollars),
     ]
 
 
@@ -149,9 +171,9 @@ def main() -> None:
     importlib.import_module("scipy.optimize")  # before the clock runs: a daemon loads it once
 
     results = cluster_autoscaler_case()
-    for items, limit_s, theirs_s in ((500, 1.5, 0.39), (5_000, 1.5, 3.74), (20_000, 6.0, 20.2)):
-        results += karpenter_case(items, limit_s, theirs_s)
-    for name in sys.argv[1:]:
+    for items, limit_s, theirs_s, seeds in KARPENTER:
+        results += karpenter_case(items, limit_s, theirs_s, seeds)
+    for name in sys.argv[1:] or [name for name in os.environ.get("MESAFORM_TRACES", "").split(":") if name]:
         results += trace_case(Path(name))
     show(results)
     sys.exit(0 if all(result.holds for result in results) else 1)
