@@ -104,6 +104,14 @@ def test_apps_of_one_role_share_what_its_quota_leaves():
     ]  # fmt: skip
 
 
+def test_frameworks_get_what_queues_of_their_role_leave_of_its_quota():
+    hungry = a_framework(minimal=make(1, 512), roles=("ads",))
+    found = units(limited(2, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY))
+    assert [unit.blocked_kind for unit in found] == ["", ""]
+    found = units(limited(1, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY))
+    assert [unit.blocked_kind for unit in found] == ["", "quota"]
+
+
 def test_work_that_is_blocked_anyway_takes_nothing_of_its_role_s_quota():
     stuck = queued("/stuck", 3, role="ads", rejections={"UnfulfilledRole": 1})
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
