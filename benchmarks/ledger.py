@@ -57,7 +57,9 @@ def a_day(start: float, chance: random.Random) -> list[dict[str, Any]]:
             "pools": {"default": 100},
             "tasks": 2000,
         }
-        rows.append({"kind": "held", "at": at + 60, "since": at, "used": used, "machines": kinds, "waited": [], "level": level})
+        rows.append({"kind": "level", "at": at + 60, "level": level})
+        if minute % 5 == 0:  # rows of so many apps are written every five minutes
+            rows.append({"kind": "held", "at": at + 300, "since": at, "used": used, "machines": kinds, "waited": []})
         tasks = [[f"{chance.getrandbits(48):012x}", chance.randrange(40), round(at, 1), 1.5] for _ in range(33)]
         rows.append({"kind": "history", "at": at, "groups": {}, "started": tasks, "ended": [[one[0], one[2] + 900] for one in tasks]})
     return rows

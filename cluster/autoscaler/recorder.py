@@ -22,6 +22,10 @@ from cluster.cloud.port import Machine, Offering
 Row = dict[str, Any]
 
 EVERY_S = 60.0
+SELDOM_S = 300.0
+FEW = 24
+"""Rows of more entries than this are written every `SELDOM_S`: a month of a large cluster is to be read in a breath."""
+
 BELIEVED_S = 60.0
 STATED_EVERY_S = 6 * 3600.0
 """How often all machines are stated anew: a bill needs to look no further back."""
@@ -37,7 +41,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._at: float | None = None
-        self._since = 0.0
+        self._since = self._level_at = 0.0
         self._stated_at = -STATED_EVERY_S
         self._prices: dict[str, float] = {}
         self._worth: dict[Shape, float] = {}
@@ -49,19 +53,22 @@ class Recorder:
         """A pass went by: the rows that are due. `tasks` is None when the engine did not tell."""
         rows = self._stated(snapshot, plan.memory.rented, now) + self._priced(snapshot, now)
         if self._at is None:
-            self._at = self._since = now
+            self._at = self._since = self._level_at = now
         if snapshot.cluster is not None and tasks is not None:
             self._add(snapshot, plan.verdicts, tasks, min(BELIEVED_S, max(0.0, now - self._at)))
         self._at = now
-        if now - self._since >= EVERY_S:
-            rows.append(self._row(now, level(snapshot, plan)))
+        if now - self._level_at >= EVERY_S:
+            self._level_at = now
+            rows.append({"kind": "level", "at": now, "level": level(snapshot, plan)})
+        if now - self._since >= (EVERY_S if len(self._used) + len(self._machines) + len(self._waited) <= FEW else SELDOM_S):
+            rows.append(self._row(now))
         return rows
 
     def close(self, now: float) -> list[Row]:
         """The rest, at the end of the term."""
-        return [self._row(now, {})] if self._machines else []
+        return [self._row(now)] if self._machines else []
 
-    def _row(self, now: float, at_the_end: Row) -> Row:
+    def _row(self, now: float) -> Row:
         row: Row = {
             "kind": "held",
             "at": now,
@@ -69,7 +76,6 @@ class Recorder:
             "used": [[app, role, round(usd, _DIGITS)] for (app, role), usd in sorted(self._used.items())],
             "machines": [[*key, *(round(value, _DIGITS) for value in values)] for key, values in sorted(self._machines.items())],
             "waited": [[name, *(round(value, _DIGITS) for value in values)] for name, values in sorted(self._waited.items())],
-            **({"level": at_the_end} if at_the_end else {}),
         }
         self._since = now
         for one in (self._used, self._machines, self._waited, self._worth):

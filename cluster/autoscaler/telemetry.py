@@ -163,7 +163,7 @@ class Telemetry:
 
     async def remember(self, ledger: Ledger) -> None:
         """Fill the page's last day from the ledger, and then keep the ledger tidy for the rest of the term."""
-        await self._told_of(ledger, lambda: self._remember(ledger.read(time.time() - REMEMBERED_S, None, ("held", "decision"))))
+        await self._told_of(ledger, lambda: self._remember(ledger.read(time.time() - REMEMBERED_S, None, ("level", "decision"))))
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
             await self._told_of(ledger, lambda: ledger.tidy(time.time()))
@@ -178,7 +178,7 @@ class Telemetry:
 
     def _remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
         rows = list(rows)
-        self.ring.backfill((row["at"], row["level"]) for row in rows if row["kind"] == "held" and row.get("level"))
+        self.ring.backfill((row["at"], row["level"]) for row in rows if row["kind"] == "level")
         known = [(row["at"], row.get("what")) for row in self.recent]
         older = [dict(row) for row in rows if row["kind"] == "decision" and (row["at"], row.get("what")) not in known]
         self.recent = deque([*older, *self.recent][-RECENT:], maxlen=RECENT)

@@ -18,7 +18,8 @@ Row = dict[str, Any]
 TOPICS: Mapping[str, tuple[str, ...]] = {
     "decisions": ("decision", "order"),
     "machines": ("machine_started", "machine_stopped", "machines", "price", "interruption", "receipt", "lost_rows"),
-    "usage": ("usage", "held", "level"),
+    "usage": ("usage", "held"),
+    "levels": ("level",),
     "history": ("history",),
 }
 """Rows that are read together lie together: a bill reads no decisions, and a story no usage."""

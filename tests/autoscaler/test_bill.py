@@ -95,9 +95,9 @@ def test_roles_and_apps_pay_for_what_they_held_and_the_rest_is_told_apart():
 
 
 def test_half_of_a_row_counts_for_half_of_its_time_and_two_leaders_rows_of_one_time_count_once():
-    rows = [started("i-1", 0), held(0, HOUR, {("/web", "*"): 1.0}, 0.0), held(0.5 * HOUR, 1.5 * HOUR, {("/web", "*"): 1.0}, 0.0)]
-    (share,) = add_up(rows, 0.25 * HOUR, 1.5 * HOUR, "app").shares
-    assert (share.name, share.usd) == ("/web", 1.25)
+    rows = [started("i-1", 0), held(0, HOUR, {("/web", "*"): 1.0}, 0.0), held(0.5 * HOUR, 1.5 * HOUR, {("/api", "*"): 1.0}, 0.0)]
+    bill = add_up(rows, 0.25 * HOUR, 1.5 * HOUR, "app")
+    assert {share.name: share.usd for share in bill.shares} == {"/web": 0.75, "/api": 0.5}
 
 
 def test_apps_pay_for_what_they_held_and_what_nobody_held_or_nobody_wrote_down_is_told():

@@ -108,7 +108,7 @@ async def test_the_last_day_comes_from_the_ledger_when_a_term_begins_and_nothing
     now = time.time()
     ledger = FakeLedger()
     level = {"usd": 1.0, "idle_usd": 0.0, "demand": {"unmet": 2}, "states": {"busy": 1}}
-    ledger.append_many({"kind": "held", "at": now - 3570 + 60 * number, "since": 0.0, "level": level} for number in range(30))
+    ledger.append_many({"kind": "level", "at": now - 3570 + 60 * number, "level": level} for number in range(30))
     decision = {"kind": "decision", "decision": "buy", "at": now - 50, "what": "1 x m5.large", "count": 1}
     ledger.append(decision)
     site.told.recent.append(decision)

@@ -175,6 +175,18 @@ def test_waiting_work_is_worth_its_part_of_the_cheapest_machine_that_holds_it():
     assert bill.waited_usd == pytest.approx(3 * 118 / HOUR * 0.0384 / 2, abs=1e-4)
 
 
+def test_rows_with_few_entries_are_written_each_minute_and_long_ones_seldom_but_levels_always():
+    small, large = Cluster(), Cluster()
+    for cluster, apps in ((small, 2), (large, 40)):
+        cluster.starts("i-1", instance_type="m5.4xlarge")
+        for number in range(apps):
+            cluster.runs(f"t-{number}", "i-1", f"/app/{number}", cpus=0.1, mem_mib=32)
+        cluster.passes(602)
+    kinds = [[row["kind"] for row in cluster.rows] for cluster in (small, large)]
+    assert [told.count("held") for told in kinds] == [10, 2]
+    assert [told.count("level") for told in kinds] == [10, 10]
+
+
 def test_headroom_and_hints_are_nobodys_waiting_work():
     snapshot = a_snapshot(a_spec(headroom_percent=50), queue=[])
     recorder = Recorder()
