@@ -30,6 +30,8 @@ STYLES = {
     "abandon": "yellow",
     "terminate": "cyan",
     "give_up": "yellow",
+    "notice": "yellow",
+    "gone": "yellow",
     "refuse": "yellow",
     "no_capacity": "yellow",
     "launch_failed": "red",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -562,3 +563,36 @@ def test_where_a_type_is_risky_in_every_zone_another_type_is_bought_as_spot():
     risks = {f"m5.large/{zone}/spot": Risk(1.0, NOW) for zone in ZONES}
     (launch,) = bought(replace(snapshot, memory=replace(snapshot.memory, risks=risks)))
     assert {(offering.instance_type, offering.capacity) for offering in launch.request.offerings} == {("m5.xlarge", "spot")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_in_any_world_of_announcements_no_task_is_lost_and_peace_returns(seed):
+    """Notices of all kinds for any machine, repeated and in any order, with crashes in between; `World.check` holds the bounds."""
+    chance = Random(seed)
+    world = a_world(interruption={"on_rebalance": chance.choice(["ignore", "replace"])}, consolidation={"payback_s": 30.0})
+    ends: dict[str, float] = {}
+    for _ in range(40):
+        live = [machine.instance_id for machine in world.ours if machine.instance_id in world.agents]
+        if live and chance.random() < 0.25:
+            name, kind = chance.choice(live), chance.choice(["interruption", "rebalance", "scheduled"])
+            left_s = {"interruption": 120.0, "rebalance": 0.0, "scheduled": chance.choice([300.0, 7200.0])}[kind]
+            announce(world, name, kind, left_s)
+            if kind == "interruption" and chance.random() < 0.8:
+                ends.setdefault(name, world.now + left_s)
+        if chance.random() < 0.1:
+            world.journal.crash_before = chance.choice(["save", "record", "bought", "resolve"])
+        world.run(20)
+        for name, at in list(ends.items()):
+            if world.now >= at and name in {machine.instance_id for machine in world.live}:
+                end(world, name)
+                del ends[name]
+        world.want(queued("/web", chance.choice([2, 4, 6])))
+    world.want(queued("/web", 4))
+    for name in {machine.instance_id for machine in world.live} & ends.keys():
+        world.run(max(0.0, ends[name] - world.now))
+        end(world, name)
+    world.run(1500)
+    assert world.running("/web") == 4
+    assert len(world.ours) <= 4
+    assert not [name for name, removal in world.journal.memory.removals.items() if removal.policy == "interruption"]

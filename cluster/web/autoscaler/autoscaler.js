@@ -9,9 +9,9 @@ const DEMAND = [["unmet", 2, "no machine for it"], ["buying", 4, "being bought"]
 const UP = new Set(["buy", "reactivate"]);
 const DOWN = new Set(["terminate", "give_up"]);
 const KINDS = {
-  buy: "good", reactivate: "good", terminate: "", drain: "", deactivate: "", abandon: "busy", give_up: "busy", refuse: "busy", freeze: "busy", no_capacity: "busy", launch_failed: "bad",
+  buy: "good", reactivate: "good", terminate: "", drain: "", deactivate: "", abandon: "busy", give_up: "busy", notice: "busy", gone: "busy", refuse: "busy", freeze: "busy", no_capacity: "busy", launch_failed: "bad",
 };
-const WORDS = { no_capacity: "no capacity", launch_failed: "launch failed", give_up: "gave up", reactivate: "taken back" };
+const WORDS = { notice: "announced", gone: "has ended", no_capacity: "no capacity", launch_failed: "launch failed", give_up: "gave up", reactivate: "taken back" };
 const PLOT_EVERY_MS = 10_000;
 
 let hours = "1";
