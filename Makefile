@@ -33,4 +33,5 @@ test: ## set-up for tests, check, then every test
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing
+	$(RUN)/python -m benchmarks.passes
 	$(RUN)/python -m benchmarks.road

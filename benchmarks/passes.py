@@ -24,6 +24,9 @@ from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec,
 
 PASS_LIMIT_S = 10.0
 NOTHING_LIMIT_S = 0.3
+WHOLE_LIMIT_S = 1.0
+"""With reading and decoding: half of the daemon's interval, so that it is idle for as long as it works."""
+
 MEMORY_LIMIT_MIB = 200.0
 APPS = 10
 """Apps whose tasks are mixed on every machine."""
@@ -147,9 +150,9 @@ def process() -> list[Result]:
         figures = measure(consolidation=on)
         size = f"{figures.agents:,} agents, {figures.tasks:,} tasks, {figures.body_mib:.0f} MiB of JSON"
         how = f"{size}; the first time {figures.first_s:.2f} s"
-        results.append(Result(f"… read, decoded, planned, told ({name})", figures.pass_s, NOTHING_LIMIT_S, "s", how))
-        what = f"after imports {figures.base_mib:.0f}; with the solver loaded {figures.solver_mib:.0f}"
-        results.append(Result(f"memory of the process ({name})", figures.peak_mib, MEMORY_LIMIT_MIB, "MiB", f"resident, at most; {what}"))
+        results.append(Result(f"… read, decoded, planned, told ({name})", figures.pass_s, WHOLE_LIMIT_S, "s", how))
+        what = f"{figures.base_mib:.0f} after imports, {figures.peak_mib:.0f} before the solver is loaded"
+        results.append(Result(f"memory of the process ({name})", figures.solver_mib, MEMORY_LIMIT_MIB, "MiB", f"resident, at most; {what}"))
     return results
 
 

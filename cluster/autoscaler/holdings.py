@@ -43,17 +43,18 @@ class Tasks:
     """Running tasks with their holders, again and again; of a task that was there before nothing is made anew."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Seen, Task]] = {}
+        self._known: dict[str, Task] = {}
 
     def running(self, tasks: wire_tasks.Tasks, frameworks: Json) -> dict[str, Task]:
         """Tasks that hold resources, by id."""
         owners = _owners(frameworks)
-        found: dict[str, tuple[Seen, Task]] = {}
+        found: dict[str, Task] = {}
         for seen in tasks.running:
             before = self._known.get(seen.task_id)
-            found[seen.task_id] = before if before is not None and before[0] is seen else (seen, held_task(seen, owners))
+            same = before is not None and before.agent_id == seen.agent_id and before.since == seen.since and before.shape == seen.shape
+            found[seen.task_id] = before if before is not None and same else held_task(seen, owners)
         self._known = found
-        return {task_id: task for task_id, (_, task) in found.items()}
+        return found
 
 
 def ended(tasks: wire_tasks.Tasks, frameworks: Json, since: float) -> list[Task]:

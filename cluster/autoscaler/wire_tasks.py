@@ -120,6 +120,7 @@ class Reading:
         self._running: list[Seen] = []
         self._over: list[Seen] = []
         self._names: dict[str, str] = {}
+        self._shapes: dict[Shape, Shape] = {}
 
     def feed(self, data: bytes) -> None:
         """The next piece of the body.
@@ -158,12 +159,13 @@ class Reading:
         moments = [status.timestamp for status in _STATUSES.decode(item.statuses) if status.timestamp is not None]
         roles = [resource.allocation_info.role for resource in resources if resource.allocation_info is not None]
         app = app_of(item.task_id.value)
+        shape = shape_of(from_wire(resources)) if resources else NOTHING
         return Seen(
             task_id=item.task_id.value,
             agent_id=share(item.agent_id.value, item.agent_id.value),
             framework_id=share(item.framework_id.value, item.framework_id.value),
             app=None if app is None else share(app, app),
-            shape=shape_of(from_wire(resources)) if resources else NOTHING,
+            shape=self._shapes.setdefault(shape, shape),
             role=share(roles[-1], roles[-1]) if roles and roles[-1] else "",
             since=min(moments, default=0.0),
             ended=max(moments, default=0.0) if over else 0.0,
