@@ -130,7 +130,8 @@ def _write_html(bill: Bill, cluster: str, path: str) -> None:
     idle = [(step * index, usd) for index, usd in enumerate(bill.idle_series)]
     series = [svg.Series("all machines", svg.COLOURS[0], points), svg.Series("without a task", svg.COLOURS[1], idle)]
     start = datetime.fromtimestamp(bill.since).astimezone()
-    x = svg.times(bill.until - bill.since, lambda at: datetime.fromtimestamp(bill.since + at).astimezone().strftime("%d. %H:%M"))
+    form = "%H:%M" if bill.until - bill.since <= 2 * 86400 else "%m-%d"
+    x = svg.times(bill.until - bill.since, lambda at: datetime.fromtimestamp(bill.since + at).astimezone().strftime(form))
     y = svg.linear(max(bill.series, default=1.0), lambda usd: f"${usd:.3g}")
     chart = svg.lines(series, x, y, x_name=f"since {start:%Y-%m-%d %H:%M %Z}", y_name="USD an hour", steps=True)
     cells = "".join(

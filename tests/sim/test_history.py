@@ -13,11 +13,12 @@ from cluster.autoscaler.shape import make
 from cluster.cloud import ledger_rows
 from cluster.errors import BadInput
 from cluster.sim.history import tasks, trace
-from cluster.sim.market import Settings
+from cluster.sim.market import Market, Settings
 from cluster.sim.policy import Policy
-from cluster.sim.run import simulate
+from cluster.sim.run import catalogue_of, simulate
 from cluster.sim.trace import Task as Work
 from cluster.sim.trace import Trace
+from cluster.sim.world import World
 
 NOW = 1_800_000_000.0
 SHAPE = make(1, 512, ports=1)
@@ -120,6 +121,27 @@ def test_constraints_come_along_and_the_simulated_cluster_obeys_them():
     outcome = simulate(made, Policy(name="mine"), Settings(reclaims_per_hour=0.0))
     assert outcome.figures.machines_most == 3
     assert outcome.figures.never_placed == 0
+
+
+class Idle:
+    """A policy that leaves everything as it is."""
+
+    name = "idle"
+
+    def heard(self, happening, now) -> None: ...
+    def look(self, world, now) -> None: ...
+    def next_look(self, world, now) -> float:
+        return float("inf")
+
+
+def test_two_instances_of_an_app_that_wants_hosts_of_its_own_never_share_one():
+    work = tuple(Work(f"t{number}", "/web", SHAPE, 0.0, 10.0) for number in range(3))
+    policy = Policy(name="mine")
+    catalogue = catalogue_of(policy)
+    for constraints, waits in (({}, [0, 0, 0]), ({"/web": (Constraint("hostname", "UNIQUE"),)}, [0, 0, 10])):
+        world = World(Trace("mine", work, constraints=constraints), catalogue, Market(Settings()))
+        world.add("default", next(one for one in catalogue["default"] if one.instance_type == "m5.2xlarge"), 2)
+        assert world.run(Idle()).waits == waits
 
 
 def test_without_any_task_the_error_says_what_to_do():
