@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.autoscaler.packing import cuts
 from cluster.autoscaler.packing.buckets import rounded_up
 from cluster.autoscaler.packing.loads import fill
 from cluster.autoscaler.packing.model import Template
@@ -76,3 +77,22 @@ def test_a_bucket_is_as_large_as_all_that_is_in_it_and_there_are_few(drawn, at_m
 def test_few_sizes_are_not_rounded_at_all():
     sizes = [make(n, 100 * n) for n in range(1, 6)]
     assert rounded_up(sizes, [1] * 5, ["same"] * 5, 5) == sizes
+
+
+@settings(deadline=None, max_examples=PACKINGS)
+@given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), usd=st.floats(0.001, 10))
+def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_none_is(asked, sizes, usd):
+    problem = a_problem(asked, sizes)
+    prices = cuts._proven(problem, problem.sizes, np.full((len(cuts._allowed(problem)), problem.sizes.shape[1]), usd))
+    assert ((problem.sizes * prices[problem.groups]).sum(axis=1) <= problem.usd * (1 + 1e-9)).all()
+
+
+@settings(deadline=None, max_examples=PACKINGS)
+@given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4))
+def test_no_load_of_a_machine_is_worth_more_than_it_costs_at_the_least_prices(asked, sizes):
+    problem = a_problem(asked, sizes)
+    parts = [Part(n, f"/{n}", shape, count, frozenset(range(len(sizes))), most) for n, (shape, count, most) in enumerate(asked)]
+    cut = cuts.with_cuts(problem, parts)
+    ways = [np.arange(cut.wanted.size), np.arange(cut.wanted.size)[::-1]] if cut.wanted.size else []
+    for loads in fill(cut, ways, cut.wanted) if ways else []:
+        assert (loads @ cut.least <= cut.usd * (1 + 1e-9)).all()
