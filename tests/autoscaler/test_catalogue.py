@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cluster.autoscaler.catalogue import KERNEL_KEEPS, as_advertised
-from cluster.autoscaler.model import Advertised, Agent, Memory, Snapshot
+from cluster.autoscaler.model import Advertised, Agent, Memory, Snapshot, Work
 from cluster.autoscaler.planner import Plan, plan
 from cluster.autoscaler.shape import Shape, make, shape_of
 from cluster.blueprint import Tag
@@ -53,9 +53,10 @@ def test_an_agent_with_all_that_was_expected_is_no_news() -> None:
     assert said(made, "advertises") == []
 
 
-def test_of_agents_that_differ_the_least_counts() -> None:
+@pytest.mark.parametrize("totals", [(M5, SMALLER), (SMALLER, M5)])
+def test_of_agents_that_differ_the_least_counts(totals: tuple[Shape, Shape]) -> None:
     one, two = a_machine("i-1"), a_machine("i-2")
-    made = a_pass([one, two], [an_agent(one), an_agent(two, total=SMALLER)])
+    made = a_pass([one, two], [an_agent(one, total=totals[0]), an_agent(two, total=totals[1])])
     assert made.memory.advertised["default/m5.large"].shape == SMALLER
 
 
@@ -253,3 +254,41 @@ def test_drift_of_a_machine_that_cannot_be_told_is_none() -> None:
     machine = a_machine()
     snapshot: Snapshot = a_snapshot(SPEC, machines=[machine], agents=[an_agent(machine)], templates=TEMPLATES)
     assert plan(snapshot, NOW).memory.odd == {}
+
+
+REPLACING = a_spec(pools=[{"count": 0, "types": ["m5.large"], "max": 20}], idle_after_s=9000, drift={"replace": True})
+
+
+def going(made: Plan) -> list[str]:
+    return [step.instance_id for step in made.steps if step.decision.kind == "deactivate"]
+
+
+def test_of_drifted_machines_without_work_only_as_many_go_as_may_be_disturbed() -> None:
+    machines = [version("1", name=f"i-{n}") for n in range(4)]
+    agents = [an_agent(machine) for machine in machines]
+    made = a_pass(machines, agents, spec=REPLACING, templates=TEMPLATES)
+    assert going(made) == ["i-0"]
+    assert made.steps[0].decision.policy == "drift"
+
+
+def test_a_protected_machine_stays_and_so_does_one_that_was_just_spared() -> None:
+    machine = version("1", name="i-1")
+    guarded = replace(machine, tags={**machine.tags, "mesaform:protect": "true"})
+    assert going(a_pass([machine], [an_agent(machine)], spec=REPLACING, templates=TEMPLATES)) == ["i-1"]
+    assert going(a_pass([guarded], [an_agent(guarded)], spec=REPLACING, templates=TEMPLATES)) == []
+    spared = Memory(leader_since=NOW - 999, spared={"i-1": NOW + 9})
+    assert going(a_pass([machine], [an_agent(machine)], spared, spec=REPLACING, templates=TEMPLATES)) == []
+
+
+def test_work_never_moves_from_one_drifted_machine_to_another() -> None:
+    machines = [version("1", name=f"i-{n}") for n in range(2)]
+    shape = make(1, 512)
+    work = Work("web.instance-1._app.1", "/web", "marathon", shape, since=NOW - 99)
+    agents = [an_agent(machine, allocated=shape, tasks=1, apps={"/web": 1}, work=(work,)) for machine in machines]
+    made = a_pass(machines, agents, spec=REPLACING, templates=TEMPLATES, apps={"/web": ()})
+    assert going(made) == []
+    assert [(step.decision.kind, step.decision.policy) for step in made.steps if step.decision.count] == [("buy", "drift")]
+    newer = version("3", name="i-9")
+    room = an_agent(newer, allocated=shape, tasks=1)
+    moved = a_pass([*machines, newer], [*agents, room], spec=REPLACING, templates=TEMPLATES, apps={"/web": ()})
+    assert going(moved) == ["i-0"]
