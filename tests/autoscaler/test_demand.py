@@ -308,7 +308,10 @@ def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_t
     assert seen(NOW - 61).probes["F-batch"].came is False, "that one was there before"
     came = seen(NOW - 5)
     assert came.probes["F-batch"].came
-    assert the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=3, asked=1)).blocked_kind == "untaken"
+    untaken = the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=3, asked=1))
+    assert untaken.blocked_kind == "untaken"
+    assert "took nothing" in untaken.blocked
+    assert "took nothing" not in untaken.reason, "it is said once"
     assert the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=4, asked=1)).count == 4
 
 

@@ -130,7 +130,7 @@ def _hungry(framework: Framework, view: ClusterView, memory: Memory, now: float)
     parts = [f"{suspected.why} since {now - since:.0f} s"]
     parts += [str(lately)] if (lately := rates.of(framework, memory.marks, now)) is not None else []
     parts += ["the probe framework was offered none either"] if finding is not None and not finding.offered else []
-    reason = "; ".join((*parts, why))
+    reason = "; ".join(parts if kind == "untaken" else (*parts, why))
     role = next((role for role in framework.roles if not any(applies(quota, role) for quota in view.quotas)), framework.roles[0])
     count = max(1, size)
     return Unit(
