@@ -78,7 +78,9 @@ class Inbox:
             PermissionError: it is not at the address of the machine that it speaks of.
 
         """
-        if self._addresses is not None and self._addresses.get(told.instance_id) != address:
+        if self._addresses is None:
+            return False  # nobody can be believed before the first pass; it tells again
+        if self._addresses.get(told.instance_id) != address:
             raise PermissionError(f"{address} is not the address of {told.instance_id}")
         standing = self._standing.get(told.instance_id)
         if standing is not None and GRAVITY[standing.kind] >= GRAVITY[told.kind] and (not told.ends_at or standing.ends_at <= told.ends_at):

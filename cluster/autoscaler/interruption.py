@@ -19,7 +19,7 @@ from cluster.autoscaler.model import ANNOUNCED, Agent, Intent, Memory, Notice, R
 from cluster.autoscaler.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
 from cluster.autoscaler.packing import Placement
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
-from cluster.autoscaler.supply import LIVE, Supply, Unit, price_of
+from cluster.autoscaler.supply import LIVE, Supply, Unit
 from cluster.blueprint import Tag
 from cluster.cloud.port import Machine
 
@@ -207,16 +207,21 @@ def planned(snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now
 
 
 def _ended(snapshot: Snapshot) -> list[Move]:
-    """Machines that have ended as announced: the engine is told, so that their tasks start elsewhere without waiting for its pings."""
+    """Machines that have ended as announced: the engine is told, so that their tasks start elsewhere without waiting for its pings.
+
+    One of ours that was only stopped is given back: its disk would be paid for ever. One of Terraform's may be started again, and an
+    agent that was marked gone could not come back: the engine finds out by itself.
+    """
     agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
     moves = []
     for machine in snapshot.machines:
         agent, notice = agents.get(machine.instance_id), snapshot.memory.notices.get(machine.instance_id)
-        if notice is None or agent is None or machine.state not in {"terminated", "stopped"}:
+        unit = Unit(machine, agent, "gone", None, 0.0)
+        if notice is None or agent is None or machine.state not in ({"terminated", "stopped"} if unit.is_ours else {"terminated"}):
             continue
-        unit = Unit(machine, agent, "gone", None, price_of(machine))
         why = f"it is {machine.state}, as announced: {notice.what}" + (f"; {agent.tasks} tasks were still on it" if agent.tasks else "")
-        moves.append(Move(unit, (MarkGone(machine.instance_id, agent.agent_id),), None, why, kind="gone"))
+        ends = (Terminate(machine.instance_id),) if machine.state == "stopped" else ()
+        moves.append(Move(unit, (*ends, MarkGone(machine.instance_id, agent.agent_id)), None, why, kind="gone"))
     return moves
 
 

@@ -174,6 +174,12 @@ def test_a_machine_is_believed_about_itself_only(world):
         world.inbox.tell(msgspec.structs.replace(TOLD, instance_id="i-9"), "127.0.0.1")
 
 
+def test_before_the_first_pass_no_machine_is_believed(world):
+    fresh = Inbox(world.queue, lambda: NOW)
+    assert fresh.tell(TOLD, "127.0.0.1") is False
+    assert fresh.take() == []
+
+
 def test_a_machine_may_stop_telling_once_it_is_remembered(world):
     assert world.inbox.tell(TOLD, "127.0.0.1") is False
     later = Notice("interruption", "i-1", NOW, NOW + 120, "queue", "told")

@@ -267,6 +267,13 @@ def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
     assert "2 tasks were still on it" in step.decision.reasons[0]
 
 
+def test_a_machine_of_ours_that_was_stopped_is_given_back_and_one_of_terraforms_is_not():
+    for tags, expected in (({}, [Terminate, MarkGone]), ({Tag.MANAGED_BY: "terraform"}, [])):
+        snapshot = a_told(a_notice(told=True), tasks=(), removal=deactivated(), agent=AWAY, roomy=True, machine={"tags": tags})
+        stopped = replace(snapshot, machines=(replace(snapshot.machines[0], state="stopped"), *snapshot.machines[1:]))
+        assert [type(action) for action in actions(stopped, NOW + 121)] == expected
+
+
 def test_a_machine_whose_end_was_called_off_works_again():
     snapshot = a_told(tasks=(), removal=deactivated(), agent=AWAY)
     assert [action for action in actions(snapshot) if not isinstance(action, Launch)] == [Reactivate("i-1", "S-i-1")]
