@@ -16,7 +16,7 @@ from cluster.autoscaler.shape import Shape, make, text
 from cluster.autoscaler.wire_agents import Agents
 from cluster.autoscaler.wire_frameworks import PROBE
 from cluster.mesos.operator import OperatorClient
-from tests.engine_master.process import SIZE, HttpScheduler, agent_on, running
+from tests.engine_master.process import SIZE, HttpScheduler, Running, agent_on, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
 FITS, TOO_BIG = make(2, 2048), make(8, 2048)
@@ -32,6 +32,13 @@ async def probing(session: aiohttp.ClientSession, masters: Sequence[str]) -> Asy
     finally:
         life.cancel()
         await asyncio.gather(life, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def leading(zookeeper_url: str) -> AsyncIterator[Running]:
+    async with running(zookeeper_url) as master:
+        await master.leading()
+        yield master
 
 
 async def found(probe: ProbeFramework, shape: Shape) -> bool:
@@ -59,7 +66,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(zookeeper_url: str, session: aiohttp.ClientSession):
-    async with running(zookeeper_url) as master, agent_on(master):
+    async with leading(zookeeper_url) as master, agent_on(master):
         operator = OperatorClient([master.base], session)
         async with probing(session, [master.base]) as probe:
             assert await framework(operator) is None, "nobody is suspected, so it is not there"
@@ -79,7 +86,7 @@ async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(zooke
 
 
 async def test_what_another_framework_sits_on_is_not_to_be_had(zookeeper_url: str, session: aiohttp.ClientSession):
-    async with running(zookeeper_url) as master:
+    async with leading(zookeeper_url) as master:
         hoarder = await HttpScheduler.subscribe(session, master.base, name="hoarder")
         async with agent_on(master):
             (offer,) = (await hoarder.events.next("OFFERS"))["offers"]["offers"]
@@ -95,7 +102,7 @@ async def test_what_another_framework_sits_on_is_not_to_be_had(zookeeper_url: st
 
 
 async def test_a_framework_that_waits_gets_its_offer_a_round_after_the_probe(zookeeper_url: str, session: aiohttp.ClientSession):
-    async with running(zookeeper_url) as master, agent_on(master), probing(session, [master.base]) as probe:
+    async with leading(zookeeper_url) as master, agent_on(master), probing(session, [master.base]) as probe:
         await probe.want([FITS])
         assert await found(probe, FITS)
         other = await HttpScheduler.subscribe(session, master.base, name="other")
@@ -103,7 +110,7 @@ async def test_a_framework_that_waits_gets_its_offer_a_round_after_the_probe(zoo
 
 
 async def test_it_is_torn_down_at_the_end_of_a_term(zookeeper_url: str, session: aiohttp.ClientSession):
-    async with running(zookeeper_url) as master:
+    async with leading(zookeeper_url) as master:
         operator = OperatorClient([master.base], session)
         async with probing(session, [master.base]) as probe:
             await probe.want([FITS])
@@ -131,7 +138,7 @@ async def test_it_survives_a_change_of_master_with_its_id(zookeeper_url: str, se
 
 
 async def test_a_master_that_removed_it_gets_a_new_framework(zookeeper_url: str, session: aiohttp.ClientSession):
-    async with running(zookeeper_url) as master, probing(session, [master.base]) as probe:
+    async with leading(zookeeper_url) as master, probing(session, [master.base]) as probe:
         operator = OperatorClient([master.base], session)
         await probe.want([FITS])
         assert not await found(probe, FITS)
