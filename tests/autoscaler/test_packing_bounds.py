@@ -248,6 +248,10 @@ def test_where_nothing_is_for_sale_nothing_is_bought():
     assert (packing.nodes, packing.gap) == ((), 0)
 
 
+def test_pieces_that_ask_for_nothing_still_get_a_machine():
+    assert served(packed([Unit("services", "/nothing", make(0, 0), 5, "test")], TYPES)) == 5
+
+
 def test_what_a_pools_max_leaves_out_is_not_in_the_bound():
     packing = packed([a_unit("/web", 10, 1, 100)], [a_template("small", 2, 4000, 0.10)], slots=3)
     assert (served(packing), packing.bound_usd_per_hour) == (6, pytest.approx(0.30))

@@ -151,6 +151,8 @@ def _shared(problem: Problem, shapes: Floats, sizes: Ints) -> Floats:
     asked = shapes.T @ problem.wanted
     scale = np.maximum(sizes.max(axis=0, initial=1), 1).astype(np.float64)
     used = np.flatnonzero(asked > 0)
+    if not used.size:
+        return np.zeros((1, shapes.shape[1]))
     room = (sizes / scale)[:, used]
     answer = linprog(-(asked / scale)[used], A_ub=room, b_ub=problem.usd, bounds=(0, None), method="highs-ds", options=PLAIN)
     prices = np.zeros((1, shapes.shape[1]))
