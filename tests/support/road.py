@@ -58,10 +58,10 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 class Road:
     """One cluster in a folder of its own."""
 
-    def __init__(self, folder: Path, *, name: str, cidr: str) -> None:
+    def __init__(self, folder: Path, *, name: str, cidr: str, cluster: str = CLUSTER) -> None:
         self.folder, self.name, self.cidr = folder, name, cidr
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cluster.yaml").write_text(CLUSTER.format(name=name, cidr=cidr))
+        (folder / "cluster.yaml").write_text(cluster.format(name=name, cidr=cidr))
         self.port = free_port("127.0.0.1")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MESAFORM_"))}
 
@@ -92,6 +92,60 @@ class Road:
             ) from None
         assert process.returncode == expect, f"mesaform {' '.join(arguments)}: exit {process.returncode}\n{out[-4000:]}\n{err[-4000:]}"
         return out
+
+    def why(self, subject: str = "") -> list[str]:
+        """What a person reads who asks why: each line of the story as `what | why | change of dollars`, its cells unwrapped."""
+        out = self.mesaform("why", *([subject] if subject else []), "--last", "100", timeout_s=60)
+        lines = [line for line in out.splitlines() if line.strip() and "─" not in line]
+        head = next(line for line in lines if line.split()[:3] == ["time", "what", "why"])
+        what, why = head.index("what"), head.index("why")
+        rows: list[tuple[list[str], list[str], str]] = []
+        for line in lines[lines.index(head) + 1 :]:
+            text, _, usd = line.rstrip().rpartition(" ")
+            is_usd = usd[:1] in {"+", "-"} and usd[1:].replace(".", "").isdigit()
+            if not line.startswith(" ") or (not line[:what].isspace() and not line[1].isdigit()):
+                continue  # a sentence below the table
+            if not line[:what].isspace():
+                rows.append(([], [], usd if is_usd else ""))
+            cells = text if is_usd else line
+            rows[-1][0].append(cells[what:why].strip())
+            rows[-1][1].append(cells[why:].strip())
+        return [" | ".join((" ".join(filter(None, first)), " ".join(filter(None, second)), usd)) for first, second, usd in rows]
+
+    def decisions(self, subject: str = "") -> list[dict[str, Any]]:
+        """Every decision, oldest first; with a subject only those that concern it."""
+        out = self.mesaform("why", *([subject] if subject else []), "--json", "--last", "500")
+        told: list[dict[str, Any]] = json.loads(out)["decisions"]
+        return told
+
+    def fault(self, kind: str, *arguments: str) -> str:
+        """Put a fault on the local cloud's switch; its name."""
+        return self.mesaform("local", "fault", kind, *arguments).strip()
+
+    def bought(self, *states: str) -> dict[str, dict[str, Any]]:
+        """The autoscaler's instances by id, as EC2 lists them, in these states (any, when none is named)."""
+        mine = [{"Name": "tag:mesaform:cluster", "Values": [self.name]}, {"Name": "tag:mesaform:managed-by", "Values": ["autoscaler"]}]
+        if states:
+            mine.append({"Name": "instance-state-name", "Values": list(states)})
+        reservations = self.boto("ec2").describe_instances(Filters=mine)["Reservations"]
+        return {
+            instance["InstanceId"]: {**instance, "Tags": {tag["Key"]: tag["Value"] for tag in instance["Tags"]}}
+            for reservation in reservations
+            for instance in reservation["Instances"]
+        }
+
+    def pid_on(self, address: str, *command: str) -> int | None:
+        """The process of the machine at this address whose command ends so."""
+        found = self.boto("ec2").describe_instances(Filters=[{"Name": "private-ip-address", "Values": [address]}])["Reservations"]
+        ids = {f"MESAFORM_INSTANCE_ID={instance['InstanceId']}".encode() for item in found for instance in item["Instances"]}
+        for pid in self.processes():
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+                if words[-len(command) :] == list(command) and ids & set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
+                    return pid
+            except OSError:
+                continue
+        return None
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.mesaform("status", "--json", timeout_s=60))
