@@ -56,7 +56,8 @@ def _on_it(agent: Agent | None, notice: Notice) -> str:
     if agent.is_empty:
         return "no task is on it"
     alone = sum(1 for work in agent.work if done_before(work, notice))
-    return f"{agent.tasks} tasks are on it" + (f", {alone} of them will be done before" if alone else "")
+    tasks = "1 task is on it" if agent.tasks == 1 else f"{agent.tasks} tasks are on it"
+    return tasks + (f", {alone} of them will be done before" if alone else "")
 
 
 def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> str:
