@@ -252,6 +252,7 @@ def clusters(draw: st.DrawFn) -> Snapshot:
 AHEAD = ("hint", "calendar", "profile")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(clusters())
 def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(snapshot):
@@ -266,6 +267,7 @@ def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(sn
     assert sum(unit.count for unit in found if unit.source == "calendar") <= asked
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(clusters(), st.integers(1, 10))
 def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own(snapshot, more):
@@ -283,6 +285,7 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
         assert totals[1] <= totals[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)), min_size=1, max_size=8), st.integers(1, 12), st.integers(1, 12))
 def test_hints_never_keep_less_than_what_was_asked_less_what_came(history, first, second):

@@ -168,6 +168,7 @@ HAPPENINGS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(HAPPENINGS)
 def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_somebody_is_suspected(happenings):
