@@ -127,6 +127,9 @@ def generate(
     if every is not None:
         for kind, load in zip(*every, strict=True):
             columns.add(kind, load)
+    if not columns.loads:  # no machine holds any of it
+        return Outcome(columns, None, problem.bound)
+    if every is not None:
         relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
         return Outcome(columns, relaxed, _bound_of_all(problem, *every, relaxed), is_complete=True)
     proof, relaxed = _Proof(problem.least, problem.bound, problem.ways), None
