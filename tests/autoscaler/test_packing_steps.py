@@ -88,11 +88,15 @@ def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_n
 
 
 @settings(deadline=None, max_examples=PACKINGS)
-@given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4))
-def test_no_load_of_a_machine_is_worth_more_than_it_costs_at_the_least_prices(asked, sizes):
-    problem = a_problem(asked, sizes)
-    parts = [Part(n, f"/{n}", shape, count, frozenset(range(len(sizes))), most) for n, (shape, count, most) in enumerate(asked)]
-    cut = cuts.with_cuts(problem, parts)
-    ways = [np.arange(cut.wanted.size), np.arange(cut.wanted.size)[::-1]] if cut.wanted.size else []
-    for loads in fill(cut, ways, cut.wanted) if ways else []:
-        assert (loads @ cut.least <= cut.usd * (1 + 1e-9)).all()
+@given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), data=st.data())
+def test_no_load_of_a_machine_is_worth_more_than_it_costs_at_the_least_prices(asked, sizes, data):
+    templates = [
+        Template(f"p{n}", f"t{n}", "z", "on-demand", data.draw(st.sampled_from([0.1, 1, 5])), size, {}) for n, size in enumerate(sizes)
+    ]
+    places = [frozenset(range(data.draw(st.integers(0, len(sizes) - 1)), len(sizes))) for _ in asked]
+    parts = [Part(n, f"/{n}", shape, count, places[n], most) for n, (shape, count, most) in enumerate(asked)]
+    rows = data.draw(st.sampled_from([1, 3, 100]))
+    cut = cuts.with_cuts(build(parts, templates, rows_at_most=rows), parts)
+    if cut.is_proof and not cut.is_empty:
+        for loads in fill(cut, [np.arange(cut.wanted.size), np.arange(cut.wanted.size)[::-1]], cut.wanted):
+            assert (loads @ cut.least <= cut.usd * (1 + 1e-9)).all()
