@@ -25,8 +25,8 @@ def machine(name: str, at: float, chance: random.Random) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def a_day(start: float, chance: random.Random) -> list[dict[str, Any]]:
-    """100 agents of which 200 come and go in a day, 1,500 decisions, a row of usage a minute with 40 apps, 48,000 tasks."""
+def a_day(start: float, chance: random.Random, *, history: bool) -> list[dict[str, Any]]:
+    """100 agents, of which 200 come and go in a day, 1,500 decisions, 40 apps, and 48,000 tasks if `history` is to be there."""
     rows: list[dict[str, Any]] = []
     for number in range(200):
         name, at = f"i-{int(start)}{number:06d}", start + chance.random() * DAY
@@ -60,8 +60,9 @@ def a_day(start: float, chance: random.Random) -> list[dict[str, Any]]:
         rows.append({"kind": "level", "at": at + 60, "level": level})
         if minute % 5 == 0:  # rows of so many apps are written every five minutes
             rows.append({"kind": "held", "at": at + 300, "since": at, "used": used, "machines": kinds, "waited": []})
-        tasks = [[f"{chance.getrandbits(48):012x}", chance.randrange(40), round(at, 1), 1.5] for _ in range(33)]
-        rows.append({"kind": "history", "at": at, "groups": {}, "started": tasks, "ended": [[one[0], one[2] + 900] for one in tasks]})
+        if history:
+            tasks = [[f"{chance.getrandbits(48):012x}", chance.randrange(40), round(at, 1), 1.5] for _ in range(33)]
+            rows.append({"kind": "history", "at": at, "groups": {}, "started": tasks, "ended": [[one[0], one[2] + 900] for one in tasks]})
     return rows
 
 
@@ -85,7 +86,7 @@ def main() -> None:
     counted = 0
     for day in range(days + 1):
         start = end - (days - day) * DAY
-        rows = sorted(a_day(start, chance), key=lambda row: row["at"])
+        rows = sorted(a_day(start, chance, history=day > days - 8), key=lambda row: row["at"])
         if day == days:  # today until noon, in parts of two minutes, as the leader finds it before it merges
             rows = [row for row in rows if row["at"] < start + DAY / 2]
             parts: dict[int, list[dict[str, Any]]] = {}
