@@ -46,6 +46,8 @@ LOOK_AT_MOST_EVERY_S = 1.0
 LOOKS_A_LEASE = 20
 CALL_S = 5.0
 GOODBYE_S = 10.0
+SESSION_S = 30.0
+"""Nothing of this session's is ephemeral, so it need not show life often: a thousand machines cost the ensemble a hundred pings a second."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=CALL_S)
 _RUNNING = ("pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks")
@@ -189,7 +191,7 @@ class RealWorld:
 
     async def _connected(self) -> ZooKeeper:
         if self._zk is None:
-            zk = ZooKeeper(self.zk_hosts)
+            zk = ZooKeeper(self.zk_hosts, session_timeout_s=SESSION_S)
             await zk.start(timeout_s=CALL_S)
             self._zk = zk
         return self._zk
