@@ -41,9 +41,16 @@ def _telling(notice: Notice, machine: Machine, agent: Agent | None, snapshot: Sn
 def _announced(notice: Notice, now: float) -> str:
     return {
         "interruption": f"is interrupted: it ends in {max(0.0, notice.ends_at - now):.0f} s",
-        "scheduled": f"has a scheduled event ({notice.what}) in {max(0.0, notice.ends_at - now) / 3600:.1f} h",
+        "scheduled": f"has a scheduled event ({notice.what}) in {_span(notice.ends_at - now)}",
         "rebalance": "is at risk: AWS recommends to move its work",
     }[notice.kind]
+
+
+def _span(seconds: float) -> str:
+    """A stretch of time as people say it."""
+    if seconds < 600:
+        return f"{max(0.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _heard_from(notice: Notice) -> str:

@@ -167,6 +167,12 @@ def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
     assert (decision.machines, decision.agents, decision.policy) == (("i-1",), ("S-i-1",), "interruption")
 
 
+@pytest.mark.parametrize(("left_s", "said"), [(58.0, "58 s"), (1800.0, "30 min"), (86400.0, "24 h"), (-3.0, "0 s")])
+def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
+    (decision,) = announced.told(a_told(replace(planned(left_s=left_s), told=False)), 1.0, NOW)
+    assert decision.what == f"i-1 (m5.large, spot) has a scheduled event (instance retirement) in {said}"
+
+
 def test_a_notice_is_told_once():
     assert "notice" not in kinds(a_told(a_notice(told=True)))
 
