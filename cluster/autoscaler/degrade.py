@@ -21,6 +21,10 @@ RANKS: Mapping[Source, int] = {"services": 0, "jobs": 0, "framework": 1, "hint":
 """The order of degrading: where bounds or the dollar cap do not allow everything, the highest rank goes without first."""
 
 
+LEVEL_TRIES = 4
+"""How often what was cut short is packed again; each time fewer pieces are left to be dealt out."""
+
+
 def packed(units: Sequence[Unit], left: Mapping[int, int], choice: Sequence[Template], usage: Usage, limits: Limits) -> Packing:
     """All new machines together; where limits do not allow that, only what they allow of the first ranks (`RANKS`), together."""
     if not any(left.values()):
@@ -28,7 +32,7 @@ def packed(units: Sequence[Unit], left: Mapping[int, int], choice: Sequence[Temp
     whole = solve(units, left, choice, usage, limits)
     ranks = sorted({RANKS.get(units[index].source, 0) for index, count in left.items() if count > 0})
     if len(ranks) < 2 or not _limited(units, left, choice, whole, limits):
-        return whole
+        return _levelled(units, left, choice, usage, limits, whole)
     nodes: list[NewNode] = []
     before, usage, limits_left = usage, usage.copy(), limits.copy()
     for rank in ranks:
@@ -40,6 +44,23 @@ def packed(units: Sequence[Unit], left: Mapping[int, int], choice: Sequence[Temp
         return together
     usd = round(sum(node.template.usd_per_hour for node in nodes), 9)
     return Packing(tuple(nodes), usd, min(usd, together.bound_usd_per_hour), together.method)
+
+
+def _levelled(
+    units: Sequence[Unit], left: Mapping[int, int], choice: Sequence[Template], usage: Usage, limits: Limits, packing: Packing
+) -> Packing:
+    """What was cut short and must be spread evenly is packed again as so many pieces as there are: dealt out anew, it is even."""
+    for _ in range(LEVEL_TRIES):
+        served = load_of(packing.nodes)
+        uneven = (index for index, count in left.items() if count > served.get(index, 0) and _is_grouped(units[index]))
+        if next(uneven, None) is None:
+            break
+        left, packing = served, solve(units, served, choice, usage, limits)
+    return packing
+
+
+def _is_grouped(unit: Unit) -> bool:
+    return any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
 
 
 def _limited(units: Sequence[Unit], left: Mapping[int, int], choice: Sequence[Template], packing: Packing, limits: Limits) -> bool:
