@@ -62,6 +62,7 @@ class Telemetry:
         """A term of leadership begins."""
         self._recorder, self._past, self._tasks = Recorder(), Past(), holdings.Tasks()
         self._last_look = 0.0
+        self.ring = view.Ring()  # what happened since this process last led, if it did, is in the ledger
         self.outbox.known(ledger)
         self.measures.leading.set(1)
         self.status["leading"] = True
@@ -181,7 +182,7 @@ class Telemetry:
         self.ring.backfill((row["at"], row["level"]) for row in rows if row["kind"] == "level")
         known = [(row["at"], row.get("what")) for row in self.recent]
         older = [dict(row) for row in rows if row["kind"] == "decision" and (row["at"], row.get("what")) not in known]
-        self.recent = deque([*older, *self.recent][-RECENT:], maxlen=RECENT)
+        self.recent = deque(sorted([*older, *self.recent], key=lambda row: float(row["at"]))[-RECENT:], maxlen=RECENT)
 
 
 def _by_pool_and_state(snapshot: Snapshot, plan: Plan) -> Mapping[tuple[str, str], int]:

@@ -120,6 +120,25 @@ async def test_the_last_day_comes_from_the_ledger_when_a_term_begins_and_nothing
     assert [one[1] for one in series["decisions"]] == ["buy"]
 
 
+async def test_who_leads_again_shows_what_another_did_meanwhile(site: Site):
+    import time
+
+    now = time.time()
+    a_pass(site.told, at=now - 3000)
+    site.told.recent.append({"kind": "decision", "decision": "buy", "at": now - 3000, "what": "mine"})
+    site.told.end(now - 2900)
+    ledger = FakeLedger()
+    level = {"usd": 1.0, "idle_usd": 0.0, "demand": {}, "states": {}}
+    ledger.append_many({"kind": "level", "at": now - 3000 + 60 * number, "level": level} for number in range(40))
+    ledger.append({"kind": "decision", "decision": "buy", "at": now - 1000, "what": "theirs"})
+    site.told.begin(ledger)
+    a_pass(site.told, at=now)
+    site.told._remember(ledger.read())
+    _, _, series = await site.get("/series?hours=1")
+    assert len(series["points"]) == 41
+    assert [one[3] for one in series["decisions"]] == ["mine", "theirs"]
+
+
 def test_a_day_of_points_is_kept_and_no_more_are_shown_than_a_plot_has_room_for():
     ring = Ring()
     for second in range(0, int(KEPT_S) + 7200, 5):
