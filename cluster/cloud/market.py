@@ -22,6 +22,9 @@ from cluster.errors import CloudError, NotFound
 LIST_KEPT_S = 12 * 3600.0
 """How old a list price may be before AWS is asked again; it changes a few times a year."""
 
+LISTED_AT_ONCE = 25
+"""Types asked for in one refresh, a call each: a long list comes in parts, and a failure in the middle loses one part."""
+
 SPOT_EVERY_S = 300.0
 """How often EC2 is asked for spot prices; they move over hours."""
 
@@ -156,6 +159,7 @@ class Market:
         old = [name for name in types if now - kept.at.get(name, -LIST_KEPT_S) >= LIST_KEPT_S]
         if self._price_list is None or not old:
             return 0.0
+        old = old[:LISTED_AT_ONCE]
         found = self._price_list.usd_per_hour(old)
         self._kept = Kept(self.region, {**kept.usd_per_hour, **found}, {**kept.at, **dict.fromkeys(old, now)})
         self.revision += 1

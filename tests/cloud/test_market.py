@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from cluster.cloud import prices, spot
-from cluster.cloud.market import AGAIN_S, LIST_KEPT_S, SPOT_EVERY_S, Cache, Kept, Market, MemoryCache, S3Cache
+from cluster.cloud.market import AGAIN_S, LIST_KEPT_S, LISTED_AT_ONCE, SPOT_EVERY_S, Cache, Kept, Market, MemoryCache, S3Cache
 from cluster.cloud.price_list import FakePriceList
 from cluster.cloud.spot import FakeSpotFeed, Quote
 from cluster.errors import Permanent, Retryable
@@ -75,6 +75,19 @@ def test_only_what_is_not_known_is_asked_for(setting: Setting) -> None:
     setting.refresh(M5, "c5.large")
     setting.refresh(M5, "c5.large")
     assert setting.list.asked == [(M5,), ("c5.large",)]
+
+
+def test_a_long_list_comes_in_parts_and_a_failure_loses_one_of_them() -> None:
+    names = [f"m5.{n}xlarge" for n in range(1, 61)]
+    setting = Setting(dict.fromkeys(names, 7.0))
+    setting.refresh(*names)
+    setting.list.fail_next = Retryable("ThrottlingException", after_s=1)
+    setting.refresh(*names, after_s=10)
+    assert [setting.market.on_demand(name) == 7.0 for name in names] == [True] * LISTED_AT_ONCE + [False] * 35
+    for _ in range(3):
+        setting.refresh(*names, after_s=AGAIN_S)
+    assert {setting.market.on_demand(name) for name in names} == {7.0}
+    assert [len(asked) for asked in setting.list.asked] == [25, 25, 25, 10]
 
 
 def test_while_aws_does_not_answer_the_last_prices_stay_and_it_is_asked_ever_more_rarely(setting: Setting) -> None:
