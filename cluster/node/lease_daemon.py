@@ -47,7 +47,7 @@ LOOKS_A_LEASE = 20
 CALL_S = 5.0
 GOODBYE_S = 10.0
 SESSION_S = 30.0
-"""Nothing of this session's is ephemeral, so it need not show life often: a thousand machines cost the ensemble a hundred pings a second."""
+"""Nothing of this session's is ephemeral, so it need not show life often: a thousand machines cost a hundred pings a second."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=CALL_S)
 _RUNNING = ("pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks")

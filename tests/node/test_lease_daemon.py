@@ -220,6 +220,12 @@ class Leased:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return [agent["agent_info"]["hostname"] for agent in json.load(answer)["get_agents"].get("agents", ())]
 
+    def is_registered(self) -> bool:
+        try:
+            return bool(self.agents())
+        except OSError:  # no master leads yet
+            return False
+
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -283,7 +289,7 @@ def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_
     zk = KazooClient(cluster.zookeeper.hosts)
     zk.start(timeout=10)
     autoscaler = Autoscaler(zk)
-    until("it is registered", lambda: autoscaler.renews() and leased.agents(), 40)
+    until("it is registered", lambda: autoscaler.renews() and leased.is_registered(), 40)
     services(cluster, "/v2/apps", "POST", {"id": "/job", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 1})
     since = time.monotonic()
     until("it was renewed for two leases", lambda: autoscaler.renews() and time.monotonic() - since > 8, 20)
