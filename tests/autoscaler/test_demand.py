@@ -14,6 +14,7 @@ from cluster.autoscaler.planner import plan
 from cluster.autoscaler.shape import make, text
 from cluster.autoscaler.wire_agents import AgentReader, Agents
 from cluster.autoscaler.wire_frameworks import PROBE, offer_constraints, quotas
+from cluster.cli.plan import remembered
 from cluster.services.model import UpgradeStrategy
 from cluster.services.scaling import plan as next_step
 from tests.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, an_agent, full, queued
@@ -319,6 +320,18 @@ def test_frameworks_of_one_name_are_told_apart():
     twins = [replace(a_framework(minimal=make(1.5, 2000)), framework_id=name) for name in ("F-1", "F-2")]
     memory = replace(DRY, dry_since={"F-1": NOW - 10, "F-2": NOW - 10})
     assert len({unit.key for unit in units(a_snapshot(frameworks=twins, memory=memory))}) == 2
+
+
+def test_what_demand_remembers_survives_the_journal_and_the_beat():
+    memory = replace(
+        DRY,
+        marks=marks(sent=3),
+        findings={text(make(1, 512)): Finding(NOW, offered=True, where="h")},
+        hinted={"h1": make(2, 1024)},
+        probes={"F-batch": Probe(NOW, accepted=1, asked=2, size=4, came=True)},
+    )
+    assert msgspec.json.decode(msgspec.json.encode(memory), type=Memory) == memory
+    assert remembered(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(memory)))) == memory
 
 
 # the wire
