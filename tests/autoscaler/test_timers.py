@@ -108,7 +108,16 @@ def a_coming_rush() -> Snapshot:
     return a_snapshot(a_spec(calendar=calendar), memory=Memory(leader_since=NOW - 5000))
 
 
+def an_old_machine() -> Snapshot:
+    return one_of_ours(
+        Memory(leader_since=NOW - 9000, registered={"i-1": NOW - 4000}),
+        spec=a_spec(pools=[{"count": 0}], drift={"max_age_hours": 1.5}, consolidation=ON),
+        agent={"allocated": make(1, 100), "tasks": 1, "work": (Work("web.instance-1", "/web", "marathon", make(1, 100), NOW - 900),)},
+    )
+
+
 SCENES = {
+    "a machine is too old": (an_old_machine, 400.0),
     "an idle machine may go": (idle, 200.0),
     "a machine that never registers is given up": (booting, 500.0),
     "a machine that is lost is given up": (lost, 500.0),
