@@ -265,8 +265,11 @@ def test_pieces_that_ask_for_nothing_still_get_a_machine():
 
 
 def test_what_a_pools_max_leaves_out_is_not_in_the_bound():
-    packing = packed([a_unit("/web", 10, 1, 100)], [a_template("small", 2, 4000, 0.10)], slots=3)
-    assert (served(packing), packing.bound_usd_per_hour) == (6, pytest.approx(0.30))
+    """Four of ten pieces are served, half of them by a dear machine; whatever is bought, four cost what two cheap ones do."""
+    templates = [a_template("cheap", 2, 4000, 0.10), a_template("dear", 2, 4000, 0.30, pool="q")]
+    packing = packed([a_unit("/web", 10, 1, 100)], templates, slots=1)
+    assert (served(packing), packing.usd_per_hour) == (4, pytest.approx(0.40))
+    assert packing.bound_usd_per_hour == pytest.approx(0.20)
 
 
 @pytest.mark.slow
