@@ -120,6 +120,7 @@ MACHINES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(
     machines=MACHINES,
     samples=st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 0.3, 9.0]), st.booleans()), max_size=6),
@@ -146,6 +147,7 @@ def test_whatever_it_is_told_apart_by_its_lines_add_up_to_the_bill_to_the_cent(m
         assert sum(bill.series) * (bill.until - bill.since) / HOUR / len(bill.series) == pytest.approx(bill.usd, abs=1e-3)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1000), max_size=8))
 def test_rounded_parts_add_up_to_the_rounded_whole_and_none_is_off_by_a_unit(amounts):
     whole = sum(amounts.values())

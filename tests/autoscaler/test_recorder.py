@@ -141,6 +141,7 @@ class Cluster:
         return add_up(self.rows, NOW, self.now, by)
 
 
+@pytest.mark.slow
 def test_a_bill_by_app_and_role_is_what_they_held_of_the_machines():
     cluster = Cluster()
     cluster.starts("i-1")
@@ -154,6 +155,7 @@ def test_a_bill_by_app_and_role_is_what_they_held_of_the_machines():
     assert cluster.bill("app").unused_usd == pytest.approx(0.048, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_idle_time_is_that_of_registered_machines_without_a_task():
     cluster = Cluster()
     cluster.starts("i-1")
@@ -165,6 +167,7 @@ def test_idle_time_is_that_of_registered_machines_without_a_task():
     assert cluster.bill("type").idle_usd == pytest.approx(0.048, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_waiting_work_is_worth_its_part_of_the_cheapest_machine_that_holds_it():
     cluster = Cluster()
     cluster.queue = [queued(count=3, cpus=1, mem_mib=512)]
@@ -175,6 +178,7 @@ def test_waiting_work_is_worth_its_part_of_the_cheapest_machine_that_holds_it():
     assert bill.waited_usd == pytest.approx(3 * 118 / HOUR * 0.0384 / 2, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_rows_with_few_entries_are_written_each_minute_and_long_ones_seldom_but_levels_always():
     small, large = Cluster(), Cluster()
     for cluster, apps in ((small, 2), (large, 40)):
@@ -195,6 +199,7 @@ def test_headroom_and_hints_are_nobodys_waiting_work():
     assert row["waited"] == []
 
 
+@pytest.mark.slow
 def test_a_spot_price_that_changes_is_written_down_once_and_paid_from_then_on():
     cluster = Cluster()
     cluster.starts("i-1", capacity="spot")
@@ -245,6 +250,7 @@ def test_a_level_tells_machines_by_state_and_what_is_idle():
     assert sum(found["demand"].values()) == 50
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     lives=st.lists(

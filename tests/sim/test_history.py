@@ -149,6 +149,7 @@ def test_without_any_task_the_error_says_what_to_do():
         trace([], NOW, NOW + 60, "toy")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from(["/web", "spark"])), min_size=1, max_size=12),
