@@ -85,6 +85,7 @@ units = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(units=units, slots=st.integers(0, 30), usd=st.sampled_from([None, 0.5, 3.0]))
 def test_no_machine_is_overfull_nothing_is_bought_for_twice_and_bounds_are_kept(units, slots, usd):

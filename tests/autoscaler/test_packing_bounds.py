@@ -104,6 +104,7 @@ small_units = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units)
 def test_what_few_pieces_cost_is_the_optimum_and_nothing_less_is_claimed(drawn):
@@ -115,6 +116,7 @@ def test_what_few_pieces_cost_is_the_optimum_and_nothing_less_is_claimed(drawn):
     assert packing.bound_usd_per_hour <= best + 1e-9
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units)
 def test_columns_alone_come_within_a_tenth_of_the_optimum(drawn):
@@ -139,6 +141,7 @@ mixed_units = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units, rows=st.sampled_from([1, 2, 100]))
 def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded(drawn, rows):
@@ -156,6 +159,7 @@ def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded
     assert served(packing) == sum(unit.count for unit in units)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units)
 def test_nothing_found_later_is_dearer_than_first_fit(drawn):
@@ -165,6 +169,7 @@ def test_nothing_found_later_is_dearer_than_first_fit(drawn):
     assert packed(units, TYPES, effort=Effort(loads=1)).usd_per_hour <= first.usd_per_hour + 1e-9
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=mixed_units, slots=st.sampled_from([2, 7, 1000]), usd=st.sampled_from([None, 0.6]), rows=st.sampled_from([2, 100]))
 def test_rules_hold_whatever_is_asked_and_merged_rows_break_none(drawn, slots, usd, rows):

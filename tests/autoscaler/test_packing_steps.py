@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ def a_problem(asked, sizes) -> Problem:
 asked = st.lists(st.tuples(shapes, st.integers(1, 50), st.sampled_from([10**9, 10**9, 1, 3])), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), data=st.data())
 def test_filling_many_machines_at_once_is_filling_each_by_hand(asked, sizes, data):
@@ -63,6 +65,7 @@ def test_a_dimension_that_another_exhausts_first_needs_no_look():
     assert scarce.checked == (0, 1, 4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=st.lists(st.tuples(shapes, st.integers(1, 9), st.sampled_from("ab")), min_size=1, max_size=40), at_most=st.integers(1, 12))
 def test_a_bucket_is_as_large_as_all_that_is_in_it_and_there_are_few(drawn, at_most):
@@ -79,6 +82,7 @@ def test_few_sizes_are_not_rounded_at_all():
     assert rounded_up(sizes, [1] * 5, ["same"] * 5, 5) == sizes
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), usd=st.floats(0.001, 10))
 def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_none_is(asked, sizes, usd):
@@ -87,6 +91,7 @@ def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_n
     assert ((problem.sizes * prices[problem.groups]).sum(axis=1) <= problem.usd * (1 + 1e-9)).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), data=st.data())
 def test_no_load_of_a_machine_is_worth_more_than_it_costs_at_the_least_prices(asked, sizes, data):
