@@ -199,6 +199,7 @@ def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> Non
 LIVES = st.lists(st.tuples(st.integers(1, 600), st.booleans(), st.integers(0, 900), st.sampled_from(["A", "B"])), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(life=LIVES)
 def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever_happened(life: list[tuple[int, bool, int, str]]) -> None:
     known: dict[str, Backoff] = {}

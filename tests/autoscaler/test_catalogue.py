@@ -200,6 +200,7 @@ def new_version(world: World) -> None:
     world.fleet.pool_templates["default"] = Template("2", frozenset({"2"}))
 
 
+@pytest.mark.slow
 def test_drifted_machines_are_left_alone_unless_replacing_is_asked_for() -> None:
     world = drifting()
     new_version(world)

@@ -43,6 +43,7 @@ def test_on_demand_offerings_are_asked_for_in_our_order_and_spot_is_left_to_ec2_
     assert (call["Type"], call["ClientToken"], call["TargetCapacitySpecification"]["TotalTargetCapacity"]) == ("instant", "ms-1", 2)
 
 
+@pytest.mark.slow
 def test_a_spot_call_lets_ec2_weigh_price_and_capacity(cloud: Any) -> None:
     call = _fleet_call(a_request(AwsFleet(REGION), capacity="spot"), SUBNETS)
     assert call["SpotOptions"]["AllocationStrategy"] == "price-capacity-optimized"
@@ -64,7 +65,7 @@ def test_errors_about_a_zone_or_a_quota_are_told_as_such() -> None:
     assert [describe(key) for key in result.without_capacity] == [
         "addresses in us-east-1a",
         "the account's quota of standard types (on-demand)",
-        "m5.large/us-east-1a/on-demand",
+        "m5.large (on-demand) in us-east-1a",
     ]
 
 

@@ -120,6 +120,7 @@ def test_other_errors_slow_nothing_down() -> None:
         line.call()
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
 def test_over_any_time_no_more_calls_are_made_than_the_bucket_gave(steps: list[tuple[float, bool]]) -> None:
     line, made = Line(), []
