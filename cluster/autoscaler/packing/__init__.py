@@ -1,8 +1,8 @@
 """Packing: demand onto what is there, then onto the cheapest machines that hold the rest, with a proof of how cheap. Pure.
 
-`existing` places onto gaps; `parts` turns constraints into static choices; `problem` makes matrices; `loads` fills machines; `columns`
-solves the linear programme and bounds the price; `whole` makes whole machines of it; `realise` gives them their
-pieces; `answer` is all of it.
+`existing` places onto gaps; `parts` turns constraints into static choices; `problem` makes matrices, with `buckets` where sizes are
+many; `cuts` bounds the price; `loads` fills machines and `search` looks for the best; `columns` solves the linear programme; `whole`
+makes whole machines of it; `realise` gives them their pieces; `answer` is all of it.
 """
 
 from cluster.autoscaler.packing.answer import pack, solve
