@@ -204,7 +204,7 @@ class Term:
         self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source in {"services", "jobs"})
         self.telemetry.passed(made, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
-        return spec.autoscaler.interval_s
+        return rest_s(made.look_again_at, spec.autoscaler.interval_s, self.clock.now())
 
     async def _hear(self, heard: list[Heard], snapshot: Snapshot) -> Snapshot:
         """Write down what was announced before the queue may forget it."""
@@ -277,6 +277,11 @@ class Leader:
         """Keep it true, for ever."""
         async for payload in watch_leader(zk, path):
             self.address = (payload or b"").decode()
+
+
+def rest_s(look_again_at: float | None, interval_s: float, now: float) -> float:
+    """An interval, or less when a timer of the planner runs out before; a poll at least."""
+    return interval_s if look_again_at is None else min(interval_s, max(POLL_S, look_again_at - now))
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cluster import spec_calendar
+from cluster.autoscaler.daemon import rest_s
 from cluster.autoscaler.model import Backoff, Intent, Memory, Removal, Replacement, Snapshot, Work
 from cluster.autoscaler.planner import Plan, plan
 from cluster.autoscaler.shape import make
@@ -198,3 +199,9 @@ def test_the_next_change_of_a_part_of_the_week(days, hours, after, change):
 @pytest.mark.parametrize(("days", "hours"), [("mon-sun", "00:00-24:00"), ("never", "08:00-09:00"), ("mon", "9-10")])
 def test_what_is_always_open_or_wrong_never_changes(days, hours):
     assert spec_calendar.next_change(days, hours, NOW) is None
+
+
+@pytest.mark.parametrize(("look_again_in_s", "rest"), [(None, 60.0), (90.0, 60.0), (7.0, 7.0), (0.01, 0.5), (-3.0, 0.5)])
+def test_the_daemon_rests_until_a_timer_runs_out_but_no_longer_than_its_interval(look_again_in_s, rest):
+    at = None if look_again_in_s is None else NOW + look_again_in_s
+    assert rest_s(at, 60.0, NOW) == pytest.approx(rest)
