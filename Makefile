@@ -34,4 +34,5 @@ test: ## set-up for tests, check, then every test
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing
 	$(RUN)/python -m benchmarks.passes
+	$(RUN)/python -m benchmarks.traces
 	$(RUN)/python -m benchmarks.road

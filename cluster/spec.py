@@ -200,7 +200,7 @@ class Consolidation(Model):
     payback_s: Number = Field(
         default=1800.0, gt=0, description="Savings must repay what the change costs within this; younger machines are left alone."
     )
-    usd_per_task: Number = Field(default=0.0005, ge=0, description="What moving a task counts as, in USD.")
+    usd_per_task: Number = Field(default=0.25, ge=0, description="What moving a task counts as, in USD.")
     usd_per_task_hour: Number = Field(default=0.001, ge=0, description="More for each hour that the task has run, in USD.")
     underused_percent: Number = Field(default=50.0, ge=0, le=100, description="An agent with less than this of cpus and memory in use...")
     underused_after_s: Number = Field(default=600.0, ge=0, description="...for this long is emptied if its tasks fit elsewhere.")

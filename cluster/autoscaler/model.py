@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cluster.autoscaler.lifetimes import Ended, Lives
 from cluster.autoscaler.profile import Profile
 from cluster.autoscaler.shape import NOTHING, Shape, minus
 from cluster.cloud.port import LaunchRequest, Machine, Offering, Order, Template
@@ -142,6 +143,7 @@ class ClusterView:
     frameworks: tuple[Framework, ...] = ()
     recovered: int = 0
     quotas: tuple[Quota, ...] = ()
+    ended: tuple[Ended, ...] = ()  # tasks that ended by themselves lately; empty unless consolidation needs them
     elected_at: float = 0.0
     allocator_lag_s: float = 0.0
 
@@ -311,6 +313,9 @@ class Memory:
     findings: dict[str, Finding] = field(default_factory=dict)  # by shape as text: the probe framework's
     hinted: dict[str, Shape] = field(default_factory=dict)  # by order: the least that was in use since the hint was given
     spared: dict[str, float] = field(default_factory=dict)  # not disturbed before then: a removal was given up
+    moves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # by what runs: when its tasks were moved to save money
+    lives: dict[str, Lives] = field(default_factory=dict)  # by what runs: how long its tasks lasted
+    lives_until: float = 0.0  # tasks that ended by then are counted
     notices: dict[str, Notice] = field(default_factory=dict)  # the gravest announcement of each machine
     risks: dict[str, Risk] = field(default_factory=dict)  # by offering key
 

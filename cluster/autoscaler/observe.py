@@ -217,8 +217,17 @@ class Observer:
         own = await self._own_framework()
         if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
             frameworks = {}
-        elected_at, skipped = float(master.get("elected_time") or 0.0), own or ()
-        return wire.cluster_view(agents, tasks.running, frameworks, metrics, skipped, detailed=detailed, quota=quota, elected_at=elected_at)
+        return wire.cluster_view(
+            agents,
+            tasks.running,
+            frameworks,
+            metrics,
+            own or (),
+            detailed=detailed,
+            over=tasks.over,
+            quota=quota,
+            elected_at=float(master.get("elected_time") or 0.0),
+        )
 
     async def _agents(self) -> Agents:
         """Every agent.

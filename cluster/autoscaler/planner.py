@@ -120,7 +120,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     steps = [*(Step(decision) for decision in announcements), *steps]
     memory = interruption.after_pass(memory, snapshot, announcements, now)
     steps += [Step(decision) for decision in learned.said]
-    memory = _with_changes(memory, changes, moves, snapshot, now)
+    memory = policies.with_moves(_with_changes(memory, changes, moves, snapshot, now), supply, changes, now)
     refusals, told = _refusals(verdicts, memory.told, supply, now)
     return Plan(
         at=now,

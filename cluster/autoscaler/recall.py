@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cluster.autoscaler import demand
 from cluster.autoscaler.demand import Unit as Demanded
+from cluster.autoscaler.lifetimes import learned
 from cluster.autoscaler.model import ClusterView, Memory, Removal, Rented, Replacement, Snapshot
 from cluster.autoscaler.policies.underused import share_used
 from cluster.autoscaler.scale_up import Purchase
@@ -61,7 +62,7 @@ def after_pass(
     registered.update({name: now for name, unit in live.items() if unit.agent is not None and name not in registered})
     lost = {name: memory.lost_since.get(name, now) for name, unit in live.items() if unit.state == "lost"}
     frameworks = {framework.framework_id: framework for framework in view.frameworks}
-    remembered = demand.remember(memory, snapshot, now)
+    remembered = with_lives(demand.remember(memory, snapshot, now), view)
     probes = dict(remembered.probes)
     for index in {index for purchase in purchases for index in purchase.load}:
         unit = units[index]
@@ -80,6 +81,19 @@ def after_pass(
         underused_since=underused_since(snapshot, supply, now),
         spared={name: until for name, until in memory.spared.items() if until > now and name in live},
     )
+
+
+def with_lives(memory: Memory, view: ClusterView) -> Memory:
+    """How long the tasks lasted that ended since the last pass. The engine tells of each for a while, so those counted are skipped.
+
+    Tasks of agents that gave no offers or are gone teach nothing: they were moved, and would have gone on.
+    """
+    new = [one for one in view.ended if one.at > memory.lives_until]
+    if not new:
+        return memory
+    working = {"", *(agent.agent_id for agent in view.agents if agent.active and not agent.deactivated and not agent.drain_state)}
+    lives = learned(memory.lives, (one for one in new if one.agent_id in working))
+    return replace(memory, lives=lives, lives_until=max(one.at for one in new))
 
 
 def _is_back(unit: Unit, removal: Removal) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import budget, degrade, risk
+from cluster.autoscaler import budget, degrade, risk, tails
 from cluster.autoscaler.budget import Allowance
 from cluster.autoscaler.constraints import HOSTNAME, Usage
 from cluster.autoscaler.demand import Unit
@@ -73,7 +73,8 @@ def buy(snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping
     """What to buy for the pieces that are left, and to bring each pool up to its floor."""
     choice = templates(snapshot, supply, now, units)
     limits = limits_of(snapshot, supply)
-    packing = degrade.packed(units, left, choice, supply.usage, limits)
+    seen = tails.seen_by_packing(choice, units, left, limits, {pool.name: pool.max for pool in snapshot.spec.agents})
+    packing = tails.at_true_prices(degrade.packed(units, left, seen, supply.usage, limits), seen, choice)
     nodes = packing.nodes
     for node in nodes:
         limits.take(node.template, 1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from cluster.autoscaler.lifetimes import Ended
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, QueueEntry, Work
 from cluster.autoscaler.shape import Shape, make
 from cluster.autoscaler.wire_agents import Agents
@@ -24,6 +25,7 @@ def cluster_view(
     own: Iterable[str] = (),
     *,
     detailed: bool = False,
+    over: Sequence[Seen] = (),
     quota: Json | None = None,
     elected_at: float = 0.0,
 ) -> ClusterView:
@@ -47,6 +49,7 @@ def cluster_view(
         ),
         recovered=agents.recovered,
         quotas=quotas(quota or {}, agents.resources()),
+        ended=() if names is None else tuple(_ended(task, names) for task in over if 0 < task.since <= task.ended),
         elected_at=elected_at,
         allocator_lag_s=metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0) / 1000,
     )
@@ -105,6 +108,10 @@ def _work(task: Seen, framework: str) -> Work:
         protected=task.protected,
         ends_at=task.since + task.runs_for_s if task.since and task.runs_for_s else 0.0,
     )
+
+
+def _ended(task: Seen, frameworks: Mapping[str, str]) -> Ended:
+    return Ended(task.app or frameworks.get(task.framework_id, ""), task.ended - task.since, task.ended, task.agent_id)
 
 
 def _entry(item: Json) -> QueueEntry:

@@ -16,6 +16,7 @@ from cluster.errors import BadInput
 
 if TYPE_CHECKING:
     from cluster.cli.simulate_history import Paid, Past
+    from cluster.sim.bound import Bound
     from cluster.sim.market import Settings
     from cluster.sim.policy import Policy
     from cluster.sim.run import Outcome
@@ -75,16 +76,17 @@ def simulate(
     policies = _policies(policy, against, None if past is None else past.policy)
     with own_output():
         outcomes = _run(work, policies, settings, quiet=json_)
-    bound_usd = least_usd(work, policies[0][0])
+    with own_output():
+        bound = least_usd(work, policies[0][0], settings)
     if html:
         try:
-            Path(html).write_text(report.page(work, outcomes, settings, bound_usd), encoding="utf-8")
+            Path(html).write_text(report.page(work, outcomes, settings, bound), encoding="utf-8")
         except OSError as error:
             raise BadInput(error.strerror or str(error), where=html) from None
     if json_:
-        _print_json(work, outcomes, settings, bound_usd, None if past is None else past.paid)
+        _print_json(work, outcomes, settings, bound, None if past is None else past.paid)
         return
-    _print_table(work, outcomes, settings, bound_usd, html)
+    _print_table(work, outcomes, settings, bound, html)
     if past is not None and len(work.tasks) == len(past.trace.tasks):
         _print_check(past, outcomes[0])
 
@@ -153,13 +155,14 @@ def _run(work: Trace, policies: Sequence[tuple[Policy, str]], settings: Settings
     return outcomes
 
 
-def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound_usd: float, paid: Paid | None = None) -> None:
+def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound, paid: Paid | None = None) -> None:
     import msgspec
 
     answer: dict[str, Any] = {
         "trace": {"name": work.name, "tasks": len(work.tasks), "left_out": work.left_out, "span_s": work.span_s},
         "settings": settings,
-        "least_usd": bound_usd,
+        "least_usd": bound.whole,
+        "least_divisible_usd": bound.divisible,
         "policies": [
             {"name": one.name, **one.figures.as_dict(), "unschedulable": one.unschedulable, "took_s": one.took_s} for one in outcomes
         ],
@@ -169,7 +172,7 @@ def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bo
     typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
 
 
-def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound_usd: float, html: str) -> None:
+def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound, html: str) -> None:
     from rich.table import Table
 
     from cluster.cli.tables import console
@@ -190,7 +193,7 @@ def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, b
         table.add_row(name, *(f"[green]{text(one)}[/]" if mark and one == best else text(one) for one in values))
     table.add_row("[dim]took[/]", *(f"[dim]{outcome.took_s:.1f} s[/]" for outcome in outcomes))
     out.print(table)
-    out.print(columns.headline(outcomes, bound_usd))
+    out.print(columns.headline(outcomes, bound))
     if html:
         out.print(f"report: {html}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cluster.sim.bound import WAITS_AT_MOST_S, Bound
 from cluster.sim.market import Settings
 from cluster.sim.run import Outcome, savings
 from cluster.sim.trace import Trace
@@ -43,20 +44,28 @@ COLUMNS: Sequence[tuple[str, str, Callable[[Outcome], float], Callable[[float], 
 """Of each column: its name, what it is, its value, how it is written, and whether more (1) or less (-1) is better."""
 
 
-def headline(outcomes: Sequence[Outcome], bound_usd: float) -> str:
-    """The answer in two or three sentences, shortfalls included."""
+def headline(outcomes: Sequence[Outcome], bound: Bound) -> str:
+    """The answer in a few sentences, shortfalls included."""
     mine = outcomes[0]
-    parts = [f"{mine.name} costs ${mine.figures.usd:,.2f}; no policy could cost less than ${bound_usd:,.2f}, were machines divisible."]
+    parts = [f"{mine.name} costs ${mine.figures.usd:,.2f}; {least(bound)}"]
     if len(outcomes) > 1:
         best, saved = savings(outcomes)
         word = f"{saved:.1%} less" if saved >= 0 else f"{-saved:.1%} more"
         p95 = f"{span(mine.figures.wait_p95_s)} against {span(best.figures.wait_p95_s)}"
         parts.append(f"That is {word} than {best.name}, the cheapest of the others that wait about as long or less (p95 {p95}).")
+        if (room := 1 - bound.whole / best.figures.usd if best.figures.usd else 0.0) > 0:
+            parts.append(f"At most {room:.1%} less than {best.name} was possible.")
         churn = max(outcomes[1:], key=lambda other: other.figures.disruptions)
         if churn.figures.disruptions:
             per = f"{mine.figures.disruptions_per_1000_task_hours:.3g} against {churn.figures.disruptions_per_1000_task_hours:.3g}"
             parts.append(f"Running tasks stopped per 1000 task-hours: {per} ({churn.name}).")
     return " ".join(parts)
+
+
+def least(bound: Bound) -> str:
+    """The lower bound in a sentence, with what it takes for granted."""
+    divisible = f" (${bound.divisible:,.2f} were machines divisible)" if bound.divisible < bound.whole else ""
+    return f"nothing that makes no task wait longer than {span(WAITS_AT_MOST_S)} can cost less than ${bound.whole:,.2f}{divisible}."
 
 
 def about(trace: Trace, settings: Settings) -> str:

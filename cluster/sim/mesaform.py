@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cluster.autoscaler import budget
+from cluster.autoscaler.lifetimes import Ended
 from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner import Launch, Plan, Step, apply_step, plan
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
@@ -48,6 +49,7 @@ class Mesaform:
         self._memory = Memory()
         self._intents: dict[str, Intent] = {}
         self._look_at = 0.0
+        self._told = 0
         self._machines: dict[str, Machine] = {}
         self._agents: dict[str, tuple[int, Agent]] = {}
         self._weeks = Weeks() if spec.autoscaler.profile.enabled else None
@@ -80,7 +82,7 @@ class Mesaform:
         )
         return Snapshot(
             spec=self._spec,
-            cluster=ClusterView(agents),
+            cluster=ClusterView(agents, ended=self._ended(world)),
             queue=queue,
             machines=tuple(self._machines.values()),
             offerings=self._offerings,
@@ -88,6 +90,12 @@ class Mesaform:
             memory=self._memory,
             apps=world.apps,
         )
+
+    def _ended(self, world: World) -> tuple[Ended, ...]:
+        """What ended since the last look. The planner only learns from it where it may move work, as the daemon reads it only then."""
+        new = tuple(world.ended[self._told :]) if self._spec.autoscaler.consolidation.enabled else ()
+        self._told = len(world.ended)
+        return new
 
     def _agent(self, world: World, host: Host) -> Agent:
         """A host as the elected master has it, made anew only when it changed."""

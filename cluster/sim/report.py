@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
+from cluster.sim.bound import Bound
 from cluster.sim.columns import COLUMNS, about, headline, span
 from cluster.sim.market import Settings
 from cluster.sim.record import Entry, Level, percentile
 from cluster.sim.run import Outcome
-from cluster.sim.svg import COLOURS, Point, Series, bars, legend, linear, lines, times, waits
+from cluster.sim.svg import COLOURS, Point, Series, bars, legend, linear, lines, ranks, times, waits
 from cluster.sim.trace import Trace
 
 BUCKETS = 300
@@ -31,18 +32,26 @@ th{white-space:normal;vertical-align:bottom;font-weight:600;color:var(--soft);fo
 td.best{background:var(--best);font-weight:600}
 td i,.legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}
 .legend span{margin-right:14px;font-size:13px;white-space:nowrap}.scroll{overflow-x:auto}svg{width:100%;height:auto;display:block}
+.mark{stroke:var(--ink);stroke-width:1.4;stroke-dasharray:5 4}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .axis text{font-size:11px;fill:var(--soft)}.axis line{stroke:var(--soft);stroke-width:.8}.axis line.grid{stroke:var(--line)}
 details{margin-top:8px}summary{cursor:pointer}details td{font-size:13px}details td:nth-child(n+2){text-align:left;white-space:normal}
 """
 
 
-def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound_usd: float) -> str:
+def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound) -> str:
     """The whole page. The first outcome is the one that the others are compared with."""
     span_s = max(outcome.figures.makespan_s for outcome in outcomes) or 1.0
     colours = {outcome.name: COLOURS[index % len(COLOURS)] for index, outcome in enumerate(outcomes)}
     cards = [
-        _card("Cost over time", "Dollars spent so far.", _cost(outcomes, colours, span_s)),
+        _card("Dollars", "In all. The line is the least that anything could cost.", _dollars(outcomes, colours, bound)),
+        _card(
+            "Dollars over time",
+            "Spent so far; the dashed line is the least that all of it could cost.",
+            _cost(outcomes, colours, span_s, bound),
+        ),
+        _card("Tasks stopped by the policy", "For each 1000 hours of tasks.", _disruptions(outcomes, colours)),
+        _card("Waiting, percentiles", "Until placed, and again after each time that a task was stopped.", _percentiles(outcomes, colours)),
         _card("Waiting", "The part of all tasks that waited at most so long; what never ran never gets there.", _waits(outcomes, colours)),
         _card("Machines", "Paid for, booting ones included; the mean of each stretch of time.", _machines(outcomes, colours, span_s)),
         _card("Utilisation", "Cpus in use, of those paid for, over a thirtieth of the time each.", _utilisation(outcomes, colours, span_s)),
@@ -52,13 +61,13 @@ def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound_us
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{title}</h1><p class='soft'>{escape(about(trace, settings))}</p><p class='lead'>{escape(headline(outcomes, bound_usd))}</p>"
-        f"<section class='scroll'>{_table(outcomes, colours)}</section>"
+        f"<h1>{title}</h1><p class='soft'>{escape(about(trace, settings))}</p><p class='lead'>{escape(headline(outcomes, bound))}</p>"
+        f"<section class='scroll'>{_table(outcomes, colours, bound)}</section>"
         f"<div class='grid2'>{''.join(cards)}</div><div class='grid2'>{decisions}</div></main></body></html>\n"
     )
 
 
-def _table(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
+def _table(outcomes: Sequence[Outcome], colours: dict[str, str], bound: Bound) -> str:
     shown = [column for column in COLUMNS if any(column[2](outcome) for outcome in outcomes)]
     head = "".join(f'<th title="{escape(what)}">{escape(name)}</th>' for name, what, *_ in shown)
     rows = []
@@ -70,6 +79,8 @@ def _table(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
             marked = len(outcomes) > 1 and value(outcome) == best and min(values) != max(values)
             cells.append(f'<td class="{"best" if marked else ""}">{escape(text(value(outcome)))}</td>')
         rows.append(f'<tr><td><i style="background:{colours[outcome.name]}"></i>{escape(outcome.name)}</td>{"".join(cells)}</tr>')
+    empty = "<td></td>" * (len(shown) - 1)
+    rows.append(f'<tr class="soft"><td>the least possible</td><td>{escape(COLUMNS[0][3](bound.whole))}</td>{empty}</tr>')
     return f"<table><thead><tr><th>policy</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -100,7 +111,25 @@ def _centred(values: Sequence[float], span_s: float) -> list[Point]:
     return [((index + 0.5) * span_s / len(values), value) for index, value in enumerate(values)]
 
 
-def _cost(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float) -> str:
+def _dollars(outcomes: Sequence[Outcome], colours: dict[str, str], bound: Bound) -> str:
+    found = [(outcome.name, colours[outcome.name], outcome.figures.usd) for outcome in outcomes]
+    return ranks(found, lambda v: f"${v:,.0f}" if v >= 100 else f"${v:,.2f}", mark=("at least", bound.whole))
+
+
+def _disruptions(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
+    found = [(outcome.name, colours[outcome.name], outcome.figures.disruptions_per_1000_task_hours) for outcome in outcomes]
+    return ranks(found, lambda v: f"{v:,.3g}" if v < 1000 else f"{v:,.0f}")
+
+
+def _percentiles(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
+    parts = []
+    for name, value in (("p50", "wait_p50_s"), ("p95", "wait_p95_s"), ("p99", "wait_p99_s")):
+        found = [(outcome.name, colours[outcome.name], float(getattr(outcome.figures, value))) for outcome in outcomes]
+        parts.append(f"<p class='soft'>{name}</p>{ranks(found, span)}")
+    return "".join(parts)
+
+
+def _cost(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float, bound: Bound) -> str:
     series = []
     for outcome in outcomes:
         rates = means(outcome.record.levels, outcome.record.started_at, span_s, BUCKETS, lambda level: level.usd_per_hour)
@@ -110,7 +139,7 @@ def _cost(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float) -
             points.append(((index + 1) * span_s / BUCKETS, total))
         series.append(Series(outcome.name, colours[outcome.name], points))
     y = linear(max(point[1] for one in series for point in one.points), lambda v: f"${v:,.0f}" if v >= 10 or not v else f"${v:.2f}")
-    return _plot(outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="USD"))
+    return _plot(outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="USD", mark=bound.whole))
 
 
 def _machines(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float) -> str:

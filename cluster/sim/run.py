@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.autoscaler.shape import shape_of
 from cluster.cloud.port import Offering
 from cluster.sim.baselines import baseline
+from cluster.sim.bound import Bound, bound_of
 from cluster.sim.market import Market, Settings, offerings
 from cluster.sim.mesaform import Mesaform
 from cluster.sim.policy import Policy
@@ -64,26 +64,10 @@ def savings(outcomes: Sequence[Outcome]) -> tuple[Outcome, float]:
     return best, 1 - mine.figures.usd / best.figures.usd if best.figures.usd else 0.0
 
 
-def least_usd(trace: Trace, policy: Policy) -> float:
-    """What the work costs at least, could machines be bought in any part and for any moment: nothing that buys as `policy` may is cheaper.
-
-    The linear program over cpus and memory is solved through its dual, whose corners are few. Tasks that fit nothing are left out.
-    """
-    catalogue = catalogue_of(policy)
+def least_usd(trace: Trace, policy: Policy, settings: Settings) -> Bound:
+    """What the work costs at least, whatever buys for it, with what `policy` may buy. Spot prices count where it may buy spot."""
     spot = {pool.name for pool in policy.agents if pool.spot_share > 0}
-    offered = {
-        (shape_of(offering.resources)[:2], offering.usd_per_hour)
-        for name, pool in catalogue.items()
-        for offering in pool
-        if offering.capacity == "on-demand" or name in spot
-    }
-    runnable = [task for task in trace.tasks if fits_anything(task.shape, catalogue)]
-    demand = [sum(task.shape[d] * task.runs_s for task in runnable) / 3600 for d in (0, 1)]
-    rows = sorted((shape[0], shape[1], usd) for shape, usd in offered)
-    corners = [(min(usd / cpus for cpus, _, usd in rows), 0.0), (0.0, min(usd / mem for _, mem, usd in rows))]
-    for index, (cpus, mem, usd) in enumerate(rows):
-        for other_cpus, other_mem, other_usd in rows[index + 1 :]:
-            if determinant := cpus * other_mem - mem * other_cpus:
-                corners.append(((usd * other_mem - mem * other_usd) / determinant, (cpus * other_usd - usd * other_cpus) / determinant))
-    allowed = [c for c in corners if min(c) >= 0 and all(cpus * c[0] + mem * c[1] <= usd * (1 + 1e-9) for cpus, mem, usd in rows)]
-    return round(max(demand[0] * c[0] + demand[1] * c[1] for c in allowed), 4)
+    offered = [
+        offering for name, pool in catalogue_of(policy).items() for offering in pool if offering.capacity == "on-demand" or name in spot
+    ]
+    return bound_of(trace, offered, settings.boot_s)

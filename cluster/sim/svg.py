@@ -72,9 +72,12 @@ def waits(high: float, text: Format) -> Axis:
     return Axis(1.0, top, [float(tick) for tick in ticks if tick <= top], text, log=True)
 
 
-def lines(series: Sequence[Series], x: Axis, y: Axis, *, x_name: str, y_name: str, steps: bool = False) -> str:
-    """A chart of lines; with `steps`, a value holds until the next."""
+def lines(series: Sequence[Series], x: Axis, y: Axis, *, x_name: str, y_name: str, steps: bool = False, mark: float | None = None) -> str:
+    """A chart of lines; with `steps`, a value holds until the next. `mark` is a level drawn dashed all along."""
     parts = [_frame(x, y, x_name, y_name)]
+    if mark is not None:
+        at = _y(y, mark)
+        parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
     for one in series:
         path = _path([(_x(x, px), _y(y, py)) for px, py in one.points], steps=steps)
         parts.append(f'<path d="{path}" stroke="{one.colour}" class="line"><title>{escape(one.name)}</title></path>')
@@ -99,6 +102,24 @@ def bars(up: Sequence[Point], down: Sequence[Point], x: Axis, width_s: float, *,
                     f'<rect x="{_x(x, start):.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill="{colour}">{title}</rect>'
                 )
     return _svg(parts, f"{up_name} and {down_name}", height)
+
+
+def ranks(series: Sequence[tuple[str, str, float]], text: Format, *, mark: tuple[str, float] | None = None) -> str:
+    """One bar across for each (name, colour, value), with what it is; `mark` is a line that all may be seen against, and its name."""
+    row, left, right = 30, 150, 84
+    high = max([value for _, _, value in series] + [mark[1] if mark else 0.0]) or 1.0
+    reach, height = WIDTH - left - right, row * len(series) + (22 if mark else 6)
+    parts = ['<g class="axis">']
+    for number, (name, colour, value) in enumerate(series):
+        top, wide = number * row + 4, reach * value / high
+        parts.append(f'<text x="{left - 8}" y="{top + 15}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<rect x="{left}" y="{top}" width="{max(wide, 1.0):.1f}" height="{row - 10}" fill="{colour}"/>')
+        parts.append(f'<text x="{left + wide + 6:.1f}" y="{top + 15}">{escape(text(value))}</text>')
+    if mark is not None:
+        at, bottom = left + reach * mark[1] / high, row * len(series)
+        parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{bottom}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{escape(mark[0])} {escape(text(mark[1]))}</text>')
+    return _svg([*parts, "</g>"], ", ".join(name for name, _, _ in series), height)
 
 
 def legend(names: Sequence[tuple[str, str]]) -> str:

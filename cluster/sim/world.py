@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from cluster.autoscaler.constraints import Usage, room
+from cluster.autoscaler.lifetimes import Ended
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from cluster.blueprint import Tag
@@ -147,6 +148,7 @@ class World:
         self.work = [Work(task, task.runs_s) for task in trace.tasks]
         self.hosts: dict[str, Host] = {}  # all that cost money, in the order they were bought
         self.record = Record(EPOCH)
+        self.ended: list[Ended] = []  # in the order in which they ended
         self._agents: dict[str, Host] = {}  # registered ones, in the order they registered
         self._queues: dict[str, deque[int]] = {}
         self._shapes = {task.app: task.shape for task in trace.tasks}
@@ -387,6 +389,7 @@ class World:
         host = self.hosts[name]
         self._leave(number, host)
         work.ended_at, work.host = self.now, ""
+        self.ended.append(Ended(work.task.app, work.ran_s if work.task.keeps_work else work.task.runs_s, self.now))
         self._heard.append("ended")
         if self.apps[work.task.app]:
             self._offer_all()  # what one value may have depends on what the others have

@@ -59,7 +59,7 @@ def test_demand_beyond_what_is_free_is_bought_for_and_no_more():
     made = plan(an_idle_snapshot(queue=[queued(count=5)]), NOW)
     verdict = only_verdict(made)
     assert (verdict.fits_now, verdict.buying, verdict.unmet) == (2, 3, 0)
-    assert bought(made) == {"m5.xlarge": 1}
+    assert bought(made) == {"m5.large": 2}
 
 
 def test_backing_off_after_failures_is_not_demand():

@@ -358,3 +358,24 @@ def test_whatever_happens_protected_work_stays_nobody_is_killed_and_steady_work_
     before = len(world.decisions)
     world.run(1200, step_s=10)
     assert [decision.kind for decision in world.decisions[before:] if decision.kind in {"buy", "drain"}] == []
+
+
+def test_a_task_that_was_moved_is_not_moved_again_the_same_day():
+    world = a_world()
+    scattered(world)
+    world.run(200)
+    assert len(world.moved) == 1
+    world.want(queued("/web", 4))
+    world.run(30)
+    for running in world.agents.values():  # scattered again
+        running.tasks = running.tasks[:1]
+    world.want(queued("/web", 2))
+    world.run(300)
+    assert len(world.moved) == 2  # two tasks, two moves: the second time the other one's turn has come
+    world.want(queued("/web", 4))
+    world.run(30)
+    for running in world.agents.values():
+        running.tasks = running.tasks[:1]
+    world.want(queued("/web", 2))
+    world.run(300)
+    assert len(world.moved) == 2

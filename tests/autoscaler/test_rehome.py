@@ -79,7 +79,7 @@ def some_machines(count: int, cpus: float) -> Snapshot:
             allocated=make(cpus, 100 * tasks),
             tasks=tasks,
             work=tuple(
-                Work(f"web.instance-{machine.instance_id}-{n}", "/web", "marathon", make(0.5, 100), NOW - 900) for n in range(tasks)
+                Work(f"web.instance-{machine.instance_id}-{n}", "/web", "marathon", make(0.5, 100), NOW - 9000) for n in range(tasks)
             ),
         )
         for machine in machines
@@ -88,7 +88,7 @@ def some_machines(count: int, cpus: float) -> Snapshot:
     memory = Memory(leader_since=NOW - 9000, underused_since=dict.fromkeys(names, NOW - 9000), registered=dict.fromkeys(names, NOW - 9000))
     spec = a_spec(
         pools=[{"count": 0}],
-        consolidation={"enabled": True, "max_agents_percent": 100.0, "underused_percent": 90.0, "usd_per_task_hour": 0},
+        consolidation={"enabled": True, "max_agents_percent": 100.0, "underused_percent": 90.0, "usd_per_task": 0, "usd_per_task_hour": 0},
     )
     return a_snapshot(spec, machines=machines, agents=agents, memory=memory, apps={"/web": ()})
 

@@ -15,7 +15,7 @@ from cluster.autoscaler.shape import make
 from cluster.cloud.port import LaunchRequest, Order
 from tests.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
-ON = {"enabled": True, "payback_s": 100.0, "usd_per_task_hour": 0.0}
+ON = {"usd_per_task": 0.0, "enabled": True, "payback_s": 100.0, "usd_per_task_hour": 0.0}
 
 
 def one_of_ours(memory: Memory | None = None, *, spec=None, agent: dict | None = None, machine: dict | None = None, **fields) -> Snapshot:
@@ -59,7 +59,7 @@ def little_used(**memory) -> Snapshot:
             machine,
             allocated=make(0.5, 100),
             tasks=1,
-            work=(Work(f"web.instance-{machine.instance_id}", "/web", "marathon", make(0.5, 100), NOW - 9),),
+            work=(Work(f"web.instance-{machine.instance_id}", "/web", "marathon", make(0.5, 100), NOW - 4900),),
         )
         for machine in machines
     ]

@@ -137,15 +137,15 @@ def test_the_pools_own_machines_are_there_from_the_start_and_stay():
 def test_no_run_costs_less_than_the_bound():
     trace = window(make_trace("batch", 2), limit=80)
     policy = a_policy(types=("c5.4xlarge", "m5.4xlarge", "r5.4xlarge"))
-    bound = least_usd(trace, policy)
-    assert 0 < bound < min(simulate(trace, policy, STEADY, rule).figures.usd for rule in RULES)
+    bound = least_usd(trace, policy, STEADY)
+    assert 0 < bound.divisible <= bound.whole < min(simulate(trace, policy, STEADY, rule).figures.usd for rule in RULES)
 
 
 def test_the_bound_is_exact_where_a_machine_is_full_all_the_time():
     policy = a_policy(types=("c5.large",))
     memory = catalogue_of(policy)["default"][0].resources.mem_mib
     trace = a_trace(a_task(runs_s=3600, cpus=2, mem_mib=memory))
-    assert least_usd(trace, policy) == pytest.approx(0.085)
+    assert least_usd(trace, policy, STEADY).divisible == pytest.approx(0.085)
 
 
 def test_the_real_planner_is_compared_with_the_cheapest_that_serves_as_well():

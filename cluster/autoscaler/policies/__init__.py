@@ -5,11 +5,11 @@ from __future__ import annotations
 from cluster.autoscaler.policies.announced import Announced
 from cluster.autoscaler.policies.drift import Drift
 from cluster.autoscaler.policies.idle import Idle
-from cluster.autoscaler.policies.policy import Change, Policy, View, disturbances_left
+from cluster.autoscaler.policies.policy import Change, Policy, View, disturbances_left, with_moves
 from cluster.autoscaler.policies.replace import Replace, replaced
 from cluster.autoscaler.policies.underused import Underused
 
-__all__ = ["ORDER", "Change", "Policy", "View", "disturbances_left", "propose", "replaced"]
+__all__ = ["ORDER", "Change", "Policy", "View", "disturbances_left", "propose", "replaced", "with_moves"]
 
 ORDER: tuple[Policy, ...] = (Announced(), Idle(), Drift(), Underused(), Replace())
 

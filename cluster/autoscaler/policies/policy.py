@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cluster.autoscaler.model import Agent, PolicyName, Removal, Snapshot
+from cluster.autoscaler.lifetimes import ends_within_s, lasts_s
+from cluster.autoscaler.model import Agent, Memory, PolicyName, Removal, Snapshot, Work
 from cluster.autoscaler.rehome import Room, moving
 from cluster.autoscaler.scale_down import Deactivate, Move
 from cluster.autoscaler.scale_up import Purchase
@@ -14,6 +17,14 @@ from cluster.autoscaler.supply import Supply, Unit
 from cluster.nodedoc import PROTECT
 from cluster.spec import Consolidation
 from cluster.spec_calendar import is_open
+
+FOR_MONEY: frozenset[PolicyName] = frozenset({"underused", "replace"})
+
+A_DAY_S = 86_400.0
+"""Each task is moved at most once in so long: whoever has just been moved is not moved again for a few cents more."""
+
+REPAID = 3.0
+"""How often a change must repay its cost: what a move costs is sure, how long the saving lasts is a guess."""
 
 PROTECT_TAG = "mesaform:protect"
 
@@ -36,6 +47,7 @@ class View:
     going: set[str]
     now: float
     _away: frozenset[str] | None = None
+    _tasks: Counter[str] | None = None
 
     @property
     def settings(self) -> Consolidation:
@@ -48,6 +60,12 @@ class View:
             idle = {node.name for node in self.supply.nodes if node.kind == "idle" and node.name not in self.needed}
             self._away = frozenset(moving(self.snapshot, self.supply) | idle)
         return self._away | self.going
+
+    def tasks_of(self, name: str) -> int:
+        """How many tasks of an app run."""
+        if self._tasks is None:
+            self._tasks = Counter(work.name for unit in self.supply.units if unit.agent is not None for work in unit.agent.work)
+        return self._tasks[name]
 
     def take(self, unit: Unit, *, disturbs: bool) -> None:
         """Count a machine as going."""
@@ -112,7 +130,7 @@ def disturbable(view: View) -> list[Unit]:
             continue
         if protected(unit) or (unit.pool, unit.machine.instance_type) in young or view.snapshot.memory.spared.get(name, 0.0) > view.now:
             continue
-        if movable(agent, view.snapshot) and not _soon_done(agent, view):
+        if movable(agent, view.snapshot) and not _soon_done(agent, view) and rested([unit], view):
             found.append(unit)
     return sorted(found, key=lambda unit: (disturbance_usd([unit], view) / max(unit.usd_per_hour, 1e-9), unit.machine.instance_id))
 
@@ -126,8 +144,59 @@ def _young_types(view: View) -> set[tuple[str, str]]:
 
 
 def _soon_done(agent: Agent, view: View) -> bool:
-    """Whether all its work ends by itself before moving it would have paid back."""
-    return all(0 < work.ends_at <= view.now + view.settings.payback_s for work in agent.work)
+    """Whether all its work ends by itself before moving it would have paid back: it said so, or work of its name has always done so."""
+    return all(_ends_at(work, view) <= view.now + view.settings.payback_s for work in agent.work)
+
+
+def rested(units: Iterable[Unit], view: View) -> bool:
+    """Whether each app's tasks would still be moved at most once a day: no more moves within a day than it has tasks."""
+    wanted = Counter(work.name for unit in units if unit.agent is not None for work in unit.agent.work)
+    since = view.now - A_DAY_S
+    moved = {name: sum(1 for at in view.snapshot.memory.moves.get(name, ()) if at > since) for name in wanted}
+    return all(count + moved[name] <= view.tasks_of(name) for name, count in wanted.items())
+
+
+def with_moves(memory: Memory, supply: Supply, changes: Iterable[Change], now: float) -> Memory:
+    """Remember which apps' tasks these changes move; what is older than a day is forgotten."""
+    names = {
+        name
+        for change in changes
+        if change.policy in FOR_MONEY
+        for name in (*change.old, *(move.unit.machine.instance_id for move in change.moves))
+    }
+    found = [work.name for unit in supply.units if unit.machine.instance_id in names and unit.agent is not None for work in unit.agent.work]
+    moves = {name: times for name, all_times in memory.moves.items() if (times := tuple(at for at in all_times if at > now - A_DAY_S))}
+    for name in found:
+        moves[name] = (*moves.get(name, ()), now)
+    return replace(memory, moves=moves)
+
+
+def _ends_at(work: Work, view: View) -> float:
+    if work.ends_at:
+        return work.ends_at
+    within_s = ends_within_s(view.snapshot.memory.lives.get(work.name), _age_s(work, view))
+    return math.inf if within_s is None else view.now + within_s
+
+
+def _age_s(work: Work, view: View) -> float:
+    return max(0.0, view.now - work.since) if work.since else 0.0
+
+
+def saving_lasts_s(units: Iterable[Unit], view: View) -> float:
+    """How long a saving may be counted on: as long as each of these machines would have been kept by its most lasting task.
+
+    Of a task whose age is not known that is `payback_s`. A task of months is worth moving once, a task of minutes is waited for.
+    """
+    kept = [max((_lasts_s(work, view) for work in unit.agent.work), default=0.0) for unit in units if unit.agent is not None]
+    return min(kept, default=0.0)
+
+
+def _lasts_s(work: Work, view: View) -> float:
+    if work.ends_at:
+        return max(0.0, work.ends_at - view.now)
+    if not work.since:
+        return view.settings.payback_s
+    return lasts_s(view.snapshot.memory.lives.get(work.name), view.now - work.since)
 
 
 def disturbance_usd(units: Iterable[Unit], view: View) -> float:
@@ -142,10 +211,10 @@ def disturbance_usd(units: Iterable[Unit], view: View) -> float:
     return sum(each + hourly * age_h for age_h in ages_h)
 
 
-def pays(saving: float, replaced: float, cost: float, settings: Consolidation) -> bool:
-    """Whether a saving (USD an hour) is worth a cost (USD): large enough by itself and as a part, and repaid in time."""
+def pays(saving: float, replaced: float, cost: float, lasts_s: float, settings: Consolidation) -> bool:
+    """Whether a saving (USD an hour, for so long) is worth a cost (USD): large enough by itself and as a part, lasting, and repaid."""
     least = max(settings.min_saving_usd_per_hour, replaced * settings.min_saving_percent / 100)
-    return saving > 0 and saving >= least and cost / saving * 3600 <= settings.payback_s
+    return saving > 0 and saving >= least and lasts_s >= settings.payback_s and cost * REPAID <= saving * lasts_s / 3600
 
 
 def disturbances_left(snapshot: Snapshot, supply: Supply, now: float) -> int:
@@ -155,4 +224,10 @@ def disturbances_left(snapshot: Snapshot, supply: Supply, now: float) -> int:
     percent = next(open_now, settings.max_agents_percent)
     agents = sum(1 for unit in supply.units if unit.agent is not None)
     allowed = max(1, int(agents * percent / 100)) if percent else 0
-    return allowed - len(moving(snapshot, supply))
+    return allowed - len(emptied(snapshot, supply))
+
+
+def emptied(snapshot: Snapshot, supply: Supply) -> set[str]:
+    """Machines that are disturbed now, and one for each replacement under way, whose old machines go as the budget allows."""
+    names = {unit.machine.instance_id for unit in supply.units if unit.removal is not None and unit.removal.disturbs}
+    return names | {one.old[0] for one in snapshot.memory.replacements.values() if not names & set(one.old)}

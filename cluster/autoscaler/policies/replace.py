@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 from cluster.autoscaler.lifecycle import REGISTERED
 from cluster.autoscaler.model import PolicyName
-from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays
+from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, rested, saving_lasts_s
 from cluster.autoscaler.rehome import Held, names_of, work_of
 from cluster.autoscaler.scale_down import Move
 from cluster.autoscaler.scale_up import replacement_for
@@ -18,6 +19,9 @@ OVERLAP_S = 180.0
 
 MOST_FOR_ONE = 8
 """How many machines are tried together: each further one disturbs more and saves less often."""
+
+PAIRED = 12
+"""Of how many machines, the most easily moved, every pair is tried."""
 
 
 class Replace:
@@ -34,19 +38,22 @@ class Replace:
         if not found:
             return []
         _, change, old = max(found, key=lambda option: (option[0], -len(option[2])))
-        for unit in old:
-            view.take(unit, disturbs=True)
+        for number, unit in enumerate(old):
+            view.take(unit, disturbs=number == 0)
         return [change]
 
     def _options(self, units: Sequence[Unit], view: View) -> list[tuple[float, Change, tuple[Unit, ...]]]:
-        """One for each machine by itself, and for the most easily moved ones together."""
+        """One for each machine by itself, for each pair, and for the most easily moved ones together."""
         groups: list[tuple[Unit, ...]] = [(unit,) for unit in units]
-        groups += [tuple(units[:count]) for count in range(2, min(len(units), view.disturbances, MOST_FOR_ONE) + 1)]
+        groups += list(combinations(units[:PAIRED], 2))
+        groups += [tuple(units[:count]) for count in range(3, min(len(units), MOST_FOR_ONE) + 1)]
         return [option for group in groups if (option := self._option(group, view)) is not None]
 
     @staticmethod
     def _option(group: tuple[Unit, ...], view: View) -> tuple[float, Change, tuple[Unit, ...]] | None:
         pool = group[0].pool
+        if not rested(group, view):
+            return None
         if view.spare.get(pool, 1) - len(group) + 1 < 0:
             return None
         names = {unit.machine.instance_id for unit in group}
@@ -59,20 +66,21 @@ class Replace:
         was = sum(unit.usd_per_hour for unit in group)
         saving = was - purchase.usd_per_hour
         cost = disturbance_usd(group, view) + purchase.usd_per_hour * OVERLAP_S / 3600
-        if not pays(saving, was, cost, view.settings):
+        lasts_s = saving_lasts_s(group, view)
+        if not pays(saving, was, cost, lasts_s, view.settings):
             return None
         offering = purchase.request.offerings[0]
         why = (
             f"one {offering.instance_type} at ${offering.usd_per_hour:.4f} takes the place of {_counted(group)} at ${was:.4f} "
             f"({', '.join(names_of(work))}): saves ${saving:.4f} an hour, costs ${cost:.4f} once"
         )
-        net = saving - cost * 3600 / view.settings.payback_s
-        return net, Change("replace", why, purchase=purchase, old=tuple(sorted(names))), group
+        return saving * lasts_s / 3600 - cost, Change("replace", why, purchase=purchase, old=tuple(sorted(names))), group
 
 
 def replaced(view: View, homes: Held) -> list[Move]:
     """Old machines whose replacement has registered, to begin removing; if a task of theirs fits nowhere, or one is wanted, none goes."""
     moves: list[Move] = []
+    left = view.disturbances + len(_not_begun(view))
     units = {unit.machine.instance_id: unit for unit in view.supply.units}
     for token, one in view.snapshot.memory.replacements.items():
         new = [unit for unit in units.values() if unit.machine.tags.get(Tag.LAUNCH) == token and unit.state in REGISTERED]
@@ -80,10 +88,20 @@ def replaced(view: View, homes: Held) -> list[Move]:
         if len(new) < one.count or any(unit.machine.instance_id in homes.homeless | view.going for unit in old):
             continue
         for unit in old:
-            if unit.removal is None and unit.agent is not None and unit.is_ours and unit.machine.instance_id not in view.supply.quarantined:
-                view.going.add(unit.machine.instance_id)
+            name, for_money = unit.machine.instance_id, one.policy == "replace"
+            if for_money and left <= 0:
+                continue
+            if unit.removal is None and unit.agent is not None and unit.is_ours and name not in view.supply.quarantined:
+                left -= for_money
+                view.going.add(name)
                 moves.append(deactivate(unit, one.policy, one.reason, view.now))
     return moves
+
+
+def _not_begun(view: View) -> list[str]:
+    """Replacements of which no old machine goes yet; each has its place in the budget."""
+    under_way = {unit.machine.instance_id for unit in view.supply.units if unit.removal is not None}
+    return [token for token, one in view.snapshot.memory.replacements.items() if not under_way & set(one.old)]
 
 
 def _counted(group: Sequence[Unit]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.autoscaler.model import Agent, PolicyName
-from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays
+from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, saving_lasts_s
 from cluster.autoscaler.rehome import names_of, work_of
 
 
@@ -27,7 +27,7 @@ class Underused:
             if view.spare.get(unit.pool, 1) <= 0 or unit.machine.instance_id in view.room.hosts:
                 continue  # what was just promised a place there would have to move on
             cost = disturbance_usd([unit], view)
-            if not pays(unit.usd_per_hour, unit.usd_per_hour, cost, view.settings):
+            if not pays(unit.usd_per_hour, unit.usd_per_hour, cost, saving_lasts_s([unit], view), view.settings):
                 continue
             work = work_of(unit.agent, view.snapshot.apps)
             if view.room.fit(work, {*view.leaving, unit.machine.instance_id}) is None:
