@@ -47,8 +47,6 @@ def _all(snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[
         yield from (backoff.until for backoff in memory.backoffs.values())
     if settings.drift.max_age_hours is not None:
         yield from (unit.machine.launched_at + settings.drift.max_age_hours * 3600 for unit in supply.units if unit.is_ours)
-    if memory.notices:  # few, short and full of deadlines
-        yield now + settings.interval_s
     yield from _demand(snapshot, memory, now)
 
 
