@@ -39,6 +39,11 @@ def scalars(**amounts: float) -> list[dict[str, Any]]:
     return [{"name": name, "type": "SCALAR", "scalar": {"value": value}} for name, value in amounts.items()]
 
 
+def compact(document: Any) -> str:
+    """As both engines write JSON: without spaces."""
+    return msgspec.json.encode(document).decode()
+
+
 @dataclass
 class Cluster:
     """A master and services that say what the test wants, on their real ports."""
@@ -72,7 +77,7 @@ class Cluster:
                 "GET_FRAMEWORKS": {"frameworks": []},
                 "GET_METRICS": {"metrics": []},
             }
-            return web.json_response({"type": kind, kind.lower(): answers.get(kind, {})})
+            return web.json_response({"type": kind, kind.lower(): answers.get(kind, {})}, dumps=compact)
         self.calls.append(kind)
         agent_id = call[kind.lower()]["agent_id"]["value"]
         if kind == "DRAIN_AGENT":
@@ -110,20 +115,27 @@ async def cluster_on(made: Cluster, host: str) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    async with cluster_on(Cluster(), HOST) as made:
+def host() -> str:
+    """The address of the scripted master and of the daemons: a file of tests that may run beside this one has its own."""
+    return HOST
+
+
+@pytest.fixture
+async def cluster(host: str) -> AsyncIterator[Cluster]:
+    async with cluster_on(Cluster(), host) as made:
         yield made
 
 
 class Daemon:
-    def __init__(self, zk_hosts: str, root: str, number: int) -> None:
-        self.port = free_port(HOST)
+    def __init__(self, zk_hosts: str, root: str, number: int, host: str = HOST) -> None:
+        self.host = host
+        self.port = free_port(host)
         self.environment = {
             **os.environ,
             "MESAFORM_CLUSTER": "toy",
             "MESAFORM_ZK": f"zk://{zk_hosts}{root}/autoscaler",
-            "MESAFORM_MASTERS": f"zk://{HOST}:2181/mesos",
-            "MESAFORM_BIND": f"{HOST}:{self.port}",
+            "MESAFORM_MASTERS": f"zk://{host}:2181/mesos",
+            "MESAFORM_BIND": f"{host}:{self.port}",
             "AWS_REGION": REGION,
         }
         self.number = number
@@ -142,17 +154,17 @@ class Daemon:
         return await asyncio.wait_for(self.process.wait(), 10)
 
     async def get(self, path: str) -> Any:
-        async with aiohttp.ClientSession() as session, session.get(f"http://{HOST}:{self.port}{path}") as response:
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.host}:{self.port}{path}") as response:
             text = await response.text()
             return json.loads(text) if "json" in response.content_type else text
 
 
 @pytest.fixture
-async def daemons(zookeeper_hosts: str, zookeeper_root: str, bucket: str) -> AsyncIterator[Any]:  # noqa: F811
+async def daemons(zookeeper_hosts: str, zookeeper_root: str, bucket: str, host: str) -> AsyncIterator[Any]:  # noqa: F811
     started: list[Daemon] = []
 
     async def start() -> Daemon:
-        daemon = Daemon(zookeeper_hosts, zookeeper_root, len(started))
+        daemon = Daemon(zookeeper_hosts, zookeeper_root, len(started), host)
         started.append(daemon)
         await daemon.start()
         return daemon

@@ -16,7 +16,6 @@ from cluster.cloud.port import Machine
 from cluster.node.watch import Settings, tell_leader
 from cluster.nodedoc import MachineNotice
 from tests.autoscaler.test_daemon import (  # noqa: F401
-    HOST,
     Cluster,
     alive,
     bucket,
@@ -33,6 +32,11 @@ from tests.autoscaler.test_notice import an_event
 from tests.cloud.conftest import REGION
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
+
+
+@pytest.fixture
+def host() -> str:
+    return "127.96.1.1"
 
 
 class Queue:
@@ -141,7 +145,7 @@ async def test_a_machine_tells_of_itself_until_it_is_remembered_and_of_nobody_el
     fleet, daemon = AwsFleet(REGION), await daemons()
     machine = await with_a_busy_machine(cluster, daemon, fleet)
     notice = MachineNotice(machine.instance_id, "interruption", time.time(), time.time() + 60, "spot interruption (terminate)")
-    place = (f"{HOST}:{daemon.port}",)
+    place = (f"{daemon.host}:{daemon.port}",)
 
     async def told_from(address: str) -> bool:
         return await asyncio.to_thread(tell_leader, Settings(machine.instance_id, address, place), notice)
