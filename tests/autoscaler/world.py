@@ -24,7 +24,6 @@ from cluster.spec import ClusterSpec
 from cluster.zookeeper.session import ZooKeeperUnavailable
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
-
 DECIDED_WITHIN_S = 120.0
 """How long after it was decided a machine's removal may still be seen: a replacement boots first."""
 
