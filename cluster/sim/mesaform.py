@@ -15,10 +15,11 @@ from dataclasses import replace
 
 from cluster.autoscaler import budget
 from cluster.autoscaler.lifetimes import Ended
-from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model import Advertised, Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner import Launch, Plan, Step, apply_step, plan
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.scale_up import absorb_result
+from cluster.autoscaler.shape import shape_of
 from cluster.autoscaler.supply import attributes_of
 from cluster.cloud.port import Machine, Offering
 from cluster.sim.weeks import Weeks
@@ -87,9 +88,17 @@ class Mesaform:
             machines=tuple(self._machines.values()),
             offerings=self._offerings,
             intents=tuple(self._intents.values()),
-            memory=self._memory,
+            memory=replace(self._memory, advertised=self._sizes(world.now)),
             apps=world.apps,
         )
+
+    def _sizes(self, now: float) -> dict[str, Advertised]:
+        """What agents of each type have: exactly known here, to every policy alike. A cluster would learn it from its first machine."""
+        return {
+            f"{pool}/{offering.instance_type}": Advertised(shape_of(offering.resources), now)
+            for pool, offered in self._offerings.items()
+            for offering in offered
+        }
 
     def _ended(self, world: World) -> tuple[Ended, ...]:
         """What ended since the last look. The planner only learns from it where it may move work, as the daemon reads it only then."""
