@@ -48,7 +48,7 @@ def test_a_lost_answer_buys_nothing_twice():
     world.fleet.lose_next_answer = True
     world.want(queued("/web", count=20))
     world.run(100)
-    assert sum(request.count for request in world.fleet.launches) == len(world.ours) == 2
+    assert sum(request.count for request in world.fleet.launches) == len(world.ours) == 8
     assert world.running("/web") == 20
     assert not world.journal.launches
 
