@@ -16,6 +16,7 @@ from cluster.autoscaler.shape import Shape, contains, make, plus, times
 from cluster.autoscaler.supply import Node
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
+pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 
 def a_unit(name: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields) -> Unit:

@@ -24,7 +24,8 @@ from cluster.autoscaler.supply import Node
 from tests.autoscaler.validator import faults
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
-"""Examples of each property; `MESAFORM_PACKINGS=3000` is for a change of the packer, and takes some minutes."""
+"""Examples of each property; `MESAFORM_PACKINGS=3000` is for a change of the packer, and takes twenty minutes."""
+pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 ZONES = ("a", "b", "c")
 UNIQUE, SPREAD, TOGETHER = Constraint("hostname", "UNIQUE"), Constraint("zone", "GROUP_BY"), Constraint("zone", "CLUSTER")

@@ -18,6 +18,7 @@ from cluster.autoscaler.packing.problem import Problem, build
 from cluster.autoscaler.shape import how_often, make, minus, times
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "100"))
+pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 shapes = st.builds(
     make,
