@@ -45,16 +45,16 @@ def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: B
     colours = {outcome.name: COLOURS[index % len(COLOURS)] for index, outcome in enumerate(outcomes)}
     cards = [
         _card("Dollars", "In all. The line is the least that anything could cost.", _dollars(outcomes, colours, bound)),
+        _card("Tasks stopped by the policy", "For each 1000 hours of tasks.", _disruptions(outcomes, colours)),
         _card(
             "Dollars over time",
             "Spent so far; the dashed line is the least that all of it could cost.",
             _cost(outcomes, colours, span_s, bound),
         ),
-        _card("Tasks stopped by the policy", "For each 1000 hours of tasks.", _disruptions(outcomes, colours)),
-        _card("Waiting, percentiles", "Until placed, and again after each time that a task was stopped.", _percentiles(outcomes, colours)),
         _card("Waiting", "The part of all tasks that waited at most so long; what never ran never gets there.", _waits(outcomes, colours)),
         _card("Machines", "Paid for, booting ones included; the mean of each stretch of time.", _machines(outcomes, colours, span_s)),
         _card("Utilisation", "Cpus in use, of those paid for, over a thirtieth of the time each.", _utilisation(outcomes, colours, span_s)),
+        _card("Waiting, percentiles", "Until placed, and again after each time that a task was stopped.", _percentiles(outcomes, colours)),
     ]
     decisions = "".join(_decisions(outcome, colours[outcome.name], span_s) for outcome in outcomes)
     title = f"{escape(trace.name)}: {len(outcomes)} policies, one workload"
