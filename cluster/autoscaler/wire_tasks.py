@@ -83,6 +83,11 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
     labels: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    get_tasks: dict[str, msgspec.Raw] = {}
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
 _ITEMS = msgspec.json.Decoder(list[_Item])
 _RESOURCES = msgspec.json.Decoder(list[Resource])
 _STATUSES = msgspec.json.Decoder(list[_Status])
@@ -204,8 +209,10 @@ class Splitter:
         yield from self._whole_sections()
         if self._section:
             yield self._section, _ITEMS.decode(_listed(self._held[: self._held.rfind(b"]")]))
-        else:
-            msgspec.json.decode(self._held, type=dict[str, msgspec.Raw])
+        else:  # no list was recognised: none is there, or the JSON is spaced, and then it is read as a whole
+            for name, items in _ANSWER.decode(self._held).get_tasks.items():
+                if name in _WANTED:
+                    yield name, _ITEMS.decode(items)
 
     def _whole_sections(self) -> Iterator[tuple[str, list[_Item]]]:
         """Sections that end because another begins."""

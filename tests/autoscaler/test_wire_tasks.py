@@ -148,6 +148,13 @@ def test_what_is_no_answer_is_an_error_and_not_an_empty_cluster(text):
         TaskReader().read(text)
 
 
+def test_json_with_spaces_is_read_as_well():
+    compact = body(tasks=[a_task("a"), a_task("b")], completed_tasks=[a_task("c", "TASK_FINISHED")])
+    spaced = json.dumps(json.loads(compact), indent=1).encode()
+    assert TaskReader().read(spaced) == TaskReader().read(compact)
+    assert len(TaskReader().read(spaced).running) == 2
+
+
 @pytest.mark.parametrize("answer", [{}, {"tasks": []}, {"tasks": [], "completed_tasks": []}])
 def test_a_cluster_without_tasks_has_none(answer):
     assert from_json(answer) == Tasks()
