@@ -2,7 +2,7 @@
 
 The second way beside EventBridge, and the one that knows the time to the second. Standard library and msgspec only: it sleeps nearly
 always, and must not cost memory. It needs no rights on AWS and none in ZooKeeper: it speaks to the masters' 9550 and is believed about
-itself only (docs/adr/0016).
+itself only (docs/adr/0019).
 """
 
 from __future__ import annotations
