@@ -74,7 +74,7 @@ def main() -> None:
     os.environ.update(AWS_ENDPOINT_URL=f"http://{host}:{port}", AWS_DEFAULT_REGION="us-east-1")
     os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local")
 
-    from cluster.autoscaler.bill import add_up
+    from cluster.autoscaler.account.bill import add_up
     from cluster.cli.cost import bill_rows
     from cluster.cloud import aws, ledger_rows
     from cluster.cloud.ledger import S3Ledger

@@ -20,21 +20,22 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
-from cluster.autoscaler import announced, demand, interruption
+from cluster.autoscaler import demand
 from cluster.autoscaler.act import Actor
-from cluster.autoscaler.doorbell import Doorbell
-from cluster.autoscaler.inbox import Inbox
 from cluster.autoscaler.journal import Deposed, Journal
-from cluster.autoscaler.learner import Learner
+from cluster.autoscaler.learning.learner import Learner
 from cluster.autoscaler.lease import Ending, Leases, endings, succession
 from cluster.autoscaler.model import Intent, Memory, Snapshot
-from cluster.autoscaler.notice import Heard
-from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
-from cluster.autoscaler.page import Page
+from cluster.autoscaler.notices import announced, interruption
+from cluster.autoscaler.notices.doorbell import Doorbell
+from cluster.autoscaler.notices.inbox import Inbox
+from cluster.autoscaler.notices.notice import Heard
 from cluster.autoscaler.planner import plan
-from cluster.autoscaler.probe_client import ProbeFramework
+from cluster.autoscaler.reading.observe import Observer, ServicesClient, services_urls
+from cluster.autoscaler.reading.probe_client import ProbeFramework
 from cluster.autoscaler.steering import paused
-from cluster.autoscaler.telemetry import Telemetry
+from cluster.autoscaler.telling.page import Page
+from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.blueprint import Port, spec_parameter_name
 from cluster.cloud import aws
 from cluster.cloud.clock import CloudClock

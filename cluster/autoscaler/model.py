@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.autoscaler.lifetimes import Ended, Lives
-from cluster.autoscaler.profile import Profile
+from cluster.autoscaler.learning.lifetimes import Ended, Lives
+from cluster.autoscaler.learning.profile import Profile
 from cluster.autoscaler.shape import NOTHING, Shape, minus
 from cluster.cloud.port import LaunchRequest, Machine, Offering, Order, Template
 from cluster.spec import ClusterSpec

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import announced, catalogue, demand, interruption, policies, recall, rehome, scale_down, scale_up, steering, timers
+from cluster.autoscaler import catalogue, demand, policies, recall, rehome, scale_down, scale_up, steering, timers
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Removal, Replacement, Snapshot
+from cluster.autoscaler.notices import announced, interruption
 from cluster.autoscaler.packing import Packing, Placement, place
 from cluster.autoscaler.policies import Change, View
 from cluster.autoscaler.rehome import Held, Room

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cluster.autoscaler import demand
 from cluster.autoscaler.demand import Unit as Demanded
-from cluster.autoscaler.lifetimes import learned
+from cluster.autoscaler.learning.lifetimes import learned
 from cluster.autoscaler.model import ClusterView, Memory, Removal, Rented, Replacement, Snapshot
 from cluster.autoscaler.policies.underused import share_used
 from cluster.autoscaler.scale_up import Purchase

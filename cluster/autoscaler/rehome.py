@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Agent, Constraint, Snapshot
-from cluster.autoscaler.notice import is_doomed
+from cluster.autoscaler.notices.notice import is_doomed
 from cluster.autoscaler.packing import Placement, decreasing
 from cluster.autoscaler.shape import NOTHING, Shape, contains, how_often, minus, plus, times
 from cluster.autoscaler.supply import Supply

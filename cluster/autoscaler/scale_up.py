@@ -9,11 +9,12 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import budget, degrade, risk, tails
+from cluster.autoscaler import budget, degrade, tails
 from cluster.autoscaler.budget import Allowance
 from cluster.autoscaler.constraints import HOSTNAME, Usage
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Memory, Snapshot
+from cluster.autoscaler.notices import risk
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
 from cluster.autoscaler.shape import NOTHING, Shape, contains, plus, shape_of, times
 from cluster.autoscaler.supply import Node, Supply, attributes_of

@@ -9,7 +9,7 @@ from typing import Literal
 from cluster.autoscaler import lifecycle
 from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, Intent, Memory, QueueEntry, Removal, Snapshot
-from cluster.autoscaler.notice import is_doomed
+from cluster.autoscaler.notices.notice import is_doomed
 from cluster.autoscaler.shape import NOTHING, Shape, shape_of
 from cluster.blueprint import Tag
 from cluster.cloud import prices

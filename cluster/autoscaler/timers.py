@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cluster import spec_calendar
-from cluster.autoscaler import interruption, scale_down
+from cluster.autoscaler import scale_down
 from cluster.autoscaler.demand import ahead, frameworks, rates
+from cluster.autoscaler.learning.profile import SLOT_S
 from cluster.autoscaler.model import Memory, Removal, Snapshot
-from cluster.autoscaler.profile import SLOT_S
+from cluster.autoscaler.notices import interruption
 from cluster.autoscaler.recall import REPLACEMENT_SEEN_S
 from cluster.autoscaler.supply import LAG_S, Supply
 from cluster.autoscaler.verdict import Verdict

@@ -31,7 +31,7 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     if json_:
         import msgspec
 
-        from cluster.autoscaler.view import describe
+        from cluster.autoscaler.telling.view import describe
 
         answer = {**describe(made), "trouble": list(trouble), "dry_run": True}
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
@@ -43,8 +43,8 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     """What the daemon would decide, with what it remembers as of its last sign of life."""
     import aiohttp
 
-    from cluster.autoscaler.learner import NAME, decoded
-    from cluster.autoscaler.observe import Observer, ServicesClient, services_urls
+    from cluster.autoscaler.learning.learner import NAME, decoded
+    from cluster.autoscaler.reading.observe import Observer, ServicesClient, services_urls
     from cluster.cli.masters import masters_of
     from cluster.cloud import aws
     from cluster.cloud.control import S3Control

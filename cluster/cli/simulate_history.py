@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from cluster.autoscaler.bill import add_up
-from cluster.autoscaler.recorder import STATED_EVERY_S
+from cluster.autoscaler.account.bill import add_up
+from cluster.autoscaler.account.recorder import STATED_EVERY_S
 from cluster.cli.context import open_context
 from cluster.errors import BadInput, NotFound
 from cluster.sim.history import trace

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cluster.autoscaler import budget
-from cluster.autoscaler.lifetimes import Ended
+from cluster.autoscaler.learning.lifetimes import Ended
 from cluster.autoscaler.model import Advertised, Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner import Launch, Plan, Step, apply_step, plan
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate

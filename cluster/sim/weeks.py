@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.autoscaler import profile
 from cluster.autoscaler.demand.ahead import levels
 from cluster.autoscaler.demand.use import in_use
+from cluster.autoscaler.learning import profile
+from cluster.autoscaler.learning.profile import MONDAY_S, SLOT_S, Level, Profile
 from cluster.autoscaler.model import Snapshot
-from cluster.autoscaler.profile import MONDAY_S, SLOT_S, Level, Profile
 
 
 class Weeks:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from cluster.autoscaler.constraints import Usage, room
-from cluster.autoscaler.lifetimes import Ended
+from cluster.autoscaler.learning.lifetimes import Ended
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from cluster.blueprint import Tag

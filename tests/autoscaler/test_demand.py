@@ -7,13 +7,14 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from cluster.autoscaler import demand, wire
+from cluster.autoscaler import demand
 from cluster.autoscaler.demand import frameworks, rates
 from cluster.autoscaler.model import ClusterView, Constraint, Finding, Framework, Mark, Memory, Probe, Quota, Snapshot
 from cluster.autoscaler.planner import plan
+from cluster.autoscaler.reading import wire
+from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
+from cluster.autoscaler.reading.wire_frameworks import PROBE, offer_constraints, quotas
 from cluster.autoscaler.shape import make, text
-from cluster.autoscaler.wire_agents import AgentReader, Agents
-from cluster.autoscaler.wire_frameworks import PROBE, offer_constraints, quotas
 from cluster.cli.plan import remembered
 from cluster.services.model import UpgradeStrategy
 from cluster.services.scaling import plan as next_step

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler import demand, profile
+from cluster.autoscaler import demand
 from cluster.autoscaler.demand import ahead
+from cluster.autoscaler.learning import profile
 from cluster.autoscaler.model import Memory, Snapshot
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.shape import Shape, make

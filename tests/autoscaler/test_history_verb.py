@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.autoscaler.holdings import Task
-from cluster.autoscaler.past import Past
+from cluster.autoscaler.account.holdings import Task
+from cluster.autoscaler.account.past import Past
 from cluster.autoscaler.shape import make
 from cluster.cli import cost, simulate
 from cluster.cloud.ledger import S3Ledger

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from cluster.autoscaler.doorbell import Doorbell
-from cluster.autoscaler.inbox import Inbox, beside
 from cluster.autoscaler.model import Notice
+from cluster.autoscaler.notices.doorbell import Doorbell
+from cluster.autoscaler.notices.inbox import Inbox, beside
 from cluster.cloud.fake import FakeNotices
 from cluster.cloud.port import ScheduledEvent
 from cluster.errors import NotFound, Retryable

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from cluster.autoscaler import announced
 from cluster.autoscaler.demand import fuse
-from cluster.autoscaler.interruption import absorb, last_call
 from cluster.autoscaler.model import Intent, Memory, Notice, Removal, Rented, Risk, Snapshot, Work
-from cluster.autoscaler.notice import Heard
+from cluster.autoscaler.notices import announced
+from cluster.autoscaler.notices.interruption import absorb, last_call
+from cluster.autoscaler.notices.notice import Heard
 from cluster.autoscaler.packing import place
 from cluster.autoscaler.planner import Launch, plan
 from cluster.autoscaler.rehome import Held, Room, hold

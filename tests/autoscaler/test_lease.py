@@ -15,8 +15,8 @@ from cluster.autoscaler.daemon import Term
 from cluster.autoscaler.decision import from_record
 from cluster.autoscaler.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
 from cluster.autoscaler.model import Intent, Memory, Rented
-from cluster.autoscaler.story import tell
-from cluster.autoscaler.telemetry import Telemetry
+from cluster.autoscaler.telling.story import tell
+from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.blueprint import Tag
 from cluster.cloud.clock import CloudClock
 from cluster.cloud.fake import FakeControl

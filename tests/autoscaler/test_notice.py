@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler import risk
 from cluster.autoscaler.model import Notice, Risk
-from cluster.autoscaler.notice import Unreadable, graver, read, told_by_machine
+from cluster.autoscaler.notices import risk
+from cluster.autoscaler.notices.notice import Unreadable, graver, read, told_by_machine
 from cluster.nodedoc import MachineNotice
 from tests.autoscaler.builders import NOW, a_spec, offerings
 

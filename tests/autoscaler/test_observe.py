@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from cluster.autoscaler.model import Memory, QueueEntry, Quota
-from cluster.autoscaler.observe import Observer, ServicesClient
+from cluster.autoscaler.reading.observe import Observer, ServicesClient
 from cluster.autoscaler.shape import make
 from cluster.cloud.fake import FakeFleet
 from cluster.errors import ClusterUnreachable

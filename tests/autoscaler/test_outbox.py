@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cluster.autoscaler import outbox as module
-from cluster.autoscaler.outbox import Outbox
+from cluster.autoscaler.account import outbox as module
+from cluster.autoscaler.account.outbox import Outbox
 from cluster.cloud.fake import FakeLedger
 from cluster.errors import Retryable
 

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import ClientSession, web
 
 from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.page import Page
 from cluster.autoscaler.planner import plan
-from cluster.autoscaler.telemetry import Telemetry
-from cluster.autoscaler.view import KEPT_S, POINTS_SHOWN, Ring
+from cluster.autoscaler.telling.page import Page
+from cluster.autoscaler.telling.telemetry import Telemetry
+from cluster.autoscaler.telling.view import KEPT_S, POINTS_SHOWN, Ring
 from cluster.cloud.fake import FakeLedger
 from cluster.cloud.port import Order
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler import profile
-from cluster.autoscaler.learner import Learner, decoded
-from cluster.autoscaler.profile import SLOT_S, SLOTS, WEEK_S, Level, Profile, expected, forecast, learn, slot_number
+from cluster.autoscaler.learning import profile
+from cluster.autoscaler.learning.learner import Learner, decoded
+from cluster.autoscaler.learning.profile import SLOT_S, SLOTS, WEEK_S, Level, Profile, expected, forecast, learn, slot_number
 from cluster.cloud.fake import FakeControl
 from cluster.errors import Retryable
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, an_agent

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cluster.autoscaler.profile import MONDAY_S, WEEK_S
+from cluster.autoscaler.learning.profile import MONDAY_S, WEEK_S
 from cluster.autoscaler.shape import make
 from cluster.sim.market import Market, Settings
 from cluster.sim.mesaform import Mesaform

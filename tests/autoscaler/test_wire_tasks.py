@@ -13,10 +13,10 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler import wire_tasks
-from cluster.autoscaler.holdings import Tasks as Holdings
-from cluster.autoscaler.holdings import ended
-from cluster.autoscaler.wire_tasks import Seen, Splitter, TaskReader, Tasks, from_json
+from cluster.autoscaler.account.holdings import Tasks as Holdings
+from cluster.autoscaler.account.holdings import ended
+from cluster.autoscaler.reading import wire_tasks
+from cluster.autoscaler.reading.wire_tasks import Seen, Splitter, TaskReader, Tasks, from_json
 from cluster.errors import ClusterUnreachable, Permanent
 from cluster.mesos.operator import OperatorClient
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster import announcements
-from cluster.autoscaler.notice import read
+from cluster.autoscaler.notices.notice import read
 from cluster.cloud import aws
 from cluster.cloud.fake import FakeNotices
 from cluster.cloud.notices import SqsNotices

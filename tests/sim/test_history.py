@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.holdings import Task
+from cluster.autoscaler.account.holdings import Task
+from cluster.autoscaler.account.past import Past
 from cluster.autoscaler.model import Constraint, QueueEntry
-from cluster.autoscaler.past import Past
 from cluster.autoscaler.shape import make
 from cluster.cloud import ledger_rows
 from cluster.errors import BadInput

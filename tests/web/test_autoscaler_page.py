@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.page import Page
 from cluster.autoscaler.planner import plan
-from cluster.autoscaler.telemetry import Telemetry
+from cluster.autoscaler.telling.page import Page
+from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.cloud.fake import FakeLedger
 from cluster.cloud.port import Order
 from tests.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from cluster import spec_calendar
-from cluster.autoscaler import profile
 from cluster.autoscaler.demand.headroom import in_pool
 from cluster.autoscaler.demand.unit import Unit
 from cluster.autoscaler.demand.use import ALL, Use
+from cluster.autoscaler.learning import profile
 from cluster.autoscaler.model import Snapshot
 from cluster.autoscaler.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
 from cluster.cloud.orders import describe, in_force

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.autoscaler.demand.unit import Unit
 from cluster.autoscaler.model import Agent, Notice, Snapshot, Work
-from cluster.autoscaler.notice import in_words, is_doomed
+from cluster.autoscaler.notices.notice import in_words, is_doomed
 from cluster.autoscaler.shape import Shape
 
 STOPPED_BEFORE_S = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cluster.autoscaler.lifetimes import ends_within_s, lasts_s
+from cluster.autoscaler.learning.lifetimes import ends_within_s, lasts_s
 from cluster.autoscaler.model import Agent, Memory, PolicyName, Removal, Snapshot, Work
 from cluster.autoscaler.rehome import Room, moving
 from cluster.autoscaler.scale_down import Deactivate, Move

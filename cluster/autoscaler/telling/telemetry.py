@@ -14,16 +14,17 @@ from typing import Any
 
 import structlog
 
-from cluster.autoscaler import holdings, view
+from cluster.autoscaler.account import holdings
+from cluster.autoscaler.account.outbox import Outbox
+from cluster.autoscaler.account.past import Past
+from cluster.autoscaler.account.recorder import Recorder, level, machine_row, state_of
 from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.measures import Measures
 from cluster.autoscaler.model import Memory, Snapshot
-from cluster.autoscaler.outbox import Outbox
-from cluster.autoscaler.past import Past
 from cluster.autoscaler.planner import Plan
-from cluster.autoscaler.recorder import Recorder, level, machine_row, state_of
+from cluster.autoscaler.reading.wire_tasks import Tasks
 from cluster.autoscaler.supply import LIVE
-from cluster.autoscaler.wire_tasks import Tasks
+from cluster.autoscaler.telling import view
+from cluster.autoscaler.telling.measures import Measures
 from cluster.blueprint import Tag
 from cluster.cloud.port import Ledger
 

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from cluster.autoscaler import profile
 from cluster.autoscaler.demand.ahead import levels
 from cluster.autoscaler.demand.use import in_use
+from cluster.autoscaler.learning import profile
+from cluster.autoscaler.learning.profile import Profile
 from cluster.autoscaler.model import Snapshot
-from cluster.autoscaler.profile import Profile
 from cluster.cloud.port import Control
 from cluster.errors import MesaformError
 

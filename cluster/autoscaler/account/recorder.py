@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cluster.autoscaler.holdings import Holder, Task, by_agent, dominant_share, parts
+from cluster.autoscaler.account.holdings import Holder, Task, by_agent, dominant_share, parts
 from cluster.autoscaler.model import Agent, Rented, Snapshot
 from cluster.autoscaler.planner import Plan
 from cluster.autoscaler.shape import Shape, contains, shape_of

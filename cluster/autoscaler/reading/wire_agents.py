@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from cluster.autoscaler.model import Agent
+from cluster.autoscaler.reading.wire_frameworks import reserved_for
 from cluster.autoscaler.shape import NOTHING, Shape, minus, plus, shape_of
-from cluster.autoscaler.wire_frameworks import reserved_for
 from cluster.mesos.messages import Resource, from_wire
 
 Json = Mapping[str, Any]

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from cluster.autoscaler.lifetimes import Ended
+from cluster.autoscaler.learning.lifetimes import Ended
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, QueueEntry, Work
+from cluster.autoscaler.reading.wire_agents import Agents
+from cluster.autoscaler.reading.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of
+from cluster.autoscaler.reading.wire_tasks import Seen, by_agent
 from cluster.autoscaler.shape import Shape, make
-from cluster.autoscaler.wire_agents import Agents
-from cluster.autoscaler.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of
-from cluster.autoscaler.wire_tasks import Seen, by_agent
 
 Json = Mapping[str, Any]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from cluster.autoscaler.holdings import Task
+from cluster.autoscaler.account.holdings import Task
+from cluster.autoscaler.account.recorder import EVERY_S, STATED_EVERY_S
 from cluster.autoscaler.model import Constraint, QueueEntry
-from cluster.autoscaler.recorder import EVERY_S, STATED_EVERY_S
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from cluster.autoscaler.inbox import Inbox
+from cluster.autoscaler.notices.inbox import Inbox
 from cluster.nodedoc import NOTICES_PATH, MachineNotice
 
 

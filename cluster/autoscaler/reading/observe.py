@@ -15,10 +15,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from cluster.autoscaler import wire
 from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
-from cluster.autoscaler.wire_agents import AgentReader, Agents
-from cluster.autoscaler.wire_tasks import TaskReader, Tasks
+from cluster.autoscaler.reading import wire
+from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
+from cluster.autoscaler.reading.wire_tasks import TaskReader, Tasks
 from cluster.cloud.port import Fleet, Offering, Order, Template
 from cluster.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.mesos.operator import OperatorClient

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from cluster.autoscaler.telemetry import Telemetry
+from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.nodedoc import Port
 from cluster.web import assets
 
