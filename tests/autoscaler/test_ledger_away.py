@@ -18,6 +18,7 @@ from tests.autoscaler.test_daemon import (  # noqa: F401 - fixtures
     alive,
     cluster,
     daemons,
+    host,
     leads,
     spec,
     until,
