@@ -76,7 +76,7 @@ def test_work_that_finds_no_offer_gets_machines_and_they_go_when_it_goes(road):
     road.services("/v2/apps/burst", method="DELETE")
     until("machines are back at the floor", lambda: len(road.status()["agents"]) == 2, 240)
     assert {agent["managed_by"] for agent in road.status()["agents"]} == {"terraform"}
-    told = json.loads(road.mesaform("why", "--json"))
+    told = json.loads(road.mesaform("why", "--json", "--last", "500"))
     text = json.dumps(told)
     assert "burst" in text
     for agent in bought:

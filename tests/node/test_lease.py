@@ -272,11 +272,16 @@ def test_every_state_but_the_last_has_a_way_on_and_an_unasked_answer_is_a_fault_
 
 
 class Truth:
-    """What is true of a made-up life, kept apart from the watch: who renewed when, since when the machine is empty."""
+    """What is true of a made-up life, kept apart from the watch: who renewed when, since when the machine is empty.
+
+    A renewal counts from the first look that could see it: of one just before ZooKeeper went out of reach nobody can know.
+    """
 
     def __init__(self) -> None:
         self.machine = Machine(lease_s=60, empty_s=20)
         self.renewed_at = self.machine.now
+        self.unseen_at: float | None = None
+        self.machine.look()  # the service looks as soon as it is there
         self.busy_at = self.machine.now
 
     def apply(self, step: tuple[str, float]) -> None:
@@ -285,9 +290,10 @@ class Truth:
         match what:
             case "renew":
                 machine.mark = str(int(machine.mark or 0) + 1) if machine.mark is not None else None
-                self.renewed_at = machine.now if machine.mark is not None else self.renewed_at
+                self.unseen_at = machine.now if machine.mark is not None else self.unseen_at
             case "cut off":
                 machine.mark = None
+                self.unseen_at = None
             case "reach":
                 machine.mark = machine.mark or "7"
             case "begin":
@@ -307,8 +313,10 @@ class Truth:
         machine, until = self.machine, self.machine.now + seconds
         while machine.now < until and not machine.has_left:
             machine.now += 2.0
-            if machine.found == "busy" or machine.left:
+            if machine.found == "busy":  # what only the last look can find is asserted by `left`
                 self.busy_at = machine.now
+            if self.unseen_at is not None:
+                self.renewed_at, self.unseen_at = self.unseen_at, None
             machine.look()
 
 
