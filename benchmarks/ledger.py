@@ -5,6 +5,7 @@ python benchmarks/ledger.py [days]     an S3 of its own (moto's server) on this 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -68,6 +69,7 @@ def a_day(start: float, chance: random.Random, *, history: bool) -> list[dict[st
 
 def main() -> None:
     days = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request otherwise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
