@@ -279,9 +279,10 @@ def status(root: Path) -> dict[str, Any]:
     layout = Layout(root.resolve())
     running = find(layout.root)
     health = ask(running.url, "health") if running else None
-    if running is None or health is None:
+    machines = ask(running.url, "machines") if running and health else None
+    if running is None or health is None or machines is None:  # it may end between two questions
         return {"running": False, "url": running.url if running else None, "pid": running.pid if running else None, "instances": []}
-    world = msgspec.convert(ask(running.url, "machines"), World)
+    world = msgspec.convert(machines, World)
     listed = ask(running.url, "faults") or {"faults": []}
     return {
         "running": True,
