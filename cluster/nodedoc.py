@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from cluster.resources import Resources
+from cluster.common.resources import Resources
 
 NODE_DOCUMENT_VERSION = 1
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Valid
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cluster import spec_calendar, spec_network, spec_text
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 PARAMETER_BYTES = 8192  # what an SSM parameter holds; the autoscaler reads the spec from one
 LEASE_LEAST_S = 60.0  # a change of leader takes up to about 20 s

@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
+from cluster.common.errors import MesaformError
 from cluster.deploy.folders import cluster_dir
 from cluster.deploy.image import from_environment
-from cluster.errors import MesaformError
 from cluster.spec import load
 from stacks.app import build
 from stacks.base import Settings

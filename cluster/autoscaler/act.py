@@ -22,7 +22,7 @@ from cluster.autoscaler.supply import LAG_S, LIVE
 from cluster.blueprint import Tag
 from cluster.cloud import scope
 from cluster.cloud.port import Fleet, Machine
-from cluster.errors import MesaformError, NotFound, Permanent, Retryable
+from cluster.common.errors import MesaformError, NotFound, Permanent, Retryable
 
 ABANDON_AFTER_S = 900.0
 """A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""

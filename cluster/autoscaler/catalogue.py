@@ -15,8 +15,8 @@ from cluster.autoscaler.shape import Shape, named, shape_of
 from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit
 from cluster.blueprint import Tag
 from cluster.cloud.port import Offering
+from cluster.common.resources import Resources
 from cluster.nodedoc import TASK_PORTS
-from cluster.resources import Resources
 from cluster.spec import ClusterSpec
 
 KERNEL_KEEPS = 0.075

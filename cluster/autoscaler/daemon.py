@@ -46,7 +46,7 @@ from cluster.cloud.market import Market, aws_market
 from cluster.cloud.notices import SqsNotices
 from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Control, Fleet, Order
-from cluster.errors import MesaformError, NotFound, Retryable
+from cluster.common.errors import MesaformError, NotFound, Retryable
 from cluster.mesos.operator import OperatorClient
 from cluster.spec import ClusterSpec
 from cluster.zookeeper.election import Candidate, watch_leader

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from cluster.autoscaler.model import Intent, Memory
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.zookeeper.session import VersionConflict, ZooKeeper
 
 

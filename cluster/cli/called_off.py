@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from cluster.cloud.port import Control
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.status.view import AgentView
 from cluster.teardown.execute import FENCE_REASON
 

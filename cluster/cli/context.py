@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from cluster.errors import MissingPrerequisite
+from cluster.common.errors import MissingPrerequisite
 from cluster.spec import ClusterSpec, load
 
 FILE_OPTION = typer.Option("cluster.yaml", "--file", "-f", envvar="MESAFORM_CLUSTER_FILE", help="The cluster's description.")

@@ -13,7 +13,7 @@ from cluster.autoscaler.account.bill import HELD, MACHINES, UNKNOWN, Bill, add_u
 from cluster.autoscaler.account.recorder import STATED_EVERY_S
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import seconds
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 if TYPE_CHECKING:
     from cluster.cloud.port import Ledger
@@ -39,7 +39,7 @@ def cost(
     """Read the ledger, add up, print."""
     from cluster.cloud import aws
     from cluster.cloud.ledger import S3Ledger
-    from cluster.errors import NotFound
+    from cluster.common.errors import NotFound
 
     context = open_context(file)
     length_s = seconds(since)

@@ -11,8 +11,8 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.errors import BadInput, Exit
-from cluster.report import Report
+from cluster.common.errors import BadInput, Exit
+from cluster.common.progress import Report
 from cluster.teardown.execute import Outcome
 from cluster.teardown.plan import Plan, Wish
 from cluster.teardown.receipt import Receipt
@@ -105,7 +105,7 @@ def _survey(context: Context, report: Report) -> Any:
     import asyncio
 
     from cluster.cli.teardown import look
-    from cluster.report import stage
+    from cluster.common.progress import stage
 
     with stage(report, "Look at what there is") as under_way:
         found = asyncio.run(look(context))

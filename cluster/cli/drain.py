@@ -7,7 +7,7 @@ import typer
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import REASON_OPTION, an_order, desk, say
 from cluster.cloud.port import Machine, Order
-from cluster.errors import BadInput, NotOwned
+from cluster.common.errors import BadInput, NotOwned
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 
 def register(app: typer.Typer) -> None:

@@ -37,7 +37,7 @@ def write(path: Path, name: str, target: Literal["local", "aws"], operator_cidrs
         BadInput: the name or a network is wrong, or the file exists and `force` is not given.
 
     """
-    from cluster.errors import BadInput
+    from cluster.common.errors import BadInput
     from cluster.spec import parse
     from cluster.spec_sample import sample
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, local_environment
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 local = typer.Typer(no_args_is_help=True, help="The local AWS: an endpoint, machines as processes, their metadata service, a fault switch.")
 fault = typer.Typer(

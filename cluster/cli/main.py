@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cluster.errors import Exit, MesaformError
+from cluster.common.errors import Exit, MesaformError
 
 VERBS = (
     "init",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.blueprint import Port, master_addresses
 from cluster.cli.context import Context
-from cluster.errors import ClusterUnreachable
+from cluster.common.errors import ClusterUnreachable
 
 
 def masters_of(context: Context) -> list[str]:

@@ -15,7 +15,7 @@ import typer
 
 from cluster.cli.context import Context
 from cluster.cloud.port import Order
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 FOR_OPTION = typer.Option("30m", "--for", help="For how long: 90s, 30m, 2h, 1d.")
 REASON_OPTION = typer.Option("", "--reason", "-r", help="Why: shown wherever the order is.")

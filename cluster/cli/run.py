@@ -42,9 +42,9 @@ def run(
     import re
 
     from cluster.cli.run_report import JsonReporter, TextReporter
-    from cluster.errors import BadInput
+    from cluster.common.errors import BadInput
+    from cluster.common.resources import Resources
     from cluster.mesos.execution import Job, environment
-    from cluster.resources import Resources
 
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
         raise BadInput(f"{name!r} is not a name", where="--name", fix="use letters, digits, dots, hyphens and underscores")

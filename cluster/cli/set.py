@@ -9,7 +9,7 @@ import typer
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
 from cluster.cloud.port import Order
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.spec import ClusterSpec
 
 MOST = 1000

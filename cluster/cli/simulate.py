@@ -12,7 +12,7 @@ import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION
 from cluster.cli.quiet import own_output
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 if TYPE_CHECKING:
     from cluster.cli.simulate_history import Paid, Past

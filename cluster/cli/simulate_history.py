@@ -11,7 +11,7 @@ from typing import Any
 from cluster.autoscaler.account.bill import add_up
 from cluster.autoscaler.account.recorder import STATED_EVERY_S
 from cluster.cli.context import open_context
-from cluster.errors import BadInput, NotFound
+from cluster.common.errors import BadInput, NotFound
 from cluster.sim.history import trace
 from cluster.sim.policy import Policy
 from cluster.sim.record import Record

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.errors import Exit, MesaformError, MissingPrerequisite
+from cluster.common.errors import Exit, MesaformError, MissingPrerequisite
 from cluster.status.view import Status, Unreachable
 
 
@@ -106,7 +106,7 @@ def cloud_ports(context: Context) -> tuple[Any, Any]:
     from cluster.cloud import aws
     from cluster.cloud.control import S3Control
     from cluster.cloud.fleet import AwsFleet
-    from cluster.errors import CloudError
+    from cluster.common.errors import CloudError
 
     spec = context.spec
     try:

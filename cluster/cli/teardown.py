@@ -12,8 +12,8 @@ from cluster.blueprint import Port, Tag
 from cluster.cli.context import Context
 from cluster.cloud.owned import Owned
 from cluster.cloud.port import Machine
-from cluster.errors import CloudError, NotFound, NotOwned
-from cluster.report import Report, Silent, stage
+from cluster.common.errors import CloudError, NotFound, NotOwned
+from cluster.common.progress import Report, Silent, stage
 from cluster.teardown.execute import Outcome, Teardown
 from cluster.teardown.plan import Plan, Wish
 from cluster.teardown.receipt import Facts, Receipt

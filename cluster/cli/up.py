@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.errors import MesaformError, MissingPrerequisite
-from cluster.report import Report, stage
+from cluster.common.errors import MesaformError, MissingPrerequisite
+from cluster.common.progress import Report, stage
 from cluster.status.ready import Missing
 from cluster.status.view import Status
 
@@ -121,8 +121,8 @@ async def _deploy(context: Context, report: Report, timeout_s: float) -> Status:
     import asyncio
 
     from cluster import deploy
-    from cluster.patience import wait_for_earlier
-    from cluster.report import Stage
+    from cluster.common.lock_wait import wait_for_earlier
+    from cluster.common.progress import Stage
 
     await wait_for_earlier(lambda: deploy.deploy(context, report), Stage(report, "Deploy the stacks"), time.monotonic, asyncio.sleep)
     return await wait_until_up(context, report, timeout_s)

@@ -9,7 +9,7 @@ import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from cluster.cli.orders import seconds
-from cluster.errors import Exit
+from cluster.common.errors import Exit
 
 TOLD = ("decision", "order")
 """Kinds of the ledger's rows that make the story: what the autoscaler decided, and what people ordered."""
@@ -76,7 +76,7 @@ def decisions(context: Context, last: int, since_s: float, subject: str = "", *,
     from cluster.autoscaler.telling.story import subject_rows
     from cluster.cloud import aws
     from cluster.cloud.ledger import S3Ledger
-    from cluster.errors import NotFound
+    from cluster.common.errors import NotFound
 
     spec = context.spec
     ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from botocore.loaders import Loader
 
 from cluster.blueprint import bucket_name
-from cluster.errors import CloudError, InsufficientCapacity, NotFound, Permanent, Retryable
+from cluster.common.errors import CloudError, InsufficientCapacity, NotFound, Permanent, Retryable
 
 THROTTLED = frozenset(
     {"RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown", "TooManyRequestsException"}

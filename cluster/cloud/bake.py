@@ -20,8 +20,8 @@ from cluster.cloud import builder as machines
 from cluster.cloud.bucket import BAKE_PREFIX, ensure_bucket
 from cluster.cloud.bundle import Sources, checkout, read_sources
 from cluster.cloud.images import images_of
-from cluster.errors import NotFound, Permanent, Retryable
-from cluster.report import Report, Stage, stage
+from cluster.common.errors import NotFound, Permanent, Retryable
+from cluster.common.progress import Report, Stage, stage
 
 URL_LIFE_S = 3600
 _SIGNED_V4 = Config(signature_version="s3v4")  # presigned URLs of builders in regions that take no other

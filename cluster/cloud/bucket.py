@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from cluster.cloud import aws
-from cluster.errors import NotOwned
+from cluster.common.errors import NotOwned
 
 BAKE_PREFIX = "bake/"
 BAKE_KEPT_DAYS = 30

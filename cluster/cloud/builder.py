@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from cluster.blueprint import Tag
 from cluster.cloud import aws
 from cluster.cloud.bundle import Recipe
-from cluster.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
+from cluster.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
 
 T = TypeVar("T")
 

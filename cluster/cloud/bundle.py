@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import BadInput, MissingPrerequisite
+from cluster.common.errors import BadInput, MissingPrerequisite
 
 DIGEST_LENGTH = 16
 """Hex digits of SHA-256 that name a recipe: 64 bits, plenty for the few hundred recipes an account ever sees."""

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from cluster.cloud import aws
 from cluster.cloud.port import Order
-from cluster.errors import NotFound, Retryable
+from cluster.common.errors import NotFound, Retryable
 
 TRIES = 8
 CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})

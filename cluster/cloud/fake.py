@@ -23,7 +23,7 @@ from cluster.cloud.port import (
     ScheduledEvent,
     Template,
 )
-from cluster.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
+from cluster.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 
 SIZES: Mapping[str, tuple[int, int]] = {
     "t3.medium": (2, 4096),

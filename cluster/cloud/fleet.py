@@ -18,7 +18,7 @@ from cluster.cloud.market import Market, MemoryCache
 from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Template
 from cluster.cloud.spot import AwsSpotFeed
-from cluster.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
+from cluster.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
 
 SUBNETS_KEPT_S = 300.0
 TERMINATED_AT_ONCE = 500

@@ -18,7 +18,7 @@ from cluster.cloud import prices
 from cluster.cloud.market import Market
 from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Capacity, Offering, Template
-from cluster.errors import CloudError, NotFound
+from cluster.common.errors import CloudError, NotFound
 
 CATALOGUE_KEPT_S = 3600.0
 AGAIN_S = 60.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.blueprint import Tag
 from cluster.cloud import bundle
-from cluster.errors import MissingPrerequisite
+from cluster.common.errors import MissingPrerequisite
 
 
 def recipe_digest() -> str:

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from cluster.cloud import aws, ledger_rows
 from cluster.cloud.ledger_rows import Row
-from cluster.errors import Retryable
+from cluster.common.errors import Retryable
 
 READERS = 16
 READ_AGAIN = 5

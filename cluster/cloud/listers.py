@@ -21,7 +21,7 @@ from cluster.cloud.owned import (
     snapshot_usd_per_hour,
     volume_usd_per_hour,
 )
-from cluster.errors import CloudError, NotFound, Permanent, Retryable
+from cluster.common.errors import CloudError, NotFound, Permanent, Retryable
 
 STILL_IN_USE = ("DependencyViolation", "InUse", "DeleteConflict", "IncorrectState", "IncorrectInstanceState", "Conflict")
 THROTTLED = ("RequestLimitExceeded", "Throttl", "TooManyRequests", "SlowDown", "InternalError", "InternalFailure", "Unavailable")

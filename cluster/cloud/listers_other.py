@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from cluster.blueprint import Tag
 from cluster.cloud.listers import Found, call, pages, tag_map
 from cluster.cloud.owned import Owned, is_ours
-from cluster.errors import NotFound
+from cluster.common.errors import NotFound
 
 NAME_PREFIX = "mesaform"
 

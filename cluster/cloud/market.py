@@ -17,7 +17,7 @@ from cluster.cloud import aws, prices, spot
 from cluster.cloud.pacing import Pacer
 from cluster.cloud.price_list import AwsPriceList, PriceList
 from cluster.cloud.spot import AwsSpotFeed, Place, Quote, SpotFeed
-from cluster.errors import CloudError, NotFound
+from cluster.common.errors import CloudError, NotFound
 
 LIST_KEPT_S = 12 * 3600.0
 """How old a list price may be before AWS is asked again; it changes a few times a year."""

@@ -10,7 +10,7 @@ from botocore.config import Config
 from cluster import announcements
 from cluster.cloud import aws
 from cluster.cloud.port import Message, ScheduledEvent
-from cluster.errors import NotFound
+from cluster.common.errors import NotFound
 
 LONGEST_WAIT_S = 20
 BATCH = 10

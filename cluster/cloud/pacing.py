@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from botocore.exceptions import ClientError
 
 from cluster.cloud import aws
-from cluster.errors import Retryable
+from cluster.common.errors import Retryable
 
 OUR_SHARE = 0.5
 """The limits are the account's: of the calls that change something, half is left to everybody else."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from cluster.cloud import aws
-from cluster.errors import CloudError
+from cluster.common.errors import CloudError
 
 FILTERS: Mapping[str, str] = {
     "operatingSystem": "Linux",

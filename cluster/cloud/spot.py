@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cluster.cloud import aws
 from cluster.cloud.pacing import Pacer
-from cluster.errors import CloudError
+from cluster.common.errors import CloudError
 
 WINDOW_S = 3600.0
 """How long a price that is over is still felt."""

@@ -14,7 +14,7 @@ from cluster.cloud import aws
 from cluster.cloud.listers import EC2_LISTERS, Lister
 from cluster.cloud.listers_other import EventRules, InstanceProfiles, LogGroups, Parameters, Policies, Queues, Roles
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts, in_order, is_ours
-from cluster.errors import CloudError, NotOwned, Permanent, Retryable
+from cluster.common.errors import CloudError, NotOwned, Permanent, Retryable
 
 Sleep = Callable[[float], Awaitable[None]]
 PERMANENT_TRIES = 3  # rights and arguments do not mend themselves, but eventual consistency can look like either

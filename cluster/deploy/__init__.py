@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cluster.common.progress import Report
     from cluster.deploy.known import Outputs
     from cluster.deploy.place import Place
-    from cluster.report import Report
 
 
 async def deploy(place: Place, report: Report) -> Outputs:

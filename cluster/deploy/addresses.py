@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from cluster.blueprint import Port, master_addresses
-from cluster.errors import Busy
+from cluster.common.errors import Busy
 from cluster.localcloud.claims import in_the_way, taken_text
 from cluster.spec import ClusterSpec
 

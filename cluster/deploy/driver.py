@@ -19,13 +19,13 @@ from pathlib import Path
 
 import psutil
 
+from cluster.common.errors import CloudError
+from cluster.common.progress import Report
 from cluster.deploy import environment, progress
 from cluster.deploy.folders import STACKS, project_root, synth_dir
 from cluster.deploy.image import BootImage
 from cluster.deploy.lock import hold
 from cluster.deploy.place import Place
-from cluster.errors import CloudError
-from cluster.report import Report
 
 LOOK_S = 0.2
 STOP_TIMEOUT_S = 180.0  # the AWS provider gives up its longest waits well before

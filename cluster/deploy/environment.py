@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.common.errors import MissingPrerequisite
 from cluster.deploy import mirror, terraform
 from cluster.deploy.folders import project_root
 from cluster.deploy.image import BootImage
 from cluster.deploy.place import Place
-from cluster.errors import MissingPrerequisite
 
 QUIET = {
     "CHECKPOINT_DISABLE": "1",

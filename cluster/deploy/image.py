@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.errors import MissingPrerequisite
+from cluster.common.errors import MissingPrerequisite
 
 IMAGE_ID = "MESAFORM_IMAGE_ID"
 ROOT_DEVICE = "MESAFORM_ROOT_DEVICE"

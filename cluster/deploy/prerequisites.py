@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.blueprint import master_addresses
+from cluster.common.errors import MissingPrerequisite
 from cluster.deploy import terraform
 from cluster.deploy.folders import project_root
 from cluster.deploy.place import Place
-from cluster.errors import MissingPrerequisite
 from cluster.spec import ClusterSpec
 
 NODE_LEAST = (20,)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import msgspec
 import structlog
 
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.localcloud import faults, machines
 from cluster.localcloud.account import Account
 from cluster.localcloud.history import History

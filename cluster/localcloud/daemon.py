@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.errors import Busy, MesaformError, MissingPrerequisite
+from cluster.common.errors import Busy, MesaformError, MissingPrerequisite
 from cluster.localcloud import boot, processes
 from cluster.localcloud.layout import DEFAULT_HOST, DEFAULT_PORT, Layout, write_atomically
 from cluster.localcloud.protocol import PREFIX, Machine, World

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 Via = Literal["both", "queue", "metadata"]
 EventCode = Literal["instance-stop", "instance-retirement", "instance-reboot", "system-reboot", "system-maintenance"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.localcloud.announcing import Bus
 from cluster.localcloud.faults import Rebalance, Scheduled, SpotInterruption
 from cluster.localcloud.protocol import Credentials, Event, Machine, Notice, PendingImage, StateReport, World

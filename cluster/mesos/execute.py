@@ -10,7 +10,7 @@ from typing import Protocol
 
 import aiohttp
 
-from cluster.errors import ClusterUnreachable, MesaformError, Permanent, Retryable
+from cluster.common.errors import ClusterUnreachable, MesaformError, Permanent, Retryable
 from cluster.mesos.execution import TIMED_OUT, Change, Execution, Job, Task
 from cluster.mesos.sandbox import Sandboxes, SandboxUnreadable
 from cluster.mesos.scheduler import SchedulerClient

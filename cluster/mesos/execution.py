@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cluster.common.resources import Resources
 from cluster.mesos.messages import (
     TERMINAL_STATES,
     Capability,
@@ -25,7 +26,6 @@ from cluster.mesos.messages import (
     to_wire,
 )
 from cluster.mesos.scheduler_messages import Call, Event, acknowledge, decline, kill, launch, reconcile, suppress
-from cluster.resources import Resources
 
 FAILOVER_TIMEOUT_S = 60.0
 """How long the tasks live on after this program died without a word."""

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import structs
 from yarl import URL
 
-from cluster.errors import ClusterUnreachable, NotFound, Permanent, Retryable
+from cluster.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
 from cluster.mesos import recordio
 from cluster.mesos.messages import FrameworkInfo, Id
 from cluster.mesos.scheduler_messages import Call, Event, Subscribe, decode_event, encode_call

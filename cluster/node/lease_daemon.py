@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.mesos.operator import OperatorClient
 from cluster.node.lease import (
     Asked,

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.services.server import serve
 from cluster.services.settings import Settings
 

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.services.api import problem
 
 KNOWN_FOR_S = 30.0

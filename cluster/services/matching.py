@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cluster.common.resources import EMPTY, Range, Resources, subtract_ranges
 from cluster.mesos.messages import Offer, Resource, from_wire, to_wire
-from cluster.resources import EMPTY, Range, Resources, subtract_ranges
 from cluster.services.constraints import Places, places_of, satisfied
 from cluster.services.model import ROLE, App
 

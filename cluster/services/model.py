@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from cluster.common.resources import Resources
 from cluster.mesos.messages import TERMINAL_STATES
-from cluster.resources import Resources
 
 KillSelection = Literal["YOUNGEST_FIRST", "OLDEST_FIRST"]
 ROLE = "*"

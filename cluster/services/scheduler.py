@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from cluster.errors import MesaformError, Permanent, Retryable
+from cluster.common.errors import MesaformError, Permanent, Retryable
 from cluster.mesos.messages import Capability, FrameworkInfo, Id
 from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from cluster.mesos.scheduler_messages import Event

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from cluster.errors import Busy, ClusterUnreachable
+from cluster.common.errors import Busy, ClusterUnreachable
 from cluster.services import api_apps, api_cluster
 from cluster.services.api import Standing, build
 from cluster.services.api_agents import AgentProxy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.zookeeper.session import split_zk_url
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from cluster import spec_text
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.sim.market import TYPES
 from cluster.spec import Autoscaler, ClusterSpec, Cost, InstanceType, Model, Pool, Whole
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from cluster.autoscaler.shape import make
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.sim.trace import Task, Trace, starting_at_zero
 
 DAY_S = 86_400.0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import Shape, make
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 
 FIELDS = {
     "name": "the task's name",

@@ -14,7 +14,7 @@ import msgspec
 from cluster.blueprint import Port, Tag, master_addresses
 from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import Control, Fleet, Machine, Order
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.mesos.operator import OperatorClient
 from cluster.spec import ClusterSpec
 from cluster.status.view import Sources, Unreachable, reachable

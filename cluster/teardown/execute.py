@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts
 from cluster.cloud.sweep import Swept
-from cluster.errors import Busy, MesaformError, NotFound, Permanent
-from cluster.patience import wait_for_earlier
-from cluster.report import Report, Stage, stage
+from cluster.common.errors import Busy, MesaformError, NotFound, Permanent
+from cluster.common.lock_wait import wait_for_earlier
+from cluster.common.progress import Report, Stage, stage
 from cluster.teardown.journal import Journal
 from cluster.teardown.plan import Plan, Step, as_owned
 from cluster.teardown.receipt import Facts, Receipt, last_receipt_at, merge, write

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, in_order, is_ours
-from cluster.errors import NotOwned
+from cluster.common.errors import NotOwned
 
 StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]
 STEP_ORDER: tuple[StepKind, ...] = ("fence", "deactivate", "drain", "terminate", "destroy", "sweep")

@@ -12,7 +12,7 @@ from cluster.blueprint import Tag
 from cluster.cloud.port import Control, Fleet, Ledger, Machine
 from cluster.cloud.prices import usd_per_hour
 from cluster.cloud.sweep import Sweep
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.teardown.plan import Held, Inventory
 from cluster.teardown.receipt import Ran
 

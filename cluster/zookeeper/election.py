@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
 SUSPENDED_SHARE = 0.6

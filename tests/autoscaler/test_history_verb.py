@@ -15,7 +15,7 @@ from cluster.autoscaler.account.past import Past
 from cluster.autoscaler.shape import make
 from cluster.cli import cost, simulate
 from cluster.cloud.ledger import S3Ledger
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from tests.autoscaler.test_verbs import file  # noqa: F401 - fixture
 from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 

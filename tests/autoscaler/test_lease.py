@@ -21,7 +21,7 @@ from cluster.blueprint import Tag
 from cluster.cloud.clock import CloudClock
 from cluster.cloud.fake import FakeControl
 from cluster.cloud.port import Machine
-from cluster.errors import Permanent, Retryable
+from cluster.common.errors import Permanent, Retryable
 from cluster.nodedoc import Farewell, Lease, LeaseTerms
 from cluster.zookeeper.session import ZooKeeper
 from tests.autoscaler.builders import NOW, a_spec

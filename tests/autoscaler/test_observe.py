@@ -14,7 +14,7 @@ from cluster.autoscaler.model import Memory, QueueEntry, Quota
 from cluster.autoscaler.reading.observe import Observer, ServicesClient
 from cluster.autoscaler.shape import make
 from cluster.cloud.fake import FakeFleet
-from cluster.errors import ClusterUnreachable
+from cluster.common.errors import ClusterUnreachable
 from cluster.mesos.operator import OperatorClient
 from tests.autoscaler.builders import NOW, a_spec, queued
 

@@ -11,7 +11,7 @@ import pytest
 from cluster.autoscaler.account import outbox as module
 from cluster.autoscaler.account.outbox import Outbox
 from cluster.cloud.fake import FakeLedger
-from cluster.errors import Retryable
+from cluster.common.errors import Retryable
 
 NOW = 1_800_000_000.0
 

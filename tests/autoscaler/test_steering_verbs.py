@@ -16,7 +16,7 @@ from cluster.cli import set as set_verb
 from cluster.cli.orders import seconds
 from cluster.cloud.control import S3Control
 from cluster.cloud.ledger import S3Ledger
-from cluster.errors import BadInput, MesaformError
+from cluster.common.errors import BadInput, MesaformError
 from tests.autoscaler.test_verbs import file  # noqa: F401
 from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 

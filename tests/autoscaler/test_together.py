@@ -12,7 +12,7 @@ from cluster.autoscaler.model import Memory, Removal
 from cluster.autoscaler.planner import plan
 from cluster.blueprint import Tag
 from cluster.cloud.fake import FakeFleet
-from cluster.errors import Retryable
+from cluster.common.errors import Retryable
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec
 from tests.autoscaler.world import Journal
 

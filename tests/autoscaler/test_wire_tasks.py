@@ -17,7 +17,7 @@ from cluster.autoscaler.account.holdings import Tasks as Holdings
 from cluster.autoscaler.account.holdings import ended
 from cluster.autoscaler.reading import wire_tasks
 from cluster.autoscaler.reading.wire_tasks import Seen, Splitter, TaskReader, Tasks, from_json
-from cluster.errors import ClusterUnreachable, Permanent
+from cluster.common.errors import ClusterUnreachable, Permanent
 from cluster.mesos.operator import OperatorClient
 
 NASTY = st.text(st.sampled_from('{}[],":\\ab'), max_size=12) | st.sampled_from(

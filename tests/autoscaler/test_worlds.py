@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.autoscaler.shape import Shape, contains, shape_of
 from cluster.blueprint import Tag
-from cluster.errors import Retryable
+from cluster.common.errors import Retryable
 from tests.autoscaler.builders import a_spec, queued
 from tests.autoscaler.world import World
 

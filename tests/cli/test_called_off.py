@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cluster.cli.called_off import CalledOff
 from cluster.cloud.fake import FakeControl
-from cluster.errors import ClusterUnreachable
+from cluster.common.errors import ClusterUnreachable
 from cluster.status.view import AgentView
 from cluster.teardown.execute import FENCE_REASON
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from cluster.cli.main import VERBS, build
 from cluster.cli.progress import JsonLines, Lines
 from cluster.cli.tables import duration
-from cluster.errors import BadInput
-from cluster.report import Recorded, stage
+from cluster.common.errors import BadInput
+from cluster.common.progress import Recorded, stage
 
 GOOD = "version: 1\nname: one\ntarget: local\nagents:\n  - {name: default, count: 2, types: [m5.large]}\n"
 

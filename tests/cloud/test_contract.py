@@ -13,7 +13,7 @@ from cluster.cloud.fake import FakeControl, FakeFleet, FakeLedger
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.port import Control, Fleet, LaunchRequest, Ledger
-from cluster.errors import NotFound, NotOwned
+from cluster.common.errors import NotFound, NotOwned
 from tests.autoscaler.builders import ZONES, a_machine
 from tests.cloud.conftest import REGION
 

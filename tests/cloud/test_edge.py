@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from cluster.cloud import aws
 from cluster.cloud.fleet import _result
 from cluster.cloud.port import LaunchRequest
-from cluster.errors import InsufficientCapacity, NotFound, Permanent, Retryable
+from cluster.common.errors import InsufficientCapacity, NotFound, Permanent, Retryable
 from tests.autoscaler.builders import a_snapshot
 
 

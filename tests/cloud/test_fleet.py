@@ -14,7 +14,7 @@ from cluster.cloud.pacing import Pacer
 from cluster.cloud.price_list import FakePriceList
 from cluster.cloud.scope import describe, of_quota, of_zone
 from cluster.cloud.spot import FakeSpotFeed, Quote
-from cluster.errors import NotFound, Retryable
+from cluster.common.errors import NotFound, Retryable
 from tests.autoscaler.builders import NOW, ZONES
 from tests.cloud.conftest import REGION
 from tests.cloud.test_contract import a_request

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cluster.cloud import aws, ledger_rows
 from cluster.cloud.ledger import MERGE_FROM, S3Ledger
-from cluster.errors import NotFound, Retryable
+from cluster.common.errors import NotFound, Retryable
 from tests.cloud.conftest import REGION
 
 NOON = 1_800_014_400.0 - 1_800_014_400.0 % 86400 + 12 * 3600

@@ -15,7 +15,7 @@ from cluster.cloud import prices, spot
 from cluster.cloud.market import AGAIN_S, LIST_KEPT_S, LISTED_AT_ONCE, SPOT_EVERY_S, Cache, Kept, Market, MemoryCache, S3Cache
 from cluster.cloud.price_list import FakePriceList
 from cluster.cloud.spot import FakeSpotFeed, Quote
-from cluster.errors import Permanent, Retryable
+from cluster.common.errors import Permanent, Retryable
 from tests.autoscaler.builders import NOW, ZONES
 from tests.cloud.conftest import REGION
 

@@ -15,7 +15,7 @@ from cluster.cloud import aws
 from cluster.cloud.fake import FakeNotices
 from cluster.cloud.notices import SqsNotices
 from cluster.cloud.port import Message, Notices
-from cluster.errors import NotFound
+from cluster.common.errors import NotFound
 from tests.cloud.conftest import REGION
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.cloud.pacing import LEAST_RATE, Bucket, Pacer
-from cluster.errors import Permanent, Retryable
+from cluster.common.errors import Permanent, Retryable
 
 
 class Line:

@@ -14,7 +14,7 @@ from botocore.stub import ANY, Stubber
 
 from cluster.cloud import aws
 from cluster.cloud.price_list import FILTERS, AwsPriceList, FakePriceList, PriceList, endpoint_region, prices_in
-from cluster.errors import Permanent, Retryable
+from cluster.common.errors import Permanent, Retryable
 
 PRICES = {"m5.large": 0.115, "c5.large": 0.097}
 REGION = "eu-central-1"

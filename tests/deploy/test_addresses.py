@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cluster.blueprint import master_addresses
+from cluster.common.errors import Busy
 from cluster.deploy.addresses import require_network, require_ports, taken
-from cluster.errors import Busy
 from cluster.localcloud.claims import Board
 from cluster.spec import ClusterSpec, Network
 

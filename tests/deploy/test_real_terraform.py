@@ -9,11 +9,11 @@ import psutil
 import pytest
 
 from cluster import deploy
+from cluster.common.errors import CloudError, MissingPrerequisite
+from cluster.common.progress import Recorded
 from cluster.deploy import driver, environment
 from cluster.deploy.folders import STACKS, stack_dir, state_file
 from cluster.deploy.image import NOTHING_TO_BOOT
-from cluster.errors import CloudError, MissingPrerequisite
-from cluster.report import Recorded
 
 pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from cluster.cli.main import EPILOG, build
-from cluster.errors import Exit
+from cluster.common.errors import Exit
 from tests.docs.pages import PAGES, REPOSITORY, Command, blocks, commands, prose, spans
 
 PROGRAM = typer.main.get_command(build())

@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from cluster.common.errors import Exit
 from cluster.engine import link
 from cluster.engine.agent import procfs
-from cluster.errors import Exit
 from tests.engine_agent.agent_process import AgentProcess, gone, processes_of
 from tests.engine_agent.builders import AGENT_ID, framework, grace, task
 from tests.engine_agent.fake_master import FakeMaster

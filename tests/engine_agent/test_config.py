@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.common.errors import BadInput
+from cluster.common.resources import Resources
 from cluster.engine.agent.config import Config, machine_resources, parse_attributes, parse_resources
-from cluster.errors import BadInput
-from cluster.resources import Resources
 
 
 def environment(tmp_path, **more: str) -> dict[str, str]:

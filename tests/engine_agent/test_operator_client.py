@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cluster.errors import ClusterUnreachable, NotFound, Permanent, Retryable
+from cluster.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
 from cluster.mesos.operator import OperatorClient
 
 HOST = "127.61.0.1"

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cluster.common.resources import Resources
 from cluster.engine import link
 from cluster.mesos.messages import TERMINAL_STATES
-from cluster.resources import Resources
 from tests.engine_master.world import FakeAgent, Scheduler, World, known
 
 SIZES = [Resources.of(cpus=0.5, mem_mib=64), Resources.of(cpus=2, mem_mib=512, ports=[(31000, 31009)]), Resources.of(cpus=4)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.common.resources import Resources
 from cluster.engine import link
-from cluster.resources import Resources
 from tests.engine_master.world import SIZE, SMALL, World
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.common.resources import Resources
 from cluster.engine import link
 from cluster.engine.allocator import Allocator
 from cluster.engine.master import events as ev
@@ -17,7 +18,6 @@ from cluster.engine.master.parse import parse
 from cluster.engine.master.state import Config, Ids, total
 from cluster.engine.registry import Registry
 from cluster.mesos.messages import AgentInfo, Capability, FrameworkInfo, TaskInfo, TaskStatus, ident, to_wire
-from cluster.resources import Resources
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
 SMALL = Resources.of(cpus=0.1, mem_mib=32)

@@ -21,9 +21,9 @@ from cluster.cli.context import local_environment
 from cluster.cloud import bundle
 from cluster.cloud.bake import bake
 from cluster.cloud.images import find_image
-from cluster.errors import MissingPrerequisite, Permanent
+from cluster.common.errors import MissingPrerequisite, Permanent
+from cluster.common.progress import Recorded
 from cluster.localcloud import daemon
-from cluster.report import Recorded
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import pytest
 
 from cluster.cloud import bundle
 from cluster.cloud.images import recipe_digest
-from cluster.errors import BadInput, MissingPrerequisite
+from cluster.common.errors import BadInput, MissingPrerequisite
 
 CHECKOUT = Path(__file__).parents[2]
 

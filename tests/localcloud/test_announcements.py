@@ -56,7 +56,7 @@ def test_redelivery_is_in_force_until_it_is_taken_off():
     "body", [b'{"kind":"scheduled_event","instance_id":"i-1","code":"odd"}', b'{"kind":"rebalance","instance_id":"i-1","via":"post"}']
 )
 def test_faults_that_are_none_are_refused(body):
-    from cluster.errors import BadInput
+    from cluster.common.errors import BadInput
 
     with pytest.raises(BadInput):
         parse(body)

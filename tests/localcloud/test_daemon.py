@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli import local
-from cluster.errors import Busy, MissingPrerequisite
+from cluster.common.errors import Busy, MissingPrerequisite
 from cluster.localcloud import daemon
 from tests.localcloud.conftest import Cloud
 

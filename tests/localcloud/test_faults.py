@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import boto3
 import pytest
 
-from cluster.errors import BadInput, MesaformError
+from cluster.common.errors import BadInput, MesaformError
 from cluster.localcloud.faults import Board, Capacity, Lag, Late, SpotInterruption, Throttle, ZoneOutage, parse
 from tests.localcloud.conftest import REGION, Cloud, eventually
 

@@ -22,7 +22,7 @@ from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import LaunchRequest, Machine
 from cluster.cloud.price_list import AwsPriceList
 from cluster.cloud.spot import AwsSpotFeed
-from cluster.errors import Retryable
+from cluster.common.errors import Retryable
 from tests.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.autoscaler.world import Journal
 from tests.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud

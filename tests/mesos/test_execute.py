@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from cluster.errors import ClusterUnreachable
+from cluster.common.errors import ClusterUnreachable
+from cluster.common.resources import Resources
 from cluster.mesos.execute import Runner
 from cluster.mesos.execution import Change, Job
 from cluster.mesos.sandbox import Sandboxes
-from cluster.resources import Resources
 from tests.support.scripted_engine import ScriptedEngine
 
 

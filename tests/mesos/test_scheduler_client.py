@@ -7,11 +7,11 @@ from typing import Self
 import aiohttp
 import pytest
 
-from cluster.errors import ClusterUnreachable, Permanent, Retryable
+from cluster.common.errors import ClusterUnreachable, Permanent, Retryable
+from cluster.common.resources import Resources
 from cluster.mesos.messages import CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
 from cluster.mesos.scheduler import FrameworkFailedOver, FrameworkRemoved, SchedulerClient
 from cluster.mesos.scheduler_messages import Event, acknowledge, decline, kill, launch, reconcile, revive, suppress, teardown
-from cluster.resources import Resources
 from tests.support.scripted_engine import ScriptedEngine
 
 INFO = FrameworkInfo(user="root", name="probe", roles=["*"], failover_timeout=60.0)

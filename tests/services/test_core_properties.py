@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from cluster.common.resources import EMPTY, Resources
 from cluster.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
 from cluster.mesos.scheduler_messages import Call
-from cluster.resources import EMPTY, Resources
 from cluster.services.changes import Changes
 from cluster.services.core import Core
 from cluster.services.effects import AppLocked, AppMissing, Effect, Send, Store

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.common.resources import EMPTY, Resources
 from cluster.mesos.messages import Offer, from_wire, ident, to_wire
-from cluster.resources import EMPTY, Resources
 from cluster.services.launch import environment, task_id_for, task_info
 from cluster.services.matching import Fit, OpenOffer
 from cluster.services.model import App, Instance, PortDefinition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.sim.baselines import baseline
 from cluster.sim.record import Entry
 from cluster.sim.run import Outcome, simulate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.cloud import prices
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.sim.market import TYPES, Market, Settings, offerings, size_of
 from cluster.sim.policy import load, parse
 

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from cluster.cli.main import build
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.sim import svg
 from cluster.sim.record import Level, percentile
 from cluster.sim.report import means

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.autoscaler.shape import make
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.sim.synthetic import KINDS, make_trace
 from cluster.sim.trace import all_resumable, load, parse, parse_map, window
 

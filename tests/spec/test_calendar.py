@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.spec import parse
 from cluster.spec_calendar import days_of, hours_of, is_open
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cluster.cli import init, validate
 from cluster.cli.validate import summary
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.spec import ClusterSpec, Network, parse
 from cluster.spec_sample import sample
 from tests.spec.commands import program

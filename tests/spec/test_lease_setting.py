@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.blueprint import node_document, parse_node_document
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.nodedoc import LeaseTerms
 from cluster.spec import parse
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from cluster.resources import EMPTY, Resources
+from cluster.common.resources import EMPTY, Resources
 
 TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR"}
 CLOSE = object()

@@ -13,8 +13,8 @@ from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.sweep import Sweep, aws_listers
-from cluster.errors import ClusterUnreachable, MesaformError
-from cluster.report import Recorded, Silent
+from cluster.common.errors import ClusterUnreachable, MesaformError
+from cluster.common.progress import Recorded, Silent
 from cluster.teardown.execute import TITLES, Outcome, Teardown
 from cluster.teardown.journal import FILE, Journal
 from cluster.teardown.plan import Plan, Wish, plan

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.cloud.owned import KEPT_UNLESS_ASKED, ORDER, Owned, in_order, rank
-from cluster.errors import NotOwned
+from cluster.common.errors import NotOwned
 from cluster.teardown.plan import DESTROY_ORDER, STEP_ORDER, Held, Inventory, Wish, drain_order, plan
 
 OURS = {"mesaform:cluster": "one"}

@@ -7,7 +7,7 @@ import pytest
 from cluster.cloud.listers import Lister
 from cluster.cloud.owned import ORDER, Owned
 from cluster.cloud.sweep import Sweep, aws_listers
-from cluster.errors import NotOwned, Permanent, Retryable
+from cluster.common.errors import NotOwned, Permanent, Retryable
 
 from .conftest import REGION, Cloud, one_of_everything
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.zookeeper.session import VersionConflict, ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 pytestmark = pytest.mark.zookeeper

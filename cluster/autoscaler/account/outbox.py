@@ -20,7 +20,7 @@ import structlog
 from cluster.cloud import ledger_rows
 from cluster.cloud.ledger_rows import Row
 from cluster.cloud.port import Ledger
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 
 FLUSH_S = 5.0
 """How long a row may wait for others: the most that a crash loses of rows that are not about money."""

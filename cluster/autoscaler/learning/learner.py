@@ -19,7 +19,7 @@ from cluster.autoscaler.learning import profile
 from cluster.autoscaler.learning.profile import Profile
 from cluster.autoscaler.model import Snapshot
 from cluster.cloud.port import Control
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 
 NAME = "profile"
 AGAIN_S = 60.0

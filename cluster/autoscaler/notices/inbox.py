@@ -16,7 +16,7 @@ import structlog
 from cluster.autoscaler.model import Notice
 from cluster.autoscaler.notices.notice import GRAVITY, Heard, Unreadable, read, told_by_machine
 from cluster.cloud.port import Message, Notices, ScheduledEvent
-from cluster.errors import MesaformError, NotFound
+from cluster.common.errors import MesaformError, NotFound
 from cluster.nodedoc import MachineNotice
 
 T = TypeVar("T")

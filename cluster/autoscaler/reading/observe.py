@@ -20,7 +20,7 @@ from cluster.autoscaler.reading import wire
 from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
 from cluster.autoscaler.reading.wire_tasks import TaskReader, Tasks
 from cluster.cloud.port import Fleet, Offering, Order, Template
-from cluster.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
+from cluster.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.mesos.operator import OperatorClient
 from cluster.nodedoc import Port
 from cluster.spec import ClusterSpec

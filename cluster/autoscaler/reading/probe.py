@@ -16,7 +16,7 @@ from typing import Literal
 
 from cluster.autoscaler.model import Finding
 from cluster.autoscaler.shape import Shape, contains, text
-from cluster.errors import MesaformError
+from cluster.common.errors import MesaformError
 
 ROUNDS = 3
 ROUND_S = 1.0

@@ -21,7 +21,7 @@ from cluster.autoscaler.model import Finding
 from cluster.autoscaler.reading import probe
 from cluster.autoscaler.reading.wire_frameworks import PROBE
 from cluster.autoscaler.shape import Shape, shape_of
-from cluster.errors import MesaformError, Permanent, Retryable
+from cluster.common.errors import MesaformError, Permanent, Retryable
 from cluster.mesos.messages import Capability, FrameworkInfo, from_wire, ident
 from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from cluster.mesos.scheduler_messages import Call, Event, decline, revive, suppress, teardown, update_framework

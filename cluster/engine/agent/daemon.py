@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Coroutine
 from typing import Any
 
+from cluster.common.errors import Exit, MesaformError
 from cluster.engine import link
 from cluster.engine.agent.cgroups import detect
 from cluster.engine.agent.checks import watch_health
@@ -43,7 +44,6 @@ from cluster.engine.agent.tasks import TaskRecord
 from cluster.engine.agent.uplink import Uplink
 from cluster.engine.agent.views import Scene
 from cluster.engine.agent.web import serve
-from cluster.errors import Exit, MesaformError
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +267,7 @@ async def _stop_after(signalled: asyncio.Event) -> None:
 
 
 def run() -> int:
-    """The program: an exit code of `cluster.errors.Exit`."""
+    """The program: an exit code of `cluster.common.errors.Exit`."""
     logging.basicConfig(
         level=os.environ.get("MESOS_LOGGING_LEVEL", "INFO").upper(), format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
     )

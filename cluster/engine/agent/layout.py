@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.common.errors import Busy
 from cluster.engine.agent.tasks import AgentMeta, SavedTask
-from cluster.errors import Busy
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from cluster.common.resources import Range, Resources
 from cluster.engine.agent.config import MESOS_VERSION, Config
 from cluster.engine.agent.containerizer import Usage
 from cluster.engine.agent.tasks import TaskRecord
 from cluster.mesos.messages import AgentInfo, Attribute, FrameworkInfo, TaskStatus, from_wire, ident, to_wire
-from cluster.resources import Range, Resources
 
 CAPABILITIES = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_DRAINING"]
 VERSION_FACTS: dict[str, Any] = {

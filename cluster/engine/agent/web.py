@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
+from cluster.common.errors import Busy
 from cluster.engine.agent import views
 from cluster.engine.agent.config import Config
 from cluster.engine.agent.containerizer import Containerizer, Usage
@@ -18,7 +19,6 @@ from cluster.engine.agent.layout import Layout
 from cluster.engine.agent.sandbox_files import SandboxFiles
 from cluster.engine.agent.tasks import TaskRecord
 from cluster.engine.agent.uplink import Uplink
-from cluster.errors import Busy
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cluster.common.errors import BadInput
 from cluster.engine.master.state import Config
-from cluster.errors import BadInput
 from cluster.zookeeper.session import split_zk_url
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "secs": 1.0, "mins": 60.0, "hrs": 3600.0, "days": 86400.0, "weeks": 604800.0}

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cluster.common.errors import MesaformError
 from cluster.engine.master.calls import OPERATOR_BODIES, OperatorCall
 from cluster.engine.master.http_common import (
     JSON,
@@ -24,7 +25,6 @@ from cluster.engine.master.http_common import (
 from cluster.engine.master.render import agents_json, frameworks_json, roles_json, state_json, tasks_json
 from cluster.engine.master.streams import Stream, record
 from cluster.engine.master.term import HEARTBEAT, HEARTBEAT_S, Term
-from cluster.errors import MesaformError
 
 Facts = dict[str, Callable[[], Any]]
 """What the process itself knows: `version`, `flags`, `metrics`, `master`."""

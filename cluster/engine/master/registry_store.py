@@ -10,9 +10,9 @@ import zlib
 
 import msgspec
 
+from cluster.common.errors import MesaformError
 from cluster.engine.master.timing import Timings
 from cluster.engine.registry import Change, Registry
-from cluster.errors import MesaformError
 from cluster.zookeeper.session import VersionConflict, ZooKeeper
 
 COMPRESS_ABOVE_BYTES = 256 * 1024  # a ZooKeeper node holds at most 1 MiB

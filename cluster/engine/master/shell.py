@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from cluster.common.errors import Busy, MesaformError
 from cluster.engine.allocator import Allocator
 from cluster.engine.master.config import Settings, flags, master_info, read_settings
 from cluster.engine.master.core import Master
@@ -26,7 +27,6 @@ from cluster.engine.master.registry_store import Deposed, RegistryStore
 from cluster.engine.master.render import VERSION
 from cluster.engine.master.state import Ids
 from cluster.engine.master.term import Term
-from cluster.errors import Busy, MesaformError
 from cluster.zookeeper.election import Candidate, watch_leader
 from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 

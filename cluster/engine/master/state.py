@@ -9,12 +9,12 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.common.resources import EMPTY, Resources
 from cluster.engine.allocator import Allocation, Allocator
 from cluster.engine.link import FromMaster
 from cluster.engine.master.events import CloseStream, Effect, Publish, SendAgent, SendEvent
 from cluster.engine.registry import AgentRecord, Registry
 from cluster.mesos.messages import TERMINAL_STATES, AgentInfo, Capability, FrameworkInfo, TaskInfo, TaskStatus, from_wire, to_wire
-from cluster.resources import EMPTY, Resources
 
 HEARTBEAT_S = 15.0
 MAX_COMPLETED_FRAMEWORKS = 50

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
+from cluster.common.errors import MesaformError
 from cluster.engine.link import FromMaster
 from cluster.engine.master.core import Master
 from cluster.engine.master.events import (
@@ -32,7 +33,6 @@ from cluster.engine.master.events import (
 from cluster.engine.master.registry_store import RegistryStore
 from cluster.engine.master.streams import Stream, record
 from cluster.engine.master.timing import Timings
-from cluster.errors import MesaformError
 
 log = logging.getLogger("mesaform.master")
 

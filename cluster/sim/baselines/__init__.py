@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from cluster.cloud.port import Offering
-from cluster.errors import BadInput
+from cluster.common.errors import BadInput
 from cluster.sim.baselines.cluster_autoscaler import ClusterAutoscaler
 from cluster.sim.baselines.clusterman import Clusterman
 from cluster.sim.baselines.karpenter import Karpenter
