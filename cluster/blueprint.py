@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
+from cluster.config.schema import ClusterSpec
 from cluster.nodedoc import (
     NODE_DOCUMENT_VERSION,
     OPERATOR_PORTS,
@@ -28,7 +29,6 @@ from cluster.nodedoc import (
     parse_node_document,
     zk_url,
 )
-from cluster.spec import ClusterSpec
 
 __all__ = [
     "NODE_DOCUMENT_VERSION",

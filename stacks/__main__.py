@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from cluster.common.errors import MesaformError
+from cluster.config.schema import load
 from cluster.deploy.folders import cluster_dir
 from cluster.deploy.image import from_environment
-from cluster.spec import load
 from stacks.app import build
 from stacks.base import Settings
 

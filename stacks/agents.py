@@ -7,7 +7,7 @@ import base64
 from constructs import Construct
 
 from cluster import blueprint
-from cluster.spec import Pool
+from cluster.config.schema import Pool
 from stacks import provider as aws
 from stacks.base import ClusterStack, Settings
 from stacks.machines import IMDS_HOPS, instance, instance_profile

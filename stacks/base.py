@@ -9,8 +9,8 @@ from cdktf import LocalBackend, TerraformOutput, TerraformStack
 from constructs import Construct
 
 from cluster import blueprint
+from cluster.config.schema import ClusterSpec
 from cluster.deploy.folders import state_file
-from cluster.spec import ClusterSpec
 from stacks import provider as aws
 
 

@@ -16,8 +16,8 @@ from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit
 from cluster.blueprint import Tag
 from cluster.cloud.port import Offering
 from cluster.common.resources import Resources
+from cluster.config.schema import ClusterSpec
 from cluster.nodedoc import TASK_PORTS
-from cluster.spec import ClusterSpec
 
 KERNEL_KEEPS = 0.075
 """The part of the memory that EC2 states which a kernel may not show, where none of the pool was seen yet: Karpenter's default."""

@@ -47,8 +47,8 @@ from cluster.cloud.notices import SqsNotices
 from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Control, Fleet, Order
 from cluster.common.errors import MesaformError, NotFound, Retryable
+from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
-from cluster.spec import ClusterSpec
 from cluster.zookeeper.election import Candidate, watch_leader
 from cluster.zookeeper.session import ZooKeeper, split_zk_url
 

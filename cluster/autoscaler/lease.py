@@ -17,8 +17,8 @@ from cluster.autoscaler.policies.policy import PROTECT_TAG
 from cluster.autoscaler.supply import LIVE
 from cluster.blueprint import Tag, lease_terms
 from cluster.cloud.port import Machine
+from cluster.config.schema import ClusterSpec
 from cluster.nodedoc import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, LeaseTerms
-from cluster.spec import ClusterSpec
 from cluster.zookeeper.session import ZooKeeper
 
 RENEW_EVERY_S = 5.0

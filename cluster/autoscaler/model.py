@@ -13,7 +13,7 @@ from cluster.autoscaler.learning.lifetimes import Ended, Lives
 from cluster.autoscaler.learning.profile import Profile
 from cluster.autoscaler.shape import NOTHING, Shape, minus
 from cluster.cloud.port import LaunchRequest, Machine, Offering, Order, Template
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 
 Source = Literal["services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"]
 RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]

@@ -19,7 +19,7 @@ from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
 from cluster.autoscaler.shape import NOTHING, Shape, contains, plus, shape_of, times
 from cluster.autoscaler.supply import Node, Supply, attributes_of
 from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
-from cluster.spec import Pool
+from cluster.config.schema import Pool
 
 DEARER_AT_MOST = 1.5
 """A launch also names types that hold the same load for up to this many times the price, so that one type's shortage costs no pass."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import Order
-from cluster.spec import ClusterSpec, Pool
+from cluster.config.schema import ClusterSpec, Pool
 
 
 def paused(orders: Iterable[Order], now: float) -> str:

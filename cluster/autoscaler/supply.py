@@ -14,7 +14,7 @@ from cluster.autoscaler.shape import NOTHING, Shape, shape_of
 from cluster.blueprint import Tag
 from cluster.cloud import prices
 from cluster.cloud.port import Machine, Offering
-from cluster.spec import ClusterSpec, Pool
+from cluster.config.schema import ClusterSpec, Pool
 
 LIVE = frozenset({"pending", "running"})
 LAG_S = 120.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cluster import spec_calendar
 from cluster.autoscaler import scale_down
 from cluster.autoscaler.demand import ahead, frameworks, rates
 from cluster.autoscaler.learning.profile import SLOT_S
@@ -17,6 +16,7 @@ from cluster.autoscaler.notices import interruption
 from cluster.autoscaler.recall import REPLACEMENT_SEEN_S
 from cluster.autoscaler.supply import LAG_S, Supply
 from cluster.autoscaler.verdict import Verdict
+from cluster.config import calendar
 
 MOMENT_S = 0.001
 SETTLE_AFTER_LEADER_S = 30.0
@@ -109,4 +109,4 @@ def _demand(snapshot: Snapshot, memory: Memory, now: float) -> Iterator[float]:
 
 
 def _changes(parts: Iterable[tuple[str, str]], now: float) -> Iterator[float]:
-    yield from (at for days, hours in parts if (at := spec_calendar.next_change(days, hours, now)) is not None)
+    yield from (at for days, hours in parts if (at := calendar.next_change(days, hours, now)) is not None)

@@ -15,7 +15,7 @@ from cluster.autoscaler.scale_up import Purchase
 from cluster.autoscaler.shape import Shape, contains, named, times
 from cluster.autoscaler.supply import Node, Supply
 from cluster.cloud.port import Offering
-from cluster.spec import Pool
+from cluster.config.schema import Pool
 
 RefusalKind = Literal["never", "pool_max", "budget", "no_capacity", "no_offering", "held"] | BlockedKind
 

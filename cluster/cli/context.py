@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from cluster.common.errors import MissingPrerequisite
-from cluster.spec import ClusterSpec, load
+from cluster.config.schema import ClusterSpec, load
 
 FILE_OPTION = typer.Option("cluster.yaml", "--file", "-f", envvar="MESAFORM_CLUSTER_FILE", help="The cluster's description.")
 JSON_OPTION = typer.Option(False, "--json", help="Print JSON for machines instead of tables for people.")

@@ -38,8 +38,8 @@ def write(path: Path, name: str, target: Literal["local", "aws"], operator_cidrs
 
     """
     from cluster.common.errors import BadInput
-    from cluster.spec import parse
-    from cluster.spec_sample import sample
+    from cluster.config.sample import sample
+    from cluster.config.schema import parse
 
     text = sample(name, target, operator_cidrs)
     if target == "local" or operator_cidrs:

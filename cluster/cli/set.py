@@ -10,7 +10,7 @@ from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
 from cluster.cloud.port import Order
 from cluster.common.errors import BadInput
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 
 MOST = 1000
 

@@ -12,12 +12,12 @@ from cluster.autoscaler.account.bill import add_up
 from cluster.autoscaler.account.recorder import STATED_EVERY_S
 from cluster.cli.context import open_context
 from cluster.common.errors import BadInput, NotFound
+from cluster.config.schema import ClusterSpec
 from cluster.sim.history import trace
 from cluster.sim.policy import Policy
 from cluster.sim.record import Record
 from cluster.sim.run import Outcome
 from cluster.sim.trace import Trace
-from cluster.spec import ClusterSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
         """Check the cluster file; print its masters, pools, addresses and dollars per hour."""
         from pathlib import Path
 
-        from cluster.spec import load
+        from cluster.config.schema import load
 
         spec = load(Path(file))
         facts = summary(spec)

@@ -12,8 +12,8 @@ import psutil
 
 from cluster.blueprint import Port, master_addresses
 from cluster.common.errors import Busy
+from cluster.config.schema import ClusterSpec
 from cluster.localcloud.claims import in_the_way, taken_text
-from cluster.spec import ClusterSpec
 
 MASTER_PORTS = (
     Port.ZOOKEEPER_CLIENT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 
 
 class Place(Protocol):

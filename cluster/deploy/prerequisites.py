@@ -14,10 +14,10 @@ from pathlib import Path
 
 from cluster.blueprint import master_addresses
 from cluster.common.errors import MissingPrerequisite
+from cluster.config.schema import ClusterSpec
 from cluster.deploy import terraform
 from cluster.deploy.folders import project_root
 from cluster.deploy.place import Place
-from cluster.spec import ClusterSpec
 
 NODE_LEAST = (20,)
 JAVA_LEAST = (11,)

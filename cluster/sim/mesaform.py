@@ -22,9 +22,9 @@ from cluster.autoscaler.scale_up import absorb_result
 from cluster.autoscaler.shape import shape_of
 from cluster.autoscaler.supply import attributes_of
 from cluster.cloud.port import Machine, Offering
+from cluster.config.schema import ClusterSpec
 from cluster.sim.weeks import Weeks
 from cluster.sim.world import Happening, Host, World, machine_of
-from cluster.spec import ClusterSpec
 
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from cluster import spec_text
 from cluster.common.errors import BadInput
+from cluster.config import yaml_text
+from cluster.config.schema import Autoscaler, ClusterSpec, Cost, InstanceType, Model, Pool, Whole
 from cluster.sim.market import TYPES
-from cluster.spec import Autoscaler, ClusterSpec, Cost, InstanceType, Model, Pool, Whole
 
 ZONES = tuple(f"us-east-1{letter}" for letter in "abc")
 
@@ -62,9 +62,9 @@ def load(path: Path) -> Policy:
 def parse(text: str, file: str = "policy.yaml") -> Policy:
     """`load` for text in hand; `file` is what the complaints call it."""
     try:
-        data, lines = spec_text.parse(text)
-    except spec_text.BrokenYaml as error:
-        raise BadInput(spec_text.render(error.problems, file)) from None
+        data, lines = yaml_text.parse(text)
+    except yaml_text.BrokenYaml as error:
+        raise BadInput(yaml_text.render(error.problems, file)) from None
     if data is not None and not isinstance(data, dict):
         raise BadInput(f"{file}:1: must be a mapping of fields to values", fix="sections agents, autoscaler and cost of cluster.yaml")
     try:
@@ -72,5 +72,5 @@ def parse(text: str, file: str = "policy.yaml") -> Policy:
         _ = policy.spec
     except ValidationError as error:
         details = list(error.errors(include_url=False))
-        raise BadInput(spec_text.render(spec_text.explain(details, lines, Policy), file)) from None
+        raise BadInput(yaml_text.render(yaml_text.explain(details, lines, Policy), file)) from None
     return policy if policy.name else policy.model_copy(update={"name": Path(file).stem})

@@ -15,8 +15,8 @@ from cluster.blueprint import Port, Tag, master_addresses
 from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import Control, Fleet, Machine, Order
 from cluster.common.errors import MesaformError
+from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
-from cluster.spec import ClusterSpec
 from cluster.status.view import Sources, Unreachable, reachable
 
 T = TypeVar("T")

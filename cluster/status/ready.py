@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.blueprint import Port
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 from cluster.status.view import AgentView, MasterView, Status
 
 

@@ -9,8 +9,8 @@ from cluster.autoscaler.shape import Shape, make, shape_of
 from cluster.blueprint import Tag
 from cluster.cloud.fake import SIZES, FakeFleet
 from cluster.cloud.port import Machine, Offering
+from cluster.config.schema import ClusterSpec
 from cluster.nodedoc import TASK_PORTS
-from cluster.spec import ClusterSpec
 
 NOW = 1_800_000_000.0
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")

@@ -14,7 +14,7 @@ from cluster.autoscaler.planner import Plan, plan
 from cluster.autoscaler.shape import Shape, make, shape_of
 from cluster.blueprint import Tag
 from cluster.cloud.port import Machine, Template
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, a_total, an_agent, offerings, queued
 from tests.autoscaler.world import World
 

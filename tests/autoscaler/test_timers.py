@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cluster import spec_calendar
 from cluster.autoscaler.daemon import rest_s
 from cluster.autoscaler.model import Backoff, Intent, Memory, Removal, Replacement, Snapshot, Work
 from cluster.autoscaler.planner import Plan, plan
 from cluster.autoscaler.shape import make
 from cluster.cloud.port import LaunchRequest, Order
+from cluster.config import calendar
 from tests.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 ON = {"usd_per_task": 0.0, "enabled": True, "payback_s": 100.0, "usd_per_task_hour": 0.0}
@@ -193,12 +193,12 @@ def moment(text: str) -> float:
     ],
 )
 def test_the_next_change_of_a_part_of_the_week(days, hours, after, change):
-    assert spec_calendar.next_change(days, hours, moment(after)) == moment(change)
+    assert calendar.next_change(days, hours, moment(after)) == moment(change)
 
 
 @pytest.mark.parametrize(("days", "hours"), [("mon-sun", "00:00-24:00"), ("never", "08:00-09:00"), ("mon", "9-10")])
 def test_what_is_always_open_or_wrong_never_changes(days, hours):
-    assert spec_calendar.next_change(days, hours, NOW) is None
+    assert calendar.next_change(days, hours, NOW) is None
 
 
 @pytest.mark.parametrize(("look_again_in_s", "rest"), [(None, 60.0), (90.0, 60.0), (7.0, 7.0), (0.01, 0.5), (-3.0, 0.5)])

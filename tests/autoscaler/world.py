@@ -20,7 +20,7 @@ from cluster.blueprint import Tag
 from cluster.cloud.fake import FakeFleet
 from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Order
 from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 from cluster.zookeeper.session import ZooKeeperUnavailable
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.cloud.port import Machine
-from cluster.spec import ClusterSpec
+from cluster.config.schema import ClusterSpec
 from cluster.status.ready import left_alone, missing
 from cluster.status.view import Sources, Status, Unreachable, join
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from cluster.common.errors import Busy
+from cluster.config.schema import ClusterSpec, Network
 from cluster.deploy import environment, mirror, prerequisites, terraform
 from cluster.deploy.image import NOTHING_TO_BOOT
 from cluster.deploy.lock import hold
 from cluster.deploy.prerequisites import find_lacks
-from cluster.spec import ClusterSpec, Network
 
 LOCAL = ClusterSpec(name="a", network=Network(cidr="127.60.0.0/16"))
 AWS = ClusterSpec(name="a", target="aws", network=Network(operator_cidrs=("203.0.113.0/24",)))

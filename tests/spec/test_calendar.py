@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from cluster.common.errors import BadInput
-from cluster.spec import parse
-from cluster.spec_calendar import days_of, hours_of, is_open
+from cluster.config.calendar import days_of, hours_of, is_open
+from cluster.config.schema import parse
 
 
 def at(text: str) -> float:

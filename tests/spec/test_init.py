@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from cluster.cli import init, validate
 from cluster.cli.validate import summary
 from cluster.common.errors import BadInput
-from cluster.spec import ClusterSpec, Network, parse
-from cluster.spec_sample import sample
+from cluster.config.sample import sample
+from cluster.config.schema import ClusterSpec, Network, parse
 from tests.spec.commands import program
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from cluster.blueprint import node_document, parse_node_document
 from cluster.common.errors import BadInput
+from cluster.config.schema import parse
 from cluster.nodedoc import LeaseTerms
-from cluster.spec import parse
 
 POOLS = """\
 agents:

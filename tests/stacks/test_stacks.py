@@ -15,7 +15,7 @@ import pytest
 
 from cluster import blueprint
 from cluster.blueprint import LeaseTerms, parse_node_document
-from cluster.spec import ClusterSpec, parse
+from cluster.config.schema import ClusterSpec, parse
 from tests.stacks.conftest import CLUSTER_FILE, synthesize
 
 pytestmark = [pytest.mark.slow]

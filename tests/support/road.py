@@ -179,7 +179,7 @@ class Road:
 
     def masters(self) -> list[str]:
         from cluster.blueprint import master_addresses
-        from cluster.spec import load
+        from cluster.config.schema import load
 
         return [str(address) for address in master_addresses(load(self.folder / "cluster.yaml"))]
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from cluster import spec_calendar
 from cluster.autoscaler.demand.headroom import in_pool
 from cluster.autoscaler.demand.unit import Unit
 from cluster.autoscaler.demand.use import ALL, Use
@@ -22,7 +21,8 @@ from cluster.autoscaler.model import Snapshot
 from cluster.autoscaler.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
 from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import Order
-from cluster.spec import Expected
+from cluster.config import calendar
+from cluster.config.schema import Expected
 
 BOOT_SHARE = 0.25
 """How long machines take to boot, as a part of `boot_timeout_s`, while none of ours has shown it."""
@@ -119,7 +119,7 @@ def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> li
 
 def _opens(entry: Expected, now: float, lead_s: float) -> bool:
     moments = [now + step * STEP_S for step in range(int(lead_s // STEP_S) + 1)]
-    return any(spec_calendar.is_open(entry.days, entry.hours, at) for at in (*moments, now + lead_s))
+    return any(calendar.is_open(entry.days, entry.hours, at) for at in (*moments, now + lead_s))
 
 
 def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[Unit]:

@@ -13,7 +13,7 @@ from cluster.autoscaler.policies.policy import Change, View, deactivate, movable
 from cluster.autoscaler.rehome import work_of
 from cluster.autoscaler.scale_up import DRIFT, replacement_for
 from cluster.autoscaler.supply import Unit
-from cluster.spec import Drift as Settings
+from cluster.config.schema import Drift as Settings
 
 
 class Drift:

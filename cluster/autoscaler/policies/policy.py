@@ -14,9 +14,9 @@ from cluster.autoscaler.rehome import Room, moving
 from cluster.autoscaler.scale_down import Deactivate, Move
 from cluster.autoscaler.scale_up import Purchase
 from cluster.autoscaler.supply import Supply, Unit
+from cluster.config.calendar import is_open
+from cluster.config.schema import Consolidation
 from cluster.nodedoc import PROTECT
-from cluster.spec import Consolidation
-from cluster.spec_calendar import is_open
 
 FOR_MONEY: frozenset[PolicyName] = frozenset({"underused", "replace"})
 

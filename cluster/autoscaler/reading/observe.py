@@ -21,9 +21,9 @@ from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
 from cluster.autoscaler.reading.wire_tasks import TaskReader, Tasks
 from cluster.cloud.port import Fleet, Offering, Order, Template
 from cluster.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
+from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
 from cluster.nodedoc import Port
-from cluster.spec import ClusterSpec
 
 TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
 INFO_KEPT_S = 30.0

@@ -7,11 +7,11 @@ from functools import partial
 
 from cluster.cloud.port import Offering
 from cluster.common.errors import BadInput
+from cluster.config.schema import ClusterSpec
 from cluster.sim.baselines.cluster_autoscaler import ClusterAutoscaler
 from cluster.sim.baselines.clusterman import Clusterman
 from cluster.sim.baselines.karpenter import Karpenter
 from cluster.sim.world import Scaler
-from cluster.spec import ClusterSpec
 
 Make = Callable[[ClusterSpec, Mapping[str, Sequence[Offering]]], Scaler]
 

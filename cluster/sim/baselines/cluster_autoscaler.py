@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 
 from cluster.autoscaler.shape import Shape, contains, minus
 from cluster.cloud.port import Offering
+from cluster.config.schema import ClusterSpec
 from cluster.sim.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
 from cluster.sim.world import Happening, Host, World
-from cluster.spec import ClusterSpec
 
 SCAN_S = 10.0
 UNNEEDED_BELOW = 0.5

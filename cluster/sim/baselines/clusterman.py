@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 
 from cluster.autoscaler.shape import Shape, contains
 from cluster.cloud.port import Offering
+from cluster.config.schema import ClusterSpec
 from cluster.sim.baselines.common import Buyer
 from cluster.sim.world import Happening, Host, World
-from cluster.spec import ClusterSpec
 
 SETPOINT = 0.7
 MARGIN = 0.1

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.autoscaler.shape import Shape, contains, minus, shape_of
 from cluster.cloud.port import LaunchRequest, Offering
+from cluster.config.schema import ClusterSpec, Pool
 from cluster.sim.world import Host, World
-from cluster.spec import ClusterSpec, Pool
 
 
 class Buyer:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 
 from cluster.autoscaler.shape import NOTHING, Shape, contains, plus
 from cluster.cloud.port import Offering
+from cluster.config.schema import ClusterSpec
 from cluster.sim.baselines.common import Buyer, decreasing, gaps_of, place
 from cluster.sim.world import Happening, Host, World
-from cluster.spec import ClusterSpec
 
 BATCH_IDLE_S, BATCH_MOST_S = 1.0, 10.0
 POLL_S = 10.0

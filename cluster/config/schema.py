@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from cluster import spec_calendar, spec_network, spec_text
 from cluster.common.errors import BadInput
+from cluster.config import calendar, yaml_text
 
 PARAMETER_BYTES = 8192  # what an SSM parameter holds; the autoscaler reads the spec from one
 LEASE_LEAST_S = 60.0  # a change of leader takes up to about 20 s
@@ -157,10 +157,10 @@ class Slots(Model):
 class Window(Model):
     """A part of the week, in UTC, with a disruption budget of its own."""
 
-    days: Annotated[str, AfterValidator(spec_calendar.checked_days)] = Field(
+    days: Annotated[str, AfterValidator(calendar.checked_days)] = Field(
         default="mon-sun", description="Days on which it begins: mon-fri, or sat,sun."
     )
-    hours: Annotated[str, AfterValidator(spec_calendar.checked_hours)] = Field(
+    hours: Annotated[str, AfterValidator(calendar.checked_hours)] = Field(
         default="00:00-24:00", description="From when to when, UTC; 22:00-06:00 goes past midnight."
     )
     max_agents_percent: Number = Field(ge=0, le=100, description="The share of agents disturbed at a time within it.")
@@ -169,10 +169,10 @@ class Window(Model):
 class Expected(Model):
     """Work that is known to come in a part of the week, in UTC."""
 
-    days: Annotated[str, AfterValidator(spec_calendar.checked_days)] = Field(
+    days: Annotated[str, AfterValidator(calendar.checked_days)] = Field(
         default="mon-sun", description="Days on which it begins: mon-fri, or sat,sun."
     )
-    hours: Annotated[str, AfterValidator(spec_calendar.checked_hours)] = Field(
+    hours: Annotated[str, AfterValidator(calendar.checked_hours)] = Field(
         default="00:00-24:00", description="From when to when, UTC; 22:00-06:00 goes past midnight."
     )
     count: Whole = Field(ge=1, le=10_000, description="How many pieces will be in use, those that run already included.")
@@ -336,12 +336,12 @@ def _problems(spec: ClusterSpec) -> list[tuple[Any, ...]]:
     local, network = spec.target == "local", spec.network
     machines = spec.masters.count + sum(pool.max for pool in spec.agents)
     found: list[tuple[Any, ...]] = [
-        ("network", "cidr", what) for what in spec_network.vpc_problems(IPv4Network(network.cidr), local=local, machines=machines)
+        ("network", "cidr", what) for what in network.vpc_problems(IPv4Network(network.cidr), local=local, machines=machines)
     ]
-    found += [("network", "zones", what) for what in spec_network.zone_problems(network.zones, spec.region)]
+    found += [("network", "zones", what) for what in network.zone_problems(network.zones, spec.region)]
     found += [
         ("network", "operator_cidrs", what)
-        for what in spec_network.operator_problems(network.operator_cidrs, local=local, open_to_the_world=network.open_to_the_world)
+        for what in network.operator_problems(network.operator_cidrs, local=local, open_to_the_world=network.open_to_the_world)
     ]
     names = [pool.name for pool in spec.agents]
     found += [
@@ -403,13 +403,13 @@ def load(path: Path) -> ClusterSpec:
 def parse(text: str, file: str = "cluster.yaml") -> ClusterSpec:
     """`load` for text in hand; `file` is what the complaints call it."""
     try:
-        data, lines = spec_text.parse(text)
-    except spec_text.BrokenYaml as error:
-        raise BadInput(spec_text.render(error.problems, file)) from None
+        data, lines = yaml_text.parse(text)
+    except yaml_text.BrokenYaml as error:
+        raise BadInput(yaml_text.render(error.problems, file)) from None
     if not isinstance(data, dict):
         raise BadInput(f"{file}:1: must be a mapping of fields to values, starting with a name", fix="write one: mesaform init")
     try:
         return ClusterSpec.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise BadInput(spec_text.render(spec_text.explain(list(details), lines, ClusterSpec), file)) from None
+        raise BadInput(yaml_text.render(yaml_text.explain(list(details), lines, ClusterSpec), file)) from None
