@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
-from cluster.nodedoc import TASK_PORTS
+from cluster.topology.user_data import TASK_PORTS
 
 if TYPE_CHECKING:
     from cluster.cloud.port import Ledger

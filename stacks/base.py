@@ -8,9 +8,9 @@ from pathlib import Path
 from cdktf import LocalBackend, TerraformOutput, TerraformStack
 from constructs import Construct
 
-from cluster import blueprint
 from cluster.config.schema import ClusterSpec
 from cluster.deploy.folders import state_file
+from cluster.topology import naming
 from stacks import provider as aws
 
 
@@ -36,13 +36,13 @@ class ClusterStack(TerraformStack):
             self,
             "aws",
             region=self.spec.region,
-            default_tags=[aws.AwsProviderDefaultTags(tags=blueprint.tags(self.spec))],
+            default_tags=[aws.AwsProviderDefaultTags(tags=naming.tags(self.spec))],
         )
         LocalBackend(self, path=str(state_file(settings.folder, name)))
 
     def named(self, name: str, **extra: str) -> dict[str, str]:
         """The cluster's tags with a Name: `mesaform-<cluster>-<name>`."""
-        return blueprint.tags(self.spec, NAME=f"{blueprint.prefix(self.spec)}-{name}", **extra)
+        return naming.tags(self.spec, NAME=f"{naming.prefix(self.spec)}-{name}", **extra)
 
     def put(self, name: str, value: object) -> None:
         """An output of this stack."""

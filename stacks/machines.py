@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 
-from cluster import blueprint, rights
+from cluster.topology import iam, naming
 from stacks import provider as aws
 from stacks.base import ClusterStack
 
 IMDS_HOPS = 1  # answers never leave the machine itself
 
 
-def instance_profile(stack: ClusterStack, role: blueprint.Role, document: dict[str, object] | None) -> str:
+def instance_profile(stack: ClusterStack, role: naming.Role, document: dict[str, object] | None) -> str:
     """The role's instance profile, by name; without a document it may do nothing at all."""
-    name = rights.role_name(stack.spec.name, role)
-    trust = json.dumps(rights.trust_document(stack.spec.region))
+    name = iam.role_name(stack.spec.name, role)
+    trust = json.dumps(iam.trust_document(stack.spec.region))
     iam_role = aws.IamRole(stack, "role", name=name, assume_role_policy=trust, tags=stack.named(role))
     if document is not None:
         aws.IamRolePolicy(stack, "rights", name="mesaform", role=iam_role.id, policy=json.dumps(document))
@@ -26,7 +26,7 @@ def instance(
     stack: ClusterStack,
     name: str,
     *,
-    role: blueprint.Role,
+    role: naming.Role,
     pool: str,
     instance_type: str,
     disk_gib: int,
@@ -50,7 +50,7 @@ def instance(
         private_ip=address,
         vpc_security_group_ids=[group_id],
         iam_instance_profile=profile,
-        user_data=blueprint.node_document(stack.spec, role, stack.settings.recipe, pool),
+        user_data=naming.node_document(stack.spec, role, stack.settings.recipe, pool),
         user_data_replace_on_change=True,
         metadata_options=aws.InstanceMetadataOptions(
             http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=IMDS_HOPS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from cluster import blueprint, rights
+from cluster.topology import iam, naming
 from stacks import provider as aws
 from stacks.base import ClusterStack, Settings
 from stacks.machines import instance, instance_profile
@@ -15,7 +15,7 @@ class MastersStack(ClusterStack):
     def __init__(self, scope: Construct, settings: Settings, network: NetworkStack) -> None:
         super().__init__(scope, "masters", settings)
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
-        document = rights.master_document(self.spec.name, self.spec.region, account_id)
+        document = iam.master_document(self.spec.name, self.spec.region, account_id)
         profile = instance_profile(self, "master", document)
         masters = [
             instance(
@@ -30,7 +30,7 @@ class MastersStack(ClusterStack):
                 profile=profile,
                 address=str(address),
             )
-            for index, address in enumerate(blueprint.master_addresses(self.spec))
+            for index, address in enumerate(naming.master_addresses(self.spec))
         ]
         self.put("instance_ids", [master.id for master in masters])
         self.put("private_addresses", [master.private_ip for master in masters])

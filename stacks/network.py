@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from cluster import blueprint
+from cluster.topology import naming
 from stacks import provider as aws
 from stacks.base import ClusterStack, Settings
 
@@ -31,7 +31,7 @@ class NetworkStack(ClusterStack):
         table = aws.RouteTable(self, "routes", vpc_id=self.vpc.id, tags=self.named("routes"))
         aws.Route(self, "way-out", route_table_id=table.id, destination_cidr_block=ANYWHERE, gateway_id=gateway.id)
         ids = []
-        for zone, cidr in zip(self.spec.zones, blueprint.subnets(self.spec), strict=True):
+        for zone, cidr in zip(self.spec.zones, naming.subnets(self.spec), strict=True):
             subnet = aws.Subnet(
                 self,
                 f"subnet-{zone}",
@@ -45,7 +45,7 @@ class NetworkStack(ClusterStack):
                 self,
                 f"masters-{zone}",
                 subnet_id=subnet.id,
-                cidr_block=str(blueprint.reserved_for_masters(cidr)),
+                cidr_block=str(naming.reserved_for_masters(cidr)),
                 reservation_type="explicit",
             )
             aws.RouteTableAssociation(self, f"routes-{zone}", route_table_id=table.id, subnet_id=subnet.id)
@@ -55,11 +55,11 @@ class NetworkStack(ClusterStack):
     def _groups(self) -> dict[str, str]:
         aws.DefaultSecurityGroup(self, "default-group", vpc_id=self.vpc.id, tags=self.named("default-closed"))
         ids: dict[str, str] = {}
-        for role in blueprint.ROLES:
+        for role in naming.ROLES:
             group = aws.SecurityGroup(
                 self,
                 f"{role}s",
-                name=f"{blueprint.prefix(self.spec)}-{role}s",
+                name=f"{naming.prefix(self.spec)}-{role}s",
                 description=f"{role}s of the Mesos cluster {self.spec.name}",
                 vpc_id=self.vpc.id,
                 tags=self.named(f"{role}s", ROLE=role),
@@ -68,11 +68,11 @@ class NetworkStack(ClusterStack):
                 self, f"{role}s-out", security_group_id=group.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=self.named(f"{role}s-out")
             )
             ids[role] = group.id
-        for rule in blueprint.ingress_rules(self.spec):
+        for rule in naming.ingress_rules(self.spec):
             self._ingress(rule, ids)
         return ids
 
-    def _ingress(self, rule: blueprint.IngressRule, group_ids: dict[str, str]) -> None:
+    def _ingress(self, rule: naming.IngressRule, group_ids: dict[str, str]) -> None:
         inside = group_ids.get(rule.source)
         aws.VpcSecurityGroupIngressRule(
             self,

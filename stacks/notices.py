@@ -9,7 +9,7 @@ import json
 
 from constructs import Construct
 
-from cluster import announcements, rights
+from cluster.topology import eventbridge, iam
 from stacks import provider as aws
 from stacks.base import ClusterStack, Settings
 
@@ -19,15 +19,15 @@ class NoticesStack(ClusterStack):
         super().__init__(scope, "notices", settings)
         cluster, region = self.spec.name, self.spec.region
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
-        queue_arn = rights.queue_arn(cluster, region, account_id)
-        rules = announcements.rules(cluster)
-        policy = announcements.queue_policy(queue_arn, [rights.rule_arn(rule.name, region, account_id) for rule in rules])
+        queue_arn = iam.queue_arn(cluster, region, account_id)
+        rules = eventbridge.rules(cluster)
+        policy = eventbridge.queue_policy(queue_arn, [iam.rule_arn(rule.name, region, account_id) for rule in rules])
         queue = aws.SqsQueue(
             self,
             "queue",
-            name=announcements.queue_name(cluster),
-            message_retention_seconds=announcements.RETENTION_S,
-            visibility_timeout_seconds=announcements.VISIBILITY_S,
+            name=eventbridge.queue_name(cluster),
+            message_retention_seconds=eventbridge.RETENTION_S,
+            visibility_timeout_seconds=eventbridge.VISIBILITY_S,
             sqs_managed_sse_enabled=True,
             policy=json.dumps(policy),
             redrive_policy=self._dead_letters() if self.spec.target == "aws" else None,
@@ -42,14 +42,14 @@ class NoticesStack(ClusterStack):
         dead = aws.SqsQueue(
             self,
             "dead",
-            name=announcements.dead_queue_name(self.spec.name),
-            message_retention_seconds=announcements.DEAD_RETENTION_S,
+            name=eventbridge.dead_queue_name(self.spec.name),
+            message_retention_seconds=eventbridge.DEAD_RETENTION_S,
             sqs_managed_sse_enabled=True,
             tags=self.named("notices-dead"),
         )
-        return json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": announcements.HANDED_OUT_AT_MOST})
+        return json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": eventbridge.HANDED_OUT_AT_MOST})
 
-    def _rule(self, rule: announcements.Rule, queue: aws.SqsQueue) -> None:
+    def _rule(self, rule: eventbridge.Rule, queue: aws.SqsQueue) -> None:
         short = rule.name.rpartition("-")[2]
         made = aws.CloudwatchEventRule(
             self,

@@ -19,10 +19,10 @@ from cluster.autoscaler.planner import Action, Launch, Plan, Step, apply_step
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.scale_up import absorb_refusal, absorb_result
 from cluster.autoscaler.supply import LAG_S, LIVE
-from cluster.blueprint import Tag
 from cluster.cloud import scope
 from cluster.cloud.port import Fleet, Machine
 from cluster.common.errors import MesaformError, NotFound, Permanent, Retryable
+from cluster.topology.naming import Tag
 
 ABANDON_AFTER_S = 900.0
 """A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""

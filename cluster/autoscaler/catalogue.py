@@ -13,11 +13,11 @@ from cluster.autoscaler.decision import Decision, Kind
 from cluster.autoscaler.model import Advertised, Agent, ClusterView, Snapshot
 from cluster.autoscaler.shape import Shape, named, shape_of
 from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit
-from cluster.blueprint import Tag
 from cluster.cloud.port import Offering
 from cluster.common.resources import Resources
 from cluster.config.schema import ClusterSpec
-from cluster.nodedoc import TASK_PORTS
+from cluster.topology.naming import Tag
+from cluster.topology.user_data import TASK_PORTS
 
 KERNEL_KEEPS = 0.075
 """The part of the memory that EC2 states which a kernel may not show, where none of the pool was seen yet: Karpenter's default."""

@@ -36,7 +36,6 @@ from cluster.autoscaler.reading.probe_client import ProbeFramework
 from cluster.autoscaler.steering import paused
 from cluster.autoscaler.telling.page import Page
 from cluster.autoscaler.telling.telemetry import Telemetry
-from cluster.blueprint import Port, spec_parameter_name
 from cluster.cloud import aws
 from cluster.cloud.clock import CloudClock
 from cluster.cloud.control import S3Control
@@ -49,6 +48,7 @@ from cluster.cloud.port import Control, Fleet, Order
 from cluster.common.errors import MesaformError, NotFound, Retryable
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
+from cluster.topology.naming import Port, spec_parameter_name
 from cluster.zookeeper.election import Candidate, watch_leader
 from cluster.zookeeper.session import ZooKeeper, split_zk_url
 

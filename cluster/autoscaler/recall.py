@@ -12,7 +12,7 @@ from cluster.autoscaler.model import ClusterView, Memory, Removal, Rented, Repla
 from cluster.autoscaler.policies.underused import share_used
 from cluster.autoscaler.scale_up import Purchase
 from cluster.autoscaler.supply import LIVE, Supply, Unit, price_of
-from cluster.blueprint import Tag
+from cluster.topology.naming import Tag
 
 REPLACEMENT_SEEN_S = 5.0
 """How long after its decision a replacement may be without an order in the journal."""

@@ -11,10 +11,10 @@ from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, Intent, Memory, QueueEntry, Removal, Snapshot
 from cluster.autoscaler.notices.notice import is_doomed
 from cluster.autoscaler.shape import NOTHING, Shape, shape_of
-from cluster.blueprint import Tag
 from cluster.cloud import prices
 from cluster.cloud.port import Machine, Offering
 from cluster.config.schema import ClusterSpec, Pool
+from cluster.topology.naming import Tag
 
 LIVE = frozenset({"pending", "running"})
 LAG_S = 120.0

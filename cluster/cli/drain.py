@@ -48,7 +48,7 @@ def check(target: str, machines: list[Machine]) -> None:
         NotOwned: it is a master.
 
     """
-    from cluster.blueprint import Tag
+    from cluster.topology.naming import Tag
 
     found = next((machine for machine in machines if machine.instance_id == target and machine.state != "terminated"), None)
     if found is None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.blueprint import Port, master_addresses
 from cluster.cli.context import Context
 from cluster.common.errors import ClusterUnreachable
+from cluster.topology.naming import Port, master_addresses
 
 
 def masters_of(context: Context) -> list[str]:

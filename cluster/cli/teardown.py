@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.blueprint import Port, Tag
 from cluster.cli.context import Context
 from cluster.cloud.owned import Owned
 from cluster.cloud.port import Machine
@@ -18,6 +17,7 @@ from cluster.teardown.execute import Outcome, Teardown
 from cluster.teardown.plan import Plan, Wish
 from cluster.teardown.receipt import Facts, Receipt
 from cluster.teardown.survey import Survey, World, survey
+from cluster.topology.naming import Port, Tag
 
 USD_PER_GIB_MONTH_S3 = 0.023
 

@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def summary(spec: ClusterSpec) -> dict[str, Any]:
     """What a spec comes to. Prices are on-demand dollars per hour, None where no price is known."""
-    from cluster.blueprint import master_addresses, subnets
     from cluster.cloud.prices import note
+    from cluster.topology.naming import master_addresses, subnets
 
     masters: list[dict[str, Any]] = [
         {"address": str(address), "zone": zone, "instance_type": spec.masters.type, "usd_per_hour": _price(spec.masters.type)}

@@ -13,8 +13,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from botocore.loaders import Loader
 
-from cluster.blueprint import bucket_name
 from cluster.common.errors import CloudError, InsufficientCapacity, NotFound, Permanent, Retryable
+from cluster.topology.naming import bucket_name
 
 THROTTLED = frozenset(
     {"RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown", "TooManyRequestsException"}

@@ -14,7 +14,6 @@ from typing import Any
 
 from botocore.config import Config
 
-from cluster.blueprint import Tag
 from cluster.cloud import aws
 from cluster.cloud import builder as machines
 from cluster.cloud.bucket import BAKE_PREFIX, ensure_bucket
@@ -22,6 +21,7 @@ from cluster.cloud.bundle import Sources, checkout, read_sources
 from cluster.cloud.images import images_of
 from cluster.common.errors import NotFound, Permanent, Retryable
 from cluster.common.progress import Report, Stage, stage
+from cluster.topology.naming import Tag
 
 URL_LIFE_S = 3600
 _SIGNED_V4 = Config(signature_version="s3v4")  # presigned URLs of builders in regions that take no other

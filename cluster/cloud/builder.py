@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from cluster.blueprint import Tag
 from cluster.cloud import aws
 from cluster.cloud.bundle import Recipe
 from cluster.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
+from cluster.topology.naming import Tag
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.blueprint import Tag, agent_resources
 from cluster.cloud import ledger_rows, prices
 from cluster.cloud.port import (
     Capacity,
@@ -24,6 +23,7 @@ from cluster.cloud.port import (
     Template,
 )
 from cluster.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
+from cluster.topology.naming import Tag, agent_resources
 
 SIZES: Mapping[str, tuple[int, int]] = {
     "t3.medium": (2, 4096),

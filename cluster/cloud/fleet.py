@@ -11,7 +11,6 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cluster.blueprint import Tag, launch_template_name
 from cluster.cloud import aws, scope
 from cluster.cloud.fleet_catalogue import FILTER_VALUES, Catalogue, Templates, chunks
 from cluster.cloud.market import Market, MemoryCache
@@ -19,6 +18,7 @@ from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Template
 from cluster.cloud.spot import AwsSpotFeed
 from cluster.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
+from cluster.topology.naming import Tag, launch_template_name
 
 SUBNETS_KEPT_S = 300.0
 TERMINATED_AT_ONCE = 500

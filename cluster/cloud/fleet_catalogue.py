@@ -13,12 +13,12 @@ from typing import Any
 
 import structlog
 
-from cluster.blueprint import Tag, agent_resources
 from cluster.cloud import prices
 from cluster.cloud.market import Market
 from cluster.cloud.pacing import Pacer
 from cluster.cloud.port import Capacity, Offering, Template
 from cluster.common.errors import CloudError, NotFound
+from cluster.topology.naming import Tag, agent_resources
 
 CATALOGUE_KEPT_S = 3600.0
 AGAIN_S = 60.0

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cluster.blueprint import Tag
 from cluster.cloud.owned import (
     USD_PER_ADDRESS_HOUR,
     USD_PER_NAT_GATEWAY_HOUR,
@@ -22,6 +21,7 @@ from cluster.cloud.owned import (
     volume_usd_per_hour,
 )
 from cluster.common.errors import CloudError, NotFound, Permanent, Retryable
+from cluster.topology.naming import Tag
 
 STILL_IN_USE = ("DependencyViolation", "InUse", "DeleteConflict", "IncorrectState", "IncorrectInstanceState", "Conflict")
 THROTTLED = ("RequestLimitExceeded", "Throttl", "TooManyRequests", "SlowDown", "InternalError", "InternalFailure", "Unavailable")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from cluster.blueprint import Tag
 from cluster.cloud.listers import Found, call, pages, tag_map
 from cluster.cloud.owned import Owned, is_ours
 from cluster.common.errors import NotFound
+from cluster.topology.naming import Tag
 
 NAME_PREFIX = "mesaform"
 

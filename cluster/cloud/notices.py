@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from botocore.config import Config
 
-from cluster import announcements
 from cluster.cloud import aws
 from cluster.cloud.port import Message, ScheduledEvent
 from cluster.common.errors import NotFound
+from cluster.topology import eventbridge
 
 LONGEST_WAIT_S = 20
 BATCH = 10
@@ -25,7 +25,7 @@ class SqsNotices:
     """See `Notices`. The queue may be made, or made anew, at any time: its address is asked for until it is there."""
 
     def __init__(self, cluster: str, region: str) -> None:
-        self._name = announcements.queue_name(cluster)
+        self._name = eventbridge.queue_name(cluster)
         self._where = f"sqs {self._name}"
         self._sqs = aws.client("sqs", region, _CONFIG)
         self._ec2 = aws.client("ec2", region)

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.blueprint import master_addresses
 from cluster.common.errors import MissingPrerequisite
 from cluster.config.schema import ClusterSpec
 from cluster.deploy import terraform
 from cluster.deploy.folders import project_root
 from cluster.deploy.place import Place
+from cluster.topology.naming import master_addresses
 
 NODE_LEAST = (20,)
 JAVA_LEAST = (11,)

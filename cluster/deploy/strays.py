@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.blueprint import Tag
 from cluster.cloud.owned import Owned
 from cluster.common.progress import Report, stage
 from cluster.deploy.known import known_names, vpc_is_known
 from cluster.deploy.place import Place
+from cluster.topology.naming import Tag
 
 IN_THE_WAY = frozenset({"instance", "launch template", "security group", "subnet", "instance profile", "role", "parameter"})
 OTHERS = frozenset({"autoscaler", "bake"})

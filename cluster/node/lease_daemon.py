@@ -38,7 +38,7 @@ from cluster.node.lease import (
     Watch,
 )
 from cluster.node.line import Line, LineBroken
-from cluster.nodedoc import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, Port
+from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, Port
 from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 LOOK_AT_LEAST_EVERY_S = 15.0

@@ -17,7 +17,7 @@ from cluster.node import machine, roles, status
 from cluster.node.daemon import Daemon, say
 from cluster.node.imds import Metadata, MetadataUnavailable
 from cluster.node.model import Desired, Hardware, Identity
-from cluster.nodedoc import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember, parse_node_document
+from cluster.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember, parse_node_document
 
 DEFAULT_MACHINE_DIR = "/var/lib/mesaform"
 EXIT_FAILED = 1

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from cluster.node import zookeeper
 from cluster.node.model import ConfigFile, Desired, Hardware, Identity, Programs, Service
-from cluster.nodedoc import (
+from cluster.topology.user_data import (
     ZK_AUTOSCALER_PATH,
     ZK_ENGINE_PATH,
     ZK_SERVICES_PATH,

@@ -19,7 +19,7 @@ import msgspec
 
 from cluster.node import notices
 from cluster.node.imds import Metadata, MetadataUnavailable
-from cluster.nodedoc import NOTICES_PATH, MachineNotice
+from cluster.topology.user_data import NOTICES_PATH, MachineNotice
 
 EVERY_S = 2.0
 """How often the metadata is asked: AWS advises 5 s, and of two minutes every second counts."""

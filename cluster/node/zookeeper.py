@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from cluster.node.model import ConfigFile, Programs, Service
-from cluster.nodedoc import NodeDocument, Port, ZooKeeperMember
+from cluster.topology.user_data import NodeDocument, Port, ZooKeeperMember
 
 HEAP_MIB = 96
 """The ensemble holds a few hundred small nodes (elections, the engine's registry, launch intents): tens of MiB at most."""

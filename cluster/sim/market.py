@@ -10,10 +10,10 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.blueprint import agent_resources
 from cluster.cloud import prices
 from cluster.cloud.port import Capacity, Offering
 from cluster.common.errors import BadInput
+from cluster.topology.naming import agent_resources
 
 VCPUS_PER_XLARGE = 4
 GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0}

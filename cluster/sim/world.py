@@ -18,11 +18,11 @@ from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.learning.lifetimes import Ended
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
-from cluster.blueprint import Tag
 from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Offering
 from cluster.sim.market import Market
 from cluster.sim.record import Bill, Entry, Record
 from cluster.sim.trace import Task, Trace
+from cluster.topology.naming import Tag
 
 EPOCH = 1_800_000_000.0
 """Simulated time begins here: planners work with seconds since 1970."""

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from cluster.blueprint import Port, Tag, master_addresses
 from cluster.cloud.orders import describe, in_force
 from cluster.cloud.port import Control, Fleet, Machine, Order
 from cluster.common.errors import MesaformError
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
 from cluster.status.view import Sources, Unreachable, reachable
+from cluster.topology.naming import Port, Tag, master_addresses
 
 T = TypeVar("T")
 EACH_S = 12.0  # how long one source may take

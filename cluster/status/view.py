@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cluster.blueprint import Tag
 from cluster.cloud.port import Capacity, Machine
 from cluster.cloud.prices import usd_per_hour
+from cluster.topology.naming import Tag
 
 GONE = frozenset({"terminated"})
 Json = Mapping[str, Any]

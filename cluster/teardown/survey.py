@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.blueprint import Tag
 from cluster.cloud.port import Control, Fleet, Ledger, Machine
 from cluster.cloud.prices import usd_per_hour
 from cluster.cloud.sweep import Sweep
 from cluster.common.errors import MesaformError
 from cluster.teardown.plan import Held, Inventory
 from cluster.teardown.receipt import Ran
+from cluster.topology.naming import Tag
 
 BEAT_OLD_S = 30.0  # older than this, the autoscaler is dead and need not be waited for
 ENGINE_S = 10.0  # how long the engine may take to answer

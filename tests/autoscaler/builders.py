@@ -6,11 +6,11 @@ from typing import Any
 
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, Framework, QueueEntry, Snapshot
 from cluster.autoscaler.shape import Shape, make, shape_of
-from cluster.blueprint import Tag
 from cluster.cloud.fake import SIZES, FakeFleet
 from cluster.cloud.port import Machine, Offering
 from cluster.config.schema import ClusterSpec
-from cluster.nodedoc import TASK_PORTS
+from cluster.topology.naming import Tag
+from cluster.topology.user_data import TASK_PORTS
 
 NOW = 1_800_000_000.0
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -49,7 +49,7 @@ def a_machine(name: str = "i-1", *, by: str = "autoscaler", pool: str = "default
 
 
 def a_total(instance_type: str = "m5.large", disk_gib: int = 40) -> Shape:
-    from cluster.blueprint import agent_resources
+    from cluster.topology.naming import agent_resources
 
     vcpus, mem_mib = SIZES[instance_type]
     return shape_of(agent_resources(vcpus, mem_mib, disk_gib))

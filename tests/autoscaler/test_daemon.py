@@ -19,13 +19,13 @@ import pytest
 from aiohttp import web
 
 from cluster.autoscaler.shape import Shape
-from cluster.blueprint import Tag, spec_parameter_name
 from cluster.cloud import aws
 from cluster.cloud.control import S3Control
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.port import Machine
-from cluster.nodedoc import Farewell, Lease
+from cluster.topology.naming import Tag, spec_parameter_name
+from cluster.topology.user_data import Farewell, Lease
 from cluster.zookeeper.session import ZooKeeper
 from tests.autoscaler.builders import a_spec
 from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401

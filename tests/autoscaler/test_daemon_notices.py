@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from cluster import announcements
 from cluster.cloud import aws
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.port import Machine
 from cluster.node.watch import Settings, tell_leader
-from cluster.nodedoc import MachineNotice
+from cluster.topology import eventbridge
+from cluster.topology.user_data import MachineNotice
 from tests.autoscaler.test_daemon import (  # noqa: F401
     Cluster,
     alive,
@@ -44,8 +44,8 @@ class Queue:
 
     def __init__(self) -> None:
         self.sqs = aws.client("sqs", REGION)
-        attributes = {"VisibilityTimeout": str(announcements.VISIBILITY_S)}
-        self.url = self.sqs.create_queue(QueueName=announcements.queue_name("toy"), Attributes=attributes)["QueueUrl"]
+        attributes = {"VisibilityTimeout": str(eventbridge.VISIBILITY_S)}
+        self.url = self.sqs.create_queue(QueueName=eventbridge.queue_name("toy"), Attributes=attributes)["QueueUrl"]
 
     def send(self, body: str) -> None:
         self.sqs.send_message(QueueUrl=self.url, MessageBody=body)

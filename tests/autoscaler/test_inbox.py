@@ -18,7 +18,7 @@ from cluster.autoscaler.notices.inbox import Inbox, beside
 from cluster.cloud.fake import FakeNotices
 from cluster.cloud.port import ScheduledEvent
 from cluster.common.errors import NotFound, Retryable
-from cluster.nodedoc import NOTICES_PATH, MachineNotice
+from cluster.topology.user_data import NOTICES_PATH, MachineNotice
 from tests.autoscaler.builders import NOW
 from tests.autoscaler.test_notice import an_event
 

@@ -17,8 +17,8 @@ from cluster.autoscaler.rehome import Held, Room, hold
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.shape import make
 from cluster.autoscaler.supply import survey
-from cluster.blueprint import Tag
 from cluster.cloud.port import Order
+from cluster.topology.naming import Tag
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 ONE = make(1, 512)

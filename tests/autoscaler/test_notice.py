@@ -10,7 +10,7 @@ import pytest
 from cluster.autoscaler.model import Notice, Risk
 from cluster.autoscaler.notices import risk
 from cluster.autoscaler.notices.notice import Unreadable, graver, read, told_by_machine
-from cluster.nodedoc import MachineNotice
+from cluster.topology.user_data import MachineNotice
 from tests.autoscaler.builders import NOW, a_spec, offerings
 
 AT = 1_795_262_400.0  # 2026-11-21T12:00:00Z

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.autoscaler.shape import Shape, contains, shape_of
-from cluster.blueprint import Tag
 from cluster.common.errors import Retryable
+from cluster.topology.naming import Tag
 from tests.autoscaler.builders import a_spec, queued
 from tests.autoscaler.world import World
 

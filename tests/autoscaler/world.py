@@ -16,11 +16,11 @@ from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEn
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus
 from cluster.autoscaler.supply import LIVE, price_of
-from cluster.blueprint import Tag
 from cluster.cloud.fake import FakeFleet
 from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Order
 from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
 from cluster.config.schema import ClusterSpec
+from cluster.topology.naming import Tag
 from cluster.zookeeper.session import ZooKeeperUnavailable
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 

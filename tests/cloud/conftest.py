@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cluster.blueprint import Tag, launch_template_name
 from cluster.cloud import aws
+from cluster.topology.naming import Tag, launch_template_name
 from tests.autoscaler.builders import ZONES
 
 REGION = "us-east-1"

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cluster.blueprint import Tag
 from cluster.cloud.control import S3Control
 from cluster.cloud.fake import FakeControl, FakeFleet, FakeLedger
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.ledger import S3Ledger
 from cluster.cloud.port import Control, Fleet, LaunchRequest, Ledger
 from cluster.common.errors import NotFound, NotOwned
+from cluster.topology.naming import Tag
 from tests.autoscaler.builders import ZONES, a_machine
 from tests.cloud.conftest import REGION
 

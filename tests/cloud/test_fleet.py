@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cluster.blueprint import launch_template_name
 from cluster.cloud.fleet import AwsFleet, _fleet_call, _result
 from cluster.cloud.market import Market, MemoryCache
 from cluster.cloud.pacing import Pacer
@@ -15,6 +14,7 @@ from cluster.cloud.price_list import FakePriceList
 from cluster.cloud.scope import describe, of_quota, of_zone
 from cluster.cloud.spot import FakeSpotFeed, Quote
 from cluster.common.errors import NotFound, Retryable
+from cluster.topology.naming import launch_template_name
 from tests.autoscaler.builders import NOW, ZONES
 from tests.cloud.conftest import REGION
 from tests.cloud.test_contract import a_request

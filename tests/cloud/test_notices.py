@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from cluster import announcements
 from cluster.autoscaler.notices.notice import read
 from cluster.cloud import aws
 from cluster.cloud.fake import FakeNotices
 from cluster.cloud.notices import SqsNotices
 from cluster.cloud.port import Message, Notices
 from cluster.common.errors import NotFound
+from cluster.topology import eventbridge
 from tests.cloud.conftest import REGION
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ class Setup:
 
 def made_queue() -> str:
     return aws.client("sqs", REGION).create_queue(
-        QueueName=announcements.queue_name("toy"), Attributes={"VisibilityTimeout": str(VISIBILITY_S)}
+        QueueName=eventbridge.queue_name("toy"), Attributes={"VisibilityTimeout": str(VISIBILITY_S)}
     )["QueueUrl"]
 
 
@@ -139,7 +139,7 @@ def test_a_receipt_that_is_too_old_deletes_nothing_and_is_no_error(cloud):
 def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(cloud, source, detail_type, detail, comes):
     url, events = made_queue(), aws.client("events", REGION)
     arn = aws.client("sqs", REGION).get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    for rule in announcements.rules("toy"):
+    for rule in eventbridge.rules("toy"):
         events.put_rule(Name=rule.name, EventPattern=json.dumps(rule.pattern), Description=rule.why)
         events.put_targets(Rule=rule.name, Targets=[{"Id": "queue", "Arn": arn}])
     entry = {"Source": source, "DetailType": detail_type, "Detail": json.dumps({"instance-id": "i-1", **detail})}

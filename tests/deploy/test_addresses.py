@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.blueprint import master_addresses
 from cluster.common.errors import Busy
 from cluster.config.schema import ClusterSpec, Network
 from cluster.deploy.addresses import require_network, require_ports, taken
 from cluster.localcloud.claims import Board
+from cluster.topology.naming import master_addresses
 
 SPEC = ClusterSpec(name="a", network=Network(cidr="127.60.64.0/18"))
 FIRST = str(master_addresses(SPEC)[0])

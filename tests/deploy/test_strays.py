@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.blueprint import Tag
 from cluster.cloud.owned import Owned
 from cluster.deploy.strays import is_stray
+from cluster.topology.naming import Tag
 
 KNOWN = frozenset({"i-known", "mesaform-a-agent"})
 

@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 from cluster.config.schema import ClusterSpec, parse
-from cluster.nodedoc import Port
+from cluster.topology.user_data import Port
 from tests.docs.pages import PAGES, REPOSITORY, anchors, blocks, links, name_of, prose, spans
 
 FOLDERS = ("cluster", "docs", "images", "scripts", "stacks", "tests", "benchmarks", "node_modules")

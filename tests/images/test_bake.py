@@ -16,7 +16,6 @@ from typing import Any
 import boto3
 import pytest
 
-from cluster.blueprint import Tag
 from cluster.cli.context import local_environment
 from cluster.cloud import bundle
 from cluster.cloud.bake import bake
@@ -24,6 +23,7 @@ from cluster.cloud.images import find_image
 from cluster.common.errors import MissingPrerequisite, Permanent
 from cluster.common.progress import Recorded
 from cluster.localcloud import daemon
+from cluster.topology.naming import Tag
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cluster import announcements
 from cluster.localcloud import daemon
 from cluster.localcloud.faults import Board, Redelivery, Scheduled, parse
 from cluster.localcloud.repairs.events import admits
+from cluster.topology import eventbridge
 from tests.localcloud.conftest import Cloud, eventually
 
 RULE = "arn:aws:events:us-east-1:123456789012:rule/mesaform-toy-interruption"
@@ -21,7 +21,7 @@ QUEUE = "arn:aws:sqs:us-east-1:123456789012:mesaform-toy-notices"
 
 
 def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
-    policy = announcements.queue_policy(QUEUE, [RULE])
+    policy = eventbridge.queue_policy(QUEUE, [RULE])
     assert admits(json.dumps(policy), RULE, QUEUE)
     assert not admits(json.dumps(policy), RULE + "x", QUEUE)
     assert not admits(json.dumps(policy), RULE, QUEUE + "x")
@@ -68,14 +68,14 @@ class Queue:
     def __init__(self, cloud: Cloud, *, admitted: bool = True) -> None:
         self.sqs, events = cloud.client("sqs"), cloud.client("events")
         cluster = f"toy{time.monotonic_ns()}"[:20]
-        self.url = self.sqs.create_queue(QueueName=announcements.queue_name(cluster))["QueueUrl"]
+        self.url = self.sqs.create_queue(QueueName=eventbridge.queue_name(cluster))["QueueUrl"]
         arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         rules = []
-        for rule in announcements.rules(cluster):
+        for rule in eventbridge.rules(cluster):
             rules.append(events.put_rule(Name=rule.name, EventPattern=json.dumps(rule.pattern))["RuleArn"])
             events.put_targets(Rule=rule.name, Targets=[{"Id": "queue", "Arn": arn}])
         if admitted:
-            policy = json.dumps(announcements.queue_policy(arn, rules))
+            policy = json.dumps(eventbridge.queue_policy(arn, rules))
             self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"Policy": policy})
 
     def receive(self, name: str, wait_s: int = 5) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from cluster.autoscaler.act import Actor
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.model import Memory
 from cluster.autoscaler.planner import Plan, plan
-from cluster.blueprint import Tag, launch_template_name
 from cluster.cloud.fleet import AwsFleet
 from cluster.cloud.market import Market, MemoryCache
 from cluster.cloud.pacing import Pacer
@@ -23,6 +22,7 @@ from cluster.cloud.port import LaunchRequest, Machine
 from cluster.cloud.price_list import AwsPriceList
 from cluster.cloud.spot import AwsSpotFeed
 from cluster.common.errors import Retryable
+from cluster.topology.naming import Tag, launch_template_name
 from tests.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.autoscaler.world import Journal
 from tests.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud

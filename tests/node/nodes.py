@@ -22,7 +22,7 @@ import json, os, sys
 from pathlib import Path
 from cluster.node.main import serve
 from cluster.node.model import Desired, Identity, Service
-from cluster.nodedoc import NodeDocument
+from cluster.topology.user_data import NodeDocument
 services = tuple(
     Service(s["name"], tuple(s["argv"]), ready=tuple(s["ready"]) if "ready" in s else None,
             stop_within_s=s.get("stop_within_s", 5.0), steers=s.get("steers", False))

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from kazoo.client import KazooClient
 
-from cluster.nodedoc import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
+from cluster.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
 from tests.node.nodes import REPOSITORY, until
 from tests.support.zookeeper import available
 
@@ -40,7 +40,7 @@ from pathlib import Path, PurePosixPath
 from cluster.node import machine, roles
 from cluster.node.main import serve
 from cluster.node.model import Hardware, Identity
-from cluster.nodedoc import parse_node_document
+from cluster.topology.user_data import parse_node_document
 document, folder = parse_node_document(sys.argv[1]), sys.argv[3]
 identity = Identity("i-" + sys.argv[2], "t3.medium", "us-east-1a", sys.argv[2], "on-demand")
 desired = roles.desired(document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder))

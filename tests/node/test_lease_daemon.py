@@ -20,7 +20,7 @@ from kazoo.client import KazooClient
 from cluster.node.lease import Leave, Looked, Seen, State, Terms, Unseen, Watch
 from cluster.node.lease_daemon import Keeper, seen
 from cluster.node.line import LineBroken
-from cluster.nodedoc import Farewell, Lease, LeaseTerms
+from cluster.topology.user_data import Farewell, Lease, LeaseTerms
 from tests.node.nodes import REPOSITORY, until
 from tests.support.little_cluster import LittleCluster
 from tests.support.zookeeper import available
@@ -176,7 +176,7 @@ from pathlib import Path, PurePosixPath
 from cluster.node import machine, roles
 from cluster.node.main import serve
 from cluster.node.model import Hardware, Identity
-from cluster.nodedoc import parse_node_document
+from cluster.topology.user_data import parse_node_document
 document, address, zk, master, folder = parse_node_document(sys.argv[1]), *sys.argv[2:6]
 identity = Identity("i-leased", "m5.large", "us-east-1a", address, "on-demand")
 desired = roles.desired(document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder))

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.node import roles
 from cluster.node.model import Hardware, Identity, Programs, Service
-from cluster.nodedoc import NODE_DOCUMENT_VERSION, LeaseTerms, NodeDocument, ZooKeeperMember, parse_node_document
+from cluster.topology.user_data import NODE_DOCUMENT_VERSION, LeaseTerms, NodeDocument, ZooKeeperMember, parse_node_document
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 ENSEMBLE = "127.42.0.10:2181,127.42.32.10:2181,127.42.64.10:2181"

@@ -16,7 +16,7 @@ import pytest
 from cluster.node.imds import Metadata
 from cluster.node.notices import ACTION, REBALANCE, SCHEDULED, read
 from cluster.node.watch import Settings, Watch, settings_from, tell_leader
-from cluster.nodedoc import MachineNotice
+from cluster.topology.user_data import MachineNotice
 from tests.node.metadata import MetadataServer
 from tests.support.zookeeper import free_port
 

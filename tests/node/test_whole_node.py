@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.nodedoc import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
+from cluster.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
 from tests.node.metadata import INSTANCE, MetadataServer
 from tests.node.nodes import REPOSITORY
 

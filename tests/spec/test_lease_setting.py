@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.blueprint import node_document, parse_node_document
 from cluster.common.errors import BadInput
 from cluster.config.schema import parse
-from cluster.nodedoc import LeaseTerms
+from cluster.topology.naming import node_document, parse_node_document
+from cluster.topology.user_data import LeaseTerms
 
 POOLS = """\
 agents:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster import rights
+from cluster.topology import iam
 
-DOCUMENT = rights.master_document("west", "eu-west-1", "123456789012")
+DOCUMENT = iam.master_document("west", "eu-west-1", "123456789012")
 
 
 def statements(action: str) -> list[dict]:
@@ -66,4 +66,4 @@ def test_messages_are_taken_from_the_clusters_queue_only_and_none_can_be_sent():
 
 
 def test_partitions_follow_the_region():
-    assert [rights.partition(region) for region in ("cn-north-1", "us-gov-west-1", "eu-west-1")] == ["aws-cn", "aws-us-gov", "aws"]
+    assert [iam.partition(region) for region in ("cn-north-1", "us-gov-west-1", "eu-west-1")] == ["aws-cn", "aws-us-gov", "aws"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import blueprint
-from cluster.blueprint import LeaseTerms, parse_node_document
 from cluster.config.schema import ClusterSpec, parse
+from cluster.topology import naming
+from cluster.topology.naming import LeaseTerms, parse_node_document
 from tests.stacks.conftest import CLUSTER_FILE, synthesize
 
 pytestmark = [pytest.mark.slow]
@@ -31,7 +31,7 @@ def spec() -> ClusterSpec:
 
 
 def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
-    ids = {f"${{aws_security_group.{role}s.id}}": role for role in blueprint.ROLES}
+    ids = {f"${{aws_security_group.{role}s.id}}": role for role in naming.ROLES}
     found = {
         (
             ids[rule["security_group_id"]],
@@ -42,7 +42,7 @@ def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
         )
         for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule")
     }
-    assert found == {(rule.group, rule.first_port, rule.last_port, rule.source, "tcp") for rule in blueprint.ingress_rules(spec)}
+    assert found == {(rule.group, rule.first_port, rule.last_port, rule.source, "tcp") for rule in naming.ingress_rules(spec)}
 
 
 def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
@@ -92,7 +92,7 @@ def test_machines_require_session_tokens_and_encrypt_their_disks(stacks, stack):
 
 def test_masters_stand_one_a_zone_at_the_addresses_that_everybody_knows(stacks, spec):
     masters = resources(stacks["masters"], "aws_instance")
-    assert [master["private_ip"] for master in masters] == [str(address) for address in blueprint.master_addresses(spec)]
+    assert [master["private_ip"] for master in masters] == [str(address) for address in naming.master_addresses(spec)]
     assert len({master["subnet_id"] for master in masters}) == 3
     document = parse_node_document(masters[0]["user_data"])
     assert (document.role, document.recipe, document.engine, document.lease) == ("master", "digest", "mesos", None)
@@ -135,7 +135,7 @@ def test_everything_carries_the_clusters_tag(stacks):
 
 def test_the_autoscaler_finds_the_spec_where_the_blueprint_says(stacks, spec):
     (parameter,) = resources(stacks["agents"], "aws_ssm_parameter")
-    assert parameter["name"] == blueprint.spec_parameter_name("drawn")
+    assert parameter["name"] == naming.spec_parameter_name("drawn")
     assert ClusterSpec.model_validate_json(parameter["value"]) == spec
     assert parameter["tier"] == "Standard"
 

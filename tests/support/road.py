@@ -178,8 +178,8 @@ class Road:
         return json.loads(text) if text else None
 
     def masters(self) -> list[str]:
-        from cluster.blueprint import master_addresses
         from cluster.config.schema import load
+        from cluster.topology.naming import master_addresses
 
         return [str(address) for address in master_addresses(load(self.folder / "cluster.yaml"))]
 

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from cluster.autoscaler.notices.inbox import Inbox
-from cluster.nodedoc import NOTICES_PATH, MachineNotice
+from cluster.topology.user_data import NOTICES_PATH, MachineNotice
 
 
 class Doorbell:

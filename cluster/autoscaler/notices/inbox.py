@@ -17,7 +17,7 @@ from cluster.autoscaler.model import Notice
 from cluster.autoscaler.notices.notice import GRAVITY, Heard, Unreadable, read, told_by_machine
 from cluster.cloud.port import Message, Notices, ScheduledEvent
 from cluster.common.errors import MesaformError, NotFound
-from cluster.nodedoc import MachineNotice
+from cluster.topology.user_data import MachineNotice
 
 T = TypeVar("T")
 LONG_POLL_S = 20.0

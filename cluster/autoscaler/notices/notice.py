@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from cluster.autoscaler.model import ANNOUNCED, Memory, Notice, NoticeKind
-from cluster.nodedoc import MachineNotice
+from cluster.topology.user_data import MachineNotice
 
 WARNING_S = 120.0
 """How long before its end AWS announces a spot machine's interruption; the message itself has no time of it."""

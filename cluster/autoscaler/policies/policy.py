@@ -16,7 +16,7 @@ from cluster.autoscaler.scale_up import Purchase
 from cluster.autoscaler.supply import Supply, Unit
 from cluster.config.calendar import is_open
 from cluster.config.schema import Consolidation
-from cluster.nodedoc import PROTECT
+from cluster.topology.user_data import PROTECT
 
 FOR_MONEY: frozenset[PolicyName] = frozenset({"underused", "replace"})
 

@@ -12,7 +12,7 @@ from cluster.autoscaler.rehome import Held, names_of, work_of
 from cluster.autoscaler.scale_down import Move
 from cluster.autoscaler.scale_up import replacement_for
 from cluster.autoscaler.supply import Unit
-from cluster.blueprint import Tag
+from cluster.topology.naming import Tag
 
 OVERLAP_S = 180.0
 """How long old and new are paid side by side, roughly: booting, then draining."""

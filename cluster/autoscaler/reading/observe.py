@@ -23,7 +23,7 @@ from cluster.cloud.port import Fleet, Offering, Order, Template
 from cluster.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
-from cluster.nodedoc import Port
+from cluster.topology.user_data import Port
 
 TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
 INFO_KEPT_S = 30.0

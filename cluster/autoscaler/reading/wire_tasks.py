@@ -15,7 +15,7 @@ import msgspec
 
 from cluster.autoscaler.shape import NOTHING, Shape, shape_of
 from cluster.mesos.messages import TERMINAL_STATES, Resource, from_wire
-from cluster.nodedoc import PROTECT
+from cluster.topology.user_data import PROTECT
 
 INSTANCE_MARK = ".instance-"
 RUNS_FOR = "mesaform/runs-for-s"

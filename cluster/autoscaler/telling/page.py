@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 
 from cluster.autoscaler.telling.telemetry import Telemetry
-from cluster.nodedoc import Port
+from cluster.topology.user_data import Port
 from cluster.web import assets
 
 HOURS = {"1": 1, "6": 6, "24": 24}

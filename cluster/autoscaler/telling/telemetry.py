@@ -25,8 +25,8 @@ from cluster.autoscaler.reading.wire_tasks import Tasks
 from cluster.autoscaler.supply import LIVE
 from cluster.autoscaler.telling import view
 from cluster.autoscaler.telling.measures import Measures
-from cluster.blueprint import Tag
 from cluster.cloud.port import Ledger
+from cluster.topology.naming import Tag
 
 RECENT = 500
 LEDGER_PATIENCE_S = 2.0

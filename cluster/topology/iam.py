@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import announcements
-from cluster.blueprint import Tag, bucket_name, spec_parameter_name
+from cluster.topology import eventbridge
+from cluster.topology.naming import Tag, bucket_name, spec_parameter_name
 
 Statement = dict[str, Any]
 
@@ -30,7 +30,7 @@ def role_name(cluster: str, role: str) -> str:
 
 def queue_arn(cluster: str, region: str, account_id: str) -> str:
     """The queue of the cluster's announcements."""
-    return f"arn:{partition(region)}:sqs:{region}:{account_id}:{announcements.queue_name(cluster)}"
+    return f"arn:{partition(region)}:sqs:{region}:{account_id}:{eventbridge.queue_name(cluster)}"
 
 
 def rule_arn(name: str, region: str, account_id: str) -> str:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 import msgspec
 
 from cluster.config.schema import ClusterSpec
-from cluster.nodedoc import (
+from cluster.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     OPERATOR_PORTS,
     PROTECT,

@@ -1,6 +1,6 @@
 """What a machine is told and what it needs to know of itself: the node document, the ports, and what an agent advertises.
 
-`cluster.blueprint` offers these names too. They stand apart because everything here is light: a machine's programs import
+`cluster.topology.naming` offers these names too. They stand apart because everything here is light: a machine's programs import
 this module and stay without pydantic.
 """
 
