@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def bake(file: str = FILE_OPTION, force: bool = FORCE_OPTION, subnet: str = SUBNET_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Bake, with progress on standard error and the image on standard output."""
     from cluster.cli.progress import reporter
-    from cluster.cloud.bake import bake as bake_image
+    from images.bake import bake as bake_image
 
     context = open_context(file)
     context.enter_cloud()

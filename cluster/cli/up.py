@@ -98,8 +98,8 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
     """The image of this checkout's recipe; baked if it is missing, which on aws costs a builder's minutes and so is asked."""
     import signal
 
-    from cluster.cloud.bake import bake
-    from cluster.cloud.images import images_of, recipe_digest
+    from images.bake import bake
+    from images.lookup import images_of, recipe_digest
 
     spec = context.spec
     recipe = recipe_digest()

@@ -66,7 +66,7 @@ def look_up(region: str) -> BootImage:
 
     """
     from cluster.cloud.aws import client, translated
-    from cluster.cloud.images import find_image
+    from images.lookup import find_image
 
     recipe = _recipe()
     image_id = find_image(recipe, region)
@@ -78,6 +78,6 @@ def look_up(region: str) -> BootImage:
 
 
 def _recipe() -> str:
-    from cluster.cloud.images import recipe_digest
+    from images.lookup import recipe_digest
 
     return recipe_digest()

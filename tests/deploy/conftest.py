@@ -16,7 +16,7 @@ import boto3
 import pytest
 
 from cluster.cli.context import Context, local_environment, open_context
-from cluster.cloud.images import recipe_digest
+from images.lookup import recipe_digest
 from tests.deploy.stub_files import cluster_text
 
 ADDRESS = "127.60.200.1"

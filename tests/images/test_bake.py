@@ -17,13 +17,13 @@ import boto3
 import pytest
 
 from cluster.cli.context import local_environment
-from cluster.cloud import bundle
-from cluster.cloud.bake import bake
-from cluster.cloud.images import find_image
 from cluster.common.errors import MissingPrerequisite, Permanent
 from cluster.common.progress import Recorded
 from cluster.localcloud import daemon
 from cluster.topology.naming import Tag
+from images import bundle
+from images.bake import bake
+from images.lookup import find_image
 
 pytestmark = pytest.mark.slow
 
@@ -181,7 +181,7 @@ def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(tmp_path: Path, cl
 
 def test_what_a_bake_that_was_killed_left_behind_is_removed_once_it_is_an_hour_old() -> None:
     from cluster.cloud import aws
-    from cluster.cloud import builder as machines
+    from images import build_machine as machines
 
     quick = sources(QUICK, "stale")
     ec2 = aws.client("ec2", REGION)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cloud import bundle
+from images import bundle
 from tests.images.serving import Store
 from tests.support.zookeeper import available
 

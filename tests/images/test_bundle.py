@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cloud import bundle
-from cluster.cloud.images import recipe_digest
 from cluster.common.errors import BadInput, MissingPrerequisite
+from images import bundle
+from images.lookup import recipe_digest
 
 CHECKOUT = Path(__file__).parents[2]
 

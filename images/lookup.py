@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.cloud import bundle
 from cluster.common.errors import MissingPrerequisite
 from cluster.topology.naming import Tag
+from images import bundle
 
 
 def recipe_digest() -> str:

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from cluster.cloud import aws
-from cluster.cloud.bundle import Recipe
 from cluster.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
 from cluster.topology.naming import Tag
+from images.bundle import Recipe
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from typing import Any
 from botocore.config import Config
 
 from cluster.cloud import aws
-from cluster.cloud import builder as machines
 from cluster.cloud.bucket import BAKE_PREFIX, ensure_bucket
-from cluster.cloud.bundle import Sources, checkout, read_sources
-from cluster.cloud.images import images_of
 from cluster.common.errors import NotFound, Permanent, Retryable
 from cluster.common.progress import Report, Stage, stage
 from cluster.topology.naming import Tag
+from images import build_machine as machines
+from images.bundle import Sources, checkout, read_sources
+from images.lookup import images_of
 
 URL_LIFE_S = 3600
 _SIGNED_V4 = Config(signature_version="s3v4")  # presigned URLs of builders in regions that take no other
