@@ -77,11 +77,11 @@ def main() -> None:
     os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local")
 
     from cluster.autoscaler.account.bill import add_up
+    from cluster.aws import client, ledger_rows
+    from cluster.aws.ledger import S3Ledger
     from cluster.cli.cost import bill_rows
-    from cluster.cloud import aws, ledger_rows
-    from cluster.cloud.ledger import S3Ledger
 
-    s3 = aws.client("s3", "us-east-1")
+    s3 = client.client("s3", "us-east-1")
     s3.create_bucket(Bucket="bench")
     ledger, chance = S3Ledger("bench", "toy", "us-east-1"), random.Random(1)
     end = 1_800_000_000.0 - 1_800_000_000.0 % DAY

@@ -35,7 +35,7 @@ from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.packing import Limits, Packing, Template, solve
 from cluster.autoscaler.shape import Shape, make
-from cluster.cloud import prices
+from cluster.aws.pricing import price_book
 from tests.autoscaler.validator import faults
 
 MANY_MACHINES = 100_000
@@ -131,7 +131,7 @@ def trace_types() -> list[Template]:
     found = []
     for family, gib in TRACE_FAMILIES.items():
         for size, vcpus in TRACE_SIZES.items():
-            usd = prices.usd_per_hour(f"{family}.{size}")
+            usd = price_book.usd_per_hour(f"{family}.{size}")
             if usd is not None:
                 memory = vcpus * gib * 1024
                 shape = make(vcpus, memory - max(512, memory * 0.05), 35 * 1024, ports=1000)

@@ -23,7 +23,7 @@ from aiohttp import web
 from cluster.topology.user_data import TASK_PORTS
 
 if TYPE_CHECKING:
-    from cluster.cloud.port import Ledger
+    from cluster.aws.ports import Ledger
 
 AGENTS, TASKS_EACH, APPS, PASSES = 1000, 30, 10, 6
 AT = 1_800_000_000.0
@@ -193,7 +193,7 @@ async def child(base: str, *, consolidation: bool) -> None:
     from cluster.autoscaler import daemon  # all that the daemon loads
     from cluster.autoscaler.model import Memory
     from cluster.autoscaler.planner import plan
-    from cluster.cloud.fake import FakeFleet
+    from cluster.testing.fake_cloud import FakeFleet
     from tests.autoscaler.builders import ZONES, a_machine, a_spec
 
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "us-east-1"}

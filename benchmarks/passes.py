@@ -19,7 +19,7 @@ from cluster.autoscaler.model import Agent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner import Plan, plan
 from cluster.autoscaler.scale_down import Deactivate
 from cluster.autoscaler.shape import Shape, make, times
-from cluster.cloud.port import Machine
+from cluster.aws.ports import Machine
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 
 PASS_LIMIT_S = 10.0

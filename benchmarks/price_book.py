@@ -6,7 +6,7 @@ import csv
 import sys
 from pathlib import Path
 
-from cluster.cloud import prices
+from cluster.aws.pricing import price_book
 
 CLOSE = 0.01
 """How far, as a part of it, the book may be from a list price."""
@@ -14,7 +14,7 @@ CLOSE = 0.01
 
 def compared(rows: dict[str, float]) -> tuple[int, list[str]]:
     """How many types of a list the book has within `CLOSE`, and the names of the others."""
-    far = [name for name, usd in rows.items() if abs((prices.usd_per_hour(name) or 0.0) - usd) > CLOSE * usd]
+    far = [name for name, usd in rows.items() if abs((price_book.usd_per_hour(name) or 0.0) - usd) > CLOSE * usd]
     return len(rows) - len(far), far
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from botocore.config import Config
 
-from cluster.cloud import aws
-from cluster.cloud.bucket import BAKE_PREFIX, ensure_bucket
+from cluster.aws import client
+from cluster.aws.bucket import BAKE_PREFIX, ensure_bucket
 from cluster.common.errors import NotFound, Permanent, Retryable
 from cluster.common.progress import Report, Stage, stage
 from cluster.topology.naming import Tag
@@ -82,7 +82,7 @@ def bake(
     began = time.monotonic()
     sources = sources or read_sources(checkout())
     recipe = sources.digest()
-    ec2 = aws.client("ec2", region)
+    ec2 = client.client("ec2", region)
     with stage(report, LOOK, recipe) as looking:
         machines.sweep(ec2, time.time())
         found = images_of(recipe, region)
@@ -100,7 +100,7 @@ class _Build:
         self._ec2, self._sources, self._report, self._limits, self._log_dir = ec2, sources, report, limits, log_dir
         self._region = region
         self._recipe = sources.digest()
-        self._s3: Any = aws.client("s3", region, _SIGNED_V4)
+        self._s3: Any = client.client("s3", region, _SIGNED_V4)
         self._bucket = ""
         self._folder = f"{BAKE_PREFIX}{self._recipe}/{int(time.time())}/"
 
@@ -109,7 +109,7 @@ class _Build:
             self._bucket = ensure_bucket(self._region)
             job = self._upload()
             uploading.outcome = f"s3://{self._bucket}/{self._folder}"
-        base = machines.base_image(self._ec2, aws.client("ssm", self._region), self._sources.recipe.base_parameter)
+        base = machines.base_image(self._ec2, client.client("ssm", self._region), self._sources.recipe.base_parameter)
         user_data = machines.cloud_config(self._sources.start_program, job)
         for _ in range(LAUNCHES - 1):
             try:

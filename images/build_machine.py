@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from cluster.cloud import aws
+from cluster.aws import client
 from cluster.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
 from cluster.topology.naming import Tag
 from images.bundle import Recipe
@@ -56,7 +56,7 @@ def ask(where: str, call: Callable[[], T]) -> T:
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with aws.translated(where):
+            with client.translated(where):
                 return call()
         except Retryable as error:
             if attempt == _ATTEMPTS:
@@ -274,7 +274,7 @@ def _delete_group(ec2: Any, group_id: str) -> bool:
         try:
             ec2.delete_security_group(GroupId=group_id)
         except ClientError as error:
-            if aws.code_of(error) != "DependencyViolation":
+            if client.code_of(error) != "DependencyViolation":
                 raise
             return False
         return True

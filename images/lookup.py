@@ -43,9 +43,9 @@ def images_of(recipe: str, region: str) -> list[dict[str, Any]]:
         CloudError: EC2 did not say.
 
     """
-    from cluster.cloud import aws
+    from cluster.aws import client
 
     filters = [{"Name": f"tag:{Tag.RECIPE}", "Values": [recipe]}, {"Name": "state", "Values": ["available"]}]
-    with aws.translated("ec2 DescribeImages"):
-        found: list[dict[str, Any]] = aws.client("ec2", region).describe_images(Owners=["self"], Filters=filters)["Images"]
+    with client.translated("ec2 DescribeImages"):
+        found: list[dict[str, Any]] = client.client("ec2", region).describe_images(Owners=["self"], Filters=filters)["Images"]
     return sorted(found, key=lambda image: str(image.get("CreationDate", "")), reverse=True)

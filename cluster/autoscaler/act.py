@@ -19,8 +19,8 @@ from cluster.autoscaler.planner import Action, Launch, Plan, Step, apply_step
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.scale_up import absorb_refusal, absorb_result
 from cluster.autoscaler.supply import LAG_S, LIVE
-from cluster.cloud import scope
-from cluster.cloud.port import Fleet, Machine
+from cluster.aws import capacity_errors
+from cluster.aws.ports import Fleet, Machine
 from cluster.common.errors import MesaformError, NotFound, Permanent, Retryable
 from cluster.topology.naming import Tag
 
@@ -154,13 +154,13 @@ class Actor:
         memory = absorb_result(memory, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
-            reasons = (f"no capacity of {', '.join(map(scope.describe, result.without_capacity))}", *decision.reasons)
+            reasons = (f"no capacity of {', '.join(map(capacity_errors.describe, result.without_capacity))}", *decision.reasons)
             self._report(replace(decision, kind="no_capacity", reasons=reasons, usd_per_hour=0.0, after_usd=decision.before_usd))
             return memory
         ids = tuple(machine.instance_id for machine in result.machines)
         await self._journal.bought(intent, ids)
         usd = sum(_price(intent, machine) for machine in result.machines)
-        without = tuple(map(scope.describe, result.without_capacity))
+        without = tuple(map(capacity_errors.describe, result.without_capacity))
         reasons = (*decision.reasons, f"no capacity of {', '.join(without)}: bought elsewhere") if without else decision.reasons
         bought = replace(decision, reasons=reasons, machines=ids, count=len(ids), usd_per_hour=round(usd, 6))
         self._report(replace(bought, after_usd=round(decision.before_usd + usd, 6)))

@@ -2,7 +2,7 @@
 
 Halved by each error and doubled by each success; an offering that has nothing is left alone for a while, each time twice as long, and then
 tried again. Only what had an error lately has an entry (`Memory.backoffs`, so a new leader knows it); all else has `MOST_AT_ONCE`.
-Entries are kept by scope (`cluster.cloud.scope`): an error may be about an offering, a zone or a quota. Which offerings a purchase names is
+Entries are kept by scope (`cluster.aws.capacity_errors`): an error may be about an offering, a zone or a quota. Which offerings a purchase names is
 `scale_up`'s to say; which of them may be asked, and for how many, is said here.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.autoscaler.model import Backoff
-from cluster.cloud import scope
-from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
+from cluster.aws import capacity_errors
+from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 
 MOST_AT_ONCE = 500
 """Machines of one offering in one call: half of what EC2 lets an account launch in a burst."""
@@ -109,12 +109,12 @@ def refused(backoffs: Mapping[str, Backoff], request: LaunchRequest, now: float)
 def _until(backoffs: Mapping[str, Backoff], offering: Offering, pool: str) -> float:
     if not backoffs:
         return 0.0
-    keys = (*scope.concerning(offering), _pace_key(pool, offering.capacity))
+    keys = (*capacity_errors.concerning(offering), _pace_key(pool, offering.capacity))
     return max((backoffs[key].until for key in keys if key in backoffs), default=0.0)
 
 
 def _pace_key(pool: str, capacity: Capacity) -> str:
-    return f"pool:{pool}/{scope.ANY}/{capacity}"
+    return f"pool:{pool}/{capacity_errors.ANY}/{capacity}"
 
 
 def _after_error(before: Backoff | None, asked: int, given: int, now: float) -> Backoff:
@@ -127,7 +127,7 @@ def _after_error(before: Backoff | None, asked: int, given: int, now: float) -> 
 def _after_success(known: dict[str, Backoff], key: str, now: float, *, whole: bool) -> None:
     """Twice as much the next time, if it gave all it was asked for; what it had been thought to lack, or to say of others, is not so."""
     kind, zone, capacity = key.split("/")
-    for conclusion in (scope.of_zone(zone), scope.of_quota(kind, capacity)):
+    for conclusion in (capacity_errors.of_zone(zone), capacity_errors.of_quota(kind, capacity)):
         known.pop(conclusion, None)
     like = f"{kind}/{zone}/on-demand"
     if capacity == "spot" and like in known:

@@ -13,7 +13,7 @@ from cluster.autoscaler.decision import Decision, Kind
 from cluster.autoscaler.model import Advertised, Agent, ClusterView, Snapshot
 from cluster.autoscaler.shape import Shape, named, shape_of
 from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 from cluster.common.resources import Resources
 from cluster.config.schema import ClusterSpec
 from cluster.topology.naming import Tag

@@ -36,15 +36,15 @@ from cluster.autoscaler.reading.probe_client import ProbeFramework
 from cluster.autoscaler.steering import paused
 from cluster.autoscaler.telling.page import Page
 from cluster.autoscaler.telling.telemetry import Telemetry
-from cluster.cloud import aws
-from cluster.cloud.clock import CloudClock
-from cluster.cloud.control import S3Control
-from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import S3Ledger
-from cluster.cloud.market import Market, aws_market
-from cluster.cloud.notices import SqsNotices
-from cluster.cloud.pacing import Pacer
-from cluster.cloud.port import Control, Fleet, Order
+from cluster.aws import client
+from cluster.aws.clock import CloudClock
+from cluster.aws.control import S3Control
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ledger import S3Ledger
+from cluster.aws.notice_queue import SqsNotices
+from cluster.aws.ports import Control, Fleet, Order
+from cluster.aws.pricing.market import Market, aws_market
+from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import MesaformError, NotFound, Retryable
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
@@ -103,7 +103,7 @@ class SpecSource:
 
     def __init__(self, cluster: str, region: str) -> None:
         self._name = spec_parameter_name(cluster)
-        self._ssm = aws.client("ssm", region)
+        self._ssm = client.client("ssm", region)
         self._spec: ClusterSpec | None = None
         self._read_at = -SPEC_EVERY_S
 
@@ -116,7 +116,7 @@ class SpecSource:
 
     async def _refresh(self) -> None:
         def read() -> str:
-            with aws.translated(f"ssm {self._name}"):
+            with client.translated(f"ssm {self._name}"):
                 return str(self._ssm.get_parameter(Name=self._name)["Parameter"]["Value"])
 
         try:
@@ -329,7 +329,7 @@ async def _lead(
     ledger = await asyncio.to_thread(S3Ledger, bucket, settings.cluster, settings.region, f"e{epoch}")
     telemetry.begin(ledger)
     clock = CloudClock()
-    clock.listen_to(aws.client("ec2", settings.region))
+    clock.listen_to(client.client("ec2", settings.region))
     pacer = Pacer(time.monotonic)
     market = await asyncio.to_thread(lambda: aws_market(settings.region, bucket, settings.cluster, pacer, clock.now, asks=True))
     fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region, market, pacer)
@@ -387,7 +387,7 @@ async def _bucket(region: str) -> str:
     """The account's bucket; asked for until the cloud answers, since credentials may come a little after the machine."""
     while True:
         try:
-            return await asyncio.to_thread(aws.account_bucket, region)
+            return await asyncio.to_thread(client.account_bucket, region)
         except MesaformError as error:
             log.warning("the cloud does not say who we are yet", error=str(error))
             await asyncio.sleep(AFTER_FAILURE_S)

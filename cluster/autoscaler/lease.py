@@ -15,7 +15,7 @@ from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.model import Rented
 from cluster.autoscaler.policies.policy import PROTECT_TAG
 from cluster.autoscaler.supply import LIVE
-from cluster.cloud.port import Machine
+from cluster.aws.ports import Machine
 from cluster.config.schema import ClusterSpec
 from cluster.topology.naming import Tag, lease_terms
 from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, LeaseTerms

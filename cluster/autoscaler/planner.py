@@ -21,8 +21,8 @@ from cluster.autoscaler.scale_up import Bought, Purchase
 from cluster.autoscaler.supply import Supply, survey
 from cluster.autoscaler.timers import SETTLE_AFTER_LEADER_S
 from cluster.autoscaler.verdict import Judge, Verdict
-from cluster.cloud.orders import describe, in_force
-from cluster.cloud.port import LaunchRequest
+from cluster.aws.overrides import describe, in_force
+from cluster.aws.ports import LaunchRequest
 
 
 @dataclass(frozen=True, slots=True)

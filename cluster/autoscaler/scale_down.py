@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from cluster.autoscaler.model import Agent, Removal, RemovalPhase, Snapshot
 from cluster.autoscaler.supply import Supply, Unit
-from cluster.cloud.orders import describe, in_force
+from cluster.aws.overrides import describe, in_force
 
 MISSING_SHARE = 0.3
 """With more than this part of the agents not heard of, the fault is not theirs: nothing is removed."""

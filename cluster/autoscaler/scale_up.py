@@ -18,7 +18,7 @@ from cluster.autoscaler.notices import risk
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
 from cluster.autoscaler.shape import NOTHING, Shape, contains, plus, shape_of, times
 from cluster.autoscaler.supply import Node, Supply, attributes_of
-from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
+from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 from cluster.config.schema import Pool
 
 DEARER_AT_MOST = 1.5

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.cloud.orders import describe, in_force
-from cluster.cloud.port import Order
+from cluster.aws.overrides import describe, in_force
+from cluster.aws.ports import Order
 from cluster.config.schema import ClusterSpec, Pool
 
 

@@ -11,8 +11,8 @@ from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, Intent, Memory, QueueEntry, Removal, Snapshot
 from cluster.autoscaler.notices.notice import is_doomed
 from cluster.autoscaler.shape import NOTHING, Shape, shape_of
-from cluster.cloud import prices
-from cluster.cloud.port import Machine, Offering
+from cluster.aws.ports import Machine, Offering
+from cluster.aws.pricing import price_book
 from cluster.config.schema import ClusterSpec, Pool
 from cluster.topology.naming import Tag
 
@@ -128,7 +128,7 @@ def price_of(machine: Machine, sizes: Mapping[str, Offering] | None = None) -> f
     key = f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
     if sizes and key in sizes:
         return sizes[key].usd_per_hour
-    return prices.usd_per_hour(machine.instance_type, machine.capacity) or 0.0
+    return price_book.usd_per_hour(machine.instance_type, machine.capacity) or 0.0
 
 
 def pool_of(spec: ClusterSpec, name: str) -> Pool | None:

@@ -14,7 +14,7 @@ from cluster.autoscaler.packing import Placement, Template
 from cluster.autoscaler.scale_up import Purchase
 from cluster.autoscaler.shape import Shape, contains, named, times
 from cluster.autoscaler.supply import Node, Supply
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 from cluster.config.schema import Pool
 
 RefusalKind = Literal["never", "pool_max", "budget", "no_capacity", "no_offering", "held"] | BlockedKind

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from cluster.cloud.port import Control
+from cluster.aws.ports import Control
 from cluster.common.errors import MesaformError
 from cluster.status.view import AgentView
 from cluster.teardown.execute import FENCE_REASON

@@ -16,7 +16,7 @@ from cluster.cli.orders import seconds
 from cluster.common.errors import BadInput
 
 if TYPE_CHECKING:
-    from cluster.cloud.port import Ledger
+    from cluster.aws.ports import Ledger
 
 PLOT_LINES = 8
 STARTED_BEFORE_S = 31 * 86400.0
@@ -37,15 +37,15 @@ def cost(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read the ledger, add up, print."""
-    from cluster.cloud import aws
-    from cluster.cloud.ledger import S3Ledger
+    from cluster.aws import client
+    from cluster.aws.ledger import S3Ledger
     from cluster.common.errors import NotFound
 
     context = open_context(file)
     length_s = seconds(since)
     context.enter_cloud()
     spec, now = context.spec, time.time()
-    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
+    ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
     try:
         rows = bill_rows(ledger, now - length_s)
     except NotFound:

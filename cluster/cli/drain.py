@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from cluster.aws.ports import Machine, Order
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import REASON_OPTION, an_order, desk, say
-from cluster.cloud.port import Machine, Order
 from cluster.common.errors import BadInput, NotOwned
 
 
@@ -34,7 +34,7 @@ def drain(
         typer.echo(f"{target} is no longer to be drained." if gone else f"No order to drain {target} is in force.")
         return
     if target.startswith("i-"):
-        from cluster.cloud.fleet import AwsFleet
+        from cluster.aws.fleet import AwsFleet
 
         check(target, AwsFleet(context.spec.region).machines(context.spec.name))
     say(place.give(an_order("drain", for_, reason, target=target), same), json_)

@@ -13,8 +13,8 @@ from typing import Any
 
 import typer
 
+from cluster.aws.ports import Order
 from cluster.cli.context import Context
-from cluster.cloud.port import Order
 from cluster.common.errors import BadInput
 
 FOR_OPTION = typer.Option("30m", "--for", help="For how long: 90s, 30m, 2h, 1d.")
@@ -57,7 +57,7 @@ class Desk:
 
     def give(self, order: Order, replaces: Callable[[Order], bool] = lambda _: False) -> Order:
         """Put an order in force in the place of those that it replaces, and write it down."""
-        from cluster.cloud.orders import describe, in_force
+        from cluster.aws.overrides import describe, in_force
 
         now = time.time()
         self.control.change_orders(lambda orders: (*(one for one in in_force(orders, now) if not replaces(one)), order))
@@ -66,7 +66,7 @@ class Desk:
 
     def withdraw(self, which: Callable[[Order], bool]) -> list[Order]:
         """Take orders back; those that were in force are returned and written down."""
-        from cluster.cloud.orders import describe, in_force
+        from cluster.aws.overrides import describe, in_force
 
         now = time.time()
         gone: list[Order] = []
@@ -89,13 +89,13 @@ def desk(context: Context) -> Desk:
         CloudError: the cloud does not answer.
 
     """
-    from cluster.cloud import aws
-    from cluster.cloud.control import S3Control
-    from cluster.cloud.ledger import S3Ledger
+    from cluster.aws import client
+    from cluster.aws.control import S3Control
+    from cluster.aws.ledger import S3Ledger
 
     context.enter_cloud()
     spec = context.spec
-    bucket = aws.account_bucket(spec.region)
+    bucket = client.account_bucket(spec.region)
     return Desk(context, S3Control(bucket, spec.name, spec.region), S3Ledger(bucket, spec.name, spec.region))
 
 
@@ -109,7 +109,7 @@ def say(order: Order, as_json: bool) -> None:
     """Tell the person what is in force now."""
     import msgspec
 
-    from cluster.cloud.orders import describe
+    from cluster.aws.overrides import describe
 
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode({"order": order}), indent=2).decode())

@@ -45,17 +45,17 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
 
     from cluster.autoscaler.learning.learner import NAME, decoded
     from cluster.autoscaler.reading.observe import Observer, ServicesClient, services_urls
+    from cluster.aws import client
+    from cluster.aws.control import S3Control
+    from cluster.aws.fleet import AwsFleet
+    from cluster.aws.pricing.market import aws_market
+    from cluster.aws.rate_limiter import Pacer
     from cluster.cli.masters import masters_of
-    from cluster.cloud import aws
-    from cluster.cloud.control import S3Control
-    from cluster.cloud.fleet import AwsFleet
-    from cluster.cloud.market import aws_market
-    from cluster.cloud.pacing import Pacer
     from cluster.mesos.operator import OperatorClient
 
     spec = context.spec
     masters = list(masters_of(context))
-    bucket = await asyncio.to_thread(aws.account_bucket, spec.region)
+    bucket = await asyncio.to_thread(client.account_bucket, spec.region)
     control = S3Control(bucket, spec.name, spec.region)
     fence, beat, orders = await asyncio.gather(
         asyncio.to_thread(control.fenced), asyncio.to_thread(control.last_beat), asyncio.to_thread(control.orders)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cluster.aws.resources.owned import counts
 from cluster.cli.tables import dollars, duration, sheet
-from cluster.cloud.owned import counts
 from cluster.teardown.plan import Plan
 from cluster.teardown.receipt import Receipt
 

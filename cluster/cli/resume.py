@@ -21,7 +21,7 @@ def resume(
     """Withdraw orders."""
     import msgspec
 
-    from cluster.cloud.orders import describe
+    from cluster.aws.overrides import describe
 
     def wanted(one: object) -> bool:
         return all_ or (getattr(one, "id", "") == order if order else getattr(one, "kind", "") == "pause")

@@ -6,9 +6,9 @@ from typing import Literal
 
 import typer
 
+from cluster.aws.ports import Order
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
-from cluster.cloud.port import Order
 from cluster.common.errors import BadInput
 from cluster.config.schema import ClusterSpec
 

@@ -49,14 +49,14 @@ def read(file: str, length_s: float, length: str, *, own_policy: bool) -> Past:
         BadInput: there is no history of that time.
 
     """
+    from cluster.aws import client
+    from cluster.aws.ledger import S3Ledger
     from cluster.cli.cost import bill_rows
-    from cluster.cloud import aws
-    from cluster.cloud.ledger import S3Ledger
 
     context = open_context(file)
     context.enter_cloud()
     spec, until = context.spec, time.time()
-    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
+    ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
     try:
         rows = ledger.read(until - length_s - STATED_EVERY_S * 1.2, kinds=["history"])
         bills = bill_rows(ledger, until - length_s)

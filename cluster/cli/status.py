@@ -103,14 +103,14 @@ def cloud_ports(context: Context) -> tuple[Any, Any]:
         MissingPrerequisite: the credentials do not work.
 
     """
-    from cluster.cloud import aws
-    from cluster.cloud.control import S3Control
-    from cluster.cloud.fleet import AwsFleet
+    from cluster.aws import client
+    from cluster.aws.control import S3Control
+    from cluster.aws.fleet import AwsFleet
     from cluster.common.errors import CloudError
 
     spec = context.spec
     try:
-        bucket = aws.account_bucket(spec.region)
+        bucket = client.account_bucket(spec.region)
     except CloudError as error:
         fix = (
             "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if spec.target == "aws" else "restart it: mesaform local stop"

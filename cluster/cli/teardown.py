@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.aws.ports import Machine
+from cluster.aws.resources.owned import Owned
 from cluster.cli.context import Context
-from cluster.cloud.owned import Owned
-from cluster.cloud.port import Machine
 from cluster.common.errors import CloudError, NotFound, NotOwned
 from cluster.common.progress import Report, Silent, stage
 from cluster.teardown.execute import Outcome, Teardown
@@ -58,16 +58,16 @@ async def run(context: Context, found: Survey, planned: Plan, report: Report, al
 
 def _world(context: Context, session: Any, report: Report | None) -> World:
     """The ports. Blocks: asks STS who we are, and EC2 for the masters."""
+    from cluster.aws import client
+    from cluster.aws.ledger import S3Ledger
+    from cluster.aws.resources.sweep import Sweep, aws_listers
     from cluster.cli.status import cloud_ports
-    from cluster.cloud import aws
-    from cluster.cloud.ledger import S3Ledger
-    from cluster.cloud.sweep import Sweep, aws_listers
     from cluster.mesos.operator import OperatorClient
     from cluster.status.view import reachable
 
     spec = context.spec
     fleet, control = cloud_ports(context)
-    bucket = aws.account_bucket(spec.region)
+    bucket = client.account_bucket(spec.region)
     has_bucket = _has_bucket(bucket, spec.region)
     masters = [machine for machine in fleet.machines(spec.name) if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running"]
     bases = [f"http://{reachable(m.private_address, m.public_address, spec.target)}:{Port.ENGINE_MASTER}" for m in masters]
@@ -91,11 +91,11 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
 
 
 def _has_bucket(bucket: str, region: str) -> bool:
-    from cluster.cloud import aws
+    from cluster.aws import client
 
     try:
-        with aws.translated(f"s3://{bucket}"):
-            aws.client("s3", region).head_bucket(Bucket=bucket)
+        with client.translated(f"s3://{bucket}"):
+            client.client("s3", region).head_bucket(Bucket=bucket)
     except NotFound:
         return False
     return True
@@ -139,23 +139,23 @@ def keep_account(context: Context, wish: Wish) -> list[Owned]:
         NotOwned: they were asked for, but machines of other clusters run from such images.
 
     """
-    from cluster.cloud import aws
-    from cluster.cloud.listers import BakedImages
+    from cluster.aws import client
+    from cluster.aws.resources.ec2 import BakedImages
 
     spec = context.spec
     if wish.images and (others := sorted({machine.tags[Tag.CLUSTER] for machine in _machines_of_others(context)})):
         raise NotOwned(
             f"the images also serve {', '.join(others)}", where="--images", fix="take those clusters down first, or leave --images out"
         )
-    return BakedImages(aws.client("ec2", spec.region), spec.name).list()
+    return BakedImages(client.client("ec2", spec.region), spec.name).list()
 
 
 def _remove_images(context: Context, report: Report) -> list[Owned]:
     """Remove the baked images; returns those that would not go."""
-    from cluster.cloud import aws
-    from cluster.cloud.listers import BakedImages
+    from cluster.aws import client
+    from cluster.aws.resources.ec2 import BakedImages
 
-    lister = BakedImages(aws.client("ec2", context.spec.region), context.spec.name)
+    lister = BakedImages(client.client("ec2", context.spec.region), context.spec.name)
     with stage(report, "Remove baked images") as under_way:
         found = lister.list()
         for image in found:
@@ -166,12 +166,12 @@ def _remove_images(context: Context, report: Report) -> list[Owned]:
 
 def _running_machines(context: Context) -> list[Machine]:
     """Every machine of the account that is not terminated, whosever it is."""
-    from cluster.cloud import aws
-    from cluster.cloud.listers import pages, tag_map
+    from cluster.aws import client
+    from cluster.aws.resources.ec2 import pages, tag_map
 
     states = ["pending", "running", "shutting-down", "stopping", "stopped"]
     filters = [{"Name": "instance-state-name", "Values": states}]
-    listed = pages(aws.client("ec2", context.spec.region), "describe_instances", "listing machines", Filters=filters)
+    listed = pages(client.client("ec2", context.spec.region), "describe_instances", "listing machines", Filters=filters)
     return [
         Machine(raw["InstanceId"], raw["InstanceType"], "", "on-demand", raw["State"]["Name"], "", "", 0.0, tag_map(raw.get("Tags")))
         for page in listed
@@ -186,15 +186,15 @@ def _machines_of_others(context: Context) -> list[Machine]:
 
 def _bucket(context: Context) -> list[Mapping[str, Any]]:
     """The bucket that outlives the clusters, with what it costs."""
-    from cluster.cloud import aws
+    from cluster.aws import client
 
     region = context.spec.region
     try:
-        bucket = aws.account_bucket(region)
+        bucket = client.account_bucket(region)
         if not _has_bucket(bucket, region):
             return []
-        with aws.translated(f"s3://{bucket}"):
-            listed = aws.client("s3", region).get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        with client.translated(f"s3://{bucket}"):
+            listed = client.client("s3", region).get_paginator("list_objects_v2").paginate(Bucket=bucket)
             size = sum(item["Size"] for page in listed for item in page.get("Contents", ()))
     except CloudError:
         return []

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def summary(spec: ClusterSpec) -> dict[str, Any]:
     """What a spec comes to. Prices are on-demand dollars per hour, None where no price is known."""
-    from cluster.cloud.prices import note
+    from cluster.aws.pricing.price_book import note
     from cluster.topology.naming import master_addresses, subnets
 
     masters: list[dict[str, Any]] = [
@@ -63,7 +63,7 @@ def summary(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def _price(instance_type: str) -> float | None:
-    from cluster.cloud.prices import usd_per_hour
+    from cluster.aws.pricing.price_book import usd_per_hour
 
     return usd_per_hour(instance_type)
 

@@ -74,12 +74,12 @@ def decisions(context: Context, last: int, since_s: float, subject: str = "", *,
     import time
 
     from cluster.autoscaler.telling.story import subject_rows
-    from cluster.cloud import aws
-    from cluster.cloud.ledger import S3Ledger
+    from cluster.aws import client
+    from cluster.aws.ledger import S3Ledger
     from cluster.common.errors import NotFound
 
     spec = context.spec
-    ledger = S3Ledger(aws.account_bucket(spec.region), spec.name, spec.region)
+    ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
     after = time.time() - since_s if since_s else 0.0
     wanted = READ_FOR_SUBJECT if subject else last if each else last * READ_PER_LINE
     try:

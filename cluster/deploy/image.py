@@ -65,7 +65,7 @@ def look_up(region: str) -> BootImage:
         CloudError: the cloud did not say.
 
     """
-    from cluster.cloud.aws import client, translated
+    from cluster.aws.client import client, translated
     from images.lookup import find_image
 
     recipe = _recipe()

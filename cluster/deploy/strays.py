@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.cloud.owned import Owned
+from cluster.aws.resources.owned import Owned
 from cluster.common.progress import Report, stage
 from cluster.deploy.known import known_names, vpc_is_known
 from cluster.deploy.place import Place
@@ -41,7 +41,7 @@ async def clear(place: Place, report: Report) -> None:
     """
     if not unfinished(place.cluster_dir).exists() or not vpc_is_known(place):
         return
-    from cluster.cloud.sweep import Sweep, aws_listers
+    from cluster.aws.resources.sweep import Sweep, aws_listers
 
     known = known_names(place)
     with stage(report, "Clear what an interrupted run left") as under_way:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cluster.cloud import prices
+from cluster.aws.pricing import price_book
 from cluster.localcloud.refusals import Answer
 
 JSON_TYPE = [("Content-Type", "application/x-amz-json-1.1")]
@@ -26,12 +26,12 @@ def answer(action: str, body: bytes) -> Answer:
 def _products(asked: dict[str, str]) -> list[dict[str, Any]]:
     """The product that is asked for, and a reservation of it that costs nothing an hour, as AWS lists one beside it."""
     name = asked.get("instanceType", "")
-    usd = prices.usd_per_hour(name)
+    usd = price_book.usd_per_hour(name)
     if usd is None or asked.get("operatingSystem", "Linux") != "Linux":
         return []
-    found = [_product(name, asked.get("regionCode", prices.REGION), "Used", usd)]
+    found = [_product(name, asked.get("regionCode", price_book.REGION), "Used", usd)]
     if "capacitystatus" not in asked:
-        found.append(_product(name, asked.get("regionCode", prices.REGION), "AllocatedCapacityReservation", 0.0))
+        found.append(_product(name, asked.get("regionCode", price_book.REGION), "AllocatedCapacityReservation", 0.0))
     return found
 
 

@@ -21,7 +21,7 @@ from cluster.autoscaler.packing.loads import ceiling
 from cluster.autoscaler.packing.problem import Problem, fits
 from cluster.autoscaler.packing.search import best_load
 from cluster.autoscaler.shape import MANY, NAMES, Shape, contains, shape_of
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 from cluster.sim.trace import Task, Trace
 
 Ints = NDArray[np.int64]

@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.cloud import prices
-from cluster.cloud.port import Capacity, Offering
+from cluster.aws.ports import Capacity, Offering
+from cluster.aws.pricing import price_book
 from cluster.common.errors import BadInput
 from cluster.topology.naming import agent_resources
 
@@ -56,7 +56,7 @@ SHORTAGE_S = 1800.0
 def size_of(instance_type: str) -> tuple[int, int] | None:
     """Virtual cpus and MiB of memory of a c, m, r or t type, by the rule of its family; None for others."""
     family, _, size = instance_type.partition(".")
-    factor = prices.size_factor(size)
+    factor = price_book.size_factor(size)
     if factor is None or not family[1:2].isdigit():
         return None
     if family[0] == "t":
@@ -76,13 +76,13 @@ def offerings(types: Iterable[str], zones: Iterable[str], disk_gib: int = 40) ->
     """
     found: list[Offering] = []
     for name in types:
-        size, usd = size_of(name), prices.usd_per_hour(name)
+        size, usd = size_of(name), price_book.usd_per_hour(name)
         if size is None or usd is None:
             raise BadInput(f"the simulator does not know the type {name}", fix=f"types of c, m, r and t families, such as {TYPES[1]}")
         capacities: tuple[Capacity, ...] = ("on-demand", "spot")
         for zone in zones:
             for capacity in capacities:
-                price = prices.usd_per_hour(name, capacity) or usd
+                price = price_book.usd_per_hour(name, capacity) or usd
                 found.append(Offering(name, zone, capacity, price, agent_resources(*size, disk_gib)))
     return tuple(found)
 

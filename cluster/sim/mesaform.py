@@ -21,7 +21,7 @@ from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivat
 from cluster.autoscaler.scale_up import absorb_result
 from cluster.autoscaler.shape import shape_of
 from cluster.autoscaler.supply import attributes_of
-from cluster.cloud.port import Machine, Offering
+from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
 from cluster.sim.weeks import Weeks
 from cluster.sim.world import Happening, Host, World, machine_of

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 from cluster.sim.baselines import baseline
 from cluster.sim.bound import Bound, bound_of
 from cluster.sim.market import Market, Settings, offerings

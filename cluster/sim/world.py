@@ -18,7 +18,7 @@ from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.learning.lifetimes import Ended
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
-from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Offering
+from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
 from cluster.sim.market import Market
 from cluster.sim.record import Bill, Entry, Record
 from cluster.sim.trace import Task, Trace

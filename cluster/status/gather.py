@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from cluster.cloud.orders import describe, in_force
-from cluster.cloud.port import Control, Fleet, Machine, Order
+from cluster.aws.overrides import describe, in_force
+from cluster.aws.ports import Control, Fleet, Machine, Order
 from cluster.common.errors import MesaformError
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient

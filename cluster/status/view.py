@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cluster.cloud.port import Capacity, Machine
-from cluster.cloud.prices import usd_per_hour
+from cluster.aws.ports import Capacity, Machine
+from cluster.aws.pricing.price_book import usd_per_hour
 from cluster.topology.naming import Tag
 
 GONE = frozenset({"terminated"})

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts
-from cluster.cloud.sweep import Swept
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, Owned, counts
+from cluster.aws.resources.sweep import Swept
 from cluster.common.errors import Busy, MesaformError, NotFound, Permanent
 from cluster.common.lock_wait import wait_for_earlier
 from cluster.common.progress import Report, Stage, stage

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, in_order, is_ours
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, Owned, in_order, is_ours
 from cluster.common.errors import NotOwned
 
 StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]

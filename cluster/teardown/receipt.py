@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cluster.cloud.owned import Owned
+from cluster.aws.resources.owned import Owned
 
 LEAST_BILLED_S = 60.0
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.cloud.port import Control, Fleet, Ledger, Machine
-from cluster.cloud.prices import usd_per_hour
-from cluster.cloud.sweep import Sweep
+from cluster.aws.ports import Control, Fleet, Ledger, Machine
+from cluster.aws.pricing.price_book import usd_per_hour
+from cluster.aws.resources.sweep import Sweep
 from cluster.common.errors import MesaformError
 from cluster.teardown.plan import Held, Inventory
 from cluster.teardown.receipt import Ran

@@ -6,9 +6,9 @@ from typing import Any
 
 from cluster.autoscaler.model import Agent, ClusterView, Constraint, Framework, QueueEntry, Snapshot
 from cluster.autoscaler.shape import Shape, make, shape_of
-from cluster.cloud.fake import SIZES, FakeFleet
-from cluster.cloud.port import Machine, Offering
+from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
+from cluster.testing.fake_cloud import SIZES, FakeFleet
 from cluster.topology.naming import Tag
 from cluster.topology.user_data import TASK_PORTS
 

@@ -16,8 +16,8 @@ from cluster.autoscaler.budget import FIRST_S, MOST_AT_ONCE, MOST_S, PACE_FIRST_
 from cluster.autoscaler.journal import _decode
 from cluster.autoscaler.model import Backoff, Memory
 from cluster.autoscaler.planner import plan
-from cluster.cloud import scope
-from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Offering
+from cluster.aws import capacity_errors
+from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, offerings, queued
 from tests.autoscaler.world import World
 
@@ -134,7 +134,7 @@ def test_where_there_is_no_capacity_on_demand_spot_is_not_tried_and_the_other_wa
     ],
 )  # fmt: skip
 def test_an_error_speaks_for_all_that_it_is_about(code: str, ends: list[str], goes_on: list[str]) -> None:
-    known = after((a_request(1, A, B), a_result((scope.of_error(code, A.key),)), NOW))
+    known = after((a_request(1, A, B), a_result((capacity_errors.of_error(code, A.key),)), NOW))
     of = {o.key: o for o in ALL}
     for key in ends:
         assert budget.blocked(known, of[key], "another pool", NOW + 1), key
@@ -143,7 +143,10 @@ def test_an_error_speaks_for_all_that_it_is_about(code: str, ends: list[str], go
 
 
 def test_a_machine_from_a_zone_or_a_quota_disproves_what_was_thought_of_it() -> None:
-    known = {scope.of_zone(ZONES[0]): Backoff(NOW + 99, 1), scope.of_quota("m5.large", "on-demand"): Backoff(NOW + 99, 1)}
+    known = {
+        capacity_errors.of_zone(ZONES[0]): Backoff(NOW + 99, 1),
+        capacity_errors.of_quota("m5.large", "on-demand"): Backoff(NOW + 99, 1),
+    }
     assert after((a_request(1), a_result(A=1), NOW), known=known) == {}
 
 
@@ -154,7 +157,7 @@ def test_a_machine_from_a_zone_or_a_quota_disproves_what_was_thought_of_it() -> 
      ("vt1.3xlarge", "vt")],
 )  # fmt: skip
 def test_types_are_counted_towards_their_quota(name: str, quota: str) -> None:
-    assert scope.quota_of(name) == quota
+    assert capacity_errors.quota_of(name) == quota
 
 
 def test_calls_that_give_nothing_are_paced_by_pool_and_one_that_gives_something_ends_that() -> None:

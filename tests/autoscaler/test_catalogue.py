@@ -12,7 +12,7 @@ from cluster.autoscaler.catalogue import KERNEL_KEEPS, as_advertised
 from cluster.autoscaler.model import Advertised, Agent, Memory, Snapshot, Work
 from cluster.autoscaler.planner import Plan, plan
 from cluster.autoscaler.shape import Shape, make, shape_of
-from cluster.cloud.port import Machine, Template
+from cluster.aws.ports import Machine, Template
 from cluster.config.schema import ClusterSpec
 from cluster.topology.naming import Tag
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, a_total, an_agent, offerings, queued

@@ -19,11 +19,11 @@ import pytest
 from aiohttp import web
 
 from cluster.autoscaler.shape import Shape
-from cluster.cloud import aws
-from cluster.cloud.control import S3Control
-from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import S3Ledger
-from cluster.cloud.port import Machine
+from cluster.aws import client
+from cluster.aws.control import S3Control
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ledger import S3Ledger
+from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag, spec_parameter_name
 from cluster.topology.user_data import Farewell, Lease
 from cluster.zookeeper.session import ZooKeeper
@@ -177,7 +177,7 @@ async def daemons(zookeeper_hosts: str, zookeeper_root: str, bucket: str, host: 
 @pytest.fixture
 def spec(bucket: str) -> None:  # noqa: F811
     value = a_spec(pools=[{"count": 0}], idle_after_s=1, interval_s=0.5).model_dump_json()
-    aws.client("ssm", REGION).put_parameter(Name=spec_parameter_name("toy"), Value=value, Type="String")
+    client.client("ssm", REGION).put_parameter(Name=spec_parameter_name("toy"), Value=value, Type="String")
 
 
 async def until(what: Any, seconds: float = 20.0) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cluster.cloud import aws
-from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import S3Ledger
-from cluster.cloud.port import Machine
+from cluster.aws import client
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ledger import S3Ledger
+from cluster.aws.ports import Machine
 from cluster.node.watch import Settings, tell_leader
 from cluster.topology import eventbridge
 from cluster.topology.user_data import MachineNotice
@@ -43,7 +43,7 @@ class Queue:
     """The cluster's queue as the stack makes it."""
 
     def __init__(self) -> None:
-        self.sqs = aws.client("sqs", REGION)
+        self.sqs = client.client("sqs", REGION)
         attributes = {"VisibilityTimeout": str(eventbridge.VISIBILITY_S)}
         self.url = self.sqs.create_queue(QueueName=eventbridge.queue_name("toy"), Attributes=attributes)["QueueUrl"]
 

@@ -15,7 +15,7 @@ from cluster.autoscaler.learning import profile
 from cluster.autoscaler.model import Memory, Snapshot
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.shape import Shape, make
-from cluster.cloud.port import Order
+from cluster.aws.ports import Order
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()

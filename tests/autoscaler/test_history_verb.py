@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from cluster.autoscaler.account.holdings import Task
 from cluster.autoscaler.account.past import Past
 from cluster.autoscaler.shape import make
+from cluster.aws.ledger import S3Ledger
 from cluster.cli import cost, simulate
-from cluster.cloud.ledger import S3Ledger
 from cluster.common.errors import BadInput
 from tests.autoscaler.test_verbs import file  # noqa: F401 - fixture
 from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401

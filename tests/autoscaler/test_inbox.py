@@ -15,9 +15,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from cluster.autoscaler.model import Notice
 from cluster.autoscaler.notices.doorbell import Doorbell
 from cluster.autoscaler.notices.inbox import Inbox, beside
-from cluster.cloud.fake import FakeNotices
-from cluster.cloud.port import ScheduledEvent
+from cluster.aws.ports import ScheduledEvent
 from cluster.common.errors import NotFound, Retryable
+from cluster.testing.fake_cloud import FakeNotices
 from cluster.topology.user_data import NOTICES_PATH, MachineNotice
 from tests.autoscaler.builders import NOW
 from tests.autoscaler.test_notice import an_event

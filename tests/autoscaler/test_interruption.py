@@ -17,7 +17,7 @@ from cluster.autoscaler.rehome import Held, Room, hold
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.shape import make
 from cluster.autoscaler.supply import survey
-from cluster.cloud.port import Order
+from cluster.aws.ports import Order
 from cluster.topology.naming import Tag
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
 

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.autoscaler.journal import Deposed, Journal
 from cluster.autoscaler.model import Backoff, Intent, Memory, Removal, Rented
-from cluster.cloud.port import LaunchRequest
+from cluster.aws.ports import LaunchRequest
 from cluster.zookeeper.session import ZooKeeper
 from tests.autoscaler.builders import NOW, a_snapshot
 

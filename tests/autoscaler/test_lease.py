@@ -17,10 +17,10 @@ from cluster.autoscaler.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Lease
 from cluster.autoscaler.model import Intent, Memory, Rented
 from cluster.autoscaler.telling.story import tell
 from cluster.autoscaler.telling.telemetry import Telemetry
-from cluster.cloud.clock import CloudClock
-from cluster.cloud.fake import FakeControl
-from cluster.cloud.port import Machine
+from cluster.aws.clock import CloudClock
+from cluster.aws.ports import Machine
 from cluster.common.errors import Permanent, Retryable
+from cluster.testing.fake_cloud import FakeControl
 from cluster.topology.naming import Tag
 from cluster.topology.user_data import Farewell, Lease, LeaseTerms
 from cluster.zookeeper.session import ZooKeeper

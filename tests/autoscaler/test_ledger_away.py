@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import S3Ledger
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ledger import S3Ledger
 from tests.autoscaler.test_daemon import (  # noqa: F401 - fixtures
     Cluster,
     Daemon,

@@ -13,9 +13,9 @@ from aiohttp import web
 from cluster.autoscaler.model import Memory, QueueEntry, Quota
 from cluster.autoscaler.reading.observe import Observer, ServicesClient
 from cluster.autoscaler.shape import make
-from cluster.cloud.fake import FakeFleet
 from cluster.common.errors import ClusterUnreachable
 from cluster.mesos.operator import OperatorClient
+from cluster.testing.fake_cloud import FakeFleet
 from tests.autoscaler.builders import NOW, a_spec, queued
 
 FILTERS = {"*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}}}]}}}

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.autoscaler.account import outbox as module
 from cluster.autoscaler.account.outbox import Outbox
-from cluster.cloud.fake import FakeLedger
 from cluster.common.errors import Retryable
+from cluster.testing.fake_cloud import FakeLedger
 
 NOW = 1_800_000_000.0
 

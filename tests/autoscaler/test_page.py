@@ -14,8 +14,8 @@ from cluster.autoscaler.planner import plan
 from cluster.autoscaler.telling.page import Page
 from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.autoscaler.telling.view import KEPT_S, POINTS_SHOWN, Ring
-from cluster.cloud.fake import FakeLedger
-from cluster.cloud.port import Order
+from cluster.aws.ports import Order
+from cluster.testing.fake_cloud import FakeLedger
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 ADDRESS = "127.122.9.1:9550"

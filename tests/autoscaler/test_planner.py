@@ -10,7 +10,7 @@ from cluster.autoscaler.model import Backoff, Intent, Memory, Probe, Removal, Sn
 from cluster.autoscaler.planner import Launch, Plan, plan
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.shape import make
-from cluster.cloud.port import LaunchRequest
+from cluster.aws.ports import LaunchRequest
 from tests.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.cloud.port import Order
+from cluster.aws.ports import Order
 from tests.autoscaler.builders import NOW, a_spec, queued
 from tests.autoscaler.world import World
 

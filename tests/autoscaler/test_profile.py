@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cluster.autoscaler.learning import profile
 from cluster.autoscaler.learning.learner import Learner, decoded
 from cluster.autoscaler.learning.profile import SLOT_S, SLOTS, WEEK_S, Level, Profile, expected, forecast, learn, slot_number
-from cluster.cloud.fake import FakeControl
 from cluster.common.errors import Retryable
+from cluster.testing.fake_cloud import FakeControl
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, an_agent
 
 MONDAY = 2000 * WEEK_S - profile.MONDAY_S

@@ -8,8 +8,8 @@ from cluster.autoscaler.act import Actor
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.model import Intent, Memory
 from cluster.autoscaler.planner import plan
-from cluster.cloud.fake import FakeFleet
-from cluster.cloud.port import Machine
+from cluster.aws.ports import Machine
+from cluster.testing.fake_cloud import FakeFleet
 from tests.autoscaler.builders import NOW, a_snapshot, a_spec, queued
 from tests.autoscaler.world import Journal
 

@@ -11,7 +11,7 @@ from cluster.autoscaler.daemon import rest_s
 from cluster.autoscaler.model import Backoff, Intent, Memory, Removal, Replacement, Snapshot, Work
 from cluster.autoscaler.planner import Plan, plan
 from cluster.autoscaler.shape import make
-from cluster.cloud.port import LaunchRequest, Order
+from cluster.aws.ports import LaunchRequest, Order
 from cluster.config import calendar
 from tests.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
 

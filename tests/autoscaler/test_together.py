@@ -10,8 +10,8 @@ from cluster.autoscaler.act import Actor
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.model import Memory, Removal
 from cluster.autoscaler.planner import plan
-from cluster.cloud.fake import FakeFleet
 from cluster.common.errors import Retryable
+from cluster.testing.fake_cloud import FakeFleet
 from cluster.topology.naming import Tag
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec
 from tests.autoscaler.world import Journal

@@ -12,10 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from cluster.autoscaler.decision import Decision
+from cluster.aws.control import S3Control
+from cluster.aws.ledger import S3Ledger
 from cluster.cli import plan as plan_verb
 from cluster.cli import why as why_verb
-from cluster.cloud.control import S3Control
-from cluster.cloud.ledger import S3Ledger
 from tests.autoscaler.test_daemon import Cluster, cluster_on
 from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 

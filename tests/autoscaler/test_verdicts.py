@@ -12,7 +12,7 @@ from cluster.autoscaler.planner import Launch, plan
 from cluster.autoscaler.telling.story import tell
 from cluster.autoscaler.telling.view import describe
 from cluster.autoscaler.verdict import Verdict
-from cluster.cloud.port import LaunchRequest, Order
+from cluster.aws.ports import LaunchRequest, Order
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 

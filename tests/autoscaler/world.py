@@ -16,10 +16,10 @@ from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEn
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus
 from cluster.autoscaler.supply import LIVE, price_of
-from cluster.cloud.fake import FakeFleet
-from cluster.cloud.port import LaunchRequest, LaunchResult, Machine, Order
+from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Order
 from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
 from cluster.config.schema import ClusterSpec
+from cluster.testing.fake_cloud import FakeFleet
 from cluster.topology.naming import Tag
 from cluster.zookeeper.session import ZooKeeperUnavailable
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings

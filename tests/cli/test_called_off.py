@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster.cli.called_off import CalledOff
-from cluster.cloud.fake import FakeControl
 from cluster.common.errors import ClusterUnreachable
 from cluster.status.view import AgentView
 from cluster.teardown.execute import FENCE_REASON
+from cluster.testing.fake_cloud import FakeControl
 
 AGENT = AgentView("i-1", "127.42.1.4", "", "m5.large", "us-east-1a", "on-demand", "terraform", "deactivated", 0.096, 0.0, agent_id="S-1")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.cloud.port import Machine
+from cluster.aws.ports import Machine
 from cluster.config.schema import ClusterSpec
 from cluster.status.ready import left_alone, missing
 from cluster.status.view import Sources, Status, Unreachable, join

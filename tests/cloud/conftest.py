@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cluster.cloud import aws
+from cluster.aws import client
 from cluster.topology.naming import Tag, launch_template_name
 from tests.autoscaler.builders import ZONES
 
@@ -40,7 +40,7 @@ def cloud(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    ec2 = aws.client("ec2", REGION)
+    ec2 = client.client("ec2", REGION)
     tags = [{"Key": Tag.CLUSTER, "Value": "toy"}]
     vpc = ec2.create_vpc(CidrBlock="127.42.0.0/16")["Vpc"]["VpcId"]
     for number, zone in enumerate(ZONES):
@@ -65,6 +65,6 @@ def cloud(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def bucket(cloud: Any) -> str:
-    name = aws.account_bucket(REGION)
-    aws.client("s3", REGION).create_bucket(Bucket=name)
+    name = client.account_bucket(REGION)
+    client.client("s3", REGION).create_bucket(Bucket=name)
     return name

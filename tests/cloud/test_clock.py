@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from cluster.cloud import aws
-from cluster.cloud.clock import KEPT, CloudClock
+from cluster.aws import client
+from cluster.aws.clock import KEPT, CloudClock
 
 LOCAL = 1_800_000_000.0
 
@@ -82,6 +82,6 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_it_listens_to_the_dates_of_a_clients_answers(ahead: None):
     made = CloudClock()
-    made.listen_to(aws.client("sts", "us-east-1"))
-    assert aws.account_bucket("us-east-1")
+    made.listen_to(client.client("sts", "us-east-1"))
+    assert client.account_bucket("us-east-1")
     assert made.now() - time.time() == pytest.approx(120, abs=3)

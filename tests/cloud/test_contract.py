@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cluster.cloud.control import S3Control
-from cluster.cloud.fake import FakeControl, FakeFleet, FakeLedger
-from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import S3Ledger
-from cluster.cloud.port import Control, Fleet, LaunchRequest, Ledger
+from cluster.aws.control import S3Control
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ledger import S3Ledger
+from cluster.aws.ports import Control, Fleet, LaunchRequest, Ledger
 from cluster.common.errors import NotFound, NotOwned
+from cluster.testing.fake_cloud import FakeControl, FakeFleet, FakeLedger
 from cluster.topology.naming import Tag
 from tests.autoscaler.builders import ZONES, a_machine
 from tests.cloud.conftest import REGION

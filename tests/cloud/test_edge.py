@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from cluster.cloud import aws
-from cluster.cloud.fleet import _result
-from cluster.cloud.port import LaunchRequest
+from cluster.aws import client
+from cluster.aws.fleet import _result
+from cluster.aws.ports import LaunchRequest
 from cluster.common.errors import InsufficientCapacity, NotFound, Permanent, Retryable
 from tests.autoscaler.builders import a_snapshot
 
@@ -34,19 +34,19 @@ def an_error(code: str, status: int = 400) -> ClientError:
     ],
 )
 def test_a_code_is_translated_once(code: str, status: int, kind: type[Exception]):
-    with pytest.raises(kind) as caught, aws.translated("ec2 Any"):
+    with pytest.raises(kind) as caught, client.translated("ec2 Any"):
         raise an_error(code, status)
     assert type(caught.value) is kind
     assert caught.value.where == "ec2 Any"
 
 
 def test_no_answer_at_all_may_be_tried_again():
-    with pytest.raises(Retryable), aws.translated("ec2 Any"):
+    with pytest.raises(Retryable), client.translated("ec2 Any"):
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
 
 
 def test_missing_credentials_say_what_to_do():
-    with pytest.raises(Permanent, match="AWS_PROFILE"), aws.translated("ec2 Any"):
+    with pytest.raises(Permanent, match="AWS_PROFILE"), client.translated("ec2 Any"):
         raise NoCredentialsError
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cluster.cloud.fleet import AwsFleet, _fleet_call, _result
-from cluster.cloud.market import Market, MemoryCache
-from cluster.cloud.pacing import Pacer
-from cluster.cloud.price_list import FakePriceList
-from cluster.cloud.scope import describe, of_quota, of_zone
-from cluster.cloud.spot import FakeSpotFeed, Quote
+from cluster.aws.capacity_errors import describe, of_quota, of_zone
+from cluster.aws.fleet import AwsFleet, _fleet_call, _result
+from cluster.aws.pricing.market import Market, MemoryCache
+from cluster.aws.pricing.price_list import FakePriceList
+from cluster.aws.pricing.spot import FakeSpotFeed, Quote
+from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import NotFound, Retryable
 from cluster.topology.naming import launch_template_name
 from tests.autoscaler.builders import NOW, ZONES

@@ -11,8 +11,8 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.cloud import aws, ledger_rows
-from cluster.cloud.ledger import MERGE_FROM, S3Ledger
+from cluster.aws import client, ledger_rows
+from cluster.aws.ledger import MERGE_FROM, S3Ledger
 from cluster.common.errors import NotFound, Retryable
 from tests.cloud.conftest import REGION
 
@@ -21,7 +21,7 @@ DAY = 86400.0
 
 
 def keys(bucket: str) -> list[str]:
-    pages = aws.client("s3", REGION).get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    pages = client.client("s3", REGION).get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
@@ -68,7 +68,7 @@ def test_a_row_that_comes_late_joins_its_day(bucket: str):
 
 @pytest.mark.slow
 def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_their_day_is_over(bucket: str):
-    ledger, s3 = S3Ledger(bucket, "toy", REGION), aws.client("s3", REGION)
+    ledger, s3 = S3Ledger(bucket, "toy", REGION), client.client("s3", REGION)
     for number in range(3):
         row = {"kind": "decision", "at": NOON + number, "what": f"old {number}"}
         key = f"toy/ledger/{ledger_rows.partition(NOON).partition('/')[0]}/{int(row['at'] * 1000):013d}-e1.{number:06d}-decision.json"

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.cloud import prices, spot
-from cluster.cloud.market import AGAIN_S, LIST_KEPT_S, LISTED_AT_ONCE, SPOT_EVERY_S, Cache, Kept, Market, MemoryCache, S3Cache
-from cluster.cloud.price_list import FakePriceList
-from cluster.cloud.spot import FakeSpotFeed, Quote
+from cluster.aws.pricing import price_book, spot
+from cluster.aws.pricing.market import AGAIN_S, LIST_KEPT_S, LISTED_AT_ONCE, SPOT_EVERY_S, Cache, Kept, Market, MemoryCache, S3Cache
+from cluster.aws.pricing.price_list import FakePriceList
+from cluster.aws.pricing.spot import FakeSpotFeed, Quote
 from cluster.common.errors import Permanent, Retryable
 from tests.autoscaler.builders import NOW, ZONES
 from tests.cloud.conftest import REGION
@@ -214,7 +214,7 @@ def test_another_regions_prices_are_said_to_be_guesses_until_aws_has_answered() 
     assert "m5.large" in setting.market.note([M5])
     setting.refresh()
     assert setting.market.note([M5]) == ""
-    assert prices.note("us-east-1", [M5]) == ""
+    assert price_book.note("us-east-1", [M5]) == ""
 
 
 @pytest.fixture(params=["memory", "s3"])

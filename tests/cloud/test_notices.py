@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from cluster.autoscaler.notices.notice import read
-from cluster.cloud import aws
-from cluster.cloud.fake import FakeNotices
-from cluster.cloud.notices import SqsNotices
-from cluster.cloud.port import Message, Notices
+from cluster.aws import client
+from cluster.aws.notice_queue import SqsNotices
+from cluster.aws.ports import Message, Notices
 from cluster.common.errors import NotFound
+from cluster.testing.fake_cloud import FakeNotices
 from cluster.topology import eventbridge
 from tests.cloud.conftest import REGION
 
@@ -34,7 +34,7 @@ class Setup:
 
 
 def made_queue() -> str:
-    return aws.client("sqs", REGION).create_queue(
+    return client.client("sqs", REGION).create_queue(
         QueueName=eventbridge.queue_name("toy"), Attributes={"VisibilityTimeout": str(VISIBILITY_S)}
     )["QueueUrl"]
 
@@ -50,7 +50,7 @@ def setup(request: pytest.FixtureRequest) -> Setup:
 
         return Setup(fake, fake.send, later, lambda: len(fake.left))
     request.getfixturevalue("cloud")
-    url, sqs = made_queue(), aws.client("sqs", REGION)
+    url, sqs = made_queue(), client.client("sqs", REGION)
 
     def left() -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -111,10 +111,10 @@ def test_a_queue_that_is_not_there_is_said_to_be_and_found_when_it_comes(cloud):
 def test_a_queue_that_was_made_anew_is_found_again(cloud):
     url, notices = made_queue(), SqsNotices("toy", REGION)
     assert notices.receive(0) == []
-    aws.client("sqs", REGION).delete_queue(QueueUrl=url)
+    client.client("sqs", REGION).delete_queue(QueueUrl=url)
     with pytest.raises(NotFound):
         notices.receive(0)
-    aws.client("sqs", REGION).send_message(QueueUrl=made_queue(), MessageBody="one")
+    client.client("sqs", REGION).send_message(QueueUrl=made_queue(), MessageBody="one")
     assert [message.body for message in notices.receive(0)] == ["one"]
 
 
@@ -137,8 +137,8 @@ def test_a_receipt_that_is_too_old_deletes_nothing_and_is_no_error(cloud):
     ],
 )  # fmt: skip
 def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(cloud, source, detail_type, detail, comes):
-    url, events = made_queue(), aws.client("events", REGION)
-    arn = aws.client("sqs", REGION).get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    url, events = made_queue(), client.client("events", REGION)
+    arn = client.client("sqs", REGION).get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     for rule in eventbridge.rules("toy"):
         events.put_rule(Name=rule.name, EventPattern=json.dumps(rule.pattern), Description=rule.why)
         events.put_targets(Rule=rule.name, Targets=[{"Id": "queue", "Arn": arn}])

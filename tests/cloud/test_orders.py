@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.cloud.control import S3Control
-from cluster.cloud.fake import FakeControl
-from cluster.cloud.orders import describe, in_force
-from cluster.cloud.port import Control, Order
+from cluster.aws.control import S3Control
+from cluster.aws.overrides import describe, in_force
+from cluster.aws.ports import Control, Order
+from cluster.testing.fake_cloud import FakeControl
 from tests.cloud.conftest import REGION
 
 NOW = 1_800_000_000.0

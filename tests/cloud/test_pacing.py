@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.cloud.pacing import LEAST_RATE, Bucket, Pacer
+from cluster.aws.rate_limiter import LEAST_RATE, Bucket, Pacer
 from cluster.common.errors import Permanent, Retryable
 
 

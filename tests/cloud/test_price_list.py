@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from botocore.stub import ANY, Stubber
 
-from cluster.cloud import aws
-from cluster.cloud.price_list import FILTERS, AwsPriceList, FakePriceList, PriceList, endpoint_region, prices_in
+from cluster.aws import client
+from cluster.aws.pricing.price_list import FILTERS, AwsPriceList, FakePriceList, PriceList, endpoint_region, prices_in
 from cluster.common.errors import Permanent, Retryable
 
 PRICES = {"m5.large": 0.115, "c5.large": 0.097}
@@ -62,7 +62,7 @@ def pricing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     """The Price List API as botocore's stub; every call must have been announced."""
     for name, value in {"AWS_ACCESS_KEY_ID": "stub", "AWS_SECRET_ACCESS_KEY": "stub", "AWS_DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(name, value)
-    with Stubber(aws.client("pricing", endpoint_region(REGION))) as stub:
+    with Stubber(client.client("pricing", endpoint_region(REGION))) as stub:
         yield stub
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.cloud import prices
+from cluster.aws.pricing import price_book
 
 PUBLISHED = {
     "t3.micro": 0.0104, "t3.medium": 0.0416, "t3a.large": 0.0752, "t4g.small": 0.0168, "t2.small": 0.023,
@@ -20,27 +20,27 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("name", "usd"), PUBLISHED.items())
 def test_the_book_is_within_one_percent_of_what_aws_publishes(name: str, usd: float):
-    assert prices.usd_per_hour(name) == pytest.approx(usd, rel=0.01)
+    assert price_book.usd_per_hour(name) == pytest.approx(usd, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["nosuch.large", "m5", "m5.", "m5.metal-7xl", ""])
 def test_a_type_the_book_does_not_know_has_no_price(name: str):
-    assert prices.usd_per_hour(name) is None
+    assert price_book.usd_per_hour(name) is None
 
 
 def test_spot_is_estimated_as_a_share_of_on_demand():
-    assert prices.usd_per_hour("m5.large", "spot") == pytest.approx(0.096 * prices.SPOT_SHARE_ESTIMATE)
+    assert price_book.usd_per_hour("m5.large", "spot") == pytest.approx(0.096 * price_book.SPOT_SHARE_ESTIMATE)
 
 
 @pytest.mark.parametrize(("quoted", "expected"), [(0.031, 0.031), (0.00001, 0.0384), (9.0, 0.0384), (None, 0.0384)])
 def test_a_spot_price_that_cannot_be_true_is_replaced_by_the_estimate(quoted: float | None, expected: float):
-    assert prices.spot_price(0.096, quoted) == pytest.approx(expected)
+    assert price_book.spot_price(0.096, quoted) == pytest.approx(expected)
 
 
 def test_an_unknown_type_of_a_common_shape_is_estimated_within_a_sixth():
     for name, vcpus, mem_gib in (("m5.2xlarge", 8, 32), ("c5.xlarge", 4, 8), ("r5.4xlarge", 16, 128), ("m6i.large", 2, 8)):
-        assert prices.estimate(vcpus, mem_gib * 1024) == pytest.approx(PUBLISHED.get(name) or prices.usd_per_hour(name), rel=1 / 6)
+        assert price_book.estimate(vcpus, mem_gib * 1024) == pytest.approx(PUBLISHED.get(name) or price_book.usd_per_hour(name), rel=1 / 6)
 
 
 def test_a_misspelt_type_has_a_nearest():
-    assert prices.nearest_type("m5.lrage") == "m5.large"
+    assert price_book.nearest_type("m5.lrage") == "m5.large"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.cloud.owned import Owned
+from cluster.aws.resources.owned import Owned
 from cluster.deploy.strays import is_stray
 from cluster.topology.naming import Tag
 

@@ -180,12 +180,12 @@ def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(tmp_path: Path, cl
 
 
 def test_what_a_bake_that_was_killed_left_behind_is_removed_once_it_is_an_hour_old() -> None:
-    from cluster.cloud import aws
+    from cluster.aws import client
     from images import build_machine as machines
 
     quick = sources(QUICK, "stale")
-    ec2 = aws.client("ec2", REGION)
-    base = machines.base_image(ec2, aws.client("ssm", REGION), quick.recipe.base_parameter)
+    ec2 = client.client("ec2", REGION)
+    base = machines.base_image(ec2, client.client("ssm", REGION), quick.recipe.base_parameter)
     user_data = machines.cloud_config("import time; time.sleep(600)", {})
     with machines.builder(ec2, quick.recipe, base, user_data, "mesaform-bake-stale") as machine:
         assert machines.sweep(ec2, time.time()) == [], "it may be somebody's"

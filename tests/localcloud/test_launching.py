@@ -15,12 +15,12 @@ from cluster.autoscaler.act import Actor
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.model import Memory
 from cluster.autoscaler.planner import Plan, plan
-from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.market import Market, MemoryCache
-from cluster.cloud.pacing import Pacer
-from cluster.cloud.port import LaunchRequest, Machine
-from cluster.cloud.price_list import AwsPriceList
-from cluster.cloud.spot import AwsSpotFeed
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ports import LaunchRequest, Machine
+from cluster.aws.pricing.market import Market, MemoryCache
+from cluster.aws.pricing.price_list import AwsPriceList
+from cluster.aws.pricing.spot import AwsSpotFeed
+from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import Retryable
 from cluster.topology.naming import Tag, launch_template_name
 from tests.autoscaler.builders import ZONES, a_snapshot, a_spec, queued

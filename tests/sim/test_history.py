@@ -10,7 +10,7 @@ from cluster.autoscaler.account.holdings import Task
 from cluster.autoscaler.account.past import Past
 from cluster.autoscaler.model import Constraint, QueueEntry
 from cluster.autoscaler.shape import make
-from cluster.cloud import ledger_rows
+from cluster.aws import ledger_rows
 from cluster.common.errors import BadInput
 from cluster.sim.history import tasks, trace
 from cluster.sim.market import Market, Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.cloud import prices
+from cluster.aws.pricing import price_book
 from cluster.common.errors import BadInput
 from cluster.sim.market import TYPES, Market, Settings, offerings, size_of
 from cluster.sim.policy import load, parse
@@ -61,7 +61,7 @@ def test_sizes_follow_the_rules_of_their_families(name, size):
 def test_everything_that_is_for_sale_by_default_has_a_price_and_a_size():
     for name in TYPES:
         assert size_of(name)
-        assert prices.usd_per_hour(name)
+        assert price_book.usd_per_hour(name)
 
 
 def test_a_type_that_the_simulator_does_not_know_is_named():

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cluster.cloud.control import S3Control
-from cluster.cloud.fleet import AwsFleet
-from cluster.cloud.ledger import S3Ledger
-from cluster.cloud.sweep import Sweep, aws_listers
+from cluster.aws.control import S3Control
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ledger import S3Ledger
+from cluster.aws.resources.sweep import Sweep, aws_listers
 from cluster.common.errors import ClusterUnreachable, MesaformError
 from cluster.common.progress import Recorded, Silent
 from cluster.teardown.execute import TITLES, Outcome, Teardown

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.cloud.owned import KEPT_UNLESS_ASKED, ORDER, Owned, in_order, rank
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, ORDER, Owned, in_order, rank
 from cluster.common.errors import NotOwned
 from cluster.teardown.plan import DESTROY_ORDER, STEP_ORDER, Held, Inventory, Wish, drain_order, plan
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.cloud.listers import Lister
-from cluster.cloud.owned import ORDER, Owned
-from cluster.cloud.sweep import Sweep, aws_listers
+from cluster.aws.resources.ec2 import Lister
+from cluster.aws.resources.owned import ORDER, Owned
+from cluster.aws.resources.sweep import Sweep, aws_listers
 from cluster.common.errors import NotOwned, Permanent, Retryable
 
 from .conftest import REGION, Cloud, one_of_everything

@@ -15,8 +15,8 @@ from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.planner import plan
 from cluster.autoscaler.telling.page import Page
 from cluster.autoscaler.telling.telemetry import Telemetry
-from cluster.cloud.fake import FakeLedger
-from cluster.cloud.port import Order
+from cluster.aws.ports import Order
+from cluster.testing.fake_cloud import FakeLedger
 from tests.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 from tests.support.zookeeper import free_port
 from tests.web.browser import Browser

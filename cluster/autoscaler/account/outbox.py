@@ -17,9 +17,9 @@ from typing import Any
 
 import structlog
 
-from cluster.cloud import ledger_rows
-from cluster.cloud.ledger_rows import Row
-from cluster.cloud.port import Ledger
+from cluster.aws import ledger_rows
+from cluster.aws.ledger_rows import Row
+from cluster.aws.ports import Ledger
 from cluster.common.errors import MesaformError
 
 FLUSH_S = 5.0

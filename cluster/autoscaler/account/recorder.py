@@ -16,7 +16,7 @@ from cluster.autoscaler.planner import Plan
 from cluster.autoscaler.shape import Shape, contains, shape_of
 from cluster.autoscaler.supply import LIVE, price_of
 from cluster.autoscaler.verdict import Verdict
-from cluster.cloud.port import Machine, Offering
+from cluster.aws.ports import Machine, Offering
 from cluster.topology.naming import Tag
 
 Row = dict[str, Any]

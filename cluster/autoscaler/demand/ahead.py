@@ -19,8 +19,8 @@ from cluster.autoscaler.demand.use import ALL, Use
 from cluster.autoscaler.learning import profile
 from cluster.autoscaler.model import Snapshot
 from cluster.autoscaler.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
-from cluster.cloud.orders import describe, in_force
-from cluster.cloud.port import Order
+from cluster.aws.overrides import describe, in_force
+from cluster.aws.ports import Order
 from cluster.config import calendar
 from cluster.config.schema import Expected
 

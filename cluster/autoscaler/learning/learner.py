@@ -18,7 +18,7 @@ from cluster.autoscaler.demand.use import in_use
 from cluster.autoscaler.learning import profile
 from cluster.autoscaler.learning.profile import Profile
 from cluster.autoscaler.model import Snapshot
-from cluster.cloud.port import Control
+from cluster.aws.ports import Control
 from cluster.common.errors import MesaformError
 
 NAME = "profile"

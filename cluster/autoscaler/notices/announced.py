@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand.displaced import done_before
 from cluster.autoscaler.model import Agent, Memory, Notice, Rented, Snapshot
-from cluster.cloud.port import Machine
+from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag
 
 ENDED_BY_EC2 = "Server.SpotInstanceTermination"

@@ -15,7 +15,7 @@ import structlog
 
 from cluster.autoscaler.model import Notice
 from cluster.autoscaler.notices.notice import GRAVITY, Heard, Unreadable, read, told_by_machine
-from cluster.cloud.port import Message, Notices, ScheduledEvent
+from cluster.aws.ports import Message, Notices, ScheduledEvent
 from cluster.common.errors import MesaformError, NotFound
 from cluster.topology.user_data import MachineNotice
 

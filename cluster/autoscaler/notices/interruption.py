@@ -20,7 +20,7 @@ from cluster.autoscaler.notices.notice import GRAVITY, NEAR_S, Heard, graver, in
 from cluster.autoscaler.packing import Placement
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
 from cluster.autoscaler.supply import LIVE, Supply, Unit
-from cluster.cloud.port import Machine
+from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag
 
 SETTLE_S = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cluster.autoscaler.model import NoticeKind, Risk
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 
 HALF_LIFE_S = 3600.0
 WEIGHT: Mapping[NoticeKind, float] = {"interruption": 1.0, "rebalance": 0.5, "scheduled": 0.0}

@@ -19,7 +19,7 @@ from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, Qu
 from cluster.autoscaler.reading import wire
 from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
 from cluster.autoscaler.reading.wire_tasks import TaskReader, Tasks
-from cluster.cloud.port import Fleet, Offering, Order, Template
+from cluster.aws.ports import Fleet, Offering, Order, Template
 from cluster.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient

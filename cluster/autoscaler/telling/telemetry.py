@@ -25,7 +25,7 @@ from cluster.autoscaler.reading.wire_tasks import Tasks
 from cluster.autoscaler.supply import LIVE
 from cluster.autoscaler.telling import view
 from cluster.autoscaler.telling.measures import Measures
-from cluster.cloud.port import Ledger
+from cluster.aws.ports import Ledger
 from cluster.topology.naming import Tag
 
 RECENT = 500

@@ -11,8 +11,8 @@ from cluster.autoscaler.model import Snapshot
 from cluster.autoscaler.planner import Plan
 from cluster.autoscaler.steering import with_bounds
 from cluster.autoscaler.supply import LIVE
-from cluster.cloud.orders import describe as describe_order
-from cluster.cloud.orders import in_force
+from cluster.aws.overrides import describe as describe_order
+from cluster.aws.overrides import in_force
 from cluster.topology.naming import Tag
 
 Json = dict[str, Any]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.cloud import prices
+from cluster.aws.pricing import price_book
 
 BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
 BASE_NAME = "debian-12-amd64-20260901-2222"
@@ -97,10 +97,10 @@ def usd_per_hour(instance_type: str, zone: str, capacity: str, at: float | None 
     """The price of an offering: the product's price book, and its estimate for types that the book does not know."""
     from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-    price = prices.usd_per_hour(instance_type)
+    price = price_book.usd_per_hour(instance_type)
     if price is None:
         kind = INSTANCE_TYPES.get(instance_type)
-        price = prices.estimate(kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"]) if kind else 1000.0
+        price = price_book.estimate(kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"]) if kind else 1000.0
     return price * spot_share(instance_type, zone, time.time() if at is None else at) if capacity == "spot" else price
 
 

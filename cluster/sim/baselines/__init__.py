@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 from cluster.common.errors import BadInput
 from cluster.config.schema import ClusterSpec
 from cluster.sim.baselines.cluster_autoscaler import ClusterAutoscaler

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from cluster.autoscaler.shape import Shape, contains, minus
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
 from cluster.sim.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
 from cluster.sim.world import Happening, Host, World

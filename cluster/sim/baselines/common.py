@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.autoscaler.shape import Shape, contains, minus, shape_of
-from cluster.cloud.port import LaunchRequest, Offering
+from cluster.aws.ports import LaunchRequest, Offering
 from cluster.config.schema import ClusterSpec, Pool
 from cluster.sim.world import Host, World
 

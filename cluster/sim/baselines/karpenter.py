@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.autoscaler.shape import NOTHING, Shape, contains, plus
-from cluster.cloud.port import Offering
+from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
 from cluster.sim.baselines.common import Buyer, decreasing, gaps_of, place
 from cluster.sim.world import Happening, Host, World

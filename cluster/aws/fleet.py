@@ -11,12 +11,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cluster.cloud import aws, scope
-from cluster.cloud.fleet_catalogue import FILTER_VALUES, Catalogue, Templates, chunks
-from cluster.cloud.market import Market, MemoryCache
-from cluster.cloud.pacing import Pacer
-from cluster.cloud.port import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Template
-from cluster.cloud.spot import AwsSpotFeed
+from cluster.aws import capacity_errors, client
+from cluster.aws.catalogue import FILTER_VALUES, Catalogue, Templates, chunks
+from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Template
+from cluster.aws.pricing.market import Market, MemoryCache
+from cluster.aws.pricing.spot import AwsSpotFeed
+from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
 from cluster.topology.naming import Tag, launch_template_name
 
@@ -44,7 +44,7 @@ class AwsFleet:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._ec2 = aws.client("ec2", region)
+        self._ec2 = client.client("ec2", region)
         self._pacer = pacer or Pacer(clock)
         self._refreshes = market is None
         self.market = market or Market(region, None, AwsSpotFeed(region, self._pacer), MemoryCache(), time.time)
@@ -67,8 +67,8 @@ class AwsFleet:
             with self._pacer.pacing("CreateFleet", machines=request.count):
                 answer = self._ec2.create_fleet(**call)
         except InsufficientCapacity as error:
-            code = aws.code_of(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
-            return LaunchResult((), tuple(dict.fromkeys(scope.of_error(code, offering.key) for offering in request.offerings)))
+            code = client.code_of(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
+            return LaunchResult((), tuple(dict.fromkeys(capacity_errors.of_error(code, offering.key) for offering in request.offerings)))
         return _result(answer, request, {subnet: zone for zone, subnet in zones.items()}, where)
 
     def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
@@ -185,11 +185,11 @@ def _result(answer: Mapping[str, Any], request: LaunchRequest, zones: Mapping[st
         override = item.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
         zone = override.get("AvailabilityZone") or zones.get(override.get("SubnetId", ""), "")
         key = f"{override.get('InstanceType', '')}/{zone}/{request.offerings[0].capacity}"
-        if item["ErrorCode"] in aws.THROTTLED | aws.SERVER_FAULTS:
+        if item["ErrorCode"] in client.THROTTLED | client.SERVER_FAULTS:
             continue  # says nothing of the offering; the same token would be told the same, so the next pass asks with another
-        if item["ErrorCode"] not in aws.WITHOUT_CAPACITY and not machines:
+        if item["ErrorCode"] not in client.WITHOUT_CAPACITY and not machines:
             raise Permanent(f"{item['ErrorCode']}: {item.get('ErrorMessage', '')}", where=f"{where} {key}")
-        without.append(scope.of_error(item["ErrorCode"], key))
+        without.append(capacity_errors.of_error(item["ErrorCode"], key))
     return LaunchResult(tuple(machines), tuple(dict.fromkeys(without)))
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from cluster.cloud import aws
+from cluster.aws import client
 from cluster.common.errors import CloudError
 
 FILTERS: Mapping[str, str] = {
@@ -44,14 +44,14 @@ class AwsPriceList:
 
     def __init__(self, region: str) -> None:
         self._region = region
-        self._pricing = aws.client("pricing", endpoint_region(region))
+        self._pricing = client.client("pricing", endpoint_region(region))
 
     def usd_per_hour(self, types: Sequence[str]) -> dict[str, float]:
         found: dict[str, float] = {}
         for name in types:
             asked = {**FILTERS, "regionCode": self._region, "instanceType": name}
             filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in asked.items()]
-            with aws.translated("pricing GetProducts"):
+            with client.translated("pricing GetProducts"):
                 pages = self._pricing.get_paginator("get_products").paginate(ServiceCode="AmazonEC2", Filters=filters)
                 found.update(prices_in(document for page in pages for document in page["PriceList"]))
         return {name: found[name] for name in types if name in found}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from botocore.exceptions import ClientError
 
-from cluster.cloud import aws
+from cluster.aws import client
 from cluster.common.errors import Retryable
 
 OUR_SHARE = 0.5
@@ -78,10 +78,10 @@ class Pacer:
         """
         self._take(action, machines)
         try:
-            with aws.translated(f"ec2 {action}"):
+            with client.translated(f"ec2 {action}"):
                 yield
         except Retryable as error:
-            if isinstance(error.__cause__, ClientError) and aws.code_of(error.__cause__) in aws.THROTTLED:
+            if isinstance(error.__cause__, ClientError) and client.code_of(error.__cause__) in client.THROTTLED:
                 raise Retryable(error.what, after_s=self._refused(action), where=error.where) from error
             raise
         with self._lock:

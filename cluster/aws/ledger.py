@@ -15,8 +15,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cluster.cloud import aws, ledger_rows
-from cluster.cloud.ledger_rows import Row
+from cluster.aws import client, ledger_rows
+from cluster.aws.ledger_rows import Row
 from cluster.common.errors import Retryable
 
 READERS = 16
@@ -47,7 +47,7 @@ class S3Ledger:
     def __init__(self, bucket: str, cluster: str, region: str, writer: str = "") -> None:
         self._bucket = bucket
         self._prefix = f"{cluster}/ledger/"
-        self._s3 = aws.client("s3", region)
+        self._s3 = client.client("s3", region)
         self._writer = f"{writer}{secrets.token_hex(5)}"
         self._numbers = itertools.count()
         self._knows_old_days = False
@@ -83,7 +83,7 @@ class S3Ledger:
             Retryable: others merged all the time; read again.
 
         """
-        with aws.translated(f"s3://{self._bucket}/{self._prefix}"):
+        with client.translated(f"s3://{self._bucket}/{self._prefix}"):
             if limit is None:
                 return self._read_keys(lambda: self._keys(since, kinds), since, kinds)
             return self._newest(since, limit, kinds) if limit else []
@@ -95,7 +95,7 @@ class S3Ledger:
             CloudError: S3 did not answer; what was not merged will be.
 
         """
-        with aws.translated(f"s3://{self._bucket}/{self._prefix}"):
+        with client.translated(f"s3://{self._bucket}/{self._prefix}"):
             taken = sum(self._renew(day) for day in self._days("") if _is_over(day, now))
             for topic in ledger_rows.topics_for(()):
                 days = self._days(f"rows/{topic}/")
@@ -157,7 +157,7 @@ class S3Ledger:
         try:
             return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
         except ClientError as error:
-            if aws.code_of(error) == "NoSuchKey":
+            if client.code_of(error) == "NoSuchKey":
                 return None
             raise
 
@@ -178,7 +178,7 @@ class S3Ledger:
 
     def _put(self, name: str, rows: Sequence[Row]) -> None:
         key = self._prefix + name
-        with aws.translated(f"s3://{self._bucket}/{key}"):
+        with client.translated(f"s3://{self._bucket}/{key}"):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=ledger_rows.pack(rows), ContentType="application/gzip")
 
     def _delete(self, keys: Sequence[str]) -> None:

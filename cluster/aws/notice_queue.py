@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from botocore.config import Config
 
-from cluster.cloud import aws
-from cluster.cloud.port import Message, ScheduledEvent
+from cluster.aws import client
+from cluster.aws.ports import Message, ScheduledEvent
 from cluster.common.errors import NotFound
 from cluster.topology import eventbridge
 
@@ -27,13 +27,13 @@ class SqsNotices:
     def __init__(self, cluster: str, region: str) -> None:
         self._name = eventbridge.queue_name(cluster)
         self._where = f"sqs {self._name}"
-        self._sqs = aws.client("sqs", region, _CONFIG)
-        self._ec2 = aws.client("ec2", region)
+        self._sqs = client.client("sqs", region, _CONFIG)
+        self._ec2 = client.client("ec2", region)
         self._url = ""
 
     def receive(self, wait_s: float) -> list[Message]:
         try:
-            with aws.translated(self._where):
+            with client.translated(self._where):
                 answer = self._sqs.receive_message(
                     QueueUrl=self._queue(), MaxNumberOfMessages=BATCH, WaitTimeSeconds=min(LONGEST_WAIT_S, math.ceil(wait_s))
                 )
@@ -45,12 +45,12 @@ class SqsNotices:
     def delete(self, messages: Sequence[Message]) -> None:
         for start in range(0, len(messages), BATCH):
             entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages[start : start + BATCH])]
-            with aws.translated(self._where):
+            with client.translated(self._where):
                 self._sqs.delete_message_batch(QueueUrl=self._queue(), Entries=entries)
 
     def scheduled(self) -> list[ScheduledEvent]:
         found: list[ScheduledEvent] = []
-        with aws.translated("ec2 DescribeInstanceStatus"):
+        with client.translated("ec2 DescribeInstanceStatus"):
             pages = self._ec2.get_paginator("describe_instance_status").paginate(Filters=[{"Name": "event.code", "Values": list(CODES)}])
             for page in pages:
                 for status in page["InstanceStatuses"]:

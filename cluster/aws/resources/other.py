@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from cluster.cloud.listers import Found, call, pages, tag_map
-from cluster.cloud.owned import Owned, is_ours
+from cluster.aws.resources.ec2 import Found, call, pages, tag_map
+from cluster.aws.resources.owned import Owned, is_ours
 from cluster.common.errors import NotFound
 from cluster.topology.naming import Tag
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import structlog
 
-from cluster.cloud import prices
-from cluster.cloud.market import Market
-from cluster.cloud.pacing import Pacer
-from cluster.cloud.port import Capacity, Offering, Template
+from cluster.aws.ports import Capacity, Offering, Template
+from cluster.aws.pricing import price_book
+from cluster.aws.pricing.market import Market
+from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import CloudError, NotFound
 from cluster.topology.naming import Tag, agent_resources
 
@@ -80,9 +80,9 @@ class Catalogue:
         return made[1]
 
     def _both(self, name: str, zone: str, size: _Size, disk_gib: int) -> list[Offering]:
-        on_demand = self._market.on_demand(name) or prices.estimate(size.vcpus, size.mem_mib)
+        on_demand = self._market.on_demand(name) or price_book.estimate(size.vcpus, size.mem_mib)
         resources = agent_resources(size.vcpus, size.mem_mib, disk_gib, size.gpus)
-        costs: dict[Capacity, float] = {"on-demand": on_demand, "spot": prices.spot_price(on_demand, self._market.spot(name, zone))}
+        costs: dict[Capacity, float] = {"on-demand": on_demand, "spot": price_book.spot_price(on_demand, self._market.spot(name, zone))}
         return [Offering(name, zone, capacity, usd, resources) for capacity, usd in costs.items()]
 
     def _read(self, types: tuple[str, ...]) -> _Sold:
@@ -120,7 +120,7 @@ class Catalogue:
                 pages = self._ec2.get_paginator("describe_instance_types").paginate(Filters=[{"Name": "instance-type", "Values": some}])
                 found.update((item["InstanceType"], _size(item)) for page in pages for item in page["InstanceTypes"])
         if missing := [name for name in types if name not in found]:
-            nearest = prices.nearest_type(missing[0])
+            nearest = price_book.nearest_type(missing[0])
             another = "take one of another generation, or another region"
             raise NotFound(
                 f"{self._region} has no instance type {', '.join(missing)}",

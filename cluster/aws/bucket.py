@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cluster.cloud import aws
+from cluster.aws import client
 from cluster.common.errors import NotOwned
 
 BAKE_PREFIX = "bake/"
@@ -22,9 +22,9 @@ def ensure_bucket(region: str) -> str:
         CloudError: S3 or STS refused.
 
     """
-    name = aws.account_bucket(region)
-    s3 = aws.client("s3", region)
-    with aws.translated(f"s3://{name}"):
+    name = client.account_bucket(region)
+    s3 = client.client("s3", region)
+    with client.translated(f"s3://{name}"):
         if not _exists(s3, name):
             _create(s3, name, region)
     return name
@@ -34,13 +34,13 @@ def _exists(s3: Any, name: str) -> bool:
     try:
         s3.head_bucket(Bucket=name)
     except ClientError as error:
-        if aws.code_of(error) in ("403", "AccessDenied"):
+        if client.code_of(error) in ("403", "AccessDenied"):
             raise NotOwned(
                 "the bucket exists and these credentials may not use it",
                 where=f"s3://{name}",
                 fix="check which account the credentials are of",
             ) from error
-        if aws.code_of(error) in aws.ABSENT:
+        if client.code_of(error) in client.ABSENT:
             return False
         raise
     return True
@@ -51,7 +51,7 @@ def _create(s3: Any, name: str, region: str) -> None:
     try:
         s3.create_bucket(Bucket=name, **placement)
     except ClientError as error:
-        if aws.code_of(error) != "BucketAlreadyOwnedByYou":  # somebody else's bake was quicker
+        if client.code_of(error) != "BucketAlreadyOwnedByYou":  # somebody else's bake was quicker
             raise
     blocked = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
     s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=blocked)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.cloud import ledger_rows, prices
-from cluster.cloud.port import (
+from cluster.aws import ledger_rows
+from cluster.aws.ports import (
     Capacity,
     LaunchRequest,
     LaunchResult,
@@ -22,6 +22,7 @@ from cluster.cloud.port import (
     ScheduledEvent,
     Template,
 )
+from cluster.aws.pricing import price_book
 from cluster.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 from cluster.topology.naming import Tag, agent_resources
 
@@ -116,7 +117,7 @@ class FakeFleet:
         found: list[Offering] = []
         for name in types:
             if name not in SIZES:
-                raise NotFound(f"no instance type {name}", fix=f"did you mean {prices.nearest_type(name, SIZES)}?")
+                raise NotFound(f"no instance type {name}", fix=f"did you mean {price_book.nearest_type(name, SIZES)}?")
             resources = agent_resources(*SIZES[name], disk_gib)
             capacities: tuple[Capacity, ...] = ("on-demand", "spot")
             found.extend(self._offering(name, zone, capacity, resources) for zone in zones for capacity in capacities)
@@ -128,7 +129,7 @@ class FakeFleet:
 
     @staticmethod
     def _offering(name: str, zone: str, capacity: Capacity, resources: Any) -> Offering:
-        return Offering(name, zone, capacity, prices.usd_per_hour(name, capacity) or 0.0, resources)
+        return Offering(name, zone, capacity, price_book.usd_per_hour(name, capacity) or 0.0, resources)
 
     def _buy(self, request: LaunchRequest) -> LaunchResult:
         bought: list[Machine] = []

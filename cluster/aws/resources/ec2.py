@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cluster.cloud.owned import (
+from cluster.aws.resources.owned import (
     USD_PER_ADDRESS_HOUR,
     USD_PER_NAT_GATEWAY_HOUR,
     Owned,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cluster.cloud import aws
-from cluster.cloud.pacing import Pacer
+from cluster.aws import client
+from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import CloudError
 
 WINDOW_S = 3600.0
@@ -49,7 +49,7 @@ class AwsSpotFeed:
     """See `SpotFeed`."""
 
     def __init__(self, region: str, pacer: Pacer) -> None:
-        self._ec2 = aws.client("ec2", region)
+        self._ec2 = client.client("ec2", region)
         self._pacer = pacer
 
     def quotes(self, types: Sequence[str], since: float) -> list[Quote]:

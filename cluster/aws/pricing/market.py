@@ -13,10 +13,11 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from cluster.cloud import aws, prices, spot
-from cluster.cloud.pacing import Pacer
-from cluster.cloud.price_list import AwsPriceList, PriceList
-from cluster.cloud.spot import AwsSpotFeed, Place, Quote, SpotFeed
+from cluster.aws import client
+from cluster.aws.pricing import price_book, spot
+from cluster.aws.pricing.price_list import AwsPriceList, PriceList
+from cluster.aws.pricing.spot import AwsSpotFeed, Place, Quote, SpotFeed
+from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import CloudError, NotFound
 
 LIST_KEPT_S = 12 * 3600.0
@@ -64,18 +65,18 @@ class S3Cache:
     """See `Cache`: an object beside the cluster's ledger."""
 
     def __init__(self, bucket: str, cluster: str, region: str) -> None:
-        self._s3 = aws.client("s3", region)
+        self._s3 = client.client("s3", region)
         self._place = {"Bucket": bucket, "Key": f"{cluster}/catalogue/prices.json"}
 
     def read(self) -> bytes | None:
         try:
-            with aws.translated(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
+            with client.translated(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
                 return bytes(self._s3.get_object(**self._place)["Body"].read())
         except NotFound:
             return None
 
     def write(self, data: bytes) -> None:
-        with aws.translated(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
+        with client.translated(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
             self._s3.put_object(**self._place, Body=data, ContentType="application/json")
 
 
@@ -116,7 +117,7 @@ class Market:
     def on_demand(self, instance_type: str) -> float | None:
         """USD an hour by AWS' list, else by the price book; None for a type that neither knows."""
         listed = self._kept.usd_per_hour.get(instance_type) if self._kept else None
-        return prices.usd_per_hour(instance_type) if listed is None else listed
+        return price_book.usd_per_hour(instance_type) if listed is None else listed
 
     def spot(self, instance_type: str, zone: str) -> float | None:
         """USD an hour to plan with, None where EC2 has quoted nothing. See `spot.settled`."""
@@ -126,7 +127,7 @@ class Market:
     def note(self, types: Sequence[str]) -> str:
         """What people should know of these types' prices; empty when there is nothing to say."""
         listed = self._kept.usd_per_hour if self._kept else {}
-        return prices.note(self.region, [name for name in types if name not in listed])
+        return price_book.note(self.region, [name for name in types if name not in listed])
 
     def refresh(self, types: Sequence[str]) -> None:
         """Ask for what is due. One call at a time does the asking, others return at once. Failures are logged, never raised."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from cluster.cloud.port import Order
+from cluster.aws.ports import Order
 
 
 def in_force(orders: Iterable[Order], now: float) -> tuple[Order, ...]:

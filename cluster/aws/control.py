@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from cluster.cloud import aws
-from cluster.cloud.port import Order
+from cluster.aws import client
+from cluster.aws.ports import Order
 from cluster.common.errors import NotFound, Retryable
 
 TRIES = 8
@@ -26,14 +26,14 @@ class S3Control:
     def __init__(self, bucket: str, cluster: str, region: str) -> None:
         self._bucket = bucket
         self._prefix = f"{cluster}/control"
-        self._s3 = aws.client("s3", region)
+        self._s3 = client.client("s3", region)
 
     def fence(self, reason: str) -> None:
         self._put("fence", {"reason": reason, "at": time.time()})
 
     def lift(self) -> None:
         key = self._key("fence")
-        with aws.translated(f"s3://{self._bucket}/{key}"):
+        with client.translated(f"s3://{self._bucket}/{key}"):
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def fenced(self) -> str | None:
@@ -67,7 +67,7 @@ class S3Control:
         """The orders and the version of their object; no version when there is none."""
         key = self._key("orders")
         try:
-            with aws.translated(f"s3://{self._bucket}/{key}"):
+            with client.translated(f"s3://{self._bucket}/{key}"):
                 answer = self._s3.get_object(Bucket=self._bucket, Key=key)
                 body = answer["Body"].read()
         except NotFound:
@@ -77,13 +77,13 @@ class S3Control:
     def _swap(self, orders: tuple[Order, ...], version: str) -> bool:
         key = self._key("orders")
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
-        with aws.translated(f"s3://{self._bucket}/{key}"):
+        with client.translated(f"s3://{self._bucket}/{key}"):
             try:
                 self._s3.put_object(
                     Bucket=self._bucket, Key=key, Body=msgspec.json.encode(orders), ContentType="application/json", **condition
                 )
             except ClientError as error:
-                if aws.code_of(error) in CHANGED_MEANWHILE:
+                if client.code_of(error) in CHANGED_MEANWHILE:
                     return False
                 raise
         return True
@@ -93,13 +93,13 @@ class S3Control:
 
     def _put(self, name: str, document: Mapping[str, Any]) -> None:
         key = self._key(name)
-        with aws.translated(f"s3://{self._bucket}/{key}"):
+        with client.translated(f"s3://{self._bucket}/{key}"):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=msgspec.json.encode(document), ContentType="application/json")
 
     def _get(self, name: str) -> dict[str, Any] | None:
         key = self._key(name)
         try:
-            with aws.translated(f"s3://{self._bucket}/{key}"):
+            with client.translated(f"s3://{self._bucket}/{key}"):
                 body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except NotFound:
             return None

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from cluster.cloud import aws
-from cluster.cloud.listers import EC2_LISTERS, Lister
-from cluster.cloud.listers_other import EventRules, InstanceProfiles, LogGroups, Parameters, Policies, Queues, Roles
-from cluster.cloud.owned import KEPT_UNLESS_ASKED, Owned, counts, in_order, is_ours
+from cluster.aws import client
+from cluster.aws.resources.ec2 import EC2_LISTERS, Lister
+from cluster.aws.resources.other import EventRules, InstanceProfiles, LogGroups, Parameters, Policies, Queues, Roles
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, Owned, counts, in_order, is_ours
 from cluster.common.errors import CloudError, NotOwned, Permanent, Retryable
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -22,7 +22,7 @@ PERMANENT_TRIES = 3  # rights and arguments do not mend themselves, but eventual
 
 def aws_listers(cluster: str, region: str) -> tuple[Lister, ...]:
     """Every lister, on the cloud that the environment points at."""
-    ec2, iam, ssm, logs, events, sqs = (aws.client(service, region) for service in ("ec2", "iam", "ssm", "logs", "events", "sqs"))
+    ec2, iam, ssm, logs, events, sqs = (client.client(service, region) for service in ("ec2", "iam", "ssm", "logs", "events", "sqs"))
     return (
         *(lister(ec2, cluster) for lister in EC2_LISTERS),
         EventRules(events, cluster),
