@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cluster.common.errors import MesaformError
 from cluster.config.schema import load
-from cluster.deploy.folders import cluster_dir
-from cluster.deploy.image import from_environment
+from cluster.provision.image import from_environment
+from cluster.provision.state_folders import cluster_dir
 from stacks.app import build
 from stacks.base import Settings
 

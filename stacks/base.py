@@ -9,7 +9,7 @@ from cdktf import LocalBackend, TerraformOutput, TerraformStack
 from constructs import Construct
 
 from cluster.config.schema import ClusterSpec
-from cluster.deploy.folders import state_file
+from cluster.provision.state_folders import state_file
 from cluster.topology import naming
 from stacks import provider as aws
 

@@ -56,7 +56,7 @@ def down(
     """Take it down."""
     from cluster.cli import interrupt
     from cluster.cli.progress import reporter
-    from cluster.deploy.lock import hold
+    from cluster.provision.lock import hold
 
     context = open_context(file)
     if agents_only and images:

@@ -29,9 +29,9 @@ def _urls(context: Context, port: int) -> list[str]:
 def _addresses(context: Context) -> list[str]:
     if context.spec.target == "local":
         return [str(address) for address in master_addresses(context.spec)]
-    from cluster import deploy
+    from cluster import provision
 
-    found = deploy.outputs(context)
+    found = provision.outputs(context)
     addresses = list(found.master_public_addresses) if found is not None else []
     if not addresses:
         raise ClusterUnreachable(

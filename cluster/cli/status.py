@@ -125,7 +125,7 @@ def outputs_reader(context: Context) -> Callable[[], Mapping[str, Any] | None]:
     def read() -> Mapping[str, Any] | None:
         from dataclasses import asdict
 
-        from cluster.deploy.known import outputs
+        from cluster.provision.terraform_state import outputs
 
         found = outputs(context)
         return None if found is None else asdict(found)

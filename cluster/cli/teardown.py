@@ -73,9 +73,9 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
     bases = [f"http://{reachable(m.private_address, m.public_address, spec.target)}:{Port.ENGINE_MASTER}" for m in masters]
 
     async def destroy(stacks: tuple[str, ...]) -> None:
-        from cluster import deploy
+        from cluster import provision
 
-        await deploy.destroy(context, report or Silent(), stacks)
+        await provision.destroy(context, report or Silent(), stacks)
 
     return World(
         cluster=spec.name,
@@ -105,7 +105,7 @@ def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
     """The ids in each stack's Terraform state, read through python-terraform; stacks with nothing in them are left out."""
     from python_terraform.tfstate import Tfstate
 
-    from cluster.deploy.folders import STACKS, state_file
+    from cluster.provision.state_folders import STACKS, state_file
 
     found: dict[str, frozenset[str]] = {}
     for stack in STACKS:
@@ -125,7 +125,7 @@ def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
 
 def forget_state(folder: Path) -> None:
     """Put the state of stacks aside that is not empty although the cloud was proven empty; the next `up` begins anew."""
-    from cluster.deploy.folders import state_file
+    from cluster.provision.state_folders import state_file
 
     for stack in stack_ids(folder):
         path = state_file(folder, stack)

@@ -29,7 +29,7 @@ def up(file: str = FILE_OPTION, yes: bool = YES_OPTION, timeout_s: float = TIMEO
     """Raise it: local cloud or credentials, image, stacks, and the wait until everything answers."""
     from cluster.cli import interrupt
     from cluster.cli.progress import reporter
-    from cluster.deploy.lock import hold
+    from cluster.provision.lock import hold
 
     context = open_context(file)
     began = time.monotonic()
@@ -53,12 +53,12 @@ def _raise(context: Context, report: Report, *, yes: bool, timeout_s: float) -> 
 
 
 def _prerequisites(context: Context, report: Report) -> None:
-    from cluster import deploy
+    from cluster import provision
 
     with stage(report, "Check what must be installed"):
-        deploy.check_prerequisites(context)
+        provision.check_prerequisites(context)
         if context.spec.target == "local":
-            from cluster.deploy.addresses import require_network
+            from cluster.provision.addresses import require_network
 
             require_network(context.spec, context.local_dir)
 
@@ -86,7 +86,7 @@ def _addresses(context: Context, report: Report) -> None:
     if context.spec.target != "local":
         return
     from cluster.cli.status import cloud_ports
-    from cluster.deploy.addresses import require_ports
+    from cluster.provision.addresses import require_ports
 
     with stage(report, "Check that the masters' addresses are free"):
         fleet, _ = cloud_ports(context)
@@ -120,11 +120,11 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
 async def _deploy(context: Context, report: Report, timeout_s: float) -> Status:
     import asyncio
 
-    from cluster import deploy
+    from cluster import provision
     from cluster.common.lock_wait import wait_for_earlier
     from cluster.common.progress import Stage
 
-    await wait_for_earlier(lambda: deploy.deploy(context, report), Stage(report, "Deploy the stacks"), time.monotonic, asyncio.sleep)
+    await wait_for_earlier(lambda: provision.deploy(context, report), Stage(report, "Deploy the stacks"), time.monotonic, asyncio.sleep)
     return await wait_until_up(context, report, timeout_s)
 
 

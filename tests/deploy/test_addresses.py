@@ -11,8 +11,8 @@ import pytest
 
 from cluster.common.errors import Busy
 from cluster.config.schema import ClusterSpec, Network
-from cluster.deploy.addresses import require_network, require_ports, taken
 from cluster.localcloud.claims import Board
+from cluster.provision.addresses import require_network, require_ports, taken
 from cluster.topology.naming import master_addresses
 
 SPEC = ClusterSpec(name="a", network=Network(cidr="127.60.64.0/18"))

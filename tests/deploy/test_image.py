@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-APP = "from cluster.deploy.image import destroys; print(destroys())"
+APP = "from cluster.provision.image import destroys; print(destroys())"
 
 
 @pytest.mark.slow

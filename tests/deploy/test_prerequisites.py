@@ -13,10 +13,10 @@ import pytest
 
 from cluster.common.errors import Busy
 from cluster.config.schema import ClusterSpec, Network
-from cluster.deploy import environment, mirror, prerequisites, terraform
-from cluster.deploy.image import NOTHING_TO_BOOT
-from cluster.deploy.lock import hold
-from cluster.deploy.prerequisites import find_lacks
+from cluster.provision import environment, prerequisites, provider_mirror, terraform
+from cluster.provision.image import NOTHING_TO_BOOT
+from cluster.provision.lock import hold
+from cluster.provision.prerequisites import find_lacks
 
 LOCAL = ClusterSpec(name="a", network=Network(cidr="127.60.0.0/16"))
 AWS = ClusterSpec(name="a", target="aws", network=Network(operator_cidrs=("203.0.113.0/24",)))
@@ -112,25 +112,25 @@ def test_the_library_stands_in_where_no_terraform_is_installed(programs, tmp_pat
 
 def provide(root: Path) -> Path:
     target = f"{sys.platform}_{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }"
-    (root / mirror.PROVIDER / mirror.PROVIDER_VERSION / target).mkdir(parents=True)
+    (root / provider_mirror.PROVIDER / provider_mirror.PROVIDER_VERSION / target).mkdir(parents=True)
     return root
 
 
 def test_a_mirror_is_found_by_its_layout_wherever_it_lies(tmp_path):
     root = provide(tmp_path / "somewhere" / "plugins")
-    assert mirror.find_mirror([tmp_path / "nowhere", tmp_path]) == root
+    assert provider_mirror.find_mirror([tmp_path / "nowhere", tmp_path]) == root
 
 
 def test_a_mirror_without_our_version_is_none(tmp_path):
-    (tmp_path / "plugins" / mirror.PROVIDER / "5.0.0" / "linux_amd64").mkdir(parents=True)
-    assert mirror.find_mirror([tmp_path]) is None
+    (tmp_path / "plugins" / provider_mirror.PROVIDER / "5.0.0" / "linux_amd64").mkdir(parents=True)
+    assert provider_mirror.find_mirror([tmp_path]) is None
 
 
 def test_a_mirror_is_written_into_a_configuration_beside_the_persons_own(tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.write_text('credentials "x" {}\n')
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
-    settled = mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent])
+    settled = provider_mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent])
     assert settled.config_file is not None
     text = settled.config_file.read_text()
     assert text.startswith('credentials "x"')
@@ -141,12 +141,12 @@ def test_a_persons_own_word_on_providers_wins(tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.write_text("provider_installation {\n}\n")
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
-    assert mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent]) == mirror.Providers(own, None)
+    assert provider_mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent]) == provider_mirror.Providers(own, None)
 
 
 def test_without_a_mirror_the_registry_is_asked_and_a_missing_configuration_is_not_handed_on(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(tmp_path / "gone"))
-    assert mirror.settle(tmp_path / "state", [tmp_path]) == mirror.Providers(None, None)
+    assert provider_mirror.settle(tmp_path / "state", [tmp_path]) == provider_mirror.Providers(None, None)
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ import subprocess
 import psutil
 import pytest
 
-from cluster import deploy
+from cluster import provision
 from cluster.common.errors import CloudError, MissingPrerequisite
 from cluster.common.progress import Recorded
-from cluster.deploy import driver, environment
-from cluster.deploy.folders import STACKS, stack_dir, state_file
-from cluster.deploy.image import NOTHING_TO_BOOT
+from cluster.provision import cdktf_driver, environment
+from cluster.provision.image import NOTHING_TO_BOOT
+from cluster.provision.state_folders import STACKS, stack_dir, state_file
 
 pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -34,12 +34,12 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     aws.bake()
     report = Recorded()
 
-    found = await deploy.deploy(place, report)
+    found = await provision.deploy(place, report)
 
     assert found.complete
     assert found.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
     assert len(found.agent_ids["default"]) == 2
-    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == deploy.terraform_instance_ids(place)
+    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == provision.terraform_instance_ids(place)
     assert next(stage for state, stage, _ in report.events if state == "done") == "Describe the stacks"
     assert {stage for state, stage, _ in report.events if state == "done"} >= {f"Deploy {stack}" for stack in STACKS}
     for stack in STACKS:
@@ -51,7 +51,7 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     assert {machine["MetadataOptions"]["HttpTokens"] for machine in machines} == {"required"}
     assert {machine["Placement"]["AvailabilityZone"] for machine in machines} == {"us-east-1a", "us-east-1b", "us-east-1c"}
 
-    await deploy.destroy(place, report)
+    await provision.destroy(place, report)
 
     assert aws.instances(place.spec.name) == []
     owned = [{"Name": "tag:mesaform:cluster", "Values": [place.spec.name]}]
@@ -59,7 +59,7 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     assert ec2.describe_vpcs(Filters=owned)["Vpcs"] == []
     assert ec2.describe_security_groups(Filters=owned)["SecurityGroups"] == []
     assert ec2.describe_launch_templates(Filters=owned)["LaunchTemplates"] == []
-    assert deploy.outputs(place) is None
+    assert provision.outputs(place) is None
 
 
 async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_on(aws, place):
@@ -71,7 +71,7 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
             if "aws_instance" in detail:
                 first_machine.set()
 
-    work = asyncio.create_task(deploy.deploy(place, Watching()))
+    work = asyncio.create_task(provision.deploy(place, Watching()))
     await asyncio.wait_for(first_machine.wait(), 120)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -82,12 +82,12 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     assert state_file(place.cluster_dir, "network").stat().st_size > 0
 
     aws.bake()  # the checkout may have changed meanwhile
-    found = await deploy.deploy(place, Recorded())
+    found = await provision.deploy(place, Recorded())
     assert found.complete
-    known = deploy.terraform_instance_ids(place)
+    known = provision.terraform_instance_ids(place)
     assert len(known) == 5
     assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == known, "no machine is left that Terraform does not know"
-    await deploy.destroy(place, Recorded())
+    await provision.destroy(place, Recorded())
 
 
 async def test_the_first_error_of_terraform_is_told_with_its_resource_and_the_log(aws, place):
@@ -96,12 +96,12 @@ async def test_the_first_error_of_terraform_is_told_with_its_resource_and_the_lo
     aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
     try:
         with pytest.raises(CloudError, match=f"{role} already exists") as caught:
-            await deploy.deploy(place, Recorded())
+            await provision.deploy(place, Recorded())
     finally:
         aws.client("iam").delete_role(RoleName=role)
     assert caught.value.where == "agents: aws_iam_role.role"
     assert ".log" in caught.value.fix
-    await deploy.destroy(place, Recorded())
+    await provision.destroy(place, Recorded())
 
 
 async def test_without_an_image_nothing_is_created_and_bake_is_named(aws, place):
@@ -109,10 +109,10 @@ async def test_without_an_image_nothing_is_created_and_bake_is_named(aws, place)
     for image in ec2.describe_images(Owners=["self"])["Images"]:
         ec2.deregister_image(ImageId=image["ImageId"])
     with pytest.raises(MissingPrerequisite, match="mesaform bake"):
-        await deploy.deploy(place, Recorded())
+        await provision.deploy(place, Recorded())
     assert not place.cluster_dir.exists()
 
 
 async def test_destroying_what_was_never_deployed_does_nothing(place):
-    await deploy.destroy(place, Recorded())
-    assert driver.terraforms(psutil.Process().pid) == []
+    await provision.destroy(place, Recorded())
+    assert cdktf_driver.terraforms(psutil.Process().pid) == []

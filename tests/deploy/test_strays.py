@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.aws.resources.owned import Owned
-from cluster.deploy.strays import is_stray
+from cluster.provision.orphans import is_stray
 from cluster.topology.naming import Tag
 
 KNOWN = frozenset({"i-known", "mesaform-a-agent"})

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cluster.aws.resources.owned import Owned
 from cluster.common.progress import Report, stage
-from cluster.deploy.known import known_names, vpc_is_known
-from cluster.deploy.place import Place
+from cluster.provision.cluster_context import Place
+from cluster.provision.terraform_state import known_names, vpc_is_known
 from cluster.topology.naming import Tag
 
 IN_THE_WAY = frozenset({"instance", "launch template", "security group", "subnet", "instance profile", "role", "parameter"})

@@ -21,11 +21,11 @@ import psutil
 
 from cluster.common.errors import CloudError
 from cluster.common.progress import Report
-from cluster.deploy import environment, progress
-from cluster.deploy.folders import STACKS, project_root, synth_dir
-from cluster.deploy.image import BootImage
-from cluster.deploy.lock import hold
-from cluster.deploy.place import Place
+from cluster.provision import environment, progress
+from cluster.provision.cluster_context import Place
+from cluster.provision.image import BootImage
+from cluster.provision.lock import hold
+from cluster.provision.state_folders import STACKS, project_root, synth_dir
 
 LOOK_S = 0.2
 STOP_TIMEOUT_S = 180.0  # the AWS provider gives up its longest waits well before
@@ -36,7 +36,7 @@ TERRAFORM_VERBS = frozenset({"init", "plan", "apply", "destroy", "refresh", "out
 async def run(place: Place, verb: str, stacks: tuple[str, ...], image: BootImage, report: Report) -> None:
     """`cdktf deploy`, `synth`, or `destroy` of these stacks. Cancelling stops Terraform in order before it returns.
 
-    `destroy` takes what is synthesized (`cluster.deploy.synthesis`); the stacks that it is not told of must be gone already.
+    `destroy` takes what is synthesized (`cluster.provision.synthesis`); the stacks that it is not told of must be gone already.
 
     Raises:
         Busy: Terraform of an earlier run is still at work on this cluster.

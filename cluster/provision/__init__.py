@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster.common.progress import Report
-    from cluster.deploy.known import Outputs
-    from cluster.deploy.place import Place
+    from cluster.provision.cluster_context import Place
+    from cluster.provision.terraform_state import Outputs
 
 
 async def deploy(place: Place, report: Report) -> Outputs:
@@ -23,17 +23,17 @@ async def deploy(place: Place, report: Report) -> Outputs:
     """
     import asyncio
 
-    from cluster.deploy import driver, image, strays
-    from cluster.deploy.folders import STACKS
-    from cluster.deploy.known import Outputs
-    from cluster.deploy.known import outputs as read
+    from cluster.provision import cdktf_driver, image, orphans
+    from cluster.provision.state_folders import STACKS
+    from cluster.provision.terraform_state import Outputs
+    from cluster.provision.terraform_state import outputs as read
 
     found = await asyncio.to_thread(image.look_up, place.spec.region)
-    await strays.clear(place, report)
+    await orphans.clear(place, report)
     place.cluster_dir.mkdir(parents=True, exist_ok=True)
-    strays.unfinished(place.cluster_dir).touch()
-    await driver.run(place, "deploy", STACKS, found, report)
-    strays.unfinished(place.cluster_dir).unlink()
+    orphans.unfinished(place.cluster_dir).touch()
+    await cdktf_driver.run(place, "deploy", STACKS, found, report)
+    orphans.unfinished(place.cluster_dir).unlink()
     return read(place) or Outputs()
 
 
@@ -52,31 +52,31 @@ async def destroy(place: Place, report: Report, stacks: tuple[str, ...] | None =
     """
     import asyncio
 
-    from cluster.deploy import driver
-    from cluster.deploy.folders import STACKS, state_file
-    from cluster.deploy.image import NOTHING_TO_BOOT
-    from cluster.deploy.synthesis import order_for_destruction
+    from cluster.provision import cdktf_driver
+    from cluster.provision.image import NOTHING_TO_BOOT
+    from cluster.provision.state_folders import STACKS, state_file
+    from cluster.provision.synthesis import order_for_destruction
 
     present = [stack for stack in STACKS if state_file(place.cluster_dir, stack).exists()]
     wanted = tuple(stack for stack in present if stacks is None or stack in stacks)
     if not wanted:
         return
     if not await asyncio.to_thread(order_for_destruction, place.cluster_dir):
-        await driver.run(place, "synth", (), NOTHING_TO_BOOT, report)
+        await cdktf_driver.run(place, "synth", (), NOTHING_TO_BOOT, report)
         await asyncio.to_thread(order_for_destruction, place.cluster_dir)
-    await driver.run(place, "destroy", wanted, NOTHING_TO_BOOT, report)
+    await cdktf_driver.run(place, "destroy", wanted, NOTHING_TO_BOOT, report)
 
 
 def outputs(place: Place) -> Outputs | None:
     """What the stacks made, as Terraform's state has it; None if there is nothing."""
-    from cluster.deploy.known import outputs as read
+    from cluster.provision.terraform_state import outputs as read
 
     return read(place)
 
 
 def terraform_instance_ids(place: Place) -> set[str]:
     """The EC2 instances that Terraform knows."""
-    from cluster.deploy.known import terraform_instance_ids as read
+    from cluster.provision.terraform_state import terraform_instance_ids as read
 
     return read(place)
 
@@ -88,6 +88,6 @@ def check_prerequisites(place: Place) -> None:
         MissingPrerequisite: something is missing or too old; a line for each.
 
     """
-    from cluster.deploy.prerequisites import check
+    from cluster.provision.prerequisites import check
 
     check(place)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.deploy.folders import STACKS, state_file
-from cluster.deploy.place import Place
+from cluster.provision.cluster_context import Place
+from cluster.provision.state_folders import STACKS, state_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from cluster.common.errors import MissingPrerequisite
 from cluster.config.schema import ClusterSpec
-from cluster.deploy import terraform
-from cluster.deploy.folders import project_root
-from cluster.deploy.place import Place
+from cluster.provision import terraform
+from cluster.provision.cluster_context import Place
+from cluster.provision.state_folders import project_root
 from cluster.topology.naming import master_addresses
 
 NODE_LEAST = (20,)

