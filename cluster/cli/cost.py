@@ -123,7 +123,7 @@ def plot(bill: Bill) -> list[str]:
 def _write_html(bill: Bill, cluster: str, path: str) -> None:
     from html import escape
 
-    from cluster.sim import svg
+    from cluster.simulator import svg
 
     step = (bill.until - bill.since) / max(1, len(bill.series))
     points = [(step * index, usd) for index, usd in enumerate(bill.series)]

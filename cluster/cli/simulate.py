@@ -16,11 +16,11 @@ from cluster.common.errors import BadInput
 
 if TYPE_CHECKING:
     from cluster.cli.simulate_history import Paid, Past
-    from cluster.sim.bound import Bound
-    from cluster.sim.market import Settings
-    from cluster.sim.policy import Policy
-    from cluster.sim.run import Outcome
-    from cluster.sim.trace import Trace
+    from cluster.simulator.bound import Bound
+    from cluster.simulator.comparison import Outcome
+    from cluster.simulator.market import Settings
+    from cluster.simulator.policy import Policy
+    from cluster.simulator.trace import Trace
 
 ALL = "all"
 BOOT_S = 45.0
@@ -62,13 +62,13 @@ def simulate(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read, run each policy, print the table."""
-    from cluster.sim import report
-    from cluster.sim.market import Settings
-    from cluster.sim.run import least_usd
-    from cluster.sim.trace import all_resumable
+    from cluster.simulator import report
+    from cluster.simulator.comparison import least_usd
+    from cluster.simulator.market import Settings
+    from cluster.simulator.trace import all_resumable
 
     past = _history(file, history, own_policy=not policy) if history else None
-    work = _work(trace, synthetic, columns, seed, (from_, until, longest, limit), None if past is None else past.trace)
+    work = _work(trace, synthetic, report_columns, seed, (from_, until, longest, limit), None if past is None else past.trace)
     if resumable:
         work = all_resumable(work)
     boot_s = _seconds(boot, "--boot") if boot else BOOT_S if past is None or past.boot_s is None else past.boot_s
@@ -92,15 +92,15 @@ def simulate(
 
 
 def _work(trace: str, synthetic: str, columns: str, seed: int, part: tuple[str, str, str, int], past: Trace | None = None) -> Trace:
-    from cluster.sim.synthetic import make_trace
-    from cluster.sim.trace import load, parse_map, window
+    from cluster.simulator.synthetic import make_trace
+    from cluster.simulator.trace import load, parse_map, window
 
     if sum(map(bool, (trace, synthetic, past))) != 1:
         raise BadInput("one trace is needed", fix="name a CSV file, or --synthetic burst, diurnal or batch, or --history 7d")
     if past is not None:
         found = past
     else:
-        found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(columns) if columns else None)
+        found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(report_columns) if report_columns else None)
     from_, until, longest, limit = part
     until_s, longest_s = (_seconds(text, name) if text else math.inf for text, name in ((until, "--until"), (longest, "--longest")))
     found = window(found, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)
@@ -118,8 +118,8 @@ def _seconds(text: str, where: str) -> float:
 
 def _policies(policy: str, against: Sequence[str], own: Policy | None = None) -> list[tuple[Policy, str]]:
     """Each policy with the baseline's name where it is one; baselines buy what the first policy may buy."""
-    from cluster.sim.baselines import BASELINES
-    from cluster.sim.policy import Policy, load
+    from cluster.simulator.baselines import BASELINES
+    from cluster.simulator.policy import Policy, load
 
     mine = load(Path(policy)) if policy else own or Policy(name="mesaform")
     found: list[tuple[Policy, str]] = [(mine, "")]
@@ -145,7 +145,7 @@ def _renamed(policy: Policy, index: int, found: Sequence[tuple[Policy, str]]) ->
 def _run(work: Trace, policies: Sequence[tuple[Policy, str]], settings: Settings, *, quiet: bool) -> list[Outcome]:
     from rich.console import Console
 
-    from cluster.sim.run import simulate as run
+    from cluster.simulator.comparison import simulate as run
 
     outcomes = []
     console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -176,15 +176,15 @@ def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, b
     from rich.table import Table
 
     from cluster.cli.tables import console
-    from cluster.sim import columns
+    from cluster.simulator import report_columns
 
     out = console()
-    out.print(f"[bold]{work.name}[/]: {columns.about(work, settings)}")
+    out.print(f"[bold]{work.name}[/]: {report_columns.about(work, settings)}")
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for outcome in outcomes:
         table.add_column(outcome.name, justify="right")
-    for name, _, value, text, better in columns.COLUMNS:
+    for name, _, value, text, better in report_columns.COLUMNS:
         values = [value(outcome) for outcome in outcomes]
         if not any(values):
             continue
@@ -193,7 +193,7 @@ def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, b
         table.add_row(name, *(f"[green]{text(one)}[/]" if mark and one == best else text(one) for one in values))
     table.add_row("[dim]took[/]", *(f"[dim]{outcome.took_s:.1f} s[/]" for outcome in outcomes))
     out.print(table)
-    out.print(columns.headline(outcomes, bound))
+    out.print(report_columns.headline(outcomes, bound))
     if html:
         out.print(f"report: {html}")
 

@@ -13,11 +13,11 @@ from cluster.autoscaler.account.recorder import STATED_EVERY_S
 from cluster.cli.context import open_context
 from cluster.common.errors import BadInput, NotFound
 from cluster.config.schema import ClusterSpec
-from cluster.sim.history import trace
-from cluster.sim.policy import Policy
-from cluster.sim.record import Record
-from cluster.sim.run import Outcome
-from cluster.sim.trace import Trace
+from cluster.simulator.comparison import Outcome
+from cluster.simulator.history import trace
+from cluster.simulator.policy import Policy
+from cluster.simulator.results import Record
+from cluster.simulator.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from cluster.services.core import Core
 from cluster.services.definitions import InvalidApp
 from cluster.services.effects import AppLocked, AppMissing
 from cluster.services.scheduler import NotLeading, Scheduler, StateNotStored
-from cluster.web import assets
+from cluster.webui import assets
 
 
 @dataclass(slots=True)

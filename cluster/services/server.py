@@ -19,7 +19,7 @@ from cluster.services.api_agents import AgentProxy
 from cluster.services.scheduler import Scheduler
 from cluster.services.settings import Settings
 from cluster.services.store import StateStore
-from cluster.web.assets import peers_of
+from cluster.webui.assets import peers_of
 from cluster.zookeeper.election import Candidate, watch_leader
 from cluster.zookeeper.session import ZooKeeper, split_zk_url
 

@@ -10,11 +10,11 @@ import pytest
 
 from cluster.autoscaler.learning.profile import MONDAY_S, WEEK_S
 from cluster.autoscaler.shape import make
-from cluster.sim.market import Market, Settings
-from cluster.sim.mesaform import Mesaform
-from cluster.sim.run import catalogue_of
-from cluster.sim.trace import Task, Trace
-from cluster.sim.world import EPOCH, World
+from cluster.simulator.comparison import catalogue_of
+from cluster.simulator.market import Market, Settings
+from cluster.simulator.mesaform_policy import Mesaform
+from cluster.simulator.trace import Task, Trace
+from cluster.simulator.world import EPOCH, World
 from tests.sim.builders import a_policy
 
 pytestmark = pytest.mark.slow

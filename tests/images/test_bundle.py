@@ -40,7 +40,7 @@ def digest(root: Path) -> str:
     "path",
     [
         "cluster/node/main.py",
-        "cluster/web/master/index.html",
+        "cluster/webui/master/index.html",
         "images/recipe.toml",
         "images/requirements.lock",
         "images/start.py",
@@ -109,7 +109,7 @@ def test_the_wheel_has_pages_and_code_but_not_the_operators_side_and_its_record_
             assert int(record[name][1]) == len(content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
             assert record[name][0] == f"sha256={digest}"
-    assert "cluster/web/master/index.html" in names
+    assert "cluster/webui/master/index.html" in names
     assert "cluster/cli/main.py" not in names
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.autoscaler.shape import make
-from cluster.sim.market import Market, Settings
-from cluster.sim.policy import Policy
-from cluster.sim.run import catalogue_of
-from cluster.sim.trace import Task, Trace
-from cluster.sim.world import World
+from cluster.simulator.comparison import catalogue_of
+from cluster.simulator.market import Market, Settings
+from cluster.simulator.policy import Policy
+from cluster.simulator.trace import Task, Trace
+from cluster.simulator.world import World
 
 STEADY = Settings(boot_spread=0.0, boot_s=40.0)
 """A cloud without surprises: every machine boots in 40 s."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cluster.common.errors import BadInput
-from cluster.sim.baselines import baseline
-from cluster.sim.record import Entry
-from cluster.sim.run import Outcome, simulate
-from cluster.sim.world import EPOCH
+from cluster.simulator.baselines import baseline
+from cluster.simulator.comparison import Outcome, simulate
+from cluster.simulator.results import Entry
+from cluster.simulator.world import EPOCH
 from tests.sim.builders import STEADY, a_policy, a_task, a_trace
 
 ONE = ("m5.xlarge",)

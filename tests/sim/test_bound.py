@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cluster.autoscaler.shape import make
-from cluster.sim.bound import WAITS_AT_MOST_S, bound_of
-from cluster.sim.market import offerings
-from cluster.sim.trace import Task, Trace
+from cluster.simulator.bound import WAITS_AT_MOST_S, bound_of
+from cluster.simulator.market import offerings
+from cluster.simulator.trace import Task, Trace
 
 HOUR_S = 3600.0
 LARGE = [offering for offering in offerings(("m5.large",), ("us-east-1a",)) if offering.capacity == "on-demand"]  # 2 cpus, $0.096

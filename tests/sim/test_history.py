@@ -12,13 +12,13 @@ from cluster.autoscaler.model import Constraint, QueueEntry
 from cluster.autoscaler.shape import make
 from cluster.aws import ledger_rows
 from cluster.common.errors import BadInput
-from cluster.sim.history import tasks, trace
-from cluster.sim.market import Market, Settings
-from cluster.sim.policy import Policy
-from cluster.sim.run import catalogue_of, simulate
-from cluster.sim.trace import Task as Work
-from cluster.sim.trace import Trace
-from cluster.sim.world import World
+from cluster.simulator.comparison import catalogue_of, simulate
+from cluster.simulator.history import tasks, trace
+from cluster.simulator.market import Market, Settings
+from cluster.simulator.policy import Policy
+from cluster.simulator.trace import Task as Work
+from cluster.simulator.trace import Trace
+from cluster.simulator.world import World
 
 NOW = 1_800_000_000.0
 SHAPE = make(1, 512, ports=1)

@@ -6,8 +6,8 @@ import pytest
 
 from cluster.aws.pricing import price_book
 from cluster.common.errors import BadInput
-from cluster.sim.market import TYPES, Market, Settings, offerings, size_of
-from cluster.sim.policy import load, parse
+from cluster.simulator.market import TYPES, Market, Settings, offerings, size_of
+from cluster.simulator.policy import load, parse
 
 
 def test_an_empty_policy_has_every_default_and_the_files_name(tmp_path):

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from cluster.cli.main import build
 from cluster.common.errors import BadInput
-from cluster.sim import svg
-from cluster.sim.record import Level, percentile
-from cluster.sim.report import means
+from cluster.simulator import svg
+from cluster.simulator.report import means
+from cluster.simulator.results import Level, percentile
 
 
 class Page(HTMLParser):

@@ -6,8 +6,8 @@ import pytest
 
 from cluster.autoscaler.shape import make
 from cluster.common.errors import BadInput
-from cluster.sim.synthetic import KINDS, make_trace
-from cluster.sim.trace import all_resumable, load, parse, parse_map, window
+from cluster.simulator.synthetic import KINDS, make_trace
+from cluster.simulator.trace import all_resumable, load, parse, parse_map, window
 
 OPENB = """name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time
 pod-1,16500,51200,0,0,,LS,Running,1060,1360,1061

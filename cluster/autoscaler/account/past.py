@@ -1,7 +1,7 @@
 """The cluster's own history of work, small enough to keep: each task's arrival, start, end and shape, minute by minute. Pure.
 
 A row has what changed. A full row, at the beginning of a term and a few times a day, states all that runs, so that a reader needs to
-look no further back than the last full row. What `mesaform simulate --history` makes of it is in `cluster.sim.history`.
+look no further back than the last full row. What `mesaform simulate --history` makes of it is in `cluster.simulator.history`.
 """
 
 from __future__ import annotations

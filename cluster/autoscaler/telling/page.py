@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 
 from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.topology.user_data import Port
-from cluster.web import assets
+from cluster.webui import assets
 
 HOURS = {"1": 1, "6": 6, "24": 24}
 

@@ -10,7 +10,7 @@ from cluster.engine.master.http_common import empty, text
 from cluster.engine.master.http_legacy import PATHS, answer, health, legacy
 from cluster.engine.master.http_operator import Facts, operator
 from cluster.engine.master.http_scheduler import scheduler
-from cluster.web import assets
+from cluster.webui import assets
 
 if TYPE_CHECKING:
     from typing import Any

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from cluster.common.errors import BadInput
 from cluster.config import yaml_text
 from cluster.config.schema import Autoscaler, ClusterSpec, Cost, InstanceType, Model, Pool, Whole
-from cluster.sim.market import TYPES
+from cluster.simulator.market import TYPES
 
 ZONES = tuple(f"us-east-1{letter}" for letter in "abc")
 

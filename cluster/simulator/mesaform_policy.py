@@ -23,8 +23,8 @@ from cluster.autoscaler.shape import shape_of
 from cluster.autoscaler.supply import attributes_of
 from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
-from cluster.sim.weeks import Weeks
-from cluster.sim.world import Happening, Host, World, machine_of
+from cluster.simulator.weeks import Weeks
+from cluster.simulator.world import Happening, Host, World, machine_of
 
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""

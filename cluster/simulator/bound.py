@@ -22,7 +22,7 @@ from cluster.autoscaler.packing.problem import Problem, fits
 from cluster.autoscaler.packing.search import best_load
 from cluster.autoscaler.shape import MANY, NAMES, Shape, contains, shape_of
 from cluster.aws.ports import Offering
-from cluster.sim.trace import Task, Trace
+from cluster.simulator.trace import Task, Trace
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
-from cluster.sim.bound import Bound
-from cluster.sim.columns import COLUMNS, about, headline, span
-from cluster.sim.market import Settings
-from cluster.sim.record import Entry, Level, percentile
-from cluster.sim.run import Outcome
-from cluster.sim.svg import COLOURS, Point, Series, bars, legend, linear, lines, ranks, times, waits
-from cluster.sim.trace import Trace
+from cluster.simulator.bound import Bound
+from cluster.simulator.comparison import Outcome
+from cluster.simulator.market import Settings
+from cluster.simulator.report_columns import COLUMNS, about, headline, span
+from cluster.simulator.results import Entry, Level, percentile
+from cluster.simulator.svg import COLOURS, Point, Series, bars, legend, linear, lines, ranks, times, waits
+from cluster.simulator.trace import Trace
 
 BUCKETS = 300
 BAR_BUCKETS = 100

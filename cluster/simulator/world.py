@@ -19,9 +19,9 @@ from cluster.autoscaler.learning.lifetimes import Ended
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
-from cluster.sim.market import Market
-from cluster.sim.record import Bill, Entry, Record
-from cluster.sim.trace import Task, Trace
+from cluster.simulator.market import Market
+from cluster.simulator.results import Bill, Entry, Record
+from cluster.simulator.trace import Task, Trace
 from cluster.topology.naming import Tag
 
 EPOCH = 1_800_000_000.0

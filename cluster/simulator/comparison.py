@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.aws.ports import Offering
-from cluster.sim.baselines import baseline
-from cluster.sim.bound import Bound, bound_of
-from cluster.sim.market import Market, Settings, offerings
-from cluster.sim.mesaform import Mesaform
-from cluster.sim.policy import Policy
-from cluster.sim.record import Figures, Record
-from cluster.sim.trace import Trace
-from cluster.sim.world import Scaler, World, fits_anything
+from cluster.simulator.baselines import baseline
+from cluster.simulator.bound import Bound, bound_of
+from cluster.simulator.market import Market, Settings, offerings
+from cluster.simulator.mesaform_policy import Mesaform
+from cluster.simulator.policy import Policy
+from cluster.simulator.results import Figures, Record
+from cluster.simulator.trace import Trace
+from cluster.simulator.world import Scaler, World, fits_anything
 
 ABOUT_AS_LONG = 0.1
 """Rivals that wait at most this much longer at p95 are compared by cost."""

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.autoscaler.model import Constraint
 from cluster.autoscaler.shape import Shape
 from cluster.common.errors import BadInput
-from cluster.sim.trace import Task, Trace, starting_at_zero
+from cluster.simulator.trace import Task, Trace, starting_at_zero
 
 Row = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from cluster.autoscaler.shape import make
 from cluster.common.errors import BadInput
-from cluster.sim.trace import Task, Trace, starting_at_zero
+from cluster.simulator.trace import Task, Trace, starting_at_zero
 
 DAY_S = 86_400.0
 HOUR_S = 3_600.0

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from cluster.autoscaler.shape import NOTHING, Shape, contains, plus
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
-from cluster.sim.baselines.common import Buyer, decreasing, gaps_of, place
-from cluster.sim.world import Happening, Host, World
+from cluster.simulator.baselines.common import Buyer, decreasing, gaps_of, place
+from cluster.simulator.world import Happening, Host, World
 
 BATCH_IDLE_S, BATCH_MOST_S = 1.0, 10.0
 POLL_S = 10.0

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from cluster.autoscaler.shape import Shape, contains, minus
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
-from cluster.sim.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
-from cluster.sim.world import Happening, Host, World
+from cluster.simulator.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
+from cluster.simulator.world import Happening, Host, World
 
 SCAN_S = 10.0
 UNNEEDED_BELOW = 0.5

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from cluster.autoscaler.shape import Shape, contains
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
-from cluster.sim.baselines.common import Buyer
-from cluster.sim.world import Happening, Host, World
+from cluster.simulator.baselines.common import Buyer
+from cluster.simulator.world import Happening, Host, World
 
 SETPOINT = 0.7
 MARGIN = 0.1

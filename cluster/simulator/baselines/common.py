@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cluster.autoscaler.shape import Shape, contains, minus, shape_of
 from cluster.aws.ports import LaunchRequest, Offering
 from cluster.config.schema import ClusterSpec, Pool
-from cluster.sim.world import Host, World
+from cluster.simulator.world import Host, World
 
 
 class Buyer:

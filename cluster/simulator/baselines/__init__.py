@@ -8,10 +8,10 @@ from functools import partial
 from cluster.aws.ports import Offering
 from cluster.common.errors import BadInput
 from cluster.config.schema import ClusterSpec
-from cluster.sim.baselines.cluster_autoscaler import ClusterAutoscaler
-from cluster.sim.baselines.clusterman import Clusterman
-from cluster.sim.baselines.karpenter import Karpenter
-from cluster.sim.world import Scaler
+from cluster.simulator.baselines.cluster_autoscaler import ClusterAutoscaler
+from cluster.simulator.baselines.clusterman import Clusterman
+from cluster.simulator.baselines.karpenter import Karpenter
+from cluster.simulator.world import Scaler
 
 Make = Callable[[ClusterSpec, Mapping[str, Sequence[Offering]]], Scaler]
 

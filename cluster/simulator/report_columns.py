@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cluster.sim.bound import WAITS_AT_MOST_S, Bound
-from cluster.sim.market import Settings
-from cluster.sim.run import Outcome, savings
-from cluster.sim.trace import Trace
+from cluster.simulator.bound import WAITS_AT_MOST_S, Bound
+from cluster.simulator.comparison import Outcome, savings
+from cluster.simulator.market import Settings
+from cluster.simulator.trace import Trace
 
 
 def span(seconds: float) -> str:
