@@ -30,11 +30,11 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.table import Result, show
-from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Constraint
+from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.model.shape import Shape, make
+from cluster.autoscaler.model.snapshot import Constraint
 from cluster.autoscaler.packing import Limits, Packing, Template, solve
-from cluster.autoscaler.shape import Shape, make
 from cluster.aws.pricing import price_book
 from tests.autoscaler.validator import faults
 

@@ -2,6 +2,6 @@
 
 import asyncio
 
-from cluster.autoscaler.daemon import main
+from cluster.zz_daemon import main
 
 asyncio.run(main())

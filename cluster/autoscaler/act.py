@@ -13,16 +13,16 @@ from dataclasses import replace
 from typing import Protocol
 
 from cluster.autoscaler import budget
-from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Intent, Memory
-from cluster.autoscaler.planner import Action, Launch, Plan, Step, apply_step
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Intent, Memory
+from cluster.autoscaler.model.supply import LAG_S, LIVE
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.scale_up import absorb_refusal, absorb_result
-from cluster.autoscaler.supply import LAG_S, LIVE
 from cluster.aws import capacity_errors
 from cluster.aws.ports import Fleet, Machine
 from cluster.common.errors import MesaformError, NotFound, Permanent, Retryable
 from cluster.topology.naming import Tag
+from cluster.zz_planner import Action, Launch, Plan, Step, apply_step
 
 ABANDON_AFTER_S = 900.0
 """A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cluster.autoscaler.model import Backoff
+from cluster.autoscaler.model.snapshot import Backoff
 from cluster.aws import capacity_errors
 from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler.decision import Decision, Kind
-from cluster.autoscaler.model import Advertised, Agent, ClusterView, Snapshot
-from cluster.autoscaler.shape import Shape, named, shape_of
-from cluster.autoscaler.supply import LAG_S, LIVE, Supply, Unit
+from cluster.autoscaler.model.decision import Decision, Kind
+from cluster.autoscaler.model.shape import Shape, named, shape_of
+from cluster.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Snapshot
+from cluster.autoscaler.model.supply import LAG_S, LIVE, Supply, Unit
 from cluster.aws.ports import Offering
 from cluster.common.resources import Resources
 from cluster.config.schema import ClusterSpec

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Source
+from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.model.shape import contains, minus, plus, times
+from cluster.autoscaler.model.snapshot import Source
+from cluster.autoscaler.model.supply import Node
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place, solve
-from cluster.autoscaler.shape import contains, minus, plus, times
-from cluster.autoscaler.supply import Node
 
 RANKS: Mapping[Source, int] = {"services": 0, "jobs": 0, "framework": 1, "hint": 2, "calendar": 3, "profile": 3, "headroom": 4}
 """The order of degrading: where bounds or the dollar cap do not allow everything, the highest rank goes without first."""

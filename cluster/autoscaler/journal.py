@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from cluster.autoscaler.model import Intent, Memory
+from cluster.autoscaler.model.snapshot import Intent, Memory
 from cluster.common.errors import MesaformError
 from cluster.zookeeper.session import VersionConflict, ZooKeeper
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Agent, Constraint, Snapshot
+from cluster.autoscaler.model.constraints import Usage, room
+from cluster.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
+from cluster.autoscaler.model.snapshot import Agent, Constraint, Snapshot
+from cluster.autoscaler.model.supply import Supply
 from cluster.autoscaler.notices.notice import is_doomed
 from cluster.autoscaler.packing import Placement, decreasing
-from cluster.autoscaler.shape import NOTHING, Shape, contains, how_often, minus, plus, times
-from cluster.autoscaler.supply import Supply
 
 
 def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> list[Unit]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler.model import Agent, Removal, RemovalPhase, Snapshot
-from cluster.autoscaler.supply import Supply, Unit
+from cluster.autoscaler.model.snapshot import Agent, Removal, RemovalPhase, Snapshot
+from cluster.autoscaler.model.supply import Supply, Unit
 from cluster.aws.overrides import describe, in_force
 
 MISSING_SHARE = 0.3

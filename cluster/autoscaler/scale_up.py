@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from cluster.autoscaler import budget, degrade, tails
 from cluster.autoscaler.budget import Allowance
-from cluster.autoscaler.constraints import HOSTNAME, Usage
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Memory, Snapshot
+from cluster.autoscaler.model.constraints import HOSTNAME, Usage
+from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
+from cluster.autoscaler.model.snapshot import Memory, Snapshot
+from cluster.autoscaler.model.supply import Node, Supply, attributes_of
 from cluster.autoscaler.notices import risk
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
-from cluster.autoscaler.shape import NOTHING, Shape, contains, plus, shape_of, times
-from cluster.autoscaler.supply import Node, Supply, attributes_of
 from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 from cluster.config.schema import Pool
 

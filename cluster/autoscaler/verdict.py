@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.autoscaler import budget, scale_up
-from cluster.autoscaler.constraints import HOSTNAME, Usage, room, value_of
-from cluster.autoscaler.demand.unit import BlockedKind, Unit
-from cluster.autoscaler.model import Constraint, Snapshot
+from cluster.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
+from cluster.autoscaler.model.demand_item import BlockedKind, Unit
+from cluster.autoscaler.model.shape import Shape, contains, named, times
+from cluster.autoscaler.model.snapshot import Constraint, Snapshot
+from cluster.autoscaler.model.supply import Node, Supply
 from cluster.autoscaler.packing import Placement, Template
 from cluster.autoscaler.scale_up import Purchase
-from cluster.autoscaler.shape import Shape, contains, named, times
-from cluster.autoscaler.supply import Node, Supply
 from cluster.aws.ports import Offering
 from cluster.config.schema import Pool
 

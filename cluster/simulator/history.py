@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.autoscaler.model import Constraint
-from cluster.autoscaler.shape import Shape
+from cluster.autoscaler.model.shape import Shape
+from cluster.autoscaler.model.snapshot import Constraint
 from cluster.common.errors import BadInput
 from cluster.simulator.trace import Task, Trace, starting_at_zero
 

@@ -15,16 +15,16 @@ from dataclasses import replace
 
 from cluster.autoscaler import budget
 from cluster.autoscaler.learning.lifetimes import Ended
-from cluster.autoscaler.model import Advertised, Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
-from cluster.autoscaler.planner import Launch, Plan, Step, apply_step, plan
+from cluster.autoscaler.model.shape import shape_of
+from cluster.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model.supply import attributes_of
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.autoscaler.scale_up import absorb_result
-from cluster.autoscaler.shape import shape_of
-from cluster.autoscaler.supply import attributes_of
 from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.weeks import Weeks
 from cluster.simulator.world import Happening, Host, World, machine_of
+from cluster.zz_planner import Launch, Plan, Step, apply_step, plan
 
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.shape import make
 from cluster.common.errors import BadInput
 from cluster.simulator.trace import Task, Trace, starting_at_zero
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from cluster.autoscaler.model import Constraint
-from cluster.autoscaler.shape import Shape, make
+from cluster.autoscaler.model.shape import Shape, make
+from cluster.autoscaler.model.snapshot import Constraint
 from cluster.common.errors import BadInput
 
 FIELDS = {

@@ -8,7 +8,7 @@ from cluster.autoscaler.demand.ahead import levels
 from cluster.autoscaler.demand.use import in_use
 from cluster.autoscaler.learning import profile
 from cluster.autoscaler.learning.profile import MONDAY_S, SLOT_S, Level, Profile
-from cluster.autoscaler.model import Snapshot
+from cluster.autoscaler.model.snapshot import Snapshot
 
 
 class Weeks:

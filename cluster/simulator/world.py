@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.learning.lifetimes import Ended
-from cluster.autoscaler.model import Constraint
-from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus, shape_of
+from cluster.autoscaler.model.constraints import Usage, room
+from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
+from cluster.autoscaler.model.snapshot import Constraint
 from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
 from cluster.simulator.market import Market
 from cluster.simulator.results import Bill, Entry, Record

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.autoscaler.model import Agent, ClusterView, Constraint, Framework, QueueEntry, Snapshot
-from cluster.autoscaler.shape import Shape, make, shape_of
+from cluster.autoscaler.model.shape import Shape, make, shape_of
+from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, Framework, QueueEntry, Snapshot
 from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
 from cluster.testing.fake_cloud import SIZES, FakeFleet

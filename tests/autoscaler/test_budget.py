@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from cluster.autoscaler import budget
 from cluster.autoscaler.budget import FIRST_S, MOST_AT_ONCE, MOST_S, PACE_FIRST_S, PACE_MOST_S, Allowance
 from cluster.autoscaler.journal import _decode
-from cluster.autoscaler.model import Backoff, Memory
-from cluster.autoscaler.planner import plan
+from cluster.autoscaler.model.snapshot import Backoff, Memory
 from cluster.aws import capacity_errors
 from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
+from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, offerings, queued
 from tests.autoscaler.world import World
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from cluster.autoscaler import degrade
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Backoff, Constraint, Memory, Snapshot
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Backoff, Constraint, Memory, Snapshot
+from cluster.autoscaler.model.supply import Supply, survey
 from cluster.autoscaler.packing import Limits, Template, place, solve
-from cluster.autoscaler.planner import plan
 from cluster.autoscaler.scale_up import Bought, buy, limits_of, templates
-from cluster.autoscaler.shape import make
-from cluster.autoscaler.supply import Supply, survey
+from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
 from tests.autoscaler.validator import faults
 

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from cluster.autoscaler.shape import Shape
+from cluster.autoscaler.model.shape import Shape
 from cluster.aws import client
 from cluster.aws.control import S3Control
 from cluster.aws.fleet import AwsFleet

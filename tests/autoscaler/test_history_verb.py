@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cluster.autoscaler.account.holdings import Task
 from cluster.autoscaler.account.past import Past
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.shape import make
 from cluster.aws.ledger import S3Ledger
 from cluster.cli import cost, simulate
 from cluster.common.errors import BadInput

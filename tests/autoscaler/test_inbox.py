@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from cluster.autoscaler.model import Notice
+from cluster.autoscaler.model.snapshot import Notice
 from cluster.autoscaler.notices.doorbell import Doorbell
 from cluster.autoscaler.notices.inbox import Inbox, beside
 from cluster.aws.ports import ScheduledEvent

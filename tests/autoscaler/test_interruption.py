@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 
 from cluster.autoscaler.demand import fuse
-from cluster.autoscaler.model import Intent, Memory, Notice, Removal, Rented, Risk, Snapshot, Work
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Intent, Memory, Notice, Removal, Rented, Risk, Snapshot, Work
+from cluster.autoscaler.model.supply import survey
 from cluster.autoscaler.notices import announced
 from cluster.autoscaler.notices.interruption import absorb, last_call
 from cluster.autoscaler.notices.notice import Heard
 from cluster.autoscaler.packing import place
-from cluster.autoscaler.planner import Launch, plan
 from cluster.autoscaler.rehome import Held, Room, hold
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.autoscaler.shape import make
-from cluster.autoscaler.supply import survey
 from cluster.aws.ports import Order
 from cluster.topology.naming import Tag
+from cluster.zz_planner import Launch, plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 ONE = make(1, 512)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from cluster.autoscaler.model import Notice
+from cluster.autoscaler.model.snapshot import Notice
 from cluster.autoscaler.notices.interruption import absorb
 from tests.autoscaler.builders import a_spec, queued
 from tests.autoscaler.test_interruption import heard

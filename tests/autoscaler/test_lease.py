@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.autoscaler.daemon import Term
-from cluster.autoscaler.decision import from_record
 from cluster.autoscaler.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
-from cluster.autoscaler.model import Intent, Memory, Rented
+from cluster.autoscaler.model.decision import from_record
+from cluster.autoscaler.model.snapshot import Intent, Memory, Rented
 from cluster.autoscaler.telling.story import tell
 from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.aws.clock import CloudClock
@@ -24,6 +23,7 @@ from cluster.testing.fake_cloud import FakeControl
 from cluster.topology.naming import Tag
 from cluster.topology.user_data import Farewell, Lease, LeaseTerms
 from cluster.zookeeper.session import ZooKeeper
+from cluster.zz_daemon import Term
 from tests.autoscaler.builders import NOW, a_spec
 
 OURS = Rented("m5.large", "us-east-1a", "on-demand", 0.1, "default", "autoscaler", "agent", NOW - 7200)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.model import Notice, Risk
+from cluster.autoscaler.model.snapshot import Notice, Risk
 from cluster.autoscaler.notices import risk
 from cluster.autoscaler.notices.notice import Unreadable, graver, read, told_by_machine
 from cluster.topology.user_data import MachineNotice

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cluster.autoscaler.model import Memory, QueueEntry, Quota
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Memory, QueueEntry, Quota
 from cluster.autoscaler.reading.observe import Observer, ServicesClient
-from cluster.autoscaler.shape import make
 from cluster.common.errors import ClusterUnreachable
 from cluster.mesos.operator import OperatorClient
 from cluster.testing.fake_cloud import FakeFleet

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.model.shape import Shape, contains, make, plus, times
+from cluster.autoscaler.model.supply import Node
 from cluster.autoscaler.packing import Limits, Template, pack, place
-from cluster.autoscaler.shape import Shape, contains, make, plus, times
-from cluster.autoscaler.supply import Node
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
 pytestmark = pytest.mark.timeout(120 + PACKINGS)

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Constraint
+from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Constraint
+from cluster.autoscaler.model.supply import Node
 from cluster.autoscaler.packing import QUICK, USUAL, Effort, Limits, Packing, Template, place, solve
 from cluster.autoscaler.packing.columns import generate, seeds
 from cluster.autoscaler.packing.cuts import with_cuts
 from cluster.autoscaler.packing.parts import cut
 from cluster.autoscaler.packing.problem import build
-from cluster.autoscaler.shape import make
-from cluster.autoscaler.supply import Node
 from tests.autoscaler.validator import faults
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))

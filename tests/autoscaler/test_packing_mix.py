@@ -7,7 +7,7 @@ import time
 import pytest
 
 from benchmarks.packing import karpenter_mix, karpenter_types
-from cluster.autoscaler.constraints import Usage
+from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.packing import Limits, solve
 from tests.autoscaler.validator import faults
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.autoscaler.model.shape import how_often, make, minus, times
 from cluster.autoscaler.packing import cuts
 from cluster.autoscaler.packing.buckets import rounded_up
 from cluster.autoscaler.packing.loads import fill
 from cluster.autoscaler.packing.model import Template
 from cluster.autoscaler.packing.parts import Part
 from cluster.autoscaler.packing.problem import Problem, build
-from cluster.autoscaler.shape import how_often, make, minus, times
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "100"))
 pytestmark = pytest.mark.timeout(120 + PACKINGS)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.autoscaler import lifecycle
-from cluster.autoscaler.constraints import Usage, room
-from cluster.autoscaler.decision import Decision, from_record
-from cluster.autoscaler.model import Constraint
+from cluster.autoscaler.model import lifecycle
+from cluster.autoscaler.model.constraints import Usage, room
+from cluster.autoscaler.model.decision import Decision, from_record
+from cluster.autoscaler.model.shape import MANY, how_often, make, named, text
+from cluster.autoscaler.model.snapshot import Constraint
 from cluster.autoscaler.reading import wire
 from cluster.autoscaler.reading.wire_agents import from_json as agents_from_json
 from cluster.autoscaler.reading.wire_tasks import from_json
-from cluster.autoscaler.shape import MANY, how_often, make, named, text
 from tests.autoscaler.builders import an_agent
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.model import Backoff, Intent, Memory, Probe, Removal, Snapshot
-from cluster.autoscaler.planner import Launch, Plan, plan
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Probe, Removal, Snapshot
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.autoscaler.shape import make
 from cluster.aws.ports import LaunchRequest
+from cluster.zz_planner import Launch, Plan, plan
 from tests.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.model import Finding
+from cluster.autoscaler.model.shape import Shape, make, text
+from cluster.autoscaler.model.snapshot import Finding
 from cluster.autoscaler.reading import probe
 from cluster.autoscaler.reading.probe import Ask, Decline, Event, Leave, Mind, Seen, Subscribe, Suppress, handle
-from cluster.autoscaler.shape import Shape, make, text
 
 BIG, SMALL = make(4, 4096), make(1, 512)
 

@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cluster.autoscaler.model.shape import Shape, make, text
 from cluster.autoscaler.reading import wire
 from cluster.autoscaler.reading.probe_client import ProbeFramework
 from cluster.autoscaler.reading.wire_agents import Agents
 from cluster.autoscaler.reading.wire_frameworks import PROBE
-from cluster.autoscaler.shape import Shape, make, text
 from cluster.mesos.operator import OperatorClient
 from tests.engine_master.process import SIZE, HttpScheduler, Running, agent_on, running
 

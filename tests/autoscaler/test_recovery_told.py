@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from cluster.autoscaler.act import Actor
-from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Intent, Memory
-from cluster.autoscaler.planner import plan
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Intent, Memory
 from cluster.aws.ports import Machine
 from cluster.testing.fake_cloud import FakeFleet
+from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_snapshot, a_spec, queued
 from tests.autoscaler.world import Journal
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Constraint, Memory, Removal, Snapshot, Work
+from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Constraint, Memory, Removal, Snapshot, Work
+from cluster.autoscaler.model.supply import Node, Supply, survey
 from cluster.autoscaler.packing import Placement, place
-from cluster.autoscaler.planner import plan
 from cluster.autoscaler.rehome import Room, hold, work_of
 from cluster.autoscaler.scale_down import Deactivate, Reactivate
-from cluster.autoscaler.shape import make
-from cluster.autoscaler.supply import Node, Supply, survey
+from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent
 
 SLOT = make(1, 512)

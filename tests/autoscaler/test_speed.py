@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from cluster.autoscaler.model import Memory
-from cluster.autoscaler.planner import plan
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Memory
+from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from cluster.autoscaler import degrade, tails
-from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.packing import Limits, Packing, Template
-from cluster.autoscaler.shape import make
 
 
 def a_template(name: str, cpus: float, usd: float) -> Template:

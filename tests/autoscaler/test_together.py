@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cluster.autoscaler.act import Actor
-from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Memory, Removal
-from cluster.autoscaler.planner import plan
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Memory, Removal
 from cluster.common.errors import Retryable
 from cluster.testing.fake_cloud import FakeFleet
 from cluster.topology.naming import Tag
+from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec
 from tests.autoscaler.world import Journal
 

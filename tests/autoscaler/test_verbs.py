@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.autoscaler.decision import Decision
+from cluster.autoscaler.model.decision import Decision
 from cluster.aws.control import S3Control
 from cluster.aws.ledger import S3Ledger
 from cluster.cli import plan as plan_verb

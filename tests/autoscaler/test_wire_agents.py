@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.reading.wire_agents import AgentReader, Agents, from_json
-from cluster.autoscaler.shape import make
 
 
 def scalar(name: str, value: float) -> dict[str, Any]:

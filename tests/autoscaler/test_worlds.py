@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.shape import Shape, contains, shape_of
+from cluster.autoscaler.model.shape import Shape, contains, shape_of
 from cluster.common.errors import Retryable
 from cluster.topology.naming import Tag
 from tests.autoscaler.builders import a_spec, queued

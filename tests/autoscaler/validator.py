@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.packing import Limits, NewNode
 
 

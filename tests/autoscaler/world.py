@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.autoscaler.act import Actor
-from cluster.autoscaler.constraints import Usage, room
-from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
-from cluster.autoscaler.planner import plan
-from cluster.autoscaler.shape import NOTHING, Shape, contains, minus, plus
-from cluster.autoscaler.supply import LIVE, price_of
+from cluster.autoscaler.model.constraints import Usage, room
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
+from cluster.autoscaler.model.snapshot import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model.supply import LIVE, price_of
 from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Order
 from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
 from cluster.config.schema import ClusterSpec
 from cluster.testing.fake_cloud import FakeFleet
 from cluster.topology.naming import Tag
 from cluster.zookeeper.session import ZooKeeperUnavailable
+from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
 DECIDED_WITHIN_S = 120.0

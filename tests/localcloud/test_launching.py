@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from cluster.autoscaler.act import Actor
-from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Memory
-from cluster.autoscaler.planner import Plan, plan
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Memory
 from cluster.aws.fleet import AwsFleet
 from cluster.aws.ports import LaunchRequest, Machine
 from cluster.aws.pricing.market import Market, MemoryCache
@@ -23,6 +22,7 @@ from cluster.aws.pricing.spot import AwsSpotFeed
 from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import Retryable
 from cluster.topology.naming import Tag, launch_template_name
+from cluster.zz_planner import Plan, plan
 from tests.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.autoscaler.world import Journal
 from tests.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud

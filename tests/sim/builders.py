@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.shape import make
 from cluster.simulator.comparison import catalogue_of
 from cluster.simulator.market import Market, Settings
 from cluster.simulator.policy import Policy

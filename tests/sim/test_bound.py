@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.shape import make
 from cluster.simulator.bound import WAITS_AT_MOST_S, bound_of
 from cluster.simulator.market import offerings
 from cluster.simulator.trace import Task, Trace

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cluster.autoscaler.account.holdings import Task
 from cluster.autoscaler.account.past import Past
-from cluster.autoscaler.model import Constraint, QueueEntry
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Constraint, QueueEntry
 from cluster.aws import ledger_rows
 from cluster.common.errors import BadInput
 from cluster.simulator.comparison import catalogue_of, simulate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.shape import make
 from cluster.common.errors import BadInput
 from cluster.simulator.synthetic import KINDS, make_trace
 from cluster.simulator.trace import all_resumable, load, parse, parse_map, window

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.autoscaler.model.shape import Shape, plus
 from cluster.autoscaler.reading import wire_tasks
 from cluster.autoscaler.reading.wire_tasks import Seen
-from cluster.autoscaler.shape import Shape, plus
 
 Json = Mapping[str, Any]
 Holder = tuple[str, str]

@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.autoscaler.account.holdings import Task
 from cluster.autoscaler.account.recorder import EVERY_S, STATED_EVERY_S
-from cluster.autoscaler.model import Constraint, QueueEntry
+from cluster.autoscaler.model.snapshot import Constraint, QueueEntry
 
 Row = dict[str, Any]
 

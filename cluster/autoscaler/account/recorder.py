@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cluster.autoscaler.account.holdings import Holder, Task, by_agent, dominant_share, parts
-from cluster.autoscaler.model import Agent, Rented, Snapshot
-from cluster.autoscaler.planner import Plan
-from cluster.autoscaler.shape import Shape, contains, shape_of
-from cluster.autoscaler.supply import LIVE, price_of
+from cluster.autoscaler.model.shape import Shape, contains, shape_of
+from cluster.autoscaler.model.snapshot import Agent, Rented, Snapshot
+from cluster.autoscaler.model.supply import LIVE, price_of
 from cluster.autoscaler.verdict import Verdict
 from cluster.aws.ports import Machine, Offering
 from cluster.topology.naming import Tag
+from cluster.zz_planner import Plan
 
 Row = dict[str, Any]
 

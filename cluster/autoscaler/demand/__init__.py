@@ -17,9 +17,9 @@ from dataclasses import replace
 
 from cluster.autoscaler.demand import ahead, displaced, frameworks, headroom, queue, quota, rates
 from cluster.autoscaler.demand.frameworks import probe_after, suspects
-from cluster.autoscaler.demand.unit import Unit
 from cluster.autoscaler.demand.use import in_use
-from cluster.autoscaler.model import Memory, Snapshot
+from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.snapshot import Memory, Snapshot
 
 __all__ = ["Unit", "fuse", "probe_after", "remember", "suspects"]
 

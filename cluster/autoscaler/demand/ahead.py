@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from cluster.autoscaler.demand.headroom import in_pool
-from cluster.autoscaler.demand.unit import Unit
 from cluster.autoscaler.demand.use import ALL, Use
 from cluster.autoscaler.learning import profile
-from cluster.autoscaler.model import Snapshot
-from cluster.autoscaler.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
+from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
+from cluster.autoscaler.model.snapshot import Snapshot
 from cluster.aws.overrides import describe, in_force
 from cluster.aws.ports import Order
 from cluster.config import calendar

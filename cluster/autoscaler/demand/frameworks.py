@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.demand import rates
 from cluster.autoscaler.demand.quota import applies
-from cluster.autoscaler.demand.unit import BlockedKind, Unit
-from cluster.autoscaler.model import Agent, ClusterView, Finding, Framework, Memory, Probe, Snapshot
-from cluster.autoscaler.shape import NOTHING, Shape, contains, plus, text
+from cluster.autoscaler.model.constraints import Usage, room
+from cluster.autoscaler.model.demand_item import BlockedKind, Unit
+from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
+from cluster.autoscaler.model.snapshot import Agent, ClusterView, Finding, Framework, Memory, Probe, Snapshot
 
 DRY_FOR_S = 5.0
 """How long a framework must find nothing before it counts: as long as a refusal lasts by default."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.demand.unit import Unit
-from cluster.autoscaler.model import Constraint, Snapshot
-from cluster.autoscaler.shape import make
+from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Constraint, Snapshot
 
 
 def units(snapshot: Snapshot) -> list[Unit]:

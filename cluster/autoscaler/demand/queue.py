@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.autoscaler.demand.unit import BlockedKind, Unit
-from cluster.autoscaler.model import QueueEntry
+from cluster.autoscaler.model.demand_item import BlockedKind, Unit
+from cluster.autoscaler.model.snapshot import QueueEntry
 
 NOT_CURED_BY_MACHINES: dict[str, BlockedKind] = {
     "UnfulfilledRole": "role",

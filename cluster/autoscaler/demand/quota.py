@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.demand.unit import Unit
-from cluster.autoscaler.model import Quota
-from cluster.autoscaler.shape import MANY, NAMES, NOTHING, Shape, plus, times
+from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, times
+from cluster.autoscaler.model.snapshot import Quota
 
 
 def within(units: Iterable[Unit], quotas: Sequence[Quota], after: Iterable[Unit] = ()) -> list[Unit]:

@@ -17,7 +17,7 @@ from cluster.autoscaler.demand.ahead import levels
 from cluster.autoscaler.demand.use import in_use
 from cluster.autoscaler.learning import profile
 from cluster.autoscaler.learning.profile import Profile
-from cluster.autoscaler.model import Snapshot
+from cluster.autoscaler.model.snapshot import Snapshot
 from cluster.aws.ports import Control
 from cluster.common.errors import MesaformError
 

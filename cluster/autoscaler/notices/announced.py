@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand.displaced import done_before
-from cluster.autoscaler.model import Agent, Memory, Notice, Rented, Snapshot
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Agent, Memory, Notice, Rented, Snapshot
 from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag
 

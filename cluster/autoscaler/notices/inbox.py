@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cluster.autoscaler.model import Notice
+from cluster.autoscaler.model.snapshot import Notice
 from cluster.autoscaler.notices.notice import GRAVITY, Heard, Unreadable, read, told_by_machine
 from cluster.aws.ports import Message, Notices, ScheduledEvent
 from cluster.common.errors import MesaformError, NotFound

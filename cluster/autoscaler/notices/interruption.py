@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand.displaced import STOPPED_BEFORE_S, done_before, that_move
-from cluster.autoscaler.demand.unit import Unit as Demanded
-from cluster.autoscaler.model import ANNOUNCED, Agent, Intent, Memory, Notice, Removal, Snapshot
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.demand_item import Unit as Demanded
+from cluster.autoscaler.model.snapshot import ANNOUNCED, Agent, Intent, Memory, Notice, Removal, Snapshot
+from cluster.autoscaler.model.supply import LIVE, Supply, Unit
 from cluster.autoscaler.notices import risk
 from cluster.autoscaler.notices.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
 from cluster.autoscaler.packing import Placement
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
-from cluster.autoscaler.supply import LIVE, Supply, Unit
 from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag
 

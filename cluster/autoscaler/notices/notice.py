@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model import ANNOUNCED, Memory, Notice, NoticeKind
+from cluster.autoscaler.model.snapshot import ANNOUNCED, Memory, Notice, NoticeKind
 from cluster.topology.user_data import MachineNotice
 
 WARNING_S = 120.0

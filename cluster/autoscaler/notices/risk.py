@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cluster.autoscaler.model import NoticeKind, Risk
+from cluster.autoscaler.model.snapshot import NoticeKind, Risk
 from cluster.aws.ports import Offering
 
 HALF_LIFE_S = 3600.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.autoscaler.constraints import Usage
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
 from cluster.autoscaler.packing.cuts import with_cuts
 from cluster.autoscaler.packing.loads import is_small

@@ -10,8 +10,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from cluster.autoscaler.model.shape import Shape
 from cluster.autoscaler.packing.model import Floats, Ints
-from cluster.autoscaler.shape import Shape
 
 
 def rounded_up(shapes: Sequence[Shape], counts: Sequence[int], kinds: Sequence[Hashable], at_most: int) -> list[Shape]:

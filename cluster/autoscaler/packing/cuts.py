@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from cluster.autoscaler.model.shape import NAMES
 from cluster.autoscaler.packing.model import Floats, Ints
 from cluster.autoscaler.packing.parts import Part
 from cluster.autoscaler.packing.problem import Problem
-from cluster.autoscaler.shape import NAMES
 
 SIZES_AT_MOST = 24
 PARTS_OF_A_PIECE = 3

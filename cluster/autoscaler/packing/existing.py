@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cluster.autoscaler.constraints import Usage, room
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model.constraints import Usage, room
+from cluster.autoscaler.model.shape import NAMES, Shape, how_often, minus, times
+from cluster.autoscaler.model.supply import Node
 from cluster.autoscaler.packing.model import Placement
-from cluster.autoscaler.shape import NAMES, Shape, how_often, minus, times
-from cluster.autoscaler.supply import Node
 
 
 def decreasing(units: Sequence[Unit]) -> list[int]:

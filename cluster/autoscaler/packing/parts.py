@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.autoscaler.constraints import HOSTNAME, Usage, most_per_value, number, room, value_of
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Constraint
+from cluster.autoscaler.model.constraints import HOSTNAME, Usage, most_per_value, number, room, value_of
+from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, times
+from cluster.autoscaler.model.snapshot import Constraint
 from cluster.autoscaler.packing.model import Template
-from cluster.autoscaler.shape import MANY, NOTHING, Shape, how_often, times
 
 Known = dict[tuple[frozenset[int], str], dict[str, frozenset[int]]]
 """Templates by value of a field, for each set of templates and field."""

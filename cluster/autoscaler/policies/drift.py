@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from cluster.autoscaler import catalogue
-from cluster.autoscaler.model import PolicyName
+from cluster.autoscaler.model.snapshot import PolicyName
+from cluster.autoscaler.model.supply import Unit
 from cluster.autoscaler.policies.policy import Change, View, deactivate, movable, protected
 from cluster.autoscaler.rehome import work_of
 from cluster.autoscaler.scale_up import DRIFT, replacement_for
-from cluster.autoscaler.supply import Unit
 from cluster.config.schema import Drift as Settings
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.model import PolicyName
+from cluster.autoscaler.model.snapshot import PolicyName
+from cluster.autoscaler.model.supply import Unit
 from cluster.autoscaler.policies.policy import Change, View, deactivate, protected
-from cluster.autoscaler.supply import Unit
 
 
 class Idle:

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from cluster.autoscaler.model import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.model.snapshot import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
 from cluster.autoscaler.reading import wire
 from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
 from cluster.autoscaler.reading.wire_tasks import TaskReader, Tasks

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from cluster.autoscaler.model import Finding
-from cluster.autoscaler.shape import Shape, contains, text
+from cluster.autoscaler.model.shape import Shape, contains, text
+from cluster.autoscaler.model.snapshot import Finding
 from cluster.common.errors import MesaformError
 
 ROUNDS = 3

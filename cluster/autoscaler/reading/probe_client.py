@@ -17,10 +17,10 @@ import aiohttp
 import structlog
 from msgspec import structs
 
-from cluster.autoscaler.model import Finding
+from cluster.autoscaler.model.shape import Shape, shape_of
+from cluster.autoscaler.model.snapshot import Finding
 from cluster.autoscaler.reading import probe
 from cluster.autoscaler.reading.wire_frameworks import PROBE
-from cluster.autoscaler.shape import Shape, shape_of
 from cluster.common.errors import MesaformError, Permanent, Retryable
 from cluster.mesos.messages import Capability, FrameworkInfo, from_wire, ident
 from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient

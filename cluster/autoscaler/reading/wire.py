@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from cluster.autoscaler.learning.lifetimes import Ended
-from cluster.autoscaler.model import Agent, ClusterView, Constraint, QueueEntry, Work
+from cluster.autoscaler.model.shape import Shape, make
+from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, QueueEntry, Work
 from cluster.autoscaler.reading.wire_agents import Agents
 from cluster.autoscaler.reading.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of
 from cluster.autoscaler.reading.wire_tasks import Seen, by_agent
-from cluster.autoscaler.shape import Shape, make
 
 Json = Mapping[str, Any]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model import Agent
+from cluster.autoscaler.model.shape import NOTHING, Shape, minus, plus, shape_of
+from cluster.autoscaler.model.snapshot import Agent
 from cluster.autoscaler.reading.wire_frameworks import reserved_for
-from cluster.autoscaler.shape import NOTHING, Shape, minus, plus, shape_of
 from cluster.mesos.messages import Resource, from_wire
 
 Json = Mapping[str, Any]

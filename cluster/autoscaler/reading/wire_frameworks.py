@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cluster.autoscaler.model import Constraint, Framework, Quota
-from cluster.autoscaler.shape import NOTHING, Shape, make, plus
+from cluster.autoscaler.model.shape import NOTHING, Shape, make, plus
+from cluster.autoscaler.model.snapshot import Constraint, Framework, Quota
 
 Json = Mapping[str, Any]
 PROBE = "mesaform-probe"

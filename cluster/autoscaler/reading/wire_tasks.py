@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.shape import NOTHING, Shape, shape_of
+from cluster.autoscaler.model.shape import NOTHING, Shape, shape_of
 from cluster.mesos.messages import TERMINAL_STATES, Resource, from_wire
 from cluster.topology.user_data import PROTECT
 

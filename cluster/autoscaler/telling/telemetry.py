@@ -18,15 +18,15 @@ from cluster.autoscaler.account import holdings
 from cluster.autoscaler.account.outbox import Outbox
 from cluster.autoscaler.account.past import Past
 from cluster.autoscaler.account.recorder import Recorder, level, machine_row, state_of
-from cluster.autoscaler.decision import Decision
-from cluster.autoscaler.model import Memory, Snapshot
-from cluster.autoscaler.planner import Plan
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Memory, Snapshot
+from cluster.autoscaler.model.supply import LIVE
 from cluster.autoscaler.reading.wire_tasks import Tasks
-from cluster.autoscaler.supply import LIVE
 from cluster.autoscaler.telling import view
 from cluster.autoscaler.telling.measures import Measures
 from cluster.aws.ports import Ledger
 from cluster.topology.naming import Tag
+from cluster.zz_planner import Plan
 
 RECENT = 500
 LEDGER_PATIENCE_S = 2.0

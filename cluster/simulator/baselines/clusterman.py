@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cluster.autoscaler.shape import Shape, contains
+from cluster.autoscaler.model.shape import Shape, contains
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.baselines.common import Buyer

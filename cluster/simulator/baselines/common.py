@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cluster.autoscaler.shape import Shape, contains, minus, shape_of
+from cluster.autoscaler.model.shape import Shape, contains, minus, shape_of
 from cluster.aws.ports import LaunchRequest, Offering
 from cluster.config.schema import ClusterSpec, Pool
 from cluster.simulator.world import Host, World

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.shape import NOTHING, Shape, contains, plus
+from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.baselines.common import Buyer, decreasing, gaps_of, place

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.autoscaler.model import Constraint, Source
-from cluster.autoscaler.shape import Shape, text
+from cluster.autoscaler.model.shape import Shape, text
+from cluster.autoscaler.model.snapshot import Constraint, Source
 
 BlockedKind = Literal[
     "", "quota", "role", "reservation", "maintenance", "constraint", "untaken", "failover", "recovering", "allocator", "not_dry"

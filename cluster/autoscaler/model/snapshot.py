@@ -11,7 +11,7 @@ from typing import Literal
 
 from cluster.autoscaler.learning.lifetimes import Ended, Lives
 from cluster.autoscaler.learning.profile import Profile
-from cluster.autoscaler.shape import NOTHING, Shape, minus
+from cluster.autoscaler.model.shape import NOTHING, Shape, minus
 from cluster.aws.ports import LaunchRequest, Machine, Offering, Order, Template
 from cluster.config.schema import ClusterSpec
 

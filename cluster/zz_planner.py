@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.autoscaler import catalogue, demand, policies, recall, rehome, scale_down, scale_up, steering, timers
-from cluster.autoscaler.decision import Decision
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model import Memory, Removal, Replacement, Snapshot
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Memory, Removal, Replacement, Snapshot
+from cluster.autoscaler.model.supply import Supply, survey
 from cluster.autoscaler.notices import announced, interruption
 from cluster.autoscaler.packing import Packing, Placement, place
 from cluster.autoscaler.policies import Change, View
 from cluster.autoscaler.rehome import Held, Room
 from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
 from cluster.autoscaler.scale_up import Bought, Purchase
-from cluster.autoscaler.supply import Supply, survey
 from cluster.autoscaler.timers import SETTLE_AFTER_LEADER_S
 from cluster.autoscaler.verdict import Judge, Verdict
 from cluster.aws.overrides import describe, in_force
