@@ -192,8 +192,8 @@ async def child(base: str, *, consolidation: bool) -> None:
 
     from cluster import zz_daemon  # all that the daemon loads
     from cluster.autoscaler.model.snapshot import Memory
+    from cluster.autoscaler.planner.planner import plan
     from cluster.testing.fake_cloud import FakeFleet
-    from cluster.zz_planner import plan
     from tests.autoscaler.builders import ZONES, a_machine, a_spec
 
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "us-east-1"}

@@ -17,9 +17,9 @@ from benchmarks.pass_process import measure
 from benchmarks.table import Result, show
 from cluster.autoscaler.model.shape import Shape, make, times
 from cluster.autoscaler.model.snapshot import Agent, Memory, QueueEntry, Snapshot, Work
-from cluster.autoscaler.scale_down import Deactivate
+from cluster.autoscaler.planner.planner import Plan, plan
+from cluster.autoscaler.planner.scale_down import Deactivate
 from cluster.aws.ports import Machine
-from cluster.zz_planner import Plan, plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 
 PASS_LIMIT_S = 10.0

@@ -30,9 +30,10 @@ from cluster.autoscaler.notices import announced, interruption
 from cluster.autoscaler.notices.doorbell import Doorbell
 from cluster.autoscaler.notices.inbox import Inbox
 from cluster.autoscaler.notices.notice import Heard
+from cluster.autoscaler.planner.overrides import paused
+from cluster.autoscaler.planner.planner import plan
 from cluster.autoscaler.reading.observe import Observer, ServicesClient, services_urls
 from cluster.autoscaler.reading.probe_client import ProbeFramework
-from cluster.autoscaler.steering import paused
 from cluster.autoscaler.telling.page import Page
 from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.aws import client
@@ -50,7 +51,6 @@ from cluster.mesos.operator import OperatorClient
 from cluster.topology.naming import Port, spec_parameter_name
 from cluster.zookeeper.election import Candidate, watch_leader
 from cluster.zookeeper.session import ZooKeeper, split_zk_url
-from cluster.zz_planner import plan
 
 POLL_S = 0.5
 SPEC_EVERY_S = 15.0

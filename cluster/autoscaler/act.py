@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from cluster.autoscaler import budget
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Intent, Memory
 from cluster.autoscaler.model.supply import LAG_S, LIVE
-from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.autoscaler.scale_up import absorb_refusal, absorb_result
+from cluster.autoscaler.planner import launch_backoff
+from cluster.autoscaler.planner.planner import Action, Launch, Plan, Step, apply_step
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
+from cluster.autoscaler.planner.scale_up import absorb_refusal, absorb_result
 from cluster.aws import capacity_errors
 from cluster.aws.ports import Fleet, Machine
 from cluster.common.errors import MesaformError, NotFound, Permanent, Retryable
 from cluster.topology.naming import Tag
-from cluster.zz_planner import Action, Launch, Plan, Step, apply_step
 
 ABANDON_AFTER_S = 900.0
 """A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""
@@ -131,7 +131,7 @@ class Actor:
         return memory
 
     async def _launch(self, memory: Memory, launch: Launch, decision: Decision) -> Memory:
-        request = budget.narrowed(launch.request, memory.backoffs, self._clock())
+        request = launch_backoff.narrowed(launch.request, memory.backoffs, self._clock())
         if request is None:
             reasons = ("another call of this pass found no capacity", *decision.reasons)
             self._report(replace(decision, kind="no_capacity", reasons=reasons, usd_per_hour=0.0, after_usd=decision.before_usd))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cluster.autoscaler.model.snapshot import Memory
+from cluster.autoscaler.planner.planner import Packed, Plan, plan
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from cluster.cli.quiet import own_output
-from cluster.zz_planner import Packed, Plan, plan
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -49,7 +49,7 @@ def check(spec: ClusterSpec, order: Order, orders: tuple[Order, ...]) -> None:
     """
     import difflib
 
-    from cluster.autoscaler.steering import with_bounds
+    from cluster.autoscaler.planner.overrides import with_bounds
 
     pools = {pool.name: pool for pool in with_bounds(spec, orders, order.at).agents}
     if order.pool not in pools:

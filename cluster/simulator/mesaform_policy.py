@@ -13,18 +13,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler import budget
 from cluster.autoscaler.learning.lifetimes import Ended
 from cluster.autoscaler.model.shape import shape_of
 from cluster.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.model.supply import attributes_of
-from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.autoscaler.scale_up import absorb_result
+from cluster.autoscaler.planner import launch_backoff
+from cluster.autoscaler.planner.planner import Launch, Plan, Step, apply_step, plan
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
+from cluster.autoscaler.planner.scale_up import absorb_result
 from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.weeks import Weeks
 from cluster.simulator.world import Happening, Host, World, machine_of
-from cluster.zz_planner import Launch, Plan, Step, apply_step, plan
 
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""
@@ -148,7 +148,7 @@ class Mesaform:
         return memory
 
     def _buy(self, world: World, memory: Memory, launch: Launch, step: Step, now: float) -> Memory:
-        request = budget.narrowed(launch.request, memory.backoffs, now)
+        request = launch_backoff.narrowed(launch.request, memory.backoffs, now)
         if request is None:
             return memory
         result = world.buy(request, "; ".join(step.decision.reasons))

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler import budget
-from cluster.autoscaler.budget import FIRST_S, MOST_AT_ONCE, MOST_S, PACE_FIRST_S, PACE_MOST_S, Allowance
 from cluster.autoscaler.journal import _decode
 from cluster.autoscaler.model.snapshot import Backoff, Memory
+from cluster.autoscaler.planner import launch_backoff
+from cluster.autoscaler.planner.launch_backoff import FIRST_S, MOST_AT_ONCE, MOST_S, PACE_FIRST_S, PACE_MOST_S, Allowance
+from cluster.autoscaler.planner.planner import plan
 from cluster.aws import capacity_errors
 from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, offerings, queued
 from tests.autoscaler.world import World
 
@@ -52,7 +52,7 @@ def a_result(without: tuple[str, ...] = (), **given: int) -> LaunchResult:
 def after(*calls: tuple[LaunchRequest, LaunchResult, float], known: dict[str, Backoff] | None = None) -> dict[str, Backoff]:
     known = known or {}
     for request, result, at in calls:
-        known = budget.absorb(known, request, result, at)
+        known = launch_backoff.absorb(known, request, result, at)
     return known
 
 
@@ -118,10 +118,10 @@ def test_one_pass_asks_no_more_than_the_budget_in_all_its_calls() -> None:
 def test_where_there_is_no_capacity_on_demand_spot_is_not_tried_and_the_other_way_round_it_is() -> None:
     spot = an_offering(capacity="spot")
     on_demand_out = after((a_request(1, A, B), a_result((A.key,), B=1), NOW))
-    assert budget.blocked(on_demand_out, spot, POOL, NOW + 1)
+    assert launch_backoff.blocked(on_demand_out, spot, POOL, NOW + 1)
     spot_out = after((a_request(1, spot), a_result((spot.key,)), NOW))
-    assert not budget.blocked(spot_out, A, POOL, NOW + 1)
-    assert not budget.blocked(on_demand_out, an_offering(zone=ZONES[1], capacity="spot"), POOL, NOW + 1)
+    assert not launch_backoff.blocked(spot_out, A, POOL, NOW + 1)
+    assert not launch_backoff.blocked(on_demand_out, an_offering(zone=ZONES[1], capacity="spot"), POOL, NOW + 1)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_an_error_speaks_for_all_that_it_is_about(code: str, ends: list[str], go
     known = after((a_request(1, A, B), a_result((capacity_errors.of_error(code, A.key),)), NOW))
     of = {o.key: o for o in ALL}
     for key in ends:
-        assert budget.blocked(known, of[key], "another pool", NOW + 1), key
+        assert launch_backoff.blocked(known, of[key], "another pool", NOW + 1), key
     for key in goes_on:
-        assert not budget.blocked(known, of[key], "another pool", NOW + 1), key
+        assert not launch_backoff.blocked(known, of[key], "another pool", NOW + 1), key
 
 
 def test_a_machine_from_a_zone_or_a_quota_disproves_what_was_thought_of_it() -> None:
@@ -162,20 +162,20 @@ def test_types_are_counted_towards_their_quota(name: str, quota: str) -> None:
 
 def test_calls_that_give_nothing_are_paced_by_pool_and_one_that_gives_something_ends_that() -> None:
     known = after((a_request(1), a_result((A.key,)), NOW))
-    assert budget.blocked(known, B, POOL, NOW + PACE_FIRST_S - 0.1)
-    assert not budget.blocked(known, B, POOL, NOW + PACE_FIRST_S)
-    assert not budget.blocked(known, B, "other", NOW)
+    assert launch_backoff.blocked(known, B, POOL, NOW + PACE_FIRST_S - 0.1)
+    assert not launch_backoff.blocked(known, B, POOL, NOW + PACE_FIRST_S)
+    assert not launch_backoff.blocked(known, B, "other", NOW)
     twice = after((a_request(1, B), a_result((B.key,)), NOW + 3), known=known)
     other = an_offering("m5.xlarge")
-    assert budget.next_try_at(twice, [(POOL, other)], NOW + 3) == NOW + 3 + 2 * PACE_FIRST_S
+    assert launch_backoff.next_try_at(twice, [(POOL, other)], NOW + 3) == NOW + 3 + 2 * PACE_FIRST_S
     ended = after((a_request(1, other, B), a_result((other.key,), B=1), NOW + 9), known=twice)
-    assert not budget.blocked(ended, an_offering("m5.xlarge", ZONES[1]), POOL, NOW + 9)
+    assert not launch_backoff.blocked(ended, an_offering("m5.xlarge", ZONES[1]), POOL, NOW + 9)
 
 
 def test_an_old_error_is_forgotten() -> None:
     known = {A.key: Backoff(NOW, 5, 1)}
-    assert A.key in budget.absorb(known, a_request(1, B), a_result(B=1), NOW + 3599)
-    assert A.key not in budget.absorb(known, a_request(1, B), a_result(B=1), NOW + 3601)
+    assert A.key in launch_backoff.absorb(known, a_request(1, B), a_result(B=1), NOW + 3599)
+    assert A.key not in launch_backoff.absorb(known, a_request(1, B), a_result(B=1), NOW + 3601)
 
 
 def test_a_journal_of_before_launch_budgets_is_still_read() -> None:
@@ -214,12 +214,12 @@ def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever
         for asked, named in Allowance(known, now).split(wanted, (offering,), POOL):
             assert 1 <= asked <= max(1, MOST_AT_ONCE >> errors)
             result = a_result(**{name: asked}) if has else a_result((offering.key,))
-            known = budget.absorb(known, a_request(asked, *named), result, now)
+            known = launch_backoff.absorb(known, a_request(asked, *named), result, now)
             in_a_row[name] = 0 if has else errors + 1
     for offering in (A, B):
-        assert not budget.blocked(known, offering, POOL, now + MOST_S), "starved"
-        again = budget.absorb(known, a_request(1, offering), a_result(**{"A" if offering is A else "B": 1}), now + MOST_S)
-        assert not budget.blocked(again, offering, POOL, now + MOST_S)
+        assert not launch_backoff.blocked(known, offering, POOL, now + MOST_S), "starved"
+        again = launch_backoff.absorb(known, a_request(1, offering), a_result(**{"A" if offering is A else "B": 1}), now + MOST_S)
+        assert not launch_backoff.blocked(again, offering, POOL, now + MOST_S)
     assert PACE_MOST_S <= MOST_S
     assert all(entry.window >= 1 and entry.until - now <= MOST_S for entry in known.values())
 

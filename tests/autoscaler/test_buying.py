@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler import degrade
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Backoff, Constraint, Memory, Snapshot
 from cluster.autoscaler.model.supply import Supply, survey
 from cluster.autoscaler.packing import Limits, Template, place, solve
-from cluster.autoscaler.scale_up import Bought, buy, limits_of, templates
-from cluster.zz_planner import plan
+from cluster.autoscaler.planner import priorities
+from cluster.autoscaler.planner.planner import plan
+from cluster.autoscaler.planner.scale_up import Bought, buy, limits_of, templates
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
 from tests.autoscaler.validator import faults
 
@@ -109,12 +109,12 @@ def test_the_bound_is_below_any_other_way_to_serve_the_same(snapshot, units):
     packing = made.packing
     assert packing.bound_usd_per_hour <= packing.usd_per_hour + 1e-9
     assert packing.usd_per_hour == pytest.approx(sum(node.template.usd_per_hour for node in packing.nodes))
-    served = degrade.load_of(packing.nodes)
+    served = priorities.load_of(packing.nodes)
     choice = templates(snapshot, supply, NOW, units)
     one_by_one = 0.0
     for index, count in served.items():
         alone = solve(units, {index: count}, choice, supply.usage, limits_of(snapshot, supply))
-        if degrade.load_of(alone.nodes) != {index: count}:
+        if priorities.load_of(alone.nodes) != {index: count}:
             return  # not possible by itself within the bounds: nothing to compare with
         one_by_one += alone.usd_per_hour
     assert packing.bound_usd_per_hour <= one_by_one + 1e-9
@@ -127,10 +127,10 @@ def test_a_lower_rank_never_costs_a_higher_one_a_piece(units, slots):
     choice = [Template("default", "m5.xlarge", ZONES[0], "on-demand", 0.2, make(4, 15000), {"zone": ZONES[0], "pool": "default"})]
     left = {index: unit.count for index, unit in enumerate(units)}
     supply = survey(a_snapshot(machines=[], agents=[]), NOW)
-    together = degrade.load_of(degrade.packed(units, left, choice, supply.usage, Limits({"default": slots})).nodes)
-    first = min(degrade.RANKS[unit.source] for unit in units)
-    wanted = {index: count for index, count in left.items() if degrade.RANKS[units[index].source] == first}
-    alone = degrade.load_of(solve(units, wanted, choice, supply.usage, Limits({"default": slots})).nodes)
+    together = priorities.load_of(priorities.packed(units, left, choice, supply.usage, Limits({"default": slots})).nodes)
+    first = min(priorities.RANKS[unit.source] for unit in units)
+    wanted = {index: count for index, count in left.items() if priorities.RANKS[units[index].source] == first}
+    alone = priorities.load_of(solve(units, wanted, choice, supply.usage, Limits({"default": slots})).nodes)
     assert sum(together.get(index, 0) for index in wanted) >= sum(alone.values())
 
 

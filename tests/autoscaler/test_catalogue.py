@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.autoscaler.catalogue import KERNEL_KEEPS, as_advertised
 from cluster.autoscaler.model.shape import Shape, make, shape_of
 from cluster.autoscaler.model.snapshot import Advertised, Agent, Memory, Snapshot, Work
+from cluster.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
+from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.ports import Machine, Template
 from cluster.config.schema import ClusterSpec
 from cluster.topology.naming import Tag
-from cluster.zz_planner import Plan, plan
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, a_total, an_agent, offerings, queued
 from tests.autoscaler.world import World
 

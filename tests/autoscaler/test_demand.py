@@ -11,13 +11,13 @@ from cluster.autoscaler import demand
 from cluster.autoscaler.demand import frameworks, rates
 from cluster.autoscaler.model.shape import make, text
 from cluster.autoscaler.model.snapshot import ClusterView, Constraint, Finding, Framework, Mark, Memory, Probe, Quota, Snapshot
+from cluster.autoscaler.planner.planner import plan
 from cluster.autoscaler.reading import wire
 from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
 from cluster.autoscaler.reading.wire_frameworks import PROBE, offer_constraints, quotas
 from cluster.cli.plan import remembered
 from cluster.services.model import UpgradeStrategy
 from cluster.services.scaling import plan as next_step
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, an_agent, full, queued
 from tests.services.test_scaling import an_app, instance
 

@@ -14,8 +14,8 @@ from cluster.autoscaler.demand import ahead
 from cluster.autoscaler.learning import profile
 from cluster.autoscaler.model.shape import Shape, make
 from cluster.autoscaler.model.snapshot import Memory, Snapshot
+from cluster.autoscaler.planner.planner import plan
 from cluster.aws.ports import Order
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()

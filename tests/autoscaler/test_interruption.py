@@ -14,11 +14,11 @@ from cluster.autoscaler.notices import announced
 from cluster.autoscaler.notices.interruption import absorb, last_call
 from cluster.autoscaler.notices.notice import Heard
 from cluster.autoscaler.packing import place
-from cluster.autoscaler.rehome import Held, Room, hold
-from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
+from cluster.autoscaler.planner.planner import Launch, plan
+from cluster.autoscaler.planner.rescheduling import Held, Room, hold
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.aws.ports import Order
 from cluster.topology.naming import Tag
-from cluster.zz_planner import Launch, plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 ONE = make(1, 512)

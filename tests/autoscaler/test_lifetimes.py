@@ -5,10 +5,10 @@ from __future__ import annotations
 from cluster.autoscaler.learning.lifetimes import ENOUGH, FADES_AT, NAMES_AT_MOST, Ended, ends_within_s, lasts_s, learned
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Agent, ClusterView, Memory
+from cluster.autoscaler.planner.planner_state import with_lives
 from cluster.autoscaler.reading import wire
 from cluster.autoscaler.reading.wire_agents import from_json as agents_from_json
 from cluster.autoscaler.reading.wire_tasks import Seen
-from cluster.autoscaler.recall import with_lives
 
 HOUR_S = 3600.0
 

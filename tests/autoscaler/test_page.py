@@ -10,12 +10,12 @@ import pytest
 from aiohttp import ClientSession, web
 
 from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.planner.planner import plan
 from cluster.autoscaler.telling.page import Page
 from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.autoscaler.telling.view import KEPT_S, POINTS_SHOWN, Ring
 from cluster.aws.ports import Order
 from cluster.testing.fake_cloud import FakeLedger
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 ADDRESS = "127.122.9.1:9550"

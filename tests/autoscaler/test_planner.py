@@ -8,9 +8,9 @@ import pytest
 
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Probe, Removal, Snapshot
-from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
+from cluster.autoscaler.planner.planner import Launch, Plan, plan
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.aws.ports import LaunchRequest
-from cluster.zz_planner import Launch, Plan, plan
 from tests.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 

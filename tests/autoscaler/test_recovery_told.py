@@ -7,9 +7,9 @@ import asyncio
 from cluster.autoscaler.act import Actor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Intent, Memory
+from cluster.autoscaler.planner.planner import plan
 from cluster.aws.ports import Machine
 from cluster.testing.fake_cloud import FakeFleet
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_snapshot, a_spec, queued
 from tests.autoscaler.world import Journal
 

@@ -14,9 +14,9 @@ from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Constraint, Memory, Removal, Snapshot, Work
 from cluster.autoscaler.model.supply import Node, Supply, survey
 from cluster.autoscaler.packing import Placement, place
-from cluster.autoscaler.rehome import Room, hold, work_of
-from cluster.autoscaler.scale_down import Deactivate, Reactivate
-from cluster.zz_planner import plan
+from cluster.autoscaler.planner.planner import plan
+from cluster.autoscaler.planner.rescheduling import Room, hold, work_of
+from cluster.autoscaler.planner.scale_down import Deactivate, Reactivate
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent
 
 SLOT = make(1, 512)

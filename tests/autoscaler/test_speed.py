@@ -8,7 +8,7 @@ import pytest
 
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Memory
-from cluster.zz_planner import plan
+from cluster.autoscaler.planner.planner import plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 
 

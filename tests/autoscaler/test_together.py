@@ -9,10 +9,10 @@ from dataclasses import replace
 from cluster.autoscaler.act import Actor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory, Removal
+from cluster.autoscaler.planner.planner import plan
 from cluster.common.errors import Retryable
 from cluster.testing.fake_cloud import FakeFleet
 from cluster.topology.naming import Tag
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec
 from tests.autoscaler.world import Journal
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.degrade import RANKS
 from cluster.autoscaler.model.snapshot import Backoff, ClusterView, Intent, Memory, Quota, Removal, Snapshot
+from cluster.autoscaler.planner.planner import Launch, plan
+from cluster.autoscaler.planner.priorities import RANKS
+from cluster.autoscaler.planner.verdicts import Verdict
 from cluster.autoscaler.telling.story import tell
 from cluster.autoscaler.telling.view import describe
-from cluster.autoscaler.verdict import Verdict
 from cluster.aws.ports import LaunchRequest, Order
-from cluster.zz_planner import Launch, plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 

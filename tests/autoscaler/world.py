@@ -15,13 +15,13 @@ from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
 from cluster.autoscaler.model.snapshot import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.model.supply import LIVE, price_of
+from cluster.autoscaler.planner.planner import plan
 from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Order
 from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
 from cluster.config.schema import ClusterSpec
 from cluster.testing.fake_cloud import FakeFleet
 from cluster.topology.naming import Tag
 from cluster.zookeeper.session import ZooKeeperUnavailable
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
 DECIDED_WITHIN_S = 120.0

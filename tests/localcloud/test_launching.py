@@ -14,6 +14,7 @@ import pytest
 from cluster.autoscaler.act import Actor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory
+from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.fleet import AwsFleet
 from cluster.aws.ports import LaunchRequest, Machine
 from cluster.aws.pricing.market import Market, MemoryCache
@@ -22,7 +23,6 @@ from cluster.aws.pricing.spot import AwsSpotFeed
 from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import Retryable
 from cluster.topology.naming import Tag, launch_template_name
-from cluster.zz_planner import Plan, plan
 from tests.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.autoscaler.world import Journal
 from tests.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud

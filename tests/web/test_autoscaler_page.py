@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 
 from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.planner.planner import plan
 from cluster.autoscaler.telling.page import Page
 from cluster.autoscaler.telling.telemetry import Telemetry
 from cluster.aws.ports import Order
 from cluster.testing.fake_cloud import FakeLedger
-from cluster.zz_planner import plan
 from tests.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 from tests.support.zookeeper import free_port
 from tests.web.browser import Browser

@@ -14,10 +14,10 @@ from cluster.autoscaler.account.holdings import Holder, Task, by_agent, dominant
 from cluster.autoscaler.model.shape import Shape, contains, shape_of
 from cluster.autoscaler.model.snapshot import Agent, Rented, Snapshot
 from cluster.autoscaler.model.supply import LIVE, price_of
-from cluster.autoscaler.verdict import Verdict
+from cluster.autoscaler.planner.planner import Plan
+from cluster.autoscaler.planner.verdicts import Verdict
 from cluster.aws.ports import Machine, Offering
 from cluster.topology.naming import Tag
-from cluster.zz_planner import Plan
 
 Row = dict[str, Any]
 

@@ -19,7 +19,7 @@ from cluster.autoscaler.model.supply import LIVE, Supply, Unit
 from cluster.autoscaler.notices import risk
 from cluster.autoscaler.notices.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
 from cluster.autoscaler.packing import Placement
-from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
 from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cluster.autoscaler import catalogue
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
+from cluster.autoscaler.planner import advertised_capacity
+from cluster.autoscaler.planner.rescheduling import work_of
+from cluster.autoscaler.planner.scale_up import DRIFT, replacement_for
 from cluster.autoscaler.policies.policy import Change, View, deactivate, movable, protected
-from cluster.autoscaler.rehome import work_of
-from cluster.autoscaler.scale_up import DRIFT, replacement_for
 from cluster.config.schema import Drift as Settings
 
 
@@ -55,7 +55,7 @@ def _replaced(name: str, view: View) -> bool:
 
 
 def _why(unit: Unit, view: View, settings: Settings) -> str:
-    drift = catalogue.drift_of(unit, view.snapshot) if settings.replace else ""
+    drift = advertised_capacity.drift_of(unit, view.snapshot) if settings.replace else ""
     hours = (view.now - unit.machine.launched_at) / 3600
     if not drift and settings.max_age_hours is not None and hours > settings.max_age_hours:
         return f"runs for {hours:.0f} hours (drift.max_age_hours {settings.max_age_hours:g})"

@@ -11,9 +11,9 @@ from typing import Protocol
 from cluster.autoscaler.learning.lifetimes import ends_within_s, lasts_s
 from cluster.autoscaler.model.snapshot import Agent, Memory, PolicyName, Removal, Snapshot, Work
 from cluster.autoscaler.model.supply import Supply, Unit
-from cluster.autoscaler.rehome import Room, moving
-from cluster.autoscaler.scale_down import Deactivate, Move
-from cluster.autoscaler.scale_up import Purchase
+from cluster.autoscaler.planner.rescheduling import Room, moving
+from cluster.autoscaler.planner.scale_down import Deactivate, Move
+from cluster.autoscaler.planner.scale_up import Purchase
 from cluster.config.calendar import is_open
 from cluster.config.schema import Consolidation
 from cluster.topology.user_data import PROTECT

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cluster.autoscaler.model.snapshot import Agent, PolicyName
+from cluster.autoscaler.planner.rescheduling import names_of, work_of
 from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, saving_lasts_s
-from cluster.autoscaler.rehome import names_of, work_of
 
 
 def share_used(agent: Agent) -> float:

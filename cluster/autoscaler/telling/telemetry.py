@@ -21,12 +21,12 @@ from cluster.autoscaler.account.recorder import Recorder, level, machine_row, st
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory, Snapshot
 from cluster.autoscaler.model.supply import LIVE
+from cluster.autoscaler.planner.planner import Plan
 from cluster.autoscaler.reading.wire_tasks import Tasks
 from cluster.autoscaler.telling import view
 from cluster.autoscaler.telling.measures import Measures
 from cluster.aws.ports import Ledger
 from cluster.topology.naming import Tag
-from cluster.zz_planner import Plan
 
 RECENT = 500
 LEDGER_PATIENCE_S = 2.0

@@ -9,11 +9,11 @@ from typing import Any
 
 from cluster.autoscaler.model.snapshot import Snapshot
 from cluster.autoscaler.model.supply import LIVE
-from cluster.autoscaler.steering import with_bounds
+from cluster.autoscaler.planner.overrides import with_bounds
+from cluster.autoscaler.planner.planner import Plan
 from cluster.aws.overrides import describe as describe_order
 from cluster.aws.overrides import in_force
 from cluster.topology.naming import Tag
-from cluster.zz_planner import Plan
 
 Json = dict[str, Any]
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import catalogue, demand, policies, recall, rehome, scale_down, scale_up, steering, timers
+from cluster.autoscaler import demand, policies
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory, Removal, Replacement, Snapshot
 from cluster.autoscaler.model.supply import Supply, survey
 from cluster.autoscaler.notices import announced, interruption
 from cluster.autoscaler.packing import Packing, Placement, place
+from cluster.autoscaler.planner import advertised_capacity, overrides, planner_state, rescheduling, scale_down, scale_up, timers
+from cluster.autoscaler.planner.rescheduling import Held, Room
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
+from cluster.autoscaler.planner.scale_up import Bought, Purchase
+from cluster.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
+from cluster.autoscaler.planner.verdicts import Judge, Verdict
 from cluster.autoscaler.policies import Change, View
-from cluster.autoscaler.rehome import Held, Room
-from cluster.autoscaler.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
-from cluster.autoscaler.scale_up import Bought, Purchase
-from cluster.autoscaler.timers import SETTLE_AFTER_LEADER_S
-from cluster.autoscaler.verdict import Judge, Verdict
 from cluster.aws.overrides import describe, in_force
 from cluster.aws.ports import LaunchRequest
 
@@ -82,26 +83,26 @@ class Plan:
 
 def plan(snapshot: Snapshot, now: float) -> Plan:
     """Decide. The same snapshot at the same moment gives the same plan."""
-    memory = replace(recall.leader(snapshot, now), replacements=recall.replacements(snapshot, now))
-    snapshot = replace(snapshot, memory=memory, spec=steering.with_bounds(snapshot.spec, snapshot.orders, now))
+    memory = replace(planner_state.leader(snapshot, now), replacements=planner_state.replacements(snapshot, now))
+    snapshot = replace(snapshot, memory=memory, spec=overrides.with_bounds(snapshot.spec, snapshot.orders, now))
     stated = snapshot.offerings
-    snapshot = replace(snapshot, offerings=catalogue.as_advertised(stated, memory.advertised, snapshot.spec))
+    snapshot = replace(snapshot, offerings=advertised_capacity.as_advertised(stated, memory.advertised, snapshot.spec))
     supply = survey(snapshot, now)
     units = demand.fuse(snapshot, now)
     placement = place(units, supply.nodes, supply.usage)
     room = Room(supply, units, placement)
-    waiting, paused = _not_yet(snapshot, now), steering.paused(snapshot.orders, now)
+    waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.orders, now)
     fence = snapshot.fence or ("" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false")
     held = fence or paused or waiting
     bought = Bought() if held else scale_up.buy(snapshot, supply, units, placement.left, now)
     purchases, packed = bought.purchases, _packed(bought.packing)
     judge = Judge(snapshot, supply, placement, purchases, held, now)
     verdicts = tuple(judge.verdict(index, unit) for index, unit in enumerate(units))
-    homes = rehome.hold(snapshot, supply, room)
+    homes = rescheduling.hold(snapshot, supply, room)
     needed = _needed(placement)
     idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
-    learned = catalogue.learn(snapshot, stated, supply, now)
-    memory = recall.after_pass(snapshot, supply, units, purchases, idle, now)
+    learned = advertised_capacity.learn(snapshot, stated, supply, now)
+    memory = planner_state.after_pass(snapshot, supply, units, purchases, idle, now)
     memory = replace(memory, advertised=learned.advertised, odd=learned.odd)
     frozen = scale_down.freeze(snapshot, supply)
     homed = interruption.homed(units, placement, supply)

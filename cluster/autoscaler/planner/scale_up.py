@@ -9,8 +9,6 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import budget, degrade, tails
-from cluster.autoscaler.budget import Allowance
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model.constraints import HOSTNAME, Usage
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
@@ -18,6 +16,8 @@ from cluster.autoscaler.model.snapshot import Memory, Snapshot
 from cluster.autoscaler.model.supply import Node, Supply, attributes_of
 from cluster.autoscaler.notices import risk
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
+from cluster.autoscaler.planner import launch_backoff, priorities, size_tiebreak
+from cluster.autoscaler.planner.launch_backoff import Allowance
 from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 from cluster.config.schema import Pool
 
@@ -74,8 +74,8 @@ def buy(snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping
     """What to buy for the pieces that are left, and to bring each pool up to its floor."""
     choice = templates(snapshot, supply, now, units)
     limits = limits_of(snapshot, supply)
-    seen = tails.seen_by_packing(choice, units, left, limits, {pool.name: pool.max for pool in snapshot.spec.agents})
-    packing = tails.at_true_prices(degrade.packed(units, left, seen, supply.usage, limits), seen, choice)
+    seen = size_tiebreak.seen_by_packing(choice, units, left, limits, {pool.name: pool.max for pool in snapshot.spec.agents})
+    packing = size_tiebreak.at_true_prices(priorities.packed(units, left, seen, supply.usage, limits), seen, choice)
     nodes = packing.nodes
     for node in nodes:
         limits.take(node.template, 1)
@@ -143,12 +143,12 @@ def _without_types(purchase: Purchase, not_types: Collection[str]) -> Purchase:
 
 def absorb_result(memory: Memory, request: LaunchRequest, result: LaunchResult, now: float) -> Memory:
     """Remember which offerings had capacity, and which had not."""
-    return replace(memory, backoffs=budget.absorb(memory.backoffs, request, result, now))
+    return replace(memory, backoffs=launch_backoff.absorb(memory.backoffs, request, result, now))
 
 
 def absorb_refusal(memory: Memory, request: LaunchRequest, now: float) -> Memory:
     """Remember that the cloud refused the whole request: none of its offerings is asked for a while."""
-    return replace(memory, backoffs=budget.refused(memory.backoffs, request, now))
+    return replace(memory, backoffs=launch_backoff.refused(memory.backoffs, request, now))
 
 
 def wanted_capacity(pool: Pool) -> Capacity:
@@ -157,7 +157,7 @@ def wanted_capacity(pool: Pool) -> Capacity:
 
 
 def _backed_off(offering: Offering, pool: Pool, memory: Memory, now: float) -> bool:
-    return budget.blocked(memory.backoffs, offering, pool.name, now)
+    return launch_backoff.blocked(memory.backoffs, offering, pool.name, now)
 
 
 def _one_zone_each(offerings: Sequence[Offering], zone_counts: Mapping[str, int]) -> list[Offering]:
@@ -209,7 +209,7 @@ def _purchase(
     """The calls that buy these machines, as their launch budgets allow; none when the offering is no longer in the catalogue."""
     instance_type, zone, capacity = offering
     now, most = allowance.now, NOTHING
-    load = degrade.load_of(nodes)
+    load = priorities.load_of(nodes)
     for node in nodes:
         used = tuple(max(a, b) for a, b in zip(most, node.used, strict=True))
         most = (used[0], used[1], used[2], used[3], used[4])
@@ -223,7 +223,7 @@ def _purchase(
     purchases: list[Purchase] = []
     for count, named in allowance.split(len(nodes), found, pool.name):
         request = LaunchRequest(snapshot.spec.name, pool.name, count, named, _token(snapshot, pool.name, now, number + len(purchases)))
-        purchases.append(Purchase(request, degrade.load_of(nodes[:count]), named[0].usd_per_hour * count))
+        purchases.append(Purchase(request, priorities.load_of(nodes[:count]), named[0].usd_per_hour * count))
         nodes = nodes[count:]
     return purchases
 

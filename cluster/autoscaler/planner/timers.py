@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cluster.autoscaler import scale_down
 from cluster.autoscaler.demand import ahead, frameworks, rates
 from cluster.autoscaler.learning.profile import SLOT_S
 from cluster.autoscaler.model.snapshot import Memory, Removal, Snapshot
 from cluster.autoscaler.model.supply import LAG_S, Supply
 from cluster.autoscaler.notices import interruption
-from cluster.autoscaler.recall import REPLACEMENT_SEEN_S
-from cluster.autoscaler.verdict import Verdict
+from cluster.autoscaler.planner import scale_down
+from cluster.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S
+from cluster.autoscaler.planner.verdicts import Verdict
 from cluster.config import calendar
 
 MOMENT_S = 0.001

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.autoscaler import budget, scale_up
 from cluster.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
 from cluster.autoscaler.model.demand_item import BlockedKind, Unit
 from cluster.autoscaler.model.shape import Shape, contains, named, times
 from cluster.autoscaler.model.snapshot import Constraint, Snapshot
 from cluster.autoscaler.model.supply import Node, Supply
 from cluster.autoscaler.packing import Placement, Template
-from cluster.autoscaler.scale_up import Purchase
+from cluster.autoscaler.planner import launch_backoff, scale_up
+from cluster.autoscaler.planner.scale_up import Purchase
 from cluster.aws.ports import Offering
 from cluster.config.schema import Pool
 
@@ -181,9 +181,9 @@ class Shelf:
         if not slots:
             full = ", ".join(sorted({f"{good.pool.name} (max {good.pool.max})" for good in fitting}))
             return Refusal("pool_max", f"pool {full} is full")
-        ready = [good for good in slots if not budget.blocked(backoffs, good.offering, good.pool.name, now)]
+        ready = [good for good in slots if not launch_backoff.blocked(backoffs, good.offering, good.pool.name, now)]
         if not ready:
-            again = budget.next_try_at(backoffs, [(good.pool.name, good.offering) for good in slots], now) or now
+            again = launch_backoff.next_try_at(backoffs, [(good.pool.name, good.offering) for good in slots], now) or now
             return Refusal("no_capacity", f"the cloud had no capacity of any offering that holds it; asked again in {again - now:.0f} s")
         if limits.usd_per_hour is not None:
             cheapest = min(good.offering.usd_per_hour for good in ready)
@@ -196,7 +196,7 @@ class Shelf:
         if not zones:
             return Refusal("constraint", "every place that its constraints allow is taken by another of its instances")
         wanted = [good.offering for good in zones if good.offering.capacity == scale_up.wanted_capacity(good.pool)]
-        if all(budget.window(backoffs, offering) < budget.MOST_AT_ONCE for offering in wanted):
+        if all(launch_backoff.window(backoffs, offering) < launch_backoff.MOST_AT_ONCE for offering in wanted):
             return Refusal(
                 "no_capacity", "what holds it had no capacity lately: a few are asked for at a time, twice as many after each success"
             )

@@ -10,8 +10,8 @@ from cluster.autoscaler.demand import Unit as Demanded
 from cluster.autoscaler.learning.lifetimes import learned
 from cluster.autoscaler.model.snapshot import ClusterView, Memory, Removal, Rented, Replacement, Snapshot
 from cluster.autoscaler.model.supply import LIVE, Supply, Unit, price_of
+from cluster.autoscaler.planner.scale_up import Purchase
 from cluster.autoscaler.policies.underused import share_used
-from cluster.autoscaler.scale_up import Purchase
 from cluster.topology.naming import Tag
 
 REPLACEMENT_SEEN_S = 5.0
