@@ -190,7 +190,7 @@ async def child(base: str, *, consolidation: bool) -> None:
     import aiohttp
     import boto3
 
-    from cluster import zz_daemon  # all that the daemon loads
+    from cluster.autoscaler.daemon import daemon  # all that the daemon loads
     from cluster.autoscaler.model.snapshot import Memory
     from cluster.autoscaler.planner.planner import plan
     from cluster.testing.fake_cloud import FakeFleet
@@ -208,12 +208,12 @@ async def child(base: str, *, consolidation: bool) -> None:
     spec = a_spec(
         pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}], consolidation={"enabled": consolidation}
     )
-    telemetry, memory, seconds = zz_daemon.Telemetry(), Memory(leader_since=AT - 90_000), []
+    telemetry, memory, seconds = daemon.Telemetry(), Memory(leader_since=AT - 90_000), []
     telemetry.begin(cast("Ledger", Nowhere()))
     base_mib = resident_mib()
     async with aiohttp.ClientSession() as session:
-        operator = zz_daemon.OperatorClient([base], session)
-        observer = zz_daemon.Observer(operator, zz_daemon.ServicesClient([base], session), fleet)
+        operator = daemon.OperatorClient([base], session)
+        observer = daemon.Observer(operator, daemon.ServicesClient([base], session), fleet)
 
         async def one_pass(memory: Memory, at: float) -> tuple[Memory, int, int]:
             snapshot = await observer.snapshot(spec, memory, (), None)

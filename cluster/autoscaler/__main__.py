@@ -2,6 +2,6 @@
 
 import asyncio
 
-from cluster.zz_daemon import main
+from cluster.autoscaler.daemon.daemon import main
 
 asyncio.run(main())

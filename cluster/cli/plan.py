@@ -43,7 +43,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     """What the daemon would decide, with what it remembers as of its last sign of life."""
     import aiohttp
 
-    from cluster.autoscaler.learning.learner import NAME, decoded
+    from cluster.autoscaler.daemon.weekly_profile_store import NAME, decoded
     from cluster.autoscaler.reading.observe import Observer, ServicesClient, services_urls
     from cluster.aws import client
     from cluster.aws.control import S3Control

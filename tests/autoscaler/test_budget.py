@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.journal import _decode
+from cluster.autoscaler.daemon.journal import _decode
 from cluster.autoscaler.model.snapshot import Backoff, Memory
 from cluster.autoscaler.planner import launch_backoff
 from cluster.autoscaler.planner.launch_backoff import FIRST_S, MOST_AT_ONCE, MOST_S, PACE_FIRST_S, PACE_MOST_S, Allowance

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.autoscaler.journal import Deposed, Journal
+from cluster.autoscaler.daemon.journal import Deposed, Journal
 from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Removal, Rented
 from cluster.aws.ports import LaunchRequest
 from cluster.zookeeper.session import ZooKeeper

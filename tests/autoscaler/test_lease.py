@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.autoscaler.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
+from cluster.autoscaler.daemon.daemon import Term
+from cluster.autoscaler.daemon.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
 from cluster.autoscaler.model.decision import from_record
 from cluster.autoscaler.model.snapshot import Intent, Memory, Rented
 from cluster.autoscaler.telling.story import tell
@@ -23,7 +24,6 @@ from cluster.testing.fake_cloud import FakeControl
 from cluster.topology.naming import Tag
 from cluster.topology.user_data import Farewell, Lease, LeaseTerms
 from cluster.zookeeper.session import ZooKeeper
-from cluster.zz_daemon import Term
 from tests.autoscaler.builders import NOW, a_spec
 
 OURS = Rented("m5.large", "us-east-1a", "on-demand", 0.1, "default", "autoscaler", "agent", NOW - 7200)

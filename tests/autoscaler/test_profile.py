@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.autoscaler.daemon.weekly_profile_store import Learner, decoded
 from cluster.autoscaler.learning import profile
-from cluster.autoscaler.learning.learner import Learner, decoded
 from cluster.autoscaler.learning.profile import SLOT_S, SLOTS, WEEK_S, Level, Profile, expected, forecast, learn, slot_number
 from cluster.common.errors import Retryable
 from cluster.testing.fake_cloud import FakeControl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cluster.autoscaler.act import Actor
+from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Intent, Memory
 from cluster.autoscaler.planner.planner import plan

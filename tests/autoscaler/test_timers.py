@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cluster.autoscaler.daemon.daemon import rest_s
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Removal, Replacement, Snapshot, Work
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.ports import LaunchRequest, Order
 from cluster.config import calendar
-from cluster.zz_daemon import rest_s
 from tests.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
 
 ON = {"usd_per_task": 0.0, "enabled": True, "payback_s": 100.0, "usd_per_task_hour": 0.0}

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.act import Actor
+from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory, Removal
 from cluster.autoscaler.planner.planner import plan

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from cluster.autoscaler.act import Actor
+from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus

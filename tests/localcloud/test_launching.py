@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cluster.autoscaler.act import Actor
+from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory
 from cluster.autoscaler.planner.planner import Plan, plan

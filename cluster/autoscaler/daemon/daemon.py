@@ -21,10 +21,10 @@ from pydantic import ValidationError
 from yarl import URL
 
 from cluster.autoscaler import demand
-from cluster.autoscaler.act import Actor
-from cluster.autoscaler.journal import Deposed, Journal
-from cluster.autoscaler.learning.learner import Learner
-from cluster.autoscaler.lease import Ending, Leases, endings, succession
+from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.daemon.journal import Deposed, Journal
+from cluster.autoscaler.daemon.lease import Ending, Leases, endings, succession
+from cluster.autoscaler.daemon.weekly_profile_store import Learner
 from cluster.autoscaler.model.snapshot import Intent, Memory, Snapshot
 from cluster.autoscaler.notices import announced, interruption
 from cluster.autoscaler.notices.doorbell import Doorbell
