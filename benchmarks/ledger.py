@@ -76,7 +76,7 @@ def main() -> None:
     os.environ.update(AWS_ENDPOINT_URL=f"http://{host}:{port}", AWS_DEFAULT_REGION="us-east-1")
     os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local")
 
-    from cluster.autoscaler.account.bill import add_up
+    from cluster.autoscaler.accounting.cost_report import add_up
     from cluster.aws import client, ledger_rows
     from cluster.aws.ledger import S3Ledger
     from cluster.cli.cost import bill_rows

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from cluster.autoscaler.account.bill import HELD, MACHINES, UNKNOWN, Bill, add_up, bars
-from cluster.autoscaler.account.recorder import STATED_EVERY_S
+from cluster.autoscaler.accounting.cost_report import HELD, MACHINES, UNKNOWN, Bill, add_up, bars
+from cluster.autoscaler.accounting.usage_recorder import STATED_EVERY_S
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from cluster.cli.orders import seconds
 from cluster.common.errors import BadInput

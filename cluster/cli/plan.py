@@ -31,7 +31,7 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     if json_:
         import msgspec
 
-        from cluster.autoscaler.telling.view import describe
+        from cluster.autoscaler.reporting.api_views import describe
 
         answer = {**describe(made), "trouble": list(trouble), "dry_run": True}
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
@@ -44,7 +44,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     import aiohttp
 
     from cluster.autoscaler.daemon.weekly_profile_store import NAME, decoded
-    from cluster.autoscaler.reading.observe import Observer, ServicesClient, services_urls
+    from cluster.autoscaler.observation.observer import Observer, ServicesClient, services_urls
     from cluster.aws import client
     from cluster.aws.control import S3Control
     from cluster.aws.fleet import AwsFleet

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from cluster.autoscaler.account.bill import add_up
-from cluster.autoscaler.account.recorder import STATED_EVERY_S
+from cluster.autoscaler.accounting.cost_report import add_up
+from cluster.autoscaler.accounting.usage_recorder import STATED_EVERY_S
 from cluster.cli.context import open_context
 from cluster.common.errors import BadInput, NotFound
 from cluster.config.schema import ClusterSpec

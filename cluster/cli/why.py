@@ -73,7 +73,7 @@ def decisions(context: Context, last: int, since_s: float, subject: str = "", *,
     """The rows of the newest `last` decisions (of the newest `last` lines, unless `each`), oldest first. No ledger has none."""
     import time
 
-    from cluster.autoscaler.telling.story import subject_rows
+    from cluster.autoscaler.reporting.decision_log import subject_rows
     from cluster.aws import client
     from cluster.aws.ledger import S3Ledger
     from cluster.common.errors import NotFound
@@ -91,7 +91,7 @@ def decisions(context: Context, last: int, since_s: float, subject: str = "", *,
 
 
 def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
-    from cluster.autoscaler.telling.story import Line, tell
+    from cluster.autoscaler.reporting.decision_log import Line, tell
     from cluster.cli.tables import console, sheet
 
     lines = [Line(row["at"], row["at"], str(row.get("decision") or row.get("order")), [row]) for row in rows] if verbose else tell(rows)

@@ -18,7 +18,7 @@ from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import MANY, NAMES, Shape, contains, shape_of
 from cluster.autoscaler.packing import Limits, Template, solve
 from cluster.autoscaler.packing.columns import TINY, Columns, relax, scaled, seeds
-from cluster.autoscaler.packing.loads import ceiling
+from cluster.autoscaler.packing.patterns import ceiling
 from cluster.autoscaler.packing.problem import Problem, fits
 from cluster.autoscaler.packing.search import best_load
 from cluster.aws.ports import Offering

@@ -1,4 +1,4 @@
-"""A trace out of a cluster's own history: the ledger's rows of `cluster.autoscaler.account.past`, task by task. Pure.
+"""A trace out of a cluster's own history: the ledger's rows of `cluster.autoscaler.accounting.task_history`, task by task. Pure.
 
 What ran before the stretch began is there from its first moment, with the time that it still had; what still ran at its end ends with it,
 for nobody knows more. Apps keep their constraints.

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.learning.lifetimes import Ended
+from cluster.autoscaler.forecasting.lifetimes import Ended
 from cluster.autoscaler.model.shape import shape_of
 from cluster.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
 from cluster.autoscaler.model.supply import attributes_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.autoscaler.demand.ahead import levels
-from cluster.autoscaler.demand.use import in_use
-from cluster.autoscaler.learning import profile
-from cluster.autoscaler.learning.profile import MONDAY_S, SLOT_S, Level, Profile
+from cluster.autoscaler.demand.scheduled import levels
+from cluster.autoscaler.demand.usage import in_use
+from cluster.autoscaler.forecasting import weekly_profile
+from cluster.autoscaler.forecasting.weekly_profile import MONDAY_S, SLOT_S, Level, Profile
 from cluster.autoscaler.model.snapshot import Snapshot
 
 
@@ -24,13 +24,13 @@ class Weeks:
         if self._at is not None:
             self._fill(self._at, now)
         self._levels, self._at = levels(in_use(snapshot, ())), now
-        self._known = profile.learn(self._known, self._levels, now)
+        self._known = weekly_profile.learn(self._known, self._levels, now)
         return self._known
 
     def _fill(self, since: float, now: float) -> None:
         """What ran at the last look ran on until this one."""
-        for slot in range(profile.slot_number(since), profile.slot_number(now) + 1):
+        for slot in range(weekly_profile.slot_number(since), weekly_profile.slot_number(now) + 1):
             start = slot * SLOT_S - MONDAY_S
             for at in (start, start + SLOT_S - 1e-3):
                 if since < at < now:
-                    self._known = profile.learn(self._known, self._levels, at)
+                    self._known = weekly_profile.learn(self._known, self._levels, at)

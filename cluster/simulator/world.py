@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from cluster.autoscaler.learning.lifetimes import Ended
+from cluster.autoscaler.forecasting.lifetimes import Ended
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from cluster.autoscaler.model.snapshot import Constraint

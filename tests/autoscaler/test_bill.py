@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.account.bill import CLUSTER, UNKNOWN, UNUSED, add_up, apportioned, bars
+from cluster.autoscaler.accounting.cost_report import CLUSTER, UNKNOWN, UNUSED, add_up, apportioned, bars
 
 HOUR = 3600.0
 

@@ -11,10 +11,10 @@ from cluster.autoscaler import demand
 from cluster.autoscaler.demand import frameworks, rates
 from cluster.autoscaler.model.shape import make, text
 from cluster.autoscaler.model.snapshot import ClusterView, Constraint, Finding, Framework, Mark, Memory, Probe, Quota, Snapshot
+from cluster.autoscaler.observation import mesos_parsers
+from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
+from cluster.autoscaler.observation.mesos_framework_parser import PROBE, offer_constraints, quotas
 from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.reading import wire
-from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
-from cluster.autoscaler.reading.wire_frameworks import PROBE, offer_constraints, quotas
 from cluster.cli.plan import remembered
 from cluster.services.model import UpgradeStrategy
 from cluster.services.scaling import plan as next_step
@@ -54,7 +54,10 @@ def test_the_jobs_queue_counts_through_the_same_door():
     service = queued("nightly", 1)
     found = units(a_snapshot(queue=[job, service]))
     assert [(unit.source, unit.count, unit.key) for unit in found] == [("jobs", 2, "jobs:nightly"), ("services", 1, "services:nightly")]
-    assert [(entry.source, entry.count) for entry in wire.both_times([job, service], [service, job])] == [("jobs", 2), ("services", 1)]
+    assert [(entry.source, entry.count) for entry in mesos_parsers.both_times([job, service], [service, job])] == [
+        ("jobs", 2),
+        ("services", 1),
+    ]
 
 
 @pytest.mark.parametrize(("health", "over", "asked"), [(1.0, 0.2, 2), (0.5, 0.0, 0), (1.0, 1.0, 10)])
@@ -343,7 +346,7 @@ def info(framework_id: str, **fields) -> dict:
 
 
 def one(*items: dict, metrics: dict[str, float] | None = None) -> Framework:
-    (found,) = wire.cluster_view(Agents(), (), {"frameworks": list(items)}, metrics or {}).frameworks
+    (found,) = mesos_parsers.cluster_view(Agents(), (), {"frameworks": list(items)}, metrics or {}).frameworks
     return found
 
 
@@ -400,11 +403,11 @@ def test_what_is_reserved_is_free_for_its_role_alone():
 
 
 def test_the_autoscaler_s_own_framework_wants_nothing():
-    assert wire.cluster_view(Agents(), (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
+    assert mesos_parsers.cluster_view(Agents(), (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
 
 
 def test_the_allocator_s_lateness_and_the_election_are_part_of_the_view():
-    view = wire.cluster_view(Agents(), (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0)
+    view = mesos_parsers.cluster_view(Agents(), (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0)
     assert (view.allocator_lag_s, view.elected_at) == (1.5, 12.0)
 
 
@@ -427,7 +430,7 @@ def test_offer_constraints_read_as_the_services_constraints_do(predicate, expect
 
 def test_a_framework_whose_queue_is_read_is_not_looked_at_through_its_counters():
     agents = {"frameworks": [info("F-services", offer_filters={"*": filters(1)}), info("F2")]}
-    view = wire.cluster_view(Agents(), (), agents, {}, own=["F-services"])
+    view = mesos_parsers.cluster_view(Agents(), (), agents, {}, own=["F-services"])
     assert [framework.framework_id for framework in view.frameworks] == ["F2"]
 
 

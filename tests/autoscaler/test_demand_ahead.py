@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.autoscaler import demand
-from cluster.autoscaler.demand import ahead
-from cluster.autoscaler.learning import profile
+from cluster.autoscaler.demand import scheduled
+from cluster.autoscaler.forecasting import weekly_profile
 from cluster.autoscaler.model.shape import Shape, make
 from cluster.autoscaler.model.snapshot import Memory, Snapshot
 from cluster.autoscaler.planner.planner import plan
@@ -19,9 +19,9 @@ from cluster.aws.ports import Order
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()
-WEEK_S = profile.WEEK_S
+WEEK_S = weekly_profile.WEEK_S
 BOOT = {"boot_timeout_s": 600, "ahead_margin_s": 60}
-LEAD_S = 600 * ahead.BOOT_SHARE + 60
+LEAD_S = 600 * scheduled.BOOT_SHARE + 60
 
 
 def hint(name: str = "h1", count: int = 10, cpus: float = 1, mem_mib: float = 512, at: float = NOW - 60, **fields) -> Order:
@@ -142,16 +142,16 @@ def test_a_hint_s_room_counts_towards_the_calendar():
 # past weeks
 
 
-def weeks(*cpus: float, hour: int = 9, mem_mib_each: float = 1024) -> profile.Profile:
+def weeks(*cpus: float, hour: int = 9, mem_mib_each: float = 1024) -> weekly_profile.Profile:
     """So much ran on the Mondays before `MONDAY_9` from then on for an hour, the oldest first."""
-    known = profile.Profile()
+    known = weekly_profile.Profile()
     for back, level in zip(range(len(cpus), 0, -1), cpus, strict=True):
         start = MONDAY_9 - back * WEEK_S + (hour - 9) * 3600
         for slot in range(-8, 12):
             amount = level if 0 <= slot < 4 else 2
             for second in (0, 450, 890):
                 levels = {"default": (round(amount * 1000), round(amount * mem_mib_each * 1000), round(amount))}
-                known = profile.learn(known, levels, start + slot * 900 + second)
+                known = weekly_profile.learn(known, levels, start + slot * 900 + second)
     return known
 
 
@@ -204,7 +204,7 @@ def test_a_holiday_is_given_up_after_half_an_hour_and_the_next_week_believed_aga
     known = weeks(40, 40, 40)
     snapshot = using(2, 2048, spec=learned_spec(), profile=known)
     for second in range(0, 4 * 900, 60):
-        known = profile.learn(known, {"default": (2000, 2048000, 2)}, MONDAY_9 - 900 + second)
+        known = weekly_profile.learn(known, {"default": (2000, 2048000, 2)}, MONDAY_9 - 900 + second)
         believed = counts(replace(snapshot, profile=known), "profile", MONDAY_9 - 900 + second)
         assert believed == ([38] if 900 - LEAD_S <= second < 2700 else [])
     assert counts(replace(snapshot, profile=known), "profile", MONDAY_9 + WEEK_S) == [38]
@@ -214,8 +214,8 @@ def test_how_far_ahead_follows_what_machines_took_to_boot():
     machines = [a_machine(f"i-{number}", launched_at=NOW - 5000) for number in range(3)]
     took = {"i-0": NOW - 5000 + 80, "i-1": NOW - 5000 + 100, "i-2": NOW - 10}
     memory = Memory(registered=took)
-    assert ahead.lead(a_snapshot(a_spec(**BOOT), machines=machines, agents=[], memory=memory)) == 90 + 60
-    assert ahead.lead(a_snapshot(a_spec(**BOOT))) == LEAD_S
+    assert scheduled.lead(a_snapshot(a_spec(**BOOT), machines=machines, agents=[], memory=memory)) == 90 + 60
+    assert scheduled.lead(a_snapshot(a_spec(**BOOT))) == LEAD_S
 
 
 # headroom

@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.autoscaler.account.holdings import Task
-from cluster.autoscaler.account.past import Past
+from cluster.autoscaler.accounting.resource_usage import Task
+from cluster.autoscaler.accounting.task_history import Past
 from cluster.autoscaler.model.shape import make
 from cluster.aws.ledger import S3Ledger
 from cluster.cli import cost, simulate

@@ -13,8 +13,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from cluster.autoscaler.model.snapshot import Notice
-from cluster.autoscaler.notices.doorbell import Doorbell
-from cluster.autoscaler.notices.inbox import Inbox, beside
+from cluster.autoscaler.observation.notice_endpoint import Doorbell
+from cluster.autoscaler.observation.notice_queue import Inbox, beside
 from cluster.aws.ports import ScheduledEvent
 from cluster.common.errors import NotFound, Retryable
 from cluster.testing.fake_cloud import FakeNotices

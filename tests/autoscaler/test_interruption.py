@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from cluster.autoscaler.demand import fuse
+from cluster.autoscaler.interruption import announcements
+from cluster.autoscaler.interruption.controller import absorb, last_call
+from cluster.autoscaler.interruption.notice import Heard
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Intent, Memory, Notice, Removal, Rented, Risk, Snapshot, Work
 from cluster.autoscaler.model.supply import survey
-from cluster.autoscaler.notices import announced
-from cluster.autoscaler.notices.interruption import absorb, last_call
-from cluster.autoscaler.notices.notice import Heard
 from cluster.autoscaler.packing import place
 from cluster.autoscaler.planner.planner import Launch, plan
 from cluster.autoscaler.planner.rescheduling import Held, Room, hold
@@ -167,7 +167,7 @@ def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
 
 @pytest.mark.parametrize(("left_s", "said"), [(58.0, "58 s"), (1800.0, "30 min"), (86400.0, "24 h"), (-3.0, "0 s")])
 def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
-    (decision,) = announced.told(a_told(replace(planned(left_s=left_s), told=False)), 1.0, NOW)
+    (decision,) = announcements.told(a_told(replace(planned(left_s=left_s), told=False)), 1.0, NOW)
     assert decision.what == f"i-1 (m5.large, spot) has a scheduled event (instance retirement) in {said}"
 
 
@@ -421,19 +421,19 @@ def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
     snapshot = a_told(a_notice(told=True))
     rented = Rented("m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3480)
     before = replace(snapshot.memory, rented={"i-1": rented})
-    (row,) = announced.ends(before, Memory(), snapshot, NOW + 120)
+    (row,) = announcements.ends(before, Memory(), snapshot, NOW + 120)
     assert (row["kind"], row["instance_id"], row["told_by"], row["warned_s"]) == ("interruption", "i-1", "queue", 120.0)
     assert (row["usd"], row["tasks_lost"], row["lived_s"]) == (0.036, 2, 3600.0)
-    assert announced.ends(before, before, snapshot, NOW + 120) == []
+    assert announcements.ends(before, before, snapshot, NOW + 120) == []
 
 
 def test_an_end_without_a_word_is_known_by_ec2s_reason():
     snapshot = a_told()
     rented = Rented("m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3600)
     before = replace(snapshot.memory, rented={"i-1": rented})
-    assert announced.ends(before, Memory(), snapshot, NOW) == []
-    reclaimed = replace(snapshot, machines=(replace(snapshot.machines[0], state="terminated", ended_by=announced.ENDED_BY_EC2),))
-    (row,) = announced.ends(before, Memory(), reclaimed, NOW)
+    assert announcements.ends(before, Memory(), snapshot, NOW) == []
+    reclaimed = replace(snapshot, machines=(replace(snapshot.machines[0], state="terminated", ended_by=announcements.ENDED_BY_EC2),))
+    (row,) = announcements.ends(before, Memory(), reclaimed, NOW)
     assert row["warned_s"] == 0.0
 
 

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
+from cluster.autoscaler.interruption.controller import absorb
 from cluster.autoscaler.model.snapshot import Notice
-from cluster.autoscaler.notices.interruption import absorb
 from tests.autoscaler.builders import a_spec, queued
 from tests.autoscaler.test_interruption import heard
 from tests.autoscaler.world import World

@@ -15,8 +15,8 @@ from cluster.autoscaler.daemon.daemon import Term
 from cluster.autoscaler.daemon.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
 from cluster.autoscaler.model.decision import from_record
 from cluster.autoscaler.model.snapshot import Intent, Memory, Rented
-from cluster.autoscaler.telling.story import tell
-from cluster.autoscaler.telling.telemetry import Telemetry
+from cluster.autoscaler.reporting.decision_log import tell
+from cluster.autoscaler.reporting.telemetry import Telemetry
 from cluster.aws.clock import CloudClock
 from cluster.aws.ports import Machine
 from cluster.common.errors import Permanent, Retryable

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.learning.lifetimes import ENOUGH, FADES_AT, NAMES_AT_MOST, Ended, ends_within_s, lasts_s, learned
+from cluster.autoscaler.forecasting.lifetimes import ENOUGH, FADES_AT, NAMES_AT_MOST, Ended, ends_within_s, lasts_s, learned
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Agent, ClusterView, Memory
+from cluster.autoscaler.observation import mesos_parsers
+from cluster.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
+from cluster.autoscaler.observation.mesos_task_parser import Seen
 from cluster.autoscaler.planner.planner_state import with_lives
-from cluster.autoscaler.reading import wire
-from cluster.autoscaler.reading.wire_agents import from_json as agents_from_json
-from cluster.autoscaler.reading.wire_tasks import Seen
 
 HOUR_S = 3600.0
 
@@ -80,7 +80,7 @@ def completed(app: str | None = "/web", since: float = 100.0, ended: float = 160
 
 def seen(*tasks: Seen, detailed: bool = True) -> tuple[Ended, ...]:
     frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "batch"}}]}
-    return wire.cluster_view(agents_from_json({}), (), frameworks, {}, detailed=detailed, over=tasks).ended
+    return mesos_parsers.cluster_view(agents_from_json({}), (), frameworks, {}, detailed=detailed, over=tasks).ended
 
 
 def test_the_engine_tells_how_long_ended_tasks_ran():

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.autoscaler.interruption import risk
+from cluster.autoscaler.interruption.notice import Unreadable, graver, read, told_by_machine
 from cluster.autoscaler.model.snapshot import Notice, Risk
-from cluster.autoscaler.notices import risk
-from cluster.autoscaler.notices.notice import Unreadable, graver, read, told_by_machine
 from cluster.topology.user_data import MachineNotice
 from tests.autoscaler.builders import NOW, a_spec, offerings
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Memory, QueueEntry, Quota
-from cluster.autoscaler.reading.observe import Observer, ServicesClient
+from cluster.autoscaler.observation.observer import Observer, ServicesClient
 from cluster.common.errors import ClusterUnreachable
 from cluster.mesos.operator import OperatorClient
 from cluster.testing.fake_cloud import FakeFleet

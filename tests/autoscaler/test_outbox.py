@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cluster.autoscaler.account import outbox as module
-from cluster.autoscaler.account.outbox import Outbox
+from cluster.autoscaler.accounting import outbox as module
+from cluster.autoscaler.accounting.outbox import Outbox
 from cluster.common.errors import Retryable
 from cluster.testing.fake_cloud import FakeLedger
 

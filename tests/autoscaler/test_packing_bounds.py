@@ -17,9 +17,9 @@ from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Constraint
 from cluster.autoscaler.model.supply import Node
 from cluster.autoscaler.packing import QUICK, USUAL, Effort, Limits, Packing, Template, place, solve
+from cluster.autoscaler.packing.bounds import with_cuts
 from cluster.autoscaler.packing.columns import generate, seeds
-from cluster.autoscaler.packing.cuts import with_cuts
-from cluster.autoscaler.packing.parts import cut
+from cluster.autoscaler.packing.partition import cut
 from cluster.autoscaler.packing.problem import build
 from tests.autoscaler.validator import faults
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.autoscaler.model.shape import how_often, make, minus, times
-from cluster.autoscaler.packing import cuts
+from cluster.autoscaler.packing import bounds
 from cluster.autoscaler.packing.buckets import rounded_up
-from cluster.autoscaler.packing.loads import fill
 from cluster.autoscaler.packing.model import Template
-from cluster.autoscaler.packing.parts import Part
+from cluster.autoscaler.packing.partition import Part
+from cluster.autoscaler.packing.patterns import fill
 from cluster.autoscaler.packing.problem import Problem, build
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "100"))
@@ -88,7 +88,7 @@ def test_few_sizes_are_not_rounded_at_all():
 @given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), usd=st.floats(0.001, 10))
 def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_none_is(asked, sizes, usd):
     problem = a_problem(asked, sizes)
-    prices = cuts._proven(problem, problem.sizes, np.full((len(cuts._allowed(problem)), problem.sizes.shape[1]), usd))
+    prices = bounds._proven(problem, problem.sizes, np.full((len(bounds._allowed(problem)), problem.sizes.shape[1]), usd))
     assert ((problem.sizes * prices[problem.groups]).sum(axis=1) <= problem.usd * (1 + 1e-9)).all()
 
 
@@ -102,7 +102,7 @@ def test_no_load_of_a_machine_is_worth_more_than_it_costs_at_the_least_prices(as
     places = [frozenset(range(data.draw(st.integers(0, len(sizes) - 1)), len(sizes))) for _ in asked]
     parts = [Part(n, f"/{n}", shape, count, places[n], most) for n, (shape, count, most) in enumerate(asked)]
     rows = data.draw(st.sampled_from([1, 3, 100]))
-    cut = cuts.with_cuts(build(parts, templates, rows_at_most=rows), parts)
+    cut = bounds.with_cuts(build(parts, templates, rows_at_most=rows), parts)
     if cut.is_proof and not cut.is_empty:
         for loads in fill(cut, [np.arange(cut.wanted.size), np.arange(cut.wanted.size)[::-1]], cut.wanted):
             assert (loads @ cut.least <= cut.usd * (1 + 1e-9)).all()

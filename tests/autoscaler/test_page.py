@@ -11,9 +11,9 @@ from aiohttp import ClientSession, web
 
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.telling.page import Page
-from cluster.autoscaler.telling.telemetry import Telemetry
-from cluster.autoscaler.telling.view import KEPT_S, POINTS_SHOWN, Ring
+from cluster.autoscaler.reporting.api_views import KEPT_S, POINTS_SHOWN, Ring
+from cluster.autoscaler.reporting.http_server import Page
+from cluster.autoscaler.reporting.telemetry import Telemetry
 from cluster.aws.ports import Order
 from cluster.testing.fake_cloud import FakeLedger
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued

@@ -9,9 +9,9 @@ from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.decision import Decision, from_record
 from cluster.autoscaler.model.shape import MANY, how_often, make, named, text
 from cluster.autoscaler.model.snapshot import Constraint
-from cluster.autoscaler.reading import wire
-from cluster.autoscaler.reading.wire_agents import from_json as agents_from_json
-from cluster.autoscaler.reading.wire_tasks import from_json
+from cluster.autoscaler.observation import mesos_parsers
+from cluster.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
+from cluster.autoscaler.observation.mesos_task_parser import from_json
 from tests.autoscaler.builders import an_agent
 
 
@@ -151,7 +151,7 @@ METRICS = {
 
 
 def test_the_masters_answers_become_a_view():
-    view = wire.cluster_view(agents_from_json(AGENTS), from_json(TASKS).running, FRAMEWORKS, METRICS, own=["F1"])
+    view = mesos_parsers.cluster_view(agents_from_json(AGENTS), from_json(TASKS).running, FRAMEWORKS, METRICS, own=["F1"])
     (agent,), (framework,) = view.agents, view.frameworks
     assert view.recovered == 1
     assert (agent.agent_id, agent.instance_id, agent.attributes["gen"]) == ("S1", "i-1", "5")
@@ -189,7 +189,7 @@ QUEUE = {
 
 
 def test_the_services_queue_becomes_entries():
-    web, pod = wire.queue_entries(QUEUE)
+    web, pod = mesos_parsers.queue_entries(QUEUE)
     assert (web.app, web.shape, web.count, web.overdue) == ("/web", make(0.5, 128, 0, 0, 2), 3, True)
     assert web.constraints == (Constraint("hostname", "UNIQUE"),)
     assert (web.role, web.rejections) == ("ads", {"InsufficientCpus": 2})
@@ -198,10 +198,10 @@ def test_the_services_queue_becomes_entries():
 
 
 def test_only_what_waited_before_and_after_counts_as_waiting():
-    before = wire.queue_entries(QUEUE)
-    fewer = wire.queue_entries({"queue": [{**QUEUE["queue"][0], "count": 1}]})
-    assert [(entry.app, entry.count) for entry in wire.both_times(before, fewer)] == [("/web", 1)]
-    assert [(entry.app, entry.count) for entry in wire.both_times(fewer, before)] == [("/web", 1)]
+    before = mesos_parsers.queue_entries(QUEUE)
+    fewer = mesos_parsers.queue_entries({"queue": [{**QUEUE["queue"][0], "count": 1}]})
+    assert [(entry.app, entry.count) for entry in mesos_parsers.both_times(before, fewer)] == [("/web", 1)]
+    assert [(entry.app, entry.count) for entry in mesos_parsers.both_times(fewer, before)] == [("/web", 1)]
 
 
 def test_what_runs_is_known_task_by_task_where_it_may_be_moved():
@@ -216,10 +216,10 @@ def test_what_runs_is_known_task_by_task_where_it_may_be_moved():
     }
     agents = {"agents": [{"agent_info": {"id": {"value": "S-1"}}}]}
     frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "marathon"}}]}
-    brief = wire.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {})
+    brief = mesos_parsers.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {})
     assert brief.agents[0].work == ()
     (work,) = (
-        wire.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}, ["F-1"], detailed=True)
+        mesos_parsers.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}, ["F-1"], detailed=True)
         .agents[0]
         .work
     )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cluster.autoscaler.model.shape import Shape, make, text
 from cluster.autoscaler.model.snapshot import Finding
-from cluster.autoscaler.reading import probe
-from cluster.autoscaler.reading.probe import Ask, Decline, Event, Leave, Mind, Seen, Subscribe, Suppress, handle
+from cluster.autoscaler.observation import probe
+from cluster.autoscaler.observation.probe import Ask, Decline, Event, Leave, Mind, Seen, Subscribe, Suppress, handle
 
 BIG, SMALL = make(4, 4096), make(1, 512)
 

@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 
 from cluster.autoscaler.model.shape import Shape, make, text
-from cluster.autoscaler.reading import wire
-from cluster.autoscaler.reading.probe_client import ProbeFramework
-from cluster.autoscaler.reading.wire_agents import Agents
-from cluster.autoscaler.reading.wire_frameworks import PROBE
+from cluster.autoscaler.observation import mesos_parsers
+from cluster.autoscaler.observation.mesos_agent_parser import Agents
+from cluster.autoscaler.observation.mesos_framework_parser import PROBE
+from cluster.autoscaler.observation.probe_client import ProbeFramework
 from cluster.mesos.operator import OperatorClient
 from tests.engine_master.process import SIZE, HttpScheduler, Running, agent_on, running
 
@@ -81,7 +81,7 @@ async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(zooke
             assert metrics[f"{prefix}roles/{PROBE}/suppressed"] == 1
             assert metrics[f"{prefix}offers/sent"] == metrics[f"{prefix}offers/declined"] == 1, "smaller offers are not made at all"
             assert metrics["master/outstanding_offers"] == metrics[f"allocator/mesos/roles/{PROBE}/shares/dominant"] == 0
-            view = wire.cluster_view(Agents(), (), await operator.get_frameworks(), metrics)
+            view = mesos_parsers.cluster_view(Agents(), (), await operator.get_frameworks(), metrics)
             assert view.frameworks == (), "it does not count as demand"
 
 

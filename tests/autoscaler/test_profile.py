@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.autoscaler.daemon.weekly_profile_store import Learner, decoded
-from cluster.autoscaler.learning import profile
-from cluster.autoscaler.learning.profile import SLOT_S, SLOTS, WEEK_S, Level, Profile, expected, forecast, learn, slot_number
+from cluster.autoscaler.forecasting import weekly_profile
+from cluster.autoscaler.forecasting.weekly_profile import SLOT_S, SLOTS, WEEK_S, Level, Profile, expected, forecast, learn, slot_number
 from cluster.common.errors import Retryable
 from cluster.testing.fake_cloud import FakeControl
 from tests.autoscaler.builders import NOW, a_machine, a_snapshot, an_agent
 
-MONDAY = 2000 * WEEK_S - profile.MONDAY_S
+MONDAY = 2000 * WEEK_S - weekly_profile.MONDAY_S
 """The first moment of a week."""
 
 
@@ -81,7 +81,7 @@ def test_recent_weeks_weigh_more():
 
 def test_only_eight_weeks_are_kept():
     known = mondays(*range(1, 13))
-    assert len(known.pools["default"]) == profile.KEEP_WEEKS + 1
+    assert len(known.pools["default"]) == weekly_profile.KEEP_WEEKS + 1
     assert foretold(known, 12, quantile=0.01) == 4
 
 
@@ -118,7 +118,7 @@ def test_a_quiet_night_that_was_quieter_than_foretold_does_not_cost_the_morning(
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.floats(0.001, 1)), min_size=1, max_size=9), st.floats(0.01, 1))
 def test_a_weighted_quantile_is_one_of_the_values_and_covers_its_share(values, quantile):
-    found = profile._quantile(values, quantile)
+    found = weekly_profile._quantile(values, quantile)
     total = sum(weight for _, weight in values)
     assert found in [value for value, _ in values]
     assert sum(weight for value, weight in values if value <= found) >= quantile * total - 1e-9

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cluster.autoscaler.learning.profile import MONDAY_S, WEEK_S
+from cluster.autoscaler.forecasting.weekly_profile import MONDAY_S, WEEK_S
 from cluster.autoscaler.model.shape import make
 from cluster.simulator.comparison import catalogue_of
 from cluster.simulator.market import Market, Settings

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.account.bill import UNKNOWN, UNUSED, add_up
-from cluster.autoscaler.account.holdings import Task, Tasks, ended, parts
-from cluster.autoscaler.account.recorder import EVERY_S, STATED_EVERY_S, Recorder, level, machine_row
+from cluster.autoscaler.accounting.cost_report import UNKNOWN, UNUSED, add_up
+from cluster.autoscaler.accounting.resource_usage import Task, Tasks, ended, parts
+from cluster.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S, Recorder, level, machine_row
 from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.observation.mesos_task_parser import TaskReader
 from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.reading.wire_tasks import TaskReader
 from tests.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, a_total, an_agent, offerings, queued
 
 HOUR = 3600.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.telling.story import subject_rows, tell
+from cluster.autoscaler.reporting.decision_log import subject_rows, tell
 from tests.autoscaler.builders import NOW, a_spec, queued
 from tests.autoscaler.world import World
 

@@ -10,8 +10,8 @@ from cluster.autoscaler.model.snapshot import Backoff, ClusterView, Intent, Memo
 from cluster.autoscaler.planner.planner import Launch, plan
 from cluster.autoscaler.planner.priorities import RANKS
 from cluster.autoscaler.planner.verdicts import Verdict
-from cluster.autoscaler.telling.story import tell
-from cluster.autoscaler.telling.view import describe
+from cluster.autoscaler.reporting.api_views import describe
+from cluster.autoscaler.reporting.decision_log import tell
 from cluster.aws.ports import LaunchRequest, Order
 from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.reading.wire_agents import AgentReader, Agents, from_json
+from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents, from_json
 
 
 def scalar(name: str, value: float) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.account.holdings import Tasks as Holdings
-from cluster.autoscaler.account.holdings import ended
-from cluster.autoscaler.reading import wire_tasks
-from cluster.autoscaler.reading.wire_tasks import Seen, Splitter, TaskReader, Tasks, from_json
+from cluster.autoscaler.accounting.resource_usage import Tasks as Holdings
+from cluster.autoscaler.accounting.resource_usage import ended
+from cluster.autoscaler.observation import mesos_task_parser
+from cluster.autoscaler.observation.mesos_task_parser import Seen, Splitter, TaskReader, Tasks, from_json
 from cluster.common.errors import ClusterUnreachable, Permanent
 from cluster.mesos.operator import OperatorClient
 
@@ -88,7 +88,7 @@ def test_most_of_a_long_answer_is_let_go_before_its_end():
         found += sum(len(items) for _, items in splitter.feed(data[start : start + 65_536]))
         most = max(most, len(splitter._held))
     assert len(data) > 1_500_000
-    assert most < 2.5 * wire_tasks.DECODE_AT_BYTES
+    assert most < 2.5 * mesos_task_parser.DECODE_AT_BYTES
     assert found > 3000
     assert found + sum(len(items) for _, items in splitter.end()) == 4000
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.autoscaler.notices.notice import read
+from cluster.autoscaler.interruption.notice import read
 from cluster.aws import client
 from cluster.aws.notice_queue import SqsNotices
 from cluster.aws.ports import Message, Notices

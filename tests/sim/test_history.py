@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.account.holdings import Task
-from cluster.autoscaler.account.past import Past
+from cluster.autoscaler.accounting.resource_usage import Task
+from cluster.autoscaler.accounting.task_history import Past
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Constraint, QueueEntry
 from cluster.aws import ledger_rows

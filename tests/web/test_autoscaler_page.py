@@ -13,8 +13,8 @@ from aiohttp import web
 
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.telling.page import Page
-from cluster.autoscaler.telling.telemetry import Telemetry
+from cluster.autoscaler.reporting.http_server import Page
+from cluster.autoscaler.reporting.telemetry import Telemetry
 from cluster.aws.ports import Order
 from cluster.testing.fake_cloud import FakeLedger
 from tests.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued

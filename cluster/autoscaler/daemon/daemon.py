@@ -25,17 +25,17 @@ from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.daemon.journal import Deposed, Journal
 from cluster.autoscaler.daemon.lease import Ending, Leases, endings, succession
 from cluster.autoscaler.daemon.weekly_profile_store import Learner
+from cluster.autoscaler.interruption import announcements, controller
+from cluster.autoscaler.interruption.notice import Heard
 from cluster.autoscaler.model.snapshot import Intent, Memory, Snapshot
-from cluster.autoscaler.notices import announced, interruption
-from cluster.autoscaler.notices.doorbell import Doorbell
-from cluster.autoscaler.notices.inbox import Inbox
-from cluster.autoscaler.notices.notice import Heard
+from cluster.autoscaler.observation.notice_endpoint import Doorbell
+from cluster.autoscaler.observation.notice_queue import Inbox
+from cluster.autoscaler.observation.observer import Observer, ServicesClient, services_urls
+from cluster.autoscaler.observation.probe_client import ProbeFramework
 from cluster.autoscaler.planner.overrides import paused
 from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.reading.observe import Observer, ServicesClient, services_urls
-from cluster.autoscaler.reading.probe_client import ProbeFramework
-from cluster.autoscaler.telling.page import Page
-from cluster.autoscaler.telling.telemetry import Telemetry
+from cluster.autoscaler.reporting.http_server import Page
+from cluster.autoscaler.reporting.telemetry import Telemetry
 from cluster.aws import client
 from cluster.aws.clock import CloudClock
 from cluster.aws.control import S3Control
@@ -191,7 +191,7 @@ class Term:
             words = await self.leases.farewells()
             left = endings(before.rented, made.memory.rented, snapshot.machines, words, made.at)
             self._tell_left(left, made.usd_per_hour)
-            taken = announced.ends(before, made.memory, snapshot, made.at)
+            taken = announcements.ends(before, made.memory, snapshot, made.at)
             self.telemetry.outbox.put_all(taken, urgent=True)
             known = {one.instance_id: {"at": one.at, "reason": one.reason} for one in left}
             known |= {str(row["instance_id"]): {"reason": row["kind"]} for row in taken}
@@ -209,7 +209,7 @@ class Term:
 
     async def _hear(self, heard: list[Heard], snapshot: Snapshot) -> Snapshot:
         """Write down what was announced before the queue may forget it."""
-        self.memory = interruption.absorb(self.memory, heard, snapshot.machines, self.intents, self.clock.now())
+        self.memory = controller.absorb(self.memory, heard, snapshot.machines, self.intents, self.clock.now())
         await self.journal.save_if_changed(self.memory)
         await self.inbox.settle()
         self.inbox.knows({machine.instance_id: machine.private_address for machine in snapshot.machines}, self.memory.notices)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from cluster.autoscaler.disruption.policy import PROTECT_TAG
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Rented
 from cluster.autoscaler.model.supply import LIVE
-from cluster.autoscaler.policies.policy import PROTECT_TAG
 from cluster.aws.ports import Machine
 from cluster.config.schema import ClusterSpec
 from cluster.topology.naming import Tag, lease_terms

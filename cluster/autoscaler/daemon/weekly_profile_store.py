@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from cluster.autoscaler.demand.ahead import levels
-from cluster.autoscaler.demand.use import in_use
-from cluster.autoscaler.learning import profile
-from cluster.autoscaler.learning.profile import Profile
+from cluster.autoscaler.demand.scheduled import levels
+from cluster.autoscaler.demand.usage import in_use
+from cluster.autoscaler.forecasting import weekly_profile
+from cluster.autoscaler.forecasting.weekly_profile import Profile
 from cluster.autoscaler.model.snapshot import Snapshot
 from cluster.aws.ports import Control
 from cluster.common.errors import MesaformError
@@ -46,14 +46,14 @@ class Learner:
             self._try_at = now + AGAIN_S
             log.warning("what past weeks were like cannot be read", error=str(error))
             return
-        self.known = profile.resume(decoded(kept), now)
+        self.known = weekly_profile.resume(decoded(kept), now)
         self._saved = self.known.pools
 
     async def learn(self, snapshot: Snapshot, now: float) -> None:
         """Take in a pass; write down each slot that ends."""
         if self.known is None or snapshot.cluster is None:
             return
-        self.known = profile.learn(self.known, levels(in_use(snapshot, ())), now)
+        self.known = weekly_profile.learn(self.known, levels(in_use(snapshot, ())), now)
         if self.known.pools is not self._saved and self.known.pools != self._saved and now >= self._try_at:
             try:
                 await asyncio.to_thread(self._control.keep, NAME, msgspec.to_builtins(self.known, str_keys=True))

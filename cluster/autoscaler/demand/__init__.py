@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.autoscaler.demand import ahead, displaced, frameworks, headroom, queue, quota, rates
+from cluster.autoscaler.demand import displaced, frameworks, headroom, queue, quota, rates, scheduled
 from cluster.autoscaler.demand.frameworks import probe_after, suspects
-from cluster.autoscaler.demand.use import in_use
+from cluster.autoscaler.demand.usage import in_use
 from cluster.autoscaler.model.demand_item import Unit
 from cluster.autoscaler.model.snapshot import Memory, Snapshot
 
@@ -33,7 +33,7 @@ def fuse(snapshot: Snapshot, now: float) -> list[Unit]:
     hungry = frameworks.units(snapshot, now)
     moving = displaced.units(snapshot, now)
     real = moving + waiting + quota.within(hungry, view.quotas, after=waiting)
-    return real + ahead.units(snapshot, in_use(snapshot, waiting), now) + headroom.units(snapshot)
+    return real + scheduled.units(snapshot, in_use(snapshot, waiting), now) + headroom.units(snapshot)
 
 
 def remember(memory: Memory, snapshot: Snapshot, now: float) -> Memory:
@@ -46,5 +46,5 @@ def remember(memory: Memory, snapshot: Snapshot, now: float) -> Memory:
         probes=frameworks.probes(snapshot),
         dry_since=frameworks.dry_since(snapshot, now),
         marks=rates.marks(snapshot.cluster, snapshot.memory.marks, now),
-        hinted=ahead.baselines(snapshot, used, now),
+        hinted=scheduled.baselines(snapshot, used, now),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cluster.autoscaler.interruption.notice import in_words, is_doomed
 from cluster.autoscaler.model.demand_item import Unit
 from cluster.autoscaler.model.shape import Shape
 from cluster.autoscaler.model.snapshot import Agent, Notice, Snapshot, Work
-from cluster.autoscaler.notices.notice import in_words, is_doomed
 
 STOPPED_BEFORE_S = 5.0
 """How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""

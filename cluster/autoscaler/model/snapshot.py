@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.autoscaler.learning.lifetimes import Ended, Lives
-from cluster.autoscaler.learning.profile import Profile
+from cluster.autoscaler.forecasting.lifetimes import Ended, Lives
+from cluster.autoscaler.forecasting.weekly_profile import Profile
 from cluster.autoscaler.model.shape import NOTHING, Shape, minus
 from cluster.aws.ports import LaunchRequest, Machine, Offering, Order, Template
 from cluster.config.schema import ClusterSpec

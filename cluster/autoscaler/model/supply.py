@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cluster.autoscaler.interruption.notice import is_doomed
 from cluster.autoscaler.model import lifecycle
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import NOTHING, Shape, shape_of
 from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, Intent, Memory, QueueEntry, Removal, Snapshot
-from cluster.autoscaler.notices.notice import is_doomed
 from cluster.aws.ports import Machine, Offering
 from cluster.aws.pricing import price_book
 from cluster.config.schema import ClusterSpec, Pool

@@ -5,9 +5,9 @@ many; `cuts` bounds the price; `loads` fills machines and `search` looks for the
 makes whole machines of it; `realise` gives them their pieces; `answer` is all of it.
 """
 
-from cluster.autoscaler.packing.answer import pack, solve
 from cluster.autoscaler.packing.existing import decreasing, place
 from cluster.autoscaler.packing.model import QUICK, USUAL, Effort, Limits, NewNode, Packing, Placement, Template
+from cluster.autoscaler.packing.solution import pack, solve
 
 __all__ = [
     "QUICK",

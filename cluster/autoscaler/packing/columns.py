@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.autoscaler.packing.loads import Ceiling, ceiling, enumerate_loads, fill, orders, orders_at, useful_kinds
 from cluster.autoscaler.packing.model import Effort, Floats, Ints, Work
+from cluster.autoscaler.packing.patterns import Ceiling, ceiling, enumerate_loads, fill, orders, orders_at, useful_kinds
 from cluster.autoscaler.packing.problem import Problem
 from cluster.autoscaler.packing.search import best_load
 

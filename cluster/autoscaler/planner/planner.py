@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import demand, policies
+from cluster.autoscaler import demand, disruption
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.disruption import Change, View
+from cluster.autoscaler.interruption import announcements, controller
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory, Removal, Replacement, Snapshot
 from cluster.autoscaler.model.supply import Supply, survey
-from cluster.autoscaler.notices import announced, interruption
 from cluster.autoscaler.packing import Packing, Placement, place
 from cluster.autoscaler.planner import advertised_capacity, overrides, planner_state, rescheduling, scale_down, scale_up, timers
 from cluster.autoscaler.planner.rescheduling import Held, Room
@@ -21,7 +22,6 @@ from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, M
 from cluster.autoscaler.planner.scale_up import Bought, Purchase
 from cluster.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
 from cluster.autoscaler.planner.verdicts import Judge, Verdict
-from cluster.autoscaler.policies import Change, View
 from cluster.aws.overrides import describe, in_force
 from cluster.aws.ports import LaunchRequest
 
@@ -105,24 +105,24 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     memory = planner_state.after_pass(snapshot, supply, units, purchases, idle, now)
     memory = replace(memory, advertised=learned.advertised, odd=learned.odd)
     frozen = scale_down.freeze(snapshot, supply)
-    homed = interruption.homed(units, placement, supply)
-    urgent = [] if fence or snapshot.cluster is None else interruption.steps(snapshot, supply, homed, now)
+    homed = controller.homed(units, placement, supply)
+    urgent = [] if fence or snapshot.cluster is None else controller.steps(snapshot, supply, homed, now)
     back = [] if fence or snapshot.cluster is None else scale_down.returned(supply, needed, homes.homeless)
     changes: list[Change] = []
     moves = urgent + scale_down.without(back, urgent)
     if not (fence or paused or frozen):
-        moves += scale_down.without(interruption.planned(snapshot, supply, homed, now), moves)
+        moves += scale_down.without(controller.planned(snapshot, supply, homed, now), moves)
         changes, further = _giving(snapshot, supply, room, homes, needed, memory, moves, bool(purchases), now)
         moves += further
     after = supply.usd_per_hour + sum(purchase.usd_per_hour for purchase in purchases) - _saved(moves)
     steps = [_buying(units, purchase, supply, now, packed) for purchase in purchases]
     steps += [_replacing(change, change.purchase, supply, now) for change in changes if change.purchase is not None]
     steps += [_moving(move, supply, now) for move in moves]
-    announcements = announced.told(snapshot, supply.usd_per_hour, now)
+    announcements = announcements.told(snapshot, supply.usd_per_hour, now)
     steps = [*(Step(decision) for decision in announcements), *steps]
-    memory = interruption.after_pass(memory, snapshot, announcements, now)
+    memory = controller.after_pass(memory, snapshot, announcements, now)
     steps += [Step(decision) for decision in learned.said]
-    memory = policies.with_moves(_with_changes(memory, changes, moves, snapshot, now), supply, changes, now)
+    memory = disruption.with_moves(_with_changes(memory, changes, moves, snapshot, now), supply, changes, now)
     refusals, told = _refusals(verdicts, memory.told, supply, now)
     return Plan(
         at=now,
@@ -195,12 +195,12 @@ def _giving(
         idle_since=memory.idle_since,
         underused_since=memory.underused_since,
         spare={pool.name: supply.staying(pool.name) - pool.floor for pool in snapshot.spec.agents},
-        disturbances=0 if buying else policies.disturbances_left(snapshot, supply, now),
+        disturbances=0 if buying else disruption.disturbances_left(snapshot, supply, now),
         going=taken,
         now=now,
     )
-    moves += policies.replaced(view, homes)
-    changes = policies.propose(view)
+    moves += disruption.replaced(view, homes)
+    changes = disruption.propose(view)
     return changes, moves + [move for change in changes for move in change.moves]
 
 

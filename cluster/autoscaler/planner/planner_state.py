@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from cluster.autoscaler import demand
 from cluster.autoscaler.demand import Unit as Demanded
-from cluster.autoscaler.learning.lifetimes import learned
+from cluster.autoscaler.disruption.underutilization import share_used
+from cluster.autoscaler.forecasting.lifetimes import learned
 from cluster.autoscaler.model.snapshot import ClusterView, Memory, Removal, Rented, Replacement, Snapshot
 from cluster.autoscaler.model.supply import LIVE, Supply, Unit, price_of
 from cluster.autoscaler.planner.scale_up import Purchase
-from cluster.autoscaler.policies.underused import share_used
 from cluster.topology.naming import Tag
 
 REPLACEMENT_SEEN_S = 5.0

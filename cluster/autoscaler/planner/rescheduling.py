@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.interruption.notice import is_doomed
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
 from cluster.autoscaler.model.snapshot import Agent, Constraint, Snapshot
 from cluster.autoscaler.model.supply import Supply
-from cluster.autoscaler.notices.notice import is_doomed
 from cluster.autoscaler.packing import Placement, decreasing
 
 

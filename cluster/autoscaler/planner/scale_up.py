@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.interruption import risk
 from cluster.autoscaler.model.constraints import HOSTNAME, Usage
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
 from cluster.autoscaler.model.snapshot import Memory, Snapshot
 from cluster.autoscaler.model.supply import Node, Supply, attributes_of
-from cluster.autoscaler.notices import risk
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
 from cluster.autoscaler.planner import launch_backoff, priorities, size_tiebreak
 from cluster.autoscaler.planner.launch_backoff import Allowance

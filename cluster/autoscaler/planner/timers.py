@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cluster.autoscaler.demand import ahead, frameworks, rates
-from cluster.autoscaler.learning.profile import SLOT_S
+from cluster.autoscaler.demand import frameworks, rates, scheduled
+from cluster.autoscaler.forecasting.weekly_profile import SLOT_S
+from cluster.autoscaler.interruption import controller
 from cluster.autoscaler.model.snapshot import Memory, Removal, Snapshot
 from cluster.autoscaler.model.supply import LAG_S, Supply
-from cluster.autoscaler.notices import interruption
 from cluster.autoscaler.planner import scale_down
 from cluster.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S
 from cluster.autoscaler.planner.verdicts import Verdict
@@ -41,7 +41,7 @@ def _all(snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[
     yield from (order.until for order in snapshot.orders)
     yield from _machines(snapshot, supply, memory)
     yield from _launches(snapshot, memory)
-    yield from interruption.timers(snapshot, memory)
+    yield from controller.timers(snapshot, memory)
     if settings.consolidation.enabled:
         yield from _consolidation(snapshot, supply, memory, now)
     if any(verdict.unmet for verdict in verdicts):
@@ -100,7 +100,7 @@ def _demand(snapshot: Snapshot, memory: Memory, now: float) -> Iterator[float]:
     yield from (since + frameworks.DRY_FOR_S for since in memory.dry_since.values())
     yield from (marks[0].at + rates.MARK_EVERY_S for marks in memory.marks.values() if marks)
     if settings.calendar or (settings.profile.enabled and snapshot.profile is not None):
-        lead_s = ahead.lead(snapshot)
+        lead_s = scheduled.lead(snapshot)
         yield from _changes(((entry.days, entry.hours) for entry in settings.calendar), now)
         yield from (at - lead_s for at in _changes(((entry.days, entry.hours) for entry in settings.calendar), now + lead_s))
         if settings.profile.enabled:

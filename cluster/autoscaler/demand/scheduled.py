@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from cluster.autoscaler.demand.headroom import in_pool
-from cluster.autoscaler.demand.use import ALL, Use
-from cluster.autoscaler.learning import profile
+from cluster.autoscaler.demand.usage import ALL, Use
+from cluster.autoscaler.forecasting import weekly_profile
 from cluster.autoscaler.model.demand_item import Unit
 from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
 from cluster.autoscaler.model.snapshot import Snapshot
@@ -65,7 +65,7 @@ def lead(snapshot: Snapshot) -> float:
     return (median(took) if took else settings.boot_timeout_s * BOOT_SHARE) + settings.ahead_margin_s
 
 
-def levels(used: Mapping[str, Use]) -> dict[str, profile.Level]:
+def levels(used: Mapping[str, Use]) -> dict[str, weekly_profile.Level]:
     """What runs, as the profile learns it."""
     return {pool: (one.amount[0], one.amount[1], one.pieces) for pool, one in used.items() if pool != ALL}
 
@@ -129,7 +129,7 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
         return []
     found: list[Unit] = []
     for pool in snapshot.spec.agents:
-        said = profile.expected(known, pool.name, now, lead_s, settings.quantile, settings.half_life_weeks)
+        said = weekly_profile.expected(known, pool.name, now, lead_s, settings.quantile, settings.half_life_weeks)
         if said is None:
             continue
         there = room.counted(pool.name)
@@ -146,7 +146,7 @@ def _amount(level: Sequence[int]) -> str:
     return f"{level[0] / 1000:g} cpus and {level[1] / 1000:g} MiB"
 
 
-def _lacking(level: profile.Level, there: Shape) -> tuple[Shape, int]:
+def _lacking(level: weekly_profile.Level, there: Shape) -> tuple[Shape, int]:
     """The size of a usual task, and how many of them are lacking."""
     cpus, mem, tasks = level
     shape: Shape = (math.ceil(cpus / max(1, tasks)), math.ceil(mem / max(1, tasks)), 0, 0, 0)

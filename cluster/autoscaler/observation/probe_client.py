@@ -19,8 +19,8 @@ from msgspec import structs
 
 from cluster.autoscaler.model.shape import Shape, shape_of
 from cluster.autoscaler.model.snapshot import Finding
-from cluster.autoscaler.reading import probe
-from cluster.autoscaler.reading.wire_frameworks import PROBE
+from cluster.autoscaler.observation import probe
+from cluster.autoscaler.observation.mesos_framework_parser import PROBE
 from cluster.common.errors import MesaformError, Permanent, Retryable
 from cluster.mesos.messages import Capability, FrameworkInfo, from_wire, ident
 from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cluster.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
-from cluster.autoscaler.packing.loads import fill, orders, useful_kinds
 from cluster.autoscaler.packing.model import Effort, Floats, Ints, Limits, Work
+from cluster.autoscaler.packing.patterns import fill, orders, useful_kinds
 from cluster.autoscaler.packing.problem import Problem, worth
 
 Machines = list[tuple[int, Ints, int]]

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from cluster.autoscaler.telling.telemetry import Telemetry
+from cluster.autoscaler.reporting.telemetry import Telemetry
 from cluster.topology.user_data import Port
 from cluster.webui import assets
 

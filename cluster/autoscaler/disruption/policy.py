@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cluster.autoscaler.learning.lifetimes import ends_within_s, lasts_s
+from cluster.autoscaler.forecasting.lifetimes import ends_within_s, lasts_s
 from cluster.autoscaler.model.snapshot import Agent, Memory, PolicyName, Removal, Snapshot, Work
 from cluster.autoscaler.model.supply import Supply, Unit
 from cluster.autoscaler.planner.rescheduling import Room, moving

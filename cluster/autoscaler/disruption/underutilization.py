@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cluster.autoscaler.disruption.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, saving_lasts_s
 from cluster.autoscaler.model.snapshot import Agent, PolicyName
 from cluster.autoscaler.planner.rescheduling import names_of, work_of
-from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, saving_lasts_s
 
 
 def share_used(agent: Agent) -> float:

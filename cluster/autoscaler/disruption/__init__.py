@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.policies.announced import Announced
-from cluster.autoscaler.policies.drift import Drift
-from cluster.autoscaler.policies.idle import Idle
-from cluster.autoscaler.policies.policy import Change, Policy, View, disturbances_left, with_moves
-from cluster.autoscaler.policies.replace import Replace, replaced
-from cluster.autoscaler.policies.underused import Underused
+from cluster.autoscaler.disruption.consolidation import Replace, replaced
+from cluster.autoscaler.disruption.drift import Drift
+from cluster.autoscaler.disruption.emptiness import Idle
+from cluster.autoscaler.disruption.policy import Change, Policy, View, disturbances_left, with_moves
+from cluster.autoscaler.disruption.retirement import Announced
+from cluster.autoscaler.disruption.underutilization import Underused
 
 __all__ = ["ORDER", "Change", "Policy", "View", "disturbances_left", "propose", "replaced", "with_moves"]
 

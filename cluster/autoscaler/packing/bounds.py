@@ -15,7 +15,7 @@ import numpy as np
 
 from cluster.autoscaler.model.shape import NAMES
 from cluster.autoscaler.packing.model import Floats, Ints
-from cluster.autoscaler.packing.parts import Part
+from cluster.autoscaler.packing.partition import Part
 from cluster.autoscaler.packing.problem import Problem
 
 SIZES_AT_MOST = 24

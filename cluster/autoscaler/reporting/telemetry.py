@@ -14,17 +14,17 @@ from typing import Any
 
 import structlog
 
-from cluster.autoscaler.account import holdings
-from cluster.autoscaler.account.outbox import Outbox
-from cluster.autoscaler.account.past import Past
-from cluster.autoscaler.account.recorder import Recorder, level, machine_row, state_of
+from cluster.autoscaler.accounting import resource_usage
+from cluster.autoscaler.accounting.outbox import Outbox
+from cluster.autoscaler.accounting.task_history import Past
+from cluster.autoscaler.accounting.usage_recorder import Recorder, level, machine_row, state_of
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory, Snapshot
 from cluster.autoscaler.model.supply import LIVE
+from cluster.autoscaler.observation.mesos_task_parser import Tasks
 from cluster.autoscaler.planner.planner import Plan
-from cluster.autoscaler.reading.wire_tasks import Tasks
-from cluster.autoscaler.telling import view
-from cluster.autoscaler.telling.measures import Measures
+from cluster.autoscaler.reporting import api_views
+from cluster.autoscaler.reporting.metrics import Measures
 from cluster.aws.ports import Ledger
 from cluster.topology.naming import Tag
 
@@ -50,20 +50,20 @@ class Telemetry:
         self.measures = Measures()
         self.outbox = Outbox(lambda: self.troubled("s3"))
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
-        self.ring = view.Ring()
+        self.ring = api_views.Ring()
         self.status: dict[str, Any] = {"leading": False, "last_pass_at": None, "trouble": ["no pass yet"]}
         self.last_plan: dict[str, Any] = {}
         self.now_shown: dict[str, Any] = {}
-        self._recorder, self._past, self._tasks = Recorder(), Past(), holdings.Tasks()
+        self._recorder, self._past, self._tasks = Recorder(), Past(), resource_usage.Tasks()
         self._last_look = 0.0
 
     # a term
 
     def begin(self, ledger: Ledger) -> None:
         """A term of leadership begins."""
-        self._recorder, self._past, self._tasks = Recorder(), Past(), holdings.Tasks()
+        self._recorder, self._past, self._tasks = Recorder(), Past(), resource_usage.Tasks()
         self._last_look = 0.0
-        self.ring = view.Ring()  # what happened since this process last led, if it did, is in the ledger
+        self.ring = api_views.Ring()  # what happened since this process last led, if it did, is in the ledger
         self.outbox.known(ledger)
         self.measures.leading.set(1)
         self.status["leading"] = True
@@ -116,7 +116,7 @@ class Telemetry:
         tasks = None if raw is None or snapshot.cluster is None else self._tasks.running(*raw)
         self.outbox.put_all(self._recorder.absorb(snapshot, plan, tasks, plan.at))
         if tasks is not None and raw is not None:
-            ended = holdings.ended(*raw, since=self._last_look or plan.at - EARLIER_S)
+            ended = resource_usage.ended(*raw, since=self._last_look or plan.at - EARLIER_S)
             self.outbox.put_all(self._past.absorb(tasks, ended, snapshot.queue or (), plan.at))
             self._last_look = plan.at
         self.ring.add(plan.at, now_is)
@@ -129,13 +129,13 @@ class Telemetry:
             paused=plan.paused,
             orders=list(plan.orders),
         )
-        self.last_plan = view.describe(plan)
+        self.last_plan = api_views.describe(plan)
         self.now_shown = {
             "cluster": snapshot.spec.name,
             "level": now_is,
-            "pools": view.pools(snapshot, plan.at),
-            "removals": view.removals(snapshot, plan),
-            "orders": view.orders(snapshot, plan.at),
+            "pools": api_views.pools(snapshot, plan.at),
+            "removals": api_views.removals(snapshot, plan),
+            "orders": api_views.orders(snapshot, plan.at),
             "cap_usd_per_hour": snapshot.spec.cost.max_usd_per_hour,
         }
 

@@ -5,10 +5,10 @@ It goes on in `interruption`: what their tasks need is bought first, and they dr
 
 from __future__ import annotations
 
+from cluster.autoscaler.disruption.policy import Change, View, deactivate, movable, protected
+from cluster.autoscaler.interruption.notice import in_words, is_near
 from cluster.autoscaler.model.snapshot import Notice, PolicyName
 from cluster.autoscaler.model.supply import Unit
-from cluster.autoscaler.notices.notice import in_words, is_near
-from cluster.autoscaler.policies.policy import Change, View, deactivate, movable, protected
 
 
 class Announced:

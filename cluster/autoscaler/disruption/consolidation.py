@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+from cluster.autoscaler.disruption.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, rested, saving_lasts_s
 from cluster.autoscaler.model.lifecycle import REGISTERED
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
 from cluster.autoscaler.planner.rescheduling import Held, names_of, work_of
 from cluster.autoscaler.planner.scale_down import Move
 from cluster.autoscaler.planner.scale_up import replacement_for
-from cluster.autoscaler.policies.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, rested, saving_lasts_s
 from cluster.topology.naming import Tag
 
 OVERLAP_S = 180.0

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from cluster.autoscaler.interruption.notice import GRAVITY, Heard, Unreadable, read, told_by_machine
 from cluster.autoscaler.model.snapshot import Notice
-from cluster.autoscaler.notices.notice import GRAVITY, Heard, Unreadable, read, told_by_machine
 from cluster.aws.ports import Message, Notices, ScheduledEvent
 from cluster.common.errors import MesaformError, NotFound
 from cluster.topology.user_data import MachineNotice

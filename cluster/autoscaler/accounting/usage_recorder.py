@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cluster.autoscaler.account.holdings import Holder, Task, by_agent, dominant_share, parts
+from cluster.autoscaler.accounting.resource_usage import Holder, Task, by_agent, dominant_share, parts
 from cluster.autoscaler.model.shape import Shape, contains, shape_of
 from cluster.autoscaler.model.snapshot import Agent, Rented, Snapshot
 from cluster.autoscaler.model.supply import LIVE, price_of

@@ -11,7 +11,7 @@ import msgspec
 
 from cluster.autoscaler.model.shape import NOTHING, Shape, minus, plus, shape_of
 from cluster.autoscaler.model.snapshot import Agent
-from cluster.autoscaler.reading.wire_frameworks import reserved_for
+from cluster.autoscaler.observation.mesos_framework_parser import reserved_for
 from cluster.mesos.messages import Resource, from_wire
 
 Json = Mapping[str, Any]

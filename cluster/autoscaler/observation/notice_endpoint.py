@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from cluster.autoscaler.notices.inbox import Inbox
+from cluster.autoscaler.observation.notice_queue import Inbox
 from cluster.topology.user_data import NOTICES_PATH, MachineNotice
 
 

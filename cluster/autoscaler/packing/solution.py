@@ -9,14 +9,14 @@ import numpy as np
 
 from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.packing.bounds import with_cuts
 from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
-from cluster.autoscaler.packing.cuts import with_cuts
-from cluster.autoscaler.packing.loads import is_small
+from cluster.autoscaler.packing.integral import Machines, branch, cost_of, dive, first_fit, first_fits, is_complete, served
+from cluster.autoscaler.packing.materialize import Draft, dissolve, make_real, nodes_of, right_size
 from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, Method, NewNode, Packing, Template, Work
-from cluster.autoscaler.packing.parts import Part, cut
+from cluster.autoscaler.packing.partition import Part, cut
+from cluster.autoscaler.packing.patterns import is_small
 from cluster.autoscaler.packing.problem import Problem, build, worth
-from cluster.autoscaler.packing.realise import Draft, dissolve, make_real, nodes_of, right_size
-from cluster.autoscaler.packing.whole import Machines, branch, cost_of, dive, first_fit, first_fits, is_complete, served
 
 EVERY_ROW = 1_000_000
 

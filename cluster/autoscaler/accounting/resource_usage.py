@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.autoscaler.model.shape import Shape, plus
-from cluster.autoscaler.reading import wire_tasks
-from cluster.autoscaler.reading.wire_tasks import Seen
+from cluster.autoscaler.observation import mesos_task_parser
+from cluster.autoscaler.observation.mesos_task_parser import Seen
 
 Json = Mapping[str, Any]
 Holder = tuple[str, str]
@@ -45,7 +45,7 @@ class Tasks:
     def __init__(self) -> None:
         self._known: dict[str, Task] = {}
 
-    def running(self, tasks: wire_tasks.Tasks, frameworks: Json) -> dict[str, Task]:
+    def running(self, tasks: mesos_task_parser.Tasks, frameworks: Json) -> dict[str, Task]:
         """Tasks that hold resources, by id."""
         owners = _owners(frameworks)
         found: dict[str, Task] = {}
@@ -57,7 +57,7 @@ class Tasks:
         return found
 
 
-def ended(tasks: wire_tasks.Tasks, frameworks: Json, since: float) -> list[Task]:
+def ended(tasks: mesos_task_parser.Tasks, frameworks: Json, since: float) -> list[Task]:
     """Tasks that ended after `since`, as far as the engine still tells of them."""
     owners = _owners(frameworks)
     return [held_task(seen, owners) for seen in tasks.over if seen.ended > since]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cluster.autoscaler.disruption.policy import Change, View, deactivate, protected
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
-from cluster.autoscaler.policies.policy import Change, View, deactivate, protected
 
 
 class Idle:

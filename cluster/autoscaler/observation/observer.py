@@ -16,9 +16,9 @@ import msgspec
 from yarl import URL
 
 from cluster.autoscaler.model.snapshot import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
-from cluster.autoscaler.reading import wire
-from cluster.autoscaler.reading.wire_agents import AgentReader, Agents
-from cluster.autoscaler.reading.wire_tasks import TaskReader, Tasks
+from cluster.autoscaler.observation import mesos_parsers
+from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
+from cluster.autoscaler.observation.mesos_task_parser import TaskReader, Tasks
 from cluster.aws.ports import Fleet, Offering, Order, Template
 from cluster.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.config.schema import ClusterSpec
@@ -45,7 +45,7 @@ class ServicesClient:
             ClusterUnreachable: no services answer.
 
         """
-        return wire.queue_entries(await self._get("/v2/queue"))
+        return mesos_parsers.queue_entries(await self._get("/v2/queue"))
 
     async def app_constraints(self) -> dict[str, tuple[Constraint, ...]]:
         """The constraints of every app.
@@ -54,7 +54,7 @@ class ServicesClient:
             ClusterUnreachable: no services answer.
 
         """
-        return wire.app_constraints(await self._get("/v2/apps"))
+        return mesos_parsers.app_constraints(await self._get("/v2/apps"))
 
     async def framework_id(self) -> str:
         """The services' own framework id; empty while it is not known."""
@@ -153,7 +153,7 @@ class Observer:
             self._templates(spec, trouble),
         )
         after = await self._queue(trouble) if before else before
-        queue = None if before is None or after is None else wire.both_times(before, after)
+        queue = None if before is None or after is None else mesos_parsers.both_times(before, after)
         return Snapshot(
             spec=spec,
             cluster=view,
@@ -217,7 +217,7 @@ class Observer:
         own = await self._own_framework()
         if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
             frameworks = {}
-        return wire.cluster_view(
+        return mesos_parsers.cluster_view(
             agents,
             tasks.running,
             frameworks,

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from cluster.autoscaler.learning.lifetimes import Ended
+from cluster.autoscaler.forecasting.lifetimes import Ended
 from cluster.autoscaler.model.shape import Shape, make
 from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, QueueEntry, Work
-from cluster.autoscaler.reading.wire_agents import Agents
-from cluster.autoscaler.reading.wire_frameworks import PROBE, counters_of, framework, quotas, refusals_of
-from cluster.autoscaler.reading.wire_tasks import Seen, by_agent
+from cluster.autoscaler.observation.mesos_agent_parser import Agents
+from cluster.autoscaler.observation.mesos_framework_parser import PROBE, counters_of, framework, quotas, refusals_of
+from cluster.autoscaler.observation.mesos_task_parser import Seen, by_agent
 
 Json = Mapping[str, Any]
 

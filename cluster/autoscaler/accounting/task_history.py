@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from cluster.autoscaler.account.holdings import Task
-from cluster.autoscaler.account.recorder import EVERY_S, STATED_EVERY_S
+from cluster.autoscaler.accounting.resource_usage import Task
+from cluster.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S
 from cluster.autoscaler.model.snapshot import Constraint, QueueEntry
 
 Row = dict[str, Any]

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cluster.autoscaler.demand.displaced import STOPPED_BEFORE_S, done_before, that_move
+from cluster.autoscaler.interruption import risk
+from cluster.autoscaler.interruption.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.demand_item import Unit as Demanded
 from cluster.autoscaler.model.snapshot import ANNOUNCED, Agent, Intent, Memory, Notice, Removal, Snapshot
 from cluster.autoscaler.model.supply import LIVE, Supply, Unit
-from cluster.autoscaler.notices import risk
-from cluster.autoscaler.notices.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
 from cluster.autoscaler.packing import Placement
 from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
 from cluster.aws.ports import Machine

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, contains, how_often, minus, plus, times
+from cluster.autoscaler.packing.integral import Machines
 from cluster.autoscaler.packing.model import Ints, NewNode, Template
-from cluster.autoscaler.packing.parts import Part
+from cluster.autoscaler.packing.partition import Part
 from cluster.autoscaler.packing.problem import Problem
-from cluster.autoscaler.packing.whole import Machines
 
 
 @dataclass(slots=True)

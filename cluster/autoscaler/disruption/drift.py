@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from cluster.autoscaler.disruption.policy import Change, View, deactivate, movable, protected
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
 from cluster.autoscaler.planner import advertised_capacity
 from cluster.autoscaler.planner.rescheduling import work_of
 from cluster.autoscaler.planner.scale_up import DRIFT, replacement_for
-from cluster.autoscaler.policies.policy import Change, View, deactivate, movable, protected
 from cluster.config.schema import Drift as Settings
 
 
