@@ -12,7 +12,7 @@ import typer
 from cluster.autoscaler.accounting.cost_report import HELD, MACHINES, UNKNOWN, Bill, add_up, bars
 from cluster.autoscaler.accounting.usage_recorder import STATED_EVERY_S
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.orders import seconds
+from cluster.cli.override_client import seconds
 from cluster.common.errors import BadInput
 
 if TYPE_CHECKING:

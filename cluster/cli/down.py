@@ -104,7 +104,7 @@ def _survey(context: Context, report: Report) -> Any:
     """What there is, and the plan to take it away."""
     import asyncio
 
-    from cluster.cli.teardown import look
+    from cluster.cli.teardown_ports import look
     from cluster.common.progress import stage
 
     with stage(report, "Look at what there is") as under_way:
@@ -118,7 +118,7 @@ def _go_on(context: Context, asked: Asked, found: Any) -> bool:
     """Plan, ask, run. Whether nothing is left that should be gone."""
     from cluster.cli import interrupt
     from cluster.cli.progress import reporter
-    from cluster.cli.teardown import keep_account, run
+    from cluster.cli.teardown_ports import keep_account, run
     from cluster.teardown.plan import plan
 
     planned = plan(found.inventory, asked.wish)
@@ -175,7 +175,7 @@ def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
 def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, path: str) -> None:
     from cluster.cli.receipts import receipt_parts
     from cluster.cli.tables import console
-    from cluster.cli.teardown import stop_local
+    from cluster.cli.teardown_ports import stop_local
 
     stopped = stop_local(context) if outcome.swept.is_clean and not asked.keep_local and not asked.wish.agents_only else ""
     if asked.as_json:

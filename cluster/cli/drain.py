@@ -6,7 +6,7 @@ import typer
 
 from cluster.aws.ports import Machine, Order
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.orders import REASON_OPTION, an_order, desk, say
+from cluster.cli.override_client import REASON_OPTION, an_order, desk, say
 from cluster.common.errors import BadInput, NotOwned
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
+from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, an_order, desk, say
 from cluster.common.errors import BadInput
 
 

@@ -12,7 +12,7 @@ import typer
 from cluster.autoscaler.model.snapshot import Memory
 from cluster.autoscaler.planner.planner import Packed, Plan, plan
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.cli.quiet import own_output
+from cluster.cli.native_stdout import own_output
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.orders import desk
+from cluster.cli.override_client import desk
 
 
 def register(app: typer.Typer) -> None:

@@ -9,8 +9,8 @@ import typer
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 
 if TYPE_CHECKING:
-    from cluster.mesos.execute import Reporter
-    from cluster.mesos.execution import Job
+    from cluster.mesos.run_framework import Reporter
+    from cluster.mesos.run_state import Job
 
 HELP = """Run a command on the cluster and end with its exit code.
 
@@ -44,7 +44,7 @@ def run(
     from cluster.cli.run_report import JsonReporter, TextReporter
     from cluster.common.errors import BadInput
     from cluster.common.resources import Resources
-    from cluster.mesos.execution import Job, environment
+    from cluster.mesos.run_state import Job, environment
 
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
         raise BadInput(f"{name!r} is not a name", where="--name", fix="use letters, digits, dots, hyphens and underscores")
@@ -67,8 +67,8 @@ async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float 
     import aiohttp
 
     from cluster.cli.masters import masters_of, services_of
-    from cluster.mesos.execute import Runner
     from cluster.mesos.operator import OperatorClient
+    from cluster.mesos.run_framework import Runner
     from cluster.mesos.sandbox import Sandboxes
 
     interrupted = asyncio.Event()

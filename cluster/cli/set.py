@@ -8,7 +8,7 @@ import typer
 
 from cluster.aws.ports import Order
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.orders import FOR_OPTION, REASON_OPTION, an_order, desk, say
+from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, an_order, desk, say
 from cluster.common.errors import BadInput
 from cluster.config.schema import ClusterSpec
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION
-from cluster.cli.quiet import own_output
+from cluster.cli.native_stdout import own_output
 from cluster.common.errors import BadInput
 
 if TYPE_CHECKING:

@@ -139,9 +139,9 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
 
     import aiohttp
 
-    from cluster.cli.called_off import CalledOff
     from cluster.cli.masters import masters_of
     from cluster.cli.status import cloud_ports, outputs_reader
+    from cluster.cli.teardown_rollback import CalledOff
     from cluster.mesos.operator import OperatorClient
     from cluster.status.gather import Gatherer
     from cluster.status.ready import missing

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.cli.orders import seconds
+from cluster.cli.override_client import seconds
 from cluster.common.errors import Exit
 
 TOLD = ("decision", "order")

@@ -14,11 +14,11 @@ import structlog
 
 from cluster.common.errors import BadInput
 from cluster.localcloud import faults, machines
-from cluster.localcloud.account import Account
+from cluster.localcloud.error_responses import Answer, as_json
 from cluster.localcloud.history import History
 from cluster.localcloud.layout import Layout, write_atomically
 from cluster.localcloud.protocol import PREFIX, StateReport
-from cluster.localcloud.refusals import Answer, as_json
+from cluster.localcloud.state_store import Account
 
 log = structlog.get_logger(__name__)
 LONGEST_WAIT_S = 30.0

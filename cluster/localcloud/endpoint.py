@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 def serve(layout: Layout, fd: int, host: str, port: int) -> None:
     """Answer on the listening socket `fd` until SIGTERM."""
     began = time.perf_counter()
-    from cluster.localcloud.repairs import catalogue
+    from cluster.localcloud.moto_patches import catalogue
 
     catalogue.prepare()
     gateway, control = _compose(layout)
@@ -55,17 +55,17 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
     from moto.sqs.models import sqs_backends  # noqa: F401  # likewise
     from moto.sts.models import sts_backends
 
-    from cluster.localcloud import repairs
-    from cluster.localcloud.account import Account
+    from cluster.localcloud import moto_patches
     from cluster.localcloud.announcing import Bus
-    from cluster.localcloud.claims import Board
     from cluster.localcloud.control import Control
     from cluster.localcloud.gateway import Gateway
     from cluster.localcloud.history import History
     from cluster.localcloud.machines import Ec2
-    from cluster.localcloud.repairs import launch, network, requests
+    from cluster.localcloud.moto_patches import launch, network, requests
+    from cluster.localcloud.network_claims import Board
+    from cluster.localcloud.state_store import Account
 
-    repairs.apply(lambda image_id: layout.image(image_id).mkdir(parents=True, exist_ok=True))
+    moto_patches.apply(lambda image_id: layout.image(image_id).mkdir(parents=True, exist_ok=True))
     account = Account(layout.account)
     network.Claims.board = Board(layout.root)
     restored = account.restore(get_backend)

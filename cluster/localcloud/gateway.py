@@ -15,13 +15,13 @@ from typing import Any
 import structlog
 from werkzeug.test import run_wsgi_app
 
-from cluster.localcloud import calls, pricing, refusals
-from cluster.localcloud.account import Account
+from cluster.localcloud import calls, error_responses, pricing
 from cluster.localcloud.control import Control
+from cluster.localcloud.error_responses import Answer
 from cluster.localcloud.faults import Board
 from cluster.localcloud.history import History
 from cluster.localcloud.protocol import PREFIX
-from cluster.localcloud.refusals import Answer
+from cluster.localcloud.state_store import Account
 
 log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 0.5
@@ -80,12 +80,12 @@ class Gateway:
             now = time.time()
             if self._board.throttles(call.action, now) if call.service == "ec2" else self._throttles_by_name(call, now):
                 log.info("call.throttled", action=call.action)
-                return refusals.throttled(call.service, call.action)
+                return error_responses.throttled(call.service, call.action)
             if call.service == "pricing":
                 return pricing.answer(call.action, body)
             if call.action == "TerminateInstances" and self._board.is_deaf(now):
                 log.info("call.not_carried_out", action=call.action)
-                return refusals.terminating(body)
+                return error_responses.terminating(body)
             if call.service == "ec2" and call.action.startswith("Describe") and (lag := self._board.lag_s(now)):
                 with self._history.as_of(now - lag):
                     return self._ask_moto(environ, body)

@@ -21,10 +21,10 @@ import structlog
 
 from cluster.localcloud import processes, storage
 from cluster.localcloud.layout import Layout
+from cluster.localcloud.machine_processes import Trees
 from cluster.localcloud.metadata import Metadata
 from cluster.localcloud.protocol import PREFIX, Credentials, Machine, StateReport, World
 from cluster.localcloud.reconcile import Boot, Busy, Down, Forget, Kill, Report, Seen, Step, Up, next_step
-from cluster.localcloud.trees import Trees
 
 log = structlog.get_logger(__name__)
 PASS_EVERY_S = 0.5

@@ -10,8 +10,8 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from cluster.common.errors import BadInput
 from cluster.localcloud.announcing import Bus
 from cluster.localcloud.faults import Rebalance, Scheduled, SpotInterruption
+from cluster.localcloud.moto_patches import states
 from cluster.localcloud.protocol import Credentials, Event, Machine, Notice, PendingImage, StateReport, World
-from cluster.localcloud.repairs import states
 
 SPOT_ENDED = ("Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Spot instance termination")
 RETIRED = ("Server.ScheduledStop", "Server.ScheduledStop: Stopped due to a scheduled retirement")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from cluster.aws.pricing import price_book
-from cluster.localcloud.refusals import Answer
+from cluster.localcloud.error_responses import Answer
 
 JSON_TYPE = [("Content-Type", "application/x-amz-json-1.1")]
 TERM, RATE = "JRTCKXETXF", "6YS6EN2CT7"

@@ -1,7 +1,7 @@
 """The dead man's lease at work: `python -m cluster.node.lease_daemon`, a steering service beside the engine's agent.
 
 It looks at the lease in ZooKeeper a few times a minute, asks the machine's own agent what runs once the lease is half over, and does
-what `cluster.node.lease` decides. A process of its own, so that nothing here can end the node, which would end every task.
+what `cluster.node.lease_monitor` decides. A process of its own, so that nothing here can end the node, which would end every task.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import msgspec
 
 from cluster.common.errors import MesaformError
 from cluster.mesos.operator import OperatorClient
-from cluster.node.lease import (
+from cluster.node.control_channel import Line, LineBroken
+from cluster.node.lease_monitor import (
     Asked,
     Effect,
     Event,
@@ -37,7 +38,6 @@ from cluster.node.lease import (
     Unseen,
     Watch,
 )
-from cluster.node.line import Line, LineBroken
 from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, Port
 from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
@@ -70,7 +70,7 @@ class World(Protocol):
 
 
 class Steering(Protocol):
-    """What the node does for this program (`cluster.node.line.Line` has it)."""
+    """What the node does for this program (`cluster.node.control_channel.Line` has it)."""
 
     async def hold(self) -> tuple[str, ...]: ...
     async def release(self) -> None: ...

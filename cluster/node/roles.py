@@ -165,7 +165,7 @@ def _watch(document: NodeDocument, identity: Identity, programs: Programs) -> Se
     autoscalers = ",".join(f"{member.address}:{Port.AUTOSCALER}" for member in document.zookeeper)
     return Service(
         "watch",
-        (programs.python, "-m", "cluster.node.watch"),
+        (programs.python, "-m", "cluster.node.interruption_monitor"),
         {
             "PYTHONUNBUFFERED": "1",
             "MESAFORM_MACHINE": identity.instance_id,

@@ -12,7 +12,7 @@ import psutil
 
 from cluster.common.errors import Busy
 from cluster.config.schema import ClusterSpec
-from cluster.localcloud.claims import in_the_way, taken_text
+from cluster.localcloud.network_claims import in_the_way, taken_text
 from cluster.topology.naming import Port, master_addresses
 
 MASTER_PORTS = (

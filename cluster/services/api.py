@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cluster.services.changes import Outcome
+from cluster.services.commands import Outcome
 from cluster.services.core import Core
 from cluster.services.definitions import InvalidApp
 from cluster.services.effects import AppLocked, AppMissing

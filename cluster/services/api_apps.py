@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from cluster.services.api import answer, body_of, core_of, deployed, flag, problem, scheduler_of
-from cluster.services.changes import Changes, Outcome
+from cluster.services.commands import Changes, Outcome
 from cluster.services.core import Core
 from cluster.services.definitions import InvalidApp, canonical_id, parse
 from cluster.services.effects import AppMissing, Effect

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cluster.services.api import STANDING, answer, body_of, core_of, deployed, flag, problem, scheduler_of
 from cluster.services.api_apps import kill_and_scale, kill_now
-from cluster.services.changes import Changes, Outcome
+from cluster.services.commands import Changes, Outcome
 from cluster.services.definitions import InvalidApp, canonical_id
 from cluster.services.effects import Effect
 from cluster.services.render import deployments_json, metrics_text, queue_json, task_json

@@ -15,7 +15,7 @@ from cluster.common.errors import MesaformError, Permanent, Retryable
 from cluster.mesos.messages import Capability, FrameworkInfo, Id
 from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from cluster.mesos.scheduler_messages import Event
-from cluster.services.changes import Changes
+from cluster.services.commands import Changes
 from cluster.services.core import Core
 from cluster.services.effects import Effect, Send
 from cluster.services.model import ROLE

@@ -12,7 +12,7 @@ from cluster.aws import client
 from cluster.aws.fleet import AwsFleet
 from cluster.aws.ledger import S3Ledger
 from cluster.aws.ports import Machine
-from cluster.node.watch import Settings, tell_leader
+from cluster.node.interruption_monitor import Settings, tell_leader
 from cluster.topology import eventbridge
 from cluster.topology.user_data import MachineNotice
 from tests.autoscaler.test_daemon import (  # noqa: F401

@@ -15,7 +15,7 @@ from cluster.aws.control import S3Control
 from cluster.aws.ledger import S3Ledger
 from cluster.cli import cost, drain, hint, pause, resume, why
 from cluster.cli import set as set_verb
-from cluster.cli.orders import seconds
+from cluster.cli.override_client import seconds
 from cluster.common.errors import BadInput, MesaformError
 from tests.autoscaler.test_verbs import file  # noqa: F401
 from tests.cloud.conftest import REGION, bucket, cloud, moto_url  # noqa: F401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.cli.called_off import CalledOff
+from cluster.cli.teardown_rollback import CalledOff
 from cluster.common.errors import ClusterUnreachable
 from cluster.status.view import AgentView
 from cluster.teardown.execute import FENCE_REASON

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.common.errors import Busy
 from cluster.config.schema import ClusterSpec, Network
-from cluster.localcloud.claims import Board
+from cluster.localcloud.network_claims import Board
 from cluster.provision.addresses import require_network, require_ports, taken
 from cluster.topology.naming import master_addresses
 

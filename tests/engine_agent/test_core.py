@@ -25,7 +25,7 @@ from cluster.engine.agent.events import (
     Started,
     Tick,
 )
-from cluster.engine.agent.life import IllegalTransition
+from cluster.engine.agent.task_fsm import IllegalTransition
 from cluster.engine.agent.tasks import AgentMeta, Draining, SavedTask
 from tests.engine_agent.builders import ADDRESS, AGENT_ID, Scenario, framework, grace, kills, statuses, task
 

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.localcloud import daemon
 from cluster.localcloud.faults import Board, Redelivery, Scheduled, parse
-from cluster.localcloud.repairs.events import admits
+from cluster.localcloud.moto_patches.events import admits
 from cluster.topology import eventbridge
 from tests.localcloud.conftest import Cloud, eventually
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.localcloud import daemon
-from cluster.localcloud.claims import Board, default_networks, in_the_way
+from cluster.localcloud.network_claims import Board, default_networks, in_the_way
 from tests.localcloud.conftest import Cloud, end_cloud, raise_cloud
 
 NETWORK = IPv4Network("127.63.0.0/16")

@@ -8,8 +8,8 @@ import pytest
 
 from cluster.common.errors import ClusterUnreachable
 from cluster.common.resources import Resources
-from cluster.mesos.execute import Runner
-from cluster.mesos.execution import Change, Job
+from cluster.mesos.run_framework import Runner
+from cluster.mesos.run_state import Change, Job
 from cluster.mesos.sandbox import Sandboxes
 from tests.support.scripted_engine import ScriptedEngine
 

@@ -17,9 +17,9 @@ import msgspec
 import pytest
 from kazoo.client import KazooClient
 
-from cluster.node.lease import Leave, Looked, Seen, State, Terms, Unseen, Watch
+from cluster.node.control_channel import LineBroken
 from cluster.node.lease_daemon import Keeper, seen
-from cluster.node.line import LineBroken
+from cluster.node.lease_monitor import Leave, Looked, Seen, State, Terms, Unseen, Watch
 from cluster.topology.user_data import Farewell, Lease, LeaseTerms
 from tests.node.nodes import REPOSITORY, until
 from tests.support.little_cluster import LittleCluster

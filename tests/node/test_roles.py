@@ -83,7 +83,7 @@ def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None
 
 def test_every_agent_watches_for_its_own_end_and_knows_where_autoscalers_listen() -> None:
     watch = services(document("agent"), AGENT)["watch"]
-    assert watch.argv[1:] == ("-m", "cluster.node.watch")
+    assert watch.argv[1:] == ("-m", "cluster.node.interruption_monitor")
     assert watch.env["MESAFORM_AUTOSCALERS"] == ",".join(f"{address}:9550" for address in MASTERS)
     assert (watch.env["MESAFORM_MACHINE"], watch.env["MESAFORM_ADDRESS"]) == (AGENT.instance_id, AGENT.address)
     assert "watch" not in services(document("master"))

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from cluster.node.imds import Metadata
+from cluster.node.interruption_monitor import Settings, Watch, settings_from, tell_leader
 from cluster.node.notices import ACTION, REBALANCE, SCHEDULED, read
-from cluster.node.watch import Settings, Watch, settings_from, tell_leader
 from cluster.topology.user_data import MachineNotice
 from tests.node.metadata import MetadataServer
 from tests.support.zookeeper import free_port
@@ -163,6 +163,6 @@ def test_its_settings_come_from_the_environment_that_the_node_writes():
 
 @pytest.mark.slow
 def test_the_watch_stays_light():
-    program = "import sys, cluster.node.watch; print([m for m in ('asyncio', 'boto3', 'aiohttp', 'kazoo', 'pydantic') if m in sys.modules])"
+    program = "import sys, cluster.node.interruption_monitor; print([m for m in ('asyncio', 'boto3', 'aiohttp', 'kazoo', 'pydantic') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

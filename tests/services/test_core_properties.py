@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from cluster.common.resources import EMPTY, Resources
 from cluster.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
 from cluster.mesos.scheduler_messages import Call
-from cluster.services.changes import Changes
+from cluster.services.commands import Changes
 from cluster.services.core import Core
 from cluster.services.effects import AppLocked, AppMissing, Effect, Send, Store
 from cluster.services.model import App, Deployment, Instance, PortDefinition

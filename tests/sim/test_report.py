@@ -118,7 +118,7 @@ def test_axes_have_round_ticks():
 def test_what_a_library_prints_is_not_in_our_output(capfd):
     import ctypes
 
-    from cluster.cli.quiet import own_output
+    from cluster.cli.native_stdout import own_output
 
     with own_output():
         ctypes.CDLL(None).puts(b"noise of a library")

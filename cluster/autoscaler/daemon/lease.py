@@ -1,6 +1,6 @@
 """The leader's half of the dead man's lease: renewing it, and telling what became of machines that ended themselves while nobody led.
 
-`cluster.node.lease` is the machines' half; docs/adr/0013 says why it is as it is.
+`cluster.node.lease_monitor` is the machines' half; docs/adr/0013 says why it is as it is.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cluster.engine import link
-from cluster.engine.agent import life, statuses
+from cluster.engine.agent import statuses, task_fsm
 from cluster.engine.agent.events import (
     Checkpoint,
     Connected,
@@ -29,8 +29,8 @@ from cluster.engine.agent.events import (
     Started,
     Tick,
 )
-from cluster.engine.agent.life import Stimulus
 from cluster.engine.agent.streams import UpdateStreams
+from cluster.engine.agent.task_fsm import Stimulus
 from cluster.engine.agent.tasks import AgentMeta, Draining, SavedTask, TaskKey, TaskRecord
 from cluster.engine.agent.validation import why_not_runnable
 from cluster.mesos.messages import FrameworkInfo, Id, TaskStatus, ident
@@ -218,7 +218,7 @@ class AgentCore:
         self._advance(record, Stimulus.SUCCEEDED if event.wait_status == 0 else Stimulus.BROKE, note)
 
     def _on_health(self, record: TaskRecord, event: HealthChecked) -> None:
-        if record.state != life.RUNNING:
+        if record.state != task_fsm.RUNNING:
             return
         self._advance(record, Stimulus.CHECKED, _Note(reason=statuses.HEALTH_CHECKED, healthy=event.healthy))
         if event.kill:
@@ -235,7 +235,7 @@ class AgentCore:
         if record.is_over:
             return
         record.kill_grace_s = grace_s if record.kill_grace_s is None else min(grace_s, record.kill_grace_s)
-        if record.state == life.STAGING:
+        if record.state == task_fsm.STAGING:
             note = _Note("A kill was requested before the task was started", statuses.KILLED_DURING_LAUNCH, statuses.BY_AGENT)
             self._advance(record, Stimulus.KILL, note)
         else:
@@ -254,7 +254,7 @@ class AgentCore:
 
     def _advance(self, record: TaskRecord, stimulus: Stimulus, note: _Note = _NOTHING) -> None:
         before = record.state
-        record.state = life.next_state(before, stimulus, record.history)
+        record.state = task_fsm.next_state(before, stimulus, record.history)
         if record.orphan and record.is_over:
             self._forget(record)
             return
@@ -271,7 +271,7 @@ class AgentCore:
             return []
         by_executor = note.source == statuses.BY_EXECUTOR
         pid = record.executor_pid
-        drained = draining is not None and record.state in {life.KILLING, life.KILLED}
+        drained = draining is not None and record.state in {task_fsm.KILLING, task_fsm.KILLED}
         status = TaskStatus(
             task_id=record.task.task_id,
             state=told,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from cluster.engine.agent.life import DROPPED, KILLED, KILLING
+from cluster.engine.agent.task_fsm import DROPPED, KILLED, KILLING
 from cluster.mesos.messages import FrameworkInfo
 
 BY_EXECUTOR = "SOURCE_EXECUTOR"

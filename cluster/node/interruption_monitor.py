@@ -1,4 +1,4 @@
-"""The watch on every agent: it looks for the machine's own end in IMDS and tells the leading autoscaler. `python -m cluster.node.watch`.
+"""The watch on every agent: it looks for the machine's own end in IMDS and tells the leading autoscaler. `python -m cluster.node.interruption_monitor`.
 
 The second way beside EventBridge, and the one that knows the time to the second. Standard library and msgspec only: it sleeps nearly
 always, and must not cost memory. It needs no rights on AWS and none in ZooKeeper: it speaks to the masters' 9550 and is believed about

@@ -11,7 +11,7 @@ from typing import Protocol
 import aiohttp
 
 from cluster.common.errors import ClusterUnreachable, MesaformError, Permanent, Retryable
-from cluster.mesos.execution import TIMED_OUT, Change, Execution, Job, Task
+from cluster.mesos.run_state import TIMED_OUT, Change, Execution, Job, Task
 from cluster.mesos.sandbox import Sandboxes, SandboxUnreadable
 from cluster.mesos.scheduler import SchedulerClient
 from cluster.mesos.scheduler_messages import Call, Event, kill, revive, teardown

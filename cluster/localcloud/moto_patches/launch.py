@@ -13,7 +13,7 @@ from moto.ec2.exceptions import EC2ClientError, InvalidSecurityGroupNotFoundErro
 from moto.ec2.utils import convert_tag_spec, filter_iam_instance_profiles, parse_user_data
 
 from cluster.localcloud.faults import Board
-from cluster.localcloud.repairs import network, states
+from cluster.localcloud.moto_patches import network, states
 
 Spec = dict[str, Any]
 # Request values that add to the template's, key by key; everything else replaces it.

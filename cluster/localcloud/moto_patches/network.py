@@ -14,7 +14,7 @@ from moto.ec2.models.elastic_network_interfaces import NetworkInterface, Network
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 
-from cluster.localcloud.claims import Board, Claim, busy_addresses, default_networks, in_the_way, taken_text
+from cluster.localcloud.network_claims import Board, Claim, busy_addresses, default_networks, in_the_way, taken_text
 
 log = structlog.get_logger(__name__)
 
