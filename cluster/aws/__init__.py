@@ -1,0 +1,1 @@
+"""Ports to AWS and the boto3 adapters behind them."""

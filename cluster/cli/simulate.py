@@ -68,7 +68,7 @@ def simulate(
     from cluster.simulator.trace import all_resumable
 
     past = _history(file, history, own_policy=not policy) if history else None
-    work = _work(trace, synthetic, report_columns, seed, (from_, until, longest, limit), None if past is None else past.trace)
+    work = _work(trace, synthetic, columns, seed, (from_, until, longest, limit), None if past is None else past.trace)
     if resumable:
         work = all_resumable(work)
     boot_s = _seconds(boot, "--boot") if boot else BOOT_S if past is None or past.boot_s is None else past.boot_s
@@ -100,7 +100,7 @@ def _work(trace: str, synthetic: str, columns: str, seed: int, part: tuple[str, 
     if past is not None:
         found = past
     else:
-        found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(report_columns) if report_columns else None)
+        found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(columns) if columns else None)
     from_, until, longest, limit = part
     until_s, longest_s = (_seconds(text, name) if text else math.inf for text, name in ((until, "--until"), (longest, "--longest")))
     found = window(found, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)

@@ -17,6 +17,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cluster.common.errors import BadInput
 from cluster.config import calendar, yaml_text
+from cluster.config import network as network_checks
 
 PARAMETER_BYTES = 8192  # what an SSM parameter holds; the autoscaler reads the spec from one
 LEASE_LEAST_S = 60.0  # a change of leader takes up to about 20 s
@@ -336,12 +337,12 @@ def _problems(spec: ClusterSpec) -> list[tuple[Any, ...]]:
     local, network = spec.target == "local", spec.network
     machines = spec.masters.count + sum(pool.max for pool in spec.agents)
     found: list[tuple[Any, ...]] = [
-        ("network", "cidr", what) for what in network.vpc_problems(IPv4Network(network.cidr), local=local, machines=machines)
+        ("network", "cidr", what) for what in network_checks.vpc_problems(IPv4Network(network.cidr), local=local, machines=machines)
     ]
-    found += [("network", "zones", what) for what in network.zone_problems(network.zones, spec.region)]
+    found += [("network", "zones", what) for what in network_checks.zone_problems(network.zones, spec.region)]
     found += [
         ("network", "operator_cidrs", what)
-        for what in network.operator_problems(network.operator_cidrs, local=local, open_to_the_world=network.open_to_the_world)
+        for what in network_checks.operator_problems(network.operator_cidrs, local=local, open_to_the_world=network.open_to_the_world)
     ]
     names = [pool.name for pool in spec.agents]
     found += [

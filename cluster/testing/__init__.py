@@ -1,0 +1,1 @@
+"""Fakes behind the product's ports, for tests. Never part of an image."""

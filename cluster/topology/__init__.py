@@ -1,0 +1,1 @@
+"""Names, addresses, user data, IAM documents and event rules of a cluster: pure functions."""

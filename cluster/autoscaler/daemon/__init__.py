@@ -1,0 +1,1 @@
+"""The autoscaler process: election, passes, execution of plans, journal, lease."""

@@ -1,0 +1,1 @@
+"""Values of the autoscaler: what a pass sees, decides and remembers. Pure."""

@@ -1,0 +1,1 @@
+"""One pass as a pure function: `plan(snapshot, now)`."""

@@ -118,9 +118,9 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     steps = [_buying(units, purchase, supply, now, packed) for purchase in purchases]
     steps += [_replacing(change, change.purchase, supply, now) for change in changes if change.purchase is not None]
     steps += [_moving(move, supply, now) for move in moves]
-    announcements = announcements.told(snapshot, supply.usd_per_hour, now)
-    steps = [*(Step(decision) for decision in announcements), *steps]
-    memory = controller.after_pass(memory, snapshot, announcements, now)
+    announced = announcements.told(snapshot, supply.usd_per_hour, now)
+    steps = [*(Step(decision) for decision in announced), *steps]
+    memory = controller.after_pass(memory, snapshot, announced, now)
     steps += [Step(decision) for decision in learned.said]
     memory = disruption.with_moves(_with_changes(memory, changes, moves, snapshot, now), supply, changes, now)
     refusals, told = _refusals(verdicts, memory.told, supply, now)

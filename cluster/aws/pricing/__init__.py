@@ -1,0 +1,1 @@
+"""Prices of instances: price list, spot quotes, offline price book."""
