@@ -4,7 +4,7 @@
 A trace has the columns `cpu_milli`, `memory_mib` and `num_gpu` (rows with a GPU are left out), `creation_time` and `deletion_time`.
 
 Seconds are of the processor: packing uses one thread, so they are those of the clock on a machine that does nothing else. Of several
-seeds the worst counts. Every answer is checked piece by piece by `tests.autoscaler.validator`.
+seeds the worst counts. Every answer is checked piece by piece by `tests.unit.autoscaler.validator`.
 
 Karpenter's mix, as its benchmark has it: five equal classes of pods; 5 sizes of cpu by 6 of memory and 7 labels, drawn (seed 42);
 types of 1 to 400 cpus with 2 GiB and 10 pods a cpu, less 100 mCPU and 10 MiB for the system, at 0.1 a cpu and 0.1 a GB, in three zones.
@@ -36,7 +36,7 @@ from cluster.autoscaler.model.shape import Shape, make
 from cluster.autoscaler.model.snapshot import Constraint
 from cluster.autoscaler.packing import Limits, Packing, Template, solve
 from cluster.aws.pricing import price_book
-from tests.autoscaler.validator import faults
+from tests.unit.autoscaler.validator import faults
 
 MANY_MACHINES = 100_000
 CPUS = (0.1, 0.25, 0.5, 1, 1.5)

@@ -194,7 +194,7 @@ async def child(base: str, *, consolidation: bool) -> None:
     from cluster.autoscaler.model.snapshot import Memory
     from cluster.autoscaler.planner.planner import plan
     from cluster.testing.fake_cloud import FakeFleet
-    from tests.autoscaler.builders import ZONES, a_machine, a_spec
+    from tests.unit.autoscaler.builders import ZONES, a_machine, a_spec
 
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "us-east-1"}
     clients = [boto3.client(name, **keys) for name in ("ec2", "s3", "ssm", "sqs", "sts")]

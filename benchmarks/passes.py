@@ -20,7 +20,7 @@ from cluster.autoscaler.model.snapshot import Agent, Memory, QueueEntry, Snapsho
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.autoscaler.planner.scale_down import Deactivate
 from cluster.aws.ports import Machine
-from tests.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
+from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 
 PASS_LIMIT_S = 10.0
 NOTHING_LIMIT_S = 0.3

@@ -17,7 +17,7 @@ import aiohttp
 from benchmarks.table import Result, show
 from cluster.mesos.messages import FrameworkInfo
 from cluster.mesos.scheduler import Event, SchedulerClient
-from tests.support.road import REPOSITORY, Road, until
+from tests.support.cluster_harness import REPOSITORY, Road, until
 
 MIB = 1024 * 1024
 

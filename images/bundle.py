@@ -96,7 +96,7 @@ def checkout() -> Path:
         MissingPrerequisite: it was installed without its sources.
 
     """
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     if not (root / "images/recipe.toml").is_file():
         raise MissingPrerequisite(
             "the image's recipe is not there", where=str(root / "images"), fix="run mesaform from a checkout of the project"

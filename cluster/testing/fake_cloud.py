@@ -1,6 +1,6 @@
 """A cloud for tests that behaves: capacity runs out, the API lags, an answer gets lost, the next call fails.
 
-Beside the ports and held to the same contract suite as the adapters (tests/cloud/test_contract.py). No threads, no clock of its own.
+Beside the ports and held to the same contract suite as the adapters (tests/integration/aws/test_contract.py). No threads, no clock of its own.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.support.road import Road, until
+from tests.support.cluster_harness import Road, until
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support.road import Road, until
+from tests.support.cluster_harness import Road, until
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.terraform, pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 
-from tests.support.road import Road, until
+from tests.support.cluster_harness import Road, until
 
 ALIVE = ("pending", "running")
 

@@ -1,0 +1,145 @@
+"""The daemon hears of a machine's end: by the cluster's queue, from the machine itself, and across a change of leader."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from cluster.aws import client
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ledger import S3Ledger
+from cluster.aws.ports import Machine
+from cluster.node.interruption_monitor import Settings, tell_leader
+from cluster.topology import eventbridge
+from cluster.topology.user_data import MachineNotice
+from tests.integration.autoscaler.test_daemon import Cluster, alive, leads, scalars, until
+from tests.integration.aws.conftest import REGION
+from tests.unit.autoscaler.test_notice import an_event
+
+pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
+
+
+@pytest.fixture
+def host() -> str:
+    return "127.96.1.1"
+
+
+class Queue:
+    """The cluster's queue as the stack makes it."""
+
+    def __init__(self) -> None:
+        self.sqs = client.client("sqs", REGION)
+        attributes = {"VisibilityTimeout": str(eventbridge.VISIBILITY_S)}
+        self.url = self.sqs.create_queue(QueueName=eventbridge.queue_name("toy"), Attributes=attributes)["QueueUrl"]
+
+    def send(self, body: str) -> None:
+        self.sqs.send_message(QueueUrl=self.url, MessageBody=body)
+
+    def interrupt(self, machine: Machine) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.send(an_event(**{"instance-id": machine.instance_id}).replace("2026-11-21T12:00:00Z", now))
+
+    def is_empty(self) -> bool:
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        return not any(
+            int(value) for value in self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"].values()
+        )
+
+
+@pytest.fixture
+def queue(bucket: str) -> Queue:  # noqa: F811
+    return Queue()
+
+
+def occupied(made: Cluster, machine: Machine) -> None:
+    """A registered agent full of two tasks of the services'."""
+    made.register(machine)
+    agent = made.agents[f"S-{machine.instance_id}"]
+    agent["allocated_resources"] = scalars(cpus=2, mem=1024)
+    made.tasks += [
+        {
+            "task_id": {"value": f"web.instance-{machine.instance_id}.{number}"},
+            "agent_id": {"value": f"S-{machine.instance_id}"},
+            "framework_id": {"value": "F-services"},
+            "state": "TASK_RUNNING",
+            "resources": scalars(cpus=1, mem=512),
+        }
+        for number in range(2)
+    ]
+
+
+async def with_a_busy_machine(made: Cluster, daemon: Any, fleet: AwsFleet) -> Machine:
+    await until(lambda: leads(daemon))
+    made.want(2)
+    (machine,) = await until(lambda: alive(fleet))
+    occupied(made, machine)
+    made.want(0)
+    await until(lambda: _has_seen(daemon, machine))
+    return machine
+
+
+async def _has_seen(daemon: Any, machine: Machine) -> bool:
+    """A pass ended that had the machine's agent before it."""
+    passed = (await daemon.get("/health"))["last_pass_at"]
+    await until(lambda: _later(daemon, passed))
+    return True
+
+
+async def _later(daemon: Any, than: float) -> bool:
+    return bool((await daemon.get("/health"))["last_pass_at"] > than)
+
+
+async def test_a_message_in_the_queue_replaces_a_machine_in_seconds_and_drains_it(cluster, daemons, spec, queue, bucket):  # noqa: F811
+    fleet, daemon = AwsFleet(REGION), await daemons()
+    machine = await with_a_busy_machine(cluster, daemon, fleet)
+    queue.send("nobody can read this")
+    queue.interrupt(machine)
+    queue.interrupt(machine)
+    both = await until(lambda: len(found := alive(fleet)) == 2 and found, 10)
+    await until(lambda: "DEACTIVATE_AGENT" in cluster.calls, 5)
+    assert "DRAIN_AGENT" not in cluster.calls
+    (fresh,) = [one for one in both if one.instance_id != machine.instance_id]
+    cluster.register(fresh)
+    await until(lambda: "DRAIN_AGENT" in cluster.calls, 10)
+    cluster.tasks.clear()
+    await until(queue.is_empty, 15)
+    assert len(alive(fleet)) == 2
+    fleet.terminate("toy", [machine.instance_id])
+    (row,) = await until(lambda: S3Ledger(bucket, "toy", REGION).read(kinds=("interruption",)), 15)
+    assert (row["instance_id"], row["told_by"]) == (machine.instance_id, "queue")
+    story = [
+        row["decision"]
+        for row in S3Ledger(bucket, "toy", REGION).read(kinds=("decision",))
+        if machine.instance_id in row.get("machines", [])
+    ]
+    assert story[:4] == ["buy", "notice", "deactivate", "drain"]
+
+
+async def test_what_came_while_nobody_led_is_heard_by_the_next_leader(cluster, daemons, spec, queue):  # noqa: F811
+    fleet, first = AwsFleet(REGION), await daemons()
+    machine = await with_a_busy_machine(cluster, first, fleet)
+    await first.kill()
+    queue.interrupt(machine)
+    await daemons()
+    await until(lambda: "DEACTIVATE_AGENT" in cluster.calls, 30)
+    await until(queue.is_empty, 15)
+
+
+async def test_a_machine_tells_of_itself_until_it_is_remembered_and_of_nobody_else(cluster, daemons, spec):  # noqa: F811
+    """There is no queue at all."""
+    fleet, daemon = AwsFleet(REGION), await daemons()
+    machine = await with_a_busy_machine(cluster, daemon, fleet)
+    notice = MachineNotice(machine.instance_id, "interruption", time.time(), time.time() + 60, "spot interruption (terminate)")
+    place = (f"{daemon.host}:{daemon.port}",)
+
+    async def told_from(address: str) -> bool:
+        return await asyncio.to_thread(tell_leader, Settings(machine.instance_id, address, place), notice)
+
+    for _ in range(3):
+        assert not await told_from("127.0.0.1")
+    assert "DEACTIVATE_AGENT" not in cluster.calls
+    await until(lambda: told_from(machine.private_address), 10)
+    await until(lambda: "DEACTIVATE_AGENT" in cluster.calls, 5)

@@ -1,0 +1,109 @@
+"""`mesaform why` and `mesaform plan` as a person runs them, on moto and a scripted master."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cluster.autoscaler.model.decision import Decision
+from cluster.aws.control import S3Control
+from cluster.aws.ledger import S3Ledger
+from cluster.cli import plan as plan_verb
+from cluster.cli import why as why_verb
+from tests.integration.autoscaler.test_daemon import Cluster, cluster_on
+from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
+
+pytestmark = pytest.mark.slow
+NETWORK = "127.95.0.0/16"
+MASTER = "127.95.0.10"
+
+
+@pytest.fixture
+def file(tmp_path: Path, moto_url: str, bucket: str) -> str:  # noqa: F811
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        f"name: toy\nnetwork: {{cidr: {NETWORK}}}\nagents: [{{name: default, count: 0, types: [m5.large, m5.xlarge], max: 3}}]\n"
+    )
+    folder = tmp_path / ".mesaform" / "local"
+    folder.mkdir(parents=True)
+    (folder / "endpoint.json").write_text(json.dumps({"url": moto_url, "pid": 1}))
+    return str(path)
+
+
+def run(*arguments: str) -> Any:
+    app = typer.Typer()
+    for verb in (why_verb, plan_verb):
+        verb.register(app)
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "180"})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):  # noqa: F811
+    ledger, now = S3Ledger(bucket, "toy", REGION), time.time()
+    ledger.append({"kind": "machine_started", "at": now, "instance_id": "i-1"})
+    ledger.append(
+        Decision(
+            now - 9,
+            "buy",
+            "2 x m5.large for pool default",
+            ("/web waits for 3 s",),
+            count=2,
+            machines=("i-1", "i-2"),
+            usd_per_hour=0.192,
+            after_usd=0.4,
+        ).record()
+    )
+    ledger.append(
+        Decision(
+            now - 1,
+            "terminate",
+            "i-1 (m5.large) is given back",
+            ("no task for 300 s",),
+            machines=("i-1",),
+            usd_per_hour=-0.096,
+            after_usd=0.304,
+        ).record()
+    )
+    shown = " ".join(run("why", "-f", file).split())
+    assert "i-2" not in shown
+    assert "i-1, i-2" in " ".join(run("why", "--verbose", "-f", file).split())
+    for words in ("2 x m5.large for pool default", "/web waits for 3 s", "+0.1920", "-0.0960", "$0.3040"):
+        assert words in shown
+    assert shown.index("2 x m5.large") < shown.index("is given back")
+    rows = json.loads(run("why", "-f", file, "--last", "1", "--json"))["decisions"]
+    assert [row["decision"] for row in rows] == ["terminate"]
+
+
+def test_why_of_a_cluster_that_decided_nothing_says_so(file: str):
+    assert "no decisions yet" in run("why", "-f", file)
+
+
+async def test_plan_shows_demand_with_verdicts_and_does_nothing(file: str, bucket: str):  # noqa: F811
+    import asyncio
+
+    cluster = Cluster()
+    cluster.want(9)
+    S3Control(bucket, "toy", REGION).beat(time.time(), fenced=False, address="x", memory={"leader_since": 1.0, "unknown": 1})
+    async with cluster_on(cluster, MASTER):
+        shown = await asyncio.to_thread(run, "plan", "-f", file)
+        found = json.loads(await asyncio.to_thread(run, "plan", "-f", file, "--json"))
+    assert "9 need machines to buy" in shown
+    assert "would buy: 2 x m5.xlarge" in shown
+    (demand,) = found["demand"]
+    assert (demand["name"], demand["buying"], demand["unmet"]) == ("/web", 9, 0)
+    assert found["dry_run"] is True
+    assert found["after_usd_per_hour"] == pytest.approx(0.48)
+    assert cluster.calls == []
+
+
+def test_plan_without_a_cluster_says_what_is_not_known(file: str):
+    shown = run("plan", "-f", file)
+    assert "no master is elected" in shown
+    assert "The autoscaler would do nothing now" in shown

@@ -1,0 +1,131 @@
+"""What the adapter does beyond the port's promises: how it asks, and what it makes of trouble."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from cluster.aws.capacity_errors import describe, of_quota, of_zone
+from cluster.aws.fleet import AwsFleet, _fleet_call, _result
+from cluster.aws.pricing.market import Market, MemoryCache
+from cluster.aws.pricing.price_list import FakePriceList
+from cluster.aws.pricing.spot import FakeSpotFeed, Quote
+from cluster.aws.rate_limiter import Pacer
+from cluster.common.errors import NotFound, Retryable
+from cluster.topology.naming import launch_template_name
+from tests.integration.aws.conftest import REGION
+from tests.integration.aws.test_contract import a_request
+from tests.unit.autoscaler.builders import NOW, ZONES
+from tests.unit.aws.test_client import a_request as plain_request
+from tests.unit.aws.test_client import an_answer
+
+SUBNETS = {zone: f"subnet-{zone[-1]}" for zone in ZONES}
+
+
+def calls(cloud: Any) -> list[str]:
+    """The names of the EC2 calls that are made from now on."""
+    seen: list[str] = []
+    cloud.meta.events.register("before-call.ec2", lambda model, **_: seen.append(model.name), unique_id=f"seen-{id(seen)}")
+    return seen
+
+
+def test_on_demand_offerings_are_asked_for_in_our_order_and_spot_is_left_to_ec2_to_weigh() -> None:
+    request = plain_request()
+    call = _fleet_call(request, SUBNETS)
+    overrides = call["LaunchTemplateConfigs"][0]["Overrides"]
+    assert call["OnDemandOptions"] == {"AllocationStrategy": "prioritized"}
+    assert [item["Priority"] for item in overrides] == [float(n) for n in range(len(request.offerings))]
+    assert [(item["InstanceType"], item["SubnetId"]) for item in overrides] == [
+        (o.instance_type, SUBNETS[o.zone]) for o in request.offerings
+    ]
+    assert (call["Type"], call["ClientToken"], call["TargetCapacitySpecification"]["TotalTargetCapacity"]) == ("instant", "ms-1", 2)
+
+
+@pytest.mark.slow
+def test_a_spot_call_lets_ec2_weigh_price_and_capacity(cloud: Any) -> None:
+    call = _fleet_call(a_request(AwsFleet(REGION), capacity="spot"), SUBNETS)
+    assert call["SpotOptions"]["AllocationStrategy"] == "price-capacity-optimized"
+    assert "OnDemandOptions" not in call
+    assert all("Priority" not in item for item in call["LaunchTemplateConfigs"][0]["Overrides"])
+
+
+def test_zones_without_a_subnet_are_not_asked_and_none_at_all_is_an_error() -> None:
+    call = _fleet_call(plain_request(), {ZONES[1]: "subnet-b"})
+    assert {item["SubnetId"] for item in call["LaunchTemplateConfigs"][0]["Overrides"]} == {"subnet-b"}
+    with pytest.raises(NotFound, match="no subnet"):
+        _fleet_call(plain_request(), {})
+
+
+def test_errors_about_a_zone_or_a_quota_are_told_as_such() -> None:
+    answer = an_answer("InsufficientFreeAddressesInSubnet", "VcpuLimitExceeded", "InsufficientInstanceCapacity")
+    result = _result(answer, plain_request(), {"subnet-a": ZONES[0]}, "here")
+    assert result.without_capacity == (of_zone(ZONES[0]), of_quota("m5.large", "on-demand"), "m5.large/us-east-1a/on-demand")
+    assert [describe(key) for key in result.without_capacity] == [
+        "addresses in us-east-1a",
+        "the account's quota of standard types (on-demand)",
+        "m5.large (on-demand) in us-east-1a",
+    ]
+
+
+def test_a_fleet_that_was_throttled_inside_says_nothing_of_its_offerings() -> None:
+    result = _result(an_answer("RequestLimitExceeded"), plain_request(), {"subnet-a": ZONES[0]}, "here")
+    assert (result.machines, result.without_capacity) == ((), ())
+
+
+@pytest.mark.slow
+def test_hundreds_of_machines_are_terminated_in_few_calls(cloud: Any) -> None:
+    fleet = AwsFleet(REGION)
+    request = a_request(fleet, count=230)
+    ids = [machine.instance_id for machine in fleet.launch(request).machines]
+    seen = calls(cloud)
+    fleet.terminate("toy", [*ids, *ids])
+    assert seen == ["DescribeInstances", "DescribeInstances", "TerminateInstances"]
+    assert {machine.state for machine in fleet.machines("toy") if machine.instance_id in ids} <= {"shutting-down", "terminated"}
+
+
+@pytest.mark.slow
+def test_a_look_at_the_catalogue_calls_nobody_until_something_is_due(cloud: Any) -> None:
+    quotes = [Quote(NOW, "m5.large", ZONES[0], 0.05)]
+    market = Market(REGION, FakePriceList({"m5.large": 0.1}), FakeSpotFeed(quotes), MemoryCache(), lambda: NOW + 1)
+    fleet = AwsFleet(REGION, market)
+    first = {o.key: o.usd_per_hour for o in fleet.offerings(["m5.large"], ZONES)}
+    assert (first["m5.large/us-east-1a/on-demand"], first["m5.large/us-east-1a/spot"]) == (0.096, 0.0384)
+    seen = calls(cloud)
+    market.refresh(["m5.large"])
+    again = {o.key: o.usd_per_hour for o in fleet.offerings(["m5.large"], ZONES)}
+    assert (again["m5.large/us-east-1a/on-demand"], again["m5.large/us-east-1a/spot"]) == (0.1, 0.05)
+    assert fleet.offerings(["m5.large"], ZONES) is fleet.offerings(["m5.large"], ZONES)
+    assert seen == []
+
+
+@pytest.mark.slow
+def test_while_ec2_refuses_what_was_known_of_the_types_stays_in_use(cloud: Any) -> None:
+    now, pacer = [0.0], Pacer(lambda: 0.0)
+    fleet = AwsFleet(REGION, Market(REGION, None, None, MemoryCache(), lambda: NOW), pacer, lambda: now[0])
+    first = fleet.offerings(["m5.large"], ZONES)
+    for _ in range(99):
+        with pacer.pacing("DescribeInstanceTypes"):
+            pass
+    now[0] = 7200.0
+    seen = calls(cloud)
+    assert {o.key for o in first} == {o.key for o in fleet.offerings(["m5.large"], ZONES)}
+    assert seen == []
+    with pytest.raises(Retryable):
+        fleet.offerings(["c5.large"], ZONES)
+
+
+@pytest.mark.slow
+def test_versions_that_differ_only_in_tags_are_alike_and_a_new_image_is_not(cloud: Any) -> None:
+    minutes = count(0, 61)
+    fleet, name = AwsFleet(REGION, clock=lambda: float(next(minutes))), launch_template_name("toy", "default")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "blue"}]}]
+    data = cloud.describe_launch_template_versions(LaunchTemplateName=name)["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    cloud.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={**data, "TagSpecifications": tags})
+    assert (fleet.templates("toy")["default"].latest, fleet.templates("toy")["default"].alike) == ("2", {"1", "2"})
+    cloud.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={**data, "UserData": "e30="})
+    assert (fleet.templates("toy")["default"].latest, fleet.templates("toy")["default"].alike) == ("3", {"3"})
+    seen = calls(cloud)
+    fleet.templates("toy")
+    assert seen == ["DescribeLaunchTemplates"]

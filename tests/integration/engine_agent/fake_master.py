@@ -1,0 +1,117 @@
+"""A leading master that speaks the link over real gRPC, and acknowledges what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from cluster.engine import link
+from cluster.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
+from tests.unit.engine_agent.builders import AGENT_ID
+
+
+class FakeMaster:
+    """Takes one agent at a time; every update that came, in order, is in `updates`.
+
+    Args:
+        host: an address of the test's own.
+
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.port = 0
+        self.refuse = ""
+        self.acknowledges = True
+        self.registrations: list[link.Register] = []
+        self.updates: list[link.Update] = []
+        self.others: list[link.FromAgent] = []
+        self._server: Any = None
+        self._to_agent: asyncio.Queue[link.FromMaster | None] = asyncio.Queue()
+        self._news = asyncio.Condition()
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server(options=link.SERVER_OPTIONS)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._connect, request_deserializer=link.decode_from_agent, response_serializer=link.encode
+        )
+        service, method = link.METHOD.strip("/").split("/")
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self.port = self._server.add_insecure_port(f"{self.host}:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(grace=None)
+
+    def say(self, message: link.FromMaster) -> None:
+        self._to_agent.put_nowait(message)
+
+    def drop_link(self) -> None:
+        self._to_agent.put_nowait(None)
+
+    def launch(self, info: TaskInfo, owner: FrameworkInfo) -> None:
+        self.say(link.Launch(owner, info))
+
+    def acknowledge(self, update: link.Update) -> None:
+        self.say(link.Acknowledge(update.framework_id, update.status.task_id.value, update.status.uuid or b""))
+
+    async def registered(self, times: int = 1) -> link.Register:
+        await self._until(lambda: len(self.registrations) >= times)
+        return self.registrations[-1]
+
+    async def status(self, task_id: str, state: str, **more: object) -> TaskStatus:
+        """The first status of that task in that state (and with those attributes)."""
+
+        def find() -> TaskStatus | None:
+            for update in self.updates:
+                one = update.status
+                if (one.task_id.value, one.state) == (task_id, state) and all(getattr(one, name) == value for name, value in more.items()):
+                    return one
+            return None
+
+        await self._until(lambda: find() is not None)
+        found = find()
+        assert found is not None
+        return found
+
+    async def heard(self, kind: type[link.FromAgent]) -> None:
+        await self._until(lambda: any(isinstance(message, kind) for message in self.others))
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(done)
+
+    async def _connect(self, requests: AsyncIterator[link.FromAgent], context: Any) -> None:
+        first = await anext(aiter(requests))
+        assert isinstance(first, link.Register)
+        self._to_agent = asyncio.Queue()
+        await context.write(link.Refused(self.refuse) if self.refuse else link.Registered(first.agent_id or AGENT_ID, 15.0))
+        await self._tell(lambda: self.registrations.append(first))
+        reader = asyncio.create_task(self._read(requests))
+        try:
+            while (message := await self._to_agent.get()) is not None:
+                await context.write(message)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _read(self, requests: AsyncIterator[link.FromAgent]) -> None:
+        try:
+            async for message in requests:
+                if isinstance(message, link.Update):
+                    await self._tell(lambda message=message: self.updates.append(message))
+                    if self.acknowledges:
+                        self.acknowledge(message)
+                else:
+                    await self._tell(lambda message=message: self.others.append(message))
+        finally:
+            self._to_agent.put_nowait(None)
+
+    async def _tell(self, change: Callable[[], None]) -> None:
+        async with self._news:
+            change()
+            self._news.notify_all()

@@ -1,0 +1,386 @@
+"""Containers as real processes: how they start, what they see, how they end, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pwd
+import signal
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from cluster.engine.agent import procfs
+from cluster.engine.agent.cgroups import Limiter, NoLimits, detect
+from cluster.engine.agent.containerizer import ContainerSpec
+from cluster.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
+from cluster.engine.agent.layout import Layout
+from cluster.engine.agent.posix import PosixContainerizer
+from cluster.engine.agent.tasks import TaskRecord
+from cluster.mesos.messages import CommandInfo, TaskInfo
+from tests.integration.engine_agent.agent_process import gone, processes_of
+from tests.unit.engine_agent.builders import framework, task
+
+pytestmark = pytest.mark.slow
+HOST = "127.61.0.11"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user or to limit memory")
+
+
+class Machine:
+    """A containerizer and what it reported; `restart` drops it as a crash of the agent would."""
+
+    def __init__(self, work_dir: Path, limiter: Limiter) -> None:
+        self.layout = Layout(work_dir)
+        self.limiter = limiter
+        self.reports: list[ContainerEvent] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+        self.containers = self._make()
+
+    def _make(self) -> PosixContainerizer:
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "INHERITED": "yes"}
+        return PosixContainerizer(self.layout, self._report, self._spawn, self.limiter, environment)
+
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+        one = asyncio.create_task(work, name=name)
+        self.tasks.add(one)
+        one.add_done_callback(self.tasks.discard)
+        return one
+
+    def _report(self, event: ContainerEvent) -> None:
+        self.reports.append(event)
+        self._news.set()
+
+    def spec(self, info: TaskInfo, container_id: str = "c1", **owner: Any) -> ContainerSpec:
+        record = TaskRecord(framework=framework(**owner), task=info, container_id=container_id, received_at=0.0)
+        return ContainerSpec.of(record)
+
+    def launch(self, command: str | dict[str, Any] = "true", **more: Any) -> ContainerSpec:
+        spec = self.spec(task("t", command, **more))
+        self.containers.launch(spec)
+        return spec
+
+    async def reported(self, kind: type[ContainerEvent]) -> Any:
+        async with asyncio.timeout(15):
+            while True:
+                found = [event for event in self.reports if isinstance(event, kind)]
+                if found:
+                    return found[0]
+                self._news.clear()
+                await self._news.wait()
+
+    async def until_exists(self, path: Path) -> None:
+        async with asyncio.timeout(10):
+            while not path.exists():
+                await asyncio.sleep(0.01)
+
+    async def restart(self) -> None:
+        for one in list(self.tasks):
+            one.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.reports.clear()
+        self.containers = self._make()
+
+    def output(self, name: str = "stdout") -> str:
+        (folder,) = (self.layout.sandboxes / "fw" / "t").iterdir()
+        return (folder / name).read_text()
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    """Afterwards no process of it is left."""
+    machine = Machine(tmp_path, NoLimits())
+    yield machine
+    for container_id in machine.layout.containers():
+        machine.containers.kill(container_id, 0.0)
+    async with asyncio.timeout(15):
+        await asyncio.gather(*machine.tasks, return_exceptions=True)
+    assert processes_of(tmp_path) == []
+
+
+async def test_a_container_reports_its_start_its_command_and_its_exit(machine):
+    machine.launch("exit 3")
+    exited = await machine.reported(Exited)
+    assert [type(event) for event in machine.reports] == [Started, Ran, Exited]
+    assert exited.wait_status == 3 << 8
+
+
+async def test_a_command_sees_its_sandbox_and_its_environment_only(machine):
+    variables = [{"name": "MINE", "value": "1"}, {"name": "INHERITED", "value": "mine"}]
+    spec = machine.launch({"value": "pwd; env | sort", "environment": {"variables": variables}})
+    await machine.reported(Exited)
+    sandbox = str(machine.containers.sandbox(spec))
+    seen = dict(line.split("=", 1) for line in machine.output().splitlines()[1:])
+    assert machine.output().startswith(sandbox + "\n")
+    assert seen.pop("PWD") == sandbox
+    assert seen == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "INHERITED": "mine",
+        "MINE": "1",
+        "MESOS_SANDBOX": sandbox,
+        "MESOS_DIRECTORY": sandbox,
+        "MESOS_TASK_ID": "t",
+        "MESOS_FRAMEWORK_ID": "fw",
+        "MESOS_AGENT_ID": "0000-S1",
+        "MESOS_SLAVE_ID": "0000-S1",
+        "MESOS_CONTAINER_ID": "c1",
+    }
+
+
+async def test_a_program_gets_its_arguments_unchanged(machine):
+    machine.launch({"shell": False, "value": "printf", "arguments": ["printf", "[%s]", "a b", "$HOME", "*"]})
+    await machine.reported(Exited)
+    assert machine.output() == "[a b][$HOME][*]"
+
+
+async def test_a_program_that_does_not_exist_exits_with_one_and_says_so(machine):
+    machine.launch({"shell": False, "value": "no-such-program"})
+    assert (await machine.reported(Exited)).wait_status == 1 << 8
+    assert machine.output("stderr") == "Failed to execute 'no-such-program': No such file or directory\n"
+
+
+async def test_a_program_that_may_not_be_executed_says_so(machine):
+    machine.launch({"shell": False, "value": "/etc/passwd"})
+    assert (await machine.reported(Exited)).wait_status == 1 << 8
+    assert "Permission denied" in machine.output("stderr")
+
+
+async def test_nothing_of_a_task_stays_behind_not_even_in_other_sessions(machine, tmp_path):
+    machine.launch("(setsid sleep 1000 &); (setsid sh -c 'setsid sleep 1000 & sleep 1000' &); sleep 1000 & touch ready; exit 0")
+    await machine.reported(Exited)
+    assert processes_of(tmp_path) == []
+
+
+async def test_the_family_dies_with_a_task_that_is_killed(machine, tmp_path):
+    spec = machine.launch("trap '' TERM; (setsid sleep 1000 &); sleep 1000 & touch ready; while true; do sleep 1; done")
+    await machine.until_exists(machine.containers.sandbox(spec) / "ready")
+    machine.containers.kill("c1", 0.1)
+    assert (await machine.reported(Exited)).wait_status == signal.SIGKILL
+    assert processes_of(tmp_path) == []
+
+
+async def test_a_task_is_asked_before_it_is_killed(machine):
+    spec = machine.launch("trap 'echo bye; exit 9' TERM; touch ready; while true; do sleep 0.05; done")
+    await machine.until_exists(machine.containers.sandbox(spec) / "ready")
+    machine.containers.kill("c1", 30.0)
+    assert (await machine.reported(Exited)).wait_status == 9 << 8
+    assert machine.output() == "bye\n"
+
+
+async def test_a_shorter_grace_overtakes_a_longer_one(machine):
+    spec = machine.launch("trap '' TERM; touch ready; while true; do sleep 1; done")
+    await machine.until_exists(machine.containers.sandbox(spec) / "ready")
+    machine.containers.kill("c1", 60.0)
+    machine.containers.kill("c1", 0.1)
+    assert (await machine.reported(Exited)).wait_status == signal.SIGKILL
+
+
+async def test_a_runner_is_small(machine):
+    machine.launch("sleep 1000")
+    await machine.reported(Ran)
+    runner = procfs.read((await machine.reported(Started)).executor_pid)
+    assert runner is not None
+    assert runner.rss_bytes < 10 * 2**20
+
+
+async def test_a_container_found_running_is_adopted_and_its_exit_reported(machine):
+    spec = machine.launch("while ! [ -e go ]; do sleep 0.02; done; exit 4")
+    started = await machine.reported(Started)
+    await machine.reported(Ran)
+    await machine.restart()
+    machine.containers.recover(spec)
+    assert machine.reports == [started, Ran("c1")]
+    (machine.containers.sandbox(spec) / "go").touch()
+    assert (await machine.reported(Exited)).wait_status == 4 << 8
+
+
+async def test_a_container_that_ended_unseen_is_reported_from_its_record(machine):
+    spec = machine.launch("while ! [ -e go ]; do sleep 0.02; done; exit 4")
+    runner = (await machine.reported(Started)).executor_pid
+    await machine.reported(Ran)
+    await machine.restart()
+    (machine.containers.sandbox(spec) / "go").touch()
+    await gone(runner)
+    machine.containers.recover(spec)
+    assert (await machine.reported(Exited)).wait_status == 4 << 8
+    assert [type(event) for event in machine.reports] == [Started, Exited]
+
+
+async def test_another_process_with_the_runners_pid_is_not_mistaken_for_it(machine):
+    attempt = machine.layout.new_attempt("c1")
+    (attempt / "runner").write_text(f"{os.getpid()} 1 {procfs.boot_id()}\n")
+    machine.containers.recover(machine.spec(task("t", "true")))
+    exited = await machine.reported(Exited)
+    assert exited == Exited("c1", None)
+
+
+async def test_a_launch_that_never_began_is_begun_again_and_the_late_runner_stays_out(machine, tmp_path):
+    late = machine.layout.new_attempt("c1")
+    machine.containers.recover(machine.spec(task("t", "echo once")))
+    assert (await machine.reported(Exited)).wait_status == 0
+    assert (late / "runner").read_text() == ""
+    assert not (late / "exit").exists()
+    assert machine.output() == "once\n"
+
+
+async def test_a_command_runs_inside_with_the_tasks_environment_and_in_time(machine, tmp_path):
+    machine.launch("exec sleep 1000")
+    await machine.reported(Ran)
+    run = machine.containers.run_inside
+    assert await run("c1", CommandInfo(value='[ "$MESOS_TASK_ID" = t ] && [ "$PWD" = "$MESOS_SANDBOX" ]'), 5.0)
+    assert not await run("c1", CommandInfo(value="false"), 5.0)
+    assert not await run("c1", CommandInfo(value="sleep 1000 & sleep 1000"), 0.1)
+    assert not await run("nobody", CommandInfo(value="true"), 5.0)
+    async with asyncio.timeout(5):
+        while len(processes_of(tmp_path)) > 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_a_check_left_behind_dies_with_the_task(machine, tmp_path):
+    machine.launch("sleep 1000")
+    await machine.reported(Ran)
+    assert await machine.containers.run_inside("c1", CommandInfo(value="setsid sleep 1000 & exit 0"), 5.0)
+    machine.containers.kill("c1", 3.0)
+    await machine.reported(Exited)
+    async with asyncio.timeout(5):
+        while processes_of(tmp_path):
+            await asyncio.sleep(0.01)
+
+
+async def test_usage_counts_the_whole_family(machine):
+    spec = machine.launch("sleep 1000 & sleep 1000 & touch ready; wait")
+    await machine.until_exists(machine.containers.sandbox(spec) / "ready")
+    usage = machine.containers.usage()["c1"]
+    assert usage.processes == 3
+    assert usage.rss_bytes > 0
+
+
+@pytest.fixture
+async def files(tmp_path: Path) -> AsyncIterator[str]:
+    """A web server with a script, an archive and a file that never ends."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("inner/file")
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"data"))
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x")
+        await asyncio.sleep(3600)
+        return response
+
+    def giving(data: bytes) -> Any:
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(body=data)
+
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/run.sh", giving(b"#!/bin/sh\necho ran\n"))
+    app.router.add_get("/packed.tar.gz", giving(packed.getvalue()))
+    app.router.add_get("/endless", endless)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    yield f"http://{HOST}:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_uris_are_fetched_unpacked_and_made_executable(machine, files, tmp_path):
+    local = tmp_path / "local.txt"
+    local.write_text("local\n")
+    uris = [
+        {"value": f"{files}/run.sh", "executable": True},
+        {"value": f"{files}/packed.tar.gz"},
+        {"value": f"file://{local}", "output_file": "sub/renamed"},
+        {"value": str(local)},
+    ]
+    machine.launch({"value": "./run.sh; cat inner/file sub/renamed local.txt", "uris": uris})
+    assert (await machine.reported(Exited)).wait_status == 0
+    assert machine.output() == "ran\ndatalocal\nlocal\n"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        {"value": "/no/such/file"},
+        {"value": "{files}/missing"},
+        {"value": "http://127.61.0.12:1/x"},
+        {"value": "ftp://example.org/x"},
+        {"value": "/etc/passwd", "output_file": "../../out"},
+        {"value": "/etc/passwd", "output_file": "/tmp/out"},
+        {"value": "{files}/"},
+    ],
+)
+async def test_a_uri_that_cannot_be_fetched_fails_the_launch_and_is_named(machine, files, uri):
+    uri = {**uri, "value": uri["value"].replace("{files}", files)}
+    machine.launch({"value": "true", "uris": [uri]})
+    failed = await machine.reported(LaunchFailed)
+    assert f"'{uri['value']}'" in failed.why
+    assert len(machine.reports) == 1
+
+
+async def test_a_kill_while_files_are_fetched_gives_the_launch_up(machine, files):
+    spec = machine.launch({"value": "true", "uris": [{"value": f"{files}/endless"}]})
+    await machine.until_exists(machine.containers.sandbox(spec) / "endless")
+    machine.containers.kill("c1", 3.0)
+    assert machine.reports == [LaunchFailed("c1", "a kill was requested meanwhile")]
+    await asyncio.gather(*machine.tasks)
+    assert len(machine.reports) == 1
+
+
+async def test_a_nul_in_a_command_fails_the_launch_only(machine):
+    machine.launch({"shell": False, "value": "a\0b"})
+    assert "null" in (await machine.reported(LaunchFailed)).why
+
+
+@needs_root
+async def test_a_command_becomes_the_user_it_asks_for_and_owns_its_sandbox(machine, tmp_path):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.owner() == "root" and folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    machine.launch({"value": "id -un; id -G; touch mine", "user": "nobody"})
+    exited = await machine.reported(Exited)
+    assert exited.wait_status == 0, machine.output("stderr")
+    entry = pwd.getpwnam("nobody")
+    assert machine.output().split() == ["nobody", *map(str, os.getgrouplist("nobody", entry.pw_gid))]
+    (sandbox,) = (machine.layout.sandboxes / "fw" / "t").iterdir()
+    assert (sandbox / "mine").owner() == "nobody"
+
+
+@needs_root
+async def test_a_user_cannot_have_files_fetched_that_it_may_not_read(machine, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    machine.launch({"value": "cat secret", "user": "nobody", "uris": [{"value": str(secret)}]})
+    assert "Permission denied" in (await machine.reported(LaunchFailed)).why
+
+
+@needs_root
+async def test_a_user_that_does_not_exist_is_named(machine):
+    machine.containers.launch(machine.spec(task("t", "true"), user="no-such-user"))
+    assert "User 'no-such-user' does not exist" in (await machine.reported(LaunchFailed)).why
+
+
+@needs_root
+async def test_memory_over_the_limit_is_killed_and_told_and_the_groups_are_removed(tmp_path):
+    limiter, words = detect("")
+    if isinstance(limiter, NoLimits):
+        pytest.skip(words)
+    machine = Machine(tmp_path, limiter)
+    container_id = f"test-{os.getpid()}"
+    hog = "python3 -c 'x = bytearray(300 << 20)'; exit $?"
+    machine.containers.launch(machine.spec(task("t", hog, mem=64), container_id))
+    exited = await machine.reported(Exited)
+    assert exited.wait_status != 0
+    assert exited.over_limit.startswith("Memory limit exceeded: Requested: 64MB Maximum Used: 6")
+    await asyncio.gather(*machine.tasks)
+    assert list(Path("/sys/fs/cgroup").glob(f"**/{container_id}")) == []

@@ -1,0 +1,213 @@
+"""A bake against the local cloud: a builder that boots, reports and goes; an image that is found by its recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from cluster.cli.context import local_environment
+from cluster.common.errors import MissingPrerequisite, Permanent
+from cluster.common.progress import Recorded
+from cluster.localcloud import daemon
+from cluster.topology.naming import Tag
+from images import bundle
+from images.bake import bake
+from images.lookup import find_image
+
+pytestmark = pytest.mark.slow
+
+REGION = "us-east-1"
+CHECKOUT = Path(__file__).parents[3]
+
+# Stands in for the real start program where a test is about the road and not about what is installed.
+REPORTS = """
+import json, os, pathlib, sys, time, urllib.request
+job = json.loads(sys.argv[1])
+def put(url, data):
+    urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "application/octet-stream"}, method="PUT"))
+def report(state, step="", error=""):
+    put(job["report"], json.dumps({"state": state, "step": step, "error": error, "steps": [], "versions": {}}).encode())
+"""
+QUICK = (
+    REPORTS
+    + """
+home = pathlib.Path(os.environ["MESAFORM_ROOT"]) / "opt/mesaform"
+home.mkdir(parents=True)
+(home / "recipe.json").write_text(json.dumps({"digest": job["digest"]}))
+report("done")
+"""
+)
+FAILS = REPORTS + 'put(job["log"], b"the whole story"); report("failed", "install locked packages", "no such package: ghost")'
+DIES = REPORTS + 'report("running", "compile"); print("out of memory"); sys.exit(137)'
+HANGS = REPORTS + 'report("running", "thinking"); time.sleep(600)'
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A local cloud of the module's own; gives the environment that points at it."""
+    folder = tmp_path_factory.mktemp("cloud")
+    running = daemon.start(folder, port=0)
+    yield local_environment(running.url, REGION)
+    daemon.stop(folder)
+
+
+@pytest.fixture(autouse=True)
+def _in_cloud(cloud: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cloud.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(_in_cloud: None) -> Iterator[None]:
+    """After every bake, however it went: no builder, no security group, no image that nobody will find."""
+    yield
+    ec2 = boto3.client("ec2", region_name=REGION)
+    assert builders(ec2) == []
+    assert [group for group in ec2.describe_security_groups()["SecurityGroups"] if group["GroupName"].startswith("mesaform-bake")] == []
+    for image in ec2.describe_images(Owners=["self"])["Images"]:
+        tags = {tag["Key"]: tag["Value"] for tag in image.get("Tags", ())}
+        if tags.get(Tag.MANAGED_BY) == "bake":
+            assert Tag.RECIPE in tags
+
+
+def builders(ec2: Any) -> list[str]:
+    filters = [
+        {"Name": f"tag:{Tag.ROLE}", "Values": ["builder"]},
+        {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]},
+    ]
+    return [item["InstanceId"] for r in ec2.describe_instances(Filters=filters)["Reservations"] for item in r["Instances"]]
+
+
+def sources(start_program: str, mark: str) -> bundle.Sources:
+    """This checkout's sources with another start program; `mark` makes the recipe one of its own."""
+    real = bundle.read_sources(bundle.checkout())
+    return replace(real, builder={**real.builder, "start.py": start_program.encode(), "mark": mark.encode()})
+
+
+def test_a_bake_gives_an_image_that_is_found_by_its_recipe_and_is_not_made_twice() -> None:
+    quick = sources(QUICK, "once")
+    with pytest.raises(MissingPrerequisite, match="mesaform bake"):
+        find_image(quick.digest(), REGION)
+    first = bake(REGION, Recorded(), sources=quick)
+    assert not first.reused
+    assert find_image(quick.digest(), REGION) == first.image_id
+    again = bake(REGION, Recorded(), sources=quick)
+    assert (again.image_id, again.reused) == (first.image_id, True)
+    ec2 = boto3.client("ec2", region_name=REGION)
+    (image,) = ec2.describe_images(ImageIds=[first.image_id])["Images"]
+    assert {tag["Key"]: tag["Value"] for tag in image["Tags"]}[Tag.RECIPE] == quick.digest()
+
+
+def test_a_forced_bake_makes_a_new_image_and_it_is_the_one_found() -> None:
+    quick = sources(QUICK, "forced")
+    first = bake(REGION, Recorded(), sources=quick)
+    time.sleep(1.0 - time.time() % 1.0)  # EC2 dates images by the second
+    second = bake(REGION, Recorded(), sources=quick, force=True)
+    assert second.image_id != first.image_id
+    assert find_image(quick.digest(), REGION) == second.image_id
+
+
+def test_a_builder_that_fails_is_quoted_and_its_log_is_kept(tmp_path: Path) -> None:
+    failing = sources(FAILS, "fails")
+    with pytest.raises(Permanent, match="step `install locked packages`: no such package: ghost") as caught:
+        bake(REGION, Recorded(), sources=failing, log_dir=tmp_path)
+    log = tmp_path / f"bake-{failing.digest()}.log"
+    assert log.read_text() == "the whole story"
+    assert str(log) in caught.value.fix
+
+
+def test_a_builder_that_ends_without_a_report_is_noticed_within_seconds_and_its_console_quoted() -> None:
+    began = time.monotonic()
+    with pytest.raises(Permanent, match=r"(?s)step `compile`: the builder ended without a report.*out of memory.*cloud-init: finished"):
+        bake(REGION, Recorded(), sources=sources(DIES, "dies"))
+    assert time.monotonic() - began < 60
+
+
+def test_a_builder_is_out_of_everybodys_reach_and_needs_no_rights() -> None:
+    seen: list[dict[str, Any]] = []
+    ec2 = boto3.client("ec2", region_name=REGION)
+
+    class Looking(Recorded):
+        def advanced(self, stage: str, detail: str) -> None:
+            super().advanced(stage, detail)
+            (instance,) = ec2.describe_instances(InstanceIds=builders(ec2))["Reservations"][0]["Instances"]
+            group_id = instance["SecurityGroups"][0]["GroupId"]
+            (group,) = ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
+            seen.append({"instance": instance, "group": group})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bake(REGION, Looking(), sources=sources(HANGS, "reach"))
+    assert seen[0]["group"]["IpPermissions"] == []
+    assert seen[0]["instance"]["MetadataOptions"]["HttpTokens"] == "required"
+    assert "IamInstanceProfile" not in seen[0]["instance"]
+
+
+def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(tmp_path: Path, cloud: dict[str, str]) -> None:
+    program = (
+        "import sys, signal; from tests.integration.images.test_bake import *\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler); signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Say(Recorded):\n"
+        "    def advanced(self, stage, detail): print(detail, flush=True)\n"
+        "bake(REGION, Say(), sources=sources(HANGS, 'killed'))\n"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        child = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, **cloud},
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert child.stdout is not None
+        next(line for line in child.stdout if line.strip() == "thinking")
+        child.send_signal(number)
+        child.communicate(timeout=60)
+        assert child.returncode != 0
+        assert builders(boto3.client("ec2", region_name=REGION)) == []
+
+
+def test_what_a_bake_that_was_killed_left_behind_is_removed_once_it_is_an_hour_old() -> None:
+    from cluster.aws import client
+    from images import build_machine as machines
+
+    quick = sources(QUICK, "stale")
+    ec2 = client.client("ec2", REGION)
+    base = machines.base_image(ec2, client.client("ssm", REGION), quick.recipe.base_parameter)
+    user_data = machines.cloud_config("import time; time.sleep(600)", {})
+    with machines.builder(ec2, quick.recipe, base, user_data, "mesaform-bake-stale") as machine:
+        assert machines.sweep(ec2, time.time()) == [], "it may be somebody's"
+        removed = machines.sweep(ec2, time.time() + machines.STALE_AFTER_S + 5)
+        assert machine.instance_id in removed
+
+
+def test_a_base_image_that_the_region_does_not_publish_is_named() -> None:
+    real = sources(QUICK, "base")
+    elsewhere = replace(real, recipe=replace(real.recipe, base_parameter="/aws/service/debian/release/99/latest/amd64"))
+    with pytest.raises(MissingPrerequisite, match="/aws/service/debian/release/99"):
+        bake(REGION, Recorded(), sources=elsewhere)
+
+
+def test_the_verb_prints_the_image_for_programs(tmp_path: Path, cloud: dict[str, str]) -> None:
+    (tmp_path / "cluster.yaml").write_text("version: 1\nname: demo\nagents:\n  - {name: default, types: [m5.large]}\n")
+    (tmp_path / ".mesaform/local").mkdir(parents=True)
+    endpoint = {"url": cloud["AWS_ENDPOINT_URL"], "pid": os.getpid()}
+    (tmp_path / ".mesaform/local/endpoint.json").write_text(json.dumps(endpoint))
+    command = [sys.executable, "-m", "cluster.cli.main", "bake", "--json", "-f", str(tmp_path / "cluster.yaml")]
+    result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=100)
+    assert result.returncode == 0, result.stderr
+    baked = json.loads(result.stdout)
+    assert baked["region"] == REGION
+    assert find_image(baked["recipe"], REGION) == baked["image_id"]

@@ -1,0 +1,180 @@
+"""What the local EC2 announces of its machines: by EventBridge into queues whose policy admits it, and in metadata; then it happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from cluster.localcloud import daemon
+from cluster.localcloud.faults import Board, Redelivery, Scheduled, parse
+from cluster.localcloud.moto_patches.events import admits
+from cluster.topology import eventbridge
+from tests.integration.localcloud.conftest import Cloud, eventually
+
+RULE = "arn:aws:events:us-east-1:123456789012:rule/mesaform-toy-interruption"
+QUEUE = "arn:aws:sqs:us-east-1:123456789012:mesaform-toy-notices"
+
+
+def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
+    policy = eventbridge.queue_policy(QUEUE, [RULE])
+    assert admits(json.dumps(policy), RULE, QUEUE)
+    assert not admits(json.dumps(policy), RULE + "x", QUEUE)
+    assert not admits(json.dumps(policy), RULE, QUEUE + "x")
+    assert not admits(None, RULE, QUEUE)
+    for field, value in (
+        ("Principal", {"Service": "sns.amazonaws.com"}),
+        ("Principal", "*"),
+        ("Effect", "Deny"),
+        ("Action", "sqs:ReceiveMessage"),
+    ):
+        (statement,) = policy["Statement"]
+        assert not admits(json.dumps({"Statement": [{**statement, field: value}]}), RULE, QUEUE)
+
+
+def test_a_scheduled_event_is_told_until_it_is_due():
+    board = Board()
+    board.add(Scheduled(instance_id="i-1", code="instance-stop", after_s=60), 1000.0)
+    ((fault, name, at, due),) = board.announced(1001.0)
+    assert (fault.instance_id, name, at, due) == ("i-1", "fault-1", 1060.0, False)
+    assert [due for *_, due in board.announced(1060.0)] == [True]
+    assert board.announced(1061.0) == []
+
+
+def test_redelivery_is_in_force_until_it_is_taken_off():
+    board = Board()
+    assert board.copies(0.0) == 1
+    board.add(Redelivery(copies=3, duration_s=10), 0.0)
+    assert (board.copies(5.0), board.copies(11.0)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"kind":"scheduled_event","instance_id":"i-1","code":"odd"}', b'{"kind":"rebalance","instance_id":"i-1","via":"post"}']
+)
+def test_faults_that_are_none_are_refused(body):
+    from cluster.common.errors import BadInput
+
+    with pytest.raises(BadInput):
+        parse(body)
+
+
+class Queue:
+    """The cluster's queue with its rules, as the stack declares them."""
+
+    def __init__(self, cloud: Cloud, *, admitted: bool = True) -> None:
+        self.sqs, events = cloud.client("sqs"), cloud.client("events")
+        cluster = f"toy{time.monotonic_ns()}"[:20]
+        self.url = self.sqs.create_queue(QueueName=eventbridge.queue_name(cluster))["QueueUrl"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        rules = []
+        for rule in eventbridge.rules(cluster):
+            rules.append(events.put_rule(Name=rule.name, EventPattern=json.dumps(rule.pattern))["RuleArn"])
+            events.put_targets(Rule=rule.name, Targets=[{"Id": "queue", "Arn": arn}])
+        if admitted:
+            policy = json.dumps(eventbridge.queue_policy(arn, rules))
+            self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"Policy": policy})
+
+    def receive(self, name: str, wait_s: int = 5) -> list[dict[str, Any]]:
+        """What comes about a machine, each message once."""
+        messages = self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_s).get("Messages", [])
+        for message in messages:
+            self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        return [event for message in messages if name in json.dumps(event := json.loads(message["Body"]))]
+
+
+def a_spot_machine(cloud: Cloud) -> str:
+    name = cloud.launch(cloud.image(), InstanceMarketOptions={"MarketType": "spot"})
+    cloud.seen(name)
+    return name
+
+
+@pytest.mark.slow
+def test_an_interruption_comes_by_the_queue_and_then_the_machine_goes_which_comes_too(cloud: Cloud):
+    queue, name = Queue(cloud), a_spot_machine(cloud)
+    cloud.fault(kind="spot_interruption", instance_id=name, after_s=2)
+    (event,) = queue.receive(name)
+    assert (event["source"], event["detail-type"]) == ("aws.ec2", "EC2 Spot Instance Interruption Warning")
+    assert event["detail"] == {"instance-id": name, "instance-action": "terminate"}
+    assert event["resources"] == [f"arn:aws:ec2:us-east-1:123456789012:instance/{name}"]
+    assert event["time"].endswith("Z")
+    states: list[str] = []
+    eventually(lambda: states.extend(e["detail"]["state"] for e in queue.receive(name, 1)) or "terminated" in states, "its end is told")
+    assert states == ["shutting-down", "terminated"]
+
+
+@pytest.mark.slow
+def test_a_queue_without_a_policy_gets_nothing(cloud: Cloud):
+    queue, name = Queue(cloud, admitted=False), a_spot_machine(cloud)
+    cloud.fault(kind="rebalance", instance_id=name)
+    assert queue.receive(name, 1) == []
+
+
+@pytest.mark.slow
+def test_each_announcement_comes_as_often_as_the_fault_says(cloud: Cloud):
+    queue, name = Queue(cloud), a_spot_machine(cloud)
+    cloud.fault(kind="redelivery", copies=3)
+    cloud.fault(kind="rebalance", instance_id=name)
+    found = queue.receive(name)
+    assert [event["detail-type"] for event in found] == ["EC2 Instance Rebalance Recommendation"] * 3
+
+
+@pytest.mark.slow
+def test_a_receive_that_waits_keeps_nobody_else_waiting(cloud: Cloud):
+    import threading
+
+    queue, name = Queue(cloud), a_spot_machine(cloud)
+    got: list[dict[str, Any]] = []
+    waiting = threading.Thread(target=lambda: got.extend(queue.receive(name, 15)))
+    waiting.start()
+    began = time.monotonic()
+    for _ in range(5):
+        cloud.ec2.describe_instances()
+    assert time.monotonic() - began < 5
+    cloud.fault(kind="rebalance", instance_id=name)
+    waiting.join(15)
+    assert len(got) == 1
+    assert time.monotonic() - began < 12
+
+
+@pytest.mark.slow
+def test_a_scheduled_event_is_told_by_health_and_listed_by_ec2_and_then_comes(cloud: Cloud):
+    queue, name = Queue(cloud), a_spot_machine(cloud)
+    cloud.fault(kind="scheduled_event", instance_id=name, after_s=3)
+    (event,) = queue.receive(name)
+    assert (event["source"], event["detail-type"], event["detail"]["service"]) == ("aws.health", "AWS Health Event", "EC2")
+    assert event["detail"]["affectedEntities"] == [{"entityValue": name}]
+    codes = [{"Name": "event.code", "Values": ["instance-retirement"]}]
+    (status,) = [s for s in cloud.ec2.describe_instance_status(Filters=codes)["InstanceStatuses"] if s["InstanceId"] == name]
+    (listed,) = status["Events"]
+    assert listed["Code"] == "instance-retirement"
+    assert abs(listed["NotBefore"].timestamp() - time.time()) < 10
+
+    def state() -> str:
+        return cloud.ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"][0]["State"]["Name"]
+
+    eventually(lambda: state() == "terminated", "it is retired")
+    assert cloud.ec2.describe_instance_status(Filters=codes)["InstanceStatuses"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("via", "comes"), [("metadata", False), ("queue", True)])
+def test_a_fault_may_use_one_way_only(cloud: Cloud, via: str, comes: bool):
+    queue, name = Queue(cloud), a_spot_machine(cloud)
+    cloud.fault(kind="spot_interruption", instance_id=name, after_s=60, via=via)
+    assert bool(queue.receive(name, 1)) == comes
+    (machine,) = [m for m in (daemon.ask(cloud.url, "machines") or {})["machines"] if m["instance_id"] == name]
+    assert (machine["notice"] is None) == comes
+
+
+@pytest.mark.slow
+def test_the_queue_and_its_messages_outlive_the_endpoint(cloud: Cloud):
+    queue, name = Queue(cloud), a_spot_machine(cloud)
+    cloud.fault(kind="rebalance", instance_id=name)
+    killed = cloud.child("endpoint")
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: cloud.child("endpoint") != killed, "another endpoint was started")
+    assert len(queue.receive(name)) == 1

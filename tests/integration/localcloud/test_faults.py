@@ -1,0 +1,159 @@
+"""The fault switch: what is on the board happens, and ends when it should."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+import pytest
+
+from cluster.common.errors import BadInput, MesaformError
+from cluster.localcloud.faults import Board, Capacity, Lag, Late, SpotInterruption, Throttle, ZoneOutage, parse
+from tests.integration.localcloud.conftest import REGION, Cloud, eventually
+
+
+def test_a_capacity_fault_matches_what_it_names_and_nothing_else() -> None:
+    board = Board()
+    board.add(Capacity(type="m5.large", zone="a"), 0.0)
+    assert board.refuses("m5.large", "a", "spot", 1.0)
+    assert not board.refuses("m5.large", "b", "spot", 1.0)
+    assert not board.refuses("m5.xlarge", "a", "spot", 1.0)
+
+
+def test_a_fault_ends_after_its_uses() -> None:
+    board = Board()
+    board.add(Capacity(count=2), 0.0)
+    assert [board.refuses("t", "z", "spot", 1.0) for _ in range(3)] == [True, True, False]
+
+
+def test_a_fault_ends_after_its_time() -> None:
+    board = Board()
+    board.add(Lag(seconds=3, duration_s=10), 0.0)
+    assert [board.lag_s(now) for now in (0.0, 9.9, 10.0)] == [3, 3, 0]
+
+
+def test_a_throttle_with_a_rate_lets_that_many_through() -> None:
+    board = Board()
+    board.add(Throttle(rate=2), 0.0)
+    assert [board.throttles("DescribeInstances", 0.0) for _ in range(3)] == [False, True, True]
+    assert [board.throttles("DescribeInstances", 1.0) for _ in range(3)] == [False, False, True]
+
+
+def test_a_throttle_of_named_calls_leaves_the_others_alone() -> None:
+    board = Board()
+    board.add(Throttle(actions=("CreateFleet",)), 0.0)
+    assert board.throttles("CreateFleet", 1.0)
+    assert not board.throttles("DescribeInstances", 1.0)
+
+
+def test_an_interruption_is_announced_once_it_is_on_and_due_once() -> None:
+    board = Board()
+    board.add(SpotInterruption(instance_id="i-1", after_s=120), 1000.0)
+    told = SpotInterruption(instance_id="i-1", after_s=120)
+    assert board.announced(1001.0) == [(told, "fault-1", 1120.0, False)]
+    assert board.announced(1120.0) == [(told, "fault-1", 1120.0, True)]
+    assert board.announced(1121.0) == []
+
+
+def test_a_late_answer_is_one_of_the_named_calls_and_as_often_as_told() -> None:
+    board = Board()
+    board.add(Late(actions=("CreateFleet",), seconds=7, count=1), 0.0)
+    assert board.late_s("DescribeInstances", 1.0) == 0
+    assert [board.late_s("CreateFleet", 1.0) for _ in range(2)] == [7, 0]
+
+
+def test_a_zone_outage_refuses_launches_in_that_zone() -> None:
+    board = Board()
+    board.add(ZoneOutage(zone="a"), 0.0)
+    assert board.refuses("m5.large", "a", "on-demand", 1.0)
+    assert not board.refuses("m5.large", "b", "on-demand", 1.0)
+
+
+def test_a_board_is_the_same_after_it_was_written_and_read() -> None:
+    board = Board()
+    board.add(Capacity(type="m5.large", count=3), 5.0)
+    board.refuses("m5.large", "a", "spot", 6.0)
+    assert Board.load(board.dump()).listing(7.0) == board.listing(7.0)
+    assert Board.load(board.dump()).add(Lag(seconds=1), 8.0) == "fault-2"
+
+
+@pytest.mark.parametrize("body", [b'{"kind":"capacty"}', b'{"kind":"lag"}', b'{"kind":"capacity","typo":1}', b"nonsense"])
+def test_what_is_no_fault_is_refused(body: bytes) -> None:
+    with pytest.raises(BadInput):
+        parse(body)
+
+
+@pytest.mark.slow
+def test_a_launch_without_capacity_says_so_and_makes_nothing(cloud: Cloud) -> None:
+    cloud.fault(kind="capacity", zone="us-east-1a", count=1)
+    before = len(cloud.ec2.describe_instances()["Reservations"])
+    with pytest.raises(cloud.ec2.exceptions.ClientError, match="InsufficientInstanceCapacity"):
+        cloud.launch()
+    assert len(cloud.ec2.describe_instances()["Reservations"]) == before
+    cloud.launch()
+
+
+@pytest.mark.slow
+def test_a_throttled_call_is_refused_in_the_form_that_boto3_retries(cloud: Cloud) -> None:
+    cloud.fault(kind="throttle", actions=["DescribeVpcs"], count=1)
+    with pytest.raises(cloud.ec2.exceptions.ClientError) as caught:
+        cloud.ec2.describe_vpcs()
+    assert caught.value.response["Error"]["Code"] == "RequestLimitExceeded"
+    cloud.fault(kind="throttle", actions=["DescribeVpcs"], count=2)
+    retrying = boto3.client("ec2", endpoint_url=cloud.url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local")
+    assert retrying.describe_vpcs()["Vpcs"]
+
+
+@pytest.mark.slow
+def test_a_late_answer_comes_after_the_call_was_carried_out_and_keeps_nobody_else_waiting(cloud: Cloud) -> None:
+    cloud.fault(kind="late", actions=["CreateTags"], seconds=1.5, count=1)
+    vpc = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(cloud.ec2.create_tags, Resources=[vpc], Tags=[{"Key": "late", "Value": "yes"}])
+        tagged = [{"Name": "tag:late", "Values": ["yes"]}]
+        eventually(lambda: cloud.ec2.describe_vpcs(Filters=tagged)["Vpcs"], "it is tagged", 5)
+        assert not call.done()
+        call.result(10)
+    assert time.monotonic() - began >= 1.5
+
+
+@pytest.mark.slow
+def test_with_lag_a_new_instance_is_not_described_yet_though_it_boots(cloud: Cloud) -> None:
+    image, subnet = cloud.image(), cloud.subnet()
+    cloud.fault(kind="lag", seconds=2)
+    began = time.monotonic()
+    instance = cloud.launch(image, SubnetId=subnet)
+
+    def listed() -> bool:
+        filters = [{"Name": "instance-id", "Values": [instance]}]
+        return bool(cloud.ec2.describe_instances(Filters=filters)["Reservations"])
+
+    assert not listed()
+    eventually(listed, "it is described", 10)
+    assert time.monotonic() - began >= 2
+    cloud.seen(instance)
+
+
+@pytest.mark.slow
+def test_a_zone_outage_kills_its_machines_and_no_others(cloud: Cloud) -> None:
+    there = cloud.launch(cloud.image(), SubnetId=cloud.subnet("us-east-1c"))
+    here = cloud.launch(cloud.image())
+    cloud.seen(there)
+    cloud.wait_state(there, "running")
+    cloud.wait_state(here, "running")
+    cloud.fault(kind="zone_outage", zone="us-east-1c")
+    ended = cloud.wait_state(there, "terminated")
+    assert ended["StateReason"]["Code"] == "Server.InternalError"
+    assert "stopped in order" not in cloud.console(there)
+    assert cloud.state(here) == "running"
+    with pytest.raises(cloud.ec2.exceptions.ClientError, match="InsufficientInstanceCapacity"):
+        cloud.launch(SubnetId=cloud.subnet("us-east-1c"))
+
+
+@pytest.mark.slow
+def test_only_spot_instances_are_interrupted(cloud: Cloud) -> None:
+    instance = cloud.launch()
+    with pytest.raises(MesaformError, match="is not a spot instance"):
+        cloud.fault(kind="spot_interruption", instance_id=instance, after_s=0)

@@ -1,0 +1,256 @@
+"""The product's own adapter against the local cloud, each fault of EC2 put on by the fault switch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.snapshot import Memory
+from cluster.autoscaler.planner.planner import Plan, plan
+from cluster.aws.fleet import AwsFleet
+from cluster.aws.ports import LaunchRequest, Machine
+from cluster.aws.pricing.market import Market, MemoryCache
+from cluster.aws.pricing.price_list import AwsPriceList
+from cluster.aws.pricing.spot import AwsSpotFeed
+from cluster.aws.rate_limiter import Pacer
+from cluster.common.errors import Retryable
+from cluster.topology.naming import Tag, launch_template_name
+from tests.integration.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud
+from tests.unit.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
+from tests.unit.autoscaler.world import Journal
+
+pytestmark = pytest.mark.slow
+NAME = "toy"
+TYPES = ["m5.large", "r5.large"]
+SPEC = a_spec(pools=[{"count": 0, "types": TYPES, "max": 30}])
+
+
+class Network:
+    """A cluster's network and template in the local cloud, and what a test says about its machines."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        tags = [{"Key": Tag.CLUSTER, "Value": NAME}]
+        cloud.ec2.create_tags(Resources=list(cloud.network()[1].values()), Tags=tags)
+        cloud.ec2.create_launch_template(
+            LaunchTemplateName=launch_template_name(NAME, "default"),
+            LaunchTemplateData={"ImageId": cloud.base_image, "InstanceType": "m5.large"},
+            TagSpecifications=[{"ResourceType": "launch-template", "Tags": [*tags, {"Key": Tag.POOL, "Value": "default"}]}],
+        )
+
+    def fleet(self) -> AwsFleet:
+        return AwsFleet(REGION)
+
+    def alive(self) -> list[Machine]:
+        return [machine for machine in AwsFleet(REGION).machines(NAME) if machine.state in {"pending", "running"}]
+
+    def request(self, token: str, count: int = 2, types: list[str] | None = None) -> LaunchRequest:
+        offered = [o for o in self.fleet().offerings(types or TYPES, ZONES) if o.capacity == "on-demand"]
+        return LaunchRequest(NAME, "default", count, tuple(offered), token)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    raised = raise_cloud(tmp_path_factory.mktemp("launching"), "127.71.0.0/16")
+    yield raised
+    end_cloud(raised)
+
+
+@pytest.fixture(scope="module")
+def made(cloud: Cloud) -> Iterator[Network]:
+    with pytest.MonkeyPatch.context() as patch:
+        _point_at(patch, cloud)
+        yield Network(cloud)
+
+
+@pytest.fixture
+def network(made: Network, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+    _point_at(monkeypatch, cloud)
+    yield made
+    cloud.clear_faults()
+    if left := [machine.instance_id for machine in made.alive()]:
+        cloud.ec2.terminate_instances(InstanceIds=left)
+
+
+def _point_at(patch: pytest.MonkeyPatch, cloud: Cloud) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": cloud.url,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        patch.setenv(name, value)
+
+
+class Daemon:
+    """Passes of the planner and the actor on a real adapter; the engine has no agents, so demand stays."""
+
+    def __init__(self, fleet: AwsFleet, wanted: int) -> None:
+        self.fleet = fleet
+        self.wanted = wanted
+        self.now = time.time()
+        self.journal = Journal()
+        self.decisions: list[Decision] = []
+
+    def pass_(self, after_s: float = 2.0) -> Plan:
+        self.now += after_s
+        actor = Actor(NAME, self.fleet, None, self.journal, self.decisions.append, lambda: self.now)  # type: ignore[arg-type]
+
+        async def once() -> Plan:
+            machines = self.fleet.machines(NAME)
+            known: Memory = replace(self.journal.memory, leader_since=self.now - 99)
+            memory, intents = await actor.recover(known, list(self.journal.launches.values()), machines)
+            made = plan(
+                a_snapshot(
+                    SPEC,
+                    machines=machines,
+                    agents=[],
+                    queue=[queued(count=self.wanted, cpus=2)],
+                    offerings={"default": tuple(self.fleet.offerings(TYPES, ZONES))},
+                    memory=memory,
+                    intents=tuple(intents),
+                ),
+                self.now,
+            )
+            await actor.carry_out(made)
+            return made
+
+        return asyncio.run(once())
+
+    def kinds(self) -> list[str]:
+        return [decision.kind for decision in self.decisions]
+
+
+def test_list_prices_and_spot_prices_come_through_the_api(network: Network) -> None:
+    market = Market(REGION, AwsPriceList(REGION), AwsSpotFeed(REGION, Pacer(time.monotonic)), MemoryCache(), time.time)
+    assert market.spot("m5.large", ZONES[0]) is None
+    market.refresh(TYPES)
+    assert market.on_demand("m5.large") == pytest.approx(0.096)
+    assert market.note(TYPES) == ""
+    for name, usd in (("m5.large", 0.096), ("r5.large", 0.126)):
+        spot = market.spot(name, ZONES[0])
+        assert spot is not None
+        assert 0.30 * usd <= spot <= 0.40 * usd
+    assert len({market.spot("m5.large", zone) for zone in ZONES}) == 3
+
+
+def test_spot_prices_have_a_history_that_moves_slowly(network: Network) -> None:
+    feed, now = AwsSpotFeed(REGION, Pacer(time.monotonic)), time.time()
+    quotes = sorted(quote for quote in feed.quotes(["m5.large"], now - 6 * 3600) if quote.zone == ZONES[0])
+    assert 36 <= len(quotes) <= 38
+    assert quotes[0].at <= now - 6 * 3600
+    steps = [abs(b.usd_per_hour / a.usd_per_hour - 1) for a, b in pairwise(quotes)]
+    assert 0 < max(steps) < 0.03
+    assert len({quote.usd_per_hour for quote in quotes}) > 10
+
+
+def test_a_throttled_launch_says_when_to_come_again_and_is_not_repeated_before(network: Network) -> None:
+    now = [0.0]
+    fleet, request = AwsFleet(REGION, pacer=Pacer(lambda: now[0])), network.request("ms-throttled")
+    network.cloud.fault(kind="throttle", actions=["CreateFleet"])
+    with pytest.raises(Retryable, match="RequestLimitExceeded") as caught:
+        fleet.launch(request)
+    assert caught.value.after_s == 2.0
+    network.cloud.clear_faults()
+    with pytest.raises(Retryable, match="not made"):
+        fleet.launch(request)
+    assert network.alive() == []
+    now[0] += 2.0
+    assert len(fleet.launch(request).machines) == 2
+
+
+def test_when_every_call_is_throttled_a_pass_buys_nothing_and_a_later_one_buys_once(network: Network) -> None:
+    daemon = Daemon(network.fleet(), wanted=3)
+    daemon.fleet.offerings(TYPES, ZONES)
+    network.cloud.fault(kind="throttle")
+    with pytest.raises(Retryable):
+        daemon.pass_()
+    network.cloud.clear_faults()
+
+    def goes_on() -> bool:
+        try:
+            daemon.pass_()
+        except Retryable:
+            return False
+        return True
+
+    eventually(goes_on, "the calls are allowed again")
+    daemon.pass_()
+    assert len(network.alive()) == 3
+    assert daemon.kinds().count("buy") == 1
+
+
+def test_capacity_errors_on_everything_are_few_calls_and_end_when_there_is_capacity_again(network: Network) -> None:
+    daemon = Daemon(network.fleet(), wanted=4)
+    network.cloud.fault(kind="capacity")
+    asked: list[str] = []
+    daemon.fleet._ec2.meta.events.register("before-call.ec2.CreateFleet", lambda **_: asked.append("call"), unique_id="asked")
+    for _ in range(30):
+        daemon.pass_(after_s=10.0)  # five minutes
+    daemon.fleet._ec2.meta.events.unregister("before-call.ec2.CreateFleet", unique_id="asked")
+    assert 2 <= len(asked) <= 8
+    assert network.alive() == []
+    assert "no_capacity" in daemon.kinds()
+    network.cloud.clear_faults()
+    for _ in range(70):
+        daemon.pass_(after_s=10.0)
+        if len(network.alive()) == 4:
+            break
+    assert len(network.alive()) == 4
+
+
+def test_a_half_done_fleet_keeps_its_machines_and_names_what_had_none(network: Network) -> None:
+    network.cloud.fault(kind="capacity", type="m5.large", zone=ZONES[0])
+    network.cloud.fault(kind="capacity", type="m5.large", zone=ZONES[1])
+    result = network.fleet().launch(network.request("ms-half", 3, ["m5.large"]))
+    assert {machine.zone for machine in result.machines} == {ZONES[2]}
+    assert set(result.without_capacity) == {f"m5.large/{zone}/on-demand" for zone in ZONES[:2]}
+
+
+def test_a_zone_that_is_out_is_left_alone_and_the_others_are_bought_from(network: Network) -> None:
+    daemon = Daemon(network.fleet(), wanted=6)
+    network.cloud.fault(kind="zone_outage", zone=ZONES[0])
+    daemon.pass_()
+    daemon.pass_()
+    assert len(network.alive()) == 6
+    assert ZONES[0] not in {machine.zone for machine in network.alive()}
+    assert all(key.split("/")[1] in {ZONES[0], "*"} for key in daemon.journal.memory.backoffs)
+
+
+def test_a_stale_list_of_machines_buys_nothing_twice(network: Network) -> None:
+    daemon = Daemon(network.fleet(), wanted=2)
+    network.cloud.fault(kind="lag", seconds=30)
+    for _ in range(5):
+        daemon.pass_()
+    assert not [machine for machine in daemon.fleet.machines(NAME) if machine.state in {"pending", "running"}]
+    again = daemon.fleet.launch(next(iter(daemon.journal.launches.values())).request)
+    network.cloud.clear_faults()
+    assert len(network.alive()) == 2
+    assert {machine.instance_id for machine in again.machines} == {machine.instance_id for machine in network.alive()}
+
+
+def test_a_termination_that_does_not_take_is_seen_and_works_when_it_is_asked_for_again(network: Network) -> None:
+    fleet = network.fleet()
+    ids = [machine.instance_id for machine in fleet.launch(network.request("ms-deaf", 2)).machines]
+    network.cloud.fault(kind="deaf", count=1)
+    fleet.terminate(NAME, ids)
+    assert {machine.instance_id for machine in network.alive()} == set(ids)
+    fleet.terminate(NAME, ids)
+    assert network.alive() == []
+
+
+def test_machines_say_which_version_of_the_template_they_came_from(network: Network) -> None:
+    fleet = network.fleet()
+    assert fleet.templates(NAME)["default"].latest == "1"
+    bought = fleet.launch(network.request("ms-version", 1)).machines[0]
+    found: Any = next(machine for machine in network.alive() if machine.instance_id == bought.instance_id)
+    assert found.tags[Tag.TEMPLATE_VERSION] == "1"

@@ -1,0 +1,179 @@
+"""The metadata service answers each machine about itself, by IMDSv2's rules."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.integration.localcloud.conftest import REGION, Cloud, eventually
+
+pytestmark = pytest.mark.slow
+TTL = "X-aws-ec2-metadata-token-ttl-seconds"
+TOKEN = "X-aws-ec2-metadata-token"
+
+
+class Machine:
+    """A machine as a client on it sees its metadata service."""
+
+    def __init__(self, address: str) -> None:
+        self.base = f"http://{address}:1338"
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+        request = urllib.request.Request(self.base + path, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def token(self, ttl: str = "60") -> str:
+        code, text = self.ask("/latest/api/token", "PUT", **{TTL: ttl})
+        assert code == 200, text
+        return text
+
+    def get(self, path: str) -> str:
+        code, text = self.ask(f"/latest/{path}", **{TOKEN: self.token()})
+        assert code == 200, f"{path}: {code}"
+        return text
+
+
+def launched(cloud: Cloud, **request: Any) -> tuple[str, Machine]:
+    instance = cloud.launch(MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"}, **request)
+    return instance, Machine(cloud.wait_state(instance, "running")["PrivateIpAddress"])
+
+
+@pytest.fixture(scope="module")
+def profile(cloud: Cloud) -> Iterator[str]:
+    iam = cloud.client("iam")
+    iam.create_role(RoleName="on-machines", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="on-machines")
+    iam.add_role_to_instance_profile(InstanceProfileName="on-machines", RoleName="on-machines")
+    return "on-machines"
+
+
+@pytest.fixture(scope="module")
+def instance_and_machine(cloud: Cloud, profile: str) -> tuple[str, Machine]:
+    return launched(
+        cloud,
+        user_data='{"version":1}',
+        IamInstanceProfile={"Name": profile},
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "mesaform:role", "Value": "agent"}]}],
+    )
+
+
+@pytest.fixture(scope="module")
+def instance(instance_and_machine: tuple[str, Machine]) -> str:
+    return instance_and_machine[0]
+
+
+@pytest.fixture(scope="module")
+def machine(instance_and_machine: tuple[str, Machine]) -> Machine:
+    return instance_and_machine[1]
+
+
+def test_without_a_token_nothing_is_told(machine: Machine) -> None:
+    assert machine.ask("/latest/meta-data/instance-id")[0] == 401
+    assert machine.ask("/latest/meta-data/instance-id", **{TOKEN: "made-up"})[0] == 401
+
+
+def test_a_token_ends(machine: Machine) -> None:
+    token = machine.token("1")
+    assert machine.ask("/latest/meta-data/instance-id", **{TOKEN: token})[0] == 200
+    eventually(lambda: machine.ask("/latest/meta-data/instance-id", **{TOKEN: token})[0] == 401, "the token has ended", 5)
+
+
+@pytest.mark.parametrize("ttl", ["0", "21601", "soon", ""])
+def test_a_token_needs_a_sound_time_to_live(machine: Machine, ttl: str) -> None:
+    assert machine.ask("/latest/api/token", "PUT", **{TTL: ttl})[0] == 400
+
+
+def test_a_token_of_one_machine_is_nothing_to_another(cloud: Cloud, machine: Machine) -> None:
+    _, other = launched(cloud)
+    assert other.ask("/latest/meta-data/instance-id", **{TOKEN: machine.token()})[0] == 401
+
+
+def test_a_machine_learns_what_it_is(cloud: Cloud, instance: str, machine: Machine) -> None:
+    found = cloud.describe(instance)
+    told = {
+        name: machine.get(f"meta-data/{name}")
+        for name in (
+            "instance-id",
+            "instance-type",
+            "local-ipv4",
+            "ami-id",
+            "placement/availability-zone",
+            "placement/region",
+            "instance-life-cycle",
+        )
+    }
+    assert told == {
+        "instance-id": instance,
+        "instance-type": "m5.large",
+        "local-ipv4": found["PrivateIpAddress"],
+        "ami-id": found["ImageId"],
+        "placement/availability-zone": f"{REGION}a",
+        "placement/region": REGION,
+        "instance-life-cycle": "on-demand",
+    }
+    assert machine.get("meta-data/hostname").startswith("ip-127-61-")
+    assert machine.get("user-data") == '{"version":1}'
+    assert machine.get("meta-data/tags/instance/mesaform:role") == "agent"
+    document = json.loads(machine.get("dynamic/instance-identity/document"))
+    assert (document["instanceId"], document["region"]) == (instance, REGION)
+    assert document["accountId"] == cloud.client("sts").get_caller_identity()["Account"]
+
+
+def test_a_changed_tag_is_seen(cloud: Cloud, instance: str, machine: Machine) -> None:
+    cloud.ec2.create_tags(Resources=[instance], Tags=[{"Key": "late", "Value": "yes"}])
+    eventually(
+        lambda: machine.ask("/latest/meta-data/tags/instance/late", **{TOKEN: machine.token()}) == (200, "yes"), "the tag is seen", 5
+    )
+
+
+def test_the_roles_credentials_work_and_are_the_roles(cloud: Cloud, machine: Machine, instance: str) -> None:
+    assert machine.get("meta-data/iam/security-credentials/") == "on-machines"
+    found = json.loads(machine.get("meta-data/iam/security-credentials/on-machines"))
+    assert found["Code"] == "Success"
+    sts = boto3.client(
+        "sts",
+        endpoint_url=cloud.url,
+        region_name=REGION,
+        aws_access_key_id=found["AccessKeyId"],
+        aws_secret_access_key=found["SecretAccessKey"],
+        aws_session_token=found["Token"],
+    )
+    assert sts.get_caller_identity()["Arn"].endswith(f":assumed-role/on-machines/{instance}")
+
+
+def test_a_machine_without_a_profile_has_no_credentials(cloud: Cloud) -> None:
+    _, machine = launched(cloud)
+    assert machine.ask("/latest/meta-data/iam/security-credentials/", **{TOKEN: machine.token()})[0] == 404
+
+
+def test_there_is_no_notice_until_an_interruption_and_then_the_machine_ends(cloud: Cloud) -> None:
+    instance, machine = launched(cloud, InstanceMarketOptions={"MarketType": "spot"})
+    assert machine.get("meta-data/instance-life-cycle") == "spot"
+    assert machine.ask("/latest/meta-data/spot/instance-action", **{TOKEN: machine.token()})[0] == 404
+    cloud.fault(kind="spot_interruption", instance_id=instance, after_s=2)
+    code, text = eventually(
+        lambda: (answer := machine.ask("/latest/meta-data/spot/instance-action", **{TOKEN: machine.token()}))[0] == 200 and answer,
+        "a notice is seen",
+        2,
+    )
+    assert (code, json.loads(text)["action"]) == (200, "terminate")
+    ended = cloud.wait_state(instance, "terminated")
+    assert ended["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+
+
+def test_the_service_of_a_terminated_machine_is_gone(cloud: Cloud) -> None:
+    instance, machine = launched(cloud)
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+    cloud.wait_state(instance, "terminated")
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(machine.base, timeout=2)

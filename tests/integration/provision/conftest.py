@@ -1,0 +1,92 @@
+"""An AWS endpoint of the tests' own, and clusters that are deployed to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from cluster.cli.context import Context, local_environment, open_context
+from images.lookup import recipe_digest
+from tests.integration.provision.stub_files import cluster_text
+
+ADDRESS = "127.60.200.1"
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Aws:
+    url: str
+
+    def client(self, service: str):
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local")
+
+    def bake(self) -> str:
+        """Register an image as if `mesaform bake` had made it from this checkout."""
+        ec2 = self.client("ec2")
+        image_id = ec2.register_image(
+            Name=f"baked-{time.monotonic_ns()}",
+            RootDeviceName="/dev/xvda",
+            VirtualizationType="hvm",
+            Architecture="x86_64",
+            BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8}}],
+        )["ImageId"]
+        ec2.create_tags(Resources=[image_id], Tags=[{"Key": "mesaform:recipe", "Value": recipe_digest()}])
+        return image_id
+
+    def instances(self, cluster: str) -> list[dict]:
+        filters = [{"Name": "tag:mesaform:cluster", "Values": [cluster]}, {"Name": "instance-state-name", "Values": ["pending", "running"]}]
+        return [i for r in self.client("ec2").describe_instances(Filters=filters)["Reservations"] for i in r["Instances"]]
+
+
+def free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[Aws]:
+    port = free_port(ADDRESS)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.provision.aws_server", ADDRESS, str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**environment, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"},
+        cwd=Path(__file__).parents[3],
+    )
+    deadline = time.monotonic() + 60
+    while server.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex((ADDRESS, port)) == 0:
+                break
+        time.sleep(0.05)  # a process's start can only be polled
+    yield Aws(f"http://{ADDRESS}:{port}")
+    server.terminate()
+    server.wait(timeout=20)
+
+
+@pytest.fixture
+def cluster_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Each test has a cluster of its own name, so that what one leaves behind is in no other's way."""
+    file = tmp_path / "cluster.yaml"
+    file.write_text(cluster_text(f"t-{zlib.crc32(request.node.name.encode()):08x}"))
+    return file
+
+
+@pytest.fixture
+def place(aws: Aws, cluster_file: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """A cluster on the tests' endpoint, not yet deployed."""
+    for key, value in local_environment(aws.url, REGION).items():
+        monkeypatch.setenv(key, value)
+    return open_context(str(cluster_file))

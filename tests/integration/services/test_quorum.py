@@ -1,0 +1,69 @@
+"""ZooKeeper stops answering and comes back: nobody leads meanwhile, tasks live on, and afterwards everything is as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.services.test_with_engine import call
+from tests.support.little_cluster import LittleCluster
+from tests.support.zookeeper import available
+
+pytestmark = [pytest.mark.slow, pytest.mark.zookeeper, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[LittleCluster]:
+    if not available():
+        pytest.skip("needs Java and Debian's zookeeper package: apt-get install zookeeper")
+    with LittleCluster(tmp_path, 64, masters=3) as cluster:
+        cluster.start_agent(1)
+        yield cluster
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return json.load(response)
+
+
+def leaders(cluster: LittleCluster) -> int:
+    return sum(get(f"http://{address}:5050/metrics/snapshot")["master/elected"] for address in cluster.masters)
+
+
+def tasks(cluster: LittleCluster, app: str) -> list[dict[str, Any]]:
+    try:
+        answer = call(cluster, "GET", f"/v2/apps{app}/tasks")
+    except (OSError, urllib.error.URLError):
+        return []
+    return [task for task in answer["tasks"] if task["state"] == "TASK_RUNNING"] if answer else []
+
+
+@pytest.mark.parametrize("how", ["freezes", "dies"])
+def test_masters_step_down_without_zookeeper_and_tasks_live_on(cluster: LittleCluster, how: str) -> None:
+    call(cluster, "POST", "/v2/apps", {"id": "/p", "cmd": "echo $$ > pid; exec sleep 1000", "cpus": 0.1, "mem": 32, "instances": 2})
+    before = cluster.until(lambda: found if len(found := tasks(cluster, "/p")) == 2 else None)
+    pids = [int(path.read_text()) for path in cluster.folder.glob("agent-1/**/pid") if "latest" not in path.parts]
+    assert len(pids) == 2
+
+    cluster.zookeeper.pause() if how == "freezes" else cluster.zookeeper.kill()
+    cluster.until(lambda: leaders(cluster) == 0)
+    cluster.until(lambda: 200 not in [cluster.answers(f"http://{address}:8080/v2/apps") for address in cluster.masters])
+    for pid in pids:
+        os.kill(pid, 0)
+
+    cluster.zookeeper.resume() if how == "freezes" else cluster.zookeeper.start()
+    cluster.until(lambda: leaders(cluster) == 1)
+    after = cluster.until(lambda: found if len(found := tasks(cluster, "/p")) == 2 else None)
+    assert {task["id"] for task in after} == {task["id"] for task in before}
+    for pid in pids:
+        os.kill(pid, 0)
+    call(cluster, "PUT", "/v2/apps/p", {"instances": 3})
+    cluster.until(lambda: len(tasks(cluster, "/p")) == 3)
+    call(cluster, "DELETE", "/v2/apps/p")
+    cluster.until(lambda: call(cluster, "GET", "/v2/tasks") == {"tasks": []})

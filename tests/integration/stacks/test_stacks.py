@@ -1,0 +1,235 @@
+"""What the stacks describe, asserted on the JSON that Terraform gets."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from cluster.config.schema import ClusterSpec, parse
+from cluster.topology import naming
+from cluster.topology.naming import LeaseTerms, parse_node_document
+from tests.integration.stacks.conftest import CLUSTER_FILE, synthesize
+
+pytestmark = [pytest.mark.slow]
+
+
+def resources(stack: dict, kind: str) -> list[dict]:
+    return list(stack["resource"].get(kind, {}).values())
+
+
+@pytest.fixture
+def spec() -> ClusterSpec:
+    return parse(CLUSTER_FILE)
+
+
+def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
+    ids = {f"${{aws_security_group.{role}s.id}}": role for role in naming.ROLES}
+    found = {
+        (
+            ids[rule["security_group_id"]],
+            rule["from_port"],
+            rule["to_port"],
+            rule.get("cidr_ipv4") or ids[rule["referenced_security_group_id"]],
+            rule["ip_protocol"],
+        )
+        for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule")
+    }
+    assert found == {(rule.group, rule.first_port, rule.last_port, rule.source, "tcp") for rule in naming.ingress_rules(spec)}
+
+
+def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
+    from_outside = [rule for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule") if "cidr_ipv4" in rule]
+    assert {rule["cidr_ipv4"] for rule in from_outside} == {"203.0.113.0/24", "198.51.100.7/32"}
+    assert {(rule["from_port"], rule["to_port"]) for rule in from_outside} == {(5050, 5050), (8080, 8080), (4400, 4400), (9550, 9550)}
+    assert {rule["security_group_id"] for rule in from_outside} == {"${aws_security_group.masters.id}"}
+
+
+def test_groups_have_no_rules_of_their_own_besides_and_the_default_group_is_closed(stacks):
+    groups = resources(stacks["network"], "aws_security_group") + resources(stacks["network"], "aws_default_security_group")
+    assert len(groups) == 3
+    assert all("ingress" not in group and "egress" not in group for group in groups)
+
+
+def test_the_fixed_addresses_of_masters_are_given_to_nobody_else(stacks):
+    reservations = resources(stacks["network"], "aws_ec2_subnet_cidr_reservation")
+    assert {r["reservation_type"] for r in reservations} == {"explicit"}
+    masters = resources(stacks["masters"], "aws_instance")
+    for master in masters:
+        address = ip_address(master["private_ip"])
+        assert any(address in ip_network(r["cidr_block"]) for r in reservations), address
+
+
+def test_there_are_three_public_subnets_in_three_zones_with_one_way_out(stacks):
+    subnets = resources(stacks["network"], "aws_subnet")
+    assert [(s["availability_zone"], s["cidr_block"]) for s in subnets] == [
+        ("us-east-1a", "10.60.0.0/19"),
+        ("us-east-1b", "10.60.32.0/19"),
+        ("us-east-1c", "10.60.64.0/19"),
+    ]
+    assert len(resources(stacks["network"], "aws_route_table_association")) == 3
+    (route,) = resources(stacks["network"], "aws_route")
+    assert route["destination_cidr_block"] == "0.0.0.0/0"
+
+
+@pytest.mark.parametrize("stack", ["masters", "agents"])
+def test_machines_require_session_tokens_and_encrypt_their_disks(stacks, stack):
+    machines = resources(stacks[stack], "aws_instance")
+    assert machines
+    for machine in machines:
+        assert machine["metadata_options"] == {"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1}
+        disk = machine["root_block_device"]
+        assert (disk["encrypted"], disk["volume_type"], disk["delete_on_termination"]) == (True, "gp3", True)
+        assert machine["ami"] == "ami-0123456789abcdef0"
+
+
+def test_masters_stand_one_a_zone_at_the_addresses_that_everybody_knows(stacks, spec):
+    masters = resources(stacks["masters"], "aws_instance")
+    assert [master["private_ip"] for master in masters] == [str(address) for address in naming.master_addresses(spec)]
+    assert len({master["subnet_id"] for master in masters}) == 3
+    document = parse_node_document(masters[0]["user_data"])
+    assert (document.role, document.recipe, document.engine, document.lease) == ("master", "digest", "mesos", None)
+
+
+def test_terraform_keeps_count_agents_spread_over_the_zones(stacks):
+    agents = resources(stacks["agents"], "aws_instance")
+    assert len(agents) == 4
+    assert [agents.count(agent) and agent["subnet_id"] for agent in agents[:3]] != [agents[0]["subnet_id"]] * 3
+    assert agents[3]["subnet_id"] == agents[0]["subnet_id"]
+    assert {agent["tags"]["mesaform:managed-by"] for agent in agents} == {"terraform"}
+    assert {agent["instance_type"] for agent in agents} == {"m5.large"}
+    assert {agent["root_block_device"]["volume_size"] for agent in agents} == {55}
+    assert {parse_node_document(agent["user_data"]).lease for agent in agents} == {None}, "the dead man's lease is not for Terraform's"
+
+
+def test_a_pool_has_a_launch_template_from_which_the_autoscaler_buys_tagged_machines(stacks):
+    templates = {template["name"]: template for template in resources(stacks["agents"], "aws_launch_template")}
+    assert set(templates) == {"mesaform-drawn-default", "mesaform-drawn-big"}
+    template = templates["mesaform-drawn-big"]
+    assert template["metadata_options"]["http_tokens"] == "required"
+    (disk,) = template["block_device_mappings"]
+    assert (disk["device_name"], disk["ebs"]["encrypted"], disk["ebs"]["volume_type"]) == ("/dev/sda1", "true", "gp3")
+    document = parse_node_document(base64.b64decode(template["user_data"]))
+    assert (document.role, document.pool, document.attributes) == ("agent", "big", {"rack": "r1"})
+    assert document.lease == LeaseTerms(1800, 300)
+    assert template["instance_initiated_shutdown_behavior"] == "terminate"
+    assert {entry["resource_type"] for entry in template["tag_specifications"]} == {"instance", "volume", "network-interface"}
+    for entry in template["tag_specifications"]:
+        assert entry["tags"]["mesaform:cluster"] == "drawn"
+        assert entry["tags"]["mesaform:managed-by"] == "autoscaler"
+        assert entry["tags"]["mesaform:pool"] == "big"
+
+
+def test_everything_carries_the_clusters_tag(stacks):
+    for stack in stacks.values():
+        (provider,) = stack["provider"]["aws"]
+        assert provider["default_tags"] == [{"tags": {"mesaform:cluster": "drawn"}}]
+
+
+def test_the_autoscaler_finds_the_spec_where_the_blueprint_says(stacks, spec):
+    (parameter,) = resources(stacks["agents"], "aws_ssm_parameter")
+    assert parameter["name"] == naming.spec_parameter_name("drawn")
+    assert ClusterSpec.model_validate_json(parameter["value"]) == spec
+    assert parameter["tier"] == "Standard"
+
+
+def test_a_spec_above_four_kilobytes_takes_an_advanced_parameter(tmp_path):
+    pools = "".join(f"  - {{name: p{n}, count: 0, max: 1, attributes: {{a: {'x' * 300}}}}}\n" for n in range(9))
+    (parameter,) = resources(synthesize(tmp_path, "name: drawn\nagents:\n" + pools)["agents"], "aws_ssm_parameter")
+    assert parameter["tier"] == "Advanced"
+
+
+def test_agents_may_do_nothing_and_masters_only_what_the_autoscaler_needs(stacks):
+    assert resources(stacks["agents"], "aws_iam_role_policy") == []
+    (policy,) = resources(stacks["masters"], "aws_iam_role_policy")
+    assert {statement["Effect"] for statement in json.loads(policy["policy"])["Statement"]} == {"Allow"}
+
+
+def test_state_is_kept_in_the_clusters_own_folder(stacks):
+    for name, stack in stacks.items():
+        path = Path(stack["terraform"]["backend"]["local"]["path"])
+        assert path.parts[-4:] == (".mesaform", "clusters", "drawn", f"{name}.tfstate")
+
+
+def test_the_network_is_known_to_the_others_through_its_state(stacks):
+    for name in ("masters", "agents"):
+        assert "cross-stack-reference-input-network" in stacks[name]["data"]["terraform_remote_state"]
+
+
+def test_a_wrong_cluster_file_ends_synthesis_with_its_line_and_exit_code(tmp_path):
+    (tmp_path / "cluster.yaml").write_text("name: a\nagent: []\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "stacks"],
+        env={**os.environ, "MESAFORM_CLUSTER_FILE": str(tmp_path / "cluster.yaml")},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert ended.returncode == 2
+    assert "cluster.yaml:2: agent: unknown field; nearest: agents" in ended.stderr
+
+
+def test_only_the_resources_in_use_are_loaded_of_the_provider(tmp_path):
+    """The package's own `__init__` would load a thousand modules; a few dozen is what the stacks take."""
+    code = "import sys, stacks.app; print(sum(name.startswith('cdktf_cdktf_provider_aws.') for name in sys.modules))"
+    began = time.process_time()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    assert int(loaded.stdout) < 50
+    assert time.process_time() - began < 60
+
+
+def test_announcements_come_by_four_rules_into_one_encrypted_queue_that_takes_them_from_nobody_else(stacks):
+    notices = stacks["notices"]
+    rules = {rule["name"]: json.loads(rule["event_pattern"]) for rule in resources(notices, "aws_cloudwatch_event_rule")}
+    assert {name: pattern["detail-type"] for name, pattern in rules.items()} == {
+        "mesaform-drawn-interruption": ["EC2 Spot Instance Interruption Warning"],
+        "mesaform-drawn-rebalance": ["EC2 Instance Rebalance Recommendation"],
+        "mesaform-drawn-state": ["EC2 Instance State-change Notification"],
+        "mesaform-drawn-health": ["AWS Health Event"],
+    }
+    queue = notices["resource"]["aws_sqs_queue"]["queue"]
+    (statement,) = json.loads(queue["policy"])["Statement"]
+    account = "${data.aws_caller_identity.account.account_id}"
+    assert statement["Principal"] == {"Service": "events.amazonaws.com"}
+    assert statement["Action"] == "sqs:SendMessage"
+    assert statement["Resource"] == f"arn:aws:sqs:us-east-1:{account}:mesaform-drawn-notices"
+    (senders,) = statement["Condition"]["ArnEquals"].values()
+    assert list(statement["Condition"]["ArnEquals"]) == ["aws:SourceArn"]
+    assert sorted(senders) == sorted(f"arn:aws:events:us-east-1:{account}:rule/{name}" for name in rules)
+    assert {target["arn"] for target in resources(notices, "aws_cloudwatch_event_target")} == {"${aws_sqs_queue.queue.arn}"}
+    assert len(resources(notices, "aws_cloudwatch_event_target")) == len(rules)
+
+
+def test_what_nobody_can_read_leaves_the_queue_for_the_dead_letters(stacks):
+    queues = stacks["notices"]["resource"]["aws_sqs_queue"]
+    assert {queue["name"] for queue in queues.values()} == {"mesaform-drawn-notices", "mesaform-drawn-notices-dead"}
+    assert all(queue["sqs_managed_sse_enabled"] is True for queue in queues.values())
+    assert json.loads(queues["queue"]["redrive_policy"]) == {"deadLetterTargetArn": "${aws_sqs_queue.dead.arn}", "maxReceiveCount": 10}
+    assert "policy" not in queues["dead"]
+    assert queues["queue"]["message_retention_seconds"] < queues["dead"]["message_retention_seconds"]
+    assert queues["queue"]["visibility_timeout_seconds"] == 10
+
+
+def test_rules_and_queues_carry_the_clusters_tag(stacks):
+    for kind in ("aws_cloudwatch_event_rule", "aws_sqs_queue"):
+        assert {item["tags"]["mesaform:cluster"] for item in resources(stacks["notices"], kind)} == {"drawn"}
+
+
+def test_announcements_wait_for_no_other_stack(stacks):
+    assert "terraform_remote_state" not in stacks["notices"].get("data", {})
+
+
+def test_on_the_local_cloud_there_are_no_dead_letters_to_wait_for(tmp_path):
+    local = synthesize(tmp_path, "name: near\ntarget: local\n")["notices"]
+    (queue,) = resources(local, "aws_sqs_queue")
+    assert queue["name"] == "mesaform-near-notices"
+    assert "redrive_policy" not in queue
+    assert len(resources(local, "aws_cloudwatch_event_rule")) == 4

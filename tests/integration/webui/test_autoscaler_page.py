@@ -1,0 +1,182 @@
+"""The autoscaler's page in a real browser: a quiet cluster, a busy one, a change of leader. Its server runs beside, fed with real plans."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.planner.planner import plan
+from cluster.autoscaler.reporting.http_server import Page
+from cluster.autoscaler.reporting.telemetry import Telemetry
+from cluster.aws.ports import Order
+from cluster.testing.fake_cloud import FakeLedger
+from tests.integration.webui.browser import Browser
+from tests.support.zookeeper import free_port
+from tests.unit.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
+HOSTS = ("127.121.200.1", "127.121.200.2")
+MARKUP = '<img src=x onerror="document.title=1">'
+
+
+class Server:
+    """One master's autoscaler, as far as its page goes."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address, self.leader = f"{host}:{port}", ""
+        self.told: Telemetry | None = None
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(host, port), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def _serve(self, host: str, port: int) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start(host, port))
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    async def _start(self, host: str, port: int) -> None:
+        self.told = Telemetry()
+        self._runner = web.AppRunner(Page(self.told, lambda: self.leader, HOSTS, self.address).application(), shutdown_timeout=0.2)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+
+    def does(self, what) -> None:
+        """Something in the server's own thread."""
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(lambda: (what(self.told), done.set()))
+        assert done.wait(10)
+
+    def leads(self) -> None:
+        self.leader = self.address
+        self.does(lambda told: told.begin(FakeLedger()))
+
+    def passes(self, at: float, **fields) -> None:
+        snapshot = a_snapshot(**fields)
+        made = plan(snapshot, at)
+        self.does(lambda told: told.passed(made, snapshot))
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+@pytest.fixture
+def servers(_browser: Browser) -> Iterator[tuple[Server, Server]]:
+    """Two masters at the same port; the first leads."""
+    port = free_port(HOSTS[0])
+    made = (Server(HOSTS[0], port), Server(HOSTS[1], port))
+    made[0].leads()
+    made[1].leader = made[0].address
+    yield made
+    _browser.driver.get("about:blank")  # a page that is still open would note that its server has gone
+    for server in made:
+        server.stop()
+
+
+def busy(server: Server, count: int) -> None:
+    """Ten minutes of a cluster of `count` agents, with something in every table."""
+    now = time.time()
+    machines = [a_machine(f"i-{n:04d}", zone=ZONES[n % 3], launched_at=now - 900) for n in range(count)]
+    agents = [an_agent(machine, tasks=n % 4, allocated=(500 * (n % 4), 512_000 * (n % 4), 0, 0, 0)) for n, machine in enumerate(machines)]
+    queue = [queued("/shop/web", 40, cpus=1), queued("/huge", 2, cpus=99), queued(MARKUP, 1, cpus=1)]
+    orders = (
+        Order("o-1", "bound", "ann", now - 60, now + 3600, "a sale", pool="default", bound="max", count=count + 3),
+        Order("o-2", "drain", "ann", now - 60, now + 3600, target="i-0001"),
+    )
+    for step in range(60):
+        some = max(1, count * (step + 1) // 60)
+        server.passes(
+            now - 600 + 10 * step, machines=machines[:some], agents=agents[:some], queue=queue if step > 40 else [], orders=orders
+        )
+    for number in range(30):
+        kind = ("buy", "terminate", "refuse")[number % 3]
+        one = Decision(
+            now - 500 + 10 * number, kind, f"{number} x m5.large", (f"{MARKUP} waits",), count=2, usd_per_hour=0.096, policy="idle"
+        )
+        server.does(lambda told, one=one: told.decided(one))
+    spec = a_spec(pools=[{"count": 2, "max": 1000}])
+    server.passes(now, spec=spec, machines=machines, agents=agents, queue=queue, orders=orders)
+
+
+def keep(browser: Browser, name: str, folder: Path) -> None:
+    browser.driver.save_screenshot(str(folder / f"{name}.png"))
+
+
+def test_a_cluster_without_agents_is_told_in_words(servers: tuple[Server, Server], browser: Browser, tmp_path: Path) -> None:
+    servers[0].passes(time.time(), spec=a_spec(pools=[{"count": 0}]), machines=[], agents=[])
+    browser.open(f"http://{servers[0].address}/")
+    assert browser.text("#cluster") == "toy"
+    assert "Nothing waits" in browser.text("#demand")
+    assert "No machine is on its way out" in browser.text("#removals")
+    assert "mesaform hint" in browser.text("#orders").replace("set", "mesaform set").replace("hint", "mesaform hint")
+    assert "Nothing was decided yet" in browser.text("#decisions")
+    assert "$0.000" in browser.text("#tiles")
+    browser.until(lambda: len(browser.all("svg.plot")) == 4)
+    keep(browser, "empty", tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_about_a_busy_cluster_is_on_one_page(
+    servers: tuple[Server, Server], browser: Browser, scheme: str, tmp_path: Path
+) -> None:
+    busy(servers[0], 120)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.open(f"http://{servers[0].address}/")
+    browser.until(lambda: len(browser.all("svg.plot path.line")) >= 2)
+    assert "get none: never" in browser.row("demand", "/huge")
+    assert MARKUP in browser.text("#demand")
+    assert browser.run("return document.title") == "toy · autoscaler"
+    assert "120" in browser.row("pools", "default")
+    assert "deactivated" in browser.row("removals", "i-0001") or browser.rows("removals")
+    assert "max of pool default is 123" in browser.row("orders", "o-1")
+    assert len(browser.rows("decisions")) == 30
+    assert "120" in browser.text("#tiles")
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.all("#plot-decisions rect")
+    keep(browser, f"busy-{scheme}", tmp_path)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_it_fits_a_narrow_window(servers: tuple[Server, Server], browser: Browser) -> None:
+    busy(servers[0], 5)
+    browser.size(760, 1000)
+    browser.open(f"http://{servers[0].address}/")
+    browser.until(lambda: len(browser.all("svg.plot")) == 4)
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_plots_go_back_as_far_as_asked(servers: tuple[Server, Server], browser: Browser) -> None:
+    busy(servers[0], 5)
+    browser.open(f"http://{servers[0].address}/")
+    browser.until(lambda: browser.all("svg.plot path.line"))
+    narrow = browser.run("return document.querySelector('#plot-usd path.line').getBBox().width")
+    browser.button("6 h").click()
+    browser.until(lambda: browser.run("return document.querySelector('#plot-usd path.line').getBBox().width") < narrow / 3)
+    assert browser.one("[data-hours='6']").get_attribute("aria-pressed") == "true"
+
+
+def test_a_standby_s_page_is_the_leader_s_and_a_page_follows_a_change_of_leader(
+    servers: tuple[Server, Server], shaken_browser: Browser
+) -> None:
+    first, second = servers
+    first.passes(time.time(), machines=[], agents=[])
+    shaken_browser.open(f"http://{second.address}/")
+    assert shaken_browser.run("return location.host") == first.address
+    second.leads()
+    second.passes(time.time(), machines=[], agents=[])
+    first.does(lambda told: told.end(time.time()))
+    first.leader = second.address
+    shaken_browser.until(lambda: shaken_browser.run("return location.host") == second.address)
+    shaken_browser.until(lambda: second.address in shaken_browser.text("#facts"))

@@ -1,0 +1,165 @@
+"""Whatever is bought keeps every rule: bounds, the cap, constraints, offerings that have nothing; and its bound is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Backoff, Constraint, Memory, Snapshot
+from cluster.autoscaler.model.supply import Supply, survey
+from cluster.autoscaler.packing import Limits, Template, place, solve
+from cluster.autoscaler.planner import priorities
+from cluster.autoscaler.planner.planner import plan
+from cluster.autoscaler.planner.scale_up import Bought, buy, limits_of, templates
+from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
+from tests.unit.autoscaler.validator import faults
+
+CONSTRAINTS = st.sampled_from(
+    [
+        (),
+        (),
+        (Constraint("hostname", "UNIQUE"),),
+        (Constraint("zone", "CLUSTER"),),
+        (Constraint("zone", "MAX_PER", "2"),),
+        (Constraint("pool", "IS", "second"),),
+        (Constraint("instance_type", "LIKE", "m5.*"),),
+    ]
+)
+
+
+@st.composite
+def some_demand(draw: st.DrawFn) -> list[Unit]:
+    sources = ["services", "jobs", "framework", "hint", "headroom"]
+    return [
+        Unit(
+            draw(st.sampled_from(sources)),
+            f"/{number}",
+            make(draw(st.sampled_from([0.25, 1, 1.5, 3, 20])), draw(st.sampled_from([128, 1024, 7000]))),
+            draw(st.integers(1, 12)),
+            "wanted",
+            draw(CONSTRAINTS),
+        )
+        for number in range(draw(st.integers(1, 5)))
+    ]
+
+
+@st.composite
+def some_clusters(draw: st.DrawFn) -> Snapshot:
+    types = st.lists(
+        st.sampled_from(["m5.large", "m5.xlarge", "m5.2xlarge", "c5.xlarge", "r5.xlarge"]), min_size=1, max_size=3, unique=True
+    )
+    pools = [
+        {
+            "name": name,
+            "count": 0,
+            "min": draw(st.integers(0, 2)),
+            "max": draw(st.integers(2, 9)),
+            "types": draw(types),
+            "spot_share": draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])),
+        }
+        for name in ("default", "second")
+    ]
+    spec = a_spec(pools=pools, usd=draw(st.sampled_from([None, None, 0.5, 1.0])))
+    machines = [
+        a_machine(f"i-{n}", zone=ZONES[n % 3], pool=draw(st.sampled_from(["default", "second"]))) for n in range(draw(st.integers(0, 2)))
+    ]
+    agents = [full(machine) if draw(st.booleans()) else an_agent(machine) for machine in machines]
+    snapshot = a_snapshot(spec, machines=machines, agents=agents)
+    keys = sorted({offering.key for offered in snapshot.offerings.values() for offering in offered})
+    away = draw(st.lists(st.sampled_from(keys), max_size=6, unique=True))
+    return replace(snapshot, memory=Memory(leader_since=NOW - 900, backoffs={key: Backoff(NOW + 60, 1) for key in away}))
+
+
+def bought(snapshot: Snapshot, units: list[Unit]) -> tuple[Supply, dict[int, int], Bought]:
+    supply = survey(snapshot, NOW)
+    left = place(units, supply.nodes, supply.usage).left
+    return supply, left, buy(snapshot, supply, units, left, NOW)
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(snapshot=some_clusters(), units=some_demand())
+def test_no_purchase_breaks_a_rule(snapshot, units):
+    supply, left, made = bought(snapshot, units)
+    limits = limits_of(snapshot, supply)
+    assert faults(units, left, made.packing.nodes, supply.usage, limits) == []
+    for pool in snapshot.spec.agents:
+        assert sum(p.request.count for p in made.purchases if p.request.pool == pool.name) <= max(0, pool.max - supply.size(pool.name))
+    if limits.usd_per_hour is not None:
+        dearest = sum(max(o.usd_per_hour for o in p.request.offerings) * p.request.count for p in made.purchases)
+        assert dearest <= limits.usd_per_hour + 1e-6
+    for purchase in made.purchases:
+        assert not any(offering.key in snapshot.memory.backoffs for offering in purchase.request.offerings)
+        assert len({offering.capacity for offering in purchase.request.offerings}) == 1
+    served = [sum(purchase.load.get(index, 0) for purchase in made.purchases) for index in range(len(units))]
+    assert all(count <= left.get(index, 0) for index, count in enumerate(served))
+    assert len({purchase.request.token for purchase in made.purchases}) == len(made.purchases)
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(snapshot=some_clusters(), units=some_demand())
+def test_the_bound_is_below_any_other_way_to_serve_the_same(snapshot, units):
+    supply, _, made = bought(snapshot, units)
+    packing = made.packing
+    assert packing.bound_usd_per_hour <= packing.usd_per_hour + 1e-9
+    assert packing.usd_per_hour == pytest.approx(sum(node.template.usd_per_hour for node in packing.nodes))
+    served = priorities.load_of(packing.nodes)
+    choice = templates(snapshot, supply, NOW, units)
+    one_by_one = 0.0
+    for index, count in served.items():
+        alone = solve(units, {index: count}, choice, supply.usage, limits_of(snapshot, supply))
+        if priorities.load_of(alone.nodes) != {index: count}:
+            return  # not possible by itself within the bounds: nothing to compare with
+        one_by_one += alone.usd_per_hour
+    assert packing.bound_usd_per_hour <= one_by_one + 1e-9
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(units=some_demand(), slots=st.integers(0, 4))
+def test_a_lower_rank_never_costs_a_higher_one_a_piece(units, slots):
+    choice = [Template("default", "m5.xlarge", ZONES[0], "on-demand", 0.2, make(4, 15000), {"zone": ZONES[0], "pool": "default"})]
+    left = {index: unit.count for index, unit in enumerate(units)}
+    supply = survey(a_snapshot(machines=[], agents=[]), NOW)
+    together = priorities.load_of(priorities.packed(units, left, choice, supply.usage, Limits({"default": slots})).nodes)
+    first = min(priorities.RANKS[unit.source] for unit in units)
+    wanted = {index: count for index, count in left.items() if priorities.RANKS[units[index].source] == first}
+    alone = priorities.load_of(solve(units, wanted, choice, supply.usage, Limits({"default": slots})).nodes)
+    assert sum(together.get(index, 0) for index in wanted) >= sum(alone.values())
+
+
+def test_what_is_spread_evenly_and_cut_short_by_a_pools_max_stays_even():
+    spec = a_spec(pools=[{"count": 0, "types": ["c5.xlarge"], "max": 2}, {"name": "second", "count": 0, "types": ["c5.xlarge"], "max": 2}])
+    snapshot = a_snapshot(spec, machines=[], agents=[])
+    _, _, made = bought(snapshot, [Unit("services", "/web", make(0.25, 7000), 7, "wanted", (Constraint("zone", "GROUP_BY"),))])
+    zones = [node.template.zone for node in made.packing.nodes for _ in range(node.load[0])]
+    assert sorted(zones.count(zone) for zone in ZONES) == [1, 1, 2]
+
+
+def test_gaps_and_machines_on_their_way_are_filled_before_anything_is_packed():
+    machines = [a_machine("i-1"), a_machine("i-9", state="pending", launched_at=NOW - 5)]
+    snapshot = a_snapshot(a_spec(pools=[{"count": 0, "types": ["m5.large"]}]), machines=machines, agents=[an_agent(machines[0])])
+    _, left, made = bought(snapshot, [Unit("services", "/web", make(1, 512), 6, "wanted")])
+    assert left == {0: 2}
+    assert [(purchase.request.count, dict(purchase.load)) for purchase in made.purchases] == [(1, {0: 2})]
+
+
+def test_where_size_allows_columns_beat_the_first_fit():
+    """Three kinds of work that first fit puts on machines which a mixture fills better."""
+    snapshot = a_snapshot(a_spec(pools=[{"types": ["m5.large", "c5.xlarge", "r5.xlarge", "m5.2xlarge"], "max": 200}]))
+    units = [
+        Unit("services", "/cpu", make(1.5, 600), 40, "wanted"),
+        Unit("services", "/mem", make(0.4, 6000), 30, "wanted"),
+        Unit("services", "/mid", make(0.9, 2500), 25, "wanted"),
+    ]
+    _, _, made = bought(snapshot, units)
+    assert made.packing.method != "first fit"
+    assert made.packing.gap < 0.03
+    queued_plan = plan(replace(snapshot, queue=()), NOW)
+    assert queued_plan.packed is None

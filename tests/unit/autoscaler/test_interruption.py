@@ -1,0 +1,490 @@
+"""Machines whose end is announced: what is bought, when they drain, who is left alone; step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.autoscaler.demand import fuse
+from cluster.autoscaler.interruption import announcements
+from cluster.autoscaler.interruption.controller import absorb, last_call
+from cluster.autoscaler.interruption.notice import Heard
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Intent, Memory, Notice, Removal, Rented, Risk, Snapshot, Work
+from cluster.autoscaler.model.supply import survey
+from cluster.autoscaler.packing import place
+from cluster.autoscaler.planner.planner import Launch, plan
+from cluster.autoscaler.planner.rescheduling import Held, Room, hold
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
+from cluster.aws.ports import Order
+from cluster.topology.naming import Tag
+from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
+
+ONE = make(1, 512)
+
+
+def a_notice(kind="interruption", name="i-1", left_s=120.0, **fields) -> Notice:
+    return replace(Notice(kind, name, NOW, NOW + left_s, "queue", "spot interruption (terminate)"), **fields)
+
+
+def work(count=2, app="/web", framework="marathon", **fields) -> tuple[Work, ...]:
+    return tuple(Work(f"{app}.{number}", app, framework, ONE, NOW - 100, **fields) for number in range(count))
+
+
+def a_told(
+    *notices: Notice,
+    tasks: tuple[Work, ...] | None = None,
+    removal: Removal | None = None,
+    roomy: bool = False,
+    spec=None,
+    agent: dict | None = None,
+    machine: dict | None = None,
+    **fields,
+) -> Snapshot:
+    """A cluster with one spot machine of ours that holds `tasks`, told of these notices; its other agents are full, or `roomy`."""
+    tasks = work() if tasks is None else tasks
+    spot = a_machine("i-1", **{"capacity": "spot", **(machine or {})})
+    others = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform", zone=ZONES[1])]
+    mine = an_agent(spot, **{"work": tasks, "tasks": len(tasks), "allocated": make(len(tasks), 512 * len(tasks)), **(agent or {})})
+    agents = [mine, *(an_agent(other) if roomy else full(other) for other in others)]
+    memory = fields.pop("memory", Memory())
+    memory = replace(
+        memory, notices={notice.instance_id: notice for notice in notices}, registered=dict.fromkeys(("i-1", "i-t1", "i-t2"), 1.0)
+    )
+    memory = replace(memory, leader_since=NOW - 1000, removals={"i-1": removal} if removal else {})
+    return a_snapshot(spec or a_spec(), machines=[spot, *others], agents=agents, memory=memory, apps={"/web": ()}, **fields)
+
+
+def deactivated(since_s=5.0, policy="interruption") -> Removal:
+    return Removal("S-i-1", "deactivated", NOW - since_s, "told", policy=policy)
+
+
+AWAY = {"active": False, "deactivated": True}
+
+
+def actions(snapshot: Snapshot, now: float = NOW) -> list:
+    return [action for step in plan(snapshot, now).steps for action in step.actions]
+
+
+def kinds(snapshot: Snapshot, now: float = NOW) -> list[str]:
+    return [step.decision.kind for step in plan(snapshot, now).steps]
+
+
+def bought(snapshot: Snapshot, now: float = NOW) -> list[Launch]:
+    return [action for action in actions(snapshot, now) if isinstance(action, Launch)]
+
+
+# what is remembered
+
+
+def heard(*notices: Notice) -> list[Heard]:
+    return [Heard(tuple(notices))]
+
+
+def test_a_notice_of_a_machine_of_ours_is_remembered_and_counts_against_its_offering():
+    memory = absorb(Memory(), heard(a_notice()), [a_machine("i-1", capacity="spot")], (), NOW)
+    assert memory.notices == {"i-1": a_notice()}
+    assert set(memory.risks) == {"m5.large/us-east-1a/spot"}
+
+
+def test_notices_of_strangers_and_of_machines_that_ended_are_dropped():
+    stranger = a_machine("i-1", role="builder")
+    for machines in ([], [stranger], [a_machine("i-1", state="terminated")]):
+        before = Memory()
+        assert absorb(before, heard(a_notice()), machines, (), NOW) is before
+
+
+def test_a_machine_that_ec2_does_not_list_yet_is_known_by_its_launch():
+    intent = Intent(None, NOW, ("i-1",))  # type: ignore[arg-type]
+    assert set(absorb(Memory(), heard(a_notice()), [], [intent], NOW).notices) == {"i-1"}
+
+
+def test_hearing_it_again_changes_nothing():
+    machines = [a_machine("i-1", capacity="spot")]
+    once = absorb(Memory(), heard(a_notice()), machines, (), NOW)
+    told = replace(once, notices={"i-1": replace(once.notices["i-1"], told=True)})
+    assert absorb(told, heard(a_notice(), a_notice()), machines, (), NOW + 5) is told
+
+
+def test_a_notice_that_comes_an_hour_late_is_dropped():
+    before = Memory()
+    assert absorb(before, heard(a_notice()), [a_machine("i-1")], (), NOW + 120 + 3601) is before
+
+
+def test_only_scheduled_events_can_be_withdrawn():
+    machines = [a_machine("i-1")]
+    memory = absorb(Memory(), heard(a_notice("scheduled", left_s=90_000)), machines, (), NOW)
+    assert absorb(memory, [Heard(withdrawn=("i-1",))], machines, (), NOW).notices == {}
+    memory = absorb(Memory(), heard(a_notice()), machines, (), NOW)
+    assert set(absorb(memory, [Heard(withdrawn=("i-1",))], machines, (), NOW).notices) == {"i-1"}
+
+
+def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():
+    snapshot = a_told(a_notice(told=True))
+    gone = replace(snapshot.machines[0], state="terminated")
+    with_agent = replace(snapshot, machines=(gone, *snapshot.machines[1:]))
+    assert set(plan(with_agent, NOW + 130).memory.notices) == {"i-1"}
+    assert snapshot.cluster is not None
+    without = replace(with_agent, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:]))
+    assert plan(without, NOW + 130).memory.notices == {}
+
+
+# what is done
+
+
+def test_the_first_pass_takes_the_machine_out_and_buys_what_its_tasks_need():
+    made = plan(a_told(a_notice()), NOW)
+    assert [step.decision.kind for step in made.steps] == ["notice", "buy", "deactivate"]
+    (launch,) = [action for step in made.steps for action in step.actions if isinstance(action, Launch)]
+    assert launch.request.count == 1
+    assert made.verdicts[0].unit.source == "displaced"
+    assert made.verdicts[0].buying == 2
+    assert made.memory.notices["i-1"].told
+
+
+def test_nothing_is_bought_where_its_tasks_fit():
+    assert kinds(a_told(a_notice(), roomy=True)) == ["notice", "deactivate"]
+
+
+def test_a_task_counts_once_when_its_queue_shows_it():
+    """Its agent no longer has it: the machine bought for it is on its way, and takes it."""
+    gone = a_told(a_notice(), tasks=(), removal=deactivated(), agent=AWAY, queue=[queued("/web", 2)])
+    made = plan(gone, NOW)
+    assert sum(verdict.unit.count for verdict in made.verdicts) == 2
+    half = a_told(a_notice(), tasks=work(1), removal=deactivated(), agent=AWAY, queue=[queued("/web", 1)])
+    assert sum(verdict.unit.count for verdict in plan(half, NOW).verdicts) == 2
+
+
+def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
+    (decision,) = [step.decision for step in plan(a_told(a_notice()), NOW).steps if step.decision.kind == "notice"]
+    assert decision.what == "i-1 (m5.large, spot) is interrupted: it ends in 120 s"
+    assert decision.reasons[0] == "told by EventBridge"
+    assert decision.reasons[1] == "2 tasks are on it"
+    assert "bought at once" in decision.reasons[2]
+    assert (decision.machines, decision.agents, decision.policy) == (("i-1",), ("S-i-1",), "interruption")
+
+
+@pytest.mark.parametrize(("left_s", "said"), [(58.0, "58 s"), (1800.0, "30 min"), (86400.0, "24 h"), (-3.0, "0 s")])
+def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
+    (decision,) = announcements.told(a_told(replace(planned(left_s=left_s), told=False)), 1.0, NOW)
+    assert decision.what == f"i-1 (m5.large, spot) has a scheduled event (instance retirement) in {said}"
+
+
+def test_a_notice_is_told_once():
+    assert "notice" not in kinds(a_told(a_notice(told=True)))
+
+
+def test_it_drains_as_soon_as_its_tasks_have_a_place():
+    (drain,) = actions(a_told(a_notice(told=True), removal=deactivated(), agent=AWAY, roomy=True))
+    assert drain == Drain("i-1", "S-i-1", 115.0, mark_gone=False)
+
+
+def test_it_waits_for_what_was_bought_and_then_no_longer():
+    snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY)
+    assert not [action for action in actions(snapshot, NOW + 104) if isinstance(action, Drain)]
+    (drain,) = [action for action in actions(snapshot, NOW + 105) if isinstance(action, Drain)]
+    assert drain.grace_s == 10.0
+
+
+def test_the_last_call_leaves_the_grace_but_at_most_a_third_of_the_notice():
+    assert last_call(a_notice(), 60.0) == NOW + 75
+    assert last_call(a_notice(), 10.0) == NOW + 105
+    assert last_call(a_notice(left_s=30), 60.0) == NOW + 15
+
+
+def test_what_will_be_done_before_the_end_is_left_alone():
+    batch = work(1, "/batch", ends_at=NOW + 60)
+    snapshot = a_told(a_notice(told=True), tasks=batch, removal=deactivated(), agent=AWAY, roomy=True)
+    assert actions(snapshot) == actions(snapshot, NOW + 110) == []
+    assert not [verdict for verdict in plan(snapshot, NOW).verdicts if verdict.unit.source == "displaced"]
+
+
+def test_a_drain_waits_for_work_that_is_soon_done_but_not_for_ever():
+    tasks = work(1, "/batch", ends_at=NOW + 60) + work(1)
+    snapshot = a_told(a_notice(told=True), tasks=tasks, removal=deactivated(), agent=AWAY, roomy=True)
+    assert actions(snapshot) == []
+    assert [type(action) for action in actions(snapshot, NOW + 105)] == [Drain]
+    later = a_told(a_notice(told=True), tasks=work(1, "/batch", ends_at=NOW + 109) + work(1), removal=deactivated(), agent=AWAY)
+    assert not [action for action in actions(later, NOW + 108) if isinstance(action, Drain)]
+    assert [action for action in actions(later, NOW + 109.5) if isinstance(action, Drain)]
+
+
+def test_work_that_ends_after_the_machine_moves_like_any_other():
+    snapshot = a_told(a_notice(told=True), tasks=work(ends_at=NOW + 116), removal=deactivated(), agent=AWAY, roomy=True)
+    assert [type(action) for action in actions(snapshot)] == [Drain]
+
+
+def test_nothing_is_drained_before_the_deactivation_was_looked_at_again():
+    assert actions(a_told(a_notice(told=True), removal=deactivated(0.5), agent=AWAY, roomy=True)) == []
+
+
+def test_a_deactivation_that_was_lost_is_asked_for_again():
+    (again,) = actions(a_told(a_notice(told=True), removal=deactivated(), roomy=True))
+    assert again == Deactivate("i-1", "S-i-1")
+
+
+def test_a_drain_that_was_lost_is_asked_for_again():
+    removal = replace(deactivated(20.0), phase="draining")
+    (drain,) = actions(a_told(a_notice(told=True), removal=removal, agent=AWAY, roomy=True), NOW + 60)
+    assert drain == Drain("i-1", "S-i-1", 55.0, mark_gone=False)
+    assert actions(a_told(a_notice(told=True), removal=removal, agent={**AWAY, "drain_state": "DRAINING"}, roomy=True)) == []
+
+
+def test_a_removal_under_way_is_taken_over():
+    (step,) = plan(a_told(a_notice(told=True), removal=deactivated(policy="underused"), agent=AWAY, roomy=True), NOW).steps
+    assert step.removal is not None
+    assert (step.removal.policy, step.removal.phase) == ("interruption", "deactivated")
+
+
+def test_demand_is_not_placed_on_a_machine_that_ends():
+    """Neither on its room, nor by taking it back."""
+    for removal, agent in ((None, {}), (deactivated(), AWAY)):
+        snapshot = a_told(a_notice(told=True), tasks=(), removal=removal, agent=agent, queue=[queued("/web", 1)])
+        assert bought(snapshot)
+        assert not [action for action in actions(snapshot) if isinstance(action, Reactivate)]
+
+
+def test_a_machine_that_still_boots_is_not_counted_on():
+    snapshot = a_told(a_notice(told=True), queue=[queued("/web", 1)])
+    assert snapshot.cluster is not None
+    young = replace(snapshot.machines[0], launched_at=NOW - 10)
+    booting = replace(
+        snapshot, machines=(young, *snapshot.machines[1:]), cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])
+    )
+    booting = replace(booting, memory=replace(booting.memory, registered={}))
+    assert bought(booting)
+
+
+def test_a_machine_that_outlives_its_announced_end_is_given_back():
+    snapshot = a_told(a_notice(told=True), tasks=(), removal=deactivated(), agent=AWAY)
+    assert actions(snapshot, NOW + 175) == []
+    assert actions(snapshot, NOW + 181) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
+
+
+def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
+    snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY)
+    ended = replace(snapshot, machines=(replace(snapshot.machines[0], state="terminated"), *snapshot.machines[1:]))
+    made = plan(ended, NOW + 121)
+    (step,) = [step for step in made.steps if step.decision.kind == "gone"]
+    assert step.actions == (MarkGone("i-1", "S-i-1"),)
+    assert "2 tasks were still on it" in step.decision.reasons[0]
+
+
+def test_a_machine_of_ours_that_was_stopped_is_given_back_and_one_of_terraforms_is_not():
+    for tags, expected in (({}, [Terminate, MarkGone]), ({Tag.MANAGED_BY: "terraform"}, [])):
+        snapshot = a_told(a_notice(told=True), tasks=(), removal=deactivated(), agent=AWAY, roomy=True, machine={"tags": tags})
+        stopped = replace(snapshot, machines=(replace(snapshot.machines[0], state="stopped"), *snapshot.machines[1:]))
+        assert [type(action) for action in actions(stopped, NOW + 121)] == expected
+
+
+def test_a_machine_whose_end_was_called_off_works_again():
+    snapshot = a_told(tasks=(), removal=deactivated(), agent=AWAY)
+    assert [action for action in actions(snapshot) if not isinstance(action, Launch)] == [Reactivate("i-1", "S-i-1")]
+
+
+def test_a_masters_end_is_told_loudly_and_nothing_is_done():
+    master = a_machine("i-m", by="terraform", role="master", pool="")
+    snapshot = a_told(a_notice("scheduled", "i-m", 60), roomy=True)
+    (step,) = plan(replace(snapshot, machines=(*snapshot.machines, master)), NOW).steps
+    assert step.actions == ()
+    assert "IT IS A MASTER" in step.decision.reasons[2]
+
+
+def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
+    spec = a_spec()
+    ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
+    first = a_told(a_notice("scheduled", left_s=60), roomy=True, machine=ours, spec=spec)
+    assert kinds(first) == ["notice", "deactivate"]
+    assert "Terraform" in plan(first, NOW).steps[0].decision.reasons[2]
+    drained = a_told(a_notice("scheduled", left_s=60, told=True), roomy=True, machine=ours, removal=deactivated(), agent=AWAY)
+    assert [type(action) for action in actions(drained)] == [Drain]
+    empty = a_told(a_notice("scheduled", left_s=60, told=True), tasks=(), roomy=True, machine=ours, removal=deactivated(), agent=AWAY)
+    assert actions(empty, NOW + 200) == []
+
+
+@pytest.mark.parametrize("fields", [{"fence": "mesaform down"}, {"spec": a_spec(enabled=False)}])
+def test_behind_a_fence_it_is_only_told(fields):
+    made = plan(a_told(a_notice(), **fields), NOW)
+    assert [action for step in made.steps for action in step.actions] == []
+    assert "notice" in [step.decision.kind for step in made.steps]
+
+
+def test_a_pause_stops_the_buying_but_not_the_emptying():
+    pause = Order("o1", "pause", "me", NOW - 10, NOW + 600)
+    assert kinds(a_told(a_notice(), orders=(pause,))) == ["notice", "deactivate"]
+
+
+def test_an_interruption_is_acted_on_while_removals_are_frozen():
+    snapshot = a_told(a_notice(), recovered=1)
+    assert plan(snapshot, NOW).frozen
+    assert "deactivate" in kinds(snapshot)
+
+
+def test_without_a_leading_master_nothing_is_done_yet():
+    made = plan(replace(a_told(a_notice()), cluster=None), NOW)
+    assert [action for step in made.steps for action in step.actions] == []
+    assert set(made.memory.notices) == {"i-1"}
+
+
+def test_offerings_lately_interrupted_are_not_bought_while_others_are_there():
+    spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large"]}])
+    machines = [a_machine("i-1", capacity="spot")]
+    memory = absorb(Memory(), heard(a_notice()), machines, (), NOW)
+    made = a_told(a_notice(), spec=spec, memory=replace(memory, leader_since=NOW - 100))
+    made = replace(made, memory=replace(made.memory, risks=memory.risks))
+    (launch,) = bought(made)
+    assert {offering.zone for offering in launch.request.offerings} == {ZONES[1], ZONES[2]}
+
+
+# planned ends and advice
+
+
+def planned(left_s: float = 7200.0, **fields) -> Notice:
+    return a_notice("scheduled", left_s=left_s, told=True, what="instance retirement", **fields)
+
+
+def test_a_planned_end_takes_the_machine_out_ahead_and_buys_before_it_drains():
+    assert kinds(a_told(planned())) == ["deactivate"]
+    waiting = a_told(planned(), removal=deactivated(policy="retirement"), agent=AWAY)
+    assert kinds(waiting) == ["buy"]
+    ready = a_told(planned(), removal=deactivated(policy="retirement"), agent=AWAY, roomy=True)
+    assert actions(ready) == [Drain("i-1", "S-i-1", None, mark_gone=False)]
+
+
+def test_a_planned_end_far_away_is_left_alone_until_its_time():
+    far = planned(left_s=86400 + 60)
+    assert kinds(a_told(far)) == []
+    assert kinds(a_told(far), NOW + 61) == ["deactivate"]
+    assert kinds(a_told(far, spec=a_spec(interruption={"retire_ahead_s": 90000}))) == ["deactivate"]
+
+
+def test_a_planned_end_keeps_to_the_budget_of_disruptions_until_it_is_near():
+    closed = a_spec(consolidation={"max_agents_percent": 0.0})
+    assert kinds(a_told(planned(), spec=closed)) == []
+    assert kinds(a_told(planned(), spec=closed), NOW + 7200 - 599)[-1] == "deactivate"
+
+
+def test_a_planned_end_that_finds_no_replacement_gives_the_machine_back_to_its_work():
+    stuck = a_told(planned(), removal=deactivated(1201.0, policy="retirement"), agent=AWAY, spec=a_spec(pools=[{"max": 3}]))
+    made = plan(stuck, NOW)
+    assert Reactivate("i-1", "S-i-1") in [action for step in made.steps for action in step.actions]
+    assert made.memory.spared["i-1"] > NOW
+
+
+def advice(**fields) -> Notice:
+    return a_notice("rebalance", ends_at=0.0, told=True, what="rebalance recommendation", **fields)
+
+
+REPLACE = {"interruption": {"on_rebalance": "replace"}}
+
+
+def test_advice_is_ignored_unless_the_spec_says_otherwise():
+    assert kinds(a_told(advice())) == []
+    assert kinds(a_told(advice(), spec=a_spec(**REPLACE))) == ["deactivate"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"machine": {"launched_at": NOW - 1000}},
+        {"machine": {"tags": {Tag.MANAGED_BY: "terraform"}}},
+        {"agent": {"attributes": {"mesaform/protect": "true"}}},
+        {"tasks": work(protected=True)},
+        {"tasks": work(framework="batch")},
+        {"memory": Memory(spared={"i-1": NOW + 10})},
+    ],
+)
+def test_advice_is_not_followed_for_young_strange_or_protected_machines(fields):
+    assert kinds(a_told(advice(), spec=a_spec(**REPLACE), **fields)) == []
+
+
+def test_advice_is_followed_replacement_first():
+    settings = a_spec(**REPLACE)
+    waiting = a_told(advice(), removal=deactivated(policy="rebalance"), agent=AWAY, spec=settings)
+    assert kinds(waiting) == ["buy"]
+    ready = a_told(advice(), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True, spec=settings)
+    assert [type(action) for action in actions(ready)] == [Drain]
+
+
+def test_advice_that_came_true_is_taken_over_by_the_interruption():
+    snapshot = a_told(a_notice(told=True), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True)
+    (step,) = plan(snapshot, NOW).steps
+    assert step.removal is not None
+    assert step.removal.policy == "interruption"
+
+
+# rows of the ledger
+
+
+def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
+    snapshot = a_told(a_notice(told=True))
+    rented = Rented("m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3480)
+    before = replace(snapshot.memory, rented={"i-1": rented})
+    (row,) = announcements.ends(before, Memory(), snapshot, NOW + 120)
+    assert (row["kind"], row["instance_id"], row["told_by"], row["warned_s"]) == ("interruption", "i-1", "queue", 120.0)
+    assert (row["usd"], row["tasks_lost"], row["lived_s"]) == (0.036, 2, 3600.0)
+    assert announcements.ends(before, before, snapshot, NOW + 120) == []
+
+
+def test_an_end_without_a_word_is_known_by_ec2s_reason():
+    snapshot = a_told()
+    rented = Rented("m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3600)
+    before = replace(snapshot.memory, rented={"i-1": rented})
+    assert announcements.ends(before, Memory(), snapshot, NOW) == []
+    reclaimed = replace(snapshot, machines=(replace(snapshot.machines[0], state="terminated", ended_by=announcements.ENDED_BY_EC2),))
+    (row,) = announcements.ends(before, Memory(), reclaimed, NOW)
+    assert row["warned_s"] == 0.0
+
+
+# worlds
+
+
+def test_room_is_not_kept_twice_for_what_is_demand_already():
+    snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY, roomy=True)
+    supply = survey(snapshot, NOW)
+    units = fuse(snapshot, NOW)
+    assert [unit.source for unit in units] == ["displaced"]
+    room = Room(supply, units, place(units, supply.nodes, supply.usage))
+    assert hold(snapshot, supply, room) == Held()
+
+
+def test_a_planned_drain_of_a_terraform_machine_that_was_lost_is_asked_for_again():
+    removal = replace(deactivated(30.0, "retirement"), phase="draining")
+    ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
+    assert [type(a) for a in actions(a_told(planned(), removal=removal, agent=AWAY, machine=ours, roomy=True))] == [Drain]
+
+
+def test_a_planned_drain_of_a_terraform_machine_leaves_it_standing_empty():
+    removal = replace(deactivated(30.0, "retirement"), phase="draining")
+    ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
+    drained = {**AWAY, "drain_state": "DRAINED"}
+    assert actions(a_told(planned(), tasks=(), removal=removal, agent=drained, machine=ours, roomy=True)) == []
+    bought_one = a_told(planned(), tasks=(), removal=removal, agent=drained, roomy=True)
+    assert [type(a) for a in actions(bought_one)] == [MarkGone, Terminate]
+
+
+def test_what_its_timers_say_is_when_the_next_step_comes():
+    """Nothing to do now; a moment after `look_again_at` there is."""
+    snapshot = a_told(a_notice(told=True), removal=deactivated(20.0), agent=AWAY, spec=a_spec(pools=[{"max": 3}]))
+    now, looked = NOW + 20, 0
+    while not [action for action in actions(snapshot, now) if isinstance(action, Drain)]:
+        made = plan(snapshot, now)
+        assert made.look_again_at is not None
+        now, looked = max(made.look_again_at, now + 0.001), looked + 1
+        assert looked < 20
+    assert now == pytest.approx(NOW + 105, abs=0.01)
+
+
+def test_a_machine_on_its_way_out_for_want_of_work_is_not_given_work_again():
+    """A task had landed on it meanwhile: it would be taken back, were it not to end."""
+    snapshot = a_told(a_notice(told=True), removal=deactivated(policy=""), agent=AWAY, roomy=True)
+    assert actions(snapshot) == [Deactivate("i-1", "S-i-1")]
+
+
+def test_where_a_type_is_risky_in_every_zone_another_type_is_bought_as_spot():
+    spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large", "m5.xlarge"]}])
+    snapshot = a_told(a_notice(told=True), spec=spec)
+    risks = {f"m5.large/{zone}/spot": Risk(1.0, NOW) for zone in ZONES}
+    (launch,) = bought(replace(snapshot, memory=replace(snapshot.memory, risks=risks)))
+    assert {(offering.instance_type, offering.capacity) for offering in launch.request.offerings} == {("m5.xlarge", "spot")}

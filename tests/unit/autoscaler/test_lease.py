@@ -1,0 +1,225 @@
+"""The leader's half of the dead man's lease: renewing it, and telling of machines that ended themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from cluster.autoscaler.daemon.daemon import Term
+from cluster.autoscaler.daemon.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
+from cluster.autoscaler.model.decision import from_record
+from cluster.autoscaler.model.snapshot import Intent, Memory, Rented
+from cluster.autoscaler.reporting.decision_log import tell
+from cluster.autoscaler.reporting.telemetry import Telemetry
+from cluster.aws.clock import CloudClock
+from cluster.aws.ports import Machine
+from cluster.common.errors import Permanent, Retryable
+from cluster.testing.fake_cloud import FakeControl
+from cluster.topology.naming import Tag
+from cluster.topology.user_data import Farewell, Lease, LeaseTerms
+from cluster.zookeeper.session import ZooKeeper
+from tests.unit.autoscaler.builders import NOW, a_spec
+
+OURS = Rented("m5.large", "us-east-1a", "on-demand", 0.1, "default", "autoscaler", "agent", NOW - 7200)
+
+
+def a_machine(name: str = "i-1", state: str = "terminated", ended_by: str = "", **tags: str) -> Machine:
+    return Machine(name, "m5.large", "us-east-1a", "on-demand", state, "", "", NOW - 7200, {Tag.ROLE: "agent", **tags}, ended_by)  # type: ignore[arg-type]
+
+
+def a_word(name: str = "i-1", at: float = NOW - 600) -> Farewell:
+    return Farewell(name, at, 1800, 1804.2, 2000.4)
+
+
+def test_a_machine_that_left_word_is_told_with_its_words_and_its_time():
+    (ending,) = endings({"i-1": OURS}, {}, [a_machine()], {"i-1": a_word()}, NOW)
+    assert (ending.at, ending.reason) == (NOW - 600, "lease")
+    decision = ending.decision(after_usd=0.5)
+    assert decision.what == "i-1 (m5.large) ended itself"
+    assert decision.reasons == ("no autoscaler had renewed its lease for 1804 s (lease_s 1800)", "no task for 2000 s")
+    assert (decision.usd_per_hour, decision.before_usd, decision.after_usd) == (-0.1, 0.6, 0.5)
+    assert from_record(decision.record()) == decision
+
+
+@pytest.mark.parametrize(("told", "counted"), [(NOW + 5000, NOW), (NOW - 90000, OURS.launched_at)])
+def test_a_word_of_a_machine_whose_clock_is_off_stays_within_its_life(told, counted):
+    (ending,) = endings({"i-1": OURS}, {}, [], {"i-1": a_word(at=told)}, NOW)
+    assert ending.at == counted
+
+
+def test_a_machine_that_powered_itself_off_without_a_word_is_told_as_what_it_is():
+    (ending,) = endings({"i-1": OURS}, {}, [a_machine(ended_by=SHUT_DOWN_FROM_INSIDE)], {}, NOW)
+    assert (ending.at, ending.reason) == (NOW, "shutdown")
+    assert "left no word" in ending.decision(0.5).reasons[0]
+
+
+def test_machines_that_others_ended_that_still_run_or_are_terraforms_are_not_told():
+    words = {"i-1": a_word()}
+    assert endings({"i-1": OURS}, {"i-1": OURS}, [a_machine(state="running")], words, NOW) == []
+    assert endings({"i-1": OURS}, {}, [a_machine(ended_by="Client.UserInitiatedShutdown")], {}, NOW) == []
+    terraforms = replace(OURS, managed_by="terraform")
+    assert endings({"i-1": terraforms}, {}, [a_machine(ended_by=SHUT_DOWN_FROM_INSIDE)], words, NOW) == []
+
+
+def test_several_that_left_are_one_line_of_the_story():
+    before = {f"i-{n}": OURS for n in (1, 2, 3)}
+    words = {name: a_word(name, NOW - 600 + 3 * n) for n, name in enumerate(before)}
+    rows = [one.decision(0.5).record() for one in endings(before, {}, [], words, NOW)]
+    (line,) = tell(rows)
+    assert line.what == "3 machines: 3 x m5.large ended by themselves; one after another within 6 s"
+    assert line.reasons[0] == "no autoscaler had renewed its lease for 1804 s (lease_s 1800)"
+    assert line.usd_per_hour == pytest.approx(-0.3)
+
+
+def test_a_new_leader_says_for_how_long_nobody_worked():
+    lease = Lease(3, 40, "10.0.0.1:9550", NOW - 1900)
+    told = succession(lease, 4, "10.0.0.2:9550", NOW)
+    assert told is not None
+    assert told.what == "the autoscaler on 10.0.0.2:9550 took over from 10.0.0.1:9550"
+    assert told.reasons == ("nobody had worked for 1900 s (term 4 after 3)",)
+    ahead = succession(replace_lease(lease, NOW + 50), 4, "10.0.0.2:9550", NOW)
+    assert ahead is not None
+    assert "for 0 s" in ahead.reasons[0], "clocks apart"
+    assert succession(None, 1, "10.0.0.1:9550", NOW) is None
+
+
+def replace_lease(lease: Lease, at: float) -> Lease:
+    return msgspec.structs.replace(lease, at=at)
+
+
+@pytest.fixture
+async def zk(zookeeper_hosts: str) -> AsyncIterator[ZooKeeper]:
+    session = ZooKeeper(zookeeper_hosts)
+    await session.start()
+    yield session
+    await session.stop()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def leases(zk: ZooKeeper, zookeeper_root: str, clock: Clock) -> Leases:
+    return Leases(zk, zookeeper_root, 7, "10.0.0.1:9550", clock=lambda: NOW, monotonic=lambda: clock.now)
+
+
+@pytest.mark.zookeeper
+async def test_the_lease_changes_with_each_renewal_and_not_more_often_than_needed(leases: Leases, clock: Clock):
+    spec = a_spec(idle_after_s=30, lease_s=900)
+    await leases.renew(spec)
+    first = await leases.previous()
+    assert first == Lease(7, 1, "10.0.0.1:9550", NOW, LeaseTerms(900, 30))
+    await leases.renew(spec)
+    assert await leases.previous() == first
+    clock.now += RENEW_EVERY_S
+    await leases.renew()
+    second = await leases.previous()
+    assert second == msgspec.structs.replace(first, renewal=2), "without a spec its terms stay"
+
+
+@pytest.mark.zookeeper
+async def test_new_terms_and_protected_machines_are_told_at_once(leases: Leases):
+    await leases.renew(a_spec(lease_s=900))
+    await leases.renew(a_spec(lease_s=0))
+    off = await leases.previous()
+    assert off is not None
+    assert off.terms is not None
+    assert (off.renewal, off.terms.lease_s) == (2, 0)
+    protect = {"mesaform:protect": "true"}
+    machines = [a_machine("i-2", "running", **protect), a_machine("i-3", "running"), a_machine("i-4", "terminated", **protect)]
+    await leases.renew(a_spec(lease_s=0), machines)
+    told = await leases.previous()
+    assert told is not None
+    assert told.spared == ("i-2",)
+
+
+@pytest.mark.zookeeper
+async def test_a_leader_that_found_no_spec_yet_still_renews(leases: Leases):
+    await leases.renew()
+    told = await leases.previous()
+    assert told is not None
+    assert told.terms is None
+
+
+@pytest.mark.zookeeper
+async def test_words_are_kept_until_their_machines_are_gone_and_rubbish_is_thrown_away(leases: Leases, zk: ZooKeeper, zookeeper_root: str):
+    assert await leases.farewells() == {}
+    for name in ("i-1", "i-2"):
+        await zk.put(f"{zookeeper_root}/farewells/{name}", msgspec.json.encode(a_word(name)))
+    await zk.put(f"{zookeeper_root}/farewells/i-3", b"rubbish")
+    words = await leases.farewells()
+    assert set(words) == {"i-1", "i-2"}
+    await leases.bury(words, live=["i-2"])
+    assert await zk.children(f"{zookeeper_root}/farewells") == ["i-2"]
+
+
+class Troubled:
+    """All that a term needs to fail its passes with one error: it stands for the spec's source, the journal, the observer and the lease."""
+
+    term = 7
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.renewals = 0
+        self.woken = asyncio.Event()
+
+    async def get(self) -> None:
+        raise self.error
+
+    async def open(self) -> tuple[Memory, list[Intent]]:
+        return Memory(), []
+
+    async def waiting(self) -> int:
+        return 0
+
+    async def previous(self) -> None:
+        return None
+
+    async def renew(self, *_: object) -> None:
+        self.renewals += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "renewed"),
+    [
+        (Retryable("RequestLimitExceeded", after_s=1.0), True),
+        (Permanent("UnauthorizedOperation"), False),
+        (ZeroDivisionError("a fault of ours"), False),
+    ],
+)
+async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_work_does_not(error: Exception, renewed: bool):
+    it, telemetry = Troubled(error), Telemetry()
+    stand_in: Any = it
+    term = Term(
+        observer=stand_in,
+        actor=stand_in,
+        journal=stand_in,
+        leases=stand_in,
+        control=FakeControl(),
+        specs=stand_in,
+        telemetry=telemetry,
+        probe=stand_in,
+        learner=stand_in,
+        address="127.0.0.1:9550",
+        clock=CloudClock(),
+        inbox=stand_in,
+    )
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await term.run()
+    assert telemetry.status["trouble"] == [str(error)]
+    assert it.renewals == (2 if renewed else 1), "once at the beginning of the term"

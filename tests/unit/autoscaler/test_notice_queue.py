@@ -1,0 +1,218 @@
+"""The inbox: messages wait for a pass, leave the queue after it, and none stops the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from cluster.autoscaler.model.snapshot import Notice
+from cluster.autoscaler.observation.notice_endpoint import Doorbell
+from cluster.autoscaler.observation.notice_queue import Inbox, beside
+from cluster.aws.ports import ScheduledEvent
+from cluster.common.errors import NotFound, Retryable
+from cluster.testing.fake_cloud import FakeNotices
+from cluster.topology.user_data import NOTICES_PATH, MachineNotice
+from tests.unit.autoscaler.builders import NOW
+from tests.unit.autoscaler.test_notice import an_event
+
+OURS = {"i-1": "127.0.0.1", "i-2": "10.0.0.2"}
+TOLD = MachineNotice("i-1", "interruption", NOW, NOW + 30, "spot interruption (terminate)")
+
+
+class World:
+    """A queue, an inbox on it, and time."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.queue = FakeNotices(lambda: self.now)
+        self.inbox = Inbox(self.queue, lambda: self.now, patience_s=0.0)
+        self.inbox.knows(OURS, {})
+
+    async def receive(self) -> None:
+        await self.inbox._receive()
+
+    async def passes(self) -> list[str]:
+        """A pass that takes everything; the machines that it heard of."""
+        heard = self.inbox.take()
+        await self.inbox.settle()
+        return sorted(notice.instance_id for one in heard for notice in one.notices)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_message_leaves_the_queue_only_after_a_pass_remembered_it(world):
+    world.queue.send(an_event())
+    await world.receive()
+    assert world.queue.left == ["m-1"]
+    assert [one.notices[0].instance_id for one in world.inbox.take()] == ["i-1"]
+    assert world.queue.left == ["m-1"]
+    await world.inbox.settle()
+    assert world.queue.left == []
+
+
+async def test_a_pass_that_fails_leaves_them_to_the_next(world):
+    world.queue.send(an_event())
+    await world.receive()
+    world.inbox.take()
+    assert await world.passes() == ["i-1"]
+    assert await world.passes() == []
+
+
+async def test_what_comes_during_a_pass_waits_for_the_next(world):
+    world.queue.send(an_event())
+    await world.receive()
+    world.inbox.take()
+    world.queue.send(an_event(**{"instance-id": "i-2"}))
+    await world.receive()
+    await world.inbox.settle()
+    assert world.queue.left == ["m-2"]
+    assert await world.passes() == ["i-2"]
+
+
+async def test_a_message_that_comes_again_is_one(world):
+    world.queue.send(an_event())
+    await world.receive()
+    world.now += 11
+    await world.receive()
+    assert await world.passes() == ["i-1"]
+    assert world.queue.left == []
+
+
+async def test_a_message_that_nobody_can_read_is_deleted_and_stops_no_other(world):
+    for body in ("nonsense", an_event(), an_event("EC2 Something Else"), an_event(**{"instance-id": "i-2"})):
+        world.queue.send(body)
+    await world.receive()
+    assert sorted(world.queue.left) == ["m-2", "m-4"]
+    assert await world.passes() == ["i-1", "i-2"]
+
+
+async def test_states_of_strangers_leave_at_once_and_wake_nobody(world):
+    world.queue.send(an_event("EC2 Instance State-change Notification", state="terminated", **{"instance-id": "i-9"}))
+    await world.receive()
+    assert world.queue.left == []
+    assert not world.inbox.woken.is_set()
+
+
+@pytest.mark.parametrize("kind", ["EC2 Spot Instance Interruption Warning", "EC2 Instance State-change Notification"])
+async def test_what_concerns_a_machine_of_ours_wakes_the_daemon(world, kind):
+    world.queue.send(an_event(kind))
+    await world.receive()
+    assert world.inbox.woken.is_set()
+    world.inbox.take()
+    assert not world.inbox.woken.is_set()
+
+
+async def test_a_notice_of_a_machine_not_known_yet_waits_for_a_pass_without_waking_one(world):
+    world.queue.send(an_event(**{"instance-id": "i-new"}))
+    await world.receive()
+    assert not world.inbox.woken.is_set()
+    assert await world.passes() == ["i-new"]
+
+
+async def test_before_the_first_pass_everything_wakes():
+    world = World()
+    world.inbox = Inbox(world.queue, lambda: NOW)
+    world.queue.send(an_event())
+    await world.receive()
+    assert world.inbox.woken.is_set()
+
+
+async def test_a_delete_that_fails_is_no_trouble(world):
+    world.queue.send(an_event())
+    await world.receive()
+    world.queue.fail_next = Retryable("throttled", after_s=1.0)
+    assert await world.passes() == ["i-1"]
+    world.now += 11
+    await world.receive()
+    assert await world.passes() == ["i-1"]
+    assert world.queue.left == []
+
+
+@pytest.mark.parametrize("trouble", [NotFound("no queue"), Retryable("throttled", after_s=0.0), RuntimeError("ours")])
+async def test_listening_goes_on_after_any_trouble(world, trouble):
+    world.queue.fail_next = trouble
+    world.queue.send(an_event())
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        listening = tasks.create_task(world.inbox.listen())
+        await world.inbox.woken.wait()
+        listening.cancel()
+
+
+async def test_ec2s_schedule_is_heard_unless_it_is_known(world):
+    world.queue.events = [ScheduledEvent("i-1", "instance-retirement", NOW + 86400)]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(world.inbox.watch_schedule())
+        await world.inbox.woken.wait()
+        watching.cancel()
+    (heard,) = world.inbox.take()
+    (notice,) = heard.notices
+    assert (notice.kind, notice.ends_at, notice.source, notice.what) == ("scheduled", NOW + 86400, "ec2", "instance retirement")
+    await world.inbox.settle()
+    world.inbox.knows(OURS, {"i-1": notice})
+    world.inbox._scheduled(world.queue.events[0])
+    assert world.inbox.take() == []
+    world.inbox._scheduled(ScheduledEvent("i-1", "instance-retirement", NOW + 3600))
+    assert len(world.inbox.take()) == 1
+
+
+def test_a_machine_is_believed_about_itself_only(world):
+    assert world.inbox.tell(TOLD, "127.0.0.1") is False
+    for address in ("10.0.0.2", ""):
+        with pytest.raises(PermissionError):
+            world.inbox.tell(TOLD, address)
+    with pytest.raises(PermissionError):
+        world.inbox.tell(msgspec.structs.replace(TOLD, instance_id="i-9"), "127.0.0.1")
+
+
+def test_before_the_first_pass_no_machine_is_believed(world):
+    fresh = Inbox(world.queue, lambda: NOW)
+    assert fresh.tell(TOLD, "127.0.0.1") is False
+    assert fresh.take() == []
+
+
+def test_a_machine_may_stop_telling_once_it_is_remembered(world):
+    assert world.inbox.tell(TOLD, "127.0.0.1") is False
+    later = Notice("interruption", "i-1", NOW, NOW + 120, "queue", "told")
+    world.inbox.knows(OURS, {"i-1": later})
+    assert world.inbox.tell(TOLD, "127.0.0.1") is False  # it knows the end better
+    world.inbox.knows(OURS, {"i-1": Notice("interruption", "i-1", NOW, NOW + 30, "machine", "told")})
+    assert world.inbox.tell(TOLD, "127.0.0.1") is True
+    assert world.inbox.tell(MachineNotice("i-1", "rebalance", NOW, 0.0, "advice"), "127.0.0.1") is True
+
+
+@asynccontextmanager
+async def served(doorbell: Doorbell) -> AsyncIterator[TestClient]:
+    async with TestClient(TestServer(doorbell.add_to(web.Application()))) as client:
+        yield client
+
+
+async def test_the_leader_takes_what_machines_tell_over_http_and_others_do_not(world):
+    doorbell = Doorbell()
+    body = msgspec.json.encode(TOLD)
+    async with served(doorbell) as client:
+        assert (await client.post(NOTICES_PATH, data=body)).status == 503
+        doorbell.inbox = world.inbox
+        answer = await client.post(NOTICES_PATH, data=body)
+        assert (answer.status, await answer.json()) == (200, {"known": False})
+        assert world.inbox.woken.is_set()
+        assert (await client.post(NOTICES_PATH, data=b"nonsense")).status == 400
+        assert (await client.post(NOTICES_PATH, data=json.dumps({**msgspec.to_builtins(TOLD), "kind": "odd"}))).status == 400
+        other = msgspec.json.encode(msgspec.structs.replace(TOLD, instance_id="i-2"))
+        assert (await client.post(NOTICES_PATH, data=other)).status == 403
+    assert await world.passes() == ["i-1"]
+
+
+async def test_blocking_work_beside_hands_back_its_result_or_its_error():
+    assert await beside(lambda: 7) == 7
+    with pytest.raises(KeyError):
+        await beside(lambda: {}["absent"])

@@ -1,0 +1,29 @@
+"""Karpenter's mix, as `make bench` packs it: cheap, whole and quick at a size that tests can afford."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from benchmarks.packing import karpenter_mix, karpenter_types
+from cluster.autoscaler.model.constraints import Usage
+from cluster.autoscaler.packing import Limits, solve
+from tests.unit.autoscaler.validator import faults
+
+LIMIT_S = 1.5
+UNDER_LOAD = 3
+"""Other work on the same cores slows even the processor's own clock down; `make bench` asks for the limit itself."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("items", [500, 5_000])
+def test_the_mix_costs_at_most_three_per_cent_more_than_can_be_proven(items):
+    units, templates = karpenter_mix(items, 42), karpenter_types()
+    left, limits = {index: unit.count for index, unit in enumerate(units)}, Limits({"p": 100_000})
+    started = time.process_time()
+    packing = solve(units, left, templates, Usage(), limits)
+    assert time.process_time() - started < LIMIT_S * UNDER_LOAD
+    assert faults(units, left, packing.nodes, Usage(), limits, complete=True) == []
+    assert packing.gap <= 0.03
+    assert not packing.cut_short

@@ -1,0 +1,444 @@
+"""One pass at a time: verdicts, what is bought, what is given back, and when nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.autoscaler.model.shape import make
+from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Probe, Removal, Snapshot
+from cluster.autoscaler.planner.planner import Launch, Plan, plan
+from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
+from cluster.aws.ports import LaunchRequest
+from tests.unit.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
+
+
+def bought(made: Plan) -> dict[str, int]:
+    """Machines ordered, by the first type of each request."""
+    found: dict[str, int] = {}
+    for step in made.steps:
+        for action in step.actions:
+            if isinstance(action, Launch):
+                name = action.request.offerings[0].instance_type
+                found[name] = found.get(name, 0) + action.request.count
+    return found
+
+
+def done(made: Plan) -> list[object]:
+    return [action for step in made.steps for action in step.actions if not isinstance(action, Launch)]
+
+
+def only_verdict(made: Plan):
+    assert len(made.verdicts) == 1
+    return made.verdicts[0]
+
+
+def an_idle_snapshot(idle_s: float = 400, **fields) -> Snapshot:
+    """Terraform's two agents, busy, and one of the autoscaler's that has been idle for `idle_s`."""
+    machines = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform"), a_machine("i-1")]
+    agents = [full(machines[0]), full(machines[1]), fields.pop("agent", an_agent(machines[2]))]
+    memory = fields.pop(
+        "memory",
+        Memory(leader_since=NOW - 9000, idle_since={"i-1": NOW - idle_s}, registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000)),
+    )
+    return a_snapshot(
+        fields.pop("spec", None), machines=fields.pop("machines", machines), agents=fields.pop("agents", agents), memory=memory, **fields
+    )
+
+
+# demand and verdicts
+
+
+def test_demand_that_fits_on_what_is_free_buys_nothing():
+    made = plan(an_idle_snapshot(queue=[queued(count=2)]), NOW)
+    assert (only_verdict(made).fits_now, bought(made)) == (2, {})
+
+
+def test_demand_beyond_what_is_free_is_bought_for_and_no_more():
+    made = plan(an_idle_snapshot(queue=[queued(count=5)]), NOW)
+    verdict = only_verdict(made)
+    assert (verdict.fits_now, verdict.buying, verdict.unmet) == (2, 3, 0)
+    assert bought(made) == {"m5.large": 2}
+
+
+def test_backing_off_after_failures_is_not_demand():
+    assert plan(a_snapshot(queue=[queued(count=5, overdue=False)]), NOW).verdicts == ()
+
+
+def test_memory_decides_the_type_when_memory_is_what_is_short():
+    spec = a_spec(pools=[{"types": ["c5.xlarge", "r5.large"]}])
+    assert bought(plan(a_snapshot(spec, queue=[queued(count=1, cpus=0.5, mem_mib=12000)]), NOW)) == {"r5.large": 1}
+
+
+def test_what_no_type_can_hold_is_said_with_the_nearest_and_what_it_lacks():
+    made = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
+    refusal = only_verdict(made).refusal
+    assert refusal.kind == "never"
+    assert "m5.2xlarge, has 8 cpus: 2 cpus short" in refusal.why
+    assert [step.decision.kind for step in made.steps] == ["refuse"]
+
+
+def test_a_refusal_is_put_on_record_once():
+    first = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
+    again = plan(a_snapshot(queue=[queued(cpus=10)], memory=first.memory), NOW + 2)
+    assert again.steps == ()
+
+
+def test_a_role_that_no_offer_matches_is_not_cured_by_a_machine():
+    made = plan(a_snapshot(queue=[queued(role="ads", rejections={"UnfulfilledRole": 3})]), NOW)
+    assert bought(made) == {}
+    assert "ads" in only_verdict(made).refusal.why
+
+
+def test_offers_that_were_too_small_are_cured_by_a_machine():
+    made = plan(a_snapshot(queue=[queued(rejections={"UnfulfilledRole": 1, "InsufficientCpus": 3})]), NOW)
+    assert bought(made) == {"m5.large": 1}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fits"),
+    [
+        (("pool", "CLUSTER", "default"), True),
+        (("pool", "CLUSTER", "gpu"), False),
+        (("zone", "LIKE", "us-east-1[ab]"), True),
+        (("zone", "UNLIKE", "us-east-1.*"), False),
+        (("disk", "IS", "ssd"), True),
+        (("disk", "IS", "hdd"), False),
+        (("nosuch", "UNLIKE", "x"), True),
+        (("nosuch", "LIKE", "x"), False),
+    ],
+)
+def test_constraints_on_what_a_pools_machines_will_be_decide_whether_one_is_bought(constraint, fits):
+    spec = a_spec(pools=[{"attributes": {"disk": "ssd"}}])
+    made = plan(a_snapshot(spec, queue=[queued(constraints=[constraint])]), NOW)
+    assert bool(bought(made)) is fits
+    if not fits:
+        assert only_verdict(made).refusal.kind == "constraint"
+
+
+def test_a_type_that_the_work_forbids_is_no_alternative_however_cheap():
+    """EC2 takes the cheapest of what it is offered: a forbidden type would be bought, refused by the work, and bought again."""
+    spec = a_spec(pools=[{"types": ["m5.large", "c5.large"]}])
+    made = plan(a_snapshot(spec, queue=[queued(constraints=[("instance_type", "LIKE", "m5.large")])]), NOW)
+    requests = [action.request for step in made.steps for action in step.actions if isinstance(action, Launch)]
+    assert {offering.instance_type for request in requests for offering in request.offerings} == {"m5.large"}
+
+
+def test_unique_hosts_get_a_machine_each():
+    made = plan(a_snapshot(queue=[queued(count=4, constraints=[("hostname", "UNIQUE")])]), NOW)
+    assert sum(bought(made).values()) == 4
+
+
+def test_unique_hosts_that_have_an_instance_already_are_not_counted_as_room():
+    machine = a_machine("i-t1", by="terraform")
+    agent = an_agent(machine, allocated=make(1, 512), tasks=1, apps={"/web": 1})
+    snapshot = a_snapshot(machines=[machine], agents=[agent], queue=[queued(constraints=[("hostname", "UNIQUE")])])
+    assert sum(bought(plan(snapshot, NOW)).values()) == 1
+
+
+def test_one_a_zone_buys_in_the_zones_that_have_none():
+    machine = a_machine("i-t1", by="terraform", zone=ZONES[0])
+    agent = an_agent(machine, allocated=make(1, 512), tasks=1, apps={"/web": 1})
+    made = plan(a_snapshot(machines=[machine], agents=[agent], queue=[queued(count=3, constraints=[("zone", "UNIQUE")])]), NOW)
+    zones = {offering.zone for step in made.steps for action in step.actions for offering in action.request.offerings}
+    assert zones == {ZONES[1], ZONES[2]}
+    assert only_verdict(made).unmet == 1
+    assert only_verdict(made).buying == 2
+
+
+def test_headroom_is_demand_with_a_reason():
+    made = plan(a_snapshot(a_spec(headroom_percent=50)), NOW)
+    assert only_verdict(made).unit.source == "headroom"
+    assert sum(bought(made).values()) == 1
+
+
+# frameworks that are not ours
+
+
+def starving_snapshot(memory: Memory | None = None, **fields) -> Snapshot:
+    memory = memory or Memory(leader_since=NOW - 900, dry_since={"F-batch": NOW - 5})
+    return a_snapshot(frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory)
+
+
+def test_a_framework_that_declared_its_smallest_offer_and_finds_none_gets_a_machine():
+    made = plan(starving_snapshot(), NOW)
+    assert bought(made) == {"m5.large": 1}
+    assert made.memory.probes["F-batch"].size == 1
+    assert "smallest useful offer" in made.verdicts[0].unit.reason
+
+
+@pytest.mark.parametrize("quiet", [{"suppressed": True}, {"active": False}, {"minimal": None}])
+def test_a_framework_that_wants_nothing_or_cannot_say_what_gets_none(quiet):
+    assert bought(plan(starving_snapshot(**quiet), NOW)) == {}
+
+
+def test_a_framework_just_gone_dry_is_watched_for_a_moment_first():
+    made = plan(starving_snapshot(Memory(leader_since=NOW - 900)), NOW)
+    assert bought(made) == {}
+    assert made.memory.dry_since == {"F-batch": NOW}
+
+
+def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revives():
+    memory = Memory(
+        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, came=True)}
+    )
+    assert bought(plan(starving_snapshot(memory, accepted=3, asked=1), NOW)) == {}
+    assert bought(plan(starving_snapshot(memory, accepted=3, asked=2), NOW)) == {"m5.large": 1}
+
+
+def test_a_framework_that_took_what_it_got_gets_twice_as_much():
+    memory = Memory(
+        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, came=True)}
+    )
+    made = plan(starving_snapshot(memory, accepted=5), NOW)
+    assert only_verdict(made).unit.count == 4
+
+
+def test_a_framework_without_a_declaration_counts_once_it_revived_offers():
+    by_tasks = {"minimal": None, "task_shape": make(1, 1000)}
+    assert bought(plan(starving_snapshot(**by_tasks), NOW)) == {}
+    assert bought(plan(starving_snapshot(**by_tasks, asked=1), NOW)) == {"m5.large": 1}
+
+
+# buying
+
+
+def test_machines_on_their_way_are_counted():
+    coming = a_machine("i-9", state="pending", launched_at=NOW - 10)
+    machines = [a_machine("i-t1", by="terraform"), coming]
+    made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], queue=[queued(count=2)]), NOW)
+    assert (only_verdict(made).arriving, bought(made)) == (2, {})
+
+
+def test_room_on_an_agent_that_ec2_does_not_list_counts_and_the_agent_is_left_alone():
+    agent = an_agent(a_machine("i-elsewhere"))
+    made = plan(a_snapshot(machines=[], agents=[agent], queue=[queued(count=2)]), NOW)
+    assert (only_verdict(made).fits_now, made.steps) == (2, ())
+
+
+def test_a_journaled_launch_that_ec2_does_not_list_yet_is_counted():
+    offering = a_snapshot().offerings["default"][0]
+    intent = Intent(LaunchRequest("toy", "default", 1, (offering,), "ms-1"), NOW - 3, None)
+    made = plan(a_snapshot(queue=[queued(count=2)], intents=(intent,)), NOW)
+    assert (only_verdict(made).arriving, bought(made)) == (2, {})
+
+
+def test_the_pools_max_is_kept_and_said():
+    made = plan(a_snapshot(a_spec(pools=[{"max": 3}]), queue=[queued(count=40)]), NOW)
+    assert sum(bought(made).values()) == 1
+    verdict = only_verdict(made)
+    assert (verdict.buying, verdict.unmet) == (8, 32)
+    later = plan(a_snapshot(a_spec(pools=[{"max": 2}]), queue=[queued(count=40)]), NOW)
+    assert "default (max 2)" in only_verdict(later).refusal.why
+
+
+def test_the_budget_is_kept_and_said():
+    made = plan(a_snapshot(a_spec(usd=0.30), queue=[queued(count=40)]), NOW)
+    assert made.after_usd_per_hour <= 0.30
+    assert bought(made) == {"m5.large": 1}
+    broke = plan(a_snapshot(a_spec(usd=0.20), queue=[queued(count=40)]), NOW)
+    assert only_verdict(broke).refusal.kind == "budget"
+    assert bought(broke) == {}
+
+
+def test_an_offering_that_had_no_capacity_is_left_alone_for_a_while():
+    spec = a_spec(pools=[{"types": ["m5.large", "c5.xlarge"]}])
+    keys = [f"m5.large/{zone}/on-demand" for zone in ZONES]
+    memory = Memory(leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys})
+    assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW)) == {"c5.xlarge": 1}
+    assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW + 31)) == {"m5.large": 1}
+
+
+@pytest.mark.parametrize(("share", "spot"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+def test_the_spot_share_of_what_is_bought_is_kept(share, spot):
+    spec = a_spec(pools=[{"types": ["m5.large"], "spot_share": share}])
+    made = plan(a_snapshot(spec, queue=[queued(count=8)]), NOW)
+    requests = [action.request for step in made.steps for action in step.actions]
+    assert sum(request.count for request in requests) == 4
+    assert sum(request.count for request in requests if request.offerings[0].capacity == "spot") == spot
+
+
+def test_a_launch_names_every_zone_so_that_one_without_capacity_costs_no_pass():
+    made = plan(a_snapshot(queue=[queued()]), NOW)
+    request = made.steps[0].actions[0].request
+    assert {offering.zone for offering in request.offerings} == set(ZONES)
+    assert request.offerings[0].zone == ZONES[2]  # where the pool has no machine yet
+
+
+def test_a_pool_is_brought_up_to_its_min():
+    made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
+    assert bought(made) == {"m5.large": 2}
+    assert "min" in made.steps[0].decision.reasons[0]
+
+
+def test_terraforms_machines_that_are_not_there_yet_are_not_replaced():
+    assert bought(plan(a_snapshot(machines=[], agents=[]), NOW)) == {}
+
+
+def test_a_decision_to_buy_has_its_dollars_and_its_reason():
+    decision = plan(a_snapshot(queue=[queued(count=2)]), NOW).steps[0].decision
+    assert decision.usd_per_hour == pytest.approx(0.096)
+    assert decision.after_usd - decision.before_usd == pytest.approx(0.096)
+    assert decision.demand == ("2 x /web",)
+    assert decision.reasons[0].startswith("/web")
+
+
+def test_nothing_is_bought_without_a_leader_or_while_fenced_or_switched_off():
+    assert bought(plan(a_snapshot(queue=[queued()], cluster=None), NOW)) == {}
+    assert bought(plan(a_snapshot(queue=[queued()], fence="mesaform down"), NOW)) == {}
+    assert bought(plan(a_snapshot(a_spec(enabled=False), queue=[queued()]), NOW)) == {}
+
+
+def test_agents_expected_back_after_a_change_of_leader_are_waited_for():
+    memory = Memory(leader_since=NOW - 5)
+    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW)) == {}
+    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW + 60)) == {"m5.large": 1}
+
+
+# giving back
+
+
+def test_an_idle_machine_goes_step_by_step():
+    snapshot = an_idle_snapshot()
+    first = plan(snapshot, NOW)
+    assert done(first) == [Deactivate("i-1", "S-i-1")]
+    asleep = an_agent(a_machine("i-1"), active=False, deactivated=True)
+    memory = replace(first.memory, removals={"i-1": Removal("S-i-1", "deactivated", NOW, "idle")})
+    agents = [*snapshot.cluster.agents[:2], asleep]
+    second = plan(replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents)), memory=memory), NOW + 2)
+    assert done(second) == [Drain("i-1", "S-i-1", 10.0)]
+    memory = replace(second.memory, removals={"i-1": Removal("S-i-1", "draining", NOW + 2, "idle")})
+    third = plan(replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents[:2])), memory=memory), NOW + 4)
+    assert done(third) == [Terminate("i-1")]
+    assert third.steps[0].decision.usd_per_hour == pytest.approx(-0.096)
+
+
+def test_a_machine_idle_for_less_stays():
+    assert done(plan(an_idle_snapshot(idle_s=299), NOW)) == []
+
+
+def test_a_machine_with_a_task_stays_whatever_its_timer_says():
+    busy = an_agent(a_machine("i-1"), tasks=1, allocated=make(0.1, 32))
+    made = plan(an_idle_snapshot(agent=busy), NOW)
+    assert (done(made), made.memory.idle_since) == ([], {})
+
+
+def test_a_busy_machine_stays_even_when_idle_ones_go_at_once():
+    busy = an_agent(a_machine("i-1"), tasks=1, allocated=make(0.1, 32))
+    assert done(plan(an_idle_snapshot(agent=busy, spec=a_spec(idle_after_s=0)), NOW)) == []
+
+
+def test_a_machine_that_waiting_demand_will_use_stays():
+    made = plan(an_idle_snapshot(queue=[queued()]), NOW)
+    assert (done(made), "i-1" in made.memory.idle_since) == ([], False)
+
+
+def test_a_machine_that_waiting_demand_will_use_stays_even_when_idle_ones_go_at_once():
+    assert done(plan(an_idle_snapshot(queue=[queued()], spec=a_spec(idle_after_s=0)), NOW)) == []
+
+
+def test_terraforms_machines_and_masters_are_never_removed():
+    machines = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform"), a_machine("i-m", by="autoscaler", role="master")]
+    memory = Memory(leader_since=NOW - 9000, idle_since=dict.fromkeys(["i-t1", "i-t2", "i-m"], NOW - 9000))
+    made = plan(a_snapshot(machines=machines, agents=[an_agent(machine) for machine in machines], memory=memory), NOW)
+    assert done(made) == []
+
+
+def test_the_pools_min_stays():
+    assert done(plan(an_idle_snapshot(spec=a_spec(pools=[{"min": 3}])), NOW)) == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [({"recovered": 1}, "not back yet"), ({"queue": None}, "queue"), ({"cluster": None}, "no master")],
+)
+def test_nothing_is_removed_while_the_world_is_not_known(trouble, why):
+    snapshot = an_idle_snapshot(**{key: value for key, value in trouble.items() if key == "recovered"})
+    snapshot = replace(snapshot, **{key: value for key, value in trouble.items() if key != "recovered"})
+    made = plan(snapshot, NOW)
+    assert why in made.frozen
+    assert done(made) == []
+
+
+def test_nothing_is_removed_while_too_many_agents_are_missing():
+    snapshot = an_idle_snapshot()
+    made = plan(replace(snapshot, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])), NOW)
+    assert "1 of 3 agents are missing" in made.frozen
+    assert done(made) == []
+
+
+def a_leaving_snapshot(agent, phase="deactivated", ago=5.0, **fields) -> Snapshot:
+    memory = Memory(
+        leader_since=NOW - 9000,
+        registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
+        removals={"i-1": Removal("S-i-1", phase, NOW - ago, "idle")},
+    )
+    return an_idle_snapshot(agent=agent, memory=memory, **fields)
+
+
+def asleep(**fields):
+    return an_agent(a_machine("i-1"), active=False, deactivated=True, **fields)
+
+
+def test_a_deactivated_machine_is_taken_back_before_another_is_bought():
+    made = plan(a_leaving_snapshot(asleep(), queue=[queued(count=2)]), NOW)
+    assert done(made) == [Reactivate("i-1", "S-i-1")]
+    assert bought(made) == {}
+
+
+def test_a_deactivated_machine_on_which_a_task_had_landed_is_taken_back():
+    made = plan(a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32))), NOW)
+    assert done(made) == [Reactivate("i-1", "S-i-1")]
+
+
+def test_a_deactivation_that_was_lost_is_asked_for_again_and_nothing_is_drained():
+    assert done(plan(a_leaving_snapshot(an_agent(a_machine("i-1"))), NOW)) == [Deactivate("i-1", "S-i-1")]
+
+
+def test_a_drain_that_was_lost_is_asked_for_again():
+    assert done(plan(a_leaving_snapshot(asleep(), phase="draining"), NOW)) == [Drain("i-1", "S-i-1", 10.0)]
+
+
+def test_an_operators_drain_that_was_withdrawn_before_it_began_is_undone():
+    snapshot = a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32)))
+    removal = replace(snapshot.memory.removals["i-1"], policy="operator")
+    made = plan(replace(snapshot, memory=replace(snapshot.memory, removals={"i-1": removal})), NOW)
+    assert done(made) == [Reactivate("i-1", "S-i-1")]
+
+
+def test_an_empty_agent_that_does_not_drain_in_time_is_marked_gone_and_terminated():
+    made = plan(a_leaving_snapshot(asleep(drain_state="DRAINING"), phase="draining", ago=80), NOW)
+    assert done(made) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
+
+
+def test_a_draining_agent_with_a_task_is_not_terminated_by_any_deadline():
+    agent = asleep(drain_state="DRAINING", tasks=1, allocated=make(1, 32))
+    assert done(plan(a_leaving_snapshot(agent, phase="draining", ago=8000), NOW)) == []
+
+
+def test_a_termination_that_did_not_take_is_asked_for_again():
+    assert done(plan(a_leaving_snapshot(asleep(), phase="terminating", ago=20), NOW)) == [Terminate("i-1")]
+
+
+def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
+    stuck = a_machine("i-9", launched_at=NOW - 601)
+    machines = [a_machine("i-t1", by="terraform"), stuck]
+    memory = Memory(leader_since=NOW - 9000)
+    made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW)
+    assert done(made) == [Terminate("i-9")]
+    assert made.steps[0].decision.kind == "give_up"
+    assert done(plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW - 5)) == []
+
+
+def test_a_history_nobody_thought_of_leaves_the_machine_alone():
+    snapshot = an_idle_snapshot()
+    memory = replace(snapshot.memory, history={"i-1": ("gone",)})
+    made = plan(replace(snapshot, memory=memory), NOW)
+    assert made.quarantined == {"i-1": "gone > idle"}
+    assert done(made) == []
+
+
+def test_the_same_snapshot_gives_the_same_plan():
+    snapshot = an_idle_snapshot(queue=[queued("/a", 7), queued("/b", 3, cpus=2)])
+    assert plan(snapshot, NOW) == plan(snapshot, NOW)

@@ -1,0 +1,236 @@
+"""What `plan` says of each piece of demand: where it fits, which machine it waits for, and exactly why it gets none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.autoscaler.model.snapshot import Backoff, ClusterView, Intent, Memory, Quota, Removal, Snapshot
+from cluster.autoscaler.planner.planner import Launch, plan
+from cluster.autoscaler.planner.priorities import RANKS
+from cluster.autoscaler.planner.verdicts import Verdict
+from cluster.autoscaler.reporting.api_views import describe
+from cluster.autoscaler.reporting.decision_log import tell
+from cluster.aws.ports import LaunchRequest, Order
+from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
+
+
+def judged(*queue, spec=None, **fields) -> Verdict:
+    (verdict,) = plan(a_snapshot(spec, queue=list(queue), **fields), NOW).verdicts
+    return verdict
+
+
+def test_work_that_fits_is_told_where():
+    machine = a_machine("i-1")
+    verdict = judged(queued(count=2), machines=[machine], agents=[an_agent(machine)])
+    assert verdict.fits_on == ("i-1 (m5.large)",)
+    assert str(verdict) == "2 fit now on i-1 (m5.large)"
+
+
+def test_work_that_waits_is_told_for_which_machine():
+    machines = [a_machine("i-t1", by="terraform"), a_machine("i-9", state="pending", launched_at=NOW - 10)]
+    verdict = judged(queued(count=3), machines=machines, agents=[full(machines[0])])
+    assert verdict.waits_for == ("i-9 (m5.large)",)
+    assert str(verdict) == "2 wait for i-9 (m5.large), 1 need machines to buy: 1 x m5.large"
+
+
+def test_work_that_waits_for_an_order_that_ec2_does_not_list_yet_is_told_which():
+    offering = a_snapshot().offerings["default"][0]
+    intent = Intent(LaunchRequest("toy", "default", 1, (offering,), "ms-1"), NOW - 3, None)
+    assert judged(queued(), intents=(intent,)).waits_for == ("ms-1/0 (m5.large)",)
+
+
+def test_a_machine_taken_back_is_where_work_fits():
+    machine = a_machine("i-1")
+    agent = an_agent(machine, active=False, deactivated=True)
+    memory = Memory(leader_since=NOW - 9, registered={"i-1": NOW - 99}, removals={"i-1": Removal("S-i-1", "deactivated", NOW - 5, "idle")})
+    assert judged(queued(), machines=[machine], agents=[agent], memory=memory).fits_on == ("i-1 (m5.large)",)
+
+
+def test_many_machines_are_counted_and_not_all_named():
+    machines = [a_machine(f"i-{n}") for n in range(5)]
+    verdict = judged(queued(count=10), machines=machines, agents=[an_agent(machine) for machine in machines])
+    assert len(verdict.fits_on) == 5
+    assert str(verdict).endswith("and 2 more")
+
+
+def test_what_can_never_fit_is_told_the_nearest_type_and_what_is_missing():
+    spec = a_spec(pools=[{"types": ["m5.large", "r5.xlarge", "m5.2xlarge"]}])
+    refusal = judged(queued(cpus=1, mem_mib=200 * 1024), spec=spec).refusal
+    assert refusal.kind == "never"
+    assert refusal.why == "needs 200 GiB memory; the nearest type allowed, m5.2xlarge, has 30.4 GiB memory: 169.6 GiB memory short"
+
+
+def test_what_only_a_forbidden_type_could_hold_is_told_so():
+    spec = a_spec(pools=[{"types": ["m5.large"]}, {"name": "large", "types": ["m5.2xlarge"]}])
+    refusal = judged(queued(cpus=6, constraints=[("pool", "IS", "default")]), spec=spec).refusal
+    assert refusal.kind == "never"
+    assert "the nearest type allowed, m5.large, has 2 cpus: 4 cpus short" in refusal.why
+    assert "m5.2xlarge of pool large would hold it, but its constraints (pool IS default) rule it out" in refusal.why
+
+
+@pytest.mark.parametrize(
+    ("constraint", "why"),
+    [
+        (("zone", "IS", "us-west-9z"), "zone IS us-west-9z (they have us-east-1a, us-east-1b, us-east-1c)"),
+        (("rack", "LIKE", "r.*"), "rack LIKE r.* (they have no attribute rack)"),
+        (("hostname", "LIKE", "db-.*"), "hostname LIKE db-.* (the name of a new machine is not known before it is there)"),
+    ],
+)
+def test_a_constraint_that_no_machine_would_satisfy_is_named_with_what_there_is(constraint, why):
+    refusal = judged(queued(constraints=[("pool", "IS", "default"), constraint])).refusal
+    assert refusal.kind == "constraint"
+    assert refusal.why == f"no pool's machines satisfy its constraints: {why}"
+
+
+def test_constraints_that_no_one_machine_can_satisfy_together_are_told_so():
+    spec = a_spec(pools=[{"attributes": {"disk": "ssd"}}, {"name": "other"}])
+    refusal = judged(queued(constraints=[("disk", "IS", "ssd"), ("pool", "IS", "other")]), spec=spec).refusal
+    assert "disk IS ssd; pool IS other (each could be met, not all by one machine)" in refusal.why
+
+
+def test_instances_that_must_share_a_machine_too_small_for_all_can_never_fit():
+    refusal = judged(queued(count=9, constraints=[("hostname", "CLUSTER")])).refusal
+    assert refusal.kind == "never"
+    assert refusal.why.startswith(
+        "needs 9 cpus for its 9 instances on one machine (hostname CLUSTER); the nearest type allowed, m5.2xlarge"
+    )
+
+
+def test_instances_that_belong_on_a_full_machine_are_told_which():
+    machine = a_machine("i-1", private_address="127.42.0.9")
+    total = an_agent(machine).total
+    agent = an_agent(machine, allocated=(total[0], total[1], 0, 0, 0), tasks=1, apps={"/web": 1})
+    refusal = judged(queued(constraints=[("hostname", "CLUSTER")]), machines=[machine], agents=[agent]).refusal
+    assert refusal.kind == "constraint"
+    assert "belong on 127.42.0.9, which has no room for more" in refusal.why
+
+
+@pytest.mark.parametrize(
+    ("rejections", "kind"), [({"UnfulfilledRole": 4}, "role"), ({"NoCorrespondingReservationFound": 2}, "reservation")]
+)
+def test_what_a_machine_would_not_help_has_its_kind(rejections, kind):
+    assert judged(queued(rejections=rejections)).refusal.kind == kind
+
+
+def test_what_a_quota_stops_is_told_beside_what_it_allows():
+    snapshot = a_snapshot(queue=[queued(count=4, role="ads")])
+    view = replace(snapshot.cluster, quotas=(Quota("ads", (1000, None, None, None)),))
+    bought, stopped = plan(replace(snapshot, cluster=view), NOW).verdicts
+    assert (bought.buying, stopped.unmet, stopped.refusal.kind) == (1, 3, "quota")
+    assert "of its quota" in str(stopped)
+
+
+def test_what_waits_for_capacity_is_told_until_when():
+    keys = [offering.key for offering in a_snapshot().offerings["default"]]
+    memory = Memory(leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys})
+    refusal = judged(queued(), memory=memory).refusal
+    assert refusal.kind == "no_capacity"
+    assert "asked again in 30 s" in refusal.why
+
+
+def test_while_nothing_is_bought_at_all_that_is_the_reason_unless_nothing_would_help_either():
+    assert judged(queued(), fence="mesaform down").refusal.why == "mesaform down"
+    assert judged(queued(cpus=99), fence="mesaform down").refusal.kind == "never"
+
+
+def test_an_unknown_catalogue_is_the_reason_while_it_lasts():
+    assert judged(queued(), offerings={}).refusal.kind == "no_offering"
+
+
+# the packed purchase
+
+
+def test_a_plan_tells_what_its_machines_cost_what_they_would_at_least_and_how_they_were_found():
+    made = plan(a_snapshot(queue=[queued(count=5), queued("/big", 3, cpus=3, mem_mib=9000)]), NOW)
+    assert made.packed is not None
+    assert made.packed.bound_usd_per_hour <= made.packed.usd_per_hour
+    assert made.packed.usd_per_hour == pytest.approx(sum(step.decision.usd_per_hour for step in made.steps))
+    assert made.packed.machines == sum(step.decision.count for step in made.steps)
+    assert made.packed.gap_percent == pytest.approx((made.packed.usd_per_hour / made.packed.bound_usd_per_hour - 1) * 100, abs=0.01)
+    for step in made.steps:
+        assert (step.decision.packed_usd, step.decision.bound_usd) == (made.packed.usd_per_hour, made.packed.bound_usd_per_hour)
+        assert (step.decision.gap_percent, step.decision.method) == (made.packed.gap_percent, made.packed.method)
+    assert describe(made)["packed"]["method"] == made.packed.method
+
+
+def test_the_bound_is_in_the_decisions_story():
+    made = plan(a_snapshot(queue=[queued(count=5)]), NOW)
+    (line,) = tell([step.decision.record() for step in made.steps])
+    assert line.reasons[-1].startswith(f"packed at ${made.packed.usd_per_hour:.4f} an hour, at least $")
+    assert made.packed.method in line.reasons[-1]
+
+
+def test_a_plan_that_packs_nothing_tells_nothing_of_it():
+    made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
+    assert made.packed is None
+    assert [step.decision.method for step in made.steps] == [""]
+    assert plan(a_snapshot(queue=[queued()], fence="x"), NOW).packed is None
+
+
+# the order of degrading
+
+
+def a_hint(count: int, cpus: float = 1.0) -> Order:
+    return Order("h1", "hint", "ann", NOW - 9, NOW + 999, count=count, cpus=cpus, mem_mib=512)
+
+
+def short_of_money(usd: float, **fields) -> Snapshot:
+    """Two m5.large of Terraform's, full, at $0.192; work that waits, a hint and headroom all want more."""
+    spec = a_spec(pools=[{"types": ["m5.large"]}], usd=usd, headroom_slots=[{"count": 2, "cpus": 2, "mem_mib": 6000}])
+    return a_snapshot(spec, queue=[queued(count=4)], orders=(a_hint(6),), **fields)
+
+
+def served(snapshot: Snapshot) -> dict[str, int]:
+    return {verdict.unit.source: verdict.fits_now + verdict.buying for verdict in plan(snapshot, NOW).verdicts}
+
+
+def test_with_money_for_all_everything_is_bought_for():
+    assert served(short_of_money(9.0)) == {"services": 4, "hint": 6, "headroom": 2}
+
+
+@pytest.mark.parametrize(
+    ("machines", "expected"),
+    [
+        (6, {"services": 4, "hint": 6, "headroom": 1}),
+        (5, {"services": 4, "hint": 6, "headroom": 0}),
+        (3, {"services": 4, "hint": 2, "headroom": 0}),
+        (2, {"services": 4, "hint": 0, "headroom": 0}),
+        (1, {"services": 2, "hint": 0, "headroom": 0}),
+    ],
+)
+def test_under_the_dollar_cap_headroom_goes_without_first_then_hints_and_work_that_waits_last(machines, expected):
+    assert served(short_of_money(0.192 + machines * 0.096 + 0.001)) == expected
+
+
+def test_the_same_order_holds_where_a_pools_max_binds():
+    snapshot = short_of_money(9.0)
+    spec = a_spec(pools=[{"types": ["m5.large"], "max": 4}], headroom_slots=[{"count": 2, "cpus": 2, "mem_mib": 6000}])
+    assert served(replace(snapshot, spec=spec)) == {"services": 4, "hint": 0, "headroom": 0}
+
+
+def test_what_was_bought_for_the_first_has_its_gaps_filled_by_the_next():
+    spec = a_spec(pools=[{"types": ["m5.large"]}], usd=0.192 + 0.096 + 0.001)
+    snapshot = a_snapshot(spec, queue=[queued(count=1, cpus=1.5)], orders=(a_hint(3, cpus=0.25),))
+    made = plan(snapshot, NOW)
+    assert [(verdict.unit.source, verdict.buying) for verdict in made.verdicts] == [("services", 1), ("hint", 2)]
+    assert sum(step.decision.count for step in made.steps if step.decision.kind == "buy") == 1
+    assert made.after_usd_per_hour <= spec.cost.max_usd_per_hour
+
+
+def test_every_source_of_demand_has_a_rank_and_queues_come_first():
+    assert RANKS["services"] == RANKS["jobs"] == min(RANKS.values())
+    assert max(RANKS, key=RANKS.__getitem__) == "headroom"
+
+
+def test_a_launch_for_what_is_cut_down_stays_under_the_cap_whatever_ec2_takes():
+    made = plan(short_of_money(0.192 + 2 * 0.096 + 0.001), NOW)
+    requests = [action.request for step in made.steps for action in step.actions if isinstance(action, Launch)]
+    assert sum(max(o.usd_per_hour for o in request.offerings) * request.count for request in requests) <= 2 * 0.096 + 0.001
+    assert all(offering.zone in ZONES for request in requests for offering in request.offerings)
+
+
+def test_without_a_leader_there_are_no_verdicts():
+    assert plan(a_snapshot(queue=[queued()], cluster=None), NOW).verdicts == ()
+    assert ClusterView().quotas == ()

@@ -1,0 +1,440 @@
+"""A small world that the real planner and the real `Actor` drive: an engine, a services queue, a cloud with faults, a journal.
+
+No threads of its own, no clock but its own. After each pass the invariants are checked; a broken one names the moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.model.constraints import Usage, room
+from cluster.autoscaler.model.decision import Decision
+from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
+from cluster.autoscaler.model.snapshot import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model.supply import LIVE, price_of
+from cluster.autoscaler.planner.planner import plan
+from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Order
+from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
+from cluster.config.schema import ClusterSpec
+from cluster.testing.fake_cloud import FakeFleet
+from cluster.topology.naming import Tag
+from cluster.zookeeper.session import ZooKeeperUnavailable
+from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
+
+DECIDED_WITHIN_S = 120.0
+"""How long after it was decided a machine's removal may still be seen: a replacement boots first."""
+
+
+class Crash(Exception):
+    """The daemon is killed at this line."""
+
+
+class UnluckyFleet(FakeFleet):
+    """A cloud whose lists are old, that forgets to terminate, and whose caller dies in the middle.
+
+    Attributes:
+        stale_s: `machines` answers as of so long ago.
+        deaf: so many terminations of a machine are accepted and not carried out.
+        throttled: every call is refused for now.
+        crash_before, crash_after: a call (`launch`, `terminate`) at which the daemon is killed once.
+        ended: machines that were terminated because the daemon said so.
+
+    """
+
+    def __init__(self, world: World, lag_s: float) -> None:
+        super().__init__(lambda: world.now, lag_s)
+        self.stale_s = 0.0
+        self.deaf = 0
+        self.throttled = False
+        self.crash_before = ""
+        self.crash_after = ""
+        self.ended: set[str] = set()
+        self._pictures: list[tuple[float, list[Machine]]] = []
+
+    def machines(self, cluster: str) -> list[Machine]:
+        now, found = self.clock(), super().machines(cluster)
+        self._pictures.append((now, found))
+        while len(self._pictures) > 1 and self._pictures[1][0] <= now - self.stale_s:
+            self._pictures.pop(0)
+        return self._pictures[0][1] if self.stale_s else found
+
+    def launch(self, request: LaunchRequest) -> LaunchResult:
+        self._line("launch", after=False)
+        result = super().launch(request)
+        self._line("launch", after=True)
+        return result
+
+    def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
+        self._line("terminate", after=False)
+        if self.deaf:
+            self.deaf = max(0, self.deaf - len(instance_ids))
+            return
+        super().terminate(cluster, instance_ids)
+        self.ended |= set(instance_ids)
+        self._line("terminate", after=True)
+
+    def _maybe_fail(self) -> None:
+        if self.throttled:
+            raise Retryable("RequestLimitExceeded", after_s=5.0)
+        super()._maybe_fail()
+
+    def _line(self, name: str, *, after: bool) -> None:
+        if (self.crash_after if after else self.crash_before) == name:
+            self.crash_before = self.crash_after = ""
+            raise Crash(name)
+
+
+@dataclass
+class Journal:
+    """What ZooKeeper would hold; `crash_before` names a call that kills the daemon once. While it is `gone` no write is taken."""
+
+    memory: Memory = field(default_factory=Memory)
+    launches: dict[str, Intent] = field(default_factory=dict)
+    crash_before: str = ""
+    gone: bool = False
+
+    def _line(self, name: str) -> None:
+        if self.gone:
+            raise ZooKeeperUnavailable("no ZooKeeper server answers", after_s=1.0)
+        if self.crash_before == name:
+            self.crash_before = ""
+            raise Crash(name)
+
+    async def save(self, memory: Memory) -> None:
+        self._line("save")
+        self.memory = memory
+
+    async def save_if_changed(self, memory: Memory) -> None:
+        await self.save(memory)
+
+    async def record(self, intent: Intent) -> None:
+        self._line("record")
+        self.launches[intent.request.token] = intent
+
+    async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent:
+        self._line("bought")
+        known = replace(intent, instance_ids=instance_ids)
+        self.launches[intent.request.token] = known
+        return known
+
+    async def resolve(self, token: str) -> None:
+        self._line("resolve")
+        self.launches.pop(token, None)
+
+
+@dataclass
+class Task:
+    """A task. A `stubborn` one outlasts every drain that does not take its agent away."""
+
+    app: str
+    shape: Shape
+    since: float = 0.0
+    number: int = 0
+    stubborn: bool = False
+    framework: str = "marathon"
+
+
+@dataclass
+class Running:
+    """An agent of the world."""
+
+    agent: Agent
+    tasks: list[Task] = field(default_factory=list)
+    protected: frozenset[str] = frozenset()
+
+    @property
+    def view(self) -> Agent:
+        allocated = NOTHING
+        apps: dict[str, int] = {}
+        for task in self.tasks:
+            allocated = plus(allocated, task.shape)
+            apps[task.app] = apps.get(task.app, 0) + 1
+        work = tuple(
+            Work(f"t{task.number}", task.app, task.framework, task.shape, task.since, task.app in self.protected) for task in self.tasks
+        )
+        return replace(self.agent, allocated=allocated, tasks=len(self.tasks), apps=apps, work=work)
+
+
+class World:
+    """Time, machines and work.
+
+    Args:
+        spec: the cluster.
+        boot_s: how long a machine takes to register.
+        lag_s: how long EC2 hides a new machine.
+
+    """
+
+    def __init__(self, spec: ClusterSpec, *, boot_s: float = 30.0, lag_s: float = 0.0) -> None:
+        self.spec = spec
+        self.now = NOW
+        self.boot_s = boot_s
+        self.fleet = UnluckyFleet(self, lag_s)
+        self.journal = Journal()
+        self.skew_s = 0.0
+        self.struck: set[str] = set()
+        self.failures = 0
+        self.seen: list[tuple[float, int]] = []
+        self.decisions: list[Decision] = []
+        self.agents: dict[str, Running] = {}
+        self.apps: dict[str, QueueEntry] = {}
+        self.never_boot: set[str] = set()
+        self.leader = True
+        self.crashes = 0
+        self.crash_after = ""
+        self.killed_tasks = 0
+        self.orders: list[Order] = []
+        self.protected: set[str] = set()
+        self.stubborn: set[str] = set()
+        self.foreign: set[str] = set()
+        self.moved: list[tuple[float, Task]] = []
+        self.numbers = 0
+        self.usd = 0.0
+        self.offerings = offerings(spec)
+        for pool in spec.agents:
+            for number in range(pool.count):
+                machine = a_machine(
+                    f"i-t-{pool.name}-{number}", by="terraform", pool=pool.name, zone=ZONES[number % 3], instance_type=pool.types[0]
+                )
+                self.fleet.add(machine)
+        for number in range(3):
+            self.fleet.add(a_machine(f"i-m-{number}", by="terraform", role="master", pool="", instance_type="t3.medium"))
+        self._boot()
+
+    # what people do
+
+    def want(self, entry: QueueEntry) -> None:
+        """Scale an app to `entry.count` instances."""
+        self.apps[entry.app] = entry
+        for running in self.agents.values():
+            mine = [task for task in running.tasks if task.app == entry.app]
+            while mine and self.running(entry.app) > entry.count:
+                running.tasks.remove(mine.pop())
+
+    def running(self, app: str) -> int:
+        return sum(1 for running in self.agents.values() for task in running.tasks if task.app == app)
+
+    @property
+    def live(self) -> list[Machine]:
+        return [machine for machine in self._machines() if machine.state in LIVE]
+
+    @property
+    def ours(self) -> list[Machine]:
+        return [machine for machine in self.live if machine.tags[Tag.MANAGED_BY] == "autoscaler"]
+
+    @property
+    def usd_per_hour(self) -> float:
+        sizes = {offering.key: offering for pool in self.offerings.values() for offering in pool}
+        return sum(price_of(machine, sizes) for machine in self.live)
+
+    # what the cloud does
+
+    def zone_dies(self, zone: str) -> None:
+        """Every machine of a zone ends at once, and nothing can be bought there."""
+        for offering in (offering for pool in self.offerings.values() for offering in pool if offering.zone == zone):
+            self.fleet.stock[offering.key] = 0
+        for machine in [machine for machine in self.live if machine.zone == zone and machine.tags[Tag.ROLE] == "agent"]:
+            self.interrupt(machine.instance_id)
+
+    def interrupt(self, instance_id: str) -> None:
+        """A machine ends without having been asked to; its tasks are lost and wanted again."""
+        self.struck.add(instance_id)
+        self.agents.pop(instance_id, None)
+        self.fleet.set_state(instance_id, "terminated")
+
+    def registers_twice(self, instance_id: str) -> None:
+        """An agent that lost its id comes back as another one; the engine knows the first as unreachable for a while."""
+        running = self.agents[instance_id]
+        running.tasks.clear()
+        running.agent = replace(running.agent, agent_id=f"{running.agent.agent_id}-again", registered_at=self.now)
+
+    def run(self, seconds: float, step_s: float = 2.0) -> None:
+        """Let time pass: the cloud, the services and the autoscaler each do their part every `step_s`."""
+        for _ in range(round(seconds / step_s)):
+            self.now += step_s
+            self._boot()
+            self._schedule()
+            self._pass()
+            self._drain()
+            self.usd += self.usd_per_hour * step_s / 3600
+            self.check()
+
+    # what must always hold
+
+    def check(self) -> None:
+        at = f"{self.now - NOW:g} s"
+        machines = {machine.instance_id: machine for machine in self._machines()}
+        for pool in self.spec.agents:
+            mine = [machine for machine in self.live if machine.tags.get(Tag.POOL) == pool.name]
+            assert len(mine) <= pool.max, f"{at}: pool {pool.name} has {len(mine)} machines, max {pool.max}"
+        for machine in machines.values():
+            if machine.instance_id in self.struck:
+                continue
+            if machine.tags[Tag.MANAGED_BY] == "terraform":
+                assert machine.state == "running", f"{at}: {machine.instance_id} is Terraform's and was touched"
+            else:
+                assert machine.tags[Tag.CLUSTER] == "toy"
+                assert machine.tags[Tag.LAUNCH] in {request.token for request in self.fleet.launches}, f"{at}: nobody ordered it"
+        tokens = [request.token for request in self.fleet.launches]
+        assert len(tokens) == len(set(tokens)), f"{at}: bought twice"
+        most = self.spec.cost.max_usd_per_hour
+        assert most is None or self.usd_per_hour <= most + 1e-6, f"{at}: ${self.usd_per_hour} an hour, allowed {most}"
+        assert not self.killed_tasks, f"{at}: a task was killed"
+        for _, task in self.moved:
+            assert task.app not in self.protected | self.foreign, f"{at}: {task.app} was moved"
+        for running in self.agents.values():
+            if running.agent.attributes.get("mesaform/protect") == "true":
+                assert not running.agent.deactivated, f"{at}: a protected agent was touched"
+        self.seen = [(when, count) for when, count in [*self.seen, (self.now, len(self.agents))] if self.now - when <= DECIDED_WITHIN_S]
+        most_agents = max(count for _, count in self.seen)  # what goes was decided when there were as many
+        allowed = max(1, int(most_agents * self.spec.autoscaler.consolidation.max_agents_percent / 100))
+        disturbed = [name for name, removal in self.journal.memory.removals.items() if removal.policy in {"underused", "replace"}]
+        assert len(disturbed) <= allowed + 1, f"{at}: {disturbed} disturbed at once"
+        self._check_no_to_and_fro(at)
+
+    def _check_no_to_and_fro(self, at: str) -> None:
+        """No type is given away by consolidation within the time that a purchase of it takes to pay back."""
+        payback_s = self.spec.autoscaler.consolidation.payback_s
+        begun = [d for d in self.decisions if d.kind == "deactivate" and d.policy in {"underused", "replace"}]
+        for decision in begun:
+            kind = decision.offering.partition("/")[0]
+            late = [
+                machine
+                for machine in self._machines()
+                if machine.instance_type == kind
+                and machine.tags[Tag.MANAGED_BY] == "autoscaler"
+                and decision.at - payback_s < machine.launched_at <= decision.at
+            ]
+            replacing = {machine.instance_id for machine in late} & set(decision.machines)
+            assert not replacing, f"{at}: {replacing} bought and removed within {payback_s:g} s"
+
+    # how the world works
+
+    def _machines(self) -> list[Machine]:
+        return [held.machine for held in self.fleet._held.values()]
+
+    def _boot(self) -> None:
+        for machine in self._machines():
+            name = machine.instance_id
+            if machine.state not in LIVE:
+                if name in self.agents:
+                    self.killed_tasks += len(self.agents.pop(name).tasks)
+                continue
+            if self.now - machine.launched_at >= self.boot_s / 2 and machine.state == "pending":
+                self.fleet.set_state(name, "running")
+            if name in self.agents or machine.tags[Tag.ROLE] != "agent" or name in self.never_boot:
+                continue
+            if self.now - machine.launched_at >= self.boot_s:
+                self.agents[name] = Running(an_agent(machine, total=a_total(machine.instance_type), registered_at=self.now))
+
+    def _schedule(self) -> None:
+        if not self.leader:
+            return
+        usage = Usage()
+        for running in self.agents.values():
+            for task in running.tasks:
+                usage.add(task.app, self.apps[task.app].constraints, running.agent, 1)
+        for entry in self.apps.values():
+            for running in self.agents.values():
+                while self.running(entry.app) < entry.count and entry.overdue and self._takes(running, entry, usage):
+                    self.numbers += 1
+                    framework = "batch" if entry.app in self.foreign else "marathon"
+                    task = Task(entry.app, entry.shape, self.now, self.numbers, entry.app in self.stubborn, framework)
+                    running.tasks.append(task)
+                    running.protected = frozenset(self.protected)
+                    usage.add(entry.app, entry.constraints, running.agent, 1)
+
+    @staticmethod
+    def _takes(running: Running, entry: QueueEntry, usage: Usage) -> bool:
+        view = running.view
+        if not view.active or view.deactivated:
+            return False
+        return contains(minus(view.total, view.allocated), entry.shape) and room(entry.app, entry.constraints, running.agent, usage) > 0
+
+    def _drain(self) -> None:
+        """Tasks on draining agents stop, and their framework wants them again; stubborn ones stay until they like."""
+        for running in self.agents.values():
+            if running.agent.drain_state != "DRAINING":
+                continue
+            self.moved += [(self.now, task) for task in running.tasks if not task.stubborn]
+            running.tasks = [task for task in running.tasks if task.stubborn]
+            if not running.tasks:
+                running.agent = replace(running.agent, drain_state="DRAINED")
+
+    def snapshot(self) -> Snapshot:
+        queue = [replace(entry, count=entry.count - self.running(entry.app)) for entry in self.apps.values()]
+        view = ClusterView(tuple(running.view for running in self.agents.values())) if self.leader else None
+        return Snapshot(
+            spec=self.spec,
+            cluster=view,
+            queue=tuple(entry for entry in queue if entry.count > 0),
+            machines=tuple(self.fleet.machines("toy")),
+            offerings=self.offerings,
+            intents=tuple(self.journal.launches.values()),
+            memory=self.journal.memory,
+            orders=tuple(self.orders),
+            apps={entry.app: entry.constraints for entry in self.apps.values()},
+            templates=self.fleet.templates("toy"),
+        )
+
+    def _pass(self) -> None:
+        """As the daemon does it; a crash loses everything but the journal, and the next pass is another leader's."""
+        actor = Actor("toy", self.fleet, Engine(self), self.journal, self.decisions.append, lambda: self.now + self.skew_s)
+
+        async def once() -> None:
+            snapshot = self.snapshot()
+            memory, intents = await actor.recover(self.journal.memory, snapshot.intents, snapshot.machines)
+            await actor.carry_out(plan(replace(snapshot, memory=memory, intents=tuple(intents)), self.now + self.skew_s))
+
+        try:
+            asyncio.run(once())
+        except Crash:
+            self.crashes += 1
+        except MesaformError as error:
+            if not isinstance(error, CloudError | ZooKeeperUnavailable):
+                raise
+            self.failures += 1
+
+
+class Engine:
+    """The operator calls, on the world's agents."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _find(self, agent_id: str) -> tuple[str, Running]:
+        return next((name, running) for name, running in self._world.agents.items() if running.agent.agent_id == agent_id)
+
+    def _line(self, name: str) -> None:
+        if self._world.crash_after == name:
+            self._world.crash_after = ""
+            raise Crash(name)
+
+    async def deactivate(self, agent_id: str) -> None:
+        _, running = self._find(agent_id)
+        running.agent = replace(running.agent, active=False, deactivated=True)
+        self._line("deactivate")
+
+    async def reactivate(self, agent_id: str) -> None:
+        _, running = self._find(agent_id)
+        if running.agent.drain_state == "DRAINING":
+            raise Permanent("Agent is still in the DRAINING state")
+        running.agent = replace(running.agent, active=True, deactivated=False, drain_state="")
+        self._line("reactivate")
+
+    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None:
+        name, running = self._find(agent_id)
+        if not mark_gone:
+            running.agent = replace(running.agent, active=False, deactivated=True, drain_state="DRAINING")
+            self._line("drain")
+            return
+        self._world.killed_tasks += len(running.tasks)
+        self._world.never_boot.add(name)
+        del self._world.agents[name]
+        self._line("drain")
+
+    async def mark_gone(self, agent_id: str) -> None:
+        await self.drain(agent_id, mark_gone=True)

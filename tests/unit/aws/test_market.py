@@ -1,0 +1,232 @@
+"""Prices are asked for beside the passes, kept, and replaced by the book and by estimates where there are none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cluster.aws.pricing import price_book, spot
+from cluster.aws.pricing.market import AGAIN_S, LIST_KEPT_S, LISTED_AT_ONCE, SPOT_EVERY_S, Cache, Kept, Market, MemoryCache, S3Cache
+from cluster.aws.pricing.price_list import FakePriceList
+from cluster.aws.pricing.spot import FakeSpotFeed, Quote
+from cluster.common.errors import Permanent, Retryable
+from tests.integration.aws.conftest import REGION
+from tests.unit.autoscaler.builders import NOW, ZONES
+
+M5 = "m5.large"
+
+
+class Setting:
+    """A market in a world whose time the test moves."""
+
+    def __init__(self, listed: dict[str, float] | None = None, quotes: Sequence[Quote] = (), region: str = REGION) -> None:
+        self.now = NOW
+        self.list = FakePriceList(listed if listed is not None else {M5: 0.1})
+        self.feed = FakeSpotFeed(quotes)
+        self.cache = MemoryCache()
+        self.region = region
+        self.market = self.another()
+
+    def another(self) -> Market:
+        """The market of another process with the same cache."""
+        return Market(self.region, self.list, self.feed, self.cache, lambda: self.now)
+
+    def refresh(self, *types: str, after_s: float = 0.0) -> None:
+        self.now += after_s
+        self.market.refresh(types or (M5,))
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+def test_before_anything_was_asked_the_book_answers(setting: Setting) -> None:
+    assert setting.market.on_demand(M5) == 0.096
+    assert setting.market.spot(M5, ZONES[0]) is None
+    assert setting.list.asked == []
+
+
+def test_a_listed_price_goes_before_the_books(setting: Setting) -> None:
+    setting.refresh(M5, "c5.large")
+    assert setting.market.on_demand(M5) == 0.1
+    assert setting.market.on_demand("c5.large") == 0.085
+    assert setting.market.on_demand("x9.large") is None
+
+
+def test_aws_is_asked_again_after_half_a_day_and_not_before(setting: Setting) -> None:
+    setting.refresh()
+    setting.refresh(after_s=LIST_KEPT_S - 1)
+    assert setting.list.asked == [(M5,)]
+    setting.list.prices[M5] = 0.11
+    setting.refresh(after_s=1)
+    assert len(setting.list.asked) == 2
+    assert setting.market.on_demand(M5) == 0.11
+
+
+def test_only_what_is_not_known_is_asked_for(setting: Setting) -> None:
+    setting.refresh(M5)
+    setting.refresh(M5, "c5.large")
+    setting.refresh(M5, "c5.large")
+    assert setting.list.asked == [(M5,), ("c5.large",)]
+
+
+def test_a_long_list_comes_in_parts_and_a_failure_loses_one_of_them() -> None:
+    names = [f"m5.{n}xlarge" for n in range(1, 61)]
+    setting = Setting(dict.fromkeys(names, 7.0))
+    setting.refresh(*names)
+    setting.list.fail_next = Retryable("ThrottlingException", after_s=1)
+    setting.refresh(*names, after_s=10)
+    assert [setting.market.on_demand(name) == 7.0 for name in names] == [True] * LISTED_AT_ONCE + [False] * 35
+    for _ in range(3):
+        setting.refresh(*names, after_s=AGAIN_S)
+    assert {setting.market.on_demand(name) for name in names} == {7.0}
+    assert [len(asked) for asked in setting.list.asked] == [25, 25, 25, 10]
+
+
+def test_while_aws_does_not_answer_the_last_prices_stay_and_it_is_asked_ever_more_rarely(setting: Setting) -> None:
+    setting.refresh()
+    setting.now += LIST_KEPT_S
+    asked = []
+    for _ in range(1000):
+        setting.list.fail_next = Retryable("down", after_s=1)
+        before = len(setting.list.asked)
+        setting.refresh(after_s=10)
+        asked += [setting.now] * (len(setting.list.asked) - before)
+    assert setting.market.on_demand(M5) == 0.1
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert gaps == [AGAIN_S, 2 * AGAIN_S, 4 * AGAIN_S, 8 * AGAIN_S, 3600]
+    setting.list.fail_next = None
+    setting.list.prices[M5] = 0.12
+    setting.refresh(after_s=3600)
+    assert setting.market.on_demand(M5) == 0.12
+
+
+def test_without_the_right_to_ask_the_book_answers(setting: Setting) -> None:
+    setting.list.fail_next = Permanent("AccessDenied")
+    setting.refresh()
+    assert setting.market.on_demand(M5) == 0.096
+
+
+def test_the_next_leader_asks_nobody_while_what_was_kept_is_young(setting: Setting) -> None:
+    setting.refresh()
+    setting.list.asked.clear()
+    setting.now += LIST_KEPT_S / 2
+    other = setting.another()
+    other.refresh([M5])
+    assert other.on_demand(M5) == 0.1
+    assert setting.list.asked == []
+
+
+def test_what_was_kept_is_used_even_when_it_is_old_and_aws_is_gone(setting: Setting) -> None:
+    setting.refresh()
+    setting.now += 40 * LIST_KEPT_S
+    other = setting.another()
+    setting.list.fail_next = Retryable("down", after_s=1)
+    other.refresh([M5])
+    assert other.on_demand(M5) == 0.1
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"region":"eu-west-1","usd_per_hour":{"m5.large":9}}', b'{"region":1}'])
+def test_a_kept_list_that_is_broken_or_of_another_region_is_not_used(setting: Setting, data: bytes) -> None:
+    setting.cache.write(data)
+    setting.list.fail_next = Retryable("down", after_s=1)
+    setting.refresh()
+    assert setting.market.on_demand(M5) == 0.096
+
+
+def test_who_may_not_ask_reads_what_others_kept(setting: Setting) -> None:
+    setting.refresh()
+    reader = Market(REGION, None, None, setting.cache, lambda: setting.now)
+    reader.refresh([M5])
+    assert reader.on_demand(M5) == 0.1
+
+
+def test_reading_a_price_never_waits_for_one_that_is_being_asked_for() -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(FakePriceList):
+        def usd_per_hour(self, types: Sequence[str]) -> dict[str, float]:
+            asked.set()
+            assert answer.wait(10)
+            return super().usd_per_hour(types)
+
+    market = Market(REGION, Slow({M5: 0.1}), None, MemoryCache(), time.time)
+    refreshing = threading.Thread(target=market.refresh, args=([M5],))
+    refreshing.start()
+    assert asked.wait(10)
+    assert market.on_demand(M5) == 0.096
+    market.refresh([M5])  # returns at once: somebody else is asking
+    answer.set()
+    refreshing.join(10)
+    assert market.on_demand(M5) == 0.1
+
+
+def test_spot_prices_are_asked_for_on_a_period_and_at_once_for_new_types() -> None:
+    setting = Setting(quotes=[Quote(NOW - 60, M5, ZONES[0], 0.04)])
+    setting.refresh()
+    for _ in range(29):
+        setting.refresh(after_s=10)
+    assert len(setting.feed.asked) == 1
+    setting.refresh(after_s=10)
+    assert len(setting.feed.asked) == 2
+    setting.refresh(M5, "c5.large")
+    assert len(setting.feed.asked) == 3
+    assert SPOT_EVERY_S == 300
+
+
+def test_a_spike_counts_at_once_and_is_felt_for_an_hour() -> None:
+    history = [Quote(NOW - 9000, M5, ZONES[0], 0.03), Quote(NOW, M5, ZONES[0], 0.09), Quote(NOW + 600, M5, ZONES[0], 0.03)]
+    assert spot.settled(history[:1], NOW - 1) == pytest.approx(0.03)
+    assert spot.settled(history[:2], NOW + 1) == 0.09
+    assert spot.settled(history, NOW + 601) == pytest.approx(0.04, rel=0.01)
+    assert spot.settled(history, NOW + 3600) == pytest.approx(0.04, rel=0.01)
+    assert spot.settled(history, NOW + 3900) == pytest.approx(0.035, rel=0.01)
+    assert spot.settled(history, NOW + 4200) == pytest.approx(0.03)
+
+
+def test_histories_are_kept_no_longer_than_they_are_felt() -> None:
+    quotes = [Quote(NOW + 60.0 * n, M5, ZONES[0], 0.03) for n in range(300)]
+    found = spot.merged({}, quotes, NOW + 60 * 299)
+    kept = found[M5, ZONES[0]]
+    assert len(kept) == 61
+    assert kept[0].at <= NOW + 60 * 299 - spot.WINDOW_S
+    assert spot.merged(found, [], NOW + 90_000)[M5, ZONES[0]] == kept[-1:]
+
+
+def test_prices_stay_between_the_least_and_the_most_quoted() -> None:
+    history = [Quote(NOW + 300.0 * n, M5, ZONES[0], usd) for n, usd in enumerate((0.03, 0.05, 0.02, 0.09, 0.04))]
+    for seconds in range(0, 9000, 30):
+        seen = [quote for quote in history if quote.at <= NOW + seconds]
+        felt = spot.settled(spot._trimmed(seen, NOW + seconds - spot.WINDOW_S), NOW + seconds)
+        assert seen[-1].usd_per_hour <= felt <= 0.09
+
+
+def test_another_regions_prices_are_said_to_be_guesses_until_aws_has_answered() -> None:
+    setting = Setting({M5: 0.115}, region="eu-central-1")
+    assert "us-east-1" in setting.market.note([M5])
+    assert "m5.large" in setting.market.note([M5])
+    setting.refresh()
+    assert setting.market.note([M5]) == ""
+    assert price_book.note("us-east-1", [M5]) == ""
+
+
+@pytest.fixture(params=["memory", "s3"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Cache:
+    return MemoryCache() if request.param == "memory" else S3Cache(request.getfixturevalue("bucket"), "toy", REGION)
+
+
+@pytest.mark.slow
+def test_a_cache_gives_back_what_was_written_last(cache: Cache) -> None:
+    assert cache.read() is None
+    for usd in (0.1, 0.2):
+        cache.write(msgspec.json.encode(Kept(REGION, {M5: usd}, {M5: NOW})))
+    found = cache.read()
+    assert found is not None
+    assert msgspec.json.decode(found, type=Kept).usd_per_hour == {M5: 0.2}

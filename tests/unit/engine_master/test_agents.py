@@ -1,0 +1,246 @@
+"""Agents registering, coming back, falling silent; a new leader that learns from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.common.resources import Resources
+from cluster.engine import link
+from cluster.engine.registry import Admit, Registry, SetDeactivated, StartDrain
+from cluster.mesos.messages import AgentInfo, ident, to_wire
+from tests.unit.engine_master.world import SIZE, START, World, known
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def registry_with(agent_id: str, host: str, *changes) -> Registry:
+    return Registry().apply(Admit(agent_id, AgentInfo(hostname=host, resources=to_wire(SIZE), id=ident(agent_id)), START), *changes)
+
+
+def test_nobody_hears_of_an_agent_before_the_registry_holds_it(world):
+    framework = world.framework()
+    world.hold_stores = True
+    agent = world.agent()
+    assert agent.inbox == []
+    assert framework.offers == []
+    world.store()
+    agent.id = agent.got(link.Registered)[0].agent_id
+    assert world.state.record(agent.id).state == "admitted"
+    assert len(framework.offers) == 1
+
+
+def test_a_broken_link_rescinds_offers_and_keeps_tasks(world):
+    agent = world.agent()
+    framework = world.framework()
+    framework.run("t")
+    world.tick()
+    agent.disconnect()
+    assert framework.offers == []
+    assert len(framework.events("RESCIND")) == 1
+    assert "t" in framework.record.tasks
+    world.tick()
+    assert framework.offers == []
+
+
+def test_an_agent_that_comes_back_is_offered_again(world):
+    agent = world.agent()
+    framework = world.framework()
+    framework.run("t")
+    agent.disconnect()
+    agent.connect([known(framework, "t", agent.id)])
+    assert framework.offers
+    assert framework.statuses == []
+
+
+def test_the_end_of_an_old_link_does_not_disconnect_the_new_one(world):
+    agent = world.agent()
+    old = agent.link_id
+    agent.connect()
+    assert old in world.cut
+    agent.link_id, new = old, agent.link_id
+    agent.disconnect()
+    assert world.state.agents[agent.id].link_id == new
+
+
+@pytest.mark.parametrize(("aware", "state"), [(True, "TASK_DROPPED"), (False, "TASK_LOST")])
+def test_a_launch_that_never_arrived_is_told_when_the_agent_is_back(world, aware, state):
+    agent = world.agent()
+    framework = world.framework(aware=aware)
+    framework.run("t")
+    agent.disconnect()
+    agent.connect([])
+    assert [one["state"] for one in framework.statuses] == [state]
+    assert framework.record.tasks == {}
+
+
+def test_an_agent_that_forgot_an_acknowledged_task_ends_its_record_quietly(world):
+    agent = world.agent()
+    framework = world.framework()
+    framework.run("t")
+    agent.update(framework, "t", "TASK_FINISHED")
+    agent.disconnect()
+    agent.connect([])
+    assert len(framework.statuses) == 1
+    assert "t" in framework.record.completed
+
+
+def test_an_agent_that_grew_is_offered_whole(world):
+    agent = world.agent()
+    framework = world.framework()
+    framework.run("t")
+    agent.disconnect()
+    agent.size = SIZE + Resources.of(cpus=4)
+    agent.connect([known(framework, "t", agent.id)])
+    assert framework.offers[0].resources.cpus == pytest.approx(7.9)
+
+
+@pytest.mark.parametrize(("aware", "state"), [(True, "TASK_UNREACHABLE"), (False, "TASK_LOST")])
+def test_five_missed_pings_make_an_agent_unreachable(world, aware, state):
+    agent = world.agent()
+    framework = world.framework(aware=aware)
+    framework.run("t")
+    for _ in range(74):
+        world.tick()
+    assert agent.id in world.state.agents
+    assert len(agent.got(link.Ping)) == 4
+    world.tick()
+    assert agent.id not in world.state.agents
+    status = framework.statuses[-1]
+    assert status["state"] == state
+    assert "unreachable_time" in status
+    assert framework.events("FAILURE") == [{"agent_id": {"value": agent.id}}]
+    assert world.state.is_unreachable(agent.id)
+    assert world.published[-1] == {"type": "AGENT_REMOVED", "agent_removed": {"agent_id": {"value": agent.id}}}
+
+
+def test_a_pong_keeps_an_agent(world):
+    agent = world.agent()
+    for _ in range(300):
+        world.tick()
+        agent.pong()
+    assert agent.id in world.state.agents
+
+
+def test_an_unreachable_agent_that_returns_brings_its_tasks_back(world):
+    agent = world.agent()
+    framework = world.framework()
+    framework.run("t")
+    world.tick(75)
+    assert "t" in framework.record.unreachable
+    agent.connect([known(framework, "t", agent.id)])
+    assert agent.id in world.state.agents
+    assert framework.record.tasks["t"].state == "TASK_RUNNING"
+    assert framework.record.unreachable == {}
+    assert framework.statuses[-1]["reason"] == "REASON_SLAVE_REREGISTERED"
+
+
+def test_an_agent_that_lost_its_id_replaces_the_one_at_its_address(world):
+    old = world.agent(host="h1")
+    framework = world.framework()
+    framework.run("t")
+    new = world.agent(host="h1")
+    assert new.id != old.id
+    assert framework.statuses[-1]["state"] == "TASK_GONE"
+    assert list(world.state.agents) == [new.id]
+    assert world.state.record(old.id) is None
+
+
+def test_a_new_leader_rebuilds_frameworks_and_tasks_from_its_agents():
+    before = World()
+    framework = before.framework(failover_s=600.0)
+    agent = before.agent()
+    framework.run("t")
+    world = World(before.state.registry)
+    assert world.state.recovered == {agent.id}
+    world.agent(agent_id=agent.id, host=agent.host, tasks=[known(framework, "t", agent.id)])
+    assert world.state.recovered == set()
+    record = world.state.frameworks[framework.id]
+    assert (record.recovered, record.connected, record.active) == (True, False, False)
+    assert record.tasks["t"].state == "TASK_RUNNING"
+    again = world.framework(id_=framework.id, failover_s=600.0)
+    assert not again.record.recovered
+    assert again.reconcile()[0]["state"] == "TASK_RUNNING"
+    assert again.offers[0].resources.cpus == pytest.approx(3.9)
+
+
+def test_a_framework_back_before_its_agents_gets_its_tasks_later():
+    before = World()
+    framework = before.framework(failover_s=600.0)
+    agent = before.agent()
+    framework.run("t")
+    world = World(before.state.registry)
+    again = world.framework(id_=framework.id, failover_s=600.0)
+    assert again.id == framework.id
+    assert again.reconcile(("t", None)) == []
+    world.agent(agent_id=agent.id, host=agent.host, tasks=[known(framework, "t", agent.id)])
+    assert again.reconcile(("t", None))[0]["state"] == "TASK_RUNNING"
+
+
+def test_a_recovered_framework_that_never_comes_back_is_torn_down_in_the_end():
+    world = World(registry_with("m-S0", "h"))
+    framework = World().framework(failover_s=0.0)
+    agent = world.agent(agent_id="m-S0", host="h", tasks=[known(framework, "t", "m-S0")])
+    for _ in range(599):
+        world.tick()
+        agent.pong()
+    assert framework.id in world.state.frameworks
+    world.tick()
+    assert framework.id not in world.state.frameworks
+    assert agent.got(link.ShutdownFramework)
+
+
+def test_a_recovered_agent_that_never_comes_back_becomes_unreachable():
+    world = World(registry_with("m-S0", "h"))
+    world.tick(599)
+    assert world.state.recovered == {"m-S0"}
+    world.tick(1)
+    assert world.state.recovered == set()
+    assert world.state.is_unreachable("m-S0")
+
+
+def test_deactivation_and_drain_survive_a_new_leader():
+    drained = registry_with("m-S0", "h", StartDrain("m-S0", START, 3.0))
+    world = World(drained)
+    framework = world.framework()
+    agent = world.agent(agent_id="m-S0", host="h", tasks=[known(framework, "t", "m-S0")])
+    assert agent.got(link.Drain) == [link.Drain(3.0)]
+    assert framework.offers == []
+    assert world.state.drain_state("m-S0") == "DRAINING"
+    world = World(registry_with("m-S0", "h", SetDeactivated("m-S0", deactivated=True)))
+    framework = world.framework()
+    agent = world.agent(agent_id="m-S0", host="h")
+    assert framework.offers == []
+    assert not agent.got(link.Drain)
+
+
+def test_an_agent_no_registry_knows_is_admitted_with_the_id_it_has(world):
+    agent = world.agent(agent_id="from-another-time-S7")
+    assert agent.got(link.Registered)[0].agent_id == "from-another-time-S7"
+
+
+@pytest.mark.parametrize(("aware", "state"), [(True, "TASK_GONE"), (False, "TASK_LOST")])
+def test_the_tasks_of_an_agent_that_ends_for_good_are_gone_as_soon_as_the_registry_forgot_it(world, aware, state):
+    agent = world.agent()
+    framework = world.framework(aware=aware, failover_s=60)
+    framework.run("t")
+    world.hold_stores = True
+    agent.leave()
+    assert framework.statuses == []
+    assert framework.offers == []
+    world.hold_stores = False
+    world.store()
+    assert [(one["task_id"]["value"], one["state"]) for one in framework.statuses] == [("t", state)]
+    assert agent.id not in world.state.agents
+    assert world.state.record(agent.id) is None
+    assert framework.events("FAILURE")
+
+
+def test_an_agent_that_left_and_starts_again_is_admitted_anew(world):
+    agent = world.agent()
+    agent.leave()
+    agent.connect()
+    assert agent.got(link.Registered)
+    assert agent.id in world.state.agents

@@ -1,0 +1,186 @@
+"""Random histories of a cluster: whatever happens, nothing is offered twice, and every update reaches its scheduler.
+
+The world checks after every event that resources are conserved and that no agent is offered that must not be.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from cluster.common.resources import Resources
+from cluster.engine import link
+from cluster.mesos.messages import TERMINAL_STATES
+from tests.unit.engine_master.world import FakeAgent, Scheduler, World, known
+
+SIZES = [Resources.of(cpus=0.5, mem_mib=64), Resources.of(cpus=2, mem_mib=512, ports=[(31000, 31009)]), Resources.of(cpus=4)]
+
+
+class Cluster(RuleBasedStateMachine):
+    """Agents that really keep their tasks and retry updates, schedulers that may be away, a registry that may be slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.agents: list[FakeAgent] = []
+        self.schedulers: list[Scheduler] = []
+        self.running: dict[tuple[str, str], tuple[FakeAgent, Scheduler, Resources]] = {}  # what agents run
+        self.unheard: dict[tuple[str, str], bytes] = {}  # terminal updates that were not acknowledged
+        self.seen: dict[str, int] = {}
+
+    def _listen(self) -> None:
+        """Agents start what they are told to start, and forget what they are told to forget."""
+        by_link = {agent.link_id: agent for agent in self.agents}
+        for link_id, agent in by_link.items():
+            inbox = self.world.links[link_id]
+            for message in inbox[self.seen.get(link_id, 0) :]:
+                self._obey(agent, message)
+            self.seen[link_id] = len(inbox)
+
+    def _obey(self, agent: FakeAgent, message: link.FromMaster) -> None:
+        if isinstance(message, link.Launch):
+            scheduler = next(one for one in self.schedulers if one.id == message.framework.id.value)
+            from cluster.mesos.messages import from_wire
+
+            self.running[scheduler.id, message.task.task_id.value] = (agent, scheduler, from_wire(message.task.resources))
+        elif isinstance(message, link.Acknowledge):
+            self.unheard.pop((message.framework_id, message.task_id), None)
+        elif isinstance(message, link.ShutdownFramework):
+            self._forget(lambda key, holder: key[0] == message.framework_id and holder is agent)
+        elif isinstance(message, link.Refused):
+            self._forget(lambda _key, holder: holder is agent)
+
+    def _forget(self, which) -> None:
+        for key in [key for key, (holder, _, _) in self.running.items() if which(key, holder)]:
+            del self.running[key]
+            self.unheard.pop(key, None)
+
+    @precondition(lambda self: len(self.agents) < 4)
+    @rule()
+    def an_agent_registers(self) -> None:
+        self.agents.append(self.world.agent())
+
+    @precondition(lambda self: len(self.schedulers) < 4)
+    @rule(role=st.sampled_from(["*", "x"]), aware=st.booleans())
+    def a_framework_subscribes(self, role: str, aware: bool) -> None:
+        self.schedulers.append(self.world.framework(roles=(role,), aware=aware, failover_s=1e6))
+
+    @precondition(lambda self: any(one.offers for one in self.schedulers))
+    @rule(data=st.data(), size=st.sampled_from(SIZES), refuse_s=st.sampled_from([0.0, 5.0, 60.0]))
+    def a_task_is_launched(self, data, size: Resources, refuse_s: float) -> None:
+        scheduler = data.draw(st.sampled_from([one for one in self.schedulers if one.offers]))
+        offer = data.draw(st.sampled_from(scheduler.offers))
+        scheduler.launch(offer, scheduler.task(offer, f"t{self.world.number()}", size), refuse_s=refuse_s)
+        self._listen()
+
+    @precondition(lambda self: any(one.offers for one in self.schedulers))
+    @rule(data=st.data(), refuse_s=st.sampled_from([None, 0.0, 30.0]))
+    def offers_are_declined(self, data, refuse_s) -> None:
+        scheduler = data.draw(st.sampled_from([one for one in self.schedulers if one.offers]))
+        scheduler.decline(*scheduler.offers, refuse_s=refuse_s)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), state=st.sampled_from(["TASK_RUNNING", "TASK_FINISHED", "TASK_FAILED"]))
+    def a_task_changes(self, data, state: str) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        agent, scheduler, _ = self.running[key]
+        if key in self.unheard or agent.link_id in self.world.cut:
+            return
+        uuid = agent.update(scheduler, key[1], state)
+        if state in TERMINAL_STATES:
+            self.unheard[key] = uuid
+
+    @precondition(lambda self: self.unheard)
+    @rule(data=st.data())
+    def a_terminal_update_is_retried_and_acknowledged(self, data) -> None:
+        key = data.draw(st.sampled_from(sorted(self.unheard)))
+        agent, scheduler, _ = self.running[key]
+        if agent.link_id in self.world.cut or not scheduler.record.connected:
+            return
+        before = len(scheduler.statuses)
+        agent.update(scheduler, key[1], "TASK_FINISHED", uuid=self.unheard[key])
+        if agent.id in self.world.state.agents and self.world.state.agents[agent.id].link_id == agent.link_id:
+            assert len(scheduler.statuses) == before + 1, "an update was lost"
+            scheduler.acknowledge(agent, key[1], self.unheard[key])
+            self._listen()
+            assert key not in self.unheard, "an acknowledgement was lost"
+            self.running.pop(key)
+
+    @precondition(lambda self: self.agents)
+    @rule(data=st.data(), back=st.booleans())
+    def an_agents_link_breaks(self, data, back: bool) -> None:
+        agent = data.draw(st.sampled_from(self.agents))
+        agent.disconnect()
+        self.world.cut.add(agent.link_id)
+        if back:
+            self._reconnect(agent)
+
+    @precondition(lambda self: any(one.link_id in self.world.cut for one in self.agents))
+    @rule(data=st.data())
+    def an_agent_comes_back(self, data) -> None:
+        self._reconnect(data.draw(st.sampled_from([one for one in self.agents if one.link_id in self.world.cut])))
+
+    def _reconnect(self, agent: FakeAgent) -> None:
+        mine = [(key, scheduler, size) for key, (holder, scheduler, size) in self.running.items() if holder is agent]
+        agent.connect(
+            [
+                known(scheduler, key[1], agent.id or "", "TASK_FINISHED" if key in self.unheard else "TASK_RUNNING", size)
+                for key, scheduler, size in mine
+            ]
+        )
+        self._listen()
+
+    @precondition(lambda self: self.schedulers)
+    @rule(data=st.data())
+    def a_scheduler_fails_over(self, data) -> None:
+        old = data.draw(st.sampled_from(self.schedulers))
+        if data.draw(st.booleans()):
+            old.drop()
+        aware = old.record.partition_aware
+        new = self.world.framework(old.info.name, id_=old.id, roles=tuple(old.info.roles), aware=aware, failover_s=1e6)
+        self.schedulers[self.schedulers.index(old)] = new
+        for key, (agent, scheduler, size) in list(self.running.items()):
+            if scheduler is old:
+                self.running[key] = (agent, new, size)
+
+    @precondition(lambda self: self.agents)
+    @rule(data=st.data(), call=st.sampled_from(["DEACTIVATE_AGENT", "REACTIVATE_AGENT", "DRAIN_AGENT", "MARK_AGENT_GONE"]))
+    def an_operator_acts(self, data, call: str) -> None:
+        self.world.operate(call, data.draw(st.sampled_from(self.agents)).id or "")
+        self._listen()
+
+    @rule(slow=st.booleans())
+    def the_registry_is_slow_or_quick(self, slow: bool) -> None:
+        self.world.hold_stores = slow
+        if not slow:
+            self.world.store()
+            for agent in self.agents:
+                agent.id = next((one.agent_id for one in agent.inbox if isinstance(one, link.Registered)), agent.id)
+            self._listen()
+
+    @precondition(lambda self: self.schedulers)
+    @rule(data=st.data(), call=st.sampled_from(["REVIVE", "SUPPRESS", "RECONCILE"]))
+    def a_scheduler_calls(self, data, call: str) -> None:
+        scheduler = data.draw(st.sampled_from(self.schedulers))
+        if scheduler.record.connected:
+            scheduler.call(call, reconcile={"tasks": []})
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 20.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.tick(seconds)
+        self._listen()
+
+    @invariant()
+    def what_connected_agents_run_the_master_knows(self) -> None:
+        agents = self.world.state.agents
+        for key, (agent, _, _) in self.running.items():
+            record = agents.get(agent.id)
+            if record is not None and record.link_id == agent.link_id:
+                assert key in record.tasks, f"the master forgot {key}"
+
+
+Cluster.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+TestCluster = Cluster.TestCase

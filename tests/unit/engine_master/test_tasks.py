@@ -1,0 +1,229 @@
+"""Launching, validating, updates and acknowledgements, kills."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.common.resources import Resources
+from cluster.engine import link
+from tests.unit.engine_master.world import SIZE, SMALL, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def agent(world):
+    return world.agent()
+
+
+@pytest.fixture
+def framework(world, agent):
+    return world.framework()
+
+
+def test_a_launched_task_goes_to_its_agent_and_the_rest_comes_back_as_an_offer(world, agent, framework):
+    framework.run("t")
+    sent = agent.got(link.Launch)
+    assert [one.task.task_id.value for one in sent] == ["t"]
+    assert sent[0].framework.id.value == framework.id
+    assert all(one.allocation_info.role == "*" for one in sent[0].task.resources)
+    world.tick()
+    assert framework.offers[0].resources == SIZE - SMALL
+
+
+def test_the_rest_is_filtered_for_as_long_as_the_accept_says(world, agent, framework):
+    offer = framework.offers[0]
+    framework.launch(offer, framework.task(offer, "t"), refuse_s=30.0)
+    world.tick(29.0)
+    assert framework.offers == []
+    world.tick(1.0)
+    assert len(framework.offers) == 1
+
+
+def test_several_tasks_fit_one_offer_until_it_is_used_up(world, agent, framework):
+    offer = framework.offers[0]
+    half = Resources.of(cpus=2)
+    framework.launch(offer, *(framework.task(offer, name, half) for name in ("a", "b", "c")))
+    assert [one.task.task_id.value for one in agent.got(link.Launch)] == ["a", "b"]
+    assert [(one["task_id"]["value"], one["state"], one["reason"]) for one in framework.statuses] == [
+        ("c", "TASK_ERROR", "REASON_TASK_INVALID")
+    ]
+
+
+def test_two_offers_of_one_agent_can_be_used_together(world, agent, framework):
+    framework.run("a", Resources.of(cpus=2))
+    world.tick()
+    framework.acknowledge(agent, "a", agent.update(framework, "a", "TASK_FINISHED"))
+    world.tick()
+    assert [offer.resources.cpus for offer in framework.offers] == [2.0, 2.0]
+    first, second = framework.offers
+    framework.launch(first, framework.task(first, "b", Resources.of(cpus=4)), offer_ids=[first.id, second.id])
+    assert framework.statuses[-1]["state"] == "TASK_FINISHED"
+    assert agent.got(link.Launch)[-1].task.task_id.value == "b"
+
+
+def test_offers_of_two_agents_cannot_be_used_together(world, agent, framework):
+    world.agent()
+    first, second = framework.offers
+    framework.launch(first, framework.task(first, "t"), offer_ids=[first.id, second.id])
+    assert "must belong to one single agent" in framework.statuses[0]["message"]
+
+
+BAD_TASKS = {
+    "no resources": ({"resources": []}, "Task uses no resources"),
+    "command and executor": ({"executor": {"executor_id": {"value": "e"}}}, "at least one (but not both)"),
+    "neither": ({"command": None}, "at least one (but not both)"),
+    "custom executor": ({"command": None, "executor": {"executor_id": {"value": "e"}}}, "custom executors are not supported yet"),
+    "slash in the id": ({"task_id": {"value": "a/b"}}, "invalid characters"),
+    "empty id": ({"task_id": {"value": ""}}, "must have 1 to 255 characters"),
+    "another agent": ({"agent_id": {"value": "elsewhere"}}, "Task uses invalid agent elsewhere"),
+    "negative": ({"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": -1}}]}, "Invalid scalar"),
+    "too much": ({"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 5}}]}, "more resources"),
+    "reserved": ({"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}, "role": "ads"}]}, "reserved to role"),
+    "negative grace": ({"kill_policy": {"grace_period": {"nanoseconds": -1}}}, "non-negative"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_TASKS.values(), ids=BAD_TASKS)
+def test_a_task_that_cannot_run_gets_an_error_that_says_why(world, agent, framework, change, message):
+    offer = framework.offers[0]
+    framework.launch(offer, {**framework.task(offer, "t"), **change})
+    status = framework.statuses[0]
+    assert (status["state"], status["reason"], status["source"]) == ("TASK_ERROR", "REASON_TASK_INVALID", "SOURCE_MASTER")
+    assert message in status["message"]
+    assert "uuid" not in status
+    assert not agent.got(link.Launch)
+
+
+def test_two_tasks_cannot_have_one_id(world, agent, framework):
+    framework.run("t")
+    world.tick()
+    framework.run("t")
+    assert "duplicate ID" in framework.statuses[0]["message"]
+
+
+@pytest.mark.parametrize(("aware", "state"), [(True, "TASK_DROPPED"), (False, "TASK_LOST")])
+def test_a_task_on_an_offer_that_is_gone_is_dropped_or_lost(world, agent, aware, state):
+    framework = world.framework("g", aware=aware)
+    framework.call(
+        "ACCEPT",
+        accept={
+            "offer_ids": [{"value": "bogus"}],
+            "operations": [
+                {"type": "LAUNCH", "launch": {"task_infos": [{"name": "t", "task_id": {"value": "t"}, "agent_id": {"value": "x"}}]}}
+            ],
+        },
+    )
+    status = framework.statuses[0]
+    assert (status["state"], status["reason"]) == (state, "REASON_INVALID_OFFERS")
+    assert status["message"] == "Task launched with invalid offers: Offer bogus is no longer valid"
+
+
+def test_a_good_offer_beside_a_bad_one_comes_back(world, agent, framework):
+    offer = framework.offers[0]
+    framework.launch(offer, framework.task(offer, "t"), offer_ids=[offer.id, "bogus"])
+    assert framework.statuses[0]["state"] == "TASK_DROPPED"
+    world.tick()
+    assert framework.offers[0].resources == SIZE
+
+
+def test_updates_go_to_the_scheduler_and_acknowledgements_to_the_agent(world, agent, framework):
+    framework.run("t")
+    uuid = agent.update(framework, "t", "TASK_RUNNING")
+    assert framework.statuses[-1]["state"] == "TASK_RUNNING"
+    framework.acknowledge(agent, "t", uuid)
+    assert agent.got(link.Acknowledge) == [link.Acknowledge(framework.id, "t", uuid)]
+    assert "t" in framework.record.tasks
+
+
+def test_resources_return_when_the_latest_state_is_terminal_and_the_record_goes_when_that_is_acknowledged(world, agent, framework):
+    framework.run("t")
+    running = agent.update(framework, "t", "TASK_RUNNING", latest="TASK_FINISHED")
+    assert world.state.agents[agent.id].used().is_empty
+    framework.acknowledge(agent, "t", running)
+    assert "t" in framework.record.tasks
+    finished = agent.update(framework, "t", "TASK_FINISHED")
+    assert "t" in framework.record.tasks
+    framework.acknowledge(agent, "t", finished)
+    assert "t" not in framework.record.tasks
+    assert framework.record.completed["t"].state == "TASK_FINISHED"
+
+
+def test_an_acknowledgement_of_an_earlier_update_does_not_end_a_finished_task(world, agent, framework):
+    framework.run("t")
+    running = agent.update(framework, "t", "TASK_RUNNING")
+    agent.update(framework, "t", "TASK_FINISHED")
+    framework.acknowledge(agent, "t", running)
+    assert "t" in framework.record.tasks
+
+
+def test_a_repeated_update_is_sent_again_but_noted_once(world, agent, framework):
+    framework.run("t")
+    uuid = agent.update(framework, "t", "TASK_RUNNING")
+    agent.update(framework, "t", "TASK_RUNNING", uuid=uuid)
+    assert len(framework.statuses) == 2
+    assert len(framework.record.tasks["t"].statuses) == 1
+    assert [one["type"] for one in world.published].count("TASK_UPDATED") == 1
+
+
+def test_an_update_while_the_scheduler_is_away_is_noted_for_reconciliation(world, agent):
+    framework = world.framework("away", failover_s=60.0)
+    world.framework("f").call("TEARDOWN")
+    world.tick()
+    framework.run("t")
+    framework.drop()
+    agent.update(framework, "t", "TASK_RUNNING")
+    again = world.framework(id_=framework.id, failover_s=60.0)
+    assert again.statuses == []
+    assert again.reconcile()[0]["state"] == "TASK_RUNNING"
+
+
+def test_only_a_thousand_completed_tasks_are_kept(world, agent, framework):
+    for number in range(1005):
+        name = f"t{number}"
+        if not framework.offers:
+            world.tick()
+        framework.run(name)
+        framework.acknowledge(agent, name, agent.update(framework, name, "TASK_FINISHED"))
+    assert len(framework.record.completed) == 1000
+    assert "t0" not in framework.record.completed
+
+
+def test_a_kill_goes_to_the_agent_with_its_grace(world, agent, framework):
+    framework.run("t")
+    framework.kill("t", kill_policy={"grace_period": {"nanoseconds": 2_500_000_000}})
+    assert agent.got(link.Kill) == [link.Kill(framework.id, "t", 2.5)]
+
+
+def test_a_kill_while_the_agent_is_away_is_sent_when_it_is_back(world, agent, framework):
+    from tests.unit.engine_master.world import known
+
+    framework.run("t")
+    agent.disconnect()
+    framework.kill("t")
+    agent.connect([known(framework, "t", agent.id)])
+    assert agent.got(link.Kill) == [link.Kill(framework.id, "t", None)]
+
+
+def test_a_kill_of_an_unknown_task_is_reconciled(world, agent, framework):
+    framework.kill("ghost")
+    assert (framework.statuses[0]["state"], framework.statuses[0]["reason"]) == ("TASK_UNKNOWN", "REASON_RECONCILIATION")
+
+
+def test_an_agent_that_still_runs_a_removed_framework_is_told_to_stop_it(world, agent, framework):
+    framework.run("t")
+    framework.call("TEARDOWN")
+    before = len(agent.got(link.ShutdownFramework))
+    agent.update(framework, "t", "TASK_RUNNING")
+    assert len(agent.got(link.ShutdownFramework)) == before + 1
+
+
+def test_the_operators_see_tasks_come_and_change(world, agent, framework):
+    framework.run("t")
+    agent.update(framework, "t", "TASK_RUNNING")
+    kinds = [one["type"] for one in world.published]
+    assert kinds[-2:] == ["TASK_ADDED", "TASK_UPDATED"]
+    assert world.published[-1]["task_updated"]["state"] == "TASK_RUNNING"

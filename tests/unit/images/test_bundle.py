@@ -1,0 +1,131 @@
+"""The bundle and its digest: bytes that depend on their sources alone."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cluster.common.errors import BadInput, MissingPrerequisite
+from images import bundle
+from images.lookup import recipe_digest
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A small checkout: the real images/ and pyproject, and a package of a few files."""
+    shutil.copytree(CHECKOUT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "pyproject.toml", tmp_path)
+    for name in ("__init__.py", "node/main.py", "cli/main.py", "web/master/index.html"):
+        (tmp_path / "cluster" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cluster" / name).write_text(f"# {name}\n")
+    return tmp_path
+
+
+def digest(root: Path) -> str:
+    return bundle.read_sources(root).digest()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "cluster/node/main.py",
+        "cluster/webui/master/index.html",
+        "images/recipe.toml",
+        "images/requirements.lock",
+        "images/start.py",
+        "images/builder/host.py",
+    ],
+)
+def test_the_digest_changes_with_every_source_of_the_image(root: Path, path: str) -> None:
+    before = digest(root)
+    with (root / path).open("a") as file:
+        file.write("# one more line\n")
+    assert digest(root) != before
+
+
+def test_the_digest_changes_when_a_file_comes_goes_or_moves(root: Path) -> None:
+    seen = {digest(root)}
+    (root / "cluster/node/extra.py").write_text("x = 1\n")
+    seen.add(digest(root))
+    (root / "cluster/node/extra.py").rename(root / "cluster/extra.py")
+    seen.add(digest(root))
+    (root / "cluster/node/main.py").unlink()
+    seen.add(digest(root))
+    assert len(seen) == 4
+
+
+def test_the_digest_does_not_change_with_anything_else(root: Path) -> None:
+    before = digest(root)
+    (root / "cluster/cli/main.py").write_text("# the operator's side\n")
+    (root / "cluster/node/__pycache__").mkdir()
+    (root / "cluster/node/__pycache__/main.cpython-311.pyc").write_bytes(b"compiled")
+    (root / "cluster/node/main.py~").write_text("an editor's copy")
+    (root / "cluster/node/.main.py.swp").write_text("an editor's other copy")
+    (root / "README.md").write_text("words")
+    for path in (root / "cluster").rglob("*"):
+        os.utime(path, (1, 1))
+    assert digest(root) == before
+
+
+def test_a_new_dependency_is_a_new_recipe_and_a_new_tool_for_tests_is_not(root: Path) -> None:
+    before = digest(root)
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(text.replace("[tool.pytest.ini_options]", "[tool.other]\nx = 1\n\n[tool.pytest.ini_options]"))
+    assert digest(root) == before
+    (root / "pyproject.toml").write_text(text.replace('    "aiohttp', '    "another-package>=1",\n    "aiohttp'))
+    assert digest(root) != before
+
+
+def test_the_same_sources_give_the_same_bytes(root: Path) -> None:
+    assert bundle.read_sources(root).bundle_bytes() == bundle.read_sources(root).bundle_bytes()
+
+
+def test_the_bundle_holds_the_wheel_the_locks_the_recipe_and_the_builder(root: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(bundle.read_sources(root).bundle_bytes())) as archive:
+        names = set(archive.getnames())
+    assert {"mesaform-0.1.0-py3-none-any.whl", "requirements.lock", "bootstrap.lock", "recipe.toml", "images/builder/__main__.py"} <= names
+
+
+def test_the_wheel_has_pages_and_code_but_not_the_operators_side_and_its_record_is_true(root: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(bundle.read_sources(root).wheel_bytes())) as wheel:
+        names = set(wheel.namelist())
+        record = {
+            path: (digest, size) for path, digest, size in csv.reader(io.StringIO(wheel.read("mesaform-0.1.0.dist-info/RECORD").decode()))
+        }
+        assert names == set(record)
+        for name in names - {"mesaform-0.1.0.dist-info/RECORD"}:
+            content = wheel.read(name)
+            assert int(record[name][1]) == len(content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+            assert record[name][0] == f"sha256={digest}"
+    assert "cluster/webui/master/index.html" in names
+    assert "cluster/cli/main.py" not in names
+
+
+def test_a_checkout_without_its_lock_names_the_file(root: Path) -> None:
+    (root / "images/requirements.lock").unlink()
+    with pytest.raises(MissingPrerequisite, match=r"images/requirements\.lock"):
+        bundle.read_sources(root)
+
+
+def test_a_recipe_with_a_mistake_names_the_field(root: Path) -> None:
+    text = (root / "images/recipe.toml").read_text()
+    (root / "images/recipe.toml").write_text(text.replace("instance_type", "instanze_type"))
+    with pytest.raises(BadInput, match="instance_type"):
+        bundle.read_sources(root)
+
+
+def test_the_digest_of_this_checkout_is_read_in_a_moment() -> None:
+    assert len(recipe_digest()) == bundle.DIGEST_LENGTH
+    assert recipe_digest() == recipe_digest()
