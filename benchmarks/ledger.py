@@ -42,11 +42,18 @@ def a_day(start: float, chance: random.Random, *, history: bool) -> list[dict[st
             "usd_per_hour": 0.192, "before_usd": 12.0, "after_usd": 12.192,
         })  # fmt: skip
     stated = [machine(f"i-{n:017x}", start, chance) for n in range(100)]
-    rows += [{"kind": "machines", "at": start + hour * 3600, "machines": stated} for hour in range(0, 24, 6)]
+    rows += [
+        {"kind": "machines", "at": start + hour * 3600, "machines": stated}
+        for hour in range(0, 24, 6)
+    ]
     for minute in range(1440):
         at = start + minute * 60
         used = [[f"/app/{n}", "*", round(chance.random() / 60, 9)] for n in range(40)]
-        kinds = [["default", kind, zone, "on-demand", 1800.0, 60.0, 0.08, 0.02, 0.01] for kind in TYPES for zone in ZONES]
+        kinds = [
+            ["default", kind, zone, "on-demand", 1800.0, 60.0, 0.08, 0.02, 0.01]
+            for kind in TYPES
+            for zone in ZONES
+        ]
         states = {"busy": 90, "idle": 5, "starting": 3, "leaving": 2, "master": 3}
         demand = {"fits_now": 0, "arriving": 3, "buying": 0, "unmet": 0}
         level = {
@@ -60,10 +67,30 @@ def a_day(start: float, chance: random.Random, *, history: bool) -> list[dict[st
         }
         rows.append({"kind": "level", "at": at + 60, "level": level})
         if minute % 5 == 0:  # rows of so many apps are written every five minutes
-            rows.append({"kind": "held", "at": at + 300, "since": at, "used": used, "machines": kinds, "waited": []})
+            rows.append(
+                {
+                    "kind": "held",
+                    "at": at + 300,
+                    "since": at,
+                    "used": used,
+                    "machines": kinds,
+                    "waited": [],
+                }
+            )
         if history:
-            tasks = [[f"{chance.getrandbits(48):012x}", chance.randrange(40), round(at, 1), 1.5] for _ in range(33)]
-            rows.append({"kind": "history", "at": at, "groups": {}, "started": tasks, "ended": [[one[0], one[2] + 900] for one in tasks]})
+            tasks = [
+                [f"{chance.getrandbits(48):012x}", chance.randrange(40), round(at, 1), 1.5]
+                for _ in range(33)
+            ]
+            rows.append(
+                {
+                    "kind": "history",
+                    "at": at,
+                    "groups": {},
+                    "started": tasks,
+                    "ended": [[one[0], one[2] + 900] for one in tasks],
+                }
+            )
     return rows
 
 
@@ -89,7 +116,9 @@ def main() -> None:
     for day in range(days + 1):
         start = end - (days - day) * DAY
         rows = sorted(a_day(start, chance, history=day > days - 8), key=lambda row: row["at"])
-        if day == days:  # today until noon, in parts of two minutes, as the leader finds it before it merges
+        if (
+            day == days
+        ):  # today until noon, in parts of two minutes, as the leader finds it before it merges
             rows = [row for row in rows if row["at"] < start + DAY / 2]
             parts: dict[int, list[dict[str, Any]]] = {}
             for row in rows:
@@ -98,8 +127,15 @@ def main() -> None:
                 ledger.append_many(part)
         else:
             for topic in ledger_rows.TOPICS:  # as the leader leaves a day that is over
-                kept = [ledger_rows.stamped(row, "b", n) for n, row in enumerate(rows) if row["kind"] in ledger_rows.TOPICS[topic]]
-                ledger._put(f"rows/{topic}/{ledger_rows.partition(start).partition('/')[0]}/day-000001-b.gz", kept)  # noqa: SLF001
+                kept = [
+                    ledger_rows.stamped(row, "b", n)
+                    for n, row in enumerate(rows)
+                    if row["kind"] in ledger_rows.TOPICS[topic]
+                ]
+                ledger._put(  # noqa: SLF001
+                    f"rows/{topic}/{ledger_rows.partition(start).partition('/')[0]}/day-000001-b.gz",
+                    kept,
+                )
         counted += len(rows)
     now = end + DAY / 2
     began = time.perf_counter()
@@ -107,17 +143,30 @@ def main() -> None:
     took = time.perf_counter() - began
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket="bench")
     sizes = [item["Size"] for page in pages for item in page.get("Contents", [])]
-    print(f"{counted:,} rows, {merged:,} objects merged in {took:.1f} s to {len(sizes)} of {sum(sizes) / 2**20:.1f} MiB")
+    print(
+        f"{counted:,} rows, {merged:,} objects merged in {took:.1f} s to {len(sizes)} of {sum(sizes) / 2**20:.1f} MiB"
+    )
     for name, read in (
-        ("the month's bill by app", lambda: add_up(bill_rows(ledger, now - days * DAY), now - days * DAY, now, "app").usd),
-        ("a day's bill by app", lambda: add_up(bill_rows(ledger, now - DAY), now - DAY, now, "app").usd),
-        ("the month's decisions", lambda: len(ledger.read(now - days * DAY, kinds=["decision", "order"]))),
+        (
+            "the month's bill by app",
+            lambda: add_up(bill_rows(ledger, now - days * DAY), now - days * DAY, now, "app").usd,
+        ),
+        (
+            "a day's bill by app",
+            lambda: add_up(bill_rows(ledger, now - DAY), now - DAY, now, "app").usd,
+        ),
+        (
+            "the month's decisions",
+            lambda: len(ledger.read(now - days * DAY, kinds=["decision", "order"])),
+        ),
         ("the last 240 decisions", lambda: len(ledger.read(0.0, 240, ["decision", "order"]))),
         ("a week's history", lambda: len(ledger.read(now - 7 * DAY, kinds=["history"]))),
     ):
         began, cpu = time.perf_counter(), time.process_time()
         found = read()
-        print(f"{name:26} {time.perf_counter() - began:6.2f} s ({time.process_time() - cpu:.2f} s of processor)  {found:,.0f}")
+        print(
+            f"{name:26} {time.perf_counter() - began:6.2f} s ({time.process_time() - cpu:.2f} s of processor)  {found:,.0f}"
+        )
     server.stop()
 
 

@@ -83,8 +83,23 @@ def cluster_autoscaler_case() -> list[Result]:
         Unit("services", "/small", make(0.05, 100, ports=1), 50_000, "bench"),
         Unit("services", "/larger", make(0.095, 190, ports=1), 1_000, "bench"),
     ]
-    packing, seconds = measured(units, [Template("p", "node", "zone-1", "on-demand", 1.0, make(1, 5000, ports=100), {"zone": "zone-1"})])
-    how = f"50,000 x (50 m, 100 MB) + 1,000 x (95 m, 190 MB); bound {packing.bound_usd_per_hour:.1f}"
+    packing, seconds = measured(
+        units,
+        [
+            Template(
+                "p",
+                "node",
+                "zone-1",
+                "on-demand",
+                1.0,
+                make(1, 5000, ports=100),
+                {"zone": "zone-1"},
+            )
+        ],
+    )
+    how = (
+        f"50,000 x (50 m, 100 MB) + 1,000 x (95 m, 190 MB); bound {packing.bound_usd_per_hour:.1f}"
+    )
     return [
         Result("Cluster Autoscaler's packing case", len(packing.nodes), 2595, "machines", how),
         Result("… time", seconds, 3.0, "s", packing.method),
@@ -95,7 +110,15 @@ def karpenter_types(count: int = 400) -> list[Template]:
     def at(zone: str, size: int) -> Template:
         usd = 0.1 * size + 0.1 * size * 2 * 2**30 / 1e9
         shape = make(size - 0.1, size * 2048 - 10, ports=size * 10)
-        return Template("p", f"type-{size}", zone, "on-demand", usd, shape, {"zone": zone, "instance_type": f"type-{size}"})
+        return Template(
+            "p",
+            f"type-{size}",
+            zone,
+            "on-demand",
+            usd,
+            shape,
+            {"zone": zone, "instance_type": f"type-{size}"},
+        )
 
     return [at(zone, size) for size in range(1, count + 1) for zone in ZONES]
 
@@ -107,7 +130,10 @@ def karpenter_mix(items: int, seed: int) -> list[Unit]:
         for _ in range(items // len(CLASSES)):
             label = "" if kind in {"plain", "host-anti-affinity"} else drawn.choice(LABELS)
             counts[kind, label, make(drawn.choice(CPUS), drawn.choice(MEMORY), ports=1)] += 1
-    return [Unit("services", f"/{kind}{label}", shape, n, "bench", CLASSES[kind]) for (kind, label, shape), n in sorted(counts.items())]
+    return [
+        Unit("services", f"/{kind}{label}", shape, n, "bench", CLASSES[kind])
+        for (kind, label, shape), n in sorted(counts.items())
+    ]
 
 
 def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> list[Result]:
@@ -119,9 +145,13 @@ def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> l
     mean = sum(seconds for _, seconds in answers.values()) / seeds
     gap = 100 * sum(found.gap for found, _ in answers.values()) / seeds
     how = f"Karpenter takes {theirs_s:g} s on an M3 Pro; mean {mean:.2f} s; {packing.method}, {len(packing.nodes)} machines"
-    dollars = f"${dearest.usd_per_hour:.2f} over ${dearest.bound_usd_per_hour:.2f}; mean {gap:.2f} %"
+    dollars = (
+        f"${dearest.usd_per_hour:.2f} over ${dearest.bound_usd_per_hour:.2f}; mean {gap:.2f} %"
+    )
     return [
-        Result(f"Karpenter's mix, {items} items, worst of {seeds} seeds", slowest, limit_s, "s", how),
+        Result(
+            f"Karpenter's mix, {items} items, worst of {seeds} seeds", slowest, limit_s, "s", how
+        ),
         Result("… cost over the bound", dearest.gap * 100, 3.0, "%", dollars),
     ]
 
@@ -135,13 +165,26 @@ def trace_types() -> list[Template]:
             if usd is not None:
                 memory = vcpus * gib * 1024
                 shape = make(vcpus, memory - max(512, memory * 0.05), 35 * 1024, ports=1000)
-                found.append(Template("p", f"{family}.{size}", "zone-1", "on-demand", usd, shape, {"zone": "zone-1"}))
+                found.append(
+                    Template(
+                        "p",
+                        f"{family}.{size}",
+                        "zone-1",
+                        "on-demand",
+                        usd,
+                        shape,
+                        {"zone": "zone-1"},
+                    )
+                )
     return found
 
 
 def trace_tasks(rows: list[dict[str, str]]) -> list[Unit]:
     shapes = Counter(make(int(row["cpu_milli"]) / 1000, int(row["memory_mib"])) for row in rows)
-    return [Unit("services", f"/{number}", shape, count, "bench") for number, (shape, count) in enumerate(sorted(shapes.items()))]
+    return [
+        Unit("services", f"/{number}", shape, count, "bench")
+        for number, (shape, count) in enumerate(sorted(shapes.items()))
+    ]
 
 
 def at_once(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -162,7 +205,15 @@ def trace_case(path: Path) -> list[Result]:
         packing, seconds = measured(trace_tasks(tasks), trace_types())
         dollars = f"${packing.usd_per_hour:.3f} over ${packing.bound_usd_per_hour:.3f}"
         how = f"{packing.method}; {len(packing.nodes)} machines, {dollars}; {seconds:.2f} s"
-        results.append(Result(f"{path.stem}: {name} ({len(tasks)}), cost over the bound", packing.gap * 100, 3.0, "%", how))
+        results.append(
+            Result(
+                f"{path.stem}: {name} ({len(tasks)}), cost over the bound",
+                packing.gap * 100,
+                3.0,
+                "%",
+                how,
+            )
+        )
     return results
 
 
@@ -173,7 +224,9 @@ def main() -> None:
     results = cluster_autoscaler_case()
     for items, limit_s, theirs_s, seeds in KARPENTER:
         results += karpenter_case(items, limit_s, theirs_s, seeds)
-    for name in sys.argv[1:] or [name for name in os.environ.get("MESAFORM_TRACES", "").split(":") if name]:
+    for name in sys.argv[1:] or [
+        name for name in os.environ.get("MESAFORM_TRACES", "").split(":") if name
+    ]:
         results += trace_case(Path(name))
     show(results)
     sys.exit(0 if all(result.holds for result in results) else 1)

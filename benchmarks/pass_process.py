@@ -51,17 +51,30 @@ def measure(*, consolidation: bool) -> Figures:
 
 async def _measure(*, consolidation: bool) -> Figures:
     answers = {
-        "GET_AGENTS": {"agents": [agent_json(number) for number in range(AGENTS)], "recovered_agents": []},
-        "GET_TASKS": {"tasks": [task_json(a, n) for a in range(AGENTS) for n in range(TASKS_EACH)], "completed_tasks": []},
+        "GET_AGENTS": {
+            "agents": [agent_json(number) for number in range(AGENTS)],
+            "recovered_agents": [],
+        },
+        "GET_TASKS": {
+            "tasks": [task_json(a, n) for a in range(AGENTS) for n in range(TASKS_EACH)],
+            "completed_tasks": [],
+        },
         "GET_FRAMEWORKS": {"frameworks": [framework_json()], "completed_frameworks": []},
-        "GET_METRICS": {"metrics": [{"name": f"master/some/metric/{n}", "value": float(n)} for n in range(2000)]},
+        "GET_METRICS": {
+            "metrics": [{"name": f"master/some/metric/{n}", "value": float(n)} for n in range(2000)]
+        },
         "GET_QUOTA": {"status": {"configs": []}},
         "GET_MASTER": {"elected_time": AT - 90_000},
     }
-    bodies = {name: json.dumps({"type": name, name.lower(): body}, separators=(",", ":")).encode() for name, body in answers.items()}
+    bodies = {
+        name: json.dumps({"type": name, name.lower(): body}, separators=(",", ":")).encode()
+        for name, body in answers.items()
+    }
 
     async def engine(request: web.Request) -> web.Response:
-        return web.Response(body=bodies[(await request.json())["type"]], content_type="application/json")
+        return web.Response(
+            body=bodies[(await request.json())["type"]], content_type="application/json"
+        )
 
     async def services(request: web.Request) -> web.Response:
         found: dict[str, Any] = {
@@ -78,7 +91,13 @@ async def _measure(*, consolidation: bool) -> Figures:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        command = [sys.executable, "-m", "benchmarks.pass_process", f"http://127.0.0.1:{runner.addresses[0][1]}", str(int(consolidation))]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.pass_process",
+            f"http://127.0.0.1:{runner.addresses[0][1]}",
+            str(int(consolidation)),
+        ]
         child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
         out, _ = await child.communicate()
     finally:
@@ -92,13 +111,20 @@ def address(number: int) -> str:
     return f"127.42.{number // 250}.{number % 250 + 1}"
 
 
-def resources_json(cpus: float, mem: float, ports: tuple[int, int], disk: float = 0.0) -> list[dict[str, Any]]:
+def resources_json(
+    cpus: float, mem: float, ports: tuple[int, int], disk: float = 0.0
+) -> list[dict[str, Any]]:
     role = {"allocation_info": {"role": "*"}, "role": "*"}
     return [
         {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}, **role},
         {"name": "mem", "type": "SCALAR", "scalar": {"value": mem}, **role},
         {"name": "disk", "type": "SCALAR", "scalar": {"value": disk}, **role},
-        {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": ports[0], "end": ports[1]}]}, **role},
+        {
+            "name": "ports",
+            "type": "RANGES",
+            "ranges": {"range": [{"begin": ports[0], "end": ports[1]}]},
+            **role,
+        },
     ]
 
 
@@ -114,7 +140,10 @@ def agent_json(number: int) -> dict[str, Any]:
         "id": {"value": f"0f8fad5b-d9cb-469f-a165-70867728950e-S{number}"},
         "hostname": address(number),
         "port": 5051,
-        "attributes": [{"name": name, "type": "TEXT", "text": {"value": value}} for name, value in attributes.items()],
+        "attributes": [
+            {"name": name, "type": "TEXT", "text": {"value": value}}
+            for name, value in attributes.items()
+        ],
         "resources": resources_json(2.0, 7680.0, TASK_PORTS, 35 * 1024.0),
     }
     return {
@@ -127,13 +156,26 @@ def agent_json(number: int) -> dict[str, Any]:
         "total_resources": resources_json(2.0, 7680.0, TASK_PORTS, 35 * 1024.0),
         "allocated_resources": resources_json(1.98, 7680.0, (31000, 31029)),
         "offered_resources": [],
-        "capabilities": [{"type": name} for name in ("MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_DRAINING")],
+        "capabilities": [
+            {"type": name}
+            for name in (
+                "MULTI_ROLE",
+                "HIERARCHICAL_ROLE",
+                "RESERVATION_REFINEMENT",
+                "AGENT_DRAINING",
+            )
+        ],
     }
 
 
 def task_json(agent: int, number: int) -> dict[str, Any]:
-    app, agent_id = f"app{number % APPS}", {"value": f"0f8fad5b-d9cb-469f-a165-70867728950e-S{agent}"}
-    task_id = {"value": f"{app}.instance-7c9e6679-7425-40de-944b-e07fc1f{agent:05}{number:03}._app.1"}
+    app, agent_id = (
+        f"app{number % APPS}",
+        {"value": f"0f8fad5b-d9cb-469f-a165-70867728950e-S{agent}"},
+    )
+    task_id = {
+        "value": f"{app}.instance-7c9e6679-7425-40de-944b-e07fc1f{agent:05}{number:03}._app.1"
+    }
     network = {"ip_addresses": [{"protocol": "IPv4", "ip_address": address(agent)}]}
     status = {
         "task_id": task_id,
@@ -143,7 +185,11 @@ def task_json(agent: int, number: int) -> dict[str, Any]:
         "executor_id": task_id,
         "timestamp": AT - 80_000 - number,
         "uuid": "dGhpcyBpcyBhIHV1aWQ=",
-        "container_status": {"container_id": {"value": f"c-{agent}-{number}"}, "executor_pid": 4711, "network_infos": [network]},
+        "container_status": {
+            "container_id": {"value": f"c-{agent}-{number}"},
+            "executor_pid": 4711,
+            "network_infos": [network],
+        },
     }
     return {
         "name": app,
@@ -156,13 +202,23 @@ def task_json(agent: int, number: int) -> dict[str, Any]:
         "status_update_state": "TASK_RUNNING",
         "status_update_uuid": "dGhpcyBpcyBhIHV1aWQ=",
         "labels": {"labels": [{"key": "team", "value": "search"}]},
-        "discovery": {"visibility": "FRAMEWORK", "name": app, "ports": {"ports": [{"number": 31000 + number, "name": "http"}]}},
+        "discovery": {
+            "visibility": "FRAMEWORK",
+            "name": app,
+            "ports": {"ports": [{"number": 31000 + number, "name": "http"}]},
+        },
         "user": "root",
     }
 
 
 def framework_json() -> dict[str, Any]:
-    info = {"id": {"value": "F-1"}, "name": "marathon", "user": "root", "roles": ["*"], "failover_timeout": 604800.0}
+    info = {
+        "id": {"value": "F-1"},
+        "name": "marathon",
+        "user": "root",
+        "roles": ["*"],
+        "failover_timeout": 604800.0,
+    }
     return {"framework_info": info, "active": True, "connected": True, "recovered": False}
 
 
@@ -196,17 +252,26 @@ async def child(base: str, *, consolidation: bool) -> None:
     from cluster.testing.fake_cloud import FakeFleet
     from tests.unit.autoscaler.builders import ZONES, a_machine, a_spec
 
-    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "us-east-1"}
+    keys = {
+        "aws_access_key_id": "none",
+        "aws_secret_access_key": "none",
+        "region_name": "us-east-1",
+    }
     clients = [boto3.client(name, **keys) for name in ("ec2", "s3", "ssm", "sqs", "sts")]
     fleet = FakeFleet(lambda: AT)
     for number in range(AGENTS):
         fleet.add(
             a_machine(
-                f"i-{number:05}", zone=ZONES[number % 3], private_address=address(number), launched_at=AT - 90_000, tags={"Name": "toy"}
+                f"i-{number:05}",
+                zone=ZONES[number % 3],
+                private_address=address(number),
+                launched_at=AT - 90_000,
+                tags={"Name": "toy"},
             )
         )
     spec = a_spec(
-        pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}], consolidation={"enabled": consolidation}
+        pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}],
+        consolidation={"enabled": consolidation},
     )
     telemetry, memory, seconds = daemon.Telemetry(), Memory(leader_since=AT - 90_000), []
     telemetry.begin(cast("Ledger", Nowhere()))
@@ -219,9 +284,17 @@ async def child(base: str, *, consolidation: bool) -> None:
             snapshot = await observer.snapshot(spec, memory, (), None)
             made = plan(snapshot, at)
             telemetry.passed(made, snapshot, observer.raw)
-            if any(step.actions for step in made.steps) or snapshot.trouble or snapshot.cluster is None:
+            if (
+                any(step.actions for step in made.steps)
+                or snapshot.trouble
+                or snapshot.cluster is None
+            ):
                 raise SystemExit(f"there was something to do: {made.steps[:1]} {snapshot.trouble}")
-            return made.memory, len(snapshot.cluster.agents), sum(agent.tasks for agent in snapshot.cluster.agents)
+            return (
+                made.memory,
+                len(snapshot.cluster.agents),
+                sum(agent.tasks for agent in snapshot.cluster.agents),
+            )
 
         for number in range(2 * PASSES):
             if number == PASSES:
@@ -231,7 +304,9 @@ async def child(base: str, *, consolidation: bool) -> None:
             memory, agents, tasks = await one_pass(memory, AT + 2 * number)
             seconds.append(time.process_time() - started)
             await telemetry.flush()  # what the ledger's writer does beside it
-    figures = Figures(agents, tasks, 0.0, base_mib, peak, resident_mib("VmHWM"), seconds[0], median(seconds[1:]))
+    figures = Figures(
+        agents, tasks, 0.0, base_mib, peak, resident_mib("VmHWM"), seconds[0], median(seconds[1:])
+    )
     del clients
     print(json.dumps(asdict(figures)))
 

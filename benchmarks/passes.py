@@ -20,7 +20,15 @@ from cluster.autoscaler.model.snapshot import Agent, Memory, QueueEntry, Snapsho
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.autoscaler.planner.scale_down import Deactivate
 from cluster.aws.ports import Machine
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    queued,
+)
 
 PASS_LIMIT_S = 10.0
 NOTHING_LIMIT_S = 0.3
@@ -49,7 +57,12 @@ def slot(slots: int) -> Shape:
 
 
 def world(
-    fleets: list[Fleet], slots: int, *, queue: list[QueueEntry] | None = None, percent: float = 10.0, consolidation: bool = True
+    fleets: list[Fleet],
+    slots: int,
+    *,
+    queue: list[QueueEntry] | None = None,
+    percent: float = 10.0,
+    consolidation: bool = True,
 ) -> Snapshot:
     """Machines that have been as they are for a day, and what waits."""
     size, machines, agents = slot(slots), list[Machine](), list[Agent]()
@@ -57,27 +70,54 @@ def world(
         for _ in range(fleet.machines):
             number = len(machines)
             pool = "default" if number < 1000 else "more"
-            machine = a_machine(f"i-{number:05}", pool=pool, zone=ZONES[number % 3], launched_at=LONG_AGO, private_address=f"h{number}")
+            machine = a_machine(
+                f"i-{number:05}",
+                pool=pool,
+                zone=ZONES[number % 3],
+                launched_at=LONG_AGO,
+                private_address=f"h{number}",
+            )
             machines.append(machine)
             agents.append(agent_on(machine, fleet, size))
     names = [machine.instance_id for machine in machines]
     spec = a_spec(
-        pools=[{"count": 0, "types": ["m5.large"], "max": 1000}, {"name": "more", "count": 0, "types": ["m5.large"], "max": 1000}],
-        consolidation={"enabled": consolidation, "max_agents_percent": percent, "usd_per_task": 0.0, "usd_per_task_hour": 0.0},
+        pools=[
+            {"count": 0, "types": ["m5.large"], "max": 1000},
+            {"name": "more", "count": 0, "types": ["m5.large"], "max": 1000},
+        ],
+        consolidation={
+            "enabled": consolidation,
+            "max_agents_percent": percent,
+            "usd_per_task": 0.0,
+            "usd_per_task_hour": 0.0,
+        },
     )
     since = dict.fromkeys(names, LONG_AGO)
-    memory = Memory(leader_since=LONG_AGO, idle_since=since, registered=since, underused_since=since)
+    memory = Memory(
+        leader_since=LONG_AGO, idle_since=since, registered=since, underused_since=since
+    )
     apps = {f"/app{app}": () for app in range(APPS)}
-    return a_snapshot(spec, machines=machines, agents=agents, queue=queue or [], memory=memory, apps=apps)
+    return a_snapshot(
+        spec, machines=machines, agents=agents, queue=queue or [], memory=memory, apps=apps
+    )
 
 
 def agent_on(machine: Machine, fleet: Fleet, size: Shape) -> Agent:
     work = tuple(
-        Work(f"app{n % APPS}.instance-{machine.instance_id}-{n}", f"/app{n % APPS}", "marathon", size, LONG_AGO, fleet.protected)
+        Work(
+            f"app{n % APPS}.instance-{machine.instance_id}-{n}",
+            f"/app{n % APPS}",
+            "marathon",
+            size,
+            LONG_AGO,
+            fleet.protected,
+        )
         for n in range(fleet.tasks)
     )
     apps = dict(Counter(task.name for task in work))
-    return an_agent(machine, allocated=times(size, fleet.tasks), tasks=fleet.tasks, work=work, apps=apps)
+    return an_agent(
+        machine, allocated=times(size, fleet.tasks), tasks=fleet.tasks, work=work, apps=apps
+    )
 
 
 def waiting(apps: int, each: int, slots: int, cpus: float | None = None) -> list[QueueEntry]:
@@ -107,29 +147,62 @@ def case(name: str, snapshot: Snapshot, *, buys: int = 0, gives: int = 0) -> Res
     """One pass; another outcome than the case asks for ends the run."""
     made, seconds = timed(snapshot)
     if (buying(made), going(made)) != (buys, gives):
-        raise SystemExit(f"{name}: bought {buying(made)} and gave {going(made)}, not {buys} and {gives}")
+        raise SystemExit(
+            f"{name}: bought {buying(made)} and gave {going(made)}, not {buys} and {gives}"
+        )
     tasks = sum(agent.tasks for agent in snapshot.cluster.agents) if snapshot.cluster else 0
     outcome = f"{buys} bought" if buys else f"{gives} begin to go" if gives else "nothing to do"
     gap = f"; gap {made.packed.gap_percent:g} % ({made.packed.method})" if made.packed else ""
-    return Result(name, seconds, PASS_LIMIT_S, "s", f"{len(snapshot.machines):,} machines, {tasks:,} tasks; {outcome}{gap}")
+    return Result(
+        name,
+        seconds,
+        PASS_LIMIT_S,
+        "s",
+        f"{len(snapshot.machines):,} machines, {tasks:,} tasks; {outcome}{gap}",
+    )
 
 
 def scale_in() -> Result:
     """Cluster Autoscaler's in-process case: 2,000 nodes with 40 of the 100 pods that each may hold; 1,200 must go, in one pass."""
-    return case("Cluster Autoscaler's scale-in: 2,000 x 40", world([Fleet(2000, 40)], 100, percent=100.0), gives=1200)
+    return case(
+        "Cluster Autoscaler's scale-in: 2,000 x 40",
+        world([Fleet(2000, 40)], 100, percent=100.0),
+        gives=1200,
+    )
 
 
 def kubemark() -> list[Result]:
     never = world([Fleet(1000, 30)], 30, queue=waiting(100, 10, 30, cpus=500.0))
-    unmet = sum(verdict.unmet for verdict in plan(never, NOW).verdicts if verdict.refusal and verdict.refusal.kind == "never")
+    unmet = sum(
+        verdict.unmet
+        for verdict in plan(never, NOW).verdicts
+        if verdict.refusal and verdict.refusal.kind == "never"
+    )
     if unmet != 1000:
         raise SystemExit(f"kubemark (6): {unmet} of 1,000 are told that they never fit")
     return [
-        case("kubemark (1): one full node and 30,000 more", world([Fleet(1, 30)], 30, queue=waiting(100, 300, 30)), buys=1000),
-        case("kubemark (2): 700 full nodes and 9,000 more", world([Fleet(700, 30)], 30, queue=waiting(100, 90, 30)), buys=300),
-        case("kubemark (3): 700 of 1,000 used", world([Fleet(700, 30), Fleet(300, 0)], 30), gives=300),
-        case("kubemark (4): 300 at 30 %, 700 at 70 %, 30 to go", world([Fleet(300, 27), Fleet(700, 63)], 90, percent=3.0), gives=30),
-        case("kubemark (5): 300 low, none removable", world([Fleet(300, 27, protected=True), Fleet(700, 63)], 90)),
+        case(
+            "kubemark (1): one full node and 30,000 more",
+            world([Fleet(1, 30)], 30, queue=waiting(100, 300, 30)),
+            buys=1000,
+        ),
+        case(
+            "kubemark (2): 700 full nodes and 9,000 more",
+            world([Fleet(700, 30)], 30, queue=waiting(100, 90, 30)),
+            buys=300,
+        ),
+        case(
+            "kubemark (3): 700 of 1,000 used", world([Fleet(700, 30), Fleet(300, 0)], 30), gives=300
+        ),
+        case(
+            "kubemark (4): 300 at 30 %, 700 at 70 %, 30 to go",
+            world([Fleet(300, 27), Fleet(700, 63)], 90, percent=3.0),
+            gives=30,
+        ),
+        case(
+            "kubemark (5): 300 low, none removable",
+            world([Fleet(300, 27, protected=True), Fleet(700, 63)], 90),
+        ),
         case("kubemark (6): 30,000, and 1,000 that never fit", never),
     ]
 
@@ -138,7 +211,10 @@ def nothing_to_do() -> list[Result]:
     """The planner alone: 1,000 full agents and 30,000 tasks."""
     results = []
     for name, on in (("off", False), ("on", True)):
-        result = case(f"a pass, nothing to do, consolidation {name}: plan", world([Fleet(1000, 30)], 30, consolidation=on))
+        result = case(
+            f"a pass, nothing to do, consolidation {name}: plan",
+            world([Fleet(1000, 30)], 30, consolidation=on),
+        )
         results.append(replace(result, limit=NOTHING_LIMIT_S))
     return results
 
@@ -150,9 +226,21 @@ def process() -> list[Result]:
         figures = measure(consolidation=on)
         size = f"{figures.agents:,} agents, {figures.tasks:,} tasks, {figures.body_mib:.0f} MiB of JSON"
         how = f"{size}; the first time {figures.first_s:.2f} s"
-        results.append(Result(f"… read, decoded, planned, told ({name})", figures.pass_s, WHOLE_LIMIT_S, "s", how))
+        results.append(
+            Result(
+                f"… read, decoded, planned, told ({name})", figures.pass_s, WHOLE_LIMIT_S, "s", how
+            )
+        )
         what = f"{figures.base_mib:.0f} after imports, {figures.peak_mib:.0f} before the solver is loaded"
-        results.append(Result(f"memory of the process ({name})", figures.solver_mib, MEMORY_LIMIT_MIB, "MiB", f"resident, at most; {what}"))
+        results.append(
+            Result(
+                f"memory of the process ({name})",
+                figures.solver_mib,
+                MEMORY_LIMIT_MIB,
+                "MiB",
+                f"resident, at most; {what}",
+            )
+        )
     return results
 
 

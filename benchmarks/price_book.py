@@ -14,7 +14,11 @@ CLOSE = 0.01
 
 def compared(rows: dict[str, float]) -> tuple[int, list[str]]:
     """How many types of a list the book has within `CLOSE`, and the names of the others."""
-    far = [name for name, usd in rows.items() if abs((price_book.usd_per_hour(name) or 0.0) - usd) > CLOSE * usd]
+    far = [
+        name
+        for name, usd in rows.items()
+        if abs((price_book.usd_per_hour(name) or 0.0) - usd) > CLOSE * usd
+    ]
     return len(rows) - len(far), far
 
 

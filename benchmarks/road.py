@@ -24,18 +24,46 @@ MIB = 1024 * 1024
 
 def seconds(command: list[str], environment: dict[str, str], folder: Path) -> float:
     started = time.monotonic()
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return time.monotonic() - started
 
 
 def synth(road: Road) -> Result:
     """All stacks synthesized, against the plain import of the provider's package; the better of two runs each."""
-    local = {"MESAFORM_CLUSTER_FILE": str(road.folder / "cluster.yaml"), "CDKTF_OUTDIR": str(road.folder / "bench.out")}
-    local |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{road.port}", "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-    environment = {**road.environment, **local, "AWS_REGION": "us-east-1", "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
+    local = {
+        "MESAFORM_CLUSTER_FILE": str(road.folder / "cluster.yaml"),
+        "CDKTF_OUTDIR": str(road.folder / "bench.out"),
+    }
+    local |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{road.port}",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }
+    environment = {
+        **road.environment,
+        **local,
+        "AWS_REGION": "us-east-1",
+        "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
+    }
     ours = min(seconds([sys.executable, "-m", "stacks"], environment, REPOSITORY) for _ in range(2))
-    plain = min(seconds([sys.executable, "-c", "import cdktf_cdktf_provider_aws"], environment, REPOSITORY) for _ in range(2))
-    return Result("synth of all stacks", ours, plain / 3, "s", f"limit is a third of the plain import, {plain:.1f} s")
+    plain = min(
+        seconds([sys.executable, "-c", "import cdktf_cdktf_provider_aws"], environment, REPOSITORY)
+        for _ in range(2)
+    )
+    return Result(
+        "synth of all stacks",
+        ours,
+        plain / 3,
+        "s",
+        f"limit is a third of the plain import, {plain:.1f} s",
+    )
 
 
 def command_of(pid: int) -> list[str]:
@@ -55,7 +83,13 @@ def idle_memory(road: Road) -> list[Result]:
         if command[-3:-1] == ["-m", "cluster.engine"]:
             sizes[command[-1]].append(resident_mib(pid))
     return [
-        Result(f"idle memory of one {role}", max(sizes[role]), limit, "MiB", "resident size, no tasks, largest of all")
+        Result(
+            f"idle memory of one {role}",
+            max(sizes[role]),
+            limit,
+            "MiB",
+            "resident size, no tasks, largest of all",
+        )
         for role, limit in (("master", 120.0), ("agent", 80.0))
     ]
 
@@ -63,7 +97,11 @@ def idle_memory(road: Road) -> list[Result]:
 def offers_dry(road: Road) -> Result:
     """From the answer to the POST of an app that does not fit to the autoscaler's recorded launch."""
     started = time.time()
-    road.services("/v2/apps", method="POST", body={"id": "/dry", "cmd": "sleep 600", "cpus": 1, "mem": 64, "instances": 20})
+    road.services(
+        "/v2/apps",
+        method="POST",
+        body={"id": "/dry", "cmd": "sleep 600", "cpus": 1, "mem": 64, "instances": 20},
+    )
 
     def launched() -> float | None:
         rows = json.loads(road.mesaform("why", "--json"))["decisions"]
@@ -73,14 +111,23 @@ def offers_dry(road: Road) -> Result:
     at = until("a launch is on record", launched, 60)
     until("all run", lambda: len(road.running_tasks("dry")) == 20, 240)
     road.services("/v2/apps/dry", method="DELETE")
-    return Result("offers dry to CreateFleet", at - started, 3.0, "s", "20 x 1 cpu posted to 8080; time of the recorded launch")
+    return Result(
+        "offers dry to CreateFleet",
+        at - started,
+        3.0,
+        "s",
+        "20 x 1 cpu posted to 8080; time of the recorded launch",
+    )
 
 
 def master_at(road: Road, address: str) -> int:
     """The process of the engine master that listens on `address`."""
     for pid in road.processes():
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if command_of(pid)[-3:] == ["-m", "cluster.engine", "master"] and f"MESOS_IP={address}".encode() in environment:
+        if (
+            command_of(pid)[-3:] == ["-m", "cluster.engine", "master"]
+            and f"MESOS_IP={address}".encode() in environment
+        ):
             return pid
     raise LookupError(f"no engine master at {address}")
 
@@ -115,7 +162,13 @@ async def failover(road: Road) -> Result:
             while (at := await offered.get()) < started:
                 pass
             running.cancel()
-    return Result("leader killed to next offers", at - started, 10.0, "s", "kill -9; Apache Mesos with 500 ms ticks: 10.4 s")
+    return Result(
+        "leader killed to next offers",
+        at - started,
+        10.0,
+        "s",
+        "kill -9; Apache Mesos with 500 ms ticks: 10.4 s",
+    )
 
 
 def main() -> None:
@@ -128,7 +181,13 @@ def main() -> None:
             started = time.monotonic()
             road.mesaform("up", "--yes")
             results.append(
-                Result("mesaform up, warm", time.monotonic() - started, 120.0, "s", "dependencies installed, image baked on the way")
+                Result(
+                    "mesaform up, warm",
+                    time.monotonic() - started,
+                    120.0,
+                    "s",
+                    "dependencies installed, image baked on the way",
+                )
             )
             results += idle_memory(road)
             results.append(synth(road))
@@ -136,7 +195,9 @@ def main() -> None:
             results.append(offers_dry(road))
             started = time.monotonic()
             road.mesaform("down", "--yes", "--keep-local")
-            print(f"mesaform down took {time.monotonic() - started:.1f} s; left in EC2: {road.left_in_ec2() or 'nothing'}")
+            print(
+                f"mesaform down took {time.monotonic() - started:.1f} s; left in EC2: {road.left_in_ec2() or 'nothing'}"
+            )
         finally:
             road.end()
     show(results)

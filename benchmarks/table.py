@@ -27,7 +27,9 @@ def show(results: list[Result]) -> None:
     """Print the table."""
     table = Table(title="Measured here, beside the limits")
     for column in ("case", "measured", "limit", "ratio", "how"):
-        table.add_column(column, justify="right" if column in {"measured", "limit", "ratio"} else "left")
+        table.add_column(
+            column, justify="right" if column in {"measured", "limit", "ratio"} else "left"
+        )
     for result in results:
         colour = "green" if result.holds else "red"
         table.add_row(

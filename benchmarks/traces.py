@@ -27,13 +27,19 @@ MINUTES_LIMIT = 2.0
 SEEDS = (7, 8, 9)
 """Of synthetic traces; one seed may be lucky."""
 
-POLICY = Policy.model_validate({"name": "mesaform", "autoscaler": {"idle_after_s": 10.0, "consolidation": {"enabled": True}}})
+POLICY = Policy.model_validate(
+    {"name": "mesaform", "autoscaler": {"idle_after_s": 10.0, "consolidation": {"enabled": True}}}
+)
 
 
 def traces(files: Sequence[str]) -> list[Trace]:
     """The traces named, else those of the environment, else the synthetic ones."""
-    named = list(files) or [name for name in os.environ.get("MESAFORM_TRACES", "").split(os.pathsep) if name]
-    return [load(Path(name)) for name in named] or [make_trace(kind, seed) for kind in KINDS for seed in SEEDS]
+    named = list(files) or [
+        name for name in os.environ.get("MESAFORM_TRACES", "").split(os.pathsep) if name
+    ]
+    return [load(Path(name)) for name in named] or [
+        make_trace(kind, seed) for kind in KINDS for seed in SEEDS
+    ]
 
 
 def measure(trace: Trace, settings: Settings) -> list[Result]:
@@ -48,7 +54,13 @@ def measure(trace: Trace, settings: Settings) -> list[Result]:
     return [
         Result(f"{trace.name}: cost / best baseline", 1 - saved, COST_LIMIT, "", how),
         _disruptions(trace, mine, next(one for one in outcomes if one.name == "karpenter")),
-        Result(f"{trace.name}: run", mine.took_s / 60, MINUTES_LIMIT, "min", f"{len(trace.tasks):,} tasks, {mine.figures.looks:,} looks"),
+        Result(
+            f"{trace.name}: run",
+            mine.took_s / 60,
+            MINUTES_LIMIT,
+            "min",
+            f"{len(trace.tasks):,} tasks, {mine.figures.looks:,} looks",
+        ),
     ]
 
 

@@ -24,7 +24,9 @@ from images.bundle import Sources, checkout, read_sources
 from images.lookup import images_of
 
 URL_LIFE_S = 3600
-_SIGNED_V4 = Config(signature_version="s3v4")  # presigned URLs of builders in regions that take no other
+_SIGNED_V4 = Config(
+    signature_version="s3v4"
+)  # presigned URLs of builders in regions that take no other
 CONSOLE_EVERY_S = 2.0
 LAUNCHES = 3
 """How many builders are tried when EC2 itself ends them (`Server.…`)."""
@@ -86,9 +88,13 @@ def bake(
     with stage(report, LOOK, recipe) as looking:
         machines.sweep(ec2, time.time())
         found = images_of(recipe, region)
-        looking.outcome = str(found[0]["ImageId"]) if found else f"no image of recipe {recipe} in {region}"
+        looking.outcome = (
+            str(found[0]["ImageId"]) if found else f"no image of recipe {recipe} in {region}"
+        )
     if found and not force:
-        return Baked(str(found[0]["ImageId"]), recipe, reused=True, seconds=time.monotonic() - began)
+        return Baked(
+            str(found[0]["ImageId"]), recipe, reused=True, seconds=time.monotonic() - began
+        )
     limits = limits or Limits()
     build = _Build(region, ec2, sources, report, limits, log_dir)
     image_id = build.run(subnet_id)
@@ -96,8 +102,22 @@ def bake(
 
 
 class _Build:
-    def __init__(self, region: str, ec2: Any, sources: Sources, report: Report, limits: Limits, log_dir: Path | None) -> None:
-        self._ec2, self._sources, self._report, self._limits, self._log_dir = ec2, sources, report, limits, log_dir
+    def __init__(
+        self,
+        region: str,
+        ec2: Any,
+        sources: Sources,
+        report: Report,
+        limits: Limits,
+        log_dir: Path | None,
+    ) -> None:
+        self._ec2, self._sources, self._report, self._limits, self._log_dir = (
+            ec2,
+            sources,
+            report,
+            limits,
+            log_dir,
+        )
         self._region = region
         self._recipe = sources.digest()
         self._s3: Any = client.client("s3", region, _SIGNED_V4)
@@ -109,7 +129,9 @@ class _Build:
             self._bucket = ensure_bucket(self._region)
             job = self._upload()
             uploading.outcome = f"s3://{self._bucket}/{self._folder}"
-        base = machines.base_image(self._ec2, client.client("ssm", self._region), self._sources.recipe.base_parameter)
+        base = machines.base_image(
+            self._ec2, client.client("ssm", self._region), self._sources.recipe.base_parameter
+        )
         user_data = machines.cloud_config(self._sources.start_program, job)
         for _ in range(LAUNCHES - 1):
             try:
@@ -120,7 +142,9 @@ class _Build:
 
     def _build(self, base: dict[str, Any], user_data: str, subnet_id: str) -> str:
         name = f"mesaform-bake-{self._recipe}"
-        with machines.builder(self._ec2, self._sources.recipe, base, user_data, name, subnet_id) as machine:
+        with machines.builder(
+            self._ec2, self._sources.recipe, base, user_data, name, subnet_id
+        ) as machine:
             with stage(self._report, BUILD, machine.instance_id) as building:
                 steps = self._await_report(machine, building)
                 building.outcome = f"{steps} steps on {machine.instance_id}"
@@ -131,7 +155,10 @@ class _Build:
     def _upload(self) -> dict[str, str]:
         data = self._sources.bundle_bytes()
         key = self._folder + "bundle.tar.gz"
-        machines.ask(f"s3://{self._bucket}/{key}", lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=data))
+        machines.ask(
+            f"s3://{self._bucket}/{key}",
+            lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=data),
+        )
         return {
             "bundle": self._url("get_object", "bundle.tar.gz"),
             "report": self._url("put_object", "report.json"),
@@ -141,34 +168,56 @@ class _Build:
         }
 
     def _url(self, call: str, name: str) -> str:
-        return str(self._s3.generate_presigned_url(call, Params={"Bucket": self._bucket, "Key": self._folder + name}, ExpiresIn=URL_LIFE_S))
+        return str(
+            self._s3.generate_presigned_url(
+                call,
+                Params={"Bucket": self._bucket, "Key": self._folder + name},
+                ExpiresIn=URL_LIFE_S,
+            )
+        )
 
     def _await_report(self, machine: machines.Builder, building: Stage) -> int:
         began = looked = time.monotonic()
         words: str | None = None
         while (elapsed := time.monotonic() - began) < self._limits.build_s:
             seen = self._read("report.json")
-            progress = json.loads(seen) if seen else {"state": "running", "step": "boot", "steps": []}
+            progress = (
+                json.loads(seen) if seen else {"state": "running", "step": "boot", "steps": []}
+            )
             if progress["state"] != "running":
                 self._keep_log()
             if progress["state"] == "done":
                 return len(progress["steps"])
             if progress["state"] == "failed":
                 raise Permanent(
-                    f"{progress['error']}", where=f"builder {machine.instance_id}, step `{progress['step']}`", fix=self._log_hint()
+                    f"{progress['error']}",
+                    where=f"builder {machine.instance_id}, step `{progress['step']}`",
+                    fix=self._log_hint(),
                 )
-            if words is not None:  # it ended before this report was read, which is therefore its last
+            if (
+                words is not None
+            ):  # it ended before this report was read, which is therefore its last
                 raise Permanent(
                     f"the builder ended without a report; its console ends so:\n{words}",
                     where=f"builder {machine.instance_id}, step `{progress['step']}`",
                 )
             building.advance(str(progress["step"]))
             if time.monotonic() - looked > CONSOLE_EVERY_S:
-                words, looked = machines.last_words(self._ec2, machine.instance_id), time.monotonic()
+                words, looked = (
+                    machines.last_words(self._ec2, machine.instance_id),
+                    time.monotonic(),
+                )
             state, reason = machines.state_of(self._ec2, machine.instance_id)
             if state not in ("pending", "running"):
-                what, where = f"the builder is {state} before it was done. {reason}".strip(), f"builder {machine.instance_id}"
-                raise Retryable(what, after_s=0, where=where) if reason.startswith("Server.") else Permanent(what, where=where)
+                what, where = (
+                    f"the builder is {state} before it was done. {reason}".strip(),
+                    f"builder {machine.instance_id}",
+                )
+                raise (
+                    Retryable(what, after_s=0, where=where)
+                    if reason.startswith("Server.")
+                    else Permanent(what, where=where)
+                )
             time.sleep(_pause_s(elapsed))
         raise Permanent(
             f"no report within {self._limits.build_s:.0f} s",
@@ -179,20 +228,37 @@ class _Build:
     def _create_image(self, machine: machines.Builder) -> str:
         stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime())
         name = f"mesaform-{self._recipe}-{stamp}"
-        specification = [{"ResourceType": "image", "Tags": machines.tag_list({**machines.IMAGE_TAGS, Tag.NAME: name})}]
-        request = {"InstanceId": machine.instance_id, "Name": name, "TagSpecifications": specification}
-        image_id = str(machines.ask("ec2 CreateImage", lambda: self._ec2.create_image(**request))["ImageId"])
+        specification = [
+            {
+                "ResourceType": "image",
+                "Tags": machines.tag_list({**machines.IMAGE_TAGS, Tag.NAME: name}),
+            }
+        ]
+        request = {
+            "InstanceId": machine.instance_id,
+            "Name": name,
+            "TagSpecifications": specification,
+        }
+        image_id = str(
+            machines.ask("ec2 CreateImage", lambda: self._ec2.create_image(**request))["ImageId"]
+        )
         whole = False
         try:
             image = self._await_image(image_id)
-            tags = machines.tag_list({**machines.IMAGE_TAGS, Tag.NAME: name, Tag.RECIPE: self._recipe})
+            tags = machines.tag_list(
+                {**machines.IMAGE_TAGS, Tag.NAME: name, Tag.RECIPE: self._recipe}
+            )
             everything = [image_id, *machines.snapshots_of(image)]
-            machines.ask("ec2 CreateTags", lambda: self._ec2.create_tags(Resources=everything, Tags=tags))
+            machines.ask(
+                "ec2 CreateTags", lambda: self._ec2.create_tags(Resources=everything, Tags=tags)
+            )
             whole = True
         finally:
             if not whole:
                 with machines.uninterrupted():
-                    machines.remove_image(self._ec2, self._describe(image_id) or {"ImageId": image_id})
+                    machines.remove_image(
+                        self._ec2, self._describe(image_id) or {"ImageId": image_id}
+                    )
         return image_id
 
     def _await_image(self, image_id: str) -> dict[str, Any]:
@@ -206,12 +272,17 @@ class _Build:
                 why = image.get("StateReason", {}).get("Message", "")
                 raise Permanent(f"the image is {state}. {why}".strip(), where=image_id)
             time.sleep(_pause_s(elapsed))
-        raise Permanent(f"the image is not available within {self._limits.image_s:.0f} s", where=image_id)
+        raise Permanent(
+            f"the image is not available within {self._limits.image_s:.0f} s", where=image_id
+        )
 
     def _describe(self, image_id: str) -> dict[str, Any]:
         """The image as EC2 knows it; empty for the moment between its being named and its being listed."""
         try:
-            found = machines.ask(f"image {image_id}", lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"])
+            found = machines.ask(
+                f"image {image_id}",
+                lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
+            )
         except NotFound:
             return {}
         return dict(found[0]) if found else {}
@@ -219,7 +290,10 @@ class _Build:
     def _read(self, name: str) -> bytes | None:
         key = self._folder + name
         try:
-            body = machines.ask(f"s3://{self._bucket}/{key}", lambda: self._s3.get_object(Bucket=self._bucket, Key=key)["Body"])
+            body = machines.ask(
+                f"s3://{self._bucket}/{key}",
+                lambda: self._s3.get_object(Bucket=self._bucket, Key=key)["Body"],
+            )
         except NotFound:
             return None
         data: bytes = body.read()

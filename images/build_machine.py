@@ -34,7 +34,9 @@ STALE_AFTER_S = 3600.0
 """No bake takes this long, so what is older belongs to none."""
 
 LAST_LINES = 12
-_CLOUD_INIT_ENDED = re.compile(r"^(cloud-init: (finished|failed)|.*Cloud-init v\. \S+ finished at )", re.MULTILINE)
+_CLOUD_INIT_ENDED = re.compile(
+    r"^(cloud-init: (finished|failed)|.*Cloud-init v\. \S+ finished at )", re.MULTILINE
+)
 
 _ALIVE = ("pending", "running", "stopping", "stopped")
 _ATTEMPTS = 6
@@ -67,7 +69,9 @@ def ask(where: str, call: Callable[[], T]) -> T:
 
 def cloud_config(start_program: str, job: Mapping[str, str]) -> str:
     """A builder's user data: run the start program with its job. JSON, which cloud-init takes as YAML."""
-    return "#cloud-config\n" + json.dumps({"runcmd": [["python3", "-c", start_program, json.dumps(dict(job))]]})
+    return "#cloud-config\n" + json.dumps(
+        {"runcmd": [["python3", "-c", start_program, json.dumps(dict(job))]]}
+    )
 
 
 def base_image(ec2: Any, ssm: Any, parameter: str) -> dict[str, Any]:
@@ -78,11 +82,15 @@ def base_image(ec2: Any, ssm: Any, parameter: str) -> dict[str, Any]:
 
     """
     try:
-        image_id = ask(f"ssm {parameter}", lambda: ssm.get_parameter(Name=parameter)["Parameter"]["Value"])
+        image_id = ask(
+            f"ssm {parameter}", lambda: ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+        )
         found = ask(f"image {image_id}", lambda: ec2.describe_images(ImageIds=[image_id])["Images"])
     except NotFound as error:
         raise MissingPrerequisite(
-            "the base image is not published in this region", where=parameter, fix="name another under [base] in images/recipe.toml"
+            "the base image is not published in this region",
+            where=parameter,
+            fix="name another under [base] in images/recipe.toml",
         ) from error
     return dict(found[0])
 
@@ -93,7 +101,12 @@ def last_words(ec2: Any, instance_id: str) -> str | None:
     On AWS the console comes with minutes of delay, so this is only for builders that will never report.
     """
     try:
-        output = str(ask("ec2 GetConsoleOutput", lambda: ec2.get_console_output(InstanceId=instance_id, Latest=True)).get("Output", ""))
+        output = str(
+            ask(
+                "ec2 GetConsoleOutput",
+                lambda: ec2.get_console_output(InstanceId=instance_id, Latest=True),
+            ).get("Output", "")
+        )
     except CloudError:
         return None
     if not _CLOUD_INIT_ENDED.search(output):
@@ -102,7 +115,14 @@ def last_words(ec2: Any, instance_id: str) -> str | None:
 
 
 @contextmanager
-def builder(ec2: Any, recipe: Recipe, base: Mapping[str, Any], user_data: str, name: str, subnet_id: str = "") -> Iterator[Builder]:
+def builder(
+    ec2: Any,
+    recipe: Recipe,
+    base: Mapping[str, Any],
+    user_data: str,
+    name: str,
+    subnet_id: str = "",
+) -> Iterator[Builder]:
     """A builder for as long as the block lasts. However the block ends, the machine and its security group are gone afterwards.
 
     Raises:
@@ -127,7 +147,9 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -138,7 +160,10 @@ def uninterrupted() -> Iterator[None]:
 def state_of(ec2: Any, instance_id: str) -> tuple[str, str]:
     """The machine's state, and EC2's reason for it, if any. A machine too new to be listed is pending."""
     try:
-        found = ask(f"instance {instance_id}", lambda: ec2.describe_instances(InstanceIds=[instance_id])["Reservations"])
+        found = ask(
+            f"instance {instance_id}",
+            lambda: ec2.describe_instances(InstanceIds=[instance_id])["Reservations"],
+        )
     except NotFound:
         return "pending", ""
     instance = found[0]["Instances"][0]
@@ -155,11 +180,21 @@ def sweep(ec2: Any, now: float) -> list[str]:
         if now - instance["LaunchTime"].timestamp() > STALE_AFTER_S:
             _terminate(ec2, [instance["InstanceId"]])
             removed.append(str(instance["InstanceId"]))
-    for group in ask("ec2 DescribeSecurityGroups", lambda: ec2.describe_security_groups(Filters=_by_tags(BAKE_TAGS))["SecurityGroups"]):
+    for group in ask(
+        "ec2 DescribeSecurityGroups",
+        lambda: ec2.describe_security_groups(Filters=_by_tags(BAKE_TAGS))["SecurityGroups"],
+    ):
         born = group["GroupName"].rsplit("-", 2)[-2]
-        if born.isdigit() and now - int(born) > STALE_AFTER_S and _delete_group(ec2, group["GroupId"]):
+        if (
+            born.isdigit()
+            and now - int(born) > STALE_AFTER_S
+            and _delete_group(ec2, group["GroupId"])
+        ):
             removed.append(str(group["GroupId"]))
-    bake_images = ask("ec2 DescribeImages", lambda: ec2.describe_images(Owners=["self"], Filters=_by_tags(IMAGE_TAGS))["Images"])
+    bake_images = ask(
+        "ec2 DescribeImages",
+        lambda: ec2.describe_images(Owners=["self"], Filters=_by_tags(IMAGE_TAGS))["Images"],
+    )
     for image in bake_images:
         finished = any(tag["Key"] == Tag.RECIPE for tag in image.get("Tags", ()))
         if not finished and now - _epoch(image.get("CreationDate", "")) > STALE_AFTER_S:
@@ -178,7 +213,11 @@ def remove_image(ec2: Any, image: Mapping[str, Any]) -> None:
 def snapshots_of(image: Mapping[str, Any]) -> list[str]:
     """The snapshots that an image stands on."""
     mappings = image.get("BlockDeviceMappings", ())
-    return [mapping["Ebs"]["SnapshotId"] for mapping in mappings if mapping.get("Ebs", {}).get("SnapshotId")]
+    return [
+        mapping["Ebs"]["SnapshotId"]
+        for mapping in mappings
+        if mapping.get("Ebs", {}).get("SnapshotId")
+    ]
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
@@ -188,7 +227,12 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _subnet(ec2: Any, subnet_id: str) -> dict[str, Any]:
     if subnet_id:
-        return dict(ask(f"subnet {subnet_id}", lambda: ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"])[0])
+        return dict(
+            ask(
+                f"subnet {subnet_id}",
+                lambda: ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"],
+            )[0]
+        )
     filters = [{"Name": "default-for-az", "Values": ["true"]}]
     found = ask("ec2 DescribeSubnets", lambda: ec2.describe_subnets(Filters=filters)["Subnets"])
     if not found:
@@ -201,21 +245,36 @@ def _subnet(ec2: Any, subnet_id: str) -> dict[str, Any]:
 
 
 def _create_group(ec2: Any, vpc_id: str, unique: str) -> str:
-    specification = [{"ResourceType": "security-group", "Tags": tag_list({**BAKE_TAGS, Tag.NAME: unique})}]
+    specification = [
+        {"ResourceType": "security-group", "Tags": tag_list({**BAKE_TAGS, Tag.NAME: unique})}
+    ]
     request = {
         "GroupName": unique,
         "Description": "A Mesaform builder: nobody may come in",
         "VpcId": vpc_id,
         "TagSpecifications": specification,
     }
-    return str(ask("ec2 CreateSecurityGroup", lambda: ec2.create_security_group(**request))["GroupId"])
+    return str(
+        ask("ec2 CreateSecurityGroup", lambda: ec2.create_security_group(**request))["GroupId"]
+    )
 
 
 def _launch(
-    ec2: Any, recipe: Recipe, base: Mapping[str, Any], user_data: str, unique: str, subnet_id: str, group_id: str
+    ec2: Any,
+    recipe: Recipe,
+    base: Mapping[str, Any],
+    user_data: str,
+    unique: str,
+    subnet_id: str,
+    group_id: str,
 ) -> dict[str, Any]:
     tags = tag_list({**BAKE_TAGS, Tag.NAME: unique})
-    disk = {"VolumeSize": recipe.disk_gib, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    disk = {
+        "VolumeSize": recipe.disk_gib,
+        "VolumeType": "gp3",
+        "Encrypted": True,
+        "DeleteOnTermination": True,
+    }
     interface = {
         "DeviceIndex": 0,
         "SubnetId": subnet_id,
@@ -232,9 +291,13 @@ def _launch(
         "UserData": user_data,
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
-        "BlockDeviceMappings": [{"DeviceName": base.get("RootDeviceName") or "/dev/xvda", "Ebs": disk}],
+        "BlockDeviceMappings": [
+            {"DeviceName": base.get("RootDeviceName") or "/dev/xvda", "Ebs": disk}
+        ],
         "NetworkInterfaces": [interface],
-        "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
+        "TagSpecifications": [
+            {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")
+        ],
     }
     return dict(ask("ec2 RunInstances", lambda: ec2.run_instances(**request))["Instances"][0])
 
@@ -248,23 +311,42 @@ def _remove(ec2: Any, unique: str) -> None:
     give_up_at = time.monotonic() + 180.0
     while _instances(ec2, named, (*_ALIVE, "shutting-down")) and time.monotonic() < give_up_at:
         time.sleep(0.2)
-    for group in ask("ec2 DescribeSecurityGroups", lambda: ec2.describe_security_groups(Filters=named)["SecurityGroups"]):
+    for group in ask(
+        "ec2 DescribeSecurityGroups",
+        lambda: ec2.describe_security_groups(Filters=named)["SecurityGroups"],
+    ):
         while not _delete_group(ec2, group["GroupId"]):
             if time.monotonic() > give_up_at:
                 raise Permanent(
-                    "the builder's security group is still in use", where=group["GroupId"], fix="the next `mesaform bake` removes it"
+                    "the builder's security group is still in use",
+                    where=group["GroupId"],
+                    fix="the next `mesaform bake` removes it",
                 )
             time.sleep(1.0)
 
 
-def _instances(ec2: Any, filters: list[dict[str, Any]], states: tuple[str, ...] = _ALIVE) -> list[dict[str, Any]]:
+def _instances(
+    ec2: Any, filters: list[dict[str, Any]], states: tuple[str, ...] = _ALIVE
+) -> list[dict[str, Any]]:
     by_state = {"Name": "instance-state-name", "Values": list(states)}
-    pages = ask("ec2 DescribeInstances", lambda: list(ec2.get_paginator("describe_instances").paginate(Filters=[*filters, by_state])))
-    return [instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]
+    pages = ask(
+        "ec2 DescribeInstances",
+        lambda: list(
+            ec2.get_paginator("describe_instances").paginate(Filters=[*filters, by_state])
+        ),
+    )
+    return [
+        instance
+        for page in pages
+        for reservation in page["Reservations"]
+        for instance in reservation["Instances"]
+    ]
 
 
 def _terminate(ec2: Any, instance_ids: list[str]) -> None:
-    _unless_absent("ec2 TerminateInstances", partial(ec2.terminate_instances, InstanceIds=instance_ids))
+    _unless_absent(
+        "ec2 TerminateInstances", partial(ec2.terminate_instances, InstanceIds=instance_ids)
+    )
 
 
 def _delete_group(ec2: Any, group_id: str) -> bool:

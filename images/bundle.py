@@ -25,7 +25,12 @@ DIGEST_LENGTH = 16
 
 PACKAGE = "cluster"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-_BUILDER = ("images/recipe.toml", "images/requirements.lock", "images/bootstrap.lock", "images/start.py")
+_BUILDER = (
+    "images/recipe.toml",
+    "images/requirements.lock",
+    "images/bootstrap.lock",
+    "images/start.py",
+)
 _JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
 
 
@@ -67,10 +72,16 @@ class Sources:
     def wheel_bytes(self) -> bytes:
         """The wheel, ready to install."""
         record_path = f"mesaform-{self.version}.dist-info/RECORD"
-        record = "".join(f"{path},sha256={_urlsafe(content)},{len(content)}\n" for path, content in sorted(self.wheel.items()))
+        record = "".join(
+            f"{path},sha256={_urlsafe(content)},{len(content)}\n"
+            for path, content in sorted(self.wheel.items())
+        )
         output = io.BytesIO()
         with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path, content in [*sorted(self.wheel.items()), (record_path, f"{record}{record_path},,\n".encode())]:
+            for path, content in [
+                *sorted(self.wheel.items()),
+                (record_path, f"{record}{record_path},,\n".encode()),
+            ]:
                 info = zipfile.ZipInfo(path, EPOCH)
                 info.external_attr = 0o644 << 16
                 info.compress_type = zipfile.ZIP_DEFLATED
@@ -81,7 +92,10 @@ class Sources:
         """The bundle: a gzipped tar of the builder's files and the wheel."""
         files = {**self.builder, self.wheel_name(): self.wheel_bytes()}
         output = io.BytesIO()
-        with gzip.GzipFile(fileobj=output, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+        with (
+            gzip.GzipFile(fileobj=output, mode="wb", mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
             for path, content in sorted(files.items()):
                 info = tarfile.TarInfo(path)
                 info.size, info.mode = len(content), 0o644
@@ -99,7 +113,9 @@ def checkout() -> Path:
     root = Path(__file__).resolve().parents[1]
     if not (root / "images/recipe.toml").is_file():
         raise MissingPrerequisite(
-            "the image's recipe is not there", where=str(root / "images"), fix="run mesaform from a checkout of the project"
+            "the image's recipe is not there",
+            where=str(root / "images"),
+            fix="run mesaform from a checkout of the project",
         )
     return root
 
@@ -117,11 +133,24 @@ def read_sources(root: Path) -> Sources:
         builder["images/__init__.py"] = (root / "images/__init__.py").read_bytes()
         project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     except OSError as error:
-        raise MissingPrerequisite(error.strerror or str(error), where=str(error.filename), fix="restore the checkout: git status") from None
-    builder.update({f"images/builder/{path}": content for path, content in _tree(root / "images/builder").items()})
+        raise MissingPrerequisite(
+            error.strerror or str(error),
+            where=str(error.filename),
+            fix="restore the checkout: git status",
+        ) from None
+    builder.update(
+        {
+            f"images/builder/{path}": content
+            for path, content in _tree(root / "images/builder").items()
+        }
+    )
     recipe = parse_recipe(builder["recipe.toml"].decode(), str(root / "images/recipe.toml"))
     package = {f"{PACKAGE}/{path}": content for path, content in _tree(root / PACKAGE).items()}
-    kept = {path: content for path, content in package.items() if not _is_left_out(path, recipe.leave_out)}
+    kept = {
+        path: content
+        for path, content in package.items()
+        if not _is_left_out(path, recipe.leave_out)
+    }
     return Sources(recipe, project["version"], builder, {**kept, **_metadata(project)})
 
 
@@ -143,7 +172,9 @@ def parse_recipe(text: str, where: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"not TOML: {error}", where=where) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"missing or wrong: {error}", where=where, fix="compare with the file's version in git") from None
+        raise BadInput(
+            f"missing or wrong: {error}", where=where, fix="compare with the file's version in git"
+        ) from None
 
 
 def _is_left_out(path: str, leave_out: tuple[str, ...]) -> bool:
@@ -168,7 +199,10 @@ def _metadata(project: Mapping[str, Any]) -> dict[str, bytes]:
     lines += [f"Requires-Dist: {requirement}" for requirement in sorted(project["dependencies"])]
     wheel = "Wheel-Version: 1.0\nGenerator: mesaform\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     folder = f"{project['name']}-{project['version']}.dist-info"
-    return {f"{folder}/METADATA": ("\n".join(lines) + "\n").encode(), f"{folder}/WHEEL": wheel.encode()}
+    return {
+        f"{folder}/METADATA": ("\n".join(lines) + "\n").encode(),
+        f"{folder}/WHEEL": wheel.encode(),
+    }
 
 
 def _urlsafe(content: bytes) -> str:

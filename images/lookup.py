@@ -31,7 +31,9 @@ def find_image(recipe: str, region: str) -> str:
     found = images_of(recipe, region)
     if not found:
         raise MissingPrerequisite(
-            f"no image is baked from this checkout's recipe ({recipe})", where=region, fix="bake one, then go on: mesaform bake"
+            f"no image is baked from this checkout's recipe ({recipe})",
+            where=region,
+            fix="bake one, then go on: mesaform bake",
         )
     return str(found[0]["ImageId"])
 
@@ -45,7 +47,12 @@ def images_of(recipe: str, region: str) -> list[dict[str, Any]]:
     """
     from cluster.aws import client
 
-    filters = [{"Name": f"tag:{Tag.RECIPE}", "Values": [recipe]}, {"Name": "state", "Values": ["available"]}]
+    filters = [
+        {"Name": f"tag:{Tag.RECIPE}", "Values": [recipe]},
+        {"Name": "state", "Values": ["available"]},
+    ]
     with client.translated("ec2 DescribeImages"):
-        found: list[dict[str, Any]] = client.client("ec2", region).describe_images(Owners=["self"], Filters=filters)["Images"]
+        found: list[dict[str, Any]] = client.client("ec2", region).describe_images(
+            Owners=["self"], Filters=filters
+        )["Images"]
     return sorted(found, key=lambda image: str(image.get("CreationDate", "")), reverse=True)

@@ -42,13 +42,20 @@ def main(text: str) -> int:
         with tarfile.open(fileobj=io.BytesIO(data)) as bundle:
             bundle.extractall(folder)  # noqa: S202 - its checksum was just compared
         (folder / "job.json").write_text(text)
-        code = subprocess.call([sys.executable, "-m", "images.builder", str(folder / "job.json")], cwd=folder)
+        code = subprocess.call(
+            [sys.executable, "-m", "images.builder", str(folder / "job.json")], cwd=folder
+        )
         if code not in (0, 1):  # with these it has told how it ended
             raise RuntimeError("the builder's program ended with " + str(code))  # noqa: TRY301 - reported below
     except Exception as error:
-        report = json.dumps({"state": "failed", "step": "start", "error": repr(error), "steps": [], "versions": {}})
+        report = json.dumps(
+            {"state": "failed", "step": "start", "error": repr(error), "steps": [], "versions": {}}
+        )
         headers = {"Content-Type": "application/octet-stream"}
-        urllib.request.urlopen(urllib.request.Request(job["report"], report.encode(), headers, method="PUT"), timeout=60)
+        urllib.request.urlopen(
+            urllib.request.Request(job["report"], report.encode(), headers, method="PUT"),
+            timeout=60,
+        )
         return 1
     return code
 

@@ -61,7 +61,9 @@ class AgentsStack(ClusterStack):
     def _template(self, pool: Pool) -> aws.LaunchTemplate:
         """Type and subnet are the request's to choose; its tags come on top of these."""
         tags = self.named(pool.name, ROLE="agent", POOL=pool.name, MANAGED_BY="autoscaler")
-        document = naming.node_document(self.spec, "agent", self.settings.recipe, pool.name, bought=True)
+        document = naming.node_document(
+            self.spec, "agent", self.settings.recipe, pool.name, bought=True
+        )
         return aws.LaunchTemplate(
             self,
             f"{pool.name}-template",
@@ -75,16 +77,26 @@ class AgentsStack(ClusterStack):
             user_data=base64.b64encode(document.encode()).decode(),
             instance_initiated_shutdown_behavior="terminate",  # a machine whose lease ran out powers itself off
             metadata_options=aws.LaunchTemplateMetadataOptions(
-                http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=IMDS_HOPS
+                http_endpoint="enabled",
+                http_tokens="required",
+                http_put_response_hop_limit=IMDS_HOPS,
             ),
             block_device_mappings=[
                 aws.LaunchTemplateBlockDeviceMappings(
                     device_name=self.settings.root_device,
                     ebs=aws.LaunchTemplateBlockDeviceMappingsEbs(
-                        volume_type="gp3", volume_size=pool.disk_gib, encrypted="true", delete_on_termination="true"
+                        volume_type="gp3",
+                        volume_size=pool.disk_gib,
+                        encrypted="true",
+                        delete_on_termination="true",
                     ),
                 )
             ],
-            tag_specifications=[aws.LaunchTemplateTagSpecifications(resource_type=kind, tags=tags) for kind in TAGGED],
-            tags=self.named(f"{pool.name}-template", ROLE="agent", POOL=pool.name, MANAGED_BY="terraform"),
+            tag_specifications=[
+                aws.LaunchTemplateTagSpecifications(resource_type=kind, tags=tags)
+                for kind in TAGGED
+            ],
+            tags=self.named(
+                f"{pool.name}-template", ROLE="agent", POOL=pool.name, MANAGED_BY="terraform"
+            ),
         )

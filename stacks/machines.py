@@ -11,14 +11,22 @@ from stacks.base import ClusterStack
 IMDS_HOPS = 1  # answers never leave the machine itself
 
 
-def instance_profile(stack: ClusterStack, role: naming.Role, document: dict[str, object] | None) -> str:
+def instance_profile(
+    stack: ClusterStack, role: naming.Role, document: dict[str, object] | None
+) -> str:
     """The role's instance profile, by name; without a document it may do nothing at all."""
     name = iam.role_name(stack.spec.name, role)
     trust = json.dumps(iam.trust_document(stack.spec.region))
-    iam_role = aws.IamRole(stack, "role", name=name, assume_role_policy=trust, tags=stack.named(role))
+    iam_role = aws.IamRole(
+        stack, "role", name=name, assume_role_policy=trust, tags=stack.named(role)
+    )
     if document is not None:
-        aws.IamRolePolicy(stack, "rights", name="mesaform", role=iam_role.id, policy=json.dumps(document))
-    profile: str = aws.IamInstanceProfile(stack, "profile", name=name, role=iam_role.name, tags=stack.named(role)).name
+        aws.IamRolePolicy(
+            stack, "rights", name="mesaform", role=iam_role.id, policy=json.dumps(document)
+        )
+    profile: str = aws.IamInstanceProfile(
+        stack, "profile", name=name, role=iam_role.name, tags=stack.named(role)
+    ).name
     return profile
 
 
@@ -55,6 +63,8 @@ def instance(
         metadata_options=aws.InstanceMetadataOptions(
             http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=IMDS_HOPS
         ),
-        root_block_device=aws.InstanceRootBlockDevice(volume_type="gp3", volume_size=disk_gib, encrypted=True, delete_on_termination=True),
+        root_block_device=aws.InstanceRootBlockDevice(
+            volume_type="gp3", volume_size=disk_gib, encrypted=True, delete_on_termination=True
+        ),
         tags=stack.named(name, **extra),
     )

@@ -27,9 +27,17 @@ class NetworkStack(ClusterStack):
         self.put("security_group_ids", self.group_ids)
 
     def _subnets(self) -> list[str]:
-        gateway = aws.InternetGateway(self, "gateway", vpc_id=self.vpc.id, tags=self.named("gateway"))
+        gateway = aws.InternetGateway(
+            self, "gateway", vpc_id=self.vpc.id, tags=self.named("gateway")
+        )
         table = aws.RouteTable(self, "routes", vpc_id=self.vpc.id, tags=self.named("routes"))
-        aws.Route(self, "way-out", route_table_id=table.id, destination_cidr_block=ANYWHERE, gateway_id=gateway.id)
+        aws.Route(
+            self,
+            "way-out",
+            route_table_id=table.id,
+            destination_cidr_block=ANYWHERE,
+            gateway_id=gateway.id,
+        )
         ids = []
         for zone, cidr in zip(self.spec.zones, naming.subnets(self.spec), strict=True):
             subnet = aws.Subnet(
@@ -48,12 +56,16 @@ class NetworkStack(ClusterStack):
                 cidr_block=str(naming.reserved_for_masters(cidr)),
                 reservation_type="explicit",
             )
-            aws.RouteTableAssociation(self, f"routes-{zone}", route_table_id=table.id, subnet_id=subnet.id)
+            aws.RouteTableAssociation(
+                self, f"routes-{zone}", route_table_id=table.id, subnet_id=subnet.id
+            )
             ids.append(subnet.id)
         return ids
 
     def _groups(self) -> dict[str, str]:
-        aws.DefaultSecurityGroup(self, "default-group", vpc_id=self.vpc.id, tags=self.named("default-closed"))
+        aws.DefaultSecurityGroup(
+            self, "default-group", vpc_id=self.vpc.id, tags=self.named("default-closed")
+        )
         ids: dict[str, str] = {}
         for role in naming.ROLES:
             group = aws.SecurityGroup(
@@ -65,7 +77,12 @@ class NetworkStack(ClusterStack):
                 tags=self.named(f"{role}s", ROLE=role),
             )
             aws.VpcSecurityGroupEgressRule(
-                self, f"{role}s-out", security_group_id=group.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=self.named(f"{role}s-out")
+                self,
+                f"{role}s-out",
+                security_group_id=group.id,
+                ip_protocol="-1",
+                cidr_ipv4=ANYWHERE,
+                tags=self.named(f"{role}s-out"),
             )
             ids[role] = group.id
         for rule in naming.ingress_rules(self.spec):

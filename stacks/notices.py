@@ -21,7 +21,9 @@ class NoticesStack(ClusterStack):
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
         queue_arn = iam.queue_arn(cluster, region, account_id)
         rules = eventbridge.rules(cluster)
-        policy = eventbridge.queue_policy(queue_arn, [iam.rule_arn(rule.name, region, account_id) for rule in rules])
+        policy = eventbridge.queue_policy(
+            queue_arn, [iam.rule_arn(rule.name, region, account_id) for rule in rules]
+        )
         queue = aws.SqsQueue(
             self,
             "queue",
@@ -47,7 +49,9 @@ class NoticesStack(ClusterStack):
             sqs_managed_sse_enabled=True,
             tags=self.named("notices-dead"),
         )
-        return json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": eventbridge.HANDED_OUT_AT_MOST})
+        return json.dumps(
+            {"deadLetterTargetArn": dead.arn, "maxReceiveCount": eventbridge.HANDED_OUT_AT_MOST}
+        )
 
     def _rule(self, rule: eventbridge.Rule, queue: aws.SqsQueue) -> None:
         short = rule.name.rpartition("-")[2]
@@ -59,4 +63,6 @@ class NoticesStack(ClusterStack):
             event_pattern=json.dumps(rule.pattern),
             tags=self.named(short),
         )
-        aws.CloudwatchEventTarget(self, f"{short}-target", rule=made.name, target_id="queue", arn=queue.arn)
+        aws.CloudwatchEventTarget(
+            self, f"{short}-target", rule=made.name, target_id="queue", arn=queue.arn
+        )

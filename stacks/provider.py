@@ -44,7 +44,11 @@ from cdktf_cdktf_provider_aws.ec2_subnet_cidr_reservation import Ec2SubnetCidrRe
 from cdktf_cdktf_provider_aws.iam_instance_profile import IamInstanceProfile  # noqa: E402
 from cdktf_cdktf_provider_aws.iam_role import IamRole  # noqa: E402
 from cdktf_cdktf_provider_aws.iam_role_policy import IamRolePolicy  # noqa: E402
-from cdktf_cdktf_provider_aws.instance import Instance, InstanceMetadataOptions, InstanceRootBlockDevice  # noqa: E402
+from cdktf_cdktf_provider_aws.instance import (  # noqa: E402
+    Instance,
+    InstanceMetadataOptions,
+    InstanceRootBlockDevice,
+)
 from cdktf_cdktf_provider_aws.internet_gateway import InternetGateway  # noqa: E402
 from cdktf_cdktf_provider_aws.launch_template import (  # noqa: E402
     LaunchTemplate,

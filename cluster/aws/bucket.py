@@ -47,15 +47,28 @@ def _exists(s3: Any, name: str) -> bool:
 
 
 def _create(s3: Any, name: str, region: str) -> None:
-    placement = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    placement = (
+        {}
+        if region == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    )
     try:
         s3.create_bucket(Bucket=name, **placement)
     except ClientError as error:
         if client.code_of(error) != "BucketAlreadyOwnedByYou":  # somebody else's bake was quicker
             raise
-    blocked = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
+    blocked = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
     s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=blocked)
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-    lifecycle = {"ID": "bake", "Status": "Enabled", "Filter": {"Prefix": BAKE_PREFIX}, "Expiration": {"Days": BAKE_KEPT_DAYS}}
-    s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [lifecycle]})
+    lifecycle = {
+        "ID": "bake",
+        "Status": "Enabled",
+        "Filter": {"Prefix": BAKE_PREFIX},
+        "Expiration": {"Days": BAKE_KEPT_DAYS},
+    }
+    s3.put_bucket_lifecycle_configuration(
+        Bucket=name, LifecycleConfiguration={"Rules": [lifecycle]}
+    )

@@ -17,7 +17,10 @@ OWN_QUOTA = frozenset({"dl", "hpc", "inf", "mac", "trn"})
 
 def quota_of(instance_type: str) -> str:
     """The quota that a type counts towards, as EC2 divides them; most types are `standard`."""
-    end = next((index for index, letter in enumerate(instance_type) if not letter.isalpha()), len(instance_type))
+    end = next(
+        (index for index, letter in enumerate(instance_type) if not letter.isalpha()),
+        len(instance_type),
+    )
     family = instance_type[:end]
     return "standard" if family[:1] in STANDARD and family not in OWN_QUOTA else family
 

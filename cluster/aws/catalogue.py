@@ -59,16 +59,22 @@ def chunks(names: Iterable[str], size: int) -> Iterator[list[str]]:
 class Catalogue:
     """Offerings of one region."""
 
-    def __init__(self, region: str, ec2: Any, pacer: Pacer, market: Market, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, region: str, ec2: Any, pacer: Pacer, market: Market, clock: Callable[[], float]
+    ) -> None:
         self._clock = clock
         self._region = region
         self._ec2 = ec2
         self._pacer = pacer
         self._market = market
         self._sold: dict[tuple[str, ...], _Sold] = {}
-        self._made: dict[tuple[tuple[str, ...], tuple[str, ...], int], tuple[tuple[int, float], list[Offering]]] = {}
+        self._made: dict[
+            tuple[tuple[str, ...], tuple[str, ...], int], tuple[tuple[int, float], list[Offering]]
+        ] = {}
 
-    def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int) -> list[Offering]:
+    def offerings(
+        self, types: Sequence[str], zones: Sequence[str], disk_gib: int
+    ) -> list[Offering]:
         """See `Fleet.offerings`. The same list as before while nothing changed."""
         sold = self._read(tuple(types))
         key, state = (tuple(types), tuple(zones), disk_gib), (self._market.revision, sold.read_at)
@@ -82,7 +88,10 @@ class Catalogue:
     def _both(self, name: str, zone: str, size: _Size, disk_gib: int) -> list[Offering]:
         on_demand = self._market.on_demand(name) or price_book.estimate(size.vcpus, size.mem_mib)
         resources = agent_resources(size.vcpus, size.mem_mib, disk_gib, size.gpus)
-        costs: dict[Capacity, float] = {"on-demand": on_demand, "spot": price_book.spot_price(on_demand, self._market.spot(name, zone))}
+        costs: dict[Capacity, float] = {
+            "on-demand": on_demand,
+            "spot": price_book.spot_price(on_demand, self._market.spot(name, zone)),
+        }
         return [Offering(name, zone, capacity, usd, resources) for capacity, usd in costs.items()]
 
     def _read(self, types: tuple[str, ...]) -> _Sold:
@@ -96,7 +105,9 @@ class Catalogue:
         except CloudError as error:
             if kept is None:
                 raise
-            log.warning("the types cannot be read; what was known of them stays in use", error=str(error))
+            log.warning(
+                "the types cannot be read; what was known of them stays in use", error=str(error)
+            )
             kept.read_at += AGAIN_S
             return kept
         self._sold[types] = fresh
@@ -110,15 +121,25 @@ class Catalogue:
                 pages = self._ec2.get_paginator("describe_instance_type_offerings").paginate(
                     LocationType="availability-zone", Filters=filters
                 )
-                found.update((item["InstanceType"], item["Location"]) for page in pages for item in page["InstanceTypeOfferings"])
+                found.update(
+                    (item["InstanceType"], item["Location"])
+                    for page in pages
+                    for item in page["InstanceTypeOfferings"]
+                )
         return frozenset(found)
 
     def _sizes(self, types: Sequence[str]) -> dict[str, _Size]:
         found: dict[str, _Size] = {}
         for some in chunks(types, FILTER_VALUES):
             with contextlib.suppress(NotFound), self._pacer.pacing("DescribeInstanceTypes"):
-                pages = self._ec2.get_paginator("describe_instance_types").paginate(Filters=[{"Name": "instance-type", "Values": some}])
-                found.update((item["InstanceType"], _size(item)) for page in pages for item in page["InstanceTypes"])
+                pages = self._ec2.get_paginator("describe_instance_types").paginate(
+                    Filters=[{"Name": "instance-type", "Values": some}]
+                )
+                found.update(
+                    (item["InstanceType"], _size(item))
+                    for page in pages
+                    for item in page["InstanceTypes"]
+                )
         if missing := [name for name in types if name not in found]:
             nearest = price_book.nearest_type(missing[0])
             another = "take one of another generation, or another region"
@@ -163,15 +184,27 @@ class Templates:
 
     def _compared(self, template_id: str, latest: int) -> Template:
         with self._pacer.pacing("DescribeLaunchTemplateVersions"):
-            pages = self._ec2.get_paginator("describe_launch_template_versions").paginate(LaunchTemplateId=template_id)
+            pages = self._ec2.get_paginator("describe_launch_template_versions").paginate(
+                LaunchTemplateId=template_id
+            )
             looks = {
-                int(item["VersionNumber"]): _looks(item["LaunchTemplateData"]) for page in pages for item in page["LaunchTemplateVersions"]
+                int(item["VersionNumber"]): _looks(item["LaunchTemplateData"])
+                for page in pages
+                for item in page["LaunchTemplateVersions"]
             }
-        return Template(str(latest), frozenset(str(number) for number, look in looks.items() if look == looks.get(latest)) | {str(latest)})
+        return Template(
+            str(latest),
+            frozenset(str(number) for number, look in looks.items() if look == looks.get(latest))
+            | {str(latest)},
+        )
 
 
 def _looks(data: Mapping[str, Any]) -> str:
-    return json.dumps({key: value for key, value in data.items() if key not in NOT_COMPARED}, sort_keys=True, default=str)
+    return json.dumps(
+        {key: value for key, value in data.items() if key not in NOT_COMPARED},
+        sort_keys=True,
+        default=str,
+    )
 
 
 def _size(item: Mapping[str, Any]) -> _Size:

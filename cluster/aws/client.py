@@ -10,21 +10,58 @@ from typing import Any
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 from botocore.loaders import Loader
 
 from cluster.common.errors import CloudError, InsufficientCapacity, NotFound, Permanent, Retryable
 from cluster.topology.naming import bucket_name
 
 THROTTLED = frozenset(
-    {"RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown", "TooManyRequestsException"}
+    {
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "RequestThrottled",
+        "SlowDown",
+        "TooManyRequestsException",
+    }
 )
-SERVER_FAULTS = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout", "503", "500"})
+SERVER_FAULTS = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "ServiceUnavailable",
+        "Unavailable",
+        "RequestTimeout",
+        "503",
+        "500",
+    }
+)
 ABSENT = frozenset(
-    {"NoSuchKey", "NoSuchBucket", "ParameterNotFound", "404", "NotFoundException", "AWS.SimpleQueueService.NonExistentQueue"}
+    {
+        "NoSuchKey",
+        "NoSuchBucket",
+        "ParameterNotFound",
+        "404",
+        "NotFoundException",
+        "AWS.SimpleQueueService.NonExistentQueue",
+    }
 )
 FORBIDDEN = frozenset(
-    {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "InvalidClientTokenId", "ExpiredToken", "403"}
+    {
+        "UnauthorizedOperation",
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "InvalidClientTokenId",
+        "ExpiredToken",
+        "403",
+    }
 )
 WITHOUT_CAPACITY = frozenset(
     {
@@ -44,7 +81,12 @@ WITHOUT_CAPACITY = frozenset(
 THROTTLED_AFTER_S = 5.0
 FAULT_AFTER_S = 2.0
 
-_CONFIG = Config(connect_timeout=3, read_timeout=20, retries={"mode": "standard", "max_attempts": 2}, max_pool_connections=16)
+_CONFIG = Config(
+    connect_timeout=3,
+    read_timeout=20,
+    retries={"mode": "standard", "max_attempts": 2},
+    max_pool_connections=16,
+)
 
 
 _models = Loader()
@@ -56,11 +98,18 @@ def client(service: str, region: str, config: Config = _CONFIG) -> Any:
 
     The same client for the same environment; it may be used from any thread.
     """
-    return _client(service, region, config, tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+    return _client(
+        service,
+        region,
+        config,
+        tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))),
+    )
 
 
 @lru_cache(maxsize=64)
-def _client(service: str, region: str, config: Config, _environment: tuple[tuple[str, str], ...]) -> Any:
+def _client(
+    service: str, region: str, config: Config, _environment: tuple[tuple[str, str], ...]
+) -> Any:
     session = botocore.session.get_session()
     session.register_component("data_loader", _models)
     return session.create_client(service, region_name=region, config=config)
@@ -83,7 +132,9 @@ def translate(error: ClientError, where: str) -> CloudError:
     if code in ABSENT or code.endswith((".NotFound", ".NotFoundException", ".Unknown")):
         return NotFound(what, where=where)
     if code in FORBIDDEN:
-        return Permanent(what, where=where, fix="check the credentials, or the instance profile's rights")
+        return Permanent(
+            what, where=where, fix="check the credentials, or the instance profile's rights"
+        )
     if code in SERVER_FAULTS or status >= 500:
         return Retryable(what, after_s=FAULT_AFTER_S, where=where)
     return Permanent(what, where=where)
@@ -98,10 +149,14 @@ def translated(where: str) -> Iterator[None]:
         raise translate(error, where) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Permanent(
-            "no AWS credentials", where=where, fix="set AWS_PROFILE or AWS_ACCESS_KEY_ID, or run on an instance with a profile"
+            "no AWS credentials",
+            where=where,
+            fix="set AWS_PROFILE or AWS_ACCESS_KEY_ID, or run on an instance with a profile",
         ) from error
     except BotoCoreError as error:
-        raise Retryable(f"no answer from AWS: {error}", after_s=FAULT_AFTER_S, where=where) from error
+        raise Retryable(
+            f"no answer from AWS: {error}", after_s=FAULT_AFTER_S, where=where
+        ) from error
 
 
 def account_bucket(region: str) -> str:

@@ -40,7 +40,9 @@ class S3Control:
         found = self._get("fence")
         return None if found is None else str(found.get("reason", "no reason given"))
 
-    def beat(self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None) -> None:
+    def beat(
+        self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
+    ) -> None:
         self._put("beat", {"at": at, "fenced": fenced, "address": address, "memory": memory or {}})
 
     def last_beat(self) -> Mapping[str, Any] | None:
@@ -55,13 +57,19 @@ class S3Control:
     def orders(self) -> tuple[Order, ...]:
         return self._orders()[0]
 
-    def change_orders(self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]) -> tuple[Order, ...]:
+    def change_orders(
+        self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]
+    ) -> tuple[Order, ...]:
         for _ in range(TRIES):
             before, version = self._orders()
             after = change(before)
             if after == before or self._swap(after, version):
                 return after
-        raise Retryable("others change the orders all the time", after_s=1.0, where=f"s3://{self._bucket}/{self._key('orders')}")
+        raise Retryable(
+            "others change the orders all the time",
+            after_s=1.0,
+            where=f"s3://{self._bucket}/{self._key('orders')}",
+        )
 
     def _orders(self) -> tuple[tuple[Order, ...], str]:
         """The orders and the version of their object; no version when there is none."""
@@ -80,7 +88,11 @@ class S3Control:
         with client.translated(f"s3://{self._bucket}/{key}"):
             try:
                 self._s3.put_object(
-                    Bucket=self._bucket, Key=key, Body=msgspec.json.encode(orders), ContentType="application/json", **condition
+                    Bucket=self._bucket,
+                    Key=key,
+                    Body=msgspec.json.encode(orders),
+                    ContentType="application/json",
+                    **condition,
                 )
             except ClientError as error:
                 if client.code_of(error) in CHANGED_MEANWHILE:
@@ -94,7 +106,12 @@ class S3Control:
     def _put(self, name: str, document: Mapping[str, Any]) -> None:
         key = self._key(name)
         with client.translated(f"s3://{self._bucket}/{key}"):
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=msgspec.json.encode(document), ContentType="application/json")
+            self._s3.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=msgspec.json.encode(document),
+                ContentType="application/json",
+            )
 
     def _get(self, name: str) -> dict[str, Any] | None:
         key = self._key(name)

@@ -13,7 +13,15 @@ from botocore.exceptions import ClientError
 
 from cluster.aws import capacity_errors, client
 from cluster.aws.catalogue import FILTER_VALUES, Catalogue, Templates, chunks
-from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Machine, MachineState, Offering, Template
+from cluster.aws.ports import (
+    Capacity,
+    LaunchRequest,
+    LaunchResult,
+    Machine,
+    MachineState,
+    Offering,
+    Template,
+)
 from cluster.aws.pricing.market import Market, MemoryCache
 from cluster.aws.pricing.spot import AwsSpotFeed
 from cluster.aws.rate_limiter import Pacer
@@ -47,7 +55,9 @@ class AwsFleet:
         self._ec2 = client.client("ec2", region)
         self._pacer = pacer or Pacer(clock)
         self._refreshes = market is None
-        self.market = market or Market(region, None, AwsSpotFeed(region, self._pacer), MemoryCache(), time.time)
+        self.market = market or Market(
+            region, None, AwsSpotFeed(region, self._pacer), MemoryCache(), time.time
+        )
         self._catalogue = Catalogue(region, self._ec2, self._pacer, self.market, clock)
         self._templates = Templates(self._ec2, self._pacer, clock)
         self._subnets: dict[str, tuple[float, dict[str, str]]] = {}
@@ -67,8 +77,18 @@ class AwsFleet:
             with self._pacer.pacing("CreateFleet", machines=request.count):
                 answer = self._ec2.create_fleet(**call)
         except InsufficientCapacity as error:
-            code = client.code_of(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
-            return LaunchResult((), tuple(dict.fromkeys(capacity_errors.of_error(code, offering.key) for offering in request.offerings)))
+            code = (
+                client.code_of(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
+            )
+            return LaunchResult(
+                (),
+                tuple(
+                    dict.fromkeys(
+                        capacity_errors.of_error(code, offering.key)
+                        for offering in request.offerings
+                    )
+                ),
+            )
         return _result(answer, request, {subnet: zone for zone, subnet in zones.items()}, where)
 
     def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
@@ -78,11 +98,16 @@ class AwsFleet:
             machines += self._describe([{"Name": "instance-id", "Values": ids}])
         for machine in machines:
             _assert_ours(machine, cluster)
-        for alive in chunks((machine.instance_id for machine in machines if machine.state in ALIVE), TERMINATED_AT_ONCE):
+        for alive in chunks(
+            (machine.instance_id for machine in machines if machine.state in ALIVE),
+            TERMINATED_AT_ONCE,
+        ):
             with self._pacer.pacing("TerminateInstances"):
                 self._ec2.terminate_instances(InstanceIds=alive)
 
-    def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40) -> list[Offering]:
+    def offerings(
+        self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40
+    ) -> list[Offering]:
         """The catalogue of these types at the prices of this moment."""
         if self._refreshes:
             self.market.refresh(types)
@@ -93,7 +118,11 @@ class AwsFleet:
         return self._templates.of(cluster)
 
     def _describe(self, filters: list[dict[str, Any]]) -> Iterator[Machine]:
-        pages = iter(self._ec2.get_paginator("describe_instances").paginate(Filters=filters, PaginationConfig={"PageSize": 1000}))
+        pages = iter(
+            self._ec2.get_paginator("describe_instances").paginate(
+                Filters=filters, PaginationConfig={"PageSize": 1000}
+            )
+        )
         while True:
             with self._pacer.pacing("DescribeInstances"):
                 page = next(pages)
@@ -105,7 +134,10 @@ class AwsFleet:
     def _bought_with(self, request: LaunchRequest) -> list[Machine]:
         return list(
             self._describe(
-                [{"Name": f"tag:{Tag.CLUSTER}", "Values": [request.cluster]}, {"Name": f"tag:{Tag.LAUNCH}", "Values": [request.token]}]
+                [
+                    {"Name": f"tag:{Tag.CLUSTER}", "Values": [request.cluster]},
+                    {"Name": f"tag:{Tag.LAUNCH}", "Values": [request.token]},
+                ]
             )
         )
 
@@ -114,9 +146,14 @@ class AwsFleet:
         kept = self._subnets.get(cluster)
         if kept is None or self._clock() - kept[0] > SUBNETS_KEPT_S:
             with self._pacer.pacing("DescribeSubnets"):
-                found = self._ec2.describe_subnets(Filters=[{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}])["Subnets"]
+                found = self._ec2.describe_subnets(
+                    Filters=[{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
+                )["Subnets"]
             ordered = sorted(found, key=lambda item: item["SubnetId"], reverse=True)
-            kept = (self._clock(), {subnet["AvailabilityZone"]: subnet["SubnetId"] for subnet in ordered})
+            kept = (
+                self._clock(),
+                {subnet["AvailabilityZone"]: subnet["SubnetId"] for subnet in ordered},
+            )
             if found:
                 self._subnets[cluster] = kept
         return kept[1]
@@ -128,21 +165,39 @@ def _fleet_call(request: LaunchRequest, subnets: Mapping[str, str]) -> dict[str,
     places = [(o.instance_type, subnets[o.zone]) for o in request.offerings if o.zone in subnets]
     if not places:
         zones = ", ".join(sorted({offering.zone for offering in request.offerings}))
-        raise NotFound(f"no subnet tagged {Tag.CLUSTER}={request.cluster} in {zones}", fix="deploy the network stack: mesaform up")
-    overrides: list[dict[str, Any]] = [{"InstanceType": kind, "SubnetId": subnet} for kind, subnet in places]
+        raise NotFound(
+            f"no subnet tagged {Tag.CLUSTER}={request.cluster} in {zones}",
+            fix="deploy the network stack: mesaform up",
+        )
+    overrides: list[dict[str, Any]] = [
+        {"InstanceType": kind, "SubnetId": subnet} for kind, subnet in places
+    ]
     options: dict[str, Any] = {
-        "SpotOptions": {"AllocationStrategy": "price-capacity-optimized", "InstanceInterruptionBehavior": "terminate"}
+        "SpotOptions": {
+            "AllocationStrategy": "price-capacity-optimized",
+            "InstanceInterruptionBehavior": "terminate",
+        }
     }
     if capacity == "on-demand":
         options = {"OnDemandOptions": {"AllocationStrategy": "prioritized"}}
-        overrides = [{**override, "Priority": float(order)} for order, override in enumerate(overrides)]
-    template = {"LaunchTemplateName": launch_template_name(request.cluster, request.pool), "Version": "$Latest"}
+        overrides = [
+            {**override, "Priority": float(order)} for order, override in enumerate(overrides)
+        ]
+    template = {
+        "LaunchTemplateName": launch_template_name(request.cluster, request.pool),
+        "Version": "$Latest",
+    }
     tags = [{"Key": key, "Value": value} for key, value in _launch_tags(request).items()]
     return {
         "Type": "instant",
         "ClientToken": request.token,
-        "LaunchTemplateConfigs": [{"LaunchTemplateSpecification": template, "Overrides": overrides}],
-        "TargetCapacitySpecification": {"TotalTargetCapacity": request.count, "DefaultTargetCapacityType": capacity},
+        "LaunchTemplateConfigs": [
+            {"LaunchTemplateSpecification": template, "Overrides": overrides}
+        ],
+        "TargetCapacitySpecification": {
+            "TotalTargetCapacity": request.count,
+            "DefaultTargetCapacityType": capacity,
+        },
         "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
         **options,
     }
@@ -170,14 +225,26 @@ def _assert_ours(machine: Machine, cluster: str) -> None:
             )
 
 
-def _result(answer: Mapping[str, Any], request: LaunchRequest, zones: Mapping[str, str], where: str) -> LaunchResult:
+def _result(
+    answer: Mapping[str, Any], request: LaunchRequest, zones: Mapping[str, str], where: str
+) -> LaunchResult:
     machines: list[Machine] = []
     for item in answer.get("Instances", []):
         override = item.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
         zone = override.get("AvailabilityZone") or zones.get(override.get("SubnetId", ""), "")
         capacity: Capacity = "spot" if item.get("Lifecycle") == "spot" else "on-demand"
         machines.extend(
-            Machine(instance_id, item["InstanceType"], zone, capacity, "pending", "", "", time.time(), _launch_tags(request))
+            Machine(
+                instance_id,
+                item["InstanceType"],
+                zone,
+                capacity,
+                "pending",
+                "",
+                "",
+                time.time(),
+                _launch_tags(request),
+            )
             for instance_id in item["InstanceIds"]
         )
     without: list[str] = []
@@ -188,7 +255,9 @@ def _result(answer: Mapping[str, Any], request: LaunchRequest, zones: Mapping[st
         if item["ErrorCode"] in client.THROTTLED | client.SERVER_FAULTS:
             continue  # says nothing of the offering; the same token would be told the same, so the next pass asks with another
         if item["ErrorCode"] not in client.WITHOUT_CAPACITY and not machines:
-            raise Permanent(f"{item['ErrorCode']}: {item.get('ErrorMessage', '')}", where=f"{where} {key}")
+            raise Permanent(
+                f"{item['ErrorCode']}: {item.get('ErrorMessage', '')}", where=f"{where} {key}"
+            )
         without.append(capacity_errors.of_error(item["ErrorCode"], key))
     return LaunchResult(tuple(machines), tuple(dict.fromkeys(without)))
 

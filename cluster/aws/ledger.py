@@ -6,6 +6,7 @@ Whoever reads while others merge, or after a crash in between, gets each row onc
 
 from __future__ import annotations
 
+import functools
 import itertools
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -70,12 +71,19 @@ class S3Ledger:
             Retryable: no answer, and some may have been written; append them all again.
 
         """
-        rows = [ledger_rows.stamped(record, self._writer, next(self._numbers)) for record in records]
+        rows = [
+            ledger_rows.stamped(record, self._writer, next(self._numbers)) for record in records
+        ]
         for (topic, partition), group in ledger_rows.by_partition(rows).items():
             stamp = f"{int(min(row['at'] for row in group) * 1000):013d}"
-            self._put(f"rows/{topic}/{partition}-p-{stamp}-{self._writer}.{next(self._numbers):08d}.gz", group)
+            self._put(
+                f"rows/{topic}/{partition}-p-{stamp}-{self._writer}.{next(self._numbers):08d}.gz",
+                group,
+            )
 
-    def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[Row]:
+    def read(
+        self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()
+    ) -> list[Row]:
         """See `Ledger`.
 
         Raises:
@@ -110,7 +118,9 @@ class S3Ledger:
         """All keys from the hour of `since`, those of the old form first: what replaces a key is listed after it."""
         first = ledger_rows.partition(since)
         day = first.partition("/")[0]
-        old = (key for key in self._list("2", f"{day}/{int(since * 1000):013d}") if _is_of(key, kinds))
+        old = (
+            key for key in self._list("2", f"{day}/{int(since * 1000):013d}") if _is_of(key, kinds)
+        )
         topics = [f"rows/{topic}/" for topic in ledger_rows.topics_for(kinds)]
         found = list(old)
         with ThreadPoolExecutor(len(topics)) as pool:
@@ -120,7 +130,11 @@ class S3Ledger:
 
     def _keys_of_day(self, day: str, kinds: Collection[str]) -> list[str]:
         keys = [key for key in self._list(f"{day}/") if _is_of(key, kinds)]
-        return keys + [key for topic in ledger_rows.topics_for(kinds) for key in self._list(f"rows/{topic}/{day}/")]
+        return keys + [
+            key
+            for topic in ledger_rows.topics_for(kinds)
+            for key in self._list(f"rows/{topic}/{day}/")
+        ]
 
     def _newest(self, since: float, limit: int, kinds: Collection[str]) -> list[Row]:
         """The last `limit` rows, going back a day at a time: S3 lists forwards only."""
@@ -129,19 +143,30 @@ class S3Ledger:
         days = {day for prefix in prefixes for day in self._days(prefix) if day >= first}
         rows: list[Row] = []
         for day in sorted(days, reverse=True):
-            rows = self._read_keys(lambda day=day: self._keys_of_day(day, kinds), since, kinds) + rows  # type: ignore[misc]
+            keys_of_day = functools.partial(self._keys_of_day, day, kinds)
+            rows = self._read_keys(keys_of_day, since, kinds) + rows
             if len(rows) >= limit:
                 break
         return rows[-limit:]
 
-    def _read_keys(self, listed: Callable[[], list[str]], since: float, kinds: Collection[str]) -> list[Row]:
+    def _read_keys(
+        self, listed: Callable[[], list[str]], since: float, kinds: Collection[str]
+    ) -> list[Row]:
         known: dict[str, bytes] = {}
         for _ in range(READ_AGAIN):
             keys = listed()
             if self._all_read(keys, known):
                 rows = (row for key in keys for row in _rows_of(key, known[key]))
-                return ledger_rows.in_order(row for row in rows if row["at"] >= since and (not kinds or row["kind"] in kinds))
-        raise Retryable("the ledger was merged while it was read", after_s=1.0, where=f"s3://{self._bucket}/{self._prefix}")
+                return ledger_rows.in_order(
+                    row
+                    for row in rows
+                    if row["at"] >= since and (not kinds or row["kind"] in kinds)
+                )
+        raise Retryable(
+            "the ledger was merged while it was read",
+            after_s=1.0,
+            where=f"s3://{self._bucket}/{self._prefix}",
+        )
 
     def _all_read(self, keys: Iterable[str], known: dict[str, bytes]) -> bool:
         """Read what is not known yet; False when something was gone."""
@@ -171,18 +196,31 @@ class S3Ledger:
     def _days(self, below: str) -> list[str]:
         """The dates that have objects, oldest first."""
         prefix = self._prefix + below
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=f"{prefix}2", Delimiter="/")
-        return sorted(item["Prefix"][len(prefix) :].rstrip("/") for page in pages for item in page.get("CommonPrefixes", []))
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=f"{prefix}2", Delimiter="/"
+        )
+        return sorted(
+            item["Prefix"][len(prefix) :].rstrip("/")
+            for page in pages
+            for item in page.get("CommonPrefixes", [])
+        )
 
     # writing
 
     def _put(self, name: str, rows: Sequence[Row]) -> None:
         key = self._prefix + name
         with client.translated(f"s3://{self._bucket}/{key}"):
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=ledger_rows.pack(rows), ContentType="application/gzip")
+            self._s3.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=ledger_rows.pack(rows),
+                ContentType="application/gzip",
+            )
 
     def _delete(self, keys: Sequence[str]) -> None:
-        with ThreadPoolExecutor(READERS) as pool:  # one by one: DeleteObjects wants a checksum that not every S3 takes
+        with ThreadPoolExecutor(
+            READERS
+        ) as pool:  # one by one: DeleteObjects wants a checksum that not every S3 takes
             list(pool.map(lambda key: self._s3.delete_object(Bucket=self._bucket, Key=key), keys))
 
     def _renew(self, day: str) -> int:
@@ -200,7 +238,9 @@ class S3Ledger:
         if over:
             return self._merge(folder, keys, whole_day=True) if len(keys) > 1 else 0
         taken = 0
-        for _, group in itertools.groupby(keys, key=lambda key: key.rpartition("/")[2].partition("-")[0]):
+        for _, group in itertools.groupby(
+            keys, key=lambda key: key.rpartition("/")[2].partition("-")[0]
+        ):
             parts = list(group)
             if len(parts) >= MERGE_FROM:
                 taken += self._merge(folder, parts, whole_day=False)
@@ -213,7 +253,13 @@ class S3Ledger:
             return 0  # somebody else merges them
         rows = ledger_rows.in_order(row for key in keys for row in _rows_of(key, known[key]))
         names = [key.rpartition("/")[2] for key in keys]
-        self._put(folder + ledger_rows.merged_name(names, whole_day, f"{self._writer}.{next(self._numbers):08d}"), rows)
+        self._put(
+            folder
+            + ledger_rows.merged_name(
+                names, whole_day, f"{self._writer}.{next(self._numbers):08d}"
+            ),
+            rows,
+        )
         self._delete(keys)
         return len(keys)
 

@@ -17,7 +17,15 @@ Row = dict[str, Any]
 
 TOPICS: Mapping[str, tuple[str, ...]] = {
     "decisions": ("decision", "order"),
-    "machines": ("machine_started", "machine_stopped", "machines", "price", "interruption", "receipt", "lost_rows"),
+    "machines": (
+        "machine_started",
+        "machine_stopped",
+        "machines",
+        "price",
+        "interruption",
+        "receipt",
+        "lost_rows",
+    ),
     "usage": ("usage", "held"),
     "levels": ("level",),
     "history": ("history",),

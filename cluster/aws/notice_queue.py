@@ -14,10 +14,20 @@ from cluster.topology import eventbridge
 
 LONGEST_WAIT_S = 20
 BATCH = 10
-CODES = ("instance-reboot", "system-reboot", "system-maintenance", "instance-retirement", "instance-stop")
+CODES = (
+    "instance-reboot",
+    "system-reboot",
+    "system-maintenance",
+    "instance-retirement",
+    "instance-stop",
+)
 OVER = ("[Completed]", "[Canceled]")
 
-_CONFIG = Config(connect_timeout=3, read_timeout=LONGEST_WAIT_S + 10, retries={"mode": "standard", "max_attempts": 2})
+_CONFIG = Config(
+    connect_timeout=3,
+    read_timeout=LONGEST_WAIT_S + 10,
+    retries={"mode": "standard", "max_attempts": 2},
+)
 """A long poll is silent for as long as it may take."""
 
 
@@ -35,29 +45,42 @@ class SqsNotices:
         try:
             with client.translated(self._where):
                 answer = self._sqs.receive_message(
-                    QueueUrl=self._queue(), MaxNumberOfMessages=BATCH, WaitTimeSeconds=min(LONGEST_WAIT_S, math.ceil(wait_s))
+                    QueueUrl=self._queue(),
+                    MaxNumberOfMessages=BATCH,
+                    WaitTimeSeconds=min(LONGEST_WAIT_S, math.ceil(wait_s)),
                 )
         except NotFound:
             self._url = ""
             raise
-        return [Message(raw["MessageId"], raw["ReceiptHandle"], raw["Body"]) for raw in answer.get("Messages", ())]
+        return [
+            Message(raw["MessageId"], raw["ReceiptHandle"], raw["Body"])
+            for raw in answer.get("Messages", ())
+        ]
 
     def delete(self, messages: Sequence[Message]) -> None:
         for start in range(0, len(messages), BATCH):
-            entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages[start : start + BATCH])]
+            entries = [
+                {"Id": str(n), "ReceiptHandle": message.receipt}
+                for n, message in enumerate(messages[start : start + BATCH])
+            ]
             with client.translated(self._where):
                 self._sqs.delete_message_batch(QueueUrl=self._queue(), Entries=entries)
 
     def scheduled(self) -> list[ScheduledEvent]:
         found: list[ScheduledEvent] = []
         with client.translated("ec2 DescribeInstanceStatus"):
-            pages = self._ec2.get_paginator("describe_instance_status").paginate(Filters=[{"Name": "event.code", "Values": list(CODES)}])
+            pages = self._ec2.get_paginator("describe_instance_status").paginate(
+                Filters=[{"Name": "event.code", "Values": list(CODES)}]
+            )
             for page in pages:
                 for status in page["InstanceStatuses"]:
                     found += [
-                        ScheduledEvent(status["InstanceId"], event["Code"], event["NotBefore"].timestamp())
+                        ScheduledEvent(
+                            status["InstanceId"], event["Code"], event["NotBefore"].timestamp()
+                        )
                         for event in status.get("Events", ())
-                        if event["Code"] in CODES and not str(event.get("Description", "")).startswith(OVER)
+                        if event["Code"] in CODES
+                        and not str(event.get("Description", "")).startswith(OVER)
                     ]
         return found
 

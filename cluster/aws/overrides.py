@@ -10,7 +10,12 @@ from cluster.aws.ports import Order
 
 def in_force(orders: Iterable[Order], now: float) -> tuple[Order, ...]:
     """The orders that have not run out, oldest first."""
-    return tuple(sorted((order for order in orders if order.is_in_force(now)), key=lambda order: (order.at, order.id)))
+    return tuple(
+        sorted(
+            (order for order in orders if order.is_in_force(now)),
+            key=lambda order: (order.at, order.id),
+        )
+    )
 
 
 def describe(order: Order) -> str:
@@ -18,7 +23,8 @@ def describe(order: Order) -> str:
     what = {
         "pause": "paused",
         "bound": f"{order.bound} of pool {order.pool} is {order.count}",
-        "hint": f"room for {order.count} x ({order.cpus:g} cpus, {order.mem_mib:g} MiB)" + (f" in pool {order.pool}" if order.pool else ""),
+        "hint": f"room for {order.count} x ({order.cpus:g} cpus, {order.mem_mib:g} MiB)"
+        + (f" in pool {order.pool}" if order.pool else ""),
         "drain": f"{order.target} is drained",
     }[order.kind]
     until = datetime.fromtimestamp(order.until, UTC).strftime("%m-%d %H:%M:%S UTC")

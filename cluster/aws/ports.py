@@ -111,8 +111,19 @@ class Order:
 
     def record(self, at: float, what: str) -> dict[str, Any]:
         """As a row of the ledger: who did what with which order, and when."""
-        row = {key: value for key, value in asdict(self).items() if value not in ("", 0, 0.0) and key not in {"kind", "at", "id"}}
-        return {"kind": "order", "at": at, "order": self.kind, "order_id": self.id, "what": what, **row}
+        row = {
+            key: value
+            for key, value in asdict(self).items()
+            if value not in ("", 0, 0.0) and key not in {"kind", "at", "id"}
+        }
+        return {
+            "kind": "order",
+            "at": at,
+            "order": self.kind,
+            "order_id": self.id,
+            "what": what,
+            **row,
+        }
 
 
 class Fleet(Protocol):
@@ -144,7 +155,9 @@ class Fleet(Protocol):
         """
         ...
 
-    def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40) -> list[Offering]:
+    def offerings(
+        self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40
+    ) -> list[Offering]:
         """What the named types cost in the named zones, on demand and as spot, with disks of `disk_gib`.
 
         Prices are those last heard: not older than half a day while AWS answers, else the last ones known.
@@ -182,7 +195,9 @@ class Ledger(Protocol):
         """Merge what was written in small parts, so that reading stays quick; what is read does not change. How many parts went."""
         ...
 
-    def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
+    def read(
+        self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
         """Records with `at` >= since, oldest first; of these kinds, if any are named; with `limit`, the newest that many of them.
 
         Each is there once, whatever is written and merged meanwhile. All have a `row`.
@@ -205,7 +220,9 @@ class Control(Protocol):
         """The reason of the fence in force, or None."""
         ...
 
-    def beat(self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None) -> None:
+    def beat(
+        self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
+    ) -> None:
         """The autoscaler's sign of life, whether it obeys a fence, and what it remembers (so that `mesaform plan` plans alike)."""
         ...
 
@@ -225,7 +242,9 @@ class Control(Protocol):
         """Every order given and not withdrawn, those that have run out included, oldest first."""
         ...
 
-    def change_orders(self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]) -> tuple[Order, ...]:
+    def change_orders(
+        self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]
+    ) -> tuple[Order, ...]:
         """Put `change(orders)` in place of the orders, and return it; nobody else's change in between is lost.
 
         `change` may be called more than once.

@@ -20,7 +20,11 @@ OUR_SHARE = 0.5
 
 READING = (100.0, 20.0)
 CHANGING = (50.0, 5.0)
-BUCKETS: Mapping[str, tuple[float, float]] = {"CreateFleet": CHANGING, "TerminateInstances": (100.0, 5.0), "machines": (1000.0, 2.0)}
+BUCKETS: Mapping[str, tuple[float, float]] = {
+    "CreateFleet": CHANGING,
+    "TerminateInstances": (100.0, 5.0),
+    "machines": (1000.0, 2.0),
+}
 """Calls at once and calls a second, as the EC2 developer guide has them ("Request throttling for the Amazon EC2 API"); calls not named here
 only read. `machines` is the bucket of machines launched, which is not halved: a burst that needs it all is rare, and EC2 says no itself."""
 
@@ -45,7 +49,9 @@ class Bucket:
     closed_until: float = 0.0
 
     def filled(self, size: float, rate: float, now: float) -> Bucket:
-        return replace(self, tokens=min(size, self.tokens + (now - self.at) * rate * self.slowed), at=now)
+        return replace(
+            self, tokens=min(size, self.tokens + (now - self.at) * rate * self.slowed), at=now
+        )
 
     def wait_s(self, cost: float, rate: float, now: float) -> float:
         """How long until `cost` tokens are there; 0 when they are."""
@@ -54,10 +60,21 @@ class Bucket:
 
     def after_refusal(self, now: float) -> Bucket:
         wait = min(REFUSED_MOST_S, REFUSED_S * 2.0**self.refused)
-        return replace(self, tokens=0.0, at=now, slowed=max(LEAST_RATE, self.slowed / 2), refused=self.refused + 1, closed_until=now + wait)
+        return replace(
+            self,
+            tokens=0.0,
+            at=now,
+            slowed=max(LEAST_RATE, self.slowed / 2),
+            refused=self.refused + 1,
+            closed_until=now + wait,
+        )
 
     def after_success(self) -> Bucket:
-        return self if self.slowed >= 1 and not self.refused else replace(self, slowed=min(1.0, self.slowed + 0.1), refused=0)
+        return (
+            self
+            if self.slowed >= 1 and not self.refused
+            else replace(self, slowed=min(1.0, self.slowed + 0.1), refused=0)
+        )
 
 
 class Pacer:
@@ -81,8 +98,13 @@ class Pacer:
             with client.translated(f"ec2 {action}"):
                 yield
         except Retryable as error:
-            if isinstance(error.__cause__, ClientError) and client.code_of(error.__cause__) in client.THROTTLED:
-                raise Retryable(error.what, after_s=self._refused(action), where=error.where) from error
+            if (
+                isinstance(error.__cause__, ClientError)
+                and client.code_of(error.__cause__) in client.THROTTLED
+            ):
+                raise Retryable(
+                    error.what, after_s=self._refused(action), where=error.where
+                ) from error
             raise
         with self._lock:
             self._buckets[action] = self._bucket(action).after_success()
@@ -91,9 +113,16 @@ class Pacer:
         with self._lock:
             costs = {action: 1.0, **({"machines": float(machines)} if machines else {})}
             now = self._clock()
-            wait = max(self._bucket(name).wait_s(min(cost, _limits(name)[0]), _limits(name)[1], now) for name, cost in costs.items())
+            wait = max(
+                self._bucket(name).wait_s(min(cost, _limits(name)[0]), _limits(name)[1], now)
+                for name, cost in costs.items()
+            )
             if wait > 0:
-                raise Retryable("more calls than EC2 allows: not made", after_s=round(wait, 1), where=f"ec2 {action}")
+                raise Retryable(
+                    "more calls than EC2 allows: not made",
+                    after_s=round(wait, 1),
+                    where=f"ec2 {action}",
+                )
             for name, cost in costs.items():
                 bucket = self._bucket(name)
                 self._buckets[name] = replace(bucket, tokens=bucket.tokens - cost)

@@ -10,15 +10,28 @@ import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
 
-FORCE_OPTION = typer.Option(False, "--force", help="Bake even if the region has an image of this recipe.")
-SUBNET_OPTION = typer.Option("", "--subnet", help="Where to build; the default VPC's first subnet if not given. It needs a way out.")
+FORCE_OPTION = typer.Option(
+    False, "--force", help="Bake even if the region has an image of this recipe."
+)
+SUBNET_OPTION = typer.Option(
+    "",
+    "--subnet",
+    help="Where to build; the default VPC's first subnet if not given. It needs a way out.",
+)
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help="Bake the image that the machines boot from; at once if the region has it already.")(bake)
+    app.command(
+        help="Bake the image that the machines boot from; at once if the region has it already."
+    )(bake)
 
 
-def bake(file: str = FILE_OPTION, force: bool = FORCE_OPTION, subnet: str = SUBNET_OPTION, as_json: bool = JSON_OPTION) -> None:
+def bake(
+    file: str = FILE_OPTION,
+    force: bool = FORCE_OPTION,
+    subnet: str = SUBNET_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
     """Bake, with progress on standard error and the image on standard output."""
     from cluster.cli.progress import reporter
     from images.bake import bake as bake_image
@@ -28,9 +41,19 @@ def bake(file: str = FILE_OPTION, force: bool = FORCE_OPTION, subnet: str = SUBN
     # A builder costs money: a polite kill must end in its removal just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with reporter(as_json=as_json) as report:
-        baked = bake_image(context.spec.region, report, force=force, subnet_id=subnet, log_dir=context.state_dir / "log")
+        baked = bake_image(
+            context.spec.region,
+            report,
+            force=force,
+            subnet_id=subnet,
+            log_dir=context.state_dir / "log",
+        )
     if as_json:
-        typer.echo(json.dumps({**asdict(baked), "region": context.spec.region, "seconds": round(baked.seconds, 1)}))
+        typer.echo(
+            json.dumps(
+                {**asdict(baked), "region": context.spec.region, "seconds": round(baked.seconds, 1)}
+            )
+        )
         return
     how = "there already" if baked.reused else f"baked in {baked.seconds:.1f} s"
     typer.echo(f"{baked.image_id}  recipe {baked.recipe}  {how}")

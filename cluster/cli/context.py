@@ -12,8 +12,16 @@ import typer
 from cluster.common.errors import MissingPrerequisite
 from cluster.config.schema import ClusterSpec, load
 
-FILE_OPTION = typer.Option("cluster.yaml", "--file", "-f", envvar="MESAFORM_CLUSTER_FILE", help="The cluster's description.")
-JSON_OPTION = typer.Option(False, "--json", help="Print JSON for machines instead of tables for people.")
+FILE_OPTION = typer.Option(
+    "cluster.yaml",
+    "--file",
+    "-f",
+    envvar="MESAFORM_CLUSTER_FILE",
+    help="The cluster's description.",
+)
+JSON_OPTION = typer.Option(
+    False, "--json", help="Print JSON for machines instead of tables for people."
+)
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -24,7 +24,9 @@ STARTED_BEFORE_S = 31 * 86400.0
 
 
 def register(app: typer.Typer) -> None:
-    app.command("cost", help="What the last hours cost, and who used it: plot and totals from the ledger.")(cost)
+    app.command(
+        "cost", help="What the last hours cost, and who used it: plot and totals from the ledger."
+    )(cost)
 
 
 def cost(
@@ -79,10 +81,20 @@ def _print(bill: Bill, cluster: str, since: str) -> None:
 
     out = console()
     hours = f"{bill.machines} machines, {bill.machine_hours:,.1f} machine-hours"
-    out.print(f"[bold]{cluster}[/bold], the last {since}: [bold]${bill.usd:,.4f}[/bold] for {hours}\n")
+    out.print(
+        f"[bold]{cluster}[/bold], the last {since}: [bold]${bill.usd:,.4f}[/bold] for {hours}\n"
+    )
     for line in plot(bill):
         out.print(line, markup=False, no_wrap=True)
-    table = sheet(bill.by, "machines", "$", "%", "idle $", right=["machines", "$", "%", "idle $"], wraps=[bill.by])
+    table = sheet(
+        bill.by,
+        "machines",
+        "$",
+        "%",
+        "idle $",
+        right=["machines", "$", "%", "idle $"],
+        wraps=[bill.by],
+    )
     for share in bill.shares:
         idle = "" if share.idle_usd is None else f"{share.idle_usd:.4f}"
         part = f"{share.usd / bill.usd:.0%}" if bill.usd else ""
@@ -94,16 +106,30 @@ def _print(bill: Bill, cluster: str, since: str) -> None:
 
 def remarks(bill: Bill) -> list[str]:
     """What the table does not say."""
-    lines = [f"estimated when bought ${bill.planned_usd:.4f}, actual ${bill.usd:.4f} (list prices, without disks and traffic)"]
-    unused = "" if bill.unused_usd is None else f"; held by no task, on all agents: ${bill.unused_usd:.4f}"
+    lines = [
+        f"estimated when bought ${bill.planned_usd:.4f}, actual ${bill.usd:.4f} (list prices, without disks and traffic)"
+    ]
+    unused = (
+        ""
+        if bill.unused_usd is None
+        else f"; held by no task, on all agents: ${bill.unused_usd:.4f}"
+    )
     lines.append(f"idle, on machines without a task: ${bill.idle_usd:.4f}{unused}")
     if bill.waited_task_s:
-        waited = f"{bill.waited_task_s / 3600:.2f} task-hours" if bill.waited_task_s >= 3600 else f"{bill.waited_task_s:.0f} task-seconds"
-        lines.append(f"work waited {waited}: the machine time that it did not use meanwhile is worth ${bill.waited_usd:.4f}")
+        waited = (
+            f"{bill.waited_task_s / 3600:.2f} task-hours"
+            if bill.waited_task_s >= 3600
+            else f"{bill.waited_task_s:.0f} task-seconds"
+        )
+        lines.append(
+            f"work waited {waited}: the machine time that it did not use meanwhile is worth ${bill.waited_usd:.4f}"
+        )
     if bill.interruptions:
         lines.append(f"the cloud took or announced to take machines {bill.interruptions} times")
     if bill.lost_rows:
-        lines.append(f"{bill.lost_rows} rows were lost while S3 was away: what they would tell is under {UNKNOWN}")
+        lines.append(
+            f"{bill.lost_rows} rows were lost while S3 was away: what they would tell is under {UNKNOWN}"
+        )
     return lines
 
 
@@ -113,7 +139,10 @@ def plot(bill: Bill) -> list[str]:
     lines = bars(bill.series, PLOT_LINES)
     scale = {0: f"${top:.3f}/h", len(lines) - 1: "$0"}
     drawn = [f"{scale.get(number, ''):>11} │{line}" for number, line in enumerate(lines)]
-    first, last = (datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M") for at in (bill.since, bill.until))
+    first, last = (
+        datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M")
+        for at in (bill.since, bill.until)
+    )
     gap = max(1, len(bill.series) - len(first) - len(last))
     idle = bars(bill.idle_series, 1, top) if any(bill.idle_series) else []
     drawn += [f"{'':>11} └{'─' * len(bill.series)}", f"{'':>13}{first}{' ' * gap}{last}"]
@@ -128,12 +157,20 @@ def _write_html(bill: Bill, cluster: str, path: str) -> None:
     step = (bill.until - bill.since) / max(1, len(bill.series))
     points = [(step * index, usd) for index, usd in enumerate(bill.series)]
     idle = [(step * index, usd) for index, usd in enumerate(bill.idle_series)]
-    series = [svg.Series("all machines", svg.COLOURS[0], points), svg.Series("without a task", svg.COLOURS[1], idle)]
+    series = [
+        svg.Series("all machines", svg.COLOURS[0], points),
+        svg.Series("without a task", svg.COLOURS[1], idle),
+    ]
     start = datetime.fromtimestamp(bill.since).astimezone()
     form = "%H:%M" if bill.until - bill.since <= 2 * 86400 else "%m-%d"
-    x = svg.times(bill.until - bill.since, lambda at: datetime.fromtimestamp(bill.since + at).astimezone().strftime(form))
+    x = svg.times(
+        bill.until - bill.since,
+        lambda at: datetime.fromtimestamp(bill.since + at).astimezone().strftime(form),
+    )
     y = svg.linear(max(bill.series, default=1.0), lambda usd: f"${usd:.3g}")
-    chart = svg.lines(series, x, y, x_name=f"since {start:%Y-%m-%d %H:%M %Z}", y_name="USD an hour", steps=True)
+    chart = svg.lines(
+        series, x, y, x_name=f"since {start:%Y-%m-%d %H:%M %Z}", y_name="USD an hour", steps=True
+    )
     cells = "".join(
         f"<tr><th scope=row>{escape(share.name)}</th><td>{share.machines or ''}</td><td>{share.usd:.4f}</td>"
         f"<td>{'' if share.idle_usd is None else f'{share.idle_usd:.4f}'}</td></tr>"
@@ -145,7 +182,9 @@ def _write_html(bill: Bill, cluster: str, path: str) -> None:
         f"<table><tr><th>{bill.by}</th><th>machines</th><th>$</th><th>idle $</th></tr>{cells}</table>{texts}"
     )
     try:
-        Path(path).write_text(_PAGE.replace("{title}", escape(cluster)).replace("{body}", body), encoding="utf-8")
+        Path(path).write_text(
+            _PAGE.replace("{title}", escape(cluster)).replace("{body}", body), encoding="utf-8"
+        )
     except OSError as error:
         raise BadInput(error.strerror or str(error), where=path) from None
 

@@ -17,11 +17,22 @@ from cluster.teardown.execute import Outcome
 from cluster.teardown.plan import Plan, Wish
 from cluster.teardown.receipt import Receipt
 
-YES_OPTION = typer.Option(False, "--yes", "-y", help="Do not ask. On aws the name must be typed, or given with --confirm, as well.")
-DRY_OPTION = typer.Option(False, "--dry-run", help="Print the plan and end; the default on aws without --yes.")
-AGENTS_OPTION = typer.Option(False, "--agents-only", help="Only the agents; masters and network stay.")
+YES_OPTION = typer.Option(
+    False,
+    "--yes",
+    "-y",
+    help="Do not ask. On aws the name must be typed, or given with --confirm, as well.",
+)
+DRY_OPTION = typer.Option(
+    False, "--dry-run", help="Print the plan and end; the default on aws without --yes."
+)
+AGENTS_OPTION = typer.Option(
+    False, "--agents-only", help="Only the agents; masters and network stay."
+)
 IMAGES_OPTION = typer.Option(
-    False, "--images", help="Baked images and their snapshots as well; other clusters of the account need them too."
+    False,
+    "--images",
+    help="Baked images and their snapshots as well; other clusters of the account need them too.",
 )
 KEEP_OPTION = typer.Option(False, "--keep-local", help="Leave the local cloud running.")
 CONFIRM_OPTION = typer.Option("", "--confirm", help="The cluster's name, instead of typing it.")
@@ -61,10 +72,16 @@ def down(
     context = open_context(file)
     if agents_only and images:
         raise BadInput(
-            "--agents-only and --images together", where="mesaform down", fix="masters need their image: take the cluster down first"
+            "--agents-only and --images together",
+            where="mesaform down",
+            fix="masters need their image: take the cluster down first",
         )
     if confirm and confirm != context.spec.name:
-        raise BadInput(f"--confirm {confirm} is not this cluster's name", where=str(context.file), fix=f"its name is {context.spec.name}")
+        raise BadInput(
+            f"--confirm {confirm} is not this cluster's name",
+            where=str(context.file),
+            fix=f"its name is {context.spec.name}",
+        )
     asked = Asked(
         Wish(agents_only=agents_only, images=images),
         yes,
@@ -74,7 +91,11 @@ def down(
         as_json,
     )
     if not _enter(context):
-        _say(asked, {"cluster": context.spec.name, "left": []}, f"Nothing of {context.spec.name} is here: no local cloud was ever started.")
+        _say(
+            asked,
+            {"cluster": context.spec.name, "left": []},
+            f"Nothing of {context.spec.name} is here: no local cloud was ever started.",
+        )
         return
     try:
         with hold(context.cluster_dir / "lock", "mesaform down"):
@@ -93,7 +114,9 @@ def _enter(context: Context) -> bool:
     if context.spec.target == "local":
         from cluster.localcloud import daemon
 
-        if daemon.find(context.local_dir) is None and not any((context.local_dir / "account").glob("*")):
+        if daemon.find(context.local_dir) is None and not any(
+            (context.local_dir / "account").glob("*")
+        ):
             return False
         daemon.start(context.local_dir)
     context.enter_cloud()
@@ -151,8 +174,12 @@ def _confirm(context: Context, asked: Asked) -> None:
         return
     if not sys.stdin.isatty():
         fix = f"add --confirm {name}" if aws else "add --yes"
-        raise BadInput("nobody is there to confirm; nothing was removed", where="mesaform down", fix=fix)
-    typed = typer.prompt(f"Type the cluster's name ({name}) to take it down", err=True) if aws else None
+        raise BadInput(
+            "nobody is there to confirm; nothing was removed", where="mesaform down", fix=fix
+        )
+    typed = (
+        typer.prompt(f"Type the cluster's name ({name}) to take it down", err=True) if aws else None
+    )
     if typed != name if aws else not typer.confirm(f"Take {name} down?", err=True):
         typer.echo("Nothing was removed.", err=True)
         raise typer.Exit(Exit.FAILED)
@@ -169,7 +196,9 @@ def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
     for part in plan_parts(planned, empty=empty):
         out.print(part)
     if asked.dry_run:
-        out.print("This was a dry run: nothing was removed. Do it: [bold]mesaform down --yes[/bold]")
+        out.print(
+            "This was a dry run: nothing was removed. Do it: [bold]mesaform down --yes[/bold]"
+        )
 
 
 def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, path: str) -> None:
@@ -177,9 +206,18 @@ def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, 
     from cluster.cli.tables import console
     from cluster.cli.teardown_ports import stop_local
 
-    stopped = stop_local(context) if outcome.swept.is_clean and not asked.keep_local and not asked.wish.agents_only else ""
+    stopped = (
+        stop_local(context)
+        if outcome.swept.is_clean and not asked.keep_local and not asked.wish.agents_only
+        else ""
+    )
     if asked.as_json:
-        document: Mapping[str, Any] = {"receipt": receipt.as_record(), "troubles": outcome.troubles, "file": path, "local_cloud": stopped}
+        document: Mapping[str, Any] = {
+            "receipt": receipt.as_record(),
+            "troubles": outcome.troubles,
+            "file": path,
+            "local_cloud": stopped,
+        }
         typer.echo(json.dumps(document, indent=2))
         return
     out = console()

@@ -11,14 +11,25 @@ from cluster.common.errors import BadInput, NotOwned
 
 
 def register(app: typer.Typer) -> None:
-    app.command("drain", help="Empty an agent: no more work, its tasks move, it goes if the autoscaler bought it.")(drain)
+    app.command(
+        "drain",
+        help="Empty an agent: no more work, its tasks move, it goes if the autoscaler bought it.",
+    )(drain)
 
 
 def drain(
-    target: str = typer.Argument(help="An agent's or an instance's id, as `mesaform status` prints it."),
+    target: str = typer.Argument(
+        help="An agent's or an instance's id, as `mesaform status` prints it."
+    ),
     file: str = FILE_OPTION,
-    undo: bool = typer.Option(False, "--undo", help="Withdraw the order: an agent that is still there gets work again."),
-    for_: str = typer.Option("1d", "--for", help="How long the order stands: an agent of Terraform's stays empty for that long."),
+    undo: bool = typer.Option(
+        False, "--undo", help="Withdraw the order: an agent that is still there gets work again."
+    ),
+    for_: str = typer.Option(
+        "1d",
+        "--for",
+        help="How long the order stands: an agent of Terraform's stays empty for that long.",
+    ),
     reason: str = REASON_OPTION,
     json_: bool = JSON_OPTION,
 ) -> None:
@@ -31,7 +42,11 @@ def drain(
 
     if undo:
         gone = place.withdraw(same)
-        typer.echo(f"{target} is no longer to be drained." if gone else f"No order to drain {target} is in force.")
+        typer.echo(
+            f"{target} is no longer to be drained."
+            if gone
+            else f"No order to drain {target} is in force."
+        )
         return
     if target.startswith("i-"):
         from cluster.aws.fleet import AwsFleet
@@ -50,8 +65,18 @@ def check(target: str, machines: list[Machine]) -> None:
     """
     from cluster.topology.naming import Tag
 
-    found = next((machine for machine in machines if machine.instance_id == target and machine.state != "terminated"), None)
+    found = next(
+        (
+            machine
+            for machine in machines
+            if machine.instance_id == target and machine.state != "terminated"
+        ),
+        None,
+    )
     if found is None:
         raise BadInput(f"this cluster has no machine {target}", fix="see `mesaform status`")
     if found.tags.get(Tag.ROLE) != "agent":
-        raise NotOwned(f"{target} is a {found.tags.get(Tag.ROLE, 'stranger')}, not an agent", fix="only agents are drained")
+        raise NotOwned(
+            f"{target} is a {found.tags.get(Tag.ROLE, 'stranger')}, not an agent",
+            fix="only agents are drained",
+        )

@@ -10,7 +10,10 @@ from cluster.common.errors import BadInput
 
 
 def register(app: typer.Typer) -> None:
-    app.command("hint", help="Keep room for work to come: mesaform hint --cpus 2 --mem 4096 --count 10 --for 30m.")(hint)
+    app.command(
+        "hint",
+        help="Keep room for work to come: mesaform hint --cpus 2 --mem 4096 --count 10 --for 30m.",
+    )(hint)
 
 
 def hint(

@@ -13,24 +13,40 @@ from cluster.cli.context import FILE_OPTION
 def register(app: typer.Typer) -> None:
     @app.command()
     def init(
-        name: Annotated[str, typer.Option(help="The cluster's name: part of every name and tag on AWS.")] = "demo",
-        target: Annotated[Literal["local", "aws"], typer.Option(help="Processes of this host, or EC2.")] = "local",
+        name: Annotated[
+            str, typer.Option(help="The cluster's name: part of every name and tag on AWS.")
+        ] = "demo",
+        target: Annotated[
+            Literal["local", "aws"], typer.Option(help="Processes of this host, or EC2.")
+        ] = "local",
         operator_cidr: Annotated[
-            list[str] | None, typer.Option(help="A network from which masters may be reached; may be repeated.")
+            list[str] | None,
+            typer.Option(help="A network from which masters may be reached; may be repeated."),
         ] = None,
         file: str = FILE_OPTION,
-        force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+        force: Annotated[
+            bool, typer.Option("--force", help="Write over an existing file.")
+        ] = False,
     ) -> None:
         """Write a commented cluster.yaml in which every default is spelled out."""
         write(Path(file), name, target, tuple(operator_cidr or ()), force=force)
         typer.echo(f"{file} written: a cluster named {name} on {target}")
         if target == "aws" and not operator_cidr:
-            typer.echo("next: name the networks of your operators in network.operator_cidrs, then mesaform validate")
+            typer.echo(
+                "next: name the networks of your operators in network.operator_cidrs, then mesaform validate"
+            )
         else:
             typer.echo("next: mesaform up")
 
 
-def write(path: Path, name: str, target: Literal["local", "aws"], operator_cidrs: tuple[str, ...] = (), *, force: bool = False) -> None:
+def write(
+    path: Path,
+    name: str,
+    target: Literal["local", "aws"],
+    operator_cidrs: tuple[str, ...] = (),
+    *,
+    force: bool = False,
+) -> None:
     """Write the sample.
 
     Raises:
@@ -48,6 +64,8 @@ def write(path: Path, name: str, target: Literal["local", "aws"], operator_cidrs
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise BadInput("exists already", where=str(path), fix="write over it: mesaform init --force") from None
+        raise BadInput(
+            "exists already", where=str(path), fix="write over it: mesaform init --force"
+        ) from None
     except OSError as error:
         raise BadInput(error.strerror or str(error), where=str(path)) from None

@@ -13,15 +13,25 @@ import typer
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, local_environment
 from cluster.common.errors import BadInput
 
-local = typer.Typer(no_args_is_help=True, help="The local AWS: an endpoint, machines as processes, their metadata service, a fault switch.")
+local = typer.Typer(
+    no_args_is_help=True,
+    help="The local AWS: an endpoint, machines as processes, their metadata service, a fault switch.",
+)
 fault = typer.Typer(
-    no_args_is_help=True, help="Make the local AWS misbehave: capacity, throttling, lag, interruptions, outages, slow boots."
+    no_args_is_help=True,
+    help="Make the local AWS misbehave: capacity, throttling, lag, interruptions, outages, slow boots.",
 )
 local.add_typer(fault, name="fault")
 
-STATE_OPTION = typer.Option(None, "--state", help="Its state folder; default: .mesaform/local beside the cluster file.")
+STATE_OPTION = typer.Option(
+    None, "--state", help="Its state folder; default: .mesaform/local beside the cluster file."
+)
 PORT_OPTION = typer.Option(
-    None, "--port", min=0, max=65535, help="Where to listen on 127.0.0.1 (default: where it did last, at first 5566; 0: any free port)."
+    None,
+    "--port",
+    min=0,
+    max=65535,
+    help="Where to listen on 127.0.0.1 (default: where it did last, at first 5566; 0: any free port).",
 )
 REGION_OPTION = typer.Option("us-east-1", "--region", help="The region that clients use.")
 COUNT_OPTION = typer.Option(None, "--count", min=1, help="Ends after so many uses.")
@@ -41,7 +51,12 @@ def _print_json(document: Any) -> None:
 
 
 @local.command()
-def start(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, port: int | None = PORT_OPTION, as_json: bool = JSON_OPTION) -> None:
+def start(
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    port: int | None = PORT_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
     """Start it, if it does not run yet, and print its address."""
     from cluster.localcloud import daemon
 
@@ -53,7 +68,9 @@ def start(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, port: int 
 
 
 @local.command()
-def stop(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION) -> None:
+def stop(
+    file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
+) -> None:
     """End it and every machine. Its account stays: machines that were running boot again with the next start."""
     from cluster.localcloud import daemon
 
@@ -65,7 +82,9 @@ def stop(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bo
 
 
 @local.command()
-def status(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION) -> None:
+def status(
+    file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
+) -> None:
     """Show whether it runs, and its machines."""
     from cluster.localcloud import daemon
 
@@ -88,7 +107,9 @@ def _print_status(found: dict[str, Any]) -> None:
     if not found["hypervisor"]:
         console.print("the hypervisor does not answer; see its log", style="yellow")
     for service, why in found["not_saved"].items():
-        console.print(f"{service}: would be lost in a crash: {why}", style="yellow", highlight=False)
+        console.print(
+            f"{service}: would be lost in a crash: {why}", style="yellow", highlight=False
+        )
     table = Table(box=None)
     for name in ("instance", "address", "state", "pid", "type", "zone", "image"):
         table.add_column(name)
@@ -102,12 +123,24 @@ def _print_status(found: dict[str, Any]) -> None:
 
 def _described(item: dict[str, Any]) -> str:
     return " ".join(
-        [item["kind"], *(f"{key}={value}" for key, value in item.items() if key not in {"id", "kind"} and value not in (None, []))]
+        [
+            item["kind"],
+            *(
+                f"{key}={value}"
+                for key, value in item.items()
+                if key not in {"id", "kind"} and value not in (None, [])
+            ),
+        ]
     )
 
 
 @local.command()
-def env(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, region: str = REGION_OPTION, as_json: bool = JSON_OPTION) -> None:
+def env(
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    region: str = REGION_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
     """Print `export` lines that point the AWS CLI, cdktf and Terraform at it: eval "$(mesaform local env)"."""
     from cluster.localcloud import daemon
 
@@ -115,7 +148,9 @@ def env(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, region: str 
     if as_json:
         _print_json(variables)
     else:
-        sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+        sys.stdout.writelines(
+            f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()
+        )
 
 
 def _put(root: Path, kind: str, **fields: Any) -> None:
@@ -140,29 +175,50 @@ def capacity(
     """Launches that match find no capacity."""
     if kind not in {None, "spot", "on-demand"}:
         raise BadInput(f"{kind!r} is neither spot nor on-demand", where="--capacity")
-    _put(_root(file, state), "capacity", type=type_, zone=zone, capacity=kind, count=count, duration_s=duration)
+    _put(
+        _root(file, state),
+        "capacity",
+        type=type_,
+        zone=zone,
+        capacity=kind,
+        count=count,
+        duration_s=duration,
+    )
 
 
 @fault.command()
 def throttle(
     file: str = FILE_OPTION,
     state: Path | None = STATE_OPTION,
-    action: list[str] = typer.Option([], "--action", help="Only these calls, such as CreateFleet; default: all EC2 calls."),
-    rate: float | None = typer.Option(None, "--rate", help="Only what exceeds so many calls a second."),
+    action: list[str] = typer.Option(
+        [], "--action", help="Only these calls, such as CreateFleet; default: all EC2 calls."
+    ),
+    rate: float | None = typer.Option(
+        None, "--rate", help="Only what exceeds so many calls a second."
+    ),
     count: int | None = COUNT_OPTION,
     duration: float | None = DURATION_OPTION,
 ) -> None:
     """Calls are refused with RequestLimitExceeded."""
-    _put(_root(file, state), "throttle", actions=action, rate=rate, count=count, duration_s=duration)
+    _put(
+        _root(file, state), "throttle", actions=action, rate=rate, count=count, duration_s=duration
+    )
 
 
 @fault.command()
-def lag(seconds: float, file: str = FILE_OPTION, state: Path | None = STATE_OPTION, duration: float | None = DURATION_OPTION) -> None:
+def lag(
+    seconds: float,
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    duration: float | None = DURATION_OPTION,
+) -> None:
     """EC2's Describe calls answer as of some seconds ago."""
     _put(_root(file, state), "lag", seconds=seconds, duration_s=duration)
 
 
-VIA_OPTION = typer.Option("both", "--via", help="How it is told: both, queue (EventBridge) or metadata (IMDS).")
+VIA_OPTION = typer.Option(
+    "both", "--via", help="How it is told: both, queue (EventBridge) or metadata (IMDS)."
+)
 
 
 @fault.command()
@@ -170,7 +226,9 @@ def interrupt(
     instance_id: str,
     file: str = FILE_OPTION,
     state: Path | None = STATE_OPTION,
-    after: float = typer.Option(120.0, "--after", min=0, help="Seconds between the notice and the end."),
+    after: float = typer.Option(
+        120.0, "--after", min=0, help="Seconds between the notice and the end."
+    ),
     via: str = VIA_OPTION,
 ) -> None:
     """Interrupt a spot instance: a notice by EventBridge and in its metadata, then its end."""
@@ -178,7 +236,12 @@ def interrupt(
 
 
 @fault.command()
-def rebalance(instance_id: str, file: str = FILE_OPTION, state: Path | None = STATE_OPTION, via: str = VIA_OPTION) -> None:
+def rebalance(
+    instance_id: str,
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    via: str = VIA_OPTION,
+) -> None:
     """Recommend to move an instance's work: it is at risk of interruption."""
     _put(_root(file, state), "rebalance", instance_id=instance_id, via=via)
 
@@ -188,12 +251,23 @@ def schedule(
     instance_id: str,
     file: str = FILE_OPTION,
     state: Path | None = STATE_OPTION,
-    code: str = typer.Option("instance-retirement", "--code", help="instance-stop, instance-retirement, instance-reboot, system-reboot..."),
+    code: str = typer.Option(
+        "instance-retirement",
+        "--code",
+        help="instance-stop, instance-retirement, instance-reboot, system-reboot...",
+    ),
     after: float = typer.Option(86400.0, "--after", min=0, help="Seconds until it happens."),
     via: str = VIA_OPTION,
 ) -> None:
     """Schedule an event for an instance: AWS Health tells it, and EC2 lists it."""
-    _put(_root(file, state), "scheduled_event", instance_id=instance_id, code=code, after_s=after, via=via)
+    _put(
+        _root(file, state),
+        "scheduled_event",
+        instance_id=instance_id,
+        code=code,
+        after_s=after,
+        via=via,
+    )
 
 
 @fault.command()
@@ -208,14 +282,22 @@ def redelivery(
 
 
 @fault.command()
-def zone(zone_name: str, file: str = FILE_OPTION, state: Path | None = STATE_OPTION, duration: float | None = DURATION_OPTION) -> None:
+def zone(
+    zone_name: str,
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    duration: float | None = DURATION_OPTION,
+) -> None:
     """A zone goes out: its machines die, launches there are refused."""
     _put(_root(file, state), "zone_outage", zone=zone_name, duration_s=duration)
 
 
 @fault.command()
 def boot_delay(
-    seconds: float, file: str = FILE_OPTION, state: Path | None = STATE_OPTION, duration: float | None = DURATION_OPTION
+    seconds: float,
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    duration: float | None = DURATION_OPTION,
 ) -> None:
     """Machines stay pending for some seconds before they boot."""
     _put(_root(file, state), "boot_delay", seconds=seconds, duration_s=duration)
@@ -231,11 +313,20 @@ def late(
     duration: float | None = DURATION_OPTION,
 ) -> None:
     """Calls are carried out at once, and answered some seconds late."""
-    _put(_root(file, state), "late", seconds=seconds, actions=action, count=count, duration_s=duration)
+    _put(
+        _root(file, state),
+        "late",
+        seconds=seconds,
+        actions=action,
+        count=count,
+        duration_s=duration,
+    )
 
 
 @fault.command("list")
-def list_faults(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION) -> None:
+def list_faults(
+    file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
+) -> None:
     """Show the faults in force."""
     from cluster.localcloud import daemon
 
@@ -248,10 +339,14 @@ def list_faults(file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_j
 
 @fault.command()
 def clear(
-    fault_id: str = typer.Argument("", help="One fault; default: all."), file: str = FILE_OPTION, state: Path | None = STATE_OPTION
+    fault_id: str = typer.Argument("", help="One fault; default: all."),
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
 ) -> None:
     """Take a fault, or all, off."""
     from cluster.localcloud import daemon
 
-    answer = daemon.ask(daemon.require(_root(file, state)).url, f"faults/{fault_id}".rstrip("/"), method="DELETE")
+    answer = daemon.ask(
+        daemon.require(_root(file, state)).url, f"faults/{fault_id}".rstrip("/"), method="DELETE"
+    )
     sys.stdout.write(f"cleared {answer['cleared'] if answer else 0}\n")

@@ -58,7 +58,13 @@ def _print_version(wanted: bool) -> None:
 
 
 def _options(
-    _version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+    _version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+        help="Print the version and end.",
+    ),
 ) -> None:
     return
 

@@ -35,6 +35,8 @@ def _addresses(context: Context) -> list[str]:
     addresses = list(found.master_public_addresses) if found is not None else []
     if not addresses:
         raise ClusterUnreachable(
-            "this cluster has no masters that are known here", where=str(context.cluster_dir), fix="raise it: mesaform up"
+            "this cluster has no masters that are known here",
+            where=str(context.cluster_dir),
+            fix="raise it: mesaform up",
         )
     return addresses

@@ -32,9 +32,15 @@ def seconds(text: str) -> float:
     """
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
         raise BadInput(f"{text!r} is not a length of time", fix="write 90s, 30m, 2h or 1d")
-    found = sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", text))
+    found = sum(
+        float(number) * _UNITS[unit]
+        for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", text)
+    )
     if not 0 < found <= LONGEST_S:
-        raise BadInput(f"{text!r} must be more than nothing and at most 31 days", fix="an order that should stay belongs in cluster.yaml")
+        raise BadInput(
+            f"{text!r} must be more than nothing and at most 31 days",
+            fix="an order that should stay belongs in cluster.yaml",
+        )
     return found
 
 
@@ -60,7 +66,9 @@ class Desk:
         from cluster.aws.overrides import describe, in_force
 
         now = time.time()
-        self.control.change_orders(lambda orders: (*(one for one in in_force(orders, now) if not replaces(one)), order))
+        self.control.change_orders(
+            lambda orders: (*(one for one in in_force(orders, now) if not replaces(one)), order)
+        )
         self.ledger.append(order.record(order.at, describe(order)))
         return order
 
@@ -77,7 +85,13 @@ class Desk:
 
         self.control.change_orders(change)
         for order in gone:
-            self.ledger.append({**order.record(now, f"withdrawn by {who()}: {describe(order)}"), "withdrawn": True, "by": who()})
+            self.ledger.append(
+                {
+                    **order.record(now, f"withdrawn by {who()}: {describe(order)}"),
+                    "withdrawn": True,
+                    "by": who(),
+                }
+            )
         return gone
 
 
@@ -96,13 +110,23 @@ def desk(context: Context) -> Desk:
     context.enter_cloud()
     spec = context.spec
     bucket = client.account_bucket(spec.region)
-    return Desk(context, S3Control(bucket, spec.name, spec.region), S3Ledger(bucket, spec.name, spec.region))
+    return Desk(
+        context, S3Control(bucket, spec.name, spec.region), S3Ledger(bucket, spec.name, spec.region)
+    )
 
 
 def an_order(kind: Any, for_: str, reason: str, **fields: Any) -> Order:
     """An order that begins now."""
     now = time.time()
-    return Order(id=uuid.uuid4().hex[:8], kind=kind, by=who(), at=now, until=now + seconds(for_), reason=reason, **fields)
+    return Order(
+        id=uuid.uuid4().hex[:8],
+        kind=kind,
+        by=who(),
+        at=now,
+        until=now + seconds(for_),
+        reason=reason,
+        **fields,
+    )
 
 
 def say(order: Order, as_json: bool) -> None:
@@ -114,4 +138,6 @@ def say(order: Order, as_json: bool) -> None:
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode({"order": order}), indent=2).decode())
     else:
-        typer.echo(f"{describe(order)}. It ends by itself; the autoscaler reads it with its next pass.")
+        typer.echo(
+            f"{describe(order)}. It ends by itself; the autoscaler reads it with its next pass."
+        )

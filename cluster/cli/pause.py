@@ -9,10 +9,18 @@ from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, an_order, des
 
 
 def register(app: typer.Typer) -> None:
-    app.command("pause", help="Buy and remove nothing for a while; ends by itself, or with `mesaform resume`.")(pause)
+    app.command(
+        "pause",
+        help="Buy and remove nothing for a while; ends by itself, or with `mesaform resume`.",
+    )(pause)
 
 
-def pause(file: str = FILE_OPTION, for_: str = FOR_OPTION, reason: str = REASON_OPTION, json_: bool = JSON_OPTION) -> None:
+def pause(
+    file: str = FILE_OPTION,
+    for_: str = FOR_OPTION,
+    reason: str = REASON_OPTION,
+    json_: bool = JSON_OPTION,
+) -> None:
     """Pause; a pause in force is replaced."""
     order = an_order("pause", for_, reason)
     say(desk(open_context(file)).give(order, lambda other: other.kind == "pause"), json_)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    app.command("plan", help="What the autoscaler would do now: demand with verdicts, machines, dollars. Does nothing.")(show)
+    app.command(
+        "plan",
+        help="What the autoscaler would do now: demand with verdicts, machines, dollars. Does nothing.",
+    )(show)
 
 
 def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
@@ -58,15 +61,24 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     bucket = await asyncio.to_thread(client.account_bucket, spec.region)
     control = S3Control(bucket, spec.name, spec.region)
     fence, beat, orders = await asyncio.gather(
-        asyncio.to_thread(control.fenced), asyncio.to_thread(control.last_beat), asyncio.to_thread(control.orders)
+        asyncio.to_thread(control.fenced),
+        asyncio.to_thread(control.last_beat),
+        asyncio.to_thread(control.orders),
     )
     memory = remembered((beat or {}).get("memory"))
     async with aiohttp.ClientSession() as session:
         operator = OperatorClient(masters, session)
-        pacer, types = Pacer(time.monotonic), sorted({name for pool in spec.agents for name in pool.types})
+        pacer, types = (
+            Pacer(time.monotonic),
+            sorted({name for pool in spec.agents for name in pool.types}),
+        )
         market = aws_market(spec.region, bucket, spec.name, pacer, time.time, asks=False)
         await asyncio.to_thread(market.refresh, types)
-        observer = Observer(operator, ServicesClient(services_urls(masters), session), AwsFleet(spec.region, market, pacer))
+        observer = Observer(
+            operator,
+            ServicesClient(services_urls(masters), session),
+            AwsFleet(spec.region, market, pacer),
+        )
         snapshot = await observer.snapshot(spec, memory, (), fence, orders)
     if spec.autoscaler.profile.enabled:
         snapshot = replace(snapshot, profile=decoded(await asyncio.to_thread(control.kept, NAME)))
@@ -91,7 +103,12 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
     console = Console()
     for line in trouble:
         console.print(f"[yellow]not known:[/] {line}", highlight=False)
-    for label, text in (("fenced", made.fence), ("paused", made.paused), ("waiting", made.waiting), ("nothing is removed", made.frozen)):
+    for label, text in (
+        ("fenced", made.fence),
+        ("paused", made.paused),
+        ("waiting", made.waiting),
+        ("nothing is removed", made.frozen),
+    ):
         if text:
             console.print(f"[yellow]{label}:[/] {text}", highlight=False)
     for order in made.orders:
@@ -101,7 +118,9 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
         for name in ("demand", "count", "verdict", "why it is wanted"):
             table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
         for verdict in made.verdicts:
-            table.add_row(verdict.unit.name, str(verdict.unit.count), str(verdict), verdict.unit.reason)
+            table.add_row(
+                verdict.unit.name, str(verdict.unit.count), str(verdict), verdict.unit.reason
+            )
         console.print(table)
     else:
         console.print("Nothing waits for a machine.")
@@ -112,12 +131,18 @@ def _print_steps(console: Console, made: Plan) -> None:
     for step in made.steps:
         decision = step.decision
         change = f"  [bold]{decision.usd_per_hour:+.4f} $/h[/]" if decision.usd_per_hour else ""
-        console.print(f"would [bold]{decision.kind}[/]: {decision.what} ({'; '.join(decision.reasons)}){change}", highlight=False)
+        console.print(
+            f"would [bold]{decision.kind}[/]: {decision.what} ({'; '.join(decision.reasons)}){change}",
+            highlight=False,
+        )
     if made.packed is not None:
         console.print(_packed(made.packed), highlight=False)
     if not made.steps:
         console.print("The autoscaler would do nothing now.")
-    console.print(f"now ${made.usd_per_hour:.4f} an hour, then ${made.after_usd_per_hour:.4f}", highlight=False)
+    console.print(
+        f"now ${made.usd_per_hour:.4f} an hour, then ${made.after_usd_per_hour:.4f}",
+        highlight=False,
+    )
 
 
 def _packed(packed: Packed) -> str:

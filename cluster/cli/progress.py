@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 QUIET_S = 2.0  # between two lines about one stage where there is no terminal
 ALIVE_S = 15.0  # after which a stage that has nothing new to say says the same again
-MARKS: dict[State, tuple[str, str]] = {"done": ("✓", "green"), "failed": ("✗", "red"), "started": ("…", "cyan"), "advanced": ("…", "cyan")}
+MARKS: dict[State, tuple[str, str]] = {
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "started": ("…", "cyan"),
+    "advanced": ("…", "cyan"),
+}
 
 
 @dataclass(slots=True)
@@ -90,7 +95,9 @@ class Lines(_Stages):
 
     def _tell(self, stage: _Stage) -> None:
         now = self._clock()
-        if stage.state == "advanced" and now - stage.told < (ALIVE_S if stage.detail == stage.said else QUIET_S):
+        if stage.state == "advanced" and now - stage.told < (
+            ALIVE_S if stage.detail == stage.said else QUIET_S
+        ):
             return
         stage.told, stage.said = now, stage.detail
         mark, _ = MARKS[stage.state]
@@ -107,7 +114,12 @@ class JsonLines(_Stages):
         self._stream = stream
 
     def _tell(self, stage: _Stage) -> None:
-        event = {"stage": stage.name, "state": stage.state, "detail": stage.detail, "elapsed_s": round(stage.elapsed_s(self._clock()), 3)}
+        event = {
+            "stage": stage.name,
+            "state": stage.state,
+            "detail": stage.detail,
+            "elapsed_s": round(stage.elapsed_s(self._clock()), 3),
+        }
         self._stream.write(json.dumps(event) + "\n")
         self._stream.flush()
 

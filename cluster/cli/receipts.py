@@ -20,11 +20,22 @@ SHOWN = 12  # lines of machines kept or left that are named one by one
 def plan_parts(plan: Plan, *, empty: bool) -> list[RenderableType]:
     """The steps with what each one stops paying."""
     if empty:
-        return [f"Nothing of [bold]{plan.cluster}[/bold] is left; making sure, and writing the receipt.", *_kept(plan)]
+        return [
+            f"Nothing of [bold]{plan.cluster}[/bold] is left; making sure, and writing the receipt.",
+            *_kept(plan),
+        ]
     table = sheet("", "step", "$/h", "why", right=["$/h"], wraps=["why"])
     for number, step in enumerate(plan.steps, 1):
-        table.add_row(str(number), step.what, dollars(step.usd_per_hour) if step.removes else "", f"[dim]{step.why}[/dim]")
-    parts: list[RenderableType] = [f"The plan to take [bold]{plan.cluster}[/bold] down, {dollars(plan.usd_per_hour)} per hour:", table]
+        table.add_row(
+            str(number),
+            step.what,
+            dollars(step.usd_per_hour) if step.removes else "",
+            f"[dim]{step.why}[/dim]",
+        )
+    parts: list[RenderableType] = [
+        f"The plan to take [bold]{plan.cluster}[/bold] down, {dollars(plan.usd_per_hour)} per hour:",
+        table,
+    ]
     if plan.unpriced:
         parts.append(f"No price is known for {', '.join(plan.unpriced)}.")
     return parts + _kept(plan)
@@ -57,17 +68,46 @@ def receipt_parts(receipt: Receipt, troubles: Sequence[str]) -> list[RenderableT
 
 
 def _ran(receipt: Receipt) -> Table:
-    table = sheet("what ran", "type", "by", "machines", "hours", "$", "$ idle", right=["machines", "hours", "$", "$ idle"])
+    table = sheet(
+        "what ran",
+        "type",
+        "by",
+        "machines",
+        "hours",
+        "$",
+        "$ idle",
+        right=["machines", "hours", "$", "$ idle"],
+    )
     table.title = f"Receipt: {receipt.cluster}, {duration(receipt.at - receipt.since)}"
     for line in receipt.lines:
         what = f"{line.role or 'other'}{f' ({line.pool})' if line.pool else ''}"
         kind = f"{line.instance_type}{' spot' if line.capacity == 'spot' else ''}"
-        idle = "-" if line.role == "master" else "unknown" if line.idle_usd is None else dollars(line.idle_usd)
-        table.add_row(what, kind, line.managed_by, str(line.machines), f"{line.hours:.2f}", dollars(line.usd), idle)
+        idle = (
+            "-"
+            if line.role == "master"
+            else "unknown"
+            if line.idle_usd is None
+            else dollars(line.idle_usd)
+        )
+        table.add_row(
+            what,
+            kind,
+            line.managed_by,
+            str(line.machines),
+            f"{line.hours:.2f}",
+            dollars(line.usd),
+            idle,
+        )
     table.add_section()
     idle = "unknown" if receipt.idle_usd is None else dollars(receipt.idle_usd)
     table.add_row(
-        "[bold]total[/bold]", "", "", str(len(receipt.machines)), f"{receipt.hours:.2f}", f"[bold]{dollars(receipt.usd)}[/bold]", idle
+        "[bold]total[/bold]",
+        "",
+        "",
+        str(len(receipt.machines)),
+        f"{receipt.hours:.2f}",
+        f"[bold]{dollars(receipt.usd)}[/bold]",
+        idle,
     )
     return table
 
@@ -75,10 +115,17 @@ def _ran(receipt: Receipt) -> Table:
 def _proof(receipt: Receipt) -> list[RenderableType]:
     if receipt.left:
         shown = [f"  [red]{text}[/red]" for text in receipt.left[:SHOWN]]
-        return [f"[red]{len(receipt.left)} resources would not go[/red]; run the same command again:", *shown]
+        return [
+            f"[red]{len(receipt.left)} resources would not go[/red]; run the same command again:",
+            *shown,
+        ]
     present = {kind: count for kind, count in receipt.listed.items() if count}
     if present:
-        return ["The cloud lists, as planned: " + ", ".join(f"{count} {kind}" for kind, count in present.items()) + "."]
+        return [
+            "The cloud lists, as planned: "
+            + ", ".join(f"{count} {kind}" for kind, count in present.items())
+            + "."
+        ]
     kinds = ", no ".join(receipt.listed)
     return [f"[green]Nothing is left[/green]: of {receipt.cluster} the cloud lists no {kinds}."]
 
@@ -91,7 +138,9 @@ def _still(receipt: Receipt) -> list[RenderableType]:
     if len(receipt.kept) > SHOWN:
         parts.append(f"Kept: {len(receipt.kept) - SHOWN} more, all in the receipt's file")
     if receipt.unaccounted:
-        parts.append(f"Not in the sums: {', '.join(receipt.unaccounted[:SHOWN])}, which ended earlier at a time that EC2 does not tell")
+        parts.append(
+            f"Not in the sums: {', '.join(receipt.unaccounted[:SHOWN])}, which ended earlier at a time that EC2 does not tell"
+        )
     if receipt.unpriced:
         parts.append(f"Not in the sums: the price of {', '.join(receipt.unpriced)} is not known")
     return parts

@@ -9,13 +9,17 @@ from cluster.cli.override_client import desk
 
 
 def register(app: typer.Typer) -> None:
-    app.command("resume", help="End a pause; with --all every order in force, with --order one of them.")(resume)
+    app.command(
+        "resume", help="End a pause; with --all every order in force, with --order one of them."
+    )(resume)
 
 
 def resume(
     file: str = FILE_OPTION,
     all_: bool = typer.Option(False, "--all", help="Bounds, hints and drains as well."),
-    order: str = typer.Option("", "--order", help="Only the order with this id (see `mesaform plan --json`)."),
+    order: str = typer.Option(
+        "", "--order", help="Only the order with this id (see `mesaform plan --json`)."
+    ),
     json_: bool = JSON_OPTION,
 ) -> None:
     """Withdraw orders."""
@@ -24,7 +28,9 @@ def resume(
     from cluster.aws.overrides import describe
 
     def wanted(one: object) -> bool:
-        return all_ or (getattr(one, "id", "") == order if order else getattr(one, "kind", "") == "pause")
+        return all_ or (
+            getattr(one, "id", "") == order if order else getattr(one, "kind", "") == "pause"
+        )
 
     gone = desk(open_context(file)).withdraw(wanted)
     if json_:

@@ -25,15 +25,26 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.", metavar="-- COMMAND [ARGS]…")],
-    name: Annotated[str, typer.Option(help="Of the framework and its tasks: letters, digits, dots, hyphens.")] = "run",
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            help="The command and its arguments, after --.", metavar="-- COMMAND [ARGS]…"
+        ),
+    ],
+    name: Annotated[
+        str, typer.Option(help="Of the framework and its tasks: letters, digits, dots, hyphens.")
+    ] = "run",
     cpus: Annotated[float, typer.Option(min=0.001, help="Cores for each task.")] = 0.5,
     mem: Annotated[float, typer.Option(min=1, help="MiB of memory for each task.")] = 64,
     disk: Annotated[float, typer.Option(min=0, help="MiB of disk for each task.")] = 0,
     instances: Annotated[int, typer.Option(min=1, max=10_000, help="How many tasks.")] = 1,
     role: Annotated[str, typer.Option(help="The role whose offers are used.")] = "*",
-    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the tasks; may be repeated.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the tasks; may be repeated.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")
+    ] = None,
     file: str = FILE_OPTION,
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -47,12 +58,23 @@ def run(
     from cluster.mesos.run_state import Job, environment
 
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
-        raise BadInput(f"{name!r} is not a name", where="--name", fix="use letters, digits, dots, hyphens and underscores")
+        raise BadInput(
+            f"{name!r} is not a name",
+            where="--name",
+            fix="use letters, digits, dots, hyphens and underscores",
+        )
     try:
         variables = environment(env or [])
     except ValueError as error:
         raise BadInput(f"{str(error)!r} is not NAME=VALUE", where="--env") from None
-    job = Job(name, tuple(command), Resources.of(cpus=cpus, mem_mib=mem, disk_mib=disk), instances, role, variables)
+    job = Job(
+        name,
+        tuple(command),
+        Resources.of(cpus=cpus, mem_mib=mem, disk_mib=disk),
+        instances,
+        role,
+        variables,
+    )
     reporter: Reporter = JsonReporter() if as_json else TextReporter(many=instances > 1)
     code = asyncio.run(_run(open_context(file), job, reporter, timeout))
     reporter.ended(code)

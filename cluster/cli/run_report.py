@@ -55,7 +55,13 @@ class JsonReporter:
         self._to = to or sys.stdout
 
     def changed(self, change: Change) -> None:
-        self._write(event="state", task=change.task, state=change.state, host=change.host, message=change.message)
+        self._write(
+            event="state",
+            task=change.task,
+            state=change.state,
+            host=change.host,
+            message=change.message,
+        )
 
     def output(self, task: str, stream: str, text: str) -> None:
         self._write(event="output", task=task, stream=stream, text=text)

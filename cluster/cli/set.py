@@ -16,7 +16,10 @@ MOST = 1000
 
 
 def register(app: typer.Typer) -> None:
-    app.command("set", help="Another min or max of a pool for a while: mesaform set --pool default min 5 --for 2h.")(set_)
+    app.command(
+        "set",
+        help="Another min or max of a pool for a while: mesaform set --pool default min 5 --for 2h.",
+    )(set_)
 
 
 def set_(
@@ -54,10 +57,16 @@ def check(spec: ClusterSpec, order: Order, orders: tuple[Order, ...]) -> None:
     pools = {pool.name: pool for pool in with_bounds(spec, orders, order.at).agents}
     if order.pool not in pools:
         near = difflib.get_close_matches(order.pool, pools, 1)
-        raise BadInput(f"there is no pool {order.pool}", fix=f"did you mean {near[0]}?" if near else f"pools: {', '.join(pools)}")
+        raise BadInput(
+            f"there is no pool {order.pool}",
+            fix=f"did you mean {near[0]}?" if near else f"pools: {', '.join(pools)}",
+        )
     pool = pools[order.pool]
     if order.count < pool.count:
-        raise BadInput(f"Terraform keeps {pool.count} machines in pool {pool.name}", fix=f"{order.bound} must be at least that")
+        raise BadInput(
+            f"Terraform keeps {pool.count} machines in pool {pool.name}",
+            fix=f"{order.bound} must be at least that",
+        )
     if order.bound == "min" and order.count > pool.max:
         raise BadInput(f"min {order.count} would be above max, {pool.max}", fix="set max first")
     if order.bound == "max" and order.count < pool.floor:

@@ -28,15 +28,19 @@ UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "
 
 
 def register(app: typer.Typer) -> None:
-    app.command("simulate", help="What a policy would cost on a trace of work, beside other policies and rivals' rules. Buys nothing.")(
-        simulate
-    )
+    app.command(
+        "simulate",
+        help="What a policy would cost on a trace of work, beside other policies and rivals' rules. Buys nothing.",
+    )(simulate)
 
 
 def simulate(
     trace: str = typer.Argument("", help="A CSV of tasks; see docs/simulator.md."),
     policy: str = typer.Option(
-        "", "--policy", "-p", help="A policy file: agents, autoscaler and cost of cluster.yaml. Default: all defaults."
+        "",
+        "--policy",
+        "-p",
+        help="A policy file: agents, autoscaler and cost of cluster.yaml. Default: all defaults.",
     ),
     against: list[str] = typer.Option(
         (),
@@ -45,20 +49,40 @@ def simulate(
         help="Another policy file, or a baseline: clusterman, cluster-autoscaler, karpenter, karpenter-when-empty, all. Repeatable.",
     ),
     synthetic: str = typer.Option("", help="In place of a file: burst, diurnal or batch."),
-    columns: str = typer.Option("", "--map", help="Columns: cpus=cpu_milli:0.001,mem=memory_mib,start=created,end=deleted."),
-    from_: str = typer.Option("", "--from", help="Leave out what arrives before, counted from the first arrival: 90m, 12h, 3d."),
+    columns: str = typer.Option(
+        "", "--map", help="Columns: cpus=cpu_milli:0.001,mem=memory_mib,start=created,end=deleted."
+    ),
+    from_: str = typer.Option(
+        "",
+        "--from",
+        help="Leave out what arrives before, counted from the first arrival: 90m, 12h, 3d.",
+    ),
     until: str = typer.Option("", help="Leave out what arrives from then on."),
     limit: int = typer.Option(0, min=0, help="At most so many tasks; 0 for all."),
     longest: str = typer.Option("", help="Leave out tasks that run longer: 5d."),
     seed: int = typer.Option(1, help="Of all chance, synthetic traces included."),
-    boot: str = typer.Option("", help="Median time from launch to a registered agent. Default: 45s, or the history's own."),
-    reclaims: float = typer.Option(0.02, min=0, help="How often an hour the cloud takes a spot machine back."),
-    shortages: float = typer.Option(0.0, min=0, max=1, help="The part of offerings that have no capacity at any time."),
-    never_boots: float = typer.Option(0.0, min=0, max=1, help="The part of machines that never register."),
+    boot: str = typer.Option(
+        "",
+        help="Median time from launch to a registered agent. Default: 45s, or the history's own.",
+    ),
+    reclaims: float = typer.Option(
+        0.02, min=0, help="How often an hour the cloud takes a spot machine back."
+    ),
+    shortages: float = typer.Option(
+        0.0, min=0, max=1, help="The part of offerings that have no capacity at any time."
+    ),
+    never_boots: float = typer.Option(
+        0.0, min=0, max=1, help="The part of machines that never register."
+    ),
     html: str = typer.Option("", help="Write the report with plots to this file."),
-    history: str = typer.Option("", help="In place of a file: the cluster's own last hours or days, from its ledger: 24h, 7d."),
+    history: str = typer.Option(
+        "",
+        help="In place of a file: the cluster's own last hours or days, from its ledger: 24h, 7d.",
+    ),
     file: str = FILE_OPTION,
-    resumable: bool = typer.Option(False, help="Every task that is stopped goes on where it was, whatever the trace says."),
+    resumable: bool = typer.Option(
+        False, help="Every task that is stopped goes on where it was, whatever the trace says."
+    ),
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read, run each policy, print the table."""
@@ -68,11 +92,26 @@ def simulate(
     from cluster.simulator.trace import all_resumable
 
     past = _history(file, history, own_policy=not policy) if history else None
-    work = _work(trace, synthetic, columns, seed, (from_, until, longest, limit), None if past is None else past.trace)
+    work = _work(
+        trace,
+        synthetic,
+        columns,
+        seed,
+        (from_, until, longest, limit),
+        None if past is None else past.trace,
+    )
     if resumable:
         work = all_resumable(work)
-    boot_s = _seconds(boot, "--boot") if boot else BOOT_S if past is None or past.boot_s is None else past.boot_s
-    settings = Settings(seed, boot_s, never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages)
+    boot_s = (
+        _seconds(boot, "--boot")
+        if boot
+        else BOOT_S
+        if past is None or past.boot_s is None
+        else past.boot_s
+    )
+    settings = Settings(
+        seed, boot_s, never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages
+    )
     policies = _policies(policy, against, None if past is None else past.policy)
     with own_output():
         outcomes = _run(work, policies, settings, quiet=json_)
@@ -91,32 +130,57 @@ def simulate(
         _print_check(past, outcomes[0])
 
 
-def _work(trace: str, synthetic: str, columns: str, seed: int, part: tuple[str, str, str, int], past: Trace | None = None) -> Trace:
+def _work(
+    trace: str,
+    synthetic: str,
+    columns: str,
+    seed: int,
+    part: tuple[str, str, str, int],
+    past: Trace | None = None,
+) -> Trace:
     from cluster.simulator.synthetic import make_trace
     from cluster.simulator.trace import load, parse_map, window
 
     if sum(map(bool, (trace, synthetic, past))) != 1:
-        raise BadInput("one trace is needed", fix="name a CSV file, or --synthetic burst, diurnal or batch, or --history 7d")
+        raise BadInput(
+            "one trace is needed",
+            fix="name a CSV file, or --synthetic burst, diurnal or batch, or --history 7d",
+        )
     if past is not None:
         found = past
     else:
-        found = make_trace(synthetic, seed) if synthetic else load(Path(trace), parse_map(columns) if columns else None)
+        found = (
+            make_trace(synthetic, seed)
+            if synthetic
+            else load(Path(trace), parse_map(columns) if columns else None)
+        )
     from_, until, longest, limit = part
-    until_s, longest_s = (_seconds(text, name) if text else math.inf for text, name in ((until, "--until"), (longest, "--longest")))
+    until_s, longest_s = (
+        _seconds(text, name) if text else math.inf
+        for text, name in ((until, "--until"), (longest, "--longest"))
+    )
     found = window(found, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)
     if not found.tasks:
-        raise BadInput("no task is left of the trace", where="--from, --until, --longest", fix="the window counts from the first arrival")
+        raise BadInput(
+            "no task is left of the trace",
+            where="--from, --until, --longest",
+            fix="the window counts from the first arrival",
+        )
     return found
 
 
 def _seconds(text: str, where: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
     if match is None or match[2] not in UNITS:
-        raise BadInput(f"{text!r} is no length of time", where=where, fix="like 45s, 90m, 12h or 3d")
+        raise BadInput(
+            f"{text!r} is no length of time", where=where, fix="like 45s, 90m, 12h or 3d"
+        )
     return float(match[1]) * UNITS[match[2]]
 
 
-def _policies(policy: str, against: Sequence[str], own: Policy | None = None) -> list[tuple[Policy, str]]:
+def _policies(
+    policy: str, against: Sequence[str], own: Policy | None = None
+) -> list[tuple[Policy, str]]:
     """Each policy with the baseline's name where it is one; baselines buy what the first policy may buy."""
     from cluster.simulator.baselines import BASELINES
     from cluster.simulator.policy import Policy, load
@@ -131,7 +195,9 @@ def _policies(policy: str, against: Sequence[str], own: Policy | None = None) ->
             found.append((load(Path(name)), ""))
         else:
             raise BadInput(
-                f"{name!r} is neither a policy file nor a baseline", where="--against", fix=f"baselines: {', '.join(BASELINES)}, {ALL}"
+                f"{name!r} is neither a policy file nor a baseline",
+                where="--against",
+                fix=f"baselines: {', '.join(BASELINES)}, {ALL}",
             )
     return [(_renamed(one, index, found), rule) for index, (one, rule) in enumerate(found)]
 
@@ -139,10 +205,16 @@ def _policies(policy: str, against: Sequence[str], own: Policy | None = None) ->
 def _renamed(policy: Policy, index: int, found: Sequence[tuple[Policy, str]]) -> Policy:
     """Two files of one name are told apart by a number."""
     taken = [rule or other.name for other, rule in found[:index]]
-    return policy if found[index][1] or policy.name not in taken else policy.model_copy(update={"name": f"{policy.name} ({index + 1})"})
+    return (
+        policy
+        if found[index][1] or policy.name not in taken
+        else policy.model_copy(update={"name": f"{policy.name} ({index + 1})"})
+    )
 
 
-def _run(work: Trace, policies: Sequence[tuple[Policy, str]], settings: Settings, *, quiet: bool) -> list[Outcome]:
+def _run(
+    work: Trace, policies: Sequence[tuple[Policy, str]], settings: Settings, *, quiet: bool
+) -> list[Outcome]:
     from rich.console import Console
 
     from cluster.simulator.comparison import simulate as run
@@ -155,16 +227,33 @@ def _run(work: Trace, policies: Sequence[tuple[Policy, str]], settings: Settings
     return outcomes
 
 
-def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound, paid: Paid | None = None) -> None:
+def _print_json(
+    work: Trace,
+    outcomes: Sequence[Outcome],
+    settings: Settings,
+    bound: Bound,
+    paid: Paid | None = None,
+) -> None:
     import msgspec
 
     answer: dict[str, Any] = {
-        "trace": {"name": work.name, "tasks": len(work.tasks), "left_out": work.left_out, "span_s": work.span_s},
+        "trace": {
+            "name": work.name,
+            "tasks": len(work.tasks),
+            "left_out": work.left_out,
+            "span_s": work.span_s,
+        },
         "settings": settings,
         "least_usd": bound.whole,
         "least_divisible_usd": bound.divisible,
         "policies": [
-            {"name": one.name, **one.figures.as_dict(), "unschedulable": one.unschedulable, "took_s": one.took_s} for one in outcomes
+            {
+                "name": one.name,
+                **one.figures.as_dict(),
+                "unschedulable": one.unschedulable,
+                "took_s": one.took_s,
+            }
+            for one in outcomes
         ],
     }
     if paid is not None:
@@ -172,7 +261,9 @@ def _print_json(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bo
     typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
 
 
-def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound, html: str) -> None:
+def _print_table(
+    work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound, html: str
+) -> None:
     from rich.table import Table
 
     from cluster.cli.tables import console
@@ -190,7 +281,10 @@ def _print_table(work: Trace, outcomes: Sequence[Outcome], settings: Settings, b
             continue
         best = max(values) if better > 0 else min(values)
         mark = len(values) > 1 and min(values) != max(values)
-        table.add_row(name, *(f"[green]{text(one)}[/]" if mark and one == best else text(one) for one in values))
+        table.add_row(
+            name,
+            *(f"[green]{text(one)}[/]" if mark and one == best else text(one) for one in values),
+        )
     table.add_row("[dim]took[/]", *(f"[dim]{outcome.took_s:.1f} s[/]" for outcome in outcomes))
     out.print(table)
     out.print(report_columns.headline(outcomes, bound))

@@ -61,17 +61,27 @@ def read(file: str, length_s: float, length: str, *, own_policy: bool) -> Past:
         rows = ledger.read(until - length_s - STATED_EVERY_S * 1.2, kinds=["history"])
         bills = bill_rows(ledger, until - length_s)
     except NotFound:
-        raise BadInput(f"the cluster {spec.name} has no ledger", where="--history", fix="it is written while the cluster runs") from None
+        raise BadInput(
+            f"the cluster {spec.name} has no ledger",
+            where="--history",
+            fix="it is written while the cluster runs",
+        ) from None
     since = max(until - length_s, min((row["at"] for row in rows), default=until))
     work, began = trace(rows, since, until, f"{spec.name}, the last {length}")
-    bill = add_up([_without_masters(row) for row in bills if row.get("role") != "master"], began, until)
+    bill = add_up(
+        [_without_masters(row) for row in bills if row.get("role") != "master"], began, until
+    )
     paid = Paid(began, until, bill.usd, bill.idle_usd, bill.machine_hours, bill.waited_task_s)
     return Past(work, paid, policy_of(spec) if own_policy else None, _boot_s(bills))
 
 
 def _boot_s(rows: Iterable[Mapping[str, Any]]) -> float | None:
     """The median of machines that the autoscaler bought."""
-    times = [float(row["boot_s"]) for row in rows if row.get("boot_s", 0.0) > 0 and row.get("managed_by") == "autoscaler"]
+    times = [
+        float(row["boot_s"])
+        for row in rows
+        if row.get("boot_s", 0.0) > 0 and row.get("managed_by") == "autoscaler"
+    ]
     return round(median(times), 1) if times else None
 
 
@@ -98,7 +108,9 @@ def check(paid: Paid, mine: Outcome) -> list[str]:
     """The simulator's answer beside what was paid: how far it can be trusted."""
     hours = (paid.until - paid.since) / 3600
     known = f"{paid.machine_hours:,.1f} machine-hours, ${paid.idle_usd:,.4f} idle"
-    lines = [f"The ledger says that agents really cost [bold]${paid.usd:,.4f}[/] in these {hours:,.2f} h ({known})."]
+    lines = [
+        f"The ledger says that agents really cost [bold]${paid.usd:,.4f}[/] in these {hours:,.2f} h ({known})."
+    ]
     if paid.usd > 0:
         simulated = usd_within(mine.record, hours * 3600)
         off = f"{simulated / paid.usd - 1:+.0%}"
@@ -111,4 +123,6 @@ def check(paid: Paid, mine: Outcome) -> list[str]:
 def usd_within(record: Record, seconds: float) -> float:
     """What a run cost in its first `seconds`."""
     end = record.started_at + seconds
-    return sum(bill.usd * min(1.0, max(0.0, end - bill.bought_at) / bill.seconds) for bill in record.bills)
+    return sum(
+        bill.usd * min(1.0, max(0.0, end - bill.bought_at) / bill.seconds) for bill in record.bills
+    )

@@ -53,7 +53,11 @@ def _print(picture: Status, context: Context) -> None:
 def _nothing(picture: Status, context: Context) -> str:
     """Why there is nothing to show, and what to do."""
     name, where = f"[bold]{picture.cluster}[/bold]", f"({picture.target}, {picture.region})"
-    if picture.target == "local" and picture.unreachable and any((context.local_dir / "account").glob("*.pickle")):
+    if (
+        picture.target == "local"
+        and picture.unreachable
+        and any((context.local_dir / "account").glob("*.pickle"))
+    ):
         again = "mesaform up brings back what ran in it; mesaform down takes it away"
         return f"{name} {where}: the local cloud is stopped. {again}."
     return f"{name} {where} does not exist. Raise it: mesaform up"
@@ -66,7 +70,12 @@ def _lacking(picture: Status, context: Context) -> list[str]:
     if not picture.masters or "EC2" in {silent.source for silent in picture.unreachable}:
         return []
     up = [master.address for master in picture.masters if master.state in {"leading", "standby"}]
-    return [item.what for item in missing(picture, context.spec, up, [master.address for master in picture.masters])]
+    return [
+        item.what
+        for item in missing(
+            picture, context.spec, up, [master.address for master in picture.masters]
+        )
+    ]
 
 
 async def look(context: Context) -> Status:
@@ -92,8 +101,12 @@ async def look(context: Context) -> Status:
             )
         raise
     async with aiohttp.ClientSession() as session:
-        sources = await Gatherer(spec, session, fleet, control, outputs=outputs_reader(context)).gather()
-    return join(spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources)
+        sources = await Gatherer(
+            spec, session, fleet, control, outputs=outputs_reader(context)
+        ).gather()
+    return join(
+        spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources
+    )
 
 
 def cloud_ports(context: Context) -> tuple[Any, Any]:
@@ -113,9 +126,13 @@ def cloud_ports(context: Context) -> tuple[Any, Any]:
         bucket = client.account_bucket(spec.region)
     except CloudError as error:
         fix = (
-            "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if spec.target == "aws" else "restart it: mesaform local stop"
+            "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            if spec.target == "aws"
+            else "restart it: mesaform local stop"
         )
-        raise MissingPrerequisite(f"the cloud does not know us: {error.what}", where=spec.target, fix=fix) from error
+        raise MissingPrerequisite(
+            f"the cloud does not know us: {error.what}", where=spec.target, fix=fix
+        ) from error
     return AwsFleet(spec.region), S3Control(bucket, spec.name, spec.region)
 
 

@@ -24,7 +24,11 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     probe = Console(stderr=stderr, highlight=False)
-    return Console(stderr=stderr, highlight=False, width=min(WIDTH, probe.width) if probe.is_terminal else WIDTH)
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        width=min(WIDTH, probe.width) if probe.is_terminal else WIDTH,
+    )
 
 
 def dollars(amount: float | None, digits: int = 4) -> str:
@@ -35,7 +39,11 @@ def dollars(amount: float | None, digits: int = 4) -> str:
 def duration(seconds: float) -> str:
     """A length of time in its two largest units."""
     seconds = max(0.0, seconds)
-    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, unit, smaller, name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {name}"
     return f"{seconds:.0f} s"
@@ -51,7 +59,9 @@ def show(status: Status, width: int = WIDTH) -> list[RenderableType]:
     if status.others:
         parts.append(_others(status.others, width))
     parts.append(_facts(status))
-    parts += [f"[red]no answer from {silent.source}[/red]: {silent.why}" for silent in status.unreachable]
+    parts += [
+        f"[red]no answer from {silent.source}[/red]: {silent.why}" for silent in status.unreachable
+    ]
     return parts
 
 
@@ -69,11 +79,21 @@ def sheet(*columns: str, right: Iterable[str] = (), wraps: Iterable[str] = ()) -
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     rights, giving_way = set(right), set(wraps)
     for column in columns:
-        table.add_column(column, justify="right" if column in rights else "left", no_wrap=column not in giving_way)
+        table.add_column(
+            column,
+            justify="right" if column in rights else "left",
+            no_wrap=column not in giving_way,
+        )
     return table
 
 
-def fitted(rows: Sequence[Mapping[str, str]], width: int, *, right: Iterable[str] = (), leave_out: Sequence[str] = ()) -> Table:
+def fitted(
+    rows: Sequence[Mapping[str, str]],
+    width: int,
+    *,
+    right: Iterable[str] = (),
+    leave_out: Sequence[str] = (),
+) -> Table:
     """A table of rows, each a value by column. Where it is too wide, the columns of `leave_out` go, in that order: none is cut."""
     from rich.console import Console
     from rich.measure import Measurement
@@ -129,7 +149,9 @@ def _agents(status: Status, width: int) -> Table:
         }
         for view in status.agents
     ]
-    return fitted(rows, width, right=["cpus", "GiB", "tasks", "$/h"], leave_out=["by", "address", "GiB"])
+    return fitted(
+        rows, width, right=["cpus", "GiB", "tasks", "$/h"], leave_out=["by", "address", "GiB"]
+    )
 
 
 def _others(views: Sequence[MachineView], width: int) -> Table:
@@ -164,9 +186,18 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
         rows.append(("demand", _demand(status)))
     if status.offers is not None:
         offers = status.offers
-        rows.append(("offers", f"{offers['outstanding']:.0f} out: {offers['cpus']:g} cpus, {offers['mem_mib'] / 1024:.3g} GiB"))
+        rows.append(
+            (
+                "offers",
+                f"{offers['outstanding']:.0f} out: {offers['cpus']:g} cpus, {offers['mem_mib'] / 1024:.3g} GiB",
+            )
+        )
     scaler = status.autoscaler
-    beat = f", last beat {duration(scaler.beat_age_s)} ago from {scaler.address}" if scaler.beat_age_s is not None else ""
+    beat = (
+        f", last beat {duration(scaler.beat_age_s)} ago from {scaler.address}"
+        if scaler.beat_age_s is not None
+        else ""
+    )
     fence = f"; fenced: {scaler.fence}" if scaler.fence else ""
     page = f"{status.urls['autoscaler']}, " if "autoscaler" in status.urls else ""
     rows.append(("autoscaler", f"{page}{scaler.state}{beat}{fence}"))

@@ -30,7 +30,9 @@ async def look(context: Context) -> Survey:
         return await survey(await asyncio.to_thread(_world, context, session, None))
 
 
-async def run(context: Context, found: Survey, planned: Plan, report: Report, also_kept: Sequence[Owned]) -> tuple[Outcome, Receipt, Path]:
+async def run(
+    context: Context, found: Survey, planned: Plan, report: Report, also_kept: Sequence[Owned]
+) -> tuple[Outcome, Receipt, Path]:
     """Carry out a plan; returns what came of it, and the receipt with its file."""
     import aiohttp
 
@@ -42,14 +44,21 @@ async def run(context: Context, found: Survey, planned: Plan, report: Report, al
         if journal.is_resumed:
             with stage(report, "Carry on an earlier teardown") as under_way:
                 under_way.outcome = f"it was last at: {journal.last_step or 'the beginning'}"
-        teardown = Teardown(world, journal, report, drain_grace_s=context.spec.autoscaler.drain_grace_s)
+        teardown = Teardown(
+            world, journal, report, drain_grace_s=context.spec.autoscaler.drain_grace_s
+        )
         outcome = await teardown.run(found, planned)
         if planned.wish.images and outcome.swept.is_clean:
             also_kept = await asyncio.to_thread(_remove_images, context, report)
         spec = context.spec
         outcome = Outcome(outcome.swept, (*outcome.kept, *also_kept), outcome.troubles)
         facts = Facts(
-            spec.name, spec.target, spec.region, time.time(), stopped_usd_per_hour=0.0, also_kept=await asyncio.to_thread(_bucket, context)
+            spec.name,
+            spec.target,
+            spec.region,
+            time.time(),
+            stopped_usd_per_hour=0.0,
+            also_kept=await asyncio.to_thread(_bucket, context),
         )
         receipt = await asyncio.to_thread(teardown.receipt, found, outcome, facts)
         path = journal.close(receipt.as_record(), facts.now)
@@ -69,8 +78,15 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
     fleet, control = cloud_ports(context)
     bucket = client.account_bucket(spec.region)
     has_bucket = _has_bucket(bucket, spec.region)
-    masters = [machine for machine in fleet.machines(spec.name) if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running"]
-    bases = [f"http://{reachable(m.private_address, m.public_address, spec.target)}:{Port.ENGINE_MASTER}" for m in masters]
+    masters = [
+        machine
+        for machine in fleet.machines(spec.name)
+        if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running"
+    ]
+    bases = [
+        f"http://{reachable(m.private_address, m.public_address, spec.target)}:{Port.ENGINE_MASTER}"
+        for m in masters
+    ]
 
     async def destroy(stacks: tuple[str, ...]) -> None:
         from cluster import provision
@@ -117,7 +133,11 @@ def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
         except ValueError:  # cut short by a crash: the tags know what it knew
             continue
         managed = [resource for resource in resources if resource.get("mode") == "managed"]
-        ids = {str(instance.get("attributes", {}).get("id", "")) for resource in managed for instance in resource.get("instances") or ()}
+        ids = {
+            str(instance.get("attributes", {}).get("id", ""))
+            for resource in managed
+            for instance in resource.get("instances") or ()
+        }
         if managed:
             found[stack] = frozenset(ids)
     return found
@@ -143,9 +163,13 @@ def keep_account(context: Context, wish: Wish) -> list[Owned]:
     from cluster.aws.resources.ec2 import BakedImages
 
     spec = context.spec
-    if wish.images and (others := sorted({machine.tags[Tag.CLUSTER] for machine in _machines_of_others(context)})):
+    if wish.images and (
+        others := sorted({machine.tags[Tag.CLUSTER] for machine in _machines_of_others(context)})
+    ):
         raise NotOwned(
-            f"the images also serve {', '.join(others)}", where="--images", fix="take those clusters down first, or leave --images out"
+            f"the images also serve {', '.join(others)}",
+            where="--images",
+            fix="take those clusters down first, or leave --images out",
         )
     return BakedImages(client.client("ec2", spec.region), spec.name).list()
 
@@ -171,9 +195,24 @@ def _running_machines(context: Context) -> list[Machine]:
 
     states = ["pending", "running", "shutting-down", "stopping", "stopped"]
     filters = [{"Name": "instance-state-name", "Values": states}]
-    listed = pages(client.client("ec2", context.spec.region), "describe_instances", "listing machines", Filters=filters)
+    listed = pages(
+        client.client("ec2", context.spec.region),
+        "describe_instances",
+        "listing machines",
+        Filters=filters,
+    )
     return [
-        Machine(raw["InstanceId"], raw["InstanceType"], "", "on-demand", raw["State"]["Name"], "", "", 0.0, tag_map(raw.get("Tags")))
+        Machine(
+            raw["InstanceId"],
+            raw["InstanceType"],
+            "",
+            "on-demand",
+            raw["State"]["Name"],
+            "",
+            "",
+            0.0,
+            tag_map(raw.get("Tags")),
+        )
         for page in listed
         for reservation in page["Reservations"]
         for raw in reservation["Instances"]
@@ -181,7 +220,11 @@ def _running_machines(context: Context) -> list[Machine]:
 
 
 def _machines_of_others(context: Context) -> list[Machine]:
-    return [m for m in _running_machines(context) if m.tags.get(Tag.CLUSTER, context.spec.name) != context.spec.name]
+    return [
+        m
+        for m in _running_machines(context)
+        if m.tags.get(Tag.CLUSTER, context.spec.name) != context.spec.name
+    ]
 
 
 def _bucket(context: Context) -> list[Mapping[str, Any]]:
@@ -194,12 +237,21 @@ def _bucket(context: Context) -> list[Mapping[str, Any]]:
         if not _has_bucket(bucket, region):
             return []
         with client.translated(f"s3://{bucket}"):
-            listed = client.client("s3", region).get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            listed = (
+                client.client("s3", region).get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            )
             size = sum(item["Size"] for page in listed for item in page.get("Contents", ()))
     except CloudError:
         return []
     per_hour = size / 2**30 * USD_PER_GIB_MONTH_S3 / 730
-    return [{"kind": "bucket", "id": bucket, "name": f"{size / 2**20:.1f} MiB of bundles and ledgers", "usd_per_hour": per_hour}]
+    return [
+        {
+            "kind": "bucket",
+            "id": bucket,
+            "name": f"{size / 2**20:.1f} MiB of bundles and ledgers",
+            "usd_per_hour": per_hour,
+        }
+    ]
 
 
 def stop_local(context: Context) -> str:

@@ -42,7 +42,9 @@ class CalledOff:
             CloudError: the fence could not be lifted.
 
         """
-        held = [agent for agent in agents if self._by_down and agent.state in WITHOUT_WORK | ON_THE_WAY]
+        held = [
+            agent for agent in agents if self._by_down and agent.state in WITHOUT_WORK | ON_THE_WAY
+        ]
         for agent in held:
             if agent.state in WITHOUT_WORK:
                 with suppress(MesaformError):  # the next picture shows it

@@ -16,7 +16,12 @@ from cluster.status.ready import Missing
 from cluster.status.view import Status
 
 YES_OPTION = typer.Option(False, "--yes", "-y", help="Do not ask.")
-TIMEOUT_OPTION = typer.Option(0.0, "--timeout", help="Seconds to wait for the cluster to answer; 0 is 180 locally and 900 on aws.", min=0)
+TIMEOUT_OPTION = typer.Option(
+    0.0,
+    "--timeout",
+    help="Seconds to wait for the cluster to answer; 0 is 180 locally and 900 on aws.",
+    min=0,
+)
 POLL_S = 0.5
 TIMEOUT_S = {"local": 180.0, "aws": 900.0}
 
@@ -25,7 +30,12 @@ def register(app: typer.Typer) -> None:
     app.command(help="Raise the cluster, or carry on raising it; ends when it answers.")(up)
 
 
-def up(file: str = FILE_OPTION, yes: bool = YES_OPTION, timeout_s: float = TIMEOUT_OPTION, as_json: bool = JSON_OPTION) -> None:
+def up(
+    file: str = FILE_OPTION,
+    yes: bool = YES_OPTION,
+    timeout_s: float = TIMEOUT_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
     """Raise it: local cloud or credentials, image, stacks, and the wait until everything answers."""
     from cluster.cli import interrupt
     from cluster.cli.progress import reporter
@@ -35,7 +45,9 @@ def up(file: str = FILE_OPTION, yes: bool = YES_OPTION, timeout_s: float = TIMEO
     began = time.monotonic()
     try:
         with hold(context.cluster_dir / "lock", "mesaform up"), reporter(as_json=as_json) as report:
-            picture = _raise(context, report, yes=yes, timeout_s=timeout_s or TIMEOUT_S[context.spec.target])
+            picture = _raise(
+                context, report, yes=yes, timeout_s=timeout_s or TIMEOUT_S[context.spec.target]
+            )
     except KeyboardInterrupt:
         again = "" if file == "cluster.yaml" else f" --file {file}"
         interrupt.end(f"interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}")
@@ -49,7 +61,10 @@ def _raise(context: Context, report: Report, *, yes: bool, timeout_s: float) -> 
     _cloud(context, report)
     _addresses(context, report)
     _image(context, report, yes=yes)
-    return interrupt.run(lambda: _deploy(context, report, timeout_s), stopping="stopping Terraform in order; this may take some seconds")
+    return interrupt.run(
+        lambda: _deploy(context, report, timeout_s),
+        stopping="stopping Terraform in order; this may take some seconds",
+    )
 
 
 def _prerequisites(context: Context, report: Report) -> None:
@@ -72,13 +87,17 @@ def _cloud(context: Context, report: Report) -> None:
 
         with stage(report, "Local cloud") as under_way:
             running = daemon.start(context.local_dir)
-            under_way.outcome = f"{running.url}, pid {running.pid}" + ("" if running.started else ", was running")
+            under_way.outcome = f"{running.url}, pid {running.pid}" + (
+                "" if running.started else ", was running"
+            )
     context.enter_cloud()
     with stage(report, "Credentials") as under_way:
         _, control = cloud_ports(context)
         under_way.outcome = f"{context.spec.target}, {context.spec.region}"
         if reason := control.fenced():
-            under_way.outcome += f"; there is a fence ({reason}), which goes when the cluster answers"
+            under_way.outcome += (
+                f"; there is a fence ({reason}), which goes when the cluster answers"
+            )
 
 
 def _addresses(context: Context, report: Report) -> None:
@@ -91,7 +110,10 @@ def _addresses(context: Context, report: Report) -> None:
     with stage(report, "Check that the masters' addresses are free"):
         fleet, _ = cloud_ports(context)
         machines = fleet.machines(context.spec.name)
-        require_ports(context.spec, [machine.private_address for machine in machines if machine.state != "terminated"])
+        require_ports(
+            context.spec,
+            [machine.private_address for machine in machines if machine.state != "terminated"],
+        )
 
 
 def _image(context: Context, report: Report, *, yes: bool) -> None:
@@ -109,8 +131,14 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
         return
     question = f"No image of recipe {recipe} in {spec.region}. Bake one (a builder runs for about five minutes, some cents)?"
     if spec.target == "aws" and not yes and not typer.confirm(question, err=True):
-        raise MissingPrerequisite(f"no image of recipe {recipe}", where=spec.region, fix="bake one, then go on: mesaform bake")
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a builder must go whatever ends us
+        raise MissingPrerequisite(
+            f"no image of recipe {recipe}",
+            where=spec.region,
+            fix="bake one, then go on: mesaform bake",
+        )
+    before = signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a builder must go whatever ends us
     try:
         bake(spec.region, report, log_dir=context.state_dir / "log")
     finally:
@@ -124,7 +152,12 @@ async def _deploy(context: Context, report: Report, timeout_s: float) -> Status:
     from cluster.common.lock_wait import wait_for_earlier
     from cluster.common.progress import Stage
 
-    await wait_for_earlier(lambda: provision.deploy(context, report), Stage(report, "Deploy the stacks"), time.monotonic, asyncio.sleep)
+    await wait_for_earlier(
+        lambda: provision.deploy(context, report),
+        Stage(report, "Deploy the stacks"),
+        time.monotonic,
+        asyncio.sleep,
+    )
     return await wait_until_up(context, report, timeout_s)
 
 
@@ -157,12 +190,22 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
             teardown = CalledOff(control, OperatorClient(masters_of(context), session), fence)
             while True:
                 sources = await gatherer.gather()
-                picture = join(spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources)
-                lacking = missing(picture, spec, sorted(sources.masters_up), sorted(sources.services_up))
+                picture = join(
+                    spec.name,
+                    target=spec.target,
+                    region=spec.region,
+                    engine=spec.engine,
+                    sources=sources,
+                )
+                lacking = missing(
+                    picture, spec, sorted(sources.masters_up), sorted(sources.services_up)
+                )
                 if picture.leader and not teardown.done:
                     await teardown.step(picture.agents)
                 elif not lacking:
-                    under_way.outcome = f"{len(picture.masters)} masters, {len(picture.agents)} agents"
+                    under_way.outcome = (
+                        f"{len(picture.masters)} masters, {len(picture.agents)} agents"
+                    )
                     return picture
                 if time.monotonic() - began > timeout_s:
                     raise _too_late(context, lacking, timeout_s)
@@ -184,7 +227,11 @@ def _log_of(context: Context, item: Missing) -> str:
         return ""
     if context.spec.target == "local":
         machine = context.local_dir / "machines" / item.machine
-        for path in (machine / "log" / f"{item.service}.log", *machine.rglob(f"{item.service}.log"), machine / "console.log"):
+        for path in (
+            machine / "log" / f"{item.service}.log",
+            *machine.rglob(f"{item.service}.log"),
+            machine / "console.log",
+        ):
             if path.exists():
                 return f"\n      its log: {path}"
         return f"\n      its logs: {machine}"

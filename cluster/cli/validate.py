@@ -34,7 +34,12 @@ def summary(spec: ClusterSpec) -> dict[str, Any]:
     from cluster.topology.naming import master_addresses, subnets
 
     masters: list[dict[str, Any]] = [
-        {"address": str(address), "zone": zone, "instance_type": spec.masters.type, "usd_per_hour": _price(spec.masters.type)}
+        {
+            "address": str(address),
+            "zone": zone,
+            "instance_type": spec.masters.type,
+            "usd_per_hour": _price(spec.masters.type),
+        }
         for address, zone in zip(master_addresses(spec), spec.zones, strict=True)
     ]
     pools: list[dict[str, Any]] = [
@@ -53,12 +58,17 @@ def summary(spec: ClusterSpec) -> dict[str, Any]:
         "target": spec.target,
         "region": spec.region,
         "engine": spec.engine,
-        "network": {"cidr": spec.network.cidr, "subnets": dict(zip(spec.zones, map(str, subnets(spec)), strict=True))},
+        "network": {
+            "cidr": spec.network.cidr,
+            "subnets": dict(zip(spec.zones, map(str, subnets(spec)), strict=True)),
+        },
         "masters": masters,
         "pools": pools,
         "usd_per_hour": _sum([part["usd_per_hour"] for part in (*masters, *pools)]),
         "limit_usd_per_hour": spec.cost.max_usd_per_hour,
-        "price_note": note(spec.region, [spec.masters.type, *(pool.types[0] for pool in spec.agents)]),
+        "price_note": note(
+            spec.region, [spec.masters.type, *(pool.types[0] for pool in spec.agents)]
+        ),
     }
 
 
@@ -82,18 +92,32 @@ def _show(file: str, facts: dict[str, Any]) -> None:
 
     console = Console()
     console.print(
-        f"{file} is right: [bold]{facts['name']}[/], {facts['engine']} engine on {facts['target']} ({facts['region']})", highlight=False
+        f"{file} is right: [bold]{facts['name']}[/], {facts['engine']} engine on {facts['target']} ({facts['region']})",
+        highlight=False,
     )
     table = Table("what", "machines", "type", "where", "$/h", box=None, pad_edge=False)
     for master in facts["masters"]:
-        table.add_row("master", "1", master["instance_type"], f"{master['address']} in {master['zone']}", _dollars(master["usd_per_hour"]))
+        table.add_row(
+            "master",
+            "1",
+            master["instance_type"],
+            f"{master['address']} in {master['zone']}",
+            _dollars(master["usd_per_hour"]),
+        )
     for pool in facts["pools"]:
         machines = f"{pool['count']} (min {pool['min']}, max {pool['max']})"
         table.add_row(
-            f"pool {pool['name']}", machines, pool["types"][0], ", ".join(facts["network"]["subnets"]), _dollars(pool["usd_per_hour"])
+            f"pool {pool['name']}",
+            machines,
+            pool["types"][0],
+            ", ".join(facts["network"]["subnets"]),
+            _dollars(pool["usd_per_hour"]),
         )
     console.print(table)
-    console.print(f"{_dollars(facts['usd_per_hour'])} per hour to start with, at on-demand prices", highlight=False)
+    console.print(
+        f"{_dollars(facts['usd_per_hour'])} per hour to start with, at on-demand prices",
+        highlight=False,
+    )
     if facts["price_note"]:
         console.print(facts["price_note"], highlight=False)
 

@@ -39,21 +39,32 @@ STYLES = {
 
 
 def register(app: typer.Typer) -> None:
-    app.command("why", help="What the autoscaler decided lately, and why; `why <app|task|agent|instance>` for one of them.")(why)
+    app.command(
+        "why",
+        help="What the autoscaler decided lately, and why; `why <app|task|agent|instance>` for one of them.",
+    )(why)
 
 
 def why(
-    subject: str = typer.Argument("", help="Only what concerns this app, task, agent or instance, by its id."),
+    subject: str = typer.Argument(
+        "", help="Only what concerns this app, task, agent or instance, by its id."
+    ),
     file: str = FILE_OPTION,
     last: int = typer.Option(20, "--last", "-n", min=1, help="How many lines."),
-    since: str = typer.Option("", "--since", "-s", help="How far back: 30m, 24h, 7d. Without it, all."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Every decision by itself, with all ids."),
+    since: str = typer.Option(
+        "", "--since", "-s", help="How far back: 30m, 24h, 7d. Without it, all."
+    ),
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", help="Every decision by itself, with all ids."
+    ),
     json_: bool = JSON_OPTION,
 ) -> None:
     """Print the last decisions, oldest first; those taken together are one line."""
     context = open_context(file)
     context.enter_cloud()
-    rows = decisions(context, last, seconds(since) if since else 0.0, subject, each=verbose or json_)
+    rows = decisions(
+        context, last, seconds(since) if since else 0.0, subject, each=verbose or json_
+    )
     if json_:
         import msgspec
 
@@ -69,7 +80,9 @@ def why(
     _print(rows, last, verbose=verbose)
 
 
-def decisions(context: Context, last: int, since_s: float, subject: str = "", *, each: bool = True) -> list[dict[str, Any]]:
+def decisions(
+    context: Context, last: int, since_s: float, subject: str = "", *, each: bool = True
+) -> list[dict[str, Any]]:
     """The rows of the newest `last` decisions (of the newest `last` lines, unless `each`), oldest first. No ledger has none."""
     import time
 
@@ -94,18 +107,33 @@ def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
     from cluster.autoscaler.reporting.decision_log import Line, tell
     from cluster.cli.tables import console, sheet
 
-    lines = [Line(row["at"], row["at"], str(row.get("decision") or row.get("order")), [row]) for row in rows] if verbose else tell(rows)
+    lines = (
+        [
+            Line(row["at"], row["at"], str(row.get("decision") or row.get("order")), [row])
+            for row in rows
+        ]
+        if verbose
+        else tell(rows)
+    )
     table = sheet("time", "what", "why", "$/h", right=["$/h"], wraps=["what", "why"])
     for line in lines[-last:]:
         style = STYLES.get(line.kind, "")
         what = f"[{style}]{_escaped(line.what)}[/]" if style else _escaped(line.what)
-        ids = f"\n[dim]{', '.join((*line.machines, *_agents(line)))}[/]" if verbose and line.machines else ""
-        table.add_row(_clock(line.at), what + ids, _escaped("\n".join(line.reasons)), _usd(line.usd_per_hour))
+        ids = (
+            f"\n[dim]{', '.join((*line.machines, *_agents(line)))}[/]"
+            if verbose and line.machines
+            else ""
+        )
+        table.add_row(
+            _clock(line.at), what + ids, _escaped("\n".join(line.reasons)), _usd(line.usd_per_hour)
+        )
     out = console()
     out.print(table)
     after = _after(rows)
     if after is not None:
-        out.print(f"The cluster's machines cost [bold]${after:.4f}[/] an hour after the last of these.")
+        out.print(
+            f"The cluster's machines cost [bold]${after:.4f}[/] an hour after the last of these."
+        )
 
 
 def _after(rows: list[dict[str, Any]]) -> float | None:
@@ -115,7 +143,9 @@ def _after(rows: list[dict[str, Any]]) -> float | None:
         return None
     if "before_usd" not in last:
         return float(last["after_usd"])
-    return float(last["before_usd"]) + sum(float(row.get("usd_per_hour", 0.0)) for row in rows if row["at"] == last["at"])
+    return float(last["before_usd"]) + sum(
+        float(row.get("usd_per_hour", 0.0)) for row in rows if row["at"] == last["at"]
+    )
 
 
 def _agents(line: Any) -> list[str]:

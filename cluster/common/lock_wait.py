@@ -14,7 +14,10 @@ POLL_S = 1.0
 
 
 async def wait_for_earlier(
-    work: Callable[[], Awaitable[T]], under_way: Stage, clock: Callable[[], float], sleep: Callable[[float], Awaitable[Any]]
+    work: Callable[[], Awaitable[T]],
+    under_way: Stage,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[Any]],
 ) -> T:
     """Do the work as soon as nobody else holds its lock.
 

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-STOPPED = {"CancelledError": "interrupted", "KeyboardInterrupt": "interrupted"}  # what has no words of its own
+STOPPED = {
+    "CancelledError": "interrupted",
+    "KeyboardInterrupt": "interrupted",
+}  # what has no words of its own
 State = Literal["started", "advanced", "done", "failed"]
 
 
@@ -90,7 +93,9 @@ def stage(report: Report, name: str, detail: str = "") -> Iterator[Stage]:
     try:
         yield under_way
     except BaseException as error:
-        why = str(error).strip().partition("\n")[0] or STOPPED.get(type(error).__name__, type(error).__name__)
+        why = str(error).strip().partition("\n")[0] or STOPPED.get(
+            type(error).__name__, type(error).__name__
+        )
         report.failed(name, why)
         raise
     report.done(name, under_way.outcome)

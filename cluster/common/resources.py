@@ -63,13 +63,17 @@ class Resources:
         ports: Iterable[Range] = (),
     ) -> Resources:
         """A vector from plain numbers: cpus in cores, memory and disk in MiB."""
-        return cls.from_scalars({"cpus": cpus, "mem": mem_mib, "disk": disk_mib, "gpus": gpus}, ports)
+        return cls.from_scalars(
+            {"cpus": cpus, "mem": mem_mib, "disk": disk_mib, "gpus": gpus}, ports
+        )
 
     @classmethod
     def from_scalars(cls, scalars: Mapping[str, float], ports: Iterable[Range] = ()) -> Resources:
         """A vector from named scalars in whole units; any name is allowed, as in Mesos."""
         milli = {name: round(value * 1000) for name, value in scalars.items()}
-        return cls({name: value for name, value in sorted(milli.items()) if value}, merge_ranges(ports))
+        return cls(
+            {name: value for name, value in sorted(milli.items()) if value}, merge_ranges(ports)
+        )
 
     @property
     def cpus(self) -> float:

@@ -14,14 +14,20 @@ DAY_MINUTES = 24 * 60
 def checked_days(text: str) -> str:
     """The text, if it names days."""
     if not days_of(text):
-        raise PydanticCustomError("text", "{given} names no days; write mon-fri, or sat,sun", {"given": repr(text)})
+        raise PydanticCustomError(
+            "text", "{given} names no days; write mon-fri, or sat,sun", {"given": repr(text)}
+        )
     return text
 
 
 def checked_hours(text: str) -> str:
     """The text, if it is a part of a day that is ever open."""
     if hours_of(text) is None:
-        raise PydanticCustomError("text", "{given} is not a part of a day that opens; write 22:00-06:00", {"given": repr(text)})
+        raise PydanticCustomError(
+            "text",
+            "{given} is not a part of a day that opens; write 22:00-06:00",
+            {"given": repr(text)},
+        )
     return text
 
 
@@ -56,7 +62,9 @@ def is_open(days: str, hours: str, at: float) -> bool:
         return False
     moment = datetime.fromtimestamp(at, UTC)
     minute, day, named = moment.hour * 60 + moment.minute, moment.weekday(), days_of(days)
-    return (day in named and span[0] <= minute < span[1]) or ((day - 1) % 7 in named and minute + DAY_MINUTES < span[1])
+    return (day in named and span[0] <= minute < span[1]) or (
+        (day - 1) % 7 in named and minute + DAY_MINUTES < span[1]
+    )
 
 
 def next_change(days: str, hours: str, after: float) -> float | None:
@@ -71,4 +79,11 @@ def next_change(days: str, hours: str, after: float) -> float | None:
         if (midnight + timedelta(days=day)).weekday() in named
         for minute in span
     )
-    return min((at for at in ends if at > after and is_open(days, hours, at) != is_open(days, hours, at - 60)), default=None)
+    return min(
+        (
+            at
+            for at in ends
+            if at > after and is_open(days, hours, at) != is_open(days, hours, at - 60)
+        ),
+        default=None,
+    )

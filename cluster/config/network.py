@@ -15,7 +15,10 @@ LARGEST_VPC, SMALLEST_SUBNET = 16, 28  # prefix lengths that AWS takes
 WIDEST_OPERATOR = 8
 LOOPBACK = IPv4Network("127.0.0.0/8")
 HOST_OWN = IPv4Address("127.0.0.1")
-NOT_FOR_A_VPC = tuple(IPv4Network(cidr) for cidr in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"))
+NOT_FOR_A_VPC = tuple(
+    IPv4Network(cidr)
+    for cidr in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
 
 
 def room(cidr: IPv4Network) -> int:
@@ -29,22 +32,32 @@ def vpc_problems(cidr: IPv4Network, *, local: bool, machines: int) -> list[str]:
     if cidr.prefixlen < LARGEST_VPC:
         return [f"{cidr} is larger than AWS allows: take a /{LARGEST_VPC}"]
     if cidr.prefixlen + SUBNET_BITS > SMALLEST_SUBNET:
-        return [f"{cidr} is too small: its subnets would be smaller than AWS takes (/{SMALLEST_SUBNET}): take {_enough(machines)}"]
+        return [
+            f"{cidr} is too small: its subnets would be smaller than AWS takes (/{SMALLEST_SUBNET}): take {_enough(machines)}"
+        ]
     if room(cidr) < machines:
         needs = f"masters and every pool's max need {machines}"
-        return [f"{cidr} is too small: it has room for {room(cidr)} machines, {needs}: take {_enough(machines)}"]
+        return [
+            f"{cidr} is too small: it has room for {room(cidr)} machines, {needs}: take {_enough(machines)}"
+        ]
     if local:
         return _local_problems(cidr)
     if inside := next((taboo for taboo in NOT_FOR_A_VPC if cidr.overlaps(taboo)), None):
-        return [f"{cidr} lies in {inside}, which AWS takes for no VPC: take one such as 10.42.0.0/16"]
+        return [
+            f"{cidr} lies in {inside}, which AWS takes for no VPC: take one such as 10.42.0.0/16"
+        ]
     return []
 
 
 def _local_problems(cidr: IPv4Network) -> list[str]:
     if not cidr.subnet_of(LOOPBACK):
-        return [f"{cidr} is not inside {LOOPBACK}: on the local target every machine is a process with an address that Linux can bind"]
+        return [
+            f"{cidr} is not inside {LOOPBACK}: on the local target every machine is a process with an address that Linux can bind"
+        ]
     if HOST_OWN in cidr:
-        return [f"{cidr} holds {HOST_OWN}, which is this host's own: take one such as 127.42.0.0/16"]
+        return [
+            f"{cidr} holds {HOST_OWN}, which is this host's own: take one such as 127.42.0.0/16"
+        ]
     return []
 
 
@@ -61,7 +74,9 @@ def zone_problems(zones: Sequence[str], region: str) -> list[str]:
         return []
     problems = []
     if len(zones) != ZONES:
-        problems.append(f"{len(zones)} zones, must be exactly {ZONES}, one a master: so a zone's loss leaves a quorum")
+        problems.append(
+            f"{len(zones)} zones, must be exactly {ZONES}, one a master: so a zone's loss leaves a quorum"
+        )
     if repeated := sorted({zone for zone in zones if zones.count(zone) > 1}):
         problems.append(f"{', '.join(repeated)} named more than once")
     problems += [
@@ -77,7 +92,9 @@ def operator_problems(cidrs: Sequence[str], *, local: bool, open_to_the_world: b
     if not cidrs:
         if local:
             return ["at least one network must be named"]
-        return ["must be given on aws: the networks from which masters may be reached, such as your own address as 203.0.113.7/32"]
+        return [
+            "must be given on aws: the networks from which masters may be reached, such as your own address as 203.0.113.7/32"
+        ]
     if open_to_the_world:
         return []
     return [

@@ -26,7 +26,10 @@ def sample(name: str, target: Literal["local", "aws"], operator_cidrs: Sequence[
     """
     defaults = BY_TARGET[target]
     spec = ClusterSpec.model_construct(name=name, target=target, **defaults[""])
-    lines = [f"# The Mesos cluster {name}. `mesaform validate` checks this file, `mesaform up` makes it true, `mesaform down` ends it.", ""]
+    lines = [
+        f"# The Mesos cluster {name}. `mesaform validate` checks this file, `mesaform up` makes it true, `mesaform down` ends it.",
+        "",
+    ]
     for field, info in ClusterSpec.model_fields.items():
         value = getattr(spec, field)
         if field not in _SECTIONS:

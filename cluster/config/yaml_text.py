@@ -63,7 +63,9 @@ def parse(text: str) -> tuple[Any, dict[Path, int]]:
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise BrokenYaml([(mark.line + 1 if mark else 1, (), f"not YAML: {error.problem or error.context}")]) from None
+        raise BrokenYaml(
+            [(mark.line + 1 if mark else 1, (), f"not YAML: {error.problem or error.context}")]
+        ) from None
     except (yaml.YAMLError, ValueError) as error:
         raise BrokenYaml([(1, (), f"not YAML: {error}")]) from None
     finally:
@@ -91,7 +93,9 @@ def _walk(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Iterator[Probl
 def explain(errors: list[Any], lines: Mapping[Path, int], model: type[BaseModel]) -> list[Problem]:
     """The error details of pydantic as problems, in the order of the file."""
     problems = [
-        (_line(error["loc"], lines), _field(error["loc"]), _complaint(error, model)) for error in errors if not _follows(error, errors)
+        (_line(error["loc"], lines), _field(error["loc"]), _complaint(error, model))
+        for error in errors
+        if not _follows(error, errors)
     ]
     return sorted(problems, key=lambda problem: problem[0])
 
@@ -104,17 +108,24 @@ def _field(path: Path) -> Path:
 def _follows(error: Mapping[str, Any], errors: list[Any]) -> bool:
     """Whether a list is too short only because its items are wrong."""
     path = error["loc"]
-    return error["type"] == "too_short" and any(other["loc"][: len(path)] == path and other["loc"] != path for other in errors)
+    return error["type"] == "too_short" and any(
+        other["loc"][: len(path)] == path and other["loc"] != path for other in errors
+    )
 
 
 def render(problems: list[Problem], file: str) -> str:
     """A line for each problem: `cluster.yaml:12: agents[0].typs: unknown field; nearest: types`."""
-    return "\n".join(f"{file}:{line}: {f'{field}: ' if (field := field_name(path)) else ''}{what}" for line, path, what in problems)
+    return "\n".join(
+        f"{file}:{line}: {f'{field}: ' if (field := field_name(path)) else ''}{what}"
+        for line, path, what in problems
+    )
 
 
 def field_name(path: Path) -> str:
     """`agents[0].types`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(
+        "."
+    )
 
 
 def _line(path: Path, lines: Mapping[Path, int]) -> int:
@@ -139,7 +150,9 @@ def _complaint(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"must be {expected}, not {given!r}" + (f"; nearest: {near[0]}" if near else "")
     if kind in _ERROR_WORDS:
         words, key = _ERROR_WORDS[kind]
-        return words.format(**{key: context[key]}) + ("" if kind == "too_short" else f", not {given!r}")
+        return words.format(**{key: context[key]}) + (
+            "" if kind == "too_short" else f", not {given!r}"
+        )
     stem = kind.removesuffix("_type").removesuffix("_parsing")
     if stem in _TYPE_WORDS and stem != kind:
         return f"must be {_TYPE_WORDS[stem]}, not {given!r}"
@@ -166,5 +179,12 @@ def _unwrap(annotation: Any) -> Any:
     """The model in `Model | None` or `tuple[Model, ...]`."""
     origin = typing.get_origin(annotation)
     if origin in {tuple, list, types.UnionType, typing.Union}:
-        return next((_unwrap(item) for item in typing.get_args(annotation) if item not in {type(None), Ellipsis}), None)
+        return next(
+            (
+                _unwrap(item)
+                for item in typing.get_args(annotation)
+                if item not in {type(None), Ellipsis}
+            ),
+            None,
+        )
     return annotation

@@ -84,7 +84,10 @@ class _Order:
     def moved(self, before: tuple[Key, Key], after: tuple[Key, Key]) -> None:
         """A role and a framework in it hold more now."""
         clients = self._clients[before[0][2]]
-        for ordered, old, new in ((self._roles, before[0], after[0]), (clients, before[1], after[1])):
+        for ordered, old, new in (
+            (self._roles, before[0], after[0]),
+            (clients, before[1], after[1]),
+        ):
             del ordered[bisect_left(ordered, old)]
             insort(ordered, new)
 
@@ -122,7 +125,14 @@ class Allocator:
 
     # --- agents
 
-    def add_agent(self, agent_id: str, total: Resources, used: Iterable[tuple[str, str, Resources]] = (), *, active: bool = True) -> None:
+    def add_agent(
+        self,
+        agent_id: str,
+        total: Resources,
+        used: Iterable[tuple[str, str, Resources]] = (),
+        *,
+        active: bool = True,
+    ) -> None:
         """A new agent; `used` is what already runs there, as (framework, role, resources)."""
         self.remove_agent(agent_id)
         self._agents[agent_id] = _Agent(total, total, active)
@@ -167,7 +177,9 @@ class Allocator:
         min_allocatable: Mapping[str, tuple[Resources, ...]] | None = None,
     ) -> None:
         """A framework, new or changed. What it holds and what it refused are kept."""
-        self._frameworks[framework_id] = _Framework(frozenset(roles), set(suppressed), active, gpu_aware, min_allocatable or {})
+        self._frameworks[framework_id] = _Framework(
+            frozenset(roles), set(suppressed), active, gpu_aware, min_allocatable or {}
+        )
 
     def remove_framework(self, framework_id: str) -> None:
         """No more offers. What it holds must have been recovered."""
@@ -200,7 +212,14 @@ class Allocator:
     # --- resources
 
     def recover(
-        self, framework_id: str, role: str, agent_id: str, resources: Resources, *, now: float, refuse_s: float | None = None
+        self,
+        framework_id: str,
+        role: str,
+        agent_id: str,
+        resources: Resources,
+        *,
+        now: float,
+        refuse_s: float | None = None,
     ) -> None:
         """Take back what an offer or a task no longer uses.
 
@@ -237,7 +256,11 @@ class Allocator:
         """The next offers: each active agent's free resources to the hungriest framework that did not refuse them."""
         self.runs += 1
         self._expire(now)
-        agents = [agent_id for agent_id, agent in self._agents.items() if agent.active and self._worth(agent.free, self._min_allocatable)]
+        agents = [
+            agent_id
+            for agent_id, agent in self._agents.items()
+            if agent.active and self._worth(agent.free, self._min_allocatable)
+        ]
         self._shuffle(agents)
         made: list[Allocation] = []
         order = self._order()
@@ -273,7 +296,13 @@ class Allocator:
                 for role in framework.roles - framework.suppressed:
                     members.setdefault(role, []).append(framework_id)
         roles = sorted(self._role_key(role) for role in members)
-        return _Order(roles, {role: sorted(self._client_key(role, one) for one in members[role]) for role in members})
+        return _Order(
+            roles,
+            {
+                role: sorted(self._client_key(role, one) for one in members[role])
+                for role in members
+            },
+        )
 
     def _role_key(self, role: str) -> Key:
         held = self._roles.get(role, _NOTHING)
@@ -284,10 +313,20 @@ class Allocator:
         return self._dominant(held), held.count, framework_id
 
     def _dominant(self, held: _Held) -> float:
-        return max((amount / self._total[name] for name, amount in held.milli.items() if self._total[name] > 0), default=0.0)
+        return max(
+            (
+                amount / self._total[name]
+                for name, amount in held.milli.items()
+                if self._total[name] > 0
+            ),
+            default=0.0,
+        )
 
     def _refused(self, framework_id: str, role: str, agent_id: str, offered: Resources) -> bool:
-        return any(refusal.resources.contains(offered) for refusal in self._refusals.get((framework_id, role, agent_id), ()))
+        return any(
+            refusal.resources.contains(offered)
+            for refusal in self._refusals.get((framework_id, role, agent_id), ())
+        )
 
     @staticmethod
     def _worth(resources: Resources, smallest: tuple[Resources, ...]) -> bool:
@@ -313,7 +352,10 @@ class Allocator:
         self._hold(framework_id, role, resources, 1)
 
     def _hold(self, framework_id: str, role: str, resources: Resources, sign: int) -> None:
-        for held in (self._roles.setdefault(role, _Held()), self._clients.setdefault((role, framework_id), _Held())):
+        for held in (
+            self._roles.setdefault(role, _Held()),
+            self._clients.setdefault((role, framework_id), _Held()),
+        ):
             held.add(resources, sign)
             held.count += sign > 0
 

@@ -27,14 +27,20 @@ _KEEPALIVE = [
 ]
 CLIENT_OPTIONS = [
     *_KEEPALIVE,
-    ("grpc.use_local_subchannel_pool", 1),  # otherwise a new channel inherits the back-off of the last one
+    (
+        "grpc.use_local_subchannel_pool",
+        1,
+    ),  # otherwise a new channel inherits the back-off of the last one
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 ]
 SERVER_OPTIONS = [
     *_KEEPALIVE,
-    ("grpc.http2.min_ping_interval_without_data_ms", 1000),  # otherwise the server takes the agents' pings for abuse
+    (
+        "grpc.http2.min_ping_interval_without_data_ms",
+        1000,
+    ),  # otherwise the server takes the agents' pings for abuse
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 ]
@@ -136,7 +142,9 @@ class Ping(LinkMessage, frozen=True):
 
 
 FromAgent = Register | Update | Pong | Leaving
-FromMaster = Registered | Refused | Launch | Kill | Acknowledge | Drain | Undrain | ShutdownFramework | Ping
+FromMaster = (
+    Registered | Refused | Launch | Kill | Acknowledge | Drain | Undrain | ShutdownFramework | Ping
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_agent = msgspec.msgpack.Decoder(FromAgent).decode

@@ -89,7 +89,9 @@ class Registry(msgspec.Struct, frozen=True):
     def pruned(self, now: float) -> Registry:
         """Without agents that have been unreachable or gone for two weeks."""
         kept = {
-            agent_id: record for agent_id, record in self.agents.items() if record.state == "admitted" or record.since > now - MAX_AGE_S
+            agent_id: record
+            for agent_id, record in self.agents.items()
+            if record.state == "admitted" or record.since > now - MAX_AGE_S
         }
         return Registry(self.epoch, kept)
 
@@ -100,7 +102,9 @@ def _apply(agents: dict[str, AgentRecord], change: Change) -> None:
         agents.pop(change.agent_id, None)
     elif isinstance(change, Admit):
         kept = record or AgentRecord(change.info)
-        agents[change.agent_id] = AgentRecord(change.info, "admitted", change.at, kept.deactivated, kept.drain)
+        agents[change.agent_id] = AgentRecord(
+            change.info, "admitted", change.at, kept.deactivated, kept.drain
+        )
     elif record is not None:
         agents[change.agent_id] = _changed(record, change)
 
@@ -113,9 +117,17 @@ def _changed(record: AgentRecord, change: Change) -> AgentRecord:
         case MarkGone():
             return replace(record, state="gone", since=change.at)
         case SetDeactivated():
-            return replace(record, deactivated=change.deactivated, drain=record.drain if change.deactivated else None)
+            return replace(
+                record,
+                deactivated=change.deactivated,
+                drain=record.drain if change.deactivated else None,
+            )
         case StartDrain():
-            return replace(record, deactivated=True, drain=DrainRecord("DRAINING", change.at, change.max_grace_s, change.mark_gone))
+            return replace(
+                record,
+                deactivated=True,
+                drain=DrainRecord("DRAINING", change.at, change.max_grace_s, change.mark_gone),
+            )
         case MarkDrained() if record.drain is not None:
             return replace(record, drain=replace(record.drain, state="DRAINED"))
     return record

@@ -35,7 +35,13 @@ class Bus:
         self.copies = 1
 
     def interruption(self, backend: Any, instance_id: str, notice: Notice) -> None:
-        self._put(backend, instance_id, "aws.ec2", INTERRUPTION, {"instance-id": instance_id, "instance-action": notice.action})
+        self._put(
+            backend,
+            instance_id,
+            "aws.ec2",
+            INTERRUPTION,
+            {"instance-id": instance_id, "instance-action": notice.action},
+        )
 
     def rebalance(self, backend: Any, instance_id: str) -> None:
         self._put(backend, instance_id, "aws.ec2", REBALANCE, {"instance-id": instance_id})
@@ -57,14 +63,36 @@ class Bus:
     def look(self, states: Mapping[str, tuple[Any, str]]) -> bool:
         """Tell of instances whose state is another than at the last look; whether any was."""
         known, self._states = self._states, {name: state for name, (_, state) in states.items()}
-        changed = [] if known is None else [name for name, state in self._states.items() if known.get(name) != state]
+        changed = (
+            []
+            if known is None
+            else [name for name, state in self._states.items() if known.get(name) != state]
+        )
         for name in changed:
-            self._put(states[name][0], name, "aws.ec2", STATE, {"instance-id": name, "state": states[name][1]})
+            self._put(
+                states[name][0],
+                name,
+                "aws.ec2",
+                STATE,
+                {"instance-id": name, "state": states[name][1]},
+            )
         return bool(changed)
 
-    def _put(self, backend: Any, instance_id: str, source: str, detail_type: str, detail: Mapping[str, Any]) -> None:
+    def _put(
+        self,
+        backend: Any,
+        instance_id: str,
+        source: str,
+        detail_type: str,
+        detail: Mapping[str, Any],
+    ) -> None:
         bus = self._backends[backend.account_id][backend.region_name]
         arn = f"arn:aws:ec2:{backend.region_name}:{backend.account_id}:instance/{instance_id}"
-        entry = {"Source": source, "DetailType": detail_type, "Detail": json.dumps(detail), "Resources": [arn]}
+        entry = {
+            "Source": source,
+            "DetailType": detail_type,
+            "Detail": json.dumps(detail),
+            "Resources": [arn],
+        }
         for _ in range(self.copies):
             bus.put_events([dict(entry)])

@@ -66,13 +66,21 @@ def command(layout: Layout, machine: Machine) -> list[str]:
     if python.exists():
         return [str(python), "-m", "cluster.node"]
     if (image / "opt/mesaform").exists():
-        raise CannotBootError(f"image {machine.image_id} is broken: it has opt/mesaform but no {NODE_PYTHON}")
+        raise CannotBootError(
+            f"image {machine.image_id} is broken: it has opt/mesaform but no {NODE_PYTHON}"
+        )
     return [sys.executable, "-m", "cluster.localcloud", "cloudinit"]
 
 
-def environment(layout: Layout, machine: Machine, url: str, inherited: Mapping[str, str]) -> dict[str, str]:
+def environment(
+    layout: Layout, machine: Machine, url: str, inherited: Mapping[str, str]
+) -> dict[str, str]:
     """A machine's whole environment."""
-    passed = {name: value for name, value in inherited.items() if name in PASSED_NAMES or name.startswith(PASSED_PREFIXES)}
+    passed = {
+        name: value
+        for name, value in inherited.items()
+        if name in PASSED_NAMES or name.startswith(PASSED_PREFIXES)
+    }
     folder = layout.machine(machine.instance_id).resolve()
     return {
         "PATH": os.defpath,
@@ -82,13 +90,17 @@ def environment(layout: Layout, machine: Machine, url: str, inherited: Mapping[s
         "AWS_ENDPOINT_URL": url,
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{machine.address}:{METADATA_PORT}",
         "MESAFORM_MACHINE_DIR": str(folder),
-        "MESAFORM_HARDWARE": msgspec.json.encode({"vcpus": machine.vcpus, "mem_mib": machine.mem_mib}).decode(),
+        "MESAFORM_HARDWARE": msgspec.json.encode(
+            {"vcpus": machine.vcpus, "mem_mib": machine.mem_mib}
+        ).decode(),
         "MESAFORM_INSTANCE_ID": machine.instance_id,
         "PYTHONDONTWRITEBYTECODE": "1",  # images are read-only
     }
 
 
-def cloudinit_environment(layout: Layout, machine: Machine, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+def cloudinit_environment(
+    layout: Layout, machine: Machine, inherited: Mapping[str, str] = os.environ
+) -> dict[str, str]:
     """What a base image's machine has besides: its root, where this program's own code is, and the host's installer with its cache.
 
     Without the last two every bake would fetch the installer and all packages anew.
@@ -97,8 +109,11 @@ def cloudinit_environment(layout: Layout, machine: Machine, inherited: Mapping[s
     return {
         "MESAFORM_ROOT": str(root(layout, machine.instance_id).resolve()),
         "PYTHONPATH": str(package),
-        "PATH": os.pathsep.join((inherited.get("PATH", os.defpath), str(Path(sys.executable).parent))),
-        "UV_CACHE_DIR": inherited.get("UV_CACHE_DIR") or str(Path(inherited.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"),
+        "PATH": os.pathsep.join(
+            (inherited.get("PATH", os.defpath), str(Path(sys.executable).parent))
+        ),
+        "UV_CACHE_DIR": inherited.get("UV_CACHE_DIR")
+        or str(Path(inherited.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"),
     }
 
 
@@ -112,7 +127,9 @@ def write_record(layout: Layout, instance_id: str, pid: int, boots: int) -> Reco
 def read_record(layout: Layout, instance_id: str) -> Record | None:
     """What was running at the last look; None if nothing, or if the host was booted since."""
     try:
-        record = msgspec.json.decode((layout.machine(instance_id) / "machine.json").read_bytes(), type=Record)
+        record = msgspec.json.decode(
+            (layout.machine(instance_id) / "machine.json").read_bytes(), type=Record
+        )
     except (OSError, msgspec.DecodeError):
         return None
     return record if record.boot_id == processes.boot_id() else None

@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 _SCOPE = re.compile(r"Credential=[^/,]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
-_READS = re.compile(r"^(Describe|Get|List|Head|Search|Lookup|Filter|Query|Scan|BatchGet|Decode|Simulate|Validate)")
+_READS = re.compile(
+    r"^(Describe|Get|List|Head|Search|Lookup|Filter|Query|Scan|BatchGet|Decode|Simulate|Validate)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,12 @@ def classify(environ: Mapping[str, Any], body: bytes) -> Call:
     region, service = (scope.group(1), scope.group(2)) if scope else ("", "s3")
     action = _named_action(environ, query, body)
     if not action:
-        return Call(service, f"{method} {environ.get('PATH_INFO', '')}", region, mutating=method in {"PUT", "POST", "DELETE", "PATCH"})
+        return Call(
+            service,
+            f"{method} {environ.get('PATH_INFO', '')}",
+            region,
+            mutating=method in {"PUT", "POST", "DELETE", "PATCH"},
+        )
     return Call(service, action, region, mutating=not _READS.match(action))
 
 

@@ -34,7 +34,9 @@ def parse(text: str) -> dict[str, Any]:
     try:
         document = json.loads(rest)
     except ValueError as error:
-        raise BadUserDataError(f"{HEADER} is not JSON, which is the only YAML this cloud-init reads: {error}") from None
+        raise BadUserDataError(
+            f"{HEADER} is not JSON, which is the only YAML this cloud-init reads: {error}"
+        ) from None
     if not isinstance(document, dict):
         raise BadUserDataError(f"{HEADER} is not an object")
     if unknown := sorted(set(document) - {"write_files", "runcmd"}):
@@ -79,9 +81,15 @@ def run_commands(document: dict[str, Any], folder: Path) -> int:
     failed = 0
     for command in document.get("runcmd", []):
         say(f"runcmd: {command if isinstance(command, str) else ' '.join(map(str, command))}")
-        arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(part) for part in command]
+        arguments = (
+            ["/bin/sh", "-c", command]
+            if isinstance(command, str)
+            else [str(part) for part in command]
+        )
         try:
-            code = subprocess.run(arguments, cwd=folder, stdin=subprocess.DEVNULL, check=False).returncode
+            code = subprocess.run(
+                arguments, cwd=folder, stdin=subprocess.DEVNULL, check=False
+            ).returncode
         except OSError as error:
             say(f"cannot run: {error}")
             code = 127
@@ -95,10 +103,16 @@ def user_data() -> str:
     """The machine's user data, from its metadata service."""
     base = os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    ask = urllib.request.Request(f"{base}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "300"})  # noqa: S310
+    ask = urllib.request.Request(  # noqa: S310
+        f"{base}/latest/api/token",
+        method="PUT",
+        headers={"X-aws-ec2-metadata-token-ttl-seconds": "300"},
+    )
     with opener.open(ask, timeout=10) as answer:
         token = answer.read().decode()
-    ask = urllib.request.Request(f"{base}/latest/user-data", headers={"X-aws-ec2-metadata-token": token})  # noqa: S310
+    ask = urllib.request.Request(  # noqa: S310
+        f"{base}/latest/user-data", headers={"X-aws-ec2-metadata-token": token}
+    )
     try:
         with opener.open(ask, timeout=10) as answer:
             return str(answer.read().decode())
@@ -137,7 +151,9 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     os.environ.pop("PYTHONPATH", None)  # commands must not find this program's own code
     threading.Thread(target=work, args=(root, folder), daemon=True, name="work").start()
-    while not stop.wait(0.5):  # without a timeout a signal that comes just before the wait would be seen by nobody
+    while not stop.wait(
+        0.5
+    ):  # without a timeout a signal that comes just before the wait would be seen by nobody
         pass
     say("power off")
     os._exit(0)

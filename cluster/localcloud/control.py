@@ -28,18 +28,29 @@ TICK_S = 0.25
 class Control:
     """Answers the local cloud's own routes. `changed` wakes whoever waits for news of the machines."""
 
-    def __init__(self, layout: Layout, account: Account, board: faults.Board, ec2: machines.Ec2, lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        account: Account,
+        board: faults.Board,
+        ec2: machines.Ec2,
+        lock: threading.RLock,
+    ) -> None:
         self._layout = layout
         self._account = account
         self._board = board
         self._ec2 = ec2
         self._lock = lock
         self._news = threading.Condition(lock)
-        self._session = secrets.token_hex(4)  # so that a version of an earlier process is never taken for this one's
+        self._session = secrets.token_hex(
+            4
+        )  # so that a version of an earlier process is never taken for this one's
         self._sequence = 0
         self._polled_at = 0.0
         self.history: History | None = None
-        self._routes: tuple[tuple[str, str, Callable[[str, dict[str, str], bytes], Answer]], ...] = (
+        self._routes: tuple[
+            tuple[str, str, Callable[[str, dict[str, str], bytes], Answer]], ...
+        ] = (
             ("GET", "health", self._health),
             ("GET", "faults", self._list_faults),
             ("POST", "faults", self._add_fault),
@@ -50,9 +61,14 @@ class Control:
         )
 
     def answer(self, environ: dict[str, Any], body: bytes) -> Answer:
-        method, path = str(environ["REQUEST_METHOD"]), str(environ["PATH_INFO"]).removeprefix(PREFIX + "/")
+        method, path = (
+            str(environ["REQUEST_METHOD"]),
+            str(environ["PATH_INFO"]).removeprefix(PREFIX + "/"),
+        )
         head, _, rest = path.partition("/")
-        query = {key: values[0] for key, values in parse_qs(str(environ.get("QUERY_STRING", ""))).items()}
+        query = {
+            key: values[0] for key, values in parse_qs(str(environ.get("QUERY_STRING", ""))).items()
+        }
         for verb, name, route in self._routes:
             if (verb, name) == (method, head):
                 try:
@@ -169,7 +185,13 @@ class Control:
             report = msgspec.json.decode(body, type=StateReport)
             if self._ec2.settle(instance_id, report):
                 self._commit()
-                log.info("machine", instance=instance_id, state=report.state, code=report.code, message=report.message)
+                log.info(
+                    "machine",
+                    instance=instance_id,
+                    state=report.state,
+                    code=report.code,
+                    message=report.message,
+                )
         return _json({})
 
     def _image(self, rest: str, _query: dict[str, str], body: bytes) -> Answer:

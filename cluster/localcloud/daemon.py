@@ -57,7 +57,10 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
     try:
         if not _try_lock(lock):
             return _join(layout, port, host)
-        for stale in (layout.pid, layout.endpoint):  # its process is gone, or the file would be locked
+        for stale in (
+            layout.pid,
+            layout.endpoint,
+        ):  # its process is gone, or the file would be locked
             stale.unlink(missing_ok=True)
         with _listen(host, _last_port(layout) if port is None else port) as listening:
             chosen = int(listening.getsockname()[1])
@@ -67,7 +70,9 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
         os.close(lock)
     try:
         return _wait_ready(layout, Running(f"http://{host}:{chosen}", pid, started=True))
-    except BaseException:  # a Ctrl-C as well: what this call started and could not wait for must not stay behind
+    except (
+        BaseException
+    ):  # a Ctrl-C as well: what this call started and could not wait for must not stay behind
         stop(layout.root)
         raise
 
@@ -96,7 +101,9 @@ def _join(layout: Layout, port: int | None, host: str) -> Running:
             return start(layout.root, port=port, host=host)
         if time.monotonic() > until:
             raise Busy(
-                "another `mesaform local start` holds this folder and does not get ready", where=str(layout.root), fix="see its log folder"
+                "another `mesaform local start` holds this folder and does not get ready",
+                where=str(layout.root),
+                fix="see its log folder",
             )
         time.sleep(POLL_S)
     if port and not found.url.endswith(f":{port}"):
@@ -155,7 +162,11 @@ def _spawn(layout: Layout, listening: socket.socket, lock: int, host: str, port:
 
 def _clean_environment() -> dict[str, str]:
     """The daemon's environment: nothing of AWS's, so that no profile, endpoint or credential of the operator gets into it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MESAFORM_", "MOTO_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "MESAFORM_", "MOTO_"))
+    }
     package = str(Path(__file__).resolve().parents[2])
     kept["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [kept.get("PYTHONPATH")])])
     return kept
@@ -170,7 +181,11 @@ def _wait_ready(layout: Layout, running: Running) -> Running:
         if (found := processes.stat(running.pid)) is None or found.state == "Z":
             break
         time.sleep(POLL_S)
-    raise MesaformError(f"the local cloud did not come up:\n{_last_words(layout)}", where=str(layout.log), fix="read the logs there")
+    raise MesaformError(
+        f"the local cloud did not come up:\n{_last_words(layout)}",
+        where=str(layout.log),
+        fix="read the logs there",
+    )
 
 
 def _last_words(layout: Layout) -> str:
@@ -200,7 +215,9 @@ def _locked(layout: Layout) -> bool:
         os.close(lock)
 
 
-def ask(url: str, path: str, *, method: str = "GET", body: Any = None, timeout_s: float = 10.0) -> dict[str, Any] | None:
+def ask(
+    url: str, path: str, *, method: str = "GET", body: Any = None, timeout_s: float = 10.0
+) -> dict[str, Any] | None:
     """Call one of the daemon's own routes; None if nobody answers.
 
     Raises:
@@ -253,7 +270,9 @@ def _end_leftovers(layout: Layout) -> bool:
         for pid in left:
             processes.send(pid, signal.SIGKILL)
         if time.monotonic() > until:
-            raise Busy(f"processes {sorted(left)} of local machines do not end", where=str(layout.machines))
+            raise Busy(
+                f"processes {sorted(left)} of local machines do not end", where=str(layout.machines)
+            )
         time.sleep(POLL_S)
     for instance_id in ours:
         boot.drop_record(layout, instance_id)
@@ -281,7 +300,12 @@ def status(root: Path) -> dict[str, Any]:
     health = ask(running.url, "health") if running else None
     machines = ask(running.url, "machines") if running and health else None
     if running is None or health is None or machines is None:  # it may end between two questions
-        return {"running": False, "url": running.url if running else None, "pid": running.pid if running else None, "instances": []}
+        return {
+            "running": False,
+            "url": running.url if running else None,
+            "pid": running.pid if running else None,
+            "instances": [],
+        }
     world = msgspec.convert(machines, World)
     listed = ask(running.url, "faults") or {"faults": []}
     return {
@@ -290,7 +314,9 @@ def status(root: Path) -> dict[str, Any]:
         "pid": running.pid,
         "hypervisor": health["hypervisor"],
         "not_saved": health["not_saved"],
-        "instances": [msgspec.to_builtins(_instance(layout, machine)) for machine in world.machines],
+        "instances": [
+            msgspec.to_builtins(_instance(layout, machine)) for machine in world.machines
+        ],
         "faults": listed["faults"],
     }
 
@@ -299,7 +325,14 @@ def _instance(layout: Layout, machine: Machine) -> Instance:
     record = boot.read_record(layout, machine.instance_id)
     pid = record.pid if record and processes.alive(record.pid, record.started) else None
     return Instance(
-        machine.instance_id, machine.address, machine.state, pid, machine.image_id, machine.instance_type, machine.zone, machine.region
+        machine.instance_id,
+        machine.address,
+        machine.state,
+        pid,
+        machine.image_id,
+        machine.instance_type,
+        machine.zone,
+        machine.region,
     )
 
 
@@ -312,5 +345,7 @@ def require(root: Path) -> Running:
     """
     found = find(root)
     if found is None:
-        raise MissingPrerequisite("the local cloud is not running", where=str(root), fix="start it: mesaform local start")
+        raise MissingPrerequisite(
+            "the local cloud is not running", where=str(root), fix="start it: mesaform local start"
+        )
     return found

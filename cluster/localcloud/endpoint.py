@@ -30,7 +30,9 @@ def serve(layout: Layout, fd: int, host: str, port: int) -> None:
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Handler(WSGIRequestHandler):  # type: ignore[misc]
-        disable_nagle_algorithm = True  # a header and a body are two writes: without this every answer waits 40 ms
+        disable_nagle_algorithm = (
+            True  # a header and a body are two writes: without this every answer waits 40 ms
+        )
         protocol_version = "HTTP/1.1"
 
         def log_request(self, code: Any = "-", size: Any = "-") -> None:
@@ -40,7 +42,9 @@ def serve(layout: Layout, fd: int, host: str, port: int) -> None:
     server.daemon_threads = True
     stopped = threading.Event()
     threading.Thread(target=control.run_clock, args=(stopped,), daemon=True, name="clock").start()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # everything is on disk before it is answered
+    signal.signal(
+        signal.SIGTERM, lambda *_: os._exit(0)
+    )  # everything is on disk before it is answered
     log.info("endpoint.ready", pid=os.getpid(), seconds=round(time.perf_counter() - began, 2))
     server.serve_forever()
 
@@ -75,7 +79,13 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
     launch.Switch.board, launch.Switch.now = board, staticmethod(time.time)
     requests.Consoles.machines = layout.machines
     lock = threading.RLock()
-    control = Control(layout, account, board, Ec2(ec2_backends, iam_backends, sts_backends, Bus(events_backends)), lock)
+    control = Control(
+        layout,
+        account,
+        board,
+        Ec2(ec2_backends, iam_backends, sts_backends, Bus(events_backends)),
+        lock,
+    )
     history = History(ec2_backends, account.encode, lambda: board.lag_s(time.time()))
     control.history = history
     app = DomainDispatcherApplication(create_backend_app)

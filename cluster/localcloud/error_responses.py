@@ -22,9 +22,7 @@ def throttled(service: str, action: str) -> Answer:
     if service == "ec2":
         return _ec2("503 Service Unavailable", "RequestLimitExceeded", "Request limit exceeded.")
     if service == "s3":
-        text = (
-            f"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message><RequestId>{_request_id()}</RequestId></Error>"
-        )
+        text = f"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message><RequestId>{_request_id()}</RequestId></Error>"
         return Answer("503 Slow Down", [("Content-Type", "application/xml")], text.encode())
     if service in {"iam", "sts"}:
         text = (
@@ -38,7 +36,12 @@ def throttled(service: str, action: str) -> Answer:
 
 def terminating(body: bytes) -> Answer:
     """What TerminateInstances answers when all goes well, whether or not anything was done."""
-    ids = [value for key, values in parse_qs(body.decode()).items() if key.startswith("InstanceId.") for value in values]
+    ids = [
+        value
+        for key, values in parse_qs(body.decode()).items()
+        if key.startswith("InstanceId.")
+        for value in values
+    ]
     states = (
         "<currentState><code>32</code><name>shutting-down</name></currentState>"
         "<previousState><code>16</code><name>running</name></previousState>"

@@ -12,7 +12,9 @@ import msgspec
 from cluster.common.errors import BadInput
 
 Via = Literal["both", "queue", "metadata"]
-EventCode = Literal["instance-stop", "instance-retirement", "instance-reboot", "system-reboot", "system-maintenance"]
+EventCode = Literal[
+    "instance-stop", "instance-retirement", "instance-reboot", "system-reboot", "system-maintenance"
+]
 
 
 class Timed(msgspec.Struct, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
@@ -96,7 +98,19 @@ class Deaf(Timed, tag="deaf", kw_only=True):
     """TerminateInstances is answered as ever and not carried out. A use is one call."""
 
 
-Fault = Capacity | Throttle | Lag | SpotInterruption | ZoneOutage | BootDelay | Late | Rebalance | Scheduled | Redelivery | Deaf
+Fault = (
+    Capacity
+    | Throttle
+    | Lag
+    | SpotInterruption
+    | ZoneOutage
+    | BootDelay
+    | Late
+    | Rebalance
+    | Scheduled
+    | Redelivery
+    | Deaf
+)
 
 
 class Active(msgspec.Struct, kw_only=True):
@@ -147,7 +161,9 @@ class Board:
         """Put a fault on the board; the answer names it."""
         self._sequence += 1
         name = f"fault-{self._sequence}"
-        self._active.append(Active(id=name, fault=fault, since=now, left=fault.count, allowance=1.0, refilled=now))
+        self._active.append(
+            Active(id=name, fault=fault, since=now, left=fault.count, allowance=1.0, refilled=now)
+        )
         return name
 
     def clear(self, name: str | None = None) -> int:
@@ -161,7 +177,12 @@ class Board:
         """The faults in force, as they were put on, with `id`, `age_s` and the uses left."""
         self._expire(now)
         return [
-            {"id": item.id, "age_s": round(now - item.since, 1), "left": item.left, **msgspec.to_builtins(item.fault)}
+            {
+                "id": item.id,
+                "age_s": round(now - item.since, 1),
+                "left": item.left,
+                **msgspec.to_builtins(item.fault),
+            }
             for item in self._active
         ]
 
@@ -211,7 +232,9 @@ class Board:
             self._use(item)
         return max((item.fault.seconds for item in found), default=0.0)
 
-    def announced(self, now: float) -> list[tuple[SpotInterruption | Rebalance | Scheduled, str, float, bool]]:
+    def announced(
+        self, now: float
+    ) -> list[tuple[SpotInterruption | Rebalance | Scheduled, str, float, bool]]:
         """What is announced of instances: the fault, its id, when it comes, and whether that time has come (which takes it off)."""
         found = []
         for item in self._in_force((SpotInterruption, Rebalance, Scheduled), now):
@@ -245,7 +268,11 @@ class Board:
             self._active.remove(item)
 
     def _expire(self, now: float) -> None:
-        self._active = [item for item in self._active if item.fault.duration_s is None or item.since + item.fault.duration_s > now]
+        self._active = [
+            item
+            for item in self._active
+            if item.fault.duration_s is None or item.since + item.fault.duration_s > now
+        ]
 
     def _in_force(self, kind: type[Any] | tuple[type[Any], ...], now: float) -> list[Any]:
         self._expire(now)

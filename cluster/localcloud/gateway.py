@@ -32,7 +32,15 @@ StartResponse = Callable[..., Any]
 class Gateway:
     """A WSGI application. `changed` is called, under the lock, after every call that can have changed the account."""
 
-    def __init__(self, moto_app: Any, account: Account, board: Board, history: History, control: Control, lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        moto_app: Any,
+        account: Account,
+        board: Board,
+        history: History,
+        control: Control,
+        lock: threading.RLock,
+    ) -> None:
         self._moto = moto_app
         self._account = account
         self._board = board
@@ -44,7 +52,10 @@ class Gateway:
         body = _read_body(environ)
         own = str(environ["PATH_INFO"]).startswith(PREFIX + "/")
         answer = self._control.answer(environ, body) if own else self._aws(environ, body)
-        start_response(answer.status, [*_without_length(answer.headers), ("Content-Length", _length(environ, answer))])
+        start_response(
+            answer.status,
+            [*_without_length(answer.headers), ("Content-Length", _length(environ, answer))],
+        )
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
     def _aws(self, environ: dict[str, Any], body: bytes) -> Answer:
@@ -78,7 +89,11 @@ class Gateway:
     def _at_once(self, call: calls.Call, environ: dict[str, Any], body: bytes) -> Answer:
         with self._lock:
             now = time.time()
-            if self._board.throttles(call.action, now) if call.service == "ec2" else self._throttles_by_name(call, now):
+            if (
+                self._board.throttles(call.action, now)
+                if call.service == "ec2"
+                else self._throttles_by_name(call, now)
+            ):
                 log.info("call.throttled", action=call.action)
                 return error_responses.throttled(call.service, call.action)
             if call.service == "pricing":
@@ -86,7 +101,11 @@ class Gateway:
             if call.action == "TerminateInstances" and self._board.is_deaf(now):
                 log.info("call.not_carried_out", action=call.action)
                 return error_responses.terminating(body)
-            if call.service == "ec2" and call.action.startswith("Describe") and (lag := self._board.lag_s(now)):
+            if (
+                call.service == "ec2"
+                and call.action.startswith("Describe")
+                and (lag := self._board.lag_s(now))
+            ):
                 with self._history.as_of(now - lag):
                     return self._ask_moto(environ, body)
             answer = self._ask_moto(environ, body)
@@ -117,7 +136,9 @@ class Gateway:
         inner.pop("HTTP_TRANSFER_ENCODING", None)
         inner.pop("wsgi.input_terminated", None)
         if inner["REQUEST_METHOD"] == "PUT" and str(inner.get("CONTENT_TYPE", "")).startswith(FORM):
-            inner["CONTENT_TYPE"] = "binary/octet-stream"  # curl and urllib call any upload a form; moto would read it as one
+            inner["CONTENT_TYPE"] = (
+                "binary/octet-stream"  # curl and urllib call any upload a form; moto would read it as one
+            )
         chunks, status, headers = run_wsgi_app(self._moto, inner, buffered=True)
         return Answer(status, list(headers), b"".join(chunks))
 
@@ -130,11 +151,17 @@ def _read_body(environ: dict[str, Any]) -> bytes:
 
 
 def _without_length(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in headers if name.lower() not in {"content-length", "connection", "transfer-encoding"}]
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in {"content-length", "connection", "transfer-encoding"}
+    ]
 
 
 def _length(environ: dict[str, Any], answer: Answer) -> str:
     """The body's length; for HEAD the one that moto states, which is the object's size."""
     if environ["REQUEST_METHOD"] == "HEAD":
-        return next((value for name, value in answer.headers if name.lower() == "content-length"), "0")
+        return next(
+            (value for name, value in answer.headers if name.lower() == "content-length"), "0"
+        )
     return str(len(answer.body))

@@ -16,7 +16,9 @@ from typing import Any
 class History:
     """The last states of EC2. Callers hold the endpoint's lock."""
 
-    def __init__(self, backends: Any, encode: Callable[[Any], bytes], lag_s: Callable[[], float]) -> None:
+    def __init__(
+        self, backends: Any, encode: Callable[[Any], bytes], lag_s: Callable[[], float]
+    ) -> None:
         self._backends = backends
         self._encode = encode
         self._lag_s = lag_s
@@ -46,7 +48,11 @@ class History:
             yield
             return
         _, _, content = pickle.loads(state)  # noqa: S301
-        present = {(account, region): backend for account, regions in self._backends.items() for region, backend in regions.items()}
+        present = {
+            (account, region): backend
+            for account, regions in self._backends.items()
+            for region, backend in regions.items()
+        }
         try:
             for account, regions in content.items():
                 for region, backend in regions.items():

@@ -24,7 +24,18 @@ from cluster.localcloud.layout import Layout
 from cluster.localcloud.machine_processes import Trees
 from cluster.localcloud.metadata import Metadata
 from cluster.localcloud.protocol import PREFIX, Credentials, Machine, StateReport, World
-from cluster.localcloud.reconcile import Boot, Busy, Down, Forget, Kill, Report, Seen, Step, Up, next_step
+from cluster.localcloud.reconcile import (
+    Boot,
+    Busy,
+    Down,
+    Forget,
+    Kill,
+    Report,
+    Seen,
+    Step,
+    Up,
+    next_step,
+)
 
 log = structlog.get_logger(__name__)
 PASS_EVERY_S = 0.5
@@ -40,17 +51,23 @@ class Ec2Client:
         self._base = url + PREFIX
 
     async def world(self, after: str = "", wait_s: float = 0.0) -> World:
-        async with self._session.get(f"{self._base}/machines", params={"after": after, "wait_s": str(wait_s)}) as answer:
+        async with self._session.get(
+            f"{self._base}/machines", params={"after": after, "wait_s": str(wait_s)}
+        ) as answer:
             answer.raise_for_status()
             return msgspec.json.decode(await answer.read(), type=World)
 
     async def report(self, instance_id: str, report: StateReport) -> None:
-        async with self._session.post(f"{self._base}/machines/{instance_id}/state", data=msgspec.json.encode(report)) as answer:
+        async with self._session.post(
+            f"{self._base}/machines/{instance_id}/state", data=msgspec.json.encode(report)
+        ) as answer:
             if answer.status != 404:
                 answer.raise_for_status()
 
     async def report_image(self, image_id: str, state: str) -> None:
-        async with self._session.post(f"{self._base}/images/{image_id}", json={"state": state}) as answer:
+        async with self._session.post(
+            f"{self._base}/images/{image_id}", json={"state": state}
+        ) as answer:
             answer.raise_for_status()
 
     async def credentials(self, instance_id: str) -> Credentials:
@@ -81,7 +98,10 @@ class Hypervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         await self._metadata.start()
         async with asyncio.TaskGroup() as group:
-            eternal = [group.create_task(self._watch(), name="watch"), group.create_task(self._pass_for_ever(group), name="pass")]
+            eternal = [
+                group.create_task(self._watch(), name="watch"),
+                group.create_task(self._pass_for_ever(group), name="pass"),
+            ]
             await self._stopping.wait()
             for task in (*eternal, *self._working.values()):
                 task.cancel()
@@ -111,7 +131,9 @@ class Hypervisor:
     async def _pass_for_ever(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PASS_EVERY_S):  # not wait_for: 3.11's swallows a cancellation that comes with the event
+                async with asyncio.timeout(
+                    PASS_EVERY_S
+                ):  # not wait_for: 3.11's swallows a cancellation that comes with the event
                     await self._wake.wait()
             self._wake.clear()
             if self._world is not None:
@@ -129,8 +151,14 @@ class Hypervisor:
             step = next_step(machine, seen, now, world.boot_delay_s)
             if step != "nothing":
                 self._begin(group, instance_id, self._take(instance_id, machine, step))
-            elif machine is not None and isinstance(seen, Up) and not self._metadata.listens_for(machine):
-                self._begin(group, instance_id, self._metadata.open(machine))  # an earlier hypervisor booted it
+            elif (
+                machine is not None
+                and isinstance(seen, Up)
+                and not self._metadata.listens_for(machine)
+            ):
+                self._begin(
+                    group, instance_id, self._metadata.open(machine)
+                )  # an earlier hypervisor booted it
         for image in world.images:
             self._begin(group, image.image_id, self._make_image(image))
         self._begin_cleaning(group, world)
@@ -177,7 +205,9 @@ class Hypervisor:
 
     async def _boot(self, machine: Machine, after_s: float) -> None:
         if after_s > 0:
-            await asyncio.sleep(min(after_s, PASS_EVERY_S))  # then look again: it may have been terminated, or the delay lifted
+            await asyncio.sleep(
+                min(after_s, PASS_EVERY_S)
+            )  # then look again: it may have been terminated, or the delay lifted
             return
         await self._trees.boot(machine)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import structlog
 
@@ -75,12 +76,21 @@ class Trees:
             self._members = self._census.take()
 
     def _folders(self) -> set[str]:
-        return {path.name for path in self._layout.machines.iterdir()} if self._layout.machines.is_dir() else set()
+        return (
+            {path.name for path in self._layout.machines.iterdir()}
+            if self._layout.machines.is_dir()
+            else set()
+        )
 
     def _adopt(self, instance_id: str) -> None:
         if record := boot.read_record(self._layout, instance_id):
             self._trees[instance_id] = Tree(record.pid, record.started, record.boots)
-            log.info("machine.adopted", instance=instance_id, pid=record.pid, alive=self._trees[instance_id].alive)
+            log.info(
+                "machine.adopted",
+                instance=instance_id,
+                pid=record.pid,
+                alive=self._trees[instance_id].alive,
+            )
 
     def reap(self) -> bool:
         """Collect ended children, orphans of machines included; whether a machine's first process was among them."""
@@ -125,23 +135,31 @@ class Trees:
                 "addresses must be in 127.0.0.0/8 and no other local cloud's"
             ) from None
 
-    def _spawn(self, machine: Machine, command: list[str], console: object) -> Tree:
+    def _spawn(self, machine: Machine, command: list[str], console: BinaryIO) -> Tree:
         environment = boot.environment(self._layout, machine, self._url, os.environ)
         if command[-1] == "cloudinit":
             environment |= boot.cloudinit_environment(self._layout, machine)
-        console.write(f"hypervisor: {_now()} boot {machine.boots} of {machine.instance_id} from {machine.image_id}\n".encode())  # type: ignore[attr-defined]
-        console.flush()  # type: ignore[attr-defined]
+        console.write(
+            f"hypervisor: {_now()} boot {machine.boots} of {machine.instance_id} from {machine.image_id}\n".encode()
+        )
+        console.flush()
         popen = subprocess.Popen(
             command,
             cwd=self._layout.machine(machine.instance_id),
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=console,  # type: ignore[call-overload]
+            stdout=console,
             stderr=console,
             start_new_session=True,
         )
         record = boot.write_record(self._layout, machine.instance_id, popen.pid, machine.boots)
-        log.info("machine.booted", instance=machine.instance_id, pid=popen.pid, address=machine.address, image=machine.image_id)
+        log.info(
+            "machine.booted",
+            instance=machine.instance_id,
+            pid=popen.pid,
+            address=machine.address,
+            image=machine.image_id,
+        )
         return Tree(popen.pid, record.started, machine.boots, popen=popen)
 
     async def end(self, instance_id: str, *, hard: bool = False, keep: bool = False) -> None:

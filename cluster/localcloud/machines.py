@@ -11,9 +11,20 @@ from cluster.common.errors import BadInput
 from cluster.localcloud.announcing import Bus
 from cluster.localcloud.faults import Rebalance, Scheduled, SpotInterruption
 from cluster.localcloud.moto_patches import states
-from cluster.localcloud.protocol import Credentials, Event, Machine, Notice, PendingImage, StateReport, World
+from cluster.localcloud.protocol import (
+    Credentials,
+    Event,
+    Machine,
+    Notice,
+    PendingImage,
+    StateReport,
+    World,
+)
 
-SPOT_ENDED = ("Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Spot instance termination")
+SPOT_ENDED = (
+    "Server.SpotInstanceTermination",
+    "Server.SpotInstanceTermination: Spot instance termination",
+)
 RETIRED = ("Server.ScheduledStop", "Server.ScheduledStop: Stopped due to a scheduled retirement")
 ZONE_ENDED = ("Server.InternalError", "Server.InternalError: the availability zone lost power")
 CREDENTIALS_S = 6 * 3600
@@ -48,7 +59,11 @@ class Ec2:
         everything = list(self._instances())
         return World(
             version=version,
-            machines=tuple(self._machine(backend, instance) for backend, instance in everything if instance.state != "terminated"),
+            machines=tuple(
+                self._machine(backend, instance)
+                for backend, instance in everything
+                if instance.state != "terminated"
+            ),
             known=tuple(instance.id for _, instance in everything),
             images=tuple(
                 PendingImage(image.id, *image.copied_from)
@@ -56,7 +71,9 @@ class Ec2:
                 for image in backend.amis.values()
                 if image.state == "pending"
             ),
-            deregistered=tuple(image_id for backend in self._backends() for image_id in backend.deleted_amis),
+            deregistered=tuple(
+                image_id for backend in self._backends() for image_id in backend.deleted_amis
+            ),
             boot_delay_s=boot_delay_s,
         )
 
@@ -82,9 +99,13 @@ class Ec2:
             profile_arn=profile.get("Arn", ""),
             profile_id=profile.get("Id", ""),
             lifecycle=instance.lifecycle or "on-demand",
-            shutdown_behavior="terminate" if instance.lifecycle == "spot" else instance.instance_initiated_shutdown_behavior,
+            shutdown_behavior="terminate"
+            if instance.lifecycle == "spot"
+            else instance.instance_initiated_shutdown_behavior,
             tokens_required=instance.metadata_options.http_tokens == "required",
-            metadata_tags=dict(backend.tags.get(instance.id, {})) if instance.metadata_options.instance_metadata_tags == "enabled" else {},
+            metadata_tags=dict(backend.tags.get(instance.id, {}))
+            if instance.metadata_options.instance_metadata_tags == "enabled"
+            else {},
             notice=getattr(instance, "notice", None),
             rebalance_at=getattr(instance, "rebalance_at", 0.0),
             events=getattr(instance, "events", ()),
@@ -109,7 +130,9 @@ class Ec2:
         profile = instance.iam_instance_profile
         if not profile:
             raise LookupError(f"{instance_id} has no instance profile")
-        found = self._iam[backend.account_id][backend.partition].get_instance_profile_by_arn(profile["Arn"])
+        found = self._iam[backend.account_id][backend.partition].get_instance_profile_by_arn(
+            profile["Arn"]
+        )
         if not found.roles:
             raise LookupError(f"instance profile {found.name} has no role")
         role = found.roles[0]
@@ -133,9 +156,14 @@ class Ec2:
         """Raise BadInput unless the instance exists and is a spot instance."""
         _, instance = self._find(instance_id)
         if instance.lifecycle != "spot":
-            raise BadInput(f"{instance_id} is not a spot instance; only those are interrupted", where="instance_id")
+            raise BadInput(
+                f"{instance_id} is not a spot instance; only those are interrupted",
+                where="instance_id",
+            )
 
-    def announce(self, fault: SpotInterruption | Rebalance | Scheduled, name: str, at: float, *, due: bool) -> bool:
+    def announce(
+        self, fault: SpotInterruption | Rebalance | Scheduled, name: str, at: float, *, due: bool
+    ) -> bool:
         """Tell what will happen to an instance, once, on the ways that the fault names; do it when it is due. Whether anything changed."""
         try:
             backend, instance = self._find(fault.instance_id)
@@ -151,9 +179,13 @@ class Ec2:
             return True
         return self._schedule(backend, instance, fault, Event(name, fault.code, at), due=due)
 
-    def _interrupt(self, backend: Any, instance: Any, fault: SpotInterruption, at: float, *, due: bool) -> bool:
+    def _interrupt(
+        self, backend: Any, instance: Any, fault: SpotInterruption, at: float, *, due: bool
+    ) -> bool:
         if due:
-            return bool(states.end(instance, *SPOT_ENDED).name not in {"terminated", "shutting-down"})
+            return bool(
+                states.end(instance, *SPOT_ENDED).name not in {"terminated", "shutting-down"}
+            )
         notice = Notice("terminate", at)
         if getattr(instance, "announced", None) == notice:
             return False
@@ -164,7 +196,9 @@ class Ec2:
             self.bus.interruption(backend, instance.id, notice)
         return True
 
-    def _schedule(self, backend: Any, instance: Any, fault: Scheduled, event: Event, *, due: bool) -> bool:
+    def _schedule(
+        self, backend: Any, instance: Any, fault: Scheduled, event: Event, *, due: bool
+    ) -> bool:
         known = getattr(instance, "events", ())
         if due:
             instance.events = tuple(one for one in known if one.id != event.id)
@@ -186,7 +220,11 @@ class Ec2:
         """End, hard, whatever lives in the zones; whether anything did."""
         changed = False
         for _, instance in self._instances() if zones else ():
-            if instance.placement.zone in zones and instance.state in {"pending", "running", "stopping"}:
+            if instance.placement.zone in zones and instance.state in {
+                "pending",
+                "running",
+                "stopping",
+            }:
                 states.end(instance, *ZONE_ENDED, hard=True)
                 changed = True
         return changed

@@ -41,7 +41,9 @@ def http_date(moment: float) -> str:
 class Metadata:
     """Answers for every machine given to `open`. `credentials` asks the endpoint for a role's credentials."""
 
-    def __init__(self, credentials: Callable[[str], Awaitable[Credentials]], port: int = METADATA_PORT) -> None:
+    def __init__(
+        self, credentials: Callable[[str], Awaitable[Credentials]], port: int = METADATA_PORT
+    ) -> None:
         self._ask_credentials = credentials
         self._port = port
         self._machines: dict[str, Machine] = {}  # by address
@@ -75,19 +77,34 @@ class Metadata:
     def listens_for(self, machine: Machine) -> bool:
         """Whether the machine can ask; a hypervisor that took machines over has to `open` for each."""
         known = self._machines.get(machine.address)
-        return known is not None and known.instance_id == machine.instance_id and machine.address in self._sites
+        return (
+            known is not None
+            and known.instance_id == machine.instance_id
+            and machine.address in self._sites
+        )
 
     def update(self, machine: Machine) -> None:
         """The machine's facts may have changed: tags, an interruption notice."""
-        if machine.address in self._machines and self._machines[machine.address].instance_id == machine.instance_id:
+        if (
+            machine.address in self._machines
+            and self._machines[machine.address].instance_id == machine.instance_id
+        ):
             self._machines[machine.address] = machine
 
     async def close(self, instance_id: str) -> None:
         """Stop listening for the machine; its tokens end."""
         self._credentials.pop(instance_id, None)
-        for address in [address for address, machine in self._machines.items() if machine.instance_id == instance_id]:
+        for address in [
+            address
+            for address, machine in self._machines.items()
+            if machine.instance_id == instance_id
+        ]:
             del self._machines[address]
-            self._tokens = {token: (owner, end) for token, (owner, end) in self._tokens.items() if owner != address}
+            self._tokens = {
+                token: (owner, end)
+                for token, (owner, end) in self._tokens.items()
+                if owner != address
+            }
             if site := self._sites.pop(address, None):
                 await site.stop()
 
@@ -106,7 +123,9 @@ class Metadata:
         if not given.isdigit() or not 1 <= int(given) <= LONGEST_TOKEN_S:
             raise web.HTTPBadRequest
         now = time.monotonic()
-        self._tokens = {token: (owner, end) for token, (owner, end) in self._tokens.items() if end > now}
+        self._tokens = {
+            token: (owner, end) for token, (owner, end) in self._tokens.items() if end > now
+        }
         token = base64.b64encode(secrets.token_bytes(40)).decode()
         self._tokens[token] = (machine.address, now + int(given))
         return web.Response(text=token, headers={TTL_HEADER: given})
@@ -129,7 +148,9 @@ class Metadata:
         if path == "user-data":
             if not machine.user_data:
                 raise web.HTTPNotFound
-            return web.Response(body=base64.b64decode(machine.user_data), content_type="application/octet-stream")
+            return web.Response(
+                body=base64.b64decode(machine.user_data), content_type="application/octet-stream"
+            )
         if path == "dynamic/instance-identity/document":
             return web.Response(text=_identity(machine))
         if path == "meta-data" or path.startswith("meta-data/"):
@@ -143,7 +164,9 @@ class Metadata:
             return await self._iam(machine, path)
         if path.startswith(("spot/", "events/")):
             return web.Response(text=_notice(machine, path))
-        text = _tag(machine, path) if path.startswith("tags/instance") else _facts(machine).get(path)
+        text = (
+            _tag(machine, path) if path.startswith("tags/instance") else _facts(machine).get(path)
+        )
         if not text:
             raise web.HTTPNotFound
         return web.Response(text=text)
@@ -152,7 +175,11 @@ class Metadata:
         if not machine.profile_arn:
             raise web.HTTPNotFound
         if path == "iam/info":
-            info = {"Code": "Success", "LastUpdated": iso(time.time()), "InstanceProfileArn": machine.profile_arn}
+            info = {
+                "Code": "Success",
+                "LastUpdated": iso(time.time()),
+                "InstanceProfileArn": machine.profile_arn,
+            }
             return web.json_response({**info, "InstanceProfileId": machine.profile_id})
         found = await self._credentials_of(machine)
         if path == "iam/security-credentials":
@@ -185,7 +212,9 @@ class Metadata:
 
 def _facts(machine: Machine) -> dict[str, str]:
     name = "ip-" + machine.address.replace(".", "-")
-    domain = "ec2.internal" if machine.region == "us-east-1" else f"{machine.region}.compute.internal"
+    domain = (
+        "ec2.internal" if machine.region == "us-east-1" else f"{machine.region}.compute.internal"
+    )
     return {
         "ami-id": machine.image_id,
         "hostname": f"{name}.{domain}",
@@ -207,7 +236,9 @@ def _notice(machine: Machine, path: str) -> str:
     if path == "events/maintenance/scheduled":
         return msgspec.json.encode([_scheduled(event) for event in machine.events]).decode()
     if path == "events/recommendations/rebalance" and (machine.rebalance_at or notice):
-        return msgspec.json.encode({"noticeTime": iso(machine.rebalance_at or (notice.at if notice else 0.0))}).decode()
+        return msgspec.json.encode(
+            {"noticeTime": iso(machine.rebalance_at or (notice.at if notice else 0.0))}
+        ).decode()
     if notice is None:
         raise web.HTTPNotFound
     if path == "spot/instance-action":
@@ -219,7 +250,13 @@ def _notice(machine: Machine, path: str) -> str:
 
 def _scheduled(event: Event) -> dict[str, str]:
     short = http_date(event.at).partition(", ")[2]
-    told = {"NotBefore": short, "Code": event.code, "Description": f"scheduled {event.code}", "EventId": event.id, "State": "active"}
+    told = {
+        "NotBefore": short,
+        "Code": event.code,
+        "Description": f"scheduled {event.code}",
+        "EventId": event.id,
+        "State": "active",
+    }
     return {**told, "NotAfter": short}
 
 

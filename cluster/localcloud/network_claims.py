@@ -17,7 +17,10 @@ from pathlib import Path
 PREFIX = "mesaform-local"
 LOOPBACK = IPv4Network("127.0.0.0/8")
 LONGEST_NAME = 100  # bytes; the kernel takes 107
-DEFAULT_OCTETS = (31, *range(200, 255))  # second octets of default VPCs; a product's clusters are elsewhere by default
+DEFAULT_OCTETS = (
+    31,
+    *range(200, 255),
+)  # second octets of default VPCs; a product's clusters are elsewhere by default
 _LISTEN = "0A"
 
 
@@ -42,7 +45,14 @@ def listed() -> list[Claim]:
 
 def in_the_way(network: IPv4Network, root: Path) -> Claim | None:
     """A claim of another local cloud than `root`'s that overlaps the network."""
-    return next((claim for claim in listed() if claim.network.overlaps(network) and claim.root != _short(root)), None)
+    return next(
+        (
+            claim
+            for claim in listed()
+            if claim.network.overlaps(network) and claim.root != _short(root)
+        ),
+        None,
+    )
 
 
 def taken_text(network: IPv4Network, other: Claim) -> str:
@@ -54,7 +64,9 @@ def busy_addresses() -> set[IPv4Address]:
     """The addresses of this host's own that somebody listens at; programs other than local clouds have no claims."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     fields = (line.split() for line in lines)
-    return {IPv4Address(bytes.fromhex(field[1][:8])[::-1]) for field in fields if field[3] == _LISTEN}
+    return {
+        IPv4Address(bytes.fromhex(field[1][:8])[::-1]) for field in fields if field[3] == _LISTEN
+    }
 
 
 def default_networks(root: Path) -> Iterator[IPv4Network]:
@@ -82,7 +94,9 @@ class Board:
         if not network.subnet_of(LOOPBACK):
             return None
         held = self._held.setdefault(network, [])
-        held.append(_bound(network, self.root))  # first: of two that come at the same time each sees the other
+        held.append(
+            _bound(network, self.root)
+        )  # first: of two that come at the same time each sees the other
         if other := in_the_way(network, self.root):
             self.release(network)
             return other

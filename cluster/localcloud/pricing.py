@@ -16,10 +16,17 @@ TERM, RATE = "JRTCKXETXF", "6YS6EN2CT7"
 def answer(action: str, body: bytes) -> Answer:
     """GetProducts; anything else is refused."""
     if action != "GetProducts":
-        return Answer("400 Bad Request", JSON_TYPE, json.dumps({"__type": "InvalidParameterException", "message": action}).encode())
+        return Answer(
+            "400 Bad Request",
+            JSON_TYPE,
+            json.dumps({"__type": "InvalidParameterException", "message": action}).encode(),
+        )
     request = json.loads(body or b"{}")
     asked = {item["Field"]: item["Value"] for item in request.get("Filters", [])}
-    document = {"FormatVersion": "aws_v1", "PriceList": [json.dumps(product) for product in _products(asked)]}
+    document = {
+        "FormatVersion": "aws_v1",
+        "PriceList": [json.dumps(product) for product in _products(asked)],
+    }
     return Answer("200 OK", JSON_TYPE, json.dumps(document).encode())
 
 
@@ -31,7 +38,14 @@ def _products(asked: dict[str, str]) -> list[dict[str, Any]]:
         return []
     found = [_product(name, asked.get("regionCode", price_book.REGION), "Used", usd)]
     if "capacitystatus" not in asked:
-        found.append(_product(name, asked.get("regionCode", price_book.REGION), "AllocatedCapacityReservation", 0.0))
+        found.append(
+            _product(
+                name,
+                asked.get("regionCode", price_book.REGION),
+                "AllocatedCapacityReservation",
+                0.0,
+            )
+        )
     return found
 
 
@@ -47,9 +61,18 @@ def _product(name: str, region: str, status: str, usd: float) -> dict[str, Any]:
         "marketoption": "OnDemand",
         "locationType": "AWS Region",
     }
-    rate = {"unit": "Hrs", "pricePerUnit": {"USD": f"{usd:.10f}"}, "beginRange": "0", "endRange": "Inf"}
+    rate = {
+        "unit": "Hrs",
+        "pricePerUnit": {"USD": f"{usd:.10f}"},
+        "beginRange": "0",
+        "endRange": "Inf",
+    }
     return {
         "product": {"productFamily": "Compute Instance", "sku": sku, "attributes": attributes},
         "serviceCode": "AmazonEC2",
-        "terms": {"OnDemand": {f"{sku}.{TERM}": {"sku": sku, "priceDimensions": {f"{sku}.{TERM}.{RATE}": rate}}}},
+        "terms": {
+            "OnDemand": {
+                f"{sku}.{TERM}": {"sku": sku, "priceDimensions": {f"{sku}.{TERM}.{RATE}": rate}}
+            }
+        },
     }

@@ -107,7 +107,9 @@ class Census:
     def take(self) -> dict[str, set[int]]:
         """The living processes of every machine, by instance id. Reads all of /proc: a few milliseconds."""
         names = os.listdir("/proc")  # noqa: PTH208  # twice a second: Path objects would cost more than the reading
-        stats = {found.pid: found for name in names if name.isdigit() and (found := stat(int(name)))}
+        stats = {
+            found.pid: found for name in names if name.isdigit() and (found := stat(int(name)))
+        }
         owners: dict[tuple[int, int], str | None] = {}
         for found in stats.values():
             self._own(found, stats, owners)
@@ -119,7 +121,9 @@ class Census:
                 members.setdefault(owner, set()).add(found.pid)
         return members
 
-    def _own(self, found: Stat, stats: dict[int, Stat], owners: dict[tuple[int, int], str | None]) -> str | None:
+    def _own(
+        self, found: Stat, stats: dict[int, Stat], owners: dict[tuple[int, int], str | None]
+    ) -> str | None:
         key = (found.pid, found.started)
         if key in owners:
             return owners[key]

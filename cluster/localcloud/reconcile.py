@@ -11,7 +11,10 @@ from typing import Literal
 
 from cluster.localcloud.protocol import Machine, StateReport
 
-SHUTDOWN = ("Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown")
+SHUTDOWN = (
+    "Client.InstanceInitiatedShutdown",
+    "Client.InstanceInitiatedShutdown: Instance initiated shutdown",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +103,16 @@ def _living(machine: Machine, seen: Seen, now: float, boot_delay_s: float) -> St
     if seen.boots != machine.boots:  # type: ignore[union-attr]  # Busy was answered by the caller
         return Kill() if isinstance(seen, Up) else Forget()
     if isinstance(seen, Up):
-        return Report(StateReport("running", machine.boots)) if machine.state == "pending" else "nothing"
+        return (
+            Report(StateReport("running", machine.boots))
+            if machine.state == "pending"
+            else "nothing"
+        )
     if isinstance(seen, Failed):
-        reason = ("Server.InternalError", f"Server.InternalError: Internal error on launch: {seen.why}")
+        reason = (
+            "Server.InternalError",
+            f"Server.InternalError: Internal error on launch: {seen.why}",
+        )
         return Report(StateReport("terminated", machine.boots, *reason), forget=True)
     return Report(_died(machine, seen), forget=True)
 

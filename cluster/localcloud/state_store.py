@@ -82,7 +82,11 @@ class _Blobs:
 
 
 def _without_content(key: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(key).items() if name not in {"_value_buffer", "lock", "_saved_as"}}
+    return {
+        name: value
+        for name, value in vars(key).items()
+        if name not in {"_value_buffer", "lock", "_saved_as"}
+    }
 
 
 class _Pickler(pickle.Pickler):
@@ -94,13 +98,32 @@ class _Pickler(pickle.Pickler):
         if isinstance(obj, FakeKey):
             return self._reduce_key(obj)
         if isinstance(obj, ParameterDict):
-            return _make_defaultdict, (type(obj), obj.default_factory), vars(obj), None, iter(dict.items(obj))
-        if isinstance(obj, types.FunctionType) and obj.__name__ == "<lambda>" and not obj.__closure__:
-            return _make_function, (marshal.dumps(obj.__code__), obj.__module__, obj.__name__, obj.__defaults__)
+            return (
+                _make_defaultdict,
+                (type(obj), obj.default_factory),
+                vars(obj),
+                None,
+                iter(dict.items(obj)),
+            )
+        if (
+            isinstance(obj, types.FunctionType)
+            and obj.__name__ == "<lambda>"
+            and not obj.__closure__
+        ):
+            return _make_function, (
+                marshal.dumps(obj.__code__),
+                obj.__module__,
+                obj.__name__,
+                obj.__defaults__,
+            )
         if isinstance(obj, LOCKS):  # nobody holds one: calls run one at a time
             return (threading.RLock if isinstance(obj, LOCKS[0]) else threading.Lock), ()
         if isinstance(obj, PrivateKey):  # KMS makes one with the first encrypted volume
-            plain = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            plain = (
+                serialization.Encoding.DER,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
             return _make_private_key, (obj.private_bytes(*plain),)
         return NotImplemented
 
@@ -108,13 +131,27 @@ class _Pickler(pickle.Pickler):
         """An S3 object: small contents inline, large ones as a name that is remembered until the content is replaced."""
         buffer = vars(key)["_value_buffer"]
         if key.contentsize <= INLINE_BYTES:
-            return _load_key, (key.__class__, key.value, None), _without_content(key), None, None, _set_state
+            return (
+                _load_key,
+                (key.__class__, key.value, None),
+                _without_content(key),
+                None,
+                None,
+                _set_state,
+            )
         saved_as = getattr(key, "_saved_as", None)
         mark = (id(buffer), key.contentsize, key.etag)
         if saved_as is None or saved_as[0] != mark:
             saved_as = (mark, self._blobs.put(key.value))
             key._saved_as = saved_as  # noqa: SLF001
-        return _load_key, (key.__class__, None, saved_as[1]), _without_content(key), None, None, _set_state
+        return (
+            _load_key,
+            (key.__class__, None, saved_as[1]),
+            _without_content(key),
+            None,
+            None,
+            _set_state,
+        )
 
 
 _reading: _Blobs | None = None
@@ -157,7 +194,11 @@ class Account:
         started = time.perf_counter()
         for backends in list(BackendDict._instances):  # noqa: SLF001
             name = backends.service_name
-            if name in NOT_SAVED or (only is not None and name != only) or (only is None and name == "s3"):
+            if (
+                name in NOT_SAVED
+                or (only is not None and name != only)
+                or (only is None and name == "s3")
+            ):
                 continue
             self._save(name, backends)
         for models in model_data.values():  # moto keeps every object ever made, for its own tests
@@ -185,7 +226,11 @@ class Account:
         global _reading  # noqa: PLW0603
         _reading = self._blobs
         _seen.clear()
-        restored = [path.stem for path in sorted(self._folder.glob("*.pickle")) if self._restore(path, backends_of)]
+        restored = [
+            path.stem
+            for path in sorted(self._folder.glob("*.pickle"))
+            if self._restore(path, backends_of)
+        ]
         _reading = None
         self._blobs.keep_only(set(_seen))
         return restored
@@ -193,7 +238,9 @@ class Account:
     def _restore(self, path: Path, backends_of: Callable[[str], Any]) -> bool:
         try:
             stamp, service, content = pickle.loads(path.read_bytes())  # noqa: S301
-        except Exception as error:  # whatever a damaged file raises: the daemon must still start, and say it
+        except (
+            Exception
+        ) as error:  # whatever a damaged file raises: the daemon must still start, and say it
             log.exception("account.damaged", file=str(path), error=repr(error))
             path.replace(path.with_suffix(".damaged"))
             return False

@@ -22,9 +22,14 @@ def make_image(layout: Layout, image: PendingImage) -> bool:
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        for source in (layout.image(image.source_image_id), layout.machine(image.instance_id) / "root"):
+        for source in (
+            layout.image(image.source_image_id),
+            layout.machine(image.instance_id) / "root",
+        ):
             if source.is_dir():
-                shutil.copytree(source, scratch, symlinks=True, copy_function=_link, dirs_exist_ok=True)
+                shutil.copytree(
+                    source, scratch, symlinks=True, copy_function=_link, dirs_exist_ok=True
+                )
         scratch.replace(target)
     except (OSError, shutil.Error) as error:
         log.warning("image.failed", image=image.image_id, error=repr(error))
@@ -46,9 +51,15 @@ def _link(source: str, target: str) -> None:
 def garbage(layout: Layout, world: World, running: set[str]) -> list[Path]:
     """Folders of deregistered images that no instance was booted from, and of machines that EC2 no longer lists."""
     booted_from = {machine.image_id for machine in world.machines}
-    images = [layout.image(image_id) for image_id in world.deregistered if image_id not in booted_from]
+    images = [
+        layout.image(image_id) for image_id in world.deregistered if image_id not in booted_from
+    ]
     kept = {*world.known, *running}
-    machines = [path for path in layout.machines.iterdir() if path.name not in kept] if layout.machines.is_dir() else []
+    machines = (
+        [path for path in layout.machines.iterdir() if path.name not in kept]
+        if layout.machines.is_dir()
+        else []
+    )
     return [path for path in (*images, *machines) if path.exists()]
 
 

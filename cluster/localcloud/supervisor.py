@@ -85,9 +85,17 @@ def supervise(layout: Layout, socket_fd: int, lock_fd: int, host: str, port: int
     write_atomically(layout.endpoint, msgspec.json.encode({"url": url, "pid": os.getpid()}))
     this = [sys.executable, "-m", "cluster.localcloud"]
     endpoint = Child(
-        "endpoint", [*this, "endpoint", str(layout.root), str(socket_fd), host, str(port)], layout.log / "endpoint.log", (socket_fd,)
+        "endpoint",
+        [*this, "endpoint", str(layout.root), str(socket_fd), host, str(port)],
+        layout.log / "endpoint.log",
+        (socket_fd,),
     )
-    hypervisor = Child("hypervisor", [*this, "hypervisor", str(layout.root), url], layout.log / "hypervisor.log", ())
+    hypervisor = Child(
+        "hypervisor",
+        [*this, "hypervisor", str(layout.root), url],
+        layout.log / "hypervisor.log",
+        (),
+    )
     children = (endpoint, hypervisor)
     try:
         _watch(children)

@@ -229,16 +229,28 @@ TERMINAL_STATES = frozenset(
 )
 
 
-def to_wire(resources: Resources, *, role: str | None = None, allocated_to: str | None = None) -> list[Resource]:
+def to_wire(
+    resources: Resources, *, role: str | None = None, allocated_to: str | None = None
+) -> list[Resource]:
     """A vector as the wire's list of resources; `allocated_to` sets each one's allocation role."""
     allocation = AllocationInfo(role=allocated_to) if allocated_to else None
     wire = [
-        Resource(name=name, type="SCALAR", scalar=Scalar(value=value), role=role, allocation_info=allocation)
+        Resource(
+            name=name,
+            type="SCALAR",
+            scalar=Scalar(value=value),
+            role=role,
+            allocation_info=allocation,
+        )
         for name, value in resources.scalars().items()
     ]
     if resources.ports:
         ranges = Ranges(range=[PortRange(begin=low, end=high) for low, high in resources.ports])
-        wire.append(Resource(name="ports", type="RANGES", ranges=ranges, role=role, allocation_info=allocation))
+        wire.append(
+            Resource(
+                name="ports", type="RANGES", ranges=ranges, role=role, allocation_info=allocation
+            )
+        )
     return wire
 
 

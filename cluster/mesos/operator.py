@@ -22,7 +22,9 @@ CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
 PIECE_BYTES = 1 << 16
 Begin = Callable[[], Callable[[bytes], None]]
-_TIMEOUT = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+_TIMEOUT = aiohttp.ClientTimeout(
+    total=CALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
+)
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json"}
 _BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError, OSError)
 
@@ -41,7 +43,9 @@ class _Answer:
     def is_from_a_leader(self) -> bool:
         """A standby answers 307; a master that knows no leader, or is still recovering as one, answers 503 and says so."""
         if self.status == 503:
-            return bool(self.text) and not any(word in self.text.lower() for word in ("leader", "recover"))
+            return bool(self.text) and not any(
+                word in self.text.lower() for word in ("leader", "recover")
+            )
         return self.status not in {301, 302, 307, 308}
 
 
@@ -60,7 +64,9 @@ class _Attempts:
             self.locations.append(base)
             self.made.append(f"{master} stands by and points to {base}")
         else:
-            self.made.append(f"{master} answered {answer.status}: {answer.text or 'no reason given'}")
+            self.made.append(
+                f"{master} answered {answer.status}: {answer.text or 'no reason given'}"
+            )
 
 
 class OperatorClient:
@@ -119,7 +125,9 @@ class OperatorClient:
 
     async def get_metrics(self) -> dict[str, float]:
         """Every metric's value by name, such as `master/elected`."""
-        answer = await self._read("GET_METRICS", get_metrics={"timeout": {"nanoseconds": 5_000_000_000}})
+        answer = await self._read(
+            "GET_METRICS", get_metrics={"timeout": {"nanoseconds": 5_000_000_000}}
+        )
         return {metric["name"]: metric.get("value", 0.0) for metric in answer.get("metrics", [])}
 
     async def deactivate(self, agent_id: str) -> None:
@@ -130,12 +138,17 @@ class OperatorClient:
         """Offers again. Permanent while the agent is draining or when it was not deactivated."""
         await self.call("REACTIVATE_AGENT", reactivate_agent={"agent_id": {"value": agent_id}})
 
-    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None:
+    async def drain(
+        self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False
+    ) -> None:
         """Kill the agent's tasks with at most `grace_s` seconds of grace each; `mark_gone` is irreversible."""
         body: dict[str, Any] = {"agent_id": {"value": agent_id}}
         if grace_s is not None:
             seconds = int(grace_s)
-            body["max_grace_period"] = {"seconds": seconds, "nanos": round((grace_s - seconds) * 1e9)}
+            body["max_grace_period"] = {
+                "seconds": seconds,
+                "nanos": round((grace_s - seconds) * 1e9),
+            }
         if mark_gone:
             body["mark_gone"] = True
         await self.call("DRAIN_AGENT", drain_agent=body)
@@ -149,13 +162,17 @@ class OperatorClient:
         inner = answer.get(type_.lower(), {})
         return inner if isinstance(inner, dict) else {}
 
-    async def _ask_leader(self, call: dict[str, Any], begin: Begin | None = None) -> tuple[str, _Answer]:
+    async def _ask_leader(
+        self, call: dict[str, Any], begin: Begin | None = None
+    ) -> tuple[str, _Answer]:
         attempts = _Attempts()
         payload = msgspec.json.encode(call)
         known_first = sorted(self._masters, key=lambda master: master != self._last_leader)
         found = await self._first_leading(known_first, payload, attempts, begin)
         if found is None:
-            elsewhere = [base for base in dict.fromkeys(attempts.locations) if base not in self._masters]
+            elsewhere = [
+                base for base in dict.fromkeys(attempts.locations) if base not in self._masters
+            ]
             found = await self._first_leading(elsewhere, payload, attempts, begin)
         if found is None:
             self._last_leader = None
@@ -184,13 +201,17 @@ class OperatorClient:
 
     async def _post(self, master: str, payload: bytes, begin: Begin | None) -> _Answer:
         url = URL(f"{master}/api/v1")
-        async with self._session.post(url, data=payload, headers=_HEADERS, allow_redirects=False, timeout=_TIMEOUT) as response:
+        async with self._session.post(
+            url, data=payload, headers=_HEADERS, allow_redirects=False, timeout=_TIMEOUT
+        ) as response:
             if begin is not None and response.status == 200:
                 take = begin()
                 async for piece in response.content.iter_chunked(PIECE_BYTES):
                     take(piece)
                 return _Answer(response.status, b"", "")
-            return _Answer(response.status, await response.read(), response.headers.get("Location", ""))
+            return _Answer(
+                response.status, await response.read(), response.headers.get("Location", "")
+            )
 
 
 def _error(type_: str, master: str, answer: _Answer) -> CloudError:

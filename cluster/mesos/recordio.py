@@ -5,7 +5,9 @@ No I/O here: bytes in any chunks go in, whole records come out.
 
 from __future__ import annotations
 
-MAX_RECORD_BYTES = 256 * 1024 * 1024  # a snapshot of a very large cluster fits; a runaway length does not take the memory
+MAX_RECORD_BYTES = (
+    256 * 1024 * 1024
+)  # a snapshot of a very large cluster fits; a runaway length does not take the memory
 MAX_LENGTH_DIGITS = 20
 
 
@@ -24,7 +26,9 @@ class Decoder:
     def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         self._max_record_bytes = max_record_bytes
         self._buffer = bytearray()
-        self._wanted: int | None = None  # the length of the record under way; None while its header is
+        self._wanted: int | None = (
+            None  # the length of the record under way; None while its header is
+        )
         self._error: FramingError | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:

@@ -108,7 +108,9 @@ class Runner:
                 if asyncio.get_running_loop().time() >= give_up_at:
                     raise
                 if not said:
-                    self.reporter.note(f"{error.what}; waiting up to {self.leader_wait_s:g} s for a leader")
+                    self.reporter.note(
+                        f"{error.what}; waiting up to {self.leader_wait_s:g} s for a leader"
+                    )
                 said = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN_S):
@@ -117,16 +119,26 @@ class Runner:
             else:
                 return True
 
-    async def _until_done(self, execution: Execution, client: SchedulerClient, news: asyncio.Event, interrupted: asyncio.Event) -> int:
+    async def _until_done(
+        self,
+        execution: Execution,
+        client: SchedulerClient,
+        news: asyncio.Event,
+        interrupted: asyncio.Event,
+    ) -> int:
         complaints = asyncio.create_task(self._complain(execution, client), name="complaints")
         done = asyncio.create_task(_until(lambda: execution.done, news), name="all tasks ended")
         stop = asyncio.create_task(interrupted.wait(), name="interrupt")
         try:
-            await asyncio.wait({done, stop}, timeout=self.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {done, stop}, timeout=self.timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
             if done.done():
                 return execution.exit_code
             self.reporter.note(
-                "interrupted: killing the tasks" if stop.done() else f"not done after {self.timeout_s:g} s: killing the tasks"
+                "interrupted: killing the tasks"
+                if stop.done()
+                else f"not done after {self.timeout_s:g} s: killing the tasks"
             )
             await self._kill_all(execution, client, done)
             return INTERRUPTED if stop.done() else TIMED_OUT
@@ -135,7 +147,9 @@ class Runner:
                 task.cancel()
             await asyncio.gather(complaints, done, stop, return_exceptions=True)
 
-    async def _kill_all(self, execution: Execution, client: SchedulerClient, done: asyncio.Task[None]) -> None:
+    async def _kill_all(
+        self, execution: Execution, client: SchedulerClient, done: asyncio.Task[None]
+    ) -> None:
         calls = execution.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILL_WAIT_S):
@@ -162,7 +176,9 @@ class Runner:
         for task in execution.tasks.values():
             if task.launched and task.state != "TASK_STAGING" and task.id not in self._ended:
                 self._ended[task.id] = asyncio.Event()
-                self._following.append(followers.create_task(self._follow(task), name=f"output of {task.name}"))
+                self._following.append(
+                    followers.create_task(self._follow(task), name=f"output of {task.name}")
+                )
             if task.ended:
                 self._ended[task.id].set()
 
@@ -172,7 +188,9 @@ class Runner:
 
         pause_s = max(0.25, 0.01 * self.job.instances)
         try:
-            await self.sandboxes.follow(task.agent_id, task.id, self._ended[task.id], write, pause_s)
+            await self.sandboxes.follow(
+                task.agent_id, task.id, self._ended[task.id], write, pause_s
+            )
         except SandboxUnreadable as error:
             self.reporter.note(f"the output of {task.name} cannot be read: {error}")
 
@@ -183,7 +201,9 @@ class Runner:
             async with asyncio.timeout(TEARDOWN_WAIT_S):
                 await client.call(teardown())
         except (MesaformError, TimeoutError) as error:
-            self.reporter.note(f"the framework {client.framework_id} could not be torn down, its tasks end within a minute: {error}")
+            self.reporter.note(
+                f"the framework {client.framework_id} could not be torn down, its tasks end within a minute: {error}"
+            )
 
     async def _all_followed(self) -> None:
         """The framework is torn down only when all output was read: some agents forget a framework's sandboxes with it."""
@@ -195,7 +215,9 @@ class Runner:
         lost = line.startswith("not subscribed")
         if lost and not self._cut_off:
             why = line.partition(": ")[2].partition("\n")[0].partition("; again in")[0]
-            self.reporter.note(f"no connection to a leading master; tasks go on, waiting for a leader ({why[:160]})")
+            self.reporter.note(
+                f"no connection to a leading master; tasks go on, waiting for a leader ({why[:160]})"
+            )
         elif not lost and self._cut_off:
             self.reporter.note(f"{line} again")
         self._cut_off = lost

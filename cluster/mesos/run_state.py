@@ -25,7 +25,16 @@ from cluster.mesos.messages import (
     ident,
     to_wire,
 )
-from cluster.mesos.scheduler_messages import Call, Event, acknowledge, decline, kill, launch, reconcile, suppress
+from cluster.mesos.scheduler_messages import (
+    Call,
+    Event,
+    acknowledge,
+    decline,
+    kill,
+    launch,
+    reconcile,
+    suppress,
+)
 
 FAILOVER_TIMEOUT_S = 60.0
 """How long the tasks live on after this program died without a word."""
@@ -65,8 +74,15 @@ class Job:
             roles=[self.role],
             failover_timeout=FAILOVER_TIMEOUT_S,
             checkpoint=True,
-            capabilities=[Capability(type=name) for name in ("MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE")],
-            offer_filters={self.role: {"min_allocatable_resources": {"quantities": [{"quantities": quantities}]}}},
+            capabilities=[
+                Capability(type=name)
+                for name in ("MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE")
+            ],
+            offer_filters={
+                self.role: {
+                    "min_allocatable_resources": {"quantities": [{"quantities": quantities}]}
+                }
+            },
         )
 
     def command_info(self) -> CommandInfo:
@@ -74,7 +90,12 @@ class Job:
         environment = Environment(variables=variables) if variables else None
         if len(self.command) == 1:
             return CommandInfo(shell=True, value=self.command[0], environment=environment)  # noqa: S604  a shell line was asked for
-        return CommandInfo(shell=False, value=self.command[0], arguments=list(self.command), environment=environment)
+        return CommandInfo(
+            shell=False,
+            value=self.command[0],
+            arguments=list(self.command),
+            environment=environment,
+        )
 
 
 @dataclass(slots=True)
@@ -114,7 +135,11 @@ class Execution:
     def __init__(self, job: Job, unique: str) -> None:
         self.job = job
         width = len(str(job.instances - 1))
-        names = [job.name] if job.instances == 1 else [f"{job.name}-{index:0{width}}" for index in range(job.instances)]
+        names = (
+            [job.name]
+            if job.instances == 1
+            else [f"{job.name}-{index:0{width}}" for index in range(job.instances)]
+        )
         self.tasks = {f"{name}.{unique}": Task(f"{name}.{unique}", name) for name in names}
         self.changes: list[Change] = []
         self.stopping = False
@@ -144,7 +169,9 @@ class Execution:
 
     def why_waiting(self) -> str:
         """Why nothing is launched, for a person."""
-        need = f"{len(self.waiting)} of {len(self.tasks)} tasks wait for an offer of {self.job.shape}"
+        need = (
+            f"{len(self.waiting)} of {len(self.tasks)} tasks wait for an offer of {self.job.shape}"
+        )
         if not self.refused:
             return f"{need}; no agent has that much free, so none is offered"
         return f"{need}; {self.refused} offers were too small, the largest had {self.largest}"
@@ -184,13 +211,19 @@ class Execution:
         left = from_wire(usable)
         if self.waiting and not left.contains(self.job.shape):
             self.refused += 1
-            self.largest = max(self.largest, str(Resources(left.milli)), key=lambda text: _amount(text, "cpus"))
+            self.largest = max(
+                self.largest, str(Resources(left.milli)), key=lambda text: _amount(text, "cpus")
+            )
         infos: list[TaskInfo] = []
         for task in self.waiting:
             if not left.contains(self.job.shape):
                 break
             left = left - self.job.shape
-            task.agent_id, task.host, task.state = offer.agent_id.value, offer.hostname, "TASK_STAGING"
+            task.agent_id, task.host, task.state = (
+                offer.agent_id.value,
+                offer.hostname,
+                "TASK_STAGING",
+            )
             infos.append(self._info(task))
             self._report(task)
         if infos:
@@ -224,14 +257,18 @@ class Execution:
 
     def _again(self, task: Task, status: TaskStatus) -> None:
         """The launch did not reach its agent: wait for another offer, under a fresh id, since ids are not used twice."""
-        self._report(task, "waiting", f"not launched: {status.message or status.reason or status.state}")
+        self._report(
+            task, "waiting", f"not launched: {status.message or status.reason or status.state}"
+        )
         self._attempts += 1
         del self.tasks[task.id]
         fresh = f"{task.id}.{self._attempts}"
         self.tasks[fresh] = Task(fresh, task.name)
 
     def _report(self, task: Task, state: str = "", message: str = "") -> None:
-        self.changes.append(Change(task.name, state or task.state, task.host, message or task.message))
+        self.changes.append(
+            Change(task.name, state or task.state, task.host, message or task.message)
+        )
 
 
 def exit_code(status: TaskStatus) -> int:

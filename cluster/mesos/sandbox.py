@@ -36,7 +36,9 @@ class Sandboxes:
         self._services = list(services)
         self._session = session
 
-    async def follow(self, agent_id: str, task_id: str, ended: asyncio.Event, write: Write, pause_s: float = 0.25) -> None:
+    async def follow(
+        self, agent_id: str, task_id: str, ended: asyncio.Event, write: Write, pause_s: float = 0.25
+    ) -> None:
         """Pass on everything that the task writes, until it has `ended` and all was read.
 
         `write(stream, text)` is called with `stdout` or `stderr`.
@@ -51,7 +53,9 @@ class Sandboxes:
             last_round = ended.is_set()
             for stream in STREAMS:
                 path = f"{folder}/{stream}"
-                while text := await self._retry(partial(self._read, agent_id, path, offsets[stream]), ended, pause_s):
+                while text := await self._retry(
+                    partial(self._read, agent_id, path, offsets[stream]), ended, pause_s
+                ):
                     offsets[stream] += _length(text)
                     write(stream, text)
             if last_round:
@@ -61,14 +65,21 @@ class Sandboxes:
     async def _folder(self, agent_id: str, task_id: str) -> str:
         state = await self._get(agent_id, "state")
         for framework in [*state.get("frameworks", []), *state.get("completed_frameworks", [])]:
-            for executor in [*framework.get("executors", []), *framework.get("completed_executors", [])]:
+            for executor in [
+                *framework.get("executors", []),
+                *framework.get("completed_executors", []),
+            ]:
                 tasks = [*executor.get("tasks", []), *executor.get("completed_tasks", [])]
-                if executor.get("id") == task_id or any(task.get("id") == task_id for task in tasks):
+                if executor.get("id") == task_id or any(
+                    task.get("id") == task_id for task in tasks
+                ):
                     return str(executor["directory"])
         raise SandboxUnreadable(f"agent {agent_id} knows no sandbox of {task_id}")
 
     async def _read(self, agent_id: str, path: str, offset: int) -> str:
-        answer = await self._get(agent_id, "files/read", path=path, offset=str(offset), length=str(PAGE_BYTES))
+        answer = await self._get(
+            agent_id, "files/read", path=path, offset=str(offset), length=str(PAGE_BYTES)
+        )
         return str(answer.get("data", ""))
 
     async def _get(self, agent_id: str, what: str, **query: str) -> dict[str, Any]:
@@ -76,9 +87,14 @@ class Sandboxes:
         why = "no address of services is known"
         for base in list(self._services):
             try:
-                async with self._session.get(f"{base}/agents/{agent_id}/{what}", params=query, timeout=TIMEOUT) as response:
+                async with self._session.get(
+                    f"{base}/agents/{agent_id}/{what}", params=query, timeout=TIMEOUT
+                ) as response:
                     if response.status == 200:
-                        self._services = [base, *(other for other in self._services if other != base)]
+                        self._services = [
+                            base,
+                            *(other for other in self._services if other != base),
+                        ]
                         answer: dict[str, Any] = await response.json(content_type=None)
                         return answer
                     why = f"{base}: {response.status} {(await response.text()).strip()[:200]}"
@@ -86,7 +102,9 @@ class Sandboxes:
                 why = f"{base}: {error or type(error).__name__}"
         raise SandboxUnreadable(why)
 
-    async def _retry(self, read: Callable[[], Awaitable[Answer]], ended: asyncio.Event, pause_s: float) -> Answer:
+    async def _retry(
+        self, read: Callable[[], Awaitable[Answer]], ended: asyncio.Event, pause_s: float
+    ) -> Answer:
         """Until it can be read; once the task has ended, only so long."""
         loop = asyncio.get_running_loop()
         give_up_at: float | None = None

@@ -94,7 +94,12 @@ class SchedulerClient:
             try:
                 await self._subscribe_once(handle)
                 why = "the stream ended"
-            except (ClusterUnreachable, Retryable, recordio.FramingError, msgspec.DecodeError) as error:
+            except (
+                ClusterUnreachable,
+                Retryable,
+                recordio.FramingError,
+                msgspec.DecodeError,
+            ) as error:
                 why = str(error)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 why = f"{type(error).__name__}: {error}"
@@ -119,12 +124,18 @@ class SchedulerClient:
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         url = self._url
         try:
-            async with self._session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+            async with self._session.post(
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
                 if response.status in (200, 202):
                     return
                 text = await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Retryable(f"{call.type}: {type(error).__name__}: {error}", after_s=self._pause_s, where=str(url)) from None
+            raise Retryable(
+                f"{call.type}: {type(error).__name__}: {error}",
+                after_s=self._pause_s,
+                where=str(url),
+            ) from None
         self._refuse(call.type, response.status, text, url)
 
     async def _subscribe_once(self, handle: Handle) -> None:
@@ -138,11 +149,19 @@ class SchedulerClient:
         raise ClusterUnreachable("masters redirect to one another", where=str(url))
 
     async def _open(self, url: URL) -> aiohttp.ClientResponse:
-        body = encode_call(Call(type="SUBSCRIBE", framework_id=self._info.id, subscribe=Subscribe(framework_info=self._info)))
+        body = encode_call(
+            Call(
+                type="SUBSCRIBE",
+                framework_id=self._info.id,
+                subscribe=Subscribe(framework_info=self._info),
+            )
+        )
         headers = {"Content-Type": JSON, "Accept": JSON}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            return await self._session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False)
+            return await self._session.post(
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            )
 
     async def _read(self, url: URL, response: aiohttp.ClientResponse, handle: Handle) -> None:
         if response.status != 200:
@@ -155,7 +174,11 @@ class SchedulerClient:
                 async with asyncio.timeout(MISSED_HEARTBEATS * self._heartbeat_s):
                     chunk = await response.content.readany()
             except TimeoutError:
-                raise Retryable(f"no heartbeat for {MISSED_HEARTBEATS * self._heartbeat_s:g} s", after_s=0, where=str(url)) from None
+                raise Retryable(
+                    f"no heartbeat for {MISSED_HEARTBEATS * self._heartbeat_s:g} s",
+                    after_s=0,
+                    where=str(url),
+                ) from None
             if not chunk:
                 return
             for record in decoder.feed(chunk):
@@ -163,7 +186,9 @@ class SchedulerClient:
 
     async def _deliver(self, url: URL, event: Event, handle: Handle) -> None:
         if event.subscribed is not None:
-            self._info = structs.replace(self._info, id=Id(value=event.subscribed.framework_id.value))
+            self._info = structs.replace(
+                self._info, id=Id(value=event.subscribed.framework_id.value)
+            )
             self._heartbeat_s = event.subscribed.heartbeat_interval_seconds
             self._url = url
             self._pause_s = FIRST_PAUSE_S
@@ -174,14 +199,22 @@ class SchedulerClient:
 
     def _fail(self, message: str, url: URL) -> None:
         if message == REMOVED:
-            raise FrameworkRemoved(message, where=str(url), fix="subscribe without an id; the tasks of the old one are gone")
+            raise FrameworkRemoved(
+                message,
+                where=str(url),
+                fix="subscribe without an id; the tasks of the old one are gone",
+            )
         if message == "Framework failed over":
-            raise FrameworkFailedOver(message, where=str(url), fix="another scheduler runs with this framework id")
+            raise FrameworkFailedOver(
+                message, where=str(url), fix="another scheduler runs with this framework id"
+            )
         raise Permanent(message, where=str(url))
 
     def _refuse(self, what: str, status: int, text: str, url: URL) -> None:
         message = f"{what}: {status} {text.strip()}"
-        stale = status == 403 or (status == 400 and ("stream ID" in text or "cannot be found" in text))
+        stale = status == 403 or (
+            status == 400 and ("stream ID" in text or "cannot be found" in text)
+        )
         if status in TRANSIENT or (stale and what != "SUBSCRIBE"):
             raise Retryable(message, after_s=self._pause_s, where=str(url))
         raise Permanent(message, where=str(url))

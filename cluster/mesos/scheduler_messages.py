@@ -147,14 +147,20 @@ class Call(Message, frozen=True, kw_only=True):
 def launch(offer_ids: Sequence[str], tasks: Iterable[TaskInfo], refuse_s: float = 5.0) -> Call:
     """ACCEPT offers of one agent with one LAUNCH; what the tasks leave over is refused for `refuse_s` seconds."""
     operation = Operation(type="LAUNCH", launch=LaunchOperation(task_infos=list(tasks)))
-    accept = Accept(offer_ids=[Id(value=item) for item in offer_ids], operations=[operation], filters=Filters(refuse_seconds=refuse_s))
+    accept = Accept(
+        offer_ids=[Id(value=item) for item in offer_ids],
+        operations=[operation],
+        filters=Filters(refuse_seconds=refuse_s),
+    )
     return Call(type="ACCEPT", accept=accept)
 
 
 def decline(offer_ids: Iterable[str], refuse_s: float = 5.0) -> Call:
     """DECLINE offers; the like of them is not offered again for `refuse_s` seconds."""
     ids = [Id(value=item) for item in offer_ids]
-    return Call(type="DECLINE", decline=Decline(offer_ids=ids, filters=Filters(refuse_seconds=refuse_s)))
+    return Call(
+        type="DECLINE", decline=Decline(offer_ids=ids, filters=Filters(refuse_seconds=refuse_s))
+    )
 
 
 def revive() -> Call:
@@ -169,12 +175,18 @@ def suppress() -> Call:
 
 def kill(task_id: str, agent_id: str | None = None) -> Call:
     """KILL a task, with the grace of its own kill policy."""
-    return Call(type="KILL", kill=Kill(task_id=Id(value=task_id), agent_id=Id(value=agent_id) if agent_id else None))
+    return Call(
+        type="KILL",
+        kill=Kill(task_id=Id(value=task_id), agent_id=Id(value=agent_id) if agent_id else None),
+    )
 
 
 def reconcile(tasks: Iterable[tuple[str, str | None]] = ()) -> Call:
     """RECONCILE (task id, agent id or None) pairs; none at all asks for every task that the master knows."""
-    wanted = [ReconcileTask(task_id=Id(value=task), agent_id=Id(value=agent) if agent else None) for task, agent in tasks]
+    wanted = [
+        ReconcileTask(task_id=Id(value=task), agent_id=Id(value=agent) if agent else None)
+        for task, agent in tasks
+    ]
     return Call(type="RECONCILE", reconcile=Reconcile(tasks=wanted))
 
 

@@ -73,7 +73,9 @@ class Line:
                 await self._writer.drain()
                 answer = (await self._reader.readline()).decode().split()
         except (OSError, TimeoutError) as error:
-            raise LineBroken(f"the node does not answer {word}: {error or type(error).__name__}") from error
+            raise LineBroken(
+                f"the node does not answer {word}: {error or type(error).__name__}"
+            ) from error
         if answer[:1] != [expected]:
             raise LineBroken(f"the node answers {word} with {' '.join(answer) or 'nothing'}")
         return answer[1:]

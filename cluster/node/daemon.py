@@ -159,7 +159,9 @@ class Daemon:
             if theirs:
                 theirs.close()
         if ours:
-            self._lines[service.name] = tasks.create_task(self._listen(service.name, ours), name=f"line of {service.name}")
+            self._lines[service.name] = tasks.create_task(
+                self._listen(service.name, ours), name=f"line of {service.name}"
+            )
         say(f"started {service.name} (pid {pid})")
         self._pids[pid] = service.name
         if service.ready:
@@ -211,7 +213,9 @@ class Daemon:
         if self._asked is None or not self._supervisor.holds:
             return
         services = {entry.pid for entry in self._supervisor.entries.values()}
-        left = [process.name_of(pid) for pid in process.children(os.getpid()) if pid not in services]
+        left = [
+            process.name_of(pid) for pid in process.children(os.getpid()) if pid not in services
+        ]
         self._asked.write(f"{' '.join(['held', *left])}\n".encode())
         self._asked = None
 
@@ -235,8 +239,12 @@ class Daemon:
     def _publish(self) -> None:
         entries = list(self._supervisor.entries.values())
         self._report(status.services_status(entries, time.time() - time.monotonic()))
-        ready = not self._supervisor.stopping and all(entry.state is not State.WAITING for entry in entries)
-        status.notify(("READY=1\n" if ready else "") + "STATUS=" + status.summary(entries), self._environ)
+        ready = not self._supervisor.stopping and all(
+            entry.state is not State.WAITING for entry in entries
+        )
+        status.notify(
+            ("READY=1\n" if ready else "") + "STATUS=" + status.summary(entries), self._environ
+        )
 
     async def _rotate_logs(self) -> None:
         while True:

@@ -60,10 +60,14 @@ class Metadata:
         """
         if not self._token:
             self._renew()
-        status, body = self._ask("GET", f"/latest/{path}", {"X-aws-ec2-metadata-token": self._token})
+        status, body = self._ask(
+            "GET", f"/latest/{path}", {"X-aws-ec2-metadata-token": self._token}
+        )
         if status == 401:
             self._renew()
-            status, body = self._ask("GET", f"/latest/{path}", {"X-aws-ec2-metadata-token": self._token})
+            status, body = self._ask(
+                "GET", f"/latest/{path}", {"X-aws-ec2-metadata-token": self._token}
+            )
         if status == 404:
             return None
         if status != 200:
@@ -97,11 +101,15 @@ class Metadata:
     def _required(self, path: str) -> str:
         value = self.get(path)
         if value is None:
-            raise MetadataUnavailable(f"{self._endpoint} has no {path}: this machine was not launched by mesaform")
+            raise MetadataUnavailable(
+                f"{self._endpoint} has no {path}: this machine was not launched by mesaform"
+            )
         return value
 
     def _renew(self) -> None:
-        status, body = self._ask("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)})
+        status, body = self._ask(
+            "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)}
+        )
         if status != 200:
             raise MetadataUnavailable(
                 f"{self._endpoint} gives no token (answers {status}): is the metadata service enabled for this machine?"
@@ -121,7 +129,9 @@ class Metadata:
                 return status, body
             pause_s = _PAUSE_S[min(attempt, len(_PAUSE_S) - 1)]
             if self._monotonic() + pause_s > give_up_at:
-                raise MetadataUnavailable(f"{self._endpoint} does not serve metadata within {self.patience_s:g} s: {problem}")
+                raise MetadataUnavailable(
+                    f"{self._endpoint} does not serve metadata within {self.patience_s:g} s: {problem}"
+                )
             self._sleep(pause_s)
             attempt += 1
 

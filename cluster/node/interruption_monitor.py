@@ -39,7 +39,11 @@ class Settings:
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
     """From the environment that `roles` writes."""
-    return Settings(environment["MESAFORM_MACHINE"], environment["MESAFORM_ADDRESS"], tuple(environment["MESAFORM_AUTOSCALERS"].split(",")))
+    return Settings(
+        environment["MESAFORM_MACHINE"],
+        environment["MESAFORM_ADDRESS"],
+        tuple(environment["MESAFORM_AUTOSCALERS"].split(",")),
+    )
 
 
 class Watch:
@@ -53,7 +57,10 @@ class Watch:
     """
 
     def __init__(
-        self, read: Callable[[], Iterable[MachineNotice]], tell: Callable[[MachineNotice], bool], say: Callable[[str], None]
+        self,
+        read: Callable[[], Iterable[MachineNotice]],
+        tell: Callable[[MachineNotice], bool],
+        say: Callable[[str], None],
     ) -> None:
         self._read = read
         self._tell = tell
@@ -66,7 +73,12 @@ class Watch:
             key = (notice.kind, notice.ends_at)
             if key not in self._known:
                 self._say(
-                    f"{notice.what}" + (f", at {time.strftime('%H:%M:%S', time.gmtime(notice.ends_at))} UTC" if notice.ends_at else "")
+                    f"{notice.what}"
+                    + (
+                        f", at {time.strftime('%H:%M:%S', time.gmtime(notice.ends_at))} UTC"
+                        if notice.ends_at
+                        else ""
+                    )
                 )
             if not self._known.get(key):
                 self._known[key] = self._tell(notice)
@@ -89,7 +101,9 @@ def _post(place: str, own_address: str, body: bytes) -> dict[str, bool] | None:
     host, _, port = place.rpartition(":")
     connection = HTTPConnection(host, int(port), timeout=CALL_S, source_address=(own_address, 0))
     try:
-        connection.request("POST", NOTICES_PATH, body=body, headers={"Content-Type": "application/json"})
+        connection.request(
+            "POST", NOTICES_PATH, body=body, headers={"Content-Type": "application/json"}
+        )
         answer = connection.getresponse()
         text = answer.read()
         return msgspec.json.decode(text, type=dict[str, bool]) if answer.status == 200 else None
@@ -110,7 +124,11 @@ def main(argv: Sequence[str] = ()) -> int:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    watch = Watch(lambda: notices.read(settings.instance_id, metadata.get, time.time()), lambda notice: tell_leader(settings, notice), say)
+    watch = Watch(
+        lambda: notices.read(settings.instance_id, metadata.get, time.time()),
+        lambda notice: tell_leader(settings, notice),
+        say,
+    )
     while True:
         try:
             watch.look()

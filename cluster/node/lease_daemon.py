@@ -123,7 +123,11 @@ class Keeper:
     def pause_s(self) -> float:
         """Between two looks: a twentieth of the lease, within bounds."""
         lease_s = self.watch.terms.lease_s
-        return min(LOOK_AT_LEAST_EVERY_S, max(LOOK_AT_MOST_EVERY_S, lease_s / LOOKS_A_LEASE)) if lease_s else LOOK_AT_LEAST_EVERY_S
+        return (
+            min(LOOK_AT_LEAST_EVERY_S, max(LOOK_AT_MOST_EVERY_S, lease_s / LOOKS_A_LEASE))
+            if lease_s
+            else LOOK_AT_LEAST_EVERY_S
+        )
 
     async def _feed(self, event: Event) -> None:
         pending: list[Event] = [event]
@@ -204,12 +208,16 @@ class RealWorld:
             told = await self._ask("GET_AGENT")
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
             return Looked("silent")
-        self.agent_id = str(told.get("agent_info", {}).get("id", {}).get("value", "")) or self.agent_id
+        self.agent_id = (
+            str(told.get("agent_info", {}).get("id", {}).get("value", "")) or self.agent_id
+        )
         busy = any(tasks.get(name) for name in _RUNNING) or bool(containers.get("containers"))
         return Looked("busy" if busy else "empty")
 
     async def _ask(self, kind: str) -> dict[str, Any]:
-        async with self.session.post(f"{self.agent_url}/api/v1", json={"type": kind}, timeout=_TIMEOUT) as answer:
+        async with self.session.post(
+            f"{self.agent_url}/api/v1", json={"type": kind}, timeout=_TIMEOUT
+        ) as answer:
             answer.raise_for_status()
             told = msgspec.json.decode(await answer.read(), type=dict[str, Any])
         found = told.get(kind.lower(), {})
@@ -222,18 +230,33 @@ class RealWorld:
                 agents = (await self.operator.get_agents()).get("agents") or ()
         except (MesaformError, TimeoutError):
             return None
-        own = [agent for agent in agents if agent.get("agent_info", {}).get("id", {}).get("value") == self.agent_id]
+        own = [
+            agent
+            for agent in agents
+            if agent.get("agent_info", {}).get("id", {}).get("value") == self.agent_id
+        ]
         if not own or not self.agent_id:
             return None
-        return any(item.get("scalar", {}).get("value", 0) > 0 for item in own[0].get("allocated_resources") or ())
+        return any(
+            item.get("scalar", {}).get("value", 0) > 0
+            for item in own[0].get("allocated_resources") or ()
+        )
 
     async def farewell(self, leave: Leave) -> None:
         """Leave word in ZooKeeper, and take the agent off the master's list; what does not answer is not waited for."""
-        said = Farewell(self.instance_id, time.time(), leave.lease_s, round(leave.silent_s, 1), round(leave.empty_s, 1))
+        said = Farewell(
+            self.instance_id,
+            time.time(),
+            leave.lease_s,
+            round(leave.silent_s, 1),
+            round(leave.empty_s, 1),
+        )
         with contextlib.suppress(MesaformError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 zk = await self._connected()
-                await zk.put(f"{self.zk_path}/{ZK_FAREWELLS}/{self.instance_id}", msgspec.json.encode(said))
+                await zk.put(
+                    f"{self.zk_path}/{ZK_FAREWELLS}/{self.instance_id}", msgspec.json.encode(said)
+                )
         if self.agent_id:
             with contextlib.suppress(MesaformError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
@@ -251,7 +274,9 @@ def seen(data: bytes, instance_id: str) -> Seen:
     except msgspec.DecodeError:
         return Seen(repr(data))
     terms = Terms(lease.terms.lease_s, lease.terms.empty_s) if lease.terms else None
-    return Seen(f"{lease.term}.{lease.renewal}.{lease.at}", terms, spared=instance_id in lease.spared)
+    return Seen(
+        f"{lease.term}.{lease.renewal}.{lease.at}", terms, spared=instance_id in lease.spared
+    )
 
 
 async def main(environ: Mapping[str, str] = os.environ) -> int:
@@ -259,10 +284,20 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
     zk_hosts, zk_path = split_zk_url(environ["MESAFORM_ZK"])
     masters, _ = split_zk_url(environ["MESAFORM_MASTERS"])
     urls = [f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}" for item in masters.split(",")]
-    watch = Watch(Terms(float(environ["MESAFORM_LEASE_S"]), float(environ["MESAFORM_EMPTY_S"])), time.monotonic())
+    watch = Watch(
+        Terms(float(environ["MESAFORM_LEASE_S"]), float(environ["MESAFORM_EMPTY_S"])),
+        time.monotonic(),
+    )
     async with aiohttp.ClientSession() as session:
         operator = OperatorClient(urls, session)
-        world = RealWorld(zk_hosts, zk_path, f"http://{environ['MESAFORM_AGENT']}", environ["MESAFORM_MACHINE"], operator, session)
+        world = RealWorld(
+            zk_hosts,
+            zk_path,
+            f"http://{environ['MESAFORM_AGENT']}",
+            environ["MESAFORM_MACHINE"],
+            operator,
+            session,
+        )
         try:
             line = await Line.open(environ)
             say(f"lease_s {watch.terms.lease_s:g}, empty for {watch.needed_s:g} s")

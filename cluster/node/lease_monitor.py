@@ -164,7 +164,9 @@ class Watch:
             return []
         edge = TRANSITIONS.get((self.state, kind))
         if edge is None:
-            raise UnknownTransition(f"{kind} while {self.state}; before that: {', '.join(self.history)}")
+            raise UnknownTransition(
+                f"{kind} while {self.state}; before that: {', '.join(self.history)}"
+            )
         self.history.append(f"{self.state}+{kind}")
         self.state, action = edge
         return action(self)
@@ -177,7 +179,11 @@ class Watch:
     @property
     def wants_look(self) -> bool:
         """Whether it is time to know if the agent is empty: from half of the lease on."""
-        return self.state in (State.KEPT, State.SILENT) and self.terms.lease_s > 0 and self.silent_s >= self.terms.lease_s / 2
+        return (
+            self.state in (State.KEPT, State.SILENT)
+            and self.terms.lease_s > 0
+            and self.silent_s >= self.terms.lease_s / 2
+        )
 
     @property
     def needed_s(self) -> float:
@@ -201,10 +207,16 @@ class Watch:
     def _look(self, event: Looked, now: float) -> None:
         same = event.found == self._found and self._looked_at is not None
         elapsed_s = now - self._looked_at if same and self._looked_at is not None else 0.0
-        if elapsed_s > COUNTS_AT_MOST_S:  # nobody looked in between: what was seen before proves nothing
+        if (
+            elapsed_s > COUNTS_AT_MOST_S
+        ):  # nobody looked in between: what was seen before proves nothing
             same, elapsed_s = False, 0.0
-        self.empty_s = (self.empty_s if same else 0.0) + elapsed_s if event.found == "empty" else 0.0
-        self.unanswered_s = (self.unanswered_s if same else 0.0) + elapsed_s if event.found == "silent" else 0.0
+        self.empty_s = (
+            (self.empty_s if same else 0.0) + elapsed_s if event.found == "empty" else 0.0
+        )
+        self.unanswered_s = (
+            (self.unanswered_s if same else 0.0) + elapsed_s if event.found == "silent" else 0.0
+        )
         self._looked_at, self._found = now, event.found
 
     def _forget_looks(self) -> None:
@@ -213,7 +225,9 @@ class Watch:
 
     def _is_empty(self) -> bool:
         """An agent that has not answered for a whole lease serves nobody; what is left of it the node will see."""
-        return self.empty_s >= self.needed_s or self.unanswered_s >= max(self.terms.lease_s, self.needed_s)
+        return self.empty_s >= self.needed_s or self.unanswered_s >= max(
+            self.terms.lease_s, self.needed_s
+        )
 
     def _kind(self, event: Event) -> Kind | None:
         match event:

@@ -41,14 +41,20 @@ def hardware(environ: Mapping[str, str], meminfo: Path = Path("/proc/meminfo")) 
     if text := environ.get("MESAFORM_HARDWARE"):
         stated = msgspec.json.decode(text, type=_Stated)
         return Hardware(stated.vcpus, stated.mem_mib)
-    kib = next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+    kib = next(
+        int(line.split()[1])
+        for line in meminfo.read_text().splitlines()
+        if line.startswith("MemTotal:")
+    )
     return Hardware(len(os.sched_getaffinity(0)), kib // 1024)
 
 
 def programs(jar: Path = ZOOKEEPER_JAR) -> Programs:
     """Where the services' programs are. What is absent is left empty: only who needs it minds."""
     bindings = [jar.with_name(name) for name in _LOG_BINDINGS]
-    classpath = tuple(str(path) for path in (jar, *bindings) if path.exists()) if jar.exists() else ()
+    classpath = (
+        tuple(str(path) for path in (jar, *bindings) if path.exists()) if jar.exists() else ()
+    )
     return Programs(
         python=sys.executable,
         java=shutil.which("java") or "java",

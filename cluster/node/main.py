@@ -17,7 +17,12 @@ from cluster.node import machine, roles, status
 from cluster.node.daemon import Daemon, say
 from cluster.node.imds import Metadata, MetadataUnavailable
 from cluster.node.model import Desired, Hardware, Identity
-from cluster.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember, parse_node_document
+from cluster.topology.user_data import (
+    NODE_DOCUMENT_VERSION,
+    NodeDocument,
+    ZooKeeperMember,
+    parse_node_document,
+)
 
 DEFAULT_MACHINE_DIR = "/var/lib/mesaform"
 EXIT_FAILED = 1
@@ -37,23 +42,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         identity = metadata.identity()
         roles.check_recipe(document, machine.baked_recipe(arguments.recipe_file))
         machine_dir = Path(environ.get("MESAFORM_MACHINE_DIR") or DEFAULT_MACHINE_DIR)
-        desired = roles.desired(document, identity, machine.hardware(environ), machine.programs(), PurePosixPath(machine_dir))
+        desired = roles.desired(
+            document,
+            identity,
+            machine.hardware(environ),
+            machine.programs(),
+            PurePosixPath(machine_dir),
+        )
     except MetadataUnavailable as error:
         say(f"{error}")
         return EXIT_FAILED
     except (ValueError, msgspec.DecodeError) as error:
         say(f"refused: {error}")
         return EXIT_REFUSED
-    say(f"{identity.instance_id} ({identity.instance_type}, {identity.zone}, {identity.address}): {document.role} of {document.cluster}")
+    say(
+        f"{identity.instance_id} ({identity.instance_type}, {identity.zone}, {identity.address}): {document.role} of {document.cluster}"
+    )
     return serve(document, identity, desired, machine_dir, environ)
 
 
-def serve(document: NodeDocument, identity: Identity, desired: Desired, machine_dir: Path, environ: Mapping[str, str]) -> int:
+def serve(
+    document: NodeDocument,
+    identity: Identity,
+    desired: Desired,
+    machine_dir: Path,
+    environ: Mapping[str, str],
+) -> int:
     """Keep `desired` running; returns the node's exit code once all of it has stopped."""
     machine_dir.mkdir(parents=True, exist_ok=True)
 
     def report(services: list[status.ServiceStatus]) -> None:
-        whole = status.NodeStatus(os.getpid(), document.cluster, document.role, identity.instance_id, identity.address, services)
+        whole = status.NodeStatus(
+            os.getpid(),
+            document.cluster,
+            document.role,
+            identity.instance_id,
+            identity.address,
+            services,
+        )
         status.write(machine_dir / "status.json", whole)
 
     daemon = Daemon(desired, machine_dir, environ, report)
@@ -69,15 +95,27 @@ def check() -> int:
     members = tuple(ZooKeeperMember(n, f"192.0.2.{n}") for n in (1, 2, 3))
     problems = []
     for role in ("master", "agent"):
-        document = NodeDocument(NODE_DOCUMENT_VERSION, "check", role, "us-east-1", "embedded", members, "check")
+        document = NodeDocument(
+            NODE_DOCUMENT_VERSION, "check", role, "us-east-1", "embedded", members, "check"
+        )
         identity = Identity("i-0", "t3.medium", "us-east-1a", members[0].address, "on-demand")
         try:
-            desired = roles.desired(document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath("/var/lib/mesaform"))
+            desired = roles.desired(
+                document,
+                identity,
+                Hardware(2, 4096),
+                machine.programs(),
+                PurePosixPath("/var/lib/mesaform"),
+            )
         except roles.CannotServe as error:
             problems.append(f"{role}: {error}")
             continue
         names = [service.name for service in desired.services]
-        problems += [f"{role}: {s.name}: no program {s.argv[0]}" for s in desired.services if not Path(s.argv[0]).is_file()]
+        problems += [
+            f"{role}: {s.name}: no program {s.argv[0]}"
+            for s in desired.services
+            if not Path(s.argv[0]).is_file()
+        ]
         sys.stdout.write(f"{role}: {', '.join(names)}\n")
     for problem in problems:
         sys.stdout.write(f"{problem}\n")
@@ -85,7 +123,18 @@ def check() -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="cluster.node", description="Runs the services of a machine of a Mesaform cluster.")
-    parser.add_argument("--check", action="store_true", help="tell whether this image could serve in either role, and end")
-    parser.add_argument("--recipe-file", type=Path, default=machine.recipe_file(), help="where the image says what it is")
+    parser = argparse.ArgumentParser(
+        prog="cluster.node", description="Runs the services of a machine of a Mesaform cluster."
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="tell whether this image could serve in either role, and end",
+    )
+    parser.add_argument(
+        "--recipe-file",
+        type=Path,
+        default=machine.recipe_file(),
+        help="where the image says what it is",
+    )
     return parser.parse_args(argv)

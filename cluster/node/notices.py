@@ -37,17 +37,36 @@ def read(instance_id: str, get: Callable[[str], str | None], now: float) -> list
 
 
 def _action(instance_id: str, said: Any, now: float) -> list[MachineNotice]:
-    return [MachineNotice(instance_id, "interruption", now, _moment(said["time"]), f"spot interruption ({said['action']})")]
+    return [
+        MachineNotice(
+            instance_id,
+            "interruption",
+            now,
+            _moment(said["time"]),
+            f"spot interruption ({said['action']})",
+        )
+    ]
 
 
 def _scheduled(instance_id: str, said: Any, now: float) -> list[MachineNotice]:
     """The next event that is still to come."""
-    events = [(_moment(event["NotBefore"]), str(event["Code"])) for event in said if event.get("State", "active") == "active"]
-    return [MachineNotice(instance_id, "scheduled", now, at, code.replace("-", " ")) for at, code in sorted(events)[:1]]
+    events = [
+        (_moment(event["NotBefore"]), str(event["Code"]))
+        for event in said
+        if event.get("State", "active") == "active"
+    ]
+    return [
+        MachineNotice(instance_id, "scheduled", now, at, code.replace("-", " "))
+        for at, code in sorted(events)[:1]
+    ]
 
 
 def _rebalance(instance_id: str, said: Any, _now: float) -> list[MachineNotice]:
-    return [MachineNotice(instance_id, "rebalance", _moment(said["noticeTime"]), 0.0, "rebalance recommendation")]
+    return [
+        MachineNotice(
+            instance_id, "rebalance", _moment(said["noticeTime"]), 0.0, "rebalance recommendation"
+        )
+    ]
 
 
 def _moment(text: str) -> float:

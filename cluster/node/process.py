@@ -32,7 +32,13 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path, inherits: tuple[int, ...] = ()) -> int:
+def spawn(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    log: Path,
+    cwd: Path,
+    inherits: tuple[int, ...] = (),
+) -> int:
     """Start a process in a session of its own, with its output appended to `log`; it dies if the node dies.
 
     Of the node's open files it has only those in `inherits`.

@@ -25,7 +25,13 @@ class CannotServe(ValueError):
     """The image cannot run what the node document asks for."""
 
 
-def desired(document: NodeDocument, identity: Identity, hardware: Hardware, programs: Programs, machine_dir: PurePosixPath) -> Desired:
+def desired(
+    document: NodeDocument,
+    identity: Identity,
+    hardware: Hardware,
+    programs: Programs,
+    machine_dir: PurePosixPath,
+) -> Desired:
     """Everything this machine should run.
 
     Raises:
@@ -83,9 +89,13 @@ def _engine_argv(document: NodeDocument, programs: Programs, part: str) -> tuple
     return (program,)
 
 
-def _master(document: NodeDocument, identity: Identity, programs: Programs, machine_dir: PurePosixPath) -> Desired:
+def _master(
+    document: NodeDocument, identity: Identity, programs: Programs, machine_dir: PurePosixPath
+) -> Desired:
     if not programs.zookeeper_classpath:
-        raise CannotServe("ZooKeeper is not installed (no /usr/share/java/zookeeper.jar): apt-get install zookeeper, or bake again")
+        raise CannotServe(
+            "ZooKeeper is not installed (no /usr/share/java/zookeeper.jar): apt-get install zookeeper, or bake again"
+        )
     address = identity.address
     folder, work_dir = machine_dir / "zookeeper", machine_dir / "engine-master"
     try:
@@ -134,10 +144,20 @@ def _master(document: NodeDocument, identity: Identity, programs: Programs, mach
         },
         ready=(address, Port.AUTOSCALER),
     )
-    return Desired((zookeeper.service(address, folder, programs), engine, services, autoscaler), files, (work_dir,))
+    return Desired(
+        (zookeeper.service(address, folder, programs), engine, services, autoscaler),
+        files,
+        (work_dir,),
+    )
 
 
-def _agent(document: NodeDocument, identity: Identity, hardware: Hardware, programs: Programs, machine_dir: PurePosixPath) -> Desired:
+def _agent(
+    document: NodeDocument,
+    identity: Identity,
+    hardware: Hardware,
+    programs: Programs,
+    machine_dir: PurePosixPath,
+) -> Desired:
     work_dir = machine_dir / "engine-agent"
     resources = agent_resources(hardware.vcpus, hardware.mem_mib, document.disk_gib)
     engine = Service(
@@ -151,7 +171,9 @@ def _agent(document: NodeDocument, identity: Identity, hardware: Hardware, progr
             "MESOS_HOSTNAME": identity.address,
             "MESOS_WORK_DIR": str(work_dir),
             "MESOS_RESOURCES": str(resources),
-            "MESOS_ATTRIBUTES": ";".join(f"{name}:{value}" for name, value in attributes(document, identity).items()),
+            "MESOS_ATTRIBUTES": ";".join(
+                f"{name}:{value}" for name, value in attributes(document, identity).items()
+            ),
             "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
         },
         ready=(identity.address, Port.ENGINE_AGENT),
@@ -175,7 +197,9 @@ def _watch(document: NodeDocument, identity: Identity, programs: Programs) -> Se
     )
 
 
-def _lease(document: NodeDocument, terms: LeaseTerms, identity: Identity, programs: Programs) -> Service:
+def _lease(
+    document: NodeDocument, terms: LeaseTerms, identity: Identity, programs: Programs
+) -> Service:
     """The dead man's lease, on machines that the autoscaler bought."""
     return Service(
         "lease",

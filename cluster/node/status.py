@@ -34,7 +34,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
     services: list[ServiceStatus]
 
 
-def services_status(entries: Iterable[Entry], epoch_minus_monotonic_s: float) -> list[ServiceStatus]:
+def services_status(
+    entries: Iterable[Entry], epoch_minus_monotonic_s: float
+) -> list[ServiceStatus]:
     """The supervisor's entries, with wall-clock times."""
     return [
         ServiceStatus(

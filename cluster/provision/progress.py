@@ -20,7 +20,11 @@ _VERBS: dict[str, Verb] = {
     "Destruction complete": "destroyed",
 }
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_EVENT = re.compile(r"^\s*(?P<resource>[a-z0-9_]+\.[\w.-]+)(?: \([^)]*\))?: (?P<verb>" + "|".join(map(re.escape, _VERBS)) + ")")
+_EVENT = re.compile(
+    r"^\s*(?P<resource>[a-z0-9_]+\.[\w.-]+)(?: \([^)]*\))?: (?P<verb>"
+    + "|".join(map(re.escape, _VERBS))
+    + ")"
+)
 _PLAN = re.compile(r"Plan: (\d+) to add, (\d+) to change, (\d+) to destroy")
 _END = re.compile(r"(?:(Apply|Destroy) complete! Resources: .*?\.|No changes\.)")
 _WITH = re.compile(r"\bwith (?P<resource>[a-z0-9_]+\.[\w.-]+)")
@@ -94,7 +98,11 @@ class Reader:
         bare = text.strip().strip("╷│╵").strip()
         if bare.startswith("Error: "):
             events = self._close("")
-            self._message, self._message_stack, self._gap = [bare.removeprefix("Error: ")], self._stack, False
+            self._message, self._message_stack, self._gap = (
+                [bare.removeprefix("Error: ")],
+                self._stack,
+                False,
+            )
             return events
         if self._message:
             return self._in_error(bare, text)
@@ -132,6 +140,8 @@ def first_cause(faults: Iterable[Fault]) -> Fault | None:
     """The fault to tell of: one with a resource rather than "execution halted"; one that is no mere consequence of a stop."""
 
     def rank(fault: Fault) -> int:
-        return 2 * ("context canceled" in fault.what or "execution halted" in fault.what) + (not fault.resource)
+        return 2 * ("context canceled" in fault.what or "execution halted" in fault.what) + (
+            not fault.resource
+        )
 
     return min(faults, key=rank, default=None)

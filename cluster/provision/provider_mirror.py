@@ -15,7 +15,16 @@ from pathlib import Path
 
 PROVIDER = "registry.terraform.io/hashicorp/aws"
 PROVIDER_VERSION = "5.100.0"
-USUAL_FOLDERS = ("/opt", "/usr/share", "/usr/local/share", "/usr/local/lib", "/usr/lib", "/srv", "~/.terraform.d", "~/.local/share")
+USUAL_FOLDERS = (
+    "/opt",
+    "/usr/share",
+    "/usr/local/share",
+    "/usr/local/lib",
+    "/usr/lib",
+    "/srv",
+    "~/.terraform.d",
+    "~/.local/share",
+)
 DEEPEST = 2  # folders between a usual folder and a mirror's root
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -30,13 +39,23 @@ class Providers:
 
 def find_mirror(folders: Iterable[str | Path] = USUAL_FOLDERS) -> Path | None:
     """The root of a mirror that holds the provider for this machine."""
-    return next((root for folder in folders for root in _roots(Path(folder).expanduser()) if _holds_provider(root)), None)
+    return next(
+        (
+            root
+            for folder in folders
+            for root in _roots(Path(folder).expanduser())
+            if _holds_provider(root)
+        ),
+        None,
+    )
 
 
 def _roots(folder: Path) -> Iterator[Path]:
     for depth in range(DEEPEST + 1):
         try:
-            yield from sorted(found.parents[2] for found in folder.glob("/".join(["*"] * depth + [PROVIDER])))
+            yield from sorted(
+                found.parents[2] for found in folder.glob("/".join(["*"] * depth + [PROVIDER]))
+            )
         except OSError:  # a folder that may not be read is none of ours
             return
 
@@ -46,7 +65,9 @@ def _holds_provider(root: Path) -> bool:
     machine = platform.machine()
     target = f"{sys.platform}_{_ARCHITECTURES.get(machine, machine)}"
     folder = root / PROVIDER
-    return (folder / PROVIDER_VERSION / target).is_dir() or (folder / f"terraform-provider-aws_{PROVIDER_VERSION}_{target}.zip").is_file()
+    return (folder / PROVIDER_VERSION / target).is_dir() or (
+        folder / f"terraform-provider-aws_{PROVIDER_VERSION}_{target}.zip"
+    ).is_file()
 
 
 def settle(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -> Providers:

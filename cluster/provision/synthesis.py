@@ -25,7 +25,9 @@ def order_for_destruction(folder: Path) -> bool:
     path = synth_dir(folder) / "manifest.json"
     manifest = _read(path)
     stacks = manifest.get("stacks", {})
-    if not all(stack in stacks and _read(stack_dir(folder, stack) / "cdk.tf.json") for stack in STACKS):
+    if not all(
+        stack in stacks and _read(stack_dir(folder, stack) / "cdk.tf.json") for stack in STACKS
+    ):
         return False
     for first, later in GO_BEFORE.items():
         needs = stacks[first]["dependencies"]

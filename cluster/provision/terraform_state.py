@@ -39,7 +39,9 @@ def outputs(place: Place) -> Outputs | None:
     states = {stack: _state(state_file(place.cluster_dir, stack)) for stack in STACKS}
     if not any(state.get("resources") for state in states.values()):
         return None
-    network, masters, agents = (_values(states[stack]) for stack in ("network", "masters", "agents"))
+    network, masters, agents = (
+        _values(states[stack]) for stack in ("network", "masters", "agents")
+    )
     return Outputs(
         vpc_id=network.get("vpc_id", ""),
         subnet_ids=network.get("subnet_ids", {}),
@@ -54,12 +56,21 @@ def outputs(place: Place) -> Outputs | None:
 
 def terraform_instance_ids(place: Place) -> set[str]:
     """The ids of all EC2 instances that Terraform knows. Every other instance of the cluster is the autoscaler's, or a stray."""
-    return {str(attributes["id"]) for kind, attributes in _managed(place) if kind == "aws_instance" and attributes.get("id")}
+    return {
+        str(attributes["id"])
+        for kind, attributes in _managed(place)
+        if kind == "aws_instance" and attributes.get("id")
+    }
 
 
 def known_names(place: Place) -> frozenset[str]:
     """Every id and name that Terraform knows."""
-    return frozenset(str(attributes[key]) for _, attributes in _managed(place) for key in ("id", "name") if attributes.get(key))
+    return frozenset(
+        str(attributes[key])
+        for _, attributes in _managed(place)
+        for key in ("id", "name")
+        if attributes.get(key)
+    )
 
 
 def vpc_is_known(place: Place) -> bool:
@@ -86,10 +97,16 @@ def _state(path: Path) -> dict[str, Any]:
     try:
         terraform.read_state_file(path.name)
     except ValueError:
-        logging.getLogger(__name__).warning("%s cannot be read: Terraform is writing it, or a crash cut it short", path)
+        logging.getLogger(__name__).warning(
+            "%s cannot be read: Terraform is writing it, or a crash cut it short", path
+        )
         return {}
     return dict(vars(terraform.tfstate))
 
 
 def _values(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: output["value"] for name, output in (state.get("outputs") or {}).items() if output.get("value") is not None}
+    return {
+        name: output["value"]
+        for name, output in (state.get("outputs") or {}).items()
+        if output.get("value") is not None
+    }

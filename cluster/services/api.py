@@ -49,10 +49,18 @@ def problem(status: int, message: str, **more: Any) -> web.Response:
     return answer({"message": message, **more}, status)
 
 
-def deployed(outcome: Outcome, body: Any = None, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def deployed(
+    outcome: Outcome, body: Any = None, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
     """The answer to a change: the deployment's id and version, or `body`, and the id as a header."""
-    what = {"version": outcome.deployment.version, "deploymentId": outcome.deployment.id} if body is None else body
-    return answer(what, status, {"Marathon-Deployment-Id": outcome.deployment.id, **(headers or {})})
+    what = (
+        {"version": outcome.deployment.version, "deploymentId": outcome.deployment.id}
+        if body is None
+        else body
+    )
+    return answer(
+        what, status, {"Marathon-Deployment-Id": outcome.deployment.id, **(headers or {})}
+    )
 
 
 def flag(request: web.Request, name: str) -> bool:
@@ -79,7 +87,9 @@ async def body_of(request: web.Request) -> Any:
     try:
         return msgspec.json.decode(await request.read())
     except msgspec.DecodeError as error:
-        text = json.dumps({"message": "Invalid JSON", "details": [{"path": "/", "errors": [str(error)]}]})
+        text = json.dumps(
+            {"message": "Invalid JSON", "details": [{"path": "/", "errors": [str(error)]}]}
+        )
         raise web.HTTPBadRequest(text=text, content_type="application/json") from None
 
 
@@ -100,7 +110,11 @@ async def leader_only(request: web.Request, handler: Handler) -> web.StreamRespo
                 page = await handler(request)
                 page.set_status(503)
                 return page
-            return web.json_response({"message": "No server leads yet; try again shortly"}, status=503, headers={"Retry-After": "1"})
+            return web.json_response(
+                {"message": "No server leads yet; try again shortly"},
+                status=503,
+                headers={"Retry-After": "1"},
+            )
         return web.Response(status=307, headers={"Location": leader + request.path_qs})
 
 
@@ -111,7 +125,11 @@ async def own_pages_only(request: web.Request, handler: Handler) -> web.StreamRe
     Programs send no Origin.
     """
     origin = request.headers.get("Origin")
-    if request.method not in ("GET", "HEAD") and origin is not None and origin.partition("://")[2] != request.host:
+    if (
+        request.method not in ("GET", "HEAD")
+        and origin is not None
+        and origin.partition("://")[2] != request.host
+    ):
         return problem(403, f"A page of {origin} may not change anything here")
     return await handler(request)
 
@@ -128,7 +146,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(404, f"App '{error.app_id}' does not exist")
     except AppLocked as error:
         text = "Another deployment of this app is under way; wait for it, or override it with ?force=true"
-        return problem(409, text, deployments=[{"id": deployment_id} for deployment_id in error.deployment_ids])
+        return problem(
+            409, text, deployments=[{"id": deployment_id} for deployment_id in error.deployment_ids]
+        )
     except StateNotStored as error:
         return problem(503, f"The change could not be stored: {error}")
     except web.HTTPException as error:
@@ -157,14 +177,26 @@ class _Pages:
         asset = self._assets.get(request.path[1:])
         if asset is None:
             raise web.HTTPNotFound(text=f"There is no {request.path}")
-        return web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=self._headers)
+        return web.Response(
+            body=asset.body, content_type=asset.content_type, charset="utf-8", headers=self._headers
+        )
 
 
-def build(scheduler: Scheduler, standing: Standing, endpoints: list[web.RouteDef], peers: list[str]) -> web.Application:
+def build(
+    scheduler: Scheduler, standing: Standing, endpoints: list[web.RouteDef], peers: list[str]
+) -> web.Application:
     """The web application with these endpoints beside the page and /ping."""
-    app = web.Application(middlewares=[own_pages_only, leader_only, errors], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[own_pages_only, leader_only, errors], client_max_size=MAX_BODY_BYTES
+    )
     app[SCHEDULER], app[STANDING] = scheduler, standing
     pages = _Pages(peers)
     app.add_routes(endpoints)
-    app.add_routes([web.get("/ping", _ping), web.get("/", pages.answer), web.get("/static/{name:.+}", pages.answer)])
+    app.add_routes(
+        [
+            web.get("/ping", _ping),
+            web.get("/", pages.answer),
+            web.get("/static/{name:.+}", pages.answer),
+        ]
+    )
     return app

@@ -52,13 +52,20 @@ class AgentProxy:
             return problem(503, f"The engine's leading master does not answer: {error}")
         if address is None:
             return problem(404, f"Agent '{agent_id}' is not registered")
-        url = URL(f"http://{address}").with_path(f"/files/{what}" if what else "/state").with_query(request.query)
+        url = (
+            URL(f"http://{address}")
+            .with_path(f"/files/{what}" if what else "/state")
+            .with_query(request.query)
+        )
         try:
             async with self.session.get(url, timeout=TIMEOUT, allow_redirects=False) as response:
                 return await _copied(request, response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._known_since = 0.0
-            return problem(502, f"Agent '{agent_id}' at {address} does not answer: {error or type(error).__name__}")
+            return problem(
+                502,
+                f"Agent '{agent_id}' at {address} does not answer: {error or type(error).__name__}",
+            )
 
     async def _address(self, agent_id: str) -> str | None:
         """`ip:port` of an agent. Asks the master at most once in `KNOWN_FOR_S`, and for an agent that is not known yet."""
@@ -82,6 +89,8 @@ async def _copied(request: web.Request, response: aiohttp.ClientResponse) -> web
             await copy.write(chunk)
         await copy.write_eof()
     except (aiohttp.ClientError, OSError, TimeoutError):
-        if request.transport is not None:  # the answer has begun: only a broken connection can say that it is not whole
+        if (
+            request.transport is not None
+        ):  # the answer has begun: only a broken connection can say that it is not whole
             request.transport.close()
     return copy

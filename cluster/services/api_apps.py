@@ -42,9 +42,18 @@ def _parsed(core: Core, body: Any, app_id: str | None = None, *, partial: bool =
     given = app_id if app_id is not None or not isinstance(body, dict) else body.get("id")
     known = canonical_id(given) if isinstance(given, str) else ""
     base = core.state.apps.get(known)
-    taken = [part.port for app in core.state.apps.values() if app.id != known for part in app.port_definitions]
+    taken = [
+        part.port
+        for app in core.state.apps.values()
+        if app.id != known
+        for part in app.port_definitions
+    ]
     app = parse(body, base=base if partial else None, app_id=app_id, taken_ports=taken)
-    return app if base is None else replace(app, version=base.version, config_version=base.config_version)
+    return (
+        app
+        if base is None
+        else replace(app, version=base.version, config_version=base.config_version)
+    )
 
 
 async def list_apps(request: web.Request) -> web.Response:
@@ -53,7 +62,14 @@ async def list_apps(request: web.Request) -> web.Response:
     tasks = "apps.tasks" in embed or "app.tasks" in embed
     failure = "apps.failures" in embed or "apps.lastTaskFailure" in embed
     apps = [app for app in core.state.apps.values() if selected(app, dict(request.query))]
-    return answer({"apps": [app_json(core, app, tasks=tasks, failure=failure) for app in sorted(apps, key=lambda app: app.id)]})
+    return answer(
+        {
+            "apps": [
+                app_json(core, app, tasks=tasks, failure=failure)
+                for app in sorted(apps, key=lambda app: app.id)
+            ]
+        }
+    )
 
 
 async def create_app(request: web.Request) -> web.Response:
@@ -62,8 +78,13 @@ async def create_app(request: web.Request) -> web.Response:
     if app.id in core.state.apps:
         return problem(409, f"An app with id [{app.id}] already exists.")
     force = flag(request, "force")
-    outcome = await _change(request, lambda changes, new_id, now: changes.put([app], new_id, now, force=force))
-    created = {**app_json(core, core.state.apps[app.id], tasks=True), "deployments": [{"id": outcome.deployment.id}]}
+    outcome = await _change(
+        request, lambda changes, new_id, now: changes.put([app], new_id, now, force=force)
+    )
+    created = {
+        **app_json(core, core.state.apps[app.id], tasks=True),
+        "deployments": [{"id": outcome.deployment.id}],
+    }
     return deployed(outcome, created, 201, {"Location": f"/v2/apps{app.id}"})
 
 
@@ -75,7 +96,11 @@ async def put_apps(request: web.Request) -> web.Response:
     if len({app.id for app in apps}) < len(apps):
         raise InvalidApp({"/": ["an app is named more than once"]})
     force = flag(request, "force")
-    return deployed(await _change(request, lambda changes, new_id, now: changes.put(apps, new_id, now, force=force)))
+    return deployed(
+        await _change(
+            request, lambda changes, new_id, now: changes.put(apps, new_id, now, force=force)
+        )
+    )
 
 
 async def get_app(request: web.Request) -> web.Response:
@@ -92,31 +117,45 @@ async def put_app(request: web.Request) -> web.Response:
     partial = request.query.get("partialUpdate", "true").lower() != "false"
     app = _parsed(core, body, app_id, partial=partial)
     force = flag(request, "force")
-    outcome = await _change(request, lambda changes, new_id, now: changes.put([app], new_id, now, force=force))
+    outcome = await _change(
+        request, lambda changes, new_id, now: changes.put([app], new_id, now, force=force)
+    )
     return deployed(outcome, status=200 if exists else 201)
 
 
 async def delete_app(request: web.Request) -> web.Response:
     app_id, force = _app_id(request), flag(request, "force")
-    return deployed(await _change(request, lambda changes, new_id, now: changes.delete(app_id, new_id, now, force=force)))
+    return deployed(
+        await _change(
+            request, lambda changes, new_id, now: changes.delete(app_id, new_id, now, force=force)
+        )
+    )
 
 
 async def restart_app(request: web.Request) -> web.Response:
     app_id, force = _app_id(request), flag(request, "force")
-    return deployed(await _change(request, lambda changes, new_id, now: changes.restart(app_id, new_id, now, force=force)))
+    return deployed(
+        await _change(
+            request, lambda changes, new_id, now: changes.restart(app_id, new_id, now, force=force)
+        )
+    )
 
 
 async def get_tasks(request: web.Request) -> web.Response:
     core, app_id = core_of(request), _app_id(request)
     app = _app_of(core, app_id)
-    return answer({"tasks": [task_json(instance, app) for instance in core.state.instances_of(app_id)]})
+    return answer(
+        {"tasks": [task_json(instance, app) for instance in core.state.instances_of(app_id)]}
+    )
 
 
 async def delete_tasks(request: web.Request) -> web.Response:
     core, app_id = core_of(request), _app_id(request)
     app = _app_of(core, app_id)
     host = request.query.get("host", "*")
-    instances = [instance for instance in core.state.instances_of(app_id) if host in ("*", instance.host)]
+    instances = [
+        instance for instance in core.state.instances_of(app_id) if host in ("*", instance.host)
+    ]
     if flag(request, "scale"):
         return await kill_and_scale(request, instances)
     await kill_now(request, instances)
@@ -138,7 +177,14 @@ async def delete_task(request: web.Request) -> web.Response:
 async def kill_and_scale(request: web.Request, instances: list[Instance]) -> web.Response:
     """Kill instances and want as many fewer."""
     force = flag(request, "force")
-    return deployed(await _change(request, lambda changes, new_id, now: changes.kill_and_scale(instances, new_id, now, force=force)))
+    return deployed(
+        await _change(
+            request,
+            lambda changes, new_id, now: changes.kill_and_scale(
+                instances, new_id, now, force=force
+            ),
+        )
+    )
 
 
 async def kill_now(request: web.Request, instances: list[Instance]) -> None:

@@ -6,7 +6,16 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from cluster.services.api import STANDING, answer, body_of, core_of, deployed, flag, problem, scheduler_of
+from cluster.services.api import (
+    STANDING,
+    answer,
+    body_of,
+    core_of,
+    deployed,
+    flag,
+    problem,
+    scheduler_of,
+)
 from cluster.services.api_apps import kill_and_scale, kill_now
 from cluster.services.commands import Changes, Outcome
 from cluster.services.definitions import InvalidApp, canonical_id
@@ -29,7 +38,9 @@ async def reset_delay(request: web.Request) -> web.Response:
     app_id = canonical_id(request.match_info["app_id"])
     if app_id not in core_of(request).state.waiting:
         return problem(404, f"Application {app_id} not found in the launch queue")
-    await scheduler_of(request).change(lambda changes, now: (None, changes.reset_delay(app_id, now)))
+    await scheduler_of(request).change(
+        lambda changes, now: (None, changes.reset_delay(app_id, now))
+    )
     return web.Response(status=204)
 
 
@@ -43,7 +54,9 @@ async def delete_deployment(request: web.Request) -> web.Response:
     if deployment_id not in core_of(request).state.deployments:
         return problem(404, f"Deployment {deployment_id} does not exist")
     if flag(request, "force"):
-        await scheduler_of(request).change(lambda changes, now: (None, changes.cancel(deployment_id, now)))
+        await scheduler_of(request).change(
+            lambda changes, now: (None, changes.cancel(deployment_id, now))
+        )
         return web.Response(status=202)
 
     def roll_back(changes: Changes, now: float) -> tuple[Outcome, list[Effect]]:
@@ -55,9 +68,15 @@ async def delete_deployment(request: web.Request) -> web.Response:
 
 async def tasks(request: web.Request) -> web.Response:
     state = core_of(request).state
-    wanted = [part for name in request.query.getall("status", []) for part in STATES.get(name, (name,))]
-    found = [instance for instance in state.instances.values() if not wanted or instance.state in wanted]
-    return answer({"tasks": [task_json(instance, state.apps.get(instance.app_id)) for instance in found]})
+    wanted = [
+        part for name in request.query.getall("status", []) for part in STATES.get(name, (name,))
+    ]
+    found = [
+        instance for instance in state.instances.values() if not wanted or instance.state in wanted
+    ]
+    return answer(
+        {"tasks": [task_json(instance, state.apps.get(instance.app_id)) for instance in found]}
+    )
 
 
 async def kill_tasks(request: web.Request) -> web.Response:
@@ -69,7 +88,9 @@ async def kill_tasks(request: web.Request) -> web.Response:
     if flag(request, "scale"):
         return await kill_and_scale(request, instances)
     await kill_now(request, instances)
-    return answer({"tasks": [task_json(instance, state.apps.get(instance.app_id)) for instance in instances]})
+    return answer(
+        {"tasks": [task_json(instance, state.apps.get(instance.app_id)) for instance in instances]}
+    )
 
 
 async def info(request: web.Request) -> web.Response:

@@ -33,7 +33,9 @@ class Changes:
         self._core = core
         self._state = core.state
 
-    def put(self, apps: Sequence[App], deployment_id: str, now: float, *, force: bool = False) -> Outcome:
+    def put(
+        self, apps: Sequence[App], deployment_id: str, now: float, *, force: bool = False
+    ) -> Outcome:
         """Create or change apps together. A change of `instances` only keeps the running ones; any other replaces them.
 
         Raises:
@@ -53,7 +55,9 @@ class Changes:
         self._core.ask_for_offers()
         return self._begin(deployment_id, version, actions, previous, now)
 
-    def restart(self, app_id: str, deployment_id: str, now: float, *, force: bool = False) -> Outcome:
+    def restart(
+        self, app_id: str, deployment_id: str, now: float, *, force: bool = False
+    ) -> Outcome:
         """Replace every instance by a new one of the same definition."""
         app = self._app(app_id)
         self._unlock([app_id], force=force)
@@ -61,29 +65,44 @@ class Changes:
         self._state.put_app(replace(app, version=version, config_version=version))
         self._state.backoff(app_id).reset()
         self._core.ask_for_offers()
-        return self._begin(deployment_id, version, [("RestartApplication", app_id)], {app_id: app}, now)
+        return self._begin(
+            deployment_id, version, [("RestartApplication", app_id)], {app_id: app}, now
+        )
 
-    def delete(self, app_id: str, deployment_id: str, now: float, *, force: bool = False) -> Outcome:
+    def delete(
+        self, app_id: str, deployment_id: str, now: float, *, force: bool = False
+    ) -> Outcome:
         """Forget an app; its instances are killed."""
         app = self._app(app_id)
         self._unlock([app_id], force=force)
         version = self._next_version([app], now)
         self._state.drop_app(app_id)
-        return self._begin(deployment_id, version, [("StopApplication", app_id)], {app_id: app}, now)
+        return self._begin(
+            deployment_id, version, [("StopApplication", app_id)], {app_id: app}, now
+        )
 
-    def kill(self, instances: Iterable[Instance], now: float, *, wipe: bool = False) -> list[Effect]:
+    def kill(
+        self, instances: Iterable[Instance], now: float, *, wipe: bool = False
+    ) -> list[Effect]:
         """Kill these; their app starts others. `wipe` also forgets those that cannot be reached, which killing always does here."""
         del wipe
         for instance in instances:
             self._core.kill(instance, now)
         return self._core.settle(now)
 
-    def kill_and_scale(self, instances: Sequence[Instance], deployment_id: str, now: float, *, force: bool = False) -> Outcome:
+    def kill_and_scale(
+        self, instances: Sequence[Instance], deployment_id: str, now: float, *, force: bool = False
+    ) -> Outcome:
         """Kill these and want as many fewer."""
         app_ids = {instance.app_id for instance in instances}
         self._unlock(sorted(app_ids), force=force)
         fewer = [
-            replace(app, instances=max(0, app.instances - sum(instance.app_id == app.id for instance in instances)))
+            replace(
+                app,
+                instances=max(
+                    0, app.instances - sum(instance.app_id == app.id for instance in instances)
+                ),
+            )
             for app in self._state.apps.values()
             if app.id in app_ids
         ]
@@ -121,7 +140,9 @@ class Changes:
         return app
 
     def _unlock(self, app_ids: Sequence[str], *, force: bool) -> None:
-        locking = {deployment.id for app_id in app_ids for deployment in self._state.deployments_of(app_id)}
+        locking = {
+            deployment.id for app_id in app_ids for deployment in self._state.deployments_of(app_id)
+        }
         if locking and not force:
             raise AppLocked(sorted(locking))
         for deployment_id in locking:
@@ -129,16 +150,33 @@ class Changes:
 
     def _next_version(self, apps: Iterable[App], now: float) -> str:
         """A version later than any that these apps have, also when two changes come within a millisecond."""
-        latest = max((self._state.apps[app.id].version for app in apps if app.id in self._state.apps), default="")
+        latest = max(
+            (self._state.apps[app.id].version for app in apps if app.id in self._state.apps),
+            default="",
+        )
         version = timestamp(now)
-        return version if version > latest else timestamp(datetime.fromisoformat(latest).timestamp() + 0.001)
+        return (
+            version
+            if version > latest
+            else timestamp(datetime.fromisoformat(latest).timestamp() + 0.001)
+        )
 
     def _begin(
-        self, deployment_id: str, version: str, actions: Sequence[tuple[str, str]], previous: dict[str, App | None], now: float
+        self,
+        deployment_id: str,
+        version: str,
+        actions: Sequence[tuple[str, str]],
+        previous: dict[str, App | None],
+        now: float,
     ) -> Outcome:
         steps = [[Action(action=kind, app=app_id)] for kind, app_id in actions]
         deployment = Deployment(
-            id=deployment_id, version=version, affected_apps=sorted(previous), steps=steps, previous=previous, since=now
+            id=deployment_id,
+            version=version,
+            affected_apps=sorted(previous),
+            steps=steps,
+            previous=previous,
+            since=now,
         )
         self._state.put_deployment(deployment)
         return Outcome(deployment, self._core.settle(now))
@@ -147,7 +185,10 @@ class Changes:
 def _versioned(app: App, before: App | None, version: str) -> tuple[App, list[str]]:
     """The app with its versions set, and the actions that the change needs, in Marathon's names."""
     if before is None:
-        return replace(app, version=version, config_version=version), ["StartApplication", "ScaleApplication"]
+        return replace(app, version=version, config_version=version), [
+            "StartApplication",
+            "ScaleApplication",
+        ]
     as_before = {name: getattr(before, name) for name in SCALE_FIELDS}
     if replace(app, **as_before) != before:
         return replace(app, version=version, config_version=version), ["RestartApplication"]

@@ -89,7 +89,9 @@ OPERATORS: dict[str, Callable[[str, Counter[str], str], bool]] = {
 }
 
 
-def satisfied(constraints: Iterable[Sequence[str]], places: Places, placed: Iterable[Places]) -> bool:
+def satisfied(
+    constraints: Iterable[Sequence[str]], places: Places, placed: Iterable[Places]
+) -> bool:
     """Whether one more instance may go to an agent.
 
     Args:
@@ -100,7 +102,11 @@ def satisfied(constraints: Iterable[Sequence[str]], places: Places, placed: Iter
     """
     others = list(placed)
     for constraint in constraints:
-        field, operator, parameter = constraint[0], constraint[1], constraint[2] if len(constraint) > 2 else ""
+        field, operator, parameter = (
+            constraint[0],
+            constraint[1],
+            constraint[2] if len(constraint) > 2 else "",
+        )
         value = value_of(field, places)
         if value is None:
             if operator != "UNLIKE":

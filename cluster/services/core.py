@@ -13,7 +13,15 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from cluster.mesos.messages import TERMINAL_STATES, Offer, TaskStatus
-from cluster.mesos.scheduler_messages import acknowledge, decline, kill, launch, reconcile, revive, suppress
+from cluster.mesos.scheduler_messages import (
+    acknowledge,
+    decline,
+    kill,
+    launch,
+    reconcile,
+    revive,
+    suppress,
+)
 from cluster.services.effects import Effect
 from cluster.services.launch import task_id_for, task_info
 from cluster.services.matching import Fit, OpenOffer
@@ -50,8 +58,12 @@ class Core:
     def __init__(self, state: State, new_id: Callable[[], UUID]) -> None:
         self.state = state
         self._new_id = new_id
-        self._offers_on: bool | None = None  # what the engine was told last: revived or suppressed; None: unknown
-        self._unheard: set[str] = set()  # tasks of which the master has said nothing since SUBSCRIBED
+        self._offers_on: bool | None = (
+            None  # what the engine was told last: revived or suppressed; None: unknown
+        )
+        self._unheard: set[str] = (
+            set()
+        )  # tasks of which the master has said nothing since SUBSCRIBED
         self._reconciled_at = self._reconciled_all_at = 0.0
 
     # ---- events
@@ -84,7 +96,9 @@ class Core:
         unused = []
         for offer, tasks in zip(opened, launched, strict=True):
             if tasks:
-                self.state.send(launch([offer.offer.id.value], [task_info(*task) for task in tasks], refuse_s))
+                self.state.send(
+                    launch([offer.offer.id.value], [task_info(*task) for task in tasks], refuse_s)
+                )
             else:
                 unused.append(offer.offer.id.value)
         if unused:
@@ -133,7 +147,9 @@ class Core:
         for app_id in sorted(changed):
             self._settle_app(app_id, now)
         for deployment in list(self.state.deployments.values()):
-            touched = not deployment.affected_apps or not changed.isdisjoint(deployment.affected_apps)
+            touched = not deployment.affected_apps or not changed.isdisjoint(
+                deployment.affected_apps
+            )
             if touched and all(self._done(app_id) for app_id in deployment.affected_apps):
                 self.state.drop_deployment(deployment.id)
         wanted = bool(self.state.waiting)
@@ -151,7 +167,9 @@ class Core:
         if instance.state == "TASK_UNREACHABLE":
             self.state.drop_instance(instance)
             return
-        self.state.put_instance(replace(instance, killing_since=instance.killing_since or now, killed_at=now))
+        self.state.put_instance(
+            replace(instance, killing_since=instance.killing_since or now, killed_at=now)
+        )
         self.state.send(kill(instance.task_id, instance.agent_id))
 
     def missing(self, app_id: str) -> int:
@@ -164,7 +182,11 @@ class Core:
     def _settle_app(self, app_id: str, now: float) -> None:
         app = self.state.apps.get(app_id)
         step = self._step(app) if app else None
-        for instance in step.kills if step else [item for item in self.state.instances_of(app_id) if item.killing_since is None]:
+        for instance in (
+            step.kills
+            if step
+            else [item for item in self.state.instances_of(app_id) if item.killing_since is None]
+        ):
             self.kill(instance, now)
         if step and step.launches:
             self.state.waiting.setdefault(app_id, Waiting(now))
@@ -182,15 +204,27 @@ class Core:
 
     def _line(self, app_id: str) -> _Line:
         app = self.state.apps[app_id]
-        placed = [instance.places for instance in self.state.instances_of(app_id) if instance.counts] if app.constraints else []
+        placed = (
+            [instance.places for instance in self.state.instances_of(app_id) if instance.counts]
+            if app.constraints
+            else []
+        )
         return _Line(app, self._step(app).launches, placed)
 
-    def _fill(self, offer: OpenOffer, lines: dict[str, _Line], now: float) -> list[tuple[App, Instance, Fit]]:
+    def _fill(
+        self, offer: OpenOffer, lines: dict[str, _Line], now: float
+    ) -> list[tuple[App, Instance, Fit]]:
         """One instance of each waiting app in turn, longest waiting first, until nothing more fits."""
         launched: list[tuple[App, Instance, Fit]] = []
         agent_id = offer.offer.agent_id.value
-        turn = sorted(self.state.waiting, key=lambda app_id: (self.state.waiting[app_id].since, app_id))
-        turn = [app_id for app_id in turn if lines[app_id].left > 0 and self.state.backoff(app_id).left_s(now) == 0]
+        turn = sorted(
+            self.state.waiting, key=lambda app_id: (self.state.waiting[app_id].since, app_id)
+        )
+        turn = [
+            app_id
+            for app_id in turn
+            if lines[app_id].left > 0 and self.state.backoff(app_id).left_s(now) == 0
+        ]
         used: set[str] = set()
         while turn:
             for app_id in list(turn):
@@ -260,14 +294,18 @@ class Core:
         if app is None or instance.killing_since is not None:
             return
         unhealthy = status.healthy is False and status.state == "TASK_KILLED"
-        if (status.state in BACKOFF_STATES or unhealthy) and instance.config_version == app.config_version:
+        if (
+            status.state in BACKOFF_STATES or unhealthy
+        ) and instance.config_version == app.config_version:
             ran_s = now - instance.started_at if instance.started_at is not None else 0.0
             self.state.backoff(app.id).failed(app, ran_s, now)
         if unhealthy or status.state not in {"TASK_FINISHED", "TASK_KILLED"}:
             self.state.failures[app.id] = Failure(
                 app_id=app.id,
                 host=instance.host,
-                message="Killed by its agent, because its health checks failed" if unhealthy else status.message or "",
+                message="Killed by its agent, because its health checks failed"
+                if unhealthy
+                else status.message or "",
                 state=status.state,
                 task_id=instance.task_id,
                 timestamp=timestamp(status.timestamp or now),
@@ -305,5 +343,8 @@ class Core:
         self._unheard &= set(self.state.instances)
         self._reconciled_at = now
         if self._unheard:
-            pairs = [(task_id, self.state.instances[task_id].agent_id) for task_id in sorted(self._unheard)]
+            pairs = [
+                (task_id, self.state.instances[task_id].agent_id)
+                for task_id in sorted(self._unheard)
+            ]
             self.state.send(reconcile(pairs))

@@ -13,11 +13,22 @@ from cluster.services.constraints import problem_with
 from cluster.services.model import ROLE, App, PortDefinition, UnreachableStrategy
 
 FIRST_SERVICE_PORT, LAST_SERVICE_PORT = 10000, 20000
-SEGMENT = re.compile(r"(([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])")
+SEGMENT = re.compile(
+    r"(([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])"
+)
 
 # What Marathon's answers carry and its clients send back: read, never written.
 READ_ONLY = frozenset(
-    {"version", "versionInfo", "tasks", "tasksStaged", "tasksRunning", "tasksHealthy", "tasksUnhealthy", "deployments"}
+    {
+        "version",
+        "versionInfo",
+        "tasks",
+        "tasksStaged",
+        "tasksRunning",
+        "tasksHealthy",
+        "tasksUnhealthy",
+        "deployments",
+    }
     | {"lastTaskFailure", "taskStats", "readinessCheckResults"}
 )
 # Marathon's fields that change what an app does and that this server cannot honour: refused when they say something.
@@ -37,12 +48,17 @@ UNSUPPORTED = {
 _SAYS_NOTHING: dict[str, Callable[[Any], bool]] = {
     "networks": lambda value: value == [{"mode": "host"}],
     "container": lambda value: (
-        isinstance(value, dict) and not any(part for name, part in value.items() if (name, part) != ("type", "MESOS"))
+        isinstance(value, dict)
+        and not any(part for name, part in value.items() if (name, part) != ("type", "MESOS"))
     ),
     "executor": lambda value: value == "//cmd",
 }
 _OLD_NAMES = ("ports", "uris")
-_FIELDS = {field.encode_name: field.type for field in msgspec.structs.fields(App) if field.name not in ("version", "config_version")}
+_FIELDS = {
+    field.encode_name: field.type
+    for field in msgspec.structs.fields(App)
+    if field.name not in ("version", "config_version")
+}
 
 Problems = dict[str, list[str]]
 
@@ -60,7 +76,13 @@ def canonical_id(app_id: str) -> str:
     return "/" + app_id.strip("/")
 
 
-def parse(body: Any, *, base: App | None = None, app_id: str | None = None, taken_ports: Iterable[int] = ()) -> App:
+def parse(
+    body: Any,
+    *,
+    base: App | None = None,
+    app_id: str | None = None,
+    taken_ports: Iterable[int] = (),
+) -> App:
     """An app from decoded JSON.
 
     Args:
@@ -76,7 +98,9 @@ def parse(body: Any, *, base: App | None = None, app_id: str | None = None, take
     if not isinstance(body, dict):
         raise InvalidApp({"/": ["an app is a JSON object"]})
     fields, problems = _known_fields(body)
-    values: dict[str, Any] = {"portDefinitions": [PortDefinition()]} if base is None else _as_written(base, fields)
+    values: dict[str, Any] = (
+        {"portDefinitions": [PortDefinition()]} if base is None else _as_written(base, fields)
+    )
     values.update(_converted(fields, problems))
     _settle_id(values, app_id, problems)
     if problems:
@@ -96,12 +120,24 @@ def _known_fields(body: dict[str, Any]) -> tuple[dict[str, Any], Problems]:
         for name, value in body.items()
         if name in UNSUPPORTED and value and not _SAYS_NOTHING.get(name, bool)(value)
     }
-    _modernise(fields, "ports", "portDefinitions", lambda port: isinstance(port, int), lambda port: {"port": port})
+    _modernise(
+        fields,
+        "ports",
+        "portDefinitions",
+        lambda port: isinstance(port, int),
+        lambda port: {"port": port},
+    )
     _modernise(fields, "uris", "fetch", lambda uri: isinstance(uri, str), lambda uri: {"uri": uri})
     return fields, problems
 
 
-def _modernise(fields: dict[str, Any], old: str, new: str, fits: Callable[[Any], bool], form: Callable[[Any], Any]) -> None:
+def _modernise(
+    fields: dict[str, Any],
+    old: str,
+    new: str,
+    fits: Callable[[Any], bool],
+    form: Callable[[Any], Any],
+) -> None:
     """An old field says the same as its successor, which wins when both are there and it is not empty."""
     if old not in fields:
         return
@@ -129,7 +165,13 @@ def _converted(fields: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
             values[name] = msgspec.convert(value, _FIELDS[name])
         except msgspec.ValidationError as error:
             what, _, where = str(error).partition(" - at `$")
-            path = where.rstrip("`").replace("[...]", "").replace("[", "(").replace("]", ")").replace(".", "/")
+            path = (
+                where.rstrip("`")
+                .replace("[...]", "")
+                .replace("[", "(")
+                .replace("]", ")")
+                .replace(".", "/")
+            )
             problems.setdefault(f"/{name}{path}", []).append(what[:1].lower() + what[1:])
     return values
 
@@ -150,11 +192,19 @@ def _settle_id(values: dict[str, Any], app_id: str | None, problems: Problems) -
     values["id"] = canonical_id(chosen)
     for segment in values["id"][1:].split("/"):
         if not SEGMENT.fullmatch(segment):
-            problems["/id"] = [f"{segment!r} is not a name: use lower-case letters, digits, and hyphens or dots between them"]
+            problems["/id"] = [
+                f"{segment!r} is not a name: use lower-case letters, digits, and hyphens or dots between them"
+            ]
 
 
 def _check(app: App, problems: Problems) -> None:
-    parts = (_command_problems, _number_problems, _port_problems, _strategy_problems, _health_problems)
+    parts = (
+        _command_problems,
+        _number_problems,
+        _port_problems,
+        _strategy_problems,
+        _health_problems,
+    )
     for path, problem in (found for part in parts for found in part(app)):
         problems.setdefault(path, []).append(problem)
     for index, constraint in enumerate(app.constraints):
@@ -215,7 +265,10 @@ def _strategy_problems(app: App) -> Iterable[tuple[str, str]]:
         if not 0 <= getattr(app.upgrade_strategy, _attribute(name)) <= 1:
             yield f"/upgradeStrategy/{name}", "must be between 0 and 1"
     strategy = app.unreachable_strategy
-    if isinstance(strategy, UnreachableStrategy) and not 0 <= strategy.inactive_after_seconds <= strategy.expunge_after_seconds:
+    if (
+        isinstance(strategy, UnreachableStrategy)
+        and not 0 <= strategy.inactive_after_seconds <= strategy.expunge_after_seconds
+    ):
         yield "/unreachableStrategy", "needs 0 <= inactiveAfterSeconds <= expungeAfterSeconds"
 
 
@@ -226,9 +279,19 @@ def _health_problems(app: App) -> Iterable[tuple[str, str]]:
         path = f"/healthChecks({index})"
         if check.kind == "COMMAND" and (check.command is None or not check.command.value):
             yield f"{path}/command", "is missing"
-        if check.kind != "COMMAND" and check.port is None and not 0 <= (check.port_index or 0) < len(app.port_definitions):
+        if (
+            check.kind != "COMMAND"
+            and check.port is None
+            and not 0 <= (check.port_index or 0) < len(app.port_definitions)
+        ):
             yield f"{path}/portIndex", "names no port of this app"
-        for name in ("gracePeriodSeconds", "intervalSeconds", "timeoutSeconds", "delaySeconds", "maxConsecutiveFailures"):
+        for name in (
+            "gracePeriodSeconds",
+            "intervalSeconds",
+            "timeoutSeconds",
+            "delaySeconds",
+            "maxConsecutiveFailures",
+        ):
             value = getattr(check, _attribute(name))
             if not (math.isfinite(value) and value >= 0):
                 yield f"{path}/{name}", f"must be a number of at least 0, not {value:g}"
@@ -238,5 +301,8 @@ def _with_service_ports(app: App, taken: frozenset[int]) -> App:
     used = set(taken) | {definition.port for definition in app.port_definitions}
     free = (port for port in range(FIRST_SERVICE_PORT, LAST_SERVICE_PORT + 1) if port not in used)
     assign: Callable[[int], int] = lambda port: port if port or app.require_ports else next(free, 0)  # noqa: E731
-    definitions = [msgspec.structs.replace(definition, port=assign(definition.port)) for definition in app.port_definitions]
+    definitions = [
+        msgspec.structs.replace(definition, port=assign(definition.port))
+        for definition in app.port_definitions
+    ]
     return msgspec.structs.replace(app, port_definitions=definitions)

@@ -41,8 +41,12 @@ def task_info(app: App, instance: Instance, fit: Fit) -> TaskInfo:
         agent_id=ident(instance.agent_id),
         resources=fit.wire(),
         command=_command(app, instance),
-        kill_policy=None if grace_s is None else KillPolicy(grace_period=DurationInfo(nanoseconds=round(grace_s * 1e9))),
-        labels=Labels(labels=[Label(key=key, value=value) for key, value in app.labels.items()]) if app.labels else None,
+        kill_policy=None
+        if grace_s is None
+        else KillPolicy(grace_period=DurationInfo(nanoseconds=round(grace_s * 1e9))),
+        labels=Labels(labels=[Label(key=key, value=value) for key, value in app.labels.items()])
+        if app.labels
+        else None,
         discovery=_discovery(app, instance),
         health_check=_health_check(app.health_checks[0], instance) if app.health_checks else None,
     )
@@ -62,7 +66,9 @@ def environment(app: App, instance: Instance) -> dict[str, str]:
         "MARATHON_APP_LABELS": " ".join(_variable(key) for key in sorted(app.labels)),
     }
     env.update({f"MARATHON_APP_LABEL_{_variable(key)}": value for key, value in app.labels.items()})
-    for index, (port, definition) in enumerate(zip(instance.ports, app.port_definitions, strict=True)):
+    for index, (port, definition) in enumerate(
+        zip(instance.ports, app.port_definitions, strict=True)
+    ):
         env[f"PORT{index}"] = str(port)
         if definition.port:
             env[f"PORT_{definition.port}"] = str(port)
@@ -79,14 +85,29 @@ def _variable(text: str) -> str:
 
 
 def _command(app: App, instance: Instance) -> CommandInfo:
-    variables = [EnvVariable(name=name, value=value) for name, value in environment(app, instance).items()]
+    variables = [
+        EnvVariable(name=name, value=value) for name, value in environment(app, instance).items()
+    ]
     env = Environment(variables=variables)
     uris = [
-        Uri(value=item.uri, executable=item.executable, extract=item.extract, cache=item.cache, output_file=item.dest_path)
+        Uri(
+            value=item.uri,
+            executable=item.executable,
+            extract=item.extract,
+            cache=item.cache,
+            output_file=item.dest_path,
+        )
         for item in app.fetch
     ]
     if app.args is not None:
-        return CommandInfo(shell=False, value=app.args[0], arguments=app.args, user=app.user, uris=uris, environment=env)
+        return CommandInfo(
+            shell=False,
+            value=app.args[0],
+            arguments=app.args,
+            user=app.user,
+            uris=uris,
+            environment=env,
+        )
     return CommandInfo(shell=True, value=app.cmd, user=app.user, uris=uris, environment=env)  # noqa: S604  the user asks for one
 
 
@@ -100,16 +121,28 @@ def _health_check(check: HealthCheck, instance: Instance) -> dict[str, object]:
         "consecutive_failures": check.max_consecutive_failures or NEVER,
     }
     if check.command is not None and check.kind == "COMMAND":
-        return {"type": "COMMAND", "command": {"shell": True, "value": check.command.value}, **timings}
+        return {
+            "type": "COMMAND",
+            "command": {"shell": True, "value": check.command.value},
+            **timings,
+        }
     port = instance.ports[check.port_index or 0] if check.port is None else check.port
     if check.kind == "TCP":
         return {"type": "TCP", "tcp": {"port": port}, **timings}
-    return {"type": "HTTP", "http": {"scheme": check.kind.lower(), "port": port, "path": check.path or "/"}, **timings}
+    return {
+        "type": "HTTP",
+        "http": {"scheme": check.kind.lower(), "port": port, "path": check.path or "/"},
+        **timings,
+    }
 
 
 def _discovery(app: App, instance: Instance) -> dict[str, object]:
     ports = [
-        {"number": port, "protocol": definition.protocol, **({"name": definition.name} if definition.name else {})}
+        {
+            "number": port,
+            "protocol": definition.protocol,
+            **({"name": definition.name} if definition.name else {}),
+        }
         for port, definition in zip(instance.ports, app.port_definitions, strict=True)
     ]
     return {"visibility": "FRAMEWORK", "name": task_name(app.id), "ports": {"ports": ports}}

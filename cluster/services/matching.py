@@ -23,7 +23,12 @@ FUNNEL = (
     "InsufficientPorts",
     "DeclinedScarceResources",
 )
-_SCALAR_REASONS = {"cpus": "InsufficientCpus", "mem": "InsufficientMemory", "disk": "InsufficientDisk", "gpus": "InsufficientGpus"}
+_SCALAR_REASONS = {
+    "cpus": "InsufficientCpus",
+    "mem": "InsufficientMemory",
+    "disk": "InsufficientDisk",
+    "gpus": "InsufficientGpus",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,11 @@ class Fit:
 
     def wire(self) -> list[Resource]:
         """The task's resources as the wire has them."""
-        return [item for role, part in self.taken.items() for item in to_wire(part, role=role, allocated_to=ROLE)]
+        return [
+            item
+            for role, part in self.taken.items()
+            for item in to_wire(part, role=role, allocated_to=ROLE)
+        ]
 
 
 class OpenOffer:
@@ -48,7 +57,10 @@ class OpenOffer:
         for resource in offer.resources:
             by_role.setdefault(resource.role or ROLE, []).append(resource)
         # What is reserved goes first: nobody else can use it.
-        self._left = {role: from_wire(by_role[role]) for role in sorted(by_role, key=lambda role: (role == ROLE, role))}
+        self._left = {
+            role: from_wire(by_role[role])
+            for role in sorted(by_role, key=lambda role: (role == ROLE, role))
+        }
 
     @property
     def left(self) -> Resources:
@@ -67,7 +79,11 @@ class OpenOffer:
             port_seed: any number; it spreads the choice of host ports, so that a port is not reused the moment it is free.
 
         """
-        roles = [role for role in self._left if app.accepted_resource_roles is None or role in app.accepted_resource_roles]
+        roles = [
+            role
+            for role in self._left
+            if app.accepted_resource_roles is None or role in app.accepted_resource_roles
+        ]
         if not roles:
             return "UnfulfilledRole"
         if not satisfied(app.constraints, self.places, placed):
@@ -76,10 +92,14 @@ class OpenOffer:
         for name, reason in _SCALAR_REASONS.items():
             if not self._take_scalar(name, app.resources.milli.get(name, 0), taken):
                 return reason
-        ports = _choose_ports(app, [part for role in roles for part in self._left[role].ports], port_seed)
+        ports = _choose_ports(
+            app, [part for role in roles for part in self._left[role].ports], port_seed
+        )
         if ports is None:
             return "InsufficientPorts"
-        parts = {role: Resources(amounts, self._ports_of(role, ports)) for role, amounts in taken.items()}
+        parts = {
+            role: Resources(amounts, self._ports_of(role, ports)) for role, amounts in taken.items()
+        }
         return Fit({role: part for role, part in parts.items() if not part.is_empty}, ports)
 
     def take(self, fit: Fit) -> None:
@@ -96,7 +116,11 @@ class OpenOffer:
         return wanted == 0
 
     def _ports_of(self, role: str, ports: tuple[int, ...]) -> tuple[Range, ...]:
-        mine = [(port, port) for port in ports if any(low <= port <= high for low, high in self._left[role].ports)]
+        mine = [
+            (port, port)
+            for port in ports
+            if any(low <= port <= high for low, high in self._left[role].ports)
+        ]
         return Resources.of(ports=mine).ports
 
 

@@ -55,7 +55,9 @@ class HealthCheck(Wire, frozen=True, kw_only=True):
     `port` is a host port; without one it is the instance's port number `port_index`. `max_consecutive_failures` of 0 never kills.
     """
 
-    protocol: Literal["HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP"] = "HTTP"
+    protocol: Literal[
+        "HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP"
+    ] = "HTTP"
     path: str | None = None
     port_index: int | None = None
     port: int | None = None
@@ -142,7 +144,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     config_version: str
     agent_id: str
     host: str
-    places: dict[str, str] = {}  # what constraints look at: the agent's attributes, @hostname, @region, @zone
+    places: dict[
+        str, str
+    ] = {}  # what constraints look at: the agent's attributes, @hostname, @region, @zone
     ports: list[int] = []
     state: str = "TASK_STAGING"
     staged_at: float
@@ -165,7 +169,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def counts(self) -> bool:
         """Whether it is one of the instances that its app wants."""
-        return self.killing_since is None and not self.inactive and self.state not in TERMINAL_STATES
+        return (
+            self.killing_since is None and not self.inactive and self.state not in TERMINAL_STATES
+        )
 
 
 class Action(Wire, frozen=True, kw_only=True):
@@ -199,4 +205,7 @@ class Failure(Wire, frozen=True, kw_only=True):
 
 def timestamp(at_s: float) -> str:
     """Marathon's form of a time: `2026-11-21T05:31:00.123Z`."""
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return (
+        datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+        + "Z"
+    )

@@ -25,7 +25,11 @@ class Backoff:
     def failed(self, app: App, ran_s: float, now: float) -> None:
         """An instance ended after `ran_s` seconds: wait, longer each time, unless it had run well for a while."""
         stable = ran_s >= max(STABLE_LEAST_S, STABLE_FACTOR * self.delay_s)
-        longer = app.backoff_seconds if stable or self.delay_s == 0 else self.delay_s * app.backoff_factor
+        longer = (
+            app.backoff_seconds
+            if stable or self.delay_s == 0
+            else self.delay_s * app.backoff_factor
+        )
         self.delay_s = min(longer, app.max_launch_delay_seconds)
         self.until = now + self.delay_s
 
@@ -47,7 +51,9 @@ class Waiting:
     last_used_at: float | None = None
     last_unused_at: float | None = None
     attempt: Counter[str] = field(default_factory=Counter)  # reasons since this wait began
-    last_by_agent: dict[str, str | None] = field(default_factory=dict)  # the latest verdict on each agent; None: it was used
+    last_by_agent: dict[str, str | None] = field(
+        default_factory=dict
+    )  # the latest verdict on each agent; None: it was used
 
     def used(self, agent_id: str, now: float) -> None:
         self.processed += 1

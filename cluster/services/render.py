@@ -24,10 +24,14 @@ def app_json(core: Core, app: App, *, tasks: bool = False, failure: bool = False
         ports=[definition.port for definition in app.port_definitions],
         version=app.version,
         versionInfo={"lastScalingAt": app.version, "lastConfigChangeAt": app.config_version},
-        tasksStaged=sum(instance.state in ("TASK_STAGING", "TASK_STARTING") for instance in instances),
+        tasksStaged=sum(
+            instance.state in ("TASK_STAGING", "TASK_STARTING") for instance in instances
+        ),
         tasksRunning=running,
         tasksHealthy=sum(instance.running and instance.healthy is True for instance in instances),
-        tasksUnhealthy=sum(instance.running and instance.healthy is False for instance in instances),
+        tasksUnhealthy=sum(
+            instance.running and instance.healthy is False for instance in instances
+        ),
         deployments=[{"id": deployment.id} for deployment in core.state.deployments_of(app.id)],
         uris=[item.uri for item in app.fetch],
         networks=[{"mode": "host"}],
@@ -56,7 +60,9 @@ def task_json(instance: Instance, app: App | None) -> Json:
         "role": ROLE,
     }
     if instance.healthy is not None:
-        body["healthCheckResults"] = [{"instanceId": instance.task_id, "taskId": instance.task_id, "alive": instance.healthy}]
+        body["healthCheckResults"] = [
+            {"instanceId": instance.task_id, "taskId": instance.task_id, "alive": instance.healthy}
+        ]
     if instance.started_at is not None:
         body["startedAt"] = timestamp(instance.started_at)
     for place in ("region", "zone"):
@@ -79,7 +85,10 @@ def _queue_entry(core: Core, app_id: str, now: float) -> Json:
         "rejectSummaryLastOffers": waiting.reject_summary_last_offers(),
         "rejectSummaryLaunchAttempt": waiting.reject_summary_launch_attempt(),
     }
-    for name, at in (("lastUnusedOfferAt", waiting.last_unused_at), ("lastUsedOfferAt", waiting.last_used_at)):
+    for name, at in (
+        ("lastUnusedOfferAt", waiting.last_unused_at),
+        ("lastUsedOfferAt", waiting.last_used_at),
+    ):
         if at is not None:
             summary[name] = timestamp(at)
     return {
@@ -118,7 +127,11 @@ def selected(app: App, query: dict[str, str]) -> bool:
         return False
     if (text := query.get("id")) and text not in app.id:
         return False
-    return all(_label_holds(app, part.strip()) for part in query.get("label", "").split(",") if part.strip())
+    return all(
+        _label_holds(app, part.strip())
+        for part in query.get("label", "").split(",")
+        if part.strip()
+    )
 
 
 def _label_holds(app: App, selector: str) -> bool:
@@ -133,15 +146,35 @@ def _label_holds(app: App, selector: str) -> bool:
 
 def metrics_text(core: Core | None) -> str:
     """A few numbers in Prometheus' text form; a server that does not lead says only that."""
-    rows: list[tuple[str, str, float]] = [("leading", "1 when this server leads", float(core is not None))]
+    rows: list[tuple[str, str, float]] = [
+        ("leading", "1 when this server leads", float(core is not None))
+    ]
     if core is not None:
         state = core.state
         rows += [
             ("apps", "apps defined", len(state.apps)),
-            ("instances_wanted", "instances that apps want", sum(app.instances for app in state.apps.values())),
-            ("instances_running", "instances that run", sum(instance.running for instance in state.instances.values())),
-            ("instances_waiting", "instances that wait for offers", sum(core.missing(app_id) for app_id in state.waiting)),
+            (
+                "instances_wanted",
+                "instances that apps want",
+                sum(app.instances for app in state.apps.values()),
+            ),
+            (
+                "instances_running",
+                "instances that run",
+                sum(instance.running for instance in state.instances.values()),
+            ),
+            (
+                "instances_waiting",
+                "instances that wait for offers",
+                sum(core.missing(app_id) for app_id in state.waiting),
+            ),
             ("deployments", "deployments under way", len(state.deployments)),
         ]
-    lines = [f"# HELP mesaform_services_{name} {text}\n# TYPE mesaform_services_{name} gauge\n" for name, text, _ in rows]
-    return "".join(line + f"mesaform_services_{name} {value:g}\n" for line, (name, _, value) in zip(lines, rows, strict=True))
+    lines = [
+        f"# HELP mesaform_services_{name} {text}\n# TYPE mesaform_services_{name} gauge\n"
+        for name, text, _ in rows
+    ]
+    return "".join(
+        line + f"mesaform_services_{name} {value:g}\n"
+        for line, (name, _, value) in zip(lines, rows, strict=True)
+    )

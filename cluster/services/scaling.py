@@ -29,7 +29,9 @@ def plan(app: App, instances: Iterable[Instance]) -> Step:
     current = [instance for instance in counted if instance.config_version == app.config_version]
     old = [instance for instance in counted if instance.config_version != app.config_version]
     if not old:
-        return Step(max(0, app.instances - len(current)), choose(app, current, len(current) - app.instances))
+        return Step(
+            max(0, app.instances - len(current)), choose(app, current, len(current) - app.instances)
+        )
     most, least = _bounds(app)
     launches = max(0, min(app.instances - len(current), most - len(counted)))
     replaced = sum(instance.standing.ready(app) for instance in current)
@@ -52,8 +54,17 @@ def _bounds(app: App) -> tuple[int, int]:
 def choose(app: App, instances: Sequence[Instance], count: int) -> tuple[Instance, ...]:
     """Which `count` instances to kill: those that do not run first, then by `killSelection`; GROUP_BY keeps its balance."""
     newest_first = app.kill_selection == "YOUNGEST_FIRST"
-    left = sorted(instances, key=lambda item: (item.running, -item.staged_at if newest_first else item.staged_at, item.task_id))
-    field = next((constraint[0] for constraint in app.constraints if constraint[1] == "GROUP_BY"), None)
+    left = sorted(
+        instances,
+        key=lambda item: (
+            item.running,
+            -item.staged_at if newest_first else item.staged_at,
+            item.task_id,
+        ),
+    )
+    field = next(
+        (constraint[0] for constraint in app.constraints if constraint[1] == "GROUP_BY"), None
+    )
     chosen: list[Instance] = []
     while left and len(chosen) < count:
         victim = left[0] if field is None or not left[0].running else _from_fullest(field, left)
@@ -65,7 +76,9 @@ def choose(app: App, instances: Sequence[Instance], count: int) -> tuple[Instanc
 def _from_fullest(field: str, instances: Sequence[Instance]) -> Instance:
     sizes = Counter(value_of(field, instance.places) for instance in instances)
     fullest = max(sizes.values())
-    return next(instance for instance in instances if sizes[value_of(field, instance.places)] == fullest)
+    return next(
+        instance for instance in instances if sizes[value_of(field, instance.places)] == fullest
+    )
 
 
 def simple_step(app: App, tally: Mapping[Standing, int]) -> Step | None:

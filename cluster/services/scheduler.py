@@ -23,7 +23,13 @@ from cluster.services.store import StateStore
 
 FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
 TICK_S = 1.0
-CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE", "GPU_RESOURCES", "REGION_AWARE")
+CAPABILITIES = (
+    "MULTI_ROLE",
+    "PARTITION_AWARE",
+    "TASK_KILLING_STATE",
+    "GPU_RESOURCES",
+    "REGION_AWARE",
+)
 Answer = TypeVar("Answer")
 log = logging.getLogger("services")
 
@@ -85,7 +91,13 @@ class Scheduler:
         """
         state = await self._store.load()
         self.framework_id = await self._store.framework_id()
-        log.info("leading, epoch %d: %d apps, %d instances, framework %s", epoch, len(state.apps), len(state.instances), self.framework_id)
+        log.info(
+            "leading, epoch %d: %d apps, %d instances, framework %s",
+            epoch,
+            len(state.apps),
+            len(state.instances),
+            self.framework_id,
+        )
         self._core = Core(state, uuid4)
         self._not_stored.clear()
         try:
@@ -99,7 +111,9 @@ class Scheduler:
             self._core = self._client = None
             log.info("no longer leading, epoch %d", epoch)
 
-    async def change(self, decide: Callable[[Changes, float], tuple[Answer, list[Effect]]]) -> Answer:
+    async def change(
+        self, decide: Callable[[Changes, float], tuple[Answer, list[Effect]]]
+    ) -> Answer:
         """Make a change that a person asks for; returns when it is stored, whether or not the engine answers now.
 
         Raises:
@@ -153,7 +167,11 @@ class Scheduler:
             await self._decide(lambda core: core.offers(offers.offers, now))
         elif (update := event.update) is not None:
             await self._decide(lambda core: core.status(update.status, now))
-        elif event.failure is not None and event.failure.agent_id is not None and event.failure.executor_id is None:
+        elif (
+            event.failure is not None
+            and event.failure.agent_id is not None
+            and event.failure.executor_id is None
+        ):
             self.core.agent_failed(event.failure.agent_id.value)
 
     async def _subscribed(self, framework_id: str) -> None:
@@ -162,7 +180,9 @@ class Scheduler:
             self.framework_id = framework_id
         await self._decide(lambda core: core.subscribed(self.clock()))
 
-    async def _decide(self, decide: Callable[[Core], list[Effect]], *, tolerant: bool = False) -> None:
+    async def _decide(
+        self, decide: Callable[[Core], list[Effect]], *, tolerant: bool = False
+    ) -> None:
         async with self._order:
             await self._carry_out(decide(self.core), tolerant=tolerant)
 

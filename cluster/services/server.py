@@ -95,23 +95,34 @@ async def serve(settings: Settings) -> None:
     engine_hosts, engine_path = split_zk_url(settings.master)
     hosts, root = split_zk_url(settings.zk)
     leader = EngineLeader()
-    async with aiohttp.ClientSession() as session, _session(hosts) as zk, _session(engine_hosts) as engine_zk:
+    async with (
+        aiohttp.ClientSession() as session,
+        _session(hosts) as zk,
+        _session(engine_hosts) as engine_zk,
+    ):
         scheduler = Scheduler(StateStore(zk, root), leader, session, settings.url)
         standing = Standing(settings.url)
-        runner = web.AppRunner(_application(scheduler, standing, settings, AgentProxy(leader, session)), shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            _application(scheduler, standing, settings, AgentProxy(leader, session)),
+            shutdown_timeout=1.0,
+        )
         await runner.setup()
         try:
             await _listen(runner, settings)
             candidate = Candidate(zk, f"{root}/leader", settings.url.encode(), MEMBER_PREFIX)
             async with asyncio.TaskGroup() as group:
                 group.create_task(leader.watch(engine_zk, engine_path), name="engine leader")
-                group.create_task(_watch_standing(standing, zk, f"{root}/leader"), name="own leader")
+                group.create_task(
+                    _watch_standing(standing, zk, f"{root}/leader"), name="own leader"
+                )
                 group.create_task(candidate.run(scheduler.lead), name="election")
         finally:
             await runner.cleanup()
 
 
-def _application(scheduler: Scheduler, standing: Standing, settings: Settings, proxy: AgentProxy) -> web.Application:
+def _application(
+    scheduler: Scheduler, standing: Standing, settings: Settings, proxy: AgentProxy
+) -> web.Application:
     endpoints = [*api_apps.routes(), *api_cluster.routes(), *proxy.routes()]
     app = build(scheduler, standing, endpoints, peers_of(settings.zk, settings.http_port))
     app[api_cluster.SETTINGS] = settings
@@ -123,7 +134,11 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
         await web.TCPSite(runner, settings.http_address, settings.http_port).start()
     except OSError as error:
         where = f"{settings.http_address}:{settings.http_port}"
-        raise Busy(error.strerror or str(error), where=where, fix="end what listens there, or set MARATHON_HTTP_PORT") from None
+        raise Busy(
+            error.strerror or str(error),
+            where=where,
+            fix="end what listens there, or set MARATHON_HTTP_PORT",
+        ) from None
     log.info("listening on %s:%d as %s", settings.http_address, settings.http_port, settings.url)
 
 

@@ -34,12 +34,18 @@ class Settings:
         """
         missing = [name for name in ("MARATHON_MASTER", "MARATHON_ZK") if not environ.get(name)]
         if missing:
-            raise BadInput(f"{' and '.join(missing)} not set", where="environment", fix="set to zk://host:port,…/path")
+            raise BadInput(
+                f"{' and '.join(missing)} not set",
+                where="environment",
+                fix="set to zk://host:port,…/path",
+            )
         for name in ("MARATHON_MASTER", "MARATHON_ZK"):
             split_zk_url(environ[name])
         port = environ.get("MARATHON_HTTP_PORT", "8080")
         if not port.isdigit() or not 0 < int(port) < 65536:
             raise BadInput(f"{port!r} is not a port", where="MARATHON_HTTP_PORT")
         address = environ.get("MARATHON_HTTP_ADDRESS", "0.0.0.0")
-        hostname = environ.get("MARATHON_HOSTNAME") or (address if address != "0.0.0.0" else "localhost")
+        hostname = environ.get("MARATHON_HOSTNAME") or (
+            address if address != "0.0.0.0" else "localhost"
+        )
         return cls(environ["MARATHON_MASTER"], environ["MARATHON_ZK"], address, int(port), hostname)

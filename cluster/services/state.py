@@ -22,13 +22,17 @@ class State:
     failures: dict[str, Failure] = field(default_factory=dict)
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     waiting: dict[str, Waiting] = field(default_factory=dict)
-    unsettled: set[str] = field(default_factory=set)  # apps of which something changed since they were last looked at
+    unsettled: set[str] = field(
+        default_factory=set
+    )  # apps of which something changed since they were last looked at
     _by_app: dict[str, dict[str, Instance]] = field(default_factory=dict)
     _tallies: dict[str, Counter[Standing]] = field(default_factory=dict)
     _effects: list[Effect] = field(default_factory=list)
 
     @classmethod
-    def of(cls, apps: Iterable[App], instances: Iterable[Instance], deployments: Iterable[Deployment]) -> State:
+    def of(
+        cls, apps: Iterable[App], instances: Iterable[Instance], deployments: Iterable[Deployment]
+    ) -> State:
         """The state that these stored values make."""
         state = cls()
         for app in apps:
@@ -57,7 +61,11 @@ class State:
         return self.backoffs.setdefault(app_id, Backoff())
 
     def deployments_of(self, app_id: str) -> list[Deployment]:
-        return [deployment for deployment in self.deployments.values() if app_id in deployment.affected_apps]
+        return [
+            deployment
+            for deployment in self.deployments.values()
+            if app_id in deployment.affected_apps
+        ]
 
     def put_app(self, app: App) -> None:
         self.apps[app.id] = app

@@ -40,8 +40,14 @@ class StateStore:
 
     async def apply(self, effects: Sequence[Effect]) -> None:
         """Carry out the `Store` effects; the last one of each key counts. Returns when ZooKeeper has them all."""
-        last = {(effect.kind, effect.key): effect.value for effect in effects if isinstance(effect, Store)}
-        await asyncio.gather(*(self._write(kind, key, value) for (kind, key), value in last.items()))
+        last = {
+            (effect.kind, effect.key): effect.value
+            for effect in effects
+            if isinstance(effect, Store)
+        }
+        await asyncio.gather(
+            *(self._write(kind, key, value) for (kind, key), value in last.items())
+        )
 
     async def framework_id(self) -> str | None:
         found = await self._zk.get(f"{self._root}/framework_id")
@@ -62,5 +68,7 @@ class StateStore:
 
     async def _all(self, kind: Kind, form: type[Value]) -> list[Value]:
         names = await self._zk.children(f"{self._root}/{kind}")
-        found = await asyncio.gather(*(self._zk.get(f"{self._root}/{kind}/{name}") for name in names))
+        found = await asyncio.gather(
+            *(self._zk.get(f"{self._root}/{kind}/{name}") for name in names)
+        )
         return [msgspec.json.decode(item[0], type=form) for item in found if item is not None]

@@ -58,7 +58,11 @@ def bound_of(trace: Trace, catalogue: Iterable[Offering], boot_s: float) -> Boun
     for offering in catalogue:
         shape = shape_of(offering.resources)
         usd_of[shape] = min(offering.usd_per_hour, usd_of.get(shape, offering.usd_per_hour))
-    tasks = [task for task in trace.tasks if task.runs_s > 0 and any(contains(size, task.shape) for size in usd_of)]
+    tasks = [
+        task
+        for task in trace.tasks
+        if task.runs_s > 0 and any(contains(size, task.shape) for size in usd_of)
+    ]
     if not tasks:
         return Bound(0.0, 0.0)
     divisible = _divisible(tasks, usd_of)
@@ -77,12 +81,25 @@ def _divisible(tasks: Sequence[Task], usd_of: Mapping[Shape, float]) -> float:
     """The linear program over cpus and memory, solved through its dual, whose corners are few."""
     demand = [sum(task.shape[d] * task.runs_s for task in tasks) / 3600 for d in (0, 1)]
     rows = sorted((shape[0], shape[1], usd) for shape, usd in usd_of.items())
-    corners = [(min(usd / cpus for cpus, _, usd in rows), 0.0), (0.0, min(usd / mem for _, mem, usd in rows))]
+    corners = [
+        (min(usd / cpus for cpus, _, usd in rows), 0.0),
+        (0.0, min(usd / mem for _, mem, usd in rows)),
+    ]
     for index, (cpus, mem, usd) in enumerate(rows):
         for other_cpus, other_mem, other_usd in rows[index + 1 :]:
             if determinant := cpus * other_mem - mem * other_cpus:
-                corners.append(((usd * other_mem - mem * other_usd) / determinant, (cpus * other_usd - usd * other_cpus) / determinant))
-    allowed = [c for c in corners if min(c) >= 0 and all(cpus * c[0] + mem * c[1] <= usd * (1 + 1e-9) for cpus, mem, usd in rows)]
+                corners.append(
+                    (
+                        (usd * other_mem - mem * other_usd) / determinant,
+                        (cpus * other_usd - usd * other_cpus) / determinant,
+                    )
+                )
+    allowed = [
+        c
+        for c in corners
+        if min(c) >= 0
+        and all(cpus * c[0] + mem * c[1] <= usd * (1 + 1e-9) for cpus, mem, usd in rows)
+    ]
     return max(demand[0] * c[0] + demand[1] * c[1] for c in allowed)
 
 
@@ -101,7 +118,9 @@ def _down(shape: Shape, step: float) -> Shape:
     """A shape with each amount cut to a power of `step`."""
     if step <= 1.0:
         return shape
-    cut = [int(step ** np.floor(np.log(amount) / np.log(step))) if amount else 0 for amount in shape]
+    cut = [
+        int(step ** np.floor(np.log(amount) / np.log(step))) if amount else 0 for amount in shape
+    ]
     return (cut[0], cut[1], cut[2], cut[3], cut[4])
 
 
@@ -134,9 +153,23 @@ def _problem(shapes: Sequence[Shape], usd_of: Mapping[Shape, float]) -> Problem:
     """One piece of each row, and machines that may hold as many of it as fit."""
     sizes, asked = np.array(list(usd_of), dtype=np.int64), np.array(shapes, dtype=np.int64)
     pools, usd = ("",) * len(usd_of), np.array(list(usd_of.values()))
-    members, parts = tuple((k,) for k in range(len(usd_of))), tuple((r,) for r in range(len(shapes)))
+    members, parts = (
+        tuple((k,) for k in range(len(usd_of))),
+        tuple((r,) for r in range(len(shapes))),
+    )
     one, same = np.ones(len(shapes), dtype=np.int64), np.zeros(len(usd_of), dtype=np.int64)
-    return Problem(asked, one, sizes, usd, fits(sizes, asked), pools, parts, members, same, spared=(0,) * len(NAMES))
+    return Problem(
+        asked,
+        one,
+        sizes,
+        usd,
+        fits(sizes, asked),
+        pools,
+        parts,
+        members,
+        same,
+        spared=(0,) * len(NAMES),
+    )
 
 
 def _tariffs(problem: Problem, levels: _Levels) -> Floats:
@@ -155,9 +188,14 @@ def _tariffs(problem: Problem, levels: _Levels) -> Floats:
     return np.array(tariffs)
 
 
-def _with_exact(rates: Floats, shapes: Sequence[Shape], usd_of: Mapping[Shape, float], levels: _Levels) -> Floats:
+def _with_exact(
+    rates: Floats, shapes: Sequence[Shape], usd_of: Mapping[Shape, float], levels: _Levels
+) -> Floats:
     """Rates, raised where a load cannot hold more pieces than are there: what few large pieces cost. The longest moments get it."""
-    machines = [Template("", str(number), "", "on-demand", usd, size, {}) for number, (size, usd) in enumerate(usd_of.items())]
+    machines = [
+        Template("", str(number), "", "on-demand", usd, size, {})
+        for number, (size, usd) in enumerate(usd_of.items())
+    ]
     states, which = np.unique(levels.counts, axis=1, return_inverse=True)
     seconds = np.bincount(which.ravel(), weights=levels.seconds)
     raised = rates.copy()
@@ -166,9 +204,14 @@ def _with_exact(rates: Floats, shapes: Sequence[Shape], usd_of: Mapping[Shape, f
         if not counts.any() or seconds[at] <= 0:
             continue
         left = {row: int(count) for row, count in enumerate(counts) if count}
-        units = [Unit("services", str(row), shape, left.get(row, 0), "") for row, shape in enumerate(shapes)]
+        units = [
+            Unit("services", str(row), shape, left.get(row, 0), "")
+            for row, shape in enumerate(shapes)
+        ]
         bound = solve(units, left, machines, Usage(), Limits({"": MANY})).bound_usd_per_hour
-        raised = np.where((levels.counts >= counts[:, None]).all(axis=0), np.maximum(raised, bound), raised)
+        raised = np.where(
+            (levels.counts >= counts[:, None]).all(axis=0), np.maximum(raised, bound), raised
+        )
     return raised
 
 
@@ -193,7 +236,9 @@ def _tariff(problem: Problem, columns: Columns, wanted: Floats) -> Floats:
         top = ceiling(problem, worth)
         value = top.value.copy()
         for k in np.flatnonzero(value > problem.usd * (1 + CLOSE)):
-            found = best_load(problem, int(k), worth, top.prices[k], float(problem.usd[k]) * (1 + CLOSE), STATES)
+            found = best_load(
+                problem, int(k), worth, top.prices[k], float(problem.usd[k]) * (1 + CLOSE), STATES
+            )
             value[k] = found.ceiling
             if found.load is not None and found.load @ worth > problem.usd[k] * (1 + TINY):
                 added += columns.add(int(k), found.load)
@@ -208,7 +253,9 @@ def _tariff(problem: Problem, columns: Columns, wanted: Floats) -> Floats:
 def _boots(starts: Floats, rates: Floats, boot_s: float) -> float:
     """USD times seconds an hour: what is paid must rise to `rates`; each rise pays a boot, unless the dip before it was paid for."""
     total, level = 0.0, 0.0
-    left: list[tuple[float, float, float]] = []  # bands of the rate that are not needed now: from, to, since when; the lowest last
+    left: list[
+        tuple[float, float, float]
+    ] = []  # bands of the rate that are not needed now: from, to, since when; the lowest last
     for at, rate in zip(starts.tolist(), rates.tolist(), strict=True):
         if rate < level:
             left.append((rate, level, at))

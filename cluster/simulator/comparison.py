@@ -40,11 +40,17 @@ def catalogue_of(policy: Policy) -> dict[str, tuple[Offering, ...]]:
 def simulate(trace: Trace, policy: Policy, settings: Settings, rule: str = "") -> Outcome:
     """Run one policy over a trace: the real planner, or with `rule` that baseline, buying what the policy may buy."""
     spec, catalogue = policy.spec, catalogue_of(policy)
-    world = World(trace, catalogue, Market(settings), {pool.name: pool.attributes for pool in spec.agents})
+    world = World(
+        trace, catalogue, Market(settings), {pool.name: pool.attributes for pool in spec.agents}
+    )
     for pool in spec.agents:
-        first = next(offering for offering in catalogue[pool.name] if offering.capacity == "on-demand")
+        first = next(
+            offering for offering in catalogue[pool.name] if offering.capacity == "on-demand"
+        )
         world.add(pool.name, first, pool.count)
-    scaler: Scaler = baseline(rule)(spec, catalogue) if rule else Mesaform(policy.name, spec, catalogue)
+    scaler: Scaler = (
+        baseline(rule)(spec, catalogue) if rule else Mesaform(policy.name, spec, catalogue)
+    )
     started = time.process_time()
     record = world.run(scaler)
     took_s = time.process_time() - started
@@ -59,7 +65,12 @@ def savings(outcomes: Sequence[Outcome]) -> tuple[Outcome, float]:
     """
     mine, *others = outcomes
     longest_s = mine.figures.wait_p95_s * (1 + ABOUT_AS_LONG)
-    alike = [one for one in others if one.figures.wait_p95_s <= longest_s and one.figures.never_placed <= mine.figures.never_placed]
+    alike = [
+        one
+        for one in others
+        if one.figures.wait_p95_s <= longest_s
+        and one.figures.never_placed <= mine.figures.never_placed
+    ]
     best = min(alike or others, key=lambda one: one.figures.usd)
     return best, 1 - mine.figures.usd / best.figures.usd if best.figures.usd else 0.0
 
@@ -68,6 +79,9 @@ def least_usd(trace: Trace, policy: Policy, settings: Settings) -> Bound:
     """What the work costs at least, whatever buys for it, with what `policy` may buy. Spot prices count where it may buy spot."""
     spot = {pool.name for pool in policy.agents if pool.spot_share > 0}
     offered = [
-        offering for name, pool in catalogue_of(policy).items() for offering in pool if offering.capacity == "on-demand" or name in spot
+        offering
+        for name, pool in catalogue_of(policy).items()
+        for offering in pool
+        if offering.capacity == "on-demand" or name in spot
     ]
     return bound_of(trace, offered, settings.boot_s)

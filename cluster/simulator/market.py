@@ -19,10 +19,20 @@ VCPUS_PER_XLARGE = 4
 GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0}
 """Families for computing, general use and memory have kept these proportions since 2016."""
 
-BURSTABLE_GIB = {"nano": 0.5, "micro": 1, "small": 2, "medium": 4, "large": 8, "xlarge": 16, "2xlarge": 32}
+BURSTABLE_GIB = {
+    "nano": 0.5,
+    "micro": 1,
+    "small": 2,
+    "medium": 4,
+    "large": 8,
+    "xlarge": 16,
+    "2xlarge": 32,
+}
 
 TYPES = tuple(
-    f"{family}.{size}" for family in ("c5", "m5", "r5") for size in ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge")
+    f"{family}.{size}"
+    for family in ("c5", "m5", "r5")
+    for size in ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge")
 )
 """What is for sale when a policy names no types (c5 has 9xlarge in place of 8xlarge)."""
 TYPES = tuple("c5.9xlarge" if name == "c5.8xlarge" else name for name in TYPES)
@@ -60,14 +70,20 @@ def size_of(instance_type: str) -> tuple[int, int] | None:
     if factor is None or not family[1:2].isdigit():
         return None
     if family[0] == "t":
-        return (2 if factor < 1 else int(factor * VCPUS_PER_XLARGE), int(BURSTABLE_GIB[size] * 1024)) if size in BURSTABLE_GIB else None
+        return (
+            (2 if factor < 1 else int(factor * VCPUS_PER_XLARGE), int(BURSTABLE_GIB[size] * 1024))
+            if size in BURSTABLE_GIB
+            else None
+        )
     if family[0] not in GIB_PER_VCPU or factor < 0.5:
         return None
     vcpus = int(factor * VCPUS_PER_XLARGE)
     return vcpus, int(vcpus * GIB_PER_VCPU[family[0]] * 1024)
 
 
-def offerings(types: Iterable[str], zones: Iterable[str], disk_gib: int = 40) -> tuple[Offering, ...]:
+def offerings(
+    types: Iterable[str], zones: Iterable[str], disk_gib: int = 40
+) -> tuple[Offering, ...]:
     """What is for sale.
 
     Raises:
@@ -78,12 +94,17 @@ def offerings(types: Iterable[str], zones: Iterable[str], disk_gib: int = 40) ->
     for name in types:
         size, usd = size_of(name), price_book.usd_per_hour(name)
         if size is None or usd is None:
-            raise BadInput(f"the simulator does not know the type {name}", fix=f"types of c, m, r and t families, such as {TYPES[1]}")
+            raise BadInput(
+                f"the simulator does not know the type {name}",
+                fix=f"types of c, m, r and t families, such as {TYPES[1]}",
+            )
         capacities: tuple[Capacity, ...] = ("on-demand", "spot")
         for zone in zones:
             for capacity in capacities:
                 price = price_book.usd_per_hour(name, capacity) or usd
-                found.append(Offering(name, zone, capacity, price, agent_resources(*size, disk_gib)))
+                found.append(
+                    Offering(name, zone, capacity, price, agent_resources(*size, disk_gib))
+                )
     return tuple(found)
 
 
@@ -98,18 +119,26 @@ class Market:
         chance = self._chance("boot", number)
         if chance.random() < self.settings.never_boots:
             return math.inf
-        return round(self.settings.boot_s * chance.lognormvariate(0.0, self.settings.boot_spread), 1)
+        return round(
+            self.settings.boot_s * chance.lognormvariate(0.0, self.settings.boot_spread), 1
+        )
 
     def reclaimed_after_s(self, number: int, capacity: Capacity) -> float:
         """Seconds until the n-th machine is taken back; infinite on demand."""
         rate = self.settings.reclaims_per_hour if capacity == "spot" else 0.0
-        return round(self._chance("reclaim", number).expovariate(rate / 3600), 1) if rate > 0 else math.inf
+        return (
+            round(self._chance("reclaim", number).expovariate(rate / 3600), 1)
+            if rate > 0
+            else math.inf
+        )
 
     def has(self, offering: Offering, now: float) -> bool:
         """Whether there is capacity of an offering in this half-hour."""
         if self.settings.short_share <= 0:
             return True
-        return self._chance(offering.key, int(now // SHORTAGE_S)).random() >= self.settings.short_share
+        return (
+            self._chance(offering.key, int(now // SHORTAGE_S)).random() >= self.settings.short_share
+        )
 
     def _chance(self, *what: str | int) -> random.Random:
         return random.Random("/".join(map(str, (self.settings.seed, *what))))  # noqa: S311 - reproducible, not secret

@@ -15,7 +15,16 @@ from dataclasses import replace
 
 from cluster.autoscaler.forecasting.lifetimes import Ended
 from cluster.autoscaler.model.shape import shape_of
-from cluster.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model.snapshot import (
+    Advertised,
+    Agent,
+    ClusterView,
+    Intent,
+    Memory,
+    QueueEntry,
+    Snapshot,
+    Work,
+)
 from cluster.autoscaler.model.supply import attributes_of
 from cluster.autoscaler.planner import launch_backoff
 from cluster.autoscaler.planner.planner import Launch, Plan, Step, apply_step, plan
@@ -43,7 +52,9 @@ class Mesaform:
 
     """
 
-    def __init__(self, name: str, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]) -> None:
+    def __init__(
+        self, name: str, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]
+    ) -> None:
         self.name = name
         self._spec = spec
         self._offerings = {pool: tuple(found) for pool, found in offerings.items()}
@@ -57,7 +68,10 @@ class Mesaform:
 
     def heard(self, happening: Happening, now: float) -> None:
         interval_s = self._spec.autoscaler.interval_s
-        self._look_at = min(self._look_at, now + (min(WOKEN_AFTER_S, interval_s) if happening == "arrived" else interval_s))
+        self._look_at = min(
+            self._look_at,
+            now + (min(WOKEN_AFTER_S, interval_s) if happening == "arrived" else interval_s),
+        )
 
     def next_look(self, _world: World, _now: float) -> float:
         return self._look_at
@@ -74,11 +88,20 @@ class Mesaform:
 
     def _snapshot(self, world: World) -> Snapshot:
         names = world.hosts.keys()
-        self._machines = {name: self._machines.get(name) or machine_of(world.hosts[name]) for name in names}
+        self._machines = {
+            name: self._machines.get(name) or machine_of(world.hosts[name]) for name in names
+        }
         agents = tuple(self._agent(world, host) for host in world.agents)
         self._agents = {name: kept for name, kept in self._agents.items() if name in names}
         queue = tuple(
-            QueueEntry(group.app, group.shape, group.count, overdue=True, constraints=world.apps[group.app], since=group.since)
+            QueueEntry(
+                group.app,
+                group.shape,
+                group.count,
+                overdue=True,
+                constraints=world.apps[group.app],
+                since=group.since,
+            )
             for group in world.waiting
         )
         return Snapshot(
@@ -102,7 +125,9 @@ class Mesaform:
 
     def _ended(self, world: World) -> tuple[Ended, ...]:
         """What ended since the last look. The planner only learns from it where it may move work, as the daemon reads it only then."""
-        new = tuple(world.ended[self._told :]) if self._spec.autoscaler.consolidation.enabled else ()
+        new = (
+            tuple(world.ended[self._told :]) if self._spec.autoscaler.consolidation.enabled else ()
+        )
         self._told = len(world.ended)
         return new
 
@@ -112,7 +137,9 @@ class Mesaform:
         if kept is not None and kept[0] == host.version:
             return kept[1]
         offering = host.offering
-        attributes = attributes_of(self._spec, host.pool, offering.instance_type, offering.zone, offering.capacity)
+        attributes = attributes_of(
+            self._spec, host.pool, offering.instance_type, offering.zone, offering.capacity
+        )
         agent = Agent(
             agent_id=f"S-{host.name}",
             hostname=host.name,
@@ -125,7 +152,13 @@ class Mesaform:
             apps=world.apps_on(host),
             registered_at=host.up_at,
             work=tuple(
-                Work(str(number), work.task.app, SERVICES if work.task.keeps_work else BATCH, work.task.shape, since)
+                Work(
+                    str(number),
+                    work.task.app,
+                    SERVICES if work.task.keeps_work else BATCH,
+                    work.task.shape,
+                    since,
+                )
                 for number, since in host.tasks.items()
                 for work in (world.work[number],)
             ),
@@ -170,12 +203,17 @@ class Mesaform:
                 case Terminate(instance_id=name):
                     world.terminate(name, why)
                 case _:
-                    raise TypeError(f"the simulator does not know the action {type(action).__name__}")
+                    raise TypeError(
+                        f"the simulator does not know the action {type(action).__name__}"
+                    )
 
     def _settle(self, world: World) -> None:
         """Launches whose machines all registered or are gone are no longer open."""
         for token, intent in list(self._intents.items()):
-            if all(name not in world.hosts or world.hosts[name].up for name in intent.instance_ids or ()):
+            if all(
+                name not in world.hosts or world.hosts[name].up
+                for name in intent.instance_ids or ()
+            ):
                 del self._intents[token]
 
 

@@ -18,8 +18,12 @@ ZONES = tuple(f"us-east-1{letter}" for letter in "abc")
 class PolicyPool(Pool):
     """A pool of cluster.yaml with other defaults: nothing that Terraform keeps, many types, much room."""
 
-    count: Whole = Field(default=0, ge=0, le=500, description="Machines that are there from the start and stay.")
-    types: tuple[InstanceType, ...] = Field(default=TYPES, min_length=1, description="What may be bought.")
+    count: Whole = Field(
+        default=0, ge=0, le=500, description="Machines that are there from the start and stay."
+    )
+    types: tuple[InstanceType, ...] = Field(
+        default=TYPES, min_length=1, description="What may be bought."
+    )
     max: Whole = Field(default=1000, ge=0, le=1000, description="The most machines of this pool.")
 
 
@@ -39,7 +43,11 @@ class Policy(Model):
             "autoscaler": self.autoscaler.model_dump(),
             "cost": self.cost.model_dump(),
         }
-        fixed = {"name": "simulated", "target": "aws", "network": {"cidr": "10.0.0.0/16", "operator_cidrs": ["10.0.0.0/8"]}}
+        fixed = {
+            "name": "simulated",
+            "target": "aws",
+            "network": {"cidr": "10.0.0.0/16", "operator_cidrs": ["10.0.0.0/8"]},
+        }
         return ClusterSpec.model_validate(fixed | sections)
 
 
@@ -55,7 +63,9 @@ def load(path: Path) -> Policy:
     except OSError as error:
         raise BadInput(error.strerror or str(error), where=str(path)) from None
     except UnicodeDecodeError as error:
-        raise BadInput(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
+        raise BadInput(
+            f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)
+        ) from None
     return parse(text, str(path))
 
 
@@ -66,7 +76,10 @@ def parse(text: str, file: str = "policy.yaml") -> Policy:
     except yaml_text.BrokenYaml as error:
         raise BadInput(yaml_text.render(error.problems, file)) from None
     if data is not None and not isinstance(data, dict):
-        raise BadInput(f"{file}:1: must be a mapping of fields to values", fix="sections agents, autoscaler and cost of cluster.yaml")
+        raise BadInput(
+            f"{file}:1: must be a mapping of fields to values",
+            fix="sections agents, autoscaler and cost of cluster.yaml",
+        )
     try:
         policy = Policy.model_validate(data or {})
         _ = policy.spec

@@ -11,7 +11,18 @@ from cluster.simulator.comparison import Outcome
 from cluster.simulator.market import Settings
 from cluster.simulator.report_columns import COLUMNS, about, headline, span
 from cluster.simulator.results import Entry, Level, percentile
-from cluster.simulator.svg import COLOURS, Point, Series, bars, legend, linear, lines, ranks, times, waits
+from cluster.simulator.svg import (
+    COLOURS,
+    Point,
+    Series,
+    bars,
+    legend,
+    linear,
+    lines,
+    ranks,
+    times,
+    waits,
+)
 from cluster.simulator.trace import Trace
 
 BUCKETS = 300
@@ -42,19 +53,45 @@ details{margin-top:8px}summary{cursor:pointer}details td{font-size:13px}details 
 def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound) -> str:
     """The whole page. The first outcome is the one that the others are compared with."""
     span_s = max(outcome.figures.makespan_s for outcome in outcomes) or 1.0
-    colours = {outcome.name: COLOURS[index % len(COLOURS)] for index, outcome in enumerate(outcomes)}
+    colours = {
+        outcome.name: COLOURS[index % len(COLOURS)] for index, outcome in enumerate(outcomes)
+    }
     cards = [
-        _card("Dollars", "In all. The line is the least that anything could cost.", _dollars(outcomes, colours, bound)),
-        _card("Tasks stopped by the policy", "For each 1000 hours of tasks.", _disruptions(outcomes, colours)),
+        _card(
+            "Dollars",
+            "In all. The line is the least that anything could cost.",
+            _dollars(outcomes, colours, bound),
+        ),
+        _card(
+            "Tasks stopped by the policy",
+            "For each 1000 hours of tasks.",
+            _disruptions(outcomes, colours),
+        ),
         _card(
             "Dollars over time",
             "Spent so far; the dashed line is the least that all of it could cost.",
             _cost(outcomes, colours, span_s, bound),
         ),
-        _card("Waiting", "The part of all tasks that waited at most so long; what never ran never gets there.", _waits(outcomes, colours)),
-        _card("Machines", "Paid for, booting ones included; the mean of each stretch of time.", _machines(outcomes, colours, span_s)),
-        _card("Utilisation", "Cpus in use, of those paid for, over a thirtieth of the time each.", _utilisation(outcomes, colours, span_s)),
-        _card("Waiting, percentiles", "Until placed, and again after each time that a task was stopped.", _percentiles(outcomes, colours)),
+        _card(
+            "Waiting",
+            "The part of all tasks that waited at most so long; what never ran never gets there.",
+            _waits(outcomes, colours),
+        ),
+        _card(
+            "Machines",
+            "Paid for, booting ones included; the mean of each stretch of time.",
+            _machines(outcomes, colours, span_s),
+        ),
+        _card(
+            "Utilisation",
+            "Cpus in use, of those paid for, over a thirtieth of the time each.",
+            _utilisation(outcomes, colours, span_s),
+        ),
+        _card(
+            "Waiting, percentiles",
+            "Until placed, and again after each time that a task was stopped.",
+            _percentiles(outcomes, colours),
+        ),
     ]
     decisions = "".join(_decisions(outcome, colours[outcome.name], span_s) for outcome in outcomes)
     title = f"{escape(trace.name)}: {len(outcomes)} policies, one workload"
@@ -77,10 +114,16 @@ def _table(outcomes: Sequence[Outcome], colours: dict[str, str], bound: Bound) -
             values = [value(other) for other in outcomes]
             best = max(values) if better > 0 else min(values)
             marked = len(outcomes) > 1 and value(outcome) == best and min(values) != max(values)
-            cells.append(f'<td class="{"best" if marked else ""}">{escape(text(value(outcome)))}</td>')
-        rows.append(f'<tr><td><i style="background:{colours[outcome.name]}"></i>{escape(outcome.name)}</td>{"".join(cells)}</tr>')
+            cells.append(
+                f'<td class="{"best" if marked else ""}">{escape(text(value(outcome)))}</td>'
+            )
+        rows.append(
+            f'<tr><td><i style="background:{colours[outcome.name]}"></i>{escape(outcome.name)}</td>{"".join(cells)}</tr>'
+        )
     empty = "<td></td>" * (len(shown) - 1)
-    rows.append(f'<tr class="soft"><td>the least possible</td><td>{escape(COLUMNS[0][3](bound.whole))}</td>{empty}</tr>')
+    rows.append(
+        f'<tr class="soft"><td>the least possible</td><td>{escape(COLUMNS[0][3](bound.whole))}</td>{empty}</tr>'
+    )
     return f"<table><thead><tr><th>policy</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -92,7 +135,13 @@ def _plot(outcomes: Sequence[Outcome], colours: dict[str, str], drawn: str) -> s
     return legend([(outcome.name, colours[outcome.name]) for outcome in outcomes]) + drawn
 
 
-def means(levels: Sequence[Level], start: float, span_s: float, count: int, value: Callable[[Level], float]) -> list[float]:
+def means(
+    levels: Sequence[Level],
+    start: float,
+    span_s: float,
+    count: int,
+    value: Callable[[Level], float],
+) -> list[float]:
     """The mean of a level over each of `count` equal stretches of time, weighted by how long it held."""
     size = span_s / count
     sums = [0.0] * count
@@ -113,18 +162,26 @@ def _centred(values: Sequence[float], span_s: float) -> list[Point]:
 
 def _dollars(outcomes: Sequence[Outcome], colours: dict[str, str], bound: Bound) -> str:
     found = [(outcome.name, colours[outcome.name], outcome.figures.usd) for outcome in outcomes]
-    return ranks(found, lambda v: f"${v:,.0f}" if v >= 100 else f"${v:,.2f}", mark=("at least", bound.whole))
+    return ranks(
+        found, lambda v: f"${v:,.0f}" if v >= 100 else f"${v:,.2f}", mark=("at least", bound.whole)
+    )
 
 
 def _disruptions(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
-    found = [(outcome.name, colours[outcome.name], outcome.figures.disruptions_per_1000_task_hours) for outcome in outcomes]
+    found = [
+        (outcome.name, colours[outcome.name], outcome.figures.disruptions_per_1000_task_hours)
+        for outcome in outcomes
+    ]
     return ranks(found, lambda v: f"{v:,.3g}" if v < 1000 else f"{v:,.0f}")
 
 
 def _percentiles(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
     parts = []
     for name, value in (("p50", "wait_p50_s"), ("p95", "wait_p95_s"), ("p99", "wait_p99_s")):
-        found = [(outcome.name, colours[outcome.name], float(getattr(outcome.figures, value))) for outcome in outcomes]
+        found = [
+            (outcome.name, colours[outcome.name], float(getattr(outcome.figures, value)))
+            for outcome in outcomes
+        ]
         parts.append(f"<p class='soft'>{name}</p>{ranks(found, span)}")
     return "".join(parts)
 
@@ -132,14 +189,27 @@ def _percentiles(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
 def _cost(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float, bound: Bound) -> str:
     series = []
     for outcome in outcomes:
-        rates = means(outcome.record.levels, outcome.record.started_at, span_s, BUCKETS, lambda level: level.usd_per_hour)
+        rates = means(
+            outcome.record.levels,
+            outcome.record.started_at,
+            span_s,
+            BUCKETS,
+            lambda level: level.usd_per_hour,
+        )
         points, total = [(0.0, 0.0)], 0.0
         for index, rate in enumerate(rates):
             total += rate * span_s / BUCKETS / 3600
             points.append(((index + 1) * span_s / BUCKETS, total))
         series.append(Series(outcome.name, colours[outcome.name], points))
-    y = linear(max(point[1] for one in series for point in one.points), lambda v: f"${v:,.0f}" if v >= 10 or not v else f"${v:.2f}")
-    return _plot(outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="USD", mark=bound.whole))
+    y = linear(
+        max(point[1] for one in series for point in one.points),
+        lambda v: f"${v:,.0f}" if v >= 10 or not v else f"${v:.2f}",
+    )
+    return _plot(
+        outcomes,
+        colours,
+        lines(series, times(span_s, span), y, x_name="time", y_name="USD", mark=bound.whole),
+    )
 
 
 def _machines(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float) -> str:
@@ -147,15 +217,28 @@ def _machines(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: floa
         Series(
             o.name,
             colours[o.name],
-            _centred(means(o.record.levels, o.record.started_at, span_s, BUCKETS, lambda level: level.machines), span_s),
+            _centred(
+                means(
+                    o.record.levels,
+                    o.record.started_at,
+                    span_s,
+                    BUCKETS,
+                    lambda level: level.machines,
+                ),
+                span_s,
+            ),
         )
         for o in outcomes
     ]
     y = linear(max(point[1] for one in series for point in one.points), lambda v: f"{v:,g}")
-    return _plot(outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="machines"))
+    return _plot(
+        outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="machines")
+    )
 
 
-def _utilisation(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float, count: int = 30) -> str:
+def _utilisation(
+    outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float, count: int = 30
+) -> str:
     series = []
     for outcome in outcomes:
         levels, start = outcome.record.levels, outcome.record.started_at
@@ -164,7 +247,11 @@ def _utilisation(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: f
         parts = [u / h if h else math.nan for u, h in zip(used, have, strict=True)]
         series.append(Series(outcome.name, colours[outcome.name], _centred(parts, span_s)))
     y = linear(1.0, lambda v: f"{v:.0%}")
-    return _plot(outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="cpus in use"))
+    return _plot(
+        outcomes,
+        colours,
+        lines(series, times(span_s, span), y, x_name="time", y_name="cpus in use"),
+    )
 
 
 def _waits(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
@@ -173,10 +260,18 @@ def _waits(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
     for outcome in outcomes:
         found, every = outcome.record.waits, max(1, outcome.figures.tasks)
         shares = [index / 400 for index in range(1, 401)]
-        points = [(max(1.0, percentile(found, share)), share * len(found) / every) for share in shares] if found else []
+        points = (
+            [(max(1.0, percentile(found, share)), share * len(found) / every) for share in shares]
+            if found
+            else []
+        )
         series.append(Series(outcome.name, colours[outcome.name], points))
     x, y = waits(top, span), linear(1.0, lambda v: f"{v:.0%}")
-    return _plot(outcomes, colours, lines(series, x, y, x_name="waited at most (logarithmic)", y_name="of all tasks"))
+    return _plot(
+        outcomes,
+        colours,
+        lines(series, x, y, x_name="waited at most (logarithmic)", y_name="of all tasks"),
+    )
 
 
 def _decisions(outcome: Outcome, colour: str, span_s: float) -> str:
@@ -191,7 +286,14 @@ def _decisions(outcome: Outcome, colour: str, span_s: float) -> str:
             up[slot] += entry.count
         elif entry.kind in {"give back", "reclaimed"}:
             down[slot] += entry.count
-    drawn = bars(_starts(up, size), _starts(down, size), times(span_s, span), size, up_name="bought", down_name="given back")
+    drawn = bars(
+        _starts(up, size),
+        _starts(down, size),
+        times(span_s, span),
+        size,
+        up_name="bought",
+        down_name="given back",
+    )
     counted = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items()) or "nothing"
     title = f'<h2><span style="color:{colour}">&#9632;</span> {escape(outcome.name)}: machines bought and given back</h2>'
     what = f"<p class='soft'>{escape(counted)}; looked {outcome.figures.looks:,} times</p>"

@@ -19,16 +19,40 @@ def span(seconds: float) -> str:
 
 
 COLUMNS: Sequence[tuple[str, str, Callable[[Outcome], float], Callable[[float], str], int]] = (
-    ("dollars", "machines by the second, a minute at least", lambda o: o.figures.usd, lambda v: f"${v:,.2f}", -1),
-    ("wait p50", "until placed, and again after each disruption", lambda o: o.figures.wait_p50_s, span, -1),
+    (
+        "dollars",
+        "machines by the second, a minute at least",
+        lambda o: o.figures.usd,
+        lambda v: f"${v:,.2f}",
+        -1,
+    ),
+    (
+        "wait p50",
+        "until placed, and again after each disruption",
+        lambda o: o.figures.wait_p50_s,
+        span,
+        -1,
+    ),
     ("wait p95", "", lambda o: o.figures.wait_p95_s, span, -1),
     ("wait p99", "", lambda o: o.figures.wait_p99_s, span, -1),
-    ("cpu used", "part of the cpu time paid for", lambda o: o.figures.cpu_utilisation, lambda v: f"{v:.0%}", 1),
+    (
+        "cpu used",
+        "part of the cpu time paid for",
+        lambda o: o.figures.cpu_utilisation,
+        lambda v: f"{v:.0%}",
+        1,
+    ),
     ("memory used", "", lambda o: o.figures.mem_utilisation, lambda v: f"{v:.0%}", 1),
     ("machine hours", "", lambda o: o.figures.machine_hours, lambda v: f"{v:,.0f}", -1),
     ("bought", "machines", lambda o: o.figures.machines_bought, lambda v: f"{v:,.0f}", -1),
     ("most at once", "machines", lambda o: o.figures.machines_most, lambda v: f"{v:,.0f}", -1),
-    ("disruptions", "running tasks stopped by the policy", lambda o: o.figures.disruptions, lambda v: f"{v:,.0f}", -1),
+    (
+        "disruptions",
+        "running tasks stopped by the policy",
+        lambda o: o.figures.disruptions,
+        lambda v: f"{v:,.0f}",
+        -1,
+    ),
     (
         "per 1000 task-hours",
         "",
@@ -36,10 +60,28 @@ COLUMNS: Sequence[tuple[str, str, Callable[[Outcome], float], Callable[[float], 
         lambda v: f"{v:,.3g}" if v < 1000 else f"{v:,.0f}",
         -1,
     ),
-    ("interrupted", "tasks on machines that the cloud took back", lambda o: o.figures.interruptions, lambda v: f"{v:,.0f}", -1),
-    ("work lost", "task-hours run again", lambda o: o.figures.lost_task_hours, lambda v: f"{v:,.1f} h", -1),
+    (
+        "interrupted",
+        "tasks on machines that the cloud took back",
+        lambda o: o.figures.interruptions,
+        lambda v: f"{v:,.0f}",
+        -1,
+    ),
+    (
+        "work lost",
+        "task-hours run again",
+        lambda o: o.figures.lost_task_hours,
+        lambda v: f"{v:,.1f} h",
+        -1,
+    ),
     ("never placed", "tasks", lambda o: o.figures.never_placed, lambda v: f"{v:,.0f}", -1),
-    ("unschedulable", "tasks that no type holds", lambda o: float(o.unschedulable), lambda v: f"{v:,.0f}", -1),
+    (
+        "unschedulable",
+        "tasks that no type holds",
+        lambda o: float(o.unschedulable),
+        lambda v: f"{v:,.0f}",
+        -1,
+    ),
 )
 """Of each column: its name, what it is, its value, how it is written, and whether more (1) or less (-1) is better."""
 
@@ -52,7 +94,9 @@ def headline(outcomes: Sequence[Outcome], bound: Bound) -> str:
         best, saved = savings(outcomes)
         word = f"{saved:.1%} less" if saved >= 0 else f"{-saved:.1%} more"
         p95 = f"{span(mine.figures.wait_p95_s)} against {span(best.figures.wait_p95_s)}"
-        parts.append(f"That is {word} than {best.name}, the cheapest of the others that wait about as long or less (p95 {p95}).")
+        parts.append(
+            f"That is {word} than {best.name}, the cheapest of the others that wait about as long or less (p95 {p95})."
+        )
         if (room := 1 - bound.whole / best.figures.usd if best.figures.usd else 0.0) > 0:
             parts.append(f"At most {room:.1%} less than {best.name} was possible.")
         churn = max(outcomes[1:], key=lambda other: other.figures.disruptions)
@@ -64,7 +108,11 @@ def headline(outcomes: Sequence[Outcome], bound: Bound) -> str:
 
 def least(bound: Bound) -> str:
     """The lower bound in a sentence, with what it takes for granted."""
-    divisible = f" (${bound.divisible:,.2f} were machines divisible)" if bound.divisible < bound.whole else ""
+    divisible = (
+        f" (${bound.divisible:,.2f} were machines divisible)"
+        if bound.divisible < bound.whole
+        else ""
+    )
     return f"nothing that makes no task wait longer than {span(WAITS_AT_MOST_S)} can cost less than ${bound.whole:,.2f}{divisible}."
 
 
@@ -72,7 +120,15 @@ def about(trace: Trace, settings: Settings) -> str:
     """The trace and the cloud in one line."""
     left = f", {trace.left_out:,} that need GPUs left out" if trace.left_out else ""
     faults = [f"boot {span(settings.boot_s)} (median)"]
-    faults += [f"{settings.reclaims_per_hour:g} reclaims an hour of each spot machine"] if settings.reclaims_per_hour else []
-    faults += [f"{settings.short_share:.0%} of offerings without capacity at any time"] if settings.short_share else []
+    faults += (
+        [f"{settings.reclaims_per_hour:g} reclaims an hour of each spot machine"]
+        if settings.reclaims_per_hour
+        else []
+    )
+    faults += (
+        [f"{settings.short_share:.0%} of offerings without capacity at any time"]
+        if settings.short_share
+        else []
+    )
     faults += [f"{settings.never_boots:.1%} of machines never boot"] if settings.never_boots else []
     return f"{len(trace.tasks):,} tasks over {span(trace.span_s)}{left}; {', '.join(faults)}; seed {settings.seed}"

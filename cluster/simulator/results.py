@@ -87,7 +87,9 @@ def percentile(ordered: Sequence[float], part: float) -> float:
     """The smallest value that at least `part` of them do not exceed; 0 when there are none."""
     if not ordered:
         return 0.0
-    return ordered[max(0, min(len(ordered) - 1, -(-int(part * 1_000_000) * len(ordered) // 1_000_000) - 1))]
+    return ordered[
+        max(0, min(len(ordered) - 1, -(-int(part * 1_000_000) * len(ordered) // 1_000_000) - 1))
+    ]
 
 
 @dataclass
@@ -108,7 +110,15 @@ class Record:
     _integral: list[float] = field(default_factory=lambda: [0.0] * 4)
     _last: tuple[float, Shape, Shape] | None = None
 
-    def note(self, now: float, machines: int, usd_per_hour: float, total: Shape, used: Shape, waiting: int) -> None:
+    def note(
+        self,
+        now: float,
+        machines: int,
+        usd_per_hour: float,
+        total: Shape,
+        used: Shape,
+        waiting: int,
+    ) -> None:
         """The levels from now on."""
         self._integrate(now)
         self._last = (now, total, used)
@@ -147,7 +157,9 @@ class Record:
             mem_utilisation=round(mem_used / mem, 4) if mem else 0.0,
             task_hours=round(task_s / 3600, 2),
             disruptions=self.disruptions,
-            disruptions_per_1000_task_hours=round(self.disruptions / (task_s / 3.6e6), 3) if task_s else 0.0,
+            disruptions_per_1000_task_hours=round(self.disruptions / (task_s / 3.6e6), 3)
+            if task_s
+            else 0.0,
             interruptions=self.interruptions,
             lost_task_hours=round(self.lost_s / 3600, 2),
             makespan_s=round(self.ended_at - self.started_at, 1),

@@ -60,9 +60,28 @@ def linear(high: float, text: Format) -> Axis:
 
 def times(span_s: float, text: Format) -> Axis:
     """An axis of time from 0, with ticks at whole units."""
-    units = (10, 60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600, 2592000, 7776000)
+    units = (
+        10,
+        60,
+        300,
+        600,
+        1800,
+        3600,
+        7200,
+        10800,
+        21600,
+        43200,
+        86400,
+        172800,
+        604800,
+        1209600,
+        2592000,
+        7776000,
+    )
     step = next((unit for unit in units if span_s / unit <= 10), units[-1])
-    return Axis(0.0, max(span_s, 1.0), [index * step for index in range(int(span_s // step) + 1)], text)
+    return Axis(
+        0.0, max(span_s, 1.0), [index * step for index in range(int(span_s // step) + 1)], text
+    )
 
 
 def waits(high: float, text: Format) -> Axis:
@@ -72,27 +91,56 @@ def waits(high: float, text: Format) -> Axis:
     return Axis(1.0, top, [float(tick) for tick in ticks if tick <= top], text, log=True)
 
 
-def lines(series: Sequence[Series], x: Axis, y: Axis, *, x_name: str, y_name: str, steps: bool = False, mark: float | None = None) -> str:
+def lines(
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    *,
+    x_name: str,
+    y_name: str,
+    steps: bool = False,
+    mark: float | None = None,
+) -> str:
     """A chart of lines; with `steps`, a value holds until the next. `mark` is a level drawn dashed all along."""
     parts = [_frame(x, y, x_name, y_name)]
     if mark is not None:
         at = _y(y, mark)
-        parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(
+            f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+        )
     for one in series:
         path = _path([(_x(x, px), _y(y, py)) for px, py in one.points], steps=steps)
-        parts.append(f'<path d="{path}" stroke="{one.colour}" class="line"><title>{escape(one.name)}</title></path>')
+        parts.append(
+            f'<path d="{path}" stroke="{one.colour}" class="line"><title>{escape(one.name)}</title></path>'
+        )
     return _svg(parts, f"{y_name} by {x_name}")
 
 
-def bars(up: Sequence[Point], down: Sequence[Point], x: Axis, width_s: float, *, up_name: str, down_name: str, height: int = 120) -> str:
+def bars(
+    up: Sequence[Point],
+    down: Sequence[Point],
+    x: Axis,
+    width_s: float,
+    *,
+    up_name: str,
+    down_name: str,
+    height: int = 120,
+) -> str:
     """Counts above and below a line: `up` in green, `down` in orange. Points are (start of the bucket, count)."""
     high = max([count for _, count in (*up, *down)] or [1]) or 1
     middle, reach = height - BOTTOM - (height - BOTTOM - TOP) / 2, (height - BOTTOM - TOP) / 2
-    parts = [f'<g class="axis">{_x_ticks(x, height)}<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.1f}" y2="{middle:.1f}"/>']
+    parts = [
+        f'<g class="axis">{_x_ticks(x, height)}<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+    ]
     parts.append(f'<text x="{LEFT - 6}" y="{TOP + 10}" text-anchor="end">{high:g}</text>')
-    parts.append(f'<text x="{LEFT - 6}" y="{height - BOTTOM}" text-anchor="end">{high:g}</text></g>')
+    parts.append(
+        f'<text x="{LEFT - 6}" y="{height - BOTTOM}" text-anchor="end">{high:g}</text></g>'
+    )
     wide = max(1.0, (_x(x, width_s) - _x(x, 0.0)) * 0.86)
-    for points, sign, colour, name in ((up, 1, COLOURS[2], up_name), (down, -1, COLOURS[1], down_name)):
+    for points, sign, colour, name in (
+        (up, 1, COLOURS[2], up_name),
+        (down, -1, COLOURS[1], down_name),
+    ):
         for start, count in points:
             if count:
                 tall = max(1.0, reach * count / high)
@@ -104,7 +152,9 @@ def bars(up: Sequence[Point], down: Sequence[Point], x: Axis, width_s: float, *,
     return _svg(parts, f"{up_name} and {down_name}", height)
 
 
-def ranks(series: Sequence[tuple[str, str, float]], text: Format, *, mark: tuple[str, float] | None = None) -> str:
+def ranks(
+    series: Sequence[tuple[str, str, float]], text: Format, *, mark: tuple[str, float] | None = None
+) -> str:
     """One bar across for each (name, colour, value), with what it is; `mark` is a line that all may be seen against, and its name."""
     row, left, right = 30, 150, 84
     high = max([value for _, _, value in series] + [mark[1] if mark else 0.0]) or 1.0
@@ -113,18 +163,24 @@ def ranks(series: Sequence[tuple[str, str, float]], text: Format, *, mark: tuple
     for number, (name, colour, value) in enumerate(series):
         top, wide = number * row + 4, reach * value / high
         parts.append(f'<text x="{left - 8}" y="{top + 15}" text-anchor="end">{escape(name)}</text>')
-        parts.append(f'<rect x="{left}" y="{top}" width="{max(wide, 1.0):.1f}" height="{row - 10}" fill="{colour}"/>')
+        parts.append(
+            f'<rect x="{left}" y="{top}" width="{max(wide, 1.0):.1f}" height="{row - 10}" fill="{colour}"/>'
+        )
         parts.append(f'<text x="{left + wide + 6:.1f}" y="{top + 15}">{escape(text(value))}</text>')
     if mark is not None:
         at, bottom = left + reach * mark[1] / high, row * len(series)
         parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{bottom}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{escape(mark[0])} {escape(text(mark[1]))}</text>')
+        parts.append(
+            f'<text x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{escape(mark[0])} {escape(text(mark[1]))}</text>'
+        )
     return _svg([*parts, "</g>"], ", ".join(name for name, _, _ in series), height)
 
 
 def legend(names: Sequence[tuple[str, str]]) -> str:
     """Names beside their colours, as HTML."""
-    items = "".join(f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in names)
+    items = "".join(
+        f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in names
+    )
     return f'<p class="legend">{items}</p>'
 
 
@@ -132,12 +188,20 @@ def _frame(x: Axis, y: Axis, x_name: str, y_name: str) -> str:
     parts = ['<g class="axis">']
     for tick in y.ticks:
         at = _y(y, tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{escape(y.text(tick))}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{escape(y.text(tick))}</text>'
+        )
     parts.append(_x_ticks(x, HEIGHT))
-    parts.append(f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_name)}</text>')
+    parts.append(
+        f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_name)}</text>'
+    )
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text class="name" transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text></g>')
+    parts.append(
+        f'<text class="name" transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text></g>'
+    )
     return "".join(parts)
 
 
@@ -146,8 +210,12 @@ def _x_ticks(x: Axis, height: int) -> str:
     for tick in x.ticks:
         at = _x(x, tick)
         anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{height - BOTTOM}" y2="{height - BOTTOM + 4}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{height - BOTTOM + 16}" text-anchor="{anchor}">{escape(x.text(tick))}</text>')
+        parts.append(
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{height - BOTTOM}" y2="{height - BOTTOM + 4}"/>'
+        )
+        parts.append(
+            f'<text x="{at:.1f}" y="{height - BOTTOM + 16}" text-anchor="{anchor}">{escape(x.text(tick))}</text>'
+        )
     return "".join(parts)
 
 
@@ -170,7 +238,9 @@ def _x(axis: Axis, value: float) -> float:
 
 
 def _y(axis: Axis, value: float) -> float:
-    return value if math.isnan(value) else HEIGHT - BOTTOM - axis.at(value) * (HEIGHT - BOTTOM - TOP)
+    return (
+        value if math.isnan(value) else HEIGHT - BOTTOM - axis.at(value) * (HEIGHT - BOTTOM - TOP)
+    )
 
 
 def _svg(parts: Sequence[str], label: str, height: int = HEIGHT) -> str:

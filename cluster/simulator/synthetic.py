@@ -24,15 +24,31 @@ def make_trace(kind: str, seed: int) -> Trace:
 
     """
     if kind not in KINDS:
-        raise BadInput(f"no synthetic trace {kind!r}; there are {', '.join(KINDS)}", where="--synthetic")
+        raise BadInput(
+            f"no synthetic trace {kind!r}; there are {', '.join(KINDS)}", where="--synthetic"
+        )
     chance = random.Random(f"{kind}/{seed}")  # noqa: S311 - reproducible, not secret
     return starting_at_zero(Trace(f"{kind}-{seed}", tuple(KINDS[kind](chance))))
 
 
-def _task(chance: random.Random, sizes: tuple[tuple[float, int], ...], at: float, mean_s: float, *, service: bool = False) -> Task:
+def _task(
+    chance: random.Random,
+    sizes: tuple[tuple[float, int], ...],
+    at: float,
+    mean_s: float,
+    *,
+    service: bool = False,
+) -> Task:
     cpus, mem_mib = chance.choice(sizes)
     runs_s = max(5.0, chance.lognormvariate(math.log(mean_s), 0.8))
-    return Task(f"t-{at:.0f}", f"work-{cpus:g}c-{mem_mib:g}m", make(cpus, mem_mib), round(at, 1), round(runs_s, 1), service)
+    return Task(
+        f"t-{at:.0f}",
+        f"work-{cpus:g}c-{mem_mib:g}m",
+        make(cpus, mem_mib),
+        round(at, 1),
+        round(runs_s, 1),
+        service,
+    )
 
 
 def _burst(chance: random.Random) -> list[Task]:
@@ -40,7 +56,10 @@ def _burst(chance: random.Random) -> list[Task]:
     tasks = [_task(chance, SMALL, chance.uniform(0, 12 * HOUR_S), 600) for _ in range(300)]
     for _ in range(6):
         at = chance.uniform(0, 11 * HOUR_S)
-        tasks += [_task(chance, SMALL + LARGE[:2], at + chance.uniform(0, 60), 900) for _ in range(chance.randint(100, 250))]
+        tasks += [
+            _task(chance, SMALL + LARGE[:2], at + chance.uniform(0, 60), 900)
+            for _ in range(chance.randint(100, 250))
+        ]
     return tasks
 
 
@@ -59,8 +78,15 @@ def _batch(chance: random.Random) -> list[Task]:
     """Each night at two a few hundred large tasks at once; by day hardly anything."""
     tasks = [_task(chance, SMALL, chance.uniform(0, 3 * DAY_S), 1200) for _ in range(200)]
     for night in range(3):
-        tasks += [_task(chance, LARGE, night * DAY_S + 2 * HOUR_S + chance.uniform(0, 300), 2400) for _ in range(300)]
+        tasks += [
+            _task(chance, LARGE, night * DAY_S + 2 * HOUR_S + chance.uniform(0, 300), 2400)
+            for _ in range(300)
+        ]
     return tasks
 
 
-KINDS: Mapping[str, Callable[[random.Random], list[Task]]] = {"burst": _burst, "diurnal": _diurnal, "batch": _batch}
+KINDS: Mapping[str, Callable[[random.Random], list[Task]]] = {
+    "burst": _burst,
+    "diurnal": _diurnal,
+    "batch": _batch,
+}

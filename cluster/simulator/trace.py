@@ -81,7 +81,9 @@ KNOWN_FORMATS: Mapping[str, ColumnMap] = {
         "end": Column("deletion_time"),
         "service": Column("qos"),
     },
-    "mesaform": {field: Column(field) for field in ("name", "app", "cpus", "mem", "start", "duration")},
+    "mesaform": {
+        field: Column(field) for field in ("name", "app", "cpus", "mem", "start", "duration")
+    },
 }
 """Formats recognised by their header: each column that a map names is there."""
 
@@ -98,12 +100,20 @@ def parse_map(text: str) -> dict[str, Column]:
         field, equals, column = part.partition("=")
         if not equals or field not in FIELDS:
             near = difflib.get_close_matches(field, FIELDS, 1)
-            raise BadInput(f"no field {field!r}" + (f"; nearest: {near[0]}" if near else ""), where="--map", fix=_fields())
+            raise BadInput(
+                f"no field {field!r}" + (f"; nearest: {near[0]}" if near else ""),
+                where="--map",
+                fix=_fields(),
+            )
         header, _, factor = column.partition(":")
         try:
             found[field] = Column(header, float(factor) if factor else 1.0)
         except ValueError:
-            raise BadInput(f"{factor!r} is not a factor", where=f"--map {field}", fix="like cpus=cpu_milli:0.001") from None
+            raise BadInput(
+                f"{factor!r} is not a factor",
+                where=f"--map {field}",
+                fix="like cpus=cpu_milli:0.001",
+            ) from None
     return found
 
 
@@ -119,7 +129,9 @@ def load(path: Path, columns: ColumnMap | None = None) -> Trace:
     except OSError as error:
         raise BadInput(error.strerror or str(error), where=str(path)) from None
     except UnicodeDecodeError as error:
-        raise BadInput(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
+        raise BadInput(
+            f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)
+        ) from None
     return parse(text, path.name, columns, str(path))
 
 
@@ -142,22 +154,36 @@ def parse(text: str, name: str, columns: ColumnMap | None = None, where: str = "
             complaints.append(f"{where}:{rows.line_num}: {error}")
     if complaints:
         more = len(complaints) - COMPLAINTS
-        raise BadInput("\n".join(complaints[:COMPLAINTS]) + (f"\nand {more} more" if more > 0 else ""))
+        raise BadInput(
+            "\n".join(complaints[:COMPLAINTS]) + (f"\nand {more} more" if more > 0 else "")
+        )
     if not tasks:
-        raise BadInput("no task in it" + (f" without GPUs ({left_out} with)" if left_out else ""), where=where)
+        raise BadInput(
+            "no task in it" + (f" without GPUs ({left_out} with)" if left_out else ""), where=where
+        )
     return starting_at_zero(Trace(name, tuple(tasks), left_out))
 
 
 def starting_at_zero(trace: Trace) -> Trace:
     """The trace in order of arrival, the first at 0."""
     first = min((task.at for task in trace.tasks), default=0.0)
-    tasks = sorted((replace(task, at=task.at - first) for task in trace.tasks), key=lambda task: task.at)
+    tasks = sorted(
+        (replace(task, at=task.at - first) for task in trace.tasks), key=lambda task: task.at
+    )
     return replace(trace, tasks=tuple(tasks))
 
 
-def window(trace: Trace, from_s: float = 0.0, until_s: float = math.inf, limit: int | None = None, longest_s: float = math.inf) -> Trace:
+def window(
+    trace: Trace,
+    from_s: float = 0.0,
+    until_s: float = math.inf,
+    limit: int | None = None,
+    longest_s: float = math.inf,
+) -> Trace:
     """The tasks that arrive in [from_s, until_s) and run for `longest_s` at most; no more than `limit` of them."""
-    tasks = [task for task in trace.tasks if from_s <= task.at < until_s and task.runs_s <= longest_s]
+    tasks = [
+        task for task in trace.tasks if from_s <= task.at < until_s and task.runs_s <= longest_s
+    ]
     return starting_at_zero(replace(trace, tasks=tuple(tasks[:limit])))
 
 
@@ -170,7 +196,11 @@ def _recognised(header: Sequence[str], where: str) -> ColumnMap:
     for columns in KNOWN_FORMATS.values():
         if {column.header for column in columns.values()} <= set(header):
             return columns
-    raise BadInput(f"the columns {', '.join(header) or '(none)'} are of no known format", where=f"{where}:1", fix=_fields())
+    raise BadInput(
+        f"the columns {', '.join(header) or '(none)'} are of no known format",
+        where=f"{where}:1",
+        fix=_fields(),
+    )
 
 
 def _fields() -> str:
@@ -194,7 +224,11 @@ def _check_columns(columns: ColumnMap, header: Iterable[str], where: str) -> Non
 
 def _task(row: Mapping[str, str | None], columns: ColumnMap, number: int) -> Task:
     start = _time(row, columns["start"])
-    runs_s = _number(row, columns["duration"]) if "duration" in columns else _time(row, columns["end"]) - start
+    runs_s = (
+        _number(row, columns["duration"])
+        if "duration" in columns
+        else _time(row, columns["end"]) - start
+    )
     cpus, mem_mib = _number(row, columns["cpus"]), _number(row, columns["mem"])
     disk_mib = _number(row, columns["disk"]) if "disk" in columns else 0.0
     if runs_s < 0:
@@ -204,7 +238,10 @@ def _task(row: Mapping[str, str | None], columns: ColumnMap, number: int) -> Tas
     shape = make(cpus, mem_mib, disk_mib)
     app = (row.get(columns["app"].header) or "").strip() if "app" in columns else ""
     name = (row.get(columns["name"].header) or "").strip() if "name" in columns else ""
-    service = "service" in columns and (row.get(columns["service"].header) or "").strip().lower() in SERVICE_WORDS
+    service = (
+        "service" in columns
+        and (row.get(columns["service"].header) or "").strip().lower() in SERVICE_WORDS
+    )
     app = f"{app or 'work'}-{cpus:g}c-{mem_mib:g}m" + (f"-{disk_mib:g}d" if disk_mib else "")
     return Task(name or f"task-{number}", app, shape, start, runs_s, service)
 

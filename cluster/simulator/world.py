@@ -83,7 +83,11 @@ class Host:
     @property
     def attributes(self) -> Mapping[str, str]:
         """What its agent says of itself in offers."""
-        told = {"instance_type": self.offering.instance_type, "zone": self.offering.zone, "pool": self.pool}
+        told = {
+            "instance_type": self.offering.instance_type,
+            "zone": self.offering.zone,
+            "pool": self.pool,
+        }
         return {**self.own_attributes, **told, "lifecycle": self.offering.capacity}
 
     @property
@@ -152,8 +156,12 @@ class World:
         self._agents: dict[str, Host] = {}  # registered ones, in the order they registered
         self._queues: dict[str, deque[int]] = {}
         self._shapes = {task.app: task.shape for task in trace.tasks}
-        self.apps: dict[str, tuple[Constraint, ...]] = {app: trace.constraints.get(app, ()) for app in self._shapes}
-        self._spread: dict[str, Usage] = {}  # where instances of apps with constraints are; forgotten when one comes or goes
+        self.apps: dict[str, tuple[Constraint, ...]] = {
+            app: trace.constraints.get(app, ()) for app in self._shapes
+        }
+        self._spread: dict[
+            str, Usage
+        ] = {}  # where instances of apps with constraints are; forgotten when one comes or goes
         self._events: list[tuple[float, int, str, int, str]] = []
         self._number = 0
         self._bought = 0
@@ -240,7 +248,9 @@ class World:
         if name not in self.hosts:
             return
         self.drain(name, why)
-        self.record.entries.append(Entry(self.now, "give back", 1, self.hosts[name].offering.instance_type, why))
+        self.record.entries.append(
+            Entry(self.now, "give back", 1, self.hosts[name].offering.instance_type, why)
+        )
         self._gone(self.hosts[name])
 
     # how time passes
@@ -306,7 +316,11 @@ class World:
         elif kind == "reclaim":
             self._agents.pop(host.name, None)
             self._evict(host, "reclaimed", "the cloud took it back")
-            self.record.entries.append(Entry(self.now, "reclaimed", 1, host.offering.instance_type, "the cloud took it back"))
+            self.record.entries.append(
+                Entry(
+                    self.now, "reclaimed", 1, host.offering.instance_type, "the cloud took it back"
+                )
+            )
             self._gone(host)
             self._heard.append("lost")
             self._offer_all()
@@ -323,7 +337,11 @@ class World:
         work.waiting_since = self.now
         work.host = ""
         for host in self._agents.values():
-            if host.takes_work and contains(host.free, work.task.shape) and self._allowed(work.task.app, host):
+            if (
+                host.takes_work
+                and contains(host.free, work.task.shape)
+                and self._allowed(work.task.app, host)
+            ):
                 self._place(number, host)
                 return
         self._queues.setdefault(work.task.app, deque()).append(number)
@@ -336,8 +354,19 @@ class World:
     def _offer(self, host: Host) -> None:
         """What waits longest and fits, again and again."""
         while host.takes_work:
-            heads = [(self.work[queue[0]].waiting_since or 0.0, app) for app, queue in self._queues.items() if queue]
-            app = next((app for _, app in sorted(heads) if contains(host.free, self._shapes[app]) and self._allowed(app, host)), None)
+            heads = [
+                (self.work[queue[0]].waiting_since or 0.0, app)
+                for app, queue in self._queues.items()
+                if queue
+            ]
+            app = next(
+                (
+                    app
+                    for _, app in sorted(heads)
+                    if contains(host.free, self._shapes[app]) and self._allowed(app, host)
+                ),
+                None,
+            )
             if app is None:
                 return
             self._place(self._queues[app].popleft(), host)
@@ -349,13 +378,20 @@ class World:
         if app not in self._spread:
             usage = self._spread[app] = Usage()
             for one in self._agents.values():
-                usage.add(app, constraints, one, sum(1 for number in one.tasks if self.work[number].task.app == app))
+                usage.add(
+                    app,
+                    constraints,
+                    one,
+                    sum(1 for number in one.tasks if self.work[number].task.app == app),
+                )
         return room(app, constraints, host, self._spread[app]) > 0
 
     def _place(self, number: int, host: Host) -> None:
         work = self.work[number]
         self._spread.pop(work.task.app, None)
-        work.waited_s += self.now - (work.waiting_since if work.waiting_since is not None else self.now)
+        work.waited_s += self.now - (
+            work.waiting_since if work.waiting_since is not None else self.now
+        )
         work.waiting_since = None
         work.host = host.name
         work.runs += 1
@@ -389,7 +425,9 @@ class World:
         host = self.hosts[name]
         self._leave(number, host)
         work.ended_at, work.host = self.now, ""
-        self.ended.append(Ended(work.task.app, work.ran_s if work.task.keeps_work else work.task.runs_s, self.now))
+        self.ended.append(
+            Ended(work.task.app, work.ran_s if work.task.keeps_work else work.task.runs_s, self.now)
+        )
         self._heard.append("ended")
         if self.apps[work.task.app]:
             self._offer_all()  # what one value may have depends on what the others have
@@ -412,19 +450,42 @@ class World:
         else:
             self.record.interruptions += len(numbers)
         if numbers:
-            self.record.entries.append(Entry(self.now, "disrupt" if by == "policy" else "interrupt", len(numbers), host.name, why))
+            self.record.entries.append(
+                Entry(
+                    self.now,
+                    "disrupt" if by == "policy" else "interrupt",
+                    len(numbers),
+                    host.name,
+                    why,
+                )
+            )
         return len(numbers)
 
     def _launch(self, request: LaunchRequest, offering: Offering) -> Machine:
         host = self._host(request.pool, offering, request.token, ours=True)
         self._at(self.now + self.market.boot_s(self._bought), "register", 0, host.name)
-        self._at(self.now + self.market.reclaimed_after_s(self._bought, offering.capacity), "reclaim", 0, host.name)
+        self._at(
+            self.now + self.market.reclaimed_after_s(self._bought, offering.capacity),
+            "reclaim",
+            0,
+            host.name,
+        )
         return machine_of(host)
 
     def _host(self, pool: str, offering: Offering, token: str, *, ours: bool) -> Host:
         self._bought += 1
         total = shape_of(offering.resources)
-        host = Host(f"i-{self._bought:06d}", pool, offering, self.now, token, total, total, changed_at=self.now, ours=ours)
+        host = Host(
+            f"i-{self._bought:06d}",
+            pool,
+            offering,
+            self.now,
+            token,
+            total,
+            total,
+            changed_at=self.now,
+            ours=ours,
+        )
         host.own_attributes = self._attributes.get(pool, {})
         self.hosts[host.name] = host
         self._total = plus(self._total, total)
@@ -437,7 +498,9 @@ class World:
         del self.hosts[host.name]
         self._total = minus(self._total, host.total)
         self._usd_per_hour -= host.usd_per_hour
-        self.record.bills.append(Bill(host.name, host.offering.key, host.usd_per_hour, host.bought_at, self.now))
+        self.record.bills.append(
+            Bill(host.name, host.offering.key, host.usd_per_hour, host.bought_at, self.now)
+        )
         self._note()
 
     def _at(self, when: float, kind: str, number: int, name: str = "") -> None:
@@ -447,7 +510,14 @@ class World:
 
     def _note(self) -> None:
         waiting = sum(len(queue) for queue in self._queues.values())
-        self.record.note(self.now, len(self.hosts), round(self._usd_per_hour, 9), self._total, self._used, waiting)
+        self.record.note(
+            self.now,
+            len(self.hosts),
+            round(self._usd_per_hour, 9),
+            self._total,
+            self._used,
+            waiting,
+        )
 
     def _close(self) -> Record:
         for host in list(self.hosts.values()):
@@ -459,7 +529,10 @@ class World:
 
     def work_done(self) -> list[tuple[float | None, float, float]]:
         """Of each task: seconds it waited (None when it never ended), ran, and was meant to run."""
-        return [(work.waited_s if work.ended_at is not None else None, work.ran_s, work.task.runs_s) for work in self.work]
+        return [
+            (work.waited_s if work.ended_at is not None else None, work.ran_s, work.task.runs_s)
+            for work in self.work
+        ]
 
 
 def machine_of(host: Host) -> Machine:
@@ -486,4 +559,8 @@ def machine_of(host: Host) -> Machine:
 
 def fits_anything(shape: Shape, catalogue: Mapping[str, Iterable[Offering]]) -> bool:
     """Whether some type of some pool holds it."""
-    return any(contains(shape_of(offering.resources), shape) for pool in catalogue.values() for offering in pool)
+    return any(
+        contains(shape_of(offering.resources), shape)
+        for pool in catalogue.values()
+        for offering in pool
+    )

@@ -45,7 +45,9 @@ class Gatherer:
     async def gather(self) -> Sources:
         """One round of questions. Raises nothing: see `Sources.unreachable`."""
         self._silent = []
-        machines, beat_and_fence, outputs = await asyncio.gather(self._machines(), self._autoscaler(), self._outputs())
+        machines, beat_and_fence, outputs = await asyncio.gather(
+            self._machines(), self._autoscaler(), self._outputs()
+        )
         reach = self._masters(machines)
         heard = await self._cluster(reach) if reach else Sources(at=0)
         beat, fence, orders = beat_and_fence or (None, None, ())
@@ -65,9 +67,13 @@ class Gatherer:
         if machines is None:
             return {str(address): str(address) for address in master_addresses(self.spec)}
         return {
-            machine.private_address: reachable(machine.private_address, machine.public_address, self.spec.target)
+            machine.private_address: reachable(
+                machine.private_address, machine.public_address, self.spec.target
+            )
             for machine in machines
-            if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running" and machine.private_address
+            if machine.tags.get(Tag.ROLE) == "master"
+            and machine.state == "running"
+            and machine.private_address
         }
 
     async def _machines(self) -> list[Machine] | None:
@@ -76,11 +82,16 @@ class Gatherer:
             return None
         return await self._ask("EC2", asyncio.to_thread(fleet.machines, self.spec.name))
 
-    async def _autoscaler(self) -> tuple[Mapping[str, Any] | None, str | None, tuple[Order, ...]] | None:
+    async def _autoscaler(
+        self,
+    ) -> tuple[Mapping[str, Any] | None, str | None, tuple[Order, ...]] | None:
         control = self.control
         if control is None:
             return None
-        return await self._ask("autoscaler", asyncio.to_thread(lambda: (control.last_beat(), control.fenced(), control.orders())))
+        return await self._ask(
+            "autoscaler",
+            asyncio.to_thread(lambda: (control.last_beat(), control.fenced(), control.orders())),
+        )
 
     async def _outputs(self) -> Mapping[str, Any] | None:
         return await self._ask("Terraform", asyncio.to_thread(self.outputs))
@@ -103,7 +114,9 @@ class Gatherer:
 
     async def _engine(self, reach: Mapping[str, str]) -> tuple[Any, ...]:
         up = await self._answering(reach, Port.ENGINE_MASTER, "/health")
-        client = OperatorClient([f"http://{at}:{Port.ENGINE_MASTER}" for at in reach.values()], self.session)
+        client = OperatorClient(
+            [f"http://{at}:{Port.ENGINE_MASTER}" for at in reach.values()], self.session
+        )
         base = await self._ask("engine", client.leader())
         if base is None:
             return None, up, None, None, None
@@ -122,11 +135,17 @@ class Gatherer:
             code, body = await self._get(f"http://{at}:{Port.SERVICES}/v2/queue")
             if code == 200:
                 return private, up, _decoded(body)
-        self._silent.append(Unreachable("services", f"no master answers /v2/queue on {Port.SERVICES}: none leads them"))
+        self._silent.append(
+            Unreachable(
+                "services", f"no master answers /v2/queue on {Port.SERVICES}: none leads them"
+            )
+        )
         return None, up, None
 
     async def _answering(self, reach: Mapping[str, str], port: int, path: str) -> frozenset[str]:
-        codes = await asyncio.gather(*(self._get(f"http://{at}:{port}{path}") for at in reach.values()))
+        codes = await asyncio.gather(
+            *(self._get(f"http://{at}:{port}{path}") for at in reach.values())
+        )
         return frozenset(private for private, (code, _) in zip(reach, codes, strict=True) if code)
 
     async def _get(self, url: str) -> tuple[int, bytes]:

@@ -19,7 +19,9 @@ class Missing:
     service: str = ""
 
 
-def missing(status: Status, spec: ClusterSpec, masters_up: Sequence[str], services_up: Sequence[str]) -> tuple[Missing, ...]:
+def missing(
+    status: Status, spec: ClusterSpec, masters_up: Sequence[str], services_up: Sequence[str]
+) -> tuple[Missing, ...]:
     """What is not there yet, in the order in which it comes up; nothing when the cluster answers."""
     found = [
         *_masters(status, spec, masters_up),
@@ -47,13 +49,25 @@ def left_alone(status: Status, spec: ClusterSpec) -> str:
 
 
 def _masters(status: Status, spec: ClusterSpec, up: Sequence[str]) -> list[Missing]:
-    found = [_silent(master, Port.ENGINE_MASTER, "master") for master in status.masters if master.address not in up]
+    found = [
+        _silent(master, Port.ENGINE_MASTER, "master")
+        for master in status.masters
+        if master.address not in up
+    ]
     absent = spec.masters.count - len(status.masters)
-    return [Missing(f"{absent} of {spec.masters.count} masters have no machine"), *found] if absent > 0 else found
+    return (
+        [Missing(f"{absent} of {spec.masters.count} masters have no machine"), *found]
+        if absent > 0
+        else found
+    )
 
 
 def _silent(master: MasterView, port: int, service: str) -> Missing:
-    what = f"master {master.address} does not answer on {port}" if master.state != "pending" else f"master {master.address} is pending"
+    what = (
+        f"master {master.address} does not answer on {port}"
+        if master.state != "pending"
+        else f"master {master.address} is pending"
+    )
     return Missing(what, master.instance_id, service)
 
 
@@ -73,7 +87,8 @@ def _agents(status: Status, spec: ClusterSpec) -> list[Missing]:
             waiting = next((agent for agent in agents if agent.state != "active"), None)
             found.append(
                 Missing(
-                    f"{active} of {pool.count} agents of pool {pool.name} are active" + _why(waiting),
+                    f"{active} of {pool.count} agents of pool {pool.name} are active"
+                    + _why(waiting),
                     waiting.instance_id if waiting else "",
                     "agent",
                 )
@@ -86,9 +101,19 @@ def _why(agent: AgentView | None) -> str:
 
 
 def _services(status: Status, up: Sequence[str]) -> list[Missing]:
-    found = [_silent(master, Port.SERVICES, "services") for master in status.masters if master.address not in up]
+    found = [
+        _silent(master, Port.SERVICES, "services")
+        for master in status.masters
+        if master.address not in up
+    ]
     if not found and "services" not in status.urls:
-        found.append(Missing("no master leads the services", status.masters[0].instance_id if status.masters else "", "services"))
+        found.append(
+            Missing(
+                "no master leads the services",
+                status.masters[0].instance_id if status.masters else "",
+                "services",
+            )
+        )
     return found
 
 

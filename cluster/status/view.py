@@ -133,7 +133,9 @@ class Status:
     @property
     def is_nothing(self) -> bool:
         """Whether there is no sign of the cluster at all, as far as EC2 was asked and answered."""
-        return not (self.masters or self.agents or self.others or self.leader) and "EC2" not in {u.source for u in self.unreachable}
+        return not (self.masters or self.agents or self.others or self.leader) and "EC2" not in {
+            u.source for u in self.unreachable
+        }
 
     def as_json(self) -> dict[str, Any]:
         """The whole as plain JSON values."""
@@ -143,9 +145,23 @@ class Status:
 def join(cluster: str, *, target: str, region: str, engine: str, sources: Sources) -> Status:
     """Everything heard, as one picture."""
     machines = [machine for machine in sources.machines or () if machine.state not in GONE]
-    masters = tuple(sorted((_master(m, sources) for m in machines if _role(m) == "master"), key=lambda view: (view.zone, view.address)))
-    agents = tuple(sorted(_agents(machines, sources), key=lambda view: (view.pool, view.launched_at, view.instance_id)))
-    others = tuple(MachineView(**_machine(m), state=m.state) for m in machines if _role(m) not in {"master", "agent"})
+    masters = tuple(
+        sorted(
+            (_master(m, sources) for m in machines if _role(m) == "master"),
+            key=lambda view: (view.zone, view.address),
+        )
+    )
+    agents = tuple(
+        sorted(
+            _agents(machines, sources),
+            key=lambda view: (view.pool, view.launched_at, view.instance_id),
+        )
+    )
+    others = tuple(
+        MachineView(**_machine(m), state=m.state)
+        for m in machines
+        if _role(m) not in {"master", "agent"}
+    )
     every: tuple[MachineView, ...] = (*masters, *agents, *others)
     return Status(
         cluster=cluster,
@@ -163,7 +179,15 @@ def join(cluster: str, *, target: str, region: str, engine: str, sources: Source
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
         usd_per_hour=round(sum(view.usd_per_hour or 0.0 for view in every), 6),
-        unpriced=tuple(sorted({view.instance_type for view in every if view.usd_per_hour is None and view.instance_type})),
+        unpriced=tuple(
+            sorted(
+                {
+                    view.instance_type
+                    for view in every
+                    if view.usd_per_hour is None and view.instance_type
+                }
+            )
+        ),
         outputs=sources.outputs,
         unreachable=sources.unreachable,
     )
@@ -191,21 +215,43 @@ def _master(machine: Machine, sources: Sources) -> MasterView:
     address = machine.private_address
     state: str = machine.state
     if state == "running":
-        state = "leading" if address == sources.leader else "standby" if address in sources.masters_up else "silent"
-    return MasterView(**_machine(machine), state=state, leads_services=address == sources.services_leader)
+        state = (
+            "leading"
+            if address == sources.leader
+            else "standby"
+            if address in sources.masters_up
+            else "silent"
+        )
+    return MasterView(
+        **_machine(machine), state=state, leads_services=address == sources.services_leader
+    )
 
 
 def attributes(agent_info: Json) -> dict[str, str]:
     """An agent's text attributes by name."""
-    return {item["name"]: str(item["text"]["value"]) for item in agent_info.get("attributes") or () if "text" in item}
+    return {
+        item["name"]: str(item["text"]["value"])
+        for item in agent_info.get("attributes") or ()
+        if "text" in item
+    }
 
 
 def _agents(machines: Iterable[Machine], sources: Sources) -> list[AgentView]:
-    registered = {_instance_id(agent["agent_info"]): agent for agent in (sources.agents or {}).get("agents") or ()}
-    recovering = {_instance_id(info) for info in (sources.agents or {}).get("recovered_agents") or ()}
+    registered = {
+        _instance_id(agent["agent_info"]): agent
+        for agent in (sources.agents or {}).get("agents") or ()
+    }
+    recovering = {
+        _instance_id(info) for info in (sources.agents or {}).get("recovered_agents") or ()
+    }
     running = _tasks_by_agent(sources.tasks)
     views = [
-        _agent(_machine(machine), _ec2_state(machine, recovering, sources), registered.pop(machine.instance_id, None), running)
+        _agent(
+            _machine(machine),
+            _ec2_state(machine, recovering, sources),
+            registered.pop(machine.instance_id, None),
+            running,
+        )
         | {"pool": machine.tags.get(Tag.POOL, "")}
         for machine in machines
         if _role(machine) == "agent"
@@ -217,7 +263,9 @@ def _agents(machines: Iterable[Machine], sources: Sources) -> list[AgentView]:
 
 
 def _instance_id(agent_info: Json) -> str:
-    return attributes(agent_info).get("instance_id") or str(agent_info.get("id", {}).get("value", ""))
+    return attributes(agent_info).get("instance_id") or str(
+        agent_info.get("id", {}).get("value", "")
+    )
 
 
 def _ec2_state(machine: Machine, recovering: set[str], sources: Sources) -> str:
@@ -247,16 +295,23 @@ def _stranger(agent: Json) -> dict[str, Any]:
     }
 
 
-def _agent(machine: dict[str, Any], ec2_state: str, agent: Json | None, running: Mapping[str, int]) -> dict[str, Any]:
+def _agent(
+    machine: dict[str, Any], ec2_state: str, agent: Json | None, running: Mapping[str, int]
+) -> dict[str, Any]:
     if agent is None:
         return {**machine, "state": ec2_state, "resources": {"total": {}, "used": {}}}
     agent_id = str(agent["agent_info"]["id"]["value"])
     return {
         **machine,
         "agent_id": agent_id,
-        "state": agent_state(agent) if ec2_state not in {"shutting-down", "stopping", "stopped"} else ec2_state,
+        "state": agent_state(agent)
+        if ec2_state not in {"shutting-down", "stopping", "stopped"}
+        else ec2_state,
         "tasks": running.get(agent_id, 0),
-        "resources": {"total": _scalars(agent.get("total_resources")), "used": _scalars(agent.get("allocated_resources"))},
+        "resources": {
+            "total": _scalars(agent.get("total_resources")),
+            "used": _scalars(agent.get("allocated_resources")),
+        },
     }
 
 
@@ -278,16 +333,33 @@ def _scalars(resources: Iterable[Json] | None) -> dict[str, float]:
 
 
 def _tasks_by_agent(tasks: Json | None) -> dict[str, int]:
-    return dict(Counter(str(task.get("agent_id", {}).get("value", "")) for task in (tasks or {}).get("tasks") or ()))
+    return dict(
+        Counter(
+            str(task.get("agent_id", {}).get("value", ""))
+            for task in (tasks or {}).get("tasks") or ()
+        )
+    )
 
 
 def _tasks(tasks: Json | None) -> dict[str, int] | None:
     if tasks is None:
         return None
-    counted = Counter(str(task.get("state", "")).removeprefix("TASK_").lower() for task in tasks.get("tasks") or ())
+    counted = Counter(
+        str(task.get("state", "")).removeprefix("TASK_").lower()
+        for task in tasks.get("tasks") or ()
+    )
     unreachable = len(tasks.get("unreachable_tasks") or ())
-    known = {"running": counted.pop("running", 0), "staging": counted.pop("staging", 0), "starting": counted.pop("starting", 0)}
-    return {"total": sum(known.values()) + counted.total() + unreachable, **known, **counted, "unreachable": unreachable}
+    known = {
+        "running": counted.pop("running", 0),
+        "staging": counted.pop("staging", 0),
+        "starting": counted.pop("starting", 0),
+    }
+    return {
+        "total": sum(known.values()) + counted.total() + unreachable,
+        **known,
+        **counted,
+        "unreachable": unreachable,
+    }
 
 
 def _demand(queue: Json | None) -> Demand | None:
@@ -317,7 +389,11 @@ def _demand(queue: Json | None) -> Demand | None:
 def _offers(frameworks: Json | None) -> dict[str, float] | None:
     if frameworks is None:
         return None
-    out = [offer for framework in frameworks.get("frameworks") or () for offer in framework.get("offers") or ()]
+    out = [
+        offer
+        for framework in frameworks.get("frameworks") or ()
+        for offer in framework.get("offers") or ()
+    ]
     sums = _scalars(resource for offer in out for resource in offer.get("resources") or ())
     return {"outstanding": len(out), "cpus": sums["cpus"], "mem_mib": sums["mem"]}
 
@@ -328,8 +404,12 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
     if sources.beat is None:
         return AutoscalerView("off", fence=sources.fence, orders=sources.orders)
     age_s = max(0.0, sources.at - float(sources.beat.get("at", 0.0)))
-    state = "silent" if age_s > BEAT_OLD_S else "fenced" if sources.beat.get("fenced") else "beating"
-    return AutoscalerView(state, str(sources.beat.get("address", "")), round(age_s, 1), sources.fence, sources.orders)
+    state = (
+        "silent" if age_s > BEAT_OLD_S else "fenced" if sources.beat.get("fenced") else "beating"
+    )
+    return AutoscalerView(
+        state, str(sources.beat.get("address", "")), round(age_s, 1), sources.fence, sources.orders
+    )
 
 
 BEAT_OLD_S = 30.0  # the autoscaler beats with each pass: every few seconds
@@ -339,7 +419,10 @@ def _urls(masters: Sequence[MasterView], sources: Sources, target: str) -> dict[
     """Where a person points a browser: the leaders, by the address that the operator's machine reaches."""
     reach = {view.address: reachable(view.address, view.public_address, target) for view in masters}
     urls = {}
-    for name, port, address in (("engine", 5050, sources.leader), ("services", 8080, sources.services_leader)):
+    for name, port, address in (
+        ("engine", 5050, sources.leader),
+        ("services", 8080, sources.services_leader),
+    ):
         if address is not None:
             urls[name] = f"http://{reach.get(address, address)}:{port}"
     if sources.beat is not None and (told := str(sources.beat.get("address", ""))):

@@ -51,7 +51,9 @@ class Teardown:
 
     """
 
-    def __init__(self, world: World, journal: Journal, report: Report, *, drain_grace_s: float) -> None:
+    def __init__(
+        self, world: World, journal: Journal, report: Report, *, drain_grace_s: float
+    ) -> None:
         self._world = world
         self._journal = journal
         self._report = report
@@ -111,20 +113,28 @@ class Teardown:
                 if beat and beat.get("fenced") and float(beat.get("at", 0.0)) >= asked_at:
                     under_way.outcome = "it obeys"
                     return
-                under_way.advance(f"waiting for its next beat, {OBEY_S - (self._world.clock() - asked_at):.0f} s more")
+                under_way.advance(
+                    f"waiting for its next beat, {OBEY_S - (self._world.clock() - asked_at):.0f} s more"
+                )
                 await self._world.sleep(POLL_S)
-            under_way.outcome = self._trouble(f"no beat obeyed the fence in {OBEY_S:.0f} s; it goes with the masters")
+            under_way.outcome = self._trouble(
+                f"no beat obeyed the fence in {OBEY_S:.0f} s; it goes with the masters"
+            )
 
     async def _deactivate(self, agent_ids: list[str]) -> None:
         operator = self._world.operator
         if operator is None:
             return
         with self._step("deactivate") as under_way:
-            results = await asyncio.gather(*(operator.deactivate(agent_id) for agent_id in agent_ids), return_exceptions=True)
+            results = await asyncio.gather(
+                *(operator.deactivate(agent_id) for agent_id in agent_ids), return_exceptions=True
+            )
             failed = _failures(results)
             under_way.outcome = f"{len(agent_ids) - len(failed)} agents take no new task"
             if failed:
-                under_way.outcome += "; " + self._trouble(f"{len(failed)} could not be told: {failed[0]}")
+                under_way.outcome += "; " + self._trouble(
+                    f"{len(failed)} could not be told: {failed[0]}"
+                )
 
     async def _drain(self, agent_ids: list[str]) -> None:
         operator = self._world.operator
@@ -141,7 +151,9 @@ class Teardown:
             left = await self._wait_for_drain(set(agent_ids), began, under_way)
             under_way.outcome = f"{len(agent_ids) - left} of {len(agent_ids)} agents empty after {self._world.clock() - began:.0f} s"
             if failed:
-                under_way.outcome += "; " + self._trouble(f"{len(failed)} would not drain: {failed[0]}")
+                under_way.outcome += "; " + self._trouble(
+                    f"{len(failed)} would not drain: {failed[0]}"
+                )
 
     async def _wait_for_drain(self, agent_ids: set[str], began: float, under_way: Stage) -> int:
         """How many agents still run tasks when all are empty or the time is up. The engine going away ends the wait."""
@@ -151,7 +163,9 @@ class Teardown:
             try:
                 running = (await operator.get_tasks()).get("tasks") or ()
             except MesaformError as error:
-                self._trouble(f"the engine stopped answering while agents drained: {str(error).partition(chr(10))[0]}")
+                self._trouble(
+                    f"the engine stopped answering while agents drained: {str(error).partition(chr(10))[0]}"
+                )
                 return len(agent_ids)
             tasks = [task for task in running if task.get("agent_id", {}).get("value") in agent_ids]
             busy = {task["agent_id"]["value"] for task in tasks}
@@ -176,7 +190,12 @@ class Teardown:
         try:
             with self._step("destroy") as under_way:
                 under_way.advance(", ".join(stacks))
-                await wait_for_earlier(lambda: self._world.destroy(stacks), under_way, self._world.clock, self._world.sleep)
+                await wait_for_earlier(
+                    lambda: self._world.destroy(stacks),
+                    under_way,
+                    self._world.clock,
+                    self._world.sleep,
+                )
                 under_way.outcome = ", ".join(stacks)
         except Busy:  # Terraform of an earlier run still creates: a sweep behind its back would miss what comes
             raise
@@ -193,14 +212,18 @@ class Teardown:
             )
             remaining = await self._world.sweep.inventory()
             if swept.is_clean:
-                under_way.outcome = f"nothing left after {swept.rounds} look{'s' * (swept.rounds != 1)}"
+                under_way.outcome = (
+                    f"nothing left after {swept.rounds} look{'s' * (swept.rounds != 1)}"
+                )
             else:
                 under_way.outcome = self._trouble(f"{len(swept.left)} would not go")
         if swept.is_clean and not plan.wish.agents_only:
             await asyncio.to_thread(self._world.forget)
             await self._lift_fence()
         left = {one.resource.key for one in swept.left}
-        return Outcome(swept, tuple(one for one in remaining if one.key not in left), tuple(self._troubles))
+        return Outcome(
+            swept, tuple(one for one in remaining if one.key not in left), tuple(self._troubles)
+        )
 
     async def _lift_fence(self) -> None:
         """Nobody is left who could buy: the next cluster of this name must not find a fence. One that stays is lifted by `up`."""
@@ -211,12 +234,24 @@ class Teardown:
     def receipt(self, found: Survey, outcome: Outcome, facts: Facts) -> Receipt:
         """The receipt of the whole teardown, earlier runs included, written into the ledger as well."""
         now = facts.now
-        self._journal.saw([ran for ran in found.ran if ("instance", ran.instance_id) in {one.key for one in outcome.kept}], 0.0, now)
+        self._journal.saw(
+            [
+                ran
+                for ran in found.ran
+                if ("instance", ran.instance_id) in {one.key for one in outcome.kept}
+            ],
+            0.0,
+            now,
+        )
         rows = self._rows()
         machines = merge(self._journal.machines(now), rows, now)
         known = {machine.instance_id for machine in machines}
         since = last_receipt_at(rows)
-        unaccounted = [instance_id for instance_id, launched_at in found.ended if instance_id not in known and launched_at > since]
+        unaccounted = [
+            instance_id
+            for instance_id, launched_at in found.ended
+            if instance_id not in known and launched_at > since
+        ]
         receipt = write(
             machines,
             Facts(
@@ -228,8 +263,15 @@ class Teardown:
                 kept=outcome.kept,
                 also_kept=facts.also_kept,
                 swept=outcome.swept.removed_counts(),
-                left=[f"{one.resource.kind} {one.resource.id}: {one.why}" for one in outcome.swept.left],
-                listed={kind: counts(outcome.kept).get(kind, 0) for kind in self._world.sweep.kinds if kind not in KEPT_UNLESS_ASKED},
+                left=[
+                    f"{one.resource.kind} {one.resource.id}: {one.why}"
+                    for one in outcome.swept.left
+                ],
+                listed={
+                    kind: counts(outcome.kept).get(kind, 0)
+                    for kind in self._world.sweep.kinds
+                    if kind not in KEPT_UNLESS_ASKED
+                },
                 unaccounted=unaccounted,
             ),
         )
@@ -237,7 +279,9 @@ class Teardown:
             try:
                 self._world.ledger.append(receipt.as_record())
             except MesaformError as error:
-                self._trouble(f"the receipt is not in the ledger: {str(error).partition(chr(10))[0]}")
+                self._trouble(
+                    f"the receipt is not in the ledger: {str(error).partition(chr(10))[0]}"
+                )
         return receipt
 
     def _rows(self) -> list[dict[str, object]]:
@@ -246,7 +290,9 @@ class Teardown:
         try:
             return self._world.ledger.read(kinds=("machine_started", "machine_stopped", "receipt"))
         except MesaformError as error:
-            self._trouble(f"the ledger cannot be read, machines that ended before are missing: {str(error).partition(chr(10))[0]}")
+            self._trouble(
+                f"the ledger cannot be read, machines that ended before are missing: {str(error).partition(chr(10))[0]}"
+            )
             return []
 
 
@@ -255,4 +301,6 @@ def _failures(results: list[BaseException | None]) -> list[str]:
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, MesaformError):
             raise result
-    return [str(result).partition("\n")[0] for result in results if isinstance(result, MesaformError)]
+    return [
+        str(result).partition("\n")[0] for result in results if isinstance(result, MesaformError)
+    ]

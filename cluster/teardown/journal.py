@@ -48,7 +48,10 @@ class Journal:
     def _load(self) -> Record | None:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Record)
-        except (OSError, msgspec.DecodeError):  # none, or cut short by a full disk: begin anew, nothing depends on it
+        except (
+            OSError,
+            msgspec.DecodeError,
+        ):  # none, or cut short by a full disk: begin anew, nothing depends on it
             return None
 
     @property
@@ -72,7 +75,10 @@ class Journal:
             if instance_id not in current and known.get("running"):
                 known |= {"running": False, "stopped_at": now}
         for instance_id, machine in current.items():
-            self._record.machines[instance_id] = {**msgspec.to_builtins(machine), "running": machine.stopped_at >= now}
+            self._record.machines[instance_id] = {
+                **msgspec.to_builtins(machine),
+                "running": machine.stopped_at >= now,
+            }
         self._record.usd_per_hour = max(self._record.usd_per_hour, usd_per_hour)
         self._write()
 
@@ -105,7 +111,9 @@ class Journal:
         return path
 
     def _write(self) -> None:
-        _write_atomically(self._path, msgspec.json.format(msgspec.json.encode(self._record), indent=1))
+        _write_atomically(
+            self._path, msgspec.json.format(msgspec.json.encode(self._record), indent=1)
+        )
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

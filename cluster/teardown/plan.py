@@ -56,7 +56,11 @@ class Inventory:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left that a plan without images would remove."""
-        return not self.machines and not self.stacks and all(one.kind in KEPT_UNLESS_ASKED for one in self.resources)
+        return (
+            not self.machines
+            and not self.stacks
+            and all(one.kind in KEPT_UNLESS_ASKED for one in self.resources)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,14 @@ def plan(inventory: Inventory, wish: Wish) -> Plan:
     placed = _place(inventory, wish)
     price = _prices(inventory)
     steps = [
-        *_quiet(inventory, [machine for machine in inventory.machines if machine.key in placed and machine.role == "agent"]),
+        *_quiet(
+            inventory,
+            [
+                machine
+                for machine in inventory.machines
+                if machine.key in placed and machine.role == "agent"
+            ],
+        ),
         *_removals(inventory, wish, placed, price),
     ]
     kept = tuple(in_order(one for one in _everything(inventory) if one.key not in placed))
@@ -123,15 +134,21 @@ def plan(inventory: Inventory, wish: Wish) -> Plan:
         kept=kept,
         usd_per_hour=_sum(price, placed),
         kept_usd_per_hour=_sum(price, (one.key for one in kept)),
-        unpriced=tuple(sorted({m.instance_type for m in inventory.machines if m.usd_per_hour is None})),
+        unpriced=tuple(
+            sorted({m.instance_type for m in inventory.machines if m.usd_per_hour is None})
+        ),
     )
 
 
 def _refuse_strangers(inventory: Inventory) -> None:
-    strangers = [one.id for one in _everything(inventory) if not is_ours(one.tags, inventory.cluster)]
+    strangers = [
+        one.id for one in _everything(inventory) if not is_ours(one.tags, inventory.cluster)
+    ]
     if strangers:
         raise NotOwned(
-            f"{', '.join(strangers)} without the tag of {inventory.cluster}", where="teardown", fix="nothing was removed: this is a bug"
+            f"{', '.join(strangers)} without the tag of {inventory.cluster}",
+            where="teardown",
+            fix="nothing was removed: this is a bug",
         )
 
 
@@ -155,7 +172,11 @@ def _sum(price: Mapping[Key, float], keys: Iterable[Key]) -> float:
 
 def _place(inventory: Inventory, wish: Wish) -> dict[Key, str]:
     """Where each resource goes: "terminate", "sweep" or a stack's name. What is kept is absent."""
-    stack_of = {identity: stack for stack in _stacks(inventory, wish) for identity in inventory.stacks[stack]}
+    stack_of = {
+        identity: stack
+        for stack in _stacks(inventory, wish)
+        for identity in inventory.stacks[stack]
+    }
     placed: dict[Key, str] = {}
     for machine in inventory.machines:
         if wish.agents_only and machine.role != "agent":
@@ -166,7 +187,11 @@ def _place(inventory: Inventory, wish: Wish) -> dict[Key, str]:
         home = _home(resource, placed, stack_of)
         if resource.kind in KEPT_UNLESS_ASKED and not wish.images:
             continue
-        if wish.agents_only and home != "agents" and ("instance", resource.rides_with) not in placed:
+        if (
+            wish.agents_only
+            and home != "agents"
+            and ("instance", resource.rides_with) not in placed
+        ):
             continue
         placed[resource.key] = home
     return placed
@@ -183,17 +208,33 @@ def _quiet(inventory: Inventory, agents: Sequence[Held]) -> list[Step]:
     """Before anything is removed: nobody buys, nothing new starts, what runs gets its grace."""
     steps = []
     if inventory.autoscaler_alive:
-        steps.append(Step("fence", "fence the autoscaler", "it must not buy what is being taken away"))
+        steps.append(
+            Step("fence", "fence the autoscaler", "it must not buy what is being taken away")
+        )
     listed = [machine for machine in agents if machine.agent_id]
     if inventory.has_leader and listed:
         ids = tuple(machine.instance_id for machine in listed)
-        steps.append(Step("deactivate", f"deactivate {_counted(len(ids), 'agent')}", "no new task may start", touches=ids))
+        steps.append(
+            Step(
+                "deactivate",
+                f"deactivate {_counted(len(ids), 'agent')}",
+                "no new task may start",
+                touches=ids,
+            )
+        )
     busy = drain_order(machine for machine in listed if machine.tasks)
     if inventory.has_leader and busy:
         tasks = sum(machine.tasks for machine in busy)
         ids = tuple(machine.instance_id for machine in busy)
         why = "emptiest and dearest first, so that money stops early"
-        steps.append(Step("drain", f"drain {_counted(len(ids), 'agent')} with {_counted(tasks, 'task')}", why, touches=ids))
+        steps.append(
+            Step(
+                "drain",
+                f"drain {_counted(len(ids), 'agent')} with {_counted(tasks, 'task')}",
+                why,
+                touches=ids,
+            )
+        )
     return steps
 
 
@@ -203,10 +244,15 @@ def _counted(count: int, thing: str) -> str:
 
 def drain_order(machines: Iterable[Held]) -> list[Held]:
     """Emptiest first, among equals the dearest."""
-    return sorted(machines, key=lambda machine: (machine.tasks, -(machine.usd_per_hour or 0.0), machine.instance_id))
+    return sorted(
+        machines,
+        key=lambda machine: (machine.tasks, -(machine.usd_per_hour or 0.0), machine.instance_id),
+    )
 
 
-def _removals(inventory: Inventory, wish: Wish, placed: Mapping[Key, str], price: Mapping[Key, float]) -> list[Step]:
+def _removals(
+    inventory: Inventory, wish: Wish, placed: Mapping[Key, str], price: Mapping[Key, float]
+) -> list[Step]:
     by_id = in_order(_everything(inventory))
 
     def step(kind: StepKind, place: str, what: str, why: str) -> Step:
@@ -216,12 +262,28 @@ def _removals(inventory: Inventory, wish: Wish, placed: Mapping[Key, str], price
 
     steps = []
     if "terminate" in placed.values():
-        machines = sum(1 for machine in inventory.machines if placed.get(machine.key) == "terminate")
-        steps.append(step("terminate", "terminate", f"terminate {_counted(machines, 'machine')}", "Terraform does not know them"))
+        machines = sum(
+            1 for machine in inventory.machines if placed.get(machine.key) == "terminate"
+        )
+        steps.append(
+            step(
+                "terminate",
+                "terminate",
+                f"terminate {_counted(machines, 'machine')}",
+                "Terraform does not know them",
+            )
+        )
     for stack in _stacks(inventory, wish):
         why = f"by Terraform, {len(inventory.stacks[stack])} resources in its state"
         steps.append(step("destroy", stack, f"destroy the stack {stack}", why))
-    steps.append(step("sweep", "sweep", "sweep {} more by tag", "what no state knows; then list until nothing is left"))
+    steps.append(
+        step(
+            "sweep",
+            "sweep",
+            "sweep {} more by tag",
+            "what no state knows; then list until nothing is left",
+        )
+    )
     return steps
 
 

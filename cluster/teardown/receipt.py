@@ -105,10 +105,23 @@ class Facts:
 
 def write(machines: Iterable[Ran], facts: Facts) -> Receipt:
     """Add it up."""
-    ran = tuple(sorted(machines, key=lambda machine: (machine.role != "master", machine.pool, machine.started_at, machine.instance_id)))
+    ran = tuple(
+        sorted(
+            machines,
+            key=lambda machine: (
+                machine.role != "master",
+                machine.pool,
+                machine.started_at,
+                machine.instance_id,
+            ),
+        )
+    )
     lines = tuple(_line(group) for group in _groups(ran))
     idle = [line.idle_usd for line in lines if line.idle_usd is not None]
-    kept = tuple({"kind": one.kind, "id": one.id, "name": one.name, "usd_per_hour": one.usd_per_hour} for one in facts.kept)
+    kept = tuple(
+        {"kind": one.kind, "id": one.id, "name": one.name, "usd_per_hour": one.usd_per_hour}
+        for one in facts.kept
+    )
     return Receipt(
         cluster=facts.cluster,
         target=facts.target,
@@ -126,7 +139,9 @@ def write(machines: Iterable[Ran], facts: Facts) -> Receipt:
         swept=dict(facts.swept),
         left=tuple(facts.left),
         listed=dict(facts.listed),
-        unpriced=tuple(sorted({machine.instance_type for machine in ran if machine.usd_per_hour is None})),
+        unpriced=tuple(
+            sorted({machine.instance_type for machine in ran if machine.usd_per_hour is None})
+        ),
         unaccounted=tuple(facts.unaccounted),
     )
 
@@ -134,7 +149,13 @@ def write(machines: Iterable[Ran], facts: Facts) -> Receipt:
 def _groups(ran: Sequence[Ran]) -> Iterable[list[Ran]]:
     groups: dict[tuple[str, ...], list[Ran]] = {}
     for machine in ran:
-        kind = (machine.role, machine.pool, machine.instance_type, machine.capacity, machine.managed_by)
+        kind = (
+            machine.role,
+            machine.pool,
+            machine.instance_type,
+            machine.capacity,
+            machine.managed_by,
+        )
         groups.setdefault(kind, []).append(machine)
     return groups.values()
 
@@ -151,7 +172,9 @@ def _line(group: Sequence[Ran]) -> Line:
         machines=len(group),
         hours=sum(machine.billed_s for machine in group) / 3600,
         usd=sum(machine.usd or 0.0 for machine in group),
-        idle_usd=sum((machine.usd_per_hour or 0.0) * (machine.idle_s or 0.0) / 3600 for machine in idle)
+        idle_usd=sum(
+            (machine.usd_per_hour or 0.0) * (machine.idle_s or 0.0) / 3600 for machine in idle
+        )
         if len(idle) == len(group)
         else None,
     )
@@ -171,15 +194,34 @@ def merge(seen: Iterable[Ran], rows: Iterable[Mapping[str, Any]], now: float) ->
     last_receipt = last_receipt_at(rows)
     this_life = [row for row in rows if float(row["at"]) > last_receipt]
     merged = {machine.instance_id: machine for machine in seen if machine.stopped_at > last_receipt}
-    started = {str(row["instance_id"]): row for row in this_life if row.get("kind") == "machine_started"}
-    stopped = {str(row["instance_id"]): row for row in this_life if row.get("kind") == "machine_stopped"}
+    started = {
+        str(row["instance_id"]): row for row in this_life if row.get("kind") == "machine_started"
+    }
+    stopped = {
+        str(row["instance_id"]): row for row in this_life if row.get("kind") == "machine_stopped"
+    }
     for instance_id in {*merged, *started, *stopped}:
-        merged[instance_id] = _with_rows(instance_id, merged.get(instance_id), started.get(instance_id), stopped.get(instance_id), now)
+        merged[instance_id] = _with_rows(
+            instance_id,
+            merged.get(instance_id),
+            started.get(instance_id),
+            stopped.get(instance_id),
+            now,
+        )
     return list(merged.values())
 
 
-def _with_rows(instance_id: str, seen: Ran | None, started: Mapping[str, Any] | None, stopped: Mapping[str, Any] | None, now: float) -> Ran:
-    told = {**(started or {}), **{key: value for key, value in (stopped or {}).items() if value is not None}}
+def _with_rows(
+    instance_id: str,
+    seen: Ran | None,
+    started: Mapping[str, Any] | None,
+    stopped: Mapping[str, Any] | None,
+    now: float,
+) -> Ran:
+    told = {
+        **(started or {}),
+        **{key: value for key, value in (stopped or {}).items() if value is not None},
+    }
     base = seen or Ran(
         instance_id=instance_id,
         instance_type=str(told.get("instance_type", "unknown")),
@@ -187,7 +229,10 @@ def _with_rows(instance_id: str, seen: Ran | None, started: Mapping[str, Any] | 
         role=str(told.get("role", "agent")),
         pool=str(told.get("pool", "")),
         managed_by=str(told.get("managed_by", "autoscaler")),
-        started_at=float((started or stopped or {}).get("launched_at") or (started or stopped or {}).get("at", now)),
+        started_at=float(
+            (started or stopped or {}).get("launched_at")
+            or (started or stopped or {}).get("at", now)
+        ),
         stopped_at=float(stopped["at"]) if stopped else now,
         usd_per_hour=None,
     )

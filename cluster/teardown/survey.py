@@ -29,7 +29,9 @@ class Operator(Protocol):
 
     async def deactivate(self, agent_id: str) -> None: ...
 
-    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None: ...
+    async def drain(
+        self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,15 @@ async def survey(world: World) -> Survey:
             resources=tuple(resources),
             stacks={stack: ids for stack, ids in stacks.items() if ids},
             has_leader=agents is not None,
-            autoscaler_alive=beat is not None and world.clock() - float(beat.get("at", 0.0)) < BEAT_OLD_S,
+            autoscaler_alive=beat is not None
+            and world.clock() - float(beat.get("at", 0.0)) < BEAT_OLD_S,
         ),
         ran=tuple(_ran(machine, now, idle) for machine in alive),
-        ended=tuple((machine.instance_id, machine.launched_at) for machine in machines if machine.state == "terminated"),
+        ended=tuple(
+            (machine.instance_id, machine.launched_at)
+            for machine in machines
+            if machine.state == "terminated"
+        ),
         engine_says=engine_says,
     )
 
@@ -106,7 +113,11 @@ async def _engine(world: World) -> tuple[dict[str, str] | None, dict[str, int], 
     agents: dict[str, str] = {}
     for agent in listed.get("agents") or ():
         info = agent["agent_info"]
-        named = {item["name"]: item["text"]["value"] for item in info.get("attributes") or () if "text" in item}
+        named = {
+            item["name"]: item["text"]["value"]
+            for item in info.get("attributes") or ()
+            if "text" in item
+        }
         if instance_id := named.get("instance_id"):
             agents[str(instance_id)] = str(info["id"]["value"])
     tasks: dict[str, int] = {}
@@ -131,8 +142,16 @@ def idle_by_machine(beat: Mapping[str, Any] | None) -> dict[str, float]:
     memory = (beat or {}).get("memory") or {}
     ended, since = memory.get("idle_s") or {}, memory.get("idle_since") or {}
     at = float((beat or {}).get("at", 0.0))
-    rented = [name for name, machine in (memory.get("rented") or {}).items() if machine.get("role") != "master"]
-    return {name: float(ended.get(name, 0.0)) + (max(0.0, at - float(since[name])) if name in since else 0.0) for name in rented}
+    rented = [
+        name
+        for name, machine in (memory.get("rented") or {}).items()
+        if machine.get("role") != "master"
+    ]
+    return {
+        name: float(ended.get(name, 0.0))
+        + (max(0.0, at - float(since[name])) if name in since else 0.0)
+        for name in rented
+    }
 
 
 def _held(machine: Machine, agents: Mapping[str, str] | None, tasks: Mapping[str, int]) -> Held:

@@ -92,7 +92,10 @@ class FakeFleet:
         if request.token in self._answers:
             before, result = self._answers[request.token]
             if before != request:
-                raise Permanent("IdempotentParameterMismatch: the token was used for another request", where=request.token)
+                raise Permanent(
+                    "IdempotentParameterMismatch: the token was used for another request",
+                    where=request.token,
+                )
             return result
         self.launches.append(request)
         result = self._buy(request)
@@ -107,29 +110,48 @@ class FakeFleet:
         known = [self._held[name] for name in instance_ids if name in self._held]
         for held in known:
             tags = held.machine.tags
-            if (tags.get(Tag.CLUSTER), tags.get(Tag.ROLE), tags.get(Tag.MANAGED_BY)) != (cluster, "agent", "autoscaler"):
+            if (tags.get(Tag.CLUSTER), tags.get(Tag.ROLE), tags.get(Tag.MANAGED_BY)) != (
+                cluster,
+                "agent",
+                "autoscaler",
+            ):
                 raise NotOwned("not the autoscaler's to terminate", where=held.machine.instance_id)
         for held in known:
             held.machine = replace(held.machine, state="terminated")
 
-    def offerings(self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40) -> list[Offering]:
+    def offerings(
+        self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40
+    ) -> list[Offering]:
         self._maybe_fail()
         found: list[Offering] = []
         for name in types:
             if name not in SIZES:
-                raise NotFound(f"no instance type {name}", fix=f"did you mean {price_book.nearest_type(name, SIZES)}?")
+                raise NotFound(
+                    f"no instance type {name}",
+                    fix=f"did you mean {price_book.nearest_type(name, SIZES)}?",
+                )
             resources = agent_resources(*SIZES[name], disk_gib)
             capacities: tuple[Capacity, ...] = ("on-demand", "spot")
-            found.extend(self._offering(name, zone, capacity, resources) for zone in zones for capacity in capacities)
+            found.extend(
+                self._offering(name, zone, capacity, resources)
+                for zone in zones
+                for capacity in capacities
+            )
         return found
 
     def templates(self, cluster: str) -> Mapping[str, Template]:
         self._maybe_fail()
-        return dict(self.pool_templates) if any(held.machine.tags.get(Tag.CLUSTER) == cluster for held in self._held.values()) else {}
+        return (
+            dict(self.pool_templates)
+            if any(held.machine.tags.get(Tag.CLUSTER) == cluster for held in self._held.values())
+            else {}
+        )
 
     @staticmethod
     def _offering(name: str, zone: str, capacity: Capacity, resources: Any) -> Offering:
-        return Offering(name, zone, capacity, price_book.usd_per_hour(name, capacity) or 0.0, resources)
+        return Offering(
+            name, zone, capacity, price_book.usd_per_hour(name, capacity) or 0.0, resources
+        )
 
     def _buy(self, request: LaunchRequest) -> LaunchResult:
         bought: list[Machine] = []
@@ -198,8 +220,14 @@ class FakeLedger:
     def tidy(self, now: float) -> int:  # noqa: ARG002 - it has no parts
         return 0
 
-    def read(self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
-        wanted = (record for record in self.records.values() if record["at"] >= since and (not kinds or record["kind"] in kinds))
+    def read(
+        self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        wanted = (
+            record
+            for record in self.records.values()
+            if record["at"] >= since and (not kinds or record["kind"] in kinds)
+        )
         found = ledger_rows.in_order(wanted)
         return found if limit is None else found[len(found) - min(limit, len(found)) :]
 
@@ -226,7 +254,9 @@ class FakeControl:
             raise error
         return self._reason
 
-    def beat(self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None) -> None:
+    def beat(
+        self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
+    ) -> None:
         self._beat = {"at": at, "fenced": fenced, "address": address, "memory": memory or {}}
 
     def last_beat(self) -> Mapping[str, Any] | None:
@@ -244,7 +274,9 @@ class FakeControl:
     def orders(self) -> tuple[Order, ...]:
         return self._orders
 
-    def change_orders(self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]) -> tuple[Order, ...]:
+    def change_orders(
+        self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]
+    ) -> tuple[Order, ...]:
         self._orders = change(self._orders)
         return self._orders
 
@@ -263,7 +295,9 @@ class FakeNotices:
         self.visibility_s = visibility_s
         self.fail_next: CloudError | None = None
         self.events: list[ScheduledEvent] = []
-        self._waiting: dict[str, tuple[str, float, int]] = {}  # id -> body, when it can be seen, how often it was handed out
+        self._waiting: dict[
+            str, tuple[str, float, int]
+        ] = {}  # id -> body, when it can be seen, how often it was handed out
         self._sent = 0
 
     def send(self, body: str) -> str:

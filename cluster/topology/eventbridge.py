@@ -43,11 +43,23 @@ def rules(cluster: str) -> tuple[Rule, ...]:
 
     def rule(name: str, source: str, detail_type: str, why: str, **detail: Any) -> Rule:
         pattern: dict[str, Any] = {"source": [source], "detail-type": [detail_type]}
-        return Rule(f"mesaform-{cluster}-{name}", {**pattern, **({"detail": detail} if detail else {})}, why)
+        return Rule(
+            f"mesaform-{cluster}-{name}", {**pattern, **({"detail": detail} if detail else {})}, why
+        )
 
     return (
-        rule("interruption", "aws.ec2", "EC2 Spot Instance Interruption Warning", "spot machines that end in two minutes"),
-        rule("rebalance", "aws.ec2", "EC2 Instance Rebalance Recommendation", "spot machines more likely to be interrupted"),
+        rule(
+            "interruption",
+            "aws.ec2",
+            "EC2 Spot Instance Interruption Warning",
+            "spot machines that end in two minutes",
+        ),
+        rule(
+            "rebalance",
+            "aws.ec2",
+            "EC2 Instance Rebalance Recommendation",
+            "spot machines more likely to be interrupted",
+        ),
         rule(
             "state",
             "aws.ec2",
@@ -56,7 +68,12 @@ def rules(cluster: str) -> tuple[Rule, ...]:
             state=["shutting-down", "stopping", "terminated"],
         ),
         rule(
-            "health", "aws.health", "AWS Health Event", "maintenance that AWS plans", service=["EC2"], eventTypeCategory=["scheduledChange"]
+            "health",
+            "aws.health",
+            "AWS Health Event",
+            "maintenance that AWS plans",
+            service=["EC2"],
+            eventTypeCategory=["scheduledChange"],
         ),
     )
 

@@ -40,7 +40,16 @@ def rule_arn(name: str, region: str, account_id: str) -> str:
 def trust_document(region: str) -> dict[str, Any]:
     """EC2, and nobody else, may take the role."""
     service = "ec2.amazonaws.com.cn" if partition(region) == "aws-cn" else "ec2.amazonaws.com"
-    return _document([{"Sid": "InstancesTakeTheRole", "Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}])
+    return _document(
+        [
+            {
+                "Sid": "InstancesTakeTheRole",
+                "Effect": "Allow",
+                "Principal": {"Service": service},
+                "Action": "sts:AssumeRole",
+            }
+        ]
+    )
 
 
 def master_document(cluster: str, region: str, account_id: str) -> dict[str, Any]:
@@ -49,14 +58,29 @@ def master_document(cluster: str, region: str, account_id: str) -> dict[str, Any
     owned = {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster}
     return _document(
         [
-            _allow("SeeMachines", _DESCRIBE, "*", {"StringEquals": {"aws:RequestedRegion": region}}),
-            _allow("BuyFromOurTemplates", _BUY, arn.ec2("launch-template/*", "subnet/*", "security-group/*"), {"StringEquals": owned}),
-            _allow("BuyTagged", "ec2:RunInstances", arn.ec2(*_BOUGHT), {"StringEquals": {f"aws:RequestTag/{Tag.CLUSTER}": cluster}}),
+            _allow(
+                "SeeMachines", _DESCRIBE, "*", {"StringEquals": {"aws:RequestedRegion": region}}
+            ),
+            _allow(
+                "BuyFromOurTemplates",
+                _BUY,
+                arn.ec2("launch-template/*", "subnet/*", "security-group/*"),
+                {"StringEquals": owned},
+            ),
+            _allow(
+                "BuyTagged",
+                "ec2:RunInstances",
+                arn.ec2(*_BOUGHT),
+                {"StringEquals": {f"aws:RequestTag/{Tag.CLUSTER}": cluster}},
+            ),
             _allow("BuyByFleet", "ec2:CreateFleet", arn.ec2("fleet/*", *_BOUGHT)),
             _allow("BuySpot", _BUY, arn.ec2("spot-instances-request/*")),
             _allow("BuyOfAnyImage", _BUY, [*arn.public_ec2("image/*", "snapshot/*")]),
             _allow(
-                "TagWhatIsBought", "ec2:CreateTags", arn.ec2("fleet/*", *_BOUGHT), {"StringEquals": {"ec2:CreateAction": _CREATE_ACTIONS}}
+                "TagWhatIsBought",
+                "ec2:CreateTags",
+                arn.ec2("fleet/*", *_BOUGHT),
+                {"StringEquals": {"ec2:CreateAction": _CREATE_ACTIONS}},
             ),
             _allow(
                 "GiveBackWhatWasBought",
@@ -119,7 +143,10 @@ class _Arns:
         self._account_id = account_id
 
     def ec2(self, *resources: str) -> list[str]:
-        return [f"arn:{self.partition}:ec2:{self._region}:{self._account_id}:{resource}" for resource in resources]
+        return [
+            f"arn:{self.partition}:ec2:{self._region}:{self._account_id}:{resource}"
+            for resource in resources
+        ]
 
     def public_ec2(self, *resources: str) -> list[str]:
         return [f"arn:{self.partition}:ec2:{self._region}::{resource}" for resource in resources]
@@ -135,6 +162,11 @@ def _document(statements: list[Statement]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def _allow(sid: str, action: str | list[str], resource: str | list[str], condition: Mapping[str, Any] | None = None) -> Statement:
+def _allow(
+    sid: str,
+    action: str | list[str],
+    resource: str | list[str],
+    condition: Mapping[str, Any] | None = None,
+) -> Statement:
     statement: Statement = {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource}
     return {**statement, "Condition": dict(condition)} if condition else statement

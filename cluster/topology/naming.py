@@ -115,7 +115,10 @@ def subnets(spec: ClusterSpec) -> tuple[IPv4Network, ...]:
 def master_addresses(spec: ClusterSpec) -> tuple[IPv4Address, ...]:
     """The masters' fixed private addresses: the tenth of each zone's subnet (AWS keeps the first four)."""
     parts = subnets(spec)
-    return tuple(parts[index % len(parts)].network_address + 10 + index // len(parts) for index in range(spec.masters.count))
+    return tuple(
+        parts[index % len(parts)].network_address + 10 + index // len(parts)
+        for index in range(spec.masters.count)
+    )
 
 
 def lease_terms(spec: ClusterSpec) -> LeaseTerms:
@@ -123,7 +126,9 @@ def lease_terms(spec: ClusterSpec) -> LeaseTerms:
     return LeaseTerms(spec.autoscaler.lease_s, spec.autoscaler.idle_after_s)
 
 
-def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "", *, bought: bool = False) -> str:
+def node_document(
+    spec: ClusterSpec, role: Role, recipe: str, pool: str = "", *, bought: bool = False
+) -> str:
     """The user data of a machine as JSON text.
 
     Args:
@@ -136,7 +141,10 @@ def node_document(spec: ClusterSpec, role: Role, recipe: str, pool: str = "", *,
     """
     own = next((p for p in spec.agents if p.name == pool), None) if role == "agent" else None
     leased = bought and own is not None and own.attributes.get(PROTECT) != "true"
-    members = tuple(ZooKeeperMember(index + 1, str(address)) for index, address in enumerate(master_addresses(spec)))
+    members = tuple(
+        ZooKeeperMember(index + 1, str(address))
+        for index, address in enumerate(master_addresses(spec))
+    )
     document = NodeDocument(
         version=NODE_DOCUMENT_VERSION,
         cluster=spec.name,
@@ -167,9 +175,13 @@ class IngressRule:
 def ingress_rules(spec: ClusterSpec) -> tuple[IngressRule, ...]:
     """Every way in. Operators reach the masters' three ports; members reach each other; nobody else reaches anything."""
     from_operators = tuple(
-        IngressRule("master", port, port, cidr, f"operators to {port}") for port in OPERATOR_PORTS for cidr in spec.network.operator_cidrs
+        IngressRule("master", port, port, cidr, f"operators to {port}")
+        for port in OPERATOR_PORTS
+        for cidr in spec.network.operator_cidrs
     )
     between_members = tuple(
-        IngressRule(group, 0, 65535, source, f"{source}s to {group}s") for group in ("master", "agent") for source in ("master", "agent")
+        IngressRule(group, 0, 65535, source, f"{source}s to {group}s")
+        for group in ("master", "agent")
+        for source in ("master", "agent")
     )
     return from_operators + between_members

@@ -20,7 +20,9 @@ class Port:
 
     ENGINE_MASTER = 5050
     ENGINE_AGENT = 5051
-    ENGINE_LINK = 5052  # gRPC between the embedded engine's agents and the leading master; members only
+    ENGINE_LINK = (
+        5052  # gRPC between the embedded engine's agents and the leading master; members only
+    )
     SERVICES = 8080
     JOBS = 4400
     AUTOSCALER = 9550
@@ -36,7 +38,9 @@ ZK_ENGINE_PATH = "/mesos"
 ZK_SERVICES_PATH = "/marathon"
 ZK_AUTOSCALER_PATH = "/mesaform/autoscaler"
 ZK_LEASE = "lease"  # below the autoscaler's path: what its leader renews
-ZK_FAREWELLS = "farewells"  # and the last words of machines that left when nobody did, by instance id
+ZK_FAREWELLS = (
+    "farewells"  # and the last words of machines that left when nobody did, by instance id
+)
 
 
 NOTICES_PATH = "/notices"  # of the autoscaler's port: where agents tell of their own end
@@ -107,8 +111,12 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     recipe: str  # digest of the image this machine must have been booted from
     pool: str = ""  # agents only
     disk_gib: int = 40  # agents only: the size of the pool's disks, for `agent_resources`
-    attributes: dict[str, str] = {}  # agents only: the pool's attributes; the node adds instance_id, instance_type, zone, pool, lifecycle
-    lease: LeaseTerms | None = None  # agents that the autoscaler bought, only: the terms until it tells others
+    attributes: dict[
+        str, str
+    ] = {}  # agents only: the pool's attributes; the node adds instance_id, instance_type, zone, pool, lifecycle
+    lease: LeaseTerms | None = (
+        None  # agents that the autoscaler bought, only: the terms until it tells others
+    )
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

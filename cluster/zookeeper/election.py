@@ -30,7 +30,9 @@ def contenders(names: list[str], prefix: str) -> list[str]:
     return sorted(mine, key=sequence_of)
 
 
-async def watch_leader(zk: ZooKeeper, path: str, prefix: str = "json.info_") -> AsyncIterator[bytes | None]:
+async def watch_leader(
+    zk: ZooKeeper, path: str, prefix: str = "json.info_"
+) -> AsyncIterator[bytes | None]:
     """The leading contender's payload, now and at each change; None when there is none, or the session is lost.
 
     A session that is only suspended keeps the last answer: a short break of the network is no change of leader.
@@ -62,7 +64,9 @@ class Candidate:
 
     """
 
-    def __init__(self, zk: ZooKeeper, path: str, payload: bytes, prefix: str = "json.info_") -> None:
+    def __init__(
+        self, zk: ZooKeeper, path: str, payload: bytes, prefix: str = "json.info_"
+    ) -> None:
         self._zk = zk
         self._path = path
         self._payload = payload
@@ -166,7 +170,9 @@ def _as_payload(last: object) -> bytes | None:
     return last if isinstance(last, bytes) else None
 
 
-async def _leading_payload(zk: ZooKeeper, path: str, prefix: str, on_change: Callable[[], None]) -> bytes | None:
+async def _leading_payload(
+    zk: ZooKeeper, path: str, prefix: str, on_change: Callable[[], None]
+) -> bytes | None:
     await zk.ensure(path)
     for name in contenders(await zk.children(path, on_change), prefix):
         found = await zk.get(f"{path}/{name}")

@@ -32,8 +32,19 @@ CALL_TIMEOUT_S = 10.0
 RECONNECT_DELAY_S = 0.1
 RECONNECT_DELAY_MAX_S = 1.0
 
-_STATES: dict[str, State] = {KazooState.CONNECTED: "connected", KazooState.SUSPENDED: "suspended", KazooState.LOST: "lost"}
-_PASSING = (ConnectionLoss, ConnectionClosedError, SessionExpiredError, OperationTimeoutError, KazooTimeoutError, TimeoutError)
+_STATES: dict[str, State] = {
+    KazooState.CONNECTED: "connected",
+    KazooState.SUSPENDED: "suspended",
+    KazooState.LOST: "lost",
+}
+_PASSING = (
+    ConnectionLoss,
+    ConnectionClosedError,
+    SessionExpiredError,
+    OperationTimeoutError,
+    KazooTimeoutError,
+    TimeoutError,
+)
 
 logging.getLogger("kazoo").setLevel(logging.ERROR)
 
@@ -75,7 +86,9 @@ class ZooKeeper:
         self.state: State = "lost"
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        retry = KazooRetry(max_tries=-1, delay=RECONNECT_DELAY_S, backoff=2, max_delay=RECONNECT_DELAY_MAX_S)
+        retry = KazooRetry(
+            max_tries=-1, delay=RECONNECT_DELAY_S, backoff=2, max_delay=RECONNECT_DELAY_MAX_S
+        )
         self._client = KazooClient(hosts=hosts, timeout=session_timeout_s, connection_retry=retry)
 
     @property
@@ -125,7 +138,9 @@ class ZooKeeper:
         stat = await self._call(self._client.exists_async, path, absent=None)
         return None if stat is None else int(stat.ephemeralOwner)
 
-    async def put(self, path: str, data: bytes, version: int = -1, *, ephemeral: bool = False) -> int:
+    async def put(
+        self, path: str, data: bytes, version: int = -1, *, ephemeral: bool = False
+    ) -> int:
         """Write a node, making it and its parents when absent; returns its new version.
 
         Args:
@@ -149,7 +164,9 @@ class ZooKeeper:
         else:
             return int(stat.version)
         try:
-            await self._call(self._client.create_async, path, data, ephemeral=ephemeral, makepath=True)
+            await self._call(
+                self._client.create_async, path, data, ephemeral=ephemeral, makepath=True
+            )
         except NodeExistsError:
             return await self.put(path, data, version, ephemeral=ephemeral)
         return 0
@@ -168,7 +185,16 @@ class ZooKeeper:
 
     async def create_sequential(self, path_prefix: str, data: bytes) -> str:
         """Make an ephemeral node with the next sequence number; returns its full path."""
-        return str(await self._call(self._client.create_async, path_prefix, data, ephemeral=True, sequence=True, makepath=True))
+        return str(
+            await self._call(
+                self._client.create_async,
+                path_prefix,
+                data,
+                ephemeral=True,
+                sequence=True,
+                makepath=True,
+            )
+        )
 
     async def children(self, path: str, watch: Callable[[], None] | None = None) -> list[str]:
         """The names below a node, sorted; [] when it is absent. `watch` is called once on the loop at the next change."""
@@ -177,7 +203,9 @@ class ZooKeeper:
             if watch is not None and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(watch)
 
-        names = await self._call(self._client.get_children_async, path, fired if watch else None, absent=[])
+        names = await self._call(
+            self._client.get_children_async, path, fired if watch else None, absent=[]
+        )
         return sorted(names)
 
     async def ensure(self, path: str) -> None:
@@ -188,7 +216,9 @@ class ZooKeeper:
         """Remove a node. Idempotent."""
         await self._call(self._client.delete_async, path, absent=None)
 
-    async def _call(self, function: Callable[..., Any], *args: Any, absent: Any = ..., **kwargs: Any) -> Any:
+    async def _call(
+        self, function: Callable[..., Any], *args: Any, absent: Any = ..., **kwargs: Any
+    ) -> Any:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
 
@@ -198,18 +228,24 @@ class ZooKeeper:
 
         try:
             function(*args, **kwargs).rawlink(arrived)
-            async with asyncio.timeout(CALL_TIMEOUT_S):  # not wait_for: on Python 3.11 it can swallow a cancellation
+            async with asyncio.timeout(
+                CALL_TIMEOUT_S
+            ):  # not wait_for: on Python 3.11 it can swallow a cancellation
                 return await answer
         except NoNodeError:
             if absent is ...:
                 raise
             return absent
         except _PASSING as error:
-            raise ZooKeeperUnavailable(f"ZooKeeper does not answer ({type(error).__name__})", where=self.hosts, after_s=1.0) from error
+            raise ZooKeeperUnavailable(
+                f"ZooKeeper does not answer ({type(error).__name__})", where=self.hosts, after_s=1.0
+            ) from error
         except ZookeeperError as error:
             if isinstance(error, NodeExistsError | BadVersionError):
                 raise
-            raise MesaformError(f"ZooKeeper refused: {type(error).__name__} {error}", where=str(args[0])) from error
+            raise MesaformError(
+                f"ZooKeeper refused: {type(error).__name__} {error}", where=str(args[0])
+            ) from error
 
     def _on_kazoo_state(self, state: str) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -41,7 +41,9 @@ def main(job_file: Path) -> int:
         progress.state, progress.step = "done", ""
     except Exception as error:
         progress.state = "failed"
-        progress.error = str(error) if isinstance(error, StepFailed) else traceback.format_exc(limit=-3)
+        progress.error = (
+            str(error) if isinstance(error, StepFailed) else traceback.format_exc(limit=-3)
+        )
         host.note(progress.error)
     report.put(job["log"], host.log.read_bytes() if host.log.exists() else b"")
     if progress.state == "done":
@@ -50,7 +52,13 @@ def main(job_file: Path) -> int:
     return 0 if progress.state == "done" else 1
 
 
-def run_steps(host: Host, recipe: dict[str, Any], digest: str, progress: report.Progress, tell: Callable[[], None]) -> None:
+def run_steps(
+    host: Host,
+    recipe: dict[str, Any],
+    digest: str,
+    progress: report.Progress,
+    tell: Callable[[], None],
+) -> None:
     """Run every role's steps, keeping `progress` up to date.
 
     Raises:

@@ -45,7 +45,9 @@ class Host:
         with self.log.open("a") as log:
             log.write(line + "\n")
 
-    def run(self, *argv: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 900) -> str:
+    def run(
+        self, *argv: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 900
+    ) -> str:
         """Run a command to its end, its output into the log too; returns what it printed on standard output.
 
         Raises:
@@ -81,7 +83,17 @@ class Host:
 
         """
         env = {"DEBIAN_FRONTEND": "noninteractive"}
-        self.run("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends", *packages, env=env)
+        self.run(
+            "apt-get",
+            "-q",
+            "-y",
+            "-o",
+            "DPkg::Lock::Timeout=300",
+            "install",
+            "--no-install-recommends",
+            *packages,
+            env=env,
+        )
 
     def program(self, name: str) -> str | None:
         """Where a program is on this machine, or None."""
@@ -90,5 +102,9 @@ class Host:
     @staticmethod
     def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
         # Another environment's settings must not leak into the image's.
-        own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA"))}
+        own = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA"))
+        }
         return {**own, **(extra or {})}

@@ -36,7 +36,9 @@ def put(url: str, data: bytes, attempts: int = 5) -> None:
         OSError: it failed each time.
 
     """
-    request = urllib.request.Request(url, data, {"Content-Type": "application/octet-stream"}, method="PUT")
+    request = urllib.request.Request(
+        url, data, {"Content-Type": "application/octet-stream"}, method="PUT"
+    )
     for attempt in range(attempts):
         try:
             with urllib.request.urlopen(request, timeout=60):

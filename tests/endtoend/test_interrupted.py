@@ -10,7 +10,12 @@ import pytest
 
 from tests.support.cluster_harness import Road, until
 
-pytestmark = [pytest.mark.endtoend, pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.endtoend,
+    pytest.mark.terraform,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]
 
 
 def test_an_interrupted_up_and_an_interrupted_down_are_undone_by_down(tmp_path):
@@ -22,13 +27,17 @@ def test_an_interrupted_up_and_an_interrupted_down_are_undone_by_down(tmp_path):
         os.killpg(up.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
         assert up.wait(200) == 130, said(tmp_path / "up.log")
         assert "Carry on: mesaform up" in said(tmp_path / "up.log")
-        assert instances(road), "the interruption came before anything was made: this proves nothing"
+        assert instances(road), (
+            "the interruption came before anything was made: this proves nothing"
+        )
 
         down = start(road, tmp_path / "down.log", "down", "--yes", "--keep-local")
         until("terraform destroys", lambda: "Destroy agents" in said(tmp_path / "down.log"), 200)
         os.kill(down.pid, signal.SIGINT)
         assert down.wait(200) == 130, said(tmp_path / "down.log")
-        assert road.left_in_ec2(), "the interruption came after everything was gone: this proves nothing"
+        assert road.left_in_ec2(), (
+            "the interruption came after everything was gone: this proves nothing"
+        )
 
         road.mesaform("down", "--yes", "--keep-local", timeout_s=400)
         assert road.left_in_ec2() == {}

@@ -14,7 +14,13 @@ import pytest
 
 from tests.support.cluster_harness import Road, until
 
-pytestmark = [pytest.mark.endtoend, pytest.mark.terraform, pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.endtoend,
+    pytest.mark.terraform,
+    pytest.mark.zookeeper,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,9 @@ def test_up_raises_three_masters_one_leading_and_two_agents(road):
     assert len(status["agents"]) == 2
     assert {agent["managed_by"] for agent in status["agents"]} == {"terraform"}
     assert all(agent["agent_id"] and agent["usd_per_hour"] > 0 for agent in status["agents"])
-    assert status["usd_per_hour"] == pytest.approx(sum(machine["usd_per_hour"] for machine in status["masters"] + status["agents"]))
+    assert status["usd_per_hour"] == pytest.approx(
+        sum(machine["usd_per_hour"] for machine in status["masters"] + status["agents"])
+    )
 
 
 def test_5050_and_8080_answer_on_their_leader_and_redirect_elsewhere(road):
@@ -52,7 +60,9 @@ def test_5050_and_8080_answer_on_their_leader_and_redirect_elsewhere(road):
 
 
 def test_a_second_up_changes_nothing(road):
-    before = {machine["instance_id"] for machine in road.status()["masters"] + road.status()["agents"]}
+    before = {
+        machine["instance_id"] for machine in road.status()["masters"] + road.status()["agents"]
+    }
     road.mesaform("up", "--yes", timeout_s=200)
     status = road.status()
     assert {machine["instance_id"] for machine in status["masters"] + status["agents"]} == before
@@ -60,13 +70,29 @@ def test_a_second_up_changes_nothing(road):
 
 def test_run_prints_the_output_and_exits_with_the_tasks_code(road):
     out = road.mesaform(
-        "run", "--name", "hello", "--cpus", "0.5", "--mem", "64", "--", "sh", "-c", "echo hi; exit 3", expect=3, timeout_s=90
+        "run",
+        "--name",
+        "hello",
+        "--cpus",
+        "0.5",
+        "--mem",
+        "64",
+        "--",
+        "sh",
+        "-c",
+        "echo hi; exit 3",
+        expect=3,
+        timeout_s=90,
     )
     assert "hi" in out.splitlines()
 
 
 def test_work_that_finds_no_offer_gets_machines_and_they_go_when_it_goes(road):
-    road.services("/v2/apps", method="POST", body={"id": "/burst", "cmd": "sleep 1000", "cpus": 1, "mem": 64, "instances": 40})
+    road.services(
+        "/v2/apps",
+        method="POST",
+        body={"id": "/burst", "cmd": "sleep 1000", "cpus": 1, "mem": 64, "instances": 40},
+    )
     until("some of it is unmet", lambda: road.services("/v2/queue")["queue"], 30)
     until("all 40 run", lambda: len(road.running_tasks("burst")) == 40, 240)
     grown = road.status()
@@ -84,23 +110,55 @@ def test_work_that_finds_no_offer_gets_machines_and_they_go_when_it_goes(road):
 
 
 def test_tasks_outlive_the_leading_master_and_new_work_is_accepted(road):
-    road.services("/v2/apps", method="POST", body={"id": "/steady", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 4})
-    before = until("four run", lambda: (ids := road.running_tasks("steady")) and len(ids) == 4 and ids, 60)
+    road.services(
+        "/v2/apps",
+        method="POST",
+        body={"id": "/steady", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 4},
+    )
+    before = until(
+        "four run", lambda: (ids := road.running_tasks("steady")) and len(ids) == 4 and ids, 60
+    )
     old = leader_of(road.status())
     os.kill(pid_of_master(road, old["instance_id"]), signal.SIGKILL)
-    until("another master leads", lambda: (now := road.leader()) and now != old["address"] and now, 30)
+    until(
+        "another master leads", lambda: (now := road.leader()) and now != old["address"] and now, 30
+    )
     until("the same tasks run", lambda: road.running_tasks("steady") == before, 60)
-    out = road.mesaform("run", "--name", "after", "--cpus", "0.1", "--mem", "32", "--", "echo", "still here", timeout_s=90)
+    out = road.mesaform(
+        "run",
+        "--name",
+        "after",
+        "--cpus",
+        "0.1",
+        "--mem",
+        "32",
+        "--",
+        "echo",
+        "still here",
+        timeout_s=90,
+    )
     assert "still here" in out
     road.services("/v2/apps/steady", method="DELETE")
 
 
 def test_an_agent_killed_hard_comes_back_with_its_tasks(road):
-    road.services("/v2/apps", method="POST", body={"id": "/kept", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 2})
-    before = until("two run", lambda: (ids := road.running_tasks("kept")) and len(ids) == 2 and ids, 60)
-    for pid in [pid for pid in road.processes() if command_of(pid)[-3:] == ["-m", "cluster.engine", "agent"]]:
+    road.services(
+        "/v2/apps",
+        method="POST",
+        body={"id": "/kept", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 2},
+    )
+    before = until(
+        "two run", lambda: (ids := road.running_tasks("kept")) and len(ids) == 2 and ids, 60
+    )
+    for pid in [
+        pid for pid in road.processes() if command_of(pid)[-3:] == ["-m", "cluster.engine", "agent"]
+    ]:
         os.kill(pid, signal.SIGKILL)
-    until("both agents are registered again", lambda: sum(agent["state"] == "active" for agent in road.status()["agents"]) == 2, 60)
+    until(
+        "both agents are registered again",
+        lambda: sum(agent["state"] == "active" for agent in road.status()["agents"]) == 2,
+        60,
+    )
     until("the same tasks run", lambda: road.running_tasks("kept") == before, 60)
     road.services("/v2/apps/kept", method="DELETE")
 
@@ -121,7 +179,10 @@ def command_of(pid):
 
 def pid_of_master(road, instance_id):
     for pid in road.processes():
-        if f"MESAFORM_INSTANCE_ID={instance_id}".encode() not in Path(f"/proc/{pid}/environ").read_bytes():
+        if (
+            f"MESAFORM_INSTANCE_ID={instance_id}".encode()
+            not in Path(f"/proc/{pid}/environ").read_bytes()
+        ):
             continue
         if command_of(pid)[-3:] == ["-m", "cluster.engine", "master"]:
             return pid

@@ -14,7 +14,13 @@ import pytest
 
 from tests.support.cluster_harness import Road, until
 
-pytestmark = [pytest.mark.endtoend, pytest.mark.terraform, pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.endtoend,
+    pytest.mark.terraform,
+    pytest.mark.zookeeper,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
 
 CLUSTER = """\
 version: 1
@@ -42,7 +48,9 @@ ALIVE = ("pending", "running")
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    road = Road(tmp_path_factory.mktemp("stories"), name="stories", cidr="127.79.0.0/16", cluster=CLUSTER)
+    road = Road(
+        tmp_path_factory.mktemp("stories"), name="stories", cidr="127.79.0.0/16", cluster=CLUSTER
+    )
     road.start_local()
     try:
         road.mesaform("up", "--yes", timeout_s=400)
@@ -54,23 +62,40 @@ def road(tmp_path_factory):
 
 def want(road, app, instances, pool="default"):
     """An app of so many instances, each as large as a machine of the pool."""
-    body = {"cmd": "sleep 1000", "cpus": WHOLE_CPUS, "mem": 64, "constraints": [["pool", "LIKE", pool]], "instances": instances}
+    body = {
+        "cmd": "sleep 1000",
+        "cpus": WHOLE_CPUS,
+        "mem": 64,
+        "constraints": [["pool", "LIKE", pool]],
+        "instances": instances,
+    }
     road.services(f"/v2/apps/{app}?force=true", method="PUT", body={"id": f"/{app}", **body})
 
 
 def running(road, app, count, timeout_s=60):
     """The ids of its tasks once so many run, and no more."""
-    return until(f"{count} of {app} run", lambda: len(ids := road.running_tasks(f"{app}.")) == count and ids, timeout_s)
+    return until(
+        f"{count} of {app} run",
+        lambda: len(ids := road.running_tasks(f"{app}.")) == count and ids,
+        timeout_s,
+    )
 
 
 def end(road, app):
     road.services(f"/v2/apps/{app}", method="DELETE")
-    until("the autoscaler's machines are gone", lambda: not road.bought(*ALIVE, "shutting-down"), 60)
+    until(
+        "the autoscaler's machines are gone", lambda: not road.bought(*ALIVE, "shutting-down"), 60
+    )
 
 
 def bought_for(road, subject):
     """The machines that the ledger says were bought for it."""
-    return {name for row in road.decisions(subject) if row["decision"] == "buy" for name in row.get("machines", ())}
+    return {
+        name
+        for row in road.decisions(subject)
+        if row["decision"] == "buy"
+        for name in row.get("machines", ())
+    }
 
 
 def zones(machines):
@@ -80,7 +105,9 @@ def zones(machines):
 def told(road, subject, *patterns):
     """Some line of the story has all of these words."""
     story = road.why(subject)
-    assert any(all(re.search(pattern, line) for pattern in patterns) for line in story), f"nobody tells {patterns}:\n" + "\n".join(story)
+    assert any(all(re.search(pattern, line) for pattern in patterns) for line in story), (
+        f"nobody tells {patterns}:\n" + "\n".join(story)
+    )
 
 
 def test_a_burst_is_bought_at_once_and_told_by_the_work_that_waited(road):
@@ -89,7 +116,13 @@ def test_a_burst_is_bought_at_once_and_told_by_the_work_that_waited(road):
     machines = set(road.bought(*ALIVE))
     assert len(machines) == 3, "one of the four runs on Terraform's machine"
     until("the ledger has the purchases", lambda: bought_for(road, "/burst") == machines, 20)
-    told(road, "/burst", r"3 x m5\.large for pool default", r"/burst: 3 instances waiting for \d+ s", r"\+0\.2880")
+    told(
+        road,
+        "/burst",
+        r"3 x m5\.large for pool default",
+        r"/burst: 3 instances waiting for \d+ s",
+        r"\+0\.2880",
+    )
 
 
 def test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost(road):
@@ -101,8 +134,20 @@ def test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost(roa
         assert len(gone) == 1, "one task fewer, one machine fewer"
         assert running(road, "burst", left) < before, "a task was lost or moved"
         went += gone
-    told(road, went[1], "m5.large deactivated, drained after", "terminated after", r"no task for \d+ s \(idle_after_s 2\)", r"-0\.0960")
-    told(road, "", "3 machines: 3 x m5.large deactivated, drained .* terminated .*; one after another within", r"-0\.2880")
+    told(
+        road,
+        went[1],
+        "m5.large deactivated, drained after",
+        "terminated after",
+        r"no task for \d+ s \(idle_after_s 2\)",
+        r"-0\.0960",
+    )
+    told(
+        road,
+        "",
+        "3 machines: 3 x m5.large deactivated, drained .* terminated .*; one after another within",
+        r"-0\.2880",
+    )
     end(road, "burst")
 
 
@@ -115,14 +160,18 @@ def test_with_a_zone_out_of_capacity_machines_come_from_elsewhere_and_the_zone_i
     machines = road.bought(*ALIVE)
     assert len(machines) == 3
     assert home not in zones(machines)
-    until("the ledger has the purchases", lambda: bought_for(road, "/elsewhere") == set(machines), 20)
+    until(
+        "the ledger has the purchases", lambda: bought_for(road, "/elsewhere") == set(machines), 20
+    )
     told(road, "/elsewhere", rf"no capacity of m5\.large \(on-demand\) in {home}: bought elsewhere")
     assert set(road.bought()) - before == set(machines), "bought twice"
     road.mesaform("local", "fault", "clear", fault)
     end(road, "elsewhere")
 
 
-def test_a_daemon_killed_between_journal_and_answer_is_followed_by_one_that_buys_nothing_again(road):
+def test_a_daemon_killed_between_journal_and_answer_is_followed_by_one_that_buys_nothing_again(
+    road,
+):
     before = set(road.bought())
     road.fault("late", "60", "--action", "CreateFleet", "--count", "1")
     address = road.status()["autoscaler"]["address"].partition(":")[0]
@@ -133,8 +182,19 @@ def test_a_daemon_killed_between_journal_and_answer_is_followed_by_one_that_buys
     running(road, "once", 2)
     until("the ledger knows of it", lambda: bought_for(road, "/once") == machines, 30)
     assert set(road.bought()) - before == machines, "bought twice"
-    told(road, "", rf"the autoscaler on \S+ (took over from {address}:9550|leads again)", r"nobody had worked for \d+ s")
-    told(road, "/once", "1 x m5.large for pool default", r"ordered \d+ s before, and the answer was not heard", r"\+0\.0960")
+    told(
+        road,
+        "",
+        rf"the autoscaler on \S+ (took over from {address}:9550|leads again)",
+        r"nobody had worked for \d+ s",
+    )
+    told(
+        road,
+        "/once",
+        "1 x m5.large for pool default",
+        r"ordered \d+ s before, and the answer was not heard",
+        r"\+0\.0960",
+    )
     end(road, "once")
 
 
@@ -145,13 +205,36 @@ def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_
     assert road.bought()[machine]["InstanceLifecycle"] == "spot"
     first = road.running_tasks("brief.")
     road.fault("interrupt", machine, "--after", "25")
-    until("another machine is bought before this one ends", lambda: set(road.bought(*ALIVE)) > {machine}, 25)
-    until("it runs again", lambda: (ids := road.running_tasks("brief.")) and len(ids) == 1 and not ids & first, 60)
+    until(
+        "another machine is bought before this one ends",
+        lambda: set(road.bought(*ALIVE)) > {machine},
+        25,
+    )
+    until(
+        "it runs again",
+        lambda: (ids := road.running_tasks("brief.")) and len(ids) == 1 and not ids & first,
+        60,
+    )
     until("the interrupted one is gone", lambda: machine not in road.bought(*ALIVE), 60)
-    told(road, machine, r"m5\.large, spot\) is interrupted: it ends in \d+ s", "told by", "what its tasks need is bought at once")
+    told(
+        road,
+        machine,
+        r"m5\.large, spot\) is interrupted: it ends in \d+ s",
+        "told by",
+        "what its tasks need is bought at once",
+    )
     told(road, machine, "drains", r"spot interruption .* its tasks have a place")
-    told(road, "/brief", r"1 x m5\.large for pool spot", rf"/brief moves off {machine}: spot interruption")
-    until("its end is told", lambda: "gone" in {row["decision"] for row in road.decisions(machine)}, 20)
+    told(
+        road,
+        "/brief",
+        r"1 x m5\.large for pool spot",
+        rf"/brief moves off {machine}: spot interruption",
+    )
+    until(
+        "its end is told",
+        lambda: "gone" in {row["decision"] for row in road.decisions(machine)},
+        20,
+    )
     end(road, "brief")
 
 
@@ -160,4 +243,9 @@ def test_every_machine_was_ordered_once_is_told_and_is_gone(road):
     ordered = {row["token"]: row["count"] for row in road.decisions() if row["decision"] == "buy"}
     assert Counter(machine["Tags"]["mesaform:launch"] for machine in machines.values()) == ordered
     assert {machine["State"]["Name"] for machine in machines.values()} == {"terminated"}
-    assert {name for row in road.decisions() if row["decision"] in {"terminate", "gone"} for name in row["machines"]} == set(machines)
+    assert {
+        name
+        for row in road.decisions()
+        if row["decision"] in {"terminate", "gone"}
+        for name in row["machines"]
+    } == set(machines)

@@ -63,7 +63,11 @@ class Road:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cluster.yaml").write_text(cluster.format(name=name, cidr=cidr))
         self.port = free_port("127.0.0.1")
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MESAFORM_"))}
+        self.environment = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("AWS_", "MESAFORM_"))
+        }
 
     def start_local(self) -> None:
         self.mesaform("local", "start", "--port", str(self.port))
@@ -90,7 +94,9 @@ class Road:
             raise AssertionError(
                 f"mesaform {' '.join(arguments)}: still running after {timeout_s} s\n{out[-3000:]}\n{err[-3000:]}"
             ) from None
-        assert process.returncode == expect, f"mesaform {' '.join(arguments)}: exit {process.returncode}\n{out[-4000:]}\n{err[-4000:]}"
+        assert process.returncode == expect, (
+            f"mesaform {' '.join(arguments)}: exit {process.returncode}\n{out[-4000:]}\n{err[-4000:]}"
+        )
         return out
 
     def why(self, subject: str = "") -> list[str]:
@@ -110,7 +116,10 @@ class Road:
             cells = text if is_usd else line
             rows[-1][0].append(cells[what:why].strip())
             rows[-1][1].append(cells[why:].strip())
-        return [" | ".join((" ".join(filter(None, first)), " ".join(filter(None, second)), usd)) for first, second, usd in rows]
+        return [
+            " | ".join((" ".join(filter(None, first)), " ".join(filter(None, second)), usd))
+            for first, second, usd in rows
+        ]
 
     def decisions(self, subject: str = "") -> list[dict[str, Any]]:
         """Every decision, oldest first; with a subject only those that concern it."""
@@ -124,24 +133,38 @@ class Road:
 
     def bought(self, *states: str) -> dict[str, dict[str, Any]]:
         """The autoscaler's instances by id, as EC2 lists them, in these states (any, when none is named)."""
-        mine = [{"Name": "tag:mesaform:cluster", "Values": [self.name]}, {"Name": "tag:mesaform:managed-by", "Values": ["autoscaler"]}]
+        mine = [
+            {"Name": "tag:mesaform:cluster", "Values": [self.name]},
+            {"Name": "tag:mesaform:managed-by", "Values": ["autoscaler"]},
+        ]
         if states:
             mine.append({"Name": "instance-state-name", "Values": list(states)})
         reservations = self.boto("ec2").describe_instances(Filters=mine)["Reservations"]
         return {
-            instance["InstanceId"]: {**instance, "Tags": {tag["Key"]: tag["Value"] for tag in instance["Tags"]}}
+            instance["InstanceId"]: {
+                **instance,
+                "Tags": {tag["Key"]: tag["Value"] for tag in instance["Tags"]},
+            }
             for reservation in reservations
             for instance in reservation["Instances"]
         }
 
     def pid_on(self, address: str, *command: str) -> int | None:
         """The process of the machine at this address whose command ends so."""
-        found = self.boto("ec2").describe_instances(Filters=[{"Name": "private-ip-address", "Values": [address]}])["Reservations"]
-        ids = {f"MESAFORM_INSTANCE_ID={instance['InstanceId']}".encode() for item in found for instance in item["Instances"]}
+        found = self.boto("ec2").describe_instances(
+            Filters=[{"Name": "private-ip-address", "Values": [address]}]
+        )["Reservations"]
+        ids = {
+            f"MESAFORM_INSTANCE_ID={instance['InstanceId']}".encode()
+            for item in found
+            for instance in item["Instances"]
+        }
         for pid in self.processes():
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
-                if words[-len(command) :] == list(command) and ids & set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
+                if words[-len(command) :] == list(command) and ids & set(
+                    Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                ):
                     return pid
             except OSError:
                 continue
@@ -151,10 +174,17 @@ class Road:
         answer: dict[str, Any] = json.loads(self.mesaform("status", "--json", timeout_s=60))
         return answer
 
-    def http(self, url: str, *, method: str = "GET", body: Any = None, timeout_s: float = 10) -> tuple[int, dict[str, str], bytes]:
+    def http(
+        self, url: str, *, method: str = "GET", body: Any = None, timeout_s: float = 10
+    ) -> tuple[int, dict[str, str], bytes]:
         """One request without following redirects; status 0 when nobody answers."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "application/json"} if data else {})
+        request = urllib.request.Request(
+            url,
+            data=data,
+            method=method,
+            headers={"Content-Type": "application/json"} if data else {},
+        )
         try:
             with urllib.request.build_opener(NoRedirect).open(request, timeout=timeout_s) as reply:
                 return reply.status, dict(reply.headers), reply.read()
@@ -163,7 +193,9 @@ class Road:
         except OSError:
             return 0, {}, b""
 
-    def services(self, path: str, *, method: str = "GET", body: Any = None, timeout_s: float = 60) -> Any:
+    def services(
+        self, path: str, *, method: str = "GET", body: Any = None, timeout_s: float = 60
+    ) -> Any:
         """The services' answer from whichever master leads them."""
 
         def ask() -> tuple[int, bytes] | None:
@@ -196,7 +228,9 @@ class Road:
             code, _, text = self.http(f"http://{address}:5050/tasks?limit=1000")
             if code == 200:
                 return {
-                    task["id"] for task in json.loads(text)["tasks"] if task["state"] == "TASK_RUNNING" and task["id"].startswith(prefix)
+                    task["id"]
+                    for task in json.loads(text)["tasks"]
+                    if task["state"] == "TASK_RUNNING" and task["id"].startswith(prefix)
                 }
         return set()
 
@@ -213,7 +247,12 @@ class Road:
         """Everything of this cluster that EC2 still lists, by kind; empty when nothing is left."""
         ec2 = self.boto("ec2")
         mine = [{"Name": "tag:mesaform:cluster", "Values": [self.name]}]
-        alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "shutting-down", "stopping", "stopped"]}]
+        alive = [
+            {
+                "Name": "instance-state-name",
+                "Values": ["pending", "running", "shutting-down", "stopping", "stopped"],
+            }
+        ]
         found = {
             "instances": [
                 instance["InstanceId"]
@@ -221,11 +260,20 @@ class Road:
                 for instance in reservation["Instances"]
             ],
             "volumes": [volume["VolumeId"] for volume in ec2.describe_volumes()["Volumes"]],
-            "interfaces": [item["NetworkInterfaceId"] for item in ec2.describe_network_interfaces()["NetworkInterfaces"]],
-            "groups": [item["GroupId"] for item in ec2.describe_security_groups(Filters=mine)["SecurityGroups"]],
+            "interfaces": [
+                item["NetworkInterfaceId"]
+                for item in ec2.describe_network_interfaces()["NetworkInterfaces"]
+            ],
+            "groups": [
+                item["GroupId"]
+                for item in ec2.describe_security_groups(Filters=mine)["SecurityGroups"]
+            ],
             "vpcs": [item["VpcId"] for item in ec2.describe_vpcs(Filters=mine)["Vpcs"]],
             "subnets": [item["SubnetId"] for item in ec2.describe_subnets(Filters=mine)["Subnets"]],
-            "templates": [item["LaunchTemplateId"] for item in ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]],
+            "templates": [
+                item["LaunchTemplateId"]
+                for item in ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]
+            ],
         }
         return {kind: ids for kind, ids in found.items() if ids}
 

@@ -36,35 +36,59 @@ def tasks_by_agent(road: Road, app: str) -> dict[str, set[str]]:
 
 def autoscaled(road: Road, *states: str) -> set[str]:
     """Ids of the autoscaler's machines in these states, as EC2 lists them."""
-    mine = [{"Name": "tag:mesaform:cluster", "Values": [road.name]}, {"Name": "tag:mesaform:managed-by", "Values": ["autoscaler"]}]
+    mine = [
+        {"Name": "tag:mesaform:cluster", "Values": [road.name]},
+        {"Name": "tag:mesaform:managed-by", "Values": ["autoscaler"]},
+    ]
     mine.append({"Name": "instance-state-name", "Values": list(states)})
     reservations = road.boto("ec2").describe_instances(Filters=mine)["Reservations"]
-    return {instance["InstanceId"] for reservation in reservations for instance in reservation["Instances"]}
+    return {
+        instance["InstanceId"]
+        for reservation in reservations
+        for instance in reservation["Instances"]
+    }
 
 
-def interrupt(road: Road, instance_id: str, app: str, *, after_s: float = 45.0, via: str = "both") -> Interruption:
+def interrupt(
+    road: Road, instance_id: str, app: str, *, after_s: float = 45.0, via: str = "both"
+) -> Interruption:
     """Interrupt a busy spot machine and follow the app's tasks until it has ended and all of them run elsewhere.
 
     Fails unless a machine is bought, the tasks that were on it move off before its end, the others stay where they are, and none is lost.
     """
-    agent = next(one["agent_id"] for one in road.status()["agents"] if one["instance_id"] == instance_id)
+    agent = next(
+        one["agent_id"] for one in road.status()["agents"] if one["instance_id"] == instance_id
+    )
     before = tasks_by_agent(road, app)
-    doomed, others = before[agent], set().union(*(ids for name, ids in before.items() if name != agent))
+    doomed, others = (
+        before[agent],
+        set().union(*(ids for name, ids in before.items() if name != agent)),
+    )
     machines = autoscaled(road, *ALIVE)
     began = time.monotonic()
     road.mesaform("local", "fault", "interrupt", instance_id, "--after", str(after_s), "--via", via)
-    new = until("a machine is bought in its place", lambda: autoscaled(road, *ALIVE) - machines, after_s)
+    new = until(
+        "a machine is bought in its place", lambda: autoscaled(road, *ALIVE) - machines, after_s
+    )
     replaced_s = time.monotonic() - began
 
     def moved_off() -> bool:
         now = tasks_by_agent(road, app)
         assert not now or others <= set().union(*now.values()), "a task elsewhere was disturbed"
-        return bool(now) and agent not in now and sum(map(len, now.values())) == len(doomed) + len(others)
+        return (
+            bool(now)
+            and agent not in now
+            and sum(map(len, now.values())) == len(doomed) + len(others)
+        )
 
     until("its tasks run elsewhere", moved_off, after_s - replaced_s)
     drained_s = time.monotonic() - began
     assert instance_id in autoscaled(road, "running"), "it ended before its tasks had moved"
-    until("it has ended", lambda: instance_id not in autoscaled(road, *ALIVE, "shutting-down"), after_s + 30)
+    until(
+        "it has ended",
+        lambda: instance_id not in autoscaled(road, *ALIVE, "shutting-down"),
+        after_s + 30,
+    )
     still = set().union(*tasks_by_agent(road, app).values())
     assert others <= still, "a task was lost with it"
     assert not doomed & still

@@ -43,7 +43,11 @@ class LittleCluster:
         for address in self.masters:
             self.start_master(address)
             self.start_services(address)
-        self.until(lambda: any(self.answers(f"http://{address}:8080/v2/info") == 200 for address in self.masters))
+        self.until(
+            lambda: any(
+                self.answers(f"http://{address}:8080/v2/info") == 200 for address in self.masters
+            )
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,19 +65,43 @@ class LittleCluster:
         return f"zk://{self.zookeeper.hosts}{path}"
 
     def start_master(self, address: str) -> None:
-        env = {"MESOS_IP": address, "MESOS_PORT": "5050", "MESOS_ZK": self.zk("/mesos"), "MESOS_QUORUM": "1", "MESOS_HOSTNAME": address}
-        env |= {"MESOS_CLUSTER": "little", "MESOS_WORK_DIR": str(self.folder / f"master-{address}"), "MESAFORM_LINK_PORT": "5052"}
+        env = {
+            "MESOS_IP": address,
+            "MESOS_PORT": "5050",
+            "MESOS_ZK": self.zk("/mesos"),
+            "MESOS_QUORUM": "1",
+            "MESOS_HOSTNAME": address,
+        }
+        env |= {
+            "MESOS_CLUSTER": "little",
+            "MESOS_WORK_DIR": str(self.folder / f"master-{address}"),
+            "MESAFORM_LINK_PORT": "5052",
+        }
         self._start(f"master-{address}", ["cluster.engine", "master"], env)
 
     def start_services(self, address: str) -> None:
-        env = {"MARATHON_MASTER": self.zk("/mesos"), "MARATHON_ZK": self.zk("/marathon"), "MARATHON_HOSTNAME": address}
+        env = {
+            "MARATHON_MASTER": self.zk("/mesos"),
+            "MARATHON_ZK": self.zk("/marathon"),
+            "MARATHON_HOSTNAME": address,
+        }
         env |= {"MARATHON_HTTP_ADDRESS": address, "MARATHON_HTTP_PORT": "8080"}
         self._start(f"services-{address}", ["cluster.services"], env)
 
-    def start_agent(self, number: int, resources: str = "cpus:4;mem:2048;disk:4096;ports:[31000-31999]") -> str:
+    def start_agent(
+        self, number: int, resources: str = "cpus:4;mem:2048;disk:4096;ports:[31000-31999]"
+    ) -> str:
         address = f"127.{self.net}.100.{number}"
-        env = {"MESOS_MASTER": self.zk("/mesos"), "MESOS_IP": address, "MESOS_PORT": "5051", "MESOS_HOSTNAME": address}
-        env |= {"MESOS_WORK_DIR": str(self.folder / f"agent-{number}"), "MESOS_RESOURCES": resources}
+        env = {
+            "MESOS_MASTER": self.zk("/mesos"),
+            "MESOS_IP": address,
+            "MESOS_PORT": "5051",
+            "MESOS_HOSTNAME": address,
+        }
+        env |= {
+            "MESOS_WORK_DIR": str(self.folder / f"agent-{number}"),
+            "MESOS_RESOURCES": resources,
+        }
         env |= {"MESOS_ATTRIBUTES": f"rack:r{number}", "MESAFORM_LINK_PORT": "5052"}
         self._start(f"agent-{number}", ["cluster.engine", "agent"], env)
         return address
@@ -104,5 +132,9 @@ class LittleCluster:
     def _start(self, name: str, module: list[str], env: dict[str, str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *module], env={**os.environ, **env}, cwd=CHECKOUT, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", *module],
+                env={**os.environ, **env},
+                cwd=CHECKOUT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )

@@ -18,7 +18,16 @@ from aiohttp import web
 
 from cluster.common.resources import EMPTY, Resources
 
-TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR"}
+TERMINAL = {
+    "TASK_FINISHED",
+    "TASK_FAILED",
+    "TASK_KILLED",
+    "TASK_ERROR",
+    "TASK_LOST",
+    "TASK_DROPPED",
+    "TASK_GONE",
+    "TASK_GONE_BY_OPERATOR",
+}
 CLOSE = object()
 
 
@@ -57,14 +66,20 @@ class Framework:
 
 def resources_of(items: list[dict[str, Any]]) -> Resources:
     scalars = {item["name"]: item["scalar"]["value"] for item in items if "scalar" in item}
-    ports = [(part["begin"], part["end"]) for item in items if item["name"] == "ports" for part in item["ranges"]["range"]]
+    ports = [
+        (part["begin"], part["end"])
+        for item in items
+        if item["name"] == "ports"
+        for part in item["ranges"]["range"]
+    ]
     return Resources.from_scalars(scalars, ports)
 
 
 def wire(resources: Resources, role: str) -> list[dict[str, Any]]:
     extra = {"role": "*", "allocation_info": {"role": role}}
     items: list[dict[str, Any]] = [
-        {"name": name, "type": "SCALAR", "scalar": {"value": value}, **extra} for name, value in resources.scalars().items()
+        {"name": name, "type": "SCALAR", "scalar": {"value": value}, **extra}
+        for name, value in resources.scalars().items()
     ]
     if resources.ports:
         ranges = [{"begin": low, "end": high} for low, high in resources.ports]
@@ -75,7 +90,9 @@ def wire(resources: Resources, role: str) -> list[dict[str, Any]]:
 class ScriptedEngine:
     """Start it with `async with`; `url` is its base URL."""
 
-    def __init__(self, host: str = "127.61.0.1", *, offer_interval_s: float = 0.02, heartbeat_s: float = 15.0) -> None:
+    def __init__(
+        self, host: str = "127.61.0.1", *, offer_interval_s: float = 0.02, heartbeat_s: float = 15.0
+    ) -> None:
         self.host, self.offer_interval_s, self.heartbeat_s = host, offer_interval_s, heartbeat_s
         self.agents: dict[str, Agent] = {}
         self.tasks: dict[str, Task] = {}
@@ -106,7 +123,10 @@ class ScriptedEngine:
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]
         self.url = f"http://{self.host}:{self.port}"
-        self._work = [asyncio.create_task(self._offer_loop()), asyncio.create_task(self._heartbeat_loop())]
+        self._work = [
+            asyncio.create_task(self._offer_loop()),
+            asyncio.create_task(self._heartbeat_loop()),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,12 +140,19 @@ class ScriptedEngine:
     async def leader(self) -> str:
         return self.url
 
-    def add_agent(self, hostname: str = "", *, attributes: dict[str, str] | None = None, **amounts: float) -> str:
+    def add_agent(
+        self, hostname: str = "", *, attributes: dict[str, str] | None = None, **amounts: float
+    ) -> str:
         self._counter += 1
         amounts = amounts or {"cpus": 4, "mem_mib": 4096, "disk_mib": 8192}
         ports = [] if amounts.pop("no_ports", 0) else [(31000, 32000)]
         agent_id = f"engine-S{self._counter}"
-        self.agents[agent_id] = Agent(agent_id, hostname or f"host-{self._counter}", Resources.of(**amounts, ports=ports), attributes or {})
+        self.agents[agent_id] = Agent(
+            agent_id,
+            hostname or f"host-{self._counter}",
+            Resources.of(**amounts, ports=ports),
+            attributes or {},
+        )
         return agent_id
 
     def lose_agent(self, agent_id: str, state: str = "TASK_UNREACHABLE") -> None:
@@ -134,14 +161,21 @@ class ScriptedEngine:
         for offer, (framework, agent, _) in list(self._offers.items()):
             if agent == agent_id:
                 del self._offers[offer]
-                self._tell(framework, {"type": "RESCIND", "rescind": {"offer_id": {"value": offer}}})
+                self._tell(
+                    framework, {"type": "RESCIND", "rescind": {"offer_id": {"value": offer}}}
+                )
         for task_id, task in self.tasks.items():
             if task.agent == agent_id and not task.ended:
                 self._status(task_id, state, reason="REASON_SLAVE_REMOVED", needs_ack=False)
         for framework in self.frameworks:
             self._tell(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent_id}}})
 
-    def finish(self, task_id: str, state: str = "TASK_FINISHED", message: str = "Command exited with status 0") -> None:
+    def finish(
+        self,
+        task_id: str,
+        state: str = "TASK_FINISHED",
+        message: str = "Command exited with status 0",
+    ) -> None:
         self._status(task_id, state, message=message)
 
     def update(self, task_id: str, state: str, **extra: Any) -> None:
@@ -159,13 +193,19 @@ class ScriptedEngine:
                 task.state = "TASK_KILLED"
         framework = self.frameworks.pop(framework_id)
         if framework.events is not None:
-            framework.events.put_nowait({"type": "ERROR", "error": {"message": "Framework has been removed"}})
+            framework.events.put_nowait(
+                {"type": "ERROR", "error": {"message": "Framework has been removed"}}
+            )
             framework.events.put_nowait(CLOSE)
 
     # ---- what a test asks
 
     def live(self, name: str | None = None) -> list[str]:
-        return [task_id for task_id, task in self.tasks.items() if not task.ended and name in (None, task.info["name"])]
+        return [
+            task_id
+            for task_id, task in self.tasks.items()
+            if not task.ended and name in (None, task.info["name"])
+        ]
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         return [call for call in self.calls if call["type"] == kind]
@@ -182,7 +222,15 @@ class ScriptedEngine:
         if framework is not None and framework.events is not None:
             framework.events.put_nowait(event)
 
-    def _status(self, task_id: str, state: str, *, needs_ack: bool = True, message: str | None = None, reason: str | None = None) -> None:
+    def _status(
+        self,
+        task_id: str,
+        state: str,
+        *,
+        needs_ack: bool = True,
+        message: str | None = None,
+        reason: str | None = None,
+    ) -> None:
         task = self.tasks[task_id]
         task.state = state
         status: dict[str, Any] = {
@@ -191,7 +239,9 @@ class ScriptedEngine:
             "agent_id": {"value": task.agent},
             "timestamp": time.time(),
         }
-        status.update({key: value for key, value in (("message", message), ("reason", reason)) if value})
+        status.update(
+            {key: value for key, value in (("message", message), ("reason", reason)) if value}
+        )
         if needs_ack:
             status["uuid"] = base64.b64encode(uuid.uuid4().bytes).decode()
             task.unacknowledged.append(status["uuid"])
@@ -210,7 +260,10 @@ class ScriptedEngine:
     def _refused(self, framework: Framework, agent_id: str, offered: Resources) -> bool:
         now = time.monotonic()
         framework.refusals = [item for item in framework.refusals if item[2] > now]
-        return any(agent == agent_id and refused.contains(offered) for agent, refused, _ in framework.refusals)
+        return any(
+            agent == agent_id and refused.contains(offered)
+            for agent, refused, _ in framework.refusals
+        )
 
     async def _offer_loop(self) -> None:
         while True:
@@ -218,7 +271,11 @@ class ScriptedEngine:
             if self.silent:
                 continue
             for framework in self.frameworks.values():
-                offers = [] if framework.suppressed or framework.events is None else self._offers_for(framework)
+                offers = (
+                    []
+                    if framework.suppressed or framework.events is None
+                    else self._offers_for(framework)
+                )
                 if offers:
                     self._tell(framework.id, {"type": "OFFERS", "offers": {"offers": offers}})
 
@@ -227,12 +284,19 @@ class ScriptedEngine:
         role = framework.info.get("roles", ["*"])[0]
         for agent in self.agents.values():
             free = self._free(agent)
-            if not agent.active or (free.cpus < 0.01 and free.mem_mib < 32) or self._refused(framework, agent.id, free):
+            if (
+                not agent.active
+                or (free.cpus < 0.01 and free.mem_mib < 32)
+                or self._refused(framework, agent.id, free)
+            ):
                 continue
             self._counter += 1
             offer_id = f"engine-O{self._counter}"
             self._offers[offer_id] = (framework.id, agent.id, free)
-            attributes = [{"name": key, "type": "TEXT", "text": {"value": value}} for key, value in agent.attributes.items()]
+            attributes = [
+                {"name": key, "type": "TEXT", "text": {"value": value}}
+                for key, value in agent.attributes.items()
+            ]
             offers.append(
                 {
                     "id": {"value": offer_id},
@@ -254,7 +318,9 @@ class ScriptedEngine:
 
     async def _scheduler(self, request: web.Request) -> web.StreamResponse:
         if self.redirect:
-            return web.Response(status=307, headers={"Location": self.redirect + "/api/v1/scheduler"})
+            return web.Response(
+                status=307, headers={"Location": self.redirect + "/api/v1/scheduler"}
+            )
         call = json.loads(await request.read())
         self.calls.append(call)
         if call["type"] == "SUBSCRIBE":
@@ -265,7 +331,9 @@ class ScriptedEngine:
         if framework.events is None:
             return web.Response(status=403, text="Framework is not subscribed")
         if request.headers.get("Mesos-Stream-Id") != framework.stream_id:
-            return web.Response(status=400, text="The stream ID included in this request didn't match the stream ID")
+            return web.Response(
+                status=400, text="The stream ID included in this request didn't match the stream ID"
+            )
         getattr(self, "_on_" + call["type"].lower())(framework, call)
         return web.Response(status=202)
 
@@ -273,24 +341,43 @@ class ScriptedEngine:
         self.subscribes += 1
         info = call["subscribe"]["framework_info"]
         wanted = info.get("id", {}).get("value")
-        if (call.get("framework_id") or {}).get("value") != wanted or "Mesos-Stream-Id" in request.headers:
+        if (call.get("framework_id") or {}).get(
+            "value"
+        ) != wanted or "Mesos-Stream-Id" in request.headers:
             return web.Response(status=400, text="bad SUBSCRIBE")
         self._counter += 1
-        framework = self.frameworks.get(wanted) or Framework(wanted or f"engine-{self._counter:04d}", info)
+        framework = self.frameworks.get(wanted) or Framework(
+            wanted or f"engine-{self._counter:04d}", info
+        )
         if framework.events is not None:
-            framework.events.put_nowait({"type": "ERROR", "error": {"message": "Framework failed over"}})
+            framework.events.put_nowait(
+                {"type": "ERROR", "error": {"message": "Framework failed over"}}
+            )
             framework.events.put_nowait(CLOSE)
-        response = web.StreamResponse(headers={"Content-Type": "application/json", "Mesos-Stream-Id": (stream_id := str(uuid.uuid4()))})
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "application/json",
+                "Mesos-Stream-Id": (stream_id := str(uuid.uuid4())),
+            }
+        )
         response.enable_chunked_encoding()
         queue: asyncio.Queue[Any] = asyncio.Queue()
         if wanted in self.removed:
             queue.put_nowait({"type": "ERROR", "error": {"message": "Framework has been removed"}})
             queue.put_nowait(CLOSE)
         else:
-            framework.events, framework.stream_id, framework.refusals, framework.info = queue, stream_id, [], info
+            framework.events, framework.stream_id, framework.refusals, framework.info = (
+                queue,
+                stream_id,
+                [],
+                info,
+            )
             self.frameworks[framework.id] = framework
             self._drop_offers(framework.id)
-            body = {"framework_id": {"value": framework.id}, "heartbeat_interval_seconds": self.heartbeat_s}
+            body = {
+                "framework_id": {"value": framework.id},
+                "heartbeat_interval_seconds": self.heartbeat_s,
+            }
             queue.put_nowait({"type": "SUBSCRIBED", "subscribed": body})
             queue.put_nowait({"type": "HEARTBEAT"})
         await response.prepare(request)
@@ -307,9 +394,13 @@ class ScriptedEngine:
         return response
 
     def _drop_offers(self, framework_id: str) -> None:
-        self._offers = {key: offer for key, offer in self._offers.items() if offer[0] != framework_id}
+        self._offers = {
+            key: offer for key, offer in self._offers.items() if offer[0] != framework_id
+        }
 
-    def _take_back(self, framework: Framework, ids: list[dict[str, str]], filters: dict[str, Any]) -> tuple[Resources, str | None]:
+    def _take_back(
+        self, framework: Framework, ids: list[dict[str, str]], filters: dict[str, Any]
+    ) -> tuple[Resources, str | None]:
         total, agent = EMPTY, None
         for item in ids:
             offer = self._offers.pop(item["value"], None)
@@ -326,9 +417,17 @@ class ScriptedEngine:
             for info in operation["launch"]["task_infos"]:
                 left = self._launch(framework, info, left, agent)
         if agent is not None:
-            framework.refusals.append((agent, left, time.monotonic() + float(accept.get("filters", {}).get("refuse_seconds", 5.0))))
+            framework.refusals.append(
+                (
+                    agent,
+                    left,
+                    time.monotonic() + float(accept.get("filters", {}).get("refuse_seconds", 5.0)),
+                )
+            )
 
-    def _launch(self, framework: Framework, info: dict[str, Any], left: Resources, agent: str | None) -> Resources:
+    def _launch(
+        self, framework: Framework, info: dict[str, Any], left: Resources, agent: str | None
+    ) -> Resources:
         task_id, wanted = info["task_id"]["value"], resources_of(info["resources"])
         if task_id in self.tasks:
             self.faults.append(f"{task_id} was launched twice")
@@ -336,12 +435,21 @@ class ScriptedEngine:
         self.tasks[task_id] = Task(info, framework.id, info["agent_id"]["value"], wanted)
         if agent is None:
             self._status(
-                task_id, "TASK_DROPPED", needs_ack=False, reason="REASON_INVALID_OFFERS", message="Task launched with invalid offers"
+                task_id,
+                "TASK_DROPPED",
+                needs_ack=False,
+                reason="REASON_INVALID_OFFERS",
+                message="Task launched with invalid offers",
             )
             return left
         if not left.contains(wanted) or info["agent_id"]["value"] != agent:
             self.faults.append(f"{task_id} wants {wanted} of {left} on {agent}")
-            self._status(task_id, "TASK_ERROR", needs_ack=False, message="Task uses more resources than available")
+            self._status(
+                task_id,
+                "TASK_ERROR",
+                needs_ack=False,
+                message="Task uses more resources than available",
+            )
             return left
         if not self.hold_tasks:
             self._status(task_id, "TASK_STARTING")
@@ -349,7 +457,9 @@ class ScriptedEngine:
         return left - wanted
 
     def _on_decline(self, framework: Framework, call: dict[str, Any]) -> None:
-        self._take_back(framework, call["decline"].get("offer_ids", []), call["decline"].get("filters", {}))
+        self._take_back(
+            framework, call["decline"].get("offer_ids", []), call["decline"].get("filters", {})
+        )
 
     def _on_revive(self, framework: Framework, _call: dict[str, Any]) -> None:
         framework.suppressed, framework.refusals = False, []
@@ -363,7 +473,9 @@ class ScriptedEngine:
         if task is None or task.ended:
             self._unknown(framework, task_id)
         elif task.state != "TASK_UNREACHABLE":
-            self._status(task_id, "TASK_KILLED", message="Command terminated with signal Terminated")
+            self._status(
+                task_id, "TASK_KILLED", message="Command terminated with signal Terminated"
+            )
 
     def _on_acknowledge(self, _framework: Framework, call: dict[str, Any]) -> None:
         body = call["acknowledge"]
@@ -383,7 +495,11 @@ class ScriptedEngine:
                 self._status(task_id, task.state, needs_ack=False, reason="REASON_RECONCILIATION")
 
     def _unknown(self, framework: Framework, task_id: str) -> None:
-        status = {"task_id": {"value": task_id}, "state": "TASK_UNKNOWN", "reason": "REASON_RECONCILIATION"}
+        status = {
+            "task_id": {"value": task_id},
+            "state": "TASK_UNKNOWN",
+            "reason": "REASON_RECONCILIATION",
+        }
         self._tell(framework.id, {"type": "UPDATE", "update": {"status": status}})
 
     def _on_teardown(self, framework: Framework, _call: dict[str, Any]) -> None:
@@ -397,24 +513,38 @@ class ScriptedEngine:
 
     async def _slaves(self, _request: web.Request) -> web.Response:
         slaves = [
-            {"id": agent.id, "hostname": agent.hostname, "pid": f"slave(1)@{self.host}:{self.port}"} for agent in self.agents.values()
+            {"id": agent.id, "hostname": agent.hostname, "pid": f"slave(1)@{self.host}:{self.port}"}
+            for agent in self.agents.values()
         ]
         return web.json_response({"slaves": slaves, "recovered_slaves": []})
 
     async def _agent_state(self, _request: web.Request) -> web.Response:
         frameworks = []
         for framework in {task.framework for task in self.tasks.values()}:
-            mine = [(task_id, task) for task_id, task in self.tasks.items() if task.framework == framework]
-            executors = [{"id": key, "directory": f"/sandbox/{key}"} for key, task in mine if not task.ended]
-            completed = [{"id": key, "directory": f"/sandbox/{key}"} for key, task in mine if task.ended]
-            frameworks.append({"id": framework, "executors": executors, "completed_executors": completed})
+            mine = [
+                (task_id, task)
+                for task_id, task in self.tasks.items()
+                if task.framework == framework
+            ]
+            executors = [
+                {"id": key, "directory": f"/sandbox/{key}"} for key, task in mine if not task.ended
+            ]
+            completed = [
+                {"id": key, "directory": f"/sandbox/{key}"} for key, task in mine if task.ended
+            ]
+            frameworks.append(
+                {"id": framework, "executors": executors, "completed_executors": completed}
+            )
         return web.json_response({"frameworks": frameworks, "completed_frameworks": []})
 
     async def _files_read(self, request: web.Request) -> web.Response:
         data = self.files.get(request.query["path"])
         if data is None:
             return web.Response(status=404, text="No such file")
-        offset, length = int(request.query.get("offset", "0")), int(request.query.get("length", "65536"))
+        offset, length = (
+            int(request.query.get("offset", "0")),
+            int(request.query.get("length", "65536")),
+        )
         if offset < 0:
             return web.json_response({"data": "", "offset": len(data)})
         page = data[offset : offset + length]

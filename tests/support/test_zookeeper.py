@@ -10,7 +10,9 @@ from tests.support.zookeeper import ZooKeeperServer
 pytestmark = pytest.mark.zookeeper
 
 
-def test_a_real_zookeeper_keeps_what_is_written(zookeeper_server: ZooKeeperServer, zookeeper_root: str) -> None:
+def test_a_real_zookeeper_keeps_what_is_written(
+    zookeeper_server: ZooKeeperServer, zookeeper_root: str
+) -> None:
     client = KazooClient(hosts=zookeeper_server.hosts)
     client.start(timeout=10)
     try:

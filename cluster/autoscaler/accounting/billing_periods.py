@@ -51,7 +51,10 @@ class Rental:
         if len(self.prices) == 1:
             return self.prices[0][1] * (last - first) / 3600
         spans = pairwise((*self.prices, (FOREVER, 0.0)))
-        return sum(usd * max(0.0, min(end, last) - max(at, first)) for (at, usd), (end, _) in spans) / 3600
+        return (
+            sum(usd * max(0.0, min(end, last) - max(at, first)) for (at, usd), (end, _) in spans)
+            / 3600
+        )
 
 
 def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
@@ -66,11 +69,15 @@ def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
             case "receipt":
                 torn_down.append(float(row["at"]))
             case "price":
-                prices.setdefault(str(row["offering"]), []).append((float(row["at"]), float(row["usd_per_hour"])))
+                prices.setdefault(str(row["offering"]), []).append(
+                    (float(row["at"]), float(row["usd_per_hour"]))
+                )
             case "machines":
                 for one in row["machines"]:
                     told.setdefault(str(one["instance_id"]), {}).update(one)
-                    own.setdefault(str(one["instance_id"]), []).append((float(row["at"]), float(one.get("usd_now", one["usd_per_hour"]))))
+                    own.setdefault(str(one["instance_id"]), []).append(
+                        (float(row["at"]), float(one.get("usd_now", one["usd_per_hour"])))
+                    )
             case "machine_started" | "machine_stopped":
                 name = str(row["instance_id"])
                 told.setdefault(name, {}).update(row)
@@ -81,12 +88,18 @@ def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
         start = float(one.get("launched_at", one.get("at", 0.0)))
         ends = [stopped[name]] if name in stopped else [at for at in torn_down if at > start]
         key = f"{one.get('instance_type')}/{one.get('zone')}/{one.get('capacity')}"
-        changes = [change for change in (*own.get(name, ()), *prices.get(key, ())) if change[0] > start]
-        found.append(_rental(name, one, start, min(ends, default=until), changes, is_over=bool(ends)))
+        changes = [
+            change for change in (*own.get(name, ()), *prices.get(key, ())) if change[0] > start
+        ]
+        found.append(
+            _rental(name, one, start, min(ends, default=until), changes, is_over=bool(ends))
+        )
     return found
 
 
-def _rental(name: str, told: Row, start: float, end: float, changes: Sequence[Price], *, is_over: bool) -> Rental:
+def _rental(
+    name: str, told: Row, start: float, end: float, changes: Sequence[Price], *, is_over: bool
+) -> Rental:
     rate = float(told.get("usd_per_hour") or 0.0)
     prices: list[Price] = [(start, rate)]
     for at, usd in sorted(changes):

@@ -14,7 +14,15 @@ from cluster.autoscaler.accounting.billing_periods import Rental, Row, rentals
 
 By = Literal["pool", "app", "role", "type", "zone", "capacity"]
 
-MACHINES = ("machine_started", "machine_stopped", "machines", "price", "receipt", "interruption", "lost_rows")
+MACHINES = (
+    "machine_started",
+    "machine_stopped",
+    "machines",
+    "price",
+    "receipt",
+    "interruption",
+    "lost_rows",
+)
 HELD = ("held", "usage")
 KINDS = (*MACHINES, *HELD)
 SAMPLE_HOLDS_S = 900.0
@@ -84,21 +92,33 @@ class _Part:
     whole: float
 
 
-def add_up(rows: Iterable[Row], since: float, until: float, by: By = "pool", columns: int = 72) -> Bill:
+def add_up(
+    rows: Iterable[Row], since: float, until: float, by: By = "pool", columns: int = 72
+) -> Bill:
     """The bill of a stretch of time."""
     rows = list(rows)
     machines = [one for one in rentals(rows, until) if one.seconds(since, until) > 0]
     held = _parts(rows, since, until)
     usd = sum(one.usd(since, until) for one in machines)
-    names = _by_holder(held, machines, since, until, by) if by in _HOLDER else _by_machine(machines, since, until, by)
+    names = (
+        _by_holder(held, machines, since, until, by)
+        if by in _HOLDER
+        else _by_machine(machines, since, until, by)
+    )
     total = round(usd, 4)
     idle = _idle(held, machines, since, until)
-    waited = [(float(entry[1]) * part.whole, float(entry[2]) * part.whole) for part in held for entry in part.row.get("waited", ())]
+    waited = [
+        (float(entry[1]) * part.whole, float(entry[2]) * part.whole)
+        for part in held
+        for entry in part.row.get("waited", ())
+    ]
     return Bill(
         since=since,
         until=until,
         usd=total,
-        planned_usd=round(sum(one.planned * one.seconds(since, until) / 3600 for one in machines), 4),
+        planned_usd=round(
+            sum(one.planned * one.seconds(since, until) / 3600 for one in machines), 4
+        ),
         idle_usd=round(sum(idle.values()), 4),
         unused_usd=round(sum(_unused(part) for part in held), 4) if held else None,
         waited_task_s=round(sum(seconds for seconds, _ in waited), 1),
@@ -109,8 +129,14 @@ def add_up(rows: Iterable[Row], since: float, until: float, by: By = "pool", col
         idle_series=_idle_series(held, since, until, columns),
         machines=len(machines),
         machine_hours=round(sum(one.seconds(since, until) for one in machines) / 3600, 2),
-        interruptions=sum(1 for row in rows if row["kind"] == "interruption" and since <= row["at"] <= until),
-        lost_rows=sum(int(row["rows"]) for row in rows if row["kind"] == "lost_rows" and since <= row["at"] <= until),
+        interruptions=sum(
+            1 for row in rows if row["kind"] == "interruption" and since <= row["at"] <= until
+        ),
+        lost_rows=sum(
+            int(row["rows"])
+            for row in rows
+            if row["kind"] == "lost_rows" and since <= row["at"] <= until
+        ),
     )
 
 
@@ -165,7 +191,9 @@ def _unused(part: _Part) -> float:
     return sum(float(entry[ENTRY + 3]) for entry in part.row.get("machines", ())) * part.whole
 
 
-def _idle(held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float) -> dict[tuple[str, ...], float]:
+def _idle(
+    held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float
+) -> dict[tuple[str, ...], float]:
     """Dollars of machines without a task, by pool, type, zone and capacity. Where no row tells, from how long ended machines were idle."""
     found: dict[tuple[str, ...], float] = {}
     if any("since" in part.row for part in held):
@@ -189,7 +217,9 @@ def _by_machine(machines: Sequence[Rental], since: float, until: float, by: By) 
     return dollars
 
 
-def _by_holder(held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float, by: By) -> dict[str, float]:
+def _by_holder(
+    held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float, by: By
+) -> dict[str, float]:
     """Agents' dollars by who held them; the masters' and what no row tells by themselves."""
     dollars: dict[str, float] = {}
     place = _HOLDER[by]
@@ -200,7 +230,9 @@ def _by_holder(held: Sequence[_Part], machines: Sequence[Rental], since: float, 
             dollars[UNUSED] = dollars.get(UNUSED, 0.0) + free
     agents_usd = sum(one.usd(since, until) for one in machines if one.role != "master")
     told = sum(dollars.values())
-    if told > agents_usd:  # passes see a machine's end late, EC2's clock is not ours: never more than was paid
+    if (
+        told > agents_usd
+    ):  # passes see a machine's end late, EC2's clock is not ours: never more than was paid
         dollars = {name: usd * agents_usd / told for name, usd in dollars.items()}
     elif agents_usd > told:
         dollars[UNKNOWN] = dollars.get(UNKNOWN, 0.0) + agents_usd - told
@@ -209,25 +241,42 @@ def _by_holder(held: Sequence[_Part], machines: Sequence[Rental], since: float, 
 
 
 def _shares(
-    dollars: Mapping[str, float], total: float, machines: Sequence[Rental], idle: Mapping[tuple[str, ...], float] | None, by: By
+    dollars: Mapping[str, float],
+    total: float,
+    machines: Sequence[Rental],
+    idle: Mapping[tuple[str, ...], float] | None,
+    by: By,
 ) -> tuple[Share, ...]:
     counts: dict[str, int] = {}
     for one in machines:
-        name = (_GROUP[by](one) or UNKNOWN) if by in _GROUP else CLUSTER if one.role == "master" else ""
+        name = (
+            (_GROUP[by](one) or UNKNOWN)
+            if by in _GROUP
+            else CLUSTER
+            if one.role == "master"
+            else ""
+        )
         counts[name] = counts.get(name, 0) + 1
     idle_by: dict[str, float] = {}
     for key, usd in (idle or {}).items():
         name = key[_COLUMN[by]] or UNKNOWN
         idle_by[name] = idle_by.get(name, 0.0) + usd
     found = [
-        Share(name, usd, counts.get(name, 0), None if idle is None else round(min(usd, idle_by.get(name, 0.0)), 4))
+        Share(
+            name,
+            usd,
+            counts.get(name, 0),
+            None if idle is None else round(min(usd, idle_by.get(name, 0.0)), 4),
+        )
         for name, usd in apportioned(dollars, total).items()
         if usd or counts.get(name)
     ]
     return tuple(sorted(found, key=lambda share: (-share.usd, share.name)))
 
 
-def _series(machines: Sequence[Rental], since: float, until: float, columns: int) -> tuple[float, ...]:
+def _series(
+    machines: Sequence[Rental], since: float, until: float, columns: int
+) -> tuple[float, ...]:
     """USD an hour of equal parts of the stretch."""
     if until <= since:
         return ()
@@ -241,7 +290,9 @@ def _series(machines: Sequence[Rental], since: float, until: float, columns: int
     return tuple(round(usd / step * 3600, 6) for usd in sums)
 
 
-def _idle_series(held: Sequence[_Part], since: float, until: float, columns: int) -> tuple[float, ...]:
+def _idle_series(
+    held: Sequence[_Part], since: float, until: float, columns: int
+) -> tuple[float, ...]:
     if until <= since:
         return ()
     step = (until - since) / columns
@@ -250,7 +301,9 @@ def _idle_series(held: Sequence[_Part], since: float, until: float, columns: int
         usd = sum(float(entry[ENTRY + 4]) for entry in part.row.get("machines", ())) * part.whole
         if not usd:
             continue
-        for number in range(int((part.start - since) / step), min(columns - 1, int((part.end - since) / step)) + 1):
+        for number in range(
+            int((part.start - since) / step), min(columns - 1, int((part.end - since) / step)) + 1
+        ):
             start = since + step * number
             overlap = min(part.end, start + step) - max(part.start, start)
             sums[number] += usd * max(0.0, overlap) / (part.end - part.start)
@@ -263,4 +316,7 @@ def bars(series: Sequence[float], height: int = 8, top: float = 0.0) -> list[str
     if top <= 0:
         return [" " * len(series)] * height
     eighths = [round(value / top * height * 8) for value in series]
-    return ["".join(" ▁▂▃▄▅▆▇█"[min(8, max(0, level - 8 * line))] for level in eighths) for line in reversed(range(height))]
+    return [
+        "".join(" ▁▂▃▄▅▆▇█"[min(8, max(0, level - 8 * line))] for level in eighths)
+        for line in reversed(range(height))
+    ]

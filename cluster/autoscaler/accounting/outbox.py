@@ -47,7 +47,12 @@ class Outbox:
 
     """
 
-    def __init__(self, failed: Callable[[], None] = lambda: None, most: int = MOST, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        failed: Callable[[], None] = lambda: None,
+        most: int = MOST,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.ledger: Ledger | None = None
         self.lost = 0
         self._failed = failed
@@ -83,7 +88,12 @@ class Outbox:
     def _lose(self, row: Row) -> None:
         self.lost += 1
         gap = self._gap or {"kind": "lost_rows", "from": row["at"], "until": row["at"], "rows": 0}
-        self._gap = {**gap, "from": min(gap["from"], row["at"]), "until": max(gap["until"], row["at"]), "rows": gap["rows"] + 1}
+        self._gap = {
+            **gap,
+            "from": min(gap["from"], row["at"]),
+            "until": max(gap["until"], row["at"]),
+            "rows": gap["rows"] + 1,
+        }
 
     async def run(self) -> None:
         """Write for ever."""
@@ -125,7 +135,9 @@ class Outbox:
         batch = list(itertools.islice(itertools.chain(self._urgent, self._samples), BATCH_MOST))
         gap, self._gap = self._gap, None
         if gap is not None:
-            batch.append(ledger_rows.stamped({**gap, "at": self._clock()}, self._writer, next(self._numbers)))
+            batch.append(
+                ledger_rows.stamped({**gap, "at": self._clock()}, self._writer, next(self._numbers))
+            )
         try:
             await asyncio.to_thread(self.ledger.append_many, batch)
         except MesaformError as error:
@@ -146,4 +158,9 @@ def _joined(one: Row | None, other: Row | None) -> Row | None:
     if one is None or other is None:
         return one or other
     rows = one["rows"] + other["rows"]
-    return {**one, "from": min(one["from"], other["from"]), "until": max(one["until"], other["until"]), "rows": rows}
+    return {
+        **one,
+        "from": min(one["from"], other["from"]),
+        "until": max(one["until"], other["until"]),
+        "rows": rows,
+    }

@@ -51,7 +51,12 @@ class Tasks:
         found: dict[str, Task] = {}
         for seen in tasks.running:
             before = self._known.get(seen.task_id)
-            same = before is not None and before.agent_id == seen.agent_id and before.since == seen.since and before.shape == seen.shape
+            same = (
+                before is not None
+                and before.agent_id == seen.agent_id
+                and before.since == seen.since
+                and before.shape == seen.shape
+            )
             found[seen.task_id] = before if before is not None and same else held_task(seen, owners)
         self._known = found
         return found
@@ -76,7 +81,9 @@ def held_task(seen: Seen, owners: Mapping[str, tuple[str, str]]) -> Task:
     """A task with who holds it."""
     framework, role = owners.get(seen.framework_id, ("(unknown)", "*"))
     app = seen.app or framework or "(unknown)"
-    return Task(seen.task_id, seen.agent_id, app, seen.role or role, seen.shape, seen.since, seen.ended)
+    return Task(
+        seen.task_id, seen.agent_id, app, seen.role or role, seen.shape, seen.since, seen.ended
+    )
 
 
 def by_agent(tasks: Iterable[Task]) -> dict[str, dict[Holder, Shape]]:
@@ -100,5 +107,12 @@ def parts(held: Mapping[Holder, Shape], total: Shape) -> tuple[dict[Holder, floa
     whole = sum(shares.values())
     if not whole:
         return {}, 1.0
-    used = min(1.0, max(sum(shape[place] for shape in held.values()) / total[place] for place in SHARED if total[place]))
+    used = min(
+        1.0,
+        max(
+            sum(shape[place] for shape in held.values()) / total[place]
+            for place in SHARED
+            if total[place]
+        ),
+    )
     return {holder: used * share / whole for holder, share in shares.items()}, 1.0 - used

@@ -40,7 +40,13 @@ class Past:
         self._full_at = -STATED_EVERY_S
         self._last: float | None = None
 
-    def absorb(self, running: Mapping[str, Task], ended: Iterable[Task], queue: Iterable[QueueEntry], now: float) -> list[Row]:
+    def absorb(
+        self,
+        running: Mapping[str, Task],
+        ended: Iterable[Task],
+        queue: Iterable[QueueEntry],
+        now: float,
+    ) -> list[Row]:
         """A pass went by. `ended` are tasks that the engine says ended since the last one; in a term's first, those of a while before.
 
         What an earlier leader told of them already, readers know by their ids.
@@ -72,7 +78,9 @@ class Past:
         """When the instances of each app began to wait: those beyond what waited before came now, and those that were called off, last."""
         arrivals: dict[str, deque[float]] = {}
         for entry in queue:
-            times = arrivals[entry.app] = self._arrivals.get(entry.app) or deque(maxlen=MOST_WAITING)
+            times = arrivals[entry.app] = self._arrivals.get(entry.app) or deque(
+                maxlen=MOST_WAITING
+            )
             since = now if times else min(now, entry.since or now)
             while len(times) > entry.count:
                 times.pop()
@@ -96,7 +104,12 @@ class Past:
         if group not in self._groups:
             self._groups[group] = len(self._groups)
             self._new_groups.append(self._groups[group])
-        return [short(task.task_id), self._groups[group], round(arrived, 1), round(started - arrived, 1)]
+        return [
+            short(task.task_id),
+            self._groups[group],
+            round(arrived, 1),
+            round(started - arrived, 1),
+        ]
 
     def _due(self, now: float) -> list[Row]:
         if now - self._full_at >= STATED_EVERY_S:
@@ -108,17 +121,30 @@ class Past:
         self._full_at, self._groups, self._new_groups = now, {}, []
         for task_id, task in self._running.items():
             started = min(now, task.since or now)
-            self._started.append(self._entry(task, min(started, self._arrived.get(task_id, started)), started))
+            self._started.append(
+                self._entry(task, min(started, self._arrived.get(task_id, started)), started)
+            )
         return {**self._row(now), "full": True}
 
     def _row(self, now: float) -> Row:
         groups = {number: group for group, number in self._groups.items()}
         told = {
-            str(number): [app, role, list(shape), [[one.field, one.operator, one.value] for one in constraints]]
+            str(number): [
+                app,
+                role,
+                list(shape),
+                [[one.field, one.operator, one.value] for one in constraints],
+            ]
             for number in self._new_groups
             for app, role, shape, constraints in (groups[number],)
         }
-        row = {"kind": "history", "at": now, "groups": told, "started": self._started, "ended": self._ended}
+        row = {
+            "kind": "history",
+            "at": now,
+            "groups": told,
+            "started": self._started,
+            "ended": self._ended,
+        }
         self._told_at, self._new_groups, self._started, self._ended = now, [], [], []
         return row
 

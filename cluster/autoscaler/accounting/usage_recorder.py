@@ -10,7 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cluster.autoscaler.accounting.resource_usage import Holder, Task, by_agent, dominant_share, parts
+from cluster.autoscaler.accounting.resource_usage import (
+    Holder,
+    Task,
+    by_agent,
+    dominant_share,
+    parts,
+)
 from cluster.autoscaler.model.shape import Shape, contains, shape_of
 from cluster.autoscaler.model.snapshot import Agent, Rented, Snapshot
 from cluster.autoscaler.model.supply import LIVE, price_of
@@ -49,7 +55,9 @@ class Recorder:
         self._machines: dict[tuple[str, ...], list[float]] = {}
         self._waited: dict[str, list[float]] = {}
 
-    def absorb(self, snapshot: Snapshot, plan: Plan, tasks: Mapping[str, Task] | None, now: float) -> list[Row]:
+    def absorb(
+        self, snapshot: Snapshot, plan: Plan, tasks: Mapping[str, Task] | None, now: float
+    ) -> list[Row]:
         """A pass went by: the rows that are due. `tasks` is None when the engine did not tell."""
         rows = self._stated(snapshot, plan.memory.rented, now) + self._priced(snapshot, now)
         if self._at is None:
@@ -60,7 +68,11 @@ class Recorder:
         if now - self._level_at >= EVERY_S:
             self._level_at = now
             rows.append({"kind": "level", "at": now, "level": level(snapshot, plan)})
-        if now - self._since >= (EVERY_S if len(self._used) + len(self._machines) + len(self._waited) <= FEW else SELDOM_S):
+        if now - self._since >= (
+            EVERY_S
+            if len(self._used) + len(self._machines) + len(self._waited) <= FEW
+            else SELDOM_S
+        ):
             rows.append(self._row(now))
         return rows
 
@@ -73,17 +85,35 @@ class Recorder:
             "kind": "held",
             "at": now,
             "since": self._since,
-            "used": [[app, role, round(usd, _DIGITS)] for (app, role), usd in sorted(self._used.items())],
-            "machines": [[*key, *(round(value, _DIGITS) for value in values)] for key, values in sorted(self._machines.items())],
-            "waited": [[name, *(round(value, _DIGITS) for value in values)] for name, values in sorted(self._waited.items())],
+            "used": [
+                [app, role, round(usd, _DIGITS)] for (app, role), usd in sorted(self._used.items())
+            ],
+            "machines": [
+                [*key, *(round(value, _DIGITS) for value in values)]
+                for key, values in sorted(self._machines.items())
+            ],
+            "waited": [
+                [name, *(round(value, _DIGITS) for value in values)]
+                for name, values in sorted(self._waited.items())
+            ],
         }
         self._since = now
         for one in (self._used, self._machines, self._waited, self._worth):
             one.clear()
         return row
 
-    def _add(self, snapshot: Snapshot, verdicts: Iterable[Verdict], tasks: Mapping[str, Task], seconds: float) -> None:
-        agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    def _add(
+        self,
+        snapshot: Snapshot,
+        verdicts: Iterable[Verdict],
+        tasks: Mapping[str, Task],
+        seconds: float,
+    ) -> None:
+        agents = (
+            {agent.instance_id: agent for agent in snapshot.cluster.agents}
+            if snapshot.cluster
+            else {}
+        )
         held = by_agent(tasks.values())
         for machine in snapshot.machines:
             if machine.state in LIVE:
@@ -93,7 +123,13 @@ class Recorder:
             if verdict.unit.source not in NOT_WORK:
                 self._add_waiting(verdict, catalogue, seconds)
 
-    def _add_machine(self, machine: Machine, agent: Agent | None, held: Mapping[str, Mapping[Holder, Shape]], seconds: float) -> None:
+    def _add_machine(
+        self,
+        machine: Machine,
+        agent: Agent | None,
+        held: Mapping[str, Mapping[Holder, Shape]],
+        seconds: float,
+    ) -> None:
         usd = self._rate(machine) * seconds / 3600
         used: dict[Holder, float] = {}
         free = 1.0
@@ -103,9 +139,17 @@ class Recorder:
         for holder, part in used.items():
             self._used[holder] += usd * part
         pool = machine.tags.get(Tag.POOL, "") if is_agent else "(masters)"
-        sums = self._machines.setdefault((pool, machine.instance_type, machine.zone, machine.capacity), [0.0] * 5)
+        sums = self._machines.setdefault(
+            (pool, machine.instance_type, machine.zone, machine.capacity), [0.0] * 5
+        )
         idle_s = seconds if agent is not None and agent.is_empty else 0.0
-        amounts = (seconds, idle_s, usd, usd * free if is_agent else 0.0, usd * idle_s / seconds if seconds else 0.0)
+        amounts = (
+            seconds,
+            idle_s,
+            usd,
+            usd * free if is_agent else 0.0,
+            usd * idle_s / seconds if seconds else 0.0,
+        )
         for place, amount in enumerate(amounts):
             sums[place] += amount
 
@@ -125,19 +169,30 @@ class Recorder:
         if now - self._stated_at < STATED_EVERY_S:
             return []
         self._stated_at = now
-        sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
+        sizes = {
+            offering.key: offering for pool in snapshot.offerings.values() for offering in pool
+        }
         machines = {machine.instance_id: machine for machine in snapshot.machines}
         told = [
-            {**machine_row(name, one), "usd_now": price_of(machines[name], sizes) if name in machines else one.usd_per_hour}
+            {
+                **machine_row(name, one),
+                "usd_now": price_of(machines[name], sizes)
+                if name in machines
+                else one.usd_per_hour,
+            }
             for name, one in sorted(rented.items())
         ]
         return [{"kind": "machines", "at": now, "machines": told}]
 
     def _priced(self, snapshot: Snapshot, now: float) -> list[Row]:
         """Prices of what runs, where they changed: spot prices do."""
-        sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
+        sizes = {
+            offering.key: offering for pool in snapshot.offerings.values() for offering in pool
+        }
         rows: list[Row] = []
-        for key in sorted({key_of(machine) for machine in snapshot.machines if machine.state in LIVE} & set(sizes)):
+        for key in sorted(
+            {key_of(machine) for machine in snapshot.machines if machine.state in LIVE} & set(sizes)
+        ):
             usd = sizes[key].usd_per_hour
             if self._prices.get(key) not in {usd, None}:
                 rows.append({"kind": "price", "at": now, "offering": key, "usd_per_hour": usd})
@@ -153,7 +208,10 @@ def key_of(machine: Machine) -> str:
 def worth(shape: Shape, catalogue: Iterable[Offering]) -> float:
     """USD an hour of the cheapest part of a machine that holds this; 0 when none does."""
     rooms = ((shape_of(offering.resources), offering.usd_per_hour) for offering in catalogue)
-    return min((usd * dominant_share(shape, room) for room, usd in rooms if contains(room, shape)), default=0.0)
+    return min(
+        (usd * dominant_share(shape, room) for room, usd in rooms if contains(room, shape)),
+        default=0.0,
+    )
 
 
 def machine_row(name: str, machine: Rented) -> Row:
@@ -175,18 +233,36 @@ def machine_row(name: str, machine: Rented) -> Row:
 def level(snapshot: Snapshot, plan: Plan) -> Row:
     """How things stand at this moment, in few numbers: what plots are made of."""
     live = [machine for machine in snapshot.machines if machine.state in LIVE]
-    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    agents = (
+        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    )
     removals = plan.memory.removals
-    states = Counter(state_of(machine, agents.get(machine.instance_id), machine.instance_id in removals) for machine in live)
-    idle = sum(price_of(machine) for machine in live if (agent := agents.get(machine.instance_id)) is not None and agent.is_empty)
-    totals = {name: sum(getattr(verdict, name) for verdict in plan.verdicts) for name in ("fits_now", "arriving", "buying", "unmet")}
+    states = Counter(
+        state_of(machine, agents.get(machine.instance_id), machine.instance_id in removals)
+        for machine in live
+    )
+    idle = sum(
+        price_of(machine)
+        for machine in live
+        if (agent := agents.get(machine.instance_id)) is not None and agent.is_empty
+    )
+    totals = {
+        name: sum(getattr(verdict, name) for verdict in plan.verdicts)
+        for name in ("fits_now", "arriving", "buying", "unmet")
+    }
     return {
         "usd": plan.usd_per_hour,
         "planned": plan.after_usd_per_hour,
         "idle_usd": round(idle, 6),
         "demand": totals,
         "states": dict(sorted(states.items())),
-        "pools": dict(sorted(Counter(m.tags.get(Tag.POOL, "") for m in live if m.tags.get(Tag.ROLE) == "agent").items())),
+        "pools": dict(
+            sorted(
+                Counter(
+                    m.tags.get(Tag.POOL, "") for m in live if m.tags.get(Tag.ROLE) == "agent"
+                ).items()
+            )
+        ),
         "tasks": sum(agent.tasks for agent in agents.values()),
     }
 

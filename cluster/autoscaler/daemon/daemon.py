@@ -91,7 +91,10 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         cluster=environment["MESAFORM_CLUSTER"],
         zk_hosts=zk_hosts,
         zk_path=zk_path,
-        masters=tuple(f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}" for item in master_hosts.split(",")),
+        masters=tuple(
+            f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}"
+            for item in master_hosts.split(",")
+        ),
         host=host,
         port=int(port),
         region=environment["AWS_REGION"],
@@ -124,7 +127,11 @@ class SpecSource:
         except NotFound:
             log.info("the spec is not there yet", parameter=self._name)
         except (MesaformError, ValidationError) as error:
-            log.warning("the spec cannot be read; the last one stays in force", parameter=self._name, error=str(error))
+            log.warning(
+                "the spec cannot be read; the last one stays in force",
+                parameter=self._name,
+                error=str(error),
+            )
 
 
 @dataclass
@@ -162,9 +169,13 @@ class Term:
                 raise
             except MesaformError as error:
                 self.telemetry.failed(error)
-                if isinstance(error, Retryable):  # the cloud's trouble, not this daemon's: it lives and will go on
+                if isinstance(
+                    error, Retryable
+                ):  # the cloud's trouble, not this daemon's: it lives and will go on
                     await self._alive()
-            except Exception as error:  # a fault of ours must not end scaling: said, counted, tried again
+            except (
+                Exception
+            ) as error:  # a fault of ours must not end scaling: said, counted, tried again
                 log.exception("pass failed")
                 self.telemetry.failed(error)
             await self._rest(interval_s)
@@ -181,10 +192,14 @@ class Term:
             await self.learner.begin(self.clock.now())
             self.memory = replace(self.memory, findings=self.probe.findings())
             heard = self.inbox.take()
-            snapshot = await self.observer.snapshot(spec, self.memory, self.intents, self.fence, self.orders, noticed=bool(heard))
+            snapshot = await self.observer.snapshot(
+                spec, self.memory, self.intents, self.fence, self.orders, noticed=bool(heard)
+            )
             snapshot = replace(snapshot, profile=self.learner.known)
             if not self.fence and not paused(self.orders, self.clock.now()):
-                self.memory, self.intents = await self.actor.recover(self.memory, self.intents, snapshot.machines)
+                self.memory, self.intents = await self.actor.recover(
+                    self.memory, self.intents, snapshot.machines
+                )
                 snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
             snapshot = await self._hear(heard, snapshot)
             before, made = self.memory, plan(snapshot, self.clock.now())
@@ -202,17 +217,26 @@ class Term:
         await self.leases.renew(spec, snapshot.machines)
         self.telemetry.measures.lease.set(self.clock.now())
         self.intents = await self.journal.intents()
-        self._waiting = sum(verdict.unit.count for verdict in made.verdicts if verdict.unit.source in {"services", "jobs"})
+        self._waiting = sum(
+            verdict.unit.count
+            for verdict in made.verdicts
+            if verdict.unit.source in {"services", "jobs"}
+        )
         self.telemetry.passed(made, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
         return rest_s(made.look_again_at, spec.autoscaler.interval_s, self.clock.now())
 
     async def _hear(self, heard: list[Heard], snapshot: Snapshot) -> Snapshot:
         """Write down what was announced before the queue may forget it."""
-        self.memory = controller.absorb(self.memory, heard, snapshot.machines, self.intents, self.clock.now())
+        self.memory = controller.absorb(
+            self.memory, heard, snapshot.machines, self.intents, self.clock.now()
+        )
         await self.journal.save_if_changed(self.memory)
         await self.inbox.settle()
-        self.inbox.knows({machine.instance_id: machine.private_address for machine in snapshot.machines}, self.memory.notices)
+        self.inbox.knows(
+            {machine.instance_id: machine.private_address for machine in snapshot.machines},
+            self.memory.notices,
+        )
         return replace(snapshot, memory=self.memory)
 
     async def _learn(self, snapshot: Snapshot, now: float) -> None:
@@ -226,7 +250,9 @@ class Term:
     async def _succeed(self) -> None:
         """Tell of a change of leader, and that somebody works again."""
         with contextlib.suppress(MesaformError):
-            taken_over = succession(await self.leases.previous(), self.leases.term, self.address, self.clock.now())
+            taken_over = succession(
+                await self.leases.previous(), self.leases.term, self.address, self.clock.now()
+            )
             if taken_over is not None:
                 self.telemetry.decided(taken_over)
             await self.leases.renew()
@@ -245,12 +271,16 @@ class Term:
     async def _read_control(self) -> None:
         """Obey a fence before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""
         try:
-            self.fence, self.orders = await asyncio.gather(asyncio.to_thread(self.control.fenced), asyncio.to_thread(self.control.orders))
+            self.fence, self.orders = await asyncio.gather(
+                asyncio.to_thread(self.control.fenced), asyncio.to_thread(self.control.orders)
+            )
             fenced = self.fence is not None
             now = self.clock.now()
             if now - self._beat[0] >= BEAT_EVERY_S or fenced != self._beat[1]:
                 memory = msgspec.to_builtins(self.memory)
-                await asyncio.to_thread(self.control.beat, now, fenced=fenced, address=self.address, memory=memory)
+                await asyncio.to_thread(
+                    self.control.beat, now, fenced=fenced, address=self.address, memory=memory
+                )
                 self._beat = (now, fenced)
         except MesaformError as error:  # S3 is gone: what was last known stays in force
             self.telemetry.troubled("s3")
@@ -282,7 +312,9 @@ class Leader:
 
 def rest_s(look_again_at: float | None, interval_s: float, now: float) -> float:
     """An interval, or less when a timer of the planner runs out before; a poll at least."""
-    return interval_s if look_again_at is None else min(interval_s, max(POLL_S, look_again_at - now))
+    return (
+        interval_s if look_again_at is None else min(interval_s, max(POLL_S, look_again_at - now))
+    )
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -299,7 +331,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     try:
         await zk.start(timeout_s=300)
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
-            candidate = Candidate(zk, f"{settings.zk_path}/election", f"{settings.host}:{settings.port}".encode())
+            candidate = Candidate(
+                zk, f"{settings.zk_path}/election", f"{settings.host}:{settings.port}".encode()
+            )
 
             async def lead(epoch: int) -> None:
                 await _lead(settings, zk, session, telemetry, doorbell, epoch)
@@ -321,27 +355,43 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _lead(
-    settings: Settings, zk: ZooKeeper, session: aiohttp.ClientSession, telemetry: Telemetry, doorbell: Doorbell, epoch: int
+    settings: Settings,
+    zk: ZooKeeper,
+    session: aiohttp.ClientSession,
+    telemetry: Telemetry,
+    doorbell: Doorbell,
+    epoch: int,
 ) -> None:
     """A term: returns when deposed, so that the candidate contends again."""
     log.info("leading", epoch=epoch)
     bucket = await _bucket(settings.region)
-    ledger = await asyncio.to_thread(S3Ledger, bucket, settings.cluster, settings.region, f"e{epoch}")
+    ledger = await asyncio.to_thread(
+        S3Ledger, bucket, settings.cluster, settings.region, f"e{epoch}"
+    )
     telemetry.begin(ledger)
     clock = CloudClock()
     clock.listen_to(client.client("ec2", settings.region))
     pacer = Pacer(time.monotonic)
-    market = await asyncio.to_thread(lambda: aws_market(settings.region, bucket, settings.cluster, pacer, clock.now, asks=True))
+    market = await asyncio.to_thread(
+        lambda: aws_market(settings.region, bucket, settings.cluster, pacer, clock.now, asks=True)
+    )
     fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region, market, pacer)
     operator = OperatorClient(settings.masters, session)
     journal = Journal(zk, settings.zk_path, epoch)
     inbox = Inbox(await asyncio.to_thread(SqsNotices, settings.cluster, settings.region), clock.now)
     probe = ProbeFramework(settings.masters, session, clock.now)
     term = Term(
-        observer=Observer(operator, ServicesClient(services_urls(settings.masters), session), fleet, failed=telemetry.troubled),
+        observer=Observer(
+            operator,
+            ServicesClient(services_urls(settings.masters), session),
+            fleet,
+            failed=telemetry.troubled,
+        ),
         actor=Actor(settings.cluster, fleet, operator, journal, telemetry.decided, clock.now),
         journal=journal,
-        leases=Leases(zk, settings.zk_path, epoch, f"{settings.host}:{settings.port}", clock=clock.now),
+        leases=Leases(
+            zk, settings.zk_path, epoch, f"{settings.host}:{settings.port}", clock=clock.now
+        ),
         control=S3Control(bucket, settings.cluster, settings.region),
         specs=SpecSource(settings.cluster, settings.region),
         telemetry=telemetry,
@@ -355,7 +405,10 @@ async def _lead(
         memory = tasks.create_task(telemetry.remember(ledger), name="the ledger's past")
         probing = tasks.create_task(probe.run(), name="probe framework")
         prices = tasks.create_task(keep_prices(market, term.specs), name="prices")
-        listening = [tasks.create_task(inbox.listen(), name="notices"), tasks.create_task(inbox.watch_schedule(), name="schedule")]
+        listening = [
+            tasks.create_task(inbox.listen(), name="notices"),
+            tasks.create_task(inbox.watch_schedule(), name="schedule"),
+        ]
         doorbell.inbox = inbox
         try:
             await term.run()

@@ -33,7 +33,9 @@ class Engine(Protocol):
 
     async def deactivate(self, agent_id: str) -> None: ...
     async def reactivate(self, agent_id: str) -> None: ...
-    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None: ...
+    async def drain(
+        self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False
+    ) -> None: ...
     async def mark_gone(self, agent_id: str) -> None: ...
 
 
@@ -61,7 +63,13 @@ class Actor:
     """
 
     def __init__(
-        self, cluster: str, fleet: Fleet, engine: Engine, journal: Book, report: Callable[[Decision], None], clock: Callable[[], float]
+        self,
+        cluster: str,
+        fleet: Fleet,
+        engine: Engine,
+        journal: Book,
+        report: Callable[[Decision], None],
+        clock: Callable[[], float],
     ) -> None:
         self._cluster = cluster
         self._fleet = fleet
@@ -70,7 +78,9 @@ class Actor:
         self._report = report
         self._clock = clock
 
-    async def recover(self, memory: Memory, intents: Sequence[Intent], machines: Iterable[Machine]) -> tuple[Memory, list[Intent]]:
+    async def recover(
+        self, memory: Memory, intents: Sequence[Intent], machines: Iterable[Machine]
+    ) -> tuple[Memory, list[Intent]]:
         """Settle what earlier passes, or an earlier leader, left unclear; returns what is still under way."""
         by_token: dict[str, list[Machine]] = {}
         states: dict[str, str] = {}
@@ -81,11 +91,15 @@ class Actor:
         for intent in intents:
             known = intent
             if intent.instance_ids is None:
-                memory, found = await self._reissue(memory, intent, by_token.get(intent.request.token, []))
+                memory, found = await self._reissue(
+                    memory, intent, by_token.get(intent.request.token, [])
+                )
                 if found is None:
                     continue
                 known = found
-            if known.instance_ids is not None and self._is_settled(known, known.instance_ids, memory, states):
+            if known.instance_ids is not None and self._is_settled(
+                known, known.instance_ids, memory, states
+            ):
                 await self._journal.resolve(known.request.token)
             else:
                 open_.append(known)
@@ -118,7 +132,13 @@ class Actor:
                 await asyncio.to_thread(self._fleet.terminate, self._cluster, names)
         except Retryable as error:
             for step in steps:
-                self._report(replace(step.decision, reasons=(*step.decision.reasons, f"not done: {error.what}"), usd_per_hour=0.0))
+                self._report(
+                    replace(
+                        step.decision,
+                        reasons=(*step.decision.reasons, f"not done: {error.what}"),
+                        usd_per_hour=0.0,
+                    )
+                )
             return memory
         except MesaformError:
             names = []
@@ -134,9 +154,19 @@ class Actor:
         request = launch_backoff.narrowed(launch.request, memory.backoffs, self._clock())
         if request is None:
             reasons = ("another call of this pass found no capacity", *decision.reasons)
-            self._report(replace(decision, kind="no_capacity", reasons=reasons, usd_per_hour=0.0, after_usd=decision.before_usd))
+            self._report(
+                replace(
+                    decision,
+                    kind="no_capacity",
+                    reasons=reasons,
+                    usd_per_hour=0.0,
+                    after_usd=decision.before_usd,
+                )
+            )
             return memory
-        intent = Intent(request, self._clock(), None, decision.reasons[0] if decision.reasons else "")
+        intent = Intent(
+            request, self._clock(), None, decision.reasons[0] if decision.reasons else ""
+        )
         await self._journal.record(intent)
         return await self._buy(memory, intent, decision)
 
@@ -144,32 +174,69 @@ class Actor:
         request, now = intent.request, self._clock()
         try:
             result = await asyncio.to_thread(self._fleet.launch, request)
-        except Retryable as error:  # machines may have been bought: the intent stays, the next pass asks again
-            self._report(replace(decision, kind="launch_failed", reasons=(error.what, "asked again with the same token")))
+        except (
+            Retryable
+        ) as error:  # machines may have been bought: the intent stays, the next pass asks again
+            self._report(
+                replace(
+                    decision,
+                    kind="launch_failed",
+                    reasons=(error.what, "asked again with the same token"),
+                )
+            )
             return memory
         except MesaformError as error:
             await self._journal.resolve(request.token)
-            self._report(replace(decision, kind="launch_failed", reasons=(str(error),), usd_per_hour=0.0, after_usd=decision.before_usd))
+            self._report(
+                replace(
+                    decision,
+                    kind="launch_failed",
+                    reasons=(str(error),),
+                    usd_per_hour=0.0,
+                    after_usd=decision.before_usd,
+                )
+            )
             return absorb_refusal(memory, request, now)
         memory = absorb_result(memory, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
-            reasons = (f"no capacity of {', '.join(map(capacity_errors.describe, result.without_capacity))}", *decision.reasons)
-            self._report(replace(decision, kind="no_capacity", reasons=reasons, usd_per_hour=0.0, after_usd=decision.before_usd))
+            reasons = (
+                f"no capacity of {', '.join(map(capacity_errors.describe, result.without_capacity))}",
+                *decision.reasons,
+            )
+            self._report(
+                replace(
+                    decision,
+                    kind="no_capacity",
+                    reasons=reasons,
+                    usd_per_hour=0.0,
+                    after_usd=decision.before_usd,
+                )
+            )
             return memory
         ids = tuple(machine.instance_id for machine in result.machines)
         await self._journal.bought(intent, ids)
         usd = sum(_price(intent, machine) for machine in result.machines)
         without = tuple(map(capacity_errors.describe, result.without_capacity))
-        reasons = (*decision.reasons, f"no capacity of {', '.join(without)}: bought elsewhere") if without else decision.reasons
-        bought = replace(decision, reasons=reasons, machines=ids, count=len(ids), usd_per_hour=round(usd, 6))
+        reasons = (
+            (*decision.reasons, f"no capacity of {', '.join(without)}: bought elsewhere")
+            if without
+            else decision.reasons
+        )
+        bought = replace(
+            decision, reasons=reasons, machines=ids, count=len(ids), usd_per_hour=round(usd, 6)
+        )
         self._report(replace(bought, after_usd=round(decision.before_usd + usd, 6)))
         return memory
 
-    async def _reissue(self, memory: Memory, intent: Intent, listed: list[Machine]) -> tuple[Memory, Intent | None]:
+    async def _reissue(
+        self, memory: Memory, intent: Intent, listed: list[Machine]
+    ) -> tuple[Memory, Intent | None]:
         """A launch whose answer is not known: found by its tag, or asked for again with its token. None: it came to nothing."""
         if len(listed) >= intent.request.count:
-            return memory, await self._found(intent, listed, "EC2 lists its machines: nothing was bought again")
+            return memory, await self._found(
+                intent, listed, "EC2 lists its machines: nothing was bought again"
+            )
         if self._clock() - intent.at > ABANDON_AFTER_S:
             await self._journal.resolve(intent.request.token)
             return memory, None
@@ -190,8 +257,13 @@ class Actor:
         """Write down what a launch gave whose answer was not heard, and tell of it: whoever decided it could not any more."""
         request, ids = intent.request, tuple(machine.instance_id for machine in machines)
         known = await self._journal.bought(intent, ids)
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(machine.instance_type for machine in machines).items())
-        why = f"ordered {self._clock() - intent.at:.0f} s before, and the answer was not heard; {how}"
+        kinds = ", ".join(
+            f"{count} x {kind}"
+            for kind, count in Counter(machine.instance_type for machine in machines).items()
+        )
+        why = (
+            f"ordered {self._clock() - intent.at:.0f} s before, and the answer was not heard; {how}"
+        )
         self._report(
             Decision(
                 at=self._clock(),
@@ -208,7 +280,9 @@ class Actor:
         )
         return known
 
-    def _is_settled(self, intent: Intent, ids: tuple[str, ...], memory: Memory, states: dict[str, str]) -> bool:
+    def _is_settled(
+        self, intent: Intent, ids: tuple[str, ...], memory: Memory, states: dict[str, str]
+    ) -> bool:
         """Whether every machine of a launch registered, is gone, or never appeared."""
         late = self._clock() - intent.at > LAG_S
 
@@ -224,7 +298,13 @@ class Actor:
             for action in step.actions:
                 await self._do(action)
         except MesaformError as error:
-            self._report(replace(step.decision, reasons=(*step.decision.reasons, f"not done: {error.what}"), usd_per_hour=0.0))
+            self._report(
+                replace(
+                    step.decision,
+                    reasons=(*step.decision.reasons, f"not done: {error.what}"),
+                    usd_per_hour=0.0,
+                )
+            )
             return memory
         self._report(step.decision)
         return apply_step(memory, step)
@@ -251,8 +331,14 @@ class Actor:
 
 def _terminations(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
     """Steps that only end a machine, and all others."""
-    ends = [step for step in steps if len(step.actions) == 1 and isinstance(step.actions[0], Terminate)]
-    return ends, [step for step in steps if len(step.actions) != 1 or not isinstance(step.actions[0], Terminate)]
+    ends = [
+        step for step in steps if len(step.actions) == 1 and isinstance(step.actions[0], Terminate)
+    ]
+    return ends, [
+        step
+        for step in steps
+        if len(step.actions) != 1 or not isinstance(step.actions[0], Terminate)
+    ]
 
 
 def _urgency(step: Step) -> int:
@@ -264,5 +350,9 @@ def _urgency(step: Step) -> int:
 
 def _price(intent: Intent, machine: Machine) -> float:
     offerings = intent.request.offerings
-    same = [o for o in offerings if o.instance_type == machine.instance_type and o.capacity == machine.capacity]
+    same = [
+        o
+        for o in offerings
+        if o.instance_type == machine.instance_type and o.capacity == machine.capacity
+    ]
     return (same or offerings)[0].usd_per_hour

@@ -82,7 +82,9 @@ class Journal:
 
         """
         try:
-            self._version = await self._zk.put(self._state_path, _encode(_State(self._epoch, memory)), self._version)
+            self._version = await self._zk.put(
+                self._state_path, _encode(_State(self._epoch, memory)), self._version
+            )
         except VersionConflict as error:
             found = await self._zk.get(self._state_path)
             if found is not None and _decode(found[0]) == _State(self._epoch, memory):
@@ -104,7 +106,9 @@ class Journal:
 
         """
         await self.save(self._memory)
-        await self._zk.put(f"{self._path}/launches/{intent.request.token}", msgspec.json.encode(intent))
+        await self._zk.put(
+            f"{self._path}/launches/{intent.request.token}", msgspec.json.encode(intent)
+        )
 
     async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent:
         """Write down which machines a launch gave."""

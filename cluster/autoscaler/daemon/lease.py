@@ -44,7 +44,9 @@ class Ending:
         word = self.farewell
         reasons: tuple[str, ...]
         if word is None:
-            reasons = ("it powered itself off and left no word: its lease ran out while ZooKeeper was away, or somebody shut it down",)
+            reasons = (
+                "it powered itself off and left no word: its lease ran out while ZooKeeper was away, or somebody shut it down",
+            )
         else:
             reasons = (
                 f"no autoscaler had renewed its lease for {word.silent_s:.0f} s (lease_s {word.lease_s:g})",
@@ -68,14 +70,24 @@ class Ending:
 
 
 def endings(
-    before: Mapping[str, Rented], after: Mapping[str, Rented], machines: Iterable[Machine], words: Mapping[str, Farewell], now: float
+    before: Mapping[str, Rented],
+    after: Mapping[str, Rented],
+    machines: Iterable[Machine],
+    words: Mapping[str, Farewell],
+    now: float,
 ) -> list[Ending]:
     """Of the machines that ended since the last pass, those that ended themselves."""
-    shut_down = {machine.instance_id for machine in machines if machine.ended_by == SHUT_DOWN_FROM_INSIDE}
+    shut_down = {
+        machine.instance_id for machine in machines if machine.ended_by == SHUT_DOWN_FROM_INSIDE
+    }
     found = []
     for name, rented in before.items():
         word = words.get(name)
-        if name in after or rented.managed_by != "autoscaler" or (word is None and name not in shut_down):
+        if (
+            name in after
+            or rented.managed_by != "autoscaler"
+            or (word is None and name not in shut_down)
+        ):
             continue
         at = min(now, max(rented.launched_at, word.at)) if word else now
         found.append(Ending(name, rented, at, word))
@@ -90,7 +102,8 @@ def succession(previous: Lease | None, term: int, holder: str, now: float) -> De
     return Decision(
         at=now,
         kind="lead",
-        what=f"the autoscaler on {holder} " + ("leads again" if holder == previous.holder else f"took over from {previous.holder}"),
+        what=f"the autoscaler on {holder} "
+        + ("leads again" if holder == previous.holder else f"took over from {previous.holder}"),
         reasons=(f"nobody had worked for {away_s:.0f} s (term {term} after {previous.term})",),
     )
 
@@ -136,17 +149,28 @@ class Leases:
         except msgspec.DecodeError:
             return None
 
-    async def renew(self, spec: ClusterSpec | None = None, machines: Iterable[Machine] = ()) -> None:
+    async def renew(
+        self, spec: ClusterSpec | None = None, machines: Iterable[Machine] = ()
+    ) -> None:
         """Say that this daemon works, at most every few seconds; new terms and protected machines at once. Without a spec, as before."""
         terms, spared = self._terms, self._spared
         if spec is not None:
             terms, spared = lease_terms(spec), tuple(sorted(_protected(machines)))
         now = self._monotonic()
-        if self._renewed_at is not None and now - self._renewed_at < RENEW_EVERY_S and (terms, spared) == (self._terms, self._spared):
+        if (
+            self._renewed_at is not None
+            and now - self._renewed_at < RENEW_EVERY_S
+            and (terms, spared) == (self._terms, self._spared)
+        ):
             return
         lease = Lease(self.term, self._renewals + 1, self._holder, self._clock(), terms, spared)
         await self._zk.put(f"{self._path}/{ZK_LEASE}", msgspec.json.encode(lease))
-        self._renewals, self._renewed_at, self._terms, self._spared = lease.renewal, now, terms, spared
+        self._renewals, self._renewed_at, self._terms, self._spared = (
+            lease.renewal,
+            now,
+            terms,
+            spared,
+        )
 
     async def farewells(self) -> dict[str, Farewell]:
         """The last words not told yet, by instance id."""
@@ -172,5 +196,7 @@ def _protected(machines: Iterable[Machine]) -> Iterable[str]:
     return (
         machine.instance_id
         for machine in machines
-        if machine.state in LIVE and machine.tags.get(PROTECT_TAG) == "true" and machine.tags.get(Tag.ROLE) == "agent"
+        if machine.state in LIVE
+        and machine.tags.get(PROTECT_TAG) == "true"
+        and machine.tags.get(Tag.ROLE) == "agent"
     )

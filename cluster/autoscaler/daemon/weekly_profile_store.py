@@ -54,9 +54,15 @@ class Learner:
         if self.known is None or snapshot.cluster is None:
             return
         self.known = weekly_profile.learn(self.known, levels(in_use(snapshot, ())), now)
-        if self.known.pools is not self._saved and self.known.pools != self._saved and now >= self._try_at:
+        if (
+            self.known.pools is not self._saved
+            and self.known.pools != self._saved
+            and now >= self._try_at
+        ):
             try:
-                await asyncio.to_thread(self._control.keep, NAME, msgspec.to_builtins(self.known, str_keys=True))
+                await asyncio.to_thread(
+                    self._control.keep, NAME, msgspec.to_builtins(self.known, str_keys=True)
+                )
                 self._saved = self.known.pools
             except MesaformError as error:
                 self._try_at = now + AGAIN_S

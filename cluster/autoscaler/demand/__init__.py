@@ -15,7 +15,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.autoscaler.demand import displaced, frameworks, headroom, queue, quota, rates, scheduled
+from cluster.autoscaler.demand import (
+    displaced,
+    frameworks,
+    headroom,
+    queue,
+    quota,
+    rates,
+    scheduled,
+)
 from cluster.autoscaler.demand.frameworks import probe_after, suspects
 from cluster.autoscaler.demand.usage import in_use
 from cluster.autoscaler.model.demand_item import Unit
@@ -33,7 +41,9 @@ def fuse(snapshot: Snapshot, now: float) -> list[Unit]:
     hungry = frameworks.units(snapshot, now)
     moving = displaced.units(snapshot, now)
     real = moving + waiting + quota.within(hungry, view.quotas, after=waiting)
-    return real + scheduled.units(snapshot, in_use(snapshot, waiting), now) + headroom.units(snapshot)
+    return (
+        real + scheduled.units(snapshot, in_use(snapshot, waiting), now) + headroom.units(snapshot)
+    )
 
 
 def remember(memory: Memory, snapshot: Snapshot, now: float) -> Memory:

@@ -28,7 +28,15 @@ def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[Unit]:
         counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
     why = in_words(notice, now) if notice else "its removal was announced"
     return [
-        Unit("displaced", name, shape, count, f"{name} moves off {agent.instance_id}: {why}", apps.get(name, ()), leaves=agent.instance_id)
+        Unit(
+            "displaced",
+            name,
+            shape,
+            count,
+            f"{name} moves off {agent.instance_id}: {why}",
+            apps.get(name, ()),
+            leaves=agent.instance_id,
+        )
         for (name, shape), count in counts.items()
     ]
 

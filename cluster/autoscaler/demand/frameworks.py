@@ -22,7 +22,15 @@ from cluster.autoscaler.demand.quota import applies
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.demand_item import BlockedKind, Unit
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
-from cluster.autoscaler.model.snapshot import Agent, ClusterView, Finding, Framework, Memory, Probe, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    Agent,
+    ClusterView,
+    Finding,
+    Framework,
+    Memory,
+    Probe,
+    Snapshot,
+)
 
 DRY_FOR_S = 5.0
 """How long a framework must find nothing before it counts: as long as a refusal lasts by default."""
@@ -53,25 +61,44 @@ def units(snapshot: Snapshot, now: float) -> list[Unit]:
     view = snapshot.cluster
     if view is None:
         return []
-    return [unit for framework in view.frameworks if (unit := _hungry(framework, view, snapshot.memory, now)) is not None]
+    return [
+        unit
+        for framework in view.frameworks
+        if (unit := _hungry(framework, view, snapshot.memory, now)) is not None
+    ]
 
 
-def suspicion(framework: Framework, view: ClusterView, memory: Memory, now: float) -> Suspicion | None:
+def suspicion(
+    framework: Framework, view: ClusterView, memory: Memory, now: float
+) -> Suspicion | None:
     """Whether a framework that can say what it needs looks dry."""
     shape = framework.minimal or framework.task_shape
     if shape is None or shape == NOTHING or not framework.active or framework.suppressed:
         return None
     if not _free_somewhere(framework, shape, view.agents):
-        return Suspicion("starving", shape, f"{framework.name} finds no agent with {text(shape)} free")
+        return Suspicion(
+            "starving", shape, f"{framework.name} finds no agent with {text(shape)} free"
+        )
     lately, bigger = rates.of(framework, memory.marks, now), framework.task_shape
     if lately is None:
         return None
-    if bigger and lately.declined and not lately.accepted and not _free_somewhere(framework, bigger, view.agents):
+    if (
+        bigger
+        and lately.declined
+        and not lately.accepted
+        and not _free_somewhere(framework, bigger, view.agents)
+    ):
         return Suspicion(
-            "too small", bigger, f"{framework.name} takes nothing it is offered, and no agent has the {text(bigger)} of its tasks"
+            "too small",
+            bigger,
+            f"{framework.name} takes nothing it is offered, and no agent has the {text(bigger)} of its tasks",
         )
     if not lately.sent and not framework.refusals:
-        return Suspicion("unserved", shape, f"{framework.name} is offered nothing, though {text(shape)} looks free")
+        return Suspicion(
+            "unserved",
+            shape,
+            f"{framework.name} is offered nothing, though {text(shape)} looks free",
+        )
     return None
 
 
@@ -98,13 +125,23 @@ def probes(snapshot: Snapshot) -> dict[str, Probe]:
     view, memory = snapshot.cluster, snapshot.memory
     if view is None:
         return memory.probes
-    found = {one.framework_id: (one, probe) for one in view.frameworks if (probe := memory.probes.get(one.framework_id)) is not None}
-    return {name: replace(probe, came=probe.came or _came(one, probe, view, memory)) for name, (one, probe) in found.items()}
+    found = {
+        one.framework_id: (one, probe)
+        for one in view.frameworks
+        if (probe := memory.probes.get(one.framework_id)) is not None
+    }
+    return {
+        name: replace(probe, came=probe.came or _came(one, probe, view, memory))
+        for name, (one, probe) in found.items()
+    }
 
 
 def _came(framework: Framework, probe: Probe, view: ClusterView, memory: Memory) -> bool:
     shape = framework.minimal or framework.task_shape or NOTHING
-    return any(memory.registered.get(agent.instance_id, 0.0) > probe.at and contains(agent.total, shape) for agent in view.agents)
+    return any(
+        memory.registered.get(agent.instance_id, 0.0) > probe.at and contains(agent.total, shape)
+        for agent in view.agents
+    )
 
 
 def probe_after(unit: Unit, framework: Framework, now: float) -> Probe:
@@ -129,26 +166,57 @@ def _hungry(framework: Framework, view: ClusterView, memory: Memory, now: float)
         blocked, kind = why, "untaken"
     parts = [f"{suspected.why} since {now - since:.0f} s"]
     parts += [str(lately)] if (lately := rates.of(framework, memory.marks, now)) is not None else []
-    parts += ["the probe framework was offered none either"] if finding is not None and not finding.offered else []
+    parts += (
+        ["the probe framework was offered none either"]
+        if finding is not None and not finding.offered
+        else []
+    )
     reason = "; ".join(parts if kind == "untaken" else (*parts, why))
-    role = next((role for role in framework.roles if not any(applies(quota, role) for quota in view.quotas)), framework.roles[0])
+    role = next(
+        (
+            role
+            for role in framework.roles
+            if not any(applies(quota, role) for quota in view.quotas)
+        ),
+        framework.roles[0],
+    )
     count = max(1, size)
     return Unit(
-        "framework", framework.name, suspected.shape, count, reason, framework.constraints, blocked, kind, framework.framework_id, role
+        "framework",
+        framework.name,
+        suspected.shape,
+        count,
+        reason,
+        framework.constraints,
+        blocked,
+        kind,
+        framework.framework_id,
+        role,
     )
 
 
-def _not_believed(view: ClusterView, memory: Memory, finding: Finding | None, now: float) -> tuple[str, BlockedKind]:
+def _not_believed(
+    view: ClusterView, memory: Memory, finding: Finding | None, now: float
+) -> tuple[str, BlockedKind]:
     """What must be settled before a framework's hunger is believed."""
     changed_s = now - max(view.elected_at, memory.leader_since or 0.0)
     if changed_s < SETTLE_S:
-        return f"a master was elected {max(0.0, changed_s):.0f} s ago: counters and offers have only begun", "failover"
+        return (
+            f"a master was elected {max(0.0, changed_s):.0f} s ago: counters and offers have only begun",
+            "failover",
+        )
     if view.recovered:
         return f"{view.recovered} agents are expected back", "recovering"
     if view.allocator_lag_s > LAG_MOST_S:
-        return f"the allocator is {view.allocator_lag_s:.0f} s late: everybody looks dry", "allocator"
+        return (
+            f"the allocator is {view.allocator_lag_s:.0f} s late: everybody looks dry",
+            "allocator",
+        )
     if finding is not None and finding.offered:
-        return f"the probe framework was offered as much on {finding.where} {now - finding.at:.0f} s ago", "not_dry"
+        return (
+            f"the probe framework was offered as much on {finding.where} {now - finding.at:.0f} s ago",
+            "not_dry",
+        )
     return "", ""
 
 
@@ -177,14 +245,21 @@ def _probe_size(framework: Framework, probe: Probe | None) -> tuple[int, str]:
     if probe is None:
         if framework.minimal is not None:
             return 1, "it declared that as its smallest useful offer"
-        return (1, "it revived offers, and its tasks are of that size") if framework.asked else (0, "")
+        return (
+            (1, "it revived offers, and its tasks are of that size") if framework.asked else (0, "")
+        )
     if not probe.came and framework.accepted <= probe.accepted:
         return probe.size, "what was bought for it has not come yet"
-    if framework.accepted < probe.accepted or (framework.asked < probe.asked and framework.accepted == probe.accepted):
+    if framework.accepted < probe.accepted or (
+        framework.asked < probe.asked and framework.accepted == probe.accepted
+    ):
         # another leader's counters
         probe = replace(probe, accepted=0, asked=0, size=1)
     if framework.accepted > probe.accepted:
         return min(PROBE_MOST, probe.size * 2), f"it took the {probe.size} bought before"
     if framework.asked > probe.asked:
         return 1, "it revived offers since the last purchase"
-    return 0, "it took nothing of what was bought for it; it must revive offers or accept some first"
+    return (
+        0,
+        "it took nothing of what was bought for it; it must revive offers or accept some first",
+    )

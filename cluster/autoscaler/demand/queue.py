@@ -25,11 +25,25 @@ def units(entries: Iterable[QueueEntry], now: float) -> list[Unit]:
 
 def _unit(entry: QueueEntry, now: float) -> Unit:
     waiting = f"for {now - entry.since:.0f} s" if 0 < entry.since <= now else "for an offer"
-    refusals = ", ".join(f"{reason} {count}" for reason, count in sorted(entry.rejections.items()) if count)
+    refusals = ", ".join(
+        f"{reason} {count}" for reason, count in sorted(entry.rejections.items()) if count
+    )
     these = "1 instance" if entry.count == 1 else f"{entry.count} instances"
-    reason = f"{entry.app}: {these} waiting {waiting}" + (f"; offers refused: {refusals}" if refusals else "")
+    reason = f"{entry.app}: {these} waiting {waiting}" + (
+        f"; offers refused: {refusals}" if refusals else ""
+    )
     blocked, kind = _incurable(entry)
-    return Unit(entry.source, entry.app, entry.shape, entry.count, reason, entry.constraints, blocked, kind, role=entry.role)
+    return Unit(
+        entry.source,
+        entry.app,
+        entry.shape,
+        entry.count,
+        reason,
+        entry.constraints,
+        blocked,
+        kind,
+        role=entry.role,
+    )
 
 
 def _incurable(entry: QueueEntry) -> tuple[str, BlockedKind]:
@@ -37,5 +51,8 @@ def _incurable(entry: QueueEntry) -> tuple[str, BlockedKind]:
     refused = {reason for reason, count in entry.rejections.items() if count}
     if refused and refused <= NOT_CURED_BY_MACHINES.keys():
         kinds = sorted(NOT_CURED_BY_MACHINES[reason] for reason in refused)
-        return f"its {' and '.join(kinds)} ({entry.role}) matches no offer; a new machine would offer the same", kinds[0]
+        return (
+            f"its {' and '.join(kinds)} ({entry.role}) matches no offer; a new machine would offer the same",
+            kinds[0],
+        )
     return "", ""

@@ -13,7 +13,9 @@ from cluster.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, ti
 from cluster.autoscaler.model.snapshot import Quota
 
 
-def within(units: Iterable[Unit], quotas: Sequence[Quota], after: Iterable[Unit] = ()) -> list[Unit]:
+def within(
+    units: Iterable[Unit], quotas: Sequence[Quota], after: Iterable[Unit] = ()
+) -> list[Unit]:
     """The units, each cut at what its role may still have; `after` are units that come first and have had their part."""
     if not quotas:
         return list(units)
@@ -33,7 +35,11 @@ def applies(quota: Quota, role: str) -> bool:
 
 
 def _cut(unit: Unit, quotas: Sequence[Quota], taken: dict[str, Shape]) -> list[Unit]:
-    tightest = min((quota for quota in quotas if applies(quota, unit.role)), key=lambda q: _pieces(unit, q, taken), default=None)
+    tightest = min(
+        (quota for quota in quotas if applies(quota, unit.role)),
+        key=lambda q: _pieces(unit, q, taken),
+        default=None,
+    )
     count = unit.count if tightest is None else min(unit.count, _pieces(unit, tightest, taken))
     free = replace(unit, count=count)
     _take(free, quotas, taken)
@@ -54,7 +60,9 @@ def _pieces(unit: Unit, quota: Quota, taken: dict[str, Shape]) -> int:
     """How many more of a unit's pieces a quota allows."""
     used = plus(quota.used, taken.get(quota.role, NOTHING))
     room = [
-        max(0, most - have) // want for most, have, want in zip(quota.limit, used, unit.shape, strict=False) if most is not None and want
+        max(0, most - have) // want
+        for most, have, want in zip(quota.limit, used, unit.shape, strict=False)
+        if most is not None and want
     ]
     return min(room, default=MANY)
 

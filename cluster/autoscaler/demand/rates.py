@@ -45,9 +45,14 @@ def of(framework: Framework, known: Mapping[str, tuple[Mark, ...]], now: float) 
     )
 
 
-def marks(view: ClusterView, known: Mapping[str, tuple[Mark, ...]], now: float) -> dict[str, tuple[Mark, ...]]:
+def marks(
+    view: ClusterView, known: Mapping[str, tuple[Mark, ...]], now: float
+) -> dict[str, tuple[Mark, ...]]:
     """The marks to keep. Of frameworks that are gone none are."""
-    return {one.framework_id: _marks(one, known.get(one.framework_id, ()), now) for one in view.frameworks}
+    return {
+        one.framework_id: _marks(one, known.get(one.framework_id, ()), now)
+        for one in view.frameworks
+    }
 
 
 def _marks(framework: Framework, before: tuple[Mark, ...], now: float) -> tuple[Mark, ...]:
@@ -61,4 +66,8 @@ def _marks(framework: Framework, before: tuple[Mark, ...], now: float) -> tuple[
 
 def _restarted(framework: Framework, last: Mark) -> bool:
     """Whether the counters are another leader's: they never shrink otherwise."""
-    return framework.sent < last.sent or framework.accepted < last.accepted or framework.declined < last.declined
+    return (
+        framework.sent < last.sent
+        or framework.accepted < last.accepted
+        or framework.declined < last.declined
+    )

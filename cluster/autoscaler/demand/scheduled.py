@@ -17,7 +17,17 @@ from cluster.autoscaler.demand.headroom import in_pool
 from cluster.autoscaler.demand.usage import ALL, Use
 from cluster.autoscaler.forecasting import weekly_profile
 from cluster.autoscaler.model.demand_item import Unit
-from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, make, minus, plus, text, times
+from cluster.autoscaler.model.shape import (
+    MANY,
+    NOTHING,
+    Shape,
+    how_often,
+    make,
+    minus,
+    plus,
+    text,
+    times,
+)
 from cluster.autoscaler.model.snapshot import Snapshot
 from cluster.aws.overrides import describe, in_force
 from cluster.aws.ports import Order
@@ -51,7 +61,11 @@ class _Room:
 def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[Unit]:
     """All room that is to be there before the work is."""
     room, lead_s = _Room(used, snapshot.spec.agents[0].name), lead(snapshot)
-    return _hinted(snapshot, room, now) + _scheduled(snapshot, room, lead_s, now) + _foretold(snapshot, room, lead_s, now)
+    return (
+        _hinted(snapshot, room, now)
+        + _scheduled(snapshot, room, lead_s, now)
+        + _foretold(snapshot, room, lead_s, now)
+    )
 
 
 def lead(snapshot: Snapshot) -> float:
@@ -60,14 +74,21 @@ def lead(snapshot: Snapshot) -> float:
     took = [
         registered[machine.instance_id] - machine.launched_at
         for machine in snapshot.machines
-        if machine.instance_id in registered and 0 < registered[machine.instance_id] - machine.launched_at <= settings.boot_timeout_s
+        if machine.instance_id in registered
+        and 0 < registered[machine.instance_id] - machine.launched_at <= settings.boot_timeout_s
     ]
-    return (median(took) if took else settings.boot_timeout_s * BOOT_SHARE) + settings.ahead_margin_s
+    return (
+        median(took) if took else settings.boot_timeout_s * BOOT_SHARE
+    ) + settings.ahead_margin_s
 
 
 def levels(used: Mapping[str, Use]) -> dict[str, weekly_profile.Level]:
     """What runs, as the profile learns it."""
-    return {pool: (one.amount[0], one.amount[1], one.pieces) for pool, one in used.items() if pool != ALL}
+    return {
+        pool: (one.amount[0], one.amount[1], one.pieces)
+        for pool, one in used.items()
+        if pool != ALL
+    }
 
 
 def baselines(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> dict[str, Shape]:
@@ -86,20 +107,35 @@ def _hints(snapshot: Snapshot, now: float) -> list[Order]:
 def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[Unit]:
     """Room that operators asked for. Work that came since the oldest hint takes that one's room first, and never two hints' room."""
     found: list[Unit] = []
-    taken: list[tuple[str, Shape, Shape]] = []  # by older hints: pool, what came since, how much of it they took
+    taken: list[
+        tuple[str, Shape, Shape]
+    ] = []  # by older hints: pool, what came since, how much of it they took
     for order in _hints(snapshot, now):
         shape = make(order.cpus, order.mem_mib)
         here = room.used.get(order.pool, Use()).amount
-        came = _each(max, minus(here, _each(min, here, snapshot.memory.hinted.get(order.id, here))), NOTHING)
+        came = _each(
+            max, minus(here, _each(min, here, snapshot.memory.hinted.get(order.id, here))), NOTHING
+        )
         mine = came
         for pool, before, part in taken:
             if order.pool in {pool, ALL} or pool == ALL:
-                mine = minus(mine, _each(max, minus(part, _each(max, minus(before, came), NOTHING)), NOTHING))
+                mine = minus(
+                    mine, _each(max, minus(part, _each(max, minus(before, came), NOTHING)), NOTHING)
+                )
         arrived = min(order.count, how_often(shape, _each(max, mine, NOTHING)))
         taken.append((order.pool, came, times(shape, arrived)))
         if arrived < order.count:
-            reason = f"hint: {describe(order)}" + (f"; {arrived} of them have come" if arrived else "")
-            unit = Unit("hint", f"hint {order.id}", shape, order.count - arrived, reason, in_pool(order.pool))
+            reason = f"hint: {describe(order)}" + (
+                f"; {arrived} of them have come" if arrived else ""
+            )
+            unit = Unit(
+                "hint",
+                f"hint {order.id}",
+                shape,
+                order.count - arrived,
+                reason,
+                in_pool(order.pool),
+            )
             found.append(room.keep(unit, order.pool))
     return found
 
@@ -112,7 +148,14 @@ def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> li
         there = min(entry.count, how_often(shape, room.counted(pool)))
         if there < entry.count and _opens(entry, now, lead_s):
             reason = f"the calendar has {entry.count} x ({text(shape)}) {entry.days} {entry.hours} UTC; {there} are {HERE}"
-            unit = Unit("calendar", f"calendar {index}", shape, entry.count - there, reason, in_pool(entry.pool))
+            unit = Unit(
+                "calendar",
+                f"calendar {index}",
+                shape,
+                entry.count - there,
+                reason,
+                in_pool(entry.pool),
+            )
             found.append(room.keep(unit, pool))
     return found
 
@@ -129,7 +172,9 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
         return []
     found: list[Unit] = []
     for pool in snapshot.spec.agents:
-        said = weekly_profile.expected(known, pool.name, now, lead_s, settings.quantile, settings.half_life_weeks)
+        said = weekly_profile.expected(
+            known, pool.name, now, lead_s, settings.quantile, settings.half_life_weeks
+        )
         if said is None:
             continue
         there = room.counted(pool.name)
@@ -137,7 +182,9 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
         if count:
             usual = f"the last {said.weeks} {said.when} UTC used {_amount(said.level)} at p{settings.quantile * 100:g} in pool {pool.name}"
             reason = f"{usual}; {_amount(there)} are {HERE}"
-            unit = Unit("profile", f"profile of {pool.name}", shape, count, reason, in_pool(pool.name))
+            unit = Unit(
+                "profile", f"profile of {pool.name}", shape, count, reason, in_pool(pool.name)
+            )
             found.append(room.keep(unit, pool.name))
     return found
 
@@ -156,4 +203,10 @@ def _lacking(level: weekly_profile.Level, there: Shape) -> tuple[Shape, int]:
 
 
 def _each(choose: Callable[[int, int], int], a: Shape, b: Shape) -> Shape:
-    return (choose(a[0], b[0]), choose(a[1], b[1]), choose(a[2], b[2]), choose(a[3], b[3]), choose(a[4], b[4]))
+    return (
+        choose(a[0], b[0]),
+        choose(a[1], b[1]),
+        choose(a[2], b[2]),
+        choose(a[3], b[3]),
+        choose(a[4], b[4]),
+    )

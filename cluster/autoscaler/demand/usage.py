@@ -43,5 +43,9 @@ def in_use(snapshot: Snapshot, waiting: Iterable[Unit]) -> dict[str, Use]:
 
 def pool_of(unit: Unit) -> str:
     """The pool that a unit is pinned to; empty when it is free."""
-    pinned = (c.value for c in unit.constraints if c.field == "pool" and c.operator.upper() in {"IS", "CLUSTER"})
+    pinned = (
+        c.value
+        for c in unit.constraints
+        if c.field == "pool" and c.operator.upper() in {"IS", "CLUSTER"}
+    )
     return next(pinned, "")

@@ -9,7 +9,16 @@ from cluster.autoscaler.disruption.policy import Change, Policy, View, disturban
 from cluster.autoscaler.disruption.retirement import Announced
 from cluster.autoscaler.disruption.underutilization import Underused
 
-__all__ = ["ORDER", "Change", "Policy", "View", "disturbances_left", "propose", "replaced", "with_moves"]
+__all__ = [
+    "ORDER",
+    "Change",
+    "Policy",
+    "View",
+    "disturbances_left",
+    "propose",
+    "replaced",
+    "with_moves",
+]
 
 ORDER: tuple[Policy, ...] = (Announced(), Idle(), Drift(), Underused(), Replace())
 

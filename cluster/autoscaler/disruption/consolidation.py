@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from cluster.autoscaler.disruption.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, rested, saving_lasts_s
+from cluster.autoscaler.disruption.policy import (
+    Change,
+    View,
+    deactivate,
+    disturbable,
+    disturbance_usd,
+    pays,
+    rested,
+    saving_lasts_s,
+)
 from cluster.autoscaler.model.lifecycle import REGISTERED
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
@@ -42,7 +51,9 @@ class Replace:
             view.take(unit, disturbs=number == 0)
         return [change]
 
-    def _options(self, units: Sequence[Unit], view: View) -> list[tuple[float, Change, tuple[Unit, ...]]]:
+    def _options(
+        self, units: Sequence[Unit], view: View
+    ) -> list[tuple[float, Change, tuple[Unit, ...]]]:
         """One for each machine by itself, for each pair, and for the most easily moved ones together."""
         groups: list[tuple[Unit, ...]] = [(unit,) for unit in units]
         groups += list(combinations(units[:PAIRED], 2))
@@ -50,17 +61,26 @@ class Replace:
         return [option for group in groups if (option := self._option(group, view)) is not None]
 
     @staticmethod
-    def _option(group: tuple[Unit, ...], view: View) -> tuple[float, Change, tuple[Unit, ...]] | None:
+    def _option(
+        group: tuple[Unit, ...], view: View
+    ) -> tuple[float, Change, tuple[Unit, ...]] | None:
         pool = group[0].pool
         if not rested(group, view):
             return None
         if view.spare.get(pool, 1) - len(group) + 1 < 0:
             return None
         names = {unit.machine.instance_id for unit in group}
-        work = [piece for unit in group if unit.agent is not None for piece in work_of(unit.agent, view.snapshot.apps)]
+        work = [
+            piece
+            for unit in group
+            if unit.agent is not None
+            for piece in work_of(unit.agent, view.snapshot.apps)
+        ]
         left = view.room.remaining(work, {*view.leaving, *names})
         old_types = {unit.machine.instance_type for unit in group}
-        purchase = replacement_for(view.snapshot, view.supply, pool, work, left, old_types, view.now)
+        purchase = replacement_for(
+            view.snapshot, view.supply, pool, work, left, old_types, view.now
+        )
         if purchase is None:
             return None
         was = sum(unit.usd_per_hour for unit in group)
@@ -74,7 +94,11 @@ class Replace:
             f"one {offering.instance_type} at ${offering.usd_per_hour:.4f} takes the place of {_counted(group)} at ${was:.4f} "
             f"({', '.join(names_of(work))}): saves ${saving:.4f} an hour, costs ${cost:.4f} once"
         )
-        return saving * lasts_s / 3600 - cost, Change("replace", why, purchase=purchase, old=tuple(sorted(names))), group
+        return (
+            saving * lasts_s / 3600 - cost,
+            Change("replace", why, purchase=purchase, old=tuple(sorted(names))),
+            group,
+        )
 
 
 def replaced(view: View, homes: Held) -> list[Move]:
@@ -83,15 +107,26 @@ def replaced(view: View, homes: Held) -> list[Move]:
     left = view.disturbances + len(_not_begun(view))
     units = {unit.machine.instance_id: unit for unit in view.supply.units}
     for token, one in view.snapshot.memory.replacements.items():
-        new = [unit for unit in units.values() if unit.machine.tags.get(Tag.LAUNCH) == token and unit.state in REGISTERED]
+        new = [
+            unit
+            for unit in units.values()
+            if unit.machine.tags.get(Tag.LAUNCH) == token and unit.state in REGISTERED
+        ]
         old = [units[name] for name in one.old if name in units]
-        if len(new) < one.count or any(unit.machine.instance_id in homes.homeless | view.going for unit in old):
+        if len(new) < one.count or any(
+            unit.machine.instance_id in homes.homeless | view.going for unit in old
+        ):
             continue
         for unit in old:
             name, for_money = unit.machine.instance_id, one.policy == "replace"
             if for_money and left <= 0:
                 continue
-            if unit.removal is None and unit.agent is not None and unit.is_ours and name not in view.supply.quarantined:
+            if (
+                unit.removal is None
+                and unit.agent is not None
+                and unit.is_ours
+                and name not in view.supply.quarantined
+            ):
                 left -= for_money
                 view.going.add(name)
                 moves.append(deactivate(unit, one.policy, one.reason, view.now))
@@ -101,7 +136,11 @@ def replaced(view: View, homes: Held) -> list[Move]:
 def _not_begun(view: View) -> list[str]:
     """Replacements of which no old machine goes yet; each has its place in the budget."""
     under_way = {unit.machine.instance_id for unit in view.supply.units if unit.removal is not None}
-    return [token for token, one in view.snapshot.memory.replacements.items() if not under_way & set(one.old)]
+    return [
+        token
+        for token, one in view.snapshot.memory.replacements.items()
+        if not under_way & set(one.old)
+    ]
 
 
 def _counted(group: Sequence[Unit]) -> str:

@@ -41,13 +41,25 @@ def _drifted(view: View, settings: Settings) -> list[tuple[Unit, str]]:
     found = []
     for unit in view.supply.units:
         name = unit.machine.instance_id
-        taken = name in view.going | view.room.hosts | view.needed or name in view.supply.quarantined or _replaced(name, view)
-        if unit.state not in {"idle", "busy"} or not unit.is_ours or unit.removal is not None or taken or protected(unit):
+        taken = (
+            name in view.going | view.room.hosts | view.needed
+            or name in view.supply.quarantined
+            or _replaced(name, view)
+        )
+        if (
+            unit.state not in {"idle", "busy"}
+            or not unit.is_ours
+            or unit.removal is not None
+            or taken
+            or protected(unit)
+        ):
             continue
         why = _why(unit, view, settings)
         if why and view.snapshot.memory.spared.get(name, 0.0) <= view.now:
             found.append((unit, why))
-    return sorted(found, key=lambda item: (item[0].machine.launched_at, item[0].machine.instance_id))
+    return sorted(
+        found, key=lambda item: (item[0].machine.launched_at, item[0].machine.instance_id)
+    )
 
 
 def _replaced(name: str, view: View) -> bool:
@@ -62,10 +74,16 @@ def _why(unit: Unit, view: View, settings: Settings) -> str:
     return drift
 
 
-def _change(unit: Unit, why: str, view: View, drifted: Collection[str], *, may_buy: bool) -> Change | None:
+def _change(
+    unit: Unit, why: str, view: View, drifted: Collection[str], *, may_buy: bool
+) -> Change | None:
     """Its tasks move to where there is room, never to another that has drifted; where there is none, a machine is bought first."""
     agent = unit.agent
-    if agent is None or not agent.active or (not agent.is_empty and not movable(agent, view.snapshot)):
+    if (
+        agent is None
+        or not agent.active
+        or (not agent.is_empty and not movable(agent, view.snapshot))
+    ):
         return None
     work = work_of(agent, view.snapshot.apps)
     if view.room.fit(work, {*view.leaving, *drifted}) is not None:
@@ -73,5 +91,11 @@ def _change(unit: Unit, why: str, view: View, drifted: Collection[str], *, may_b
     if not may_buy:
         return None
     left = view.room.remaining(work, {*view.leaving, *drifted})
-    purchase = replacement_for(view.snapshot, view.supply, unit.pool, work, left, (), view.now, DRIFT)
-    return Change("drift", why, purchase=purchase, old=(unit.machine.instance_id,)) if purchase else None
+    purchase = replacement_for(
+        view.snapshot, view.supply, unit.pool, work, left, (), view.now, DRIFT
+    )
+    return (
+        Change("drift", why, purchase=purchase, old=(unit.machine.instance_id,))
+        if purchase
+        else None
+    )

@@ -13,7 +13,9 @@ class Idle:
     def propose(self, view: View) -> list[Change]:
         settings = view.snapshot.spec.autoscaler
         changes = []
-        for unit in sorted(view.supply.units, key=lambda unit: (-unit.usd_per_hour, self._since(unit, view))):
+        for unit in sorted(
+            view.supply.units, key=lambda unit: (-unit.usd_per_hour, self._since(unit, view))
+        ):
             idle_s = view.now - self._since(unit, view)
             if not self._may_go(unit, view) or idle_s < settings.idle_after_s:
                 continue
@@ -31,6 +33,12 @@ class Idle:
     @staticmethod
     def _may_go(unit: Unit, view: View) -> bool:
         name, agent = unit.machine.instance_id, unit.agent
-        if unit.state != "idle" or unit.removal is not None or agent is None or not unit.is_ours or protected(unit):
+        if (
+            unit.state != "idle"
+            or unit.removal is not None
+            or agent is None
+            or not unit.is_ours
+            or protected(unit)
+        ):
             return False
         return agent.active and name not in view.needed and name not in view.supply.quarantined

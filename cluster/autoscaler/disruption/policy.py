@@ -57,14 +57,23 @@ class View:
     def leaving(self) -> frozenset[str]:
         """Machines that nothing may move to. Idle ones go by themselves: moving work there would only save the wrong one."""
         if self._away is None:  # asked for once a candidate; only `going` changes within a pass
-            idle = {node.name for node in self.supply.nodes if node.kind == "idle" and node.name not in self.needed}
+            idle = {
+                node.name
+                for node in self.supply.nodes
+                if node.kind == "idle" and node.name not in self.needed
+            }
             self._away = frozenset(moving(self.snapshot, self.supply) | idle)
         return self._away | self.going
 
     def tasks_of(self, name: str) -> int:
         """How many tasks of an app run."""
         if self._tasks is None:
-            self._tasks = Counter(work.name for unit in self.supply.units if unit.agent is not None for work in unit.agent.work)
+            self._tasks = Counter(
+                work.name
+                for unit in self.supply.units
+                if unit.agent is not None
+                for work in unit.agent.work
+            )
         return self._tasks[name]
 
     def take(self, unit: Unit, *, disturbs: bool) -> None:
@@ -114,7 +123,10 @@ def movable(agent: Agent, snapshot: Snapshot) -> bool:
     if snapshot.apps is None or len(agent.work) != agent.tasks:
         return False
     frameworks = snapshot.spec.autoscaler.consolidation.frameworks
-    return all(work.framework in frameworks and not work.protected and work.name in snapshot.apps for work in agent.work)
+    return all(
+        work.framework in frameworks and not work.protected and work.name in snapshot.apps
+        for work in agent.work
+    )
 
 
 def disturbable(view: View) -> list[Unit]:
@@ -122,24 +134,55 @@ def disturbable(view: View) -> list[Unit]:
     if not view.settings.enabled or view.disturbances <= 0:
         return []
     young = _young_types(view)
-    busy = moving(view.snapshot, view.supply) | view.going | set(view.supply.quarantined) | view.needed | view.room.hosts
+    busy = (
+        moving(view.snapshot, view.supply)
+        | view.going
+        | set(view.supply.quarantined)
+        | view.needed
+        | view.room.hosts
+    )
     found = []
     for unit in view.supply.units:
         name, agent = unit.machine.instance_id, unit.agent
-        if agent is None or unit.state != "busy" or not unit.is_ours or unit.removal is not None or name in busy or not agent.active:
+        if (
+            agent is None
+            or unit.state != "busy"
+            or not unit.is_ours
+            or unit.removal is not None
+            or name in busy
+            or not agent.active
+        ):
             continue
-        if protected(unit) or (unit.pool, unit.machine.instance_type) in young or view.snapshot.memory.spared.get(name, 0.0) > view.now:
+        if (
+            protected(unit)
+            or (unit.pool, unit.machine.instance_type) in young
+            or view.snapshot.memory.spared.get(name, 0.0) > view.now
+        ):
             continue
         if movable(agent, view.snapshot) and not _soon_done(agent, view) and rested([unit], view):
             found.append(unit)
-    return sorted(found, key=lambda unit: (disturbance_usd([unit], view) / max(unit.usd_per_hour, 1e-9), unit.machine.instance_id))
+    return sorted(
+        found,
+        key=lambda unit: (
+            disturbance_usd([unit], view) / max(unit.usd_per_hour, 1e-9),
+            unit.machine.instance_id,
+        ),
+    )
 
 
 def _young_types(view: View) -> set[tuple[str, str]]:
     """Types, by pool, of which one was bought so lately that it has not paid back yet: giving one away now would be to and fro."""
     since = view.now - view.settings.payback_s
-    young = {(unit.pool, unit.machine.instance_type) for unit in view.supply.units if unit.is_ours and unit.machine.launched_at > since}
-    ordered = {(intent.request.pool, offering.instance_type) for intent in view.snapshot.intents for offering in intent.request.offerings}
+    young = {
+        (unit.pool, unit.machine.instance_type)
+        for unit in view.supply.units
+        if unit.is_ours and unit.machine.launched_at > since
+    }
+    ordered = {
+        (intent.request.pool, offering.instance_type)
+        for intent in view.snapshot.intents
+        for offering in intent.request.offerings
+    }
     return young | ordered
 
 
@@ -150,9 +193,14 @@ def _soon_done(agent: Agent, view: View) -> bool:
 
 def rested(units: Iterable[Unit], view: View) -> bool:
     """Whether each app's tasks would still be moved at most once a day: no more moves within a day than it has tasks."""
-    wanted = Counter(work.name for unit in units if unit.agent is not None for work in unit.agent.work)
+    wanted = Counter(
+        work.name for unit in units if unit.agent is not None for work in unit.agent.work
+    )
     since = view.now - A_DAY_S
-    moved = {name: sum(1 for at in view.snapshot.memory.moves.get(name, ()) if at > since) for name in wanted}
+    moved = {
+        name: sum(1 for at in view.snapshot.memory.moves.get(name, ()) if at > since)
+        for name in wanted
+    }
     return all(count + moved[name] <= view.tasks_of(name) for name, count in wanted.items())
 
 
@@ -164,8 +212,17 @@ def with_moves(memory: Memory, supply: Supply, changes: Iterable[Change], now: f
         if change.policy in FOR_MONEY
         for name in (*change.old, *(move.unit.machine.instance_id for move in change.moves))
     }
-    found = [work.name for unit in supply.units if unit.machine.instance_id in names and unit.agent is not None for work in unit.agent.work]
-    moves = {name: times for name, all_times in memory.moves.items() if (times := tuple(at for at in all_times if at > now - A_DAY_S))}
+    found = [
+        work.name
+        for unit in supply.units
+        if unit.machine.instance_id in names and unit.agent is not None
+        for work in unit.agent.work
+    ]
+    moves = {
+        name: times
+        for name, all_times in memory.moves.items()
+        if (times := tuple(at for at in all_times if at > now - A_DAY_S))
+    }
     for name in found:
         moves[name] = (*moves.get(name, ()), now)
     return replace(memory, moves=moves)
@@ -187,7 +244,11 @@ def saving_lasts_s(units: Iterable[Unit], view: View) -> float:
 
     Of a task whose age is not known that is `payback_s`. A task of months is worth moving once, a task of minutes is waited for.
     """
-    kept = [max((_lasts_s(work, view) for work in unit.agent.work), default=0.0) for unit in units if unit.agent is not None]
+    kept = [
+        max((_lasts_s(work, view) for work in unit.agent.work), default=0.0)
+        for unit in units
+        if unit.agent is not None
+    ]
     return min(kept, default=0.0)
 
 
@@ -211,16 +272,27 @@ def disturbance_usd(units: Iterable[Unit], view: View) -> float:
     return sum(each + hourly * age_h for age_h in ages_h)
 
 
-def pays(saving: float, replaced: float, cost: float, lasts_s: float, settings: Consolidation) -> bool:
+def pays(
+    saving: float, replaced: float, cost: float, lasts_s: float, settings: Consolidation
+) -> bool:
     """Whether a saving (USD an hour, for so long) is worth a cost (USD): large enough by itself and as a part, lasting, and repaid."""
     least = max(settings.min_saving_usd_per_hour, replaced * settings.min_saving_percent / 100)
-    return saving > 0 and saving >= least and lasts_s >= settings.payback_s and cost * REPAID <= saving * lasts_s / 3600
+    return (
+        saving > 0
+        and saving >= least
+        and lasts_s >= settings.payback_s
+        and cost * REPAID <= saving * lasts_s / 3600
+    )
 
 
 def disturbances_left(snapshot: Snapshot, supply: Supply, now: float) -> int:
     """How many more agents may be disturbed at this moment."""
     settings = snapshot.spec.autoscaler.consolidation
-    open_now = (window.max_agents_percent for window in settings.windows if is_open(window.days, window.hours, now))
+    open_now = (
+        window.max_agents_percent
+        for window in settings.windows
+        if is_open(window.days, window.hours, now)
+    )
     percent = next(open_now, settings.max_agents_percent)
     agents = sum(1 for unit in supply.units if unit.agent is not None)
     allowed = max(1, int(agents * percent / 100)) if percent else 0
@@ -229,5 +301,11 @@ def disturbances_left(snapshot: Snapshot, supply: Supply, now: float) -> int:
 
 def emptied(snapshot: Snapshot, supply: Supply) -> set[str]:
     """Machines that are disturbed now, and one for each replacement under way, whose old machines go as the budget allows."""
-    names = {unit.machine.instance_id for unit in supply.units if unit.removal is not None and unit.removal.disturbs}
-    return names | {one.old[0] for one in snapshot.memory.replacements.values() if not names & set(one.old)}
+    names = {
+        unit.machine.instance_id
+        for unit in supply.units
+        if unit.removal is not None and unit.removal.disturbs
+    }
+    return names | {
+        one.old[0] for one in snapshot.memory.replacements.values() if not names & set(one.old)
+    }

@@ -17,7 +17,9 @@ class Announced:
     def propose(self, view: View) -> list[Change]:
         """The soonest end first; one without tasks disturbs nobody."""
         notices, changes = view.snapshot.memory.notices, []
-        for unit in sorted(view.supply.units, key=lambda unit: _ends_at(notices.get(unit.machine.instance_id))):
+        for unit in sorted(
+            view.supply.units, key=lambda unit: _ends_at(notices.get(unit.machine.instance_id))
+        ):
             notice = notices.get(unit.machine.instance_id)
             if notice is None or not _may_go(unit, notice, view):
                 continue
@@ -37,18 +39,31 @@ def _ends_at(notice: Notice | None) -> float:
 
 def _may_go(unit: Unit, notice: Notice, view: View) -> bool:
     name = unit.machine.instance_id
-    if unit.agent is None or unit.removal is not None or name in view.going or name in view.supply.quarantined or is_near(notice, view.now):
+    if (
+        unit.agent is None
+        or unit.removal is not None
+        or name in view.going
+        or name in view.supply.quarantined
+        or is_near(notice, view.now)
+    ):
         return False
     if view.snapshot.memory.spared.get(name, 0.0) > view.now:
         return False
     if notice.kind == "scheduled":
-        return notice.ends_at - view.now <= view.snapshot.spec.autoscaler.interruption.retire_ahead_s
+        return (
+            notice.ends_at - view.now <= view.snapshot.spec.autoscaler.interruption.retire_ahead_s
+        )
     return _heeds_advice(unit, view)
 
 
 def _heeds_advice(unit: Unit, view: View) -> bool:
     """Advice is followed where the spec says so, for machines of ours that have paid back and whose tasks may move."""
-    if view.snapshot.spec.autoscaler.interruption.on_rebalance != "replace" or not unit.is_ours or protected(unit) or unit.agent is None:
+    if (
+        view.snapshot.spec.autoscaler.interruption.on_rebalance != "replace"
+        or not unit.is_ours
+        or protected(unit)
+        or unit.agent is None
+    ):
         return False
     if view.now - unit.machine.launched_at < view.settings.payback_s:
         return False

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.policy import Change, View, deactivate, disturbable, disturbance_usd, pays, saving_lasts_s
+from cluster.autoscaler.disruption.policy import (
+    Change,
+    View,
+    deactivate,
+    disturbable,
+    disturbance_usd,
+    pays,
+    saving_lasts_s,
+)
 from cluster.autoscaler.model.snapshot import Agent, PolicyName
 from cluster.autoscaler.planner.rescheduling import names_of, work_of
 
@@ -22,12 +30,22 @@ class Underused:
             since = view.underused_since.get(unit.machine.instance_id)
             if view.disturbances <= 0:
                 break
-            if since is None or view.now - since < view.settings.underused_after_s or unit.agent is None:
+            if (
+                since is None
+                or view.now - since < view.settings.underused_after_s
+                or unit.agent is None
+            ):
                 continue
             if view.spare.get(unit.pool, 1) <= 0 or unit.machine.instance_id in view.room.hosts:
                 continue  # what was just promised a place there would have to move on
             cost = disturbance_usd([unit], view)
-            if not pays(unit.usd_per_hour, unit.usd_per_hour, cost, saving_lasts_s([unit], view), view.settings):
+            if not pays(
+                unit.usd_per_hour,
+                unit.usd_per_hour,
+                cost,
+                saving_lasts_s([unit], view),
+                view.settings,
+            ):
                 continue
             work = work_of(unit.agent, view.snapshot.apps)
             if view.room.fit(work, {*view.leaving, unit.machine.instance_id}) is None:
@@ -37,5 +55,7 @@ class Underused:
                 f"and its tasks ({', '.join(names_of(work))}) fit elsewhere; moving them counts as ${cost:.4f}"
             )
             view.take(unit, disturbs=True)
-            changes.append(Change("underused", why, (deactivate(unit, "underused", why, view.now),)))
+            changes.append(
+                Change("underused", why, (deactivate(unit, "underused", why, view.now),))
+            )
         return changes

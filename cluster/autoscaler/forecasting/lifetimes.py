@@ -44,7 +44,9 @@ def learned(known: Mapping[str, Lives], ended: Iterable[Ended]) -> dict[str, Liv
     for one in ended:
         lives = list(counts.get(one.name, (0.0,) * STEPS))
         lives[_step(one.ran_s)] += 1.0
-        counts[one.name] = tuple(count / 2 for count in lives) if sum(lives) >= FADES_AT else tuple(lives)
+        counts[one.name] = (
+            tuple(count / 2 for count in lives) if sum(lives) >= FADES_AT else tuple(lives)
+        )
     if len(counts) > NAMES_AT_MOST:
         kept = sorted(counts, key=lambda name: (-sum(counts[name]), name))[:NAMES_AT_MOST]
         counts = {name: counts[name] for name in kept}

@@ -86,11 +86,20 @@ def resume(profile: Profile, now: float) -> Profile:
     return profile if now - profile.until < UNWATCHED_S else replace(profile, slot=-1, most={})
 
 
-def forecast(profile: Profile, pool: str, at: float, quantile: float, half_life_weeks: float, min_weeks: int = 2) -> Forecast | None:
+def forecast(
+    profile: Profile,
+    pool: str,
+    at: float,
+    quantile: float,
+    half_life_weeks: float,
+    min_weeks: int = 2,
+) -> Forecast | None:
     """What the slot of a moment will need by the weeks before its own; None while too few are known."""
     week, slot = divmod(slot_number(at), SLOTS)
     known = [
-        (one.levels[slot], 0.5 ** ((week - one.number) / half_life_weeks)) for one in _before(profile, pool, week) if slot in one.levels
+        (one.levels[slot], 0.5 ** ((week - one.number) / half_life_weeks))
+        for one in _before(profile, pool, week)
+        if slot in one.levels
     ]
     if len(known) < min_weeks:
         return None
@@ -100,22 +109,35 @@ def forecast(profile: Profile, pool: str, at: float, quantile: float, half_life_
     return Forecast((cpus, mem, tasks), slot_number(at) * SLOT_S - MONDAY_S, len(known))
 
 
-def expected(profile: Profile, pool: str, now: float, lead_s: float, quantile: float, half_life_weeks: float) -> Forecast | None:
+def expected(
+    profile: Profile, pool: str, now: float, lead_s: float, quantile: float, half_life_weeks: float
+) -> Forecast | None:
     """The most that is foretold from now until `lead_s` ahead; None when nothing is, or when what was foretold lately did not come."""
     ends = slot_number(now + lead_s)
     times = [slot * SLOT_S - MONDAY_S for slot in range(slot_number(now), ends + 1)]
-    found = [one for at in times if (one := forecast(profile, pool, at, quantile, half_life_weeks)) is not None]
+    found = [
+        one
+        for at in times
+        if (one := forecast(profile, pool, at, quantile, half_life_weeks)) is not None
+    ]
     most = max(found, key=lambda one: one.level, default=None)
-    if most is None or missed(profile, pool, now, quantile, half_life_weeks) > most.level[0] * MISSED_SHARE:
+    if (
+        most is None
+        or missed(profile, pool, now, quantile, half_life_weeks) > most.level[0] * MISSED_SHARE
+    ):
         return None
     return most
 
 
-def missed(profile: Profile, pool: str, now: float, quantile: float, half_life_weeks: float) -> float:
+def missed(
+    profile: Profile, pool: str, now: float, quantile: float, half_life_weeks: float
+) -> float:
     """By how much, on average over the slots of the last hour, less came than was foretold: cpus in thousandths; below 0: more came."""
     number, lacks = slot_number(now), 0
     for slot in range(number - LOOK_BACK_SLOTS, number):
-        this = next((one for one in profile.pools.get(pool, ()) if one.number == slot // SLOTS), None)
+        this = next(
+            (one for one in profile.pools.get(pool, ()) if one.number == slot // SLOTS), None
+        )
         said = forecast(profile, pool, slot * SLOT_S - MONDAY_S, quantile, half_life_weeks)
         if this is not None and said is not None and slot % SLOTS in this.levels:
             lacks += said.level[0] - this.levels[slot % SLOTS][0]
@@ -129,7 +151,10 @@ def _before(profile: Profile, pool: str, week: int) -> list[Week]:
 def _closed(profile: Profile, now_slot: int) -> dict[str, tuple[Week, ...]]:
     """The pools with the slot that ended written down, and without weeks that are too old."""
     oldest = now_slot // SLOTS - KEEP_WEEKS
-    pools = {pool: tuple(one for one in weeks if one.number >= oldest) for pool, weeks in profile.pools.items()}
+    pools = {
+        pool: tuple(one for one in weeks if one.number >= oldest)
+        for pool, weeks in profile.pools.items()
+    }
     if profile.slot < 0 or profile.until - profile.since < SLOT_S * SEEN_SHARE:
         return pools
     number, slot = divmod(profile.slot, SLOTS)
@@ -141,7 +166,11 @@ def _closed(profile: Profile, now_slot: int) -> dict[str, tuple[Week, ...]]:
 
 
 def _most(one: Level | None, other: Level) -> Level:
-    return other if one is None else (max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
+    return (
+        other
+        if one is None
+        else (max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
+    )
 
 
 def _quantile(values: Iterable[tuple[int, float]], quantile: float) -> int:

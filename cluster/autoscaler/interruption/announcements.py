@@ -14,7 +14,9 @@ ENDED_BY_EC2 = "Server.SpotInstanceTermination"
 def told(snapshot: Snapshot, usd_per_hour: float, now: float) -> list[Decision]:
     """A decision for each notice not told yet: what was announced, what is on the machine, and what will be done."""
     machines = {machine.instance_id: machine for machine in snapshot.machines}
-    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    agents = (
+        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    )
     return [
         _telling(notice, machines[name], agents.get(name), snapshot, usd_per_hour, now)
         for name, notice in snapshot.memory.notices.items()
@@ -22,12 +24,23 @@ def told(snapshot: Snapshot, usd_per_hour: float, now: float) -> list[Decision]:
     ]
 
 
-def _telling(notice: Notice, machine: Machine, agent: Agent | None, snapshot: Snapshot, usd_per_hour: float, now: float) -> Decision:
+def _telling(
+    notice: Notice,
+    machine: Machine,
+    agent: Agent | None,
+    snapshot: Snapshot,
+    usd_per_hour: float,
+    now: float,
+) -> Decision:
     return Decision(
         at=now,
         kind="notice",
         what=f"{machine.instance_id} ({machine.instance_type}, {machine.capacity}) {_announced(notice, now)}",
-        reasons=(_heard_from(notice), _on_it(agent, notice), _what_follows(notice, machine, snapshot)),
+        reasons=(
+            _heard_from(notice),
+            _on_it(agent, notice),
+            _what_follows(notice, machine, snapshot),
+        ),
         pool=machine.tags.get(Tag.POOL, ""),
         offering=f"{machine.instance_type}/{machine.zone}/{machine.capacity}",
         machines=(machine.instance_id,),
@@ -54,7 +67,11 @@ def _span(seconds: float) -> str:
 
 
 def _heard_from(notice: Notice) -> str:
-    return {"queue": "told by EventBridge", "machine": "told by the machine itself", "ec2": "told by EC2"}.get(notice.source, "told")
+    return {
+        "queue": "told by EventBridge",
+        "machine": "told by the machine itself",
+        "ec2": "told by EC2",
+    }.get(notice.source, "told")
 
 
 def _on_it(agent: Agent | None, notice: Notice) -> str:
@@ -83,19 +100,31 @@ def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> str:
 
 def ends(before: Memory, after: Memory, snapshot: Snapshot, now: float) -> list[dict[str, object]]:
     """The ledger's rows of machines that ended since the last pass as the cloud announced, or by its hand without a word."""
-    by_ec2 = {machine.instance_id for machine in snapshot.machines if machine.ended_by == ENDED_BY_EC2}
-    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    by_ec2 = {
+        machine.instance_id for machine in snapshot.machines if machine.ended_by == ENDED_BY_EC2
+    }
+    agents = (
+        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    )
     rows = []
     for name, rented in before.rented.items():
         notice = before.notices.get(name)
-        if name not in after.rented and (name in by_ec2 or (notice is not None and notice.kind == "interruption")):
+        if name not in after.rented and (
+            name in by_ec2 or (notice is not None and notice.kind == "interruption")
+        ):
             rows.append(_row(name, rented, notice, agents.get(name), now))
     return rows
 
 
-def _row(name: str, rented: Rented, notice: Notice | None, agent: Agent | None, now: float) -> dict[str, object]:
+def _row(
+    name: str, rented: Rented, notice: Notice | None, agent: Agent | None, now: float
+) -> dict[str, object]:
     """How long it lived and what it cost, what warning there was, and what it took along."""
-    heard = {"told_at": notice.at, "told_by": notice.source, "warned_s": round(now - notice.at, 1)} if notice else {"warned_s": 0.0}
+    heard = (
+        {"told_at": notice.at, "told_by": notice.source, "warned_s": round(now - notice.at, 1)}
+        if notice
+        else {"warned_s": 0.0}
+    )
     return {
         "kind": "interruption",
         "at": now,

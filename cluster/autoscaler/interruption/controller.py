@@ -16,10 +16,25 @@ from cluster.autoscaler.interruption import risk
 from cluster.autoscaler.interruption.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.demand_item import Unit as Demanded
-from cluster.autoscaler.model.snapshot import ANNOUNCED, Agent, Intent, Memory, Notice, Removal, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    ANNOUNCED,
+    Agent,
+    Intent,
+    Memory,
+    Notice,
+    Removal,
+    Snapshot,
+)
 from cluster.autoscaler.model.supply import LIVE, Supply, Unit
 from cluster.autoscaler.packing import Placement
-from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
+from cluster.autoscaler.planner.scale_down import (
+    Deactivate,
+    Drain,
+    MarkGone,
+    Move,
+    Reactivate,
+    Terminate,
+)
 from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag
 
@@ -38,29 +53,53 @@ PLACES = frozenset({"settled", "idle"})
 # what is remembered
 
 
-def absorb(memory: Memory, heard: Iterable[Heard], machines: Iterable[Machine], intents: Iterable[Intent], now: float) -> Memory:
+def absorb(
+    memory: Memory,
+    heard: Iterable[Heard],
+    machines: Iterable[Machine],
+    intents: Iterable[Intent],
+    now: float,
+) -> Memory:
     """The memory with what was heard. Of machines that are not the cluster's nothing is kept; hearing it again changes nothing."""
-    live = {machine.instance_id: machine for machine in machines if machine.tags.get(Tag.ROLE) in {"agent", "master"}}
+    live = {
+        machine.instance_id: machine
+        for machine in machines
+        if machine.tags.get(Tag.ROLE) in {"agent", "master"}
+    }
     ordered = {name for intent in intents for name in intent.instance_ids or ()}
     notices, risks = dict(memory.notices), memory.risks
     for one in heard:
         for notice in one.notices:
             name, machine = notice.instance_id, live.get(notice.instance_id)
-            if (machine is None and name not in ordered) or (machine is not None and machine.state not in LIVE) or _is_over(notice, now):
+            if (
+                (machine is None and name not in ordered)
+                or (machine is not None and machine.state not in LIVE)
+                or _is_over(notice, now)
+            ):
                 continue
             before = notices.get(name)
             notices[name] = graver(before, notice)
-            if machine is not None and (before is None or GRAVITY[notice.kind] > GRAVITY[before.kind]):
+            if machine is not None and (
+                before is None or GRAVITY[notice.kind] > GRAVITY[before.kind]
+            ):
                 risks = risk.counted(risks, _offering(machine), notice.kind, now)
         for name in one.withdrawn:
             if name in notices and notices[name].kind == "scheduled":
                 del notices[name]
-    return memory if notices == memory.notices and risks == memory.risks else replace(memory, notices=notices, risks=risks)
+    return (
+        memory
+        if notices == memory.notices and risks == memory.risks
+        else replace(memory, notices=notices, risks=risks)
+    )
 
 
 def kept(snapshot: Snapshot, now: float) -> dict[str, Notice]:
     """The notices that still stand: their machine runs, or its agent is still counted on, and their time has not long passed."""
-    counted_on = {agent.instance_id for agent in snapshot.cluster.agents} if snapshot.cluster else set(snapshot.memory.notices)
+    counted_on = (
+        {agent.instance_id for agent in snapshot.cluster.agents}
+        if snapshot.cluster
+        else set(snapshot.memory.notices)
+    )
     gone = {machine.instance_id for machine in snapshot.machines if machine.state not in LIVE}
     listed = {machine.instance_id for machine in snapshot.machines}
     found = {}
@@ -71,10 +110,18 @@ def kept(snapshot: Snapshot, now: float) -> dict[str, Notice]:
     return found
 
 
-def after_pass(memory: Memory, snapshot: Snapshot, announcements: Iterable[Decision], now: float) -> Memory:
+def after_pass(
+    memory: Memory, snapshot: Snapshot, announcements: Iterable[Decision], now: float
+) -> Memory:
     """The memory without notices that no longer stand; those that were told are marked so."""
     told = {name for decision in announcements for name in decision.machines}
-    return replace(memory, notices={name: replace(one, told=one.told or name in told) for name, one in kept(snapshot, now).items()})
+    return replace(
+        memory,
+        notices={
+            name: replace(one, told=one.told or name in told)
+            for name, one in kept(snapshot, now).items()
+        },
+    )
 
 
 def _is_over(notice: Notice, now: float) -> bool:
@@ -94,12 +141,18 @@ def homed(units: Sequence[Demanded], placement: Placement, supply: Supply) -> se
     ready: dict[str, bool] = {}
     for index, unit in enumerate(units):
         if unit.source == "displaced":
-            placed = sum(count for name, count in placement.placed.get(index, {}).items() if kinds[name] in PLACES)
+            placed = sum(
+                count
+                for name, count in placement.placed.get(index, {}).items()
+                if kinds[name] in PLACES
+            )
             ready[unit.leaves] = ready.get(unit.leaves, True) and placed >= unit.count
     return {name for name, is_ready in ready.items() if is_ready}
 
 
-def steps(snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: float) -> list[Move]:
+def steps(
+    snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: float
+) -> list[Move]:
     """What must not wait: the next step of each machine whose end is near, and of those that ended with an agent still counted on."""
     notices = snapshot.memory.notices
     moves = []
@@ -114,13 +167,22 @@ def steps(snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: 
     return moves + _ended(snapshot)
 
 
-def _near(unit: Unit, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float) -> list[Move]:
+def _near(
+    unit: Unit, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float
+) -> list[Move]:
     removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
     why = in_words(notice, now)
     if removal is not None and removal.phase == "terminating":
         return []
     if unit.is_ours and now > notice.ends_at + OVERDUE_S:
-        becomes = Removal(agent.agent_id if agent else "", "terminating", now, why, asked_at=now, policy="interruption")
+        becomes = Removal(
+            agent.agent_id if agent else "",
+            "terminating",
+            now,
+            why,
+            asked_at=now,
+            policy="interruption",
+        )
         gone: tuple[MarkGone | Terminate, ...] = (MarkGone(name, agent.agent_id),) if agent else ()
         return [Move(unit, (*gone, Terminate(name)), becomes, f"{why}; it still runs")]
     if agent is None:
@@ -129,51 +191,107 @@ def _near(unit: Unit, notice: Notice, snapshot: Snapshot, with_homes: Collection
         return [_taken_over(unit, agent, removal, why, now)]
     if removal.phase == "deactivated":
         return _until_drained(unit, agent, removal, notice, snapshot, with_homes, now)
-    if removal.phase == "draining" and not agent.drain_state and not agent.is_empty and now - removal.since >= ASK_AGAIN_S:
-        return [Move(unit, (_drain(unit, agent, notice, now),), replace(removal, since=now), f"{why}; its drain did not begin")]
+    if (
+        removal.phase == "draining"
+        and not agent.drain_state
+        and not agent.is_empty
+        and now - removal.since >= ASK_AGAIN_S
+    ):
+        return [
+            Move(
+                unit,
+                (_drain(unit, agent, notice, now),),
+                replace(removal, since=now),
+                f"{why}; its drain did not begin",
+            )
+        ]
     return []
 
 
 def _taken_over(unit: Unit, agent: Agent, removal: Removal | None, why: str, now: float) -> Move:
     """The first step, whatever was under way: no more work. What drains already goes on draining."""
     phase = "draining" if removal is not None and agent.drain_state else "deactivated"
-    becomes = Removal(agent.agent_id, "draining" if phase == "draining" else "deactivated", now, why, policy="interruption")
+    becomes = Removal(
+        agent.agent_id,
+        "draining" if phase == "draining" else "deactivated",
+        now,
+        why,
+        policy="interruption",
+    )
     return Move(unit, (Deactivate(unit.machine.instance_id, agent.agent_id),), becomes, why)
 
 
 def _until_drained(
-    unit: Unit, agent: Agent, removal: Removal, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float
+    unit: Unit,
+    agent: Agent,
+    removal: Removal,
+    notice: Notice,
+    snapshot: Snapshot,
+    with_homes: Collection[str],
+    now: float,
 ) -> list[Move]:
     """Drain when its tasks have somewhere to go, or when they must stop now to stop in order."""
     name, why = unit.machine.instance_id, in_words(notice, now)
     if now - removal.since < SETTLE_S:
         return []
     if agent.active and not agent.deactivated:
-        return [Move(unit, (Deactivate(name, agent.agent_id),), replace(removal, since=now), f"{why}; its deactivation was lost")]
+        return [
+            Move(
+                unit,
+                (Deactivate(name, agent.agent_id),),
+                replace(removal, since=now),
+                f"{why}; its deactivation was lost",
+            )
+        ]
     moving = that_move(agent, notice)
     if agent.is_empty or (agent.work and not moving):
         return []
     soon = [work.ends_at for work in agent.work if done_before(work, notice)]
-    if now < last_call(notice, snapshot.spec.autoscaler.drain_grace_s, soon) and (soon or name not in with_homes):
+    if now < last_call(notice, snapshot.spec.autoscaler.drain_grace_s, soon) and (
+        soon or name not in with_homes
+    ):
         return []
-    how = "its tasks have a place" if name in with_homes else "its tasks must stop now to stop in order"
-    return [Move(unit, (_drain(unit, agent, notice, now),), replace(removal, phase="draining", since=now), f"{why}; {how}")]
+    how = (
+        "its tasks have a place"
+        if name in with_homes
+        else "its tasks must stop now to stop in order"
+    )
+    return [
+        Move(
+            unit,
+            (_drain(unit, agent, notice, now),),
+            replace(removal, phase="draining", since=now),
+            f"{why}; {how}",
+        )
+    ]
 
 
 def last_call(notice: Notice, grace_s: float, soon: Iterable[float] = ()) -> float:
     """When a drain must begin: `grace_s` before the end, or a third of the notice if that is less; later for work that is soon done."""
     grace_s = min(grace_s, max(0.0, notice.ends_at - notice.at) / 3)
-    return max([notice.ends_at - STOPPED_BEFORE_S - grace_s, *(min(at, notice.ends_at - 2 * STOPPED_BEFORE_S) for at in soon)])
+    return max(
+        [
+            notice.ends_at - STOPPED_BEFORE_S - grace_s,
+            *(min(at, notice.ends_at - 2 * STOPPED_BEFORE_S) for at in soon),
+        ]
+    )
 
 
 def _drain(unit: Unit, agent: Agent, notice: Notice, now: float) -> Drain:
     """Each task's own time to stop, cut to what is left. The agent is not marked gone: the end may yet not come."""
-    return Drain(unit.machine.instance_id, agent.agent_id, max(1.0, round(notice.ends_at - STOPPED_BEFORE_S - now, 1)), mark_gone=False)
+    return Drain(
+        unit.machine.instance_id,
+        agent.agent_id,
+        max(1.0, round(notice.ends_at - STOPPED_BEFORE_S - now, 1)),
+        mark_gone=False,
+    )
 
 
 def _can_come_back(unit: Unit, removal: Removal) -> bool:
     """Whether what the announcement began is undone when it no longer stands: what drains for another reason goes on."""
-    return removal.policy in ANNOUNCED and (removal.policy == "interruption" or removal.phase == "deactivated" or not unit.is_ours)
+    return removal.policy in ANNOUNCED and (
+        removal.policy == "interruption" or removal.phase == "deactivated" or not unit.is_ours
+    )
 
 
 def _spared(unit: Unit, removal: Removal) -> list[Move]:
@@ -182,24 +300,50 @@ def _spared(unit: Unit, removal: Removal) -> list[Move]:
     if agent is None or agent.drain_state == "DRAINING" or removal.phase == "terminating":
         return []
     return [
-        Move(unit, (Reactivate(unit.machine.instance_id, agent.agent_id),), None, "its end was announced and did not come", spared=True)
+        Move(
+            unit,
+            (Reactivate(unit.machine.instance_id, agent.agent_id),),
+            None,
+            "its end was announced and did not come",
+            spared=True,
+        )
     ]
 
 
-def planned(snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: float) -> list[Move]:
+def planned(
+    snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: float
+) -> list[Move]:
     """The second step of machines that a policy began to empty because of an announcement: drained once what replaces them is up."""
     settings, moves = snapshot.spec.autoscaler, []
     for unit in supply.units:
         removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
         notice = snapshot.memory.notices.get(name)
-        if removal is None or agent is None or notice is None or is_near(notice, now) or removal.phase != "deactivated":
+        if (
+            removal is None
+            or agent is None
+            or notice is None
+            or is_near(notice, now)
+            or removal.phase != "deactivated"
+        ):
             continue
         if removal.policy not in ANNOUNCED - {"interruption"} or now - removal.since < SETTLE_S:
             continue
         if agent.is_empty or name in with_homes:
             how = "it is empty" if agent.is_empty else "what replaces it is up"
-            drain = Drain(name, agent.agent_id, settings.drain_grace_s if settings.drain_timeout_kills else None, mark_gone=False)
-            moves.append(Move(unit, (drain,), replace(removal, phase="draining", since=now), f"{in_words(notice, now)}; {how}"))
+            drain = Drain(
+                name,
+                agent.agent_id,
+                settings.drain_grace_s if settings.drain_timeout_kills else None,
+                mark_gone=False,
+            )
+            moves.append(
+                Move(
+                    unit,
+                    (drain,),
+                    replace(removal, phase="draining", since=now),
+                    f"{in_words(notice, now)}; {how}",
+                )
+            )
         elif now - removal.since > settings.boot_timeout_s + settings.drain_timeout_s:
             why = f"{in_words(notice, now)}; nothing to replace it came up in {now - removal.since:.0f} s"
             moves.append(Move(unit, (Reactivate(name, agent.agent_id),), None, why, spared=True))
@@ -212,16 +356,31 @@ def _ended(snapshot: Snapshot) -> list[Move]:
     One of ours that was only stopped is given back: its disk would be paid for ever. One of Terraform's may be started again, and an
     agent that was marked gone could not come back: the engine finds out by itself.
     """
-    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    agents = (
+        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    )
     moves = []
     for machine in snapshot.machines:
-        agent, notice = agents.get(machine.instance_id), snapshot.memory.notices.get(machine.instance_id)
+        agent, notice = (
+            agents.get(machine.instance_id),
+            snapshot.memory.notices.get(machine.instance_id),
+        )
         unit = Unit(machine, agent, "gone", None, 0.0)
-        if notice is None or agent is None or machine.state not in ({"terminated", "stopped"} if unit.is_ours else {"terminated"}):
+        if (
+            notice is None
+            or agent is None
+            or machine.state not in ({"terminated", "stopped"} if unit.is_ours else {"terminated"})
+        ):
             continue
-        why = f"it is {machine.state}, as announced: {notice.what}" + (f"; {agent.tasks} tasks were still on it" if agent.tasks else "")
+        why = f"it is {machine.state}, as announced: {notice.what}" + (
+            f"; {agent.tasks} tasks were still on it" if agent.tasks else ""
+        )
         ends = (Terminate(machine.instance_id),) if machine.state == "stopped" else ()
-        moves.append(Move(unit, (*ends, MarkGone(machine.instance_id, agent.agent_id)), None, why, kind="gone"))
+        moves.append(
+            Move(
+                unit, (*ends, MarkGone(machine.instance_id, agent.agent_id)), None, why, kind="gone"
+            )
+        )
     return moves
 
 
@@ -240,4 +399,6 @@ def timers(snapshot: Snapshot, memory: Memory) -> Iterator[float]:
         yield from (work.ends_at for work in agent.work if done_before(work, notice_of))
     for removal in memory.removals.values():
         if removal.waits_for_announcement:
-            yield removal.since + max(ASK_AGAIN_S, settings.boot_timeout_s + settings.drain_timeout_s)
+            yield removal.since + max(
+                ASK_AGAIN_S, settings.boot_timeout_s + settings.drain_timeout_s
+            )

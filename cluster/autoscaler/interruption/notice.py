@@ -41,7 +41,9 @@ class Heard:
 
     @property
     def machines(self) -> frozenset[str]:
-        return frozenset({*(notice.instance_id for notice in self.notices), *self.withdrawn, *self.changed})
+        return frozenset(
+            {*(notice.instance_id for notice in self.notices), *self.withdrawn, *self.changed}
+        )
 
 
 def read(body: str) -> Heard:
@@ -79,11 +81,33 @@ def graver(before: Notice | None, now_heard: Notice) -> Notice:
 def _interruption(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
     at = _moment(event["time"])
     action = str(detail.get("instance-action", "terminate"))
-    return Heard((Notice("interruption", _id(detail["instance-id"]), at, at + WARNING_S, "queue", f"spot interruption ({action})"),))
+    return Heard(
+        (
+            Notice(
+                "interruption",
+                _id(detail["instance-id"]),
+                at,
+                at + WARNING_S,
+                "queue",
+                f"spot interruption ({action})",
+            ),
+        )
+    )
 
 
 def _rebalance(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
-    return Heard((Notice("rebalance", _id(detail["instance-id"]), _moment(event["time"]), 0.0, "queue", "rebalance recommendation"),))
+    return Heard(
+        (
+            Notice(
+                "rebalance",
+                _id(detail["instance-id"]),
+                _moment(event["time"]),
+                0.0,
+                "queue",
+                "rebalance recommendation",
+            ),
+        )
+    )
 
 
 def _state(_event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
@@ -92,11 +116,22 @@ def _state(_event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
 
 def _health(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
     if detail.get("service") != "EC2" or detail.get("eventTypeCategory") != "scheduledChange":
-        raise Unreadable(f"a health event about {detail.get('service')!r}, {detail.get('eventTypeCategory')!r}")
-    machines = tuple(str(entity["entityValue"]) for entity in detail.get("affectedEntities", ()) if _is_machine(entity.get("entityValue")))
+        raise Unreadable(
+            f"a health event about {detail.get('service')!r}, {detail.get('eventTypeCategory')!r}"
+        )
+    machines = tuple(
+        str(entity["entityValue"])
+        for entity in detail.get("affectedEntities", ())
+        if _is_machine(entity.get("entityValue"))
+    )
     if str(detail.get("statusCode", "")) in PASSED:
         return Heard(withdrawn=machines)
-    what = str(detail.get("eventTypeCode", "scheduled event")).removeprefix("AWS_EC2_").lower().replace("_", " ")
+    what = (
+        str(detail.get("eventTypeCode", "scheduled event"))
+        .removeprefix("AWS_EC2_")
+        .lower()
+        .replace("_", " ")
+    )
     at, ends_at = _moment(event["time"]), _moment(detail["startTime"])
     return Heard(tuple(Notice("scheduled", name, at, ends_at, "queue", what) for name in machines))
 
@@ -135,13 +170,17 @@ def is_near(notice: Notice | None, now: float) -> bool:
     """Whether a machine's end is certain and close: then nothing new goes there, and its tasks move."""
     if notice is None:
         return False
-    return notice.kind == "interruption" or (notice.kind == "scheduled" and notice.ends_at - now < NEAR_S)
+    return notice.kind == "interruption" or (
+        notice.kind == "scheduled" and notice.ends_at - now < NEAR_S
+    )
 
 
 def is_doomed(memory: Memory, instance_id: str, now: float) -> bool:
     """Whether nothing may be placed on a machine any more because of what was announced."""
     removal = memory.removals.get(instance_id)
-    return (removal is not None and removal.policy in ANNOUNCED) or is_near(memory.notices.get(instance_id), now)
+    return (removal is not None and removal.policy in ANNOUNCED) or is_near(
+        memory.notices.get(instance_id), now
+    )
 
 
 def in_words(notice: Notice, now: float) -> str:
@@ -150,4 +189,8 @@ def in_words(notice: Notice, now: float) -> str:
         return notice.what
     if notice.kind == "scheduled" and left_s >= NEAR_S:
         return f"{notice.what}, in {left_s / 3600:.1f} h"
-    return f"{notice.what}, it ends in {left_s:.0f} s" if left_s >= 0 else f"{notice.what}, which was due {-left_s:.0f} s ago"
+    return (
+        f"{notice.what}, it ends in {left_s:.0f} s"
+        if left_s >= 0
+        else f"{notice.what}, which was due {-left_s:.0f} s ago"
+    )

@@ -63,7 +63,11 @@ class Decision:
 
     def record(self) -> dict[str, Any]:
         """As a row of the ledger: `kind` is the row's, `decision` the decision's."""
-        row = {key: value for key, value in asdict(self).items() if value not in ("", (), 0, 0.0, False)}
+        row = {
+            key: value
+            for key, value in asdict(self).items()
+            if value not in ("", (), 0, 0.0, False)
+        }
         row["decision"] = self.kind
         row["kind"] = "decision"
         row["at"] = self.at
@@ -75,12 +79,16 @@ def packing_told(row: Mapping[str, Any]) -> str:
     """How near to the cheapest a purchase's pass packed, for people; empty for a row that tells nothing of it."""
     if not row.get("method"):
         return ""
-    usd, bound, gap = (float(row.get(name, 0.0)) for name in ("packed_usd", "bound_usd", "gap_percent"))
+    usd, bound, gap = (
+        float(row.get(name, 0.0)) for name in ("packed_usd", "bound_usd", "gap_percent")
+    )
     return f"packed at ${usd:.4f} an hour, at least ${bound:.4f} (gap {gap:g} %, {row['method']})"
 
 
 def from_record(row: dict[str, Any]) -> Decision:
     """A decision read back from the ledger; what it lacks has its default."""
     known = {name for name in Decision.__slots__ if name in row} - {"kind"}
-    values = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in known}
+    values = {
+        name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in known
+    }
     return Decision(**{"what": "", "reasons": (), **values, "kind": row["decision"]})

@@ -9,7 +9,17 @@ from cluster.autoscaler.model.shape import Shape, text
 from cluster.autoscaler.model.snapshot import Constraint, Source
 
 BlockedKind = Literal[
-    "", "quota", "role", "reservation", "maintenance", "constraint", "untaken", "failover", "recovering", "allocator", "not_dry"
+    "",
+    "quota",
+    "role",
+    "reservation",
+    "maintenance",
+    "constraint",
+    "untaken",
+    "failover",
+    "recovering",
+    "allocator",
+    "not_dry",
 ]
 """Why no machine is bought for a unit: what a machine would not cure, or what must be known first."""
 

@@ -104,5 +104,9 @@ def step(history: tuple[str, ...], state: State, keep: int = 12) -> tuple[str, .
     if last == state:
         return history
     if state not in EDGES[last]:  # type: ignore[index]
-        raise UnknownEdge(f"from {last} to {state}", where=" > ".join((*history, state)), fix="report this history")
+        raise UnknownEdge(
+            f"from {last} to {state}",
+            where=" > ".join((*history, state)),
+            fix="report this history",
+        )
     return (*history, state)[-keep:]

@@ -19,12 +19,26 @@ GIB = 1024 * 1000
 
 def shape_of(resources: Resources) -> Shape:
     milli = resources.milli
-    return (milli.get("cpus", 0), milli.get("mem", 0), milli.get("disk", 0), milli.get("gpus", 0), resources.port_count)
+    return (
+        milli.get("cpus", 0),
+        milli.get("mem", 0),
+        milli.get("disk", 0),
+        milli.get("gpus", 0),
+        resources.port_count,
+    )
 
 
-def make(cpus: float = 0, mem_mib: float = 0, disk_mib: float = 0, gpus: float = 0, ports: int = 0) -> Shape:
+def make(
+    cpus: float = 0, mem_mib: float = 0, disk_mib: float = 0, gpus: float = 0, ports: int = 0
+) -> Shape:
     """A shape from whole units."""
-    return (round(cpus * 1000), round(mem_mib * 1000), round(disk_mib * 1000), round(gpus * 1000), ports)
+    return (
+        round(cpus * 1000),
+        round(mem_mib * 1000),
+        round(disk_mib * 1000),
+        round(gpus * 1000),
+        ports,
+    )
 
 
 def plus(a: Shape, b: Shape) -> Shape:
@@ -41,7 +55,11 @@ def times(a: Shape, count: int) -> Shape:
 
 def contains(capacity: Shape, load: Shape) -> bool:
     return (
-        capacity[0] >= load[0] and capacity[1] >= load[1] and capacity[2] >= load[2] and capacity[3] >= load[3] and capacity[4] >= load[4]
+        capacity[0] >= load[0]
+        and capacity[1] >= load[1]
+        and capacity[2] >= load[2]
+        and capacity[3] >= load[3]
+        and capacity[4] >= load[4]
     )
 
 
@@ -63,7 +81,14 @@ def named(amount: int, dimension: int) -> str:
 
 def text(shape: Shape) -> str:
     """For people: `1 cpus, 128 MiB memory`."""
-    return ", ".join(f"{_whole(amount, name)} {name}" for amount, name in zip(shape, NAMES, strict=True) if amount) or "nothing"
+    return (
+        ", ".join(
+            f"{_whole(amount, name)} {name}"
+            for amount, name in zip(shape, NAMES, strict=True)
+            if amount
+        )
+        or "nothing"
+    )
 
 
 def _whole(amount: int, name: str) -> str:

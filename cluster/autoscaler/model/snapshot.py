@@ -15,9 +15,21 @@ from cluster.autoscaler.model.shape import NOTHING, Shape, minus
 from cluster.aws.ports import LaunchRequest, Machine, Offering, Order, Template
 from cluster.config.schema import ClusterSpec
 
-Source = Literal["services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"]
+Source = Literal[
+    "services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"
+]
 RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]
-PolicyName = Literal["idle", "underused", "replace", "drift", "operator", "interruption", "retirement", "rebalance", ""]
+PolicyName = Literal[
+    "idle",
+    "underused",
+    "replace",
+    "drift",
+    "operator",
+    "interruption",
+    "retirement",
+    "rebalance",
+    "",
+]
 NoticeKind = Literal["interruption", "scheduled", "rebalance"]
 
 ANNOUNCED: frozenset[PolicyName] = frozenset({"interruption", "retirement", "rebalance"})
@@ -128,7 +140,9 @@ class Quota:
     """The most that a role may hold, and what it holds; None in `limit` is without bound. Roles below it count in."""
 
     role: str
-    limit: tuple[int | None, int | None, int | None, int | None]  # cpus, mem, disk, gpus in thousandths
+    limit: tuple[
+        int | None, int | None, int | None, int | None
+    ]  # cpus, mem, disk, gpus in thousandths
     used: Shape = NOTHING
 
 
@@ -143,7 +157,9 @@ class ClusterView:
     frameworks: tuple[Framework, ...] = ()
     recovered: int = 0
     quotas: tuple[Quota, ...] = ()
-    ended: tuple[Ended, ...] = ()  # tasks that ended by themselves lately; empty unless consolidation needs them
+    ended: tuple[
+        Ended, ...
+    ] = ()  # tasks that ended by themselves lately; empty unless consolidation needs them
     elected_at: float = 0.0
     allocator_lag_s: float = 0.0
 
@@ -185,7 +201,10 @@ class Removal:
     @property
     def waits_for_announcement(self) -> bool:
         """Whether the next step is `interruption`'s to take: until the end that was announced, or until what replaces it is up."""
-        return self.policy in ANNOUNCED and (self.phase == "deactivated" or (self.policy == "interruption" and self.phase == "draining"))
+        return self.policy in ANNOUNCED and (
+            self.phase == "deactivated"
+            or (self.policy == "interruption" and self.phase == "draining")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +305,9 @@ class Rented:
     managed_by: str
     role: str
     launched_at: float
-    planned_usd_per_hour: float = 0.0  # of the offering that was asked for first; 0: nobody planned it
+    planned_usd_per_hour: float = (
+        0.0  # of the offering that was asked for first; 0: nobody planned it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,28 +316,46 @@ class Memory:
 
     leader_since: float | None = None
     idle_since: dict[str, float] = field(default_factory=dict)
-    idle_s: dict[str, float] = field(default_factory=dict)  # seconds idle in periods that are over, for the ledger
+    idle_s: dict[str, float] = field(
+        default_factory=dict
+    )  # seconds idle in periods that are over, for the ledger
     registered: dict[str, float] = field(default_factory=dict)
     lost_since: dict[str, float] = field(default_factory=dict)
     removals: dict[str, Removal] = field(default_factory=dict)
     history: dict[str, tuple[str, ...]] = field(default_factory=dict)
     rented: dict[str, Rented] = field(default_factory=dict)
-    backoffs: dict[str, Backoff] = field(default_factory=dict)  # by scope: an offering key, a zone, a quota, a pool (see `budget`)
+    backoffs: dict[str, Backoff] = field(
+        default_factory=dict
+    )  # by scope: an offering key, a zone, a quota, a pool (see `budget`)
     probes: dict[str, Probe] = field(default_factory=dict)  # by framework id
     dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
     told: dict[str, str] = field(default_factory=dict)  # by demand unit: the last refusal on record
     advertised: dict[str, Advertised] = field(default_factory=dict)  # by pool/type
-    odd: dict[str, str] = field(default_factory=dict)  # by machine or agent: what is not as it should be, as said last
+    odd: dict[str, str] = field(
+        default_factory=dict
+    )  # by machine or agent: what is not as it should be, as said last
     underused_since: dict[str, float] = field(default_factory=dict)
     replacements: dict[str, Replacement] = field(default_factory=dict)  # by launch token
-    marks: dict[str, tuple[Mark, ...]] = field(default_factory=dict)  # by framework id: counters now and then, oldest first
-    findings: dict[str, Finding] = field(default_factory=dict)  # by shape as text: the probe framework's
-    hinted: dict[str, Shape] = field(default_factory=dict)  # by order: the least that was in use since the hint was given
-    spared: dict[str, float] = field(default_factory=dict)  # not disturbed before then: a removal was given up
-    moves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # by what runs: when its tasks were moved to save money
+    marks: dict[str, tuple[Mark, ...]] = field(
+        default_factory=dict
+    )  # by framework id: counters now and then, oldest first
+    findings: dict[str, Finding] = field(
+        default_factory=dict
+    )  # by shape as text: the probe framework's
+    hinted: dict[str, Shape] = field(
+        default_factory=dict
+    )  # by order: the least that was in use since the hint was given
+    spared: dict[str, float] = field(
+        default_factory=dict
+    )  # not disturbed before then: a removal was given up
+    moves: dict[str, tuple[float, ...]] = field(
+        default_factory=dict
+    )  # by what runs: when its tasks were moved to save money
     lives: dict[str, Lives] = field(default_factory=dict)  # by what runs: how long its tasks lasted
     lives_until: float = 0.0  # tasks that ended by then are counted
-    notices: dict[str, Notice] = field(default_factory=dict)  # the gravest announcement of each machine
+    notices: dict[str, Notice] = field(
+        default_factory=dict
+    )  # the gravest announcement of each machine
     risks: dict[str, Risk] = field(default_factory=dict)  # by offering key
 
 
@@ -331,9 +370,13 @@ class Snapshot:
     offerings: Mapping[str, tuple[Offering, ...]]  # by pool
     intents: tuple[Intent, ...] = ()
     memory: Memory = field(default_factory=Memory)
-    templates: Mapping[str, Template] = field(default_factory=dict)  # launch templates by pool, as far as they could be read
+    templates: Mapping[str, Template] = field(
+        default_factory=dict
+    )  # launch templates by pool, as far as they could be read
     fence: str | None = None
     trouble: tuple[str, ...] = ()  # what could not be read, for people
     orders: tuple[Order, ...] = ()  # what operators ask for, those that have run out included
     profile: Profile | None = None  # what past weeks were like; None: not read
-    apps: Mapping[str, tuple[Constraint, ...]] | None = None  # constraints of every app; None: not read, so nothing is moved
+    apps: Mapping[str, tuple[Constraint, ...]] | None = (
+        None  # constraints of every app; None: not read, so nothing is moved
+    )

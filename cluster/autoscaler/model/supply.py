@@ -10,7 +10,16 @@ from cluster.autoscaler.interruption.notice import is_doomed
 from cluster.autoscaler.model import lifecycle
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import NOTHING, Shape, shape_of
-from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, Intent, Memory, QueueEntry, Removal, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    Agent,
+    ClusterView,
+    Constraint,
+    Intent,
+    Memory,
+    QueueEntry,
+    Removal,
+    Snapshot,
+)
 from cluster.aws.ports import Machine, Offering
 from cluster.aws.pricing import price_book
 from cluster.config.schema import ClusterSpec, Pool
@@ -28,7 +37,9 @@ _ORDER: dict[NodeKind, int] = {"settled": 0, "idle": 1, "coming": 2, "leaving": 
 class Node:
     """Somewhere that work fits or will fit. `leaving` nodes are deactivated and can be taken back at no cost."""
 
-    name: str  # instance id, agent id of a machine that EC2 does not list, or launch token and number
+    name: (
+        str  # instance id, agent id of a machine that EC2 does not list, or launch token and number
+    )
     kind: NodeKind
     hostname: str
     attributes: Mapping[str, str]
@@ -53,7 +64,10 @@ class Unit:
     @property
     def is_ours(self) -> bool:
         """Bought by the autoscaler, and so its to remove."""
-        return self.machine.tags.get(Tag.MANAGED_BY) == "autoscaler" and self.machine.tags.get(Tag.ROLE) == "agent"
+        return (
+            self.machine.tags.get(Tag.MANAGED_BY) == "autoscaler"
+            and self.machine.tags.get(Tag.ROLE) == "agent"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +82,9 @@ class Supply:
     history: dict[str, tuple[str, ...]]
     quarantined: Mapping[str, str] = field(default_factory=dict)
     pools: Mapping[str, tuple[Unit, ...]] = field(default_factory=dict)  # `units` by pool
-    zones: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # how many of each pool's are in each zone
+    zones: Mapping[str, Mapping[str, int]] = field(
+        default_factory=dict
+    )  # how many of each pool's are in each zone
 
     def in_pool(self, pool: str) -> tuple[Unit, ...]:
         return self.pools.get(pool, ())
@@ -79,7 +95,9 @@ class Supply:
 
     def staying(self, pool: str) -> int:
         """Machines of a pool that are not on their way out: what counts for its floor."""
-        return sum(1 for unit in self.in_pool(pool) if unit.removal is None) + self.coming_in_intents.get(pool, 0)
+        return sum(
+            1 for unit in self.in_pool(pool) if unit.removal is None
+        ) + self.coming_in_intents.get(pool, 0)
 
 
 def survey(snapshot: Snapshot, now: float) -> Supply:
@@ -95,13 +113,20 @@ def survey(snapshot: Snapshot, now: float) -> Supply:
             continue
         unit = _unit(machine, agents.get(machine.instance_id), memory, sizes)
         try:
-            history[machine.instance_id] = lifecycle.step(memory.history.get(machine.instance_id, ()), unit.state)
+            history[machine.instance_id] = lifecycle.step(
+                memory.history.get(machine.instance_id, ()), unit.state
+            )
         except lifecycle.UnknownEdge as error:
             history[machine.instance_id] = memory.history[machine.instance_id]
             quarantined[machine.instance_id] = error.where
         if machine.state in LIVE:
             units.append(unit)
-    pending = _unlisted(snapshot.intents, {machine.instance_id for machine in snapshot.machines}, snapshot.machines, now)
+    pending = _unlisted(
+        snapshot.intents,
+        {machine.instance_id for machine in snapshot.machines},
+        snapshot.machines,
+        now,
+    )
     nodes = [node for unit in units for node in _nodes(unit, snapshot, sizes, now)]
     nodes += [_strange(agent) for agent in _without_machine(view.agents, snapshot.machines)]
     nodes += [node for intent, count in pending for node in _ordered(intent, count, snapshot.spec)]
@@ -109,7 +134,10 @@ def survey(snapshot: Snapshot, now: float) -> Supply:
     for intent, count in pending:
         ordered[intent.request.pool] = ordered.get(intent.request.pool, 0) + count
     usd = sum(price_of(machine, sizes) for machine in snapshot.machines if machine.state in LIVE)
-    usd += sum(count * max(offering.usd_per_hour for offering in intent.request.offerings) for intent, count in pending)
+    usd += sum(
+        count * max(offering.usd_per_hour for offering in intent.request.offerings)
+        for intent, count in pending
+    )
     return Supply(
         units=tuple(units),
         nodes=tuple(sorted(nodes, key=lambda node: (_ORDER[node.kind], sum(node.free), node.name))),
@@ -152,7 +180,9 @@ def _by_zone(units: Iterable[Unit]) -> dict[str, dict[str, int]]:
 
 def _by_instance(agents: Iterable[Agent]) -> dict[str, Agent]:
     """Agents by instance id. A machine that registered twice is its active, then its newest agent."""
-    ranked = sorted(agents, key=lambda agent: (agent.active, agent.deactivated, agent.registered_at))
+    ranked = sorted(
+        agents, key=lambda agent: (agent.active, agent.deactivated, agent.registered_at)
+    )
     return {agent.instance_id: agent for agent in ranked if agent.instance_id}
 
 
@@ -160,12 +190,18 @@ def _sizes(offerings: Mapping[str, tuple[Offering, ...]]) -> dict[str, Offering]
     return {offering.key: offering for pool in offerings.values() for offering in pool}
 
 
-def _unit(machine: Machine, agent: Agent | None, memory: Memory, sizes: Mapping[str, Offering]) -> Unit:
+def _unit(
+    machine: Machine, agent: Agent | None, memory: Memory, sizes: Mapping[str, Offering]
+) -> Unit:
     removal = memory.removals.get(machine.instance_id)
-    return Unit(machine, agent, _state(machine, agent, removal, memory), removal, price_of(machine, sizes))
+    return Unit(
+        machine, agent, _state(machine, agent, removal, memory), removal, price_of(machine, sizes)
+    )
 
 
-def _state(machine: Machine, agent: Agent | None, removal: Removal | None, memory: Memory) -> lifecycle.State:
+def _state(
+    machine: Machine, agent: Agent | None, removal: Removal | None, memory: Memory
+) -> lifecycle.State:
     if machine.state == "terminated":
         return "gone"
     if machine.state not in LIVE or (removal and removal.phase == "terminating"):
@@ -192,44 +228,100 @@ def _nodes(unit: Unit, snapshot: Snapshot, sizes: Mapping[str, Offering], now: f
         if not agent.active or agent.deactivated or agent.drain_state:
             return []
         kind: NodeKind = "idle" if unit.state == "idle" and unit.is_ours else "settled"
-        return [Node(machine.instance_id, kind, agent.hostname, agent.attributes, agent.free, unit.pool)]
+        return [
+            Node(machine.instance_id, kind, agent.hostname, agent.attributes, agent.free, unit.pool)
+        ]
     taken_out = unit.removal is not None and unit.removal.lasting
-    if unit.state == "deactivated" and agent is not None and not agent.drain_state and not taken_out:
-        return [Node(machine.instance_id, "leaving", agent.hostname, agent.attributes, agent.free, unit.pool)]
+    if (
+        unit.state == "deactivated"
+        and agent is not None
+        and not agent.drain_state
+        and not taken_out
+    ):
+        return [
+            Node(
+                machine.instance_id,
+                "leaving",
+                agent.hostname,
+                agent.attributes,
+                agent.free,
+                unit.pool,
+            )
+        ]
     started = max(machine.launched_at, snapshot.memory.leader_since or 0.0)
-    if unit.state in {"bought", "booting"} and now - started <= snapshot.spec.autoscaler.boot_timeout_s:
+    if (
+        unit.state in {"bought", "booting"}
+        and now - started <= snapshot.spec.autoscaler.boot_timeout_s
+    ):
         offering = _offering_like(machine, sizes)
         free = shape_of(offering.resources) if offering else NOTHING
-        attributes = attributes_of(snapshot.spec, unit.pool, machine.instance_type, machine.zone, machine.capacity)
-        return [Node(machine.instance_id, "coming", machine.private_address or machine.instance_id, attributes, free, unit.pool)]
+        attributes = attributes_of(
+            snapshot.spec, unit.pool, machine.instance_type, machine.zone, machine.capacity
+        )
+        return [
+            Node(
+                machine.instance_id,
+                "coming",
+                machine.private_address or machine.instance_id,
+                attributes,
+                free,
+                unit.pool,
+            )
+        ]
     return []
 
 
 def _offering_like(machine: Machine, sizes: Mapping[str, Offering]) -> Offering | None:
     exact = sizes.get(f"{machine.instance_type}/{machine.zone}/{machine.capacity}")
-    return exact or next((offering for offering in sizes.values() if offering.instance_type == machine.instance_type), None)
+    return exact or next(
+        (
+            offering
+            for offering in sizes.values()
+            if offering.instance_type == machine.instance_type
+        ),
+        None,
+    )
 
 
-def attributes_of(spec: ClusterSpec, pool: str, instance_type: str, zone: str, capacity: str) -> dict[str, str]:
+def attributes_of(
+    spec: ClusterSpec, pool: str, instance_type: str, zone: str, capacity: str
+) -> dict[str, str]:
     """The attributes that an agent of this pool will register with, as far as they are known before it exists."""
     found = pool_of(spec, pool)
     own = dict(found.attributes) if found else {}
-    return {**own, "instance_type": instance_type, "zone": zone, "pool": pool, "lifecycle": capacity}
+    return {
+        **own,
+        "instance_type": instance_type,
+        "zone": zone,
+        "pool": pool,
+        "lifecycle": capacity,
+    }
 
 
 def _without_machine(agents: Iterable[Agent], machines: Iterable[Machine]) -> list[Agent]:
     """Agents that work but are not in EC2's list: it lags, or they are not EC2's at all. Their room counts; they are never removed."""
     listed = {machine.instance_id for machine in machines}
-    return [agent for agent in agents if agent.active and not agent.deactivated and agent.instance_id not in listed]
+    return [
+        agent
+        for agent in agents
+        if agent.active and not agent.deactivated and agent.instance_id not in listed
+    ]
 
 
 def _strange(agent: Agent) -> Node:
     return Node(
-        agent.instance_id or agent.agent_id, "settled", agent.hostname, agent.attributes, agent.free, agent.attributes.get("pool", "")
+        agent.instance_id or agent.agent_id,
+        "settled",
+        agent.hostname,
+        agent.attributes,
+        agent.free,
+        agent.attributes.get("pool", ""),
     )
 
 
-def _unlisted(intents: Iterable[Intent], listed: set[str], machines: Iterable[Machine], now: float) -> list[tuple[Intent, int]]:
+def _unlisted(
+    intents: Iterable[Intent], listed: set[str], machines: Iterable[Machine], now: float
+) -> list[tuple[Intent, int]]:
     """Journaled launches with the number of machines that EC2 does not list yet."""
     seen: dict[str, int] = {}
     for machine in machines:
@@ -240,7 +332,11 @@ def _unlisted(intents: Iterable[Intent], listed: set[str], machines: Iterable[Ma
         if intent.instance_ids is None:
             count = intent.request.count - seen.get(intent.request.token, 0)
         else:
-            count = sum(1 for name in intent.instance_ids if name not in listed) if now - intent.at <= LAG_S else 0
+            count = (
+                sum(1 for name in intent.instance_ids if name not in listed)
+                if now - intent.at <= LAG_S
+                else 0
+            )
         if count > 0:
             waiting.append((intent, count))
     return waiting
@@ -251,13 +347,22 @@ def _ordered(intent: Intent, count: int, spec: ClusterSpec) -> list[Node]:
     least = min(request.offerings, key=lambda offering: shape_of(offering.resources))
     attributes = attributes_of(spec, request.pool, least.instance_type, least.zone, least.capacity)
     free = shape_of(least.resources)
-    return [Node(f"{request.token}/{n}", "coming", f"{request.token}/{n}", attributes, free, request.pool) for n in range(count)]
+    return [
+        Node(
+            f"{request.token}/{n}", "coming", f"{request.token}/{n}", attributes, free, request.pool
+        )
+        for n in range(count)
+    ]
 
 
-def _usage(agents: Iterable[Agent], queue: Iterable[QueueEntry], apps: Mapping[str, tuple[Constraint, ...]]) -> Usage:
+def _usage(
+    agents: Iterable[Agent], queue: Iterable[QueueEntry], apps: Mapping[str, tuple[Constraint, ...]]
+) -> Usage:
     """Where the instances of apps with constraints are."""
     usage = Usage()
-    wanted: dict[str, tuple[Constraint, ...]] = {app: constraints for app, constraints in apps.items() if constraints}
+    wanted: dict[str, tuple[Constraint, ...]] = {
+        app: constraints for app, constraints in apps.items() if constraints
+    }
     wanted.update({entry.app: entry.constraints for entry in queue if entry.constraints})
     for agent in agents:
         for app, count in agent.apps.items():

@@ -97,8 +97,15 @@ class AgentReader:
             tuple(bytes(item.allocated_resources) for item in answer.agents),
         )
 
-    def _agent(self, item: _Item, shapes: Mapping[bytes, Shape], attributes: Mapping[bytes, dict[str, str]]) -> Agent:
-        info, total = item.agent_info, bytes(item.agent_info.resources if item.total_resources == _NONE else item.total_resources)
+    def _agent(
+        self, item: _Item, shapes: Mapping[bytes, Shape], attributes: Mapping[bytes, dict[str, str]]
+    ) -> Agent:
+        info, total = (
+            item.agent_info,
+            bytes(
+                item.agent_info.resources if item.total_resources == _NONE else item.total_resources
+            ),
+        )
         reserved = self._unused(total, bytes(item.allocated_resources))
         return Agent(
             agent_id=info.id.value,
@@ -124,17 +131,25 @@ class AgentReader:
 
     def _by_role(self, raw: bytes) -> dict[str, Shape]:
         if raw not in self._reserved:
-            self._reserved[raw] = self._kept[raw] if raw in self._kept else reserved_shapes(msgspec.json.decode(raw))
+            self._reserved[raw] = (
+                self._kept[raw] if raw in self._kept else reserved_shapes(msgspec.json.decode(raw))
+            )
         return self._reserved[raw]
 
     def _shape(self, raw: bytes, before: Mapping[bytes, Shape]) -> Shape:
         if raw not in self._shapes:
-            self._shapes[raw] = before[raw] if raw in before else shape_of(from_wire(_RESOURCES.decode(raw)))
+            self._shapes[raw] = (
+                before[raw] if raw in before else shape_of(from_wire(_RESOURCES.decode(raw)))
+            )
         return self._shapes[raw]
 
     def _named(self, raw: bytes, before: Mapping[bytes, dict[str, str]]) -> dict[str, str]:
         if raw not in self._attributes:
-            self._attributes[raw] = before[raw] if raw in before else {one["name"]: _value(one) for one in msgspec.json.decode(raw)}
+            self._attributes[raw] = (
+                before[raw]
+                if raw in before
+                else {one["name"]: _value(one) for one in msgspec.json.decode(raw)}
+            )
         return self._attributes[raw]
 
 
@@ -143,7 +158,10 @@ def reserved_shapes(resources: list[Json]) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     for resource in resources:
         if (role := reserved_for(resource)) != "*":
-            found[role] = plus(found.get(role, NOTHING), shape_of(from_wire(msgspec.convert([resource], list[Resource]))))
+            found[role] = plus(
+                found.get(role, NOTHING),
+                shape_of(from_wire(msgspec.convert([resource], list[Resource]))),
+            )
     return found
 
 

@@ -14,10 +14,20 @@ PROBE = "mesaform-probe"
 """Name and role of the autoscaler's own framework (`probe`), which wants nothing and counts for nothing."""
 
 QUOTA_NAMES = ("cpus", "mem", "disk", "gpus")
-_OPERATORS = {"text_equals": "IS", "text_not_equals": "UNLIKE", "text_matches": "LIKE", "text_not_matches": "UNLIKE"}
+_OPERATORS = {
+    "text_equals": "IS",
+    "text_not_equals": "UNLIKE",
+    "text_matches": "LIKE",
+    "text_not_matches": "UNLIKE",
+}
 
 
-def framework(item: Json, task_shapes: Iterable[Shape], counters: Mapping[str, float], refusals: Mapping[str, int]) -> Framework:
+def framework(
+    item: Json,
+    task_shapes: Iterable[Shape],
+    counters: Mapping[str, float],
+    refusals: Mapping[str, int],
+) -> Framework:
     """One of GET_FRAMEWORKS with its metrics (by the part of their name after its id) and the refusals that stand, by role."""
     info = item.get("framework_info", {})
     framework_id = str(info.get("id", {}).get("value", ""))
@@ -54,15 +64,25 @@ def counters_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 def refusals_of(metrics: Mapping[str, float]) -> dict[str, int]:
     """How many refusals stand, by role."""
     start, end = "allocator/mesos/offer_filters/roles/", "/active"
-    return {name[len(start) : -len(end)]: int(value) for name, value in metrics.items() if name.startswith(start) and name.endswith(end)}
+    return {
+        name[len(start) : -len(end)]: int(value)
+        for name, value in metrics.items()
+        if name.startswith(start) and name.endswith(end)
+    }
 
 
 def smallest_useful(filters: Json, roles: Iterable[str]) -> Shape | None:
     """The smallest of the offers that a framework declared useful, over these roles."""
     quantities = (
-        quantity for role in roles for quantity in ((filters.get(role) or {}).get("min_allocatable_resources") or {}).get("quantities", [])
+        quantity
+        for role in roles
+        for quantity in ((filters.get(role) or {}).get("min_allocatable_resources") or {}).get(
+            "quantities", []
+        )
     )
-    return min((_shape(_amounts(quantity.get("quantities"))) for quantity in quantities), default=None)
+    return min(
+        (_shape(_amounts(quantity.get("quantities"))) for quantity in quantities), default=None
+    )
 
 
 def offer_constraints(declared: Json, roles: Iterable[str]) -> tuple[Constraint, ...]:
@@ -86,7 +106,9 @@ def _constraint(item: Json) -> Constraint | None:
     for kind, operator in _OPERATORS.items():
         if (body := predicate.get(kind)) is not None:
             value = str(body.get("value", body.get("regex", "")))
-            return Constraint(field, operator, re.escape(value) if kind == "text_not_equals" else value)
+            return Constraint(
+                field, operator, re.escape(value) if kind == "text_not_equals" else value
+            )
     return None
 
 
@@ -99,18 +121,30 @@ def reserved_for(resource: Json) -> str:
 def quotas(answer: Json, agents: Iterable[Json]) -> tuple[Quota, ...]:
     """GET_QUOTA with what each role holds by GET_AGENTS. Masters before 1.9 know guarantees only, which bound as limits do."""
     status = answer.get("status") or {}
-    limits = {item["role"]: _amounts(item.get("limits")) for item in status.get("configs") or [] if item.get("role")}
+    limits = {
+        item["role"]: _amounts(item.get("limits"))
+        for item in status.get("configs") or []
+        if item.get("role")
+    }
     if not status.get("configs"):
-        limits = {item["role"]: _scalars(item.get("guarantee")) for item in status.get("infos") or [] if item.get("role")}
+        limits = {
+            item["role"]: _scalars(item.get("guarantee"))
+            for item in status.get("infos") or []
+            if item.get("role")
+        }
     limits = {role: amounts for role, amounts in limits.items() if amounts}
     if not limits:
         return ()
     held = _held(agents)
-    return tuple(Quota(role, _limit(amounts), _below(role, held)) for role, amounts in sorted(limits.items()))
+    return tuple(
+        Quota(role, _limit(amounts), _below(role, held)) for role, amounts in sorted(limits.items())
+    )
 
 
 def _limit(amounts: Mapping[str, float]) -> tuple[int | None, int | None, int | None, int | None]:
-    cpus, mem, disk, gpus = (round(amounts[name] * 1000) if name in amounts else None for name in QUOTA_NAMES)
+    cpus, mem, disk, gpus = (
+        round(amounts[name] * 1000) if name in amounts else None for name in QUOTA_NAMES
+    )
     return (cpus, mem, disk, gpus)
 
 
@@ -130,12 +164,19 @@ def _held(agents: Iterable[Json]) -> dict[str, Shape]:
             role = (resource.get("allocation_info") or {}).get("role", "*")
             amounts = found.setdefault(role, {})
             name = resource.get("name", "")
-            amounts[name] = amounts.get(name, 0.0) + float((resource.get("scalar") or {}).get("value", 0.0))
+            amounts[name] = amounts.get(name, 0.0) + float(
+                (resource.get("scalar") or {}).get("value", 0.0)
+            )
     return {role: _shape(amounts) for role, amounts in found.items()}
 
 
 def _shape(amounts: Mapping[str, float]) -> Shape:
-    return make(amounts.get("cpus", 0), amounts.get("mem", 0), amounts.get("disk", 0), amounts.get("gpus", 0))
+    return make(
+        amounts.get("cpus", 0),
+        amounts.get("mem", 0),
+        amounts.get("disk", 0),
+        amounts.get("gpus", 0),
+    )
 
 
 def _amounts(quantities: Any) -> dict[str, float]:
@@ -143,4 +184,6 @@ def _amounts(quantities: Any) -> dict[str, float]:
 
 
 def _scalars(resources: Any) -> dict[str, float]:
-    return {item["name"]: float(item["scalar"]["value"]) for item in resources or [] if "scalar" in item}
+    return {
+        item["name"]: float(item["scalar"]["value"]) for item in resources or [] if "scalar" in item
+    }

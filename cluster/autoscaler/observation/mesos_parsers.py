@@ -11,7 +11,13 @@ from cluster.autoscaler.forecasting.lifetimes import Ended
 from cluster.autoscaler.model.shape import Shape, make
 from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, QueueEntry, Work
 from cluster.autoscaler.observation.mesos_agent_parser import Agents
-from cluster.autoscaler.observation.mesos_framework_parser import PROBE, counters_of, framework, quotas, refusals_of
+from cluster.autoscaler.observation.mesos_framework_parser import (
+    PROBE,
+    counters_of,
+    framework,
+    quotas,
+    refusals_of,
+)
 from cluster.autoscaler.observation.mesos_task_parser import Seen, by_agent
 
 Json = Mapping[str, Any]
@@ -39,17 +45,26 @@ def cluster_view(
     for task in tasks:
         shapes.setdefault(task.framework_id, set()).add(task.shape)
     skipped = set(own)
-    infos = [item.get("framework_info", {}) for item in frameworks.get("frameworks", [])] if detailed else []
+    infos = (
+        [item.get("framework_info", {}) for item in frameworks.get("frameworks", [])]
+        if detailed
+        else []
+    )
     names = {_id(info): str(info.get("name", "")) for info in infos} if detailed else None
     counters, refusals = counters_of(metrics), refusals_of(metrics)
     return ClusterView(
-        agents=tuple(_with_tasks(agent, on_agents.get(agent.agent_id, ()), names) for agent in agents.agents),
+        agents=tuple(
+            _with_tasks(agent, on_agents.get(agent.agent_id, ()), names) for agent in agents.agents
+        ),
         frameworks=tuple(
-            framework(item, shapes.get(name, ()), counters.get(name, {}), refusals) for name, item in _others(frameworks, skipped)
+            framework(item, shapes.get(name, ()), counters.get(name, {}), refusals)
+            for name, item in _others(frameworks, skipped)
         ),
         recovered=agents.recovered,
         quotas=quotas(quota or {}, agents.resources()),
-        ended=() if names is None else tuple(_ended(task, names) for task in over if 0 < task.since <= task.ended),
+        ended=()
+        if names is None
+        else tuple(_ended(task, names) for task in over if 0 < task.since <= task.ended),
         elected_at=elected_at,
         allocator_lag_s=metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0) / 1000,
     )
@@ -65,19 +80,25 @@ def _others(frameworks: Json, skipped: Collection[str]) -> Iterator[tuple[str, J
 
 def queue_entries(answer: Json) -> tuple[QueueEntry, ...]:
     """`GET /v2/queue`."""
-    return tuple(_entry(item) for item in answer.get("queue", []) if item.get("app") or item.get("pod"))
+    return tuple(
+        _entry(item) for item in answer.get("queue", []) if item.get("app") or item.get("pod")
+    )
 
 
 def both_times(before: Iterable[QueueEntry], after: Iterable[QueueEntry]) -> tuple[QueueEntry, ...]:
     """What waited before the agents were read and still waits after it: so nothing counts as waiting and as running too."""
     later = {(entry.source, entry.app): entry for entry in after}
-    return tuple(_least(entry, later[key]) for entry in before if (key := (entry.source, entry.app)) in later)
+    return tuple(
+        _least(entry, later[key]) for entry in before if (key := (entry.source, entry.app)) in later
+    )
 
 
 def _least(before: QueueEntry, after: QueueEntry) -> QueueEntry:
     if after.count <= before.count and after.overdue == before.overdue:
         return after
-    return replace(after, count=min(before.count, after.count), overdue=before.overdue and after.overdue)
+    return replace(
+        after, count=min(before.count, after.count), overdue=before.overdue and after.overdue
+    )
 
 
 def app_constraints(answer: Json) -> dict[str, tuple[Constraint, ...]]:
@@ -86,7 +107,9 @@ def app_constraints(answer: Json) -> dict[str, tuple[Constraint, ...]]:
 
 
 def _constraints(app: Json) -> tuple[Constraint, ...]:
-    return tuple(Constraint(*(str(part) for part in parts[:3])) for parts in app.get("constraints") or [])
+    return tuple(
+        Constraint(*(str(part) for part in parts[:3])) for parts in app.get("constraints") or []
+    )
 
 
 def _with_tasks(agent: Agent, mine: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
@@ -94,7 +117,11 @@ def _with_tasks(agent: Agent, mine: Sequence[Seen], frameworks: Mapping[str, str
     for task in mine:
         if task.app is not None:
             apps[task.app] = apps.get(task.app, 0) + 1
-    work = () if frameworks is None else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in mine)
+    work = (
+        ()
+        if frameworks is None
+        else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in mine)
+    )
     return replace(agent, tasks=len(mine), apps=apps, work=work)
 
 
@@ -111,13 +138,20 @@ def _work(task: Seen, framework: str) -> Work:
 
 
 def _ended(task: Seen, frameworks: Mapping[str, str]) -> Ended:
-    return Ended(task.app or frameworks.get(task.framework_id, ""), task.ended - task.since, task.ended, task.agent_id)
+    return Ended(
+        task.app or frameworks.get(task.framework_id, ""),
+        task.ended - task.since,
+        task.ended,
+        task.agent_id,
+    )
 
 
 def _entry(item: Json) -> QueueEntry:
     app = item.get("app") or item["pod"]
     ports = app.get("portDefinitions") or app.get("ports") or []
-    shape = make(app.get("cpus", 0), app.get("mem", 0), app.get("disk", 0), app.get("gpus", 0), len(ports))
+    shape = make(
+        app.get("cpus", 0), app.get("mem", 0), app.get("disk", 0), app.get("gpus", 0), len(ports)
+    )
     summary = item.get("processedOffersSummary", {})
     rows = summary.get("rejectSummaryLastOffers") or summary.get("rejectSummaryLaunchAttempt") or []
     return QueueEntry(

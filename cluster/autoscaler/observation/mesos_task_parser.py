@@ -119,7 +119,12 @@ class TaskReader:
 class Reading:
     """One answer on its way in."""
 
-    def __init__(self, known: dict[str, Seen], over: dict[str, Seen], finished: Callable[[dict[str, Seen], dict[str, Seen]], None]) -> None:
+    def __init__(
+        self,
+        known: dict[str, Seen],
+        over: dict[str, Seen],
+        finished: Callable[[dict[str, Seen], dict[str, Seen]], None],
+    ) -> None:
         self._known, self._known_over, self._finished = known, over, finished
         self._splitter = Splitter()
         self._running: list[Seen] = []
@@ -141,7 +146,10 @@ class Reading:
         """The body is complete."""
         for section, items in self._splitter.end():
             self._take(section, items)
-        self._finished({seen.task_id: seen for seen in self._running}, {seen.task_id: seen for seen in self._over})
+        self._finished(
+            {seen.task_id: seen for seen in self._running},
+            {seen.task_id: seen for seen in self._over},
+        )
         return Tasks(tuple(self._running), tuple(self._over))
 
     def _take(self, section: str, items: list[_Item]) -> None:
@@ -156,13 +164,30 @@ class Reading:
     def _seen(self, item: _Item, known: dict[str, Seen], *, over: bool) -> Seen:
         """A task never changes but in its state; one that had not begun is read again."""
         before = known.get(item.task_id.value)
-        if before is not None and before.since and (before.agent_id, before.framework_id) == (item.agent_id.value, item.framework_id.value):
+        if (
+            before is not None
+            and before.since
+            and (before.agent_id, before.framework_id)
+            == (item.agent_id.value, item.framework_id.value)
+        ):
             return before
         share = self._names.setdefault  # one string for all that name the same agent
-        labels = {label.key: label.value for label in _LABELS.decode(item.labels).labels} if item.labels != b"{}" else {}
+        labels = (
+            {label.key: label.value for label in _LABELS.decode(item.labels).labels}
+            if item.labels != b"{}"
+            else {}
+        )
         resources = _RESOURCES.decode(item.resources)
-        moments = [status.timestamp for status in _STATUSES.decode(item.statuses) if status.timestamp is not None]
-        roles = [resource.allocation_info.role for resource in resources if resource.allocation_info is not None]
+        moments = [
+            status.timestamp
+            for status in _STATUSES.decode(item.statuses)
+            if status.timestamp is not None
+        ]
+        roles = [
+            resource.allocation_info.role
+            for resource in resources
+            if resource.allocation_info is not None
+        ]
         app = app_of(item.task_id.value)
         shape = shape_of(from_wire(resources)) if resources else NOTHING
         return Seen(
@@ -222,7 +247,10 @@ class Splitter:
             name = SECTION.search(self._held, max(0, at - LONGEST_MARK), at)
             if name is None:
                 continue
-            before, begun = self._held[: name.start()], name.group(1).decode()  # read before the buffer changes under the match
+            before, begun = (
+                self._held[: name.start()],
+                name.group(1).decode(),
+            )  # read before the buffer changes under the match
             del self._held[:at]
             ended, self._section, at = self._section, begun, 0
             if ended:

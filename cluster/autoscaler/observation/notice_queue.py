@@ -41,7 +41,9 @@ class Inbox:
 
     """
 
-    def __init__(self, notices: Notices, clock: Callable[[], float], patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, notices: Notices, clock: Callable[[], float], patience_s: float = PATIENCE_S
+    ) -> None:
         self._patience_s = patience_s
         self._notices = notices
         self._clock = clock
@@ -61,7 +63,11 @@ class Inbox:
 
     async def settle(self) -> None:
         """What was taken is in the journal: the queue may forget it. If it does not, it comes again, and changes nothing."""
-        messages = [message for name in self._taken if (message := self._pending.pop(name, (None, None))[1]) is not None]
+        messages = [
+            message
+            for name in self._taken
+            if (message := self._pending.pop(name, (None, None))[1]) is not None
+        ]
         self._taken = ()
         await self._delete(messages)
 
@@ -83,7 +89,11 @@ class Inbox:
         if self._addresses.get(told.instance_id) != address:
             raise PermissionError(f"{address} is not the address of {told.instance_id}")
         standing = self._standing.get(told.instance_id)
-        if standing is not None and GRAVITY[standing.kind] >= GRAVITY[told.kind] and (not told.ends_at or standing.ends_at <= told.ends_at):
+        if (
+            standing is not None
+            and GRAVITY[standing.kind] >= GRAVITY[told.kind]
+            and (not told.ends_at or standing.ends_at <= told.ends_at)
+        ):
             return True
         self._put(f"{told.instance_id}/{told.kind}", Heard((told_by_machine(told),)), None)
         return False
@@ -96,7 +106,9 @@ class Inbox:
             try:
                 await self._receive()
             except NotFound:
-                log.info("the queue of notices is not there yet; machines tell of themselves meanwhile")
+                log.info(
+                    "the queue of notices is not there yet; machines tell of themselves meanwhile"
+                )
                 await asyncio.sleep(self._patience_s)
             except MesaformError as error:
                 log.warning("notices cannot be received", error=str(error))
@@ -118,7 +130,11 @@ class Inbox:
             await asyncio.sleep(SCHEDULE_EVERY_S)
 
     async def _receive(self) -> None:
-        useless = [message for message in await beside(lambda: self._notices.receive(LONG_POLL_S)) if not self._arrived(message)]
+        useless = [
+            message
+            for message in await beside(lambda: self._notices.receive(LONG_POLL_S))
+            if not self._arrived(message)
+        ]
         await self._delete(useless)
 
     def _arrived(self, message: Message) -> bool:
@@ -126,7 +142,12 @@ class Inbox:
         try:
             heard = read(message.body)
         except Unreadable as error:
-            log.warning("a message that nobody can read is dropped", why=str(error), message=message.id, body=message.body[:SHOWN])
+            log.warning(
+                "a message that nobody can read is dropped",
+                why=str(error),
+                message=message.id,
+                body=message.body[:SHOWN],
+            )
             return False
         if not heard.notices and not heard.withdrawn and not self._concerns(heard):
             return False  # some other machine of the account changed its state: most of what comes
@@ -136,7 +157,14 @@ class Inbox:
     def _scheduled(self, event: ScheduledEvent) -> None:
         standing = self._standing.get(event.instance_id)
         if standing is None or standing.kind != "scheduled" or standing.ends_at > event.not_before:
-            notice = Notice("scheduled", event.instance_id, self._clock(), event.not_before, "ec2", event.code.replace("-", " "))
+            notice = Notice(
+                "scheduled",
+                event.instance_id,
+                self._clock(),
+                event.not_before,
+                "ec2",
+                event.code.replace("-", " "),
+            )
             self._put(f"{event.instance_id}/schedule", Heard((notice,)), None)
 
     def _put(self, name: str, heard: Heard, message: Message | None) -> None:
@@ -153,7 +181,9 @@ class Inbox:
         try:
             await beside(lambda: self._notices.delete(messages))
         except MesaformError as error:
-            log.warning("messages were not deleted; they come again", count=len(messages), error=str(error))
+            log.warning(
+                "messages were not deleted; they come again", count=len(messages), error=str(error)
+            )
 
 
 async def beside(work: Callable[[], T]) -> T:
@@ -177,7 +207,9 @@ async def beside(work: Callable[[], T]) -> T:
     return await answer
 
 
-def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
+def _tell(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object
+) -> None:
     try:
         loop.call_soon_threadsafe(function, *arguments)
     except RuntimeError:

@@ -15,7 +15,14 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from cluster.autoscaler.model.snapshot import ClusterView, Constraint, Intent, Memory, QueueEntry, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    ClusterView,
+    Constraint,
+    Intent,
+    Memory,
+    QueueEntry,
+    Snapshot,
+)
 from cluster.autoscaler.observation import mesos_parsers
 from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from cluster.autoscaler.observation.mesos_task_parser import TaskReader, Tasks
@@ -75,11 +82,17 @@ class ServicesClient:
             answer = await self._try(base, path, failures, [])
             if answer is not None:
                 return answer
-        raise ClusterUnreachable(f"no services answer ({'; '.join(failures)})", where=path, fix="see `mesaform status`")
+        raise ClusterUnreachable(
+            f"no services answer ({'; '.join(failures)})", where=path, fix="see `mesaform status`"
+        )
 
-    async def _try(self, base: str, path: str, failures: list[str], elsewhere: list[str]) -> dict[str, Any] | None:
+    async def _try(
+        self, base: str, path: str, failures: list[str], elsewhere: list[str]
+    ) -> dict[str, Any] | None:
         try:
-            async with self._session.get(base + path, allow_redirects=False, timeout=TIMEOUT) as response:
+            async with self._session.get(
+                base + path, allow_redirects=False, timeout=TIMEOUT
+            ) as response:
                 if response.status == 200:
                     answer = await response.json(content_type=None)
                     return answer if isinstance(answer, dict) else {}
@@ -120,7 +133,9 @@ class Observer:
     failed: Callable[[str], None] = lambda _: None  # told the name of each API that did not answer
     reader: TaskReader = field(default_factory=TaskReader)
     agent_reader: AgentReader = field(default_factory=AgentReader)
-    raw: tuple[Tasks, Mapping[str, Any]] | None = None  # the tasks and GET_FRAMEWORKS of the last snapshot
+    raw: tuple[Tasks, Mapping[str, Any]] | None = (
+        None  # the tasks and GET_FRAMEWORKS of the last snapshot
+    )
 
     async def snapshot(
         self,
@@ -142,7 +157,11 @@ class Observer:
         """
         trouble: list[str] = []
         settings = spec.autoscaler
-        detailed = settings.consolidation.enabled or settings.drift.replace or settings.drift.max_age_hours is not None
+        detailed = (
+            settings.consolidation.enabled
+            or settings.drift.replace
+            or settings.drift.max_age_hours is not None
+        )
         detailed = detailed or noticed or bool(memory.notices)
         before = await self._queue(trouble)
         view, machines, offerings, apps, templates = await asyncio.gather(
@@ -188,7 +207,9 @@ class Observer:
             trouble.append(str(error))
             return None
 
-    async def _apps(self, trouble: list[str], *, detailed: bool) -> dict[str, tuple[Constraint, ...]] | None:
+    async def _apps(
+        self, trouble: list[str], *, detailed: bool
+    ) -> dict[str, tuple[Constraint, ...]] | None:
         if not detailed:
             return None
         try:
@@ -215,7 +236,9 @@ class Observer:
             return None
         self.raw = (tasks, frameworks)
         own = await self._own_framework()
-        if own is None:  # which framework is the services' is not known: to infer its hunger would count its queue twice
+        if (
+            own is None
+        ):  # which framework is the services' is not known: to infer its hunger would count its queue twice
             frameworks = {}
         return mesos_parsers.cluster_view(
             agents,
@@ -279,7 +302,9 @@ class Observer:
     async def _own_framework(self) -> list[str] | None:
         """Ids of frameworks whose queues are read; None when one is not known."""
         try:
-            found = await asyncio.gather(*(queue.framework_id() for queue in (self.services, *self.others)))
+            found = await asyncio.gather(
+                *(queue.framework_id() for queue in (self.services, *self.others))
+            )
         except ClusterUnreachable:
             return None
         return [one for one in found if one]
@@ -292,12 +317,18 @@ class Observer:
             trouble.append(str(error))
             return {}
 
-    async def _offerings(self, spec: ClusterSpec, trouble: list[str]) -> dict[str, tuple[Offering, ...]]:
+    async def _offerings(
+        self, spec: ClusterSpec, trouble: list[str]
+    ) -> dict[str, tuple[Offering, ...]]:
         """The catalogue by pool. A pool with a type that does not exist sells nothing, and says so."""
         found: dict[str, tuple[Offering, ...]] = {}
         for pool in spec.agents:
             try:
-                found[pool.name] = tuple(await asyncio.to_thread(self.fleet.offerings, pool.types, spec.zones, pool.disk_gib))
+                found[pool.name] = tuple(
+                    await asyncio.to_thread(
+                        self.fleet.offerings, pool.types, spec.zones, pool.disk_gib
+                    )
+                )
             except MesaformError as error:
                 self.failed("ec2")
                 trouble.append(f"pool {pool.name}: {error}")
@@ -306,4 +337,8 @@ class Observer:
 
 
 def _unreadable(call: str, error: Exception) -> ClusterUnreachable:
-    return ClusterUnreachable(f"the master's answer to {call} cannot be read: {error}", where=call, fix="see `mesaform status`")
+    return ClusterUnreachable(
+        f"the master's answer to {call} cannot be read: {error}",
+        where=call,
+        fix="see `mesaform status`",
+    )

@@ -134,7 +134,11 @@ def _note(mind: Mind, event: Event, now: float) -> Step:
 
 def _join(mind: Mind, event: Event, now: float) -> Step:
     mind, _ = _note(mind, event, now)
-    return (replace(mind, state="joining", since=now), [Subscribe()]) if _stale(mind, now) else (mind, [])
+    return (
+        (replace(mind, state="joining", since=now), [Subscribe()])
+        if _stale(mind, now)
+        else (mind, [])
+    )
 
 
 def _begin(mind: Mind, event: Event, now: float) -> Step:
@@ -146,7 +150,9 @@ def _begin(mind: Mind, event: Event, now: float) -> Step:
         return replace(mind, state="asking", since=now, open=shapes), [Ask(shapes)]
     if mind.state == "quiet" and event.kind != "subscribed":
         return mind, []
-    return replace(mind, state="quiet", since=now, open=()), [Suppress()]  # a new subscription begins with offers
+    return replace(mind, state="quiet", since=now, open=()), [
+        Suppress()
+    ]  # a new subscription begins with offers
 
 
 def _rest(mind: Mind, event: Event, now: float) -> Step:
@@ -160,7 +166,13 @@ def _look(mind: Mind, event: Event, now: float) -> Step:
     """Give every offer back, and note what it would have held. Ends when all shapes were offered."""
     found = dict(mind.findings)
     for offer in event.offers:
-        found.update({text(shape): Finding(now, offered=True, where=offer.host) for shape in mind.open if contains(offer.shape, shape)})
+        found.update(
+            {
+                text(shape): Finding(now, offered=True, where=offer.host)
+                for shape in mind.open
+                if contains(offer.shape, shape)
+            }
+        )
     left = tuple(shape for shape in mind.open if not _offered(found, shape, mind.since))
     mind, back = replace(mind, findings=found, open=left), _back(event.offers)
     return (mind, back) if left else (replace(mind, state="quiet", since=now), [*back, Suppress()])
@@ -232,7 +244,9 @@ EDGES: dict[tuple[State, Input], Callable[[Mind, Event, float], Step]] = {
 
 def known(mind: Mind, now: float) -> dict[str, Finding]:
     """Findings that still hold."""
-    return {name: finding for name, finding in mind.findings.items() if now - finding.at < 2 * FRESH_S}
+    return {
+        name: finding for name, finding in mind.findings.items() if now - finding.at < 2 * FRESH_S
+    }
 
 
 def _stale(mind: Mind, now: float) -> tuple[Shape, ...]:
@@ -258,7 +272,9 @@ def shapes_as_filters(shapes: Iterable[Shape]) -> dict[str, object]:
     quantities = [
         {
             "quantities": {
-                name: {"value": amount / 1000} for name, amount in zip(("cpus", "mem", "disk", "gpus"), shape, strict=False) if amount
+                name: {"value": amount / 1000}
+                for name, amount in zip(("cpus", "mem", "disk", "gpus"), shape, strict=False)
+                if amount
             }
         }
         for shape in shapes

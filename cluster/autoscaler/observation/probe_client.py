@@ -24,7 +24,15 @@ from cluster.autoscaler.observation.mesos_framework_parser import PROBE
 from cluster.common.errors import MesaformError, Permanent, Retryable
 from cluster.mesos.messages import Capability, FrameworkInfo, from_wire, ident
 from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
-from cluster.mesos.scheduler_messages import Call, Event, decline, revive, suppress, teardown, update_framework
+from cluster.mesos.scheduler_messages import (
+    Call,
+    Event,
+    decline,
+    revive,
+    suppress,
+    teardown,
+    update_framework,
+)
 
 FAILOVER_S = 30.0
 TICK_S = 0.5
@@ -45,7 +53,12 @@ class ProbeFramework:
 
     """
 
-    def __init__(self, masters: Sequence[str], session: aiohttp.ClientSession, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        masters: Sequence[str],
+        session: aiohttp.ClientSession,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._masters = itertools.cycle(masters)
         self._session = session
         self._clock = clock
@@ -99,7 +112,9 @@ class ProbeFramework:
     async def _ticks(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            lost = self._mind.state in {"asking", "quiet"} and (self._client is None or not self._client.subscribed)
+            lost = self._mind.state in {"asking", "quiet"} and (
+                self._client is None or not self._client.subscribed
+            )
             await self._happened(probe.Event("lost" if lost else "tick"))
 
     async def _subscriptions(self) -> None:
@@ -107,13 +122,22 @@ class ProbeFramework:
         while True:
             await self._wished.wait()
             self._wished.clear()
-            self._client = SchedulerClient(self._next_master, an_info(), self._session, lambda line: log.info("probe", what=line))
+            self._client = SchedulerClient(
+                self._next_master,
+                an_info(),
+                self._session,
+                lambda line: log.info("probe", what=line),
+            )
             try:
                 await self._client.run(self._heard)
             except FrameworkRemoved:
                 log.info("probe", what="removed by the master")
             except Permanent as error:
-                log.warning("the master refuses the probe framework", error=str(error), again_in_s=REFUSED_FOR_S)
+                log.warning(
+                    "the master refuses the probe framework",
+                    error=str(error),
+                    again_in_s=REFUSED_FOR_S,
+                )
                 self._refused_until = self._clock() + REFUSED_FOR_S
             finally:
                 self._client = None
@@ -137,8 +161,14 @@ class ProbeFramework:
                 await client.call(call)
             except Retryable:
                 return
-            except Permanent as error:  # a master without UPDATE_FRAMEWORK: offers of any size come then
-                log.warning("the master refuses a call of the probe framework", call=call.type, error=str(error))
+            except (
+                Permanent
+            ) as error:  # a master without UPDATE_FRAMEWORK: offers of any size come then
+                log.warning(
+                    "the master refuses a call of the probe framework",
+                    call=call.type,
+                    error=str(error),
+                )
 
     def _calls(self, effect: probe.Effect) -> list[Call]:
         match effect:
@@ -166,7 +196,10 @@ class ProbeFramework:
         if event.subscribed is not None:
             await self._happened(probe.Event("subscribed"))
         elif event.offers is not None:
-            seen = [probe.Seen(offer.id.value, shape_of(from_wire(offer.resources)), offer.hostname) for offer in event.offers.offers]
+            seen = [
+                probe.Seen(offer.id.value, shape_of(from_wire(offer.resources)), offer.hostname)
+                for offer in event.offers.offers
+            ]
             await self._happened(probe.Event("offers", offers=tuple(seen)))
 
 
@@ -178,5 +211,8 @@ def an_info() -> FrameworkInfo:
         roles=[PROBE],
         failover_timeout=FAILOVER_S,
         checkpoint=False,
-        capabilities=[Capability(type=name) for name in ("MULTI_ROLE", "PARTITION_AWARE", "GPU_RESOURCES", "REGION_AWARE")],
+        capabilities=[
+            Capability(type=name)
+            for name in ("MULTI_ROLE", "PARTITION_AWARE", "GPU_RESOURCES", "REGION_AWARE")
+        ],
     )

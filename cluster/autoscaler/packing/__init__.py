@@ -6,7 +6,16 @@ makes whole machines of it; `realise` gives them their pieces; `answer` is all o
 """
 
 from cluster.autoscaler.packing.existing import decreasing, place
-from cluster.autoscaler.packing.model import QUICK, USUAL, Effort, Limits, NewNode, Packing, Placement, Template
+from cluster.autoscaler.packing.model import (
+    QUICK,
+    USUAL,
+    Effort,
+    Limits,
+    NewNode,
+    Packing,
+    Placement,
+    Template,
+)
 from cluster.autoscaler.packing.solution import pack, solve
 
 __all__ = [

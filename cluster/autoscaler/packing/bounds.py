@@ -66,7 +66,11 @@ def with_cuts(problem: Problem, parts: Sequence[Part]) -> Problem:
     helps = prices[:, known:].max(axis=0, initial=0.0) > 0
     used = [step for step, does in zip(steps, helps, strict=True) if does]
     sizes = _stepped(problem.sizes, used)
-    priced = _proven(problem, sizes + _spare(problem, sizes), prices[:, np.append(np.ones(known, dtype=bool), helps)])
+    priced = _proven(
+        problem,
+        sizes + _spare(problem, sizes),
+        prices[:, np.append(np.ones(known, dtype=bool), helps)],
+    )
     each = _least(problem, pieces.stepped(used), priced)
     least = np.zeros(problem.wanted.size)
     np.add.at(least, pieces.rows, each * pieces.counts)
@@ -89,7 +93,9 @@ def _pieces(problem: Problem, parts: Sequence[Part]) -> Pieces:
         return Pieces(problem.shapes, problem.wanted, np.arange(problem.wanted.size), row)
     shapes = np.array([part.shape for part in parts], dtype=np.int64)
     shapes = np.concatenate([shapes, problem.shapes[row, shapes.shape[1] :]], axis=1)
-    return Pieces(shapes, np.array([part.count for part in parts], dtype=np.int64), row, np.arange(len(parts)))
+    return Pieces(
+        shapes, np.array([part.count for part in parts], dtype=np.int64), row, np.arange(len(parts))
+    )
 
 
 def _candidates(pieces: Pieces, sizes: Ints) -> Steps:
@@ -122,12 +128,16 @@ def _lengths(asked: Ints, sizes: Ints, wanted: Ints) -> list[int]:
 
 def _stepped(amounts: Ints, steps: Steps) -> Ints:
     """Shapes or sizes with one more dimension for each step."""
-    return np.concatenate([amounts, *((amounts[:, d] // step)[:, None] for d, step in steps)], axis=1)
+    return np.concatenate(
+        [amounts, *((amounts[:, d] // step)[:, None] for d, step in steps)], axis=1
+    )
 
 
 def _spare(problem: Problem, sizes: Ints) -> Ints:
     """What machines may truly hold beyond their size here, for as many dimensions as `sizes` has."""
-    return np.array([*problem.spared, *(0 for _ in range(sizes.shape[1] - len(problem.spared)))], dtype=np.int64)
+    return np.array(
+        [*problem.spared, *(0 for _ in range(sizes.shape[1] - len(problem.spared)))], dtype=np.int64
+    )
 
 
 def _dimension_prices(problem: Problem, pieces: Pieces, sizes: Ints) -> Floats:
@@ -142,7 +152,9 @@ def _dimension_prices(problem: Problem, pieces: Pieces, sizes: Ints) -> Floats:
 def _allowed(problem: Problem) -> Ints:
     """Groups of kinds by the rows that they hold (G x R)."""
     groups = int(problem.groups.max(initial=0)) + 1
-    return np.array([(problem.most[problem.groups == group] > 0).any(axis=0) for group in range(groups)])
+    return np.array(
+        [(problem.most[problem.groups == group] > 0).any(axis=0) for group in range(groups)]
+    )
 
 
 def _shared(problem: Problem, shapes: Floats, sizes: Ints) -> Floats:
@@ -154,7 +166,14 @@ def _shared(problem: Problem, shapes: Floats, sizes: Ints) -> Floats:
     if not used.size:
         return np.zeros((1, shapes.shape[1]))
     room = (sizes / scale)[:, used]
-    answer = linprog(-(asked / scale)[used], A_ub=room, b_ub=problem.usd, bounds=(0, None), method="highs-ds", options=PLAIN)
+    answer = linprog(
+        -(asked / scale)[used],
+        A_ub=room,
+        b_ub=problem.usd,
+        bounds=(0, None),
+        method="highs-ds",
+        options=PLAIN,
+    )
     prices = np.zeros((1, shapes.shape[1]))
     if answer.status == 0:
         prices[0, used] = np.where(answer.x > TINY_PRICE, answer.x, 0.0) / scale[used]
@@ -172,7 +191,10 @@ def _grouped(problem: Problem, shapes: Floats, sizes: Ints, allowed: Ints) -> Fl
     pieces = csr_matrix((np.ones(row.size), (np.arange(row.size), row)), shape=(row.size, rows))
     dearer = _by_group((shapes / scale)[row], group, groups)
     machines = _by_group(sizes / scale, problem.groups, groups)
-    left = vstack([hstack([pieces, -dearer]), hstack([csr_matrix((problem.usd.size, rows)), machines])], format="csr")
+    left = vstack(
+        [hstack([pieces, -dearer]), hstack([csr_matrix((problem.usd.size, rows)), machines])],
+        format="csr",
+    )
     room = np.concatenate([np.zeros(row.size), problem.usd])
     cost = np.concatenate([-problem.wanted.astype(np.float64), np.zeros(groups * dimensions)])
     answer = linprog(cost, A_ub=left, b_ub=room, bounds=(0, None), method="highs-ds", options=PLAIN)
@@ -188,13 +210,18 @@ def _by_group(amounts: Floats, group: Ints, groups: int) -> Any:
 
     lines, dimensions = amounts.shape
     columns = group[:, None] * dimensions + np.arange(dimensions)
-    return csr_matrix((amounts.ravel(), (np.repeat(np.arange(lines), dimensions), columns.ravel())), shape=(lines, groups * dimensions))
+    return csr_matrix(
+        (amounts.ravel(), (np.repeat(np.arange(lines), dimensions), columns.ravel())),
+        shape=(lines, groups * dimensions),
+    )
 
 
 def _proven(problem: Problem, sizes: Ints, prices: Floats) -> Floats:
     """The prices, so low that no machine of a group is worth more than it costs, whatever the programme rounded."""
     value = (sizes * prices[problem.groups]).sum(axis=1)
-    over = np.divide(value, problem.usd, out=np.where(value > 0, np.inf, 0.0), where=problem.usd > 0)
+    over = np.divide(
+        value, problem.usd, out=np.where(value > 0, np.inf, 0.0), where=problem.usd > 0
+    )
     most = np.ones(len(prices))
     np.maximum.at(most, problem.groups, over)
     return prices / most[:, None]
@@ -202,5 +229,7 @@ def _proven(problem: Problem, sizes: Ints, prices: Floats) -> Floats:
 
 def _least(problem: Problem, pieces: Pieces, prices: Floats) -> Floats:
     """What each piece costs at least: in the cheapest group that holds it."""
-    worth = np.where(_allowed(problem)[:, pieces.rows], prices @ pieces.shapes.T, np.inf).min(axis=0)
+    worth = np.where(_allowed(problem)[:, pieces.rows], prices @ pieces.shapes.T, np.inf).min(
+        axis=0
+    )
     return np.where(np.isfinite(worth), worth, 0.0)

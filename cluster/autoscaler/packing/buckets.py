@@ -14,7 +14,9 @@ from cluster.autoscaler.model.shape import Shape
 from cluster.autoscaler.packing.model import Floats, Ints
 
 
-def rounded_up(shapes: Sequence[Shape], counts: Sequence[int], kinds: Sequence[Hashable], at_most: int) -> list[Shape]:
+def rounded_up(
+    shapes: Sequence[Shape], counts: Sequence[int], kinds: Sequence[Hashable], at_most: int
+) -> list[Shape]:
     """For each shape the size of its bucket. Only those of one kind share one; there are `at_most` if there are no more kinds."""
     sizes, many = np.array(shapes, dtype=np.int64), np.array(counts, dtype=np.int64)
     totals = many @ sizes

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.autoscaler.packing.model import Effort, Floats, Ints, Work
-from cluster.autoscaler.packing.patterns import Ceiling, ceiling, enumerate_loads, fill, orders, orders_at, useful_kinds
+from cluster.autoscaler.packing.patterns import (
+    Ceiling,
+    ceiling,
+    enumerate_loads,
+    fill,
+    orders,
+    orders_at,
+    useful_kinds,
+)
 from cluster.autoscaler.packing.problem import Problem
 from cluster.autoscaler.packing.search import best_load
 
@@ -56,14 +64,18 @@ class Columns:
         return True
 
     def matrix(self) -> tuple[Ints, Ints]:
-        return np.array(self.kinds, dtype=np.int64), np.array(self.loads, dtype=np.int64).reshape(len(self.loads), -1)
+        return np.array(self.kinds, dtype=np.int64), np.array(self.loads, dtype=np.int64).reshape(
+            len(self.loads), -1
+        )
 
     def keep(self, chosen: Iterable[int]) -> None:
         """Forget all others."""
         kept = list(chosen)
         self.kinds = [self.kinds[i] for i in kept]
         self.loads = [self.loads[i] for i in kept]
-        self.seen = {(kind, load.tobytes()) for kind, load in zip(self.kinds, self.loads, strict=True)}
+        self.seen = {
+            (kind, load.tobytes()) for kind, load in zip(self.kinds, self.loads, strict=True)
+        }
 
 
 def seeds(problem: Problem) -> Columns:
@@ -87,25 +99,44 @@ class Relaxed:
     value: float
 
 
-def relax(problem: Problem, kinds: Ints, loads: Ints, wanted: Ints, slots: Mapping[str, int]) -> Relaxed | None:
+def relax(
+    problem: Problem, kinds: Ints, loads: Ints, wanted: Ints, slots: Mapping[str, int]
+) -> Relaxed | None:
     """Solve the programme for `wanted` over these columns; None if HiGHS cannot."""
     from scipy.optimize import linprog
     from scipy.sparse import csr_matrix, hstack, identity, vstack
 
     rows, most = wanted.size, problem.usd.max() * 20
-    pools = sorted({problem.pools[k] for k in kinds if slots.get(problem.pools[k], 0) < wanted.sum()})
-    member = np.array([[problem.pools[k] == pool for k in kinds] for pool in pools], dtype=np.float64).reshape(len(pools), len(kinds))
+    pools = sorted(
+        {problem.pools[k] for k in kinds if slots.get(problem.pools[k], 0) < wanted.sum()}
+    )
+    member = np.array(
+        [[problem.pools[k] == pool for k in kinds] for pool in pools], dtype=np.float64
+    ).reshape(len(pools), len(kinds))
     left = vstack([csr_matrix(-loads.T.astype(np.float64)), csr_matrix(member)])
     missing = vstack([-identity(rows), csr_matrix((len(pools), rows))])
-    bounds = np.concatenate([-wanted.astype(np.float64), [float(slots.get(pool, 0)) for pool in pools]])
+    bounds = np.concatenate(
+        [-wanted.astype(np.float64), [float(slots.get(pool, 0)) for pool in pools]]
+    )
     cost = np.concatenate([problem.usd[kinds], np.full(rows, most)])
-    answer = linprog(cost, A_ub=hstack([left, missing], format="csr"), b_ub=bounds, bounds=(0, None), method="highs")
+    answer = linprog(
+        cost,
+        A_ub=hstack([left, missing], format="csr"),
+        b_ub=bounds,
+        bounds=(0, None),
+        method="highs",
+    )
     if answer.status != 0:
         return None
     marginals = -np.asarray(answer.ineqlin.marginals, dtype=np.float64)
     dear = dict(zip(pools, marginals[rows:], strict=True))
     scarcity = np.array([dear.get(pool, 0.0) for pool in problem.pools])
-    return Relaxed(np.asarray(answer.x[: len(kinds)]), np.maximum(marginals[:rows], 0.0), scarcity, float(answer.fun))
+    return Relaxed(
+        np.asarray(answer.x[: len(kinds)]),
+        np.maximum(marginals[:rows], 0.0),
+        scarcity,
+        float(answer.fun),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +150,12 @@ class Outcome:
 
 
 def generate(
-    problem: Problem, columns: Columns, slots: Mapping[str, int], effort: Effort, incumbent: float, work: Work | None = None
+    problem: Problem,
+    columns: Columns,
+    slots: Mapping[str, int],
+    effort: Effort,
+    incumbent: float,
+    work: Work | None = None,
 ) -> Outcome:
     """Add loads until none improves the programme, the bound meets its value or the incumbent, or `effort` or `work` is spent."""
     work = work or Work(effort.work)
@@ -159,7 +195,9 @@ def _stalled(values: list[float]) -> bool:
     return len(values) > STALLED and values[-1 - STALLED] - values[-1] < CLOSE_ENOUGH * values[-1]
 
 
-def _round(problem: Problem, columns: Columns, relaxed: Relaxed, proof: _Proof, effort: Effort, work: Work) -> int:
+def _round(
+    problem: Problem, columns: Columns, relaxed: Relaxed, proof: _Proof, effort: Effort, work: Work
+) -> int:
     """Add loads that improve the programme: filled ones, filled at better prices of dimensions, or searched. How many."""
     smooth = SMOOTHING * proof.prices + (1 - SMOOTHING) * relaxed.worth
     added = 0
@@ -195,7 +233,9 @@ def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed |
     return max(problem.bound, float(scaled(problem, relaxed.worth, value) @ problem.wanted))
 
 
-def _search(problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, effort: Effort, work: Work) -> tuple[int, Floats]:
+def _search(
+    problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, effort: Effort, work: Work
+) -> tuple[int, Floats]:
     """Loads that improve the programme, found with a proof; and the least ceiling known of each kind's loads."""
     price, worth = problem.usd + relaxed.scarcity, relaxed.worth
     value, added = top.value.copy(), 0
@@ -204,17 +244,35 @@ def _search(problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, 
         if ratio[k] <= 1.0 + CLOSE_ENOUGH or work.is_spent:
             break
         work.spend(SEARCHING * effort.states * problem.wanted.size)
-        found = best_load(problem, int(k), worth, top.prices[k], float(price[k]) * (1 + CLOSE_ENOUGH), effort.states)
+        found = best_load(
+            problem,
+            int(k),
+            worth,
+            top.prices[k],
+            float(price[k]) * (1 + CLOSE_ENOUGH),
+            effort.states,
+        )
         value[k] = found.ceiling
         if found.load is not None and found.load @ relaxed.worth > price[k] * (1 + TINY):
             added += columns.add(int(k), found.load)
     return added, value
 
 
-def _grow(problem: Problem, columns: Columns, relaxed: Relaxed, worth: Floats, ways: Floats, effort: Effort, work: Work) -> int:
+def _grow(
+    problem: Problem,
+    columns: Columns,
+    relaxed: Relaxed,
+    worth: Floats,
+    ways: Floats,
+    effort: Effort,
+    work: Work,
+) -> int:
     """Loads that improve the programme and go together: each next one is cut from what those before it leave; how many."""
     price, kinds = problem.usd + relaxed.scarcity, useful_kinds(problem)
-    order = [*orders(problem, worth)[:2], *orders_at(problem, worth, ways[:: max(1, len(ways) // 4)])]
+    order = [
+        *orders(problem, worth)[:2],
+        *orders_at(problem, worth, ways[:: max(1, len(ways) // 4)]),
+    ]
     left, added = problem.wanted.copy(), 0
     for _ in range(effort.fills):
         work.spend(len(order) * kinds.size * left.size)

@@ -24,10 +24,16 @@ def decreasing(units: Sequence[Unit]) -> list[int]:
 
 def place(units: Sequence[Unit], nodes: Iterable[Node], usage: Usage) -> Placement:
     """Put demand onto existing nodes, in the nodes' order. `usage` is updated."""
-    result = Placement(left={index: unit.count for index, unit in enumerate(units) if not unit.blocked})
+    result = Placement(
+        left={index: unit.count for index, unit in enumerate(units) if not unit.blocked}
+    )
     free = [(node, node.free) for node in nodes]
     for index in (index for index in decreasing(units) if index in result.left):
-        while result.left[index] and _round(index, units[index], free, usage, result) and _grouped(units[index]):
+        while (
+            result.left[index]
+            and _round(index, units[index], free, usage, result)
+            and _grouped(units[index])
+        ):
             pass  # a level that rose makes room on nodes that were full before
     return result
 
@@ -36,7 +42,9 @@ def _grouped(unit: Unit) -> bool:
     return any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
 
 
-def _round(index: int, unit: Unit, free: list[tuple[Node, Shape]], usage: Usage, result: Placement) -> int:
+def _round(
+    index: int, unit: Unit, free: list[tuple[Node, Shape]], usage: Usage, result: Placement
+) -> int:
     """Once over the nodes; how many pieces were placed."""
     before = result.left[index]
     for position, (node, capacity) in enumerate(free):

@@ -45,7 +45,12 @@ def is_complete(problem: Problem, machines: Machines) -> bool:
 
 
 def first_fit(
-    problem: Problem, left: Ints, limits: Limits, value: Floats | None = None, prefer: int | None = None, work: Work | None = None
+    problem: Problem,
+    left: Ints,
+    limits: Limits,
+    value: Floats | None = None,
+    prefer: int | None = None,
+    work: Work | None = None,
 ) -> Machines:
     """Buy what serves most per dollar, again and again, within the limits, kind `prefer` as long as it helps.
 
@@ -59,7 +64,9 @@ def first_fit(
         allowed = _allowed(problem, limits)
         kinds = np.flatnonzero((allowed > 0) & useful)
         one = kinds[kinds == prefer] if prefer is not None else kinds
-        best = _densest(problem, ways, left, one, value) or _densest(problem, ways, left, kinds, value)
+        best = _densest(problem, ways, left, one, value) or _densest(
+            problem, ways, left, kinds, value
+        )
         if best is None:
             break
         kind, load = best
@@ -73,13 +80,17 @@ def first_fit(
     return machines
 
 
-def _densest(problem: Problem, ways: list[Ints], left: Ints, kinds: Ints, value: Floats) -> tuple[int, Ints] | None:
+def _densest(
+    problem: Problem, ways: list[Ints], left: Ints, kinds: Ints, value: Floats
+) -> tuple[int, Ints] | None:
     """The kind that serves most per dollar, and what it would hold; of equals the cheapest."""
     if not kinds.size:
         return None
     loads = fill(problem, ways, left, kinds)
     score = np.round((loads @ value) / np.maximum(problem.usd[kinds], 1e-9), 12)
-    way, at = np.unravel_index(int(np.lexsort((np.tile(problem.usd[kinds], len(ways)), -score.ravel()))[0]), score.shape)
+    way, at = np.unravel_index(
+        int(np.lexsort((np.tile(problem.usd[kinds], len(ways)), -score.ravel()))[0]), score.shape
+    )
     return (int(kinds[at]), loads[way, at]) if loads[way, at].any() else None
 
 
@@ -87,13 +98,19 @@ def first_fits(problem: Problem, limits: Limits, work: Work) -> list[Machines]:
     """Several first fits: by what pieces ask for, by what they cost at least, and, where it is little work, one for each good kind."""
     value = worth(problem.shapes, problem.wanted)
     usual = value * (problem.bound / float(value @ problem.wanted))
-    answers = [first_fit(problem, problem.wanted, limits, w, work=work) for w in (None, problem.least + USUAL_WORTH * usual)]
+    answers = [
+        first_fit(problem, problem.wanted, limits, w, work=work)
+        for w in (None, problem.least + USUAL_WORTH * usual)
+    ]
     if problem.most.size > SINGLE_KINDS_WORK or problem.usd.size < 2:
         return answers
     served = fill(problem, orders(problem, value)[:1], problem.wanted)[0] @ value
     promising = np.argsort(-served / np.maximum(problem.usd, 1e-9), kind="stable")[:SINGLE_KINDS]
     largest = np.argsort(-served, kind="stable")[:1]
-    return answers + [first_fit(problem, problem.wanted, limits, prefer=int(k), work=work) for k in dict.fromkeys([*promising, *largest])]
+    return answers + [
+        first_fit(problem, problem.wanted, limits, prefer=int(k), work=work)
+        for k in dict.fromkeys([*promising, *largest])
+    ]
 
 
 def _allowed(problem: Problem, limits: Limits) -> Ints:
@@ -103,7 +120,9 @@ def _allowed(problem: Problem, limits: Limits) -> Ints:
         slots[kinds] = limits.slots.get(pool, 0)
     if limits.usd_per_hour is None:
         return slots
-    affordable = np.floor((limits.usd_per_hour + 1e-9) / np.maximum(problem.usd, 1e-9)).astype(np.int64)
+    affordable = np.floor((limits.usd_per_hour + 1e-9) / np.maximum(problem.usd, 1e-9)).astype(
+        np.int64
+    )
     return np.where(problem.usd > 0, np.minimum(slots, np.maximum(affordable, 0)), slots)
 
 
@@ -113,7 +132,9 @@ def _take(problem: Problem, limits: Limits, kind: int, count: int) -> None:
         limits.usd_per_hour -= float(problem.usd[kind]) * count
 
 
-def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, work: Work) -> Machines:
+def dive(
+    problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, work: Work
+) -> Machines:
     """Take what the fractional answer is sure of, generate loads for the rest, and so on; the end is a first fit at the last prices."""
     kinds, loads = columns.matrix()
     left, limits, machines = problem.wanted.copy(), limits.copy(), Machines()
@@ -131,12 +152,18 @@ def dive(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, e
         if not taken or not left.any() or work.is_spent:
             break
         rest = problem.only(left)
-        outcome = generate(rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf, work)
+        outcome = generate(
+            rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf, work
+        )
         if outcome.relaxed is None:
             break
         relaxed = outcome.relaxed
         kinds, loads = outcome.columns.matrix()
-    return machines + first_fit(problem, left, limits, np.maximum(relaxed.worth, 1e-9)) if left.any() else machines
+    return (
+        machines + first_fit(problem, left, limits, np.maximum(relaxed.worth, 1e-9))
+        if left.any()
+        else machines
+    )
 
 
 def _columns_for(rest: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed) -> Columns:
@@ -156,7 +183,9 @@ def _sure(loads: Ints, times: Floats, left: Ints) -> list[tuple[int, int]]:
         return [(int(c), _useful(loads[c], left, int(whole[c]))) for c in np.flatnonzero(whole)]
     order = np.argsort(-times, kind="stable")
     many = max(1, int(times.sum() * AT_ONCE))
-    some = [int(c) for c in order if times[c] >= ROUND_UP] or [int(c) for c in order[:1] if times[c] > 1e-9]
+    some = [int(c) for c in order if times[c] >= ROUND_UP] or [
+        int(c) for c in order[:1] if times[c] > 1e-9
+    ]
     some = some[: max(many, sum(1 for c in some if times[c] > NEARLY_WHOLE))]
     return [(c, 1) for c in some]
 
@@ -175,7 +204,14 @@ class Branched:
     bound: float
 
 
-def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, incumbent: float) -> Branched | None:
+def branch(
+    problem: Problem,
+    columns: Columns,
+    relaxed: Relaxed,
+    limits: Limits,
+    effort: Effort,
+    incumbent: float,
+) -> Branched | None:
     """By HiGHS; None if it finds none or there is too much of it. Without the limits first: an answer that keeps them is proven."""
     kinds, loads = columns.matrix()
     reduced = problem.usd[kinds] + relaxed.scarcity[kinds] - loads @ relaxed.worth
@@ -194,12 +230,18 @@ def branch(problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits,
 
 def _within(problem: Problem, machines: Machines, limits: Limits) -> bool:
     many = all(
-        sum(count for kind, _, count in machines if problem.pools[kind] == pool) <= limits.slots.get(pool, 0) for pool in set(problem.pools)
+        sum(count for kind, _, count in machines if problem.pools[kind] == pool)
+        <= limits.slots.get(pool, 0)
+        for pool in set(problem.pools)
     )
-    return many and (limits.usd_per_hour is None or cost_of(problem, machines) <= limits.usd_per_hour + 1e-9)
+    return many and (
+        limits.usd_per_hour is None or cost_of(problem, machines) <= limits.usd_per_hour + 1e-9
+    )
 
 
-def _whole_programme(problem: Problem, kinds: Ints, loads: Ints, limits: Limits | None, effort: Effort) -> Branched | None:
+def _whole_programme(
+    problem: Problem, kinds: Ints, loads: Ints, limits: Limits | None, effort: Effort
+) -> Branched | None:
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     rules = [LinearConstraint(loads.T.astype(np.float64), lb=problem.wanted.astype(np.float64))]

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, contains, how_often, minus, plus, times
+from cluster.autoscaler.model.shape import (
+    MANY,
+    NOTHING,
+    Shape,
+    contains,
+    how_often,
+    minus,
+    plus,
+    times,
+)
 from cluster.autoscaler.packing.integral import Machines
 from cluster.autoscaler.packing.model import Ints, NewNode, Template
 from cluster.autoscaler.packing.partition import Part
@@ -60,18 +69,25 @@ class Stock:
     left: list[int]
     rows: list[list[int]]
     apps: dict[str, int]  # pieces left of each app
-    by_size: list[tuple[int, Shape]]  # rows of rounded sizes, the largest first, with a small piece of each
+    by_size: list[
+        tuple[int, Shape]
+    ]  # rows of rounded sizes, the largest first, with a small piece of each
 
     @classmethod
     def of(cls, problem: Problem, parts: Sequence[Part]) -> Stock:
         size = _relative(parts) if problem.is_rounded else [0.0] * len(parts)
-        rows = [sorted(row, key=lambda index: (len(parts[index].templates), -size[index], index)) for row in problem.parts]
+        rows = [
+            sorted(row, key=lambda index: (len(parts[index].templates), -size[index], index))
+            for row in problem.parts
+        ]
         apps: dict[str, int] = {}
         for part in parts:
             apps[part.name] = apps.get(part.name, 0) + part.count
         large = sorted(range(len(rows)), key=lambda row: -size[rows[row][0]])
         least = [(row, min((parts[index].shape for index in rows[row]), key=sum)) for row in large]
-        return cls(parts, [part.count for part in parts], rows, apps, least if problem.is_rounded else [])
+        return cls(
+            parts, [part.count for part in parts], rows, apps, least if problem.is_rounded else []
+        )
 
     def take(self, index: int, count: int) -> None:
         self.left[index] -= count
@@ -82,21 +98,29 @@ def _relative(parts: Sequence[Part]) -> list[float]:
     """How large pieces are beside all that is asked."""
     shapes = np.array([part.shape for part in parts], dtype=np.float64)
     totals = np.array([part.count for part in parts]) @ shapes
-    return np.divide(shapes, totals, out=np.zeros_like(shapes), where=totals > 0).sum(axis=1).tolist()  # type: ignore[no-any-return]
+    shares = np.divide(shapes, totals, out=np.zeros_like(shapes), where=totals > 0)
+    relative: list[float] = shares.sum(axis=1).tolist()
+    return relative
 
 
-def make_real(problem: Problem, parts: Sequence[Part], templates: Sequence[Template], machines: Machines) -> tuple[list[Draft], list[int]]:
+def make_real(
+    problem: Problem, parts: Sequence[Part], templates: Sequence[Template], machines: Machines
+) -> tuple[list[Draft], list[int]]:
     """The machines, and what is left of each part."""
     stock = Stock.of(problem, parts)
     drafts: list[Draft] = []
     capped = np.array([any(parts[index].is_capped for index in row) for row in problem.parts])
-    for kind, load, wanted in sorted(machines, key=lambda item: -int(item[1][capped].sum())):  # the choosiest while there is choice
+    for kind, load, wanted in sorted(
+        machines, key=lambda item: -int(item[1][capped].sum())
+    ):  # the choosiest while there is choice
         count, rows = wanted, [(int(r), int(load[r])) for r in np.flatnonzero(load)]
         while count > 0:
             draft = _draft(problem, stock, templates, kind, rows)
             if not draft.load:
                 break
-            repeats = min(count, *(stock.left[index] // pieces + 1 for index, pieces in draft.load.items()))
+            repeats = min(
+                count, *(stock.left[index] // pieces + 1 for index, pieces in draft.load.items())
+            )
             drafts += [draft, *(draft.again() for _ in range(repeats - 1))]
             for index, pieces in draft.load.items():
                 stock.take(index, pieces * (repeats - 1))
@@ -106,7 +130,13 @@ def make_real(problem: Problem, parts: Sequence[Part], templates: Sequence[Templ
     return drafts, stock.left
 
 
-def _draft(problem: Problem, stock: Stock, templates: Sequence[Template], kind: int, rows: list[tuple[int, int]]) -> Draft:
+def _draft(
+    problem: Problem,
+    stock: Stock,
+    templates: Sequence[Template],
+    kind: int,
+    rows: list[tuple[int, int]],
+) -> Draft:
     """One machine of a kind with as much of its load as there is; taken from the stock."""
     members = problem.members[kind]
     template = members[0]
@@ -142,7 +172,9 @@ def _claim(stock: Stock, rows: list[tuple[int, int]], template: int) -> int:
 def _take(stock: Stock, draft: Draft, row: int, wanted: int) -> None:
     exhausted = 0
     indices = stock.rows[row]
-    if stock.parts[indices[0]].is_capped:  # the app with most left first: the others get their turn on other machines
+    if stock.parts[
+        indices[0]
+    ].is_capped:  # the app with most left first: the others get their turn on other machines
         indices = sorted(indices, key=lambda index: -stock.apps[stock.parts[index].name])
     for index in indices:
         left, part = stock.left[index], stock.parts[index]
@@ -157,12 +189,18 @@ def _take(stock: Stock, draft: Draft, row: int, wanted: int) -> None:
         if not wanted:
             break
     if exhausted > 4:
-        stock.rows[row] = [index for index in stock.rows[row] if stock.left[index]] or stock.rows[row][:1]
+        stock.rows[row] = [index for index in stock.rows[row] if stock.left[index]] or stock.rows[
+            row
+        ][:1]
 
 
 def fill_gaps(stock: Stock, drafts: list[Draft]) -> None:
     """First fit of what is left into machines that have room, the largest pieces first."""
-    waiting = sorted((index for index, left in enumerate(stock.left) if left), key=lambda index: stock.parts[index].shape, reverse=True)
+    waiting = sorted(
+        (index for index, left in enumerate(stock.left) if left),
+        key=lambda index: stock.parts[index].shape,
+        reverse=True,
+    )
     if not waiting or not drafts:
         return
     free = np.array([draft.free for draft in drafts], dtype=np.int64)
@@ -189,10 +227,17 @@ def swap_in(stock: Stock, drafts: list[Draft]) -> None:
     The case it is for: a machine has room for a piece, but another of its app is there already.
     """
     tries = SWAPS_TRIED
-    gaps = sorted((draft for draft in drafts if any(draft.free[:2])), key=lambda draft: -sum(draft.free[:2]))
-    for index in sorted((index for index, left in enumerate(stock.left) if left), key=lambda index: stock.parts[index].shape):
+    gaps = sorted(
+        (draft for draft in drafts if any(draft.free[:2])), key=lambda draft: -sum(draft.free[:2])
+    )
+    for index in sorted(
+        (index for index, left in enumerate(stock.left) if left),
+        key=lambda index: stock.parts[index].shape,
+    ):
         part = stock.parts[index]
-        hosts = [draft for draft in gaps if contains(draft.free, part.shape)][:HOSTS_TRIED] or gaps[:HOSTS_TRIED]
+        hosts = [draft for draft in gaps if contains(draft.free, part.shape)][:HOSTS_TRIED] or gaps[
+            :HOSTS_TRIED
+        ]
         while stock.left[index] and tries > 0:
             done, tried = _swapped(stock.parts, drafts, hosts, index)
             tries -= tried
@@ -204,7 +249,9 @@ def swap_in(stock: Stock, drafts: list[Draft]) -> None:
 HOSTS_TRIED = 8
 
 
-def _swapped(parts: Sequence[Part], drafts: list[Draft], hosts: list[Draft], index: int) -> tuple[bool, int]:
+def _swapped(
+    parts: Sequence[Part], drafts: list[Draft], hosts: list[Draft], index: int
+) -> tuple[bool, int]:
     """Whether a piece found its place, and how many machines were looked at for it."""
     part, tried = parts[index], 0
     for other in drafts:
@@ -216,7 +263,12 @@ def _swapped(parts: Sequence[Part], drafts: list[Draft], hosts: list[Draft], ind
             if not contains(plus(other.free, mine.shape), part.shape):
                 continue
             for host in hosts:
-                if host is not other and contains(host.free, mine.shape) and host.template in mine.templates and host.room(mine) > 0:
+                if (
+                    host is not other
+                    and contains(host.free, mine.shape)
+                    and host.template in mine.templates
+                    and host.room(mine) > 0
+                ):
                     other.drop(piece, mine)
                     other.put(index, part, 1)
                     host.put(piece, mine, 1)
@@ -241,7 +293,11 @@ def right_size(drafts: list[Draft], templates: Sequence[Template]) -> None:
         used = minus(templates[draft.template].shape, draft.free)
         key = (draft.template, used, draft.allowed)
         if key not in known:
-            fits = (sizes >= np.array(used)).all(axis=1) & (place == place[draft.template]) & (usd < usd[draft.template])
+            fits = (
+                (sizes >= np.array(used)).all(axis=1)
+                & (place == place[draft.template])
+                & (usd < usd[draft.template])
+            )
             fitting = [int(t) for t in np.flatnonzero(fits) if int(t) in draft.allowed]
             known[key] = min(fitting, key=lambda t: usd[t], default=draft.template)
         draft.template = known[key]
@@ -252,7 +308,9 @@ DISSOLVE_AT_MOST = 200
 """Above this many new machines emptying single ones is left out: it is quadratic, and waste is small at that size."""
 
 
-def dissolve(drafts: list[Draft], parts: Sequence[Part], templates: Sequence[Template]) -> list[Draft]:
+def dissolve(
+    drafts: list[Draft], parts: Sequence[Part], templates: Sequence[Template]
+) -> list[Draft]:
     """Empty machines into others' gaps where all that is on them fits there, the emptiest first."""
     if not 1 < len(drafts) <= DISSOLVE_AT_MOST:
         return drafts
@@ -267,7 +325,9 @@ def dissolve(drafts: list[Draft], parts: Sequence[Part], templates: Sequence[Tem
     return kept
 
 
-def _moves(victim: Draft, others: list[Draft], parts: Sequence[Part]) -> list[tuple[Draft, int, int]] | None:
+def _moves(
+    victim: Draft, others: list[Draft], parts: Sequence[Part]
+) -> list[tuple[Draft, int, int]] | None:
     """Where all of a machine's load fits in others' gaps; None if it does not."""
     after = {id(draft): draft.again() for draft in others}
     moves: list[tuple[Draft, int, int]] = []
@@ -289,7 +349,9 @@ def _moves(victim: Draft, others: list[Draft], parts: Sequence[Part]) -> list[tu
     return moves
 
 
-def nodes_of(drafts: Sequence[Draft], parts: Sequence[Part], templates: Sequence[Template]) -> list[NewNode]:
+def nodes_of(
+    drafts: Sequence[Draft], parts: Sequence[Part], templates: Sequence[Template]
+) -> list[NewNode]:
     """As the planner wants them: pieces by unit."""
     nodes = []
     for draft in drafts:

@@ -132,4 +132,8 @@ class Packing:
     @property
     def gap(self) -> float:
         """By how large a part the price may be above the cheapest possible; 0 when it is the cheapest."""
-        return max(0.0, self.usd_per_hour / self.bound_usd_per_hour - 1) if self.bound_usd_per_hour > 0 else 0.0
+        return (
+            max(0.0, self.usd_per_hour / self.bound_usd_per_hour - 1)
+            if self.bound_usd_per_hour > 0
+            else 0.0
+        )

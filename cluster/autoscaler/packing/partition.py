@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cluster.autoscaler.demand import Unit
-from cluster.autoscaler.model.constraints import HOSTNAME, Usage, most_per_value, number, room, value_of
+from cluster.autoscaler.model.constraints import (
+    HOSTNAME,
+    Usage,
+    most_per_value,
+    number,
+    room,
+    value_of,
+)
 from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, times
 from cluster.autoscaler.model.snapshot import Constraint
 from cluster.autoscaler.packing.model import Template
@@ -40,32 +47,52 @@ class Part:
         return self.per_machine < MANY
 
 
-def cut(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Template], usage: Usage) -> list[Part]:
+def cut(
+    units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Template], usage: Usage
+) -> list[Part]:
     """The parts of all that is left. Pieces that no template may hold are left out."""
     usage = usage.copy()
     parts: list[Part] = []
     known: Known = {}
     largest: dict[Shape, frozenset[int]] = {}
-    sizes = np.array([template.shape for template in templates], dtype=np.int64).reshape(-1, len(NOTHING))
+    sizes = np.array([template.shape for template in templates], dtype=np.int64).reshape(
+        -1, len(NOTHING)
+    )
     for index, count in sorted(left.items()):
         unit = units[index]
         if count <= 0:
             continue
         if unit.shape not in largest:
-            largest[unit.shape] = frozenset(np.flatnonzero((sizes >= np.array(unit.shape)).all(axis=1)).tolist())
+            largest[unit.shape] = frozenset(
+                np.flatnonzero((sizes >= np.array(unit.shape)).all(axis=1)).tolist()
+            )
         parts += _parts_of(unit, index, count, templates, largest[unit.shape], usage, known)
     return [part for part in parts if part.count > 0 and part.templates]
 
 
 def _parts_of(
-    unit: Unit, index: int, count: int, templates: Sequence[Template], fitting: frozenset[int], usage: Usage, known: Known
+    unit: Unit,
+    index: int,
+    count: int,
+    templates: Sequence[Template],
+    fitting: frozenset[int],
+    usage: Usage,
+    known: Known,
 ) -> list[Part]:
     fixed = [constraint for constraint in unit.constraints if not _spreads(constraint)]
-    allowed = frozenset(t for t in fitting if room(unit.name, fixed, templates[t], usage)) if fixed else fitting
+    allowed = (
+        frozenset(t for t in fitting if room(unit.name, fixed, templates[t], usage))
+        if fixed
+        else fitting
+    )
     parts = [Part(index, unit.name, unit.shape, count, allowed)]
     for constraint in unit.constraints:
         if _spreads(constraint) and constraint.field not in HOSTNAME:
-            parts = [piece for part in parts for piece in _spread(part, constraint, templates, usage, known)]
+            parts = [
+                piece
+                for part in parts
+                for piece in _spread(part, constraint, templates, usage, known)
+            ]
     for constraint in unit.constraints:
         if constraint.field in HOSTNAME and _spreads(constraint):
             parts = [_by_machine(part, constraint, usage) for part in parts]
@@ -90,10 +117,14 @@ def _by_machine(part: Part, constraint: Constraint, usage: Usage) -> Part:
         most = max(taken.values()) if taken else -(-part.count // groups) if groups > 1 else MANY
     else:
         most = most_per_value(constraint)
-    return replace(part, per_machine=min(part.per_machine, most), count=part.count if most > 0 else 0)
+    return replace(
+        part, per_machine=min(part.per_machine, most), count=part.count if most > 0 else 0
+    )
 
 
-def _spread(part: Part, constraint: Constraint, templates: Sequence[Template], usage: Usage, known: Known) -> list[Part]:
+def _spread(
+    part: Part, constraint: Constraint, templates: Sequence[Template], usage: Usage, known: Known
+) -> list[Part]:
     """A constraint on an attribute: how many pieces go to each of its values."""
     values = known.setdefault((part.templates, constraint.field), {})
     if not values:
@@ -114,10 +145,19 @@ def _spread(part: Part, constraint: Constraint, templates: Sequence[Template], u
         share = _filled(part.count, sorted(values), taken, most_per_value(constraint))
     for value, count in share.items():
         usage.add_value(part.name, constraint.field, value, count)
-    return [replace(part, count=count, templates=values[value]) for value, count in share.items() if count]
+    return [
+        replace(part, count=count, templates=values[value])
+        for value, count in share.items()
+        if count
+    ]
 
 
-def _together(part: Part, values: Mapping[str, frozenset[int]], templates: Sequence[Template], taken: Mapping[str, int]) -> dict[str, int]:
+def _together(
+    part: Part,
+    values: Mapping[str, frozenset[int]],
+    templates: Sequence[Template],
+    taken: Mapping[str, int],
+) -> dict[str, int]:
     """All to one value: the one in use, else the one whose machines serve them cheapest."""
     if taken:
         here = next((value for value in sorted(values) if value in taken), None)
@@ -125,19 +165,31 @@ def _together(part: Part, values: Mapping[str, frozenset[int]], templates: Seque
 
     def price(value: str) -> tuple[float, str]:
         machines = [templates[t] for t in values[value]]
-        return (min(machine.usd_per_hour * -(-part.count // how_often(part.shape, machine.shape)) for machine in machines), value)
+        return (
+            min(
+                machine.usd_per_hour * -(-part.count // how_often(part.shape, machine.shape))
+                for machine in machines
+            ),
+            value,
+        )
 
     cheapest = sorted(price(value) for value in values)
     alike = [value for usd, value in cheapest if usd <= cheapest[0][0] + 1e-9]
-    return {alike[sum(map(ord, part.name)) % len(alike)]: part.count}  # apps are dealt out over zones that cost the same
+    return {
+        alike[sum(map(ord, part.name)) % len(alike)]: part.count
+    }  # apps are dealt out over zones that cost the same
 
 
-def _filled(count: int, values: Sequence[str], taken: Mapping[str, int], most: int) -> dict[str, int]:
+def _filled(
+    count: int, values: Sequence[str], taken: Mapping[str, int], most: int
+) -> dict[str, int]:
     """Level, and at most `most` of each value."""
     return _to_level(count, {value: taken.get(value, 0) for value in values}, most)
 
 
-def _levelled(count: int, values: Sequence[str], taken: Mapping[str, int], groups: int) -> dict[str, int]:
+def _levelled(
+    count: int, values: Sequence[str], taken: Mapping[str, int], groups: int
+) -> dict[str, int]:
     """As even as it gets. A value that is in use and cannot be bought holds the others down."""
     fixed = [have for value, have in taken.items() if value not in values]
     most = MANY

@@ -71,7 +71,9 @@ def useful_kinds(problem: Problem, at_most: int = KINDS_FILLED) -> Ints:
 def orders(problem: Problem, worth: Floats) -> list[Ints]:
     """Ways to sort rows by what they are worth for what they take: of all dimensions together and of each one that is scarce."""
     totals = problem.shapes.T.astype(np.float64) @ problem.wanted
-    relative = np.divide(problem.shapes, totals, out=np.zeros(problem.shapes.shape), where=totals > 0)
+    relative = np.divide(
+        problem.shapes, totals, out=np.zeros(problem.shapes.shape), where=totals > 0
+    )
     takes = [relative.sum(axis=1), relative.max(axis=1), np.sqrt((relative**2).sum(axis=1))]
     takes += [relative[:, d] + 0.05 * takes[0] for d in range(2) if totals[d] > 0]
     ways = [np.argsort(-worth / np.maximum(take, 1e-15), kind="stable") for take in takes]
@@ -81,7 +83,11 @@ def orders(problem: Problem, worth: Floats) -> list[Ints]:
 
 def orders_at(problem: Problem, worth: Floats, ways: Floats) -> list[Ints]:
     """Rows by what they are worth beside what their dimensions cost, for each way to price dimensions."""
-    return [np.argsort(-worth / np.maximum(problem.shapes @ way, 1e-15), kind="stable") for way in ways if way.any()]
+    return [
+        np.argsort(-worth / np.maximum(problem.shapes @ way, 1e-15), kind="stable")
+        for way in ways
+        if way.any()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +131,29 @@ def _fractional_prices(problem: Problem, worth: Floats, kinds: Ints) -> Floats:
     upper = problem.most[kinds].astype(np.float64).reshape(-1)
     room = (problem.sizes[kinds] / scale).reshape(-1)
     bounds = np.stack([np.zeros(upper.size), upper], axis=1)
-    answer = linprog(-np.tile(worth, kinds.size), A_ub=blocks, b_ub=room, bounds=bounds, method="highs-ds", options={"presolve": False})
+    answer = linprog(
+        -np.tile(worth, kinds.size),
+        A_ub=blocks,
+        b_ub=room,
+        bounds=bounds,
+        method="highs-ds",
+        options={"presolve": False},
+    )
     if answer.status != 0:
         return np.zeros((1, dimensions))
-    prices = -np.asarray(answer.ineqlin.marginals, dtype=np.float64).reshape(kinds.size, dimensions) / scale
+    prices = (
+        -np.asarray(answer.ineqlin.marginals, dtype=np.float64).reshape(kinds.size, dimensions)
+        / scale
+    )
     return np.asarray(np.maximum(prices, 0.0), dtype=np.float64)
 
 
 def is_small(problem: Problem, at_most: int) -> bool:
     """Whether every load can be listed."""
     sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
-    return bool((sides > 1).any()) and float(np.log(sides.astype(np.float64)).sum()) <= np.log(at_most)
+    return bool((sides > 1).any()) and float(np.log(sides.astype(np.float64)).sum()) <= np.log(
+        at_most
+    )
 
 
 def enumerate_loads(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
@@ -144,12 +162,16 @@ def enumerate_loads(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
         return None
     sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
     rows = np.flatnonzero(sides > 1)
-    some = np.stack(np.meshgrid(*(np.arange(sides[r]) for r in rows), indexing="ij"), axis=-1).reshape(-1, rows.size)
+    some = np.stack(
+        np.meshgrid(*(np.arange(sides[r]) for r in rows), indexing="ij"), axis=-1
+    ).reshape(-1, rows.size)
     every = np.zeros((some.shape[0], sides.size), dtype=np.int64)
     every[:, rows] = some
     every = every[every.sum(axis=1) > 0]
     takes = every @ problem.shapes
-    holds = (takes[None, :, :] <= problem.sizes[:, None, :]).all(axis=2) & (every[None, :, :] <= problem.most[:, None, :]).all(axis=2)
+    holds = (takes[None, :, :] <= problem.sizes[:, None, :]).all(axis=2) & (
+        every[None, :, :] <= problem.most[:, None, :]
+    ).all(axis=2)
     kinds, loads = [], []
     for pool in sorted(set(problem.pools)):
         mine = np.array([name == pool for name in problem.pools])

@@ -46,10 +46,16 @@ class Problem:
     is_merged: bool = False
     is_rounded: bool = False  # rows are buckets of sizes, as large as the largest in them
     checked: tuple[int, ...] = ()  # dimensions that can run out before all others
-    spared: tuple[int, ...] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
-    least: Floats = field(default_factory=lambda: np.zeros(0))  # R: of the pieces of a row on average
+    spared: tuple[
+        int, ...
+    ] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
+    least: Floats = field(
+        default_factory=lambda: np.zeros(0)
+    )  # R: of the pieces of a row on average
     least_of_parts: Floats = field(default_factory=lambda: np.zeros(0))  # by part
-    ways: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # G x D: by group of kinds, the prices of dimensions behind `least`
+    ways: Floats = field(
+        default_factory=lambda: np.zeros((0, 0))
+    )  # G x D: by group of kinds, the prices of dimensions behind `least`
 
     @property
     def is_empty(self) -> bool:
@@ -58,7 +64,10 @@ class Problem:
     @property
     def in_pools(self) -> dict[str, Ints]:
         """Kinds by pool."""
-        return {pool: np.array([name == pool for name in self.pools]).nonzero()[0] for pool in dict.fromkeys(self.pools)}
+        return {
+            pool: np.array([name == pool for name in self.pools]).nonzero()[0]
+            for pool in dict.fromkeys(self.pools)
+        }
 
     @property
     def is_proof(self) -> bool:
@@ -77,7 +86,9 @@ class Problem:
 
 def build(parts: Sequence[Part], templates: Sequence[Template], *, rows_at_most: int) -> Problem:
     """The problem with rows apart by zone and app where they are few, merged otherwise."""
-    exact: list[Key] = [(part.shape, part.name if part.is_capped else None, part.templates) for part in parts]
+    exact: list[Key] = [
+        (part.shape, part.name if part.is_capped else None, part.templates) for part in parts
+    ]
     if len(set(exact)) <= rows_at_most:
         return _assemble(parts, templates, exact, merged=False)
     classes = _classes(parts)
@@ -85,16 +96,28 @@ def build(parts: Sequence[Part], templates: Sequence[Template], *, rows_at_most:
     for part in parts:
         if part.templates not in alike:
             alike[part.templates] = frozenset(_likeness(templates[t]) for t in part.templates)
-    loose: list[Key] = [(part.shape, classes.get(part.name) if part.is_capped else None, alike[part.templates]) for part in parts]
+    loose: list[Key] = [
+        (part.shape, classes.get(part.name) if part.is_capped else None, alike[part.templates])
+        for part in parts
+    ]
     found = list(dict.fromkeys(loose))
     if len(found) <= rows_at_most:
         return _assemble(parts, templates, loose, merged=True)
     counts: dict[Key, int] = {}
     for key, part in zip(loose, parts, strict=True):
         counts[key] = counts.get(key, 0) + part.count
-    shapes = rounded_up([key[0] for key in found], [counts[key] for key in found], [key[1:] for key in found], rows_at_most)
-    bucket: dict[Key, Key] = {key: (shape, key[1], key[2]) for key, shape in zip(found, shapes, strict=True)}
-    return replace(_assemble(parts, templates, [bucket[key] for key in loose], merged=True), is_rounded=True)
+    shapes = rounded_up(
+        [key[0] for key in found],
+        [counts[key] for key in found],
+        [key[1:] for key in found],
+        rows_at_most,
+    )
+    bucket: dict[Key, Key] = {
+        key: (shape, key[1], key[2]) for key, shape in zip(found, shapes, strict=True)
+    }
+    return replace(
+        _assemble(parts, templates, [bucket[key] for key in loose], merged=True), is_rounded=True
+    )
 
 
 def _likeness(template: Template) -> tuple[str, Shape, float]:
@@ -113,13 +136,17 @@ def _classes(parts: Sequence[Part]) -> dict[str, str]:
     merged: dict[str, str] = {}
     head = ""
     for name in order:
-        if not head or (needs[name] < needs[head] / 2 and len(set(merged.values())) < CLASSES_AT_MOST):
+        if not head or (
+            needs[name] < needs[head] / 2 and len(set(merged.values())) < CLASSES_AT_MOST
+        ):
             head = name
         merged[name] = head
     return merged
 
 
-def _assemble(parts: Sequence[Part], templates: Sequence[Template], keys: Sequence[Key], *, merged: bool) -> Problem:
+def _assemble(
+    parts: Sequence[Part], templates: Sequence[Template], keys: Sequence[Key], *, merged: bool
+) -> Problem:
     rows: dict[Key, list[int]] = {}
     for index, key in enumerate(keys):
         rows.setdefault(key, []).append(index)
@@ -127,15 +154,29 @@ def _assemble(parts: Sequence[Part], templates: Sequence[Template], keys: Sequen
     bounds = _bounds(parts, keys)
     true = bounds
     if merged:
-        apps = {name: {part.name for part, key in zip(parts, keys, strict=True) if key[1] == name} for name in true}
-        bounds = {name: most if len(apps[name]) < 2 else max(1, int(most * OF_MERGED)) for name, most in true.items()}
+        apps = {
+            name: {part.name for part, key in zip(parts, keys, strict=True) if key[1] == name}
+            for name in true
+        }
+        bounds = {
+            name: most if len(apps[name]) < 2 else max(1, int(most * OF_MERGED))
+            for name, most in true.items()
+        }
     kinds = _kinds(templates, list(rows), merged=merged)
     heads = [templates[members[0]] for members in kinds]
     asked = [(*key[0], *(int(key[1] == name) for name in bounds)) for key in rows]
     shapes = np.array(asked, dtype=np.int64).reshape(len(groups), -1)
-    sizes = np.array([(*head.shape, *bounds.values()) for head in heads], dtype=np.int64).reshape(len(kinds), -1)
-    wanted = np.array([sum(parts[index].count for index in group) for group in groups], dtype=np.int64)
-    may = np.array([_may(templates, kinds, key, merged=merged) for key in rows], dtype=np.int64).reshape(len(groups), len(kinds)).T
+    sizes = np.array([(*head.shape, *bounds.values()) for head in heads], dtype=np.int64).reshape(
+        len(kinds), -1
+    )
+    wanted = np.array(
+        [sum(parts[index].count for index in group) for group in groups], dtype=np.int64
+    )
+    may = (
+        np.array([_may(templates, kinds, key, merged=merged) for key in rows], dtype=np.int64)
+        .reshape(len(groups), len(kinds))
+        .T
+    )
     return Problem(
         shapes=shapes,
         wanted=wanted,
@@ -178,12 +219,18 @@ def _bounds(parts: Sequence[Part], keys: Sequence[Key]) -> dict[str, int]:
     return {key: sum(each.values()) for key, each in apps.items()}
 
 
-def _may(templates: Sequence[Template], kinds: Sequence[tuple[int, ...]], key: Key, *, merged: bool) -> list[bool]:
+def _may(
+    templates: Sequence[Template], kinds: Sequence[tuple[int, ...]], key: Key, *, merged: bool
+) -> list[bool]:
     """Which kinds a row may use."""
-    return [(_likeness(templates[members[0]]) if merged else members[0]) in key[2] for members in kinds]
+    return [
+        (_likeness(templates[members[0]]) if merged else members[0]) in key[2] for members in kinds
+    ]
 
 
-def _kinds(templates: Sequence[Template], keys: Sequence[Key], *, merged: bool) -> list[tuple[int, ...]]:
+def _kinds(
+    templates: Sequence[Template], keys: Sequence[Key], *, merged: bool
+) -> list[tuple[int, ...]]:
     """Templates that no row tells apart, without those that another one betters in everything."""
     sets = list(dict.fromkeys(key[2] for key in keys))
     kinds: dict[tuple[str, Shape, float, tuple[bool, ...]], list[int]] = {}

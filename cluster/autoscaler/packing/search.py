@@ -16,7 +16,10 @@ from cluster.autoscaler.packing.problem import Problem
 COPIES_AT_MOST = 48
 """Kinds that hold more pieces of one row than this are not searched: rounding hardly matters to them."""
 
-MIX = np.array([0x9E3779B97F4A7C1, 0xC2B2AE3D27D4EB5, 0x165667B19E3779F, 0x27D4EB2F1656671, 0x85EBCA77C2B2AE1], dtype=np.int64)
+MIX = np.array(
+    [0x9E3779B97F4A7C1, 0xC2B2AE3D27D4EB5, 0x165667B19E3779F, 0x27D4EB2F1656671, 0x85EBCA77C2B2AE1],
+    dtype=np.int64,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,9 @@ class _States:
         return _States(self.free[chosen], self.value[chosen], self.counts[chosen])
 
 
-def best_load(problem: Problem, kind: int, worth: Floats, prices: Floats, least: float, width: int) -> Found:
+def best_load(
+    problem: Problem, kind: int, worth: Floats, prices: Floats, least: float, width: int
+) -> Found:
     """A load of `kind` worth more than `least`, found with at most `width` states at a time."""
     size, most = problem.sizes[kind], problem.most[kind]
     gain = worth - problem.shapes @ prices
@@ -82,7 +87,9 @@ def _with_row(states: _States, shape: Ints, most: int, worth: float, at: int) ->
     count = np.arange(source.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)
     counts = states.counts[source]
     counts[:, at] = count
-    return _States(states.free[source] - count[:, None] * shape, states.value[source] + count * worth, counts)
+    return _States(
+        states.free[source] - count[:, None] * shape, states.value[source] + count * worth, counts
+    )
 
 
 def _alive(states: _States, bound: Floats, best: float) -> tuple[_States, Floats]:

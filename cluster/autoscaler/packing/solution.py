@@ -11,9 +11,28 @@ from cluster.autoscaler.demand import Unit
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.packing.bounds import with_cuts
 from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
-from cluster.autoscaler.packing.integral import Machines, branch, cost_of, dive, first_fit, first_fits, is_complete, served
+from cluster.autoscaler.packing.integral import (
+    Machines,
+    branch,
+    cost_of,
+    dive,
+    first_fit,
+    first_fits,
+    is_complete,
+    served,
+)
 from cluster.autoscaler.packing.materialize import Draft, dissolve, make_real, nodes_of, right_size
-from cluster.autoscaler.packing.model import GOOD_ENOUGH, USUAL, Effort, Limits, Method, NewNode, Packing, Template, Work
+from cluster.autoscaler.packing.model import (
+    GOOD_ENOUGH,
+    USUAL,
+    Effort,
+    Limits,
+    Method,
+    NewNode,
+    Packing,
+    Template,
+    Work,
+)
 from cluster.autoscaler.packing.partition import Part, cut
 from cluster.autoscaler.packing.patterns import is_small
 from cluster.autoscaler.packing.problem import Problem, build, worth
@@ -40,7 +59,10 @@ def solve(
     firsts = first_fits(problem, limits, work)
     found: list[_Found] = [("first fit", machines) for machines in firsts]
     bound, outcome = problem.bound, None
-    usd = min((cost_of(problem, machines) for machines in firsts if is_complete(problem, machines)), default=np.inf)
+    usd = min(
+        (cost_of(problem, machines) for machines in firsts if is_complete(problem, machines)),
+        default=np.inf,
+    )
     tolerance = PROVEN if is_small(problem, effort.loads) else GOOD_ENOUGH
     if effort.rounds and usd > bound * (1 + tolerance):
         outcome = generate(problem, _seeds(problem, firsts), limits.slots, effort, usd, work)
@@ -49,14 +71,23 @@ def solve(
         bound = max(bound, outcome.bound, proven)
     best, method = _best(parts, templates, problem, limits, found)
     if not best.is_complete:
-        bound = sum(float(each) * (part.count - left) for each, part, left in zip(problem.least_of_parts, parts, best.left, strict=True))
+        bound = sum(
+            float(each) * (part.count - left)
+            for each, part, left in zip(problem.least_of_parts, parts, best.left, strict=True)
+        )
     elif outcome is not None and outcome.is_complete and best.usd <= bound * (1 + PROVEN):
         method = "exact"
     nodes = tuple(nodes_of(best.drafts, parts, templates))
     return Packing(nodes, round(best.usd, 9), min(bound, best.usd), method, cut_short=work.is_spent)
 
 
-def pack(units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Template], usage: Usage, limits: Limits) -> list[NewNode]:
+def pack(
+    units: Sequence[Unit],
+    left: Mapping[int, int],
+    templates: Sequence[Template],
+    usage: Usage,
+    limits: Limits,
+) -> list[NewNode]:
     """The machines of `solve` alone."""
     return list(solve(units, left, templates, usage, limits).nodes)
 
@@ -80,11 +111,19 @@ def _quality(answer: _Answer) -> tuple[float, float, int]:
     return (-round(answer.served, 9), round(answer.usd, 9), len(answer.drafts))
 
 
-def _answer(parts: Sequence[Part], templates: Sequence[Template], problem: Problem, limits: Limits, machines: Machines) -> _Answer:
+def _answer(
+    parts: Sequence[Part],
+    templates: Sequence[Template],
+    problem: Problem,
+    limits: Limits,
+    machines: Machines,
+) -> _Answer:
     """Machines made real, with what merging lost bought on top, right-sized."""
     drafts, left = make_real(problem, parts, templates, machines)
     if problem.is_merged and any(left):
-        rest = [replace(part, count=count) for part, count in zip(parts, left, strict=True) if count]
+        rest = [
+            replace(part, count=count) for part, count in zip(parts, left, strict=True) if count
+        ]
         whose = [index for index, count in enumerate(left) if count]
         exact = build(rest, templates, rows_at_most=EVERY_ROW)
         bought = limits.copy()
@@ -99,8 +138,17 @@ def _answer(parts: Sequence[Part], templates: Sequence[Template], problem: Probl
     drafts = dissolve(drafts, parts, templates)
     right_size(drafts, templates)
     value = _worth_of_parts(problem, len(parts))
-    served = sum(value[index] * (part.count - count) for index, (part, count) in enumerate(zip(parts, left, strict=True)))
-    return _Answer(machines, drafts, left, sum(templates[draft.template].usd_per_hour for draft in drafts), float(served))
+    served = sum(
+        value[index] * (part.count - count)
+        for index, (part, count) in enumerate(zip(parts, left, strict=True))
+    )
+    return _Answer(
+        machines,
+        drafts,
+        left,
+        sum(templates[draft.template].usd_per_hour for draft in drafts),
+        float(served),
+    )
 
 
 def _worth_of_parts(problem: Problem, count: int) -> list[float]:
@@ -121,11 +169,18 @@ WORTH_A_LOOK, FEW_MACHINES = 1.03, 20
 
 
 def _best(
-    parts: Sequence[Part], templates: Sequence[Template], problem: Problem, limits: Limits, found: list[_Found]
+    parts: Sequence[Part],
+    templates: Sequence[Template],
+    problem: Problem,
+    limits: Limits,
+    found: list[_Found],
 ) -> tuple[_Answer, Method]:
     """The best of several answers once made real, and its method; those that look worse by much are left out."""
     value = worth(problem.shapes, problem.wanted)
-    looks = [(-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines)) for _, machines in found]
+    looks = [
+        (-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines))
+        for _, machines in found
+    ]
     most, cheapest = min(looks)
     many = [sum(count for _, _, count in machines) for _, machines in found]
     chosen = [
@@ -133,7 +188,10 @@ def _best(
         for number, (look, usd) in enumerate(looks)
         if look == most and (usd <= cheapest * WORTH_A_LOOK or many[number] <= FEW_MACHINES)
     ]
-    answers = [(_answer(parts, templates, problem, limits, machines), number, method) for number, (method, machines) in chosen]
+    answers = [
+        (_answer(parts, templates, problem, limits, machines), number, method)
+        for number, (method, machines) in chosen
+    ]
     best, _, method = min(answers, key=lambda answer: (_quality(answer[0]), answer[1]))
     return best, method
 
@@ -147,7 +205,9 @@ def _seeds(problem: Problem, firsts: list[Machines]) -> Columns:
     return columns
 
 
-def _wholes(problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, usd: float, work: Work) -> tuple[list[_Found], float]:
+def _wholes(
+    problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, usd: float, work: Work
+) -> tuple[list[_Found], float]:
     """Whole answers from the fractional one, and what they prove; `usd` is the price of the best so far."""
     if outcome.relaxed is None:
         return [], 0.0

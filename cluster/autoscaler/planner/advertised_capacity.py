@@ -37,7 +37,9 @@ class Learned:
     said: tuple[Decision, ...]
 
 
-def as_advertised(offerings: Offerings, advertised: Mapping[str, Advertised], spec: ClusterSpec) -> Offerings:
+def as_advertised(
+    offerings: Offerings, advertised: Mapping[str, Advertised], spec: ClusterSpec
+) -> Offerings:
     """The offerings with what the engine will see of each."""
     return {pool: _of_pool(pool, offered, advertised, spec) for pool, offered in offerings.items()}
 
@@ -45,18 +47,33 @@ def as_advertised(offerings: Offerings, advertised: Mapping[str, Advertised], sp
 def learn(snapshot: Snapshot, raw: Offerings, supply: Supply, now: float) -> Learned:
     """Compare what registered with what was expected. `raw` is what the cloud states, the snapshot's offerings are as advertised."""
     advertised, odd = _seen(snapshot, supply, now), _odd(snapshot, supply, now)
-    said = [_less(key, entry, snapshot, now) for key, entry in advertised.items() if _is_news(key, entry, snapshot)]
-    said += [_strange(name, text, now) for name, text in odd.items() if snapshot.memory.odd.get(name) != text]
-    known = {f"{pool}/{offering.instance_type}" for pool, offered in raw.items() for offering in offered}
+    said = [
+        _less(key, entry, snapshot, now)
+        for key, entry in advertised.items()
+        if _is_news(key, entry, snapshot)
+    ]
+    said += [
+        _strange(name, text, now)
+        for name, text in odd.items()
+        if snapshot.memory.odd.get(name) != text
+    ]
+    known = {
+        f"{pool}/{offering.instance_type}" for pool, offered in raw.items() for offering in offered
+    }
     kept = {key: entry for key, entry in advertised.items() if key in known or not known}
     return Learned(kept, odd, tuple(decision for decision in said if decision is not None))
 
 
 def drift_of(unit: Unit, snapshot: Snapshot) -> str:
     """Why a machine is not as one bought now would be; empty when it is, or when that is not known."""
-    template, version = snapshot.templates.get(unit.pool), unit.machine.tags.get(Tag.TEMPLATE_VERSION, "")
+    template, version = (
+        snapshot.templates.get(unit.pool),
+        unit.machine.tags.get(Tag.TEMPLATE_VERSION, ""),
+    )
     if template is not None and version and version not in template.alike:
-        return f"comes from version {version} of its launch template, the newest is {template.latest}"
+        return (
+            f"comes from version {version} of its launch template, the newest is {template.latest}"
+        )
     return wrong_in(unit)
 
 
@@ -65,14 +82,30 @@ def wrong_in(unit: Unit) -> str:
     if unit.agent is None:
         return ""
     machine, said = unit.machine, unit.agent.attributes
-    is_ = {"pool": unit.pool, "instance_type": machine.instance_type, "zone": machine.zone, "lifecycle": machine.capacity}
-    found = [f"{name} {said[name]} and is of {name} {value}" for name, value in is_.items() if said.get(name, value) != value]
+    is_ = {
+        "pool": unit.pool,
+        "instance_type": machine.instance_type,
+        "zone": machine.zone,
+        "lifecycle": machine.capacity,
+    }
+    found = [
+        f"{name} {said[name]} and is of {name} {value}"
+        for name, value in is_.items()
+        if said.get(name, value) != value
+    ]
     return f"registered as {', '.join(found)}" if found else ""
 
 
-def _of_pool(pool: str, offered: tuple[Offering, ...], advertised: Mapping[str, Advertised], spec: ClusterSpec) -> tuple[Offering, ...]:
+def _of_pool(
+    pool: str,
+    offered: tuple[Offering, ...],
+    advertised: Mapping[str, Advertised],
+    spec: ClusterSpec,
+) -> tuple[Offering, ...]:
     raw = {offering.instance_type: shape_of(offering.resources) for offering in offered}
-    seen = {name: advertised[f"{pool}/{name}"].shape for name in raw if f"{pool}/{name}" in advertised}
+    seen = {
+        name: advertised[f"{pool}/{name}"].shape for name in raw if f"{pool}/{name}" in advertised
+    }
     if not seen and spec.target != "aws":
         return offered
     shares = _shares(raw, seen)
@@ -84,21 +117,38 @@ def _shares(raw: Mapping[str, Shape], seen: Mapping[str, Shape]) -> tuple[float,
     """By dimension: the least part of the estimate that an agent of this pool had. Gpus are a matter of the type, not of the pool."""
     if not seen:
         return (1.0, 1.0 - KERNEL_KEEPS, 1.0, 1.0, 1.0)
-    least = [min(1.0, *(shape[n] / raw[name][n] if raw[name][n] else 1.0 for name, shape in seen.items())) for n in range(5)]
+    least = [
+        min(
+            1.0, *(shape[n] / raw[name][n] if raw[name][n] else 1.0 for name, shape in seen.items())
+        )
+        for n in range(5)
+    ]
     return (*least[:3], 1.0, least[4])
 
 
 def _estimate(shape: Shape, shares: tuple[float, ...]) -> Shape:
-    cpus, mem, disk, gpus, ports = (int(amount * share) for amount, share in zip(shape, shares, strict=True))
+    cpus, mem, disk, gpus, ports = (
+        int(amount * share) for amount, share in zip(shape, shares, strict=True)
+    )
     return (cpus, mem, disk, gpus, ports)
 
 
 def _with(offering: Offering, shape: Shape) -> Offering:
     if shape_of(offering.resources) == shape:
         return offering
-    milli = {name: amount for name, amount in zip(("cpus", "mem", "disk", "gpus"), shape, strict=False) if amount}
+    milli = {
+        name: amount
+        for name, amount in zip(("cpus", "mem", "disk", "gpus"), shape, strict=False)
+        if amount
+    }
     first = TASK_PORTS[0]
-    ports = offering.resources.ports if offering.resources.port_count == shape[4] else ((first, first + shape[4] - 1),) if shape[4] else ()
+    ports = (
+        offering.resources.ports
+        if offering.resources.port_count == shape[4]
+        else ((first, first + shape[4] - 1),)
+        if shape[4]
+        else ()
+    )
     return replace(offering, resources=Resources(dict(sorted(milli.items())), ports))
 
 
@@ -117,8 +167,15 @@ def _seen(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, Advertise
             min(before[3], agent.total[3]),
             min(before[4], agent.total[4]),
         )
-    old = {key: entry for key, entry in snapshot.memory.advertised.items() if now - entry.at < FORGOTTEN_AFTER_S}
-    fresh = {key: old[key] if key in old and _is_young(old[key], shape, now) else Advertised(shape, now) for key, shape in found.items()}
+    old = {
+        key: entry
+        for key, entry in snapshot.memory.advertised.items()
+        if now - entry.at < FORGOTTEN_AFTER_S
+    }
+    fresh = {
+        key: old[key] if key in old and _is_young(old[key], shape, now) else Advertised(shape, now)
+        for key, shape in found.items()
+    }
     return {**old, **fresh}
 
 
@@ -135,19 +192,40 @@ def _is_news(key: str, entry: Advertised, snapshot: Snapshot) -> bool:
 def _less(key: str, entry: Advertised, snapshot: Snapshot, now: float) -> Decision | None:
     """The decision that says so, where an agent has less than was expected of its type."""
     pool, _, name = key.partition("/")
-    expected = next((shape_of(o.resources) for o in snapshot.offerings.get(pool, ()) if o.instance_type == name), entry.shape)
-    lacks = ", ".join(named(want - have, n) for n, (want, have) in enumerate(zip(expected, entry.shape, strict=True)) if want > have)
+    expected = next(
+        (
+            shape_of(o.resources)
+            for o in snapshot.offerings.get(pool, ())
+            if o.instance_type == name
+        ),
+        entry.shape,
+    )
+    lacks = ", ".join(
+        named(want - have, n)
+        for n, (want, have) in enumerate(zip(expected, entry.shape, strict=True))
+        if want > have
+    )
     if not lacks:
         return None
     why = "work is packed by what agents of this type have, from now on"
-    return Decision(now, "advertises", f"{name} in pool {pool} advertises {lacks} less than expected", (why,), pool=pool)
+    return Decision(
+        now,
+        "advertises",
+        f"{name} in pool {pool} advertises {lacks} less than expected",
+        (why,),
+        pool=pool,
+    )
 
 
 def _odd(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, str]:
     """What is not as it should be, by what it is about: machines, and agents without one."""
     if snapshot.cluster is None:
         return snapshot.memory.odd
-    odd = {unit.machine.instance_id: text for unit in supply.units if (text := drift_of(unit, snapshot))}
+    odd = {
+        unit.machine.instance_id: text
+        for unit in supply.units
+        if (text := drift_of(unit, snapshot))
+    }
     odd.update(_twice(snapshot.cluster))
     odd.update(_unknown(snapshot, now))
     return odd
@@ -161,7 +239,10 @@ def _twice(view: ClusterView) -> Iterator[tuple[str, str]]:
             by_machine.setdefault(agent.instance_id, []).append(agent)
     for name, agents in by_machine.items():
         if len(agents) > 1:
-            yield name, f"registered {len(agents)} times: {', '.join(sorted(agent.agent_id for agent in agents))}"
+            yield (
+                name,
+                f"registered {len(agents)} times: {', '.join(sorted(agent.agent_id for agent in agents))}",
+            )
 
 
 def _unknown(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
@@ -169,8 +250,15 @@ def _unknown(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
     listed = {machine.instance_id for machine in snapshot.machines if machine.state in LIVE}
     ended = {machine.instance_id for machine in snapshot.machines} - listed
     for agent in _active(snapshot.cluster):
-        if agent.instance_id not in listed and agent.instance_id not in ended and 0 < agent.registered_at < now - LAG_S:
-            yield agent.agent_id, f"is of {agent.instance_id or 'no machine'}, which EC2 does not list as this cluster's"
+        if (
+            agent.instance_id not in listed
+            and agent.instance_id not in ended
+            and 0 < agent.registered_at < now - LAG_S
+        ):
+            yield (
+                agent.agent_id,
+                f"is of {agent.instance_id or 'no machine'}, which EC2 does not list as this cluster's",
+            )
 
 
 def _active(view: ClusterView | None) -> Iterable[Agent]:
@@ -180,4 +268,6 @@ def _active(view: ClusterView | None) -> Iterable[Agent]:
 def _strange(name: str, text: str, now: float) -> Decision:
     kind: Kind = "strange"
     machines = (name,) if name.startswith("i-") else ()
-    return Decision(now, kind, f"{name} {text}", ("not as a machine bought now would be",), machines=machines)
+    return Decision(
+        now, kind, f"{name} {text}", ("not as a machine bought now would be",), machines=machines
+    )

@@ -44,7 +44,9 @@ class Allowance:
             return 0
         return max(0, window(self.backoffs, offering) - self._asked.get(offering.key, 0))
 
-    def split(self, count: int, offerings: Sequence[Offering], pool: str) -> list[tuple[int, tuple[Offering, ...]]]:
+    def split(
+        self, count: int, offerings: Sequence[Offering], pool: str
+    ) -> list[tuple[int, tuple[Offering, ...]]]:
         """`count` machines of any of `offerings`, in their order, as calls: each names only what may be asked for its whole count.
 
         An offering that is being tried out gets a small call of its own, with the others behind it: so trying costs no refused call.
@@ -54,7 +56,19 @@ class Allowance:
         for first in offerings:
             asked = min(count, self.left(first, pool))
             if asked > 0:
-                calls.append((asked, (first, *(o for o in offerings if o is not first and self.left(o, pool) >= asked))))
+                calls.append(
+                    (
+                        asked,
+                        (
+                            first,
+                            *(
+                                o
+                                for o in offerings
+                                if o is not first and self.left(o, pool) >= asked
+                            ),
+                        ),
+                    )
+                )
                 self._asked[first.key] = self._asked.get(first.key, 0) + asked
                 count -= asked
         return calls
@@ -71,18 +85,27 @@ def window(backoffs: Mapping[str, Backoff], offering: Offering) -> int:
     return MOST_AT_ONCE if own is None else max(1, own.window)
 
 
-def next_try_at(backoffs: Mapping[str, Backoff], offerings: Iterable[tuple[str, Offering]], now: float) -> float | None:
+def next_try_at(
+    backoffs: Mapping[str, Backoff], offerings: Iterable[tuple[str, Offering]], now: float
+) -> float | None:
     """When the first of these offerings (each with its pool) that are left alone may be tried again; None when none is."""
-    return min((at for pool, offering in offerings if (at := _until(backoffs, offering, pool)) > now), default=None)
+    return min(
+        (at for pool, offering in offerings if (at := _until(backoffs, offering, pool)) > now),
+        default=None,
+    )
 
 
-def narrowed(request: LaunchRequest, backoffs: Mapping[str, Backoff], now: float) -> LaunchRequest | None:
+def narrowed(
+    request: LaunchRequest, backoffs: Mapping[str, Backoff], now: float
+) -> LaunchRequest | None:
     """A call that was planned before another one of the same pass was refused: what of it may still be asked; None for nothing."""
     usable = tuple(o for o in request.offerings if not blocked(backoffs, o, request.pool, now))
     return replace(request, offerings=usable) if usable else None
 
 
-def absorb(backoffs: Mapping[str, Backoff], request: LaunchRequest, result: LaunchResult, now: float) -> dict[str, Backoff]:
+def absorb(
+    backoffs: Mapping[str, Backoff], request: LaunchRequest, result: LaunchResult, now: float
+) -> dict[str, Backoff]:
     """What is known after a call."""
     known = {key: entry for key, entry in backoffs.items() if entry.until + FORGOTTEN_AFTER_S > now}
     given: dict[str, int] = {}
@@ -101,9 +124,16 @@ def absorb(backoffs: Mapping[str, Backoff], request: LaunchRequest, result: Laun
     return known
 
 
-def refused(backoffs: Mapping[str, Backoff], request: LaunchRequest, now: float) -> dict[str, Backoff]:
+def refused(
+    backoffs: Mapping[str, Backoff], request: LaunchRequest, now: float
+) -> dict[str, Backoff]:
     """What is known after the cloud refused a call as such: none of its offerings is asked for a while."""
-    return absorb(backoffs, request, LaunchResult((), tuple(offering.key for offering in request.offerings)), now)
+    return absorb(
+        backoffs,
+        request,
+        LaunchResult((), tuple(offering.key for offering in request.offerings)),
+        now,
+    )
 
 
 def _until(backoffs: Mapping[str, Backoff], offering: Offering, pool: str) -> float:
@@ -121,7 +151,9 @@ def _after_error(before: Backoff | None, asked: int, given: int, now: float) -> 
     """Half of what was asked, but not less than what was given; left alone for twice as long as the last time."""
     strikes = before.strikes + 1 if before else 1
     most = min(before.window, asked) if before else asked
-    return Backoff(now + min(MOST_S, FIRST_S * 2.0 ** min(strikes - 1, 16)), strikes, max(1, given, most // 2))
+    return Backoff(
+        now + min(MOST_S, FIRST_S * 2.0 ** min(strikes - 1, 16)), strikes, max(1, given, most // 2)
+    )
 
 
 def _after_success(known: dict[str, Backoff], key: str, now: float, *, whole: bool) -> None:

@@ -14,7 +14,11 @@ from cluster.config.schema import ClusterSpec, Pool
 
 def paused(orders: Iterable[Order], now: float) -> str:
     """Why nothing is bought or removed for now; empty when no pause is in force. The pause that lasts longest counts."""
-    last = max((order for order in in_force(orders, now) if order.kind == "pause"), key=lambda order: order.until, default=None)
+    last = max(
+        (order for order in in_force(orders, now) if order.kind == "pause"),
+        key=lambda order: order.until,
+        default=None,
+    )
     return "" if last is None else describe(last)
 
 

@@ -16,9 +16,24 @@ from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Memory, Removal, Replacement, Snapshot
 from cluster.autoscaler.model.supply import Supply, survey
 from cluster.autoscaler.packing import Packing, Placement, place
-from cluster.autoscaler.planner import advertised_capacity, overrides, planner_state, rescheduling, scale_down, scale_up, timers
+from cluster.autoscaler.planner import (
+    advertised_capacity,
+    overrides,
+    planner_state,
+    rescheduling,
+    scale_down,
+    scale_up,
+    timers,
+)
 from cluster.autoscaler.planner.rescheduling import Held, Room
-from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Move, Reactivate, Terminate
+from cluster.autoscaler.planner.scale_down import (
+    Deactivate,
+    Drain,
+    MarkGone,
+    Move,
+    Reactivate,
+    Terminate,
+)
 from cluster.autoscaler.planner.scale_up import Bought, Purchase
 from cluster.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
 from cluster.autoscaler.planner.verdicts import Judge, Verdict
@@ -83,16 +98,25 @@ class Plan:
 
 def plan(snapshot: Snapshot, now: float) -> Plan:
     """Decide. The same snapshot at the same moment gives the same plan."""
-    memory = replace(planner_state.leader(snapshot, now), replacements=planner_state.replacements(snapshot, now))
-    snapshot = replace(snapshot, memory=memory, spec=overrides.with_bounds(snapshot.spec, snapshot.orders, now))
+    memory = replace(
+        planner_state.leader(snapshot, now), replacements=planner_state.replacements(snapshot, now)
+    )
+    snapshot = replace(
+        snapshot, memory=memory, spec=overrides.with_bounds(snapshot.spec, snapshot.orders, now)
+    )
     stated = snapshot.offerings
-    snapshot = replace(snapshot, offerings=advertised_capacity.as_advertised(stated, memory.advertised, snapshot.spec))
+    snapshot = replace(
+        snapshot,
+        offerings=advertised_capacity.as_advertised(stated, memory.advertised, snapshot.spec),
+    )
     supply = survey(snapshot, now)
     units = demand.fuse(snapshot, now)
     placement = place(units, supply.nodes, supply.usage)
     room = Room(supply, units, placement)
     waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.orders, now)
-    fence = snapshot.fence or ("" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false")
+    fence = snapshot.fence or (
+        "" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false"
+    )
     held = fence or paused or waiting
     bought = Bought() if held else scale_up.buy(snapshot, supply, units, placement.left, now)
     purchases, packed = bought.purchases, _packed(bought.packing)
@@ -100,29 +124,49 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     verdicts = tuple(judge.verdict(index, unit) for index, unit in enumerate(units))
     homes = rescheduling.hold(snapshot, supply, room)
     needed = _needed(placement)
-    idle = snapshot.memory.idle_since if snapshot.cluster is None else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
+    idle = (
+        snapshot.memory.idle_since
+        if snapshot.cluster is None
+        else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
+    )
     learned = advertised_capacity.learn(snapshot, stated, supply, now)
     memory = planner_state.after_pass(snapshot, supply, units, purchases, idle, now)
     memory = replace(memory, advertised=learned.advertised, odd=learned.odd)
     frozen = scale_down.freeze(snapshot, supply)
     homed = controller.homed(units, placement, supply)
-    urgent = [] if fence or snapshot.cluster is None else controller.steps(snapshot, supply, homed, now)
-    back = [] if fence or snapshot.cluster is None else scale_down.returned(supply, needed, homes.homeless)
+    urgent = (
+        [] if fence or snapshot.cluster is None else controller.steps(snapshot, supply, homed, now)
+    )
+    back = (
+        []
+        if fence or snapshot.cluster is None
+        else scale_down.returned(supply, needed, homes.homeless)
+    )
     changes: list[Change] = []
     moves = urgent + scale_down.without(back, urgent)
     if not (fence or paused or frozen):
         moves += scale_down.without(controller.planned(snapshot, supply, homed, now), moves)
-        changes, further = _giving(snapshot, supply, room, homes, needed, memory, moves, bool(purchases), now)
+        changes, further = _giving(
+            snapshot, supply, room, homes, needed, memory, moves, bool(purchases), now
+        )
         moves += further
-    after = supply.usd_per_hour + sum(purchase.usd_per_hour for purchase in purchases) - _saved(moves)
+    after = (
+        supply.usd_per_hour + sum(purchase.usd_per_hour for purchase in purchases) - _saved(moves)
+    )
     steps = [_buying(units, purchase, supply, now, packed) for purchase in purchases]
-    steps += [_replacing(change, change.purchase, supply, now) for change in changes if change.purchase is not None]
+    steps += [
+        _replacing(change, change.purchase, supply, now)
+        for change in changes
+        if change.purchase is not None
+    ]
     steps += [_moving(move, supply, now) for move in moves]
     announced = announcements.told(snapshot, supply.usd_per_hour, now)
     steps = [*(Step(decision) for decision in announced), *steps]
     memory = controller.after_pass(memory, snapshot, announced, now)
     steps += [Step(decision) for decision in learned.said]
-    memory = disruption.with_moves(_with_changes(memory, changes, moves, snapshot, now), supply, changes, now)
+    memory = disruption.with_moves(
+        _with_changes(memory, changes, moves, snapshot, now), supply, changes, now
+    )
     refusals, told = _refusals(verdicts, memory.told, supply, now)
     return Plan(
         at=now,
@@ -139,7 +183,12 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         orders=tuple(describe(order) for order in in_force(snapshot.orders, now)),
         packed=packed,
         look_again_at=timers.look_again_at(
-            snapshot, supply, memory, verdicts, now, acted=any(step.actions or step.removal for step in steps)
+            snapshot,
+            supply,
+            memory,
+            verdicts,
+            now,
+            acted=any(step.actions or step.removal for step in steps),
         ),
     )
 
@@ -148,7 +197,9 @@ def apply_step(memory: Memory, step: Step) -> Memory:
     """What to remember once a step that moves a machine was carried out."""
     if not step.instance_id:
         return memory
-    removals = {name: removal for name, removal in memory.removals.items() if name != step.instance_id}
+    removals = {
+        name: removal for name, removal in memory.removals.items() if name != step.instance_id
+    }
     if step.removal is not None:
         removals[step.instance_id] = step.removal
     return replace(memory, removals=removals)
@@ -182,10 +233,18 @@ def _giving(
 ) -> tuple[list[Change], list[Move]]:
     """What goes: removals under way, operators' drains, replaced machines, and what policies newly want."""
     taken = {move.unit.machine.instance_id for move in back}
-    asked = [move for move in scale_down.ordered(snapshot, supply, now) if move.unit.machine.instance_id not in taken]
+    asked = [
+        move
+        for move in scale_down.ordered(snapshot, supply, now)
+        if move.unit.machine.instance_id not in taken
+    ]
     taken |= {move.unit.machine.instance_id for move in asked}
     moves = asked + scale_down.advance(snapshot, supply, taken, now)
-    moves += [move for move in scale_down.give_up(snapshot, supply, now) if move.unit.machine.instance_id not in taken]
+    moves += [
+        move
+        for move in scale_down.give_up(snapshot, supply, now)
+        if move.unit.machine.instance_id not in taken
+    ]
     taken |= {move.unit.machine.instance_id for move in moves}
     view = View(
         snapshot=snapshot,
@@ -204,24 +263,47 @@ def _giving(
     return changes, moves + [move for change in changes for move in change.moves]
 
 
-def _with_changes(memory: Memory, changes: Sequence[Change], moves: Sequence[Move], snapshot: Snapshot, now: float) -> Memory:
+def _with_changes(
+    memory: Memory, changes: Sequence[Change], moves: Sequence[Move], snapshot: Snapshot, now: float
+) -> Memory:
     """Replacements that begin and end with this pass, and machines that are left in peace for a while."""
     again_at = now + snapshot.spec.autoscaler.consolidation.payback_s
-    going = {move.unit.machine.instance_id for move in moves if move.becomes is not None and not move.spared}
-    under_way = {token: one for token, one in memory.replacements.items() if not set(one.old) & going}
+    going = {
+        move.unit.machine.instance_id
+        for move in moves
+        if move.becomes is not None and not move.spared
+    }
+    under_way = {
+        token: one for token, one in memory.replacements.items() if not set(one.old) & going
+    }
     begun = {
-        change.purchase.request.token: Replacement(change.old, change.purchase.request.count, now, change.why, change.policy)
+        change.purchase.request.token: Replacement(
+            change.old, change.purchase.request.count, now, change.why, change.policy
+        )
         for change in changes
         if change.purchase is not None
     }
-    given_up = {name for token, one in snapshot.memory.replacements.items() if token not in memory.replacements for name in one.old}
+    given_up = {
+        name
+        for token, one in snapshot.memory.replacements.items()
+        if token not in memory.replacements
+        for name in one.old
+    }
     spared = {move.unit.machine.instance_id for move in moves if move.spared} | given_up
-    return replace(memory, replacements={**under_way, **begun}, spared={**memory.spared, **dict.fromkeys(spared, again_at)})
+    return replace(
+        memory,
+        replacements={**under_way, **begun},
+        spared={**memory.spared, **dict.fromkeys(spared, again_at)},
+    )
 
 
 def _saved(moves: Sequence[Move]) -> float:
     """USD an hour that ends when a machine goes: counted when it is given back, not when that begins."""
-    return sum(move.unit.usd_per_hour for move in moves if any(isinstance(action, Terminate) for action in move.does))
+    return sum(
+        move.unit.usd_per_hour
+        for move in moves
+        if any(isinstance(action, Terminate) for action in move.does)
+    )
 
 
 def _packed(packing: Packing) -> Packed | None:
@@ -231,10 +313,18 @@ def _packed(packing: Packing) -> Packed | None:
     return Packed(len(packing.nodes), usd, bound, round(packing.gap * 100, 2), packing.method)
 
 
-def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: float, packed: Packed | None = None) -> Step:
+def _buying(
+    units: Sequence[Unit],
+    purchase: Purchase,
+    supply: Supply,
+    now: float,
+    packed: Packed | None = None,
+) -> Step:
     request, first = purchase.request, purchase.request.offerings[0]
     wanted = [(units[index], count) for index, count in purchase.load.items()]
-    reasons = tuple(unit.reason for unit, _ in wanted) or (f"pool {request.pool} keeps at least its min",)
+    reasons = tuple(unit.reason for unit, _ in wanted) or (
+        f"pool {request.pool} keeps at least its min",
+    )
     decision = Decision(
         at=now,
         kind="buy",
@@ -264,7 +354,9 @@ def _buying(units: Sequence[Unit], purchase: Purchase, supply: Supply, now: floa
 def _replacing(change: Change, purchase: Purchase, supply: Supply, now: float) -> Step:
     """Buying first what will take the place of others."""
     step = _buying((), purchase, supply, now)
-    return replace(step, decision=replace(step.decision, reasons=(change.why,), policy=change.policy))
+    return replace(
+        step, decision=replace(step.decision, reasons=(change.why,), policy=change.policy)
+    )
 
 
 _WORDS = {
@@ -301,7 +393,9 @@ def _moving(move: Move, supply: Supply, now: float) -> Step:
 
 
 def _agents_of(move: Move) -> tuple[str, ...]:
-    found = (move.unit.agent.agent_id if move.unit.agent else "") or (move.becomes.agent_id if move.becomes else "")
+    found = (move.unit.agent.agent_id if move.unit.agent else "") or (
+        move.becomes.agent_id if move.becomes else ""
+    )
     return (found,) if found else ()
 
 
@@ -313,7 +407,9 @@ def _kind_of(move: Move) -> str:
     return {Deactivate: "deactivate", Reactivate: "reactivate", Drain: "drain"}[type(move.does[0])]
 
 
-def _refusals(verdicts: Sequence[Verdict], told: Mapping[str, str], supply: Supply, now: float) -> tuple[list[Step], dict[str, str]]:
+def _refusals(
+    verdicts: Sequence[Verdict], told: Mapping[str, str], supply: Supply, now: float
+) -> tuple[list[Step], dict[str, str]]:
     """A decision for each unit newly refused, or refused for another reason than before: said once, not every pass."""
     steps: list[Step] = []
     now_told: dict[str, str] = {}
@@ -327,5 +423,18 @@ def _refusals(verdicts: Sequence[Verdict], told: Mapping[str, str], supply: Supp
             what = f"no machine for {verdict.unmet} x {unit.name}"
             reasons = (refusal.why, unit.reason)
             demanded = (f"{verdict.unmet} x {unit.name}",)
-            steps.append(Step(Decision(now, "refuse", what, reasons, count=verdict.unmet, demand=demanded, before_usd=usd, after_usd=usd)))
+            steps.append(
+                Step(
+                    Decision(
+                        now,
+                        "refuse",
+                        what,
+                        reasons,
+                        count=verdict.unmet,
+                        demand=demanded,
+                        before_usd=usd,
+                        after_usd=usd,
+                    )
+                )
+            )
     return steps, now_told

@@ -9,7 +9,14 @@ from cluster.autoscaler import demand
 from cluster.autoscaler.demand import Unit as Demanded
 from cluster.autoscaler.disruption.underutilization import share_used
 from cluster.autoscaler.forecasting.lifetimes import learned
-from cluster.autoscaler.model.snapshot import ClusterView, Memory, Removal, Rented, Replacement, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    ClusterView,
+    Memory,
+    Removal,
+    Rented,
+    Replacement,
+    Snapshot,
+)
 from cluster.autoscaler.model.supply import LIVE, Supply, Unit, price_of
 from cluster.autoscaler.planner.scale_up import Purchase
 from cluster.topology.naming import Tag
@@ -28,7 +35,9 @@ def leader(snapshot: Snapshot, now: float) -> Memory:
 
 def replacements(snapshot: Snapshot, now: float) -> dict[str, Replacement]:
     """Replacements still under way: their machines are ordered, boot or have registered, and an old one is still there."""
-    tokens = {machine.tags.get(Tag.LAUNCH, "") for machine in snapshot.machines if machine.state in LIVE}
+    tokens = {
+        machine.tags.get(Tag.LAUNCH, "") for machine in snapshot.machines if machine.state in LIVE
+    }
     tokens |= {intent.request.token for intent in snapshot.intents}
     live = {machine.instance_id for machine in snapshot.machines if machine.state in LIVE}
     return {
@@ -48,19 +57,37 @@ def underused_since(snapshot: Snapshot, supply: Supply, now: float) -> dict[str,
     return {
         unit.machine.instance_id: before.get(unit.machine.instance_id, now)
         for unit in supply.units
-        if unit.state == "busy" and unit.is_ours and unit.agent and share_used(unit.agent) * 100 < settings.underused_percent
+        if unit.state == "busy"
+        and unit.is_ours
+        and unit.agent
+        and share_used(unit.agent) * 100 < settings.underused_percent
     }
 
 
 def after_pass(
-    snapshot: Snapshot, supply: Supply, units: Sequence[Demanded], purchases: Sequence[Purchase], idle: dict[str, float], now: float
+    snapshot: Snapshot,
+    supply: Supply,
+    units: Sequence[Demanded],
+    purchases: Sequence[Purchase],
+    idle: dict[str, float],
+    now: float,
 ) -> Memory:
     """What the world taught in this pass."""
     memory, view = snapshot.memory, snapshot.cluster or ClusterView()
     live = {unit.machine.instance_id: unit for unit in supply.units}
     registered = {name: at for name, at in memory.registered.items() if name in live}
-    registered.update({name: now for name, unit in live.items() if unit.agent is not None and name not in registered})
-    lost = {name: memory.lost_since.get(name, now) for name, unit in live.items() if unit.state == "lost"}
+    registered.update(
+        {
+            name: now
+            for name, unit in live.items()
+            if unit.agent is not None and name not in registered
+        }
+    )
+    lost = {
+        name: memory.lost_since.get(name, now)
+        for name, unit in live.items()
+        if unit.state == "lost"
+    }
     frameworks = {framework.framework_id: framework for framework in view.frameworks}
     remembered = with_lives(demand.remember(memory, snapshot, now), view)
     probes = dict(remembered.probes)
@@ -74,12 +101,18 @@ def after_pass(
         idle_s=_idle_so_far(memory, idle, now),
         registered=registered,
         lost_since=lost,
-        removals={name: removal for name, removal in memory.removals.items() if name in live and not _is_back(live[name], removal)},
+        removals={
+            name: removal
+            for name, removal in memory.removals.items()
+            if name in live and not _is_back(live[name], removal)
+        },
         history=supply.history,
         rented=_rented(snapshot, memory),
         probes=probes,
         underused_since=underused_since(snapshot, supply, now),
-        spared={name: until for name, until in memory.spared.items() if until > now and name in live},
+        spared={
+            name: until for name, until in memory.spared.items() if until > now and name in live
+        },
     )
 
 
@@ -91,7 +124,14 @@ def with_lives(memory: Memory, view: ClusterView) -> Memory:
     new = [one for one in view.ended if one.at > memory.lives_until]
     if not new:
         return memory
-    working = {"", *(agent.agent_id for agent in view.agents if agent.active and not agent.deactivated and not agent.drain_state)}
+    working = {
+        "",
+        *(
+            agent.agent_id
+            for agent in view.agents
+            if agent.active and not agent.deactivated and not agent.drain_state
+        ),
+    }
     lives = learned(memory.lives, (one for one in new if one.agent_id in working))
     return replace(memory, lives=lives, lives_until=max(one.at for one in new))
 
@@ -99,20 +139,32 @@ def with_lives(memory: Memory, view: ClusterView) -> Memory:
 def _is_back(unit: Unit, removal: Removal) -> bool:
     """Whether a machine whose drain was given up works again."""
     agent = unit.agent
-    return removal.phase == "abandoned" and agent is not None and agent.active and not agent.deactivated and not agent.drain_state
+    return (
+        removal.phase == "abandoned"
+        and agent is not None
+        and agent.active
+        and not agent.deactivated
+        and not agent.drain_state
+    )
 
 
 def _idle_so_far(memory: Memory, idle: Mapping[str, float], now: float) -> dict[str, float]:
     """Seconds that each machine was idle, with the periods that ended in this pass. Kept a pass longer than the machine."""
     ended = {name: now - since for name, since in memory.idle_since.items() if name not in idle}
     names = {name for name in (*memory.idle_s, *ended) if name in memory.rented}
-    return {name: round(memory.idle_s.get(name, 0.0) + ended.get(name, 0.0), 1) for name in sorted(names)}
+    return {
+        name: round(memory.idle_s.get(name, 0.0) + ended.get(name, 0.0), 1)
+        for name in sorted(names)
+    }
 
 
 def _rented(snapshot: Snapshot, memory: Memory) -> dict[str, Rented]:
     """Machines that cost money now, with what the ledger will need when they no longer do."""
     sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
-    planned = {intent.request.token: intent.request.offerings[0].usd_per_hour for intent in snapshot.intents}
+    planned = {
+        intent.request.token: intent.request.offerings[0].usd_per_hour
+        for intent in snapshot.intents
+    }
     return {
         machine.instance_id: memory.rented.get(machine.instance_id)
         or Rented(

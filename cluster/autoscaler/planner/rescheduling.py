@@ -21,7 +21,14 @@ def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> 
         counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
     known = apps or {}
     return [
-        Unit("displaced", name, shape, count, f"{name} would move off {agent.instance_id}", known.get(name, ()))
+        Unit(
+            "displaced",
+            name,
+            shape,
+            count,
+            f"{name} would move off {agent.instance_id}",
+            known.get(name, ()),
+        )
         for (name, shape), count in counts.items()
     ]
 
@@ -39,13 +46,18 @@ class Room:
             for name, count in names.items():
                 taken[name] = plus(taken.get(name, NOTHING), times(units[index].shape, count))
         self._nodes = [node for node in supply.nodes if node.kind != "leaving"]
-        self._free = [minus(node.free, taken[node.name]) if node.name in taken else node.free for node in self._nodes]
+        self._free = [
+            minus(node.free, taken[node.name]) if node.name in taken else node.free
+            for node in self._nodes
+        ]
         self._holding: dict[Shape, list[int]] = {}
         self._usage = supply.usage
         self.hosts: set[str] = set()
         """Nodes that took something: what was promised a place there must find it."""
 
-    def fit(self, units: Sequence[Unit], without: Collection[str], *, coming: bool = False) -> set[str] | None:
+    def fit(
+        self, units: Sequence[Unit], without: Collection[str], *, coming: bool = False
+    ) -> set[str] | None:
         """Place all of these on nodes other than `without`; the names of those that took some, or None if they do not all fit.
 
         Nothing is taken then. Machines on their way count only with `coming`; machines on their way out never.
@@ -57,7 +69,9 @@ class Room:
         for number, free in trial.free.items():
             self._free[number] = free
         for shape, numbers in self._holding.items():
-            self._holding[shape] = [n for n in numbers if n not in trial.free or contains(self._free[n], shape)]
+            self._holding[shape] = [
+                n for n in numbers if n not in trial.free or contains(self._free[n], shape)
+            ]
         self._usage.absorb(trial.usage)
         hosts = {self._nodes[number].name for number in trial.free}
         self.hosts |= hosts
@@ -66,10 +80,15 @@ class Room:
     def remaining(self, units: Sequence[Unit], without: Collection[str]) -> dict[int, int]:
         """How many of each unit (by index) find no place; nothing is taken."""
         trial = _Trial(self._usage.of((unit.name, unit.constraints) for unit in units))
-        left = {index: self._place(units[index], units[index].count, without, trial, coming=False) for index in decreasing(units)}
+        left = {
+            index: self._place(units[index], units[index].count, without, trial, coming=False)
+            for index in decreasing(units)
+        }
         return dict(sorted(left.items()))
 
-    def _place(self, unit: Unit, left: int, without: Collection[str], trial: _Trial, *, coming: bool) -> int:
+    def _place(
+        self, unit: Unit, left: int, without: Collection[str], trial: _Trial, *, coming: bool
+    ) -> int:
         """How many pieces find no place; those that do take it in `trial`."""
         grouped = any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
         while left:
@@ -88,14 +107,18 @@ class Room:
                     left -= count
                     if not left:
                         return 0
-            if left == before or not grouped:  # a level that rose makes room on nodes that were full before
+            if (
+                left == before or not grouped
+            ):  # a level that rose makes room on nodes that were full before
                 return left
         return 0
 
     def _that_hold(self, shape: Shape) -> list[int]:
         """Nodes that hold at least one piece of a shape, in their order."""
         if shape not in self._holding:
-            self._holding[shape] = [number for number, free in enumerate(self._free) if contains(free, shape)]
+            self._holding[shape] = [
+                number for number, free in enumerate(self._free) if contains(free, shape)
+            ]
         return self._holding[shape]
 
 
@@ -118,11 +141,18 @@ class Held:
 def hold(snapshot: Snapshot, supply: Supply, room: Room) -> Held:
     """Keep room for the tasks of machines that are being emptied, or wait for their replacement."""
     held = Held()
-    waiting = {name for replacement in snapshot.memory.replacements.values() for name in replacement.old}
+    waiting = {
+        name for replacement in snapshot.memory.replacements.values() for name in replacement.old
+    }
     leaving = moving(snapshot, supply)
     for unit in supply.units:
         name = unit.machine.instance_id
-        if name not in leaving or unit.agent is None or not unit.agent.work or is_doomed(snapshot.memory, name, 0.0):
+        if (
+            name not in leaving
+            or unit.agent is None
+            or not unit.agent.work
+            or is_doomed(snapshot.memory, name, 0.0)
+        ):
             continue  # what has to leave an announced end is demand already
         hosts = room.fit(work_of(unit.agent, snapshot.apps), leaving, coming=name in waiting)
         if hosts is None:
@@ -134,8 +164,14 @@ def hold(snapshot: Snapshot, supply: Supply, room: Room) -> Held:
 
 def moving(snapshot: Snapshot, supply: Supply) -> set[str]:
     """Machines that are being emptied, or wait for their replacement."""
-    names = {unit.machine.instance_id for unit in supply.units if unit.removal is not None and unit.removal.disturbs}
-    return names | {name for replacement in snapshot.memory.replacements.values() for name in replacement.old}
+    names = {
+        unit.machine.instance_id
+        for unit in supply.units
+        if unit.removal is not None and unit.removal.disturbs
+    }
+    return names | {
+        name for replacement in snapshot.memory.replacements.values() for name in replacement.old
+    }
 
 
 def names_of(units: Iterable[Unit]) -> tuple[str, ...]:

@@ -86,7 +86,11 @@ def freeze(snapshot: Snapshot, supply: Supply) -> str:
         return f"{view.recovered} agents are known and not back yet after a change of leader"
     if snapshot.queue is None:
         return "the services' queue cannot be read, so demand is not known"
-    known = [unit for unit in supply.units if unit.machine.instance_id in snapshot.memory.registered and unit.removal is None]
+    known = [
+        unit
+        for unit in supply.units
+        if unit.machine.instance_id in snapshot.memory.registered and unit.removal is None
+    ]
     lost = [unit for unit in known if unit.state == "lost"]
     if len(lost) > MISSING_SHARE * max(1, len(known)):
         return f"{len(lost)} of {len(known)} agents are missing"
@@ -102,7 +106,12 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
     moves = []
     for unit in supply.units:
         removal, name = unit.removal, unit.machine.instance_id
-        if removal is None or removal.phase != "deactivated" or unit.agent is None or removal.lasting:
+        if (
+            removal is None
+            or removal.phase != "deactivated"
+            or unit.agent is None
+            or removal.lasting
+        ):
             continue
         if name in names:
             why = "demand returned"
@@ -111,7 +120,15 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
         else:
             why = "" if unit.agent.is_empty else "a task had landed on it"
         if why:
-            moves.append(Move(unit, (Reactivate(name, unit.agent.agent_id),), None, why, spared=removal.disturbs))
+            moves.append(
+                Move(
+                    unit,
+                    (Reactivate(name, unit.agent.agent_id),),
+                    None,
+                    why,
+                    spared=removal.disturbs,
+                )
+            )
     return moves
 
 
@@ -136,25 +153,43 @@ def advance(snapshot: Snapshot, supply: Supply, kept: Iterable[str], now: float)
 
 def ordered(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
     """Agents that operators want empty: deactivated now, whoever made them, and taken back once no order wants it any more."""
-    targets = {order.target: order for order in in_force(snapshot.orders, now) if order.kind == "drain"}
+    targets = {
+        order.target: order for order in in_force(snapshot.orders, now) if order.kind == "drain"
+    }
     moves = []
     for unit in supply.units:
         agent, removal, name = unit.agent, unit.removal, unit.machine.instance_id
         order = targets.get(name) or (targets.get(agent.agent_id) if agent else None)
         if agent is None or name in supply.quarantined:
             continue
-        if order is not None and (removal is None or (removal.phase == "deactivated" and removal.policy != "operator")):
+        if order is not None and (
+            removal is None or (removal.phase == "deactivated" and removal.policy != "operator")
+        ):
             why = describe(order)
             becomes = Removal(agent.agent_id, "deactivated", now, why, policy="operator")
             moves.append(Move(unit, (Deactivate(name, agent.agent_id),), becomes, why))
-        elif order is None and removal is not None and removal.policy == "operator" and _can_return(removal, agent):
-            moves.append(Move(unit, (Reactivate(name, agent.agent_id),), None, "no order to drain it is in force any more"))
+        elif (
+            order is None
+            and removal is not None
+            and removal.policy == "operator"
+            and _can_return(removal, agent)
+        ):
+            moves.append(
+                Move(
+                    unit,
+                    (Reactivate(name, agent.agent_id),),
+                    None,
+                    "no order to drain it is in force any more",
+                )
+            )
     return moves
 
 
 def _can_return(removal: Removal, agent: Agent) -> bool:
     """The engine takes no agent back that is still draining."""
-    return removal.phase == "deactivated" or (removal.phase == "draining" and agent.drain_state in {"", "DRAINED"})
+    return removal.phase == "deactivated" or (
+        removal.phase == "draining" and agent.drain_state in {"", "DRAINED"}
+    )
 
 
 def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
@@ -163,10 +198,17 @@ def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
     leader_since = snapshot.memory.leader_since if snapshot.memory.leader_since is not None else now
     moves = []
     for unit in supply.units:
-        if unit.removal is not None or not unit.is_ours or unit.machine.instance_id in supply.quarantined:
+        if (
+            unit.removal is not None
+            or not unit.is_ours
+            or unit.machine.instance_id in supply.quarantined
+        ):
             continue
         if unit.state in {"bought", "booting"}:
-            waited, why = now - max(unit.machine.launched_at, leader_since), "its agent never registered"
+            waited, why = (
+                now - max(unit.machine.launched_at, leader_since),
+                "its agent never registered",
+            )
         elif unit.state == "lost":
             lost_at = snapshot.memory.lost_since.get(unit.machine.instance_id, now)
             waited, why = now - max(lost_at, leader_since), "its agent is not heard of"
@@ -178,7 +220,9 @@ def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
     return moves
 
 
-def idle_since(snapshot: Snapshot, supply: Supply, needed: Iterable[str], now: float) -> dict[str, float]:
+def idle_since(
+    snapshot: Snapshot, supply: Supply, needed: Iterable[str], now: float
+) -> dict[str, float]:
     """Since when each machine has been idle. A machine that demand was placed on is not idle."""
     needed, before = set(needed), snapshot.memory.idle_since
     idle = (unit.machine.instance_id for unit in supply.units if unit.state == "idle")
@@ -189,7 +233,14 @@ def _next(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[
     if removal.phase == "terminating":
         if now - removal.asked_at < ASK_AGAIN_S:
             return []
-        return [Move(unit, (Terminate(unit.machine.instance_id),), _with_asked(removal, now), "EC2 still runs it")]
+        return [
+            Move(
+                unit,
+                (Terminate(unit.machine.instance_id),),
+                _with_asked(removal, now),
+                "EC2 still runs it",
+            )
+        ]
     if removal.phase == "draining":
         return _drained(unit, removal, snapshot, now)
     if removal.phase == "abandoned":
@@ -200,7 +251,14 @@ def _next(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[
         return _again(unit, removal, now)
     if not unit.agent.is_empty and not removal.disturbs:
         return []
-    return [Move(unit, (_drain(unit, unit.agent, removal, snapshot),), _in_phase(removal, "draining", now), removal.reason)]
+    return [
+        Move(
+            unit,
+            (_drain(unit, unit.agent, removal, snapshot),),
+            _in_phase(removal, "draining", now),
+            removal.reason,
+        )
+    ]
 
 
 def _drain(unit: Unit, agent: Agent, removal: Removal, snapshot: Snapshot) -> Drain:
@@ -217,7 +275,15 @@ def _abandoned(unit: Unit, removal: Removal) -> list[Move]:
     agent = unit.agent
     if agent is None or agent.drain_state == "DRAINING" or not agent.deactivated:
         return []
-    return [Move(unit, (Reactivate(unit.machine.instance_id, agent.agent_id),), None, removal.reason, spared=True)]
+    return [
+        Move(
+            unit,
+            (Reactivate(unit.machine.instance_id, agent.agent_id),),
+            None,
+            removal.reason,
+            spared=True,
+        )
+    ]
 
 
 def _again(unit: Unit, removal: Removal, now: float) -> list[Move]:
@@ -227,7 +293,14 @@ def _again(unit: Unit, removal: Removal, now: float) -> list[Move]:
         return []
     if not agent.is_empty and not removal.disturbs:
         return []
-    return [Move(unit, (Deactivate(unit.machine.instance_id, agent.agent_id),), _in_phase(removal, "deactivated", now), removal.reason)]
+    return [
+        Move(
+            unit,
+            (Deactivate(unit.machine.instance_id, agent.agent_id),),
+            _in_phase(removal, "deactivated", now),
+            removal.reason,
+        )
+    ]
 
 
 def _drained(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
@@ -237,17 +310,32 @@ def _drained(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> li
         return [_terminate(unit, removal, removal.reason, now)]
     waited = now - removal.since
     if not unit.agent.is_empty or waited < snapshot.spec.autoscaler.drain_grace_s + DRAIN_SLACK_S:
-        if not unit.agent.drain_state and waited >= SETTLE_S and unit.agent.is_empty:  # the call was lost
-            return [Move(unit, (_drain(unit, unit.agent, removal, snapshot),), removal, removal.reason)]
+        if (
+            not unit.agent.drain_state and waited >= SETTLE_S and unit.agent.is_empty
+        ):  # the call was lost
+            return [
+                Move(unit, (_drain(unit, unit.agent, removal, snapshot),), removal, removal.reason)
+            ]
         return []
-    move = _terminate(unit, removal, f"{removal.reason}; empty, but still not drained after {waited:.0f} s", now)
-    return [Move(unit, (MarkGone(unit.machine.instance_id, unit.agent.agent_id), *move.does), move.becomes, move.why)]
+    move = _terminate(
+        unit, removal, f"{removal.reason}; empty, but still not drained after {waited:.0f} s", now
+    )
+    return [
+        Move(
+            unit,
+            (MarkGone(unit.machine.instance_id, unit.agent.agent_id), *move.does),
+            move.becomes,
+            move.why,
+        )
+    ]
 
 
 def _emptied(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
     """A drain that had tasks to move: the machine goes once it is empty. What outlasts the deadline is only killed if the spec says so."""
     settings, agent, waited = snapshot.spec.autoscaler, unit.agent, now - removal.since
-    if agent is None:  # out of reach, maybe with tasks that run: waited for as for any agent that is not heard of
+    if (
+        agent is None
+    ):  # out of reach, maybe with tasks that run: waited for as for any agent that is not heard of
         return (
             [_terminate(unit, removal, f"{removal.reason}; its agent is not heard of", now)]
             if waited > _lost_s(snapshot) and unit.is_ours
@@ -261,8 +349,21 @@ def _emptied(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> li
         return []
     late = f"still {agent.tasks} tasks after {waited:.0f} s (drain_timeout_s {settings.drain_timeout_s:g})"
     if settings.drain_timeout_kills and unit.is_ours:
-        return [_gone(unit, agent, removal, f"{removal.reason}; {late}, drain_timeout_kills is true", now)]
-    return [Move(unit, (), _in_phase(removal, "abandoned", now), f"{late}: the drain is given up", spared=True, kind="abandon")]
+        return [
+            _gone(
+                unit, agent, removal, f"{removal.reason}; {late}, drain_timeout_kills is true", now
+            )
+        ]
+    return [
+        Move(
+            unit,
+            (),
+            _in_phase(removal, "abandoned", now),
+            f"{late}: the drain is given up",
+            spared=True,
+            kind="abandon",
+        )
+    ]
 
 
 def _lost_s(snapshot: Snapshot) -> float:
@@ -271,7 +372,9 @@ def _lost_s(snapshot: Snapshot) -> float:
 
 def _gone(unit: Unit, agent: Agent, removal: Removal, why: str, now: float) -> Move:
     move = _terminate(unit, removal, why, now)
-    return Move(unit, (MarkGone(unit.machine.instance_id, agent.agent_id), *move.does), move.becomes, why)
+    return Move(
+        unit, (MarkGone(unit.machine.instance_id, agent.agent_id), *move.does), move.becomes, why
+    )
 
 
 def _in_phase(removal: Removal, phase: RemovalPhase, now: float) -> Removal:

@@ -24,18 +24,28 @@ SETTLE_AFTER_LEADER_S = 30.0
 
 
 def look_again_at(
-    snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[Verdict], now: float, *, acted: bool
+    snapshot: Snapshot,
+    supply: Supply,
+    memory: Memory,
+    verdicts: Sequence[Verdict],
+    now: float,
+    *,
+    acted: bool,
 ) -> float | None:
     """The moment (epoch s); None when only an event can change anything. After a pass that acted: the next interval.
 
     `snapshot` has the bounds in force; `memory` is what the pass remembers.
     """
     times = [now + snapshot.spec.autoscaler.interval_s] if acted else []
-    times += [at + MOMENT_S for at in _all(snapshot, supply, memory, verdicts, now) if at + MOMENT_S > now]
+    times += [
+        at + MOMENT_S for at in _all(snapshot, supply, memory, verdicts, now) if at + MOMENT_S > now
+    ]
     return min(times, default=None)
 
 
-def _all(snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[Verdict], now: float) -> Iterator[float]:
+def _all(
+    snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[Verdict], now: float
+) -> Iterator[float]:
     settings = snapshot.spec.autoscaler
     yield from (since + settings.idle_after_s for since in memory.idle_since.values())
     yield from (order.until for order in snapshot.orders)
@@ -47,7 +57,11 @@ def _all(snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[
     if any(verdict.unmet for verdict in verdicts):
         yield from (backoff.until for backoff in memory.backoffs.values())
     if settings.drift.max_age_hours is not None:
-        yield from (unit.machine.launched_at + settings.drift.max_age_hours * 3600 for unit in supply.units if unit.is_ours)
+        yield from (
+            unit.machine.launched_at + settings.drift.max_age_hours * 3600
+            for unit in supply.units
+            if unit.is_ours
+        )
     yield from _demand(snapshot, memory, now)
 
 
@@ -83,11 +97,15 @@ def _launches(snapshot: Snapshot, memory: Memory) -> Iterator[float]:
     yield from (one.at + REPLACEMENT_SEEN_S for one in memory.replacements.values())
 
 
-def _consolidation(snapshot: Snapshot, supply: Supply, memory: Memory, now: float) -> Iterator[float]:
+def _consolidation(
+    snapshot: Snapshot, supply: Supply, memory: Memory, now: float
+) -> Iterator[float]:
     settings = snapshot.spec.autoscaler.consolidation
     yield from (since + settings.underused_after_s for since in memory.underused_since.values())
     yield from memory.spared.values()
-    yield from (unit.machine.launched_at + settings.payback_s for unit in supply.units if unit.is_ours)
+    yield from (
+        unit.machine.launched_at + settings.payback_s for unit in supply.units if unit.is_ours
+    )
     yield from _changes(((window.days, window.hours) for window in settings.windows), now)
 
 
@@ -102,11 +120,18 @@ def _demand(snapshot: Snapshot, memory: Memory, now: float) -> Iterator[float]:
     if settings.calendar or (settings.profile.enabled and snapshot.profile is not None):
         lead_s = scheduled.lead(snapshot)
         yield from _changes(((entry.days, entry.hours) for entry in settings.calendar), now)
-        yield from (at - lead_s for at in _changes(((entry.days, entry.hours) for entry in settings.calendar), now + lead_s))
+        yield from (
+            at - lead_s
+            for at in _changes(
+                ((entry.days, entry.hours) for entry in settings.calendar), now + lead_s
+            )
+        )
         if settings.profile.enabled:
             yield (now // SLOT_S + 1) * SLOT_S
             yield ((now + lead_s) // SLOT_S + 1) * SLOT_S - lead_s
 
 
 def _changes(parts: Iterable[tuple[str, str]], now: float) -> Iterator[float]:
-    yield from (at for days, hours in parts if (at := calendar.next_change(days, hours, now)) is not None)
+    yield from (
+        at for days, hours in parts if (at := calendar.next_change(days, hours, now)) is not None
+    )

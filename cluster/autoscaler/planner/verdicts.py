@@ -17,7 +17,9 @@ from cluster.autoscaler.planner.scale_up import Purchase
 from cluster.aws.ports import Offering
 from cluster.config.schema import Pool
 
-RefusalKind = Literal["never", "pool_max", "budget", "no_capacity", "no_offering", "held"] | BlockedKind
+RefusalKind = (
+    Literal["never", "pool_max", "budget", "no_capacity", "no_offering", "held"] | BlockedKind
+)
 
 LASTING = frozenset({"never", "constraint", "no_offering"})
 """Refusals that a fence or a wait for a leader does not explain."""
@@ -58,12 +60,18 @@ class Verdict:
             for count, words, names in (
                 (self.fits_now, "fit now on" if self.fits_on else "fit now", self.fits_on),
                 (self.arriving, "wait for", self.waits_for),
-                (self.buying, "need machines to buy:" if self.buys else "need machines to buy", self.buys),
+                (
+                    self.buying,
+                    "need machines to buy:" if self.buys else "need machines to buy",
+                    self.buys,
+                ),
             )
             if count
         ]
         if self.unmet:
-            parts.append(f"{self.unmet} get none: {self.refusal.why if self.refusal else 'not known why'}")
+            parts.append(
+                f"{self.unmet} get none: {self.refusal.why if self.refusal else 'not known why'}"
+            )
         return ", ".join(parts)
 
 
@@ -71,7 +79,13 @@ class Judge:
     """Gives the verdicts of one pass. `held` is why nothing is bought at all in it, if so."""
 
     def __init__(
-        self, snapshot: Snapshot, supply: Supply, placement: Placement, purchases: Sequence[Purchase], held: str, now: float
+        self,
+        snapshot: Snapshot,
+        supply: Supply,
+        placement: Placement,
+        purchases: Sequence[Purchase],
+        held: str,
+        now: float,
     ) -> None:
         self._snapshot = snapshot
         self._supply = supply
@@ -89,8 +103,15 @@ class Judge:
     def verdict(self, index: int, unit: Unit) -> Verdict:
         """What becomes of the unit with this index."""
         if unit.blocked:
-            return Verdict(unit, unmet=unit.count, refusal=Refusal(unit.blocked_kind or "constraint", unit.blocked))
-        placed = [(self._nodes[name], count) for name, count in self._placement.placed.get(index, {}).items()]
+            return Verdict(
+                unit,
+                unmet=unit.count,
+                refusal=Refusal(unit.blocked_kind or "constraint", unit.blocked),
+            )
+        placed = [
+            (self._nodes[name], count)
+            for name, count in self._placement.placed.get(index, {}).items()
+        ]
         arriving = sum(count for node, count in placed if node.kind == "coming")
         fits_now = sum(count for node, count in placed if node.kind != "coming")
         bought = self._bought.get(index, [])
@@ -111,7 +132,9 @@ class Judge:
     def _refusal(self, unit: Unit) -> Refusal:
         self._shelf = self._shelf or Shelf(self._snapshot, self._supply, self._now)
         refusal = self._shelf.explain(unit)
-        return Refusal("held", self._held) if self._held and refusal.kind not in LASTING else refusal
+        return (
+            Refusal("held", self._held) if self._held and refusal.kind not in LASTING else refusal
+        )
 
 
 class Shelf:
@@ -131,12 +154,21 @@ class Shelf:
         """Why a unit that is not blocked got no machine: tried from the hardest reason to the mildest."""
         if not self._goods:
             return Refusal("no_offering", "the catalogue of offerings is not known yet")
-        allowed = [good for good in self._goods if room(unit.name, unit.constraints, good.template, Usage())]
+        allowed = [
+            good
+            for good in self._goods
+            if room(unit.name, unit.constraints, good.template, Usage())
+        ]
         if not allowed:
-            return Refusal("constraint", f"no pool's machines satisfy its constraints: {self._forbidden(unit)}")
+            return Refusal(
+                "constraint", f"no pool's machines satisfy its constraints: {self._forbidden(unit)}"
+            )
         together = _must_stay_together(unit, self._supply.usage)
         if together is not None and together[0]:
-            return Refusal("constraint", f"{together[1]}: all its instances belong on {together[0]}, which has no room for more")
+            return Refusal(
+                "constraint",
+                f"{together[1]}: all its instances belong on {together[0]}, which has no room for more",
+            )
         shape = times(unit.shape, unit.count) if together else unit.shape
         fitting = [good for good in allowed if contains(good.template.shape, shape)]
         if not fitting:
@@ -146,7 +178,11 @@ class Shelf:
     def _never(self, unit: Unit, shape: Shape, allowed: Sequence[_Good], together: str) -> Refusal:
         """The nearest type, and what it lacks."""
         nearest = max(allowed, key=lambda good: _likeness(shape, good.template.shape)).template
-        lacking = [d for d, (want, have) in enumerate(zip(shape, nearest.shape, strict=True)) if want > have]
+        lacking = [
+            d
+            for d, (want, have) in enumerate(zip(shape, nearest.shape, strict=True))
+            if want > have
+        ]
 
         def told(amounts: Sequence[int]) -> str:
             return " and ".join(named(amounts[d], d) for d in lacking)
@@ -154,7 +190,9 @@ class Shelf:
         short = told([want - have for want, have in zip(shape, nearest.shape, strict=True)])
         all_ = f" for its {unit.count} instances on one machine ({together})" if together else ""
         why = f"needs {told(shape)}{all_}; the nearest type allowed, {nearest.instance_type}, has {told(nearest.shape)}: {short} short"
-        larger = next((good.template for good in self._goods if contains(good.template.shape, shape)), None)
+        larger = next(
+            (good.template for good in self._goods if contains(good.template.shape, shape)), None
+        )
         if larger is not None:
             rule = _asked(unit.constraints)
             why += f"; {larger.instance_type} of pool {larger.pool} would hold it, but its constraints ({rule}) rule it out"
@@ -162,15 +200,23 @@ class Shelf:
 
     def _forbidden(self, unit: Unit) -> str:
         """The constraints that no machine satisfies even alone, with what there is; all of them where only their mixture is impossible."""
-        alone = [c for c in unit.constraints if not any(room(unit.name, (c,), good.template, Usage()) for good in self._goods)]
+        alone = [
+            c
+            for c in unit.constraints
+            if not any(room(unit.name, (c,), good.template, Usage()) for good in self._goods)
+        ]
         if not alone:
             return f"{_asked(unit.constraints)} (each could be met, not all by one machine)"
-        return "; ".join(f"{_asked((constraint,))} ({self._offered(constraint.field)})" for constraint in alone)
+        return "; ".join(
+            f"{_asked((constraint,))} ({self._offered(constraint.field)})" for constraint in alone
+        )
 
     def _offered(self, field: str) -> str:
         if field in HOSTNAME:
             return "the name of a new machine is not known before it is there"
-        values = sorted({value for good in self._goods if (value := value_of(good.template, field)) is not None})
+        values = sorted(
+            {value for good in self._goods if (value := value_of(good.template, field)) is not None}
+        )
         return f"they have {_listed(values)}" if values else f"they have no attribute {field}"
 
     def _passing(self, unit: Unit, fitting: Sequence[_Good]) -> Refusal:
@@ -179,28 +225,60 @@ class Shelf:
         limits = scale_up.limits_of(snapshot, self._supply)
         slots = [good for good in fitting if limits.slots[good.pool.name] > 0]
         if not slots:
-            full = ", ".join(sorted({f"{good.pool.name} (max {good.pool.max})" for good in fitting}))
+            full = ", ".join(
+                sorted({f"{good.pool.name} (max {good.pool.max})" for good in fitting})
+            )
             return Refusal("pool_max", f"pool {full} is full")
-        ready = [good for good in slots if not launch_backoff.blocked(backoffs, good.offering, good.pool.name, now)]
+        ready = [
+            good
+            for good in slots
+            if not launch_backoff.blocked(backoffs, good.offering, good.pool.name, now)
+        ]
         if not ready:
-            again = launch_backoff.next_try_at(backoffs, [(good.pool.name, good.offering) for good in slots], now) or now
-            return Refusal("no_capacity", f"the cloud had no capacity of any offering that holds it; asked again in {again - now:.0f} s")
+            again = (
+                launch_backoff.next_try_at(
+                    backoffs, [(good.pool.name, good.offering) for good in slots], now
+                )
+                or now
+            )
+            return Refusal(
+                "no_capacity",
+                f"the cloud had no capacity of any offering that holds it; asked again in {again - now:.0f} s",
+            )
         if limits.usd_per_hour is not None:
             cheapest = min(good.offering.usd_per_hour for good in ready)
             left, most = limits.usd_per_hour, snapshot.spec.cost.max_usd_per_hour
             if cheapest > left:
                 return Refusal(
-                    "budget", f"cost.max_usd_per_hour {most:g} leaves ${left:.4f}; the cheapest that holds it costs ${cheapest:.4f}"
+                    "budget",
+                    f"cost.max_usd_per_hour {most:g} leaves ${left:.4f}; the cheapest that holds it costs ${cheapest:.4f}",
                 )
-        zones = [good for good in ready if room(unit.name, unit.constraints, good.template, self._supply.usage)]
+        zones = [
+            good
+            for good in ready
+            if room(unit.name, unit.constraints, good.template, self._supply.usage)
+        ]
         if not zones:
-            return Refusal("constraint", "every place that its constraints allow is taken by another of its instances")
-        wanted = [good.offering for good in zones if good.offering.capacity == scale_up.wanted_capacity(good.pool)]
-        if all(launch_backoff.window(backoffs, offering) < launch_backoff.MOST_AT_ONCE for offering in wanted):
             return Refusal(
-                "no_capacity", "what holds it had no capacity lately: a few are asked for at a time, twice as many after each success"
+                "constraint",
+                "every place that its constraints allow is taken by another of its instances",
             )
-        return Refusal("pool_max", "what is left of the pools' max or the budget went to other demand")
+        wanted = [
+            good.offering
+            for good in zones
+            if good.offering.capacity == scale_up.wanted_capacity(good.pool)
+        ]
+        if all(
+            launch_backoff.window(backoffs, offering) < launch_backoff.MOST_AT_ONCE
+            for offering in wanted
+        ):
+            return Refusal(
+                "no_capacity",
+                "what holds it had no capacity lately: a few are asked for at a time, twice as many after each success",
+            )
+        return Refusal(
+            "pool_max", "what is left of the pools' max or the budget went to other demand"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +293,11 @@ class _Good:
 def _must_stay_together(unit: Unit, usage: Usage) -> tuple[str, str] | None:
     """Whether a unit's instances may only be on one machine: that machine's name if there is one already, and the constraint."""
     for constraint in unit.constraints:
-        if constraint.field in HOSTNAME and constraint.operator.upper() == "CLUSTER" and not constraint.value:
+        if (
+            constraint.field in HOSTNAME
+            and constraint.operator.upper() == "CLUSTER"
+            and not constraint.value
+        ):
             return next(iter(usage.counts(unit.name, constraint.field)), ""), _asked((constraint,))
     return None
 

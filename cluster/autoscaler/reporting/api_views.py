@@ -42,7 +42,9 @@ class Ring:
     def backfill(self, points: Iterable[tuple[float, Mapping[str, Any]]]) -> None:
         """Put earlier points, oldest first, before those that are there."""
         first = self._points[0]["at"] if self._points else float("inf")
-        self._points.extendleft(reversed([{"at": round(at, 1), **level} for at, level in points if at < first]))
+        self._points.extendleft(
+            reversed([{"at": round(at, 1), **level} for at, level in points if at < first])
+        )
 
     def thinned(self, since: float, until: float) -> list[Json]:
         """At most `POINTS_SHOWN` points of a stretch: of each equal part the last. Parts begin at the same times whoever asks when."""
@@ -52,7 +54,9 @@ class Ring:
             if since <= point["at"] <= until + 1:
                 part = point["at"] // wide
                 before = parts.get(part, {}).get("demand", {})
-                parts[part] = {**point, "demand": _most(before, point.get("demand", {}))} if before else point
+                parts[part] = (
+                    {**point, "demand": _most(before, point.get("demand", {}))} if before else point
+                )
         return list(parts.values())
 
 
@@ -101,10 +105,16 @@ def pools(snapshot: Snapshot, now: float) -> list[Json]:
     """Each pool with its bounds of this moment, what it has, and what is on its way in and out."""
     spec = with_bounds(snapshot.spec, snapshot.orders, now)
     given = {pool.name: pool for pool in snapshot.spec.agents}
-    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    agents = (
+        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    )
     found = []
     for pool in spec.agents:
-        live = [machine for machine in snapshot.machines if machine.state in LIVE and machine.tags.get(Tag.POOL) == pool.name]
+        live = [
+            machine
+            for machine in snapshot.machines
+            if machine.state in LIVE and machine.tags.get(Tag.POOL) == pool.name
+        ]
         names = {machine.instance_id for machine in live}
         own = given[pool.name]
         found.append(
@@ -143,6 +153,12 @@ def removals(snapshot: Snapshot, plan: Plan) -> list[Json]:
 def orders(snapshot: Snapshot, now: float) -> list[Json]:
     """Operators' orders in force."""
     return [
-        {"id": order.id, "what": describe_order(order), "by": order.by, "until": order.until, "reason": order.reason}
+        {
+            "id": order.id,
+            "what": describe_order(order),
+            "by": order.by,
+            "until": order.until,
+            "reason": order.reason,
+        }
         for order in in_force(snapshot.orders, now)
     ]

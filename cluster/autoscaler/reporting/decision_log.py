@@ -41,7 +41,9 @@ class Line:
     until: float
     kind: str
     rows: list[Row] = field(default_factory=list)
-    steps: dict[str, float] = field(default_factory=dict)  # of a removal: kind -> when, in their order
+    steps: dict[str, float] = field(
+        default_factory=dict
+    )  # of a removal: kind -> when, in their order
     spread_s: float = 0.0  # between the first and the last of equal decisions of several passes
 
     @property
@@ -72,15 +74,25 @@ class Line:
         return [*(_range(texts) for texts in columns.values()), *packed]
 
     def _types(self) -> str:
-        first = {name: str(row.get("offering", "")).partition("/")[0] for row in reversed(self.rows) for name in row.get("machines", ())}
+        first = {
+            name: str(row.get("offering", "")).partition("/")[0]
+            for row in reversed(self.rows)
+            for name in row.get("machines", ())
+        }
         counts = Counter(kind or "machine" for kind in first.values())
-        return ", ".join(f"{count} x {kind}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        return ", ".join(
+            f"{count} x {kind}"
+            for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        )
 
     def _how(self) -> str:
         if not self.steps:
             return DONE[self.kind]
         first = next(iter(self.steps.values()))
-        parts = [DONE[kind] if at == first else f"{DONE[kind]} {_after(at - first)}" for kind, at in self.steps.items()]
+        parts = [
+            DONE[kind] if at == first else f"{DONE[kind]} {_after(at - first)}"
+            for kind, at in self.steps.items()
+        ]
         return ", ".join(parts)
 
 
@@ -170,7 +182,11 @@ def _removals(lines: Iterable[Line]) -> list[Line]:
 
 def _goes_on(before: Line, line: Line) -> bool:
     last = next(reversed(before.steps))
-    if line.kind not in REMOVAL or line.at - before.until > REMOVED_WITHIN_S or REMOVAL.index(line.kind) <= REMOVAL.index(last):
+    if (
+        line.kind not in REMOVAL
+        or line.at - before.until > REMOVED_WITHIN_S
+        or REMOVAL.index(line.kind) <= REMOVAL.index(last)
+    ):
         return False
     return bool(_skeletons(before.rows[:1]) & _skeletons(line.rows))
 
@@ -197,7 +213,9 @@ def _beside(lines: Iterable[Line]) -> list[Line]:
 def _same(before: Line, line: Line) -> bool:
     if line.kind != before.kind or line.kind not in DONE or line.at - before.until > BESIDE_S:
         return False
-    return list(before.steps) == list(line.steps) and _skeletons(before.rows) == _skeletons(line.rows)
+    return list(before.steps) == list(line.steps) and _skeletons(before.rows) == _skeletons(
+        line.rows
+    )
 
 
 def _kind(row: Row) -> str:

@@ -31,7 +31,9 @@ class Page:
 
     """
 
-    def __init__(self, telemetry: Telemetry, leader: Callable[[], str], masters: Sequence[str], address: str) -> None:
+    def __init__(
+        self, telemetry: Telemetry, leader: Callable[[], str], masters: Sequence[str], address: str
+    ) -> None:
         self._telemetry = telemetry
         self._leader = leader
         self._address = address
@@ -57,7 +59,11 @@ class Page:
         }
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._telemetry.measures.registry), content_type="text/plain", charset="utf-8")
+        return web.Response(
+            body=generate_latest(self._telemetry.measures.registry),
+            content_type="text/plain",
+            charset="utf-8",
+        )
 
     async def _decisions(self, _: web.Request) -> web.Response:
         return _json({"decisions": list(self._telemetry.recent), "plan": self._telemetry.last_plan})
@@ -70,7 +76,11 @@ class Page:
 
     async def _static(self, request: web.Request) -> web.Response:
         name = f"static/{request.match_info['name']}"
-        return self._file(name) if name in self._assets else web.Response(status=404, text="no such file\n")
+        return (
+            self._file(name)
+            if name in self._assets
+            else web.Response(status=404, text="no such file\n")
+        )
 
     async def _view(self, request: web.Request) -> web.Response:
         """The moment. 503 while this process leads and no pass has ended yet, and while nobody leads."""
@@ -79,7 +89,12 @@ class Page:
         told = self._telemetry
         if not told.status["leading"]:
             return web.Response(status=503, text="no autoscaler leads\n")
-        moment = {"address": self._address, "peers": self._peers, "status": told.status, "plan": told.last_plan}
+        moment = {
+            "address": self._address,
+            "peers": self._peers,
+            "status": told.status,
+            "plan": told.last_plan,
+        }
         return _json({**moment, **told.now_shown, "decisions": list(told.recent)[-100:][::-1]})
 
     async def _series(self, request: web.Request) -> web.Response:
@@ -91,9 +106,19 @@ class Page:
             return web.Response(status=400, text=f"hours is one of {', '.join(HOURS)}\n")
         until = time.time()
         since = until - hours * 3600
-        decisions = [[row["at"], row["decision"], row.get("count", 0), row.get("what", "")] for row in self._telemetry.recent]
+        decisions = [
+            [row["at"], row["decision"], row.get("count", 0), row.get("what", "")]
+            for row in self._telemetry.recent
+        ]
         points = self._telemetry.ring.thinned(since, until)
-        return _json({"since": since, "until": until, "points": points, "decisions": [one for one in decisions if one[0] >= since]})
+        return _json(
+            {
+                "since": since,
+                "until": until,
+                "points": points,
+                "decisions": [one for one in decisions if one[0] >= since],
+            }
+        )
 
     def _elsewhere(self, request: web.Request) -> web.Response | None:
         """To the leader, if it is another one that is known."""
@@ -106,8 +131,14 @@ class Page:
     def _file(self, name: str) -> web.Response:
         asset = self._assets[name]
         headers = assets.headers(self._peers)
-        return web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers)
+        return web.Response(
+            body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers
+        )
 
 
 def _json(what: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(what), content_type="application/json", headers={"Cache-Control": "no-store"})
+    return web.Response(
+        body=msgspec.json.encode(what),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

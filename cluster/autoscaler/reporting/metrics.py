@@ -21,26 +21,47 @@ class Measures:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.leading = self._gauge("leading", "1 while this process leads")
-        self.passes = Histogram(f"{PREFIX}pass_seconds", "Time of a pass", registry=self.registry, buckets=PASS_BUCKETS_S)
+        self.passes = Histogram(
+            f"{PREFIX}pass_seconds",
+            "Time of a pass",
+            registry=self.registry,
+            buckets=PASS_BUCKETS_S,
+        )
         self.failures = self._counter("pass_failures", "Passes that ended in an error")
-        self.last_pass = self._gauge("last_pass_timestamp_seconds", "When the last pass ended well, seconds since 1970")
+        self.last_pass = self._gauge(
+            "last_pass_timestamp_seconds", "When the last pass ended well, seconds since 1970"
+        )
         self.decisions = self._counter("decisions", "Decisions carried out", "kind")
-        self.errors = self._counter("api_errors", "Calls that failed, by whom they were made to", "api")
+        self.errors = self._counter(
+            "api_errors", "Calls that failed, by whom they were made to", "api"
+        )
         self.usd = self._gauge("usd_per_hour", "What the cluster's machines cost now")
-        self.planned_usd = self._gauge("planned_usd_per_hour", "What they cost once the last plan is carried out")
-        self.idle_usd = self._gauge("idle_usd_per_hour", "What registered agents without a task cost")
+        self.planned_usd = self._gauge(
+            "planned_usd_per_hour", "What they cost once the last plan is carried out"
+        )
+        self.idle_usd = self._gauge(
+            "idle_usd_per_hour", "What registered agents without a task cost"
+        )
         self.demand = self._gauge("demand", "Pieces of demand by verdict", "verdict")
         self.machines = self._gauge("machines", "Machines by pool and state", "pool", "state")
-        self.gap = self._gauge("plan_gap_percent", "By how much more than its lower bound the last packing may cost")
+        self.gap = self._gauge(
+            "plan_gap_percent", "By how much more than its lower bound the last packing may cost"
+        )
         self.held = self._gauge("held", "1 while this keeps the autoscaler from acting", "by")
         self.orders = self._gauge("orders", "Operators' orders in force")
         self.removals = self._gauge("removals", "Machines on their way out, by phase", "phase")
         self.notices = self._counter("notices", "Notices of the cloud about machines", "kind")
-        self.lease = self._gauge("lease_timestamp_seconds", "When agents' lease was last renewed, seconds since 1970")
+        self.lease = self._gauge(
+            "lease_timestamp_seconds", "When agents' lease was last renewed, seconds since 1970"
+        )
         self.unwritten = self._gauge("ledger_backlog", "Rows not yet in the ledger")
-        self.lost = self._gauge("ledger_lost_rows", "Rows given up because the ledger was away for too long")
+        self.lost = self._gauge(
+            "ledger_lost_rows", "Rows given up because the ledger was away for too long"
+        )
 
-    def passed(self, plan: Plan, level: Mapping[str, Any], machines: Mapping[tuple[str, str], int]) -> None:
+    def passed(
+        self, plan: Plan, level: Mapping[str, Any], machines: Mapping[tuple[str, str], int]
+    ) -> None:
         """A pass ended well."""
         self.last_pass.set(plan.at)
         self.usd.set(plan.usd_per_hour)
@@ -52,7 +73,9 @@ class Measures:
         for (pool, state), count in machines.items():
             self.machines.labels(pool, state).set(count)
         self.removals.clear()
-        for phase, count in Counts(removal.phase for removal in plan.memory.removals.values()).items():
+        for phase, count in Counts(
+            removal.phase for removal in plan.memory.removals.values()
+        ).items():
             self.removals.labels(phase).set(count)
         for what in HOLDS:
             self.held.labels(what).set(1 if getattr(plan, what) else 0)

@@ -51,7 +51,11 @@ class Telemetry:
         self.outbox = Outbox(lambda: self.troubled("s3"))
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self.ring = api_views.Ring()
-        self.status: dict[str, Any] = {"leading": False, "last_pass_at": None, "trouble": ["no pass yet"]}
+        self.status: dict[str, Any] = {
+            "leading": False,
+            "last_pass_at": None,
+            "trouble": ["no pass yet"],
+        }
         self.last_plan: dict[str, Any] = {}
         self.now_shown: dict[str, Any] = {}
         self._recorder, self._past, self._tasks = Recorder(), Past(), resource_usage.Tasks()
@@ -63,7 +67,9 @@ class Telemetry:
         """A term of leadership begins."""
         self._recorder, self._past, self._tasks = Recorder(), Past(), resource_usage.Tasks()
         self._last_look = 0.0
-        self.ring = api_views.Ring()  # what happened since this process last led, if it did, is in the ledger
+        self.ring = (
+            api_views.Ring()
+        )  # what happened since this process last led, if it did, is in the ledger
         self.outbox.known(ledger)
         self.measures.leading.set(1)
         self.status["leading"] = True
@@ -83,14 +89,22 @@ class Telemetry:
         if decision.kind == "notice":
             self.measures.notices.labels(decision.policy or "other").inc()
         self.recent.append(row)
-        log.info("decision", **{key: value for key, value in row.items() if key not in {"kind", "at"}})
+        log.info(
+            "decision", **{key: value for key, value in row.items() if key not in {"kind", "at"}}
+        )
         self.outbox.put(row, urgent=True)
 
     def troubled(self, api: str) -> None:
         """A call to this API failed."""
         self.measures.errors.labels(api).inc()
 
-    async def rented(self, before: Memory, after: Memory, now: float, endings: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    async def rented(
+        self,
+        before: Memory,
+        after: Memory,
+        now: float,
+        endings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Open and close the ledger's rows of machines: those that began and those that ended since the last pass.
 
         `endings` is what is known better of some that ended, by instance id: when (`at`), and the reason.
@@ -101,9 +115,21 @@ class Telemetry:
         over = [name for name in before.rented if name not in after.rented]
         for name in begun:
             machine = after.rented[name]
-            self.outbox.put({"kind": "machine_started", "at": machine.launched_at, **machine_row(name, machine)}, urgent=True)
+            self.outbox.put(
+                {
+                    "kind": "machine_started",
+                    "at": machine.launched_at,
+                    **machine_row(name, machine),
+                },
+                urgent=True,
+            )
         for name in over:
-            row = {"kind": "machine_stopped", "at": now, **machine_row(name, before.rented[name]), "idle_s": after.idle_s.get(name, 0.0)}
+            row = {
+                "kind": "machine_stopped",
+                "at": now,
+                **machine_row(name, before.rented[name]),
+                "idle_s": after.idle_s.get(name, 0.0),
+            }
             if name in before.registered:
                 row["boot_s"] = round(before.registered[name] - before.rented[name].launched_at, 1)
             self.outbox.put({**row, **(endings or {}).get(name, {})}, urgent=True)
@@ -165,7 +191,12 @@ class Telemetry:
 
     async def remember(self, ledger: Ledger) -> None:
         """Fill the page's last day from the ledger, and then keep the ledger tidy for the rest of the term."""
-        await self._told_of(ledger, lambda: self._remember(ledger.read(time.time() - REMEMBERED_S, None, ("level", "decision"))))
+        await self._told_of(
+            ledger,
+            lambda: self._remember(
+                ledger.read(time.time() - REMEMBERED_S, None, ("level", "decision"))
+            ),
+        )
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
             await self._told_of(ledger, lambda: ledger.tidy(time.time()))
@@ -176,17 +207,34 @@ class Telemetry:
             await asyncio.to_thread(work)
         except Exception as error:  # a fault of ours, or an object that somebody else put there, is no reason to stop scaling
             self.troubled("s3")
-            log.warning("the ledger is left as it is", error=str(error), ledger=type(ledger).__name__)
+            log.warning(
+                "the ledger is left as it is", error=str(error), ledger=type(ledger).__name__
+            )
 
     def _remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
         rows = list(rows)
         self.ring.backfill((row["at"], row["level"]) for row in rows if row["kind"] == "level")
         known = [(row["at"], row.get("what")) for row in self.recent]
-        older = [dict(row) for row in rows if row["kind"] == "decision" and (row["at"], row.get("what")) not in known]
-        self.recent = deque(sorted([*older, *self.recent], key=lambda row: float(row["at"]))[-RECENT:], maxlen=RECENT)
+        older = [
+            dict(row)
+            for row in rows
+            if row["kind"] == "decision" and (row["at"], row.get("what")) not in known
+        ]
+        self.recent = deque(
+            sorted([*older, *self.recent], key=lambda row: float(row["at"]))[-RECENT:],
+            maxlen=RECENT,
+        )
 
 
 def _by_pool_and_state(snapshot: Snapshot, plan: Plan) -> Mapping[tuple[str, str], int]:
-    agents = {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    agents = (
+        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
+    )
     live = [machine for machine in snapshot.machines if machine.state in LIVE]
-    return Counts((m.tags.get(Tag.POOL, ""), state_of(m, agents.get(m.instance_id), m.instance_id in plan.memory.removals)) for m in live)
+    return Counts(
+        (
+            m.tags.get(Tag.POOL, ""),
+            state_of(m, agents.get(m.instance_id), m.instance_id in plan.memory.removals),
+        )
+        for m in live
+    )

@@ -100,7 +100,14 @@ class Market:
 
     """
 
-    def __init__(self, region: str, price_list: PriceList | None, feed: SpotFeed | None, cache: Cache, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        region: str,
+        price_list: PriceList | None,
+        feed: SpotFeed | None,
+        cache: Cache,
+        clock: Callable[[], float],
+    ) -> None:
         self.region = region
         self._price_list = price_list
         self._feed = feed
@@ -153,7 +160,12 @@ class Market:
         except CloudError as error:
             wait = min(AGAIN_MOST_S, AGAIN_S * 2.0 ** self._failures[what])
             self._due[what], self._failures[what] = self._clock() + wait, self._failures[what] + 1
-            log.warning("prices are not to be had; the last ones known stay in use", prices=what, error=str(error), again_s=wait)
+            log.warning(
+                "prices are not to be had; the last ones known stay in use",
+                prices=what,
+                error=str(error),
+                again_s=wait,
+            )
 
     def _refresh_list(self, types: Sequence[str]) -> float:
         kept, now = self._kept or Kept(self.region), self._clock()
@@ -162,7 +174,9 @@ class Market:
             return 0.0
         old = old[:LISTED_AT_ONCE]
         found = self._price_list.usd_per_hour(old)
-        self._kept = Kept(self.region, {**kept.usd_per_hour, **found}, {**kept.at, **dict.fromkeys(old, now)})
+        self._kept = Kept(
+            self.region, {**kept.usd_per_hour, **found}, {**kept.at, **dict.fromkeys(old, now)}
+        )
         self.revision += 1
         try:
             self._cache.write(msgspec.json.encode(self._kept))
@@ -189,7 +203,11 @@ class Market:
         return found if found is not None and found.region == self.region else Kept(self.region)
 
 
-def aws_market(region: str, bucket: str, cluster: str, pacer: Pacer, clock: Callable[[], float], *, asks: bool) -> Market:
+def aws_market(
+    region: str, bucket: str, cluster: str, pacer: Pacer, clock: Callable[[], float], *, asks: bool
+) -> Market:
     """The prices of a cluster. Who `asks` AWS for list prices keeps them for all; others only read what is kept."""
     price_list = AwsPriceList(region) if asks else None
-    return Market(region, price_list, AwsSpotFeed(region, pacer), S3Cache(bucket, cluster, region), clock)
+    return Market(
+        region, price_list, AwsSpotFeed(region, pacer), S3Cache(bucket, cluster, region), clock
+    )

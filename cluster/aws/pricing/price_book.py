@@ -34,7 +34,14 @@ COMMON_SIZES = (
     "xlarge",
     *(f"{n}xlarge" for n in (2, 3, 4, 6, 8, 9, 10, 12, 16, 18, 24, 32, 48)),
 )
-_BELOW_XLARGE = {"nano": 1 / 32, "micro": 1 / 16, "small": 1 / 8, "medium": 1 / 4, "large": 1 / 2, "xlarge": 1.0}
+_BELOW_XLARGE = {
+    "nano": 1 / 32,
+    "micro": 1 / 16,
+    "small": 1 / 8,
+    "medium": 1 / 4,
+    "large": 1 / 2,
+    "xlarge": 1.0,
+}
 
 
 def size_factor(size: str) -> float | None:
@@ -51,7 +58,10 @@ def _book() -> dict[str, tuple[float, dict[str, float]]]:
     for entry in FAMILIES.replace("\n", ";").split(";"):
         if words := entry.split():
             exceptions = dict(word.split("=") for word in words[2:])
-            families[words[0]] = (float(words[1]), {size: float(factor) for size, factor in exceptions.items()})
+            families[words[0]] = (
+                float(words[1]),
+                {size: float(factor) for size, factor in exceptions.items()},
+            )
     return families
 
 

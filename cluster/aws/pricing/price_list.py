@@ -50,10 +50,16 @@ class AwsPriceList:
         found: dict[str, float] = {}
         for name in types:
             asked = {**FILTERS, "regionCode": self._region, "instanceType": name}
-            filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in asked.items()]
+            filters = [
+                {"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in asked.items()
+            ]
             with client.translated("pricing GetProducts"):
-                pages = self._pricing.get_paginator("get_products").paginate(ServiceCode="AmazonEC2", Filters=filters)
-                found.update(prices_in(document for page in pages for document in page["PriceList"]))
+                pages = self._pricing.get_paginator("get_products").paginate(
+                    ServiceCode="AmazonEC2", Filters=filters
+                )
+                found.update(
+                    prices_in(document for page in pages for document in page["PriceList"])
+                )
         return {name: found[name] for name in types if name in found}
 
 
@@ -86,7 +92,10 @@ def prices_in(documents: Iterable[str]) -> dict[str, float]:
     for text in documents:
         document = json.loads(text)
         attributes = document.get("product", {}).get("attributes", {})
-        if any(attributes.get(key, value) != value for key, value in FILTERS.items()) or "instanceType" not in attributes:
+        if (
+            any(attributes.get(key, value) != value for key, value in FILTERS.items())
+            or "instanceType" not in attributes
+        ):
             continue
         if rates := [usd for usd in _hourly(document) if usd > 0]:
             name = attributes["instanceType"]

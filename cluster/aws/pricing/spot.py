@@ -55,10 +55,17 @@ class AwsSpotFeed:
     def quotes(self, types: Sequence[str], since: float) -> list[Quote]:
         with self._pacer.pacing("DescribeSpotPriceHistory"):
             pages = self._ec2.get_paginator("describe_spot_price_history").paginate(
-                InstanceTypes=list(types), ProductDescriptions=["Linux/UNIX"], StartTime=datetime.fromtimestamp(since, UTC)
+                InstanceTypes=list(types),
+                ProductDescriptions=["Linux/UNIX"],
+                StartTime=datetime.fromtimestamp(since, UTC),
             )
             return [
-                Quote(item["Timestamp"].timestamp(), item["InstanceType"], item["AvailabilityZone"], float(item["SpotPrice"]))
+                Quote(
+                    item["Timestamp"].timestamp(),
+                    item["InstanceType"],
+                    item["AvailabilityZone"],
+                    float(item["SpotPrice"]),
+                )
                 for page in pages
                 for item in page["SpotPriceHistory"]
             ]
@@ -82,7 +89,9 @@ class FakeSpotFeed:
         return [*before.values(), *(quote for quote in found if quote.at > since)]
 
 
-def merged(histories: Mapping[Place, tuple[Quote, ...]], news: Iterable[Quote], now: float) -> dict[Place, tuple[Quote, ...]]:
+def merged(
+    histories: Mapping[Place, tuple[Quote, ...]], news: Iterable[Quote], now: float
+) -> dict[Place, tuple[Quote, ...]]:
     """Histories with new quotes added; of what is older than the window only the price that was in force when it began is kept."""
     found: dict[Place, set[Quote]] = {place: set(quotes) for place, quotes in histories.items()}
     for quote in news:
@@ -91,7 +100,9 @@ def merged(histories: Mapping[Place, tuple[Quote, ...]], news: Iterable[Quote], 
 
 
 def _trimmed(quotes: Sequence[Quote], since: float) -> tuple[Quote, ...]:
-    first = next((index for index in range(len(quotes) - 1, -1, -1) if quotes[index].at <= since), 0)
+    first = next(
+        (index for index in range(len(quotes) - 1, -1, -1) if quotes[index].at <= since), 0
+    )
     return tuple(quotes[first:])
 
 
@@ -102,7 +113,10 @@ def settled(history: Sequence[Quote], now: float) -> float:
     """
     since = max(now - WINDOW_S, min(quote.at for quote in history))
     ends = [*(quote.at for quote in history[1:]), now]
-    felt = [(max(0.0, end - max(quote.at, since)), quote.usd_per_hour) for quote, end in zip(history, ends, strict=True)]
+    felt = [
+        (max(0.0, end - max(quote.at, since)), quote.usd_per_hour)
+        for quote, end in zip(history, ends, strict=True)
+    ]
     total_s = sum(seconds for seconds, _ in felt)
     mean = sum(seconds * usd for seconds, usd in felt) / total_s if total_s else 0.0
     return max(history[-1].usd_per_hour, mean)

@@ -23,8 +23,23 @@ from cluster.aws.resources.owned import (
 from cluster.common.errors import CloudError, NotFound, Permanent, Retryable
 from cluster.topology.naming import Tag
 
-STILL_IN_USE = ("DependencyViolation", "InUse", "DeleteConflict", "IncorrectState", "IncorrectInstanceState", "Conflict")
-THROTTLED = ("RequestLimitExceeded", "Throttl", "TooManyRequests", "SlowDown", "InternalError", "InternalFailure", "Unavailable")
+STILL_IN_USE = (
+    "DependencyViolation",
+    "InUse",
+    "DeleteConflict",
+    "IncorrectState",
+    "IncorrectInstanceState",
+    "Conflict",
+)
+THROTTLED = (
+    "RequestLimitExceeded",
+    "Throttl",
+    "TooManyRequests",
+    "SlowDown",
+    "InternalError",
+    "InternalFailure",
+    "Unavailable",
+)
 GONE = ("NotFound", "NoSuchEntity", "NonExistentQueue", "InvalidAMIID.Unavailable")
 FAULTS = (ClientError, BotoCoreError, ResponseParserError)
 Found = list[Owned]  # names for use where a method called `list` hides the builtin
@@ -78,7 +93,10 @@ def translate(error: Exception, doing: str) -> CloudError:
     if any(part in code for part in THROTTLED):
         return Retryable(text, after_s=2.0)
     if any(part in code for part in FORBIDDEN):
-        return Permanent(text, fix="the credentials in use lack this right; grant it and run the same command again")
+        return Permanent(
+            text,
+            fix="the credentials in use lack this right; grant it and run the same command again",
+        )
     return Permanent(text)
 
 
@@ -113,14 +131,18 @@ class Ec2Lister:
     operation: ClassVar[str]
     result: ClassVar[str]
     id_key: ClassVar[str]
-    removal: ClassVar[str] = ""  # the call that removes one by its id, if that is all there is to it
+    removal: ClassVar[str] = (
+        ""  # the call that removes one by its id, if that is all there is to it
+    )
 
     def __init__(self, ec2: Any, cluster: str) -> None:
         self._ec2 = ec2
         self._cluster = cluster
 
     def list(self) -> Found:
-        return [self._owned(raw, tag_map(raw.get("Tags"))) for raw in self._raw() if self._counts(raw)]
+        return [
+            self._owned(raw, tag_map(raw.get("Tags"))) for raw in self._raw() if self._counts(raw)
+        ]
 
     def describe(self, resource: Owned) -> str:
         parts = [resource.kind, resource.id]
@@ -167,21 +189,32 @@ class Instances(Ec2Lister):
     kind, operation, result, id_key = "instance", "describe_instances", "Reservations", "InstanceId"
 
     def _items(self, page: Any) -> Raws:
-        return [instance for reservation in page.get("Reservations", ()) for instance in reservation["Instances"]]
+        return [
+            instance
+            for reservation in page.get("Reservations", ())
+            for instance in reservation["Instances"]
+        ]
 
     def _exists(self, raw: Raw) -> bool:
         return bool(raw["State"]["Name"] != "terminated")
 
     def _more(self, raw: Raw) -> Raw:
         zone = raw.get("Placement", {}).get("AvailabilityZone", "")
-        return {"detail": f"{raw.get('InstanceType', '')} {zone} {raw['State']['Name']}", "usd_per_hour": None}
+        return {
+            "detail": f"{raw.get('InstanceType', '')} {zone} {raw['State']['Name']}",
+            "usd_per_hour": None,
+        }
 
     def _remove(self, resource: Owned) -> None:
         self._call("terminate_instances", resource, InstanceIds=[resource.id])
 
 
 class SpotRequests(Ec2Lister):
-    kind, operation, result = "spot request", "describe_spot_instance_requests", "SpotInstanceRequests"
+    kind, operation, result = (
+        "spot request",
+        "describe_spot_instance_requests",
+        "SpotInstanceRequests",
+    )
     id_key = "SpotInstanceRequestId"
 
     def _exists(self, raw: Raw) -> bool:
@@ -195,48 +228,77 @@ class SpotRequests(Ec2Lister):
 
 
 class NatGateways(Ec2Lister):
-    kind, operation, result, id_key = "nat gateway", "describe_nat_gateways", "NatGateways", "NatGatewayId"
+    kind, operation, result, id_key = (
+        "nat gateway",
+        "describe_nat_gateways",
+        "NatGateways",
+        "NatGatewayId",
+    )
     removal = "delete_nat_gateway"
 
     def _raw(self) -> Iterator[Raw]:
         filters = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [self._cluster]}]
-        for page in pages(self._ec2, self.operation, "listing each nat gateway", Filter=filters):  # Filter, not Filters
+        for page in pages(
+            self._ec2, self.operation, "listing each nat gateway", Filter=filters
+        ):  # Filter, not Filters
             yield from self._items(page)
 
     def _exists(self, raw: Raw) -> bool:
-        return raw.get("State") != "deleted"  # while deleting it holds its address and its interface
+        return (
+            raw.get("State") != "deleted"
+        )  # while deleting it holds its address and its interface
 
     def _more(self, _raw: Raw) -> Raw:
         return {"usd_per_hour": USD_PER_NAT_GATEWAY_HOUR}
 
 
 class VpcEndpoints(Ec2Lister):
-    kind, operation, result, id_key = "vpc endpoint", "describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"
+    kind, operation, result, id_key = (
+        "vpc endpoint",
+        "describe_vpc_endpoints",
+        "VpcEndpoints",
+        "VpcEndpointId",
+    )
 
     def _remove(self, resource: Owned) -> None:
         self._call("delete_vpc_endpoints", resource, VpcEndpointIds=[resource.id])
 
 
 class Addresses(Ec2Lister):
-    kind, operation, result, id_key = "elastic address", "describe_addresses", "Addresses", "AllocationId"
+    kind, operation, result, id_key = (
+        "elastic address",
+        "describe_addresses",
+        "Addresses",
+        "AllocationId",
+    )
     removal = "release_address"
 
     def _more(self, raw: Raw) -> Raw:
         return {"detail": raw.get("PublicIp", ""), "usd_per_hour": USD_PER_ADDRESS_HOUR}
 
     def _remove(self, resource: Owned) -> None:
-        found = self._call("describe_addresses", resource, AllocationIds=[resource.id]).get("Addresses", ())
+        found = self._call("describe_addresses", resource, AllocationIds=[resource.id]).get(
+            "Addresses", ()
+        )
         for association in [raw["AssociationId"] for raw in found if raw.get("AssociationId")]:
             self._call("disassociate_address", resource, AssociationId=association)
         super()._remove(resource)
 
 
 class NetworkInterfaces(Ec2Lister):
-    kind, operation, result = "network interface", "describe_network_interfaces", "NetworkInterfaces"
+    kind, operation, result = (
+        "network interface",
+        "describe_network_interfaces",
+        "NetworkInterfaces",
+    )
     id_key, removal = "NetworkInterfaceId", "delete_network_interface"
 
     def list(self) -> Found:
-        return [self._owned(raw, tag_map(raw.get("TagSet"))) for raw in self._raw() if self._counts({**raw, "Tags": raw.get("TagSet")})]
+        return [
+            self._owned(raw, tag_map(raw.get("TagSet")))
+            for raw in self._raw()
+            if self._counts({**raw, "Tags": raw.get("TagSet")})
+        ]
 
     def _more(self, raw: Raw) -> Raw:
         attachment = raw.get("Attachment") or {}
@@ -244,11 +306,20 @@ class NetworkInterfaces(Ec2Lister):
         return {"detail": raw.get("PrivateIpAddress", ""), "rides_with": rides}
 
     def _remove(self, resource: Owned) -> None:
-        found = self._call("describe_network_interfaces", resource, NetworkInterfaceIds=[resource.id]).get("NetworkInterfaces", ())
+        found = self._call(
+            "describe_network_interfaces", resource, NetworkInterfaceIds=[resource.id]
+        ).get("NetworkInterfaces", ())
         for raw in found:
             attachment = raw.get("Attachment") or {}
-            if attachment.get("AttachmentId") and attachment.get("DeviceIndex", 0) != 0:  # the first interface goes with its instance
-                self._call("detach_network_interface", resource, AttachmentId=attachment["AttachmentId"], Force=True)
+            if (
+                attachment.get("AttachmentId") and attachment.get("DeviceIndex", 0) != 0
+            ):  # the first interface goes with its instance
+                self._call(
+                    "detach_network_interface",
+                    resource,
+                    AttachmentId=attachment["AttachmentId"],
+                    Force=True,
+                )
         super()._remove(resource)
 
 
@@ -257,7 +328,11 @@ class Volumes(Ec2Lister):
     removal = "delete_volume"
 
     def _more(self, raw: Raw) -> Raw:
-        attached = [item["InstanceId"] for item in raw.get("Attachments", ()) if item.get("DeleteOnTermination")]
+        attached = [
+            item["InstanceId"]
+            for item in raw.get("Attachments", ())
+            if item.get("DeleteOnTermination")
+        ]
         gib, volume_type = raw.get("Size", 0), raw.get("VolumeType", "gp3")
         return {
             "detail": f"{gib} GiB {volume_type}",
@@ -271,13 +346,19 @@ class Images(Ec2Lister):
     removal = "deregister_image"
 
     def _more(self, raw: Raw) -> Raw:
-        gib = sum(mapping.get("Ebs", {}).get("VolumeSize", 0) for mapping in raw.get("BlockDeviceMappings", ()))
+        gib = sum(
+            mapping.get("Ebs", {}).get("VolumeSize", 0)
+            for mapping in raw.get("BlockDeviceMappings", ())
+        )
         return {"detail": raw.get("Name", ""), "usd_per_hour": snapshot_usd_per_hour(gib)}
 
     def _remove(self, resource: Owned) -> None:
         found = self._call("describe_images", resource, ImageIds=[resource.id]).get("Images", ())
         snapshots = [
-            m["Ebs"]["SnapshotId"] for raw in found for m in raw.get("BlockDeviceMappings", ()) if m.get("Ebs", {}).get("SnapshotId")
+            m["Ebs"]["SnapshotId"]
+            for raw in found
+            for m in raw.get("BlockDeviceMappings", ())
+            if m.get("Ebs", {}).get("SnapshotId")
         ]
         super()._remove(resource)
         for snapshot in snapshots:  # an image's own snapshot is of no use without it, and carries no tag on some ways of making it
@@ -292,7 +373,9 @@ class BakedImages(Images):
 
     def list(self) -> Found:
         filters = [{"Name": "tag-key", "Values": [Tag.RECIPE]}]
-        found = pages(self._ec2, self.operation, "listing baked images", Owners=["self"], Filters=filters)
+        found = pages(
+            self._ec2, self.operation, "listing baked images", Owners=["self"], Filters=filters
+        )
         return [
             self._owned(raw, tag_map(raw.get("Tags")))
             for page in found
@@ -324,7 +407,12 @@ class KeyPairs(Ec2Lister):
 
 
 class SecurityGroups(Ec2Lister):
-    kind, operation, result, id_key = "security group", "describe_security_groups", "SecurityGroups", "GroupId"
+    kind, operation, result, id_key = (
+        "security group",
+        "describe_security_groups",
+        "SecurityGroups",
+        "GroupId",
+    )
     removal = "delete_security_group"
 
     def _exists(self, raw: Raw) -> bool:
@@ -335,15 +423,25 @@ class SecurityGroups(Ec2Lister):
 
     def _remove(self, resource: Owned) -> None:
         """Groups name each other in their rules, so the rules go first."""
-        for raw in self._call("describe_security_groups", resource, GroupIds=[resource.id]).get("SecurityGroups", ()):
-            for direction, rules in (("ingress", raw.get("IpPermissions")), ("egress", raw.get("IpPermissionsEgress"))):
+        for raw in self._call("describe_security_groups", resource, GroupIds=[resource.id]).get(
+            "SecurityGroups", ()
+        ):
+            for direction, rules in (
+                ("ingress", raw.get("IpPermissions")),
+                ("egress", raw.get("IpPermissionsEgress")),
+            ):
                 if between := [rule for rule in rules or () if rule.get("UserIdGroupPairs")]:
                     self._revoke(direction, resource, between)
         super()._remove(resource)
 
     def _revoke(self, direction: str, resource: Owned, rules: Raws) -> None:
         try:
-            self._call(f"revoke_security_group_{direction}", resource, GroupId=resource.id, IpPermissions=rules)
+            self._call(
+                f"revoke_security_group_{direction}",
+                resource,
+                GroupId=resource.id,
+                IpPermissions=rules,
+            )
         except NotFound:  # the rule, or the group that it names, went before it
             return
 
@@ -357,16 +455,29 @@ class Subnets(Ec2Lister):
 
 
 class RouteTables(Ec2Lister):
-    kind, operation, result, id_key = "route table", "describe_route_tables", "RouteTables", "RouteTableId"
+    kind, operation, result, id_key = (
+        "route table",
+        "describe_route_tables",
+        "RouteTables",
+        "RouteTableId",
+    )
     removal = "delete_route_table"
 
     def _exists(self, raw: Raw) -> bool:
-        return not any(item.get("Main") for item in raw.get("Associations", ()))  # the main one goes with its VPC
+        return not any(
+            item.get("Main") for item in raw.get("Associations", ())
+        )  # the main one goes with its VPC
 
     def _remove(self, resource: Owned) -> None:
-        for raw in self._call("describe_route_tables", resource, RouteTableIds=[resource.id]).get("RouteTables", ()):
+        for raw in self._call("describe_route_tables", resource, RouteTableIds=[resource.id]).get(
+            "RouteTables", ()
+        ):
             for association in raw.get("Associations", ()):
-                self._call("disassociate_route_table", resource, AssociationId=association["RouteTableAssociationId"])
+                self._call(
+                    "disassociate_route_table",
+                    resource,
+                    AssociationId=association["RouteTableAssociationId"],
+                )
         super()._remove(resource)
 
 
@@ -375,9 +486,16 @@ class InternetGateways(Ec2Lister):
     id_key, removal = "InternetGatewayId", "delete_internet_gateway"
 
     def _remove(self, resource: Owned) -> None:
-        for raw in self._call("describe_internet_gateways", resource, InternetGatewayIds=[resource.id]).get("InternetGateways", ()):
+        for raw in self._call(
+            "describe_internet_gateways", resource, InternetGatewayIds=[resource.id]
+        ).get("InternetGateways", ()):
             for attachment in raw.get("Attachments", ()):
-                self._call("detach_internet_gateway", resource, InternetGatewayId=resource.id, VpcId=attachment["VpcId"])
+                self._call(
+                    "detach_internet_gateway",
+                    resource,
+                    InternetGatewayId=resource.id,
+                    VpcId=attachment["VpcId"],
+                )
         super()._remove(resource)
 
 
@@ -393,8 +511,14 @@ class Vpcs(Ec2Lister):
             super()._remove(resource)
         except Retryable as error:
             inside = [{"Name": "vpc-id", "Values": [resource.id]}]
-            found = self._call("describe_network_interfaces", resource, Filters=inside).get("NetworkInterfaces", ())
-            if foreign := [raw["NetworkInterfaceId"] for raw in found if not is_ours(tag_map(raw.get("TagSet")), self._cluster)]:
+            found = self._call("describe_network_interfaces", resource, Filters=inside).get(
+                "NetworkInterfaces", ()
+            )
+            if foreign := [
+                raw["NetworkInterfaceId"]
+                for raw in found
+                if not is_ours(tag_map(raw.get("TagSet")), self._cluster)
+            ]:
                 error.fix = f"in it stand {', '.join(foreign)}, which do not carry this cluster's tag: remove what they belong to"
             raise
 

@@ -46,20 +46,33 @@ class InstanceProfiles(_Lister):
         for page in pages(self._client, "list_instance_profiles", "listing instance profiles"):
             for raw in page["InstanceProfiles"]:
                 name = raw["InstanceProfileName"]
-                if name.startswith(NAME_PREFIX) and is_ours(tags := self._tags(name), self._cluster):
+                if name.startswith(NAME_PREFIX) and is_ours(
+                    tags := self._tags(name), self._cluster
+                ):
                     found.append(Owned(self.kind, name, tags))
         return found
 
     def _tags(self, name: str) -> dict[str, str]:
         try:
-            return tag_map(self._call("get_instance_profile", name, InstanceProfileName=name)["InstanceProfile"].get("Tags"))
+            return tag_map(
+                self._call("get_instance_profile", name, InstanceProfileName=name)[
+                    "InstanceProfile"
+                ].get("Tags")
+            )
         except NotFound:
             return {}
 
     def _remove(self, resource: Owned) -> None:
-        profile = self._call("get_instance_profile", resource.id, InstanceProfileName=resource.id)["InstanceProfile"]
+        profile = self._call("get_instance_profile", resource.id, InstanceProfileName=resource.id)[
+            "InstanceProfile"
+        ]
         for role in profile.get("Roles", ()):
-            self._call("remove_role_from_instance_profile", resource.id, InstanceProfileName=resource.id, RoleName=role["RoleName"])
+            self._call(
+                "remove_role_from_instance_profile",
+                resource.id,
+                InstanceProfileName=resource.id,
+                RoleName=role["RoleName"],
+            )
         self._call("delete_instance_profile", resource.id, InstanceProfileName=resource.id)
 
 
@@ -71,7 +84,9 @@ class Roles(_Lister):
         for page in pages(self._client, "list_roles", "listing roles"):
             for raw in page["Roles"]:
                 name = raw["RoleName"]
-                if name.startswith(NAME_PREFIX) and is_ours(tags := self._tags(name), self._cluster):
+                if name.startswith(NAME_PREFIX) and is_ours(
+                    tags := self._tags(name), self._cluster
+                ):
                     found.append(Owned(self.kind, name, tags))
         return found
 
@@ -83,13 +98,19 @@ class Roles(_Lister):
 
     def _remove(self, resource: Owned) -> None:
         name = resource.id
-        for policy in self._call("list_attached_role_policies", name, RoleName=name)["AttachedPolicies"]:
+        for policy in self._call("list_attached_role_policies", name, RoleName=name)[
+            "AttachedPolicies"
+        ]:
             self._call("detach_role_policy", name, RoleName=name, PolicyArn=policy["PolicyArn"])
         for policy in self._call("list_role_policies", name, RoleName=name)["PolicyNames"]:
             self._call("delete_role_policy", name, RoleName=name, PolicyName=policy)
-        for profile in self._call("list_instance_profiles_for_role", name, RoleName=name)["InstanceProfiles"]:
+        for profile in self._call("list_instance_profiles_for_role", name, RoleName=name)[
+            "InstanceProfiles"
+        ]:
             where = profile["InstanceProfileName"]
-            self._call("remove_role_from_instance_profile", name, InstanceProfileName=where, RoleName=name)
+            self._call(
+                "remove_role_from_instance_profile", name, InstanceProfileName=where, RoleName=name
+            )
         self._call("delete_role", name, RoleName=name)
 
 
@@ -100,7 +121,9 @@ class Policies(_Lister):
         found: Found = []
         for page in pages(self._client, "list_policies", "listing policies", Scope="Local"):
             for raw in page["Policies"]:
-                if raw["PolicyName"].startswith(NAME_PREFIX) and is_ours(tags := self._tags(raw["Arn"]), self._cluster):
+                if raw["PolicyName"].startswith(NAME_PREFIX) and is_ours(
+                    tags := self._tags(raw["Arn"]), self._cluster
+                ):
                     found.append(Owned(self.kind, raw["Arn"], tags))
         return found
 
@@ -111,9 +134,16 @@ class Policies(_Lister):
             return {}
 
     def _remove(self, resource: Owned) -> None:
-        for version in self._call("list_policy_versions", resource.id, PolicyArn=resource.id)["Versions"]:
+        for version in self._call("list_policy_versions", resource.id, PolicyArn=resource.id)[
+            "Versions"
+        ]:
             if not version["IsDefaultVersion"]:
-                self._call("delete_policy_version", resource.id, PolicyArn=resource.id, VersionId=version["VersionId"])
+                self._call(
+                    "delete_policy_version",
+                    resource.id,
+                    PolicyArn=resource.id,
+                    VersionId=version["VersionId"],
+                )
         self._call("delete_policy", resource.id, PolicyArn=resource.id)
 
 
@@ -122,8 +152,14 @@ class Parameters(_Lister):
 
     def list(self) -> Found:
         ours = [{"Key": f"tag:{Tag.CLUSTER}", "Values": [self._cluster]}]
-        listed = pages(self._client, "describe_parameters", "listing parameters", ParameterFilters=ours)
-        return [Owned(self.kind, raw["Name"], {Tag.CLUSTER: self._cluster}) for page in listed for raw in page["Parameters"]]
+        listed = pages(
+            self._client, "describe_parameters", "listing parameters", ParameterFilters=ours
+        )
+        return [
+            Owned(self.kind, raw["Name"], {Tag.CLUSTER: self._cluster})
+            for page in listed
+            for raw in page["Parameters"]
+        ]
 
     def _remove(self, resource: Owned) -> None:
         self._call("delete_parameter", resource.id, Name=resource.id)
@@ -134,7 +170,12 @@ class LogGroups(_Lister):
 
     def list(self) -> Found:
         found: Found = []
-        for page in pages(self._client, "describe_log_groups", "listing log groups", logGroupNamePrefix=f"/{NAME_PREFIX}"):
+        for page in pages(
+            self._client,
+            "describe_log_groups",
+            "listing log groups",
+            logGroupNamePrefix=f"/{NAME_PREFIX}",
+        ):
             for raw in page["logGroups"]:
                 tags = self._tags(raw["arn"].removesuffix(":*"))
                 if is_ours(tags, self._cluster):
@@ -157,7 +198,12 @@ class EventRules(_Lister):
 
     def list(self) -> Found:
         found: Found = []
-        for page in pages(self._client, "list_rules", "listing rules", NamePrefix=f"{NAME_PREFIX}-{self._cluster}-"):
+        for page in pages(
+            self._client,
+            "list_rules",
+            "listing rules",
+            NamePrefix=f"{NAME_PREFIX}-{self._cluster}-",
+        ):
             for raw in page["Rules"]:
                 if is_ours(tags := self._tags(raw["Arn"]), self._cluster):
                     found.append(Owned(self.kind, raw["Name"], tags))
@@ -172,7 +218,12 @@ class EventRules(_Lister):
     def _remove(self, resource: Owned) -> None:
         targets = self._call("list_targets_by_rule", resource.id, Rule=resource.id)["Targets"]
         if targets:
-            self._call("remove_targets", resource.id, Rule=resource.id, Ids=[target["Id"] for target in targets])
+            self._call(
+                "remove_targets",
+                resource.id,
+                Rule=resource.id,
+                Ids=[target["Id"] for target in targets],
+            )
         self._call("delete_rule", resource.id, Name=resource.id)
 
 
@@ -182,7 +233,12 @@ class Queues(_Lister):
     def list(self) -> Found:
         """A queue that was deleted stays listed for up to a minute on AWS."""
         found: Found = []
-        for page in pages(self._client, "list_queues", "listing queues", QueueNamePrefix=f"{NAME_PREFIX}-{self._cluster}-"):
+        for page in pages(
+            self._client,
+            "list_queues",
+            "listing queues",
+            QueueNamePrefix=f"{NAME_PREFIX}-{self._cluster}-",
+        ):
             for url in page.get("QueueUrls", ()):
                 if is_ours(tags := self._tags(url), self._cluster):
                     found.append(Owned(self.kind, url, tags))

@@ -12,7 +12,15 @@ from cluster.topology.naming import Tag
 
 HOURS_PER_MONTH = 730.0
 # List prices of us-east-1 for what is not a machine, in USD. Regions differ by some percent; the receipt says that these are list prices.
-USD_PER_GIB_MONTH = {"gp3": 0.08, "gp2": 0.10, "io1": 0.125, "io2": 0.125, "st1": 0.045, "sc1": 0.015, "standard": 0.05}
+USD_PER_GIB_MONTH = {
+    "gp3": 0.08,
+    "gp2": 0.10,
+    "io1": 0.125,
+    "io2": 0.125,
+    "st1": 0.045,
+    "sc1": 0.015,
+    "standard": 0.05,
+}
 USD_PER_SNAPSHOT_GIB_MONTH = 0.05
 USD_PER_ADDRESS_HOUR = 0.005
 USD_PER_NAT_GATEWAY_HOUR = 0.045

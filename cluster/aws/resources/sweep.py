@@ -12,17 +12,29 @@ from dataclasses import dataclass, field
 
 from cluster.aws import client
 from cluster.aws.resources.ec2 import EC2_LISTERS, Lister
-from cluster.aws.resources.other import EventRules, InstanceProfiles, LogGroups, Parameters, Policies, Queues, Roles
+from cluster.aws.resources.other import (
+    EventRules,
+    InstanceProfiles,
+    LogGroups,
+    Parameters,
+    Policies,
+    Queues,
+    Roles,
+)
 from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, Owned, counts, in_order, is_ours
 from cluster.common.errors import CloudError, NotOwned, Permanent, Retryable
 
 Sleep = Callable[[float], Awaitable[None]]
-PERMANENT_TRIES = 3  # rights and arguments do not mend themselves, but eventual consistency can look like either
+PERMANENT_TRIES = (
+    3  # rights and arguments do not mend themselves, but eventual consistency can look like either
+)
 
 
 def aws_listers(cluster: str, region: str) -> tuple[Lister, ...]:
     """Every lister, on the cloud that the environment points at."""
-    ec2, iam, ssm, logs, events, sqs = (client.client(service, region) for service in ("ec2", "iam", "ssm", "logs", "events", "sqs"))
+    ec2, iam, ssm, logs, events, sqs = (
+        client.client(service, region) for service in ("ec2", "iam", "ssm", "logs", "events", "sqs")
+    )
     return (
         *(lister(ec2, cluster) for lister in EC2_LISTERS),
         EventRules(events, cluster),
@@ -95,7 +107,9 @@ class Sweep:
             Permanent: the right to list is missing.
 
         """
-        wanted = [lister for kind, lister in self._listers.items() if kinds is None or kind in kinds]
+        wanted = [
+            lister for kind, lister in self._listers.items() if kinds is None or kind in kinds
+        ]
         lists = [await asyncio.to_thread(lister.list) for lister in wanted]
         return in_order(resource for found in lists for resource in found)
 
@@ -122,8 +136,14 @@ class Sweep:
         why: dict[tuple[str, str], str] = {}
         for number in range(self._rounds):
             swept.rounds = number + 1
-            there = [one for one in await self._patient_inventory() if wanted(one) and (images or one.kind not in KEPT_UNLESS_ASKED)]
-            swept.removed = [one for key, one in asked.items() if key not in {left.key for left in there}]
+            there = [
+                one
+                for one in await self._patient_inventory()
+                if wanted(one) and (images or one.kind not in KEPT_UNLESS_ASKED)
+            ]
+            swept.removed = [
+                one for key, one in asked.items() if key not in {left.key for left in there}
+            ]
             swept.left = [Left(one, why.get(one.key, "still listed")) for one in there]
             hopeless = [one for one in there if tries.get(one.key, 0) >= PERMANENT_TRIES]
             if not there or len(hopeless) == len(there):
@@ -177,5 +197,9 @@ class Sweep:
 
         """
         if not is_ours(resource.tags, self._cluster):
-            raise NotOwned(f"{resource.id} does not carry the tag of {self._cluster}", where=resource.kind, fix="it is left alone")
+            raise NotOwned(
+                f"{resource.id} does not carry the tag of {self._cluster}",
+                where=resource.kind,
+                fix="it is left alone",
+            )
         self._listers[resource.kind].remove(resource)

@@ -11,7 +11,9 @@ def main() -> int:
     """Run an agent as the environment configures it until a signal ends it; the exit code."""
     import os
 
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # its fork handlers wait for its threads; our children exec at once
+    os.environ.setdefault(
+        "GRPC_ENABLE_FORK_SUPPORT", "0"
+    )  # its fork handlers wait for its threads; our children exec at once
     from cluster.engine.agent.daemon import run
 
     return run()

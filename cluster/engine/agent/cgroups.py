@@ -81,7 +81,9 @@ class CgroupsV1:
         group = self._memory / container_id
         if _counter(group / "memory.oom_control", "oom_kill") == 0:
             return ""
-        return _too_much(_number(group / "memory.limit_in_bytes"), _number(group / "memory.max_usage_in_bytes"))
+        return _too_much(
+            _number(group / "memory.limit_in_bytes"), _number(group / "memory.max_usage_in_bytes")
+        )
 
     def remove(self, container_id: str) -> bool:
         removed = [_remove(group / container_id) for group in (self._memory, self._cpu)]
@@ -202,5 +204,9 @@ def _remove(group: Path) -> bool:
 
 def _remove_abandoned(parent: Path, now: float) -> None:
     with contextlib.suppress(OSError):
-        for group in [path for path in parent.iterdir() if path.is_dir() and path.stat().st_mtime < now - ABANDONED_S]:
+        for group in [
+            path
+            for path in parent.iterdir()
+            if path.is_dir() and path.stat().st_mtime < now - ABANDONED_S
+        ]:
             _remove(group)  # the kernel keeps a group that has processes

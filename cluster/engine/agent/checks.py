@@ -22,7 +22,12 @@ log = logging.getLogger(__name__)
 Probe = Callable[[], Awaitable[bool]]
 
 
-async def watch_health(record: TaskRecord, containerizer: Containerizer, address: str, report: Callable[[HealthChecked], None]) -> None:
+async def watch_health(
+    record: TaskRecord,
+    containerizer: Containerizer,
+    address: str,
+    report: Callable[[HealthChecked], None],
+) -> None:
     """Check until cancelled, or until the check says that the task must die.
 
     Args:
@@ -38,13 +43,22 @@ async def watch_health(record: TaskRecord, containerizer: Containerizer, address
         log.warning("the health check of task %s cannot be used: %s", record.task_id, error)
 
 
-async def _watch(record: TaskRecord, containerizer: Containerizer, address: str, report: Callable[[HealthChecked], None]) -> None:
+async def _watch(
+    record: TaskRecord,
+    containerizer: Containerizer,
+    address: str,
+    report: Callable[[HealthChecked], None],
+) -> None:
     check = record.task.health_check or {}
     policy = HealthPolicy.of(check)
     tracker = HealthTracker(record.container_id, policy, record.running_since or time.time())
     probe = _probe(check, record.container_id, containerizer, policy.timeout_s, address)
     if probe is None:
-        log.warning("task %s has a health check that is neither COMMAND, HTTP nor TCP: %s", record.task_id, check)
+        log.warning(
+            "task %s has a health check that is neither COMMAND, HTTP nor TCP: %s",
+            record.task_id,
+            check,
+        )
         return
     await asyncio.sleep(policy.delay_s)
     while True:
@@ -64,8 +78,17 @@ async def _passes(probe: Probe, timeout_s: float) -> bool:
         return False
 
 
-def _probe(check: Mapping[str, Any], container_id: str, containerizer: Containerizer, timeout_s: float, address: str) -> Probe | None:
-    kind = check.get("type") or next((name for name in ("command", "http", "tcp") if name in check), "").upper()
+def _probe(
+    check: Mapping[str, Any],
+    container_id: str,
+    containerizer: Containerizer,
+    timeout_s: float,
+    address: str,
+) -> Probe | None:
+    kind = (
+        check.get("type")
+        or next((name for name in ("command", "http", "tcp") if name in check), "").upper()
+    )
     details = check.get(kind.lower()) or {}
     if kind == "COMMAND":
         command = msgspec.convert(details, CommandInfo)
@@ -92,7 +115,10 @@ async def _any(hosts: list[str], ask: Callable[[str], Awaitable[bool]]) -> bool:
 
 
 async def _http_answers(url: str) -> bool:
-    async with aiohttp.ClientSession() as session, session.get(url, allow_redirects=False, ssl=False) as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, allow_redirects=False, ssl=False) as response,
+    ):
         return 200 <= response.status < 400
 
 

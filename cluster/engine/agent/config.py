@@ -73,10 +73,18 @@ class Config:
             link_port=_port(environment, "MESAFORM_LINK_PORT", DEFAULT_LINK_PORT),
             gc_delay_s=_duration(environment, "MESOS_GC_DELAY", "1weeks"),
             isolation=environment.get("MESOS_ISOLATION", ""),
-            flags={name[6:].lower(): value for name, value in sorted(environment.items()) if name.startswith("MESOS_")},
+            flags={
+                name[6:].lower(): value
+                for name, value in sorted(environment.items())
+                if name.startswith("MESOS_")
+            },
             task_environment={
                 "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                **{name: value for name, value in environment.items() if not name.startswith(_NOT_FOR_TASKS)},
+                **{
+                    name: value
+                    for name, value in environment.items()
+                    if not name.startswith(_NOT_FOR_TASKS)
+                },
             },
         )
 
@@ -99,7 +107,11 @@ def parse_resources(text: str) -> Resources:
         elif colon and name and name != "ports" and number is not None and number >= 0:
             scalars[name] = scalars.get(name, 0.0) + number
         else:
-            raise BadInput(f"{part!r} is no resource", where="MESOS_RESOURCES", fix="write cpus:4;mem:15360;disk:35840;ports:[31000-32000]")
+            raise BadInput(
+                f"{part!r} is no resource",
+                where="MESOS_RESOURCES",
+                fix="write cpus:4;mem:15360;disk:35840;ports:[31000-32000]",
+            )
     return Resources.from_scalars(scalars, ports)
 
 
@@ -114,7 +126,11 @@ def parse_attributes(text: str) -> tuple[Attribute, ...]:
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         name, _, value = (word.strip() for word in part.partition(":"))
         if not name or not value:
-            raise BadInput(f"{part!r} is no attribute", where="MESOS_ATTRIBUTES", fix="write name:value;name:value")
+            raise BadInput(
+                f"{part!r} is no attribute",
+                where="MESOS_ATTRIBUTES",
+                fix="write name:value;name:value",
+            )
         attributes.append(_attribute(name, value))
     return tuple(attributes)
 
@@ -145,14 +161,20 @@ def machine_resources(work_dir: Path) -> Resources:
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "")
     if not value:
-        raise BadInput("is not set", where=name, fix="an agent needs MESOS_MASTER (zk://host:2181/mesos) and MESOS_WORK_DIR")
+        raise BadInput(
+            "is not set",
+            where=name,
+            fix="an agent needs MESOS_MASTER (zk://host:2181/mesos) and MESOS_WORK_DIR",
+        )
     return value
 
 
 def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, str(default))
     if not text.isdigit() or not 0 <= int(text) < 65536:
-        raise BadInput(f"{text!r} is no port", where=name, fix="write a number from 0 (any free one) to 65535")
+        raise BadInput(
+            f"{text!r} is no port", where=name, fix="write a number from 0 (any free one) to 65535"
+        )
     return int(text)
 
 
@@ -160,7 +182,11 @@ def _duration(environment: Mapping[str, str], name: str, default: str) -> float:
     text = environment.get(name) or default
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(secs|mins|hrs|days|weeks)", text.strip())
     if found is None:
-        raise BadInput(f"{text!r} is no duration", where=name, fix="write a number and secs, mins, hrs, days or weeks, such as 1weeks")
+        raise BadInput(
+            f"{text!r} is no duration",
+            where=name,
+            fix="write a number and secs, mins, hrs, days or weeks, such as 1weeks",
+        )
     return float(found[1]) * _UNIT_S[found[2]]
 
 

@@ -59,7 +59,9 @@ class AgentCore:
 
     """
 
-    def __init__(self, address: str, new_uuid: Callable[[], bytes], meta: AgentMeta | None = None) -> None:
+    def __init__(
+        self, address: str, new_uuid: Callable[[], bytes], meta: AgentMeta | None = None
+    ) -> None:
         self.meta = meta or AgentMeta()
         self.tasks: dict[TaskKey, TaskRecord] = {}
         self._by_container: dict[str, TaskRecord] = {}
@@ -78,7 +80,12 @@ class AgentCore:
     def known_tasks(self) -> list[link.KnownTask]:
         """What `Register` lists: tasks that somebody is still told about."""
         return [
-            link.KnownTask(framework=record.framework, task=record.task, latest_state=record.told, statuses=record.statuses)
+            link.KnownTask(
+                framework=record.framework,
+                task=record.task,
+                latest_state=record.told,
+                statuses=record.statuses,
+            )
             for record in self.tasks.values()
             if not record.orphan
         ]
@@ -124,7 +131,11 @@ class AgentCore:
             case link.Undrain():
                 self._save_meta(AgentMeta(agent_id=self.meta.agent_id))
             case link.ShutdownFramework():
-                self._abandon(record for record in self.tasks.values() if record.framework_id == event.framework_id)
+                self._abandon(
+                    record
+                    for record in self.tasks.values()
+                    if record.framework_id == event.framework_id
+                )
             case KillEverything(untold=True):
                 self._abandon(self.tasks.values())
             case KillEverything():
@@ -145,10 +156,14 @@ class AgentCore:
         self._keep(record)
         why_not = why_not_runnable(launch.task)
         if self.meta.draining is not None:
-            note = _Note("The agent is draining and takes no tasks", statuses.DRAINING, statuses.BY_AGENT)
+            note = _Note(
+                "The agent is draining and takes no tasks", statuses.DRAINING, statuses.BY_AGENT
+            )
             self._advance(record, Stimulus.DROPPED, note)
         elif why_not:
-            self._advance(record, Stimulus.REJECTED, _Note(why_not, statuses.TASK_INVALID, statuses.BY_AGENT))
+            self._advance(
+                record, Stimulus.REJECTED, _Note(why_not, statuses.TASK_INVALID, statuses.BY_AGENT)
+            )
         else:
             self._checkpoint(record)
             self._effects.append(StartContainer(record))
@@ -162,7 +177,14 @@ class AgentCore:
 
     def _deny(self, kill: link.Kill) -> None:
         """The master believes in a task that is not here: its launch was lost with a connection."""
-        framework = next((record.framework for record in self.tasks.values() if record.framework_id == kill.framework_id), None)
+        framework = next(
+            (
+                record.framework
+                for record in self.tasks.values()
+                if record.framework_id == kill.framework_id
+            ),
+            None,
+        )
         aware = framework is not None and statuses.is_partition_aware(framework)
         status = TaskStatus(
             task_id=ident(kill.task_id),
@@ -202,7 +224,11 @@ class AgentCore:
             case Exited():
                 self._on_exit(record, event)
             case LaunchFailed():
-                note = _Note(f"Failed to launch container: {event.why}", statuses.LAUNCH_FAILED, statuses.BY_AGENT)
+                note = _Note(
+                    f"Failed to launch container: {event.why}",
+                    statuses.LAUNCH_FAILED,
+                    statuses.BY_AGENT,
+                )
                 self._advance(record, Stimulus.NOT_LAUNCHED, note)
             case HealthChecked():
                 self._on_health(record, event)
@@ -210,17 +236,26 @@ class AgentCore:
     def _on_exit(self, record: TaskRecord, event: Exited) -> None:
         healthy = False if record.unhealthy else None
         if event.wait_status is None:
-            note = _Note("The task's runner ended without reporting the task's exit", statuses.RUNNER_LOST, statuses.BY_AGENT, healthy)
+            note = _Note(
+                "The task's runner ended without reporting the task's exit",
+                statuses.RUNNER_LOST,
+                statuses.BY_AGENT,
+                healthy,
+            )
         elif event.over_limit:
             note = _Note(event.over_limit, statuses.OUT_OF_MEMORY, statuses.BY_AGENT, healthy)
         else:
             note = _Note(statuses.describe_exit(event.wait_status), healthy=healthy)
-        self._advance(record, Stimulus.SUCCEEDED if event.wait_status == 0 else Stimulus.BROKE, note)
+        self._advance(
+            record, Stimulus.SUCCEEDED if event.wait_status == 0 else Stimulus.BROKE, note
+        )
 
     def _on_health(self, record: TaskRecord, event: HealthChecked) -> None:
         if record.state != task_fsm.RUNNING:
             return
-        self._advance(record, Stimulus.CHECKED, _Note(reason=statuses.HEALTH_CHECKED, healthy=event.healthy))
+        self._advance(
+            record, Stimulus.CHECKED, _Note(reason=statuses.HEALTH_CHECKED, healthy=event.healthy)
+        )
         if event.kill:
             record.unhealthy = True
             self._kill(record, record.own_grace_s)
@@ -229,14 +264,23 @@ class AgentCore:
         self._save_meta(AgentMeta(agent_id=self.meta.agent_id, draining=draining))
         for record in list(self.tasks.values()):
             grace_s = record.own_grace_s
-            self._kill(record, grace_s if draining.max_grace_s is None else min(grace_s, draining.max_grace_s))
+            self._kill(
+                record,
+                grace_s if draining.max_grace_s is None else min(grace_s, draining.max_grace_s),
+            )
 
     def _kill(self, record: TaskRecord, grace_s: float) -> None:
         if record.is_over:
             return
-        record.kill_grace_s = grace_s if record.kill_grace_s is None else min(grace_s, record.kill_grace_s)
+        record.kill_grace_s = (
+            grace_s if record.kill_grace_s is None else min(grace_s, record.kill_grace_s)
+        )
         if record.state == task_fsm.STAGING:
-            note = _Note("A kill was requested before the task was started", statuses.KILLED_DURING_LAUNCH, statuses.BY_AGENT)
+            note = _Note(
+                "A kill was requested before the task was started",
+                statuses.KILLED_DURING_LAUNCH,
+                statuses.BY_AGENT,
+            )
             self._advance(record, Stimulus.KILL, note)
         else:
             self._advance(record, Stimulus.KILL)
@@ -266,7 +310,9 @@ class AgentCore:
 
     def _tell(self, record: TaskRecord, note: _Note) -> list[TaskStatus]:
         draining = self.meta.draining
-        told = statuses.told_state(record.framework, record.state, gone=draining is not None and draining.mark_gone)
+        told = statuses.told_state(
+            record.framework, record.state, gone=draining is not None and draining.mark_gone
+        )
         if told is None:
             return []
         by_executor = note.source == statuses.BY_EXECUTOR
@@ -283,7 +329,9 @@ class AgentCore:
             timestamp=self._now,
             uuid=self._new_uuid(),
             healthy=note.healthy,
-            container_status=statuses.container_status(record.container_id, self._address, pid) if pid else None,
+            container_status=statuses.container_status(record.container_id, self._address, pid)
+            if pid
+            else None,
         )
         record.remember(status)
         return self._streams.add(record.key, status, self._now)
@@ -295,7 +343,9 @@ class AgentCore:
         for key, status in updates:
             record = self.tasks.get(key)
             latest = record.told if record is not None else status.state
-            self._effects.append(Send(link.Update(framework_id=key[0], status=status, latest_state=latest)))
+            self._effects.append(
+                Send(link.Update(framework_id=key[0], status=status, latest_state=latest))
+            )
 
     def _keep(self, record: TaskRecord) -> None:
         self.tasks[record.key] = record

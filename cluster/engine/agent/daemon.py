@@ -64,7 +64,9 @@ class Agent:
         self.layout = Layout(config.work_dir)
         self.layout.lock()
         self.core = AgentCore(config.ip, lambda: uuid.uuid4().bytes, self.layout.load_meta())
-        self.uplink = Uplink(config, self._registration, self._on_master, lambda: self.dispatch(Disconnected()))
+        self.uplink = Uplink(
+            config, self._registration, self._on_master, lambda: self.dispatch(Disconnected())
+        )
         self.http_port = config.port
         self._clock_offset = time.time() - time.monotonic()
         self._events: deque[Event] = deque()
@@ -75,12 +77,18 @@ class Agent:
         self._ending = asyncio.Event()
         self._refused = ""
         self._counted: set[str] = set()
-        self.counters = Counter(dict.fromkeys((f"tasks_{name}" for name in ("failed", "finished", "gone", "killed", "lost")), 0))
+        self.counters = Counter(
+            dict.fromkeys(
+                (f"tasks_{name}" for name in ("failed", "finished", "gone", "killed", "lost")), 0
+            )
+        )
         self._group: asyncio.TaskGroup | None = None
         limiter, words = detect(config.isolation)
         limiter.remove_abandoned(time.time())
         log.info("%s", words)
-        self.containerizer: Containerizer = PosixContainerizer(self.layout, self.dispatch, self._spawn, limiter, config.task_environment)
+        self.containerizer: Containerizer = PosixContainerizer(
+            self.layout, self.dispatch, self._spawn, limiter, config.task_environment
+        )
 
     def now(self) -> float:
         """Seconds since the epoch that never run backwards."""
@@ -98,7 +106,9 @@ class Agent:
             started_at=self.started_at,
             tasks=records,
             sandboxes={
-                record.container_id: str(self.layout.sandbox(record.framework_id, record.task_id, record.container_id))
+                record.container_id: str(
+                    self.layout.sandbox(record.framework_id, record.task_id, record.container_id)
+                )
                 for record in records
             },
         )
@@ -116,7 +126,12 @@ class Agent:
                 self._recover()
                 group.create_task(self.uplink.run(), name="uplink")
                 group.create_task(self._tick(), name="ticker")
-                group.create_task(collect_for_ever(self.layout.sandboxes, self.config.gc_delay_s, self._containers), name="sandbox gc")
+                group.create_task(
+                    collect_for_ever(
+                        self.layout.sandboxes, self.config.gc_delay_s, self._containers
+                    ),
+                    name="sandbox gc",
+                )
                 group.create_task(self._end_for_good(), name="end for good")
                 group.create_task(_stop_after(stopping), name="signals")
         except* Stop:
@@ -173,10 +188,24 @@ class Agent:
     def _follow_health(self, event: Event) -> None:
         match event:
             case Ran():
-                record = next((one for one in self.core.tasks.values() if one.container_id == event.container_id), None)
-                if record is not None and record.task.health_check and not record.is_over and event.container_id not in self._checks:
+                record = next(
+                    (
+                        one
+                        for one in self.core.tasks.values()
+                        if one.container_id == event.container_id
+                    ),
+                    None,
+                )
+                if (
+                    record is not None
+                    and record.task.health_check
+                    and not record.is_over
+                    and event.container_id not in self._checks
+                ):
                     watch = watch_health(record, self.containerizer, self.config.ip, self.dispatch)
-                    self._checks[event.container_id] = self._spawn(watch, f"health of {record.task_id}")
+                    self._checks[event.container_id] = self._spawn(
+                        watch, f"health of {record.task_id}"
+                    )
             case Exited():
                 self._stop_check(event.container_id)
 
@@ -269,7 +298,8 @@ async def _stop_after(signalled: asyncio.Event) -> None:
 def run() -> int:
     """The program: an exit code of `cluster.common.errors.Exit`."""
     logging.basicConfig(
-        level=os.environ.get("MESOS_LOGGING_LEVEL", "INFO").upper(), format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
+        level=os.environ.get("MESOS_LOGGING_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
     )
     try:
         agent = Agent(Config.from_environment(os.environ))

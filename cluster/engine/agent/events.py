@@ -77,7 +77,9 @@ class KillEverything:
 
 
 ContainerEvent = Started | Ran | Exited | LaunchFailed | HealthChecked
-FromLink = link.Launch | link.Kill | link.Acknowledge | link.Drain | link.Undrain | link.ShutdownFramework
+FromLink = (
+    link.Launch | link.Kill | link.Acknowledge | link.Drain | link.Undrain | link.ShutdownFramework
+)
 Event = ContainerEvent | FromLink | Connected | Disconnected | Tick | KillEverything
 
 # What is to be done

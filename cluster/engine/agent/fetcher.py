@@ -40,23 +40,43 @@ async def fetch(uri: Uri, sandbox: Path, identity: Identity | None) -> None:
         elif scheme in {"file", ""}:
             await _copy(Path(unquote(urlsplit(uri.value).path)), target, identity)
         else:
-            raise FetchFailed(f"Failed to fetch '{uri.value}': scheme {scheme!r} is not supported; use file, http or https")
+            raise FetchFailed(
+                f"Failed to fetch '{uri.value}': scheme {scheme!r} is not supported; use file, http or https"
+            )
         await asyncio.to_thread(_finish, uri, target, sandbox, identity)
-    except (OSError, aiohttp.ClientError, TimeoutError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise FetchFailed(f"Failed to fetch '{uri.value}': {error or type(error).__name__}") from error
+    except (
+        OSError,
+        aiohttp.ClientError,
+        TimeoutError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise FetchFailed(
+            f"Failed to fetch '{uri.value}': {error or type(error).__name__}"
+        ) from error
 
 
 def _target(uri: Uri, sandbox: Path) -> Path:
     name = uri.output_file or Path(unquote(urlsplit(uri.value).path)).name
     target = (sandbox / name).resolve()
-    if not name or Path(name).is_absolute() or not target.is_relative_to(sandbox.resolve()) or target == sandbox.resolve():
-        raise FetchFailed(f"Failed to fetch '{uri.value}': {name!r} is not a file name inside the sandbox")
+    if (
+        not name
+        or Path(name).is_absolute()
+        or not target.is_relative_to(sandbox.resolve())
+        or target == sandbox.resolve()
+    ):
+        raise FetchFailed(
+            f"Failed to fetch '{uri.value}': {name!r} is not a file name inside the sandbox"
+        )
     return target
 
 
 async def _download(url: str, target: Path) -> None:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=STALL_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, raise_for_status=True) as response:
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(url, raise_for_status=True) as response,
+    ):
         with target.open("wb") as out:
             async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                 out.write(chunk)
@@ -68,7 +88,12 @@ async def _copy(source: Path, target: Path, identity: Identity | None) -> None:
         await asyncio.to_thread(shutil.copyfile, source, target)
         return
     process = await asyncio.create_subprocess_exec(
-        "cp", "--", str(source), str(target), stderr=asyncio.subprocess.PIPE, **identity.for_subprocess()
+        "cp",
+        "--",
+        str(source),
+        str(target),
+        stderr=asyncio.subprocess.PIPE,
+        **identity.for_subprocess(),
     )
     _, complaint = await process.communicate()
     if process.returncode != 0:

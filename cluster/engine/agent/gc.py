@@ -23,7 +23,9 @@ def max_age_s(gc_delay_s: float, disk_used: float) -> float:
     return gc_delay_s * max(0.0, 1.0 - DISK_HEADROOM - disk_used)
 
 
-async def collect_for_ever(sandboxes: Path, gc_delay_s: float, in_use: Callable[[], Collection[str]]) -> None:
+async def collect_for_ever(
+    sandboxes: Path, gc_delay_s: float, in_use: Callable[[], Collection[str]]
+) -> None:
     """Look each minute. `in_use` names the containers whose sandboxes must stay."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

@@ -50,7 +50,9 @@ def identity_of(user: str | None) -> Identity | None:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise UnknownUser(f"User '{user}' does not exist on this machine; set the command's user to one that does") from None
+        raise UnknownUser(
+            f"User '{user}' does not exist on this machine; set the command's user to one that does"
+        ) from None
     if entry.pw_uid == 0:
         return None
     return Identity(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(user, entry.pw_gid)))

@@ -47,7 +47,11 @@ class Layout:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy("another agent uses this work folder", where=str(self.work_dir), fix="give each its own MESOS_WORK_DIR") from None
+            raise Busy(
+                "another agent uses this work folder",
+                where=str(self.work_dir),
+                fix="give each its own MESOS_WORK_DIR",
+            ) from None
 
     def sandbox(self, framework_id: str, task_id: str, container_id: str) -> Path:
         return self.sandboxes / framework_id / task_id / container_id

@@ -78,17 +78,24 @@ class PosixContainerizer:
 
     def launch(self, spec: ContainerSpec) -> None:
         container = self._containers[spec.container_id] = _Container(spec)
-        container.work = self._spawn(self._live(container, launch=True), f"container {spec.container_id}")
+        container.work = self._spawn(
+            self._live(container, launch=True), f"container {spec.container_id}"
+        )
 
     def recover(self, spec: ContainerSpec) -> None:
         mark = self._layout.runner_mark(spec.container_id)
         if mark is None:
-            log.info("container %s had not begun when the agent ended; launching it again", spec.container_id)
+            log.info(
+                "container %s had not begun when the agent ended; launching it again",
+                spec.container_id,
+            )
             self.launch(spec)
             return
         container = self._containers[spec.container_id] = _Container(spec)
         self._adopt(container, *mark)
-        container.work = self._spawn(self._live(container, launch=False), f"container {spec.container_id}")
+        container.work = self._spawn(
+            self._live(container, launch=False), f"container {spec.container_id}"
+        )
 
     def kill(self, container_id: str, grace_s: float) -> None:
         container = self._containers.get(container_id)
@@ -199,10 +206,14 @@ class PosixContainerizer:
             identity.own(sandbox)
         for uri in spec.command.uris:
             await fetch(uri, sandbox, identity)
-        groups = self._limiter.create(spec.container_id, spec.resources.cpus, spec.resources.mem_mib)
+        groups = self._limiter.create(
+            spec.container_id, spec.resources.cpus, spec.resources.mem_mib
+        )
         await self._run(container, sandbox, identity, groups)
 
-    async def _run(self, container: _Container, sandbox: Path, identity: Identity | None, groups: list[str]) -> None:
+    async def _run(
+        self, container: _Container, sandbox: Path, identity: Identity | None, groups: list[str]
+    ) -> None:
         spec = container.spec
         attempt = self._layout.new_attempt(spec.container_id)
         environment = self._task_environment(spec)
@@ -283,7 +294,9 @@ class PosixContainerizer:
             if self._limiter.remove(container.spec.container_id):
                 return
             await asyncio.sleep(wait_s)
-        log.warning("control groups of container %s could not be removed", container.spec.container_id)
+        log.warning(
+            "control groups of container %s could not be removed", container.spec.container_id
+        )
 
     def _release(self, container: _Container) -> None:
         if container.timer is not None:
@@ -317,7 +330,11 @@ class PosixContainerizer:
 def _variables(command: CommandInfo) -> dict[str, str]:
     if command.environment is None:
         return {}
-    return {variable.name: variable.value for variable in command.environment.variables if variable.value is not None}
+    return {
+        variable.name: variable.value
+        for variable in command.environment.variables
+        if variable.value is not None
+    }
 
 
 def _program_and_argv(command: CommandInfo) -> tuple[str, list[str]]:

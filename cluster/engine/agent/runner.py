@@ -108,10 +108,19 @@ def run_command(program: str, argv: list[str], identity: str, cgroups: str) -> N
         posix.setsid()
         enter_cgroups(cgroups)
         become(identity)
-        for number in (_signal.SIGPIPE, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGINT, _signal.SIGXFSZ):
+        for number in (
+            _signal.SIGPIPE,
+            _signal.SIGTERM,
+            _signal.SIGUSR1,
+            _signal.SIGINT,
+            _signal.SIGXFSZ,
+        ):
             _signal.signal(number, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
-        posix.write(2, f"Failed to execute {program!r}: {execute(program, argv)}\n".encode("utf-8", "replace"))
+        posix.write(
+            2,
+            f"Failed to execute {program!r}: {execute(program, argv)}\n".encode("utf-8", "replace"),
+        )
     except BaseException as error:
         posix.write(2, f"Failed to start the task: {error!r}\n".encode("utf-8", "replace"))
     finally:

@@ -46,15 +46,21 @@ class SandboxFiles:
         if offset == -1:
             return web.json_response({"data": "", "offset": path.stat().st_size})
         if offset < -1 or length < -1:
-            raise web.HTTPBadRequest(text=f"Negative offset or length provided: {offset}, {length}\n")
+            raise web.HTTPBadRequest(
+                text=f"Negative offset or length provided: {offset}, {length}\n"
+            )
         size = _PAGE_BYTES if length == -1 else min(length, MAX_READ_BYTES)
         data = await asyncio.to_thread(_read, path, offset, size)
-        return web.json_response({"data": _whole_characters(data).decode("utf-8", "replace"), "offset": offset})
+        return web.json_response(
+            {"data": _whole_characters(data).decode("utf-8", "replace"), "offset": offset}
+        )
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         """GET /files/download?path=: the bytes; ranges work."""
         path = self._file(request)
-        return web.FileResponse(path, headers={"Content-Disposition": f"attachment; filename={path.name}"})
+        return web.FileResponse(
+            path, headers={"Content-Disposition": f"attachment; filename={path.name}"}
+        )
 
     def _file(self, request: web.Request) -> Path:
         path = self._path(request)

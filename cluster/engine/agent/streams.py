@@ -67,7 +67,9 @@ class UpdateStreams(Generic[Key]):
         stream.pending.append(status)
         return self._begin(stream, now) if len(stream.pending) == 1 else []
 
-    def acknowledge(self, key: Key, uuid: bytes, now: float) -> tuple[Acknowledged, list[TaskStatus]]:
+    def acknowledge(
+        self, key: Key, uuid: bytes, now: float
+    ) -> tuple[Acknowledged, list[TaskStatus]]:
         """Take an acknowledgement in: what it did, and what is to be sent now."""
         stream = self._streams.get(key)
         if stream is None or not stream.pending or stream.pending[0].uuid != uuid:
@@ -81,7 +83,11 @@ class UpdateStreams(Generic[Key]):
     def connected(self, now: float) -> list[tuple[Key, TaskStatus]]:
         """A new connection: every outstanding update is sent again at once."""
         self._connected = True
-        return [(key, status) for key, stream in self._streams.items() for status in self._begin(stream, now)]
+        return [
+            (key, status)
+            for key, stream in self._streams.items()
+            for status in self._begin(stream, now)
+        ]
 
     def disconnected(self) -> None:
         """Nothing is sent until the next connection."""
@@ -103,7 +109,9 @@ class UpdateStreams(Generic[Key]):
         """When `due` is worth asking again; None while there is nothing to repeat."""
         if not self._connected:
             return None
-        return min((stream.resend_at for stream in self._streams.values() if stream.pending), default=None)
+        return min(
+            (stream.resend_at for stream in self._streams.values() if stream.pending), default=None
+        )
 
     def drop(self, key: Key) -> None:
         """Forget a stream that nobody will acknowledge."""

@@ -54,7 +54,10 @@ _TABLE: dict[tuple[str, Stimulus], str] = {
     (KILLING, Stimulus.RAN): KILLING,  # the kill overtook the runner's word
     (KILLING, Stimulus.CHECKED): KILLING,
     (KILLING, Stimulus.KILL): KILLING,  # a shorter grace
-    (KILLING, Stimulus.SUCCEEDED): KILLED,  # Mesos calls a task that was asked to die killed, however it exits
+    (
+        KILLING,
+        Stimulus.SUCCEEDED,
+    ): KILLED,  # Mesos calls a task that was asked to die killed, however it exits
     (KILLING, Stimulus.BROKE): KILLED,
     (KILLING, Stimulus.NOT_LAUNCHED): KILLED,
 }

@@ -61,7 +61,9 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     def history(self) -> str:
         """For errors: who it is and what it went through."""
         states = " -> ".join(status.state for status in self.statuses) or "nothing told yet"
-        return f"task {self.task_id} of {self.framework_id}, container {self.container_id}: {states}"
+        return (
+            f"task {self.task_id} of {self.framework_id}, container {self.container_id}: {states}"
+        )
 
     def remember(self, status: TaskStatus) -> None:
         if self.statuses and self.statuses[-1].state == status.state:

@@ -84,7 +84,10 @@ class Uplink:
         async for leader in _leaders(self._config):
             if leader is None:
                 # A stream that is up proves its master; an election, or ZooKeeper being away, is no reason to drop it.
-                log.info("no master is known to lead; staying with %s", self.leader.target if self.leader else "none")
+                log.info(
+                    "no master is known to lead; staying with %s",
+                    self.leader.target if self.leader else "none",
+                )
             elif leader != self.leader:
                 log.info("the leading master is %s", leader.target)
                 self.leader = leader
@@ -99,7 +102,9 @@ class Uplink:
                 was_registered = await self._connect_until_moved(leader)
                 backoff_s = BACKOFF_MIN_S if was_registered else min(backoff_s * 2, BACKOFF_MAX_S)
             try:
-                async with asyncio.timeout(None if leader is None else backoff_s * random.uniform(0.5, 1.0)):  # noqa: S311
+                async with asyncio.timeout(
+                    None if leader is None else backoff_s * random.uniform(0.5, 1.0)  # noqa: S311
+                ):
                     await self._moved.wait()
                 backoff_s = BACKOFF_MIN_S
             except TimeoutError:
@@ -127,12 +132,20 @@ class Uplink:
     async def _serve(self, leader: Leader) -> None:
         outgoing = self._outgoing = asyncio.Queue()
         async with grpc.aio.insecure_channel(leader.target, options=link.CLIENT_OPTIONS) as channel:
-            call = channel.stream_stream(link.METHOD, request_serializer=link.encode, response_deserializer=link.decode_from_master)()
+            call = channel.stream_stream(
+                link.METHOD,
+                request_serializer=link.encode,
+                response_deserializer=link.decode_from_master,
+            )()
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await call.write(self._register())
                 answer = await call.read()
             self._take(answer)
-            silence_s = MISSED_PINGS * answer.ping_interval_s if isinstance(answer, link.Registered) else ANSWER_TIMEOUT_S
+            silence_s = (
+                MISSED_PINGS * answer.ping_interval_s
+                if isinstance(answer, link.Registered)
+                else ANSWER_TIMEOUT_S
+            )
             writer = asyncio.create_task(_write_all(call, outgoing), name="link writer")
             try:
                 while True:
@@ -151,7 +164,9 @@ class Uplink:
         self._on_message(message)  # type: ignore[arg-type]
 
 
-async def _write_all(call: grpc.aio.StreamStreamCall, outgoing: asyncio.Queue[link.FromAgent]) -> None:
+async def _write_all(
+    call: grpc.aio.StreamStreamCall, outgoing: asyncio.Queue[link.FromAgent]
+) -> None:
     while True:
         message = await outgoing.get()
         try:
@@ -191,7 +206,10 @@ def _leader_from(payload: bytes | None, link_port: int) -> Leader | None:
     try:
         info = json.loads(payload)
         address = info["address"]
-        return Leader(f"{address['ip']}:{link_port}", address.get("hostname") or info.get("hostname") or address["ip"])
+        return Leader(
+            f"{address['ip']}:{link_port}",
+            address.get("hostname") or info.get("hostname") or address["ip"],
+        )
     except (ValueError, KeyError, TypeError) as error:
         log.warning("the leader's MasterInfo cannot be read (%r): %r", error, payload[:500])
         return None

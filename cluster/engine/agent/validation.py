@@ -29,4 +29,9 @@ def _why_not_command(task: TaskInfo) -> str:
 
 
 def _is_safe_name(name: str) -> bool:
-    return name not in {"", ".", ".."} and "/" not in name and "\0" not in name and len(name.encode()) <= 255
+    return (
+        name not in {"", ".", ".."}
+        and "/" not in name
+        and "\0" not in name
+        and len(name.encode()) <= 255
+    )

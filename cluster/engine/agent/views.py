@@ -12,7 +12,15 @@ from cluster.common.resources import Range, Resources
 from cluster.engine.agent.config import MESOS_VERSION, Config
 from cluster.engine.agent.containerizer import Usage
 from cluster.engine.agent.tasks import TaskRecord
-from cluster.mesos.messages import AgentInfo, Attribute, FrameworkInfo, TaskStatus, from_wire, ident, to_wire
+from cluster.mesos.messages import (
+    AgentInfo,
+    Attribute,
+    FrameworkInfo,
+    TaskStatus,
+    from_wire,
+    ident,
+    to_wire,
+)
 
 CAPABILITIES = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_DRAINING"]
 VERSION_FACTS: dict[str, Any] = {
@@ -49,7 +57,13 @@ class Scene:
 
 def resources_json(resources: Resources) -> dict[str, Any]:
     """`{"cpus": 4.0, …, "ports": "[31000-32000]"}`, with the four scalars always there."""
-    shown: dict[str, Any] = {"disk": 0.0, "mem": 0.0, "gpus": 0.0, "cpus": 0.0, **resources.scalars()}
+    shown: dict[str, Any] = {
+        "disk": 0.0,
+        "mem": 0.0,
+        "gpus": 0.0,
+        "cpus": 0.0,
+        **resources.scalars(),
+    }
     if resources.ports:
         shown["ports"] = ranges_text(resources.ports)
     return shown
@@ -78,10 +92,15 @@ def state_json(scene: Scene) -> dict[str, Any]:
         "reserved_resources_allocated": {},
         "unreserved_resources_allocated": resources_json(scene.used),
         "resource_providers": [],
-        "attributes": {attribute.name: attribute_json(attribute) for attribute in config.attributes},
+        "attributes": {
+            attribute.name: attribute_json(attribute) for attribute in config.attributes
+        },
         "master_hostname": scene.master_hostname,
         "flags": dict(config.flags),
-        "frameworks": [framework_json(scene, framework, records) for framework, records in by_framework(scene.tasks)],
+        "frameworks": [
+            framework_json(scene, framework, records)
+            for framework, records in by_framework(scene.tasks)
+        ],
         "completed_frameworks": [],
     }
     return state
@@ -102,7 +121,9 @@ def by_framework(records: Iterable[TaskRecord]) -> list[tuple[FrameworkInfo, lis
     return list(groups.values())
 
 
-def framework_json(scene: Scene, framework: FrameworkInfo, records: list[TaskRecord]) -> dict[str, Any]:
+def framework_json(
+    scene: Scene, framework: FrameworkInfo, records: list[TaskRecord]
+) -> dict[str, Any]:
     return {
         "id": framework.id.value if framework.id else "",
         "name": framework.name,
@@ -112,7 +133,9 @@ def framework_json(scene: Scene, framework: FrameworkInfo, records: list[TaskRec
         "hostname": framework.hostname or "",
         "role": _role(framework),
         "executors": [executor_json(scene, record) for record in records if not record.is_over],
-        "completed_executors": [executor_json(scene, record) for record in records if record.is_over],
+        "completed_executors": [
+            executor_json(scene, record) for record in records if record.is_over
+        ],
     }
 
 
@@ -157,7 +180,9 @@ def task_json(record: TaskRecord) -> dict[str, Any]:
 def status_json(status: TaskStatus) -> dict[str, Any]:
     shown: dict[str, Any] = {"state": status.state, "timestamp": status.timestamp}
     if status.container_status is not None:
-        shown["container_status"] = {name: value for name, value in status.container_status.items() if name != "executor_pid"}
+        shown["container_status"] = {
+            name: value for name, value in status.container_status.items() if name != "executor_pid"
+        }
     if status.healthy is not None:
         shown["healthy"] = status.healthy
     return shown
@@ -190,7 +215,10 @@ def container_json(record: TaskRecord, usage: Usage, now: float) -> dict[str, An
     return {
         "container_id": record.container_id,
         **statistics_json(record, usage, now),
-        "status": {"container_id": {"value": record.container_id}, "executor_pid": record.executor_pid},
+        "status": {
+            "container_id": {"value": record.container_id},
+            "executor_pid": record.executor_pid,
+        },
     }
 
 
@@ -208,7 +236,9 @@ def v1_container(record: TaskRecord, usage: Usage, now: float) -> dict[str, Any]
 
 
 def v1_agent_info(scene: Scene) -> dict[str, Any]:
-    info: AgentInfo = msgspec.structs.replace(scene.config.info, id=ident(scene.agent_id) if scene.agent_id else None, port=scene.port)
+    info: AgentInfo = msgspec.structs.replace(
+        scene.config.info, id=ident(scene.agent_id) if scene.agent_id else None, port=scene.port
+    )
     return {"port": scene.port, **_built(info)}
 
 
@@ -222,7 +252,8 @@ def v1_task(record: TaskRecord) -> dict[str, Any]:
         "state": record.told,
         "resources": _built(record.task.resources),
         "statuses": _built(record.statuses),
-        "user": (record.task.command.user if record.task.command else None) or record.framework.user,
+        "user": (record.task.command.user if record.task.command else None)
+        or record.framework.user,
     }
     if record.statuses:
         task["status_update_state"] = record.statuses[-1].state
@@ -240,13 +271,21 @@ def v1_tasks(scene: Scene) -> dict[str, Any]:
     }
     for record in scene.tasks:
         waiting = record.state == "TASK_STAGING"
-        grouped["terminated_tasks" if record.is_over else "queued_tasks" if waiting else "launched_tasks"].append(v1_task(record))
+        grouped[
+            "terminated_tasks"
+            if record.is_over
+            else "queued_tasks"
+            if waiting
+            else "launched_tasks"
+        ].append(v1_task(record))
     return grouped
 
 
 def v1_state(scene: Scene) -> dict[str, Any]:
     """GET_STATE."""
-    frameworks = [{"framework_info": _built(framework)} for framework, _ in by_framework(scene.tasks)]
+    frameworks = [
+        {"framework_info": _built(framework)} for framework, _ in by_framework(scene.tasks)
+    ]
     return {
         "get_tasks": v1_tasks(scene),
         "get_executors": {"executors": [], "completed_executors": []},
@@ -254,7 +293,9 @@ def v1_state(scene: Scene) -> dict[str, Any]:
     }
 
 
-def metrics_json(scene: Scene, counters: Mapping[str, int], *, registered: bool, now: float) -> dict[str, float]:
+def metrics_json(
+    scene: Scene, counters: Mapping[str, int], *, registered: bool, now: float
+) -> dict[str, float]:
     """GET /metrics/snapshot."""
     values: dict[str, float] = {
         "slave/registered": float(registered),
@@ -268,7 +309,9 @@ def metrics_json(scene: Scene, counters: Mapping[str, int], *, registered: bool,
         values[f"slave/{name}_total"], values[f"slave/{name}_used"] = have, taken
         values[f"slave/{name}_percent"] = taken / have if have else 0.0
     for state in ("staging", "starting", "running", "killing"):
-        values[f"slave/tasks_{state}"] = float(sum(record.state == f"TASK_{state.upper()}" for record in scene.tasks))
+        values[f"slave/tasks_{state}"] = float(
+            sum(record.state == f"TASK_{state.upper()}" for record in scene.tasks)
+        )
     for name, count in counters.items():
         values[f"slave/{name}"] = float(count)
     return dict(sorted(values.items()))

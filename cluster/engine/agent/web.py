@@ -102,10 +102,16 @@ class Pages:
         return _json(request, {"flags": dict(self.agent.config.flags)})
 
     async def containers(self, request: web.Request) -> web.Response:
-        return _json(request, [views.container_json(record, usage, time.time()) for record, usage in self._usage()])
+        return _json(
+            request,
+            [views.container_json(record, usage, time.time()) for record, usage in self._usage()],
+        )
 
     async def statistics(self, request: web.Request) -> web.Response:
-        return _json(request, [views.statistics_json(record, usage, time.time()) for record, usage in self._usage()])
+        return _json(
+            request,
+            [views.statistics_json(record, usage, time.time()) for record, usage in self._usage()],
+        )
 
     async def metrics(self, request: web.Request) -> web.Response:
         return _json(request, self._metrics())
@@ -122,7 +128,9 @@ class Pages:
             raise web.HTTPBadRequest(text=f"Failed to parse body into JSON: {error}") from error
         kind = body.get("type") if isinstance(body, dict) else None
         if not isinstance(kind, str):
-            raise web.HTTPBadRequest(text="Failed to validate agent::Call: Expecting 'type' to be present")
+            raise web.HTTPBadRequest(
+                text="Failed to validate agent::Call: Expecting 'type' to be present"
+            )
         answer = self._answer(kind)
         if answer is None:
             raise web.HTTPNotImplemented(text=f"The embedded engine's agents do not support {kind}")
@@ -136,7 +144,14 @@ class Pages:
             case "GET_VERSION":
                 return {"get_version": {"version_info": views.VERSION_FACTS}}
             case "GET_FLAGS":
-                return {"get_flags": {"flags": [{"name": name, "value": value} for name, value in scene.config.flags.items()]}}
+                return {
+                    "get_flags": {
+                        "flags": [
+                            {"name": name, "value": value}
+                            for name, value in scene.config.flags.items()
+                        ]
+                    }
+                }
             case "GET_STATE":
                 return {"get_state": views.v1_state(scene)}
             case "GET_TASKS":
@@ -146,20 +161,38 @@ class Pages:
             case "GET_AGENT":
                 return {"get_agent": {"agent_info": views.v1_agent_info(scene)}}
             case "GET_METRICS":
-                return {"get_metrics": {"metrics": [{"name": name, "value": value} for name, value in self._metrics().items()]}}
+                return {
+                    "get_metrics": {
+                        "metrics": [
+                            {"name": name, "value": value}
+                            for name, value in self._metrics().items()
+                        ]
+                    }
+                }
             case "GET_CONTAINERS":
                 return {
-                    "get_containers": {"containers": [views.v1_container(record, usage, time.time()) for record, usage in self._usage()]}
+                    "get_containers": {
+                        "containers": [
+                            views.v1_container(record, usage, time.time())
+                            for record, usage in self._usage()
+                        ]
+                    }
                 }
         return None
 
     def _metrics(self) -> dict[str, float]:
         agent = self.agent
-        return views.metrics_json(agent.scene(), agent.counters, registered=agent.uplink.registered, now=time.time())
+        return views.metrics_json(
+            agent.scene(), agent.counters, registered=agent.uplink.registered, now=time.time()
+        )
 
     def _usage(self) -> list[tuple[TaskRecord, Usage]]:
         usage = self.agent.containerizer.usage()
-        return [(record, usage[record.container_id]) for record in self.agent.scene().tasks if record.container_id in usage]
+        return [
+            (record, usage[record.container_id])
+            for record in self.agent.scene().tasks
+            if record.container_id in usage
+        ]
 
 
 def _json(request: web.Request, value: object) -> web.Response:
@@ -167,5 +200,7 @@ def _json(request: web.Request, value: object) -> web.Response:
     body = msgspec.json.encode(value)
     wrapper = request.query.get("jsonp")
     if wrapper and wrapper.replace(".", "").replace("_", "").isalnum():
-        return web.Response(body=wrapper.encode() + b"(" + body + b");", content_type="text/javascript")
+        return web.Response(
+            body=wrapper.encode() + b"(" + body + b");", content_type="text/javascript"
+        )
     return web.Response(body=body, content_type="application/json")

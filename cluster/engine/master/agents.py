@@ -8,10 +8,31 @@ import msgspec
 
 from cluster.engine import link
 from cluster.engine.master import frameworks
-from cluster.engine.master.events import AgentLeaving, AgentRegistering, CloseLink, LinkClosed, SendAgent, Store, Stored
+from cluster.engine.master.events import (
+    AgentLeaving,
+    AgentRegistering,
+    CloseLink,
+    LinkClosed,
+    SendAgent,
+    Store,
+    Stored,
+)
 from cluster.engine.master.render import agent_json
-from cluster.engine.master.state import MAX_UNREACHABLE_TASKS, Agent, Framework, State, Task, agent_total
-from cluster.engine.master.status import aware, made_by_master, refuse_task, send_status, unreachable_time
+from cluster.engine.master.state import (
+    MAX_UNREACHABLE_TASKS,
+    Agent,
+    Framework,
+    State,
+    Task,
+    agent_total,
+)
+from cluster.engine.master.status import (
+    aware,
+    made_by_master,
+    refuse_task,
+    send_status,
+    unreachable_time,
+)
 from cluster.engine.master.tasks import note
 from cluster.engine.registry import Admit, MarkUnreachable, Remove
 from cluster.mesos.messages import TERMINAL_STATES, from_wire, ident
@@ -29,17 +50,33 @@ def registering(m: State, event: AgentRegistering) -> None:
         return
     if agent_id is None:
         agent_id = m.ids.agent()
-        event = dataclasses.replace(event, register=msgspec.structs.replace(event.register, agent_id=agent_id), is_new=True)
-    if agent_id in m.recovered and m.in_flight.get(agent_id) is None and _same_size(m, agent_id, event):
+        event = dataclasses.replace(
+            event, register=msgspec.structs.replace(event.register, agent_id=agent_id), is_new=True
+        )
+    if (
+        agent_id in m.recovered
+        and m.in_flight.get(agent_id) is None
+        and _same_size(m, agent_id, event)
+    ):
         _admitted(m, event)
         return
     m.registering.add(event.link_id)
-    m.out.append(Store(Admit(agent_id, msgspec.structs.replace(event.register.info, id=ident(agent_id)), m.now), event))
+    m.out.append(
+        Store(
+            Admit(
+                agent_id, msgspec.structs.replace(event.register.info, id=ident(agent_id)), m.now
+            ),
+            event,
+        )
+    )
 
 
 def _same_size(m: State, agent_id: str, event: AgentRegistering) -> bool:
     record = m.record(agent_id)
-    return record is not None and msgspec.structs.replace(event.register.info, id=ident(agent_id)) == record.info
+    return (
+        record is not None
+        and msgspec.structs.replace(event.register.info, id=ident(agent_id)) == record.info
+    )
 
 
 def _refuse(m: State, link_id: str, why: str) -> None:
@@ -94,7 +131,13 @@ def _drop_predecessor(m: State, agent_id: str, address: str) -> None:
     if not address:
         return
     for old in [one for one in m.agents.values() if one.address == address and one.id != agent_id]:
-        remove(m, old, "TASK_GONE", "REASON_SLAVE_REMOVED", "A new agent registered at the same address")
+        remove(
+            m,
+            old,
+            "TASK_GONE",
+            "REASON_SLAVE_REMOVED",
+            "A new agent registered at the same address",
+        )
         m.counters["slave_removals/reason_registered"] += 1
         m.out.append(Store(Remove(old.id)))
 
@@ -134,7 +177,10 @@ def _returned(m: State, agent: Agent, event: AgentRegistering) -> None:
         agent.total = size
         m.allocator.update_agent(agent.id, size)
     _connect(m, agent, event)
-    known = {(one.framework.id.value if one.framework.id else "", one.task.task_id.value) for one in event.register.tasks}
+    known = {
+        (one.framework.id.value if one.framework.id else "", one.task.task_id.value)
+        for one in event.register.tasks
+    }
     for key, task in list(agent.tasks.items()):
         if key not in known:
             _vanished(m, m.frameworks[key[0]], task)
@@ -172,9 +218,21 @@ def _take_tasks(m: State, agent: Agent, known: list[link.KnownTask]) -> None:
 
 
 def _take_task(m: State, framework: Framework, agent: Agent, one: link.KnownTask) -> None:
-    allocated = [part.allocation_info.role for part in one.task.resources if part.allocation_info and part.allocation_info.role]
+    allocated = [
+        part.allocation_info.role
+        for part in one.task.resources
+        if part.allocation_info and part.allocation_info.role
+    ]
     role = allocated[0] if allocated else next(iter(framework.roles), "*")
-    task = Task(one.task, framework.id, agent.id, role, from_wire(one.task.resources), one.latest_state, list(one.statuses))
+    task = Task(
+        one.task,
+        framework.id,
+        agent.id,
+        role,
+        from_wire(one.task.resources),
+        one.latest_state,
+        list(one.statuses),
+    )
     if one.statuses:
         task.update_state, task.update_uuid = one.statuses[-1].state, one.statuses[-1].uuid
     m.add_task(framework, agent, task)
@@ -182,7 +240,9 @@ def _take_task(m: State, framework: Framework, agent: Agent, one: link.KnownTask
         m.allocator.claim(framework.id, role, agent.id, task.resources)
     if framework.unreachable.pop(task.id, None) is not None:
         text = "Agent re-registered"
-        status = made_by_master(m, task.id, task.update_state or task.state, "REASON_SLAVE_REREGISTERED", text, agent.id)
+        status = made_by_master(
+            m, task.id, task.update_state or task.state, "REASON_SLAVE_REREGISTERED", text, agent.id
+        )
         send_status(m, framework, status)
 
 
@@ -200,7 +260,11 @@ def leaving(m: State, event: AgentLeaving) -> None:
     """An agent ends for good: it leaves the registry, and then its tasks are known to be gone."""
     m.counters["messages_unregister_slave"] += 1
     agent = m.agents.get(m.links.get(event.link_id, ""))
-    if agent is not None and m.in_flight.get(agent.id) not in {"MarkGone", "MarkUnreachable", "Remove"}:
+    if agent is not None and m.in_flight.get(agent.id) not in {
+        "MarkGone",
+        "MarkUnreachable",
+        "Remove",
+    }:
         m.in_flight[agent.id] = "Remove"
         stop_offering(m, agent)
         m.out.append(Store(Remove(agent.id)))
@@ -288,5 +352,11 @@ def unreachable_stored(m: State, change: MarkUnreachable) -> None:
     agent = m.agents.get(change.agent_id)
     if agent is not None:
         m.counters["slave_removals/reason_unhealthy"] += 1
-        remove(m, agent, "TASK_UNREACHABLE", "REASON_SLAVE_REMOVED", f"Agent {agent.info.hostname} is unreachable: health check timed out")
+        remove(
+            m,
+            agent,
+            "TASK_UNREACHABLE",
+            "REASON_SLAVE_REMOVED",
+            f"Agent {agent.info.hostname} is unreachable: health check timed out",
+        )
         m.wants_offers = True

@@ -6,7 +6,15 @@ from typing import Any
 
 import msgspec
 
-from cluster.mesos.messages import DurationInfo, Filters, FrameworkInfo, Id, KillPolicy, Message, TaskInfo
+from cluster.mesos.messages import (
+    DurationInfo,
+    Filters,
+    FrameworkInfo,
+    Id,
+    KillPolicy,
+    Message,
+    TaskInfo,
+)
 
 
 class Subscribe(Message, frozen=True, kw_only=True):
@@ -168,4 +176,13 @@ OPERATOR_CALLS = frozenset(
         "CREATE_VOLUMES", "DESTROY_VOLUMES", "GROW_VOLUME", "SHRINK_VOLUME",
     }
 )  # fmt: skip
-OPERATOR_BODIES = frozenset({"GET_METRICS", "DEACTIVATE_AGENT", "REACTIVATE_AGENT", "DRAIN_AGENT", "MARK_AGENT_GONE", "TEARDOWN"})
+OPERATOR_BODIES = frozenset(
+    {
+        "GET_METRICS",
+        "DEACTIVATE_AGENT",
+        "REACTIVATE_AGENT",
+        "DRAIN_AGENT",
+        "MARK_AGENT_GONE",
+        "TEARDOWN",
+    }
+)

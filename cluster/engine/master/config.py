@@ -11,7 +11,16 @@ from cluster.common.errors import BadInput
 from cluster.engine.master.state import Config
 from cluster.zookeeper.session import split_zk_url
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "secs": 1.0, "mins": 60.0, "hrs": 3600.0, "days": 86400.0, "weeks": 604800.0}
+_UNITS_S = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "secs": 1.0,
+    "mins": 60.0,
+    "hrs": 3600.0,
+    "days": 86400.0,
+    "weeks": 604800.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,11 @@ def duration_s(text: str, where: str = "") -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|secs|mins|hrs|days|weeks)", text.strip())
     if found is None:
-        raise BadInput(f"{text!r} is not a duration", where=where, fix="write a number and a unit, such as 15secs or 10mins")
+        raise BadInput(
+            f"{text!r} is not a duration",
+            where=where,
+            fix="write a number and a unit, such as 15secs or 10mins",
+        )
     return float(found[1]) * _UNITS_S[found[2]]
 
 
@@ -100,7 +113,11 @@ def master_info(settings: Settings, master_id: str, version: str) -> dict[str, o
         "hostname": settings.hostname,
         "version": version,
         "address": {"hostname": settings.hostname, "ip": settings.ip, "port": settings.port},
-        "capabilities": [{"type": "AGENT_UPDATE"}, {"type": "AGENT_DRAINING"}, {"type": "QUOTA_V2"}],
+        "capabilities": [
+            {"type": "AGENT_UPDATE"},
+            {"type": "AGENT_DRAINING"},
+            {"type": "QUOTA_V2"},
+        ],
     }
 
 

@@ -45,7 +45,14 @@ class Master:
     """
 
     def __init__(
-        self, info: dict[str, Any], ids: Ids, registry: Registry, allocator: Allocator, config: Config | None = None, *, now: float
+        self,
+        info: dict[str, Any],
+        ids: Ids,
+        registry: Registry,
+        allocator: Allocator,
+        config: Config | None = None,
+        *,
+        now: float,
     ) -> None:
         self.state = State(info, ids, registry, allocator, config or Config(), now=now)
 
@@ -92,7 +99,9 @@ def _revive(m: State, framework: Framework, call: Call) -> None:
 
 def _suppress(m: State, framework: Framework, call: Call) -> None:
     m.counters["messages_suppress_offers"] += 1
-    m.allocator.suppress(framework.id, _roles(framework, call.suppress.roles if call.suppress else []))
+    m.allocator.suppress(
+        framework.id, _roles(framework, call.suppress.roles if call.suppress else [])
+    )
 
 
 def _roles(framework: Framework, wanted: list[str]) -> list[str]:
@@ -121,7 +130,12 @@ def _teardown(m: State, framework: Framework, _call: Call) -> None:
 
 def _update(m: State, framework: Framework, call: Call) -> None:
     if call.update_framework is not None:
-        frameworks.update(m, framework, call.update_framework.framework_info, tuple(call.update_framework.suppressed_roles))
+        frameworks.update(
+            m,
+            framework,
+            call.update_framework.framework_info,
+            tuple(call.update_framework.suppressed_roles),
+        )
 
 
 def _request(m: State, _framework: Framework, _call: Call) -> None:
@@ -159,7 +173,12 @@ def _pong(m: State, event: AgentPong) -> None:
 def _stored(m: State, event: Stored) -> None:
     m.registry = m.registry.apply(event.change)
     record = m.record(event.change.agent_id)
-    if record is not None and record.state != "gone" and record.drain is not None and record.drain.state == "DRAINING":
+    if (
+        record is not None
+        and record.state != "gone"
+        and record.drain is not None
+        and record.drain.state == "DRAINING"
+    ):
         m.draining.add(event.change.agent_id)
     else:
         m.draining.discard(event.change.agent_id)

@@ -105,7 +105,9 @@ def stored(m: State, event: Stored) -> None:
         return
     if isinstance(change, MarkGone):
         _gone(m, change)
-    elif isinstance(change, StartDrain) or (isinstance(change, SetDeactivated) and change.deactivated):
+    elif isinstance(change, StartDrain) or (
+        isinstance(change, SetDeactivated) and change.deactivated
+    ):
         _stop(m, change)
     elif isinstance(change, SetDeactivated):
         _resume(m, change)
@@ -136,8 +138,16 @@ def _gone(m: State, change: MarkGone) -> None:
     if agent is None:
         return
     if agent.link_id is not None:
-        m.out.append(SendAgent(agent.link_id, link.Refused(f"Agent {agent.id} has been marked gone")))
-    agents.remove(m, agent, "TASK_GONE_BY_OPERATOR", "REASON_SLAVE_REMOVED_BY_OPERATOR", "Agent has been marked gone")
+        m.out.append(
+            SendAgent(agent.link_id, link.Refused(f"Agent {agent.id} has been marked gone"))
+        )
+    agents.remove(
+        m,
+        agent,
+        "TASK_GONE_BY_OPERATOR",
+        "REASON_SLAVE_REMOVED_BY_OPERATOR",
+        "Agent has been marked gone",
+    )
     m.wants_offers = True
 
 

@@ -37,10 +37,16 @@ def subscribe(m: State, event: Subscribe) -> None:
         framework = known
         _fail_over(m, framework, event)
         m.publish("FRAMEWORK_UPDATED", {"framework": framework_json(m, framework)})
-    m.counters["messages_register_framework" if known is None else "messages_reregister_framework"] += 1
+    m.counters[
+        "messages_register_framework" if known is None else "messages_reregister_framework"
+    ] += 1
     framework.counters["calls"] += 1
     framework.counters["calls/subscribe"] += 1
-    subscribed = {"framework_id": {"value": framework.id}, "heartbeat_interval_seconds": HEARTBEAT_S, "master_info": m.info}
+    subscribed = {
+        "framework_id": {"value": framework.id},
+        "heartbeat_interval_seconds": HEARTBEAT_S,
+        "master_info": m.info,
+    }
     m.send(framework, {"type": "SUBSCRIBED", "subscribed": subscribed})
     heartbeat(m, framework)
     m.wants_offers = True
@@ -54,7 +60,11 @@ def _problem(m: State, event: Subscribe) -> str | None:
         if bad is not None:
             return f"Invalid role '{role}': {bad}"
     known = m.frameworks.get(event.framework_id or "")
-    return invalid_change(known.info, event.info) if known is not None and not known.recovered else None
+    return (
+        invalid_change(known.info, event.info)
+        if known is not None and not known.recovered
+        else None
+    )
 
 
 def bad_role(role: str) -> str | None:
@@ -81,7 +91,13 @@ def invalid_change(old: FrameworkInfo, new: FrameworkInfo) -> str | None:
 
 
 def _text(value: object) -> str:
-    return "true" if value is True else "false" if value in {False, ""} and not isinstance(value, str) else str(value)
+    return (
+        "true"
+        if value is True
+        else "false"
+        if value in {False, ""} and not isinstance(value, str)
+        else str(value)
+    )
 
 
 def _new(m: State, event: Subscribe) -> Framework:
@@ -124,14 +140,18 @@ def recover(m: State, info: FrameworkInfo) -> Framework:
     framework_id = info.id.value if info.id else ""
     # Mesos keeps such a framework's tasks for ever; here a framework that never comes back frees its machines in the end.
     patience_s = max(info.failover_timeout or 0.0, m.config.reregister_timeout_s)
-    framework = Framework(info, framework_id, m.now, m.now, recovered=True, remove_at=m.now + patience_s)
+    framework = Framework(
+        info, framework_id, m.now, m.now, recovered=True, remove_at=m.now + patience_s
+    )
     m.frameworks[framework_id] = framework
     _allocate_to(m, framework, ())
     m.publish("FRAMEWORK_ADDED", {"framework": framework_json(m, framework)})
     return framework
 
 
-def update(m: State, framework: Framework, info: FrameworkInfo, suppressed: tuple[str, ...]) -> None:
+def update(
+    m: State, framework: Framework, info: FrameworkInfo, suppressed: tuple[str, ...]
+) -> None:
     """UPDATE_FRAMEWORK, already found valid: offers in roles it left are rescinded."""
     framework.info = msgspec.structs.replace(info, id=ident(framework.id))
     for offer in list(framework.offers.values()):
@@ -149,7 +169,9 @@ def heartbeat(m: State, framework: Framework) -> None:
 
 def stream_closed(m: State, event: StreamClosed) -> None:
     """The stream broke: wait `failover_timeout` for the scheduler to come back, with no offers meanwhile."""
-    framework = next((one for one in m.frameworks.values() if one.stream_id == event.stream_id), None)
+    framework = next(
+        (one for one in m.frameworks.values() if one.stream_id == event.stream_id), None
+    )
     if framework is None:
         return
     framework.stream_id = None
@@ -173,7 +195,14 @@ def remove(m: State, framework: Framework) -> None:
     for task in list(framework.tasks.values()):
         m.end_task(framework, task)
         if not task.is_terminal:
-            status = made_by_master(m, task.id, "TASK_KILLED", "REASON_FRAMEWORK_REMOVED", "Framework has been removed", task.agent_id)
+            status = made_by_master(
+                m,
+                task.id,
+                "TASK_KILLED",
+                "REASON_FRAMEWORK_REMOVED",
+                "Framework has been removed",
+                task.agent_id,
+            )
             task.state = "TASK_KILLED"
             task.statuses.append(status)
             m.counters["tasks_killed"] += 1
@@ -206,7 +235,11 @@ def _remember(m: State, framework: Framework) -> None:
 def tick(m: State) -> None:
     """Heartbeats, and the end of those whose `failover_timeout` is over."""
     for framework in list(m.frameworks.values()):
-        if framework.remove_at is not None and framework.remove_at <= m.now and not framework.connected:
+        if (
+            framework.remove_at is not None
+            and framework.remove_at <= m.now
+            and not framework.connected
+        ):
             remove(m, framework)
         elif framework.connected and framework.next_heartbeat_at <= m.now:
             heartbeat(m, framework)

@@ -36,7 +36,10 @@ def document(body: Any) -> web.Response:
 def not_post(request: web.Request) -> web.Response | None:
     if request.method == "POST":
         return None
-    response = text(405, f"405 Method Not Allowed. Expecting one of {{ 'POST' }}, but received '{request.method}'.")
+    response = text(
+        405,
+        f"405 Method Not Allowed. Expecting one of {{ 'POST' }}, but received '{request.method}'.",
+    )
     response.headers["Allow"] = "POST"
     return response
 
@@ -48,7 +51,10 @@ async def read_call(request: web.Request, of: type[M]) -> M | web.Response:
         return text(400, "Expecting 'Content-Type' to be present")
     kind = kind.partition(";")[0].strip().lower()
     if kind == PROTOBUF:
-        return text(415, f"The embedded engine takes 'Content-Type' of {JSON} only, {PROTOBUF} is not supported yet")
+        return text(
+            415,
+            f"The embedded engine takes 'Content-Type' of {JSON} only, {PROTOBUF} is not supported yet",
+        )
     if kind != JSON:
         return text(415, f"Expecting 'Content-Type' of {JSON} or {PROTOBUF}")
     try:

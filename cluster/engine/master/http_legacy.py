@@ -38,7 +38,9 @@ def _tasks(request: web.Request, m: State) -> Any:
         return None
     if limit < 0 or offset < 0:
         return None
-    return render.tasks_json(m, limit=limit, offset=offset, ascending=request.query.get("order") == "asc")
+    return render.tasks_json(
+        m, limit=limit, offset=offset, ascending=request.query.get("order") == "asc"
+    )
 
 
 _READS: dict[str, Callable[[web.Request, State], Any]] = {
@@ -62,7 +64,11 @@ def legacy(request: web.Request, path: str, m: State, process: dict[str, Any]) -
     if path == "state-summary":
         return answer(request, render.summary_json(m, process["hostname"]))
     body = _READS[path](request, m)
-    return text(400, "'limit' and 'offset' must be numbers from 0") if body is None else answer(request, body)
+    return (
+        text(400, "'limit' and 'offset' must be numbers from 0")
+        if body is None
+        else answer(request, body)
+    )
 
 
 def health(_request: web.Request) -> web.Response:

@@ -22,7 +22,13 @@ from cluster.engine.master.http_common import (
     read_call,
     text,
 )
-from cluster.engine.master.render import agents_json, frameworks_json, roles_json, state_json, tasks_json
+from cluster.engine.master.render import (
+    agents_json,
+    frameworks_json,
+    roles_json,
+    state_json,
+    tasks_json,
+)
 from cluster.engine.master.streams import Stream, record
 from cluster.engine.master.term import HEARTBEAT, HEARTBEAT_S, Term
 
@@ -72,7 +78,11 @@ def _change(call: OperatorCall) -> dict[str, Any] | None:
         case "DRAIN_AGENT" if call.drain_agent is not None:
             grace = call.drain_agent.max_grace_period
             grace_s = grace.seconds + grace.nanos / 1e9 if grace is not None else None
-            return {"target": call.drain_agent.agent_id.value, "max_grace_s": grace_s, "mark_gone": call.drain_agent.mark_gone}
+            return {
+                "target": call.drain_agent.agent_id.value,
+                "max_grace_s": grace_s,
+                "mark_gone": call.drain_agent.mark_gone,
+            }
         case "TEARDOWN" if call.teardown is not None:
             return {"target": call.teardown.framework_id.value}
         case "DEACTIVATE_AGENT" | "REACTIVATE_AGENT" | "MARK_AGENT_GONE":
@@ -80,7 +90,9 @@ def _change(call: OperatorCall) -> dict[str, Any] | None:
     return None
 
 
-def _fact(name: str, body: str, field: str | None = None) -> Callable[[Term, Facts], dict[str, Any]]:
+def _fact(
+    name: str, body: str, field: str | None = None
+) -> Callable[[Term, Facts], dict[str, Any]]:
     def read(_term: Term, facts: Facts) -> dict[str, Any]:
         value = facts[name]()
         return {body: {field: value} if field else value}
@@ -108,7 +120,9 @@ _READS: dict[str, Callable[[Term, Facts], dict[str, Any]]] = {
     "GET_WEIGHTS": lambda _term, _facts: {},
     "GET_MASTER": _fact("master", "get_master"),
     "GET_MAINTENANCE_STATUS": lambda _term, _facts: {"get_maintenance_status": {"status": {}}},
-    "GET_MAINTENANCE_SCHEDULE": lambda _term, _facts: {"get_maintenance_schedule": {"schedule": {}}},
+    "GET_MAINTENANCE_SCHEDULE": lambda _term, _facts: {
+        "get_maintenance_schedule": {"schedule": {}}
+    },
     "GET_QUOTA": lambda _term, _facts: {"get_quota": {"status": {}}},
 }
 
@@ -121,7 +135,10 @@ async def _subscribe(request: web.Request, term: Term) -> web.StreamResponse:
         headers = {"Content-Type": RECORDIO, "Message-Content-Type": JSON}
     response = await open_stream(request, headers)
     stream = Stream(cutter(request))
-    subscribed = {"get_state": state_json(term.core.state), "heartbeat_interval_seconds": HEARTBEAT_S}
+    subscribed = {
+        "get_state": state_json(term.core.state),
+        "heartbeat_interval_seconds": HEARTBEAT_S,
+    }
     stream.push(record({"type": "SUBSCRIBED", "subscribed": subscribed}))
     stream.push(record(HEARTBEAT))
     term.subscribers.add(stream)

@@ -44,7 +44,12 @@ class Front:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._facts: Facts = {"version": host.version, "flags": host.flags, "metrics": host.metrics, "master": host.master}
+        self._facts: Facts = {
+            "version": host.version,
+            "flags": host.flags,
+            "metrics": host.metrics,
+            "master": host.master,
+        }
         self._assets = assets.load("master")
         self._known = _EVERYWHERE | _LEADING | set(self._assets)
 
@@ -89,7 +94,13 @@ class Front:
             return health(request)
         if path == "redirect":
             return self._elsewhere("redirect", "")
-        body: Any = self._host.version() if path == "version" else self._host.metrics() if path != "flags" else None
+        body: Any = (
+            self._host.version()
+            if path == "version"
+            else self._host.metrics()
+            if path != "flags"
+            else None
+        )
         return answer(request, {"flags": self._host.flags()} if body is None else body)
 
     def _elsewhere(self, path: str, query: str) -> web.Response:
@@ -99,7 +110,9 @@ class Front:
         if leader is None or (
             path != "redirect" and leader["address"] == own
         ):  # what this address was before it restarted still counts as leading
-            return self._asset(path, 503) if path == "" else text(503, "No leader elected")  # the page itself waits, and says so
+            return (
+                self._asset(path, 503) if path == "" else text(503, "No leader elected")
+            )  # the page itself waits, and says so
         address = leader["address"]
         target = f"//{address.get('hostname') or address['ip']}:{address['port']}"
         if path == "":
@@ -110,6 +123,14 @@ class Front:
 
     def _asset(self, name: str, status: int = 200) -> web.Response:
         asset = self._assets[name]
-        peers = assets.peers_of(self._host.flags()["zk"], self._host.master()["master_info"]["address"]["port"])
+        peers = assets.peers_of(
+            self._host.flags()["zk"], self._host.master()["master_info"]["address"]["port"]
+        )
         headers = assets.headers(peers)
-        return web.Response(status=status, body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers)
+        return web.Response(
+            status=status,
+            body=asset.body,
+            content_type=asset.content_type,
+            charset="utf-8",
+            headers=headers,
+        )

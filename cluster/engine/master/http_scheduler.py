@@ -10,7 +10,17 @@ from cluster.engine.master.calls import REQUIRED_BODY, Call
 from cluster.engine.master.calls import Subscribe as SubscribeCall
 from cluster.engine.master.events import SchedulerCall, Subscribe
 from cluster.engine.master.frameworks import invalid_change
-from cluster.engine.master.http_common import JSON, NOT_ACCEPTABLE, accepts, cutter, empty, not_post, open_stream, read_call, text
+from cluster.engine.master.http_common import (
+    JSON,
+    NOT_ACCEPTABLE,
+    accepts,
+    cutter,
+    empty,
+    not_post,
+    open_stream,
+    read_call,
+    text,
+)
 from cluster.engine.master.streams import Stream
 from cluster.engine.master.term import Term
 
@@ -31,7 +41,9 @@ async def scheduler(request: web.Request, term: Term) -> web.StreamResponse:
         return text(400, f"Failed to validate scheduler::Call: {problem}")
     if call.type == "SUBSCRIBE" and call.subscribe is not None:
         return await _subscribe(request, term, call.subscribe)
-    return _call(request, term, call, call.framework_id.value if call.framework_id is not None else "")
+    return _call(
+        request, term, call, call.framework_id.value if call.framework_id is not None else ""
+    )
 
 
 def invalid(call: Call) -> str | None:
@@ -43,14 +55,21 @@ def invalid(call: Call) -> str | None:
         if call.subscribe is None:
             return "Expecting 'subscribe' to be present"
         inner = call.subscribe.framework_info.id
-        return None if inner == call.framework_id else "'framework_id' differs from 'subscribe.framework_info.id'"
+        return (
+            None
+            if inner == call.framework_id
+            else "'framework_id' differs from 'subscribe.framework_info.id'"
+        )
     if call.framework_id is None:
         return "Expecting 'framework_id' to be present"
     if call.type in REQUIRED_BODY and getattr(call, body) is None:
         return f"Expecting '{body}' to be present"
     if call.acknowledge is not None and len(call.acknowledge.uuid) != UUID_BYTES:
         return "Not a valid UUID"
-    if call.update_framework is not None and call.update_framework.framework_info.id != call.framework_id:
+    if (
+        call.update_framework is not None
+        and call.update_framework.framework_info.id != call.framework_id
+    ):
         return "'framework_id' differs from 'update_framework.framework_info.id'"
     return None
 

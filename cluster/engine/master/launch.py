@@ -31,7 +31,15 @@ def accept(m: State, framework: Framework, call: Accept) -> None:
             f"Task launched with invalid offers: {problem or 'No offers specified'}",
         )
         for info in tasks:
-            refuse_task(m, framework, info.task_id.value, info.agent_id.value, aware(framework, state), reason, message)
+            refuse_task(
+                m,
+                framework,
+                info.task_id.value,
+                info.agent_id.value,
+                aware(framework, state),
+                reason,
+                message,
+            )
         for offer in offers:
             m.drop_offer(offer)
         return
@@ -43,7 +51,9 @@ def accept(m: State, framework: Framework, call: Accept) -> None:
         m.drop_offer(offer, returned=Resources())
     for operation in call.operations:
         left = _operate(m, framework, agent, role, operation, left)
-    m.allocator.recover(framework.id, role, agent.id, left, now=m.now, refuse_s=call.filters.refuse_seconds)
+    m.allocator.recover(
+        framework.id, role, agent.id, left, now=m.now, refuse_s=call.filters.refuse_seconds
+    )
 
 
 def _task_infos(operation: Operation) -> list[TaskInfo]:
@@ -71,13 +81,21 @@ def _take_offers(m: State, framework: Framework, call: Accept) -> tuple[list[Off
     return found, problem
 
 
-def _operate(m: State, framework: Framework, agent: Agent, role: str, operation: Operation, left: Resources) -> Resources:
+def _operate(
+    m: State, framework: Framework, agent: Agent, role: str, operation: Operation, left: Resources
+) -> Resources:
     """What is left of the offers after one operation. Reservations and volumes are not kept by this engine: they change nothing."""
     for info in _task_infos(operation):
         task = _make_task(framework, agent, role, info)
-        problem = NOT_YET.format("task groups") if operation.launch_group else invalid(framework, agent, role, task, left)
+        problem = (
+            NOT_YET.format("task groups")
+            if operation.launch_group
+            else invalid(framework, agent, role, task, left)
+        )
         if problem is not None:
-            refuse_task(m, framework, task.id, agent.id, "TASK_ERROR", "REASON_TASK_INVALID", problem)
+            refuse_task(
+                m, framework, task.id, agent.id, "TASK_ERROR", "REASON_TASK_INVALID", problem
+            )
             continue
         left = left - task.resources
         m.add_task(framework, agent, task)
@@ -88,19 +106,33 @@ def _operate(m: State, framework: Framework, agent: Agent, role: str, operation:
 
 def _make_task(framework: Framework, agent: Agent, role: str, info: TaskInfo) -> Task:
     resources = [
-        one if one.allocation_info is not None else msgspec.structs.replace(one, allocation_info=AllocationInfo(role=role))
+        one
+        if one.allocation_info is not None
+        else msgspec.structs.replace(one, allocation_info=AllocationInfo(role=role))
         for one in info.resources
     ]
-    return Task(msgspec.structs.replace(info, resources=resources), framework.id, agent.id, role, from_wire(resources))
+    return Task(
+        msgspec.structs.replace(info, resources=resources),
+        framework.id,
+        agent.id,
+        role,
+        from_wire(resources),
+    )
 
 
-def invalid(framework: Framework, agent: Agent, role: str, task: Task, left: Resources) -> str | None:
+def invalid(
+    framework: Framework, agent: Agent, role: str, task: Task, left: Resources
+) -> str | None:
     """Why a task cannot be launched here, or None."""
     return (
         _bad_identity(framework, agent, task)
         or _bad_program(task.info)
         or _bad_resources(task.info.resources, role)
-        or (None if left.contains(task.resources) else f"Task uses more resources {task.resources} than available {left}")
+        or (
+            None
+            if left.contains(task.resources)
+            else f"Task uses more resources {task.resources} than available {left}"
+        )
     )
 
 
@@ -112,7 +144,9 @@ def _bad_identity(framework: Framework, agent: Agent, task: Task) -> str | None:
     if task.id in framework.tasks or task.id in framework.unreachable:
         return f"Task has duplicate ID: {task.id}"
     if task.info.agent_id.value != agent.id:
-        return f"Task uses invalid agent {task.info.agent_id.value} while agent {agent.id} is expected"
+        return (
+            f"Task uses invalid agent {task.info.agent_id.value} while agent {agent.id} is expected"
+        )
     return None
 
 

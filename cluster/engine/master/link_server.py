@@ -28,7 +28,9 @@ class LinkServer:
 
     """
 
-    def __init__(self, term: Callable[[], Term | None], first_message_s: float = FIRST_MESSAGE_S) -> None:
+    def __init__(
+        self, term: Callable[[], Term | None], first_message_s: float = FIRST_MESSAGE_S
+    ) -> None:
         self._term = term
         self._first_message_s = first_message_s
         self._server: Any = None
@@ -43,15 +45,23 @@ class LinkServer:
         self._server = grpc.aio.server(options=link.SERVER_OPTIONS)
         service, method = link.METHOD.strip("/").split("/")
         handler = grpc.stream_stream_rpc_method_handler(
-            self._connect, request_deserializer=link.decode_from_agent, response_serializer=link.encode
+            self._connect,
+            request_deserializer=link.decode_from_agent,
+            response_serializer=link.encode,
         )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
         try:
             bound = self._server.add_insecure_port(address)
         except RuntimeError:
             bound = 0
         if not bound:
-            raise Busy("the agents' link port is taken", where=address, fix="end the program that listens there")
+            raise Busy(
+                "the agents' link port is taken",
+                where=address,
+                fix="end the program that listens there",
+            )
         await self._server.start()
 
     async def stop(self) -> None:
@@ -68,7 +78,9 @@ class LinkServer:
             async with asyncio.timeout(self._first_message_s):
                 first = await anext(aiter(requests), None)
         if not isinstance(first, link.Register):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Register")
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Register"
+            )
             return
         link_id = uuid.uuid4().hex
         queue: LinkQueue = asyncio.Queue()
@@ -84,7 +96,9 @@ class LinkServer:
             term.link_closed(link_id)
 
 
-async def _read(term: Term, link_id: str, requests: AsyncIterator[link.FromAgent], queue: LinkQueue) -> None:
+async def _read(
+    term: Term, link_id: str, requests: AsyncIterator[link.FromAgent], queue: LinkQueue
+) -> None:
     try:
         async for message in requests:
             if isinstance(message, link.Update):

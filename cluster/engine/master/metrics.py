@@ -41,18 +41,52 @@ _OPERATIONS = (
     "create", "create_disk", "destroy", "destroy_disk", "grow_volume", "launch", "launch_group", "reserve", "shrink_volume",
     "unreserve",
 )  # fmt: skip
-_TRACKED_OPERATIONS = ("create", "create_disk", "destroy", "destroy_disk", "grow_volume", "reserve", "shrink_volume", "unreserve")
-_OPERATION_STATES = ("dropped", "error", "failed", "finished", "gone_by_operator", "pending", "recovering", "total", "unreachable")
+_TRACKED_OPERATIONS = (
+    "create",
+    "create_disk",
+    "destroy",
+    "destroy_disk",
+    "grow_volume",
+    "reserve",
+    "shrink_volume",
+    "unreserve",
+)
+_OPERATION_STATES = (
+    "dropped",
+    "error",
+    "failed",
+    "finished",
+    "gone_by_operator",
+    "pending",
+    "recovering",
+    "total",
+    "unreachable",
+)
 _RESOURCES = ("cpus", "disk", "gpus", "mem")
 
 
-def metrics(m: State | None, *, uptime_s: float, subscribers: int = 0, measured: Mapping[str, float] | None = None) -> dict[str, float]:
+def metrics(
+    m: State | None,
+    *,
+    uptime_s: float,
+    subscribers: int = 0,
+    measured: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Every metric by its key; `m` is None on a master that does not lead. `measured` is what the shell knows: times and sizes."""
-    found: dict[str, float] = {"master/elected": float(m is not None), "master/uptime_secs": uptime_s}
+    found: dict[str, float] = {
+        "master/elected": float(m is not None),
+        "master/uptime_secs": uptime_s,
+    }
     found["master/operator_event_stream_subscribers"] = subscribers
-    for key in ("allocator/event_queue_dispatches", "allocator/mesos/event_queue_dispatches", "registrar/queued_operations"):
+    for key in (
+        "allocator/event_queue_dispatches",
+        "allocator/mesos/event_queue_dispatches",
+        "registrar/queued_operations",
+    ):
         found[key] = 0.0
-    for state in _OPERATION_STATES:  # reservations and volumes are not here yet, so nothing is ever under way
+    for state in (
+        _OPERATION_STATES
+    ):  # reservations and volumes are not here yet, so nothing is ever under way
         found[f"master/operations/{state}"] = 0.0
         for operation in _TRACKED_OPERATIONS:
             found[f"master/operations/{operation}/{state}"] = 0.0
@@ -72,8 +106,16 @@ def metrics(m: State | None, *, uptime_s: float, subscribers: int = 0, measured:
 def _cluster(m: State | None, found: dict[str, float]) -> None:
     agents = list(m.agents.values()) if m is not None else []
     frameworks = list(m.frameworks.values()) if m is not None else []
-    active = [agent for agent in agents if m is not None and agent.connected and not m.is_deactivated(agent.id)]
-    unreachable = sum(record.state == "unreachable" for record in m.registry.agents.values()) if m is not None else 0
+    active = [
+        agent
+        for agent in agents
+        if m is not None and agent.connected and not m.is_deactivated(agent.id)
+    ]
+    unreachable = (
+        sum(record.state == "unreachable" for record in m.registry.agents.values())
+        if m is not None
+        else 0
+    )
     found |= {
         "master/slaves_active": len(active),
         "master/slaves_inactive": len(agents) - len(active),
@@ -122,12 +164,24 @@ def _framework(m: State, framework: Framework, found: dict[str, float]) -> None:
     prefix = f"master/frameworks/{quote(framework.info.name, safe='')}/{framework.id}/"
     counters = framework.counters
     found[prefix + "subscribed"] = float(framework.connected)
-    names = ["calls", "events", "operations", "offers/sent", "offers/accepted", "offers/declined", "offers/rescinded"]
+    names = [
+        "calls",
+        "events",
+        "operations",
+        "offers/sent",
+        "offers/accepted",
+        "offers/declined",
+        "offers/rescinded",
+    ]
     names += [f"calls/{name}" for name in _CALLS] + [f"events/{name}" for name in _EVENTS]
-    names += [f"operations/{name}" for name in _OPERATIONS] + [f"tasks/terminal/task_{name}" for name in _TERMINAL]
+    names += [f"operations/{name}" for name in _OPERATIONS] + [
+        f"tasks/terminal/task_{name}" for name in _TERMINAL
+    ]
     for name in names:
         found[prefix + name] = counters[name]
-    states = Counter(task.state.lower() for task in (*framework.tasks.values(), *framework.unreachable.values()))
+    states = Counter(
+        task.state.lower() for task in (*framework.tasks.values(), *framework.unreachable.values())
+    )
     for name in (*_ACTIVE, "unknown"):
         found[f"{prefix}tasks/active/task_{name}"] = states[f"task_{name}"]
     live = framework.id in m.frameworks

@@ -113,7 +113,9 @@ def _fields(of: type) -> tuple[_Field, ...]:
             wanted = typing.get_args(wanted)[0]
         if typing.get_origin(wanted) is dict:
             wanted = dict
-        found.append(_Field(field.name, wanted, repeated, field.required, _ENUMS.get((of, field.name))))
+        found.append(
+            _Field(field.name, wanted, repeated, field.required, _ENUMS.get((of, field.name)))
+        )
     return tuple(found)
 
 
@@ -137,7 +139,11 @@ def _field_value(raw: object, field: _Field, path: str, missing: list[str]) -> o
         return _value(raw, field, f"{path}{field.name}.", missing)
     if not isinstance(raw, list):
         raise _wrong(raw, field)
-    values = [_value(item, field, f"{path}{field.name}[{index}].", missing) for index, item in enumerate(raw) if item is not None]
+    values = [
+        _value(item, field, f"{path}{field.name}[{index}].", missing)
+        for index, item in enumerate(raw)
+        if item is not None
+    ]
     return [value for value in values if value is not None]
 
 
@@ -179,7 +185,9 @@ def _number(raw: object, field: _Field) -> float:
     try:
         return float(raw)
     except ValueError:
-        raise BadMessage(f"Failed to parse '{raw}' as a JSON number for field '{field.name}'") from None
+        raise BadMessage(
+            f"Failed to parse '{raw}' as a JSON number for field '{field.name}'"
+        ) from None
 
 
 def _integer(raw: object, field: _Field) -> int:
@@ -195,7 +203,13 @@ def _boolean(raw: object, field: _Field) -> bool:
     return raw
 
 
-_SCALARS: dict[type, Any] = {str: _text, bytes: _bytes, float: _number, int: _integer, bool: _boolean}
+_SCALARS: dict[type, Any] = {
+    str: _text,
+    bytes: _bytes,
+    float: _number,
+    int: _integer,
+    bool: _boolean,
+}
 
 
 def _wrong(raw: object, field: _Field) -> BadMessage:

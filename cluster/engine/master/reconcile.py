@@ -32,7 +32,9 @@ def latest(m: State, task: Task) -> TaskStatus:
         last = task.statuses[-1]
         more = {"container_status": last.container_status, "healthy": last.healthy}
     state = task.update_state or task.state
-    return made_by_master(m, task.id, state, REASON, "Reconciliation: Latest task state", task.agent_id, **more)
+    return made_by_master(
+        m, task.id, state, REASON, "Reconciliation: Latest task state", task.agent_id, **more
+    )
 
 
 def explain(m: State, framework: Framework, one: ReconcileTask) -> TaskStatus | None:
@@ -46,9 +48,13 @@ def explain(m: State, framework: Framework, one: ReconcileTask) -> TaskStatus | 
     lost = framework.unreachable.get(task_id)
     if lost is not None and agent_id in {None, lost.agent_id}:
         state, message = aware(framework, "TASK_UNREACHABLE"), "Reconciliation: Task is unreachable"
-        return made_by_master(m, task_id, state, REASON, message, lost.agent_id, **unreachable_time(lost))
+        return made_by_master(
+            m, task_id, state, REASON, message, lost.agent_id, **unreachable_time(lost)
+        )
     state, message, more = _unknown_task(m, agent_id)
-    return made_by_master(m, task_id, aware(framework, state), REASON, f"Reconciliation: {message}", agent_id, **more)
+    return made_by_master(
+        m, task_id, aware(framework, state), REASON, f"Reconciliation: {message}", agent_id, **more
+    )
 
 
 def _uncertain(m: State, agent_id: str | None) -> bool:
@@ -64,7 +70,11 @@ def _unknown_task(m: State, agent_id: str | None) -> tuple[str, str, dict[str, A
         if m.is_unreachable(agent_id):
             record = m.record(agent_id)
             since = record.since if record is not None else 0.0
-            return "TASK_UNREACHABLE", "Task is unreachable", {"unreachable_time": {"nanoseconds": int(since * 1e9)}}
+            return (
+                "TASK_UNREACHABLE",
+                "Task is unreachable",
+                {"unreachable_time": {"nanoseconds": int(since * 1e9)}},
+            )
         if m.is_gone(agent_id):
             return "TASK_GONE_BY_OPERATOR", "Task is gone", {}
     return "TASK_UNKNOWN", "Task is unknown", {}

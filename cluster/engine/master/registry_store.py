@@ -42,7 +42,11 @@ class RegistryStore:
 
     def measured(self) -> dict[str, float]:
         """Times and sizes, under Mesos' keys."""
-        return {"registrar/registry_size_bytes": float(self._size_bytes)} | self._fetches.metrics() | self._stores.metrics()
+        return (
+            {"registrar/registry_size_bytes": float(self._size_bytes)}
+            | self._fetches.metrics()
+            | self._stores.metrics()
+        )
 
     async def open(self, epoch: int, now: float) -> Registry:
         """Read the registry and fence every earlier leader out by writing it with this epoch.
@@ -57,7 +61,9 @@ class RegistryStore:
         self._fetches.add((time.monotonic() - began_at) * 1000)
         stored = decode(found[0]) if found else Registry()
         if stored.epoch > epoch:
-            raise Deposed(f"epoch {stored.epoch} wrote the registry, this is epoch {epoch}", where=self._path)
+            raise Deposed(
+                f"epoch {stored.epoch} wrote the registry, this is epoch {epoch}", where=self._path
+            )
         mine = Registry(epoch, stored.agents).pruned(now)
         try:
             if found:
@@ -66,7 +72,9 @@ class RegistryStore:
                 await self._zk.create(self._path, encode(mine))
                 self._version = 0
         except VersionConflict as error:
-            raise Deposed("another master opened the registry at the same time", where=self._path) from error
+            raise Deposed(
+                "another master opened the registry at the same time", where=self._path
+            ) from error
         self.value = mine
         return mine
 

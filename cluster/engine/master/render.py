@@ -53,8 +53,12 @@ def tasks_json(m: State) -> dict[str, Any]:
     everybody = [*m.frameworks.values(), *m.completed_frameworks.values()]
     return {
         "tasks": [task_json(task) for framework in everybody for task in framework.tasks.values()],
-        "unreachable_tasks": [task_json(task) for framework in everybody for task in framework.unreachable.values()],
-        "completed_tasks": [task_json(task) for framework in everybody for task in framework.completed.values()],
+        "unreachable_tasks": [
+            task_json(task) for framework in everybody for task in framework.unreachable.values()
+        ],
+        "completed_tasks": [
+            task_json(task) for framework in everybody for task in framework.completed.values()
+        ],
     }
 
 
@@ -90,7 +94,9 @@ def agent_json(m: State, agent: Agent) -> dict[str, Any]:
     if drain is not None:
         document["drain_info"] = drain
         record = m.record(agent.id)
-        started_at = record.drain.started_at if record is not None and record.drain is not None else 0.0
+        started_at = (
+            record.drain.started_at if record is not None and record.drain is not None else 0.0
+        )
         document["estimated_drain_start_time"] = nanoseconds(int(started_at))
     return document
 
@@ -111,21 +117,40 @@ def allocated_json(tasks: Any) -> list[Any]:
     by_role: dict[str, Any] = {}
     for task in tasks:
         if not task.is_terminal:
-            by_role[task.role] = by_role[task.role] + task.resources if task.role in by_role else task.resources
-    return [one for role in sorted(by_role) for one in to_wire(by_role[role], role="*", allocated_to=role)]
+            by_role[task.role] = (
+                by_role[task.role] + task.resources if task.role in by_role else task.resources
+            )
+    return [
+        one
+        for role in sorted(by_role)
+        for one in to_wire(by_role[role], role="*", allocated_to=role)
+    ]
 
 
 def offered_json(offers: Any) -> list[Any]:
     """What offers hold, summed by role."""
     by_role: dict[str, Any] = {}
     for offer in offers:
-        by_role[offer.role] = by_role[offer.role] + offer.resources if offer.role in by_role else offer.resources
-    return [one for role in sorted(by_role) for one in to_wire(by_role[role], role="*", allocated_to=role)]
+        by_role[offer.role] = (
+            by_role[offer.role] + offer.resources if offer.role in by_role else offer.resources
+        )
+    return [
+        one
+        for role in sorted(by_role)
+        for one in to_wire(by_role[role], role="*", allocated_to=role)
+    ]
 
 
 def agents_json(m: State) -> dict[str, Any]:
-    recovered = [record.info for agent_id in sorted(m.recovered) if (record := m.record(agent_id)) is not None]
-    return {"agents": [agent_json(m, agent) for agent in m.agents.values()], "recovered_agents": recovered}
+    recovered = [
+        record.info
+        for agent_id in sorted(m.recovered)
+        if (record := m.record(agent_id)) is not None
+    ]
+    return {
+        "agents": [agent_json(m, agent) for agent in m.agents.values()],
+        "recovered_agents": recovered,
+    }
 
 
 def framework_json(m: State, framework: Framework) -> dict[str, Any]:
@@ -153,7 +178,9 @@ def framework_json(m: State, framework: Framework) -> dict[str, Any]:
 def frameworks_json(m: State) -> dict[str, Any]:
     return {
         "frameworks": [framework_json(m, framework) for framework in m.frameworks.values()],
-        "completed_frameworks": [framework_json(m, framework) for framework in m.completed_frameworks.values()],
+        "completed_frameworks": [
+            framework_json(m, framework) for framework in m.completed_frameworks.values()
+        ],
     }
 
 
@@ -162,9 +189,15 @@ def roles_json(m: State) -> dict[str, Any]:
     roles: dict[str, dict[str, Any]] = {}
     for framework in m.frameworks.values():
         for role in framework.roles:
-            entry = roles.setdefault(role, {"name": role, "weight": 1.0, "frameworks": [], "resources": None})
+            entry = roles.setdefault(
+                role, {"name": role, "weight": 1.0, "frameworks": [], "resources": None}
+            )
             entry["frameworks"].append({"value": framework.id})
-            held = [task.resources for task in framework.tasks.values() if task.role == role and not task.is_terminal]
+            held = [
+                task.resources
+                for task in framework.tasks.values()
+                if task.role == role and not task.is_terminal
+            ]
             held += [offer.resources for offer in framework.offers.values() if offer.role == role]
             for one in held:
                 entry["resources"] = one if entry["resources"] is None else entry["resources"] + one

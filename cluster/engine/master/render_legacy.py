@@ -9,7 +9,13 @@ from typing import Any
 import msgspec
 
 from cluster.common.resources import EMPTY, Resources
-from cluster.engine.master.render import AGENT_CAPABILITIES, VERSION, allocated_json, drain_json, offered_json
+from cluster.engine.master.render import (
+    AGENT_CAPABILITIES,
+    VERSION,
+    allocated_json,
+    drain_json,
+    offered_json,
+)
 from cluster.engine.master.state import Agent, Framework, State, Task
 from cluster.mesos.messages import Attribute, TaskStatus, to_wire
 
@@ -21,7 +27,12 @@ SUMMARY_STATES = (
 
 def resources_json(resources: Resources) -> dict[str, Any]:
     """The four scalars always, others and ports when there are any; ports as "[31000-31001]"."""
-    document: dict[str, Any] = {"disk": 0.0, "mem": 0.0, "gpus": 0.0, "cpus": 0.0} | resources.scalars()
+    document: dict[str, Any] = {
+        "disk": 0.0,
+        "mem": 0.0,
+        "gpus": 0.0,
+        "cpus": 0.0,
+    } | resources.scalars()
     if resources.ports:
         document["ports"] = "[" + ", ".join(f"{low}-{high}" for low, high in resources.ports) + "]"
     return document
@@ -46,7 +57,9 @@ def status_json(status: TaskStatus) -> dict[str, Any]:
     if status.labels is not None:
         document["labels"] = status.labels.labels
     if status.container_status is not None:
-        document["container_status"] = {key: value for key, value in status.container_status.items() if key != "executor_pid"}
+        document["container_status"] = {
+            key: value for key, value in status.container_status.items() if key != "executor_pid"
+        }
     if status.healthy is not None:
         document["healthy"] = status.healthy
     return document
@@ -114,7 +127,14 @@ def recovered_json(m: State) -> list[dict[str, Any]]:
         record = m.record(agent_id)
         if record is not None:
             info = record.info
-            found.append({"id": agent_id, "hostname": info.hostname, "port": info.port, "attributes": attributes_json(info.attributes)})
+            found.append(
+                {
+                    "id": agent_id,
+                    "hostname": info.hostname,
+                    "port": info.port,
+                    "attributes": attributes_json(info.attributes),
+                }
+            )
     return found
 
 
@@ -174,7 +194,10 @@ def frameworks_json(m: State) -> dict[str, Any]:
 
 
 def slaves_json(m: State) -> dict[str, Any]:
-    return {"slaves": [agent_json(m, agent, full=True) for agent in m.agents.values()], "recovered_slaves": recovered_json(m)}
+    return {
+        "slaves": [agent_json(m, agent, full=True) for agent in m.agents.values()],
+        "recovered_slaves": recovered_json(m),
+    }
 
 
 def all_tasks(m: State) -> Iterable[Task]:
@@ -186,7 +209,11 @@ def all_tasks(m: State) -> Iterable[Task]:
 
 def tasks_json(m: State, *, limit: int, offset: int, ascending: bool) -> dict[str, Any]:
     """A page of tasks by the time of their first status."""
-    ordered = sorted(all_tasks(m), key=lambda task: task.statuses[0].timestamp or 0.0 if task.statuses else 0.0, reverse=not ascending)
+    ordered = sorted(
+        all_tasks(m),
+        key=lambda task: task.statuses[0].timestamp or 0.0 if task.statuses else 0.0,
+        reverse=not ascending,
+    )
     return {"tasks": [task_json(task) for task in ordered[offset : offset + limit]]}
 
 
@@ -203,7 +230,12 @@ def roles_json(m: State) -> dict[str, Any]:
             held[offer.role] = held.get(offer.role, EMPTY) + offer.resources
     return {
         "roles": [
-            {"name": role, "weight": 1.0, "frameworks": members[role], "resources": resources_json(held.get(role, EMPTY))}
+            {
+                "name": role,
+                "weight": 1.0,
+                "frameworks": members[role],
+                "resources": resources_json(held.get(role, EMPTY)),
+            }
             for role in sorted(members)
         ]
     }
@@ -223,11 +255,15 @@ def summary_json(m: State, hostname: str) -> dict[str, Any]:
     return {
         "hostname": hostname,
         "slaves": [
-            agent_json(m, one) | _counts(by_agent.get(one.id)) | {"framework_ids": list(frameworks_of.get(one.id, {}))}
+            agent_json(m, one)
+            | _counts(by_agent.get(one.id))
+            | {"framework_ids": list(frameworks_of.get(one.id, {}))}
             for one in m.agents.values()
         ],
         "frameworks": [
-            _summary(one) | _counts(by_framework.get(one.id)) | {"slave_ids": list(agents_of.get(one.id, {}))}
+            _summary(one)
+            | _counts(by_framework.get(one.id))
+            | {"slave_ids": list(agents_of.get(one.id, {}))}
             for one in m.frameworks.values()
         ],
     }
@@ -243,7 +279,9 @@ def state_json(m: State) -> dict[str, Any]:
     return {
         "activated_slaves": float(active),
         "deactivated_slaves": float(len(m.agents) - active),
-        "unreachable_slaves": float(sum(record.state == "unreachable" for record in m.registry.agents.values())),
+        "unreachable_slaves": float(
+            sum(record.state == "unreachable" for record in m.registry.agents.values())
+        ),
         "slaves": [agent_json(m, agent) for agent in m.agents.values()],
         "recovered_slaves": recovered_json(m),
         "frameworks": [framework_json(one) for one in m.frameworks.values()],

@@ -88,14 +88,21 @@ class MasterProcess:
                     await asyncio.shield(self._close(zk))
 
     async def _listen(self) -> None:
-        self._runner = web.AppRunner(self._front.app(MAX_BODY_BYTES), handler_cancellation=True, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(
+            self._front.app(MAX_BODY_BYTES),
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=0.5,
+        )
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self.settings.ip, self.settings.port).start()
         except OSError as error:
             where = f"{self.settings.ip}:{self.settings.port}"
             raise Busy(
-                f"cannot listen: {error.strerror}", where=where, fix="end the program that listens there, or set MESOS_PORT"
+                f"cannot listen: {error.strerror}",
+                where=where,
+                fix="end the program that listens there, or set MESOS_PORT",
             ) from error
         await self._links.start(f"{self.settings.ip}:{self.settings.link_port}")
 
@@ -118,9 +125,13 @@ class MasterProcess:
             log.warning("elected, but the registry cannot be opened: %s", error)
             await asyncio.sleep(0.5)
             return
-        allocator = Allocator(interval_s=self.settings.core.allocation_interval_s, shuffle=random.shuffle)
+        allocator = Allocator(
+            interval_s=self.settings.core.allocation_interval_s, shuffle=random.shuffle
+        )
         self.elected_at = self.clock()
-        core = Master(self.info, self._ids, registry, allocator, self.settings.core, now=self.elected_at)
+        core = Master(
+            self.info, self._ids, registry, allocator, self.settings.core, now=self.elected_at
+        )
         self.term = Term(core, store, self.clock)
         log.info("elected with epoch %d, %d agents to recover", epoch, len(core.state.recovered))
         try:
@@ -133,7 +144,14 @@ class MasterProcess:
     # --- facts for the API
 
     def version(self) -> dict[str, Any]:
-        return {"version": VERSION, "build_date": "", "build_time": 0.0, "build_user": "", "git_sha": "", "git_branch": "mesaform"}
+        return {
+            "version": VERSION,
+            "build_date": "",
+            "build_time": 0.0,
+            "build_user": "",
+            "git_sha": "",
+            "git_branch": "mesaform",
+        }
 
     def flags(self) -> dict[str, str]:
         return flags(self.settings)
@@ -142,10 +160,19 @@ class MasterProcess:
         uptime_s = time.monotonic() - self._started
         if self.term is None:
             return metrics(None, uptime_s=uptime_s)
-        return metrics(self.term.core.state, uptime_s=uptime_s, subscribers=len(self.term.subscribers), measured=self.term.measured())
+        return metrics(
+            self.term.core.state,
+            uptime_s=uptime_s,
+            subscribers=len(self.term.subscribers),
+            measured=self.term.measured(),
+        )
 
     def master(self) -> dict[str, Any]:
-        return {"master_info": self.info, "start_time": self.started_at, "elected_time": self.elected_at or 0.0}
+        return {
+            "master_info": self.info,
+            "start_time": self.started_at,
+            "elected_time": self.elected_at or 0.0,
+        }
 
     def process(self) -> dict[str, Any]:
         """What /state tells beside the core's own."""

@@ -14,7 +14,16 @@ from cluster.engine.allocator import Allocation, Allocator
 from cluster.engine.link import FromMaster
 from cluster.engine.master.events import CloseStream, Effect, Publish, SendAgent, SendEvent
 from cluster.engine.registry import AgentRecord, Registry
-from cluster.mesos.messages import TERMINAL_STATES, AgentInfo, Capability, FrameworkInfo, TaskInfo, TaskStatus, from_wire, to_wire
+from cluster.mesos.messages import (
+    TERMINAL_STATES,
+    AgentInfo,
+    Capability,
+    FrameworkInfo,
+    TaskInfo,
+    TaskStatus,
+    from_wire,
+    to_wire,
+)
 
 HEARTBEAT_S = 15.0
 MAX_COMPLETED_FRAMEWORKS = 50
@@ -157,7 +166,16 @@ class Ids:
 class State:
     """Everything a term of leadership knows. The core's modules are functions over it."""
 
-    def __init__(self, info: dict[str, Any], ids: Ids, registry: Registry, allocator: Allocator, config: Config, *, now: float) -> None:
+    def __init__(
+        self,
+        info: dict[str, Any],
+        ids: Ids,
+        registry: Registry,
+        allocator: Allocator,
+        config: Config,
+        *,
+        now: float,
+    ) -> None:
         self.info = info
         self.ids = ids
         self.registry = registry
@@ -170,11 +188,15 @@ class State:
         self.completed_frameworks: OrderedDict[str, Framework] = OrderedDict()
         self.removed_ids: OrderedDict[str, None] = OrderedDict()
         self.agents: dict[str, Agent] = {}
-        self.recovered: set[str] = {agent_id for agent_id, record in registry.agents.items() if record.state == "admitted"}
+        self.recovered: set[str] = {
+            agent_id for agent_id, record in registry.agents.items() if record.state == "admitted"
+        }
         self.draining: set[str] = {
             agent_id
             for agent_id, record in registry.agents.items()
-            if record.state != "gone" and record.drain is not None and record.drain.state == "DRAINING"
+            if record.state != "gone"
+            and record.drain is not None
+            and record.drain.state == "DRAINING"
         }
         self.links: dict[str, str] = {}
         self.registering: set[str] = set()  # links whose agent waits for the registry
@@ -205,7 +227,9 @@ class State:
         return record.drain.state if record is not None and record.drain is not None else None
 
     def may_offer(self, agent: Agent) -> bool:
-        return agent.connected and agent.id not in self.in_flight and not self.is_deactivated(agent.id)
+        return (
+            agent.connected and agent.id not in self.in_flight and not self.is_deactivated(agent.id)
+        )
 
     # --- sending
 
@@ -243,10 +267,22 @@ class State:
         for framework_id, offers in by_framework.items():
             framework = self.frameworks[framework_id]
             framework.counters["offers/sent"] += len(offers)
-            self.send(framework, {"type": "OFFERS", "offers": {"offers": [self.offer_json(offer) for offer in offers]}})
+            self.send(
+                framework,
+                {
+                    "type": "OFFERS",
+                    "offers": {"offers": [self.offer_json(offer) for offer in offers]},
+                },
+            )
 
     def _offer(self, allocation: Allocation) -> Offer:
-        offer = Offer(self.ids.offer(), allocation.framework_id, allocation.agent_id, allocation.role, allocation.resources)
+        offer = Offer(
+            self.ids.offer(),
+            allocation.framework_id,
+            allocation.agent_id,
+            allocation.role,
+            allocation.resources,
+        )
         self.offers[offer.id] = offer
         self.frameworks[offer.framework_id].offers[offer.id] = offer
         self.agents[offer.agent_id].offers[offer.id] = offer
@@ -256,7 +292,11 @@ class State:
         """An offer as the wire has it."""
         agent = self.agents[offer.agent_id]
         ip, _, port = agent.address.rpartition(":")
-        address = {"hostname": agent.info.hostname, "ip": ip, "port": int(port) if port.isdigit() else agent.info.port}
+        address = {
+            "hostname": agent.info.hostname,
+            "ip": ip,
+            "port": int(port) if port.isdigit() else agent.info.port,
+        }
         document: dict[str, Any] = {
             "id": {"value": offer.id},
             "framework_id": {"value": offer.framework_id},
@@ -272,7 +312,14 @@ class State:
             document["domain"] = agent.info.domain
         return document
 
-    def drop_offer(self, offer: Offer, *, rescind: bool = False, refuse_s: float | None = None, returned: Resources | None = None) -> None:
+    def drop_offer(
+        self,
+        offer: Offer,
+        *,
+        rescind: bool = False,
+        refuse_s: float | None = None,
+        returned: Resources | None = None,
+    ) -> None:
         """Forget an offer and give back its resources (or only `returned` of them)."""
         del self.offers[offer.id]
         framework = self.frameworks[offer.framework_id]
@@ -281,7 +328,14 @@ class State:
         if agent is not None:
             agent.offers.pop(offer.id, None)
         resources = offer.resources if returned is None else returned
-        self.allocator.recover(offer.framework_id, offer.role, offer.agent_id, resources, now=self.now, refuse_s=refuse_s)
+        self.allocator.recover(
+            offer.framework_id,
+            offer.role,
+            offer.agent_id,
+            resources,
+            now=self.now,
+            refuse_s=refuse_s,
+        )
         if rescind:
             framework.counters["offers/rescinded"] += 1
             self.send(framework, {"type": "RESCIND", "rescind": {"offer_id": {"value": offer.id}}})
@@ -295,7 +349,9 @@ class State:
     def end_task(self, framework: Framework, task: Task) -> None:
         """The record goes to the completed ones; resources that it still holds return."""
         if not task.is_terminal:
-            self.allocator.recover(framework.id, task.role, task.agent_id, task.resources, now=self.now)
+            self.allocator.recover(
+                framework.id, task.role, task.agent_id, task.resources, now=self.now
+            )
         framework.tasks.pop(task.id, None)
         agent = self.agents.get(task.agent_id)
         if agent is not None:
@@ -333,7 +389,12 @@ def smallest_offers(info: FrameworkInfo) -> dict[str, tuple[Resources, ...]]:
     for role, wish in (info.offer_filters or {}).items():
         quantities = ((wish or {}).get("min_allocatable_resources") or {}).get("quantities") or []
         wanted = tuple(
-            Resources.from_scalars({name: float(scalar["value"]) for name, scalar in (one.get("quantities") or {}).items()})
+            Resources.from_scalars(
+                {
+                    name: float(scalar["value"])
+                    for name, scalar in (one.get("quantities") or {}).items()
+                }
+            )
             for one in quantities
         )
         if wanted:

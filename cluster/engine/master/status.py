@@ -8,7 +8,15 @@ from cluster.engine.master.state import Framework, State, Task
 from cluster.mesos.messages import TERMINAL_STATES, TaskStatus, ident
 
 
-def made_by_master(m: State, task_id: str, state: str, reason: str, message: str, agent_id: str | None = None, **more: Any) -> TaskStatus:
+def made_by_master(
+    m: State,
+    task_id: str,
+    state: str,
+    reason: str,
+    message: str,
+    agent_id: str | None = None,
+    **more: Any,
+) -> TaskStatus:
     return TaskStatus(
         task_id=ident(task_id),
         state=state,
@@ -41,7 +49,15 @@ def count_state(m: State, framework: Framework, status: TaskStatus) -> None:
         m.counters[f"{short}/{status.source.lower()}/{status.reason.lower()}"] += 1
 
 
-def refuse_task(m: State, framework: Framework, task_id: str, agent_id: str, state: str, reason: str, message: str) -> None:
+def refuse_task(
+    m: State,
+    framework: Framework,
+    task_id: str,
+    agent_id: str,
+    state: str,
+    reason: str,
+    message: str,
+) -> None:
     """Answer a task that never started."""
     status = made_by_master(m, task_id, state, reason, message, agent_id)
     count_state(m, framework, status)

@@ -22,7 +22,11 @@ def updated(m: State, agent: Agent, update: link.Update) -> None:
             m.tell(agent, link.ShutdownFramework(update.framework_id))
         return
     m.counters["valid_status_updates"] += 1
-    status = update.status if update.status.agent_id else msgspec.structs.replace(update.status, agent_id=ident(agent.id))
+    status = (
+        update.status
+        if update.status.agent_id
+        else msgspec.structs.replace(update.status, agent_id=ident(agent.id))
+    )
     task = agent.tasks.get((framework.id, status.task_id.value))
     if task is not None:
         note(m, framework, task, status, update.latest_state)
@@ -43,7 +47,10 @@ def note(m: State, framework: Framework, task: Task, status: TaskStatus, latest_
         task.statuses.pop()
     task.statuses.append(msgspec.structs.replace(status, data=None))
     count_state(m, framework, status)
-    m.publish("TASK_UPDATED", {"framework_id": {"value": framework.id}, "status": status, "state": task.state})
+    m.publish(
+        "TASK_UPDATED",
+        {"framework_id": {"value": framework.id}, "status": status, "state": task.state},
+    )
 
 
 def acknowledge(m: State, framework: Framework, call: Acknowledge) -> None:

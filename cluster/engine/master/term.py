@@ -78,7 +78,9 @@ class Term:
         queued = {"registrar/queued_operations": float(self._to_store.qsize())}
         return queued | self.rounds.metrics() | self.lateness.metrics() | self._store.measured()
 
-    async def operate(self, type_: str, target: str, *, max_grace_s: float | None = None, mark_gone: bool = False) -> Reply:
+    async def operate(
+        self, type_: str, target: str, *, max_grace_s: float | None = None, mark_gone: bool = False
+    ) -> Reply:
         """An operator's call and its answer.
 
         Raises:
@@ -149,7 +151,12 @@ class Term:
             queue.put_nowait(None)
         for reply in self._replies.values():
             if not reply.done():
-                reply.set_exception(MesaformError("this master lost leadership before it could answer", fix="ask the leader again"))
+                reply.set_exception(
+                    MesaformError(
+                        "this master lost leadership before it could answer",
+                        fix="ask the leader again",
+                    )
+                )
 
     def _carry_out(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
         match effect:

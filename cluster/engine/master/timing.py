@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import deque
 
 WINDOW = 1000
-_PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999))
+_PERCENTILES = (
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p95", 0.95),
+    ("p99", 0.99),
+    ("p999", 0.999),
+    ("p9999", 0.9999),
+)
 
 
 class Timings:

@@ -60,7 +60,9 @@ class _Regions(dict[str, list[dict[str, str]]]):
     def __missing__(self, region: str) -> list[dict[str, str]]:
         for suffix in (".json", ".json.gz"):
             try:
-                found: list[dict[str, str]] = self._load(os.path.join("ec2", "resources", _OFFERINGS, self._location, region + suffix))  # noqa: PTH118
+                found: list[dict[str, str]] = self._load(
+                    os.path.join("ec2", "resources", _OFFERINGS, self._location, region + suffix)  # noqa: PTH118
+                )
             except FileNotFoundError:
                 continue
             for item in found:
@@ -100,14 +102,24 @@ def usd_per_hour(instance_type: str, zone: str, capacity: str, at: float | None 
     price = price_book.usd_per_hour(instance_type)
     if price is None:
         kind = INSTANCE_TYPES.get(instance_type)
-        price = price_book.estimate(kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"]) if kind else 1000.0
-    return price * spot_share(instance_type, zone, time.time() if at is None else at) if capacity == "spot" else price
+        price = (
+            price_book.estimate(kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"])
+            if kind
+            else 1000.0
+        )
+    return (
+        price * spot_share(instance_type, zone, time.time() if at is None else at)
+        if capacity == "spot"
+        else price
+    )
 
 
 def _spot_price_history(self: Any) -> Any:
     from moto.core.responses import ActionResult
 
-    offered = self.ec2_backend.describe_spot_price_history(self._get_param("InstanceTypes", []), self._history_filters())
+    offered = self.ec2_backend.describe_spot_price_history(
+        self._get_param("InstanceTypes", []), self._history_filters()
+    )
     now = time.time()
     history = [
         {
@@ -126,7 +138,13 @@ def _spot_price_history(self: Any) -> Any:
 def _changes(start: Any, now: float) -> list[float]:
     """When prices changed since `start`, newest first; the last one is what was in force then. Without a start only the price now."""
     newest = now // STEP_S * STEP_S
-    since = start.timestamp() if isinstance(start, datetime) else datetime.fromisoformat(start).timestamp() if start else now
+    since = (
+        start.timestamp()
+        if isinstance(start, datetime)
+        else datetime.fromisoformat(start).timestamp()
+        if start
+        else now
+    )
     steps = max(0, min(LONGEST_STEPS, math.ceil((newest - since) / STEP_S)))
     return [newest - step * STEP_S for step in range(steps + 1)]
 
@@ -208,7 +226,9 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         on_new_image(base_image_id(backend.region_name))
 
     EC2Backend.__init__ = _after(EC2Backend.__init__, register)
-    SimpleSystemManagerBackend.__init__ = _after(SimpleSystemManagerBackend.__init__, _add_base_parameter)
+    SimpleSystemManagerBackend.__init__ = _after(
+        SimpleSystemManagerBackend.__init__, _add_base_parameter
+    )
     SpotInstances.describe_spot_price_history = _spot_price_history
     SpotInstances._history_filters = _history_filters  # noqa: SLF001
     TaggedEC2Resource.get_tags = _own_tags

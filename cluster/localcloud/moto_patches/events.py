@@ -20,10 +20,16 @@ def admits(policy: str | None, rule_arn: str, queue_arn: str) -> bool:
 
 
 def _allows(statement: dict[str, Any], rule_arn: str, queue_arn: str) -> bool:
-    service = statement.get("Principal", {}).get("Service") if isinstance(statement.get("Principal"), dict) else None
+    service = (
+        statement.get("Principal", {}).get("Service")
+        if isinstance(statement.get("Principal"), dict)
+        else None
+    )
     conditions = statement.get("Condition", {})
     sources = [
-        arn for operator in ("ArnEquals", "ArnLike", "StringEquals") for arn in _listed(conditions.get(operator, {}).get("aws:SourceArn"))
+        arn
+        for operator in ("ArnEquals", "ArnLike", "StringEquals")
+        for arn in _listed(conditions.get(operator, {}).get("aws:SourceArn"))
     ]
     return (
         statement.get("Effect") == "Allow"
@@ -38,12 +44,19 @@ def _listed(value: Any) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
-def _send_if_admitted(self: Any, resource_id: str, event: dict[str, Any], group_id: str | None = None) -> None:
+def _send_if_admitted(
+    self: Any, resource_id: str, event: dict[str, Any], group_id: str | None = None
+) -> None:
     from moto.sqs.models import sqs_backends
 
     queue = sqs_backends[self.account_id][self.region_name].queues.get(resource_id)
     if queue is None or not admits(queue.policy, self.arn, queue.queue_arn):
-        log.warning("event.dropped", rule=self.name, queue=resource_id, why="no such queue" if queue is None else "its policy")
+        log.warning(
+            "event.dropped",
+            rule=self.name,
+            queue=resource_id,
+            why="no such queue" if queue is None else "its policy",
+        )
         return
     _send(self, resource_id, event, group_id)
 

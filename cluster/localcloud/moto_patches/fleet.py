@@ -23,17 +23,27 @@ PRIORITIZED = frozenset({"prioritized", "capacity-optimized-prioritized"})
 class Prices:
     """What an offering costs, put here by the endpoint's composition: (type, zone, capacity) -> USD an hour."""
 
-    usd_per_hour: Callable[[str, str, str], float] = staticmethod(lambda _type, _zone, _capacity: 1.0)
+    usd_per_hour: Callable[[str, str, str], float] = staticmethod(
+        lambda _type, _zone, _capacity: 1.0
+    )
 
 
 class Pool:
     """One launch template with one override: something a fleet may buy."""
 
-    def __init__(self, backend: Any, reference: dict[str, Any], override: dict[str, Any], order: int) -> None:
+    def __init__(
+        self, backend: Any, reference: dict[str, Any], override: dict[str, Any], order: int
+    ) -> None:
         self.backend = backend
         self.version = launch.template_version(backend, reference)
-        self.reference = {**reference, "LaunchTemplateId": self.version.template.id, "Version": str(self.version.number)}
-        self.override = {key: value for key, value in override.items() if value not in (None, [], {})}
+        self.reference = {
+            **reference,
+            "LaunchTemplateId": self.version.template.id,
+            "Version": str(self.version.number),
+        }
+        self.override = {
+            key: value for key, value in override.items() if value not in (None, [], {})
+        }
         self.order = order
 
     @property
@@ -46,12 +56,17 @@ class Pool:
 
     def spec(self, capacity: str, instance_tags: list[dict[str, Any]]) -> launch.Spec:
         request: dict[str, Any] = {
-            key: self.override[key] for key in ("InstanceType", "SubnetId", "ImageId", "Placement") if key in self.override
+            key: self.override[key]
+            for key in ("InstanceType", "SubnetId", "ImageId", "Placement")
+            if key in self.override
         }
         if zone := self.override.get("AvailabilityZone"):
             request["Placement"] = {**request.get("Placement", {}), "AvailabilityZone": zone}
         request["TagSpecifications"] = instance_tags
-        request["LaunchTemplate"] = {"LaunchTemplateId": self.version.template.id, "Version": str(self.version.number)}
+        request["LaunchTemplate"] = {
+            "LaunchTemplateId": self.version.template.id,
+            "Version": str(self.version.number),
+        }
         spec = launch.resolve(self.backend, request)
         spec["InstanceMarketOptions"] = {"MarketType": "spot"} if capacity == "spot" else {}
         return spec
@@ -79,12 +94,17 @@ class Purchase:
             for order, override in enumerate(config.get("Overrides") or [{}])
         ]
         if not self.pools:
-            raise EC2ClientError("MissingParameter", "The request must contain the parameter LaunchTemplateConfigs")
+            raise EC2ClientError(
+                "MissingParameter", "The request must contain the parameter LaunchTemplateConfigs"
+            )
 
     def targets(self) -> list[tuple[str, float]]:
         target = self.request.get("TargetCapacitySpecification") or {}
         total = float(target.get("TotalTargetCapacity") or 0)
-        wanted = {"on-demand": float(target.get("OnDemandTargetCapacity") or 0), "spot": float(target.get("SpotTargetCapacity") or 0)}
+        wanted = {
+            "on-demand": float(target.get("OnDemandTargetCapacity") or 0),
+            "spot": float(target.get("SpotTargetCapacity") or 0),
+        }
         default = target.get("DefaultTargetCapacityType") or "on-demand"
         wanted[default] += max(0.0, total - sum(wanted.values()))
         return [(capacity, units) for capacity, units in wanted.items() if units > 0]
@@ -102,11 +122,20 @@ class Purchase:
 
     def _price(self, pool: Pool, capacity: str) -> float:
         spec = pool.spec(capacity, [])
-        return Prices.usd_per_hour(str(spec.get("InstanceType")), launch.place(self.backend, spec), capacity)
+        return Prices.usd_per_hour(
+            str(spec.get("InstanceType")), launch.place(self.backend, spec), capacity
+        )
 
     def _tags(self) -> list[dict[str, Any]]:
-        own = {"ResourceType": "instance", "Tags": [{"Key": "aws:ec2:fleet-id", "Value": self.fleet_id}]}
-        asked = [item for item in self.request.get("TagSpecifications") or () if item["ResourceType"] != "fleet"]
+        own = {
+            "ResourceType": "instance",
+            "Tags": [{"Key": "aws:ec2:fleet-id", "Value": self.fleet_id}],
+        }
+        asked = [
+            item
+            for item in self.request.get("TagSpecifications") or ()
+            if item["ResourceType"] != "fleet"
+        ]
         return [*asked, own]
 
     def _buy(self, capacity: str, units: float) -> None:
@@ -117,7 +146,9 @@ class Purchase:
                 zone = launch.place(self.backend, spec)
                 while units > 0:
                     launch.require_capacity(spec, zone)
-                    made = launch.launch(self.backend, pool.spec(capacity, self._tags()) | _placed(spec), 1, zone)
+                    made = launch.launch(
+                        self.backend, pool.spec(capacity, self._tags()) | _placed(spec), 1, zone
+                    )
                     bought.append(made.instances[0].id)
                     units -= pool.weight
             except EC2ClientError as error:
@@ -159,7 +190,14 @@ def _create_fleet(self: Any) -> Any:
     if request.get("Type") != "instant":
         return _moto_create_fleet(self)
     self.error_on_dryrun()
-    return ActionResult(once(self.ec2_backend, "CreateFleet", request, lambda: Purchase(self.ec2_backend, request).answer()))
+    return ActionResult(
+        once(
+            self.ec2_backend,
+            "CreateFleet",
+            request,
+            lambda: Purchase(self.ec2_backend, request).answer(),
+        )
+    )
 
 
 def apply() -> None:

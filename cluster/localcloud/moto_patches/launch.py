@@ -46,7 +46,9 @@ def merge(template: Mapping[str, Any], request: Mapping[str, Any]) -> Spec:
     for key in MERGED_BY_KEY:
         if key in template and key in given:
             merged[key] = {**template[key], **given[key]}
-    merged["TagSpecifications"] = _merge_tags(template.get("TagSpecifications") or [], given.get("TagSpecifications") or [])
+    merged["TagSpecifications"] = _merge_tags(
+        template.get("TagSpecifications") or [], given.get("TagSpecifications") or []
+    )
     if "BlockDeviceMappings" in template and "BlockDeviceMappings" in given:
         devices = {item["DeviceName"]: item for item in template["BlockDeviceMappings"]}
         devices.update({item["DeviceName"]: item for item in given["BlockDeviceMappings"]})
@@ -59,7 +61,13 @@ def _merge_tags(*specifications: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for specification in specifications:
         for kind, found in convert_tag_spec(specification).items():
             tags.setdefault(kind, {}).update(found)
-    return [{"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in found.items()]} for kind, found in tags.items()]
+    return [
+        {
+            "ResourceType": kind,
+            "Tags": [{"Key": key, "Value": value} for key, value in found.items()],
+        }
+        for kind, found in tags.items()
+    ]
 
 
 def resolve(backend: Any, request: Mapping[str, Any]) -> Spec:
@@ -69,14 +77,26 @@ def resolve(backend: Any, request: Mapping[str, Any]) -> Spec:
         return merge({}, request)
     version = template_version(backend, reference)
     merged = merge(version.data, request)
-    marks = {"aws:ec2launchtemplate:id": version.template.id, "aws:ec2launchtemplate:version": str(version.number)}
-    own = [{"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in marks.items()]}]
+    marks = {
+        "aws:ec2launchtemplate:id": version.template.id,
+        "aws:ec2launchtemplate:version": str(version.number),
+    }
+    own = [
+        {
+            "ResourceType": "instance",
+            "Tags": [{"Key": key, "Value": value} for key, value in marks.items()],
+        }
+    ]
     merged["TagSpecifications"] = _merge_tags(merged["TagSpecifications"], own)
     return merged
 
 
 def lifecycle(spec: Mapping[str, Any]) -> str:
-    return "spot" if (spec.get("InstanceMarketOptions") or {}).get("MarketType") == "spot" else "on-demand"
+    return (
+        "spot"
+        if (spec.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
+        else "on-demand"
+    )
 
 
 def place(backend: Any, spec: Spec) -> str:
@@ -85,9 +105,15 @@ def place(backend: Any, spec: Spec) -> str:
     primary = next((nic for nic in nics if int(nic.get("DeviceIndex") or 0) == 0), None)
     if primary is not None:
         if primary.get("NetworkInterfaceId"):
-            return str(backend.get_network_interface(primary["NetworkInterfaceId"]).subnet.availability_zone)
+            return str(
+                backend.get_network_interface(
+                    primary["NetworkInterfaceId"]
+                ).subnet.availability_zone
+            )
         primary["DeviceIndex"] = 0
-        subnet_id = spec.pop("SubnetId", None) or primary.get("SubnetId") or _default_subnet(backend, spec)
+        subnet_id = (
+            spec.pop("SubnetId", None) or primary.get("SubnetId") or _default_subnet(backend, spec)
+        )
         primary["SubnetId"] = subnet_id
         for nic in nics:
             nic.setdefault("SubnetId", subnet_id)
@@ -103,7 +129,9 @@ def _default_subnet(backend: Any, spec: Mapping[str, Any]) -> str:
     if zone is not None and zone not in defaults:
         raise EC2ClientError("InvalidInput", f"No default subnet for availability zone: '{zone}'.")
     if not defaults:
-        raise EC2ClientError("MissingInput", "No subnets found for the default VPC. Please specify a subnet.")
+        raise EC2ClientError(
+            "MissingInput", "No subnets found for the default VPC. Please specify a subnet."
+        )
     return str(defaults[zone or min(defaults)].id)
 
 
@@ -153,7 +181,9 @@ def _plain(value: Any) -> Any:
     return value.as_bytes() if hasattr(value, "as_bytes") else value
 
 
-def _moto_arguments(backend: Any, spec: Mapping[str, Any], groups: list[Any], zone: str) -> dict[str, Any]:
+def _moto_arguments(
+    backend: Any, spec: Mapping[str, Any], groups: list[Any], zone: str
+) -> dict[str, Any]:
     return {
         "instance_type": spec.get("InstanceType") or "m1.small",
         "is_instance_type_default": not spec.get("InstanceType"),
@@ -172,7 +202,9 @@ def _moto_arguments(backend: Any, spec: Mapping[str, Any], groups: list[Any], zo
         "instance_market_options": lifecycle(spec) == "spot",
         "instance_initiated_shutdown_behavior": spec.get("InstanceInitiatedShutdownBehavior"),
         "hibernation_options": spec.get("HibernationOptions") or {},
-        "monitoring_state": "enabled" if (spec.get("Monitoring") or {}).get("Enabled") else "disabled",
+        "monitoring_state": "enabled"
+        if (spec.get("Monitoring") or {}).get("Enabled")
+        else "disabled",
         "ipv6_address_count": spec.get("Ipv6AddressCount"),
         "metadata_options": spec.get("MetadataOptions") or {},
         "client_token": spec.get("ClientToken"),
@@ -187,7 +219,10 @@ def _require_image(backend: Any, image_id: Any) -> Any:
     if image is None or image.state == "disabled":
         raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
     if image.state != "available":
-        raise EC2ClientError("InvalidAMIID.Unavailable", f"The image ID '{image_id}' is not available: it is {image.state}")
+        raise EC2ClientError(
+            "InvalidAMIID.Unavailable",
+            f"The image ID '{image_id}' is not available: it is {image.state}",
+        )
     return image
 
 
@@ -205,46 +240,68 @@ def _profile(backend: Any, reference: Any) -> Any:
     if not reference:
         return None
     try:
-        found = filter_iam_instance_profiles(backend.account_id, backend.partition, reference.get("Arn"), reference.get("Name"))
+        found = filter_iam_instance_profiles(
+            backend.account_id, backend.partition, reference.get("Arn"), reference.get("Name")
+        )
     except Exception:  # moto raises IAM's error; EC2 answers in its own words
         found = None
     if found is None:
         named = reference.get("Arn") or reference.get("Name")
         raise EC2ClientError(
-            "InvalidParameterValue", f"Value ({named}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile"
+            "InvalidParameterValue",
+            f"Value ({named}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile",
         )
     return found
 
 
 def _require_addresses(backend: Any, spec: Mapping[str, Any], count: int) -> None:
     wanted = [(spec.get("SubnetId"), spec.get("PrivateIpAddress"))]
-    wanted += [(nic.get("SubnetId"), nic.get("PrivateIpAddress")) for nic in spec.get("NetworkInterfaces") or ()]
+    wanted += [
+        (nic.get("SubnetId"), nic.get("PrivateIpAddress"))
+        for nic in spec.get("NetworkInterfaces") or ()
+    ]
     for subnet_id, address in wanted:
         if subnet_id and address:
             if count > 1:
-                raise EC2ClientError("InvalidParameterCombination", "A private address can be given to one instance only.")
+                raise EC2ClientError(
+                    "InvalidParameterCombination",
+                    "A private address can be given to one instance only.",
+                )
             network.require_free(backend.get_subnet(subnet_id), address)
 
 
-def _complete(backend: Any, instance: Any, spec: Mapping[str, Any], tags: Mapping[str, Any], profile: Any, image: Any) -> None:
+def _complete(
+    backend: Any,
+    instance: Any,
+    spec: Mapping[str, Any],
+    tags: Mapping[str, Any],
+    profile: Any,
+    image: Any,
+) -> None:
     """What moto leaves out: state, lifecycle, interfaces that end with the instance, the profile on every instance, volumes."""
     states.begin_pending(instance)
     instance.lifecycle = "spot" if lifecycle(spec) == "spot" else None
     asked = {int(nic.get("DeviceIndex") or 0): nic for nic in spec.get("NetworkInterfaces") or ()}
     for index, nic in instance.nics.items():
         wanted = asked.get(index, {})
-        nic.delete_on_termination = wanted.get("DeleteOnTermination", not wanted.get("NetworkInterfaceId")) is True
+        nic.delete_on_termination = (
+            wanted.get("DeleteOnTermination", not wanted.get("NetworkInterfaceId")) is True
+        )
         if not wanted.get("NetworkInterfaceId"):
             nic.add_tags(tags.get("network-interface", {}))
     primary = instance.nics[0]
     instance._placement.zone = primary.subnet.availability_zone  # noqa: SLF001
     instance.security_groups = list(primary.group_set)
     if profile is not None:
-        backend.associate_iam_instance_profile(instance_id=instance.id, iam_instance_profile_arn=profile.arn)
+        backend.associate_iam_instance_profile(
+            instance_id=instance.id, iam_instance_profile_arn=profile.arn
+        )
     _attach_volumes(backend, instance, spec, tags.get("volume", {}), image)
 
 
-def _attach_volumes(backend: Any, instance: Any, spec: Mapping[str, Any], tags: Mapping[str, str], image: Any) -> None:
+def _attach_volumes(
+    backend: Any, instance: Any, spec: Mapping[str, Any], tags: Mapping[str, str], image: Any
+) -> None:
     root = image.root_device_name
     devices: dict[str, dict[str, Any]] = {root: {}}
     for mapping in spec.get("BlockDeviceMappings") or ():

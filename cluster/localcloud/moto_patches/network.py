@@ -14,7 +14,14 @@ from moto.ec2.models.elastic_network_interfaces import NetworkInterface, Network
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 
-from cluster.localcloud.network_claims import Board, Claim, busy_addresses, default_networks, in_the_way, taken_text
+from cluster.localcloud.network_claims import (
+    Board,
+    Claim,
+    busy_addresses,
+    default_networks,
+    in_the_way,
+    taken_text,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +70,10 @@ def allocate(subnet: Any) -> str:
 def require_free(subnet: Any, address: str) -> None:
     """Raise as EC2 does unless `address` is in the subnet and nobody's."""
     if IPv4Address(address) not in subnet.cidr:
-        raise EC2ClientError("InvalidParameterValue", f"Address {address} does not fall within the subnet's address range")
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"Address {address} does not fall within the subnet's address range",
+        )
     if address in taken(subnet):
         raise EC2ClientError("InvalidIPAddress.InUse", f"Address {address} is in use.")
 
@@ -81,12 +91,25 @@ def _release(self: Any, ip: str) -> None:
 
 
 def _create_interface(original: Any) -> Any:
-    def create(self: Any, subnet: Any, private_ip_address: Any, private_ip_addresses: Any = None, **kwargs: Any) -> Any:
+    def create(
+        self: Any,
+        subnet: Any,
+        private_ip_address: Any,
+        private_ip_addresses: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         found = self.get_subnet(subnet) if isinstance(subnet, str) else subnet
-        address = private_ip_address[0] if isinstance(private_ip_address, list) and private_ip_address else private_ip_address
+        address = (
+            private_ip_address[0]
+            if isinstance(private_ip_address, list) and private_ip_address
+            else private_ip_address
+        )
         if not address and not private_ip_addresses:
             private_ip_address = address = allocate(found)
-        for wanted in {address, *(_address_of(item) for item in private_ip_addresses or ())} - {None, ""}:
+        for wanted in {address, *(_address_of(item) for item in private_ip_addresses or ())} - {
+            None,
+            "",
+        }:
             require_free(found, wanted)
         return original(self, subnet, private_ip_address, private_ip_addresses, **kwargs)
 
@@ -117,7 +140,10 @@ def _free_network(backend: Any) -> IPv4Network:
         used = any(address in network for address in busy) or board.holds(network)
         if not used and in_the_way(network, board.root) is None:
             return network
-    raise EC2ClientError("VpcLimitExceeded", f"every network for the default VPC of {backend.region_name} is in use on this host")
+    raise EC2ClientError(
+        "VpcLimitExceeded",
+        f"every network for the default VPC of {backend.region_name} is in use on this host",
+    )
 
 
 def _create_vpc(original: Any) -> Any:
@@ -167,7 +193,11 @@ def _make_way(backend: Any, vpc: Any, other: Claim) -> None:
     subnets = [subnet for subnet in backend.describe_subnets() if subnet.vpc_id == vpc.id]
     used = {eni.subnet.id for eni in backend.enis.values()}
     if vpc.is_default != "true" or any(subnet.id in used for subnet in subnets):
-        log.warning("network.shared", network=vpc.cidr_block, why=taken_text(IPv4Network(vpc.cidr_block), other))
+        log.warning(
+            "network.shared",
+            network=vpc.cidr_block,
+            why=taken_text(IPv4Network(vpc.cidr_block), other),
+        )
         return
     for subnet in subnets:
         backend.delete_subnet(subnet.id)
@@ -181,7 +211,9 @@ def apply() -> None:
     Subnet.request_ip = _request
     Subnet.del_subnet_ip = _release
     NetworkInterface.check_auto_public_ip = _public_address
-    NetworkInterfaceBackend.create_network_interface = _create_interface(NetworkInterfaceBackend.create_network_interface)
+    NetworkInterfaceBackend.create_network_interface = _create_interface(
+        NetworkInterfaceBackend.create_network_interface
+    )
     VPCBackend.create_default_vpc = _create_default_vpc
     VPCBackend.create_vpc = _create_vpc(VPCBackend.create_vpc)
     VPCBackend.delete_vpc = _delete_vpc(VPCBackend.delete_vpc)

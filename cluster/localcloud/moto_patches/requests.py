@@ -35,16 +35,21 @@ def _run_instances(self: Any) -> ActionResult:
     request = dict(self.params)
     if request.get("NetworkInterfaces") and request.get("SubnetId"):
         raise EC2ClientError(
-            "InvalidParameterCombination", "Network interfaces and an instance-level subnet ID may not be specified on the same request"
+            "InvalidParameterCombination",
+            "Network interfaces and an instance-level subnet ID may not be specified on the same request",
         )
-    return ActionResult(once(self.ec2_backend, "RunInstances", request, lambda: _run(self.ec2_backend, request)))
+    return ActionResult(
+        once(self.ec2_backend, "RunInstances", request, lambda: _run(self.ec2_backend, request))
+    )
 
 
 def _run(backend: Any, request: dict[str, Any]) -> Any:
     spec = launch.resolve(backend, request)
     zone = launch.place(backend, spec)
     launch.require_capacity(spec, zone)
-    return launch.launch(backend, spec, int(request.get("MaxCount") or request.get("MinCount") or 1), zone)
+    return launch.launch(
+        backend, spec, int(request.get("MaxCount") or request.get("MinCount") or 1), zone
+    )
 
 
 def _console_output(self: Any) -> ActionResult:
@@ -69,7 +74,8 @@ def _create_image(self: Any) -> ActionResult:
         raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use.")
     if instance.state not in {"running", "stopped", "stopping"}:
         raise EC2ClientError(
-            "IncorrectState", f"Instance '{instance.id}' is not in a state from which an image can be made: {instance.state}"
+            "IncorrectState",
+            f"Instance '{instance.id}' is not in a state from which an image can be made: {instance.state}",
         )
     source = backend.amis.get(instance.image_id)
     image = Ami(
@@ -104,14 +110,24 @@ def _instance_status(self: Any) -> ActionResult:
             events = [event for event in getattr(instance, "events", ()) if event.code in codes]
             if events and instance.state == "running":
                 found.append(
-                    {"InstanceId": instance.id, "AvailabilityZone": instance.placement.zone, "Events": [_event(event) for event in events]}
+                    {
+                        "InstanceId": instance.id,
+                        "AvailabilityZone": instance.placement.zone,
+                        "Events": [_event(event) for event in events],
+                    }
                 )
     return ActionResult({"InstanceStatuses": found})
 
 
 def _event(event: Any) -> dict[str, Any]:
     at = datetime.fromtimestamp(event.at, UTC)
-    return {"InstanceEventId": event.id, "Code": event.code, "Description": f"scheduled {event.code}", "NotBefore": at, "NotAfter": at}
+    return {
+        "InstanceEventId": event.id,
+        "Code": event.code,
+        "Description": f"scheduled {event.code}",
+        "NotBefore": at,
+        "NotAfter": at,
+    }
 
 
 def apply() -> None:

@@ -15,8 +15,18 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
 LISTED_AFTER_END_S = 3600.0
-CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-USER_INITIATED = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
+CODES = {
+    "pending": 0,
+    "running": 16,
+    "shutting-down": 32,
+    "terminated": 48,
+    "stopping": 64,
+    "stopped": 80,
+}
+USER_INITIATED = (
+    "Client.UserInitiatedShutdown",
+    "Client.UserInitiatedShutdown: User initiated shutdown",
+)
 
 _terminate_now = Instance.terminate
 
@@ -37,7 +47,9 @@ def begin_pending(instance: Any) -> None:
 
 def _give_reason(instance: Any, code: str, message: str) -> None:
     stamp = utcnow().strftime("%Y-%m-%d %H:%M:%S GMT")
-    instance._reason = f"User initiated ({stamp})" if code == USER_INITIATED[0] else f"{code} ({stamp})"  # noqa: SLF001
+    instance._reason = (  # noqa: SLF001
+        f"User initiated ({stamp})" if code == USER_INITIATED[0] else f"{code} ({stamp})"
+    )
     instance.state_reason = StateReason(message, code)
 
 
@@ -58,7 +70,10 @@ def _terminate(self: Any) -> Any:
 def _stop(self: Any) -> Any:
     previous = copy.copy(self._state)
     if previous.name in {"terminated", "shutting-down"}:
-        raise EC2ClientError("IncorrectInstanceState", f"This instance '{self.id}' is not in a state from which it can be stopped.")
+        raise EC2ClientError(
+            "IncorrectInstanceState",
+            f"This instance '{self.id}' is not in a state from which it can be stopped.",
+        )
     if previous.name not in {"stopped", "stopping"}:
         _give_reason(self, *USER_INITIATED)
         set_state(self, "stopping")
@@ -70,7 +85,10 @@ def _start(self: Any) -> Any:
     if previous.name in {"pending", "running"}:
         return previous
     if previous.name != "stopped":
-        raise EC2ClientError("IncorrectInstanceState", f"The instance '{self.id}' is not in a state from which it can be started.")
+        raise EC2ClientError(
+            "IncorrectInstanceState",
+            f"The instance '{self.id}' is not in a state from which it can be started.",
+        )
     self.boots = boots(self) + 1
     self._reason = ""
     self.state_reason = StateReason()
@@ -80,14 +98,19 @@ def _start(self: Any) -> Any:
 
 def _reboot(self: Any) -> None:
     if self.state != "running":
-        raise EC2ClientError("IncorrectInstanceState", f"The instance '{self.id}' is not in a state from which it can be rebooted.")
+        raise EC2ClientError(
+            "IncorrectInstanceState",
+            f"The instance '{self.id}' is not in a state from which it can be rebooted.",
+        )
     self.boots = boots(self) + 1
 
 
 def settle(instance: Any, state: str, boot: int, code: str, message: str) -> bool:
     """Take the hypervisor's report; whether it changed anything. A report about an earlier boot, or after the end, is ignored."""
     current = instance.state
-    if current == "terminated" or (state == "running" and (current != "pending" or boot != boots(instance))):
+    if current == "terminated" or (
+        state == "running" and (current != "pending" or boot != boots(instance))
+    ):
         return False
     if state == "running":
         set_state(instance, "running")
@@ -119,7 +142,11 @@ def forget_ended(backend: Any, now: float) -> bool:
     """Take instances that ended more than an hour ago off the list; whether any was."""
     changed = False
     for reservation in list(backend.reservations.values()):
-        gone = [item for item in reservation.instances if getattr(item, "ended_at", now) + LISTED_AFTER_END_S <= now]
+        gone = [
+            item
+            for item in reservation.instances
+            if getattr(item, "ended_at", now) + LISTED_AFTER_END_S <= now
+        ]
         for instance in gone:
             reservation.instances.remove(instance)
             backend.tags.pop(instance.id, None)
@@ -138,7 +165,11 @@ def _private_name(self: Any) -> str:
     if not address:
         return ""
     dashed = address.replace(".", "-")
-    return f"ip-{dashed}.ec2.internal" if self.region_name == "us-east-1" else f"ip-{dashed}.{self.region_name}.compute.internal"
+    return (
+        f"ip-{dashed}.ec2.internal"
+        if self.region_name == "us-east-1"
+        else f"ip-{dashed}.{self.region_name}.compute.internal"
+    )
 
 
 def apply() -> None:

@@ -18,9 +18,20 @@ def _init(
     version_description: str,
     tag_spec: dict[str, dict[str, str]],
 ) -> None:
-    launched = [entry for entry in template_data.get("TagSpecifications") or [] if entry.get("ResourceType") != OWN_KIND]
+    launched = [
+        entry
+        for entry in template_data.get("TagSpecifications") or []
+        if entry.get("ResourceType") != OWN_KIND
+    ]
     data = {key: value for key, value in template_data.items() if key != "TagSpecifications"}
-    _moto_init(self, backend, name, {**data, "TagSpecifications": launched} if launched else data, version_description, tag_spec)
+    _moto_init(
+        self,
+        backend,
+        name,
+        {**data, "TagSpecifications": launched} if launched else data,
+        version_description,
+        tag_spec,
+    )
 
 
 def apply() -> None:

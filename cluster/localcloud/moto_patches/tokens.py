@@ -19,13 +19,18 @@ def once(backend: Any, action: str, request: Mapping[str, Any], do: Callable[[],
     token = request.get("ClientToken")
     if not token:
         return do()
-    answered: dict[tuple[str, str], tuple[str, Any]] = vars(backend).setdefault("answered_tokens", {})
-    digest = hashlib.sha256(repr(sorted((key, _text(value)) for key, value in request.items())).encode()).hexdigest()
+    answered: dict[tuple[str, str], tuple[str, Any]] = vars(backend).setdefault(
+        "answered_tokens", {}
+    )
+    digest = hashlib.sha256(
+        repr(sorted((key, _text(value)) for key, value in request.items())).encode()
+    ).hexdigest()
     if (action, token) in answered:
         before, answer = answered[action, token]
         if before != digest:
             raise EC2ClientError(
-                "IdempotentParameterMismatch", f"The request with client token '{token}' has other parameters than the first one with it."
+                "IdempotentParameterMismatch",
+                f"The request with client token '{token}' has other parameters than the first one with it.",
             )
         return answer
     answer = do()

@@ -48,7 +48,10 @@ class ClusterAutoscaler:
         scan = max((now // SCAN_S + (now % SCAN_S > 0)) * SCAN_S, self._last + SCAN_S)
         if self._changed:
             return scan
-        timers = [max(since + UNNEEDED_S, self._added_at + AFTER_ADD_S) for since in self._unneeded.values()]
+        timers = [
+            max(since + UNNEEDED_S, self._added_at + AFTER_ADD_S)
+            for since in self._unneeded.values()
+        ]
         timers += [host.bought_at + PROVISION_S for host in world.hosts.values() if not host.up]
         timers += list(self._backoff.values()) if world.waiting else []
         at = min(timers, default=math.inf)
@@ -57,7 +60,11 @@ class ClusterAutoscaler:
     def look(self, world: World, now: float) -> None:
         self._last, self._changed = now, False
         self._backoff = {name: until for name, until in self._backoff.items() if until > now}
-        for host in [host for host in world.hosts.values() if not host.up and now - host.bought_at >= PROVISION_S]:
+        for host in [
+            host
+            for host in world.hosts.values()
+            if not host.up and now - host.bought_at >= PROVISION_S
+        ]:
             world.terminate(host.name, "it never registered")
         if self._scale_up(world, now):
             self._changed = True
@@ -66,12 +73,20 @@ class ClusterAutoscaler:
 
     def _scale_up(self, world: World, now: float) -> bool:
         left = place(decreasing(world), gaps_of(world.hosts.values()))
-        options = [self._option(offering, left) for offering in self._buyer.types if offering.instance_type not in self._backoff]
+        options = [
+            self._option(offering, left)
+            for offering in self._buyer.types
+            if offering.instance_type not in self._backoff
+        ]
         useful = [option for option in options if option[2]]
         if not useful:
             return False
-        waste, offering, count = min(useful, key=lambda option: (option[0], -option[2], option[1].usd_per_hour))
-        bought = self._buyer.buy(world, [offering], count, f"least waste of all groups: {waste:.0%}")
+        waste, offering, count = min(
+            useful, key=lambda option: (option[0], -option[2], option[1].usd_per_hour)
+        )
+        bought = self._buyer.buy(
+            world, [offering], count, f"least waste of all groups: {waste:.0%}"
+        )
         if not bought and self._buyer.room(world):
             self._backoff[offering.instance_type] = now + BACKOFF_S
         self._added_at = now if bought else self._added_at
@@ -87,7 +102,10 @@ class ClusterAutoscaler:
         for shape in fitting:
             if place([shape], nodes):
                 nodes.append(minus(total, shape))
-        waste = sum(1 - sum(shape[d] for shape in fitting) / (len(nodes) * total[d]) for d in (0, 1)) / 2
+        waste = (
+            sum(1 - sum(shape[d] for shape in fitting) / (len(nodes) * total[d]) for d in (0, 1))
+            / 2
+        )
         return (waste, offering, len(nodes))
 
     def _scale_down(self, world: World, now: float) -> None:
@@ -115,7 +133,11 @@ class ClusterAutoscaler:
         for host in sorted(hosts, key=lambda host: (len(host.tasks) > 0, utilisation(host))):
             if not host.up or utilisation(host) >= UNNEEDED_BELOW:
                 continue
-            names = [other.name for other in hosts if other is not host and other.up and other.name not in gone]
+            names = [
+                other.name
+                for other in hosts
+                if other is not host and other.up and other.name not in gone
+            ]
             free = [gaps[name] for name in names]
             if place(sorted(world.shapes_on(host), reverse=True), free):
                 continue

@@ -42,7 +42,10 @@ class Clusterman:
 
     def next_look(self, _world: World, now: float) -> float:
         leaving = min(self._leaving.values(), default=math.inf)
-        return min(leaving, max(self._next, math.ceil(now / PERIOD_S) * PERIOD_S) if self._changed else math.inf)
+        return min(
+            leaving,
+            max(self._next, math.ceil(now / PERIOD_S) * PERIOD_S) if self._changed else math.inf,
+        )
 
     def look(self, world: World, now: float) -> None:
         for name, at in list(self._leaving.items()):
@@ -60,10 +63,19 @@ class Clusterman:
         staying = [host for host in world.hosts.values() if host.name not in self._leaving]
         target = self._target(world, staying, option)
         if target > len(staying):
-            self._changed = True  # what it buys changes what is allocated: look again in the next period
-            self._buyer.buy(world, [option], target - len(staying), f"allocated / {SETPOINT:g} asks for {target} machines")
+            self._changed = (
+                True  # what it buys changes what is allocated: look again in the next period
+            )
+            self._buyer.buy(
+                world,
+                [option],
+                target - len(staying),
+                f"allocated / {SETPOINT:g} asks for {target} machines",
+            )
         elif target < len(staying):
-            for host in sorted(staying, key=lambda host: (len(host.tasks), host.bought_at))[: len(staying) - target]:
+            for host in sorted(staying, key=lambda host: (len(host.tasks), host.bought_at))[
+                : len(staying) - target
+            ]:
                 world.cordon(host.name)
                 self._leaving[host.name] = now + WINDOW_S + AFTER_WINDOW_S
 
@@ -85,8 +97,16 @@ class Clusterman:
         """The cheapest type that holds every kind of task of the trace that any type holds; an operator would have chosen it."""
         if self._option is None:
             shapes = self._buyer.shapes
-            able = [work.task.shape for work in world.work if any(contains(have, work.task.shape) for have in shapes.values())]
+            able = [
+                work.task.shape
+                for work in world.work
+                if any(contains(have, work.task.shape) for have in shapes.values())
+            ]
             most: Shape = (*(max((shape[d] for shape in able), default=0) for d in range(3)), 0, 0)  # type: ignore[assignment]
-            fitting = [option for option in self._buyer.types if contains(shapes[option.instance_type], most)]
+            fitting = [
+                option
+                for option in self._buyer.types
+                if contains(shapes[option.instance_type], most)
+            ]
             self._option = fitting[0] if fitting else self._buyer.types[-1]
         return self._option

@@ -16,14 +16,19 @@ class Buyer:
     def __init__(self, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]) -> None:
         self.pool: Pool = spec.agents[0]
         capacity = "spot" if self.pool.spot_share > 0 else "on-demand"
-        every = [offering for offering in offerings[self.pool.name] if offering.capacity == capacity]
+        every = [
+            offering for offering in offerings[self.pool.name] if offering.capacity == capacity
+        ]
         self.zones: dict[str, list[Offering]] = {}
         for offering in every:
             self.zones.setdefault(offering.instance_type, []).append(offering)
         self.types = sorted(
-            (found[0] for found in self.zones.values()), key=lambda offering: (offering.usd_per_hour, offering.instance_type)
+            (found[0] for found in self.zones.values()),
+            key=lambda offering: (offering.usd_per_hour, offering.instance_type),
         )
-        self.shapes = {offering.instance_type: shape_of(offering.resources) for offering in self.types}
+        self.shapes = {
+            offering.instance_type: shape_of(offering.resources) for offering in self.types
+        }
         self._number = 0
 
     def room(self, world: World) -> int:
@@ -37,7 +42,9 @@ class Buyer:
             return []
         self._number += 1
         every = tuple(zone for option in options for zone in self.zones[option.instance_type])
-        request = LaunchRequest("simulated", self.pool.name, count, every, f"baseline-{self._number}")
+        request = LaunchRequest(
+            "simulated", self.pool.name, count, every, f"baseline-{self._number}"
+        )
         return [machine.instance_id for machine in world.buy(request, why).machines]
 
 

@@ -105,7 +105,9 @@ class Karpenter:
         times += [command.validate_at for command in state.commands if not command.started]
         times += [host.bought_at + REGISTER_S for host in world.hosts.values() if not host.up]
         if any(
-            command.replacement and world.hosts[command.replacement].up for command in state.commands if command.replacement in world.hosts
+            command.replacement and world.hosts[command.replacement].up
+            for command in state.commands
+            if command.replacement in world.hosts
         ):
             return now
         if state.commands or (state.changed and world.hosts):
@@ -114,7 +116,11 @@ class Karpenter:
 
     def look(self, world: World, now: float) -> None:
         state = self._state
-        for host in [host for host in world.hosts.values() if not host.up and now - host.bought_at >= REGISTER_S]:
+        for host in [
+            host
+            for host in world.hosts.values()
+            if not host.up and now - host.bought_at >= REGISTER_S
+        ]:
             world.terminate(host.name, "it never registered")
             state.batch = Batch(now, now - BATCH_IDLE_S)
         if min(state.batch.closes_at, state.retry_at) <= now:
@@ -132,8 +138,14 @@ class Karpenter:
         state.retry_at = math.inf
         left = place(decreasing(world), gaps_of(world.hosts.values()))
         for claim in self._claims(left, now):
-            options = [option for option in claim.options if state.unavailable.get(option.instance_type, 0) <= now]
-            if not options or not self._buyer.buy(world, options[:1], 1, f"{claim.tasks} tasks, the cheapest type that holds them"):
+            options = [
+                option
+                for option in claim.options
+                if state.unavailable.get(option.instance_type, 0) <= now
+            ]
+            if not options or not self._buyer.buy(
+                world, options[:1], 1, f"{claim.tasks} tasks, the cheapest type that holds them"
+            ):
                 for option in options[:1]:
                     state.unavailable[option.instance_type] = now + UNAVAILABLE_S
                 state.retry_at = now + BATCH_IDLE_S if options else now + UNAVAILABLE_S
@@ -142,7 +154,11 @@ class Karpenter:
 
     def _claims(self, shapes: Sequence[Shape], now: float) -> list[Claim]:
         """First fit decreasing onto machines to be."""
-        types = [option for option in self._buyer.types if self._state.unavailable.get(option.instance_type, 0) <= now]
+        types = [
+            option
+            for option in self._buyer.types
+            if self._state.unavailable.get(option.instance_type, 0) <= now
+        ]
         claims: list[Claim] = []
         for shape in shapes:
             for claim in sorted(claims, key=lambda claim: claim.tasks):
@@ -156,7 +172,9 @@ class Karpenter:
         return claims
 
     def _holding(self, load: Shape, options: Sequence[Offering]) -> list[Offering]:
-        return [option for option in options if contains(self._buyer.shapes[option.instance_type], load)]
+        return [
+            option for option in options if contains(self._buyer.shapes[option.instance_type], load)
+        ]
 
     # consolidating
 
@@ -188,17 +206,33 @@ class Karpenter:
             else:
                 best, low = (candidates[:middle], options), middle + 1
         if best is not None:
-            return Command([host.name for host in best[0]], best[1], now + VALIDATE_S, why="several fit on fewer")
+            return Command(
+                [host.name for host in best[0]],
+                best[1],
+                now + VALIDATE_S,
+                why="several fit on fewer",
+            )
         for host in candidates:
             if (options := self._instead(world, [host])) is not None:
-                return Command([host.name], options, now + VALIDATE_S, why="its tasks fit elsewhere" if not options else "a cheaper type")
+                return Command(
+                    [host.name],
+                    options,
+                    now + VALIDATE_S,
+                    why="its tasks fit elsewhere" if not options else "a cheaper type",
+                )
         return None
 
     def _instead(self, world: World, going: Sequence[Host]) -> list[Offering] | None:
         """The cheaper types of which one may replace these; none needed: an empty list; None: they must stay."""
         names = {host.name for host in going}
-        shapes = sorted((shape for host in going for shape in world.shapes_on(host)), key=lambda shape: (shape[0], shape[1]), reverse=True)
-        left = place(shapes, gaps_of(host for host in world.hosts.values() if host.name not in names))
+        shapes = sorted(
+            (shape for host in going for shape in world.shapes_on(host)),
+            key=lambda shape: (shape[0], shape[1]),
+            reverse=True,
+        )
+        left = place(
+            shapes, gaps_of(host for host in world.hosts.values() if host.name not in names)
+        )
         if not left:
             return []
         load = NOTHING
@@ -207,9 +241,17 @@ class Karpenter:
         price = sum(host.usd_per_hour for host in going)
         if any(host.offering.capacity == "spot" for host in going):
             return None
-        cheaper = [option for option in self._holding(load, self._buyer.types) if option.usd_per_hour < price - 1e-9]
+        cheaper = [
+            option
+            for option in self._holding(load, self._buyer.types)
+            if option.usd_per_hour < price - 1e-9
+        ]
         if len(going) > 1:
-            cheaper = [option for option in cheaper if option.instance_type not in {host.offering.instance_type for host in going}]
+            cheaper = [
+                option
+                for option in cheaper
+                if option.instance_type not in {host.offering.instance_type for host in going}
+            ]
         return cheaper or None
 
     def _advance(self, world: World, now: float) -> None:
@@ -234,7 +276,9 @@ class Karpenter:
             command.started = False
             return
         if options:
-            bought = self._buyer.buy(world, options[:1], 1, f"instead of {', '.join(command.names)}")
+            bought = self._buyer.buy(
+                world, options[:1], 1, f"instead of {', '.join(command.names)}"
+            )
             if not bought:
                 self._state.commands.remove(command)
                 return

@@ -8,7 +8,9 @@ from images.builder.host import Host
 from images.builder.roles import Step
 
 
-def steps(host: Host, recipe: dict[str, Any], _digest: str, _versions: dict[str, str]) -> list[Step]:
+def steps(
+    host: Host, recipe: dict[str, Any], _digest: str, _versions: dict[str, str]
+) -> list[Step]:
     """Refresh the package index and install the common packages; nothing where the system is not ours."""
     if not host.is_whole_machine:
         return []

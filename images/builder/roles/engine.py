@@ -13,7 +13,9 @@ KEYRING = Path("/usr/share/keyrings/mesaform-engine.asc")
 SOURCE_LIST = Path("/etc/apt/sources.list.d/mesaform-engine.list")
 
 
-def steps(host: Host, recipe: dict[str, Any], _digest: str, _versions: dict[str, str]) -> list[Step]:
+def steps(
+    host: Host, recipe: dict[str, Any], _digest: str, _versions: dict[str, str]
+) -> list[Step]:
     """Add the source, install, check; nothing without packages, or where the system is not ours."""
     wanted = recipe["engine"]
     if not wanted["packages"] or not host.is_whole_machine:

@@ -82,7 +82,14 @@ class _Uv:
             folder = self._host.bundle / "bootstrap"
             self._host.run("python3", "-m", "venv", folder)
             self._host.run(
-                folder / "bin/python", "-m", "pip", "install", "-q", "--require-hashes", "-r", self._host.bundle / "bootstrap.lock"
+                folder / "bin/python",
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--require-hashes",
+                "-r",
+                self._host.bundle / "bootstrap.lock",
             )
             found = str(folder / "bin/uv")
         self._program = found
@@ -93,9 +100,13 @@ class _Uv:
 
 def _create_environment(host: Host, wanted: dict[str, Any]) -> None:
     minimum = tuple(int(part) for part in wanted["minimum"].split("."))
-    interpreter = next((path for path in wanted["interpreters"] if _version(host, path) >= minimum), None)
+    interpreter = next(
+        (path for path in wanted["interpreters"] if _version(host, path) >= minimum), None
+    )
     if interpreter is None:
-        raise StepFailed(f"no Python {wanted['minimum']} or later at {' or '.join(wanted['interpreters'])}: apt-get install python3")
+        raise StepFailed(
+            f"no Python {wanted['minimum']} or later at {' or '.join(wanted['interpreters'])}: apt-get install python3"
+        )
     shutil.rmtree(host.home, ignore_errors=True)
     host.home.mkdir(parents=True)
     host.run(interpreter, "-m", "venv", "--without-pip", "--symlinks", host.home / "venv")
@@ -119,7 +130,9 @@ def _install_wheel(host: Host, uv: _Uv) -> None:
 
 def _compile(host: Host) -> None:
     # Machines start from compiled code. The packages' own tests, a third of the work, never run.
-    host.run(host.python, "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", host.home / "venv/lib")
+    host.run(
+        host.python, "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", host.home / "venv/lib"
+    )
 
 
 def _check(host: Host, uv: _Uv, checks: dict[str, Any]) -> None:
@@ -139,5 +152,12 @@ def _enable(host: Host) -> None:
 
 def _sign(host: Host, digest: str, versions: dict[str, str]) -> None:
     versions.update(json.loads(host.run(host.python, "-c", VERSIONS)))
-    text = json.dumps({"digest": digest, "baked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": versions}, indent=1)
+    text = json.dumps(
+        {
+            "digest": digest,
+            "baked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": versions,
+        },
+        indent=1,
+    )
     (host.home / "recipe.json").write_text(text + "\n")

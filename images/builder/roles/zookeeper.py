@@ -19,8 +19,17 @@ def steps(host: Host, recipe: dict[str, Any], _digest: str, versions: dict[str, 
 
 
 def _check(host: Host, wanted: dict[str, Any], versions: dict[str, str]) -> None:
-    missing = [name for name, present in (("java", host.program("java")), (wanted["jar"], Path(wanted["jar"]).exists())) if not present]
+    missing = [
+        name
+        for name, present in (
+            ("java", host.program("java")),
+            (wanted["jar"], Path(wanted["jar"]).exists()),
+        )
+        if not present
+    ]
     if missing:
-        raise StepFailed(f"{' and '.join(missing)} not found on this machine: apt-get install {' '.join(wanted['packages'])}")
+        raise StepFailed(
+            f"{' and '.join(missing)} not found on this machine: apt-get install {' '.join(wanted['packages'])}"
+        )
     beside = sorted(Path(wanted["jar"]).parent.glob("zookeeper-[0-9]*.jar"))
     versions["zookeeper"] = beside[-1].stem.removeprefix("zookeeper-") if beside else "unknown"

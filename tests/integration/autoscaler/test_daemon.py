@@ -36,7 +36,10 @@ HOST = "127.96.0.1"
 
 
 def scalars(**amounts: float) -> list[dict[str, Any]]:
-    return [{"name": name, "type": "SCALAR", "scalar": {"value": value}} for name, value in amounts.items()]
+    return [
+        {"name": name, "type": "SCALAR", "scalar": {"value": value}}
+        for name, value in amounts.items()
+    ]
 
 
 def compact(document: Any) -> str:
@@ -54,12 +57,20 @@ class Cluster:
     tasks: list[dict[str, Any]] = field(default_factory=list)
 
     def register(self, machine: Machine, cpus: float = 2, mem: float = 7680) -> None:
-        attributes = {"instance_id": machine.instance_id, "instance_type": machine.instance_type, "zone": machine.zone, "pool": "default"}
+        attributes = {
+            "instance_id": machine.instance_id,
+            "instance_type": machine.instance_type,
+            "zone": machine.zone,
+            "pool": "default",
+        }
         self.agents[f"S-{machine.instance_id}"] = {
             "agent_info": {
                 "hostname": machine.private_address or machine.instance_id,
                 "id": {"value": f"S-{machine.instance_id}"},
-                "attributes": [{"name": name, "type": "TEXT", "text": {"value": value}} for name, value in attributes.items()],
+                "attributes": [
+                    {"name": name, "type": "TEXT", "text": {"value": value}}
+                    for name, value in attributes.items()
+                ],
             },
             "active": True,
             "deactivated": False,
@@ -77,13 +88,17 @@ class Cluster:
                 "GET_FRAMEWORKS": {"frameworks": []},
                 "GET_METRICS": {"metrics": []},
             }
-            return web.json_response({"type": kind, kind.lower(): answers.get(kind, {})}, dumps=compact)
+            return web.json_response(
+                {"type": kind, kind.lower(): answers.get(kind, {})}, dumps=compact
+            )
         self.calls.append(kind)
         agent_id = call[kind.lower()]["agent_id"]["value"]
         if kind == "DRAIN_AGENT":
             del self.agents[agent_id]
         else:
-            self.agents[agent_id].update(active=kind == "REACTIVATE_AGENT", deactivated=kind != "REACTIVATE_AGENT")
+            self.agents[agent_id].update(
+                active=kind == "REACTIVATE_AGENT", deactivated=kind != "REACTIVATE_AGENT"
+            )
         return web.Response()
 
     async def waiting(self, _: web.Request) -> web.Response:
@@ -93,8 +108,19 @@ class Cluster:
         return web.json_response({"frameworkId": "F-services"})
 
     def want(self, count: int, shape: Shape | None = None) -> None:
-        app = {"id": "/web", "cpus": 1, "mem": 512, "disk": 0, "constraints": [], "portDefinitions": [{"port": 0}]}
-        self.queue = [{"app": app, "count": count, "delay": {"overdue": True, "timeLeftSeconds": 0}}] if count else []
+        app = {
+            "id": "/web",
+            "cpus": 1,
+            "mem": 512,
+            "disk": 0,
+            "constraints": [],
+            "portDefinitions": [{"port": 0}],
+        }
+        self.queue = (
+            [{"app": app, "count": count, "delay": {"overdue": True, "timeLeftSeconds": 0}}]
+            if count
+            else []
+        )
 
 
 @contextlib.asynccontextmanager
@@ -154,13 +180,18 @@ class Daemon:
         return await asyncio.wait_for(self.process.wait(), 10)
 
     async def get(self, path: str) -> Any:
-        async with aiohttp.ClientSession() as session, session.get(f"http://{self.host}:{self.port}{path}") as response:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{self.host}:{self.port}{path}") as response,
+        ):
             text = await response.text()
             return json.loads(text) if "json" in response.content_type else text
 
 
 @pytest.fixture
-async def daemons(zookeeper_hosts: str, zookeeper_root: str, bucket: str, host: str) -> AsyncIterator[Any]:  # noqa: F811
+async def daemons(
+    zookeeper_hosts: str, zookeeper_root: str, bucket: str, host: str
+) -> AsyncIterator[Any]:
     started: list[Daemon] = []
 
     async def start() -> Daemon:
@@ -175,9 +206,11 @@ async def daemons(zookeeper_hosts: str, zookeeper_root: str, bucket: str, host: 
 
 
 @pytest.fixture
-def spec(bucket: str) -> None:  # noqa: F811
+def spec(bucket: str) -> None:
     value = a_spec(pools=[{"count": 0}], idle_after_s=1, interval_s=0.5).model_dump_json()
-    client.client("ssm", REGION).put_parameter(Name=spec_parameter_name("toy"), Value=value, Type="String")
+    client.client("ssm", REGION).put_parameter(
+        Name=spec_parameter_name("toy"), Value=value, Type="String"
+    )
 
 
 async def until(what: Any, seconds: float = 20.0) -> Any:
@@ -201,7 +234,9 @@ async def leads(daemon: Daemon) -> bool:
     return bool(health["leading"] and health["last_pass_at"])
 
 
-async def test_unmet_demand_gets_a_machine_in_seconds_and_an_idle_one_goes(cluster: Cluster, daemons: Any, spec: None, bucket: str):  # noqa: F811
+async def test_unmet_demand_gets_a_machine_in_seconds_and_an_idle_one_goes(
+    cluster: Cluster, daemons: Any, spec: None, bucket: str
+):
     fleet = AwsFleet(REGION)
     daemon = await daemons()
     await until(lambda: leads(daemon))
@@ -217,19 +252,37 @@ async def test_unmet_demand_gets_a_machine_in_seconds_and_an_idle_one_goes(clust
     assert cluster.calls == ["DEACTIVATE_AGENT", "DRAIN_AGENT"]
     ledger = S3Ledger(bucket, "toy", REGION)
     kinds = ("decision", "machine_started", "machine_stopped")
-    rows = await until(lambda: (rows := ledger.read(kinds=kinds)) and rows[-1]["kind"] == "machine_stopped" and rows)
-    story = [row.get("decision", row["kind"]) for row in rows if row.get("decision") != "advertises"]
-    assert sorted(story) == sorted(["buy", "machine_started", "deactivate", "drain", "terminate", "machine_stopped"])
+    rows = await until(
+        lambda: (
+            (rows := ledger.read(kinds=kinds)) and rows[-1]["kind"] == "machine_stopped" and rows
+        )
+    )
+    story = [
+        row.get("decision", row["kind"]) for row in rows if row.get("decision") != "advertises"
+    ]
+    assert sorted(story) == sorted(
+        ["buy", "machine_started", "deactivate", "drain", "terminate", "machine_stopped"]
+    )
     stopped = rows[-1]
-    assert (stopped["instance_id"], stopped["usd_per_hour"], stopped["pool"]) == (machines[0].instance_id, 0.096, "default")
+    assert (stopped["instance_id"], stopped["usd_per_hour"], stopped["pool"]) == (
+        machines[0].instance_id,
+        0.096,
+        "default",
+    )
     assert stopped["idle_s"] >= 1
-    assert (stopped["managed_by"], stopped["capacity"], stopped["zone"]) == ("autoscaler", "on-demand", machines[0].zone)
+    assert (stopped["managed_by"], stopped["capacity"], stopped["zone"]) == (
+        "autoscaler",
+        "on-demand",
+        machines[0].zone,
+    )
     metrics = await daemon.get("/metrics")
     assert 'mesaform_autoscaler_decisions_total{kind="buy"} 1.0' in metrics
     assert "mesaform_autoscaler_leading 1.0" in metrics
 
 
-async def test_a_fence_is_obeyed_and_acknowledged(cluster: Cluster, daemons: Any, spec: None, bucket: str):  # noqa: F811
+async def test_a_fence_is_obeyed_and_acknowledged(
+    cluster: Cluster, daemons: Any, spec: None, bucket: str
+):
     fleet, control = AwsFleet(REGION), S3Control(bucket, "toy", REGION)
     daemon = await daemons()
     await until(lambda: leads(daemon))
@@ -248,17 +301,23 @@ async def _later_pass(daemon: Daemon, than: float) -> bool:
     return (await daemon.get("/health"))["last_pass_at"] > than + 1
 
 
-async def test_it_waits_for_a_spec_that_is_not_there_yet(cluster: Cluster, daemons: Any, bucket: str):  # noqa: F811
+async def test_it_waits_for_a_spec_that_is_not_there_yet(
+    cluster: Cluster, daemons: Any, bucket: str
+):
     daemon = await daemons()
 
     async def says_so() -> bool:
-        return bool((await daemon.get("/health"))["trouble"] == ["the cluster's spec is not there yet"])
+        return bool(
+            (await daemon.get("/health"))["trouble"] == ["the cluster's spec is not there yet"]
+        )
 
     await until(says_so)
     assert await daemon.kill(signal.SIGTERM) == 0
 
 
-async def test_a_killed_leader_is_followed_by_another_that_buys_nothing_again(cluster: Cluster, daemons: Any, spec: None):
+async def test_a_killed_leader_is_followed_by_another_that_buys_nothing_again(
+    cluster: Cluster, daemons: Any, spec: None
+):
     fleet = AwsFleet(REGION)
     first = await daemons()
     await until(lambda: leads(first))
@@ -269,14 +328,16 @@ async def test_a_killed_leader_is_followed_by_another_that_buys_nothing_again(cl
     await until(lambda: leads(second), 30)
     passed = (await second.get("/health"))["last_pass_at"]
     await until(lambda: _later_pass(second, passed))
-    assert [machine.instance_id for machine in alive(fleet)] == [machine.instance_id for machine in machines]
+    assert [machine.instance_id for machine in alive(fleet)] == [
+        machine.instance_id for machine in machines
+    ]
 
 
 async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_ended_itself(
     cluster: Cluster,
     daemons: Any,
     spec: None,
-    bucket: str,  # noqa: F811
+    bucket: str,
     zookeeper_hosts: str,
     zookeeper_root: str,
 ):
@@ -285,15 +346,25 @@ async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_en
     await until(lambda: leads(first))
     cluster.want(2)
     (machine,) = await until(lambda: alive(fleet))
-    await until(lambda: any(row["instance_id"] == machine.instance_id for row in ledger.read(kinds=("machine_started",))))
+    await until(
+        lambda: any(
+            row["instance_id"] == machine.instance_id
+            for row in ledger.read(kinds=("machine_started",))
+        )
+    )
     await first.kill()
     cluster.want(0)
     word = Farewell(machine.instance_id, time.time(), 1800, 1801.0, 1900.0)
     zk = ZooKeeper(zookeeper_hosts)
     await zk.start()
     try:
-        renewed = msgspec.json.decode((await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease)  # type: ignore[index]
-        await zk.put(f"{zookeeper_root}/autoscaler/farewells/{machine.instance_id}", msgspec.json.encode(word))
+        renewed = msgspec.json.decode(
+            (await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease
+        )  # type: ignore[index]
+        await zk.put(
+            f"{zookeeper_root}/autoscaler/farewells/{machine.instance_id}",
+            msgspec.json.encode(word),
+        )
         fleet.terminate("toy", [machine.instance_id])
         second = await daemons()
         rows = await until(lambda: (rows := ledger.read(kinds=("machine_stopped",))) and rows, 30)
@@ -302,7 +373,9 @@ async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_en
         assert told["left"]["machines"] == [machine.instance_id]
         assert f"took over from {HOST}:{first.port}" in told["lead"]["what"]
         await until(lambda: leads(second))
-        again = msgspec.json.decode((await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease)  # type: ignore[index]
+        again = msgspec.json.decode(
+            (await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease
+        )  # type: ignore[index]
         assert (renewed.holder, again.holder) == (f"{HOST}:{first.port}", f"{HOST}:{second.port}")
         assert again.term > renewed.term
         assert await zk.children(f"{zookeeper_root}/autoscaler/farewells") == []
@@ -314,7 +387,7 @@ async def test_a_fenced_autoscaler_lives_and_renews_the_lease(
     cluster: Cluster,
     daemons: Any,
     spec: None,
-    bucket: str,  # noqa: F811
+    bucket: str,
     zookeeper_hosts: str,
     zookeeper_root: str,
 ):

@@ -33,24 +33,31 @@ class Queue:
     def __init__(self) -> None:
         self.sqs = client.client("sqs", REGION)
         attributes = {"VisibilityTimeout": str(eventbridge.VISIBILITY_S)}
-        self.url = self.sqs.create_queue(QueueName=eventbridge.queue_name("toy"), Attributes=attributes)["QueueUrl"]
+        self.url = self.sqs.create_queue(
+            QueueName=eventbridge.queue_name("toy"), Attributes=attributes
+        )["QueueUrl"]
 
     def send(self, body: str) -> None:
         self.sqs.send_message(QueueUrl=self.url, MessageBody=body)
 
     def interrupt(self, machine: Machine) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.send(an_event(**{"instance-id": machine.instance_id}).replace("2026-11-21T12:00:00Z", now))
+        self.send(
+            an_event(**{"instance-id": machine.instance_id}).replace("2026-11-21T12:00:00Z", now)
+        )
 
     def is_empty(self) -> bool:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         return not any(
-            int(value) for value in self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"].values()
+            int(value)
+            for value in self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)[
+                "Attributes"
+            ].values()
         )
 
 
 @pytest.fixture
-def queue(bucket: str) -> Queue:  # noqa: F811
+def queue(bucket: str) -> Queue:
     return Queue()
 
 
@@ -92,7 +99,9 @@ async def _later(daemon: Any, than: float) -> bool:
     return bool((await daemon.get("/health"))["last_pass_at"] > than)
 
 
-async def test_a_message_in_the_queue_replaces_a_machine_in_seconds_and_drains_it(cluster, daemons, spec, queue, bucket):  # noqa: F811
+async def test_a_message_in_the_queue_replaces_a_machine_in_seconds_and_drains_it(
+    cluster, daemons, spec, queue, bucket
+):
     fleet, daemon = AwsFleet(REGION), await daemons()
     machine = await with_a_busy_machine(cluster, daemon, fleet)
     queue.send("nobody can read this")
@@ -118,7 +127,9 @@ async def test_a_message_in_the_queue_replaces_a_machine_in_seconds_and_drains_i
     assert story[:4] == ["buy", "notice", "deactivate", "drain"]
 
 
-async def test_what_came_while_nobody_led_is_heard_by_the_next_leader(cluster, daemons, spec, queue):  # noqa: F811
+async def test_what_came_while_nobody_led_is_heard_by_the_next_leader(
+    cluster, daemons, spec, queue
+):
     fleet, first = AwsFleet(REGION), await daemons()
     machine = await with_a_busy_machine(cluster, first, fleet)
     await first.kill()
@@ -128,15 +139,25 @@ async def test_what_came_while_nobody_led_is_heard_by_the_next_leader(cluster, d
     await until(queue.is_empty, 15)
 
 
-async def test_a_machine_tells_of_itself_until_it_is_remembered_and_of_nobody_else(cluster, daemons, spec):  # noqa: F811
+async def test_a_machine_tells_of_itself_until_it_is_remembered_and_of_nobody_else(
+    cluster, daemons, spec
+):
     """There is no queue at all."""
     fleet, daemon = AwsFleet(REGION), await daemons()
     machine = await with_a_busy_machine(cluster, daemon, fleet)
-    notice = MachineNotice(machine.instance_id, "interruption", time.time(), time.time() + 60, "spot interruption (terminate)")
+    notice = MachineNotice(
+        machine.instance_id,
+        "interruption",
+        time.time(),
+        time.time() + 60,
+        "spot interruption (terminate)",
+    )
     place = (f"{daemon.host}:{daemon.port}",)
 
     async def told_from(address: str) -> bool:
-        return await asyncio.to_thread(tell_leader, Settings(machine.instance_id, address, place), notice)
+        return await asyncio.to_thread(
+            tell_leader, Settings(machine.instance_id, address, place), notice
+        )
 
     for _ in range(3):
         assert not await told_from("127.0.0.1")

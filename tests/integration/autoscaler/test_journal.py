@@ -24,7 +24,12 @@ async def zk(zookeeper_hosts: str) -> AsyncIterator[ZooKeeper]:
 
 
 def an_intent(token: str = "ms-1", at: float = NOW) -> Intent:
-    return Intent(LaunchRequest("toy", "default", 2, a_snapshot().offerings["default"], token, {"a": "b"}), at, None, "why")
+    return Intent(
+        LaunchRequest("toy", "default", 2, a_snapshot().offerings["default"], token, {"a": "b"}),
+        at,
+        None,
+        "why",
+    )
 
 
 A_MEMORY = Memory(
@@ -32,7 +37,9 @@ A_MEMORY = Memory(
     idle_since={"i-1": NOW},
     removals={"i-1": Removal("S1", "draining", NOW, "idle", NOW)},
     history={"i-1": ("idle", "deactivated")},
-    rented={"i-1": Rented("m5.large", "us-east-1a", "spot", 0.03, "default", "autoscaler", "agent", NOW)},
+    rented={
+        "i-1": Rented("m5.large", "us-east-1a", "spot", 0.03, "default", "autoscaler", "agent", NOW)
+    },
     backoffs={"m5.large/us-east-1a/spot": Backoff(NOW, 2)},
 )
 
@@ -48,7 +55,9 @@ async def test_what_one_term_wrote_the_next_term_reads(zk: ZooKeeper, zookeeper_
     assert intents == [an_intent("ms-1", NOW), an_intent("ms-2", NOW + 1)]
 
 
-async def test_an_answer_is_written_down_and_a_settled_launch_is_forgotten(zk: ZooKeeper, zookeeper_root: str):
+async def test_an_answer_is_written_down_and_a_settled_launch_is_forgotten(
+    zk: ZooKeeper, zookeeper_root: str
+):
     journal = Journal(zk, zookeeper_root, 1)
     await journal.open()
     await journal.record(an_intent())
@@ -59,7 +68,9 @@ async def test_an_answer_is_written_down_and_a_settled_launch_is_forgotten(zk: Z
 
 
 @pytest.mark.parametrize("write", ["save", "record", "bought", "resolve"])
-async def test_a_leader_that_was_deposed_cannot_write_anything(zk: ZooKeeper, zookeeper_root: str, write: str):
+async def test_a_leader_that_was_deposed_cannot_write_anything(
+    zk: ZooKeeper, zookeeper_root: str, write: str
+):
     old, new = Journal(zk, zookeeper_root, 1), Journal(zk, zookeeper_root, 2)
     await old.open()
     await new.open()

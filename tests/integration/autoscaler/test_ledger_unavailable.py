@@ -55,7 +55,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def line(moto_url: str, bucket: str) -> AsyncIterator[Line]:  # noqa: F811
+async def line(moto_url: str, bucket: str) -> AsyncIterator[Line]:
     made = Line(moto_url)
     await made.mend()
     yield made
@@ -63,10 +63,10 @@ async def line(moto_url: str, bucket: str) -> AsyncIterator[Line]:  # noqa: F811
 
 
 async def test_without_s3_machines_are_bought_and_given_back_and_the_ledger_has_it_all_afterwards(
-    cluster: Cluster,  # noqa: F811
-    daemons: Any,  # noqa: F811
-    spec: None,  # noqa: F811
-    bucket: str,  # noqa: F811
+    cluster: Cluster,
+    daemons: Any,
+    spec: None,
+    bucket: str,
     line: Line,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,13 +83,21 @@ async def test_without_s3_machines_are_bought_and_given_back_and_the_ledger_has_
 
     async def backlog() -> bool:
         text = await daemon.get("/metrics")
-        return "mesaform_autoscaler_ledger_backlog 0.0" not in text and 'api_errors_total{api="s3"}' in text
+        return (
+            "mesaform_autoscaler_ledger_backlog 0.0" not in text
+            and 'api_errors_total{api="s3"}' in text
+        )
 
     await until(backlog, 30)
     assert not ledger.read(kinds=["decision", "machine_stopped"])
     await line.mend()
     kinds = ["decision", "machine_started", "machine_stopped"]
-    rows = await until(lambda: (found := ledger.read(kinds=kinds)) and found[-1]["kind"] == "machine_stopped" and found, 60)
+    rows = await until(
+        lambda: (
+            (found := ledger.read(kinds=kinds)) and found[-1]["kind"] == "machine_stopped" and found
+        ),
+        60,
+    )
     story = [row.get("decision", row["kind"]) for row in rows]
     for once in ("buy", "machine_started", "deactivate", "drain", "terminate", "machine_stopped"):
         assert story.count(once) == 1, story

@@ -24,7 +24,9 @@ assert SIZE.milli["cpus"] == 4000
 
 
 @contextlib.asynccontextmanager
-async def probing(session: aiohttp.ClientSession, masters: Sequence[str]) -> AsyncIterator[ProbeFramework]:
+async def probing(
+    session: aiohttp.ClientSession, masters: Sequence[str]
+) -> AsyncIterator[ProbeFramework]:
     made = ProbeFramework(masters, session)
     life = asyncio.create_task(made.run())
     try:
@@ -65,7 +67,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(zookeeper_url: str, session: aiohttp.ClientSession):
+async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(
+    zookeeper_url: str, session: aiohttp.ClientSession
+):
     async with leading(zookeeper_url) as master, agent_on(master):
         operator = OperatorClient([master.base], session)
         async with probing(session, [master.base]) as probe:
@@ -79,37 +83,59 @@ async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(zooke
             assert own is not None
             prefix = f"master/frameworks/{PROBE}/{own['framework_info']['id']['value']}/"
             assert metrics[f"{prefix}roles/{PROBE}/suppressed"] == 1
-            assert metrics[f"{prefix}offers/sent"] == metrics[f"{prefix}offers/declined"] == 1, "smaller offers are not made at all"
-            assert metrics["master/outstanding_offers"] == metrics[f"allocator/mesos/roles/{PROBE}/shares/dominant"] == 0
-            view = mesos_parsers.cluster_view(Agents(), (), await operator.get_frameworks(), metrics)
+            assert metrics[f"{prefix}offers/sent"] == metrics[f"{prefix}offers/declined"] == 1, (
+                "smaller offers are not made at all"
+            )
+            assert (
+                metrics["master/outstanding_offers"]
+                == metrics[f"allocator/mesos/roles/{PROBE}/shares/dominant"]
+                == 0
+            )
+            view = mesos_parsers.cluster_view(
+                Agents(), (), await operator.get_frameworks(), metrics
+            )
             assert view.frameworks == (), "it does not count as demand"
 
 
-async def test_what_another_framework_sits_on_is_not_to_be_had(zookeeper_url: str, session: aiohttp.ClientSession):
+async def test_what_another_framework_sits_on_is_not_to_be_had(
+    zookeeper_url: str, session: aiohttp.ClientSession
+):
     async with leading(zookeeper_url) as master:
         hoarder = await HttpScheduler.subscribe(session, master.base, name="hoarder")
         async with agent_on(master):
             (offer,) = (await hoarder.events.next("OFFERS"))["offers"]["offers"]
             agents = await OperatorClient([master.base], session).get_agents()
-            assert not agents["agents"][0].get("allocated_resources"), "by what agents tell, all is free"
+            assert not agents["agents"][0].get("allocated_resources"), (
+                "by what agents tell, all is free"
+            )
             async with probing(session, [master.base]) as probe:
                 await probe.want([FITS])
                 assert not await found(probe, FITS)
-            await hoarder.call("DECLINE", decline={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 60}})
+            await hoarder.call(
+                "DECLINE", decline={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 60}}
+            )
             async with probing(session, [master.base]) as probe:
                 await probe.want([FITS])
                 assert await found(probe, FITS)
 
 
-async def test_a_framework_that_waits_gets_its_offer_a_round_after_the_probe(zookeeper_url: str, session: aiohttp.ClientSession):
-    async with leading(zookeeper_url) as master, agent_on(master), probing(session, [master.base]) as probe:
+async def test_a_framework_that_waits_gets_its_offer_a_round_after_the_probe(
+    zookeeper_url: str, session: aiohttp.ClientSession
+):
+    async with (
+        leading(zookeeper_url) as master,
+        agent_on(master),
+        probing(session, [master.base]) as probe,
+    ):
         await probe.want([FITS])
         assert await found(probe, FITS)
         other = await HttpScheduler.subscribe(session, master.base, name="other")
         assert (await other.events.next("OFFERS", timeout_s=5))["offers"]["offers"]
 
 
-async def test_it_is_torn_down_at_the_end_of_a_term(zookeeper_url: str, session: aiohttp.ClientSession):
+async def test_it_is_torn_down_at_the_end_of_a_term(
+    zookeeper_url: str, session: aiohttp.ClientSession
+):
     async with leading(zookeeper_url) as master:
         operator = OperatorClient([master.base], session)
         async with probing(session, [master.base]) as probe:
@@ -119,10 +145,15 @@ async def test_it_is_torn_down_at_the_end_of_a_term(zookeeper_url: str, session:
         assert await framework(operator, "completed_frameworks") is not None
 
 
-async def test_it_survives_a_change_of_master_with_its_id(zookeeper_url: str, session: aiohttp.ClientSession):
+async def test_it_survives_a_change_of_master_with_its_id(
+    zookeeper_url: str, session: aiohttp.ClientSession
+):
     async with running(zookeeper_url, MESOS_QUORUM="1") as first:
         await first.leading()
-        async with running(zookeeper_url, MESOS_QUORUM="1") as second, probing(session, [first.base, second.base]) as probe:
+        async with (
+            running(zookeeper_url, MESOS_QUORUM="1") as second,
+            probing(session, [first.base, second.base]) as probe,
+        ):
             await probe.want([TOO_BIG])
             assert not await found(probe, TOO_BIG)
             before = await framework(OperatorClient([first.base], session))
@@ -137,7 +168,9 @@ async def test_it_survives_a_change_of_master_with_its_id(zookeeper_url: str, se
             assert after["framework_info"]["id"] == before["framework_info"]["id"]
 
 
-async def test_a_master_that_removed_it_gets_a_new_framework(zookeeper_url: str, session: aiohttp.ClientSession):
+async def test_a_master_that_removed_it_gets_a_new_framework(
+    zookeeper_url: str, session: aiohttp.ClientSession
+):
     async with leading(zookeeper_url) as master, probing(session, [master.base]) as probe:
         operator = OperatorClient([master.base], session)
         await probe.want([FITS])

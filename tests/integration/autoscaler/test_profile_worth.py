@@ -32,7 +32,16 @@ def office_weeks(seed: int, holiday: int | None = None) -> Trace:
     tasks: list[Task] = []
 
     def add(at: float, runs_s: float, *, service: bool) -> None:
-        tasks.append(Task(f"t{len(tasks)}", "service" if service else "job", make(1, 2048), at, max(60.0, runs_s), service))
+        tasks.append(
+            Task(
+                f"t{len(tasks)}",
+                "service" if service else "job",
+                make(1, 2048),
+                at,
+                max(60.0, runs_s),
+                service,
+            )
+        )
 
     for day in range(WEEKS * 7):
         start = FIRST_MONDAY_S + day * DAY_S
@@ -40,10 +49,18 @@ def office_weeks(seed: int, holiday: int | None = None) -> Trace:
             add(start + chance.uniform(0, DAY_S), chance.uniform(600, 3600), service=False)
         if day % 7 < 5 and not (day // 7 == WEEKS - 1 and day % 7 == holiday):
             for _ in range(round(chance.gauss(24, 3))):
-                add(start + 9 * HOUR_S + chance.uniform(0, 300), 8 * HOUR_S + chance.gauss(0, 900), service=True)
+                add(
+                    start + 9 * HOUR_S + chance.uniform(0, 300),
+                    8 * HOUR_S + chance.gauss(0, 900),
+                    service=True,
+                )
             for hour in (12, 15):
                 for _ in range(round(chance.gauss(8, 2))):
-                    add(start + hour * HOUR_S + chance.uniform(0, 120), chance.uniform(1200, 2400), service=False)
+                    add(
+                        start + hour * HOUR_S + chance.uniform(0, 120),
+                        chance.uniform(1200, 2400),
+                        service=False,
+                    )
     return Trace("office", tuple(sorted(tasks, key=lambda task: task.at)))
 
 
@@ -59,7 +76,9 @@ def worth(trace: Trace, **autoscaler: object) -> Worth:
     policy = a_policy(autoscaler=settings, count=1)
     catalogue = catalogue_of(policy)
     world = World(trace, catalogue, Market(Settings(seed=3, boot_s=120.0)), {"default": {}})
-    world.add("default", next(one for one in catalogue["default"] if one.capacity == "on-demand"), 1)
+    world.add(
+        "default", next(one for one in catalogue["default"] if one.capacity == "on-demand"), 1
+    )
     figures = world.run(Mesaform("ours", policy.spec, catalogue)).figures()
     measured = FIRST_MONDAY_S + LEARNED * WEEK_S
     waits = sorted(work.waited_s for work in world.work if work.task.at >= measured)

@@ -34,20 +34,56 @@ def run(*arguments: str) -> str:
 
 def an_hour_of_work(ledger: S3Ledger, now: float) -> None:
     """Four tasks of a cpu for an hour on two machines of their own."""
-    past, tasks = Past(), [Task(f"web.{n}", "S-1", "/web", "*", make(1, 512), now - HOUR) for n in range(4)]
+    past, tasks = (
+        Past(),
+        [Task(f"web.{n}", "S-1", "/web", "*", make(1, 512), now - HOUR) for n in range(4)],
+    )
     rows = past.absorb({}, (), (), now - HOUR - 60)
     rows += past.absorb({task.task_id: task for task in tasks}, (), (), now - HOUR + 60)
     rows += past.absorb({}, (), (), now - 1) + past.close(now - 1)
-    kind = {"instance_type": "m5.large", "zone": "us-east-1a", "capacity": "on-demand", "usd_per_hour": 0.096, "pool": "default"}
+    kind = {
+        "instance_type": "m5.large",
+        "zone": "us-east-1a",
+        "capacity": "on-demand",
+        "usd_per_hour": 0.096,
+        "pool": "default",
+    }
     for name in ("i-1", "i-2"):
-        row = {"kind": "machine_started", "at": now - HOUR, "launched_at": now - HOUR, "role": "agent", "instance_id": name, **kind}
+        row = {
+            "kind": "machine_started",
+            "at": now - HOUR,
+            "launched_at": now - HOUR,
+            "role": "agent",
+            "instance_id": name,
+            **kind,
+        }
         rows.append(row)
-        rows.append({**row, "kind": "machine_stopped", "at": now - 1, "boot_s": 7.0, "managed_by": "autoscaler", "idle_s": 0.0})
-    rows.append({"kind": "machine_started", "at": now - HOUR, "role": "master", "instance_id": "i-m", **kind, "launched_at": now - HOUR})
+        rows.append(
+            {
+                **row,
+                "kind": "machine_stopped",
+                "at": now - 1,
+                "boot_s": 7.0,
+                "managed_by": "autoscaler",
+                "idle_s": 0.0,
+            }
+        )
+    rows.append(
+        {
+            "kind": "machine_started",
+            "at": now - HOUR,
+            "role": "master",
+            "instance_id": "i-m",
+            **kind,
+            "launched_at": now - HOUR,
+        }
+    )
     ledger.append_many(rows)
 
 
-def test_the_clusters_own_policy_runs_its_own_past_and_what_it_cost_stands_beside(file: str, bucket: str):  # noqa: F811
+def test_the_clusters_own_policy_runs_its_own_past_and_what_it_cost_stands_beside(
+    file: str, bucket: str
+):
     now = time.time()
     an_hour_of_work(S3Ledger(bucket, "toy", REGION), now)
     found = json.loads(run("simulate", "--history", "2h", "-f", file, "--json"))
@@ -59,16 +95,27 @@ def test_the_clusters_own_policy_runs_its_own_past_and_what_it_cost_stands_besid
     assert "agents really cost $0.19" in " ".join(shown.split())
 
 
-def test_a_policy_file_takes_the_place_of_the_clusters_own(file: str, bucket: str, tmp_path: Path):  # noqa: F811
+def test_a_policy_file_takes_the_place_of_the_clusters_own(file: str, bucket: str, tmp_path: Path):
     an_hour_of_work(S3Ledger(bucket, "toy", REGION), time.time())
     (tmp_path / "large.yaml").write_text("agents: [{types: [m5.2xlarge]}]\n")
-    answer = run("simulate", "--history", "2h", "-f", file, "--policy", str(tmp_path / "large.yaml"), "--boot", "30s", "--json")
+    answer = run(
+        "simulate",
+        "--history",
+        "2h",
+        "-f",
+        file,
+        "--policy",
+        str(tmp_path / "large.yaml"),
+        "--boot",
+        "30s",
+        "--json",
+    )
     found = json.loads(answer)
     assert (found["policies"][0]["name"], found["settings"]["boot_s"]) == ("large", 30.0)
     assert found["policies"][0]["machines_most"] == 1
 
 
-def test_a_cluster_without_a_history_is_told_so(file: str, bucket: str):  # noqa: F811
+def test_a_cluster_without_a_history_is_told_so(file: str, bucket: str):
     from cluster.cli.simulate_history import read
 
     with pytest.raises(BadInput, match="no task in this time"):

@@ -34,17 +34,24 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-def in_force(bucket: str) -> list[tuple[Any, ...]]:  # noqa: F811
-    return [(order.kind, order.pool, order.bound, order.count) for order in S3Control(bucket, "toy", REGION).orders()]
+def in_force(bucket: str) -> list[tuple[Any, ...]]:
+    return [
+        (order.kind, order.pool, order.bound, order.count)
+        for order in S3Control(bucket, "toy", REGION).orders()
+    ]
 
 
-def test_orders_are_given_replaced_withdrawn_and_told(file: str, bucket: str):  # noqa: F811
+def test_orders_are_given_replaced_withdrawn_and_told(file: str, bucket: str):
     assert "deploying" in run("pause", "-f", file, "--for", "30m", "--reason", "deploying")
     run("pause", "-f", file, "--for", "1h")
     run("hint", "-f", file, "--cpus", "2", "--mem", "4096", "--count", "10")
     run("set", "min", "2", "-f", file, "--for", "2h")
     run("set", "min", "3", "-f", file, "--for", "2h")
-    assert in_force(bucket) == [("pause", "", "", 0), ("hint", "", "", 10), ("bound", "default", "min", 3)]
+    assert in_force(bucket) == [
+        ("pause", "", "", 0),
+        ("hint", "", "", 10),
+        ("bound", "default", "min", 3),
+    ]
     assert "ended: paused" in run("resume", "-f", file)
     assert "Nothing was paused" in run("resume", "-f", file)
     run("resume", "--all", "-f", file)
@@ -65,20 +72,27 @@ def test_orders_are_given_replaced_withdrawn_and_told(file: str, bucket: str):  
         (("drain", "i-nothing"), "no machine"),
     ],
 )
-def test_an_order_that_cannot_come_true_is_refused_and_nothing_is_written(arguments, complaint, file: str, bucket: str):  # noqa: F811
+def test_an_order_that_cannot_come_true_is_refused_and_nothing_is_written(
+    arguments, complaint, file: str, bucket: str
+):
     with pytest.raises(BadInput, match=complaint):
         run(*arguments, "-f", file)
     assert in_force(bucket) == []
 
 
 def test_lengths_of_time():
-    assert (seconds("90s"), seconds("30m"), seconds("1h30m"), seconds("1d")) == (90, 1800, 5400, 86400)
+    assert (seconds("90s"), seconds("30m"), seconds("1h30m"), seconds("1d")) == (
+        90,
+        1800,
+        5400,
+        86400,
+    )
     for wrong in ("", "0m", "40d", "5", "-3m"):
         with pytest.raises(BadInput):
             seconds(wrong)
 
 
-def test_cost_adds_up_what_the_ledger_has(file: str, bucket: str):  # noqa: F811
+def test_cost_adds_up_what_the_ledger_has(file: str, bucket: str):
     ledger, now = S3Ledger(bucket, "toy", REGION), time.time()
     row = {"kind": "machine_started", "usd_per_hour": 1.0, "pool": "default", "role": "agent"}
     for number, hours in enumerate((3.0, 1.0)):

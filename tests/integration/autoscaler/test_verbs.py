@@ -25,7 +25,7 @@ MASTER = "127.95.0.10"
 
 
 @pytest.fixture
-def file(tmp_path: Path, moto_url: str, bucket: str) -> str:  # noqa: F811
+def file(tmp_path: Path, moto_url: str, bucket: str) -> str:
     path = tmp_path / "cluster.yaml"
     path.write_text(
         f"name: toy\nnetwork: {{cidr: {NETWORK}}}\nagents: [{{name: default, count: 0, types: [m5.large, m5.xlarge], max: 3}}]\n"
@@ -45,7 +45,7 @@ def run(*arguments: str) -> Any:
     return result.stdout
 
 
-def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):  # noqa: F811
+def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):
     ledger, now = S3Ledger(bucket, "toy", REGION), time.time()
     ledger.append({"kind": "machine_started", "at": now, "instance_id": "i-1"})
     ledger.append(
@@ -74,7 +74,13 @@ def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):  
     shown = " ".join(run("why", "-f", file).split())
     assert "i-2" not in shown
     assert "i-1, i-2" in " ".join(run("why", "--verbose", "-f", file).split())
-    for words in ("2 x m5.large for pool default", "/web waits for 3 s", "+0.1920", "-0.0960", "$0.3040"):
+    for words in (
+        "2 x m5.large for pool default",
+        "/web waits for 3 s",
+        "+0.1920",
+        "-0.0960",
+        "$0.3040",
+    ):
         assert words in shown
     assert shown.index("2 x m5.large") < shown.index("is given back")
     rows = json.loads(run("why", "-f", file, "--last", "1", "--json"))["decisions"]
@@ -85,12 +91,14 @@ def test_why_of_a_cluster_that_decided_nothing_says_so(file: str):
     assert "no decisions yet" in run("why", "-f", file)
 
 
-async def test_plan_shows_demand_with_verdicts_and_does_nothing(file: str, bucket: str):  # noqa: F811
+async def test_plan_shows_demand_with_verdicts_and_does_nothing(file: str, bucket: str):
     import asyncio
 
     cluster = Cluster()
     cluster.want(9)
-    S3Control(bucket, "toy", REGION).beat(time.time(), fenced=False, address="x", memory={"leader_since": 1.0, "unknown": 1})
+    S3Control(bucket, "toy", REGION).beat(
+        time.time(), fenced=False, address="x", memory={"leader_since": 1.0, "unknown": 1}
+    )
     async with cluster_on(cluster, MASTER):
         shown = await asyncio.to_thread(run, "plan", "-f", file)
         found = json.loads(await asyncio.to_thread(run, "plan", "-f", file, "--json"))

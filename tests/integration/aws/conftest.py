@@ -18,7 +18,9 @@ REGION = "us-east-1"
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # reading them takes seconds at each reset
+        patch.setenv(
+            "MOTO_EC2_LOAD_DEFAULT_AMIS", "false"
+        )  # reading them takes seconds at each reset
         server = ThreadedMotoServer(ip_address="127.97.0.1", port=0, verbose=False)
         server.start()
         host, port = server.get_host_and_port()
@@ -31,7 +33,9 @@ def cloud(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An EC2 client of an account with one cluster's network and template; the environment points there too."""
     import urllib.request
 
-    urllib.request.urlopen(urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")).read()
+    urllib.request.urlopen(
+        urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")
+    ).read()
     for name, value in {
         "AWS_ENDPOINT_URL": moto_url,
         "AWS_ACCESS_KEY_ID": "local",
@@ -58,7 +62,12 @@ def cloud(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
             "InstanceType": "m5.large",
             "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
         },
-        TagSpecifications=[{"ResourceType": "launch-template", "Tags": [*tags, {"Key": Tag.POOL, "Value": "default"}]}],
+        TagSpecifications=[
+            {
+                "ResourceType": "launch-template",
+                "Tags": [*tags, {"Key": Tag.POOL, "Value": "default"}],
+            }
+        ],
     )
     return ec2
 

@@ -27,32 +27,66 @@ def fleet(request: pytest.FixtureRequest) -> Fleet:
         fleet.add(a_machine("i-master", by="terraform", role="master"))
         return fleet
     cloud = request.getfixturevalue("cloud")
-    tags = [{"Key": key, "Value": value} for key, value in {Tag.CLUSTER: "toy", Tag.ROLE: "master", Tag.MANAGED_BY: "terraform"}.items()]
+    tags = [
+        {"Key": key, "Value": value}
+        for key, value in {
+            Tag.CLUSTER: "toy",
+            Tag.ROLE: "master",
+            Tag.MANAGED_BY: "terraform",
+        }.items()
+    ]
     image = cloud.describe_images(Owners=["self"])["Images"][0]["ImageId"]
     cloud.run_instances(
-        ImageId=image, MinCount=1, MaxCount=1, InstanceType="t3.medium", TagSpecifications=[{"ResourceType": "instance", "Tags": tags}]
+        ImageId=image,
+        MinCount=1,
+        MaxCount=1,
+        InstanceType="t3.medium",
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
     )
     return AwsFleet(REGION)
 
 
 @pytest.fixture(params=["fake", "s3"])
 def ledger(request: pytest.FixtureRequest) -> Ledger:
-    return FakeLedger() if request.param == "fake" else S3Ledger(request.getfixturevalue("bucket"), "toy", REGION)
+    return (
+        FakeLedger()
+        if request.param == "fake"
+        else S3Ledger(request.getfixturevalue("bucket"), "toy", REGION)
+    )
 
 
 @pytest.fixture(params=["fake", "s3"])
 def control(request: pytest.FixtureRequest) -> Control:
-    return FakeControl() if request.param == "fake" else S3Control(request.getfixturevalue("bucket"), "toy", REGION)
+    return (
+        FakeControl()
+        if request.param == "fake"
+        else S3Control(request.getfixturevalue("bucket"), "toy", REGION)
+    )
 
 
 def a_request(fleet: Fleet, **fields: Any) -> LaunchRequest:
     capacity = fields.pop("capacity", "on-demand")
-    offerings = [o for o in fleet.offerings(["m5.large", "m5.xlarge"], ZONES) if o.capacity == capacity]
-    return LaunchRequest(**{"cluster": "toy", "pool": "default", "count": 2, "offerings": tuple(offerings), "token": "ms-1", **fields})
+    offerings = [
+        o for o in fleet.offerings(["m5.large", "m5.xlarge"], ZONES) if o.capacity == capacity
+    ]
+    return LaunchRequest(
+        **{
+            "cluster": "toy",
+            "pool": "default",
+            "count": 2,
+            "offerings": tuple(offerings),
+            "token": "ms-1",
+            **fields,
+        }
+    )
 
 
 def bought(fleet: Fleet) -> list[str]:
-    return [machine.instance_id for machine in fleet.machines("toy") if machine.tags[Tag.ROLE] == "agent"]
+    return [
+        machine.instance_id
+        for machine in fleet.machines("toy")
+        if machine.tags[Tag.ROLE] == "agent"
+    ]
 
 
 def test_a_launch_gives_the_machines_asked_for_with_tags_that_say_whose_they_are(fleet: Fleet):
@@ -60,11 +94,17 @@ def test_a_launch_gives_the_machines_asked_for_with_tags_that_say_whose_they_are
     assert len(result.machines) == 2
     assert result.without_capacity == ()
     found = [machine for machine in fleet.machines("toy") if machine.tags[Tag.ROLE] == "agent"]
-    assert {machine.instance_id for machine in found} == {machine.instance_id for machine in result.machines}
+    assert {machine.instance_id for machine in found} == {
+        machine.instance_id for machine in result.machines
+    }
     for machine in found:
         assert machine.instance_type == "m5.large"
         assert machine.zone in ZONES
-        assert (machine.tags[Tag.MANAGED_BY], machine.tags[Tag.POOL], machine.tags[Tag.LAUNCH]) == ("autoscaler", "default", "ms-1")
+        assert (machine.tags[Tag.MANAGED_BY], machine.tags[Tag.POOL], machine.tags[Tag.LAUNCH]) == (
+            "autoscaler",
+            "default",
+            "ms-1",
+        )
         assert abs(machine.launched_at - time.time()) < 60
 
 
@@ -78,7 +118,10 @@ def test_the_same_token_again_buys_nothing_more(fleet: Fleet):
 def test_a_spot_launch_gives_spot_machines(fleet: Fleet):
     result = fleet.launch(a_request(fleet, capacity="spot"))
     assert [machine.capacity for machine in result.machines] == ["spot", "spot"]
-    assert [m.capacity for m in fleet.machines("toy") if m.tags[Tag.ROLE] == "agent"] == ["spot", "spot"]
+    assert [m.capacity for m in fleet.machines("toy") if m.tags[Tag.ROLE] == "agent"] == [
+        "spot",
+        "spot",
+    ]
 
 
 def test_terminating_twice_is_no_error_and_neither_are_unknown_ids(fleet: Fleet):
@@ -91,7 +134,11 @@ def test_terminating_twice_is_no_error_and_neither_are_unknown_ids(fleet: Fleet)
 
 def test_a_master_is_never_terminated_nor_anything_named_beside_it(fleet: Fleet):
     ids = [machine.instance_id for machine in fleet.launch(a_request(fleet)).machines]
-    master = next(machine.instance_id for machine in fleet.machines("toy") if machine.tags[Tag.ROLE] == "master")
+    master = next(
+        machine.instance_id
+        for machine in fleet.machines("toy")
+        if machine.tags[Tag.ROLE] == "master"
+    )
     with pytest.raises(NotOwned) as caught:
         fleet.terminate("toy", [*ids, master])
     assert caught.value.where == master
@@ -108,10 +155,18 @@ def test_another_clusters_machines_are_neither_listed_nor_terminated(fleet: Flee
 
 def test_offerings_have_prices_and_what_the_engine_will_advertise(fleet: Fleet):
     offered = fleet.offerings(["m5.large"], ZONES, 40)
-    assert {(o.zone, o.capacity) for o in offered} == {(zone, capacity) for zone in ZONES for capacity in ("on-demand", "spot")}
+    assert {(o.zone, o.capacity) for o in offered} == {
+        (zone, capacity) for zone in ZONES for capacity in ("on-demand", "spot")
+    }
     for offering in offered:
-        assert (offering.resources.cpus, offering.resources.mem_mib, offering.resources.disk_mib) == (2, 7680, 35840)
-        assert offering.usd_per_hour == pytest.approx(0.096 if offering.capacity == "on-demand" else 0.0384)
+        assert (
+            offering.resources.cpus,
+            offering.resources.mem_mib,
+            offering.resources.disk_mib,
+        ) == (2, 7680, 35840)
+        assert offering.usd_per_hour == pytest.approx(
+            0.096 if offering.capacity == "on-demand" else 0.0384
+        )
 
 
 def test_a_pools_template_is_known_by_its_newest_version(fleet: Fleet):
@@ -131,29 +186,55 @@ def test_a_type_that_does_not_exist_is_refused_with_the_nearest_that_does(fleet:
 def test_what_is_written_is_read_back_in_order_of_time(ledger: Ledger):
     for at in (1_800_000_300.5, 1_799_000_000.0, 1_800_000_100.0):
         ledger.append({"kind": "decision", "at": at, "what": str(at)})
-    assert [row["at"] for row in ledger.read()] == [1_799_000_000.0, 1_800_000_100.0, 1_800_000_300.5]
-    assert [row["at"] for row in ledger.read(since=1_800_000_100.0)] == [1_800_000_100.0, 1_800_000_300.5]
+    assert [row["at"] for row in ledger.read()] == [
+        1_799_000_000.0,
+        1_800_000_100.0,
+        1_800_000_300.5,
+    ]
+    assert [row["at"] for row in ledger.read(since=1_800_000_100.0)] == [
+        1_800_000_100.0,
+        1_800_000_300.5,
+    ]
     assert [row["at"] for row in ledger.read(limit=2)] == [1_800_000_100.0, 1_800_000_300.5]
 
 
 def test_a_machines_row_written_twice_is_one_row(ledger: Ledger):
     for _ in range(2):
         ledger.append({"kind": "machine_started", "at": 1_800_000_000.0, "instance_id": "i-1"})
-        ledger.append({"kind": "decision", "at": 1_800_000_000.0, "what": "two decisions of one moment are two"})
+        ledger.append(
+            {
+                "kind": "decision",
+                "at": 1_800_000_000.0,
+                "what": "two decisions of one moment are two",
+            }
+        )
     assert [row["kind"] for row in ledger.read()].count("machine_started") == 1
     assert [row["kind"] for row in ledger.read()].count("decision") == 2
 
 
 def test_rows_are_read_by_kind_and_the_limit_counts_only_those(ledger: Ledger):
     for number in range(6):
-        ledger.append({"kind": "usage" if number % 2 else "decision", "at": 1_800_000_000.0 + number, "what": str(number)})
+        ledger.append(
+            {
+                "kind": "usage" if number % 2 else "decision",
+                "at": 1_800_000_000.0 + number,
+                "what": str(number),
+            }
+        )
     assert [row["what"] for row in ledger.read(kinds=["decision"])] == ["0", "2", "4"]
     assert [row["what"] for row in ledger.read(limit=2, kinds=["decision"])] == ["2", "4"]
 
 
-def test_records_written_together_are_read_one_by_one_and_given_again_change_nothing(ledger: Ledger):
+def test_records_written_together_are_read_one_by_one_and_given_again_change_nothing(
+    ledger: Ledger,
+):
     rows = [
-        {"kind": "held" if number % 3 else "decision", "at": 1_800_000_000.0 + 900 * number, "row": f"r{number}"} for number in range(9)
+        {
+            "kind": "held" if number % 3 else "decision",
+            "at": 1_800_000_000.0 + 900 * number,
+            "row": f"r{number}",
+        }
+        for number in range(9)
     ]
     ledger.append_many(rows[:6])
     ledger.append_many(rows[3:])
@@ -163,13 +244,21 @@ def test_records_written_together_are_read_one_by_one_and_given_again_change_not
 
 def test_tidying_changes_nothing_that_is_read(ledger: Ledger):
     for number in range(30):
-        ledger.append({"kind": "decision" if number % 2 else "held", "at": 1_800_000_000.0 + number, "what": str(number)})
+        ledger.append(
+            {
+                "kind": "decision" if number % 2 else "held",
+                "at": 1_800_000_000.0 + number,
+                "what": str(number),
+            }
+        )
     before = ledger.read()
     for now in (1_800_000_100.0, 1_800_200_000.0, 1_800_400_000.0):
         ledger.tidy(now)
         assert ledger.read() == before
         assert ledger.read(limit=4) == before[-4:]
-        assert ledger.read(since=1_800_000_020.0, kinds=["held"]) == [row for row in before[20:] if row["kind"] == "held"]
+        assert ledger.read(since=1_800_000_020.0, kinds=["held"]) == [
+            row for row in before[20:] if row["kind"] == "held"
+        ]
 
 
 def test_a_fence_holds_until_it_is_lifted(control: Control):
@@ -185,4 +274,9 @@ def test_the_last_sign_of_life_is_the_one_read(control: Control):
     assert control.last_beat() is None
     control.beat(1.0, fenced=False, address="127.42.0.10:9550")
     control.beat(2.0, fenced=True, address="127.42.32.10:9550", memory={"idle_since": {"i-1": 1.0}})
-    assert control.last_beat() == {"at": 2.0, "fenced": True, "address": "127.42.32.10:9550", "memory": {"idle_since": {"i-1": 1.0}}}
+    assert control.last_beat() == {
+        "at": 2.0,
+        "fenced": True,
+        "address": "127.42.32.10:9550",
+        "memory": {"idle_since": {"i-1": 1.0}},
+    }

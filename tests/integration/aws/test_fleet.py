@@ -27,7 +27,9 @@ SUBNETS = {zone: f"subnet-{zone[-1]}" for zone in ZONES}
 def calls(cloud: Any) -> list[str]:
     """The names of the EC2 calls that are made from now on."""
     seen: list[str] = []
-    cloud.meta.events.register("before-call.ec2", lambda model, **_: seen.append(model.name), unique_id=f"seen-{id(seen)}")
+    cloud.meta.events.register(
+        "before-call.ec2", lambda model, **_: seen.append(model.name), unique_id=f"seen-{id(seen)}"
+    )
     return seen
 
 
@@ -36,11 +38,17 @@ def test_on_demand_offerings_are_asked_for_in_our_order_and_spot_is_left_to_ec2_
     call = _fleet_call(request, SUBNETS)
     overrides = call["LaunchTemplateConfigs"][0]["Overrides"]
     assert call["OnDemandOptions"] == {"AllocationStrategy": "prioritized"}
-    assert [item["Priority"] for item in overrides] == [float(n) for n in range(len(request.offerings))]
+    assert [item["Priority"] for item in overrides] == [
+        float(n) for n in range(len(request.offerings))
+    ]
     assert [(item["InstanceType"], item["SubnetId"]) for item in overrides] == [
         (o.instance_type, SUBNETS[o.zone]) for o in request.offerings
     ]
-    assert (call["Type"], call["ClientToken"], call["TargetCapacitySpecification"]["TotalTargetCapacity"]) == ("instant", "ms-1", 2)
+    assert (
+        call["Type"],
+        call["ClientToken"],
+        call["TargetCapacitySpecification"]["TotalTargetCapacity"],
+    ) == ("instant", "ms-1", 2)
 
 
 @pytest.mark.slow
@@ -53,15 +61,23 @@ def test_a_spot_call_lets_ec2_weigh_price_and_capacity(cloud: Any) -> None:
 
 def test_zones_without_a_subnet_are_not_asked_and_none_at_all_is_an_error() -> None:
     call = _fleet_call(plain_request(), {ZONES[1]: "subnet-b"})
-    assert {item["SubnetId"] for item in call["LaunchTemplateConfigs"][0]["Overrides"]} == {"subnet-b"}
+    assert {item["SubnetId"] for item in call["LaunchTemplateConfigs"][0]["Overrides"]} == {
+        "subnet-b"
+    }
     with pytest.raises(NotFound, match="no subnet"):
         _fleet_call(plain_request(), {})
 
 
 def test_errors_about_a_zone_or_a_quota_are_told_as_such() -> None:
-    answer = an_answer("InsufficientFreeAddressesInSubnet", "VcpuLimitExceeded", "InsufficientInstanceCapacity")
+    answer = an_answer(
+        "InsufficientFreeAddressesInSubnet", "VcpuLimitExceeded", "InsufficientInstanceCapacity"
+    )
     result = _result(answer, plain_request(), {"subnet-a": ZONES[0]}, "here")
-    assert result.without_capacity == (of_zone(ZONES[0]), of_quota("m5.large", "on-demand"), "m5.large/us-east-1a/on-demand")
+    assert result.without_capacity == (
+        of_zone(ZONES[0]),
+        of_quota("m5.large", "on-demand"),
+        "m5.large/us-east-1a/on-demand",
+    )
     assert [describe(key) for key in result.without_capacity] == [
         "addresses in us-east-1a",
         "the account's quota of standard types (on-demand)",
@@ -70,7 +86,9 @@ def test_errors_about_a_zone_or_a_quota_are_told_as_such() -> None:
 
 
 def test_a_fleet_that_was_throttled_inside_says_nothing_of_its_offerings() -> None:
-    result = _result(an_answer("RequestLimitExceeded"), plain_request(), {"subnet-a": ZONES[0]}, "here")
+    result = _result(
+        an_answer("RequestLimitExceeded"), plain_request(), {"subnet-a": ZONES[0]}, "here"
+    )
     assert (result.machines, result.without_capacity) == ((), ())
 
 
@@ -82,20 +100,35 @@ def test_hundreds_of_machines_are_terminated_in_few_calls(cloud: Any) -> None:
     seen = calls(cloud)
     fleet.terminate("toy", [*ids, *ids])
     assert seen == ["DescribeInstances", "DescribeInstances", "TerminateInstances"]
-    assert {machine.state for machine in fleet.machines("toy") if machine.instance_id in ids} <= {"shutting-down", "terminated"}
+    assert {machine.state for machine in fleet.machines("toy") if machine.instance_id in ids} <= {
+        "shutting-down",
+        "terminated",
+    }
 
 
 @pytest.mark.slow
 def test_a_look_at_the_catalogue_calls_nobody_until_something_is_due(cloud: Any) -> None:
     quotes = [Quote(NOW, "m5.large", ZONES[0], 0.05)]
-    market = Market(REGION, FakePriceList({"m5.large": 0.1}), FakeSpotFeed(quotes), MemoryCache(), lambda: NOW + 1)
+    market = Market(
+        REGION,
+        FakePriceList({"m5.large": 0.1}),
+        FakeSpotFeed(quotes),
+        MemoryCache(),
+        lambda: NOW + 1,
+    )
     fleet = AwsFleet(REGION, market)
     first = {o.key: o.usd_per_hour for o in fleet.offerings(["m5.large"], ZONES)}
-    assert (first["m5.large/us-east-1a/on-demand"], first["m5.large/us-east-1a/spot"]) == (0.096, 0.0384)
+    assert (first["m5.large/us-east-1a/on-demand"], first["m5.large/us-east-1a/spot"]) == (
+        0.096,
+        0.0384,
+    )
     seen = calls(cloud)
     market.refresh(["m5.large"])
     again = {o.key: o.usd_per_hour for o in fleet.offerings(["m5.large"], ZONES)}
-    assert (again["m5.large/us-east-1a/on-demand"], again["m5.large/us-east-1a/spot"]) == (0.1, 0.05)
+    assert (again["m5.large/us-east-1a/on-demand"], again["m5.large/us-east-1a/spot"]) == (
+        0.1,
+        0.05,
+    )
     assert fleet.offerings(["m5.large"], ZONES) is fleet.offerings(["m5.large"], ZONES)
     assert seen == []
 
@@ -103,7 +136,9 @@ def test_a_look_at_the_catalogue_calls_nobody_until_something_is_due(cloud: Any)
 @pytest.mark.slow
 def test_while_ec2_refuses_what_was_known_of_the_types_stays_in_use(cloud: Any) -> None:
     now, pacer = [0.0], Pacer(lambda: 0.0)
-    fleet = AwsFleet(REGION, Market(REGION, None, None, MemoryCache(), lambda: NOW), pacer, lambda: now[0])
+    fleet = AwsFleet(
+        REGION, Market(REGION, None, None, MemoryCache(), lambda: NOW), pacer, lambda: now[0]
+    )
     first = fleet.offerings(["m5.large"], ZONES)
     for _ in range(99):
         with pacer.pacing("DescribeInstanceTypes"):
@@ -119,13 +154,28 @@ def test_while_ec2_refuses_what_was_known_of_the_types_stays_in_use(cloud: Any) 
 @pytest.mark.slow
 def test_versions_that_differ_only_in_tags_are_alike_and_a_new_image_is_not(cloud: Any) -> None:
     minutes = count(0, 61)
-    fleet, name = AwsFleet(REGION, clock=lambda: float(next(minutes))), launch_template_name("toy", "default")
+    fleet, name = (
+        AwsFleet(REGION, clock=lambda: float(next(minutes))),
+        launch_template_name("toy", "default"),
+    )
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "blue"}]}]
-    data = cloud.describe_launch_template_versions(LaunchTemplateName=name)["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-    cloud.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={**data, "TagSpecifications": tags})
-    assert (fleet.templates("toy")["default"].latest, fleet.templates("toy")["default"].alike) == ("2", {"1", "2"})
-    cloud.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={**data, "UserData": "e30="})
-    assert (fleet.templates("toy")["default"].latest, fleet.templates("toy")["default"].alike) == ("3", {"3"})
+    data = cloud.describe_launch_template_versions(LaunchTemplateName=name)[
+        "LaunchTemplateVersions"
+    ][0]["LaunchTemplateData"]
+    cloud.create_launch_template_version(
+        LaunchTemplateName=name, LaunchTemplateData={**data, "TagSpecifications": tags}
+    )
+    assert (fleet.templates("toy")["default"].latest, fleet.templates("toy")["default"].alike) == (
+        "2",
+        {"1", "2"},
+    )
+    cloud.create_launch_template_version(
+        LaunchTemplateName=name, LaunchTemplateData={**data, "UserData": "e30="}
+    )
+    assert (fleet.templates("toy")["default"].latest, fleet.templates("toy")["default"].alike) == (
+        "3",
+        {"3"},
+    )
     seen = calls(cloud)
     fleet.templates("toy")
     assert seen == ["DescribeLaunchTemplates"]

@@ -25,7 +25,9 @@ def keys(bucket: str) -> list[str]:
     return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
-def write(ledger: S3Ledger, start: int, count: int, at: float = NOON, kind: str = "decision") -> None:
+def write(
+    ledger: S3Ledger, start: int, count: int, at: float = NOON, kind: str = "decision"
+) -> None:
     for number in range(start, start + count):
         ledger.append({"kind": kind, "at": at + number, "what": str(number)})
 
@@ -36,12 +38,16 @@ def told(ledger: S3Ledger, **wanted: Any) -> list[str]:
 
 @pytest.mark.slow
 def test_rows_of_one_hour_written_together_are_one_object(bucket: str):
-    S3Ledger(bucket, "toy", REGION).append_many({"kind": "decision", "at": NOON + number, "what": ""} for number in range(500))
+    S3Ledger(bucket, "toy", REGION).append_many(
+        {"kind": "decision", "at": NOON + number, "what": ""} for number in range(500)
+    )
     assert len(keys(bucket)) == 1
 
 
 @pytest.mark.slow
-def test_the_hour_that_runs_is_merged_when_it_has_many_parts_and_a_day_that_is_over_becomes_one_object(bucket: str):
+def test_the_hour_that_runs_is_merged_when_it_has_many_parts_and_a_day_that_is_over_becomes_one_object(
+    bucket: str,
+):
     ledger = S3Ledger(bucket, "toy", REGION)
     write(ledger, 0, MERGE_FROM - 1)
     assert ledger.tidy(NOON + 60) == 0
@@ -67,7 +73,9 @@ def test_a_row_that_comes_late_joins_its_day(bucket: str):
 
 
 @pytest.mark.slow
-def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_their_day_is_over(bucket: str):
+def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_their_day_is_over(
+    bucket: str,
+):
     ledger, s3 = S3Ledger(bucket, "toy", REGION), client.client("s3", REGION)
     for number in range(3):
         row = {"kind": "decision", "at": NOON + number, "what": f"old {number}"}
@@ -86,7 +94,9 @@ def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_the
 
 
 @pytest.mark.slow
-def test_a_crash_between_the_merged_object_and_the_end_of_its_parts_shows_no_row_twice(bucket: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_crash_between_the_merged_object_and_the_end_of_its_parts_shows_no_row_twice(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+):
     ledger = S3Ledger(bucket, "toy", REGION)
     write(ledger, 0, MERGE_FROM)
     monkeypatch.setattr(ledger, "_delete", lambda _: None)
@@ -97,7 +107,9 @@ def test_a_crash_between_the_merged_object_and_the_end_of_its_parts_shows_no_row
 
 @pytest.mark.slow
 @pytest.mark.parametrize("now", [NOON + 60, NOON + DAY])
-def test_a_merge_that_cannot_be_written_removes_nothing(bucket: str, monkeypatch: pytest.MonkeyPatch, now: float):
+def test_a_merge_that_cannot_be_written_removes_nothing(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, now: float
+):
     ledger, reader = S3Ledger(bucket, "toy", REGION), S3Ledger(bucket, "toy", REGION)
     write(ledger, 0, MERGE_FROM)
 
@@ -164,7 +176,9 @@ def test_two_that_merge_the_same_lose_nothing(bucket: str):
 
 
 @pytest.mark.slow
-def test_without_a_bucket_and_without_an_answer_the_errors_say_which(bucket: str, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_bucket_and_without_an_answer_the_errors_say_which(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+):
     with pytest.raises(NotFound):
         S3Ledger("mesaform-elsewhere", "toy", REGION).append({"kind": "decision", "at": NOON})
     ledger = S3Ledger(bucket, "toy", REGION)
@@ -177,17 +191,30 @@ def test_without_a_bucket_and_without_an_answer_the_errors_say_which(bucket: str
         ledger.append({"kind": "decision", "at": NOON})
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from(["p", "q", "day"])), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from(["p", "q", "day"])),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_what_replaces_objects_sorts_behind_them(made: list[tuple[int, bool, str]]):
     names = []
     for number, _, mark in made:
-        names.append(f"day-{number:06d}-w.gz" if mark == "day" else f"13-{mark}-{'1800000000000' if mark == 'p' else f'{number:06d}'}-w.gz")
+        names.append(
+            f"day-{number:06d}-w.gz"
+            if mark == "day"
+            else f"13-{mark}-{'1800000000000' if mark == 'p' else f'{number:06d}'}-w.gz"
+        )
     whole_day = any(name.startswith("day") for name in names)
     assert ledger_rows.merged_name(sorted(names), whole_day, "w") > max(names)
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=20))
 def test_rows_come_out_as_they_went_in(times: list[int]):
-    rows = [ledger_rows.stamped({"kind": "decision", "at": float(at), "what": "$ é \n"}, "w", number) for number, at in enumerate(times)]
+    rows = [
+        ledger_rows.stamped({"kind": "decision", "at": float(at), "what": "$ é \n"}, "w", number)
+        for number, at in enumerate(times)
+    ]
     assert ledger_rows.unpack(ledger_rows.pack(rows)) == rows
     assert len({row[ledger_rows.ROW] for row in rows}) == len(rows)

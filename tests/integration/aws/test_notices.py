@@ -20,13 +20,23 @@ from tests.integration.aws.conftest import REGION
 
 pytestmark = pytest.mark.slow
 VISIBILITY_S = 1
-PLANNED = {"service": "EC2", "eventTypeCategory": "scheduledChange", "startTime": "Sat, 05 Dec 2026 15:10:09 GMT"}
+PLANNED = {
+    "service": "EC2",
+    "eventTypeCategory": "scheduledChange",
+    "startTime": "Sat, 05 Dec 2026 15:10:09 GMT",
+}
 
 
 class Setup:
     """A queue to send to and a port to receive from."""
 
-    def __init__(self, notices: Notices, send: Callable[[str], Any], later: Callable[[], None], left: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        notices: Notices,
+        send: Callable[[str], Any],
+        later: Callable[[], None],
+        left: Callable[[], int],
+    ) -> None:
         self.notices, self.send, self.later, self.left = notices, send, later, left
 
     def bodies(self) -> list[str]:
@@ -54,7 +64,12 @@ def setup(request: pytest.FixtureRequest) -> Setup:
 
     def left() -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        return sum(int(value) for value in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values())
+        return sum(
+            int(value)
+            for value in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)[
+                "Attributes"
+            ].values()
+        )
 
     return Setup(
         SqsNotices("toy", REGION),
@@ -136,13 +151,21 @@ def test_a_receipt_that_is_too_old_deletes_nothing_and_is_no_error(cloud):
         ("aws.autoscaling", "EC2 Instance Launch Successful", {}, False),
     ],
 )  # fmt: skip
-def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(cloud, source, detail_type, detail, comes):
+def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(
+    cloud, source, detail_type, detail, comes
+):
     url, events = made_queue(), client.client("events", REGION)
-    arn = client.client("sqs", REGION).get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    arn = client.client("sqs", REGION).get_queue_attributes(
+        QueueUrl=url, AttributeNames=["QueueArn"]
+    )["Attributes"]["QueueArn"]
     for rule in eventbridge.rules("toy"):
         events.put_rule(Name=rule.name, EventPattern=json.dumps(rule.pattern), Description=rule.why)
         events.put_targets(Rule=rule.name, Targets=[{"Id": "queue", "Arn": arn}])
-    entry = {"Source": source, "DetailType": detail_type, "Detail": json.dumps({"instance-id": "i-1", **detail})}
+    entry = {
+        "Source": source,
+        "DetailType": detail_type,
+        "Detail": json.dumps({"instance-id": "i-1", **detail}),
+    }
     events.put_events(Entries=[entry])
     found = SqsNotices("toy", REGION).receive(0)
     assert len(found) == comes

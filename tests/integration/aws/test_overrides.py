@@ -17,12 +17,18 @@ NOW = 1_800_000_000.0
 
 
 def an_order(name: str = "1", kind: str = "pause", **fields) -> Order:
-    return Order(**{"id": name, "kind": kind, "by": "anna@desk", "at": NOW, "until": NOW + 1800, **fields})
+    return Order(
+        **{"id": name, "kind": kind, "by": "anna@desk", "at": NOW, "until": NOW + 1800, **fields}
+    )
 
 
 @pytest.fixture(params=["fake", "s3"])
 def control(request: pytest.FixtureRequest) -> Control:
-    return FakeControl() if request.param == "fake" else S3Control(request.getfixturevalue("bucket"), "toy", REGION)
+    return (
+        FakeControl()
+        if request.param == "fake"
+        else S3Control(request.getfixturevalue("bucket"), "toy", REGION)
+    )
 
 
 def test_orders_are_read_as_they_were_given(control: Control):
@@ -38,7 +44,14 @@ def test_orders_are_read_as_they_were_given(control: Control):
 def test_of_orders_given_at_the_same_moment_none_is_lost(bucket: str):
     controls = [S3Control(bucket, "toy", REGION) for _ in range(4)]
     with ThreadPoolExecutor(4) as people:
-        list(people.map(lambda item: item[1].change_orders(lambda orders: (*orders, an_order(str(item[0])))), enumerate(controls)))
+        list(
+            people.map(
+                lambda item: item[1].change_orders(
+                    lambda orders: (*orders, an_order(str(item[0])))
+                ),
+                enumerate(controls),
+            )
+        )
     assert {order.id for order in controls[0].orders()} == {"0", "1", "2", "3"}
 
 
@@ -52,4 +65,9 @@ def test_an_order_says_who_gave_it_until_when_and_why():
     for word in ("paused", "anna@desk", "until", "deploying"):
         assert word in said
     row = replace(an_order(), kind="bound", pool="default", bound="min", count=4).record(NOW, "x")
-    assert (row["kind"], row["order"], row["by"], row["count"]) == ("order", "bound", "anna@desk", 4)
+    assert (row["kind"], row["order"], row["by"], row["count"]) == (
+        "order",
+        "bound",
+        "anna@desk",
+        4,
+    )

@@ -57,7 +57,9 @@ class AgentProcess:
         log = self.work_dir.parent / "agent.log"
         program = "import sys; from cluster.engine.agent import main; sys.exit(main())"
         with log.open("ab") as out:
-            self.process = subprocess.Popen([sys.executable, "-c", program], env=self._environment, stdout=out, stderr=out)
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program], env=self._environment, stdout=out, stderr=out
+            )
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -72,9 +74,14 @@ class AgentProcess:
         await self.ended()
 
     async def get(self, page: str, **query: str) -> tuple[int, object]:
-        async with aiohttp.ClientSession() as session, session.get(f"http://{self.host}:{self.port}{page}", params=query) as response:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{self.host}:{self.port}{page}", params=query) as response,
+        ):
             kind = response.content_type
-            return response.status, await (response.json() if kind == "application/json" else response.text())
+            return response.status, await (
+                response.json() if kind == "application/json" else response.text()
+            )
 
     def rss_mib(self) -> float:
         process = procfs.read(self.pid)
@@ -88,7 +95,10 @@ def processes_of(work_dir: Path) -> list[int]:
     found = []
     for pid in procfs.all_processes():
         try:
-            text = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+            text = (
+                Path(f"/proc/{pid}/cmdline").read_bytes()
+                + Path(f"/proc/{pid}/environ").read_bytes()
+            )
         except OSError:
             continue
         if wanted in text and pid != os.getpid() and procfs.read(pid) is not None:

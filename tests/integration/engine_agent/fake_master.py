@@ -37,10 +37,14 @@ class FakeMaster:
     async def start(self) -> None:
         self._server = grpc.aio.server(options=link.SERVER_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
-            self._connect, request_deserializer=link.decode_from_agent, response_serializer=link.encode
+            self._connect,
+            request_deserializer=link.decode_from_agent,
+            response_serializer=link.encode,
         )
         service, method = link.METHOD.strip("/").split("/")
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
         self.port = self._server.add_insecure_port(f"{self.host}:{self.port}")
         await self._server.start()
 
@@ -57,7 +61,11 @@ class FakeMaster:
         self.say(link.Launch(owner, info))
 
     def acknowledge(self, update: link.Update) -> None:
-        self.say(link.Acknowledge(update.framework_id, update.status.task_id.value, update.status.uuid or b""))
+        self.say(
+            link.Acknowledge(
+                update.framework_id, update.status.task_id.value, update.status.uuid or b""
+            )
+        )
 
     async def registered(self, times: int = 1) -> link.Register:
         await self._until(lambda: len(self.registrations) >= times)
@@ -69,7 +77,9 @@ class FakeMaster:
         def find() -> TaskStatus | None:
             for update in self.updates:
                 one = update.status
-                if (one.task_id.value, one.state) == (task_id, state) and all(getattr(one, name) == value for name, value in more.items()):
+                if (one.task_id.value, one.state) == (task_id, state) and all(
+                    getattr(one, name) == value for name, value in more.items()
+                ):
                     return one
             return None
 
@@ -89,7 +99,11 @@ class FakeMaster:
         first = await anext(aiter(requests))
         assert isinstance(first, link.Register)
         self._to_agent = asyncio.Queue()
-        await context.write(link.Refused(self.refuse) if self.refuse else link.Registered(first.agent_id or AGENT_ID, 15.0))
+        await context.write(
+            link.Refused(self.refuse)
+            if self.refuse
+            else link.Registered(first.agent_id or AGENT_ID, 15.0)
+        )
         await self._tell(lambda: self.registrations.append(first))
         reader = asyncio.create_task(self._read(requests))
         try:

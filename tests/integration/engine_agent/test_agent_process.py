@@ -44,8 +44,16 @@ async def agent(tmp_path: Path, master: FakeMaster) -> AsyncIterator[AgentProces
         agent.signal(signal.SIGUSR1)
         await agent.ended()
     assert processes_of(work_dir) == []
-    groups = [path for path in Path("/sys/fs/cgroup").glob("*/mesaform/*") if path.is_dir() and re.fullmatch(r"[0-9a-f-]{36}", path.name)]
-    assert [path for path in groups if path.name in {one.name for one in work_dir.glob("sandboxes/*/*/*")}] == []
+    groups = [
+        path
+        for path in Path("/sys/fs/cgroup").glob("*/mesaform/*")
+        if path.is_dir() and re.fullmatch(r"[0-9a-f-]{36}", path.name)
+    ]
+    assert [
+        path
+        for path in groups
+        if path.name in {one.name for one in work_dir.glob("sandboxes/*/*/*")}
+    ] == []
 
 
 def sandbox_of(agent: AgentProcess, task_id: str) -> Path:
@@ -59,7 +67,10 @@ async def test_a_task_runs_and_its_output_is_in_its_sandbox(master, agent):
     assert register.address == f"{HOST}:{agent.port}"
     assert register.info.attributes[0].name == "zone"
     variables = [{"name": "GREETING", "value": "hello"}]
-    command = {"value": "echo $GREETING from $MESOS_TASK_ID; echo oops >&2; pwd; exit 7", "environment": {"variables": variables}}
+    command = {
+        "value": "echo $GREETING from $MESOS_TASK_ID; echo oops >&2; pwd; exit 7",
+        "environment": {"variables": variables},
+    }
     master.launch(task("one", command), OWNER)
     await master.status("one", "TASK_STARTING")
     running = await master.status("one", "TASK_RUNNING")
@@ -94,16 +105,30 @@ async def test_tasks_survive_a_killed_agent_and_the_next_one_adopts_them(master,
     agent.start()
     register = await master.registered(2)
     assert register.agent_id == AGENT_ID
-    assert {known.task.task_id.value: known.framework for known in register.tasks} == {"lives": OWNER, "ends": OWNER}
+    assert {known.task.task_id.value: known.framework for known in register.tasks} == {
+        "lives": OWNER,
+        "ends": OWNER,
+    }
     failed = await master.status("ends", "TASK_FAILED")
     assert failed.message == "Command exited with status 5"
     master.say(link.Kill("fw", "lives"))
     killed = await master.status("lives", "TASK_KILLED")
     assert killed.container_status == running.container_status
-    assert len({update.status.uuid for update in master.updates if update.status.state == "TASK_RUNNING"}) == 2
+    assert (
+        len(
+            {
+                update.status.uuid
+                for update in master.updates
+                if update.status.state == "TASK_RUNNING"
+            }
+        )
+        == 2
+    )
 
 
-async def test_a_runner_that_is_killed_takes_its_task_along_even_while_the_agent_is_away(master, agent):
+async def test_a_runner_that_is_killed_takes_its_task_along_even_while_the_agent_is_away(
+    master, agent
+):
     await master.registered()
     master.launch(task("t", "sleep 1000 & sleep 1000"), OWNER)
     running = await master.status("t", "TASK_RUNNING")
@@ -115,7 +140,9 @@ async def test_a_runner_that_is_killed_takes_its_task_along_even_while_the_agent
     assert [pid for pid in processes_of(agent.work_dir) if pid != agent.pid] == []
 
 
-async def test_an_update_that_was_not_acknowledged_comes_again_after_a_crash_and_on_a_new_link(master, agent):
+async def test_an_update_that_was_not_acknowledged_comes_again_after_a_crash_and_on_a_new_link(
+    master, agent
+):
     master.acknowledges = False
     await master.registered()
     master.launch(task("t", "true"), OWNER)
@@ -180,21 +207,53 @@ async def test_a_drain_ends_every_task_and_drops_what_comes_after(master, agent)
 
 async def test_a_good_and_a_bad_health_check_are_told_as_mesos_tells_them(master, agent):
     await master.registered()
-    check = {"type": "COMMAND", "delay_seconds": 0, "interval_seconds": 0.1, "grace_period_seconds": 0, "consecutive_failures": 2}
-    master.launch(task("good", "sleep 1000", health_check={**check, "command": {"value": '[ "$MESOS_TASK_ID" = good ]'}}), OWNER)
-    master.launch(task("bad", "sleep 1000", health_check={**check, "command": {"value": "false"}}), OWNER)
-    await master.status("good", "TASK_RUNNING", healthy=True, reason="REASON_TASK_HEALTH_CHECK_STATUS_UPDATED")
-    await master.status("bad", "TASK_RUNNING", healthy=False, reason="REASON_TASK_HEALTH_CHECK_STATUS_UPDATED")
+    check = {
+        "type": "COMMAND",
+        "delay_seconds": 0,
+        "interval_seconds": 0.1,
+        "grace_period_seconds": 0,
+        "consecutive_failures": 2,
+    }
+    master.launch(
+        task(
+            "good",
+            "sleep 1000",
+            health_check={**check, "command": {"value": '[ "$MESOS_TASK_ID" = good ]'}},
+        ),
+        OWNER,
+    )
+    master.launch(
+        task("bad", "sleep 1000", health_check={**check, "command": {"value": "false"}}), OWNER
+    )
+    await master.status(
+        "good", "TASK_RUNNING", healthy=True, reason="REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
+    )
+    await master.status(
+        "bad", "TASK_RUNNING", healthy=False, reason="REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
+    )
     killed = await master.status("bad", "TASK_KILLED")
     assert (killed.healthy, killed.message) == (False, "Command terminated with signal Terminated")
-    unhealthy = [update for update in master.updates if update.status.task_id.value == "bad" and update.status.healthy is False]
-    assert [update.status.state for update in unhealthy] == ["TASK_RUNNING", "TASK_RUNNING", "TASK_KILLED"]
+    unhealthy = [
+        update
+        for update in master.updates
+        if update.status.task_id.value == "bad" and update.status.healthy is False
+    ]
+    assert [update.status.state for update in unhealthy] == [
+        "TASK_RUNNING",
+        "TASK_RUNNING",
+        "TASK_KILLED",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["HTTP", "TCP"])
 async def test_health_over_the_network_is_checked_at_the_machines_address(master, agent, kind):
     await master.registered()
-    check = {"type": kind, kind.lower(): {"port": agent.port, "path": "/health"}, "delay_seconds": 0, "interval_seconds": 0.1}
+    check = {
+        "type": kind,
+        kind.lower(): {"port": agent.port, "path": "/health"},
+        "delay_seconds": 0,
+        "interval_seconds": 0.1,
+    }
     master.launch(task("t", "sleep 1000", health_check=check), OWNER)
     await master.status("t", "TASK_RUNNING", healthy=True)
 
@@ -257,14 +316,25 @@ async def test_the_pages_show_a_running_task_in_mesos_shapes(master, agent):
     _, state = await agent.get("/slave(1)/state")
     (shown,) = state["frameworks"]
     (executor,) = shown["executors"]
-    assert (executor["source"], executor["resources"]["cpus"], executor["directory"]) == ("t", 0.1, str(sandbox_of(agent, "t")))
-    assert [status["state"] for status in executor["tasks"][0]["statuses"]] == ["TASK_STARTING", "TASK_RUNNING"]
+    assert (executor["source"], executor["resources"]["cpus"], executor["directory"]) == (
+        "t",
+        0.1,
+        str(sandbox_of(agent, "t")),
+    )
+    assert [status["state"] for status in executor["tasks"][0]["statuses"]] == [
+        "TASK_STARTING",
+        "TASK_RUNNING",
+    ]
     assert state["resources"]["ports"] == "[31000-32000]"
     _, containers = await agent.get("/containers")
     assert containers[0]["statistics"]["mem_rss_bytes"] > 0
     assert containers[0]["container_id"] == executor["container"]
     _, metrics = await agent.get("/metrics/snapshot")
-    assert (metrics["slave/tasks_running"], metrics["slave/cpus_used"], metrics["slave/registered"]) == (1.0, 0.1, 1.0)
+    assert (
+        metrics["slave/tasks_running"],
+        metrics["slave/cpus_used"],
+        metrics["slave/registered"],
+    ) == (1.0, 0.1, 1.0)
     for path in ("/health", "/flags", "/version", "/monitor/statistics"):
         assert (await agent.get(path))[0] == 200
 
@@ -276,13 +346,24 @@ async def test_the_operator_calls_answer(master, agent):
     answers = {}
     async with aiohttp.ClientSession() as session:
         url = f"http://{HOST}:{agent.port}/api/v1"
-        for kind in ("GET_HEALTH", "GET_VERSION", "GET_STATE", "GET_TASKS", "GET_CONTAINERS", "GET_AGENT", "GET_METRICS", "GET_FLAGS"):
+        for kind in (
+            "GET_HEALTH",
+            "GET_VERSION",
+            "GET_STATE",
+            "GET_TASKS",
+            "GET_CONTAINERS",
+            "GET_AGENT",
+            "GET_METRICS",
+            "GET_FLAGS",
+        ):
             async with session.post(url, json={"type": kind}) as response:
                 assert response.status == 200
                 answers[kind] = (await response.json())[kind.lower()]
         async with session.post(url, json={"type": "NO_SUCH_CALL"}) as response:
             assert response.status == 501
-        async with session.post(url, data="{", headers={"Content-Type": "application/json"}) as response:
+        async with session.post(
+            url, data="{", headers={"Content-Type": "application/json"}
+        ) as response:
             assert response.status == 400
     assert answers["GET_TASKS"]["launched_tasks"][0]["state"] == "TASK_RUNNING"
     assert answers["GET_AGENT"]["agent_info"]["id"] == {"value": AGENT_ID}
@@ -308,12 +389,31 @@ async def test_files_are_read_below_the_sandboxes_only(master, agent):
     out = f"{sandbox}/stdout"
     assert await agent.get("/files/read", path=out) == (200, {"data": "", "offset": 5})
     assert await agent.get("/files/read", path=out, offset="-1") == (200, {"data": "", "offset": 5})
-    assert await agent.get("/files/read", path=out, offset="0") == (200, {"data": "grün", "offset": 0})
-    assert await agent.get("/files/read", path=out, offset="0", length="3") == (200, {"data": "gr", "offset": 0})
-    assert await agent.get("/files/read", path=out, offset="2", length="100") == (200, {"data": "ün", "offset": 2})
-    assert await agent.get("/files/read", path=out, offset="99") == (200, {"data": "", "offset": 99})
+    assert await agent.get("/files/read", path=out, offset="0") == (
+        200,
+        {"data": "grün", "offset": 0},
+    )
+    assert await agent.get("/files/read", path=out, offset="0", length="3") == (
+        200,
+        {"data": "gr", "offset": 0},
+    )
+    assert await agent.get("/files/read", path=out, offset="2", length="100") == (
+        200,
+        {"data": "ün", "offset": 2},
+    )
+    assert await agent.get("/files/read", path=out, offset="99") == (
+        200,
+        {"data": "", "offset": 99},
+    )
     assert (await agent.get("/files/download", path=out)) == (200, "grün")
-    for path in (f"{sandbox}/link", f"{sandbox}/etc/passwd", f"{sandbox}/../../../../secret", str(secret), "/etc/passwd", "../meta"):
+    for path in (
+        f"{sandbox}/link",
+        f"{sandbox}/etc/passwd",
+        f"{sandbox}/../../../../secret",
+        str(secret),
+        "/etc/passwd",
+        "../meta",
+    ):
         for page in ("browse", "read", "download"):
             assert (await agent.get(f"/files/{page}", path=path, offset="0"))[0] == 404, path
     assert (await agent.get("/files/read", offset="0"))[0] == 400

@@ -32,17 +32,24 @@ async def masters() -> AsyncIterator[list[FakeMaster]]:
 
 async def elect(zk: ZooKeeper, root: str, master: FakeMaster) -> str:
     """The way Mesos' masters contend: the lowest leads."""
-    info = {"address": {"hostname": "m", "ip": master.host, "port": 5050}, "pid": f"master@{master.host}:5050"}
+    info = {
+        "address": {"hostname": "m", "ip": master.host, "port": 5050},
+        "pid": f"master@{master.host}:5050",
+    }
     return await zk.create_sequential(f"{root}/json.info_", json.dumps(info).encode())
 
 
-async def test_the_agent_follows_the_leader_and_stays_while_there_is_none(tmp_path, masters, zookeeper_hosts, zookeeper_root):
+async def test_the_agent_follows_the_leader_and_stays_while_there_is_none(
+    tmp_path, masters, zookeeper_hosts, zookeeper_root
+):
     first, second = masters
     work_dir = tmp_path / "work"
     work_dir.mkdir()
     zk = ZooKeeper(zookeeper_hosts)
     await zk.start()
-    agent = AgentProcess(work_dir, "127.61.0.20", first.port, MESOS_MASTER=f"zk://{zookeeper_hosts}{zookeeper_root}")
+    agent = AgentProcess(
+        work_dir, "127.61.0.20", first.port, MESOS_MASTER=f"zk://{zookeeper_hosts}{zookeeper_root}"
+    )
     agent.start()
     try:
         node = await elect(zk, zookeeper_root, first)

@@ -28,7 +28,9 @@ from tests.unit.engine_agent.builders import framework, task
 
 pytestmark = pytest.mark.slow
 HOST = "127.61.0.11"
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user or to limit memory")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root to become another user or to limit memory"
+)
 
 
 class Machine:
@@ -57,7 +59,9 @@ class Machine:
         self._news.set()
 
     def spec(self, info: TaskInfo, container_id: str = "c1", **owner: Any) -> ContainerSpec:
-        record = TaskRecord(framework=framework(**owner), task=info, container_id=container_id, received_at=0.0)
+        record = TaskRecord(
+            framework=framework(**owner), task=info, container_id=container_id, received_at=0.0
+        )
         return ContainerSpec.of(record)
 
     def launch(self, command: str | dict[str, Any] = "true", **more: Any) -> ContainerSpec:
@@ -133,7 +137,9 @@ async def test_a_command_sees_its_sandbox_and_its_environment_only(machine):
 
 
 async def test_a_program_gets_its_arguments_unchanged(machine):
-    machine.launch({"shell": False, "value": "printf", "arguments": ["printf", "[%s]", "a b", "$HOME", "*"]})
+    machine.launch(
+        {"shell": False, "value": "printf", "arguments": ["printf", "[%s]", "a b", "$HOME", "*"]}
+    )
     await machine.reported(Exited)
     assert machine.output() == "[a b][$HOME][*]"
 
@@ -141,7 +147,10 @@ async def test_a_program_gets_its_arguments_unchanged(machine):
 async def test_a_program_that_does_not_exist_exits_with_one_and_says_so(machine):
     machine.launch({"shell": False, "value": "no-such-program"})
     assert (await machine.reported(Exited)).wait_status == 1 << 8
-    assert machine.output("stderr") == "Failed to execute 'no-such-program': No such file or directory\n"
+    assert (
+        machine.output("stderr")
+        == "Failed to execute 'no-such-program': No such file or directory\n"
+    )
 
 
 async def test_a_program_that_may_not_be_executed_says_so(machine):
@@ -151,13 +160,17 @@ async def test_a_program_that_may_not_be_executed_says_so(machine):
 
 
 async def test_nothing_of_a_task_stays_behind_not_even_in_other_sessions(machine, tmp_path):
-    machine.launch("(setsid sleep 1000 &); (setsid sh -c 'setsid sleep 1000 & sleep 1000' &); sleep 1000 & touch ready; exit 0")
+    machine.launch(
+        "(setsid sleep 1000 &); (setsid sh -c 'setsid sleep 1000 & sleep 1000' &); sleep 1000 & touch ready; exit 0"
+    )
     await machine.reported(Exited)
     assert processes_of(tmp_path) == []
 
 
 async def test_the_family_dies_with_a_task_that_is_killed(machine, tmp_path):
-    spec = machine.launch("trap '' TERM; (setsid sleep 1000 &); sleep 1000 & touch ready; while true; do sleep 1; done")
+    spec = machine.launch(
+        "trap '' TERM; (setsid sleep 1000 &); sleep 1000 & touch ready; while true; do sleep 1; done"
+    )
     await machine.until_exists(machine.containers.sandbox(spec) / "ready")
     machine.containers.kill("c1", 0.1)
     assert (await machine.reported(Exited)).wait_status == signal.SIGKILL
@@ -165,7 +178,9 @@ async def test_the_family_dies_with_a_task_that_is_killed(machine, tmp_path):
 
 
 async def test_a_task_is_asked_before_it_is_killed(machine):
-    spec = machine.launch("trap 'echo bye; exit 9' TERM; touch ready; while true; do sleep 0.05; done")
+    spec = machine.launch(
+        "trap 'echo bye; exit 9' TERM; touch ready; while true; do sleep 0.05; done"
+    )
     await machine.until_exists(machine.containers.sandbox(spec) / "ready")
     machine.containers.kill("c1", 30.0)
     assert (await machine.reported(Exited)).wait_status == 9 << 8
@@ -219,7 +234,9 @@ async def test_another_process_with_the_runners_pid_is_not_mistaken_for_it(machi
     assert exited == Exited("c1", None)
 
 
-async def test_a_launch_that_never_began_is_begun_again_and_the_late_runner_stays_out(machine, tmp_path):
+async def test_a_launch_that_never_began_is_begun_again_and_the_late_runner_stays_out(
+    machine, tmp_path
+):
     late = machine.layout.new_attempt("c1")
     machine.containers.recover(machine.spec(task("t", "echo once")))
     assert (await machine.reported(Exited)).wait_status == 0
@@ -232,7 +249,9 @@ async def test_a_command_runs_inside_with_the_tasks_environment_and_in_time(mach
     machine.launch("exec sleep 1000")
     await machine.reported(Ran)
     run = machine.containers.run_inside
-    assert await run("c1", CommandInfo(value='[ "$MESOS_TASK_ID" = t ] && [ "$PWD" = "$MESOS_SANDBOX" ]'), 5.0)
+    assert await run(
+        "c1", CommandInfo(value='[ "$MESOS_TASK_ID" = t ] && [ "$PWD" = "$MESOS_SANDBOX" ]'), 5.0
+    )
     assert not await run("c1", CommandInfo(value="false"), 5.0)
     assert not await run("c1", CommandInfo(value="sleep 1000 & sleep 1000"), 0.1)
     assert not await run("nobody", CommandInfo(value="true"), 5.0)
@@ -244,7 +263,9 @@ async def test_a_command_runs_inside_with_the_tasks_environment_and_in_time(mach
 async def test_what_a_check_left_behind_dies_with_the_task(machine, tmp_path):
     machine.launch("sleep 1000")
     await machine.reported(Ran)
-    assert await machine.containers.run_inside("c1", CommandInfo(value="setsid sleep 1000 & exit 0"), 5.0)
+    assert await machine.containers.run_inside(
+        "c1", CommandInfo(value="setsid sleep 1000 & exit 0"), 5.0
+    )
     machine.containers.kill("c1", 3.0)
     await machine.reported(Exited)
     async with asyncio.timeout(5):
@@ -350,7 +371,10 @@ async def test_a_command_becomes_the_user_it_asks_for_and_owns_its_sandbox(machi
     exited = await machine.reported(Exited)
     assert exited.wait_status == 0, machine.output("stderr")
     entry = pwd.getpwnam("nobody")
-    assert machine.output().split() == ["nobody", *map(str, os.getgrouplist("nobody", entry.pw_gid))]
+    assert machine.output().split() == [
+        "nobody",
+        *map(str, os.getgrouplist("nobody", entry.pw_gid)),
+    ]
     (sandbox,) = (machine.layout.sandboxes / "fw" / "t").iterdir()
     assert (sandbox / "mine").owner() == "nobody"
 

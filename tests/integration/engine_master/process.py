@@ -31,7 +31,17 @@ class Running:
         self.address = next(_addresses)
         self.port, self.link_port = free_port(self.address), free_port(self.address)
         ports = {"MESOS_PORT": str(self.port), "MESAFORM_LINK_PORT": str(self.link_port)}
-        self.process = MasterProcess(read_settings({"MESOS_IP": self.address, "MESOS_ZK": zk_url, "MESOS_CLUSTER": "test", **ports, **env}))
+        self.process = MasterProcess(
+            read_settings(
+                {
+                    "MESOS_IP": self.address,
+                    "MESOS_ZK": zk_url,
+                    "MESOS_CLUSTER": "test",
+                    **ports,
+                    **env,
+                }
+            )
+        )
         self.base = f"http://{self.address}:{self.port}"
         self._task: asyncio.Task[None] | None = None
 
@@ -86,13 +96,17 @@ class Events:
 class HttpScheduler:
     """A scheduler over HTTP."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: str, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, base: str, response: aiohttp.ClientResponse
+    ) -> None:
         self.session, self.base, self.events = session, base, Events(response)
         self.headers = {"Mesos-Stream-Id": response.headers["Mesos-Stream-Id"]}
         self.id = ""
 
     @classmethod
-    async def subscribe(cls, session: aiohttp.ClientSession, base: str, framework_id: str | None = None, **info: Any) -> HttpScheduler:
+    async def subscribe(
+        cls, session: aiohttp.ClientSession, base: str, framework_id: str | None = None, **info: Any
+    ) -> HttpScheduler:
         wanted: dict[str, Any] = {
             "user": "root",
             "name": "f",
@@ -105,12 +119,16 @@ class HttpScheduler:
             wanted["id"] = body["framework_id"] = {"value": framework_id}
         made = cls(session, base, await session.post(f"{base}/api/v1/scheduler", json=body))
         first = await made.events.next()
-        made.id = first["subscribed"]["framework_id"]["value"] if first["type"] == "SUBSCRIBED" else ""
+        made.id = (
+            first["subscribed"]["framework_id"]["value"] if first["type"] == "SUBSCRIBED" else ""
+        )
         return made
 
     async def call(self, type_: str, **body: Any) -> tuple[int, str]:
         document = {"type": type_, "framework_id": {"value": self.id}, **body}
-        async with self.session.post(f"{self.base}/api/v1/scheduler", json=document, headers=self.headers) as response:
+        async with self.session.post(
+            f"{self.base}/api/v1/scheduler", json=document, headers=self.headers
+        ) as response:
             return response.status, await response.text()
 
     async def launch(self, offer: dict[str, Any], task_id: str) -> None:
@@ -127,7 +145,12 @@ class HttpScheduler:
         }
         operation = {"type": "LAUNCH", "launch": {"task_infos": [task]}}
         status, text = await self.call(
-            "ACCEPT", accept={"offer_ids": [offer["id"]], "operations": [operation], "filters": {"refuse_seconds": 0}}
+            "ACCEPT",
+            accept={
+                "offer_ids": [offer["id"]],
+                "operations": [operation],
+                "filters": {"refuse_seconds": 0},
+            },
         )
         assert status == 202, text
 
@@ -141,7 +164,11 @@ class LinkedAgent:
 
     def __init__(self, target: str, register: link.Register) -> None:
         self._channel = grpc.aio.insecure_channel(target)
-        call = self._channel.stream_stream(link.METHOD, request_serializer=link.encode, response_deserializer=link.decode_from_master)
+        call = self._channel.stream_stream(
+            link.METHOD,
+            request_serializer=link.encode,
+            response_deserializer=link.decode_from_master,
+        )
         self._call = call()
         self._register = register
         self.id = ""
@@ -173,15 +200,25 @@ class LinkedAgent:
     async def update(self, framework_id: str, task_id: str, state: str) -> bytes:
         uuid = next(self._numbers).to_bytes(16, "big")
         status = TaskStatus(
-            task_id=ident(task_id), state=state, source="SOURCE_EXECUTOR", agent_id=ident(self.id), uuid=uuid, timestamp=1.0
+            task_id=ident(task_id),
+            state=state,
+            source="SOURCE_EXECUTOR",
+            agent_id=ident(self.id),
+            uuid=uuid,
+            timestamp=1.0,
         )
         await self.send(link.Update(framework_id, status, state))
         return uuid
 
 
-def agent_on(master: Running, host: str = "h1", agent_id: str | None = None, tasks: Any = ()) -> LinkedAgent:
+def agent_on(
+    master: Running, host: str = "h1", agent_id: str | None = None, tasks: Any = ()
+) -> LinkedAgent:
     info = AgentInfo(hostname=host, resources=to_wire(SIZE))
-    return LinkedAgent(f"{master.address}:{master.link_port}", link.Register(info, agent_id, f"{host}:5051", "1.12.0", list(tasks)))
+    return LinkedAgent(
+        f"{master.address}:{master.link_port}",
+        link.Register(info, agent_id, f"{host}:5051", "1.12.0", list(tasks)),
+    )
 
 
 @contextlib.asynccontextmanager

@@ -38,7 +38,9 @@ class Program(Running):
         }
         with log.open("wb") as out:
             command = [sys.executable, "-m", "cluster.engine", "master"]
-            self.child = subprocess.Popen(command, env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True)
+            self.child = subprocess.Popen(
+                command, env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True
+            )
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         self.child.send_signal(number)
@@ -49,7 +51,9 @@ class Program(Running):
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-async def until_leading(session: aiohttp.ClientSession, masters: list[Program], timeout_s: float = 30.0) -> Program:
+async def until_leading(
+    session: aiohttp.ClientSession, masters: list[Program], timeout_s: float = 30.0
+) -> Program:
     async with asyncio.timeout(timeout_s):
         while True:
             for master in masters:
@@ -71,12 +75,16 @@ async def masters(zookeeper_url, tmp_path):
             one.kill()
 
 
-async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_tasks_still_there(masters):
+async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_tasks_still_there(
+    masters,
+):
     async with aiohttp.ClientSession() as session:
         leader = await until_leading(session, masters)
         async with agent_on(leader) as agent:
             scheduler = await HttpScheduler.subscribe(session, leader.base, failover_timeout=600.0)
-            await scheduler.launch((await scheduler.events.next("OFFERS"))["offers"]["offers"][0], "t")
+            await scheduler.launch(
+                (await scheduler.events.next("OFFERS"))["offers"]["offers"][0], "t"
+            )
             await agent.receive(link.Launch)
             rss_mib = leader.rss_mib()
             killed_at = time.monotonic()
@@ -85,13 +93,17 @@ async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_
         await until_leading(session, [other])
         info = type("F", (), {"info": first_info(scheduler), "id": scheduler.id})
         async with agent_on(other, agent_id=agent.id, tasks=[known(info, "t", agent.id)]):
-            again = await HttpScheduler.subscribe(session, other.base, framework_id=scheduler.id, failover_timeout=600.0)
+            again = await HttpScheduler.subscribe(
+                session, other.base, framework_id=scheduler.id, failover_timeout=600.0
+            )
             await again.events.next("OFFERS")
             took_s = time.monotonic() - killed_at
             await again.call("RECONCILE", reconcile={"tasks": []})
             status = (await again.events.next("UPDATE"))["update"]["status"]
             assert (status["task_id"]["value"], status["state"]) == ("t", "TASK_RUNNING")
-        sys.stdout.write(f"next offers after {took_s:.1f} s; a leading master used {rss_mib:.0f} MiB\n")
+        sys.stdout.write(
+            f"next offers after {took_s:.1f} s; a leading master used {rss_mib:.0f} MiB\n"
+        )
         assert took_s <= NEXT_OFFERS_S
         assert rss_mib <= IDLE_MIB
 
@@ -107,7 +119,11 @@ async def test_sigterm_ends_a_leader_cleanly_and_the_next_one_leads_at_once(mast
 
 def test_a_missing_setting_is_named_with_the_next_step():
     answer = subprocess.run(
-        [sys.executable, "-m", "cluster.engine", "master"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "cluster.engine", "master"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert answer.returncode == 2
     assert "MESOS_IP: is not set" in answer.stderr

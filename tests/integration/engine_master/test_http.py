@@ -10,7 +10,13 @@ import grpc
 import pytest
 
 from cluster.engine import link
-from tests.integration.engine_master.process import Events, HttpScheduler, agent_on, eventually, running
+from tests.integration.engine_master.process import (
+    Events,
+    HttpScheduler,
+    agent_on,
+    eventually,
+    running,
+)
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 
@@ -38,15 +44,51 @@ UUID = base64.b64encode(bytes(16)).decode()
 FID = "{fid}"
 
 SCHEDULER_ERRORS = [
-    ("GET", None, {}, 405, "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'GET'."),
-    ("PUT", "{}", J, 405, "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'PUT'."),
-    ("POST", "x", {"Content-Type": "text/plain"}, 415, "Expecting 'Content-Type' of application/json or application/x-protobuf"),
+    (
+        "GET",
+        None,
+        {},
+        405,
+        "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'GET'.",
+    ),
+    (
+        "PUT",
+        "{}",
+        J,
+        405,
+        "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'PUT'.",
+    ),
+    (
+        "POST",
+        "x",
+        {"Content-Type": "text/plain"},
+        415,
+        "Expecting 'Content-Type' of application/json or application/x-protobuf",
+    ),
     ("POST", "{", J, 400, "Failed to parse body into JSON: syntax error at line 1 near: "),
     ("POST", "[]", J, 400, "Failed to convert JSON into Call protobuf: Expecting a JSON object"),
     ("POST", "{}", J, 400, "Failed to validate scheduler::Call: Expecting 'type' to be present"),
-    ("POST", '{"type": "NOPE"}', J, 400, "Failed to validate scheduler::Call: Expecting 'type' to be present"),
-    ("POST", '{"type": "SUBSCRIBE"}', J, 400, "Failed to validate scheduler::Call: Expecting 'subscribe' to be present"),
-    ("POST", '{"type": "REVIVE"}', J, 400, "Failed to validate scheduler::Call: Expecting 'framework_id' to be present"),
+    (
+        "POST",
+        '{"type": "NOPE"}',
+        J,
+        400,
+        "Failed to validate scheduler::Call: Expecting 'type' to be present",
+    ),
+    (
+        "POST",
+        '{"type": "SUBSCRIBE"}',
+        J,
+        400,
+        "Failed to validate scheduler::Call: Expecting 'subscribe' to be present",
+    ),
+    (
+        "POST",
+        '{"type": "REVIVE"}',
+        J,
+        400,
+        "Failed to validate scheduler::Call: Expecting 'framework_id' to be present",
+    ),
     (
         "POST",
         '{"type": "ACCEPT", "framework_id": {"value": "{fid}"}}',
@@ -56,7 +98,7 @@ SCHEDULER_ERRORS = [
     ),
     (
         "POST",
-        '{"type": "ACKNOWLEDGE", "framework_id": {"value": "{fid}"}, "acknowledge": {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": "c2hvcnQ="}}',  # noqa: E501
+        '{"type": "ACKNOWLEDGE", "framework_id": {"value": "{fid}"}, "acknowledge": {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": "c2hvcnQ="}}',
         J,
         400,
         "Failed to validate scheduler::Call: Not a valid UUID",
@@ -75,7 +117,13 @@ SCHEDULER_ERRORS = [
         400,
         "Subscribe calls should not include the 'Mesos-Stream-Id' header",
     ),
-    ("POST", '{"type": "REVIVE", "framework_id": {"value": "nobody"}}', J, 400, "Framework cannot be found"),
+    (
+        "POST",
+        '{"type": "REVIVE", "framework_id": {"value": "nobody"}}',
+        J,
+        400,
+        "Framework cannot be found",
+    ),
     (
         "POST",
         '{"type": "REVIVE", "framework_id": {"value": "{fid}"}}',
@@ -92,7 +140,7 @@ SCHEDULER_ERRORS = [
     ),
     (
         "POST",
-        '{"type": "UPDATE_FRAMEWORK", "framework_id": {"value": "{fid}"}, "update_framework": {"framework_info": {"user": "u", "name": "n", "id": {"value": "other"}}}}',  # noqa: E501
+        '{"type": "UPDATE_FRAMEWORK", "framework_id": {"value": "{fid}"}, "update_framework": {"framework_info": {"user": "u", "name": "n", "id": {"value": "other"}}}}',
         J,
         400,
         "Failed to validate scheduler::Call: 'framework_id' differs from 'update_framework.framework_info.id'",
@@ -104,13 +152,17 @@ async def test_the_scheduler_api_checks_in_mesos_order_with_mesos_words(master, 
     scheduler = await HttpScheduler.subscribe(session, master.base)
     for method, body, headers, status, message in SCHEDULER_ERRORS:
         data = body.replace("{fid}", scheduler.id).encode() if body else None
-        got = await exchange(session, method, f"{master.base}/api/v1/scheduler", data=data, headers=headers)
+        got = await exchange(
+            session, method, f"{master.base}/api/v1/scheduler", data=data, headers=headers
+        )
         assert got[:2] == (status, message.replace("{fid}", scheduler.id)), (method, body)
         assert got[2]["Content-Type"] == "text/plain; charset=utf-8"
 
 
 async def test_a_body_without_a_content_type_is_refused(master, session):
-    status, message, _ = await exchange(session, "POST", f"{master.base}/api/v1", data=b"x", skip_auto_headers=["Content-Type"])
+    status, message, _ = await exchange(
+        session, "POST", f"{master.base}/api/v1", data=b"x", skip_auto_headers=["Content-Type"]
+    )
     assert (status, message) == (400, "Expecting 'Content-Type' to be present")
 
 
@@ -118,12 +170,21 @@ async def test_good_calls_get_202_and_nothing_else(master, session):
     scheduler = await HttpScheduler.subscribe(session, master.base)
     unknown = {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": UUID}
     assert await scheduler.call("ACKNOWLEDGE", acknowledge=unknown) == (202, "")
-    assert await scheduler.call("DECLINE", decline={"offer_ids": [{"value": "x"}], "filters": {"refuse_seconds": "12.5"}}) == (202, "")
-    assert await scheduler.call("DECLINE", decline={"offer_ids": [], "nonsense": None, "more": {"a": 1}}) == (202, "")
+    assert await scheduler.call(
+        "DECLINE", decline={"offer_ids": [{"value": "x"}], "filters": {"refuse_seconds": "12.5"}}
+    ) == (202, "")
+    assert await scheduler.call(
+        "DECLINE", decline={"offer_ids": [], "nonsense": None, "more": {"a": 1}}
+    ) == (202, "")
     assert await scheduler.call("REQUEST", request={"requests": []}) == (202, "")
     info = {"user": "root", "name": "renamed", "id": {"value": scheduler.id}, "roles": ["*"]}
-    assert await scheduler.call("UPDATE_FRAMEWORK", update_framework={"framework_info": info}) == (200, "")
-    status, text = await scheduler.call("UPDATE_FRAMEWORK", update_framework={"framework_info": {**info, "user": "other"}})
+    assert await scheduler.call("UPDATE_FRAMEWORK", update_framework={"framework_info": info}) == (
+        200,
+        "",
+    )
+    status, text = await scheduler.call(
+        "UPDATE_FRAMEWORK", update_framework={"framework_info": {**info, "user": "other"}}
+    )
     assert (status, text) == (
         400,
         "FrameworkInfo update is not valid: Updating 'FrameworkInfo.user' is unsupported; attempted to update from 'root' to 'other'",
@@ -134,7 +195,11 @@ async def test_a_task_lives_from_offer_to_acknowledgement(master, session):
     async with agent_on(master) as agent:
         scheduler = await HttpScheduler.subscribe(session, master.base)
         offer = (await scheduler.events.next("OFFERS"))["offers"]["offers"][0]
-        assert [one["type"] for one in scheduler.events.seen] == ["SUBSCRIBED", "HEARTBEAT", "OFFERS"]
+        assert [one["type"] for one in scheduler.events.seen] == [
+            "SUBSCRIBED",
+            "HEARTBEAT",
+            "OFFERS",
+        ]
         assert offer["agent_id"]["value"] == agent.id
         await scheduler.launch(offer, "t")
         launched = await agent.receive(link.Launch)
@@ -151,7 +216,9 @@ async def test_a_task_lives_from_offer_to_acknowledgement(master, session):
 
 
 async def operator(session, master, type_, **body):
-    status, text, _ = await exchange(session, "POST", f"{master.base}/api/v1", json={"type": type_, **body})
+    status, text, _ = await exchange(
+        session, "POST", f"{master.base}/api/v1", json={"type": type_, **body}
+    )
     assert status == 200, text
     return json.loads(text).get(type_.lower(), {}) if text else {}
 
@@ -162,7 +229,13 @@ async def test_draining_over_the_wire(master, session):
         url = f"{master.base}/api/v1"
         assert (
             await exchange(
-                session, "POST", url, json={"type": "DRAIN_AGENT", "drain_agent": {**target, "max_grace_period": {"seconds": 3}}}
+                session,
+                "POST",
+                url,
+                json={
+                    "type": "DRAIN_AGENT",
+                    "drain_agent": {**target, "max_grace_period": {"seconds": 3}},
+                },
             )
         )[:2] == (200, "")
         assert (await agent.receive(link.Drain)).max_grace_s == 3.0
@@ -177,7 +250,11 @@ async def test_draining_over_the_wire(master, session):
             400,
             "Failed to convert JSON into Call protobuf: Not expecting a JSON string for field 'max_grace_period'",
         )
-        assert (await exchange(session, "POST", url, json={"type": "REACTIVATE_AGENT", "reactivate_agent": target}))[:2] == (200, "")
+        assert (
+            await exchange(
+                session, "POST", url, json={"type": "REACTIVATE_AGENT", "reactivate_agent": target}
+            )
+        )[:2] == (200, "")
         await agent.receive(link.Undrain)
         gone = {"type": "MARK_AGENT_GONE", "mark_agent_gone": target}
         assert (await exchange(session, "POST", url, json=gone))[0] == 200
@@ -198,7 +275,9 @@ async def test_a_torn_down_framework_gets_an_error_on_a_200_stream(master, sessi
     assert await scheduler.events.ended()
     assert await scheduler.call("REVIVE") == (400, "Framework cannot be found")
     again = await HttpScheduler.subscribe(session, master.base, framework_id=scheduler.id)
-    assert again.events.seen == [{"type": "ERROR", "error": {"message": "Framework has been removed"}}]
+    assert again.events.seen == [
+        {"type": "ERROR", "error": {"message": "Framework has been removed"}}
+    ]
     assert await again.events.ended()
 
 
@@ -236,11 +315,19 @@ async def test_the_old_endpoints(master, session):
 async def test_mesos_dns_finds_ports_as_text(master, session):
     async with agent_on(master):
         [agent] = json.loads((await exchange(session, "GET", master.base + "/state"))[1])["slaves"]
-        assert agent["resources"] == {"cpus": 4.0, "mem": 4096.0, "disk": 8192.0, "gpus": 0.0, "ports": "[31000-32000]"}
+        assert agent["resources"] == {
+            "cpus": 4.0,
+            "mem": 4096.0,
+            "disk": 8192.0,
+            "gpus": 0.0,
+            "ports": "[31000-32000]",
+        }
 
 
 async def test_jsonp_calls_the_function_and_only_a_function(master, session):
-    status, text, headers = await exchange(session, "GET", f"{master.base}/slaves?jsonp=angular.callbacks._0")
+    status, text, headers = await exchange(
+        session, "GET", f"{master.base}/slaves?jsonp=angular.callbacks._0"
+    )
     assert (status, headers["Content-Type"]) == (200, "text/javascript")
     assert text.startswith("angular.callbacks._0({")
     assert text.endswith("})")
@@ -265,8 +352,14 @@ async def test_every_operator_read(master, session):
         400,
         "Failed to validate master::Call: Expecting 'type' to be present",
     )
-    assert (await exchange(session, "POST", url, json={"type": "GET_AGENTS"}, headers={"Accept": "text/html"}))[0] == 406
-    assert (await exchange(session, "POST", url + "/operator", json={"type": "GET_HEALTH"}))[0] == 200
+    assert (
+        await exchange(
+            session, "POST", url, json={"type": "GET_AGENTS"}, headers={"Accept": "text/html"}
+        )
+    )[0] == 406
+    assert (await exchange(session, "POST", url + "/operator", json={"type": "GET_HEALTH"}))[
+        0
+    ] == 200
     assert (await exchange(session, "POST", url, json={"type": "UPDATE_WEIGHTS"}))[0] == 501
 
 
@@ -274,7 +367,7 @@ METRICS = {
     "master/elected", "master/uptime_secs", "master/outstanding_offers", "master/cpus_total", "master/cpus_used", "master/mem_percent",
     "master/slaves_active", "master/slaves_inactive", "master/slaves_connected", "master/slaves_disconnected", "master/slaves_unreachable",
     "master/tasks_staging", "master/tasks_starting", "master/tasks_running", "master/tasks_killing", "master/tasks_unreachable",
-    "master/messages_decline_offers", "master/messages_revive_offers", "master/messages_suppress_offers", "master/messages_resource_request",  # noqa: E501
+    "master/messages_decline_offers", "master/messages_revive_offers", "master/messages_suppress_offers", "master/messages_resource_request",
     "allocator/mesos/resources/cpus/total", "allocator/mesos/resources/mem/offered_or_allocated", "allocator/mesos/allocation_runs",
     "allocator/mesos/allocation_run_ms", "allocator/mesos/offer_filters/roles/*/active", "allocator/mesos/roles/*/shares/dominant",
 }  # fmt: skip
@@ -284,7 +377,9 @@ async def test_the_metrics_an_autoscaler_needs(master, session):
     async with agent_on(master):
         scheduler = await HttpScheduler.subscribe(session, master.base, name="a/b c")
         offer = (await scheduler.events.next("OFFERS"))["offers"]["offers"][0]
-        await scheduler.call("DECLINE", decline={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 100}})
+        await scheduler.call(
+            "DECLINE", decline={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 100}}
+        )
         await scheduler.call("SUPPRESS")
         metrics = json.loads((await exchange(session, "GET", f"{master.base}/metrics/snapshot"))[1])
         assert set(metrics) >= METRICS
@@ -300,7 +395,9 @@ async def test_the_metrics_an_autoscaler_needs(master, session):
         }
         assert {name: metrics[prefix + name] for name in wanted} == wanted
         assert metrics["allocator/mesos/offer_filters/roles/*/active"] == 1
-        listed = await operator(session, master, "GET_METRICS", get_metrics={"timeout": {"nanoseconds": 5_000_000_000}})
+        listed = await operator(
+            session, master, "GET_METRICS", get_metrics={"timeout": {"nanoseconds": 5_000_000_000}}
+        )
         assert set(metrics) == {one["name"] for one in listed["metrics"]}
 
 
@@ -309,9 +406,13 @@ async def test_operators_see_events_as_they_come(master, session):
     assert set((await events.next())["subscribed"]) == {"get_state", "heartbeat_interval_seconds"}
     assert (await events.next())["type"] == "HEARTBEAT"
     async with agent_on(master) as agent:
-        assert (await events.next())["agent_added"]["agent"]["agent_info"]["id"] == {"value": agent.id}
+        assert (await events.next())["agent_added"]["agent"]["agent_info"]["id"] == {
+            "value": agent.id
+        }
         await HttpScheduler.subscribe(session, master.base, name="seen")
-        assert (await events.next("FRAMEWORK_ADDED"))["framework_added"]["framework"]["framework_info"]["name"] == "seen"
+        assert (await events.next("FRAMEWORK_ADDED"))["framework_added"]["framework"][
+            "framework_info"
+        ]["name"] == "seen"
 
 
 async def test_a_standby_sends_everybody_to_the_leader(master, session, zookeeper_url):
@@ -323,10 +424,17 @@ async def test_a_standby_sends_everybody_to_the_leader(master, session, zookeepe
             ("GET", "/redirect"): leader, ("GET", "/"): f"{leader}/", ("GET", "/tasks?limit=1"): f"{leader}/master/tasks?limit=1",
         }  # fmt: skip
         for (method, path), location in cases.items():
-            status, text, headers = await exchange(session, method, standby.base + path, data=b"{}" if method == "POST" else None)
+            status, text, headers = await exchange(
+                session, method, standby.base + path, data=b"{}" if method == "POST" else None
+            )
             assert (status, text, headers["Location"]) == (307, "", location), path
         assert (await exchange(session, "GET", f"{standby.base}/health"))[0] == 200
-        assert json.loads((await exchange(session, "GET", f"{standby.base}/metrics/snapshot"))[1])["master/elected"] == 0
+        assert (
+            json.loads((await exchange(session, "GET", f"{standby.base}/metrics/snapshot"))[1])[
+                "master/elected"
+            ]
+            == 0
+        )
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             async with agent_on(standby):
                 pass
@@ -345,27 +453,46 @@ async def test_the_next_leader_knows_agents_and_gets_their_tasks_from_them(sessi
         await first.leading()
         async with running(zookeeper_url) as second:
             async with agent_on(first) as agent:
-                scheduler = await HttpScheduler.subscribe(session, first.base, failover_timeout=600.0)
-                await scheduler.launch((await scheduler.events.next("OFFERS"))["offers"]["offers"][0], "t")
+                scheduler = await HttpScheduler.subscribe(
+                    session, first.base, failover_timeout=600.0
+                )
+                await scheduler.launch(
+                    (await scheduler.events.next("OFFERS"))["offers"]["offers"][0], "t"
+                )
                 await agent.receive(link.Launch)
             await first.stop()
             await second.leading()
             state = second.process.term.core.state
             assert state.recovered == {agent.id}
             info = type("F", (), {"info": first_info(scheduler), "id": scheduler.id})
-            async with agent_on(second, agent_id=agent.id, tasks=[known(info, "t", agent.id)]) as back:
+            async with agent_on(
+                second, agent_id=agent.id, tasks=[known(info, "t", agent.id)]
+            ) as back:
                 assert back.id == agent.id
-                again = await HttpScheduler.subscribe(session, second.base, framework_id=scheduler.id, failover_timeout=600.0)
-                assert (await again.events.next("OFFERS"))["offers"]["offers"][0]["agent_id"] == {"value": agent.id}
+                again = await HttpScheduler.subscribe(
+                    session, second.base, framework_id=scheduler.id, failover_timeout=600.0
+                )
+                assert (await again.events.next("OFFERS"))["offers"]["offers"][0]["agent_id"] == {
+                    "value": agent.id
+                }
                 await again.call("RECONCILE", reconcile={"tasks": []})
-                assert (await again.events.next("UPDATE"))["update"]["status"]["state"] == "TASK_RUNNING"
+                assert (await again.events.next("UPDATE"))["update"]["status"][
+                    "state"
+                ] == "TASK_RUNNING"
 
 
 def first_info(scheduler):
     from cluster.mesos.messages import Capability, FrameworkInfo, ident
 
     capabilities = [Capability(type="MULTI_ROLE"), Capability(type="PARTITION_AWARE")]
-    return FrameworkInfo(user="root", name="f", roles=["*"], failover_timeout=600.0, id=ident(scheduler.id), capabilities=capabilities)
+    return FrameworkInfo(
+        user="root",
+        name="f",
+        roles=["*"],
+        failover_timeout=600.0,
+        id=ident(scheduler.id),
+        capabilities=capabilities,
+    )
 
 
 async def test_a_subscriber_that_does_not_read_is_cut_off(master, session, monkeypatch):
@@ -384,7 +511,10 @@ async def test_the_page_and_its_parts_are_served_and_nothing_foreign_is_loaded(m
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert headers["Content-Security-Policy"].startswith("default-src 'self'")
     assert "http" not in page
-    for asset, kind in (("static/master.js", "text/javascript"), ("static/common/page.css", "text/css")):
+    for asset, kind in (
+        ("static/master.js", "text/javascript"),
+        ("static/common/page.css", "text/css"),
+    ):
         status, text, headers = await exchange(session, "GET", f"{master.base}/{asset}")
         assert (status, headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
         assert "innerHTML" not in text

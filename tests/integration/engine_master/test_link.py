@@ -11,7 +11,14 @@ from cluster.engine import link
 from cluster.engine.master import link_server
 from cluster.engine.registry import Registry
 from cluster.mesos.messages import AgentInfo, CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
-from tests.integration.engine_master.process import SIZE, HttpScheduler, LinkedAgent, agent_on, eventually, running
+from tests.integration.engine_master.process import (
+    SIZE,
+    HttpScheduler,
+    LinkedAgent,
+    agent_on,
+    eventually,
+    running,
+)
 from tests.support.zookeeper import free_port
 from tests.unit.engine_master.world import SMALL
 
@@ -47,7 +54,9 @@ async def test_an_agent_with_more_tasks_than_fit_in_grpcs_own_limit_registers(ma
         )
         for number in range(60)
     ]
-    register = link.Register(AgentInfo(hostname="big", resources=to_wire(SIZE)), None, "big:5051", "1.12.0", tasks)
+    register = link.Register(
+        AgentInfo(hostname="big", resources=to_wire(SIZE)), None, "big:5051", "1.12.0", tasks
+    )
     assert len(link.encode(register)) > 4 * 1024 * 1024
     async with LinkedAgent(f"{master.address}:{master.link_port}", register) as agent:
         assert len(master.process.term.core.state.agents[agent.id].tasks) == 60
@@ -61,7 +70,9 @@ async def test_an_agent_that_leaves_is_out_of_the_registry_and_its_tasks_are_gon
         await agent.send(link.Leaving())
         status = (await scheduler.events.next("UPDATE"))["update"]["status"]
         assert (status["task_id"]["value"], status["state"]) == ("t", "TASK_GONE")
-    assert master.process.term.core.state.registry == Registry(master.process.term.core.state.registry.epoch)
+    assert master.process.term.core.state.registry == Registry(
+        master.process.term.core.state.registry.epoch
+    )
     async with session.get(f"{master.base}/metrics/snapshot") as answer:
         metrics = await answer.json()
     assert metrics["master/slave_removals/reason_unregistered"] == 1
@@ -74,7 +85,11 @@ async def test_a_peer_that_opens_a_stream_and_says_nothing_is_let_go(master):
     target = f"{master.address}:{free_port(master.address)}"
     await server.start(target)
     async with grpc.aio.insecure_channel(target) as channel:
-        call = channel.stream_stream(link.METHOD, request_serializer=link.encode, response_deserializer=link.decode_from_master)()
+        call = channel.stream_stream(
+            link.METHOD,
+            request_serializer=link.encode,
+            response_deserializer=link.decode_from_master,
+        )()
         await eventually(call.done)
         assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
     await server.stop()

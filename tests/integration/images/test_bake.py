@@ -48,7 +48,10 @@ home.mkdir(parents=True)
 report("done")
 """
 )
-FAILS = REPORTS + 'put(job["log"], b"the whole story"); report("failed", "install locked packages", "no such package: ghost")'
+FAILS = (
+    REPORTS
+    + 'put(job["log"], b"the whole story"); report("failed", "install locked packages", "no such package: ghost")'
+)
 DIES = REPORTS + 'report("running", "compile"); print("out of memory"); sys.exit(137)'
 HANGS = REPORTS + 'report("running", "thinking"); time.sleep(600)'
 
@@ -74,7 +77,11 @@ def _nothing_left(_in_cloud: None) -> Iterator[None]:
     yield
     ec2 = boto3.client("ec2", region_name=REGION)
     assert builders(ec2) == []
-    assert [group for group in ec2.describe_security_groups()["SecurityGroups"] if group["GroupName"].startswith("mesaform-bake")] == []
+    assert [
+        group
+        for group in ec2.describe_security_groups()["SecurityGroups"]
+        if group["GroupName"].startswith("mesaform-bake")
+    ] == []
     for image in ec2.describe_images(Owners=["self"])["Images"]:
         tags = {tag["Key"]: tag["Value"] for tag in image.get("Tags", ())}
         if tags.get(Tag.MANAGED_BY) == "bake":
@@ -86,13 +93,19 @@ def builders(ec2: Any) -> list[str]:
         {"Name": f"tag:{Tag.ROLE}", "Values": ["builder"]},
         {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]},
     ]
-    return [item["InstanceId"] for r in ec2.describe_instances(Filters=filters)["Reservations"] for item in r["Instances"]]
+    return [
+        item["InstanceId"]
+        for r in ec2.describe_instances(Filters=filters)["Reservations"]
+        for item in r["Instances"]
+    ]
 
 
 def sources(start_program: str, mark: str) -> bundle.Sources:
     """This checkout's sources with another start program; `mark` makes the recipe one of its own."""
     real = bundle.read_sources(bundle.checkout())
-    return replace(real, builder={**real.builder, "start.py": start_program.encode(), "mark": mark.encode()})
+    return replace(
+        real, builder={**real.builder, "start.py": start_program.encode(), "mark": mark.encode()}
+    )
 
 
 def test_a_bake_gives_an_image_that_is_found_by_its_recipe_and_is_not_made_twice() -> None:
@@ -120,16 +133,23 @@ def test_a_forced_bake_makes_a_new_image_and_it_is_the_one_found() -> None:
 
 def test_a_builder_that_fails_is_quoted_and_its_log_is_kept(tmp_path: Path) -> None:
     failing = sources(FAILS, "fails")
-    with pytest.raises(Permanent, match="step `install locked packages`: no such package: ghost") as caught:
+    with pytest.raises(
+        Permanent, match="step `install locked packages`: no such package: ghost"
+    ) as caught:
         bake(REGION, Recorded(), sources=failing, log_dir=tmp_path)
     log = tmp_path / f"bake-{failing.digest()}.log"
     assert log.read_text() == "the whole story"
     assert str(log) in caught.value.fix
 
 
-def test_a_builder_that_ends_without_a_report_is_noticed_within_seconds_and_its_console_quoted() -> None:
+def test_a_builder_that_ends_without_a_report_is_noticed_within_seconds_and_its_console_quoted() -> (
+    None
+):
     began = time.monotonic()
-    with pytest.raises(Permanent, match=r"(?s)step `compile`: the builder ended without a report.*out of memory.*cloud-init: finished"):
+    with pytest.raises(
+        Permanent,
+        match=r"(?s)step `compile`: the builder ended without a report.*out of memory.*cloud-init: finished",
+    ):
         bake(REGION, Recorded(), sources=sources(DIES, "dies"))
     assert time.monotonic() - began < 60
 
@@ -141,7 +161,9 @@ def test_a_builder_is_out_of_everybodys_reach_and_needs_no_rights() -> None:
     class Looking(Recorded):
         def advanced(self, stage: str, detail: str) -> None:
             super().advanced(stage, detail)
-            (instance,) = ec2.describe_instances(InstanceIds=builders(ec2))["Reservations"][0]["Instances"]
+            (instance,) = ec2.describe_instances(InstanceIds=builders(ec2))["Reservations"][0][
+                "Instances"
+            ]
             group_id = instance["SecurityGroups"][0]["GroupId"]
             (group,) = ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
             seen.append({"instance": instance, "group": group})
@@ -154,7 +176,9 @@ def test_a_builder_is_out_of_everybodys_reach_and_needs_no_rights() -> None:
     assert "IamInstanceProfile" not in seen[0]["instance"]
 
 
-def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(tmp_path: Path, cloud: dict[str, str]) -> None:
+def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(
+    tmp_path: Path, cloud: dict[str, str]
+) -> None:
     program = (
         "import sys, signal; from tests.integration.images.test_bake import *\n"
         "signal.signal(signal.SIGTERM, signal.default_int_handler); signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -195,18 +219,33 @@ def test_what_a_bake_that_was_killed_left_behind_is_removed_once_it_is_an_hour_o
 
 def test_a_base_image_that_the_region_does_not_publish_is_named() -> None:
     real = sources(QUICK, "base")
-    elsewhere = replace(real, recipe=replace(real.recipe, base_parameter="/aws/service/debian/release/99/latest/amd64"))
+    elsewhere = replace(
+        real,
+        recipe=replace(real.recipe, base_parameter="/aws/service/debian/release/99/latest/amd64"),
+    )
     with pytest.raises(MissingPrerequisite, match="/aws/service/debian/release/99"):
         bake(REGION, Recorded(), sources=elsewhere)
 
 
 def test_the_verb_prints_the_image_for_programs(tmp_path: Path, cloud: dict[str, str]) -> None:
-    (tmp_path / "cluster.yaml").write_text("version: 1\nname: demo\nagents:\n  - {name: default, types: [m5.large]}\n")
+    (tmp_path / "cluster.yaml").write_text(
+        "version: 1\nname: demo\nagents:\n  - {name: default, types: [m5.large]}\n"
+    )
     (tmp_path / ".mesaform/local").mkdir(parents=True)
     endpoint = {"url": cloud["AWS_ENDPOINT_URL"], "pid": os.getpid()}
     (tmp_path / ".mesaform/local/endpoint.json").write_text(json.dumps(endpoint))
-    command = [sys.executable, "-m", "cluster.cli.main", "bake", "--json", "-f", str(tmp_path / "cluster.yaml")]
-    result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=100)
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.cli.main",
+        "bake",
+        "--json",
+        "-f",
+        str(tmp_path / "cluster.yaml"),
+    ]
+    result = subprocess.run(
+        command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=100
+    )
     assert result.returncode == 0, result.stderr
     baked = json.loads(result.stdout)
     assert baked["region"] == REGION

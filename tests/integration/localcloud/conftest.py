@@ -84,11 +84,15 @@ class Cloud:
             octets = ".".join(self.cidr.split(".")[:2])
             subnets = {
                 f"{REGION}{letter}": self.ec2.create_subnet(
-                    VpcId=vpc, CidrBlock=f"{octets}.{index * 32}.0/19", AvailabilityZone=f"{REGION}{letter}"
+                    VpcId=vpc,
+                    CidrBlock=f"{octets}.{index * 32}.0/19",
+                    AvailabilityZone=f"{REGION}{letter}",
                 )["Subnet"]["SubnetId"]
                 for index, letter in enumerate("abc")
             }
-            group = self.ec2.create_security_group(VpcId=vpc, GroupName="members", Description="members")["GroupId"]
+            group = self.ec2.create_security_group(
+                VpcId=vpc, GroupName="members", Description="members"
+            )["GroupId"]
             self._network = (vpc, subnets, group)
         return self._network
 
@@ -107,10 +111,14 @@ class Cloud:
         }
         if user_data:
             arguments["UserData"] = user_data
-        return self.ec2.run_instances(**{key: value for key, value in arguments.items() if value is not None})["Instances"][0]["InstanceId"]
+        return self.ec2.run_instances(
+            **{key: value for key, value in arguments.items() if value is not None}
+        )["Instances"][0]["InstanceId"]
 
     def describe(self, instance_id: str) -> dict[str, Any]:
-        return self.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+        return self.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0][
+            "Instances"
+        ][0]
 
     def state(self, instance_id: str) -> str:
         return self.describe(instance_id)["State"]["Name"]
@@ -120,7 +128,9 @@ class Cloud:
 
         def there() -> bool:
             found = self.state(instance_id)
-            assert found not in final, f"{instance_id} is {found}, never {state}: {self.describe(instance_id)['StateReason']}"
+            assert found not in final, (
+                f"{instance_id} is {found}, never {state}: {self.describe(instance_id)['StateReason']}"
+            )
             return found == state
 
         eventually(there, f"{instance_id} is {state}", timeout_s)
@@ -141,9 +151,15 @@ class Cloud:
     def image(self) -> str:
         """An image with the stand-in node inside, baked the way the product bakes."""
         if not self._image:
-            builder = self.launch(user_data=cloud_config({"/opt/mesaform/venv/bin/python": STAND_IN}, []))
-            eventually(lambda: "cloud-init: finished" in self.console(builder), "the builder is done")
-            self._image = self.ec2.create_image(InstanceId=builder, Name=f"stand-in-{builder}")["ImageId"]
+            builder = self.launch(
+                user_data=cloud_config({"/opt/mesaform/venv/bin/python": STAND_IN}, [])
+            )
+            eventually(
+                lambda: "cloud-init: finished" in self.console(builder), "the builder is done"
+            )
+            self._image = self.ec2.create_image(InstanceId=builder, Name=f"stand-in-{builder}")[
+                "ImageId"
+            ]
             eventually(lambda: self.image_state(self._image) == "available", "the image is made")
             self.ec2.terminate_instances(InstanceIds=[builder])
         return self._image
@@ -169,14 +185,18 @@ class Cloud:
 
 
 def cloud_config(files: dict[str, str], commands: list[Any]) -> str:
-    written = [{"path": path, "content": content, "permissions": "0755"} for path, content in files.items()]
+    written = [
+        {"path": path, "content": content, "permissions": "0755"} for path, content in files.items()
+    ]
     return "#cloud-config\n" + json.dumps({"write_files": written, "runcmd": commands})
 
 
 def processes_of(root: Path) -> set[int]:
     """Every process of every machine below the state folder."""
     ours = {path.name for path in (root / "machines").iterdir()}
-    return {pid for owner, pids in processes.Census().take().items() if owner in ours for pid in pids}
+    return {
+        pid for owner, pids in processes.Census().take().items() if owner in ours for pid in pids
+    }
 
 
 def raise_cloud(root: Path, cidr: str) -> Cloud:

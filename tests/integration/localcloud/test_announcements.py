@@ -53,7 +53,11 @@ def test_redelivery_is_in_force_until_it_is_taken_off():
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"kind":"scheduled_event","instance_id":"i-1","code":"odd"}', b'{"kind":"rebalance","instance_id":"i-1","via":"post"}']
+    "body",
+    [
+        b'{"kind":"scheduled_event","instance_id":"i-1","code":"odd"}',
+        b'{"kind":"rebalance","instance_id":"i-1","via":"post"}',
+    ],
 )
 def test_faults_that_are_none_are_refused(body):
     from cluster.common.errors import BadInput
@@ -69,10 +73,14 @@ class Queue:
         self.sqs, events = cloud.client("sqs"), cloud.client("events")
         cluster = f"toy{time.monotonic_ns()}"[:20]
         self.url = self.sqs.create_queue(QueueName=eventbridge.queue_name(cluster))["QueueUrl"]
-        arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])[
+            "Attributes"
+        ]["QueueArn"]
         rules = []
         for rule in eventbridge.rules(cluster):
-            rules.append(events.put_rule(Name=rule.name, EventPattern=json.dumps(rule.pattern))["RuleArn"])
+            rules.append(
+                events.put_rule(Name=rule.name, EventPattern=json.dumps(rule.pattern))["RuleArn"]
+            )
             events.put_targets(Rule=rule.name, Targets=[{"Id": "queue", "Arn": arn}])
         if admitted:
             policy = json.dumps(eventbridge.queue_policy(arn, rules))
@@ -80,10 +88,16 @@ class Queue:
 
     def receive(self, name: str, wait_s: int = 5) -> list[dict[str, Any]]:
         """What comes about a machine, each message once."""
-        messages = self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_s).get("Messages", [])
+        messages = self.sqs.receive_message(
+            QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_s
+        ).get("Messages", [])
         for message in messages:
             self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
-        return [event for message in messages if name in json.dumps(event := json.loads(message["Body"]))]
+        return [
+            event
+            for message in messages
+            if name in json.dumps(event := json.loads(message["Body"]))
+        ]
 
 
 def a_spot_machine(cloud: Cloud) -> str:
@@ -97,12 +111,21 @@ def test_an_interruption_comes_by_the_queue_and_then_the_machine_goes_which_come
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="spot_interruption", instance_id=name, after_s=2)
     (event,) = queue.receive(name)
-    assert (event["source"], event["detail-type"]) == ("aws.ec2", "EC2 Spot Instance Interruption Warning")
+    assert (event["source"], event["detail-type"]) == (
+        "aws.ec2",
+        "EC2 Spot Instance Interruption Warning",
+    )
     assert event["detail"] == {"instance-id": name, "instance-action": "terminate"}
     assert event["resources"] == [f"arn:aws:ec2:us-east-1:123456789012:instance/{name}"]
     assert event["time"].endswith("Z")
     states: list[str] = []
-    eventually(lambda: states.extend(e["detail"]["state"] for e in queue.receive(name, 1)) or "terminated" in states, "its end is told")
+    eventually(
+        lambda: (
+            states.extend(e["detail"]["state"] for e in queue.receive(name, 1))
+            or "terminated" in states
+        ),
+        "its end is told",
+    )
     assert states == ["shutting-down", "terminated"]
 
 
@@ -119,7 +142,9 @@ def test_each_announcement_comes_as_often_as_the_fault_says(cloud: Cloud):
     cloud.fault(kind="redelivery", copies=3)
     cloud.fault(kind="rebalance", instance_id=name)
     found = queue.receive(name)
-    assert [event["detail-type"] for event in found] == ["EC2 Instance Rebalance Recommendation"] * 3
+    assert [event["detail-type"] for event in found] == [
+        "EC2 Instance Rebalance Recommendation"
+    ] * 3
 
 
 @pytest.mark.slow
@@ -145,16 +170,26 @@ def test_a_scheduled_event_is_told_by_health_and_listed_by_ec2_and_then_comes(cl
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="scheduled_event", instance_id=name, after_s=3)
     (event,) = queue.receive(name)
-    assert (event["source"], event["detail-type"], event["detail"]["service"]) == ("aws.health", "AWS Health Event", "EC2")
+    assert (event["source"], event["detail-type"], event["detail"]["service"]) == (
+        "aws.health",
+        "AWS Health Event",
+        "EC2",
+    )
     assert event["detail"]["affectedEntities"] == [{"entityValue": name}]
     codes = [{"Name": "event.code", "Values": ["instance-retirement"]}]
-    (status,) = [s for s in cloud.ec2.describe_instance_status(Filters=codes)["InstanceStatuses"] if s["InstanceId"] == name]
+    (status,) = [
+        s
+        for s in cloud.ec2.describe_instance_status(Filters=codes)["InstanceStatuses"]
+        if s["InstanceId"] == name
+    ]
     (listed,) = status["Events"]
     assert listed["Code"] == "instance-retirement"
     assert abs(listed["NotBefore"].timestamp() - time.time()) < 10
 
     def state() -> str:
-        return cloud.ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"][0]["State"]["Name"]
+        return cloud.ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"][0][
+            "State"
+        ]["Name"]
 
     eventually(lambda: state() == "terminated", "it is retired")
     assert cloud.ec2.describe_instance_status(Filters=codes)["InstanceStatuses"] == []
@@ -166,7 +201,9 @@ def test_a_fault_may_use_one_way_only(cloud: Cloud, via: str, comes: bool):
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="spot_interruption", instance_id=name, after_s=60, via=via)
     assert bool(queue.receive(name, 1)) == comes
-    (machine,) = [m for m in (daemon.ask(cloud.url, "machines") or {})["machines"] if m["instance_id"] == name]
+    (machine,) = [
+        m for m in (daemon.ask(cloud.url, "machines") or {})["machines"] if m["instance_id"] == name
+    ]
     assert (machine["notice"] is None) == comes
 
 

@@ -12,7 +12,13 @@ import pytest
 
 from cluster.localcloud import daemon, processes
 from cluster.localcloud.layout import METADATA_PORT
-from tests.integration.localcloud.conftest import Cloud, end_cloud, eventually, processes_of, raise_cloud
+from tests.integration.localcloud.conftest import (
+    Cloud,
+    end_cloud,
+    eventually,
+    processes_of,
+    raise_cloud,
+)
 
 pytestmark = pytest.mark.slow
 POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}'
@@ -31,8 +37,13 @@ def kill_child(cloud: Cloud, name: str) -> None:
     eventually(lambda: cloud.child(name) != before, f"the {name} is started again")
 
 
-def test_a_killed_endpoint_comes_back_with_the_whole_account_and_no_machine_notices(cloud: Cloud) -> None:
-    instance = cloud.launch(cloud.image(), TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "b"}]}])
+def test_a_killed_endpoint_comes_back_with_the_whole_account_and_no_machine_notices(
+    cloud: Cloud,
+) -> None:
+    instance = cloud.launch(
+        cloud.image(),
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "b"}]}],
+    )
     cloud.wait_state(instance, "running")
     before = cloud.seen(instance)
     s3, ssm, iam = cloud.client("s3"), cloud.client("ssm"), cloud.client("iam")
@@ -45,19 +56,30 @@ def test_a_killed_endpoint_comes_back_with_the_whole_account_and_no_machine_noti
     iam.create_role(RoleName="r", AssumeRolePolicyDocument="{}")
     iam.put_role_policy(RoleName="r", PolicyName="p", PolicyDocument=POLICY)
     encrypted = cloud.launch(
-        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 9, "Encrypted": True}}], ClientToken="crash"
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 9, "Encrypted": True}}
+        ],
+        ClientToken="crash",
     )
 
     kill_child(cloud, "endpoint")
 
     assert cloud.describe(instance)["Tags"] == [{"Key": "a", "Value": "b"}]
     assert (
-        cloud.launch(BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 9, "Encrypted": True}}], ClientToken="crash")
+        cloud.launch(
+            BlockDeviceMappings=[
+                {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 9, "Encrypted": True}}
+            ],
+            ClientToken="crash",
+        )
         == encrypted
     )
     assert processes.stat(before["pid"]) is not None
     assert cloud.state(instance) == "running"
-    assert [item["Key"] for item in s3.list_objects_v2(Bucket="mesaform-test")["Contents"]] == ["big", "small"]
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket="mesaform-test")["Contents"]] == [
+        "big",
+        "small",
+    ]
     big = s3.get_object(Bucket="mesaform-test", Key="big")
     assert (big["Body"].read(), big["Metadata"]) == (b"y" * 3_000_000, {"k": "v"})
     assert ssm.get_parameter(Name="/mesaform/test/spec")["Parameter"]["Value"] == "{}"
@@ -128,13 +150,20 @@ def test_faults_survive_a_crash(cloud: Cloud) -> None:
         cloud.launch()
 
 
-def test_a_killed_daemon_takes_its_programs_along_and_the_next_start_finds_the_machines(cloud: Cloud) -> None:
+def test_a_killed_daemon_takes_its_programs_along_and_the_next_start_finds_the_machines(
+    cloud: Cloud,
+) -> None:
     instance = cloud.launch(cloud.image())
     cloud.wait_state(instance, "running")
     before = cloud.seen(instance)
     children = {cloud.child("endpoint"), cloud.child("hypervisor")}
     os.kill(cloud.pid, signal.SIGKILL)
-    eventually(lambda: not {pid for pid in children if (found := processes.stat(pid)) and found.state != "Z"}, "its programs end")
+    eventually(
+        lambda: (
+            not {pid for pid in children if (found := processes.stat(pid)) and found.state != "Z"}
+        ),
+        "its programs end",
+    )
     assert daemon.status(cloud.root)["running"] is False
     running = daemon.start(cloud.root, port=int(cloud.url.rsplit(":", 1)[1]))
     assert running.started
@@ -163,5 +192,9 @@ def test_stop_ends_machines_whose_daemon_was_killed(cloud: Cloud) -> None:
     eventually(lambda: not daemon.status(cloud.root)["running"], "the daemon is gone")
     assert daemon.stop(cloud.root) is True
     assert not processes_of(cloud.root)
-    assert not {pid for pid in (seen["pid"], seen["task"]) if (found := processes.stat(pid)) and found.state != "Z"}
+    assert not {
+        pid
+        for pid in (seen["pid"], seen["task"])
+        if (found := processes.stat(pid)) and found.state != "Z"
+    }
     cloud.pid = daemon.start(cloud.root, port=int(cloud.url.rsplit(":", 1)[1])).pid

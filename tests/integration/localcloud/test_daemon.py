@@ -41,7 +41,9 @@ def test_a_taken_port_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None
 def test_a_stale_pid_file_is_not_taken_for_a_daemon(tmp_path: Path) -> None:
     (tmp_path / "pid").write_text(f"{os.getpid()}\n")
     (tmp_path / "lock").touch()
-    (tmp_path / "endpoint.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()}))
+    (tmp_path / "endpoint.json").write_text(
+        json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()})
+    )
     assert daemon.find(tmp_path) is None
     assert daemon.status(tmp_path)["running"] is False
     assert daemon.stop(tmp_path) is False
@@ -49,7 +51,10 @@ def test_a_stale_pid_file_is_not_taken_for_a_daemon(tmp_path: Path) -> None:
 
 
 def test_the_endpoint_file_says_where_it_is(cloud: Cloud) -> None:
-    assert json.loads((cloud.root / "endpoint.json").read_text()) == {"url": cloud.url, "pid": cloud.pid}
+    assert json.loads((cloud.root / "endpoint.json").read_text()) == {
+        "url": cloud.url,
+        "pid": cloud.pid,
+    }
 
 
 def test_status_lists_machines_with_their_process(cloud: Cloud) -> None:
@@ -57,10 +62,21 @@ def test_status_lists_machines_with_their_process(cloud: Cloud) -> None:
     seen = cloud.seen(instance)
     cloud.wait_state(instance, "running")
     result = cli.invoke(local.local, ["status", "--state", str(cloud.root), "--json"])
-    found = next(item for item in json.loads(result.stdout)["instances"] if item["instance_id"] == instance)
-    assert (found["state"], found["pid"], found["image_id"]) == ("running", seen["pid"], cloud.image())
+    found = next(
+        item for item in json.loads(result.stdout)["instances"] if item["instance_id"] == instance
+    )
+    assert (found["state"], found["pid"], found["image_id"]) == (
+        "running",
+        seen["pid"],
+        cloud.image(),
+    )
     assert found["address"] == cloud.describe(instance)["PrivateIpAddress"]
-    assert instance in cli.invoke(local.local, ["status", "--state", str(cloud.root)], env={"COLUMNS": "200"}).stdout
+    assert (
+        instance
+        in cli.invoke(
+            local.local, ["status", "--state", str(cloud.root)], env={"COLUMNS": "200"}
+        ).stdout
+    )
 
 
 def test_env_prints_lines_for_a_shell(cloud: Cloud) -> None:
@@ -77,9 +93,13 @@ def test_what_needs_it_says_how_to_start_it(tmp_path: Path) -> None:
 
 def test_faults_are_put_on_listed_and_taken_off_from_the_command_line(cloud: Cloud) -> None:
     state = ["--state", str(cloud.root)]
-    name = cli.invoke(local.local, ["fault", "capacity", "--type", "m5.large", "--count", "2", *state]).stdout.strip()
+    name = cli.invoke(
+        local.local, ["fault", "capacity", "--type", "m5.large", "--count", "2", *state]
+    ).stdout.strip()
     listed = json.loads(cli.invoke(local.local, ["fault", "list", "--json", *state]).stdout)
-    assert [(item["id"], item["kind"], item["type"], item["left"]) for item in listed] == [(name, "capacity", "m5.large", 2)]
+    assert [(item["id"], item["kind"], item["type"], item["left"]) for item in listed] == [
+        (name, "capacity", "m5.large", 2)
+    ]
     assert cli.invoke(local.local, ["fault", "clear", name, *state]).stdout == "cleared 1\n"
     assert json.loads(cli.invoke(local.local, ["fault", "list", "--json", *state]).stdout) == []
 

@@ -9,7 +9,16 @@ import boto3
 import pytest
 
 from cluster.common.errors import BadInput, MesaformError
-from cluster.localcloud.faults import Board, Capacity, Lag, Late, SpotInterruption, Throttle, ZoneOutage, parse
+from cluster.localcloud.faults import (
+    Board,
+    Capacity,
+    Lag,
+    Late,
+    SpotInterruption,
+    Throttle,
+    ZoneOutage,
+    parse,
+)
 from tests.integration.localcloud.conftest import REGION, Cloud, eventually
 
 
@@ -78,7 +87,9 @@ def test_a_board_is_the_same_after_it_was_written_and_read() -> None:
     assert Board.load(board.dump()).add(Lag(seconds=1), 8.0) == "fault-2"
 
 
-@pytest.mark.parametrize("body", [b'{"kind":"capacty"}', b'{"kind":"lag"}', b'{"kind":"capacity","typo":1}', b"nonsense"])
+@pytest.mark.parametrize(
+    "body", [b'{"kind":"capacty"}', b'{"kind":"lag"}', b'{"kind":"capacity","typo":1}', b"nonsense"]
+)
 def test_what_is_no_fault_is_refused(body: bytes) -> None:
     with pytest.raises(BadInput):
         parse(body)
@@ -101,17 +112,27 @@ def test_a_throttled_call_is_refused_in_the_form_that_boto3_retries(cloud: Cloud
         cloud.ec2.describe_vpcs()
     assert caught.value.response["Error"]["Code"] == "RequestLimitExceeded"
     cloud.fault(kind="throttle", actions=["DescribeVpcs"], count=2)
-    retrying = boto3.client("ec2", endpoint_url=cloud.url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local")
+    retrying = boto3.client(
+        "ec2",
+        endpoint_url=cloud.url,
+        region_name=REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
     assert retrying.describe_vpcs()["Vpcs"]
 
 
 @pytest.mark.slow
-def test_a_late_answer_comes_after_the_call_was_carried_out_and_keeps_nobody_else_waiting(cloud: Cloud) -> None:
+def test_a_late_answer_comes_after_the_call_was_carried_out_and_keeps_nobody_else_waiting(
+    cloud: Cloud,
+) -> None:
     cloud.fault(kind="late", actions=["CreateTags"], seconds=1.5, count=1)
     vpc = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(cloud.ec2.create_tags, Resources=[vpc], Tags=[{"Key": "late", "Value": "yes"}])
+        call = pool.submit(
+            cloud.ec2.create_tags, Resources=[vpc], Tags=[{"Key": "late", "Value": "yes"}]
+        )
         tagged = [{"Name": "tag:late", "Values": ["yes"]}]
         eventually(lambda: cloud.ec2.describe_vpcs(Filters=tagged)["Vpcs"], "it is tagged", 5)
         assert not call.done()

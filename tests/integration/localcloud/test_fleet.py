@@ -18,7 +18,10 @@ TEMPLATE = "mesaform-test-default"
 @pytest.fixture(scope="module")
 def template(cloud: Cloud) -> Iterator[str]:
     iam = cloud.client("iam")
-    iam.create_role(RoleName="agent", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}))
+    iam.create_role(
+        RoleName="agent",
+        AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}),
+    )
     iam.create_instance_profile(InstanceProfileName="agent")
     iam.add_role_to_instance_profile(InstanceProfileName="agent", RoleName="agent")
     data = {
@@ -27,11 +30,26 @@ def template(cloud: Cloud) -> Iterator[str]:
         "UserData": base64.b64encode(b'{"version":1}').decode(),
         "IamInstanceProfile": {"Name": "agent"},
         "SecurityGroupIds": [cloud.network()[2]],
-        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 2, "InstanceMetadataTags": "enabled"},
-        "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 40, "Encrypted": True, "VolumeType": "gp3"}}],
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 2,
+            "InstanceMetadataTags": "enabled",
+        },
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": "/dev/xvda",
+                "Ebs": {"VolumeSize": 40, "Encrypted": True, "VolumeType": "gp3"},
+            }
+        ],
         "InstanceInitiatedShutdownBehavior": "terminate",
         "TagSpecifications": [
-            {"ResourceType": "instance", "Tags": [{"Key": "from", "Value": "template"}, {"Key": "mesaform:pool", "Value": "default"}]},
+            {
+                "ResourceType": "instance",
+                "Tags": [
+                    {"Key": "from", "Value": "template"},
+                    {"Key": "mesaform:pool", "Value": "default"},
+                ],
+            },
             {"ResourceType": "volume", "Tags": [{"Key": "from", "Value": "template"}]},
         ],
     }
@@ -41,14 +59,28 @@ def template(cloud: Cloud) -> Iterator[str]:
 
 
 def buy(
-    cloud: Cloud, template: str, count: int, overrides: list[dict[str, Any]], capacity: str = "on-demand", **more: Any
+    cloud: Cloud,
+    template: str,
+    count: int,
+    overrides: list[dict[str, Any]],
+    capacity: str = "on-demand",
+    **more: Any,
 ) -> dict[str, Any]:
     return cloud.ec2.create_fleet(
         Type="instant",
         LaunchTemplateConfigs=[
-            {"LaunchTemplateSpecification": {"LaunchTemplateName": template, "Version": "$Latest"}, "Overrides": overrides}
+            {
+                "LaunchTemplateSpecification": {
+                    "LaunchTemplateName": template,
+                    "Version": "$Latest",
+                },
+                "Overrides": overrides,
+            }
         ],
-        TargetCapacitySpecification={"TotalTargetCapacity": count, "DefaultTargetCapacityType": capacity},
+        TargetCapacitySpecification={
+            "TotalTargetCapacity": count,
+            "DefaultTargetCapacityType": capacity,
+        },
         **more,
     )
 
@@ -61,11 +93,25 @@ def pool(cloud: Cloud, kind: str, zone: str = "us-east-1a") -> dict[str, Any]:
     return {"InstanceType": kind, "SubnetId": cloud.subnet(zone)}
 
 
-def test_a_bought_machine_has_all_that_the_template_and_the_request_say(cloud: Cloud, template: str) -> None:
-    tags = [{"ResourceType": "instance", "Tags": [{"Key": "from", "Value": "request"}, {"Key": "mesaform:launch", "Value": "t-1"}]}]
-    answer = buy(cloud, template, 1, [pool(cloud, "m5.large", "us-east-1b")], TagSpecifications=tags)
+def test_a_bought_machine_has_all_that_the_template_and_the_request_say(
+    cloud: Cloud, template: str
+) -> None:
+    tags = [
+        {
+            "ResourceType": "instance",
+            "Tags": [
+                {"Key": "from", "Value": "request"},
+                {"Key": "mesaform:launch", "Value": "t-1"},
+            ],
+        }
+    ]
+    answer = buy(
+        cloud, template, 1, [pool(cloud, "m5.large", "us-east-1b")], TagSpecifications=tags
+    )
     assert answer["FleetId"].startswith("fleet-")
-    assert [(item["Lifecycle"], item["InstanceType"]) for item in answer["Instances"]] == [("on-demand", "m5.large")]
+    assert [(item["Lifecycle"], item["InstanceType"]) for item in answer["Instances"]] == [
+        ("on-demand", "m5.large")
+    ]
     found = cloud.wait_state(ids(answer)[0], "running")
     named = {tag["Key"]: tag["Value"] for tag in found["Tags"]}
     assert named["from"] == "request"
@@ -80,10 +126,18 @@ def test_a_bought_machine_has_all_that_the_template_and_the_request_say(cloud: C
     assert found["MetadataOptions"]["HttpTokens"] == "required"
     assert found["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
     assert "InstanceLifecycle" not in found
-    data = cloud.ec2.describe_instance_attribute(InstanceId=found["InstanceId"], Attribute="userData")["UserData"]["Value"]
+    data = cloud.ec2.describe_instance_attribute(
+        InstanceId=found["InstanceId"], Attribute="userData"
+    )["UserData"]["Value"]
     assert base64.b64decode(data) == b'{"version":1}'
-    volume = cloud.ec2.describe_volumes(VolumeIds=[found["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]])["Volumes"][0]
-    assert (volume["Size"], volume["Encrypted"], volume["Tags"]) == (40, True, [{"Key": "from", "Value": "template"}])
+    volume = cloud.ec2.describe_volumes(
+        VolumeIds=[found["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]]
+    )["Volumes"][0]
+    assert (volume["Size"], volume["Encrypted"], volume["Tags"]) == (
+        40,
+        True,
+        [{"Key": "from", "Value": "template"}],
+    )
 
 
 def test_spot_machines_say_that_they_are(cloud: Cloud, template: str) -> None:
@@ -93,20 +147,36 @@ def test_spot_machines_say_that_they_are(cloud: Cloud, template: str) -> None:
 
 
 def test_the_cheapest_pool_is_bought_first(cloud: Cloud, template: str) -> None:
-    answer = buy(cloud, template, 2, [pool(cloud, "m5.4xlarge"), pool(cloud, "m5.large"), pool(cloud, "m5.2xlarge")])
-    assert [(item["InstanceType"], len(item["InstanceIds"])) for item in answer["Instances"]] == [("m5.large", 2)]
+    answer = buy(
+        cloud,
+        template,
+        2,
+        [pool(cloud, "m5.4xlarge"), pool(cloud, "m5.large"), pool(cloud, "m5.2xlarge")],
+    )
+    assert [(item["InstanceType"], len(item["InstanceIds"])) for item in answer["Instances"]] == [
+        ("m5.large", 2)
+    ]
 
 
 def test_a_prioritized_fleet_follows_its_priorities(cloud: Cloud, template: str) -> None:
-    overrides = [pool(cloud, "m5.large") | {"Priority": 2.0}, pool(cloud, "m5.2xlarge") | {"Priority": 1.0}]
-    answer = buy(cloud, template, 1, overrides, OnDemandOptions={"AllocationStrategy": "prioritized"})
+    overrides = [
+        pool(cloud, "m5.large") | {"Priority": 2.0},
+        pool(cloud, "m5.2xlarge") | {"Priority": 1.0},
+    ]
+    answer = buy(
+        cloud, template, 1, overrides, OnDemandOptions={"AllocationStrategy": "prioritized"}
+    )
     assert [item["InstanceType"] for item in answer["Instances"]] == ["m5.2xlarge"]
 
 
-def test_a_pool_without_capacity_is_in_the_errors_and_the_next_one_is_bought(cloud: Cloud, template: str) -> None:
+def test_a_pool_without_capacity_is_in_the_errors_and_the_next_one_is_bought(
+    cloud: Cloud, template: str
+) -> None:
     cloud.fault(kind="capacity", type="m5.large", zone="us-east-1a")
     answer = buy(cloud, template, 2, [pool(cloud, "m5.large"), pool(cloud, "m5.2xlarge")])
-    assert [(item["InstanceType"], len(item["InstanceIds"])) for item in answer["Instances"]] == [("m5.2xlarge", 2)]
+    assert [(item["InstanceType"], len(item["InstanceIds"])) for item in answer["Instances"]] == [
+        ("m5.2xlarge", 2)
+    ]
     error = answer["Errors"][0]
     assert error["ErrorCode"] == "InsufficientInstanceCapacity"
     assert error["Lifecycle"] == "on-demand"
@@ -116,13 +186,17 @@ def test_a_pool_without_capacity_is_in_the_errors_and_the_next_one_is_bought(clo
 
 def test_nothing_to_be_had_is_an_answer_without_instances(cloud: Cloud, template: str) -> None:
     cloud.fault(kind="capacity", capacity="spot")
-    answer = buy(cloud, template, 1, [pool(cloud, "m5.large"), pool(cloud, "m5.2xlarge")], capacity="spot")
+    answer = buy(
+        cloud, template, 1, [pool(cloud, "m5.large"), pool(cloud, "m5.2xlarge")], capacity="spot"
+    )
     assert answer["Instances"] == []
     assert {item["ErrorCode"] for item in answer["Errors"]} == {"InsufficientInstanceCapacity"}
     assert len(answer["Errors"]) == 2
 
 
-def test_what_there_is_is_bought_when_capacity_runs_out_in_the_middle(cloud: Cloud, template: str) -> None:
+def test_what_there_is_is_bought_when_capacity_runs_out_in_the_middle(
+    cloud: Cloud, template: str
+) -> None:
     first = buy(cloud, template, 1, [pool(cloud, "m5.large")])
     assert len(ids(first)) == 1
     cloud.fault(kind="capacity", type="m5.large", count=1)
@@ -131,7 +205,9 @@ def test_what_there_is_is_bought_when_capacity_runs_out_in_the_middle(cloud: Clo
     assert buy(cloud, template, 1, [pool(cloud, "m5.large")])["Errors"] == []
 
 
-def test_the_same_token_gives_the_same_fleet_and_buys_nothing_more(cloud: Cloud, template: str) -> None:
+def test_the_same_token_gives_the_same_fleet_and_buys_nothing_more(
+    cloud: Cloud, template: str
+) -> None:
     first = buy(cloud, template, 2, [pool(cloud, "m5.large")], ClientToken="fleet-once")
     again = buy(cloud, template, 2, [pool(cloud, "m5.large")], ClientToken="fleet-once")
     assert (again["FleetId"], ids(again)) == (first["FleetId"], ids(first))
@@ -140,7 +216,9 @@ def test_the_same_token_gives_the_same_fleet_and_buys_nothing_more(cloud: Cloud,
 
 
 def test_run_instances_takes_a_launch_template_as_well(cloud: Cloud, template: str) -> None:
-    instance = cloud.launch("", InstanceType=None, ImageId=None, LaunchTemplate={"LaunchTemplateName": template})
+    instance = cloud.launch(
+        "", InstanceType=None, ImageId=None, LaunchTemplate={"LaunchTemplateName": template}
+    )
     found = cloud.describe(instance)
     assert found["InstanceType"] == "m5.large"
     assert found["IamInstanceProfile"]["Arn"].endswith("/agent")
@@ -150,6 +228,12 @@ def test_run_instances_takes_a_launch_template_as_well(cloud: Cloud, template: s
 def test_types_state_their_size_and_spot_costs_a_third_of_on_demand(cloud: Cloud) -> None:
     kind = cloud.ec2.describe_instance_types(InstanceTypes=["m5.xlarge"])["InstanceTypes"][0]
     assert (kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"]) == (4, 16384)
-    history = cloud.ec2.describe_spot_price_history(InstanceTypes=["m5.xlarge"], ProductDescriptions=["Linux/UNIX"])["SpotPriceHistory"]
-    assert {item["AvailabilityZone"] for item in history} >= {"us-east-1a", "us-east-1b", "us-east-1c"}
+    history = cloud.ec2.describe_spot_price_history(
+        InstanceTypes=["m5.xlarge"], ProductDescriptions=["Linux/UNIX"]
+    )["SpotPriceHistory"]
+    assert {item["AvailabilityZone"] for item in history} >= {
+        "us-east-1a",
+        "us-east-1b",
+        "us-east-1c",
+    }
     assert all(0.30 * 0.192 <= float(item["SpotPrice"]) <= 0.40 * 0.192 + 1e-6 for item in history)

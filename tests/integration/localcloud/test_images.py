@@ -22,7 +22,10 @@ def built(cloud: Cloud, files: dict[str, str]) -> str:
 
 
 def make(cloud: Cloud, builder: str, name: str) -> str:
-    tags = [{"ResourceType": kind, "Tags": [{"Key": "mesaform:recipe", "Value": name}]} for kind in ("image", "snapshot")]
+    tags = [
+        {"ResourceType": kind, "Tags": [{"Key": "mesaform:recipe", "Value": name}]}
+        for kind in ("image", "snapshot")
+    ]
     image = cloud.ec2.create_image(InstanceId=builder, Name=name, TagSpecifications=tags)["ImageId"]
     eventually(lambda: cloud.image_state(image) == "available", "the image is made")
     return str(image)
@@ -31,8 +34,14 @@ def make(cloud: Cloud, builder: str, name: str) -> str:
 def test_the_base_image_is_found_as_on_aws_and_is_not_the_accounts_own(cloud: Cloud) -> None:
     found = cloud.ec2.describe_images(ImageIds=[cloud.base_image])["Images"][0]
     assert found["Name"].startswith("debian-12-amd64-")
-    assert (found["Architecture"], found["State"], found["RootDeviceName"]) == ("x86_64", "available", "/dev/xvda")
-    assert cloud.base_image not in {image["ImageId"] for image in cloud.ec2.describe_images(Owners=["self"])["Images"]}
+    assert (found["Architecture"], found["State"], found["RootDeviceName"]) == (
+        "x86_64",
+        "available",
+        "/dev/xvda",
+    )
+    assert cloud.base_image not in {
+        image["ImageId"] for image in cloud.ec2.describe_images(Owners=["self"])["Images"]
+    }
 
 
 def test_an_image_has_what_the_builder_had_and_is_found_by_its_tag(cloud: Cloud) -> None:
@@ -40,10 +49,14 @@ def test_an_image_has_what_the_builder_had_and_is_found_by_its_tag(cloud: Cloud)
     image = make(cloud, builder, "digest-1")
     folder = cloud.root / "images" / image
     assert (folder / "opt/mesaform/recipe.json").read_text() == '{"digest":"digest-1"}'
-    found = cloud.ec2.describe_images(Owners=["self"], Filters=[{"Name": "tag:mesaform:recipe", "Values": ["digest-1"]}])["Images"]
+    found = cloud.ec2.describe_images(
+        Owners=["self"], Filters=[{"Name": "tag:mesaform:recipe", "Values": ["digest-1"]}]
+    )["Images"]
     assert [item["ImageId"] for item in found] == [image]
     snapshot = found[0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-    assert cloud.ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Tags"] == [{"Key": "mesaform:recipe", "Value": "digest-1"}]
+    assert cloud.ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Tags"] == [
+        {"Key": "mesaform:recipe", "Value": "digest-1"}
+    ]
 
 
 def test_an_image_outlives_its_builder(cloud: Cloud) -> None:
@@ -62,8 +75,14 @@ def test_two_images_cannot_have_one_name(cloud: Cloud) -> None:
 
 
 def test_a_deregistered_image_goes_when_its_last_machine_has_gone(cloud: Cloud) -> None:
-    image = make(cloud, built(cloud, {"/opt/mesaform/venv/bin/python": "#!/bin/sh\nexec sleep 1000\n"}), "goes")
-    snapshot = cloud.ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    image = make(
+        cloud,
+        built(cloud, {"/opt/mesaform/venv/bin/python": "#!/bin/sh\nexec sleep 1000\n"}),
+        "goes",
+    )
+    snapshot = cloud.ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0][
+        "Ebs"
+    ]["SnapshotId"]
     instance = cloud.launch(image)
     cloud.wait_state(instance, "running")
     cloud.ec2.deregister_image(ImageId=image)
@@ -77,20 +96,31 @@ def test_a_deregistered_image_goes_when_its_last_machine_has_gone(cloud: Cloud) 
 def test_files_of_an_image_are_shared_not_copied(cloud: Cloud) -> None:
     builder = built(cloud, {"/opt/mesaform/big": "x" * 100_000})
     image = make(cloud, builder, "shared")
-    own, copied = cloud.machine_dir(builder) / "root/opt/mesaform/big", cloud.root / "images" / image / "opt/mesaform/big"
+    own, copied = (
+        cloud.machine_dir(builder) / "root/opt/mesaform/big",
+        cloud.root / "images" / image / "opt/mesaform/big",
+    )
     assert own.stat().st_ino == copied.stat().st_ino
 
 
 def test_presigned_addresses_put_and_get_objects(cloud: Cloud) -> None:
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="presigned")
-    put = s3.generate_presigned_url("put_object", Params={"Bucket": "presigned", "Key": "a/report.json"}, ExpiresIn=300)
-    with urllib.request.urlopen(urllib.request.Request(put, data=b'{"ok":true}', method="PUT")) as answer:
+    put = s3.generate_presigned_url(
+        "put_object", Params={"Bucket": "presigned", "Key": "a/report.json"}, ExpiresIn=300
+    )
+    with urllib.request.urlopen(
+        urllib.request.Request(put, data=b'{"ok":true}', method="PUT")
+    ) as answer:
         assert answer.status == 200
-    get = s3.generate_presigned_url("get_object", Params={"Bucket": "presigned", "Key": "a/report.json"}, ExpiresIn=300)
+    get = s3.generate_presigned_url(
+        "get_object", Params={"Bucket": "presigned", "Key": "a/report.json"}, ExpiresIn=300
+    )
     with urllib.request.urlopen(get) as answer:
         assert answer.read() == b'{"ok":true}'
-    absent = s3.generate_presigned_url("get_object", Params={"Bucket": "presigned", "Key": "absent"}, ExpiresIn=300)
+    absent = s3.generate_presigned_url(
+        "get_object", Params={"Bucket": "presigned", "Key": "absent"}, ExpiresIn=300
+    )
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(absent)
 

@@ -43,17 +43,28 @@ class Network:
         cloud.ec2.create_launch_template(
             LaunchTemplateName=launch_template_name(NAME, "default"),
             LaunchTemplateData={"ImageId": cloud.base_image, "InstanceType": "m5.large"},
-            TagSpecifications=[{"ResourceType": "launch-template", "Tags": [*tags, {"Key": Tag.POOL, "Value": "default"}]}],
+            TagSpecifications=[
+                {
+                    "ResourceType": "launch-template",
+                    "Tags": [*tags, {"Key": Tag.POOL, "Value": "default"}],
+                }
+            ],
         )
 
     def fleet(self) -> AwsFleet:
         return AwsFleet(REGION)
 
     def alive(self) -> list[Machine]:
-        return [machine for machine in AwsFleet(REGION).machines(NAME) if machine.state in {"pending", "running"}]
+        return [
+            machine
+            for machine in AwsFleet(REGION).machines(NAME)
+            if machine.state in {"pending", "running"}
+        ]
 
     def request(self, token: str, count: int = 2, types: list[str] | None = None) -> LaunchRequest:
-        offered = [o for o in self.fleet().offerings(types or TYPES, ZONES) if o.capacity == "on-demand"]
+        offered = [
+            o for o in self.fleet().offerings(types or TYPES, ZONES) if o.capacity == "on-demand"
+        ]
         return LaunchRequest(NAME, "default", count, tuple(offered), token)
 
 
@@ -108,7 +119,9 @@ class Daemon:
         async def once() -> Plan:
             machines = self.fleet.machines(NAME)
             known: Memory = replace(self.journal.memory, leader_since=self.now - 99)
-            memory, intents = await actor.recover(known, list(self.journal.launches.values()), machines)
+            memory, intents = await actor.recover(
+                known, list(self.journal.launches.values()), machines
+            )
             made = plan(
                 a_snapshot(
                     SPEC,
@@ -131,7 +144,13 @@ class Daemon:
 
 
 def test_list_prices_and_spot_prices_come_through_the_api(network: Network) -> None:
-    market = Market(REGION, AwsPriceList(REGION), AwsSpotFeed(REGION, Pacer(time.monotonic)), MemoryCache(), time.time)
+    market = Market(
+        REGION,
+        AwsPriceList(REGION),
+        AwsSpotFeed(REGION, Pacer(time.monotonic)),
+        MemoryCache(),
+        time.time,
+    )
     assert market.spot("m5.large", ZONES[0]) is None
     market.refresh(TYPES)
     assert market.on_demand("m5.large") == pytest.approx(0.096)
@@ -145,7 +164,9 @@ def test_list_prices_and_spot_prices_come_through_the_api(network: Network) -> N
 
 def test_spot_prices_have_a_history_that_moves_slowly(network: Network) -> None:
     feed, now = AwsSpotFeed(REGION, Pacer(time.monotonic)), time.time()
-    quotes = sorted(quote for quote in feed.quotes(["m5.large"], now - 6 * 3600) if quote.zone == ZONES[0])
+    quotes = sorted(
+        quote for quote in feed.quotes(["m5.large"], now - 6 * 3600) if quote.zone == ZONES[0]
+    )
     assert 36 <= len(quotes) <= 38
     assert quotes[0].at <= now - 6 * 3600
     steps = [abs(b.usd_per_hour / a.usd_per_hour - 1) for a, b in pairwise(quotes)]
@@ -153,7 +174,9 @@ def test_spot_prices_have_a_history_that_moves_slowly(network: Network) -> None:
     assert len({quote.usd_per_hour for quote in quotes}) > 10
 
 
-def test_a_throttled_launch_says_when_to_come_again_and_is_not_repeated_before(network: Network) -> None:
+def test_a_throttled_launch_says_when_to_come_again_and_is_not_repeated_before(
+    network: Network,
+) -> None:
     now = [0.0]
     fleet, request = AwsFleet(REGION, pacer=Pacer(lambda: now[0])), network.request("ms-throttled")
     network.cloud.fault(kind="throttle", actions=["CreateFleet"])
@@ -168,7 +191,9 @@ def test_a_throttled_launch_says_when_to_come_again_and_is_not_repeated_before(n
     assert len(fleet.launch(request).machines) == 2
 
 
-def test_when_every_call_is_throttled_a_pass_buys_nothing_and_a_later_one_buys_once(network: Network) -> None:
+def test_when_every_call_is_throttled_a_pass_buys_nothing_and_a_later_one_buys_once(
+    network: Network,
+) -> None:
     daemon = Daemon(network.fleet(), wanted=3)
     daemon.fleet.offerings(TYPES, ZONES)
     network.cloud.fault(kind="throttle")
@@ -189,11 +214,15 @@ def test_when_every_call_is_throttled_a_pass_buys_nothing_and_a_later_one_buys_o
     assert daemon.kinds().count("buy") == 1
 
 
-def test_capacity_errors_on_everything_are_few_calls_and_end_when_there_is_capacity_again(network: Network) -> None:
+def test_capacity_errors_on_everything_are_few_calls_and_end_when_there_is_capacity_again(
+    network: Network,
+) -> None:
     daemon = Daemon(network.fleet(), wanted=4)
     network.cloud.fault(kind="capacity")
     asked: list[str] = []
-    daemon.fleet._ec2.meta.events.register("before-call.ec2.CreateFleet", lambda **_: asked.append("call"), unique_id="asked")
+    daemon.fleet._ec2.meta.events.register(
+        "before-call.ec2.CreateFleet", lambda **_: asked.append("call"), unique_id="asked"
+    )
     for _ in range(30):
         daemon.pass_(after_s=10.0)  # five minutes
     daemon.fleet._ec2.meta.events.unregister("before-call.ec2.CreateFleet", unique_id="asked")
@@ -231,14 +260,22 @@ def test_a_stale_list_of_machines_buys_nothing_twice(network: Network) -> None:
     network.cloud.fault(kind="lag", seconds=30)
     for _ in range(5):
         daemon.pass_()
-    assert not [machine for machine in daemon.fleet.machines(NAME) if machine.state in {"pending", "running"}]
+    assert not [
+        machine
+        for machine in daemon.fleet.machines(NAME)
+        if machine.state in {"pending", "running"}
+    ]
     again = daemon.fleet.launch(next(iter(daemon.journal.launches.values())).request)
     network.cloud.clear_faults()
     assert len(network.alive()) == 2
-    assert {machine.instance_id for machine in again.machines} == {machine.instance_id for machine in network.alive()}
+    assert {machine.instance_id for machine in again.machines} == {
+        machine.instance_id for machine in network.alive()
+    }
 
 
-def test_a_termination_that_does_not_take_is_seen_and_works_when_it_is_asked_for_again(network: Network) -> None:
+def test_a_termination_that_does_not_take_is_seen_and_works_when_it_is_asked_for_again(
+    network: Network,
+) -> None:
     fleet = network.fleet()
     ids = [machine.instance_id for machine in fleet.launch(network.request("ms-deaf", 2)).machines]
     network.cloud.fault(kind="deaf", count=1)
@@ -252,5 +289,7 @@ def test_machines_say_which_version_of_the_template_they_came_from(network: Netw
     fleet = network.fleet()
     assert fleet.templates(NAME)["default"].latest == "1"
     bought = fleet.launch(network.request("ms-version", 1)).machines[0]
-    found: Any = next(machine for machine in network.alive() if machine.instance_id == bought.instance_id)
+    found: Any = next(
+        machine for machine in network.alive() if machine.instance_id == bought.instance_id
+    )
     assert found.tags[Tag.TEMPLATE_VERSION] == "1"

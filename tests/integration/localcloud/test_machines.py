@@ -14,7 +14,9 @@ pytestmark = pytest.mark.slow
 
 
 def living(pids: set[int]) -> set[int]:
-    return {pid for pid in pids if (found := processes.stat(pid)) is not None and found.state != "Z"}
+    return {
+        pid for pid in pids if (found := processes.stat(pid)) is not None and found.state != "Z"
+    }
 
 
 def members(cloud: Cloud, instance: str) -> set[int]:
@@ -29,7 +31,9 @@ def test_an_instance_is_pending_until_its_process_runs_and_then_running(cloud: C
     assert not members(cloud, instance)
     cloud.clear_faults()
     cloud.wait_state(instance, "running")
-    assert processes.alive(cloud.seen(instance)["pid"], processes.stat(cloud.seen(instance)["pid"]).started)
+    assert processes.alive(
+        cloud.seen(instance)["pid"], processes.stat(cloud.seen(instance)["pid"]).started
+    )
 
 
 def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_environment(
@@ -37,24 +41,38 @@ def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_enviro
 ) -> None:
     instance = cloud.launch(cloud.image(), InstanceType="m5.xlarge", PrivateIpAddress="127.61.0.20")
     seen = cloud.seen(instance)
-    assert seen["argv"][0] == str((cloud.root / "images" / cloud.image()).resolve() / "opt/mesaform/venv/bin/python")
+    assert seen["argv"][0] == str(
+        (cloud.root / "images" / cloud.image()).resolve() / "opt/mesaform/venv/bin/python"
+    )
     assert seen["argv"][1:] == ["-m", "cluster.node"]
     environment = seen["env"]
     assert environment["AWS_ENDPOINT_URL"] == cloud.url
     assert environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == "http://127.61.0.20:1338"
     assert environment["MESAFORM_HARDWARE"] == '{"vcpus":4,"mem_mib":16384}'
     assert environment["MESAFORM_INSTANCE_ID"] == instance
-    assert environment["HOME"] == environment["MESAFORM_MACHINE_DIR"] == str(cloud.machine_dir(instance))
-    assert not {name for name in environment if name.startswith("AWS_")} - {"AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT"}
+    assert (
+        environment["HOME"]
+        == environment["MESAFORM_MACHINE_DIR"]
+        == str(cloud.machine_dir(instance))
+    )
+    assert not {name for name in environment if name.startswith("AWS_")} - {
+        "AWS_ENDPOINT_URL",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    }
     assert not {"PYTHONPATH", "VIRTUAL_ENV"} & set(environment)
 
 
 def test_a_terminated_instance_leaves_no_process_no_interface_and_no_volume(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
     cloud.seen(instance)
-    before = eventually(lambda: len(found := members(cloud, instance)) >= 3 and found, "node and both tasks are counted")
+    before = eventually(
+        lambda: len(found := members(cloud, instance)) >= 3 and found,
+        "node and both tasks are counted",
+    )
     volumes = [item["Ebs"]["VolumeId"] for item in cloud.describe(instance)["BlockDeviceMappings"]]
-    interfaces = [item["NetworkInterfaceId"] for item in cloud.describe(instance)["NetworkInterfaces"]]
+    interfaces = [
+        item["NetworkInterfaceId"] for item in cloud.describe(instance)["NetworkInterfaces"]
+    ]
     answer = cloud.ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"][0]
     assert answer["CurrentState"]["Name"] == "shutting-down"
     ended = cloud.wait_state(instance, "terminated")
@@ -63,11 +81,15 @@ def test_a_terminated_instance_leaves_no_process_no_interface_and_no_volume(clou
     assert ended["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert "PrivateIpAddress" not in ended
     left = cloud.ec2.describe_volumes(Filters=[{"Name": "volume-id", "Values": volumes}])["Volumes"]
-    left += cloud.ec2.describe_network_interfaces(Filters=[{"Name": "network-interface-id", "Values": interfaces}])["NetworkInterfaces"]
+    left += cloud.ec2.describe_network_interfaces(
+        Filters=[{"Name": "network-interface-id", "Values": interfaces}]
+    )["NetworkInterfaces"]
     assert left == []
 
 
-def test_a_machine_whose_node_is_killed_is_terminated_with_a_reason_and_its_tasks_end(cloud: Cloud) -> None:
+def test_a_machine_whose_node_is_killed_is_terminated_with_a_reason_and_its_tasks_end(
+    cloud: Cloud,
+) -> None:
     instance = cloud.launch(cloud.image())
     seen = cloud.seen(instance)
     cloud.wait_state(instance, "running")
@@ -78,7 +100,9 @@ def test_a_machine_whose_node_is_killed_is_terminated_with_a_reason_and_its_task
 
 
 @pytest.mark.parametrize(("behavior", "state"), [("stop", "stopped"), ("terminate", "terminated")])
-def test_a_shutdown_from_inside_follows_the_shutdown_behavior(cloud: Cloud, behavior: str, state: str) -> None:
+def test_a_shutdown_from_inside_follows_the_shutdown_behavior(
+    cloud: Cloud, behavior: str, state: str
+) -> None:
     instance = cloud.launch(cloud.image(), InstanceInitiatedShutdownBehavior=behavior)
     seen = cloud.seen(instance)
     cloud.wait_state(instance, "running")
@@ -126,7 +150,9 @@ def test_an_instance_whose_image_has_no_folder_fails_to_boot_and_says_so(cloud: 
     assert "boot failed" in cloud.console(instance)
 
 
-def test_an_address_that_linux_cannot_bind_is_a_named_failure_of_that_instance(cloud: Cloud) -> None:
+def test_an_address_that_linux_cannot_bind_is_a_named_failure_of_that_instance(
+    cloud: Cloud,
+) -> None:
     vpc = cloud.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     subnet = cloud.ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
     instance = cloud.launch(SubnetId=subnet)
@@ -135,21 +161,31 @@ def test_an_address_that_linux_cannot_bind_is_a_named_failure_of_that_instance(c
 
 
 def test_private_addresses_never_collide_with_fixed_ones_or_each_other(cloud: Cloud) -> None:
-    subnet = cloud.ec2.create_subnet(VpcId=cloud.network()[0], CidrBlock="127.61.200.0/28", AvailabilityZone="us-east-1c")["Subnet"][
-        "SubnetId"
-    ]
+    subnet = cloud.ec2.create_subnet(
+        VpcId=cloud.network()[0], CidrBlock="127.61.200.0/28", AvailabilityZone="us-east-1c"
+    )["Subnet"]["SubnetId"]
     fixed = cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
     others = [
         item["PrivateIpAddress"]
-        for item in cloud.ec2.run_instances(ImageId=cloud.base_image, InstanceType="m5.large", MinCount=8, MaxCount=8, SubnetId=subnet)[
-            "Instances"
-        ]
+        for item in cloud.ec2.run_instances(
+            ImageId=cloud.base_image,
+            InstanceType="m5.large",
+            MinCount=8,
+            MaxCount=8,
+            SubnetId=subnet,
+        )["Instances"]
     ]
     assert len({*others, "127.61.200.9"}) == 9
     with pytest.raises(cloud.ec2.exceptions.ClientError, match=r"InvalidIPAddress\.InUse"):
         cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
     with pytest.raises(cloud.ec2.exceptions.ClientError, match="InsufficientFreeAddressesInSubnet"):
-        cloud.ec2.run_instances(ImageId=cloud.base_image, InstanceType="m5.large", MinCount=9, MaxCount=9, SubnetId=subnet)
+        cloud.ec2.run_instances(
+            ImageId=cloud.base_image,
+            InstanceType="m5.large",
+            MinCount=9,
+            MaxCount=9,
+            SubnetId=subnet,
+        )
     cloud.ec2.terminate_instances(InstanceIds=[fixed])
     cloud.wait_state(fixed, "terminated")
     cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
@@ -164,29 +200,53 @@ def test_a_client_token_makes_run_instances_idempotent(cloud: Cloud) -> None:
 
 def test_volumes_are_as_asked_and_the_root_is_there_without_asking(cloud: Cloud) -> None:
     devices = [
-        {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 33, "Encrypted": True, "VolumeType": "gp3"}},
+        {
+            "DeviceName": "/dev/xvda",
+            "Ebs": {"VolumeSize": 33, "Encrypted": True, "VolumeType": "gp3"},
+        },
         {"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 5, "DeleteOnTermination": False}},
     ]
     instance = cloud.launch(
-        BlockDeviceMappings=devices, TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": "k", "Value": "v"}]}]
+        BlockDeviceMappings=devices,
+        TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": "k", "Value": "v"}]}],
     )
     found = {
         item["Attachments"][0]["Device"]: item
-        for item in cloud.ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [instance]}])["Volumes"]
+        for item in cloud.ec2.describe_volumes(
+            Filters=[{"Name": "attachment.instance-id", "Values": [instance]}]
+        )["Volumes"]
     }
-    assert (found["/dev/xvda"]["Size"], found["/dev/xvda"]["Encrypted"], found["/dev/xvda"]["VolumeType"]) == (33, True, "gp3")
+    assert (
+        found["/dev/xvda"]["Size"],
+        found["/dev/xvda"]["Encrypted"],
+        found["/dev/xvda"]["VolumeType"],
+    ) == (33, True, "gp3")
     assert found["/dev/sdb"]["Encrypted"] is False
     assert all(item["Tags"] == [{"Key": "k", "Value": "v"}] for item in found.values())
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     cloud.wait_state(instance, "terminated")
-    assert [item["State"] for item in cloud.ec2.describe_volumes(VolumeIds=[found["/dev/sdb"]["VolumeId"]])["Volumes"]] == ["available"]
+    assert [
+        item["State"]
+        for item in cloud.ec2.describe_volumes(VolumeIds=[found["/dev/sdb"]["VolumeId"]])["Volumes"]
+    ] == ["available"]
 
 
 def test_instances_are_found_by_tag_and_state(cloud: Cloud) -> None:
-    instance = cloud.launch(TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "mesaform:cluster", "Value": "x"}]}])
+    instance = cloud.launch(
+        TagSpecifications=[
+            {"ResourceType": "instance", "Tags": [{"Key": "mesaform:cluster", "Value": "x"}]}
+        ]
+    )
     cloud.wait_state(instance, "running")
-    filters = [{"Name": "tag:mesaform:cluster", "Values": ["x"]}, {"Name": "instance-state-name", "Values": ["running"]}]
-    found = [item["InstanceId"] for page in cloud.ec2.describe_instances(Filters=filters)["Reservations"] for item in page["Instances"]]
+    filters = [
+        {"Name": "tag:mesaform:cluster", "Values": ["x"]},
+        {"Name": "instance-state-name", "Values": ["running"]},
+    ]
+    found = [
+        item["InstanceId"]
+        for page in cloud.ec2.describe_instances(Filters=filters)["Reservations"]
+        for item in page["Instances"]
+    ]
     assert found == [instance]
 
 
@@ -199,8 +259,12 @@ def test_an_unknown_image_or_type_is_refused_as_ec2_does(cloud: Cloud) -> None:
 
 def test_cloud_init_writes_files_and_runs_commands_in_the_machines_own_root(cloud: Cloud) -> None:
     commands = [["sh", "-c", 'cat "$MESAFORM_ROOT/opt/mesaform/hello"'], "exit 3", "echo after"]
-    instance = cloud.launch(user_data=cloud_config({"/opt/mesaform/hello": "hello from the file\n"}, commands))
-    eventually(lambda: "finished, 1 commands failed" in cloud.console(instance), "cloud-init is done")
+    instance = cloud.launch(
+        user_data=cloud_config({"/opt/mesaform/hello": "hello from the file\n"}, commands)
+    )
+    eventually(
+        lambda: "finished, 1 commands failed" in cloud.console(instance), "cloud-init is done"
+    )
     text = cloud.console(instance)
     assert "hello from the file" in text
     assert "exit code 3" in text
@@ -211,12 +275,24 @@ def test_cloud_init_writes_files_and_runs_commands_in_the_machines_own_root(clou
 
 def test_cloud_init_refuses_to_write_outside_of_what_is_its_own(cloud: Cloud) -> None:
     instance = cloud.launch(user_data=cloud_config({"/etc/mesaform-must-not-exist": "x"}, []))
-    eventually(lambda: "failed: write_files: /etc/mesaform-must-not-exist is not below" in cloud.console(instance), "it is refused")
+    eventually(
+        lambda: (
+            "failed: write_files: /etc/mesaform-must-not-exist is not below"
+            in cloud.console(instance)
+        ),
+        "it is refused",
+    )
 
 
 def test_everything_still_runs_that_should(cloud: Cloud) -> None:
     """Last in this module: what all the tests above left is exactly what EC2 says is there."""
-    world = cloud.ec2.describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running", "pending"]}])["Reservations"]
+    world = cloud.ec2.describe_instances(
+        Filters=[{"Name": "instance-state-name", "Values": ["running", "pending"]}]
+    )["Reservations"]
     wanted = {item["InstanceId"] for page in world for item in page["Instances"]}
-    owners = {owner for owner, pids in processes.Census().take().items() if pids & processes_of(cloud.root)}
+    owners = {
+        owner
+        for owner, pids in processes.Census().take().items()
+        if pids & processes_of(cloud.root)
+    }
     assert eventually(lambda: owners == wanted, f"{owners} is {wanted}")

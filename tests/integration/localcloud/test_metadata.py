@@ -44,7 +44,9 @@ class Machine:
 
 
 def launched(cloud: Cloud, **request: Any) -> tuple[str, Machine]:
-    instance = cloud.launch(MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"}, **request)
+    instance = cloud.launch(
+        MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"}, **request
+    )
     return instance, Machine(cloud.wait_state(instance, "running")["PrivateIpAddress"])
 
 
@@ -63,7 +65,9 @@ def instance_and_machine(cloud: Cloud, profile: str) -> tuple[str, Machine]:
         cloud,
         user_data='{"version":1}',
         IamInstanceProfile={"Name": profile},
-        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "mesaform:role", "Value": "agent"}]}],
+        TagSpecifications=[
+            {"ResourceType": "instance", "Tags": [{"Key": "mesaform:role", "Value": "agent"}]}
+        ],
     )
 
 
@@ -85,7 +89,11 @@ def test_without_a_token_nothing_is_told(machine: Machine) -> None:
 def test_a_token_ends(machine: Machine) -> None:
     token = machine.token("1")
     assert machine.ask("/latest/meta-data/instance-id", **{TOKEN: token})[0] == 200
-    eventually(lambda: machine.ask("/latest/meta-data/instance-id", **{TOKEN: token})[0] == 401, "the token has ended", 5)
+    eventually(
+        lambda: machine.ask("/latest/meta-data/instance-id", **{TOKEN: token})[0] == 401,
+        "the token has ended",
+        5,
+    )
 
 
 @pytest.mark.parametrize("ttl", ["0", "21601", "soon", ""])
@@ -132,11 +140,18 @@ def test_a_machine_learns_what_it_is(cloud: Cloud, instance: str, machine: Machi
 def test_a_changed_tag_is_seen(cloud: Cloud, instance: str, machine: Machine) -> None:
     cloud.ec2.create_tags(Resources=[instance], Tags=[{"Key": "late", "Value": "yes"}])
     eventually(
-        lambda: machine.ask("/latest/meta-data/tags/instance/late", **{TOKEN: machine.token()}) == (200, "yes"), "the tag is seen", 5
+        lambda: (
+            machine.ask("/latest/meta-data/tags/instance/late", **{TOKEN: machine.token()})
+            == (200, "yes")
+        ),
+        "the tag is seen",
+        5,
     )
 
 
-def test_the_roles_credentials_work_and_are_the_roles(cloud: Cloud, machine: Machine, instance: str) -> None:
+def test_the_roles_credentials_work_and_are_the_roles(
+    cloud: Cloud, machine: Machine, instance: str
+) -> None:
     assert machine.get("meta-data/iam/security-credentials/") == "on-machines"
     found = json.loads(machine.get("meta-data/iam/security-credentials/on-machines"))
     assert found["Code"] == "Success"
@@ -153,16 +168,29 @@ def test_the_roles_credentials_work_and_are_the_roles(cloud: Cloud, machine: Mac
 
 def test_a_machine_without_a_profile_has_no_credentials(cloud: Cloud) -> None:
     _, machine = launched(cloud)
-    assert machine.ask("/latest/meta-data/iam/security-credentials/", **{TOKEN: machine.token()})[0] == 404
+    assert (
+        machine.ask("/latest/meta-data/iam/security-credentials/", **{TOKEN: machine.token()})[0]
+        == 404
+    )
 
 
 def test_there_is_no_notice_until_an_interruption_and_then_the_machine_ends(cloud: Cloud) -> None:
     instance, machine = launched(cloud, InstanceMarketOptions={"MarketType": "spot"})
     assert machine.get("meta-data/instance-life-cycle") == "spot"
-    assert machine.ask("/latest/meta-data/spot/instance-action", **{TOKEN: machine.token()})[0] == 404
+    assert (
+        machine.ask("/latest/meta-data/spot/instance-action", **{TOKEN: machine.token()})[0] == 404
+    )
     cloud.fault(kind="spot_interruption", instance_id=instance, after_s=2)
     code, text = eventually(
-        lambda: (answer := machine.ask("/latest/meta-data/spot/instance-action", **{TOKEN: machine.token()}))[0] == 200 and answer,
+        lambda: (
+            (
+                answer := machine.ask(
+                    "/latest/meta-data/spot/instance-action", **{TOKEN: machine.token()}
+                )
+            )[0]
+            == 200
+            and answer
+        ),
         "a notice is seen",
         2,
     )

@@ -80,7 +80,9 @@ def test_two_local_clouds_have_default_networks_of_their_own(cloud: Cloud, tmp_p
 
 
 @pytest.mark.slow
-def test_a_vpc_on_another_local_clouds_addresses_is_refused_and_names_it(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_vpc_on_another_local_clouds_addresses_is_refused_and_names_it(
+    cloud: Cloud, tmp_path: Path
+) -> None:
     other = Board(tmp_path / "other")
     assert other.take(NETWORK) is None
     with pytest.raises(cloud.ec2.exceptions.ClientError, match=str(other.root)):
@@ -104,7 +106,14 @@ def test_a_default_network_that_another_took_while_we_were_stopped_moves(tmp_pat
     again = Cloud(one.root, running.url, running.pid, one.cidr)
     try:
         assert default_vpc(again) != before
-        assert len(again.ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]) >= 3
+        assert (
+            len(
+                again.ec2.describe_subnets(
+                    Filters=[{"Name": "default-for-az", "Values": ["true"]}]
+                )["Subnets"]
+            )
+            >= 3
+        )
     finally:
         end_cloud(again)
         other.release(IPv4Network(before))

@@ -23,7 +23,10 @@ class MetadataServer:
             def do_PUT(self) -> None:
                 if self.refused():
                     return
-                if self.path != "/latest/api/token" or "X-aws-ec2-metadata-token-ttl-seconds" not in self.headers:
+                if (
+                    self.path != "/latest/api/token"
+                    or "X-aws-ec2-metadata-token-ttl-seconds" not in self.headers
+                ):
                     self.answer(400)
                     return
                 token = uuid.uuid4().hex
@@ -59,7 +62,9 @@ class MetadataServer:
         self.endpoint = f"http://{host}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
         self._thread.start()
         return self
 

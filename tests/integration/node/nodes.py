@@ -84,7 +84,11 @@ class Node:
         self.process: subprocess.Popen[str] | None = None
 
     def faithful(self, name: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "argv": [sys.executable, "-c", FAITHFUL, str(self.journal), name], **more}
+        return {
+            "name": name,
+            "argv": [sys.executable, "-c", FAITHFUL, str(self.journal), name],
+            **more,
+        }
 
     def start(self, services: Sequence[dict[str, Any]], **env: str) -> None:
         self.process = subprocess.Popen(
@@ -115,7 +119,9 @@ class Node:
     def notes(self) -> list[tuple[str, str]]:
         if not self.journal.exists():
             return []
-        return [(line.split()[0], line.split()[1]) for line in self.journal.read_text().splitlines()]
+        return [
+            (line.split()[0], line.split()[1]) for line in self.journal.read_text().splitlines()
+        ]
 
     def log(self, name: str) -> str:
         path = self.folder / "log" / f"{name}.log"

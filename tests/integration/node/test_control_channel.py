@@ -47,7 +47,11 @@ class Steered(Node):
         self.orders = folder / "orders"
 
     def steering(self) -> dict[str, object]:
-        return {"name": "steering", "argv": [sys.executable, "-c", STEERING, str(self.orders)], "steers": True}
+        return {
+            "name": "steering",
+            "argv": [sys.executable, "-c", STEERING, str(self.orders)],
+            "steers": True,
+        }
 
     def say(self, *words: str) -> None:
         with self.orders.open("a") as file:
@@ -61,7 +65,9 @@ def node(tmp_path: Path) -> Iterator[Steered]:
     found.cleanup()
 
 
-def test_what_is_held_stops_while_the_steering_service_runs_on_and_starts_again_when_released(node: Steered) -> None:
+def test_what_is_held_stops_while_the_steering_service_runs_on_and_starts_again_when_released(
+    node: Steered,
+) -> None:
     node.start([node.faithful("a"), node.steering()])
     until("both run", lambda: node.notes() and "on the line" in node.log("steering"))
     pid = node.service_pid("steering")
@@ -78,7 +84,10 @@ def test_what_is_held_stops_while_the_steering_service_runs_on_and_starts_again_
 
 def test_processes_that_the_held_service_leaves_behind_are_named(node: Steered) -> None:
     node.start([{"name": "engine", "argv": [sys.executable, "-c", PARENT]}, node.steering()])
-    until("its child runs", lambda: node.log("engine").strip() and "on the line" in node.log("steering"))
+    until(
+        "its child runs",
+        lambda: node.log("engine").strip() and "on the line" in node.log("steering"),
+    )
     child = int(node.log("engine"))
     node.say("hold")
     until("it is held", lambda: "held:" in node.log("steering"))
@@ -101,7 +110,9 @@ def test_a_steering_service_that_dies_leaves_nothing_held(node: Steered) -> None
     until("and steers", lambda: node.log("steering").count("held:") == 2)
 
 
-def test_a_steering_service_may_power_the_machine_off_with_all_else_held(node: Steered, tmp_path: Path) -> None:
+def test_a_steering_service_may_power_the_machine_off_with_all_else_held(
+    node: Steered, tmp_path: Path
+) -> None:
     witness = tmp_path / "powered-off"
     node.start([node.faithful("a"), node.steering()], MESAFORM_POWEROFF=f"touch {witness}")
     until("both run", lambda: node.notes() and "on the line" in node.log("steering"))
@@ -113,5 +124,7 @@ def test_a_steering_service_may_power_the_machine_off_with_all_else_held(node: S
 
 
 async def test_only_the_node_can_start_a_steering_service() -> None:
-    with pytest.raises(LineBroken, match="MESAFORM_NODE_FD is not set: only the node starts this program"):
+    with pytest.raises(
+        LineBroken, match="MESAFORM_NODE_FD is not set: only the node starts this program"
+    ):
         await Line.open({})

@@ -19,7 +19,11 @@ from cluster.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooK
 from tests.integration.node.nodes import REPOSITORY, until
 from tests.support.zookeeper import available
 
-pytestmark = [pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.skipif(not available(), reason="needs Debian's zookeeper and Java")]
+pytestmark = [
+    pytest.mark.zookeeper,
+    pytest.mark.slow,
+    pytest.mark.skipif(not available(), reason="needs Debian's zookeeper and Java"),
+]
 
 ADDRESSES = ("127.72.0.10", "127.72.32.10", "127.72.64.10")
 DOCUMENT = NodeDocument(
@@ -28,7 +32,9 @@ DOCUMENT = NodeDocument(
     role="master",
     region="us-east-1",
     engine="embedded",
-    zookeeper=tuple(ZooKeeperMember(number + 1, address) for number, address in enumerate(ADDRESSES)),
+    zookeeper=tuple(
+        ZooKeeperMember(number + 1, address) for number, address in enumerate(ADDRESSES)
+    ),
     recipe="abc",
 )
 
@@ -56,7 +62,14 @@ class Ensemble:
     def start(self, address: str) -> None:
         with (self.folder / f"{address}.console").open("ab") as console:
             self.nodes[address] = subprocess.Popen(
-                [sys.executable, "-c", DRIVER, msgspec.json.encode(DOCUMENT).decode(), address, str(self.folder / address)],
+                [
+                    sys.executable,
+                    "-c",
+                    DRIVER,
+                    msgspec.json.encode(DOCUMENT).decode(),
+                    address,
+                    str(self.folder / address),
+                ],
                 cwd=REPOSITORY,
                 stdout=console,
                 stderr=console,
@@ -70,7 +83,9 @@ class Ensemble:
                 answer = b"".join(iter(lambda: peer.recv(4096), b"")).decode()
         except OSError:
             return ""
-        return next((line.split()[1] for line in answer.splitlines() if line.startswith("Mode:")), "")
+        return next(
+            (line.split()[1] for line in answer.splitlines() if line.startswith("Mode:")), ""
+        )
 
     def modes(self) -> list[str]:
         return sorted(self.mode(address) for address in ADDRESSES)
@@ -105,15 +120,26 @@ def test_three_masters_form_a_quorum_that_survives_its_leader(ensemble: Ensemble
         (server,) = [
             int(entry.name)
             for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and str(ensemble.folder / leader / "zookeeper/conf/zoo.cfg") in _command(entry)
+            if entry.name.isdigit()
+            and str(ensemble.folder / leader / "zookeeper/conf/zoo.cfg") in _command(entry)
         ]
         os.kill(server, signal.SIGKILL)
         killed = time.monotonic()
         others = [address for address in ADDRESSES if address != leader]
-        until("a new leader", lambda: "leader" in [ensemble.mode(address) for address in others], timeout_s=20)
+        until(
+            "a new leader",
+            lambda: "leader" in [ensemble.mode(address) for address in others],
+            timeout_s=20,
+        )
         assert client.retry(client.get, "/witness")[0] == b"1"
-        until("the killed server is back", lambda: ensemble.modes() == ["follower", "follower", "leader"], timeout_s=20)
-        sys.stdout.write(f"formed in {formed_s:.1f} s, new leader and all back {time.monotonic() - killed:.1f} s after the kill\n")
+        until(
+            "the killed server is back",
+            lambda: ensemble.modes() == ["follower", "follower", "leader"],
+            timeout_s=20,
+        )
+        sys.stdout.write(
+            f"formed in {formed_s:.1f} s, new leader and all back {time.monotonic() - killed:.1f} s after the kill\n"
+        )
     finally:
         client.stop()
         client.close()

@@ -39,7 +39,10 @@ def test_services_start_in_order_and_stop_in_reverse(node: Node) -> None:
 
 def test_a_service_killed_by_force_is_back_with_another_pid(node: Node) -> None:
     node.start([node.faithful("a"), node.faithful("b")])
-    until("both run", lambda: node.service_pid("a") and node.service_pid("b") and len(node.notes()) == 2)
+    until(
+        "both run",
+        lambda: node.service_pid("a") and node.service_pid("b") and len(node.notes()) == 2,
+    )
     before, neighbour = node.service_pid("a"), node.service_pid("b")
     assert before is not None
     os.kill(before, signal.SIGKILL)
@@ -71,7 +74,10 @@ def test_what_a_service_left_behind_ends_with_the_node(node: Node) -> None:
     first = node.service_pid("parent")
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    until("the service is back", lambda: node.status()["parent"]["restarts"] == 1 and len(node.log("parent").split()) == 2)
+    until(
+        "the service is back",
+        lambda: node.status()["parent"]["restarts"] == 1 and len(node.log("parent").split()) == 2,
+    )
     assert alive(grandchild), "an executor outlives its agent"
     grandchildren = [int(text) for text in node.log("parent").split()]
     node.signal(signal.SIGTERM)
@@ -109,7 +115,9 @@ def test_a_service_waits_for_the_port_of_the_one_before_it(node: Node) -> None:
         until("the second follows", lambda: ("start", "b") in node.notes(), timeout_s=2.0)
 
 
-def test_a_request_to_shut_down_powers_the_machine_off_once_all_is_stopped(node: Node, tmp_path: Path) -> None:
+def test_a_request_to_shut_down_powers_the_machine_off_once_all_is_stopped(
+    node: Node, tmp_path: Path
+) -> None:
     witness = tmp_path / "powered-off"
     node.start([node.faithful("a")], MESAFORM_POWEROFF=f"touch {witness}")
     until("it runs", node.notes)

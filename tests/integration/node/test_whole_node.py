@@ -29,14 +29,22 @@ DOCUMENT = NodeDocument(
 )
 
 
-def run_node(user_data: str | bytes, folder: Path, recipe: str = "abc") -> subprocess.CompletedProcess[str]:
-    (folder / "recipe.json").write_text(json.dumps({"digest": recipe, "baked_at": "", "versions": {}}))
+def run_node(
+    user_data: str | bytes, folder: Path, recipe: str = "abc"
+) -> subprocess.CompletedProcess[str]:
+    (folder / "recipe.json").write_text(
+        json.dumps({"digest": recipe, "baked_at": "", "versions": {}})
+    )
     text = user_data if isinstance(user_data, str) else user_data.decode()
     with MetadataServer({**INSTANCE, "user-data": text}, host="127.71.0.4") as server:
         return subprocess.run(
             [sys.executable, "-m", "cluster.node", "--recipe-file", str(folder / "recipe.json")],
             cwd=REPOSITORY,
-            env={**os.environ, "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint, "MESAFORM_MACHINE_DIR": str(folder / "machine")},
+            env={
+                **os.environ,
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint,
+                "MESAFORM_MACHINE_DIR": str(folder / "machine"),
+            },
             capture_output=True,
             text=True,
             timeout=30,
@@ -47,7 +55,10 @@ def run_node(user_data: str | bytes, folder: Path, recipe: str = "abc") -> subpr
 def test_an_image_of_another_recipe_is_refused_on_the_console_and_for_good(tmp_path: Path) -> None:
     result = run_node(msgspec.json.encode(DOCUMENT), tmp_path, recipe="xyz")
     assert result.returncode == 78
-    assert "node: refused: the node document wants an image of recipe abc, this image is of recipe xyz" in result.stdout
+    assert (
+        "node: refused: the node document wants an image of recipe abc, this image is of recipe xyz"
+        in result.stdout
+    )
     assert not (tmp_path / "machine").exists()
 
 
@@ -58,18 +69,28 @@ def test_user_data_that_is_no_node_document_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_the_image_lacks_is_refused(tmp_path: Path) -> None:
-    result = run_node(msgspec.json.encode(msgspec.structs.replace(DOCUMENT, engine="mesos")), tmp_path)
+    result = run_node(
+        msgspec.json.encode(msgspec.structs.replace(DOCUMENT, engine="mesos")), tmp_path
+    )
     assert result.returncode == 78
     assert "mesos-agent, which this image lacks" in result.stdout
 
 
 def test_the_check_tells_what_each_role_would_run() -> None:
-    result = subprocess.run([sys.executable, "-m", "cluster.node", "--check"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "cluster.node", "--check"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "agent: engine-agent" in result.stdout
     assert result.returncode in (0, 78)  # 78 where ZooKeeper is not installed
 
 
 def test_what_a_node_imports_stays_light() -> None:
     program = "import sys, cluster.node.main; print([m for m in ('pydantic', 'boto3', 'aiohttp', 'kazoo', 'yaml') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

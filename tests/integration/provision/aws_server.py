@@ -36,7 +36,11 @@ def reservations_as_on_aws() -> None:
     def get_available_subnet_ip(self, instance):
         while True:
             address = next_address(self, instance)
-            if not any(ip_address(address) in one.cidr for one in self._cidr_reservations if one.reservation_type == "explicit"):
+            if not any(
+                ip_address(address) in one.cidr
+                for one in self._cidr_reservations
+                if one.reservation_type == "explicit"
+            ):
                 return address
             del self._subnet_ips[address]
 

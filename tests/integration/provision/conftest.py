@@ -28,7 +28,13 @@ class Aws:
     url: str
 
     def client(self, service: str):
-        return boto3.client(service, endpoint_url=self.url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local")
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+        )
 
     def bake(self) -> str:
         """Register an image as if `mesaform bake` had made it from this checkout."""
@@ -40,12 +46,21 @@ class Aws:
             Architecture="x86_64",
             BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8}}],
         )["ImageId"]
-        ec2.create_tags(Resources=[image_id], Tags=[{"Key": "mesaform:recipe", "Value": recipe_digest()}])
+        ec2.create_tags(
+            Resources=[image_id], Tags=[{"Key": "mesaform:recipe", "Value": recipe_digest()}]
+        )
         return image_id
 
     def instances(self, cluster: str) -> list[dict]:
-        filters = [{"Name": "tag:mesaform:cluster", "Values": [cluster]}, {"Name": "instance-state-name", "Values": ["pending", "running"]}]
-        return [i for r in self.client("ec2").describe_instances(Filters=filters)["Reservations"] for i in r["Instances"]]
+        filters = [
+            {"Name": "tag:mesaform:cluster", "Values": [cluster]},
+            {"Name": "instance-state-name", "Values": ["pending", "running"]},
+        ]
+        return [
+            i
+            for r in self.client("ec2").describe_instances(Filters=filters)["Reservations"]
+            for i in r["Instances"]
+        ]
 
 
 def free_port(address: str) -> int:

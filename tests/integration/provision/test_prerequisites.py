@@ -81,9 +81,14 @@ def test_cdktf_must_be_the_locked_one(programs, tmp_path):
     install_all(programs, tmp_path)
     package = tmp_path / "node_modules" / "cdktf-cli" / "package.json"
     package.write_text(json.dumps({"version": "0.20.0"}))
-    assert any(lack.startswith("cdktf is 0.20.0: 0.21.0 is the one that was locked") for lack in lacks(AWS, tmp_path))
+    assert any(
+        lack.startswith("cdktf is 0.20.0: 0.21.0 is the one that was locked")
+        for lack in lacks(AWS, tmp_path)
+    )
     package.unlink()
-    assert any(lack.startswith("cdktf is missing") and "npm ci" in lack for lack in lacks(AWS, tmp_path))
+    assert any(
+        lack.startswith("cdktf is missing") and "npm ci" in lack for lack in lacks(AWS, tmp_path)
+    )
 
 
 def test_aws_needs_neither_java_nor_addresses_of_this_host(programs, tmp_path):
@@ -92,14 +97,21 @@ def test_aws_needs_neither_java_nor_addresses_of_this_host(programs, tmp_path):
     assert lacks(AWS, tmp_path) == []
 
 
-@pytest.mark.parametrize(("says", "complaint"), [("1.2.0", "terraform is 1.2.0"), ("", "terraform is missing")])
-def test_a_terraform_that_somebody_named_is_told_by_its_name(programs, tmp_path, monkeypatch, says, complaint):
+@pytest.mark.parametrize(
+    ("says", "complaint"), [("1.2.0", "terraform is 1.2.0"), ("", "terraform is missing")]
+)
+def test_a_terraform_that_somebody_named_is_told_by_its_name(
+    programs, tmp_path, monkeypatch, says, complaint
+):
     install_all(programs, tmp_path)
     other = programs / "other-terraform"
     if says:
         install(programs, other.name, json.dumps({"terraform_version": says}))
     monkeypatch.setenv("TERRAFORM_BINARY_NAME", str(other))
-    assert any(lack.startswith(f"{complaint} (TERRAFORM_BINARY_NAME is {other})") for lack in lacks(LOCAL, tmp_path))
+    assert any(
+        lack.startswith(f"{complaint} (TERRAFORM_BINARY_NAME is {other})")
+        for lack in lacks(LOCAL, tmp_path)
+    )
 
 
 @pytest.mark.slow
@@ -112,7 +124,9 @@ def test_the_library_stands_in_where_no_terraform_is_installed(programs, tmp_pat
 
 def provide(root: Path) -> Path:
     target = f"{sys.platform}_{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }"
-    (root / provider_mirror.PROVIDER / provider_mirror.PROVIDER_VERSION / target).mkdir(parents=True)
+    (root / provider_mirror.PROVIDER / provider_mirror.PROVIDER_VERSION / target).mkdir(
+        parents=True
+    )
     return root
 
 
@@ -141,12 +155,18 @@ def test_a_persons_own_word_on_providers_wins(tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.write_text("provider_installation {\n}\n")
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
-    assert provider_mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent]) == provider_mirror.Providers(own, None)
+    assert provider_mirror.settle(
+        tmp_path / "state", [provide(tmp_path / "m").parent]
+    ) == provider_mirror.Providers(own, None)
 
 
-def test_without_a_mirror_the_registry_is_asked_and_a_missing_configuration_is_not_handed_on(tmp_path, monkeypatch):
+def test_without_a_mirror_the_registry_is_asked_and_a_missing_configuration_is_not_handed_on(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(tmp_path / "gone"))
-    assert provider_mirror.settle(tmp_path / "state", [tmp_path]) == provider_mirror.Providers(None, None)
+    assert provider_mirror.settle(tmp_path / "state", [tmp_path]) == provider_mirror.Providers(
+        None, None
+    )
 
 
 @pytest.mark.slow
@@ -161,12 +181,20 @@ def test_settings_meant_for_other_projects_do_not_reach_terraform(place):
     }
     found = environment.settle(place, NOTHING_TO_BOOT, foreign).environment
     assert not {"TF_DATA_DIR", "TF_CLI_ARGS_apply", "TF_VAR_a", "TF_WORKSPACE"} & set(found)
-    assert (found["KEPT"], found["CHECKPOINT_DISABLE"], found["MESAFORM_CLUSTER_FILE"]) == ("1", "1", str(place.file))
+    assert (found["KEPT"], found["CHECKPOINT_DISABLE"], found["MESAFORM_CLUSTER_FILE"]) == (
+        "1",
+        "1",
+        str(place.file),
+    )
 
 
 def test_a_second_taker_is_told_who_holds_the_lock(tmp_path):
     told = f"held by pid {os.getpid()}: cdktf deploy"
-    with hold(tmp_path / "lock", "cdktf deploy"), pytest.raises(Busy, match=told), hold(tmp_path / "lock", "cdktf destroy"):
+    with (
+        hold(tmp_path / "lock", "cdktf deploy"),
+        pytest.raises(Busy, match=told),
+        hold(tmp_path / "lock", "cdktf destroy"),
+    ):
         pass
     with hold(tmp_path / "lock", "again"):
         pass

@@ -39,9 +39,15 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     assert found.complete
     assert found.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
     assert len(found.agent_ids["default"]) == 2
-    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == provision.terraform_instance_ids(place)
-    assert next(stage for state, stage, _ in report.events if state == "done") == "Describe the stacks"
-    assert {stage for state, stage, _ in report.events if state == "done"} >= {f"Deploy {stack}" for stack in STACKS}
+    assert {
+        i["InstanceId"] for i in aws.instances(place.spec.name)
+    } == provision.terraform_instance_ids(place)
+    assert (
+        next(stage for state, stage, _ in report.events if state == "done") == "Describe the stacks"
+    )
+    assert {stage for state, stage, _ in report.events if state == "done"} >= {
+        f"Deploy {stack}" for stack in STACKS
+    }
     for stack in STACKS:
         again = plan(place, stack)
         assert again.returncode == 0, again.stdout
@@ -49,7 +55,11 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
 
     machines = aws.instances(place.spec.name)
     assert {machine["MetadataOptions"]["HttpTokens"] for machine in machines} == {"required"}
-    assert {machine["Placement"]["AvailabilityZone"] for machine in machines} == {"us-east-1a", "us-east-1b", "us-east-1c"}
+    assert {machine["Placement"]["AvailabilityZone"] for machine in machines} == {
+        "us-east-1a",
+        "us-east-1b",
+        "us-east-1c",
+    }
 
     await provision.destroy(place, report)
 
@@ -77,8 +87,14 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     with pytest.raises(asyncio.CancelledError):
         await work
 
-    assert [p for p in psutil.process_iter(["cmdline"]) if str(place.cluster_dir) in " ".join(p.info["cmdline"] or [])] == []
-    assert not list(place.cluster_dir.glob(".*.lock.info")), "Terraform let go of its locks in order"
+    assert [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if str(place.cluster_dir) in " ".join(p.info["cmdline"] or [])
+    ] == []
+    assert not list(place.cluster_dir.glob(".*.lock.info")), (
+        "Terraform let go of its locks in order"
+    )
     assert state_file(place.cluster_dir, "network").stat().st_size > 0
 
     aws.bake()  # the checkout may have changed meanwhile
@@ -86,7 +102,9 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     assert found.complete
     known = provision.terraform_instance_ids(place)
     assert len(known) == 5
-    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == known, "no machine is left that Terraform does not know"
+    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == known, (
+        "no machine is left that Terraform does not know"
+    )
     await provision.destroy(place, Recorded())
 
 

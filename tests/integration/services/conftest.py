@@ -26,7 +26,9 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def server(engine: ScriptedEngine, zookeeper_url: str, http: aiohttp.ClientSession) -> AsyncIterator[Server]:
+async def server(
+    engine: ScriptedEngine, zookeeper_url: str, http: aiohttp.ClientSession
+) -> AsyncIterator[Server]:
     """One services server that leads, with its state in a real ZooKeeper."""
     await announce(zookeeper_url, engine)
     async with Server("127.61.1.1", zookeeper_url, http) as server:

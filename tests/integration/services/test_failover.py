@@ -13,9 +13,13 @@ async def led_by(servers: list[Server]) -> tuple[Server, list[Server]]:
     """The leading server and the others, once all agree."""
 
     async def agreed() -> tuple[Server, list[Server]] | None:
-        leading = [server for server in servers if (await server.request("GET", "/v2/info"))[0] == 200]
+        leading = [
+            server for server in servers if (await server.request("GET", "/v2/info"))[0] == 200
+        ]
         others = [server for server in servers if server not in leading]
-        redirecting = [server for server in others if (await server.request("GET", "/v2/apps"))[0] == 307]
+        redirecting = [
+            server for server in others if (await server.request("GET", "/v2/apps"))[0] == 307
+        ]
         return (leading[0], others) if len(leading) == 1 and redirecting == others else None
 
     return await servers[0].until(agreed, 15)
@@ -25,11 +29,19 @@ async def test_standbys_redirect_and_one_takes_over_without_touching_a_task(
     engine: ScriptedEngine, zookeeper_url: str, http: aiohttp.ClientSession
 ) -> None:
     await announce(zookeeper_url, engine)
-    async with Server("127.61.1.1", zookeeper_url, http) as one, Server("127.61.1.2", zookeeper_url, http) as two:
+    async with (
+        Server("127.61.1.1", zookeeper_url, http) as one,
+        Server("127.61.1.2", zookeeper_url, http) as two,
+    ):
         leader, [standby] = await led_by([one, two])
         status, _, headers = await standby.request_with_headers("GET", "/v2/apps?embed=apps.tasks")
-        assert (status, headers["Location"]) == (307, f"{leader.settings.url}/v2/apps?embed=apps.tasks")
-        assert (await standby.get("/v2/leader"))["leader"] == leader.settings.url.removeprefix("http://")
+        assert (status, headers["Location"]) == (
+            307,
+            f"{leader.settings.url}/v2/apps?embed=apps.tasks",
+        )
+        assert (await standby.get("/v2/leader"))["leader"] == leader.settings.url.removeprefix(
+            "http://"
+        )
         assert await standby.get("/ping") == "pong"
 
         await leader.post({"id": "/web", "cmd": "serve", "instances": 3, "mem": 32})
@@ -47,7 +59,9 @@ async def test_standbys_redirect_and_one_takes_over_without_touching_a_task(
         await standby.running("/web", 4)
 
 
-async def test_what_ended_while_nobody_led_is_replaced(engine: ScriptedEngine, zookeeper_url: str, http: aiohttp.ClientSession) -> None:
+async def test_what_ended_while_nobody_led_is_replaced(
+    engine: ScriptedEngine, zookeeper_url: str, http: aiohttp.ClientSession
+) -> None:
     await announce(zookeeper_url, engine)
     async with Server("127.61.1.1", zookeeper_url, http) as first:
         await first.leads()
@@ -64,7 +78,9 @@ async def test_what_ended_while_nobody_led_is_replaced(engine: ScriptedEngine, z
         await second.until(replaced)
 
 
-async def test_an_app_deleted_while_nobody_led_the_engine_is_killed_when_it_is_back(server: Server, engine: ScriptedEngine) -> None:
+async def test_an_app_deleted_while_nobody_led_the_engine_is_killed_when_it_is_back(
+    server: Server, engine: ScriptedEngine
+) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
     await server.running("/web", 2)
     engine.redirect = engine.url  # no master leads
@@ -75,7 +91,9 @@ async def test_an_app_deleted_while_nobody_led_the_engine_is_killed_when_it_is_b
     await engine.until(lambda: not engine.live(), 15)
 
 
-async def test_a_framework_that_the_engine_removed_begins_anew(server: Server, engine: ScriptedEngine) -> None:
+async def test_a_framework_that_the_engine_removed_begins_anew(
+    server: Server, engine: ScriptedEngine
+) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
     before = (await server.running("/web", 2))["tasks"]
     old = (await server.get("/v2/info"))["frameworkId"]
@@ -83,13 +101,17 @@ async def test_a_framework_that_the_engine_removed_begins_anew(server: Server, e
 
     async def anew() -> bool:
         app = (await server.get("/v2/apps/web"))["app"]
-        return app["tasksRunning"] == 2 and not {task["id"] for task in app["tasks"]} & {task["id"] for task in before}
+        return app["tasksRunning"] == 2 and not {task["id"] for task in app["tasks"]} & {
+            task["id"] for task in before
+        }
 
     await server.until(anew)
     assert (await server.get("/v2/info"))["frameworkId"] != old
 
 
-async def test_a_running_app_goes_on_when_the_engine_s_leader_moves(server: Server, engine: ScriptedEngine, zookeeper_url: str) -> None:
+async def test_a_running_app_goes_on_when_the_engine_s_leader_moves(
+    server: Server, engine: ScriptedEngine, zookeeper_url: str
+) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
     await server.running("/web", 2)
     async with ScriptedEngine("127.61.0.3") as successor:

@@ -33,7 +33,10 @@ def get(url: str) -> Any:
 
 
 def leaders(cluster: LittleCluster) -> int:
-    return sum(get(f"http://{address}:5050/metrics/snapshot")["master/elected"] for address in cluster.masters)
+    return sum(
+        get(f"http://{address}:5050/metrics/snapshot")["master/elected"]
+        for address in cluster.masters
+    )
 
 
 def tasks(cluster: LittleCluster, app: str) -> list[dict[str, Any]]:
@@ -45,15 +48,39 @@ def tasks(cluster: LittleCluster, app: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("how", ["freezes", "dies"])
-def test_masters_step_down_without_zookeeper_and_tasks_live_on(cluster: LittleCluster, how: str) -> None:
-    call(cluster, "POST", "/v2/apps", {"id": "/p", "cmd": "echo $$ > pid; exec sleep 1000", "cpus": 0.1, "mem": 32, "instances": 2})
+def test_masters_step_down_without_zookeeper_and_tasks_live_on(
+    cluster: LittleCluster, how: str
+) -> None:
+    call(
+        cluster,
+        "POST",
+        "/v2/apps",
+        {
+            "id": "/p",
+            "cmd": "echo $$ > pid; exec sleep 1000",
+            "cpus": 0.1,
+            "mem": 32,
+            "instances": 2,
+        },
+    )
     before = cluster.until(lambda: found if len(found := tasks(cluster, "/p")) == 2 else None)
-    pids = [int(path.read_text()) for path in cluster.folder.glob("agent-1/**/pid") if "latest" not in path.parts]
+    pids = [
+        int(path.read_text())
+        for path in cluster.folder.glob("agent-1/**/pid")
+        if "latest" not in path.parts
+    ]
     assert len(pids) == 2
 
     cluster.zookeeper.pause() if how == "freezes" else cluster.zookeeper.kill()
     cluster.until(lambda: leaders(cluster) == 0)
-    cluster.until(lambda: 200 not in [cluster.answers(f"http://{address}:8080/v2/apps") for address in cluster.masters])
+    cluster.until(
+        lambda: (
+            200
+            not in [
+                cluster.answers(f"http://{address}:8080/v2/apps") for address in cluster.masters
+            ]
+        )
+    )
     for pid in pids:
         os.kill(pid, 0)
 

@@ -8,14 +8,22 @@ from tests.unit.services.support import Server
 pytestmark = pytest.mark.zookeeper
 
 
-async def test_an_app_is_created_runs_and_is_read_back_with_marathon_s_defaults(server: Server, engine: ScriptedEngine) -> None:
-    status, created, headers = await server.request_with_headers("POST", "/v2/apps", {"id": "web/api", "cmd": "serve"})
+async def test_an_app_is_created_runs_and_is_read_back_with_marathon_s_defaults(
+    server: Server, engine: ScriptedEngine
+) -> None:
+    status, created, headers = await server.request_with_headers(
+        "POST", "/v2/apps", {"id": "web/api", "cmd": "serve"}
+    )
     assert status == 201
     assert headers["Location"] == "/v2/apps/web/api"
     assert created["deployments"] == [{"id": headers["Marathon-Deployment-Id"]}]
     app = await server.running("/web/api", 1)
     assert (app["cpus"], app["mem"], app["disk"], app["instances"]) == (1, 128, 0, 1)
-    assert (app["backoffSeconds"], app["backoffFactor"], app["maxLaunchDelaySeconds"]) == (1, 1.15, 300)
+    assert (app["backoffSeconds"], app["backoffFactor"], app["maxLaunchDelaySeconds"]) == (
+        1,
+        1.15,
+        300,
+    )
     assert app["upgradeStrategy"] == {"minimumHealthCapacity": 1, "maximumOverCapacity": 1}
     assert app["unreachableStrategy"] == {"inactiveAfterSeconds": 300, "expungeAfterSeconds": 600}
     assert app["killSelection"] == "YOUNGEST_FIRST"
@@ -27,7 +35,9 @@ async def test_an_app_is_created_runs_and_is_read_back_with_marathon_s_defaults(
     assert engine.tasks[task["id"]].info["name"] == "api.web"
 
 
-async def test_forty_instances_at_once_run_as_soon_as_there_is_room(server: Server, engine: ScriptedEngine) -> None:
+async def test_forty_instances_at_once_run_as_soon_as_there_is_room(
+    server: Server, engine: ScriptedEngine
+) -> None:
     for _ in range(8):
         engine.add_agent()
     await server.post({"id": "/many", "cmd": "sleep 1000", "cpus": 1, "mem": 32, "instances": 40})
@@ -37,13 +47,17 @@ async def test_forty_instances_at_once_run_as_soon_as_there_is_room(server: Serv
     await engine.until(lambda: engine.calls[-1]["type"] == "SUPPRESS" or engine.of_type("SUPPRESS"))
 
 
-async def test_unmet_demand_says_why_and_is_met_when_a_machine_comes(server: Server, engine: ScriptedEngine) -> None:
+async def test_unmet_demand_says_why_and_is_met_when_a_machine_comes(
+    server: Server, engine: ScriptedEngine
+) -> None:
     await server.post({"id": "/big", "cmd": "sleep 1000", "cpus": 3, "mem": 32, "instances": 3})
     entry = await server.queued("/big", 1)
 
     async def reasons_are_known() -> bool:
         entry = await server.queued("/big", 1)
-        rows = {row["reason"]: row for row in entry["processedOffersSummary"]["rejectSummaryLastOffers"]}
+        rows = {
+            row["reason"]: row for row in entry["processedOffersSummary"]["rejectSummaryLastOffers"]
+        }
         return rows["InsufficientCpus"]["declined"] == 2
 
     await server.until(reasons_are_known)
@@ -62,12 +76,19 @@ async def test_an_app_is_scaled_down_and_deleted(server: Server, engine: Scripte
     assert status == 200
     assert set(answer) == {"version", "deploymentId"}
     app = await server.running("/web", 1)
-    assert app["versionInfo"]["lastConfigChangeAt"] == first["versionInfo"]["lastConfigChangeAt"] < app["version"]
+    assert (
+        app["versionInfo"]["lastConfigChangeAt"]
+        == first["versionInfo"]["lastConfigChangeAt"]
+        < app["version"]
+    )
     status, answer = await server.request("DELETE", "/v2/apps/web")
     assert status == 200
     await engine.until(lambda: not engine.live())
     assert (await server.request("GET", "/v2/apps/web"))[0] == 404
-    assert (await server.request("DELETE", "/v2/apps/web")) == (404, {"message": "App '/web' does not exist"})
+    assert (await server.request("DELETE", "/v2/apps/web")) == (
+        404,
+        {"message": "App '/web' does not exist"},
+    )
 
 
 async def test_a_changed_definition_replaces_every_instance_without_going_below_what_is_wanted(
@@ -79,13 +100,17 @@ async def test_a_changed_definition_replaces_every_instance_without_going_below_
     assert (await server.request("PUT", "/v2/apps/web", {"cmd": "two"}))[0] == 200
     await engine.until(lambda: len(engine.live()) == 6)
     assert sum(task.state == "TASK_RUNNING" for task in engine.tasks.values()) == 3
-    for task_id in [key for key in engine.live() if engine.tasks[key].info["command"]["value"] == "two"]:
+    for task_id in [
+        key for key in engine.live() if engine.tasks[key].info["command"]["value"] == "two"
+    ]:
         engine.update(task_id, "TASK_RUNNING")
     app = await server.running("/web", 3)
     assert {engine.tasks[task["id"]].info["command"]["value"] for task in app["tasks"]} == {"two"}
 
 
-async def test_a_locked_app_is_refused_unless_forced(server: Server, engine: ScriptedEngine) -> None:
+async def test_a_locked_app_is_refused_unless_forced(
+    server: Server, engine: ScriptedEngine
+) -> None:
     engine.hold_tasks = True
     created = await server.post({"id": "/web", "cmd": "serve"})
     lock = created["deployments"][0]["id"]
@@ -97,7 +122,9 @@ async def test_a_locked_app_is_refused_unless_forced(server: Server, engine: Scr
     assert (await server.request("POST", "/v2/apps", {"id": "/web", "cmd": "serve"}))[0] == 409
 
 
-async def test_a_deployment_is_rolled_back_or_only_forgotten(server: Server, engine: ScriptedEngine) -> None:
+async def test_a_deployment_is_rolled_back_or_only_forgotten(
+    server: Server, engine: ScriptedEngine
+) -> None:
     await server.post({"id": "/web", "cmd": "serve", "mem": 32})
     await server.running("/web", 1)
     engine.hold_tasks = True
@@ -107,12 +134,16 @@ async def test_a_deployment_is_rolled_back_or_only_forgotten(server: Server, eng
     assert undone["deploymentId"] != answer["deploymentId"]
     await server.running("/web", 1)
     _, answer = await server.request("PUT", "/v2/apps/web", {"instances": 3})
-    assert (await server.request("DELETE", f"/v2/deployments/{answer['deploymentId']}?force=true"))[0] == 202
+    assert (await server.request("DELETE", f"/v2/deployments/{answer['deploymentId']}?force=true"))[
+        0
+    ] == 202
     assert (await server.get("/v2/apps/web"))["app"]["instances"] == 3
     assert (await server.request("DELETE", "/v2/deployments/none"))[0] == 404
 
 
-async def test_a_killed_task_is_replaced_and_with_scale_it_is_not(server: Server, engine: ScriptedEngine) -> None:
+async def test_a_killed_task_is_replaced_and_with_scale_it_is_not(
+    server: Server, engine: ScriptedEngine
+) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
     app = await server.running("/web", 2)
     victim = app["tasks"][0]["id"]
@@ -121,13 +152,17 @@ async def test_a_killed_task_is_replaced_and_with_scale_it_is_not(server: Server
     await engine.until(lambda: engine.tasks[victim].ended)
     app = await server.running("/web", 2)
     assert victim not in [task["id"] for task in app["tasks"]]
-    assert (await server.request("DELETE", f"/v2/apps/web/tasks/{app['tasks'][0]['id']}?scale=true"))[0] == 200
+    assert (
+        await server.request("DELETE", f"/v2/apps/web/tasks/{app['tasks'][0]['id']}?scale=true")
+    )[0] == 200
     assert (await server.running("/web", 1))["instances"] == 1
     assert (await server.request("DELETE", "/v2/apps/web/tasks/none"))[0] == 404
     assert len((await server.get("/v2/tasks?status=running"))["tasks"]) == 1
 
 
-async def test_restart_replaces_the_tasks_of_an_unchanged_app(server: Server, engine: ScriptedEngine) -> None:
+async def test_restart_replaces_the_tasks_of_an_unchanged_app(
+    server: Server, engine: ScriptedEngine
+) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
     before = {task["id"] for task in (await server.running("/web", 2))["tasks"]}
     assert (await server.request("POST", "/v2/apps/web/restart"))[0] == 200
@@ -135,7 +170,9 @@ async def test_restart_replaces_the_tasks_of_an_unchanged_app(server: Server, en
     await server.running("/web", 2)
 
 
-async def test_a_failing_task_is_held_back_and_the_delay_can_be_dropped(server: Server, engine: ScriptedEngine) -> None:
+async def test_a_failing_task_is_held_back_and_the_delay_can_be_dropped(
+    server: Server, engine: ScriptedEngine
+) -> None:
     await server.post({"id": "/bad", "cmd": "exit 1", "mem": 32, "backoffSeconds": 60})
     app = await server.running("/bad", 1)
     engine.finish(app["tasks"][0]["id"], "TASK_FAILED", "Command exited with status 1")
@@ -159,11 +196,21 @@ async def test_a_failing_task_is_held_back_and_the_delay_can_be_dropped(server: 
         (b'{"id": "X_y", "cmd": "a"}', 422, "/id"),
         (b'{"id": "x", "cmd": "a", "instances": -1}', 422, "/instances"),
         (b'{"id": "x", "cmd": "a", "constraints": [["hostname", "NEAR"]]}', 422, "/constraints(0)"),
-        (b'{"id": "x", "cmd": "a", "container": {"type": "DOCKER", "docker": {"image": "nginx"}}}', 422, "/container"),
-        (b'{"id": "x", "cmd": "a", "healthChecks": [{"protocol": "COMMAND"}]}', 422, "/healthChecks(0)/command"),
+        (
+            b'{"id": "x", "cmd": "a", "container": {"type": "DOCKER", "docker": {"image": "nginx"}}}',
+            422,
+            "/container",
+        ),
+        (
+            b'{"id": "x", "cmd": "a", "healthChecks": [{"protocol": "COMMAND"}]}',
+            422,
+            "/healthChecks(0)/command",
+        ),
     ],
 )
-async def test_a_bad_definition_is_refused_with_the_field_s_path(server: Server, body: bytes, status: int, path: str) -> None:
+async def test_a_bad_definition_is_refused_with_the_field_s_path(
+    server: Server, body: bytes, status: int, path: str
+) -> None:
     got, answer = await server.request("POST", "/v2/apps", body)
     assert got == status
     assert path in [detail["path"] for detail in answer["details"]]
@@ -173,7 +220,12 @@ async def test_a_bad_definition_is_refused_with_the_field_s_path(server: Server,
 async def test_apps_are_listed_by_command_id_and_label(server: Server) -> None:
     apps = [
         {"id": "/a/one", "cmd": "sleep 1", "instances": 0, "labels": {"team": "x"}},
-        {"id": "/b/two", "args": ["sleep", "2"], "instances": 0, "labels": {"team": "y", "tier": "1"}},
+        {
+            "id": "/b/two",
+            "args": ["sleep", "2"],
+            "instances": 0,
+            "labels": {"team": "y", "tier": "1"},
+        },
     ]
     assert (await server.request("PUT", "/v2/apps", apps))[0] == 200
 
@@ -202,7 +254,9 @@ async def test_the_server_says_what_it_is(server: Server, engine: ScriptedEngine
     assert (await server.request("GET", "/v2/nothing"))[0] == 404
 
 
-async def test_sandboxes_are_read_through_the_masters_and_nothing_else_of_an_agent_is(server: Server, engine: ScriptedEngine) -> None:
+async def test_sandboxes_are_read_through_the_masters_and_nothing_else_of_an_agent_is(
+    server: Server, engine: ScriptedEngine
+) -> None:
     agent = next(iter(engine.agents))
     engine.files["/sandbox/x/stdout"] = b"hello"
     answer = await server.get(f"/agents/{agent}/files/read?path=/sandbox/x/stdout&offset=1")
@@ -219,6 +273,10 @@ async def test_a_browser_may_change_things_from_this_server_s_own_page_only(serv
     for origin in ("http://elsewhere.example", "http://127.61.1.1:1", "null"):
         status, answer = await server.request("POST", "/v2/apps", app, headers={"Origin": origin})
         assert (status, origin in answer["message"]) == (403, True)
-    status, _ = await server.request("POST", "/v2/apps", app, headers={"Origin": server.settings.url})
+    status, _ = await server.request(
+        "POST", "/v2/apps", app, headers={"Origin": server.settings.url}
+    )
     assert status == 201
-    assert (await server.request("GET", "/v2/apps", headers={"Origin": "http://elsewhere.example"}))[0] == 200
+    assert (
+        await server.request("GET", "/v2/apps", headers={"Origin": "http://elsewhere.example"})
+    )[0] == 200

@@ -47,12 +47,34 @@ def running(cluster: LittleCluster, app: str) -> int:
 
 
 def run(cluster: LittleCluster, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "cluster.cli.main", "run", "--file", str(cluster.cluster_file), *words]
-    return subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.cli.main",
+        "run",
+        "--file",
+        str(cluster.cluster_file),
+        *words,
+    ]
+    return subprocess.Popen(
+        command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_run_prints_the_output_and_ends_with_the_task_s_code(cluster: LittleCluster) -> None:
-    job = run(cluster, "--name", "hello", "--cpus", "0.5", "--mem", "64", "--", "sh", "-c", "echo hi; exit 3")
+    job = run(
+        cluster,
+        "--name",
+        "hello",
+        "--cpus",
+        "0.5",
+        "--mem",
+        "64",
+        "--",
+        "sh",
+        "-c",
+        "echo hi; exit 3",
+    )
     out, err = job.communicate(timeout=30)
     assert (out, job.returncode) == ("hi\n", 3), err
 
@@ -65,17 +87,35 @@ def test_ctrl_c_kills_the_tasks_of_a_run(cluster: LittleCluster) -> None:
     job.send_signal(signal.SIGINT)
     job.communicate(timeout=30)
     assert job.returncode == 130
-    with urllib.request.urlopen(f"http://{leading_master(cluster)}:5050/tasks", timeout=5) as response:
+    with urllib.request.urlopen(
+        f"http://{leading_master(cluster)}:5050/tasks", timeout=5
+    ) as response:
         tasks = json.load(response)["tasks"]
     assert {task["state"] for task in tasks if task["name"].startswith("long")} == {"TASK_KILLED"}
 
 
 def leading_master(cluster: LittleCluster) -> str:
-    return cluster.until(lambda: next((item for item in cluster.masters if cluster.answers(f"http://{item}:5050/slaves") == 200), None))
+    return cluster.until(
+        lambda: next(
+            (
+                item
+                for item in cluster.masters
+                if cluster.answers(f"http://{item}:5050/slaves") == 200
+            ),
+            None,
+        )
+    )
 
 
-def test_demand_beyond_the_cluster_is_met_by_new_agents_and_outlives_leaders(cluster: LittleCluster, tmp_path: Path) -> None:
-    call(cluster, "POST", "/v2/apps", {"id": "/twelve", "cmd": "sleep 1000", "cpus": 1, "mem": 32, "instances": 12})
+def test_demand_beyond_the_cluster_is_met_by_new_agents_and_outlives_leaders(
+    cluster: LittleCluster, tmp_path: Path
+) -> None:
+    call(
+        cluster,
+        "POST",
+        "/v2/apps",
+        {"id": "/twelve", "cmd": "sleep 1000", "cpus": 1, "mem": 32, "instances": 12},
+    )
     cluster.until(lambda: running(cluster, "/twelve") == 8)
     [entry] = call(cluster, "GET", "/v2/queue")["queue"]
     assert entry["count"] == 4
@@ -93,10 +133,14 @@ def test_demand_beyond_the_cluster_is_met_by_new_agents_and_outlives_leaders(clu
     began = time.monotonic()
     call_when_led = cluster.until(lambda: call(cluster, "GET", "/v2/apps/twelve/tasks"))
     assert {task["id"] for task in call_when_led["tasks"]} == before
-    out, err = (job := run(cluster, "--name", "after", "--cpus", "0", "--mem", "32", "--", "echo ok")).communicate(timeout=60)
+    out, err = (
+        job := run(cluster, "--name", "after", "--cpus", "0", "--mem", "32", "--", "echo ok")
+    ).communicate(timeout=60)
     assert job.returncode == 2, "cpus below the least are refused"
     cluster.start_agent(4)
-    out, err = (job := run(cluster, "--name", "after", "--mem", "32", "--", "echo ok")).communicate(timeout=60)
+    out, err = (job := run(cluster, "--name", "after", "--mem", "32", "--", "echo ok")).communicate(
+        timeout=60
+    )
     assert (out, job.returncode) == ("ok\n", 0), err
     assert {task["id"] for task in call(cluster, "GET", "/v2/apps/twelve/tasks")["tasks"]} == before
     assert running(cluster, "/twelve") == 12
@@ -104,9 +148,17 @@ def test_demand_beyond_the_cluster_is_met_by_new_agents_and_outlives_leaders(clu
     cluster.until(lambda: call(cluster, "GET", "/v2/tasks") == {"tasks": []})
 
 
-def test_files_are_fetched_and_an_unhealthy_instance_is_replaced(cluster: LittleCluster, tmp_path: Path) -> None:
+def test_files_are_fetched_and_an_unhealthy_instance_is_replaced(
+    cluster: LittleCluster, tmp_path: Path
+) -> None:
     (tmp_path / "page.txt").write_text("fetched")
-    check = {"protocol": "MESOS_HTTP", "path": "/page.txt", "gracePeriodSeconds": 30, "intervalSeconds": 0.3, "delaySeconds": 0}
+    check = {
+        "protocol": "MESOS_HTTP",
+        "path": "/page.txt",
+        "gracePeriodSeconds": 30,
+        "intervalSeconds": 0.3,
+        "delaySeconds": 0,
+    }
     app = {
         "id": "/web",
         "cmd": f"exec {sys.executable} -m http.server $PORT0",
@@ -124,7 +176,11 @@ def test_files_are_fetched_and_an_unhealthy_instance_is_replaced(cluster: Little
 
     [first] = cluster.until(healthy)["tasks"]
     assert first["healthCheckResults"][0]["alive"]
-    [page] = [path for path in cluster.folder.glob("agent-*/**/page.txt") if first["id"] in str(path) and "latest" not in path.parts]
+    [page] = [
+        path
+        for path in cluster.folder.glob("agent-*/**/page.txt")
+        if first["id"] in str(path) and "latest" not in path.parts
+    ]
     page.unlink()
 
     def replaced() -> Any:

@@ -31,8 +31,13 @@ def synthesize(folder: Path, text: str = CLUSTER_FILE) -> dict[str, dict]:
         "MESAFORM_RECIPE": "digest",
         "CDKTF_OUTDIR": str(folder / "out"),
     }
-    subprocess.run([sys.executable, "-m", "stacks"], check=True, env=environment, cwd=Path(__file__).parents[3])
-    return {path.parent.name: json.loads(path.read_text()) for path in (folder / "out" / "stacks").glob("*/cdk.tf.json")}
+    subprocess.run(
+        [sys.executable, "-m", "stacks"], check=True, env=environment, cwd=Path(__file__).parents[3]
+    )
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in (folder / "out" / "stacks").glob("*/cdk.tf.json")
+    }
 
 
 @pytest.fixture(scope="session")

@@ -42,18 +42,34 @@ def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
         )
         for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule")
     }
-    assert found == {(rule.group, rule.first_port, rule.last_port, rule.source, "tcp") for rule in naming.ingress_rules(spec)}
+    assert found == {
+        (rule.group, rule.first_port, rule.last_port, rule.source, "tcp")
+        for rule in naming.ingress_rules(spec)
+    }
 
 
 def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
-    from_outside = [rule for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule") if "cidr_ipv4" in rule]
+    from_outside = [
+        rule
+        for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule")
+        if "cidr_ipv4" in rule
+    ]
     assert {rule["cidr_ipv4"] for rule in from_outside} == {"203.0.113.0/24", "198.51.100.7/32"}
-    assert {(rule["from_port"], rule["to_port"]) for rule in from_outside} == {(5050, 5050), (8080, 8080), (4400, 4400), (9550, 9550)}
-    assert {rule["security_group_id"] for rule in from_outside} == {"${aws_security_group.masters.id}"}
+    assert {(rule["from_port"], rule["to_port"]) for rule in from_outside} == {
+        (5050, 5050),
+        (8080, 8080),
+        (4400, 4400),
+        (9550, 9550),
+    }
+    assert {rule["security_group_id"] for rule in from_outside} == {
+        "${aws_security_group.masters.id}"
+    }
 
 
 def test_groups_have_no_rules_of_their_own_besides_and_the_default_group_is_closed(stacks):
-    groups = resources(stacks["network"], "aws_security_group") + resources(stacks["network"], "aws_default_security_group")
+    groups = resources(stacks["network"], "aws_security_group") + resources(
+        stacks["network"], "aws_default_security_group"
+    )
     assert len(groups) == 3
     assert all("ingress" not in group and "egress" not in group for group in groups)
 
@@ -84,43 +100,73 @@ def test_machines_require_session_tokens_and_encrypt_their_disks(stacks, stack):
     machines = resources(stacks[stack], "aws_instance")
     assert machines
     for machine in machines:
-        assert machine["metadata_options"] == {"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1}
+        assert machine["metadata_options"] == {
+            "http_endpoint": "enabled",
+            "http_tokens": "required",
+            "http_put_response_hop_limit": 1,
+        }
         disk = machine["root_block_device"]
-        assert (disk["encrypted"], disk["volume_type"], disk["delete_on_termination"]) == (True, "gp3", True)
+        assert (disk["encrypted"], disk["volume_type"], disk["delete_on_termination"]) == (
+            True,
+            "gp3",
+            True,
+        )
         assert machine["ami"] == "ami-0123456789abcdef0"
 
 
 def test_masters_stand_one_a_zone_at_the_addresses_that_everybody_knows(stacks, spec):
     masters = resources(stacks["masters"], "aws_instance")
-    assert [master["private_ip"] for master in masters] == [str(address) for address in naming.master_addresses(spec)]
+    assert [master["private_ip"] for master in masters] == [
+        str(address) for address in naming.master_addresses(spec)
+    ]
     assert len({master["subnet_id"] for master in masters}) == 3
     document = parse_node_document(masters[0]["user_data"])
-    assert (document.role, document.recipe, document.engine, document.lease) == ("master", "digest", "mesos", None)
+    assert (document.role, document.recipe, document.engine, document.lease) == (
+        "master",
+        "digest",
+        "mesos",
+        None,
+    )
 
 
 def test_terraform_keeps_count_agents_spread_over_the_zones(stacks):
     agents = resources(stacks["agents"], "aws_instance")
     assert len(agents) == 4
-    assert [agents.count(agent) and agent["subnet_id"] for agent in agents[:3]] != [agents[0]["subnet_id"]] * 3
+    assert [agents.count(agent) and agent["subnet_id"] for agent in agents[:3]] != [
+        agents[0]["subnet_id"]
+    ] * 3
     assert agents[3]["subnet_id"] == agents[0]["subnet_id"]
     assert {agent["tags"]["mesaform:managed-by"] for agent in agents} == {"terraform"}
     assert {agent["instance_type"] for agent in agents} == {"m5.large"}
     assert {agent["root_block_device"]["volume_size"] for agent in agents} == {55}
-    assert {parse_node_document(agent["user_data"]).lease for agent in agents} == {None}, "the dead man's lease is not for Terraform's"
+    assert {parse_node_document(agent["user_data"]).lease for agent in agents} == {None}, (
+        "the dead man's lease is not for Terraform's"
+    )
 
 
 def test_a_pool_has_a_launch_template_from_which_the_autoscaler_buys_tagged_machines(stacks):
-    templates = {template["name"]: template for template in resources(stacks["agents"], "aws_launch_template")}
+    templates = {
+        template["name"]: template
+        for template in resources(stacks["agents"], "aws_launch_template")
+    }
     assert set(templates) == {"mesaform-drawn-default", "mesaform-drawn-big"}
     template = templates["mesaform-drawn-big"]
     assert template["metadata_options"]["http_tokens"] == "required"
     (disk,) = template["block_device_mappings"]
-    assert (disk["device_name"], disk["ebs"]["encrypted"], disk["ebs"]["volume_type"]) == ("/dev/sda1", "true", "gp3")
+    assert (disk["device_name"], disk["ebs"]["encrypted"], disk["ebs"]["volume_type"]) == (
+        "/dev/sda1",
+        "true",
+        "gp3",
+    )
     document = parse_node_document(base64.b64decode(template["user_data"]))
     assert (document.role, document.pool, document.attributes) == ("agent", "big", {"rack": "r1"})
     assert document.lease == LeaseTerms(1800, 300)
     assert template["instance_initiated_shutdown_behavior"] == "terminate"
-    assert {entry["resource_type"] for entry in template["tag_specifications"]} == {"instance", "volume", "network-interface"}
+    assert {entry["resource_type"] for entry in template["tag_specifications"]} == {
+        "instance",
+        "volume",
+        "network-interface",
+    }
     for entry in template["tag_specifications"]:
         assert entry["tags"]["mesaform:cluster"] == "drawn"
         assert entry["tags"]["mesaform:managed-by"] == "autoscaler"
@@ -141,15 +187,21 @@ def test_the_autoscaler_finds_the_spec_where_the_blueprint_says(stacks, spec):
 
 
 def test_a_spec_above_four_kilobytes_takes_an_advanced_parameter(tmp_path):
-    pools = "".join(f"  - {{name: p{n}, count: 0, max: 1, attributes: {{a: {'x' * 300}}}}}\n" for n in range(9))
-    (parameter,) = resources(synthesize(tmp_path, "name: drawn\nagents:\n" + pools)["agents"], "aws_ssm_parameter")
+    pools = "".join(
+        f"  - {{name: p{n}, count: 0, max: 1, attributes: {{a: {'x' * 300}}}}}\n" for n in range(9)
+    )
+    (parameter,) = resources(
+        synthesize(tmp_path, "name: drawn\nagents:\n" + pools)["agents"], "aws_ssm_parameter"
+    )
     assert parameter["tier"] == "Advanced"
 
 
 def test_agents_may_do_nothing_and_masters_only_what_the_autoscaler_needs(stacks):
     assert resources(stacks["agents"], "aws_iam_role_policy") == []
     (policy,) = resources(stacks["masters"], "aws_iam_role_policy")
-    assert {statement["Effect"] for statement in json.loads(policy["policy"])["Statement"]} == {"Allow"}
+    assert {statement["Effect"] for statement in json.loads(policy["policy"])["Statement"]} == {
+        "Allow"
+    }
 
 
 def test_state_is_kept_in_the_clusters_own_folder(stacks):
@@ -160,7 +212,9 @@ def test_state_is_kept_in_the_clusters_own_folder(stacks):
 
 def test_the_network_is_known_to_the_others_through_its_state(stacks):
     for name in ("masters", "agents"):
-        assert "cross-stack-reference-input-network" in stacks[name]["data"]["terraform_remote_state"]
+        assert (
+            "cross-stack-reference-input-network" in stacks[name]["data"]["terraform_remote_state"]
+        )
 
 
 def test_a_wrong_cluster_file_ends_synthesis_with_its_line_and_exit_code(tmp_path):
@@ -181,14 +235,25 @@ def test_only_the_resources_in_use_are_loaded_of_the_provider(tmp_path):
     """The package's own `__init__` would load a thousand modules; a few dozen is what the stacks take."""
     code = "import sys, stacks.app; print(sum(name.startswith('cdktf_cdktf_provider_aws.') for name in sys.modules))"
     began = time.process_time()
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
     assert int(loaded.stdout) < 50
     assert time.process_time() - began < 60
 
 
-def test_announcements_come_by_four_rules_into_one_encrypted_queue_that_takes_them_from_nobody_else(stacks):
+def test_announcements_come_by_four_rules_into_one_encrypted_queue_that_takes_them_from_nobody_else(
+    stacks,
+):
     notices = stacks["notices"]
-    rules = {rule["name"]: json.loads(rule["event_pattern"]) for rule in resources(notices, "aws_cloudwatch_event_rule")}
+    rules = {
+        rule["name"]: json.loads(rule["event_pattern"])
+        for rule in resources(notices, "aws_cloudwatch_event_rule")
+    }
     assert {name: pattern["detail-type"] for name, pattern in rules.items()} == {
         "mesaform-drawn-interruption": ["EC2 Spot Instance Interruption Warning"],
         "mesaform-drawn-rebalance": ["EC2 Instance Rebalance Recommendation"],
@@ -203,24 +268,38 @@ def test_announcements_come_by_four_rules_into_one_encrypted_queue_that_takes_th
     assert statement["Resource"] == f"arn:aws:sqs:us-east-1:{account}:mesaform-drawn-notices"
     (senders,) = statement["Condition"]["ArnEquals"].values()
     assert list(statement["Condition"]["ArnEquals"]) == ["aws:SourceArn"]
-    assert sorted(senders) == sorted(f"arn:aws:events:us-east-1:{account}:rule/{name}" for name in rules)
-    assert {target["arn"] for target in resources(notices, "aws_cloudwatch_event_target")} == {"${aws_sqs_queue.queue.arn}"}
+    assert sorted(senders) == sorted(
+        f"arn:aws:events:us-east-1:{account}:rule/{name}" for name in rules
+    )
+    assert {target["arn"] for target in resources(notices, "aws_cloudwatch_event_target")} == {
+        "${aws_sqs_queue.queue.arn}"
+    }
     assert len(resources(notices, "aws_cloudwatch_event_target")) == len(rules)
 
 
 def test_what_nobody_can_read_leaves_the_queue_for_the_dead_letters(stacks):
     queues = stacks["notices"]["resource"]["aws_sqs_queue"]
-    assert {queue["name"] for queue in queues.values()} == {"mesaform-drawn-notices", "mesaform-drawn-notices-dead"}
+    assert {queue["name"] for queue in queues.values()} == {
+        "mesaform-drawn-notices",
+        "mesaform-drawn-notices-dead",
+    }
     assert all(queue["sqs_managed_sse_enabled"] is True for queue in queues.values())
-    assert json.loads(queues["queue"]["redrive_policy"]) == {"deadLetterTargetArn": "${aws_sqs_queue.dead.arn}", "maxReceiveCount": 10}
+    assert json.loads(queues["queue"]["redrive_policy"]) == {
+        "deadLetterTargetArn": "${aws_sqs_queue.dead.arn}",
+        "maxReceiveCount": 10,
+    }
     assert "policy" not in queues["dead"]
-    assert queues["queue"]["message_retention_seconds"] < queues["dead"]["message_retention_seconds"]
+    assert (
+        queues["queue"]["message_retention_seconds"] < queues["dead"]["message_retention_seconds"]
+    )
     assert queues["queue"]["visibility_timeout_seconds"] == 10
 
 
 def test_rules_and_queues_carry_the_clusters_tag(stacks):
     for kind in ("aws_cloudwatch_event_rule", "aws_sqs_queue"):
-        assert {item["tags"]["mesaform:cluster"] for item in resources(stacks["notices"], kind)} == {"drawn"}
+        assert {
+            item["tags"]["mesaform:cluster"] for item in resources(stacks["notices"], kind)
+        } == {"drawn"}
 
 
 def test_announcements_wait_for_no_other_stack(stacks):

@@ -13,7 +13,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 REGION = "us-east-1"
-READ = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}]})
+READ = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}],
+    }
+)
 TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 
@@ -29,13 +34,21 @@ class Cloud:
 
 @cache  # making EC2's takes longer than most of these tests
 def _client(url: str, service: str) -> Any:
-    return boto3.client(service, region_name=REGION, endpoint_url=url, aws_access_key_id="test", aws_secret_access_key="test")
+    return boto3.client(
+        service,
+        region_name=REGION,
+        endpoint_url=url,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ThreadedMotoServer]:
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # five hundred images of others: half of every test's time
+        environment.setenv(
+            "MOTO_EC2_LOAD_DEFAULT_AMIS", "false"
+        )  # five hundred images of others: half of every test's time
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
         yield server
@@ -64,27 +77,47 @@ def cloud(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
 def tag_specification(kind: str, cluster: str | None, **more: str) -> list[dict[str, Any]]:
     tags = {**({"mesaform:cluster": cluster} if cluster else {"Name": "stranger"}), **more}
-    return [{"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
+    return [
+        {
+            "ResourceType": kind,
+            "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        }
+    ]
 
 
 def tag_list(cluster: str | None) -> list[dict[str, str]]:
     return tag_specification("", cluster)[0]["Tags"]
 
 
-def one_of_everything(cloud: Cloud, cluster: str | None, *, suffix: str, octet: int) -> dict[str, str]:
+def one_of_everything(
+    cloud: Cloud, cluster: str | None, *, suffix: str, octet: int
+) -> dict[str, str]:
     """A resource of every kind, tagged with the cluster's name (None: not ours); kind -> id."""
-    ec2, iam, ssm, logs, events, sqs = (cloud.client(name) for name in ("ec2", "iam", "ssm", "logs", "events", "sqs"))
+    ec2, iam, ssm, logs, events, sqs = (
+        cloud.client(name) for name in ("ec2", "iam", "ssm", "logs", "events", "sqs")
+    )
     tags = lambda kind, **more: tag_specification(kind, cluster, **more)  # noqa: E731
-    vpc = ec2.create_vpc(CidrBlock=f"10.{octet}.0.0/16", TagSpecifications=tags("vpc"))["Vpc"]["VpcId"]
-    gateway = ec2.create_internet_gateway(TagSpecifications=tags("internet-gateway"))["InternetGateway"]["InternetGatewayId"]
+    vpc = ec2.create_vpc(CidrBlock=f"10.{octet}.0.0/16", TagSpecifications=tags("vpc"))["Vpc"][
+        "VpcId"
+    ]
+    gateway = ec2.create_internet_gateway(TagSpecifications=tags("internet-gateway"))[
+        "InternetGateway"
+    ]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.{octet}.1.0/24", TagSpecifications=tags("subnet"))["Subnet"]["SubnetId"]
-    table = ec2.create_route_table(VpcId=vpc, TagSpecifications=tags("route-table"))["RouteTable"]["RouteTableId"]
+    subnet = ec2.create_subnet(
+        VpcId=vpc, CidrBlock=f"10.{octet}.1.0/24", TagSpecifications=tags("subnet")
+    )["Subnet"]["SubnetId"]
+    table = ec2.create_route_table(VpcId=vpc, TagSpecifications=tags("route-table"))["RouteTable"][
+        "RouteTableId"
+    ]
     ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
     groups = [
-        ec2.create_security_group(GroupName=f"g{i}-{suffix}", Description="x", VpcId=vpc, TagSpecifications=tags("security-group"))[
-            "GroupId"
-        ]
+        ec2.create_security_group(
+            GroupName=f"g{i}-{suffix}",
+            Description="x",
+            VpcId=vpc,
+            TagSpecifications=tags("security-group"),
+        )["GroupId"]
         for i in range(2)
     ]
     for here, there in ((0, 1), (1, 0)):
@@ -95,32 +128,62 @@ def one_of_everything(cloud: Cloud, cluster: str | None, *, suffix: str, octet: 
         ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType="t3.micro", SubnetId=subnet, SecurityGroupIds=[groups[0]],
         TagSpecifications=tags("instance") + tags("volume"),
     )["Instances"][0]["InstanceId"]  # fmt: skip
-    interface = ec2.create_network_interface(SubnetId=subnet, TagSpecifications=tags("network-interface"))["NetworkInterface"]
-    volume = ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=7, VolumeType="gp3", TagSpecifications=tags("volume"))["VolumeId"]
-    snapshot = ec2.create_snapshot(VolumeId=volume, TagSpecifications=tags("snapshot"))["SnapshotId"]
-    image = ec2.create_image(InstanceId=instance, Name=f"image-{suffix}", TagSpecifications=tags("image"))["ImageId"]
-    address = ec2.allocate_address(Domain="vpc", TagSpecifications=tags("elastic-ip"))["AllocationId"]
-    nat = ec2.create_nat_gateway(SubnetId=subnet, AllocationId=address, TagSpecifications=tags("natgateway"))["NatGateway"]
+    interface = ec2.create_network_interface(
+        SubnetId=subnet, TagSpecifications=tags("network-interface")
+    )["NetworkInterface"]
+    volume = ec2.create_volume(
+        AvailabilityZone=f"{REGION}a", Size=7, VolumeType="gp3", TagSpecifications=tags("volume")
+    )["VolumeId"]
+    snapshot = ec2.create_snapshot(VolumeId=volume, TagSpecifications=tags("snapshot"))[
+        "SnapshotId"
+    ]
+    image = ec2.create_image(
+        InstanceId=instance, Name=f"image-{suffix}", TagSpecifications=tags("image")
+    )["ImageId"]
+    address = ec2.allocate_address(Domain="vpc", TagSpecifications=tags("elastic-ip"))[
+        "AllocationId"
+    ]
+    nat = ec2.create_nat_gateway(
+        SubnetId=subnet, AllocationId=address, TagSpecifications=tags("natgateway")
+    )["NatGateway"]
     endpoint = ec2.create_vpc_endpoint(
-        VpcId=vpc, ServiceName=f"com.amazonaws.{REGION}.s3", VpcEndpointType="Gateway", TagSpecifications=tags("vpc-endpoint")
+        VpcId=vpc,
+        ServiceName=f"com.amazonaws.{REGION}.s3",
+        VpcEndpointType="Gateway",
+        TagSpecifications=tags("vpc-endpoint"),
     )
     template = ec2.create_launch_template(
-        LaunchTemplateName=f"mesaform-{suffix}", LaunchTemplateData={"InstanceType": "t3.micro"}, TagSpecifications=tags("launch-template")
+        LaunchTemplateName=f"mesaform-{suffix}",
+        LaunchTemplateData={"InstanceType": "t3.micro"},
+        TagSpecifications=tags("launch-template"),
     )["LaunchTemplate"]["LaunchTemplateId"]
     ec2.create_key_pair(KeyName=f"mesaform-{suffix}", TagSpecifications=tags("key-pair"))
     name = f"mesaform-{suffix}"
     iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST, Tags=tag_list(cluster))
     iam.put_role_policy(RoleName=name, PolicyName="inline", PolicyDocument=READ)
-    policy = iam.create_policy(PolicyName=name, PolicyDocument=READ, Tags=tag_list(cluster))["Policy"]["Arn"]
+    policy = iam.create_policy(PolicyName=name, PolicyDocument=READ, Tags=tag_list(cluster))[
+        "Policy"
+    ]["Arn"]
     iam.attach_role_policy(RoleName=name, PolicyArn=policy)
     iam.create_instance_profile(InstanceProfileName=name, Tags=tag_list(cluster))
     iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-    ssm.put_parameter(Name=f"/mesaform/{suffix}/spec", Value="{}", Type="String", Tags=tag_list(cluster))
-    queue = sqs.create_queue(QueueName=f"{name}-notices", tags={item["Key"]: item["Value"] for item in tag_list(cluster)})["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    events.put_rule(Name=f"{name}-state", EventPattern='{"source":["aws.ec2"]}', Tags=tag_list(cluster))
+    ssm.put_parameter(
+        Name=f"/mesaform/{suffix}/spec", Value="{}", Type="String", Tags=tag_list(cluster)
+    )
+    queue = sqs.create_queue(
+        QueueName=f"{name}-notices", tags={item["Key"]: item["Value"] for item in tag_list(cluster)}
+    )["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
+    events.put_rule(
+        Name=f"{name}-state", EventPattern='{"source":["aws.ec2"]}', Tags=tag_list(cluster)
+    )
     events.put_targets(Rule=f"{name}-state", Targets=[{"Id": "queue", "Arn": arn}])
-    logs.create_log_group(logGroupName=f"/mesaform/{suffix}", tags={item["Key"]: item["Value"] for item in tag_list(cluster)})
+    logs.create_log_group(
+        logGroupName=f"/mesaform/{suffix}",
+        tags={item["Key"]: item["Value"] for item in tag_list(cluster)},
+    )
     return {
         "vpc": vpc, "internet gateway": gateway, "subnet": subnet, "route table": table, "security group": groups[0],
         "instance": instance, "network interface": interface["NetworkInterfaceId"], "volume": volume, "snapshot": snapshot,

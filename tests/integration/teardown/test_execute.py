@@ -55,20 +55,35 @@ class Engine:
         self._answer()
         return {
             "agents": [
-                {"agent_info": {"id": {"value": f"S-{i}"}, "attributes": [{"name": "instance_id", "type": "TEXT", "text": {"value": i}}]}}
+                {
+                    "agent_info": {
+                        "id": {"value": f"S-{i}"},
+                        "attributes": [
+                            {"name": "instance_id", "type": "TEXT", "text": {"value": i}}
+                        ],
+                    }
+                }
                 for i in self.tasks
             ]
         }
 
     async def get_tasks(self) -> dict[str, Any]:
         self._answer()
-        return {"tasks": [{"agent_id": {"value": f"S-{i}"}} for i, count in self.tasks.items() for _ in range(count)]}
+        return {
+            "tasks": [
+                {"agent_id": {"value": f"S-{i}"}}
+                for i, count in self.tasks.items()
+                for _ in range(count)
+            ]
+        }
 
     async def deactivate(self, agent_id: str) -> None:
         self._answer()
         self.deactivated.append(agent_id)
 
-    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None:
+    async def drain(
+        self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False
+    ) -> None:
         self._answer()
         self.drained.append(agent_id)
         if not self.stubborn:
@@ -106,8 +121,22 @@ class Setup:
         self.terraform_works = True
 
     def instance(self, role: str, managed_by: str, kind: str = "m5.large") -> str:
-        tags = tag_specification("instance", NAME, **{"mesaform:role": role, "mesaform:managed-by": managed_by, "mesaform:pool": "default"})
-        answer = self.ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType=kind, TagSpecifications=tags)
+        tags = tag_specification(
+            "instance",
+            NAME,
+            **{
+                "mesaform:role": role,
+                "mesaform:managed-by": managed_by,
+                "mesaform:pool": "default",
+            },
+        )
+        answer = self.ec2.run_instances(
+            ImageId="ami-12c6146b",
+            MinCount=1,
+            MaxCount=1,
+            InstanceType=kind,
+            TagSpecifications=tags,
+        )
         identity: str = answer["Instances"][0]["InstanceId"]
         return identity
 
@@ -125,7 +154,11 @@ class Setup:
         if not self.terraform_works:
             raise MesaformError("terraform ended with 1", where="agents")
         for stack in stacks:
-            for one in [one for one in await self.sweep.inventory() if one.id in self.state.get(stack, set())]:
+            for one in [
+                one
+                for one in await self.sweep.inventory()
+                if one.id in self.state.get(stack, set())
+            ]:
                 if one.kind in {"instance", "launch template"}:
                     self.sweep.remove(one)
             self.state.pop(stack, None)
@@ -146,12 +179,16 @@ class Setup:
             sleep=self.sleep,
         )
 
-    async def down(self, report: Any = None, wish: Wish | None = None) -> tuple[Survey, Plan, Outcome, Receipt]:
+    async def down(
+        self, report: Any = None, wish: Wish | None = None
+    ) -> tuple[Survey, Plan, Outcome, Receipt]:
         """What `mesaform down` does, once."""
         world = self.world()
         found = await survey(world)
         planned = plan(found.inventory, wish or Wish())
-        teardown = Teardown(world, Journal(self.folder, NAME, self.clock()), report or Silent(), drain_grace_s=30)
+        teardown = Teardown(
+            world, Journal(self.folder, NAME, self.clock()), report or Silent(), drain_grace_s=30
+        )
         outcome = await teardown.run(found, planned)
         receipt = teardown.receipt(found, outcome, Facts(NAME, "local", REGION, self.clock(), 0.0))
         Journal(self.folder, NAME, self.clock()).close(receipt.as_record(), self.clock())
@@ -173,10 +210,14 @@ async def test_a_teardown_leaves_nothing_but_images(setup: Setup) -> None:
     assert await setup.left() == {"image", "snapshot"}
     assert setup.destroyed == [("agents", "masters", "network")]
     assert setup.control.fenced() is None, "the next cluster of this name must not find a fence"
-    assert {"fence", "deactivate", "drain", "terminate", "destroy", "sweep"} == {step.kind for step in planned.steps}
+    assert {"fence", "deactivate", "drain", "terminate", "destroy", "sweep"} == {
+        step.kind for step in planned.steps
+    }
 
 
-async def test_the_autoscaler_is_fenced_before_anything_goes_and_agents_are_drained(setup: Setup) -> None:
+async def test_the_autoscaler_is_fenced_before_anything_goes_and_agents_are_drained(
+    setup: Setup,
+) -> None:
     told = Recorded()
     await setup.down(told)
     assert [stage for state, stage, _ in told.events if state == "started"] == list(TITLES.values())
@@ -253,7 +294,9 @@ async def test_the_receipt_names_every_machine_with_hours_and_dollars(setup: Set
     assert set(receipt.listed.values()) == {0}
 
 
-async def test_the_receipt_counts_what_only_the_ledger_remembers_and_nothing_of_an_earlier_life(setup: Setup) -> None:
+async def test_the_receipt_counts_what_only_the_ledger_remembers_and_nothing_of_an_earlier_life(
+    setup: Setup,
+) -> None:
     now = setup.clock()
     row = {
         "instance_type": "c5.large",
@@ -263,11 +306,19 @@ async def test_the_receipt_counts_what_only_the_ledger_remembers_and_nothing_of_
         "managed_by": "autoscaler",
         "role": "agent",
     }
-    setup.ledger.append({"kind": "machine_started", "at": now - 90000, "instance_id": "i-earlier", **row})
-    setup.ledger.append({"kind": "machine_stopped", "at": now - 86400, "instance_id": "i-earlier", **row})
+    setup.ledger.append(
+        {"kind": "machine_started", "at": now - 90000, "instance_id": "i-earlier", **row}
+    )
+    setup.ledger.append(
+        {"kind": "machine_stopped", "at": now - 86400, "instance_id": "i-earlier", **row}
+    )
     setup.ledger.append({"kind": "receipt", "at": now - 80000})
-    setup.ledger.append({"kind": "machine_started", "at": now - 7200, "instance_id": "i-short", **row})
-    setup.ledger.append({"kind": "machine_stopped", "at": now - 3600, "instance_id": "i-short", **row})
+    setup.ledger.append(
+        {"kind": "machine_started", "at": now - 7200, "instance_id": "i-short", **row}
+    )
+    setup.ledger.append(
+        {"kind": "machine_stopped", "at": now - 3600, "instance_id": "i-short", **row}
+    )
     _, _, _, receipt = await setup.down()
     ran = {machine.instance_id: machine for machine in receipt.machines}
     assert "i-earlier" not in ran
@@ -304,7 +355,9 @@ class CrashAt:
 
 
 @pytest.mark.parametrize("word", range(2 * len(TITLES)))
-async def test_cut_short_at_any_step_the_next_run_ends_with_nothing_left(setup: Setup, word: int) -> None:
+async def test_cut_short_at_any_step_the_next_run_ends_with_nothing_left(
+    setup: Setup, word: int
+) -> None:
     with pytest.raises(Crash):
         await setup.down(CrashAt(word))
     assert (setup.folder / FILE).exists()
@@ -313,9 +366,15 @@ async def test_cut_short_at_any_step_the_next_run_ends_with_nothing_left(setup: 
     _, _, outcome, receipt = await setup.down()
     assert outcome.swept.is_clean
     assert await setup.left() == {"image", "snapshot"}
-    assert {machine.instance_id for machine in receipt.machines} >= {*setup.masters, *setup.agents, setup.bought}
+    assert {machine.instance_id for machine in receipt.machines} >= {
+        *setup.masters,
+        *setup.agents,
+        setup.bought,
+    }
     assert not (setup.folder / FILE).exists()
-    assert [json.loads(path.read_text())["cluster"] for path in setup.folder.glob("receipt-*.json")] == [NAME]
+    assert [
+        json.loads(path.read_text())["cluster"] for path in setup.folder.glob("receipt-*.json")
+    ] == [NAME]
 
 
 async def test_down_of_nothing_finds_nothing(cloud: Cloud, tmp_path: Path) -> None:

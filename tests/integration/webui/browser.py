@@ -16,8 +16,20 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync", "--no-default-browser-check", "--window-size=1400,1000"]
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+QUIET += [
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-default-browser-check",
+    "--window-size=1400,1000",
+]
 
 
 def missing() -> str | None:
@@ -36,7 +48,9 @@ class Browser:
         for argument in (*QUIET, f"--user-data-dir={profile}"):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+        self.driver = webdriver.Chrome(
+            service=Service(shutil.which("chromedriver")), options=options
+        )
         self._hosts = f"127.{net}."
 
     def quit(self) -> None:
@@ -51,7 +65,8 @@ class Browser:
     def size(self, width: int, height: int) -> None:
         """The size of the part that pages see."""
         self.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
         )
 
     def until(self, holds: Callable[[], Any], timeout_s: float = 20.0) -> Any:
@@ -64,7 +79,9 @@ class Browser:
             except (StaleElementReferenceException, IndexError):
                 pass
             if time.monotonic() > end:
-                raise TimeoutError(f"not in {timeout_s:g} s; the page at {self.driver.current_url} says:\n{self.text('body')}")
+                raise TimeoutError(
+                    f"not in {timeout_s:g} s; the page at {self.driver.current_url} says:\n{self.text('body')}"
+                )
             time.sleep(0.1)
 
     def all(self, selector: str) -> list[WebElement]:
@@ -86,7 +103,9 @@ class Browser:
         return next((row for row in self.rows(table) if word in row), "")
 
     def button(self, text: str, within: str = "body") -> WebElement:
-        return next(one for one in self.all(f"{within} button") if one.text == text and one.is_displayed())
+        return next(
+            one for one in self.all(f"{within} button") if one.text == text and one.is_displayed()
+        )
 
     def fill(self, form: str, **fields: object) -> None:
         for name, value in fields.items():
@@ -99,12 +118,29 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the console was told since the last call."""
-        told = self.driver.get_log("browser")  # the browser's own first page, opened before ours, may have its say there too
-        return [f"{entry['level']}: {entry['message']}" for entry in told if not entry["message"].startswith("chrome")]
+        told = self.driver.get_log(
+            "browser"
+        )  # the browser's own first page, opened before ours, may have its say there too
+        return [
+            f"{entry['level']}: {entry['message']}"
+            for entry in told
+            if not entry["message"].startswith("chrome")
+        ]
 
     def strangers(self) -> list[str]:
         """Requests to others than the cluster since the last call."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        asked = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+        messages = [
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        ]
+        asked = [
+            one["params"]["request"]["url"]
+            for one in messages
+            if one["method"] == "Network.requestWillBeSent"
+        ]
         ours = ("about", "data", "blob", "chrome", "chrome-untrusted")
-        return [url for url in asked if urlsplit(url).scheme not in ours and not (urlsplit(url).hostname or "").startswith(self._hosts)]
+        return [
+            url
+            for url in asked
+            if urlsplit(url).scheme not in ours
+            and not (urlsplit(url).hostname or "").startswith(self._hosts)
+        ]

@@ -27,12 +27,25 @@ class WebCluster(LittleCluster):
     def leader(self, port: int) -> str:
         """The address whose server on this port leads; waits for one."""
         path = "v2/info" if port == 8080 else "slaves"
-        return str(self.until(lambda: next((one for one in self.masters if self.answers(f"http://{one}:{port}/{path}") == 200), None)))
+        return str(
+            self.until(
+                lambda: next(
+                    (
+                        one
+                        for one in self.masters
+                        if self.answers(f"http://{one}:{port}/{path}") == 200
+                    ),
+                    None,
+                )
+            )
+        )
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """One call on the leading services."""
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(f"http://{self.leader(8080)}:8080{path}", data, method=method)
+        request = urllib.request.Request(
+            f"http://{self.leader(8080)}:8080{path}", data, method=method
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
@@ -48,7 +61,9 @@ class WebCluster(LittleCluster):
 def empty_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebCluster]:
     """Two masters and services, nobody else."""
     if not zookeeper.available():
-        pytest.fail("needs Java and Debian's zookeeper package: apt-get install zookeeper", pytrace=False)
+        pytest.fail(
+            "needs Java and Debian's zookeeper package: apt-get install zookeeper", pytrace=False
+        )
     with WebCluster(tmp_path_factory.mktemp("cluster"), NET, masters=2) as cluster:
         yield cluster
 
@@ -58,9 +73,17 @@ def cluster(empty_cluster: WebCluster) -> Iterator[WebCluster]:
     """With two agents of 4 cpus and an app of two instances, /shop/web, which prints to stdout."""
     for number in (1, 2):
         empty_cluster.start_agent(number)
-    app = {"id": "/shop/web", "cmd": "echo ready to serve; exec sleep 1000", "cpus": 0.5, "mem": 64, "instances": 2}
+    app = {
+        "id": "/shop/web",
+        "cmd": "echo ready to serve; exec sleep 1000",
+        "cpus": 0.5,
+        "mem": 64,
+        "instances": 2,
+    }
     empty_cluster.api("POST", "/v2/apps", app)
-    empty_cluster.until(lambda: empty_cluster.api("GET", "/v2/apps/shop/web")["app"]["tasksRunning"] == 2)
+    empty_cluster.until(
+        lambda: empty_cluster.api("GET", "/v2/apps/shop/web")["app"]["tasksRunning"] == 2
+    )
     yield empty_cluster
     for one in empty_cluster.api("GET", "/v2/apps")["apps"]:  # tasks outlive their agents
         empty_cluster.api("DELETE", f"/v2/apps{one['id']}?force=true")

@@ -22,19 +22,32 @@ class Framework:
 
     def __init__(self, master: str, name: str, webui: str) -> None:
         self._master = master
-        self._info = {"user": "root", "name": name, "roles": ["*"], "webui_url": webui, "capabilities": [{"type": "MULTI_ROLE"}]}
+        self._info = {
+            "user": "root",
+            "name": name,
+            "roles": ["*"],
+            "webui_url": webui,
+            "capabilities": [{"type": "MULTI_ROLE"}],
+        }
         self._records = Decoder()
         self._waiting: list[bytes] = []
 
     def __enter__(self) -> Self:
         self._connection = http.client.HTTPConnection(self._master, 5050, timeout=20)
-        self._answer = self._post(self._connection, {"type": "SUBSCRIBE", "subscribe": {"framework_info": self._info}}, {})
+        self._answer = self._post(
+            self._connection, {"type": "SUBSCRIBE", "subscribe": {"framework_info": self._info}}, {}
+        )
         assert self._answer.status == 200, self._answer.read()
         self._stream = {"Mesos-Stream-Id": self._answer.headers["Mesos-Stream-Id"]}
         self.id = self._next("SUBSCRIBED")["subscribed"]["framework_id"]["value"]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.call({"type": "TEARDOWN"})
         self._connection.close()
 
@@ -50,13 +63,21 @@ class Framework:
             "task_id": {"value": task_id},
             "agent_id": offer["agent_id"],
             "resources": [
-                {"name": key, "type": "SCALAR", "scalar": {"value": value}, "role": "*", "allocation_info": {"role": "*"}}
+                {
+                    "name": key,
+                    "type": "SCALAR",
+                    "scalar": {"value": value},
+                    "role": "*",
+                    "allocation_info": {"role": "*"},
+                }
                 for key, value in amounts.items()
             ],
             "command": {"value": command},
         }
         launch = {"type": "LAUNCH", "launch": {"task_infos": [task]}}
-        self.call({"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "operations": [launch]}})
+        self.call(
+            {"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "operations": [launch]}}
+        )
 
     def call(self, body: dict[str, Any]) -> None:
         connection = http.client.HTTPConnection(self._master, 5050, timeout=20)
@@ -65,8 +86,15 @@ class Framework:
         connection.close()
 
     @staticmethod
-    def _post(connection: http.client.HTTPConnection, body: dict[str, Any], headers: dict[str, str]) -> http.client.HTTPResponse:
-        connection.request("POST", "/api/v1/scheduler", json.dumps(body), {"Content-Type": "application/json", **headers})
+    def _post(
+        connection: http.client.HTTPConnection, body: dict[str, Any], headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        connection.request(
+            "POST",
+            "/api/v1/scheduler",
+            json.dumps(body),
+            {"Content-Type": "application/json", **headers},
+        )
         return connection.getresponse()
 
     def _next(self, kind: str) -> dict[str, Any]:

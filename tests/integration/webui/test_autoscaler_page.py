@@ -48,7 +48,10 @@ class Server:
 
     async def _start(self, host: str, port: int) -> None:
         self.told = Telemetry()
-        self._runner = web.AppRunner(Page(self.told, lambda: self.leader, HOSTS, self.address).application(), shutdown_timeout=0.2)
+        self._runner = web.AppRunner(
+            Page(self.told, lambda: self.leader, HOSTS, self.address).application(),
+            shutdown_timeout=0.2,
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
 
@@ -80,7 +83,9 @@ def servers(_browser: Browser) -> Iterator[tuple[Server, Server]]:
     made[0].leads()
     made[1].leader = made[0].address
     yield made
-    _browser.driver.get("about:blank")  # a page that is still open would note that its server has gone
+    _browser.driver.get(
+        "about:blank"
+    )  # a page that is still open would note that its server has gone
     for server in made:
         server.stop()
 
@@ -88,22 +93,51 @@ def servers(_browser: Browser) -> Iterator[tuple[Server, Server]]:
 def busy(server: Server, count: int) -> None:
     """Ten minutes of a cluster of `count` agents, with something in every table."""
     now = time.time()
-    machines = [a_machine(f"i-{n:04d}", zone=ZONES[n % 3], launched_at=now - 900) for n in range(count)]
-    agents = [an_agent(machine, tasks=n % 4, allocated=(500 * (n % 4), 512_000 * (n % 4), 0, 0, 0)) for n, machine in enumerate(machines)]
-    queue = [queued("/shop/web", 40, cpus=1), queued("/huge", 2, cpus=99), queued(MARKUP, 1, cpus=1)]
+    machines = [
+        a_machine(f"i-{n:04d}", zone=ZONES[n % 3], launched_at=now - 900) for n in range(count)
+    ]
+    agents = [
+        an_agent(machine, tasks=n % 4, allocated=(500 * (n % 4), 512_000 * (n % 4), 0, 0, 0))
+        for n, machine in enumerate(machines)
+    ]
+    queue = [
+        queued("/shop/web", 40, cpus=1),
+        queued("/huge", 2, cpus=99),
+        queued(MARKUP, 1, cpus=1),
+    ]
     orders = (
-        Order("o-1", "bound", "ann", now - 60, now + 3600, "a sale", pool="default", bound="max", count=count + 3),
+        Order(
+            "o-1",
+            "bound",
+            "ann",
+            now - 60,
+            now + 3600,
+            "a sale",
+            pool="default",
+            bound="max",
+            count=count + 3,
+        ),
         Order("o-2", "drain", "ann", now - 60, now + 3600, target="i-0001"),
     )
     for step in range(60):
         some = max(1, count * (step + 1) // 60)
         server.passes(
-            now - 600 + 10 * step, machines=machines[:some], agents=agents[:some], queue=queue if step > 40 else [], orders=orders
+            now - 600 + 10 * step,
+            machines=machines[:some],
+            agents=agents[:some],
+            queue=queue if step > 40 else [],
+            orders=orders,
         )
     for number in range(30):
         kind = ("buy", "terminate", "refuse")[number % 3]
         one = Decision(
-            now - 500 + 10 * number, kind, f"{number} x m5.large", (f"{MARKUP} waits",), count=2, usd_per_hour=0.096, policy="idle"
+            now - 500 + 10 * number,
+            kind,
+            f"{number} x m5.large",
+            (f"{MARKUP} waits",),
+            count=2,
+            usd_per_hour=0.096,
+            policy="idle",
         )
         server.does(lambda told, one=one: told.decided(one))
     spec = a_spec(pools=[{"count": 2, "max": 1000}])
@@ -114,13 +148,17 @@ def keep(browser: Browser, name: str, folder: Path) -> None:
     browser.driver.save_screenshot(str(folder / f"{name}.png"))
 
 
-def test_a_cluster_without_agents_is_told_in_words(servers: tuple[Server, Server], browser: Browser, tmp_path: Path) -> None:
+def test_a_cluster_without_agents_is_told_in_words(
+    servers: tuple[Server, Server], browser: Browser, tmp_path: Path
+) -> None:
     servers[0].passes(time.time(), spec=a_spec(pools=[{"count": 0}]), machines=[], agents=[])
     browser.open(f"http://{servers[0].address}/")
     assert browser.text("#cluster") == "toy"
     assert "Nothing waits" in browser.text("#demand")
     assert "No machine is on its way out" in browser.text("#removals")
-    assert "mesaform hint" in browser.text("#orders").replace("set", "mesaform set").replace("hint", "mesaform hint")
+    assert "mesaform hint" in browser.text("#orders").replace("set", "mesaform set").replace(
+        "hint", "mesaform hint"
+    )
     assert "Nothing was decided yet" in browser.text("#decisions")
     assert "$0.000" in browser.text("#tiles")
     browser.until(lambda: len(browser.all("svg.plot")) == 4)
@@ -132,7 +170,10 @@ def test_everything_about_a_busy_cluster_is_on_one_page(
     servers: tuple[Server, Server], browser: Browser, scheme: str, tmp_path: Path
 ) -> None:
     busy(servers[0], 120)
-    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
     browser.open(f"http://{servers[0].address}/")
     browser.until(lambda: len(browser.all("svg.plot path.line")) >= 2)
     assert "get none: never" in browser.row("demand", "/huge")
@@ -157,13 +198,20 @@ def test_it_fits_a_narrow_window(servers: tuple[Server, Server], browser: Browse
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_plots_go_back_as_far_as_asked(servers: tuple[Server, Server], browser: Browser) -> None:
+def test_the_plots_go_back_as_far_as_asked(
+    servers: tuple[Server, Server], browser: Browser
+) -> None:
     busy(servers[0], 5)
     browser.open(f"http://{servers[0].address}/")
     browser.until(lambda: browser.all("svg.plot path.line"))
     narrow = browser.run("return document.querySelector('#plot-usd path.line').getBBox().width")
     browser.button("6 h").click()
-    browser.until(lambda: browser.run("return document.querySelector('#plot-usd path.line').getBBox().width") < narrow / 3)
+    browser.until(
+        lambda: (
+            browser.run("return document.querySelector('#plot-usd path.line').getBBox().width")
+            < narrow / 3
+        )
+    )
     assert browser.one("[data-hours='6']").get_attribute("aria-pressed") == "true"
 
 

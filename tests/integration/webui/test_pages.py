@@ -14,7 +14,9 @@ from tests.integration.webui.framework import Framework
 pytestmark = [pytest.mark.browser, pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.timeout(90)]
 
 
-def test_pages_of_an_empty_cluster_say_what_to_do_next(empty_cluster: WebCluster, browser: Browser) -> None:
+def test_pages_of_an_empty_cluster_say_what_to_do_next(
+    empty_cluster: WebCluster, browser: Browser
+) -> None:
     browser.open(f"http://{empty_cluster.leader(5050)}:5050/")
     assert "mesaform status" in browser.text("#agents")
     assert "mesaform run --name hello -- echo hi" in browser.text("#tasks")
@@ -26,7 +28,9 @@ def test_pages_of_an_empty_cluster_say_what_to_do_next(empty_cluster: WebCluster
     assert browser.one("dialog#create").is_displayed()
 
 
-def test_agents_frameworks_and_tasks_of_a_live_cluster_appear(cluster: WebCluster, browser: Browser, engine_url: str) -> None:
+def test_agents_frameworks_and_tasks_of_a_live_cluster_appear(
+    cluster: WebCluster, browser: Browser, engine_url: str
+) -> None:
     browser.open(engine_url)
     browser.until(lambda: len(browser.rows("tasks")) == 2)
     assert browser.text("#cluster") == "little"
@@ -45,7 +49,9 @@ def test_agents_frameworks_and_tasks_of_a_live_cluster_appear(cluster: WebCluste
     assert "1 of 8" in tiles
 
 
-def test_a_task_s_output_is_two_clicks_away_from_the_engine_s_page(browser: Browser, engine_url: str) -> None:
+def test_a_task_s_output_is_two_clicks_away_from_the_engine_s_page(
+    browser: Browser, engine_url: str
+) -> None:
     browser.open(engine_url)
     browser.until(lambda: "stdout" in browser.text("#tasks"))
     next(one for one in browser.all("#tasks a") if one.text == "stdout").click()
@@ -56,14 +62,20 @@ def test_a_task_s_output_is_two_clicks_away_from_the_engine_s_page(browser: Brow
     browser.until(lambda: browser.row("list", "shop_web.instance"))
 
 
-def test_a_deactivated_agent_shows_as_such(cluster: WebCluster, browser: Browser, engine_url: str) -> None:
+def test_a_deactivated_agent_shows_as_such(
+    cluster: WebCluster, browser: Browser, engine_url: str
+) -> None:
     def operator(kind: str, agent: str) -> None:
         body = {"type": kind, kind.lower(): {"agent_id": {"value": agent}}}
-        request = urllib.request.Request(f"{engine_url}api/v1", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{engine_url}api/v1", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         urllib.request.urlopen(request, timeout=10).close()
 
     with urllib.request.urlopen(f"{engine_url}slaves", timeout=10) as answer:
-        agent = next(one["id"] for one in json.load(answer)["slaves"] if one["hostname"] == "127.121.100.2")
+        agent = next(
+            one["id"] for one in json.load(answer)["slaves"] if one["hostname"] == "127.121.100.2"
+        )
     browser.open(engine_url)
     operator("DEACTIVATE_AGENT", agent)
     try:
@@ -74,16 +86,26 @@ def test_a_deactivated_agent_shows_as_such(cluster: WebCluster, browser: Browser
     browser.until(lambda: "active" in browser.row("agents", "127.121.100.2").split())
 
 
-def test_markup_in_names_of_frameworks_tasks_and_commands_shows_as_text(cluster: WebCluster, browser: Browser, engine_url: str) -> None:
+def test_markup_in_names_of_frameworks_tasks_and_commands_shows_as_text(
+    cluster: WebCluster, browser: Browser, engine_url: str
+) -> None:
     evil = '<img src=x id=evil onerror="document.title=1234">'
-    with Framework(cluster.leader(5050), f"f {evil}", "javascript:document.title=1234") as framework:
+    with Framework(
+        cluster.leader(5050), f"f {evil}", "javascript:document.title=1234"
+    ) as framework:
         framework.launch("marked", f"t {evil}", "sleep 1000")
         browser.open(engine_url)
         browser.until(lambda: browser.row("tasks", f"t {evil}"))
         assert "suppressed" in browser.row("frameworks", f"f {evil}")
-        assert not [one for one in browser.all("#frameworks a") if one.text.startswith("f ")], "only http addresses become links"
+        assert not [one for one in browser.all("#frameworks a") if one.text.startswith("f ")], (
+            "only http addresses become links"
+        )
         assert browser.all("#evil") == []
-        cluster.api("POST", "/v2/apps", {"id": "/marked", "cmd": f"echo '{evil}'; sleep 1000", "cpus": 0.1, "mem": 32})
+        cluster.api(
+            "POST",
+            "/v2/apps",
+            {"id": "/marked", "cmd": f"echo '{evil}'; sleep 1000", "cpus": 0.1, "mem": 32},
+        )
         browser.open(f"http://{cluster.leader(8080)}:8080/#app=%2Fmarked")
         browser.until(lambda: evil in browser.text("#apps code"))
         browser.until(lambda: "running" in browser.text("#apps .detail"))
@@ -94,20 +116,33 @@ def test_markup_in_names_of_frameworks_tasks_and_commands_shows_as_text(cluster:
     cluster.api("DELETE", "/v2/apps/marked")
 
 
-def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(browser: Browser, engine_url: str) -> None:
+def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(
+    browser: Browser, engine_url: str
+) -> None:
     browser.size(1400, 400)
     browser.open(engine_url)
     browser.until(lambda: len([row for row in browser.rows("tasks") if "web.shop" in row]) == 2)
-    host = next(word for word in browser.row("tasks", "web.shop").split() if word.startswith("127.121.100."))
+    host = next(
+        word for word in browser.row("tasks", "web.shop").split() if word.startswith("127.121.100.")
+    )
     browser.one("#filter").send_keys(f"WEB {host}")
-    browser.until(lambda: browser.rows("tasks") and all(host in row for row in browser.rows("tasks")))
+    browser.until(
+        lambda: browser.rows("tasks") and all(host in row for row in browser.rows("tasks"))
+    )
     assert " of " in browser.text("#n-tasks")
-    browser.run("document.querySelector('#tasks tbody tr').mine = document.querySelector('#agents tbody tr').mine = true; scrollTo(0, 77)")
+    browser.run(
+        "document.querySelector('#tasks tbody tr').mine = document.querySelector('#agents tbody tr').mine = true; scrollTo(0, 77)"
+    )
     before = browser.text("#pulse")
     browser.until(lambda: browser.text("#pulse") not in ("", before))
-    assert browser.run("return [...document.querySelectorAll('tr')].filter((row) => row.mine).length") == 2, "rows are drawn anew"
+    assert (
+        browser.run("return [...document.querySelectorAll('tr')].filter((row) => row.mine).length")
+        == 2
+    ), "rows are drawn anew"
     assert len(browser.rows("agents")) == 2
-    assert browser.run("return [scrollY, document.activeElement.id, document.getElementById('filter').value]") == [
+    assert browser.run(
+        "return [scrollY, document.activeElement.id, document.getElementById('filter').value]"
+    ) == [
         77,
         "filter",
         f"WEB {host}",
@@ -117,7 +152,9 @@ def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(br
     browser.until(lambda: "matches the filter" in browser.text("#tasks"))
 
 
-def test_an_app_is_created_scaled_and_deleted_through_the_page(cluster: WebCluster, shaken_browser: Browser, services_url: str) -> None:
+def test_an_app_is_created_scaled_and_deleted_through_the_page(
+    cluster: WebCluster, shaken_browser: Browser, services_url: str
+) -> None:
     browser = shaken_browser
     browser.open(services_url)
     browser.button("Create an app").click()
@@ -126,7 +163,12 @@ def test_an_app_is_created_scaled_and_deleted_through_the_page(cluster: WebClust
     browser.until(lambda: "is not a name" in browser.text("#create .problem"))
     browser.fill("#create", id="/from-page")
     browser.button("Create", "#create").click()
-    browser.until(lambda: "running" in browser.row("apps", "/from-page") and "1 of 1" in browser.row("apps", "/from-page"))
+    browser.until(
+        lambda: (
+            "running" in browser.row("apps", "/from-page")
+            and "1 of 1" in browser.row("apps", "/from-page")
+        )
+    )
     assert not browser.one("#create").is_displayed()
 
     browser.button("/from-page").click()
@@ -134,7 +176,12 @@ def test_an_app_is_created_scaled_and_deleted_through_the_page(cluster: WebClust
     browser.button("Scale…").click()
     browser.fill("#scale", instances=3)
     browser.button("Scale", "#scale").click()
-    browser.until(lambda: "3 of 3" in browser.row("apps", "/from-page") and browser.text("#apps .detail").count("from-page.instance") == 3)
+    browser.until(
+        lambda: (
+            "3 of 3" in browser.row("apps", "/from-page")
+            and browser.text("#apps .detail").count("from-page.instance") == 3
+        )
+    )
     assert cluster.api("GET", "/v2/apps/from-page")["app"]["instances"] == 3
 
     browser.button("Delete…").click()
@@ -147,7 +194,9 @@ def test_an_app_is_created_scaled_and_deleted_through_the_page(cluster: WebClust
     assert "Server" not in browser.text("#notice")
 
 
-def test_reasons_appear_for_an_app_that_fits_nowhere(cluster: WebCluster, browser: Browser, services_url: str) -> None:
+def test_reasons_appear_for_an_app_that_fits_nowhere(
+    cluster: WebCluster, browser: Browser, services_url: str
+) -> None:
     browser.open(services_url)
     cluster.api("POST", "/v2/apps", {"id": "/huge", "cmd": "sleep 1", "cpus": 99, "instances": 2})
     browser.until(lambda: "InsufficientCpus on 2 of 2 agents" in browser.row("queue", "/huge"))
@@ -159,7 +208,9 @@ def test_reasons_appear_for_an_app_that_fits_nowhere(cluster: WebCluster, browse
     browser.until(lambda: "Nothing waits" in browser.text("#queue"))
 
 
-def test_an_app_that_keeps_failing_shows_its_pause_and_its_last_words(cluster: WebCluster, browser: Browser, services_url: str) -> None:
+def test_an_app_that_keeps_failing_shows_its_pause_and_its_last_words(
+    cluster: WebCluster, browser: Browser, services_url: str
+) -> None:
     app = {
         "id": "/broken",
         "cmd": "echo no database >&2; exit 7",
@@ -180,18 +231,28 @@ def test_an_app_that_keeps_failing_shows_its_pause_and_its_last_words(cluster: W
 
 
 @pytest.mark.parametrize("width", [1000, 1600])
-def test_nothing_is_cut_off(browser: Browser, engine_url: str, services_url: str, width: int) -> None:
+def test_nothing_is_cut_off(
+    browser: Browser, engine_url: str, services_url: str, width: int
+) -> None:
     browser.size(width, 900)
     for url in (engine_url, f"{services_url}#app=%2Fshop%2Fweb"):
         browser.open(url)
         browser.until(lambda: "127.121.100." in browser.text("main"))
         wider = "return [...document.querySelectorAll('html, .scroll, .tiles > li')].filter((one) => one.scrollWidth > one.clientWidth)"
-        assert browser.run(f"{wider}.map((one) => one.className + ': ' + one.innerText.slice(0, 60))") == []
+        assert (
+            browser.run(f"{wider}.map((one) => one.className + ': ' + one.innerText.slice(0, 60))")
+            == []
+        )
 
 
-def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(browser: Browser, engine_url: str, services_url: str) -> None:
+def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(
+    browser: Browser, engine_url: str, services_url: str
+) -> None:
     for scheme in ("light", "dark"):
-        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+        browser.driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+        )
         for url in (engine_url, services_url):
             browser.open(url)
             assert browser.run(NAMELESS) == []

@@ -9,7 +9,12 @@ import pytest
 from tests.integration.webui.browser import Browser
 from tests.integration.webui.conftest import WebCluster
 
-pytestmark = [pytest.mark.browser, pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.zookeeper,
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+]
 
 
 def test_a_standby_sends_the_reader_to_the_leader(cluster: WebCluster, browser: Browser) -> None:
@@ -35,26 +40,46 @@ def test_pages_go_to_the_new_leader_when_theirs_is_gone_for_good_or_comes_back_a
         [left] = [one for one in cluster.masters if one != gone]
         cluster.kill(gone)
         browser.driver.switch_to.window(first)
-        browser.until(lambda: "Out of date" in browser.text("#notice") or left in browser.driver.current_url)
+        browser.until(
+            lambda: "Out of date" in browser.text("#notice") or left in browser.driver.current_url
+        )
         arrived(browser, f"http://{left}:5050/")
-        browser.until(lambda: len([row for row in browser.rows("tasks") if "web.shop" in row and "running" in row]) == 2)
+        browser.until(
+            lambda: (
+                len(
+                    [row for row in browser.rows("tasks") if "web.shop" in row and "running" in row]
+                )
+                == 2
+            )
+        )
         browser.driver.switch_to.window(other)
         arrived(browser, f"http://{left}:8080/")
         browser.until(lambda: browser.text("#apps .detail").count("shop_web.instance") == 2)
 
         cluster.start_master(gone)
         cluster.start_services(gone)
-        cluster.until(lambda: {cluster.answers(f"http://{gone}:{port}/") for port in (5050, 8080)} == {307})
+        cluster.until(
+            lambda: {cluster.answers(f"http://{gone}:{port}/") for port in (5050, 8080)} == {307}
+        )
         cluster.kill(left)
         cluster.start_master(left)
         cluster.start_services(left)
         ways = {leads_to(left)}
         cluster.until(lambda: ways.add(leads_to(left)) or f"//{gone}:5050/" in ways)
-        assert ways <= {None, f"//{gone}:5050/"}, "a master whose own old session still counts as leading must not redirect to itself"
+        assert ways <= {None, f"//{gone}:5050/"}, (
+            "a master whose own old session still counts as leading must not redirect to itself"
+        )
         arrived(browser, f"http://{gone}:8080/")
         browser.driver.switch_to.window(first)
         arrived(browser, f"http://{gone}:5050/")
-        browser.until(lambda: len([row for row in browser.rows("tasks") if "web.shop" in row and "running" in row]) == 2)
+        browser.until(
+            lambda: (
+                len(
+                    [row for row in browser.rows("tasks") if "web.shop" in row and "running" in row]
+                )
+                == 2
+            )
+        )
     finally:
         if other is not None:
             browser.driver.switch_to.window(other)
@@ -78,6 +103,10 @@ def arrived(browser: Browser, url: str) -> None:
     """The page is the one at `url`, by itself, and true again."""
 
     def there() -> bool:
-        return browser.driver.current_url.startswith(url) and "live" in browser.text("#pulse") and not browser.text("#notice")
+        return (
+            browser.driver.current_url.startswith(url)
+            and "live" in browser.text("#pulse")
+            and not browser.text("#notice")
+        )
 
     browser.until(there, 40)

@@ -53,7 +53,9 @@ async def soon(event):
     await asyncio.wait_for(event.wait(), 20)
 
 
-async def test_the_first_to_enter_leads_and_the_next_follows_when_it_leaves(zookeeper_hosts, zookeeper_root):
+async def test_the_first_to_enter_leads_and_the_next_follows_when_it_leaves(
+    zookeeper_hosts, zookeeper_root
+):
     async with sessions(zookeeper_hosts, 2) as (one, two):
         first = Contender(one, zookeeper_root, "first")
         await soon(first.elected)
@@ -69,7 +71,9 @@ async def test_the_first_to_enter_leads_and_the_next_follows_when_it_leaves(zook
         assert await anext(leaders) is None
 
 
-async def test_a_leader_whose_node_is_taken_away_steps_down_and_contends_again(zookeeper_hosts, zookeeper_root):
+async def test_a_leader_whose_node_is_taken_away_steps_down_and_contends_again(
+    zookeeper_hosts, zookeeper_root
+):
     async with sessions(zookeeper_hosts, 2) as (one, two):
         first = Contender(one, zookeeper_root, "first")
         await soon(first.elected)
@@ -92,7 +96,9 @@ async def test_work_that_fails_ends_the_candidate_with_its_error(zookeeper_hosts
         assert await one.children(zookeeper_root) == []
 
 
-async def test_a_leader_cut_off_from_the_ensemble_steps_down_before_its_session_can_expire(tmp_path):
+async def test_a_leader_cut_off_from_the_ensemble_steps_down_before_its_session_can_expire(
+    tmp_path,
+):
     server = ZooKeeperServer(tmp_path)
     server.start()
     try:
@@ -137,5 +143,11 @@ async def test_a_short_break_deposes_nobody_and_watchers_see_no_change(tmp_path)
 
 
 def test_only_nodes_of_the_prefix_contend_in_order_of_their_sequence():
-    names = ["json.info_0000000012", "log_replicas", "info_0000000001", "json.info_0000000009", "json.info_x"]
+    names = [
+        "json.info_0000000012",
+        "log_replicas",
+        "info_0000000001",
+        "json.info_0000000009",
+        "json.info_x",
+    ]
     assert contenders(names, "json.info_") == ["json.info_0000000009", "json.info_0000000012"]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.autoscaler.model.shape import Shape, make, shape_of
-from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, Framework, QueueEntry, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    Agent,
+    ClusterView,
+    Constraint,
+    Framework,
+    QueueEntry,
+    Snapshot,
+)
 from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
 from cluster.testing.fake_cloud import SIZES, FakeFleet
@@ -17,13 +24,26 @@ ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 PORTS = TASK_PORTS[1] - TASK_PORTS[0] + 1
 
 
-def a_spec(*, pools: list[dict[str, Any]] | None = None, usd: float | None = None, **autoscaler: Any) -> ClusterSpec:
-    pool = {"name": "default", "count": 2, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 20}
+def a_spec(
+    *, pools: list[dict[str, Any]] | None = None, usd: float | None = None, **autoscaler: Any
+) -> ClusterSpec:
+    pool = {
+        "name": "default",
+        "count": 2,
+        "types": ["m5.large", "m5.xlarge", "m5.2xlarge"],
+        "max": 20,
+    }
     return ClusterSpec.model_validate(
         {
             "name": "toy",
             "agents": [{**pool, **override} for override in pools or [{}]],
-            "autoscaler": {"interval_s": 2, "idle_after_s": 300, "boot_timeout_s": 600, "drain_grace_s": 10, **autoscaler},
+            "autoscaler": {
+                "interval_s": 2,
+                "idle_after_s": 300,
+                "boot_timeout_s": 600,
+                "drain_grace_s": 10,
+                **autoscaler,
+            },
             "cost": {} if usd is None else {"max_usd_per_hour": usd},
         }
     )
@@ -31,11 +51,27 @@ def a_spec(*, pools: list[dict[str, Any]] | None = None, usd: float | None = Non
 
 def offerings(spec: ClusterSpec) -> dict[str, tuple[Offering, ...]]:
     fleet = FakeFleet(lambda: NOW)
-    return {pool.name: tuple(fleet.offerings(pool.types, spec.zones, pool.disk_gib)) for pool in spec.agents}
+    return {
+        pool.name: tuple(fleet.offerings(pool.types, spec.zones, pool.disk_gib))
+        for pool in spec.agents
+    }
 
 
-def a_machine(name: str = "i-1", *, by: str = "autoscaler", pool: str = "default", role: str = "agent", **fields: Any) -> Machine:
-    tags = {Tag.CLUSTER: "toy", Tag.ROLE: role, Tag.POOL: pool, Tag.MANAGED_BY: by, **fields.pop("tags", {})}
+def a_machine(
+    name: str = "i-1",
+    *,
+    by: str = "autoscaler",
+    pool: str = "default",
+    role: str = "agent",
+    **fields: Any,
+) -> Machine:
+    tags = {
+        Tag.CLUSTER: "toy",
+        Tag.ROLE: role,
+        Tag.POOL: pool,
+        Tag.MANAGED_BY: by,
+        **fields.pop("tags", {}),
+    }
     defaults: dict[str, Any] = {
         "instance_type": "m5.large",
         "zone": ZONES[0],
@@ -73,7 +109,9 @@ def an_agent(machine: Machine | None = None, **fields: Any) -> Agent:
     return Agent(attributes=attributes, **{**defaults, **fields})
 
 
-def queued(app: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields: Any) -> QueueEntry:
+def queued(
+    app: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields: Any
+) -> QueueEntry:
     constraints = tuple(Constraint(*parts) for parts in fields.pop("constraints", ()))
     shape = make(cpus, mem_mib, fields.pop("disk_mib", 0), 0, fields.pop("ports", 0))
     return QueueEntry(app, shape, count, fields.pop("overdue", True), constraints, **fields)
@@ -96,7 +134,10 @@ def a_snapshot(
     """A cluster of two of Terraform's agents, both full, unless told otherwise."""
     spec = spec or a_spec()
     if machines is None:
-        machines = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform", zone=ZONES[1])]
+        machines = [
+            a_machine("i-t1", by="terraform"),
+            a_machine("i-t2", by="terraform", zone=ZONES[1]),
+        ]
         agents = [full(machine) for machine in machines] if agents is None else agents
     defaults: dict[str, Any] = {
         "cluster": ClusterView(tuple(agents or ()), tuple(frameworks or ()), recovered),

@@ -15,7 +15,16 @@ from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.ports import Machine, Template
 from cluster.config.schema import ClusterSpec
 from cluster.topology.naming import Tag
-from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, a_total, an_agent, offerings, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    a_total,
+    an_agent,
+    offerings,
+    queued,
+)
 from tests.unit.autoscaler.world import World
 
 M5 = a_total("m5.large")
@@ -23,9 +32,16 @@ SMALLER: Shape = (M5[0], M5[1] - 500_000, M5[2], M5[3], M5[4])
 SPEC = a_spec(pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "c5.large"]}])
 
 
-def a_pass(machines: list[Machine], agents: list[Agent], memory: Memory | None = None, **fields: Any) -> Plan:
+def a_pass(
+    machines: list[Machine], agents: list[Agent], memory: Memory | None = None, **fields: Any
+) -> Plan:
     memory = memory or Memory(leader_since=NOW - 999)
-    return plan(a_snapshot(fields.pop("spec", SPEC), machines=machines, agents=agents, memory=memory, **fields), NOW)
+    return plan(
+        a_snapshot(
+            fields.pop("spec", SPEC), machines=machines, agents=agents, memory=memory, **fields
+        ),
+        NOW,
+    )
 
 
 def said(made: Plan, kind: str) -> list[str]:
@@ -33,15 +49,22 @@ def said(made: Plan, kind: str) -> list[str]:
 
 
 def shapes(spec: ClusterSpec, advertised: dict[str, Advertised]) -> dict[str, Shape]:
-    return {o.instance_type: shape_of(o.resources) for o in as_advertised(offerings(spec), advertised, spec)["default"]}
+    return {
+        o.instance_type: shape_of(o.resources)
+        for o in as_advertised(offerings(spec), advertised, spec)["default"]
+    }
 
 
 def test_what_an_agent_has_is_remembered_by_pool_and_type_and_said_once_when_it_is_less() -> None:
     machine = a_machine()
     made = a_pass([machine], [an_agent(machine, total=SMALLER)])
     assert made.memory.advertised == {"default/m5.large": Advertised(SMALLER, NOW)}
-    assert said(made, "advertises") == ["m5.large in pool default advertises 500 MiB memory less than expected"]
-    again = a_pass([machine], [an_agent(machine, total=SMALLER)], replace(made.memory, leader_since=NOW - 999))
+    assert said(made, "advertises") == [
+        "m5.large in pool default advertises 500 MiB memory less than expected"
+    ]
+    again = a_pass(
+        [machine], [an_agent(machine, total=SMALLER)], replace(made.memory, leader_since=NOW - 999)
+    )
     assert said(again, "advertises") == []
     assert again.memory.advertised == made.memory.advertised
 
@@ -60,13 +83,23 @@ def test_of_agents_that_differ_the_least_counts(totals: tuple[Shape, Shape]) -> 
     assert made.memory.advertised["default/m5.large"].shape == SMALLER
 
 
-def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that_is_too_small() -> None:
+def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that_is_too_small() -> (
+    None
+):
     whole = queued(cpus=1, mem_mib=M5[1] / 1000 - 100)
     first = plan(a_snapshot(SPEC, machines=[], agents=[], queue=[whole]), NOW)
-    assert [step.decision.offering.partition("/")[0] for step in first.steps if step.decision.kind == "buy"] == ["m5.large"]
+    assert [
+        step.decision.offering.partition("/")[0]
+        for step in first.steps
+        if step.decision.kind == "buy"
+    ] == ["m5.large"]
     memory = Memory(leader_since=NOW - 9, advertised={"default/m5.large": Advertised(SMALLER, NOW)})
     then = plan(a_snapshot(SPEC, machines=[], agents=[], queue=[whole], memory=memory), NOW)
-    assert [step.decision.offering.partition("/")[0] for step in then.steps if step.decision.kind == "buy"] == ["m5.xlarge"]
+    assert [
+        step.decision.offering.partition("/")[0]
+        for step in then.steps
+        if step.decision.kind == "buy"
+    ] == ["m5.xlarge"]
 
 
 def test_types_never_seen_are_estimated_less_what_others_of_the_pool_were_short_of() -> None:
@@ -92,9 +125,15 @@ def test_an_agent_with_more_than_expected_does_not_make_others_larger() -> None:
 
 def test_gpus_disk_and_ports_are_learned_too() -> None:
     odd = make(2, 7680, 20000, 1, 11)
-    found = as_advertised(offerings(SPEC), {"default/m5.large": Advertised(odd, NOW)}, SPEC)["default"]
+    found = as_advertised(offerings(SPEC), {"default/m5.large": Advertised(odd, NOW)}, SPEC)[
+        "default"
+    ]
     of = {o.instance_type: o.resources for o in found}
-    assert (of["m5.large"].disk_mib, of["m5.large"].gpus, of["m5.large"].port_count) == (20000, 1, 11)
+    assert (of["m5.large"].disk_mib, of["m5.large"].gpus, of["m5.large"].port_count) == (
+        20000,
+        1,
+        11,
+    )
     assert of["m5.xlarge"].gpus == 0
     assert of["m5.xlarge"].disk_mib == 20000
     assert of["m5.xlarge"].port_count == 11
@@ -102,21 +141,31 @@ def test_gpus_disk_and_ports_are_learned_too() -> None:
 
 def test_on_aws_a_cautious_share_is_kept_for_the_kernel_until_one_was_seen() -> None:
     changed = {"target": "aws", "network": {"operator_cidrs": ["203.0.113.7/32"]}}
-    spec = ClusterSpec.model_validate({**SPEC.model_dump(exclude={"network", "engine", "target"}), **changed})
+    spec = ClusterSpec.model_validate(
+        {**SPEC.model_dump(exclude={"network", "engine", "target"}), **changed}
+    )
     assert shapes(spec, {})["m5.large"][1] == int(M5[1] * (1 - KERNEL_KEEPS))
     assert shapes(spec, {"default/m5.large": Advertised(M5, NOW)})["m5.large"] == M5
 
 
 def test_a_type_not_seen_for_a_month_is_estimated_again() -> None:
-    old = Memory(leader_since=NOW - 9, advertised={"default/m5.large": Advertised(SMALLER, NOW - 31 * 86400.0)})
+    old = Memory(
+        leader_since=NOW - 9,
+        advertised={"default/m5.large": Advertised(SMALLER, NOW - 31 * 86400.0)},
+    )
     assert a_pass([], [], old).memory.advertised == {}
-    young = Memory(leader_since=NOW - 9, advertised={"default/m5.large": Advertised(SMALLER, NOW - 29 * 86400.0)})
+    young = Memory(
+        leader_since=NOW - 9,
+        advertised={"default/m5.large": Advertised(SMALLER, NOW - 29 * 86400.0)},
+    )
     assert a_pass([], [], young).memory.advertised == young.advertised
 
 
 def test_memory_of_what_was_seen_is_not_written_anew_each_pass() -> None:
     machine = a_machine()
-    memory = Memory(leader_since=NOW - 9, advertised={"default/m5.large": Advertised(M5, NOW - 3600)})
+    memory = Memory(
+        leader_since=NOW - 9, advertised={"default/m5.large": Advertised(M5, NOW - 3600)}
+    )
     assert a_pass([machine], [an_agent(machine)], memory).memory.advertised == memory.advertised
 
 
@@ -132,7 +181,9 @@ def test_a_journal_of_before_this_is_still_read() -> None:
     [({"pool": "gpu"}, "pool gpu"), ({"instance_type": "m5.xlarge"}, "instance_type m5.xlarge"),
      ({"zone": "us-east-1f"}, "zone us-east-1f"), ({"lifecycle": "spot"}, "lifecycle spot")],
 )  # fmt: skip
-def test_an_agent_that_registers_as_something_else_is_said_once_and_teaches_nothing(attributes: dict[str, str], words: str) -> None:
+def test_an_agent_that_registers_as_something_else_is_said_once_and_teaches_nothing(
+    attributes: dict[str, str], words: str
+) -> None:
     machine = a_machine()
     agent = an_agent(machine, attributes=attributes, total=SMALLER)
     made = a_pass([machine], [agent])
@@ -149,7 +200,10 @@ def test_an_agent_that_does_not_say_everything_is_not_wrong() -> None:
 
 def test_a_machine_that_registered_twice_is_said_and_counted_once() -> None:
     machine = a_machine()
-    twins = [an_agent(machine, agent_id="S-old", registered_at=NOW - 900), an_agent(machine, agent_id="S-new", registered_at=NOW - 9)]
+    twins = [
+        an_agent(machine, agent_id="S-old", registered_at=NOW - 900),
+        an_agent(machine, agent_id="S-new", registered_at=NOW - 9),
+    ]
     made = a_pass([machine], twins, queue=[queued(count=3)])
     assert said(made, "strange") == ["i-1 registered 2 times: S-new, S-old"]
     verdict = made.verdicts[0]
@@ -172,11 +226,15 @@ def version(number: str, **fields: Any) -> Machine:
 TEMPLATES = {"default": Template("3", frozenset({"2", "3"}))}
 
 
-def test_a_machine_of_an_older_template_is_said_once_and_one_of_a_version_that_is_alike_is_not() -> None:
+def test_a_machine_of_an_older_template_is_said_once_and_one_of_a_version_that_is_alike_is_not() -> (
+    None
+):
     old, alike = version("1", name="i-1"), version("2", name="i-2")
     agents = [an_agent(old), an_agent(alike)]
     made = a_pass([old, alike], agents, templates=TEMPLATES)
-    assert said(made, "strange") == ["i-1 comes from version 1 of its launch template, the newest is 3"]
+    assert said(made, "strange") == [
+        "i-1 comes from version 1 of its launch template, the newest is 3"
+    ]
     assert said(a_pass([old, alike], agents, made.memory, templates=TEMPLATES), "strange") == []
     assert said(a_pass([old, alike], agents), "strange") == [], "templates that could not be read"
 
@@ -217,7 +275,11 @@ def test_all_drifted_machines_are_replaced_within_the_disruption_budget_and_new_
     most_gone = 0
     for _ in range(300):
         world.run(4)
-        disturbed = [one for one in world.journal.memory.removals.values() if one.policy in {"drift", "replace"}]
+        disturbed = [
+            one
+            for one in world.journal.memory.removals.values()
+            if one.policy in {"drift", "replace"}
+        ]
         most_gone = max(most_gone, len(disturbed))
     assert world.running("/web") == 8
     assert not before & {machine.instance_id for machine in world.ours}
@@ -253,11 +315,17 @@ def test_a_machine_past_its_age_is_replaced_before_it_goes() -> None:
 
 def test_drift_of_a_machine_that_cannot_be_told_is_none() -> None:
     machine = a_machine()
-    snapshot: Snapshot = a_snapshot(SPEC, machines=[machine], agents=[an_agent(machine)], templates=TEMPLATES)
+    snapshot: Snapshot = a_snapshot(
+        SPEC, machines=[machine], agents=[an_agent(machine)], templates=TEMPLATES
+    )
     assert plan(snapshot, NOW).memory.odd == {}
 
 
-REPLACING = a_spec(pools=[{"count": 0, "types": ["m5.large"], "max": 20}], idle_after_s=9000, drift={"replace": True})
+REPLACING = a_spec(
+    pools=[{"count": 0, "types": ["m5.large"], "max": 20}],
+    idle_after_s=9000,
+    drift={"replace": True},
+)
 
 
 def going(made: Plan) -> list[str]:
@@ -275,21 +343,33 @@ def test_of_drifted_machines_without_work_only_as_many_go_as_may_be_disturbed() 
 def test_a_protected_machine_stays_and_so_does_one_that_was_just_spared() -> None:
     machine = version("1", name="i-1")
     guarded = replace(machine, tags={**machine.tags, "mesaform:protect": "true"})
-    assert going(a_pass([machine], [an_agent(machine)], spec=REPLACING, templates=TEMPLATES)) == ["i-1"]
+    assert going(a_pass([machine], [an_agent(machine)], spec=REPLACING, templates=TEMPLATES)) == [
+        "i-1"
+    ]
     assert going(a_pass([guarded], [an_agent(guarded)], spec=REPLACING, templates=TEMPLATES)) == []
     spared = Memory(leader_since=NOW - 999, spared={"i-1": NOW + 9})
-    assert going(a_pass([machine], [an_agent(machine)], spared, spec=REPLACING, templates=TEMPLATES)) == []
+    assert (
+        going(a_pass([machine], [an_agent(machine)], spared, spec=REPLACING, templates=TEMPLATES))
+        == []
+    )
 
 
 def test_work_never_moves_from_one_drifted_machine_to_another() -> None:
     machines = [version("1", name=f"i-{n}") for n in range(2)]
     shape = make(1, 512)
     work = Work("web.instance-1._app.1", "/web", "marathon", shape, since=NOW - 99)
-    agents = [an_agent(machine, allocated=shape, tasks=1, apps={"/web": 1}, work=(work,)) for machine in machines]
+    agents = [
+        an_agent(machine, allocated=shape, tasks=1, apps={"/web": 1}, work=(work,))
+        for machine in machines
+    ]
     made = a_pass(machines, agents, spec=REPLACING, templates=TEMPLATES, apps={"/web": ()})
     assert going(made) == []
-    assert [(step.decision.kind, step.decision.policy) for step in made.steps if step.decision.count] == [("buy", "drift")]
+    assert [
+        (step.decision.kind, step.decision.policy) for step in made.steps if step.decision.count
+    ] == [("buy", "drift")]
     newer = version("3", name="i-9")
     room = an_agent(newer, allocated=shape, tasks=1)
-    moved = a_pass([*machines, newer], [*agents, room], spec=REPLACING, templates=TEMPLATES, apps={"/web": ()})
+    moved = a_pass(
+        [*machines, newer], [*agents, room], spec=REPLACING, templates=TEMPLATES, apps={"/web": ()}
+    )
     assert going(moved) == ["i-0"]

@@ -10,7 +10,17 @@ import pytest
 from cluster.autoscaler import demand
 from cluster.autoscaler.demand import frameworks, rates
 from cluster.autoscaler.model.shape import make, text
-from cluster.autoscaler.model.snapshot import ClusterView, Constraint, Finding, Framework, Mark, Memory, Probe, Quota, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    ClusterView,
+    Constraint,
+    Finding,
+    Framework,
+    Mark,
+    Memory,
+    Probe,
+    Quota,
+    Snapshot,
+)
 from cluster.autoscaler.observation import mesos_parsers
 from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from cluster.autoscaler.observation.mesos_framework_parser import PROBE, offer_constraints, quotas
@@ -18,7 +28,15 @@ from cluster.autoscaler.planner.planner import plan
 from cluster.cli.plan import remembered
 from cluster.services.model import UpgradeStrategy
 from cluster.services.scaling import plan as next_step
-from tests.unit.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, an_agent, full, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    a_framework,
+    a_machine,
+    a_snapshot,
+    an_agent,
+    full,
+    queued,
+)
 from tests.unit.services.test_scaling import an_app, instance
 
 DRY = Memory(leader_since=NOW - 900, dry_since={"F-batch": NOW - 10})
@@ -37,7 +55,14 @@ def the_unit(snapshot: Snapshot) -> demand.Unit:
 
 
 def test_what_waits_is_demand_with_its_shape_count_constraints_and_reason():
-    entry = queued("/web", 3, cpus=2, constraints=[("zone", "UNIQUE")], since=NOW - 40, rejections={"InsufficientCpus": 2})
+    entry = queued(
+        "/web",
+        3,
+        cpus=2,
+        constraints=[("zone", "UNIQUE")],
+        since=NOW - 40,
+        rejections={"InsufficientCpus": 2},
+    )
     unit = the_unit(a_snapshot(queue=[entry]))
     assert (unit.source, unit.name, unit.shape, unit.count) == ("services", "/web", make(2, 512), 3)
     assert unit.constraints == (Constraint("zone", "UNIQUE"),)
@@ -53,16 +78,31 @@ def test_the_jobs_queue_counts_through_the_same_door():
     job = queued("nightly", 2, source="jobs")
     service = queued("nightly", 1)
     found = units(a_snapshot(queue=[job, service]))
-    assert [(unit.source, unit.count, unit.key) for unit in found] == [("jobs", 2, "jobs:nightly"), ("services", 1, "services:nightly")]
-    assert [(entry.source, entry.count) for entry in mesos_parsers.both_times([job, service], [service, job])] == [
+    assert [(unit.source, unit.count, unit.key) for unit in found] == [
+        ("jobs", 2, "jobs:nightly"),
+        ("services", 1, "services:nightly"),
+    ]
+    assert [
+        (entry.source, entry.count)
+        for entry in mesos_parsers.both_times([job, service], [service, job])
+    ] == [
         ("jobs", 2),
         ("services", 1),
     ]
 
 
-@pytest.mark.parametrize(("health", "over", "asked"), [(1.0, 0.2, 2), (0.5, 0.0, 0), (1.0, 1.0, 10)])
-def test_a_rolling_deployment_asks_for_what_it_starts_beside_the_old_and_no_more(health, over, asked):
-    app = an_app(10, upgrade_strategy=UpgradeStrategy(minimum_health_capacity=health, maximum_over_capacity=over))
+@pytest.mark.parametrize(
+    ("health", "over", "asked"), [(1.0, 0.2, 2), (0.5, 0.0, 0), (1.0, 1.0, 10)]
+)
+def test_a_rolling_deployment_asks_for_what_it_starts_beside_the_old_and_no_more(
+    health, over, asked
+):
+    app = an_app(
+        10,
+        upgrade_strategy=UpgradeStrategy(
+            minimum_health_capacity=health, maximum_over_capacity=over
+        ),
+    )
     step = next_step(app, [instance(f"old{number}", version="v1") for number in range(10)])
     found = units(a_snapshot(queue=[queued("/web", step.launches)]))
     assert sum(unit.count for unit in found) == asked
@@ -70,7 +110,11 @@ def test_a_rolling_deployment_asks_for_what_it_starts_beside_the_old_and_no_more
 
 @pytest.mark.parametrize(
     ("reason", "kind"),
-    [("UnfulfilledRole", "role"), ("NoCorrespondingReservationFound", "reservation"), ("AgentMaintenance", "maintenance")],
+    [
+        ("UnfulfilledRole", "role"),
+        ("NoCorrespondingReservationFound", "reservation"),
+        ("AgentMaintenance", "maintenance"),
+    ],
 )
 def test_work_that_every_offer_was_refused_for_by_role_or_reservation_is_blocked(reason, kind):
     snapshot = a_snapshot(queue=[queued(rejections={reason: 2}, role="ads")])
@@ -103,7 +147,11 @@ def test_what_a_quota_forbids_is_blocked_and_nothing_is_bought_for_it():
 
 
 def test_apps_of_one_role_share_what_its_quota_leaves():
-    found = units(limited(3, queue=[queued("/a", 2, role="ads"), queued("/b", 2, role="ads"), queued("/c", 2)]))
+    found = units(
+        limited(
+            3, queue=[queued("/a", 2, role="ads"), queued("/b", 2, role="ads"), queued("/c", 2)]
+        )
+    )
     assert [(unit.name, unit.count, unit.blocked_kind) for unit in found] == [
         ("/a", 2, ""), ("/b", 1, ""), ("/b", 1, "quota"), ("/c", 2, "")
     ]  # fmt: skip
@@ -111,9 +159,13 @@ def test_apps_of_one_role_share_what_its_quota_leaves():
 
 def test_frameworks_get_what_queues_of_their_role_leave_of_its_quota():
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
-    found = units(limited(2, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY))
+    found = units(
+        limited(2, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY)
+    )
     assert [unit.blocked_kind for unit in found] == ["", ""]
-    found = units(limited(1, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY))
+    found = units(
+        limited(1, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY)
+    )
     assert [unit.blocked_kind for unit in found] == ["", "quota"]
 
 
@@ -132,14 +184,30 @@ def test_a_quota_counts_roles_below_it_and_no_others():
 def test_a_framework_is_stopped_by_its_quota_unless_it_has_a_role_without_one():
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
     assert the_unit(limited(0, frameworks=[hungry], memory=DRY)).blocked_kind == "quota"
-    assert the_unit(limited(0, frameworks=[replace(hungry, roles=("ads", "free"))], memory=DRY)).blocked_kind == ""
+    assert (
+        the_unit(
+            limited(0, frameworks=[replace(hungry, roles=("ads", "free"))], memory=DRY)
+        ).blocked_kind
+        == ""
+    )
 
 
 # the wire's quota is that of Mesos' quota.proto and mesos.proto: QuotaStatus{infos, configs}
 QUOTA = {
     "status": {
-        "infos": [{"role": "ads", "guarantee": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 9}}]}],
-        "configs": [{"role": "ads", "guarantees": {"cpus": {"value": 1}}, "limits": {"cpus": {"value": 4.5}, "mem": {"value": 1024}}}],
+        "infos": [
+            {
+                "role": "ads",
+                "guarantee": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 9}}],
+            }
+        ],
+        "configs": [
+            {
+                "role": "ads",
+                "guarantees": {"cpus": {"value": 1}},
+                "limits": {"cpus": {"value": 4.5}, "mem": {"value": 1024}},
+            }
+        ],
     }
 }
 
@@ -147,8 +215,18 @@ QUOTA = {
 def held(role: str, cpus: float) -> dict:
     return {
         "allocated_resources": [
-            {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}, "allocation_info": {"role": role}},
-            {"name": "ports", "type": "RANGES", "ranges": {"range": []}, "allocation_info": {"role": role}},
+            {
+                "name": "cpus",
+                "type": "SCALAR",
+                "scalar": {"value": cpus},
+                "allocation_info": {"role": role},
+            },
+            {
+                "name": "ports",
+                "type": "RANGES",
+                "ranges": {"range": []},
+                "allocation_info": {"role": role},
+            },
         ]
     }
 
@@ -163,7 +241,14 @@ def test_masters_that_know_guarantees_only_bound_by_them():
     assert quota.limit == (9000, None, None, None)
 
 
-@pytest.mark.parametrize("answer", [{}, {"status": {}}, {"status": {"configs": [{"role": "ads", "guarantees": {"cpus": {"value": 1}}}]}}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"status": {}},
+        {"status": {"configs": [{"role": "ads", "guarantees": {"cpus": {"value": 1}}}]}},
+    ],
+)
 def test_without_quota_or_limits_nothing_is_bound(answer):
     assert quotas(answer, [held("ads", 1)]) == ()
 
@@ -172,16 +257,24 @@ def test_without_quota_or_limits_nothing_is_bound(answer):
 
 
 def hungry(memory: Memory = DRY, **fields) -> Snapshot:
-    return a_snapshot(frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory)
+    return a_snapshot(
+        frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory
+    )
 
 
 def marks(**before: int) -> dict[str, tuple[Mark, ...]]:
-    return {"F-batch": (Mark(NOW - 15, **{"sent": 0, "accepted": 0, "declined": 0, "asked": 0, **before}),)}
+    return {
+        "F-batch": (
+            Mark(NOW - 15, **{"sent": 0, "accepted": 0, "declined": 0, "asked": 0, **before}),
+        )
+    }
 
 
 def test_a_starving_framework_says_for_how_long_and_what_it_was_offered():
     unit = the_unit(hungry(replace(DRY, marks=marks(sent=10, declined=9)), sent=12, declined=11))
-    assert unit.reason.startswith("batch finds no agent with 1.5 cpus, 2000 MiB memory free since 10 s")
+    assert unit.reason.startswith(
+        "batch finds no agent with 1.5 cpus, 2000 MiB memory free since 10 s"
+    )
     assert "2 offers sent, 0 accepted, 2 declined in the last 15 s" in unit.reason
 
 
@@ -192,7 +285,12 @@ def test_four_seconds_are_too_short_to_call_a_framework_dry():
 def roomy(memory: Memory, **fields) -> Snapshot:
     """An agent with 2 cpus and 7680 MiB free, and a framework."""
     machine = a_machine("i-t1", by="terraform")
-    return a_snapshot(machines=[machine], agents=[an_agent(machine)], frameworks=[a_framework(**fields)], memory=memory)
+    return a_snapshot(
+        machines=[machine],
+        agents=[an_agent(machine)],
+        frameworks=[a_framework(**fields)],
+        memory=memory,
+    )
 
 
 def test_a_framework_that_declines_everything_too_small_for_its_tasks_wants_the_size_of_those():
@@ -211,7 +309,9 @@ def test_a_framework_that_never_suppresses_and_declines_offers_that_hold_its_tas
 
 def unserved(finding: Finding | None, **fields) -> Snapshot:
     shape = make(1, 512)
-    memory = replace(DRY, marks=marks(sent=7), findings={} if finding is None else {text(shape): finding})
+    memory = replace(
+        DRY, marks=marks(sent=7), findings={} if finding is None else {text(shape): finding}
+    )
     return roomy(memory, **{"minimal": shape, "sent": 7, **fields})
 
 
@@ -221,7 +321,9 @@ def test_a_framework_that_is_offered_nothing_of_what_looks_free_counts_once_the_
     assert demand.suspects(unserved(None), NOW) == (make(1, 512),)
 
 
-@pytest.mark.parametrize("finding", [None, Finding(NOW - 1, offered=True, where="h"), Finding(NOW - 11, offered=False)])
+@pytest.mark.parametrize(
+    "finding", [None, Finding(NOW - 1, offered=True, where="h"), Finding(NOW - 11, offered=False)]
+)
 def test_without_the_probe_framework_s_word_of_this_dryness_what_looks_free_is_free(finding):
     assert units(unserved(finding)) == []
 
@@ -233,17 +335,32 @@ def test_a_framework_whose_own_refusals_stand_is_not_unserved():
 
 def test_what_the_probe_framework_was_offered_disproves_that_there_is_none():
     shape = make(1.5, 2000)
-    offered = the_unit(hungry(replace(DRY, findings={text(shape): Finding(NOW - 2, offered=True, where="10.0.0.7")})))
+    offered = the_unit(
+        hungry(
+            replace(DRY, findings={text(shape): Finding(NOW - 2, offered=True, where="10.0.0.7")})
+        )
+    )
     assert (offered.blocked_kind, "10.0.0.7" in offered.blocked) == ("not_dry", True)
-    before = the_unit(hungry(replace(DRY, findings={text(shape): Finding(NOW - 12, offered=True, where="10.0.0.7")})))
+    before = the_unit(
+        hungry(
+            replace(DRY, findings={text(shape): Finding(NOW - 12, offered=True, where="10.0.0.7")})
+        )
+    )
     assert before.blocked == "", "that was before it ran dry"
 
 
 @pytest.mark.parametrize(
     ("view", "kind"),
-    [({"elected_at": NOW - 29}, "failover"), ({"recovered": 1}, "recovering"), ({"allocator_lag_s": 5.1}, "allocator"), ({}, "")],
+    [
+        ({"elected_at": NOW - 29}, "failover"),
+        ({"recovered": 1}, "recovering"),
+        ({"allocator_lag_s": 5.1}, "allocator"),
+        ({}, ""),
+    ],
 )
-def test_hunger_is_not_believed_while_a_change_of_master_or_a_slow_allocator_explains_it(view, kind):
+def test_hunger_is_not_believed_while_a_change_of_master_or_a_slow_allocator_explains_it(
+    view, kind
+):
     snapshot = hungry()
     assert snapshot.cluster is not None
     unit = the_unit(replace(snapshot, cluster=replace(snapshot.cluster, **view)))
@@ -262,9 +379,14 @@ def test_a_framework_looks_only_at_agents_that_its_constraints_allow():
     snapshot = a_snapshot(machines=[machine], agents=[agent], frameworks=[wants], memory=DRY)
     assert the_unit(snapshot).constraints == wants.constraints
     other = replace(wants, constraints=(Constraint("rack", "IS", "r1"),))
-    assert units(a_snapshot(machines=[machine], agents=[agent], frameworks=[other], memory=DRY)) == []
+    assert (
+        units(a_snapshot(machines=[machine], agents=[agent], frameworks=[other], memory=DRY)) == []
+    )
     (verdict,) = plan(snapshot, NOW).verdicts
-    assert (verdict.buying, verdict.refusal is not None and verdict.refusal.kind) == (0, "constraint")
+    assert (verdict.buying, verdict.refusal is not None and verdict.refusal.kind) == (
+        0,
+        "constraint",
+    )
 
 
 def test_counters_of_another_leader_are_not_taken_for_this_one_s():
@@ -292,7 +414,9 @@ def test_rates_are_of_the_last_ten_to_twenty_seconds_and_marks_change_every_ten(
 
 
 def test_a_framework_tested_under_another_leader_is_not_bought_for_again_before_it_asks():
-    memory = replace(DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4, came=True)})
+    memory = replace(
+        DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4, came=True)}
+    )
     assert the_unit(hungry(memory)).blocked_kind == "untaken"
     assert the_unit(hungry(memory, asked=1)).blocked_kind == ""
 
@@ -307,7 +431,12 @@ def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_t
 
     def seen(registered_at: float) -> Memory:
         memory = replace(bought, registered={"i-new": registered_at})
-        view = a_snapshot(machines=[machine], agents=[agent], frameworks=[a_framework(minimal=make(1.5, 2000))], memory=memory)
+        view = a_snapshot(
+            machines=[machine],
+            agents=[agent],
+            frameworks=[a_framework(minimal=make(1.5, 2000))],
+            memory=memory,
+        )
         return demand.remember(memory, view, NOW)
 
     assert seen(NOW - 61).probes["F-batch"].came is False, "that one was there before"
@@ -321,7 +450,9 @@ def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_t
 
 
 def test_frameworks_of_one_name_are_told_apart():
-    twins = [replace(a_framework(minimal=make(1.5, 2000)), framework_id=name) for name in ("F-1", "F-2")]
+    twins = [
+        replace(a_framework(minimal=make(1.5, 2000)), framework_id=name) for name in ("F-1", "F-2")
+    ]
     memory = replace(DRY, dry_since={"F-1": NOW - 10, "F-2": NOW - 10})
     assert len({unit.key for unit in units(a_snapshot(frameworks=twins, memory=memory))}) == 2
 
@@ -335,23 +466,33 @@ def test_what_demand_remembers_survives_the_journal_and_the_beat():
         probes={"F-batch": Probe(NOW, accepted=1, asked=2, size=4, came=True)},
     )
     assert msgspec.json.decode(msgspec.json.encode(memory), type=Memory) == memory
-    assert remembered(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(memory)))) == memory
+    assert (
+        remembered(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(memory)))) == memory
+    )
 
 
 # the wire
 
 
 def info(framework_id: str, **fields) -> dict:
-    return {"framework_info": {"id": {"value": framework_id}, "name": framework_id, **fields}, "active": True, "connected": True}
+    return {
+        "framework_info": {"id": {"value": framework_id}, "name": framework_id, **fields},
+        "active": True,
+        "connected": True,
+    }
 
 
 def one(*items: dict, metrics: dict[str, float] | None = None) -> Framework:
-    (found,) = mesos_parsers.cluster_view(Agents(), (), {"frameworks": list(items)}, metrics or {}).frameworks
+    (found,) = mesos_parsers.cluster_view(
+        Agents(), (), {"frameworks": list(items)}, metrics or {}
+    ).frameworks
     return found
 
 
 def filters(cpus: float) -> dict:
-    return {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": cpus}}}]}}
+    return {
+        "min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": cpus}}}]}
+    }
 
 
 def test_only_roles_that_are_not_suppressed_count_with_what_they_declared():
@@ -367,7 +508,10 @@ def test_only_roles_that_are_not_suppressed_count_with_what_they_declared():
 def test_counters_are_found_by_id_whatever_the_framework_is_called():
     item = info("F1")
     item["framework_info"]["name"] = "a b/c%"
-    metrics = {"master/frameworks/a%20b%2Fc%25/F1/offers/sent": 3.0, "master/frameworks/F1/F2/offers/sent": 9.0}
+    metrics = {
+        "master/frameworks/a%20b%2Fc%25/F1/offers/sent": 3.0,
+        "master/frameworks/F1/F2/offers/sent": 9.0,
+    }
     assert one(item, metrics=metrics).sent == 3
 
 
@@ -396,18 +540,29 @@ def test_what_is_reserved_is_free_for_its_role_alone():
     assert agent.allocated == make(2)
 
     def wants(role: str) -> list[demand.Unit]:
-        return units(a_snapshot(machines=[], agents=[agent], frameworks=[a_framework(minimal=make(3), roles=(role,))], memory=DRY))
+        return units(
+            a_snapshot(
+                machines=[],
+                agents=[agent],
+                frameworks=[a_framework(minimal=make(3), roles=(role,))],
+                memory=DRY,
+            )
+        )
 
     assert wants("ads") == wants("ads/web") == []
     assert [unit.shape for unit in wants("other")] == [make(3)]
 
 
 def test_the_autoscaler_s_own_framework_wants_nothing():
-    assert mesos_parsers.cluster_view(Agents(), (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
+    assert (
+        mesos_parsers.cluster_view(Agents(), (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
+    )
 
 
 def test_the_allocator_s_lateness_and_the_election_are_part_of_the_view():
-    view = mesos_parsers.cluster_view(Agents(), (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0)
+    view = mesos_parsers.cluster_view(
+        Agents(), (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0
+    )
     assert (view.allocator_lag_s, view.elected_at) == (1.5, 12.0)
 
 
@@ -423,8 +578,12 @@ def test_the_allocator_s_lateness_and_the_election_are_part_of_the_view():
     ],
 )
 def test_offer_constraints_read_as_the_services_constraints_do(predicate, expected):
-    group = {"attribute_constraints": [{"selector": {"attribute_name": "rack"}, "predicate": predicate}]}
-    assert offer_constraints({"role_constraints": {"*": {"groups": [group, {}]}}}, ["*"]) == (expected,)
+    group = {
+        "attribute_constraints": [{"selector": {"attribute_name": "rack"}, "predicate": predicate}]
+    }
+    assert offer_constraints({"role_constraints": {"*": {"groups": [group, {}]}}}, ["*"]) == (
+        expected,
+    )
     assert offer_constraints({"role_constraints": {"*": {"groups": [group]}}}, ["other"]) == ()
 
 

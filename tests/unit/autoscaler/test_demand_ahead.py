@@ -24,15 +24,33 @@ BOOT = {"boot_timeout_s": 600, "ahead_margin_s": 60}
 LEAD_S = 600 * scheduled.BOOT_SHARE + 60
 
 
-def hint(name: str = "h1", count: int = 10, cpus: float = 1, mem_mib: float = 512, at: float = NOW - 60, **fields) -> Order:
-    order = Order(id=name, kind="hint", by="ops@desk", at=at, until=NOW + 1800, cpus=cpus, mem_mib=mem_mib, count=count)
+def hint(
+    name: str = "h1",
+    count: int = 10,
+    cpus: float = 1,
+    mem_mib: float = 512,
+    at: float = NOW - 60,
+    **fields,
+) -> Order:
+    order = Order(
+        id=name,
+        kind="hint",
+        by="ops@desk",
+        at=at,
+        until=NOW + 1800,
+        cpus=cpus,
+        mem_mib=mem_mib,
+        count=count,
+    )
     return replace(order, **fields)
 
 
 def using(cpus: float = 0, mem_mib: float = 0, **fields) -> Snapshot:
     """A cluster whose agents run this much, of one large agent."""
     machine = a_machine("i-t1", by="terraform")
-    agent = an_agent(machine, total=make(400, 999999), allocated=make(cpus, mem_mib), tasks=round(cpus))
+    agent = an_agent(
+        machine, total=make(400, 999999), allocated=make(cpus, mem_mib), tasks=round(cpus)
+    )
     return a_snapshot(fields.pop("spec", None), machines=[machine], agents=[agent], **fields)
 
 
@@ -60,7 +78,9 @@ def test_work_that_comes_takes_the_hint_s_room_whether_it_waits_or_runs():
     assert counts(some, "hint") == [6]
     running = using(24, 22528, orders=(hint(),), memory=memory)
     assert counts(running, "hint") == [6]
-    assert "4 of them have come" in next(unit.reason for unit in demand.fuse(running, NOW) if unit.source == "hint")
+    assert "4 of them have come" in next(
+        unit.reason for unit in demand.fuse(running, NOW) if unit.source == "hint"
+    )
     assert counts(using(30, 25600, orders=(hint(),), memory=memory), "hint") == []
 
 
@@ -92,7 +112,14 @@ def test_a_hint_in_a_pool_is_taken_by_work_of_that_pool_only():
     order = hint(pool="big")
     memory = pass_by(using(0, 0, spec=spec, orders=(order,)), Memory())
     assert counts(using(8, 4096, spec=spec, orders=(order,), memory=memory), "hint") == [10]
-    there = using(0, 0, spec=spec, orders=(order,), memory=memory, queue=[queued(count=4, constraints=[("pool", "IS", "big")])])
+    there = using(
+        0,
+        0,
+        spec=spec,
+        orders=(order,),
+        memory=memory,
+        queue=[queued(count=4, constraints=[("pool", "IS", "big")])],
+    )
     assert counts(there, "hint") == [6]
 
 
@@ -106,7 +133,14 @@ def test_a_hint_that_is_gone_is_forgotten():
 
 
 def calendar_spec(**entry):
-    fields = {"days": "mon-fri", "hours": "09:00-18:00", "count": 20, "cpus": 1, "mem_mib": 512, **entry}
+    fields = {
+        "days": "mon-fri",
+        "hours": "09:00-18:00",
+        "count": 20,
+        "cpus": 1,
+        "mem_mib": 512,
+        **entry,
+    }
     return a_spec(calendar=[fields], **BOOT)
 
 
@@ -121,15 +155,23 @@ def test_the_calendar_s_work_has_room_a_boot_and_a_margin_before_it_begins_and_n
 
 def test_an_entry_shorter_than_a_boot_keeps_its_room_from_the_purchase_on():
     snapshot = using(spec=calendar_spec(hours="09:00-09:01"))
-    assert all(counts(snapshot, "calendar", MONDAY_9 - back) == [20] for back in range(0, int(LEAD_S) + 1, 15))
+    assert all(
+        counts(snapshot, "calendar", MONDAY_9 - back) == [20]
+        for back in range(0, int(LEAD_S) + 1, 15)
+    )
 
 
 def test_what_runs_and_what_waits_counts_towards_the_calendar():
     snapshot = using(12, 6144, spec=calendar_spec(), queue=[queued(count=3)])
     assert counts(snapshot, "calendar", MONDAY_9) == [5]
     assert counts(using(25, 99999, spec=calendar_spec()), "calendar", MONDAY_9) == []
-    reason = next(unit.reason for unit in demand.fuse(snapshot, MONDAY_9) if unit.source == "calendar")
-    assert reason == "the calendar has 20 x (1 cpus, 512 MiB memory) mon-fri 09:00-18:00 UTC; 15 are in use, waiting or kept"
+    reason = next(
+        unit.reason for unit in demand.fuse(snapshot, MONDAY_9) if unit.source == "calendar"
+    )
+    assert (
+        reason
+        == "the calendar has 20 x (1 cpus, 512 MiB memory) mon-fri 09:00-18:00 UTC; 15 are in use, waiting or kept"
+    )
 
 
 def test_a_hint_s_room_counts_towards_the_calendar():
@@ -150,7 +192,13 @@ def weeks(*cpus: float, hour: int = 9, mem_mib_each: float = 1024) -> weekly_pro
         for slot in range(-8, 12):
             amount = level if 0 <= slot < 4 else 2
             for second in (0, 450, 890):
-                levels = {"default": (round(amount * 1000), round(amount * mem_mib_each * 1000), round(amount))}
+                levels = {
+                    "default": (
+                        round(amount * 1000),
+                        round(amount * mem_mib_each * 1000),
+                        round(amount),
+                    )
+                }
                 known = weekly_profile.learn(known, levels, start + slot * 900 + second)
     return known
 
@@ -178,33 +226,46 @@ def test_it_is_off_by_default():
 
 def test_one_week_is_not_enough():
     assert counts(using(2, 2048, spec=learned_spec(), profile=weeks(40)), "profile", MONDAY_9) == []
-    assert counts(using(2, 2048, spec=learned_spec(), profile=weeks(40, 40)), "profile", MONDAY_9) == [38]
+    assert counts(
+        using(2, 2048, spec=learned_spec(), profile=weeks(40, 40)), "profile", MONDAY_9
+    ) == [38]
 
 
 def test_what_runs_waits_or_is_kept_already_satisfies_the_forecast():
     known, spec = weeks(40, 40), learned_spec()
-    assert counts(using(30, 40960, spec=spec, profile=known, queue=[queued(count=6)]), "profile", MONDAY_9) == [4]
+    assert counts(
+        using(30, 40960, spec=spec, profile=known, queue=[queued(count=6)]), "profile", MONDAY_9
+    ) == [4]
     assert counts(using(50, 51200, spec=spec, profile=known), "profile", MONDAY_9) == []
     order = hint(at=MONDAY_9 - 60, until=MONDAY_9 + 60, count=10, mem_mib=1024)
-    assert counts(using(2, 2048, spec=spec, profile=known, orders=(order,)), "profile", MONDAY_9) == [28]
+    assert counts(
+        using(2, 2048, spec=spec, profile=known, orders=(order,)), "profile", MONDAY_9
+    ) == [28]
 
 
 def test_the_calendar_and_the_profile_of_the_same_work_do_not_add_up():
     entry = {"days": "mon", "hours": "09:00-10:00", "count": 30, "cpus": 1, "mem_mib": 1024}
     spec = a_spec(profile={"enabled": True}, calendar=[entry], **BOOT)
     snapshot = using(2, 2048, spec=spec, profile=weeks(40, 40))
-    assert (counts(snapshot, "calendar", MONDAY_9), counts(snapshot, "profile", MONDAY_9)) == ([28], [10])
+    assert (counts(snapshot, "calendar", MONDAY_9), counts(snapshot, "profile", MONDAY_9)) == (
+        [28],
+        [10],
+    )
 
 
 def test_memory_that_is_lacking_is_bought_as_cpus_are():
-    assert counts(using(40, 2048, spec=learned_spec(), profile=weeks(40, 40)), "profile", MONDAY_9) == [38]
+    assert counts(
+        using(40, 2048, spec=learned_spec(), profile=weeks(40, 40)), "profile", MONDAY_9
+    ) == [38]
 
 
 def test_a_holiday_is_given_up_after_half_an_hour_and_the_next_week_believed_again():
     known = weeks(40, 40, 40)
     snapshot = using(2, 2048, spec=learned_spec(), profile=known)
     for second in range(0, 4 * 900, 60):
-        known = weekly_profile.learn(known, {"default": (2000, 2048000, 2)}, MONDAY_9 - 900 + second)
+        known = weekly_profile.learn(
+            known, {"default": (2000, 2048000, 2)}, MONDAY_9 - 900 + second
+        )
         believed = counts(replace(snapshot, profile=known), "profile", MONDAY_9 - 900 + second)
         assert believed == ([38] if 900 - LEAD_S <= second < 2700 else [])
     assert counts(replace(snapshot, profile=known), "profile", MONDAY_9 + WEEK_S) == [38]
@@ -214,7 +275,10 @@ def test_how_far_ahead_follows_what_machines_took_to_boot():
     machines = [a_machine(f"i-{number}", launched_at=NOW - 5000) for number in range(3)]
     took = {"i-0": NOW - 5000 + 80, "i-1": NOW - 5000 + 100, "i-2": NOW - 10}
     memory = Memory(registered=took)
-    assert scheduled.lead(a_snapshot(a_spec(**BOOT), machines=machines, agents=[], memory=memory)) == 90 + 60
+    assert (
+        scheduled.lead(a_snapshot(a_spec(**BOOT), machines=machines, agents=[], memory=memory))
+        == 90 + 60
+    )
     assert scheduled.lead(a_snapshot(a_spec(**BOOT))) == LEAD_S
 
 
@@ -224,7 +288,9 @@ def test_how_far_ahead_follows_what_machines_took_to_boot():
 def test_headroom_comes_on_top_of_everything():
     spec = a_spec(headroom_slots=[{"count": 3, "cpus": 1, "mem_mib": 512}], headroom_percent=50)
     snapshot = using(20, 20480, spec=spec, queue=[queued(count=5)], orders=(hint(),))
-    assert sorted(unit.count for unit in demand.fuse(snapshot, NOW) if unit.source == "headroom") == [3, 10]
+    assert sorted(
+        unit.count for unit in demand.fuse(snapshot, NOW) if unit.source == "headroom"
+    ) == [3, 10]
 
 
 # whatever there is
@@ -234,19 +300,37 @@ def test_headroom_comes_on_top_of_everything():
 def clusters(draw: st.DrawFn) -> Snapshot:
     cpus = draw(st.integers(0, 60))
     entries = [
-        queued(f"/app{number}", draw(st.integers(0, 6)), cpus=draw(st.sampled_from([0.5, 1, 2])), overdue=draw(st.booleans()))
+        queued(
+            f"/app{number}",
+            draw(st.integers(0, 6)),
+            cpus=draw(st.sampled_from([0.5, 1, 2])),
+            overdue=draw(st.booleans()),
+        )
         for number in range(draw(st.integers(0, 4)))
     ]
-    orders = tuple(hint(f"h{number}", draw(st.integers(1, 12)), at=NOW - 60 + number) for number in range(draw(st.integers(0, 3))))
-    base: dict[str, Shape] = {order.id: make(draw(st.integers(0, 60)), draw(st.integers(0, 60)) * 512) for order in orders}
+    orders = tuple(
+        hint(f"h{number}", draw(st.integers(1, 12)), at=NOW - 60 + number)
+        for number in range(draw(st.integers(0, 3)))
+    )
+    base: dict[str, Shape] = {
+        order.id: make(draw(st.integers(0, 60)), draw(st.integers(0, 60)) * 512) for order in orders
+    }
     spec = a_spec(
-        calendar=[{"count": draw(st.integers(1, 30)), "cpus": 1, "mem_mib": 512}] if draw(st.booleans()) else [],
+        calendar=[{"count": draw(st.integers(1, 30)), "cpus": 1, "mem_mib": 512}]
+        if draw(st.booleans())
+        else [],
         headroom_percent=draw(st.sampled_from([0, 20])),
         profile={"enabled": draw(st.booleans())},
         **BOOT,
     )
     return using(
-        cpus, cpus * 512, spec=spec, queue=entries, orders=orders, memory=Memory(hinted=base), profile=weeks(20, 30, mem_mib_each=512)
+        cpus,
+        cpus * 512,
+        spec=spec,
+        queue=entries,
+        orders=orders,
+        memory=Memory(hinted=base),
+        profile=weeks(20, 30, mem_mib_each=512),
     )
 
 
@@ -278,23 +362,39 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
     for now in (NOW, MONDAY_9):
         for source in AHEAD:
             before_cpus, after_cpus = (
-                sum(unit.shape[0] * unit.count for unit in demand.fuse(one, now) if unit.source == source) for one in (snapshot, after)
+                sum(
+                    unit.shape[0] * unit.count
+                    for unit in demand.fuse(one, now)
+                    if unit.source == source
+                )
+                for one in (snapshot, after)
             )
             if source == "hint":
                 assert after_cpus <= before_cpus
-        totals = [sum(unit.shape[0] * unit.count for unit in demand.fuse(one, now) if unit.source in AHEAD) for one in (snapshot, after)]
+        totals = [
+            sum(
+                unit.shape[0] * unit.count for unit in demand.fuse(one, now) if unit.source in AHEAD
+            )
+            for one in (snapshot, after)
+        ]
         assert totals[1] <= totals[0]
 
 
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)), min_size=1, max_size=8), st.integers(1, 12), st.integers(1, 12))
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)), min_size=1, max_size=8),
+    st.integers(1, 12),
+    st.integers(1, 12),
+)
 def test_hints_never_keep_less_than_what_was_asked_less_what_came(history, first, second):
     """Over any course of use, what two hints keep and the work since the first make up at least what both asked for."""
     orders = (hint("h1", first), hint("h2", second, at=NOW - 30))
     memory, lowest = Memory(), None
     for cpus, waiting in history:
-        snapshot = using(cpus, cpus * 512, orders=orders, memory=memory, queue=[queued(count=waiting)])
+        snapshot = using(
+            cpus, cpus * 512, orders=orders, memory=memory, queue=[queued(count=waiting)]
+        )
         here = cpus + waiting
         lowest = here if lowest is None else min(lowest, here)
         assert sum(counts(snapshot, "hint")) >= first + second - (here - lowest)
@@ -304,8 +404,17 @@ def test_hints_never_keep_less_than_what_was_asked_less_what_came(history, first
 
 @pytest.mark.parametrize("source", AHEAD)
 def test_room_ahead_is_pinned_to_a_pool_only_where_it_is_asked_for(source):
-    snapshot = using(spec=a_spec(profile={"enabled": True}, calendar=[{"count": 60, "cpus": 1, "mem_mib": 512}], **BOOT), orders=(hint(),))
+    snapshot = using(
+        spec=a_spec(
+            profile={"enabled": True}, calendar=[{"count": 60, "cpus": 1, "mem_mib": 512}], **BOOT
+        ),
+        orders=(hint(),),
+    )
     snapshot = replace(snapshot, profile=weeks(90, 90))
     found = [unit for unit in demand.fuse(snapshot, MONDAY_9) if unit.source == source]
-    assert [unit.constraints != () for unit in found] == ([source == "profile"] if source != "hint" else [])
-    assert [unit.constraints for unit in demand.fuse(snapshot, NOW) if unit.source == "hint"] == [()]
+    assert [unit.constraints != () for unit in found] == (
+        [source == "profile"] if source != "hint" else []
+    )
+    assert [unit.constraints for unit in demand.fuse(snapshot, NOW) if unit.source == "hint"] == [
+        ()
+    ]

@@ -57,10 +57,18 @@ def a_pass(told: Telemetry, at: float = NOW, **fields) -> None:
     told.passed(plan(snapshot, at), snapshot)
 
 
-async def test_the_moment_has_demand_with_verdicts_pools_with_bounds_removals_and_orders(site: Site):
+async def test_the_moment_has_demand_with_verdicts_pools_with_bounds_removals_and_orders(
+    site: Site,
+):
     machine = a_machine("i-9")
     order = Order("o1", "bound", "ann", NOW - 5, NOW + 600, pool="default", bound="max", count=7)
-    a_pass(site.told, machines=[machine], agents=[an_agent(machine)], queue=[queued(count=3, cpus=99)], orders=(order,))
+    a_pass(
+        site.told,
+        machines=[machine],
+        agents=[an_agent(machine)],
+        queue=[queued(count=3, cpus=99)],
+        orders=(order,),
+    )
     status, _, view = await site.get("/view")
     assert status == 200
     assert view["cluster"] == "toy"
@@ -102,14 +110,24 @@ async def test_nothing_from_elsewhere_is_loaded_and_only_other_masters_are_asked
     assert re.findall(r"https?://", body) == []
 
 
-async def test_the_last_day_comes_from_the_ledger_when_a_term_begins_and_nothing_is_doubled(site: Site):
+async def test_the_last_day_comes_from_the_ledger_when_a_term_begins_and_nothing_is_doubled(
+    site: Site,
+):
     import time
 
     now = time.time()
     ledger = FakeLedger()
     level = {"usd": 1.0, "idle_usd": 0.0, "demand": {"unmet": 2}, "states": {"busy": 1}}
-    ledger.append_many({"kind": "level", "at": now - 3570 + 60 * number, "level": level} for number in range(30))
-    decision = {"kind": "decision", "decision": "buy", "at": now - 50, "what": "1 x m5.large", "count": 1}
+    ledger.append_many(
+        {"kind": "level", "at": now - 3570 + 60 * number, "level": level} for number in range(30)
+    )
+    decision = {
+        "kind": "decision",
+        "decision": "buy",
+        "at": now - 50,
+        "what": "1 x m5.large",
+        "count": 1,
+    }
     ledger.append(decision)
     site.told.recent.append(decision)
     a_pass(site.told, at=now)
@@ -125,11 +143,15 @@ async def test_who_leads_again_shows_what_another_did_meanwhile(site: Site):
 
     now = time.time()
     a_pass(site.told, at=now - 3000)
-    site.told.recent.append({"kind": "decision", "decision": "buy", "at": now - 3000, "what": "mine"})
+    site.told.recent.append(
+        {"kind": "decision", "decision": "buy", "at": now - 3000, "what": "mine"}
+    )
     site.told.end(now - 2900)
     ledger = FakeLedger()
     level = {"usd": 1.0, "idle_usd": 0.0, "demand": {}, "states": {}}
-    ledger.append_many({"kind": "level", "at": now - 3000 + 60 * number, "level": level} for number in range(40))
+    ledger.append_many(
+        {"kind": "level", "at": now - 3000 + 60 * number, "level": level} for number in range(40)
+    )
     ledger.append({"kind": "decision", "decision": "buy", "at": now - 1000, "what": "theirs"})
     site.told.begin(ledger)
     a_pass(site.told, at=now)
@@ -153,7 +175,13 @@ def test_a_day_of_points_is_kept_and_no_more_are_shown_than_a_plot_has_room_for(
 
 def test_the_documentation_has_every_metric_and_no_other():
     families = {family.name for family in Telemetry().measures.registry.collect()}
-    told = set(re.findall(r"^\| `mesaform_autoscaler_(\w+?)(?:_total)?(?:\{[^}]*\})?` \|", DOCUMENT.read_text(), re.MULTILINE))
+    told = set(
+        re.findall(
+            r"^\| `mesaform_autoscaler_(\w+?)(?:_total)?(?:\{[^}]*\})?` \|",
+            DOCUMENT.read_text(),
+            re.MULTILINE,
+        )
+    )
     assert told == {name.removeprefix("mesaform_autoscaler_") for name in families}
 
 
@@ -162,7 +190,14 @@ def test_what_an_operator_would_alert_on_is_in_the_metrics():
     told.troubled("s3")
     told.decided(Decision(NOW, "notice", "i-9 is interrupted", (), policy="interruption"))
     machine = a_machine("i-9")
-    a_pass(told, spec=a_spec(), machines=[machine], agents=[an_agent(machine)], queue=[queued(count=40)], fence="down")
+    a_pass(
+        told,
+        spec=a_spec(),
+        machines=[machine],
+        agents=[an_agent(machine)],
+        queue=[queued(count=40)],
+        fence="down",
+    )
     value = told.measures.registry.get_sample_value
     assert value("mesaform_autoscaler_machines", {"pool": "default", "state": "idle"}) == 1
     assert value("mesaform_autoscaler_idle_usd_per_hour") == 0.096

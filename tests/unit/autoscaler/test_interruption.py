@@ -11,7 +11,16 @@ from cluster.autoscaler.interruption import announcements
 from cluster.autoscaler.interruption.controller import absorb, last_call
 from cluster.autoscaler.interruption.notice import Heard
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Intent, Memory, Notice, Removal, Rented, Risk, Snapshot, Work
+from cluster.autoscaler.model.snapshot import (
+    Intent,
+    Memory,
+    Notice,
+    Removal,
+    Rented,
+    Risk,
+    Snapshot,
+    Work,
+)
 from cluster.autoscaler.model.supply import survey
 from cluster.autoscaler.packing import place
 from cluster.autoscaler.planner.planner import Launch, plan
@@ -19,17 +28,30 @@ from cluster.autoscaler.planner.rescheduling import Held, Room, hold
 from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.aws.ports import Order
 from cluster.topology.naming import Tag
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    full,
+    queued,
+)
 
 ONE = make(1, 512)
 
 
 def a_notice(kind="interruption", name="i-1", left_s=120.0, **fields) -> Notice:
-    return replace(Notice(kind, name, NOW, NOW + left_s, "queue", "spot interruption (terminate)"), **fields)
+    return replace(
+        Notice(kind, name, NOW, NOW + left_s, "queue", "spot interruption (terminate)"), **fields
+    )
 
 
 def work(count=2, app="/web", framework="marathon", **fields) -> tuple[Work, ...]:
-    return tuple(Work(f"{app}.{number}", app, framework, ONE, NOW - 100, **fields) for number in range(count))
+    return tuple(
+        Work(f"{app}.{number}", app, framework, ONE, NOW - 100, **fields) for number in range(count)
+    )
 
 
 def a_told(
@@ -46,14 +68,31 @@ def a_told(
     tasks = work() if tasks is None else tasks
     spot = a_machine("i-1", **{"capacity": "spot", **(machine or {})})
     others = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform", zone=ZONES[1])]
-    mine = an_agent(spot, **{"work": tasks, "tasks": len(tasks), "allocated": make(len(tasks), 512 * len(tasks)), **(agent or {})})
+    mine = an_agent(
+        spot,
+        **{
+            "work": tasks,
+            "tasks": len(tasks),
+            "allocated": make(len(tasks), 512 * len(tasks)),
+            **(agent or {}),
+        },
+    )
     agents = [mine, *(an_agent(other) if roomy else full(other) for other in others)]
     memory = fields.pop("memory", Memory())
     memory = replace(
-        memory, notices={notice.instance_id: notice for notice in notices}, registered=dict.fromkeys(("i-1", "i-t1", "i-t2"), 1.0)
+        memory,
+        notices={notice.instance_id: notice for notice in notices},
+        registered=dict.fromkeys(("i-1", "i-t1", "i-t2"), 1.0),
     )
     memory = replace(memory, leader_since=NOW - 1000, removals={"i-1": removal} if removal else {})
-    return a_snapshot(spec or a_spec(), machines=[spot, *others], agents=agents, memory=memory, apps={"/web": ()}, **fields)
+    return a_snapshot(
+        spec or a_spec(),
+        machines=[spot, *others],
+        agents=agents,
+        memory=memory,
+        apps={"/web": ()},
+        **fields,
+    )
 
 
 def deactivated(since_s=5.0, policy="interruption") -> Removal:
@@ -126,7 +165,9 @@ def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():
     with_agent = replace(snapshot, machines=(gone, *snapshot.machines[1:]))
     assert set(plan(with_agent, NOW + 130).memory.notices) == {"i-1"}
     assert snapshot.cluster is not None
-    without = replace(with_agent, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:]))
+    without = replace(
+        with_agent, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])
+    )
     assert plan(without, NOW + 130).memory.notices == {}
 
 
@@ -136,7 +177,9 @@ def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():
 def test_the_first_pass_takes_the_machine_out_and_buys_what_its_tasks_need():
     made = plan(a_told(a_notice()), NOW)
     assert [step.decision.kind for step in made.steps] == ["notice", "buy", "deactivate"]
-    (launch,) = [action for step in made.steps for action in step.actions if isinstance(action, Launch)]
+    (launch,) = [
+        action for step in made.steps for action in step.actions if isinstance(action, Launch)
+    ]
     assert launch.request.count == 1
     assert made.verdicts[0].unit.source == "displaced"
     assert made.verdicts[0].buying == 2
@@ -149,26 +192,43 @@ def test_nothing_is_bought_where_its_tasks_fit():
 
 def test_a_task_counts_once_when_its_queue_shows_it():
     """Its agent no longer has it: the machine bought for it is on its way, and takes it."""
-    gone = a_told(a_notice(), tasks=(), removal=deactivated(), agent=AWAY, queue=[queued("/web", 2)])
+    gone = a_told(
+        a_notice(), tasks=(), removal=deactivated(), agent=AWAY, queue=[queued("/web", 2)]
+    )
     made = plan(gone, NOW)
     assert sum(verdict.unit.count for verdict in made.verdicts) == 2
-    half = a_told(a_notice(), tasks=work(1), removal=deactivated(), agent=AWAY, queue=[queued("/web", 1)])
+    half = a_told(
+        a_notice(), tasks=work(1), removal=deactivated(), agent=AWAY, queue=[queued("/web", 1)]
+    )
     assert sum(verdict.unit.count for verdict in plan(half, NOW).verdicts) == 2
 
 
 def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
-    (decision,) = [step.decision for step in plan(a_told(a_notice()), NOW).steps if step.decision.kind == "notice"]
+    (decision,) = [
+        step.decision
+        for step in plan(a_told(a_notice()), NOW).steps
+        if step.decision.kind == "notice"
+    ]
     assert decision.what == "i-1 (m5.large, spot) is interrupted: it ends in 120 s"
     assert decision.reasons[0] == "told by EventBridge"
     assert decision.reasons[1] == "2 tasks are on it"
     assert "bought at once" in decision.reasons[2]
-    assert (decision.machines, decision.agents, decision.policy) == (("i-1",), ("S-i-1",), "interruption")
+    assert (decision.machines, decision.agents, decision.policy) == (
+        ("i-1",),
+        ("S-i-1",),
+        "interruption",
+    )
 
 
-@pytest.mark.parametrize(("left_s", "said"), [(58.0, "58 s"), (1800.0, "30 min"), (86400.0, "24 h"), (-3.0, "0 s")])
+@pytest.mark.parametrize(
+    ("left_s", "said"), [(58.0, "58 s"), (1800.0, "30 min"), (86400.0, "24 h"), (-3.0, "0 s")]
+)
 def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
     (decision,) = announcements.told(a_told(replace(planned(left_s=left_s), told=False)), 1.0, NOW)
-    assert decision.what == f"i-1 (m5.large, spot) has a scheduled event (instance retirement) in {said}"
+    assert (
+        decision.what
+        == f"i-1 (m5.large, spot) has a scheduled event (instance retirement) in {said}"
+    )
 
 
 def test_a_notice_is_told_once():
@@ -195,28 +255,47 @@ def test_the_last_call_leaves_the_grace_but_at_most_a_third_of_the_notice():
 
 def test_what_will_be_done_before_the_end_is_left_alone():
     batch = work(1, "/batch", ends_at=NOW + 60)
-    snapshot = a_told(a_notice(told=True), tasks=batch, removal=deactivated(), agent=AWAY, roomy=True)
+    snapshot = a_told(
+        a_notice(told=True), tasks=batch, removal=deactivated(), agent=AWAY, roomy=True
+    )
     assert actions(snapshot) == actions(snapshot, NOW + 110) == []
-    assert not [verdict for verdict in plan(snapshot, NOW).verdicts if verdict.unit.source == "displaced"]
+    assert not [
+        verdict for verdict in plan(snapshot, NOW).verdicts if verdict.unit.source == "displaced"
+    ]
 
 
 def test_a_drain_waits_for_work_that_is_soon_done_but_not_for_ever():
     tasks = work(1, "/batch", ends_at=NOW + 60) + work(1)
-    snapshot = a_told(a_notice(told=True), tasks=tasks, removal=deactivated(), agent=AWAY, roomy=True)
+    snapshot = a_told(
+        a_notice(told=True), tasks=tasks, removal=deactivated(), agent=AWAY, roomy=True
+    )
     assert actions(snapshot) == []
     assert [type(action) for action in actions(snapshot, NOW + 105)] == [Drain]
-    later = a_told(a_notice(told=True), tasks=work(1, "/batch", ends_at=NOW + 109) + work(1), removal=deactivated(), agent=AWAY)
+    later = a_told(
+        a_notice(told=True),
+        tasks=work(1, "/batch", ends_at=NOW + 109) + work(1),
+        removal=deactivated(),
+        agent=AWAY,
+    )
     assert not [action for action in actions(later, NOW + 108) if isinstance(action, Drain)]
     assert [action for action in actions(later, NOW + 109.5) if isinstance(action, Drain)]
 
 
 def test_work_that_ends_after_the_machine_moves_like_any_other():
-    snapshot = a_told(a_notice(told=True), tasks=work(ends_at=NOW + 116), removal=deactivated(), agent=AWAY, roomy=True)
+    snapshot = a_told(
+        a_notice(told=True),
+        tasks=work(ends_at=NOW + 116),
+        removal=deactivated(),
+        agent=AWAY,
+        roomy=True,
+    )
     assert [type(action) for action in actions(snapshot)] == [Drain]
 
 
 def test_nothing_is_drained_before_the_deactivation_was_looked_at_again():
-    assert actions(a_told(a_notice(told=True), removal=deactivated(0.5), agent=AWAY, roomy=True)) == []
+    assert (
+        actions(a_told(a_notice(told=True), removal=deactivated(0.5), agent=AWAY, roomy=True)) == []
+    )
 
 
 def test_a_deactivation_that_was_lost_is_asked_for_again():
@@ -226,13 +305,30 @@ def test_a_deactivation_that_was_lost_is_asked_for_again():
 
 def test_a_drain_that_was_lost_is_asked_for_again():
     removal = replace(deactivated(20.0), phase="draining")
-    (drain,) = actions(a_told(a_notice(told=True), removal=removal, agent=AWAY, roomy=True), NOW + 60)
+    (drain,) = actions(
+        a_told(a_notice(told=True), removal=removal, agent=AWAY, roomy=True), NOW + 60
+    )
     assert drain == Drain("i-1", "S-i-1", 55.0, mark_gone=False)
-    assert actions(a_told(a_notice(told=True), removal=removal, agent={**AWAY, "drain_state": "DRAINING"}, roomy=True)) == []
+    assert (
+        actions(
+            a_told(
+                a_notice(told=True),
+                removal=removal,
+                agent={**AWAY, "drain_state": "DRAINING"},
+                roomy=True,
+            )
+        )
+        == []
+    )
 
 
 def test_a_removal_under_way_is_taken_over():
-    (step,) = plan(a_told(a_notice(told=True), removal=deactivated(policy="underused"), agent=AWAY, roomy=True), NOW).steps
+    (step,) = plan(
+        a_told(
+            a_notice(told=True), removal=deactivated(policy="underused"), agent=AWAY, roomy=True
+        ),
+        NOW,
+    ).steps
     assert step.removal is not None
     assert (step.removal.policy, step.removal.phase) == ("interruption", "deactivated")
 
@@ -240,7 +336,9 @@ def test_a_removal_under_way_is_taken_over():
 def test_demand_is_not_placed_on_a_machine_that_ends():
     """Neither on its room, nor by taking it back."""
     for removal, agent in ((None, {}), (deactivated(), AWAY)):
-        snapshot = a_told(a_notice(told=True), tasks=(), removal=removal, agent=agent, queue=[queued("/web", 1)])
+        snapshot = a_told(
+            a_notice(told=True), tasks=(), removal=removal, agent=agent, queue=[queued("/web", 1)]
+        )
         assert bought(snapshot)
         assert not [action for action in actions(snapshot) if isinstance(action, Reactivate)]
 
@@ -250,7 +348,9 @@ def test_a_machine_that_still_boots_is_not_counted_on():
     assert snapshot.cluster is not None
     young = replace(snapshot.machines[0], launched_at=NOW - 10)
     booting = replace(
-        snapshot, machines=(young, *snapshot.machines[1:]), cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])
+        snapshot,
+        machines=(young, *snapshot.machines[1:]),
+        cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:]),
     )
     booting = replace(booting, memory=replace(booting.memory, registered={}))
     assert bought(booting)
@@ -264,7 +364,10 @@ def test_a_machine_that_outlives_its_announced_end_is_given_back():
 
 def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
     snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY)
-    ended = replace(snapshot, machines=(replace(snapshot.machines[0], state="terminated"), *snapshot.machines[1:]))
+    ended = replace(
+        snapshot,
+        machines=(replace(snapshot.machines[0], state="terminated"), *snapshot.machines[1:]),
+    )
     made = plan(ended, NOW + 121)
     (step,) = [step for step in made.steps if step.decision.kind == "gone"]
     assert step.actions == (MarkGone("i-1", "S-i-1"),)
@@ -273,14 +376,26 @@ def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
 
 def test_a_machine_of_ours_that_was_stopped_is_given_back_and_one_of_terraforms_is_not():
     for tags, expected in (({}, [Terminate, MarkGone]), ({Tag.MANAGED_BY: "terraform"}, [])):
-        snapshot = a_told(a_notice(told=True), tasks=(), removal=deactivated(), agent=AWAY, roomy=True, machine={"tags": tags})
-        stopped = replace(snapshot, machines=(replace(snapshot.machines[0], state="stopped"), *snapshot.machines[1:]))
+        snapshot = a_told(
+            a_notice(told=True),
+            tasks=(),
+            removal=deactivated(),
+            agent=AWAY,
+            roomy=True,
+            machine={"tags": tags},
+        )
+        stopped = replace(
+            snapshot,
+            machines=(replace(snapshot.machines[0], state="stopped"), *snapshot.machines[1:]),
+        )
         assert [type(action) for action in actions(stopped, NOW + 121)] == expected
 
 
 def test_a_machine_whose_end_was_called_off_works_again():
     snapshot = a_told(tasks=(), removal=deactivated(), agent=AWAY)
-    assert [action for action in actions(snapshot) if not isinstance(action, Launch)] == [Reactivate("i-1", "S-i-1")]
+    assert [action for action in actions(snapshot) if not isinstance(action, Launch)] == [
+        Reactivate("i-1", "S-i-1")
+    ]
 
 
 def test_a_masters_end_is_told_loudly_and_nothing_is_done():
@@ -297,9 +412,22 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
     first = a_told(a_notice("scheduled", left_s=60), roomy=True, machine=ours, spec=spec)
     assert kinds(first) == ["notice", "deactivate"]
     assert "Terraform" in plan(first, NOW).steps[0].decision.reasons[2]
-    drained = a_told(a_notice("scheduled", left_s=60, told=True), roomy=True, machine=ours, removal=deactivated(), agent=AWAY)
+    drained = a_told(
+        a_notice("scheduled", left_s=60, told=True),
+        roomy=True,
+        machine=ours,
+        removal=deactivated(),
+        agent=AWAY,
+    )
     assert [type(action) for action in actions(drained)] == [Drain]
-    empty = a_told(a_notice("scheduled", left_s=60, told=True), tasks=(), roomy=True, machine=ours, removal=deactivated(), agent=AWAY)
+    empty = a_told(
+        a_notice("scheduled", left_s=60, told=True),
+        tasks=(),
+        roomy=True,
+        machine=ours,
+        removal=deactivated(),
+        agent=AWAY,
+    )
     assert actions(empty, NOW + 200) == []
 
 
@@ -366,7 +494,12 @@ def test_a_planned_end_keeps_to_the_budget_of_disruptions_until_it_is_near():
 
 
 def test_a_planned_end_that_finds_no_replacement_gives_the_machine_back_to_its_work():
-    stuck = a_told(planned(), removal=deactivated(1201.0, policy="retirement"), agent=AWAY, spec=a_spec(pools=[{"max": 3}]))
+    stuck = a_told(
+        planned(),
+        removal=deactivated(1201.0, policy="retirement"),
+        agent=AWAY,
+        spec=a_spec(pools=[{"max": 3}]),
+    )
     made = plan(stuck, NOW)
     assert Reactivate("i-1", "S-i-1") in [action for step in made.steps for action in step.actions]
     assert made.memory.spared["i-1"] > NOW
@@ -403,12 +536,16 @@ def test_advice_is_followed_replacement_first():
     settings = a_spec(**REPLACE)
     waiting = a_told(advice(), removal=deactivated(policy="rebalance"), agent=AWAY, spec=settings)
     assert kinds(waiting) == ["buy"]
-    ready = a_told(advice(), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True, spec=settings)
+    ready = a_told(
+        advice(), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True, spec=settings
+    )
     assert [type(action) for action in actions(ready)] == [Drain]
 
 
 def test_advice_that_came_true_is_taken_over_by_the_interruption():
-    snapshot = a_told(a_notice(told=True), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True)
+    snapshot = a_told(
+        a_notice(told=True), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True
+    )
     (step,) = plan(snapshot, NOW).steps
     assert step.removal is not None
     assert step.removal.policy == "interruption"
@@ -419,20 +556,34 @@ def test_advice_that_came_true_is_taken_over_by_the_interruption():
 
 def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
     snapshot = a_told(a_notice(told=True))
-    rented = Rented("m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3480)
+    rented = Rented(
+        "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3480
+    )
     before = replace(snapshot.memory, rented={"i-1": rented})
     (row,) = announcements.ends(before, Memory(), snapshot, NOW + 120)
-    assert (row["kind"], row["instance_id"], row["told_by"], row["warned_s"]) == ("interruption", "i-1", "queue", 120.0)
+    assert (row["kind"], row["instance_id"], row["told_by"], row["warned_s"]) == (
+        "interruption",
+        "i-1",
+        "queue",
+        120.0,
+    )
     assert (row["usd"], row["tasks_lost"], row["lived_s"]) == (0.036, 2, 3600.0)
     assert announcements.ends(before, before, snapshot, NOW + 120) == []
 
 
 def test_an_end_without_a_word_is_known_by_ec2s_reason():
     snapshot = a_told()
-    rented = Rented("m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3600)
+    rented = Rented(
+        "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3600
+    )
     before = replace(snapshot.memory, rented={"i-1": rented})
     assert announcements.ends(before, Memory(), snapshot, NOW) == []
-    reclaimed = replace(snapshot, machines=(replace(snapshot.machines[0], state="terminated", ended_by=announcements.ENDED_BY_EC2),))
+    reclaimed = replace(
+        snapshot,
+        machines=(
+            replace(snapshot.machines[0], state="terminated", ended_by=announcements.ENDED_BY_EC2),
+        ),
+    )
     (row,) = announcements.ends(before, Memory(), reclaimed, NOW)
     assert row["warned_s"] == 0.0
 
@@ -452,21 +603,31 @@ def test_room_is_not_kept_twice_for_what_is_demand_already():
 def test_a_planned_drain_of_a_terraform_machine_that_was_lost_is_asked_for_again():
     removal = replace(deactivated(30.0, "retirement"), phase="draining")
     ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
-    assert [type(a) for a in actions(a_told(planned(), removal=removal, agent=AWAY, machine=ours, roomy=True))] == [Drain]
+    assert [
+        type(a)
+        for a in actions(a_told(planned(), removal=removal, agent=AWAY, machine=ours, roomy=True))
+    ] == [Drain]
 
 
 def test_a_planned_drain_of_a_terraform_machine_leaves_it_standing_empty():
     removal = replace(deactivated(30.0, "retirement"), phase="draining")
     ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
     drained = {**AWAY, "drain_state": "DRAINED"}
-    assert actions(a_told(planned(), tasks=(), removal=removal, agent=drained, machine=ours, roomy=True)) == []
+    assert (
+        actions(
+            a_told(planned(), tasks=(), removal=removal, agent=drained, machine=ours, roomy=True)
+        )
+        == []
+    )
     bought_one = a_told(planned(), tasks=(), removal=removal, agent=drained, roomy=True)
     assert [type(a) for a in actions(bought_one)] == [MarkGone, Terminate]
 
 
 def test_what_its_timers_say_is_when_the_next_step_comes():
     """Nothing to do now; a moment after `look_again_at` there is."""
-    snapshot = a_told(a_notice(told=True), removal=deactivated(20.0), agent=AWAY, spec=a_spec(pools=[{"max": 3}]))
+    snapshot = a_told(
+        a_notice(told=True), removal=deactivated(20.0), agent=AWAY, spec=a_spec(pools=[{"max": 3}])
+    )
     now, looked = NOW + 20, 0
     while not [action for action in actions(snapshot, now) if isinstance(action, Drain)]:
         made = plan(snapshot, now)
@@ -487,4 +648,6 @@ def test_where_a_type_is_risky_in_every_zone_another_type_is_bought_as_spot():
     snapshot = a_told(a_notice(told=True), spec=spec)
     risks = {f"m5.large/{zone}/spot": Risk(1.0, NOW) for zone in ZONES}
     (launch,) = bought(replace(snapshot, memory=replace(snapshot.memory, risks=risks)))
-    assert {(offering.instance_type, offering.capacity) for offering in launch.request.offerings} == {("m5.xlarge", "spot")}
+    assert {
+        (offering.instance_type, offering.capacity) for offering in launch.request.offerings
+    } == {("m5.xlarge", "spot")}

@@ -14,7 +14,11 @@ from tests.unit.autoscaler.world import World
 
 
 def a_world(**autoscaler) -> World:
-    spec = a_spec(pools=[{"count": 0, "types": ["m5.large"], "max": 20, "spot_share": 1.0}], idle_after_s=20, **autoscaler)
+    spec = a_spec(
+        pools=[{"count": 0, "types": ["m5.large"], "max": 20, "spot_share": 1.0}],
+        idle_after_s=20,
+        **autoscaler,
+    )
     world = World(spec, boot_s=20)
     world.want(queued("/web", 4))
     world.run(60)
@@ -26,7 +30,9 @@ def announce(world: World, name: str, kind="interruption", left_s: float = 120.0
     """What the daemon does with a message; twice, since queues repeat themselves."""
     notice = Notice(kind, name, world.now, world.now + left_s, "queue", "told")
     for _ in range(2):
-        world.journal.memory = absorb(world.journal.memory, heard(notice), world.fleet.machines("toy"), (), world.now)
+        world.journal.memory = absorb(
+            world.journal.memory, heard(notice), world.fleet.machines("toy"), (), world.now
+        )
 
 
 def end(world: World, name: str) -> None:
@@ -104,13 +110,25 @@ def test_advice_for_every_machine_moves_them_one_after_the_other():
 def test_in_any_world_of_announcements_no_task_is_lost_and_peace_returns(seed):
     """Notices of all kinds for any machine, repeated and in any order, with crashes in between; `World.check` holds the bounds."""
     chance = Random(seed)
-    world = a_world(interruption={"on_rebalance": chance.choice(["ignore", "replace"])}, consolidation={"payback_s": 30.0})
+    world = a_world(
+        interruption={"on_rebalance": chance.choice(["ignore", "replace"])},
+        consolidation={"payback_s": 30.0},
+    )
     ends: dict[str, float] = {}
     for _ in range(40):
-        live = [machine.instance_id for machine in world.ours if machine.instance_id in world.agents]
+        live = [
+            machine.instance_id for machine in world.ours if machine.instance_id in world.agents
+        ]
         if live and chance.random() < 0.25:
-            name, kind = chance.choice(live), chance.choice(["interruption", "rebalance", "scheduled"])
-            left_s = {"interruption": 120.0, "rebalance": 0.0, "scheduled": chance.choice([300.0, 7200.0])}[kind]
+            name, kind = (
+                chance.choice(live),
+                chance.choice(["interruption", "rebalance", "scheduled"]),
+            )
+            left_s = {
+                "interruption": 120.0,
+                "rebalance": 0.0,
+                "scheduled": chance.choice([300.0, 7200.0]),
+            }[kind]
             announce(world, name, kind, left_s)
             if kind == "interruption" and chance.random() < 0.8:
                 ends.setdefault(name, world.now + left_s)
@@ -129,4 +147,8 @@ def test_in_any_world_of_announcements_no_task_is_lost_and_peace_returns(seed):
     world.run(1500)
     assert world.running("/web") == 4
     assert len(world.ours) <= 4
-    assert not [name for name, removal in world.journal.memory.removals.items() if removal.policy == "interruption"]
+    assert not [
+        name
+        for name, removal in world.journal.memory.removals.items()
+        if removal.policy == "interruption"
+    ]

@@ -14,18 +14,35 @@ from hypothesis import strategies as st
 from cluster.autoscaler.daemon.journal import _decode
 from cluster.autoscaler.model.snapshot import Backoff, Memory
 from cluster.autoscaler.planner import launch_backoff
-from cluster.autoscaler.planner.launch_backoff import FIRST_S, MOST_AT_ONCE, MOST_S, PACE_FIRST_S, PACE_MOST_S, Allowance
+from cluster.autoscaler.planner.launch_backoff import (
+    FIRST_S,
+    MOST_AT_ONCE,
+    MOST_S,
+    PACE_FIRST_S,
+    PACE_MOST_S,
+    Allowance,
+)
 from cluster.autoscaler.planner.planner import plan
 from cluster.aws import capacity_errors
 from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, offerings, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    offerings,
+    queued,
+)
 from tests.unit.autoscaler.world import World
 
 POOL = "default"
 ALL = offerings(a_spec(pools=[{"types": ["m5.large", "m5.xlarge", "c5.large"]}]))[POOL]
 
 
-def an_offering(kind: str = "m5.large", zone: str = ZONES[0], capacity: Capacity = "on-demand") -> Offering:
+def an_offering(
+    kind: str = "m5.large", zone: str = ZONES[0], capacity: Capacity = "on-demand"
+) -> Offering:
     return next(o for o in ALL if o.key == f"{kind}/{zone}/{capacity}")
 
 
@@ -41,7 +58,12 @@ def a_result(without: tuple[str, ...] = (), **given: int) -> LaunchResult:
     of = {"A": A, "B": B}
     return LaunchResult(
         tuple(
-            a_machine(f"i-{name}{n}", instance_type=of[name].instance_type, zone=of[name].zone, capacity=of[name].capacity)
+            a_machine(
+                f"i-{name}{n}",
+                instance_type=of[name].instance_type,
+                zone=of[name].zone,
+                capacity=of[name].capacity,
+            )
             for name, count in given.items()
             for n in range(count)
         ),
@@ -49,14 +71,18 @@ def a_result(without: tuple[str, ...] = (), **given: int) -> LaunchResult:
     )
 
 
-def after(*calls: tuple[LaunchRequest, LaunchResult, float], known: dict[str, Backoff] | None = None) -> dict[str, Backoff]:
+def after(
+    *calls: tuple[LaunchRequest, LaunchResult, float], known: dict[str, Backoff] | None = None
+) -> dict[str, Backoff]:
     known = known or {}
     for request, result, at in calls:
         known = launch_backoff.absorb(known, request, result, at)
     return known
 
 
-def asks(known: dict[str, Backoff], now: float, count: int = 1000, *offered: Offering) -> list[tuple[int, list[str]]]:
+def asks(
+    known: dict[str, Backoff], now: float, count: int = 1000, *offered: Offering
+) -> list[tuple[int, list[str]]]:
     found = Allowance(known, now).split(count, offered or (A,), POOL)
     return [(asked, [o.key for o in named]) for asked, named in found]
 
@@ -70,7 +96,9 @@ def test_a_large_purchase_is_cut_into_calls_of_a_bounded_size() -> None:
     assert [count for count, _ in asks({}, NOW, 700, A, B)] == [MOST_AT_ONCE, 200]
 
 
-def test_an_error_halves_what_is_asked_and_the_offering_is_left_alone_twice_as_long_each_time() -> None:
+def test_an_error_halves_what_is_asked_and_the_offering_is_left_alone_twice_as_long_each_time() -> (
+    None
+):
     known, now, waits, windows = {}, NOW, [], []
     asked = 40
     for _ in range(7):
@@ -115,13 +143,17 @@ def test_one_pass_asks_no_more_than_the_budget_in_all_its_calls() -> None:
     assert allowance.split(3, (A,), POOL) == []
 
 
-def test_where_there_is_no_capacity_on_demand_spot_is_not_tried_and_the_other_way_round_it_is() -> None:
+def test_where_there_is_no_capacity_on_demand_spot_is_not_tried_and_the_other_way_round_it_is() -> (
+    None
+):
     spot = an_offering(capacity="spot")
     on_demand_out = after((a_request(1, A, B), a_result((A.key,), B=1), NOW))
     assert launch_backoff.blocked(on_demand_out, spot, POOL, NOW + 1)
     spot_out = after((a_request(1, spot), a_result((spot.key,)), NOW))
     assert not launch_backoff.blocked(spot_out, A, POOL, NOW + 1)
-    assert not launch_backoff.blocked(on_demand_out, an_offering(zone=ZONES[1], capacity="spot"), POOL, NOW + 1)
+    assert not launch_backoff.blocked(
+        on_demand_out, an_offering(zone=ZONES[1], capacity="spot"), POOL, NOW + 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +165,9 @@ def test_where_there_is_no_capacity_on_demand_spot_is_not_tried_and_the_other_wa
         ("VcpuLimitExceeded", ["c5.large/us-east-1b/on-demand"], ["m5.large/us-east-1a/spot"]),
     ],
 )  # fmt: skip
-def test_an_error_speaks_for_all_that_it_is_about(code: str, ends: list[str], goes_on: list[str]) -> None:
+def test_an_error_speaks_for_all_that_it_is_about(
+    code: str, ends: list[str], goes_on: list[str]
+) -> None:
     known = after((a_request(1, A, B), a_result((capacity_errors.of_error(code, A.key),)), NOW))
     of = {o.key: o for o in ALL}
     for key in ends:
@@ -188,7 +222,10 @@ def test_a_journal_of_before_launch_budgets_is_still_read() -> None:
 
 def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> None:
     spec = a_spec(pools=[{"types": ["m5.large"]}])
-    memory = Memory(leader_since=NOW - 9, backoffs={f"m5.large/{zone}/on-demand": Backoff(NOW - 1, 2, 2) for zone in ZONES})
+    memory = Memory(
+        leader_since=NOW - 9,
+        backoffs={f"m5.large/{zone}/on-demand": Backoff(NOW - 1, 2, 2) for zone in ZONES},
+    )
     made = plan(a_snapshot(spec, queue=[queued(count=20)], memory=memory), NOW)
     requests = [action.request for step in made.steps for action in step.actions]
     assert [request.count for request in requests] == [2, 2, 2]
@@ -199,12 +236,18 @@ def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> Non
     assert "twice as many after each success" in verdict.refusal.why
 
 
-LIVES = st.lists(st.tuples(st.integers(1, 600), st.booleans(), st.integers(0, 900), st.sampled_from(["A", "B"])), min_size=1, max_size=40)
+LIVES = st.lists(
+    st.tuples(st.integers(1, 600), st.booleans(), st.integers(0, 900), st.sampled_from(["A", "B"])),
+    min_size=1,
+    max_size=40,
+)
 
 
 @pytest.mark.slow
 @given(life=LIVES)
-def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever_happened(life: list[tuple[int, bool, int, str]]) -> None:
+def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever_happened(
+    life: list[tuple[int, bool, int, str]],
+) -> None:
     known: dict[str, Backoff] = {}
     now, in_a_row = NOW, {"A": 0, "B": 0}
     for wanted, has, pause, name in life:
@@ -218,7 +261,12 @@ def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever
             in_a_row[name] = 0 if has else errors + 1
     for offering in (A, B):
         assert not launch_backoff.blocked(known, offering, POOL, now + MOST_S), "starved"
-        again = launch_backoff.absorb(known, a_request(1, offering), a_result(**{"A" if offering is A else "B": 1}), now + MOST_S)
+        again = launch_backoff.absorb(
+            known,
+            a_request(1, offering),
+            a_result(**{"A" if offering is A else "B": 1}),
+            now + MOST_S,
+        )
         assert not launch_backoff.blocked(again, offering, POOL, now + MOST_S)
     assert PACE_MOST_S <= MOST_S
     assert all(entry.window >= 1 and entry.until - now <= MOST_S for entry in known.values())
@@ -234,11 +282,27 @@ def nothing_to_be_had(types: list[str], seconds: float, **wanted: Any) -> World:
 
 
 @pytest.mark.slow
-def test_ninety_minutes_without_any_capacity_cost_few_calls_and_capacity_is_found_within_ten_minutes_of_its_return() -> None:
-    types = ["m5.large", "m5.xlarge", "m5.2xlarge", "m5.4xlarge", "c5.large", "c5.xlarge", "c5.4xlarge", "r5.large", "r5.xlarge"]
+def test_ninety_minutes_without_any_capacity_cost_few_calls_and_capacity_is_found_within_ten_minutes_of_its_return() -> (
+    None
+):
+    types = [
+        "m5.large",
+        "m5.xlarge",
+        "m5.2xlarge",
+        "m5.4xlarge",
+        "c5.large",
+        "c5.xlarge",
+        "c5.4xlarge",
+        "r5.large",
+        "r5.xlarge",
+    ]
     world = nothing_to_be_had(types, 5400, count=50, cpus=1, mem_mib=1024)
     calls = len(world.fleet.launches)
-    named = [key for request in world.fleet.launches for key in {offering.key for offering in request.offerings}]
+    named = [
+        key
+        for request in world.fleet.launches
+        for key in {offering.key for offering in request.offerings}
+    ]
     worst = max(named.count(key) for key in set(named))
     assert calls <= 60, (calls, len(named), worst)
     assert worst <= 13
@@ -252,7 +316,9 @@ def test_ninety_minutes_without_any_capacity_cost_few_calls_and_capacity_is_foun
 
 @pytest.mark.slow
 def test_a_type_that_runs_out_is_replaced_by_the_next_at_once_and_tried_again_later() -> None:
-    world = World(a_spec(pools=[{"types": ["m5.large", "r5.large"], "max": 60, "count": 0}]), boot_s=10)
+    world = World(
+        a_spec(pools=[{"types": ["m5.large", "r5.large"], "max": 60, "count": 0}]), boot_s=10
+    )
     for zone in ZONES:
         world.fleet.stock[f"m5.large/{zone}/on-demand"] = 1
     world.want(queued("/web", count=20, cpus=2, mem_mib=2048))
@@ -264,8 +330,12 @@ def test_a_type_that_runs_out_is_replaced_by_the_next_at_once_and_tried_again_la
 
 def test_backoffs_of_a_change_of_leader_hold() -> None:
     keys = [f"m5.large/{zone}/on-demand" for zone in ZONES]
-    memory = replace(Memory(), leader_since=NOW, backoffs={key: Backoff(NOW + 50, 2, 3) for key in keys})
+    memory = replace(
+        Memory(), leader_since=NOW, backoffs={key: Backoff(NOW + 50, 2, 3) for key in keys}
+    )
     encoded = msgspec.json.decode(msgspec.json.encode(memory), type=Memory)
-    made = plan(a_snapshot(a_spec(pools=[{"types": ["m5.large"]}]), queue=[queued()], memory=encoded), NOW)
+    made = plan(
+        a_snapshot(a_spec(pools=[{"types": ["m5.large"]}]), queue=[queued()], memory=encoded), NOW
+    )
     assert not [step for step in made.steps if step.decision.kind == "buy"]
     assert made.memory.backoffs == memory.backoffs

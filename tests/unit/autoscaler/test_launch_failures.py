@@ -103,7 +103,9 @@ def test_zookeeper_that_goes_in_the_middle_of_a_removal_leaves_no_machine_behind
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("call", ["launch", "terminate"])
-def test_a_leader_that_is_killed_in_the_middle_of_its_plan_is_followed_by_one_that_finishes_it(call: str, moment: str):
+def test_a_leader_that_is_killed_in_the_middle_of_its_plan_is_followed_by_one_that_finishes_it(
+    call: str, moment: str
+):
     world = World(a_spec(idle_after_s=20), boot_s=10, lag_s=6)
     setattr(world.fleet, f"crash_{moment}", call)
     world.want(queued("/web", count=20))

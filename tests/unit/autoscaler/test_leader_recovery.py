@@ -23,8 +23,16 @@ class Pass:
         self.decisions: list[Decision] = []
         self.memory = Memory(leader_since=NOW - 99)
         self.journal = Journal(self.memory)
-        self.actor = Actor("toy", self.fleet, None, self.journal, self.decisions.append, lambda: self.now)  # type: ignore[arg-type]
-        snapshot = a_snapshot(a_spec(pools=[{"count": 0}]), machines=[], agents=[], queue=[queued("/web", 1)], memory=self.memory)
+        self.actor = Actor(
+            "toy", self.fleet, None, self.journal, self.decisions.append, lambda: self.now
+        )  # type: ignore[arg-type]
+        snapshot = a_snapshot(
+            a_spec(pools=[{"count": 0}]),
+            machines=[],
+            agents=[],
+            queue=[queued("/web", 1)],
+            memory=self.memory,
+        )
         self.plan = plan(snapshot, NOW)
 
     def buy(self) -> None:
@@ -37,7 +45,9 @@ class Pass:
         return machines
 
 
-def test_a_purchase_whose_answer_was_lost_is_told_once_it_is_known_with_its_machine_and_its_dollars() -> None:
+def test_a_purchase_whose_answer_was_lost_is_told_once_it_is_known_with_its_machine_and_its_dollars() -> (
+    None
+):
     one = Pass()
     one.fleet.lose_next_answer = True
     one.buy()
@@ -48,7 +58,10 @@ def test_a_purchase_whose_answer_was_lost_is_told_once_it_is_known_with_its_mach
     assert (told.kind, told.machines, told.count) == ("buy", (machine.instance_id,), 1)
     assert told.what == f"1 x {machine.instance_type} for pool default"
     assert told.reasons[0].startswith("/web: 1 instance waiting")
-    assert told.reasons[1] == "ordered 9 s before, and the answer was not heard; EC2 lists its machines: nothing was bought again"
+    assert (
+        told.reasons[1]
+        == "ordered 9 s before, and the answer was not heard; EC2 lists its machines: nothing was bought again"
+    )
     assert told.usd_per_hour > 0
     assert told.token == one.fleet.launches[0].token
     one.recover()
@@ -73,4 +86,7 @@ def test_a_purchase_says_which_offerings_had_none() -> None:
     one.buy()
     (told,) = one.decisions
     assert told.kind == "buy"
-    assert f"no capacity of {first.instance_type} ({first.capacity}) in {first.zone}: bought elsewhere" in told.reasons
+    assert (
+        f"no capacity of {first.instance_type} ({first.capacity}) in {first.zone}: bought elsewhere"
+        in told.reasons
+    )

@@ -12,7 +12,13 @@ import msgspec
 import pytest
 
 from cluster.autoscaler.daemon.daemon import Term
-from cluster.autoscaler.daemon.lease import RENEW_EVERY_S, SHUT_DOWN_FROM_INSIDE, Leases, endings, succession
+from cluster.autoscaler.daemon.lease import (
+    RENEW_EVERY_S,
+    SHUT_DOWN_FROM_INSIDE,
+    Leases,
+    endings,
+    succession,
+)
 from cluster.autoscaler.model.decision import from_record
 from cluster.autoscaler.model.snapshot import Intent, Memory, Rented
 from cluster.autoscaler.reporting.decision_log import tell
@@ -26,11 +32,26 @@ from cluster.topology.user_data import Farewell, Lease, LeaseTerms
 from cluster.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_spec
 
-OURS = Rented("m5.large", "us-east-1a", "on-demand", 0.1, "default", "autoscaler", "agent", NOW - 7200)
+OURS = Rented(
+    "m5.large", "us-east-1a", "on-demand", 0.1, "default", "autoscaler", "agent", NOW - 7200
+)
 
 
-def a_machine(name: str = "i-1", state: str = "terminated", ended_by: str = "", **tags: str) -> Machine:
-    return Machine(name, "m5.large", "us-east-1a", "on-demand", state, "", "", NOW - 7200, {Tag.ROLE: "agent", **tags}, ended_by)  # type: ignore[arg-type]
+def a_machine(
+    name: str = "i-1", state: str = "terminated", ended_by: str = "", **tags: str
+) -> Machine:
+    return Machine(
+        name,
+        "m5.large",
+        "us-east-1a",
+        "on-demand",
+        state,
+        "",
+        "",
+        NOW - 7200,
+        {Tag.ROLE: "agent", **tags},
+        ended_by,
+    )  # type: ignore[arg-type]
 
 
 def a_word(name: str = "i-1", at: float = NOW - 600) -> Farewell:
@@ -42,7 +63,10 @@ def test_a_machine_that_left_word_is_told_with_its_words_and_its_time():
     assert (ending.at, ending.reason) == (NOW - 600, "lease")
     decision = ending.decision(after_usd=0.5)
     assert decision.what == "i-1 (m5.large) ended itself"
-    assert decision.reasons == ("no autoscaler had renewed its lease for 1804 s (lease_s 1800)", "no task for 2000 s")
+    assert decision.reasons == (
+        "no autoscaler had renewed its lease for 1804 s (lease_s 1800)",
+        "no task for 2000 s",
+    )
     assert (decision.usd_per_hour, decision.before_usd, decision.after_usd) == (-0.1, 0.6, 0.5)
     assert from_record(decision.record()) == decision
 
@@ -62,9 +86,15 @@ def test_a_machine_that_powered_itself_off_without_a_word_is_told_as_what_it_is(
 def test_machines_that_others_ended_that_still_run_or_are_terraforms_are_not_told():
     words = {"i-1": a_word()}
     assert endings({"i-1": OURS}, {"i-1": OURS}, [a_machine(state="running")], words, NOW) == []
-    assert endings({"i-1": OURS}, {}, [a_machine(ended_by="Client.UserInitiatedShutdown")], {}, NOW) == []
+    assert (
+        endings({"i-1": OURS}, {}, [a_machine(ended_by="Client.UserInitiatedShutdown")], {}, NOW)
+        == []
+    )
     terraforms = replace(OURS, managed_by="terraform")
-    assert endings({"i-1": terraforms}, {}, [a_machine(ended_by=SHUT_DOWN_FROM_INSIDE)], words, NOW) == []
+    assert (
+        endings({"i-1": terraforms}, {}, [a_machine(ended_by=SHUT_DOWN_FROM_INSIDE)], words, NOW)
+        == []
+    )
 
 
 def test_several_that_left_are_one_line_of_the_story():
@@ -113,11 +143,15 @@ def clock() -> Clock:
 
 @pytest.fixture
 def leases(zk: ZooKeeper, zookeeper_root: str, clock: Clock) -> Leases:
-    return Leases(zk, zookeeper_root, 7, "10.0.0.1:9550", clock=lambda: NOW, monotonic=lambda: clock.now)
+    return Leases(
+        zk, zookeeper_root, 7, "10.0.0.1:9550", clock=lambda: NOW, monotonic=lambda: clock.now
+    )
 
 
 @pytest.mark.zookeeper
-async def test_the_lease_changes_with_each_renewal_and_not_more_often_than_needed(leases: Leases, clock: Clock):
+async def test_the_lease_changes_with_each_renewal_and_not_more_often_than_needed(
+    leases: Leases, clock: Clock
+):
     spec = a_spec(idle_after_s=30, lease_s=900)
     await leases.renew(spec)
     first = await leases.previous()
@@ -139,7 +173,11 @@ async def test_new_terms_and_protected_machines_are_told_at_once(leases: Leases)
     assert off.terms is not None
     assert (off.renewal, off.terms.lease_s) == (2, 0)
     protect = {"mesaform:protect": "true"}
-    machines = [a_machine("i-2", "running", **protect), a_machine("i-3", "running"), a_machine("i-4", "terminated", **protect)]
+    machines = [
+        a_machine("i-2", "running", **protect),
+        a_machine("i-3", "running"),
+        a_machine("i-4", "terminated", **protect),
+    ]
     await leases.renew(a_spec(lease_s=0), machines)
     told = await leases.previous()
     assert told is not None
@@ -155,7 +193,9 @@ async def test_a_leader_that_found_no_spec_yet_still_renews(leases: Leases):
 
 
 @pytest.mark.zookeeper
-async def test_words_are_kept_until_their_machines_are_gone_and_rubbish_is_thrown_away(leases: Leases, zk: ZooKeeper, zookeeper_root: str):
+async def test_words_are_kept_until_their_machines_are_gone_and_rubbish_is_thrown_away(
+    leases: Leases, zk: ZooKeeper, zookeeper_root: str
+):
     assert await leases.farewells() == {}
     for name in ("i-1", "i-2"):
         await zk.put(f"{zookeeper_root}/farewells/{name}", msgspec.json.encode(a_word(name)))
@@ -201,7 +241,9 @@ class Troubled:
         (ZeroDivisionError("a fault of ours"), False),
     ],
 )
-async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_work_does_not(error: Exception, renewed: bool):
+async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_work_does_not(
+    error: Exception, renewed: bool
+):
     it, telemetry = Troubled(error), Telemetry()
     stand_in: Any = it
     term = Term(

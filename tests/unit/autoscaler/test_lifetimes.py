@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.forecasting.lifetimes import ENOUGH, FADES_AT, NAMES_AT_MOST, Ended, ends_within_s, lasts_s, learned
+from cluster.autoscaler.forecasting.lifetimes import (
+    ENOUGH,
+    FADES_AT,
+    NAMES_AT_MOST,
+    Ended,
+    ends_within_s,
+    lasts_s,
+    learned,
+)
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Agent, ClusterView, Memory
 from cluster.autoscaler.observation import mesos_parsers
@@ -60,7 +68,9 @@ def test_what_is_old_news_fades():
 
 
 def test_only_so_many_names_are_kept_those_with_the_most_to_tell():
-    ended = [Ended(f"/app-{n}", 60.0, 1.0) for n in range(NAMES_AT_MOST + 10)] + [Ended("/often", 60.0, 1.0)] * 3
+    ended = [Ended(f"/app-{n}", 60.0, 1.0) for n in range(NAMES_AT_MOST + 10)] + [
+        Ended("/often", 60.0, 1.0)
+    ] * 3
     known = learned({}, ended)
     assert len(known) == NAMES_AT_MOST
     assert "/often" in known
@@ -74,13 +84,17 @@ def test_a_task_that_the_engine_tells_of_again_counts_once():
     assert sum(later.lives["/web"]) == 2
 
 
-def completed(app: str | None = "/web", since: float = 100.0, ended: float = 160.0, agent_id: str = "A-1") -> Seen:
+def completed(
+    app: str | None = "/web", since: float = 100.0, ended: float = 160.0, agent_id: str = "A-1"
+) -> Seen:
     return Seen("task-1", agent_id, "F-1", app, make(1, 1024), since=since, ended=ended)
 
 
 def seen(*tasks: Seen, detailed: bool = True) -> tuple[Ended, ...]:
     frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "batch"}}]}
-    return mesos_parsers.cluster_view(agents_from_json({}), (), frameworks, {}, detailed=detailed, over=tasks).ended
+    return mesos_parsers.cluster_view(
+        agents_from_json({}), (), frameworks, {}, detailed=detailed, over=tasks
+    ).ended
 
 
 def test_the_engine_tells_how_long_ended_tasks_ran():
@@ -97,8 +111,15 @@ def test_nothing_is_read_of_ended_tasks_where_nothing_may_be_moved():
 
 
 def test_tasks_that_were_moved_off_their_agent_teach_nothing():
-    ended = (Ended("/web", 60.0, 100.0, "A-1"), Ended("/web", 60.0, 100.0, "A-2"), Ended("/web", 60.0, 100.0, "A-3"))
-    working, leaving = Agent("A-1", "h-1", {}, make(2, 2048)), Agent("A-2", "h-2", {}, make(2, 2048), active=False, deactivated=True)
+    ended = (
+        Ended("/web", 60.0, 100.0, "A-1"),
+        Ended("/web", 60.0, 100.0, "A-2"),
+        Ended("/web", 60.0, 100.0, "A-3"),
+    )
+    working, leaving = (
+        Agent("A-1", "h-1", {}, make(2, 2048)),
+        Agent("A-2", "h-2", {}, make(2, 2048), active=False, deactivated=True),
+    )
     memory = with_lives(Memory(), ClusterView((working, leaving), ended=ended))
     assert sum(memory.lives["/web"]) == 1
     assert memory.lives_until == 100.0

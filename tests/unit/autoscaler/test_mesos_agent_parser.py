@@ -12,7 +12,12 @@ from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agent
 
 
 def scalar(name: str, value: float) -> dict[str, Any]:
-    return {"name": name, "type": "SCALAR", "scalar": {"value": value}, "allocation_info": {"role": "ads"}}
+    return {
+        "name": name,
+        "type": "SCALAR",
+        "scalar": {"value": value},
+        "allocation_info": {"role": "ads"},
+    }
 
 
 def an_agent(number: int = 1, cpus: float = 1.0, **fields: Any) -> dict[str, Any]:
@@ -25,7 +30,12 @@ def an_agent(number: int = 1, cpus: float = 1.0, **fields: Any) -> dict[str, Any
         ],
         "resources": [scalar("cpus", 4.0)],
     }
-    return {"agent_info": info, "active": True, "allocated_resources": [scalar("cpus", cpus)], **fields}
+    return {
+        "agent_info": info,
+        "active": True,
+        "allocated_resources": [scalar("cpus", cpus)],
+        **fields,
+    }
 
 
 def body(*agents: dict[str, Any], **more: Any) -> bytes:
@@ -34,10 +44,29 @@ def body(*agents: dict[str, Any], **more: Any) -> bytes:
 
 def test_an_agent_is_what_the_master_says():
     drain = {"state": "DRAINING", "config": {"mark_gone": False}}
-    (agent,) = from_json({"agents": [an_agent(drain_info=drain, registered_time={"nanoseconds": 5_000_000_000}, deactivated=True)]}).agents
-    assert (agent.agent_id, agent.hostname, agent.attributes) == ("S-1", "10.0.0.1", {"instance_id": "i-1", "gen": "5"})
+    (agent,) = from_json(
+        {
+            "agents": [
+                an_agent(
+                    drain_info=drain,
+                    registered_time={"nanoseconds": 5_000_000_000},
+                    deactivated=True,
+                )
+            ]
+        }
+    ).agents
+    assert (agent.agent_id, agent.hostname, agent.attributes) == (
+        "S-1",
+        "10.0.0.1",
+        {"instance_id": "i-1", "gen": "5"},
+    )
     assert (agent.total, agent.allocated) == (make(4), make(1))
-    assert (agent.active, agent.deactivated, agent.drain_state, agent.registered_at) == (True, True, "DRAINING", 5.0)
+    assert (agent.active, agent.deactivated, agent.drain_state, agent.registered_at) == (
+        True,
+        True,
+        "DRAINING",
+        5.0,
+    )
     assert (agent.tasks, agent.work) == (0, ())
 
 

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from cluster.autoscaler.accounting.resource_usage import Tasks as Holdings
 from cluster.autoscaler.accounting.resource_usage import ended
 from cluster.autoscaler.observation import mesos_task_parser
-from cluster.autoscaler.observation.mesos_task_parser import Seen, Splitter, TaskReader, Tasks, from_json
+from cluster.autoscaler.observation.mesos_task_parser import (
+    Seen,
+    Splitter,
+    TaskReader,
+    Tasks,
+    from_json,
+)
 from cluster.common.errors import ClusterUnreachable, Permanent
 from cluster.mesos.operator import OperatorClient
 
@@ -25,7 +31,9 @@ NASTY = st.text(st.sampled_from('{}[],":\\ab'), max_size=12) | st.sampled_from(
 )
 
 
-def a_task(task_id: str = "web.instance-1._app.1", state: str = "TASK_RUNNING", /, **fields: Any) -> dict[str, Any]:
+def a_task(
+    task_id: str = "web.instance-1._app.1", state: str = "TASK_RUNNING", /, **fields: Any
+) -> dict[str, Any]:
     return {
         "name": "web",
         "task_id": {"value": task_id},
@@ -33,8 +41,18 @@ def a_task(task_id: str = "web.instance-1._app.1", state: str = "TASK_RUNNING", 
         "agent_id": {"value": "S-1"},
         "state": state,
         "resources": [
-            {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.5}, "allocation_info": {"role": "ads"}},
-            {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 31000, "end": 31001}]}, "allocation_info": {"role": "ads"}},
+            {
+                "name": "cpus",
+                "type": "SCALAR",
+                "scalar": {"value": 0.5},
+                "allocation_info": {"role": "ads"},
+            },
+            {
+                "name": "ports",
+                "type": "RANGES",
+                "ranges": {"range": [{"begin": 31000, "end": 31001}]},
+                "allocation_info": {"role": "ads"},
+            },
         ],
         "statuses": [{"timestamp": 110.0}, {"timestamp": 100.0}],
         **fields,
@@ -63,7 +81,12 @@ def read_in(pieces: list[bytes], enough: int) -> Tasks:
 def tasks(draw: st.DrawFn) -> dict[str, Any]:
     labels = [{"key": draw(NASTY), "value": draw(NASTY)} for _ in range(draw(st.integers(0, 2)))]
     name = f"t{draw(st.integers(0, 10**9))}"
-    return a_task(name, draw(st.sampled_from(["TASK_RUNNING", "TASK_FINISHED"])), name=draw(NASTY), labels={"labels": labels})
+    return a_task(
+        name,
+        draw(st.sampled_from(["TASK_RUNNING", "TASK_FINISHED"])),
+        name=draw(NASTY),
+        labels={"labels": labels},
+    )
 
 
 @given(
@@ -76,7 +99,9 @@ def test_pieces_give_what_the_whole_gives(running, unreachable, completed, place
     data = body(tasks=running, unreachable_tasks=unreachable, completed_tasks=completed)
     found = read_in(cut(data, places), 1)
     assert found == TaskReader().read(data)
-    assert [seen.task_id for seen in found.running] == [t["task_id"]["value"] for t in running if t["state"] == "TASK_RUNNING"]
+    assert [seen.task_id for seen in found.running] == [
+        t["task_id"]["value"] for t in running if t["state"] == "TASK_RUNNING"
+    ]
     over = [t for t in running if t["state"] == "TASK_FINISHED"] + completed
     assert [seen.task_id for seen in found.over] == [t["task_id"]["value"] for t in over]
 
@@ -94,10 +119,24 @@ def test_most_of_a_long_answer_is_let_go_before_its_end():
 
 
 def test_a_task_is_what_it_says_of_itself():
-    labels = {"labels": [{"key": "mesaform/protect", "value": "true"}, {"key": "mesaform/runs-for-s", "value": "60"}]}
+    labels = {
+        "labels": [
+            {"key": "mesaform/protect", "value": "true"},
+            {"key": "mesaform/runs-for-s", "value": "60"},
+        ]
+    }
     (seen,) = from_json({"tasks": [a_task("web_api.instance-1._app.1", labels=labels)]}).running
     assert seen == Seen(
-        "web_api.instance-1._app.1", "S-1", "F-1", "/web/api", (500, 0, 0, 0, 2), "ads", 100.0, 0.0, protected=True, runs_for_s=60.0
+        "web_api.instance-1._app.1",
+        "S-1",
+        "F-1",
+        "/web/api",
+        (500, 0, 0, 0, 2),
+        "ads",
+        100.0,
+        0.0,
+        protected=True,
+        runs_for_s=60.0,
     )
 
 
@@ -107,7 +146,9 @@ def test_a_task_with_little_known_has_defaults():
 
 
 def test_what_ended_is_told_apart_with_when():
-    found = from_json({"tasks": [a_task("a", "TASK_KILLED")], "completed_tasks": [a_task("b", "TASK_FINISHED")]})
+    found = from_json(
+        {"tasks": [a_task("a", "TASK_KILLED")], "completed_tasks": [a_task("b", "TASK_FINISHED")]}
+    )
     assert found.running == ()
     assert [(seen.task_id, seen.ended) for seen in found.over] == [("a", 110.0), ("b", 110.0)]
 
@@ -142,7 +183,9 @@ def test_a_reading_that_breaks_off_changes_nothing():
     assert reader.read(body(tasks=[a_task("a")])).running[0] is first
 
 
-@pytest.mark.parametrize("text", [b"", b"no leader", b"<html>tasks</html>", b'{"type":"GET_TASKS","get_tasks":'])
+@pytest.mark.parametrize(
+    "text", [b"", b"no leader", b"<html>tasks</html>", b'{"type":"GET_TASKS","get_tasks":']
+)
 def test_what_is_no_answer_is_an_error_and_not_an_empty_cluster(text):
     with pytest.raises(msgspec.DecodeError):
         TaskReader().read(text)
@@ -162,7 +205,11 @@ def test_a_cluster_without_tasks_has_none(answer):
 
 def test_holders_are_made_once_for_each_task():
     reader, holdings = TaskReader(), Holdings()
-    frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "batch", "roles": ["ads"]}}]}
+    frameworks = {
+        "frameworks": [
+            {"framework_info": {"id": {"value": "F-1"}, "name": "batch", "roles": ["ads"]}}
+        ]
+    }
     data = body(tasks=[a_task("x")], completed_tasks=[a_task("y", "TASK_FINISHED")])
     first = holdings.running(reader.read(data), frameworks)["x"]
     assert (first.app, first.role, first.shape[4]) == ("batch", "ads", 2)
@@ -235,7 +282,9 @@ async def test_a_refused_stream_is_the_error_that_a_call_gives(status, error):
 
 @pytest.mark.slow
 def test_thirty_thousand_tasks_that_were_read_before_are_read_in_a_moment():
-    data = body(tasks=[json.loads(json.dumps(a_task(f"web.instance-{n}._app.1"))) for n in range(30_000)])
+    data = body(
+        tasks=[json.loads(json.dumps(a_task(f"web.instance-{n}._app.1"))) for n in range(30_000)]
+    )
     reader = TaskReader()
     reader.read(data)
     started = time.process_time()

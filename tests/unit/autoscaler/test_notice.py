@@ -16,7 +16,11 @@ from tests.unit.autoscaler.builders import NOW, a_spec, offerings
 AT = 1_795_262_400.0  # 2026-11-21T12:00:00Z
 
 
-def an_event(detail_type: str = "EC2 Spot Instance Interruption Warning", source: str = "aws.ec2", **detail: object) -> str:
+def an_event(
+    detail_type: str = "EC2 Spot Instance Interruption Warning",
+    source: str = "aws.ec2",
+    **detail: object,
+) -> str:
     """As EventBridge puts it into a queue."""
     return json.dumps(
         {
@@ -52,7 +56,12 @@ def a_notice(kind="interruption", **fields) -> Notice:
 
 def test_an_interruption_warning_leaves_two_minutes():
     (notice,) = read(an_event(**{"instance-action": "terminate"})).notices
-    assert (notice.kind, notice.instance_id, notice.at, notice.ends_at) == ("interruption", "i-1", AT, AT + 120)
+    assert (notice.kind, notice.instance_id, notice.at, notice.ends_at) == (
+        "interruption",
+        "i-1",
+        AT,
+        AT + 120,
+    )
     assert notice.what == "spot interruption (terminate)"
 
 
@@ -63,7 +72,10 @@ def test_an_advice_to_rebalance_names_no_end():
 
 def test_a_health_event_concerns_each_machine_that_it_names_and_nothing_else():
     found = read(a_health_event()).notices
-    assert [(notice.kind, notice.instance_id) for notice in found] == [("scheduled", "i-1"), ("scheduled", "i-2")]
+    assert [(notice.kind, notice.instance_id) for notice in found] == [
+        ("scheduled", "i-1"),
+        ("scheduled", "i-2"),
+    ]
     assert {notice.ends_at for notice in found} == {1_796_483_409.0}
     assert found[0].what == "instance retirement scheduled"
 
@@ -104,7 +116,9 @@ def test_what_is_no_such_message_is_unreadable_and_says_why(body):
 
 
 def test_what_a_machine_tells_is_a_notice():
-    told = told_by_machine(MachineNotice("i-1", "interruption", AT, AT + 30, "spot interruption (stop)"))
+    told = told_by_machine(
+        MachineNotice("i-1", "interruption", AT, AT + 30, "spot interruption (stop)")
+    )
     assert told == Notice("interruption", "i-1", AT, AT + 30, "machine", "spot interruption (stop)")
 
 
@@ -116,7 +130,9 @@ def test_the_graver_notice_counts_whatever_came_first():
 
 def test_of_equal_notices_the_first_counts_with_the_earlier_end():
     first = a_notice(told=True)
-    assert graver(first, a_notice(source="machine", ends_at=AT + 30)) == replace(first, ends_at=AT + 30)
+    assert graver(first, a_notice(source="machine", ends_at=AT + 30)) == replace(
+        first, ends_at=AT + 30
+    )
     assert graver(first, a_notice(ends_at=AT + 300)) == first
 
 

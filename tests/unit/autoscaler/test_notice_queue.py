@@ -89,7 +89,12 @@ async def test_a_message_that_comes_again_is_one(world):
 
 
 async def test_a_message_that_nobody_can_read_is_deleted_and_stops_no_other(world):
-    for body in ("nonsense", an_event(), an_event("EC2 Something Else"), an_event(**{"instance-id": "i-2"})):
+    for body in (
+        "nonsense",
+        an_event(),
+        an_event("EC2 Something Else"),
+        an_event(**{"instance-id": "i-2"}),
+    ):
         world.queue.send(body)
     await world.receive()
     assert sorted(world.queue.left) == ["m-2", "m-4"]
@@ -97,13 +102,19 @@ async def test_a_message_that_nobody_can_read_is_deleted_and_stops_no_other(worl
 
 
 async def test_states_of_strangers_leave_at_once_and_wake_nobody(world):
-    world.queue.send(an_event("EC2 Instance State-change Notification", state="terminated", **{"instance-id": "i-9"}))
+    world.queue.send(
+        an_event(
+            "EC2 Instance State-change Notification", state="terminated", **{"instance-id": "i-9"}
+        )
+    )
     await world.receive()
     assert world.queue.left == []
     assert not world.inbox.woken.is_set()
 
 
-@pytest.mark.parametrize("kind", ["EC2 Spot Instance Interruption Warning", "EC2 Instance State-change Notification"])
+@pytest.mark.parametrize(
+    "kind", ["EC2 Spot Instance Interruption Warning", "EC2 Instance State-change Notification"]
+)
 async def test_what_concerns_a_machine_of_ours_wakes_the_daemon(world, kind):
     world.queue.send(an_event(kind))
     await world.receive()
@@ -138,7 +149,9 @@ async def test_a_delete_that_fails_is_no_trouble(world):
     assert world.queue.left == []
 
 
-@pytest.mark.parametrize("trouble", [NotFound("no queue"), Retryable("throttled", after_s=0.0), RuntimeError("ours")])
+@pytest.mark.parametrize(
+    "trouble", [NotFound("no queue"), Retryable("throttled", after_s=0.0), RuntimeError("ours")]
+)
 async def test_listening_goes_on_after_any_trouble(world, trouble):
     world.queue.fail_next = trouble
     world.queue.send(an_event())
@@ -156,7 +169,12 @@ async def test_ec2s_schedule_is_heard_unless_it_is_known(world):
         watching.cancel()
     (heard,) = world.inbox.take()
     (notice,) = heard.notices
-    assert (notice.kind, notice.ends_at, notice.source, notice.what) == ("scheduled", NOW + 86400, "ec2", "instance retirement")
+    assert (notice.kind, notice.ends_at, notice.source, notice.what) == (
+        "scheduled",
+        NOW + 86400,
+        "ec2",
+        "instance retirement",
+    )
     await world.inbox.settle()
     world.inbox.knows(OURS, {"i-1": notice})
     world.inbox._scheduled(world.queue.events[0])
@@ -185,9 +203,13 @@ def test_a_machine_may_stop_telling_once_it_is_remembered(world):
     later = Notice("interruption", "i-1", NOW, NOW + 120, "queue", "told")
     world.inbox.knows(OURS, {"i-1": later})
     assert world.inbox.tell(TOLD, "127.0.0.1") is False  # it knows the end better
-    world.inbox.knows(OURS, {"i-1": Notice("interruption", "i-1", NOW, NOW + 30, "machine", "told")})
+    world.inbox.knows(
+        OURS, {"i-1": Notice("interruption", "i-1", NOW, NOW + 30, "machine", "told")}
+    )
     assert world.inbox.tell(TOLD, "127.0.0.1") is True
-    assert world.inbox.tell(MachineNotice("i-1", "rebalance", NOW, 0.0, "advice"), "127.0.0.1") is True
+    assert (
+        world.inbox.tell(MachineNotice("i-1", "rebalance", NOW, 0.0, "advice"), "127.0.0.1") is True
+    )
 
 
 @asynccontextmanager
@@ -206,7 +228,11 @@ async def test_the_leader_takes_what_machines_tell_over_http_and_others_do_not(w
         assert (answer.status, await answer.json()) == (200, {"known": False})
         assert world.inbox.woken.is_set()
         assert (await client.post(NOTICES_PATH, data=b"nonsense")).status == 400
-        assert (await client.post(NOTICES_PATH, data=json.dumps({**msgspec.to_builtins(TOLD), "kind": "odd"}))).status == 400
+        assert (
+            await client.post(
+                NOTICES_PATH, data=json.dumps({**msgspec.to_builtins(TOLD), "kind": "odd"})
+            )
+        ).status == 400
         other = msgspec.json.encode(msgspec.structs.replace(TOLD, instance_id="i-2"))
         assert (await client.post(NOTICES_PATH, data=other)).status == 403
     assert await world.passes() == ["i-1"]

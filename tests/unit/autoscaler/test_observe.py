@@ -18,11 +18,17 @@ from cluster.mesos.operator import OperatorClient
 from cluster.testing.fake_cloud import FakeFleet
 from tests.unit.autoscaler.builders import NOW, a_spec, queued
 
-FILTERS = {"*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}}}]}}}
+FILTERS = {
+    "*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}}}]}}
+}
 
 
 def a_framework(name: str) -> dict[str, Any]:
-    return {"framework_info": {"id": {"value": f"F-{name}"}, "name": name, "offer_filters": FILTERS}, "active": True, "connected": True}
+    return {
+        "framework_info": {"id": {"value": f"F-{name}"}, "name": name, "offer_filters": FILTERS},
+        "active": True,
+        "connected": True,
+    }
 
 
 @dataclass
@@ -31,7 +37,9 @@ class Engine:
 
     answers: dict[str, Any] = field(
         default_factory=lambda: {
-            "GET_FRAMEWORKS": {"frameworks": [a_framework("services"), a_framework("jobs"), a_framework("spark")]},
+            "GET_FRAMEWORKS": {
+                "frameworks": [a_framework("services"), a_framework("jobs"), a_framework("spark")]
+            },
             "GET_MASTER": {"elected_time": 77.5},
         }
     )
@@ -88,13 +96,20 @@ async def observer(engine: Engine) -> AsyncIterator[Made]:
     base = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with aiohttp.ClientSession() as session:
         yield lambda *others: Observer(
-            OperatorClient([base], session), ServicesClient([base], session), FakeFleet(lambda: NOW), others=tuple(others)
+            OperatorClient([base], session),
+            ServicesClient([base], session),
+            FakeFleet(lambda: NOW),
+            others=tuple(others),
         )
     await runner.cleanup()
 
 
-async def test_the_view_knows_who_was_elected_when_and_what_quota_there_is(engine: Engine, observer: Made):
-    engine.answers["GET_QUOTA"] = {"status": {"configs": [{"role": "ads", "limits": {"cpus": {"value": 4}}}]}}
+async def test_the_view_knows_who_was_elected_when_and_what_quota_there_is(
+    engine: Engine, observer: Made
+):
+    engine.answers["GET_QUOTA"] = {
+        "status": {"configs": [{"role": "ads", "limits": {"cpus": {"value": 4}}}]}
+    }
     snapshot = await observer().snapshot(a_spec(), Memory(), (), None)
     assert snapshot.cluster is not None
     assert snapshot.cluster.elected_at == 77.5
@@ -102,7 +117,9 @@ async def test_the_view_knows_who_was_elected_when_and_what_quota_there_is(engin
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(engine: Engine, observer: Made, status: int):
+async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(
+    engine: Engine, observer: Made, status: int
+):
     engine.answers |= {"GET_QUOTA": status, "GET_MASTER": status}
     snapshot = await observer().snapshot(a_spec(), Memory(), (), None)
     assert snapshot.cluster is not None
@@ -112,14 +129,19 @@ async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(engin
 async def test_all_queues_are_one_and_their_frameworks_are_not_looked_at_besides(observer: Made):
     made = observer(Jobs(queued("nightly", 3, source="jobs")))
     snapshot = await made.snapshot(a_spec(), Memory(), (), None)
-    assert [(entry.source, entry.app, entry.count) for entry in snapshot.queue or ()] == [("services", "/web", 2), ("jobs", "nightly", 3)]
+    assert [(entry.source, entry.app, entry.count) for entry in snapshot.queue or ()] == [
+        ("services", "/web", 2),
+        ("jobs", "nightly", 3),
+    ]
     assert snapshot.cluster is not None
     assert [framework.name for framework in snapshot.cluster.frameworks] == ["spark"]
     assert snapshot.cluster.frameworks[0].minimal == make(2)
     assert await made.waiting() == 5
 
 
-async def test_while_one_queue_does_not_answer_none_is_believed_and_nothing_is_inferred(observer: Made):
+async def test_while_one_queue_does_not_answer_none_is_believed_and_nothing_is_inferred(
+    observer: Made,
+):
     made = observer(Jobs(answers=False))
     snapshot = await made.snapshot(a_spec(), Memory(), (), None)
     assert snapshot.queue is None

@@ -94,7 +94,9 @@ async def test_rows_wait_for_a_ledger_that_is_not_known_yet():
     assert len(ledger.records) == 1
 
 
-async def test_what_s3_did_not_take_is_written_later_and_once_and_each_failure_is_counted(quick: None):
+async def test_what_s3_did_not_take_is_written_later_and_once_and_each_failure_is_counted(
+    quick: None,
+):
     failures: list[int] = []
     ledger, outbox = AwayLedger(3), Outbox(lambda: failures.append(1))
     outbox.known(ledger)
@@ -130,8 +132,12 @@ async def test_when_too_much_waits_samples_go_first_and_the_ledger_says_how_many
     outbox.put_all([decision(number) for number in range(20, 30)], urgent=True)
     async with running(outbox):
         await until(lambda: len(outbox) == 0)
-    assert [row["what"] for row in ledger.read(kinds=["decision"])] == [str(number) for number in range(20, 30)]
-    assert [row["what"] for row in ledger.read(kinds=["held"])] == [str(number) for number in range(5, 15)]
+    assert [row["what"] for row in ledger.read(kinds=["decision"])] == [
+        str(number) for number in range(20, 30)
+    ]
+    assert [row["what"] for row in ledger.read(kinds=["held"])] == [
+        str(number) for number in range(5, 15)
+    ]
     (gap,) = ledger.read(kinds=["lost_rows"])
     assert (gap["rows"], gap["from"], gap["until"], outbox.lost) == (5, NOW, NOW + 4, 5)
 

@@ -19,19 +19,29 @@ PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
 pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 
-def a_unit(name: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields) -> Unit:
+def a_unit(
+    name: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields
+) -> Unit:
     return Unit("services", name, make(cpus, mem_mib), count, "test", **fields)
 
 
 def a_template(name: str, cpus: float, mem_mib: float, usd: float) -> Template:
-    return Template("default", name, "z", "on-demand", usd, make(cpus, mem_mib, 0, 0, 1000), {"zone": "z"})
+    return Template(
+        "default", name, "z", "on-demand", usd, make(cpus, mem_mib, 0, 0, 1000), {"zone": "z"}
+    )
 
 
-SMALL, MIDDLE, LARGE = a_template("small", 2, 7680, 0.1), a_template("middle", 4, 15360, 0.2), a_template("large", 16, 61440, 0.76)
+SMALL, MIDDLE, LARGE = (
+    a_template("small", 2, 7680, 0.1),
+    a_template("middle", 4, 15360, 0.2),
+    a_template("large", 16, 61440, 0.76),
+)
 LEAN = a_template("lean", 4, 7680, 0.17)
 
 
-def buy(units: list[Unit], templates: list[Template], slots: int = 10_000, usd: float | None = None):
+def buy(
+    units: list[Unit], templates: list[Template], slots: int = 10_000, usd: float | None = None
+):
     left = {index: unit.count for index, unit in enumerate(units)}
     return pack(units, left, templates, Usage(), Limits({"default": slots}, usd))
 
@@ -41,13 +51,18 @@ def cost(nodes) -> float:
 
 
 def test_the_largest_pieces_are_placed_first_so_that_small_ones_fill_the_gaps():
-    nodes = [Node("a", "settled", "a", {}, make(4, 8000), "default"), Node("b", "settled", "b", {}, make(3, 8000), "default")]
+    nodes = [
+        Node("a", "settled", "a", {}, make(4, 8000), "default"),
+        Node("b", "settled", "b", {}, make(3, 8000), "default"),
+    ]
     placement = place([a_unit("/small", 3, cpus=1), a_unit("/large", 1, cpus=4)], nodes, Usage())
     assert placement.placed == {1: {"a": 1}, 0: {"b": 3}}
 
 
 def test_one_large_machine_is_bought_where_it_is_cheaper_than_many_small():
-    assert [node.template.instance_type for node in buy([a_unit(count=16)], [SMALL, MIDDLE, LARGE])] == ["large"]
+    assert [
+        node.template.instance_type for node in buy([a_unit(count=16)], [SMALL, MIDDLE, LARGE])
+    ] == ["large"]
 
 
 def test_the_rest_goes_onto_the_smallest_machine_that_holds_it():
@@ -56,7 +71,9 @@ def test_the_rest_goes_onto_the_smallest_machine_that_holds_it():
 
 
 def test_a_machine_with_less_memory_is_taken_where_memory_is_not_needed():
-    assert [node.template.instance_type for node in buy([a_unit(count=4, mem_mib=100)], [MIDDLE, LEAN])] == ["lean"]
+    assert [
+        node.template.instance_type for node in buy([a_unit(count=4, mem_mib=100)], [MIDDLE, LEAN])
+    ] == ["lean"]
 
 
 def test_fat_and_lean_pieces_share_machines():

@@ -28,14 +28,28 @@ PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
 pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 ZONES = ("a", "b", "c")
-UNIQUE, SPREAD, TOGETHER = Constraint("hostname", "UNIQUE"), Constraint("zone", "GROUP_BY"), Constraint("zone", "CLUSTER")
+UNIQUE, SPREAD, TOGETHER = (
+    Constraint("hostname", "UNIQUE"),
+    Constraint("zone", "GROUP_BY"),
+    Constraint("zone", "CLUSTER"),
+)
 
 
-def a_unit(name: str, count: int, cpus: float = 1, mem_mib: float = 512, *constraints: Constraint) -> Unit:
+def a_unit(
+    name: str, count: int, cpus: float = 1, mem_mib: float = 512, *constraints: Constraint
+) -> Unit:
     return Unit("services", name, make(cpus, mem_mib), count, "test", constraints)
 
 
-def a_template(name: str, cpus: float, mem_mib: float, usd: float, zone: str = "a", pool: str = "p", **attributes: str) -> Template:
+def a_template(
+    name: str,
+    cpus: float,
+    mem_mib: float,
+    usd: float,
+    zone: str = "a",
+    pool: str = "p",
+    **attributes: str,
+) -> Template:
     found = {"zone": zone, "pool": pool, "instance_type": name, **attributes}
     return Template(pool, name, zone, "on-demand", usd, make(cpus, mem_mib, 0, 0, 100), found)
 
@@ -67,7 +81,9 @@ def packed(
     packing = solve(units, left, templates, usage, limits, effort)
     assert faults(units, left, packing.nodes, usage, limits) == []
     assert packing.bound_usd_per_hour <= packing.usd_per_hour + 1e-9
-    assert packing.usd_per_hour == pytest.approx(sum(node.template.usd_per_hour for node in packing.nodes))
+    assert packing.usd_per_hour == pytest.approx(
+        sum(node.template.usd_per_hour for node in packing.nodes)
+    )
     return packing
 
 
@@ -80,9 +96,17 @@ def cheapest(units: list[Unit], templates: list[Template]) -> float:
     counts = tuple(unit.count for unit in units)
     loads: dict[tuple[int, ...], float] = {}
     for load in product(*(range(count + 1) for count in counts)):
-        used = [sum(unit.shape[d] * n for unit, n in zip(units, load, strict=True)) for d in range(5)]
-        alone = all(n <= 1 for unit, n in zip(units, load, strict=True) if UNIQUE in unit.constraints)
-        fitting = [t.usd_per_hour for t in templates if alone and all(u <= s for u, s in zip(used, t.shape, strict=True))]
+        used = [
+            sum(unit.shape[d] * n for unit, n in zip(units, load, strict=True)) for d in range(5)
+        ]
+        alone = all(
+            n <= 1 for unit, n in zip(units, load, strict=True) if UNIQUE in unit.constraints
+        )
+        fitting = [
+            t.usd_per_hour
+            for t in templates
+            if alone and all(u <= s for u, s in zip(used, t.shape, strict=True))
+        ]
         if any(load) and fitting:
             loads[load] = min(fitting)
     best = {(0,) * len(counts): 0.0}
@@ -99,7 +123,12 @@ def cheapest(units: list[Unit], templates: list[Template]) -> float:
 
 
 small_units = st.lists(
-    st.tuples(st.integers(1, 4), st.sampled_from([0.3, 0.5, 1, 1.5, 2]), st.sampled_from([100, 900, 2000, 3900]), st.booleans()),
+    st.tuples(
+        st.integers(1, 4),
+        st.sampled_from([0.3, 0.5, 1, 1.5, 2]),
+        st.sampled_from([100, 900, 2000, 3900]),
+        st.booleans(),
+    ),
     min_size=1,
     max_size=3,
 )
@@ -109,7 +138,10 @@ small_units = st.lists(
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units)
 def test_what_few_pieces_cost_is_the_optimum_and_nothing_less_is_claimed(drawn):
-    units = [a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else [])) for n, (count, cpus, mem, alone) in enumerate(drawn)]
+    units = [
+        a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else []))
+        for n, (count, cpus, mem, alone) in enumerate(drawn)
+    ]
     packing, best = packed(units, TYPES), cheapest(units, TYPES)
     assert served(packing) == sum(unit.count for unit in units)
     assert packing.usd_per_hour == pytest.approx(best)
@@ -122,7 +154,10 @@ def test_what_few_pieces_cost_is_the_optimum_and_nothing_less_is_claimed(drawn):
 @given(drawn=small_units)
 def test_columns_alone_come_within_a_tenth_of_the_optimum(drawn):
     """Without the enumeration that makes small answers exact: what larger ones rely on."""
-    units = [a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else [])) for n, (count, cpus, mem, alone) in enumerate(drawn)]
+    units = [
+        a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else []))
+        for n, (count, cpus, mem, alone) in enumerate(drawn)
+    ]
     packing, best = packed(units, TYPES, effort=Effort(loads=1)), cheapest(units, TYPES)
     assert packing.bound_usd_per_hour <= best + 1e-9
     assert best - 1e-9 <= packing.usd_per_hour <= best * 1.1 + 1e-9
@@ -134,7 +169,14 @@ mixed_units = st.lists(
         st.sampled_from([0.1, 0.25, 0.5, 1, 1.5, 3]),
         st.sampled_from([100, 512, 1024, 4096]),
         st.sampled_from(
-            [(), (UNIQUE,), (SPREAD,), (TOGETHER,), (Constraint("hostname", "MAX_PER", "3"), SPREAD), (Constraint("zone", "MAX_PER", "5"),)]
+            [
+                (),
+                (UNIQUE,),
+                (SPREAD,),
+                (TOGETHER,),
+                (Constraint("hostname", "MAX_PER", "3"), SPREAD),
+                (Constraint("zone", "MAX_PER", "5"),),
+            ]
         ),
     ),
     min_size=1,
@@ -147,7 +189,10 @@ mixed_units = st.lists(
 @given(drawn=small_units, rows=st.sampled_from([1, 2, 100]))
 def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded(drawn, rows):
     """The bounds themselves: a plan's is never told above its price, which would hide a wrong one."""
-    units = [a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else [])) for n, (count, cpus, mem, alone) in enumerate(drawn)]
+    units = [
+        a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else []))
+        for n, (count, cpus, mem, alone) in enumerate(drawn)
+    ]
     best = cheapest(units, TYPES)
     parts = cut(units, {index: unit.count for index, unit in enumerate(units)}, TYPES, Usage())
     problem = with_cuts(build(parts, TYPES, rows_at_most=rows), parts)
@@ -164,7 +209,10 @@ def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units)
 def test_nothing_found_later_is_dearer_than_first_fit(drawn):
-    units = [a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else [])) for n, (count, cpus, mem, alone) in enumerate(drawn)]
+    units = [
+        a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else []))
+        for n, (count, cpus, mem, alone) in enumerate(drawn)
+    ]
     first = packed(units, TYPES, effort=QUICK)
     assert first.method == "first fit"
     assert packed(units, TYPES, effort=Effort(loads=1)).usd_per_hour <= first.usd_per_hour + 1e-9
@@ -172,14 +220,35 @@ def test_nothing_found_later_is_dearer_than_first_fit(drawn):
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
-@given(drawn=mixed_units, slots=st.sampled_from([2, 7, 1000]), usd=st.sampled_from([None, 0.6]), rows=st.sampled_from([2, 100]))
+@given(
+    drawn=mixed_units,
+    slots=st.sampled_from([2, 7, 1000]),
+    usd=st.sampled_from([None, 0.6]),
+    rows=st.sampled_from([2, 100]),
+)
 def test_rules_hold_whatever_is_asked_and_merged_rows_break_none(drawn, slots, usd, rows):
-    units = [a_unit(f"/{n}", count, cpus, mem, *constraints) for n, (count, cpus, mem, constraints) in enumerate(drawn)]
-    if slots < 1000 or usd is not None:  # what a bound leaves out may leave a spread app uneven: known, and not claimed otherwise
-        units = [replace(unit, constraints=tuple(c for c in unit.constraints if c != SPREAD)) for unit in units]
+    units = [
+        a_unit(f"/{n}", count, cpus, mem, *constraints)
+        for n, (count, cpus, mem, constraints) in enumerate(drawn)
+    ]
+    if (
+        slots < 1000 or usd is not None
+    ):  # what a bound leaves out may leave a spread app uneven: known, and not claimed otherwise
+        units = [
+            replace(unit, constraints=tuple(c for c in unit.constraints if c != SPREAD))
+            for unit in units
+        ]
     templates = in_zones(("small", 2, 4000, 0.10), ("wide", 4, 6000, 0.18), ("big", 8, 16000, 0.38))
     packing = packed(units, templates, slots, usd, Effort(rows=rows))
-    if slots == 1000 and usd is None and not any(c.operator == "MAX_PER" and c.field == "zone" for unit in units for c in unit.constraints):
+    if (
+        slots == 1000
+        and usd is None
+        and not any(
+            c.operator == "MAX_PER" and c.field == "zone"
+            for unit in units
+            for c in unit.constraints
+        )
+    ):
         assert served(packing) == sum(unit.count for unit in units)
     assert packed(units, templates, slots, usd, QUICK).bound_usd_per_hour >= 0
 
@@ -201,7 +270,9 @@ def test_a_spread_app_that_leans_to_one_zone_gets_its_machine_in_another():
     usage = Usage()
     usage.add_value("/spread", "zone", "a", 2)
     usage.add_value("/spread", "zone", "b", 2)
-    bought = packed([a_unit("/spread", 2, 1, 100, SPREAD)], in_zones(("small", 2, 4000, 0.10)), usage=usage)
+    bought = packed(
+        [a_unit("/spread", 2, 1, 100, SPREAD)], in_zones(("small", 2, 4000, 0.10)), usage=usage
+    )
     assert {node.template.zone for node in bought.nodes} == {"c"}
 
 
@@ -210,7 +281,10 @@ def test_like_and_unlike_choose_among_the_types():
         a_unit("/like", 1, 1, 100, Constraint("instance_type", "LIKE", "d.*")),
         a_unit("/unlike", 1, 1, 100, Constraint("instance_type", "UNLIKE", "(small|deep)")),
     ]
-    assert sorted(node.template.instance_type for node in packed(units, TYPES).nodes) == ["deep", "wide"]
+    assert sorted(node.template.instance_type for node in packed(units, TYPES).nodes) == [
+        "deep",
+        "wide",
+    ]
 
 
 def test_a_first_fit_without_columns_has_a_bound_as_well():
@@ -244,12 +318,17 @@ def test_pieces_counted_in_whole_steps_bound_what_a_fluid_would_not():
 def test_what_only_a_dear_pool_holds_is_not_bounded_by_the_cheap_ones_price():
     templates = [a_template("cheap", 2, 4000, 0.10), a_template("dear", 2, 4000, 0.50, pool="q")]
     units = [a_unit("/free", 4, 1, 100), a_unit("/picky", 4, 1, 100, Constraint("pool", "IS", "q"))]
-    assert packed(units, templates, effort=QUICK).bound_usd_per_hour == pytest.approx(2 * 0.10 + 2 * 0.50)
+    assert packed(units, templates, effort=QUICK).bound_usd_per_hour == pytest.approx(
+        2 * 0.10 + 2 * 0.50
+    )
 
 
 def test_when_the_budget_of_work_is_spent_the_answer_is_that_of_first_fit_with_its_bound():
     units = [a_unit(f"/{n}", 17 + n, 0.3 * (n + 1), 300 * (7 - n)) for n in range(6)]
-    spent, first = packed(units, TYPES, effort=Effort(work=1, loads=1)), packed(units, TYPES, effort=QUICK)
+    spent, first = (
+        packed(units, TYPES, effort=Effort(work=1, loads=1)),
+        packed(units, TYPES, effort=QUICK),
+    )
     assert spent.cut_short
     assert served(spent) == sum(unit.count for unit in units)
     assert 0 < spent.bound_usd_per_hour <= spent.usd_per_hour <= first.usd_per_hour + 1e-9
@@ -280,7 +359,10 @@ def test_what_a_pools_max_leaves_out_is_not_in_the_bound():
 
 @pytest.mark.slow
 def test_demand_of_which_no_two_pieces_are_alike_is_packed_as_well():
-    units = [a_unit(f"/{n}", 1, 0.05 + (n * 7919 % 1950) / 1000, 50 + n * 104729 % 3900) for n in range(800)]
+    units = [
+        a_unit(f"/{n}", 1, 0.05 + (n * 7919 % 1950) / 1000, 50 + n * 104729 % 3900)
+        for n in range(800)
+    ]
     packing = packed(units, TYPES)
     assert served(packing) == 800
     assert packing.gap < 0.07

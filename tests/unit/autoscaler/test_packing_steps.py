@@ -26,17 +26,31 @@ shapes = st.builds(
     st.sampled_from([10, 100, 333, 1024, 2048, 30000]),
     ports=st.sampled_from([0, 1, 1, 1, 30]),
 )
-machines = st.builds(make, st.sampled_from([1, 1.9, 8, 64]), st.sampled_from([2000, 8182, 65000]), ports=st.sampled_from([10, 100, 1000]))
+machines = st.builds(
+    make,
+    st.sampled_from([1, 1.9, 8, 64]),
+    st.sampled_from([2000, 8182, 65000]),
+    ports=st.sampled_from([10, 100, 1000]),
+)
 
 
 def a_problem(asked, sizes) -> Problem:
-    templates = [Template("p", f"t{n}", "z", "on-demand", 1.0 + n, size, {}) for n, size in enumerate(sizes)]
+    templates = [
+        Template("p", f"t{n}", "z", "on-demand", 1.0 + n, size, {}) for n, size in enumerate(sizes)
+    ]
     everywhere = frozenset(range(len(templates)))
-    parts = [Part(n, f"/{n}", shape, count, everywhere, per_machine) for n, (shape, count, per_machine) in enumerate(asked)]
+    parts = [
+        Part(n, f"/{n}", shape, count, everywhere, per_machine)
+        for n, (shape, count, per_machine) in enumerate(asked)
+    ]
     return build(parts, templates, rows_at_most=1000)
 
 
-asked = st.lists(st.tuples(shapes, st.integers(1, 50), st.sampled_from([10**9, 10**9, 1, 3])), min_size=1, max_size=6)
+asked = st.lists(
+    st.tuples(shapes, st.integers(1, 50), st.sampled_from([10**9, 10**9, 1, 3])),
+    min_size=1,
+    max_size=6,
+)
 
 
 @pytest.mark.slow
@@ -52,30 +66,53 @@ def test_filling_many_machines_at_once_is_filling_each_by_hand(asked, sizes, dat
             free, expected = tuple(problem.sizes[kind].tolist()), np.zeros_like(left)
             for row in way:
                 shape = tuple(problem.shapes[row].tolist())
-                often = min((have // want for have, want in zip(free, shape, strict=True) if want), default=10**9)
+                often = min(
+                    (have // want for have, want in zip(free, shape, strict=True) if want),
+                    default=10**9,
+                )
                 expected[row] = min(often, left[row], problem.most[kind, row])
-                free = tuple(have - want * int(expected[row]) for have, want in zip(free, shape, strict=True))
+                free = tuple(
+                    have - want * int(expected[row]) for have, want in zip(free, shape, strict=True)
+                )
             assert load.tolist() == expected.tolist()
 
 
 def test_a_dimension_that_another_exhausts_first_needs_no_look():
     """Ten ports a cpu and a port a piece of at least 100 mCPU: cpus end first."""
-    problem = a_problem([(make(0.1, 10, ports=1), 50, 10**9), (make(0.5, 900, ports=1), 50, 10**9)], [make(1, 1500, ports=10)])
+    problem = a_problem(
+        [(make(0.1, 10, ports=1), 50, 10**9), (make(0.5, 900, ports=1), 50, 10**9)],
+        [make(1, 1500, ports=10)],
+    )
     assert problem.checked == (0, 1)
-    scarce = a_problem([(make(0.1, 10, ports=2), 50, 10**9), (make(0.5, 900, ports=1), 50, 10**9)], [make(1, 1500, ports=10)])
+    scarce = a_problem(
+        [(make(0.1, 10, ports=2), 50, 10**9), (make(0.5, 900, ports=1), 50, 10**9)],
+        [make(1, 1500, ports=10)],
+    )
     assert scarce.checked == (0, 1, 4)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
-@given(drawn=st.lists(st.tuples(shapes, st.integers(1, 9), st.sampled_from("ab")), min_size=1, max_size=40), at_most=st.integers(1, 12))
+@given(
+    drawn=st.lists(
+        st.tuples(shapes, st.integers(1, 9), st.sampled_from("ab")), min_size=1, max_size=40
+    ),
+    at_most=st.integers(1, 12),
+)
 def test_a_bucket_is_as_large_as_all_that_is_in_it_and_there_are_few(drawn, at_most):
-    found = rounded_up([shape for shape, _, _ in drawn], [count for _, count, _ in drawn], [kind for _, _, kind in drawn], at_most)
+    found = rounded_up(
+        [shape for shape, _, _ in drawn],
+        [count for _, count, _ in drawn],
+        [kind for _, _, kind in drawn],
+        at_most,
+    )
     for (shape, _, _), bucket in zip(drawn, found, strict=True):
         assert how_often(shape, bucket) >= 1
         assert min(minus(bucket, times(shape, 1))) >= 0
     kinds = {kind for _, _, kind in drawn}
-    assert len({(kind, bucket) for (_, _, kind), bucket in zip(drawn, found, strict=True)}) <= max(at_most, len(kinds))
+    assert len({(kind, bucket) for (_, _, kind), bucket in zip(drawn, found, strict=True)}) <= max(
+        at_most, len(kinds)
+    )
 
 
 def test_few_sizes_are_not_rounded_at_all():
@@ -86,9 +123,15 @@ def test_few_sizes_are_not_rounded_at_all():
 @pytest.mark.slow
 @settings(deadline=None, max_examples=PACKINGS)
 @given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), usd=st.floats(0.001, 10))
-def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_none_is(asked, sizes, usd):
+def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_none_is(
+    asked, sizes, usd
+):
     problem = a_problem(asked, sizes)
-    prices = bounds._proven(problem, problem.sizes, np.full((len(bounds._allowed(problem)), problem.sizes.shape[1]), usd))
+    prices = bounds._proven(
+        problem,
+        problem.sizes,
+        np.full((len(bounds._allowed(problem)), problem.sizes.shape[1]), usd),
+    )
     assert ((problem.sizes * prices[problem.groups]).sum(axis=1) <= problem.usd * (1 + 1e-9)).all()
 
 
@@ -97,12 +140,22 @@ def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_n
 @given(asked=asked, sizes=st.lists(machines, min_size=1, max_size=4), data=st.data())
 def test_no_load_of_a_machine_is_worth_more_than_it_costs_at_the_least_prices(asked, sizes, data):
     templates = [
-        Template(f"p{n}", f"t{n}", "z", "on-demand", data.draw(st.sampled_from([0.1, 1, 5])), size, {}) for n, size in enumerate(sizes)
+        Template(
+            f"p{n}", f"t{n}", "z", "on-demand", data.draw(st.sampled_from([0.1, 1, 5])), size, {}
+        )
+        for n, size in enumerate(sizes)
     ]
-    places = [frozenset(range(data.draw(st.integers(0, len(sizes) - 1)), len(sizes))) for _ in asked]
-    parts = [Part(n, f"/{n}", shape, count, places[n], most) for n, (shape, count, most) in enumerate(asked)]
+    places = [
+        frozenset(range(data.draw(st.integers(0, len(sizes) - 1)), len(sizes))) for _ in asked
+    ]
+    parts = [
+        Part(n, f"/{n}", shape, count, places[n], most)
+        for n, (shape, count, most) in enumerate(asked)
+    ]
     rows = data.draw(st.sampled_from([1, 3, 100]))
     cut = bounds.with_cuts(build(parts, templates, rows_at_most=rows), parts)
     if cut.is_proof and not cut.is_empty:
-        for loads in fill(cut, [np.arange(cut.wanted.size), np.arange(cut.wanted.size)[::-1]], cut.wanted):
+        for loads in fill(
+            cut, [np.arange(cut.wanted.size), np.arange(cut.wanted.size)[::-1]], cut.wanted
+        ):
             assert (loads @ cut.least <= cut.usd * (1 + 1e-9)).all()

@@ -17,14 +17,32 @@ from tests.unit.autoscaler.builders import an_agent
 
 def test_a_life_from_purchase_to_the_end_is_known():
     history: tuple[str, ...] = ()
-    for state in ("bought", "booting", "idle", "busy", "busy", "idle", "deactivated", "draining", "drained", "terminating", "gone"):
+    for state in (
+        "bought",
+        "booting",
+        "idle",
+        "busy",
+        "busy",
+        "idle",
+        "deactivated",
+        "draining",
+        "drained",
+        "terminating",
+        "gone",
+    ):
         history = lifecycle.step(history, state)
     assert history[-3:] == ("drained", "terminating", "gone")
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("gone", "idle"), ("terminating", "busy"), ("draining", "booting"), ("drained", "deactivated"), ("idle", "booting")],
+    [
+        ("gone", "idle"),
+        ("terminating", "busy"),
+        ("draining", "booting"),
+        ("drained", "deactivated"),
+        ("idle", "booting"),
+    ],
 )
 def test_what_cannot_happen_raises_with_the_history(before, after):
     with pytest.raises(lifecycle.UnknownEdge) as caught:
@@ -72,15 +90,35 @@ def test_a_cluster_without_a_value_stays_where_it_began():
 
 
 def test_amounts_are_said_in_units_that_people_use():
-    assert [named(amount, 1) for amount in (512_000, 204_800_000, 1_556_480)] == ["512 MiB memory", "200 GiB memory", "1.52 GiB memory"]
-    assert (named(2500, 0), named(3, 4), named(10_240_000, 2)) == ("2.5 cpus", "3 ports", "10 GiB disk")
+    assert [named(amount, 1) for amount in (512_000, 204_800_000, 1_556_480)] == [
+        "512 MiB memory",
+        "200 GiB memory",
+        "1.52 GiB memory",
+    ]
+    assert (named(2500, 0), named(3, 4), named(10_240_000, 2)) == (
+        "2.5 cpus",
+        "3 ports",
+        "10 GiB disk",
+    )
     assert text(make(0.5, 128)) == "0.5 cpus, 128 MiB memory"
     assert how_often(make(0.5, 100), make(4, 350)) == 3
 
 
 def test_a_decision_survives_the_ledger():
     decision = Decision(
-        12.5, "buy", "1 x m5.large", ("because",), "default", "m5.large/a/spot", 1, ("i-1",), ("1 x /web",), 0.1, 0.2, 0.3, "ms-1"
+        12.5,
+        "buy",
+        "1 x m5.large",
+        ("because",),
+        "default",
+        "m5.large/a/spot",
+        1,
+        ("i-1",),
+        ("1 x /web",),
+        0.1,
+        0.2,
+        0.3,
+        "ms-1",
     )
     row = decision.record()
     assert (row["kind"], row["decision"]) == ("decision", "buy")
@@ -105,12 +143,26 @@ AGENTS = {
             "total_resources": [
                 {"name": "cpus", "type": "SCALAR", "scalar": {"value": 4.0}, "role": "*"},
                 {"name": "mem", "type": "SCALAR", "scalar": {"value": 4096.0}, "role": "*"},
-                {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 31000, "end": 32000}]}, "role": "*"},
+                {
+                    "name": "ports",
+                    "type": "RANGES",
+                    "ranges": {"range": [{"begin": 31000, "end": 32000}]},
+                    "role": "*",
+                },
             ],
             "allocated_resources": [
-                {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.1}, "role": "*", "allocation_info": {"role": "*"}}
+                {
+                    "name": "cpus",
+                    "type": "SCALAR",
+                    "scalar": {"value": 0.1},
+                    "role": "*",
+                    "allocation_info": {"role": "*"},
+                }
             ],
-            "drain_info": {"state": "DRAINING", "config": {"max_grace_period": {"nanoseconds": 3000000000}, "mark_gone": False}},
+            "drain_info": {
+                "state": "DRAINING",
+                "config": {"max_grace_period": {"nanoseconds": 3000000000}, "mark_gone": False},
+            },
         }
     ],
     "recovered_agents": [{}],
@@ -133,11 +185,25 @@ TASKS = {
         },
     ]
 }
-FILTERS = {"*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}, "mem": {"value": 512}}}]}}}
+FILTERS = {
+    "*": {
+        "min_allocatable_resources": {
+            "quantities": [{"quantities": {"cpus": {"value": 2.0}, "mem": {"value": 512}}}]
+        }
+    }
+}
 FRAMEWORKS = {
     "frameworks": [
-        {"framework_info": {"name": "services", "id": {"value": "F1"}}, "active": True, "connected": True},
-        {"framework_info": {"name": "ba/tch", "id": {"value": "F2"}, "offer_filters": FILTERS}, "active": True, "connected": True},
+        {
+            "framework_info": {"name": "services", "id": {"value": "F1"}},
+            "active": True,
+            "connected": True,
+        },
+        {
+            "framework_info": {"name": "ba/tch", "id": {"value": "F2"}, "offer_filters": FILTERS},
+            "active": True,
+            "connected": True,
+        },
     ]
 }
 METRICS = {
@@ -151,14 +217,25 @@ METRICS = {
 
 
 def test_the_masters_answers_become_a_view():
-    view = mesos_parsers.cluster_view(agents_from_json(AGENTS), from_json(TASKS).running, FRAMEWORKS, METRICS, own=["F1"])
+    view = mesos_parsers.cluster_view(
+        agents_from_json(AGENTS), from_json(TASKS).running, FRAMEWORKS, METRICS, own=["F1"]
+    )
     (agent,), (framework,) = view.agents, view.frameworks
     assert view.recovered == 1
     assert (agent.agent_id, agent.instance_id, agent.attributes["gen"]) == ("S1", "i-1", "5")
-    assert (agent.active, agent.deactivated, agent.drain_state, agent.tasks) == (False, True, "DRAINING", 1)
+    assert (agent.active, agent.deactivated, agent.drain_state, agent.tasks) == (
+        False,
+        True,
+        "DRAINING",
+        1,
+    )
     assert agent.apps == {"/web/api": 1}
     assert agent.free == make(3.9, 4096, 0, 0, 1001)
-    assert (framework.name, framework.minimal, framework.suppressed) == ("ba/tch", make(2, 512), True)
+    assert (framework.name, framework.minimal, framework.suppressed) == (
+        "ba/tch",
+        make(2, 512),
+        True,
+    )
     assert (framework.sent, framework.declined, framework.accepted, framework.asked) == (7, 6, 1, 2)
 
 
@@ -190,7 +267,12 @@ QUEUE = {
 
 def test_the_services_queue_becomes_entries():
     web, pod = mesos_parsers.queue_entries(QUEUE)
-    assert (web.app, web.shape, web.count, web.overdue) == ("/web", make(0.5, 128, 0, 0, 2), 3, True)
+    assert (web.app, web.shape, web.count, web.overdue) == (
+        "/web",
+        make(0.5, 128, 0, 0, 2),
+        3,
+        True,
+    )
     assert web.constraints == (Constraint("hostname", "UNIQUE"),)
     assert (web.role, web.rejections) == ("ads", {"InsufficientCpus": 2})
     assert web.since == 1795240200.0
@@ -200,8 +282,12 @@ def test_the_services_queue_becomes_entries():
 def test_only_what_waited_before_and_after_counts_as_waiting():
     before = mesos_parsers.queue_entries(QUEUE)
     fewer = mesos_parsers.queue_entries({"queue": [{**QUEUE["queue"][0], "count": 1}]})
-    assert [(entry.app, entry.count) for entry in mesos_parsers.both_times(before, fewer)] == [("/web", 1)]
-    assert [(entry.app, entry.count) for entry in mesos_parsers.both_times(fewer, before)] == [("/web", 1)]
+    assert [(entry.app, entry.count) for entry in mesos_parsers.both_times(before, fewer)] == [
+        ("/web", 1)
+    ]
+    assert [(entry.app, entry.count) for entry in mesos_parsers.both_times(fewer, before)] == [
+        ("/web", 1)
+    ]
 
 
 def test_what_runs_is_known_task_by_task_where_it_may_be_moved():
@@ -211,15 +297,29 @@ def test_what_runs_is_known_task_by_task_where_it_may_be_moved():
         "agent_id": {"value": "S-1"},
         "state": "TASK_RUNNING",
         "resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}}],
-        "labels": {"labels": [{"key": "mesaform/protect", "value": "true"}, {"key": "mesaform/runs-for-s", "value": "60"}]},
+        "labels": {
+            "labels": [
+                {"key": "mesaform/protect", "value": "true"},
+                {"key": "mesaform/runs-for-s", "value": "60"},
+            ]
+        },
         "statuses": [{"timestamp": 110.0}, {"timestamp": 100.0}],
     }
     agents = {"agents": [{"agent_info": {"id": {"value": "S-1"}}}]}
     frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "marathon"}}]}
-    brief = mesos_parsers.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {})
+    brief = mesos_parsers.cluster_view(
+        agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}
+    )
     assert brief.agents[0].work == ()
     (work,) = (
-        mesos_parsers.cluster_view(agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}, ["F-1"], detailed=True)
+        mesos_parsers.cluster_view(
+            agents_from_json(agents),
+            from_json({"tasks": [task]}).running,
+            frameworks,
+            {},
+            ["F-1"],
+            detailed=True,
+        )
         .agents[0]
         .work
     )

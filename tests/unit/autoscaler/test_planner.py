@@ -11,7 +11,17 @@ from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Probe, Re
 from cluster.autoscaler.planner.planner import Launch, Plan, plan
 from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.aws.ports import LaunchRequest
-from tests.unit.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    ZONES,
+    a_framework,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    full,
+    queued,
+)
 
 
 def bought(made: Plan) -> dict[str, int]:
@@ -26,7 +36,9 @@ def bought(made: Plan) -> dict[str, int]:
 
 
 def done(made: Plan) -> list[object]:
-    return [action for step in made.steps for action in step.actions if not isinstance(action, Launch)]
+    return [
+        action for step in made.steps for action in step.actions if not isinstance(action, Launch)
+    ]
 
 
 def only_verdict(made: Plan):
@@ -36,14 +48,26 @@ def only_verdict(made: Plan):
 
 def an_idle_snapshot(idle_s: float = 400, **fields) -> Snapshot:
     """Terraform's two agents, busy, and one of the autoscaler's that has been idle for `idle_s`."""
-    machines = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform"), a_machine("i-1")]
+    machines = [
+        a_machine("i-t1", by="terraform"),
+        a_machine("i-t2", by="terraform"),
+        a_machine("i-1"),
+    ]
     agents = [full(machines[0]), full(machines[1]), fields.pop("agent", an_agent(machines[2]))]
     memory = fields.pop(
         "memory",
-        Memory(leader_since=NOW - 9000, idle_since={"i-1": NOW - idle_s}, registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000)),
+        Memory(
+            leader_since=NOW - 9000,
+            idle_since={"i-1": NOW - idle_s},
+            registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
+        ),
     )
     return a_snapshot(
-        fields.pop("spec", None), machines=fields.pop("machines", machines), agents=fields.pop("agents", agents), memory=memory, **fields
+        fields.pop("spec", None),
+        machines=fields.pop("machines", machines),
+        agents=fields.pop("agents", agents),
+        memory=memory,
+        **fields,
     )
 
 
@@ -68,7 +92,9 @@ def test_backing_off_after_failures_is_not_demand():
 
 def test_memory_decides_the_type_when_memory_is_what_is_short():
     spec = a_spec(pools=[{"types": ["c5.xlarge", "r5.large"]}])
-    assert bought(plan(a_snapshot(spec, queue=[queued(count=1, cpus=0.5, mem_mib=12000)]), NOW)) == {"r5.large": 1}
+    assert bought(
+        plan(a_snapshot(spec, queue=[queued(count=1, cpus=0.5, mem_mib=12000)]), NOW)
+    ) == {"r5.large": 1}
 
 
 def test_what_no_type_can_hold_is_said_with_the_nearest_and_what_it_lacks():
@@ -92,7 +118,9 @@ def test_a_role_that_no_offer_matches_is_not_cured_by_a_machine():
 
 
 def test_offers_that_were_too_small_are_cured_by_a_machine():
-    made = plan(a_snapshot(queue=[queued(rejections={"UnfulfilledRole": 1, "InsufficientCpus": 3})]), NOW)
+    made = plan(
+        a_snapshot(queue=[queued(rejections={"UnfulfilledRole": 1, "InsufficientCpus": 3})]), NOW
+    )
     assert bought(made) == {"m5.large": 1}
 
 
@@ -109,7 +137,9 @@ def test_offers_that_were_too_small_are_cured_by_a_machine():
         (("nosuch", "LIKE", "x"), False),
     ],
 )
-def test_constraints_on_what_a_pools_machines_will_be_decide_whether_one_is_bought(constraint, fits):
+def test_constraints_on_what_a_pools_machines_will_be_decide_whether_one_is_bought(
+    constraint, fits
+):
     spec = a_spec(pools=[{"attributes": {"disk": "ssd"}}])
     made = plan(a_snapshot(spec, queue=[queued(constraints=[constraint])]), NOW)
     assert bool(bought(made)) is fits
@@ -120,9 +150,18 @@ def test_constraints_on_what_a_pools_machines_will_be_decide_whether_one_is_boug
 def test_a_type_that_the_work_forbids_is_no_alternative_however_cheap():
     """EC2 takes the cheapest of what it is offered: a forbidden type would be bought, refused by the work, and bought again."""
     spec = a_spec(pools=[{"types": ["m5.large", "c5.large"]}])
-    made = plan(a_snapshot(spec, queue=[queued(constraints=[("instance_type", "LIKE", "m5.large")])]), NOW)
-    requests = [action.request for step in made.steps for action in step.actions if isinstance(action, Launch)]
-    assert {offering.instance_type for request in requests for offering in request.offerings} == {"m5.large"}
+    made = plan(
+        a_snapshot(spec, queue=[queued(constraints=[("instance_type", "LIKE", "m5.large")])]), NOW
+    )
+    requests = [
+        action.request
+        for step in made.steps
+        for action in step.actions
+        if isinstance(action, Launch)
+    ]
+    assert {offering.instance_type for request in requests for offering in request.offerings} == {
+        "m5.large"
+    }
 
 
 def test_unique_hosts_get_a_machine_each():
@@ -133,15 +172,29 @@ def test_unique_hosts_get_a_machine_each():
 def test_unique_hosts_that_have_an_instance_already_are_not_counted_as_room():
     machine = a_machine("i-t1", by="terraform")
     agent = an_agent(machine, allocated=make(1, 512), tasks=1, apps={"/web": 1})
-    snapshot = a_snapshot(machines=[machine], agents=[agent], queue=[queued(constraints=[("hostname", "UNIQUE")])])
+    snapshot = a_snapshot(
+        machines=[machine], agents=[agent], queue=[queued(constraints=[("hostname", "UNIQUE")])]
+    )
     assert sum(bought(plan(snapshot, NOW)).values()) == 1
 
 
 def test_one_a_zone_buys_in_the_zones_that_have_none():
     machine = a_machine("i-t1", by="terraform", zone=ZONES[0])
     agent = an_agent(machine, allocated=make(1, 512), tasks=1, apps={"/web": 1})
-    made = plan(a_snapshot(machines=[machine], agents=[agent], queue=[queued(count=3, constraints=[("zone", "UNIQUE")])]), NOW)
-    zones = {offering.zone for step in made.steps for action in step.actions for offering in action.request.offerings}
+    made = plan(
+        a_snapshot(
+            machines=[machine],
+            agents=[agent],
+            queue=[queued(count=3, constraints=[("zone", "UNIQUE")])],
+        ),
+        NOW,
+    )
+    zones = {
+        offering.zone
+        for step in made.steps
+        for action in step.actions
+        for offering in action.request.offerings
+    }
     assert zones == {ZONES[1], ZONES[2]}
     assert only_verdict(made).unmet == 1
     assert only_verdict(made).buying == 2
@@ -158,7 +211,9 @@ def test_headroom_is_demand_with_a_reason():
 
 def starving_snapshot(memory: Memory | None = None, **fields) -> Snapshot:
     memory = memory or Memory(leader_since=NOW - 900, dry_since={"F-batch": NOW - 5})
-    return a_snapshot(frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory)
+    return a_snapshot(
+        frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory
+    )
 
 
 def test_a_framework_that_declared_its_smallest_offer_and_finds_none_gets_a_machine():
@@ -181,7 +236,9 @@ def test_a_framework_just_gone_dry_is_watched_for_a_moment_first():
 
 def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revives():
     memory = Memory(
-        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, came=True)}
+        leader_since=NOW - 900,
+        dry_since={"F-batch": NOW - 5},
+        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, came=True)},
     )
     assert bought(plan(starving_snapshot(memory, accepted=3, asked=1), NOW)) == {}
     assert bought(plan(starving_snapshot(memory, accepted=3, asked=2), NOW)) == {"m5.large": 1}
@@ -189,7 +246,9 @@ def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revi
 
 def test_a_framework_that_took_what_it_got_gets_twice_as_much():
     memory = Memory(
-        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, came=True)}
+        leader_since=NOW - 900,
+        dry_since={"F-batch": NOW - 5},
+        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, came=True)},
     )
     made = plan(starving_snapshot(memory, accepted=5), NOW)
     assert only_verdict(made).unit.count == 4
@@ -207,7 +266,9 @@ def test_a_framework_without_a_declaration_counts_once_it_revived_offers():
 def test_machines_on_their_way_are_counted():
     coming = a_machine("i-9", state="pending", launched_at=NOW - 10)
     machines = [a_machine("i-t1", by="terraform"), coming]
-    made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], queue=[queued(count=2)]), NOW)
+    made = plan(
+        a_snapshot(machines=machines, agents=[full(machines[0])], queue=[queued(count=2)]), NOW
+    )
     assert (only_verdict(made).arriving, bought(made)) == (2, {})
 
 
@@ -247,7 +308,9 @@ def test_an_offering_that_had_no_capacity_is_left_alone_for_a_while():
     keys = [f"m5.large/{zone}/on-demand" for zone in ZONES]
     memory = Memory(leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys})
     assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW)) == {"c5.xlarge": 1}
-    assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW + 31)) == {"m5.large": 1}
+    assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW + 31)) == {
+        "m5.large": 1
+    }
 
 
 @pytest.mark.parametrize(("share", "spot"), [(0.0, 0), (0.5, 2), (1.0, 4)])
@@ -256,7 +319,10 @@ def test_the_spot_share_of_what_is_bought_is_kept(share, spot):
     made = plan(a_snapshot(spec, queue=[queued(count=8)]), NOW)
     requests = [action.request for step in made.steps for action in step.actions]
     assert sum(request.count for request in requests) == 4
-    assert sum(request.count for request in requests if request.offerings[0].capacity == "spot") == spot
+    assert (
+        sum(request.count for request in requests if request.offerings[0].capacity == "spot")
+        == spot
+    )
 
 
 def test_a_launch_names_every_zone_so_that_one_without_capacity_costs_no_pass():
@@ -293,7 +359,9 @@ def test_nothing_is_bought_without_a_leader_or_while_fenced_or_switched_off():
 def test_agents_expected_back_after_a_change_of_leader_are_waited_for():
     memory = Memory(leader_since=NOW - 5)
     assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW)) == {}
-    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW + 60)) == {"m5.large": 1}
+    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW + 60)) == {
+        "m5.large": 1
+    }
 
 
 # giving back
@@ -306,10 +374,18 @@ def test_an_idle_machine_goes_step_by_step():
     asleep = an_agent(a_machine("i-1"), active=False, deactivated=True)
     memory = replace(first.memory, removals={"i-1": Removal("S-i-1", "deactivated", NOW, "idle")})
     agents = [*snapshot.cluster.agents[:2], asleep]
-    second = plan(replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents)), memory=memory), NOW + 2)
+    second = plan(
+        replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents)), memory=memory),
+        NOW + 2,
+    )
     assert done(second) == [Drain("i-1", "S-i-1", 10.0)]
     memory = replace(second.memory, removals={"i-1": Removal("S-i-1", "draining", NOW + 2, "idle")})
-    third = plan(replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents[:2])), memory=memory), NOW + 4)
+    third = plan(
+        replace(
+            snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents[:2])), memory=memory
+        ),
+        NOW + 4,
+    )
     assert done(third) == [Terminate("i-1")]
     assert third.steps[0].decision.usd_per_hour == pytest.approx(-0.096)
 
@@ -339,9 +415,20 @@ def test_a_machine_that_waiting_demand_will_use_stays_even_when_idle_ones_go_at_
 
 
 def test_terraforms_machines_and_masters_are_never_removed():
-    machines = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform"), a_machine("i-m", by="autoscaler", role="master")]
-    memory = Memory(leader_since=NOW - 9000, idle_since=dict.fromkeys(["i-t1", "i-t2", "i-m"], NOW - 9000))
-    made = plan(a_snapshot(machines=machines, agents=[an_agent(machine) for machine in machines], memory=memory), NOW)
+    machines = [
+        a_machine("i-t1", by="terraform"),
+        a_machine("i-t2", by="terraform"),
+        a_machine("i-m", by="autoscaler", role="master"),
+    ]
+    memory = Memory(
+        leader_since=NOW - 9000, idle_since=dict.fromkeys(["i-t1", "i-t2", "i-m"], NOW - 9000)
+    )
+    made = plan(
+        a_snapshot(
+            machines=machines, agents=[an_agent(machine) for machine in machines], memory=memory
+        ),
+        NOW,
+    )
     assert done(made) == []
 
 
@@ -351,11 +438,19 @@ def test_the_pools_min_stays():
 
 @pytest.mark.parametrize(
     ("trouble", "why"),
-    [({"recovered": 1}, "not back yet"), ({"queue": None}, "queue"), ({"cluster": None}, "no master")],
+    [
+        ({"recovered": 1}, "not back yet"),
+        ({"queue": None}, "queue"),
+        ({"cluster": None}, "no master"),
+    ],
 )
 def test_nothing_is_removed_while_the_world_is_not_known(trouble, why):
-    snapshot = an_idle_snapshot(**{key: value for key, value in trouble.items() if key == "recovered"})
-    snapshot = replace(snapshot, **{key: value for key, value in trouble.items() if key != "recovered"})
+    snapshot = an_idle_snapshot(
+        **{key: value for key, value in trouble.items() if key == "recovered"}
+    )
+    snapshot = replace(
+        snapshot, **{key: value for key, value in trouble.items() if key != "recovered"}
+    )
     made = plan(snapshot, NOW)
     assert why in made.frozen
     assert done(made) == []
@@ -363,7 +458,10 @@ def test_nothing_is_removed_while_the_world_is_not_known(trouble, why):
 
 def test_nothing_is_removed_while_too_many_agents_are_missing():
     snapshot = an_idle_snapshot()
-    made = plan(replace(snapshot, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])), NOW)
+    made = plan(
+        replace(snapshot, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])),
+        NOW,
+    )
     assert "1 of 3 agents are missing" in made.frozen
     assert done(made) == []
 
@@ -393,11 +491,15 @@ def test_a_deactivated_machine_on_which_a_task_had_landed_is_taken_back():
 
 
 def test_a_deactivation_that_was_lost_is_asked_for_again_and_nothing_is_drained():
-    assert done(plan(a_leaving_snapshot(an_agent(a_machine("i-1"))), NOW)) == [Deactivate("i-1", "S-i-1")]
+    assert done(plan(a_leaving_snapshot(an_agent(a_machine("i-1"))), NOW)) == [
+        Deactivate("i-1", "S-i-1")
+    ]
 
 
 def test_a_drain_that_was_lost_is_asked_for_again():
-    assert done(plan(a_leaving_snapshot(asleep(), phase="draining"), NOW)) == [Drain("i-1", "S-i-1", 10.0)]
+    assert done(plan(a_leaving_snapshot(asleep(), phase="draining"), NOW)) == [
+        Drain("i-1", "S-i-1", 10.0)
+    ]
 
 
 def test_an_operators_drain_that_was_withdrawn_before_it_began_is_undone():
@@ -418,7 +520,9 @@ def test_a_draining_agent_with_a_task_is_not_terminated_by_any_deadline():
 
 
 def test_a_termination_that_did_not_take_is_asked_for_again():
-    assert done(plan(a_leaving_snapshot(asleep(), phase="terminating", ago=20), NOW)) == [Terminate("i-1")]
+    assert done(plan(a_leaving_snapshot(asleep(), phase="terminating", ago=20), NOW)) == [
+        Terminate("i-1")
+    ]
 
 
 def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
@@ -428,7 +532,12 @@ def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
     made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW)
     assert done(made) == [Terminate("i-9")]
     assert made.steps[0].decision.kind == "give_up"
-    assert done(plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW - 5)) == []
+    assert (
+        done(
+            plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW - 5)
+        )
+        == []
+    )
 
 
 def test_a_history_nobody_thought_of_leaves_the_machine_alone():

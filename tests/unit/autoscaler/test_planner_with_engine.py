@@ -36,9 +36,15 @@ class Counting(FakeFleet):
 def carried_out(fleet: Counting, names: Sequence[str] = NAMES) -> tuple[Memory, list[Decision]]:
     """A pass in which the drains of these machines are over."""
     removals = {name: Removal(f"S-{name}", "draining", NOW - 9, "idle") for name in names}
-    memory = Memory(leader_since=NOW - 99, removals=removals, history=dict.fromkeys(names, ("idle", "deactivated", "draining")))
+    memory = Memory(
+        leader_since=NOW - 99,
+        removals=removals,
+        history=dict.fromkeys(names, ("idle", "deactivated", "draining")),
+    )
     machines = [a_machine(name) for name in NAMES]
-    made = plan(a_snapshot(a_spec(pools=[{"count": 0}]), machines=machines, agents=[], memory=memory), NOW)
+    made = plan(
+        a_snapshot(a_spec(pools=[{"count": 0}]), machines=machines, agents=[], memory=memory), NOW
+    )
     decisions: list[Decision] = []
     actor = Actor("toy", fleet, None, Journal(memory), decisions.append, lambda: NOW)  # type: ignore[arg-type]
     return asyncio.run(actor.carry_out(made)), decisions
@@ -73,7 +79,11 @@ def test_a_call_that_was_refused_for_now_is_made_once_and_nothing_counts_as_ende
     _, decisions = carried_out(fleet)
     assert fleet.calls == [NAMES]
     assert ended(decisions) == []
-    assert all("not done: RequestLimitExceeded" in decision.reasons for decision in decisions if decision.kind == "terminate")
+    assert all(
+        "not done: RequestLimitExceeded" in decision.reasons
+        for decision in decisions
+        if decision.kind == "terminate"
+    )
 
 
 def test_a_single_machine_is_asked_for_once() -> None:

@@ -23,10 +23,17 @@ SOON = {
 }
 
 
-def a_world(*, pools: list[dict] | None = None, autoscaler: dict | None = None, **consolidation) -> World:
+def a_world(
+    *, pools: list[dict] | None = None, autoscaler: dict | None = None, **consolidation
+) -> World:
     """A cluster without machines of Terraform's, in which consolidation is quick."""
     pool = {"count": 0, "types": ["m5.large"], "max": 20}
-    spec = a_spec(pools=pools or [pool], idle_after_s=20, consolidation={**SOON, **consolidation}, **(autoscaler or {}))
+    spec = a_spec(
+        pools=pools or [pool],
+        idle_after_s=20,
+        consolidation={**SOON, **consolidation},
+        **(autoscaler or {}),
+    )
     return World(spec, boot_s=10)
 
 
@@ -96,7 +103,9 @@ def test_a_protected_agent_stays():
     world = a_world()
     scattered(world)
     for running in world.agents.values():
-        running.agent = replace(running.agent, attributes={**running.agent.attributes, "mesaform/protect": "true"})
+        running.agent = replace(
+            running.agent, attributes={**running.agent.attributes, "mesaform/protect": "true"}
+        )
     world.run(600)
     assert len(world.ours) == 2
 
@@ -128,7 +137,9 @@ def test_no_more_agents_are_disturbed_at_a_time_than_the_budget_allows():
     most = 0
     for _ in range(150):
         world.run(2)
-        most = max(most, sum(removal.disturbs for removal in world.journal.memory.removals.values()))
+        most = max(
+            most, sum(removal.disturbs for removal in world.journal.memory.removals.values())
+        )
     assert most == 1
     assert len(world.ours) == 2
     assert len(world.moved) == 2
@@ -150,7 +161,10 @@ def test_a_saving_below_the_minimum_is_left():
 
 def test_outside_its_window_nothing_is_disturbed():
     """NOW is a Friday, 08:00 UTC."""
-    world = a_world(max_agents_percent=0.0, windows=[{"days": "fri", "hours": "08:10-08:30", "max_agents_percent": 50.0}])
+    world = a_world(
+        max_agents_percent=0.0,
+        windows=[{"days": "fri", "hours": "08:10-08:30", "max_agents_percent": 50.0}],
+    )
     scattered(world)
     world.run(540)
     assert len(world.ours) == 2
@@ -159,7 +173,9 @@ def test_outside_its_window_nothing_is_disturbed():
 
 
 def test_dearer_machines_go_for_one_cheaper_that_is_up_before_they_drain():
-    world = a_world(pools=[{"count": 0, "types": ["m5.2xlarge", "m5.large"], "max": 20}], underused_percent=0.0)
+    world = a_world(
+        pools=[{"count": 0, "types": ["m5.2xlarge", "m5.large"], "max": 20}], underused_percent=0.0
+    )
     world.want(queued("/big", 1, cpus=7, mem_mib=20000))
     world.run(30)
     world.want(queued("/web", 1))
@@ -177,7 +193,9 @@ def test_dearer_machines_go_for_one_cheaper_that_is_up_before_they_drain():
 
 
 def test_a_replacement_that_the_cloud_does_not_have_disturbs_nobody():
-    world = a_world(pools=[{"count": 0, "types": ["m5.2xlarge", "m5.large"], "max": 20}], underused_percent=0.0)
+    world = a_world(
+        pools=[{"count": 0, "types": ["m5.2xlarge", "m5.large"], "max": 20}], underused_percent=0.0
+    )
     world.want(queued("/big", 1, cpus=7, mem_mib=20000))
     world.run(30)
     world.want(queued("/web", 1))
@@ -323,7 +341,9 @@ LIVES = st.lists(
         st.sampled_from(["/a", "/b", "/kept", "/batch"]),
         st.integers(0, 14),
         st.sampled_from([1, 2, 3]),
-        st.sampled_from(["none", "none", "none", "lost answer", "crash save", "no leader", "stubborn"]),
+        st.sampled_from(
+            ["none", "none", "none", "lost answer", "crash save", "no leader", "stubborn"]
+        ),
         st.sampled_from([20, 120, 400]),
     ),
     min_size=1,
@@ -331,10 +351,23 @@ LIVES = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(steps=LIVES, types=st.sampled_from([["m5.large"], ["m5.2xlarge", "m5.large"], ["m5.xlarge", "c5.xlarge", "m5.2xlarge"]]))
-def test_whatever_happens_protected_work_stays_nobody_is_killed_and_steady_work_ends_in_peace(steps, types):
-    world = a_world(pools=[{"count": 1, "types": types, "max": 12}], autoscaler={"drain_timeout_s": 60})
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(
+    steps=LIVES,
+    types=st.sampled_from(
+        [["m5.large"], ["m5.2xlarge", "m5.large"], ["m5.xlarge", "c5.xlarge", "m5.2xlarge"]]
+    ),
+)
+def test_whatever_happens_protected_work_stays_nobody_is_killed_and_steady_work_ends_in_peace(
+    steps, types
+):
+    world = a_world(
+        pools=[{"count": 1, "types": types, "max": 12}], autoscaler={"drain_timeout_s": 60}
+    )
     world.protected.add("/kept")
     world.foreign.add("/batch")
     sizes: dict[str, int] = {}
@@ -345,7 +378,9 @@ def test_whatever_happens_protected_work_stays_nobody_is_killed_and_steady_work_
         world.journal.crash_before = fault.partition(" ")[2] if fault.startswith("crash") else ""
         if fault == "stubborn":
             world.stubborn.add("/b")
-        world.want(queued(app, count, cpus=min(size, 2 if types == ["m5.large"] else 3), mem_mib=1000))
+        world.want(
+            queued(app, count, cpus=min(size, 2 if types == ["m5.large"] else 3), mem_mib=1000)
+        )
         world.run(seconds, step_s=4)
     world.leader, world.fleet.lose_next_answer, world.journal.crash_before = True, False, ""
     world.stubborn.clear()
@@ -357,7 +392,9 @@ def test_whatever_happens_protected_work_stays_nobody_is_killed_and_steady_work_
         assert all(world.running(app) == entry.count for app, entry in world.apps.items())
     before = len(world.decisions)
     world.run(1200, step_s=10)
-    assert [decision.kind for decision in world.decisions[before:] if decision.kind in {"buy", "drain"}] == []
+    assert [
+        decision.kind for decision in world.decisions[before:] if decision.kind in {"buy", "drain"}
+    ] == []
 
 
 def test_a_task_that_was_moved_is_not_moved_again_the_same_day():
@@ -371,7 +408,9 @@ def test_a_task_that_was_moved_is_not_moved_again_the_same_day():
         running.tasks = running.tasks[:1]
     world.want(queued("/web", 2))
     world.run(300)
-    assert len(world.moved) == 2  # two tasks, two moves: the second time the other one's turn has come
+    assert (
+        len(world.moved) == 2
+    )  # two tasks, two moves: the second time the other one's turn has come
     world.want(queued("/web", 4))
     world.run(30)
     for running in world.agents.values():

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from cluster.autoscaler.model.shape import Shape, make, text
 from cluster.autoscaler.model.snapshot import Finding
 from cluster.autoscaler.observation import probe
-from cluster.autoscaler.observation.probe import Ask, Decline, Event, Leave, Mind, Seen, Subscribe, Suppress, handle
+from cluster.autoscaler.observation.probe import (
+    Ask,
+    Decline,
+    Event,
+    Leave,
+    Mind,
+    Seen,
+    Subscribe,
+    Suppress,
+    handle,
+)
 
 BIG, SMALL = make(4, 4096), make(1, 512)
 
@@ -21,7 +31,14 @@ class Life:
         self.mind, self.now = Mind(), 1000.0
         self.effects: list[probe.Effect] = []
 
-    def tell(self, kind: probe.Input, *, after_s: float = 0.0, shapes: tuple[Shape, ...] = (), offers: tuple[Seen, ...] = ()) -> list:
+    def tell(
+        self,
+        kind: probe.Input,
+        *,
+        after_s: float = 0.0,
+        shapes: tuple[Shape, ...] = (),
+        offers: tuple[Seen, ...] = (),
+    ) -> list:
         self.now += after_s
         self.mind, effects = handle(self.mind, Event(kind, shapes, offers), self.now)
         self.effects += effects
@@ -64,20 +81,30 @@ def test_three_rounds_without_an_offer_are_dry_and_then_it_is_silent():
 
 def test_an_offer_that_is_large_enough_is_given_back_and_ends_the_question():
     life = Life().asking()
-    assert life.tell("offers", after_s=1, offers=(offer(make(8, 8192, 100, 0, 5)),)) == [Decline(("o1",), probe.REFUSE_S), Suppress()]
-    assert probe.known(life.mind, life.now) == {text(BIG): Finding(life.now, offered=True, where="10.0.0.1")}
+    assert life.tell("offers", after_s=1, offers=(offer(make(8, 8192, 100, 0, 5)),)) == [
+        Decline(("o1",), probe.REFUSE_S),
+        Suppress(),
+    ]
+    assert probe.known(life.mind, life.now) == {
+        text(BIG): Finding(life.now, offered=True, where="10.0.0.1")
+    }
 
 
 def test_a_smaller_offer_is_given_back_and_says_nothing_of_the_larger_shape():
     life = Life().asking(BIG, SMALL)
     assert life.tell("offers", offers=(offer(make(2, 1024)),)) == [Decline(("o1",), probe.REFUSE_S)]
     assert life.tell("tick", after_s=4) == [Suppress()]
-    assert {name: one.offered for name, one in probe.known(life.mind, life.now).items()} == {text(BIG): False, text(SMALL): True}
+    assert {name: one.offered for name, one in probe.known(life.mind, life.now).items()} == {
+        text(BIG): False,
+        text(SMALL): True,
+    }
 
 
 def test_an_offer_that_crosses_the_silence_is_given_back():
     life = Life().quiet()
-    assert life.tell("offers", offers=(offer(BIG), offer(BIG, "o2"))) == [Decline(("o1", "o2"), probe.REFUSE_S)]
+    assert life.tell("offers", offers=(offer(BIG), offer(BIG, "o2"))) == [
+        Decline(("o1", "o2"), probe.REFUSE_S)
+    ]
     assert life.mind.findings[text(BIG)].offered is False
 
 
@@ -152,7 +179,10 @@ def test_what_the_table_does_not_know_raises_with_what_happened_before():
 def test_shapes_are_declared_as_the_smallest_useful_offers():
     assert probe.shapes_as_filters([make(0.5, 128), make(gpus=1)]) == {
         "min_allocatable_resources": {
-            "quantities": [{"quantities": {"cpus": {"value": 0.5}, "mem": {"value": 128}}}, {"quantities": {"gpus": {"value": 1}}}]
+            "quantities": [
+                {"quantities": {"cpus": {"value": 0.5}, "mem": {"value": 128}}},
+                {"quantities": {"gpus": {"value": 1}}},
+            ]
         }
     }
 
@@ -171,19 +201,32 @@ HAPPENINGS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(HAPPENINGS)
-def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_somebody_is_suspected(happenings):
+def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_somebody_is_suspected(
+    happenings,
+):
     life, suppressed = Life(), True
     for kind, after_s, shapes in happenings:
         if (life.mind.state, kind) not in probe.EDGES:
             continue
-        offers = tuple(offer(shape, f"o{index}") for index, shape in enumerate(shapes)) if kind == "offers" else ()
-        effects = life.tell(kind, after_s=after_s, shapes=tuple(shapes) if kind == "wanted" else (), offers=offers)
+        offers = (
+            tuple(offer(shape, f"o{index}") for index, shape in enumerate(shapes))
+            if kind == "offers"
+            else ()
+        )
+        effects = life.tell(
+            kind, after_s=after_s, shapes=tuple(shapes) if kind == "wanted" else (), offers=offers
+        )
         if offers and life.mind.state != "away":
-            assert any(isinstance(one, Decline) and set(one.offer_ids) == {o.offer_id for o in offers} for one in effects)
+            assert any(
+                isinstance(one, Decline) and set(one.offer_ids) == {o.offer_id for o in offers}
+                for one in effects
+            )
         if kind == "subscribed":
             suppressed = False
         for effect in effects:
-            suppressed = isinstance(effect, Suppress) or (suppressed and not isinstance(effect, Ask))
+            suppressed = isinstance(effect, Suppress) or (
+                suppressed and not isinstance(effect, Ask)
+            )
             if isinstance(effect, Ask):
                 assert set(effect.shapes) <= set(life.mind.wanted)
         if life.mind.state == "quiet":

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from cluster.autoscaler.daemon.weekly_profile_store import Learner, decoded
 from cluster.autoscaler.forecasting import weekly_profile
-from cluster.autoscaler.forecasting.weekly_profile import SLOT_S, SLOTS, WEEK_S, Level, Profile, expected, forecast, learn, slot_number
+from cluster.autoscaler.forecasting.weekly_profile import (
+    SLOT_S,
+    SLOTS,
+    WEEK_S,
+    Level,
+    Profile,
+    expected,
+    forecast,
+    learn,
+    slot_number,
+)
 from cluster.common.errors import Retryable
 from cluster.testing.fake_cloud import FakeControl
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, an_agent
@@ -35,7 +45,13 @@ def mondays(*cpus: int) -> Profile:
 
 
 def foretold(known: Profile, week: int, **options: float) -> int | None:
-    found = forecast(known, "default", MONDAY + week * WEEK_S, options.get("quantile", 0.8), options.get("half_life_weeks", 1e15))
+    found = forecast(
+        known,
+        "default",
+        MONDAY + week * WEEK_S,
+        options.get("quantile", 0.8),
+        options.get("half_life_weeks", 1e15),
+    )
     return None if found is None else found.level[0]
 
 
@@ -68,7 +84,9 @@ def test_a_forecast_takes_two_weeks_and_never_looks_at_its_own():
     assert foretold(Profile(), 2) is None
 
 
-@pytest.mark.parametrize(("quantile", "expected_cpus"), [(0.2, 10), (0.5, 30), (0.8, 40), (0.81, 50), (1.0, 50)])
+@pytest.mark.parametrize(
+    ("quantile", "expected_cpus"), [(0.2, 10), (0.5, 30), (0.8, 40), (0.81, 50), (1.0, 50)]
+)
 def test_a_forecast_is_a_quantile_over_the_weeks(quantile, expected_cpus):
     assert foretold(mondays(50, 10, 30, 20, 40), 5, quantile=quantile) == expected_cpus
 
@@ -90,7 +108,10 @@ def test_the_most_within_the_time_that_machines_take_counts():
     for week in range(2):
         known = watched({0: 2, 1: 9, 2: 30}, MONDAY + week * WEEK_S, known)
     at = MONDAY + 2 * WEEK_S
-    assert [expected(known, "default", at, lead_s, 0.8, 4).level[0] for lead_s in (0, SLOT_S - 1, SLOT_S, 2 * SLOT_S)] == [2, 2, 9, 30]
+    assert [
+        expected(known, "default", at, lead_s, 0.8, 4).level[0]
+        for lead_s in (0, SLOT_S - 1, SLOT_S, 2 * SLOT_S)
+    ] == [2, 2, 9, 30]
     assert expected(known, "other", at, 0, 0.8, 4) is None
 
 
@@ -103,7 +124,9 @@ def test_nothing_is_believed_while_the_last_hour_lacked_more_than_three_tenths_o
         seen = watched(dict.fromkeys(range(4), level), start, known)
         assert (expected(seen, "default", start + 4 * SLOT_S, 0, 0.8, 4) is not None) == believed
     back = watched({4: 10, 5: 10}, start, watched(dict.fromkeys(range(4), 6), start, known))
-    assert expected(back, "default", start + 6 * SLOT_S, 0, 0.8, 4) is not None, "what was foretold comes again"
+    assert expected(back, "default", start + 6 * SLOT_S, 0, 0.8, 4) is not None, (
+        "what was foretold comes again"
+    )
 
 
 def test_a_quiet_night_that_was_quieter_than_foretold_does_not_cost_the_morning():
@@ -111,12 +134,17 @@ def test_a_quiet_night_that_was_quieter_than_foretold_does_not_cost_the_morning(
     for week in range(2):
         known = watched({**dict.fromkeys(range(4), 2), 4: 40}, MONDAY + week * WEEK_S, known)
     start = MONDAY + 2 * WEEK_S
-    found = expected(watched(dict.fromkeys(range(4), 0), start, known), "default", start + 4 * SLOT_S, 0, 0.8, 4)
+    found = expected(
+        watched(dict.fromkeys(range(4), 0), start, known), "default", start + 4 * SLOT_S, 0, 0.8, 4
+    )
     assert found is not None
     assert found.level[0] == 40
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**9), st.floats(0.001, 1)), min_size=1, max_size=9), st.floats(0.01, 1))
+@given(
+    st.lists(st.tuples(st.integers(0, 10**9), st.floats(0.001, 1)), min_size=1, max_size=9),
+    st.floats(0.01, 1),
+)
 def test_a_weighted_quantile_is_one_of_the_values_and_covers_its_share(values, quantile):
     found = weekly_profile._quantile(values, quantile)
     total = sum(weight for _, weight in values)
@@ -130,14 +158,20 @@ def test_a_weighted_quantile_is_one_of_the_values_and_covers_its_share(values, q
 
 def test_a_profile_survives_being_kept():
     known = mondays(4, 5)
-    assert decoded(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(known, str_keys=True)))) == known
+    assert (
+        decoded(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(known, str_keys=True))))
+        == known
+    )
     assert decoded(None) == decoded({"pools": 3}) == Profile()
 
 
 def running(cpus: int):
     machine = a_machine("i-1")
     level: Level = (cpus * 1000, cpus * 1000, 1)
-    return a_snapshot(machines=[machine], agents=[an_agent(machine, allocated=(level[0], level[1], 0, 0, 0), tasks=1)])
+    return a_snapshot(
+        machines=[machine],
+        agents=[an_agent(machine, allocated=(level[0], level[1], 0, 0, 0), tasks=1)],
+    )
 
 
 async def taught(learner: Learner, seconds: range) -> None:
@@ -156,7 +190,9 @@ async def test_each_slot_that_ends_is_written_and_the_next_term_goes_on_from_the
     second = Learner(control)
     await second.begin(NOW + start + SLOT_S + 200)
     assert second.known is not None
-    assert [week.levels for week in second.known.pools["default"]] == [{slot_number(NOW + start) % SLOTS: (3000, 3000, 1)}]
+    assert [week.levels for week in second.known.pools["default"]] == [
+        {slot_number(NOW + start) % SLOTS: (3000, 3000, 1)}
+    ]
     assert second.known.slot == -1, "nobody watched for 100 s and more: that slot begins anew"
 
 

@@ -24,17 +24,35 @@ SLOT = make(1, 512)
 
 def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
     """One of our machines, deactivated because it is little used, with tasks of /web; `others` are the agents beside it."""
-    work = tuple(Work(f"web.instance-{n}", "/web", "marathon", SLOT, NOW - 900) for n in range(tasks))
-    leaving = an_agent(a_machine("i-1"), active=False, deactivated=True, work=work, tasks=tasks, allocated=make(tasks, 512 * tasks))
+    work = tuple(
+        Work(f"web.instance-{n}", "/web", "marathon", SLOT, NOW - 900) for n in range(tasks)
+    )
+    leaving = an_agent(
+        a_machine("i-1"),
+        active=False,
+        deactivated=True,
+        work=work,
+        tasks=tasks,
+        allocated=make(tasks, 512 * tasks),
+    )
     memory = Memory(
         leader_since=NOW - 9000,
         idle_since={"i-2": NOW - 9000},
         registered=dict.fromkeys(["i-1", *(agent.instance_id for agent in others)], NOW - 4000),
-        removals={"i-1": Removal("S-i-1", "deactivated", NOW - 0.5, "little used", policy="underused")},
+        removals={
+            "i-1": Removal("S-i-1", "deactivated", NOW - 0.5, "little used", policy="underused")
+        },
     )
     machines = [a_machine("i-1"), *(a_machine(agent.instance_id) for agent in others)]
     spec = a_spec(pools=[{"count": 0}], consolidation={"enabled": True})
-    return a_snapshot(spec, machines=machines, agents=[leaving, *others], memory=memory, apps={"/web": ()}, **fields)
+    return a_snapshot(
+        spec,
+        machines=machines,
+        agents=[leaving, *others],
+        memory=memory,
+        apps={"/web": ()},
+        **fields,
+    )
 
 
 def room_in(snapshot: Snapshot) -> Room:
@@ -57,7 +75,9 @@ def test_each_machine_that_takes_some_of_the_tasks_is_kept():
 
 def test_a_machine_whose_tasks_have_lost_their_place_is_homeless_and_taken_back():
     total = an_agent(a_machine("i-2")).total
-    snapshot = an_emptied_machine(an_agent(a_machine("i-2"), allocated=(total[0], total[1], 0, 0, 0), tasks=2))
+    snapshot = an_emptied_machine(
+        an_agent(a_machine("i-2"), allocated=(total[0], total[1], 0, 0, 0), tasks=2)
+    )
     assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).homeless == {"i-1"}
     actions = [action for step in plan(snapshot, NOW).steps for action in step.actions]
     assert actions == [Reactivate("i-1", "S-i-1")]
@@ -79,23 +99,45 @@ def some_machines(count: int, cpus: float) -> Snapshot:
             allocated=make(cpus, 100 * tasks),
             tasks=tasks,
             work=tuple(
-                Work(f"web.instance-{machine.instance_id}-{n}", "/web", "marathon", make(0.5, 100), NOW - 9000) for n in range(tasks)
+                Work(
+                    f"web.instance-{machine.instance_id}-{n}",
+                    "/web",
+                    "marathon",
+                    make(0.5, 100),
+                    NOW - 9000,
+                )
+                for n in range(tasks)
             ),
         )
         for machine in machines
     ]
     names = [machine.instance_id for machine in machines]
-    memory = Memory(leader_since=NOW - 9000, underused_since=dict.fromkeys(names, NOW - 9000), registered=dict.fromkeys(names, NOW - 9000))
+    memory = Memory(
+        leader_since=NOW - 9000,
+        underused_since=dict.fromkeys(names, NOW - 9000),
+        registered=dict.fromkeys(names, NOW - 9000),
+    )
     spec = a_spec(
         pools=[{"count": 0}],
-        consolidation={"enabled": True, "max_agents_percent": 100.0, "underused_percent": 90.0, "usd_per_task": 0, "usd_per_task_hour": 0},
+        consolidation={
+            "enabled": True,
+            "max_agents_percent": 100.0,
+            "underused_percent": 90.0,
+            "usd_per_task": 0,
+            "usd_per_task_hour": 0,
+        },
     )
     return a_snapshot(spec, machines=machines, agents=agents, memory=memory, apps={"/web": ()})
 
 
 def test_what_was_promised_tasks_in_a_pass_does_not_itself_go_in_that_pass():
     snapshot = some_machines(6, 0.5)
-    gone = {action.instance_id for step in plan(snapshot, NOW).steps for action in step.actions if isinstance(action, Deactivate)}
+    gone = {
+        action.instance_id
+        for step in plan(snapshot, NOW).steps
+        for action in step.actions
+        if isinstance(action, Deactivate)
+    }
     assert len(gone) == 4
     stay = [agent for agent in snapshot.cluster.agents if agent.instance_id not in gone]
     assert sum(agent.free[0] for agent in stay) >= 4 * 500
@@ -129,7 +171,10 @@ def test_what_found_a_place_counts_for_its_constraints_from_then_on():
 
 
 def test_machines_on_their_way_count_only_when_asked_for_and_those_on_their_way_out_never():
-    nodes = [Node("new", "coming", "h1", {}, SLOT, "default"), Node("old", "leaving", "h2", {}, SLOT, "default")]
+    nodes = [
+        Node("new", "coming", "h1", {}, SLOT, "default"),
+        Node("old", "leaving", "h2", {}, SLOT, "default"),
+    ]
     room = Room(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement())
     assert room.fit([Unit("displaced", "/web", SLOT, 1, "")], set()) is None
     assert room.fit([Unit("displaced", "/web", SLOT, 2, "")], set(), coming=True) is None
@@ -145,23 +190,38 @@ def test_asking_what_would_be_left_takes_nothing():
 
 SHAPES = st.builds(make, st.sampled_from([0.5, 1, 2]), st.sampled_from([0, 256, 1024]))
 CONSTRAINTS = st.sampled_from(
-    [(), (Constraint("hostname", "UNIQUE"),), (Constraint("zone", "GROUP_BY"),), (Constraint("zone", "MAX_PER", "2"),)]
+    [
+        (),
+        (Constraint("hostname", "UNIQUE"),),
+        (Constraint("zone", "GROUP_BY"),),
+        (Constraint("zone", "MAX_PER", "2"),),
+    ]
 )
 
 
 @st.composite
 def some_work(draw: st.DrawFn) -> list[Unit]:
     count = draw(st.integers(1, 4))
-    return [Unit("displaced", f"/{n}", draw(SHAPES), draw(st.integers(1, 5)), "", draw(CONSTRAINTS)) for n in range(count)]
+    return [
+        Unit("displaced", f"/{n}", draw(SHAPES), draw(st.integers(1, 5)), "", draw(CONSTRAINTS))
+        for n in range(count)
+    ]
 
 
 @given(
-    sizes=st.lists(st.builds(make, st.sampled_from([0.5, 1, 2, 4]), st.sampled_from([256, 1024, 8192])), min_size=1, max_size=6),
+    sizes=st.lists(
+        st.builds(make, st.sampled_from([0.5, 1, 2, 4]), st.sampled_from([256, 1024, 8192])),
+        min_size=1,
+        max_size=6,
+    ),
     asked=st.lists(some_work(), min_size=1, max_size=4),
 )
 def test_places_are_those_that_demand_would_get_one_after_another(sizes, asked):
     """`Room` remembers which nodes are full; the answer must be that of placing on what is really free."""
-    nodes = [Node(f"n{n}", "settled", f"h{n}", {"zone": f"z{n % 3}"}, size, "default") for n, size in enumerate(sizes)]
+    nodes = [
+        Node(f"n{n}", "settled", f"h{n}", {"zone": f"z{n % 3}"}, size, "default")
+        for n, size in enumerate(sizes)
+    ]
     room, usage = Room(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement()), Usage()
     for work in asked:
         trial = usage.copy()

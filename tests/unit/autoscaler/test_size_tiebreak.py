@@ -14,17 +14,35 @@ from cluster.autoscaler.planner import priorities, size_tiebreak
 
 
 def a_template(name: str, cpus: float, usd: float) -> Template:
-    return Template("default", name, "us-east-1a", "on-demand", usd, make(cpus, cpus * 4096), {"pool": "default"})
+    return Template(
+        "default",
+        name,
+        "us-east-1a",
+        "on-demand",
+        usd,
+        make(cpus, cpus * 4096),
+        {"pool": "default"},
+    )
 
 
 SIZES = [a_template("one", 1, 0.05), a_template("two", 2, 0.1), a_template("eight", 8, 0.4)]
 
 
-def packed(count: int, templates=SIZES, *, cpus: float = 1.0, slots: int = 100, most: int = 100, usd: float | None = None) -> Packing:
+def packed(
+    count: int,
+    templates=SIZES,
+    *,
+    cpus: float = 1.0,
+    slots: int = 100,
+    most: int = 100,
+    usd: float | None = None,
+) -> Packing:
     units, left = [Unit("services", "/web", make(cpus, 1024), count, "")], {0: count}
     limits = Limits({"default": slots}, usd)
     seen = size_tiebreak.seen_by_packing(templates, units, left, limits, {"default": most})
-    return size_tiebreak.at_true_prices(priorities.packed(units, left, seen, Usage(), limits), seen, templates)
+    return size_tiebreak.at_true_prices(
+        priorities.packed(units, left, seen, Usage(), limits), seen, templates
+    )
 
 
 def types(packing: Packing) -> list[str]:
@@ -52,7 +70,11 @@ def test_a_pool_that_may_not_have_many_more_machines_gets_large_ones():
 
 def test_under_a_dollar_cap_prices_are_seen_as_they_are():
     templates = size_tiebreak.seen_by_packing(
-        SIZES, [Unit("services", "/web", make(1, 1024), 8, "")], {0: 8}, Limits({"default": 9}, 1.0), {}
+        SIZES,
+        [Unit("services", "/web", make(1, 1024), 8, "")],
+        {0: 8},
+        Limits({"default": 9}, 1.0),
+        {},
     )
     assert templates == SIZES
 
@@ -60,5 +82,7 @@ def test_under_a_dollar_cap_prices_are_seen_as_they_are():
 def test_machines_of_many_pieces_never_seem_much_dearer():
     huge = replace(SIZES[0], shape=make(1000, 4_000_000), usd_per_hour=50.0)
     units = [Unit("services", "/web", make(1, 1024), 1000, "")]
-    seen = size_tiebreak.seen_by_packing([huge], units, {0: 1000}, Limits({"default": 9}), {"default": 9})
+    seen = size_tiebreak.seen_by_packing(
+        [huge], units, {0: 1000}, Limits({"default": 9}), {"default": 9}
+    )
     assert 1 < seen[0].usd_per_hour / 50.0 < 1.015

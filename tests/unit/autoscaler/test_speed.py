@@ -9,16 +9,32 @@ import pytest
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Memory
 from cluster.autoscaler.planner.planner import plan
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    queued,
+)
 
 
 @pytest.mark.slow
 def test_a_pass_over_a_thousand_agents_with_nothing_to_do_is_quick():
     spec = a_spec(pools=[{"max": 1000}])
     machines = [a_machine(f"i-{number}", zone=ZONES[number % 3]) for number in range(1000)]
-    agents = [an_agent(machine, allocated=make(1.5, 6000), tasks=30, apps={"/web": 30}) for machine in machines]
-    first = plan(a_snapshot(spec, machines=machines, agents=agents, memory=Memory(leader_since=NOW - 900)), NOW)
-    snapshot = a_snapshot(spec, machines=machines, agents=agents, memory=first.memory, queue=[queued(count=0)])
+    agents = [
+        an_agent(machine, allocated=make(1.5, 6000), tasks=30, apps={"/web": 30})
+        for machine in machines
+    ]
+    first = plan(
+        a_snapshot(spec, machines=machines, agents=agents, memory=Memory(leader_since=NOW - 900)),
+        NOW,
+    )
+    snapshot = a_snapshot(
+        spec, machines=machines, agents=agents, memory=first.memory, queue=[queued(count=0)]
+    )
     started = time.process_time()
     made = plan(snapshot, NOW + 2)
     assert time.process_time() - started < 0.3

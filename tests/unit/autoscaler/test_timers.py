@@ -9,25 +9,60 @@ import pytest
 
 from cluster.autoscaler.daemon.daemon import rest_s
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Removal, Replacement, Snapshot, Work
+from cluster.autoscaler.model.snapshot import (
+    Backoff,
+    Intent,
+    Memory,
+    Removal,
+    Replacement,
+    Snapshot,
+    Work,
+)
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.ports import LaunchRequest, Order
 from cluster.config import calendar
-from tests.unit.autoscaler.builders import NOW, a_framework, a_machine, a_snapshot, a_spec, an_agent, full, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    a_framework,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    full,
+    queued,
+)
 
 ON = {"usd_per_task": 0.0, "enabled": True, "payback_s": 100.0, "usd_per_task_hour": 0.0}
 
 
-def one_of_ours(memory: Memory | None = None, *, spec=None, agent: dict | None = None, machine: dict | None = None, **fields) -> Snapshot:
+def one_of_ours(
+    memory: Memory | None = None,
+    *,
+    spec=None,
+    agent: dict | None = None,
+    machine: dict | None = None,
+    **fields,
+) -> Snapshot:
     """One machine that the autoscaler bought and its agent, empty unless told otherwise."""
     mine = a_machine("i-1", **(machine or {}))
     agents = [] if agent == {"absent": True} else [an_agent(mine, **(agent or {}))]
     spec = spec or a_spec(pools=[{"count": 0}])
-    return a_snapshot(spec, machines=[mine], agents=agents, memory=memory or Memory(leader_since=NOW - 9000), apps={"/web": ()}, **fields)
+    return a_snapshot(
+        spec,
+        machines=[mine],
+        agents=agents,
+        memory=memory or Memory(leader_since=NOW - 9000),
+        apps={"/web": ()},
+        **fields,
+    )
 
 
 def idle() -> Snapshot:
-    return one_of_ours(Memory(leader_since=NOW - 9000, idle_since={"i-1": NOW - 100}, registered={"i-1": NOW - 900}))
+    return one_of_ours(
+        Memory(
+            leader_since=NOW - 9000, idle_since={"i-1": NOW - 100}, registered={"i-1": NOW - 900}
+        )
+    )
 
 
 def booting() -> Snapshot:
@@ -38,8 +73,17 @@ def lost() -> Snapshot:
     """One of ten: so few that nothing is frozen."""
     machines = [a_machine(f"i-{n}") for n in range(10)]
     names = [machine.instance_id for machine in machines]
-    memory = Memory(leader_since=NOW - 9000, registered=dict.fromkeys(names, NOW - 4000), lost_since={"i-0": NOW - 100})
-    return a_snapshot(a_spec(pools=[{"count": 0}]), machines=machines, agents=[full(machine) for machine in machines[1:]], memory=memory)
+    memory = Memory(
+        leader_since=NOW - 9000,
+        registered=dict.fromkeys(names, NOW - 4000),
+        lost_since={"i-0": NOW - 100},
+    )
+    return a_snapshot(
+        a_spec(pools=[{"count": 0}]),
+        machines=machines,
+        agents=[full(machine) for machine in machines[1:]],
+        memory=memory,
+    )
 
 
 def removal(phase: str, ago: float, *, policy: str = "", **agent) -> Snapshot:
@@ -53,13 +97,23 @@ def removal(phase: str, ago: float, *, policy: str = "", **agent) -> Snapshot:
 
 def little_used(**memory) -> Snapshot:
     """Two machines with little on them: one would do."""
-    machines = [a_machine(f"i-{n}", launched_at=memory.pop("launched_at", NOW - 5000)) for n in range(2)]
+    machines = [
+        a_machine(f"i-{n}", launched_at=memory.pop("launched_at", NOW - 5000)) for n in range(2)
+    ]
     agents = [
         an_agent(
             machine,
             allocated=make(0.5, 100),
             tasks=1,
-            work=(Work(f"web.instance-{machine.instance_id}", "/web", "marathon", make(0.5, 100), NOW - 4900),),
+            work=(
+                Work(
+                    f"web.instance-{machine.instance_id}",
+                    "/web",
+                    "marathon",
+                    make(0.5, 100),
+                    NOW - 4900,
+                ),
+            ),
         )
         for machine in machines
     ]
@@ -69,12 +123,23 @@ def little_used(**memory) -> Snapshot:
         "registered": dict.fromkeys(names, NOW - 4000),
         "underused_since": dict.fromkeys(names, NOW - 9000),
     }
-    spec = a_spec(pools=[{"count": 0, "types": ["m5.large"]}], consolidation={**ON, **memory.pop("consolidation", {})})
-    return a_snapshot(spec, machines=machines, agents=agents, apps={"/web": ()}, memory=Memory(**{**remembered, **memory}))
+    spec = a_spec(
+        pools=[{"count": 0, "types": ["m5.large"]}],
+        consolidation={**ON, **memory.pop("consolidation", {})},
+    )
+    return a_snapshot(
+        spec,
+        machines=machines,
+        agents=agents,
+        apps={"/web": ()},
+        memory=Memory(**{**remembered, **memory}),
+    )
 
 
 def no_capacity() -> Snapshot:
-    backoffs = {offering.key: Backoff(NOW + 40, 1) for offering in a_snapshot().offerings["default"]}
+    backoffs = {
+        offering.key: Backoff(NOW + 40, 1) for offering in a_snapshot().offerings["default"]
+    }
     return a_snapshot(queue=[queued()], memory=Memory(leader_since=NOW - 9000, backoffs=backoffs))
 
 
@@ -86,7 +151,10 @@ def closed_window() -> Snapshot:
 
 def just_dry() -> Snapshot:
     framework = a_framework(minimal=make(1.5, 2000))
-    return a_snapshot(frameworks=[framework], memory=Memory(leader_since=NOW - 9000, dry_since={"F-batch": NOW - 2}))
+    return a_snapshot(
+        frameworks=[framework],
+        memory=Memory(leader_since=NOW - 9000, dry_since={"F-batch": NOW - 2}),
+    )
 
 
 def expected_back() -> Snapshot:
@@ -94,7 +162,11 @@ def expected_back() -> Snapshot:
 
 
 def paused() -> Snapshot:
-    return a_snapshot(queue=[queued()], orders=(Order("p", "pause", "ann", NOW - 5, NOW + 25),), memory=Memory(leader_since=NOW - 5000))
+    return a_snapshot(
+        queue=[queued()],
+        orders=(Order("p", "pause", "ann", NOW - 5, NOW + 25),),
+        memory=Memory(leader_since=NOW - 5000),
+    )
 
 
 def an_order_that_ec2_does_not_show() -> Snapshot:
@@ -113,7 +185,11 @@ def an_old_machine() -> Snapshot:
     return one_of_ours(
         Memory(leader_since=NOW - 9000, registered={"i-1": NOW - 4000}),
         spec=a_spec(pools=[{"count": 0}], drift={"max_age_hours": 1.5}, consolidation=ON),
-        agent={"allocated": make(1, 100), "tasks": 1, "work": (Work("web.instance-1", "/web", "marathon", make(1, 100), NOW - 900),)},
+        agent={
+            "allocated": make(1, 100),
+            "tasks": 1,
+            "work": (Work("web.instance-1", "/web", "marathon", make(1, 100), NOW - 900),),
+        },
     )
 
 
@@ -124,13 +200,29 @@ SCENES = {
     "a machine that is lost is given up": (lost, 500.0),
     "a deactivated machine is looked at again": (lambda: removal("deactivated", 0.5), 0.5),
     "a termination is asked for again": (lambda: removal("terminating", 5), 10.0),
-    "an empty agent drains too long": (lambda: removal("draining", 20, drain_state="DRAINING"), 50.0),
+    "an empty agent drains too long": (
+        lambda: removal("draining", 20, drain_state="DRAINING"),
+        50.0,
+    ),
     "a drain with tasks is given up": (
-        lambda: removal("draining", 20, policy="underused", drain_state="DRAINING", tasks=1, allocated=make(1, 100)),
+        lambda: removal(
+            "draining",
+            20,
+            policy="underused",
+            drain_state="DRAINING",
+            tasks=1,
+            allocated=make(1, 100),
+        ),
         580.0,
     ),
-    "a little used machine may go": (lambda: little_used(underused_since=dict.fromkeys(["i-0", "i-1"], NOW - 500)), 100.0),
-    "a machine is no longer spared": (lambda: little_used(spared=dict.fromkeys(["i-0", "i-1"], NOW + 70)), 70.0),
+    "a little used machine may go": (
+        lambda: little_used(underused_since=dict.fromkeys(["i-0", "i-1"], NOW - 500)),
+        100.0,
+    ),
+    "a machine is no longer spared": (
+        lambda: little_used(spared=dict.fromkeys(["i-0", "i-1"], NOW + 70)),
+        70.0,
+    ),
     "a machine has paid back": (lambda: little_used(launched_at=NOW - 60), 40.0),
     "a calendar lets machines go": (closed_window, 3600.0),
     "an offering may be asked for again": (no_capacity, 40.0),
@@ -144,7 +236,10 @@ SCENES = {
 
 def outcome(made: Plan) -> tuple[object, ...]:
     """What a plan would do and say, without its reasons' seconds."""
-    verdicts = [(v.unit.key, v.fits_now, v.arriving, v.buying, v.unmet, v.refusal and v.refusal.kind) for v in made.verdicts]
+    verdicts = [
+        (v.unit.key, v.fits_now, v.arriving, v.buying, v.unmet, v.refusal and v.refusal.kind)
+        for v in made.verdicts
+    ]
     return ([step.decision.kind for step in made.steps if step.decision.kind != "refuse"], verdicts)
 
 
@@ -170,7 +265,9 @@ def test_where_nothing_but_an_event_can_change_anything_there_is_no_moment():
 
 
 def test_a_replacement_without_an_order_is_forgotten_after_a_moment():
-    memory = Memory(leader_since=NOW - 9000, replacements={"ms-9": Replacement(("i-0",), 1, NOW - 2, "x")})
+    memory = Memory(
+        leader_since=NOW - 9000, replacements={"ms-9": Replacement(("i-0",), 1, NOW - 2, "x")}
+    )
     snapshot = little_used(replacements=memory.replacements, underused_since={})
     first = plan(snapshot, NOW)
     assert first.look_again_at == pytest.approx(NOW + 3, abs=0.01)
@@ -196,12 +293,18 @@ def test_the_next_change_of_a_part_of_the_week(days, hours, after, change):
     assert calendar.next_change(days, hours, moment(after)) == moment(change)
 
 
-@pytest.mark.parametrize(("days", "hours"), [("mon-sun", "00:00-24:00"), ("never", "08:00-09:00"), ("mon", "9-10")])
+@pytest.mark.parametrize(
+    ("days", "hours"), [("mon-sun", "00:00-24:00"), ("never", "08:00-09:00"), ("mon", "9-10")]
+)
 def test_what_is_always_open_or_wrong_never_changes(days, hours):
     assert calendar.next_change(days, hours, NOW) is None
 
 
-@pytest.mark.parametrize(("look_again_in_s", "rest"), [(None, 60.0), (90.0, 60.0), (7.0, 7.0), (0.01, 0.5), (-3.0, 0.5)])
-def test_the_daemon_rests_until_a_timer_runs_out_but_no_longer_than_its_interval(look_again_in_s, rest):
+@pytest.mark.parametrize(
+    ("look_again_in_s", "rest"), [(None, 60.0), (90.0, 60.0), (7.0, 7.0), (0.01, 0.5), (-3.0, 0.5)]
+)
+def test_the_daemon_rests_until_a_timer_runs_out_but_no_longer_than_its_interval(
+    look_again_in_s, rest
+):
     at = None if look_again_in_s is None else NOW + look_again_in_s
     assert rest_s(at, 60.0, NOW) == pytest.approx(rest)

@@ -10,21 +10,43 @@ from hypothesis import strategies as st
 
 from cluster.autoscaler.accounting.cost_report import UNKNOWN, UNUSED, add_up
 from cluster.autoscaler.accounting.resource_usage import Task, Tasks, ended, parts
-from cluster.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S, Recorder, level, machine_row
+from cluster.autoscaler.accounting.usage_recorder import (
+    EVERY_S,
+    STATED_EVERY_S,
+    Recorder,
+    level,
+    machine_row,
+)
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.observation.mesos_task_parser import TaskReader
 from cluster.autoscaler.planner.planner import plan
-from tests.unit.autoscaler.builders import NOW, ZONES, a_framework, a_machine, a_snapshot, a_spec, a_total, an_agent, offerings, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    ZONES,
+    a_framework,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    a_total,
+    an_agent,
+    offerings,
+    queued,
+)
 
 HOUR = 3600.0
 
 
 def scalars(role: str = "", **amounts: float) -> list[dict]:
     told = {"allocation_info": {"role": role}} if role else {}
-    return [{"name": name, "type": "SCALAR", "scalar": {"value": value}, **told} for name, value in amounts.items()]
+    return [
+        {"name": name, "type": "SCALAR", "scalar": {"value": value}, **told}
+        for name, value in amounts.items()
+    ]
 
 
-def a_wire_task(name: str, state: str = "TASK_RUNNING", role: str = "", at: float = NOW, **amounts: float) -> dict:
+def a_wire_task(
+    name: str, state: str = "TASK_RUNNING", role: str = "", at: float = NOW, **amounts: float
+) -> dict:
     over = [{"state": state, "timestamp": at + 50}] if state != "TASK_RUNNING" else []
     return {
         "task_id": {"value": name},
@@ -36,25 +58,44 @@ def a_wire_task(name: str, state: str = "TASK_RUNNING", role: str = "", at: floa
     }
 
 
-FRAMEWORKS = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "spark", "roles": ["dev"]}}]}
+FRAMEWORKS = {
+    "frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "spark", "roles": ["dev"]}}]
+}
 
 
 def read(**lists: list[dict]):
     """GET_TASKS as the engine sends it, read."""
-    return TaskReader().read(json.dumps({"type": "GET_TASKS", "get_tasks": lists}, separators=(",", ":")).encode())
+    return TaskReader().read(
+        json.dumps({"type": "GET_TASKS", "get_tasks": lists}, separators=(",", ":")).encode()
+    )
 
 
 def test_tasks_are_told_by_app_or_framework_and_by_the_role_that_their_resources_were_given_to():
     mine = "web_api.instance-1._app.1"
-    tasks = read(tasks=[a_wire_task(mine, role="prod"), a_wire_task("job-1"), a_wire_task("job-2", "TASK_FINISHED")])
+    tasks = read(
+        tasks=[
+            a_wire_task(mine, role="prod"),
+            a_wire_task("job-1"),
+            a_wire_task("job-2", "TASK_FINISHED"),
+        ]
+    )
     found = Tasks().running(tasks, FRAMEWORKS)
-    assert {name: one.holder for name, one in found.items()} == {mine: ("/web/api", "prod"), "job-1": ("spark", "dev")}
+    assert {name: one.holder for name, one in found.items()} == {
+        mine: ("/web/api", "prod"),
+        "job-1": ("spark", "dev"),
+    }
     assert found["job-1"].shape == make(1, 512)
     assert found["job-1"].since == NOW
 
 
 def test_what_ended_since_the_last_look_is_told_with_its_times():
-    tasks = read(tasks=[], completed_tasks=[a_wire_task("a", "TASK_FINISHED"), a_wire_task("b", "TASK_FAILED", at=NOW - 100)])
+    tasks = read(
+        tasks=[],
+        completed_tasks=[
+            a_wire_task("a", "TASK_FINISHED"),
+            a_wire_task("b", "TASK_FAILED", at=NOW - 100),
+        ],
+    )
     (one,) = ended(tasks, FRAMEWORKS, NOW)
     assert (one.task_id, one.since, one.ended) == ("a", NOW, NOW + 50)
 
@@ -69,14 +110,25 @@ def test_an_agent_is_paid_for_by_dominant_share_and_what_is_free_by_nobody():
 
 
 @given(
-    held=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8000), st.integers(0, 9000), st.integers(0, 2)), max_size=5),
+    held=st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.integers(0, 8000), st.integers(0, 9000), st.integers(0, 2)
+        ),
+        max_size=5,
+    ),
     gpus=st.integers(0, 2),
 )
 def test_whatever_is_held_the_parts_of_an_agent_make_one(held, gpus):
     holdings: dict[tuple[str, str], tuple] = {}
     for app, cpus, mem, own in held:
         before = holdings.get((app, "*"), make())
-        holdings[app, "*"] = (before[0] + cpus, before[1] + mem * 1000, 0, before[3] + own * 1000, 0)
+        holdings[app, "*"] = (
+            before[0] + cpus,
+            before[1] + mem * 1000,
+            0,
+            before[3] + own * 1000,
+            0,
+        )
     used, free = parts(holdings, make(4, 8192, gpus=gpus))
     assert sum(used.values()) + free == pytest.approx(1.0)
     assert all(part >= 0 for part in (*used.values(), free))
@@ -87,7 +139,16 @@ class Cluster:
 
     def __init__(self) -> None:
         self.now = NOW
-        self.machines = {"i-m": a_machine("i-m", by="terraform", role="master", pool="", instance_type="t3.medium", launched_at=NOW)}
+        self.machines = {
+            "i-m": a_machine(
+                "i-m",
+                by="terraform",
+                role="master",
+                pool="",
+                instance_type="t3.medium",
+                launched_at=NOW,
+            )
+        }
         self.tasks: dict[str, Task] = {}
         self.queue: list = []
         self.recorder = Recorder()
@@ -102,7 +163,15 @@ class Cluster:
         del self.machines[name]
         self.tasks = {key: task for key, task in self.tasks.items() if task.agent_id != f"S-{name}"}
 
-    def runs(self, name: str, on: str, app: str = "/web", role: str = "*", cpus: float = 1, mem_mib: float = 512) -> None:
+    def runs(
+        self,
+        name: str,
+        on: str,
+        app: str = "/web",
+        role: str = "*",
+        cpus: float = 1,
+        mem_mib: float = 512,
+    ) -> None:
         self.tasks[name] = Task(name, f"S-{on}", app, role, make(cpus, mem_mib), self.now)
 
     def passes(self, seconds: float, every_s: float = 2.0) -> None:
@@ -113,10 +182,19 @@ class Cluster:
     def look(self) -> None:
         agents = []
         for machine in self.machines.values():
-            mine = [task for task in self.tasks.values() if task.agent_id == f"S-{machine.instance_id}"]
+            mine = [
+                task for task in self.tasks.values() if task.agent_id == f"S-{machine.instance_id}"
+            ]
             if machine.tags["mesaform:role"] == "agent":
                 allocated = tuple(sum(task.shape[place] for task in mine) for place in range(5))
-                agents.append(an_agent(machine, allocated=allocated, tasks=len(mine), total=a_total(machine.instance_type)))
+                agents.append(
+                    an_agent(
+                        machine,
+                        allocated=allocated,
+                        tasks=len(mine),
+                        total=a_total(machine.instance_type),
+                    )
+                )
         memory = {} if self.memory is None else {"memory": self.memory}
         snapshot = a_snapshot(
             a_spec(idle_after_s=1e9),
@@ -129,8 +207,16 @@ class Cluster:
         made = plan(snapshot, self.now)
         before = {} if self.memory is None else self.memory.rented
         after = made.memory.rented
-        self.rows += [{"kind": "machine_started", "at": m.launched_at, **machine_row(n, m)} for n, m in after.items() if n not in before]
-        self.rows += [{"kind": "machine_stopped", "at": self.now, **machine_row(n, m)} for n, m in before.items() if n not in after]
+        self.rows += [
+            {"kind": "machine_started", "at": m.launched_at, **machine_row(n, m)}
+            for n, m in after.items()
+            if n not in before
+        ]
+        self.rows += [
+            {"kind": "machine_stopped", "at": self.now, **machine_row(n, m)}
+            for n, m in before.items()
+            if n not in after
+        ]
         self.memory = made.memory
         self.rows += self.recorder.absorb(snapshot, made, self.tasks, self.now)
 
@@ -195,7 +281,11 @@ def test_headroom_and_hints_are_nobodys_waiting_work():
     snapshot = a_snapshot(a_spec(headroom_percent=50), queue=[])
     recorder = Recorder()
     recorder.absorb(snapshot, plan(snapshot, NOW), {}, NOW)
-    (row,) = [one for one in recorder.absorb(snapshot, plan(snapshot, NOW + EVERY_S), {}, NOW + EVERY_S) if one["kind"] == "held"]
+    (row,) = [
+        one
+        for one in recorder.absorb(snapshot, plan(snapshot, NOW + EVERY_S), {}, NOW + EVERY_S)
+        if one["kind"] == "held"
+    ]
     assert row["waited"] == []
 
 
@@ -205,7 +295,13 @@ def test_a_spot_price_that_changes_is_written_down_once_and_paid_from_then_on():
     cluster.starts("i-1", capacity="spot")
     cluster.passes(HOUR / 2)
     dearer = tuple(
-        type(one)(one.instance_type, one.zone, one.capacity, 0.2 if one.capacity == "spot" else one.usd_per_hour, one.resources)
+        type(one)(
+            one.instance_type,
+            one.zone,
+            one.capacity,
+            0.2 if one.capacity == "spot" else one.usd_per_hour,
+            one.resources,
+        )
         for one in cluster.offerings["default"]
     )
     cluster.offerings = {"default": dearer}
@@ -225,7 +321,9 @@ def test_all_machines_are_stated_at_the_beginning_of_a_term_and_a_few_times_a_da
     assert len(stated) == 3
     assert {one["instance_id"] for one in stated[0]["machines"]} == {"i-1", "i-m"}
     late = [row for row in cluster.rows if row["at"] >= NOW + STATED_EVERY_S]
-    assert add_up(late, cluster.now - HOUR, cluster.now).usd == pytest.approx(0.096 + 0.0416, abs=1e-3)
+    assert add_up(late, cluster.now - HOUR, cluster.now).usd == pytest.approx(
+        0.096 + 0.0416, abs=1e-3
+    )
 
 
 def test_a_pause_of_the_autoscaler_is_nobodys_and_shows_as_not_known():
@@ -240,9 +338,16 @@ def test_a_pause_of_the_autoscaler_is_nobodys_and_shows_as_not_known():
 
 
 def test_a_level_tells_machines_by_state_and_what_is_idle():
-    machines = [a_machine("i-1"), a_machine("i-2"), a_machine("i-3"), a_machine("i-m", role="master", pool="")]
+    machines = [
+        a_machine("i-1"),
+        a_machine("i-2"),
+        a_machine("i-3"),
+        a_machine("i-m", role="master", pool=""),
+    ]
     agents = [an_agent(machines[0]), an_agent(machines[1], tasks=1, allocated=make(1))]
-    snapshot = a_snapshot(machines=machines, agents=agents, queue=[queued(count=50)], frameworks=[a_framework()])
+    snapshot = a_snapshot(
+        machines=machines, agents=agents, queue=[queued(count=50)], frameworks=[a_framework()]
+    )
     found = level(snapshot, plan(snapshot, NOW))
     assert found["states"] == {"busy": 1, "idle": 1, "master": 1, "starting": 1}
     assert found["idle_usd"] == 0.096
@@ -254,11 +359,19 @@ def test_a_level_tells_machines_by_state_and_what_is_idle():
 @settings(max_examples=25, deadline=None)
 @given(
     lives=st.lists(
-        st.tuples(st.integers(0, 8), st.integers(1, 9), st.sampled_from(["m5.large", "m5.xlarge"]), st.integers(0, 2)),
+        st.tuples(
+            st.integers(0, 8),
+            st.integers(1, 9),
+            st.sampled_from(["m5.large", "m5.xlarge"]),
+            st.integers(0, 2),
+        ),
         min_size=1,
         max_size=5,
     ),
-    work=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4), st.sampled_from(["/web", "/api", "spark"])), max_size=6),
+    work=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 4), st.sampled_from(["/web", "/api", "spark"])),
+        max_size=6,
+    ),
 )
 def test_whatever_comes_and_goes_held_and_free_dollars_are_those_of_the_machines(lives, work):
     cluster = Cluster()
@@ -275,7 +388,9 @@ def test_whatever_comes_and_goes_held_and_free_dollars_are_those_of_the_machines
     cluster.close()
     for row in [row for row in cluster.rows if row["kind"] == "held"]:
         machines = sum(entry[6] for entry in row["machines"] if entry[0] != "(masters)")
-        assert sum(entry[2] for entry in row["used"]) + sum(entry[7] for entry in row["machines"]) == pytest.approx(machines, abs=1e-7)
+        assert sum(entry[2] for entry in row["used"]) + sum(
+            entry[7] for entry in row["machines"]
+        ) == pytest.approx(machines, abs=1e-7)
     bill = cluster.bill("app")
     assert round(sum(share.usd for share in bill.shares) * 10_000) == round(bill.usd * 10_000)
     late = sum(0.192 * 12 / HOUR for _ in lives) * 2 + 0.192 * len(lives) / 60

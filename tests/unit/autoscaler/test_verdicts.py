@@ -6,14 +6,31 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.model.snapshot import Backoff, ClusterView, Intent, Memory, Quota, Removal, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    Backoff,
+    ClusterView,
+    Intent,
+    Memory,
+    Quota,
+    Removal,
+    Snapshot,
+)
 from cluster.autoscaler.planner.planner import Launch, plan
 from cluster.autoscaler.planner.priorities import RANKS
 from cluster.autoscaler.planner.verdicts import Verdict
 from cluster.autoscaler.reporting.api_views import describe
 from cluster.autoscaler.reporting.decision_log import tell
 from cluster.aws.ports import LaunchRequest, Order
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full, queued
+from tests.unit.autoscaler.builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    full,
+    queued,
+)
 
 
 def judged(*queue, spec=None, **fields) -> Verdict:
@@ -29,7 +46,10 @@ def test_work_that_fits_is_told_where():
 
 
 def test_work_that_waits_is_told_for_which_machine():
-    machines = [a_machine("i-t1", by="terraform"), a_machine("i-9", state="pending", launched_at=NOW - 10)]
+    machines = [
+        a_machine("i-t1", by="terraform"),
+        a_machine("i-9", state="pending", launched_at=NOW - 10),
+    ]
     verdict = judged(queued(count=3), machines=machines, agents=[full(machines[0])])
     assert verdict.waits_for == ("i-9 (m5.large)",)
     assert str(verdict) == "2 wait for i-9 (m5.large), 1 need machines to buy: 1 x m5.large"
@@ -44,13 +64,21 @@ def test_work_that_waits_for_an_order_that_ec2_does_not_list_yet_is_told_which()
 def test_a_machine_taken_back_is_where_work_fits():
     machine = a_machine("i-1")
     agent = an_agent(machine, active=False, deactivated=True)
-    memory = Memory(leader_since=NOW - 9, registered={"i-1": NOW - 99}, removals={"i-1": Removal("S-i-1", "deactivated", NOW - 5, "idle")})
-    assert judged(queued(), machines=[machine], agents=[agent], memory=memory).fits_on == ("i-1 (m5.large)",)
+    memory = Memory(
+        leader_since=NOW - 9,
+        registered={"i-1": NOW - 99},
+        removals={"i-1": Removal("S-i-1", "deactivated", NOW - 5, "idle")},
+    )
+    assert judged(queued(), machines=[machine], agents=[agent], memory=memory).fits_on == (
+        "i-1 (m5.large)",
+    )
 
 
 def test_many_machines_are_counted_and_not_all_named():
     machines = [a_machine(f"i-{n}") for n in range(5)]
-    verdict = judged(queued(count=10), machines=machines, agents=[an_agent(machine) for machine in machines])
+    verdict = judged(
+        queued(count=10), machines=machines, agents=[an_agent(machine) for machine in machines]
+    )
     assert len(verdict.fits_on) == 5
     assert str(verdict).endswith("and 2 more")
 
@@ -59,7 +87,10 @@ def test_what_can_never_fit_is_told_the_nearest_type_and_what_is_missing():
     spec = a_spec(pools=[{"types": ["m5.large", "r5.xlarge", "m5.2xlarge"]}])
     refusal = judged(queued(cpus=1, mem_mib=200 * 1024), spec=spec).refusal
     assert refusal.kind == "never"
-    assert refusal.why == "needs 200 GiB memory; the nearest type allowed, m5.2xlarge, has 30.4 GiB memory: 169.6 GiB memory short"
+    assert (
+        refusal.why
+        == "needs 200 GiB memory; the nearest type allowed, m5.2xlarge, has 30.4 GiB memory: 169.6 GiB memory short"
+    )
 
 
 def test_what_only_a_forbidden_type_could_hold_is_told_so():
@@ -67,15 +98,24 @@ def test_what_only_a_forbidden_type_could_hold_is_told_so():
     refusal = judged(queued(cpus=6, constraints=[("pool", "IS", "default")]), spec=spec).refusal
     assert refusal.kind == "never"
     assert "the nearest type allowed, m5.large, has 2 cpus: 4 cpus short" in refusal.why
-    assert "m5.2xlarge of pool large would hold it, but its constraints (pool IS default) rule it out" in refusal.why
+    assert (
+        "m5.2xlarge of pool large would hold it, but its constraints (pool IS default) rule it out"
+        in refusal.why
+    )
 
 
 @pytest.mark.parametrize(
     ("constraint", "why"),
     [
-        (("zone", "IS", "us-west-9z"), "zone IS us-west-9z (they have us-east-1a, us-east-1b, us-east-1c)"),
+        (
+            ("zone", "IS", "us-west-9z"),
+            "zone IS us-west-9z (they have us-east-1a, us-east-1b, us-east-1c)",
+        ),
         (("rack", "LIKE", "r.*"), "rack LIKE r.* (they have no attribute rack)"),
-        (("hostname", "LIKE", "db-.*"), "hostname LIKE db-.* (the name of a new machine is not known before it is there)"),
+        (
+            ("hostname", "LIKE", "db-.*"),
+            "hostname LIKE db-.* (the name of a new machine is not known before it is there)",
+        ),
     ],
 )
 def test_a_constraint_that_no_machine_would_satisfy_is_named_with_what_there_is(constraint, why):
@@ -86,7 +126,9 @@ def test_a_constraint_that_no_machine_would_satisfy_is_named_with_what_there_is(
 
 def test_constraints_that_no_one_machine_can_satisfy_together_are_told_so():
     spec = a_spec(pools=[{"attributes": {"disk": "ssd"}}, {"name": "other"}])
-    refusal = judged(queued(constraints=[("disk", "IS", "ssd"), ("pool", "IS", "other")]), spec=spec).refusal
+    refusal = judged(
+        queued(constraints=[("disk", "IS", "ssd"), ("pool", "IS", "other")]), spec=spec
+    ).refusal
     assert "disk IS ssd; pool IS other (each could be met, not all by one machine)" in refusal.why
 
 
@@ -102,13 +144,16 @@ def test_instances_that_belong_on_a_full_machine_are_told_which():
     machine = a_machine("i-1", private_address="127.42.0.9")
     total = an_agent(machine).total
     agent = an_agent(machine, allocated=(total[0], total[1], 0, 0, 0), tasks=1, apps={"/web": 1})
-    refusal = judged(queued(constraints=[("hostname", "CLUSTER")]), machines=[machine], agents=[agent]).refusal
+    refusal = judged(
+        queued(constraints=[("hostname", "CLUSTER")]), machines=[machine], agents=[agent]
+    ).refusal
     assert refusal.kind == "constraint"
     assert "belong on 127.42.0.9, which has no room for more" in refusal.why
 
 
 @pytest.mark.parametrize(
-    ("rejections", "kind"), [({"UnfulfilledRole": 4}, "role"), ({"NoCorrespondingReservationFound": 2}, "reservation")]
+    ("rejections", "kind"),
+    [({"UnfulfilledRole": 4}, "role"), ({"NoCorrespondingReservationFound": 2}, "reservation")],
 )
 def test_what_a_machine_would_not_help_has_its_kind(rejections, kind):
     assert judged(queued(rejections=rejections)).refusal.kind == kind
@@ -146,19 +191,31 @@ def test_a_plan_tells_what_its_machines_cost_what_they_would_at_least_and_how_th
     made = plan(a_snapshot(queue=[queued(count=5), queued("/big", 3, cpus=3, mem_mib=9000)]), NOW)
     assert made.packed is not None
     assert made.packed.bound_usd_per_hour <= made.packed.usd_per_hour
-    assert made.packed.usd_per_hour == pytest.approx(sum(step.decision.usd_per_hour for step in made.steps))
+    assert made.packed.usd_per_hour == pytest.approx(
+        sum(step.decision.usd_per_hour for step in made.steps)
+    )
     assert made.packed.machines == sum(step.decision.count for step in made.steps)
-    assert made.packed.gap_percent == pytest.approx((made.packed.usd_per_hour / made.packed.bound_usd_per_hour - 1) * 100, abs=0.01)
+    assert made.packed.gap_percent == pytest.approx(
+        (made.packed.usd_per_hour / made.packed.bound_usd_per_hour - 1) * 100, abs=0.01
+    )
     for step in made.steps:
-        assert (step.decision.packed_usd, step.decision.bound_usd) == (made.packed.usd_per_hour, made.packed.bound_usd_per_hour)
-        assert (step.decision.gap_percent, step.decision.method) == (made.packed.gap_percent, made.packed.method)
+        assert (step.decision.packed_usd, step.decision.bound_usd) == (
+            made.packed.usd_per_hour,
+            made.packed.bound_usd_per_hour,
+        )
+        assert (step.decision.gap_percent, step.decision.method) == (
+            made.packed.gap_percent,
+            made.packed.method,
+        )
     assert describe(made)["packed"]["method"] == made.packed.method
 
 
 def test_the_bound_is_in_the_decisions_story():
     made = plan(a_snapshot(queue=[queued(count=5)]), NOW)
     (line,) = tell([step.decision.record() for step in made.steps])
-    assert line.reasons[-1].startswith(f"packed at ${made.packed.usd_per_hour:.4f} an hour, at least $")
+    assert line.reasons[-1].startswith(
+        f"packed at ${made.packed.usd_per_hour:.4f} an hour, at least $"
+    )
     assert made.packed.method in line.reasons[-1]
 
 
@@ -178,12 +235,19 @@ def a_hint(count: int, cpus: float = 1.0) -> Order:
 
 def short_of_money(usd: float, **fields) -> Snapshot:
     """Two m5.large of Terraform's, full, at $0.192; work that waits, a hint and headroom all want more."""
-    spec = a_spec(pools=[{"types": ["m5.large"]}], usd=usd, headroom_slots=[{"count": 2, "cpus": 2, "mem_mib": 6000}])
+    spec = a_spec(
+        pools=[{"types": ["m5.large"]}],
+        usd=usd,
+        headroom_slots=[{"count": 2, "cpus": 2, "mem_mib": 6000}],
+    )
     return a_snapshot(spec, queue=[queued(count=4)], orders=(a_hint(6),), **fields)
 
 
 def served(snapshot: Snapshot) -> dict[str, int]:
-    return {verdict.unit.source: verdict.fits_now + verdict.buying for verdict in plan(snapshot, NOW).verdicts}
+    return {
+        verdict.unit.source: verdict.fits_now + verdict.buying
+        for verdict in plan(snapshot, NOW).verdicts
+    }
 
 
 def test_with_money_for_all_everything_is_bought_for():
@@ -200,13 +264,18 @@ def test_with_money_for_all_everything_is_bought_for():
         (1, {"services": 2, "hint": 0, "headroom": 0}),
     ],
 )
-def test_under_the_dollar_cap_headroom_goes_without_first_then_hints_and_work_that_waits_last(machines, expected):
+def test_under_the_dollar_cap_headroom_goes_without_first_then_hints_and_work_that_waits_last(
+    machines, expected
+):
     assert served(short_of_money(0.192 + machines * 0.096 + 0.001)) == expected
 
 
 def test_the_same_order_holds_where_a_pools_max_binds():
     snapshot = short_of_money(9.0)
-    spec = a_spec(pools=[{"types": ["m5.large"], "max": 4}], headroom_slots=[{"count": 2, "cpus": 2, "mem_mib": 6000}])
+    spec = a_spec(
+        pools=[{"types": ["m5.large"], "max": 4}],
+        headroom_slots=[{"count": 2, "cpus": 2, "mem_mib": 6000}],
+    )
     assert served(replace(snapshot, spec=spec)) == {"services": 4, "hint": 0, "headroom": 0}
 
 
@@ -214,7 +283,10 @@ def test_what_was_bought_for_the_first_has_its_gaps_filled_by_the_next():
     spec = a_spec(pools=[{"types": ["m5.large"]}], usd=0.192 + 0.096 + 0.001)
     snapshot = a_snapshot(spec, queue=[queued(count=1, cpus=1.5)], orders=(a_hint(3, cpus=0.25),))
     made = plan(snapshot, NOW)
-    assert [(verdict.unit.source, verdict.buying) for verdict in made.verdicts] == [("services", 1), ("hint", 2)]
+    assert [(verdict.unit.source, verdict.buying) for verdict in made.verdicts] == [
+        ("services", 1),
+        ("hint", 2),
+    ]
     assert sum(step.decision.count for step in made.steps if step.decision.kind == "buy") == 1
     assert made.after_usd_per_hour <= spec.cost.max_usd_per_hour
 
@@ -226,8 +298,16 @@ def test_every_source_of_demand_has_a_rank_and_queues_come_first():
 
 def test_a_launch_for_what_is_cut_down_stays_under_the_cap_whatever_ec2_takes():
     made = plan(short_of_money(0.192 + 2 * 0.096 + 0.001), NOW)
-    requests = [action.request for step in made.steps for action in step.actions if isinstance(action, Launch)]
-    assert sum(max(o.usd_per_hour for o in request.offerings) * request.count for request in requests) <= 2 * 0.096 + 0.001
+    requests = [
+        action.request
+        for step in made.steps
+        for action in step.actions
+        if isinstance(action, Launch)
+    ]
+    assert (
+        sum(max(o.usd_per_hour for o in request.offerings) * request.count for request in requests)
+        <= 2 * 0.096 + 0.001
+    )
     assert all(offering.zone in ZONES for request in requests for offering in request.offerings)
 
 

@@ -32,14 +32,18 @@ def test_a_burst_gets_machines_and_the_machines_go_when_it_is_over():
     world.want(queued("/web", count=0))
     world.run(120)
     assert not world.ours
-    assert [kind for kind in kinds(world) if kind != "buy"] == ["deactivate"] * bought + ["drain"] * bought + ["terminate"] * bought
+    assert [kind for kind in kinds(world) if kind != "buy"] == ["deactivate"] * bought + [
+        "drain"
+    ] * bought + ["terminate"] * bought
 
 
 def test_a_burst_is_bought_once_while_the_machines_boot():
     world = World(a_spec(), boot_s=90, lag_s=20)
     world.want(queued("/web", count=40))
     world.run(200)
-    assert {decision.at for decision in world.decisions if decision.kind == "buy"} == {world.decisions[0].at}
+    assert {decision.at for decision in world.decisions if decision.kind == "buy"} == {
+        world.decisions[0].at
+    }
     assert world.running("/web") == 40
 
 
@@ -168,10 +172,20 @@ def test_steady_work_causes_no_churn():
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     types = draw(
-        st.lists(st.sampled_from(["m5.large", "m5.xlarge", "m5.2xlarge", "c5.xlarge", "r5.xlarge"]), min_size=1, max_size=4, unique=True)
+        st.lists(
+            st.sampled_from(["m5.large", "m5.xlarge", "m5.2xlarge", "c5.xlarge", "r5.xlarge"]),
+            min_size=1,
+            max_size=4,
+            unique=True,
+        )
     )
     count = draw(st.integers(0, 2))
-    pool = {"count": count, "min": count + draw(st.integers(0, 2)), "max": draw(st.integers(4, 12)), "types": types}
+    pool = {
+        "count": count,
+        "min": count + draw(st.integers(0, 2)),
+        "max": draw(st.integers(4, 12)),
+        "types": types,
+    }
     spec = a_spec(
         pools=[{**pool, "spot_share": draw(st.sampled_from([0.0, 0.5, 1.0]))}],
         usd=draw(st.sampled_from([None, 1.0, 2.5])),
@@ -179,7 +193,9 @@ def worlds(draw: st.DrawFn) -> World:
         boot_timeout_s=draw(st.sampled_from([60, 120])),
         consolidation={"enabled": draw(st.booleans()), "payback_s": 600, "underused_after_s": 60},
     )
-    return World(spec, boot_s=draw(st.sampled_from([4, 20, 40])), lag_s=draw(st.sampled_from([0, 6, 20])))
+    return World(
+        spec, boot_s=draw(st.sampled_from([4, 20, 40])), lag_s=draw(st.sampled_from([0, 6, 20]))
+    )
 
 
 CRASHES = [
@@ -242,9 +258,14 @@ def strike(world: World, fault: str) -> None:
     elif fault == "throttled once":
         world.fleet.fail_next = Retryable("RequestLimitExceeded", after_s=1)
     elif fault in {"half the offerings", "three of each", "nothing anywhere"}:
-        world.fleet.stock = {offering.key: 3 if what == "three" else 0 for offering in (where[::2] if what == "half" else where)}
+        world.fleet.stock = {
+            offering.key: 3 if what == "three" else 0
+            for offering in (where[::2] if what == "half" else where)
+        }
     elif fault == "deaf machine":
-        world.never_boot |= {machine.instance_id for machine in world.ours if machine.instance_id not in world.agents}
+        world.never_boot |= {
+            machine.instance_id for machine in world.ours if machine.instance_id not in world.agents
+        }
     elif fault == "a zone dies":
         world.zone_dies(where[0].zone)
     elif fault == "an interruption" and world.ours:
@@ -273,23 +294,40 @@ def heal(world: World) -> None:
     """Everything works again."""
     world.leader, world.skew_s, world.crash_after = True, 0.0, ""
     world.journal.gone, world.journal.crash_before = False, ""
-    world.fleet.fail_next, world.fleet.lose_next_answer, world.fleet.throttled, world.fleet.deaf = None, False, False, 0
+    world.fleet.fail_next, world.fleet.lose_next_answer, world.fleet.throttled, world.fleet.deaf = (
+        None,
+        False,
+        False,
+        0,
+    )
     world.fleet.stale_s, world.fleet.crash_before, world.fleet.crash_after = 0.0, "", ""
     world.fleet.stock.clear()
 
 
 def largest_fits(world: World, shape: Shape) -> bool:
-    return any(contains(shape_of(offering.resources), shape) for offering in world.offerings["default"])
+    return any(
+        contains(shape_of(offering.resources), shape) for offering in world.offerings["default"]
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 10 * EXAMPLES)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(world=worlds(), steps=STEPS)
 def test_whatever_happens_the_bounds_hold_and_in_the_end_idle_machines_are_gone(world, steps):
     for app, count, cpus, mem_mib, fault, seconds in steps:
         entry = world.apps.get(app)
-        world.want(queued(app, count, *((entry.shape[0] / 1000, entry.shape[1] / 1000) if entry else (cpus, mem_mib))))
+        world.want(
+            queued(
+                app,
+                count,
+                *((entry.shape[0] / 1000, entry.shape[1] / 1000) if entry else (cpus, mem_mib)),
+            )
+        )
         strike(world, fault)
         world.run(seconds)
     heal(world)
@@ -303,8 +341,15 @@ def test_whatever_happens_the_bounds_hold_and_in_the_end_idle_machines_are_gone(
     for app in list(world.apps):
         world.want(queued(app, 0))
     world.run(400, step_s=4)
-    terraformed = sum(1 for machine in world.live if machine.tags[Tag.MANAGED_BY] == "terraform" and machine.tags[Tag.ROLE] == "agent")
-    assert len(world.ours) <= max(0, pool.floor - min(terraformed, pool.count)) or world.spec.cost.max_usd_per_hour is not None
+    terraformed = sum(
+        1
+        for machine in world.live
+        if machine.tags[Tag.MANAGED_BY] == "terraform" and machine.tags[Tag.ROLE] == "agent"
+    )
+    assert (
+        len(world.ours) <= max(0, pool.floor - min(terraformed, pool.count))
+        or world.spec.cost.max_usd_per_hour is not None
+    )
     before = len(world.decisions)
     world.run(100, step_s=4)
     assert [d.kind for d in world.decisions[before:] if d.kind in {"buy", "terminate"}] == []

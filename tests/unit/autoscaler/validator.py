@@ -18,10 +18,20 @@ class Host:
 
 
 def faults(
-    units: Sequence[Unit], left: Mapping[int, int], nodes: Sequence[NewNode], usage: Usage, limits: Limits, *, complete: bool = False
+    units: Sequence[Unit],
+    left: Mapping[int, int],
+    nodes: Sequence[NewNode],
+    usage: Usage,
+    limits: Limits,
+    *,
+    complete: bool = False,
 ) -> list[str]:
     """Every rule that is broken; `complete` also asks that nothing is left over."""
-    wrong = [*_overfull(units, nodes), *_bounds(nodes, limits), *_counts(units, left, nodes, complete=complete)]
+    wrong = [
+        *_overfull(units, nodes),
+        *_bounds(nodes, limits),
+        *_counts(units, left, nodes, complete=complete),
+    ]
     return wrong + _constraints(units, nodes, usage)
 
 
@@ -33,9 +43,13 @@ def _overfull(units: Sequence[Unit], nodes: Sequence[NewNode]) -> list[str]:
         for dimension in range(5):
             used = sum(units[index].shape[dimension] * count for index, count in node.load.items())
             if used > node.template.shape[dimension]:
-                wrong.append(f"machine {number} holds {used} of dimension {dimension}, has {node.template.shape[dimension]}")
+                wrong.append(
+                    f"machine {number} holds {used} of dimension {dimension}, has {node.template.shape[dimension]}"
+                )
             if used != node.used[dimension]:
-                wrong.append(f"machine {number} says it uses {node.used[dimension]} of dimension {dimension}, not {used}")
+                wrong.append(
+                    f"machine {number} says it uses {node.used[dimension]} of dimension {dimension}, not {used}"
+                )
     return wrong
 
 
@@ -51,7 +65,9 @@ def _bounds(nodes: Sequence[NewNode], limits: Limits) -> list[str]:
     return wrong
 
 
-def _counts(units: Sequence[Unit], left: Mapping[int, int], nodes: Sequence[NewNode], *, complete: bool) -> list[str]:
+def _counts(
+    units: Sequence[Unit], left: Mapping[int, int], nodes: Sequence[NewNode], *, complete: bool
+) -> list[str]:
     served: Counter[int] = Counter()
     for node in nodes:
         served.update(node.load)
@@ -61,7 +77,11 @@ def _counts(units: Sequence[Unit], left: Mapping[int, int], nodes: Sequence[NewN
         if count > left.get(index, 0)
     ]
     if complete:
-        wrong += [f"{units[index].name} is served {served[index]} of {count}" for index, count in left.items() if served[index] < count]
+        wrong += [
+            f"{units[index].name} is served {served[index]} of {count}"
+            for index, count in left.items()
+            if served[index] < count
+        ]
     return wrong
 
 
@@ -74,10 +94,16 @@ def _constraints(units: Sequence[Unit], nodes: Sequence[NewNode], usage: Usage) 
             if units[index].constraints:
                 waiting.setdefault(units[index].name, []).append([index, number, count])
     seen = usage.copy()
-    return [problem for name, pieces in waiting.items() if (problem := _one_by_one(units, name, pieces, hosts, seen))]
+    return [
+        problem
+        for name, pieces in waiting.items()
+        if (problem := _one_by_one(units, name, pieces, hosts, seen))
+    ]
 
 
-def _one_by_one(units: Sequence[Unit], name: str, pieces: list[list[int]], hosts: Sequence[Host], seen: Usage) -> str:
+def _one_by_one(
+    units: Sequence[Unit], name: str, pieces: list[list[int]], hosts: Sequence[Host], seen: Usage
+) -> str:
     while pieces:
         moved = False
         for piece in pieces:

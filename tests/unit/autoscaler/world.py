@@ -13,7 +13,15 @@ from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
-from cluster.autoscaler.model.snapshot import Agent, ClusterView, Intent, Memory, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model.snapshot import (
+    Agent,
+    ClusterView,
+    Intent,
+    Memory,
+    QueueEntry,
+    Snapshot,
+    Work,
+)
 from cluster.autoscaler.model.supply import LIVE, price_of
 from cluster.autoscaler.planner.planner import plan
 from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Order
@@ -153,7 +161,15 @@ class Running:
             allocated = plus(allocated, task.shape)
             apps[task.app] = apps.get(task.app, 0) + 1
         work = tuple(
-            Work(f"t{task.number}", task.app, task.framework, task.shape, task.since, task.app in self.protected) for task in self.tasks
+            Work(
+                f"t{task.number}",
+                task.app,
+                task.framework,
+                task.shape,
+                task.since,
+                task.app in self.protected,
+            )
+            for task in self.tasks
         )
         return replace(self.agent, allocated=allocated, tasks=len(self.tasks), apps=apps, work=work)
 
@@ -197,11 +213,23 @@ class World:
         for pool in spec.agents:
             for number in range(pool.count):
                 machine = a_machine(
-                    f"i-t-{pool.name}-{number}", by="terraform", pool=pool.name, zone=ZONES[number % 3], instance_type=pool.types[0]
+                    f"i-t-{pool.name}-{number}",
+                    by="terraform",
+                    pool=pool.name,
+                    zone=ZONES[number % 3],
+                    instance_type=pool.types[0],
                 )
                 self.fleet.add(machine)
         for number in range(3):
-            self.fleet.add(a_machine(f"i-m-{number}", by="terraform", role="master", pool="", instance_type="t3.medium"))
+            self.fleet.add(
+                a_machine(
+                    f"i-m-{number}",
+                    by="terraform",
+                    role="master",
+                    pool="",
+                    instance_type="t3.medium",
+                )
+            )
         self._boot()
 
     # what people do
@@ -215,7 +243,9 @@ class World:
                 running.tasks.remove(mine.pop())
 
     def running(self, app: str) -> int:
-        return sum(1 for running in self.agents.values() for task in running.tasks if task.app == app)
+        return sum(
+            1 for running in self.agents.values() for task in running.tasks if task.app == app
+        )
 
     @property
     def live(self) -> list[Machine]:
@@ -234,9 +264,18 @@ class World:
 
     def zone_dies(self, zone: str) -> None:
         """Every machine of a zone ends at once, and nothing can be bought there."""
-        for offering in (offering for pool in self.offerings.values() for offering in pool if offering.zone == zone):
+        for offering in (
+            offering
+            for pool in self.offerings.values()
+            for offering in pool
+            if offering.zone == zone
+        ):
             self.fleet.stock[offering.key] = 0
-        for machine in [machine for machine in self.live if machine.zone == zone and machine.tags[Tag.ROLE] == "agent"]:
+        for machine in [
+            machine
+            for machine in self.live
+            if machine.zone == zone and machine.tags[Tag.ROLE] == "agent"
+        ]:
             self.interrupt(machine.instance_id)
 
     def interrupt(self, instance_id: str) -> None:
@@ -249,7 +288,9 @@ class World:
         """An agent that lost its id comes back as another one; the engine knows the first as unreachable for a while."""
         running = self.agents[instance_id]
         running.tasks.clear()
-        running.agent = replace(running.agent, agent_id=f"{running.agent.agent_id}-again", registered_at=self.now)
+        running.agent = replace(
+            running.agent, agent_id=f"{running.agent.agent_id}-again", registered_at=self.now
+        )
 
     def run(self, seconds: float, step_s: float = 2.0) -> None:
         """Let time pass: the cloud, the services and the autoscaler each do their part every `step_s`."""
@@ -269,36 +310,60 @@ class World:
         machines = {machine.instance_id: machine for machine in self._machines()}
         for pool in self.spec.agents:
             mine = [machine for machine in self.live if machine.tags.get(Tag.POOL) == pool.name]
-            assert len(mine) <= pool.max, f"{at}: pool {pool.name} has {len(mine)} machines, max {pool.max}"
+            assert len(mine) <= pool.max, (
+                f"{at}: pool {pool.name} has {len(mine)} machines, max {pool.max}"
+            )
         for machine in machines.values():
             if machine.instance_id in self.struck:
                 continue
             if machine.tags[Tag.MANAGED_BY] == "terraform":
-                assert machine.state == "running", f"{at}: {machine.instance_id} is Terraform's and was touched"
+                assert machine.state == "running", (
+                    f"{at}: {machine.instance_id} is Terraform's and was touched"
+                )
             else:
                 assert machine.tags[Tag.CLUSTER] == "toy"
-                assert machine.tags[Tag.LAUNCH] in {request.token for request in self.fleet.launches}, f"{at}: nobody ordered it"
+                assert machine.tags[Tag.LAUNCH] in {
+                    request.token for request in self.fleet.launches
+                }, f"{at}: nobody ordered it"
         tokens = [request.token for request in self.fleet.launches]
         assert len(tokens) == len(set(tokens)), f"{at}: bought twice"
         most = self.spec.cost.max_usd_per_hour
-        assert most is None or self.usd_per_hour <= most + 1e-6, f"{at}: ${self.usd_per_hour} an hour, allowed {most}"
+        assert most is None or self.usd_per_hour <= most + 1e-6, (
+            f"{at}: ${self.usd_per_hour} an hour, allowed {most}"
+        )
         assert not self.killed_tasks, f"{at}: a task was killed"
         for _, task in self.moved:
             assert task.app not in self.protected | self.foreign, f"{at}: {task.app} was moved"
         for running in self.agents.values():
             if running.agent.attributes.get("mesaform/protect") == "true":
                 assert not running.agent.deactivated, f"{at}: a protected agent was touched"
-        self.seen = [(when, count) for when, count in [*self.seen, (self.now, len(self.agents))] if self.now - when <= DECIDED_WITHIN_S]
-        most_agents = max(count for _, count in self.seen)  # what goes was decided when there were as many
-        allowed = max(1, int(most_agents * self.spec.autoscaler.consolidation.max_agents_percent / 100))
-        disturbed = [name for name, removal in self.journal.memory.removals.items() if removal.policy in {"underused", "replace"}]
+        self.seen = [
+            (when, count)
+            for when, count in [*self.seen, (self.now, len(self.agents))]
+            if self.now - when <= DECIDED_WITHIN_S
+        ]
+        most_agents = max(
+            count for _, count in self.seen
+        )  # what goes was decided when there were as many
+        allowed = max(
+            1, int(most_agents * self.spec.autoscaler.consolidation.max_agents_percent / 100)
+        )
+        disturbed = [
+            name
+            for name, removal in self.journal.memory.removals.items()
+            if removal.policy in {"underused", "replace"}
+        ]
         assert len(disturbed) <= allowed + 1, f"{at}: {disturbed} disturbed at once"
         self._check_no_to_and_fro(at)
 
     def _check_no_to_and_fro(self, at: str) -> None:
         """No type is given away by consolidation within the time that a purchase of it takes to pay back."""
         payback_s = self.spec.autoscaler.consolidation.payback_s
-        begun = [d for d in self.decisions if d.kind == "deactivate" and d.policy in {"underused", "replace"}]
+        begun = [
+            d
+            for d in self.decisions
+            if d.kind == "deactivate" and d.policy in {"underused", "replace"}
+        ]
         for decision in begun:
             kind = decision.offering.partition("/")[0]
             late = [
@@ -328,7 +393,9 @@ class World:
             if name in self.agents or machine.tags[Tag.ROLE] != "agent" or name in self.never_boot:
                 continue
             if self.now - machine.launched_at >= self.boot_s:
-                self.agents[name] = Running(an_agent(machine, total=a_total(machine.instance_type), registered_at=self.now))
+                self.agents[name] = Running(
+                    an_agent(machine, total=a_total(machine.instance_type), registered_at=self.now)
+                )
 
     def _schedule(self) -> None:
         if not self.leader:
@@ -339,10 +406,21 @@ class World:
                 usage.add(task.app, self.apps[task.app].constraints, running.agent, 1)
         for entry in self.apps.values():
             for running in self.agents.values():
-                while self.running(entry.app) < entry.count and entry.overdue and self._takes(running, entry, usage):
+                while (
+                    self.running(entry.app) < entry.count
+                    and entry.overdue
+                    and self._takes(running, entry, usage)
+                ):
                     self.numbers += 1
                     framework = "batch" if entry.app in self.foreign else "marathon"
-                    task = Task(entry.app, entry.shape, self.now, self.numbers, entry.app in self.stubborn, framework)
+                    task = Task(
+                        entry.app,
+                        entry.shape,
+                        self.now,
+                        self.numbers,
+                        entry.app in self.stubborn,
+                        framework,
+                    )
                     running.tasks.append(task)
                     running.protected = frozenset(self.protected)
                     usage.add(entry.app, entry.constraints, running.agent, 1)
@@ -352,7 +430,10 @@ class World:
         view = running.view
         if not view.active or view.deactivated:
             return False
-        return contains(minus(view.total, view.allocated), entry.shape) and room(entry.app, entry.constraints, running.agent, usage) > 0
+        return (
+            contains(minus(view.total, view.allocated), entry.shape)
+            and room(entry.app, entry.constraints, running.agent, usage) > 0
+        )
 
     def _drain(self) -> None:
         """Tasks on draining agents stop, and their framework wants them again; stubborn ones stay until they like."""
@@ -365,8 +446,15 @@ class World:
                 running.agent = replace(running.agent, drain_state="DRAINED")
 
     def snapshot(self) -> Snapshot:
-        queue = [replace(entry, count=entry.count - self.running(entry.app)) for entry in self.apps.values()]
-        view = ClusterView(tuple(running.view for running in self.agents.values())) if self.leader else None
+        queue = [
+            replace(entry, count=entry.count - self.running(entry.app))
+            for entry in self.apps.values()
+        ]
+        view = (
+            ClusterView(tuple(running.view for running in self.agents.values()))
+            if self.leader
+            else None
+        )
         return Snapshot(
             spec=self.spec,
             cluster=view,
@@ -382,12 +470,25 @@ class World:
 
     def _pass(self) -> None:
         """As the daemon does it; a crash loses everything but the journal, and the next pass is another leader's."""
-        actor = Actor("toy", self.fleet, Engine(self), self.journal, self.decisions.append, lambda: self.now + self.skew_s)
+        actor = Actor(
+            "toy",
+            self.fleet,
+            Engine(self),
+            self.journal,
+            self.decisions.append,
+            lambda: self.now + self.skew_s,
+        )
 
         async def once() -> None:
             snapshot = self.snapshot()
-            memory, intents = await actor.recover(self.journal.memory, snapshot.intents, snapshot.machines)
-            await actor.carry_out(plan(replace(snapshot, memory=memory, intents=tuple(intents)), self.now + self.skew_s))
+            memory, intents = await actor.recover(
+                self.journal.memory, snapshot.intents, snapshot.machines
+            )
+            await actor.carry_out(
+                plan(
+                    replace(snapshot, memory=memory, intents=tuple(intents)), self.now + self.skew_s
+                )
+            )
 
         try:
             asyncio.run(once())
@@ -406,7 +507,11 @@ class Engine:
         self._world = world
 
     def _find(self, agent_id: str) -> tuple[str, Running]:
-        return next((name, running) for name, running in self._world.agents.items() if running.agent.agent_id == agent_id)
+        return next(
+            (name, running)
+            for name, running in self._world.agents.items()
+            if running.agent.agent_id == agent_id
+        )
 
     def _line(self, name: str) -> None:
         if self._world.crash_after == name:
@@ -425,10 +530,14 @@ class Engine:
         running.agent = replace(running.agent, active=True, deactivated=False, drain_state="")
         self._line("reactivate")
 
-    async def drain(self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False) -> None:
+    async def drain(
+        self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False
+    ) -> None:
         name, running = self._find(agent_id)
         if not mark_gone:
-            running.agent = replace(running.agent, active=False, deactivated=True, drain_state="DRAINING")
+            running.agent = replace(
+                running.agent, active=False, deactivated=True, drain_state="DRAINING"
+            )
             self._line("drain")
             return
         self._world.killed_tasks += len(running.tasks)

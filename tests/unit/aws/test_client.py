@@ -15,7 +15,13 @@ from tests.unit.autoscaler.builders import a_snapshot
 
 
 def an_error(code: str, status: int = 400) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "said the cloud"}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Any")
+    return ClientError(
+        {
+            "Error": {"Code": code, "Message": "said the cloud"},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        },
+        "Any",
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,25 +62,54 @@ def a_request() -> LaunchRequest:
 
 
 def an_answer(*errors: str, bought: int = 0) -> dict[str, Any]:
-    override = {"LaunchTemplateAndOverrides": {"Overrides": {"InstanceType": "m5.large", "SubnetId": "subnet-a"}}}
-    machines = [{**override, "Lifecycle": "on-demand", "InstanceType": "m5.large", "InstanceIds": [f"i-{n}" for n in range(bought)]}]
+    override = {
+        "LaunchTemplateAndOverrides": {
+            "Overrides": {"InstanceType": "m5.large", "SubnetId": "subnet-a"}
+        }
+    }
+    machines = [
+        {
+            **override,
+            "Lifecycle": "on-demand",
+            "InstanceType": "m5.large",
+            "InstanceIds": [f"i-{n}" for n in range(bought)],
+        }
+    ]
     return {
         "Instances": machines if bought else [],
-        "Errors": [{**override, "Lifecycle": "on-demand", "ErrorCode": code, "ErrorMessage": "no"} for code in errors],
+        "Errors": [
+            {**override, "Lifecycle": "on-demand", "ErrorCode": code, "ErrorMessage": "no"}
+            for code in errors
+        ],
     }
 
 
 def test_a_launch_that_was_half_done_keeps_its_machines_and_names_what_had_none():
-    result = _result(an_answer("InsufficientInstanceCapacity", bought=1), a_request(), {"subnet-a": "us-east-1a"}, "here")
+    result = _result(
+        an_answer("InsufficientInstanceCapacity", bought=1),
+        a_request(),
+        {"subnet-a": "us-east-1a"},
+        "here",
+    )
     assert [machine.instance_id for machine in result.machines] == ["i-0"]
     assert result.without_capacity == ("m5.large/us-east-1a/on-demand",)
 
 
 def test_a_launch_without_any_capacity_is_an_answer():
-    result = _result(an_answer("InsufficientInstanceCapacity", "UnfulfillableCapacity"), a_request(), {"subnet-a": "us-east-1a"}, "here")
+    result = _result(
+        an_answer("InsufficientInstanceCapacity", "UnfulfillableCapacity"),
+        a_request(),
+        {"subnet-a": "us-east-1a"},
+        "here",
+    )
     assert (result.machines, result.without_capacity) == ((), ("m5.large/us-east-1a/on-demand",))
 
 
 def test_a_launch_that_was_refused_for_another_reason_is_an_error():
     with pytest.raises(Permanent, match="InvalidLaunchTemplate"):
-        _result(an_answer("InvalidLaunchTemplateId.Malformed"), a_request(), {"subnet-a": "us-east-1a"}, "here")
+        _result(
+            an_answer("InvalidLaunchTemplateId.Malformed"),
+            a_request(),
+            {"subnet-a": "us-east-1a"},
+            "here",
+        )

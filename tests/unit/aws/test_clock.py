@@ -53,7 +53,9 @@ class _Ahead(BaseHTTPRequestHandler):
     """Answers any AWS query as STS would, from a world two minutes ahead."""
 
     def do_POST(self) -> None:
-        answer = "<GetCallerIdentityResult><Account>000000000000</Account></GetCallerIdentityResult>"
+        answer = (
+            "<GetCallerIdentityResult><Account>000000000000</Account></GetCallerIdentityResult>"
+        )
         body = f"<GetCallerIdentityResponse>{answer}</GetCallerIdentityResponse>".encode()
         self.send_response_only(200)
         self.send_header("Date", formatdate(time.time() + 120, usegmt=True))

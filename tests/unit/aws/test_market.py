@@ -12,7 +12,17 @@ import msgspec
 import pytest
 
 from cluster.aws.pricing import price_book, spot
-from cluster.aws.pricing.market import AGAIN_S, LIST_KEPT_S, LISTED_AT_ONCE, SPOT_EVERY_S, Cache, Kept, Market, MemoryCache, S3Cache
+from cluster.aws.pricing.market import (
+    AGAIN_S,
+    LIST_KEPT_S,
+    LISTED_AT_ONCE,
+    SPOT_EVERY_S,
+    Cache,
+    Kept,
+    Market,
+    MemoryCache,
+    S3Cache,
+)
 from cluster.aws.pricing.price_list import FakePriceList
 from cluster.aws.pricing.spot import FakeSpotFeed, Quote
 from cluster.common.errors import Permanent, Retryable
@@ -25,7 +35,12 @@ M5 = "m5.large"
 class Setting:
     """A market in a world whose time the test moves."""
 
-    def __init__(self, listed: dict[str, float] | None = None, quotes: Sequence[Quote] = (), region: str = REGION) -> None:
+    def __init__(
+        self,
+        listed: dict[str, float] | None = None,
+        quotes: Sequence[Quote] = (),
+        region: str = REGION,
+    ) -> None:
         self.now = NOW
         self.list = FakePriceList(listed if listed is not None else {M5: 0.1})
         self.feed = FakeSpotFeed(quotes)
@@ -83,14 +98,18 @@ def test_a_long_list_comes_in_parts_and_a_failure_loses_one_of_them() -> None:
     setting.refresh(*names)
     setting.list.fail_next = Retryable("ThrottlingException", after_s=1)
     setting.refresh(*names, after_s=10)
-    assert [setting.market.on_demand(name) == 7.0 for name in names] == [True] * LISTED_AT_ONCE + [False] * 35
+    assert [setting.market.on_demand(name) == 7.0 for name in names] == [True] * LISTED_AT_ONCE + [
+        False
+    ] * 35
     for _ in range(3):
         setting.refresh(*names, after_s=AGAIN_S)
     assert {setting.market.on_demand(name) for name in names} == {7.0}
     assert [len(asked) for asked in setting.list.asked] == [25, 25, 25, 10]
 
 
-def test_while_aws_does_not_answer_the_last_prices_stay_and_it_is_asked_ever_more_rarely(setting: Setting) -> None:
+def test_while_aws_does_not_answer_the_last_prices_stay_and_it_is_asked_ever_more_rarely(
+    setting: Setting,
+) -> None:
     setting.refresh()
     setting.now += LIST_KEPT_S
     asked = []
@@ -133,8 +152,12 @@ def test_what_was_kept_is_used_even_when_it_is_old_and_aws_is_gone(setting: Sett
     assert other.on_demand(M5) == 0.1
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"region":"eu-west-1","usd_per_hour":{"m5.large":9}}', b'{"region":1}'])
-def test_a_kept_list_that_is_broken_or_of_another_region_is_not_used(setting: Setting, data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b'{"region":"eu-west-1","usd_per_hour":{"m5.large":9}}', b'{"region":1}']
+)
+def test_a_kept_list_that_is_broken_or_of_another_region_is_not_used(
+    setting: Setting, data: bytes
+) -> None:
     setting.cache.write(data)
     setting.list.fail_next = Retryable("down", after_s=1)
     setting.refresh()
@@ -182,7 +205,11 @@ def test_spot_prices_are_asked_for_on_a_period_and_at_once_for_new_types() -> No
 
 
 def test_a_spike_counts_at_once_and_is_felt_for_an_hour() -> None:
-    history = [Quote(NOW - 9000, M5, ZONES[0], 0.03), Quote(NOW, M5, ZONES[0], 0.09), Quote(NOW + 600, M5, ZONES[0], 0.03)]
+    history = [
+        Quote(NOW - 9000, M5, ZONES[0], 0.03),
+        Quote(NOW, M5, ZONES[0], 0.09),
+        Quote(NOW + 600, M5, ZONES[0], 0.03),
+    ]
     assert spot.settled(history[:1], NOW - 1) == pytest.approx(0.03)
     assert spot.settled(history[:2], NOW + 1) == 0.09
     assert spot.settled(history, NOW + 601) == pytest.approx(0.04, rel=0.01)
@@ -201,7 +228,10 @@ def test_histories_are_kept_no_longer_than_they_are_felt() -> None:
 
 
 def test_prices_stay_between_the_least_and_the_most_quoted() -> None:
-    history = [Quote(NOW + 300.0 * n, M5, ZONES[0], usd) for n, usd in enumerate((0.03, 0.05, 0.02, 0.09, 0.04))]
+    history = [
+        Quote(NOW + 300.0 * n, M5, ZONES[0], usd)
+        for n, usd in enumerate((0.03, 0.05, 0.02, 0.09, 0.04))
+    ]
     for seconds in range(0, 9000, 30):
         seen = [quote for quote in history if quote.at <= NOW + seconds]
         felt = spot.settled(spot._trimmed(seen, NOW + seconds - spot.WINDOW_S), NOW + seconds)
@@ -219,7 +249,11 @@ def test_another_regions_prices_are_said_to_be_guesses_until_aws_has_answered() 
 
 @pytest.fixture(params=["memory", "s3"])
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Cache:
-    return MemoryCache() if request.param == "memory" else S3Cache(request.getfixturevalue("bucket"), "toy", REGION)
+    return (
+        MemoryCache()
+        if request.param == "memory"
+        else S3Cache(request.getfixturevalue("bucket"), "toy", REGION)
+    )
 
 
 @pytest.mark.slow

@@ -13,14 +13,28 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from cluster.aws import client
-from cluster.aws.pricing.price_list import FILTERS, AwsPriceList, FakePriceList, PriceList, endpoint_region, prices_in
+from cluster.aws.pricing.price_list import (
+    FILTERS,
+    AwsPriceList,
+    FakePriceList,
+    PriceList,
+    endpoint_region,
+    prices_in,
+)
 from cluster.common.errors import Permanent, Retryable
 
 PRICES = {"m5.large": 0.115, "c5.large": 0.097}
 REGION = "eu-central-1"
 
 
-def a_document(name: str = "m5.large", usd: str = "0.1150000000", *, unit: str = "Hrs", currency: str = "USD", **attributes: str) -> str:
+def a_document(
+    name: str = "m5.large",
+    usd: str = "0.1150000000",
+    *,
+    unit: str = "Hrs",
+    currency: str = "USD",
+    **attributes: str,
+) -> str:
     sku = f"SKU{name}{usd}"
     rate = {
         "unit": unit,
@@ -35,7 +49,14 @@ def a_document(name: str = "m5.large", usd: str = "0.1150000000", *, unit: str =
         {
             "product": {
                 "productFamily": "Compute Instance",
-                "attributes": {**FILTERS, "instanceType": name, "regionCode": REGION, "vcpu": "2", "memory": "8 GiB", **attributes},
+                "attributes": {
+                    **FILTERS,
+                    "instanceType": name,
+                    "regionCode": REGION,
+                    "vcpu": "2",
+                    "memory": "8 GiB",
+                    **attributes,
+                },
                 "sku": sku,
             },
             "serviceCode": "AmazonEC2",
@@ -49,7 +70,13 @@ def a_document(name: str = "m5.large", usd: str = "0.1150000000", *, unit: str =
                         "termAttributes": {},
                     }
                 },
-                "Reserved": {f"{sku}.38NPMPTW36": {"priceDimensions": {"x": {"unit": "Hrs", "pricePerUnit": {"USD": "0.0010000000"}}}}},
+                "Reserved": {
+                    f"{sku}.38NPMPTW36": {
+                        "priceDimensions": {
+                            "x": {"unit": "Hrs", "pricePerUnit": {"USD": "0.0010000000"}}
+                        }
+                    }
+                },
             },
             "version": "20261101000000",
             "publicationDate": "2026-11-01T00:00:00Z",
@@ -60,16 +87,31 @@ def a_document(name: str = "m5.large", usd: str = "0.1150000000", *, unit: str =
 @pytest.fixture
 def pricing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     """The Price List API as botocore's stub; every call must have been announced."""
-    for name, value in {"AWS_ACCESS_KEY_ID": "stub", "AWS_SECRET_ACCESS_KEY": "stub", "AWS_DEFAULT_REGION": REGION}.items():
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "stub",
+        "AWS_SECRET_ACCESS_KEY": "stub",
+        "AWS_DEFAULT_REGION": REGION,
+    }.items():
         monkeypatch.setenv(name, value)
     with Stubber(client.client("pricing", endpoint_region(REGION))) as stub:
         yield stub
 
 
 def announce(stub: Stubber, name: str, *documents: str, token: str = "", after: str = "") -> None:
-    filters = [{"Type": "TERM_MATCH", "Field": k, "Value": v} for k, v in {**FILTERS, "regionCode": REGION, "instanceType": name}.items()]
-    expected: dict[str, Any] = {"ServiceCode": "AmazonEC2", "Filters": filters, **({"NextToken": after} if after else {})}
-    stub.add_response("get_products", {"PriceList": list(documents), **({"NextToken": token} if token else {})}, expected)
+    filters = [
+        {"Type": "TERM_MATCH", "Field": k, "Value": v}
+        for k, v in {**FILTERS, "regionCode": REGION, "instanceType": name}.items()
+    ]
+    expected: dict[str, Any] = {
+        "ServiceCode": "AmazonEC2",
+        "Filters": filters,
+        **({"NextToken": after} if after else {}),
+    }
+    stub.add_response(
+        "get_products",
+        {"PriceList": list(documents), **({"NextToken": token} if token else {})},
+        expected,
+    )
 
 
 @pytest.fixture(params=["fake", "aws"])
@@ -93,16 +135,22 @@ def troubled(request: pytest.FixtureRequest) -> Any:
     def make(code: str) -> PriceList:
         if request.param == "fake":
             fake = FakePriceList(PRICES)
-            fake.fail_next = Retryable(code, after_s=1) if code == "ThrottlingException" else Permanent(code)
+            fake.fail_next = (
+                Retryable(code, after_s=1) if code == "ThrottlingException" else Permanent(code)
+            )
             return fake
         stub = request.getfixturevalue("pricing")
-        stub.add_client_error("get_products", code, "said AWS", expected_params={"ServiceCode": ANY, "Filters": ANY})
+        stub.add_client_error(
+            "get_products", code, "said AWS", expected_params={"ServiceCode": ANY, "Filters": ANY}
+        )
         return AwsPriceList(REGION)
 
     return make
 
 
-@pytest.mark.parametrize(("code", "kind"), [("ThrottlingException", Retryable), ("AccessDeniedException", Permanent)])
+@pytest.mark.parametrize(
+    ("code", "kind"), [("ThrottlingException", Retryable), ("AccessDeniedException", Permanent)]
+)
 def test_a_refusal_is_one_of_ours(troubled: Any, code: str, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         troubled(code).usd_per_hour(["m5.large"])
@@ -129,14 +177,22 @@ def test_what_a_plain_linux_machine_is_not_billed_as_has_no_say(attributes: dict
     assert prices_in([a_document(usd="0.01", **attributes), a_document()]) == {"m5.large": 0.115}
 
 
-@pytest.mark.parametrize("document", [a_document(usd="0.0"), a_document(currency="CNY"), a_document(unit="Quantity"), "{}"])
+@pytest.mark.parametrize(
+    "document",
+    [a_document(usd="0.0"), a_document(currency="CNY"), a_document(unit="Quantity"), "{}"],
+)
 def test_what_is_free_or_not_in_dollars_or_not_by_the_hour_is_no_price(document: str) -> None:
     assert prices_in([document]) == {}
 
 
 @pytest.mark.parametrize(
     ("region", "asked"),
-    [("us-west-2", "us-east-1"), ("eu-north-1", "eu-central-1"), ("ap-northeast-1", "ap-south-1"), ("sa-east-1", "us-east-1")],
+    [
+        ("us-west-2", "us-east-1"),
+        ("eu-north-1", "eu-central-1"),
+        ("ap-northeast-1", "ap-south-1"),
+        ("sa-east-1", "us-east-1"),
+    ],
 )
 def test_the_nearest_of_the_three_endpoints_is_asked(region: str, asked: str) -> None:
     assert endpoint_region(region) == asked

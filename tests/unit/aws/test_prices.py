@@ -29,17 +29,30 @@ def test_a_type_the_book_does_not_know_has_no_price(name: str):
 
 
 def test_spot_is_estimated_as_a_share_of_on_demand():
-    assert price_book.usd_per_hour("m5.large", "spot") == pytest.approx(0.096 * price_book.SPOT_SHARE_ESTIMATE)
+    assert price_book.usd_per_hour("m5.large", "spot") == pytest.approx(
+        0.096 * price_book.SPOT_SHARE_ESTIMATE
+    )
 
 
-@pytest.mark.parametrize(("quoted", "expected"), [(0.031, 0.031), (0.00001, 0.0384), (9.0, 0.0384), (None, 0.0384)])
-def test_a_spot_price_that_cannot_be_true_is_replaced_by_the_estimate(quoted: float | None, expected: float):
+@pytest.mark.parametrize(
+    ("quoted", "expected"), [(0.031, 0.031), (0.00001, 0.0384), (9.0, 0.0384), (None, 0.0384)]
+)
+def test_a_spot_price_that_cannot_be_true_is_replaced_by_the_estimate(
+    quoted: float | None, expected: float
+):
     assert price_book.spot_price(0.096, quoted) == pytest.approx(expected)
 
 
 def test_an_unknown_type_of_a_common_shape_is_estimated_within_a_sixth():
-    for name, vcpus, mem_gib in (("m5.2xlarge", 8, 32), ("c5.xlarge", 4, 8), ("r5.4xlarge", 16, 128), ("m6i.large", 2, 8)):
-        assert price_book.estimate(vcpus, mem_gib * 1024) == pytest.approx(PUBLISHED.get(name) or price_book.usd_per_hour(name), rel=1 / 6)
+    for name, vcpus, mem_gib in (
+        ("m5.2xlarge", 8, 32),
+        ("c5.xlarge", 4, 8),
+        ("r5.4xlarge", 16, 128),
+        ("m6i.large", 2, 8),
+    ):
+        assert price_book.estimate(vcpus, mem_gib * 1024) == pytest.approx(
+            PUBLISHED.get(name) or price_book.usd_per_hour(name), rel=1 / 6
+        )
 
 
 def test_a_misspelt_type_has_a_nearest():

@@ -39,9 +39,12 @@ class Line:
 
 
 @pytest.mark.parametrize(
-    ("action", "at_once", "each_second"), [("DescribeInstances", 100, 20), ("CreateFleet", 25, 2.5), ("TerminateInstances", 50, 2.5)]
+    ("action", "at_once", "each_second"),
+    [("DescribeInstances", 100, 20), ("CreateFleet", 25, 2.5), ("TerminateInstances", 50, 2.5)],
 )
-def test_of_what_ec2_allows_the_account_half_of_the_changes_are_ours(action: str, at_once: int, each_second: float) -> None:
+def test_of_what_ec2_allows_the_account_half_of_the_changes_are_ours(
+    action: str, at_once: int, each_second: float
+) -> None:
     line = Line()
     assert line.burst(action) == at_once
     line.now += 4
@@ -79,7 +82,9 @@ def test_more_machines_than_the_bucket_holds_wait_until_it_is_full_and_no_longer
     assert line.call("CreateFleet", 1) == pytest.approx(250.5)
 
 
-def test_after_a_refusal_the_action_rests_twice_as_long_each_time_and_then_goes_more_slowly() -> None:
+def test_after_a_refusal_the_action_rests_twice_as_long_each_time_and_then_goes_more_slowly() -> (
+    None
+):
     line = Line()
     line.says = "RequestLimitExceeded"
     waits = []
@@ -122,7 +127,9 @@ def test_other_errors_slow_nothing_down() -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
-def test_over_any_time_no_more_calls_are_made_than_the_bucket_gave(steps: list[tuple[float, bool]]) -> None:
+def test_over_any_time_no_more_calls_are_made_than_the_bucket_gave(
+    steps: list[tuple[float, bool]],
+) -> None:
     line, made = Line(), []
     for pause, refused in steps:
         line.now += pause

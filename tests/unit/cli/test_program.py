@@ -30,11 +30,24 @@ def place(tmp_path: Path) -> Path:
 
 def mesaform(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The real program in a folder, with nothing in its environment that leads to a cloud."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MESAFORM_"))}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[3]), "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(place)}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MESAFORM_"))
+    }
+    environment |= {
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "HOME": str(place),
+    }
     command = [sys.executable, "-m", "cluster.cli.main", *arguments]
     return subprocess.run(
-        command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=place,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -55,7 +68,9 @@ def test_an_unknown_option_is_bad_input(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["up", "down", "status"])
-def test_a_file_that_is_no_cluster_is_refused_before_anything_is_made(verb: str, place: Path) -> None:
+def test_a_file_that_is_no_cluster_is_refused_before_anything_is_made(
+    verb: str, place: Path
+) -> None:
     (place / "cluster.yaml").write_text(GOOD.replace("count: 2", "cuont: 2"))
     shown = CliRunner().invoke(build(), [verb, "--file", str(place / "cluster.yaml")])
     assert isinstance(shown.exception, BadInput)
@@ -112,7 +127,9 @@ def test_without_credentials_aws_is_a_missing_prerequisite(place: Path) -> None:
 
 
 def test_a_wrong_confirmation_is_refused(place: Path) -> None:
-    shown = CliRunner().invoke(build(), ["down", "--file", str(place / "cluster.yaml"), "--confirm", "other"])
+    shown = CliRunner().invoke(
+        build(), ["down", "--file", str(place / "cluster.yaml"), "--confirm", "other"]
+    )
     assert isinstance(shown.exception, BadInput)
 
 
@@ -153,9 +170,14 @@ def test_progress_for_programs_is_a_json_object_a_line() -> None:
     out = io.StringIO()
     with stage(JsonLines(out), "Deploy"):
         pass
-    assert [json.loads(line)["state"] for line in out.getvalue().splitlines()] == ["started", "done"]
+    assert [json.loads(line)["state"] for line in out.getvalue().splitlines()] == [
+        "started",
+        "done",
+    ]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90000, "1 d 1 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90000, "1 d 1 h")]
+)
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text

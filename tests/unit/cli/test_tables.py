@@ -7,7 +7,13 @@ from rich.console import Console
 
 from cluster.cli.tables import fitted
 
-ROW = {"agent": "i-0123456789abcdef0", "address": "127.42.10.123", "state": "deactivated", "by": "autoscaler", "$/h": "$0.3840"}
+ROW = {
+    "agent": "i-0123456789abcdef0",
+    "address": "127.42.10.123",
+    "state": "deactivated",
+    "by": "autoscaler",
+    "$/h": "$0.3840",
+}
 
 
 def printed(width: int, *leave_out: str) -> str:

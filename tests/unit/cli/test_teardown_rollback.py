@@ -10,7 +10,19 @@ from cluster.status.view import AgentView
 from cluster.teardown.execute import FENCE_REASON
 from cluster.testing.fake_cloud import FakeControl
 
-AGENT = AgentView("i-1", "127.42.1.4", "", "m5.large", "us-east-1a", "on-demand", "terraform", "deactivated", 0.096, 0.0, agent_id="S-1")
+AGENT = AgentView(
+    "i-1",
+    "127.42.1.4",
+    "",
+    "m5.large",
+    "us-east-1a",
+    "on-demand",
+    "terraform",
+    "deactivated",
+    0.096,
+    0.0,
+    agent_id="S-1",
+)
 
 
 class Engine:

@@ -16,7 +16,13 @@ MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 
 
 def machine(
-    identity: str, role: str, address: str, *, state: Any = "running", managed_by: str = "terraform", capacity: Any = "on-demand"
+    identity: str,
+    role: str,
+    address: str,
+    *,
+    state: Any = "running",
+    managed_by: str = "terraform",
+    capacity: Any = "on-demand",
 ) -> Machine:
     tags = {"mesaform:cluster": "one", "mesaform:role": role, "mesaform:managed-by": managed_by}
     if role == "agent":
@@ -34,7 +40,12 @@ def registered(identity: str, agent_id: str, **more: Any) -> dict[str, Any]:
         {"name": "ports", "ranges": {"range": []}},
     ]
     info = {"id": {"value": agent_id}, "hostname": "127.42.0.20", "attributes": attributes}
-    return {"agent_info": info, "active": True, "deactivated": False, "total_resources": total} | more
+    return {
+        "agent_info": info,
+        "active": True,
+        "deactivated": False,
+        "total_resources": total,
+    } | more
 
 
 def whole(**changes: Any) -> Sources:
@@ -42,7 +53,10 @@ def whole(**changes: Any) -> Sources:
     values: dict[str, Any] = {
         "at": 1000.0,
         "machines": [machine(f"i-m{n}", "master", address) for n, address in enumerate(MASTERS)]
-        + [machine("i-a1", "agent", "127.42.0.20"), machine("i-a2", "agent", "127.42.0.21", managed_by="autoscaler", capacity="spot")],
+        + [
+            machine("i-a1", "agent", "127.42.0.20"),
+            machine("i-a2", "agent", "127.42.0.21", managed_by="autoscaler", capacity="spot"),
+        ],
         "leader": MASTERS[1],
         "masters_up": frozenset(MASTERS),
         "agents": {
@@ -50,26 +64,43 @@ def whole(**changes: Any) -> Sources:
                 registered(
                     "i-a1",
                     "S1",
-                    allocated_resources=[{"name": "cpus", "scalar": {"value": 0.1}}, {"name": "cpus", "scalar": {"value": 0.2}}],
+                    allocated_resources=[
+                        {"name": "cpus", "scalar": {"value": 0.1}},
+                        {"name": "cpus", "scalar": {"value": 0.2}},
+                    ],
                 ),
                 registered("i-a2", "S2"),
             ],
             "recovered_agents": [],
         },
         "tasks": {
-            "tasks": [{"agent_id": {"value": "S1"}, "state": "TASK_RUNNING"}, {"agent_id": {"value": "S1"}, "state": "TASK_STAGING"}]
+            "tasks": [
+                {"agent_id": {"value": "S1"}, "state": "TASK_RUNNING"},
+                {"agent_id": {"value": "S1"}, "state": "TASK_STAGING"},
+            ]
         },
-        "frameworks": {"frameworks": [{"offers": [{"resources": [{"name": "cpus", "scalar": {"value": 1.5}}]}]}]},
+        "frameworks": {
+            "frameworks": [
+                {"offers": [{"resources": [{"name": "cpus", "scalar": {"value": 1.5}}]}]}
+            ]
+        },
         "services_leader": MASTERS[0],
         "services_up": frozenset(MASTERS),
-        "queue": {"queue": [{"app": {"id": "/burst", "cpus": 1, "mem": 64}, "count": 7}, {"app": {"id": "/calm", "cpus": 1}, "count": 0}]},
+        "queue": {
+            "queue": [
+                {"app": {"id": "/burst", "cpus": 1, "mem": 64}, "count": 7},
+                {"app": {"id": "/calm", "cpus": 1}, "count": 0},
+            ]
+        },
         "beat": {"at": 998.0, "fenced": False, "address": "127.42.0.10:9550"},
     }
     return Sources(**(values | changes))
 
 
 def picture(**changes: Any) -> Status:
-    return join("one", target="local", region="us-east-1", engine="embedded", sources=whole(**changes))
+    return join(
+        "one", target="local", region="us-east-1", engine="embedded", sources=whole(**changes)
+    )
 
 
 def test_a_healthy_cluster_is_shown_whole() -> None:
@@ -80,7 +111,12 @@ def test_a_healthy_cluster_is_shown_whole() -> None:
     ]  # fmt: skip
     assert [view.leads_services for view in status.masters] == [True, False, False]
     first, second = status.agents
-    assert (first.agent_id, first.state, first.tasks, first.managed_by) == ("S1", "active", 2, "terraform")
+    assert (first.agent_id, first.state, first.tasks, first.managed_by) == (
+        "S1",
+        "active",
+        2,
+        "terraform",
+    )
     assert first.resources["total"] == {"cpus": 2.0, "mem": 7680.0, "disk": 0.0}
     assert first.resources["used"]["cpus"] == pytest.approx(0.3)
     assert (second.managed_by, second.capacity) == ("autoscaler", "spot")
@@ -132,7 +168,10 @@ def test_an_agents_state_is_what_the_engine_says(told: dict[str, Any], state: st
 
 def test_a_recovered_agent_is_recovering() -> None:
     recovered = [registered("i-a1", "S1")["agent_info"]]
-    assert picture(agents={"agents": [], "recovered_agents": recovered}).agents[0].state == "recovering"
+    assert (
+        picture(agents={"agents": [], "recovered_agents": recovered}).agents[0].state
+        == "recovering"
+    )
 
 
 def test_terminated_machines_are_not_shown_even_while_the_engine_lists_them() -> None:
@@ -144,12 +183,21 @@ def test_terminated_machines_are_not_shown_even_while_the_engine_lists_them() ->
 def test_an_agent_without_a_machine_is_shown_as_a_stranger() -> None:
     stranger = registered("i-elsewhere", "S9")
     shown = picture(agents={"agents": [stranger]}).agents
-    assert [(view.instance_id, view.managed_by) for view in shown if view.agent_id] == [("i-elsewhere", "unknown")]
+    assert [(view.instance_id, view.managed_by) for view in shown if view.agent_id] == [
+        ("i-elsewhere", "unknown")
+    ]
 
 
 def test_without_an_engine_machines_and_their_cost_are_still_the_truth() -> None:
     silent = (Unreachable("engine", "no leading master answers"),)
-    status = picture(leader=None, masters_up=frozenset(), agents=None, tasks=None, frameworks=None, unreachable=silent)
+    status = picture(
+        leader=None,
+        masters_up=frozenset(),
+        agents=None,
+        tasks=None,
+        frameworks=None,
+        unreachable=silent,
+    )
     assert {view.state for view in status.masters} == {"silent"}
     assert {view.state for view in status.agents} == {"unknown"}
     assert status.usd_per_hour == picture().usd_per_hour
@@ -165,7 +213,12 @@ def test_without_ec2_the_engines_agents_are_shown_and_nothing_is_called_absent()
 
 @pytest.mark.parametrize(
     ("beat", "state"),
-    [(None, "off"), ({"at": 900.0, "fenced": False}, "silent"), ({"at": 999.0, "fenced": True}, "fenced"), ({"at": 999.0}, "beating")],
+    [
+        (None, "off"),
+        ({"at": 900.0, "fenced": False}, "silent"),
+        ({"at": 999.0, "fenced": True}, "fenced"),
+        ({"at": 999.0}, "beating"),
+    ],
 )
 def test_the_autoscaler_is_as_its_last_beat_says(beat: dict[str, Any] | None, state: str) -> None:
     assert picture(beat=beat).autoscaler.state == state
@@ -180,15 +233,29 @@ def test_the_autoscaler_is_as_its_last_beat_says(beat: dict[str, Any] | None, st
         (999.0, 60.0, ""),
     ],
 )
-def test_a_silent_autoscalers_machines_are_counted_with_what_becomes_of_them(beat_at: float, lease_s: float, said: str) -> None:
-    whole_spec = spec().model_copy(update={"autoscaler": spec().autoscaler.model_copy(update={"lease_s": lease_s})})
+def test_a_silent_autoscalers_machines_are_counted_with_what_becomes_of_them(
+    beat_at: float, lease_s: float, said: str
+) -> None:
+    whole_spec = spec().model_copy(
+        update={"autoscaler": spec().autoscaler.model_copy(update={"lease_s": lease_s})}
+    )
     told = left_alone(picture(beat={"at": beat_at}), whole_spec)
     assert told.endswith(said)
     assert told.startswith("1 machine that it bought runs, $" if said else "")
 
 
 def test_a_machine_of_an_unknown_type_is_named_rather_than_free() -> None:
-    odd = Machine("i-x", "z9.huge", "us-east-1a", "on-demand", "running", "127.42.0.30", "", 0.0, {"mesaform:role": "agent"})
+    odd = Machine(
+        "i-x",
+        "z9.huge",
+        "us-east-1a",
+        "on-demand",
+        "running",
+        "127.42.0.30",
+        "",
+        0.0,
+        {"mesaform:role": "agent"},
+    )
     status = picture(machines=[odd])
     assert status.unpriced == ("z9.huge",)
 
@@ -196,18 +263,33 @@ def test_a_machine_of_an_unknown_type_is_named_rather_than_free() -> None:
 def test_the_picture_is_json() -> None:
     told = json.loads(json.dumps(picture().as_json()))
     assert {"leader", "masters", "agents", "tasks", "demand", "offers", "usd_per_hour"} <= set(told)
-    wanted = {"instance_id", "agent_id", "address", "instance_type", "zone", "managed_by", "state", "resources", "usd_per_hour"}
+    wanted = {
+        "instance_id",
+        "agent_id",
+        "address",
+        "instance_type",
+        "zone",
+        "managed_by",
+        "state",
+        "resources",
+        "usd_per_hour",
+    }
     assert all(wanted <= set(agent) for agent in told["agents"])
 
 
 def spec() -> ClusterSpec:
-    return ClusterSpec.model_validate({"name": "one", "agents": [{"name": "default", "count": 2, "types": ["m5.large"]}]})
+    return ClusterSpec.model_validate(
+        {"name": "one", "agents": [{"name": "default", "count": 2, "types": ["m5.large"]}]}
+    )
 
 
 def lacks(**changes: Any) -> list[str]:
     sources = whole(**changes)
     status = join("one", target="local", region="us-east-1", engine="embedded", sources=sources)
-    return [item.what for item in missing(status, spec(), sorted(sources.masters_up), sorted(sources.services_up))]
+    return [
+        item.what
+        for item in missing(status, spec(), sorted(sources.masters_up), sorted(sources.services_up))
+    ]
 
 
 def test_a_healthy_cluster_lacks_nothing() -> None:
@@ -216,9 +298,18 @@ def test_a_healthy_cluster_lacks_nothing() -> None:
 
 def test_what_is_missing_is_named_in_the_order_in_which_it_comes_up() -> None:
     assert lacks(leader=None) == ["no master is elected leader"]
-    assert lacks(masters_up=frozenset(MASTERS[:2])) == [f"master {MASTERS[2]} does not answer on 5050"]
-    assert lacks(machines=[machine("i-m", "master", MASTERS[0])])[0] == "2 of 3 masters have no machine"
-    assert lacks(agents={"agents": [registered("i-a1", "S1")]}) == ["1 of 2 agents of pool default are active (127.42.0.21 is booting)"]
+    assert lacks(masters_up=frozenset(MASTERS[:2])) == [
+        f"master {MASTERS[2]} does not answer on 5050"
+    ]
+    assert (
+        lacks(machines=[machine("i-m", "master", MASTERS[0])])[0]
+        == "2 of 3 masters have no machine"
+    )
+    assert lacks(agents={"agents": [registered("i-a1", "S1")]}) == [
+        "1 of 2 agents of pool default are active (127.42.0.21 is booting)"
+    ]
     assert lacks(services_leader=None) == ["no master leads the services"]
-    assert lacks(services_up=frozenset(MASTERS[1:])) == [f"master {MASTERS[0]} does not answer on 8080"]
+    assert lacks(services_up=frozenset(MASTERS[1:])) == [
+        f"master {MASTERS[0]} does not answer on 8080"
+    ]
     assert lacks(beat=None) == ["the autoscaler is off"]

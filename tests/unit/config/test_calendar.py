@@ -22,7 +22,9 @@ def test_days_are_ranges_and_lists_and_go_over_the_weeks_end():
     assert days_of("monday") == days_of("") == frozenset()
 
 
-@pytest.mark.parametrize("wrong", ["", "9-17", "09:00-09:00", "25:00-26:00", "08:60-09:00", "24:00-24:00"])
+@pytest.mark.parametrize(
+    "wrong", ["", "9-17", "09:00-09:00", "25:00-26:00", "08:60-09:00", "24:00-24:00"]
+)
 def test_hours_that_never_open_are_none(wrong):
     assert hours_of(wrong) is None
 
@@ -44,8 +46,16 @@ def test_a_window_past_midnight_belongs_to_the_day_on_which_it_begins(moment, is
 @pytest.mark.parametrize(
     ("text", "line", "complaint"),
     [
-        ("consolidation: {windows: [{days: moon, hours: '22:00-06:00', max_agents_percent: 5}]}", 3, "names no days"),
-        ("consolidation: {windows: [{hours: '22:00-22:00', max_agents_percent: 5}]}", 3, "not a part of a day that opens"),
+        (
+            "consolidation: {windows: [{days: moon, hours: '22:00-06:00', max_agents_percent: 5}]}",
+            3,
+            "names no days",
+        ),
+        (
+            "consolidation: {windows: [{hours: '22:00-22:00', max_agents_percent: 5}]}",
+            3,
+            "not a part of a day that opens",
+        ),
         ("consolidation: {min_saving_usd_per_hour: -1}", 3, "min_saving_usd_per_hour"),
         ("consolidation: {payback_s: 0}", 3, "payback_s"),
         ("consolidation: {enabeld: true}", 3, "nearest: enabled"),

@@ -20,7 +20,9 @@ def test_the_sample_says_every_default_as_it_is():
 
 
 def test_the_sample_for_aws_is_right_once_operators_are_named():
-    expected = ClusterSpec(name="demo", target="aws", network=Network(operator_cidrs=("203.0.113.7/32",)))
+    expected = ClusterSpec(
+        name="demo", target="aws", network=Network(operator_cidrs=("203.0.113.7/32",))
+    )
     assert parse(sample("demo", "aws", ["203.0.113.7/32"])) == expected
 
 
@@ -31,7 +33,14 @@ def test_the_sample_for_aws_lets_nobody_in_unasked():
 
 def test_the_sample_has_every_field_with_a_comment():
     text = sample("demo", "local")
-    for field in ("interval_s", "min", "spot_share", "max_usd_per_hour", "zones", "open_to_the_world"):
+    for field in (
+        "interval_s",
+        "min",
+        "spot_share",
+        "max_usd_per_hour",
+        "zones",
+        "open_to_the_world",
+    ):
         line = next(index for index, line in enumerate(text.splitlines()) if f"{field}:" in line)
         assert text.splitlines()[line - 1].strip().startswith("# ")
     assert "None" not in text
@@ -44,7 +53,11 @@ def test_init_writes_a_file_that_validate_accepts(tmp_path):
     assert checked.exit_code == 0
     facts = json.loads(checked.stdout)
     assert facts["name"] == "west"
-    assert [master["address"] for master in facts["masters"]] == ["127.42.0.10", "127.42.32.10", "127.42.64.10"]
+    assert [master["address"] for master in facts["masters"]] == [
+        "127.42.0.10",
+        "127.42.32.10",
+        "127.42.64.10",
+    ]
 
 
 def test_init_writes_over_nothing_unless_told_so(tmp_path):

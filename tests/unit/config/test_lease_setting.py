@@ -20,20 +20,31 @@ agents:
     ("settings", "why"),
     [
         ("lease_s: 59", "59 is less than 60"),
-        ("{lease_s: 500, interval_s: 200}", "500 is less than 1000, which a change of leader or 5 passes may take; 0 turns it off"),
+        (
+            "{lease_s: 500, interval_s: 200}",
+            "500 is less than 1000, which a change of leader or 5 passes may take; 0 turns it off",
+        ),
         ("lease_s: -1", "must be at least 0"),
         ("lease_s: 604801", "must be at most 604800"),
     ],
 )
-def test_a_lease_shorter_than_a_change_of_leader_or_out_of_bounds_is_refused_with_its_line(settings, why):
+def test_a_lease_shorter_than_a_change_of_leader_or_out_of_bounds_is_refused_with_its_line(
+    settings, why
+):
     with pytest.raises(BadInput, match=why) as refused:
-        parse(f"name: a\nautoscaler:\n  {settings}\n" if "{" not in settings else f"name: a\nautoscaler: {settings}\n")
+        parse(
+            f"name: a\nautoscaler:\n  {settings}\n"
+            if "{" not in settings
+            else f"name: a\nautoscaler: {settings}\n"
+        )
     assert "lease_s" in str(refused.value)
 
 
 @pytest.mark.parametrize("settings", ["lease_s: 0", "lease_s: 60", "lease_s: 604800"])
 def test_the_bounds_themselves_and_off_are_fine(settings):
-    assert parse(f"name: a\nautoscaler:\n  {settings}\n").autoscaler.lease_s == float(settings.split()[1])
+    assert parse(f"name: a\nautoscaler:\n  {settings}\n").autoscaler.lease_s == float(
+        settings.split()[1]
+    )
 
 
 def test_only_bought_agents_of_pools_that_nobody_protects_are_told_of_a_lease():

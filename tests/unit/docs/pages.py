@@ -46,23 +46,42 @@ def spans(page: Path) -> list[str]:
 
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of one language."""
-    return [text for found, text in _FENCE.findall(page.read_text(encoding="utf-8")) if found == language]
+    return [
+        text
+        for found, text in _FENCE.findall(page.read_text(encoding="utf-8"))
+        if found == language
+    ]
 
 
 def links(page: Path) -> list[str]:
     """Where the page's links lead, without those that leave the repository."""
-    return [link for link in _LINK.findall(prose(page)) if "://" not in link and not link.startswith("mailto:")]
+    return [
+        link
+        for link in _LINK.findall(prose(page))
+        if "://" not in link and not link.startswith("mailto:")
+    ]
 
 
 def anchors(page: Path) -> set[str]:
     """The names of the page's headings, as forges make them."""
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in _HEADING.findall(prose(page))}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in _HEADING.findall(prose(page))
+    }
 
 
 def commands(page: Path, program: str) -> Iterator[Command]:
     """Every line that runs `program`: in blocks after the prompt, in prose between backticks."""
-    typed = [line for language in ("console", "") for block in blocks(page, language) for line in _typed(block)]
-    for line, whole in [*((line, True) for line in typed), *((span, False) for span in spans(page))]:
+    typed = [
+        line
+        for language in ("console", "")
+        for block in blocks(page, language)
+        for line in _typed(block)
+    ]
+    for line, whole in [
+        *((line, True) for line in typed),
+        *((span, False) for span in spans(page)),
+    ]:
         for words in _calls(line, program):
             yield Command(name_of(page), words, whole)
 
@@ -78,7 +97,11 @@ def _typed(block: str) -> Iterator[str]:
 
 def _calls(line: str, program: str) -> Iterator[tuple[str, ...]]:
     """Each call of the program in a line of shell, up to the next operator."""
-    lexer = shlex.shlex(line.replace('"$(', " ").replace("$(", " ").replace(')"', " ) "), posix=True, punctuation_chars="();|&")
+    lexer = shlex.shlex(
+        line.replace('"$(', " ").replace("$(", " ").replace(')"', " ) "),
+        posix=True,
+        punctuation_chars="();|&",
+    )
     lexer.whitespace_split = True
     words = list(lexer)
     for at, word in enumerate(words):

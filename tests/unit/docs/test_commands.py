@@ -30,7 +30,10 @@ def resolve(words: tuple[str, ...]) -> tuple[Any, list[str]]:
 
 
 def options_of(command: Any) -> set[str]:
-    return {"--help", *chain.from_iterable((*known.opts, *known.secondary_opts) for known in command.params)}
+    return {
+        "--help",
+        *chain.from_iterable((*known.opts, *known.secondary_opts) for known in command.params),
+    }
 
 
 def test_pages_name_commands() -> None:
@@ -55,7 +58,9 @@ def test_a_command_to_be_typed_is_accepted_as_it_stands(command: Command) -> Non
 
 def test_every_verb_is_on_a_page() -> None:
     assert isinstance(PROGRAM, TyperGroup)
-    told = {command.words[1] for command in TYPED if len(command.words) > 1} | set(chain.from_iterable(map(spans, PAGES)))
+    told = {command.words[1] for command in TYPED if len(command.words) > 1} | set(
+        chain.from_iterable(map(spans, PAGES))
+    )
     assert set(PROGRAM.commands) <= told, f"no page tells of {set(PROGRAM.commands) - told}"
 
 

@@ -16,7 +16,11 @@ from tests.unit.docs.pages import PAGES, REPOSITORY, anchors, blocks, links, nam
 
 FOLDERS = ("cluster", "docs", "images", "scripts", "stacks", "tests", "benchmarks", "node_modules")
 _TYPES = {name: field.annotation for name, field in ClusterSpec.model_fields.items()}
-SECTIONS = [name for name, found in _TYPES.items() if isinstance(found, type) and issubclass(found, pydantic.BaseModel)]
+SECTIONS = [
+    name
+    for name, found in _TYPES.items()
+    if isinstance(found, type) and issubclass(found, pydantic.BaseModel)
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -26,7 +30,9 @@ def test_links_between_pages_resolve(page: Path) -> None:
         found = (page.parent / target).resolve() if target else page
         assert found.exists(), f"{name_of(page)} leads to {target}, which is not there"
         if anchor:
-            assert anchor in anchors(found), f"{name_of(page)} leads to a heading that {target or 'it'} lacks: {anchor}"
+            assert anchor in anchors(found), (
+                f"{name_of(page)} leads to a heading that {target or 'it'} lacks: {anchor}"
+            )
 
 
 def test_every_page_below_docs_can_be_reached_from_the_readme() -> None:
@@ -35,7 +41,9 @@ def test_every_page_below_docs_can_be_reached_from_the_readme() -> None:
         page = todo.pop()
         reached.add(page)
         found = [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]
-        pages = chain.from_iterable(sorted(target.glob("*.md")) if target.is_dir() else [target] for target in found)
+        pages = chain.from_iterable(
+            sorted(target.glob("*.md")) if target.is_dir() else [target] for target in found
+        )
         todo += [target for target in pages if target.suffix == ".md" and target not in reached]
     assert {name_of(page) for page in PAGES} <= {name_of(page) for page in reached}
 
@@ -43,7 +51,9 @@ def test_every_page_below_docs_can_be_reached_from_the_readme() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_and_folders_named_on_a_page_exist(page: Path) -> None:
     for span in spans(page):
-        if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./-]*", span) and not span.startswith("node_modules/"):
+        if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./-]*", span) and not span.startswith(
+            "node_modules/"
+        ):
             assert (REPOSITORY / span).exists(), f"{name_of(page)} names {span}"
 
 
@@ -68,14 +78,19 @@ def resolves(path: str, attribute: str | None) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_settings_named_on_a_page_exist(page: Path) -> None:
     for span in spans(page):
-        if re.fullmatch(rf"({'|'.join(SECTIONS)})(\.[a-z_]+)+", span) and not span.endswith((".py", ".md")):
+        if re.fullmatch(rf"({'|'.join(SECTIONS)})(\.[a-z_]+)+", span) and not span.endswith(
+            (".py", ".md")
+        ):
             assert is_setting(span), f"{name_of(page)} names {span}"
 
 
 def is_setting(path: str) -> bool:
     model: object = ClusterSpec
     for part in path.split("."):
-        if not (isinstance(model, type) and issubclass(model, pydantic.BaseModel)) or part not in model.model_fields:
+        if (
+            not (isinstance(model, type) and issubclass(model, pydantic.BaseModel))
+            or part not in model.model_fields
+        ):
             return False
         model = model.model_fields[part].annotation
     return True
@@ -98,12 +113,22 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_glossary_is_in_alphabetical_order_and_says_each_word_once() -> None:
-    words = re.findall(r"^\| ([a-z][\w -]*) \|", (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    words = re.findall(
+        r"^\| ([a-z][\w -]*) \|",
+        (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert len(words) > 20
     assert words == sorted(set(words))
 
 
 def test_ports_on_the_pages_are_the_code_s() -> None:
     ours = {value for value in vars(Port).values() if isinstance(value, int)}
-    told = {int(port) for port in re.findall(r"\b(?:50\d\d|80\d\d|95\d\d|21\d\d|44\d\d)\b", prose(REPOSITORY / "docs" / "architecture.md"))}
+    told = {
+        int(port)
+        for port in re.findall(
+            r"\b(?:50\d\d|80\d\d|95\d\d|21\d\d|44\d\d)\b",
+            prose(REPOSITORY / "docs" / "architecture.md"),
+        )
+    }
     assert told <= ours, f"told, but not the code's: {told - ours}"

@@ -10,7 +10,16 @@ import msgspec
 
 from cluster.engine import link
 from cluster.engine.agent.core import AgentCore
-from cluster.engine.agent.events import Connected, Effect, Event, Exited, KillContainer, Ran, Send, Started
+from cluster.engine.agent.events import (
+    Connected,
+    Effect,
+    Event,
+    Exited,
+    KillContainer,
+    Ran,
+    Send,
+    Started,
+)
 from cluster.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
 
 AGENT_ID = "0000-S1"
@@ -20,15 +29,40 @@ ADDRESS = "127.61.0.5"
 def framework(*capabilities: str, named: str = "fw", **more: Any) -> FrameworkInfo:
     kinds = [{"type": name} for name in ("MULTI_ROLE", *capabilities)]
     return msgspec.convert(
-        {"user": "root", "name": "test", "id": {"value": named}, "roles": ["*"], "capabilities": kinds, **more}, FrameworkInfo
+        {
+            "user": "root",
+            "name": "test",
+            "id": {"value": named},
+            "roles": ["*"],
+            "capabilities": kinds,
+            **more,
+        },
+        FrameworkInfo,
     )
 
 
-def task(named: str = "t", command: str | dict[str, Any] = "true", *, cpus: float = 0.1, mem: float = 32, **more: Any) -> TaskInfo:
+def task(
+    named: str = "t",
+    command: str | dict[str, Any] = "true",
+    *,
+    cpus: float = 0.1,
+    mem: float = 32,
+    **more: Any,
+) -> TaskInfo:
     scalars = {"cpus": cpus, "mem": mem}
-    resources = [{"name": name, "type": "SCALAR", "scalar": {"value": value}} for name, value in scalars.items()]
+    resources = [
+        {"name": name, "type": "SCALAR", "scalar": {"value": value}}
+        for name, value in scalars.items()
+    ]
     body = {"shell": True, "value": command} if isinstance(command, str) else command
-    raw = {"name": named, "task_id": {"value": named}, "agent_id": {"value": AGENT_ID}, "resources": resources, "command": body, **more}
+    raw = {
+        "name": named,
+        "task_id": {"value": named},
+        "agent_id": {"value": AGENT_ID},
+        "resources": resources,
+        "command": body,
+        **more,
+    }
     return msgspec.convert(raw, TaskInfo)
 
 
@@ -50,7 +84,9 @@ class Scenario:
     def happens(self, event: Event) -> list[Effect]:
         return self.core.handle(event, self.now)
 
-    def launch(self, info: TaskInfo | None = None, owner: FrameworkInfo | None = None) -> list[Effect]:
+    def launch(
+        self, info: TaskInfo | None = None, owner: FrameworkInfo | None = None
+    ) -> list[Effect]:
         return self.happens(link.Launch(owner or framework(), info or task()))
 
     def run(self, info: TaskInfo | None = None, owner: FrameworkInfo | None = None) -> str:
@@ -63,7 +99,9 @@ class Scenario:
         self.acknowledge_all()
         return container_id
 
-    def exits(self, container_id: str, wait_status: int | None, over_limit: str = "") -> TaskStatus | None:
+    def exits(
+        self, container_id: str, wait_status: int | None, over_limit: str = ""
+    ) -> TaskStatus | None:
         """The task's last status, if somebody is told."""
         told = statuses(self.happens(Exited(container_id, wait_status, over_limit)))
         return told[-1] if told else None
@@ -72,7 +110,9 @@ class Scenario:
         return self.happens(link.Kill("fw", task_id, grace_s))
 
     def container_of(self, task_id: str) -> str:
-        return next(record.container_id for record in self.core.tasks.values() if record.task_id == task_id)
+        return next(
+            record.container_id for record in self.core.tasks.values() if record.task_id == task_id
+        )
 
     def acknowledge_all(self) -> list[Effect]:
         effects: list[Effect] = []
@@ -87,4 +127,8 @@ def statuses(effects: list[Effect]) -> list[TaskStatus]:
 
 
 def kills(effects: list[Effect]) -> list[tuple[str, float]]:
-    return [(effect.container_id, effect.grace_s) for effect in effects if isinstance(effect, KillContainer)]
+    return [
+        (effect.container_id, effect.grace_s)
+        for effect in effects
+        if isinstance(effect, KillContainer)
+    ]

@@ -27,7 +27,9 @@ def version_2(root: Path) -> Path:
 
 @as_root
 def test_the_version_that_is_mounted_is_used(tmp_path):
-    for number, (make, kind) in enumerate([(version_1, CgroupsV1), (version_2, CgroupsV2), (lambda root: root, NoLimits)]):
+    for number, (make, kind) in enumerate(
+        [(version_1, CgroupsV1), (version_2, CgroupsV2), (lambda root: root, NoLimits)]
+    ):
         root = tmp_path / str(number)
         root.mkdir()
         assert isinstance(detect("", make(root))[0], kind)
@@ -43,7 +45,10 @@ def test_groups_that_cannot_be_made_turn_limits_off_rather_than_failing_tasks(tm
 
 
 @as_root
-@pytest.mark.parametrize(("isolation", "kind"), [("posix/cpu,posix/mem", NoLimits), ("cgroups/cpu,cgroups/mem", CgroupsV2)])
+@pytest.mark.parametrize(
+    ("isolation", "kind"),
+    [("posix/cpu,posix/mem", NoLimits), ("cgroups/cpu,cgroups/mem", CgroupsV2)],
+)
 def test_isolation_can_turn_limits_off(tmp_path, isolation, kind):
     assert isinstance(detect(isolation, version_2(tmp_path))[0], kind)
 
@@ -82,7 +87,11 @@ def test_groups_that_never_were_are_removed_already(tmp_path):
 
 @pytest.mark.parametrize("kind", [CgroupsV1, CgroupsV2])
 def test_groups_whose_agent_was_killed_are_removed_by_the_next_one(tmp_path, kind):
-    parents = [tmp_path / "mesaform"] if kind is CgroupsV2 else [tmp_path / name / "mesaform" for name in ("memory", "cpu")]
+    parents = (
+        [tmp_path / "mesaform"]
+        if kind is CgroupsV2
+        else [tmp_path / name / "mesaform" for name in ("memory", "cpu")]
+    )
     for parent in parents:
         for name, made_at in (("old", 100), ("young", 1000), ("alive", 100)):
             (parent / name).mkdir(parents=True)

@@ -10,7 +10,12 @@ from cluster.engine.agent.config import Config, machine_resources, parse_attribu
 
 
 def environment(tmp_path, **more: str) -> dict[str, str]:
-    return {"MESOS_MASTER": "zk://127.0.0.1:2181/mesos", "MESOS_IP": "127.61.0.5", "MESOS_WORK_DIR": str(tmp_path), **more}
+    return {
+        "MESOS_MASTER": "zk://127.0.0.1:2181/mesos",
+        "MESOS_IP": "127.61.0.5",
+        "MESOS_WORK_DIR": str(tmp_path),
+        **more,
+    }
 
 
 def test_everything_is_read(tmp_path):
@@ -24,11 +29,19 @@ def test_everything_is_read(tmp_path):
             MESAFORM_LINK_PORT="5999",
         )
     )
-    assert config.resources == Resources.of(cpus=4, mem_mib=15360, disk_mib=35840, ports=[(31000, 32000)])
+    assert config.resources == Resources.of(
+        cpus=4, mem_mib=15360, disk_mib=35840, ports=[(31000, 32000)]
+    )
     assert (config.hostname, config.port, config.link_port) == ("a1", 5051, 5999)
-    assert [(one.name, one.type) for one in config.info.attributes] == [("zone", "TEXT"), ("rank", "SCALAR"), ("span", "RANGES")]
+    assert [(one.name, one.type) for one in config.info.attributes] == [
+        ("zone", "TEXT"),
+        ("rank", "SCALAR"),
+        ("span", "RANGES"),
+    ]
     assert config.task_environment["HOME"] == "/home/someone"
-    assert not [name for name in config.task_environment if name.startswith(("MESOS_", "MESAFORM_LINK"))]
+    assert not [
+        name for name in config.task_environment if name.startswith(("MESOS_", "MESAFORM_LINK"))
+    ]
 
 
 def test_a_machines_own_resources_are_taken_when_none_are_given(tmp_path):
@@ -47,7 +60,9 @@ def test_a_wrong_port_is_named(tmp_path):
         Config.from_environment(environment(tmp_path, MESOS_PORT="50x"))
 
 
-@pytest.mark.parametrize("text", ["cpus", "cpus:many", "cpus:-1", "ports:31000", "ports:[9-1]", ":4", "mem:inf"])
+@pytest.mark.parametrize(
+    "text", ["cpus", "cpus:many", "cpus:-1", "ports:31000", "ports:[9-1]", ":4", "mem:inf"]
+)
 def test_malformed_resources_are_refused(text):
     with pytest.raises(BadInput, match="MESOS_RESOURCES"):
         parse_resources(text)

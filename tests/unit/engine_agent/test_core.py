@@ -27,7 +27,16 @@ from cluster.engine.agent.events import (
 )
 from cluster.engine.agent.task_fsm import IllegalTransition
 from cluster.engine.agent.tasks import AgentMeta, Draining, SavedTask
-from tests.unit.engine_agent.builders import ADDRESS, AGENT_ID, Scenario, framework, grace, kills, statuses, task
+from tests.unit.engine_agent.builders import (
+    ADDRESS,
+    AGENT_ID,
+    Scenario,
+    framework,
+    grace,
+    kills,
+    statuses,
+    task,
+)
 
 AWARE = framework("PARTITION_AWARE", "TASK_KILLING_STATE")
 EXIT_7 = 7 << 8
@@ -47,7 +56,11 @@ def test_a_task_is_told_starting_then_running_then_finished_one_at_a_time():
     assert statuses(agent.happens(Exited(container, 0))) == []
     (running,) = statuses(agent.happens(link.Acknowledge("fw", "t", starting.uuid)))
     (finished,) = statuses(agent.happens(link.Acknowledge("fw", "t", running.uuid)))
-    assert [status.state for status in (starting, running, finished)] == ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]
+    assert [status.state for status in (starting, running, finished)] == [
+        "TASK_STARTING",
+        "TASK_RUNNING",
+        "TASK_FINISHED",
+    ]
     assert finished.message == "Command exited with status 0"
     effects = agent.happens(link.Acknowledge("fw", "t", finished.uuid))
     assert [type(effect) for effect in effects] == [Forget]
@@ -82,7 +95,11 @@ def test_a_status_says_what_mesos_says():
         (0, "TASK_FINISHED", "Command exited with status 0"),
         (EXIT_7, "TASK_FAILED", "Command exited with status 7"),
         (signal.SIGKILL, "TASK_FAILED", "Command terminated with signal Killed"),
-        (signal.SIGSEGV | 0x80, "TASK_FAILED", "Command terminated with signal Segmentation fault (core dumped)"),
+        (
+            signal.SIGSEGV | 0x80,
+            "TASK_FAILED",
+            "Command terminated with signal Segmentation fault (core dumped)",
+        ),
     ],
 )
 def test_an_exit_is_described_in_mesos_words(wait_status, state, message):
@@ -104,7 +121,11 @@ def test_a_kill_is_told_as_killing_only_to_frameworks_that_know_that_state():
     assert statuses(effects) == []
     assert other.core.known_tasks()[0].latest_state == "TASK_RUNNING"
     status = other.exits(container, signal.SIGTERM)
-    assert (status.state, status.message, status.reason) == ("TASK_KILLED", "Command terminated with signal Terminated", None)
+    assert (status.state, status.message, status.reason) == (
+        "TASK_KILLED",
+        "Command terminated with signal Terminated",
+        None,
+    )
 
 
 def test_a_killed_task_is_killed_however_it_exits():
@@ -143,15 +164,25 @@ def test_a_task_killed_before_it_started_is_killed_at_once():
 def test_a_launch_that_fails_says_why():
     agent = Scenario()
     agent.launch()
-    effects = agent.happens(LaunchFailed(agent.container_of("t"), "Failed to fetch 'file:///nope': No such file"))
+    effects = agent.happens(
+        LaunchFailed(agent.container_of("t"), "Failed to fetch 'file:///nope': No such file")
+    )
     (failed,) = statuses(effects)
-    assert (failed.state, failed.source, failed.reason) == ("TASK_FAILED", "SOURCE_AGENT", "REASON_CONTAINER_LAUNCH_FAILED")
-    assert failed.message == "Failed to launch container: Failed to fetch 'file:///nope': No such file"
+    assert (failed.state, failed.source, failed.reason) == (
+        "TASK_FAILED",
+        "SOURCE_AGENT",
+        "REASON_CONTAINER_LAUNCH_FAILED",
+    )
+    assert (
+        failed.message == "Failed to launch container: Failed to fetch 'file:///nope': No such file"
+    )
 
 
 def test_a_task_over_its_memory_limit_is_told_so():
     agent = Scenario()
-    status = agent.exits(agent.run(), signal.SIGKILL, "Memory limit exceeded: Requested: 32MB Maximum Used: 32MB")
+    status = agent.exits(
+        agent.run(), signal.SIGKILL, "Memory limit exceeded: Requested: 32MB Maximum Used: 32MB"
+    )
     assert (status.state, status.reason) == ("TASK_FAILED", "REASON_CONTAINER_LIMITATION_MEMORY")
     assert status.message == "Memory limit exceeded: Requested: 32MB Maximum Used: 32MB"
 
@@ -186,7 +217,9 @@ def test_a_launch_that_comes_twice_starts_once():
     assert agent.launch() == []
 
 
-@pytest.mark.parametrize(("capabilities", "state"), [((), "TASK_LOST"), (("PARTITION_AWARE",), "TASK_GONE")])
+@pytest.mark.parametrize(
+    ("capabilities", "state"), [((), "TASK_LOST"), (("PARTITION_AWARE",), "TASK_GONE")]
+)
 def test_a_kill_of_an_unknown_task_is_answered_until_acknowledged(capabilities, state):
     agent = Scenario()
     agent.run(owner=framework(*capabilities))
@@ -206,14 +239,22 @@ def test_a_drain_kills_every_task_with_the_lesser_grace_and_says_why():
     quick = agent.run(task("quick", kill_policy=grace(1)), AWARE)
     effects = agent.happens(link.Drain(max_grace_s=5.0))
     assert kills(effects) == [(patient, 5.0), (quick, 1.0)]
-    assert {(status.state, status.reason) for status in statuses(effects)} == {("TASK_KILLING", "REASON_AGENT_DRAINING")}
+    assert {(status.state, status.reason) for status in statuses(effects)} == {
+        ("TASK_KILLING", "REASON_AGENT_DRAINING")
+    }
     assert effects[0] == SaveMeta(AgentMeta(AGENT_ID, Draining(5.0)))
     agent.acknowledge_all()
     status = agent.exits(patient, signal.SIGTERM)
-    assert (status.state, status.reason, status.source) == ("TASK_KILLED", "REASON_AGENT_DRAINING", "SOURCE_EXECUTOR")
+    assert (status.state, status.reason, status.source) == (
+        "TASK_KILLED",
+        "REASON_AGENT_DRAINING",
+        "SOURCE_EXECUTOR",
+    )
 
 
-@pytest.mark.parametrize(("owner", "state"), [(AWARE, "TASK_GONE_BY_OPERATOR"), (framework(), "TASK_KILLED")])
+@pytest.mark.parametrize(
+    ("owner", "state"), [(AWARE, "TASK_GONE_BY_OPERATOR"), (framework(), "TASK_KILLED")]
+)
 def test_a_drain_to_gone_is_told_as_gone_to_whom_knows_that(owner, state):
     agent = Scenario()
     container = agent.run(owner=owner)
@@ -238,7 +279,11 @@ def test_a_draining_agent_takes_no_tasks_until_it_is_reactivated(owner, state):
     agent = Scenario()
     agent.happens(link.Drain())
     (status,) = statuses(agent.launch(owner=owner))
-    assert (status.state, status.reason, status.source) == (state, "REASON_AGENT_DRAINING", "SOURCE_AGENT")
+    assert (status.state, status.reason, status.source) == (
+        state,
+        "REASON_AGENT_DRAINING",
+        "SOURCE_AGENT",
+    )
     agent.acknowledge_all()
     agent.happens(link.Undrain())
     assert any(isinstance(effect, StartContainer) for effect in agent.launch(owner=owner))
@@ -248,10 +293,16 @@ def test_health_is_told_with_its_reason_and_too_many_failures_kill():
     agent = Scenario()
     container = agent.run()
     (good,) = statuses(agent.happens(HealthChecked(container, healthy=True)))
-    assert (good.state, good.healthy, good.reason) == ("TASK_RUNNING", True, "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED")
+    assert (good.state, good.healthy, good.reason) == (
+        "TASK_RUNNING",
+        True,
+        "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED",
+    )
     agent.acknowledge_all()
     effects = agent.happens(HealthChecked(container, healthy=False, kill=True))
-    assert [(status.state, status.healthy) for status in statuses(effects)] == [("TASK_RUNNING", False)]
+    assert [(status.state, status.healthy) for status in statuses(effects)] == [
+        ("TASK_RUNNING", False)
+    ]
     assert kills(effects) == [(container, 3.0)]
     agent.acknowledge_all()
     killed = agent.exits(container, signal.SIGTERM)
@@ -294,11 +345,17 @@ def test_the_latest_state_runs_ahead_of_what_is_acknowledged():
     agent.happens(Ran(container))
     agent.happens(Exited(container, 0))
     agent.happens(Disconnected())
-    (sent,) = [effect.update for effect in agent.happens(Connected(AGENT_ID)) if isinstance(effect, Send)]
+    (sent,) = [
+        effect.update for effect in agent.happens(Connected(AGENT_ID)) if isinstance(effect, Send)
+    ]
     assert (sent.status.state, sent.latest_state) == ("TASK_STARTING", "TASK_FINISHED")
     (known,) = agent.core.known_tasks()
     assert known.latest_state == "TASK_FINISHED"
-    assert [status.state for status in known.statuses] == ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]
+    assert [status.state for status in known.statuses] == [
+        "TASK_STARTING",
+        "TASK_RUNNING",
+        "TASK_FINISHED",
+    ]
 
 
 def test_a_restarted_agent_goes_on_where_it_stopped():
@@ -306,13 +363,17 @@ def test_a_restarted_agent_goes_on_where_it_stopped():
     container = before.run()
     before.happens(Exited(container, EXIT_7))
     record = before.core.tasks["fw", "t"]
-    saved = msgspec.msgpack.decode(msgspec.msgpack.encode(SavedTask(record, before.core.pending(record.key))), type=SavedTask)
+    saved = msgspec.msgpack.decode(
+        msgspec.msgpack.encode(SavedTask(record, before.core.pending(record.key))), type=SavedTask
+    )
 
     after = AgentCore(ADDRESS, before.new_uuid, AgentMeta(AGENT_ID))
     after.restore([saved])
     (status,) = statuses(after.handle(Connected(AGENT_ID), 2000.0))
     assert status == before.core.pending(("fw", "t"))[0]
-    assert [type(effect) for effect in after.handle(link.Acknowledge("fw", "t", status.uuid), 2000.0)] == [Forget]
+    assert [
+        type(effect) for effect in after.handle(link.Acknowledge("fw", "t", status.uuid), 2000.0)
+    ] == [Forget]
 
 
 def test_an_adopted_task_is_not_told_running_again():
@@ -328,5 +389,7 @@ def test_an_adopted_task_is_not_told_running_again():
 def test_what_cannot_happen_raises_with_the_tasks_history():
     agent = Scenario()
     container = agent.run()
-    with pytest.raises(IllegalTransition, match=f"(?s)'not launched' in TASK_RUNNING.*container {container}"):
+    with pytest.raises(
+        IllegalTransition, match=f"(?s)'not launched' in TASK_RUNNING.*container {container}"
+    ):
         agent.happens(LaunchFailed(container, "?"))

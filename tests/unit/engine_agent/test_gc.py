@@ -22,7 +22,9 @@ def test_only_sandboxes_that_are_old_and_unused_go_and_empty_folders_with_them(t
         (folder / "stdout").touch()
         os.utime(folder, (changed_at, changed_at))
     collect(sandboxes, 500.0, {"old-in-use"}, now=1100.0)
-    assert {str(path.relative_to(sandboxes)) for path in sandboxes.glob("**/*") if path.is_dir()} == {
+    assert {
+        str(path.relative_to(sandboxes)) for path in sandboxes.glob("**/*") if path.is_dir()
+    } == {
         "f",
         "f/u",
         "f/u/old-in-use",

@@ -15,7 +15,9 @@ def test_the_defaults_are_mesos_defaults():
 
 
 def test_nonsense_in_a_timing_gets_the_default():
-    assert HealthPolicy.of({"delay_seconds": "soon", "interval_seconds": -1, "timeout_seconds": float("nan")}) == HealthPolicy.of({})
+    assert HealthPolicy.of(
+        {"delay_seconds": "soon", "interval_seconds": -1, "timeout_seconds": float("nan")}
+    ) == HealthPolicy.of({})
 
 
 def test_good_news_is_told_once():

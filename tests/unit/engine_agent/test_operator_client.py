@@ -48,9 +48,16 @@ class Master:
         if self.refusal:
             return web.Response(status=self.refusal[0], text=self.refusal[1])
         if call["type"] == "GET_AGENTS":
-            return web.json_response({"type": "GET_AGENTS", "get_agents": {"agents": [{"active": True}]}})
+            return web.json_response(
+                {"type": "GET_AGENTS", "get_agents": {"agents": [{"active": True}]}}
+            )
         if call["type"] == "GET_METRICS":
-            return web.json_response({"type": "GET_METRICS", "get_metrics": {"metrics": [{"name": "master/elected", "value": 1.0}]}})
+            return web.json_response(
+                {
+                    "type": "GET_METRICS",
+                    "get_metrics": {"metrics": [{"name": "master/elected", "value": 1.0}]},
+                }
+            )
         return web.Response(status=200)
 
 
@@ -81,11 +88,16 @@ async def test_the_leader_is_found_among_masters_that_stand_by(masters, session)
 async def test_a_redirect_is_followed_only_when_none_of_the_given_masters_leads(masters, session):
     _, standby, leader = masters
     client = OperatorClient([standby.base], session)
-    assert await client.call("GET_AGENTS") == {"type": "GET_AGENTS", "get_agents": {"agents": [{"active": True}]}}
+    assert await client.call("GET_AGENTS") == {
+        "type": "GET_AGENTS",
+        "get_agents": {"agents": [{"active": True}]},
+    }
     assert await client.leader() == leader.base
 
 
-async def test_an_unreachable_redirect_target_is_not_needed_when_a_given_master_leads(masters, session):
+async def test_an_unreachable_redirect_target_is_not_needed_when_a_given_master_leads(
+    masters, session
+):
     _, standby, leader = masters
     standby.leader = Master(base="http://127.61.0.2:1")
     client = OperatorClient([standby.base, leader.base], session)
@@ -114,7 +126,14 @@ async def test_a_new_leader_is_found_after_the_old_one_steps_down(masters, sessi
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, Permanent), (403, Permanent), (404, NotFound), (409, Retryable), (500, Retryable), (503, Retryable)],
+    [
+        (400, Permanent),
+        (403, Permanent),
+        (404, NotFound),
+        (409, Retryable),
+        (500, Retryable),
+        (503, Retryable),
+    ],
 )
 async def test_a_refusal_keeps_the_servers_message(masters, session, status, kind):
     leader = masters[2]

@@ -39,7 +39,9 @@ class Reign(World):
         info = {"id": name, "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
         self.cut.update(self.links)
         self.closed.update(self.streams)
-        self.master = Master(info, Ids(name), registry, Allocator(), self.master.state.config, now=self.now)
+        self.master = Master(
+            info, Ids(name), registry, Allocator(), self.master.state.config, now=self.now
+        )
 
 
 class RealAgent:
@@ -68,7 +70,9 @@ class RealAgent:
         self.drop()
         self.link_id, self.read = f"link{self.world.number()}", 0
         info = AgentInfo(hostname=self.host, resources=to_wire(SIZE))
-        register = link.Register(info, self.core.meta.agent_id, f"{self.host}:5051", "1.12.0", self.core.known_tasks())
+        register = link.Register(
+            info, self.core.meta.agent_id, f"{self.host}:5051", "1.12.0", self.core.known_tasks()
+        )
         self.world.feed(ev.AgentRegistering(self.link_id, register))
 
     def drop(self, *, heard: bool = True) -> None:
@@ -163,7 +167,14 @@ class Client:
         self.owed: list[tuple[str, str, bytes]] = []  # (task, agent, uuid) to acknowledge
 
     def _subscribe(self, id_: str | None) -> Scheduler:
-        return Scheduler(self.world, self.name, id_, aware=self.aware, failover_s=1e6, capabilities=("TASK_KILLING_STATE",))
+        return Scheduler(
+            self.world,
+            self.name,
+            id_,
+            aware=self.aware,
+            failover_s=1e6,
+            capabilities=("TASK_KILLING_STATE",),
+        )
 
     @property
     def connected(self) -> bool:
@@ -201,7 +212,11 @@ class Client:
 
     def reconcile(self) -> None:
         """Ask after every task whose end was not told."""
-        ended = TERMINAL_STATES - {"TASK_LOST"}  # which is also what an agent that is away looks like
-        open_ = [(task, agent) for task, agent in self.agents.items() if self.told[task] not in ended]
+        ended = TERMINAL_STATES - {
+            "TASK_LOST"
+        }  # which is also what an agent that is away looks like
+        open_ = [
+            (task, agent) for task, agent in self.agents.items() if self.told[task] not in ended
+        ]
         if open_:
             self.scheduler.reconcile(*open_)

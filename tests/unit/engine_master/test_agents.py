@@ -17,7 +17,12 @@ def world() -> World:
 
 
 def registry_with(agent_id: str, host: str, *changes) -> Registry:
-    return Registry().apply(Admit(agent_id, AgentInfo(hostname=host, resources=to_wire(SIZE), id=ident(agent_id)), START), *changes)
+    return Registry().apply(
+        Admit(
+            agent_id, AgentInfo(hostname=host, resources=to_wire(SIZE), id=ident(agent_id)), START
+        ),
+        *changes,
+    )
 
 
 def test_nobody_hears_of_an_agent_before_the_registry_holds_it(world):
@@ -113,7 +118,10 @@ def test_five_missed_pings_make_an_agent_unreachable(world, aware, state):
     assert "unreachable_time" in status
     assert framework.events("FAILURE") == [{"agent_id": {"value": agent.id}}]
     assert world.state.is_unreachable(agent.id)
-    assert world.published[-1] == {"type": "AGENT_REMOVED", "agent_removed": {"agent_id": {"value": agent.id}}}
+    assert world.published[-1] == {
+        "type": "AGENT_REMOVED",
+        "agent_removed": {"agent_id": {"value": agent.id}},
+    }
 
 
 def test_a_pong_keeps_an_agent(world):
@@ -222,7 +230,9 @@ def test_an_agent_no_registry_knows_is_admitted_with_the_id_it_has(world):
 
 
 @pytest.mark.parametrize(("aware", "state"), [(True, "TASK_GONE"), (False, "TASK_LOST")])
-def test_the_tasks_of_an_agent_that_ends_for_good_are_gone_as_soon_as_the_registry_forgot_it(world, aware, state):
+def test_the_tasks_of_an_agent_that_ends_for_good_are_gone_as_soon_as_the_registry_forgot_it(
+    world, aware, state
+):
     agent = world.agent()
     framework = world.framework(aware=aware, failover_s=60)
     framework.run("t")

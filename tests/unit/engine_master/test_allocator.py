@@ -8,7 +8,9 @@ from cluster.engine.allocator import Allocator
 BIG = Resources.of(cpus=9, mem_mib=18 * 1024, ports=[(31000, 31009)])
 
 
-def allocator(*frameworks: tuple[str, str], agents: int = 1, size: Resources = BIG, **kw) -> Allocator:
+def allocator(
+    *frameworks: tuple[str, str], agents: int = 1, size: Resources = BIG, **kw
+) -> Allocator:
     made = Allocator(**kw)
     for name, role in frameworks:
         made.add_framework(name, [role])
@@ -131,7 +133,14 @@ def test_a_refusal_is_one_frameworks_on_one_agent_in_one_role():
     made = allocator(("f", "*"), ("g", "*"), agents=2)
     made.add_framework("f", ["*", "second"])
     for one in made.allocate(0.0):
-        made.recover(one.framework_id, one.role, one.agent_id, one.resources, now=0.0, refuse_s=1000.0 if one.agent_id == "a0" else 0.0)
+        made.recover(
+            one.framework_id,
+            one.role,
+            one.agent_id,
+            one.resources,
+            now=0.0,
+            refuse_s=1000.0 if one.agent_id == "a0" else 0.0,
+        )
     assert "a1" in [agent for _, agent in winners(made, 0.0)]
 
 

@@ -66,13 +66,18 @@ def test_the_answer_waits_for_the_registry(world, agent, framework):
     assert list(world.replies.values()) == [(200, "")]
 
 
-def test_an_agent_is_drained_only_when_every_terminal_update_is_acknowledged(world, agent, framework):
+def test_an_agent_is_drained_only_when_every_terminal_update_is_acknowledged(
+    world, agent, framework
+):
     framework.run("t")
     agent.update(framework, "t", "TASK_RUNNING")
     assert world.operate("DRAIN_AGENT", agent.id, max_grace_s=3.0) == (200, "")
     assert agent.got(link.Drain) == [link.Drain(3.0)]
     assert framework.offers == []
-    assert world.operate("REACTIVATE_AGENT", agent.id) == (400, "Agent is still in the DRAINING state")
+    assert world.operate("REACTIVATE_AGENT", agent.id) == (
+        400,
+        "Agent is still in the DRAINING state",
+    )
     uuid = agent.update(framework, "t", "TASK_KILLED")
     world.tick()
     assert world.state.drain_state(agent.id) == "DRAINING"
@@ -82,7 +87,9 @@ def test_an_agent_is_drained_only_when_every_terminal_update_is_acknowledged(wor
     assert framework.offers == []
 
 
-def test_an_empty_agent_is_drained_before_the_answer_and_can_be_drained_again_and_reactivated(world, agent, framework):
+def test_an_empty_agent_is_drained_before_the_answer_and_can_be_drained_again_and_reactivated(
+    world, agent, framework
+):
     world.operate("DRAIN_AGENT", agent.id)
     assert world.state.drain_state(agent.id) == "DRAINED"
     assert world.operate("DRAIN_AGENT", agent.id) == (200, "")
@@ -112,7 +119,9 @@ def test_an_agent_that_dies_while_draining_is_not_drained_until_it_returns(world
     assert world.state.drain_state(agent.id) == "DRAINED"
 
 
-@pytest.mark.parametrize(("aware", "state"), [(True, "TASK_GONE_BY_OPERATOR"), (False, "TASK_LOST")])
+@pytest.mark.parametrize(
+    ("aware", "state"), [(True, "TASK_GONE_BY_OPERATOR"), (False, "TASK_LOST")]
+)
 def test_marking_gone_ends_tasks_and_refuses_the_agent_for_ever(world, agent, aware, state):
     framework = world.framework("g", aware=aware)
     framework.run("t")

@@ -26,9 +26,15 @@ def test_an_agent_that_registers_is_offered_at_once(world):
     agent = world.agent()
     assert [offer.agent_id for offer in framework.offers] == [agent.id]
     wire = framework.events("OFFERS")[0]["offers"][0]
-    assert wire["url"] == {"scheme": "http", "address": {"hostname": agent.host, "ip": agent.host, "port": 5051}, "path": "/slave(1)"}
+    assert wire["url"] == {
+        "scheme": "http",
+        "address": {"hostname": agent.host, "ip": agent.host, "port": 5051},
+        "path": "/slave(1)",
+    }
     assert {one["name"] for one in wire["resources"]} == {"cpus", "mem", "disk", "ports"}
-    assert all(one["role"] == "*" and one["allocation_info"] == {"role": "*"} for one in wire["resources"])
+    assert all(
+        one["role"] == "*" and one["allocation_info"] == {"role": "*"} for one in wire["resources"]
+    )
 
 
 def test_heartbeats_come_every_15_s(world):

@@ -14,12 +14,21 @@ from cluster.engine.master.parse import BadMessage, parse, parse_body
 
 
 def test_unknown_fields_and_null_are_ignored():
-    call = parse({"type": "DECLINE", "more": {"a": 1}, "decline": {"offer_ids": [{"value": "x"}], "filters": None, "x": 1}}, Call)
+    call = parse(
+        {
+            "type": "DECLINE",
+            "more": {"a": 1},
+            "decline": {"offer_ids": [{"value": "x"}], "filters": None, "x": 1},
+        },
+        Call,
+    )
     assert call.decline is not None
     assert (call.decline.offer_ids[0].value, call.decline.filters.refuse_seconds) == ("x", 5.0)
 
 
-@pytest.mark.parametrize(("text", "value"), [("12.5", 12.5), (7, 7.0), ("Infinity", float("inf")), ("1e3", 1000.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("12.5", 12.5), (7, 7.0), ("Infinity", float("inf")), ("1e3", 1000.0)]
+)
 def test_numbers_may_be_strings(text, value):
     call = parse({"type": "DECLINE", "decline": {"filters": {"refuse_seconds": text}}}, Call)
     assert call.decline is not None
@@ -35,7 +44,11 @@ def test_an_unknown_enum_counts_as_absent():
 
 
 def test_bytes_are_base64():
-    ack = {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": base64.b64encode(b"0123456789abcdef").decode()}
+    ack = {
+        "agent_id": {"value": "a"},
+        "task_id": {"value": "t"},
+        "uuid": base64.b64encode(b"0123456789abcdef").decode(),
+    }
     call = parse({"type": "ACKNOWLEDGE", "acknowledge": ack}, Call)
     assert call.acknowledge is not None
     assert call.acknowledge.uuid == b"0123456789abcdef"
@@ -49,9 +62,12 @@ WRONG = {
     b'{"kill": {"task_id": "x"}}': PREFIX + "Not expecting a JSON string for field 'task_id'",
     b'{"kill": []}': PREFIX + "Not expecting a JSON array for field 'kill'",
     b'{"decline": {"offer_ids": {}}}': PREFIX + "Not expecting a JSON object for field 'offer_ids'",
-    b'{"decline": {"filters": {"refuse_seconds": true}}}': PREFIX + "Not expecting a JSON boolean for field 'refuse_seconds'",
-    b'{"decline": {"filters": {"refuse_seconds": "soon"}}}': PREFIX + "Failed to parse 'soon' as a JSON number for field 'refuse_seconds'",
-    b'{"subscribe": {"framework_info": {"user": "root"}}}': PREFIX + "Missing required fields: subscribe.framework_info.name",
+    b'{"decline": {"filters": {"refuse_seconds": true}}}': PREFIX
+    + "Not expecting a JSON boolean for field 'refuse_seconds'",
+    b'{"decline": {"filters": {"refuse_seconds": "soon"}}}': PREFIX
+    + "Failed to parse 'soon' as a JSON number for field 'refuse_seconds'",
+    b'{"subscribe": {"framework_info": {"user": "root"}}}': PREFIX
+    + "Missing required fields: subscribe.framework_info.name",
     b'{"subscribe": {}}': PREFIX + "Missing required fields: subscribe.framework_info",
     b'{"message": {"agent_id": {"value": "a"}, "executor_id": {"value": "e"}, "data": "!!"}}': PREFIX
     + "Failed to base64 decode bytes field 'data': Invalid character '!'",
@@ -66,13 +82,32 @@ def test_wrong_values_are_named_in_mesos_words(body, message):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "x", "1", "1e999", "-Infinity", "!!", "AAAA"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "x", "1", "1e999", "-Infinity", "!!", "AAAA"]),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["value", "type", "seconds", "uuid", "filters"]), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["value", "type", "seconds", "uuid", "filters"]), inner, max_size=4
+        )
     ),
     max_leaves=12,
 )
-BODIES = ["type", "framework_id", "accept", "decline", "kill", "acknowledge", "subscribe", "reconcile", "revive", "drain_agent", "teardown"]
+BODIES = [
+    "type",
+    "framework_id",
+    "accept",
+    "decline",
+    "kill",
+    "acknowledge",
+    "subscribe",
+    "reconcile",
+    "revive",
+    "drain_agent",
+    "teardown",
+]
 
 
 @given(st.dictionaries(st.sampled_from(BODIES), JSON))

@@ -14,7 +14,11 @@ from cluster.engine import link
 from cluster.mesos.messages import TERMINAL_STATES
 from tests.unit.engine_master.world import FakeAgent, Scheduler, World, known
 
-SIZES = [Resources.of(cpus=0.5, mem_mib=64), Resources.of(cpus=2, mem_mib=512, ports=[(31000, 31009)]), Resources.of(cpus=4)]
+SIZES = [
+    Resources.of(cpus=0.5, mem_mib=64),
+    Resources.of(cpus=2, mem_mib=512, ports=[(31000, 31009)]),
+    Resources.of(cpus=4),
+]
 
 
 class Cluster(RuleBasedStateMachine):
@@ -25,8 +29,12 @@ class Cluster(RuleBasedStateMachine):
         self.world = World()
         self.agents: list[FakeAgent] = []
         self.schedulers: list[Scheduler] = []
-        self.running: dict[tuple[str, str], tuple[FakeAgent, Scheduler, Resources]] = {}  # what agents run
-        self.unheard: dict[tuple[str, str], bytes] = {}  # terminal updates that were not acknowledged
+        self.running: dict[
+            tuple[str, str], tuple[FakeAgent, Scheduler, Resources]
+        ] = {}  # what agents run
+        self.unheard: dict[
+            tuple[str, str], bytes
+        ] = {}  # terminal updates that were not acknowledged
         self.seen: dict[str, int] = {}
 
     def _listen(self) -> None:
@@ -43,7 +51,11 @@ class Cluster(RuleBasedStateMachine):
             scheduler = next(one for one in self.schedulers if one.id == message.framework.id.value)
             from cluster.mesos.messages import from_wire
 
-            self.running[scheduler.id, message.task.task_id.value] = (agent, scheduler, from_wire(message.task.resources))
+            self.running[scheduler.id, message.task.task_id.value] = (
+                agent,
+                scheduler,
+                from_wire(message.task.resources),
+            )
         elif isinstance(message, link.Acknowledge):
             self.unheard.pop((message.framework_id, message.task_id), None)
         elif isinstance(message, link.ShutdownFramework):
@@ -71,7 +83,9 @@ class Cluster(RuleBasedStateMachine):
     def a_task_is_launched(self, data, size: Resources, refuse_s: float) -> None:
         scheduler = data.draw(st.sampled_from([one for one in self.schedulers if one.offers]))
         offer = data.draw(st.sampled_from(scheduler.offers))
-        scheduler.launch(offer, scheduler.task(offer, f"t{self.world.number()}", size), refuse_s=refuse_s)
+        scheduler.launch(
+            offer, scheduler.task(offer, f"t{self.world.number()}", size), refuse_s=refuse_s
+        )
         self._listen()
 
     @precondition(lambda self: any(one.offers for one in self.schedulers))
@@ -100,7 +114,10 @@ class Cluster(RuleBasedStateMachine):
             return
         before = len(scheduler.statuses)
         agent.update(scheduler, key[1], "TASK_FINISHED", uuid=self.unheard[key])
-        if agent.id in self.world.state.agents and self.world.state.agents[agent.id].link_id == agent.link_id:
+        if (
+            agent.id in self.world.state.agents
+            and self.world.state.agents[agent.id].link_id == agent.link_id
+        ):
             assert len(scheduler.statuses) == before + 1, "an update was lost"
             scheduler.acknowledge(agent, key[1], self.unheard[key])
             self._listen()
@@ -119,13 +136,27 @@ class Cluster(RuleBasedStateMachine):
     @precondition(lambda self: any(one.link_id in self.world.cut for one in self.agents))
     @rule(data=st.data())
     def an_agent_comes_back(self, data) -> None:
-        self._reconnect(data.draw(st.sampled_from([one for one in self.agents if one.link_id in self.world.cut])))
+        self._reconnect(
+            data.draw(
+                st.sampled_from([one for one in self.agents if one.link_id in self.world.cut])
+            )
+        )
 
     def _reconnect(self, agent: FakeAgent) -> None:
-        mine = [(key, scheduler, size) for key, (holder, scheduler, size) in self.running.items() if holder is agent]
+        mine = [
+            (key, scheduler, size)
+            for key, (holder, scheduler, size) in self.running.items()
+            if holder is agent
+        ]
         agent.connect(
             [
-                known(scheduler, key[1], agent.id or "", "TASK_FINISHED" if key in self.unheard else "TASK_RUNNING", size)
+                known(
+                    scheduler,
+                    key[1],
+                    agent.id or "",
+                    "TASK_FINISHED" if key in self.unheard else "TASK_RUNNING",
+                    size,
+                )
                 for key, scheduler, size in mine
             ]
         )
@@ -138,14 +169,21 @@ class Cluster(RuleBasedStateMachine):
         if data.draw(st.booleans()):
             old.drop()
         aware = old.record.partition_aware
-        new = self.world.framework(old.info.name, id_=old.id, roles=tuple(old.info.roles), aware=aware, failover_s=1e6)
+        new = self.world.framework(
+            old.info.name, id_=old.id, roles=tuple(old.info.roles), aware=aware, failover_s=1e6
+        )
         self.schedulers[self.schedulers.index(old)] = new
         for key, (agent, scheduler, size) in list(self.running.items()):
             if scheduler is old:
                 self.running[key] = (agent, new, size)
 
     @precondition(lambda self: self.agents)
-    @rule(data=st.data(), call=st.sampled_from(["DEACTIVATE_AGENT", "REACTIVATE_AGENT", "DRAIN_AGENT", "MARK_AGENT_GONE"]))
+    @rule(
+        data=st.data(),
+        call=st.sampled_from(
+            ["DEACTIVATE_AGENT", "REACTIVATE_AGENT", "DRAIN_AGENT", "MARK_AGENT_GONE"]
+        ),
+    )
     def an_operator_acts(self, data, call: str) -> None:
         self.world.operate(call, data.draw(st.sampled_from(self.agents)).id or "")
         self._listen()
@@ -156,7 +194,10 @@ class Cluster(RuleBasedStateMachine):
         if not slow:
             self.world.store()
             for agent in self.agents:
-                agent.id = next((one.agent_id for one in agent.inbox if isinstance(one, link.Registered)), agent.id)
+                agent.id = next(
+                    (one.agent_id for one in agent.inbox if isinstance(one, link.Registered)),
+                    agent.id,
+                )
             self._listen()
 
     @precondition(lambda self: self.schedulers)
@@ -181,6 +222,9 @@ class Cluster(RuleBasedStateMachine):
 
 
 Cluster.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestCluster = Cluster.TestCase

@@ -43,17 +43,25 @@ def test_a_known_task_has_its_latest_update_state(world, agent):
     assert framework.reconcile(("t", None))[0]["state"] == "TASK_STAGING"
     agent.update(framework, "t", "TASK_RUNNING", latest="TASK_FINISHED")
     [status] = framework.reconcile(("t", "wherever"))
-    assert (status["state"], status["message"]) == ("TASK_RUNNING", "Reconciliation: Latest task state")
+    assert (status["state"], status["message"]) == (
+        "TASK_RUNNING",
+        "Reconciliation: Latest task state",
+    )
     assert status["agent_id"] == {"value": agent.id}
 
 
 def test_implicit_reconciliation_tells_every_task_that_is_not_over(world, agent):
     framework = world.framework()
     offer = framework.offers[0]
-    framework.launch(offer, framework.task(offer, "a"), framework.task(offer, "b"), framework.task(offer, "c"))
+    framework.launch(
+        offer, framework.task(offer, "a"), framework.task(offer, "b"), framework.task(offer, "c")
+    )
     framework.acknowledge(agent, "a", agent.update(framework, "a", "TASK_FINISHED"))
     agent.update(framework, "b", "TASK_FAILED")
-    assert {one["task_id"]["value"]: one["state"] for one in framework.reconcile()} == {"b": "TASK_FAILED", "c": "TASK_STAGING"}
+    assert {one["task_id"]["value"]: one["state"] for one in framework.reconcile()} == {
+        "b": "TASK_FAILED",
+        "c": "TASK_STAGING",
+    }
 
 
 def test_silence_about_a_task_whose_agent_may_still_come_back():
@@ -83,7 +91,10 @@ def test_tasks_of_a_gone_agent_are_gone_by_operator(world, agent):
     framework = world.framework()
     world.operate("MARK_AGENT_GONE", agent.id)
     [status] = framework.reconcile(("t", agent.id))
-    assert (status["state"], status["message"]) == ("TASK_GONE_BY_OPERATOR", "Reconciliation: Task is gone")
+    assert (status["state"], status["message"]) == (
+        "TASK_GONE_BY_OPERATOR",
+        "Reconciliation: Task is gone",
+    )
 
 
 def test_silence_while_the_registry_is_being_written_about_the_agent(world, agent):

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.engine.master.registry_store import COMPRESS_ABOVE_BYTES, Deposed, RegistryStore, decode, encode
-from cluster.engine.registry import Admit, MarkDrained, MarkGone, MarkUnreachable, Registry, Remove, SetDeactivated, StartDrain
+from cluster.engine.master.registry_store import (
+    COMPRESS_ABOVE_BYTES,
+    Deposed,
+    RegistryStore,
+    decode,
+    encode,
+)
+from cluster.engine.registry import (
+    Admit,
+    MarkDrained,
+    MarkGone,
+    MarkUnreachable,
+    Registry,
+    Remove,
+    SetDeactivated,
+    StartDrain,
+)
 from cluster.mesos.messages import AgentInfo
 from cluster.zookeeper.session import ZooKeeper
 
@@ -13,22 +28,38 @@ INFO = AgentInfo(hostname="h")
 
 
 def test_changes_are_idempotent_and_in_order():
-    registry = Registry().apply(Admit("a", INFO, 1.0), SetDeactivated("a", deactivated=True), StartDrain("a", 2.0, 3.0))
+    registry = Registry().apply(
+        Admit("a", INFO, 1.0), SetDeactivated("a", deactivated=True), StartDrain("a", 2.0, 3.0)
+    )
     record = registry.agents["a"]
     assert record.drain is not None
-    assert (record.deactivated, record.drain.state, record.drain.max_grace_s) == (True, "DRAINING", 3.0)
+    assert (record.deactivated, record.drain.state, record.drain.max_grace_s) == (
+        True,
+        "DRAINING",
+        3.0,
+    )
     assert registry.apply(MarkDrained("a")) == registry.apply(MarkDrained("a"), MarkDrained("a"))
     assert registry.apply(MarkDrained("a")).agents["a"].drain.state == "DRAINED"
 
 
 def test_an_agent_that_comes_back_keeps_its_drain_and_deactivation():
-    registry = Registry().apply(Admit("a", INFO, 1.0), StartDrain("a", 2.0), MarkUnreachable("a", 3.0), Admit("a", INFO, 4.0))
+    registry = Registry().apply(
+        Admit("a", INFO, 1.0),
+        StartDrain("a", 2.0),
+        MarkUnreachable("a", 3.0),
+        Admit("a", INFO, 4.0),
+    )
     assert registry.agents["a"].state == "admitted"
     assert registry.agents["a"].drain is not None
 
 
 def test_reactivation_ends_the_drain():
-    registry = Registry().apply(Admit("a", INFO, 1.0), StartDrain("a", 2.0), MarkDrained("a"), SetDeactivated("a", deactivated=False))
+    registry = Registry().apply(
+        Admit("a", INFO, 1.0),
+        StartDrain("a", 2.0),
+        MarkDrained("a"),
+        SetDeactivated("a", deactivated=False),
+    )
     assert registry.agents["a"].drain is None
     assert not registry.agents["a"].deactivated
 
@@ -40,7 +71,11 @@ def test_changes_of_unknown_agents_do_nothing():
 def test_gone_and_unreachable_agents_are_forgotten_after_two_weeks():
     day = 86400.0
     registry = Registry().apply(
-        Admit("a", INFO, 0.0), Admit("b", INFO, 0.0), Admit("c", INFO, 0.0), MarkGone("b", 0.0), MarkUnreachable("c", 10 * day)
+        Admit("a", INFO, 0.0),
+        Admit("b", INFO, 0.0),
+        Admit("c", INFO, 0.0),
+        MarkGone("b", 0.0),
+        MarkUnreachable("c", 10 * day),
     )
     assert set(registry.pruned(15 * day).agents) == {"a", "c"}
 

@@ -51,7 +51,9 @@ class Succession(RuleBasedStateMachine):
         task_id, state = status["task_id"]["value"], status["state"]
         record = self.world.state.record(client.agents[task_id])
         if state in DEAD and record is not None and record.state == "admitted":
-            assert not any(one.runs(client.id, task_id) for one in self.agents if not one.refused), f"{task_id} runs and was told {state}"
+            assert not any(
+                one.runs(client.id, task_id) for one in self.agents if not one.refused
+            ), f"{task_id} runs and was told {state}"
 
     @precondition(lambda self: len(self.agents) < 3)
     @rule()
@@ -70,7 +72,9 @@ class Succession(RuleBasedStateMachine):
     @precondition(lambda self: any(one.connected and one.scheduler.offers for one in self.clients))
     @rule(data=st.data(), lost=st.booleans())
     def a_task_is_launched(self, data, lost: bool) -> None:
-        client = data.draw(st.sampled_from([one for one in self.clients if one.connected and one.scheduler.offers]))
+        client = data.draw(
+            st.sampled_from([one for one in self.clients if one.connected and one.scheduler.offers])
+        )
         agent_id = client.launch(f"t{self.world.number()}")
         if lost:  # with the link, on the way
             agent = next(one for one in self.agents if one.id == agent_id)
@@ -95,13 +99,17 @@ class Succession(RuleBasedStateMachine):
     @precondition(lambda self: any(one.connected and one.owed for one in self.clients))
     @rule(data=st.data())
     def an_update_is_acknowledged(self, data) -> None:
-        data.draw(st.sampled_from([one for one in self.clients if one.connected and one.owed])).acknowledge_next()
+        data.draw(
+            st.sampled_from([one for one in self.clients if one.connected and one.owed])
+        ).acknowledge_next()
         self._listen()
 
     @precondition(lambda self: any(one.connected and one.agents for one in self.clients))
     @rule(data=st.data(), kill=st.booleans())
     def a_framework_kills_or_reconciles(self, data, kill: bool) -> None:
-        client = data.draw(st.sampled_from([one for one in self.clients if one.connected and one.agents]))
+        client = data.draw(
+            st.sampled_from([one for one in self.clients if one.connected and one.agents])
+        )
         if kill:
             client.scheduler.kill(data.draw(st.sampled_from(sorted(client.agents))))
         else:
@@ -116,7 +124,9 @@ class Succession(RuleBasedStateMachine):
     @precondition(lambda self: any(not one.link_id and not one.refused for one in self.agents))
     @rule(data=st.data())
     def an_agent_comes_back(self, data) -> None:
-        data.draw(st.sampled_from([one for one in self.agents if not one.link_id and not one.refused])).connect()
+        data.draw(
+            st.sampled_from([one for one in self.agents if not one.link_id and not one.refused])
+        ).connect()
         self._listen()
 
     @precondition(lambda self: any(not one.connected for one in self.clients))
@@ -126,7 +136,10 @@ class Succession(RuleBasedStateMachine):
         self._listen()
 
     @precondition(lambda self: any(one.id for one in self.agents))
-    @rule(data=st.data(), call=st.sampled_from(["DEACTIVATE_AGENT", "REACTIVATE_AGENT", "DRAIN_AGENT"]))
+    @rule(
+        data=st.data(),
+        call=st.sampled_from(["DEACTIVATE_AGENT", "REACTIVATE_AGENT", "DRAIN_AGENT"]),
+    )
     def an_operator_acts(self, data, call: str) -> None:
         agent_id = data.draw(st.sampled_from([one.id for one in self.agents if one.id]))
         token = self.world.number()
@@ -148,7 +161,10 @@ class Succession(RuleBasedStateMachine):
     @rule(data=st.data())
     def the_leader_dies(self, data) -> None:
         written = data.draw(st.integers(0, len(self.world.held)))
-        for call, agent_id in self.asked.values():  # nobody was answered: it may have been done or not
+        for (
+            call,
+            agent_id,
+        ) in self.asked.values():  # nobody was answered: it may have been done or not
             if call == "REACTIVATE_AGENT":
                 self.off.pop(agent_id, None)
         self.asked.clear()
@@ -161,14 +177,23 @@ class Succession(RuleBasedStateMachine):
 
     @invariant()
     def what_operators_were_answered_holds(self) -> None:
-        reactivating = {agent_id for call, agent_id in self.asked.values() if call == "REACTIVATE_AGENT"}
+        reactivating = {
+            agent_id for call, agent_id in self.asked.values() if call == "REACTIVATE_AGENT"
+        }
         for agent_id, drains in self.off.items():
             if agent_id in reactivating:
                 continue
             assert self.world.state.is_deactivated(agent_id), f"{agent_id} is active again"
             agent = next(one for one in self.agents if one.id == agent_id)
-            if drains and agent.link_id and agent.link_id not in self.world.cut and agent_id in self.world.state.agents:
-                assert agent.core.meta.draining is not None, f"{agent_id} does not know that it drains"
+            if (
+                drains
+                and agent.link_id
+                and agent.link_id not in self.world.cut
+                and agent_id in self.world.state.agents
+            ):
+                assert agent.core.meta.draining is not None, (
+                    f"{agent_id} does not know that it drains"
+                )
 
     def teardown(self) -> None:
         """Peace: everybody comes back and is heard. Then everybody knows the truth."""
@@ -184,8 +209,12 @@ class Succession(RuleBasedStateMachine):
         for client in self.clients:
             for task_id in client.agents:
                 runs = any(one.runs(client.id, task_id) for one in self.agents)
-                assert runs == (client.told[task_id] not in DEAD), f"{task_id} runs: {runs}, told {client.told[task_id]}"
-                assert runs == (task_id in self.world.state.frameworks[client.id].tasks), f"{task_id} runs: {runs}, the master differs"
+                assert runs == (client.told[task_id] not in DEAD), (
+                    f"{task_id} runs: {runs}, told {client.told[task_id]}"
+                )
+                assert runs == (task_id in self.world.state.frameworks[client.id].tasks), (
+                    f"{task_id} runs: {runs}, the master differs"
+                )
 
     def _settle(self) -> None:
         for _ in range(8):
@@ -210,6 +239,9 @@ class Succession(RuleBasedStateMachine):
 
 
 Succession.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=100,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestSuccession = Succession.TestCase

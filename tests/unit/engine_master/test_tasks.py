@@ -24,7 +24,9 @@ def framework(world, agent):
     return world.framework()
 
 
-def test_a_launched_task_goes_to_its_agent_and_the_rest_comes_back_as_an_offer(world, agent, framework):
+def test_a_launched_task_goes_to_its_agent_and_the_rest_comes_back_as_an_offer(
+    world, agent, framework
+):
     framework.run("t")
     sent = agent.got(link.Launch)
     assert [one.task.task_id.value for one in sent] == ["t"]
@@ -48,9 +50,9 @@ def test_several_tasks_fit_one_offer_until_it_is_used_up(world, agent, framework
     half = Resources.of(cpus=2)
     framework.launch(offer, *(framework.task(offer, name, half) for name in ("a", "b", "c")))
     assert [one.task.task_id.value for one in agent.got(link.Launch)] == ["a", "b"]
-    assert [(one["task_id"]["value"], one["state"], one["reason"]) for one in framework.statuses] == [
-        ("c", "TASK_ERROR", "REASON_TASK_INVALID")
-    ]
+    assert [
+        (one["task_id"]["value"], one["state"], one["reason"]) for one in framework.statuses
+    ] == [("c", "TASK_ERROR", "REASON_TASK_INVALID")]
 
 
 def test_two_offers_of_one_agent_can_be_used_together(world, agent, framework):
@@ -60,7 +62,9 @@ def test_two_offers_of_one_agent_can_be_used_together(world, agent, framework):
     world.tick()
     assert [offer.resources.cpus for offer in framework.offers] == [2.0, 2.0]
     first, second = framework.offers
-    framework.launch(first, framework.task(first, "b", Resources.of(cpus=4)), offer_ids=[first.id, second.id])
+    framework.launch(
+        first, framework.task(first, "b", Resources.of(cpus=4)), offer_ids=[first.id, second.id]
+    )
     assert framework.statuses[-1]["state"] == "TASK_FINISHED"
     assert agent.got(link.Launch)[-1].task.task_id.value == "b"
 
@@ -74,25 +78,46 @@ def test_offers_of_two_agents_cannot_be_used_together(world, agent, framework):
 
 BAD_TASKS = {
     "no resources": ({"resources": []}, "Task uses no resources"),
-    "command and executor": ({"executor": {"executor_id": {"value": "e"}}}, "at least one (but not both)"),
+    "command and executor": (
+        {"executor": {"executor_id": {"value": "e"}}},
+        "at least one (but not both)",
+    ),
     "neither": ({"command": None}, "at least one (but not both)"),
-    "custom executor": ({"command": None, "executor": {"executor_id": {"value": "e"}}}, "custom executors are not supported yet"),
+    "custom executor": (
+        {"command": None, "executor": {"executor_id": {"value": "e"}}},
+        "custom executors are not supported yet",
+    ),
     "slash in the id": ({"task_id": {"value": "a/b"}}, "invalid characters"),
     "empty id": ({"task_id": {"value": ""}}, "must have 1 to 255 characters"),
     "another agent": ({"agent_id": {"value": "elsewhere"}}, "Task uses invalid agent elsewhere"),
-    "negative": ({"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": -1}}]}, "Invalid scalar"),
-    "too much": ({"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 5}}]}, "more resources"),
-    "reserved": ({"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}, "role": "ads"}]}, "reserved to role"),
+    "negative": (
+        {"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": -1}}]},
+        "Invalid scalar",
+    ),
+    "too much": (
+        {"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 5}}]},
+        "more resources",
+    ),
+    "reserved": (
+        {"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}, "role": "ads"}]},
+        "reserved to role",
+    ),
     "negative grace": ({"kill_policy": {"grace_period": {"nanoseconds": -1}}}, "non-negative"),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_TASKS.values(), ids=BAD_TASKS)
-def test_a_task_that_cannot_run_gets_an_error_that_says_why(world, agent, framework, change, message):
+def test_a_task_that_cannot_run_gets_an_error_that_says_why(
+    world, agent, framework, change, message
+):
     offer = framework.offers[0]
     framework.launch(offer, {**framework.task(offer, "t"), **change})
     status = framework.statuses[0]
-    assert (status["state"], status["reason"], status["source"]) == ("TASK_ERROR", "REASON_TASK_INVALID", "SOURCE_MASTER")
+    assert (status["state"], status["reason"], status["source"]) == (
+        "TASK_ERROR",
+        "REASON_TASK_INVALID",
+        "SOURCE_MASTER",
+    )
     assert message in status["message"]
     assert "uuid" not in status
     assert not agent.got(link.Launch)
@@ -113,7 +138,14 @@ def test_a_task_on_an_offer_that_is_gone_is_dropped_or_lost(world, agent, aware,
         accept={
             "offer_ids": [{"value": "bogus"}],
             "operations": [
-                {"type": "LAUNCH", "launch": {"task_infos": [{"name": "t", "task_id": {"value": "t"}, "agent_id": {"value": "x"}}]}}
+                {
+                    "type": "LAUNCH",
+                    "launch": {
+                        "task_infos": [
+                            {"name": "t", "task_id": {"value": "t"}, "agent_id": {"value": "x"}}
+                        ]
+                    },
+                }
             ],
         },
     )
@@ -139,7 +171,9 @@ def test_updates_go_to_the_scheduler_and_acknowledgements_to_the_agent(world, ag
     assert "t" in framework.record.tasks
 
 
-def test_resources_return_when_the_latest_state_is_terminal_and_the_record_goes_when_that_is_acknowledged(world, agent, framework):
+def test_resources_return_when_the_latest_state_is_terminal_and_the_record_goes_when_that_is_acknowledged(
+    world, agent, framework
+):
     framework.run("t")
     running = agent.update(framework, "t", "TASK_RUNNING", latest="TASK_FINISHED")
     assert world.state.agents[agent.id].used().is_empty
@@ -152,7 +186,9 @@ def test_resources_return_when_the_latest_state_is_terminal_and_the_record_goes_
     assert framework.record.completed["t"].state == "TASK_FINISHED"
 
 
-def test_an_acknowledgement_of_an_earlier_update_does_not_end_a_finished_task(world, agent, framework):
+def test_an_acknowledgement_of_an_earlier_update_does_not_end_a_finished_task(
+    world, agent, framework
+):
     framework.run("t")
     running = agent.update(framework, "t", "TASK_RUNNING")
     agent.update(framework, "t", "TASK_FINISHED")
@@ -210,7 +246,10 @@ def test_a_kill_while_the_agent_is_away_is_sent_when_it_is_back(world, agent, fr
 
 def test_a_kill_of_an_unknown_task_is_reconciled(world, agent, framework):
     framework.kill("ghost")
-    assert (framework.statuses[0]["state"], framework.statuses[0]["reason"]) == ("TASK_UNKNOWN", "REASON_RECONCILIATION")
+    assert (framework.statuses[0]["state"], framework.statuses[0]["reason"]) == (
+        "TASK_UNKNOWN",
+        "REASON_RECONCILIATION",
+    )
 
 
 def test_an_agent_that_still_runs_a_removed_framework_is_told_to_stop_it(world, agent, framework):

@@ -17,7 +17,15 @@ from cluster.engine.master.core import Master
 from cluster.engine.master.parse import parse
 from cluster.engine.master.state import Config, Ids, total
 from cluster.engine.registry import Registry
-from cluster.mesos.messages import AgentInfo, Capability, FrameworkInfo, TaskInfo, TaskStatus, ident, to_wire
+from cluster.mesos.messages import (
+    AgentInfo,
+    Capability,
+    FrameworkInfo,
+    TaskInfo,
+    TaskStatus,
+    ident,
+    to_wire,
+)
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
 SMALL = Resources.of(cpus=0.1, mem_mib=32)
@@ -30,7 +38,9 @@ class World:
     def __init__(self, registry: Registry | None = None, **config: Any) -> None:
         self.now = START
         info = {"id": "m", "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
-        self.master = Master(info, Ids("m"), registry or Registry(), Allocator(), Config(**config), now=self.now)
+        self.master = Master(
+            info, Ids("m"), registry or Registry(), Allocator(), Config(**config), now=self.now
+        )
         self.streams: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.closed: set[str] = set()
         self.links: dict[str, list[link.FromMaster]] = defaultdict(list)
@@ -88,7 +98,9 @@ class World:
         m = self.state
         for agent in m.agents.values():
             taken = total([agent.used(), agent.offered()])
-            assert m.allocator.free(agent.id) + taken == agent.total, f"{agent.id}: resources are not conserved"
+            assert m.allocator.free(agent.id) + taken == agent.total, (
+                f"{agent.id}: resources are not conserved"
+            )
             held = total(m.allocator.held(agent.id).values())
             assert held == taken, f"{agent.id}: the allocator counts {held}, the master {taken}"
             if agent.offers:
@@ -96,7 +108,11 @@ class World:
                 assert not m.is_deactivated(agent.id), f"{agent.id} may not be offered"
         for offer in m.offers.values():
             assert m.frameworks[offer.framework_id].active
-            assert m.frameworks[offer.framework_id].offers[offer.id] is m.agents[offer.agent_id].offers[offer.id] is offer
+            assert (
+                m.frameworks[offer.framework_id].offers[offer.id]
+                is m.agents[offer.agent_id].offers[offer.id]
+                is offer
+            )
         for framework in m.frameworks.values():
             for task in framework.tasks.values():
                 assert m.agents[task.agent_id].tasks[framework.id, task.id] is task
@@ -108,7 +124,14 @@ class World:
 
     # --- agents
 
-    def agent(self, *, size: Resources = SIZE, agent_id: str | None = None, tasks: Any = (), host: str | None = None) -> FakeAgent:
+    def agent(
+        self,
+        *,
+        size: Resources = SIZE,
+        agent_id: str | None = None,
+        tasks: Any = (),
+        host: str | None = None,
+    ) -> FakeAgent:
         return FakeAgent(self, size, agent_id, list(tasks), host or f"host{next(self._numbers)}")
 
     def operate(self, type_: str, id_: str, **kw: Any) -> tuple[int, str] | None:
@@ -121,7 +144,14 @@ class World:
 
 
 class FakeAgent:
-    def __init__(self, world: World, size: Resources, agent_id: str | None, tasks: list[link.KnownTask], host: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        size: Resources,
+        agent_id: str | None,
+        tasks: list[link.KnownTask],
+        host: str,
+    ) -> None:
         self.world, self.size, self.host = world, size, host
         self.id = agent_id
         self.connect(tasks)
@@ -129,9 +159,13 @@ class FakeAgent:
     def connect(self, tasks: list[link.KnownTask] | tuple[()] = ()) -> None:
         self.link_id = f"link{self.world.number()}"
         info = AgentInfo(hostname=self.host, resources=to_wire(self.size))
-        register = link.Register(info, self.id, address=f"{self.host}:5051", version="1.12.0", tasks=list(tasks))
+        register = link.Register(
+            info, self.id, address=f"{self.host}:5051", version="1.12.0", tasks=list(tasks)
+        )
         self.world.feed(ev.AgentRegistering(self.link_id, register))
-        self.id = next((one.agent_id for one in self.inbox if isinstance(one, link.Registered)), self.id)
+        self.id = next(
+            (one.agent_id for one in self.inbox if isinstance(one, link.Registered)), self.id
+        )
 
     @property
     def inbox(self) -> list[link.FromMaster]:
@@ -153,7 +187,14 @@ class FakeAgent:
     def pong(self) -> None:
         self.world.feed(ev.AgentPong(self.link_id))
 
-    def update(self, framework: Scheduler, task_id: str, state: str, latest: str | None = None, uuid: bytes | None = None) -> bytes:
+    def update(
+        self,
+        framework: Scheduler,
+        task_id: str,
+        state: str,
+        latest: str | None = None,
+        uuid: bytes | None = None,
+    ) -> bytes:
         uuid = uuid or self.world.number().to_bytes(16, "big")
         status = TaskStatus(
             task_id=ident(task_id),
@@ -163,7 +204,9 @@ class FakeAgent:
             uuid=uuid,
             timestamp=self.world.now,
         )
-        self.world.feed(ev.AgentUpdate(self.link_id, link.Update(framework.id, status, latest or state)))
+        self.world.feed(
+            ev.AgentUpdate(self.link_id, link.Update(framework.id, status, latest or state))
+        )
         return uuid
 
 
@@ -216,20 +259,41 @@ class Scheduler:
         return [one["status"] for one in self.events("UPDATE")]
 
     def call(self, type_: str, **body: Any) -> None:
-        self.world.feed(ev.SchedulerCall(self.id, parse({"type": type_, "framework_id": {"value": self.id}, **body}, Call)))
+        self.world.feed(
+            ev.SchedulerCall(
+                self.id, parse({"type": type_, "framework_id": {"value": self.id}, **body}, Call)
+            )
+        )
 
     def drop(self) -> None:
         self.world.feed(ev.StreamClosed(self.stream_id))
 
     def task(self, offer: Any, task_id: str, size: Resources = SMALL, **kw: Any) -> dict[str, Any]:
         resources = msgspec.to_builtins(to_wire(size, allocated_to=offer.role))
-        document: dict[str, Any] = {"name": task_id, "task_id": {"value": task_id}, "agent_id": {"value": offer.agent_id}}
+        document: dict[str, Any] = {
+            "name": task_id,
+            "task_id": {"value": task_id},
+            "agent_id": {"value": offer.agent_id},
+        }
         return {**document, "resources": resources, "command": {"value": "true"}, **kw}
 
-    def launch(self, offer: Any, *tasks: dict[str, Any], refuse_s: float = 0.0, offer_ids: list[str] | None = None) -> None:
+    def launch(
+        self,
+        offer: Any,
+        *tasks: dict[str, Any],
+        refuse_s: float = 0.0,
+        offer_ids: list[str] | None = None,
+    ) -> None:
         operation = {"type": "LAUNCH", "launch": {"task_infos": list(tasks)}}
         ids = [{"value": one} for one in offer_ids or [offer.id]]
-        self.call("ACCEPT", accept={"offer_ids": ids, "operations": [operation], "filters": {"refuse_seconds": refuse_s}})
+        self.call(
+            "ACCEPT",
+            accept={
+                "offer_ids": ids,
+                "operations": [operation],
+                "filters": {"refuse_seconds": refuse_s},
+            },
+        )
 
     def run(self, task_id: str, size: Resources = SMALL, agent: FakeAgent | None = None) -> Any:
         """Launch one task on an outstanding offer."""
@@ -239,10 +303,16 @@ class Scheduler:
 
     def decline(self, *offers: Any, refuse_s: float | None = None) -> None:
         filters = {} if refuse_s is None else {"filters": {"refuse_seconds": refuse_s}}
-        self.call("DECLINE", decline={"offer_ids": [{"value": one.id} for one in offers], **filters})
+        self.call(
+            "DECLINE", decline={"offer_ids": [{"value": one.id} for one in offers], **filters}
+        )
 
     def acknowledge(self, agent: FakeAgent, task_id: str, uuid: bytes) -> None:
-        body = {"agent_id": {"value": agent.id}, "task_id": {"value": task_id}, "uuid": msgspec.to_builtins(uuid)}
+        body = {
+            "agent_id": {"value": agent.id},
+            "task_id": {"value": task_id},
+            "uuid": msgspec.to_builtins(uuid),
+        }
         self.call("ACKNOWLEDGE", acknowledge=body)
 
     def kill(self, task_id: str, **kw: Any) -> None:
@@ -251,14 +321,30 @@ class Scheduler:
     def reconcile(self, *tasks: tuple[str, str | None]) -> list[dict[str, Any]]:
         """The statuses that come back at once."""
         before = len(self.statuses)
-        wanted = [{"task_id": {"value": task}, **({"agent_id": {"value": agent}} if agent else {})} for task, agent in tasks]
+        wanted = [
+            {"task_id": {"value": task}, **({"agent_id": {"value": agent}} if agent else {})}
+            for task, agent in tasks
+        ]
         self.call("RECONCILE", reconcile={"tasks": wanted})
         return self.statuses[before:]
 
 
-def known(framework: Scheduler, task_id: str, agent_id: str, state: str = "TASK_RUNNING", size: Resources = SMALL) -> link.KnownTask:
+def known(
+    framework: Scheduler,
+    task_id: str,
+    agent_id: str,
+    state: str = "TASK_RUNNING",
+    size: Resources = SMALL,
+) -> link.KnownTask:
     """What a returning agent says of a task."""
     info = msgspec.structs.replace(framework.info, id=ident(framework.id))
-    task = TaskInfo(name=task_id, task_id=ident(task_id), agent_id=ident(agent_id), resources=to_wire(size, allocated_to="*"))
-    status = TaskStatus(task_id=ident(task_id), state=state, uuid=b"u" * 16, agent_id=ident(agent_id))
+    task = TaskInfo(
+        name=task_id,
+        task_id=ident(task_id),
+        agent_id=ident(agent_id),
+        resources=to_wire(size, allocated_to="*"),
+    )
+    status = TaskStatus(
+        task_id=ident(task_id), state=state, uuid=b"u" * 16, agent_id=ident(agent_id)
+    )
     return link.KnownTask(info, task, state, [status])

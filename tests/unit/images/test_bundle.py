@@ -24,9 +24,11 @@ CHECKOUT = Path(__file__).parents[3]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A small checkout: the real images/ and pyproject, and a package of a few files."""
-    shutil.copytree(CHECKOUT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        CHECKOUT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(CHECKOUT / "pyproject.toml", tmp_path)
-    for name in ("__init__.py", "node/main.py", "cli/main.py", "web/master/index.html"):
+    for name in ("__init__.py", "node/main.py", "cli/main.py", "webui/master/index.html"):
         (tmp_path / "cluster" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cluster" / name).write_text(f"# {name}\n")
     return tmp_path
@@ -81,9 +83,15 @@ def test_the_digest_does_not_change_with_anything_else(root: Path) -> None:
 def test_a_new_dependency_is_a_new_recipe_and_a_new_tool_for_tests_is_not(root: Path) -> None:
     before = digest(root)
     text = (root / "pyproject.toml").read_text()
-    (root / "pyproject.toml").write_text(text.replace("[tool.pytest.ini_options]", "[tool.other]\nx = 1\n\n[tool.pytest.ini_options]"))
+    (root / "pyproject.toml").write_text(
+        text.replace(
+            "[tool.pytest.ini_options]", "[tool.other]\nx = 1\n\n[tool.pytest.ini_options]"
+        )
+    )
     assert digest(root) == before
-    (root / "pyproject.toml").write_text(text.replace('    "aiohttp', '    "another-package>=1",\n    "aiohttp'))
+    (root / "pyproject.toml").write_text(
+        text.replace('    "aiohttp', '    "another-package>=1",\n    "aiohttp')
+    )
     assert digest(root) != before
 
 
@@ -94,14 +102,25 @@ def test_the_same_sources_give_the_same_bytes(root: Path) -> None:
 def test_the_bundle_holds_the_wheel_the_locks_the_recipe_and_the_builder(root: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(bundle.read_sources(root).bundle_bytes())) as archive:
         names = set(archive.getnames())
-    assert {"mesaform-0.1.0-py3-none-any.whl", "requirements.lock", "bootstrap.lock", "recipe.toml", "images/builder/__main__.py"} <= names
+    assert {
+        "mesaform-0.1.0-py3-none-any.whl",
+        "requirements.lock",
+        "bootstrap.lock",
+        "recipe.toml",
+        "images/builder/__main__.py",
+    } <= names
 
 
-def test_the_wheel_has_pages_and_code_but_not_the_operators_side_and_its_record_is_true(root: Path) -> None:
+def test_the_wheel_has_pages_and_code_but_not_the_operators_side_and_its_record_is_true(
+    root: Path,
+) -> None:
     with zipfile.ZipFile(io.BytesIO(bundle.read_sources(root).wheel_bytes())) as wheel:
         names = set(wheel.namelist())
         record = {
-            path: (digest, size) for path, digest, size in csv.reader(io.StringIO(wheel.read("mesaform-0.1.0.dist-info/RECORD").decode()))
+            path: (digest, size)
+            for path, digest, size in csv.reader(
+                io.StringIO(wheel.read("mesaform-0.1.0.dist-info/RECORD").decode())
+            )
         }
         assert names == set(record)
         for name in names - {"mesaform-0.1.0.dist-info/RECORD"}:

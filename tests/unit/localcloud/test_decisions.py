@@ -10,7 +10,20 @@ import pytest
 from cluster.localcloud.calls import Call, classify
 from cluster.localcloud.cloudinit import BadUserDataError, content_of, parse, place
 from cluster.localcloud.protocol import Machine, StateReport
-from cluster.localcloud.reconcile import SHUTDOWN, Boot, Busy, Down, Failed, Forget, Kill, Report, Seen, Step, Up, next_step
+from cluster.localcloud.reconcile import (
+    SHUTDOWN,
+    Boot,
+    Busy,
+    Down,
+    Failed,
+    Forget,
+    Kill,
+    Report,
+    Seen,
+    Step,
+    Up,
+    next_step,
+)
 
 
 def machine(**changes: Any) -> Machine:
@@ -53,8 +66,16 @@ TERMINATED = StateReport("terminated", 1, *SHUTDOWN)
         (machine(state="running"), Up(1), "nothing"),
         (machine(state="running", boots=2), Up(1), Kill()),
         (machine(state="pending", boots=2), Down(1, 0), Forget()),
-        (machine(state="running"), Down(1, 0), Report(StateReport("stopped", 1, *SHUTDOWN), forget=True)),
-        (machine(state="running", shutdown_behavior="terminate"), Down(1, 0), Report(TERMINATED, forget=True)),
+        (
+            machine(state="running"),
+            Down(1, 0),
+            Report(StateReport("stopped", 1, *SHUTDOWN), forget=True),
+        ),
+        (
+            machine(state="running", shutdown_behavior="terminate"),
+            Down(1, 0),
+            Report(TERMINATED, forget=True),
+        ),
         (machine(state="running"), Down(1, -9), Report(TERMINATED, forget=True)),
         (machine(state="running"), Down(1, None), Report(TERMINATED, forget=True)),
         (machine(state="shutting-down"), Up(1), Kill()),
@@ -69,7 +90,9 @@ TERMINATED = StateReport("terminated", 1, *SHUTDOWN)
         (None, None, "nothing"),
     ],
 )
-def test_the_next_step_makes_what_runs_equal_to_what_ec2_says(wanted: Machine | None, seen: Seen, step: Step) -> None:
+def test_the_next_step_makes_what_runs_equal_to_what_ec2_says(
+    wanted: Machine | None, seen: Seen, step: Step
+) -> None:
     assert next_step(wanted, seen, now=200.0) == step
 
 
@@ -92,17 +115,29 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/{}/aws4_request, 
     ("environ", "body", "call"),
     [
         (
-            {"REQUEST_METHOD": "POST", "CONTENT_TYPE": "application/x-www-form-urlencoded", "HTTP_AUTHORIZATION": SIGNED.format("ec2")},
+            {
+                "REQUEST_METHOD": "POST",
+                "CONTENT_TYPE": "application/x-www-form-urlencoded",
+                "HTTP_AUTHORIZATION": SIGNED.format("ec2"),
+            },
             b"Action=RunInstances&Version=1",
             Call("ec2", "RunInstances", "us-east-1", mutating=True),
         ),
         (
-            {"REQUEST_METHOD": "POST", "CONTENT_TYPE": "application/x-www-form-urlencoded", "HTTP_AUTHORIZATION": SIGNED.format("ec2")},
+            {
+                "REQUEST_METHOD": "POST",
+                "CONTENT_TYPE": "application/x-www-form-urlencoded",
+                "HTTP_AUTHORIZATION": SIGNED.format("ec2"),
+            },
             b"Version=1&Action=DescribeInstances",
             Call("ec2", "DescribeInstances", "us-east-1", mutating=False),
         ),
         (
-            {"REQUEST_METHOD": "POST", "HTTP_X_AMZ_TARGET": "AmazonSSM.PutParameter", "HTTP_AUTHORIZATION": SIGNED.format("ssm")},
+            {
+                "REQUEST_METHOD": "POST",
+                "HTTP_X_AMZ_TARGET": "AmazonSSM.PutParameter",
+                "HTTP_AUTHORIZATION": SIGNED.format("ssm"),
+            },
             b"{}",
             Call("ssm", "PutParameter", "us-east-1", mutating=True),
         ),
@@ -115,7 +150,11 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/{}/aws4_request, 
             b"x",
             Call("s3", "PUT /b/k", "eu-west-1", mutating=True),
         ),
-        ({"REQUEST_METHOD": "GET", "PATH_INFO": "/b/k"}, b"", Call("s3", "GET /b/k", "", mutating=False)),
+        (
+            {"REQUEST_METHOD": "GET", "PATH_INFO": "/b/k"},
+            b"",
+            Call("s3", "GET /b/k", "", mutating=False),
+        ),
     ],
 )
 def test_a_request_is_recognised(environ: dict[str, str], body: bytes, call: Call) -> None:
@@ -129,7 +168,9 @@ def test_cloud_init_reads_only_its_own_user_data() -> None:
         parse("#cloud-config\nruncmd: [true]")
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "/opt/mesaform/../../etc/passwd", "/opt/mesaformer/x", "opt/mesaform/x"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "/opt/mesaform/../../etc/passwd", "/opt/mesaformer/x", "opt/mesaform/x"]
+)
 def test_cloud_init_writes_nowhere_else(path: str) -> None:
     with pytest.raises(BadUserDataError):
         place(path, Path("/root"))

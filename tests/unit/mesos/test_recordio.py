@@ -8,7 +8,9 @@ from cluster.mesos.recordio import Decoder, FramingError, encode
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8), st.data())
-def test_records_come_out_as_they_went_in_however_the_stream_is_cut(records: list[bytes], data: st.DataObject) -> None:
+def test_records_come_out_as_they_went_in_however_the_stream_is_cut(
+    records: list[bytes], data: st.DataObject
+) -> None:
     stream = b"".join(map(encode, records))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     pieces = [stream[low:high] for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True)]

@@ -49,17 +49,27 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def runner_for(engine: ScriptedEngine, session: aiohttp.ClientSession, heard: Heard, instances: int = 1, **more: float) -> Runner:
+def runner_for(
+    engine: ScriptedEngine,
+    session: aiohttp.ClientSession,
+    heard: Heard,
+    instances: int = 1,
+    **more: float,
+) -> Runner:
     job = Job("hello", ("sh", "-c", "work"), Resources.of(cpus=0.5, mem_mib=64), instances)
     return Runner(job, "x", engine.leader, Sandboxes([engine.url], session), session, heard, **more)
 
 
 async def started(engine: ScriptedEngine, count: int = 1) -> list[str]:
-    await engine.until(lambda: sum(task.state == "TASK_RUNNING" for task in engine.tasks.values()) == count)
+    await engine.until(
+        lambda: sum(task.state == "TASK_RUNNING" for task in engine.tasks.values()) == count
+    )
     return list(engine.tasks)
 
 
-async def test_a_task_s_output_and_exit_code_are_the_job_s(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+async def test_a_task_s_output_and_exit_code_are_the_job_s(
+    engine: ScriptedEngine, session: aiohttp.ClientSession
+) -> None:
     heard = Heard()
     running = asyncio.create_task(runner_for(engine, session, heard).run(asyncio.Event()))
     [task_id] = await started(engine)
@@ -70,29 +80,46 @@ async def test_a_task_s_output_and_exit_code_are_the_job_s(engine: ScriptedEngin
     engine.finish(task_id, "TASK_FAILED", "Command exited with status 3")
     assert await asyncio.wait_for(running, 10) == 3
     assert heard.written["hello", "stdout"] == "hé" + "llo ✓\n" * 20_000
-    assert [change.state for change in heard.changes] == ["TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_FAILED"]
+    assert [change.state for change in heard.changes] == [
+        "TASK_STAGING",
+        "TASK_STARTING",
+        "TASK_RUNNING",
+        "TASK_FAILED",
+    ]
 
 
-async def test_an_interrupt_kills_the_tasks_and_exits_130(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+async def test_an_interrupt_kills_the_tasks_and_exits_130(
+    engine: ScriptedEngine, session: aiohttp.ClientSession
+) -> None:
     interrupted, heard = asyncio.Event(), Heard()
     running = asyncio.create_task(runner_for(engine, session, heard, 3).run(interrupted))
     for task_id in await started(engine, 3):
-        engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
+        engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = (
+            b""
+        )
     interrupted.set()
     assert await asyncio.wait_for(running, 10) == 130
     assert {task.state for task in engine.tasks.values()} == {"TASK_KILLED"}
     assert len(engine.of_type("KILL")) == 3
 
 
-async def test_a_time_out_kills_the_tasks_and_exits_124(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
-    running = asyncio.create_task(runner_for(engine, session, Heard(), timeout_s=0.3).run(asyncio.Event()))
+async def test_a_time_out_kills_the_tasks_and_exits_124(
+    engine: ScriptedEngine, session: aiohttp.ClientSession
+) -> None:
+    running = asyncio.create_task(
+        runner_for(engine, session, Heard(), timeout_s=0.3).run(asyncio.Event())
+    )
     for task_id in await started(engine):
-        engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
+        engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = (
+            b""
+        )
     assert await asyncio.wait_for(running, 10) == 124
     assert not engine.live()
 
 
-async def test_a_job_survives_a_broken_stream(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+async def test_a_job_survives_a_broken_stream(
+    engine: ScriptedEngine, session: aiohttp.ClientSession
+) -> None:
     heard = Heard()
     running = asyncio.create_task(runner_for(engine, session, heard).run(asyncio.Event()))
     [task_id] = await started(engine)
@@ -101,10 +128,15 @@ async def test_a_job_survives_a_broken_stream(engine: ScriptedEngine, session: a
     await engine.until(lambda: engine.subscribes == 2 and engine.of_type("RECONCILE"))
     engine.finish(task_id)
     assert await asyncio.wait_for(running, 10) == 0
-    assert [note.partition(";")[0].partition(" to 127")[0] for note in heard.notes] == ["no connection to a leading master", "subscribed"]
+    assert [note.partition(";")[0].partition(" to 127")[0] for note in heard.notes] == [
+        "no connection to a leading master",
+        "subscribed",
+    ]
 
 
-async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(
+    engine: ScriptedEngine, session: aiohttp.ClientSession
+) -> None:
     interrupted = asyncio.Event()
     runner = runner_for(engine, session, Heard())
     engine.agents.clear()
@@ -115,7 +147,9 @@ async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(engine: Scr
     assert engine.of_type("TEARDOWN")
 
 
-async def test_a_job_begun_while_masters_elect_waits_for_the_leader(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+async def test_a_job_begun_while_masters_elect_waits_for_the_leader(
+    engine: ScriptedEngine, session: aiohttp.ClientSession
+) -> None:
     heard, answers = Heard(), [ClusterUnreachable("no leading master answers")]
     runner = runner_for(engine, session, heard)
 
@@ -139,10 +173,14 @@ async def test_without_a_leader_it_says_so(session: aiohttp.ClientSession) -> No
 
     job = Job("hello", ("true",), Resources.of(cpus=1))
     with pytest.raises(ClusterUnreachable):
-        await Runner(job, "x", nobody, Sandboxes([], session), session, Heard(), leader_wait_s=0).run(asyncio.Event())
+        await Runner(
+            job, "x", nobody, Sandboxes([], session), session, Heard(), leader_wait_s=0
+        ).run(asyncio.Event())
 
 
-async def test_output_that_cannot_be_read_is_said_and_the_code_still_counts(engine: ScriptedEngine, session: aiohttp.ClientSession) -> None:
+async def test_output_that_cannot_be_read_is_said_and_the_code_still_counts(
+    engine: ScriptedEngine, session: aiohttp.ClientSession
+) -> None:
     heard = Heard()
     runner = runner_for(engine, session, heard)
     runner.sandboxes = Sandboxes(["http://127.61.9.9:9"], session)

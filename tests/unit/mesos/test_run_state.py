@@ -31,13 +31,19 @@ def offers(*amounts: tuple[float, float]) -> Event:
 
 
 def update(task_id: str, state: str, message: str | None = None) -> Event:
-    status = TaskStatus(task_id=ident(task_id), state=state, message=message, agent_id=ident("a0"), uuid=b"u" * 16)
+    status = TaskStatus(
+        task_id=ident(task_id), state=state, message=message, agent_id=ident("a0"), uuid=b"u" * 16
+    )
     return Event(type="UPDATE", update=Update(status=status))
 
 
 def launched(calls: list[Call]) -> list[str]:
     return [
-        info.task_id.value for call in calls if call.accept for operation in call.accept.operations for info in operation.launch.task_infos
+        info.task_id.value
+        for call in calls
+        if call.accept
+        for operation in call.accept.operations
+        for info in operation.launch.task_infos
     ]
 
 
@@ -66,7 +72,13 @@ def test_several_words_are_an_argv_and_one_is_a_shell_line() -> None:
 
 def test_the_framework_declares_the_smallest_offer_that_is_of_use() -> None:
     filters = a_job().framework().offer_filters
-    assert filters == {"*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 1}, "mem": {"value": 64}}}]}}}
+    assert filters == {
+        "*": {
+            "min_allocatable_resources": {
+                "quantities": [{"quantities": {"cpus": {"value": 1}, "mem": {"value": 64}}}]
+            }
+        }
+    }
 
 
 def test_many_tasks_share_an_offer_and_the_rest_waits_with_a_reason() -> None:
@@ -82,7 +94,11 @@ def test_many_tasks_share_an_offer_and_the_rest_waits_with_a_reason() -> None:
 
 def test_offers_are_suppressed_when_all_is_launched() -> None:
     execution = Execution(a_job(), "x")
-    assert [call.type for call in execution.handle(offers((2, 4096), (2, 4096)))] == ["ACCEPT", "DECLINE", "SUPPRESS"]
+    assert [call.type for call in execution.handle(offers((2, 4096), (2, 4096)))] == [
+        "ACCEPT",
+        "DECLINE",
+        "SUPPRESS",
+    ]
 
 
 def test_the_first_failure_in_time_is_the_job_s() -> None:
@@ -120,15 +136,23 @@ def test_after_a_new_subscription_what_runs_is_asked_after() -> None:
 def test_stopping_kills_what_runs_and_launches_nothing_more() -> None:
     execution = Execution(a_job(3), "x")
     execution.handle(offers((2, 4096)))
-    assert [call.kill.task_id.value for call in execution.stop() if call.kill] == ["hello-0.x", "hello-1.x"]
+    assert [call.kill.task_id.value for call in execution.stop() if call.kill] == [
+        "hello-0.x",
+        "hello-1.x",
+    ]
     assert launched(execution.handle(offers((8, 4096)))) == []
     for task in ("hello-0.x", "hello-1.x"):
         execution.handle(update(task, "TASK_KILLED"))
     assert execution.done
 
 
-@given(st.integers(1, 12), st.lists(st.lists(st.tuples(st.floats(0, 6), st.floats(0, 600)), max_size=4), max_size=6))
-def test_no_task_is_launched_twice_nor_beyond_its_offer(instances: int, rounds: list[list[tuple[float, float]]]) -> None:
+@given(
+    st.integers(1, 12),
+    st.lists(st.lists(st.tuples(st.floats(0, 6), st.floats(0, 600)), max_size=4), max_size=6),
+)
+def test_no_task_is_launched_twice_nor_beyond_its_offer(
+    instances: int, rounds: list[list[tuple[float, float]]]
+) -> None:
     execution = Execution(a_job(instances), "x")
     seen: list[str] = []
     for amounts in rounds:
@@ -159,7 +183,13 @@ def test_a_task_that_was_not_to_blame_for_its_end_says_so() -> None:
     execution = Execution(a_job(), "u")
     [task] = launched(execution.handle(offers((1, 128))))
     message = "Command terminated with signal Terminated"
-    status = TaskStatus(task_id=ident(task), state="TASK_KILLED", message=message, reason="REASON_AGENT_DRAINING", agent_id=ident("a0"))
+    status = TaskStatus(
+        task_id=ident(task),
+        state="TASK_KILLED",
+        message=message,
+        reason="REASON_AGENT_DRAINING",
+        agent_id=ident("a0"),
+    )
     execution.handle(Event(type="UPDATE", update=Update(status=status)))
     assert execution.changes[-1].message == f"{message}; its agent is being drained"
     assert execution.exit_code == 143

@@ -11,7 +11,17 @@ from cluster.common.errors import ClusterUnreachable, Permanent, Retryable
 from cluster.common.resources import Resources
 from cluster.mesos.messages import CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
 from cluster.mesos.scheduler import FrameworkFailedOver, FrameworkRemoved, SchedulerClient
-from cluster.mesos.scheduler_messages import Event, acknowledge, decline, kill, launch, reconcile, revive, suppress, teardown
+from cluster.mesos.scheduler_messages import (
+    Event,
+    acknowledge,
+    decline,
+    kill,
+    launch,
+    reconcile,
+    revive,
+    suppress,
+    teardown,
+)
 from tests.support.scripted_engine import ScriptedEngine
 
 INFO = FrameworkInfo(user="root", name="probe", roles=["*"], failover_timeout=60.0)
@@ -52,7 +62,9 @@ class Framework:
         async with asyncio.timeout(5):
             while True:
                 found = [
-                    event.update.status.state for event in self.events if event.update and event.update.status.task_id.value == task_id
+                    event.update.status.state
+                    for event in self.events
+                    if event.update and event.update.status.task_id.value == task_id
                 ]
                 if last in found:
                     return found
@@ -81,7 +93,11 @@ def a_task(event: Event, task_id: str = "t1") -> TaskInfo:
 async def start_task(framework: Framework, task_id: str = "t1") -> None:
     event = await framework.seen("OFFERS")
     assert event.offers is not None
-    await framework.client.call(launch([offer.id.value for offer in event.offers.offers], [a_task(event, task_id)], refuse_s=0))
+    await framework.client.call(
+        launch(
+            [offer.id.value for offer in event.offers.offers], [a_task(event, task_id)], refuse_s=0
+        )
+    )
 
 
 async def test_a_task_is_launched_acknowledged_and_killed(engine: ScriptedEngine) -> None:
@@ -99,7 +115,9 @@ async def test_a_task_is_launched_acknowledged_and_killed(engine: ScriptedEngine
         await engine.until(lambda: not engine.tasks["t1"].unacknowledged)
 
 
-async def test_the_stream_is_made_again_with_the_same_id_when_it_breaks(engine: ScriptedEngine) -> None:
+async def test_the_stream_is_made_again_with_the_same_id_when_it_breaks(
+    engine: ScriptedEngine,
+) -> None:
     async with Framework(engine.leader) as framework:
         first = await framework.seen("SUBSCRIBED")
         await start_task(framework)
@@ -108,7 +126,9 @@ async def test_the_stream_is_made_again_with_the_same_id_when_it_breaks(engine: 
         assert second.subscribed == first.subscribed
         await framework.client.call(reconcile([("t1", None)]))
         await framework.states_of("t1", "TASK_RUNNING")
-        assert engine.of_type("SUBSCRIBE")[1]["framework_id"] == {"value": framework.client.framework_id}
+        assert engine.of_type("SUBSCRIBE")[1]["framework_id"] == {
+            "value": framework.client.framework_id
+        }
 
 
 async def test_five_missing_heartbeats_are_a_broken_stream() -> None:
@@ -129,7 +149,9 @@ async def test_a_standby_s_redirect_is_followed(engine: ScriptedEngine) -> None:
             assert not standby.calls
 
 
-async def test_masters_that_redirect_to_one_another_are_asked_again_until_one_leads(engine: ScriptedEngine) -> None:
+async def test_masters_that_redirect_to_one_another_are_asked_again_until_one_leads(
+    engine: ScriptedEngine,
+) -> None:
     engine.redirect = engine.url
     async with Framework(engine.leader) as framework:
         await asyncio.sleep(0.05)
@@ -166,7 +188,13 @@ async def test_a_removed_framework_ends_the_run_with_its_own_error(engine: Scrip
 async def test_a_framework_taken_over_by_another_scheduler_stops(engine: ScriptedEngine) -> None:
     async with Framework(engine.leader) as first:
         await first.seen("SUBSCRIBED")
-        info = FrameworkInfo(user="root", name="probe", roles=["*"], failover_timeout=60.0, id=ident(str(first.client.framework_id)))
+        info = FrameworkInfo(
+            user="root",
+            name="probe",
+            roles=["*"],
+            failover_timeout=60.0,
+            id=ident(str(first.client.framework_id)),
+        )
         async with Framework(engine.leader, info) as second:
             await second.seen("SUBSCRIBED")
             with pytest.raises(FrameworkFailedOver):
@@ -185,7 +213,9 @@ async def test_a_call_without_a_subscription_may_be_tried_again() -> None:
             await SchedulerClient(leader, INFO, session).call(decline(["o1"]))
 
 
-async def test_a_call_that_a_new_leader_does_not_know_may_be_tried_again(engine: ScriptedEngine) -> None:
+async def test_a_call_that_a_new_leader_does_not_know_may_be_tried_again(
+    engine: ScriptedEngine,
+) -> None:
     async with Framework(engine.leader) as framework:
         await framework.seen("SUBSCRIBED")
         engine.frameworks.clear()
@@ -193,7 +223,9 @@ async def test_a_call_that_a_new_leader_does_not_know_may_be_tried_again(engine:
             await framework.client.call(revive())
 
 
-async def test_a_handler_whose_call_did_not_get_through_makes_the_stream_anew(engine: ScriptedEngine) -> None:
+async def test_a_handler_whose_call_did_not_get_through_makes_the_stream_anew(
+    engine: ScriptedEngine,
+) -> None:
     async with Framework(engine.leader) as framework:
         failures = ["once"]
 
@@ -214,7 +246,9 @@ async def test_a_framework_that_the_master_refuses_is_an_error_at_once() -> None
             return engine.url
 
         bad = FrameworkInfo(user="root", name="probe", id=ident("x"))
-        async with aiohttp.ClientSession(headers={"Mesos-Stream-Id": "must not be here"}) as session:
+        async with aiohttp.ClientSession(
+            headers={"Mesos-Stream-Id": "must not be here"}
+        ) as session:
 
             async def ignore(_event: Event) -> None: ...
 

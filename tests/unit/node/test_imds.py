@@ -30,7 +30,9 @@ def client(endpoint: str, clock: Clock | None = None, patience_s: float = 10.0) 
 def test_a_machine_learns_who_it_is_with_one_token() -> None:
     with MetadataServer(INSTANCE) as server:
         metadata = client(server.endpoint)
-        assert metadata.identity() == Identity("i-0abc", "m5.large", "us-east-1b", "127.71.0.9", "spot")
+        assert metadata.identity() == Identity(
+            "i-0abc", "m5.large", "us-east-1b", "127.71.0.9", "spot"
+        )
         assert metadata.user_data() == '{"version":1}'
         assert len(server.tokens) == 1
 
@@ -60,7 +62,9 @@ def test_a_service_with_a_hiccup_is_asked_again() -> None:
 def test_a_service_that_never_comes_up_is_named_with_how_long_was_waited() -> None:
     clock = Clock()
     endpoint = f"http://127.71.0.2:{free_port('127.71.0.2')}"
-    with pytest.raises(MetadataUnavailable, match=f"{endpoint} does not serve metadata within 10 s: .*refused"):
+    with pytest.raises(
+        MetadataUnavailable, match=f"{endpoint} does not serve metadata within 10 s: .*refused"
+    ):
         client(endpoint, clock).user_data()
     assert 8 < clock.now <= 10
 
@@ -68,7 +72,9 @@ def test_a_service_that_never_comes_up_is_named_with_how_long_was_waited() -> No
 def test_a_machine_without_user_data_was_not_launched_by_us() -> None:
     with (
         MetadataServer({}) as server,
-        pytest.raises(MetadataUnavailable, match="has no user-data: this machine was not launched by mesaform"),
+        pytest.raises(
+            MetadataUnavailable, match="has no user-data: this machine was not launched by mesaform"
+        ),
     ):
         client(server.endpoint).user_data()
 
@@ -84,5 +90,10 @@ def test_a_disabled_service_is_not_asked_for_minutes() -> None:
 
 def test_the_address_is_the_one_that_awss_own_tools_take() -> None:
     with MetadataServer(INSTANCE) as server:
-        assert Metadata.from_environment({"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint + "/"}).user_data() == '{"version":1}'
+        assert (
+            Metadata.from_environment(
+                {"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint + "/"}
+            ).user_data()
+            == '{"version":1}'
+        )
     assert Metadata.from_environment({})._endpoint == "http://169.254.169.254"

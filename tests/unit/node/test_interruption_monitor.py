@@ -22,7 +22,12 @@ from tests.support.zookeeper import free_port
 
 NOW = 1_795_262_400.0  # 2026-11-21T12:00:00Z
 HOST, AGENT = "127.71.0.9", "127.71.0.10"
-MAINTENANCE = {"NotBefore": "21 Nov 2026 13:00:00 GMT", "Code": "system-reboot", "EventId": "e-1", "State": "active"}
+MAINTENANCE = {
+    "NotBefore": "21 Nov 2026 13:00:00 GMT",
+    "Code": "system-reboot",
+    "EventId": "e-1",
+    "State": "active",
+}
 
 
 def standing(**texts: str) -> list[MachineNotice]:
@@ -37,7 +42,9 @@ def test_a_machine_without_trouble_has_nothing_to_tell():
 
 def test_an_interruption_is_told_with_its_second():
     (notice,) = standing(action='{"action": "terminate", "time": "2026-11-21T12:02:00Z"}')
-    assert notice == MachineNotice("i-1", "interruption", NOW, NOW + 120, "spot interruption (terminate)")
+    assert notice == MachineNotice(
+        "i-1", "interruption", NOW, NOW + 120, "spot interruption (terminate)"
+    )
 
 
 def test_advice_has_the_time_when_it_was_given_and_no_end():
@@ -62,7 +69,17 @@ def test_the_gravest_comes_first():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", "[]", "7", "null", '{"action": "stop"}', '{"action": "stop", "time": "soon"}', '{"time": 7}']
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "7",
+        "null",
+        '{"action": "stop"}',
+        '{"action": "stop", "time": "soon"}',
+        '{"time": 7}',
+    ],
 )
 def test_what_cannot_be_understood_is_not_told_and_harms_nothing(text):
     assert standing(action=text, rebalance=text.replace("7", "8"), scheduled='{"a": 1}') == []
@@ -79,7 +96,9 @@ class Leader:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.told.append((self.client_address[0], msgspec.json.decode(body, type=MachineNotice)))
+                outer.told.append(
+                    (self.client_address[0], msgspec.json.decode(body, type=MachineNotice))
+                )
                 status, answer = outer.answers.pop(0) if outer.answers else (200, {"known": True})
                 text = json.dumps(answer).encode()
                 self.send_response(status)
@@ -137,19 +156,28 @@ def test_a_notice_is_said_once_and_told_until_it_is_known():
     for _ in range(5):
         watch.look()
     assert answers == []
-    assert said == ["spot interruption (terminate), at 12:02:00 UTC", "spot interruption (terminate): the autoscaler knows"]
+    assert said == [
+        "spot interruption (terminate), at 12:02:00 UTC",
+        "spot interruption (terminate): the autoscaler knows",
+    ]
 
 
 def test_another_end_is_news():
     told: list[MachineNotice] = []
-    watch = Watch(lambda: [NOTICE, msgspec.structs.replace(NOTICE, ends_at=NOW + 60)], lambda one: not told.append(one), lambda _: None)
+    watch = Watch(
+        lambda: [NOTICE, msgspec.structs.replace(NOTICE, ends_at=NOW + 60)],
+        lambda one: not told.append(one),
+        lambda _: None,
+    )
     watch.look()
     watch.look()
     assert len(told) == 2
 
 
 def test_metadata_is_read_over_imds_with_a_token():
-    with MetadataServer({ACTION: '{"action": "terminate", "time": "2026-11-21T12:02:00Z"}'}) as server:
+    with MetadataServer(
+        {ACTION: '{"action": "terminate", "time": "2026-11-21T12:02:00Z"}'}
+    ) as server:
         metadata = Metadata(server.endpoint, patience_s=1.0)
         (notice,) = read("i-1", metadata.get, NOW)
         assert notice.kind == "interruption"
@@ -157,12 +185,16 @@ def test_metadata_is_read_over_imds_with_a_token():
 
 
 def test_its_settings_come_from_the_environment_that_the_node_writes():
-    found = settings_from({"MESAFORM_MACHINE": "i-1", "MESAFORM_ADDRESS": AGENT, "MESAFORM_AUTOSCALERS": "a:1,b:2"})
+    found = settings_from(
+        {"MESAFORM_MACHINE": "i-1", "MESAFORM_ADDRESS": AGENT, "MESAFORM_AUTOSCALERS": "a:1,b:2"}
+    )
     assert found == Settings("i-1", AGENT, ("a:1", "b:2"))
 
 
 @pytest.mark.slow
 def test_the_watch_stays_light():
     program = "import sys, cluster.node.interruption_monitor; print([m for m in ('asyncio', 'boto3', 'aiohttp', 'kazoo', 'pydantic') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

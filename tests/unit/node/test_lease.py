@@ -321,7 +321,21 @@ class Truth:
 
 
 STEPS = st.tuples(
-    st.sampled_from(["renew", "cut off", "reach", "begin", "land unseen", "agent away", "end", "stand still", "live", "live", "live"]),
+    st.sampled_from(
+        [
+            "renew",
+            "cut off",
+            "reach",
+            "begin",
+            "land unseen",
+            "agent away",
+            "end",
+            "stand still",
+            "live",
+            "live",
+            "live",
+        ]
+    ),
     st.integers(1, 70).map(float),
 )
 

@@ -39,7 +39,13 @@ class Story:
         self.answers = True
         self.back_while_it_stops = False
         self.farewells: list[Leave] = []
-        self.keeper = Keeper(Watch(Terms(lease_s, empty_s), self.now), self, self, clock=lambda: self.now, sleep=self.sleep)
+        self.keeper = Keeper(
+            Watch(Terms(lease_s, empty_s), self.now),
+            self,
+            self,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
         self.stop_at = 1e9
 
     async def sleep(self, seconds: float) -> None:
@@ -164,7 +170,9 @@ def test_a_lease_is_read_with_its_terms_and_who_is_spared():
     data = msgspec.json.encode(lease)
     assert seen(data, "i-1") == Seen("3.17.12.5", Terms(900, 30), spared=True)
     assert seen(data, "i-2") == Seen("3.17.12.5", Terms(900, 30))
-    assert seen(msgspec.json.encode(msgspec.structs.replace(lease, terms=None)), "i-2").terms is None
+    assert (
+        seen(msgspec.json.encode(msgspec.structs.replace(lease, terms=None)), "i-2").terms is None
+    )
     assert seen(b"not json", "i-2").mark != seen(b"nor this", "i-2").mark
 
 
@@ -201,7 +209,16 @@ class Leased:
         address = f"127.{cluster.net}.100.1"
         with (folder / "console").open("wb") as console:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", DRIVER, json.dumps(document), address, zk, cluster.masters[0], str(folder)],
+                [
+                    sys.executable,
+                    "-c",
+                    DRIVER,
+                    json.dumps(document),
+                    address,
+                    zk,
+                    cluster.masters[0],
+                    str(folder),
+                ],
                 cwd=REPOSITORY,
                 env={**os.environ, "MESAFORM_POWEROFF": f"touch {self.witness}"},
                 stdout=console,
@@ -215,10 +232,15 @@ class Leased:
     def agents(self) -> list[str]:
         body = json.dumps({"type": "GET_AGENTS"}).encode()
         request = urllib.request.Request(
-            f"http://{self.cluster.masters[0]}:5050/api/v1", data=body, headers={"Content-Type": "application/json"}
+            f"http://{self.cluster.masters[0]}:5050/api/v1",
+            data=body,
+            headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=5) as answer:
-            return [agent["agent_info"]["hostname"] for agent in json.load(answer)["get_agents"].get("agents", ())]
+            return [
+                agent["agent_info"]["hostname"]
+                for agent in json.load(answer)["get_agents"].get("agents", ())
+            ]
 
     def is_registered(self) -> bool:
         try:
@@ -259,14 +281,20 @@ class Autoscaler:
     def renews(self) -> bool:
         self._renewals += 1
         self._zk.ensure_path("/mesaform/autoscaler/lease")
-        self._zk.set("/mesaform/autoscaler/lease", msgspec.json.encode(Lease(1, self._renewals, "127.0.0.1:9550", 0.0)))
+        self._zk.set(
+            "/mesaform/autoscaler/lease",
+            msgspec.json.encode(Lease(1, self._renewals, "127.0.0.1:9550", 0.0)),
+        )
         return True
 
 
 def services(cluster: LittleCluster, path: str, method: str, body: object = None) -> None:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
-        f"http://{cluster.masters[0]}:8080{path}", data=data, method=method, headers={"Content-Type": "application/json"}
+        f"http://{cluster.masters[0]}:8080{path}",
+        data=data,
+        method=method,
+        headers={"Content-Type": "application/json"},
     )
 
     def accepted() -> bool:  # 503 while the services have no framework id yet
@@ -285,14 +313,25 @@ def services(cluster: LittleCluster, path: str, method: str, body: object = None
 @pytest.mark.zookeeper
 @pytest.mark.skipif(not available(), reason="needs Debian's zookeeper and Java")
 @pytest.mark.timeout(180)
-def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_after_it(cluster: LittleCluster, leased: Leased):
+def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_after_it(
+    cluster: LittleCluster, leased: Leased
+):
     zk = KazooClient(cluster.zookeeper.hosts)
     zk.start(timeout=10)
     autoscaler = Autoscaler(zk)
     until("it is registered", lambda: autoscaler.renews() and leased.is_registered(), 40)
-    services(cluster, "/v2/apps", "POST", {"id": "/job", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 1})
+    services(
+        cluster,
+        "/v2/apps",
+        "POST",
+        {"id": "/job", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 1},
+    )
     since = time.monotonic()
-    until("it was renewed for two leases", lambda: autoscaler.renews() and time.monotonic() - since > 8, 20)
+    until(
+        "it was renewed for two leases",
+        lambda: autoscaler.renews() and time.monotonic() - since > 8,
+        20,
+    )
     assert "this machine ends itself once" not in leased.log(), "renewed, and yet out"
     until("the lease ran out", lambda: "this machine ends itself once" in leased.log(), 40)
     since = time.monotonic()

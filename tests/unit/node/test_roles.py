@@ -10,28 +10,49 @@ import pytest
 
 from cluster.node import roles
 from cluster.node.model import Hardware, Identity, Programs, Service
-from cluster.topology.user_data import NODE_DOCUMENT_VERSION, LeaseTerms, NodeDocument, ZooKeeperMember, parse_node_document
+from cluster.topology.user_data import (
+    NODE_DOCUMENT_VERSION,
+    LeaseTerms,
+    NodeDocument,
+    ZooKeeperMember,
+    parse_node_document,
+)
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 ENSEMBLE = "127.42.0.10:2181,127.42.32.10:2181,127.42.64.10:2181"
 DIR = PurePosixPath("/var/lib/mesaform")
-PROGRAMS = Programs(python="/opt/mesaform/venv/bin/python", java="/usr/bin/java", zookeeper_classpath=("/usr/share/java/zookeeper.jar",))
+PROGRAMS = Programs(
+    python="/opt/mesaform/venv/bin/python",
+    java="/usr/bin/java",
+    zookeeper_classpath=("/usr/share/java/zookeeper.jar",),
+)
 MASTER = Identity("i-1", "t3.medium", "us-east-1b", MASTERS[1], "on-demand")
 AGENT = Identity("i-2", "m5.large", "us-east-1a", "127.42.0.77", "spot")
 
 
 def document(role: str = "master", **changes: object) -> NodeDocument:
     members = tuple(ZooKeeperMember(number + 1, address) for number, address in enumerate(MASTERS))
-    base = NodeDocument(NODE_DOCUMENT_VERSION, "demo", role, "eu-west-1", "embedded", members, "abc")  # type: ignore[arg-type]
+    base = NodeDocument(
+        NODE_DOCUMENT_VERSION, "demo", role, "eu-west-1", "embedded", members, "abc"
+    )  # type: ignore[arg-type]
     return msgspec.structs.replace(base, **changes)
 
 
-def services(doc: NodeDocument, identity: Identity = MASTER, programs: Programs = PROGRAMS) -> dict[str, Service]:
-    return {service.name: service for service in roles.desired(doc, identity, Hardware(4, 16384), programs, DIR).services}
+def services(
+    doc: NodeDocument, identity: Identity = MASTER, programs: Programs = PROGRAMS
+) -> dict[str, Service]:
+    return {
+        service.name: service
+        for service in roles.desired(doc, identity, Hardware(4, 16384), programs, DIR).services
+    }
 
 
 def without_lean(service: Service) -> dict[str, str]:
-    return {key: value for key, value in service.env.items() if key.startswith(("MESOS_", "MESAFORM_", "MARATHON_", "AWS_"))}
+    return {
+        key: value
+        for key, value in service.env.items()
+        if key.startswith(("MESOS_", "MESAFORM_", "MARATHON_", "AWS_"))
+    }
 
 
 def test_a_master_runs_zookeeper_first_then_the_engine_the_services_and_the_autoscaler() -> None:
@@ -78,14 +99,21 @@ def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None
     assert agent.argv[1:] == ("-m", "cluster.engine", "agent")
     assert agent.env["MESOS_RESOURCES"] == "cpus:4;disk:35840;mem:15565;ports:[31000-32000]"
     assert agent.env["MESOS_MASTER"] == f"zk://{ENSEMBLE}/mesos"
-    assert (agent.env["MESOS_IP"], agent.env["MESOS_PORT"], agent.env["MESAFORM_LINK_PORT"]) == (AGENT.address, "5051", "5052")
+    assert (agent.env["MESOS_IP"], agent.env["MESOS_PORT"], agent.env["MESAFORM_LINK_PORT"]) == (
+        AGENT.address,
+        "5051",
+        "5052",
+    )
 
 
 def test_every_agent_watches_for_its_own_end_and_knows_where_autoscalers_listen() -> None:
     watch = services(document("agent"), AGENT)["watch"]
     assert watch.argv[1:] == ("-m", "cluster.node.interruption_monitor")
     assert watch.env["MESAFORM_AUTOSCALERS"] == ",".join(f"{address}:9550" for address in MASTERS)
-    assert (watch.env["MESAFORM_MACHINE"], watch.env["MESAFORM_ADDRESS"]) == (AGENT.instance_id, AGENT.address)
+    assert (watch.env["MESAFORM_MACHINE"], watch.env["MESAFORM_ADDRESS"]) == (
+        AGENT.instance_id,
+        AGENT.address,
+    )
     assert "watch" not in services(document("master"))
 
 
@@ -108,19 +136,31 @@ def test_only_an_agent_that_the_autoscaler_bought_watches_a_lease() -> None:
 def test_an_agents_own_facts_win_over_attributes_of_the_same_name() -> None:
     doc = document("agent", pool="fast", attributes={"rack": "7", "zone": "moon"})
     attributes = services(doc, AGENT)["engine-agent"].env["MESOS_ATTRIBUTES"]
-    assert attributes == "rack:7;zone:us-east-1a;instance_id:i-2;instance_type:m5.large;pool:fast;lifecycle:spot"
+    assert (
+        attributes
+        == "rack:7;zone:us-east-1a;instance_id:i-2;instance_type:m5.large;pool:fast;lifecycle:spot"
+    )
 
 
 def test_the_other_engine_is_another_program_with_the_same_environment() -> None:
-    mesos = replace(PROGRAMS, mesos_master="/usr/sbin/mesos-master", mesos_agent="/usr/sbin/mesos-agent")
-    ours, theirs = services(document())["engine-master"], services(document(engine="mesos"), programs=mesos)["engine-master"]
+    mesos = replace(
+        PROGRAMS, mesos_master="/usr/sbin/mesos-master", mesos_agent="/usr/sbin/mesos-agent"
+    )
+    ours, theirs = (
+        services(document())["engine-master"],
+        services(document(engine="mesos"), programs=mesos)["engine-master"],
+    )
     assert theirs.argv == ("/usr/sbin/mesos-master",)
     assert theirs.env == ours.env
-    assert services(document("agent", engine="mesos"), AGENT, mesos)["engine-agent"].argv == ("/usr/sbin/mesos-agent",)
+    assert services(document("agent", engine="mesos"), AGENT, mesos)["engine-agent"].argv == (
+        "/usr/sbin/mesos-agent",
+    )
 
 
 def test_an_image_without_apache_mesos_says_what_to_bake() -> None:
-    with pytest.raises(roles.CannotServe, match=r"mesos-agent, which this image lacks.*recipe\.toml"):
+    with pytest.raises(
+        roles.CannotServe, match=r"mesos-agent, which this image lacks.*recipe\.toml"
+    ):
         services(document("agent", engine="mesos"), AGENT)
 
 
@@ -135,17 +175,24 @@ def test_a_master_without_zookeeper_is_told_what_to_install() -> None:
 
 
 def test_zookeeper_binds_its_own_address_only_and_knows_its_number() -> None:
-    files = {file.path.name: file.text for file in roles.desired(document(), MASTER, Hardware(2, 4096), PROGRAMS, DIR).files}
+    files = {
+        file.path.name: file.text
+        for file in roles.desired(document(), MASTER, Hardware(2, 4096), PROGRAMS, DIR).files
+    }
     assert files["myid"] == "2\n"
     lines = files["zoo.cfg"].splitlines()
     assert f"clientPortAddress={MASTERS[1]}" in lines
     assert "quorumListenOnAllIPs=false" in lines
-    assert [line for line in lines if line.startswith("server.")] == [f"server.{n + 1}={a}:2888:3888" for n, a in enumerate(MASTERS)]
+    assert [line for line in lines if line.startswith("server.")] == [
+        f"server.{n + 1}={a}:2888:3888" for n, a in enumerate(MASTERS)
+    ]
 
 
 def test_a_document_and_an_image_of_different_recipes_do_not_go_together() -> None:
     roles.check_recipe(document(recipe="abc"), "abc")
-    with pytest.raises(roles.CannotServe, match="wants an image of recipe abc, this image is of recipe xyz"):
+    with pytest.raises(
+        roles.CannotServe, match="wants an image of recipe abc, this image is of recipe xyz"
+    ):
         roles.check_recipe(document(recipe="abc"), "xyz")
     with pytest.raises(roles.CannotServe, match="does not run from a baked image"):
         roles.check_recipe(document(recipe="abc"), "")

@@ -38,7 +38,9 @@ class Machine:
 
     def __init__(self, *names: str, ready: bool = True) -> None:
         address = ("127.0.0.1", 1) if ready else None
-        self.supervisor = Supervisor([Service(name, (name,), ready=address, ready_within_s=3.0) for name in names], POLICY)
+        self.supervisor = Supervisor(
+            [Service(name, (name,), ready=address, ready_within_s=3.0) for name in names], POLICY
+        )
         self.now = 1000.0
         self.next_pid = 100
         self.effects: list[Effect] = []
@@ -165,8 +167,17 @@ def test_services_stop_in_reverse_order_each_when_the_one_after_it_is_gone() -> 
     machine.end("c", "exit code 0")
     machine.end("b", "exit code 0")
     machine.end("a", "exit code 0")
-    assert [type(effect) for effect in machine.effects] == [Terminate, Terminate, Terminate, Finished]
-    assert [effect.name for effect in machine.effects if isinstance(effect, Terminate)] == ["c", "b", "a"]
+    assert [type(effect) for effect in machine.effects] == [
+        Terminate,
+        Terminate,
+        Terminate,
+        Finished,
+    ]
+    assert [effect.name for effect in machine.effects if isinstance(effect, Terminate)] == [
+        "c",
+        "b",
+        "a",
+    ]
 
 
 def test_a_service_that_does_not_stop_in_time_is_killed_and_killed_again() -> None:
@@ -231,7 +242,10 @@ def test_news_of_a_process_that_was_replaced_is_ignored() -> None:
 def test_an_event_without_an_edge_is_reported_with_what_went_before() -> None:
     machine = Machine("a")
     machine.tell(Begin())
-    with pytest.raises(UnknownTransition, match=r"a: spawned while starting; before that: waiting\+turn, spawning\+spawned"):
+    with pytest.raises(
+        UnknownTransition,
+        match=r"a: spawned while starting; before that: waiting\+turn, spawning\+spawned",
+    ):
         machine.supervisor.handle(Spawned("a", 7), machine.now)
 
 
@@ -259,7 +273,9 @@ def test_a_service_that_does_not_stop_to_be_held_is_killed() -> None:
     assert machine.state("a") is State.KILLING
 
 
-def test_a_service_between_two_tries_is_held_too_and_one_released_while_it_stops_starts_again() -> None:
+def test_a_service_between_two_tries_is_held_too_and_one_released_while_it_stops_starts_again() -> (
+    None
+):
     machine = Machine("a", "b", ready=False)
     machine.tell(Begin())
     machine.wait(0)
@@ -298,14 +314,18 @@ class AnyMachine(RuleBasedStateMachine):
     def _follow(self) -> None:
         for effect in self.machine.effects[self.seen :]:
             if isinstance(effect, Spawn) and effect.name not in self.machine.unstartable:
-                assert effect.name not in self.alive, "a second process of a service that still has one"
+                assert effect.name not in self.alive, (
+                    "a second process of a service that still has one"
+                )
                 assert not self.machine.supervisor.stopping, "started during a stop"
                 self.alive[effect.name] = -1
         self.seen = len(self.machine.effects)
         for name in self.alive:
             self.alive[name] = self.machine.pid(name)
 
-    @precondition(lambda self: not self.machine.supervisor.begun and not self.machine.supervisor.stopping)
+    @precondition(
+        lambda self: not self.machine.supervisor.begun and not self.machine.supervisor.stopping
+    )
     @rule()
     def begin(self) -> None:
         self.machine.tell(Begin())
@@ -362,12 +382,17 @@ class AnyMachine(RuleBasedStateMachine):
     def what_is_not_held_is_not_stopped_before_the_end(self) -> None:
         supervisor = self.machine.supervisor
         if not supervisor.stopping:
-            assert all(entry.state is not State.STOPPED or name in supervisor.held for name, entry in supervisor.entries.items())
+            assert all(
+                entry.state is not State.STOPPED or name in supervisor.held
+                for name, entry in supervisor.entries.items()
+            )
 
     @invariant()
     def the_supervisor_knows_exactly_the_living(self) -> None:
         entries = self.machine.supervisor.entries.values()
-        assert {entry.service.name: entry.pid for entry in entries if entry.pid is not None} == self.alive
+        assert {
+            entry.service.name: entry.pid for entry in entries if entry.pid is not None
+        } == self.alive
 
     @invariant()
     def nothing_waits_without_a_deadline(self) -> None:

@@ -29,7 +29,10 @@ def listen(address: str, port: int) -> socket.socket:
 
 @pytest.mark.parametrize("port", [5050, 2181, 8080])
 def test_a_port_that_a_master_needs_is_named_with_who_has_it(port: int) -> None:
-    with listen(FIRST, port), pytest.raises(Busy, match=rf"{FIRST}:{port} is taken by pid {os.getpid()} "):
+    with (
+        listen(FIRST, port),
+        pytest.raises(Busy, match=rf"{FIRST}:{port} is taken by pid {os.getpid()} "),
+    ):
         require_ports(SPEC, ours=[])
 
 
@@ -55,7 +58,9 @@ def test_another_local_cloud_on_the_same_addresses_is_named(tmp_path: Path) -> N
     other = Board(tmp_path / "other")
     assert other.take(IPv4Network("127.60.0.0/16")) is None
     try:
-        with pytest.raises(Busy, match=rf"127.60.64.0/18 overlaps 127.60.0.0/16.*{str(other.root)[-40:]}"):
+        with pytest.raises(
+            Busy, match=rf"127.60.64.0/18 overlaps 127.60.0.0/16.*{str(other.root)[-40:]}"
+        ):
             require_network(SPEC, tmp_path / "mine")
         require_network(SPEC, other.root)
     finally:

@@ -40,7 +40,9 @@ agents  \x1b[31m╷\x1b[0m
 
 def test_what_takes_long_is_told_while_it_takes():
     line = "network  aws_internet_gateway.gateway (gateway): Still destroying... [id=igw-1, 00m30s elapsed]"
-    assert Reader(STACKS).read([line]) == [Step("network", "aws_internet_gateway.gateway", "destroying")]
+    assert Reader(STACKS).read([line]) == [
+        Step("network", "aws_internet_gateway.gateway", "destroying")
+    ]
 
 
 def test_a_line_without_a_stack_belongs_to_the_stack_before():
@@ -57,7 +59,11 @@ def test_a_line_without_a_stack_belongs_to_the_stack_before():
 
 def test_an_error_is_told_with_its_stack_and_resource_and_what_follows_is_read_on():
     assert Reader(STACKS).read(PLAIN_ERROR.splitlines()) == [
-        Fault("creating IAM Role (x): EntityAlreadyExists: Role with name x already exists.", "masters", "aws_iam_role.role"),
+        Fault(
+            "creating IAM Role (x): EntityAlreadyExists: Role with name x already exists.",
+            "masters",
+            "aws_iam_role.role",
+        ),
         Step("agents", "aws_iam_instance_profile.profile", "created"),
     ]
 
@@ -66,22 +72,33 @@ def test_errors_in_boxes_are_read_as_well():
     reader = Reader(STACKS)
     found = [*reader.read(BOXED_ERROR.splitlines()), *reader.finish()]
     assert found == [
-        Fault("waiting for EC2 Instance (i-9) create: context canceled", "agents", "aws_instance.default-1"),
+        Fault(
+            "waiting for EC2 Instance (i-9) create: context canceled",
+            "agents",
+            "aws_instance.default-1",
+        ),
         Fault("execution halted", "agents"),
     ]
 
 
 def test_lines_may_come_in_any_portions():
     reader = Reader(STACKS)
-    assert [event for line in PLAIN_ERROR.splitlines() for event in reader.read([line])] == Reader(STACKS).read(PLAIN_ERROR.splitlines())
+    assert [event for line in PLAIN_ERROR.splitlines() for event in reader.read([line])] == Reader(
+        STACKS
+    ).read(PLAIN_ERROR.splitlines())
 
 
 def test_the_stacks_own_complaint_is_a_fault():
-    assert Reader(STACKS).read(["    mesaform: cluster.yaml:2: agent: unknown field"]) == [Fault("cluster.yaml:2: agent: unknown field")]
+    assert Reader(STACKS).read(["    mesaform: cluster.yaml:2: agent: unknown field"]) == [
+        Fault("cluster.yaml:2: agent: unknown field")
+    ]
 
 
 def test_the_cause_is_the_first_fault_that_is_no_consequence_of_a_stop():
-    halted, cancelled = Fault("execution halted", "agents"), Fault("x: context canceled", "agents", "aws_instance.a")
+    halted, cancelled = (
+        Fault("execution halted", "agents"),
+        Fault("x: context canceled", "agents", "aws_instance.a"),
+    )
     real, vague = Fault("no rights", "masters", "aws_iam_role.role"), Fault("something", "masters")
     assert first_cause([halted, cancelled, vague, real]) == real
     assert first_cause([halted, cancelled]) == cancelled

@@ -28,13 +28,17 @@ async def announce(zookeeper_url: str, engine: ScriptedEngine) -> None:
     zk = ZooKeeper(hosts)
     await zk.start()
     address = {"hostname": engine.host, "ip": engine.host, "port": engine.port}
-    await zk.put(f"{root}/mesos/json.info_0000000001", json.dumps({"id": "m1", "address": address}).encode())
+    await zk.put(
+        f"{root}/mesos/json.info_0000000001", json.dumps({"id": "m1", "address": address}).encode()
+    )
     await zk.stop()
 
 
 class Server:
     def __init__(self, host: str, zookeeper_url: str, http: aiohttp.ClientSession) -> None:
-        self.settings = Settings(f"{zookeeper_url}/mesos", f"{zookeeper_url}/marathon", host, free_port(host), host)
+        self.settings = Settings(
+            f"{zookeeper_url}/mesos", f"{zookeeper_url}/marathon", host, free_port(host), host
+        )
         self.http = http
 
     async def __aenter__(self) -> Self:
@@ -49,13 +53,19 @@ class Server:
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
 
-    async def request(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
+    async def request(
+        self, method: str, path: str, body: Any = None, **options: Any
+    ) -> tuple[int, Any]:
         status, answer, _ = await self.request_with_headers(method, path, body, **options)
         return status, answer
 
-    async def request_with_headers(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any, Any]:
+    async def request_with_headers(
+        self, method: str, path: str, body: Any = None, **options: Any
+    ) -> tuple[int, Any, Any]:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        async with self.http.request(method, self.settings.url + path, data=data, allow_redirects=False, **options) as response:
+        async with self.http.request(
+            method, self.settings.url + path, data=data, allow_redirects=False, **options
+        ) as response:
             raw = await response.read()
             is_json = response.content_type == "application/json" and raw
             return response.status, json.loads(raw) if is_json else raw.decode(), response.headers
@@ -88,7 +98,11 @@ class Server:
 
         async def there() -> Any:
             app = (await self.get(f"/v2/apps{app_id}"))["app"]
-            return app if app["tasksRunning"] == count == len(app["tasks"]) and not app["deployments"] else None
+            return (
+                app
+                if app["tasksRunning"] == count == len(app["tasks"]) and not app["deployments"]
+                else None
+            )
 
         return await self.until(there)
 

@@ -37,7 +37,9 @@ def on(*racks: str) -> list[dict[str, str]]:
         (["@zone", "IS", "b"], [], False),
     ],
 )
-def test_an_operator_decides_on_the_agent_and_on_where_others_are(constraint: list[str], placed: list[dict[str, str]], fits: bool) -> None:
+def test_an_operator_decides_on_the_agent_and_on_where_others_are(
+    constraint: list[str], placed: list[dict[str, str]], fits: bool
+) -> None:
     assert satisfied([constraint], HERE, placed) is fits
 
 
@@ -79,4 +81,10 @@ def test_an_offer_s_fields_are_its_attributes_its_host_and_its_fault_domain() ->
         ],
         domain={"fault_domain": {"region": {"name": "us"}, "zone": {"name": "us-a"}}},
     )
-    assert places_of(offer) == {"rack": "r1", "level": "3", "@hostname": "h1", "@region": "us", "@zone": "us-a"}
+    assert places_of(offer) == {
+        "rack": "r1",
+        "level": "3",
+        "@hostname": "h1",
+        "@region": "us",
+        "@zone": "us-a",
+    }

@@ -50,13 +50,21 @@ class Engine:
                 self.offers[f"o{self.count}"] = (agent, self.free(agent))
                 resources = to_wire(self.free(agent), role="*", allocated_to="*")
                 made.append(
-                    Offer(id=ident(f"o{self.count}"), framework_id=ident("f"), agent_id=ident(agent), hostname=agent, resources=resources)
+                    Offer(
+                        id=ident(f"o{self.count}"),
+                        framework_id=ident("f"),
+                        agent_id=ident(agent),
+                        hostname=agent,
+                        resources=resources,
+                    )
                 )
         return made
 
     def say(self, task: str, state: str) -> None:
         agent = self.tasks[task][0] if task in self.tasks else None
-        self.inbox.append(TaskStatus(task_id=ident(task), state=state, agent_id=ident(agent) if agent else None))
+        self.inbox.append(
+            TaskStatus(task_id=ident(task), state=state, agent_id=ident(agent) if agent else None)
+        )
 
     def end(self, task: str, state: str) -> None:
         self.say(task, state)
@@ -131,32 +139,68 @@ class Scheduling(RuleBasedStateMachine):
         cpus=st.sampled_from([0.5, 1.0, 3.0]),
         ports=st.integers(0, 3),
         command=st.sampled_from("xy"),
-        constraint=st.sampled_from([[], [["hostname", "GROUP_BY"]], [["hostname", "MAX_PER", "2"]]]),
+        constraint=st.sampled_from(
+            [[], [["hostname", "GROUP_BY"]], [["hostname", "MAX_PER", "2"]]]
+        ),
     )
-    def put(self, app_id: str, instances: int, cpus: float, ports: int, command: str, constraint: list[list[str]]) -> None:
+    def put(
+        self,
+        app_id: str,
+        instances: int,
+        cpus: float,
+        ports: int,
+        command: str,
+        constraint: list[list[str]],
+    ) -> None:
         definitions = [PortDefinition(port=10000 + index) for index in range(ports)]
-        app = App(id=app_id, cmd=command, instances=instances, cpus=cpus, mem=32, port_definitions=definitions, constraints=constraint)
+        app = App(
+            id=app_id,
+            cmd=command,
+            instances=instances,
+            cpus=cpus,
+            mem=32,
+            port_definitions=definitions,
+            constraints=constraint,
+        )
         before = self.core.state.apps.get(app_id)
         if before is not None:
-            app = App(**{name: getattr(app, name) for name in App.__struct_fields__ if "version" not in name}, version=before.version)
+            app = App(
+                **{
+                    name: getattr(app, name)
+                    for name in App.__struct_fields__
+                    if "version" not in name
+                },
+                version=before.version,
+            )
         self.do(Changes(self.core).put([app], str(self.new_id()), self.now, force=True).effects)
 
     @rule(app_id=st.sampled_from(APP_IDS), force=st.booleans(), heard=st.booleans())
     def delete(self, app_id: str, force: bool, heard: bool) -> None:
         try:
-            self.do(Changes(self.core).delete(app_id, str(self.new_id()), self.now, force=force).effects, heard=heard)
+            self.do(
+                Changes(self.core)
+                .delete(app_id, str(self.new_id()), self.now, force=force)
+                .effects,
+                heard=heard,
+            )
         except (AppMissing, AppLocked):
             return
 
     @rule(app_id=st.sampled_from(APP_IDS))
     def restart(self, app_id: str) -> None:
         if app_id in self.core.state.apps:
-            self.do(Changes(self.core).restart(app_id, str(self.new_id()), self.now, force=True).effects)
+            self.do(
+                Changes(self.core).restart(app_id, str(self.new_id()), self.now, force=True).effects
+            )
 
     @rule(count=st.integers(1, 3))
     def kill_and_scale(self, count: int) -> None:
         victims = list(self.core.state.instances.values())[:count]
-        self.do(Changes(self.core).kill_and_scale(victims, str(self.new_id()), self.now, force=True).effects)
+        self.do(
+            Changes(self.core)
+            .kill_and_scale(victims, str(self.new_id()), self.now, force=True)
+            .effects
+        )
 
     @rule(heard=st.booleans())
     def offer(self, heard: bool) -> None:
@@ -169,9 +213,16 @@ class Scheduling(RuleBasedStateMachine):
     def news(self) -> None:
         self.deliver()
 
-    @rule(state=st.sampled_from(["TASK_FAILED", "TASK_FINISHED", "TASK_KILLED", "TASK_LOST"]), pick=st.integers(0, 99))
+    @rule(
+        state=st.sampled_from(["TASK_FAILED", "TASK_FINISHED", "TASK_KILLED", "TASK_LOST"]),
+        pick=st.integers(0, 99),
+    )
     def a_task_ends(self, state: str, pick: int) -> None:
-        here = [task for task, (agent, _, _) in self.engine.tasks.items() if self.engine.agents[agent] == "up"]
+        here = [
+            task
+            for task, (agent, _, _) in self.engine.tasks.items()
+            if self.engine.agents[agent] == "up"
+        ]
         if here:
             self.engine.end(here[pick % len(here)], state)
 
@@ -259,4 +310,6 @@ class Scheduling(RuleBasedStateMachine):
 
 
 TestScheduling = Scheduling.TestCase
-TestScheduling.settings = settings(max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+TestScheduling.settings = settings(
+    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)

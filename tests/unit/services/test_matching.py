@@ -12,8 +12,18 @@ from cluster.services.model import App, Instance, PortDefinition
 
 
 def an_offer(unreserved: Resources, reserved: Resources = EMPTY) -> OpenOffer:
-    resources = to_wire(unreserved, role="*", allocated_to="*") + to_wire(reserved, role="prod", allocated_to="*")
-    return OpenOffer(Offer(id=ident("o"), framework_id=ident("f"), agent_id=ident("a"), hostname="h", resources=resources))
+    resources = to_wire(unreserved, role="*", allocated_to="*") + to_wire(
+        reserved, role="prod", allocated_to="*"
+    )
+    return OpenOffer(
+        Offer(
+            id=ident("o"),
+            framework_id=ident("f"),
+            agent_id=ident("a"),
+            hostname="h",
+            resources=resources,
+        )
+    )
 
 
 def an_app(**fields: object) -> App:
@@ -31,7 +41,10 @@ PLENTY = Resources.of(cpus=4, mem_mib=1024, disk_mib=1024, ports=[(31000, 31009)
         (an_app(disk=2000), "InsufficientDisk"),
         (an_app(gpus=1), "InsufficientGpus"),
         (an_app(port_definitions=[PortDefinition()] * 11), "InsufficientPorts"),
-        (an_app(port_definitions=[PortDefinition(port=80)], require_ports=True), "InsufficientPorts"),
+        (
+            an_app(port_definitions=[PortDefinition(port=80)], require_ports=True),
+            "InsufficientPorts",
+        ),
         (an_app(constraints=[["hostname", "UNLIKE", "h"]]), "UnfulfilledConstraint"),
         (an_app(accepted_resource_roles=["other"]), "UnfulfilledRole"),
         (an_app(cpus=5, mem=2000, constraints=[["hostname", "IS", "x"]]), "UnfulfilledConstraint"),
@@ -45,13 +58,20 @@ def test_what_is_reserved_is_used_first_and_only_by_who_accepts_it() -> None:
     offer = an_offer(Resources.of(cpus=2, mem_mib=64), Resources.of(cpus=1.5, mem_mib=32))
     fit = offer.examine(an_app(cpus=2), [], 0)
     assert isinstance(fit, Fit)
-    assert fit.taken == {"prod": Resources.of(cpus=1.5, mem_mib=32), "*": Resources.of(cpus=0.5, mem_mib=32)}
-    assert offer.examine(an_app(cpus=2, accepted_resource_roles=["prod"]), [], 0) == "InsufficientCpus"
+    assert fit.taken == {
+        "prod": Resources.of(cpus=1.5, mem_mib=32),
+        "*": Resources.of(cpus=0.5, mem_mib=32),
+    }
+    assert (
+        offer.examine(an_app(cpus=2, accepted_resource_roles=["prod"]), [], 0) == "InsufficientCpus"
+    )
     assert {item.role for item in fit.wire()} == {"prod", "*"}
 
 
 def test_required_ports_are_taken_as_they_are_and_others_from_what_is_offered() -> None:
-    exact = an_app(port_definitions=[PortDefinition(port=31005), PortDefinition()], require_ports=True)
+    exact = an_app(
+        port_definitions=[PortDefinition(port=31005), PortDefinition()], require_ports=True
+    )
     fit = an_offer(PLENTY).examine(exact, [], 4)
     assert isinstance(fit, Fit)
     assert fit.ports[0] == 31005
@@ -60,11 +80,16 @@ def test_required_ports_are_taken_as_they_are_and_others_from_what_is_offered() 
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 3), st.floats(0, 300), st.integers(0, 4), st.integers(0, 2**64)), max_size=12),
+    st.lists(
+        st.tuples(st.floats(0, 3), st.floats(0, 300), st.integers(0, 4), st.integers(0, 2**64)),
+        max_size=12,
+    ),
     st.floats(0, 6),
     st.floats(0, 3),
 )
-def test_what_is_cut_from_an_offer_never_exceeds_it(wanted: list[tuple[float, float, int, int]], cpus: float, reserved: float) -> None:
+def test_what_is_cut_from_an_offer_never_exceeds_it(
+    wanted: list[tuple[float, float, int, int]], cpus: float, reserved: float
+) -> None:
     whole = Resources.of(cpus=cpus, mem_mib=512, ports=[(31000, 31003), (31010, 31011)])
     offer = an_offer(whole, Resources.of(cpus=reserved))
     taken = EMPTY
@@ -76,7 +101,9 @@ def test_what_is_cut_from_an_offer_never_exceeds_it(wanted: list[tuple[float, fl
             part = from_wire(fit.wire())
             assert part.milli == app.resources.milli
             assert part.port_count == ports == len(set(fit.ports))
-            assert not set(fit.ports) & {port for low, high in taken.ports for port in range(low, high + 1)}
+            assert not set(fit.ports) & {
+                port for low, high in taken.ports for port in range(low, high + 1)
+            }
             taken = taken + part
     assert (whole + Resources.of(cpus=reserved)).contains(taken)
     assert offer.left == whole + Resources.of(cpus=reserved) - taken
@@ -90,11 +117,24 @@ def test_a_task_finds_marathon_s_variables_in_its_environment() -> None:
         port_definitions=[PortDefinition(port=10000, name="web"), PortDefinition(port=10001)],
     )
     unique, ports = task_id_for(app.id, "u"), [31005, 31007]
-    instance = Instance(task_id=unique, app_id=app.id, version="v", config_version="v", agent_id="a", host="h", ports=ports, staged_at=0)
+    instance = Instance(
+        task_id=unique,
+        app_id=app.id,
+        version="v",
+        config_version="v",
+        agent_id="a",
+        host="h",
+        ports=ports,
+        staged_at=0,
+    )
     env = environment(app, instance)
     assert env["PORT"] == env["PORT0"] == env["PORT_WEB"] == env["PORT_10000"] == "31005"
     assert (env["PORT1"], env["PORTS"]) == ("31007", "31005,31007")
-    assert (env["MARATHON_APP_ID"], env["MARATHON_APP_LABEL_TEAM_NAME"], env["MODE"]) == ("/web/api", "red", "x")
+    assert (env["MARATHON_APP_ID"], env["MARATHON_APP_LABEL_TEAM_NAME"], env["MODE"]) == (
+        "/web/api",
+        "red",
+        "x",
+    )
     assert env["HOST"] == "mine", "what the app sets wins"
     fit = an_offer(PLENTY).examine(app, [], 0)
     assert isinstance(fit, Fit)
@@ -102,9 +142,15 @@ def test_a_task_finds_marathon_s_variables_in_its_environment() -> None:
     assert (info.name, info.task_id.value) == ("api.web", "web_api.instance-u._app.1")
     assert info.command is not None
     assert info.command.shell
-    argv = task_info(an_app(cmd=None, args=["sleep", "9"]), Instance(**{**_fields(instance), "ports": []}), fit)
+    argv = task_info(
+        an_app(cmd=None, args=["sleep", "9"]), Instance(**{**_fields(instance), "ports": []}), fit
+    )
     assert argv.command is not None
-    assert (argv.command.shell, argv.command.value, argv.command.arguments) == (False, "sleep", ["sleep", "9"])
+    assert (argv.command.shell, argv.command.value, argv.command.arguments) == (
+        False,
+        "sleep",
+        ["sleep", "9"],
+    )
 
 
 def _fields(instance: Instance) -> dict[str, object]:

@@ -14,10 +14,19 @@ from cluster.services.scaling import choose, plan, settled, simple_step
 
 
 def an_app(instances: int, **fields: object) -> App:
-    return App(**{"id": "/web", "cmd": "x", "instances": instances, "config_version": "v2", **fields})  # type: ignore[arg-type]
+    return App(
+        **{"id": "/web", "cmd": "x", "instances": instances, "config_version": "v2", **fields}
+    )  # type: ignore[arg-type]
 
 
-def instance(name: str, *, version: str = "v2", state: str = "TASK_RUNNING", staged_at: float = 0, rack: str = "r") -> Instance:
+def instance(
+    name: str,
+    *,
+    version: str = "v2",
+    state: str = "TASK_RUNNING",
+    staged_at: float = 0,
+    rack: str = "r",
+) -> Instance:
     return Instance(
         task_id=name,
         app_id="/web",
@@ -34,23 +43,40 @@ def instance(name: str, *, version: str = "v2", state: str = "TASK_RUNNING", sta
 def test_the_youngest_go_first_unless_the_oldest_are_asked_for() -> None:
     three = [instance(name, staged_at=index) for index, name in enumerate("abc")]
     assert [item.task_id for item in plan(an_app(1), three).kills] == ["c", "b"]
-    assert [item.task_id for item in plan(an_app(1, kill_selection="OLDEST_FIRST"), three).kills] == ["a", "b"]
+    assert [
+        item.task_id for item in plan(an_app(1, kill_selection="OLDEST_FIRST"), three).kills
+    ] == ["a", "b"]
 
 
 def test_what_does_not_run_yet_goes_before_what_runs() -> None:
-    mixed = [instance("old", staged_at=1), instance("new", staged_at=2), instance("staging", staged_at=0, state="TASK_STAGING")]
+    mixed = [
+        instance("old", staged_at=1),
+        instance("new", staged_at=2),
+        instance("staging", staged_at=0, state="TASK_STAGING"),
+    ]
     assert [item.task_id for item in plan(an_app(2), mixed).kills] == ["staging"]
 
 
 def test_scaling_down_keeps_groups_level() -> None:
-    spread = [instance("a", rack="r1", staged_at=9), instance("b", rack="r2", staged_at=1), instance("c", rack="r2", staged_at=2)]
+    spread = [
+        instance("a", rack="r1", staged_at=9),
+        instance("b", rack="r2", staged_at=1),
+        instance("c", rack="r2", staged_at=2),
+    ]
     app = an_app(2, constraints=[["rack", "GROUP_BY"]])
     assert [item.task_id for item in choose(app, spread, 1)] == ["c"]
 
 
 @given(st.integers(0, 12), st.floats(0, 1), st.floats(0, 1), st.data())
-def test_an_upgrade_ends_and_keeps_its_promises_on_the_way(wanted: int, health: float, over: float, data: st.DataObject) -> None:
-    app = an_app(wanted, upgrade_strategy=UpgradeStrategy(minimum_health_capacity=health, maximum_over_capacity=over))
+def test_an_upgrade_ends_and_keeps_its_promises_on_the_way(
+    wanted: int, health: float, over: float, data: st.DataObject
+) -> None:
+    app = an_app(
+        wanted,
+        upgrade_strategy=UpgradeStrategy(
+            minimum_health_capacity=health, maximum_over_capacity=over
+        ),
+    )
     there = {f"old{index}": instance(f"old{index}", version="v1") for index in range(wanted)}
     started = 0
     for _ in range(200):
@@ -72,7 +98,10 @@ def test_an_upgrade_ends_and_keeps_its_promises_on_the_way(wanted: int, health: 
 
 
 def test_an_app_that_keeps_failing_waits_longer_each_time_up_to_its_limit() -> None:
-    app, backoff = an_app(1, backoff_seconds=10, backoff_factor=2, max_launch_delay_seconds=35), Backoff()
+    app, backoff = (
+        an_app(1, backoff_seconds=10, backoff_factor=2, max_launch_delay_seconds=35),
+        Backoff(),
+    )
     delays = []
     for _ in range(4):
         backoff.failed(app, ran_s=1, now=100)
@@ -89,7 +118,10 @@ def test_a_summary_counts_offers_down_the_funnel() -> None:
     waiting.rejected("s1", "InsufficientCpus", 2)
     waiting.rejected("s2", "InsufficientCpus", 2)
     waiting.used("s3", 3)
-    attempt = {row["reason"]: (row["declined"], row["processed"]) for row in waiting.reject_summary_launch_attempt()}
+    attempt = {
+        row["reason"]: (row["declined"], row["processed"])
+        for row in waiting.reject_summary_launch_attempt()
+    }
     assert attempt["UnfulfilledRole"] == (0, 4)
     assert attempt["UnfulfilledConstraint"] == (1, 4)
     assert attempt["InsufficientCpus"] == (2, 3)
@@ -102,7 +134,16 @@ def test_what_a_client_reads_it_can_write_back() -> None:
     app = parse({"id": "/web", "cmd": "x", "ports": [0, 8080]})
     assert [part.port for part in app.port_definitions] == [10000, 8080]
     again = parse(
-        {"id": "web", "cmd": "x", "tasksRunning": 3, "version": "v", "healthChecks": [], "container": None}, base=app, app_id="/web"
+        {
+            "id": "web",
+            "cmd": "x",
+            "tasksRunning": 3,
+            "version": "v",
+            "healthChecks": [],
+            "container": None,
+        },
+        base=app,
+        app_id="/web",
     )
     assert again == app
     assert parse({"args": ["y"]}, base=app, app_id="/web").cmd is None
@@ -137,15 +178,23 @@ def test_what_nobody_knows_or_says_nothing_is_left_out() -> None:
 
 
 def test_old_uris_are_files_to_fetch() -> None:
-    assert [item.uri for item in parse({"id": "x", "cmd": "a", "uris": ["file:///a", "http://b/c.tgz"]}).fetch] == [
+    assert [
+        item.uri
+        for item in parse({"id": "x", "cmd": "a", "uris": ["file:///a", "http://b/c.tgz"]}).fetch
+    ] == [
         "file:///a",
         "http://b/c.tgz",
     ]
-    assert [item.uri for item in parse({"id": "x", "cmd": "a", "uris": ["old"], "fetch": [{"uri": "new"}]}).fetch] == ["new"]
+    assert [
+        item.uri
+        for item in parse({"id": "x", "cmd": "a", "uris": ["old"], "fetch": [{"uri": "new"}]}).fetch
+    ] == ["new"]
 
 
 @pytest.mark.parametrize("healthy", [None, False])
-def test_an_app_whose_health_is_checked_is_settled_only_when_it_is_healthy(healthy: bool | None) -> None:
+def test_an_app_whose_health_is_checked_is_settled_only_when_it_is_healthy(
+    healthy: bool | None,
+) -> None:
     app = an_app(1, health_checks=[HealthCheck(protocol="TCP")])
     assert not settled(app, {replace(instance("a"), healthy=healthy).standing: 1})
     assert settled(app, {replace(instance("a"), healthy=True).standing: 1})
@@ -153,14 +202,23 @@ def test_an_app_whose_health_is_checked_is_settled_only_when_it_is_healthy(healt
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["v1", "v2"]), st.sampled_from(["TASK_RUNNING", "TASK_STAGING", "TASK_FAILED"]), st.booleans()),
+        st.tuples(
+            st.sampled_from(["v1", "v2"]),
+            st.sampled_from(["TASK_RUNNING", "TASK_STAGING", "TASK_FAILED"]),
+            st.booleans(),
+        ),
         max_size=8,
     ),
     st.integers(0, 6),
 )
-def test_counting_gives_the_same_step_as_looking_at_each_instance(there: list[tuple[str, str, bool]], wanted: int) -> None:
+def test_counting_gives_the_same_step_as_looking_at_each_instance(
+    there: list[tuple[str, str, bool]], wanted: int
+) -> None:
     instances = [
-        replace(instance(str(index), version=version, state=state), killing_since=1.0 if killing else None)
+        replace(
+            instance(str(index), version=version, state=state),
+            killing_since=1.0 if killing else None,
+        )
         for index, (version, state, killing) in enumerate(there)
     ]
     quick = simple_step(an_app(wanted), Counter(one.standing for one in instances))

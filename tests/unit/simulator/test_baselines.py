@@ -34,13 +34,20 @@ def test_an_unknown_baseline_names_those_there_are():
 def test_clusterman_looks_each_ten_minutes_and_keeps_allocated_over_capacity_at_its_setpoint():
     tasks = [a_task(runs_s=7000, cpus=4, mem_mib=4096) for _ in range(3)]
     outcome = run("clusterman", *tasks, types=ONE)
-    assert times(outcome, "buy") == [0, 600, 1200, 1800]  # 1 for nothing; then used / 0.7: 2, 3, and 5 once three are full
+    assert times(outcome, "buy") == [
+        0,
+        600,
+        1200,
+        1800,
+    ]  # 1 for nothing; then used / 0.7: 2, 3, and 5 once three are full
     assert [entry.count for entry in entries(outcome, "buy")] == [1, 1, 1, 2]
     assert outcome.record.waits == [40.0, 640.0, 1240.0]
 
 
 def test_clusterman_terminates_690_s_after_its_choice_without_looking_again():
-    outcome = run("clusterman", *[a_task(runs_s=7000, cpus=4, mem_mib=4096) for _ in range(3)], types=ONE)
+    outcome = run(
+        "clusterman", *[a_task(runs_s=7000, cpus=4, mem_mib=4096) for _ in range(3)], types=ONE
+    )
     gone = times(outcome, "give back")
     assert gone
     assert all((at - 690) % 600 == 0 for at in gone)
@@ -52,14 +59,23 @@ def test_cluster_autoscaler_scans_each_ten_seconds():
 
 
 def test_cluster_autoscaler_takes_the_group_that_wastes_least_whatever_it_costs():
-    outcome = run("cluster-autoscaler", a_task(cpus=2, mem_mib=14000), types=("r5.large", "m5.2xlarge", "c5.2xlarge"))
+    outcome = run(
+        "cluster-autoscaler",
+        a_task(cpus=2, mem_mib=14000),
+        types=("r5.large", "m5.2xlarge", "c5.2xlarge"),
+    )
     assert [entry.what for entry in entries(outcome, "buy")] == ["r5.large"]
 
 
 def test_cluster_autoscaler_removes_what_was_unneeded_for_ten_minutes_and_ten_minutes_after_an_add():
     outcome = run("cluster-autoscaler", a_task(runs_s=100), types=ONE)
     assert times(outcome, "give back") == [740]  # empty from 140 on
-    later = run("cluster-autoscaler", a_task(runs_s=100), a_task(at=500, runs_s=3000, cpus=5, mem_mib=1000), types=(*ONE, "m5.2xlarge"))
+    later = run(
+        "cluster-autoscaler",
+        a_task(runs_s=100),
+        a_task(at=500, runs_s=3000, cpus=5, mem_mib=1000),
+        types=(*ONE, "m5.2xlarge"),
+    )
     assert times(later, "give back")[0] == 1100  # the add at 500 puts it off
 
 
@@ -74,8 +90,12 @@ def test_cluster_autoscaler_evicts_from_a_node_under_half_used_when_its_tasks_fi
     assert outcome.figures.machines_bought == 2
 
 
-@pytest.mark.parametrize(("ages", "closes"), [([0], 1.0), ([0, 0.9, 1.8], 2.8), ([0.8 * n for n in range(30)], 10.0)])
-def test_karpenters_batch_closes_a_second_after_the_last_arrival_or_ten_after_the_first(ages, closes):
+@pytest.mark.parametrize(
+    ("ages", "closes"), [([0], 1.0), ([0, 0.9, 1.8], 2.8), ([0.8 * n for n in range(30)], 10.0)]
+)
+def test_karpenters_batch_closes_a_second_after_the_last_arrival_or_ten_after_the_first(
+    ages, closes
+):
     outcome = run("karpenter", *[a_task(at=at, runs_s=300) for at in ages])
     assert times(outcome, "buy")[0] == pytest.approx(closes)
 

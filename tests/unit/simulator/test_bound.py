@@ -10,12 +10,22 @@ from cluster.simulator.market import offerings
 from cluster.simulator.trace import Task, Trace
 
 HOUR_S = 3600.0
-LARGE = [offering for offering in offerings(("m5.large",), ("us-east-1a",)) if offering.capacity == "on-demand"]  # 2 cpus, $0.096
+LARGE = [
+    offering
+    for offering in offerings(("m5.large",), ("us-east-1a",))
+    if offering.capacity == "on-demand"
+]  # 2 cpus, $0.096
 
 
 def a_trace(*tasks: tuple[float, float, float]) -> Trace:
     """Tasks as (cpus, start, end)."""
-    return Trace("t", tuple(Task(f"t-{n}", f"w-{cpus:g}", make(cpus, 256), at, end - at) for n, (cpus, at, end) in enumerate(tasks)))
+    return Trace(
+        "t",
+        tuple(
+            Task(f"t-{n}", f"w-{cpus:g}", make(cpus, 256), at, end - at)
+            for n, (cpus, at, end) in enumerate(tasks)
+        ),
+    )
 
 
 def test_a_lone_task_needs_a_whole_machine():
@@ -43,7 +53,11 @@ def test_a_rise_pays_a_boot_and_a_dip_at_most_the_same():
     )
 
     def boots(trace: Trace) -> float:
-        return (bound_of(trace, LARGE, 600.0).whole - bound_of(trace, LARGE, 0.0).whole) / 0.096 * HOUR_S
+        return (
+            (bound_of(trace, LARGE, 600.0).whole - bound_of(trace, LARGE, 0.0).whole)
+            / 0.096
+            * HOUR_S
+        )
 
     assert boots(once) == pytest.approx(600, abs=1)
     assert boots(twice) == pytest.approx(1200, abs=1)

@@ -28,7 +28,9 @@ def a_task(name: str, since: float, app: str = "/web", shape=SHAPE, ended: float
     return Task(name, "S-1", app, "*", shape, since, ended)
 
 
-def waiting(count: int, app: str = "/web", since: float = 0.0, constraints: tuple[Constraint, ...] = ()) -> QueueEntry:
+def waiting(
+    count: int, app: str = "/web", since: float = 0.0, constraints: tuple[Constraint, ...] = ()
+) -> QueueEntry:
     return QueueEntry(app, SHAPE, count, True, constraints, since=since)
 
 
@@ -39,8 +41,16 @@ class Recording:
         self.rows: list[dict] = []
         self.past = Past()
 
-    def at(self, seconds: float, *running: Task, ended: tuple[Task, ...] = (), queue: tuple[QueueEntry, ...] = ()) -> None:
-        self._keep(self.past.absorb({task.task_id: task for task in running}, ended, queue, NOW + seconds))
+    def at(
+        self,
+        seconds: float,
+        *running: Task,
+        ended: tuple[Task, ...] = (),
+        queue: tuple[QueueEntry, ...] = (),
+    ) -> None:
+        self._keep(
+            self.past.absorb({task.task_id: task for task in running}, ended, queue, NOW + seconds)
+        )
 
     def close(self, seconds: float) -> None:
         self._keep(self.past.close(NOW + seconds))
@@ -49,7 +59,10 @@ class Recording:
         self.past = Past()
 
     def _keep(self, rows: list[dict]) -> None:
-        made = [ledger_rows.stamped(row, "t", len(self.rows) + number) for number, row in enumerate(rows)]
+        made = [
+            ledger_rows.stamped(row, "t", len(self.rows) + number)
+            for number, row in enumerate(rows)
+        ]
         self.rows += ledger_rows.unpack(ledger_rows.pack(made)) if made else []
 
 
@@ -60,7 +73,13 @@ def test_a_task_is_told_with_arrival_start_end_and_shape():
     seen.at(40, a_task("web.1", NOW + 38))
     seen.at(300, ended=(a_task("web.1", NOW + 38, ended=NOW + 295),))
     (one,) = tasks(seen.rows)
-    assert (one.app, one.shape, one.arrived - NOW, one.started - NOW, one.ended - NOW) == ("/web", SHAPE, 10, 38, 295)
+    assert (one.app, one.shape, one.arrived - NOW, one.started - NOW, one.ended - NOW) == (
+        "/web",
+        SHAPE,
+        10,
+        38,
+        295,
+    )
 
 
 def test_the_first_that_waited_is_the_first_that_ran_and_what_was_called_off_never_came():
@@ -72,7 +91,10 @@ def test_the_first_that_waited_is_the_first_that_ran_and_what_was_called_off_nev
     seen.at(40, a_task("web.1", NOW + 40), queue=(waiting(1),))
     seen.at(50, a_task("web.1", NOW + 40), a_task("web.2", NOW + 50))
     seen.close(60)
-    assert [(one.arrived - NOW, one.started - NOW) for one in tasks(seen.rows)] == [(10, 40), (20, 50)]
+    assert [(one.arrived - NOW, one.started - NOW) for one in tasks(seen.rows)] == [
+        (10, 40),
+        (20, 50),
+    ]
 
 
 def test_a_task_that_came_and_went_between_two_passes_is_told():
@@ -102,7 +124,9 @@ def test_a_stretch_has_what_ran_before_it_from_its_first_moment_and_what_goes_on
     seen.close(110)
     made, began = trace(seen.rows, NOW + 50, NOW + 150, "toy")
     assert began == NOW + 50
-    assert [(task.app.split()[0], task.at, task.runs_s, task.keeps_work) for task in made.tasks] == [
+    assert [
+        (task.app.split()[0], task.at, task.runs_s, task.keeps_work) for task in made.tasks
+    ] == [
         ("/old", 0, 100, True),
         ("spark", 45, 55, False),
     ]
@@ -138,9 +162,16 @@ def test_two_instances_of_an_app_that_wants_hosts_of_its_own_never_share_one():
     work = tuple(Work(f"t{number}", "/web", SHAPE, 0.0, 10.0) for number in range(3))
     policy = Policy(name="mine")
     catalogue = catalogue_of(policy)
-    for constraints, waits in (({}, [0, 0, 0]), ({"/web": (Constraint("hostname", "UNIQUE"),)}, [0, 0, 10])):
+    for constraints, waits in (
+        ({}, [0, 0, 0]),
+        ({"/web": (Constraint("hostname", "UNIQUE"),)}, [0, 0, 10]),
+    ):
         world = World(Trace("mine", work, constraints=constraints), catalogue, Market(Settings()))
-        world.add("default", next(one for one in catalogue["default"] if one.instance_type == "m5.2xlarge"), 2)
+        world.add(
+            "default",
+            next(one for one in catalogue["default"] if one.instance_type == "m5.2xlarge"),
+            2,
+        )
         assert world.run(Idle()).waits == waits
 
 
@@ -152,12 +183,21 @@ def test_without_any_task_the_error_says_what_to_do():
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from(["/web", "spark"])), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from(["/web", "spark"])),
+        min_size=1,
+        max_size=12,
+    ),
     st.integers(0, 60),
 )
-def test_whatever_ran_is_told_once_with_its_times_whichever_leader_saw_it(lives: list[tuple[int, int, str]], changes_at: int):
+def test_whatever_ran_is_told_once_with_its_times_whichever_leader_saw_it(
+    lives: list[tuple[int, int, str]], changes_at: int
+):
     seen = Recording()
-    all_ = [a_task(f"t.{n}", NOW + 10 * start + 1, app, ended=NOW + 10 * (start + length)) for n, (start, length, app) in enumerate(lives)]
+    all_ = [
+        a_task(f"t.{n}", NOW + 10 * start + 1, app, ended=NOW + 10 * (start + length))
+        for n, (start, length, app) in enumerate(lives)
+    ]
     for tick in range(75):
         at = 10.0 * tick
         if tick == changes_at:
@@ -168,11 +208,17 @@ def test_whatever_ran_is_told_once_with_its_times_whichever_leader_saw_it(lives:
         over = tuple(task for task in all_ if NOW + at - looked_s < task.ended <= NOW + at)
         seen.at(at, *running, ended=over)
     seen.close(750)
-    found = sorted((round(one.started - NOW), round((one.ended or 0) - NOW), one.app) for one in tasks(seen.rows))
+    found = sorted(
+        (round(one.started - NOW), round((one.ended or 0) - NOW), one.app)
+        for one in tasks(seen.rows)
+    )
     first_of_term = 10 * changes_at
     expected = sorted((round(t.since - NOW), round(t.ended - NOW), t.app) for t in all_)
     assert [(start, app) for start, _, app in found] == [(start, app) for start, _, app in expected]
-    assert all(abs(mine[1] - theirs[1]) <= 10 or theirs[1] == first_of_term for mine, theirs in zip(found, expected, strict=True))
+    assert all(
+        abs(mine[1] - theirs[1]) <= 10 or theirs[1] == first_of_term
+        for mine, theirs in zip(found, expected, strict=True)
+    )
 
 
 def test_a_task_made_by_hand_needs_no_constraints():

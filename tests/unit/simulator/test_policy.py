@@ -22,8 +22,14 @@ def test_an_empty_policy_has_every_default_and_the_files_name(tmp_path):
     ("text", "complaint"),
     [
         ("agents:\n  - max: 2\n    min: 5\n", "policy.yaml:2: agents[0].max: 2 is below min (5)"),
-        ("autoscaler:\n  idle_after: 5\n", "policy.yaml:2: autoscaler.idle_after: unknown field; nearest: idle_after_s"),
-        ("cost:\n  max_usd_per_hour: -1\n", "policy.yaml:2: cost.max_usd_per_hour: must be more than 0"),
+        (
+            "autoscaler:\n  idle_after: 5\n",
+            "policy.yaml:2: autoscaler.idle_after: unknown field; nearest: idle_after_s",
+        ),
+        (
+            "cost:\n  max_usd_per_hour: -1\n",
+            "policy.yaml:2: cost.max_usd_per_hour: must be more than 0",
+        ),
         ("agents: []\n", "policy.yaml:1: agents: needs at least 1"),
         ("- a\n", "policy.yaml:1: must be a mapping"),
         ("agents: [\n", "not YAML"),
@@ -70,11 +76,20 @@ def test_a_type_that_the_simulator_does_not_know_is_named():
 
 
 def test_chance_is_a_matter_of_the_seed_alone():
-    one, same, other = (Market(Settings(seed=seed, never_boots=0.5, short_share=0.5)) for seed in (3, 3, 4))
+    one, same, other = (
+        Market(Settings(seed=seed, never_boots=0.5, short_share=0.5)) for seed in (3, 3, 4)
+    )
     offering = offerings(["m5.large"], ["us-east-1a"])[1]
 
     def fate(market: Market) -> list[tuple[float, float, bool]]:
-        return [(market.boot_s(n), market.reclaimed_after_s(n, "spot"), market.has(offering, n * 1800.0)) for n in range(50)]
+        return [
+            (
+                market.boot_s(n),
+                market.reclaimed_after_s(n, "spot"),
+                market.has(offering, n * 1800.0),
+            )
+            for n in range(50)
+        ]
 
     assert fate(one) == fate(same) != fate(other)
     assert {has for _, _, has in fate(one)} == {True, False}

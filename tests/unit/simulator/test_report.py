@@ -55,7 +55,18 @@ def verb(*arguments: str) -> str:
 @pytest.mark.slow
 def test_the_page_stands_alone_and_has_a_plot_of_everything(tmp_path):
     file = tmp_path / "report.html"
-    text = verb("--synthetic", "burst", "--seed", "7", "--limit", "60", "--against", "all", "--html", str(file))
+    text = verb(
+        "--synthetic",
+        "burst",
+        "--seed",
+        "7",
+        "--limit",
+        "60",
+        "--against",
+        "all",
+        "--html",
+        str(file),
+    )
     page = Page()
     page.feed(file.read_text(encoding="utf-8"))
     assert page.open == []
@@ -74,7 +85,20 @@ def test_json_has_the_figures_of_each_policy(tmp_path):
     (tmp_path / "slow.yaml").write_text("autoscaler: {idle_after_s: 900}\n", encoding="utf-8")
     files = [str(tmp_path / name) for name in ("quick.yaml", "slow.yaml", "quick.yaml")]
     answer = json.loads(
-        verb("--synthetic", "burst", "--limit", "40", "--policy", files[0], "-a", files[1], "-a", files[2], "--json", "--resumable")
+        verb(
+            "--synthetic",
+            "burst",
+            "--limit",
+            "40",
+            "--policy",
+            files[0],
+            "-a",
+            files[1],
+            "-a",
+            files[2],
+            "--json",
+            "--resumable",
+        )
     )
     assert [one["name"] for one in answer["policies"]] == ["quick", "slow", "quick (3)"]
     quick, slow, again = answer["policies"]
@@ -89,7 +113,10 @@ def test_json_has_the_figures_of_each_policy(tmp_path):
         (["--synthetic", "burst", "--against", "nomad"], "neither a policy file nor a baseline"),
         (["--synthetic", "burst", "--from", "soon"], "no length of time"),
         (["--synthetic", "burst", "--from", "9d"], "no task is left"),
-        (["--synthetic", "burst", "--limit", "1", "--html", "/no/such/folder/x.html"], "No such file"),
+        (
+            ["--synthetic", "burst", "--limit", "1", "--html", "/no/such/folder/x.html"],
+            "No such file",
+        ),
     ],
 )
 def test_nonsense_on_the_command_line_is_refused(arguments, complaint):
@@ -103,7 +130,14 @@ def test_means_are_weighted_by_time():
 
 
 def test_percentiles_are_values_that_occurred():
-    assert [percentile([1, 2, 3, 4], part) for part in (0.0, 0.25, 0.5, 0.51, 0.95, 1.0)] == [1, 1, 2, 3, 4, 4]
+    assert [percentile([1, 2, 3, 4], part) for part in (0.0, 0.25, 0.5, 0.51, 0.95, 1.0)] == [
+        1,
+        1,
+        2,
+        3,
+        4,
+        4,
+    ]
     assert percentile([], 0.5) == 0.0
 
 

@@ -18,7 +18,9 @@ pod-3,8000,30517,0,0,,BE,Running,1010,1200,1011
 
 def test_the_public_trace_is_recognised_by_its_header_and_tasks_with_gpus_are_left_out_and_counted():
     trace = parse(OPENB, "openb.csv")
-    assert [(task.name, task.at, task.runs_s, task.shape, task.keeps_work) for task in trace.tasks] == [
+    assert [
+        (task.name, task.at, task.runs_s, task.shape, task.keeps_work) for task in trace.tasks
+    ] == [
         ("pod-3", 0.0, 190.0, make(8, 30517), False),
         ("pod-1", 50.0, 300.0, make(16.5, 51200), True),
     ]
@@ -28,7 +30,11 @@ def test_the_public_trace_is_recognised_by_its_header_and_tasks_with_gpus_are_le
 
 def test_a_map_says_which_column_is_which_and_in_what_unit():
     columns = parse_map("cpus=vcpu, mem=gib:1024, start=began, duration=minutes:60, app=team")
-    trace = parse("vcpu,gib,began,minutes,team\n2,4,2026-01-01T00:00:30+00:00,5,blue\n1,1,2026-01-01T00:00:00+00:00,1,red\n", "x", columns)
+    trace = parse(
+        "vcpu,gib,began,minutes,team\n2,4,2026-01-01T00:00:30+00:00,5,blue\n1,1,2026-01-01T00:00:00+00:00,1,red\n",
+        "x",
+        columns,
+    )
     assert [(task.app, task.shape, task.at, task.runs_s) for task in trace.tasks] == [
         ("red-1c-1024m", make(1, 1024), 0.0, 60.0),
         ("blue-2c-4096m", make(2, 4096), 30.0, 300.0),
@@ -41,9 +47,21 @@ def test_a_map_says_which_column_is_which_and_in_what_unit():
         ("cpu=a", "", "no field 'cpu'; nearest: cpus"),
         ("cpus=a:x", "", "'x' is not a factor"),
         ("cpus=a,mem=b", "a,b\n1,1\n", "the map lacks start, end or duration"),
-        ("cpus=vcpu,mem=mem,start=s,end=e", "vcpus,mem,s,e\n1,1,1,2\n", "no column 'vcpu'; nearest: vcpus"),
-        ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n1,1,5,2\n", "trace:2: it ends 3 s before it starts"),
-        ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n1,1,1,2\nmany,1,1,2\n", "trace:3: c 'many' is not a number"),
+        (
+            "cpus=vcpu,mem=mem,start=s,end=e",
+            "vcpus,mem,s,e\n1,1,1,2\n",
+            "no column 'vcpu'; nearest: vcpus",
+        ),
+        (
+            "cpus=c,mem=m,start=s,end=e",
+            "c,m,s,e\n1,1,5,2\n",
+            "trace:2: it ends 3 s before it starts",
+        ),
+        (
+            "cpus=c,mem=m,start=s,end=e",
+            "c,m,s,e\n1,1,1,2\nmany,1,1,2\n",
+            "trace:3: c 'many' is not a number",
+        ),
         ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n1,1,1,inf\n", "e 'inf' is not a number"),
         ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n0,0,1,2\n", "0 cpus and 0 MiB are no task"),
         ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n" + "-1,1,1,2\n" * 9, "and 4 more"),

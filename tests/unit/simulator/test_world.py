@@ -29,10 +29,16 @@ def check(outcome: Outcome, trace: Trace) -> None:
     """What holds of every run."""
     figures, record = outcome.figures, outcome.record
     assert figures.ended + figures.never_placed == figures.tasks == len(trace.tasks)
-    assert figures.usd == pytest.approx(sum(b.usd_per_hour * max(60.0, b.gone_at - b.bought_at) / 3600 for b in record.bills), abs=1e-3)
+    assert figures.usd == pytest.approx(
+        sum(b.usd_per_hour * max(60.0, b.gone_at - b.bought_at) / 3600 for b in record.bills),
+        abs=1e-3,
+    )
     assert len({bill.machine for bill in record.bills}) == len(record.bills)
     levels = record.levels
-    hours = sum(level.machines * (after.at - level.at) for level, after in itertools.pairwise(levels)) / 3600
+    hours = (
+        sum(level.machines * (after.at - level.at) for level, after in itertools.pairwise(levels))
+        / 3600
+    )
     assert figures.machine_hours == pytest.approx(hours, abs=0.01)
     assert all(0 <= level.cpus_used <= level.cpus + 1e-9 for level in levels)
     assert 0 <= figures.cpu_utilisation <= 1
@@ -44,8 +50,12 @@ def check(outcome: Outcome, trace: Trace) -> None:
 
 def test_a_task_runs_for_its_time_from_when_it_is_placed_not_from_when_it_came():
     outcome = run(a_trace(a_task(runs_s=600)))
-    assert outcome.figures.wait_p50_s == pytest.approx(40.5)  # half a second until the planner looks, 40 s of boot
-    assert outcome.figures.makespan_s == pytest.approx(40.5 + 600 + 60, abs=10)  # and then it idles for idle_after_s
+    assert outcome.figures.wait_p50_s == pytest.approx(
+        40.5
+    )  # half a second until the planner looks, 40 s of boot
+    assert outcome.figures.makespan_s == pytest.approx(
+        40.5 + 600 + 60, abs=10
+    )  # and then it idles for idle_after_s
     assert outcome.figures.machines_bought == 1
 
 
@@ -65,7 +75,13 @@ def test_work_that_fits_what_is_there_buys_nothing():
 
 
 def test_the_longest_waiting_that_fits_is_placed_first():
-    world = a_world(a_trace(a_task(cpus=8, mem_mib=9000, name="large"), a_task(at=1, name="first"), a_task(at=2, name="second")))
+    world = a_world(
+        a_trace(
+            a_task(cpus=8, mem_mib=9000, name="large"),
+            a_task(at=1, name="first"),
+            a_task(at=2, name="second"),
+        )
+    )
 
     class Nobody:
         name = "nobody"
@@ -79,9 +95,14 @@ def test_the_longest_waiting_that_fits_is_placed_first():
         def next_look(self, _world, _now):
             return math.inf
 
-    world.add("default", next(o for o in world.catalogue["default"] if o.instance_type == "m5.large"), 1)
+    world.add(
+        "default", next(o for o in world.catalogue["default"] if o.instance_type == "m5.large"), 1
+    )
     record = world.run(Nobody())
-    assert [(work.task.name, work.waited_s) for work in world.work if work.ended_at] == [("first", 0.0), ("second", 0.0)]
+    assert [(work.task.name, work.waited_s) for work in world.work if work.ended_at] == [
+        ("first", 0.0),
+        ("second", 0.0),
+    ]
     assert record.figures().never_placed == 1
 
 
@@ -95,7 +116,9 @@ def test_a_task_that_no_type_holds_is_told_apart_and_ends_the_run_all_the_same(r
 @pytest.mark.parametrize("rule", RULES)
 def test_the_books_balance_for_every_policy_in_a_rough_cloud(rule):
     trace = window(make_trace("burst", 3), until_s=1.5 * 3600.0)
-    outcome = run(trace, rule, ROUGH, types=("m5.xlarge", "m5.2xlarge", "c5.2xlarge"), spot_share=1.0)
+    outcome = run(
+        trace, rule, ROUGH, types=("m5.xlarge", "m5.2xlarge", "c5.2xlarge"), spot_share=1.0
+    )
     check(outcome, trace)
     assert outcome.figures.ended == len(trace.tasks)
     assert outcome.figures.interruptions > 0
@@ -112,8 +135,14 @@ def test_the_same_seed_gives_the_same_run_and_another_another(rule):
 
 def test_a_service_that_is_moved_needs_only_the_rest_of_its_time():
     tasks = [a_task(at=number, runs_s=4000, cpus=1.9, mem_mib=2000) for number in range(6)]
-    again = run(a_trace(*tasks), settings=replace(ROUGH, never_boots=0.0, short_share=0.0), spot_share=1.0)
-    goes_on = run(all_resumable(a_trace(*tasks)), settings=replace(ROUGH, never_boots=0.0, short_share=0.0), spot_share=1.0)
+    again = run(
+        a_trace(*tasks), settings=replace(ROUGH, never_boots=0.0, short_share=0.0), spot_share=1.0
+    )
+    goes_on = run(
+        all_resumable(a_trace(*tasks)),
+        settings=replace(ROUGH, never_boots=0.0, short_share=0.0),
+        spot_share=1.0,
+    )
     assert again.figures.interruptions > 0
     assert again.figures.lost_task_hours > 0 == goes_on.figures.lost_task_hours
     assert goes_on.figures.task_hours == pytest.approx(6 * 4000 / 3600, abs=0.01)
@@ -121,7 +150,9 @@ def test_a_service_that_is_moved_needs_only_the_rest_of_its_time():
 
 def test_machines_that_never_register_are_replaced():
     outcome = run(
-        a_trace(a_task()), settings=replace(STEADY, never_boots=0.6, seed=8), autoscaler={"idle_after_s": 60.0, "boot_timeout_s": 120.0}
+        a_trace(a_task()),
+        settings=replace(STEADY, never_boots=0.6, seed=8),
+        autoscaler={"idle_after_s": 60.0, "boot_timeout_s": 120.0},
     )
     assert outcome.figures.ended == 1
     assert outcome.figures.machines_bought > 1
@@ -138,7 +169,12 @@ def test_no_run_costs_less_than_the_bound():
     trace = window(make_trace("batch", 2), limit=80)
     policy = a_policy(types=("c5.4xlarge", "m5.4xlarge", "r5.4xlarge"))
     bound = least_usd(trace, policy, STEADY)
-    assert 0 < bound.divisible <= bound.whole < min(simulate(trace, policy, STEADY, rule).figures.usd for rule in RULES)
+    assert (
+        0
+        < bound.divisible
+        <= bound.whole
+        < min(simulate(trace, policy, STEADY, rule).figures.usd for rule in RULES)
+    )
 
 
 def test_the_bound_is_exact_where_a_machine_is_full_all_the_time():
@@ -150,11 +186,17 @@ def test_the_bound_is_exact_where_a_machine_is_full_all_the_time():
 
 def test_the_real_planner_is_compared_with_the_cheapest_that_serves_as_well():
     trace = window(make_trace("burst", 7), until_s=3 * 3600.0)
-    outcomes = [run(trace, rule, types=("m5.large", "m5.xlarge", "m5.2xlarge", "c5.xlarge")) for rule in RULES]
+    outcomes = [
+        run(trace, rule, types=("m5.large", "m5.xlarge", "m5.2xlarge", "c5.xlarge"))
+        for rule in RULES
+    ]
     best, saved = savings(outcomes)
     assert best.name != "clusterman"  # it waits far longer: it does not see what waits
     assert saved == pytest.approx(1 - outcomes[0].figures.usd / best.figures.usd)
-    assert outcomes[0].figures.usd < next(one for one in outcomes if one.name == "clusterman").figures.usd
+    assert (
+        outcomes[0].figures.usd
+        < next(one for one in outcomes if one.name == "clusterman").figures.usd
+    )
 
 
 TASKS = st.lists(
@@ -172,10 +214,18 @@ TASKS = st.lists(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(tasks=TASKS, rule=st.sampled_from(RULES), seed=st.integers(0, 99), spot=st.sampled_from([0.0, 1.0]), most=st.sampled_from([3, 50]))
+@given(
+    tasks=TASKS,
+    rule=st.sampled_from(RULES),
+    seed=st.integers(0, 99),
+    spot=st.sampled_from([0.0, 1.0]),
+    most=st.sampled_from([3, 50]),
+)
 def test_whatever_the_work_and_the_cloud_the_books_balance(tasks, rule, seed, spot, most):
     trace = a_trace(*tasks)
-    outcome = run(trace, rule, replace(ROUGH, seed=seed, reclaims_per_hour=0.3), spot_share=spot, max=most)
+    outcome = run(
+        trace, rule, replace(ROUGH, seed=seed, reclaims_per_hour=0.3), spot_share=spot, max=most
+    )
     check(outcome, trace)
     assert outcome.figures.machines_most <= most
     assert outcome.unschedulable <= outcome.figures.never_placed

@@ -8,37 +8,54 @@ DOCUMENT = iam.master_document("west", "eu-west-1", "123456789012")
 
 
 def statements(action: str) -> list[dict]:
-    return [s for s in DOCUMENT["Statement"] if action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
+    return [
+        s
+        for s in DOCUMENT["Statement"]
+        if action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])
+    ]
 
 
 def test_nothing_is_allowed_by_wildcard():
     for statement in DOCUMENT["Statement"]:
-        actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        actions = (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
         assert not any("*" in action for action in actions)
 
 
 def test_all_resources_are_named_except_where_aws_knows_none():
     everything = [s for s in DOCUMENT["Statement"] if s["Resource"] == "*"]
     for statement in everything:
-        actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        actions = (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
         assert all(action.startswith(("ec2:Describe", "pricing:")) for action in actions)
 
 
 def test_only_what_the_autoscaler_bought_can_be_terminated():
     (statement,) = statements("ec2:TerminateInstances")
     assert statement["Condition"] == {
-        "StringEquals": {"ec2:ResourceTag/mesaform:cluster": "west", "ec2:ResourceTag/mesaform:managed-by": "autoscaler"}
+        "StringEquals": {
+            "ec2:ResourceTag/mesaform:cluster": "west",
+            "ec2:ResourceTag/mesaform:managed-by": "autoscaler",
+        }
     }
 
 
 def test_machines_can_be_bought_only_with_the_clusters_tag():
-    conditions = [s.get("Condition", {}) for s in statements("ec2:RunInstances") if any("instance/*" in r for r in s["Resource"])]
+    conditions = [
+        s.get("Condition", {})
+        for s in statements("ec2:RunInstances")
+        if any("instance/*" in r for r in s["Resource"])
+    ]
     assert conditions == [{"StringEquals": {"aws:RequestTag/mesaform:cluster": "west"}}]
 
 
 def test_tags_can_be_set_only_while_buying():
     (statement,) = statements("ec2:CreateTags")
-    assert statement["Condition"] == {"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}}
+    assert statement["Condition"] == {
+        "StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}
+    }
 
 
 def test_only_the_agents_role_can_be_handed_on():
@@ -55,7 +72,9 @@ def test_the_bucket_is_open_only_below_the_clusters_prefix_and_only_parts_of_the
 
 def test_one_parameter_can_be_read():
     (statement,) = statements("ssm:GetParameter")
-    assert statement["Resource"] == "arn:aws:ssm:eu-west-1:123456789012:parameter/mesaform/west/spec"
+    assert (
+        statement["Resource"] == "arn:aws:ssm:eu-west-1:123456789012:parameter/mesaform/west/spec"
+    )
 
 
 def test_messages_are_taken_from_the_clusters_queue_only_and_none_can_be_sent():
@@ -66,4 +85,8 @@ def test_messages_are_taken_from_the_clusters_queue_only_and_none_can_be_sent():
 
 
 def test_partitions_follow_the_region():
-    assert [iam.partition(region) for region in ("cn-north-1", "us-gov-west-1", "eu-west-1")] == ["aws-cn", "aws-us-gov", "aws"]
+    assert [iam.partition(region) for region in ("cn-north-1", "us-gov-west-1", "eu-west-1")] == [
+        "aws-cn",
+        "aws-us-gov",
+        "aws",
+    ]

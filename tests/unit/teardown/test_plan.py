@@ -8,13 +8,27 @@ from hypothesis import strategies as st
 
 from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, ORDER, Owned, in_order, rank
 from cluster.common.errors import NotOwned
-from cluster.teardown.plan import DESTROY_ORDER, STEP_ORDER, Held, Inventory, Wish, drain_order, plan
+from cluster.teardown.plan import (
+    DESTROY_ORDER,
+    STEP_ORDER,
+    Held,
+    Inventory,
+    Wish,
+    drain_order,
+    plan,
+)
 
 OURS = {"mesaform:cluster": "one"}
 
 
 def machine(
-    number: int, *, role: str = "agent", managed_by: str = "terraform", tasks: int = 0, usd: float | None = 0.1, registered: bool = True
+    number: int,
+    *,
+    role: str = "agent",
+    managed_by: str = "terraform",
+    tasks: int = 0,
+    usd: float | None = 0.1,
+    registered: bool = True,
 ) -> Held:
     return Held(
         instance_id=f"i-{number}",
@@ -36,9 +50,20 @@ def machine(
 def whole_cluster() -> Inventory:
     """Three masters, two agents of Terraform, one bought by the autoscaler, with their disks and the network."""
     masters = [machine(n, role="master") for n in (1, 2, 3)]
-    agents = [machine(4, tasks=3), machine(5), machine(6, managed_by="autoscaler", tasks=1, usd=0.4)]
-    disks = [Owned("volume", f"vol-{m.instance_id}", OURS, usd_per_hour=0.001, rides_with=m.instance_id) for m in masters + agents]
-    things = [Owned("vpc", "vpc-1", OURS), Owned("launch template", "lt-1", OURS), Owned("image", "ami-1", OURS, usd_per_hour=0.002)]
+    agents = [
+        machine(4, tasks=3),
+        machine(5),
+        machine(6, managed_by="autoscaler", tasks=1, usd=0.4),
+    ]
+    disks = [
+        Owned("volume", f"vol-{m.instance_id}", OURS, usd_per_hour=0.001, rides_with=m.instance_id)
+        for m in masters + agents
+    ]
+    things = [
+        Owned("vpc", "vpc-1", OURS),
+        Owned("launch template", "lt-1", OURS),
+        Owned("image", "ami-1", OURS, usd_per_hour=0.002),
+    ]
     return Inventory(
         cluster="one",
         machines=(*masters, *agents),
@@ -69,7 +94,11 @@ def test_a_whole_cluster_goes_in_the_order_of_the_design() -> None:
 
 
 def test_the_emptiest_and_then_the_dearest_agents_drain_first() -> None:
-    cheap, dear, busy = machine(1, tasks=1, usd=0.1), machine(2, tasks=1, usd=0.9), machine(3, tasks=9, usd=5.0)
+    cheap, dear, busy = (
+        machine(1, tasks=1, usd=0.1),
+        machine(2, tasks=1, usd=0.9),
+        machine(3, tasks=9, usd=5.0),
+    )
     assert [one.instance_id for one in drain_order([busy, cheap, dear])] == ["i-2", "i-1", "i-3"]
 
 
@@ -97,7 +126,9 @@ def test_a_disk_goes_with_its_machine() -> None:
 
 def test_when_the_state_is_lost_the_sweep_takes_everything() -> None:
     whole = whole_cluster()
-    lost = Inventory(whole.cluster, whole.machines, whole.resources, {}, has_leader=True, autoscaler_alive=True)
+    lost = Inventory(
+        whole.cluster, whole.machines, whole.resources, {}, has_leader=True, autoscaler_alive=True
+    )
     planned = plan(lost, Wish(images=True))
     assert planned.stacks == ()
     assert planned.removes() == {one.key for one in (*whole.machines, *whole.resources)}
@@ -106,8 +137,19 @@ def test_when_the_state_is_lost_the_sweep_takes_everything() -> None:
 def test_agents_only_leaves_masters_and_network() -> None:
     planned = plan(whole_cluster(), Wish(agents_only=True))
     assert planned.stacks == ("agents",)
-    assert {f"i-{n}" for n in (4, 5, 6)} == {identity for kind, identity in planned.removes() if kind == "instance"}
-    assert {one.id for one in planned.kept} == {"i-1", "i-2", "i-3", "vol-i-1", "vol-i-2", "vol-i-3", "vpc-1", "ami-1"}
+    assert {f"i-{n}" for n in (4, 5, 6)} == {
+        identity for kind, identity in planned.removes() if kind == "instance"
+    }
+    assert {one.id for one in planned.kept} == {
+        "i-1",
+        "i-2",
+        "i-3",
+        "vol-i-1",
+        "vol-i-2",
+        "vol-i-3",
+        "vpc-1",
+        "ami-1",
+    }
 
 
 def test_images_are_kept_with_their_cost_unless_asked() -> None:
@@ -159,7 +201,10 @@ def inventories(draw: st.DrawFn) -> Inventory:
     )
     everything = st.sampled_from([*ids, *(one.id for one in resources), "i-forgotten"])
     homes = draw(st.dictionaries(everything, st.sampled_from(DESTROY_ORDER)))
-    stacks = {stack: frozenset(one for one, home in homes.items() if home == stack) for stack in DESTROY_ORDER}
+    stacks = {
+        stack: frozenset(one for one, home in homes.items() if home == stack)
+        for stack in DESTROY_ORDER
+    }
     return Inventory(
         "one",
         tuple(held),
@@ -184,7 +229,9 @@ def test_everything_owned_is_in_exactly_one_step_or_kept(inventory: Inventory, w
 @given(inventories(), wishes)
 def test_steps_come_in_order_and_the_sweep_is_last(inventory: Inventory, wish: Wish) -> None:
     steps = plan(inventory, wish).steps
-    assert [STEP_ORDER.index(step.kind) for step in steps] == sorted(STEP_ORDER.index(step.kind) for step in steps)
+    assert [STEP_ORDER.index(step.kind) for step in steps] == sorted(
+        STEP_ORDER.index(step.kind) for step in steps
+    )
     assert steps[-1].kind == "sweep"
     stacks = [step.stack for step in steps if step.kind == "destroy"]
     assert stacks == [stack for stack in DESTROY_ORDER if stack in stacks]
@@ -194,7 +241,9 @@ def test_steps_come_in_order_and_the_sweep_is_last(inventory: Inventory, wish: W
 def test_the_dollars_of_the_steps_add_up(inventory: Inventory, wish: Wish) -> None:
     planned = plan(inventory, wish)
     total = sum(one.usd_per_hour or 0.0 for one in (*inventory.machines, *inventory.resources))
-    assert sum(step.usd_per_hour for step in planned.steps) == pytest.approx(planned.usd_per_hour, abs=1e-4)
+    assert sum(step.usd_per_hour for step in planned.steps) == pytest.approx(
+        planned.usd_per_hour, abs=1e-4
+    )
     assert planned.usd_per_hour + planned.kept_usd_per_hour == pytest.approx(total, abs=1e-4)
 
 
@@ -226,4 +275,7 @@ def test_a_plans_order_of_kinds_respects_what_depends_on_what() -> None:
     ]  # fmt: skip
     for later, earlier in needs_gone_first:
         assert rank(earlier) < rank(later), f"{earlier} before {later}"
-    assert [one.kind for one in in_order([Owned("vpc", "v"), Owned("instance", "i")])] == ["instance", "vpc"]
+    assert [one.kind for one in in_order([Owned("vpc", "v"), Owned("instance", "i")])] == [
+        "instance",
+        "vpc",
+    ]
