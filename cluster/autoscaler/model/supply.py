@@ -48,7 +48,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class AgentNode:
     """A live agent machine of this cluster with what belongs to it."""
 
     machine: Machine
@@ -74,19 +74,19 @@ class Unit:
 class Supply:
     """All of it. `quarantined` maps an instance id to the history nobody thought of."""
 
-    units: tuple[Unit, ...]
+    units: tuple[AgentNode, ...]
     nodes: tuple[Node, ...]
     usage: Usage
     usd_per_hour: float
     coming_in_intents: Mapping[str, int]  # by pool: ordered, not listed by EC2 yet
     history: dict[str, tuple[str, ...]]
     quarantined: Mapping[str, str] = field(default_factory=dict)
-    pools: Mapping[str, tuple[Unit, ...]] = field(default_factory=dict)  # `units` by pool
+    pools: Mapping[str, tuple[AgentNode, ...]] = field(default_factory=dict)  # `units` by pool
     zones: Mapping[str, Mapping[str, int]] = field(
         default_factory=dict
     )  # how many of each pool's are in each zone
 
-    def in_pool(self, pool: str) -> tuple[Unit, ...]:
+    def in_pool(self, pool: str) -> tuple[AgentNode, ...]:
         return self.pools.get(pool, ())
 
     def size(self, pool: str) -> int:
@@ -107,7 +107,7 @@ def survey(snapshot: Snapshot, now: float) -> Supply:
     sizes = _sizes(snapshot.offerings)
     history: dict[str, tuple[str, ...]] = {}
     quarantined: dict[str, str] = {}
-    units: list[Unit] = []
+    units: list[AgentNode] = []
     for machine in snapshot.machines:
         if machine.tags.get(Tag.ROLE) != "agent":
             continue
@@ -163,14 +163,14 @@ def pool_of(spec: ClusterSpec, name: str) -> Pool | None:
     return next((pool for pool in spec.agents if pool.name == name), None)
 
 
-def _by_pool(units: Iterable[Unit]) -> dict[str, tuple[Unit, ...]]:
-    found: dict[str, list[Unit]] = {}
+def _by_pool(units: Iterable[AgentNode]) -> dict[str, tuple[AgentNode, ...]]:
+    found: dict[str, list[AgentNode]] = {}
     for unit in units:
         found.setdefault(unit.pool, []).append(unit)
     return {pool: tuple(mine) for pool, mine in found.items()}
 
 
-def _by_zone(units: Iterable[Unit]) -> dict[str, dict[str, int]]:
+def _by_zone(units: Iterable[AgentNode]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for unit in units:
         zones = found.setdefault(unit.pool, {})
@@ -192,9 +192,9 @@ def _sizes(offerings: Mapping[str, tuple[Offering, ...]]) -> dict[str, Offering]
 
 def _unit(
     machine: Machine, agent: Agent | None, memory: Memory, sizes: Mapping[str, Offering]
-) -> Unit:
+) -> AgentNode:
     removal = memory.removals.get(machine.instance_id)
-    return Unit(
+    return AgentNode(
         machine, agent, _state(machine, agent, removal, memory), removal, price_of(machine, sizes)
     )
 
@@ -219,7 +219,9 @@ def _state(
     return "idle" if agent.is_empty else "busy"
 
 
-def _nodes(unit: Unit, snapshot: Snapshot, sizes: Mapping[str, Offering], now: float) -> list[Node]:
+def _nodes(
+    unit: AgentNode, snapshot: Snapshot, sizes: Mapping[str, Offering], now: float
+) -> list[Node]:
     """The node of a machine, if work may still go there."""
     machine, agent = unit.machine, unit.agent
     if is_doomed(snapshot.memory, machine.instance_id, now):
