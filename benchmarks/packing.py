@@ -30,7 +30,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.table import Result, show
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import Shape, make
 from cluster.autoscaler.model.snapshot import Constraint
@@ -65,7 +65,7 @@ TRACE_FAMILIES = {"c6i": 2, "m6i": 4, "r6i": 8}
 TRACE_SIZES = {"large": 2, "xlarge": 4, **{f"{n}xlarge": 4 * n for n in (2, 4, 8, 12, 16, 24, 32)}}
 
 
-def measured(units: list[Unit], templates: list[Template]) -> tuple[Packing, float]:
+def measured(units: list[DemandItem], templates: list[Template]) -> tuple[Packing, float]:
     """The answer and its seconds; an answer that breaks a rule ends the run."""
     left = {index: unit.count for index, unit in enumerate(units)}
     limits = Limits({template.pool: MANY_MACHINES for template in templates})
@@ -80,8 +80,8 @@ def measured(units: list[Unit], templates: list[Template]) -> tuple[Packing, flo
 
 def cluster_autoscaler_case() -> list[Result]:
     units = [
-        Unit("services", "/small", make(0.05, 100, ports=1), 50_000, "bench"),
-        Unit("services", "/larger", make(0.095, 190, ports=1), 1_000, "bench"),
+        DemandItem("services", "/small", make(0.05, 100, ports=1), 50_000, "bench"),
+        DemandItem("services", "/larger", make(0.095, 190, ports=1), 1_000, "bench"),
     ]
     packing, seconds = measured(
         units,
@@ -123,7 +123,7 @@ def karpenter_types(count: int = 400) -> list[Template]:
     return [at(zone, size) for size in range(1, count + 1) for zone in ZONES]
 
 
-def karpenter_mix(items: int, seed: int) -> list[Unit]:
+def karpenter_mix(items: int, seed: int) -> list[DemandItem]:
     drawn = random.Random(seed)
     counts: Counter[tuple[str, str, Shape]] = Counter()
     for kind in CLASSES:
@@ -131,7 +131,7 @@ def karpenter_mix(items: int, seed: int) -> list[Unit]:
             label = "" if kind in {"plain", "host-anti-affinity"} else drawn.choice(LABELS)
             counts[kind, label, make(drawn.choice(CPUS), drawn.choice(MEMORY), ports=1)] += 1
     return [
-        Unit("services", f"/{kind}{label}", shape, n, "bench", CLASSES[kind])
+        DemandItem("services", f"/{kind}{label}", shape, n, "bench", CLASSES[kind])
         for (kind, label, shape), n in sorted(counts.items())
     ]
 
@@ -179,10 +179,10 @@ def trace_types() -> list[Template]:
     return found
 
 
-def trace_tasks(rows: list[dict[str, str]]) -> list[Unit]:
+def trace_tasks(rows: list[dict[str, str]]) -> list[DemandItem]:
     shapes = Counter(make(int(row["cpu_milli"]) / 1000, int(row["memory_mib"])) for row in rows)
     return [
-        Unit("services", f"/{number}", shape, count, "bench")
+        DemandItem("services", f"/{number}", shape, count, "bench")
         for number, (shape, count) in enumerate(sorted(shapes.items()))
     ]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import MANY, NAMES, Shape, contains, shape_of
 from cluster.autoscaler.packing import Limits, Template, solve
@@ -205,7 +205,7 @@ def _with_exact(
             continue
         left = {row: int(count) for row, count in enumerate(counts) if count}
         units = [
-            Unit("services", str(row), shape, left.get(row, 0), "")
+            DemandItem("services", str(row), shape, left.get(row, 0), "")
             for row, shape in enumerate(shapes)
         ]
         bound = solve(units, left, machines, Usage(), Limits({"": MANY})).bound_usd_per_hour

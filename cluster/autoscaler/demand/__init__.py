@@ -26,13 +26,13 @@ from cluster.autoscaler.demand import (
 )
 from cluster.autoscaler.demand.frameworks import probe_after, suspects
 from cluster.autoscaler.demand.usage import in_use
-from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.snapshot import Memory, Snapshot
 
-__all__ = ["Unit", "fuse", "probe_after", "remember", "suspects"]
+__all__ = ["DemandItem", "fuse", "probe_after", "remember", "suspects"]
 
 
-def fuse(snapshot: Snapshot, now: float) -> list[Unit]:
+def fuse(snapshot: Snapshot, now: float) -> list[DemandItem]:
     """All demand of this moment."""
     view = snapshot.cluster
     if view is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.autoscaler.interruption.notice import in_words, is_doomed
-from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.shape import Shape
 from cluster.autoscaler.model.snapshot import Agent, Notice, Snapshot, Work
 
@@ -11,7 +11,7 @@ STOPPED_BEFORE_S = 5.0
 """How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""
 
 
-def units(snapshot: Snapshot, now: float) -> list[Unit]:
+def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
     """The tasks that have to move, as demand; once a queue shows one, its agent no longer does. Whose machine it is does not matter."""
     return [
         unit
@@ -21,14 +21,14 @@ def units(snapshot: Snapshot, now: float) -> list[Unit]:
     ]
 
 
-def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[Unit]:
+def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem]:
     notice, apps = snapshot.memory.notices.get(agent.instance_id), snapshot.apps or {}
     counts: dict[tuple[str, Shape], int] = {}
     for work in that_move(agent, notice):
         counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
     why = in_words(notice, now) if notice else "its removal was announced"
     return [
-        Unit(
+        DemandItem(
             "displaced",
             name,
             shape,

@@ -20,7 +20,7 @@ from typing import Literal
 from cluster.autoscaler.demand import rates
 from cluster.autoscaler.demand.quota import applies
 from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.model.demand_item import BlockedKind, Unit
+from cluster.autoscaler.model.demand_item import BlockedKind, DemandItem
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
 from cluster.autoscaler.model.snapshot import (
     Agent,
@@ -56,7 +56,7 @@ class Suspicion:
     why: str
 
 
-def units(snapshot: Snapshot, now: float) -> list[Unit]:
+def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
     """What frameworks seem to want."""
     view = snapshot.cluster
     if view is None:
@@ -144,12 +144,14 @@ def _came(framework: Framework, probe: Probe, view: ClusterView, memory: Memory)
     )
 
 
-def probe_after(unit: Unit, framework: Framework, now: float) -> Probe:
+def probe_after(unit: DemandItem, framework: Framework, now: float) -> Probe:
     """What to remember when something is bought for a framework."""
     return Probe(at=now, accepted=framework.accepted, asked=framework.asked, size=unit.count)
 
 
-def _hungry(framework: Framework, view: ClusterView, memory: Memory, now: float) -> Unit | None:
+def _hungry(
+    framework: Framework, view: ClusterView, memory: Memory, now: float
+) -> DemandItem | None:
     suspected = suspicion(framework, view, memory, now)
     since = memory.dry_since.get(framework.framework_id, now)
     if suspected is None or now - since < DRY_FOR_S:
@@ -181,7 +183,7 @@ def _hungry(framework: Framework, view: ClusterView, memory: Memory, now: float)
         framework.roles[0],
     )
     count = max(1, size)
-    return Unit(
+    return DemandItem(
         "framework",
         framework.name,
         suspected.shape,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Constraint, Snapshot
 
 
-def units(snapshot: Snapshot) -> list[Unit]:
+def units(snapshot: Snapshot) -> list[DemandItem]:
     """All headroom that the spec asks for."""
     return _percent(snapshot) + _slots(snapshot)
 
@@ -17,7 +17,7 @@ def in_pool(pool: str | None) -> tuple[Constraint, ...]:
     return (Constraint("pool", "IS", pool),) if pool else ()
 
 
-def _percent(snapshot: Snapshot) -> list[Unit]:
+def _percent(snapshot: Snapshot) -> list[DemandItem]:
     """Spare slots: a percentage of what is used, in slots of one cpu with the memory that used cpus have on average."""
     percent, view = snapshot.spec.autoscaler.headroom_percent, snapshot.cluster
     if not percent or view is None:
@@ -28,13 +28,13 @@ def _percent(snapshot: Snapshot) -> list[Unit]:
         return []
     slots = max(1, round(cpus * percent / 100))
     reason = f"{percent:g} % above the {cpus:g} cpus in use"
-    return [Unit("headroom", "headroom", make(cpus=1, mem_mib=mem_mib / cpus), slots, reason)]
+    return [DemandItem("headroom", "headroom", make(cpus=1, mem_mib=mem_mib / cpus), slots, reason)]
 
 
-def _slots(snapshot: Snapshot) -> list[Unit]:
+def _slots(snapshot: Snapshot) -> list[DemandItem]:
     """Spare slots of a shape, kept free at all times."""
     return [
-        Unit(
+        DemandItem(
             "headroom",
             f"slots {index}" + (f" in {slot.pool}" if slot.pool else ""),
             make(cpus=slot.cpus, mem_mib=slot.mem_mib),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.autoscaler.model.demand_item import BlockedKind, Unit
+from cluster.autoscaler.model.demand_item import BlockedKind, DemandItem
 from cluster.autoscaler.model.snapshot import QueueEntry
 
 NOT_CURED_BY_MACHINES: dict[str, BlockedKind] = {
@@ -18,12 +18,12 @@ NOT_CURED_BY_MACHINES: dict[str, BlockedKind] = {
 """Reasons of the services' queue that another machine of the same kind cannot change."""
 
 
-def units(entries: Iterable[QueueEntry], now: float) -> list[Unit]:
+def units(entries: Iterable[QueueEntry], now: float) -> list[DemandItem]:
     """What waits for an offer."""
     return [_unit(entry, now) for entry in entries if entry.overdue and entry.count > 0]
 
 
-def _unit(entry: QueueEntry, now: float) -> Unit:
+def _unit(entry: QueueEntry, now: float) -> DemandItem:
     waiting = f"for {now - entry.since:.0f} s" if 0 < entry.since <= now else "for an offer"
     refusals = ", ".join(
         f"{reason} {count}" for reason, count in sorted(entry.rejections.items()) if count
@@ -33,7 +33,7 @@ def _unit(entry: QueueEntry, now: float) -> Unit:
         f"; offers refused: {refusals}" if refusals else ""
     )
     blocked, kind = _incurable(entry)
-    return Unit(
+    return DemandItem(
         entry.source,
         entry.app,
         entry.shape,

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, times
 from cluster.autoscaler.model.snapshot import Quota
 
 
 def within(
-    units: Iterable[Unit], quotas: Sequence[Quota], after: Iterable[Unit] = ()
-) -> list[Unit]:
+    units: Iterable[DemandItem], quotas: Sequence[Quota], after: Iterable[DemandItem] = ()
+) -> list[DemandItem]:
     """The units, each cut at what its role may still have; `after` are units that come first and have had their part."""
     if not quotas:
         return list(units)
@@ -23,7 +23,7 @@ def within(
     for unit in after:
         if not unit.blocked:
             _take(unit, quotas, taken)
-    found: list[Unit] = []
+    found: list[DemandItem] = []
     for unit in units:
         found += [unit] if unit.blocked else _cut(unit, quotas, taken)
     return found
@@ -34,7 +34,7 @@ def applies(quota: Quota, role: str) -> bool:
     return role == quota.role or role.startswith(f"{quota.role}/")
 
 
-def _cut(unit: Unit, quotas: Sequence[Quota], taken: dict[str, Shape]) -> list[Unit]:
+def _cut(unit: DemandItem, quotas: Sequence[Quota], taken: dict[str, Shape]) -> list[DemandItem]:
     tightest = min(
         (quota for quota in quotas if applies(quota, unit.role)),
         key=lambda q: _pieces(unit, q, taken),
@@ -50,13 +50,13 @@ def _cut(unit: Unit, quotas: Sequence[Quota], taken: dict[str, Shape]) -> list[U
     return [free, stopped] if count else [stopped]
 
 
-def _take(unit: Unit, quotas: Sequence[Quota], taken: dict[str, Shape]) -> None:
+def _take(unit: DemandItem, quotas: Sequence[Quota], taken: dict[str, Shape]) -> None:
     for quota in quotas:
         if applies(quota, unit.role):
             taken[quota.role] = plus(taken.get(quota.role, NOTHING), times(unit.shape, unit.count))
 
 
-def _pieces(unit: Unit, quota: Quota, taken: dict[str, Shape]) -> int:
+def _pieces(unit: DemandItem, quota: Quota, taken: dict[str, Shape]) -> int:
     """How many more of a unit's pieces a quota allows."""
     used = plus(quota.used, taken.get(quota.role, NOTHING))
     room = [

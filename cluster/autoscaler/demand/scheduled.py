@@ -16,7 +16,7 @@ from statistics import median
 from cluster.autoscaler.demand.headroom import in_pool
 from cluster.autoscaler.demand.usage import ALL, Use
 from cluster.autoscaler.forecasting import weekly_profile
-from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.shape import (
     MANY,
     NOTHING,
@@ -52,13 +52,13 @@ class _Room:
     def counted(self, pool: str) -> Shape:
         return plus(self.used.get(pool, Use()).amount, self.kept.get(pool, NOTHING))
 
-    def keep(self, unit: Unit, pool: str) -> Unit:
+    def keep(self, unit: DemandItem, pool: str) -> DemandItem:
         for name in (pool or self.first, ALL):
             self.kept[name] = plus(self.kept.get(name, NOTHING), times(unit.shape, unit.count))
         return unit
 
 
-def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[Unit]:
+def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[DemandItem]:
     """All room that is to be there before the work is."""
     room, lead_s = _Room(used, snapshot.spec.agents[0].name), lead(snapshot)
     return (
@@ -104,9 +104,9 @@ def _hints(snapshot: Snapshot, now: float) -> list[Order]:
     return [order for order in in_force(snapshot.orders, now) if order.kind == "hint"]
 
 
-def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[Unit]:
+def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[DemandItem]:
     """Room that operators asked for. Work that came since the oldest hint takes that one's room first, and never two hints' room."""
-    found: list[Unit] = []
+    found: list[DemandItem] = []
     taken: list[
         tuple[str, Shape, Shape]
     ] = []  # by older hints: pool, what came since, how much of it they took
@@ -128,7 +128,7 @@ def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[Unit]:
             reason = f"hint: {describe(order)}" + (
                 f"; {arrived} of them have come" if arrived else ""
             )
-            unit = Unit(
+            unit = DemandItem(
                 "hint",
                 f"hint {order.id}",
                 shape,
@@ -140,15 +140,15 @@ def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[Unit]:
     return found
 
 
-def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[Unit]:
+def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[DemandItem]:
     """What the calendar says will be in use, less what is."""
-    found: list[Unit] = []
+    found: list[DemandItem] = []
     for index, entry in enumerate(snapshot.spec.autoscaler.calendar):
         shape, pool = make(entry.cpus, entry.mem_mib), entry.pool or ALL
         there = min(entry.count, how_often(shape, room.counted(pool)))
         if there < entry.count and _opens(entry, now, lead_s):
             reason = f"the calendar has {entry.count} x ({text(shape)}) {entry.days} {entry.hours} UTC; {there} are {HERE}"
-            unit = Unit(
+            unit = DemandItem(
                 "calendar",
                 f"calendar {index}",
                 shape,
@@ -165,12 +165,12 @@ def _opens(entry: Expected, now: float, lead_s: float) -> bool:
     return any(calendar.is_open(entry.days, entry.hours, at) for at in (*moments, now + lead_s))
 
 
-def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[Unit]:
+def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[DemandItem]:
     """What past weeks say will be in use, less what is, in pieces of the size that tasks had then."""
     settings, known = snapshot.spec.autoscaler.profile, snapshot.profile
     if not settings.enabled or known is None:
         return []
-    found: list[Unit] = []
+    found: list[DemandItem] = []
     for pool in snapshot.spec.agents:
         said = weekly_profile.expected(
             known, pool.name, now, lead_s, settings.quantile, settings.half_life_weeks
@@ -182,7 +182,7 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
         if count:
             usual = f"the last {said.weeks} {said.when} UTC used {_amount(said.level)} at p{settings.quantile * 100:g} in pool {pool.name}"
             reason = f"{usual}; {_amount(there)} are {HERE}"
-            unit = Unit(
+            unit = DemandItem(
                 "profile", f"profile of {pool.name}", shape, count, reason, in_pool(pool.name)
             )
             found.append(room.keep(unit, pool.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.autoscaler.model.demand_item import Unit
+from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.shape import NOTHING, Shape, plus, times
 from cluster.autoscaler.model.snapshot import Snapshot
 
@@ -24,7 +24,7 @@ class Use:
         return Use(plus(self.amount, other.amount), self.pieces + other.pieces)
 
 
-def in_use(snapshot: Snapshot, waiting: Iterable[Unit]) -> dict[str, Use]:
+def in_use(snapshot: Snapshot, waiting: Iterable[DemandItem]) -> dict[str, Use]:
     """By pool, and of all together. Work that may go to any pool counts for the first one that the spec names."""
     first = snapshot.spec.agents[0].name
     found = {pool.name: Use() for pool in snapshot.spec.agents}
@@ -41,7 +41,7 @@ def in_use(snapshot: Snapshot, waiting: Iterable[Unit]) -> dict[str, Use]:
     return {**found, ALL: total}
 
 
-def pool_of(unit: Unit) -> str:
+def pool_of(unit: DemandItem) -> str:
     """The pool that a unit is pinned to; empty when it is free."""
     pinned = (
         c.value

@@ -15,7 +15,7 @@ from cluster.autoscaler.demand.displaced import STOPPED_BEFORE_S, done_before, t
 from cluster.autoscaler.interruption import risk
 from cluster.autoscaler.interruption.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.demand_item import Unit as Demanded
+from cluster.autoscaler.model.demand_item import DemandItem as Demanded
 from cluster.autoscaler.model.snapshot import (
     ANNOUNCED,
     Agent,

@@ -25,7 +25,7 @@ BlockedKind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class DemandItem:
     """`count` equal pieces of work. `blocked` says what no machine can cure; then nothing is bought for it."""
 
     source: Source

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.shape import NAMES, Shape, how_often, minus, times
 from cluster.autoscaler.model.supply import Node
 from cluster.autoscaler.packing.model import Placement
 
 
-def decreasing(units: Sequence[Unit]) -> list[int]:
+def decreasing(units: Sequence[DemandItem]) -> list[int]:
     """Unit indices, the most demanding shape first (by its largest part of all that is asked), constrained ones before free ones."""
     totals = [sum(unit.shape[d] * unit.count for unit in units) or 1 for d in range(len(NAMES))]
 
@@ -22,7 +22,7 @@ def decreasing(units: Sequence[Unit]) -> list[int]:
     return sorted(range(len(units)), key=weight)
 
 
-def place(units: Sequence[Unit], nodes: Iterable[Node], usage: Usage) -> Placement:
+def place(units: Sequence[DemandItem], nodes: Iterable[Node], usage: Usage) -> Placement:
     """Put demand onto existing nodes, in the nodes' order. `usage` is updated."""
     result = Placement(
         left={index: unit.count for index, unit in enumerate(units) if not unit.blocked}
@@ -38,12 +38,12 @@ def place(units: Sequence[Unit], nodes: Iterable[Node], usage: Usage) -> Placeme
     return result
 
 
-def _grouped(unit: Unit) -> bool:
+def _grouped(unit: DemandItem) -> bool:
     return any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
 
 
 def _round(
-    index: int, unit: Unit, free: list[tuple[Node, Shape]], usage: Usage, result: Placement
+    index: int, unit: DemandItem, free: list[tuple[Node, Shape]], usage: Usage, result: Placement
 ) -> int:
     """Once over the nodes; how many pieces were placed."""
     before = result.left[index]

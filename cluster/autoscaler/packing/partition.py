@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import (
     HOSTNAME,
     Usage,
@@ -48,7 +48,10 @@ class Part:
 
 
 def cut(
-    units: Sequence[Unit], left: Mapping[int, int], templates: Sequence[Template], usage: Usage
+    units: Sequence[DemandItem],
+    left: Mapping[int, int],
+    templates: Sequence[Template],
+    usage: Usage,
 ) -> list[Part]:
     """The parts of all that is left. Pieces that no template may hold are left out."""
     usage = usage.copy()
@@ -71,7 +74,7 @@ def cut(
 
 
 def _parts_of(
-    unit: Unit,
+    unit: DemandItem,
     index: int,
     count: int,
     templates: Sequence[Template],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.packing.bounds import with_cuts
 from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
@@ -41,7 +41,7 @@ EVERY_ROW = 1_000_000
 
 
 def solve(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     left: Mapping[int, int],
     templates: Sequence[Template],
     usage: Usage,
@@ -82,7 +82,7 @@ def solve(
 
 
 def pack(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     left: Mapping[int, int],
     templates: Sequence[Template],
     usage: Usage,

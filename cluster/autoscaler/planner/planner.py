@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.autoscaler import demand, disruption
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.disruption import Change, View
 from cluster.autoscaler.interruption import announcements, controller
 from cluster.autoscaler.model.decision import Decision
@@ -314,7 +314,7 @@ def _packed(packing: Packing) -> Packed | None:
 
 
 def _buying(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     purchase: Purchase,
     supply: Supply,
     now: float,

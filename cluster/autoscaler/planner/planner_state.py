@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cluster.autoscaler import demand
-from cluster.autoscaler.demand import Unit as Demanded
+from cluster.autoscaler.demand import DemandItem as Demanded
 from cluster.autoscaler.disruption.underutilization import share_used
 from cluster.autoscaler.forecasting.lifetimes import learned
 from cluster.autoscaler.model.snapshot import (

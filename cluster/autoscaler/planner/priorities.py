@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import contains, minus, plus, times
 from cluster.autoscaler.model.snapshot import Source
@@ -34,7 +34,7 @@ LEVEL_TRIES = 4
 
 
 def packed(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     left: Mapping[int, int],
     choice: Sequence[Template],
     usage: Usage,
@@ -67,7 +67,7 @@ def packed(
 
 
 def _levelled(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     left: Mapping[int, int],
     choice: Sequence[Template],
     usage: Usage,
@@ -88,12 +88,12 @@ def _levelled(
     return packing
 
 
-def _is_grouped(unit: Unit) -> bool:
+def _is_grouped(unit: DemandItem) -> bool:
     return any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
 
 
 def _limited(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     left: Mapping[int, int],
     choice: Sequence[Template],
     packing: Packing,
@@ -113,7 +113,7 @@ def _limited(
 
 
 def _with_rank(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     wanted: Mapping[int, int],
     choice: Sequence[Template],
     usage: Usage,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.interruption.notice import is_doomed
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
@@ -14,14 +14,14 @@ from cluster.autoscaler.model.supply import Supply
 from cluster.autoscaler.packing import Placement, decreasing
 
 
-def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> list[Unit]:
+def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> list[DemandItem]:
     """An agent's tasks as units of demand, equal ones together."""
     counts: dict[tuple[str, Shape], int] = {}
     for work in agent.work:
         counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
     known = apps or {}
     return [
-        Unit(
+        DemandItem(
             "displaced",
             name,
             shape,
@@ -40,7 +40,7 @@ class Room:
     a full cluster costs nothing, however many ask.
     """
 
-    def __init__(self, supply: Supply, units: Sequence[Unit], placement: Placement) -> None:
+    def __init__(self, supply: Supply, units: Sequence[DemandItem], placement: Placement) -> None:
         taken: dict[str, Shape] = {}
         for index, names in placement.placed.items():
             for name, count in names.items():
@@ -56,7 +56,7 @@ class Room:
         """Nodes that took something: what was promised a place there must find it."""
 
     def fit(
-        self, units: Sequence[Unit], without: Collection[str], *, coming: bool = False
+        self, units: Sequence[DemandItem], without: Collection[str], *, coming: bool = False
     ) -> set[str] | None:
         """Place all of these on nodes other than `without`; the names of those that took some, or None if they do not all fit.
 
@@ -77,7 +77,7 @@ class Room:
         self.hosts |= hosts
         return hosts
 
-    def remaining(self, units: Sequence[Unit], without: Collection[str]) -> dict[int, int]:
+    def remaining(self, units: Sequence[DemandItem], without: Collection[str]) -> dict[int, int]:
         """How many of each unit (by index) find no place; nothing is taken."""
         trial = _Trial(self._usage.of((unit.name, unit.constraints) for unit in units))
         left = {
@@ -87,7 +87,7 @@ class Room:
         return dict(sorted(left.items()))
 
     def _place(
-        self, unit: Unit, left: int, without: Collection[str], trial: _Trial, *, coming: bool
+        self, unit: DemandItem, left: int, without: Collection[str], trial: _Trial, *, coming: bool
     ) -> int:
         """How many pieces find no place; those that do take it in `trial`."""
         grouped = any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
@@ -174,6 +174,6 @@ def moving(snapshot: Snapshot, supply: Supply) -> set[str]:
     }
 
 
-def names_of(units: Iterable[Unit]) -> tuple[str, ...]:
+def names_of(units: Iterable[DemandItem]) -> tuple[str, ...]:
     """`3 x /web`, for people."""
     return tuple(f"{unit.count} x {unit.name}" for unit in units)

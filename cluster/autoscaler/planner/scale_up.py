@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.interruption import risk
 from cluster.autoscaler.model.constraints import HOSTNAME, Usage
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
@@ -56,7 +56,7 @@ class Bought:
 
 
 def templates(
-    snapshot: Snapshot, supply: Supply, now: float, units: Sequence[Unit]
+    snapshot: Snapshot, supply: Supply, now: float, units: Sequence[DemandItem]
 ) -> list[Template]:
     """What can be bought now: each pool's types, by zone only where some demand asks for a zone or where zones differ in price."""
     by_zone = any(
@@ -83,7 +83,11 @@ def templates(
 
 
 def buy(
-    snapshot: Snapshot, supply: Supply, units: Sequence[Unit], left: Mapping[int, int], now: float
+    snapshot: Snapshot,
+    supply: Supply,
+    units: Sequence[DemandItem],
+    left: Mapping[int, int],
+    now: float,
 ) -> Bought:
     """What to buy for the pieces that are left, and to bring each pool up to its floor."""
     choice = templates(snapshot, supply, now, units)
@@ -127,7 +131,7 @@ def replacement_for(
     snapshot: Snapshot,
     supply: Supply,
     pool_name: str,
-    work: Sequence[Unit],
+    work: Sequence[DemandItem],
     left: Mapping[int, int],
     not_types: Collection[str],
     now: float,
@@ -184,7 +188,7 @@ def replacement_for(
     return None
 
 
-def _usage_of(pieces: Sequence[Unit], supply: Supply) -> Usage:
+def _usage_of(pieces: Sequence[DemandItem], supply: Supply) -> Usage:
     return supply.usage.of((piece.name, piece.constraints) for piece in pieces)
 
 
@@ -282,7 +286,7 @@ def _by_capacity(
 def _purchase(
     snapshot: Snapshot,
     supply: Supply,
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     pool: Pool,
     offering: tuple[str, str, Capacity],
     nodes: list[NewNode],

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.packing import Limits, Packing, Template
 
 TRIFLE = 0.002
@@ -22,7 +22,7 @@ FULL_SHARE = 0.5
 
 def seen_by_packing(
     templates: Sequence[Template],
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     left: Mapping[int, int],
     limits: Limits,
     most: Mapping[str, int],

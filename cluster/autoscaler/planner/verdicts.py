@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
-from cluster.autoscaler.model.demand_item import BlockedKind, Unit
+from cluster.autoscaler.model.demand_item import BlockedKind, DemandItem
 from cluster.autoscaler.model.shape import Shape, contains, named, times
 from cluster.autoscaler.model.snapshot import Constraint, Snapshot
 from cluster.autoscaler.model.supply import Node, Supply
@@ -43,7 +43,7 @@ class Verdict:
     `fits_on` and `waits_for` name machines with their types, `buys` what is ordered.
     """
 
-    unit: Unit
+    unit: DemandItem
     fits_now: int = 0
     arriving: int = 0
     buying: int = 0
@@ -100,7 +100,7 @@ class Judge:
         self._now = now
         self._shelf: Shelf | None = None
 
-    def verdict(self, index: int, unit: Unit) -> Verdict:
+    def verdict(self, index: int, unit: DemandItem) -> Verdict:
         """What becomes of the unit with this index."""
         if unit.blocked:
             return Verdict(
@@ -129,7 +129,7 @@ class Judge:
             buys=tuple(dict.fromkeys(what for what, _ in bought)),
         )
 
-    def _refusal(self, unit: Unit) -> Refusal:
+    def _refusal(self, unit: DemandItem) -> Refusal:
         self._shelf = self._shelf or Shelf(self._snapshot, self._supply, self._now)
         refusal = self._shelf.explain(unit)
         return (
@@ -150,7 +150,7 @@ class Shelf:
             for offering in snapshot.offerings.get(pool.name, ())
         ]
 
-    def explain(self, unit: Unit) -> Refusal:
+    def explain(self, unit: DemandItem) -> Refusal:
         """Why a unit that is not blocked got no machine: tried from the hardest reason to the mildest."""
         if not self._goods:
             return Refusal("no_offering", "the catalogue of offerings is not known yet")
@@ -175,7 +175,9 @@ class Shelf:
             return self._never(unit, shape, allowed, together[1] if together else "")
         return self._passing(unit, fitting)
 
-    def _never(self, unit: Unit, shape: Shape, allowed: Sequence[_Good], together: str) -> Refusal:
+    def _never(
+        self, unit: DemandItem, shape: Shape, allowed: Sequence[_Good], together: str
+    ) -> Refusal:
         """The nearest type, and what it lacks."""
         nearest = max(allowed, key=lambda good: _likeness(shape, good.template.shape)).template
         lacking = [
@@ -198,7 +200,7 @@ class Shelf:
             why += f"; {larger.instance_type} of pool {larger.pool} would hold it, but its constraints ({rule}) rule it out"
         return Refusal("never", why)
 
-    def _forbidden(self, unit: Unit) -> str:
+    def _forbidden(self, unit: DemandItem) -> str:
         """The constraints that no machine satisfies even alone, with what there is; all of them where only their mixture is impossible."""
         alone = [
             c
@@ -219,7 +221,7 @@ class Shelf:
         )
         return f"they have {_listed(values)}" if values else f"they have no attribute {field}"
 
-    def _passing(self, unit: Unit, fitting: Sequence[_Good]) -> Refusal:
+    def _passing(self, unit: DemandItem, fitting: Sequence[_Good]) -> Refusal:
         """Which of the reasons that may pass with time keeps a unit waiting."""
         snapshot, backoffs, now = self._snapshot, self._snapshot.memory.backoffs, self._now
         limits = scale_up.limits_of(snapshot, self._supply)
@@ -290,7 +292,7 @@ class _Good:
     template: Template
 
 
-def _must_stay_together(unit: Unit, usage: Usage) -> tuple[str, str] | None:
+def _must_stay_together(unit: DemandItem, usage: Usage) -> tuple[str, str] | None:
     """Whether a unit's instances may only be on one machine: that machine's name if there is one already, and the constraint."""
     for constraint in unit.constraints:
         if (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Backoff, Constraint, Memory, Snapshot
 from cluster.autoscaler.model.supply import Supply, survey
@@ -33,10 +33,10 @@ CONSTRAINTS = st.sampled_from(
 
 
 @st.composite
-def some_demand(draw: st.DrawFn) -> list[Unit]:
+def some_demand(draw: st.DrawFn) -> list[DemandItem]:
     sources = ["services", "jobs", "framework", "hint", "headroom"]
     return [
-        Unit(
+        DemandItem(
             draw(st.sampled_from(sources)),
             f"/{number}",
             make(
@@ -85,7 +85,7 @@ def some_clusters(draw: st.DrawFn) -> Snapshot:
     )
 
 
-def bought(snapshot: Snapshot, units: list[Unit]) -> tuple[Supply, dict[int, int], Bought]:
+def bought(snapshot: Snapshot, units: list[DemandItem]) -> tuple[Supply, dict[int, int], Bought]:
     supply = survey(snapshot, NOW)
     left = place(units, supply.nodes, supply.usage).left
     return supply, left, buy(snapshot, supply, units, left, NOW)
@@ -185,7 +185,7 @@ def test_what_is_spread_evenly_and_cut_short_by_a_pools_max_stays_even():
     _, _, made = bought(
         snapshot,
         [
-            Unit(
+            DemandItem(
                 "services", "/web", make(0.25, 7000), 7, "wanted", (Constraint("zone", "GROUP_BY"),)
             )
         ],
@@ -201,7 +201,7 @@ def test_gaps_and_machines_on_their_way_are_filled_before_anything_is_packed():
         machines=machines,
         agents=[an_agent(machines[0])],
     )
-    _, left, made = bought(snapshot, [Unit("services", "/web", make(1, 512), 6, "wanted")])
+    _, left, made = bought(snapshot, [DemandItem("services", "/web", make(1, 512), 6, "wanted")])
     assert left == {0: 2}
     assert [(purchase.request.count, dict(purchase.load)) for purchase in made.purchases] == [
         (1, {0: 2})
@@ -214,9 +214,9 @@ def test_where_size_allows_columns_beat_the_first_fit():
         a_spec(pools=[{"types": ["m5.large", "c5.xlarge", "r5.xlarge", "m5.2xlarge"], "max": 200}])
     )
     units = [
-        Unit("services", "/cpu", make(1.5, 600), 40, "wanted"),
-        Unit("services", "/mem", make(0.4, 6000), 30, "wanted"),
-        Unit("services", "/mid", make(0.9, 2500), 25, "wanted"),
+        DemandItem("services", "/cpu", make(1.5, 600), 40, "wanted"),
+        DemandItem("services", "/mem", make(0.4, 6000), 30, "wanted"),
+        DemandItem("services", "/mid", make(0.9, 2500), 25, "wanted"),
     ]
     _, _, made = bought(snapshot, units)
     assert made.packing.method != "first fit"

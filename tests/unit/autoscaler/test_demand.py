@@ -42,11 +42,11 @@ from tests.unit.services.test_scaling import an_app, instance
 DRY = Memory(leader_since=NOW - 900, dry_since={"F-batch": NOW - 10})
 
 
-def units(snapshot: Snapshot) -> list[demand.Unit]:
+def units(snapshot: Snapshot) -> list[demand.DemandItem]:
     return demand.fuse(snapshot, NOW)
 
 
-def the_unit(snapshot: Snapshot) -> demand.Unit:
+def the_unit(snapshot: Snapshot) -> demand.DemandItem:
     (unit,) = units(snapshot)
     return unit
 
@@ -539,7 +539,7 @@ def test_what_is_reserved_is_free_for_its_role_alone():
     assert (agent.free, dict(agent.reserved)) == (make(1), {"ads": make(3), "old": make(1)})
     assert agent.allocated == make(2)
 
-    def wants(role: str) -> list[demand.Unit]:
+    def wants(role: str) -> list[demand.DemandItem]:
         return units(
             a_snapshot(
                 machines=[],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import Shape, contains, make, plus, times
 from cluster.autoscaler.model.supply import Node
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 def a_unit(
     name: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields
-) -> Unit:
-    return Unit("services", name, make(cpus, mem_mib), count, "test", **fields)
+) -> DemandItem:
+    return DemandItem("services", name, make(cpus, mem_mib), count, "test", **fields)
 
 
 def a_template(name: str, cpus: float, mem_mib: float, usd: float) -> Template:
@@ -40,7 +40,10 @@ LEAN = a_template("lean", 4, 7680, 0.17)
 
 
 def buy(
-    units: list[Unit], templates: list[Template], slots: int = 10_000, usd: float | None = None
+    units: list[DemandItem],
+    templates: list[Template],
+    slots: int = 10_000,
+    usd: float | None = None,
 ):
     left = {index: unit.count for index, unit in enumerate(units)}
     return pack(units, left, templates, Usage(), Limits({"default": slots}, usd))
@@ -128,8 +131,8 @@ def test_no_machine_is_overfull_nothing_is_bought_for_twice_and_bounds_are_kept(
 def test_fifty_thousand_small_and_a_thousand_larger_pieces_pack_into_the_fewest_machines():
     """The packing case that Cluster Autoscaler publishes: 2,595 machines are the optimum."""
     units = [
-        Unit("services", "/small", make(0.05, 100, 0, 0, 1), 50_000, "test"),
-        Unit("services", "/larger", make(0.095, 190, 0, 0, 1), 1_000, "test"),
+        DemandItem("services", "/small", make(0.05, 100, 0, 0, 1), 50_000, "test"),
+        DemandItem("services", "/larger", make(0.095, 190, 0, 0, 1), 1_000, "test"),
     ]
     node = Template("default", "n", "z", "on-demand", 1.0, make(1, 5000, 0, 0, 100), {})
     started = time.monotonic()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Constraint
@@ -37,8 +37,8 @@ UNIQUE, SPREAD, TOGETHER = (
 
 def a_unit(
     name: str, count: int, cpus: float = 1, mem_mib: float = 512, *constraints: Constraint
-) -> Unit:
-    return Unit("services", name, make(cpus, mem_mib), count, "test", constraints)
+) -> DemandItem:
+    return DemandItem("services", name, make(cpus, mem_mib), count, "test", constraints)
 
 
 def a_template(
@@ -67,7 +67,7 @@ TYPES = [
 
 
 def packed(
-    units: list[Unit],
+    units: list[DemandItem],
     templates: list[Template],
     slots: int = 1000,
     usd: float | None = None,
@@ -91,7 +91,7 @@ def served(packing: Packing) -> int:
     return sum(count for node in packing.nodes for count in node.load.values())
 
 
-def cheapest(units: list[Unit], templates: list[Template]) -> float:
+def cheapest(units: list[DemandItem], templates: list[Template]) -> float:
     """The optimum by brute force: the cheapest way to serve each smaller demand, by what the last machine takes."""
     counts = tuple(unit.count for unit in units)
     loads: dict[tuple[int, ...], float] = {}
@@ -346,7 +346,7 @@ def test_where_nothing_is_for_sale_nothing_is_bought():
 
 
 def test_pieces_that_ask_for_nothing_still_get_a_machine():
-    assert served(packed([Unit("services", "/nothing", make(0, 0), 5, "test")], TYPES)) == 5
+    assert served(packed([DemandItem("services", "/nothing", make(0, 0), 5, "test")], TYPES)) == 5
 
 
 def test_what_a_pools_max_leaves_out_is_not_in_the_bound():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import Constraint, Memory, Removal, Snapshot, Work
@@ -145,19 +145,19 @@ def test_what_was_promised_tasks_in_a_pass_does_not_itself_go_in_that_pass():
 
 def test_a_node_that_took_demand_has_that_much_less_to_give():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
-    supply, units = survey(snapshot, NOW), [Unit("services", "/new", SLOT, 1, "")]
+    supply, units = survey(snapshot, NOW), [DemandItem("services", "/new", SLOT, 1, "")]
     room = Room(supply, units, place(units, supply.nodes, supply.usage))
-    assert room.fit([Unit("displaced", "/web", SLOT, 2, "")], set()) is None
-    assert room.fit([Unit("displaced", "/web", SLOT, 1, "")], set()) == {"i-2"}
-    assert room.fit([Unit("displaced", "/web", SLOT, 1, "")], set()) is None
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set()) is None
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) == {"i-2"}
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) is None
 
 
 def test_what_does_not_all_fit_takes_nothing():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
     room = room_in(snapshot)
-    assert room.fit([Unit("displaced", "/web", SLOT, 3, "")], set()) is None
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 3, "")], set()) is None
     assert room.hosts == set()
-    assert room.fit([Unit("displaced", "/web", SLOT, 2, "")], set()) == {"i-2"}
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set()) == {"i-2"}
     assert room.hosts == {"i-2"}
 
 
@@ -165,9 +165,9 @@ def test_what_found_a_place_counts_for_its_constraints_from_then_on():
     unique = (Constraint("hostname", "UNIQUE"),)
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
     room = room_in(snapshot)
-    assert room.fit([Unit("displaced", "/web", SLOT, 1, "", unique)], set()) == {"i-2"}
-    assert room.fit([Unit("displaced", "/web", SLOT, 1, "", unique)], set()) is None
-    assert room.fit([Unit("displaced", "/api", SLOT, 1, "", unique)], set()) == {"i-2"}
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "", unique)], set()) == {"i-2"}
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "", unique)], set()) is None
+    assert room.fit([DemandItem("displaced", "/api", SLOT, 1, "", unique)], set()) == {"i-2"}
 
 
 def test_machines_on_their_way_count_only_when_asked_for_and_those_on_their_way_out_never():
@@ -176,14 +176,17 @@ def test_machines_on_their_way_count_only_when_asked_for_and_those_on_their_way_
         Node("old", "leaving", "h2", {}, SLOT, "default"),
     ]
     room = Room(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement())
-    assert room.fit([Unit("displaced", "/web", SLOT, 1, "")], set()) is None
-    assert room.fit([Unit("displaced", "/web", SLOT, 2, "")], set(), coming=True) is None
-    assert room.fit([Unit("displaced", "/web", SLOT, 1, "")], set(), coming=True) == {"new"}
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) is None
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set(), coming=True) is None
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set(), coming=True) == {"new"}
 
 
 def test_asking_what_would_be_left_takes_nothing():
     room = room_in(an_emptied_machine(an_agent(a_machine("i-2"))))
-    wanted = [Unit("displaced", "/web", SLOT, 3, ""), Unit("displaced", "/big", make(99), 1, "")]
+    wanted = [
+        DemandItem("displaced", "/web", SLOT, 3, ""),
+        DemandItem("displaced", "/big", make(99), 1, ""),
+    ]
     assert room.remaining(wanted, set()) == room.remaining(wanted, set()) == {0: 1, 1: 1}
     assert room.remaining(wanted, {"i-2"}) == {0: 3, 1: 1}
 
@@ -200,10 +203,12 @@ CONSTRAINTS = st.sampled_from(
 
 
 @st.composite
-def some_work(draw: st.DrawFn) -> list[Unit]:
+def some_work(draw: st.DrawFn) -> list[DemandItem]:
     count = draw(st.integers(1, 4))
     return [
-        Unit("displaced", f"/{n}", draw(SHAPES), draw(st.integers(1, 5)), "", draw(CONSTRAINTS))
+        DemandItem(
+            "displaced", f"/{n}", draw(SHAPES), draw(st.integers(1, 5)), "", draw(CONSTRAINTS)
+        )
         for n in range(count)
     ]
 
@@ -236,7 +241,7 @@ def test_places_are_those_that_demand_would_get_one_after_another(sizes, asked):
         nodes = [replace(node, free=_less(node, work, placement)) for node in nodes]
 
 
-def _less(node: Node, work: list[Unit], placement: Placement):
+def _less(node: Node, work: list[DemandItem], placement: Placement):
     free = node.free
     for index, names in placement.placed.items():
         for _ in range(names.get(node.name, 0)):

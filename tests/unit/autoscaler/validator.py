@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.demand import Unit
+from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.packing import Limits, NewNode
 
@@ -18,7 +18,7 @@ class Host:
 
 
 def faults(
-    units: Sequence[Unit],
+    units: Sequence[DemandItem],
     left: Mapping[int, int],
     nodes: Sequence[NewNode],
     usage: Usage,
@@ -35,7 +35,7 @@ def faults(
     return wrong + _constraints(units, nodes, usage)
 
 
-def _overfull(units: Sequence[Unit], nodes: Sequence[NewNode]) -> list[str]:
+def _overfull(units: Sequence[DemandItem], nodes: Sequence[NewNode]) -> list[str]:
     wrong = []
     for number, node in enumerate(nodes):
         if not any(count > 0 for count in node.load.values()):
@@ -66,7 +66,11 @@ def _bounds(nodes: Sequence[NewNode], limits: Limits) -> list[str]:
 
 
 def _counts(
-    units: Sequence[Unit], left: Mapping[int, int], nodes: Sequence[NewNode], *, complete: bool
+    units: Sequence[DemandItem],
+    left: Mapping[int, int],
+    nodes: Sequence[NewNode],
+    *,
+    complete: bool,
 ) -> list[str]:
     served: Counter[int] = Counter()
     for node in nodes:
@@ -85,7 +89,7 @@ def _counts(
     return wrong
 
 
-def _constraints(units: Sequence[Unit], nodes: Sequence[NewNode], usage: Usage) -> list[str]:
+def _constraints(units: Sequence[DemandItem], nodes: Sequence[NewNode], usage: Usage) -> list[str]:
     """Whether there is an order in which every piece is allowed where it was put: pieces of apps with constraints, one at a time."""
     hosts = [Host(f"new-{number}", node.template.attributes) for number, node in enumerate(nodes)]
     waiting: dict[str, list[list[int]]] = {}
@@ -102,7 +106,11 @@ def _constraints(units: Sequence[Unit], nodes: Sequence[NewNode], usage: Usage) 
 
 
 def _one_by_one(
-    units: Sequence[Unit], name: str, pieces: list[list[int]], hosts: Sequence[Host], seen: Usage
+    units: Sequence[DemandItem],
+    name: str,
+    pieces: list[list[int]],
+    hosts: Sequence[Host],
+    seen: Usage,
 ) -> str:
     while pieces:
         moved = False
