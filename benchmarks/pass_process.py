@@ -247,7 +247,7 @@ async def child(base: str, *, consolidation: bool) -> None:
     import boto3
 
     from cluster.autoscaler.daemon import daemon  # all that the daemon loads
-    from cluster.autoscaler.model.snapshot import Memory
+    from cluster.autoscaler.model.snapshot import PlannerState
     from cluster.autoscaler.planner.planner import plan
     from cluster.testing.fake_cloud import FakeFleet
     from tests.unit.autoscaler.builders import ZONES, a_machine, a_spec
@@ -273,14 +273,14 @@ async def child(base: str, *, consolidation: bool) -> None:
         pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}],
         consolidation={"enabled": consolidation},
     )
-    telemetry, memory, seconds = daemon.Telemetry(), Memory(leader_since=AT - 90_000), []
+    telemetry, memory, seconds = daemon.Telemetry(), PlannerState(leader_since=AT - 90_000), []
     telemetry.begin(cast("Ledger", Nowhere()))
     base_mib = resident_mib()
     async with aiohttp.ClientSession() as session:
         operator = daemon.OperatorClient([base], session)
         observer = daemon.Observer(operator, daemon.ServicesClient([base], session), fleet)
 
-        async def one_pass(memory: Memory, at: float) -> tuple[Memory, int, int]:
+        async def one_pass(memory: PlannerState, at: float) -> tuple[PlannerState, int, int]:
             snapshot = await observer.snapshot(spec, memory, (), None)
             made = plan(snapshot, at)
             telemetry.passed(made, snapshot, observer.raw)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from benchmarks.pass_process import measure
 from benchmarks.table import Result, show
 from cluster.autoscaler.model.shape import Shape, make, times
-from cluster.autoscaler.model.snapshot import Agent, Memory, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model.snapshot import Agent, PlannerState, QueueEntry, Snapshot, Work
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.autoscaler.planner.scale_down import Deactivate
 from cluster.aws.ports import Machine
@@ -93,7 +93,7 @@ def world(
         },
     )
     since = dict.fromkeys(names, LONG_AGO)
-    memory = Memory(
+    memory = PlannerState(
         leader_since=LONG_AGO, idle_since=since, registered=since, underused_since=since
     )
     apps = {f"/app{app}": () for app in range(APPS)}

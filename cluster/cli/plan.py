@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cluster.autoscaler.model.snapshot import Memory
+from cluster.autoscaler.model.snapshot import PlannerState
 from cluster.autoscaler.planner.planner import Packed, Plan, plan
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from cluster.cli.native_stdout import own_output
@@ -86,14 +86,14 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     return plan(snapshot, time.time()), (*snapshot.trouble, *([note] if note else []))
 
 
-def remembered(document: Any) -> Memory:
+def remembered(document: Any) -> PlannerState:
     """The daemon's memory as it published it; none when there is none, or it is another version's."""
     import msgspec
 
     try:
-        return msgspec.convert(document or {}, Memory)
+        return msgspec.convert(document or {}, PlannerState)
     except msgspec.ValidationError:
-        return Memory()
+        return PlannerState()
 
 
 def _print(made: Plan, trouble: tuple[str, ...]) -> None:

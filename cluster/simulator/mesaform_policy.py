@@ -20,7 +20,7 @@ from cluster.autoscaler.model.snapshot import (
     Agent,
     ClusterView,
     Intent,
-    Memory,
+    PlannerState,
     QueueEntry,
     Snapshot,
     Work,
@@ -58,7 +58,7 @@ class Mesaform:
         self.name = name
         self._spec = spec
         self._offerings = {pool: tuple(found) for pool, found in offerings.items()}
-        self._memory = Memory()
+        self._memory = PlannerState()
         self._intents: dict[str, Intent] = {}
         self._look_at = 0.0
         self._told = 0
@@ -166,7 +166,7 @@ class Mesaform:
         self._agents[host.name] = (host.version, agent)
         return agent
 
-    def _carry_out(self, world: World, made: Plan, now: float) -> Memory:
+    def _carry_out(self, world: World, made: Plan, now: float) -> PlannerState:
         """As the daemon's actor does: remember removals, take back, buy, give back."""
         memory = made.memory
         for step in made.steps:
@@ -180,7 +180,9 @@ class Mesaform:
                 memory = apply_step(memory, step)
         return memory
 
-    def _buy(self, world: World, memory: Memory, launch: Launch, step: Step, now: float) -> Memory:
+    def _buy(
+        self, world: World, memory: PlannerState, launch: Launch, step: Step, now: float
+    ) -> PlannerState:
         request = launch_backoff.narrowed(launch.request, memory.backoffs, now)
         if request is None:
             return memory

@@ -27,7 +27,7 @@ from cluster.autoscaler.daemon.lease import Ending, Leases, endings, succession
 from cluster.autoscaler.daemon.weekly_profile_store import Learner
 from cluster.autoscaler.interruption import announcements, controller
 from cluster.autoscaler.interruption.notice import Heard
-from cluster.autoscaler.model.snapshot import Intent, Memory, Snapshot
+from cluster.autoscaler.model.snapshot import Intent, PlannerState, Snapshot
 from cluster.autoscaler.observation.notice_endpoint import Doorbell
 from cluster.autoscaler.observation.notice_queue import Inbox
 from cluster.autoscaler.observation.observer import Observer, ServicesClient, services_urls
@@ -150,7 +150,7 @@ class Term:
     address: str
     clock: CloudClock
     inbox: Inbox
-    memory: Memory = field(default_factory=Memory)
+    memory: PlannerState = field(default_factory=PlannerState)
     intents: list[Intent] = field(default_factory=list)
     fence: str | None = None
     orders: tuple[Order, ...] = ()

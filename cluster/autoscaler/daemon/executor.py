@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Intent, Memory
+from cluster.autoscaler.model.snapshot import Intent, PlannerState
 from cluster.autoscaler.model.supply import LAG_S, LIVE
 from cluster.autoscaler.planner import launch_backoff
 from cluster.autoscaler.planner.planner import Action, Launch, Plan, Step, apply_step
@@ -42,11 +42,11 @@ class Engine(Protocol):
 class Book(Protocol):
     """What acting needs of the journal (`Journal` has it)."""
 
-    async def save(self, memory: Memory) -> None: ...
+    async def save(self, memory: PlannerState) -> None: ...
     async def record(self, intent: Intent) -> None: ...
     async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent: ...
     async def resolve(self, token: str) -> None: ...
-    async def save_if_changed(self, memory: Memory) -> None: ...
+    async def save_if_changed(self, memory: PlannerState) -> None: ...
 
 
 class Actor:
@@ -79,8 +79,8 @@ class Actor:
         self._clock = clock
 
     async def recover(
-        self, memory: Memory, intents: Sequence[Intent], machines: Iterable[Machine]
-    ) -> tuple[Memory, list[Intent]]:
+        self, memory: PlannerState, intents: Sequence[Intent], machines: Iterable[Machine]
+    ) -> tuple[PlannerState, list[Intent]]:
         """Settle what earlier passes, or an earlier leader, left unclear; returns what is still under way."""
         by_token: dict[str, list[Machine]] = {}
         states: dict[str, str] = {}
@@ -105,7 +105,7 @@ class Actor:
                 open_.append(known)
         return memory, open_
 
-    async def carry_out(self, plan: Plan) -> Memory:
+    async def carry_out(self, plan: Plan) -> PlannerState:
         """Do all that a plan says, in its order: first what takes machines back, then what buys, then what gives back."""
         memory = plan.memory
         for step in plan.steps:
@@ -124,7 +124,7 @@ class Actor:
         await self._journal.save_if_changed(memory)
         return memory
 
-    async def _terminate(self, memory: Memory, steps: Sequence[Step]) -> Memory:
+    async def _terminate(self, memory: PlannerState, steps: Sequence[Step]) -> PlannerState:
         """End machines in one call. What EC2 refuses as a whole is asked for one by one, so that a single machine does not hold up all."""
         names = [step.instance_id for step in steps]
         try:
@@ -150,7 +150,9 @@ class Actor:
                 memory = await self._move(memory, step)
         return memory
 
-    async def _launch(self, memory: Memory, launch: Launch, decision: Decision) -> Memory:
+    async def _launch(
+        self, memory: PlannerState, launch: Launch, decision: Decision
+    ) -> PlannerState:
         request = launch_backoff.narrowed(launch.request, memory.backoffs, self._clock())
         if request is None:
             reasons = ("another call of this pass found no capacity", *decision.reasons)
@@ -170,7 +172,7 @@ class Actor:
         await self._journal.record(intent)
         return await self._buy(memory, intent, decision)
 
-    async def _buy(self, memory: Memory, intent: Intent, decision: Decision) -> Memory:
+    async def _buy(self, memory: PlannerState, intent: Intent, decision: Decision) -> PlannerState:
         request, now = intent.request, self._clock()
         try:
             result = await asyncio.to_thread(self._fleet.launch, request)
@@ -230,8 +232,8 @@ class Actor:
         return memory
 
     async def _reissue(
-        self, memory: Memory, intent: Intent, listed: list[Machine]
-    ) -> tuple[Memory, Intent | None]:
+        self, memory: PlannerState, intent: Intent, listed: list[Machine]
+    ) -> tuple[PlannerState, Intent | None]:
         """A launch whose answer is not known: found by its tag, or asked for again with its token. None: it came to nothing."""
         if len(listed) >= intent.request.count:
             return memory, await self._found(
@@ -281,7 +283,7 @@ class Actor:
         return known
 
     def _is_settled(
-        self, intent: Intent, ids: tuple[str, ...], memory: Memory, states: dict[str, str]
+        self, intent: Intent, ids: tuple[str, ...], memory: PlannerState, states: dict[str, str]
     ) -> bool:
         """Whether every machine of a launch registered, is gone, or never appeared."""
         late = self._clock() - intent.at > LAG_S
@@ -293,7 +295,7 @@ class Actor:
 
         return all(settled(name) for name in ids)
 
-    async def _move(self, memory: Memory, step: Step) -> Memory:
+    async def _move(self, memory: PlannerState, step: Step) -> PlannerState:
         try:
             for action in step.actions:
                 await self._do(action)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from cluster.autoscaler.model.snapshot import Intent, Memory
+from cluster.autoscaler.model.snapshot import Intent, PlannerState
 from cluster.common.errors import MesaformError
 from cluster.zookeeper.session import VersionConflict, ZooKeeper
 
@@ -24,7 +24,7 @@ class Deposed(MesaformError):
 @dataclass(frozen=True, slots=True)
 class _State:
     epoch: int
-    memory: Memory
+    memory: PlannerState
 
 
 class Journal:
@@ -42,9 +42,9 @@ class Journal:
         self._path = path.rstrip("/")
         self._epoch = epoch
         self._version = -1
-        self._memory = Memory()
+        self._memory = PlannerState()
 
-    async def open(self) -> tuple[Memory, list[Intent]]:
+    async def open(self) -> tuple[PlannerState, list[Intent]]:
         """Take the journal over: what was remembered, and the launches not resolved.
 
         Raises:
@@ -54,7 +54,7 @@ class Journal:
         path = self._state_path
         found = await self._zk.get(path)
         if found is None:
-            await self._zk.put(path, _encode(_State(self._epoch, Memory())))
+            await self._zk.put(path, _encode(_State(self._epoch, PlannerState())))
             found = await self._zk.get(path)
         if found is None:
             raise Deposed("the journal vanished", where=path)
@@ -74,7 +74,7 @@ class Journal:
                 found.append(msgspec.json.decode(node[0], type=Intent))
         return sorted(found, key=lambda intent: intent.at)
 
-    async def save(self, memory: Memory) -> None:
+    async def save(self, memory: PlannerState) -> None:
         """Write the memory down.
 
         Raises:
@@ -93,7 +93,7 @@ class Journal:
                 raise Deposed("another leader wrote the journal", where=self._state_path) from error
         self._memory = memory
 
-    async def save_if_changed(self, memory: Memory) -> None:
+    async def save_if_changed(self, memory: PlannerState) -> None:
         """`save`, unless nothing changed."""
         if memory != self._memory:
             await self.save(memory)

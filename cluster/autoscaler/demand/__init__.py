@@ -27,7 +27,7 @@ from cluster.autoscaler.demand import (
 from cluster.autoscaler.demand.frameworks import probe_after, suspects
 from cluster.autoscaler.demand.usage import in_use
 from cluster.autoscaler.model.demand_item import DemandItem
-from cluster.autoscaler.model.snapshot import Memory, Snapshot
+from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
 
 __all__ = ["DemandItem", "fuse", "probe_after", "remember", "suspects"]
 
@@ -46,7 +46,7 @@ def fuse(snapshot: Snapshot, now: float) -> list[DemandItem]:
     )
 
 
-def remember(memory: Memory, snapshot: Snapshot, now: float) -> Memory:
+def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerState:
     """What demand needs to know next time: who is dry since when, counters to make rates of, what was in use when a hint was given."""
     if snapshot.cluster is None:
         return memory

@@ -27,7 +27,7 @@ from cluster.autoscaler.model.snapshot import (
     ClusterView,
     Finding,
     Framework,
-    Memory,
+    PlannerState,
     Probe,
     Snapshot,
 )
@@ -69,7 +69,7 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
 
 
 def suspicion(
-    framework: Framework, view: ClusterView, memory: Memory, now: float
+    framework: Framework, view: ClusterView, memory: PlannerState, now: float
 ) -> Suspicion | None:
     """Whether a framework that can say what it needs looks dry."""
     shape = framework.minimal or framework.task_shape
@@ -136,7 +136,7 @@ def probes(snapshot: Snapshot) -> dict[str, Probe]:
     }
 
 
-def _came(framework: Framework, probe: Probe, view: ClusterView, memory: Memory) -> bool:
+def _came(framework: Framework, probe: Probe, view: ClusterView, memory: PlannerState) -> bool:
     shape = framework.minimal or framework.task_shape or NOTHING
     return any(
         memory.registered.get(agent.instance_id, 0.0) > probe.at and contains(agent.total, shape)
@@ -150,7 +150,7 @@ def probe_after(unit: DemandItem, framework: Framework, now: float) -> Probe:
 
 
 def _hungry(
-    framework: Framework, view: ClusterView, memory: Memory, now: float
+    framework: Framework, view: ClusterView, memory: PlannerState, now: float
 ) -> DemandItem | None:
     suspected = suspicion(framework, view, memory, now)
     since = memory.dry_since.get(framework.framework_id, now)
@@ -198,7 +198,7 @@ def _hungry(
 
 
 def _not_believed(
-    view: ClusterView, memory: Memory, finding: Finding | None, now: float
+    view: ClusterView, memory: PlannerState, finding: Finding | None, now: float
 ) -> tuple[str, BlockedKind]:
     """What must be settled before a framework's hunger is believed."""
     changed_s = now - max(view.elected_at, memory.leader_since or 0.0)

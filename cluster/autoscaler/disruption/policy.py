@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cluster.autoscaler.forecasting.lifetimes import ends_within_s, lasts_s
-from cluster.autoscaler.model.snapshot import Agent, Memory, PolicyName, Removal, Snapshot, Work
+from cluster.autoscaler.model.snapshot import (
+    Agent,
+    PlannerState,
+    PolicyName,
+    Removal,
+    Snapshot,
+    Work,
+)
 from cluster.autoscaler.model.supply import Supply, Unit
 from cluster.autoscaler.planner.rescheduling import Room, moving
 from cluster.autoscaler.planner.scale_down import Deactivate, Move
@@ -204,7 +211,9 @@ def rested(units: Iterable[Unit], view: View) -> bool:
     return all(count + moved[name] <= view.tasks_of(name) for name, count in wanted.items())
 
 
-def with_moves(memory: Memory, supply: Supply, changes: Iterable[Change], now: float) -> Memory:
+def with_moves(
+    memory: PlannerState, supply: Supply, changes: Iterable[Change], now: float
+) -> PlannerState:
     """Remember which apps' tasks these changes move; what is older than a day is forgotten."""
     names = {
         name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.autoscaler.demand.displaced import done_before
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Agent, Memory, Notice, Rented, Snapshot
+from cluster.autoscaler.model.snapshot import Agent, Notice, PlannerState, Rented, Snapshot
 from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag
 
@@ -98,7 +98,9 @@ def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> str:
     return "it gets no more work, what its tasks need is bought at once, and it is emptied in time"
 
 
-def ends(before: Memory, after: Memory, snapshot: Snapshot, now: float) -> list[dict[str, object]]:
+def ends(
+    before: PlannerState, after: PlannerState, snapshot: Snapshot, now: float
+) -> list[dict[str, object]]:
     """The ledger's rows of machines that ended since the last pass as the cloud announced, or by its hand without a word."""
     by_ec2 = {
         machine.instance_id for machine in snapshot.machines if machine.ended_by == ENDED_BY_EC2

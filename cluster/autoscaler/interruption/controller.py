@@ -20,8 +20,8 @@ from cluster.autoscaler.model.snapshot import (
     ANNOUNCED,
     Agent,
     Intent,
-    Memory,
     Notice,
+    PlannerState,
     Removal,
     Snapshot,
 )
@@ -54,12 +54,12 @@ PLACES = frozenset({"settled", "idle"})
 
 
 def absorb(
-    memory: Memory,
+    memory: PlannerState,
     heard: Iterable[Heard],
     machines: Iterable[Machine],
     intents: Iterable[Intent],
     now: float,
-) -> Memory:
+) -> PlannerState:
     """The memory with what was heard. Of machines that are not the cluster's nothing is kept; hearing it again changes nothing."""
     live = {
         machine.instance_id: machine
@@ -111,8 +111,8 @@ def kept(snapshot: Snapshot, now: float) -> dict[str, Notice]:
 
 
 def after_pass(
-    memory: Memory, snapshot: Snapshot, announcements: Iterable[Decision], now: float
-) -> Memory:
+    memory: PlannerState, snapshot: Snapshot, announcements: Iterable[Decision], now: float
+) -> PlannerState:
     """The memory without notices that no longer stand; those that were told are marked so."""
     told = {name for decision in announcements for name in decision.machines}
     return replace(
@@ -384,7 +384,7 @@ def _ended(snapshot: Snapshot) -> list[Move]:
     return moves
 
 
-def timers(snapshot: Snapshot, memory: Memory) -> Iterator[float]:
+def timers(snapshot: Snapshot, memory: PlannerState) -> Iterator[float]:
     """When what was announced leads to another step though nothing happens."""
     settings = snapshot.spec.autoscaler
     for notice in memory.notices.values():

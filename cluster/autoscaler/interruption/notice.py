@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model.snapshot import ANNOUNCED, Memory, Notice, NoticeKind
+from cluster.autoscaler.model.snapshot import ANNOUNCED, Notice, NoticeKind, PlannerState
 from cluster.topology.user_data import MachineNotice
 
 WARNING_S = 120.0
@@ -175,7 +175,7 @@ def is_near(notice: Notice | None, now: float) -> bool:
     )
 
 
-def is_doomed(memory: Memory, instance_id: str, now: float) -> bool:
+def is_doomed(memory: PlannerState, instance_id: str, now: float) -> bool:
     """Whether nothing may be placed on a machine any more because of what was announced."""
     removal = memory.removals.get(instance_id)
     return (removal is not None and removal.policy in ANNOUNCED) or is_near(

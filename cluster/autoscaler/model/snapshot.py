@@ -311,7 +311,7 @@ class Rented:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class PlannerState:
     """What outlives a pass, and in ZooKeeper a leader. Keys are instance ids unless said otherwise; times are epoch seconds."""
 
     leader_since: float | None = None
@@ -369,7 +369,7 @@ class Snapshot:
     machines: tuple[Machine, ...]
     offerings: Mapping[str, tuple[Offering, ...]]  # by pool
     intents: tuple[Intent, ...] = ()
-    memory: Memory = field(default_factory=Memory)
+    memory: PlannerState = field(default_factory=PlannerState)
     templates: Mapping[str, Template] = field(
         default_factory=dict
     )  # launch templates by pool, as far as they could be read

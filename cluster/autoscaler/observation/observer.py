@@ -19,7 +19,7 @@ from cluster.autoscaler.model.snapshot import (
     ClusterView,
     Constraint,
     Intent,
-    Memory,
+    PlannerState,
     QueueEntry,
     Snapshot,
 )
@@ -140,7 +140,7 @@ class Observer:
     async def snapshot(
         self,
         spec: ClusterSpec,
-        memory: Memory,
+        memory: PlannerState,
         intents: Sequence[Intent],
         fence: str | None,
         orders: Sequence[Order] = (),

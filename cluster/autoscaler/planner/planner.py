@@ -13,7 +13,7 @@ from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.disruption import Change, View
 from cluster.autoscaler.interruption import announcements, controller
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Memory, Removal, Replacement, Snapshot
+from cluster.autoscaler.model.snapshot import PlannerState, Removal, Replacement, Snapshot
 from cluster.autoscaler.model.supply import Supply, survey
 from cluster.autoscaler.packing import Packing, Placement, place
 from cluster.autoscaler.planner import (
@@ -83,7 +83,7 @@ class Plan:
     at: float
     verdicts: tuple[Verdict, ...]
     steps: tuple[Step, ...]
-    memory: Memory
+    memory: PlannerState
     usd_per_hour: float
     after_usd_per_hour: float
     frozen: str = ""
@@ -193,7 +193,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     )
 
 
-def apply_step(memory: Memory, step: Step) -> Memory:
+def apply_step(memory: PlannerState, step: Step) -> PlannerState:
     """What to remember once a step that moves a machine was carried out."""
     if not step.instance_id:
         return memory
@@ -226,7 +226,7 @@ def _giving(
     room: Room,
     homes: Held,
     needed: set[str],
-    memory: Memory,
+    memory: PlannerState,
     back: Sequence[Move],
     buying: bool,
     now: float,
@@ -264,8 +264,12 @@ def _giving(
 
 
 def _with_changes(
-    memory: Memory, changes: Sequence[Change], moves: Sequence[Move], snapshot: Snapshot, now: float
-) -> Memory:
+    memory: PlannerState,
+    changes: Sequence[Change],
+    moves: Sequence[Move],
+    snapshot: Snapshot,
+    now: float,
+) -> PlannerState:
     """Replacements that begin and end with this pass, and machines that are left in peace for a while."""
     again_at = now + snapshot.spec.autoscaler.consolidation.payback_s
     going = {

@@ -11,7 +11,7 @@ from cluster.autoscaler.disruption.underutilization import share_used
 from cluster.autoscaler.forecasting.lifetimes import learned
 from cluster.autoscaler.model.snapshot import (
     ClusterView,
-    Memory,
+    PlannerState,
     Removal,
     Rented,
     Replacement,
@@ -25,7 +25,7 @@ REPLACEMENT_SEEN_S = 5.0
 """How long after its decision a replacement may be without an order in the journal."""
 
 
-def leader(snapshot: Snapshot, now: float) -> Memory:
+def leader(snapshot: Snapshot, now: float) -> PlannerState:
     """Since when a master leads, as seen from here: timers of machines do not run without one."""
     memory = snapshot.memory
     if snapshot.cluster is None:
@@ -71,7 +71,7 @@ def after_pass(
     purchases: Sequence[Purchase],
     idle: dict[str, float],
     now: float,
-) -> Memory:
+) -> PlannerState:
     """What the world taught in this pass."""
     memory, view = snapshot.memory, snapshot.cluster or ClusterView()
     live = {unit.machine.instance_id: unit for unit in supply.units}
@@ -116,7 +116,7 @@ def after_pass(
     )
 
 
-def with_lives(memory: Memory, view: ClusterView) -> Memory:
+def with_lives(memory: PlannerState, view: ClusterView) -> PlannerState:
     """How long the tasks lasted that ended since the last pass. The engine tells of each for a while, so those counted are skipped.
 
     Tasks of agents that gave no offers or are gone teach nothing: they were moved, and would have gone on.
@@ -148,7 +148,7 @@ def _is_back(unit: Unit, removal: Removal) -> bool:
     )
 
 
-def _idle_so_far(memory: Memory, idle: Mapping[str, float], now: float) -> dict[str, float]:
+def _idle_so_far(memory: PlannerState, idle: Mapping[str, float], now: float) -> dict[str, float]:
     """Seconds that each machine was idle, with the periods that ended in this pass. Kept a pass longer than the machine."""
     ended = {name: now - since for name, since in memory.idle_since.items() if name not in idle}
     names = {name for name in (*memory.idle_s, *ended) if name in memory.rented}
@@ -158,7 +158,7 @@ def _idle_so_far(memory: Memory, idle: Mapping[str, float], now: float) -> dict[
     }
 
 
-def _rented(snapshot: Snapshot, memory: Memory) -> dict[str, Rented]:
+def _rented(snapshot: Snapshot, memory: PlannerState) -> dict[str, Rented]:
     """Machines that cost money now, with what the ledger will need when they no longer do."""
     sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
     planned = {

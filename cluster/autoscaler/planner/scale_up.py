@@ -13,7 +13,7 @@ from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.interruption import risk
 from cluster.autoscaler.model.constraints import HOSTNAME, Usage
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
-from cluster.autoscaler.model.snapshot import Memory, Snapshot
+from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
 from cluster.autoscaler.model.supply import Node, Supply, attributes_of
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
 from cluster.autoscaler.planner import launch_backoff, priorities, size_tiebreak
@@ -206,13 +206,13 @@ def _without_types(purchase: Purchase, not_types: Collection[str]) -> Purchase:
 
 
 def absorb_result(
-    memory: Memory, request: LaunchRequest, result: LaunchResult, now: float
-) -> Memory:
+    memory: PlannerState, request: LaunchRequest, result: LaunchResult, now: float
+) -> PlannerState:
     """Remember which offerings had capacity, and which had not."""
     return replace(memory, backoffs=launch_backoff.absorb(memory.backoffs, request, result, now))
 
 
-def absorb_refusal(memory: Memory, request: LaunchRequest, now: float) -> Memory:
+def absorb_refusal(memory: PlannerState, request: LaunchRequest, now: float) -> PlannerState:
     """Remember that the cloud refused the whole request: none of its offerings is asked for a while."""
     return replace(memory, backoffs=launch_backoff.refused(memory.backoffs, request, now))
 
@@ -222,7 +222,7 @@ def wanted_capacity(pool: Pool) -> Capacity:
     return "spot" if pool.spot_share >= 1 else "on-demand"
 
 
-def _backed_off(offering: Offering, pool: Pool, memory: Memory, now: float) -> bool:
+def _backed_off(offering: Offering, pool: Pool, memory: PlannerState, now: float) -> bool:
     return launch_backoff.blocked(memory.backoffs, offering, pool.name, now)
 
 

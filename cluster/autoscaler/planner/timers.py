@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cluster.autoscaler.demand import frameworks, rates, scheduled
 from cluster.autoscaler.forecasting.weekly_profile import SLOT_S
 from cluster.autoscaler.interruption import controller
-from cluster.autoscaler.model.snapshot import Memory, Removal, Snapshot
+from cluster.autoscaler.model.snapshot import PlannerState, Removal, Snapshot
 from cluster.autoscaler.model.supply import LAG_S, Supply
 from cluster.autoscaler.planner import scale_down
 from cluster.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S
@@ -26,7 +26,7 @@ SETTLE_AFTER_LEADER_S = 30.0
 def look_again_at(
     snapshot: Snapshot,
     supply: Supply,
-    memory: Memory,
+    memory: PlannerState,
     verdicts: Sequence[Verdict],
     now: float,
     *,
@@ -44,7 +44,11 @@ def look_again_at(
 
 
 def _all(
-    snapshot: Snapshot, supply: Supply, memory: Memory, verdicts: Sequence[Verdict], now: float
+    snapshot: Snapshot,
+    supply: Supply,
+    memory: PlannerState,
+    verdicts: Sequence[Verdict],
+    now: float,
 ) -> Iterator[float]:
     settings = snapshot.spec.autoscaler
     yield from (since + settings.idle_after_s for since in memory.idle_since.values())
@@ -65,7 +69,7 @@ def _all(
     yield from _demand(snapshot, memory, now)
 
 
-def _machines(snapshot: Snapshot, supply: Supply, memory: Memory) -> Iterator[float]:
+def _machines(snapshot: Snapshot, supply: Supply, memory: PlannerState) -> Iterator[float]:
     """Removals under way, machines that boot, machines that are lost."""
     settings, leader_since = snapshot.spec.autoscaler, memory.leader_since or 0.0
     for unit in supply.units:
@@ -91,14 +95,14 @@ def _removal(removal: Removal, snapshot: Snapshot) -> Iterator[float]:
         yield removal.since + max(settings.boot_timeout_s, settings.drain_timeout_s)
 
 
-def _launches(snapshot: Snapshot, memory: Memory) -> Iterator[float]:
+def _launches(snapshot: Snapshot, memory: PlannerState) -> Iterator[float]:
     """How long orders that EC2 does not show are believed."""
     yield from (intent.at + LAG_S for intent in snapshot.intents)
     yield from (one.at + REPLACEMENT_SEEN_S for one in memory.replacements.values())
 
 
 def _consolidation(
-    snapshot: Snapshot, supply: Supply, memory: Memory, now: float
+    snapshot: Snapshot, supply: Supply, memory: PlannerState, now: float
 ) -> Iterator[float]:
     settings = snapshot.spec.autoscaler.consolidation
     yield from (since + settings.underused_after_s for since in memory.underused_since.values())
@@ -109,7 +113,7 @@ def _consolidation(
     yield from _changes(((window.days, window.hours) for window in settings.windows), now)
 
 
-def _demand(snapshot: Snapshot, memory: Memory, now: float) -> Iterator[float]:
+def _demand(snapshot: Snapshot, memory: PlannerState, now: float) -> Iterator[float]:
     """What is believed only after a while, and what is bought ahead of its time."""
     settings, view = snapshot.spec.autoscaler, snapshot.cluster
     if view is not None and (view.recovered or view.frameworks):

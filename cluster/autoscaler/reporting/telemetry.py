@@ -19,7 +19,7 @@ from cluster.autoscaler.accounting.outbox import Outbox
 from cluster.autoscaler.accounting.task_history import Past
 from cluster.autoscaler.accounting.usage_recorder import Recorder, level, machine_row, state_of
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Memory, Snapshot
+from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
 from cluster.autoscaler.model.supply import LIVE
 from cluster.autoscaler.observation.mesos_task_parser import Tasks
 from cluster.autoscaler.planner.planner import Plan
@@ -100,8 +100,8 @@ class Telemetry:
 
     async def rented(
         self,
-        before: Memory,
-        after: Memory,
+        before: PlannerState,
+        after: PlannerState,
         now: float,
         endings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cluster.autoscaler.daemon.journal import Deposed, Journal
-from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Removal, Rented
+from cluster.autoscaler.model.snapshot import Backoff, Intent, PlannerState, Removal, Rented
 from cluster.aws.ports import LaunchRequest
 from cluster.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_snapshot
@@ -32,7 +32,7 @@ def an_intent(token: str = "ms-1", at: float = NOW) -> Intent:
     )
 
 
-A_MEMORY = Memory(
+A_MEMORY = PlannerState(
     leader_since=NOW,
     idle_since={"i-1": NOW},
     removals={"i-1": Removal("S1", "draining", NOW, "idle", NOW)},
@@ -46,7 +46,7 @@ A_MEMORY = Memory(
 
 async def test_what_one_term_wrote_the_next_term_reads(zk: ZooKeeper, zookeeper_root: str):
     first = Journal(zk, zookeeper_root, 1)
-    assert await first.open() == (Memory(), [])
+    assert await first.open() == (PlannerState(), [])
     await first.record(an_intent("ms-2", NOW + 1))
     await first.record(an_intent("ms-1", NOW))
     await first.save(A_MEMORY)
@@ -75,7 +75,7 @@ async def test_a_leader_that_was_deposed_cannot_write_anything(
     await old.open()
     await new.open()
     calls = {
-        "save": lambda: old.save(Memory()),
+        "save": lambda: old.save(PlannerState()),
         "record": lambda: old.record(an_intent()),
         "bought": lambda: old.bought(an_intent(), ("i-1",)),
         "resolve": lambda: old.resolve("ms-1"),

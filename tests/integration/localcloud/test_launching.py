@@ -13,7 +13,7 @@ import pytest
 
 from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Memory
+from cluster.autoscaler.model.snapshot import PlannerState
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.fleet import AwsFleet
 from cluster.aws.ports import LaunchRequest, Machine
@@ -118,7 +118,7 @@ class Daemon:
 
         async def once() -> Plan:
             machines = self.fleet.machines(NAME)
-            known: Memory = replace(self.journal.memory, leader_since=self.now - 99)
+            known: PlannerState = replace(self.journal.memory, leader_since=self.now - 99)
             memory, intents = await actor.recover(
                 known, list(self.journal.launches.values()), machines
             )

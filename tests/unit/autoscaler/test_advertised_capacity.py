@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cluster.autoscaler.model.shape import Shape, make, shape_of
-from cluster.autoscaler.model.snapshot import Advertised, Agent, Memory, Snapshot, Work
+from cluster.autoscaler.model.snapshot import Advertised, Agent, PlannerState, Snapshot, Work
 from cluster.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.ports import Machine, Template
@@ -33,9 +33,9 @@ SPEC = a_spec(pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "c5.large"]
 
 
 def a_pass(
-    machines: list[Machine], agents: list[Agent], memory: Memory | None = None, **fields: Any
+    machines: list[Machine], agents: list[Agent], memory: PlannerState | None = None, **fields: Any
 ) -> Plan:
-    memory = memory or Memory(leader_since=NOW - 999)
+    memory = memory or PlannerState(leader_since=NOW - 999)
     return plan(
         a_snapshot(
             fields.pop("spec", SPEC), machines=machines, agents=agents, memory=memory, **fields
@@ -93,7 +93,9 @@ def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that
         for step in first.steps
         if step.decision.kind == "buy"
     ] == ["m5.large"]
-    memory = Memory(leader_since=NOW - 9, advertised={"default/m5.large": Advertised(SMALLER, NOW)})
+    memory = PlannerState(
+        leader_since=NOW - 9, advertised={"default/m5.large": Advertised(SMALLER, NOW)}
+    )
     then = plan(a_snapshot(SPEC, machines=[], agents=[], queue=[whole], memory=memory), NOW)
     assert [
         step.decision.offering.partition("/")[0]
@@ -149,12 +151,12 @@ def test_on_aws_a_cautious_share_is_kept_for_the_kernel_until_one_was_seen() -> 
 
 
 def test_a_type_not_seen_for_a_month_is_estimated_again() -> None:
-    old = Memory(
+    old = PlannerState(
         leader_since=NOW - 9,
         advertised={"default/m5.large": Advertised(SMALLER, NOW - 31 * 86400.0)},
     )
     assert a_pass([], [], old).memory.advertised == {}
-    young = Memory(
+    young = PlannerState(
         leader_since=NOW - 9,
         advertised={"default/m5.large": Advertised(SMALLER, NOW - 29 * 86400.0)},
     )
@@ -163,17 +165,17 @@ def test_a_type_not_seen_for_a_month_is_estimated_again() -> None:
 
 def test_memory_of_what_was_seen_is_not_written_anew_each_pass() -> None:
     machine = a_machine()
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9, advertised={"default/m5.large": Advertised(M5, NOW - 3600)}
     )
     assert a_pass([machine], [an_agent(machine)], memory).memory.advertised == memory.advertised
 
 
 def test_a_journal_of_before_this_is_still_read() -> None:
-    old = msgspec.to_builtins(Memory())
+    old = msgspec.to_builtins(PlannerState())
     for name in ("advertised", "odd"):
         del old[name]
-    assert msgspec.convert(old, Memory) == Memory()
+    assert msgspec.convert(old, PlannerState) == PlannerState()
 
 
 @pytest.mark.parametrize(
@@ -347,7 +349,7 @@ def test_a_protected_machine_stays_and_so_does_one_that_was_just_spared() -> Non
         "i-1"
     ]
     assert going(a_pass([guarded], [an_agent(guarded)], spec=REPLACING, templates=TEMPLATES)) == []
-    spared = Memory(leader_since=NOW - 999, spared={"i-1": NOW + 9})
+    spared = PlannerState(leader_since=NOW - 999, spared={"i-1": NOW + 9})
     assert (
         going(a_pass([machine], [an_agent(machine)], spared, spec=REPLACING, templates=TEMPLATES))
         == []

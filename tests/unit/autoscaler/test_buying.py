@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Backoff, Constraint, Memory, Snapshot
+from cluster.autoscaler.model.snapshot import Backoff, Constraint, PlannerState, Snapshot
 from cluster.autoscaler.model.supply import Supply, survey
 from cluster.autoscaler.packing import Limits, Template, place, solve
 from cluster.autoscaler.planner import priorities
@@ -81,7 +81,9 @@ def some_clusters(draw: st.DrawFn) -> Snapshot:
     away = draw(st.lists(st.sampled_from(keys), max_size=6, unique=True))
     return replace(
         snapshot,
-        memory=Memory(leader_since=NOW - 900, backoffs={key: Backoff(NOW + 60, 1) for key in away}),
+        memory=PlannerState(
+            leader_since=NOW - 900, backoffs={key: Backoff(NOW + 60, 1) for key in away}
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from cluster.autoscaler.model.snapshot import (
     Finding,
     Framework,
     Mark,
-    Memory,
+    PlannerState,
     Probe,
     Quota,
     Snapshot,
@@ -39,7 +39,7 @@ from tests.unit.autoscaler.builders import (
 )
 from tests.unit.services.test_scaling import an_app, instance
 
-DRY = Memory(leader_since=NOW - 900, dry_since={"F-batch": NOW - 10})
+DRY = PlannerState(leader_since=NOW - 900, dry_since={"F-batch": NOW - 10})
 
 
 def units(snapshot: Snapshot) -> list[demand.DemandItem]:
@@ -256,7 +256,7 @@ def test_without_quota_or_limits_nothing_is_bound(answer):
 # frameworks
 
 
-def hungry(memory: Memory = DRY, **fields) -> Snapshot:
+def hungry(memory: PlannerState = DRY, **fields) -> Snapshot:
     return a_snapshot(
         frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory
     )
@@ -282,7 +282,7 @@ def test_four_seconds_are_too_short_to_call_a_framework_dry():
     assert units(hungry(replace(DRY, dry_since={"F-batch": NOW - 4}))) == []
 
 
-def roomy(memory: Memory, **fields) -> Snapshot:
+def roomy(memory: PlannerState, **fields) -> Snapshot:
     """An agent with 2 cpus and 7680 MiB free, and a framework."""
     machine = a_machine("i-t1", by="terraform")
     return a_snapshot(
@@ -429,7 +429,7 @@ def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_t
     machine = a_machine("i-new")
     agent = full(machine)
 
-    def seen(registered_at: float) -> Memory:
+    def seen(registered_at: float) -> PlannerState:
         memory = replace(bought, registered={"i-new": registered_at})
         view = a_snapshot(
             machines=[machine],
@@ -465,7 +465,7 @@ def test_what_demand_remembers_survives_the_journal_and_the_beat():
         hinted={"h1": make(2, 1024)},
         probes={"F-batch": Probe(NOW, accepted=1, asked=2, size=4, came=True)},
     )
-    assert msgspec.json.decode(msgspec.json.encode(memory), type=Memory) == memory
+    assert msgspec.json.decode(msgspec.json.encode(memory), type=PlannerState) == memory
     assert (
         remembered(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(memory)))) == memory
     )

@@ -13,7 +13,7 @@ from cluster.autoscaler import demand
 from cluster.autoscaler.demand import scheduled
 from cluster.autoscaler.forecasting import weekly_profile
 from cluster.autoscaler.model.shape import Shape, make
-from cluster.autoscaler.model.snapshot import Memory, Snapshot
+from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
 from cluster.autoscaler.planner.planner import plan
 from cluster.aws.ports import Order
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
@@ -58,7 +58,7 @@ def counts(snapshot: Snapshot, source: str, now: float = NOW) -> list[int]:
     return [unit.count for unit in demand.fuse(snapshot, now) if unit.source == source]
 
 
-def pass_by(snapshot: Snapshot, before: Memory, now: float = NOW) -> Memory:
+def pass_by(snapshot: Snapshot, before: PlannerState, now: float = NOW) -> PlannerState:
     return demand.remember(before, replace(snapshot, memory=before), now)
 
 
@@ -67,13 +67,13 @@ def pass_by(snapshot: Snapshot, before: Memory, now: float = NOW) -> Memory:
 
 def test_a_hint_asks_for_all_its_room_beside_what_ran_when_it_was_given():
     first = using(20, 20480, orders=(hint(),))
-    memory = pass_by(first, Memory())
+    memory = pass_by(first, PlannerState())
     assert counts(first, "hint") == [10]
     assert counts(replace(first, memory=memory), "hint") == [10]
 
 
 def test_work_that_comes_takes_the_hint_s_room_whether_it_waits_or_runs():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), Memory())
+    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
     some = using(20, 20480, orders=(hint(),), memory=memory, queue=[queued("/new", 4)])
     assert counts(some, "hint") == [6]
     running = using(24, 22528, orders=(hint(),), memory=memory)
@@ -85,14 +85,14 @@ def test_work_that_comes_takes_the_hint_s_room_whether_it_waits_or_runs():
 
 
 def test_room_that_work_left_again_is_kept_until_the_hint_runs_out():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), Memory())
+    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
     memory = pass_by(using(30, 25600, orders=(hint(),)), memory)
     assert counts(using(20, 20480, orders=(hint(),), memory=memory), "hint") == [10]
     assert counts(using(20, 20480, orders=(hint(until=NOW - 1),), memory=memory), "hint") == []
 
 
 def test_other_work_that_ends_does_not_hide_work_that_comes():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), Memory())
+    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
     memory = pass_by(using(8, 20480, orders=(hint(),)), memory)
     memory = pass_by(using(8, 8192, orders=(hint(),)), memory)
     assert counts(using(18, 13312, orders=(hint(),), memory=memory), "hint") == []
@@ -100,7 +100,7 @@ def test_other_work_that_ends_does_not_hide_work_that_comes():
 
 def test_two_hints_add_up_and_work_takes_the_older_one_s_room_only_once():
     old, new = hint("h1"), hint("h2", at=NOW - 10)
-    memory = pass_by(using(0, 0, orders=(old,)), Memory())
+    memory = pass_by(using(0, 0, orders=(old,)), PlannerState())
     memory = pass_by(using(5, 2560, orders=(old, new)), memory)
     assert counts(using(5, 2560, orders=(old, new), memory=memory), "hint") == [5, 10]
     assert counts(using(10, 5120, orders=(old, new), memory=memory), "hint") == [10]
@@ -110,7 +110,7 @@ def test_two_hints_add_up_and_work_takes_the_older_one_s_room_only_once():
 def test_a_hint_in_a_pool_is_taken_by_work_of_that_pool_only():
     spec = a_spec(pools=[{}, {"name": "big", "count": 0}])
     order = hint(pool="big")
-    memory = pass_by(using(0, 0, spec=spec, orders=(order,)), Memory())
+    memory = pass_by(using(0, 0, spec=spec, orders=(order,)), PlannerState())
     assert counts(using(8, 4096, spec=spec, orders=(order,), memory=memory), "hint") == [10]
     there = using(
         0,
@@ -124,7 +124,7 @@ def test_a_hint_in_a_pool_is_taken_by_work_of_that_pool_only():
 
 
 def test_a_hint_that_is_gone_is_forgotten():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), Memory())
+    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
     assert set(memory.hinted) == {"h1"}
     assert pass_by(using(20, 20480), memory).hinted == {}
 
@@ -216,7 +216,7 @@ def test_what_past_mondays_needed_is_bought_a_boot_and_a_margin_ahead():
     assert unit.reason == (
         "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default; 2 cpus and 2048 MiB are in use, waiting or kept"
     )
-    made = plan(replace(snapshot, memory=Memory(leader_since=0.0)), MONDAY_9 - LEAD_S)
+    made = plan(replace(snapshot, memory=PlannerState(leader_since=0.0)), MONDAY_9 - LEAD_S)
     assert made.verdicts[0].unit.source == "profile"
 
 
@@ -274,7 +274,7 @@ def test_a_holiday_is_given_up_after_half_an_hour_and_the_next_week_believed_aga
 def test_how_far_ahead_follows_what_machines_took_to_boot():
     machines = [a_machine(f"i-{number}", launched_at=NOW - 5000) for number in range(3)]
     took = {"i-0": NOW - 5000 + 80, "i-1": NOW - 5000 + 100, "i-2": NOW - 10}
-    memory = Memory(registered=took)
+    memory = PlannerState(registered=took)
     assert (
         scheduled.lead(a_snapshot(a_spec(**BOOT), machines=machines, agents=[], memory=memory))
         == 90 + 60
@@ -329,7 +329,7 @@ def clusters(draw: st.DrawFn) -> Snapshot:
         spec=spec,
         queue=entries,
         orders=orders,
-        memory=Memory(hinted=base),
+        memory=PlannerState(hinted=base),
         profile=weeks(20, 30, mem_mib_each=512),
     )
 
@@ -390,7 +390,7 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
 def test_hints_never_keep_less_than_what_was_asked_less_what_came(history, first, second):
     """Over any course of use, what two hints keep and the work since the first make up at least what both asked for."""
     orders = (hint("h1", first), hint("h2", second, at=NOW - 30))
-    memory, lowest = Memory(), None
+    memory, lowest = PlannerState(), None
     for cpus, waiting in history:
         snapshot = using(
             cpus, cpus * 512, orders=orders, memory=memory, queue=[queued(count=waiting)]

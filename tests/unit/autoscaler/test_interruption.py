@@ -13,8 +13,8 @@ from cluster.autoscaler.interruption.notice import Heard
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import (
     Intent,
-    Memory,
     Notice,
+    PlannerState,
     Removal,
     Rented,
     Risk,
@@ -78,7 +78,7 @@ def a_told(
         },
     )
     agents = [mine, *(an_agent(other) if roomy else full(other) for other in others)]
-    memory = fields.pop("memory", Memory())
+    memory = fields.pop("memory", PlannerState())
     memory = replace(
         memory,
         notices={notice.instance_id: notice for notice in notices},
@@ -122,7 +122,7 @@ def heard(*notices: Notice) -> list[Heard]:
 
 
 def test_a_notice_of_a_machine_of_ours_is_remembered_and_counts_against_its_offering():
-    memory = absorb(Memory(), heard(a_notice()), [a_machine("i-1", capacity="spot")], (), NOW)
+    memory = absorb(PlannerState(), heard(a_notice()), [a_machine("i-1", capacity="spot")], (), NOW)
     assert memory.notices == {"i-1": a_notice()}
     assert set(memory.risks) == {"m5.large/us-east-1a/spot"}
 
@@ -130,32 +130,32 @@ def test_a_notice_of_a_machine_of_ours_is_remembered_and_counts_against_its_offe
 def test_notices_of_strangers_and_of_machines_that_ended_are_dropped():
     stranger = a_machine("i-1", role="builder")
     for machines in ([], [stranger], [a_machine("i-1", state="terminated")]):
-        before = Memory()
+        before = PlannerState()
         assert absorb(before, heard(a_notice()), machines, (), NOW) is before
 
 
 def test_a_machine_that_ec2_does_not_list_yet_is_known_by_its_launch():
     intent = Intent(None, NOW, ("i-1",))  # type: ignore[arg-type]
-    assert set(absorb(Memory(), heard(a_notice()), [], [intent], NOW).notices) == {"i-1"}
+    assert set(absorb(PlannerState(), heard(a_notice()), [], [intent], NOW).notices) == {"i-1"}
 
 
 def test_hearing_it_again_changes_nothing():
     machines = [a_machine("i-1", capacity="spot")]
-    once = absorb(Memory(), heard(a_notice()), machines, (), NOW)
+    once = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
     told = replace(once, notices={"i-1": replace(once.notices["i-1"], told=True)})
     assert absorb(told, heard(a_notice(), a_notice()), machines, (), NOW + 5) is told
 
 
 def test_a_notice_that_comes_an_hour_late_is_dropped():
-    before = Memory()
+    before = PlannerState()
     assert absorb(before, heard(a_notice()), [a_machine("i-1")], (), NOW + 120 + 3601) is before
 
 
 def test_only_scheduled_events_can_be_withdrawn():
     machines = [a_machine("i-1")]
-    memory = absorb(Memory(), heard(a_notice("scheduled", left_s=90_000)), machines, (), NOW)
+    memory = absorb(PlannerState(), heard(a_notice("scheduled", left_s=90_000)), machines, (), NOW)
     assert absorb(memory, [Heard(withdrawn=("i-1",))], machines, (), NOW).notices == {}
-    memory = absorb(Memory(), heard(a_notice()), machines, (), NOW)
+    memory = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
     assert set(absorb(memory, [Heard(withdrawn=("i-1",))], machines, (), NOW).notices) == {"i-1"}
 
 
@@ -458,7 +458,7 @@ def test_without_a_leading_master_nothing_is_done_yet():
 def test_offerings_lately_interrupted_are_not_bought_while_others_are_there():
     spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large"]}])
     machines = [a_machine("i-1", capacity="spot")]
-    memory = absorb(Memory(), heard(a_notice()), machines, (), NOW)
+    memory = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
     made = a_told(a_notice(), spec=spec, memory=replace(memory, leader_since=NOW - 100))
     made = replace(made, memory=replace(made.memory, risks=memory.risks))
     (launch,) = bought(made)
@@ -525,7 +525,7 @@ def test_advice_is_ignored_unless_the_spec_says_otherwise():
         {"agent": {"attributes": {"mesaform/protect": "true"}}},
         {"tasks": work(protected=True)},
         {"tasks": work(framework="batch")},
-        {"memory": Memory(spared={"i-1": NOW + 10})},
+        {"memory": PlannerState(spared={"i-1": NOW + 10})},
     ],
 )
 def test_advice_is_not_followed_for_young_strange_or_protected_machines(fields):
@@ -560,7 +560,7 @@ def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
         "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3480
     )
     before = replace(snapshot.memory, rented={"i-1": rented})
-    (row,) = announcements.ends(before, Memory(), snapshot, NOW + 120)
+    (row,) = announcements.ends(before, PlannerState(), snapshot, NOW + 120)
     assert (row["kind"], row["instance_id"], row["told_by"], row["warned_s"]) == (
         "interruption",
         "i-1",
@@ -577,14 +577,14 @@ def test_an_end_without_a_word_is_known_by_ec2s_reason():
         "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3600
     )
     before = replace(snapshot.memory, rented={"i-1": rented})
-    assert announcements.ends(before, Memory(), snapshot, NOW) == []
+    assert announcements.ends(before, PlannerState(), snapshot, NOW) == []
     reclaimed = replace(
         snapshot,
         machines=(
             replace(snapshot.machines[0], state="terminated", ended_by=announcements.ENDED_BY_EC2),
         ),
     )
-    (row,) = announcements.ends(before, Memory(), reclaimed, NOW)
+    (row,) = announcements.ends(before, PlannerState(), reclaimed, NOW)
     assert row["warned_s"] == 0.0
 
 

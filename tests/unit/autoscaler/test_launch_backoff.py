@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.autoscaler.daemon.journal import _decode
-from cluster.autoscaler.model.snapshot import Backoff, Memory
+from cluster.autoscaler.model.snapshot import Backoff, PlannerState
 from cluster.autoscaler.planner import launch_backoff
 from cluster.autoscaler.planner.launch_backoff import (
     FIRST_S,
@@ -213,7 +213,7 @@ def test_an_old_error_is_forgotten() -> None:
 
 
 def test_a_journal_of_before_launch_budgets_is_still_read() -> None:
-    old = msgspec.to_builtins(Memory(backoffs={A.key: Backoff(NOW + 30, 2)}))
+    old = msgspec.to_builtins(PlannerState(backoffs={A.key: Backoff(NOW + 30, 2)}))
     del old["backoffs"][A.key]["window"]
     state = _decode(zlib.compress(msgspec.json.encode({"epoch": 4, "memory": old})))
     assert state.memory.backoffs == {A.key: Backoff(NOW + 30, 2, 1)}
@@ -222,7 +222,7 @@ def test_a_journal_of_before_launch_budgets_is_still_read() -> None:
 
 def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> None:
     spec = a_spec(pools=[{"types": ["m5.large"]}])
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9,
         backoffs={f"m5.large/{zone}/on-demand": Backoff(NOW - 1, 2, 2) for zone in ZONES},
     )
@@ -331,9 +331,9 @@ def test_a_type_that_runs_out_is_replaced_by_the_next_at_once_and_tried_again_la
 def test_backoffs_of_a_change_of_leader_hold() -> None:
     keys = [f"m5.large/{zone}/on-demand" for zone in ZONES]
     memory = replace(
-        Memory(), leader_since=NOW, backoffs={key: Backoff(NOW + 50, 2, 3) for key in keys}
+        PlannerState(), leader_since=NOW, backoffs={key: Backoff(NOW + 50, 2, 3) for key in keys}
     )
-    encoded = msgspec.json.decode(msgspec.json.encode(memory), type=Memory)
+    encoded = msgspec.json.decode(msgspec.json.encode(memory), type=PlannerState)
     made = plan(
         a_snapshot(a_spec(pools=[{"types": ["m5.large"]}]), queue=[queued()], memory=encoded), NOW
     )

@@ -6,7 +6,7 @@ import asyncio
 
 from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Intent, Memory
+from cluster.autoscaler.model.snapshot import Intent, PlannerState
 from cluster.autoscaler.planner.planner import plan
 from cluster.aws.ports import Machine
 from cluster.testing.fake_cloud import FakeFleet
@@ -21,7 +21,7 @@ class Pass:
         self.now = NOW
         self.fleet = FakeFleet(lambda: self.now, lag_s)
         self.decisions: list[Decision] = []
-        self.memory = Memory(leader_since=NOW - 99)
+        self.memory = PlannerState(leader_since=NOW - 99)
         self.journal = Journal(self.memory)
         self.actor = Actor(
             "toy", self.fleet, None, self.journal, self.decisions.append, lambda: self.now

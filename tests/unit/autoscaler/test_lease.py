@@ -20,7 +20,7 @@ from cluster.autoscaler.daemon.lease import (
     succession,
 )
 from cluster.autoscaler.model.decision import from_record
-from cluster.autoscaler.model.snapshot import Intent, Memory, Rented
+from cluster.autoscaler.model.snapshot import Intent, PlannerState, Rented
 from cluster.autoscaler.reporting.decision_log import tell
 from cluster.autoscaler.reporting.telemetry import Telemetry
 from cluster.aws.clock import CloudClock
@@ -219,8 +219,8 @@ class Troubled:
     async def get(self) -> None:
         raise self.error
 
-    async def open(self) -> tuple[Memory, list[Intent]]:
-        return Memory(), []
+    async def open(self) -> tuple[PlannerState, list[Intent]]:
+        return PlannerState(), []
 
     async def waiting(self) -> int:
         return 0

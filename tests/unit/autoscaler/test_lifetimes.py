@@ -12,7 +12,7 @@ from cluster.autoscaler.forecasting.lifetimes import (
     learned,
 )
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Agent, ClusterView, Memory
+from cluster.autoscaler.model.snapshot import Agent, ClusterView, PlannerState
 from cluster.autoscaler.observation import mesos_parsers
 from cluster.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
 from cluster.autoscaler.observation.mesos_task_parser import Seen
@@ -78,7 +78,7 @@ def test_only_so_many_names_are_kept_those_with_the_most_to_tell():
 
 def test_a_task_that_the_engine_tells_of_again_counts_once():
     view = ClusterView(ended=(Ended("/web", 60.0, 100.0),))
-    memory = with_lives(with_lives(Memory(), view), view)
+    memory = with_lives(with_lives(PlannerState(), view), view)
     assert sum(memory.lives["/web"]) == 1
     later = with_lives(memory, ClusterView(ended=(*view.ended, Ended("/web", 60.0, 101.0))))
     assert sum(later.lives["/web"]) == 2
@@ -120,6 +120,6 @@ def test_tasks_that_were_moved_off_their_agent_teach_nothing():
         Agent("A-1", "h-1", {}, make(2, 2048)),
         Agent("A-2", "h-2", {}, make(2, 2048), active=False, deactivated=True),
     )
-    memory = with_lives(Memory(), ClusterView((working, leaving), ended=ended))
+    memory = with_lives(PlannerState(), ClusterView((working, leaving), ended=ended))
     assert sum(memory.lives["/web"]) == 1
     assert memory.lives_until == 100.0

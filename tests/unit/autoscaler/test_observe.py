@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Memory, QueueEntry, Quota
+from cluster.autoscaler.model.snapshot import PlannerState, QueueEntry, Quota
 from cluster.autoscaler.observation.observer import Observer, ServicesClient
 from cluster.common.errors import ClusterUnreachable
 from cluster.mesos.operator import OperatorClient
@@ -110,7 +110,7 @@ async def test_the_view_knows_who_was_elected_when_and_what_quota_there_is(
     engine.answers["GET_QUOTA"] = {
         "status": {"configs": [{"role": "ads", "limits": {"cpus": {"value": 4}}}]}
     }
-    snapshot = await observer().snapshot(a_spec(), Memory(), (), None)
+    snapshot = await observer().snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.cluster is not None
     assert snapshot.cluster.elected_at == 77.5
     assert snapshot.cluster.quotas == (Quota("ads", (4000, None, None, None)),)
@@ -121,14 +121,14 @@ async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(
     engine: Engine, observer: Made, status: int
 ):
     engine.answers |= {"GET_QUOTA": status, "GET_MASTER": status}
-    snapshot = await observer().snapshot(a_spec(), Memory(), (), None)
+    snapshot = await observer().snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.cluster is not None
     assert (snapshot.cluster.quotas, snapshot.cluster.elected_at, snapshot.trouble) == ((), 0.0, ())
 
 
 async def test_all_queues_are_one_and_their_frameworks_are_not_looked_at_besides(observer: Made):
     made = observer(Jobs(queued("nightly", 3, source="jobs")))
-    snapshot = await made.snapshot(a_spec(), Memory(), (), None)
+    snapshot = await made.snapshot(a_spec(), PlannerState(), (), None)
     assert [(entry.source, entry.app, entry.count) for entry in snapshot.queue or ()] == [
         ("services", "/web", 2),
         ("jobs", "nightly", 3),
@@ -143,7 +143,7 @@ async def test_while_one_queue_does_not_answer_none_is_believed_and_nothing_is_i
     observer: Made,
 ):
     made = observer(Jobs(answers=False))
-    snapshot = await made.snapshot(a_spec(), Memory(), (), None)
+    snapshot = await made.snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.queue is None
     assert snapshot.trouble == ("no jobs answer",)
     assert snapshot.cluster is not None

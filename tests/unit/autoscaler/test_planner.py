@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Backoff, Intent, Memory, Probe, Removal, Snapshot
+from cluster.autoscaler.model.snapshot import (
+    Backoff,
+    Intent,
+    PlannerState,
+    Probe,
+    Removal,
+    Snapshot,
+)
 from cluster.autoscaler.planner.planner import Launch, Plan, plan
 from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.aws.ports import LaunchRequest
@@ -56,7 +63,7 @@ def an_idle_snapshot(idle_s: float = 400, **fields) -> Snapshot:
     agents = [full(machines[0]), full(machines[1]), fields.pop("agent", an_agent(machines[2]))]
     memory = fields.pop(
         "memory",
-        Memory(
+        PlannerState(
             leader_since=NOW - 9000,
             idle_since={"i-1": NOW - idle_s},
             registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
@@ -209,8 +216,8 @@ def test_headroom_is_demand_with_a_reason():
 # frameworks that are not ours
 
 
-def starving_snapshot(memory: Memory | None = None, **fields) -> Snapshot:
-    memory = memory or Memory(leader_since=NOW - 900, dry_since={"F-batch": NOW - 5})
+def starving_snapshot(memory: PlannerState | None = None, **fields) -> Snapshot:
+    memory = memory or PlannerState(leader_since=NOW - 900, dry_since={"F-batch": NOW - 5})
     return a_snapshot(
         frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory
     )
@@ -229,13 +236,13 @@ def test_a_framework_that_wants_nothing_or_cannot_say_what_gets_none(quiet):
 
 
 def test_a_framework_just_gone_dry_is_watched_for_a_moment_first():
-    made = plan(starving_snapshot(Memory(leader_since=NOW - 900)), NOW)
+    made = plan(starving_snapshot(PlannerState(leader_since=NOW - 900)), NOW)
     assert bought(made) == {}
     assert made.memory.dry_since == {"F-batch": NOW}
 
 
 def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revives():
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 900,
         dry_since={"F-batch": NOW - 5},
         probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, came=True)},
@@ -245,7 +252,7 @@ def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revi
 
 
 def test_a_framework_that_took_what_it_got_gets_twice_as_much():
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 900,
         dry_since={"F-batch": NOW - 5},
         probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, came=True)},
@@ -306,7 +313,9 @@ def test_the_budget_is_kept_and_said():
 def test_an_offering_that_had_no_capacity_is_left_alone_for_a_while():
     spec = a_spec(pools=[{"types": ["m5.large", "c5.xlarge"]}])
     keys = [f"m5.large/{zone}/on-demand" for zone in ZONES]
-    memory = Memory(leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys})
+    memory = PlannerState(
+        leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys}
+    )
     assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW)) == {"c5.xlarge": 1}
     assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW + 31)) == {
         "m5.large": 1
@@ -357,7 +366,7 @@ def test_nothing_is_bought_without_a_leader_or_while_fenced_or_switched_off():
 
 
 def test_agents_expected_back_after_a_change_of_leader_are_waited_for():
-    memory = Memory(leader_since=NOW - 5)
+    memory = PlannerState(leader_since=NOW - 5)
     assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW)) == {}
     assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW + 60)) == {
         "m5.large": 1
@@ -420,7 +429,7 @@ def test_terraforms_machines_and_masters_are_never_removed():
         a_machine("i-t2", by="terraform"),
         a_machine("i-m", by="autoscaler", role="master"),
     ]
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9000, idle_since=dict.fromkeys(["i-t1", "i-t2", "i-m"], NOW - 9000)
     )
     made = plan(
@@ -467,7 +476,7 @@ def test_nothing_is_removed_while_too_many_agents_are_missing():
 
 
 def a_leaving_snapshot(agent, phase="deactivated", ago=5.0, **fields) -> Snapshot:
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9000,
         registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
         removals={"i-1": Removal("S-i-1", phase, NOW - ago, "idle")},
@@ -528,7 +537,7 @@ def test_a_termination_that_did_not_take_is_asked_for_again():
 def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
     stuck = a_machine("i-9", launched_at=NOW - 601)
     machines = [a_machine("i-t1", by="terraform"), stuck]
-    memory = Memory(leader_since=NOW - 9000)
+    memory = PlannerState(leader_since=NOW - 9000)
     made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW)
     assert done(made) == [Terminate("i-9")]
     assert made.steps[0].decision.kind == "give_up"

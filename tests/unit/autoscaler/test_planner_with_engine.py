@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cluster.autoscaler.daemon.executor import Actor
 from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Memory, Removal
+from cluster.autoscaler.model.snapshot import PlannerState, Removal
 from cluster.autoscaler.planner.planner import plan
 from cluster.common.errors import Retryable
 from cluster.testing.fake_cloud import FakeFleet
@@ -33,10 +33,12 @@ class Counting(FakeFleet):
         super().terminate(cluster, instance_ids)
 
 
-def carried_out(fleet: Counting, names: Sequence[str] = NAMES) -> tuple[Memory, list[Decision]]:
+def carried_out(
+    fleet: Counting, names: Sequence[str] = NAMES
+) -> tuple[PlannerState, list[Decision]]:
     """A pass in which the drains of these machines are over."""
     removals = {name: Removal(f"S-{name}", "draining", NOW - 9, "idle") for name in names}
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 99,
         removals=removals,
         history=dict.fromkeys(names, ("idle", "deactivated", "draining")),

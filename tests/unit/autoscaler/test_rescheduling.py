@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Constraint, Memory, Removal, Snapshot, Work
+from cluster.autoscaler.model.snapshot import Constraint, PlannerState, Removal, Snapshot, Work
 from cluster.autoscaler.model.supply import Node, Supply, survey
 from cluster.autoscaler.packing import Placement, place
 from cluster.autoscaler.planner.planner import plan
@@ -35,7 +35,7 @@ def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
         tasks=tasks,
         allocated=make(tasks, 512 * tasks),
     )
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9000,
         idle_since={"i-2": NOW - 9000},
         registered=dict.fromkeys(["i-1", *(agent.instance_id for agent in others)], NOW - 4000),
@@ -112,7 +112,7 @@ def some_machines(count: int, cpus: float) -> Snapshot:
         for machine in machines
     ]
     names = [machine.instance_id for machine in machines]
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9000,
         underused_since=dict.fromkeys(names, NOW - 9000),
         registered=dict.fromkeys(names, NOW - 9000),

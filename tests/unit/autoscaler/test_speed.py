@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Memory
+from cluster.autoscaler.model.snapshot import PlannerState
 from cluster.autoscaler.planner.planner import plan
 from tests.unit.autoscaler.builders import (
     NOW,
@@ -29,7 +29,9 @@ def test_a_pass_over_a_thousand_agents_with_nothing_to_do_is_quick():
         for machine in machines
     ]
     first = plan(
-        a_snapshot(spec, machines=machines, agents=agents, memory=Memory(leader_since=NOW - 900)),
+        a_snapshot(
+            spec, machines=machines, agents=agents, memory=PlannerState(leader_since=NOW - 900)
+        ),
         NOW,
     )
     snapshot = a_snapshot(

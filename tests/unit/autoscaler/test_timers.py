@@ -12,7 +12,7 @@ from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import (
     Backoff,
     Intent,
-    Memory,
+    PlannerState,
     Removal,
     Replacement,
     Snapshot,
@@ -36,7 +36,7 @@ ON = {"usd_per_task": 0.0, "enabled": True, "payback_s": 100.0, "usd_per_task_ho
 
 
 def one_of_ours(
-    memory: Memory | None = None,
+    memory: PlannerState | None = None,
     *,
     spec=None,
     agent: dict | None = None,
@@ -51,7 +51,7 @@ def one_of_ours(
         spec,
         machines=[mine],
         agents=agents,
-        memory=memory or Memory(leader_since=NOW - 9000),
+        memory=memory or PlannerState(leader_since=NOW - 9000),
         apps={"/web": ()},
         **fields,
     )
@@ -59,7 +59,7 @@ def one_of_ours(
 
 def idle() -> Snapshot:
     return one_of_ours(
-        Memory(
+        PlannerState(
             leader_since=NOW - 9000, idle_since={"i-1": NOW - 100}, registered={"i-1": NOW - 900}
         )
     )
@@ -73,7 +73,7 @@ def lost() -> Snapshot:
     """One of ten: so few that nothing is frozen."""
     machines = [a_machine(f"i-{n}") for n in range(10)]
     names = [machine.instance_id for machine in machines]
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9000,
         registered=dict.fromkeys(names, NOW - 4000),
         lost_since={"i-0": NOW - 100},
@@ -87,7 +87,7 @@ def lost() -> Snapshot:
 
 
 def removal(phase: str, ago: float, *, policy: str = "", **agent) -> Snapshot:
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9000,
         registered={"i-1": NOW - 4000},
         removals={"i-1": Removal("S-i-1", phase, NOW - ago, "x", NOW - ago, policy)},
@@ -132,7 +132,7 @@ def little_used(**memory) -> Snapshot:
         machines=machines,
         agents=agents,
         apps={"/web": ()},
-        memory=Memory(**{**remembered, **memory}),
+        memory=PlannerState(**{**remembered, **memory}),
     )
 
 
@@ -140,7 +140,9 @@ def no_capacity() -> Snapshot:
     backoffs = {
         offering.key: Backoff(NOW + 40, 1) for offering in a_snapshot().offerings["default"]
     }
-    return a_snapshot(queue=[queued()], memory=Memory(leader_since=NOW - 9000, backoffs=backoffs))
+    return a_snapshot(
+        queue=[queued()], memory=PlannerState(leader_since=NOW - 9000, backoffs=backoffs)
+    )
 
 
 def closed_window() -> Snapshot:
@@ -153,37 +155,39 @@ def just_dry() -> Snapshot:
     framework = a_framework(minimal=make(1.5, 2000))
     return a_snapshot(
         frameworks=[framework],
-        memory=Memory(leader_since=NOW - 9000, dry_since={"F-batch": NOW - 2}),
+        memory=PlannerState(leader_since=NOW - 9000, dry_since={"F-batch": NOW - 2}),
     )
 
 
 def expected_back() -> Snapshot:
-    return a_snapshot(queue=[queued()], recovered=2, memory=Memory(leader_since=NOW - 5))
+    return a_snapshot(queue=[queued()], recovered=2, memory=PlannerState(leader_since=NOW - 5))
 
 
 def paused() -> Snapshot:
     return a_snapshot(
         queue=[queued()],
         orders=(Order("p", "pause", "ann", NOW - 5, NOW + 25),),
-        memory=Memory(leader_since=NOW - 5000),
+        memory=PlannerState(leader_since=NOW - 5000),
     )
 
 
 def an_order_that_ec2_does_not_show() -> Snapshot:
     offering = a_snapshot().offerings["default"][0]
     intent = Intent(LaunchRequest("toy", "default", 1, (offering,), "ms-1"), NOW - 20, ("i-9",))
-    return a_snapshot(queue=[queued()], intents=(intent,), memory=Memory(leader_since=NOW - 5000))
+    return a_snapshot(
+        queue=[queued()], intents=(intent,), memory=PlannerState(leader_since=NOW - 5000)
+    )
 
 
 def a_coming_rush() -> Snapshot:
     """The calendar wants room at 09:00; machines take 150 s to boot and 60 s are allowed for luck."""
     calendar = [{"days": "fri", "hours": "09:00-10:00", "count": 40, "cpus": 1.0, "mem_mib": 512.0}]
-    return a_snapshot(a_spec(calendar=calendar), memory=Memory(leader_since=NOW - 5000))
+    return a_snapshot(a_spec(calendar=calendar), memory=PlannerState(leader_since=NOW - 5000))
 
 
 def an_old_machine() -> Snapshot:
     return one_of_ours(
-        Memory(leader_since=NOW - 9000, registered={"i-1": NOW - 4000}),
+        PlannerState(leader_since=NOW - 9000, registered={"i-1": NOW - 4000}),
         spec=a_spec(pools=[{"count": 0}], drift={"max_age_hours": 1.5}, consolidation=ON),
         agent={
             "allocated": make(1, 100),
@@ -261,11 +265,11 @@ def test_a_pass_that_acted_is_followed_by_the_next_interval():
 
 
 def test_where_nothing_but_an_event_can_change_anything_there_is_no_moment():
-    assert plan(a_snapshot(memory=Memory(leader_since=NOW - 9000)), NOW).look_again_at is None
+    assert plan(a_snapshot(memory=PlannerState(leader_since=NOW - 9000)), NOW).look_again_at is None
 
 
 def test_a_replacement_without_an_order_is_forgotten_after_a_moment():
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9000, replacements={"ms-9": Replacement(("i-0",), 1, NOW - 2, "x")}
     )
     snapshot = little_used(replacements=memory.replacements, underused_since={})

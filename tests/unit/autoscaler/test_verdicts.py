@@ -10,7 +10,7 @@ from cluster.autoscaler.model.snapshot import (
     Backoff,
     ClusterView,
     Intent,
-    Memory,
+    PlannerState,
     Quota,
     Removal,
     Snapshot,
@@ -64,7 +64,7 @@ def test_work_that_waits_for_an_order_that_ec2_does_not_list_yet_is_told_which()
 def test_a_machine_taken_back_is_where_work_fits():
     machine = a_machine("i-1")
     agent = an_agent(machine, active=False, deactivated=True)
-    memory = Memory(
+    memory = PlannerState(
         leader_since=NOW - 9,
         registered={"i-1": NOW - 99},
         removals={"i-1": Removal("S-i-1", "deactivated", NOW - 5, "idle")},
@@ -169,7 +169,9 @@ def test_what_a_quota_stops_is_told_beside_what_it_allows():
 
 def test_what_waits_for_capacity_is_told_until_when():
     keys = [offering.key for offering in a_snapshot().offerings["default"]]
-    memory = Memory(leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys})
+    memory = PlannerState(
+        leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys}
+    )
     refusal = judged(queued(), memory=memory).refusal
     assert refusal.kind == "no_capacity"
     assert "asked again in 30 s" in refusal.why

@@ -17,7 +17,7 @@ from cluster.autoscaler.model.snapshot import (
     Agent,
     ClusterView,
     Intent,
-    Memory,
+    PlannerState,
     QueueEntry,
     Snapshot,
     Work,
@@ -99,7 +99,7 @@ class UnluckyFleet(FakeFleet):
 class Journal:
     """What ZooKeeper would hold; `crash_before` names a call that kills the daemon once. While it is `gone` no write is taken."""
 
-    memory: Memory = field(default_factory=Memory)
+    memory: PlannerState = field(default_factory=PlannerState)
     launches: dict[str, Intent] = field(default_factory=dict)
     crash_before: str = ""
     gone: bool = False
@@ -111,11 +111,11 @@ class Journal:
             self.crash_before = ""
             raise Crash(name)
 
-    async def save(self, memory: Memory) -> None:
+    async def save(self, memory: PlannerState) -> None:
         self._line("save")
         self.memory = memory
 
-    async def save_if_changed(self, memory: Memory) -> None:
+    async def save_if_changed(self, memory: PlannerState) -> None:
         await self.save(memory)
 
     async def record(self, intent: Intent) -> None:
