@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from benchmarks.pass_process import measure
 from benchmarks.table import Result, show
 from cluster.autoscaler.model.shape import Shape, make, times
-from cluster.autoscaler.model.snapshot import Agent, PlannerState, QueueEntry, Snapshot, Work
+from cluster.autoscaler.model.snapshot import Agent, PlannerState, QueueEntry, RunningTask, Snapshot
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.autoscaler.planner.scale_down import Deactivate
 from cluster.aws.ports import Machine
@@ -104,7 +104,7 @@ def world(
 
 def agent_on(machine: Machine, fleet: Fleet, size: Shape) -> Agent:
     work = tuple(
-        Work(
+        RunningTask(
             f"app{n % APPS}.instance-{machine.instance_id}-{n}",
             f"/app{n % APPS}",
             "marathon",

@@ -22,8 +22,8 @@ from cluster.autoscaler.model.snapshot import (
     Intent,
     PlannerState,
     QueueEntry,
+    RunningTask,
     Snapshot,
-    Work,
 )
 from cluster.autoscaler.model.supply import attributes_of
 from cluster.autoscaler.planner import launch_backoff
@@ -152,7 +152,7 @@ class Mesaform:
             apps=world.apps_on(host),
             registered_at=host.up_at,
             work=tuple(
-                Work(
+                RunningTask(
                     str(number),
                     work.task.app,
                     SERVICES if work.task.keeps_work else BATCH,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.autoscaler.interruption.notice import in_words, is_doomed
 from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.shape import Shape
-from cluster.autoscaler.model.snapshot import Agent, Notice, Snapshot, Work
+from cluster.autoscaler.model.snapshot import Agent, Notice, RunningTask, Snapshot
 
 STOPPED_BEFORE_S = 5.0
 """How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""
@@ -41,10 +41,10 @@ def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem
     ]
 
 
-def that_move(agent: Agent, notice: Notice | None) -> list[Work]:
+def that_move(agent: Agent, notice: Notice | None) -> list[RunningTask]:
     """An agent's work without what will be done by itself before the end."""
     return [work for work in agent.work if not done_before(work, notice)]
 
 
-def done_before(work: Work, notice: Notice | None) -> bool:
+def done_before(work: RunningTask, notice: Notice | None) -> bool:
     return notice is not None and 0 < work.ends_at <= notice.ends_at - STOPPED_BEFORE_S

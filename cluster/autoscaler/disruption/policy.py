@@ -14,8 +14,8 @@ from cluster.autoscaler.model.snapshot import (
     PlannerState,
     PolicyName,
     Removal,
+    RunningTask,
     Snapshot,
-    Work,
 )
 from cluster.autoscaler.model.supply import Supply, Unit
 from cluster.autoscaler.planner.rescheduling import Room, moving
@@ -237,14 +237,14 @@ def with_moves(
     return replace(memory, moves=moves)
 
 
-def _ends_at(work: Work, view: View) -> float:
+def _ends_at(work: RunningTask, view: View) -> float:
     if work.ends_at:
         return work.ends_at
     within_s = ends_within_s(view.snapshot.memory.lives.get(work.name), _age_s(work, view))
     return math.inf if within_s is None else view.now + within_s
 
 
-def _age_s(work: Work, view: View) -> float:
+def _age_s(work: RunningTask, view: View) -> float:
     return max(0.0, view.now - work.since) if work.since else 0.0
 
 
@@ -261,7 +261,7 @@ def saving_lasts_s(units: Iterable[Unit], view: View) -> float:
     return min(kept, default=0.0)
 
 
-def _lasts_s(work: Work, view: View) -> float:
+def _lasts_s(work: RunningTask, view: View) -> float:
     if work.ends_at:
         return max(0.0, work.ends_at - view.now)
     if not work.since:

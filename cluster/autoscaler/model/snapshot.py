@@ -64,7 +64,7 @@ class QueueEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RunningTask:
     """A task that runs. `name` is its services app, or its framework; `ends_at` is when it said it would be done (0: never)."""
 
     task_id: str
@@ -95,7 +95,7 @@ class Agent:
     tasks: int = 0
     apps: Mapping[str, int] = field(default_factory=dict)
     registered_at: float = 0.0
-    work: tuple[Work, ...] = ()
+    work: tuple[RunningTask, ...] = ()
     reserved: Mapping[str, Shape] = field(default_factory=dict)
 
     @property

@@ -9,7 +9,13 @@ from typing import Any
 
 from cluster.autoscaler.forecasting.lifetimes import Ended
 from cluster.autoscaler.model.shape import Shape, make
-from cluster.autoscaler.model.snapshot import Agent, ClusterView, Constraint, QueueEntry, Work
+from cluster.autoscaler.model.snapshot import (
+    Agent,
+    ClusterView,
+    Constraint,
+    QueueEntry,
+    RunningTask,
+)
 from cluster.autoscaler.observation.mesos_agent_parser import Agents
 from cluster.autoscaler.observation.mesos_framework_parser import (
     PROBE,
@@ -125,8 +131,8 @@ def _with_tasks(agent: Agent, mine: Sequence[Seen], frameworks: Mapping[str, str
     return replace(agent, tasks=len(mine), apps=apps, work=work)
 
 
-def _work(task: Seen, framework: str) -> Work:
-    return Work(
+def _work(task: Seen, framework: str) -> RunningTask:
+    return RunningTask(
         task_id=task.task_id,
         name=task.app or framework,
         framework=framework,

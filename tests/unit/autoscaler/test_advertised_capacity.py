@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cluster.autoscaler.model.shape import Shape, make, shape_of
-from cluster.autoscaler.model.snapshot import Advertised, Agent, PlannerState, Snapshot, Work
+from cluster.autoscaler.model.snapshot import Advertised, Agent, PlannerState, RunningTask, Snapshot
 from cluster.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.ports import Machine, Template
@@ -359,7 +359,7 @@ def test_a_protected_machine_stays_and_so_does_one_that_was_just_spared() -> Non
 def test_work_never_moves_from_one_drifted_machine_to_another() -> None:
     machines = [version("1", name=f"i-{n}") for n in range(2)]
     shape = make(1, 512)
-    work = Work("web.instance-1._app.1", "/web", "marathon", shape, since=NOW - 99)
+    work = RunningTask("web.instance-1._app.1", "/web", "marathon", shape, since=NOW - 99)
     agents = [
         an_agent(machine, allocated=shape, tasks=1, apps={"/web": 1}, work=(work,))
         for machine in machines

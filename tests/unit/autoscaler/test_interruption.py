@@ -18,8 +18,8 @@ from cluster.autoscaler.model.snapshot import (
     Removal,
     Rented,
     Risk,
+    RunningTask,
     Snapshot,
-    Work,
 )
 from cluster.autoscaler.model.supply import survey
 from cluster.autoscaler.packing import place
@@ -48,15 +48,16 @@ def a_notice(kind="interruption", name="i-1", left_s=120.0, **fields) -> Notice:
     )
 
 
-def work(count=2, app="/web", framework="marathon", **fields) -> tuple[Work, ...]:
+def work(count=2, app="/web", framework="marathon", **fields) -> tuple[RunningTask, ...]:
     return tuple(
-        Work(f"{app}.{number}", app, framework, ONE, NOW - 100, **fields) for number in range(count)
+        RunningTask(f"{app}.{number}", app, framework, ONE, NOW - 100, **fields)
+        for number in range(count)
     )
 
 
 def a_told(
     *notices: Notice,
-    tasks: tuple[Work, ...] | None = None,
+    tasks: tuple[RunningTask, ...] | None = None,
     removal: Removal | None = None,
     roomy: bool = False,
     spec=None,

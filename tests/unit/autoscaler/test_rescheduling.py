@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Constraint, PlannerState, Removal, Snapshot, Work
+from cluster.autoscaler.model.snapshot import (
+    Constraint,
+    PlannerState,
+    Removal,
+    RunningTask,
+    Snapshot,
+)
 from cluster.autoscaler.model.supply import Node, Supply, survey
 from cluster.autoscaler.packing import Placement, place
 from cluster.autoscaler.planner.planner import plan
@@ -25,7 +31,7 @@ SLOT = make(1, 512)
 def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
     """One of our machines, deactivated because it is little used, with tasks of /web; `others` are the agents beside it."""
     work = tuple(
-        Work(f"web.instance-{n}", "/web", "marathon", SLOT, NOW - 900) for n in range(tasks)
+        RunningTask(f"web.instance-{n}", "/web", "marathon", SLOT, NOW - 900) for n in range(tasks)
     )
     leaving = an_agent(
         a_machine("i-1"),
@@ -99,7 +105,7 @@ def some_machines(count: int, cpus: float) -> Snapshot:
             allocated=make(cpus, 100 * tasks),
             tasks=tasks,
             work=tuple(
-                Work(
+                RunningTask(
                     f"web.instance-{machine.instance_id}-{n}",
                     "/web",
                     "marathon",

@@ -15,8 +15,8 @@ from cluster.autoscaler.model.snapshot import (
     PlannerState,
     Removal,
     Replacement,
+    RunningTask,
     Snapshot,
-    Work,
 )
 from cluster.autoscaler.planner.planner import Plan, plan
 from cluster.aws.ports import LaunchRequest, Order
@@ -106,7 +106,7 @@ def little_used(**memory) -> Snapshot:
             allocated=make(0.5, 100),
             tasks=1,
             work=(
-                Work(
+                RunningTask(
                     f"web.instance-{machine.instance_id}",
                     "/web",
                     "marathon",
@@ -192,7 +192,7 @@ def an_old_machine() -> Snapshot:
         agent={
             "allocated": make(1, 100),
             "tasks": 1,
-            "work": (Work("web.instance-1", "/web", "marathon", make(1, 100), NOW - 900),),
+            "work": (RunningTask("web.instance-1", "/web", "marathon", make(1, 100), NOW - 900),),
         },
     )
 

@@ -19,8 +19,8 @@ from cluster.autoscaler.model.snapshot import (
     Intent,
     PlannerState,
     QueueEntry,
+    RunningTask,
     Snapshot,
-    Work,
 )
 from cluster.autoscaler.model.supply import LIVE, price_of
 from cluster.autoscaler.planner.planner import plan
@@ -161,7 +161,7 @@ class Running:
             allocated = plus(allocated, task.shape)
             apps[task.app] = apps.get(task.app, 0) + 1
         work = tuple(
-            Work(
+            RunningTask(
                 f"t{task.number}",
                 task.app,
                 task.framework,
