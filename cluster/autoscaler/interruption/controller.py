@@ -305,7 +305,7 @@ def _spared(unit: Unit, removal: Removal) -> list[Move]:
             (Reactivate(unit.machine.instance_id, agent.agent_id),),
             None,
             "its end was announced and did not come",
-            spared=True,
+            cooldown=True,
         )
     ]
 
@@ -346,7 +346,7 @@ def planned(
             )
         elif now - removal.since > settings.boot_timeout_s + settings.drain_timeout_s:
             why = f"{in_words(notice, now)}; nothing to replace it came up in {now - removal.since:.0f} s"
-            moves.append(Move(unit, (Reactivate(name, agent.agent_id),), None, why, spared=True))
+            moves.append(Move(unit, (Reactivate(name, agent.agent_id),), None, why, cooldown=True))
     return moves
 
 

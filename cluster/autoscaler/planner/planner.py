@@ -275,7 +275,7 @@ def _with_changes(
     going = {
         move.unit.machine.instance_id
         for move in moves
-        if move.becomes is not None and not move.spared
+        if move.next_removal is not None and not move.cooldown
     }
     under_way = {
         token: one for token, one in memory.replacements.items() if not set(one.old) & going
@@ -293,7 +293,7 @@ def _with_changes(
         if token not in memory.replacements
         for name in one.old
     }
-    spared = {move.unit.machine.instance_id for move in moves if move.spared} | given_up
+    spared = {move.unit.machine.instance_id for move in moves if move.cooldown} | given_up
     return replace(
         memory,
         replacements={**under_way, **begun},
@@ -306,7 +306,7 @@ def _saved(moves: Sequence[Move]) -> float:
     return sum(
         move.unit.usd_per_hour
         for move in moves
-        if any(isinstance(action, Terminate) for action in move.does)
+        if any(isinstance(action, Terminate) for action in move.actions)
     )
 
 
@@ -375,7 +375,7 @@ _WORDS = {
 
 
 def _moving(move: Move, supply: Supply, now: float) -> Step:
-    machine, last = move.unit.machine, move.does[-1] if move.does else None
+    machine, last = move.unit.machine, move.actions[-1] if move.actions else None
     usd = -move.unit.usd_per_hour if isinstance(last, Terminate) else 0.0
     kind = _kind_of(move)
     decision = Decision(
@@ -391,14 +391,14 @@ def _moving(move: Move, supply: Supply, now: float) -> Step:
         before_usd=supply.usd_per_hour,
         after_usd=round(supply.usd_per_hour + usd, 6),
         agents=_agents_of(move),
-        policy=move.becomes.policy if move.becomes else "",
+        policy=move.next_removal.policy if move.next_removal else "",
     )
-    return Step(decision, move.does, machine.instance_id, move.becomes)
+    return Step(decision, move.actions, machine.instance_id, move.next_removal)
 
 
 def _agents_of(move: Move) -> tuple[str, ...]:
     found = (move.unit.agent.agent_id if move.unit.agent else "") or (
-        move.becomes.agent_id if move.becomes else ""
+        move.next_removal.agent_id if move.next_removal else ""
     )
     return (found,) if found else ()
 
@@ -406,9 +406,11 @@ def _agents_of(move: Move) -> tuple[str, ...]:
 def _kind_of(move: Move) -> str:
     if move.kind:
         return move.kind
-    if isinstance(move.does[-1], Terminate):
-        return "terminate" if move.becomes and move.becomes.agent_id else "give_up"
-    return {Deactivate: "deactivate", Reactivate: "reactivate", Drain: "drain"}[type(move.does[0])]
+    if isinstance(move.actions[-1], Terminate):
+        return "terminate" if move.next_removal and move.next_removal.agent_id else "give_up"
+    return {Deactivate: "deactivate", Reactivate: "reactivate", Drain: "drain"}[
+        type(move.actions[0])
+    ]
 
 
 def _refusals(

@@ -70,10 +70,10 @@ class Move:
     """
 
     unit: Unit
-    does: tuple[Removing, ...]
-    becomes: Removal | None
+    actions: tuple[Removing, ...]
+    next_removal: Removal | None
     why: str
-    spared: bool = False
+    cooldown: bool = False
     kind: str = ""
 
 
@@ -126,7 +126,7 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
                     (Reactivate(name, unit.agent.agent_id),),
                     None,
                     why,
-                    spared=removal.disturbs,
+                    cooldown=removal.disturbs,
                 )
             )
     return moves
@@ -281,7 +281,7 @@ def _abandoned(unit: Unit, removal: Removal) -> list[Move]:
             (Reactivate(unit.machine.instance_id, agent.agent_id),),
             None,
             removal.reason,
-            spared=True,
+            cooldown=True,
         )
     ]
 
@@ -323,8 +323,8 @@ def _drained(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> li
     return [
         Move(
             unit,
-            (MarkGone(unit.machine.instance_id, unit.agent.agent_id), *move.does),
-            move.becomes,
+            (MarkGone(unit.machine.instance_id, unit.agent.agent_id), *move.actions),
+            move.next_removal,
             move.why,
         )
     ]
@@ -360,7 +360,7 @@ def _emptied(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> li
             (),
             _in_phase(removal, "abandoned", now),
             f"{late}: the drain is given up",
-            spared=True,
+            cooldown=True,
             kind="abandon",
         )
     ]
@@ -373,7 +373,10 @@ def _lost_s(snapshot: Snapshot) -> float:
 def _gone(unit: Unit, agent: Agent, removal: Removal, why: str, now: float) -> Move:
     move = _terminate(unit, removal, why, now)
     return Move(
-        unit, (MarkGone(unit.machine.instance_id, agent.agent_id), *move.does), move.becomes, why
+        unit,
+        (MarkGone(unit.machine.instance_id, agent.agent_id), *move.actions),
+        move.next_removal,
+        why,
     )
 
 
