@@ -5,13 +5,19 @@ from __future__ import annotations
 from cluster.autoscaler.disruption.consolidation import Replace, replaced
 from cluster.autoscaler.disruption.drift import Drift
 from cluster.autoscaler.disruption.emptiness import Idle
-from cluster.autoscaler.disruption.policy import Change, Policy, View, disturbances_left, with_moves
+from cluster.autoscaler.disruption.policy import (
+    DisruptionCommand,
+    Policy,
+    View,
+    disturbances_left,
+    with_moves,
+)
 from cluster.autoscaler.disruption.retirement import Announced
 from cluster.autoscaler.disruption.underutilization import Underused
 
 __all__ = [
     "ORDER",
-    "Change",
+    "DisruptionCommand",
     "Policy",
     "View",
     "disturbances_left",
@@ -23,6 +29,6 @@ __all__ = [
 ORDER: tuple[Policy, ...] = (Announced(), Idle(), Drift(), Underused(), Replace())
 
 
-def propose(view: View) -> list[Change]:
+def propose(view: View) -> list[DisruptionCommand]:
     """What all policies want, in their order."""
     return [change for policy in ORDER for change in policy.propose(view)]

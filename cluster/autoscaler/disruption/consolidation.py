@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from cluster.autoscaler.disruption.policy import (
-    Change,
+    DisruptionCommand,
     View,
     deactivate,
     disturbable,
@@ -36,7 +36,7 @@ PAIRED = 12
 class Replace:
     name: PolicyName = "replace"
 
-    def propose(self, view: View) -> list[Change]:
+    def propose(self, view: View) -> list[DisruptionCommand]:
         """At most one change a pass: what the next one is worth depends on how this one ends."""
         if view.snapshot.memory.replacements:
             return []
@@ -53,7 +53,7 @@ class Replace:
 
     def _options(
         self, units: Sequence[Unit], view: View
-    ) -> list[tuple[float, Change, tuple[Unit, ...]]]:
+    ) -> list[tuple[float, DisruptionCommand, tuple[Unit, ...]]]:
         """One for each machine by itself, for each pair, and for the most easily moved ones together."""
         groups: list[tuple[Unit, ...]] = [(unit,) for unit in units]
         groups += list(combinations(units[:PAIRED], 2))
@@ -63,7 +63,7 @@ class Replace:
     @staticmethod
     def _option(
         group: tuple[Unit, ...], view: View
-    ) -> tuple[float, Change, tuple[Unit, ...]] | None:
+    ) -> tuple[float, DisruptionCommand, tuple[Unit, ...]] | None:
         pool = group[0].pool
         if not rested(group, view):
             return None
@@ -96,7 +96,7 @@ class Replace:
         )
         return (
             saving * lasts_s / 3600 - cost,
-            Change("replace", why, purchase=purchase, old=tuple(sorted(names))),
+            DisruptionCommand("replace", why, purchase=purchase, old=tuple(sorted(names))),
             group,
         )
 

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cluster.autoscaler.disruption.policy import Change, View, deactivate, movable, protected
+from cluster.autoscaler.disruption.policy import (
+    DisruptionCommand,
+    View,
+    deactivate,
+    movable,
+    protected,
+)
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
 from cluster.autoscaler.planner import advertised_capacity
@@ -19,10 +25,10 @@ from cluster.config.schema import Drift as Settings
 class Drift:
     name: PolicyName = "drift"
 
-    def propose(self, view: View) -> list[Change]:
+    def propose(self, view: View) -> list[DisruptionCommand]:
         """As many as may be disturbed now, the longest running first. One at most is waited for that has to be bought first."""
         settings = view.snapshot.spec.autoscaler.drift
-        changes: list[Change] = []
+        changes: list[DisruptionCommand] = []
         buys = bool(view.snapshot.memory.replacements)
         drifted = _drifted(view, settings)
         names = {unit.machine.instance_id for unit, _ in drifted}
@@ -76,7 +82,7 @@ def _why(unit: Unit, view: View, settings: Settings) -> str:
 
 def _change(
     unit: Unit, why: str, view: View, drifted: Collection[str], *, may_buy: bool
-) -> Change | None:
+) -> DisruptionCommand | None:
     """Its tasks move to where there is room, never to another that has drifted; where there is none, a machine is bought first."""
     agent = unit.agent
     if (
@@ -87,7 +93,7 @@ def _change(
         return None
     work = work_of(agent, view.snapshot.apps)
     if view.room.fit(work, {*view.leaving, *drifted}) is not None:
-        return Change("drift", why, (deactivate(unit, "drift", why, view.now),))
+        return DisruptionCommand("drift", why, (deactivate(unit, "drift", why, view.now),))
     if not may_buy:
         return None
     left = view.room.remaining(work, {*view.leaving, *drifted})
@@ -95,7 +101,7 @@ def _change(
         view.snapshot, view.supply, unit.pool, work, left, (), view.now, DRIFT
     )
     return (
-        Change("drift", why, purchase=purchase, old=(unit.machine.instance_id,))
+        DisruptionCommand("drift", why, purchase=purchase, old=(unit.machine.instance_id,))
         if purchase
         else None
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.policy import Change, View, deactivate, protected
+from cluster.autoscaler.disruption.policy import DisruptionCommand, View, deactivate, protected
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
 
@@ -10,7 +10,7 @@ from cluster.autoscaler.model.supply import Unit
 class Idle:
     name: PolicyName = "idle"
 
-    def propose(self, view: View) -> list[Change]:
+    def propose(self, view: View) -> list[DisruptionCommand]:
         settings = view.snapshot.spec.autoscaler
         changes = []
         for unit in sorted(
@@ -23,7 +23,9 @@ class Idle:
                 continue
             view.take(unit, disturbs=False)
             why = f"no task for {idle_s:.0f} s (idle_after_s {settings.idle_after_s:g})"
-            changes.append(Change("idle", why, (deactivate(unit, "idle", why, view.now),)))
+            changes.append(
+                DisruptionCommand("idle", why, (deactivate(unit, "idle", why, view.now),))
+            )
         return changes
 
     @staticmethod

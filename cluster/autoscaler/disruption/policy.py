@@ -91,7 +91,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class DisruptionCommand:
     """What a policy wants: machines to begin removing, or (`purchase`) machines to buy first in the place of `old`."""
 
     policy: PolicyName
@@ -107,7 +107,7 @@ class Policy(Protocol):
     @property
     def name(self) -> PolicyName: ...
 
-    def propose(self, view: View) -> list[Change]:
+    def propose(self, view: View) -> list[DisruptionCommand]:
         """The changes to make now, best first; what they use up is taken from `view`."""
         ...
 
@@ -212,7 +212,7 @@ def rested(units: Iterable[Unit], view: View) -> bool:
 
 
 def with_moves(
-    memory: PlannerState, supply: Supply, changes: Iterable[Change], now: float
+    memory: PlannerState, supply: Supply, changes: Iterable[DisruptionCommand], now: float
 ) -> PlannerState:
     """Remember which apps' tasks these changes move; what is older than a day is forgotten."""
     names = {

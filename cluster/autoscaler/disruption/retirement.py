@@ -5,7 +5,13 @@ It goes on in `interruption`: what their tasks need is bought first, and they dr
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.policy import Change, View, deactivate, movable, protected
+from cluster.autoscaler.disruption.policy import (
+    DisruptionCommand,
+    View,
+    deactivate,
+    movable,
+    protected,
+)
 from cluster.autoscaler.interruption.notice import in_words, is_near
 from cluster.autoscaler.model.snapshot import Notice, PolicyName
 from cluster.autoscaler.model.supply import Unit
@@ -14,7 +20,7 @@ from cluster.autoscaler.model.supply import Unit
 class Announced:
     name: PolicyName = "retirement"
 
-    def propose(self, view: View) -> list[Change]:
+    def propose(self, view: View) -> list[DisruptionCommand]:
         """The soonest end first; one without tasks disturbs nobody."""
         notices, changes = view.snapshot.memory.notices, []
         for unit in sorted(
@@ -29,7 +35,9 @@ class Announced:
             view.take(unit, disturbs=disturbs)
             why = in_words(notice, view.now)
             policy: PolicyName = "rebalance" if notice.kind == "rebalance" else "retirement"
-            changes.append(Change(policy, why, (deactivate(unit, policy, why, view.now),)))
+            changes.append(
+                DisruptionCommand(policy, why, (deactivate(unit, policy, why, view.now),))
+            )
         return changes
 
 

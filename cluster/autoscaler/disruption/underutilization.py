@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.autoscaler.disruption.policy import (
-    Change,
+    DisruptionCommand,
     View,
     deactivate,
     disturbable,
@@ -24,7 +24,7 @@ def share_used(agent: Agent) -> float:
 class Underused:
     name: PolicyName = "underused"
 
-    def propose(self, view: View) -> list[Change]:
+    def propose(self, view: View) -> list[DisruptionCommand]:
         changes = []
         for unit in disturbable(view):
             since = view.underused_since.get(unit.machine.instance_id)
@@ -56,6 +56,6 @@ class Underused:
             )
             view.take(unit, disturbs=True)
             changes.append(
-                Change("underused", why, (deactivate(unit, "underused", why, view.now),))
+                DisruptionCommand("underused", why, (deactivate(unit, "underused", why, view.now),))
             )
         return changes

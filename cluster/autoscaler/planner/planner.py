@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from cluster.autoscaler import demand, disruption
 from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.disruption import Change, View
+from cluster.autoscaler.disruption import DisruptionCommand, View
 from cluster.autoscaler.interruption import announcements, controller
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import PlannerState, Removal, Replacement, Snapshot
@@ -142,7 +142,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         if fence or snapshot.cluster is None
         else scale_down.returned(supply, needed, homes.homeless)
     )
-    changes: list[Change] = []
+    changes: list[DisruptionCommand] = []
     moves = urgent + scale_down.without(back, urgent)
     if not (fence or paused or frozen):
         moves += scale_down.without(controller.planned(snapshot, supply, homed, now), moves)
@@ -230,7 +230,7 @@ def _giving(
     back: Sequence[Move],
     buying: bool,
     now: float,
-) -> tuple[list[Change], list[Move]]:
+) -> tuple[list[DisruptionCommand], list[Move]]:
     """What goes: removals under way, operators' drains, replaced machines, and what policies newly want."""
     taken = {move.unit.machine.instance_id for move in back}
     asked = [
@@ -265,7 +265,7 @@ def _giving(
 
 def _with_changes(
     memory: PlannerState,
-    changes: Sequence[Change],
+    changes: Sequence[DisruptionCommand],
     moves: Sequence[Move],
     snapshot: Snapshot,
     now: float,
@@ -355,7 +355,7 @@ def _buying(
     return Step(decision, (Launch(request),))
 
 
-def _replacing(change: Change, purchase: Purchase, supply: Supply, now: float) -> Step:
+def _replacing(change: DisruptionCommand, purchase: Purchase, supply: Supply, now: float) -> Step:
     """Buying first what will take the place of others."""
     step = _buying((), purchase, supply, now)
     return replace(
