@@ -18,7 +18,7 @@ from cluster.autoscaler.disruption.policy import (
 from cluster.autoscaler.model.lifecycle import REGISTERED
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
-from cluster.autoscaler.planner.rescheduling import Held, names_of, work_of
+from cluster.autoscaler.planner.rescheduling import Reservations, names_of, work_of
 from cluster.autoscaler.planner.scale_down import Move
 from cluster.autoscaler.planner.scale_up import replacement_for
 from cluster.topology.naming import Tag
@@ -101,7 +101,7 @@ class Replace:
         )
 
 
-def replaced(view: View, homes: Held) -> list[Move]:
+def replaced(view: View, homes: Reservations) -> list[Move]:
     """Old machines whose replacement has registered, to begin removing; if a task of theirs fits nowhere, or one is wanted, none goes."""
     moves: list[Move] = []
     left = view.disturbances + len(_not_begun(view))
@@ -114,7 +114,7 @@ def replaced(view: View, homes: Held) -> list[Move]:
         ]
         old = [units[name] for name in one.old if name in units]
         if len(new) < one.count or any(
-            unit.machine.instance_id in homes.homeless | view.going for unit in old
+            unit.machine.instance_id in homes.unschedulable | view.going for unit in old
         ):
             continue
         for unit in old:

@@ -18,7 +18,7 @@ from cluster.autoscaler.model.snapshot import (
     Snapshot,
 )
 from cluster.autoscaler.model.supply import Supply, Unit
-from cluster.autoscaler.planner.rescheduling import Room, moving
+from cluster.autoscaler.planner.rescheduling import FreeCapacity, moving
 from cluster.autoscaler.planner.scale_down import Deactivate, Move
 from cluster.autoscaler.planner.scale_up import Purchase
 from cluster.config.calendar import is_open
@@ -45,7 +45,7 @@ class View:
 
     snapshot: Snapshot
     supply: Supply
-    room: Room
+    room: FreeCapacity
     needed: frozenset[str]
     idle_since: Mapping[str, float]
     underused_since: Mapping[str, float]

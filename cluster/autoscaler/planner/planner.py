@@ -25,7 +25,7 @@ from cluster.autoscaler.planner import (
     scale_up,
     timers,
 )
-from cluster.autoscaler.planner.rescheduling import Held, Room
+from cluster.autoscaler.planner.rescheduling import FreeCapacity, Reservations
 from cluster.autoscaler.planner.scale_down import (
     Deactivate,
     Drain,
@@ -112,7 +112,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     supply = survey(snapshot, now)
     units = demand.fuse(snapshot, now)
     placement = place(units, supply.nodes, supply.usage)
-    room = Room(supply, units, placement)
+    room = FreeCapacity(supply, units, placement)
     waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.orders, now)
     fence = snapshot.fence or (
         "" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false"
@@ -140,7 +140,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     back = (
         []
         if fence or snapshot.cluster is None
-        else scale_down.returned(supply, needed, homes.homeless)
+        else scale_down.returned(supply, needed, homes.unschedulable)
     )
     changes: list[DisruptionCommand] = []
     moves = urgent + scale_down.without(back, urgent)
@@ -223,8 +223,8 @@ def _needed(placement: Placement) -> set[str]:
 def _giving(
     snapshot: Snapshot,
     supply: Supply,
-    room: Room,
-    homes: Held,
+    room: FreeCapacity,
+    homes: Reservations,
     needed: set[str],
     memory: PlannerState,
     back: Sequence[Move],

@@ -33,7 +33,7 @@ def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> 
     ]
 
 
-class Room:
+class FreeCapacity:
     """What is free on each node after demand was placed. Placing here takes it.
 
     Room only shrinks in a pass, so for each shape the nodes that hold it are listed once and struck off as they fill: a question about
@@ -131,16 +131,16 @@ class _Trial:
 
 
 @dataclass(slots=True)
-class Held:
+class Reservations:
     """The places kept for tasks that are on the move: `hosts` are not idle, and the tasks of each of `homeless` fit nowhere."""
 
     hosts: set[str] = field(default_factory=set)
-    homeless: set[str] = field(default_factory=set)
+    unschedulable: set[str] = field(default_factory=set)
 
 
-def hold(snapshot: Snapshot, supply: Supply, room: Room) -> Held:
+def hold(snapshot: Snapshot, supply: Supply, room: FreeCapacity) -> Reservations:
     """Keep room for the tasks of machines that are being emptied, or wait for their replacement."""
-    held = Held()
+    held = Reservations()
     waiting = {
         name for replacement in snapshot.memory.replacements.values() for name in replacement.old
     }
@@ -156,7 +156,7 @@ def hold(snapshot: Snapshot, supply: Supply, room: Room) -> Held:
             continue  # what has to leave an announced end is demand already
         hosts = room.fit(work_of(unit.agent, snapshot.apps), leaving, coming=name in waiting)
         if hosts is None:
-            held.homeless.add(name)
+            held.unschedulable.add(name)
         else:
             held.hosts |= hosts
     return held

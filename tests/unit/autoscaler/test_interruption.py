@@ -24,7 +24,7 @@ from cluster.autoscaler.model.snapshot import (
 from cluster.autoscaler.model.supply import survey
 from cluster.autoscaler.packing import place
 from cluster.autoscaler.planner.planner import Launch, plan
-from cluster.autoscaler.planner.rescheduling import Held, Room, hold
+from cluster.autoscaler.planner.rescheduling import FreeCapacity, Reservations, hold
 from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
 from cluster.aws.ports import Order
 from cluster.topology.naming import Tag
@@ -597,8 +597,8 @@ def test_room_is_not_kept_twice_for_what_is_demand_already():
     supply = survey(snapshot, NOW)
     units = fuse(snapshot, NOW)
     assert [unit.source for unit in units] == ["displaced"]
-    room = Room(supply, units, place(units, supply.nodes, supply.usage))
-    assert hold(snapshot, supply, room) == Held()
+    room = FreeCapacity(supply, units, place(units, supply.nodes, supply.usage))
+    assert hold(snapshot, supply, room) == Reservations()
 
 
 def test_a_planned_drain_of_a_terraform_machine_that_was_lost_is_asked_for_again():

@@ -21,7 +21,7 @@ from cluster.autoscaler.model.snapshot import (
 from cluster.autoscaler.model.supply import Node, Supply, survey
 from cluster.autoscaler.packing import Placement, place
 from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.planner.rescheduling import Room, hold, work_of
+from cluster.autoscaler.planner.rescheduling import FreeCapacity, hold, work_of
 from cluster.autoscaler.planner.scale_down import Deactivate, Reactivate
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent
 
@@ -61,8 +61,8 @@ def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
     )
 
 
-def room_in(snapshot: Snapshot) -> Room:
-    return Room(survey(snapshot, NOW), [], Placement())
+def room_in(snapshot: Snapshot) -> FreeCapacity:
+    return FreeCapacity(survey(snapshot, NOW), [], Placement())
 
 
 def test_a_machine_that_tasks_are_to_move_to_is_not_idle_however_long_it_was_empty():
@@ -84,14 +84,14 @@ def test_a_machine_whose_tasks_have_lost_their_place_is_homeless_and_taken_back(
     snapshot = an_emptied_machine(
         an_agent(a_machine("i-2"), allocated=(total[0], total[1], 0, 0, 0), tasks=2)
     )
-    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).homeless == {"i-1"}
+    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).unschedulable == {"i-1"}
     actions = [action for step in plan(snapshot, NOW).steps for action in step.actions]
     assert actions == [Reactivate("i-1", "S-i-1")]
 
 
 def test_a_machine_whose_tasks_have_a_place_goes_on():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2"), allocated=make(0.5, 100), tasks=1))
-    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).homeless == set()
+    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).unschedulable == set()
     assert plan(snapshot, NOW).steps == ()
 
 
@@ -152,7 +152,7 @@ def test_what_was_promised_tasks_in_a_pass_does_not_itself_go_in_that_pass():
 def test_a_node_that_took_demand_has_that_much_less_to_give():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
     supply, units = survey(snapshot, NOW), [DemandItem("services", "/new", SLOT, 1, "")]
-    room = Room(supply, units, place(units, supply.nodes, supply.usage))
+    room = FreeCapacity(supply, units, place(units, supply.nodes, supply.usage))
     assert room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set()) is None
     assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) == {"i-2"}
     assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) is None
@@ -181,7 +181,7 @@ def test_machines_on_their_way_count_only_when_asked_for_and_those_on_their_way_
         Node("new", "coming", "h1", {}, SLOT, "default"),
         Node("old", "leaving", "h2", {}, SLOT, "default"),
     ]
-    room = Room(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement())
+    room = FreeCapacity(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement())
     assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) is None
     assert room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set(), coming=True) is None
     assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set(), coming=True) == {"new"}
@@ -233,7 +233,10 @@ def test_places_are_those_that_demand_would_get_one_after_another(sizes, asked):
         Node(f"n{n}", "settled", f"h{n}", {"zone": f"z{n % 3}"}, size, "default")
         for n, size in enumerate(sizes)
     ]
-    room, usage = Room(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement()), Usage()
+    room, usage = (
+        FreeCapacity(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement()),
+        Usage(),
+    )
     for work in asked:
         trial = usage.copy()
         placement = place(work, nodes, trial)
