@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from yarl import URL
 
 from cluster.autoscaler import demand
-from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.daemon.executor import PlanExecutor
 from cluster.autoscaler.daemon.journal import Deposed, Journal
 from cluster.autoscaler.daemon.lease import Ending, Leases, endings, succession
 from cluster.autoscaler.daemon.weekly_profile_store import Learner
@@ -139,7 +139,7 @@ class Term:
     """One term of leadership."""
 
     observer: Observer
-    actor: Actor
+    actor: PlanExecutor
     journal: Journal
     leases: Leases
     control: Control
@@ -211,7 +211,7 @@ class Term:
             known = {one.instance_id: {"at": one.at, "reason": one.reason} for one in left}
             known |= {str(row["instance_id"]): {"reason": row["kind"]} for row in taken}
             await self.telemetry.rented(before, made.memory, made.at, known)
-            self.memory = await self.actor.carry_out(made)
+            self.memory = await self.actor.execute(made)
             await self.leases.bury(words, made.memory.rented)
         await self._learn(replace(snapshot, memory=made.memory), made.at)
         await self.leases.renew(spec, snapshot.machines)
@@ -387,7 +387,9 @@ async def _lead(
             fleet,
             failed=telemetry.troubled,
         ),
-        actor=Actor(settings.cluster, fleet, operator, journal, telemetry.decided, clock.now),
+        actor=PlanExecutor(
+            settings.cluster, fleet, operator, journal, telemetry.decided, clock.now
+        ),
         journal=journal,
         leases=Leases(
             zk, settings.zk_path, epoch, f"{settings.host}:{settings.port}", clock=clock.now

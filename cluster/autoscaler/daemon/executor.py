@@ -39,7 +39,7 @@ class Engine(Protocol):
     async def mark_gone(self, agent_id: str) -> None: ...
 
 
-class Book(Protocol):
+class JournalPort(Protocol):
     """What acting needs of the journal (`Journal` has it)."""
 
     async def save(self, memory: PlannerState) -> None: ...
@@ -49,7 +49,7 @@ class Book(Protocol):
     async def save_if_changed(self, memory: PlannerState) -> None: ...
 
 
-class Actor:
+class PlanExecutor:
     """Carries plans out for one term of leadership.
 
     Args:
@@ -67,7 +67,7 @@ class Actor:
         cluster: str,
         fleet: Fleet,
         engine: Engine,
-        journal: Book,
+        journal: JournalPort,
         report: Callable[[Decision], None],
         clock: Callable[[], float],
     ) -> None:
@@ -105,7 +105,7 @@ class Actor:
                 open_.append(known)
         return memory, open_
 
-    async def carry_out(self, plan: Plan) -> PlannerState:
+    async def execute(self, plan: Plan) -> PlannerState:
         """Do all that a plan says, in its order: first what takes machines back, then what buys, then what gives back."""
         memory = plan.memory
         for step in plan.steps:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.daemon.executor import PlanExecutor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import PlannerState
 from cluster.autoscaler.planner.planner import Plan, plan
@@ -114,7 +114,9 @@ class Daemon:
 
     def pass_(self, after_s: float = 2.0) -> Plan:
         self.now += after_s
-        actor = Actor(NAME, self.fleet, None, self.journal, self.decisions.append, lambda: self.now)  # type: ignore[arg-type]
+        actor = PlanExecutor(
+            NAME, self.fleet, None, self.journal, self.decisions.append, lambda: self.now
+        )  # type: ignore[arg-type]
 
         async def once() -> Plan:
             machines = self.fleet.machines(NAME)
@@ -134,7 +136,7 @@ class Daemon:
                 ),
                 self.now,
             )
-            await actor.carry_out(made)
+            await actor.execute(made)
             return made
 
         return asyncio.run(once())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.daemon.executor import PlanExecutor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import Intent, PlannerState
 from cluster.autoscaler.planner.planner import plan
@@ -23,7 +23,7 @@ class Pass:
         self.decisions: list[Decision] = []
         self.memory = PlannerState(leader_since=NOW - 99)
         self.journal = Journal(self.memory)
-        self.actor = Actor(
+        self.actor = PlanExecutor(
             "toy", self.fleet, None, self.journal, self.decisions.append, lambda: self.now
         )  # type: ignore[arg-type]
         snapshot = a_snapshot(
@@ -36,7 +36,7 @@ class Pass:
         self.plan = plan(snapshot, NOW)
 
     def buy(self) -> None:
-        asyncio.run(self.actor.carry_out(self.plan))
+        asyncio.run(self.actor.execute(self.plan))
 
     def recover(self) -> list[Machine]:
         machines = self.fleet.machines("toy")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.daemon.executor import PlanExecutor
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import PlannerState, Removal
 from cluster.autoscaler.planner.planner import plan
@@ -48,8 +48,8 @@ def carried_out(
         a_snapshot(a_spec(pools=[{"count": 0}]), machines=machines, agents=[], memory=memory), NOW
     )
     decisions: list[Decision] = []
-    actor = Actor("toy", fleet, None, Journal(memory), decisions.append, lambda: NOW)  # type: ignore[arg-type]
-    return asyncio.run(actor.carry_out(made)), decisions
+    actor = PlanExecutor("toy", fleet, None, Journal(memory), decisions.append, lambda: NOW)  # type: ignore[arg-type]
+    return asyncio.run(actor.execute(made)), decisions
 
 
 def ended(decisions: Sequence[Decision]) -> list[str]:

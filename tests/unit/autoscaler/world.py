@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from cluster.autoscaler.daemon.executor import Actor
+from cluster.autoscaler.daemon.executor import PlanExecutor
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
@@ -470,7 +470,7 @@ class World:
 
     def _pass(self) -> None:
         """As the daemon does it; a crash loses everything but the journal, and the next pass is another leader's."""
-        actor = Actor(
+        actor = PlanExecutor(
             "toy",
             self.fleet,
             Engine(self),
@@ -484,7 +484,7 @@ class World:
             memory, intents = await actor.recover(
                 self.journal.memory, snapshot.intents, snapshot.machines
             )
-            await actor.carry_out(
+            await actor.execute(
                 plan(
                     replace(snapshot, memory=memory, intents=tuple(intents)), self.now + self.skew_s
                 )
