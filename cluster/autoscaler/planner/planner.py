@@ -36,7 +36,7 @@ from cluster.autoscaler.planner.scale_down import (
 )
 from cluster.autoscaler.planner.scale_up import Bought, Purchase
 from cluster.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
-from cluster.autoscaler.planner.verdicts import Judge, Verdict
+from cluster.autoscaler.planner.verdicts import Verdict, VerdictBuilder
 from cluster.aws.overrides import describe, in_force
 from cluster.aws.ports import LaunchRequest
 
@@ -120,7 +120,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     held = fence or paused or waiting
     bought = Bought() if held else scale_up.buy(snapshot, supply, units, placement.left, now)
     purchases, packed = bought.purchases, _packed(bought.packing)
-    judge = Judge(snapshot, supply, placement, purchases, held, now)
+    judge = VerdictBuilder(snapshot, supply, placement, purchases, held, now)
     verdicts = tuple(judge.verdict(index, unit) for index, unit in enumerate(units))
     homes = rescheduling.hold(snapshot, supply, room)
     needed = _needed(placement)

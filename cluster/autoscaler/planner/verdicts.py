@@ -75,7 +75,7 @@ class Verdict:
         return ", ".join(parts)
 
 
-class Judge:
+class VerdictBuilder:
     """Gives the verdicts of one pass. `held` is why nothing is bought at all in it, if so."""
 
     def __init__(
@@ -98,7 +98,7 @@ class Judge:
                 self._bought.setdefault(index, []).append((what, count))
         self._held = held
         self._now = now
-        self._shelf: Shelf | None = None
+        self._shelf: OfferingIndex | None = None
 
     def verdict(self, index: int, unit: DemandItem) -> Verdict:
         """What becomes of the unit with this index."""
@@ -130,14 +130,14 @@ class Judge:
         )
 
     def _refusal(self, unit: DemandItem) -> Refusal:
-        self._shelf = self._shelf or Shelf(self._snapshot, self._supply, self._now)
+        self._shelf = self._shelf or OfferingIndex(self._snapshot, self._supply, self._now)
         refusal = self._shelf.explain(unit)
         return (
             Refusal("held", self._held) if self._held and refusal.kind not in LASTING else refusal
         )
 
 
-class Shelf:
+class OfferingIndex:
     """Everything that pools could buy, tried against one unit after another."""
 
     def __init__(self, snapshot: Snapshot, supply: Supply, now: float) -> None:
@@ -145,7 +145,7 @@ class Shelf:
         self._supply = supply
         self._now = now
         self._goods = [
-            _Good(pool, offering, scale_up.template_of(snapshot, pool, offering))
+            Candidate(pool, offering, scale_up.template_of(snapshot, pool, offering))
             for pool in snapshot.spec.agents
             for offering in snapshot.offerings.get(pool.name, ())
         ]
@@ -176,7 +176,7 @@ class Shelf:
         return self._passing(unit, fitting)
 
     def _never(
-        self, unit: DemandItem, shape: Shape, allowed: Sequence[_Good], together: str
+        self, unit: DemandItem, shape: Shape, allowed: Sequence[Candidate], together: str
     ) -> Refusal:
         """The nearest type, and what it lacks."""
         nearest = max(allowed, key=lambda good: _likeness(shape, good.template.shape)).template
@@ -221,7 +221,7 @@ class Shelf:
         )
         return f"they have {_listed(values)}" if values else f"they have no attribute {field}"
 
-    def _passing(self, unit: DemandItem, fitting: Sequence[_Good]) -> Refusal:
+    def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
         """Which of the reasons that may pass with time keeps a unit waiting."""
         snapshot, backoffs, now = self._snapshot, self._snapshot.memory.backoffs, self._now
         limits = scale_up.limits_of(snapshot, self._supply)
@@ -284,7 +284,7 @@ class Shelf:
 
 
 @dataclass(frozen=True, slots=True)
-class _Good:
+class Candidate:
     """Something on the shelf."""
 
     pool: Pool
