@@ -31,7 +31,7 @@ FORGOTTEN_AFTER_S = 3600.0
 
 
 @dataclass(slots=True)
-class Allowance:
+class LaunchQuota:
     """What one pass may still ask for; `split` takes from it."""
 
     backoffs: Mapping[str, Backoff]

@@ -17,7 +17,7 @@ from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
 from cluster.autoscaler.model.supply import Node, Supply, attributes_of
 from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
 from cluster.autoscaler.planner import launch_backoff, priorities, size_tiebreak
-from cluster.autoscaler.planner.launch_backoff import Allowance
+from cluster.autoscaler.planner.launch_backoff import LaunchQuota
 from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 from cluster.config.schema import Pool
 
@@ -102,7 +102,7 @@ def buy(
     for node in nodes:
         limits.take(node.template, 1)
     purchases: list[Purchase] = []
-    allowance = Allowance(snapshot.memory.backoffs, now)
+    allowance = LaunchQuota(snapshot.memory.backoffs, now)
     for (pool_name, instance_type, zone), group in _grouped(nodes).items():
         pool = next(pool for pool in snapshot.spec.agents if pool.name == pool_name)
         for capacity, part in _by_capacity(pool, supply, group):
@@ -157,7 +157,7 @@ def replacement_for(
         [replace(unit, count=count) for unit, count in asked],
         limits_of(snapshot, supply),
     )
-    allowance = Allowance(snapshot.memory.backoffs, now)
+    allowance = LaunchQuota(snapshot.memory.backoffs, now)
     for template in sorted(choice, key=lambda t: (t.usd_per_hour, t.instance_type, t.zone)):
         node = Node(
             "the replacement",
@@ -290,7 +290,7 @@ def _purchase(
     pool: Pool,
     offering: tuple[str, str, Capacity],
     nodes: list[NewNode],
-    allowance: Allowance,
+    allowance: LaunchQuota,
     number: int,
 ) -> list[Purchase]:
     """The calls that buy these machines, as their launch budgets allow; none when the offering is no longer in the catalogue."""
@@ -403,7 +403,7 @@ def _floors(
     choice: Sequence[Template],
     limits: Limits,
     nodes: Sequence[NewNode],
-    allowance: Allowance,
+    allowance: LaunchQuota,
     number: int,
 ) -> list[Purchase]:
     """What pools need to reach their floor. Terraform's machines count as there: they may be being made this moment."""

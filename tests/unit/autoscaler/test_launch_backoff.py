@@ -20,7 +20,7 @@ from cluster.autoscaler.planner.launch_backoff import (
     MOST_S,
     PACE_FIRST_S,
     PACE_MOST_S,
-    Allowance,
+    LaunchQuota,
 )
 from cluster.autoscaler.planner.planner import plan
 from cluster.aws import capacity_errors
@@ -83,13 +83,13 @@ def after(
 def asks(
     known: dict[str, Backoff], now: float, count: int = 1000, *offered: Offering
 ) -> list[tuple[int, list[str]]]:
-    found = Allowance(known, now).split(count, offered or (A,), POOL)
+    found = LaunchQuota(known, now).split(count, offered or (A,), POOL)
     return [(asked, [o.key for o in named]) for asked, named in found]
 
 
 def test_without_errors_one_call_names_all_and_asks_for_all() -> None:
     assert asks({}, NOW, 40, A, B) == [(40, [A.key, B.key])]
-    assert Allowance({}, NOW).split(0, (A,), POOL) == []
+    assert LaunchQuota({}, NOW).split(0, (A,), POOL) == []
 
 
 def test_a_large_purchase_is_cut_into_calls_of_a_bounded_size() -> None:
@@ -137,7 +137,7 @@ def test_an_offering_on_trial_gets_a_small_call_with_the_others_behind_it() -> N
 
 
 def test_one_pass_asks_no_more_than_the_budget_in_all_its_calls() -> None:
-    allowance = Allowance({A.key: Backoff(NOW - 1, 3, 4)}, NOW)
+    allowance = LaunchQuota({A.key: Backoff(NOW - 1, 3, 4)}, NOW)
     assert [count for count, _ in allowance.split(3, (A,), POOL)] == [3]
     assert [count for count, _ in allowance.split(3, (A,), POOL)] == [1]
     assert allowance.split(3, (A,), POOL) == []
@@ -254,7 +254,7 @@ def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever
         now += pause
         offering = {"A": A, "B": B}[name]
         errors = in_a_row[name] if offering.key in known else 0  # what is an hour old is forgotten
-        for asked, named in Allowance(known, now).split(wanted, (offering,), POOL):
+        for asked, named in LaunchQuota(known, now).split(wanted, (offering,), POOL):
             assert 1 <= asked <= max(1, MOST_AT_ONCE >> errors)
             result = a_result(**{name: asked}) if has else a_result((offering.key,))
             known = launch_backoff.absorb(known, a_request(asked, *named), result, now)
