@@ -38,7 +38,7 @@ from cluster.node.lease_monitor import (
     Unseen,
     Watch,
 )
-from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, Port
+from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, Port, ShutdownReport
 from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 LOOK_AT_LEAST_EVERY_S = 15.0
@@ -244,7 +244,7 @@ class RealWorld:
 
     async def farewell(self, leave: Leave) -> None:
         """Leave word in ZooKeeper, and take the agent off the master's list; what does not answer is not waited for."""
-        said = Farewell(
+        said = ShutdownReport(
             self.instance_id,
             time.time(),
             leave.lease_s,

@@ -79,7 +79,7 @@ class Lease(msgspec.Struct, frozen=True):
     spared: tuple[str, ...] = ()
 
 
-class Farewell(msgspec.Struct, frozen=True):
+class ShutdownReport(msgspec.Struct, frozen=True):
     """What a machine leaves behind when it ends itself. `at` is its own clock (epoch s)."""
 
     instance_id: str

@@ -23,7 +23,7 @@ from yarl import URL
 from cluster.autoscaler import demand
 from cluster.autoscaler.daemon.executor import PlanExecutor
 from cluster.autoscaler.daemon.journal import Deposed, Journal
-from cluster.autoscaler.daemon.lease import Ending, Leases, endings, succession
+from cluster.autoscaler.daemon.lease import Leases, SelfTermination, endings, succession
 from cluster.autoscaler.daemon.weekly_profile_store import Learner
 from cluster.autoscaler.interruption import announcements, controller
 from cluster.autoscaler.interruption.notice import Heard
@@ -203,7 +203,7 @@ class Term:
                 snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
             snapshot = await self._hear(heard, snapshot)
             before, made = self.memory, plan(snapshot, self.clock.now())
-            words = await self.leases.farewells()
+            words = await self.leases.shutdown_reports()
             left = endings(before.rented, made.memory.rented, snapshot.machines, words, made.at)
             self._tell_left(left, made.usd_per_hour)
             taken = announcements.ends(before, made.memory, snapshot, made.at)
@@ -212,7 +212,7 @@ class Term:
             known |= {str(row["instance_id"]): {"reason": row["kind"]} for row in taken}
             await self.telemetry.rented(before, made.memory, made.at, known)
             self.memory = await self.actor.execute(made)
-            await self.leases.bury(words, made.memory.rented)
+            await self.leases.delete_reports(words, made.memory.rented)
         await self._learn(replace(snapshot, memory=made.memory), made.at)
         await self.leases.renew(spec, snapshot.machines)
         self.telemetry.measures.lease.set(self.clock.now())
@@ -261,7 +261,7 @@ class Term:
         with contextlib.suppress(MesaformError):
             await self.leases.renew()
 
-    def _tell_left(self, left: Sequence[Ending], usd_per_hour: float) -> None:
+    def _tell_left(self, left: Sequence[SelfTermination], usd_per_hour: float) -> None:
         """Machines that ended themselves while nobody led, oldest first, each with the rate of its time."""
         usd = usd_per_hour
         for one in reversed(left):

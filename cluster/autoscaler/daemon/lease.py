@@ -18,7 +18,7 @@ from cluster.autoscaler.model.supply import LIVE
 from cluster.aws.ports import Machine
 from cluster.config.schema import ClusterSpec
 from cluster.topology.naming import Tag, lease_terms
-from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Farewell, Lease, LeaseTerms
+from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, LeaseTerms, ShutdownReport
 from cluster.zookeeper.session import ZooKeeper
 
 RENEW_EVERY_S = 5.0
@@ -26,13 +26,13 @@ SHUT_DOWN_FROM_INSIDE = "Client.InstanceInitiatedShutdown"
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class SelfTermination:
     """A machine of the autoscaler's that ended itself. `at` is when, or at the latest when (epoch s); `farewell` is its last word."""
 
     instance_id: str
     machine: Rented
     at: float
-    farewell: Farewell | None
+    farewell: ShutdownReport | None
 
     @property
     def reason(self) -> str:
@@ -73,9 +73,9 @@ def endings(
     before: Mapping[str, Rented],
     after: Mapping[str, Rented],
     machines: Iterable[Machine],
-    words: Mapping[str, Farewell],
+    words: Mapping[str, ShutdownReport],
     now: float,
-) -> list[Ending]:
+) -> list[SelfTermination]:
     """Of the machines that ended since the last pass, those that ended themselves."""
     shut_down = {
         machine.instance_id for machine in machines if machine.ended_by == SHUT_DOWN_FROM_INSIDE
@@ -90,7 +90,7 @@ def endings(
         ):
             continue
         at = min(now, max(rented.launched_at, word.at)) if word else now
-        found.append(Ending(name, rented, at, word))
+        found.append(SelfTermination(name, rented, at, word))
     return sorted(found, key=lambda one: (one.at, one.instance_id))
 
 
@@ -172,7 +172,7 @@ class Leases:
             spared,
         )
 
-    async def farewells(self) -> dict[str, Farewell]:
+    async def shutdown_reports(self) -> dict[str, ShutdownReport]:
         """The last words not told yet, by instance id."""
         folder = f"{self._path}/{ZK_FAREWELLS}"
         found = {}
@@ -181,12 +181,12 @@ class Leases:
             if node is None:
                 continue
             try:
-                found[name] = msgspec.json.decode(node[0], type=Farewell)
+                found[name] = msgspec.json.decode(node[0], type=ShutdownReport)
             except msgspec.DecodeError:
                 await self._zk.delete(f"{folder}/{name}")
         return found
 
-    async def bury(self, words: Iterable[str], live: Iterable[str]) -> None:
+    async def delete_reports(self, words: Iterable[str], live: Iterable[str]) -> None:
         """Forget the words of machines that are gone and told; those of machines that still run stay."""
         for name in sorted(set(words) - set(live)):
             await self._zk.delete(f"{self._path}/{ZK_FAREWELLS}/{name}")

@@ -25,7 +25,7 @@ from cluster.aws.fleet import AwsFleet
 from cluster.aws.ledger import S3Ledger
 from cluster.aws.ports import Machine
 from cluster.topology.naming import Tag, spec_parameter_name
-from cluster.topology.user_data import Farewell, Lease
+from cluster.topology.user_data import Lease, ShutdownReport
 from cluster.zookeeper.session import ZooKeeper
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 from tests.support.zookeeper import free_port
@@ -354,7 +354,7 @@ async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_en
     )
     await first.kill()
     cluster.want(0)
-    word = Farewell(machine.instance_id, time.time(), 1800, 1801.0, 1900.0)
+    word = ShutdownReport(machine.instance_id, time.time(), 1800, 1801.0, 1900.0)
     zk = ZooKeeper(zookeeper_hosts)
     await zk.start()
     try:

@@ -28,7 +28,7 @@ from cluster.aws.ports import Machine
 from cluster.common.errors import Permanent, Retryable
 from cluster.testing.fake_cloud import FakeControl
 from cluster.topology.naming import Tag
-from cluster.topology.user_data import Farewell, Lease, LeaseTerms
+from cluster.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from cluster.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_spec
 
@@ -54,8 +54,8 @@ def a_machine(
     )  # type: ignore[arg-type]
 
 
-def a_word(name: str = "i-1", at: float = NOW - 600) -> Farewell:
-    return Farewell(name, at, 1800, 1804.2, 2000.4)
+def a_word(name: str = "i-1", at: float = NOW - 600) -> ShutdownReport:
+    return ShutdownReport(name, at, 1800, 1804.2, 2000.4)
 
 
 def test_a_machine_that_left_word_is_told_with_its_words_and_its_time():
@@ -196,13 +196,13 @@ async def test_a_leader_that_found_no_spec_yet_still_renews(leases: Leases):
 async def test_words_are_kept_until_their_machines_are_gone_and_rubbish_is_thrown_away(
     leases: Leases, zk: ZooKeeper, zookeeper_root: str
 ):
-    assert await leases.farewells() == {}
+    assert await leases.shutdown_reports() == {}
     for name in ("i-1", "i-2"):
         await zk.put(f"{zookeeper_root}/farewells/{name}", msgspec.json.encode(a_word(name)))
     await zk.put(f"{zookeeper_root}/farewells/i-3", b"rubbish")
-    words = await leases.farewells()
+    words = await leases.shutdown_reports()
     assert set(words) == {"i-1", "i-2"}
-    await leases.bury(words, live=["i-2"])
+    await leases.delete_reports(words, live=["i-2"])
     assert await zk.children(f"{zookeeper_root}/farewells") == ["i-2"]
 
 

@@ -20,7 +20,7 @@ from kazoo.client import KazooClient
 from cluster.node.control_channel import LineBroken
 from cluster.node.lease_daemon import Keeper, seen
 from cluster.node.lease_monitor import Leave, Looked, Seen, State, Terms, Unseen, Watch
-from cluster.topology.user_data import Farewell, Lease, LeaseTerms
+from cluster.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from tests.integration.node.nodes import REPOSITORY, until
 from tests.support.little_cluster import LittleCluster
 from tests.support.zookeeper import available
@@ -343,7 +343,9 @@ def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_
     assert leased.witness.exists()
     assert "powering off" in leased.log()
     assert leased.agents() == [], "the master was told"
-    word = msgspec.json.decode(zk.get("/mesaform/autoscaler/farewells/i-leased")[0], type=Farewell)
+    word = msgspec.json.decode(
+        zk.get("/mesaform/autoscaler/farewells/i-leased")[0], type=ShutdownReport
+    )
     zk.stop()
     zk.close()
     assert word.silent_s >= 4
