@@ -13,7 +13,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from cluster.aws import client
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.common.errors import NotFound, Retryable
 
 TRIES = 8
@@ -54,12 +54,12 @@ class S3Control:
     def kept(self, name: str) -> Mapping[str, Any] | None:
         return self._get(name)
 
-    def orders(self) -> tuple[Order, ...]:
+    def orders(self) -> tuple[Override, ...]:
         return self._orders()[0]
 
     def change_orders(
-        self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]
-    ) -> tuple[Order, ...]:
+        self, change: Callable[[tuple[Override, ...]], tuple[Override, ...]]
+    ) -> tuple[Override, ...]:
         for _ in range(TRIES):
             before, version = self._orders()
             after = change(before)
@@ -71,7 +71,7 @@ class S3Control:
             where=f"s3://{self._bucket}/{self._key('orders')}",
         )
 
-    def _orders(self) -> tuple[tuple[Order, ...], str]:
+    def _orders(self) -> tuple[tuple[Override, ...], str]:
         """The orders and the version of their object; no version when there is none."""
         key = self._key("orders")
         try:
@@ -80,9 +80,9 @@ class S3Control:
                 body = answer["Body"].read()
         except NotFound:
             return (), ""
-        return tuple(msgspec.json.decode(body, type=list[Order])), str(answer["ETag"])
+        return tuple(msgspec.json.decode(body, type=list[Override])), str(answer["ETag"])
 
-    def _swap(self, orders: tuple[Order, ...], version: str) -> bool:
+    def _swap(self, orders: tuple[Override, ...], version: str) -> bool:
         key = self._key("orders")
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         with client.translated(f"s3://{self._bucket}/{key}"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 
 
-def in_force(orders: Iterable[Order], now: float) -> tuple[Order, ...]:
+def in_force(orders: Iterable[Override], now: float) -> tuple[Override, ...]:
     """The orders that have not run out, oldest first."""
     return tuple(
         sorted(
@@ -18,7 +18,7 @@ def in_force(orders: Iterable[Order], now: float) -> tuple[Order, ...]:
     )
 
 
-def describe(order: Order) -> str:
+def describe(order: Override) -> str:
     """An order in one line: what, by whom, until when, why."""
     what = {
         "pause": "paused",

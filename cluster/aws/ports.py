@@ -85,7 +85,7 @@ OrderKind = Literal["pause", "bound", "hint", "drain"]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Override:
     """What an operator asks of the autoscaler for a time. `at` and `until` are seconds since the epoch; `by` is who gave it.
 
     pause: buy and remove nothing. bound: `bound` (min or max) of `pool` is `count`. hint: room for `count` pieces of `cpus` and
@@ -238,13 +238,13 @@ class Control(Protocol):
         """The document last kept under a name, or None."""
         ...
 
-    def orders(self) -> tuple[Order, ...]:
+    def orders(self) -> tuple[Override, ...]:
         """Every order given and not withdrawn, those that have run out included, oldest first."""
         ...
 
     def change_orders(
-        self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]
-    ) -> tuple[Order, ...]:
+        self, change: Callable[[tuple[Override, ...]], tuple[Override, ...]]
+    ) -> tuple[Override, ...]:
         """Put `change(orders)` in place of the orders, and return it; nobody else's change in between is lost.
 
         `change` may be called more than once.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from cluster.aws.ports import Machine, Order
+from cluster.aws.ports import Machine, Override
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import REASON_OPTION, an_order, desk, say
+from cluster.cli.override_client import REASON_OPTION, new_override, open_client, say
 from cluster.common.errors import BadInput, NotOwned
 
 
@@ -35,9 +35,9 @@ def drain(
 ) -> None:
     """Give the order, or take it back."""
     context = open_context(file)
-    place = desk(context)
+    place = open_client(context)
 
-    def same(other: Order) -> bool:
+    def same(other: Override) -> bool:
         return other.kind == "drain" and other.target == target
 
     if undo:
@@ -52,7 +52,7 @@ def drain(
         from cluster.aws.fleet import AwsFleet
 
         check(target, AwsFleet(context.spec.region).machines(context.spec.name))
-    say(place.give(an_order("drain", for_, reason, target=target), same), json_)
+    say(place.give(new_override("drain", for_, reason, target=target), same), json_)
 
 
 def check(target: str, machines: list[Machine]) -> None:

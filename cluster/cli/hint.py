@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, an_order, desk, say
+from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, new_override, open_client, say
 from cluster.common.errors import BadInput
 
 
@@ -31,5 +31,5 @@ def hint(
     pools = [one.name for one in context.spec.agents]
     if pool and pool not in pools:
         raise BadInput(f"there is no pool {pool}", fix=f"pools: {', '.join(pools)}")
-    order = an_order("hint", for_, reason, cpus=cpus, mem_mib=mem, count=count, pool=pool)
-    say(desk(context).give(order), json_)
+    order = new_override("hint", for_, reason, cpus=cpus, mem_mib=mem, count=count, pool=pool)
+    say(open_client(context).give(order), json_)

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.cli.context import Context
 from cluster.common.errors import BadInput
 
@@ -54,14 +54,16 @@ def who() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class OverrideClient:
     """Where orders are given and written down."""
 
     context: Context
     control: Any
     ledger: Any
 
-    def give(self, order: Order, replaces: Callable[[Order], bool] = lambda _: False) -> Order:
+    def give(
+        self, order: Override, replaces: Callable[[Override], bool] = lambda _: False
+    ) -> Override:
         """Put an order in force in the place of those that it replaces, and write it down."""
         from cluster.aws.overrides import describe, in_force
 
@@ -72,14 +74,14 @@ class Desk:
         self.ledger.append(order.record(order.at, describe(order)))
         return order
 
-    def withdraw(self, which: Callable[[Order], bool]) -> list[Order]:
+    def withdraw(self, which: Callable[[Override], bool]) -> list[Override]:
         """Take orders back; those that were in force are returned and written down."""
         from cluster.aws.overrides import describe, in_force
 
         now = time.time()
-        gone: list[Order] = []
+        gone: list[Override] = []
 
-        def change(orders: tuple[Order, ...]) -> tuple[Order, ...]:
+        def change(orders: tuple[Override, ...]) -> tuple[Override, ...]:
             gone[:] = [one for one in in_force(orders, now) if which(one)]
             return tuple(one for one in in_force(orders, now) if not which(one))
 
@@ -95,7 +97,7 @@ class Desk:
         return gone
 
 
-def desk(context: Context) -> Desk:
+def open_client(context: Context) -> OverrideClient:
     """The desk of a cluster; enters its cloud.
 
     Raises:
@@ -110,15 +112,15 @@ def desk(context: Context) -> Desk:
     context.enter_cloud()
     spec = context.spec
     bucket = client.account_bucket(spec.region)
-    return Desk(
+    return OverrideClient(
         context, S3Control(bucket, spec.name, spec.region), S3Ledger(bucket, spec.name, spec.region)
     )
 
 
-def an_order(kind: Any, for_: str, reason: str, **fields: Any) -> Order:
+def new_override(kind: Any, for_: str, reason: str, **fields: Any) -> Override:
     """An order that begins now."""
     now = time.time()
-    return Order(
+    return Override(
         id=uuid.uuid4().hex[:8],
         kind=kind,
         by=who(),
@@ -129,7 +131,7 @@ def an_order(kind: Any, for_: str, reason: str, **fields: Any) -> Order:
     )
 
 
-def say(order: Order, as_json: bool) -> None:
+def say(order: Override, as_json: bool) -> None:
     """Tell the person what is in force now."""
     import msgspec
 

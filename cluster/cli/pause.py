@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, an_order, desk, say
+from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, new_override, open_client, say
 
 
 def register(app: typer.Typer) -> None:
@@ -22,5 +22,5 @@ def pause(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Pause; a pause in force is replaced."""
-    order = an_order("pause", for_, reason)
-    say(desk(open_context(file)).give(order, lambda other: other.kind == "pause"), json_)
+    order = new_override("pause", for_, reason)
+    say(open_client(open_context(file)).give(order, lambda other: other.kind == "pause"), json_)

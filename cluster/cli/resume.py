@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import desk
+from cluster.cli.override_client import open_client
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def resume(
             getattr(one, "id", "") == order if order else getattr(one, "kind", "") == "pause"
         )
 
-    gone = desk(open_context(file)).withdraw(wanted)
+    gone = open_client(open_context(file)).withdraw(wanted)
     if json_:
         typer.echo(msgspec.json.format(msgspec.json.encode({"withdrawn": gone}), indent=2).decode())
         return

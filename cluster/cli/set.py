@@ -6,9 +6,9 @@ from typing import Literal
 
 import typer
 
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, an_order, desk, say
+from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, new_override, open_client, say
 from cluster.common.errors import BadInput
 from cluster.config.schema import ClusterSpec
 
@@ -33,17 +33,17 @@ def set_(
 ) -> None:
     """Set a bound; the same bound set before is replaced."""
     context = open_context(file)
-    order = an_order("bound", for_, reason, pool=pool, bound=bound, count=count)
-    place = desk(context)
+    order = new_override("bound", for_, reason, pool=pool, bound=bound, count=count)
+    place = open_client(context)
     check(context.spec, order, place.control.orders())
 
-    def same(other: Order) -> bool:
+    def same(other: Override) -> bool:
         return (other.kind, other.pool, other.bound) == ("bound", pool, bound)
 
     say(place.give(order, same), json_)
 
 
-def check(spec: ClusterSpec, order: Order, orders: tuple[Order, ...]) -> None:
+def check(spec: ClusterSpec, order: Override, orders: tuple[Override, ...]) -> None:
     """Refuse what could not come true.
 
     Raises:

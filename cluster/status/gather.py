@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Control, Fleet, Machine, Order
+from cluster.aws.ports import Control, Fleet, Machine, Override
 from cluster.common.errors import MesaformError
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
@@ -84,7 +84,7 @@ class Gatherer:
 
     async def _autoscaler(
         self,
-    ) -> tuple[Mapping[str, Any] | None, str | None, tuple[Order, ...]] | None:
+    ) -> tuple[Mapping[str, Any] | None, str | None, tuple[Override, ...]] | None:
         control = self.control
         if control is None:
             return None

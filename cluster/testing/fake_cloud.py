@@ -18,7 +18,7 @@ from cluster.aws.ports import (
     MachineState,
     Message,
     Offering,
-    Order,
+    Override,
     ScheduledEvent,
     Template,
 )
@@ -238,7 +238,7 @@ class FakeControl:
     def __init__(self) -> None:
         self._reason: str | None = None
         self._beat: Mapping[str, Any] | None = None
-        self._orders: tuple[Order, ...] = ()
+        self._orders: tuple[Override, ...] = ()
         self._documents: dict[str, Mapping[str, Any]] = {}
         self.fail_next: CloudError | None = None
 
@@ -271,12 +271,12 @@ class FakeControl:
             raise error
         return self._documents.get(name)
 
-    def orders(self) -> tuple[Order, ...]:
+    def orders(self) -> tuple[Override, ...]:
         return self._orders
 
     def change_orders(
-        self, change: Callable[[tuple[Order, ...]], tuple[Order, ...]]
-    ) -> tuple[Order, ...]:
+        self, change: Callable[[tuple[Override, ...]], tuple[Override, ...]]
+    ) -> tuple[Override, ...]:
         self._orders = change(self._orders)
         return self._orders
 

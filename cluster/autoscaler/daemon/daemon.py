@@ -42,7 +42,7 @@ from cluster.aws.control import S3Control
 from cluster.aws.fleet import AwsFleet
 from cluster.aws.ledger import S3Ledger
 from cluster.aws.notice_queue import SqsNotices
-from cluster.aws.ports import Control, Fleet, Order
+from cluster.aws.ports import Control, Fleet, Override
 from cluster.aws.pricing.market import Market, aws_market
 from cluster.aws.rate_limiter import Pacer
 from cluster.common.errors import MesaformError, NotFound, Retryable
@@ -153,7 +153,7 @@ class Term:
     memory: PlannerState = field(default_factory=PlannerState)
     intents: list[Intent] = field(default_factory=list)
     fence: str | None = None
-    orders: tuple[Order, ...] = ()
+    orders: tuple[Override, ...] = ()
     _beat: tuple[float, bool] = (0.0, False)
     _waiting: int = 0
 

@@ -30,7 +30,7 @@ from cluster.autoscaler.model.shape import (
 )
 from cluster.autoscaler.model.snapshot import Snapshot
 from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.config import calendar
 from cluster.config.schema import Expected
 
@@ -100,7 +100,7 @@ def baselines(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> dict[s
     return found
 
 
-def _hints(snapshot: Snapshot, now: float) -> list[Order]:
+def _hints(snapshot: Snapshot, now: float) -> list[Override]:
     return [order for order in in_force(snapshot.orders, now) if order.kind == "hint"]
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from cluster.autoscaler.forecasting.lifetimes import Ended, Lives
 from cluster.autoscaler.forecasting.weekly_profile import Profile
 from cluster.autoscaler.model.shape import NOTHING, Shape, minus
-from cluster.aws.ports import LaunchRequest, Machine, Offering, Order, Template
+from cluster.aws.ports import LaunchRequest, Machine, Offering, Override, Template
 from cluster.config.schema import ClusterSpec
 
 Source = Literal[
@@ -375,7 +375,7 @@ class Snapshot:
     )  # launch templates by pool, as far as they could be read
     fence: str | None = None
     trouble: tuple[str, ...] = ()  # what could not be read, for people
-    orders: tuple[Order, ...] = ()  # what operators ask for, those that have run out included
+    orders: tuple[Override, ...] = ()  # what operators ask for, those that have run out included
     profile: Profile | None = None  # what past weeks were like; None: not read
     apps: Mapping[str, tuple[Constraint, ...]] | None = (
         None  # constraints of every app; None: not read, so nothing is moved

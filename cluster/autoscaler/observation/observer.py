@@ -26,7 +26,7 @@ from cluster.autoscaler.model.snapshot import (
 from cluster.autoscaler.observation import mesos_parsers
 from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from cluster.autoscaler.observation.mesos_task_parser import TaskReader, Tasks
-from cluster.aws.ports import Fleet, Offering, Order, Template
+from cluster.aws.ports import Fleet, Offering, Override, Template
 from cluster.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
@@ -143,7 +143,7 @@ class Observer:
         memory: PlannerState,
         intents: Sequence[Intent],
         fence: str | None,
-        orders: Sequence[Order] = (),
+        orders: Sequence[Override] = (),
         *,
         noticed: bool = False,
     ) -> Snapshot:

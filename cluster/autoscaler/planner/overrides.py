@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.config.schema import ClusterSpec, Pool
 
 
-def paused(orders: Iterable[Order], now: float) -> str:
+def paused(orders: Iterable[Override], now: float) -> str:
     """Why nothing is bought or removed for now; empty when no pause is in force. The pause that lasts longest counts."""
     last = max(
         (order for order in in_force(orders, now) if order.kind == "pause"),
@@ -22,7 +22,7 @@ def paused(orders: Iterable[Order], now: float) -> str:
     return "" if last is None else describe(last)
 
 
-def with_bounds(spec: ClusterSpec, orders: Iterable[Order], now: float) -> ClusterSpec:
+def with_bounds(spec: ClusterSpec, orders: Iterable[Override], now: float) -> ClusterSpec:
     """The spec with the bounds that are set for now; of two orders for one bound the later one counts.
 
     A minimum never asks for more than the maximum, and neither goes below what Terraform keeps.
@@ -33,7 +33,7 @@ def with_bounds(spec: ClusterSpec, orders: Iterable[Order], now: float) -> Clust
     return spec.model_copy(update={"agents": tuple(_bounded(pool, given) for pool in spec.agents)})
 
 
-def _bounded(pool: Pool, orders: Iterable[Order]) -> Pool:
+def _bounded(pool: Pool, orders: Iterable[Override]) -> Pool:
     bounds = {order.bound: order.count for order in orders if order.pool == pool.name}
     if not bounds:
         return pool

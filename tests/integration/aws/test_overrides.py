@@ -9,15 +9,15 @@ import pytest
 
 from cluster.aws.control import S3Control
 from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Control, Order
+from cluster.aws.ports import Control, Override
 from cluster.testing.fake_cloud import FakeControl
 from tests.integration.aws.conftest import REGION
 
 NOW = 1_800_000_000.0
 
 
-def an_order(name: str = "1", kind: str = "pause", **fields) -> Order:
-    return Order(
+def an_order(name: str = "1", kind: str = "pause", **fields) -> Override:
+    return Override(
         **{"id": name, "kind": kind, "by": "anna@desk", "at": NOW, "until": NOW + 1800, **fields}
     )
 

@@ -15,7 +15,7 @@ from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.planner.planner import plan
 from cluster.autoscaler.reporting.http_server import Page
 from cluster.autoscaler.reporting.telemetry import Telemetry
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.testing.fake_cloud import FakeLedger
 from tests.integration.webui.browser import Browser
 from tests.support.zookeeper import free_port
@@ -106,7 +106,7 @@ def busy(server: Server, count: int) -> None:
         queued(MARKUP, 1, cpus=1),
     ]
     orders = (
-        Order(
+        Override(
             "o-1",
             "bound",
             "ann",
@@ -117,7 +117,7 @@ def busy(server: Server, count: int) -> None:
             bound="max",
             count=count + 3,
         ),
-        Order("o-2", "drain", "ann", now - 60, now + 3600, target="i-0001"),
+        Override("o-2", "drain", "ann", now - 60, now + 3600, target="i-0001"),
     )
     for step in range(60):
         some = max(1, count * (step + 1) // 60)

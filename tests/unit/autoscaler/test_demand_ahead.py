@@ -15,7 +15,7 @@ from cluster.autoscaler.forecasting import weekly_profile
 from cluster.autoscaler.model.shape import Shape, make
 from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
 from cluster.autoscaler.planner.planner import plan
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()
@@ -31,8 +31,8 @@ def hint(
     mem_mib: float = 512,
     at: float = NOW - 60,
     **fields,
-) -> Order:
-    order = Order(
+) -> Override:
+    order = Override(
         id=name,
         kind="hint",
         by="ops@desk",

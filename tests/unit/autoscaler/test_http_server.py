@@ -14,7 +14,7 @@ from cluster.autoscaler.planner.planner import plan
 from cluster.autoscaler.reporting.api_views import KEPT_S, POINTS_SHOWN, Ring
 from cluster.autoscaler.reporting.http_server import Page
 from cluster.autoscaler.reporting.telemetry import Telemetry
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.testing.fake_cloud import FakeLedger
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
@@ -61,7 +61,7 @@ async def test_the_moment_has_demand_with_verdicts_pools_with_bounds_removals_an
     site: Site,
 ):
     machine = a_machine("i-9")
-    order = Order("o1", "bound", "ann", NOW - 5, NOW + 600, pool="default", bound="max", count=7)
+    order = Override("o1", "bound", "ann", NOW - 5, NOW + 600, pool="default", bound="max", count=7)
     a_pass(
         site.told,
         machines=[machine],

@@ -26,7 +26,7 @@ from cluster.autoscaler.packing import place
 from cluster.autoscaler.planner.planner import Launch, plan
 from cluster.autoscaler.planner.rescheduling import FreeCapacity, Reservations, hold
 from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from cluster.topology.naming import Tag
 from tests.unit.autoscaler.builders import (
     NOW,
@@ -440,7 +440,7 @@ def test_behind_a_fence_it_is_only_told(fields):
 
 
 def test_a_pause_stops_the_buying_but_not_the_emptying():
-    pause = Order("o1", "pause", "me", NOW - 10, NOW + 600)
+    pause = Override("o1", "pause", "me", NOW - 10, NOW + 600)
     assert kinds(a_told(a_notice(), orders=(pause,))) == ["notice", "deactivate"]
 
 

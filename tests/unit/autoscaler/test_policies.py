@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.aws.ports import Order
+from cluster.aws.ports import Override
 from tests.unit.autoscaler.builders import NOW, a_spec, queued
 from tests.unit.autoscaler.world import World
 
@@ -257,8 +257,8 @@ def test_demand_that_comes_back_ends_a_removal():
 # orders
 
 
-def an_order(kind: str, for_s: float = 100.0, **fields) -> Order:
-    return Order(id="1", kind=kind, by="anna", at=NOW, until=NOW + for_s, **fields)
+def an_order(kind: str, for_s: float = 100.0, **fields) -> Override:
+    return Override(id="1", kind=kind, by="anna", at=NOW, until=NOW + for_s, **fields)
 
 
 def test_while_paused_nothing_is_bought_or_removed_and_then_it_goes_on_by_itself():

@@ -19,7 +19,7 @@ from cluster.autoscaler.model.snapshot import (
     Snapshot,
 )
 from cluster.autoscaler.planner.planner import Plan, plan
-from cluster.aws.ports import LaunchRequest, Order
+from cluster.aws.ports import LaunchRequest, Override
 from cluster.config import calendar
 from tests.unit.autoscaler.builders import (
     NOW,
@@ -166,7 +166,7 @@ def expected_back() -> Snapshot:
 def paused() -> Snapshot:
     return a_snapshot(
         queue=[queued()],
-        orders=(Order("p", "pause", "ann", NOW - 5, NOW + 25),),
+        orders=(Override("p", "pause", "ann", NOW - 5, NOW + 25),),
         memory=PlannerState(leader_since=NOW - 5000),
     )
 

@@ -20,7 +20,7 @@ from cluster.autoscaler.planner.priorities import RANKS
 from cluster.autoscaler.planner.verdicts import Verdict
 from cluster.autoscaler.reporting.api_views import describe
 from cluster.autoscaler.reporting.decision_log import tell
-from cluster.aws.ports import LaunchRequest, Order
+from cluster.aws.ports import LaunchRequest, Override
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,
@@ -231,8 +231,8 @@ def test_a_plan_that_packs_nothing_tells_nothing_of_it():
 # the order of degrading
 
 
-def a_hint(count: int, cpus: float = 1.0) -> Order:
-    return Order("h1", "hint", "ann", NOW - 9, NOW + 999, count=count, cpus=cpus, mem_mib=512)
+def a_hint(count: int, cpus: float = 1.0) -> Override:
+    return Override("h1", "hint", "ann", NOW - 9, NOW + 999, count=count, cpus=cpus, mem_mib=512)
 
 
 def short_of_money(usd: float, **fields) -> Snapshot:

@@ -24,7 +24,7 @@ from cluster.autoscaler.model.snapshot import (
 )
 from cluster.autoscaler.model.supply import LIVE, price_of
 from cluster.autoscaler.planner.planner import plan
-from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Order
+from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Override
 from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
 from cluster.config.schema import ClusterSpec
 from cluster.testing.fake_cloud import FakeFleet
@@ -202,7 +202,7 @@ class World:
         self.crashes = 0
         self.crash_after = ""
         self.killed_tasks = 0
-        self.orders: list[Order] = []
+        self.orders: list[Override] = []
         self.protected: set[str] = set()
         self.stubborn: set[str] = set()
         self.foreign: set[str] = set()
