@@ -26,7 +26,7 @@ from cluster.autoscaler.daemon.journal import Deposed, Journal
 from cluster.autoscaler.daemon.lease import Leases, SelfTermination, endings, succession
 from cluster.autoscaler.daemon.weekly_profile_store import Learner
 from cluster.autoscaler.interruption import announcements, controller
-from cluster.autoscaler.interruption.notice import Heard
+from cluster.autoscaler.interruption.notice import ParsedNotice
 from cluster.autoscaler.model.snapshot import Intent, PlannerState, Snapshot
 from cluster.autoscaler.observation.notice_endpoint import Doorbell
 from cluster.autoscaler.observation.notice_queue import Inbox
@@ -226,7 +226,7 @@ class Term:
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
         return rest_s(made.look_again_at, spec.autoscaler.interval_s, self.clock.now())
 
-    async def _hear(self, heard: list[Heard], snapshot: Snapshot) -> Snapshot:
+    async def _hear(self, heard: list[ParsedNotice], snapshot: Snapshot) -> Snapshot:
         """Write down what was announced before the queue may forget it."""
         self.memory = controller.absorb(
             self.memory, heard, snapshot.machines, self.intents, self.clock.now()

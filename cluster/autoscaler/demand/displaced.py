@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.interruption.notice import in_words, is_doomed
+from cluster.autoscaler.interruption.notice import describe, is_terminating
 from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.shape import Shape
 from cluster.autoscaler.model.snapshot import Agent, Notice, RunningTask, Snapshot
@@ -16,7 +16,7 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
     return [
         unit
         for agent in (snapshot.cluster.agents if snapshot.cluster else ())
-        if is_doomed(snapshot.memory, agent.instance_id, now)
+        if is_terminating(snapshot.memory, agent.instance_id, now)
         for unit in _moving_off(agent, snapshot, now)
     ]
 
@@ -26,7 +26,7 @@ def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem
     counts: dict[tuple[str, Shape], int] = {}
     for work in that_move(agent, notice):
         counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
-    why = in_words(notice, now) if notice else "its removal was announced"
+    why = describe(notice, now) if notice else "its removal was announced"
     return [
         DemandItem(
             "displaced",

@@ -12,7 +12,7 @@ from cluster.autoscaler.disruption.policy import (
     movable,
     protected,
 )
-from cluster.autoscaler.interruption.notice import in_words, is_near
+from cluster.autoscaler.interruption.notice import describe, is_near
 from cluster.autoscaler.model.snapshot import Notice, PolicyName
 from cluster.autoscaler.model.supply import Unit
 
@@ -33,7 +33,7 @@ class Announced:
             if disturbs and view.disturbances <= 0:
                 continue
             view.take(unit, disturbs=disturbs)
-            why = in_words(notice, view.now)
+            why = describe(notice, view.now)
             policy: PolicyName = "rebalance" if notice.kind == "rebalance" else "retirement"
             changes.append(
                 DisruptionCommand(policy, why, (deactivate(unit, policy, why, view.now),))

@@ -13,7 +13,14 @@ from dataclasses import replace
 
 from cluster.autoscaler.demand.displaced import STOPPED_BEFORE_S, done_before, that_move
 from cluster.autoscaler.interruption import risk
-from cluster.autoscaler.interruption.notice import GRAVITY, NEAR_S, Heard, graver, in_words, is_near
+from cluster.autoscaler.interruption.notice import (
+    NEAR_S,
+    SEVERITY,
+    ParsedNotice,
+    describe,
+    is_near,
+    more_severe,
+)
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.demand_item import DemandItem as Demanded
 from cluster.autoscaler.model.snapshot import (
@@ -55,7 +62,7 @@ PLACES = frozenset({"settled", "idle"})
 
 def absorb(
     memory: PlannerState,
-    heard: Iterable[Heard],
+    heard: Iterable[ParsedNotice],
     machines: Iterable[Machine],
     intents: Iterable[Intent],
     now: float,
@@ -78,9 +85,9 @@ def absorb(
             ):
                 continue
             before = notices.get(name)
-            notices[name] = graver(before, notice)
+            notices[name] = more_severe(before, notice)
             if machine is not None and (
-                before is None or GRAVITY[notice.kind] > GRAVITY[before.kind]
+                before is None or SEVERITY[notice.kind] > SEVERITY[before.kind]
             ):
                 risks = risk.counted(risks, _offering(machine), notice.kind, now)
         for name in one.withdrawn:
@@ -135,7 +142,7 @@ def _offering(machine: Machine) -> str:
 # what is done
 
 
-def homed(units: Sequence[Demanded], placement: Placement, supply: Supply) -> set[str]:
+def with_replacement(units: Sequence[Demanded], placement: Placement, supply: Supply) -> set[str]:
     """Machines whose displaced work all has a place on machines that are up."""
     kinds = {node.name: node.kind for node in supply.nodes}
     ready: dict[str, bool] = {}
@@ -171,7 +178,7 @@ def _near(
     unit: Unit, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float
 ) -> list[Move]:
     removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
-    why = in_words(notice, now)
+    why = describe(notice, now)
     if removal is not None and removal.phase == "terminating":
         return []
     if unit.is_ours and now > notice.ends_at + OVERDUE_S:
@@ -231,7 +238,7 @@ def _until_drained(
     now: float,
 ) -> list[Move]:
     """Drain when its tasks have somewhere to go, or when they must stop now to stop in order."""
-    name, why = unit.machine.instance_id, in_words(notice, now)
+    name, why = unit.machine.instance_id, describe(notice, now)
     if now - removal.since < SETTLE_S:
         return []
     if agent.active and not agent.deactivated:
@@ -341,11 +348,11 @@ def planned(
                     unit,
                     (drain,),
                     replace(removal, phase="draining", since=now),
-                    f"{in_words(notice, now)}; {how}",
+                    f"{describe(notice, now)}; {how}",
                 )
             )
         elif now - removal.since > settings.boot_timeout_s + settings.drain_timeout_s:
-            why = f"{in_words(notice, now)}; nothing to replace it came up in {now - removal.since:.0f} s"
+            why = f"{describe(notice, now)}; nothing to replace it came up in {now - removal.since:.0f} s"
             moves.append(Move(unit, (Reactivate(name, agent.agent_id),), None, why, cooldown=True))
     return moves
 

@@ -23,7 +23,7 @@ WARNING_S = 120.0
 NEAR_S = 600.0
 """A scheduled event closer than this is treated as an interruption: budgets and calendars no longer count."""
 
-GRAVITY: Mapping[NoticeKind, int] = {"rebalance": 0, "scheduled": 1, "interruption": 2}
+SEVERITY: Mapping[NoticeKind, int] = {"rebalance": 0, "scheduled": 1, "interruption": 2}
 PASSED = frozenset({"closed", "completed", "canceled", "cancelled"})
 
 
@@ -32,7 +32,7 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ParsedNotice:
     """What one message says: notices, machines whose scheduled event was called off, and machines whose state changed."""
 
     notices: tuple[Notice, ...] = ()
@@ -46,7 +46,7 @@ class Heard:
         )
 
 
-def read(body: str) -> Heard:
+def read(body: str) -> ParsedNotice:
     """A message of the queue.
 
     Raises:
@@ -68,9 +68,9 @@ def told_by_machine(told: MachineNotice) -> Notice:
     return Notice(told.kind, told.instance_id, told.at, told.ends_at, "machine", told.what)
 
 
-def graver(before: Notice | None, now_heard: Notice) -> Notice:
+def more_severe(before: Notice | None, now_heard: Notice) -> Notice:
     """The one of two notices of a machine that counts: the graver kind; of the same kind the earlier end."""
-    if before is None or GRAVITY[now_heard.kind] > GRAVITY[before.kind]:
+    if before is None or SEVERITY[now_heard.kind] > SEVERITY[before.kind]:
         return now_heard
     if now_heard.kind != before.kind:
         return before
@@ -78,10 +78,10 @@ def graver(before: Notice | None, now_heard: Notice) -> Notice:
     return replace(before, ends_at=min(ends, default=0.0))
 
 
-def _interruption(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
+def _interruption(event: Mapping[str, Any], detail: Mapping[str, Any]) -> ParsedNotice:
     at = _moment(event["time"])
     action = str(detail.get("instance-action", "terminate"))
-    return Heard(
+    return ParsedNotice(
         (
             Notice(
                 "interruption",
@@ -95,8 +95,8 @@ def _interruption(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
     )
 
 
-def _rebalance(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
-    return Heard(
+def _rebalance(event: Mapping[str, Any], detail: Mapping[str, Any]) -> ParsedNotice:
+    return ParsedNotice(
         (
             Notice(
                 "rebalance",
@@ -110,11 +110,11 @@ def _rebalance(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
     )
 
 
-def _state(_event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
-    return Heard(changed=(_id(detail["instance-id"]),))
+def _state(_event: Mapping[str, Any], detail: Mapping[str, Any]) -> ParsedNotice:
+    return ParsedNotice(changed=(_id(detail["instance-id"]),))
 
 
-def _health(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
+def _health(event: Mapping[str, Any], detail: Mapping[str, Any]) -> ParsedNotice:
     if detail.get("service") != "EC2" or detail.get("eventTypeCategory") != "scheduledChange":
         raise Unreadable(
             f"a health event about {detail.get('service')!r}, {detail.get('eventTypeCategory')!r}"
@@ -125,7 +125,7 @@ def _health(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
         if _is_machine(entity.get("entityValue"))
     )
     if str(detail.get("statusCode", "")) in PASSED:
-        return Heard(withdrawn=machines)
+        return ParsedNotice(withdrawn=machines)
     what = (
         str(detail.get("eventTypeCode", "scheduled event"))
         .removeprefix("AWS_EC2_")
@@ -133,7 +133,9 @@ def _health(event: Mapping[str, Any], detail: Mapping[str, Any]) -> Heard:
         .replace("_", " ")
     )
     at, ends_at = _moment(event["time"]), _moment(detail["startTime"])
-    return Heard(tuple(Notice("scheduled", name, at, ends_at, "queue", what) for name in machines))
+    return ParsedNotice(
+        tuple(Notice("scheduled", name, at, ends_at, "queue", what) for name in machines)
+    )
 
 
 _READERS = {
@@ -175,7 +177,7 @@ def is_near(notice: Notice | None, now: float) -> bool:
     )
 
 
-def is_doomed(memory: PlannerState, instance_id: str, now: float) -> bool:
+def is_terminating(memory: PlannerState, instance_id: str, now: float) -> bool:
     """Whether nothing may be placed on a machine any more because of what was announced."""
     removal = memory.removals.get(instance_id)
     return (removal is not None and removal.policy in ANNOUNCED) or is_near(
@@ -183,7 +185,7 @@ def is_doomed(memory: PlannerState, instance_id: str, now: float) -> bool:
     )
 
 
-def in_words(notice: Notice, now: float) -> str:
+def describe(notice: Notice, now: float) -> str:
     left_s = notice.ends_at - now
     if notice.kind == "rebalance":
         return notice.what

@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cluster.autoscaler.interruption.notice import GRAVITY, Heard, Unreadable, read, told_by_machine
+from cluster.autoscaler.interruption.notice import (
+    SEVERITY,
+    ParsedNotice,
+    Unreadable,
+    read,
+    told_by_machine,
+)
 from cluster.autoscaler.model.snapshot import Notice
 from cluster.aws.ports import Message, Notices, ScheduledEvent
 from cluster.common.errors import MesaformError, NotFound
@@ -48,14 +54,14 @@ class Inbox:
         self._notices = notices
         self._clock = clock
         self.woken = asyncio.Event()
-        self._pending: dict[str, tuple[Heard, Message | None]] = {}
+        self._pending: dict[str, tuple[ParsedNotice, Message | None]] = {}
         self._taken: tuple[str, ...] = ()
         self._addresses: Mapping[str, str] | None = None
         self._standing: Mapping[str, Notice] = {}
 
     # for the pass
 
-    def take(self) -> list[Heard]:
+    def take(self) -> list[ParsedNotice]:
         """All that came and is not settled. Taken again by the next pass if this one fails."""
         self.woken.clear()
         self._taken = tuple(self._pending)
@@ -91,11 +97,11 @@ class Inbox:
         standing = self._standing.get(told.instance_id)
         if (
             standing is not None
-            and GRAVITY[standing.kind] >= GRAVITY[told.kind]
+            and SEVERITY[standing.kind] >= SEVERITY[told.kind]
             and (not told.ends_at or standing.ends_at <= told.ends_at)
         ):
             return True
-        self._put(f"{told.instance_id}/{told.kind}", Heard((told_by_machine(told),)), None)
+        self._put(f"{told.instance_id}/{told.kind}", ParsedNotice((told_by_machine(told),)), None)
         return False
 
     # from the cloud
@@ -165,14 +171,14 @@ class Inbox:
                 "ec2",
                 event.code.replace("-", " "),
             )
-            self._put(f"{event.instance_id}/schedule", Heard((notice,)), None)
+            self._put(f"{event.instance_id}/schedule", ParsedNotice((notice,)), None)
 
-    def _put(self, name: str, heard: Heard, message: Message | None) -> None:
+    def _put(self, name: str, heard: ParsedNotice, message: Message | None) -> None:
         self._pending[name] = (heard, message)
         if self._concerns(heard):
             self.woken.set()
 
-    def _concerns(self, heard: Heard) -> bool:
+    def _concerns(self, heard: ParsedNotice) -> bool:
         return self._addresses is None or bool(heard.machines & self._addresses.keys())
 
     async def _delete(self, messages: list[Message]) -> None:

@@ -133,7 +133,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     memory = planner_state.after_pass(snapshot, supply, units, purchases, idle, now)
     memory = replace(memory, advertised=learned.advertised, odd=learned.odd)
     frozen = scale_down.freeze(snapshot, supply)
-    homed = controller.homed(units, placement, supply)
+    homed = controller.with_replacement(units, placement, supply)
     urgent = (
         [] if fence or snapshot.cluster is None else controller.steps(snapshot, supply, homed, now)
     )

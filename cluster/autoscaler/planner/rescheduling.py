@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.interruption.notice import is_doomed
+from cluster.autoscaler.interruption.notice import is_terminating
 from cluster.autoscaler.model.constraints import Usage, room
 from cluster.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
 from cluster.autoscaler.model.snapshot import Agent, Constraint, Snapshot
@@ -151,7 +151,7 @@ def hold(snapshot: Snapshot, supply: Supply, room: FreeCapacity) -> Reservations
             name not in leaving
             or unit.agent is None
             or not unit.agent.work
-            or is_doomed(snapshot.memory, name, 0.0)
+            or is_terminating(snapshot.memory, name, 0.0)
         ):
             continue  # what has to leave an announced end is demand already
         hosts = room.fit(work_of(unit.agent, snapshot.apps), leaving, coming=name in waiting)

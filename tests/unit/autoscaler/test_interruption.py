@@ -9,7 +9,7 @@ import pytest
 from cluster.autoscaler.demand import fuse
 from cluster.autoscaler.interruption import announcements
 from cluster.autoscaler.interruption.controller import absorb, last_call
-from cluster.autoscaler.interruption.notice import Heard
+from cluster.autoscaler.interruption.notice import ParsedNotice
 from cluster.autoscaler.model.shape import make
 from cluster.autoscaler.model.snapshot import (
     Intent,
@@ -118,8 +118,8 @@ def bought(snapshot: Snapshot, now: float = NOW) -> list[Launch]:
 # what is remembered
 
 
-def heard(*notices: Notice) -> list[Heard]:
-    return [Heard(tuple(notices))]
+def heard(*notices: Notice) -> list[ParsedNotice]:
+    return [ParsedNotice(tuple(notices))]
 
 
 def test_a_notice_of_a_machine_of_ours_is_remembered_and_counts_against_its_offering():
@@ -155,9 +155,11 @@ def test_a_notice_that_comes_an_hour_late_is_dropped():
 def test_only_scheduled_events_can_be_withdrawn():
     machines = [a_machine("i-1")]
     memory = absorb(PlannerState(), heard(a_notice("scheduled", left_s=90_000)), machines, (), NOW)
-    assert absorb(memory, [Heard(withdrawn=("i-1",))], machines, (), NOW).notices == {}
+    assert absorb(memory, [ParsedNotice(withdrawn=("i-1",))], machines, (), NOW).notices == {}
     memory = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
-    assert set(absorb(memory, [Heard(withdrawn=("i-1",))], machines, (), NOW).notices) == {"i-1"}
+    assert set(absorb(memory, [ParsedNotice(withdrawn=("i-1",))], machines, (), NOW).notices) == {
+        "i-1"
+    }
 
 
 def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.autoscaler.interruption import risk
-from cluster.autoscaler.interruption.notice import Unreadable, graver, read, told_by_machine
+from cluster.autoscaler.interruption.notice import Unreadable, more_severe, read, told_by_machine
 from cluster.autoscaler.model.snapshot import Notice, Risk
 from cluster.topology.user_data import MachineNotice
 from tests.unit.autoscaler.builders import NOW, a_spec, offerings
@@ -124,16 +124,16 @@ def test_what_a_machine_tells_is_a_notice():
 
 def test_the_graver_notice_counts_whatever_came_first():
     advice, end = a_notice("rebalance", ends_at=0.0), a_notice()
-    assert graver(advice, end) == graver(end, advice) == end
-    assert graver(a_notice("scheduled"), end) == end
+    assert more_severe(advice, end) == more_severe(end, advice) == end
+    assert more_severe(a_notice("scheduled"), end) == end
 
 
 def test_of_equal_notices_the_first_counts_with_the_earlier_end():
     first = a_notice(told=True)
-    assert graver(first, a_notice(source="machine", ends_at=AT + 30)) == replace(
+    assert more_severe(first, a_notice(source="machine", ends_at=AT + 30)) == replace(
         first, ends_at=AT + 30
     )
-    assert graver(first, a_notice(ends_at=AT + 300)) == first
+    assert more_severe(first, a_notice(ends_at=AT + 300)) == first
 
 
 def test_an_offering_is_avoided_after_an_interruption_and_forgiven_in_time():
