@@ -23,7 +23,7 @@ class LineBroken(Exception):
     """The node is gone, or does not answer."""
 
 
-class Line:
+class ControlChannel:
     """The service's end."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -31,7 +31,7 @@ class Line:
         self._writer = writer
 
     @classmethod
-    async def open(cls, environ: Mapping[str, str] = os.environ) -> Line:
+    async def open(cls, environ: Mapping[str, str] = os.environ) -> ControlChannel:
         """The line that the node gave to this process.
 
         Raises:

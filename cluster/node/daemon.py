@@ -145,7 +145,7 @@ class Daemon:
 
     def _spawn(self, service: Service, tasks: asyncio.TaskGroup) -> Event:
         log = self._log_dir / f"{service.name}.log"
-        ours, theirs = socket.socketpair() if service.steers else (None, None)
+        ours, theirs = socket.socketpair() if service.controls_node else (None, None)
         fds = (theirs.fileno(),) if theirs else ()
         env = {**self._environ, **service.env, **({NODE_FD: str(fds[0])} if fds else {})}
         try:

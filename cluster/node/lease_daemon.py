@@ -20,7 +20,7 @@ import msgspec
 
 from cluster.common.errors import MesaformError
 from cluster.mesos.operator import OperatorClient
-from cluster.node.control_channel import Line, LineBroken
+from cluster.node.control_channel import ControlChannel, LineBroken
 from cluster.node.lease_monitor import (
     Asked,
     Effect,
@@ -299,7 +299,7 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
             session,
         )
         try:
-            line = await Line.open(environ)
+            line = await ControlChannel.open(environ)
             say(f"lease_s {watch.terms.lease_s:g}, empty for {watch.needed_s:g} s")
             await Keeper(watch, world, line).run()
             await asyncio.Event().wait()  # the node ends this process with all others

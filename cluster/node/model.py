@@ -55,7 +55,7 @@ class Service:
     ready: tuple[str, int] | None = None
     ready_within_s: float = 3.0
     stop_within_s: float = 5.0
-    steers: bool = False
+    controls_node: bool = False
 
 
 @dataclass(frozen=True, slots=True)

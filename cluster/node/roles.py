@@ -213,5 +213,5 @@ def _lease(
             "MESAFORM_LEASE_S": f"{terms.lease_s:g}",
             "MESAFORM_EMPTY_S": f"{terms.empty_s:g}",
         },
-        steers=True,
+        controls_node=True,
     )

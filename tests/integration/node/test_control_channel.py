@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.node.control_channel import Line, LineBroken
+from cluster.node.control_channel import ControlChannel, LineBroken
 from tests.integration.node.nodes import PARENT, Node, alive, until
 
 pytestmark = pytest.mark.slow
@@ -127,4 +127,4 @@ async def test_only_the_node_can_start_a_steering_service() -> None:
     with pytest.raises(
         LineBroken, match="MESAFORM_NODE_FD is not set: only the node starts this program"
     ):
-        await Line.open({})
+        await ControlChannel.open({})

@@ -122,7 +122,7 @@ def test_only_an_agent_that_the_autoscaler_bought_watches_a_lease() -> None:
     assert "lease" not in services(document("master", lease=LeaseTerms(600, 20)))
     lease = services(document("agent", lease=LeaseTerms(600, 20)), AGENT)["lease"]
     assert lease.argv[1:] == ("-m", "cluster.node.lease_daemon")
-    assert lease.steers
+    assert lease.controls_node
     assert without_lean(lease) == {
         "MESAFORM_ZK": f"zk://{ENSEMBLE}/mesaform/autoscaler",
         "MESAFORM_MASTERS": f"zk://{ENSEMBLE}/mesos",
