@@ -46,7 +46,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     )
 
 
-class Watch:
+class InterruptionMonitor:
     """Looks and tells.
 
     Args:
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] = ()) -> int:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    watch = Watch(
+    watch = InterruptionMonitor(
         lambda: notices.read(settings.instance_id, metadata.get, time.time()),
         lambda notice: tell_leader(settings, notice),
         say,

@@ -27,6 +27,7 @@ from cluster.node.lease_monitor import (
     Event,
     Held,
     Hold,
+    LeaseMonitor,
     Leave,
     LookAgain,
     Looked,
@@ -36,7 +37,6 @@ from cluster.node.lease_monitor import (
     State,
     Terms,
     Unseen,
-    Watch,
 )
 from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, Port, ShutdownReport
 from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
@@ -90,7 +90,7 @@ class Keeper:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: LeaseMonitor,
         world: World,
         node: Steering,
         clock: Callable[[], float] = time.monotonic,
@@ -159,7 +159,7 @@ class Keeper:
         return []
 
 
-def _told(watch: Watch) -> str:
+def _told(watch: LeaseMonitor) -> str:
     silent = f"no autoscaler renewed the lease for {watch.silent_s:.0f} s (lease_s {watch.terms.lease_s:g})"
     return {
         State.KEPT: "an autoscaler renews the lease again",
@@ -284,7 +284,7 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
     zk_hosts, zk_path = split_zk_url(environ["MESAFORM_ZK"])
     masters, _ = split_zk_url(environ["MESAFORM_MASTERS"])
     urls = [f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}" for item in masters.split(",")]
-    watch = Watch(
+    watch = LeaseMonitor(
         Terms(float(environ["MESAFORM_LEASE_S"]), float(environ["MESAFORM_EMPTY_S"])),
         time.monotonic(),
     )

@@ -131,7 +131,7 @@ class UnknownTransition(RuntimeError):
 
 
 @dataclass(slots=True)
-class Watch:
+class LeaseMonitor:
     """See the module. Fields may be read at any time and are changed by `handle` only."""
 
     terms: Terms
@@ -244,28 +244,28 @@ class Watch:
         return Kind.EMPTY if self.state is State.SILENT and self._is_empty() else None
 
 
-Action = Callable[[Watch], list[Effect]]
+Action = Callable[[LeaseMonitor], list[Effect]]
 
 
-def _nothing(_watch: Watch) -> list[Effect]:
+def _nothing(_watch: LeaseMonitor) -> list[Effect]:
     return []
 
 
-def _hold(_watch: Watch) -> list[Effect]:
+def _hold(_watch: LeaseMonitor) -> list[Effect]:
     return [Hold()]
 
 
-def _look_again(_watch: Watch) -> list[Effect]:
+def _look_again(_watch: LeaseMonitor) -> list[Effect]:
     return [LookAgain()]
 
 
-def _release(watch: Watch) -> list[Effect]:
+def _release(watch: LeaseMonitor) -> list[Effect]:
     watch.attempts += 1
     watch._forget_looks()  # noqa: SLF001 - one module
     return [Release()]
 
 
-def _leave(watch: Watch) -> list[Effect]:
+def _leave(watch: LeaseMonitor) -> list[Effect]:
     return [Leave(watch.terms.lease_s, watch.silent_s, max(watch.empty_s, watch.unanswered_s))]
 
 

@@ -14,7 +14,12 @@ import msgspec
 import pytest
 
 from cluster.node.imds import Metadata
-from cluster.node.interruption_monitor import Settings, Watch, settings_from, tell_leader
+from cluster.node.interruption_monitor import (
+    InterruptionMonitor,
+    Settings,
+    settings_from,
+    tell_leader,
+)
 from cluster.node.notices import ACTION, REBALANCE, SCHEDULED, read
 from cluster.topology.user_data import MachineNotice
 from tests.integration.node.metadata import MetadataServer
@@ -152,7 +157,7 @@ def test_an_answer_that_is_none_is_no_knowledge(leader, answer):
 def test_a_notice_is_said_once_and_told_until_it_is_known():
     said: list[str] = []
     answers = [False, False, True]
-    watch = Watch(lambda: [NOTICE], lambda _: answers.pop(0), said.append)
+    watch = InterruptionMonitor(lambda: [NOTICE], lambda _: answers.pop(0), said.append)
     for _ in range(5):
         watch.look()
     assert answers == []
@@ -164,7 +169,7 @@ def test_a_notice_is_said_once_and_told_until_it_is_known():
 
 def test_another_end_is_news():
     told: list[MachineNotice] = []
-    watch = Watch(
+    watch = InterruptionMonitor(
         lambda: [NOTICE, msgspec.structs.replace(NOTICE, ends_at=NOW + 60)],
         lambda one: not told.append(one),
         lambda _: None,

@@ -14,6 +14,7 @@ from cluster.node.lease_monitor import (
     Held,
     Hold,
     Kind,
+    LeaseMonitor,
     Leave,
     LookAgain,
     Looked,
@@ -24,7 +25,6 @@ from cluster.node.lease_monitor import (
     Terms,
     UnknownTransition,
     Unseen,
-    Watch,
 )
 
 LEASE_S, EMPTY_S, PACE_S = 600.0, 100.0, 10.0
@@ -35,7 +35,7 @@ class Machine:
 
     def __init__(self, lease_s: float = LEASE_S, empty_s: float = EMPTY_S) -> None:
         self.now = 5000.0
-        self.watch = Watch(Terms(lease_s, empty_s), self.now)
+        self.watch = LeaseMonitor(Terms(lease_s, empty_s), self.now)
         self.mark: str | None = "1"
         self.terms: Terms | None = None
         self.spared = False

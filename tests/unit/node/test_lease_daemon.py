@@ -19,7 +19,7 @@ from kazoo.client import KazooClient
 
 from cluster.node.control_channel import LineBroken
 from cluster.node.lease_daemon import Keeper, seen
-from cluster.node.lease_monitor import Leave, Looked, Seen, State, Terms, Unseen, Watch
+from cluster.node.lease_monitor import LeaseMonitor, Leave, Looked, Seen, State, Terms, Unseen
 from cluster.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from tests.integration.node.nodes import REPOSITORY, until
 from tests.support.little_cluster import LittleCluster
@@ -40,7 +40,7 @@ class Story:
         self.back_while_it_stops = False
         self.farewells: list[Leave] = []
         self.keeper = Keeper(
-            Watch(Terms(lease_s, empty_s), self.now),
+            LeaseMonitor(Terms(lease_s, empty_s), self.now),
             self,
             self,
             clock=lambda: self.now,
@@ -354,6 +354,6 @@ def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_
 
 
 def test_the_last_state_is_final():
-    watch = Watch(Terms(1, 0), 0, state=State.LEAVING)
+    watch = LeaseMonitor(Terms(1, 0), 0, state=State.LEAVING)
     assert watch.handle(Seen("1"), 100) == []
     assert watch.state is State.LEAVING
