@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster.common.progress import Report
-    from cluster.provision.cluster_context import Place
+    from cluster.provision.cluster_context import ClusterContext
     from cluster.provision.terraform_state import Outputs
 
 
-async def deploy(place: Place, report: Report) -> Outputs:
+async def deploy(place: ClusterContext, report: Report) -> Outputs:
     """Bring all stacks to what the spec says. Idempotent; carries on where an earlier run stopped.
 
     The environment must point at the cloud (`Context.enter_cloud`).
@@ -37,7 +37,9 @@ async def deploy(place: Place, report: Report) -> Outputs:
     return read(place) or Outputs()
 
 
-async def destroy(place: Place, report: Report, stacks: tuple[str, ...] | None = None) -> None:
+async def destroy(
+    place: ClusterContext, report: Report, stacks: tuple[str, ...] | None = None
+) -> None:
     """Destroy the stacks that have state, agents before masters before the network. Idempotent; needs no image.
 
     Args:
@@ -67,21 +69,21 @@ async def destroy(place: Place, report: Report, stacks: tuple[str, ...] | None =
     await cdktf_driver.run(place, "destroy", wanted, NOTHING_TO_BOOT, report)
 
 
-def outputs(place: Place) -> Outputs | None:
+def outputs(place: ClusterContext) -> Outputs | None:
     """What the stacks made, as Terraform's state has it; None if there is nothing."""
     from cluster.provision.terraform_state import outputs as read
 
     return read(place)
 
 
-def terraform_instance_ids(place: Place) -> set[str]:
+def terraform_instance_ids(place: ClusterContext) -> set[str]:
     """The EC2 instances that Terraform knows."""
     from cluster.provision.terraform_state import terraform_instance_ids as read
 
     return read(place)
 
 
-def check_prerequisites(place: Place) -> None:
+def check_prerequisites(place: ClusterContext) -> None:
     """Check what must be installed.
 
     Raises:

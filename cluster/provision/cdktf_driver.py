@@ -22,7 +22,7 @@ import psutil
 from cluster.common.errors import CloudError
 from cluster.common.progress import Report
 from cluster.provision import environment, progress
-from cluster.provision.cluster_context import Place
+from cluster.provision.cluster_context import ClusterContext
 from cluster.provision.image import BootImage
 from cluster.provision.lock import hold
 from cluster.provision.state_folders import STACKS, project_root, synth_dir
@@ -34,7 +34,7 @@ TERRAFORM_VERBS = frozenset({"init", "plan", "apply", "destroy", "refresh", "out
 
 
 async def run(
-    place: Place, verb: str, stacks: tuple[str, ...], image: BootImage, report: Report
+    place: ClusterContext, verb: str, stacks: tuple[str, ...], image: BootImage, report: Report
 ) -> None:
     """`cdktf deploy`, `synth`, or `destroy` of these stacks. Cancelling stops Terraform in order before it returns.
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from cluster.config.schema import ClusterSpec
 
 
-class Place(Protocol):
+class ClusterContext(Protocol):
     """A cluster's spec, its file, and its state folder."""
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster.common.errors import MissingPrerequisite
 from cluster.provision import provider_mirror, terraform
-from cluster.provision.cluster_context import Place
+from cluster.provision.cluster_context import ClusterContext
 from cluster.provision.image import BootImage
 from cluster.provision.state_folders import project_root
 
@@ -35,7 +35,9 @@ class Run:
     options: tuple[str, ...]
 
 
-def settle(place: Place, image: BootImage, inherited: Mapping[str, str] | None = None) -> Run:
+def settle(
+    place: ClusterContext, image: BootImage, inherited: Mapping[str, str] | None = None
+) -> Run:
     """The environment of a run; writes a Terraform configuration or launcher into the cluster's folder if one is needed.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.aws.resources.owned import Owned
 from cluster.common.progress import Report, stage
-from cluster.provision.cluster_context import Place
+from cluster.provision.cluster_context import ClusterContext
 from cluster.provision.terraform_state import known_names, vpc_is_known
 from cluster.topology.naming import Tag
 
@@ -46,7 +46,7 @@ def is_stray(resource: Owned, known: Iterable[str]) -> bool:
     )
 
 
-async def clear(place: Place, report: Report) -> None:
+async def clear(place: ClusterContext, report: Report) -> None:
     """Remove strays, if the last run did not end well.
 
     Raises:

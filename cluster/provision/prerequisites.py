@@ -15,7 +15,7 @@ from pathlib import Path
 from cluster.common.errors import MissingPrerequisite
 from cluster.config.schema import ClusterSpec
 from cluster.provision import terraform
-from cluster.provision.cluster_context import Place
+from cluster.provision.cluster_context import ClusterContext
 from cluster.provision.state_folders import project_root
 from cluster.topology.naming import master_addresses
 
@@ -34,7 +34,7 @@ class Lack:
     fix: str
 
 
-def check(place: Place) -> None:
+def check(place: ClusterContext) -> None:
     """Check everything that a run for this cluster needs.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.provision.cluster_context import Place
+from cluster.provision.cluster_context import ClusterContext
 from cluster.provision.state_folders import STACKS, state_file
 
 
@@ -34,7 +34,7 @@ class Outputs:
         return bool(self.vpc_id and self.master_ids and self.launch_template_ids)
 
 
-def outputs(place: Place) -> Outputs | None:
+def outputs(place: ClusterContext) -> Outputs | None:
     """The outputs of a cluster; None if no stack has any state with something in it."""
     states = {stack: _state(state_file(place.cluster_dir, stack)) for stack in STACKS}
     if not any(state.get("resources") for state in states.values()):
@@ -54,7 +54,7 @@ def outputs(place: Place) -> Outputs | None:
     )
 
 
-def terraform_instance_ids(place: Place) -> set[str]:
+def terraform_instance_ids(place: ClusterContext) -> set[str]:
     """The ids of all EC2 instances that Terraform knows. Every other instance of the cluster is the autoscaler's, or a stray."""
     return {
         str(attributes["id"])
@@ -63,7 +63,7 @@ def terraform_instance_ids(place: Place) -> set[str]:
     }
 
 
-def known_names(place: Place) -> frozenset[str]:
+def known_names(place: ClusterContext) -> frozenset[str]:
     """Every id and name that Terraform knows."""
     return frozenset(
         str(attributes[key])
@@ -73,12 +73,12 @@ def known_names(place: Place) -> frozenset[str]:
     )
 
 
-def vpc_is_known(place: Place) -> bool:
+def vpc_is_known(place: ClusterContext) -> bool:
     """Whether the cluster's VPC is in this folder's state: the proof that the cluster was raised from here."""
     return any(kind == "aws_vpc" and attributes.get("id") for kind, attributes in _managed(place))
 
 
-def _managed(place: Place) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _managed(place: ClusterContext) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Type and attributes of everything in the states of all stacks."""
     for stack in STACKS:
         for resource in _state(state_file(place.cluster_dir, stack)).get("resources") or ():

@@ -13,7 +13,7 @@ HOSTNAME = frozenset({"hostname", "@hostname"})
 ZONE = frozenset({"zone", "@zone"})
 
 
-class Place(Protocol):
+class Location(Protocol):
     """A node as constraints see it."""
 
     @property
@@ -53,7 +53,7 @@ class Usage:
         """How many instances each value of a field has; values without any are left out."""
         return self._counts.get((app, field), {})
 
-    def add(self, app: str, constraints: Iterable[Constraint], place: Place, count: int) -> None:
+    def add(self, app: str, constraints: Iterable[Constraint], place: Location, count: int) -> None:
         """Count instances of `app` as placed."""
         for constraint in constraints if count else ():
             if (value := value_of(place, constraint.field)) is not None:
@@ -65,19 +65,19 @@ class Usage:
         values[value] = values.get(value, 0) + count
 
 
-def value_of(place: Place, field: str) -> str | None:
+def value_of(place: Location, field: str) -> str | None:
     """A node's value of a field; None when it lacks the attribute."""
     if field in HOSTNAME:
         return place.hostname
     return place.attributes.get("zone" if field in ZONE else field)
 
 
-def room(app: str, constraints: Iterable[Constraint], place: Place, usage: Usage) -> int:
+def room(app: str, constraints: Iterable[Constraint], place: Location, usage: Usage) -> int:
     """How many more instances of `app` may go to `place`."""
     return min((_room(app, constraint, place, usage) for constraint in constraints), default=MANY)
 
 
-def _room(app: str, constraint: Constraint, place: Place, usage: Usage) -> int:
+def _room(app: str, constraint: Constraint, place: Location, usage: Usage) -> int:
     value = value_of(place, constraint.field)
     operator = constraint.operator.upper()
     if value is None:
