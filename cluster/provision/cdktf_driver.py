@@ -46,7 +46,7 @@ async def run(
         CloudError: it failed; the first cause, with its resource and the log's path.
 
     """
-    settled = await asyncio.to_thread(environment.settle, place, image)
+    settled = await asyncio.to_thread(environment.prepare_environment, place, image)
     program = environment.cdktf_program()
     log = place.cluster_dir / "log" / f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}.log"
     with (
@@ -69,7 +69,7 @@ async def run(
             pass_fds=(held.descriptor,),
         )
         held.note(f"pid {child.pid}: cdktf {verb}, started by mesaform (pid {os.getpid()})")
-        teller = _Teller(verb, stacks, report)
+        teller = ProgressReporter(verb, stacks, report)
         try:
             async for lines in _follow(log, child):
                 teller.tell(lines)
@@ -159,7 +159,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 @dataclass(slots=True)
-class _Teller:
+class ProgressReporter:
     """Turns events into stages of a report: one a stack."""
 
     verb: str

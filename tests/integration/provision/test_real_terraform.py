@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def plan(place, stack: str) -> subprocess.CompletedProcess[str]:
-    settled = environment.settle(place, NOTHING_TO_BOOT)
+    settled = environment.prepare_environment(place, NOTHING_TO_BOOT)
     return subprocess.run(
         [settled.environment["TERRAFORM_BINARY_NAME"], "plan", "-detailed-exitcode", "-no-color"],
         cwd=stack_dir(place.cluster_dir, stack),
