@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.aws.ports import Machine
-from cluster.aws.resources.owned import Owned
+from cluster.aws.resources.owned import OwnedResource
 from cluster.cli.context import Context
 from cluster.common.errors import CloudError, NotFound, NotOwned
 from cluster.common.progress import Report, Silent, stage
@@ -31,7 +31,11 @@ async def look(context: Context) -> Survey:
 
 
 async def run(
-    context: Context, found: Survey, planned: Plan, report: Report, also_kept: Sequence[Owned]
+    context: Context,
+    found: Survey,
+    planned: Plan,
+    report: Report,
+    also_kept: Sequence[OwnedResource],
 ) -> tuple[Outcome, Receipt, Path]:
     """Carry out a plan; returns what came of it, and the receipt with its file."""
     import aiohttp
@@ -152,7 +156,7 @@ def forget_state(folder: Path) -> None:
         path.replace(path.with_name(f"{path.name}.swept-{int(time.time())}"))
 
 
-def keep_account(context: Context, wish: Wish) -> list[Owned]:
+def keep_account(context: Context, wish: Wish) -> list[OwnedResource]:
     """What the account keeps for all clusters: baked images.
 
     Raises:
@@ -174,7 +178,7 @@ def keep_account(context: Context, wish: Wish) -> list[Owned]:
     return BakedImages(client.client("ec2", spec.region), spec.name).list()
 
 
-def _remove_images(context: Context, report: Report) -> list[Owned]:
+def _remove_images(context: Context, report: Report) -> list[OwnedResource]:
     """Remove the baked images; returns those that would not go."""
     from cluster.aws import client
     from cluster.aws.resources.ec2 import BakedImages

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.aws.resources.owned import Owned
+from cluster.aws.resources.owned import OwnedResource
 from cluster.common.progress import Report, stage
 from cluster.provision.cluster_context import ClusterContext
 from cluster.provision.terraform_state import known_names, vpc_is_known
@@ -37,7 +37,7 @@ def unfinished(folder: Path) -> Path:
     return folder / "unfinished"
 
 
-def is_stray(resource: Owned, known: Iterable[str]) -> bool:
+def is_stray(resource: OwnedResource, known: Iterable[str]) -> bool:
     """Whether a resource of the cluster's is in the way of a run whose state has only `known` ids and names."""
     return (
         resource.kind in IN_THE_WAY

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, Owned, counts
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts
 from cluster.aws.resources.sweep import Swept
 from cluster.common.errors import Busy, MesaformError, NotFound, Permanent
 from cluster.common.lock_wait import wait_for_earlier
@@ -39,7 +39,7 @@ class Outcome:
     """What came of it. `kept` is what the proof found and the plan keeps; `troubles` are faults that the sweep made good."""
 
     swept: Swept
-    kept: tuple[Owned, ...]
+    kept: tuple[OwnedResource, ...]
     troubles: tuple[str, ...]
 
 
@@ -175,7 +175,7 @@ class Teardown:
             await self._world.sleep(POLL_S)
         return len(agent_ids)
 
-    async def _terminate(self, step: Step, machines: dict[tuple[str, str], Owned]) -> None:
+    async def _terminate(self, step: Step, machines: dict[tuple[str, str], OwnedResource]) -> None:
         doomed = [machines[key] for key in step.removes if key in machines]
         with self._step("terminate") as under_way:
             for machine in doomed:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, Owned, in_order, is_ours
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, in_order, is_ours
 from cluster.common.errors import NotOwned
 
 StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]
@@ -48,7 +48,7 @@ class Inventory:
 
     cluster: str
     machines: tuple[Held, ...] = ()
-    resources: tuple[Owned, ...] = ()
+    resources: tuple[OwnedResource, ...] = ()
     stacks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     has_leader: bool = False
     autoscaler_alive: bool = False
@@ -91,7 +91,7 @@ class Plan:
     cluster: str
     wish: Wish
     steps: tuple[Step, ...]
-    kept: tuple[Owned, ...]
+    kept: tuple[OwnedResource, ...]
     usd_per_hour: float
     kept_usd_per_hour: float
     unpriced: tuple[str, ...] = ()
@@ -152,14 +152,16 @@ def _refuse_strangers(inventory: Inventory) -> None:
         )
 
 
-def _everything(inventory: Inventory) -> list[Owned]:
+def _everything(inventory: Inventory) -> list[OwnedResource]:
     return [as_owned(machine) for machine in inventory.machines] + list(inventory.resources)
 
 
-def as_owned(machine: Held) -> Owned:
+def as_owned(machine: Held) -> OwnedResource:
     """A machine as one resource among others."""
     detail = f"{machine.instance_type} {machine.zone} {machine.state}"
-    return Owned("instance", machine.instance_id, machine.tags, detail, machine.usd_per_hour)
+    return OwnedResource(
+        "instance", machine.instance_id, machine.tags, detail, machine.usd_per_hour
+    )
 
 
 def _prices(inventory: Inventory) -> dict[Key, float]:
@@ -190,17 +192,17 @@ def _place(inventory: Inventory, wish: Wish) -> dict[Key, str]:
         if (
             wish.agents_only
             and home != "agents"
-            and ("instance", resource.rides_with) not in placed
+            and ("instance", resource.deleted_with_instance) not in placed
         ):
             continue
         placed[resource.key] = home
     return placed
 
 
-def _home(resource: Owned, placed: Mapping[Key, str], stack_of: Mapping[str, str]) -> str:
+def _home(resource: OwnedResource, placed: Mapping[Key, str], stack_of: Mapping[str, str]) -> str:
     """A resource that its machine takes along goes where the machine goes."""
-    if ("instance", resource.rides_with) in placed:
-        return placed["instance", resource.rides_with]
+    if ("instance", resource.deleted_with_instance) in placed:
+        return placed["instance", resource.deleted_with_instance]
     return stack_of.get(resource.id, "sweep")
 
 

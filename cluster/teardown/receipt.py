@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cluster.aws.resources.owned import Owned
+from cluster.aws.resources.owned import OwnedResource
 
 LEAST_BILLED_S = 60.0
 
@@ -95,7 +95,7 @@ class Facts:
     region: str
     now: float
     stopped_usd_per_hour: float
-    kept: Sequence[Owned] = ()
+    kept: Sequence[OwnedResource] = ()
     also_kept: Sequence[Mapping[str, Any]] = ()
     swept: Mapping[str, int] = field(default_factory=dict)
     left: Sequence[str] = ()

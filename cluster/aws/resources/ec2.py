@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 from cluster.aws.resources.owned import (
     USD_PER_ADDRESS_HOUR,
     USD_PER_NAT_GATEWAY_HOUR,
-    Owned,
+    OwnedResource,
     is_ours,
     snapshot_usd_per_hour,
     volume_usd_per_hour,
@@ -42,7 +42,7 @@ THROTTLED = (
 )
 GONE = ("NotFound", "NoSuchEntity", "NonExistentQueue", "InvalidAMIID.Unavailable")
 FAULTS = (ClientError, BotoCoreError, ResponseParserError)
-Found = list[Owned]  # names for use where a method called `list` hides the builtin
+Found = list[OwnedResource]  # names for use where a method called `list` hides the builtin
 Raw = dict[str, Any]
 Raws = list[Raw]
 
@@ -64,11 +64,11 @@ class Lister(Protocol):
         """
         ...
 
-    def describe(self, resource: Owned) -> str:
+    def describe(self, resource: OwnedResource) -> str:
         """One line for people."""
         ...
 
-    def remove(self, resource: Owned) -> None:
+    def remove(self, resource: OwnedResource) -> None:
         """Ask for its removal, its attachments first. Idempotent: one that is gone is no error.
 
         Raises:
@@ -144,22 +144,22 @@ class Ec2Lister:
             self._owned(raw, tag_map(raw.get("Tags"))) for raw in self._raw() if self._counts(raw)
         ]
 
-    def describe(self, resource: Owned) -> str:
+    def describe(self, resource: OwnedResource) -> str:
         parts = [resource.kind, resource.id]
         if resource.name != resource.id:
             parts.append(f"({resource.name})")
         return " ".join([*parts, resource.detail]).rstrip()
 
-    def remove(self, resource: Owned) -> None:
+    def remove(self, resource: OwnedResource) -> None:
         try:
             self._remove(resource)
         except NotFound:
             return
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         self._call(self.removal, resource, **{self.id_key: resource.id})
 
-    def _call(self, operation: str, resource: Owned, **arguments: Any) -> Any:
+    def _call(self, operation: str, resource: OwnedResource, **arguments: Any) -> Any:
         return call(self._ec2, operation, f"{operation} {resource.id}", **arguments)
 
     def _raw(self) -> Iterator[Raw]:
@@ -177,8 +177,8 @@ class Ec2Lister:
         """Whether it is still there, and can be removed by itself."""
         return raw.get("State") not in {"deleted", "deleting", "cancelled", "closed", "failed"}
 
-    def _owned(self, raw: Raw, tags: dict[str, str]) -> Owned:
-        return Owned(self.kind, str(raw[self.id_key]), tags, **self._more(raw))
+    def _owned(self, raw: Raw, tags: dict[str, str]) -> OwnedResource:
+        return OwnedResource(self.kind, str(raw[self.id_key]), tags, **self._more(raw))
 
     def _more(self, _raw: Raw) -> Raw:
         """`detail`, `usd_per_hour` and `rides_with`, where they are known."""
@@ -205,7 +205,7 @@ class Instances(Ec2Lister):
             "usd_per_hour": None,
         }
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         self._call("terminate_instances", resource, InstanceIds=[resource.id])
 
 
@@ -223,7 +223,7 @@ class SpotRequests(Ec2Lister):
     def _more(self, raw: Raw) -> Raw:
         return {"rides_with": raw.get("InstanceId", "")}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         self._call("cancel_spot_instance_requests", resource, SpotInstanceRequestIds=[resource.id])
 
 
@@ -260,7 +260,7 @@ class VpcEndpoints(Ec2Lister):
         "VpcEndpointId",
     )
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         self._call("delete_vpc_endpoints", resource, VpcEndpointIds=[resource.id])
 
 
@@ -276,7 +276,7 @@ class Addresses(Ec2Lister):
     def _more(self, raw: Raw) -> Raw:
         return {"detail": raw.get("PublicIp", ""), "usd_per_hour": USD_PER_ADDRESS_HOUR}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         found = self._call("describe_addresses", resource, AllocationIds=[resource.id]).get(
             "Addresses", ()
         )
@@ -305,7 +305,7 @@ class NetworkInterfaces(Ec2Lister):
         rides = attachment.get("InstanceId", "") if attachment.get("DeleteOnTermination") else ""
         return {"detail": raw.get("PrivateIpAddress", ""), "rides_with": rides}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         found = self._call(
             "describe_network_interfaces", resource, NetworkInterfaceIds=[resource.id]
         ).get("NetworkInterfaces", ())
@@ -352,7 +352,7 @@ class Images(Ec2Lister):
         )
         return {"detail": raw.get("Name", ""), "usd_per_hour": snapshot_usd_per_hour(gib)}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         found = self._call("describe_images", resource, ImageIds=[resource.id]).get("Images", ())
         snapshots = [
             m["Ebs"]["SnapshotId"]
@@ -421,7 +421,7 @@ class SecurityGroups(Ec2Lister):
     def _more(self, raw: Raw) -> Raw:
         return {"detail": raw.get("GroupName", "")}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         """Groups name each other in their rules, so the rules go first."""
         for raw in self._call("describe_security_groups", resource, GroupIds=[resource.id]).get(
             "SecurityGroups", ()
@@ -434,7 +434,7 @@ class SecurityGroups(Ec2Lister):
                     self._revoke(direction, resource, between)
         super()._remove(resource)
 
-    def _revoke(self, direction: str, resource: Owned, rules: Raws) -> None:
+    def _revoke(self, direction: str, resource: OwnedResource, rules: Raws) -> None:
         try:
             self._call(
                 f"revoke_security_group_{direction}",
@@ -468,7 +468,7 @@ class RouteTables(Ec2Lister):
             item.get("Main") for item in raw.get("Associations", ())
         )  # the main one goes with its VPC
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         for raw in self._call("describe_route_tables", resource, RouteTableIds=[resource.id]).get(
             "RouteTables", ()
         ):
@@ -485,7 +485,7 @@ class InternetGateways(Ec2Lister):
     kind, operation, result = "internet gateway", "describe_internet_gateways", "InternetGateways"
     id_key, removal = "InternetGatewayId", "delete_internet_gateway"
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         for raw in self._call(
             "describe_internet_gateways", resource, InternetGatewayIds=[resource.id]
         ).get("InternetGateways", ()):
@@ -506,7 +506,7 @@ class Vpcs(Ec2Lister):
     def _more(self, raw: Raw) -> Raw:
         return {"detail": raw.get("CidrBlock", "")}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         try:
             super()._remove(resource)
         except Retryable as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from cluster.aws.resources.ec2 import Found, call, pages, tag_map
-from cluster.aws.resources.owned import Owned, is_ours
+from cluster.aws.resources.owned import OwnedResource, is_ours
 from cluster.common.errors import NotFound
 from cluster.topology.naming import Tag
 
@@ -22,16 +22,16 @@ class _Lister:
         self._client = client
         self._cluster = cluster
 
-    def describe(self, resource: Owned) -> str:
+    def describe(self, resource: OwnedResource) -> str:
         return f"{self.kind} {resource.id} {resource.detail}".rstrip()
 
-    def remove(self, resource: Owned) -> None:
+    def remove(self, resource: OwnedResource) -> None:
         try:
             self._remove(resource)
         except NotFound:
             return
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         raise NotImplementedError
 
     def _call(self, operation: str, subject: str, **arguments: Any) -> Any:
@@ -49,7 +49,7 @@ class InstanceProfiles(_Lister):
                 if name.startswith(NAME_PREFIX) and is_ours(
                     tags := self._tags(name), self._cluster
                 ):
-                    found.append(Owned(self.kind, name, tags))
+                    found.append(OwnedResource(self.kind, name, tags))
         return found
 
     def _tags(self, name: str) -> dict[str, str]:
@@ -62,7 +62,7 @@ class InstanceProfiles(_Lister):
         except NotFound:
             return {}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         profile = self._call("get_instance_profile", resource.id, InstanceProfileName=resource.id)[
             "InstanceProfile"
         ]
@@ -87,7 +87,7 @@ class Roles(_Lister):
                 if name.startswith(NAME_PREFIX) and is_ours(
                     tags := self._tags(name), self._cluster
                 ):
-                    found.append(Owned(self.kind, name, tags))
+                    found.append(OwnedResource(self.kind, name, tags))
         return found
 
     def _tags(self, name: str) -> dict[str, str]:
@@ -96,7 +96,7 @@ class Roles(_Lister):
         except NotFound:
             return {}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         name = resource.id
         for policy in self._call("list_attached_role_policies", name, RoleName=name)[
             "AttachedPolicies"
@@ -124,7 +124,7 @@ class Policies(_Lister):
                 if raw["PolicyName"].startswith(NAME_PREFIX) and is_ours(
                     tags := self._tags(raw["Arn"]), self._cluster
                 ):
-                    found.append(Owned(self.kind, raw["Arn"], tags))
+                    found.append(OwnedResource(self.kind, raw["Arn"], tags))
         return found
 
     def _tags(self, arn: str) -> dict[str, str]:
@@ -133,7 +133,7 @@ class Policies(_Lister):
         except NotFound:
             return {}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         for version in self._call("list_policy_versions", resource.id, PolicyArn=resource.id)[
             "Versions"
         ]:
@@ -156,12 +156,12 @@ class Parameters(_Lister):
             self._client, "describe_parameters", "listing parameters", ParameterFilters=ours
         )
         return [
-            Owned(self.kind, raw["Name"], {Tag.CLUSTER: self._cluster})
+            OwnedResource(self.kind, raw["Name"], {Tag.CLUSTER: self._cluster})
             for page in listed
             for raw in page["Parameters"]
         ]
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         self._call("delete_parameter", resource.id, Name=resource.id)
 
 
@@ -179,7 +179,9 @@ class LogGroups(_Lister):
             for raw in page["logGroups"]:
                 tags = self._tags(raw["arn"].removesuffix(":*"))
                 if is_ours(tags, self._cluster):
-                    found.append(Owned(self.kind, raw["logGroupName"], tags, usd_per_hour=None))
+                    found.append(
+                        OwnedResource(self.kind, raw["logGroupName"], tags, usd_per_hour=None)
+                    )
         return found
 
     def _tags(self, arn: str) -> dict[str, str]:
@@ -189,7 +191,7 @@ class LogGroups(_Lister):
             return {}
         return {str(key): str(value) for key, value in tags.items()}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         self._call("delete_log_group", resource.id, logGroupName=resource.id)
 
 
@@ -206,7 +208,7 @@ class EventRules(_Lister):
         ):
             for raw in page["Rules"]:
                 if is_ours(tags := self._tags(raw["Arn"]), self._cluster):
-                    found.append(Owned(self.kind, raw["Name"], tags))
+                    found.append(OwnedResource(self.kind, raw["Name"], tags))
         return found
 
     def _tags(self, arn: str) -> dict[str, str]:
@@ -215,7 +217,7 @@ class EventRules(_Lister):
         except NotFound:
             return {}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         targets = self._call("list_targets_by_rule", resource.id, Rule=resource.id)["Targets"]
         if targets:
             self._call(
@@ -241,7 +243,7 @@ class Queues(_Lister):
         ):
             for url in page.get("QueueUrls", ()):
                 if is_ours(tags := self._tags(url), self._cluster):
-                    found.append(Owned(self.kind, url, tags))
+                    found.append(OwnedResource(self.kind, url, tags))
         return found
 
     def _tags(self, url: str) -> dict[str, str]:
@@ -251,5 +253,5 @@ class Queues(_Lister):
             return {}
         return {str(key): str(value) for key, value in tags.items()}
 
-    def _remove(self, resource: Owned) -> None:
+    def _remove(self, resource: OwnedResource) -> None:
         self._call("delete_queue", resource.id, QueueUrl=resource.id)

@@ -55,7 +55,7 @@ KEPT_UNLESS_ASKED = frozenset({"image", "snapshot"})
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
+class OwnedResource:
     """A resource that carries the cluster's tag.
 
     `rides_with` is the instance that takes it along when it is terminated. `usd_per_hour` is None where no price is known.
@@ -66,7 +66,7 @@ class Owned:
     tags: Mapping[str, str] = field(default_factory=dict)
     detail: str = ""
     usd_per_hour: float | None = 0.0
-    rides_with: str = ""
+    deleted_with_instance: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -88,12 +88,12 @@ def rank(kind: str) -> int:
     return ORDER.index(kind) if kind in ORDER else -1
 
 
-def in_order(resources: Iterable[Owned]) -> list[Owned]:
+def in_order(resources: Iterable[OwnedResource]) -> list[OwnedResource]:
     """The resources in an order in which they can be removed."""
     return sorted(resources, key=lambda resource: (rank(resource.kind), resource.id))
 
 
-def counts(resources: Iterable[Owned]) -> dict[str, int]:
+def counts(resources: Iterable[OwnedResource]) -> dict[str, int]:
     """How many of each kind, in the order of removal."""
     counted: dict[str, int] = {}
     for resource in in_order(resources):

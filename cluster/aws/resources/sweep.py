@@ -21,7 +21,7 @@ from cluster.aws.resources.other import (
     Queues,
     Roles,
 )
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, Owned, counts, in_order, is_ours
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts, in_order, is_ours
 from cluster.common.errors import CloudError, NotOwned, Permanent, Retryable
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -51,7 +51,7 @@ def aws_listers(cluster: str, region: str) -> tuple[Lister, ...]:
 class Left:
     """A resource that would not go, and why."""
 
-    resource: Owned
+    resource: OwnedResource
     why: str
 
 
@@ -59,7 +59,7 @@ class Left:
 class Swept:
     """What a sweep did: what it asked to remove and is gone, and what is left. `rounds` is how often it listed."""
 
-    removed: list[Owned] = field(default_factory=list)
+    removed: list[OwnedResource] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
     rounds: int = 0
 
@@ -99,7 +99,7 @@ class Sweep:
     def kinds(self) -> tuple[str, ...]:
         return tuple(self._listers)
 
-    async def inventory(self, kinds: Collection[str] | None = None) -> list[Owned]:
+    async def inventory(self, kinds: Collection[str] | None = None) -> list[OwnedResource]:
         """What the cloud lists now, in the order in which it can go.
 
         Raises:
@@ -113,14 +113,14 @@ class Sweep:
         lists = [await asyncio.to_thread(lister.list) for lister in wanted]
         return in_order(resource for found in lists for resource in found)
 
-    def describe(self, resource: Owned) -> str:
+    def describe(self, resource: OwnedResource) -> str:
         return self._listers[resource.kind].describe(resource)
 
     async def run(
         self,
         *,
         images: bool = False,
-        wanted: Callable[[Owned], bool] = lambda _: True,
+        wanted: Callable[[OwnedResource], bool] = lambda _: True,
         tell: Callable[[str], None] = lambda _: None,
     ) -> Swept:
         """Remove all that `wanted` accepts until the cloud lists none of it, or the rounds are used up.
@@ -131,7 +131,7 @@ class Sweep:
             tell: is told where the sweep is.
 
         """
-        swept, asked = Swept(), dict[tuple[str, str], Owned]()
+        swept, asked = Swept(), dict[tuple[str, str], OwnedResource]()
         tries: dict[tuple[str, str], int] = {}
         why: dict[tuple[str, str], str] = {}
         for number in range(self._rounds):
@@ -154,7 +154,7 @@ class Sweep:
             await self._round(there, asked, tries, why)
         return swept
 
-    async def _patient_inventory(self) -> list[Owned]:
+    async def _patient_inventory(self) -> list[OwnedResource]:
         for _ in range(5):
             try:
                 return await self.inventory()
@@ -164,15 +164,15 @@ class Sweep:
 
     async def _round(
         self,
-        there: Sequence[Owned],
-        asked: dict[tuple[str, str], Owned],
+        there: Sequence[OwnedResource],
+        asked: dict[tuple[str, str], OwnedResource],
         tries: dict[tuple[str, str], int],
         why: dict[tuple[str, str], str],
     ) -> None:
         present = {one.id for one in there if one.kind == "instance"}
         for resource in there:
-            if resource.rides_with in present:
-                why[resource.key] = f"goes with {resource.rides_with}"
+            if resource.deleted_with_instance in present:
+                why[resource.key] = f"goes with {resource.deleted_with_instance}"
                 asked[resource.key] = resource
                 continue
             if tries.get(resource.key, 0) >= PERMANENT_TRIES:
@@ -188,7 +188,7 @@ class Sweep:
                 why[resource.key] = "asked to go; still listed"
             asked[resource.key] = resource
 
-    def remove(self, resource: Owned) -> None:
+    def remove(self, resource: OwnedResource) -> None:
         """Remove one.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.aws.resources.ec2 import Lister
-from cluster.aws.resources.owned import ORDER, Owned
+from cluster.aws.resources.owned import ORDER, OwnedResource
 from cluster.aws.resources.sweep import Sweep, aws_listers
 from cluster.common.errors import NotOwned, Permanent, Retryable
 
@@ -73,7 +73,7 @@ async def test_removing_twice_is_no_error(cloud: Cloud) -> None:
 
 
 async def test_what_is_not_ours_is_refused(cloud: Cloud) -> None:
-    stranger = Owned("vpc", "vpc-1", {"mesaform:cluster": "other"})
+    stranger = OwnedResource("vpc", "vpc-1", {"mesaform:cluster": "other"})
     with pytest.raises(NotOwned):
         sweep_of("one").remove(stranger)
 
@@ -87,13 +87,13 @@ class Stubborn:
         self._refusals = refusals
         self._there = True
 
-    def list(self) -> list[Owned]:
-        return [Owned("vpc", "vpc-1", {"mesaform:cluster": "one"})] if self._there else []
+    def list(self) -> list[OwnedResource]:
+        return [OwnedResource("vpc", "vpc-1", {"mesaform:cluster": "one"})] if self._there else []
 
-    def describe(self, resource: Owned) -> str:
+    def describe(self, resource: OwnedResource) -> str:
         return resource.id
 
-    def remove(self, resource: Owned) -> None:
+    def remove(self, resource: OwnedResource) -> None:
         if self._refusals:
             raise self._refusals.pop(0)
         self._there = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.aws.resources.owned import Owned
+from cluster.aws.resources.owned import OwnedResource
 from cluster.provision.orphans import is_stray
 from cluster.topology.naming import Tag
 
@@ -14,15 +14,15 @@ KNOWN = frozenset({"i-known", "mesaform-a-agent"})
 @pytest.mark.parametrize(
     ("resource", "stray"),
     [
-        (Owned("instance", "i-lost", {Tag.MANAGED_BY: "terraform"}), True),
-        (Owned("instance", "i-known", {Tag.MANAGED_BY: "terraform"}), False),
-        (Owned("instance", "i-bought", {Tag.MANAGED_BY: "autoscaler"}), False),
-        (Owned("instance", "i-builder", {Tag.MANAGED_BY: "bake"}), False),
-        (Owned("role", "mesaform-a-agent"), False),
-        (Owned("role", "mesaform-a-master"), True),
-        (Owned("vpc", "vpc-1"), False),
-        (Owned("image", "ami-1"), False),
-        (Owned("volume", "vol-1"), False),
+        (OwnedResource("instance", "i-lost", {Tag.MANAGED_BY: "terraform"}), True),
+        (OwnedResource("instance", "i-known", {Tag.MANAGED_BY: "terraform"}), False),
+        (OwnedResource("instance", "i-bought", {Tag.MANAGED_BY: "autoscaler"}), False),
+        (OwnedResource("instance", "i-builder", {Tag.MANAGED_BY: "bake"}), False),
+        (OwnedResource("role", "mesaform-a-agent"), False),
+        (OwnedResource("role", "mesaform-a-master"), True),
+        (OwnedResource("vpc", "vpc-1"), False),
+        (OwnedResource("image", "ami-1"), False),
+        (OwnedResource("volume", "vol-1"), False),
     ],
 )
 def test_only_what_is_in_the_way_and_nobodys_is_a_stray(resource, stray):

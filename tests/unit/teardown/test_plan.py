@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, ORDER, Owned, in_order, rank
+from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, ORDER, OwnedResource, in_order, rank
 from cluster.common.errors import NotOwned
 from cluster.teardown.plan import (
     DESTROY_ORDER,
@@ -56,13 +56,19 @@ def whole_cluster() -> Inventory:
         machine(6, managed_by="autoscaler", tasks=1, usd=0.4),
     ]
     disks = [
-        Owned("volume", f"vol-{m.instance_id}", OURS, usd_per_hour=0.001, rides_with=m.instance_id)
+        OwnedResource(
+            "volume",
+            f"vol-{m.instance_id}",
+            OURS,
+            usd_per_hour=0.001,
+            deleted_with_instance=m.instance_id,
+        )
         for m in masters + agents
     ]
     things = [
-        Owned("vpc", "vpc-1", OURS),
-        Owned("launch template", "lt-1", OURS),
-        Owned("image", "ami-1", OURS, usd_per_hour=0.002),
+        OwnedResource("vpc", "vpc-1", OURS),
+        OwnedResource("launch template", "lt-1", OURS),
+        OwnedResource("image", "ami-1", OURS, usd_per_hour=0.002),
     ]
     return Inventory(
         cluster="one",
@@ -160,7 +166,7 @@ def test_images_are_kept_with_their_cost_unless_asked() -> None:
 
 
 def test_an_inventory_with_a_strangers_thing_is_refused_whole() -> None:
-    stranger = Owned("vpc", "vpc-9", {"mesaform:cluster": "other"})
+    stranger = OwnedResource("vpc", "vpc-9", {"mesaform:cluster": "other"})
     with pytest.raises(NotOwned, match="vpc-9"):
         plan(Inventory("one", resources=(stranger,)), Wish())
 
@@ -188,7 +194,7 @@ def inventories(draw: st.DrawFn) -> Inventory:
     resources = draw(
         st.lists(
             st.builds(
-                Owned,
+                OwnedResource,
                 st.sampled_from(kinds),
                 st.integers(0, 10_000).map(lambda n: f"r-{n}"),
                 st.just(OURS),
@@ -275,7 +281,9 @@ def test_a_plans_order_of_kinds_respects_what_depends_on_what() -> None:
     ]  # fmt: skip
     for later, earlier in needs_gone_first:
         assert rank(earlier) < rank(later), f"{earlier} before {later}"
-    assert [one.kind for one in in_order([Owned("vpc", "v"), Owned("instance", "i")])] == [
+    assert [
+        one.kind for one in in_order([OwnedResource("vpc", "v"), OwnedResource("instance", "i")])
+    ] == [
         "instance",
         "vpc",
     ]
