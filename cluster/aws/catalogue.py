@@ -16,7 +16,7 @@ import structlog
 from cluster.aws.ports import Capacity, Offering, Template
 from cluster.aws.pricing import price_book
 from cluster.aws.pricing.market import Market
-from cluster.aws.rate_limiter import Pacer
+from cluster.aws.rate_limiter import RateLimiter
 from cluster.common.errors import CloudError, NotFound
 from cluster.topology.naming import Tag, agent_resources
 
@@ -60,7 +60,7 @@ class Catalogue:
     """Offerings of one region."""
 
     def __init__(
-        self, region: str, ec2: Any, pacer: Pacer, market: Market, clock: Callable[[], float]
+        self, region: str, ec2: Any, pacer: RateLimiter, market: Market, clock: Callable[[], float]
     ) -> None:
         self._clock = clock
         self._region = region
@@ -154,7 +154,7 @@ class Catalogue:
 class Templates:
     """Launch templates and their versions. A version never changes, so each is read once."""
 
-    def __init__(self, ec2: Any, pacer: Pacer, clock: Callable[[], float]) -> None:
+    def __init__(self, ec2: Any, pacer: RateLimiter, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._ec2 = ec2
         self._pacer = pacer

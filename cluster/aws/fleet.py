@@ -24,7 +24,7 @@ from cluster.aws.ports import (
 )
 from cluster.aws.pricing.market import Market, MemoryCache
 from cluster.aws.pricing.spot import AwsSpotFeed
-from cluster.aws.rate_limiter import Pacer
+from cluster.aws.rate_limiter import RateLimiter
 from cluster.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
 from cluster.topology.naming import Tag, launch_template_name
 
@@ -48,12 +48,12 @@ class AwsFleet:
         self,
         region: str,
         market: Market | None = None,
-        pacer: Pacer | None = None,
+        pacer: RateLimiter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._ec2 = client.client("ec2", region)
-        self._pacer = pacer or Pacer(clock)
+        self._pacer = pacer or RateLimiter(clock)
         self._refreshes = market is None
         self.market = market or Market(
             region, None, AwsSpotFeed(region, self._pacer), MemoryCache(), time.time

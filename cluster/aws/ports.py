@@ -191,7 +191,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def tidy(self, now: float) -> int:
+    def compact(self, now: float) -> int:
         """Merge what was written in small parts, so that reading stays quick; what is read does not change. How many parts went."""
         ...
 

@@ -77,7 +77,7 @@ class Bucket:
         )
 
 
-class Pacer:
+class RateLimiter:
     """The buckets of one region, shared by all its callers; safe to use from several threads. `clock` gives seconds of any origin."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

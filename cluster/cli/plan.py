@@ -52,7 +52,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     from cluster.aws.control import S3Control
     from cluster.aws.fleet import AwsFleet
     from cluster.aws.pricing.market import aws_market
-    from cluster.aws.rate_limiter import Pacer
+    from cluster.aws.rate_limiter import RateLimiter
     from cluster.cli.masters import masters_of
     from cluster.mesos.operator import OperatorClient
 
@@ -69,7 +69,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     async with aiohttp.ClientSession() as session:
         operator = OperatorClient(masters, session)
         pacer, types = (
-            Pacer(time.monotonic),
+            RateLimiter(time.monotonic),
             sorted({name for pool in spec.agents for name in pool.types}),
         )
         market = aws_market(spec.region, bucket, spec.name, pacer, time.time, asks=False)

@@ -44,7 +44,7 @@ from cluster.aws.ledger import S3Ledger
 from cluster.aws.notice_queue import SqsNotices
 from cluster.aws.ports import Control, Fleet, Override
 from cluster.aws.pricing.market import Market, aws_market
-from cluster.aws.rate_limiter import Pacer
+from cluster.aws.rate_limiter import RateLimiter
 from cluster.common.errors import MesaformError, NotFound, Retryable
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
@@ -371,7 +371,7 @@ async def _lead(
     telemetry.begin(ledger)
     clock = CloudClock()
     clock.listen_to(client.client("ec2", settings.region))
-    pacer = Pacer(time.monotonic)
+    pacer = RateLimiter(time.monotonic)
     market = await asyncio.to_thread(
         lambda: aws_market(settings.region, bucket, settings.cluster, pacer, clock.now, asks=True)
     )

@@ -199,7 +199,7 @@ class Telemetry:
         )
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
-            await self._told_of(ledger, lambda: ledger.tidy(time.time()))
+            await self._told_of(ledger, lambda: ledger.compact(time.time()))
 
     async def _told_of(self, ledger: Ledger, work: Callable[[], object]) -> None:
         """Work on the ledger that can be left undone: nothing that goes wrong in it may end a term."""

@@ -17,7 +17,7 @@ from cluster.aws import client
 from cluster.aws.pricing import price_book, spot
 from cluster.aws.pricing.price_list import AwsPriceList, PriceList
 from cluster.aws.pricing.spot import AwsSpotFeed, Place, Quote, SpotFeed
-from cluster.aws.rate_limiter import Pacer
+from cluster.aws.rate_limiter import RateLimiter
 from cluster.common.errors import CloudError, NotFound
 
 LIST_KEPT_S = 12 * 3600.0
@@ -204,7 +204,13 @@ class Market:
 
 
 def aws_market(
-    region: str, bucket: str, cluster: str, pacer: Pacer, clock: Callable[[], float], *, asks: bool
+    region: str,
+    bucket: str,
+    cluster: str,
+    pacer: RateLimiter,
+    clock: Callable[[], float],
+    *,
+    asks: bool,
 ) -> Market:
     """The prices of a cluster. Who `asks` AWS for list prices keeps them for all; others only read what is kept."""
     price_list = AwsPriceList(region) if asks else None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from cluster.aws import client
-from cluster.aws.rate_limiter import Pacer
+from cluster.aws.rate_limiter import RateLimiter
 from cluster.common.errors import CloudError
 
 WINDOW_S = 3600.0
@@ -48,7 +48,7 @@ class SpotFeed(Protocol):
 class AwsSpotFeed:
     """See `SpotFeed`."""
 
-    def __init__(self, region: str, pacer: Pacer) -> None:
+    def __init__(self, region: str, pacer: RateLimiter) -> None:
         self._ec2 = client.client("ec2", region)
         self._pacer = pacer
 

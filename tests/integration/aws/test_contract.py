@@ -253,7 +253,7 @@ def test_tidying_changes_nothing_that_is_read(ledger: Ledger):
         )
     before = ledger.read()
     for now in (1_800_000_100.0, 1_800_200_000.0, 1_800_400_000.0):
-        ledger.tidy(now)
+        ledger.compact(now)
         assert ledger.read() == before
         assert ledger.read(limit=4) == before[-4:]
         assert ledger.read(since=1_800_000_020.0, kinds=["held"]) == [

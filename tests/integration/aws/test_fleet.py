@@ -12,7 +12,7 @@ from cluster.aws.fleet import AwsFleet, _fleet_call, _result
 from cluster.aws.pricing.market import Market, MemoryCache
 from cluster.aws.pricing.price_list import FakePriceList
 from cluster.aws.pricing.spot import FakeSpotFeed, Quote
-from cluster.aws.rate_limiter import Pacer
+from cluster.aws.rate_limiter import RateLimiter
 from cluster.common.errors import NotFound, Retryable
 from cluster.topology.naming import launch_template_name
 from tests.integration.aws.conftest import REGION
@@ -135,7 +135,7 @@ def test_a_look_at_the_catalogue_calls_nobody_until_something_is_due(cloud: Any)
 
 @pytest.mark.slow
 def test_while_ec2_refuses_what_was_known_of_the_types_stays_in_use(cloud: Any) -> None:
-    now, pacer = [0.0], Pacer(lambda: 0.0)
+    now, pacer = [0.0], RateLimiter(lambda: 0.0)
     fleet = AwsFleet(
         REGION, Market(REGION, None, None, MemoryCache(), lambda: NOW), pacer, lambda: now[0]
     )

@@ -20,7 +20,7 @@ from cluster.aws.ports import LaunchRequest, Machine
 from cluster.aws.pricing.market import Market, MemoryCache
 from cluster.aws.pricing.price_list import AwsPriceList
 from cluster.aws.pricing.spot import AwsSpotFeed
-from cluster.aws.rate_limiter import Pacer
+from cluster.aws.rate_limiter import RateLimiter
 from cluster.common.errors import Retryable
 from cluster.topology.naming import Tag, launch_template_name
 from tests.integration.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud
@@ -149,7 +149,7 @@ def test_list_prices_and_spot_prices_come_through_the_api(network: Network) -> N
     market = Market(
         REGION,
         AwsPriceList(REGION),
-        AwsSpotFeed(REGION, Pacer(time.monotonic)),
+        AwsSpotFeed(REGION, RateLimiter(time.monotonic)),
         MemoryCache(),
         time.time,
     )
@@ -165,7 +165,7 @@ def test_list_prices_and_spot_prices_come_through_the_api(network: Network) -> N
 
 
 def test_spot_prices_have_a_history_that_moves_slowly(network: Network) -> None:
-    feed, now = AwsSpotFeed(REGION, Pacer(time.monotonic)), time.time()
+    feed, now = AwsSpotFeed(REGION, RateLimiter(time.monotonic)), time.time()
     quotes = sorted(
         quote for quote in feed.quotes(["m5.large"], now - 6 * 3600) if quote.zone == ZONES[0]
     )
@@ -180,7 +180,10 @@ def test_a_throttled_launch_says_when_to_come_again_and_is_not_repeated_before(
     network: Network,
 ) -> None:
     now = [0.0]
-    fleet, request = AwsFleet(REGION, pacer=Pacer(lambda: now[0])), network.request("ms-throttled")
+    fleet, request = (
+        AwsFleet(REGION, pacer=RateLimiter(lambda: now[0])),
+        network.request("ms-throttled"),
+    )
     network.cloud.fault(kind="throttle", actions=["CreateFleet"])
     with pytest.raises(Retryable, match="RequestLimitExceeded") as caught:
         fleet.launch(request)

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.aws.rate_limiter import LEAST_RATE, Bucket, Pacer
+from cluster.aws.rate_limiter import LEAST_RATE, Bucket, RateLimiter
 from cluster.common.errors import Permanent, Retryable
 
 
@@ -18,7 +18,7 @@ class Line:
         self.now = 0.0
         self.reached = 0
         self.says = ""
-        self.pacer = Pacer(lambda: self.now)
+        self.pacer = RateLimiter(lambda: self.now)
 
     def call(self, action: str = "DescribeInstances", machines: int = 0) -> float:
         """Returns 0, or after how long to come again."""
