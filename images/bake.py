@@ -155,7 +155,7 @@ class _Build:
     def _upload(self) -> dict[str, str]:
         data = self._sources.bundle_bytes()
         key = self._folder + "bundle.tar.gz"
-        machines.ask(
+        machines.call_with_retry(
             f"s3://{self._bucket}/{key}",
             lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=data),
         )
@@ -204,7 +204,7 @@ class _Build:
             building.advance(str(progress["step"]))
             if time.monotonic() - looked > CONSOLE_EVERY_S:
                 words, looked = (
-                    machines.last_words(self._ec2, machine.instance_id),
+                    machines.console_output_tail(self._ec2, machine.instance_id),
                     time.monotonic(),
                 )
             state, reason = machines.state_of(self._ec2, machine.instance_id)
@@ -240,7 +240,9 @@ class _Build:
             "TagSpecifications": specification,
         }
         image_id = str(
-            machines.ask("ec2 CreateImage", lambda: self._ec2.create_image(**request))["ImageId"]
+            machines.call_with_retry("ec2 CreateImage", lambda: self._ec2.create_image(**request))[
+                "ImageId"
+            ]
         )
         whole = False
         try:
@@ -249,7 +251,7 @@ class _Build:
                 {**machines.IMAGE_TAGS, Tag.NAME: name, Tag.RECIPE: self._recipe}
             )
             everything = [image_id, *machines.snapshots_of(image)]
-            machines.ask(
+            machines.call_with_retry(
                 "ec2 CreateTags", lambda: self._ec2.create_tags(Resources=everything, Tags=tags)
             )
             whole = True
@@ -279,7 +281,7 @@ class _Build:
     def _describe(self, image_id: str) -> dict[str, Any]:
         """The image as EC2 knows it; empty for the moment between its being named and its being listed."""
         try:
-            found = machines.ask(
+            found = machines.call_with_retry(
                 f"image {image_id}",
                 lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
             )
@@ -290,7 +292,7 @@ class _Build:
     def _read(self, name: str) -> bytes | None:
         key = self._folder + name
         try:
-            body = machines.ask(
+            body = machines.call_with_retry(
                 f"s3://{self._bucket}/{key}",
                 lambda: self._s3.get_object(Bucket=self._bucket, Key=key)["Body"],
             )

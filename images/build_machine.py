@@ -49,7 +49,7 @@ class Builder:
     launched_at: float
 
 
-def ask(where: str, call: Callable[[], T]) -> T:
+def call_with_retry(where: str, call: Callable[[], T]) -> T:
     """Make an AWS call, again while it says that this may help.
 
     Raises:
@@ -82,10 +82,12 @@ def base_image(ec2: Any, ssm: Any, parameter: str) -> dict[str, Any]:
 
     """
     try:
-        image_id = ask(
+        image_id = call_with_retry(
             f"ssm {parameter}", lambda: ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
         )
-        found = ask(f"image {image_id}", lambda: ec2.describe_images(ImageIds=[image_id])["Images"])
+        found = call_with_retry(
+            f"image {image_id}", lambda: ec2.describe_images(ImageIds=[image_id])["Images"]
+        )
     except NotFound as error:
         raise MissingPrerequisite(
             "the base image is not published in this region",
@@ -95,14 +97,14 @@ def base_image(ec2: Any, ssm: Any, parameter: str) -> dict[str, Any]:
     return dict(found[0])
 
 
-def last_words(ec2: Any, instance_id: str) -> str | None:
+def console_output_tail(ec2: Any, instance_id: str) -> str | None:
     """The end of the console of a builder whose cloud-init has ended; None while it goes on, or where the console is not to be had.
 
     On AWS the console comes with minutes of delay, so this is only for builders that will never report.
     """
     try:
         output = str(
-            ask(
+            call_with_retry(
                 "ec2 GetConsoleOutput",
                 lambda: ec2.get_console_output(InstanceId=instance_id, Latest=True),
             ).get("Output", "")
@@ -160,7 +162,7 @@ def uninterrupted() -> Iterator[None]:
 def state_of(ec2: Any, instance_id: str) -> tuple[str, str]:
     """The machine's state, and EC2's reason for it, if any. A machine too new to be listed is pending."""
     try:
-        found = ask(
+        found = call_with_retry(
             f"instance {instance_id}",
             lambda: ec2.describe_instances(InstanceIds=[instance_id])["Reservations"],
         )
@@ -180,7 +182,7 @@ def sweep(ec2: Any, now: float) -> list[str]:
         if now - instance["LaunchTime"].timestamp() > STALE_AFTER_S:
             _terminate(ec2, [instance["InstanceId"]])
             removed.append(str(instance["InstanceId"]))
-    for group in ask(
+    for group in call_with_retry(
         "ec2 DescribeSecurityGroups",
         lambda: ec2.describe_security_groups(Filters=_by_tags(BAKE_TAGS))["SecurityGroups"],
     ):
@@ -191,7 +193,7 @@ def sweep(ec2: Any, now: float) -> list[str]:
             and _delete_group(ec2, group["GroupId"])
         ):
             removed.append(str(group["GroupId"]))
-    bake_images = ask(
+    bake_images = call_with_retry(
         "ec2 DescribeImages",
         lambda: ec2.describe_images(Owners=["self"], Filters=_by_tags(IMAGE_TAGS))["Images"],
     )
@@ -228,13 +230,15 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 def _subnet(ec2: Any, subnet_id: str) -> dict[str, Any]:
     if subnet_id:
         return dict(
-            ask(
+            call_with_retry(
                 f"subnet {subnet_id}",
                 lambda: ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"],
             )[0]
         )
     filters = [{"Name": "default-for-az", "Values": ["true"]}]
-    found = ask("ec2 DescribeSubnets", lambda: ec2.describe_subnets(Filters=filters)["Subnets"])
+    found = call_with_retry(
+        "ec2 DescribeSubnets", lambda: ec2.describe_subnets(Filters=filters)["Subnets"]
+    )
     if not found:
         raise MissingPrerequisite(
             "this region has no default subnet to build in",
@@ -255,7 +259,9 @@ def _create_group(ec2: Any, vpc_id: str, unique: str) -> str:
         "TagSpecifications": specification,
     }
     return str(
-        ask("ec2 CreateSecurityGroup", lambda: ec2.create_security_group(**request))["GroupId"]
+        call_with_retry("ec2 CreateSecurityGroup", lambda: ec2.create_security_group(**request))[
+            "GroupId"
+        ]
     )
 
 
@@ -299,7 +305,9 @@ def _launch(
             {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")
         ],
     }
-    return dict(ask("ec2 RunInstances", lambda: ec2.run_instances(**request))["Instances"][0])
+    return dict(
+        call_with_retry("ec2 RunInstances", lambda: ec2.run_instances(**request))["Instances"][0]
+    )
 
 
 def _remove(ec2: Any, unique: str) -> None:
@@ -311,7 +319,7 @@ def _remove(ec2: Any, unique: str) -> None:
     give_up_at = time.monotonic() + 180.0
     while _instances(ec2, named, (*_ALIVE, "shutting-down")) and time.monotonic() < give_up_at:
         time.sleep(0.2)
-    for group in ask(
+    for group in call_with_retry(
         "ec2 DescribeSecurityGroups",
         lambda: ec2.describe_security_groups(Filters=named)["SecurityGroups"],
     ):
@@ -329,7 +337,7 @@ def _instances(
     ec2: Any, filters: list[dict[str, Any]], states: tuple[str, ...] = _ALIVE
 ) -> list[dict[str, Any]]:
     by_state = {"Name": "instance-state-name", "Values": list(states)}
-    pages = ask(
+    pages = call_with_retry(
         "ec2 DescribeInstances",
         lambda: list(
             ec2.get_paginator("describe_instances").paginate(Filters=[*filters, by_state])
@@ -362,14 +370,14 @@ def _delete_group(ec2: Any, group_id: str) -> bool:
         return True
 
     try:
-        return ask(f"security group {group_id}", delete)
+        return call_with_retry(f"security group {group_id}", delete)
     except NotFound:
         return True
 
 
 def _unless_absent(where: str, call: Callable[[], Any]) -> None:
     try:
-        ask(where, call)
+        call_with_retry(where, call)
     except NotFound:
         return
 
