@@ -29,10 +29,10 @@ from cluster.autoscaler.demand.usage import in_use
 from cluster.autoscaler.model.demand_item import DemandItem
 from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
 
-__all__ = ["DemandItem", "fuse", "probe_after", "remember", "suspects"]
+__all__ = ["DemandItem", "collect", "probe_after", "remember", "suspects"]
 
 
-def fuse(snapshot: Snapshot, now: float) -> list[DemandItem]:
+def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
     """All demand of this moment."""
     view = snapshot.cluster
     if view is None:

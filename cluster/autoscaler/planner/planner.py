@@ -110,7 +110,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         offerings=advertised_capacity.as_advertised(stated, memory.advertised, snapshot.spec),
     )
     supply = survey(snapshot, now)
-    units = demand.fuse(snapshot, now)
+    units = demand.collect(snapshot, now)
     placement = place(units, supply.nodes, supply.usage)
     room = FreeCapacity(supply, units, placement)
     waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.orders, now)

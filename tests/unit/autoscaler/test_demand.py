@@ -43,7 +43,7 @@ DRY = PlannerState(leader_since=NOW - 900, dry_since={"F-batch": NOW - 10})
 
 
 def units(snapshot: Snapshot) -> list[demand.DemandItem]:
-    return demand.fuse(snapshot, NOW)
+    return demand.collect(snapshot, NOW)
 
 
 def the_unit(snapshot: Snapshot) -> demand.DemandItem:

@@ -55,7 +55,7 @@ def using(cpus: float = 0, mem_mib: float = 0, **fields) -> Snapshot:
 
 
 def counts(snapshot: Snapshot, source: str, now: float = NOW) -> list[int]:
-    return [unit.count for unit in demand.fuse(snapshot, now) if unit.source == source]
+    return [unit.count for unit in demand.collect(snapshot, now) if unit.source == source]
 
 
 def pass_by(snapshot: Snapshot, before: PlannerState, now: float = NOW) -> PlannerState:
@@ -79,7 +79,7 @@ def test_work_that_comes_takes_the_hint_s_room_whether_it_waits_or_runs():
     running = using(24, 22528, orders=(hint(),), memory=memory)
     assert counts(running, "hint") == [6]
     assert "4 of them have come" in next(
-        unit.reason for unit in demand.fuse(running, NOW) if unit.source == "hint"
+        unit.reason for unit in demand.collect(running, NOW) if unit.source == "hint"
     )
     assert counts(using(30, 25600, orders=(hint(),), memory=memory), "hint") == []
 
@@ -166,7 +166,7 @@ def test_what_runs_and_what_waits_counts_towards_the_calendar():
     assert counts(snapshot, "calendar", MONDAY_9) == [5]
     assert counts(using(25, 99999, spec=calendar_spec()), "calendar", MONDAY_9) == []
     reason = next(
-        unit.reason for unit in demand.fuse(snapshot, MONDAY_9) if unit.source == "calendar"
+        unit.reason for unit in demand.collect(snapshot, MONDAY_9) if unit.source == "calendar"
     )
     assert (
         reason
@@ -211,7 +211,9 @@ def test_what_past_mondays_needed_is_bought_a_boot_and_a_margin_ahead():
     snapshot = using(2, 2048, spec=learned_spec(), profile=weeks(40, 40, 40))
     assert counts(snapshot, "profile", MONDAY_9 - LEAD_S - 1) == []
     assert counts(snapshot, "profile", MONDAY_9 - LEAD_S) == [38]
-    unit = next(unit for unit in demand.fuse(snapshot, MONDAY_9 - 60) if unit.source == "profile")
+    unit = next(
+        unit for unit in demand.collect(snapshot, MONDAY_9 - 60) if unit.source == "profile"
+    )
     assert unit.shape == make(1, 1024)
     assert unit.reason == (
         "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default; 2 cpus and 2048 MiB are in use, waiting or kept"
@@ -289,7 +291,7 @@ def test_headroom_comes_on_top_of_everything():
     spec = a_spec(headroom_slots=[{"count": 3, "cpus": 1, "mem_mib": 512}], headroom_percent=50)
     snapshot = using(20, 20480, spec=spec, queue=[queued(count=5)], orders=(hint(),))
     assert sorted(
-        unit.count for unit in demand.fuse(snapshot, NOW) if unit.source == "headroom"
+        unit.count for unit in demand.collect(snapshot, NOW) if unit.source == "headroom"
     ) == [3, 10]
 
 
@@ -341,7 +343,7 @@ AHEAD = ("hint", "calendar", "profile")
 @settings(max_examples=150, deadline=None)
 @given(clusters())
 def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(snapshot):
-    found = demand.fuse(snapshot, MONDAY_9 if snapshot.spec.autoscaler.profile.enabled else NOW)
+    found = demand.collect(snapshot, MONDAY_9 if snapshot.spec.autoscaler.profile.enabled else NOW)
     waiting = sum(entry.count for entry in snapshot.queue or () if entry.overdue)
     assert sum(unit.count for unit in found if unit.source == "services") == waiting
     assert all(unit.count > 0 and unit.reason for unit in found)
@@ -364,7 +366,7 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
             before_cpus, after_cpus = (
                 sum(
                     unit.shape[0] * unit.count
-                    for unit in demand.fuse(one, now)
+                    for unit in demand.collect(one, now)
                     if unit.source == source
                 )
                 for one in (snapshot, after)
@@ -373,7 +375,9 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
                 assert after_cpus <= before_cpus
         totals = [
             sum(
-                unit.shape[0] * unit.count for unit in demand.fuse(one, now) if unit.source in AHEAD
+                unit.shape[0] * unit.count
+                for unit in demand.collect(one, now)
+                if unit.source in AHEAD
             )
             for one in (snapshot, after)
         ]
@@ -411,10 +415,10 @@ def test_room_ahead_is_pinned_to_a_pool_only_where_it_is_asked_for(source):
         orders=(hint(),),
     )
     snapshot = replace(snapshot, profile=weeks(90, 90))
-    found = [unit for unit in demand.fuse(snapshot, MONDAY_9) if unit.source == source]
+    found = [unit for unit in demand.collect(snapshot, MONDAY_9) if unit.source == source]
     assert [unit.constraints != () for unit in found] == (
         [source == "profile"] if source != "hint" else []
     )
-    assert [unit.constraints for unit in demand.fuse(snapshot, NOW) if unit.source == "hint"] == [
-        ()
-    ]
+    assert [
+        unit.constraints for unit in demand.collect(snapshot, NOW) if unit.source == "hint"
+    ] == [()]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.demand import fuse
+from cluster.autoscaler.demand import collect
 from cluster.autoscaler.interruption import announcements
 from cluster.autoscaler.interruption.controller import absorb, last_call
 from cluster.autoscaler.interruption.notice import ParsedNotice
@@ -597,7 +597,7 @@ def test_an_end_without_a_word_is_known_by_ec2s_reason():
 def test_room_is_not_kept_twice_for_what_is_demand_already():
     snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY, roomy=True)
     supply = survey(snapshot, NOW)
-    units = fuse(snapshot, NOW)
+    units = collect(snapshot, NOW)
     assert [unit.source for unit in units] == ["displaced"]
     room = FreeCapacity(supply, units, place(units, supply.nodes, supply.usage))
     assert hold(snapshot, supply, room) == Reservations()
