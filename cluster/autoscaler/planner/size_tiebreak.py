@@ -13,7 +13,7 @@ from math import log
 from cluster.autoscaler.demand import DemandItem
 from cluster.autoscaler.packing import Limits, Packing, Template
 
-TRIFLE = 0.002
+SIZE_PENALTY = 0.002
 """By what part a machine seems dearer for each e-fold of average pieces that it holds: enough to decide among equals, no more."""
 
 FULL_SHARE = 0.5
@@ -48,7 +48,7 @@ def _seen(template: Template, mean: Sequence[float], count: int) -> Template:
     pieces = min((template.shape[d] / mean[d] for d in (0, 1) if mean[d]), default=1.0)
     return replace(
         template,
-        usd_per_hour=template.usd_per_hour * (1 + TRIFLE * log(max(1.0, min(pieces, count)))),
+        usd_per_hour=template.usd_per_hour * (1 + SIZE_PENALTY * log(max(1.0, min(pieces, count)))),
     )
 
 
