@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.autoscaler.packing.model import Effort, Floats, Ints, Work
+from cluster.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints
 from cluster.autoscaler.packing.patterns import (
     Ceiling,
     ceiling,
@@ -155,10 +155,10 @@ def generate(
     slots: Mapping[str, int],
     effort: Effort,
     incumbent: float,
-    work: Work | None = None,
+    work: EffortBudget | None = None,
 ) -> Outcome:
     """Add loads until none improves the programme, the bound meets its value or the incumbent, or `effort` or `work` is spent."""
-    work = work or Work(effort.work)
+    work = work or EffortBudget(effort.work)
     every = enumerate_loads(problem, effort.loads) if problem.is_proof else None
     if every is not None:
         for kind, load in zip(*every, strict=True):
@@ -196,7 +196,12 @@ def _stalled(values: list[float]) -> bool:
 
 
 def _round(
-    problem: Problem, columns: Columns, relaxed: Relaxed, proof: _Proof, effort: Effort, work: Work
+    problem: Problem,
+    columns: Columns,
+    relaxed: Relaxed,
+    proof: _Proof,
+    effort: Effort,
+    work: EffortBudget,
 ) -> int:
     """Add loads that improve the programme: filled ones, filled at better prices of dimensions, or searched. How many."""
     smooth = SMOOTHING * proof.prices + (1 - SMOOTHING) * relaxed.worth
@@ -234,7 +239,12 @@ def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed |
 
 
 def _search(
-    problem: Problem, columns: Columns, relaxed: Relaxed, top: Ceiling, effort: Effort, work: Work
+    problem: Problem,
+    columns: Columns,
+    relaxed: Relaxed,
+    top: Ceiling,
+    effort: Effort,
+    work: EffortBudget,
 ) -> tuple[int, Floats]:
     """Loads that improve the programme, found with a proof; and the least ceiling known of each kind's loads."""
     price, worth = problem.usd + relaxed.scarcity, relaxed.worth
@@ -265,7 +275,7 @@ def _grow(
     worth: Floats,
     ways: Floats,
     effort: Effort,
-    work: Work,
+    work: EffortBudget,
 ) -> int:
     """Loads that improve the programme and go together: each next one is cut from what those before it leave; how many."""
     price, kinds = problem.usd + relaxed.scarcity, useful_kinds(problem)

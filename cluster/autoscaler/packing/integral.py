@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cluster.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
-from cluster.autoscaler.packing.model import Effort, Floats, Ints, Limits, Work
+from cluster.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints, Limits
 from cluster.autoscaler.packing.patterns import fill, orders, useful_kinds
 from cluster.autoscaler.packing.problem import Problem, worth
 
@@ -50,7 +50,7 @@ def first_fit(
     limits: Limits,
     value: Floats | None = None,
     prefer: int | None = None,
-    work: Work | None = None,
+    work: EffortBudget | None = None,
 ) -> Machines:
     """Buy what serves most per dollar, again and again, within the limits, kind `prefer` as long as it helps.
 
@@ -94,7 +94,7 @@ def _densest(
     return (int(kinds[at]), loads[way, at]) if loads[way, at].any() else None
 
 
-def first_fits(problem: Problem, limits: Limits, work: Work) -> list[Machines]:
+def first_fits(problem: Problem, limits: Limits, work: EffortBudget) -> list[Machines]:
     """Several first fits: by what pieces ask for, by what they cost at least, and, where it is little work, one for each good kind."""
     value = worth(problem.shapes, problem.wanted)
     usual = value * (problem.bound / float(value @ problem.wanted))
@@ -133,7 +133,12 @@ def _take(problem: Problem, limits: Limits, kind: int, count: int) -> None:
 
 
 def dive(
-    problem: Problem, columns: Columns, relaxed: Relaxed, limits: Limits, effort: Effort, work: Work
+    problem: Problem,
+    columns: Columns,
+    relaxed: Relaxed,
+    limits: Limits,
+    effort: Effort,
+    work: EffortBudget,
 ) -> Machines:
     """Take what the fractional answer is sure of, generate loads for the rest, and so on; the end is a first fit at the last prices."""
     kinds, loads = columns.matrix()

@@ -28,7 +28,7 @@ from cluster.autoscaler.packing.problem import Problem
 
 
 @dataclass(slots=True)
-class Draft:
+class OpenNode:
     """A machine with the parts on it: pieces by the index of their part."""
 
     template: int
@@ -57,8 +57,8 @@ class Draft:
         if part.is_capped:
             self.apps[part.name] -= 1
 
-    def again(self) -> Draft:
-        return Draft(self.template, dict(self.load), self.free, self.allowed, dict(self.apps))
+    def again(self) -> OpenNode:
+        return OpenNode(self.template, dict(self.load), self.free, self.allowed, dict(self.apps))
 
 
 @dataclass(slots=True)
@@ -103,12 +103,12 @@ def _relative(parts: Sequence[Part]) -> list[float]:
     return relative
 
 
-def make_real(
+def materialize(
     problem: Problem, parts: Sequence[Part], templates: Sequence[Template], machines: Machines
-) -> tuple[list[Draft], list[int]]:
+) -> tuple[list[OpenNode], list[int]]:
     """The machines, and what is left of each part."""
     stock = Stock.of(problem, parts)
-    drafts: list[Draft] = []
+    drafts: list[OpenNode] = []
     capped = np.array([any(parts[index].is_capped for index in row) for row in problem.parts])
     for kind, load, wanted in sorted(
         machines, key=lambda item: -int(item[1][capped].sum())
@@ -136,13 +136,13 @@ def _draft(
     templates: Sequence[Template],
     kind: int,
     rows: list[tuple[int, int]],
-) -> Draft:
+) -> OpenNode:
     """One machine of a kind with as much of its load as there is; taken from the stock."""
     members = problem.members[kind]
     template = members[0]
     if problem.is_merged and len(members) > 1:
         template = max(members, key=lambda t: (_claim(stock, rows, t), -t))
-    draft = Draft(template, {}, templates[template].shape, frozenset(range(len(templates))))
+    draft = OpenNode(template, {}, templates[template].shape, frozenset(range(len(templates))))
     for row, wanted in rows:
         _take(stock, draft, row, wanted)
     if problem.is_rounded and draft.load:
@@ -150,7 +150,7 @@ def _draft(
     return draft
 
 
-def _top_up(stock: Stock, draft: Draft) -> None:
+def _top_up(stock: Stock, draft: OpenNode) -> None:
     """Use what rounding sizes up has wasted: more pieces, the largest that fit first."""
     for row, small in stock.by_size:
         if contains(draft.free, small) and stock.left[stock.rows[row][-1]]:
@@ -169,7 +169,7 @@ def _claim(stock: Stock, rows: list[tuple[int, int]], template: int) -> int:
     return fewest
 
 
-def _take(stock: Stock, draft: Draft, row: int, wanted: int) -> None:
+def _take(stock: Stock, draft: OpenNode, row: int, wanted: int) -> None:
     exhausted = 0
     indices = stock.rows[row]
     if stock.parts[
@@ -194,7 +194,7 @@ def _take(stock: Stock, draft: Draft, row: int, wanted: int) -> None:
         ][:1]
 
 
-def fill_gaps(stock: Stock, drafts: list[Draft]) -> None:
+def fill_gaps(stock: Stock, drafts: list[OpenNode]) -> None:
     """First fit of what is left into machines that have room, the largest pieces first."""
     waiting = sorted(
         (index for index, left in enumerate(stock.left) if left),
@@ -221,7 +221,7 @@ def fill_gaps(stock: Stock, drafts: list[Draft]) -> None:
 SWAPS_TRIED = 20_000
 
 
-def swap_in(stock: Stock, drafts: list[Draft]) -> None:
+def swap_in(stock: Stock, drafts: list[OpenNode]) -> None:
     """Pieces that fit nowhere as things are change places: one of machine B goes to machine A's gap, and the piece to B.
 
     The case it is for: a machine has room for a piece, but another of its app is there already.
@@ -250,7 +250,7 @@ HOSTS_TRIED = 8
 
 
 def _swapped(
-    parts: Sequence[Part], drafts: list[Draft], hosts: list[Draft], index: int
+    parts: Sequence[Part], drafts: list[OpenNode], hosts: list[OpenNode], index: int
 ) -> tuple[bool, int]:
     """Whether a piece found its place, and how many machines were looked at for it."""
     part, tried = parts[index], 0
@@ -282,7 +282,7 @@ def _room(free: Ints, part: Part) -> Ints:
     return np.asarray((free[:, asks] >= shape[asks]).all(axis=1), dtype=np.int64)
 
 
-def right_size(drafts: list[Draft], templates: Sequence[Template]) -> None:
+def right_size(drafts: list[OpenNode], templates: Sequence[Template]) -> None:
     """For each machine the cheapest of its pool and zone that holds its load."""
     sizes = np.array([template.shape for template in templates], dtype=np.int64)
     usd = np.array([template.usd_per_hour for template in templates])
@@ -309,8 +309,8 @@ DISSOLVE_AT_MOST = 200
 
 
 def dissolve(
-    drafts: list[Draft], parts: Sequence[Part], templates: Sequence[Template]
-) -> list[Draft]:
+    drafts: list[OpenNode], parts: Sequence[Part], templates: Sequence[Template]
+) -> list[OpenNode]:
     """Empty machines into others' gaps where all that is on them fits there, the emptiest first."""
     if not 1 < len(drafts) <= DISSOLVE_AT_MOST:
         return drafts
@@ -326,11 +326,11 @@ def dissolve(
 
 
 def _moves(
-    victim: Draft, others: list[Draft], parts: Sequence[Part]
-) -> list[tuple[Draft, int, int]] | None:
+    victim: OpenNode, others: list[OpenNode], parts: Sequence[Part]
+) -> list[tuple[OpenNode, int, int]] | None:
     """Where all of a machine's load fits in others' gaps; None if it does not."""
     after = {id(draft): draft.again() for draft in others}
-    moves: list[tuple[Draft, int, int]] = []
+    moves: list[tuple[OpenNode, int, int]] = []
     for index, wanted in victim.load.items():
         part, left = parts[index], wanted
         for draft in others:
@@ -350,7 +350,7 @@ def _moves(
 
 
 def nodes_of(
-    drafts: Sequence[Draft], parts: Sequence[Part], templates: Sequence[Template]
+    drafts: Sequence[OpenNode], parts: Sequence[Part], templates: Sequence[Template]
 ) -> list[NewNode]:
     """As the planner wants them: pieces by unit."""
     nodes = []

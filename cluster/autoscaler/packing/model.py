@@ -70,7 +70,7 @@ class Placement:
 
 
 @dataclass(slots=True)
-class Work:
+class EffortBudget:
     """What is left of the budget, in rows looked at of one machine being filled: some twenty million a second on today's machines."""
 
     left: int

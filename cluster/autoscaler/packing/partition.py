@@ -47,7 +47,7 @@ class Part:
         return self.per_machine < MANY
 
 
-def cut(
+def partition(
     units: Sequence[DemandItem],
     left: Mapping[int, int],
     templates: Sequence[Template],

@@ -21,19 +21,25 @@ from cluster.autoscaler.packing.integral import (
     is_complete,
     served,
 )
-from cluster.autoscaler.packing.materialize import Draft, dissolve, make_real, nodes_of, right_size
+from cluster.autoscaler.packing.materialize import (
+    OpenNode,
+    dissolve,
+    materialize,
+    nodes_of,
+    right_size,
+)
 from cluster.autoscaler.packing.model import (
     GOOD_ENOUGH,
     USUAL,
     Effort,
+    EffortBudget,
     Limits,
     Method,
     NewNode,
     Packing,
     Template,
-    Work,
 )
-from cluster.autoscaler.packing.partition import Part, cut
+from cluster.autoscaler.packing.partition import Part, partition
 from cluster.autoscaler.packing.patterns import is_small
 from cluster.autoscaler.packing.problem import Problem, build, worth
 
@@ -49,13 +55,13 @@ def solve(
     effort: Effort = USUAL,
 ) -> Packing:
     """The machines to buy for what is `left`, within `limits`: most work served first, then cheapest; with the proof of the price."""
-    parts = cut(units, left, templates, usage)
+    parts = partition(units, left, templates, usage)
     if not parts:
         return Packing()
     problem = with_cuts(build(parts, templates, rows_at_most=effort.rows), parts)
     if problem.is_empty:
         return Packing()
-    work = Work(effort.work)
+    work = EffortBudget(effort.work)
     firsts = first_fits(problem, limits, work)
     found: list[_Found] = [("first fit", machines) for machines in firsts]
     bound, outcome = problem.bound, None
@@ -97,7 +103,7 @@ class _Answer:
     """Real machines, from which loads they came, and what they leave of each part."""
 
     machines: Machines
-    drafts: list[Draft]
+    drafts: list[OpenNode]
     left: list[int]
     usd: float
     served: float
@@ -119,7 +125,7 @@ def _answer(
     machines: Machines,
 ) -> _Answer:
     """Machines made real, with what merging lost bought on top, right-sized."""
-    drafts, left = make_real(problem, parts, templates, machines)
+    drafts, left = materialize(problem, parts, templates, machines)
     if problem.is_merged and any(left):
         rest = [
             replace(part, count=count) for part, count in zip(parts, left, strict=True) if count
@@ -129,7 +135,9 @@ def _answer(
         bought = limits.copy()
         for draft in drafts:
             bought.take(templates[draft.template], 1)
-        more, remaining = make_real(exact, rest, templates, first_fit(exact, exact.wanted, bought))
+        more, remaining = materialize(
+            exact, rest, templates, first_fit(exact, exact.wanted, bought)
+        )
         for draft in more:
             draft.load = {whose[index]: count for index, count in draft.load.items()}
         drafts += more
@@ -206,7 +214,12 @@ def _seeds(problem: Problem, firsts: list[Machines]) -> Columns:
 
 
 def _wholes(
-    problem: Problem, outcome: Outcome, limits: Limits, effort: Effort, usd: float, work: Work
+    problem: Problem,
+    outcome: Outcome,
+    limits: Limits,
+    effort: Effort,
+    usd: float,
+    work: EffortBudget,
 ) -> tuple[list[_Found], float]:
     """Whole answers from the fractional one, and what they prove; `usd` is the price of the best so far."""
     if outcome.relaxed is None:

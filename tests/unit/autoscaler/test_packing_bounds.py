@@ -19,7 +19,7 @@ from cluster.autoscaler.model.supply import Node
 from cluster.autoscaler.packing import QUICK, USUAL, Effort, Limits, Packing, Template, place, solve
 from cluster.autoscaler.packing.bounds import with_cuts
 from cluster.autoscaler.packing.columns import generate, seeds
-from cluster.autoscaler.packing.partition import cut
+from cluster.autoscaler.packing.partition import partition
 from cluster.autoscaler.packing.problem import build
 from tests.unit.autoscaler.validator import faults
 
@@ -194,7 +194,9 @@ def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded
         for n, (count, cpus, mem, alone) in enumerate(drawn)
     ]
     best = cheapest(units, TYPES)
-    parts = cut(units, {index: unit.count for index, unit in enumerate(units)}, TYPES, Usage())
+    parts = partition(
+        units, {index: unit.count for index, unit in enumerate(units)}, TYPES, Usage()
+    )
     problem = with_cuts(build(parts, TYPES, rows_at_most=rows), parts)
     assert problem.bound <= best + 1e-9
     found = generate(problem, seeds(problem), {"p": 1000}, Effort(loads=1), np.inf)
