@@ -32,7 +32,7 @@ class Control:
         self,
         layout: Layout,
         account: Account,
-        board: faults.Board,
+        board: faults.FaultRegistry,
         ec2: machines.Ec2,
         lock: threading.RLock,
     ) -> None:

@@ -66,12 +66,12 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
     from cluster.localcloud.history import History
     from cluster.localcloud.machines import Ec2
     from cluster.localcloud.moto_patches import launch, network, requests
-    from cluster.localcloud.network_claims import Board
+    from cluster.localcloud.network_claims import NetworkClaims
     from cluster.localcloud.state_store import Account
 
     moto_patches.apply(lambda image_id: layout.image(image_id).mkdir(parents=True, exist_ok=True))
     account = Account(layout.account)
-    network.Claims.board = Board(layout.root)
+    network.Claims.board = NetworkClaims(layout.root)
     restored = account.restore(get_backend)
     network.claim_again(ec2_backends)
     log.info("account.restored", services=restored)
@@ -93,6 +93,6 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
 
 
 def _load_board(path: Path) -> Any:
-    from cluster.localcloud.faults import Board
+    from cluster.localcloud.faults import FaultRegistry
 
-    return Board.load(path.read_bytes()) if path.exists() else Board()
+    return FaultRegistry.load(path.read_bytes()) if path.exists() else FaultRegistry()

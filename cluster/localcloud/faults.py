@@ -87,14 +87,14 @@ class BootDelay(Timed, tag="boot_delay", kw_only=True):
     seconds: float
 
 
-class Late(Timed, tag="late", kw_only=True):
+class DelayedResponse(Timed, tag="late", kw_only=True):
     """The named calls are carried out at once, and their answers come `seconds` late: a caller may die in between. A use is one call."""
 
     actions: tuple[str, ...]
     seconds: float
 
 
-class Deaf(Timed, tag="deaf", kw_only=True):
+class IgnoredCall(Timed, tag="deaf", kw_only=True):
     """TerminateInstances is answered as ever and not carried out. A use is one call."""
 
 
@@ -105,11 +105,11 @@ Fault = (
     | SpotInterruption
     | ZoneOutage
     | BootDelay
-    | Late
+    | DelayedResponse
     | Rebalance
     | Scheduled
     | Redelivery
-    | Deaf
+    | IgnoredCall
 )
 
 
@@ -142,7 +142,7 @@ def parse(body: bytes) -> Fault:
         ) from None
 
 
-class Board:
+class FaultRegistry:
     """The faults in force. Every question takes `now` (seconds since the epoch) and may use a fault up."""
 
     def __init__(self, active: list[Active] | None = None, sequence: int = 0) -> None:
@@ -150,7 +150,7 @@ class Board:
         self._sequence = sequence
 
     @classmethod
-    def load(cls, data: bytes) -> Board:
+    def load(cls, data: bytes) -> FaultRegistry:
         sequence, active = msgspec.json.decode(data, type=tuple[int, list[Active]])
         return cls(active, sequence)
 
@@ -217,7 +217,7 @@ class Board:
 
     def is_deaf(self, now: float) -> bool:
         """Whether this termination does not take."""
-        for item in self._in_force(Deaf, now):
+        for item in self._in_force(IgnoredCall, now):
             self._use(item)
             return True
         return False
@@ -227,7 +227,9 @@ class Board:
 
     def late_s(self, action: str, now: float) -> float:
         """How long the answer to this call is kept back."""
-        found = [item for item in self._in_force(Late, now) if action in item.fault.actions]
+        found = [
+            item for item in self._in_force(DelayedResponse, now) if action in item.fault.actions
+        ]
         for item in found:
             self._use(item)
         return max((item.fault.seconds for item in found), default=0.0)

@@ -18,7 +18,7 @@ from werkzeug.test import run_wsgi_app
 from cluster.localcloud import calls, error_responses, pricing
 from cluster.localcloud.control import Control
 from cluster.localcloud.error_responses import Answer
-from cluster.localcloud.faults import Board
+from cluster.localcloud.faults import FaultRegistry
 from cluster.localcloud.history import History
 from cluster.localcloud.protocol import PREFIX
 from cluster.localcloud.state_store import Account
@@ -36,7 +36,7 @@ class Gateway:
         self,
         moto_app: Any,
         account: Account,
-        board: Board,
+        board: FaultRegistry,
         history: History,
         control: Control,
         lock: threading.RLock,

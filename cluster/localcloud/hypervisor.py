@@ -21,7 +21,7 @@ import structlog
 
 from cluster.localcloud import processes, storage
 from cluster.localcloud.layout import Layout
-from cluster.localcloud.machine_processes import Trees
+from cluster.localcloud.machine_processes import MachineProcesses
 from cluster.localcloud.metadata import Metadata
 from cluster.localcloud.protocol import PREFIX, Credentials, Machine, StateReport, World
 from cluster.localcloud.reconcile import (
@@ -85,7 +85,7 @@ class Hypervisor:
         self._layout = layout
         self._ec2 = Ec2Client(session, url)
         self._metadata = Metadata(self._ec2.credentials)
-        self._trees = Trees(layout, url, self._metadata)
+        self._trees = MachineProcesses(layout, url, self._metadata)
         self._world: World | None = None
         self._wake = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}

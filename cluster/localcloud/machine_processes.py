@@ -39,7 +39,7 @@ class Tree:
         return not self.failed and self.code is None and processes.alive(self.pid, self.started)
 
 
-class Trees:
+class MachineProcesses:
     """All machines of this host."""
 
     def __init__(self, layout: Layout, url: str, metadata: Metadata) -> None:

@@ -83,7 +83,7 @@ def _short(root: Path) -> str:
 
 
 @dataclass(slots=True)
-class Board:
+class NetworkClaims:
     """The claims of one local cloud, held by this process."""
 
     root: Path

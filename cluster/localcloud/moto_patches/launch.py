@@ -12,7 +12,7 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError, InvalidSecurityGroupNotFoundError
 from moto.ec2.utils import convert_tag_spec, filter_iam_instance_profiles, parse_user_data
 
-from cluster.localcloud.faults import Board
+from cluster.localcloud.faults import FaultRegistry
 from cluster.localcloud.moto_patches import network, states
 
 Spec = dict[str, Any]
@@ -23,7 +23,7 @@ MERGED_BY_KEY = ("MetadataOptions", "Placement", "InstanceMarketOptions", "Priva
 class Switch:
     """Where launches ask about capacity: the fault board and the clock, put here by the endpoint's composition."""
 
-    board: Board = Board()
+    board: FaultRegistry = FaultRegistry()
     now: Any = staticmethod(lambda: 0.0)
 
 

@@ -15,8 +15,8 @@ from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 
 from cluster.localcloud.network_claims import (
-    Board,
     Claim,
+    NetworkClaims,
     busy_addresses,
     default_networks,
     in_the_way,
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 class Claims:
     """Which networks of this host are ours, put here by the endpoint's composition."""
 
-    board: Board = Board(Path(os.devnull))
+    board: NetworkClaims = NetworkClaims(Path(os.devnull))
 
 
 def taken(subnet: Any) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.localcloud import daemon
-from cluster.localcloud.faults import Board, Redelivery, Scheduled, parse
+from cluster.localcloud.faults import FaultRegistry, Redelivery, Scheduled, parse
 from cluster.localcloud.moto_patches.events import admits
 from cluster.topology import eventbridge
 from tests.integration.localcloud.conftest import Cloud, eventually
@@ -37,7 +37,7 @@ def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
 
 
 def test_a_scheduled_event_is_told_until_it_is_due():
-    board = Board()
+    board = FaultRegistry()
     board.add(Scheduled(instance_id="i-1", code="instance-stop", after_s=60), 1000.0)
     ((fault, name, at, due),) = board.announced(1001.0)
     assert (fault.instance_id, name, at, due) == ("i-1", "fault-1", 1060.0, False)
@@ -46,7 +46,7 @@ def test_a_scheduled_event_is_told_until_it_is_due():
 
 
 def test_redelivery_is_in_force_until_it_is_taken_off():
-    board = Board()
+    board = FaultRegistry()
     assert board.copies(0.0) == 1
     board.add(Redelivery(copies=3, duration_s=10), 0.0)
     assert (board.copies(5.0), board.copies(11.0)) == (3, 1)

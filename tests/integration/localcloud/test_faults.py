@@ -10,10 +10,10 @@ import pytest
 
 from cluster.common.errors import BadInput, MesaformError
 from cluster.localcloud.faults import (
-    Board,
     Capacity,
+    DelayedResponse,
+    FaultRegistry,
     Lag,
-    Late,
     SpotInterruption,
     Throttle,
     ZoneOutage,
@@ -23,7 +23,7 @@ from tests.integration.localcloud.conftest import REGION, Cloud, eventually
 
 
 def test_a_capacity_fault_matches_what_it_names_and_nothing_else() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(Capacity(type="m5.large", zone="a"), 0.0)
     assert board.refuses("m5.large", "a", "spot", 1.0)
     assert not board.refuses("m5.large", "b", "spot", 1.0)
@@ -31,33 +31,33 @@ def test_a_capacity_fault_matches_what_it_names_and_nothing_else() -> None:
 
 
 def test_a_fault_ends_after_its_uses() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(Capacity(count=2), 0.0)
     assert [board.refuses("t", "z", "spot", 1.0) for _ in range(3)] == [True, True, False]
 
 
 def test_a_fault_ends_after_its_time() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(Lag(seconds=3, duration_s=10), 0.0)
     assert [board.lag_s(now) for now in (0.0, 9.9, 10.0)] == [3, 3, 0]
 
 
 def test_a_throttle_with_a_rate_lets_that_many_through() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(Throttle(rate=2), 0.0)
     assert [board.throttles("DescribeInstances", 0.0) for _ in range(3)] == [False, True, True]
     assert [board.throttles("DescribeInstances", 1.0) for _ in range(3)] == [False, False, True]
 
 
 def test_a_throttle_of_named_calls_leaves_the_others_alone() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(Throttle(actions=("CreateFleet",)), 0.0)
     assert board.throttles("CreateFleet", 1.0)
     assert not board.throttles("DescribeInstances", 1.0)
 
 
 def test_an_interruption_is_announced_once_it_is_on_and_due_once() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(SpotInterruption(instance_id="i-1", after_s=120), 1000.0)
     told = SpotInterruption(instance_id="i-1", after_s=120)
     assert board.announced(1001.0) == [(told, "fault-1", 1120.0, False)]
@@ -66,25 +66,25 @@ def test_an_interruption_is_announced_once_it_is_on_and_due_once() -> None:
 
 
 def test_a_late_answer_is_one_of_the_named_calls_and_as_often_as_told() -> None:
-    board = Board()
-    board.add(Late(actions=("CreateFleet",), seconds=7, count=1), 0.0)
+    board = FaultRegistry()
+    board.add(DelayedResponse(actions=("CreateFleet",), seconds=7, count=1), 0.0)
     assert board.late_s("DescribeInstances", 1.0) == 0
     assert [board.late_s("CreateFleet", 1.0) for _ in range(2)] == [7, 0]
 
 
 def test_a_zone_outage_refuses_launches_in_that_zone() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(ZoneOutage(zone="a"), 0.0)
     assert board.refuses("m5.large", "a", "on-demand", 1.0)
     assert not board.refuses("m5.large", "b", "on-demand", 1.0)
 
 
 def test_a_board_is_the_same_after_it_was_written_and_read() -> None:
-    board = Board()
+    board = FaultRegistry()
     board.add(Capacity(type="m5.large", count=3), 5.0)
     board.refuses("m5.large", "a", "spot", 6.0)
-    assert Board.load(board.dump()).listing(7.0) == board.listing(7.0)
-    assert Board.load(board.dump()).add(Lag(seconds=1), 8.0) == "fault-2"
+    assert FaultRegistry.load(board.dump()).listing(7.0) == board.listing(7.0)
+    assert FaultRegistry.load(board.dump()).add(Lag(seconds=1), 8.0) == "fault-2"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.localcloud import daemon
-from cluster.localcloud.network_claims import Board, default_networks, in_the_way
+from cluster.localcloud.network_claims import NetworkClaims, default_networks, in_the_way
 from tests.integration.localcloud.conftest import Cloud, end_cloud, raise_cloud
 
 NETWORK = IPv4Network("127.63.0.0/16")
@@ -36,7 +36,7 @@ def default_vpc(cloud: Cloud) -> str:
 
 
 def test_a_network_is_claimed_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
-    one, two = Board(tmp_path / "one"), Board(tmp_path / "two")
+    one, two = NetworkClaims(tmp_path / "one"), NetworkClaims(tmp_path / "two")
     assert one.take(NETWORK) is None
     other = two.take(IPv4Network("127.63.4.0/24"))
     assert other is not None
@@ -48,7 +48,7 @@ def test_a_network_is_claimed_by_one_and_free_again_afterwards(tmp_path: Path) -
 
 
 def test_a_network_taken_twice_is_given_back_twice(tmp_path: Path) -> None:
-    one, two = Board(tmp_path / "one"), Board(tmp_path / "two")
+    one, two = NetworkClaims(tmp_path / "one"), NetworkClaims(tmp_path / "two")
     assert one.take(NETWORK) is None
     assert one.take(NETWORK) is None
     one.release(NETWORK)
@@ -60,8 +60,8 @@ def test_a_network_taken_twice_is_given_back_twice(tmp_path: Path) -> None:
 
 def test_networks_elsewhere_are_nobodys_business(tmp_path: Path) -> None:
     ten = IPv4Network("10.0.0.0/16")
-    assert Board(tmp_path / "one").take(ten) is None
-    assert Board(tmp_path / "two").take(ten) is None
+    assert NetworkClaims(tmp_path / "one").take(ten) is None
+    assert NetworkClaims(tmp_path / "two").take(ten) is None
 
 
 def test_default_networks_are_many_and_differ_in_order(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_two_local_clouds_have_default_networks_of_their_own(cloud: Cloud, tmp_p
 def test_a_vpc_on_another_local_clouds_addresses_is_refused_and_names_it(
     cloud: Cloud, tmp_path: Path
 ) -> None:
-    other = Board(tmp_path / "other")
+    other = NetworkClaims(tmp_path / "other")
     assert other.take(NETWORK) is None
     with pytest.raises(cloud.ec2.exceptions.ClientError, match=str(other.root)):
         cloud.ec2.create_vpc(CidrBlock="127.63.8.0/24")
@@ -100,7 +100,7 @@ def test_a_default_network_that_another_took_while_we_were_stopped_moves(tmp_pat
     one = raise_cloud(tmp_path / "one", "127.64.0.0/16")
     before = default_vpc(one)
     daemon.stop(one.root)
-    other = Board(tmp_path / "other")
+    other = NetworkClaims(tmp_path / "other")
     assert other.take(IPv4Network(before)) is None
     running = daemon.start(one.root)
     again = Cloud(one.root, running.url, running.pid, one.cidr)

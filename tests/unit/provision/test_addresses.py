@@ -11,7 +11,7 @@ import pytest
 
 from cluster.common.errors import Busy
 from cluster.config.schema import ClusterSpec, Network
-from cluster.localcloud.network_claims import Board
+from cluster.localcloud.network_claims import NetworkClaims
 from cluster.provision.addresses import require_network, require_ports, taken
 from cluster.topology.naming import master_addresses
 
@@ -55,7 +55,7 @@ def test_free_addresses_are_fine(tmp_path: Path) -> None:
 
 
 def test_another_local_cloud_on_the_same_addresses_is_named(tmp_path: Path) -> None:
-    other = Board(tmp_path / "other")
+    other = NetworkClaims(tmp_path / "other")
     assert other.take(IPv4Network("127.60.0.0/16")) is None
     try:
         with pytest.raises(
