@@ -42,15 +42,15 @@ class Scaler(Protocol):
 
     name: str
 
-    def heard(self, happening: Happening, now: float, /) -> None:
+    def on_event(self, happening: Happening, now: float, /) -> None:
         """Something changed at this moment."""
         ...
 
-    def look(self, world: World, now: float, /) -> None:
+    def reconcile(self, world: World, now: float, /) -> None:
         """Look at the world and act on it."""
         ...
 
-    def next_look(self, world: World, now: float, /) -> float:
+    def next_wakeup(self, world: World, now: float, /) -> float:
         """When to look next if nothing else happens; infinite for never. Asked after each look and after each change."""
         ...
 
@@ -104,7 +104,7 @@ class Host:
 
 
 @dataclass(slots=True)
-class Work:
+class SimulatedJob:
     """What became of a task. `waiting_since` is None while it runs and once it ended."""
 
     task: Task
@@ -149,7 +149,7 @@ class World:
         self.now = EPOCH
         self.catalogue = catalogue
         self.market = market
-        self.work = [Work(task, task.runs_s) for task in trace.tasks]
+        self.work = [SimulatedJob(task, task.runs_s) for task in trace.tasks]
         self.hosts: dict[str, Host] = {}  # all that cost money, in the order they were bought
         self.record = Record(EPOCH)
         self.ended: list[Ended] = []  # in the order in which they ended
@@ -263,7 +263,7 @@ class World:
 
     def run(self, scaler: Scaler) -> Record:
         """Let the policy work until every task ended, or nothing more will ever happen to it."""
-        look_at = scaler.next_look(self, self.now)
+        look_at = scaler.next_wakeup(self, self.now)
         while True:
             event_at = self._events[0][0] if self._events else math.inf
             at = min(event_at, look_at)
@@ -273,13 +273,13 @@ class World:
             if event_at <= look_at:
                 self._happen()
                 for happening in dict.fromkeys(self._heard):
-                    scaler.heard(happening, self.now)
+                    scaler.on_event(happening, self.now)
                 self._heard.clear()
             else:
                 self.record.looks += 1
-                scaler.look(self, self.now)
+                scaler.reconcile(self, self.now)
                 self._heard.clear()
-            look_at = max(scaler.next_look(self, self.now), self.now)
+            look_at = max(scaler.next_wakeup(self, self.now), self.now)
         return self._close()
 
     def _over(self, at: float) -> bool:
