@@ -33,7 +33,7 @@ from cluster.autoscaler.planner.scale_up import absorb_result
 from cluster.aws.ports import Machine, Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.weeks import Weeks
-from cluster.simulator.world import Happening, Host, World, machine_of
+from cluster.simulator.world import EventKind, Host, World, machine_of
 
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""
@@ -66,7 +66,7 @@ class Mesaform:
         self._agents: dict[str, tuple[int, Agent]] = {}
         self._weeks = Weeks() if spec.autoscaler.profile.enabled else None
 
-    def heard(self, happening: Happening, now: float) -> None:
+    def heard(self, happening: EventKind, now: float) -> None:
         interval_s = self._spec.autoscaler.interval_s
         self._look_at = min(
             self._look_at,

@@ -33,7 +33,7 @@ PATIENCE_S = 86_400.0
 TAIL_S = 1_800.0
 """How long machines may linger after the last task, at the policy's cost, before the books are closed."""
 
-Happening = Literal["arrived", "ended", "registered", "lost"]
+EventKind = Literal["arrived", "ended", "registered", "lost"]
 Ending = Literal["policy", "reclaimed"]
 
 
@@ -42,7 +42,7 @@ class Scaler(Protocol):
 
     name: str
 
-    def on_event(self, happening: Happening, now: float, /) -> None:
+    def on_event(self, happening: EventKind, now: float, /) -> None:
         """Something changed at this moment."""
         ...
 
@@ -170,7 +170,7 @@ class World:
         self._usd_per_hour = 0.0
         self._arrivals_left = len(self.work)
         self._quiet_since = EPOCH
-        self._heard: list[Happening] = []
+        self._heard: list[EventKind] = []
         for number, task in enumerate(trace.tasks):
             self._at(EPOCH + task.at, "arrive", number)
 

@@ -27,10 +27,10 @@ from cluster.engine.master.state import (
     agent_total,
 )
 from cluster.engine.master.status import (
-    aware,
-    made_by_master,
+    master_generated_status,
     refuse_task,
     send_status,
+    state_as_seen_by,
     unreachable_time,
 )
 from cluster.engine.master.tasks import note
@@ -122,7 +122,7 @@ def _admitted(m: State, event: AgentRegistering) -> None:
     _connect(m, agent, event)
     m.counters["slave_reregistrations" if was_recovered else "slave_registrations"] += 1
     _take_tasks(m, agent, register.tasks)
-    _greet(m, agent)
+    _acknowledge_registration(m, agent)
     m.publish("AGENT_ADDED", {"agent": agent_json(m, agent)})
 
 
@@ -153,7 +153,7 @@ def _connect(m: State, agent: Agent, event: AgentRegistering) -> None:
     m.links[event.link_id] = agent.id
 
 
-def _greet(m: State, agent: Agent) -> None:
+def _acknowledge_registration(m: State, agent: Agent) -> None:
     """After the tasks are known: tell the agent its id and what it must do, and offer it."""
     m.tell(agent, link.Registered(agent.id, m.config.ping_interval_s))
     record = m.record(agent.id)
@@ -183,16 +183,16 @@ def _returned(m: State, agent: Agent, event: AgentRegistering) -> None:
     }
     for key, task in list(agent.tasks.items()):
         if key not in known:
-            _vanished(m, m.frameworks[key[0]], task)
+            _task_lost(m, m.frameworks[key[0]], task)
     _take_tasks(m, agent, event.register.tasks)
-    _greet(m, agent)
+    _acknowledge_registration(m, agent)
 
 
-def _vanished(m: State, framework: Framework, task: Task) -> None:
+def _task_lost(m: State, framework: Framework, task: Task) -> None:
     m.end_task(framework, task)
     if not task.is_terminal:
         message = "Reconciliation: Task is unknown to the agent"
-        state = aware(framework, "TASK_DROPPED")
+        state = state_as_seen_by(framework, "TASK_DROPPED")
         refuse_task(m, framework, task.id, task.agent_id, state, "REASON_RECONCILIATION", message)
         task.state = state
     m.keep_completed(framework, task)
@@ -240,7 +240,7 @@ def _take_task(m: State, framework: Framework, agent: Agent, one: link.KnownTask
         m.allocator.claim(framework.id, role, agent.id, task.resources)
     if framework.unreachable.pop(task.id, None) is not None:
         text = "Agent re-registered"
-        status = made_by_master(
+        status = master_generated_status(
             m, task.id, task.update_state or task.state, "REASON_SLAVE_REREGISTERED", text, agent.id
         )
         send_status(m, framework, status)
@@ -298,10 +298,10 @@ def remove(m: State, agent: Agent, state: str, reason: str, message: str) -> Non
         if was_terminal:
             m.keep_completed(framework, task)
             continue
-        final = aware(framework, state)
+        final = state_as_seen_by(framework, state)
         task.unreachable_at = m.now if unreachable else None
         more = unreachable_time(task) if unreachable else {}
-        status = made_by_master(m, task_id, final, reason, message, agent.id, **more)
+        status = master_generated_status(m, task_id, final, reason, message, agent.id, **more)
         task.state = final
         note(m, framework, task, status, final)
         send_status(m, framework, status)

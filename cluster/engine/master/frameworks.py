@@ -16,7 +16,7 @@ from cluster.engine.master.state import (
     roles_of,
     smallest_offers,
 )
-from cluster.engine.master.status import made_by_master
+from cluster.engine.master.status import master_generated_status
 from cluster.mesos.messages import FrameworkInfo, ident
 
 IMMUTABLE = ("user", "checkpoint", "principal")
@@ -195,7 +195,7 @@ def remove(m: State, framework: Framework) -> None:
     for task in list(framework.tasks.values()):
         m.end_task(framework, task)
         if not task.is_terminal:
-            status = made_by_master(
+            status = master_generated_status(
                 m,
                 task.id,
                 "TASK_KILLED",

@@ -39,7 +39,7 @@ async def _anonymous(_request: web.Request, response: web.StreamResponse) -> Non
     response.headers.popall("Server", None)
 
 
-class Front:
+class HttpApi:
     """All of port 5050."""
 
     def __init__(self, host: Host) -> None:

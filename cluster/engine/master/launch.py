@@ -9,7 +9,7 @@ from cluster.engine import link
 from cluster.engine.master.calls import Accept, Decline, Operation
 from cluster.engine.master.render import task_json
 from cluster.engine.master.state import Agent, Framework, Offer, State, Task, total
-from cluster.engine.master.status import aware, refuse_task
+from cluster.engine.master.status import refuse_task, state_as_seen_by
 from cluster.mesos.messages import AllocationInfo, Resource, TaskInfo, from_wire
 
 MAX_ID_LENGTH = 255
@@ -36,7 +36,7 @@ def accept(m: State, framework: Framework, call: Accept) -> None:
                 framework,
                 info.task_id.value,
                 info.agent_id.value,
-                aware(framework, state),
+                state_as_seen_by(framework, state),
                 reason,
                 message,
             )

@@ -6,7 +6,12 @@ from typing import Any
 
 from cluster.engine.master.calls import Reconcile, ReconcileTask
 from cluster.engine.master.state import Framework, State, Task
-from cluster.engine.master.status import aware, made_by_master, send_status, unreachable_time
+from cluster.engine.master.status import (
+    master_generated_status,
+    send_status,
+    state_as_seen_by,
+    unreachable_time,
+)
 from cluster.mesos.messages import TaskStatus
 
 REASON = "REASON_RECONCILIATION"
@@ -32,7 +37,7 @@ def latest(m: State, task: Task) -> TaskStatus:
         last = task.statuses[-1]
         more = {"container_status": last.container_status, "healthy": last.healthy}
     state = task.update_state or task.state
-    return made_by_master(
+    return master_generated_status(
         m, task.id, state, REASON, "Reconciliation: Latest task state", task.agent_id, **more
     )
 
@@ -47,13 +52,22 @@ def explain(m: State, framework: Framework, one: ReconcileTask) -> TaskStatus | 
         return None
     lost = framework.unreachable.get(task_id)
     if lost is not None and agent_id in {None, lost.agent_id}:
-        state, message = aware(framework, "TASK_UNREACHABLE"), "Reconciliation: Task is unreachable"
-        return made_by_master(
+        state, message = (
+            state_as_seen_by(framework, "TASK_UNREACHABLE"),
+            "Reconciliation: Task is unreachable",
+        )
+        return master_generated_status(
             m, task_id, state, REASON, message, lost.agent_id, **unreachable_time(lost)
         )
     state, message, more = _unknown_task(m, agent_id)
-    return made_by_master(
-        m, task_id, aware(framework, state), REASON, f"Reconciliation: {message}", agent_id, **more
+    return master_generated_status(
+        m,
+        task_id,
+        state_as_seen_by(framework, state),
+        REASON,
+        f"Reconciliation: {message}",
+        agent_id,
+        **more,
     )
 
 

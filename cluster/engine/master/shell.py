@@ -20,7 +20,7 @@ from cluster.common.errors import Busy, MesaformError
 from cluster.engine.allocator import Allocator
 from cluster.engine.master.config import Settings, flags, master_info, read_settings
 from cluster.engine.master.core import Master
-from cluster.engine.master.http_routes import Front
+from cluster.engine.master.http_routes import HttpApi
 from cluster.engine.master.link_server import LinkServer
 from cluster.engine.master.metrics import metrics
 from cluster.engine.master.registry_store import Deposed, RegistryStore
@@ -54,7 +54,7 @@ class MasterProcess:
         self.elected_at: float | None = None
         self._started = time.monotonic()
         self._ids = Ids(self.id)
-        self._front = Front(self)
+        self._front = HttpApi(self)
         self._links = LinkServer(lambda: self.term)
         self._runner: web.AppRunner | None = None
 

@@ -8,7 +8,7 @@ from cluster.engine.master.state import Framework, State, Task
 from cluster.mesos.messages import TERMINAL_STATES, TaskStatus, ident
 
 
-def made_by_master(
+def master_generated_status(
     m: State,
     task_id: str,
     state: str,
@@ -29,7 +29,7 @@ def made_by_master(
     )
 
 
-def aware(framework: Framework, state: str) -> str:
+def state_as_seen_by(framework: Framework, state: str) -> str:
     """The state as the framework can understand it: one that is not partition-aware knows only TASK_LOST."""
     return state if framework.partition_aware else "TASK_LOST"
 
@@ -59,7 +59,7 @@ def refuse_task(
     message: str,
 ) -> None:
     """Answer a task that never started."""
-    status = made_by_master(m, task_id, state, reason, message, agent_id)
+    status = master_generated_status(m, task_id, state, reason, message, agent_id)
     count_state(m, framework, status)
     send_status(m, framework, status)
 

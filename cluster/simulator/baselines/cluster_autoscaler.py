@@ -15,7 +15,7 @@ from cluster.autoscaler.model.shape import Shape, contains, minus
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
-from cluster.simulator.world import Happening, Host, World
+from cluster.simulator.world import EventKind, Host, World
 
 SCAN_S = 10.0
 UNNEEDED_BELOW = 0.5
@@ -41,7 +41,7 @@ class ClusterAutoscaler:
         self._changed = True
         self._last = -math.inf
 
-    def heard(self, _happening: Happening, _now: float) -> None:
+    def heard(self, _happening: EventKind, _now: float) -> None:
         self._changed = True
 
     def next_look(self, world: World, now: float) -> float:

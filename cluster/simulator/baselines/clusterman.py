@@ -15,7 +15,7 @@ from cluster.autoscaler.model.shape import Shape, contains
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.baselines.common import Buyer
-from cluster.simulator.world import Happening, Host, World
+from cluster.simulator.world import EventKind, Host, World
 
 SETPOINT = 0.7
 MARGIN = 0.1
@@ -37,7 +37,7 @@ class Clusterman:
         self._changed = True
         self._option: Offering | None = None
 
-    def heard(self, _happening: Happening, _now: float) -> None:
+    def heard(self, _happening: EventKind, _now: float) -> None:
         self._changed = True
 
     def next_look(self, _world: World, now: float) -> float:

@@ -21,7 +21,7 @@ from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus
 from cluster.aws.ports import Offering
 from cluster.config.schema import ClusterSpec
 from cluster.simulator.baselines.common import Buyer, decreasing, gaps_of, place
-from cluster.simulator.world import Happening, Host, World
+from cluster.simulator.world import EventKind, Host, World
 
 BATCH_IDLE_S, BATCH_MOST_S = 1.0, 10.0
 POLL_S = 10.0
@@ -92,7 +92,7 @@ class Karpenter:
         self._state = _State()
         self.name = "karpenter" if moves else "karpenter-when-empty"
 
-    def heard(self, happening: Happening, now: float) -> None:
+    def heard(self, happening: EventKind, now: float) -> None:
         state = self._state
         state.changed = True
         if happening in {"arrived", "lost"}:
