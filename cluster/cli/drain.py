@@ -6,7 +6,7 @@ import typer
 
 from cluster.aws.ports import Machine, Override
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import REASON_OPTION, new_override, open_client, say
+from cluster.cli.override_client import REASON_OPTION, new_override, open_client, print_override
 from cluster.common.errors import BadInput, NotOwned
 
 
@@ -52,7 +52,7 @@ def drain(
         from cluster.aws.fleet import AwsFleet
 
         check(target, AwsFleet(context.spec.region).machines(context.spec.name))
-    say(place.give(new_override("drain", for_, reason, target=target), same), json_)
+    print_override(place.give(new_override("drain", for_, reason, target=target), same), json_)
 
 
 def check(target: str, machines: list[Machine]) -> None:

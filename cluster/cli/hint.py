@@ -5,7 +5,13 @@ from __future__ import annotations
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, new_override, open_client, say
+from cluster.cli.override_client import (
+    FOR_OPTION,
+    REASON_OPTION,
+    new_override,
+    open_client,
+    print_override,
+)
 from cluster.common.errors import BadInput
 
 
@@ -32,4 +38,4 @@ def hint(
     if pool and pool not in pools:
         raise BadInput(f"there is no pool {pool}", fix=f"pools: {', '.join(pools)}")
     order = new_override("hint", for_, reason, cpus=cpus, mem_mib=mem, count=count, pool=pool)
-    say(open_client(context).give(order), json_)
+    print_override(open_client(context).give(order), json_)

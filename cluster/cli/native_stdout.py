@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def own_output() -> Iterator[None]:
+def redirect_native_stdout() -> Iterator[None]:
     """While this lasts, what a C library prints on standard output (HiGHS, now and then) goes to standard error."""
     sys.stdout.flush()
     kept = os.dup(1)

@@ -131,7 +131,7 @@ def new_override(kind: Any, for_: str, reason: str, **fields: Any) -> Override:
     )
 
 
-def say(order: Override, as_json: bool) -> None:
+def print_override(order: Override, as_json: bool) -> None:
     """Tell the person what is in force now."""
     import msgspec
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, new_override, open_client, say
+from cluster.cli.override_client import (
+    FOR_OPTION,
+    REASON_OPTION,
+    new_override,
+    open_client,
+    print_override,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,4 +29,6 @@ def pause(
 ) -> None:
     """Pause; a pause in force is replaced."""
     order = new_override("pause", for_, reason)
-    say(open_client(open_context(file)).give(order, lambda other: other.kind == "pause"), json_)
+    print_override(
+        open_client(open_context(file)).give(order, lambda other: other.kind == "pause"), json_
+    )

@@ -12,7 +12,7 @@ import typer
 from cluster.autoscaler.model.snapshot import PlannerState
 from cluster.autoscaler.planner.planner import Packed, Plan, plan
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.cli.native_stdout import own_output
+from cluster.cli.native_stdout import redirect_native_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     """Observe, plan, print."""
     context = open_context(file)
     context.enter_cloud()
-    with own_output():
+    with redirect_native_stdout():
         made, trouble = asyncio.run(_plan(context))
     if json_:
         import msgspec

@@ -8,7 +8,13 @@ import typer
 
 from cluster.aws.ports import Override
 from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import FOR_OPTION, REASON_OPTION, new_override, open_client, say
+from cluster.cli.override_client import (
+    FOR_OPTION,
+    REASON_OPTION,
+    new_override,
+    open_client,
+    print_override,
+)
 from cluster.common.errors import BadInput
 from cluster.config.schema import ClusterSpec
 
@@ -40,7 +46,7 @@ def set_(
     def same(other: Override) -> bool:
         return (other.kind, other.pool, other.bound) == ("bound", pool, bound)
 
-    say(place.give(order, same), json_)
+    print_override(place.give(order, same), json_)
 
 
 def check(spec: ClusterSpec, order: Override, orders: tuple[Override, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cluster.cli.context import FILE_OPTION, JSON_OPTION
-from cluster.cli.native_stdout import own_output
+from cluster.cli.native_stdout import redirect_native_stdout
 from cluster.common.errors import BadInput
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def simulate(
         seed, boot_s, never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages
     )
     policies = _policies(policy, against, None if past is None else past.policy)
-    with own_output():
+    with redirect_native_stdout():
         outcomes = _run(work, policies, settings, quiet=json_)
-    with own_output():
+    with redirect_native_stdout():
         bound = least_usd(work, policies[0][0], settings)
     if html:
         try:

@@ -22,7 +22,7 @@ class Operator(Protocol):
     async def reactivate(self, agent_id: str) -> None: ...
 
 
-class CalledOff:
+class TeardownRollback:
     """Call `step` with each new picture until `done`.
 
     The fence goes last: an autoscaler that is let loose before could take the agents without work for idle ones. A fence that a

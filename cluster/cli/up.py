@@ -174,7 +174,7 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
 
     from cluster.cli.masters import masters_of
     from cluster.cli.status import cloud_ports, outputs_reader
-    from cluster.cli.teardown_rollback import CalledOff
+    from cluster.cli.teardown_rollback import TeardownRollback
     from cluster.mesos.operator import OperatorClient
     from cluster.status.gather import Gatherer
     from cluster.status.ready import missing
@@ -187,7 +187,9 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
         async with aiohttp.ClientSession() as session:
             gatherer = Gatherer(spec, session, fleet, control, outputs=outputs_reader(context))
             fence = await asyncio.to_thread(control.fenced)
-            teardown = CalledOff(control, OperatorClient(masters_of(context), session), fence)
+            teardown = TeardownRollback(
+                control, OperatorClient(masters_of(context), session), fence
+            )
             while True:
                 sources = await gatherer.gather()
                 picture = join(

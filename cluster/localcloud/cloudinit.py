@@ -40,7 +40,7 @@ def parse(text: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BadUserDataError(f"{HEADER} is not an object")
     if unknown := sorted(set(document) - {"write_files", "runcmd"}):
-        say(f"ignored: {', '.join(unknown)}")
+        log(f"ignored: {', '.join(unknown)}")
     return document
 
 
@@ -73,14 +73,14 @@ def write_files(document: dict[str, Any], root: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content_of(item))
         target.chmod(int(str(item.get("permissions", "0644")), 8))
-        say(f"wrote {item['path']}")
+        log(f"wrote {item['path']}")
 
 
 def run_commands(document: dict[str, Any], folder: Path) -> int:
     """Run all commands in order, as cloud-init does whatever each returns; how many failed."""
     failed = 0
     for command in document.get("runcmd", []):
-        say(f"runcmd: {command if isinstance(command, str) else ' '.join(map(str, command))}")
+        log(f"runcmd: {command if isinstance(command, str) else ' '.join(map(str, command))}")
         arguments = (
             ["/bin/sh", "-c", command]
             if isinstance(command, str)
@@ -91,10 +91,10 @@ def run_commands(document: dict[str, Any], folder: Path) -> int:
                 arguments, cwd=folder, stdin=subprocess.DEVNULL, check=False
             ).returncode
         except OSError as error:
-            say(f"cannot run: {error}")
+            log(f"cannot run: {error}")
             code = 127
         if code:
-            say(f"runcmd: exit code {code}")
+            log(f"runcmd: exit code {code}")
             failed += 1
     return failed
 
@@ -122,7 +122,7 @@ def user_data() -> str:
         raise
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stdout.write(f"cloud-init: {text}\n")
     sys.stdout.flush()
 
@@ -131,17 +131,17 @@ def work(root: Path, folder: Path) -> None:
     """Once a machine: a reboot does not run it again."""
     done = folder / "cloud-init.done"
     if done.exists():
-        say("already done in an earlier boot")
+        log("already done in an earlier boot")
         return
     try:
         document = parse(user_data())
         write_files(document, root)
         failed = run_commands(document, folder)
     except (BadUserDataError, OSError, KeyError, ValueError) as error:
-        say(f"failed: {error}")
+        log(f"failed: {error}")
         return
     done.touch()
-    say(f"finished, {failed} commands failed" if failed else "finished")
+    log(f"finished, {failed} commands failed" if failed else "finished")
 
 
 def main() -> None:
@@ -155,5 +155,5 @@ def main() -> None:
         0.5
     ):  # without a timeout a signal that comes just before the wait would be seen by nobody
         pass
-    say("power off")
+    log("power off")
     os._exit(0)

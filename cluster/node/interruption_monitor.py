@@ -120,20 +120,20 @@ def main(argv: Sequence[str] = ()) -> int:
     metadata.patience_s = PATIENCE_S
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
     watch = InterruptionMonitor(
         lambda: notices.read(settings.instance_id, metadata.get, time.time()),
         lambda notice: tell_leader(settings, notice),
-        say,
+        log,
     )
     while True:
         try:
             watch.look()
         except MetadataUnavailable as error:
-            say(str(error))
+            log(str(error))
         time.sleep(EVERY_S)
 
 

@@ -54,7 +54,7 @@ _RUNNING = ("pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks
 """Of an agent's GET_TASKS; `terminated_tasks` are over, and nobody has heard so yet."""
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """A line in the service's log."""
     sys.stdout.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} lease: {line}\n")
     sys.stdout.flush()
@@ -135,7 +135,7 @@ class Keeper:
             before = self.watch.state
             effects = self.watch.handle(pending.pop(0), self._clock())
             if self.watch.state is not before:
-                say(_told(self.watch))
+                log(_told(self.watch))
             for effect in effects:
                 pending += await self._do(effect)
 
@@ -144,7 +144,7 @@ class Keeper:
             case Hold():
                 left = await self._node.hold()
                 if left:
-                    say(f"still there after the agent stopped: {', '.join(left)}")
+                    log(f"still there after the agent stopped: {', '.join(left)}")
                 return [Held(left)]
             case LookAgain():
                 await self._feed(await self._world.lease())
@@ -300,11 +300,11 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
         )
         try:
             line = await ControlChannel.open(environ)
-            say(f"lease_s {watch.terms.lease_s:g}, empty for {watch.needed_s:g} s")
+            log(f"lease_s {watch.terms.lease_s:g}, empty for {watch.needed_s:g} s")
             await Keeper(watch, world, line).run()
             await asyncio.Event().wait()  # the node ends this process with all others
         except LineBroken as error:
-            say(str(error))
+            log(str(error))
             return 1
         finally:
             await world.close()

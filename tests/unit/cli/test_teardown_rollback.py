@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.cli.teardown_rollback import CalledOff
+from cluster.cli.teardown_rollback import TeardownRollback
 from cluster.common.errors import ClusterUnreachable
 from cluster.status.view import AgentView
 from cluster.teardown.execute import FENCE_REASON
@@ -36,11 +36,11 @@ class Engine:
         self.reactivated.append(agent_id)
 
 
-def fenced(reason: str | None) -> tuple[FakeControl, Engine, CalledOff]:
+def fenced(reason: str | None) -> tuple[FakeControl, Engine, TeardownRollback]:
     control, engine = FakeControl(), Engine()
     if reason:
         control.fence(reason)
-    return control, engine, CalledOff(control, engine, control.fenced())
+    return control, engine, TeardownRollback(control, engine, control.fenced())
 
 
 def test_without_a_fence_there_is_nothing_to_do() -> None:

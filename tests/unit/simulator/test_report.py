@@ -152,9 +152,9 @@ def test_axes_have_round_ticks():
 def test_what_a_library_prints_is_not_in_our_output(capfd):
     import ctypes
 
-    from cluster.cli.native_stdout import own_output
+    from cluster.cli.native_stdout import redirect_native_stdout
 
-    with own_output():
+    with redirect_native_stdout():
         ctypes.CDLL(None).puts(b"noise of a library")
     typer.echo("ours")
     assert capfd.readouterr() == ("ours\n", "noise of a library\n")
