@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from cluster.services.api import answer, body_of, core_of, deployed, flag, problem, scheduler_of
-from cluster.services.commands import Changes, Outcome
+from cluster.services.commands import ApiCommands, Outcome
 from cluster.services.core import Core
 from cluster.services.definitions import InvalidApp, canonical_id, parse
 from cluster.services.effects import AppMissing, Effect
@@ -18,8 +18,10 @@ from cluster.services.model import App, Instance
 from cluster.services.render import app_json, selected, task_json
 
 
-async def _change(request: web.Request, make: Callable[[Changes, str, float], Outcome]) -> Outcome:
-    def decide(changes: Changes, now: float) -> tuple[Outcome, list[Effect]]:
+async def _change(
+    request: web.Request, make: Callable[[ApiCommands, str, float], Outcome]
+) -> Outcome:
+    def decide(changes: ApiCommands, now: float) -> tuple[Outcome, list[Effect]]:
         outcome = make(changes, str(uuid4()), now)
         return outcome, outcome.effects
 

@@ -17,7 +17,7 @@ from cluster.services.api import (
     scheduler_of,
 )
 from cluster.services.api_apps import kill_and_scale, kill_now
-from cluster.services.commands import Changes, Outcome
+from cluster.services.commands import ApiCommands, Outcome
 from cluster.services.definitions import InvalidApp, canonical_id
 from cluster.services.effects import Effect
 from cluster.services.render import deployments_json, metrics_text, queue_json, task_json
@@ -59,7 +59,7 @@ async def delete_deployment(request: web.Request) -> web.Response:
         )
         return web.Response(status=202)
 
-    def roll_back(changes: Changes, now: float) -> tuple[Outcome, list[Effect]]:
+    def roll_back(changes: ApiCommands, now: float) -> tuple[Outcome, list[Effect]]:
         outcome = changes.roll_back(deployment_id, str(uuid4()), now)
         return outcome, outcome.effects
 

@@ -26,7 +26,7 @@ class Outcome:
     effects: list[Effect]
 
 
-class Changes:
+class ApiCommands:
     """The core's other entrance."""
 
     def __init__(self, core: Core) -> None:

@@ -15,7 +15,7 @@ from cluster.common.errors import MesaformError, Permanent, Retryable
 from cluster.mesos.messages import Capability, FrameworkInfo, Id
 from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from cluster.mesos.scheduler_messages import Event
-from cluster.services.commands import Changes
+from cluster.services.commands import ApiCommands
 from cluster.services.core import Core
 from cluster.services.effects import Effect, Send
 from cluster.services.model import ROLE
@@ -112,7 +112,7 @@ class Scheduler:
             log.info("no longer leading, epoch %d", epoch)
 
     async def change(
-        self, decide: Callable[[Changes, float], tuple[Answer, list[Effect]]]
+        self, decide: Callable[[ApiCommands, float], tuple[Answer, list[Effect]]]
     ) -> Answer:
         """Make a change that a person asks for; returns when it is stored, whether or not the engine answers now.
 
@@ -123,7 +123,7 @@ class Scheduler:
 
         """
         async with self._order:
-            answer, effects = decide(Changes(self.core), self.clock())
+            answer, effects = decide(ApiCommands(self.core), self.clock())
             await self._carry_out(effects, tolerant=True)
         return answer
 

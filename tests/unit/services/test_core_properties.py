@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from cluster.common.resources import EMPTY, Resources
 from cluster.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
 from cluster.mesos.scheduler_messages import Call
-from cluster.services.commands import Changes
+from cluster.services.commands import ApiCommands
 from cluster.services.core import Core
 from cluster.services.effects import AppLocked, AppMissing, Effect, Send, Store
 from cluster.services.model import App, Deployment, Instance, PortDefinition
@@ -172,13 +172,13 @@ class Scheduling(RuleBasedStateMachine):
                 },
                 version=before.version,
             )
-        self.do(Changes(self.core).put([app], str(self.new_id()), self.now, force=True).effects)
+        self.do(ApiCommands(self.core).put([app], str(self.new_id()), self.now, force=True).effects)
 
     @rule(app_id=st.sampled_from(APP_IDS), force=st.booleans(), heard=st.booleans())
     def delete(self, app_id: str, force: bool, heard: bool) -> None:
         try:
             self.do(
-                Changes(self.core)
+                ApiCommands(self.core)
                 .delete(app_id, str(self.new_id()), self.now, force=force)
                 .effects,
                 heard=heard,
@@ -190,14 +190,16 @@ class Scheduling(RuleBasedStateMachine):
     def restart(self, app_id: str) -> None:
         if app_id in self.core.state.apps:
             self.do(
-                Changes(self.core).restart(app_id, str(self.new_id()), self.now, force=True).effects
+                ApiCommands(self.core)
+                .restart(app_id, str(self.new_id()), self.now, force=True)
+                .effects
             )
 
     @rule(count=st.integers(1, 3))
     def kill_and_scale(self, count: int) -> None:
         victims = list(self.core.state.instances.values())[:count]
         self.do(
-            Changes(self.core)
+            ApiCommands(self.core)
             .kill_and_scale(victims, str(self.new_id()), self.now, force=True)
             .effects
         )
