@@ -17,7 +17,7 @@ import aiohttp
 from benchmarks.table import Result, show
 from cluster.mesos.messages import FrameworkInfo
 from cluster.mesos.scheduler import Event, SchedulerClient
-from tests.support.cluster_harness import REPOSITORY, Road, until
+from tests.support.cluster_harness import REPOSITORY, ClusterHarness, until
 
 MIB = 1024 * 1024
 
@@ -35,7 +35,7 @@ def seconds(command: list[str], environment: dict[str, str], folder: Path) -> fl
     return time.monotonic() - started
 
 
-def synth(road: Road) -> Result:
+def synth(road: ClusterHarness) -> Result:
     """All stacks synthesized, against the plain import of the provider's package; the better of two runs each."""
     local = {
         "MESAFORM_CLUSTER_FILE": str(road.folder / "cluster.yaml"),
@@ -75,7 +75,7 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
-def idle_memory(road: Road) -> list[Result]:
+def idle_memory(road: ClusterHarness) -> list[Result]:
     """The largest resident size among idle embedded masters and agents."""
     sizes: dict[str, list[float]] = {"master": [], "agent": []}
     for pid in road.processes():
@@ -94,7 +94,7 @@ def idle_memory(road: Road) -> list[Result]:
     ]
 
 
-def offers_dry(road: Road) -> Result:
+def offers_dry(road: ClusterHarness) -> Result:
     """From the answer to the POST of an app that does not fit to the autoscaler's recorded launch."""
     started = time.time()
     road.services(
@@ -120,7 +120,7 @@ def offers_dry(road: Road) -> Result:
     )
 
 
-def master_at(road: Road, address: str) -> int:
+def master_at(road: ClusterHarness, address: str) -> int:
     """The process of the engine master that listens on `address`."""
     for pid in road.processes():
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -132,7 +132,7 @@ def master_at(road: Road, address: str) -> int:
     raise LookupError(f"no engine master at {address}")
 
 
-async def failover(road: Road) -> Result:
+async def failover(road: ClusterHarness) -> Result:
     """kill -9 of the leading engine master until a waiting framework is offered resources by the next."""
     offered: asyncio.Queue[float] = asyncio.Queue()
 
@@ -175,7 +175,7 @@ def main() -> None:
     """Raise a cluster in a folder of its own, measure, take it down, print the table."""
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="mesaform-bench-") as folder:
-        road = Road(Path(folder), name="bench", cidr="127.79.0.0/16")
+        road = ClusterHarness(Path(folder), name="bench", cidr="127.79.0.0/16")
         try:
             road.start_local()
             started = time.monotonic()

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.support.cluster_harness import Road, until
+from tests.support.cluster_harness import ClusterHarness, until
 
 pytestmark = [
     pytest.mark.endtoend,
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def test_an_interrupted_up_and_an_interrupted_down_are_undone_by_down(tmp_path):
-    road = Road(tmp_path / "cut", name="cut", cidr="127.78.0.0/16")
+    road = ClusterHarness(tmp_path / "cut", name="cut", cidr="127.78.0.0/16")
     road.start_local()
     try:
         up = start(road, tmp_path / "up.log", "up", "--yes")

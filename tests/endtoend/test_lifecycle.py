@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster_harness import Road, until
+from tests.support.cluster_harness import ClusterHarness, until
 
 pytestmark = [
     pytest.mark.endtoend,
@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    road = Road(tmp_path_factory.mktemp("road"), name="road", cidr="127.77.0.0/16")
+    road = ClusterHarness(tmp_path_factory.mktemp("road"), name="road", cidr="127.77.0.0/16")
     road.start_local()
     try:
         road.mesaform("up", "--yes", timeout_s=400)

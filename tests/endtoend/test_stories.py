@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support.cluster_harness import Road, until
+from tests.support.cluster_harness import ClusterHarness, until
 
 pytestmark = [
     pytest.mark.endtoend,
@@ -48,7 +48,7 @@ ALIVE = ("pending", "running")
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    road = Road(
+    road = ClusterHarness(
         tmp_path_factory.mktemp("stories"), name="stories", cidr="127.79.0.0/16", cluster=CLUSTER
     )
     road.start_local()

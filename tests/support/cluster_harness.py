@@ -55,7 +55,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class Road:
+class ClusterHarness:
     """One cluster in a folder of its own."""
 
     def __init__(self, folder: Path, *, name: str, cidr: str, cluster: str = CLUSTER) -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 
-from tests.support.cluster_harness import Road, until
+from tests.support.cluster_harness import ClusterHarness, until
 
 ALIVE = ("pending", "running")
 
@@ -21,7 +21,7 @@ class Interruption:
     moved: frozenset[str]
 
 
-def tasks_by_agent(road: Road, app: str) -> dict[str, set[str]]:
+def tasks_by_agent(road: ClusterHarness, app: str) -> dict[str, set[str]]:
     """Ids of the app's running tasks by the agent that they run on, as the leading engine master tells; empty while none leads."""
     found: dict[str, set[str]] = {}
     for address in road.masters():
@@ -34,7 +34,7 @@ def tasks_by_agent(road: Road, app: str) -> dict[str, set[str]]:
     return found
 
 
-def autoscaled(road: Road, *states: str) -> set[str]:
+def autoscaled(road: ClusterHarness, *states: str) -> set[str]:
     """Ids of the autoscaler's machines in these states, as EC2 lists them."""
     mine = [
         {"Name": "tag:mesaform:cluster", "Values": [road.name]},
@@ -50,7 +50,7 @@ def autoscaled(road: Road, *states: str) -> set[str]:
 
 
 def interrupt(
-    road: Road, instance_id: str, app: str, *, after_s: float = 45.0, via: str = "both"
+    road: ClusterHarness, instance_id: str, app: str, *, after_s: float = 45.0, via: str = "both"
 ) -> Interruption:
     """Interrupt a busy spot machine and follow the app's tasks until it has ended and all of them run elsewhere.
 
