@@ -92,7 +92,7 @@ class UnknownEdge(MesaformError):
 
 
 @dataclass(frozen=True, slots=True)
-class Mind:
+class ProbeState:
     """The machine's state. `open` are the shapes asked about and not offered yet; `wanted` those that are suspected now."""
 
     state: State = "away"
@@ -104,10 +104,10 @@ class Mind:
     history: tuple[str, ...] = ()
 
 
-Step = tuple[Mind, list[Effect]]
+Step = tuple[ProbeState, list[Effect]]
 
 
-def handle(mind: Mind, event: Event, now: float) -> Step:
+def handle(mind: ProbeState, event: Event, now: float) -> Step:
     """What an event leads to.
 
     Raises:
@@ -123,16 +123,16 @@ def handle(mind: Mind, event: Event, now: float) -> Step:
     return after, effects
 
 
-def _stay(mind: Mind, _event: Event, _now: float) -> Step:
+def _stay(mind: ProbeState, _event: Event, _now: float) -> Step:
     return mind, []
 
 
-def _note(mind: Mind, event: Event, now: float) -> Step:
+def _note(mind: ProbeState, event: Event, now: float) -> Step:
     """Remember who is suspected."""
     return replace(mind, wanted=event.shapes, wanted_at=now if event.shapes else mind.wanted_at), []
 
 
-def _join(mind: Mind, event: Event, now: float) -> Step:
+def _join(mind: ProbeState, event: Event, now: float) -> Step:
     mind, _ = _note(mind, event, now)
     return (
         (replace(mind, state="joining", since=now), [Subscribe()])
@@ -141,7 +141,7 @@ def _join(mind: Mind, event: Event, now: float) -> Step:
     )
 
 
-def _begin(mind: Mind, event: Event, now: float) -> Step:
+def _begin(mind: ProbeState, event: Event, now: float) -> Step:
     """Ask about what is suspected and not known, or be quiet."""
     if event.kind == "wanted":
         mind, _ = _note(mind, event, now)
@@ -155,14 +155,14 @@ def _begin(mind: Mind, event: Event, now: float) -> Step:
     ]  # a new subscription begins with offers
 
 
-def _rest(mind: Mind, event: Event, now: float) -> Step:
+def _rest(mind: ProbeState, event: Event, now: float) -> Step:
     """Nobody suspected for long: leave. Otherwise a finding may have grown old."""
     if not mind.wanted and now - max(mind.wanted_at, mind.since) >= LEAVE_AFTER_S:
         return replace(mind, state="leaving", since=now), [Leave()]
     return _begin(mind, event, now)
 
 
-def _look(mind: Mind, event: Event, now: float) -> Step:
+def _look(mind: ProbeState, event: Event, now: float) -> Step:
     """Give every offer back, and note what it would have held. Ends when all shapes were offered."""
     found = dict(mind.findings)
     for offer in event.offers:
@@ -178,12 +178,12 @@ def _look(mind: Mind, event: Event, now: float) -> Step:
     return (mind, back) if left else (replace(mind, state="quiet", since=now), [*back, Suppress()])
 
 
-def _return(mind: Mind, event: Event, _now: float) -> Step:
+def _return(mind: ProbeState, event: Event, _now: float) -> Step:
     """An offer that crossed our silence."""
     return mind, _back(event.offers)
 
 
-def _time(mind: Mind, _event: Event, now: float) -> Step:
+def _time(mind: ProbeState, _event: Event, now: float) -> Step:
     """Three rounds without an offer: what is still open is dry."""
     if now - mind.since < ROUNDS * ROUND_S + SLACK_S:
         return mind, []
@@ -191,21 +191,21 @@ def _time(mind: Mind, _event: Event, now: float) -> Step:
     return replace(mind, state="quiet", since=now, open=(), findings=found), [Suppress()]
 
 
-def _again(mind: Mind, _event: Event, now: float) -> Step:
+def _again(mind: ProbeState, _event: Event, now: float) -> Step:
     """The master is gone: what was asked was not answered. The subscription is made anew by itself."""
     return replace(mind, state="joining", since=now, open=()), []
 
 
-def _anew(mind: Mind, _event: Event, now: float) -> Step:
+def _anew(mind: ProbeState, _event: Event, now: float) -> Step:
     """The master knows this framework no more: begin anew when somebody is suspected."""
     return replace(mind, state="away", since=now, open=()), []
 
 
-def _leave(mind: Mind, _event: Event, now: float) -> Step:
+def _leave(mind: ProbeState, _event: Event, now: float) -> Step:
     return replace(mind, state="leaving", since=now, open=()), [Leave()]
 
 
-EDGES: dict[tuple[State, Input], Callable[[Mind, Event, float], Step]] = {
+EDGES: dict[tuple[State, Input], Callable[[ProbeState, Event, float], Step]] = {
     ("away", "wanted"): _join,  # the first suspicion makes the framework
     ("away", "tick"): _stay,
     ("away", "stop"): _stay,
@@ -242,14 +242,14 @@ EDGES: dict[tuple[State, Input], Callable[[Mind, Event, float], Step]] = {
 }
 
 
-def known(mind: Mind, now: float) -> dict[str, Finding]:
+def known(mind: ProbeState, now: float) -> dict[str, Finding]:
     """Findings that still hold."""
     return {
         name: finding for name, finding in mind.findings.items() if now - finding.at < 2 * FRESH_S
     }
 
 
-def _stale(mind: Mind, now: float) -> tuple[Shape, ...]:
+def _stale(mind: ProbeState, now: float) -> tuple[Shape, ...]:
     """The suspected shapes of which nothing recent is known."""
     return tuple(one for one in mind.wanted if not _fresh(mind.findings.get(text(one)), now))
 

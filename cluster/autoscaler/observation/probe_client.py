@@ -62,7 +62,7 @@ class ProbeFramework:
         self._masters = itertools.cycle(masters)
         self._session = session
         self._clock = clock
-        self._mind = probe.Mind()
+        self._mind = probe.ProbeState()
         self._client: SchedulerClient | None = None
         self._wished = asyncio.Event()
         self._refused_until = 0.0
@@ -92,7 +92,7 @@ class ProbeFramework:
             await self._live()
         except Exception as error:
             log.exception("the probe framework ended", error=str(error))
-            self._mind = probe.Mind()
+            self._mind = probe.ProbeState()
             self._refused_until = math.inf
 
     async def _live(self) -> None:

@@ -14,7 +14,7 @@ from cluster.autoscaler.observation.probe import (
     Decline,
     Event,
     Leave,
-    Mind,
+    ProbeState,
     Seen,
     Subscribe,
     Suppress,
@@ -28,7 +28,7 @@ class Life:
     """A mind, its effects so far, and a clock."""
 
     def __init__(self) -> None:
-        self.mind, self.now = Mind(), 1000.0
+        self.mind, self.now = ProbeState(), 1000.0
         self.effects: list[probe.Effect] = []
 
     def tell(
@@ -172,7 +172,7 @@ def test_findings_grow_old():
 
 def test_what_the_table_does_not_know_raises_with_what_happened_before():
     with pytest.raises(probe.UnknownEdge) as caught:
-        handle(Mind(history=("away, wanted",)), Event("subscribed"), 0.0)
+        handle(ProbeState(history=("away, wanted",)), Event("subscribed"), 0.0)
     assert caught.value.where == "away, wanted"
 
 
