@@ -208,25 +208,25 @@ class Ledger(Protocol):
 class Control(Protocol):
     """How an operator's program tells the autoscaler to stop, without reaching into the network (S3 is strongly consistent)."""
 
-    def fence(self, reason: str) -> None:
+    def freeze(self, reason: str) -> None:
         """Ask the autoscaler to buy and remove nothing until lifted."""
         ...
 
-    def lift(self) -> None:
+    def unfreeze(self) -> None:
         """Take the fence away. Idempotent."""
         ...
 
-    def fenced(self) -> str | None:
+    def frozen_reason(self) -> str | None:
         """The reason of the fence in force, or None."""
         ...
 
-    def beat(
+    def write_heartbeat(
         self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
     ) -> None:
         """The autoscaler's sign of life, whether it obeys a fence, and what it remembers (so that `mesaform plan` plans alike)."""
         ...
 
-    def last_beat(self) -> Mapping[str, Any] | None:
+    def last_heartbeat(self) -> Mapping[str, Any] | None:
         """The last sign of life: `at`, `fenced`, `address`, `memory`; None if there never was one."""
         ...
 

@@ -50,5 +50,5 @@ class TeardownRollback:
                 with suppress(MesaformError):  # the next picture shows it
                     await self._operator.reactivate(agent.agent_id)
         if not held:
-            await asyncio.to_thread(self._control.lift)
+            await asyncio.to_thread(self._control.unfreeze)
             self.done = True

@@ -90,7 +90,9 @@ class Gatherer:
             return None
         return await self._ask(
             "autoscaler",
-            asyncio.to_thread(lambda: (control.last_beat(), control.fenced(), control.orders())),
+            asyncio.to_thread(
+                lambda: (control.last_heartbeat(), control.frozen_reason(), control.orders())
+            ),
         )
 
     async def _outputs(self) -> Mapping[str, Any] | None:

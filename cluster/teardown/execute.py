@@ -107,9 +107,9 @@ class Teardown:
             return
         with self._step("fence") as under_way:
             asked_at = self._world.clock()
-            await asyncio.to_thread(control.fence, FENCE_REASON)
+            await asyncio.to_thread(control.freeze, FENCE_REASON)
             while self._world.clock() - asked_at < OBEY_S:
-                beat = await asyncio.to_thread(control.last_beat)
+                beat = await asyncio.to_thread(control.last_heartbeat)
                 if beat and beat.get("fenced") and float(beat.get("at", 0.0)) >= asked_at:
                     under_way.outcome = "it obeys"
                     return
@@ -229,7 +229,7 @@ class Teardown:
         """Nobody is left who could buy: the next cluster of this name must not find a fence. One that stays is lifted by `up`."""
         if self._world.control is not None:
             with suppress(MesaformError):
-                await asyncio.to_thread(self._world.control.lift)
+                await asyncio.to_thread(self._world.control.unfreeze)
 
     def receipt(self, found: Survey, outcome: Outcome, facts: Facts) -> Receipt:
         """The receipt of the whole teardown, earlier runs included, written into the ledger as well."""

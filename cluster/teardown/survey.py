@@ -132,7 +132,7 @@ async def _beat(world: World) -> Mapping[str, Any] | None:
     if control is None:
         return None
     try:
-        return await asyncio.to_thread(control.last_beat)
+        return await asyncio.to_thread(control.last_heartbeat)
     except MesaformError:
         return None
 

@@ -272,14 +272,19 @@ class Term:
         """Obey a fence before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""
         try:
             self.fence, self.orders = await asyncio.gather(
-                asyncio.to_thread(self.control.fenced), asyncio.to_thread(self.control.orders)
+                asyncio.to_thread(self.control.frozen_reason),
+                asyncio.to_thread(self.control.orders),
             )
             fenced = self.fence is not None
             now = self.clock.now()
             if now - self._beat[0] >= BEAT_EVERY_S or fenced != self._beat[1]:
                 memory = msgspec.to_builtins(self.memory)
                 await asyncio.to_thread(
-                    self.control.beat, now, fenced=fenced, address=self.address, memory=memory
+                    self.control.write_heartbeat,
+                    now,
+                    fenced=fenced,
+                    address=self.address,
+                    memory=memory,
                 )
                 self._beat = (now, fenced)
         except MesaformError as error:  # S3 is gone: what was last known stays in force

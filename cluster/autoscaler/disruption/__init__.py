@@ -8,7 +8,7 @@ from cluster.autoscaler.disruption.emptiness import Idle
 from cluster.autoscaler.disruption.policy import (
     DisruptionCommand,
     Policy,
-    View,
+    PolicyInput,
     disturbances_left,
     with_moves,
 )
@@ -19,7 +19,7 @@ __all__ = [
     "ORDER",
     "DisruptionCommand",
     "Policy",
-    "View",
+    "PolicyInput",
     "disturbances_left",
     "propose",
     "replaced",
@@ -29,6 +29,6 @@ __all__ = [
 ORDER: tuple[Policy, ...] = (Announced(), Idle(), Drift(), Underused(), Replace())
 
 
-def propose(view: View) -> list[DisruptionCommand]:
+def propose(view: PolicyInput) -> list[DisruptionCommand]:
     """What all policies want, in their order."""
     return [change for policy in ORDER for change in policy.propose(view)]

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from cluster.autoscaler.disruption.policy import (
     DisruptionCommand,
-    View,
+    PolicyInput,
     deactivate,
     disturbable,
     disturbance_usd,
@@ -36,7 +36,7 @@ PAIRED = 12
 class Replace:
     name: PolicyName = "replace"
 
-    def propose(self, view: View) -> list[DisruptionCommand]:
+    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         """At most one change a pass: what the next one is worth depends on how this one ends."""
         if view.snapshot.memory.replacements:
             return []
@@ -52,7 +52,7 @@ class Replace:
         return [change]
 
     def _options(
-        self, units: Sequence[Unit], view: View
+        self, units: Sequence[Unit], view: PolicyInput
     ) -> list[tuple[float, DisruptionCommand, tuple[Unit, ...]]]:
         """One for each machine by itself, for each pair, and for the most easily moved ones together."""
         groups: list[tuple[Unit, ...]] = [(unit,) for unit in units]
@@ -62,7 +62,7 @@ class Replace:
 
     @staticmethod
     def _option(
-        group: tuple[Unit, ...], view: View
+        group: tuple[Unit, ...], view: PolicyInput
     ) -> tuple[float, DisruptionCommand, tuple[Unit, ...]] | None:
         pool = group[0].pool
         if not rested(group, view):
@@ -101,7 +101,7 @@ class Replace:
         )
 
 
-def replaced(view: View, homes: Reservations) -> list[Move]:
+def replaced(view: PolicyInput, homes: Reservations) -> list[Move]:
     """Old machines whose replacement has registered, to begin removing; if a task of theirs fits nowhere, or one is wanted, none goes."""
     moves: list[Move] = []
     left = view.disturbances + len(_not_begun(view))
@@ -133,7 +133,7 @@ def replaced(view: View, homes: Reservations) -> list[Move]:
     return moves
 
 
-def _not_begun(view: View) -> list[str]:
+def _not_begun(view: PolicyInput) -> list[str]:
     """Replacements of which no old machine goes yet; each has its place in the budget."""
     under_way = {unit.machine.instance_id for unit in view.supply.units if unit.removal is not None}
     return [

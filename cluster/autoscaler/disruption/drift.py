@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from cluster.autoscaler.disruption.policy import (
     DisruptionCommand,
-    View,
+    PolicyInput,
     deactivate,
     movable,
     protected,
@@ -25,7 +25,7 @@ from cluster.config.schema import Drift as Settings
 class Drift:
     name: PolicyName = "drift"
 
-    def propose(self, view: View) -> list[DisruptionCommand]:
+    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         """As many as may be disturbed now, the longest running first. One at most is waited for that has to be bought first."""
         settings = view.snapshot.spec.autoscaler.drift
         changes: list[DisruptionCommand] = []
@@ -43,7 +43,7 @@ class Drift:
         return changes
 
 
-def _drifted(view: View, settings: Settings) -> list[tuple[Unit, str]]:
+def _drifted(view: PolicyInput, settings: Settings) -> list[tuple[Unit, str]]:
     found = []
     for unit in view.supply.units:
         name = unit.machine.instance_id
@@ -68,11 +68,11 @@ def _drifted(view: View, settings: Settings) -> list[tuple[Unit, str]]:
     )
 
 
-def _replaced(name: str, view: View) -> bool:
+def _replaced(name: str, view: PolicyInput) -> bool:
     return any(name in one.old for one in view.snapshot.memory.replacements.values())
 
 
-def _why(unit: Unit, view: View, settings: Settings) -> str:
+def _why(unit: Unit, view: PolicyInput, settings: Settings) -> str:
     drift = advertised_capacity.drift_of(unit, view.snapshot) if settings.replace else ""
     hours = (view.now - unit.machine.launched_at) / 3600
     if not drift and settings.max_age_hours is not None and hours > settings.max_age_hours:
@@ -81,7 +81,7 @@ def _why(unit: Unit, view: View, settings: Settings) -> str:
 
 
 def _change(
-    unit: Unit, why: str, view: View, drifted: Collection[str], *, may_buy: bool
+    unit: Unit, why: str, view: PolicyInput, drifted: Collection[str], *, may_buy: bool
 ) -> DisruptionCommand | None:
     """Its tasks move to where there is room, never to another that has drifted; where there is none, a machine is bought first."""
     agent = unit.agent

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.policy import DisruptionCommand, View, deactivate, protected
+from cluster.autoscaler.disruption.policy import (
+    DisruptionCommand,
+    PolicyInput,
+    deactivate,
+    protected,
+)
 from cluster.autoscaler.model.snapshot import PolicyName
 from cluster.autoscaler.model.supply import Unit
 
@@ -10,7 +15,7 @@ from cluster.autoscaler.model.supply import Unit
 class Idle:
     name: PolicyName = "idle"
 
-    def propose(self, view: View) -> list[DisruptionCommand]:
+    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         settings = view.snapshot.spec.autoscaler
         changes = []
         for unit in sorted(
@@ -29,11 +34,11 @@ class Idle:
         return changes
 
     @staticmethod
-    def _since(unit: Unit, view: View) -> float:
+    def _since(unit: Unit, view: PolicyInput) -> float:
         return view.idle_since.get(unit.machine.instance_id, view.now)
 
     @staticmethod
-    def _may_go(unit: Unit, view: View) -> bool:
+    def _may_go(unit: Unit, view: PolicyInput) -> bool:
         name, agent = unit.machine.instance_id, unit.agent
         if (
             unit.state != "idle"

@@ -37,7 +37,7 @@ PROTECT_TAG = "mesaform:protect"
 
 
 @dataclass(slots=True)
-class View:
+class PolicyInput:
     """What policies see, and what is left of the bounds; each policy takes from `spare`, `disturbances` and `room` what it uses.
 
     `needed` are machines that demand was placed on. `going` are machines that an earlier policy of this pass has taken.
@@ -107,7 +107,7 @@ class Policy(Protocol):
     @property
     def name(self) -> PolicyName: ...
 
-    def propose(self, view: View) -> list[DisruptionCommand]:
+    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         """The changes to make now, best first; what they use up is taken from `view`."""
         ...
 
@@ -136,7 +136,7 @@ def movable(agent: Agent, snapshot: Snapshot) -> bool:
     )
 
 
-def disturbable(view: View) -> list[Unit]:
+def disturbable(view: PolicyInput) -> list[Unit]:
     """Busy machines that may be emptied now, cheapest disturbance per dollar first: ours, settled, unprotected, wanted by nobody."""
     if not view.settings.enabled or view.disturbances <= 0:
         return []
@@ -177,7 +177,7 @@ def disturbable(view: View) -> list[Unit]:
     )
 
 
-def _young_types(view: View) -> set[tuple[str, str]]:
+def _young_types(view: PolicyInput) -> set[tuple[str, str]]:
     """Types, by pool, of which one was bought so lately that it has not paid back yet: giving one away now would be to and fro."""
     since = view.now - view.settings.payback_s
     young = {
@@ -193,12 +193,12 @@ def _young_types(view: View) -> set[tuple[str, str]]:
     return young | ordered
 
 
-def _soon_done(agent: Agent, view: View) -> bool:
+def _soon_done(agent: Agent, view: PolicyInput) -> bool:
     """Whether all its work ends by itself before moving it would have paid back: it said so, or work of its name has always done so."""
     return all(_ends_at(work, view) <= view.now + view.settings.payback_s for work in agent.work)
 
 
-def rested(units: Iterable[Unit], view: View) -> bool:
+def rested(units: Iterable[Unit], view: PolicyInput) -> bool:
     """Whether each app's tasks would still be moved at most once a day: no more moves within a day than it has tasks."""
     wanted = Counter(
         work.name for unit in units if unit.agent is not None for work in unit.agent.work
@@ -237,18 +237,18 @@ def with_moves(
     return replace(memory, moves=moves)
 
 
-def _ends_at(work: RunningTask, view: View) -> float:
+def _ends_at(work: RunningTask, view: PolicyInput) -> float:
     if work.ends_at:
         return work.ends_at
     within_s = ends_within_s(view.snapshot.memory.lives.get(work.name), _age_s(work, view))
     return math.inf if within_s is None else view.now + within_s
 
 
-def _age_s(work: RunningTask, view: View) -> float:
+def _age_s(work: RunningTask, view: PolicyInput) -> float:
     return max(0.0, view.now - work.since) if work.since else 0.0
 
 
-def saving_lasts_s(units: Iterable[Unit], view: View) -> float:
+def saving_lasts_s(units: Iterable[Unit], view: PolicyInput) -> float:
     """How long a saving may be counted on: as long as each of these machines would have been kept by its most lasting task.
 
     Of a task whose age is not known that is `payback_s`. A task of months is worth moving once, a task of minutes is waited for.
@@ -261,7 +261,7 @@ def saving_lasts_s(units: Iterable[Unit], view: View) -> float:
     return min(kept, default=0.0)
 
 
-def _lasts_s(work: RunningTask, view: View) -> float:
+def _lasts_s(work: RunningTask, view: PolicyInput) -> float:
     if work.ends_at:
         return max(0.0, work.ends_at - view.now)
     if not work.since:
@@ -269,7 +269,7 @@ def _lasts_s(work: RunningTask, view: View) -> float:
     return lasts_s(view.snapshot.memory.lives.get(work.name), view.now - work.since)
 
 
-def disturbance_usd(units: Iterable[Unit], view: View) -> float:
+def disturbance_usd(units: Iterable[Unit], view: PolicyInput) -> float:
     """What moving the tasks of these machines counts as: the older a task, the more is lost."""
     each, hourly = view.settings.usd_per_task, view.settings.usd_per_task_hour
     ages_h = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cluster.autoscaler.disruption.policy import (
     DisruptionCommand,
-    View,
+    PolicyInput,
     deactivate,
     movable,
     protected,
@@ -20,7 +20,7 @@ from cluster.autoscaler.model.supply import Unit
 class Announced:
     name: PolicyName = "retirement"
 
-    def propose(self, view: View) -> list[DisruptionCommand]:
+    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         """The soonest end first; one without tasks disturbs nobody."""
         notices, changes = view.snapshot.memory.notices, []
         for unit in sorted(
@@ -45,7 +45,7 @@ def _ends_at(notice: Notice | None) -> float:
     return (notice.ends_at or float("inf")) if notice else float("inf")
 
 
-def _may_go(unit: Unit, notice: Notice, view: View) -> bool:
+def _may_go(unit: Unit, notice: Notice, view: PolicyInput) -> bool:
     name = unit.machine.instance_id
     if (
         unit.agent is None
@@ -64,7 +64,7 @@ def _may_go(unit: Unit, notice: Notice, view: View) -> bool:
     return _heeds_advice(unit, view)
 
 
-def _heeds_advice(unit: Unit, view: View) -> bool:
+def _heeds_advice(unit: Unit, view: PolicyInput) -> bool:
     """Advice is followed where the spec says so, for machines of ours that have paid back and whose tasks may move."""
     if (
         view.snapshot.spec.autoscaler.interruption.on_rebalance != "replace"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.autoscaler.disruption.policy import (
     DisruptionCommand,
-    View,
+    PolicyInput,
     deactivate,
     disturbable,
     disturbance_usd,
@@ -24,7 +24,7 @@ def share_used(agent: Agent) -> float:
 class Underused:
     name: PolicyName = "underused"
 
-    def propose(self, view: View) -> list[DisruptionCommand]:
+    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         changes = []
         for unit in disturbable(view):
             since = view.underused_since.get(unit.machine.instance_id)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from cluster.autoscaler import demand, disruption
 from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.disruption import DisruptionCommand, View
+from cluster.autoscaler.disruption import DisruptionCommand, PolicyInput
 from cluster.autoscaler.interruption import announcements, controller
 from cluster.autoscaler.model.decision import Decision
 from cluster.autoscaler.model.snapshot import PlannerState, Removal, Replacement, Snapshot
@@ -246,7 +246,7 @@ def _giving(
         if move.unit.machine.instance_id not in taken
     ]
     taken |= {move.unit.machine.instance_id for move in moves}
-    view = View(
+    view = PolicyInput(
         snapshot=snapshot,
         supply=supply,
         room=room,

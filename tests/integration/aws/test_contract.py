@@ -262,19 +262,21 @@ def test_tidying_changes_nothing_that_is_read(ledger: Ledger):
 
 
 def test_a_fence_holds_until_it_is_lifted(control: Control):
-    assert control.fenced() is None
-    control.fence("mesaform down")
-    assert control.fenced() == "mesaform down"
-    control.lift()
-    control.lift()
-    assert control.fenced() is None
+    assert control.frozen_reason() is None
+    control.freeze("mesaform down")
+    assert control.frozen_reason() == "mesaform down"
+    control.unfreeze()
+    control.unfreeze()
+    assert control.frozen_reason() is None
 
 
 def test_the_last_sign_of_life_is_the_one_read(control: Control):
-    assert control.last_beat() is None
-    control.beat(1.0, fenced=False, address="127.42.0.10:9550")
-    control.beat(2.0, fenced=True, address="127.42.32.10:9550", memory={"idle_since": {"i-1": 1.0}})
-    assert control.last_beat() == {
+    assert control.last_heartbeat() is None
+    control.write_heartbeat(1.0, fenced=False, address="127.42.0.10:9550")
+    control.write_heartbeat(
+        2.0, fenced=True, address="127.42.32.10:9550", memory={"idle_since": {"i-1": 1.0}}
+    )
+    assert control.last_heartbeat() == {
         "at": 2.0,
         "fenced": True,
         "address": "127.42.32.10:9550",
