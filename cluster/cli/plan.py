@@ -104,10 +104,10 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
     for line in trouble:
         console.print(f"[yellow]not known:[/] {line}", highlight=False)
     for label, text in (
-        ("fenced", made.fence),
+        ("fenced", made.freeze),
         ("paused", made.paused),
         ("waiting", made.waiting),
-        ("nothing is removed", made.frozen),
+        ("nothing is removed", made.removals_blocked),
     ):
         if text:
             console.print(f"[yellow]{label}:[/] {text}", highlight=False)

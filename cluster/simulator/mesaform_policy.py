@@ -84,7 +84,7 @@ class Mesaform:
         self._memory = self._carry_out(world, made, now)
         self._settle(world)
         soonest = now + self._spec.autoscaler.interval_s
-        self._look_at = math.inf if made.look_again_at is None else max(soonest, made.look_again_at)
+        self._look_at = math.inf if made.next_pass_at is None else max(soonest, made.next_pass_at)
 
     def _snapshot(self, world: World) -> Snapshot:
         names = world.hosts.keys()

@@ -224,7 +224,7 @@ class Term:
         )
         self.telemetry.passed(made, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
-        return rest_s(made.look_again_at, spec.autoscaler.interval_s, self.clock.now())
+        return rest_s(made.next_pass_at, spec.autoscaler.interval_s, self.clock.now())
 
     async def _hear(self, heard: list[ParsedNotice], snapshot: Snapshot) -> Snapshot:
         """Write down what was announced before the queue may forget it."""

@@ -86,14 +86,14 @@ class Plan:
     memory: PlannerState
     usd_per_hour: float
     after_usd_per_hour: float
-    frozen: str = ""
-    fence: str = ""
+    removals_blocked: str = ""
+    freeze: str = ""
     waiting: str = ""
     quarantined: Mapping[str, str] | None = None
     paused: str = ""
     orders: tuple[str, ...] = ()
     packed: Packed | None = None
-    look_again_at: float | None = None
+    next_pass_at: float | None = None
 
 
 def plan(snapshot: Snapshot, now: float) -> Plan:
@@ -175,14 +175,14 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         memory=memory if held else replace(memory, told=told),
         usd_per_hour=supply.usd_per_hour,
         after_usd_per_hour=round(after, 6),
-        frozen=frozen,
-        fence=fence,
+        removals_blocked=frozen,
+        freeze=fence,
         waiting=waiting,
         quarantined=supply.quarantined,
         paused=paused,
         orders=tuple(describe(order) for order in in_force(snapshot.orders, now)),
         packed=packed,
-        look_again_at=timers.look_again_at(
+        next_pass_at=timers.look_again_at(
             snapshot,
             supply,
             memory,

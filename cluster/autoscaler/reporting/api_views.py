@@ -70,8 +70,8 @@ def describe(plan: Plan) -> Json:
         "at": plan.at,
         "usd_per_hour": plan.usd_per_hour,
         "after_usd_per_hour": plan.after_usd_per_hour,
-        "frozen": plan.frozen,
-        "fence": plan.fence,
+        "frozen": plan.removals_blocked,
+        "fence": plan.freeze,
         "paused": plan.paused,
         "orders": list(plan.orders),
         "waiting": plan.waiting,
@@ -95,7 +95,7 @@ def describe(plan: Plan) -> Json:
             }
             for verdict in plan.verdicts
         ],
-        "look_again_at": plan.look_again_at,
+        "look_again_at": plan.next_pass_at,
         "packed": None if plan.packed is None else asdict(plan.packed),
         "steps": [step.decision.record() for step in plan.steps],
     }

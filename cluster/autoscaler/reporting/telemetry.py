@@ -150,8 +150,8 @@ class Telemetry:
         self.status.update(
             last_pass_at=plan.at,
             trouble=list(snapshot.trouble),
-            frozen=plan.frozen,
-            fence=plan.fence,
+            frozen=plan.removals_blocked,
+            fence=plan.freeze,
             paused=plan.paused,
             orders=list(plan.orders),
         )

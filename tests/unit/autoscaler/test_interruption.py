@@ -448,7 +448,7 @@ def test_a_pause_stops_the_buying_but_not_the_emptying():
 
 def test_an_interruption_is_acted_on_while_removals_are_frozen():
     snapshot = a_told(a_notice(), recovered=1)
-    assert plan(snapshot, NOW).frozen
+    assert plan(snapshot, NOW).removals_blocked
     assert "deactivate" in kinds(snapshot)
 
 
@@ -634,8 +634,8 @@ def test_what_its_timers_say_is_when_the_next_step_comes():
     now, looked = NOW + 20, 0
     while not [action for action in actions(snapshot, now) if isinstance(action, Drain)]:
         made = plan(snapshot, now)
-        assert made.look_again_at is not None
-        now, looked = max(made.look_again_at, now + 0.001), looked + 1
+        assert made.next_pass_at is not None
+        now, looked = max(made.next_pass_at, now + 0.001), looked + 1
         assert looked < 20
     assert now == pytest.approx(NOW + 105, abs=0.01)
 

@@ -461,7 +461,7 @@ def test_nothing_is_removed_while_the_world_is_not_known(trouble, why):
         snapshot, **{key: value for key, value in trouble.items() if key != "recovered"}
     )
     made = plan(snapshot, NOW)
-    assert why in made.frozen
+    assert why in made.removals_blocked
     assert done(made) == []
 
 
@@ -471,7 +471,7 @@ def test_nothing_is_removed_while_too_many_agents_are_missing():
         replace(snapshot, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])),
         NOW,
     )
-    assert "1 of 3 agents are missing" in made.frozen
+    assert "1 of 3 agents are missing" in made.removals_blocked
     assert done(made) == []
 
 

@@ -253,19 +253,19 @@ def test_the_planner_is_asked_again_when(scene):
     snapshot = build()
     first = plan(snapshot, NOW)
     assert not [step for step in first.steps if step.actions]
-    assert first.look_again_at == pytest.approx(NOW + in_s, abs=0.01)
+    assert first.next_pass_at == pytest.approx(NOW + in_s, abs=0.01)
     snapshot = replace(snapshot, memory=first.memory)
-    just_before = plan(snapshot, first.look_again_at - 0.1)
+    just_before = plan(snapshot, first.next_pass_at - 0.1)
     assert outcome(just_before) == outcome(replace(first, steps=()))
-    assert outcome(plan(snapshot, first.look_again_at)) != outcome(just_before)
+    assert outcome(plan(snapshot, first.next_pass_at)) != outcome(just_before)
 
 
 def test_a_pass_that_acted_is_followed_by_the_next_interval():
-    assert plan(a_snapshot(queue=[queued()]), NOW).look_again_at == NOW + 2
+    assert plan(a_snapshot(queue=[queued()]), NOW).next_pass_at == NOW + 2
 
 
 def test_where_nothing_but_an_event_can_change_anything_there_is_no_moment():
-    assert plan(a_snapshot(memory=PlannerState(leader_since=NOW - 9000)), NOW).look_again_at is None
+    assert plan(a_snapshot(memory=PlannerState(leader_since=NOW - 9000)), NOW).next_pass_at is None
 
 
 def test_a_replacement_without_an_order_is_forgotten_after_a_moment():
@@ -274,9 +274,9 @@ def test_a_replacement_without_an_order_is_forgotten_after_a_moment():
     )
     snapshot = little_used(replacements=memory.replacements, underused_since={})
     first = plan(snapshot, NOW)
-    assert first.look_again_at == pytest.approx(NOW + 3, abs=0.01)
+    assert first.next_pass_at == pytest.approx(NOW + 3, abs=0.01)
     assert first.memory.replacements
-    assert not plan(snapshot, first.look_again_at).memory.replacements
+    assert not plan(snapshot, first.next_pass_at).memory.replacements
 
 
 def moment(text: str) -> float:
