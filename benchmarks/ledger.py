@@ -139,7 +139,7 @@ def main() -> None:
         counted += len(rows)
     now = end + DAY / 2
     began = time.perf_counter()
-    merged = ledger.tidy(now)
+    merged = ledger.compact(now)
     took = time.perf_counter() - began
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket="bench")
     sizes = [item["Size"] for page in pages for item in page.get("Contents", [])]

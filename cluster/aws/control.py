@@ -28,24 +28,24 @@ class S3Control:
         self._prefix = f"{cluster}/control"
         self._s3 = client.client("s3", region)
 
-    def fence(self, reason: str) -> None:
+    def freeze(self, reason: str) -> None:
         self._put("fence", {"reason": reason, "at": time.time()})
 
-    def lift(self) -> None:
+    def unfreeze(self) -> None:
         key = self._key("fence")
         with client.translated(f"s3://{self._bucket}/{key}"):
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
-    def fenced(self) -> str | None:
+    def frozen_reason(self) -> str | None:
         found = self._get("fence")
         return None if found is None else str(found.get("reason", "no reason given"))
 
-    def beat(
+    def write_heartbeat(
         self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
     ) -> None:
         self._put("beat", {"at": at, "fenced": fenced, "address": address, "memory": memory or {}})
 
-    def last_beat(self) -> Mapping[str, Any] | None:
+    def last_heartbeat(self) -> Mapping[str, Any] | None:
         return self._get("beat")
 
     def keep(self, name: str, document: Mapping[str, Any]) -> None:

@@ -96,7 +96,7 @@ class S3Ledger:
                 return self._read_keys(lambda: self._keys(since, kinds), since, kinds)
             return self._newest(since, limit, kinds) if limit else []
 
-    def tidy(self, now: float) -> int:
+    def compact(self, now: float) -> int:
         """See `Ledger`. Only one process should do it at a time: two of them lose nothing, but do the work twice.
 
         Raises:

@@ -61,8 +61,8 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     bucket = await asyncio.to_thread(client.account_bucket, spec.region)
     control = S3Control(bucket, spec.name, spec.region)
     fence, beat, orders = await asyncio.gather(
-        asyncio.to_thread(control.fenced),
-        asyncio.to_thread(control.last_beat),
+        asyncio.to_thread(control.frozen_reason),
+        asyncio.to_thread(control.last_heartbeat),
         asyncio.to_thread(control.orders),
     )
     memory = remembered((beat or {}).get("memory"))

@@ -88,5 +88,9 @@ class InsufficientCapacity(CloudError):
         self.offering = offering
 
 
+class LeadershipLost(MesaformError):
+    """Another leader has written since; the process that gets it no longer leads and stops acting."""
+
+
 class ClusterUnreachable(MesaformError):
     """No elected master answers."""

@@ -40,7 +40,7 @@ LOG_CHECK_S = 5.0
 PROBE_EVERY_S = 0.05
 
 
-def log(line: str) -> None:
+def log_line(line: str) -> None:
     """A line on the console: systemd's journal on AWS, the machine's console log locally."""
     sys.stdout.write(f"node: {line}\n")
     sys.stdout.flush()
@@ -94,7 +94,7 @@ class Daemon:
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
             if left := process.end_descendants():
-                log(f"ended {left} processes that the services left behind")
+                log_line(f"ended {left} processes that the services left behind")
 
     def _prepare(self) -> None:
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -134,13 +134,13 @@ class Daemon:
             case Spawn(name):
                 return [self._spawn(self._supervisor.entries[name].service, tasks)]
             case Terminate(name, pid):
-                log(f"stopping {name} (pid {pid})")
+                log_line(f"stopping {name} (pid {pid})")
                 process.terminate(pid)
             case Kill(name, pid):
-                log(f"{name} (pid {pid}) does not stop: killing it")
+                log_line(f"{name} (pid {pid}) does not stop: killing it")
                 process.kill(pid)
             case Finished():
-                log("everything is stopped")
+                log_line("everything is stopped")
         return []
 
     def _spawn(self, service: Service, tasks: asyncio.TaskGroup) -> Event:
@@ -153,7 +153,7 @@ class Daemon:
         except OSError as error:
             if ours:
                 ours.close()
-            log(f"cannot start {service.name}: {service.argv[0]}: {error.strerror or error}")
+            log_line(f"cannot start {service.name}: {service.argv[0]}: {error.strerror or error}")
             return SpawnFailed(service.name, f"{service.argv[0]}: {error.strerror or error}")
         finally:
             if theirs:
@@ -162,7 +162,7 @@ class Daemon:
             self._lines[service.name] = tasks.create_task(
                 self._listen(service.name, ours), name=f"line of {service.name}"
             )
-        log(f"started {service.name} (pid {pid})")
+        log_line(f"started {service.name} (pid {pid})")
         self._pids[pid] = service.name
         if service.ready:
             probe = self._probe(service.name, pid, *service.ready)
@@ -187,14 +187,14 @@ class Daemon:
         try:
             while word := (await reader.readline()).strip():
                 if word == b"hold":
-                    log(f"{name} asks to hold {', '.join(sorted(others))}")
+                    log_line(f"{name} asks to hold {', '.join(sorted(others))}")
                     self._asked = writer
                     self._events.put_nowait(Hold(others))
                 elif word == b"release":
                     self._release(name)
                     writer.write(b"released\n")
                 elif word == b"poweroff":
-                    log(f"{name} asks for the machine to be powered off")
+                    log_line(f"{name} asks for the machine to be powered off")
                     self._stop(signal.SIGUSR1)
         except ConnectionError:
             return
@@ -205,7 +205,7 @@ class Daemon:
     def _release(self, name: str) -> None:
         self._asked = None
         if self._supervisor.held and not self._supervisor.stopping:
-            log(f"{name} lets {', '.join(sorted(self._supervisor.held))} go on")
+            log_line(f"{name} lets {', '.join(sorted(self._supervisor.held))} go on")
         self._events.put_nowait(Release())
 
     def _tell_held(self) -> None:
@@ -225,14 +225,14 @@ class Daemon:
             if name is None:
                 continue  # an orphan that some service left to us
             if not self._supervisor.stopping:
-                log(f"{name} (pid {pid}) ended: {how}")
+                log_line(f"{name} (pid {pid}) ended: {how}")
             self._events.put_nowait(Exited(name, pid, how))
 
     def _stop(self, number: signal.Signals) -> None:
         if number is signal.SIGUSR1:
             self.poweroff_requested = True
         if not self._supervisor.stopping:
-            log(f"{number.name}: stopping")
+            log_line(f"{number.name}: stopping")
             status.notify("STOPPING=1", self._environ)
         self._events.put_nowait(StopAll())
 
@@ -253,4 +253,4 @@ class Daemon:
                 try:
                     process.rotate(self._log_dir / f"{service.name}.log")
                 except OSError as error:
-                    log(f"cannot rotate {service.name}'s log: {error.strerror or error}")
+                    log_line(f"cannot rotate {service.name}'s log: {error.strerror or error}")

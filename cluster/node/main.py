@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from cluster.node import machine, roles, status
-from cluster.node.daemon import Daemon, log
+from cluster.node.daemon import Daemon, log_line
 from cluster.node.imds import Metadata, MetadataUnavailable
 from cluster.node.model import Desired, Hardware, Identity
 from cluster.topology.user_data import (
@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             PurePosixPath(machine_dir),
         )
     except MetadataUnavailable as error:
-        log(f"{error}")
+        log_line(f"{error}")
         return EXIT_FAILED
     except (ValueError, msgspec.DecodeError) as error:
-        log(f"refused: {error}")
+        log_line(f"refused: {error}")
         return EXIT_REFUSED
-    log(
+    log_line(
         f"{identity.instance_id} ({identity.instance_type}, {identity.zone}, {identity.address}): {document.role} of {document.cluster}"
     )
     return serve(document, identity, desired, machine_dir, environ)
@@ -85,7 +85,7 @@ def serve(
     daemon = Daemon(desired, machine_dir, environ, report)
     asyncio.run(daemon.run())
     if daemon.poweroff_requested and (command := environ.get("MESAFORM_POWEROFF")):
-        log(f"the machine is asked to power off: {command}")
+        log_line(f"the machine is asked to power off: {command}")
         return subprocess.run(shlex.split(command), check=False).returncode
     return 0
 

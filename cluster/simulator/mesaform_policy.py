@@ -66,17 +66,17 @@ class Mesaform:
         self._agents: dict[str, tuple[int, Agent]] = {}
         self._weeks = Weeks() if spec.autoscaler.profile.enabled else None
 
-    def heard(self, happening: EventKind, now: float) -> None:
+    def on_event(self, happening: EventKind, now: float) -> None:
         interval_s = self._spec.autoscaler.interval_s
         self._look_at = min(
             self._look_at,
             now + (min(WOKEN_AFTER_S, interval_s) if happening == "arrived" else interval_s),
         )
 
-    def next_look(self, _world: World, _now: float) -> float:
+    def next_wakeup(self, _world: World, _now: float) -> float:
         return self._look_at
 
-    def look(self, world: World, now: float) -> None:
+    def reconcile(self, world: World, now: float) -> None:
         snapshot = self._snapshot(world)
         if self._weeks is not None:
             snapshot = replace(snapshot, profile=self._weeks.learn(snapshot, now))

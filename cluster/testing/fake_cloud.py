@@ -217,7 +217,7 @@ class FakeLedger:
             row = ledger_rows.stamped(record, "fake", len(self.records))
             self.records[row[ledger_rows.ROW]] = row
 
-    def tidy(self, now: float) -> int:  # noqa: ARG002 - it has no parts
+    def compact(self, now: float) -> int:  # noqa: ARG002 - it has no parts
         return 0
 
     def read(
@@ -242,24 +242,24 @@ class FakeControl:
         self._documents: dict[str, Mapping[str, Any]] = {}
         self.fail_next: CloudError | None = None
 
-    def fence(self, reason: str) -> None:
+    def freeze(self, reason: str) -> None:
         self._reason = reason
 
-    def lift(self) -> None:
+    def unfreeze(self) -> None:
         self._reason = None
 
-    def fenced(self) -> str | None:
+    def frozen_reason(self) -> str | None:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
         return self._reason
 
-    def beat(
+    def write_heartbeat(
         self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
     ) -> None:
         self._beat = {"at": at, "fenced": fenced, "address": address, "memory": memory or {}}
 
-    def last_beat(self) -> Mapping[str, Any] | None:
+    def last_heartbeat(self) -> Mapping[str, Any] | None:
         return self._beat
 
     def keep(self, name: str, document: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from yarl import URL
 
 from cluster.autoscaler import demand
 from cluster.autoscaler.daemon.executor import PlanExecutor
-from cluster.autoscaler.daemon.journal import Deposed, Journal
+from cluster.autoscaler.daemon.journal import Journal
 from cluster.autoscaler.daemon.lease import Leases, SelfTermination, endings, succession
 from cluster.autoscaler.daemon.weekly_profile_store import Learner
 from cluster.autoscaler.interruption import announcements, controller
@@ -45,7 +45,7 @@ from cluster.aws.notice_queue import SqsNotices
 from cluster.aws.ports import Control, Fleet, Override
 from cluster.aws.pricing.market import Market, aws_market
 from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import MesaformError, NotFound, Retryable
+from cluster.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
 from cluster.config.schema import ClusterSpec
 from cluster.mesos.operator import OperatorClient
 from cluster.topology.naming import Port, spec_parameter_name
@@ -165,7 +165,7 @@ class Term:
             interval_s = AFTER_FAILURE_S
             try:
                 interval_s = await self._pass()
-            except Deposed:
+            except LeadershipLost:
                 raise
             except MesaformError as error:
                 self.telemetry.failed(error)
@@ -419,7 +419,7 @@ async def _lead(
         doorbell.inbox = inbox
         try:
             await term.run()
-        except Deposed as error:
+        except LeadershipLost as error:
             log.warning("deposed", error=str(error))
         finally:
             doorbell.inbox = None

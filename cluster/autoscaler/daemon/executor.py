@@ -56,7 +56,7 @@ class PlanExecutor:
         cluster: its name.
         fleet: the cloud.
         engine: the elected master.
-        journal: where intents and memory go; it raises `Deposed`, which nothing here catches.
+        journal: where intents and memory go; it raises `LeadershipLost`, which nothing here catches.
         report: called with each decision once it was carried out, or failed.
         clock: seconds since the epoch.
 

@@ -13,12 +13,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from cluster.autoscaler.model.snapshot import Intent, PlannerState
-from cluster.common.errors import MesaformError
+from cluster.common.errors import LeadershipLost
 from cluster.zookeeper.session import VersionConflict, ZooKeeper
-
-
-class Deposed(MesaformError):
-    """Another leader has written since; this one must stop at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ class Journal:
         """Take the journal over: what was remembered, and the launches not resolved.
 
         Raises:
-            Deposed: a later term has taken it already.
+            LeadershipLost: a later term has taken it already.
 
         """
         path = self._state_path
@@ -57,10 +53,10 @@ class Journal:
             await self._zk.put(path, _encode(_State(self._epoch, PlannerState())))
             found = await self._zk.get(path)
         if found is None:
-            raise Deposed("the journal vanished", where=path)
+            raise LeadershipLost("the journal vanished", where=path)
         state, self._version = _decode(found[0]), found[1]
         if state.epoch > self._epoch:
-            raise Deposed(f"term {state.epoch} leads, this is {self._epoch}", where=path)
+            raise LeadershipLost(f"term {state.epoch} leads, this is {self._epoch}", where=path)
         await self.save(state.memory)
         return state.memory, await self.intents()
 
@@ -78,7 +74,7 @@ class Journal:
         """Write the memory down.
 
         Raises:
-            Deposed: another leader wrote since.
+            LeadershipLost: another leader wrote since.
 
         """
         try:
@@ -90,7 +86,9 @@ class Journal:
             if found is not None and _decode(found[0]) == _State(self._epoch, memory):
                 self._version = found[1]  # our own write, whose answer was lost
             else:
-                raise Deposed("another leader wrote the journal", where=self._state_path) from error
+                raise LeadershipLost(
+                    "another leader wrote the journal", where=self._state_path
+                ) from error
         self._memory = memory
 
     async def save_if_changed(self, memory: PlannerState) -> None:
@@ -102,7 +100,7 @@ class Journal:
         """Write a launch, or what came of it, before acting on it.
 
         Raises:
-            Deposed: another leader wrote since.
+            LeadershipLost: another leader wrote since.
 
         """
         await self.save(self._memory)

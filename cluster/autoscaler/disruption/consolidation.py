@@ -17,7 +17,7 @@ from cluster.autoscaler.disruption.policy import (
 )
 from cluster.autoscaler.model.lifecycle import REGISTERED
 from cluster.autoscaler.model.snapshot import PolicyName
-from cluster.autoscaler.model.supply import Unit
+from cluster.autoscaler.model.supply import AgentNode
 from cluster.autoscaler.planner.rescheduling import Reservations, names_of, work_of
 from cluster.autoscaler.planner.scale_down import Move
 from cluster.autoscaler.planner.scale_up import replacement_for
@@ -40,7 +40,7 @@ class Replace:
         """At most one change a pass: what the next one is worth depends on how this one ends."""
         if view.snapshot.memory.replacements:
             return []
-        by_pool: dict[str, list[Unit]] = {}
+        by_pool: dict[str, list[AgentNode]] = {}
         for unit in disturbable(view):
             by_pool.setdefault(unit.pool, []).append(unit)
         found = [option for units in by_pool.values() for option in self._options(units, view)]
@@ -52,18 +52,18 @@ class Replace:
         return [change]
 
     def _options(
-        self, units: Sequence[Unit], view: PolicyInput
-    ) -> list[tuple[float, DisruptionCommand, tuple[Unit, ...]]]:
+        self, units: Sequence[AgentNode], view: PolicyInput
+    ) -> list[tuple[float, DisruptionCommand, tuple[AgentNode, ...]]]:
         """One for each machine by itself, for each pair, and for the most easily moved ones together."""
-        groups: list[tuple[Unit, ...]] = [(unit,) for unit in units]
+        groups: list[tuple[AgentNode, ...]] = [(unit,) for unit in units]
         groups += list(combinations(units[:PAIRED], 2))
         groups += [tuple(units[:count]) for count in range(3, min(len(units), MOST_FOR_ONE) + 1)]
         return [option for group in groups if (option := self._option(group, view)) is not None]
 
     @staticmethod
     def _option(
-        group: tuple[Unit, ...], view: PolicyInput
-    ) -> tuple[float, DisruptionCommand, tuple[Unit, ...]] | None:
+        group: tuple[AgentNode, ...], view: PolicyInput
+    ) -> tuple[float, DisruptionCommand, tuple[AgentNode, ...]] | None:
         pool = group[0].pool
         if not rested(group, view):
             return None
@@ -143,6 +143,6 @@ def _not_begun(view: PolicyInput) -> list[str]:
     ]
 
 
-def _counted(group: Sequence[Unit]) -> str:
+def _counted(group: Sequence[AgentNode]) -> str:
     types = [unit.machine.instance_type for unit in group]
     return ", ".join(f"{types.count(name)} x {name}" for name in sorted(set(types)))

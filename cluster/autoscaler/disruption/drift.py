@@ -15,7 +15,7 @@ from cluster.autoscaler.disruption.policy import (
     protected,
 )
 from cluster.autoscaler.model.snapshot import PolicyName
-from cluster.autoscaler.model.supply import Unit
+from cluster.autoscaler.model.supply import AgentNode
 from cluster.autoscaler.planner import advertised_capacity
 from cluster.autoscaler.planner.rescheduling import work_of
 from cluster.autoscaler.planner.scale_up import DRIFT, replacement_for
@@ -43,7 +43,7 @@ class Drift:
         return changes
 
 
-def _drifted(view: PolicyInput, settings: Settings) -> list[tuple[Unit, str]]:
+def _drifted(view: PolicyInput, settings: Settings) -> list[tuple[AgentNode, str]]:
     found = []
     for unit in view.supply.units:
         name = unit.machine.instance_id
@@ -72,7 +72,7 @@ def _replaced(name: str, view: PolicyInput) -> bool:
     return any(name in one.old for one in view.snapshot.memory.replacements.values())
 
 
-def _why(unit: Unit, view: PolicyInput, settings: Settings) -> str:
+def _why(unit: AgentNode, view: PolicyInput, settings: Settings) -> str:
     drift = advertised_capacity.drift_of(unit, view.snapshot) if settings.replace else ""
     hours = (view.now - unit.machine.launched_at) / 3600
     if not drift and settings.max_age_hours is not None and hours > settings.max_age_hours:
@@ -81,7 +81,7 @@ def _why(unit: Unit, view: PolicyInput, settings: Settings) -> str:
 
 
 def _change(
-    unit: Unit, why: str, view: PolicyInput, drifted: Collection[str], *, may_buy: bool
+    unit: AgentNode, why: str, view: PolicyInput, drifted: Collection[str], *, may_buy: bool
 ) -> DisruptionCommand | None:
     """Its tasks move to where there is room, never to another that has drifted; where there is none, a machine is bought first."""
     agent = unit.agent

@@ -9,7 +9,7 @@ from cluster.autoscaler.disruption.policy import (
     protected,
 )
 from cluster.autoscaler.model.snapshot import PolicyName
-from cluster.autoscaler.model.supply import Unit
+from cluster.autoscaler.model.supply import AgentNode
 
 
 class Idle:
@@ -34,11 +34,11 @@ class Idle:
         return changes
 
     @staticmethod
-    def _since(unit: Unit, view: PolicyInput) -> float:
+    def _since(unit: AgentNode, view: PolicyInput) -> float:
         return view.idle_since.get(unit.machine.instance_id, view.now)
 
     @staticmethod
-    def _may_go(unit: Unit, view: PolicyInput) -> bool:
+    def _may_go(unit: AgentNode, view: PolicyInput) -> bool:
         name, agent = unit.machine.instance_id, unit.agent
         if (
             unit.state != "idle"

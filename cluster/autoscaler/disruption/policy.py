@@ -17,7 +17,7 @@ from cluster.autoscaler.model.snapshot import (
     RunningTask,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import Supply, Unit
+from cluster.autoscaler.model.supply import AgentNode, Supply
 from cluster.autoscaler.planner.rescheduling import FreeCapacity, moving
 from cluster.autoscaler.planner.scale_down import Deactivate, Move
 from cluster.autoscaler.planner.scale_up import Purchase
@@ -83,7 +83,7 @@ class PolicyInput:
             )
         return self._tasks[name]
 
-    def take(self, unit: Unit, *, disturbs: bool) -> None:
+    def take(self, unit: AgentNode, *, disturbs: bool) -> None:
         """Count a machine as going."""
         self.going.add(unit.machine.instance_id)
         self.spare[unit.pool] = self.spare.get(unit.pool, 1) - 1
@@ -112,14 +112,14 @@ class Policy(Protocol):
         ...
 
 
-def deactivate(unit: Unit, policy: PolicyName, why: str, now: float) -> Move:
+def deactivate(unit: AgentNode, policy: PolicyName, why: str, now: float) -> Move:
     """The first step of a machine's removal."""
     agent_id = unit.agent.agent_id if unit.agent else ""
     removal = Removal(agent_id, "deactivated", now, why, policy="" if policy == "idle" else policy)
     return Move(unit, (Deactivate(unit.machine.instance_id, agent_id),), removal, why)
 
 
-def protected(unit: Unit) -> bool:
+def protected(unit: AgentNode) -> bool:
     """Whether a machine is not to be disturbed, whatever runs on it."""
     attributes = unit.agent.attributes if unit.agent else {}
     return attributes.get(PROTECT) == "true" or unit.machine.tags.get(PROTECT_TAG) == "true"
@@ -136,7 +136,7 @@ def movable(agent: Agent, snapshot: Snapshot) -> bool:
     )
 
 
-def disturbable(view: PolicyInput) -> list[Unit]:
+def disturbable(view: PolicyInput) -> list[AgentNode]:
     """Busy machines that may be emptied now, cheapest disturbance per dollar first: ours, settled, unprotected, wanted by nobody."""
     if not view.settings.enabled or view.disturbances <= 0:
         return []
@@ -198,7 +198,7 @@ def _soon_done(agent: Agent, view: PolicyInput) -> bool:
     return all(_ends_at(work, view) <= view.now + view.settings.payback_s for work in agent.work)
 
 
-def rested(units: Iterable[Unit], view: PolicyInput) -> bool:
+def rested(units: Iterable[AgentNode], view: PolicyInput) -> bool:
     """Whether each app's tasks would still be moved at most once a day: no more moves within a day than it has tasks."""
     wanted = Counter(
         work.name for unit in units if unit.agent is not None for work in unit.agent.work
@@ -248,7 +248,7 @@ def _age_s(work: RunningTask, view: PolicyInput) -> float:
     return max(0.0, view.now - work.since) if work.since else 0.0
 
 
-def saving_lasts_s(units: Iterable[Unit], view: PolicyInput) -> float:
+def saving_lasts_s(units: Iterable[AgentNode], view: PolicyInput) -> float:
     """How long a saving may be counted on: as long as each of these machines would have been kept by its most lasting task.
 
     Of a task whose age is not known that is `payback_s`. A task of months is worth moving once, a task of minutes is waited for.
@@ -269,7 +269,7 @@ def _lasts_s(work: RunningTask, view: PolicyInput) -> float:
     return lasts_s(view.snapshot.memory.lives.get(work.name), view.now - work.since)
 
 
-def disturbance_usd(units: Iterable[Unit], view: PolicyInput) -> float:
+def disturbance_usd(units: Iterable[AgentNode], view: PolicyInput) -> float:
     """What moving the tasks of these machines counts as: the older a task, the more is lost."""
     each, hourly = view.settings.usd_per_task, view.settings.usd_per_task_hour
     ages_h = (

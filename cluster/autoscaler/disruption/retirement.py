@@ -14,7 +14,7 @@ from cluster.autoscaler.disruption.policy import (
 )
 from cluster.autoscaler.interruption.notice import describe, is_near
 from cluster.autoscaler.model.snapshot import Notice, PolicyName
-from cluster.autoscaler.model.supply import Unit
+from cluster.autoscaler.model.supply import AgentNode
 
 
 class Announced:
@@ -45,7 +45,7 @@ def _ends_at(notice: Notice | None) -> float:
     return (notice.ends_at or float("inf")) if notice else float("inf")
 
 
-def _may_go(unit: Unit, notice: Notice, view: PolicyInput) -> bool:
+def _may_go(unit: AgentNode, notice: Notice, view: PolicyInput) -> bool:
     name = unit.machine.instance_id
     if (
         unit.agent is None
@@ -64,7 +64,7 @@ def _may_go(unit: Unit, notice: Notice, view: PolicyInput) -> bool:
     return _heeds_advice(unit, view)
 
 
-def _heeds_advice(unit: Unit, view: PolicyInput) -> bool:
+def _heeds_advice(unit: AgentNode, view: PolicyInput) -> bool:
     """Advice is followed where the spec says so, for machines of ours that have paid back and whose tasks may move."""
     if (
         view.snapshot.spec.autoscaler.interruption.on_rebalance != "replace"

@@ -32,7 +32,7 @@ from cluster.autoscaler.model.snapshot import (
     Removal,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import LIVE, Supply, Unit
+from cluster.autoscaler.model.supply import LIVE, AgentNode, Supply
 from cluster.autoscaler.packing import Placement
 from cluster.autoscaler.planner.scale_down import (
     Deactivate,
@@ -175,7 +175,7 @@ def steps(
 
 
 def _near(
-    unit: Unit, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float
+    unit: AgentNode, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float
 ) -> list[Move]:
     removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
     why = describe(notice, now)
@@ -215,7 +215,9 @@ def _near(
     return []
 
 
-def _taken_over(unit: Unit, agent: Agent, removal: Removal | None, why: str, now: float) -> Move:
+def _taken_over(
+    unit: AgentNode, agent: Agent, removal: Removal | None, why: str, now: float
+) -> Move:
     """The first step, whatever was under way: no more work. What drains already goes on draining."""
     phase = "draining" if removal is not None and agent.drain_state else "deactivated"
     becomes = Removal(
@@ -229,7 +231,7 @@ def _taken_over(unit: Unit, agent: Agent, removal: Removal | None, why: str, now
 
 
 def _until_drained(
-    unit: Unit,
+    unit: AgentNode,
     agent: Agent,
     removal: Removal,
     notice: Notice,
@@ -284,7 +286,7 @@ def last_call(notice: Notice, grace_s: float, soon: Iterable[float] = ()) -> flo
     )
 
 
-def _drain(unit: Unit, agent: Agent, notice: Notice, now: float) -> Drain:
+def _drain(unit: AgentNode, agent: Agent, notice: Notice, now: float) -> Drain:
     """Each task's own time to stop, cut to what is left. The agent is not marked gone: the end may yet not come."""
     return Drain(
         unit.machine.instance_id,
@@ -294,14 +296,14 @@ def _drain(unit: Unit, agent: Agent, notice: Notice, now: float) -> Drain:
     )
 
 
-def _can_come_back(unit: Unit, removal: Removal) -> bool:
+def _can_come_back(unit: AgentNode, removal: Removal) -> bool:
     """Whether what the announcement began is undone when it no longer stands: what drains for another reason goes on."""
     return removal.policy in ANNOUNCED and (
         removal.policy == "interruption" or removal.phase == "deactivated" or not unit.is_ours
     )
 
 
-def _spared(unit: Unit, removal: Removal) -> list[Move]:
+def _spared(unit: AgentNode, removal: Removal) -> list[Move]:
     """The end did not come: the agent works again, as soon as the engine allows it."""
     agent = unit.agent
     if agent is None or agent.drain_state == "DRAINING" or removal.phase == "terminating":
@@ -372,7 +374,7 @@ def _ended(snapshot: Snapshot) -> list[Move]:
             agents.get(machine.instance_id),
             snapshot.memory.notices.get(machine.instance_id),
         )
-        unit = Unit(machine, agent, "gone", None, 0.0)
+        unit = AgentNode(machine, agent, "gone", None, 0.0)
         if (
             notice is None
             or agent is None

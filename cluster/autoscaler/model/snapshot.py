@@ -1,6 +1,6 @@
 """What a pass knows and what it makes of it, as values: the world as seen, and what is remembered from pass to pass.
 
-Everything is frozen; dictionaries inside are never changed in place. What is in `Memory` survives a change of leader.
+Everything is frozen; dictionaries inside are never changed in place. What is in `PlannerState` survives a change of leader.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.autoscaler.interruption.notice import is_doomed
+from cluster.autoscaler.interruption.notice import is_terminating
 from cluster.autoscaler.model import lifecycle
 from cluster.autoscaler.model.constraints import Usage
 from cluster.autoscaler.model.shape import NOTHING, Shape, shape_of
@@ -15,7 +15,7 @@ from cluster.autoscaler.model.snapshot import (
     ClusterView,
     Constraint,
     Intent,
-    Memory,
+    PlannerState,
     QueueEntry,
     Removal,
     Snapshot,
@@ -191,7 +191,7 @@ def _sizes(offerings: Mapping[str, tuple[Offering, ...]]) -> dict[str, Offering]
 
 
 def _unit(
-    machine: Machine, agent: Agent | None, memory: Memory, sizes: Mapping[str, Offering]
+    machine: Machine, agent: Agent | None, memory: PlannerState, sizes: Mapping[str, Offering]
 ) -> AgentNode:
     removal = memory.removals.get(machine.instance_id)
     return AgentNode(
@@ -200,7 +200,7 @@ def _unit(
 
 
 def _state(
-    machine: Machine, agent: Agent | None, removal: Removal | None, memory: Memory
+    machine: Machine, agent: Agent | None, removal: Removal | None, memory: PlannerState
 ) -> lifecycle.State:
     if machine.state == "terminated":
         return "gone"
@@ -224,7 +224,7 @@ def _nodes(
 ) -> list[Node]:
     """The node of a machine, if work may still go there."""
     machine, agent = unit.machine, unit.agent
-    if is_doomed(snapshot.memory, machine.instance_id, now):
+    if is_terminating(snapshot.memory, machine.instance_id, now):
         return []
     if unit.state in lifecycle.REGISTERED and agent is not None:
         if not agent.active or agent.deactivated or agent.drain_state:

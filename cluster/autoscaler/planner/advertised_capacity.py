@@ -1,6 +1,6 @@
 """What agents are beside what was expected of them: what the engine advertises of a type, and machines that are not as they should be.
 
-What registered agents of a type have is remembered by pool and type and goes before the estimate (`Memory.advertised`). Types never seen
+What registered agents of a type have is remembered by pool and type and goes before the estimate (`PlannerState.advertised`). Types never seen
 get the estimate, less what agents of the same pool were short of theirs. Pure; nothing is removed here (see `policies.drift`).
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from cluster.autoscaler.model.decision import Decision, Kind
 from cluster.autoscaler.model.shape import Shape, named, shape_of
 from cluster.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Snapshot
-from cluster.autoscaler.model.supply import LAG_S, LIVE, Supply, Unit
+from cluster.autoscaler.model.supply import LAG_S, LIVE, AgentNode, Supply
 from cluster.aws.ports import Offering
 from cluster.common.resources import Resources
 from cluster.config.schema import ClusterSpec
@@ -64,7 +64,7 @@ def learn(snapshot: Snapshot, raw: Offerings, supply: Supply, now: float) -> Lea
     return Learned(kept, odd, tuple(decision for decision in said if decision is not None))
 
 
-def drift_of(unit: Unit, snapshot: Snapshot) -> str:
+def drift_of(unit: AgentNode, snapshot: Snapshot) -> str:
     """Why a machine is not as one bought now would be; empty when it is, or when that is not known."""
     template, version = (
         snapshot.templates.get(unit.pool),
@@ -77,7 +77,7 @@ def drift_of(unit: Unit, snapshot: Snapshot) -> str:
     return wrong_in(unit)
 
 
-def wrong_in(unit: Unit) -> str:
+def wrong_in(unit: AgentNode) -> str:
     """In what an agent says it is something else than its machine; empty for nothing."""
     if unit.agent is None:
         return ""

@@ -1,7 +1,7 @@
 """Launch budgets: how many machines of an offering may be asked for in one go, and when. Pure.
 
 Halved by each error and doubled by each success; an offering that has nothing is left alone for a while, each time twice as long, and then
-tried again. Only what had an error lately has an entry (`Memory.backoffs`, so a new leader knows it); all else has `MOST_AT_ONCE`.
+tried again. Only what had an error lately has an entry (`PlannerState.backoffs`, so a new leader knows it); all else has `MOST_AT_ONCE`.
 Entries are kept by scope (`cluster.aws.capacity_errors`): an error may be about an offering, a zone or a quota. Which offerings a purchase names is
 `scale_up`'s to say; which of them may be asked, and for how many, is said here.
 """

@@ -17,7 +17,7 @@ from cluster.autoscaler.model.snapshot import (
     Replacement,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import LIVE, Supply, Unit, price_of
+from cluster.autoscaler.model.supply import LIVE, AgentNode, Supply, price_of
 from cluster.autoscaler.planner.scale_up import Purchase
 from cluster.topology.naming import Tag
 
@@ -136,7 +136,7 @@ def with_lives(memory: PlannerState, view: ClusterView) -> PlannerState:
     return replace(memory, lives=lives, lives_until=max(one.at for one in new))
 
 
-def _is_back(unit: Unit, removal: Removal) -> bool:
+def _is_back(unit: AgentNode, removal: Removal) -> bool:
     """Whether a machine whose drain was given up works again."""
     agent = unit.agent
     return (

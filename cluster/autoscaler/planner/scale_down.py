@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from cluster.autoscaler.model.snapshot import Agent, Removal, RemovalPhase, Snapshot
-from cluster.autoscaler.model.supply import Supply, Unit
+from cluster.autoscaler.model.supply import AgentNode, Supply
 from cluster.aws.overrides import describe, in_force
 
 MISSING_SHARE = 0.3
@@ -69,7 +69,7 @@ class Move:
     `spared` machines are not disturbed again for a while. `kind` names the decision where what is done does not tell.
     """
 
-    unit: Unit
+    unit: AgentNode
     actions: tuple[Removing, ...]
     next_removal: Removal | None
     why: str
@@ -229,7 +229,7 @@ def idle_since(
     return {name: before.get(name, now) for name in idle if name not in needed}
 
 
-def _next(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
+def _next(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
     if removal.phase == "terminating":
         if now - removal.asked_at < ASK_AGAIN_S:
             return []
@@ -261,7 +261,7 @@ def _next(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[
     ]
 
 
-def _drain(unit: Unit, agent: Agent, removal: Removal, snapshot: Snapshot) -> Drain:
+def _drain(unit: AgentNode, agent: Agent, removal: Removal, snapshot: Snapshot) -> Drain:
     """An empty agent is gone at once; one with tasks may still be taken back, and its tasks get their own time to stop."""
     settings = snapshot.spec.autoscaler
     if not removal.disturbs:
@@ -270,7 +270,7 @@ def _drain(unit: Unit, agent: Agent, removal: Removal, snapshot: Snapshot) -> Dr
     return Drain(unit.machine.instance_id, agent.agent_id, grace_s, mark_gone=False)
 
 
-def _abandoned(unit: Unit, removal: Removal) -> list[Move]:
+def _abandoned(unit: AgentNode, removal: Removal) -> list[Move]:
     """A drain that was given up: the agent is taken back as soon as the engine allows it."""
     agent = unit.agent
     if agent is None or agent.drain_state == "DRAINING" or not agent.deactivated:
@@ -286,7 +286,7 @@ def _abandoned(unit: Unit, removal: Removal) -> list[Move]:
     ]
 
 
-def _again(unit: Unit, removal: Removal, now: float) -> list[Move]:
+def _again(unit: AgentNode, removal: Removal, now: float) -> list[Move]:
     """A deactivation that did not take (the call was lost, or a new leader never heard of it) is asked for again."""
     agent = unit.agent
     if agent is None or agent.deactivated or not agent.active or now - removal.since < SETTLE_S:
@@ -303,7 +303,7 @@ def _again(unit: Unit, removal: Removal, now: float) -> list[Move]:
     ]
 
 
-def _drained(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
+def _drained(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
     if removal.disturbs:
         return _emptied(unit, removal, snapshot, now)
     if unit.agent is None or unit.agent.drain_state == "DRAINED":
@@ -330,7 +330,7 @@ def _drained(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> li
     ]
 
 
-def _emptied(unit: Unit, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
+def _emptied(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
     """A drain that had tasks to move: the machine goes once it is empty. What outlasts the deadline is only killed if the spec says so."""
     settings, agent, waited = snapshot.spec.autoscaler, unit.agent, now - removal.since
     if (
@@ -370,7 +370,7 @@ def _lost_s(snapshot: Snapshot) -> float:
     return max(snapshot.spec.autoscaler.boot_timeout_s, snapshot.spec.autoscaler.drain_timeout_s)
 
 
-def _gone(unit: Unit, agent: Agent, removal: Removal, why: str, now: float) -> Move:
+def _gone(unit: AgentNode, agent: Agent, removal: Removal, why: str, now: float) -> Move:
     move = _terminate(unit, removal, why, now)
     return Move(
         unit,
@@ -384,7 +384,7 @@ def _in_phase(removal: Removal, phase: RemovalPhase, now: float) -> Removal:
     return replace(removal, phase=phase, since=now)
 
 
-def _terminate(unit: Unit, removal: Removal | None, why: str, now: float) -> Move:
+def _terminate(unit: AgentNode, removal: Removal | None, why: str, now: float) -> Move:
     agent_id, policy = (removal.agent_id, removal.policy) if removal else ("", "")
     becomes = Removal(agent_id, "terminating", now, why, asked_at=now, policy=policy)
     return Move(unit, (Terminate(unit.machine.instance_id),), becomes, why)

@@ -12,7 +12,7 @@ from cluster.autoscaler.planner.planner import Plan
 
 PREFIX = "mesaform_autoscaler_"
 PASS_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
-HOLDS = ("fence", "paused", "frozen", "waiting")
+HOLDS = ("freeze", "paused", "removals_blocked", "waiting")
 
 
 class Measures:

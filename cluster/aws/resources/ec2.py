@@ -181,7 +181,7 @@ class Ec2Lister:
         return OwnedResource(self.kind, str(raw[self.id_key]), tags, **self._more(raw))
 
     def _more(self, _raw: Raw) -> Raw:
-        """`detail`, `usd_per_hour` and `rides_with`, where they are known."""
+        """`detail`, `usd_per_hour` and `deleted_with_instance`, where they are known."""
         return {}
 
 
@@ -221,7 +221,7 @@ class SpotRequests(Ec2Lister):
         return raw.get("State") in {"open", "active"}
 
     def _more(self, raw: Raw) -> Raw:
-        return {"rides_with": raw.get("InstanceId", "")}
+        return {"deleted_with_instance": raw.get("InstanceId", "")}
 
     def _remove(self, resource: OwnedResource) -> None:
         self._call("cancel_spot_instance_requests", resource, SpotInstanceRequestIds=[resource.id])
@@ -303,7 +303,7 @@ class NetworkInterfaces(Ec2Lister):
     def _more(self, raw: Raw) -> Raw:
         attachment = raw.get("Attachment") or {}
         rides = attachment.get("InstanceId", "") if attachment.get("DeleteOnTermination") else ""
-        return {"detail": raw.get("PrivateIpAddress", ""), "rides_with": rides}
+        return {"detail": raw.get("PrivateIpAddress", ""), "deleted_with_instance": rides}
 
     def _remove(self, resource: OwnedResource) -> None:
         found = self._call(
@@ -337,7 +337,7 @@ class Volumes(Ec2Lister):
         return {
             "detail": f"{gib} GiB {volume_type}",
             "usd_per_hour": volume_usd_per_hour(volume_type, gib),
-            "rides_with": attached[0] if attached else "",
+            "deleted_with_instance": attached[0] if attached else "",
         }
 
 

@@ -58,7 +58,7 @@ KEPT_UNLESS_ASKED = frozenset({"image", "snapshot"})
 class OwnedResource:
     """A resource that carries the cluster's tag.
 
-    `rides_with` is the instance that takes it along when it is terminated. `usd_per_hour` is None where no price is known.
+    `deleted_with_instance` is the instance that takes it along when it is terminated. `usd_per_hour` is None where no price is known.
     """
 
     kind: str

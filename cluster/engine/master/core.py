@@ -69,8 +69,8 @@ class Master:
         return effects
 
 
-def _call(m: State, event: SchedulerCall) -> None:
-    framework = m.frameworks.get(event.framework_id)
+def _call(state: State, event: SchedulerCall) -> None:
+    framework = state.frameworks.get(event.framework_id)
     if framework is None:
         return
     kind = (event.call.type or "UNKNOWN").lower()
@@ -78,28 +78,30 @@ def _call(m: State, event: SchedulerCall) -> None:
     framework.counters[f"calls/{kind}"] += 1
     handler = _CALLS.get(event.call.type or "")
     if handler is not None:
-        handler(m, framework, event.call)
+        handler(state, framework, event.call)
 
 
-def _accept(m: State, framework: Framework, call: Call) -> None:
+def _accept(state: State, framework: Framework, call: Call) -> None:
     if call.accept is not None:
-        launch.accept(m, framework, call.accept)
+        launch.accept(state, framework, call.accept)
 
 
-def _decline(m: State, framework: Framework, call: Call) -> None:
+def _decline(state: State, framework: Framework, call: Call) -> None:
     if call.decline is not None:
-        launch.decline(m, framework, call.decline)
+        launch.decline(state, framework, call.decline)
 
 
-def _revive(m: State, framework: Framework, call: Call) -> None:
-    m.counters["messages_revive_offers"] += 1
-    m.allocator.revive(framework.id, _roles(framework, call.revive.roles if call.revive else []))
-    m.wants_offers = True
+def _revive(state: State, framework: Framework, call: Call) -> None:
+    state.counters["messages_revive_offers"] += 1
+    state.allocator.revive(
+        framework.id, _roles(framework, call.revive.roles if call.revive else [])
+    )
+    state.wants_offers = True
 
 
-def _suppress(m: State, framework: Framework, call: Call) -> None:
-    m.counters["messages_suppress_offers"] += 1
-    m.allocator.suppress(
+def _suppress(state: State, framework: Framework, call: Call) -> None:
+    state.counters["messages_suppress_offers"] += 1
+    state.allocator.suppress(
         framework.id, _roles(framework, call.suppress.roles if call.suppress else [])
     )
 
@@ -108,38 +110,38 @@ def _roles(framework: Framework, wanted: list[str]) -> list[str]:
     return [role for role in wanted if role in framework.roles] if wanted else list(framework.roles)
 
 
-def _kill(m: State, framework: Framework, call: Call) -> None:
+def _kill(state: State, framework: Framework, call: Call) -> None:
     if call.kill is not None:
-        tasks.kill(m, framework, call.kill)
+        tasks.kill(state, framework, call.kill)
 
 
-def _acknowledge(m: State, framework: Framework, call: Call) -> None:
+def _acknowledge(state: State, framework: Framework, call: Call) -> None:
     if call.acknowledge is not None:
-        tasks.acknowledge(m, framework, call.acknowledge)
+        tasks.acknowledge(state, framework, call.acknowledge)
 
 
-def _reconcile(m: State, framework: Framework, call: Call) -> None:
+def _reconcile(state: State, framework: Framework, call: Call) -> None:
     if call.reconcile is not None:
-        reconcile.reconcile(m, framework, call.reconcile)
+        reconcile.reconcile(state, framework, call.reconcile)
 
 
-def _teardown(m: State, framework: Framework, _call: Call) -> None:
-    m.counters["messages_unregister_framework"] += 1
-    frameworks.remove(m, framework)
+def _teardown(state: State, framework: Framework, _call: Call) -> None:
+    state.counters["messages_unregister_framework"] += 1
+    frameworks.remove(state, framework)
 
 
-def _update(m: State, framework: Framework, call: Call) -> None:
+def _update(state: State, framework: Framework, call: Call) -> None:
     if call.update_framework is not None:
         frameworks.update(
-            m,
+            state,
             framework,
             call.update_framework.framework_info,
             tuple(call.update_framework.suppressed_roles),
         )
 
 
-def _request(m: State, _framework: Framework, _call: Call) -> None:
-    m.counters["messages_resource_request"] += 1
+def _request(state: State, _framework: Framework, _call: Call) -> None:
+    state.counters["messages_resource_request"] += 1
 
 
 _CALLS: dict[str, Callable[[State, Framework, Call], None]] = {
@@ -157,45 +159,45 @@ _CALLS: dict[str, Callable[[State, Framework, Call], None]] = {
 """Calls that do something. The others (inverse offers, operations, executor messages) are accepted and have no effect here."""
 
 
-def _update_of_agent(m: State, event: AgentUpdate) -> None:
-    agent = m.agents.get(m.links.get(event.link_id, ""))
+def _update_of_agent(state: State, event: AgentUpdate) -> None:
+    agent = state.agents.get(state.links.get(event.link_id, ""))
     if agent is not None:
-        agent.last_pong_at = m.now
-        tasks.updated(m, agent, event.update)
+        agent.last_pong_at = state.now
+        tasks.updated(state, agent, event.update)
 
 
-def _pong(m: State, event: AgentPong) -> None:
-    agent = m.agents.get(m.links.get(event.link_id, ""))
+def _pong(state: State, event: AgentPong) -> None:
+    agent = state.agents.get(state.links.get(event.link_id, ""))
     if agent is not None:
-        agent.last_pong_at = m.now
+        agent.last_pong_at = state.now
 
 
-def _stored(m: State, event: Stored) -> None:
-    m.registry = m.registry.apply(event.change)
-    record = m.record(event.change.agent_id)
+def _stored(state: State, event: Stored) -> None:
+    state.registry = state.registry.apply(event.change)
+    record = state.record(event.change.agent_id)
     if (
         record is not None
         and record.state != "gone"
         and record.drain is not None
         and record.drain.state == "DRAINING"
     ):
-        m.draining.add(event.change.agent_id)
+        state.draining.add(event.change.agent_id)
     else:
-        m.draining.discard(event.change.agent_id)
+        state.draining.discard(event.change.agent_id)
     if isinstance(event.change, Admit):
-        agents.stored(m, event)
+        agents.stored(state, event)
     elif isinstance(event.change, MarkUnreachable):
-        agents.unreachable_stored(m, event.change)
+        agents.unreachable_stored(state, event.change)
     elif isinstance(event.change, Remove):
-        agents.remove_stored(m, event.change)
+        agents.remove_stored(state, event.change)
     else:
-        drain.stored(m, event)
+        drain.stored(state, event)
 
 
-def _tick(m: State, _event: Tick) -> None:
-    frameworks.tick(m)
-    agents.tick(m)
-    m.wants_offers = True
+def _tick(state: State, _event: Tick) -> None:
+    frameworks.tick(state)
+    agents.tick(state)
+    state.wants_offers = True
 
 
 _HANDLERS: dict[type, Callable[[State, Any], None]] = {

@@ -15,73 +15,73 @@ from cluster.engine.master.state import State
 from cluster.engine.registry import Change, MarkDrained, MarkGone, SetDeactivated, StartDrain
 
 
-def operator(m: State, call: Operator) -> None:
+def operator(state: State, call: Operator) -> None:
     """One call: refused at once, or stored first and answered when that is done."""
-    _CALLS[call.type](m, call)
+    _CALLS[call.type](state, call)
 
 
-def _answer(m: State, call: Operator, status: int, text: str = "") -> None:
-    m.out.append(Reply(call.token, status, text))
+def _answer(state: State, call: Operator, status: int, text: str = "") -> None:
+    state.out.append(Reply(call.token, status, text))
 
 
-def _store(m: State, change: Change, origin: Operator | None) -> None:
-    m.in_flight[change.agent_id] = type(change).__name__
-    m.out.append(Store(change, origin))
+def _store(state: State, change: Change, origin: Operator | None) -> None:
+    state.in_flight[change.agent_id] = type(change).__name__
+    state.out.append(Store(change, origin))
 
 
-def _is_manageable(m: State, agent_id: str) -> bool:
-    return agent_id in m.agents or agent_id in m.recovered or m.is_unreachable(agent_id)
+def _is_manageable(state: State, agent_id: str) -> bool:
+    return agent_id in state.agents or agent_id in state.recovered or state.is_unreachable(agent_id)
 
 
-def _deactivate(m: State, call: Operator) -> None:
-    if not _is_manageable(m, call.id):
-        _answer(m, call, 400, "Unknown agent")
-    elif m.is_deactivated(call.id):
-        _answer(m, call, 200)
+def _deactivate(state: State, call: Operator) -> None:
+    if not _is_manageable(state, call.id):
+        _answer(state, call, 400, "Unknown agent")
+    elif state.is_deactivated(call.id):
+        _answer(state, call, 200)
     else:
-        _store(m, SetDeactivated(call.id, deactivated=True), call)
+        _store(state, SetDeactivated(call.id, deactivated=True), call)
 
 
-def _reactivate(m: State, call: Operator) -> None:
-    if not _is_manageable(m, call.id):
-        _answer(m, call, 400, "Unknown agent")
-    elif not m.is_deactivated(call.id):
-        _answer(m, call, 400, "Agent is not deactivated")
-    elif m.drain_state(call.id) == "DRAINING":
-        _answer(m, call, 400, "Agent is still in the DRAINING state")
-    elif call.id not in m.agents:
-        _answer(m, call, 409, "Agent is not registered")
+def _reactivate(state: State, call: Operator) -> None:
+    if not _is_manageable(state, call.id):
+        _answer(state, call, 400, "Unknown agent")
+    elif not state.is_deactivated(call.id):
+        _answer(state, call, 400, "Agent is not deactivated")
+    elif state.drain_state(call.id) == "DRAINING":
+        _answer(state, call, 400, "Agent is still in the DRAINING state")
+    elif call.id not in state.agents:
+        _answer(state, call, 409, "Agent is not registered")
     else:
-        _store(m, SetDeactivated(call.id, deactivated=False), call)
+        _store(state, SetDeactivated(call.id, deactivated=False), call)
 
 
-def _drain(m: State, call: Operator) -> None:
-    if m.in_flight.get(call.id) == "MarkGone":
-        _answer(m, call, 409, "Agent is currently being marked gone")
-    elif not _is_manageable(m, call.id):
-        _answer(m, call, 400, "Unknown agent")
+def _drain(state: State, call: Operator) -> None:
+    if state.in_flight.get(call.id) == "MarkGone":
+        _answer(state, call, 409, "Agent is currently being marked gone")
+    elif not _is_manageable(state, call.id):
+        _answer(state, call, 400, "Unknown agent")
     else:
-        _store(m, StartDrain(call.id, m.now, call.max_grace_s, call.mark_gone), call)
+        _store(state, StartDrain(call.id, state.now, call.max_grace_s, call.mark_gone), call)
 
 
-def _mark_gone(m: State, call: Operator) -> None:
-    if m.is_gone(call.id):
-        _answer(m, call, 200)
-    elif m.in_flight.get(call.id) is not None:
-        _answer(m, call, 503, "Agent is currently being transitioned; try again")
-    elif not _is_manageable(m, call.id):
-        _answer(m, call, 404, f"Agent '{call.id}' not found")
+def _mark_gone(state: State, call: Operator) -> None:
+    if state.is_gone(call.id):
+        _answer(state, call, 200)
+    elif state.in_flight.get(call.id) is not None:
+        _answer(state, call, 503, "Agent is currently being transitioned; try again")
+    elif not _is_manageable(state, call.id):
+        _answer(state, call, 404, f"Agent '{call.id}' not found")
     else:
-        _store(m, MarkGone(call.id, m.now), call)
+        _store(state, MarkGone(call.id, state.now), call)
 
 
-def _teardown(m: State, call: Operator) -> None:
-    framework = m.frameworks.get(call.id)
+def _teardown(state: State, call: Operator) -> None:
+    framework = state.frameworks.get(call.id)
     if framework is None:
-        _answer(m, call, 400, "No framework found with specified ID")
+        _answer(state, call, 400, "No framework found with specified ID")
         return
-    frameworks.remove(m, framework)
-    _answer(m, call, 200)
+    frameworks.remove(state, framework)
+    _answer(state, call, 200)
 
 
 _CALLS: dict[str, Callable[[State, Operator], None]] = {
@@ -93,77 +93,77 @@ _CALLS: dict[str, Callable[[State, Operator], None]] = {
 }
 
 
-def stored(m: State, event: Stored) -> None:
+def stored(state: State, event: Stored) -> None:
     """The registry holds the change: carry it out and answer."""
     change = event.change
     origin = event.origin if isinstance(event.origin, Operator) else None
-    if m.in_flight.get(change.agent_id) == type(change).__name__:
-        del m.in_flight[change.agent_id]
-    if isinstance(change, StartDrain) and _drained(m, change.agent_id):
-        _finish(m, change.agent_id, origin)
-        _stop(m, change)
+    if state.in_flight.get(change.agent_id) == type(change).__name__:
+        del state.in_flight[change.agent_id]
+    if isinstance(change, StartDrain) and _drained(state, change.agent_id):
+        _finish(state, change.agent_id, origin)
+        _stop(state, change)
         return
     if isinstance(change, MarkGone):
-        _gone(m, change)
+        _gone(state, change)
     elif isinstance(change, StartDrain) or (
         isinstance(change, SetDeactivated) and change.deactivated
     ):
-        _stop(m, change)
+        _stop(state, change)
     elif isinstance(change, SetDeactivated):
-        _resume(m, change)
+        _resume(state, change)
     if origin is not None:
-        _answer(m, origin, 200)
+        _answer(state, origin, 200)
 
 
-def _stop(m: State, change: StartDrain | SetDeactivated) -> None:
-    agent = m.agents.get(change.agent_id)
+def _stop(state: State, change: StartDrain | SetDeactivated) -> None:
+    agent = state.agents.get(change.agent_id)
     if agent is None:
         return
-    agents.stop_offering(m, agent)
+    agents.stop_offering(state, agent)
     if isinstance(change, StartDrain):
-        m.tell(agent, link.Drain(change.max_grace_s, change.mark_gone))
+        state.tell(agent, link.Drain(change.max_grace_s, change.mark_gone))
 
 
-def _resume(m: State, change: SetDeactivated) -> None:
-    agent = m.agents.get(change.agent_id)
+def _resume(state: State, change: SetDeactivated) -> None:
+    agent = state.agents.get(change.agent_id)
     if agent is not None:
-        m.tell(agent, link.Undrain())
-        m.allocator.set_agent_active(agent.id, active=m.may_offer(agent))
-        m.wants_offers = True
+        state.tell(agent, link.Undrain())
+        state.allocator.set_agent_active(agent.id, active=state.may_offer(agent))
+        state.wants_offers = True
 
 
-def _gone(m: State, change: MarkGone) -> None:
-    m.recovered.discard(change.agent_id)
-    agent = m.agents.get(change.agent_id)
+def _gone(state: State, change: MarkGone) -> None:
+    state.recovered.discard(change.agent_id)
+    agent = state.agents.get(change.agent_id)
     if agent is None:
         return
     if agent.link_id is not None:
-        m.out.append(
+        state.out.append(
             SendAgent(agent.link_id, link.Refused(f"Agent {agent.id} has been marked gone"))
         )
     agents.remove(
-        m,
+        state,
         agent,
         "TASK_GONE_BY_OPERATOR",
         "REASON_SLAVE_REMOVED_BY_OPERATOR",
         "Agent has been marked gone",
     )
-    m.wants_offers = True
+    state.wants_offers = True
 
 
-def _drained(m: State, agent_id: str) -> bool:
-    agent = m.agents.get(agent_id)
+def _drained(state: State, agent_id: str) -> bool:
+    agent = state.agents.get(agent_id)
     return agent is not None and not agent.tasks
 
 
-def _finish(m: State, agent_id: str, origin: Operator | None) -> None:
-    record = m.record(agent_id)
+def _finish(state: State, agent_id: str, origin: Operator | None) -> None:
+    record = state.record(agent_id)
     gone = record is not None and record.drain is not None and record.drain.mark_gone
-    _store(m, MarkGone(agent_id, m.now) if gone else MarkDrained(agent_id), origin)
+    _store(state, MarkGone(agent_id, state.now) if gone else MarkDrained(agent_id), origin)
 
 
-def advance(m: State) -> None:
+def advance(state: State) -> None:
     """Draining agents whose last task went are DRAINED (or gone, when that was asked for)."""
-    for agent_id in sorted(m.draining):
-        if agent_id not in m.in_flight and _drained(m, agent_id):
-            _finish(m, agent_id, None)
+    for agent_id in sorted(state.draining):
+        if agent_id not in state.in_flight and _drained(state, agent_id):
+            _finish(state, agent_id, None)

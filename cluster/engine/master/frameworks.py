@@ -22,22 +22,24 @@ from cluster.mesos.messages import FrameworkInfo, ident
 IMMUTABLE = ("user", "checkpoint", "principal")
 
 
-def subscribe(m: State, event: Subscribe) -> None:
+def subscribe(state: State, event: Subscribe) -> None:
     """A stream opens. Afterwards it got SUBSCRIBED, or ERROR and its end."""
-    problem = _problem(m, event)
+    problem = _problem(state, event)
     if problem is not None:
-        m.out.append(SendEvent(event.stream_id, {"type": "ERROR", "error": {"message": problem}}))
-        m.out.append(CloseStream(event.stream_id))
+        state.out.append(
+            SendEvent(event.stream_id, {"type": "ERROR", "error": {"message": problem}})
+        )
+        state.out.append(CloseStream(event.stream_id))
         return
-    known = m.frameworks.get(event.framework_id or "")
+    known = state.frameworks.get(event.framework_id or "")
     if known is None:
-        framework = _new(m, event)
-        m.publish("FRAMEWORK_ADDED", {"framework": framework_json(m, framework)})
+        framework = _new(state, event)
+        state.publish("FRAMEWORK_ADDED", {"framework": framework_json(state, framework)})
     else:
         framework = known
-        _fail_over(m, framework, event)
-        m.publish("FRAMEWORK_UPDATED", {"framework": framework_json(m, framework)})
-    m.counters[
+        _fail_over(state, framework, event)
+        state.publish("FRAMEWORK_UPDATED", {"framework": framework_json(state, framework)})
+    state.counters[
         "messages_register_framework" if known is None else "messages_reregister_framework"
     ] += 1
     framework.counters["calls"] += 1
@@ -45,21 +47,21 @@ def subscribe(m: State, event: Subscribe) -> None:
     subscribed = {
         "framework_id": {"value": framework.id},
         "heartbeat_interval_seconds": HEARTBEAT_S,
-        "master_info": m.info,
+        "master_info": state.info,
     }
-    m.send(framework, {"type": "SUBSCRIBED", "subscribed": subscribed})
-    heartbeat(m, framework)
-    m.wants_offers = True
+    state.send(framework, {"type": "SUBSCRIBED", "subscribed": subscribed})
+    heartbeat(state, framework)
+    state.wants_offers = True
 
 
-def _problem(m: State, event: Subscribe) -> str | None:
-    if event.framework_id is not None and m.is_removed_framework(event.framework_id):
+def _problem(state: State, event: Subscribe) -> str | None:
+    if event.framework_id is not None and state.is_removed_framework(event.framework_id):
         return "Framework has been removed"
     for role in roles_of(event.info):
         bad = bad_role(role)
         if bad is not None:
             return f"Invalid role '{role}': {bad}"
-    known = m.frameworks.get(event.framework_id or "")
+    known = state.frameworks.get(event.framework_id or "")
     return (
         invalid_change(known.info, event.info)
         if known is not None and not known.recovered
@@ -100,32 +102,32 @@ def _text(value: object) -> str:
     )
 
 
-def _new(m: State, event: Subscribe) -> Framework:
-    framework_id = event.framework_id or m.ids.framework()
+def _new(state: State, event: Subscribe) -> Framework:
+    framework_id = event.framework_id or state.ids.framework()
     info = msgspec.structs.replace(event.info, id=ident(framework_id))
-    framework = Framework(info, framework_id, m.now, m.now, event.stream_id, active=True)
-    m.frameworks[framework_id] = framework
-    _allocate_to(m, framework, event.suppressed_roles)
+    framework = Framework(info, framework_id, state.now, state.now, event.stream_id, active=True)
+    state.frameworks[framework_id] = framework
+    _allocate_to(state, framework, event.suppressed_roles)
     return framework
 
 
-def _fail_over(m: State, framework: Framework, event: Subscribe) -> None:
+def _fail_over(state: State, framework: Framework, event: Subscribe) -> None:
     if framework.stream_id is not None:
-        m.send(framework, {"type": "ERROR", "error": {"message": "Framework failed over"}})
-        m.close_stream(framework)
+        state.send(framework, {"type": "ERROR", "error": {"message": "Framework failed over"}})
+        state.close_stream(framework)
     for offer in list(framework.offers.values()):
-        m.drop_offer(offer)
+        state.drop_offer(offer)
     framework.info = msgspec.structs.replace(event.info, id=ident(framework.id))
     framework.stream_id = event.stream_id
     framework.active = True
     framework.recovered = False
     framework.remove_at = None
-    framework.reregistered_at = m.now
-    _allocate_to(m, framework, event.suppressed_roles)
+    framework.reregistered_at = state.now
+    _allocate_to(state, framework, event.suppressed_roles)
 
 
-def _allocate_to(m: State, framework: Framework, suppressed: tuple[str, ...]) -> None:
-    m.allocator.add_framework(
+def _allocate_to(state: State, framework: Framework, suppressed: tuple[str, ...]) -> None:
+    state.allocator.add_framework(
         framework.id,
         framework.roles,
         suppressed=suppressed,
@@ -135,68 +137,68 @@ def _allocate_to(m: State, framework: Framework, suppressed: tuple[str, ...]) ->
     )
 
 
-def recover(m: State, info: FrameworkInfo) -> Framework:
+def recover(state: State, info: FrameworkInfo) -> Framework:
     """A framework that an agent's tasks tell of and that has not come back to this leader yet."""
     framework_id = info.id.value if info.id else ""
     # Mesos keeps such a framework's tasks for ever; here a framework that never comes back frees its machines in the end.
-    patience_s = max(info.failover_timeout or 0.0, m.config.reregister_timeout_s)
+    patience_s = max(info.failover_timeout or 0.0, state.config.reregister_timeout_s)
     framework = Framework(
-        info, framework_id, m.now, m.now, recovered=True, remove_at=m.now + patience_s
+        info, framework_id, state.now, state.now, recovered=True, remove_at=state.now + patience_s
     )
-    m.frameworks[framework_id] = framework
-    _allocate_to(m, framework, ())
-    m.publish("FRAMEWORK_ADDED", {"framework": framework_json(m, framework)})
+    state.frameworks[framework_id] = framework
+    _allocate_to(state, framework, ())
+    state.publish("FRAMEWORK_ADDED", {"framework": framework_json(state, framework)})
     return framework
 
 
 def update(
-    m: State, framework: Framework, info: FrameworkInfo, suppressed: tuple[str, ...]
+    state: State, framework: Framework, info: FrameworkInfo, suppressed: tuple[str, ...]
 ) -> None:
     """UPDATE_FRAMEWORK, already found valid: offers in roles it left are rescinded."""
     framework.info = msgspec.structs.replace(info, id=ident(framework.id))
     for offer in list(framework.offers.values()):
         if offer.role not in framework.roles:
-            m.drop_offer(offer, rescind=True)
-    _allocate_to(m, framework, suppressed)
-    m.publish("FRAMEWORK_UPDATED", {"framework": framework_json(m, framework)})
-    m.wants_offers = True
+            state.drop_offer(offer, rescind=True)
+    _allocate_to(state, framework, suppressed)
+    state.publish("FRAMEWORK_UPDATED", {"framework": framework_json(state, framework)})
+    state.wants_offers = True
 
 
-def heartbeat(m: State, framework: Framework) -> None:
-    framework.next_heartbeat_at = m.now + HEARTBEAT_S
-    m.send(framework, {"type": "HEARTBEAT"})
+def heartbeat(state: State, framework: Framework) -> None:
+    framework.next_heartbeat_at = state.now + HEARTBEAT_S
+    state.send(framework, {"type": "HEARTBEAT"})
 
 
-def stream_closed(m: State, event: StreamClosed) -> None:
+def stream_closed(state: State, event: StreamClosed) -> None:
     """The stream broke: wait `failover_timeout` for the scheduler to come back, with no offers meanwhile."""
     framework = next(
-        (one for one in m.frameworks.values() if one.stream_id == event.stream_id), None
+        (one for one in state.frameworks.values() if one.stream_id == event.stream_id), None
     )
     if framework is None:
         return
     framework.stream_id = None
     framework.active = False
     for offer in list(framework.offers.values()):
-        m.drop_offer(offer)
-    m.allocator.deactivate_framework(framework.id)
+        state.drop_offer(offer)
+    state.allocator.deactivate_framework(framework.id)
     timeout_s = framework.info.failover_timeout or 0.0
-    framework.remove_at = m.now + timeout_s
+    framework.remove_at = state.now + timeout_s
     if timeout_s <= 0:
-        remove(m, framework)
+        remove(state, framework)
     else:
-        m.publish("FRAMEWORK_UPDATED", {"framework": framework_json(m, framework)})
+        state.publish("FRAMEWORK_UPDATED", {"framework": framework_json(state, framework)})
 
 
-def remove(m: State, framework: Framework) -> None:
+def remove(state: State, framework: Framework) -> None:
     """Tear a framework down: its tasks are killed and its id can never subscribe again."""
     for offer in list(framework.offers.values()):
-        m.drop_offer(offer)
+        state.drop_offer(offer)
     agent_ids = {task.agent_id for task in framework.tasks.values()}
     for task in list(framework.tasks.values()):
-        m.end_task(framework, task)
+        state.end_task(framework, task)
         if not task.is_terminal:
             status = master_generated_status(
-                m,
+                state,
                 task.id,
                 "TASK_KILLED",
                 "REASON_FRAMEWORK_REMOVED",
@@ -205,41 +207,41 @@ def remove(m: State, framework: Framework) -> None:
             )
             task.state = "TASK_KILLED"
             task.statuses.append(status)
-            m.counters["tasks_killed"] += 1
+            state.counters["tasks_killed"] += 1
             framework.counters["tasks/terminal/task_killed"] += 1
-        m.keep_completed(framework, task)
+        state.keep_completed(framework, task)
     for agent_id in sorted(agent_ids):
-        agent = m.agents.get(agent_id)
+        agent = state.agents.get(agent_id)
         if agent is not None:
-            m.tell(agent, link.ShutdownFramework(framework.id))
-    m.close_stream(framework)
+            state.tell(agent, link.ShutdownFramework(framework.id))
+    state.close_stream(framework)
     framework.active = False
     framework.remove_at = None
-    framework.unregistered_at = m.now
-    m.allocator.remove_framework(framework.id)
-    del m.frameworks[framework.id]
-    _remember(m, framework)
-    m.publish("FRAMEWORK_REMOVED", {"framework_info": framework.info})
-    m.wants_offers = True
+    framework.unregistered_at = state.now
+    state.allocator.remove_framework(framework.id)
+    del state.frameworks[framework.id]
+    _remember(state, framework)
+    state.publish("FRAMEWORK_REMOVED", {"framework_info": framework.info})
+    state.wants_offers = True
 
 
-def _remember(m: State, framework: Framework) -> None:
-    m.removed_ids[framework.id] = None
-    m.completed_frameworks[framework.id] = framework
-    while len(m.completed_frameworks) > MAX_COMPLETED_FRAMEWORKS:
-        m.completed_frameworks.popitem(last=False)
-    while len(m.removed_ids) > MAX_REMOVED_IDS:
-        m.removed_ids.popitem(last=False)
+def _remember(state: State, framework: Framework) -> None:
+    state.removed_ids[framework.id] = None
+    state.completed_frameworks[framework.id] = framework
+    while len(state.completed_frameworks) > MAX_COMPLETED_FRAMEWORKS:
+        state.completed_frameworks.popitem(last=False)
+    while len(state.removed_ids) > MAX_REMOVED_IDS:
+        state.removed_ids.popitem(last=False)
 
 
-def tick(m: State) -> None:
+def tick(state: State) -> None:
     """Heartbeats, and the end of those whose `failover_timeout` is over."""
-    for framework in list(m.frameworks.values()):
+    for framework in list(state.frameworks.values()):
         if (
             framework.remove_at is not None
-            and framework.remove_at <= m.now
+            and framework.remove_at <= state.now
             and not framework.connected
         ):
-            remove(m, framework)
-        elif framework.connected and framework.next_heartbeat_at <= m.now:
-            heartbeat(m, framework)
+            remove(state, framework)
+        elif framework.connected and framework.next_heartbeat_at <= state.now:
+            heartbeat(state, framework)

@@ -30,7 +30,7 @@ def answer(request: web.Request, body: Any) -> web.Response:
     return web.Response(body=b"%s(%s)" % (callback.encode(), data), content_type="text/javascript")
 
 
-def _tasks(request: web.Request, m: State) -> Any:
+def _tasks(request: web.Request, state: State) -> Any:
     try:
         limit = int(request.query.get("limit", TASKS_LIMIT))
         offset = int(request.query.get("offset", 0))
@@ -39,7 +39,7 @@ def _tasks(request: web.Request, m: State) -> Any:
     if limit < 0 or offset < 0:
         return None
     return render.tasks_json(
-        m, limit=limit, offset=offset, ascending=request.query.get("order") == "asc"
+        state, limit=limit, offset=offset, ascending=request.query.get("order") == "asc"
     )
 
 
@@ -57,13 +57,13 @@ PATHS = frozenset({*_READS, "state", "state-summary"})
 """What only a leading master answers."""
 
 
-def legacy(request: web.Request, path: str, m: State, process: dict[str, Any]) -> web.Response:
+def legacy(request: web.Request, path: str, state: State, process: dict[str, Any]) -> web.Response:
     """One read on a leading master. `process` is what /state tells beside the core: version, pid, flags, leader."""
     if path == "state":
-        return answer(request, process | render.state_json(m))
+        return answer(request, process | render.state_json(state))
     if path == "state-summary":
-        return answer(request, render.summary_json(m, process["hostname"]))
-    body = _READS[path](request, m)
+        return answer(request, render.summary_json(state, process["hostname"]))
+    body = _READS[path](request, state)
     return (
         text(400, "'limit' and 'offset' must be numbers from 0")
         if body is None

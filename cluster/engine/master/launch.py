@@ -16,43 +16,43 @@ MAX_ID_LENGTH = 255
 NOT_YET = "The embedded engine runs command tasks (LAUNCH with TaskInfo.command) only: {} are not supported yet"
 
 
-def accept(m: State, framework: Framework, call: Accept) -> None:
+def accept(state: State, framework: Framework, call: Accept) -> None:
     """Launch what can be launched. Each task that cannot gets a status that says why."""
-    offers, problem = _take_offers(m, framework, call)
+    offers, problem = _take_offers(state, framework, call)
     tasks = [info for operation in call.operations for info in _task_infos(operation)]
-    m.counters["messages_launch_tasks"] += 1
+    state.counters["messages_launch_tasks"] += 1
     for operation in call.operations:
         framework.counters["operations"] += 1
         framework.counters[f"operations/{operation.type.lower()}"] += 1
     if problem is not None or not offers:
-        state, reason, message = (
+        task_state, reason, message = (
             "TASK_DROPPED",
             "REASON_INVALID_OFFERS",
             f"Task launched with invalid offers: {problem or 'No offers specified'}",
         )
         for info in tasks:
             refuse_task(
-                m,
+                state,
                 framework,
                 info.task_id.value,
                 info.agent_id.value,
-                state_as_seen_by(framework, state),
+                state_as_seen_by(framework, task_state),
                 reason,
                 message,
             )
         for offer in offers:
-            m.drop_offer(offer)
+            state.drop_offer(offer)
         return
     framework.counters["offers/accepted"] += len(offers)
-    agent = m.agents[offers[0].agent_id]
+    agent = state.agents[offers[0].agent_id]
     role = offers[0].role
     left = total(offer.resources for offer in offers)
     for offer in offers:
-        m.drop_offer(offer, returned=Resources())
+        state.drop_offer(offer, returned=Resources())
     for operation in call.operations:
-        left = _operate(m, framework, agent, role, operation, left)
-    m.allocator.recover(
-        framework.id, role, agent.id, left, now=m.now, refuse_s=call.filters.refuse_seconds
+        left = _operate(state, framework, agent, role, operation, left)
+    state.allocator.recover(
+        framework.id, role, agent.id, left, now=state.now, refuse_s=call.filters.refuse_seconds
     )
 
 
@@ -62,12 +62,14 @@ def _task_infos(operation: Operation) -> list[TaskInfo]:
     return operation.launch_group.task_group.tasks if operation.launch_group is not None else []
 
 
-def _take_offers(m: State, framework: Framework, call: Accept) -> tuple[list[Offer], str | None]:
+def _take_offers(
+    state: State, framework: Framework, call: Accept
+) -> tuple[list[Offer], str | None]:
     """The offers that are still this framework's, and what is wrong with the list as a whole."""
     found: list[Offer] = []
     problem: str | None = None
     for offer_id in dict.fromkeys(one.value for one in call.offer_ids):
-        offer = m.offers.get(offer_id)
+        offer = state.offers.get(offer_id)
         if offer is None or offer.framework_id != framework.id:
             problem = problem or f"Offer {offer_id} is no longer valid"
         else:
@@ -82,7 +84,12 @@ def _take_offers(m: State, framework: Framework, call: Accept) -> tuple[list[Off
 
 
 def _operate(
-    m: State, framework: Framework, agent: Agent, role: str, operation: Operation, left: Resources
+    state: State,
+    framework: Framework,
+    agent: Agent,
+    role: str,
+    operation: Operation,
+    left: Resources,
 ) -> Resources:
     """What is left of the offers after one operation. Reservations and volumes are not kept by this engine: they change nothing."""
     for info in _task_infos(operation):
@@ -94,13 +101,13 @@ def _operate(
         )
         if problem is not None:
             refuse_task(
-                m, framework, task.id, agent.id, "TASK_ERROR", "REASON_TASK_INVALID", problem
+                state, framework, task.id, agent.id, "TASK_ERROR", "REASON_TASK_INVALID", problem
             )
             continue
         left = left - task.resources
-        m.add_task(framework, agent, task)
-        m.tell(agent, link.Launch(framework.info, task.info))
-        m.publish("TASK_ADDED", {"task": task_json(task)})
+        state.add_task(framework, agent, task)
+        state.tell(agent, link.Launch(framework.info, task.info))
+        state.publish("TASK_ADDED", {"task": task_json(task)})
     return left
 
 
@@ -178,11 +185,11 @@ def _bad_resources(resources: list[Resource], role: str) -> str | None:
     return None
 
 
-def decline(m: State, framework: Framework, call: Decline) -> None:
+def decline(state: State, framework: Framework, call: Decline) -> None:
     """Offers return, with a filter. Unknown ones were rescinded or used: no matter."""
-    m.counters["messages_decline_offers"] += 1
+    state.counters["messages_decline_offers"] += 1
     for offer_id in call.offer_ids:
-        offer = m.offers.get(offer_id.value)
+        offer = state.offers.get(offer_id.value)
         if offer is not None and offer.framework_id == framework.id:
             framework.counters["offers/declined"] += 1
-            m.drop_offer(offer, refuse_s=call.filters.refuse_seconds)
+            state.drop_offer(offer, refuse_s=call.filters.refuse_seconds)

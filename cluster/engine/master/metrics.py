@@ -66,7 +66,7 @@ _RESOURCES = ("cpus", "disk", "gpus", "mem")
 
 
 def metrics(
-    m: State | None,
+    state: State | None,
     *,
     uptime_s: float,
     subscribers: int = 0,
@@ -74,7 +74,7 @@ def metrics(
 ) -> dict[str, float]:
     """Every metric by its key; `m` is None on a master that does not lead. `measured` is what the shell knows: times and sizes."""
     found: dict[str, float] = {
-        "master/elected": float(m is not None),
+        "master/elected": float(state is not None),
         "master/uptime_secs": uptime_s,
     }
     found["master/operator_event_stream_subscribers"] = subscribers
@@ -84,36 +84,36 @@ def metrics(
         "registrar/queued_operations",
     ):
         found[key] = 0.0
-    for state in (
+    for task_state in (
         _OPERATION_STATES
     ):  # reservations and volumes are not here yet, so nothing is ever under way
-        found[f"master/operations/{state}"] = 0.0
+        found[f"master/operations/{task_state}"] = 0.0
         for operation in _TRACKED_OPERATIONS:
-            found[f"master/operations/{operation}/{state}"] = 0.0
+            found[f"master/operations/{operation}/{task_state}"] = 0.0
     found |= measured or {}
-    _cluster(m, found)
+    _cluster(state, found)
     for name in _COUNTED:
-        found[f"master/{name}"] = m.counters[name] if m is not None else 0
-    if m is not None:
-        for key, value in m.counters.items():
+        found[f"master/{name}"] = state.counters[name] if state is not None else 0
+    if state is not None:
+        for key, value in state.counters.items():
             found.setdefault(f"master/{key}", value)
-        for framework in (*m.frameworks.values(), *m.completed_frameworks.values()):
-            _framework(m, framework, found)
+        for framework in (*state.frameworks.values(), *state.completed_frameworks.values()):
+            _framework(state, framework, found)
     _system(found)
     return {key: float(found[key]) for key in sorted(found)}
 
 
-def _cluster(m: State | None, found: dict[str, float]) -> None:
-    agents = list(m.agents.values()) if m is not None else []
-    frameworks = list(m.frameworks.values()) if m is not None else []
+def _cluster(state: State | None, found: dict[str, float]) -> None:
+    agents = list(state.agents.values()) if state is not None else []
+    frameworks = list(state.frameworks.values()) if state is not None else []
     active = [
         agent
         for agent in agents
-        if m is not None and agent.connected and not m.is_deactivated(agent.id)
+        if state is not None and agent.connected and not state.is_deactivated(agent.id)
     ]
     unreachable = (
-        sum(record.state == "unreachable" for record in m.registry.agents.values())
-        if m is not None
+        sum(record.state == "unreachable" for record in state.registry.agents.values())
+        if state is not None
         else 0
     )
     found |= {
@@ -126,21 +126,21 @@ def _cluster(m: State | None, found: dict[str, float]) -> None:
         "master/frameworks_inactive": sum(not one.active for one in frameworks),
         "master/frameworks_connected": sum(one.connected for one in frameworks),
         "master/frameworks_disconnected": sum(not one.connected for one in frameworks),
-        "master/outstanding_offers": len(m.offers) if m is not None else 0,
-        "allocator/mesos/allocation_runs": m.allocator.runs if m is not None else 0,
+        "master/outstanding_offers": len(state.offers) if state is not None else 0,
+        "allocator/mesos/allocation_runs": state.allocator.runs if state is not None else 0,
     }
     states = Counter(task.state for one in frameworks for task in one.tasks.values())
     states.update(task.state for one in frameworks for task in one.unreachable.values())
     for name in _ACTIVE:
         found[f"master/tasks_{name}"] = states[f"TASK_{name.upper()}"]
     for name in _TERMINAL:
-        found[f"master/tasks_{name}"] = m.counters[f"tasks_{name}"] if m is not None else 0
-    _resources(m, found)
+        found[f"master/tasks_{name}"] = state.counters[f"tasks_{name}"] if state is not None else 0
+    _resources(state, found)
 
 
-def _resources(m: State | None, found: dict[str, float]) -> None:
-    total, taken = m.allocator.cluster() if m is not None else ({}, {})
-    agents = list(m.agents.values()) if m is not None else []
+def _resources(state: State | None, found: dict[str, float]) -> None:
+    total, taken = state.allocator.cluster() if state is not None else ({}, {})
+    agents = list(state.agents.values()) if state is not None else []
     for name in _RESOURCES:
         size = total.get(name, 0.0)
         used = sum(agent.used().milli.get(name, 0) for agent in agents) / 1000
@@ -152,15 +152,15 @@ def _resources(m: State | None, found: dict[str, float]) -> None:
         if size or name != "gpus":  # which Mesos does not tell of where there are none
             found[f"allocator/mesos/resources/{name}/total"] = size
             found[f"allocator/mesos/resources/{name}/offered_or_allocated"] = taken.get(name, 0.0)
-    if m is None:
+    if state is None:
         return
-    shares, filters = m.allocator.shares(), m.allocator.active_filters()
+    shares, filters = state.allocator.shares(), state.allocator.active_filters()
     for role, share in shares.items():
         found[f"allocator/mesos/roles/{role}/shares/dominant"] = share
         found[f"allocator/mesos/offer_filters/roles/{role}/active"] = filters[role]
 
 
-def _framework(m: State, framework: Framework, found: dict[str, float]) -> None:
+def _framework(state: State, framework: Framework, found: dict[str, float]) -> None:
     prefix = f"master/frameworks/{quote(framework.info.name, safe='')}/{framework.id}/"
     counters = framework.counters
     found[prefix + "subscribed"] = float(framework.connected)
@@ -184,8 +184,8 @@ def _framework(m: State, framework: Framework, found: dict[str, float]) -> None:
     )
     for name in (*_ACTIVE, "unknown"):
         found[f"{prefix}tasks/active/task_{name}"] = states[f"task_{name}"]
-    live = framework.id in m.frameworks
-    suppressed = m.allocator.suppressed(framework.id) if live else frozenset()
+    live = framework.id in state.frameworks
+    suppressed = state.allocator.suppressed(framework.id) if live else frozenset()
     for role in framework.roles:
         found[f"{prefix}roles/{role}/suppressed"] = float(role in suppressed)
 

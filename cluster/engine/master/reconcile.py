@@ -17,53 +17,59 @@ from cluster.mesos.messages import TaskStatus
 REASON = "REASON_RECONCILIATION"
 
 
-def reconcile(m: State, framework: Framework, call: Reconcile) -> None:
+def reconcile(state: State, framework: Framework, call: Reconcile) -> None:
     """Answer each task named; an empty list means every task the master knows of this framework."""
-    m.counters["messages_reconcile_tasks"] += 1
+    state.counters["messages_reconcile_tasks"] += 1
     if not call.tasks:
         for task in framework.tasks.values():
-            send_status(m, framework, latest(m, task))
+            send_status(state, framework, latest(state, task))
         return
     for one in call.tasks:
-        status = explain(m, framework, one)
+        status = explain(state, framework, one)
         if status is not None:
-            send_status(m, framework, status)
+            send_status(state, framework, status)
 
 
-def latest(m: State, task: Task) -> TaskStatus:
+def latest(state: State, task: Task) -> TaskStatus:
     """A known task's state as its status updates have told it."""
     more: dict[str, Any] = {}
     if task.statuses:
         last = task.statuses[-1]
         more = {"container_status": last.container_status, "healthy": last.healthy}
-    state = task.update_state or task.state
+    task_state = task.update_state or task.state
     return master_generated_status(
-        m, task.id, state, REASON, "Reconciliation: Latest task state", task.agent_id, **more
+        state,
+        task.id,
+        task_state,
+        REASON,
+        "Reconciliation: Latest task state",
+        task.agent_id,
+        **more,
     )
 
 
-def explain(m: State, framework: Framework, one: ReconcileTask) -> TaskStatus | None:
+def explain(state: State, framework: Framework, one: ReconcileTask) -> TaskStatus | None:
     """The one true answer about a task, or None while it is not certain."""
     task_id = one.task_id.value
     if task_id in framework.tasks:
-        return latest(m, framework.tasks[task_id])
+        return latest(state, framework.tasks[task_id])
     agent_id = one.agent_id.value if one.agent_id is not None else None
-    if _uncertain(m, agent_id):
+    if _uncertain(state, agent_id):
         return None
     lost = framework.unreachable.get(task_id)
     if lost is not None and agent_id in {None, lost.agent_id}:
-        state, message = (
+        task_state, message = (
             state_as_seen_by(framework, "TASK_UNREACHABLE"),
             "Reconciliation: Task is unreachable",
         )
         return master_generated_status(
-            m, task_id, state, REASON, message, lost.agent_id, **unreachable_time(lost)
+            state, task_id, task_state, REASON, message, lost.agent_id, **unreachable_time(lost)
         )
-    state, message, more = _unknown_task(m, agent_id)
+    task_state, message, more = _unknown_task(state, agent_id)
     return master_generated_status(
-        m,
+        state,
         task_id,
-        state_as_seen_by(framework, state),
+        state_as_seen_by(framework, task_state),
         REASON,
         f"Reconciliation: {message}",
         agent_id,
@@ -71,24 +77,24 @@ def explain(m: State, framework: Framework, one: ReconcileTask) -> TaskStatus | 
     )
 
 
-def _uncertain(m: State, agent_id: str | None) -> bool:
+def _uncertain(state: State, agent_id: str | None) -> bool:
     if agent_id is None:
-        return bool(m.recovered)
-    return agent_id in m.recovered or agent_id in m.in_flight
+        return bool(state.recovered)
+    return agent_id in state.recovered or agent_id in state.in_flight
 
 
-def _unknown_task(m: State, agent_id: str | None) -> tuple[str, str, dict[str, Any]]:
+def _unknown_task(state: State, agent_id: str | None) -> tuple[str, str, dict[str, Any]]:
     if agent_id is not None:
-        if agent_id in m.agents:
+        if agent_id in state.agents:
             return "TASK_GONE", "Task is unknown to the agent", {}
-        if m.is_unreachable(agent_id):
-            record = m.record(agent_id)
+        if state.is_unreachable(agent_id):
+            record = state.record(agent_id)
             since = record.since if record is not None else 0.0
             return (
                 "TASK_UNREACHABLE",
                 "Task is unreachable",
                 {"unreachable_time": {"nanoseconds": int(since * 1e9)}},
             )
-        if m.is_gone(agent_id):
+        if state.is_gone(agent_id):
             return "TASK_GONE_BY_OPERATOR", "Task is gone", {}
     return "TASK_UNKNOWN", "Task is unknown", {}

@@ -10,16 +10,12 @@ import zlib
 
 import msgspec
 
-from cluster.common.errors import MesaformError
+from cluster.common.errors import LeadershipLost
 from cluster.engine.master.timing import Timings
 from cluster.engine.registry import Change, Registry
 from cluster.zookeeper.session import VersionConflict, ZooKeeper
 
 COMPRESS_ABOVE_BYTES = 256 * 1024  # a ZooKeeper node holds at most 1 MiB
-
-
-class Deposed(MesaformError):
-    """Another master wrote the registry: this one no longer leads."""
 
 
 class RegistryStore:
@@ -52,7 +48,7 @@ class RegistryStore:
         """Read the registry and fence every earlier leader out by writing it with this epoch.
 
         Raises:
-            Deposed: a later leader has been here.
+            LeadershipLost: a later leader has been here.
             ZooKeeperUnavailable: no answer.
 
         """
@@ -61,7 +57,7 @@ class RegistryStore:
         self._fetches.add((time.monotonic() - began_at) * 1000)
         stored = decode(found[0]) if found else Registry()
         if stored.epoch > epoch:
-            raise Deposed(
+            raise LeadershipLost(
                 f"epoch {stored.epoch} wrote the registry, this is epoch {epoch}", where=self._path
             )
         mine = Registry(epoch, stored.agents).pruned(now)
@@ -72,7 +68,7 @@ class RegistryStore:
                 await self._zk.create(self._path, encode(mine))
                 self._version = 0
         except VersionConflict as error:
-            raise Deposed(
+            raise LeadershipLost(
                 "another master opened the registry at the same time", where=self._path
             ) from error
         self.value = mine
@@ -82,7 +78,7 @@ class RegistryStore:
         """Make the changes durable.
 
         Raises:
-            Deposed: a later leader wrote; nothing of this was stored.
+            LeadershipLost: a later leader wrote; nothing of this was stored.
             ZooKeeperUnavailable: no answer; the term must end, because it is unknown whether this was stored.
 
         """
@@ -90,7 +86,7 @@ class RegistryStore:
         try:
             await self._put(value, self._version)
         except VersionConflict as error:
-            raise Deposed("another master wrote the registry", where=self._path) from error
+            raise LeadershipLost("another master wrote the registry", where=self._path) from error
         self.value = value
 
     async def _put(self, value: Registry, version: int) -> None:

@@ -49,8 +49,8 @@ def _told(info: TaskInfo) -> dict[str, Any]:
     return {name: value for name in _TASK_FIELDS if (value := getattr(info, name)) is not None}
 
 
-def tasks_json(m: State) -> dict[str, Any]:
-    everybody = [*m.frameworks.values(), *m.completed_frameworks.values()]
+def tasks_json(state: State) -> dict[str, Any]:
+    everybody = [*state.frameworks.values(), *state.completed_frameworks.values()]
     return {
         "tasks": [task_json(task) for framework in everybody for task in framework.tasks.values()],
         "unreachable_tasks": [
@@ -70,12 +70,12 @@ def agent_info_json(agent: Agent) -> dict[str, Any]:
     return info
 
 
-def agent_json(m: State, agent: Agent) -> dict[str, Any]:
+def agent_json(state: State, agent: Agent) -> dict[str, Any]:
     """An agent as GET_AGENTS and AGENT_ADDED show it."""
     document: dict[str, Any] = {
         "agent_info": agent_info_json(agent),
-        "active": agent.connected and not m.is_deactivated(agent.id),
-        "deactivated": m.is_deactivated(agent.id),
+        "active": agent.connected and not state.is_deactivated(agent.id),
+        "deactivated": state.is_deactivated(agent.id),
         "version": agent.version or VERSION,
         "pid": f"slave(1)@{agent.address}",
         "registered_time": nanoseconds(agent.registered_at),
@@ -90,10 +90,10 @@ def agent_json(m: State, agent: Agent) -> dict[str, Any]:
     offered = offered_json(agent.offers.values())
     if offered:
         document["offered_resources"] = offered
-    drain = drain_json(m, agent.id)
+    drain = drain_json(state, agent.id)
     if drain is not None:
         document["drain_info"] = drain
-        record = m.record(agent.id)
+        record = state.record(agent.id)
         started_at = (
             record.drain.started_at if record is not None and record.drain is not None else 0.0
         )
@@ -101,9 +101,9 @@ def agent_json(m: State, agent: Agent) -> dict[str, Any]:
     return document
 
 
-def drain_json(m: State, agent_id: str) -> dict[str, Any] | None:
+def drain_json(state: State, agent_id: str) -> dict[str, Any] | None:
     """`drain_info`, or None for an agent that was not drained."""
-    record = m.record(agent_id)
+    record = state.record(agent_id)
     if record is None or record.drain is None:
         return None
     config: dict[str, Any] = {"mark_gone": record.drain.mark_gone}
@@ -141,19 +141,19 @@ def offered_json(offers: Any) -> list[Any]:
     ]
 
 
-def agents_json(m: State) -> dict[str, Any]:
+def agents_json(state: State) -> dict[str, Any]:
     recovered = [
         record.info
-        for agent_id in sorted(m.recovered)
-        if (record := m.record(agent_id)) is not None
+        for agent_id in sorted(state.recovered)
+        if (record := state.record(agent_id)) is not None
     ]
     return {
-        "agents": [agent_json(m, agent) for agent in m.agents.values()],
+        "agents": [agent_json(state, agent) for agent in state.agents.values()],
         "recovered_agents": recovered,
     }
 
 
-def framework_json(m: State, framework: Framework) -> dict[str, Any]:
+def framework_json(state: State, framework: Framework) -> dict[str, Any]:
     """A framework as GET_FRAMEWORKS and FRAMEWORK_ADDED show it."""
     document: dict[str, Any] = {
         "framework_info": framework.info,
@@ -166,7 +166,7 @@ def framework_json(m: State, framework: Framework) -> dict[str, Any]:
     if framework.unregistered_at is not None:
         document["unregistered_time"] = nanoseconds(framework.unregistered_at)
     if framework.offers:
-        document["offers"] = [m.offer_json(offer) for offer in framework.offers.values()]
+        document["offers"] = [state.offer_json(offer) for offer in framework.offers.values()]
         document["offered_resources"] = offered_json(framework.offers.values())
     allocated = allocated_json(framework.tasks.values())
     if allocated:
@@ -175,19 +175,19 @@ def framework_json(m: State, framework: Framework) -> dict[str, Any]:
     return document
 
 
-def frameworks_json(m: State) -> dict[str, Any]:
+def frameworks_json(state: State) -> dict[str, Any]:
     return {
-        "frameworks": [framework_json(m, framework) for framework in m.frameworks.values()],
+        "frameworks": [framework_json(state, framework) for framework in state.frameworks.values()],
         "completed_frameworks": [
-            framework_json(m, framework) for framework in m.completed_frameworks.values()
+            framework_json(state, framework) for framework in state.completed_frameworks.values()
         ],
     }
 
 
-def roles_json(m: State) -> dict[str, Any]:
+def roles_json(state: State) -> dict[str, Any]:
     """GET_ROLES: each role with a framework, what it holds and who is in it; {} when there is none."""
     roles: dict[str, dict[str, Any]] = {}
-    for framework in m.frameworks.values():
+    for framework in state.frameworks.values():
         for role in framework.roles:
             entry = roles.setdefault(
                 role, {"name": role, "weight": 1.0, "frameworks": [], "resources": None}
@@ -208,10 +208,10 @@ def roles_json(m: State) -> dict[str, Any]:
     return {"roles": [roles[role] for role in sorted(roles)]} if roles else {}
 
 
-def state_json(m: State) -> dict[str, Any]:
+def state_json(state: State) -> dict[str, Any]:
     return {
-        "get_tasks": tasks_json(m),
+        "get_tasks": tasks_json(state),
         "get_executors": {"executors": []},
-        "get_frameworks": frameworks_json(m),
-        "get_agents": agents_json(m),
+        "get_frameworks": frameworks_json(state),
+        "get_agents": agents_json(state),
     }

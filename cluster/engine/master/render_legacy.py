@@ -86,7 +86,7 @@ def task_json(task: Task) -> dict[str, Any]:
     return document
 
 
-def agent_json(m: State, agent: Agent, *, full: bool = False) -> dict[str, Any]:
+def agent_json(state: State, agent: Agent, *, full: bool = False) -> dict[str, Any]:
     """`full` adds the resources in the v1 form, as /slaves does."""
     document: dict[str, Any] = {
         "id": agent.id,
@@ -100,16 +100,16 @@ def agent_json(m: State, agent: Agent, *, full: bool = False) -> dict[str, Any]:
         "offered_resources": resources_json(agent.offered()),
         "reserved_resources": {},
         "unreserved_resources": resources_json(agent.total),
-        "active": agent.connected and not m.is_deactivated(agent.id),
-        "deactivated": m.is_deactivated(agent.id),
+        "active": agent.connected and not state.is_deactivated(agent.id),
+        "deactivated": state.is_deactivated(agent.id),
         "version": agent.version or VERSION,
         "capabilities": list(AGENT_CAPABILITIES),
     }
     if agent.reregistered_at is not None:
         document["reregistered_time"] = agent.reregistered_at
-    record = m.record(agent.id)
+    record = state.record(agent.id)
     if record is not None and record.drain is not None:
-        document["drain_info"] = drain_json(m, agent.id)
+        document["drain_info"] = drain_json(state, agent.id)
         document["estimated_drain_start_time_seconds"] = record.drain.started_at
     if full:
         document |= {
@@ -121,10 +121,10 @@ def agent_json(m: State, agent: Agent, *, full: bool = False) -> dict[str, Any]:
     return document
 
 
-def recovered_json(m: State) -> list[dict[str, Any]]:
+def recovered_json(state: State) -> list[dict[str, Any]]:
     found = []
-    for agent_id in sorted(m.recovered):
-        record = m.record(agent_id)
+    for agent_id in sorted(state.recovered):
+        record = state.record(agent_id)
         if record is not None:
             info = record.info
             found.append(
@@ -185,42 +185,44 @@ def framework_json(framework: Framework) -> dict[str, Any]:
     return document
 
 
-def frameworks_json(m: State) -> dict[str, Any]:
+def frameworks_json(state: State) -> dict[str, Any]:
     return {
-        "frameworks": [framework_json(one) for one in m.frameworks.values()],
-        "completed_frameworks": [framework_json(one) for one in m.completed_frameworks.values()],
+        "frameworks": [framework_json(one) for one in state.frameworks.values()],
+        "completed_frameworks": [
+            framework_json(one) for one in state.completed_frameworks.values()
+        ],
         "unregistered_frameworks": [],
     }
 
 
-def slaves_json(m: State) -> dict[str, Any]:
+def slaves_json(state: State) -> dict[str, Any]:
     return {
-        "slaves": [agent_json(m, agent, full=True) for agent in m.agents.values()],
-        "recovered_slaves": recovered_json(m),
+        "slaves": [agent_json(state, agent, full=True) for agent in state.agents.values()],
+        "recovered_slaves": recovered_json(state),
     }
 
 
-def all_tasks(m: State) -> Iterable[Task]:
-    for framework in (*m.frameworks.values(), *m.completed_frameworks.values()):
+def all_tasks(state: State) -> Iterable[Task]:
+    for framework in (*state.frameworks.values(), *state.completed_frameworks.values()):
         yield from framework.tasks.values()
         yield from framework.unreachable.values()
         yield from framework.completed.values()
 
 
-def tasks_json(m: State, *, limit: int, offset: int, ascending: bool) -> dict[str, Any]:
+def tasks_json(state: State, *, limit: int, offset: int, ascending: bool) -> dict[str, Any]:
     """A page of tasks by the time of their first status."""
     ordered = sorted(
-        all_tasks(m),
+        all_tasks(state),
         key=lambda task: task.statuses[0].timestamp or 0.0 if task.statuses else 0.0,
         reverse=not ascending,
     )
     return {"tasks": [task_json(task) for task in ordered[offset : offset + limit]]}
 
 
-def roles_json(m: State) -> dict[str, Any]:
+def roles_json(state: State) -> dict[str, Any]:
     held: dict[str, Resources] = {}
     members: dict[str, list[str]] = {}
-    for framework in m.frameworks.values():
+    for framework in state.frameworks.values():
         for role in framework.roles:
             members.setdefault(role, []).append(framework.id)
         for task in framework.tasks.values():
@@ -241,13 +243,13 @@ def roles_json(m: State) -> dict[str, Any]:
     }
 
 
-def summary_json(m: State, hostname: str) -> dict[str, Any]:
+def summary_json(state: State, hostname: str) -> dict[str, Any]:
     """/state-summary: counts instead of tasks."""
     by_agent: dict[str, Counter[str]] = {}
     by_framework: dict[str, Counter[str]] = {}
     agents_of: dict[str, dict[str, None]] = {}
     frameworks_of: dict[str, dict[str, None]] = {}
-    for task in all_tasks(m):
+    for task in all_tasks(state):
         by_agent.setdefault(task.agent_id, Counter())[task.state] += 1
         by_framework.setdefault(task.framework_id, Counter())[task.state] += 1
         agents_of.setdefault(task.framework_id, {})[task.agent_id] = None
@@ -255,16 +257,16 @@ def summary_json(m: State, hostname: str) -> dict[str, Any]:
     return {
         "hostname": hostname,
         "slaves": [
-            agent_json(m, one)
+            agent_json(state, one)
             | _counts(by_agent.get(one.id))
             | {"framework_ids": list(frameworks_of.get(one.id, {}))}
-            for one in m.agents.values()
+            for one in state.agents.values()
         ],
         "frameworks": [
             _summary(one)
             | _counts(by_framework.get(one.id))
             | {"slave_ids": list(agents_of.get(one.id, {}))}
-            for one in m.frameworks.values()
+            for one in state.frameworks.values()
         ],
     }
 
@@ -273,19 +275,23 @@ def _counts(states: Counter[str] | None) -> dict[str, int]:
     return {state: (states or Counter())[state] for state in SUMMARY_STATES}
 
 
-def state_json(m: State) -> dict[str, Any]:
+def state_json(state: State) -> dict[str, Any]:
     """The part of /state that the core knows; the process adds its own."""
-    active = sum(agent.connected and not m.is_deactivated(agent.id) for agent in m.agents.values())
+    active = sum(
+        agent.connected and not state.is_deactivated(agent.id) for agent in state.agents.values()
+    )
     return {
         "activated_slaves": float(active),
-        "deactivated_slaves": float(len(m.agents) - active),
+        "deactivated_slaves": float(len(state.agents) - active),
         "unreachable_slaves": float(
-            sum(record.state == "unreachable" for record in m.registry.agents.values())
+            sum(record.state == "unreachable" for record in state.registry.agents.values())
         ),
-        "slaves": [agent_json(m, agent) for agent in m.agents.values()],
-        "recovered_slaves": recovered_json(m),
-        "frameworks": [framework_json(one) for one in m.frameworks.values()],
-        "completed_frameworks": [framework_json(one) for one in m.completed_frameworks.values()],
+        "slaves": [agent_json(state, agent) for agent in state.agents.values()],
+        "recovered_slaves": recovered_json(state),
+        "frameworks": [framework_json(one) for one in state.frameworks.values()],
+        "completed_frameworks": [
+            framework_json(one) for one in state.completed_frameworks.values()
+        ],
         "orphan_tasks": [],
         "unregistered_frameworks": [],
     }

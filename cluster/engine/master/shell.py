@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cluster.common.errors import Busy, MesaformError
+from cluster.common.errors import Busy, LeadershipLost, MesaformError
 from cluster.engine.allocator import Allocator
 from cluster.engine.master.config import Settings, flags, master_info, read_settings
 from cluster.engine.master.core import Master
 from cluster.engine.master.http_routes import HttpApi
 from cluster.engine.master.link_server import LinkServer
 from cluster.engine.master.metrics import metrics
-from cluster.engine.master.registry_store import Deposed, RegistryStore
+from cluster.engine.master.registry_store import RegistryStore
 from cluster.engine.master.render import VERSION
 from cluster.engine.master.state import Ids
 from cluster.engine.master.term import Term
@@ -121,7 +121,7 @@ class MasterProcess:
         store = RegistryStore(zk, f"{self.settings.zk_path}/registry")
         try:
             registry = await store.open(epoch, self.clock())
-        except (Deposed, ZooKeeperUnavailable) as error:
+        except (LeadershipLost, ZooKeeperUnavailable) as error:
             log.warning("elected, but the registry cannot be opened: %s", error)
             await asyncio.sleep(0.5)
             return

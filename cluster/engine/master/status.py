@@ -9,9 +9,9 @@ from cluster.mesos.messages import TERMINAL_STATES, TaskStatus, ident
 
 
 def master_generated_status(
-    m: State,
+    state: State,
     task_id: str,
-    state: str,
+    task_state: str,
     reason: str,
     message: str,
     agent_id: str | None = None,
@@ -19,12 +19,12 @@ def master_generated_status(
 ) -> TaskStatus:
     return TaskStatus(
         task_id=ident(task_id),
-        state=state,
+        state=task_state,
         message=message,
         source="SOURCE_MASTER",
         reason=reason,
         agent_id=ident(agent_id) if agent_id else None,
-        timestamp=m.now,
+        timestamp=state.now,
         **more,
     )
 
@@ -34,34 +34,34 @@ def state_as_seen_by(framework: Framework, state: str) -> str:
     return state if framework.partition_aware else "TASK_LOST"
 
 
-def send_status(m: State, framework: Framework, status: TaskStatus) -> None:
-    m.send(framework, {"type": "UPDATE", "update": {"status": status}})
+def send_status(state: State, framework: Framework, status: TaskStatus) -> None:
+    state.send(framework, {"type": "UPDATE", "update": {"status": status}})
 
 
-def count_state(m: State, framework: Framework, status: TaskStatus) -> None:
+def count_state(state: State, framework: Framework, status: TaskStatus) -> None:
     """Terminal states are counted for ever, by state and for the master's own by reason."""
     short = status.state.lower()
     if status.state not in TERMINAL_STATES:
         return
-    m.counters["tasks_" + short.removeprefix("task_")] += 1
+    state.counters["tasks_" + short.removeprefix("task_")] += 1
     framework.counters[f"tasks/terminal/{short}"] += 1
     if status.source and status.reason:
-        m.counters[f"{short}/{status.source.lower()}/{status.reason.lower()}"] += 1
+        state.counters[f"{short}/{status.source.lower()}/{status.reason.lower()}"] += 1
 
 
 def refuse_task(
-    m: State,
+    state: State,
     framework: Framework,
     task_id: str,
     agent_id: str,
-    state: str,
+    task_state: str,
     reason: str,
     message: str,
 ) -> None:
     """Answer a task that never started."""
-    status = master_generated_status(m, task_id, state, reason, message, agent_id)
-    count_state(m, framework, status)
-    send_status(m, framework, status)
+    status = master_generated_status(state, task_id, task_state, reason, message, agent_id)
+    count_state(state, framework, status)
+    send_status(state, framework, status)
 
 
 def unreachable_time(task: Task) -> dict[str, Any]:

@@ -12,16 +12,16 @@ from cluster.engine.master.status import count_state, send_status
 from cluster.mesos.messages import TERMINAL_STATES, TaskStatus, ident
 
 
-def updated(m: State, agent: Agent, update: link.Update) -> None:
+def updated(state: State, agent: Agent, update: link.Update) -> None:
     """An agent's update: note it and pass it on. It comes again until the scheduler acknowledges it, so losing it is no loss."""
-    m.counters["messages_status_update"] += 1
-    framework = m.frameworks.get(update.framework_id)
+    state.counters["messages_status_update"] += 1
+    framework = state.frameworks.get(update.framework_id)
     if framework is None:
-        m.counters["invalid_status_updates"] += 1
-        if m.is_removed_framework(update.framework_id):
-            m.tell(agent, link.ShutdownFramework(update.framework_id))
+        state.counters["invalid_status_updates"] += 1
+        if state.is_removed_framework(update.framework_id):
+            state.tell(agent, link.ShutdownFramework(update.framework_id))
         return
-    m.counters["valid_status_updates"] += 1
+    state.counters["valid_status_updates"] += 1
     status = (
         update.status
         if update.status.agent_id
@@ -29,16 +29,20 @@ def updated(m: State, agent: Agent, update: link.Update) -> None:
     )
     task = agent.tasks.get((framework.id, status.task_id.value))
     if task is not None:
-        note(m, framework, task, status, update.latest_state)
-    send_status(m, framework, status)
+        note(state, framework, task, status, update.latest_state)
+    send_status(state, framework, status)
 
 
-def note(m: State, framework: Framework, task: Task, status: TaskStatus, latest_state: str) -> None:
+def note(
+    state: State, framework: Framework, task: Task, status: TaskStatus, latest_state: str
+) -> None:
     """Bring the record up to date. Resources return as soon as the latest state is terminal."""
     repeated = status.uuid is not None and status.uuid == task.update_uuid
     if not task.is_terminal:
         if latest_state in TERMINAL_STATES:
-            m.allocator.recover(framework.id, task.role, task.agent_id, task.resources, now=m.now)
+            state.allocator.recover(
+                framework.id, task.role, task.agent_id, task.resources, now=state.now
+            )
         task.state = latest_state
     task.update_state, task.update_uuid = status.state, status.uuid
     if repeated:
@@ -46,41 +50,43 @@ def note(m: State, framework: Framework, task: Task, status: TaskStatus, latest_
     if task.statuses and task.statuses[-1].state == status.state:
         task.statuses.pop()
     task.statuses.append(msgspec.structs.replace(status, data=None))
-    count_state(m, framework, status)
-    m.publish(
+    count_state(state, framework, status)
+    state.publish(
         "TASK_UPDATED",
         {"framework_id": {"value": framework.id}, "status": status, "state": task.state},
     )
 
 
-def acknowledge(m: State, framework: Framework, call: Acknowledge) -> None:
+def acknowledge(state: State, framework: Framework, call: Acknowledge) -> None:
     """The scheduler has it: a terminal update acknowledged ends the task's record."""
-    m.counters["messages_status_update_acknowledgement"] += 1
-    agent = m.agents.get(call.agent_id.value)
+    state.counters["messages_status_update_acknowledgement"] += 1
+    agent = state.agents.get(call.agent_id.value)
     if agent is None or not agent.connected:
-        m.counters["invalid_status_update_acknowledgements"] += 1
+        state.counters["invalid_status_update_acknowledgements"] += 1
         return
-    m.counters["valid_status_update_acknowledgements"] += 1
+    state.counters["valid_status_update_acknowledgements"] += 1
     task = agent.tasks.get((framework.id, call.task_id.value))
     if task is not None and task.update_uuid == call.uuid and task.update_state in TERMINAL_STATES:
-        m.end_task(framework, task)
-        m.keep_completed(framework, task)
-    m.tell(agent, link.Acknowledge(framework.id, call.task_id.value, call.uuid))
+        state.end_task(framework, task)
+        state.keep_completed(framework, task)
+    state.tell(agent, link.Acknowledge(framework.id, call.task_id.value, call.uuid))
 
 
-def kill(m: State, framework: Framework, call: Kill) -> None:
+def kill(state: State, framework: Framework, call: Kill) -> None:
     """Pass it to the agent, or keep it for when the agent is back; a task nobody knows is reconciled instead."""
-    m.counters["messages_kill_task"] += 1
+    state.counters["messages_kill_task"] += 1
     task = framework.tasks.get(call.task_id.value)
     if task is None:
-        status = explain(m, framework, ReconcileTask(task_id=call.task_id, agent_id=call.agent_id))
+        status = explain(
+            state, framework, ReconcileTask(task_id=call.task_id, agent_id=call.agent_id)
+        )
         if status is not None:
-            send_status(m, framework, status)
+            send_status(state, framework, status)
         return
-    agent = m.agents.get(task.agent_id)
+    agent = state.agents.get(task.agent_id)
     if agent is None or (call.agent_id is not None and call.agent_id.value != task.agent_id):
         return
     period = call.kill_policy.grace_period if call.kill_policy is not None else None
     grace_s = period.nanoseconds / 1e9 if period is not None else None
     agent.kills[framework.id, task.id] = grace_s
-    m.tell(agent, link.Kill(framework.id, task.id, grace_s))
+    state.tell(agent, link.Kill(framework.id, task.id, grace_s))

@@ -41,10 +41,10 @@ class ClusterAutoscaler:
         self._changed = True
         self._last = -math.inf
 
-    def heard(self, _happening: EventKind, _now: float) -> None:
+    def on_event(self, _happening: EventKind, _now: float) -> None:
         self._changed = True
 
-    def next_look(self, world: World, now: float) -> float:
+    def next_wakeup(self, world: World, now: float) -> float:
         scan = max((now // SCAN_S + (now % SCAN_S > 0)) * SCAN_S, self._last + SCAN_S)
         if self._changed:
             return scan
@@ -57,7 +57,7 @@ class ClusterAutoscaler:
         at = min(timers, default=math.inf)
         return at if at == math.inf else max(scan, math.ceil(at / SCAN_S) * SCAN_S)
 
-    def look(self, world: World, now: float) -> None:
+    def reconcile(self, world: World, now: float) -> None:
         self._last, self._changed = now, False
         self._backoff = {name: until for name, until in self._backoff.items() if until > now}
         for host in [

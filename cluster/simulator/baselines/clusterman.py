@@ -37,17 +37,17 @@ class Clusterman:
         self._changed = True
         self._option: Offering | None = None
 
-    def heard(self, _happening: EventKind, _now: float) -> None:
+    def on_event(self, _happening: EventKind, _now: float) -> None:
         self._changed = True
 
-    def next_look(self, _world: World, now: float) -> float:
+    def next_wakeup(self, _world: World, now: float) -> float:
         leaving = min(self._leaving.values(), default=math.inf)
         return min(
             leaving,
             max(self._next, math.ceil(now / PERIOD_S) * PERIOD_S) if self._changed else math.inf,
         )
 
-    def look(self, world: World, now: float) -> None:
+    def reconcile(self, world: World, now: float) -> None:
         for name, at in list(self._leaving.items()):
             if at <= now or name not in world.hosts:
                 del self._leaving[name]

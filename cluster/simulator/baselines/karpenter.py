@@ -92,14 +92,14 @@ class Karpenter:
         self._state = _State()
         self.name = "karpenter" if moves else "karpenter-when-empty"
 
-    def heard(self, happening: EventKind, now: float) -> None:
+    def on_event(self, happening: EventKind, now: float) -> None:
         state = self._state
         state.changed = True
         if happening in {"arrived", "lost"}:
             state.batch.first = min(state.batch.first, now)
             state.batch.last = now
 
-    def next_look(self, world: World, now: float) -> float:
+    def next_wakeup(self, world: World, now: float) -> float:
         state = self._state
         times = [state.batch.closes_at, state.retry_at]
         times += [command.validate_at for command in state.commands if not command.started]
@@ -114,7 +114,7 @@ class Karpenter:
             times.append(max(state.poll_at, math.ceil(now / POLL_S) * POLL_S))
         return min(times)
 
-    def look(self, world: World, now: float) -> None:
+    def reconcile(self, world: World, now: float) -> None:
         state = self._state
         for host in [
             host

@@ -286,14 +286,14 @@ async def test_a_fence_is_obeyed_and_acknowledged(
     fleet, control = AwsFleet(REGION), S3Control(bucket, "toy", REGION)
     daemon = await daemons()
     await until(lambda: leads(daemon))
-    control.fence("mesaform down")
-    beat = await until(lambda: (beat := control.last_beat()) and beat["fenced"] and beat)
+    control.freeze("mesaform down")
+    beat = await until(lambda: (beat := control.last_heartbeat()) and beat["fenced"] and beat)
     cluster.want(5)
     passed = (await daemon.get("/health"))["last_pass_at"]
     await until(lambda: _later_pass(daemon, passed))
     assert alive(fleet) == []
     assert beat["address"] == f"{HOST}:{daemon.port}"
-    control.lift()
+    control.unfreeze()
     await until(lambda: alive(fleet))
 
 
@@ -391,7 +391,7 @@ async def test_a_fenced_autoscaler_lives_and_renews_the_lease(
     zookeeper_hosts: str,
     zookeeper_root: str,
 ):
-    S3Control(bucket, "toy", REGION).fence("mesaform down")
+    S3Control(bucket, "toy", REGION).freeze("mesaform down")
     daemon = await daemons()
     await until(lambda: leads(daemon))
     zk = ZooKeeper(zookeeper_hosts)

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.autoscaler.daemon.journal import Deposed, Journal
+from cluster.autoscaler.daemon.journal import Journal
 from cluster.autoscaler.model.snapshot import Backoff, Intent, PlannerState, Removal, Rented
 from cluster.aws.ports import LaunchRequest
+from cluster.common.errors import LeadershipLost
 from cluster.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_snapshot
 
@@ -80,14 +81,14 @@ async def test_a_leader_that_was_deposed_cannot_write_anything(
         "bought": lambda: old.bought(an_intent(), ("i-1",)),
         "resolve": lambda: old.resolve("ms-1"),
     }
-    with pytest.raises(Deposed):
+    with pytest.raises(LeadershipLost):
         await calls[write]()
     assert await new.intents() == []
 
 
 async def test_an_older_term_cannot_take_the_journal_back(zk: ZooKeeper, zookeeper_root: str):
     await Journal(zk, zookeeper_root, 7).open()
-    with pytest.raises(Deposed, match="term 7 leads"):
+    with pytest.raises(LeadershipLost, match="term 7 leads"):
         await Journal(zk, zookeeper_root, 6).open()
 
 

@@ -50,12 +50,12 @@ def test_the_hour_that_runs_is_merged_when_it_has_many_parts_and_a_day_that_is_o
 ):
     ledger = S3Ledger(bucket, "toy", REGION)
     write(ledger, 0, MERGE_FROM - 1)
-    assert ledger.tidy(NOON + 60) == 0
+    assert ledger.compact(NOON + 60) == 0
     write(ledger, MERGE_FROM - 1, 1)
-    assert ledger.tidy(NOON + 60) == MERGE_FROM
+    assert ledger.compact(NOON + 60) == MERGE_FROM
     write(ledger, MERGE_FROM, 3, NOON + 3600)
     assert len(keys(bucket)) == 4
-    ledger.tidy(NOON + DAY)
+    ledger.compact(NOON + DAY)
     assert len(keys(bucket)) == 1
     assert told(ledger) == [str(number) for number in range(MERGE_FROM + 3)]
 
@@ -64,10 +64,10 @@ def test_the_hour_that_runs_is_merged_when_it_has_many_parts_and_a_day_that_is_o
 def test_a_row_that_comes_late_joins_its_day(bucket: str):
     ledger = S3Ledger(bucket, "toy", REGION)
     write(ledger, 0, 2)
-    ledger.tidy(NOON + DAY)
+    ledger.compact(NOON + DAY)
     write(ledger, 2, 1)
     assert told(ledger, since=NOON + 2) == ["2"]
-    ledger.tidy(NOON + DAY)
+    ledger.compact(NOON + DAY)
     assert len(keys(bucket)) == 1
     assert told(ledger) == ["0", "1", "2"]
 
@@ -86,9 +86,9 @@ def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_the
     assert told(ledger) == expected
     assert told(ledger, limit=3) == expected[1:]
     assert told(ledger, kinds=["held"]) == []
-    ledger.tidy(NOON + 60)
+    ledger.compact(NOON + 60)
     assert len(keys(bucket)) == 4
-    ledger.tidy(NOON + DAY)
+    ledger.compact(NOON + DAY)
     assert len(keys(bucket)) == 1
     assert told(ledger) == expected
 
@@ -100,7 +100,7 @@ def test_a_crash_between_the_merged_object_and_the_end_of_its_parts_shows_no_row
     ledger = S3Ledger(bucket, "toy", REGION)
     write(ledger, 0, MERGE_FROM)
     monkeypatch.setattr(ledger, "_delete", lambda _: None)
-    ledger.tidy(NOON + 60)
+    ledger.compact(NOON + 60)
     assert len(keys(bucket)) == MERGE_FROM + 1
     assert told(ledger) == [str(number) for number in range(MERGE_FROM)]
 
@@ -118,7 +118,7 @@ def test_a_merge_that_cannot_be_written_removes_nothing(
 
     monkeypatch.setattr(ledger, "_put", away)
     with pytest.raises(Retryable):
-        ledger.tidy(now)
+        ledger.compact(now)
     assert told(reader) == [str(number) for number in range(MERGE_FROM)]
 
 
@@ -151,7 +151,7 @@ def test_whoever_reads_while_two_others_merge_sees_each_row_once(bucket: str, se
 
     def between() -> None:
         if chance.random() < 0.08 and (now := next(steps, None)):
-            chance.choice(tidiers).tidy(now)
+            chance.choice(tidiers).compact(now)
 
     reader = Interrupted(bucket, between)
     assert sorted(told(reader), key=int) == [str(number) for number in range(18)]
@@ -167,11 +167,11 @@ def test_two_that_merge_the_same_lose_nothing(bucket: str):
     def overtaken(key: str) -> bytes | None:
         body = read(key)
         if len(keys(bucket)) == MERGE_FROM:
-            second.tidy(NOON + 60)
+            second.compact(NOON + 60)
         return body
 
     first._get = overtaken  # type: ignore[method-assign]
-    first.tidy(NOON + 60)
+    first.compact(NOON + 60)
     assert told(second) == [str(number) for number in range(MERGE_FROM)]
 
 

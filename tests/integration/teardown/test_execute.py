@@ -141,13 +141,13 @@ class Setup:
         return identity
 
     def beat(self, *, fenced: bool) -> None:
-        self.control.beat(self.clock(), fenced=fenced, address="127.42.0.10:9550")
+        self.control.write_heartbeat(self.clock(), fenced=fenced, address="127.42.0.10:9550")
 
     async def sleep(self, seconds: float) -> None:
         """While the teardown waits, the autoscaler beats, and says whether it sees the fence."""
         await self.clock.sleep(seconds)
-        self.fences_seen.add(self.control.fenced())
-        self.beat(fenced=self.control.fenced() is not None)
+        self.fences_seen.add(self.control.frozen_reason())
+        self.beat(fenced=self.control.frozen_reason() is not None)
 
     async def destroy(self, stacks: tuple[str, ...]) -> None:
         """Terraform's part: remove what the state lists, stack by stack."""
@@ -209,7 +209,9 @@ async def test_a_teardown_leaves_nothing_but_images(setup: Setup) -> None:
     assert outcome.troubles == ()
     assert await setup.left() == {"image", "snapshot"}
     assert setup.destroyed == [("agents", "masters", "network")]
-    assert setup.control.fenced() is None, "the next cluster of this name must not find a fence"
+    assert setup.control.frozen_reason() is None, (
+        "the next cluster of this name must not find a fence"
+    )
     assert {"fence", "deactivate", "drain", "terminate", "destroy", "sweep"} == {
         step.kind for step in planned.steps
     }
@@ -275,7 +277,7 @@ async def test_agents_only_leaves_masters_and_network(setup: Setup) -> None:
     alive = [m.instance_id for m in AwsFleet(REGION).machines(NAME) if m.state == "running"]
     assert sorted(alive) == sorted(setup.masters)
     assert {"vpc", "subnet", "role"} <= await setup.left()
-    assert setup.control.fenced()
+    assert setup.control.frozen_reason()
 
 
 async def test_the_receipt_names_every_machine_with_hours_and_dollars(setup: Setup) -> None:

@@ -204,6 +204,6 @@ def test_what_an_operator_would_alert_on_is_in_the_metrics():
     assert value("mesaform_autoscaler_usd_per_hour") == 0.096
     assert value("mesaform_autoscaler_api_errors_total", {"api": "s3"}) == 1
     assert value("mesaform_autoscaler_notices_total", {"kind": "interruption"}) == 1
-    assert value("mesaform_autoscaler_held", {"by": "fence"}) == 1
+    assert value("mesaform_autoscaler_held", {"by": "freeze"}) == 1
     assert value("mesaform_autoscaler_held", {"by": "paused"}) == 0
     assert value("mesaform_autoscaler_demand", {"verdict": "unmet"}) > 0

@@ -39,8 +39,8 @@ class Engine:
 def fenced(reason: str | None) -> tuple[FakeControl, Engine, TeardownRollback]:
     control, engine = FakeControl(), Engine()
     if reason:
-        control.fence(reason)
-    return control, engine, TeardownRollback(control, engine, control.fenced())
+        control.freeze(reason)
+    return control, engine, TeardownRollback(control, engine, control.frozen_reason())
 
 
 def test_without_a_fence_there_is_nothing_to_do() -> None:
@@ -51,17 +51,17 @@ async def test_agents_get_work_again_before_the_fence_goes() -> None:
     control, engine, teardown = fenced(FENCE_REASON)
     await teardown.step([AGENT])
     assert engine.reactivated == ["S-1"]
-    assert control.fenced()
+    assert control.frozen_reason()
     await teardown.step([replace(AGENT, state="active")])
     assert teardown.done
-    assert control.fenced() is None
+    assert control.frozen_reason() is None
 
 
 async def test_an_agent_that_still_drains_is_waited_for() -> None:
     control, engine, teardown = fenced(FENCE_REASON)
     await teardown.step([replace(AGENT, state="draining")])
     assert (engine.reactivated, teardown.done) == ([], False)
-    assert control.fenced()
+    assert control.frozen_reason()
     await teardown.step([replace(AGENT, state="drained")])
     assert engine.reactivated == ["S-1"]
 
@@ -79,4 +79,4 @@ async def test_a_persons_fence_goes_and_a_persons_deactivated_agents_stay_so() -
     control, engine, teardown = fenced("price talks")
     await teardown.step([AGENT])
     assert (engine.reactivated, teardown.done) == ([], True)
-    assert control.fenced() is None
+    assert control.frozen_reason() is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.common.errors import LeadershipLost
 from cluster.engine.master.registry_store import (
     COMPRESS_ABOVE_BYTES,
-    Deposed,
     RegistryStore,
     decode,
     encode,
@@ -111,7 +111,7 @@ async def test_a_deposed_leader_cannot_write(sessions, zookeeper_root):
     first, second = (RegistryStore(zk, f"{zookeeper_root}/registry") for zk in sessions)
     await first.open(1, 0.0)
     await second.open(2, 0.0)
-    with pytest.raises(Deposed):
+    with pytest.raises(LeadershipLost):
         await first.write(Admit("a", INFO, 1.0))
     await second.write(Admit("b", INFO, 1.0))
     assert set(second.value.agents) == {"b"}
@@ -121,5 +121,5 @@ async def test_a_deposed_leader_cannot_write(sessions, zookeeper_root):
 async def test_an_earlier_epoch_cannot_open_after_a_later_one(sessions, zookeeper_root):
     first, second = (RegistryStore(zk, f"{zookeeper_root}/registry") for zk in sessions)
     await second.open(2, 0.0)
-    with pytest.raises(Deposed):
+    with pytest.raises(LeadershipLost):
         await first.open(1, 0.0)

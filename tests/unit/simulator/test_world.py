@@ -86,13 +86,13 @@ def test_the_longest_waiting_that_fits_is_placed_first():
     class Nobody:
         name = "nobody"
 
-        def heard(self, _what, _now):
+        def on_event(self, _what, _now):
             return
 
-        def look(self, _world, _now):
+        def reconcile(self, _world, _now):
             return
 
-        def next_look(self, _world, _now):
+        def next_wakeup(self, _world, _now):
             return math.inf
 
     world.add(

@@ -199,7 +199,7 @@ def inventories(draw: st.DrawFn) -> Inventory:
                 st.integers(0, 10_000).map(lambda n: f"r-{n}"),
                 st.just(OURS),
                 usd_per_hour=st.floats(0, 1),
-                rides_with=st.sampled_from(["", "i-gone", *ids]),
+                deleted_with_instance=st.sampled_from(["", "i-gone", *ids]),
             ),
             max_size=20,
             unique_by=lambda one: one.key,
