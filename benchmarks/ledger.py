@@ -103,10 +103,10 @@ def main() -> None:
     os.environ.update(AWS_ENDPOINT_URL=f"http://{host}:{port}", AWS_DEFAULT_REGION="us-east-1")
     os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local")
 
-    from cluster.autoscaler.accounting.cost_report import add_up
-    from cluster.aws import client, ledger_rows
-    from cluster.aws.ledger import S3Ledger
-    from cluster.cli.cost import bill_rows
+    from mesaform.autoscaler.accounting.cost_report import add_up
+    from mesaform.aws import client, ledger_rows
+    from mesaform.aws.ledger import S3Ledger
+    from mesaform.cli.cost import bill_rows
 
     s3 = client.client("s3", "us-east-1")
     s3.create_bucket(Bucket="bench")

@@ -30,12 +30,12 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.table import Result, show
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import Shape, make
-from cluster.autoscaler.model.snapshot import Constraint
-from cluster.autoscaler.packing import Limits, Packing, Template, solve
-from cluster.aws.pricing import price_book
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import Shape, make
+from mesaform.autoscaler.model.snapshot import Constraint
+from mesaform.autoscaler.packing import Limits, Packing, Template, solve
+from mesaform.aws.pricing import price_book
 from tests.unit.autoscaler.validator import faults
 
 MANY_MACHINES = 100_000

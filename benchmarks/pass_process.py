@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
-from cluster.topology.user_data import TASK_PORTS
+from mesaform.topology.user_data import TASK_PORTS
 
 if TYPE_CHECKING:
-    from cluster.aws.ports import Ledger
+    from mesaform.aws.ports import Ledger
 
 AGENTS, TASKS_EACH, APPS, PASSES = 1000, 30, 10, 6
 AT = 1_800_000_000.0
@@ -246,10 +246,10 @@ async def child(base: str, *, consolidation: bool) -> None:
     import aiohttp
     import boto3
 
-    from cluster.autoscaler.daemon import daemon  # all that the daemon loads
-    from cluster.autoscaler.model.snapshot import PlannerState
-    from cluster.autoscaler.planner.planner import plan
-    from cluster.testing.fake_cloud import FakeFleet
+    from mesaform.autoscaler.daemon import daemon  # all that the daemon loads
+    from mesaform.autoscaler.model.snapshot import PlannerState
+    from mesaform.autoscaler.planner.planner import plan
+    from mesaform.testing.fake_cloud import FakeFleet
     from tests.unit.autoscaler.builders import ZONES, a_machine, a_spec
 
     keys = {

@@ -15,11 +15,17 @@ from dataclasses import dataclass, replace
 
 from benchmarks.pass_process import measure
 from benchmarks.table import Result, show
-from cluster.autoscaler.model.shape import Shape, make, times
-from cluster.autoscaler.model.snapshot import Agent, PlannerState, QueueEntry, RunningTask, Snapshot
-from cluster.autoscaler.planner.planner import Plan, plan
-from cluster.autoscaler.planner.scale_down import Deactivate
-from cluster.aws.ports import Machine
+from mesaform.autoscaler.model.shape import Shape, make, times
+from mesaform.autoscaler.model.snapshot import (
+    Agent,
+    PlannerState,
+    QueueEntry,
+    RunningTask,
+    Snapshot,
+)
+from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.autoscaler.planner.scale_down import Deactivate
+from mesaform.aws.ports import Machine
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

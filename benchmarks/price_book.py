@@ -6,7 +6,7 @@ import csv
 import sys
 from pathlib import Path
 
-from cluster.aws.pricing import price_book
+from mesaform.aws.pricing import price_book
 
 CLOSE = 0.01
 """How far, as a part of it, the book may be from a list price."""

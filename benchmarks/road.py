@@ -15,8 +15,8 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.table import Result, show
-from cluster.mesos.messages import FrameworkInfo
-from cluster.mesos.scheduler import Event, SchedulerClient
+from mesaform.mesos.messages import FrameworkInfo
+from mesaform.mesos.scheduler import Event, SchedulerClient
 from tests.support.cluster_harness import REPOSITORY, ClusterHarness, until
 
 MIB = 1024 * 1024
@@ -52,7 +52,10 @@ def synth(road: ClusterHarness) -> Result:
         "AWS_REGION": "us-east-1",
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
     }
-    ours = min(seconds([sys.executable, "-m", "stacks"], environment, REPOSITORY) for _ in range(2))
+    ours = min(
+        seconds([sys.executable, "-m", "mesaform_stacks"], environment, REPOSITORY)
+        for _ in range(2)
+    )
     plain = min(
         seconds([sys.executable, "-c", "import cdktf_cdktf_provider_aws"], environment, REPOSITORY)
         for _ in range(2)
@@ -80,7 +83,7 @@ def idle_memory(road: ClusterHarness) -> list[Result]:
     sizes: dict[str, list[float]] = {"master": [], "agent": []}
     for pid in road.processes():
         command = command_of(pid)
-        if command[-3:-1] == ["-m", "cluster.engine"]:
+        if command[-3:-1] == ["-m", "mesaform.engine"]:
             sizes[command[-1]].append(resident_mib(pid))
     return [
         Result(
@@ -125,7 +128,7 @@ def master_at(road: ClusterHarness, address: str) -> int:
     for pid in road.processes():
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if (
-            command_of(pid)[-3:] == ["-m", "cluster.engine", "master"]
+            command_of(pid)[-3:] == ["-m", "mesaform.engine", "master"]
             and f"MESOS_IP={address}".encode() in environment
         ):
             return pid

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.table import Result, show
-from cluster.simulator.baselines import BASELINES
-from cluster.simulator.comparison import Outcome, least_usd, savings, simulate
-from cluster.simulator.market import Settings
-from cluster.simulator.policy import Policy
-from cluster.simulator.report_columns import span
-from cluster.simulator.synthetic import KINDS, make_trace
-from cluster.simulator.trace import Trace, load
+from mesaform.simulator.baselines import BASELINES
+from mesaform.simulator.comparison import Outcome, least_usd, savings, simulate
+from mesaform.simulator.market import Settings
+from mesaform.simulator.policy import Policy
+from mesaform.simulator.report_columns import span
+from mesaform.simulator.synthetic import KINDS, make_trace
+from mesaform.simulator.trace import Trace, load
 
 COST_LIMIT = 0.8
 DISRUPTION_LIMIT = 0.2

@@ -14,14 +14,14 @@ from typing import Any
 
 from botocore.config import Config
 
-from cluster.aws import client
-from cluster.aws.bucket import BAKE_PREFIX, ensure_bucket
-from cluster.common.errors import NotFound, Permanent, Retryable
-from cluster.common.progress import Report, Stage, stage
-from cluster.topology.naming import Tag
-from images import build_machine as machines
-from images.bundle import Sources, checkout, read_sources
-from images.lookup import images_of
+from mesaform.aws import client
+from mesaform.aws.bucket import BAKE_PREFIX, ensure_bucket
+from mesaform.common.errors import NotFound, Permanent, Retryable
+from mesaform.common.progress import Report, Stage, stage
+from mesaform.topology.naming import Tag
+from mesaform_images import build_machine as machines
+from mesaform_images.bundle import Sources, checkout, read_sources
+from mesaform_images.lookup import images_of
 
 URL_LIFE_S = 3600
 _SIGNED_V4 = Config(

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from cluster.aws import client
-from cluster.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
-from cluster.topology.naming import Tag
-from images.bundle import Recipe
+from mesaform.aws import client
+from mesaform.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
+from mesaform.topology.naming import Tag
+from mesaform_images.bundle import Recipe
 
 T = TypeVar("T")
 

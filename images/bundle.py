@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.common.errors import BadInput, MissingPrerequisite
+from mesaform.common.errors import BadInput, MissingPrerequisite
 
 DIGEST_LENGTH = 16
 """Hex digits of SHA-256 that name a recipe: 64 bits, plenty for the few hundred recipes an account ever sees."""
 
-PACKAGE = "cluster"
+SOURCE, PACKAGE = "cluster", "mesaform"
+BUILDER_PACKAGE = "mesaform_images"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 _BUILDER = (
     "images/recipe.toml",
@@ -130,7 +131,7 @@ def read_sources(root: Path) -> Sources:
     """
     try:
         builder = {Path(name).name: (root / name).read_bytes() for name in _BUILDER}
-        builder["images/__init__.py"] = (root / "images/__init__.py").read_bytes()
+        builder[f"{BUILDER_PACKAGE}/__init__.py"] = (root / "images/__init__.py").read_bytes()
         project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     except OSError as error:
         raise MissingPrerequisite(
@@ -140,14 +141,14 @@ def read_sources(root: Path) -> Sources:
         ) from None
     builder.update(
         {
-            f"images/builder/{path}": content
+            f"{BUILDER_PACKAGE}/builder/{path}": content
             for path, content in _tree(root / "images/builder").items()
         }
     )
     recipe = parse_recipe(builder["recipe.toml"].decode(), str(root / "images/recipe.toml"))
-    package = {f"{PACKAGE}/{path}": content for path, content in _tree(root / PACKAGE).items()}
+    package = {f"{SOURCE}/{path}": content for path, content in _tree(root / SOURCE).items()}
     kept = {
-        path: content
+        PACKAGE + path.removeprefix(SOURCE): content
         for path, content in package.items()
         if not _is_left_out(path, recipe.leave_out)
     }

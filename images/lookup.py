@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.common.errors import MissingPrerequisite
-from cluster.topology.naming import Tag
-from images import bundle
+from mesaform.common.errors import MissingPrerequisite
+from mesaform.topology.naming import Tag
+from mesaform_images import bundle
 
 
 def recipe_digest() -> str:
@@ -45,7 +45,7 @@ def images_of(recipe: str, region: str) -> list[dict[str, Any]]:
         CloudError: EC2 did not say.
 
     """
-    from cluster.aws import client
+    from mesaform.aws import client
 
     filters = [
         {"Name": f"tag:{Tag.RECIPE}", "Values": [recipe]},

@@ -43,7 +43,7 @@ def main(text: str) -> int:
             bundle.extractall(folder)  # noqa: S202 - its checksum was just compared
         (folder / "job.json").write_text(text)
         code = subprocess.call(
-            [sys.executable, "-m", "images.builder", str(folder / "job.json")], cwd=folder
+            [sys.executable, "-m", "mesaform_images.builder", str(folder / "job.json")], cwd=folder
         )
         if code not in (0, 1):  # with these it has told how it ended
             raise RuntimeError("the builder's program ended with " + str(code))  # noqa: TRY301 - reported below

@@ -10,12 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.common.errors import MesaformError
-from cluster.config.schema import load
-from cluster.provision.image import from_environment
-from cluster.provision.state_folders import cluster_dir
-from stacks.app import build
-from stacks.base import Settings
+from mesaform.common.errors import MesaformError
+from mesaform.config.schema import load
+from mesaform.provision.image import from_environment
+from mesaform.provision.state_folders import cluster_dir
+from mesaform_stacks.app import build
+from mesaform_stacks.base import Settings
 
 
 def settings() -> Settings:

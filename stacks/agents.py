@@ -6,12 +6,12 @@ import base64
 
 from constructs import Construct
 
-from cluster.config.schema import Pool
-from cluster.topology import naming
-from stacks import provider as aws
-from stacks.base import ClusterStack, Settings
-from stacks.machines import IMDS_HOPS, instance, instance_profile
-from stacks.network import NetworkStack
+from mesaform.config.schema import Pool
+from mesaform.topology import naming
+from mesaform_stacks import provider as aws
+from mesaform_stacks.base import ClusterStack, Settings
+from mesaform_stacks.machines import IMDS_HOPS, instance, instance_profile
+from mesaform_stacks.network import NetworkStack
 
 TAGGED = ("instance", "volume", "network-interface")
 STANDARD_PARAMETER_BYTES = 4096

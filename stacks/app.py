@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from cdktf import App
 
-from stacks.agents import AgentsStack
-from stacks.base import Settings
-from stacks.masters import MastersStack
-from stacks.network import NetworkStack
-from stacks.notices import NoticesStack
+from mesaform_stacks.agents import AgentsStack
+from mesaform_stacks.base import Settings
+from mesaform_stacks.masters import MastersStack
+from mesaform_stacks.network import NetworkStack
+from mesaform_stacks.notices import NoticesStack
 
 
 def build(settings: Settings, outdir: str | None = None) -> App:

@@ -8,10 +8,10 @@ from pathlib import Path
 from cdktf import LocalBackend, TerraformOutput, TerraformStack
 from constructs import Construct
 
-from cluster.config.schema import ClusterSpec
-from cluster.provision.state_folders import state_file
-from cluster.topology import naming
-from stacks import provider as aws
+from mesaform.config.schema import ClusterSpec
+from mesaform.provision.state_folders import state_file
+from mesaform.topology import naming
+from mesaform_stacks import provider as aws
 
 
 @dataclass(frozen=True, slots=True)

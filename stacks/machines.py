@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from cluster.topology import iam, naming
-from stacks import provider as aws
-from stacks.base import ClusterStack
+from mesaform.topology import iam, naming
+from mesaform_stacks import provider as aws
+from mesaform_stacks.base import ClusterStack
 
 IMDS_HOPS = 1  # answers never leave the machine itself
 

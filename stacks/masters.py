@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from cluster.topology import iam, naming
-from stacks import provider as aws
-from stacks.base import ClusterStack, Settings
-from stacks.machines import instance, instance_profile
-from stacks.network import NetworkStack
+from mesaform.topology import iam, naming
+from mesaform_stacks import provider as aws
+from mesaform_stacks.base import ClusterStack, Settings
+from mesaform_stacks.machines import instance, instance_profile
+from mesaform_stacks.network import NetworkStack
 
 
 class MastersStack(ClusterStack):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from cluster.topology import naming
-from stacks import provider as aws
-from stacks.base import ClusterStack, Settings
+from mesaform.topology import naming
+from mesaform_stacks import provider as aws
+from mesaform_stacks.base import ClusterStack, Settings
 
 ANYWHERE = "0.0.0.0/0"
 

@@ -9,9 +9,9 @@ import json
 
 from constructs import Construct
 
-from cluster.topology import eventbridge, iam
-from stacks import provider as aws
-from stacks.base import ClusterStack, Settings
+from mesaform.topology import eventbridge, iam
+from mesaform_stacks import provider as aws
+from mesaform_stacks.base import ClusterStack, Settings
 
 
 class NoticesStack(ClusterStack):

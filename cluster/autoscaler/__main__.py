@@ -1,7 +1,7 @@
-"""`python -m cluster.autoscaler`."""
+"""`python -m mesaform.autoscaler`."""
 
 import asyncio
 
-from cluster.autoscaler.daemon.daemon import main
+from mesaform.autoscaler.daemon.daemon import main
 
 asyncio.run(main())

@@ -6,8 +6,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cluster.aws import client
-from cluster.common.errors import NotOwned
+from mesaform.aws import client
+from mesaform.common.errors import NotOwned
 
 BAKE_PREFIX = "bake/"
 BAKE_KEPT_DAYS = 30

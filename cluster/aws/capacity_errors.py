@@ -5,7 +5,7 @@ A scope is a key like an offering's, `type/zone/capacity`, with `*` for what it 
 
 from __future__ import annotations
 
-from cluster.aws.ports import Offering
+from mesaform.aws.ports import Offering
 
 ANY = "*"
 STANDARD = frozenset("acdhimrtz")

@@ -13,12 +13,12 @@ from typing import Any
 
 import structlog
 
-from cluster.aws.ports import Capacity, Offering, Template
-from cluster.aws.pricing import price_book
-from cluster.aws.pricing.market import Market
-from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import CloudError, NotFound
-from cluster.topology.naming import Tag, agent_resources
+from mesaform.aws.ports import Capacity, Offering, Template
+from mesaform.aws.pricing import price_book
+from mesaform.aws.pricing.market import Market
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.common.errors import CloudError, NotFound
+from mesaform.topology.naming import Tag, agent_resources
 
 CATALOGUE_KEPT_S = 3600.0
 AGAIN_S = 60.0

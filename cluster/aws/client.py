@@ -18,8 +18,8 @@ from botocore.exceptions import (
 )
 from botocore.loaders import Loader
 
-from cluster.common.errors import CloudError, InsufficientCapacity, NotFound, Permanent, Retryable
-from cluster.topology.naming import bucket_name
+from mesaform.common.errors import CloudError, InsufficientCapacity, NotFound, Permanent, Retryable
+from mesaform.topology.naming import bucket_name
 
 THROTTLED = frozenset(
     {

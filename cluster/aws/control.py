@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from cluster.aws import client
-from cluster.aws.ports import Override
-from cluster.common.errors import NotFound, Retryable
+from mesaform.aws import client
+from mesaform.aws.ports import Override
+from mesaform.common.errors import NotFound, Retryable
 
 TRIES = 8
 CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})

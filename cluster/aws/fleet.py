@@ -11,9 +11,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cluster.aws import capacity_errors, client
-from cluster.aws.catalogue import FILTER_VALUES, Catalogue, Templates, chunks
-from cluster.aws.ports import (
+from mesaform.aws import capacity_errors, client
+from mesaform.aws.catalogue import FILTER_VALUES, Catalogue, Templates, chunks
+from mesaform.aws.ports import (
     Capacity,
     LaunchRequest,
     LaunchResult,
@@ -22,11 +22,11 @@ from cluster.aws.ports import (
     Offering,
     Template,
 )
-from cluster.aws.pricing.market import Market, MemoryCache
-from cluster.aws.pricing.spot import AwsSpotFeed
-from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
-from cluster.topology.naming import Tag, launch_template_name
+from mesaform.aws.pricing.market import Market, MemoryCache
+from mesaform.aws.pricing.spot import AwsSpotFeed
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
+from mesaform.topology.naming import Tag, launch_template_name
 
 SUBNETS_KEPT_S = 300.0
 TERMINATED_AT_ONCE = 500

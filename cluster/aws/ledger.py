@@ -16,9 +16,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cluster.aws import client, ledger_rows
-from cluster.aws.ledger_rows import Row
-from cluster.common.errors import Retryable
+from mesaform.aws import client, ledger_rows
+from mesaform.aws.ledger_rows import Row
+from mesaform.common.errors import Retryable
 
 READERS = 16
 READ_AGAIN = 5

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from botocore.config import Config
 
-from cluster.aws import client
-from cluster.aws.ports import Message, ScheduledEvent
-from cluster.common.errors import NotFound
-from cluster.topology import eventbridge
+from mesaform.aws import client
+from mesaform.aws.ports import Message, ScheduledEvent
+from mesaform.common.errors import NotFound
+from mesaform.topology import eventbridge
 
 LONGEST_WAIT_S = 20
 BATCH = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from cluster.aws.ports import Override
+from mesaform.aws.ports import Override
 
 
 def in_force(orders: Iterable[Override], now: float) -> tuple[Override, ...]:

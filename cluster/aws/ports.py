@@ -1,4 +1,4 @@
-"""Ports to the cloud. Calls block (boto3): shells run them in threads. Every fault arrives as a `cluster.common.errors.CloudError`."""
+"""Ports to the cloud. Calls block (boto3): shells run them in threads. Every fault arrives as a `mesaform.common.errors.CloudError`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from cluster.common.resources import Resources
+from mesaform.common.resources import Resources
 
 Capacity = Literal["on-demand", "spot"]
 MachineState = Literal["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]

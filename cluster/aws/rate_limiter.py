@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from botocore.exceptions import ClientError
 
-from cluster.aws import client
-from cluster.common.errors import Retryable
+from mesaform.aws import client
+from mesaform.common.errors import Retryable
 
 OUR_SHARE = 0.5
 """The limits are the account's: of the calls that change something, half is left to everybody else."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
 
 FORCE_OPTION = typer.Option(
     False, "--force", help="Bake even if the region has an image of this recipe."
@@ -33,8 +33,8 @@ def bake(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Bake, with progress on standard error and the image on standard output."""
-    from cluster.cli.progress import reporter
-    from images.bake import bake as bake_image
+    from mesaform.cli.progress import reporter
+    from mesaform_images.bake import bake as bake_image
 
     context = open_context(file)
     context.enter_cloud()

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import typer
 
-from cluster.common.errors import MissingPrerequisite
-from cluster.config.schema import ClusterSpec, load
+from mesaform.common.errors import MissingPrerequisite
+from mesaform.config.schema import ClusterSpec, load
 
 FILE_OPTION = typer.Option(
     "cluster.yaml",

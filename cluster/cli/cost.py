@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from cluster.autoscaler.accounting.cost_report import HELD, MACHINES, UNKNOWN, Bill, add_up, bars
-from cluster.autoscaler.accounting.usage_recorder import STATED_EVERY_S
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import seconds
-from cluster.common.errors import BadInput
+from mesaform.autoscaler.accounting.cost_report import HELD, MACHINES, UNKNOWN, Bill, add_up, bars
+from mesaform.autoscaler.accounting.usage_recorder import STATED_EVERY_S
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.override_client import seconds
+from mesaform.common.errors import BadInput
 
 if TYPE_CHECKING:
-    from cluster.aws.ports import Ledger
+    from mesaform.aws.ports import Ledger
 
 PLOT_LINES = 8
 STARTED_BEFORE_S = 31 * 86400.0
@@ -39,9 +39,9 @@ def cost(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read the ledger, add up, print."""
-    from cluster.aws import client
-    from cluster.aws.ledger import S3Ledger
-    from cluster.common.errors import NotFound
+    from mesaform.aws import client
+    from mesaform.aws.ledger import S3Ledger
+    from mesaform.common.errors import NotFound
 
     context = open_context(file)
     length_s = seconds(since)
@@ -77,7 +77,7 @@ def bill_rows(ledger: Ledger, since: float) -> list[dict[str, Any]]:
 
 
 def _print(bill: Bill, cluster: str, since: str) -> None:
-    from cluster.cli.tables import console, sheet
+    from mesaform.cli.tables import console, sheet
 
     out = console()
     hours = f"{bill.machines} machines, {bill.machine_hours:,.1f} machine-hours"
@@ -152,7 +152,7 @@ def plot(bill: Bill) -> list[str]:
 def _write_html(bill: Bill, cluster: str, path: str) -> None:
     from html import escape
 
-    from cluster.simulator import svg
+    from mesaform.simulator import svg
 
     step = (bill.until - bill.since) / max(1, len(bill.series))
     points = [(step * index, usd) for index, usd in enumerate(bill.series)]

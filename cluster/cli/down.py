@@ -10,12 +10,12 @@ from typing import Any
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.common.errors import BadInput, Exit
-from cluster.common.progress import Report
-from cluster.teardown.execute import Outcome
-from cluster.teardown.plan import Plan, Wish
-from cluster.teardown.receipt import Receipt
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.common.errors import BadInput, Exit
+from mesaform.common.progress import Report
+from mesaform.teardown.execute import Outcome
+from mesaform.teardown.plan import Plan, Wish
+from mesaform.teardown.receipt import Receipt
 
 YES_OPTION = typer.Option(
     False,
@@ -65,9 +65,9 @@ def down(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Take it down."""
-    from cluster.cli import interrupt
-    from cluster.cli.progress import reporter
-    from cluster.provision.lock import hold
+    from mesaform.cli import interrupt
+    from mesaform.cli.progress import reporter
+    from mesaform.provision.lock import hold
 
     context = open_context(file)
     if agents_only and images:
@@ -112,7 +112,7 @@ def down(
 def _enter(context: Context) -> bool:
     """Reach the cloud; False when the target is local and never had one. A local cloud that was stopped is started to be emptied."""
     if context.spec.target == "local":
-        from cluster.localcloud import daemon
+        from mesaform.localcloud import daemon
 
         if daemon.find(context.local_dir) is None and not any(
             (context.local_dir / "account").glob("*")
@@ -127,8 +127,8 @@ def _survey(context: Context, report: Report) -> Any:
     """What there is, and the plan to take it away."""
     import asyncio
 
-    from cluster.cli.teardown_ports import look
-    from cluster.common.progress import stage
+    from mesaform.cli.teardown_ports import look
+    from mesaform.common.progress import stage
 
     with stage(report, "Look at what there is") as under_way:
         found = asyncio.run(look(context))
@@ -139,10 +139,10 @@ def _survey(context: Context, report: Report) -> Any:
 
 def _go_on(context: Context, asked: Asked, found: Any) -> bool:
     """Plan, ask, run. Whether nothing is left that should be gone."""
-    from cluster.cli import interrupt
-    from cluster.cli.progress import reporter
-    from cluster.cli.teardown_ports import keep_account, run
-    from cluster.teardown.plan import plan
+    from mesaform.cli import interrupt
+    from mesaform.cli.progress import reporter
+    from mesaform.cli.teardown_ports import keep_account, run
+    from mesaform.teardown.plan import plan
 
     planned = plan(found.inventory, asked.wish)
     if asked.dry_run:
@@ -186,8 +186,8 @@ def _confirm(context: Context, asked: Asked) -> None:
 
 
 def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
-    from cluster.cli.receipts import plan_parts
-    from cluster.cli.tables import console
+    from mesaform.cli.receipts import plan_parts
+    from mesaform.cli.tables import console
 
     if asked.as_json:
         typer.echo(json.dumps({"dry_run": True, "plan": asdict(planned)}, indent=2))
@@ -202,9 +202,9 @@ def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
 
 
 def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, path: str) -> None:
-    from cluster.cli.receipts import receipt_parts
-    from cluster.cli.tables import console
-    from cluster.cli.teardown_ports import stop_local
+    from mesaform.cli.receipts import receipt_parts
+    from mesaform.cli.tables import console
+    from mesaform.cli.teardown_ports import stop_local
 
     stopped = (
         stop_local(context)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from cluster.aws.ports import Machine, Override
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import REASON_OPTION, new_override, open_client, print_override
-from cluster.common.errors import BadInput, NotOwned
+from mesaform.aws.ports import Machine, Override
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.override_client import REASON_OPTION, new_override, open_client, print_override
+from mesaform.common.errors import BadInput, NotOwned
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +49,7 @@ def drain(
         )
         return
     if target.startswith("i-"):
-        from cluster.aws.fleet import AwsFleet
+        from mesaform.aws.fleet import AwsFleet
 
         check(target, AwsFleet(context.spec.region).machines(context.spec.name))
     print_override(place.give(new_override("drain", for_, reason, target=target), same), json_)
@@ -63,7 +63,7 @@ def check(target: str, machines: list[Machine]) -> None:
         NotOwned: it is a master.
 
     """
-    from cluster.topology.naming import Tag
+    from mesaform.topology.naming import Tag
 
     found = next(
         (

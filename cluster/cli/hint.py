@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import (
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.override_client import (
     FOR_OPTION,
     REASON_OPTION,
     new_override,
     open_client,
     print_override,
 )
-from cluster.common.errors import BadInput
+from mesaform.common.errors import BadInput
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cluster.cli.context import FILE_OPTION
+from mesaform.cli.context import FILE_OPTION
 
 
 def register(app: typer.Typer) -> None:
@@ -53,9 +53,9 @@ def write(
         BadInput: the name or a network is wrong, or the file exists and `force` is not given.
 
     """
-    from cluster.common.errors import BadInput
-    from cluster.config.sample import sample
-    from cluster.config.schema import parse
+    from mesaform.common.errors import BadInput
+    from mesaform.config.sample import sample
+    from mesaform.config.schema import parse
 
     text = sample(name, target, operator_cidrs)
     if target == "local" or operator_cidrs:

@@ -10,8 +10,8 @@ from typing import Any
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, local_environment
-from cluster.common.errors import BadInput
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, local_environment
+from mesaform.common.errors import BadInput
 
 local = typer.Typer(
     no_args_is_help=True,
@@ -58,7 +58,7 @@ def start(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Start it, if it does not run yet, and print its address."""
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     running = daemon.start(_root(file, state), port=port)
     if as_json:
@@ -72,7 +72,7 @@ def stop(
     file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
 ) -> None:
     """End it and every machine. Its account stays: machines that were running boot again with the next start."""
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     ran = daemon.stop(_root(file, state))
     if as_json:
@@ -86,7 +86,7 @@ def status(
     file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
 ) -> None:
     """Show whether it runs, and its machines."""
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     found = daemon.status(_root(file, state))
     if as_json:
@@ -142,7 +142,7 @@ def env(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Print `export` lines that point the AWS CLI, cdktf and Terraform at it: eval "$(mesaform local env)"."""
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     variables = local_environment(daemon.require(_root(file, state)).url, region)
     if as_json:
@@ -154,7 +154,7 @@ def env(
 
 
 def _put(root: Path, kind: str, **fields: Any) -> None:
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     running = daemon.require(root)
     body = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
@@ -328,7 +328,7 @@ def list_faults(
     file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
 ) -> None:
     """Show the faults in force."""
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     answer = daemon.ask(daemon.require(_root(file, state)).url, "faults") or {"faults": []}
     if as_json:
@@ -344,7 +344,7 @@ def clear(
     state: Path | None = STATE_OPTION,
 ) -> None:
     """Take a fault, or all, off."""
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     answer = daemon.ask(
         daemon.require(_root(file, state)).url, f"faults/{fault_id}".rstrip("/"), method="DELETE"

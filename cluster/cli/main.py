@@ -1,6 +1,6 @@
 """The composition root of `mesaform`: verbs, and the one place where errors become exit codes.
 
-Each verb is a module `cluster.cli.<verb>` with a function `register(app)`; modules import what they need inside their
+Each verb is a module `mesaform.cli.<verb>` with a function `register(app)`; modules import what they need inside their
 commands, so that `--help` stays quick.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cluster.common.errors import Exit, MesaformError
+from mesaform.common.errors import Exit, MesaformError
 
 VERBS = (
     "init",
@@ -80,7 +80,7 @@ def build() -> typer.Typer:
     )
     app.callback(help=HELP, epilog=EPILOG)(_options)
     for verb in VERBS:
-        importlib.import_module(f"cluster.cli.{verb}").register(app)
+        importlib.import_module(f"mesaform.cli.{verb}").register(app)
     return app
 
 

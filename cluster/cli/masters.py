@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.cli.context import Context
-from cluster.common.errors import ClusterUnreachable
-from cluster.topology.naming import Port, master_addresses
+from mesaform.cli.context import Context
+from mesaform.common.errors import ClusterUnreachable
+from mesaform.topology.naming import Port, master_addresses
 
 
 def masters_of(context: Context) -> list[str]:
@@ -29,7 +29,7 @@ def _urls(context: Context, port: int) -> list[str]:
 def _addresses(context: Context) -> list[str]:
     if context.spec.target == "local":
         return [str(address) for address in master_addresses(context.spec)]
-    from cluster import provision
+    from mesaform import provision
 
     found = provision.outputs(context)
     addresses = list(found.master_public_addresses) if found is not None else []

@@ -13,9 +13,9 @@ from typing import Any
 
 import typer
 
-from cluster.aws.ports import Override
-from cluster.cli.context import Context
-from cluster.common.errors import BadInput
+from mesaform.aws.ports import Override
+from mesaform.cli.context import Context
+from mesaform.common.errors import BadInput
 
 FOR_OPTION = typer.Option("30m", "--for", help="For how long: 90s, 30m, 2h, 1d.")
 REASON_OPTION = typer.Option("", "--reason", "-r", help="Why: shown wherever the order is.")
@@ -65,7 +65,7 @@ class OverrideClient:
         self, order: Override, replaces: Callable[[Override], bool] = lambda _: False
     ) -> Override:
         """Put an order in force in the place of those that it replaces, and write it down."""
-        from cluster.aws.overrides import describe, in_force
+        from mesaform.aws.overrides import describe, in_force
 
         now = time.time()
         self.control.change_orders(
@@ -76,7 +76,7 @@ class OverrideClient:
 
     def withdraw(self, which: Callable[[Override], bool]) -> list[Override]:
         """Take orders back; those that were in force are returned and written down."""
-        from cluster.aws.overrides import describe, in_force
+        from mesaform.aws.overrides import describe, in_force
 
         now = time.time()
         gone: list[Override] = []
@@ -105,9 +105,9 @@ def open_client(context: Context) -> OverrideClient:
         CloudError: the cloud does not answer.
 
     """
-    from cluster.aws import client
-    from cluster.aws.control import S3Control
-    from cluster.aws.ledger import S3Ledger
+    from mesaform.aws import client
+    from mesaform.aws.control import S3Control
+    from mesaform.aws.ledger import S3Ledger
 
     context.enter_cloud()
     spec = context.spec
@@ -135,7 +135,7 @@ def print_override(order: Override, as_json: bool) -> None:
     """Tell the person what is in force now."""
     import msgspec
 
-    from cluster.aws.overrides import describe
+    from mesaform.aws.overrides import describe
 
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode({"order": order}), indent=2).decode())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import (
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.override_client import (
     FOR_OPTION,
     REASON_OPTION,
     new_override,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cluster.autoscaler.model.snapshot import PlannerState
-from cluster.autoscaler.planner.planner import Packed, Plan, plan
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.cli.native_stdout import redirect_native_stdout
+from mesaform.autoscaler.model.snapshot import PlannerState
+from mesaform.autoscaler.planner.planner import Packed, Plan, plan
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.native_stdout import redirect_native_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     if json_:
         import msgspec
 
-        from cluster.autoscaler.reporting.api_views import describe
+        from mesaform.autoscaler.reporting.api_views import describe
 
         answer = {**describe(made), "trouble": list(trouble), "dry_run": True}
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
@@ -46,15 +46,15 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     """What the daemon would decide, with what it remembers as of its last sign of life."""
     import aiohttp
 
-    from cluster.autoscaler.daemon.weekly_profile_store import NAME, decoded
-    from cluster.autoscaler.observation.observer import Observer, ServicesClient, services_urls
-    from cluster.aws import client
-    from cluster.aws.control import S3Control
-    from cluster.aws.fleet import AwsFleet
-    from cluster.aws.pricing.market import aws_market
-    from cluster.aws.rate_limiter import RateLimiter
-    from cluster.cli.masters import masters_of
-    from cluster.mesos.operator import OperatorClient
+    from mesaform.autoscaler.daemon.weekly_profile_store import NAME, decoded
+    from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
+    from mesaform.aws import client
+    from mesaform.aws.control import S3Control
+    from mesaform.aws.fleet import AwsFleet
+    from mesaform.aws.pricing.market import aws_market
+    from mesaform.aws.rate_limiter import RateLimiter
+    from mesaform.cli.masters import masters_of
+    from mesaform.mesos.operator import OperatorClient
 
     spec = context.spec
     masters = list(masters_of(context))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from cluster.common.progress import Report, State
+from mesaform.common.progress import Report, State
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

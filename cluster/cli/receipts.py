@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cluster.aws.resources.owned import counts
-from cluster.cli.tables import dollars, duration, sheet
-from cluster.teardown.plan import Plan
-from cluster.teardown.receipt import Receipt
+from mesaform.aws.resources.owned import counts
+from mesaform.cli.tables import dollars, duration, sheet
+from mesaform.teardown.plan import Plan
+from mesaform.teardown.receipt import Receipt
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

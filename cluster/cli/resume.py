@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import open_client
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.override_client import open_client
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def resume(
     """Withdraw orders."""
     import msgspec
 
-    from cluster.aws.overrides import describe
+    from mesaform.aws.overrides import describe
 
     def wanted(one: object) -> bool:
         return all_ or (

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 
 if TYPE_CHECKING:
-    from cluster.mesos.run_framework import Reporter
-    from cluster.mesos.run_state import Job
+    from mesaform.mesos.run_framework import Reporter
+    from mesaform.mesos.run_state import Job
 
 HELP = """Run a command on the cluster and end with its exit code.
 
@@ -52,10 +52,10 @@ def run(
     import asyncio
     import re
 
-    from cluster.cli.run_report import JsonReporter, TextReporter
-    from cluster.common.errors import BadInput
-    from cluster.common.resources import Resources
-    from cluster.mesos.run_state import Job, environment
+    from mesaform.cli.run_report import JsonReporter, TextReporter
+    from mesaform.common.errors import BadInput
+    from mesaform.common.resources import Resources
+    from mesaform.mesos.run_state import Job, environment
 
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
         raise BadInput(
@@ -88,10 +88,10 @@ async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float 
 
     import aiohttp
 
-    from cluster.cli.masters import masters_of, services_of
-    from cluster.mesos.operator import OperatorClient
-    from cluster.mesos.run_framework import Runner
-    from cluster.mesos.sandbox import Sandboxes
+    from mesaform.cli.masters import masters_of, services_of
+    from mesaform.mesos.operator import OperatorClient
+    from mesaform.mesos.run_framework import Runner
+    from mesaform.mesos.sandbox import Sandboxes
 
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

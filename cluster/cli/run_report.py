@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TextIO
 
-from cluster.mesos.run_state import Change
+from mesaform.mesos.run_state import Change
 
 STREAMS = {"stdout": lambda: sys.stdout, "stderr": lambda: sys.stderr}
 

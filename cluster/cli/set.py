@@ -6,17 +6,17 @@ from typing import Literal
 
 import typer
 
-from cluster.aws.ports import Override
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from cluster.cli.override_client import (
+from mesaform.aws.ports import Override
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.override_client import (
     FOR_OPTION,
     REASON_OPTION,
     new_override,
     open_client,
     print_override,
 )
-from cluster.common.errors import BadInput
-from cluster.config.schema import ClusterSpec
+from mesaform.common.errors import BadInput
+from mesaform.config.schema import ClusterSpec
 
 MOST = 1000
 
@@ -58,7 +58,7 @@ def check(spec: ClusterSpec, order: Override, orders: tuple[Override, ...]) -> N
     """
     import difflib
 
-    from cluster.autoscaler.planner.overrides import with_bounds
+    from mesaform.autoscaler.planner.overrides import with_bounds
 
     pools = {pool.name: pool for pool in with_bounds(spec, orders, order.at).agents}
     if order.pool not in pools:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION
-from cluster.cli.native_stdout import redirect_native_stdout
-from cluster.common.errors import BadInput
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION
+from mesaform.cli.native_stdout import redirect_native_stdout
+from mesaform.common.errors import BadInput
 
 if TYPE_CHECKING:
-    from cluster.cli.simulate_history import Paid, Past
-    from cluster.simulator.bound import Bound
-    from cluster.simulator.comparison import Outcome
-    from cluster.simulator.market import Settings
-    from cluster.simulator.policy import Policy
-    from cluster.simulator.trace import Trace
+    from mesaform.cli.simulate_history import Paid, Past
+    from mesaform.simulator.bound import Bound
+    from mesaform.simulator.comparison import Outcome
+    from mesaform.simulator.market import Settings
+    from mesaform.simulator.policy import Policy
+    from mesaform.simulator.trace import Trace
 
 ALL = "all"
 BOOT_S = 45.0
@@ -86,10 +86,10 @@ def simulate(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read, run each policy, print the table."""
-    from cluster.simulator import report
-    from cluster.simulator.comparison import least_usd
-    from cluster.simulator.market import Settings
-    from cluster.simulator.trace import all_resumable
+    from mesaform.simulator import report
+    from mesaform.simulator.comparison import least_usd
+    from mesaform.simulator.market import Settings
+    from mesaform.simulator.trace import all_resumable
 
     past = _history(file, history, own_policy=not policy) if history else None
     work = _work(
@@ -138,8 +138,8 @@ def _work(
     part: tuple[str, str, str, int],
     past: Trace | None = None,
 ) -> Trace:
-    from cluster.simulator.synthetic import make_trace
-    from cluster.simulator.trace import load, parse_map, window
+    from mesaform.simulator.synthetic import make_trace
+    from mesaform.simulator.trace import load, parse_map, window
 
     if sum(map(bool, (trace, synthetic, past))) != 1:
         raise BadInput(
@@ -182,8 +182,8 @@ def _policies(
     policy: str, against: Sequence[str], own: Policy | None = None
 ) -> list[tuple[Policy, str]]:
     """Each policy with the baseline's name where it is one; baselines buy what the first policy may buy."""
-    from cluster.simulator.baselines import BASELINES
-    from cluster.simulator.policy import Policy, load
+    from mesaform.simulator.baselines import BASELINES
+    from mesaform.simulator.policy import Policy, load
 
     mine = load(Path(policy)) if policy else own or Policy(name="mesaform")
     found: list[tuple[Policy, str]] = [(mine, "")]
@@ -217,7 +217,7 @@ def _run(
 ) -> list[Outcome]:
     from rich.console import Console
 
-    from cluster.simulator.comparison import simulate as run
+    from mesaform.simulator.comparison import simulate as run
 
     outcomes = []
     console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -266,8 +266,8 @@ def _print_table(
 ) -> None:
     from rich.table import Table
 
-    from cluster.cli.tables import console
-    from cluster.simulator import report_columns
+    from mesaform.cli.tables import console
+    from mesaform.simulator import report_columns
 
     out = console()
     out.print(f"[bold]{work.name}[/]: {report_columns.about(work, settings)}")
@@ -293,15 +293,15 @@ def _print_table(
 
 
 def _history(file: str, length: str, *, own_policy: bool) -> Past:
-    from cluster.cli.simulate_history import read
+    from mesaform.cli.simulate_history import read
 
     return read(file, _seconds(length, "--history"), length, own_policy=own_policy)
 
 
 def _print_check(past: Past, mine: Outcome) -> None:
     """What the same time really cost, beside what the simulator says of it."""
-    from cluster.cli.simulate_history import check
-    from cluster.cli.tables import console
+    from mesaform.cli.simulate_history import check
+    from mesaform.cli.tables import console
 
     for line in check(past.paid, mine):
         console().print(line)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from cluster.autoscaler.accounting.cost_report import add_up
-from cluster.autoscaler.accounting.usage_recorder import STATED_EVERY_S
-from cluster.cli.context import open_context
-from cluster.common.errors import BadInput, NotFound
-from cluster.config.schema import ClusterSpec
-from cluster.simulator.comparison import Outcome
-from cluster.simulator.history import trace
-from cluster.simulator.policy import Policy
-from cluster.simulator.results import Record
-from cluster.simulator.trace import Trace
+from mesaform.autoscaler.accounting.cost_report import add_up
+from mesaform.autoscaler.accounting.usage_recorder import STATED_EVERY_S
+from mesaform.cli.context import open_context
+from mesaform.common.errors import BadInput, NotFound
+from mesaform.config.schema import ClusterSpec
+from mesaform.simulator.comparison import Outcome
+from mesaform.simulator.history import trace
+from mesaform.simulator.policy import Policy
+from mesaform.simulator.results import Record
+from mesaform.simulator.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ def read(file: str, length_s: float, length: str, *, own_policy: bool) -> Past:
         BadInput: there is no history of that time.
 
     """
-    from cluster.aws import client
-    from cluster.aws.ledger import S3Ledger
-    from cluster.cli.cost import bill_rows
+    from mesaform.aws import client
+    from mesaform.aws.ledger import S3Ledger
+    from mesaform.cli.cost import bill_rows
 
     context = open_context(file)
     context.enter_cloud()

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.common.errors import Exit, MesaformError, MissingPrerequisite
-from cluster.status.view import Status, Unreachable
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.common.errors import Exit, MesaformError, MissingPrerequisite
+from mesaform.status.view import Status, Unreachable
 
 
 def register(app: typer.Typer) -> None:
@@ -32,8 +32,8 @@ def status(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
 
 
 def _print(picture: Status, context: Context) -> None:
-    from cluster.cli.tables import console, show
-    from cluster.status.ready import left_alone
+    from mesaform.cli.tables import console, show
+    from mesaform.status.ready import left_alone
 
     out = console()
     if picture.is_nothing:
@@ -65,7 +65,7 @@ def _nothing(picture: Status, context: Context) -> str:
 
 def _lacking(picture: Status, context: Context) -> list[str]:
     """What an answering cluster has and this one has not."""
-    from cluster.status.ready import missing
+    from mesaform.status.ready import missing
 
     if not picture.masters or "EC2" in {silent.source for silent in picture.unreachable}:
         return []
@@ -82,8 +82,8 @@ async def look(context: Context) -> Status:
     """One picture of the cluster, with what could not be reached named in it."""
     import aiohttp
 
-    from cluster.status.gather import Gatherer
-    from cluster.status.view import Sources, join
+    from mesaform.status.gather import Gatherer
+    from mesaform.status.view import Sources, join
 
     spec = context.spec
     try:
@@ -116,10 +116,10 @@ def cloud_ports(context: Context) -> tuple[Any, Any]:
         MissingPrerequisite: the credentials do not work.
 
     """
-    from cluster.aws import client
-    from cluster.aws.control import S3Control
-    from cluster.aws.fleet import AwsFleet
-    from cluster.common.errors import CloudError
+    from mesaform.aws import client
+    from mesaform.aws.control import S3Control
+    from mesaform.aws.fleet import AwsFleet
+    from mesaform.common.errors import CloudError
 
     spec = context.spec
     try:
@@ -142,7 +142,7 @@ def outputs_reader(context: Context) -> Callable[[], Mapping[str, Any] | None]:
     def read() -> Mapping[str, Any] | None:
         from dataclasses import asdict
 
-        from cluster.provision.terraform_state import outputs
+        from mesaform.provision.terraform_state import outputs
 
         found = outputs(context)
         return None if found is None else asdict(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cluster.status.view import AgentView, MachineView, Status
+from mesaform.status.view import AgentView, MachineView, Status
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

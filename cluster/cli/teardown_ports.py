@@ -1,4 +1,4 @@
-"""The composition of a teardown: the real ports behind `cluster.teardown`, for `mesaform down`."""
+"""The composition of a teardown: the real ports behind `mesaform.teardown`, for `mesaform down`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.aws.ports import Machine
-from cluster.aws.resources.owned import OwnedResource
-from cluster.cli.context import Context
-from cluster.common.errors import CloudError, NotFound, NotOwned
-from cluster.common.progress import Report, Silent, stage
-from cluster.teardown.execute import Outcome, Teardown
-from cluster.teardown.plan import Plan, Wish
-from cluster.teardown.receipt import Facts, Receipt
-from cluster.teardown.survey import Survey, World, survey
-from cluster.topology.naming import Port, Tag
+from mesaform.aws.ports import Machine
+from mesaform.aws.resources.owned import OwnedResource
+from mesaform.cli.context import Context
+from mesaform.common.errors import CloudError, NotFound, NotOwned
+from mesaform.common.progress import Report, Silent, stage
+from mesaform.teardown.execute import Outcome, Teardown
+from mesaform.teardown.plan import Plan, Wish
+from mesaform.teardown.receipt import Facts, Receipt
+from mesaform.teardown.survey import Survey, World, survey
+from mesaform.topology.naming import Port, Tag
 
 USD_PER_GIB_MONTH_S3 = 0.023
 
@@ -40,7 +40,7 @@ async def run(
     """Carry out a plan; returns what came of it, and the receipt with its file."""
     import aiohttp
 
-    from cluster.teardown.journal import Journal
+    from mesaform.teardown.journal import Journal
 
     async with aiohttp.ClientSession() as session:
         world = await asyncio.to_thread(_world, context, session, report)
@@ -71,12 +71,12 @@ async def run(
 
 def _world(context: Context, session: Any, report: Report | None) -> World:
     """The ports. Blocks: asks STS who we are, and EC2 for the masters."""
-    from cluster.aws import client
-    from cluster.aws.ledger import S3Ledger
-    from cluster.aws.resources.sweep import Sweep, aws_listers
-    from cluster.cli.status import cloud_ports
-    from cluster.mesos.operator import OperatorClient
-    from cluster.status.view import reachable
+    from mesaform.aws import client
+    from mesaform.aws.ledger import S3Ledger
+    from mesaform.aws.resources.sweep import Sweep, aws_listers
+    from mesaform.cli.status import cloud_ports
+    from mesaform.mesos.operator import OperatorClient
+    from mesaform.status.view import reachable
 
     spec = context.spec
     fleet, control = cloud_ports(context)
@@ -93,7 +93,7 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
     ]
 
     async def destroy(stacks: tuple[str, ...]) -> None:
-        from cluster import provision
+        from mesaform import provision
 
         await provision.destroy(context, report or Silent(), stacks)
 
@@ -111,7 +111,7 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
 
 
 def _has_bucket(bucket: str, region: str) -> bool:
-    from cluster.aws import client
+    from mesaform.aws import client
 
     try:
         with client.translated(f"s3://{bucket}"):
@@ -125,7 +125,7 @@ def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
     """The ids in each stack's Terraform state, read through python-terraform; stacks with nothing in them are left out."""
     from python_terraform.tfstate import Tfstate
 
-    from cluster.provision.state_folders import STACKS, state_file
+    from mesaform.provision.state_folders import STACKS, state_file
 
     found: dict[str, frozenset[str]] = {}
     for stack in STACKS:
@@ -149,7 +149,7 @@ def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
 
 def forget_state(folder: Path) -> None:
     """Put the state of stacks aside that is not empty although the cloud was proven empty; the next `up` begins anew."""
-    from cluster.provision.state_folders import state_file
+    from mesaform.provision.state_folders import state_file
 
     for stack in stack_ids(folder):
         path = state_file(folder, stack)
@@ -163,8 +163,8 @@ def keep_account(context: Context, wish: Wish) -> list[OwnedResource]:
         NotOwned: they were asked for, but machines of other clusters run from such images.
 
     """
-    from cluster.aws import client
-    from cluster.aws.resources.ec2 import BakedImages
+    from mesaform.aws import client
+    from mesaform.aws.resources.ec2 import BakedImages
 
     spec = context.spec
     if wish.images and (
@@ -180,8 +180,8 @@ def keep_account(context: Context, wish: Wish) -> list[OwnedResource]:
 
 def _remove_images(context: Context, report: Report) -> list[OwnedResource]:
     """Remove the baked images; returns those that would not go."""
-    from cluster.aws import client
-    from cluster.aws.resources.ec2 import BakedImages
+    from mesaform.aws import client
+    from mesaform.aws.resources.ec2 import BakedImages
 
     lister = BakedImages(client.client("ec2", context.spec.region), context.spec.name)
     with stage(report, "Remove baked images") as under_way:
@@ -194,8 +194,8 @@ def _remove_images(context: Context, report: Report) -> list[OwnedResource]:
 
 def _running_machines(context: Context) -> list[Machine]:
     """Every machine of the account that is not terminated, whosever it is."""
-    from cluster.aws import client
-    from cluster.aws.resources.ec2 import pages, tag_map
+    from mesaform.aws import client
+    from mesaform.aws.resources.ec2 import pages, tag_map
 
     states = ["pending", "running", "shutting-down", "stopping", "stopped"]
     filters = [{"Name": "instance-state-name", "Values": states}]
@@ -233,7 +233,7 @@ def _machines_of_others(context: Context) -> list[Machine]:
 
 def _bucket(context: Context) -> list[Mapping[str, Any]]:
     """The bucket that outlives the clusters, with what it costs."""
-    from cluster.aws import client
+    from mesaform.aws import client
 
     region = context.spec.region
     try:
@@ -262,7 +262,7 @@ def stop_local(context: Context) -> str:
     """Stop the local cloud unless machines of others run in it; says what was done. Nothing on aws."""
     if context.spec.target != "local":
         return ""
-    from cluster.localcloud import daemon
+    from mesaform.localcloud import daemon
 
     if others := _running_machines(context):
         return f"The local cloud stays: {len(others)} machines of others run in it."

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from cluster.aws.ports import Control
-from cluster.common.errors import MesaformError
-from cluster.status.view import AgentView
-from cluster.teardown.execute import FENCE_REASON
+from mesaform.aws.ports import Control
+from mesaform.common.errors import MesaformError
+from mesaform.status.view import AgentView
+from mesaform.teardown.execute import FENCE_REASON
 
 WITHOUT_WORK = frozenset({"deactivated", "drained"})
 ON_THE_WAY = frozenset({"draining"})  # the engine takes an agent back only when it is empty

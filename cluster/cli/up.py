@@ -9,11 +9,11 @@ from typing import Any
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.common.errors import MesaformError, MissingPrerequisite
-from cluster.common.progress import Report, stage
-from cluster.status.ready import Missing
-from cluster.status.view import Status
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.common.errors import MesaformError, MissingPrerequisite
+from mesaform.common.progress import Report, stage
+from mesaform.status.ready import Missing
+from mesaform.status.view import Status
 
 YES_OPTION = typer.Option(False, "--yes", "-y", help="Do not ask.")
 TIMEOUT_OPTION = typer.Option(
@@ -37,9 +37,9 @@ def up(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Raise it: local cloud or credentials, image, stacks, and the wait until everything answers."""
-    from cluster.cli import interrupt
-    from cluster.cli.progress import reporter
-    from cluster.provision.lock import hold
+    from mesaform.cli import interrupt
+    from mesaform.cli.progress import reporter
+    from mesaform.provision.lock import hold
 
     context = open_context(file)
     began = time.monotonic()
@@ -55,7 +55,7 @@ def up(
 
 
 def _raise(context: Context, report: Report, *, yes: bool, timeout_s: float) -> Status:
-    from cluster.cli import interrupt
+    from mesaform.cli import interrupt
 
     _prerequisites(context, report)
     _cloud(context, report)
@@ -68,22 +68,22 @@ def _raise(context: Context, report: Report, *, yes: bool, timeout_s: float) -> 
 
 
 def _prerequisites(context: Context, report: Report) -> None:
-    from cluster import provision
+    from mesaform import provision
 
     with stage(report, "Check what must be installed"):
         provision.check_prerequisites(context)
         if context.spec.target == "local":
-            from cluster.provision.addresses import require_network
+            from mesaform.provision.addresses import require_network
 
             require_network(context.spec, context.local_dir)
 
 
 def _cloud(context: Context, report: Report) -> None:
     """A cloud that answers, and knows us."""
-    from cluster.cli.status import cloud_ports
+    from mesaform.cli.status import cloud_ports
 
     if context.spec.target == "local":
-        from cluster.localcloud import daemon
+        from mesaform.localcloud import daemon
 
         with stage(report, "Local cloud") as under_way:
             running = daemon.start(context.local_dir)
@@ -104,8 +104,8 @@ def _addresses(context: Context, report: Report) -> None:
     """Nobody else on this host may listen where the masters will."""
     if context.spec.target != "local":
         return
-    from cluster.cli.status import cloud_ports
-    from cluster.provision.addresses import require_ports
+    from mesaform.cli.status import cloud_ports
+    from mesaform.provision.addresses import require_ports
 
     with stage(report, "Check that the masters' addresses are free"):
         fleet, _ = cloud_ports(context)
@@ -120,8 +120,8 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
     """The image of this checkout's recipe; baked if it is missing, which on aws costs a builder's minutes and so is asked."""
     import signal
 
-    from images.bake import bake
-    from images.lookup import images_of, recipe_digest
+    from mesaform_images.bake import bake
+    from mesaform_images.lookup import images_of, recipe_digest
 
     spec = context.spec
     recipe = recipe_digest()
@@ -148,9 +148,9 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
 async def _deploy(context: Context, report: Report, timeout_s: float) -> Status:
     import asyncio
 
-    from cluster import provision
-    from cluster.common.lock_wait import wait_for_earlier
-    from cluster.common.progress import Stage
+    from mesaform import provision
+    from mesaform.common.lock_wait import wait_for_earlier
+    from mesaform.common.progress import Stage
 
     await wait_for_earlier(
         lambda: provision.deploy(context, report),
@@ -172,13 +172,13 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
 
     import aiohttp
 
-    from cluster.cli.masters import masters_of
-    from cluster.cli.status import cloud_ports, outputs_reader
-    from cluster.cli.teardown_rollback import TeardownRollback
-    from cluster.mesos.operator import OperatorClient
-    from cluster.status.gather import Gatherer
-    from cluster.status.ready import missing
-    from cluster.status.view import join
+    from mesaform.cli.masters import masters_of
+    from mesaform.cli.status import cloud_ports, outputs_reader
+    from mesaform.cli.teardown_rollback import TeardownRollback
+    from mesaform.mesos.operator import OperatorClient
+    from mesaform.status.gather import Gatherer
+    from mesaform.status.ready import missing
+    from mesaform.status.view import join
 
     spec = context.spec
     fleet, control = cloud_ports(context)
@@ -241,7 +241,7 @@ def _log_of(context: Context, item: Missing) -> str:
 
 
 def _print(context: Context, picture: Status, elapsed_s: float, *, as_json: bool) -> None:
-    from cluster.cli.tables import console, show
+    from mesaform.cli.tables import console, show
 
     if as_json:
         found: Mapping[str, Any] = {**picture.as_json(), "seconds": round(elapsed_s, 1)}

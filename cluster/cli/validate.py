@@ -6,8 +6,8 @@ from typing import Any
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION
-from cluster.config.schema import ClusterSpec
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION
+from mesaform.config.schema import ClusterSpec
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
         """Check the cluster file; print its masters, pools, addresses and dollars per hour."""
         from pathlib import Path
 
-        from cluster.config.schema import load
+        from mesaform.config.schema import load
 
         spec = load(Path(file))
         facts = summary(spec)
@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def summary(spec: ClusterSpec) -> dict[str, Any]:
     """What a spec comes to. Prices are on-demand dollars per hour, None where no price is known."""
-    from cluster.aws.pricing.price_book import note
-    from cluster.topology.naming import master_addresses, subnets
+    from mesaform.aws.pricing.price_book import note
+    from mesaform.topology.naming import master_addresses, subnets
 
     masters: list[dict[str, Any]] = [
         {
@@ -73,7 +73,7 @@ def summary(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def _price(instance_type: str) -> float | None:
-    from cluster.aws.pricing.price_book import usd_per_hour
+    from mesaform.aws.pricing.price_book import usd_per_hour
 
     return usd_per_hour(instance_type)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
-from cluster.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from cluster.cli.override_client import seconds
-from cluster.common.errors import Exit
+from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.override_client import seconds
+from mesaform.common.errors import Exit
 
 TOLD = ("decision", "order")
 """Kinds of the ledger's rows that make the story: what the autoscaler decided, and what people ordered."""
@@ -86,10 +86,10 @@ def decisions(
     """The rows of the newest `last` decisions (of the newest `last` lines, unless `each`), oldest first. No ledger has none."""
     import time
 
-    from cluster.autoscaler.reporting.decision_log import subject_rows
-    from cluster.aws import client
-    from cluster.aws.ledger import S3Ledger
-    from cluster.common.errors import NotFound
+    from mesaform.autoscaler.reporting.decision_log import subject_rows
+    from mesaform.aws import client
+    from mesaform.aws.ledger import S3Ledger
+    from mesaform.common.errors import NotFound
 
     spec = context.spec
     ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
@@ -104,8 +104,8 @@ def decisions(
 
 
 def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
-    from cluster.autoscaler.reporting.decision_log import Line, tell
-    from cluster.cli.tables import console, sheet
+    from mesaform.autoscaler.reporting.decision_log import Line, tell
+    from mesaform.cli.tables import console, sheet
 
     lines = (
         [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from cluster.common.errors import Busy
-from cluster.common.progress import Stage
+from mesaform.common.errors import Busy
+from mesaform.common.progress import Stage
 
 T = TypeVar("T")
 EARLIER_S = 600.0  # an earlier run's Terraform works on after a kill -9; the AWS provider's longest waits are shorter

@@ -1,6 +1,6 @@
 """How long work tells a person (or a program) where it is: a tiny protocol, so that deploy, bake and teardown know no terminal.
 
-Renderers for people and for programs live in `cluster.cli.progress`; nothing is printed here.
+Renderers for people and for programs live in `mesaform.cli.progress`; nothing is printed here.
 """
 
 from __future__ import annotations

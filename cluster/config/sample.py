@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from cluster.config.schema import BY_TARGET, ClusterSpec
+from mesaform.config.schema import BY_TARGET, ClusterSpec
 
 _SECTIONS = {
     "network": "Addresses, and who may come in.",

@@ -24,9 +24,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from cluster.common.errors import BadInput
-from cluster.config import calendar, yaml_text
-from cluster.config import network as network_checks
+from mesaform.common.errors import BadInput
+from mesaform.config import calendar, yaml_text
+from mesaform.config import network as network_checks
 
 PARAMETER_BYTES = 8192  # what an SSM parameter holds; the autoscaler reads the spec from one
 LEASE_LEAST_S = 60.0  # a change of leader takes up to about 20 s

@@ -1,4 +1,4 @@
-"""`python -m cluster.engine master|agent`: the embedded engine's two programs, configured by MESOS_* variables."""
+"""`python -m mesaform.engine master|agent`: the embedded engine's two programs, configured by MESOS_* variables."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 def main(arguments: list[str]) -> int:
     """Run one of the programs; its exit code."""
     if arguments == ["master"]:
-        from cluster.engine.master.shell import main as run_master
+        from mesaform.engine.master.shell import main as run_master
 
         return run_master()
     if arguments == ["agent"]:
-        from cluster.engine.agent import main as run_agent
+        from mesaform.engine.agent import main as run_agent
 
         return int(run_agent() or 0)
-    sys.stderr.write("usage: python -m cluster.engine master|agent\n")
+    sys.stderr.write("usage: python -m mesaform.engine master|agent\n")
     return 2
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cluster.common.resources import EMPTY, Resources
+from mesaform.common.resources import EMPTY, Resources
 
 Key = tuple[float, int, str]
 """What orders roles and frameworks: dominant share (by weight), how often something was given, name."""

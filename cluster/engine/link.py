@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStatus
+from mesaform.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStatus
 
 METHOD = "/mesaform.engine.Link/Connect"
 

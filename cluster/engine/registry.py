@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from cluster.mesos.messages import AgentInfo
+from mesaform.mesos.messages import AgentInfo
 
 MAX_AGE_S = 14 * 86400.0
 """Unreachable and gone agents are forgotten after two weeks, as by `--registry_max_agent_age`."""

@@ -1,4 +1,4 @@
-"""The local cloud's processes: `python -m cluster.localcloud supervise|endpoint|hypervisor|cloudinit …`. People use `mesaform local`."""
+"""The local cloud's processes: `python -m mesaform.localcloud supervise|endpoint|hypervisor|cloudinit …`. People use `mesaform local`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from cluster.localcloud.layout import Layout
+from mesaform.localcloud.layout import Layout
 
 
 def main(arguments: list[str]) -> None:
@@ -23,21 +23,21 @@ def main(arguments: list[str]) -> None:
     )
     program, rest = arguments[0], arguments[1:]
     if program == "cloudinit":
-        from cluster.localcloud.cloudinit import main as run_cloudinit
+        from mesaform.localcloud.cloudinit import main as run_cloudinit
 
         run_cloudinit()
         return
     layout = Layout(Path(rest[0]))
     if program == "supervise":
-        from cluster.localcloud.supervisor import supervise
+        from mesaform.localcloud.supervisor import supervise
 
         supervise(layout, int(rest[1]), int(rest[2]), rest[3], int(rest[4]))
     elif program == "endpoint":
-        from cluster.localcloud.endpoint import serve
+        from mesaform.localcloud.endpoint import serve
 
         serve(layout, int(rest[1]), rest[2], int(rest[3]))
     elif program == "hypervisor":
-        from cluster.localcloud.hypervisor import run
+        from mesaform.localcloud.hypervisor import run
 
         run(layout, rest[1])
     else:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.localcloud.protocol import Event, Notice
+from mesaform.localcloud.protocol import Event, Notice
 
 INTERRUPTION = "EC2 Spot Instance Interruption Warning"
 REBALANCE = "EC2 Instance Rebalance Recommendation"
@@ -47,7 +47,7 @@ class Bus:
         self._put(backend, instance_id, "aws.ec2", REBALANCE, {"instance-id": instance_id})
 
     def scheduled(self, backend: Any, instance_id: str, event: Event) -> None:
-        from cluster.localcloud.metadata import http_date
+        from mesaform.localcloud.metadata import http_date
 
         detail = {
             "eventArn": f"arn:aws:health:{backend.region_name}::event/EC2/{event.id}",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.localcloud import processes
-from cluster.localcloud.layout import METADATA_PORT, Layout, write_atomically
-from cluster.localcloud.protocol import Machine
+from mesaform.localcloud import processes
+from mesaform.localcloud.layout import METADATA_PORT, Layout, write_atomically
+from mesaform.localcloud.protocol import Machine
 
 # What lets installs work where the host needs it; nothing else of the operator's environment reaches a machine.
 PASSED_PREFIXES = ("PIP_", "UV_", "SSL_")
@@ -64,12 +64,12 @@ def command(layout: Layout, machine: Machine) -> list[str]:
         raise CannotBootError(f"image {machine.image_id} has no folder {image}")
     python = image / NODE_PYTHON
     if python.exists():
-        return [str(python), "-m", "cluster.node"]
+        return [str(python), "-m", "mesaform.node"]
     if (image / "opt/mesaform").exists():
         raise CannotBootError(
             f"image {machine.image_id} is broken: it has opt/mesaform but no {NODE_PYTHON}"
         )
-    return [sys.executable, "-m", "cluster.localcloud", "cloudinit"]
+    return [sys.executable, "-m", "mesaform.localcloud", "cloudinit"]
 
 
 def environment(
@@ -105,7 +105,7 @@ def cloudinit_environment(
 
     Without the last two every bake would fetch the installer and all packages anew.
     """
-    package = Path(__file__).resolve().parents[2]
+    package = Path(__file__).absolute().parents[2]
     return {
         "MESAFORM_ROOT": str(root(layout, machine.instance_id).resolve()),
         "PYTHONPATH": str(package),

@@ -12,13 +12,13 @@ from urllib.parse import parse_qs
 import msgspec
 import structlog
 
-from cluster.common.errors import BadInput
-from cluster.localcloud import faults, machines
-from cluster.localcloud.error_responses import Answer, as_json
-from cluster.localcloud.history import History
-from cluster.localcloud.layout import Layout, write_atomically
-from cluster.localcloud.protocol import PREFIX, StateReport
-from cluster.localcloud.state_store import Account
+from mesaform.common.errors import BadInput
+from mesaform.localcloud import faults, machines
+from mesaform.localcloud.error_responses import Answer, as_json
+from mesaform.localcloud.history import History
+from mesaform.localcloud.layout import Layout, write_atomically
+from mesaform.localcloud.protocol import PREFIX, StateReport
+from mesaform.localcloud.state_store import Account
 
 log = structlog.get_logger(__name__)
 LONGEST_WAIT_S = 30.0

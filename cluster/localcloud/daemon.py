@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from cluster.common.errors import Busy, MesaformError, MissingPrerequisite
-from cluster.localcloud import boot, processes
-from cluster.localcloud.layout import DEFAULT_HOST, DEFAULT_PORT, Layout, write_atomically
-from cluster.localcloud.protocol import PREFIX, Machine, World
+from mesaform.common.errors import Busy, MesaformError, MissingPrerequisite
+from mesaform.localcloud import boot, processes
+from mesaform.localcloud.layout import DEFAULT_HOST, DEFAULT_PORT, Layout, write_atomically
+from mesaform.localcloud.protocol import PREFIX, Machine, World
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
@@ -137,7 +137,7 @@ def _spawn(layout: Layout, listening: socket.socket, lock: int, host: str, port:
     command = [
         sys.executable,
         "-m",
-        "cluster.localcloud",
+        "mesaform.localcloud",
         "supervise",
         str(layout.root),
         str(listening.fileno()),
@@ -167,7 +167,7 @@ def _clean_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("AWS_", "MESAFORM_", "MOTO_"))
     }
-    package = str(Path(__file__).resolve().parents[2])
+    package = str(Path(__file__).absolute().parents[2])
     kept["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [kept.get("PYTHONPATH")])])
     return kept
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from cluster.localcloud.layout import Layout
+from mesaform.localcloud.layout import Layout
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 def serve(layout: Layout, fd: int, host: str, port: int) -> None:
     """Answer on the listening socket `fd` until SIGTERM."""
     began = time.perf_counter()
-    from cluster.localcloud.moto_patches import catalogue
+    from mesaform.localcloud.moto_patches import catalogue
 
     catalogue.prepare()
     gateway, control = _compose(layout)
@@ -59,15 +59,15 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
     from moto.sqs.models import sqs_backends  # noqa: F401  # likewise
     from moto.sts.models import sts_backends
 
-    from cluster.localcloud import moto_patches
-    from cluster.localcloud.announcing import Bus
-    from cluster.localcloud.control import Control
-    from cluster.localcloud.gateway import Gateway
-    from cluster.localcloud.history import History
-    from cluster.localcloud.machines import Ec2
-    from cluster.localcloud.moto_patches import launch, network, requests
-    from cluster.localcloud.network_claims import NetworkClaims
-    from cluster.localcloud.state_store import Account
+    from mesaform.localcloud import moto_patches
+    from mesaform.localcloud.announcing import Bus
+    from mesaform.localcloud.control import Control
+    from mesaform.localcloud.gateway import Gateway
+    from mesaform.localcloud.history import History
+    from mesaform.localcloud.machines import Ec2
+    from mesaform.localcloud.moto_patches import launch, network, requests
+    from mesaform.localcloud.network_claims import NetworkClaims
+    from mesaform.localcloud.state_store import Account
 
     moto_patches.apply(lambda image_id: layout.image(image_id).mkdir(parents=True, exist_ok=True))
     account = Account(layout.account)
@@ -93,6 +93,6 @@ def _compose(layout: Layout) -> tuple[Any, Any]:
 
 
 def _load_board(path: Path) -> Any:
-    from cluster.localcloud.faults import FaultRegistry
+    from mesaform.localcloud.faults import FaultRegistry
 
     return FaultRegistry.load(path.read_bytes()) if path.exists() else FaultRegistry()

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from cluster.common.errors import BadInput
+from mesaform.common.errors import BadInput
 
 Via = Literal["both", "queue", "metadata"]
 EventCode = Literal[

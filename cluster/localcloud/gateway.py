@@ -15,13 +15,13 @@ from typing import Any
 import structlog
 from werkzeug.test import run_wsgi_app
 
-from cluster.localcloud import calls, error_responses, pricing
-from cluster.localcloud.control import Control
-from cluster.localcloud.error_responses import Answer
-from cluster.localcloud.faults import FaultRegistry
-from cluster.localcloud.history import History
-from cluster.localcloud.protocol import PREFIX
-from cluster.localcloud.state_store import Account
+from mesaform.localcloud import calls, error_responses, pricing
+from mesaform.localcloud.control import Control
+from mesaform.localcloud.error_responses import Answer
+from mesaform.localcloud.faults import FaultRegistry
+from mesaform.localcloud.history import History
+from mesaform.localcloud.protocol import PREFIX
+from mesaform.localcloud.state_store import Account
 
 log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 0.5

@@ -19,12 +19,12 @@ import aiohttp
 import msgspec
 import structlog
 
-from cluster.localcloud import processes, storage
-from cluster.localcloud.layout import Layout
-from cluster.localcloud.machine_processes import MachineProcesses
-from cluster.localcloud.metadata import Metadata
-from cluster.localcloud.protocol import PREFIX, Credentials, Machine, StateReport, World
-from cluster.localcloud.reconcile import (
+from mesaform.localcloud import processes, storage
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.machine_processes import MachineProcesses
+from mesaform.localcloud.metadata import Metadata
+from mesaform.localcloud.protocol import PREFIX, Credentials, Machine, StateReport, World
+from mesaform.localcloud.reconcile import (
     Boot,
     Busy,
     Down,

@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 import structlog
 
-from cluster.localcloud import boot, processes
-from cluster.localcloud.layout import METADATA_PORT, Layout
-from cluster.localcloud.metadata import Metadata
-from cluster.localcloud.protocol import Machine
-from cluster.localcloud.reconcile import Down, Failed, Seen, Up
+from mesaform.localcloud import boot, processes
+from mesaform.localcloud.layout import METADATA_PORT, Layout
+from mesaform.localcloud.metadata import Metadata
+from mesaform.localcloud.protocol import Machine
+from mesaform.localcloud.reconcile import Down, Failed, Seen, Up
 
 log = structlog.get_logger(__name__)
 GRACE_S = 10.0

@@ -7,11 +7,11 @@ from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-from cluster.common.errors import BadInput
-from cluster.localcloud.announcing import Bus
-from cluster.localcloud.faults import Rebalance, Scheduled, SpotInterruption
-from cluster.localcloud.moto_patches import states
-from cluster.localcloud.protocol import (
+from mesaform.common.errors import BadInput
+from mesaform.localcloud.announcing import Bus
+from mesaform.localcloud.faults import Rebalance, Scheduled, SpotInterruption
+from mesaform.localcloud.moto_patches import states
+from mesaform.localcloud.protocol import (
     Credentials,
     Event,
     Machine,

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cluster.localcloud.layout import METADATA_PORT
-from cluster.localcloud.protocol import Credentials, Event, Machine
+from mesaform.localcloud.layout import METADATA_PORT
+from mesaform.localcloud.protocol import Credentials, Event, Machine
 
 LONGEST_TOKEN_S = 21600
 RENEW_BEFORE_S = 1800

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cluster.aws.pricing import price_book
-from cluster.localcloud.error_responses import Answer
+from mesaform.aws.pricing import price_book
+from mesaform.localcloud.error_responses import Answer
 
 JSON_TYPE = [("Content-Type", "application/x-amz-json-1.1")]
 TERM, RATE = "JRTCKXETXF", "6YS6EN2CT7"

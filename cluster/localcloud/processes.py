@@ -93,7 +93,7 @@ def _is_reaper(pid: int) -> bool:
     if pid == 1:
         return True
     try:
-        return b"cluster.localcloud" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"mesaform.localcloud" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.localcloud.protocol import Machine, StateReport
+from mesaform.localcloud.protocol import Machine, StateReport
 
 SHUTDOWN = (
     "Client.InstanceInitiatedShutdown",

@@ -30,7 +30,7 @@ from moto.core.model_instances import model_data
 from moto.s3.models import FakeKey
 from moto.ssm.models import ParameterDict
 
-from cluster.localcloud.layout import write_atomically
+from mesaform.localcloud.layout import write_atomically
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from cluster.localcloud.layout import Layout
-from cluster.localcloud.protocol import PendingImage, World
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.protocol import PendingImage, World
 
 log = structlog.get_logger(__name__)
 

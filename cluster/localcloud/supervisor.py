@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from cluster.localcloud import processes
-from cluster.localcloud.layout import Layout, write_atomically
+from mesaform.localcloud import processes
+from mesaform.localcloud.layout import Layout, write_atomically
 
 log = structlog.get_logger(__name__)
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
@@ -83,7 +83,7 @@ def supervise(layout: Layout, socket_fd: int, lock_fd: int, host: str, port: int
     url = f"http://{host}:{port}"
     write_atomically(layout.pid, f"{os.getpid()}\n".encode())
     write_atomically(layout.endpoint, msgspec.json.encode({"url": url, "pid": os.getpid()}))
-    this = [sys.executable, "-m", "cluster.localcloud"]
+    this = [sys.executable, "-m", "mesaform.localcloud"]
     endpoint = Child(
         "endpoint",
         [*this, "endpoint", str(layout.root), str(socket_fd), host, str(port)],

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.common.resources import Range, Resources
+from mesaform.common.resources import Range, Resources
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from cluster.common.errors import CloudError, ClusterUnreachable, NotFound, Permanent, Retryable
+from mesaform.common.errors import CloudError, ClusterUnreachable, NotFound, Permanent, Retryable
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0

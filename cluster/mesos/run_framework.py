@@ -10,11 +10,11 @@ from typing import Protocol
 
 import aiohttp
 
-from cluster.common.errors import ClusterUnreachable, MesaformError, Permanent, Retryable
-from cluster.mesos.run_state import TIMED_OUT, Change, Execution, Job, Task
-from cluster.mesos.sandbox import Sandboxes, SandboxUnreadable
-from cluster.mesos.scheduler import SchedulerClient
-from cluster.mesos.scheduler_messages import Call, Event, kill, revive, teardown
+from mesaform.common.errors import ClusterUnreachable, MesaformError, Permanent, Retryable
+from mesaform.mesos.run_state import TIMED_OUT, Change, Execution, Job, Task
+from mesaform.mesos.sandbox import Sandboxes, SandboxUnreadable
+from mesaform.mesos.scheduler import SchedulerClient
+from mesaform.mesos.scheduler_messages import Call, Event, kill, revive, teardown
 
 COMPLAIN_AFTER_S = 10.0
 LEADER_WAIT_S = 15.0

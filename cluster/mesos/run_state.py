@@ -10,8 +10,8 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.common.resources import Resources
-from cluster.mesos.messages import (
+from mesaform.common.resources import Resources
+from mesaform.mesos.messages import (
     TERMINAL_STATES,
     Capability,
     CommandInfo,
@@ -25,7 +25,7 @@ from cluster.mesos.messages import (
     ident,
     to_wire,
 )
-from cluster.mesos.scheduler_messages import (
+from mesaform.mesos.scheduler_messages import (
     Call,
     Event,
     acknowledge,

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import structs
 from yarl import URL
 
-from cluster.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
-from cluster.mesos import recordio
-from cluster.mesos.messages import FrameworkInfo, Id
-from cluster.mesos.scheduler_messages import Call, Event, Subscribe, decode_event, encode_call
+from mesaform.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
+from mesaform.mesos import recordio
+from mesaform.mesos.messages import FrameworkInfo, Id
+from mesaform.mesos.scheduler_messages import Call, Event, Subscribe, decode_event, encode_call
 
 PATH = "/api/v1/scheduler"
 MISSED_HEARTBEATS = 5

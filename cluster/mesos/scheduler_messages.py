@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.mesos.messages import Filters, FrameworkInfo, Id, Message, Offer, TaskInfo, TaskStatus
+from mesaform.mesos.messages import Filters, FrameworkInfo, Id, Message, Offer, TaskInfo, TaskStatus
 
 
 class Subscribed(Message, frozen=True, kw_only=True):

@@ -2,6 +2,6 @@ from __future__ import annotations
 
 import sys
 
-from cluster.node.main import main
+from mesaform.node.main import main
 
 sys.exit(main())

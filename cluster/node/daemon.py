@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cluster.node import process, status
-from cluster.node.control_channel import NODE_FD
-from cluster.node.model import Desired, Service
-from cluster.node.supervisor import (
+from mesaform.node import process, status
+from mesaform.node.control_channel import NODE_FD
+from mesaform.node.model import Desired, Service
+from mesaform.node.supervisor import (
     Begin,
     Effect,
     Event,
@@ -50,7 +50,7 @@ class Daemon:
     """Runs `desired` below `machine_dir` until told to stop.
 
     SIGTERM and SIGINT stop the services in order and end the node. SIGUSR1 does the same and asks for the machine to be powered
-    off: a service of the machine may send it to its parent. A service that steers says what it wants by its line (`cluster.node.control_channel`).
+    off: a service of the machine may send it to its parent. A service that steers says what it wants by its line (`mesaform.node.control_channel`).
     `report(services)` is called after every change.
     """
 

@@ -1,4 +1,4 @@
-"""The watch on every agent: it looks for the machine's own end in IMDS and tells the leading autoscaler. `python -m cluster.node.interruption_monitor`.
+"""The watch on every agent: it looks for the machine's own end in IMDS and tells the leading autoscaler. `python -m mesaform.node.interruption_monitor`.
 
 The second way beside EventBridge, and the one that knows the time to the second. Standard library and msgspec only: it sleeps nearly
 always, and must not cost memory. It needs no rights on AWS and none in ZooKeeper: it speaks to the masters' 9550 and is believed about
@@ -17,9 +17,9 @@ from http.client import HTTPConnection, HTTPException
 
 import msgspec
 
-from cluster.node import notices
-from cluster.node.imds import Metadata, MetadataUnavailable
-from cluster.topology.user_data import NOTICES_PATH, MachineNotice
+from mesaform.node import notices
+from mesaform.node.imds import Metadata, MetadataUnavailable
+from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 
 EVERY_S = 2.0
 """How often the metadata is asked: AWS advises 5 s, and of two minutes every second counts."""

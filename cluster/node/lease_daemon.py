@@ -1,7 +1,7 @@
-"""The dead man's lease at work: `python -m cluster.node.lease_daemon`, a steering service beside the engine's agent.
+"""The dead man's lease at work: `python -m mesaform.node.lease_daemon`, a steering service beside the engine's agent.
 
 It looks at the lease in ZooKeeper a few times a minute, asks the machine's own agent what runs once the lease is half over, and does
-what `cluster.node.lease_monitor` decides. A process of its own, so that nothing here can end the node, which would end every task.
+what `mesaform.node.lease_monitor` decides. A process of its own, so that nothing here can end the node, which would end every task.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
-from cluster.common.errors import MesaformError
-from cluster.mesos.operator import OperatorClient
-from cluster.node.control_channel import ControlChannel, LineBroken
-from cluster.node.lease_monitor import (
+from mesaform.common.errors import MesaformError
+from mesaform.mesos.operator import OperatorClient
+from mesaform.node.control_channel import ControlChannel, LineBroken
+from mesaform.node.lease_monitor import (
     Asked,
     Effect,
     Event,
@@ -38,8 +38,8 @@ from cluster.node.lease_monitor import (
     Terms,
     Unseen,
 )
-from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, Port, ShutdownReport
-from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
+from mesaform.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, Port, ShutdownReport
+from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 LOOK_AT_LEAST_EVERY_S = 15.0
 LOOK_AT_MOST_EVERY_S = 1.0
@@ -70,7 +70,7 @@ class World(Protocol):
 
 
 class Steering(Protocol):
-    """What the node does for this program (`cluster.node.control_channel.Line` has it)."""
+    """What the node does for this program (`mesaform.node.control_channel.Line` has it)."""
 
     async def hold(self) -> tuple[str, ...]: ...
     async def release(self) -> None: ...

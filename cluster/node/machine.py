@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.node.model import Hardware, Programs
+from mesaform.node.model import Hardware, Programs
 
 ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
 """Debian's; its manifest names every other jar that it needs, and slf4j's binding is found beside it."""

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from cluster.node import machine, roles, status
-from cluster.node.daemon import Daemon, log_line
-from cluster.node.imds import Metadata, MetadataUnavailable
-from cluster.node.model import Desired, Hardware, Identity
-from cluster.topology.user_data import (
+from mesaform.node import machine, roles, status
+from mesaform.node.daemon import Daemon, log_line
+from mesaform.node.imds import Metadata, MetadataUnavailable
+from mesaform.node.model import Desired, Hardware, Identity
+from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     NodeDocument,
     ZooKeeperMember,
@@ -124,7 +124,7 @@ def check() -> int:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="cluster.node", description="Runs the services of a machine of a Mesaform cluster."
+        prog="mesaform.node", description="Runs the services of a machine of a Mesaform cluster."
     )
     parser.add_argument(
         "--check",

@@ -46,7 +46,7 @@ class Service:
 
     `ready` is an address and port that accept connections once the service is up; the next service starts then, or after
     `ready_within_s`, whichever is first. On a stop it has `stop_within_s` seconds between SIGTERM and SIGKILL. One that `steers`
-    has a line to the node (`cluster.node.control_channel`), by which it may have the others stopped and the machine powered off.
+    has a line to the node (`mesaform.node.control_channel`), by which it may have the others stopped and the machine powered off.
     """
 
     name: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from cluster.node import zookeeper
-from cluster.node.model import ConfigFile, Desired, Hardware, Identity, Programs, Service
-from cluster.topology.user_data import (
+from mesaform.node import zookeeper
+from mesaform.node.model import ConfigFile, Desired, Hardware, Identity, Programs, Service
+from mesaform.topology.user_data import (
     ZK_AUTOSCALER_PATH,
     ZK_ENGINE_PATH,
     ZK_SERVICES_PATH,
@@ -79,7 +79,7 @@ def _url(document: NodeDocument, path: str) -> str:
 
 def _engine_argv(document: NodeDocument, programs: Programs, part: str) -> tuple[str, ...]:
     if document.engine == "embedded":
-        return (programs.python, "-m", "cluster.engine", part)
+        return (programs.python, "-m", "mesaform.engine", part)
     program = programs.mesos_master if part == "master" else programs.mesos_agent
     if not program:
         raise CannotServe(
@@ -120,7 +120,7 @@ def _master(
     )
     services = Service(
         "services",
-        (programs.python, "-m", "cluster.services"),
+        (programs.python, "-m", "mesaform.services"),
         {
             **_LEAN,
             "MARATHON_MASTER": _url(document, ZK_ENGINE_PATH),
@@ -133,7 +133,7 @@ def _master(
     )
     autoscaler = Service(
         "autoscaler",
-        (programs.python, "-m", "cluster.autoscaler"),
+        (programs.python, "-m", "mesaform.autoscaler"),
         {
             **_LEAN,
             "MESAFORM_CLUSTER": document.cluster,
@@ -187,7 +187,7 @@ def _watch(document: NodeDocument, identity: Identity, programs: Programs) -> Se
     autoscalers = ",".join(f"{member.address}:{Port.AUTOSCALER}" for member in document.zookeeper)
     return Service(
         "watch",
-        (programs.python, "-m", "cluster.node.interruption_monitor"),
+        (programs.python, "-m", "mesaform.node.interruption_monitor"),
         {
             "PYTHONUNBUFFERED": "1",
             "MESAFORM_MACHINE": identity.instance_id,
@@ -203,7 +203,7 @@ def _lease(
     """The dead man's lease, on machines that the autoscaler bought."""
     return Service(
         "lease",
-        (programs.python, "-m", "cluster.node.lease_daemon"),
+        (programs.python, "-m", "mesaform.node.lease_daemon"),
         {
             **_LEAN,
             "MESAFORM_ZK": _url(document, ZK_AUTOSCALER_PATH),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.node.supervisor import Entry, State
+from mesaform.node.supervisor import Entry, State
 
 
 class ServiceStatus(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cluster.node.model import Service
+from mesaform.node.model import Service
 
 
 class State(StrEnum):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from cluster.node.model import ConfigFile, Programs, Service
-from cluster.topology.user_data import NodeDocument, Port, ZooKeeperMember
+from mesaform.node.model import ConfigFile, Programs, Service
+from mesaform.topology.user_data import NodeDocument, Port, ZooKeeperMember
 
 HEAP_MIB = 96
 """The ensemble holds a few hundred small nodes (elections, the engine's registry, launch intents): tens of MiB at most."""

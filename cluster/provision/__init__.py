@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cluster.common.progress import Report
-    from cluster.provision.cluster_context import ClusterContext
-    from cluster.provision.terraform_state import Outputs
+    from mesaform.common.progress import Report
+    from mesaform.provision.cluster_context import ClusterContext
+    from mesaform.provision.terraform_state import Outputs
 
 
 async def deploy(place: ClusterContext, report: Report) -> Outputs:
@@ -23,10 +23,10 @@ async def deploy(place: ClusterContext, report: Report) -> Outputs:
     """
     import asyncio
 
-    from cluster.provision import cdktf_driver, image, orphans
-    from cluster.provision.state_folders import STACKS
-    from cluster.provision.terraform_state import Outputs
-    from cluster.provision.terraform_state import outputs as read
+    from mesaform.provision import cdktf_driver, image, orphans
+    from mesaform.provision.state_folders import STACKS
+    from mesaform.provision.terraform_state import Outputs
+    from mesaform.provision.terraform_state import outputs as read
 
     found = await asyncio.to_thread(image.look_up, place.spec.region)
     await orphans.clear(place, report)
@@ -54,10 +54,10 @@ async def destroy(
     """
     import asyncio
 
-    from cluster.provision import cdktf_driver
-    from cluster.provision.image import NOTHING_TO_BOOT
-    from cluster.provision.state_folders import STACKS, state_file
-    from cluster.provision.synthesis import order_for_destruction
+    from mesaform.provision import cdktf_driver
+    from mesaform.provision.image import NOTHING_TO_BOOT
+    from mesaform.provision.state_folders import STACKS, state_file
+    from mesaform.provision.synthesis import order_for_destruction
 
     present = [stack for stack in STACKS if state_file(place.cluster_dir, stack).exists()]
     wanted = tuple(stack for stack in present if stacks is None or stack in stacks)
@@ -71,14 +71,14 @@ async def destroy(
 
 def outputs(place: ClusterContext) -> Outputs | None:
     """What the stacks made, as Terraform's state has it; None if there is nothing."""
-    from cluster.provision.terraform_state import outputs as read
+    from mesaform.provision.terraform_state import outputs as read
 
     return read(place)
 
 
 def terraform_instance_ids(place: ClusterContext) -> set[str]:
     """The EC2 instances that Terraform knows."""
-    from cluster.provision.terraform_state import terraform_instance_ids as read
+    from mesaform.provision.terraform_state import terraform_instance_ids as read
 
     return read(place)
 
@@ -90,6 +90,6 @@ def check_prerequisites(place: ClusterContext) -> None:
         MissingPrerequisite: something is missing or too old; a line for each.
 
     """
-    from cluster.provision.prerequisites import check
+    from mesaform.provision.prerequisites import check
 
     check(place)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 
-from cluster.common.errors import Busy
-from cluster.config.schema import ClusterSpec
-from cluster.localcloud.network_claims import in_the_way, taken_text
-from cluster.topology.naming import Port, master_addresses
+from mesaform.common.errors import Busy
+from mesaform.config.schema import ClusterSpec
+from mesaform.localcloud.network_claims import in_the_way, taken_text
+from mesaform.topology.naming import Port, master_addresses
 
 MASTER_PORTS = (
     Port.ZOOKEEPER_CLIENT,

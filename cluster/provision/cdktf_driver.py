@@ -19,13 +19,13 @@ from pathlib import Path
 
 import psutil
 
-from cluster.common.errors import CloudError
-from cluster.common.progress import Report
-from cluster.provision import environment, progress
-from cluster.provision.cluster_context import ClusterContext
-from cluster.provision.image import BootImage
-from cluster.provision.lock import hold
-from cluster.provision.state_folders import STACKS, project_root, synth_dir
+from mesaform.common.errors import CloudError
+from mesaform.common.progress import Report
+from mesaform.provision import environment, progress
+from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.image import BootImage
+from mesaform.provision.lock import hold
+from mesaform.provision.state_folders import STACKS, project_root, synth_dir
 
 LOOK_S = 0.2
 STOP_TIMEOUT_S = 180.0  # the AWS provider gives up its longest waits well before
@@ -38,7 +38,7 @@ async def run(
 ) -> None:
     """`cdktf deploy`, `synth`, or `destroy` of these stacks. Cancelling stops Terraform in order before it returns.
 
-    `destroy` takes what is synthesized (`cluster.provision.synthesis`); the stacks that it is not told of must be gone already.
+    `destroy` takes what is synthesized (`mesaform.provision.synthesis`); the stacks that it is not told of must be gone already.
 
     Raises:
         Busy: Terraform of an earlier run is still at work on this cluster.

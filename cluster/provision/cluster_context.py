@@ -1,11 +1,11 @@
-"""What the driver needs to know of a cluster on the operator's machine. `cluster.cli.context.Context` is one."""
+"""What the driver needs to know of a cluster on the operator's machine. `mesaform.cli.context.Context` is one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
 
-from cluster.config.schema import ClusterSpec
+from mesaform.config.schema import ClusterSpec
 
 
 class ClusterContext(Protocol):

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.common.errors import MissingPrerequisite
-from cluster.provision import provider_mirror, terraform
-from cluster.provision.cluster_context import ClusterContext
-from cluster.provision.image import BootImage
-from cluster.provision.state_folders import project_root
+from mesaform.common.errors import MissingPrerequisite
+from mesaform.provision import provider_mirror, terraform
+from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.image import BootImage
+from mesaform.provision.state_folders import project_root
 
 QUIET = {
     "CHECKPOINT_DISABLE": "1",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.common.errors import MissingPrerequisite
+from mesaform.common.errors import MissingPrerequisite
 
 IMAGE_ID = "MESAFORM_IMAGE_ID"
 ROOT_DEVICE = "MESAFORM_ROOT_DEVICE"
@@ -69,8 +69,8 @@ def look_up(region: str) -> BootImage:
         CloudError: the cloud did not say.
 
     """
-    from cluster.aws.client import client, translated
-    from images.lookup import find_image
+    from mesaform.aws.client import client, translated
+    from mesaform_images.lookup import find_image
 
     recipe = _recipe()
     image_id = find_image(recipe, region)
@@ -84,6 +84,6 @@ def look_up(region: str) -> BootImage:
 
 
 def _recipe() -> str:
-    from images.lookup import recipe_digest
+    from mesaform_images.lookup import recipe_digest
 
     return recipe_digest()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.common.errors import Busy
+from mesaform.common.errors import Busy
 
 LONGEST_NOTE = 200
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.aws.resources.owned import OwnedResource
-from cluster.common.progress import Report, stage
-from cluster.provision.cluster_context import ClusterContext
-from cluster.provision.terraform_state import known_names, vpc_is_known
-from cluster.topology.naming import Tag
+from mesaform.aws.resources.owned import OwnedResource
+from mesaform.common.progress import Report, stage
+from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.terraform_state import known_names, vpc_is_known
+from mesaform.topology.naming import Tag
 
 IN_THE_WAY = frozenset(
     {
@@ -55,7 +55,7 @@ async def clear(place: ClusterContext, report: Report) -> None:
     """
     if not unfinished(place.cluster_dir).exists() or not vpc_is_known(place):
         return
-    from cluster.aws.resources.sweep import Sweep, aws_listers
+    from mesaform.aws.resources.sweep import Sweep, aws_listers
 
     known = known_names(place)
     with stage(report, "Clear what an interrupted run left") as under_way:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.common.errors import MissingPrerequisite
-from cluster.config.schema import ClusterSpec
-from cluster.provision import terraform
-from cluster.provision.cluster_context import ClusterContext
-from cluster.provision.state_folders import project_root
-from cluster.topology.naming import master_addresses
+from mesaform.common.errors import MissingPrerequisite
+from mesaform.config.schema import ClusterSpec
+from mesaform.provision import terraform
+from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.state_folders import project_root
+from mesaform.topology.naming import master_addresses
 
 NODE_LEAST = (20,)
 JAVA_LEAST = (11,)

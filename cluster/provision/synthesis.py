@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cluster.provision.state_folders import STACKS, stack_dir, synth_dir
+from mesaform.provision.state_folders import STACKS, stack_dir, synth_dir
 
 GO_BEFORE = {"agents": "masters"}
 """Who goes before whom, besides what the stacks' own dependencies say: no agent is ever without masters."""

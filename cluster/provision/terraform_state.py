@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.provision.cluster_context import ClusterContext
-from cluster.provision.state_folders import STACKS, state_file
+from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.state_folders import STACKS, state_file
 
 
 @dataclass(frozen=True, slots=True)

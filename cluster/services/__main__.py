@@ -1,4 +1,4 @@
-"""`python -m cluster.services`: one server of Marathon's REST API; see `settings` for its environment."""
+"""`python -m mesaform.services`: one server of Marathon's REST API; see `settings` for its environment."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 
-from cluster.common.errors import MesaformError
-from cluster.services.server import serve
-from cluster.services.settings import Settings
+from mesaform.common.errors import MesaformError
+from mesaform.services.server import serve
+from mesaform.services.settings import Settings
 
 
 async def _run() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cluster.services.commands import Outcome
-from cluster.services.core import Core
-from cluster.services.definitions import InvalidApp
-from cluster.services.effects import AppLocked, AppMissing
-from cluster.services.scheduler import NotLeading, Scheduler, StateNotStored
-from cluster.webui import assets
+from mesaform.services.commands import Outcome
+from mesaform.services.core import Core
+from mesaform.services.definitions import InvalidApp
+from mesaform.services.effects import AppLocked, AppMissing
+from mesaform.services.scheduler import NotLeading, Scheduler, StateNotStored
+from mesaform.webui import assets
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from cluster.common.errors import MesaformError
-from cluster.services.api import problem
+from mesaform.common.errors import MesaformError
+from mesaform.services.api import problem
 
 KNOWN_FOR_S = 30.0
 TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=3.0)

@@ -9,13 +9,13 @@ from uuid import uuid4
 from aiohttp import web
 from msgspec.structs import replace
 
-from cluster.services.api import answer, body_of, core_of, deployed, flag, problem, scheduler_of
-from cluster.services.commands import ApiCommands, Outcome
-from cluster.services.core import Core
-from cluster.services.definitions import InvalidApp, canonical_id, parse
-from cluster.services.effects import AppMissing, Effect
-from cluster.services.model import App, Instance
-from cluster.services.render import app_json, selected, task_json
+from mesaform.services.api import answer, body_of, core_of, deployed, flag, problem, scheduler_of
+from mesaform.services.commands import ApiCommands, Outcome
+from mesaform.services.core import Core
+from mesaform.services.definitions import InvalidApp, canonical_id, parse
+from mesaform.services.effects import AppMissing, Effect
+from mesaform.services.model import App, Instance
+from mesaform.services.render import app_json, selected, task_json
 
 
 async def _change(

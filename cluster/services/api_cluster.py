@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from cluster.services.api import (
+from mesaform.services.api import (
     STANDING,
     answer,
     body_of,
@@ -16,13 +16,13 @@ from cluster.services.api import (
     problem,
     scheduler_of,
 )
-from cluster.services.api_apps import kill_and_scale, kill_now
-from cluster.services.commands import ApiCommands, Outcome
-from cluster.services.definitions import InvalidApp, canonical_id
-from cluster.services.effects import Effect
-from cluster.services.render import deployments_json, metrics_text, queue_json, task_json
-from cluster.services.scheduler import FAILOVER_TIMEOUT_S, NotLeading
-from cluster.services.settings import Settings
+from mesaform.services.api_apps import kill_and_scale, kill_now
+from mesaform.services.commands import ApiCommands, Outcome
+from mesaform.services.definitions import InvalidApp, canonical_id
+from mesaform.services.effects import Effect
+from mesaform.services.render import deployments_json, metrics_text, queue_json, task_json
+from mesaform.services.scheduler import FAILOVER_TIMEOUT_S, NotLeading
+from mesaform.services.settings import Settings
 
 MARATHON_VERSION = "1.11.0"
 """The version of Marathon's API that is spoken; clients choose their behaviour by it."""

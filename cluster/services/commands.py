@@ -11,9 +11,9 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from cluster.services.core import Core
-from cluster.services.effects import AppLocked, AppMissing, Effect
-from cluster.services.model import Action, App, Deployment, Instance, timestamp
+from mesaform.services.core import Core
+from mesaform.services.effects import AppLocked, AppMissing, Effect
+from mesaform.services.model import Action, App, Deployment, Instance, timestamp
 
 SCALE_FIELDS = ("instances", "version", "config_version")
 

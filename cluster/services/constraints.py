@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from cluster.mesos.messages import Attribute, Offer
+from mesaform.mesos.messages import Attribute, Offer
 
 HOSTNAME_FIELDS = ("hostname", "@hostname")
 NEED_VALUE = ("LIKE", "UNLIKE", "MAX_PER", "IS")

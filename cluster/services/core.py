@@ -12,8 +12,8 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from cluster.mesos.messages import TERMINAL_STATES, Offer, TaskStatus
-from cluster.mesos.scheduler_messages import (
+from mesaform.mesos.messages import TERMINAL_STATES, Offer, TaskStatus
+from mesaform.mesos.scheduler_messages import (
     acknowledge,
     decline,
     kill,
@@ -22,13 +22,13 @@ from cluster.mesos.scheduler_messages import (
     revive,
     suppress,
 )
-from cluster.services.effects import Effect
-from cluster.services.launch import task_id_for, task_info
-from cluster.services.matching import Fit, OpenOffer
-from cluster.services.model import App, Failure, Instance, UnreachableStrategy, timestamp
-from cluster.services.queue import Waiting
-from cluster.services.scaling import Step, plan, settled, simple_step
-from cluster.services.state import State
+from mesaform.services.effects import Effect
+from mesaform.services.launch import task_id_for, task_info
+from mesaform.services.matching import Fit, OpenOffer
+from mesaform.services.model import App, Failure, Instance, UnreachableStrategy, timestamp
+from mesaform.services.queue import Waiting
+from mesaform.services.scaling import Step, plan, settled, simple_step
+from mesaform.services.state import State
 
 SHORT_REFUSE_S = 1.0
 """While something waits, an offer that does not fit comes back this soon, so that the queue's reasons are about now."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from cluster.services.constraints import problem_with
-from cluster.services.model import ROLE, App, PortDefinition, UnreachableStrategy
+from mesaform.services.constraints import problem_with
+from mesaform.services.model import ROLE, App, PortDefinition, UnreachableStrategy
 
 FIRST_SERVICE_PORT, LAST_SERVICE_PORT = 10000, 20000
 SEGMENT = re.compile(

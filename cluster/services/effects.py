@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.mesos.scheduler_messages import Call
-from cluster.services.model import App, Deployment, Instance
+from mesaform.mesos.scheduler_messages import Call
+from mesaform.services.model import App, Deployment, Instance
 
 Kind = Literal["apps", "instances", "deployments"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cluster.mesos.messages import (
+from mesaform.mesos.messages import (
     CommandInfo,
     DurationInfo,
     Environment,
@@ -16,8 +16,8 @@ from cluster.mesos.messages import (
     Uri,
     ident,
 )
-from cluster.services.matching import Fit
-from cluster.services.model import App, HealthCheck, Instance
+from mesaform.services.matching import Fit
+from mesaform.services.model import App, HealthCheck, Instance
 
 NEVER = 2**31 - 1
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.common.resources import EMPTY, Range, Resources, subtract_ranges
-from cluster.mesos.messages import Offer, Resource, from_wire, to_wire
-from cluster.services.constraints import Places, places_of, satisfied
-from cluster.services.model import ROLE, App
+from mesaform.common.resources import EMPTY, Range, Resources, subtract_ranges
+from mesaform.mesos.messages import Offer, Resource, from_wire, to_wire
+from mesaform.services.constraints import Places, places_of, satisfied
+from mesaform.services.model import ROLE, App
 
 # The order in which an offer is examined; an offer counts under the first reason that rejects it.
 FUNNEL = (

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from cluster.common.resources import Resources
-from cluster.mesos.messages import TERMINAL_STATES
+from mesaform.common.resources import Resources
+from mesaform.mesos.messages import TERMINAL_STATES
 
 KillSelection = Literal["YOUNGEST_FIRST", "OLDEST_FIRST"]
 ROLE = "*"

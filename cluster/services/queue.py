@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cluster.services.matching import FUNNEL
-from cluster.services.model import App
+from mesaform.services.matching import FUNNEL
+from mesaform.services.model import App
 
 STABLE_FACTOR = 2.0
 STABLE_LEAST_S = 60.0

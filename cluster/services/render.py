@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from cluster.services.core import Core
-from cluster.services.definitions import READ_ONLY
-from cluster.services.model import ROLE, App, Deployment, Instance, timestamp
+from mesaform.services.core import Core
+from mesaform.services.definitions import READ_ONLY
+from mesaform.services.model import ROLE, App, Deployment, Instance, timestamp
 
 Json = dict[str, Any]
 HIDDEN = frozenset({"configVersion"}) | READ_ONLY

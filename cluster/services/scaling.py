@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.services.constraints import value_of
-from cluster.services.model import App, Instance, Standing
+from mesaform.services.constraints import value_of
+from mesaform.services.model import App, Instance, Standing
 
 
 @dataclass(frozen=True, slots=True)

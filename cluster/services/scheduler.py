@@ -11,15 +11,15 @@ from uuid import uuid4
 
 import aiohttp
 
-from cluster.common.errors import MesaformError, Permanent, Retryable
-from cluster.mesos.messages import Capability, FrameworkInfo, Id
-from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
-from cluster.mesos.scheduler_messages import Event
-from cluster.services.commands import ApiCommands
-from cluster.services.core import Core
-from cluster.services.effects import Effect, Send
-from cluster.services.model import ROLE
-from cluster.services.store import StateStore
+from mesaform.common.errors import MesaformError, Permanent, Retryable
+from mesaform.mesos.messages import Capability, FrameworkInfo, Id
+from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
+from mesaform.mesos.scheduler_messages import Event
+from mesaform.services.commands import ApiCommands
+from mesaform.services.core import Core
+from mesaform.services.effects import Effect, Send
+from mesaform.services.model import ROLE
+from mesaform.services.store import StateStore
 
 FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
 TICK_S = 1.0

@@ -12,16 +12,16 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from cluster.common.errors import Busy, ClusterUnreachable
-from cluster.services import api_apps, api_cluster
-from cluster.services.api import Standing, build
-from cluster.services.api_agents import AgentProxy
-from cluster.services.scheduler import Scheduler
-from cluster.services.settings import Settings
-from cluster.services.store import StateStore
-from cluster.webui.assets import peers_of
-from cluster.zookeeper.election import Candidate, watch_leader
-from cluster.zookeeper.session import ZooKeeper, split_zk_url
+from mesaform.common.errors import Busy, ClusterUnreachable
+from mesaform.services import api_apps, api_cluster
+from mesaform.services.api import Standing, build
+from mesaform.services.api_agents import AgentProxy
+from mesaform.services.scheduler import Scheduler
+from mesaform.services.settings import Settings
+from mesaform.services.store import StateStore
+from mesaform.webui.assets import peers_of
+from mesaform.zookeeper.election import Candidate, watch_leader
+from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 
 MEMBER_PREFIX = "member_"
 LEADER_WAIT_S = 5.0

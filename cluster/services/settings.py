@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.common.errors import BadInput
-from cluster.zookeeper.session import split_zk_url
+from mesaform.common.errors import BadInput
+from mesaform.zookeeper.session import split_zk_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cluster.mesos.scheduler_messages import Call
-from cluster.services.effects import Effect, Send, Store
-from cluster.services.model import App, Deployment, Failure, Instance, Standing
-from cluster.services.queue import Backoff, Waiting
+from mesaform.mesos.scheduler_messages import Call
+from mesaform.services.effects import Effect, Send, Store
+from mesaform.services.model import App, Deployment, Failure, Instance, Standing
+from mesaform.services.queue import Backoff, Waiting
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from cluster.services.effects import Effect, Kind, Store
-from cluster.services.model import App, Deployment, Instance
-from cluster.services.state import State
-from cluster.zookeeper.session import ZooKeeper
+from mesaform.services.effects import Effect, Kind, Store
+from mesaform.services.model import App, Deployment, Instance
+from mesaform.services.state import State
+from mesaform.zookeeper.session import ZooKeeper
 
 _encode = msgspec.json.Encoder().encode
 Value = TypeVar("Value", App, Instance, Deployment)

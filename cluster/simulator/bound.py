@@ -2,7 +2,7 @@
 
 Whole machines: a *tariff* is what a piece of each kind of work costs at least, such that no load of any machine is worth more than the
 machine. By any tariff, what runs at a moment costs at least the sum over its pieces; the dearest of many tariffs counts at each moment.
-Tariffs are the prices of the linear programme over machine loads (`cluster.autoscaler.packing`), which moves work for free each moment.
+Tariffs are the prices of the linear programme over machine loads (`mesaform.autoscaler.packing`), which moves work for free each moment.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import MANY, NAMES, Shape, contains, shape_of
-from cluster.autoscaler.packing import Limits, Template, solve
-from cluster.autoscaler.packing.columns import TINY, Columns, relax, scaled, seeds
-from cluster.autoscaler.packing.patterns import ceiling
-from cluster.autoscaler.packing.problem import Problem, fits
-from cluster.autoscaler.packing.search import best_load
-from cluster.aws.ports import Offering
-from cluster.simulator.trace import Task, Trace
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import MANY, NAMES, Shape, contains, shape_of
+from mesaform.autoscaler.packing import Limits, Template, solve
+from mesaform.autoscaler.packing.columns import TINY, Columns, relax, scaled, seeds
+from mesaform.autoscaler.packing.patterns import ceiling
+from mesaform.autoscaler.packing.problem import Problem, fits
+from mesaform.autoscaler.packing.search import best_load
+from mesaform.aws.ports import Offering
+from mesaform.simulator.trace import Task, Trace
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.aws.ports import Offering
-from cluster.simulator.baselines import baseline
-from cluster.simulator.bound import Bound, bound_of
-from cluster.simulator.market import Market, Settings, offerings
-from cluster.simulator.mesaform_policy import Mesaform
-from cluster.simulator.policy import Policy
-from cluster.simulator.results import Figures, Record
-from cluster.simulator.trace import Trace
-from cluster.simulator.world import Scaler, World, fits_anything
+from mesaform.aws.ports import Offering
+from mesaform.simulator.baselines import baseline
+from mesaform.simulator.bound import Bound, bound_of
+from mesaform.simulator.market import Market, Settings, offerings
+from mesaform.simulator.mesaform_policy import Mesaform
+from mesaform.simulator.policy import Policy
+from mesaform.simulator.results import Figures, Record
+from mesaform.simulator.trace import Trace
+from mesaform.simulator.world import Scaler, World, fits_anything
 
 ABOUT_AS_LONG = 0.1
 """Rivals that wait at most this much longer at p95 are compared by cost."""

@@ -1,4 +1,4 @@
-"""A trace out of a cluster's own history: the ledger's rows of `cluster.autoscaler.accounting.task_history`, task by task. Pure.
+"""A trace out of a cluster's own history: the ledger's rows of `mesaform.autoscaler.accounting.task_history`, task by task. Pure.
 
 What ran before the stretch began is there from its first moment, with the time that it still had; what still ran at its end ends with it,
 for nobody knows more. Apps keep their constraints.
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.autoscaler.model.shape import Shape
-from cluster.autoscaler.model.snapshot import Constraint
-from cluster.common.errors import BadInput
-from cluster.simulator.trace import Task, Trace, starting_at_zero
+from mesaform.autoscaler.model.shape import Shape
+from mesaform.autoscaler.model.snapshot import Constraint
+from mesaform.common.errors import BadInput
+from mesaform.simulator.trace import Task, Trace, starting_at_zero
 
 Row = Mapping[str, Any]
 

@@ -10,10 +10,10 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.aws.ports import Capacity, Offering
-from cluster.aws.pricing import price_book
-from cluster.common.errors import BadInput
-from cluster.topology.naming import agent_resources
+from mesaform.aws.ports import Capacity, Offering
+from mesaform.aws.pricing import price_book
+from mesaform.common.errors import BadInput
+from mesaform.topology.naming import agent_resources
 
 VCPUS_PER_XLARGE = 4
 GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0}

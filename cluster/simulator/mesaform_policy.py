@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.forecasting.lifetimes import Ended
-from cluster.autoscaler.model.shape import shape_of
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.forecasting.lifetimes import Ended
+from mesaform.autoscaler.model.shape import shape_of
+from mesaform.autoscaler.model.snapshot import (
     Advertised,
     Agent,
     ClusterView,
@@ -25,15 +25,21 @@ from cluster.autoscaler.model.snapshot import (
     RunningTask,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import attributes_of
-from cluster.autoscaler.planner import launch_backoff
-from cluster.autoscaler.planner.planner import Launch, Plan, Step, apply_step, plan
-from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.autoscaler.planner.scale_up import absorb_result
-from cluster.aws.ports import Machine, Offering
-from cluster.config.schema import ClusterSpec
-from cluster.simulator.weeks import Weeks
-from cluster.simulator.world import EventKind, Host, World, machine_of
+from mesaform.autoscaler.model.supply import attributes_of
+from mesaform.autoscaler.planner import launch_backoff
+from mesaform.autoscaler.planner.planner import Launch, Plan, Step, apply_step, plan
+from mesaform.autoscaler.planner.scale_down import (
+    Deactivate,
+    Drain,
+    MarkGone,
+    Reactivate,
+    Terminate,
+)
+from mesaform.autoscaler.planner.scale_up import absorb_result
+from mesaform.aws.ports import Machine, Offering
+from mesaform.config.schema import ClusterSpec
+from mesaform.simulator.weeks import Weeks
+from mesaform.simulator.world import EventKind, Host, World, machine_of
 
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""

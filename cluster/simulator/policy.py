@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from cluster.common.errors import BadInput
-from cluster.config import yaml_text
-from cluster.config.schema import Autoscaler, ClusterSpec, Cost, InstanceType, Model, Pool, Whole
-from cluster.simulator.market import TYPES
+from mesaform.common.errors import BadInput
+from mesaform.config import yaml_text
+from mesaform.config.schema import Autoscaler, ClusterSpec, Cost, InstanceType, Model, Pool, Whole
+from mesaform.simulator.market import TYPES
 
 ZONES = tuple(f"us-east-1{letter}" for letter in "abc")
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
-from cluster.simulator.bound import Bound
-from cluster.simulator.comparison import Outcome
-from cluster.simulator.market import Settings
-from cluster.simulator.report_columns import COLUMNS, about, headline, span
-from cluster.simulator.results import Entry, Level, percentile
-from cluster.simulator.svg import (
+from mesaform.simulator.bound import Bound
+from mesaform.simulator.comparison import Outcome
+from mesaform.simulator.market import Settings
+from mesaform.simulator.report_columns import COLUMNS, about, headline, span
+from mesaform.simulator.results import Entry, Level, percentile
+from mesaform.simulator.svg import (
     COLOURS,
     Point,
     Series,
@@ -23,7 +23,7 @@ from cluster.simulator.svg import (
     times,
     waits,
 )
-from cluster.simulator.trace import Trace
+from mesaform.simulator.trace import Trace
 
 BUCKETS = 300
 BAR_BUCKETS = 100

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cluster.simulator.bound import WAITS_AT_MOST_S, Bound
-from cluster.simulator.comparison import Outcome, savings
-from cluster.simulator.market import Settings
-from cluster.simulator.trace import Trace
+from mesaform.simulator.bound import WAITS_AT_MOST_S, Bound
+from mesaform.simulator.comparison import Outcome, savings
+from mesaform.simulator.market import Settings
+from mesaform.simulator.trace import Trace
 
 
 def span(seconds: float) -> str:

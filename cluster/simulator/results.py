@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cluster.autoscaler.model.shape import Shape
+from mesaform.autoscaler.model.shape import Shape
 
 LEAST_BILLED_S = 60.0
 """EC2 bills Linux by the second with a minimum of a minute."""

@@ -6,9 +6,9 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-from cluster.autoscaler.model.shape import make
-from cluster.common.errors import BadInput
-from cluster.simulator.trace import Task, Trace, starting_at_zero
+from mesaform.autoscaler.model.shape import make
+from mesaform.common.errors import BadInput
+from mesaform.simulator.trace import Task, Trace, starting_at_zero
 
 DAY_S = 86_400.0
 HOUR_S = 3_600.0

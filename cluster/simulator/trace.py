@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from cluster.autoscaler.model.shape import Shape, make
-from cluster.autoscaler.model.snapshot import Constraint
-from cluster.common.errors import BadInput
+from mesaform.autoscaler.model.shape import Shape, make
+from mesaform.autoscaler.model.snapshot import Constraint
+from mesaform.common.errors import BadInput
 
 FIELDS = {
     "name": "the task's name",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.autoscaler.demand.scheduled import levels
-from cluster.autoscaler.demand.usage import in_use
-from cluster.autoscaler.forecasting import weekly_profile
-from cluster.autoscaler.forecasting.weekly_profile import MONDAY_S, SLOT_S, Level, Profile
-from cluster.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.demand.scheduled import levels
+from mesaform.autoscaler.demand.usage import in_use
+from mesaform.autoscaler.forecasting import weekly_profile
+from mesaform.autoscaler.forecasting.weekly_profile import MONDAY_S, SLOT_S, Level, Profile
+from mesaform.autoscaler.model.snapshot import Snapshot
 
 
 class Weeks:

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from cluster.autoscaler.forecasting.lifetimes import Ended
-from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
-from cluster.autoscaler.model.snapshot import Constraint
-from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
-from cluster.simulator.market import Market
-from cluster.simulator.results import Bill, Entry, Record
-from cluster.simulator.trace import Task, Trace
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.forecasting.lifetimes import Ended
+from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
+from mesaform.autoscaler.model.snapshot import Constraint
+from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
+from mesaform.simulator.market import Market
+from mesaform.simulator.results import Bill, Entry, Record
+from mesaform.simulator.trace import Task, Trace
+from mesaform.topology.naming import Tag
 
 EPOCH = 1_800_000_000.0
 """Simulated time begins here: planners work with seconds since 1970."""

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Control, Fleet, Machine, Override
-from cluster.common.errors import MesaformError
-from cluster.config.schema import ClusterSpec
-from cluster.mesos.operator import OperatorClient
-from cluster.status.view import Sources, Unreachable, reachable
-from cluster.topology.naming import Port, Tag, master_addresses
+from mesaform.aws.overrides import describe, in_force
+from mesaform.aws.ports import Control, Fleet, Machine, Override
+from mesaform.common.errors import MesaformError
+from mesaform.config.schema import ClusterSpec
+from mesaform.mesos.operator import OperatorClient
+from mesaform.status.view import Sources, Unreachable, reachable
+from mesaform.topology.naming import Port, Tag, master_addresses
 
 T = TypeVar("T")
 EACH_S = 12.0  # how long one source may take

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.config.schema import ClusterSpec
-from cluster.status.view import AgentView, MasterView, Status
-from cluster.topology.naming import Port
+from mesaform.config.schema import ClusterSpec
+from mesaform.status.view import AgentView, MasterView, Status
+from mesaform.topology.naming import Port
 
 
 @dataclass(frozen=True, slots=True)

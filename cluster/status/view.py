@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cluster.aws.ports import Capacity, Machine
-from cluster.aws.pricing.price_book import usd_per_hour
-from cluster.topology.naming import Tag
+from mesaform.aws.ports import Capacity, Machine
+from mesaform.aws.pricing.price_book import usd_per_hour
+from mesaform.topology.naming import Tag
 
 GONE = frozenset({"terminated"})
 Json = Mapping[str, Any]

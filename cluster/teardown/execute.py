@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts
-from cluster.aws.resources.sweep import Swept
-from cluster.common.errors import Busy, MesaformError, NotFound, Permanent
-from cluster.common.lock_wait import wait_for_earlier
-from cluster.common.progress import Report, Stage, stage
-from cluster.teardown.journal import Journal
-from cluster.teardown.plan import Plan, Step, as_owned
-from cluster.teardown.receipt import Facts, Receipt, last_receipt_at, merge, write
-from cluster.teardown.survey import Survey, World
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts
+from mesaform.aws.resources.sweep import Swept
+from mesaform.common.errors import Busy, MesaformError, NotFound, Permanent
+from mesaform.common.lock_wait import wait_for_earlier
+from mesaform.common.progress import Report, Stage, stage
+from mesaform.teardown.journal import Journal
+from mesaform.teardown.plan import Plan, Step, as_owned
+from mesaform.teardown.receipt import Facts, Receipt, last_receipt_at, merge, write
+from mesaform.teardown.survey import Survey, World
 
 OBEY_S = 20.0  # how long the autoscaler may take to say that it obeys the fence
 POLL_S = 0.5

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.teardown.receipt import Ran
+from mesaform.teardown.receipt import Ran
 
 FILE = "teardown.json"
 

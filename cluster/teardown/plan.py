@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, in_order, is_ours
-from cluster.common.errors import NotOwned
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, in_order, is_ours
+from mesaform.common.errors import NotOwned
 
 StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]
 STEP_ORDER: tuple[StepKind, ...] = ("fence", "deactivate", "drain", "terminate", "destroy", "sweep")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cluster.aws.resources.owned import OwnedResource
+from mesaform.aws.resources.owned import OwnedResource
 
 LEAST_BILLED_S = 60.0
 

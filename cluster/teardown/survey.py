@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.aws.ports import Control, Fleet, Ledger, Machine
-from cluster.aws.pricing.price_book import usd_per_hour
-from cluster.aws.resources.sweep import Sweep
-from cluster.common.errors import MesaformError
-from cluster.teardown.plan import Held, Inventory
-from cluster.teardown.receipt import Ran
-from cluster.topology.naming import Tag
+from mesaform.aws.ports import Control, Fleet, Ledger, Machine
+from mesaform.aws.pricing.price_book import usd_per_hour
+from mesaform.aws.resources.sweep import Sweep
+from mesaform.common.errors import MesaformError
+from mesaform.teardown.plan import Held, Inventory
+from mesaform.teardown.receipt import Ran
+from mesaform.topology.naming import Tag
 
 BEAT_OLD_S = 30.0  # older than this, the autoscaler is dead and need not be waited for
 ENGINE_S = 10.0  # how long the engine may take to answer

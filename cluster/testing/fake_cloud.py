@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.aws import ledger_rows
-from cluster.aws.ports import (
+from mesaform.aws import ledger_rows
+from mesaform.aws.ports import (
     Capacity,
     LaunchRequest,
     LaunchResult,
@@ -22,9 +22,9 @@ from cluster.aws.ports import (
     ScheduledEvent,
     Template,
 )
-from cluster.aws.pricing import price_book
-from cluster.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
-from cluster.topology.naming import Tag, agent_resources
+from mesaform.aws.pricing import price_book
+from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
+from mesaform.topology.naming import Tag, agent_resources
 
 SIZES: Mapping[str, tuple[int, int]] = {
     "t3.medium": (2, 4096),

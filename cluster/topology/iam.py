@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.topology import eventbridge
-from cluster.topology.naming import Tag, bucket_name, spec_parameter_name
+from mesaform.topology import eventbridge
+from mesaform.topology.naming import Tag, bucket_name, spec_parameter_name
 
 Statement = dict[str, Any]
 

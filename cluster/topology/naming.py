@@ -11,8 +11,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
-from cluster.config.schema import ClusterSpec
-from cluster.topology.user_data import (
+from mesaform.config.schema import ClusterSpec
+from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     OPERATOR_PORTS,
     PROTECT,

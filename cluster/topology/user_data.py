@@ -1,6 +1,6 @@
 """What a machine is told and what it needs to know of itself: the node document, the ports, and what an agent advertises.
 
-`cluster.topology.naming` offers these names too. They stand apart because everything here is light: a machine's programs import
+`mesaform.topology.naming` offers these names too. They stand apart because everything here is light: a machine's programs import
 this module and stay without pydantic.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from cluster.common.resources import Resources
+from mesaform.common.resources import Resources
 
 NODE_DOCUMENT_VERSION = 1
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from cluster.common.errors import MesaformError
-from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
+from mesaform.common.errors import MesaformError
+from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
 SUSPENDED_SHARE = 0.6
 """The part of the session timeout for which a leader that cannot reach the ensemble goes on. The ensemble counts from the

@@ -25,7 +25,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
-from cluster.common.errors import BadInput, MesaformError, Retryable
+from mesaform.common.errors import BadInput, MesaformError, Retryable
 
 State = Literal["connected", "suspended", "lost"]
 CALL_TIMEOUT_S = 10.0

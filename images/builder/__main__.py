@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from images.builder import report
-from images.builder.host import Host, StepFailed
-from images.builder.roles import common, engine, mesaform, zookeeper
+from mesaform_images.builder import report
+from mesaform_images.builder.host import Host, StepFailed
+from mesaform_images.builder.roles import common, engine, mesaform, zookeeper
 
 ROLES = (common, zookeeper, engine, mesaform)
 FAILSAFE_MINUTES = 60

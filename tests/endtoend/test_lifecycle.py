@@ -151,7 +151,9 @@ def test_an_agent_killed_hard_comes_back_with_its_tasks(road):
         "two run", lambda: (ids := road.running_tasks("kept")) and len(ids) == 2 and ids, 60
     )
     for pid in [
-        pid for pid in road.processes() if command_of(pid)[-3:] == ["-m", "cluster.engine", "agent"]
+        pid
+        for pid in road.processes()
+        if command_of(pid)[-3:] == ["-m", "mesaform.engine", "agent"]
     ]:
         os.kill(pid, signal.SIGKILL)
     until(
@@ -184,6 +186,6 @@ def pid_of_master(road, instance_id):
             not in Path(f"/proc/{pid}/environ").read_bytes()
         ):
             continue
-        if command_of(pid)[-3:] == ["-m", "cluster.engine", "master"]:
+        if command_of(pid)[-3:] == ["-m", "mesaform.engine", "master"]:
             return pid
     raise AssertionError(f"no engine master on {instance_id}")

@@ -178,7 +178,7 @@ def test_a_daemon_killed_between_journal_and_answer_is_followed_by_one_that_buys
     want(road, "once", 2)
     machines = until("EC2 has sold a machine", lambda: set(road.bought()) - before, 30)
     assert bought_for(road, "") & machines == set(), "the answer came: this proves nothing"
-    os.kill(road.pid_on(address, "-m", "cluster.autoscaler"), signal.SIGKILL)
+    os.kill(road.pid_on(address, "-m", "mesaform.autoscaler"), signal.SIGKILL)
     running(road, "once", 2)
     until("the ledger knows of it", lambda: bought_for(road, "/once") == machines, 30)
     assert set(road.bought()) - before == machines, "bought twice"

@@ -74,7 +74,7 @@ class ClusterHarness:
 
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli.main", *arguments],
+            [sys.executable, "-m", "mesaform.cli.main", *arguments],
             cwd=self.folder,
             env=self.environment,
             text=True,
@@ -210,8 +210,8 @@ class ClusterHarness:
         return json.loads(text) if text else None
 
     def masters(self) -> list[str]:
-        from cluster.config.schema import load
-        from cluster.topology.naming import master_addresses
+        from mesaform.config.schema import load
+        from mesaform.topology.naming import master_addresses
 
         return [str(address) for address in master_addresses(load(self.folder / "cluster.yaml"))]
 

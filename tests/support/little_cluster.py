@@ -77,7 +77,7 @@ class LittleCluster:
             "MESOS_WORK_DIR": str(self.folder / f"master-{address}"),
             "MESAFORM_LINK_PORT": "5052",
         }
-        self._start(f"master-{address}", ["cluster.engine", "master"], env)
+        self._start(f"master-{address}", ["mesaform.engine", "master"], env)
 
     def start_services(self, address: str) -> None:
         env = {
@@ -86,7 +86,7 @@ class LittleCluster:
             "MARATHON_HOSTNAME": address,
         }
         env |= {"MARATHON_HTTP_ADDRESS": address, "MARATHON_HTTP_PORT": "8080"}
-        self._start(f"services-{address}", ["cluster.services"], env)
+        self._start(f"services-{address}", ["mesaform.services"], env)
 
     def start_agent(
         self, number: int, resources: str = "cpus:4;mem:2048;disk:4096;ports:[31000-31999]"
@@ -103,7 +103,7 @@ class LittleCluster:
             "MESOS_RESOURCES": resources,
         }
         env |= {"MESOS_ATTRIBUTES": f"rack:r{number}", "MESAFORM_LINK_PORT": "5052"}
-        self._start(f"agent-{number}", ["cluster.engine", "agent"], env)
+        self._start(f"agent-{number}", ["mesaform.engine", "agent"], env)
         return address
 
     def log(self, name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from cluster.common.resources import EMPTY, Resources
+from mesaform.common.resources import EMPTY, Resources
 
 TERMINAL = {
     "TASK_FINISHED",

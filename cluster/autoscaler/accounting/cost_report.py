@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from cluster.autoscaler.accounting.billing_periods import Rental, Row, rentals
+from mesaform.autoscaler.accounting.billing_periods import Rental, Row, rentals
 
 By = Literal["pool", "app", "role", "type", "zone", "capacity"]
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import structlog
 
-from cluster.aws import ledger_rows
-from cluster.aws.ledger_rows import Row
-from cluster.aws.ports import Ledger
-from cluster.common.errors import MesaformError
+from mesaform.aws import ledger_rows
+from mesaform.aws.ledger_rows import Row
+from mesaform.aws.ports import Ledger
+from mesaform.common.errors import MesaformError
 
 FLUSH_S = 5.0
 """How long a row may wait for others: the most that a crash loses of rows that are not about money."""

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.autoscaler.model.shape import Shape, plus
-from cluster.autoscaler.observation import mesos_task_parser
-from cluster.autoscaler.observation.mesos_task_parser import Seen
+from mesaform.autoscaler.model.shape import Shape, plus
+from mesaform.autoscaler.observation import mesos_task_parser
+from mesaform.autoscaler.observation.mesos_task_parser import Seen
 
 Json = Mapping[str, Any]
 Holder = tuple[str, str]

@@ -1,7 +1,7 @@
 """The cluster's own history of work, small enough to keep: each task's arrival, start, end and shape, minute by minute. Pure.
 
 A row has what changed. A full row, at the beginning of a term and a few times a day, states all that runs, so that a reader needs to
-look no further back than the last full row. What `mesaform simulate --history` makes of it is in `cluster.simulator.history`.
+look no further back than the last full row. What `mesaform simulate --history` makes of it is in `mesaform.simulator.history`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from cluster.autoscaler.accounting.resource_usage import Task
-from cluster.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S
-from cluster.autoscaler.model.snapshot import Constraint, QueueEntry
+from mesaform.autoscaler.accounting.resource_usage import Task
+from mesaform.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S
+from mesaform.autoscaler.model.snapshot import Constraint, QueueEntry
 
 Row = dict[str, Any]
 

@@ -10,20 +10,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cluster.autoscaler.accounting.resource_usage import (
+from mesaform.autoscaler.accounting.resource_usage import (
     Holder,
     Task,
     by_agent,
     dominant_share,
     parts,
 )
-from cluster.autoscaler.model.shape import Shape, contains, shape_of
-from cluster.autoscaler.model.snapshot import Agent, Rented, Snapshot
-from cluster.autoscaler.model.supply import LIVE, price_of
-from cluster.autoscaler.planner.planner import Plan
-from cluster.autoscaler.planner.verdicts import Verdict
-from cluster.aws.ports import Machine, Offering
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.shape import Shape, contains, shape_of
+from mesaform.autoscaler.model.snapshot import Agent, Rented, Snapshot
+from mesaform.autoscaler.model.supply import LIVE, price_of
+from mesaform.autoscaler.planner.planner import Plan
+from mesaform.autoscaler.planner.verdicts import Verdict
+from mesaform.aws.ports import Machine, Offering
+from mesaform.topology.naming import Tag
 
 Row = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""The daemon: elected among the masters, it looks, plans and acts, again and again. `python -m cluster.autoscaler`.
+"""The daemon: elected among the masters, it looks, plans and acts, again and again. `python -m mesaform.autoscaler`.
 
 Level-triggered: a pass every `interval_s`, earlier when more begins to wait in the services' queue (asked for every half second).
 """
@@ -20,37 +20,37 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
-from cluster.autoscaler import demand
-from cluster.autoscaler.daemon.executor import PlanExecutor
-from cluster.autoscaler.daemon.journal import Journal
-from cluster.autoscaler.daemon.lease import Leases, SelfTermination, endings, succession
-from cluster.autoscaler.daemon.weekly_profile_store import Learner
-from cluster.autoscaler.interruption import announcements, controller
-from cluster.autoscaler.interruption.notice import ParsedNotice
-from cluster.autoscaler.model.snapshot import Intent, PlannerState, Snapshot
-from cluster.autoscaler.observation.notice_endpoint import Doorbell
-from cluster.autoscaler.observation.notice_queue import Inbox
-from cluster.autoscaler.observation.observer import Observer, ServicesClient, services_urls
-from cluster.autoscaler.observation.probe_client import ProbeFramework
-from cluster.autoscaler.planner.overrides import paused
-from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.reporting.http_server import Page
-from cluster.autoscaler.reporting.telemetry import Telemetry
-from cluster.aws import client
-from cluster.aws.clock import CloudClock
-from cluster.aws.control import S3Control
-from cluster.aws.fleet import AwsFleet
-from cluster.aws.ledger import S3Ledger
-from cluster.aws.notice_queue import SqsNotices
-from cluster.aws.ports import Control, Fleet, Override
-from cluster.aws.pricing.market import Market, aws_market
-from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
-from cluster.config.schema import ClusterSpec
-from cluster.mesos.operator import OperatorClient
-from cluster.topology.naming import Port, spec_parameter_name
-from cluster.zookeeper.election import Candidate, watch_leader
-from cluster.zookeeper.session import ZooKeeper, split_zk_url
+from mesaform.autoscaler import demand
+from mesaform.autoscaler.daemon.executor import PlanExecutor
+from mesaform.autoscaler.daemon.journal import Journal
+from mesaform.autoscaler.daemon.lease import Leases, SelfTermination, endings, succession
+from mesaform.autoscaler.daemon.weekly_profile_store import Learner
+from mesaform.autoscaler.interruption import announcements, controller
+from mesaform.autoscaler.interruption.notice import ParsedNotice
+from mesaform.autoscaler.model.snapshot import Intent, PlannerState, Snapshot
+from mesaform.autoscaler.observation.notice_endpoint import Doorbell
+from mesaform.autoscaler.observation.notice_queue import Inbox
+from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
+from mesaform.autoscaler.observation.probe_client import ProbeFramework
+from mesaform.autoscaler.planner.overrides import paused
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.http_server import Page
+from mesaform.autoscaler.reporting.telemetry import Telemetry
+from mesaform.aws import client
+from mesaform.aws.clock import CloudClock
+from mesaform.aws.control import S3Control
+from mesaform.aws.fleet import AwsFleet
+from mesaform.aws.ledger import S3Ledger
+from mesaform.aws.notice_queue import SqsNotices
+from mesaform.aws.ports import Control, Fleet, Override
+from mesaform.aws.pricing.market import Market, aws_market
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
+from mesaform.config.schema import ClusterSpec
+from mesaform.mesos.operator import OperatorClient
+from mesaform.topology.naming import Port, spec_parameter_name
+from mesaform.zookeeper.election import Candidate, watch_leader
+from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 
 POLL_S = 0.5
 SPEC_EVERY_S = 15.0

@@ -12,24 +12,30 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Intent, PlannerState
-from cluster.autoscaler.model.supply import LAG_S, LIVE
-from cluster.autoscaler.planner import launch_backoff
-from cluster.autoscaler.planner.planner import Action, Launch, Plan, Step, apply_step
-from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.autoscaler.planner.scale_up import absorb_refusal, absorb_result
-from cluster.aws import capacity_errors
-from cluster.aws.ports import Fleet, Machine
-from cluster.common.errors import MesaformError, NotFound, Permanent, Retryable
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import Intent, PlannerState
+from mesaform.autoscaler.model.supply import LAG_S, LIVE
+from mesaform.autoscaler.planner import launch_backoff
+from mesaform.autoscaler.planner.planner import Action, Launch, Plan, Step, apply_step
+from mesaform.autoscaler.planner.scale_down import (
+    Deactivate,
+    Drain,
+    MarkGone,
+    Reactivate,
+    Terminate,
+)
+from mesaform.autoscaler.planner.scale_up import absorb_refusal, absorb_result
+from mesaform.aws import capacity_errors
+from mesaform.aws.ports import Fleet, Machine
+from mesaform.common.errors import MesaformError, NotFound, Permanent, Retryable
+from mesaform.topology.naming import Tag
 
 ABANDON_AFTER_S = 900.0
 """A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""
 
 
 class Engine(Protocol):
-    """The operator calls that a removal needs (`cluster.mesos.operator.OperatorClient` has them)."""
+    """The operator calls that a removal needs (`mesaform.mesos.operator.OperatorClient` has them)."""
 
     async def deactivate(self, agent_id: str) -> None: ...
     async def reactivate(self, agent_id: str) -> None: ...

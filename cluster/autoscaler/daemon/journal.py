@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from cluster.autoscaler.model.snapshot import Intent, PlannerState
-from cluster.common.errors import LeadershipLost
-from cluster.zookeeper.session import VersionConflict, ZooKeeper
+from mesaform.autoscaler.model.snapshot import Intent, PlannerState
+from mesaform.common.errors import LeadershipLost
+from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The leader's half of the dead man's lease: renewing it, and telling what became of machines that ended themselves while nobody led.
 
-`cluster.node.lease_monitor` is the machines' half; docs/adr/0013 says why it is as it is.
+`mesaform.node.lease_monitor` is the machines' half; docs/adr/0013 says why it is as it is.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cluster.autoscaler.disruption.policy import PROTECT_TAG
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Rented
-from cluster.autoscaler.model.supply import LIVE
-from cluster.aws.ports import Machine
-from cluster.config.schema import ClusterSpec
-from cluster.topology.naming import Tag, lease_terms
-from cluster.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, LeaseTerms, ShutdownReport
-from cluster.zookeeper.session import ZooKeeper
+from mesaform.autoscaler.disruption.policy import PROTECT_TAG
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import Rented
+from mesaform.autoscaler.model.supply import LIVE
+from mesaform.aws.ports import Machine
+from mesaform.config.schema import ClusterSpec
+from mesaform.topology.naming import Tag, lease_terms
+from mesaform.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, LeaseTerms, ShutdownReport
+from mesaform.zookeeper.session import ZooKeeper
 
 RENEW_EVERY_S = 5.0
 SHUT_DOWN_FROM_INSIDE = "Client.InstanceInitiatedShutdown"

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import structlog
 
-from cluster.autoscaler.demand.scheduled import levels
-from cluster.autoscaler.demand.usage import in_use
-from cluster.autoscaler.forecasting import weekly_profile
-from cluster.autoscaler.forecasting.weekly_profile import Profile
-from cluster.autoscaler.model.snapshot import Snapshot
-from cluster.aws.ports import Control
-from cluster.common.errors import MesaformError
+from mesaform.autoscaler.demand.scheduled import levels
+from mesaform.autoscaler.demand.usage import in_use
+from mesaform.autoscaler.forecasting import weekly_profile
+from mesaform.autoscaler.forecasting.weekly_profile import Profile
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.aws.ports import Control
+from mesaform.common.errors import MesaformError
 
 NAME = "profile"
 AGAIN_S = 60.0

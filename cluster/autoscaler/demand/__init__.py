@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.autoscaler.demand import (
+from mesaform.autoscaler.demand import (
     displaced,
     frameworks,
     headroom,
@@ -24,10 +24,10 @@ from cluster.autoscaler.demand import (
     rates,
     scheduled,
 )
-from cluster.autoscaler.demand.frameworks import probe_after, suspects
-from cluster.autoscaler.demand.usage import in_use
-from cluster.autoscaler.model.demand_item import DemandItem
-from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.demand.frameworks import probe_after, suspects
+from mesaform.autoscaler.demand.usage import in_use
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
 
 __all__ = ["DemandItem", "collect", "probe_after", "remember", "suspects"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.interruption.notice import describe, is_terminating
-from cluster.autoscaler.model.demand_item import DemandItem
-from cluster.autoscaler.model.shape import Shape
-from cluster.autoscaler.model.snapshot import Agent, Notice, RunningTask, Snapshot
+from mesaform.autoscaler.interruption.notice import describe, is_terminating
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.shape import Shape
+from mesaform.autoscaler.model.snapshot import Agent, Notice, RunningTask, Snapshot
 
 STOPPED_BEFORE_S = 5.0
 """How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""

@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cluster.autoscaler.demand import rates
-from cluster.autoscaler.demand.quota import applies
-from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.model.demand_item import BlockedKind, DemandItem
-from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.demand import rates
+from mesaform.autoscaler.demand.quota import applies
+from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
+from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
+from mesaform.autoscaler.model.snapshot import (
     Agent,
     ClusterView,
     Finding,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.model.demand_item import DemandItem
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Constraint, Snapshot
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Constraint, Snapshot
 
 
 def units(snapshot: Snapshot) -> list[DemandItem]:

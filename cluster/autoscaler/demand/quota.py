@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.model.demand_item import DemandItem
-from cluster.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, times
-from cluster.autoscaler.model.snapshot import Quota
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, times
+from mesaform.autoscaler.model.snapshot import Quota
 
 
 def within(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.autoscaler.model.snapshot import ClusterView, Framework, Mark
+from mesaform.autoscaler.model.snapshot import ClusterView, Framework, Mark
 
 MARK_EVERY_S = 10.0
 """A window is between this and twice this long."""

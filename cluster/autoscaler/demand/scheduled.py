@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from cluster.autoscaler.demand.headroom import in_pool
-from cluster.autoscaler.demand.usage import ALL, Use
-from cluster.autoscaler.forecasting import weekly_profile
-from cluster.autoscaler.model.demand_item import DemandItem
-from cluster.autoscaler.model.shape import (
+from mesaform.autoscaler.demand.headroom import in_pool
+from mesaform.autoscaler.demand.usage import ALL, Use
+from mesaform.autoscaler.forecasting import weekly_profile
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.shape import (
     MANY,
     NOTHING,
     Shape,
@@ -28,11 +28,11 @@ from cluster.autoscaler.model.shape import (
     text,
     times,
 )
-from cluster.autoscaler.model.snapshot import Snapshot
-from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Override
-from cluster.config import calendar
-from cluster.config.schema import Expected
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.aws.overrides import describe, in_force
+from mesaform.aws.ports import Override
+from mesaform.config import calendar
+from mesaform.config.schema import Expected
 
 BOOT_SHARE = 0.25
 """How long machines take to boot, as a part of `boot_timeout_s`, while none of ours has shown it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.autoscaler.model.demand_item import DemandItem
-from cluster.autoscaler.model.shape import NOTHING, Shape, plus, times
-from cluster.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.shape import NOTHING, Shape, plus, times
+from mesaform.autoscaler.model.snapshot import Snapshot
 
 ALL = ""
 """The name under which all pools are counted together."""

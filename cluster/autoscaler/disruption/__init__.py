@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.consolidation import Replace, replaced
-from cluster.autoscaler.disruption.drift import Drift
-from cluster.autoscaler.disruption.emptiness import Idle
-from cluster.autoscaler.disruption.policy import (
+from mesaform.autoscaler.disruption.consolidation import Replace, replaced
+from mesaform.autoscaler.disruption.drift import Drift
+from mesaform.autoscaler.disruption.emptiness import Idle
+from mesaform.autoscaler.disruption.policy import (
     DisruptionCommand,
     Policy,
     PolicyInput,
     disturbances_left,
     with_moves,
 )
-from cluster.autoscaler.disruption.retirement import Announced
-from cluster.autoscaler.disruption.underutilization import Underused
+from mesaform.autoscaler.disruption.retirement import Announced
+from mesaform.autoscaler.disruption.underutilization import Underused
 
 __all__ = [
     "ORDER",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from cluster.autoscaler.disruption.policy import (
+from mesaform.autoscaler.disruption.policy import (
     DisruptionCommand,
     PolicyInput,
     deactivate,
@@ -15,13 +15,13 @@ from cluster.autoscaler.disruption.policy import (
     rested,
     saving_lasts_s,
 )
-from cluster.autoscaler.model.lifecycle import REGISTERED
-from cluster.autoscaler.model.snapshot import PolicyName
-from cluster.autoscaler.model.supply import AgentNode
-from cluster.autoscaler.planner.rescheduling import Reservations, names_of, work_of
-from cluster.autoscaler.planner.scale_down import Move
-from cluster.autoscaler.planner.scale_up import replacement_for
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.lifecycle import REGISTERED
+from mesaform.autoscaler.model.snapshot import PolicyName
+from mesaform.autoscaler.model.supply import AgentNode
+from mesaform.autoscaler.planner.rescheduling import Reservations, names_of, work_of
+from mesaform.autoscaler.planner.scale_down import Move
+from mesaform.autoscaler.planner.scale_up import replacement_for
+from mesaform.topology.naming import Tag
 
 OVERLAP_S = 180.0
 """How long old and new are paid side by side, roughly: booting, then draining."""

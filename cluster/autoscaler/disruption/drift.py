@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cluster.autoscaler.disruption.policy import (
+from mesaform.autoscaler.disruption.policy import (
     DisruptionCommand,
     PolicyInput,
     deactivate,
     movable,
     protected,
 )
-from cluster.autoscaler.model.snapshot import PolicyName
-from cluster.autoscaler.model.supply import AgentNode
-from cluster.autoscaler.planner import advertised_capacity
-from cluster.autoscaler.planner.rescheduling import work_of
-from cluster.autoscaler.planner.scale_up import DRIFT, replacement_for
-from cluster.config.schema import Drift as Settings
+from mesaform.autoscaler.model.snapshot import PolicyName
+from mesaform.autoscaler.model.supply import AgentNode
+from mesaform.autoscaler.planner import advertised_capacity
+from mesaform.autoscaler.planner.rescheduling import work_of
+from mesaform.autoscaler.planner.scale_up import DRIFT, replacement_for
+from mesaform.config.schema import Drift as Settings
 
 
 class Drift:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.policy import (
+from mesaform.autoscaler.disruption.policy import (
     DisruptionCommand,
     PolicyInput,
     deactivate,
     protected,
 )
-from cluster.autoscaler.model.snapshot import PolicyName
-from cluster.autoscaler.model.supply import AgentNode
+from mesaform.autoscaler.model.snapshot import PolicyName
+from mesaform.autoscaler.model.supply import AgentNode
 
 
 class Idle:

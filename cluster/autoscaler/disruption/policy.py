@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cluster.autoscaler.forecasting.lifetimes import ends_within_s, lasts_s
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.forecasting.lifetimes import ends_within_s, lasts_s
+from mesaform.autoscaler.model.snapshot import (
     Agent,
     PlannerState,
     PolicyName,
@@ -17,13 +17,13 @@ from cluster.autoscaler.model.snapshot import (
     RunningTask,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import AgentNode, Supply
-from cluster.autoscaler.planner.rescheduling import FreeCapacity, moving
-from cluster.autoscaler.planner.scale_down import Deactivate, Move
-from cluster.autoscaler.planner.scale_up import Purchase
-from cluster.config.calendar import is_open
-from cluster.config.schema import Consolidation
-from cluster.topology.user_data import PROTECT
+from mesaform.autoscaler.model.supply import AgentNode, Supply
+from mesaform.autoscaler.planner.rescheduling import FreeCapacity, moving
+from mesaform.autoscaler.planner.scale_down import Deactivate, Move
+from mesaform.autoscaler.planner.scale_up import Purchase
+from mesaform.config.calendar import is_open
+from mesaform.config.schema import Consolidation
+from mesaform.topology.user_data import PROTECT
 
 FOR_MONEY: frozenset[PolicyName] = frozenset({"underused", "replace"})
 

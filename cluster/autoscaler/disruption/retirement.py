@@ -5,16 +5,16 @@ It goes on in `interruption`: what their tasks need is bought first, and they dr
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.policy import (
+from mesaform.autoscaler.disruption.policy import (
     DisruptionCommand,
     PolicyInput,
     deactivate,
     movable,
     protected,
 )
-from cluster.autoscaler.interruption.notice import describe, is_near
-from cluster.autoscaler.model.snapshot import Notice, PolicyName
-from cluster.autoscaler.model.supply import AgentNode
+from mesaform.autoscaler.interruption.notice import describe, is_near
+from mesaform.autoscaler.model.snapshot import Notice, PolicyName
+from mesaform.autoscaler.model.supply import AgentNode
 
 
 class Announced:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.disruption.policy import (
+from mesaform.autoscaler.disruption.policy import (
     DisruptionCommand,
     PolicyInput,
     deactivate,
@@ -11,8 +11,8 @@ from cluster.autoscaler.disruption.policy import (
     pays,
     saving_lasts_s,
 )
-from cluster.autoscaler.model.snapshot import Agent, PolicyName
-from cluster.autoscaler.planner.rescheduling import names_of, work_of
+from mesaform.autoscaler.model.snapshot import Agent, PolicyName
+from mesaform.autoscaler.planner.rescheduling import names_of, work_of
 
 
 def share_used(agent: Agent) -> float:

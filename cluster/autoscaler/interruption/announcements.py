@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.demand.displaced import done_before
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Agent, Notice, PlannerState, Rented, Snapshot
-from cluster.aws.ports import Machine
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.demand.displaced import done_before
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import Agent, Notice, PlannerState, Rented, Snapshot
+from mesaform.aws.ports import Machine
+from mesaform.topology.naming import Tag
 
 ENDED_BY_EC2 = "Server.SpotInstanceTermination"
 

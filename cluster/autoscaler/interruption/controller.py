@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.demand.displaced import STOPPED_BEFORE_S, done_before, that_move
-from cluster.autoscaler.interruption import risk
-from cluster.autoscaler.interruption.notice import (
+from mesaform.autoscaler.demand.displaced import STOPPED_BEFORE_S, done_before, that_move
+from mesaform.autoscaler.interruption import risk
+from mesaform.autoscaler.interruption.notice import (
     NEAR_S,
     SEVERITY,
     ParsedNotice,
@@ -21,9 +21,9 @@ from cluster.autoscaler.interruption.notice import (
     is_near,
     more_severe,
 )
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.demand_item import DemandItem as Demanded
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.demand_item import DemandItem as Demanded
+from mesaform.autoscaler.model.snapshot import (
     ANNOUNCED,
     Agent,
     Intent,
@@ -32,9 +32,9 @@ from cluster.autoscaler.model.snapshot import (
     Removal,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import LIVE, AgentNode, Supply
-from cluster.autoscaler.packing import Placement
-from cluster.autoscaler.planner.scale_down import (
+from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply
+from mesaform.autoscaler.packing import Placement
+from mesaform.autoscaler.planner.scale_down import (
     Deactivate,
     Drain,
     MarkGone,
@@ -42,8 +42,8 @@ from cluster.autoscaler.planner.scale_down import (
     Reactivate,
     Terminate,
 )
-from cluster.aws.ports import Machine
-from cluster.topology.naming import Tag
+from mesaform.aws.ports import Machine
+from mesaform.topology.naming import Tag
 
 SETTLE_S = 1.0
 ASK_AGAIN_S = 10.0

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model.snapshot import ANNOUNCED, Notice, NoticeKind, PlannerState
-from cluster.topology.user_data import MachineNotice
+from mesaform.autoscaler.model.snapshot import ANNOUNCED, Notice, NoticeKind, PlannerState
+from mesaform.topology.user_data import MachineNotice
 
 WARNING_S = 120.0
 """How long before its end AWS announces a spot machine's interruption; the message itself has no time of it."""

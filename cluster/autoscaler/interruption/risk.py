@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cluster.autoscaler.model.snapshot import NoticeKind, Risk
-from cluster.aws.ports import Offering
+from mesaform.autoscaler.model.snapshot import NoticeKind, Risk
+from mesaform.aws.ports import Offering
 
 HALF_LIFE_S = 3600.0
 WEIGHT: Mapping[NoticeKind, float] = {"interruption": 1.0, "rebalance": 0.5, "scheduled": 0.0}

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from cluster.autoscaler.model.shape import MANY
-from cluster.autoscaler.model.snapshot import Constraint
+from mesaform.autoscaler.model.shape import MANY
+from mesaform.autoscaler.model.snapshot import Constraint
 
 HOSTNAME = frozenset({"hostname", "@hostname"})
 ZONE = frozenset({"zone", "@zone"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.autoscaler.model.shape import Shape, text
-from cluster.autoscaler.model.snapshot import Constraint, Source
+from mesaform.autoscaler.model.shape import Shape, text
+from mesaform.autoscaler.model.snapshot import Constraint, Source
 
 BlockedKind = Literal[
     "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cluster.common.errors import MesaformError
+from mesaform.common.errors import MesaformError
 
 State = Literal[
     "bought",  # EC2 took the order; not running yet

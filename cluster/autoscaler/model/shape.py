@@ -5,7 +5,7 @@ Ports are a number here: which ports a task gets is the engine's business.
 
 from __future__ import annotations
 
-from cluster.common.resources import Resources
+from mesaform.common.resources import Resources
 
 Shape = tuple[int, int, int, int, int]
 """cpus, mem (MiB), disk (MiB) and gpus in thousandths, and the number of ports."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.autoscaler.forecasting.lifetimes import Ended, Lives
-from cluster.autoscaler.forecasting.weekly_profile import Profile
-from cluster.autoscaler.model.shape import NOTHING, Shape, minus
-from cluster.aws.ports import LaunchRequest, Machine, Offering, Override, Template
-from cluster.config.schema import ClusterSpec
+from mesaform.autoscaler.forecasting.lifetimes import Ended, Lives
+from mesaform.autoscaler.forecasting.weekly_profile import Profile
+from mesaform.autoscaler.model.shape import NOTHING, Shape, minus
+from mesaform.aws.ports import LaunchRequest, Machine, Offering, Override, Template
+from mesaform.config.schema import ClusterSpec
 
 Source = Literal[
     "services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.autoscaler.interruption.notice import is_terminating
-from cluster.autoscaler.model import lifecycle
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import NOTHING, Shape, shape_of
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.interruption.notice import is_terminating
+from mesaform.autoscaler.model import lifecycle
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
+from mesaform.autoscaler.model.snapshot import (
     Agent,
     ClusterView,
     Constraint,
@@ -20,10 +20,10 @@ from cluster.autoscaler.model.snapshot import (
     Removal,
     Snapshot,
 )
-from cluster.aws.ports import Machine, Offering
-from cluster.aws.pricing import price_book
-from cluster.config.schema import ClusterSpec, Pool
-from cluster.topology.naming import Tag
+from mesaform.aws.ports import Machine, Offering
+from mesaform.aws.pricing import price_book
+from mesaform.config.schema import ClusterSpec, Pool
+from mesaform.topology.naming import Tag
 
 LIVE = frozenset({"pending", "running"})
 LAG_S = 120.0

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model.shape import NOTHING, Shape, minus, plus, shape_of
-from cluster.autoscaler.model.snapshot import Agent
-from cluster.autoscaler.observation.mesos_framework_parser import reserved_for
-from cluster.mesos.messages import Resource, from_wire
+from mesaform.autoscaler.model.shape import NOTHING, Shape, minus, plus, shape_of
+from mesaform.autoscaler.model.snapshot import Agent
+from mesaform.autoscaler.observation.mesos_framework_parser import reserved_for
+from mesaform.mesos.messages import Resource, from_wire
 
 Json = Mapping[str, Any]
 _NONE = msgspec.Raw(b"[]")

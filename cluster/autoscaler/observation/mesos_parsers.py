@@ -7,24 +7,24 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from cluster.autoscaler.forecasting.lifetimes import Ended
-from cluster.autoscaler.model.shape import Shape, make
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.forecasting.lifetimes import Ended
+from mesaform.autoscaler.model.shape import Shape, make
+from mesaform.autoscaler.model.snapshot import (
     Agent,
     ClusterView,
     Constraint,
     QueueEntry,
     RunningTask,
 )
-from cluster.autoscaler.observation.mesos_agent_parser import Agents
-from cluster.autoscaler.observation.mesos_framework_parser import (
+from mesaform.autoscaler.observation.mesos_agent_parser import Agents
+from mesaform.autoscaler.observation.mesos_framework_parser import (
     PROBE,
     counters_of,
     framework,
     quotas,
     refusals_of,
 )
-from cluster.autoscaler.observation.mesos_task_parser import Seen, by_agent
+from mesaform.autoscaler.observation.mesos_task_parser import Seen, by_agent
 
 Json = Mapping[str, Any]
 

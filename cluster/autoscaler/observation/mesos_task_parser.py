@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from cluster.autoscaler.model.shape import NOTHING, Shape, shape_of
-from cluster.mesos.messages import TERMINAL_STATES, Resource, from_wire
-from cluster.topology.user_data import PROTECT
+from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
+from mesaform.mesos.messages import TERMINAL_STATES, Resource, from_wire
+from mesaform.topology.user_data import PROTECT
 
 INSTANCE_MARK = ".instance-"
 RUNS_FOR = "mesaform/runs-for-s"

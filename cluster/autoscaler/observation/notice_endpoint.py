@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from cluster.autoscaler.observation.notice_queue import Inbox
-from cluster.topology.user_data import NOTICES_PATH, MachineNotice
+from mesaform.autoscaler.observation.notice_queue import Inbox
+from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 
 
 class Doorbell:

@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cluster.autoscaler.interruption.notice import (
+from mesaform.autoscaler.interruption.notice import (
     SEVERITY,
     ParsedNotice,
     Unreadable,
     read,
     told_by_machine,
 )
-from cluster.autoscaler.model.snapshot import Notice
-from cluster.aws.ports import Message, Notices, ScheduledEvent
-from cluster.common.errors import MesaformError, NotFound
-from cluster.topology.user_data import MachineNotice
+from mesaform.autoscaler.model.snapshot import Notice
+from mesaform.aws.ports import Message, Notices, ScheduledEvent
+from mesaform.common.errors import MesaformError, NotFound
+from mesaform.topology.user_data import MachineNotice
 
 T = TypeVar("T")
 LONG_POLL_S = 20.0

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.snapshot import (
     ClusterView,
     Constraint,
     Intent,
@@ -23,14 +23,14 @@ from cluster.autoscaler.model.snapshot import (
     QueueEntry,
     Snapshot,
 )
-from cluster.autoscaler.observation import mesos_parsers
-from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
-from cluster.autoscaler.observation.mesos_task_parser import TaskReader, Tasks
-from cluster.aws.ports import Fleet, Offering, Override, Template
-from cluster.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
-from cluster.config.schema import ClusterSpec
-from cluster.mesos.operator import OperatorClient
-from cluster.topology.user_data import Port
+from mesaform.autoscaler.observation import mesos_parsers
+from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
+from mesaform.autoscaler.observation.mesos_task_parser import TaskReader, Tasks
+from mesaform.aws.ports import Fleet, Offering, Override, Template
+from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
+from mesaform.config.schema import ClusterSpec
+from mesaform.mesos.operator import OperatorClient
+from mesaform.topology.user_data import Port
 
 TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
 INFO_KEPT_S = 30.0

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from cluster.autoscaler.model.shape import Shape, contains, text
-from cluster.autoscaler.model.snapshot import Finding
-from cluster.common.errors import MesaformError
+from mesaform.autoscaler.model.shape import Shape, contains, text
+from mesaform.autoscaler.model.snapshot import Finding
+from mesaform.common.errors import MesaformError
 
 ROUNDS = 3
 ROUND_S = 1.0

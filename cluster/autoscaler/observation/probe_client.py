@@ -17,14 +17,14 @@ import aiohttp
 import structlog
 from msgspec import structs
 
-from cluster.autoscaler.model.shape import Shape, shape_of
-from cluster.autoscaler.model.snapshot import Finding
-from cluster.autoscaler.observation import probe
-from cluster.autoscaler.observation.mesos_framework_parser import PROBE
-from cluster.common.errors import MesaformError, Permanent, Retryable
-from cluster.mesos.messages import Capability, FrameworkInfo, from_wire, ident
-from cluster.mesos.scheduler import FrameworkRemoved, SchedulerClient
-from cluster.mesos.scheduler_messages import (
+from mesaform.autoscaler.model.shape import Shape, shape_of
+from mesaform.autoscaler.model.snapshot import Finding
+from mesaform.autoscaler.observation import probe
+from mesaform.autoscaler.observation.mesos_framework_parser import PROBE
+from mesaform.common.errors import MesaformError, Permanent, Retryable
+from mesaform.mesos.messages import Capability, FrameworkInfo, from_wire, ident
+from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
+from mesaform.mesos.scheduler_messages import (
     Call,
     Event,
     decline,

@@ -5,8 +5,8 @@ many; `cuts` bounds the price; `loads` fills machines and `search` looks for the
 makes whole machines of it; `realise` gives them their pieces; `answer` is all of it.
 """
 
-from cluster.autoscaler.packing.existing import decreasing, place
-from cluster.autoscaler.packing.model import (
+from mesaform.autoscaler.packing.existing import decreasing, place
+from mesaform.autoscaler.packing.model import (
     QUICK,
     USUAL,
     Effort,
@@ -16,7 +16,7 @@ from cluster.autoscaler.packing.model import (
     Placement,
     Template,
 )
-from cluster.autoscaler.packing.solution import pack, solve
+from mesaform.autoscaler.packing.solution import pack, solve
 
 __all__ = [
     "QUICK",

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cluster.autoscaler.model.shape import NAMES
-from cluster.autoscaler.packing.model import Floats, Ints
-from cluster.autoscaler.packing.partition import Part
-from cluster.autoscaler.packing.problem import Problem
+from mesaform.autoscaler.model.shape import NAMES
+from mesaform.autoscaler.packing.model import Floats, Ints
+from mesaform.autoscaler.packing.partition import Part
+from mesaform.autoscaler.packing.problem import Problem
 
 SIZES_AT_MOST = 24
 PARTS_OF_A_PIECE = 3

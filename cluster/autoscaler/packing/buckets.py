@@ -10,8 +10,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from cluster.autoscaler.model.shape import Shape
-from cluster.autoscaler.packing.model import Floats, Ints
+from mesaform.autoscaler.model.shape import Shape
+from mesaform.autoscaler.packing.model import Floats, Ints
 
 
 def rounded_up(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints
-from cluster.autoscaler.packing.patterns import (
+from mesaform.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints
+from mesaform.autoscaler.packing.patterns import (
     Ceiling,
     ceiling,
     enumerate_loads,
@@ -21,8 +21,8 @@ from cluster.autoscaler.packing.patterns import (
     orders_at,
     useful_kinds,
 )
-from cluster.autoscaler.packing.problem import Problem
-from cluster.autoscaler.packing.search import best_load
+from mesaform.autoscaler.packing.problem import Problem
+from mesaform.autoscaler.packing.search import best_load
 
 TINY = 1e-7
 SMOOTHING = 0.3

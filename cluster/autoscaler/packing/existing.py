@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.model.shape import NAMES, Shape, how_often, minus, times
-from cluster.autoscaler.model.supply import Node
-from cluster.autoscaler.packing.model import Placement
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.shape import NAMES, Shape, how_often, minus, times
+from mesaform.autoscaler.model.supply import Node
+from mesaform.autoscaler.packing.model import Placement
 
 
 def decreasing(units: Sequence[DemandItem]) -> list[int]:

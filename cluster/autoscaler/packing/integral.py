@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
-from cluster.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints, Limits
-from cluster.autoscaler.packing.patterns import fill, orders, useful_kinds
-from cluster.autoscaler.packing.problem import Problem, worth
+from mesaform.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
+from mesaform.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints, Limits
+from mesaform.autoscaler.packing.patterns import fill, orders, useful_kinds
+from mesaform.autoscaler.packing.problem import Problem, worth
 
 Machines = list[tuple[int, Ints, int]]
 """Kind, load and how many."""

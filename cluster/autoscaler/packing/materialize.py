@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.autoscaler.model.shape import (
+from mesaform.autoscaler.model.shape import (
     MANY,
     NOTHING,
     Shape,
@@ -21,10 +21,10 @@ from cluster.autoscaler.model.shape import (
     plus,
     times,
 )
-from cluster.autoscaler.packing.integral import Machines
-from cluster.autoscaler.packing.model import Ints, NewNode, Template
-from cluster.autoscaler.packing.partition import Part
-from cluster.autoscaler.packing.problem import Problem
+from mesaform.autoscaler.packing.integral import Machines
+from mesaform.autoscaler.packing.model import Ints, NewNode, Template
+from mesaform.autoscaler.packing.partition import Part
+from mesaform.autoscaler.packing.problem import Problem
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.autoscaler.model.shape import Shape
+from mesaform.autoscaler.model.shape import Shape
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import (
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import (
     HOSTNAME,
     Usage,
     most_per_value,
@@ -20,9 +20,9 @@ from cluster.autoscaler.model.constraints import (
     room,
     value_of,
 )
-from cluster.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, times
-from cluster.autoscaler.model.snapshot import Constraint
-from cluster.autoscaler.packing.model import Template
+from mesaform.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, times
+from mesaform.autoscaler.model.snapshot import Constraint
+from mesaform.autoscaler.packing.model import Template
 
 Known = dict[tuple[frozenset[int], str], dict[str, frozenset[int]]]
 """Templates by value of a field, for each set of templates and field."""

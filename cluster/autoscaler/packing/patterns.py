@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.autoscaler.packing.model import Floats, Ints
-from cluster.autoscaler.packing.problem import Problem
+from mesaform.autoscaler.packing.model import Floats, Ints
+from mesaform.autoscaler.packing.problem import Problem
 
 SAMPLE = 12
 """Kinds whose fractional loads are found exactly in each round."""

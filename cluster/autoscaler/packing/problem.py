@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cluster.autoscaler.model.shape import NAMES, Shape
-from cluster.autoscaler.packing.buckets import rounded_up
-from cluster.autoscaler.packing.model import Floats, Ints, Template
-from cluster.autoscaler.packing.partition import Part
+from mesaform.autoscaler.model.shape import NAMES, Shape
+from mesaform.autoscaler.packing.buckets import rounded_up
+from mesaform.autoscaler.packing.model import Floats, Ints, Template
+from mesaform.autoscaler.packing.partition import Part
 
 Key = tuple[Shape, str | None, frozenset[Any]]
 """What makes a row: the shape, the class of its bound per machine, and what it may use (templates, or their likenesses when merged)."""

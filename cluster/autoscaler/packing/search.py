@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.autoscaler.packing.model import Floats, Ints
-from cluster.autoscaler.packing.problem import Problem
+from mesaform.autoscaler.packing.model import Floats, Ints
+from mesaform.autoscaler.packing.problem import Problem
 
 COPIES_AT_MOST = 48
 """Kinds that hold more pieces of one row than this are not searched: rounding hardly matters to them."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.packing.bounds import with_cuts
-from cluster.autoscaler.packing.columns import Columns, Outcome, generate, seeds
-from cluster.autoscaler.packing.integral import (
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.packing.bounds import with_cuts
+from mesaform.autoscaler.packing.columns import Columns, Outcome, generate, seeds
+from mesaform.autoscaler.packing.integral import (
     Machines,
     branch,
     cost_of,
@@ -21,14 +21,14 @@ from cluster.autoscaler.packing.integral import (
     is_complete,
     served,
 )
-from cluster.autoscaler.packing.materialize import (
+from mesaform.autoscaler.packing.materialize import (
     OpenNode,
     dissolve,
     materialize,
     nodes_of,
     right_size,
 )
-from cluster.autoscaler.packing.model import (
+from mesaform.autoscaler.packing.model import (
     GOOD_ENOUGH,
     USUAL,
     Effort,
@@ -39,9 +39,9 @@ from cluster.autoscaler.packing.model import (
     Packing,
     Template,
 )
-from cluster.autoscaler.packing.partition import Part, partition
-from cluster.autoscaler.packing.patterns import is_small
-from cluster.autoscaler.packing.problem import Problem, build, worth
+from mesaform.autoscaler.packing.partition import Part, partition
+from mesaform.autoscaler.packing.patterns import is_small
+from mesaform.autoscaler.packing.problem import Problem, build, worth
 
 EVERY_ROW = 1_000_000
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler.model.decision import Decision, Kind
-from cluster.autoscaler.model.shape import Shape, named, shape_of
-from cluster.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Snapshot
-from cluster.autoscaler.model.supply import LAG_S, LIVE, AgentNode, Supply
-from cluster.aws.ports import Offering
-from cluster.common.resources import Resources
-from cluster.config.schema import ClusterSpec
-from cluster.topology.naming import Tag
-from cluster.topology.user_data import TASK_PORTS
+from mesaform.autoscaler.model.decision import Decision, Kind
+from mesaform.autoscaler.model.shape import Shape, named, shape_of
+from mesaform.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Snapshot
+from mesaform.autoscaler.model.supply import LAG_S, LIVE, AgentNode, Supply
+from mesaform.aws.ports import Offering
+from mesaform.common.resources import Resources
+from mesaform.config.schema import ClusterSpec
+from mesaform.topology.naming import Tag
+from mesaform.topology.user_data import TASK_PORTS
 
 KERNEL_KEEPS = 0.075
 """The part of the memory that EC2 states which a kernel may not show, where none of the pool was seen yet: Karpenter's default."""

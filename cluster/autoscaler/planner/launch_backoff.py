@@ -2,7 +2,7 @@
 
 Halved by each error and doubled by each success; an offering that has nothing is left alone for a while, each time twice as long, and then
 tried again. Only what had an error lately has an entry (`PlannerState.backoffs`, so a new leader knows it); all else has `MOST_AT_ONCE`.
-Entries are kept by scope (`cluster.aws.capacity_errors`): an error may be about an offering, a zone or a quota. Which offerings a purchase names is
+Entries are kept by scope (`mesaform.aws.capacity_errors`): an error may be about an offering, a zone or a quota. Which offerings a purchase names is
 `scale_up`'s to say; which of them may be asked, and for how many, is said here.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cluster.autoscaler.model.snapshot import Backoff
-from cluster.aws import capacity_errors
-from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
+from mesaform.autoscaler.model.snapshot import Backoff
+from mesaform.aws import capacity_errors
+from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 
 MOST_AT_ONCE = 500
 """Machines of one offering in one call: half of what EC2 lets an account launch in a burst."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Override
-from cluster.config.schema import ClusterSpec, Pool
+from mesaform.aws.overrides import describe, in_force
+from mesaform.aws.ports import Override
+from mesaform.config.schema import ClusterSpec, Pool
 
 
 def paused(orders: Iterable[Override], now: float) -> str:

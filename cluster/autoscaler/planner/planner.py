@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler import demand, disruption
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.disruption import DisruptionCommand, PolicyInput
-from cluster.autoscaler.interruption import announcements, controller
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import PlannerState, Removal, Replacement, Snapshot
-from cluster.autoscaler.model.supply import Supply, survey
-from cluster.autoscaler.packing import Packing, Placement, place
-from cluster.autoscaler.planner import (
+from mesaform.autoscaler import demand, disruption
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.disruption import DisruptionCommand, PolicyInput
+from mesaform.autoscaler.interruption import announcements, controller
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import PlannerState, Removal, Replacement, Snapshot
+from mesaform.autoscaler.model.supply import Supply, survey
+from mesaform.autoscaler.packing import Packing, Placement, place
+from mesaform.autoscaler.planner import (
     advertised_capacity,
     overrides,
     planner_state,
@@ -25,8 +25,8 @@ from cluster.autoscaler.planner import (
     scale_up,
     timers,
 )
-from cluster.autoscaler.planner.rescheduling import FreeCapacity, Reservations
-from cluster.autoscaler.planner.scale_down import (
+from mesaform.autoscaler.planner.rescheduling import FreeCapacity, Reservations
+from mesaform.autoscaler.planner.scale_down import (
     Deactivate,
     Drain,
     MarkGone,
@@ -34,11 +34,11 @@ from cluster.autoscaler.planner.scale_down import (
     Reactivate,
     Terminate,
 )
-from cluster.autoscaler.planner.scale_up import Bought, Purchase
-from cluster.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
-from cluster.autoscaler.planner.verdicts import Verdict, VerdictBuilder
-from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import LaunchRequest
+from mesaform.autoscaler.planner.scale_up import Bought, Purchase
+from mesaform.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
+from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
+from mesaform.aws.overrides import describe, in_force
+from mesaform.aws.ports import LaunchRequest
 
 
 @dataclass(frozen=True, slots=True)

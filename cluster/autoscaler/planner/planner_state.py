@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler import demand
-from cluster.autoscaler.demand import DemandItem as Demanded
-from cluster.autoscaler.disruption.underutilization import share_used
-from cluster.autoscaler.forecasting.lifetimes import learned
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler import demand
+from mesaform.autoscaler.demand import DemandItem as Demanded
+from mesaform.autoscaler.disruption.underutilization import share_used
+from mesaform.autoscaler.forecasting.lifetimes import learned
+from mesaform.autoscaler.model.snapshot import (
     ClusterView,
     PlannerState,
     Removal,
@@ -17,9 +17,9 @@ from cluster.autoscaler.model.snapshot import (
     Replacement,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import LIVE, AgentNode, Supply, price_of
-from cluster.autoscaler.planner.scale_up import Purchase
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply, price_of
+from mesaform.autoscaler.planner.scale_up import Purchase
+from mesaform.topology.naming import Tag
 
 REPLACEMENT_SEEN_S = 5.0
 """How long after its decision a replacement may be without an order in the journal."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import contains, minus, plus, times
-from cluster.autoscaler.model.snapshot import Source
-from cluster.autoscaler.model.supply import Node
-from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place, solve
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import contains, minus, plus, times
+from mesaform.autoscaler.model.snapshot import Source
+from mesaform.autoscaler.model.supply import Node
+from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template, place, solve
 
 RANKS: Mapping[Source, int] = {
     "services": 0,

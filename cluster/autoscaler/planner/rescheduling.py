@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.interruption.notice import is_terminating
-from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
-from cluster.autoscaler.model.snapshot import Agent, Constraint, Snapshot
-from cluster.autoscaler.model.supply import Supply
-from cluster.autoscaler.packing import Placement, decreasing
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.interruption.notice import is_terminating
+from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
+from mesaform.autoscaler.model.snapshot import Agent, Constraint, Snapshot
+from mesaform.autoscaler.model.supply import Supply
+from mesaform.autoscaler.packing import Placement, decreasing
 
 
 def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> list[DemandItem]:

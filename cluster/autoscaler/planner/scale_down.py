@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler.model.snapshot import Agent, Removal, RemovalPhase, Snapshot
-from cluster.autoscaler.model.supply import AgentNode, Supply
-from cluster.aws.overrides import describe, in_force
+from mesaform.autoscaler.model.snapshot import Agent, Removal, RemovalPhase, Snapshot
+from mesaform.autoscaler.model.supply import AgentNode, Supply
+from mesaform.aws.overrides import describe, in_force
 
 MISSING_SHARE = 0.3
 """With more than this part of the agents not heard of, the fault is not theirs: nothing is removed."""

@@ -9,17 +9,17 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.interruption import risk
-from cluster.autoscaler.model.constraints import HOSTNAME, Usage
-from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
-from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
-from cluster.autoscaler.model.supply import Node, Supply, attributes_of
-from cluster.autoscaler.packing import Limits, NewNode, Packing, Template, place
-from cluster.autoscaler.planner import launch_backoff, priorities, size_tiebreak
-from cluster.autoscaler.planner.launch_backoff import LaunchQuota
-from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
-from cluster.config.schema import Pool
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.interruption import risk
+from mesaform.autoscaler.model.constraints import HOSTNAME, Usage
+from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
+from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.model.supply import Node, Supply, attributes_of
+from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template, place
+from mesaform.autoscaler.planner import launch_backoff, priorities, size_tiebreak
+from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
+from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
+from mesaform.config.schema import Pool
 
 DEARER_AT_MOST = 1.5
 """A launch also names types that hold the same load for up to this many times the price, so that one type's shortage costs no pass."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.packing import Limits, Packing, Template
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.packing import Limits, Packing, Template
 
 SIZE_PENALTY = 0.002
 """By what part a machine seems dearer for each e-fold of average pieces that it holds: enough to decide among equals, no more."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cluster.autoscaler.demand import frameworks, rates, scheduled
-from cluster.autoscaler.forecasting.weekly_profile import SLOT_S
-from cluster.autoscaler.interruption import controller
-from cluster.autoscaler.model.snapshot import PlannerState, Removal, Snapshot
-from cluster.autoscaler.model.supply import LAG_S, Supply
-from cluster.autoscaler.planner import scale_down
-from cluster.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S
-from cluster.autoscaler.planner.verdicts import Verdict
-from cluster.config import calendar
+from mesaform.autoscaler.demand import frameworks, rates, scheduled
+from mesaform.autoscaler.forecasting.weekly_profile import SLOT_S
+from mesaform.autoscaler.interruption import controller
+from mesaform.autoscaler.model.snapshot import PlannerState, Removal, Snapshot
+from mesaform.autoscaler.model.supply import LAG_S, Supply
+from mesaform.autoscaler.planner import scale_down
+from mesaform.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S
+from mesaform.autoscaler.planner.verdicts import Verdict
+from mesaform.config import calendar
 
 MOMENT_S = 0.001
 SETTLE_AFTER_LEADER_S = 30.0

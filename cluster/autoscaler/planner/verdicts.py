@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
-from cluster.autoscaler.model.demand_item import BlockedKind, DemandItem
-from cluster.autoscaler.model.shape import Shape, contains, named, times
-from cluster.autoscaler.model.snapshot import Constraint, Snapshot
-from cluster.autoscaler.model.supply import Node, Supply
-from cluster.autoscaler.packing import Placement, Template
-from cluster.autoscaler.planner import launch_backoff, scale_up
-from cluster.autoscaler.planner.scale_up import Purchase
-from cluster.aws.ports import Offering
-from cluster.config.schema import Pool
+from mesaform.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
+from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
+from mesaform.autoscaler.model.shape import Shape, contains, named, times
+from mesaform.autoscaler.model.snapshot import Constraint, Snapshot
+from mesaform.autoscaler.model.supply import Node, Supply
+from mesaform.autoscaler.packing import Placement, Template
+from mesaform.autoscaler.planner import launch_backoff, scale_up
+from mesaform.autoscaler.planner.scale_up import Purchase
+from mesaform.aws.ports import Offering
+from mesaform.config.schema import Pool
 
 RefusalKind = (
     Literal["never", "pool_max", "budget", "no_capacity", "no_offering", "held"] | BlockedKind

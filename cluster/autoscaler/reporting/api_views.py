@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cluster.autoscaler.model.snapshot import Snapshot
-from cluster.autoscaler.model.supply import LIVE
-from cluster.autoscaler.planner.overrides import with_bounds
-from cluster.autoscaler.planner.planner import Plan
-from cluster.aws.overrides import describe as describe_order
-from cluster.aws.overrides import in_force
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.supply import LIVE
+from mesaform.autoscaler.planner.overrides import with_bounds
+from mesaform.autoscaler.planner.planner import Plan
+from mesaform.aws.overrides import describe as describe_order
+from mesaform.aws.overrides import in_force
+from mesaform.topology.naming import Tag
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.autoscaler.model.decision import packing_told
+from mesaform.autoscaler.model.decision import packing_told
 
 Row = Mapping[str, Any]
 

@@ -13,9 +13,9 @@ import msgspec
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from cluster.autoscaler.reporting.telemetry import Telemetry
-from cluster.topology.user_data import Port
-from cluster.webui import assets
+from mesaform.autoscaler.reporting.telemetry import Telemetry
+from mesaform.topology.user_data import Port
+from mesaform.webui import assets
 
 HOURS = {"1": 1, "6": 6, "24": 24}
 

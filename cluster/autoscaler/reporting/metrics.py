@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from cluster.autoscaler.planner.planner import Plan
+from mesaform.autoscaler.planner.planner import Plan
 
 PREFIX = "mesaform_autoscaler_"
 PASS_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)

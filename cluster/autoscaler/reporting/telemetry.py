@@ -14,19 +14,19 @@ from typing import Any
 
 import structlog
 
-from cluster.autoscaler.accounting import resource_usage
-from cluster.autoscaler.accounting.outbox import Outbox
-from cluster.autoscaler.accounting.task_history import Past
-from cluster.autoscaler.accounting.usage_recorder import Recorder, level, machine_row, state_of
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
-from cluster.autoscaler.model.supply import LIVE
-from cluster.autoscaler.observation.mesos_task_parser import Tasks
-from cluster.autoscaler.planner.planner import Plan
-from cluster.autoscaler.reporting import api_views
-from cluster.autoscaler.reporting.metrics import Measures
-from cluster.aws.ports import Ledger
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.accounting import resource_usage
+from mesaform.autoscaler.accounting.outbox import Outbox
+from mesaform.autoscaler.accounting.task_history import Past
+from mesaform.autoscaler.accounting.usage_recorder import Recorder, level, machine_row, state_of
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.model.supply import LIVE
+from mesaform.autoscaler.observation.mesos_task_parser import Tasks
+from mesaform.autoscaler.planner.planner import Plan
+from mesaform.autoscaler.reporting import api_views
+from mesaform.autoscaler.reporting.metrics import Measures
+from mesaform.aws.ports import Ledger
+from mesaform.topology.naming import Tag
 
 RECENT = 500
 LEDGER_PATIENCE_S = 2.0

@@ -13,12 +13,12 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from cluster.aws import client
-from cluster.aws.pricing import price_book, spot
-from cluster.aws.pricing.price_list import AwsPriceList, PriceList
-from cluster.aws.pricing.spot import AwsSpotFeed, Place, Quote, SpotFeed
-from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import CloudError, NotFound
+from mesaform.aws import client
+from mesaform.aws.pricing import price_book, spot
+from mesaform.aws.pricing.price_list import AwsPriceList, PriceList
+from mesaform.aws.pricing.spot import AwsSpotFeed, Place, Quote, SpotFeed
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.common.errors import CloudError, NotFound
 
 LIST_KEPT_S = 12 * 3600.0
 """How old a list price may be before AWS is asked again; it changes a few times a year."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import lru_cache
 
-from cluster.aws.ports import Capacity
-from cluster.aws.pricing.price_table import AS_OF, FAMILIES
+from mesaform.aws.ports import Capacity
+from mesaform.aws.pricing.price_table import AS_OF, FAMILIES
 
 REGION = "us-east-1"
 

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from cluster.aws import client
-from cluster.common.errors import CloudError
+from mesaform.aws import client
+from mesaform.common.errors import CloudError
 
 FILTERS: Mapping[str, str] = {
     "operatingSystem": "Linux",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cluster.aws import client
-from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import CloudError
+from mesaform.aws import client
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.common.errors import CloudError
 
 WINDOW_S = 3600.0
 """How long a price that is over is still felt."""

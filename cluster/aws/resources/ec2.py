@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cluster.aws.resources.owned import (
+from mesaform.aws.resources.owned import (
     USD_PER_ADDRESS_HOUR,
     USD_PER_NAT_GATEWAY_HOUR,
     OwnedResource,
@@ -20,8 +20,8 @@ from cluster.aws.resources.owned import (
     snapshot_usd_per_hour,
     volume_usd_per_hour,
 )
-from cluster.common.errors import CloudError, NotFound, Permanent, Retryable
-from cluster.topology.naming import Tag
+from mesaform.common.errors import CloudError, NotFound, Permanent, Retryable
+from mesaform.topology.naming import Tag
 
 STILL_IN_USE = (
     "DependencyViolation",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from cluster.aws.resources.ec2 import Found, call, pages, tag_map
-from cluster.aws.resources.owned import OwnedResource, is_ours
-from cluster.common.errors import NotFound
-from cluster.topology.naming import Tag
+from mesaform.aws.resources.ec2 import Found, call, pages, tag_map
+from mesaform.aws.resources.owned import OwnedResource, is_ours
+from mesaform.common.errors import NotFound
+from mesaform.topology.naming import Tag
 
 NAME_PREFIX = "mesaform"
 

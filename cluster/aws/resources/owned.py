@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cluster.topology.naming import Tag
+from mesaform.topology.naming import Tag
 
 HOURS_PER_MONTH = 730.0
 # List prices of us-east-1 for what is not a machine, in USD. Regions differ by some percent; the receipt says that these are list prices.

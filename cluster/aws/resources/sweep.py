@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from cluster.aws import client
-from cluster.aws.resources.ec2 import EC2_LISTERS, Lister
-from cluster.aws.resources.other import (
+from mesaform.aws import client
+from mesaform.aws.resources.ec2 import EC2_LISTERS, Lister
+from mesaform.aws.resources.other import (
     EventRules,
     InstanceProfiles,
     LogGroups,
@@ -21,8 +21,8 @@ from cluster.aws.resources.other import (
     Queues,
     Roles,
 )
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts, in_order, is_ours
-from cluster.common.errors import CloudError, NotOwned, Permanent, Retryable
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts, in_order, is_ours
+from mesaform.common.errors import CloudError, NotOwned, Permanent, Retryable
 
 Sleep = Callable[[float], Awaitable[None]]
 PERMANENT_TRIES = (

@@ -14,6 +14,6 @@ def main() -> int:
     os.environ.setdefault(
         "GRPC_ENABLE_FORK_SUPPORT", "0"
     )  # its fork handlers wait for its threads; our children exec at once
-    from cluster.engine.agent.daemon import run
+    from mesaform.engine.agent.daemon import run
 
     return run()

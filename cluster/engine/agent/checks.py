@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from cluster.engine.agent.containerizer import Containerizer
-from cluster.engine.agent.events import HealthChecked
-from cluster.engine.agent.health import HealthPolicy, HealthTracker
-from cluster.engine.agent.tasks import TaskRecord
-from cluster.mesos.messages import CommandInfo
+from mesaform.engine.agent.containerizer import Containerizer
+from mesaform.engine.agent.events import HealthChecked
+from mesaform.engine.agent.health import HealthPolicy, HealthTracker
+from mesaform.engine.agent.tasks import TaskRecord
+from mesaform.mesos.messages import CommandInfo
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.common.errors import BadInput
-from cluster.common.resources import Range, Resources
-from cluster.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Scalar, Text, to_wire
+from mesaform.common.errors import BadInput
+from mesaform.common.resources import Range, Resources
+from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Scalar, Text, to_wire
 
 DEFAULT_PORT = 5051
 MESOS_VERSION = "1.12.0"

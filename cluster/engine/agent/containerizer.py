@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cluster.common.resources import Resources
-from cluster.engine.agent.tasks import TaskRecord
-from cluster.mesos.messages import CommandInfo, from_wire
+from mesaform.common.resources import Resources
+from mesaform.engine.agent.tasks import TaskRecord
+from mesaform.mesos.messages import CommandInfo, from_wire
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cluster.engine import link
-from cluster.engine.agent import statuses, task_fsm
-from cluster.engine.agent.events import (
+from mesaform.engine import link
+from mesaform.engine.agent import statuses, task_fsm
+from mesaform.engine.agent.events import (
     Checkpoint,
     Connected,
     Disconnected,
@@ -29,11 +29,11 @@ from cluster.engine.agent.events import (
     Started,
     Tick,
 )
-from cluster.engine.agent.streams import UpdateStreams
-from cluster.engine.agent.task_fsm import Stimulus
-from cluster.engine.agent.tasks import AgentMeta, Draining, SavedTask, TaskKey, TaskRecord
-from cluster.engine.agent.validation import why_not_runnable
-from cluster.mesos.messages import FrameworkInfo, Id, TaskStatus, ident
+from mesaform.engine.agent.streams import UpdateStreams
+from mesaform.engine.agent.task_fsm import Stimulus
+from mesaform.engine.agent.tasks import AgentMeta, Draining, SavedTask, TaskKey, TaskRecord
+from mesaform.engine.agent.validation import why_not_runnable
+from mesaform.mesos.messages import FrameworkInfo, Id, TaskStatus, ident
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from collections import Counter, deque
 from collections.abc import Coroutine
 from typing import Any
 
-from cluster.common.errors import Exit, MesaformError
-from cluster.engine import link
-from cluster.engine.agent.cgroups import detect
-from cluster.engine.agent.checks import watch_health
-from cluster.engine.agent.config import MESOS_VERSION, Config
-from cluster.engine.agent.containerizer import Containerizer, ContainerSpec
-from cluster.engine.agent.core import AgentCore
-from cluster.engine.agent.events import (
+from mesaform.common.errors import Exit, MesaformError
+from mesaform.engine import link
+from mesaform.engine.agent.cgroups import detect
+from mesaform.engine.agent.checks import watch_health
+from mesaform.engine.agent.config import MESOS_VERSION, Config
+from mesaform.engine.agent.containerizer import Containerizer, ContainerSpec
+from mesaform.engine.agent.core import AgentCore
+from mesaform.engine.agent.events import (
     Checkpoint,
     Connected,
     Disconnected,
@@ -37,13 +37,13 @@ from cluster.engine.agent.events import (
     StartContainer,
     Tick,
 )
-from cluster.engine.agent.gc import collect_for_ever, touch
-from cluster.engine.agent.layout import Layout
-from cluster.engine.agent.posix import PosixContainerizer
-from cluster.engine.agent.tasks import TaskRecord
-from cluster.engine.agent.uplink import Uplink
-from cluster.engine.agent.views import Scene
-from cluster.engine.agent.web import serve
+from mesaform.engine.agent.gc import collect_for_ever, touch
+from mesaform.engine.agent.layout import Layout
+from mesaform.engine.agent.posix import PosixContainerizer
+from mesaform.engine.agent.tasks import TaskRecord
+from mesaform.engine.agent.uplink import Uplink
+from mesaform.engine.agent.views import Scene
+from mesaform.engine.agent.web import serve
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +296,7 @@ async def _stop_after(signalled: asyncio.Event) -> None:
 
 
 def run() -> int:
-    """The program: an exit code of `cluster.common.errors.Exit`."""
+    """The program: an exit code of `mesaform.common.errors.Exit`."""
     logging.basicConfig(
         level=os.environ.get("MESOS_LOGGING_LEVEL", "INFO").upper(),
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",

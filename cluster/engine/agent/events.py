@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.engine import link
-from cluster.engine.agent.tasks import AgentMeta, SavedTask, TaskRecord
+from mesaform.engine import link
+from mesaform.engine.agent.tasks import AgentMeta, SavedTask, TaskRecord
 
 # What happens
 

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from cluster.engine.agent.identity import Identity
-from cluster.mesos.messages import Uri
+from mesaform.engine.agent.identity import Identity
+from mesaform.mesos.messages import Uri
 
 STALL_TIMEOUT_S = 60.0
 _CHUNK_BYTES = 1 << 16

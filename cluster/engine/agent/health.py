@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.engine.agent.events import HealthChecked
+from mesaform.engine.agent.events import HealthChecked
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.common.errors import Busy
-from cluster.engine.agent.tasks import AgentMeta, SavedTask
+from mesaform.common.errors import Busy
+from mesaform.engine.agent.tasks import AgentMeta, SavedTask
 
 log = logging.getLogger(__name__)
 

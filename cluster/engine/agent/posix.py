@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.engine.agent import procfs
-from cluster.engine.agent.cgroups import Limiter
-from cluster.engine.agent.containerizer import ContainerSpec, Usage
-from cluster.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
-from cluster.engine.agent.fetcher import FetchFailed, fetch
-from cluster.engine.agent.identity import Identity, UnknownUser, identity_of
-from cluster.engine.agent.layout import Layout
-from cluster.mesos.messages import CommandInfo
+from mesaform.engine.agent import procfs
+from mesaform.engine.agent.cgroups import Limiter
+from mesaform.engine.agent.containerizer import ContainerSpec, Usage
+from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
+from mesaform.engine.agent.fetcher import FetchFailed, fetch
+from mesaform.engine.agent.identity import Identity, UnknownUser, identity_of
+from mesaform.engine.agent.layout import Layout
+from mesaform.mesos.messages import CommandInfo
 
 log = logging.getLogger(__name__)
 

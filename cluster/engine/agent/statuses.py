@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from cluster.engine.agent.task_fsm import DROPPED, KILLED, KILLING
-from cluster.mesos.messages import FrameworkInfo
+from mesaform.engine.agent.task_fsm import DROPPED, KILLED, KILLING
+from mesaform.mesos.messages import FrameworkInfo
 
 BY_EXECUTOR = "SOURCE_EXECUTOR"
 BY_AGENT = "SOURCE_AGENT"

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from cluster.mesos.messages import TERMINAL_STATES, TaskStatus
+from mesaform.mesos.messages import TERMINAL_STATES, TaskStatus
 
 RETRY_MIN_S = 10.0
 RETRY_MAX_S = 600.0

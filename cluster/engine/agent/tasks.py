@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.engine.agent.task_fsm import STAGING
-from cluster.mesos.messages import TERMINAL_STATES, FrameworkInfo, TaskInfo, TaskStatus
+from mesaform.engine.agent.task_fsm import STAGING
+from mesaform.mesos.messages import TERMINAL_STATES, FrameworkInfo, TaskInfo, TaskStatus
 
 DEFAULT_GRACE_S = 3.0
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
-from cluster.engine import link
-from cluster.engine.agent.config import Config
-from cluster.zookeeper.election import watch_leader
-from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
+from mesaform.engine import link
+from mesaform.engine.agent.config import Config
+from mesaform.zookeeper.election import watch_leader
+from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 log = logging.getLogger(__name__)
 

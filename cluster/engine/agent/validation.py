@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.mesos.messages import TaskInfo
+from mesaform.mesos.messages import TaskInfo
 
 
 def why_not_runnable(task: TaskInfo) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from cluster.common.resources import Range, Resources
-from cluster.engine.agent.config import MESOS_VERSION, Config
-from cluster.engine.agent.containerizer import Usage
-from cluster.engine.agent.tasks import TaskRecord
-from cluster.mesos.messages import (
+from mesaform.common.resources import Range, Resources
+from mesaform.engine.agent.config import MESOS_VERSION, Config
+from mesaform.engine.agent.containerizer import Usage
+from mesaform.engine.agent.tasks import TaskRecord
+from mesaform.mesos.messages import (
     AgentInfo,
     Attribute,
     FrameworkInfo,

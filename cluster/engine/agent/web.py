@@ -11,14 +11,14 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
-from cluster.common.errors import Busy
-from cluster.engine.agent import views
-from cluster.engine.agent.config import Config
-from cluster.engine.agent.containerizer import Containerizer, Usage
-from cluster.engine.agent.layout import Layout
-from cluster.engine.agent.sandbox_files import SandboxFiles
-from cluster.engine.agent.tasks import TaskRecord
-from cluster.engine.agent.uplink import Uplink
+from mesaform.common.errors import Busy
+from mesaform.engine.agent import views
+from mesaform.engine.agent.config import Config
+from mesaform.engine.agent.containerizer import Containerizer, Usage
+from mesaform.engine.agent.layout import Layout
+from mesaform.engine.agent.sandbox_files import SandboxFiles
+from mesaform.engine.agent.tasks import TaskRecord
+from mesaform.engine.agent.uplink import Uplink
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import msgspec
 
-from cluster.engine import link
-from cluster.engine.master import frameworks
-from cluster.engine.master.events import (
+from mesaform.engine import link
+from mesaform.engine.master import frameworks
+from mesaform.engine.master.events import (
     AgentLeaving,
     AgentRegistering,
     CloseLink,
@@ -17,8 +17,8 @@ from cluster.engine.master.events import (
     Store,
     Stored,
 )
-from cluster.engine.master.render import agent_json
-from cluster.engine.master.state import (
+from mesaform.engine.master.render import agent_json
+from mesaform.engine.master.state import (
     MAX_UNREACHABLE_TASKS,
     Agent,
     Framework,
@@ -26,16 +26,16 @@ from cluster.engine.master.state import (
     Task,
     agent_total,
 )
-from cluster.engine.master.status import (
+from mesaform.engine.master.status import (
     master_generated_status,
     refuse_task,
     send_status,
     state_as_seen_by,
     unreachable_time,
 )
-from cluster.engine.master.tasks import note
-from cluster.engine.registry import Admit, MarkUnreachable, Remove
-from cluster.mesos.messages import TERMINAL_STATES, from_wire, ident
+from mesaform.engine.master.tasks import note
+from mesaform.engine.registry import Admit, MarkUnreachable, Remove
+from mesaform.mesos.messages import TERMINAL_STATES, from_wire, ident
 
 
 def registering(state: State, event: AgentRegistering) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.mesos.messages import (
+from mesaform.mesos.messages import (
     DurationInfo,
     Filters,
     FrameworkInfo,

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.common.errors import BadInput
-from cluster.engine.master.state import Config
-from cluster.zookeeper.session import split_zk_url
+from mesaform.common.errors import BadInput
+from mesaform.engine.master.state import Config
+from mesaform.zookeeper.session import split_zk_url
 
 _UNITS_S = {
     "ns": 1e-9,

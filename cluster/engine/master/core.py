@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cluster.engine.allocator import Allocator
-from cluster.engine.master import agents, drain, frameworks, launch, reconcile, tasks
-from cluster.engine.master.calls import Call
-from cluster.engine.master.events import (
+from mesaform.engine.allocator import Allocator
+from mesaform.engine.master import agents, drain, frameworks, launch, reconcile, tasks
+from mesaform.engine.master.calls import Call
+from mesaform.engine.master.events import (
     AgentLeaving,
     AgentPong,
     AgentRegistering,
@@ -27,8 +27,8 @@ from cluster.engine.master.events import (
     Subscribe,
     Tick,
 )
-from cluster.engine.master.state import Config, Framework, Ids, State
-from cluster.engine.registry import Admit, MarkUnreachable, Registry, Remove
+from mesaform.engine.master.state import Config, Framework, Ids, State
+from mesaform.engine.registry import Admit, MarkUnreachable, Registry, Remove
 
 
 class Master:

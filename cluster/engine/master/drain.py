@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.engine import link
-from cluster.engine.master import agents, frameworks
-from cluster.engine.master.events import Operator, Reply, SendAgent, Store, Stored
-from cluster.engine.master.state import State
-from cluster.engine.registry import Change, MarkDrained, MarkGone, SetDeactivated, StartDrain
+from mesaform.engine import link
+from mesaform.engine.master import agents, frameworks
+from mesaform.engine.master.events import Operator, Reply, SendAgent, Store, Stored
+from mesaform.engine.master.state import State
+from mesaform.engine.registry import Change, MarkDrained, MarkGone, SetDeactivated, StartDrain
 
 
 def operator(state: State, call: Operator) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.engine import link
-from cluster.engine.master.calls import Call
-from cluster.engine.registry import Change
-from cluster.mesos.messages import FrameworkInfo
+from mesaform.engine import link
+from mesaform.engine.master.calls import Call
+from mesaform.engine.registry import Change
+from mesaform.mesos.messages import FrameworkInfo
 
 # --- events
 

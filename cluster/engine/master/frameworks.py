@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.engine import link
-from cluster.engine.master.events import CloseStream, SendEvent, StreamClosed, Subscribe
-from cluster.engine.master.render import framework_json
-from cluster.engine.master.state import (
+from mesaform.engine import link
+from mesaform.engine.master.events import CloseStream, SendEvent, StreamClosed, Subscribe
+from mesaform.engine.master.render import framework_json
+from mesaform.engine.master.state import (
     HEARTBEAT_S,
     MAX_COMPLETED_FRAMEWORKS,
     MAX_REMOVED_IDS,
@@ -16,8 +16,8 @@ from cluster.engine.master.state import (
     roles_of,
     smallest_offers,
 )
-from cluster.engine.master.status import master_generated_status
-from cluster.mesos.messages import FrameworkInfo, ident
+from mesaform.engine.master.status import master_generated_status
+from mesaform.mesos.messages import FrameworkInfo, ident
 
 IMMUTABLE = ("user", "checkpoint", "principal")
 

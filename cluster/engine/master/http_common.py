@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from cluster.engine.master.parse import BadMessage, parse_body
-from cluster.mesos.messages import Message
+from mesaform.engine.master.parse import BadMessage, parse_body
+from mesaform.mesos.messages import Message
 
 M = TypeVar("M", bound=Message)
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cluster.engine.master import render_legacy as render
-from cluster.engine.master.http_common import JSON, empty, text
-from cluster.engine.master.state import State
+from mesaform.engine.master import render_legacy as render
+from mesaform.engine.master.http_common import JSON, empty, text
+from mesaform.engine.master.state import State
 
 TASKS_LIMIT = 100
 _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.\[\]]{0,100}")

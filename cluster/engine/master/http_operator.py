@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from cluster.common.errors import MesaformError
-from cluster.engine.master.calls import OPERATOR_BODIES, OperatorCall
-from cluster.engine.master.http_common import (
+from mesaform.common.errors import MesaformError
+from mesaform.engine.master.calls import OPERATOR_BODIES, OperatorCall
+from mesaform.engine.master.http_common import (
     JSON,
     NOT_ACCEPTABLE,
     RECORDIO,
@@ -22,15 +22,15 @@ from cluster.engine.master.http_common import (
     read_call,
     text,
 )
-from cluster.engine.master.render import (
+from mesaform.engine.master.render import (
     agents_json,
     frameworks_json,
     roles_json,
     state_json,
     tasks_json,
 )
-from cluster.engine.master.streams import Stream, record
-from cluster.engine.master.term import HEARTBEAT, HEARTBEAT_S, Term
+from mesaform.engine.master.streams import Stream, record
+from mesaform.engine.master.term import HEARTBEAT, HEARTBEAT_S, Term
 
 Facts = dict[str, Callable[[], Any]]
 """What the process itself knows: `version`, `flags`, `metrics`, `master`."""

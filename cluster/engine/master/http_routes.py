@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
-from cluster.engine.master.http_common import empty, text
-from cluster.engine.master.http_legacy import PATHS, answer, health, legacy
-from cluster.engine.master.http_operator import Facts, operator
-from cluster.engine.master.http_scheduler import scheduler
-from cluster.webui import assets
+from mesaform.engine.master.http_common import empty, text
+from mesaform.engine.master.http_legacy import PATHS, answer, health, legacy
+from mesaform.engine.master.http_operator import Facts, operator
+from mesaform.engine.master.http_scheduler import scheduler
+from mesaform.webui import assets
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from cluster.engine.master.term import Term
+    from mesaform.engine.master.term import Term
 
 _EVERYWHERE = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
 _LEADING = frozenset({"api/v1", "api/v1/scheduler", *PATHS})

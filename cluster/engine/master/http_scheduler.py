@@ -6,11 +6,11 @@ import uuid
 
 from aiohttp import web
 
-from cluster.engine.master.calls import REQUIRED_BODY, Call
-from cluster.engine.master.calls import Subscribe as SubscribeCall
-from cluster.engine.master.events import SchedulerCall, Subscribe
-from cluster.engine.master.frameworks import invalid_change
-from cluster.engine.master.http_common import (
+from mesaform.engine.master.calls import REQUIRED_BODY, Call
+from mesaform.engine.master.calls import Subscribe as SubscribeCall
+from mesaform.engine.master.events import SchedulerCall, Subscribe
+from mesaform.engine.master.frameworks import invalid_change
+from mesaform.engine.master.http_common import (
     JSON,
     NOT_ACCEPTABLE,
     accepts,
@@ -21,8 +21,8 @@ from cluster.engine.master.http_common import (
     read_call,
     text,
 )
-from cluster.engine.master.streams import Stream
-from cluster.engine.master.term import Term
+from mesaform.engine.master.streams import Stream
+from mesaform.engine.master.term import Term
 
 STREAM_ID = "Mesos-Stream-Id"
 UUID_BYTES = 16

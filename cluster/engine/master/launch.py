@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.common.resources import Resources
-from cluster.engine import link
-from cluster.engine.master.calls import Accept, Decline, Operation
-from cluster.engine.master.render import task_json
-from cluster.engine.master.state import Agent, Framework, Offer, State, Task, total
-from cluster.engine.master.status import refuse_task, state_as_seen_by
-from cluster.mesos.messages import AllocationInfo, Resource, TaskInfo, from_wire
+from mesaform.common.resources import Resources
+from mesaform.engine import link
+from mesaform.engine.master.calls import Accept, Decline, Operation
+from mesaform.engine.master.render import task_json
+from mesaform.engine.master.state import Agent, Framework, Offer, State, Task, total
+from mesaform.engine.master.status import refuse_task, state_as_seen_by
+from mesaform.mesos.messages import AllocationInfo, Resource, TaskInfo, from_wire
 
 MAX_ID_LENGTH = 255
 NOT_YET = "The embedded engine runs command tasks (LAUNCH with TaskInfo.command) only: {} are not supported yet"

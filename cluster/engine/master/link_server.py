@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from cluster.common.errors import Busy
-from cluster.engine import link
-from cluster.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
-from cluster.engine.master.term import LinkQueue, Term
+from mesaform.common.errors import Busy
+from mesaform.engine import link
+from mesaform.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
+from mesaform.engine.master.term import LinkQueue, Term
 
 FIRST_MESSAGE_S = 10.0
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from cluster.engine.master.state import Framework, State
+from mesaform.engine.master.state import Framework, State
 
 _ACTIVE = ("staging", "starting", "running", "killing", "unreachable")
 _TERMINAL = ("dropped", "error", "failed", "finished", "gone", "gone_by_operator", "killed", "lost")

@@ -16,8 +16,8 @@ from typing import Any, TypeVar, Union, cast
 
 import msgspec
 
-from cluster.engine.master import calls
-from cluster.mesos import messages
+from mesaform.engine.master import calls
+from mesaform.mesos import messages
 
 M = TypeVar("M", bound=messages.Message)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.engine.master.calls import Reconcile, ReconcileTask
-from cluster.engine.master.state import Framework, State, Task
-from cluster.engine.master.status import (
+from mesaform.engine.master.calls import Reconcile, ReconcileTask
+from mesaform.engine.master.state import Framework, State, Task
+from mesaform.engine.master.status import (
     master_generated_status,
     send_status,
     state_as_seen_by,
     unreachable_time,
 )
-from cluster.mesos.messages import TaskStatus
+from mesaform.mesos.messages import TaskStatus
 
 REASON = "REASON_RECONCILIATION"
 

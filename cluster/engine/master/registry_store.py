@@ -10,10 +10,10 @@ import zlib
 
 import msgspec
 
-from cluster.common.errors import LeadershipLost
-from cluster.engine.master.timing import Timings
-from cluster.engine.registry import Change, Registry
-from cluster.zookeeper.session import VersionConflict, ZooKeeper
+from mesaform.common.errors import LeadershipLost
+from mesaform.engine.master.timing import Timings
+from mesaform.engine.registry import Change, Registry
+from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 
 COMPRESS_ABOVE_BYTES = 256 * 1024  # a ZooKeeper node holds at most 1 MiB
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.mesos.messages import TaskInfo, to_wire
+from mesaform.mesos.messages import TaskInfo, to_wire
 
 if TYPE_CHECKING:
-    from cluster.engine.master.state import Agent, Framework, State, Task
+    from mesaform.engine.master.state import Agent, Framework, State, Task
 
 VERSION = "1.12.0"
 """The Mesos release whose protocol this is; clients compare it."""

@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from cluster.common.resources import EMPTY, Resources
-from cluster.engine.master.render import (
+from mesaform.common.resources import EMPTY, Resources
+from mesaform.engine.master.render import (
     AGENT_CAPABILITIES,
     VERSION,
     allocated_json,
     drain_json,
     offered_json,
 )
-from cluster.engine.master.state import Agent, Framework, State, Task
-from cluster.mesos.messages import Attribute, TaskStatus, to_wire
+from mesaform.engine.master.state import Agent, Framework, State, Task
+from mesaform.mesos.messages import Attribute, TaskStatus, to_wire
 
 SUMMARY_STATES = (
     "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_FINISHED", "TASK_KILLED", "TASK_FAILED", "TASK_LOST",

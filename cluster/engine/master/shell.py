@@ -16,19 +16,19 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cluster.common.errors import Busy, LeadershipLost, MesaformError
-from cluster.engine.allocator import Allocator
-from cluster.engine.master.config import Settings, flags, master_info, read_settings
-from cluster.engine.master.core import Master
-from cluster.engine.master.http_routes import HttpApi
-from cluster.engine.master.link_server import LinkServer
-from cluster.engine.master.metrics import metrics
-from cluster.engine.master.registry_store import RegistryStore
-from cluster.engine.master.render import VERSION
-from cluster.engine.master.state import Ids
-from cluster.engine.master.term import Term
-from cluster.zookeeper.election import Candidate, watch_leader
-from cluster.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
+from mesaform.common.errors import Busy, LeadershipLost, MesaformError
+from mesaform.engine.allocator import Allocator
+from mesaform.engine.master.config import Settings, flags, master_info, read_settings
+from mesaform.engine.master.core import Master
+from mesaform.engine.master.http_routes import HttpApi
+from mesaform.engine.master.link_server import LinkServer
+from mesaform.engine.master.metrics import metrics
+from mesaform.engine.master.registry_store import RegistryStore
+from mesaform.engine.master.render import VERSION
+from mesaform.engine.master.state import Ids
+from mesaform.engine.master.term import Term
+from mesaform.zookeeper.election import Candidate, watch_leader
+from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
 log = logging.getLogger("mesaform.master")
 
@@ -202,7 +202,7 @@ async def serve(env: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """`python -m cluster.engine master`: 0 after a signal, else the error's exit code."""
+    """`python -m mesaform.engine master`: 0 after a signal, else the error's exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(serve(os.environ))

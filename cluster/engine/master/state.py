@@ -9,12 +9,12 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.common.resources import EMPTY, Resources
-from cluster.engine.allocator import Allocation, Allocator
-from cluster.engine.link import FromMaster
-from cluster.engine.master.events import CloseStream, Effect, Publish, SendAgent, SendEvent
-from cluster.engine.registry import AgentRecord, Registry
-from cluster.mesos.messages import (
+from mesaform.common.resources import EMPTY, Resources
+from mesaform.engine.allocator import Allocation, Allocator
+from mesaform.engine.link import FromMaster
+from mesaform.engine.master.events import CloseStream, Effect, Publish, SendAgent, SendEvent
+from mesaform.engine.registry import AgentRecord, Registry
+from mesaform.mesos.messages import (
     TERMINAL_STATES,
     AgentInfo,
     Capability,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.engine.master.state import Framework, State, Task
-from cluster.mesos.messages import TERMINAL_STATES, TaskStatus, ident
+from mesaform.engine.master.state import Framework, State, Task
+from mesaform.mesos.messages import TERMINAL_STATES, TaskStatus, ident
 
 
 def master_generated_status(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.engine import link
-from cluster.engine.master.calls import Acknowledge, Kill, ReconcileTask
-from cluster.engine.master.reconcile import explain
-from cluster.engine.master.state import Agent, Framework, State, Task
-from cluster.engine.master.status import count_state, send_status
-from cluster.mesos.messages import TERMINAL_STATES, TaskStatus, ident
+from mesaform.engine import link
+from mesaform.engine.master.calls import Acknowledge, Kill, ReconcileTask
+from mesaform.engine.master.reconcile import explain
+from mesaform.engine.master.state import Agent, Framework, State, Task
+from mesaform.engine.master.status import count_state, send_status
+from mesaform.mesos.messages import TERMINAL_STATES, TaskStatus, ident
 
 
 def updated(state: State, agent: Agent, update: link.Update) -> None:

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from cluster.common.errors import MesaformError
-from cluster.engine.link import FromMaster
-from cluster.engine.master.core import Master
-from cluster.engine.master.events import (
+from mesaform.common.errors import MesaformError
+from mesaform.engine.link import FromMaster
+from mesaform.engine.master.core import Master
+from mesaform.engine.master.events import (
     CloseLink,
     CloseStream,
     Effect,
@@ -30,9 +30,9 @@ from cluster.engine.master.events import (
     StreamClosed,
     Tick,
 )
-from cluster.engine.master.registry_store import RegistryStore
-from cluster.engine.master.streams import Stream, record
-from cluster.engine.master.timing import Timings
+from mesaform.engine.master.registry_store import RegistryStore
+from mesaform.engine.master.streams import Stream, record
+from mesaform.engine.master.timing import Timings
 
 log = logging.getLogger("mesaform.master")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 def apply(on_new_image: Callable[[str], None]) -> None:
     """Repair moto in this process. `catalogue.prepare` must have run before moto was imported."""
-    from cluster.localcloud.moto_patches import (
+    from mesaform.localcloud.moto_patches import (
         catalogue,
         events,
         fleet,

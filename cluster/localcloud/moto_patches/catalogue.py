@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.aws.pricing import price_book
+from mesaform.aws.pricing import price_book
 
 BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
 BASE_NAME = "debian-12-amd64-20260901-2222"

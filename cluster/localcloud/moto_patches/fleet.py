@@ -13,8 +13,8 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses.fleets import Fleets
 from moto.ec2.utils import random_fleet_id
 
-from cluster.localcloud.moto_patches import launch
-from cluster.localcloud.moto_patches.tokens import once
+from mesaform.localcloud.moto_patches import launch
+from mesaform.localcloud.moto_patches.tokens import once
 
 _moto_create_fleet = Fleets.create_fleet
 PRIORITIZED = frozenset({"prioritized", "capacity-optimized-prioritized"})

@@ -12,8 +12,8 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError, InvalidSecurityGroupNotFoundError
 from moto.ec2.utils import convert_tag_spec, filter_iam_instance_profiles, parse_user_data
 
-from cluster.localcloud.faults import FaultRegistry
-from cluster.localcloud.moto_patches import network, states
+from mesaform.localcloud.faults import FaultRegistry
+from mesaform.localcloud.moto_patches import network, states
 
 Spec = dict[str, Any]
 # Request values that add to the template's, key by key; everything else replaces it.

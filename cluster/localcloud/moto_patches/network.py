@@ -14,7 +14,7 @@ from moto.ec2.models.elastic_network_interfaces import NetworkInterface, Network
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 
-from cluster.localcloud.network_claims import (
+from mesaform.localcloud.network_claims import (
     Claim,
     NetworkClaims,
     busy_addresses,

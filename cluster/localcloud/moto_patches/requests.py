@@ -17,8 +17,8 @@ from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.utils import convert_tag_spec, random_ami_id
 
-from cluster.localcloud.moto_patches import launch
-from cluster.localcloud.moto_patches.tokens import once
+from mesaform.localcloud.moto_patches import launch
+from mesaform.localcloud.moto_patches.tokens import once
 
 CONSOLE_BYTES = 64 * 1024
 _status_of_moto = InstanceResponse.describe_instance_status

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from cluster.aws.ports import Offering
-from cluster.common.errors import BadInput
-from cluster.config.schema import ClusterSpec
-from cluster.simulator.baselines.cluster_autoscaler import ClusterAutoscaler
-from cluster.simulator.baselines.clusterman import Clusterman
-from cluster.simulator.baselines.karpenter import Karpenter
-from cluster.simulator.world import Scaler
+from mesaform.aws.ports import Offering
+from mesaform.common.errors import BadInput
+from mesaform.config.schema import ClusterSpec
+from mesaform.simulator.baselines.cluster_autoscaler import ClusterAutoscaler
+from mesaform.simulator.baselines.clusterman import Clusterman
+from mesaform.simulator.baselines.karpenter import Karpenter
+from mesaform.simulator.world import Scaler
 
 Make = Callable[[ClusterSpec, Mapping[str, Sequence[Offering]]], Scaler]
 

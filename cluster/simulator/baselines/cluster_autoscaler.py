@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cluster.autoscaler.model.shape import Shape, contains, minus
-from cluster.aws.ports import Offering
-from cluster.config.schema import ClusterSpec
-from cluster.simulator.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
-from cluster.simulator.world import EventKind, Host, World
+from mesaform.autoscaler.model.shape import Shape, contains, minus
+from mesaform.aws.ports import Offering
+from mesaform.config.schema import ClusterSpec
+from mesaform.simulator.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
+from mesaform.simulator.world import EventKind, Host, World
 
 SCAN_S = 10.0
 UNNEEDED_BELOW = 0.5

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cluster.autoscaler.model.shape import Shape, contains
-from cluster.aws.ports import Offering
-from cluster.config.schema import ClusterSpec
-from cluster.simulator.baselines.common import Buyer
-from cluster.simulator.world import EventKind, Host, World
+from mesaform.autoscaler.model.shape import Shape, contains
+from mesaform.aws.ports import Offering
+from mesaform.config.schema import ClusterSpec
+from mesaform.simulator.baselines.common import Buyer
+from mesaform.simulator.world import EventKind, Host, World
 
 SETPOINT = 0.7
 MARGIN = 0.1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cluster.autoscaler.model.shape import Shape, contains, minus, shape_of
-from cluster.aws.ports import LaunchRequest, Offering
-from cluster.config.schema import ClusterSpec, Pool
-from cluster.simulator.world import Host, World
+from mesaform.autoscaler.model.shape import Shape, contains, minus, shape_of
+from mesaform.aws.ports import LaunchRequest, Offering
+from mesaform.config.schema import ClusterSpec, Pool
+from mesaform.simulator.world import Host, World
 
 
 class Buyer:

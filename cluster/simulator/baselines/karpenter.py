@@ -17,11 +17,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.model.shape import NOTHING, Shape, contains, plus
-from cluster.aws.ports import Offering
-from cluster.config.schema import ClusterSpec
-from cluster.simulator.baselines.common import Buyer, decreasing, gaps_of, place
-from cluster.simulator.world import EventKind, Host, World
+from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus
+from mesaform.aws.ports import Offering
+from mesaform.config.schema import ClusterSpec
+from mesaform.simulator.baselines.common import Buyer, decreasing, gaps_of, place
+from mesaform.simulator.world import EventKind, Host, World
 
 BATCH_IDLE_S, BATCH_MOST_S = 1.0, 10.0
 POLL_S = 10.0

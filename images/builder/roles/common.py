@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from images.builder.host import Host
-from images.builder.roles import Step
+from mesaform_images.builder.host import Host
+from mesaform_images.builder.roles import Step
 
 
 def steps(

@@ -6,8 +6,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from images.builder.host import Host, StepFailed
-from images.builder.roles import Step
+from mesaform_images.builder.host import Host, StepFailed
+from mesaform_images.builder.roles import Step
 
 KEYRING = Path("/usr/share/keyrings/mesaform-engine.asc")
 SOURCE_LIST = Path("/etc/apt/sources.list.d/mesaform-engine.list")

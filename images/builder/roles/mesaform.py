@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from images.builder.host import Host, StepFailed
-from images.builder.roles import Step
+from mesaform_images.builder.host import Host, StepFailed
+from mesaform_images.builder.roles import Step
 
 UNIT = """\
 [Unit]
@@ -19,7 +19,7 @@ After=network-online.target
 
 [Service]
 Type=notify
-ExecStart=/opt/mesaform/venv/bin/python -m cluster.node
+ExecStart=/opt/mesaform/venv/bin/python -m mesaform.node
 Environment="MESAFORM_POWEROFF=systemctl poweroff"
 StateDirectory=mesaform
 Restart=on-failure
@@ -37,9 +37,9 @@ WantedBy=multi-user.target
 
 IMPORT_EVERYTHING = """\
 import importlib, importlib.util, json, pkgutil, sys
-import cluster
+import mesaform
 checks = json.loads(sys.argv[1])
-for module in pkgutil.walk_packages(cluster.__path__, "cluster."):
+for module in pkgutil.walk_packages(mesaform.__path__, "mesaform."):
     if not module.name.endswith("__main__") and module.name not in checks["not_importable"]:
         importlib.import_module(module.name)
 missing = [name for name in checks["programs"] if importlib.util.find_spec(name + ".__main__") is None]
@@ -141,7 +141,7 @@ def _check(host: Host, uv: _Uv, checks: dict[str, Any]) -> None:
 
 
 def _check_node(host: Host) -> None:
-    host.run(host.python, "-m", "cluster.node", "--check")
+    host.run(host.python, "-m", "mesaform.node", "--check")
 
 
 def _enable(host: Host) -> None:

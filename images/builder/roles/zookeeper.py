@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from images.builder.host import Host, StepFailed
-from images.builder.roles import Step
+from mesaform_images.builder.host import Host, StepFailed
+from mesaform_images.builder.roles import Step
 
 
 def steps(host: Host, recipe: dict[str, Any], _digest: str, versions: dict[str, str]) -> list[Step]:

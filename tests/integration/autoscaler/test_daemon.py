@@ -18,15 +18,15 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from cluster.autoscaler.model.shape import Shape
-from cluster.aws import client
-from cluster.aws.control import S3Control
-from cluster.aws.fleet import AwsFleet
-from cluster.aws.ledger import S3Ledger
-from cluster.aws.ports import Machine
-from cluster.topology.naming import Tag, spec_parameter_name
-from cluster.topology.user_data import Lease, ShutdownReport
-from cluster.zookeeper.session import ZooKeeper
+from mesaform.autoscaler.model.shape import Shape
+from mesaform.aws import client
+from mesaform.aws.control import S3Control
+from mesaform.aws.fleet import AwsFleet
+from mesaform.aws.ledger import S3Ledger
+from mesaform.aws.ports import Machine
+from mesaform.topology.naming import Tag, spec_parameter_name
+from mesaform.topology.user_data import Lease, ShutdownReport
+from mesaform.zookeeper.session import ZooKeeper
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 from tests.support.zookeeper import free_port
 from tests.unit.autoscaler.builders import a_spec
@@ -170,7 +170,12 @@ class Daemon:
     async def start(self) -> None:
         out = None if os.environ.get("SHOW") else asyncio.subprocess.DEVNULL
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cluster.autoscaler", env=self.environment, stdout=out, stderr=out
+            sys.executable,
+            "-m",
+            "mesaform.autoscaler",
+            env=self.environment,
+            stdout=out,
+            stderr=out,
         )
 
     async def kill(self, number: int = signal.SIGKILL) -> int:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from cluster.aws import client
-from cluster.aws.fleet import AwsFleet
-from cluster.aws.ledger import S3Ledger
-from cluster.aws.ports import Machine
-from cluster.node.interruption_monitor import Settings, tell_leader
-from cluster.topology import eventbridge
-from cluster.topology.user_data import MachineNotice
+from mesaform.aws import client
+from mesaform.aws.fleet import AwsFleet
+from mesaform.aws.ledger import S3Ledger
+from mesaform.aws.ports import Machine
+from mesaform.node.interruption_monitor import Settings, tell_leader
+from mesaform.topology import eventbridge
+from mesaform.topology.user_data import MachineNotice
 from tests.integration.autoscaler.test_daemon import Cluster, alive, leads, scalars, until
 from tests.integration.aws.conftest import REGION
 from tests.unit.autoscaler.test_notice import an_event

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.autoscaler.daemon.journal import Journal
-from cluster.autoscaler.model.snapshot import Backoff, Intent, PlannerState, Removal, Rented
-from cluster.aws.ports import LaunchRequest
-from cluster.common.errors import LeadershipLost
-from cluster.zookeeper.session import ZooKeeper
+from mesaform.autoscaler.daemon.journal import Journal
+from mesaform.autoscaler.model.snapshot import Backoff, Intent, PlannerState, Removal, Rented
+from mesaform.aws.ports import LaunchRequest
+from mesaform.common.errors import LeadershipLost
+from mesaform.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_snapshot
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cluster.aws.fleet import AwsFleet
-from cluster.aws.ledger import S3Ledger
+from mesaform.aws.fleet import AwsFleet
+from mesaform.aws.ledger import S3Ledger
 from tests.integration.autoscaler.test_daemon import Cluster, Daemon, alive, leads, until
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 

@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cluster.autoscaler.model.shape import Shape, make, text
-from cluster.autoscaler.observation import mesos_parsers
-from cluster.autoscaler.observation.mesos_agent_parser import Agents
-from cluster.autoscaler.observation.mesos_framework_parser import PROBE
-from cluster.autoscaler.observation.probe_client import ProbeFramework
-from cluster.mesos.operator import OperatorClient
+from mesaform.autoscaler.model.shape import Shape, make, text
+from mesaform.autoscaler.observation import mesos_parsers
+from mesaform.autoscaler.observation.mesos_agent_parser import Agents
+from mesaform.autoscaler.observation.mesos_framework_parser import PROBE
+from mesaform.autoscaler.observation.probe_client import ProbeFramework
+from mesaform.mesos.operator import OperatorClient
 from tests.integration.engine_master.process import SIZE, HttpScheduler, Running, agent_on, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from cluster.autoscaler.forecasting.weekly_profile import MONDAY_S, WEEK_S
-from cluster.autoscaler.model.shape import make
-from cluster.simulator.comparison import catalogue_of
-from cluster.simulator.market import Market, Settings
-from cluster.simulator.mesaform_policy import Mesaform
-from cluster.simulator.trace import Task, Trace
-from cluster.simulator.world import EPOCH, World
+from mesaform.autoscaler.forecasting.weekly_profile import MONDAY_S, WEEK_S
+from mesaform.autoscaler.model.shape import make
+from mesaform.simulator.comparison import catalogue_of
+from mesaform.simulator.market import Market, Settings
+from mesaform.simulator.mesaform_policy import Mesaform
+from mesaform.simulator.trace import Task, Trace
+from mesaform.simulator.world import EPOCH, World
 from tests.unit.simulator.builders import a_policy
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.autoscaler.accounting.resource_usage import Task
-from cluster.autoscaler.accounting.task_history import Past
-from cluster.autoscaler.model.shape import make
-from cluster.aws.ledger import S3Ledger
-from cluster.cli import cost, simulate
-from cluster.common.errors import BadInput
+from mesaform.autoscaler.accounting.resource_usage import Task
+from mesaform.autoscaler.accounting.task_history import Past
+from mesaform.autoscaler.model.shape import make
+from mesaform.aws.ledger import S3Ledger
+from mesaform.cli import cost, simulate
+from mesaform.common.errors import BadInput
 from tests.integration.autoscaler.test_verbs import file  # noqa: F401 - fixture
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 
@@ -116,7 +116,7 @@ def test_a_policy_file_takes_the_place_of_the_clusters_own(file: str, bucket: st
 
 
 def test_a_cluster_without_a_history_is_told_so(file: str, bucket: str):
-    from cluster.cli.simulate_history import read
+    from mesaform.cli.simulate_history import read
 
     with pytest.raises(BadInput, match="no task in this time"):
         read(file, HOUR, "1h", own_policy=True)

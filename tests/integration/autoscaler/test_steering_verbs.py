@@ -11,12 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.aws.control import S3Control
-from cluster.aws.ledger import S3Ledger
-from cluster.cli import cost, drain, hint, pause, resume, why
-from cluster.cli import set as set_verb
-from cluster.cli.override_client import seconds
-from cluster.common.errors import BadInput, MesaformError
+from mesaform.aws.control import S3Control
+from mesaform.aws.ledger import S3Ledger
+from mesaform.cli import cost, drain, hint, pause, resume, why
+from mesaform.cli import set as set_verb
+from mesaform.cli.override_client import seconds
+from mesaform.common.errors import BadInput, MesaformError
 from tests.integration.autoscaler.test_verbs import file  # noqa: F401
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 

@@ -11,11 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.autoscaler.model.decision import Decision
-from cluster.aws.control import S3Control
-from cluster.aws.ledger import S3Ledger
-from cluster.cli import plan as plan_verb
-from cluster.cli import why as why_verb
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.aws.control import S3Control
+from mesaform.aws.ledger import S3Ledger
+from mesaform.cli import plan as plan_verb
+from mesaform.cli import why as why_verb
 from tests.integration.autoscaler.test_daemon import Cluster, cluster_on
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 

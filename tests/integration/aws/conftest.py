@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cluster.aws import client
-from cluster.topology.naming import Tag, launch_template_name
+from mesaform.aws import client
+from mesaform.topology.naming import Tag, launch_template_name
 from tests.unit.autoscaler.builders import ZONES
 
 REGION = "us-east-1"

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cluster.aws.control import S3Control
-from cluster.aws.fleet import AwsFleet
-from cluster.aws.ledger import S3Ledger
-from cluster.aws.ports import Control, Fleet, LaunchRequest, Ledger
-from cluster.common.errors import NotFound, NotOwned
-from cluster.testing.fake_cloud import FakeControl, FakeFleet, FakeLedger
-from cluster.topology.naming import Tag
+from mesaform.aws.control import S3Control
+from mesaform.aws.fleet import AwsFleet
+from mesaform.aws.ledger import S3Ledger
+from mesaform.aws.ports import Control, Fleet, LaunchRequest, Ledger
+from mesaform.common.errors import NotFound, NotOwned
+from mesaform.testing.fake_cloud import FakeControl, FakeFleet, FakeLedger
+from mesaform.topology.naming import Tag
 from tests.integration.aws.conftest import REGION
 from tests.unit.autoscaler.builders import ZONES, a_machine
 

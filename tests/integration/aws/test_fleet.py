@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from cluster.aws.capacity_errors import describe, of_quota, of_zone
-from cluster.aws.fleet import AwsFleet, _fleet_call, _result
-from cluster.aws.pricing.market import Market, MemoryCache
-from cluster.aws.pricing.price_list import FakePriceList
-from cluster.aws.pricing.spot import FakeSpotFeed, Quote
-from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import NotFound, Retryable
-from cluster.topology.naming import launch_template_name
+from mesaform.aws.capacity_errors import describe, of_quota, of_zone
+from mesaform.aws.fleet import AwsFleet, _fleet_call, _result
+from mesaform.aws.pricing.market import Market, MemoryCache
+from mesaform.aws.pricing.price_list import FakePriceList
+from mesaform.aws.pricing.spot import FakeSpotFeed, Quote
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.common.errors import NotFound, Retryable
+from mesaform.topology.naming import launch_template_name
 from tests.integration.aws.conftest import REGION
 from tests.integration.aws.test_contract import a_request
 from tests.unit.autoscaler.builders import NOW, ZONES

@@ -11,9 +11,9 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.aws import client, ledger_rows
-from cluster.aws.ledger import MERGE_FROM, S3Ledger
-from cluster.common.errors import NotFound, Retryable
+from mesaform.aws import client, ledger_rows
+from mesaform.aws.ledger import MERGE_FROM, S3Ledger
+from mesaform.common.errors import NotFound, Retryable
 from tests.integration.aws.conftest import REGION
 
 NOON = 1_800_014_400.0 - 1_800_014_400.0 % 86400 + 12 * 3600

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from cluster.autoscaler.interruption.notice import read
-from cluster.aws import client
-from cluster.aws.notice_queue import SqsNotices
-from cluster.aws.ports import Message, Notices
-from cluster.common.errors import NotFound
-from cluster.testing.fake_cloud import FakeNotices
-from cluster.topology import eventbridge
+from mesaform.autoscaler.interruption.notice import read
+from mesaform.aws import client
+from mesaform.aws.notice_queue import SqsNotices
+from mesaform.aws.ports import Message, Notices
+from mesaform.common.errors import NotFound
+from mesaform.testing.fake_cloud import FakeNotices
+from mesaform.topology import eventbridge
 from tests.integration.aws.conftest import REGION
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.aws.control import S3Control
-from cluster.aws.overrides import describe, in_force
-from cluster.aws.ports import Control, Override
-from cluster.testing.fake_cloud import FakeControl
+from mesaform.aws.control import S3Control
+from mesaform.aws.overrides import describe, in_force
+from mesaform.aws.ports import Control, Override
+from mesaform.testing.fake_cloud import FakeControl
 from tests.integration.aws.conftest import REGION
 
 NOW = 1_800_000_000.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from cluster.engine.agent import procfs
+from mesaform.engine.agent import procfs
 
 
 def free_port(host: str) -> int:
@@ -22,7 +22,7 @@ def free_port(host: str) -> int:
 
 
 class AgentProcess:
-    """`python -m cluster.engine agent`, or what that calls, with its own work folder.
+    """`python -m mesaform.engine agent`, or what that calls, with its own work folder.
 
     Args:
         work_dir: kept over restarts.
@@ -55,7 +55,7 @@ class AgentProcess:
 
     def start(self) -> None:
         log = self.work_dir.parent / "agent.log"
-        program = "import sys; from cluster.engine.agent import main; sys.exit(main())"
+        program = "import sys; from mesaform.engine.agent import main; sys.exit(main())"
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program], env=self._environment, stdout=out, stderr=out

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from cluster.engine import link
-from cluster.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
+from mesaform.engine import link
+from mesaform.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
 from tests.unit.engine_agent.builders import AGENT_ID
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cluster.common.errors import Exit
-from cluster.engine import link
-from cluster.engine.agent import procfs
+from mesaform.common.errors import Exit
+from mesaform.engine import link
+from mesaform.engine.agent import procfs
 from tests.integration.engine_agent.agent_process import AgentProcess, gone, processes_of
 from tests.integration.engine_agent.fake_master import FakeMaster
 from tests.unit.engine_agent.builders import AGENT_ID, framework, grace, task

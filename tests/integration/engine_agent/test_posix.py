@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cluster.engine.agent import procfs
-from cluster.engine.agent.cgroups import Limiter, NoLimits, detect
-from cluster.engine.agent.containerizer import ContainerSpec
-from cluster.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
-from cluster.engine.agent.layout import Layout
-from cluster.engine.agent.posix import PosixContainerizer
-from cluster.engine.agent.tasks import TaskRecord
-from cluster.mesos.messages import CommandInfo, TaskInfo
+from mesaform.engine.agent import procfs
+from mesaform.engine.agent.cgroups import Limiter, NoLimits, detect
+from mesaform.engine.agent.containerizer import ContainerSpec
+from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
+from mesaform.engine.agent.layout import Layout
+from mesaform.engine.agent.posix import PosixContainerizer
+from mesaform.engine.agent.tasks import TaskRecord
+from mesaform.mesos.messages import CommandInfo, TaskInfo
 from tests.integration.engine_agent.agent_process import gone, processes_of
 from tests.unit.engine_agent.builders import framework, task
 

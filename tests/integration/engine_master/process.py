@@ -13,11 +13,11 @@ import grpc
 import grpc.aio
 import msgspec
 
-from cluster.common.resources import Resources
-from cluster.engine import link
-from cluster.engine.master.config import read_settings
-from cluster.engine.master.shell import MasterProcess
-from cluster.mesos.messages import AgentInfo, TaskStatus, ident, to_wire
+from mesaform.common.resources import Resources
+from mesaform.engine import link
+from mesaform.engine.master.config import read_settings
+from mesaform.engine.master.shell import MasterProcess
+from mesaform.mesos.messages import AgentInfo, TaskStatus, ident, to_wire
 from tests.support.zookeeper import free_port
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cluster.engine import link
+from mesaform.engine import link
 from tests.integration.engine_master.process import HttpScheduler, Running, agent_on
 from tests.integration.engine_master.test_http import first_info
 from tests.unit.engine_master.world import known
@@ -25,7 +25,7 @@ IDLE_MIB = 120
 
 
 class Program(Running):
-    """`python -m cluster.engine master` as a process of its own."""
+    """`python -m mesaform.engine master` as a process of its own."""
 
     def __init__(self, zk_url: str, log: Path) -> None:
         super().__init__(zk_url)
@@ -37,7 +37,7 @@ class Program(Running):
             "MESOS_CLUSTER": "test",
         }
         with log.open("wb") as out:
-            command = [sys.executable, "-m", "cluster.engine", "master"]
+            command = [sys.executable, "-m", "mesaform.engine", "master"]
             self.child = subprocess.Popen(
                 command, env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True
             )
@@ -119,7 +119,7 @@ async def test_sigterm_ends_a_leader_cleanly_and_the_next_one_leads_at_once(mast
 
 def test_a_missing_setting_is_named_with_the_next_step():
     answer = subprocess.run(
-        [sys.executable, "-m", "cluster.engine", "master"],
+        [sys.executable, "-m", "mesaform.engine", "master"],
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,

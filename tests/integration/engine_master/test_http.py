@@ -9,7 +9,7 @@ import aiohttp
 import grpc
 import pytest
 
-from cluster.engine import link
+from mesaform.engine import link
 from tests.integration.engine_master.process import (
     Events,
     HttpScheduler,
@@ -482,7 +482,7 @@ async def test_the_next_leader_knows_agents_and_gets_their_tasks_from_them(sessi
 
 
 def first_info(scheduler):
-    from cluster.mesos.messages import Capability, FrameworkInfo, ident
+    from mesaform.mesos.messages import Capability, FrameworkInfo, ident
 
     capabilities = [Capability(type="MULTI_ROLE"), Capability(type="PARTITION_AWARE")]
     return FrameworkInfo(

@@ -7,10 +7,10 @@ import grpc
 import grpc.aio
 import pytest
 
-from cluster.engine import link
-from cluster.engine.master import link_server
-from cluster.engine.registry import Registry
-from cluster.mesos.messages import AgentInfo, CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
+from mesaform.engine import link
+from mesaform.engine.master import link_server
+from mesaform.engine.registry import Registry
+from mesaform.mesos.messages import AgentInfo, CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
 from tests.integration.engine_master.process import (
     SIZE,
     HttpScheduler,

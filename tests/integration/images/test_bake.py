@@ -16,14 +16,14 @@ from typing import Any
 import boto3
 import pytest
 
-from cluster.cli.context import local_environment
-from cluster.common.errors import MissingPrerequisite, Permanent
-from cluster.common.progress import Recorded
-from cluster.localcloud import daemon
-from cluster.topology.naming import Tag
-from images import bundle
-from images.bake import bake
-from images.lookup import find_image
+from mesaform.cli.context import local_environment
+from mesaform.common.errors import MissingPrerequisite, Permanent
+from mesaform.common.progress import Recorded
+from mesaform.localcloud import daemon
+from mesaform.topology.naming import Tag
+from mesaform_images import bundle
+from mesaform_images.bake import bake
+from mesaform_images.lookup import find_image
 
 pytestmark = pytest.mark.slow
 
@@ -204,8 +204,8 @@ def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(
 
 
 def test_what_a_bake_that_was_killed_left_behind_is_removed_once_it_is_an_hour_old() -> None:
-    from cluster.aws import client
-    from images import build_machine as machines
+    from mesaform.aws import client
+    from mesaform_images import build_machine as machines
 
     quick = sources(QUICK, "stale")
     ec2 = client.client("ec2", REGION)
@@ -237,7 +237,7 @@ def test_the_verb_prints_the_image_for_programs(tmp_path: Path, cloud: dict[str,
     command = [
         sys.executable,
         "-m",
-        "cluster.cli.main",
+        "mesaform.cli.main",
         "bake",
         "--json",
         "-f",

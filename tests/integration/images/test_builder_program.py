@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from images import bundle
+from mesaform_images import bundle
 from tests.integration.images.serving import Store
 from tests.support.zookeeper import available
 
@@ -70,14 +70,14 @@ def test_an_image_is_built_and_runs_wherever_it_is_moved(
     assert not list((image / "var/tmp").iterdir()), "the bundle is no part of the image"
     python = image / "opt/mesaform/venv/bin/python"
     check = subprocess.run(
-        [python, "-m", "cluster.node", "--check"],
+        [python, "-m", "mesaform.node", "--check"],
         cwd="/",
         capture_output=True,
         text=True,
         check=False,
     )
     assert check.returncode == 0, check.stdout + check.stderr
-    where = "import sys, cluster; print(cluster.__file__); print(*sys.path, sep='\\n')"
+    where = "import sys, mesaform; print(mesaform.__file__); print(*sys.path, sep='\\n')"
     paths = subprocess.run(
         [python, "-I", "-c", where], cwd="/", capture_output=True, text=True, check=True
     ).stdout
@@ -85,7 +85,7 @@ def test_an_image_is_built_and_runs_wherever_it_is_moved(
     assert str(bundle.checkout()) not in paths
     assert str(Path(sys.prefix)) not in paths
     assert list(
-        (image / "opt/mesaform/venv/lib").glob("python3*/site-packages/cluster/__pycache__/*.pyc")
+        (image / "opt/mesaform/venv/lib").glob("python3*/site-packages/mesaform/__pycache__/*.pyc")
     ), "compiled ahead"
 
 
@@ -124,7 +124,7 @@ def test_a_step_that_fails_is_named_with_the_end_of_its_output_and_the_log_is_ke
 def test_a_module_that_cannot_be_imported_stops_the_bake(
     sources: bundle.Sources, tmp_path: Path
 ) -> None:
-    wheel = {**sources.wheel, "cluster/broken.py": b"import cluster.cli.main\n"}
+    wheel = {**sources.wheel, "mesaform/broken.py": b"import mesaform.cli.main\n"}
     with Store({}) as store:
         assert (
             run_start(
@@ -136,4 +136,4 @@ def test_a_module_that_cannot_be_imported_stops_the_bake(
         )
         report = store.reports()[-1]
     assert report["step"] == "check imports"
-    assert "cluster.cli" in report["error"]
+    assert "mesaform.cli" in report["error"]

@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from cluster.localcloud import daemon, processes
+from mesaform.localcloud import daemon, processes
 
 REGION = "us-east-1"
 BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cluster.localcloud import daemon
-from cluster.localcloud.faults import FaultRegistry, Redelivery, Scheduled, parse
-from cluster.localcloud.moto_patches.events import admits
-from cluster.topology import eventbridge
+from mesaform.localcloud import daemon
+from mesaform.localcloud.faults import FaultRegistry, Redelivery, Scheduled, parse
+from mesaform.localcloud.moto_patches.events import admits
+from mesaform.topology import eventbridge
 from tests.integration.localcloud.conftest import Cloud, eventually
 
 RULE = "arn:aws:events:us-east-1:123456789012:rule/mesaform-toy-interruption"
@@ -60,7 +60,7 @@ def test_redelivery_is_in_force_until_it_is_taken_off():
     ],
 )
 def test_faults_that_are_none_are_refused(body):
-    from cluster.common.errors import BadInput
+    from mesaform.common.errors import BadInput
 
     with pytest.raises(BadInput):
         parse(body)

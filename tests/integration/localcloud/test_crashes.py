@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.localcloud import daemon, processes
-from cluster.localcloud.layout import METADATA_PORT
+from mesaform.localcloud import daemon, processes
+from mesaform.localcloud.layout import METADATA_PORT
 from tests.integration.localcloud.conftest import (
     Cloud,
     end_cloud,

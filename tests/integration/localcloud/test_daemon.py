@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster.cli import local
-from cluster.common.errors import Busy, MissingPrerequisite
-from cluster.localcloud import daemon
+from mesaform.cli import local
+from mesaform.common.errors import Busy, MissingPrerequisite
+from mesaform.localcloud import daemon
 from tests.integration.localcloud.conftest import Cloud
 
 pytestmark = pytest.mark.slow

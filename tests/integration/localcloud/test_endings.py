@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_terminated_instance_is_listed_for_an_hour_and_then_no_more() -> None:
-    from cluster.localcloud.moto_patches import states
+    from mesaform.localcloud.moto_patches import states
 
     ended, running = SimpleNamespace(id="i-ended", ended_at=1000.0), SimpleNamespace(id="i-running")
     alone, mixed = (

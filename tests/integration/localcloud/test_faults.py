@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import boto3
 import pytest
 
-from cluster.common.errors import BadInput, MesaformError
-from cluster.localcloud.faults import (
+from mesaform.common.errors import BadInput, MesaformError
+from mesaform.localcloud.faults import (
     Capacity,
     DelayedResponse,
     FaultRegistry,

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from cluster.autoscaler.daemon.executor import PlanExecutor
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import PlannerState
-from cluster.autoscaler.planner.planner import Plan, plan
-from cluster.aws.fleet import AwsFleet
-from cluster.aws.ports import LaunchRequest, Machine
-from cluster.aws.pricing.market import Market, MemoryCache
-from cluster.aws.pricing.price_list import AwsPriceList
-from cluster.aws.pricing.spot import AwsSpotFeed
-from cluster.aws.rate_limiter import RateLimiter
-from cluster.common.errors import Retryable
-from cluster.topology.naming import Tag, launch_template_name
+from mesaform.autoscaler.daemon.executor import PlanExecutor
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import PlannerState
+from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.aws.fleet import AwsFleet
+from mesaform.aws.ports import LaunchRequest, Machine
+from mesaform.aws.pricing.market import Market, MemoryCache
+from mesaform.aws.pricing.price_list import AwsPriceList
+from mesaform.aws.pricing.spot import AwsSpotFeed
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.common.errors import Retryable
+from mesaform.topology.naming import Tag, launch_template_name
 from tests.integration.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud
 from tests.unit.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.unit.autoscaler.world import Journal

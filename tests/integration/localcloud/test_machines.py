@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from cluster.localcloud import processes
+from mesaform.localcloud import processes
 from tests.integration.localcloud.conftest import Cloud, cloud_config, eventually, processes_of
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_enviro
     assert seen["argv"][0] == str(
         (cloud.root / "images" / cloud.image()).resolve() / "opt/mesaform/venv/bin/python"
     )
-    assert seen["argv"][1:] == ["-m", "cluster.node"]
+    assert seen["argv"][1:] == ["-m", "mesaform.node"]
     environment = seen["env"]
     assert environment["AWS_ENDPOINT_URL"] == cloud.url
     assert environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == "http://127.61.0.20:1338"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.localcloud import daemon
-from cluster.localcloud.network_claims import NetworkClaims, default_networks, in_the_way
+from mesaform.localcloud import daemon
+from mesaform.localcloud.network_claims import NetworkClaims, default_networks, in_the_way
 from tests.integration.localcloud.conftest import Cloud, end_cloud, raise_cloud
 
 NETWORK = IPv4Network("127.63.0.0/16")

@@ -1,4 +1,4 @@
-"""Real nodes for tests: `cluster.node` as a process of its own, over services that a test makes up."""
+"""Real nodes for tests: `mesaform.node` as a process of its own, over services that a test makes up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.node.process import children
+from mesaform.node.process import children
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[3]
@@ -20,9 +20,9 @@ REPOSITORY = Path(__file__).parents[3]
 DRIVER = """
 import json, os, sys
 from pathlib import Path
-from cluster.node.main import serve
-from cluster.node.model import Desired, Identity, Service
-from cluster.topology.user_data import NodeDocument
+from mesaform.node.main import serve
+from mesaform.node.model import Desired, Identity, Service
+from mesaform.topology.user_data import NodeDocument
 services = tuple(
     Service(s["name"], tuple(s["argv"]), ready=tuple(s["ready"]) if "ready" in s else None,
             stop_within_s=s.get("stop_within_s", 5.0), steers=s.get("steers", False))

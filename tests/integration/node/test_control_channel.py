@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.node.control_channel import ControlChannel, LineBroken
+from mesaform.node.control_channel import ControlChannel, LineBroken
 from tests.integration.node.nodes import PARENT, Node, alive, until
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 STEERING = """
 import asyncio, sys, time
 from pathlib import Path
-from cluster.node.control_channel import Line
+from mesaform.node.control_channel import Line
 orders = Path(sys.argv[1])
 async def main():
     line = await Line.open()

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from kazoo.client import KazooClient
 
-from cluster.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
+from mesaform.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
 from tests.integration.node.nodes import REPOSITORY, until
 from tests.support.zookeeper import available
 
@@ -43,10 +43,10 @@ DRIVER = """
 import os, sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from cluster.node import machine, roles
-from cluster.node.main import serve
-from cluster.node.model import Hardware, Identity
-from cluster.topology.user_data import parse_node_document
+from mesaform.node import machine, roles
+from mesaform.node.main import serve
+from mesaform.node.model import Hardware, Identity
+from mesaform.topology.user_data import parse_node_document
 document, folder = parse_node_document(sys.argv[1]), sys.argv[3]
 identity = Identity("i-" + sys.argv[2], "t3.medium", "us-east-1a", sys.argv[2], "on-demand")
 desired = roles.desired(document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder))

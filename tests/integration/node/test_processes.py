@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.node import process
+from mesaform.node import process
 from tests.integration.node.nodes import PARENT, STUBBORN, Node, alive, until
 from tests.support.zookeeper import free_port
 

@@ -1,4 +1,4 @@
-"""`python -m cluster.node` itself, with a metadata service and an image's recipe of the test's own."""
+"""`python -m mesaform.node` itself, with a metadata service and an image's recipe of the test's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
+from mesaform.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
 from tests.integration.node.metadata import INSTANCE, MetadataServer
 from tests.integration.node.nodes import REPOSITORY
 
@@ -38,7 +38,7 @@ def run_node(
     text = user_data if isinstance(user_data, str) else user_data.decode()
     with MetadataServer({**INSTANCE, "user-data": text}, host="127.71.0.4") as server:
         return subprocess.run(
-            [sys.executable, "-m", "cluster.node", "--recipe-file", str(folder / "recipe.json")],
+            [sys.executable, "-m", "mesaform.node", "--recipe-file", str(folder / "recipe.json")],
             cwd=REPOSITORY,
             env={
                 **os.environ,
@@ -78,7 +78,7 @@ def test_an_engine_that_the_image_lacks_is_refused(tmp_path: Path) -> None:
 
 def test_the_check_tells_what_each_role_would_run() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "cluster.node", "--check"],
+        [sys.executable, "-m", "mesaform.node", "--check"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -89,7 +89,7 @@ def test_the_check_tells_what_each_role_would_run() -> None:
 
 
 def test_what_a_node_imports_stays_light() -> None:
-    program = "import sys, cluster.node.main; print([m for m in ('pydantic', 'boto3', 'aiohttp', 'kazoo', 'yaml') if m in sys.modules])"
+    program = "import sys, mesaform.node.main; print([m for m in ('pydantic', 'boto3', 'aiohttp', 'kazoo', 'yaml') if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

@@ -14,7 +14,7 @@ from moto.ec2.models.instances import Instance
 from moto.ec2.models.subnets import Subnet
 from moto.server import main
 
-from cluster.localcloud.moto_patches import templates
+from mesaform.localcloud.moto_patches import templates
 
 
 def interfaces_as_on_aws() -> None:

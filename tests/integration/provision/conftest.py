@@ -15,8 +15,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cluster.cli.context import Context, local_environment, open_context
-from images.lookup import recipe_digest
+from mesaform.cli.context import Context, local_environment, open_context
+from mesaform_images.lookup import recipe_digest
 from tests.integration.provision.stub_files import cluster_text
 
 ADDRESS = "127.60.200.1"

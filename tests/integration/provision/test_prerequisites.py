@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.common.errors import Busy
-from cluster.config.schema import ClusterSpec, Network
-from cluster.provision import environment, prerequisites, provider_mirror, terraform
-from cluster.provision.image import NOTHING_TO_BOOT
-from cluster.provision.lock import hold
-from cluster.provision.prerequisites import find_lacks
+from mesaform.common.errors import Busy
+from mesaform.config.schema import ClusterSpec, Network
+from mesaform.provision import environment, prerequisites, provider_mirror, terraform
+from mesaform.provision.image import NOTHING_TO_BOOT
+from mesaform.provision.lock import hold
+from mesaform.provision.prerequisites import find_lacks
 
 LOCAL = ClusterSpec(name="a", network=Network(cidr="127.60.0.0/16"))
 AWS = ClusterSpec(name="a", target="aws", network=Network(operator_cidrs=("203.0.113.0/24",)))

@@ -8,12 +8,12 @@ import subprocess
 import psutil
 import pytest
 
-from cluster import provision
-from cluster.common.errors import CloudError, MissingPrerequisite
-from cluster.common.progress import Recorded
-from cluster.provision import cdktf_driver, environment
-from cluster.provision.image import NOTHING_TO_BOOT
-from cluster.provision.state_folders import STACKS, stack_dir, state_file
+from mesaform import provision
+from mesaform.common.errors import CloudError, MissingPrerequisite
+from mesaform.common.progress import Recorded
+from mesaform.provision import cdktf_driver, environment
+from mesaform.provision.image import NOTHING_TO_BOOT
+from mesaform.provision.state_folders import STACKS, stack_dir, state_file
 
 pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
 

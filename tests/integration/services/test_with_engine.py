@@ -50,7 +50,7 @@ def run(cluster: LittleCluster, *words: str) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
-        "cluster.cli.main",
+        "mesaform.cli.main",
         "run",
         "--file",
         str(cluster.cluster_file),

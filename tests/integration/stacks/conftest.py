@@ -32,7 +32,10 @@ def synthesize(folder: Path, text: str = CLUSTER_FILE) -> dict[str, dict]:
         "CDKTF_OUTDIR": str(folder / "out"),
     }
     subprocess.run(
-        [sys.executable, "-m", "stacks"], check=True, env=environment, cwd=Path(__file__).parents[3]
+        [sys.executable, "-m", "mesaform_stacks"],
+        check=True,
+        env=environment,
+        cwd=Path(__file__).parents[3],
     )
     return {
         path.parent.name: json.loads(path.read_text())

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config.schema import ClusterSpec, parse
-from cluster.topology import naming
-from cluster.topology.naming import LeaseTerms, parse_node_document
+from mesaform.config.schema import ClusterSpec, parse
+from mesaform.topology import naming
+from mesaform.topology.naming import LeaseTerms, parse_node_document
 from tests.integration.stacks.conftest import CLUSTER_FILE, synthesize
 
 pytestmark = [pytest.mark.slow]
@@ -220,7 +220,7 @@ def test_the_network_is_known_to_the_others_through_its_state(stacks):
 def test_a_wrong_cluster_file_ends_synthesis_with_its_line_and_exit_code(tmp_path):
     (tmp_path / "cluster.yaml").write_text("name: a\nagent: []\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "stacks"],
+        [sys.executable, "-m", "mesaform_stacks"],
         env={**os.environ, "MESAFORM_CLUSTER_FILE": str(tmp_path / "cluster.yaml")},
         capture_output=True,
         text=True,
@@ -233,7 +233,7 @@ def test_a_wrong_cluster_file_ends_synthesis_with_its_line_and_exit_code(tmp_pat
 
 def test_only_the_resources_in_use_are_loaded_of_the_provider(tmp_path):
     """The package's own `__init__` would load a thousand modules; a few dozen is what the stacks take."""
-    code = "import sys, stacks.app; print(sum(name.startswith('cdktf_cdktf_provider_aws.') for name in sys.modules))"
+    code = "import sys, mesaform_stacks.app; print(sum(name.startswith('cdktf_cdktf_provider_aws.') for name in sys.modules))"
     began = time.process_time()
     loaded = subprocess.run(
         [sys.executable, "-c", code],

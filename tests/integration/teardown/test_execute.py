@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from cluster.aws.control import S3Control
-from cluster.aws.fleet import AwsFleet
-from cluster.aws.ledger import S3Ledger
-from cluster.aws.resources.sweep import Sweep, aws_listers
-from cluster.common.errors import ClusterUnreachable, MesaformError
-from cluster.common.progress import Recorded, Silent
-from cluster.teardown.execute import TITLES, Outcome, Teardown
-from cluster.teardown.journal import FILE, Journal
-from cluster.teardown.plan import Plan, Wish, plan
-from cluster.teardown.receipt import Facts, Receipt
-from cluster.teardown.survey import Survey, World, survey
+from mesaform.aws.control import S3Control
+from mesaform.aws.fleet import AwsFleet
+from mesaform.aws.ledger import S3Ledger
+from mesaform.aws.resources.sweep import Sweep, aws_listers
+from mesaform.common.errors import ClusterUnreachable, MesaformError
+from mesaform.common.progress import Recorded, Silent
+from mesaform.teardown.execute import TITLES, Outcome, Teardown
+from mesaform.teardown.journal import FILE, Journal
+from mesaform.teardown.plan import Plan, Wish, plan
+from mesaform.teardown.receipt import Facts, Receipt
+from mesaform.teardown.survey import Survey, World, survey
 
 from .conftest import REGION, Cloud, one_of_everything, tag_specification
 

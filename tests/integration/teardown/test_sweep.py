@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.aws.resources.ec2 import Lister
-from cluster.aws.resources.owned import ORDER, OwnedResource
-from cluster.aws.resources.sweep import Sweep, aws_listers
-from cluster.common.errors import NotOwned, Permanent, Retryable
+from mesaform.aws.resources.ec2 import Lister
+from mesaform.aws.resources.owned import ORDER, OwnedResource
+from mesaform.aws.resources.sweep import Sweep, aws_listers
+from mesaform.common.errors import NotOwned, Permanent, Retryable
 
 from .conftest import REGION, Cloud, one_of_everything
 

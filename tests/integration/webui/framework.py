@@ -7,7 +7,7 @@ import json
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.mesos.recordio import Decoder
+from mesaform.mesos.recordio import Decoder
 
 
 class Framework:

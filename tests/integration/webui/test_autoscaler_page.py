@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.reporting.http_server import Page
-from cluster.autoscaler.reporting.telemetry import Telemetry
-from cluster.aws.ports import Override
-from cluster.testing.fake_cloud import FakeLedger
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.http_server import Page
+from mesaform.autoscaler.reporting.telemetry import Telemetry
+from mesaform.aws.ports import Override
+from mesaform.testing.fake_cloud import FakeLedger
 from tests.integration.webui.browser import Browser
 from tests.support.zookeeper import free_port
 from tests.unit.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cluster.zookeeper.election import Candidate, contenders, watch_leader
-from cluster.zookeeper.session import ZooKeeper
+from mesaform.zookeeper.election import Candidate, contenders, watch_leader
+from mesaform.zookeeper.session import ZooKeeper
 from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.zookeeper

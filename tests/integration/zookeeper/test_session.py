@@ -6,8 +6,13 @@ import asyncio
 
 import pytest
 
-from cluster.common.errors import BadInput
-from cluster.zookeeper.session import VersionConflict, ZooKeeper, ZooKeeperUnavailable, split_zk_url
+from mesaform.common.errors import BadInput
+from mesaform.zookeeper.session import (
+    VersionConflict,
+    ZooKeeper,
+    ZooKeeperUnavailable,
+    split_zk_url,
+)
 
 pytestmark = pytest.mark.zookeeper
 

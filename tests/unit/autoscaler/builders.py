@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.autoscaler.model.shape import Shape, make, shape_of
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.shape import Shape, make, shape_of
+from mesaform.autoscaler.model.snapshot import (
     Agent,
     ClusterView,
     Constraint,
@@ -13,11 +13,11 @@ from cluster.autoscaler.model.snapshot import (
     QueueEntry,
     Snapshot,
 )
-from cluster.aws.ports import Machine, Offering
-from cluster.config.schema import ClusterSpec
-from cluster.testing.fake_cloud import SIZES, FakeFleet
-from cluster.topology.naming import Tag
-from cluster.topology.user_data import TASK_PORTS
+from mesaform.aws.ports import Machine, Offering
+from mesaform.config.schema import ClusterSpec
+from mesaform.testing.fake_cloud import SIZES, FakeFleet
+from mesaform.topology.naming import Tag
+from mesaform.topology.user_data import TASK_PORTS
 
 NOW = 1_800_000_000.0
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -85,7 +85,7 @@ def a_machine(
 
 
 def a_total(instance_type: str = "m5.large", disk_gib: int = 40) -> Shape:
-    from cluster.topology.naming import agent_resources
+    from mesaform.topology.naming import agent_resources
 
     vcpus, mem_mib = SIZES[instance_type]
     return shape_of(agent_resources(vcpus, mem_mib, disk_gib))

@@ -8,13 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.autoscaler.model.shape import Shape, make, shape_of
-from cluster.autoscaler.model.snapshot import Advertised, Agent, PlannerState, RunningTask, Snapshot
-from cluster.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
-from cluster.autoscaler.planner.planner import Plan, plan
-from cluster.aws.ports import Machine, Template
-from cluster.config.schema import ClusterSpec
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.shape import Shape, make, shape_of
+from mesaform.autoscaler.model.snapshot import (
+    Advertised,
+    Agent,
+    PlannerState,
+    RunningTask,
+    Snapshot,
+)
+from mesaform.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
+from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.aws.ports import Machine, Template
+from mesaform.config.schema import ClusterSpec
+from mesaform.topology.naming import Tag
 from tests.unit.autoscaler.builders import (
     NOW,
     a_machine,

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Backoff, Constraint, PlannerState, Snapshot
-from cluster.autoscaler.model.supply import Supply, survey
-from cluster.autoscaler.packing import Limits, Template, place, solve
-from cluster.autoscaler.planner import priorities
-from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.planner.scale_up import Bought, buy, limits_of, templates
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Backoff, Constraint, PlannerState, Snapshot
+from mesaform.autoscaler.model.supply import Supply, survey
+from mesaform.autoscaler.packing import Limits, Template, place, solve
+from mesaform.autoscaler.planner import priorities
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.planner.scale_up import Bought, buy, limits_of, templates
 from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
 from tests.unit.autoscaler.validator import faults
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.accounting.cost_report import (
+from mesaform.autoscaler.accounting.cost_report import (
     CLUSTER,
     UNKNOWN,
     UNUSED,

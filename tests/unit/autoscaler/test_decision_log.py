@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.reporting.decision_log import subject_rows, tell
+from mesaform.autoscaler.reporting.decision_log import subject_rows, tell
 from tests.unit.autoscaler.builders import NOW, a_spec, queued
 from tests.unit.autoscaler.world import World
 

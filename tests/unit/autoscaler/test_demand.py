@@ -7,10 +7,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from cluster.autoscaler import demand
-from cluster.autoscaler.demand import frameworks, rates
-from cluster.autoscaler.model.shape import make, text
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler import demand
+from mesaform.autoscaler.demand import frameworks, rates
+from mesaform.autoscaler.model.shape import make, text
+from mesaform.autoscaler.model.snapshot import (
     ClusterView,
     Constraint,
     Finding,
@@ -21,13 +21,13 @@ from cluster.autoscaler.model.snapshot import (
     Quota,
     Snapshot,
 )
-from cluster.autoscaler.observation import mesos_parsers
-from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
-from cluster.autoscaler.observation.mesos_framework_parser import PROBE, offer_constraints, quotas
-from cluster.autoscaler.planner.planner import plan
-from cluster.cli.plan import remembered
-from cluster.services.model import UpgradeStrategy
-from cluster.services.scaling import plan as next_step
+from mesaform.autoscaler.observation import mesos_parsers
+from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
+from mesaform.autoscaler.observation.mesos_framework_parser import PROBE, offer_constraints, quotas
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.cli.plan import remembered
+from mesaform.services.model import UpgradeStrategy
+from mesaform.services.scaling import plan as next_step
 from tests.unit.autoscaler.builders import (
     NOW,
     a_framework,

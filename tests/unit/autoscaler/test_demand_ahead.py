@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler import demand
-from cluster.autoscaler.demand import scheduled
-from cluster.autoscaler.forecasting import weekly_profile
-from cluster.autoscaler.model.shape import Shape, make
-from cluster.autoscaler.model.snapshot import PlannerState, Snapshot
-from cluster.autoscaler.planner.planner import plan
-from cluster.aws.ports import Override
+from mesaform.autoscaler import demand
+from mesaform.autoscaler.demand import scheduled
+from mesaform.autoscaler.forecasting import weekly_profile
+from mesaform.autoscaler.model.shape import Shape, make
+from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.aws.ports import Override
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()

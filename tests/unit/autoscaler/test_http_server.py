@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, web
 
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.reporting.api_views import KEPT_S, POINTS_SHOWN, Ring
-from cluster.autoscaler.reporting.http_server import Page
-from cluster.autoscaler.reporting.telemetry import Telemetry
-from cluster.aws.ports import Override
-from cluster.testing.fake_cloud import FakeLedger
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.api_views import KEPT_S, POINTS_SHOWN, Ring
+from mesaform.autoscaler.reporting.http_server import Page
+from mesaform.autoscaler.reporting.telemetry import Telemetry
+from mesaform.aws.ports import Override
+from mesaform.testing.fake_cloud import FakeLedger
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 ADDRESS = "127.122.9.1:9550"

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.demand import collect
-from cluster.autoscaler.interruption import announcements
-from cluster.autoscaler.interruption.controller import absorb, last_call
-from cluster.autoscaler.interruption.notice import ParsedNotice
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.demand import collect
+from mesaform.autoscaler.interruption import announcements
+from mesaform.autoscaler.interruption.controller import absorb, last_call
+from mesaform.autoscaler.interruption.notice import ParsedNotice
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import (
     Intent,
     Notice,
     PlannerState,
@@ -21,13 +21,19 @@ from cluster.autoscaler.model.snapshot import (
     RunningTask,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import survey
-from cluster.autoscaler.packing import place
-from cluster.autoscaler.planner.planner import Launch, plan
-from cluster.autoscaler.planner.rescheduling import FreeCapacity, Reservations, hold
-from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.aws.ports import Override
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.supply import survey
+from mesaform.autoscaler.packing import place
+from mesaform.autoscaler.planner.planner import Launch, plan
+from mesaform.autoscaler.planner.rescheduling import FreeCapacity, Reservations, hold
+from mesaform.autoscaler.planner.scale_down import (
+    Deactivate,
+    Drain,
+    MarkGone,
+    Reactivate,
+    Terminate,
+)
+from mesaform.aws.ports import Override
+from mesaform.topology.naming import Tag
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from cluster.autoscaler.interruption.controller import absorb
-from cluster.autoscaler.model.snapshot import Notice
+from mesaform.autoscaler.interruption.controller import absorb
+from mesaform.autoscaler.model.snapshot import Notice
 from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.test_interruption import heard
 from tests.unit.autoscaler.world import World

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.daemon.journal import _decode
-from cluster.autoscaler.model.snapshot import Backoff, PlannerState
-from cluster.autoscaler.planner import launch_backoff
-from cluster.autoscaler.planner.launch_backoff import (
+from mesaform.autoscaler.daemon.journal import _decode
+from mesaform.autoscaler.model.snapshot import Backoff, PlannerState
+from mesaform.autoscaler.planner import launch_backoff
+from mesaform.autoscaler.planner.launch_backoff import (
     FIRST_S,
     MOST_AT_ONCE,
     MOST_S,
@@ -22,9 +22,9 @@ from cluster.autoscaler.planner.launch_backoff import (
     PACE_MOST_S,
     LaunchQuota,
 )
-from cluster.autoscaler.planner.planner import plan
-from cluster.aws import capacity_errors
-from cluster.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.aws import capacity_errors
+from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from cluster.autoscaler.daemon.executor import PlanExecutor
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import Intent, PlannerState
-from cluster.autoscaler.planner.planner import plan
-from cluster.aws.ports import Machine
-from cluster.testing.fake_cloud import FakeFleet
+from mesaform.autoscaler.daemon.executor import PlanExecutor
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import Intent, PlannerState
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.aws.ports import Machine
+from mesaform.testing.fake_cloud import FakeFleet
 from tests.unit.autoscaler.builders import NOW, a_snapshot, a_spec, queued
 from tests.unit.autoscaler.world import Journal
 

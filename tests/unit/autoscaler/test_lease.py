@@ -11,25 +11,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.autoscaler.daemon.daemon import Term
-from cluster.autoscaler.daemon.lease import (
+from mesaform.autoscaler.daemon.daemon import Term
+from mesaform.autoscaler.daemon.lease import (
     RENEW_EVERY_S,
     SHUT_DOWN_FROM_INSIDE,
     Leases,
     endings,
     succession,
 )
-from cluster.autoscaler.model.decision import from_record
-from cluster.autoscaler.model.snapshot import Intent, PlannerState, Rented
-from cluster.autoscaler.reporting.decision_log import tell
-from cluster.autoscaler.reporting.telemetry import Telemetry
-from cluster.aws.clock import CloudClock
-from cluster.aws.ports import Machine
-from cluster.common.errors import Permanent, Retryable
-from cluster.testing.fake_cloud import FakeControl
-from cluster.topology.naming import Tag
-from cluster.topology.user_data import Lease, LeaseTerms, ShutdownReport
-from cluster.zookeeper.session import ZooKeeper
+from mesaform.autoscaler.model.decision import from_record
+from mesaform.autoscaler.model.snapshot import Intent, PlannerState, Rented
+from mesaform.autoscaler.reporting.decision_log import tell
+from mesaform.autoscaler.reporting.telemetry import Telemetry
+from mesaform.aws.clock import CloudClock
+from mesaform.aws.ports import Machine
+from mesaform.common.errors import Permanent, Retryable
+from mesaform.testing.fake_cloud import FakeControl
+from mesaform.topology.naming import Tag
+from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
+from mesaform.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_spec
 
 OURS = Rented(

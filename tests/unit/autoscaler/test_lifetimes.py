@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.autoscaler.forecasting.lifetimes import (
+from mesaform.autoscaler.forecasting.lifetimes import (
     ENOUGH,
     FADES_AT,
     NAMES_AT_MOST,
@@ -11,12 +11,12 @@ from cluster.autoscaler.forecasting.lifetimes import (
     lasts_s,
     learned,
 )
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Agent, ClusterView, PlannerState
-from cluster.autoscaler.observation import mesos_parsers
-from cluster.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
-from cluster.autoscaler.observation.mesos_task_parser import Seen
-from cluster.autoscaler.planner.planner_state import with_lives
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Agent, ClusterView, PlannerState
+from mesaform.autoscaler.observation import mesos_parsers
+from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
+from mesaform.autoscaler.observation.mesos_task_parser import Seen
+from mesaform.autoscaler.planner.planner_state import with_lives
 
 HOUR_S = 3600.0
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.observation.mesos_agent_parser import AgentReader, Agents, from_json
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents, from_json
 
 
 def scalar(name: str, value: float) -> dict[str, Any]:

@@ -13,18 +13,18 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.accounting.resource_usage import Tasks as Holdings
-from cluster.autoscaler.accounting.resource_usage import ended
-from cluster.autoscaler.observation import mesos_task_parser
-from cluster.autoscaler.observation.mesos_task_parser import (
+from mesaform.autoscaler.accounting.resource_usage import Tasks as Holdings
+from mesaform.autoscaler.accounting.resource_usage import ended
+from mesaform.autoscaler.observation import mesos_task_parser
+from mesaform.autoscaler.observation.mesos_task_parser import (
     Seen,
     Splitter,
     TaskReader,
     Tasks,
     from_json,
 )
-from cluster.common.errors import ClusterUnreachable, Permanent
-from cluster.mesos.operator import OperatorClient
+from mesaform.common.errors import ClusterUnreachable, Permanent
+from mesaform.mesos.operator import OperatorClient
 
 NASTY = st.text(st.sampled_from('{}[],":\\ab'), max_size=12) | st.sampled_from(
     ['"tasks":[', "},{", '],"completed_tasks":[', "}]}}", '\\"', "{" * 40]

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.interruption import risk
-from cluster.autoscaler.interruption.notice import Unreadable, more_severe, read, told_by_machine
-from cluster.autoscaler.model.snapshot import Notice, Risk
-from cluster.topology.user_data import MachineNotice
+from mesaform.autoscaler.interruption import risk
+from mesaform.autoscaler.interruption.notice import Unreadable, more_severe, read, told_by_machine
+from mesaform.autoscaler.model.snapshot import Notice, Risk
+from mesaform.topology.user_data import MachineNotice
 from tests.unit.autoscaler.builders import NOW, a_spec, offerings
 
 AT = 1_795_262_400.0  # 2026-11-21T12:00:00Z

@@ -12,13 +12,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from cluster.autoscaler.model.snapshot import Notice
-from cluster.autoscaler.observation.notice_endpoint import Doorbell
-from cluster.autoscaler.observation.notice_queue import Inbox, beside
-from cluster.aws.ports import ScheduledEvent
-from cluster.common.errors import NotFound, Retryable
-from cluster.testing.fake_cloud import FakeNotices
-from cluster.topology.user_data import NOTICES_PATH, MachineNotice
+from mesaform.autoscaler.model.snapshot import Notice
+from mesaform.autoscaler.observation.notice_endpoint import Doorbell
+from mesaform.autoscaler.observation.notice_queue import Inbox, beside
+from mesaform.aws.ports import ScheduledEvent
+from mesaform.common.errors import NotFound, Retryable
+from mesaform.testing.fake_cloud import FakeNotices
+from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 from tests.unit.autoscaler.builders import NOW
 from tests.unit.autoscaler.test_notice import an_event
 

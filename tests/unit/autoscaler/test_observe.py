@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import PlannerState, QueueEntry, Quota
-from cluster.autoscaler.observation.observer import Observer, ServicesClient
-from cluster.common.errors import ClusterUnreachable
-from cluster.mesos.operator import OperatorClient
-from cluster.testing.fake_cloud import FakeFleet
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import PlannerState, QueueEntry, Quota
+from mesaform.autoscaler.observation.observer import Observer, ServicesClient
+from mesaform.common.errors import ClusterUnreachable
+from mesaform.mesos.operator import OperatorClient
+from mesaform.testing.fake_cloud import FakeFleet
 from tests.unit.autoscaler.builders import NOW, a_spec, queued
 
 FILTERS = {

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cluster.autoscaler.accounting import outbox as module
-from cluster.autoscaler.accounting.outbox import Outbox
-from cluster.common.errors import Retryable
-from cluster.testing.fake_cloud import FakeLedger
+from mesaform.autoscaler.accounting import outbox as module
+from mesaform.autoscaler.accounting.outbox import Outbox
+from mesaform.common.errors import Retryable
+from mesaform.testing.fake_cloud import FakeLedger
 
 NOW = 1_800_000_000.0
 

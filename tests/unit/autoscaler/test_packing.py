@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import Shape, contains, make, plus, times
-from cluster.autoscaler.model.supply import Node
-from cluster.autoscaler.packing import Limits, Template, pack, place
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import Shape, contains, make, plus, times
+from mesaform.autoscaler.model.supply import Node
+from mesaform.autoscaler.packing import Limits, Template, pack, place
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
 pytestmark = pytest.mark.timeout(120 + PACKINGS)

@@ -11,16 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Constraint
-from cluster.autoscaler.model.supply import Node
-from cluster.autoscaler.packing import QUICK, USUAL, Effort, Limits, Packing, Template, place, solve
-from cluster.autoscaler.packing.bounds import with_cuts
-from cluster.autoscaler.packing.columns import generate, seeds
-from cluster.autoscaler.packing.partition import partition
-from cluster.autoscaler.packing.problem import build
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Constraint
+from mesaform.autoscaler.model.supply import Node
+from mesaform.autoscaler.packing import (
+    QUICK,
+    USUAL,
+    Effort,
+    Limits,
+    Packing,
+    Template,
+    place,
+    solve,
+)
+from mesaform.autoscaler.packing.bounds import with_cuts
+from mesaform.autoscaler.packing.columns import generate, seeds
+from mesaform.autoscaler.packing.partition import partition
+from mesaform.autoscaler.packing.problem import build
 from tests.unit.autoscaler.validator import faults
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))

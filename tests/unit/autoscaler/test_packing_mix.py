@@ -7,8 +7,8 @@ import time
 import pytest
 
 from benchmarks.packing import karpenter_mix, karpenter_types
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.packing import Limits, solve
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.packing import Limits, solve
 from tests.unit.autoscaler.validator import faults
 
 LIMIT_S = 1.5

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.model.shape import how_often, make, minus, times
-from cluster.autoscaler.packing import bounds
-from cluster.autoscaler.packing.buckets import rounded_up
-from cluster.autoscaler.packing.model import Template
-from cluster.autoscaler.packing.partition import Part
-from cluster.autoscaler.packing.patterns import fill
-from cluster.autoscaler.packing.problem import Problem, build
+from mesaform.autoscaler.model.shape import how_often, make, minus, times
+from mesaform.autoscaler.packing import bounds
+from mesaform.autoscaler.packing.buckets import rounded_up
+from mesaform.autoscaler.packing.model import Template
+from mesaform.autoscaler.packing.partition import Part
+from mesaform.autoscaler.packing.patterns import fill
+from mesaform.autoscaler.packing.problem import Problem, build
 
 PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "100"))
 pytestmark = pytest.mark.timeout(120 + PACKINGS)

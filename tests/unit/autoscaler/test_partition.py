@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.autoscaler.model import lifecycle
-from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.model.decision import Decision, from_record
-from cluster.autoscaler.model.shape import MANY, how_often, make, named, text
-from cluster.autoscaler.model.snapshot import Constraint
-from cluster.autoscaler.observation import mesos_parsers
-from cluster.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
-from cluster.autoscaler.observation.mesos_task_parser import from_json
+from mesaform.autoscaler.model import lifecycle
+from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.decision import Decision, from_record
+from mesaform.autoscaler.model.shape import MANY, how_often, make, named, text
+from mesaform.autoscaler.model.snapshot import Constraint
+from mesaform.autoscaler.observation import mesos_parsers
+from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
+from mesaform.autoscaler.observation.mesos_task_parser import from_json
 from tests.unit.autoscaler.builders import an_agent
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import (
     Backoff,
     Intent,
     PlannerState,
@@ -15,9 +15,15 @@ from cluster.autoscaler.model.snapshot import (
     Removal,
     Snapshot,
 )
-from cluster.autoscaler.planner.planner import Launch, Plan, plan
-from cluster.autoscaler.planner.scale_down import Deactivate, Drain, MarkGone, Reactivate, Terminate
-from cluster.aws.ports import LaunchRequest
+from mesaform.autoscaler.planner.planner import Launch, Plan, plan
+from mesaform.autoscaler.planner.scale_down import (
+    Deactivate,
+    Drain,
+    MarkGone,
+    Reactivate,
+    Terminate,
+)
+from mesaform.aws.ports import LaunchRequest
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

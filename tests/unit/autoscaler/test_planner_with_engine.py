@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cluster.autoscaler.daemon.executor import PlanExecutor
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.snapshot import PlannerState, Removal
-from cluster.autoscaler.planner.planner import plan
-from cluster.common.errors import Retryable
-from cluster.testing.fake_cloud import FakeFleet
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.daemon.executor import PlanExecutor
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.snapshot import PlannerState, Removal
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.common.errors import Retryable
+from mesaform.testing.fake_cloud import FakeFleet
+from mesaform.topology.naming import Tag
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec
 from tests.unit.autoscaler.world import Journal
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.model.shape import Shape, make, text
-from cluster.autoscaler.model.snapshot import Finding
-from cluster.autoscaler.observation import probe
-from cluster.autoscaler.observation.probe import (
+from mesaform.autoscaler.model.shape import Shape, make, text
+from mesaform.autoscaler.model.snapshot import Finding
+from mesaform.autoscaler.observation import probe
+from mesaform.autoscaler.observation.probe import (
     Ask,
     Decline,
     Event,

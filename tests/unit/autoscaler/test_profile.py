@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.daemon.weekly_profile_store import Learner, decoded
-from cluster.autoscaler.forecasting import weekly_profile
-from cluster.autoscaler.forecasting.weekly_profile import (
+from mesaform.autoscaler.daemon.weekly_profile_store import Learner, decoded
+from mesaform.autoscaler.forecasting import weekly_profile
+from mesaform.autoscaler.forecasting.weekly_profile import (
     SLOT_S,
     SLOTS,
     WEEK_S,
@@ -20,8 +20,8 @@ from cluster.autoscaler.forecasting.weekly_profile import (
     learn,
     slot_number,
 )
-from cluster.common.errors import Retryable
-from cluster.testing.fake_cloud import FakeControl
+from mesaform.common.errors import Retryable
+from mesaform.testing.fake_cloud import FakeControl
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, an_agent
 
 MONDAY = 2000 * WEEK_S - weekly_profile.MONDAY_S

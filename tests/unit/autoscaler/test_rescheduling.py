@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import (
     Constraint,
     PlannerState,
     Removal,
     RunningTask,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import Node, Supply, survey
-from cluster.autoscaler.packing import Placement, place
-from cluster.autoscaler.planner.planner import plan
-from cluster.autoscaler.planner.rescheduling import FreeCapacity, hold, work_of
-from cluster.autoscaler.planner.scale_down import Deactivate, Reactivate
+from mesaform.autoscaler.model.supply import Node, Supply, survey
+from mesaform.autoscaler.packing import Placement, place
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.planner.rescheduling import FreeCapacity, hold, work_of
+from mesaform.autoscaler.planner.scale_down import Deactivate, Reactivate
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent
 
 SLOT = make(1, 512)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.packing import Limits, Packing, Template
-from cluster.autoscaler.planner import priorities, size_tiebreak
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.packing import Limits, Packing, Template
+from mesaform.autoscaler.planner import priorities, size_tiebreak
 
 
 def a_template(name: str, cpus: float, usd: float) -> Template:

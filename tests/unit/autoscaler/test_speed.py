@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import PlannerState
-from cluster.autoscaler.planner.planner import plan
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import PlannerState
+from mesaform.autoscaler.planner.planner import plan
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cluster.autoscaler.daemon.daemon import rest_s
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.daemon.daemon import rest_s
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import (
     Backoff,
     Intent,
     PlannerState,
@@ -18,9 +18,9 @@ from cluster.autoscaler.model.snapshot import (
     RunningTask,
     Snapshot,
 )
-from cluster.autoscaler.planner.planner import Plan, plan
-from cluster.aws.ports import LaunchRequest, Override
-from cluster.config import calendar
+from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.aws.ports import LaunchRequest, Override
+from mesaform.config import calendar
 from tests.unit.autoscaler.builders import (
     NOW,
     a_framework,

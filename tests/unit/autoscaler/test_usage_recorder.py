@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.accounting.cost_report import UNKNOWN, UNUSED, add_up
-from cluster.autoscaler.accounting.resource_usage import Task, Tasks, ended, parts
-from cluster.autoscaler.accounting.usage_recorder import (
+from mesaform.autoscaler.accounting.cost_report import UNKNOWN, UNUSED, add_up
+from mesaform.autoscaler.accounting.resource_usage import Task, Tasks, ended, parts
+from mesaform.autoscaler.accounting.usage_recorder import (
     EVERY_S,
     STATED_EVERY_S,
     Recorder,
     level,
     machine_row,
 )
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.observation.mesos_task_parser import TaskReader
-from cluster.autoscaler.planner.planner import plan
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
+from mesaform.autoscaler.planner.planner import plan
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

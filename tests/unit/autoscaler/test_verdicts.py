@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.snapshot import (
     Backoff,
     ClusterView,
     Intent,
@@ -15,12 +15,12 @@ from cluster.autoscaler.model.snapshot import (
     Removal,
     Snapshot,
 )
-from cluster.autoscaler.planner.planner import Launch, plan
-from cluster.autoscaler.planner.priorities import RANKS
-from cluster.autoscaler.planner.verdicts import Verdict
-from cluster.autoscaler.reporting.api_views import describe
-from cluster.autoscaler.reporting.decision_log import tell
-from cluster.aws.ports import LaunchRequest, Override
+from mesaform.autoscaler.planner.planner import Launch, plan
+from mesaform.autoscaler.planner.priorities import RANKS
+from mesaform.autoscaler.planner.verdicts import Verdict
+from mesaform.autoscaler.reporting.api_views import describe
+from mesaform.autoscaler.reporting.decision_log import tell
+from mesaform.aws.ports import LaunchRequest, Override
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

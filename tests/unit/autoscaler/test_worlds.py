@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.model.shape import Shape, contains, shape_of
-from cluster.common.errors import Retryable
-from cluster.topology.naming import Tag
+from mesaform.autoscaler.model.shape import Shape, contains, shape_of
+from mesaform.common.errors import Retryable
+from mesaform.topology.naming import Tag
 from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.world import World
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.autoscaler.demand import DemandItem
-from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.packing import Limits, NewNode
+from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.packing import Limits, NewNode
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from cluster.autoscaler.daemon.executor import PlanExecutor
-from cluster.autoscaler.model.constraints import Usage, room
-from cluster.autoscaler.model.decision import Decision
-from cluster.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
-from cluster.autoscaler.model.snapshot import (
+from mesaform.autoscaler.daemon.executor import PlanExecutor
+from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
+from mesaform.autoscaler.model.snapshot import (
     Agent,
     ClusterView,
     Intent,
@@ -22,14 +22,14 @@ from cluster.autoscaler.model.snapshot import (
     RunningTask,
     Snapshot,
 )
-from cluster.autoscaler.model.supply import LIVE, price_of
-from cluster.autoscaler.planner.planner import plan
-from cluster.aws.ports import LaunchRequest, LaunchResult, Machine, Override
-from cluster.common.errors import CloudError, MesaformError, Permanent, Retryable
-from cluster.config.schema import ClusterSpec
-from cluster.testing.fake_cloud import FakeFleet
-from cluster.topology.naming import Tag
-from cluster.zookeeper.session import ZooKeeperUnavailable
+from mesaform.autoscaler.model.supply import LIVE, price_of
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Override
+from mesaform.common.errors import CloudError, MesaformError, Permanent, Retryable
+from mesaform.config.schema import ClusterSpec
+from mesaform.testing.fake_cloud import FakeFleet
+from mesaform.topology.naming import Tag
+from mesaform.zookeeper.session import ZooKeeperUnavailable
 from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
 DECIDED_WITHIN_S = 120.0

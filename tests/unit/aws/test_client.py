@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from cluster.aws import client
-from cluster.aws.fleet import _result
-from cluster.aws.ports import LaunchRequest
-from cluster.common.errors import InsufficientCapacity, NotFound, Permanent, Retryable
+from mesaform.aws import client
+from mesaform.aws.fleet import _result
+from mesaform.aws.ports import LaunchRequest
+from mesaform.common.errors import InsufficientCapacity, NotFound, Permanent, Retryable
 from tests.unit.autoscaler.builders import a_snapshot
 
 

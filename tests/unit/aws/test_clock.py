@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from cluster.aws import client
-from cluster.aws.clock import KEPT, CloudClock
+from mesaform.aws import client
+from mesaform.aws.clock import KEPT, CloudClock
 
 LOCAL = 1_800_000_000.0
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.aws.pricing import price_book, spot
-from cluster.aws.pricing.market import (
+from mesaform.aws.pricing import price_book, spot
+from mesaform.aws.pricing.market import (
     AGAIN_S,
     LIST_KEPT_S,
     LISTED_AT_ONCE,
@@ -23,9 +23,9 @@ from cluster.aws.pricing.market import (
     MemoryCache,
     S3Cache,
 )
-from cluster.aws.pricing.price_list import FakePriceList
-from cluster.aws.pricing.spot import FakeSpotFeed, Quote
-from cluster.common.errors import Permanent, Retryable
+from mesaform.aws.pricing.price_list import FakePriceList
+from mesaform.aws.pricing.spot import FakeSpotFeed, Quote
+from mesaform.common.errors import Permanent, Retryable
 from tests.integration.aws.conftest import REGION
 from tests.unit.autoscaler.builders import NOW, ZONES
 

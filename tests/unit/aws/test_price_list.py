@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from botocore.stub import ANY, Stubber
 
-from cluster.aws import client
-from cluster.aws.pricing.price_list import (
+from mesaform.aws import client
+from mesaform.aws.pricing.price_list import (
     FILTERS,
     AwsPriceList,
     FakePriceList,
@@ -21,7 +21,7 @@ from cluster.aws.pricing.price_list import (
     endpoint_region,
     prices_in,
 )
-from cluster.common.errors import Permanent, Retryable
+from mesaform.common.errors import Permanent, Retryable
 
 PRICES = {"m5.large": 0.115, "c5.large": 0.097}
 REGION = "eu-central-1"

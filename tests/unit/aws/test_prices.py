@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.aws.pricing import price_book
+from mesaform.aws.pricing import price_book
 
 PUBLISHED = {
     "t3.micro": 0.0104, "t3.medium": 0.0416, "t3a.large": 0.0752, "t4g.small": 0.0168, "t2.small": 0.023,

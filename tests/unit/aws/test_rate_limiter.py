@@ -7,8 +7,8 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.aws.rate_limiter import LEAST_RATE, Bucket, RateLimiter
-from cluster.common.errors import Permanent, Retryable
+from mesaform.aws.rate_limiter import LEAST_RATE, Bucket, RateLimiter
+from mesaform.common.errors import Permanent, Retryable
 
 
 class Line:

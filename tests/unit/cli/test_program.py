@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster.cli.main import VERBS, build
-from cluster.cli.progress import JsonLines, Lines
-from cluster.cli.tables import duration
-from cluster.common.errors import BadInput
-from cluster.common.progress import Recorded, stage
+from mesaform.cli.main import VERBS, build
+from mesaform.cli.progress import JsonLines, Lines
+from mesaform.cli.tables import duration
+from mesaform.common.errors import BadInput
+from mesaform.common.progress import Recorded, stage
 
 GOOD = "version: 1\nname: one\ntarget: local\nagents:\n  - {name: default, count: 2, types: [m5.large]}\n"
 
@@ -38,7 +38,7 @@ def mesaform(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "HOME": str(place),
     }
-    command = [sys.executable, "-m", "cluster.cli.main", *arguments]
+    command = [sys.executable, "-m", "mesaform.cli.main", *arguments]
     return subprocess.run(
         command,
         cwd=place,

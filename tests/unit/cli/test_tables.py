@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from cluster.cli.tables import fitted
+from mesaform.cli.tables import fitted
 
 ROW = {
     "agent": "i-0123456789abcdef0",

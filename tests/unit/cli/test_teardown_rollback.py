@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.cli.teardown_rollback import TeardownRollback
-from cluster.common.errors import ClusterUnreachable
-from cluster.status.view import AgentView
-from cluster.teardown.execute import FENCE_REASON
-from cluster.testing.fake_cloud import FakeControl
+from mesaform.cli.teardown_rollback import TeardownRollback
+from mesaform.common.errors import ClusterUnreachable
+from mesaform.status.view import AgentView
+from mesaform.teardown.execute import FENCE_REASON
+from mesaform.testing.fake_cloud import FakeControl
 
 AGENT = AgentView(
     "i-1",

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cluster.aws.ports import Machine
-from cluster.config.schema import ClusterSpec
-from cluster.status.ready import left_alone, missing
-from cluster.status.view import Sources, Status, Unreachable, join
+from mesaform.aws.ports import Machine
+from mesaform.config.schema import ClusterSpec
+from mesaform.status.ready import left_alone, missing
+from mesaform.status.view import Sources, Status, Unreachable, join
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cluster.common.errors import BadInput
-from cluster.config.calendar import days_of, hours_of, is_open
-from cluster.config.schema import parse
+from mesaform.common.errors import BadInput
+from mesaform.config.calendar import days_of, hours_of, is_open
+from mesaform.config.schema import parse
 
 
 def at(text: str) -> float:

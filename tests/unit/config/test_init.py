@@ -7,11 +7,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cluster.cli import init, validate
-from cluster.cli.validate import summary
-from cluster.common.errors import BadInput
-from cluster.config.sample import sample
-from cluster.config.schema import ClusterSpec, Network, parse
+from mesaform.cli import init, validate
+from mesaform.cli.validate import summary
+from mesaform.common.errors import BadInput
+from mesaform.config.sample import sample
+from mesaform.config.schema import ClusterSpec, Network, parse
 from tests.unit.config.commands import program
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.common.errors import BadInput
-from cluster.config.schema import parse
-from cluster.topology.naming import node_document, parse_node_document
-from cluster.topology.user_data import LeaseTerms
+from mesaform.common.errors import BadInput
+from mesaform.config.schema import parse
+from mesaform.topology.naming import node_document, parse_node_document
+from mesaform.topology.user_data import LeaseTerms
 
 POOLS = """\
 agents:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.common.errors import BadInput, Exit
-from cluster.config.schema import ClusterSpec, Network, Pool, load, parse
+from mesaform.common.errors import BadInput, Exit
+from mesaform.config.schema import ClusterSpec, Network, Pool, load, parse
 
 AWS = "name: a\ntarget: aws\nnetwork: {operator_cidrs: [203.0.113.0/24]%s}\n"
 

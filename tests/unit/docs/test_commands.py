@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from cluster.cli.main import EPILOG, build
-from cluster.common.errors import Exit
+from mesaform.cli.main import EPILOG, build
+from mesaform.common.errors import Exit
 from tests.unit.docs.pages import PAGES, REPOSITORY, Command, blocks, commands, prose, spans
 
 PROGRAM = typer.main.get_command(build())

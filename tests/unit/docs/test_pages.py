@@ -10,8 +10,8 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from cluster.config.schema import ClusterSpec, parse
-from cluster.topology.user_data import Port
+from mesaform.config.schema import ClusterSpec, parse
+from mesaform.topology.user_data import Port
 from tests.unit.docs.pages import PAGES, REPOSITORY, anchors, blocks, links, name_of, prose, spans
 
 FOLDERS = ("cluster", "docs", "images", "scripts", "stacks", "tests", "benchmarks", "node_modules")

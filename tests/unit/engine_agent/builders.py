@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from cluster.engine import link
-from cluster.engine.agent.core import AgentCore
-from cluster.engine.agent.events import (
+from mesaform.engine import link
+from mesaform.engine.agent.core import AgentCore
+from mesaform.engine.agent.events import (
     Connected,
     Effect,
     Event,
@@ -20,7 +20,7 @@ from cluster.engine.agent.events import (
     Send,
     Started,
 )
-from cluster.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
+from mesaform.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
 
 AGENT_ID = "0000-S1"
 ADDRESS = "127.61.0.5"

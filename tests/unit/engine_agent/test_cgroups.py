@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine.agent.cgroups import CgroupsV1, CgroupsV2, NoLimits, detect
+from mesaform.engine.agent.cgroups import CgroupsV1, CgroupsV2, NoLimits, detect
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="limits need root")
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.common.errors import BadInput
-from cluster.common.resources import Resources
-from cluster.engine.agent.config import Config, machine_resources, parse_attributes, parse_resources
+from mesaform.common.errors import BadInput
+from mesaform.common.resources import Resources
+from mesaform.engine.agent.config import (
+    Config,
+    machine_resources,
+    parse_attributes,
+    parse_resources,
+)
 
 
 def environment(tmp_path, **more: str) -> dict[str, str]:

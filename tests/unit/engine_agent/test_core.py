@@ -7,9 +7,9 @@ import signal
 import msgspec
 import pytest
 
-from cluster.engine import link
-from cluster.engine.agent.core import AgentCore
-from cluster.engine.agent.events import (
+from mesaform.engine import link
+from mesaform.engine.agent.core import AgentCore
+from mesaform.engine.agent.events import (
     Checkpoint,
     Connected,
     Disconnected,
@@ -25,8 +25,8 @@ from cluster.engine.agent.events import (
     Started,
     Tick,
 )
-from cluster.engine.agent.task_fsm import IllegalTransition
-from cluster.engine.agent.tasks import AgentMeta, Draining, SavedTask
+from mesaform.engine.agent.task_fsm import IllegalTransition
+from mesaform.engine.agent.tasks import AgentMeta, Draining, SavedTask
 from tests.unit.engine_agent.builders import (
     ADDRESS,
     AGENT_ID,

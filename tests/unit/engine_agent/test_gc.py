@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cluster.engine.agent.gc import collect, max_age_s
+from mesaform.engine.agent.gc import collect, max_age_s
 
 
 @pytest.mark.parametrize(("used", "age_s"), [(0.0, 90.0), (0.5, 40.0), (0.9, 0.0), (1.0, 0.0)])

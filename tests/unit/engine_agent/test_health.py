@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.engine.agent.events import HealthChecked
-from cluster.engine.agent.health import HealthPolicy, HealthTracker
+from mesaform.engine.agent.events import HealthChecked
+from mesaform.engine.agent.health import HealthPolicy, HealthTracker
 
 
 def tracker(**check: float) -> HealthTracker:

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cluster.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
-from cluster.mesos.operator import OperatorClient
+from mesaform.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
+from mesaform.mesos.operator import OperatorClient
 
 HOST = "127.61.0.1"
 

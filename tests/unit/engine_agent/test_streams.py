@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.engine.agent.streams import RETRY_MAX_S, RETRY_MIN_S, UpdateStreams
-from cluster.mesos.messages import TaskStatus, ident
+from mesaform.engine.agent.streams import RETRY_MAX_S, RETRY_MIN_S, UpdateStreams
+from mesaform.mesos.messages import TaskStatus, ident
 
 TASKS = ("a", "b", "c")
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cluster.engine import link
-from cluster.engine.agent import events as ag
-from cluster.engine.agent.core import AgentCore
-from cluster.engine.allocator import Allocator
-from cluster.engine.master import events as ev
-from cluster.engine.master.core import Master
-from cluster.engine.master.state import Ids
-from cluster.mesos.messages import TERMINAL_STATES, AgentInfo, to_wire
+from mesaform.engine import link
+from mesaform.engine.agent import events as ag
+from mesaform.engine.agent.core import AgentCore
+from mesaform.engine.allocator import Allocator
+from mesaform.engine.master import events as ev
+from mesaform.engine.master.core import Master
+from mesaform.engine.master.state import Ids
+from mesaform.mesos.messages import TERMINAL_STATES, AgentInfo, to_wire
 from tests.unit.engine_master.world import SIZE, Scheduler, World
 
 DEAD = TERMINAL_STATES | {"TASK_UNKNOWN", "TASK_UNREACHABLE"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.common.resources import Resources
-from cluster.engine import link
-from cluster.engine.registry import Admit, Registry, SetDeactivated, StartDrain
-from cluster.mesos.messages import AgentInfo, ident, to_wire
+from mesaform.common.resources import Resources
+from mesaform.engine import link
+from mesaform.engine.registry import Admit, Registry, SetDeactivated, StartDrain
+from mesaform.mesos.messages import AgentInfo, ident, to_wire
 from tests.unit.engine_master.world import SIZE, START, World, known
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.common.resources import Resources
-from cluster.engine.allocator import Allocator
+from mesaform.common.resources import Resources
+from mesaform.engine.allocator import Allocator
 
 BIG = Resources.of(cpus=9, mem_mib=18 * 1024, ports=[(31000, 31009)])
 

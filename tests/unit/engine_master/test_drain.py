@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.engine import link
+from mesaform.engine import link
 from tests.unit.engine_master.world import World
 
 

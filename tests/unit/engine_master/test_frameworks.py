@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.engine import link
-from cluster.engine.master import events as ev
+from mesaform.engine import link
+from mesaform.engine.master import events as ev
 from tests.unit.engine_master.world import SIZE, World
 
 
@@ -136,7 +136,7 @@ def test_a_framework_without_roles_is_in_the_default_role(world):
     world.agent()
     framework = world.framework(roles=())
     assert framework.offers == []  # a multi-role framework with no role asks for nothing
-    from cluster.mesos.messages import FrameworkInfo
+    from mesaform.mesos.messages import FrameworkInfo
 
     world.feed(ev.Subscribe("plain", FrameworkInfo(user="u", name="plain")))
     assert world.streams["plain"][-1]["type"] == "OFFERS"

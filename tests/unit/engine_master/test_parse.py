@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.engine.master.calls import Call, OperatorCall
-from cluster.engine.master.parse import BadMessage, parse, parse_body
+from mesaform.engine.master.calls import Call, OperatorCall
+from mesaform.engine.master.parse import BadMessage, parse, parse_body
 
 
 def test_unknown_fields_and_null_are_ignored():

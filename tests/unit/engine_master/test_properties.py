@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.common.resources import Resources
-from cluster.engine import link
-from cluster.mesos.messages import TERMINAL_STATES
+from mesaform.common.resources import Resources
+from mesaform.engine import link
+from mesaform.mesos.messages import TERMINAL_STATES
 from tests.unit.engine_master.world import FakeAgent, Scheduler, World, known
 
 SIZES = [
@@ -49,7 +49,7 @@ class Cluster(RuleBasedStateMachine):
     def _obey(self, agent: FakeAgent, message: link.FromMaster) -> None:
         if isinstance(message, link.Launch):
             scheduler = next(one for one in self.schedulers if one.id == message.framework.id.value)
-            from cluster.mesos.messages import from_wire
+            from mesaform.mesos.messages import from_wire
 
             self.running[scheduler.id, message.task.task_id.value] = (
                 agent,

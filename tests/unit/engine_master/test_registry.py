@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.common.errors import LeadershipLost
-from cluster.engine.master.registry_store import (
+from mesaform.common.errors import LeadershipLost
+from mesaform.engine.master.registry_store import (
     COMPRESS_ABOVE_BYTES,
     RegistryStore,
     decode,
     encode,
 )
-from cluster.engine.registry import (
+from mesaform.engine.registry import (
     Admit,
     MarkDrained,
     MarkGone,
@@ -21,8 +21,8 @@ from cluster.engine.registry import (
     SetDeactivated,
     StartDrain,
 )
-from cluster.mesos.messages import AgentInfo
-from cluster.zookeeper.session import ZooKeeper
+from mesaform.mesos.messages import AgentInfo
+from mesaform.zookeeper.session import ZooKeeper
 
 INFO = AgentInfo(hostname="h")
 

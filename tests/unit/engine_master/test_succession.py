@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.engine.master.events import Operator
+from mesaform.engine.master.events import Operator
 from tests.unit.engine_master.succession import BROKEN, DEAD, OK, Client, RealAgent, Reign
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.common.resources import Resources
-from cluster.engine import link
+from mesaform.common.resources import Resources
+from mesaform.engine import link
 from tests.unit.engine_master.world import SIZE, SMALL, World
 
 

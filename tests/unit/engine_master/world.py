@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from cluster.common.resources import Resources
-from cluster.engine import link
-from cluster.engine.allocator import Allocator
-from cluster.engine.master import events as ev
-from cluster.engine.master.calls import Call
-from cluster.engine.master.core import Master
-from cluster.engine.master.parse import parse
-from cluster.engine.master.state import Config, Ids, total
-from cluster.engine.registry import Registry
-from cluster.mesos.messages import (
+from mesaform.common.resources import Resources
+from mesaform.engine import link
+from mesaform.engine.allocator import Allocator
+from mesaform.engine.master import events as ev
+from mesaform.engine.master.calls import Call
+from mesaform.engine.master.core import Master
+from mesaform.engine.master.parse import parse
+from mesaform.engine.master.state import Config, Ids, total
+from mesaform.engine.registry import Registry
+from mesaform.mesos.messages import (
     AgentInfo,
     Capability,
     FrameworkInfo,

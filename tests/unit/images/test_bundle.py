@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.common.errors import BadInput, MissingPrerequisite
-from images import bundle
-from images.lookup import recipe_digest
+from mesaform.common.errors import BadInput, MissingPrerequisite
+from mesaform_images import bundle
+from mesaform_images.lookup import recipe_digest
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -107,7 +107,7 @@ def test_the_bundle_holds_the_wheel_the_locks_the_recipe_and_the_builder(root: P
         "requirements.lock",
         "bootstrap.lock",
         "recipe.toml",
-        "images/builder/__main__.py",
+        "mesaform_images/builder/__main__.py",
     } <= names
 
 
@@ -128,8 +128,8 @@ def test_the_wheel_has_pages_and_code_but_not_the_operators_side_and_its_record_
             assert int(record[name][1]) == len(content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
             assert record[name][0] == f"sha256={digest}"
-    assert "cluster/webui/master/index.html" in names
-    assert "cluster/cli/main.py" not in names
+    assert "mesaform/webui/master/index.html" in names
+    assert "mesaform/cli/main.py" not in names
 
 
 def test_a_checkout_without_its_lock_names_the_file(root: Path) -> None:

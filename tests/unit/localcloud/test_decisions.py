@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cluster.localcloud.calls import Call, classify
-from cluster.localcloud.cloudinit import BadUserDataError, content_of, parse, place
-from cluster.localcloud.protocol import Machine, StateReport
-from cluster.localcloud.reconcile import (
+from mesaform.localcloud.calls import Call, classify
+from mesaform.localcloud.cloudinit import BadUserDataError, content_of, parse, place
+from mesaform.localcloud.protocol import Machine, StateReport
+from mesaform.localcloud.reconcile import (
     SHUTDOWN,
     Boot,
     Busy,

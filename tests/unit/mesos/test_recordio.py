@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.mesos.recordio import Decoder, FramingError, encode
+from mesaform.mesos.recordio import Decoder, FramingError, encode
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8), st.data())

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from cluster.common.errors import ClusterUnreachable
-from cluster.common.resources import Resources
-from cluster.mesos.run_framework import Runner
-from cluster.mesos.run_state import Change, Job
-from cluster.mesos.sandbox import Sandboxes
+from mesaform.common.errors import ClusterUnreachable
+from mesaform.common.resources import Resources
+from mesaform.mesos.run_framework import Runner
+from mesaform.mesos.run_state import Change, Job
+from mesaform.mesos.sandbox import Sandboxes
 from tests.support.scripted_engine import ScriptedEngine
 
 

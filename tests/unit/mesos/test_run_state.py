@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.common.resources import EMPTY, Resources
-from cluster.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
-from cluster.mesos.run_state import Execution, Job, environment, exit_code
-from cluster.mesos.scheduler_messages import Call, Event, Offers, Subscribed, Update
+from mesaform.common.resources import EMPTY, Resources
+from mesaform.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
+from mesaform.mesos.run_state import Execution, Job, environment, exit_code
+from mesaform.mesos.scheduler_messages import Call, Event, Offers, Subscribed, Update
 
 SHAPE = Resources.of(cpus=1, mem_mib=64)
 

@@ -7,11 +7,11 @@ from typing import Self
 import aiohttp
 import pytest
 
-from cluster.common.errors import ClusterUnreachable, Permanent, Retryable
-from cluster.common.resources import Resources
-from cluster.mesos.messages import CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
-from cluster.mesos.scheduler import FrameworkFailedOver, FrameworkRemoved, SchedulerClient
-from cluster.mesos.scheduler_messages import (
+from mesaform.common.errors import ClusterUnreachable, Permanent, Retryable
+from mesaform.common.resources import Resources
+from mesaform.mesos.messages import CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
+from mesaform.mesos.scheduler import FrameworkFailedOver, FrameworkRemoved, SchedulerClient
+from mesaform.mesos.scheduler_messages import (
     Event,
     acknowledge,
     decline,

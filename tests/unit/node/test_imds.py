@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.node.imds import Metadata, MetadataUnavailable
-from cluster.node.model import Identity
+from mesaform.node.imds import Metadata, MetadataUnavailable
+from mesaform.node.model import Identity
 from tests.integration.node.metadata import INSTANCE, MetadataServer
 from tests.support.zookeeper import free_port
 

@@ -13,15 +13,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.node.imds import Metadata
-from cluster.node.interruption_monitor import (
+from mesaform.node.imds import Metadata
+from mesaform.node.interruption_monitor import (
     InterruptionMonitor,
     Settings,
     settings_from,
     tell_leader,
 )
-from cluster.node.notices import ACTION, REBALANCE, SCHEDULED, read
-from cluster.topology.user_data import MachineNotice
+from mesaform.node.notices import ACTION, REBALANCE, SCHEDULED, read
+from mesaform.topology.user_data import MachineNotice
 from tests.integration.node.metadata import MetadataServer
 from tests.support.zookeeper import free_port
 
@@ -198,7 +198,7 @@ def test_its_settings_come_from_the_environment_that_the_node_writes():
 
 @pytest.mark.slow
 def test_the_watch_stays_light():
-    program = "import sys, cluster.node.interruption_monitor; print([m for m in ('asyncio', 'boto3', 'aiohttp', 'kazoo', 'pydantic') if m in sys.modules])"
+    program = "import sys, mesaform.node.interruption_monitor; print([m for m in ('asyncio', 'boto3', 'aiohttp', 'kazoo', 'pydantic') if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.node.lease_monitor import (
+from mesaform.node.lease_monitor import (
     COUNTS_AT_MOST_S,
     TRANSITIONS,
     Asked,

@@ -17,10 +17,10 @@ import msgspec
 import pytest
 from kazoo.client import KazooClient
 
-from cluster.node.control_channel import LineBroken
-from cluster.node.lease_daemon import Keeper, seen
-from cluster.node.lease_monitor import LeaseMonitor, Leave, Looked, Seen, State, Terms, Unseen
-from cluster.topology.user_data import Lease, LeaseTerms, ShutdownReport
+from mesaform.node.control_channel import LineBroken
+from mesaform.node.lease_daemon import Keeper, seen
+from mesaform.node.lease_monitor import LeaseMonitor, Leave, Looked, Seen, State, Terms, Unseen
+from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from tests.integration.node.nodes import REPOSITORY, until
 from tests.support.little_cluster import LittleCluster
 from tests.support.zookeeper import available
@@ -181,10 +181,10 @@ DRIVER = """
 import os, sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from cluster.node import machine, roles
-from cluster.node.main import serve
-from cluster.node.model import Hardware, Identity
-from cluster.topology.user_data import parse_node_document
+from mesaform.node import machine, roles
+from mesaform.node.main import serve
+from mesaform.node.model import Hardware, Identity
+from mesaform.topology.user_data import parse_node_document
 document, address, zk, master, folder = parse_node_document(sys.argv[1]), *sys.argv[2:6]
 identity = Identity("i-leased", "m5.large", "us-east-1a", address, "on-demand")
 desired = roles.desired(document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder))

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 import msgspec
 import pytest
 
-from cluster.node import roles
-from cluster.node.model import Hardware, Identity, Programs, Service
-from cluster.topology.user_data import (
+from mesaform.node import roles
+from mesaform.node.model import Hardware, Identity, Programs, Service
+from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     LeaseTerms,
     NodeDocument,
@@ -61,7 +61,7 @@ def test_a_master_runs_zookeeper_first_then_the_engine_the_services_and_the_auto
 
 def test_the_engine_master_is_told_its_address_the_ensemble_and_a_quorum_of_two() -> None:
     engine = services(document())["engine-master"]
-    assert engine.argv == ("/opt/mesaform/venv/bin/python", "-m", "cluster.engine", "master")
+    assert engine.argv == ("/opt/mesaform/venv/bin/python", "-m", "mesaform.engine", "master")
     assert without_lean(engine) == {
         "MESOS_IP": MASTERS[1],
         "MESOS_PORT": "5050",
@@ -76,7 +76,7 @@ def test_the_engine_master_is_told_its_address_the_ensemble_and_a_quorum_of_two(
 
 def test_services_and_autoscaler_are_told_where_masters_and_their_own_elections_are() -> None:
     found = services(document())
-    assert found["services"].argv[1:] == ("-m", "cluster.services")
+    assert found["services"].argv[1:] == ("-m", "mesaform.services")
     assert without_lean(found["services"]) == {
         "MARATHON_MASTER": f"zk://{ENSEMBLE}/mesos",
         "MARATHON_ZK": f"zk://{ENSEMBLE}/marathon",
@@ -84,7 +84,7 @@ def test_services_and_autoscaler_are_told_where_masters_and_their_own_elections_
         "MARATHON_HTTP_PORT": "8080",
         "MARATHON_HOSTNAME": MASTERS[1],
     }
-    assert found["autoscaler"].argv[1:] == ("-m", "cluster.autoscaler")
+    assert found["autoscaler"].argv[1:] == ("-m", "mesaform.autoscaler")
     assert without_lean(found["autoscaler"]) == {
         "MESAFORM_CLUSTER": "demo",
         "MESAFORM_ZK": f"zk://{ENSEMBLE}/mesaform/autoscaler",
@@ -96,7 +96,7 @@ def test_services_and_autoscaler_are_told_where_masters_and_their_own_elections_
 
 def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None:
     agent = services(document("agent", pool="default", disk_gib=40), AGENT)["engine-agent"]
-    assert agent.argv[1:] == ("-m", "cluster.engine", "agent")
+    assert agent.argv[1:] == ("-m", "mesaform.engine", "agent")
     assert agent.env["MESOS_RESOURCES"] == "cpus:4;disk:35840;mem:15565;ports:[31000-32000]"
     assert agent.env["MESOS_MASTER"] == f"zk://{ENSEMBLE}/mesos"
     assert (agent.env["MESOS_IP"], agent.env["MESOS_PORT"], agent.env["MESAFORM_LINK_PORT"]) == (
@@ -108,7 +108,7 @@ def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None
 
 def test_every_agent_watches_for_its_own_end_and_knows_where_autoscalers_listen() -> None:
     watch = services(document("agent"), AGENT)["watch"]
-    assert watch.argv[1:] == ("-m", "cluster.node.interruption_monitor")
+    assert watch.argv[1:] == ("-m", "mesaform.node.interruption_monitor")
     assert watch.env["MESAFORM_AUTOSCALERS"] == ",".join(f"{address}:9550" for address in MASTERS)
     assert (watch.env["MESAFORM_MACHINE"], watch.env["MESAFORM_ADDRESS"]) == (
         AGENT.instance_id,
@@ -121,7 +121,7 @@ def test_only_an_agent_that_the_autoscaler_bought_watches_a_lease() -> None:
     assert list(services(document("agent"), AGENT)) == ["engine-agent", "watch"]
     assert "lease" not in services(document("master", lease=LeaseTerms(600, 20)))
     lease = services(document("agent", lease=LeaseTerms(600, 20)), AGENT)["lease"]
-    assert lease.argv[1:] == ("-m", "cluster.node.lease_daemon")
+    assert lease.argv[1:] == ("-m", "mesaform.node.lease_daemon")
     assert lease.controls_node
     assert without_lean(lease) == {
         "MESAFORM_ZK": f"zk://{ENSEMBLE}/mesaform/autoscaler",

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.node.model import Service
-from cluster.node.supervisor import (
+from mesaform.node.model import Service
+from mesaform.node.supervisor import (
     Begin,
     Effect,
     Event,

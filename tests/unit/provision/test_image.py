@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-APP = "from cluster.provision.image import destroys; print(destroys())"
+APP = "from mesaform.provision.image import destroys; print(destroys())"
 
 
 @pytest.mark.slow

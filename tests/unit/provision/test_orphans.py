@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.aws.resources.owned import OwnedResource
-from cluster.provision.orphans import is_stray
-from cluster.topology.naming import Tag
+from mesaform.aws.resources.owned import OwnedResource
+from mesaform.provision.orphans import is_stray
+from mesaform.topology.naming import Tag
 
 KNOWN = frozenset({"i-known", "mesaform-a-agent"})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.provision.progress import Ended, Fault, Planned, Reader, Step, first_cause
+from mesaform.provision.progress import Ended, Fault, Planned, Reader, Step, first_cause
 
 STACKS = ("network", "notices", "masters", "agents")
 

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 import aiohttp
 
-from cluster.services.server import serve
-from cluster.services.settings import Settings
-from cluster.zookeeper.session import ZooKeeper, split_zk_url
+from mesaform.services.server import serve
+from mesaform.services.settings import Settings
+from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 from tests.support.scripted_engine import ScriptedEngine
 
 

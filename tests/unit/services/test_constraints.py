@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.mesos.messages import Attribute, Offer, Scalar, Text, ident
-from cluster.services.constraints import places_of, problem_with, satisfied
+from mesaform.mesos.messages import Attribute, Offer, Scalar, Text, ident
+from mesaform.services.constraints import places_of, problem_with, satisfied
 
 HERE = {"@hostname": "h1", "rack": "r1", "@zone": "a"}
 

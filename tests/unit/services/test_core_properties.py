@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cluster.common.resources import EMPTY, Resources
-from cluster.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
-from cluster.mesos.scheduler_messages import Call
-from cluster.services.commands import ApiCommands
-from cluster.services.core import Core
-from cluster.services.effects import AppLocked, AppMissing, Effect, Send, Store
-from cluster.services.model import App, Deployment, Instance, PortDefinition
-from cluster.services.state import State
+from mesaform.common.resources import EMPTY, Resources
+from mesaform.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
+from mesaform.mesos.scheduler_messages import Call
+from mesaform.services.commands import ApiCommands
+from mesaform.services.core import Core
+from mesaform.services.effects import AppLocked, AppMissing, Effect, Send, Store
+from mesaform.services.model import App, Deployment, Instance, PortDefinition
+from mesaform.services.state import State
 
 TOTAL = Resources.of(cpus=4, mem_mib=1024, ports=[(31000, 31009)])
 APP_IDS = ("/a", "/b", "/c")

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.common.resources import EMPTY, Resources
-from cluster.mesos.messages import Offer, from_wire, ident, to_wire
-from cluster.services.launch import environment, task_id_for, task_info
-from cluster.services.matching import Fit, OpenOffer
-from cluster.services.model import App, Instance, PortDefinition
+from mesaform.common.resources import EMPTY, Resources
+from mesaform.mesos.messages import Offer, from_wire, ident, to_wire
+from mesaform.services.launch import environment, task_id_for, task_info
+from mesaform.services.matching import Fit, OpenOffer
+from mesaform.services.model import App, Instance, PortDefinition
 
 
 def an_offer(unreserved: Resources, reserved: Resources = EMPTY) -> OpenOffer:

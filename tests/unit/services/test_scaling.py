@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cluster.services.definitions import InvalidApp, parse
-from cluster.services.model import App, HealthCheck, Instance, UpgradeStrategy
-from cluster.services.queue import Backoff, Waiting
-from cluster.services.scaling import choose, plan, settled, simple_step
+from mesaform.services.definitions import InvalidApp, parse
+from mesaform.services.model import App, HealthCheck, Instance, UpgradeStrategy
+from mesaform.services.queue import Backoff, Waiting
+from mesaform.services.scaling import choose, plan, settled, simple_step
 
 
 def an_app(instances: int, **fields: object) -> App:

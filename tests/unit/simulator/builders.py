@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.autoscaler.model.shape import make
-from cluster.simulator.comparison import catalogue_of
-from cluster.simulator.market import Market, Settings
-from cluster.simulator.policy import Policy
-from cluster.simulator.trace import Task, Trace
-from cluster.simulator.world import World
+from mesaform.autoscaler.model.shape import make
+from mesaform.simulator.comparison import catalogue_of
+from mesaform.simulator.market import Market, Settings
+from mesaform.simulator.policy import Policy
+from mesaform.simulator.trace import Task, Trace
+from mesaform.simulator.world import World
 
 STEADY = Settings(boot_spread=0.0, boot_s=40.0)
 """A cloud without surprises: every machine boots in 40 s."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.common.errors import BadInput
-from cluster.simulator.baselines import baseline
-from cluster.simulator.comparison import Outcome, simulate
-from cluster.simulator.results import Entry
-from cluster.simulator.world import EPOCH
+from mesaform.common.errors import BadInput
+from mesaform.simulator.baselines import baseline
+from mesaform.simulator.comparison import Outcome, simulate
+from mesaform.simulator.results import Entry
+from mesaform.simulator.world import EPOCH
 from tests.unit.simulator.builders import STEADY, a_policy, a_task, a_trace
 
 ONE = ("m5.xlarge",)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.autoscaler.model.shape import make
-from cluster.simulator.bound import WAITS_AT_MOST_S, bound_of
-from cluster.simulator.market import offerings
-from cluster.simulator.trace import Task, Trace
+from mesaform.autoscaler.model.shape import make
+from mesaform.simulator.bound import WAITS_AT_MOST_S, bound_of
+from mesaform.simulator.market import offerings
+from mesaform.simulator.trace import Task, Trace
 
 HOUR_S = 3600.0
 LARGE = [

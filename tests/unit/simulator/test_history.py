@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.autoscaler.accounting.resource_usage import Task
-from cluster.autoscaler.accounting.task_history import Past
-from cluster.autoscaler.model.shape import make
-from cluster.autoscaler.model.snapshot import Constraint, QueueEntry
-from cluster.aws import ledger_rows
-from cluster.common.errors import BadInput
-from cluster.simulator.comparison import catalogue_of, simulate
-from cluster.simulator.history import tasks, trace
-from cluster.simulator.market import Market, Settings
-from cluster.simulator.policy import Policy
-from cluster.simulator.trace import Task as Work
-from cluster.simulator.trace import Trace
-from cluster.simulator.world import World
+from mesaform.autoscaler.accounting.resource_usage import Task
+from mesaform.autoscaler.accounting.task_history import Past
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Constraint, QueueEntry
+from mesaform.aws import ledger_rows
+from mesaform.common.errors import BadInput
+from mesaform.simulator.comparison import catalogue_of, simulate
+from mesaform.simulator.history import tasks, trace
+from mesaform.simulator.market import Market, Settings
+from mesaform.simulator.policy import Policy
+from mesaform.simulator.trace import Task as Work
+from mesaform.simulator.trace import Trace
+from mesaform.simulator.world import World
 
 NOW = 1_800_000_000.0
 SHAPE = make(1, 512, ports=1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.aws.pricing import price_book
-from cluster.common.errors import BadInput
-from cluster.simulator.market import TYPES, Market, Settings, offerings, size_of
-from cluster.simulator.policy import load, parse
+from mesaform.aws.pricing import price_book
+from mesaform.common.errors import BadInput
+from mesaform.simulator.market import TYPES, Market, Settings, offerings, size_of
+from mesaform.simulator.policy import load, parse
 
 
 def test_an_empty_policy_has_every_default_and_the_files_name(tmp_path):

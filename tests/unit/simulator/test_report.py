@@ -9,11 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.cli.main import build
-from cluster.common.errors import BadInput
-from cluster.simulator import svg
-from cluster.simulator.report import means
-from cluster.simulator.results import Level, percentile
+from mesaform.cli.main import build
+from mesaform.common.errors import BadInput
+from mesaform.simulator import svg
+from mesaform.simulator.report import means
+from mesaform.simulator.results import Level, percentile
 
 
 class Page(HTMLParser):
@@ -152,7 +152,7 @@ def test_axes_have_round_ticks():
 def test_what_a_library_prints_is_not_in_our_output(capfd):
     import ctypes
 
-    from cluster.cli.native_stdout import redirect_native_stdout
+    from mesaform.cli.native_stdout import redirect_native_stdout
 
     with redirect_native_stdout():
         ctypes.CDLL(None).puts(b"noise of a library")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.autoscaler.model.shape import make
-from cluster.common.errors import BadInput
-from cluster.simulator.synthetic import KINDS, make_trace
-from cluster.simulator.trace import all_resumable, load, parse, parse_map, window
+from mesaform.autoscaler.model.shape import make
+from mesaform.common.errors import BadInput
+from mesaform.simulator.synthetic import KINDS, make_trace
+from mesaform.simulator.trace import all_resumable, load, parse, parse_map, window
 
 OPENB = """name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time
 pod-1,16500,51200,0,0,,LS,Running,1060,1360,1061

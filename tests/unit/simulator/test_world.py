@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.simulator.baselines import BASELINES
-from cluster.simulator.comparison import Outcome, catalogue_of, least_usd, savings, simulate
-from cluster.simulator.market import Settings
-from cluster.simulator.synthetic import make_trace
-from cluster.simulator.trace import Trace, all_resumable, window
+from mesaform.simulator.baselines import BASELINES
+from mesaform.simulator.comparison import Outcome, catalogue_of, least_usd, savings, simulate
+from mesaform.simulator.market import Settings
+from mesaform.simulator.synthetic import make_trace
+from mesaform.simulator.trace import Trace, all_resumable, window
 from tests.unit.simulator.builders import STEADY, a_policy, a_task, a_trace, a_world
 
 RULES = ("", *BASELINES)

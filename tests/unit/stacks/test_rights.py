@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.topology import iam
+from mesaform.topology import iam
 
 DOCUMENT = iam.master_document("west", "eu-west-1", "123456789012")
 

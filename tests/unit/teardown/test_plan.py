@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.aws.resources.owned import KEPT_UNLESS_ASKED, ORDER, OwnedResource, in_order, rank
-from cluster.common.errors import NotOwned
-from cluster.teardown.plan import (
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, ORDER, OwnedResource, in_order, rank
+from mesaform.common.errors import NotOwned
+from mesaform.teardown.plan import (
     DESTROY_ORDER,
     STEP_ORDER,
     Held,
