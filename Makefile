@@ -1,13 +1,13 @@
 # What people type. Everything else is `mesaform --help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test check bench
+.PHONY: help setup up down test test-fast check bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  FILE=$(FILE) names the cluster file"
 
 setup: ## bring everything that is needed; quick when nothing is missing
@@ -30,6 +30,10 @@ test: ## set-up for tests, check, then every test
 	@scripts/setup --tests
 	@$(MAKE) --no-print-directory check
 	$(RUN)/python -m pytest
+
+test-fast: setup ## the tests that need no service, browser or Terraform; no checks
+	$(RUN)/python -m pytest \
+	  -m "not slow and not terraform and not browser and not endtoend and not zookeeper"
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing
