@@ -1,0 +1,41 @@
+"""Atomic replacement of files. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
+    """Replace `path` with `data` in one step: a reader or a crash sees the old or the new content.
+
+    `durable` forces content and directory entry to disk before the call returns, so that a power
+    failure afterwards loses nothing. `mode` is the file's permission bits.
+
+    Raises:
+        OSError: the file cannot be written; `path` is unchanged and no partial file is left.
+
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
