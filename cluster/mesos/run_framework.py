@@ -14,7 +14,7 @@ from mesaform.common.errors import ClusterUnreachable, MesaformError, Permanent,
 from mesaform.mesos.run_state import TIMED_OUT, Change, Execution, Job, Task
 from mesaform.mesos.sandbox import Sandboxes, SandboxUnreadable
 from mesaform.mesos.scheduler import SchedulerClient
-from mesaform.mesos.scheduler_messages import Call, Event, kill, revive, teardown
+from mesaform.mesos.scheduler_api import Call, Event, kill, revive, teardown
 
 COMPLAIN_AFTER_S = 10.0
 LEADER_WAIT_S = 15.0

@@ -25,7 +25,7 @@ from mesaform.mesos.messages import (
     ident,
     to_wire,
 )
-from mesaform.mesos.scheduler_messages import (
+from mesaform.mesos.scheduler_api import (
     Call,
     Event,
     acknowledge,

@@ -1,6 +1,6 @@
 """One framework's subscription to whichever master leads: it survives leader changes, broken streams and silence.
 
-Nothing about offers or tasks is decided here; the events and calls are in `scheduler_messages`.
+Nothing about offers or tasks is decided here; the events and calls are in `scheduler_api`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from yarl import URL
 from mesaform.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
 from mesaform.mesos import recordio
 from mesaform.mesos.messages import FrameworkInfo, Id
-from mesaform.mesos.scheduler_messages import Call, Event, Subscribe, decode_event, encode_call
+from mesaform.mesos.scheduler_api import Call, Event, Subscribe, decode_event, encode_call
 
 PATH = "/api/v1/scheduler"
 MISSED_HEARTBEATS = 5
@@ -136,7 +136,7 @@ class SchedulerClient:
                 after_s=self._pause_s,
                 where=str(url),
             ) from None
-        self._refuse(call.type, response.status, text, url)
+        self._refuse(call.type or "UNKNOWN", response.status, text, url)
 
     async def _subscribe_once(self, handle: Handle) -> None:
         url = URL(await self._leader()).with_path(PATH)

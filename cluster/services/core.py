@@ -13,7 +13,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from mesaform.mesos.messages import TERMINAL_STATES, Offer, TaskStatus
-from mesaform.mesos.scheduler_messages import (
+from mesaform.mesos.scheduler_api import (
     acknowledge,
     decline,
     kill,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mesaform.mesos.scheduler_messages import Call
+from mesaform.mesos.scheduler_api import Call
 from mesaform.services.model import App, Deployment, Instance
 
 Kind = Literal["apps", "instances", "deployments"]

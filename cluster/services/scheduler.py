@@ -14,7 +14,7 @@ import aiohttp
 from mesaform.common.errors import MesaformError, Permanent, Retryable
 from mesaform.mesos.messages import Capability, FrameworkInfo, Id
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
-from mesaform.mesos.scheduler_messages import Event
+from mesaform.mesos.scheduler_api import Event
 from mesaform.services.commands import ApiCommands
 from mesaform.services.core import Core
 from mesaform.services.effects import Effect, Send

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mesaform.mesos.scheduler_messages import Call
+from mesaform.mesos.scheduler_api import Call
 from mesaform.services.effects import Effect, Send, Store
 from mesaform.services.model import App, Deployment, Failure, Instance, Standing
 from mesaform.services.queue import Backoff, Waiting

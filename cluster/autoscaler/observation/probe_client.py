@@ -24,7 +24,7 @@ from mesaform.autoscaler.observation.mesos_framework_parser import PROBE
 from mesaform.common.errors import MesaformError, Permanent, Retryable
 from mesaform.mesos.messages import Capability, FrameworkInfo, from_wire, ident
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
-from mesaform.mesos.scheduler_messages import (
+from mesaform.mesos.scheduler_api import (
     Call,
     Event,
     decline,

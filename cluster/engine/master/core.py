@@ -11,7 +11,6 @@ from typing import Any
 
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.master import agents, drain, frameworks, launch, reconcile, tasks
-from mesaform.engine.master.calls import Call
 from mesaform.engine.master.events import (
     AgentLeaving,
     AgentPong,
@@ -29,6 +28,7 @@ from mesaform.engine.master.events import (
 )
 from mesaform.engine.master.state import Config, Framework, Ids, State
 from mesaform.engine.registry import Admit, MarkUnreachable, Registry, Remove
+from mesaform.mesos.scheduler_api import Call
 
 
 class Master:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesaform.engine import link
-from mesaform.engine.master.calls import Call
 from mesaform.engine.registry import Change
 from mesaform.mesos.messages import FrameworkInfo
+from mesaform.mesos.scheduler_api import Call
 
 # --- events
 

@@ -8,7 +8,6 @@ from typing import Any
 from aiohttp import web
 
 from mesaform.common.errors import MesaformError
-from mesaform.engine.master.calls import OPERATOR_BODIES, OperatorCall
 from mesaform.engine.master.http_common import (
     JSON,
     NOT_ACCEPTABLE,
@@ -31,6 +30,7 @@ from mesaform.engine.master.render import (
 )
 from mesaform.engine.master.streams import Stream, record
 from mesaform.engine.master.term import HEARTBEAT, HEARTBEAT_S, Term
+from mesaform.mesos.operator_api import CALL_TYPES_WITH_BODY, OperatorCall
 
 Facts = dict[str, Callable[[], Any]]
 """What the process itself knows: `version`, `flags`, `metrics`, `master`."""
@@ -67,7 +67,7 @@ async def operator(request: web.Request, term: Term, facts: Facts) -> web.Stream
 def _invalid(call: OperatorCall) -> str | None:
     if call.type is None:
         return "Expecting 'type' to be present"
-    if call.type in OPERATOR_BODIES and getattr(call, call.type.lower()) is None:
+    if call.type in CALL_TYPES_WITH_BODY and getattr(call, call.type.lower()) is None:
         return f"Expecting '{call.type.lower()}' to be present"
     return None
 

@@ -6,8 +6,6 @@ import uuid
 
 from aiohttp import web
 
-from mesaform.engine.master.calls import REQUIRED_BODY, Call
-from mesaform.engine.master.calls import Subscribe as SubscribeCall
 from mesaform.engine.master.events import SchedulerCall, Subscribe
 from mesaform.engine.master.frameworks import invalid_change
 from mesaform.engine.master.http_common import (
@@ -23,6 +21,8 @@ from mesaform.engine.master.http_common import (
 )
 from mesaform.engine.master.streams import Stream
 from mesaform.engine.master.term import Term
+from mesaform.mesos.scheduler_api import CALL_TYPES_WITH_BODY, Call
+from mesaform.mesos.scheduler_api import Subscribe as SubscribeCall
 
 STREAM_ID = "Mesos-Stream-Id"
 UUID_BYTES = 16
@@ -62,7 +62,7 @@ def invalid(call: Call) -> str | None:
         )
     if call.framework_id is None:
         return "Expecting 'framework_id' to be present"
-    if call.type in REQUIRED_BODY and getattr(call, body) is None:
+    if call.type in CALL_TYPES_WITH_BODY and getattr(call, body) is None:
         return f"Expecting '{body}' to be present"
     if call.acknowledge is not None and len(call.acknowledge.uuid) != UUID_BYTES:
         return "Not a valid UUID"

@@ -6,11 +6,11 @@ import msgspec
 
 from mesaform.common.resources import Resources
 from mesaform.engine import link
-from mesaform.engine.master.calls import Accept, Decline, Operation
 from mesaform.engine.master.render import task_json
 from mesaform.engine.master.state import Agent, Framework, Offer, State, Task, total
 from mesaform.engine.master.status import refuse_task, state_as_seen_by
 from mesaform.mesos.messages import AllocationInfo, Resource, TaskInfo, from_wire
+from mesaform.mesos.scheduler_api import Accept, Decline, Operation
 
 MAX_ID_LENGTH = 255
 NOT_YET = "The embedded engine runs command tasks (LAUNCH with TaskInfo.command) only: {} are not supported yet"
@@ -19,7 +19,7 @@ NOT_YET = "The embedded engine runs command tasks (LAUNCH with TaskInfo.command)
 def accept(state: State, framework: Framework, call: Accept) -> None:
     """Launch what can be launched. Each task that cannot gets a status that says why."""
     offers, problem = _take_offers(state, framework, call)
-    tasks = [info for operation in call.operations for info in _task_infos(operation)]
+    tasks = [info for operation in call.operations for info in operation.task_infos]
     state.counters["messages_launch_tasks"] += 1
     for operation in call.operations:
         framework.counters["operations"] += 1
@@ -56,12 +56,6 @@ def accept(state: State, framework: Framework, call: Accept) -> None:
     )
 
 
-def _task_infos(operation: Operation) -> list[TaskInfo]:
-    if operation.launch is not None:
-        return operation.launch.task_infos
-    return operation.launch_group.task_group.tasks if operation.launch_group is not None else []
-
-
 def _take_offers(
     state: State, framework: Framework, call: Accept
 ) -> tuple[list[Offer], str | None]:
@@ -92,7 +86,7 @@ def _operate(
     left: Resources,
 ) -> Resources:
     """What is left of the offers after one operation. Reservations and volumes are not kept by this engine: they change nothing."""
-    for info in _task_infos(operation):
+    for info in operation.task_infos:
         task = _make_task(framework, agent, role, info)
         problem = (
             NOT_YET.format("task groups")

@@ -16,8 +16,7 @@ from typing import Any, TypeVar, Union, cast
 
 import msgspec
 
-from mesaform.engine.master import calls
-from mesaform.mesos import messages
+from mesaform.mesos import messages, operator_api, scheduler_api
 
 M = TypeVar("M", bound=messages.Message)
 
@@ -42,9 +41,9 @@ _CAPABILITIES = frozenset(
 )  # fmt: skip
 
 _ENUMS: dict[tuple[type, str], tuple[frozenset[str], str | None]] = {
-    (calls.Call, "type"): (calls.SCHEDULER_CALLS, None),
-    (calls.OperatorCall, "type"): (calls.OPERATOR_CALLS, None),
-    (calls.Operation, "type"): (_OPERATIONS, None),
+    (scheduler_api.Call, "type"): (scheduler_api.CALL_TYPES, None),
+    (operator_api.OperatorCall, "type"): (operator_api.CALL_TYPES, None),
+    (scheduler_api.Operation, "type"): (_OPERATIONS, None),
     (messages.Capability, "type"): (_CAPABILITIES, "UNKNOWN"),
     (messages.Resource, "type"): (_VALUE_TYPES, None),
     (messages.Attribute, "type"): (_VALUE_TYPES, None),

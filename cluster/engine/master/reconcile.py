@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesaform.engine.master.calls import Reconcile, ReconcileTask
 from mesaform.engine.master.state import Framework, State, Task
 from mesaform.engine.master.status import (
     master_generated_status,
@@ -13,6 +12,7 @@ from mesaform.engine.master.status import (
     unreachable_time,
 )
 from mesaform.mesos.messages import TaskStatus
+from mesaform.mesos.scheduler_api import Reconcile, ReconcileTask
 
 REASON = "REASON_RECONCILIATION"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from mesaform.engine import link
-from mesaform.engine.master.calls import Acknowledge, Kill, ReconcileTask
 from mesaform.engine.master.reconcile import explain
 from mesaform.engine.master.state import Agent, Framework, State, Task
 from mesaform.engine.master.status import count_state, send_status
 from mesaform.mesos.messages import TERMINAL_STATES, TaskStatus, ident
+from mesaform.mesos.scheduler_api import Acknowledge, Kill, ReconcileTask
 
 
 def updated(state: State, agent: Agent, update: link.Update) -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesaform.engine.master.calls import Call, OperatorCall
 from mesaform.engine.master.parse import BadMessage, parse, parse_body
+from mesaform.mesos.operator_api import OperatorCall
+from mesaform.mesos.scheduler_api import Call
 
 
 def test_unknown_fields_and_null_are_ignored():

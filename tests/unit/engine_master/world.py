@@ -12,7 +12,6 @@ from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.master import events as ev
-from mesaform.engine.master.calls import Call
 from mesaform.engine.master.core import Master
 from mesaform.engine.master.parse import parse
 from mesaform.engine.master.state import Config, Ids, total
@@ -26,6 +25,7 @@ from mesaform.mesos.messages import (
     ident,
     to_wire,
 )
+from mesaform.mesos.scheduler_api import Call
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
 SMALL = Resources.of(cpus=0.1, mem_mib=32)

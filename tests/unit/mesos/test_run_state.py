@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mesaform.common.resources import EMPTY, Resources
 from mesaform.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
 from mesaform.mesos.run_state import Execution, Job, environment, exit_code
-from mesaform.mesos.scheduler_messages import Call, Event, Offers, Subscribed, Update
+from mesaform.mesos.scheduler_api import Call, Event, Offers, Subscribed, Update
 
 SHAPE = Resources.of(cpus=1, mem_mib=64)
 

@@ -11,7 +11,7 @@ from mesaform.common.errors import ClusterUnreachable, Permanent, Retryable
 from mesaform.common.resources import Resources
 from mesaform.mesos.messages import CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
 from mesaform.mesos.scheduler import FrameworkFailedOver, FrameworkRemoved, SchedulerClient
-from mesaform.mesos.scheduler_messages import (
+from mesaform.mesos.scheduler_api import (
     Event,
     acknowledge,
     decline,

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mesaform.common.resources import EMPTY, Resources
 from mesaform.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
-from mesaform.mesos.scheduler_messages import Call
+from mesaform.mesos.scheduler_api import Call
 from mesaform.services.commands import ApiCommands
 from mesaform.services.core import Core
 from mesaform.services.effects import AppLocked, AppMissing, Effect, Send, Store
