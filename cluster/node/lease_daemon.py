@@ -38,7 +38,7 @@ from mesaform.node.lease_monitor import (
     Terms,
     Unseen,
 )
-from mesaform.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, Port, ShutdownReport
+from mesaform.topology.user_data import ZK_LEASE, ZK_SHUTDOWN_REPORTS, Lease, Port, ShutdownReport
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 LOOK_AT_LEAST_EVERY_S = 15.0
@@ -255,7 +255,8 @@ class RealWorld:
             async with asyncio.timeout(GOODBYE_S):
                 zk = await self._connected()
                 await zk.put(
-                    f"{self.zk_path}/{ZK_FAREWELLS}/{self.instance_id}", msgspec.json.encode(said)
+                    f"{self.zk_path}/{ZK_SHUTDOWN_REPORTS}/{self.instance_id}",
+                    msgspec.json.encode(said),
                 )
         if self.agent_id:
             with contextlib.suppress(MesaformError, TimeoutError):
@@ -275,7 +276,7 @@ def seen(data: bytes, instance_id: str) -> Seen:
         return Seen(repr(data))
     terms = Terms(lease.terms.lease_s, lease.terms.empty_s) if lease.terms else None
     return Seen(
-        f"{lease.term}.{lease.renewal}.{lease.at}", terms, spared=instance_id in lease.spared
+        f"{lease.term}.{lease.renewal}.{lease.at}", terms, spared=instance_id in lease.protected
     )
 
 

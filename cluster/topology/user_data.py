@@ -38,9 +38,12 @@ ZK_ENGINE_PATH = "/mesos"
 ZK_SERVICES_PATH = "/marathon"
 ZK_AUTOSCALER_PATH = "/mesaform/autoscaler"
 ZK_LEASE = "lease"  # below the autoscaler's path: what its leader renews
-ZK_FAREWELLS = (
-    "farewells"  # and the last words of machines that left when nobody did, by instance id
-)
+ZK_SHUTDOWN_REPORTS = "shutdown-reports"
+"""Below the autoscaler's path: one `ShutdownReport` per machine that terminated itself, by instance id."""
+
+ZK_LEGACY_SHUTDOWN_REPORTS = "farewells"
+"""The path that older images write to. Leaders read it as well: during an
+upgrade old agents run beside new masters."""
 
 
 NOTICES_PATH = "/notices"  # of the autoscaler's port: where agents tell of their own end
@@ -66,9 +69,11 @@ class LeaseTerms(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """What the autoscaler's leader writes as long as it works. That it changes is what counts; `at` and `holder` are for people.
+    """The agents' lease: the autoscaler's leader rewrites it while it works.
 
-    `spared` are instances that an operator protects.
+    An agent counts any change as a renewal. `at` (epoch seconds) and `holder` are for operators.
+    `protected` are ids of instances that an operator protects; the field is called `spared` in
+    ZooKeeper, because agents with older images read that name.
     """
 
     term: int
@@ -76,11 +81,15 @@ class Lease(msgspec.Struct, frozen=True):
     holder: str
     at: float
     terms: LeaseTerms | None = None
-    spared: tuple[str, ...] = ()
+    protected: tuple[str, ...] = msgspec.field(default=(), name="spared")
 
 
 class ShutdownReport(msgspec.Struct, frozen=True):
-    """What a machine leaves behind when it ends itself. `at` is its own clock (epoch s)."""
+    """Why a machine terminated itself. `at` is its own clock in epoch seconds.
+
+    `lease_s` is the lease's length, `silent_s` for how long nobody renewed it, `empty_s` for how
+    long the machine had no task.
+    """
 
     instance_id: str
     at: float

@@ -18,7 +18,14 @@ from mesaform.autoscaler.model.supply import LIVE
 from mesaform.aws.ports import Machine
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology.naming import Tag, lease_terms
-from mesaform.topology.user_data import ZK_FAREWELLS, ZK_LEASE, Lease, LeaseTerms, ShutdownReport
+from mesaform.topology.user_data import (
+    ZK_LEASE,
+    ZK_LEGACY_SHUTDOWN_REPORTS,
+    ZK_SHUTDOWN_REPORTS,
+    Lease,
+    LeaseTerms,
+    ShutdownReport,
+)
 from mesaform.zookeeper.session import ZooKeeper
 
 RENEW_EVERY_S = 5.0
@@ -139,7 +146,7 @@ class Leases:
         self._renewals = 0
         self._renewed_at: float | None = None
         self._terms: LeaseTerms | None = None
-        self._spared: tuple[str, ...] = ()
+        self._protected_ids: tuple[str, ...] = ()
 
     async def previous(self) -> Lease | None:
         """What the leader before this one wrote last."""
@@ -153,43 +160,57 @@ class Leases:
         self, spec: ClusterSpec | None = None, machines: Iterable[Machine] = ()
     ) -> None:
         """Say that this daemon works, at most every few seconds; new terms and protected machines at once. Without a spec, as before."""
-        terms, spared = self._terms, self._spared
+        terms, protected = self._terms, self._protected_ids
         if spec is not None:
-            terms, spared = lease_terms(spec), tuple(sorted(_protected(machines)))
+            terms, protected = lease_terms(spec), tuple(sorted(_protected(machines)))
         now = self._monotonic()
         if (
             self._renewed_at is not None
             and now - self._renewed_at < RENEW_EVERY_S
-            and (terms, spared) == (self._terms, self._spared)
+            and (terms, protected) == (self._terms, self._protected_ids)
         ):
             return
-        lease = Lease(self.term, self._renewals + 1, self._holder, self._clock(), terms, spared)
+        lease = Lease(self.term, self._renewals + 1, self._holder, self._clock(), terms, protected)
         await self._zk.put(f"{self._path}/{ZK_LEASE}", msgspec.json.encode(lease))
-        self._renewals, self._renewed_at, self._terms, self._spared = (
+        self._renewals, self._renewed_at, self._terms, self._protected_ids = (
             lease.renewal,
             now,
             terms,
-            spared,
+            protected,
         )
 
     async def shutdown_reports(self) -> dict[str, ShutdownReport]:
-        """The last words not told yet, by instance id."""
-        folder = f"{self._path}/{ZK_FAREWELLS}"
-        found = {}
+        """Every shutdown report in ZooKeeper, by instance id; an unreadable report is deleted."""
+        reports: dict[str, ShutdownReport] = {}
+        for folder in self._report_folders:
+            reports |= await self._reports_below(folder)
+        return reports
+
+    async def _reports_below(self, folder: str) -> dict[str, ShutdownReport]:
+        reports = {}
         for name in await self._zk.children(folder):
             node = await self._zk.get(f"{folder}/{name}")
             if node is None:
                 continue
             try:
-                found[name] = msgspec.json.decode(node[0], type=ShutdownReport)
+                reports[name] = msgspec.json.decode(node[0], type=ShutdownReport)
             except msgspec.DecodeError:
                 await self._zk.delete(f"{folder}/{name}")
-        return found
+        return reports
+
+    @property
+    def _report_folders(self) -> tuple[str, str]:
+        """Both paths that agents write to: the one of older images first."""
+        return (
+            f"{self._path}/{ZK_LEGACY_SHUTDOWN_REPORTS}",
+            f"{self._path}/{ZK_SHUTDOWN_REPORTS}",
+        )
 
     async def delete_reports(self, words: Iterable[str], live: Iterable[str]) -> None:
         """Forget the words of machines that are gone and told; those of machines that still run stay."""
         for name in sorted(set(words) - set(live)):
-            await self._zk.delete(f"{self._path}/{ZK_FAREWELLS}/{name}")
+            for folder in self._report_folders:
+                await self._zk.delete(f"{folder}/{name}")
 
 
 def _protected(machines: Iterable[Machine]) -> Iterable[str]:

@@ -367,7 +367,7 @@ async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_en
             (await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease
         )  # type: ignore[index]
         await zk.put(
-            f"{zookeeper_root}/autoscaler/farewells/{machine.instance_id}",
+            f"{zookeeper_root}/autoscaler/shutdown-reports/{machine.instance_id}",
             msgspec.json.encode(word),
         )
         fleet.terminate("toy", [machine.instance_id])
@@ -383,7 +383,7 @@ async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_en
         )  # type: ignore[index]
         assert (renewed.holder, again.holder) == (f"{HOST}:{first.port}", f"{HOST}:{second.port}")
         assert again.term > renewed.term
-        assert await zk.children(f"{zookeeper_root}/autoscaler/farewells") == []
+        assert await zk.children(f"{zookeeper_root}/autoscaler/shutdown-reports") == []
     finally:
         await zk.stop()
 

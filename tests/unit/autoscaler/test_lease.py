@@ -181,7 +181,7 @@ async def test_new_terms_and_protected_machines_are_told_at_once(leases: Leases)
     await leases.renew(a_spec(lease_s=0), machines)
     told = await leases.previous()
     assert told is not None
-    assert told.spared == ("i-2",)
+    assert told.protected == ("i-2",)
 
 
 @pytest.mark.zookeeper
@@ -198,12 +198,26 @@ async def test_words_are_kept_until_their_machines_are_gone_and_rubbish_is_throw
 ):
     assert await leases.shutdown_reports() == {}
     for name in ("i-1", "i-2"):
-        await zk.put(f"{zookeeper_root}/farewells/{name}", msgspec.json.encode(a_word(name)))
-    await zk.put(f"{zookeeper_root}/farewells/i-3", b"rubbish")
+        await zk.put(f"{zookeeper_root}/shutdown-reports/{name}", msgspec.json.encode(a_word(name)))
+    await zk.put(f"{zookeeper_root}/shutdown-reports/i-3", b"rubbish")
     words = await leases.shutdown_reports()
     assert set(words) == {"i-1", "i-2"}
     await leases.delete_reports(words, live=["i-2"])
-    assert await zk.children(f"{zookeeper_root}/farewells") == ["i-2"]
+    assert await zk.children(f"{zookeeper_root}/shutdown-reports") == ["i-2"]
+
+
+@pytest.mark.zookeeper
+async def test_reports_of_agents_with_an_older_image_are_read_and_deleted(
+    leases: Leases, zk: ZooKeeper, zookeeper_root: str
+):
+    old, new = f"{zookeeper_root}/farewells/i-1", f"{zookeeper_root}/shutdown-reports/i-2"
+    await zk.put(old, msgspec.json.encode(a_word("i-1")))
+    await zk.put(new, msgspec.json.encode(a_word("i-2")))
+    reports = await leases.shutdown_reports()
+    assert reports == {"i-1": a_word("i-1"), "i-2": a_word("i-2")}
+    await leases.delete_reports(reports, live=())
+    assert await zk.get(old) is None
+    assert await zk.get(new) is None
 
 
 class Troubled:

@@ -166,7 +166,7 @@ async def test_it_looks_twenty_times_a_lease_within_bounds():
 
 
 def test_a_lease_is_read_with_its_terms_and_who_is_spared():
-    lease = Lease(3, 17, "127.0.0.1:9550", 12.5, LeaseTerms(900, 30), spared=("i-1",))
+    lease = Lease(3, 17, "127.0.0.1:9550", 12.5, LeaseTerms(900, 30), protected=("i-1",))
     data = msgspec.json.encode(lease)
     assert seen(data, "i-1") == Seen("3.17.12.5", Terms(900, 30), spared=True)
     assert seen(data, "i-2") == Seen("3.17.12.5", Terms(900, 30))
@@ -344,7 +344,7 @@ def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_
     assert "powering off" in leased.log()
     assert leased.agents() == [], "the master was told"
     word = msgspec.json.decode(
-        zk.get("/mesaform/autoscaler/farewells/i-leased")[0], type=ShutdownReport
+        zk.get("/mesaform/autoscaler/shutdown-reports/i-leased")[0], type=ShutdownReport
     )
     zk.stop()
     zk.close()
