@@ -1,10 +1,15 @@
 # What people type. Everything else is `mesaform --help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test test-fast check bench
+.PHONY: help setup up down check test test-fast coverage bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
+# Tests wait for processes most of the time, so there are twice as many workers as cores.
+WORKERS ?= 4
+SEED := $(or $(SEED),$(shell echo $$RANDOM))
+PYTEST := -n $(WORKERS) --dist loadgroup --durations=10 --hypothesis-seed=$(SEED)
+QUICK := not slow and not terraform and not browser and not endtoend and not zookeeper
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,14 +31,19 @@ check: setup ## style, types and who imports whom
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-test: ## set-up for tests, check, then every test
+test: ## set-up for tests, check, then every test; SEED=… repeats a run of property tests
 	@scripts/setup --tests
 	@$(MAKE) --no-print-directory check
-	$(RUN)/python -m pytest
+	@echo "property tests: seed $(SEED); repeat with: make test SEED=$(SEED)"
+	$(RUN)/python -m pytest $(PYTEST)
 
 test-fast: setup ## the tests that need no service, browser or Terraform; no checks
-	$(RUN)/python -m pytest \
-	  -m "not slow and not terraform and not browser and not endtoend and not zookeeper"
+	@echo "property tests: seed $(SEED)"
+	$(RUN)/python -m pytest $(PYTEST) -m "$(QUICK)"
+
+coverage: setup ## the quick tests with a report of what they run: coverage.xml, htmlcov/
+	$(RUN)/python -m pytest $(PYTEST) -m "$(QUICK)" \
+	  --cov --cov-report=term:skip-covered --cov-report=xml --cov-report=html
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing

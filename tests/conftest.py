@@ -1,25 +1,60 @@
-"""Fixtures that every part's tests share."""
+"""Fixtures that every part's tests share, and how tests are spread over processes."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
+from tests.support.profiles import load_profile
 from tests.support.zookeeper import ZooKeeperServer, available
 
-# In CI the same code is judged by the same examples; whoever works on the code looks for new ones with every run.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+load_profile()
+
+# Tests of one lane run in one process, in order: they share a fixture that is dear to make, or an
+# address with a fixed port. Every other file of integration and endtoend tests is a lane of its own;
+# unit tests run wherever there is room. Lanes that take longest come first.
+TESTS = Path(__file__).parent
+LANES = {
+    "endtoend/test_lifecycle.py": "endtoend",
+    "endtoend/test_interrupted.py": "endtoend",
+    "endtoend/test_stories.py": "stories",
+    "endtoend/test_wheel.py": "wheel",
+    "integration/provision": "provision",
+    "integration/localcloud": "localcloud",
+    "integration/teardown": "teardown",
+    "integration/webui": "webui",
+    "integration/stacks": "stacks",
+    "integration/images": "images",
+    "integration/services": "services",
+}
+FIRST = (*dict.fromkeys(LANES.values()), "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its lane, and put the longest lanes first."""
+    order: dict[str, int] = {}
+    for item in items:
+        lane = lane_of(item.path.relative_to(TESTS))
+        order[item.nodeid] = FIRST.index(lane) if lane in FIRST else len(FIRST)
+        if lane:
+            item.add_marker(pytest.mark.xdist_group(lane))
+    items.sort(key=lambda item: order[item.nodeid])
+
+
+def lane_of(path: Path) -> str:
+    """The lane of a test file; empty for one whose tests run wherever there is room."""
+    for prefix, lane in LANES.items():
+        if path.as_posix().startswith(prefix):
+            return lane
+    return "" if path.parts[0] == "unit" else path.as_posix()
 
 
 @pytest.fixture(scope="session")
 def zookeeper_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
-    """One ZooKeeper for the whole session. Do not hurt it: a test that kills or pauses a server starts its own."""
+    """One ZooKeeper for a process's tests; a test that kills or pauses a server starts its own."""
     if not available():
         pytest.skip("needs Java and Debian's zookeeper package: apt-get install zookeeper")
     server = ZooKeeperServer(tmp_path_factory.mktemp("zookeeper"))
@@ -30,13 +65,13 @@ def zookeeper_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKe
 
 @pytest.fixture
 def zookeeper_hosts(zookeeper_server: ZooKeeperServer) -> str:
-    """What a client takes: "127.99.0.1:34567". Shared, so keep below a path of your own (`zookeeper_root`)."""
+    """What a client takes: "127.99.0.1:34567". Shared: use paths below `zookeeper_root` only."""
     return zookeeper_server.hosts
 
 
 @pytest.fixture
 def zookeeper_root() -> str:
-    """A path no other test uses, such as "/t-3f…"."""
+    """A path that no other test uses, such as "/t-3f…"."""
     return f"/t-{uuid.uuid4().hex[:12]}"
 
 

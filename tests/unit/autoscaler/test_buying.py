@@ -16,6 +16,7 @@ from mesaform.autoscaler.packing import Limits, Template, place, solve
 from mesaform.autoscaler.planner import priorities
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.planner.scale_up import Bought, buy, limits_of, templates
+from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
 from tests.unit.autoscaler.validator import faults
 
@@ -94,7 +95,7 @@ def bought(snapshot: Snapshot, units: list[DemandItem]) -> tuple[Supply, dict[in
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(snapshot=some_clusters(), units=some_demand())
 def test_no_purchase_breaks_a_rule(snapshot, units):
     supply, left, made = bought(snapshot, units)
@@ -124,7 +125,7 @@ def test_no_purchase_breaks_a_rule(snapshot, units):
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(snapshot=some_clusters(), units=some_demand())
 def test_the_bound_is_below_any_other_way_to_serve_the_same(snapshot, units):
     supply, _, made = bought(snapshot, units)
@@ -145,7 +146,7 @@ def test_the_bound_is_below_any_other_way_to_serve_the_same(snapshot, units):
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(units=some_demand(), slots=st.integers(0, 4))
 def test_a_lower_rank_never_costs_a_higher_one_a_piece(units, slots):
     choice = [

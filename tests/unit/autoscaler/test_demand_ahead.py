@@ -16,6 +16,7 @@ from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.aws.ports import Override
+from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()
@@ -340,7 +341,7 @@ AHEAD = ("hint", "calendar", "profile")
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(clusters())
 def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(snapshot):
     found = demand.collect(snapshot, MONDAY_9 if snapshot.spec.autoscaler.profile.enabled else NOW)
@@ -355,7 +356,7 @@ def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(sn
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(clusters(), st.integers(1, 10))
 def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own(snapshot, more):
     """Room ahead shrinks by at most the work that came, for each of hint, calendar and profile, and never grows."""
@@ -385,7 +386,7 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)), min_size=1, max_size=8),
     st.integers(1, 12),

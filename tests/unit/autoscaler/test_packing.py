@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
@@ -14,8 +13,9 @@ from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.shape import Shape, contains, make, plus, times
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing import Limits, Template, pack, place
+from tests.support.profiles import examples
 
-PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
+PACKINGS = examples(40)
 pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 

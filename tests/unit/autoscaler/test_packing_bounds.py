@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from itertools import product
 
@@ -30,10 +29,11 @@ from mesaform.autoscaler.packing.bounds import with_cuts
 from mesaform.autoscaler.packing.columns import generate, seeds
 from mesaform.autoscaler.packing.partition import partition
 from mesaform.autoscaler.packing.problem import build
+from tests.support.profiles import examples
 from tests.unit.autoscaler.validator import faults
 
-PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "40"))
-"""Examples of each property; `MESAFORM_PACKINGS=3000` is for a change of the packer, and takes twenty minutes."""
+PACKINGS = examples(40)
+"""Examples of each property in CI; the nightly profile tries twenty times as many."""
 pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 ZONES = ("a", "b", "c")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,8 +14,9 @@ from mesaform.autoscaler.packing.model import Template
 from mesaform.autoscaler.packing.partition import Part
 from mesaform.autoscaler.packing.patterns import fill
 from mesaform.autoscaler.packing.problem import Problem, build
+from tests.support.profiles import examples
 
-PACKINGS = int(os.environ.get("MESAFORM_PACKINGS", "100"))
+PACKINGS = examples(100)
 pytestmark = pytest.mark.timeout(120 + PACKINGS)
 
 shapes = st.builds(

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesaform.aws.ports import Override
+from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, a_spec, queued
 from tests.unit.autoscaler.world import World
 
@@ -352,7 +353,7 @@ LIVES = st.lists(
 
 
 @settings(
-    max_examples=15,
+    max_examples=examples(15),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

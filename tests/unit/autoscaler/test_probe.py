@@ -20,6 +20,7 @@ from mesaform.autoscaler.observation.probe import (
     Suppress,
     handle,
 )
+from tests.support.profiles import examples
 
 BIG, SMALL = make(4, 4096), make(1, 512)
 
@@ -199,7 +200,7 @@ HAPPENINGS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(HAPPENINGS)
 def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_somebody_is_suspected(
     happenings,

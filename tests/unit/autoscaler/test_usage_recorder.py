@@ -20,6 +20,7 @@ from mesaform.autoscaler.accounting.usage_recorder import (
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.autoscaler.planner.planner import plan
+from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,
@@ -356,7 +357,7 @@ def test_a_level_tells_machines_by_state_and_what_is_idle():
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     lives=st.lists(
         st.tuples(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,10 +9,11 @@ from hypothesis import strategies as st
 from mesaform.autoscaler.model.shape import Shape, contains, shape_of
 from mesaform.common.errors import Retryable
 from mesaform.topology.naming import Tag
+from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.world import World
 
-EXAMPLES = int(os.environ.get("MESAFORM_WORLDS", "30"))
+EXAMPLES = examples(30)
 """Seeded worlds; `MESAFORM_WORLDS=3000` is for a change of the planner, and takes a while."""
 
 

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.mesos.messages import TERMINAL_STATES
+from tests.support.profiles import examples
 from tests.unit.engine_master.world import FakeAgent, Scheduler, World, known
 
 SIZES = [
@@ -222,7 +223,7 @@ class Cluster(RuleBasedStateMachine):
 
 
 Cluster.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=examples(60),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

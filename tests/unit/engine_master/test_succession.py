@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mesaform.engine.master.events import Operator
+from tests.support.profiles import examples
 from tests.unit.engine_master.succession import BROKEN, DEAD, OK, Client, RealAgent, Reign
 
 
@@ -239,7 +240,7 @@ class Succession(RuleBasedStateMachine):
 
 
 Succession.TestCase.settings = settings(
-    max_examples=100,
+    max_examples=examples(100),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

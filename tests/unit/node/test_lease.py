@@ -26,6 +26,7 @@ from mesaform.node.lease_monitor import (
     UnknownTransition,
     Unseen,
 )
+from tests.support.profiles import examples
 
 LEASE_S, EMPTY_S, PACE_S = 600.0, 100.0, 10.0
 
@@ -340,7 +341,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(st.lists(STEPS, max_size=40))
 def test_no_machine_leaves_with_work_or_within_its_lease(steps):
     truth = Truth()
@@ -358,7 +359,7 @@ def test_no_machine_leaves_with_work_or_within_its_lease(steps):
     assert not isinstance(machine.done[-1], Hold | LookAgain) if machine.done else True
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(STEPS, max_size=30))
 def test_whatever_happened_before_an_abandoned_empty_machine_leaves_in_the_end(steps):
     truth = Truth()

@@ -29,6 +29,7 @@ from mesaform.node.supervisor import (
     Tick,
     UnknownTransition,
 )
+from tests.support.profiles import examples
 
 POLICY = Policy(first_delay_s=1.0, factor=2.0, cap_s=8.0, healthy_after_s=60.0)
 
@@ -424,4 +425,6 @@ class AnyMachine(RuleBasedStateMachine):
 
 
 TestAnyMachine = AnyMachine.TestCase
-TestAnyMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyMachine.settings = settings(
+    max_examples=examples(150), stateful_step_count=40, deadline=None
+)

@@ -17,6 +17,7 @@ from mesaform.services.core import Core
 from mesaform.services.effects import AppLocked, AppMissing, Effect, Send, Store
 from mesaform.services.model import App, Deployment, Instance, PortDefinition
 from mesaform.services.state import State
+from tests.support.profiles import examples
 
 TOTAL = Resources.of(cpus=4, mem_mib=1024, ports=[(31000, 31009)])
 APP_IDS = ("/a", "/b", "/c")
@@ -313,5 +314,8 @@ class Scheduling(RuleBasedStateMachine):
 
 TestScheduling = Scheduling.TestCase
 TestScheduling.settings = settings(
-    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(300),
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )

@@ -19,6 +19,7 @@ from mesaform.simulator.policy import Policy
 from mesaform.simulator.trace import Task as Work
 from mesaform.simulator.trace import Trace
 from mesaform.simulator.world import World
+from tests.support.profiles import examples
 
 NOW = 1_800_000_000.0
 SHAPE = make(1, 512, ports=1)
@@ -181,7 +182,7 @@ def test_without_any_task_the_error_says_what_to_do():
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from(["/web", "spark"])),

@@ -15,6 +15,7 @@ from mesaform.simulator.comparison import Outcome, catalogue_of, least_usd, savi
 from mesaform.simulator.market import Settings
 from mesaform.simulator.synthetic import make_trace
 from mesaform.simulator.trace import Trace, all_resumable, window
+from tests.support.profiles import examples
 from tests.unit.simulator.builders import STEADY, a_policy, a_task, a_trace, a_world
 
 RULES = ("", *BASELINES)
@@ -213,7 +214,7 @@ TASKS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     tasks=TASKS,
     rule=st.sampled_from(RULES),
