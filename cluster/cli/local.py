@@ -304,7 +304,7 @@ def boot_delay(
 
 
 @fault.command()
-def late(
+def delayed_response(
     seconds: float,
     action: list[str] = typer.Option(..., "--action", help="These calls, such as CreateFleet."),
     file: str = FILE_OPTION,
@@ -312,15 +312,26 @@ def late(
     count: int | None = COUNT_OPTION,
     duration: float | None = DURATION_OPTION,
 ) -> None:
-    """Calls are carried out at once, and answered some seconds late."""
+    """Execute calls at once and delay their responses."""
     _put(
         _root(file, state),
-        "late",
+        "delayed_response",
         seconds=seconds,
         actions=action,
         count=count,
         duration_s=duration,
     )
+
+
+@fault.command()
+def ignored_call(
+    file: str = FILE_OPTION,
+    state: Path | None = STATE_OPTION,
+    count: int | None = COUNT_OPTION,
+    duration: float | None = DURATION_OPTION,
+) -> None:
+    """Accept TerminateInstances calls without executing them."""
+    _put(_root(file, state), "ignored_call", count=count, duration_s=duration)
 
 
 @fault.command("list")

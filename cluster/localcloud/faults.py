@@ -87,14 +87,14 @@ class BootDelay(Timed, tag="boot_delay", kw_only=True):
     seconds: float
 
 
-class DelayedResponse(Timed, tag="late", kw_only=True):
+class DelayedResponse(Timed, tag="delayed_response", kw_only=True):
     """The named calls are carried out at once, and their answers come `seconds` late: a caller may die in between. A use is one call."""
 
     actions: tuple[str, ...]
     seconds: float
 
 
-class IgnoredCall(Timed, tag="deaf", kw_only=True):
+class IgnoredCall(Timed, tag="ignored_call", kw_only=True):
     """TerminateInstances is answered as ever and not carried out. A use is one call."""
 
 
@@ -137,8 +137,8 @@ def parse(body: bytes) -> Fault:
         raise BadInput(
             str(error),
             where="fault",
-            fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, late, rebalance, scheduled_event, redelivery, "
-            "deaf",
+            fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, delayed_response, rebalance, scheduled_event, redelivery, "
+            "ignored_call",
         ) from None
 
 
@@ -215,7 +215,7 @@ class FaultRegistry:
     def lag_s(self, now: float) -> float:
         return max((item.fault.seconds for item in self._in_force(Lag, now)), default=0.0)
 
-    def is_deaf(self, now: float) -> bool:
+    def ignores_termination(self, now: float) -> bool:
         """Whether this termination does not take."""
         for item in self._in_force(IgnoredCall, now):
             self._use(item)
@@ -225,7 +225,7 @@ class FaultRegistry:
     def boot_delay_s(self, now: float) -> float:
         return max((item.fault.seconds for item in self._in_force(BootDelay, now)), default=0.0)
 
-    def late_s(self, action: str, now: float) -> float:
+    def response_delay_s(self, action: str, now: float) -> float:
         """How long the answer to this call is kept back."""
         found = [
             item for item in self._in_force(DelayedResponse, now) if action in item.fault.actions

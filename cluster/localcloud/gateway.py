@@ -65,10 +65,10 @@ class Gateway:
             return self._long_poll(environ, body)
         answer = self._at_once(call, environ, body)
         with self._lock:
-            late_s = self._board.late_s(call.action, time.time())
-        if late_s:
-            log.info("call.late", action=call.action, seconds=late_s)
-            time.sleep(late_s)
+            delay_s = self._board.response_delay_s(call.action, time.time())
+        if delay_s:
+            log.info("call.response_delayed", action=call.action, seconds=delay_s)
+            time.sleep(delay_s)
         return answer
 
     def _long_poll(self, environ: dict[str, Any], body: bytes) -> Answer:
@@ -98,8 +98,8 @@ class Gateway:
                 return error_responses.throttled(call.service, call.action)
             if call.service == "pricing":
                 return pricing.answer(call.action, body)
-            if call.action == "TerminateInstances" and self._board.is_deaf(now):
-                log.info("call.not_carried_out", action=call.action)
+            if call.action == "TerminateInstances" and self._board.ignores_termination(now):
+                log.info("call.ignored", action=call.action)
                 return error_responses.terminating(body)
             if (
                 call.service == "ec2"

@@ -173,7 +173,7 @@ def test_a_daemon_killed_between_journal_and_answer_is_followed_by_one_that_buys
     road,
 ):
     before = set(road.bought())
-    road.fault("late", "60", "--action", "CreateFleet", "--count", "1")
+    road.fault("delayed-response", "60", "--action", "CreateFleet", "--count", "1")
     address = road.status()["autoscaler"]["address"].partition(":")[0]
     want(road, "once", 2)
     machines = until("EC2 has sold a machine", lambda: set(road.bought()) - before, 30)

@@ -68,8 +68,8 @@ def test_an_interruption_is_announced_once_it_is_on_and_due_once() -> None:
 def test_a_late_answer_is_one_of_the_named_calls_and_as_often_as_told() -> None:
     board = FaultRegistry()
     board.add(DelayedResponse(actions=("CreateFleet",), seconds=7, count=1), 0.0)
-    assert board.late_s("DescribeInstances", 1.0) == 0
-    assert [board.late_s("CreateFleet", 1.0) for _ in range(2)] == [7, 0]
+    assert board.response_delay_s("DescribeInstances", 1.0) == 0
+    assert [board.response_delay_s("CreateFleet", 1.0) for _ in range(2)] == [7, 0]
 
 
 def test_a_zone_outage_refuses_launches_in_that_zone() -> None:
@@ -126,7 +126,7 @@ def test_a_throttled_call_is_refused_in_the_form_that_boto3_retries(cloud: Cloud
 def test_a_late_answer_comes_after_the_call_was_carried_out_and_keeps_nobody_else_waiting(
     cloud: Cloud,
 ) -> None:
-    cloud.fault(kind="late", actions=["CreateTags"], seconds=1.5, count=1)
+    cloud.fault(kind="delayed_response", actions=["CreateTags"], seconds=1.5, count=1)
     vpc = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:

@@ -282,8 +282,10 @@ def test_a_termination_that_does_not_take_is_seen_and_works_when_it_is_asked_for
     network: Network,
 ) -> None:
     fleet = network.fleet()
-    ids = [machine.instance_id for machine in fleet.launch(network.request("ms-deaf", 2)).machines]
-    network.cloud.fault(kind="deaf", count=1)
+    ids = [
+        machine.instance_id for machine in fleet.launch(network.request("ms-ignored", 2)).machines
+    ]
+    network.cloud.fault(kind="ignored_call", count=1)
     fleet.terminate(NAME, ids)
     assert {machine.instance_id for machine in network.alive()} == set(ids)
     fleet.terminate(NAME, ids)
