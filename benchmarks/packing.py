@@ -30,10 +30,10 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.table import Result, show
-from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import Shape, make
-from mesaform.autoscaler.model.snapshot import Constraint
 from mesaform.autoscaler.packing import Limits, Packing, Template, solve
 from mesaform.aws.pricing import price_book
 from tests.unit.autoscaler.validator import faults

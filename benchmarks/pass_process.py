@@ -247,7 +247,7 @@ async def child(base: str, *, consolidation: bool) -> None:
     import boto3
 
     from mesaform.autoscaler.daemon import daemon  # all that the daemon loads
-    from mesaform.autoscaler.model.snapshot import PlannerState
+    from mesaform.autoscaler.model.planner_state import PlannerState
     from mesaform.autoscaler.planner.planner import plan
     from mesaform.testing.fake_cloud import FakeFleet
     from tests.unit.autoscaler.builders import ZONES, a_machine, a_spec

@@ -15,16 +15,12 @@ from dataclasses import dataclass, replace
 
 from benchmarks.pass_process import measure
 from benchmarks.table import Result, show
+from mesaform.autoscaler.model.cluster_view import Agent, QueueEntry, RunningTask
+from mesaform.autoscaler.model.command import Deactivate
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import Shape, make, times
-from mesaform.autoscaler.model.snapshot import (
-    Agent,
-    PlannerState,
-    QueueEntry,
-    RunningTask,
-    Snapshot,
-)
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner.planner import Plan, plan
-from mesaform.autoscaler.planner.scale_down import Deactivate
 from mesaform.aws.ports import Machine
 from tests.unit.autoscaler.builders import (
     NOW,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mesaform.autoscaler.model.snapshot import PlannerState
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.planner.planner import Packed, Plan, plan
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from mesaform.cli.native_stdout import redirect_native_stdout

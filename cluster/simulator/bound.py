@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import MANY, NAMES, Shape, contains, shape_of
 from mesaform.autoscaler.packing import Limits, Template, solve
 from mesaform.autoscaler.packing.columns import TINY, Columns, relax, scaled, seeds

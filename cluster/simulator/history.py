@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.shape import Shape
-from mesaform.autoscaler.model.snapshot import Constraint
 from mesaform.common.errors import BadInput
 from mesaform.simulator.trace import Task, Trace, starting_at_zero
 

@@ -13,28 +13,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mesaform.autoscaler.forecasting.lifetimes import Ended
-from mesaform.autoscaler.model.shape import shape_of
-from mesaform.autoscaler.model.snapshot import (
-    Advertised,
-    Agent,
-    ClusterView,
-    Intent,
-    PlannerState,
-    QueueEntry,
-    RunningTask,
-    Snapshot,
-)
-from mesaform.autoscaler.model.supply import attributes_of
-from mesaform.autoscaler.planner import launch_backoff
-from mesaform.autoscaler.planner.planner import Launch, Plan, Step, apply_step, plan
-from mesaform.autoscaler.planner.scale_down import (
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry, RunningTask
+from mesaform.autoscaler.model.command import (
     Deactivate,
     Drain,
+    Launch,
     MarkGone,
     Reactivate,
+    Step,
     Terminate,
 )
+from mesaform.autoscaler.model.lifetimes import Ended
+from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
+from mesaform.autoscaler.model.shape import shape_of
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.model.supply import attributes_of
+from mesaform.autoscaler.planner import launch_backoff
+from mesaform.autoscaler.planner.planner import Plan, apply_step, plan
 from mesaform.autoscaler.planner.scale_up import absorb_result
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.shape import Shape, make
-from mesaform.autoscaler.model.snapshot import Constraint
 from mesaform.common.errors import BadInput
 
 FIELDS = {

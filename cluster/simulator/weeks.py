@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from mesaform.autoscaler.demand.scheduled import levels
 from mesaform.autoscaler.demand.usage import in_use
 from mesaform.autoscaler.forecasting import weekly_profile
-from mesaform.autoscaler.forecasting.weekly_profile import MONDAY_S, SLOT_S, Level, Profile
+from mesaform.autoscaler.forecasting.weekly_profile import MONDAY_S, SLOT_S
 from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.weekly_profile import Level, Profile
 
 
 class Weeks:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from mesaform.autoscaler.forecasting.lifetimes import Ended
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
-from mesaform.autoscaler.model.snapshot import Constraint
 from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
 from mesaform.simulator.market import Market
 from mesaform.simulator.results import Bill, Entry, Record

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesaform.autoscaler.model.cluster_tasks import Seen
+from mesaform.autoscaler.model.cluster_tasks import Tasks as ClusterTasks
 from mesaform.autoscaler.model.shape import Shape, plus
-from mesaform.autoscaler.observation import mesos_task_parser
-from mesaform.autoscaler.observation.mesos_task_parser import Seen
 
 Json = Mapping[str, Any]
 Holder = tuple[str, str]
@@ -45,7 +45,7 @@ class Tasks:
     def __init__(self) -> None:
         self._known: dict[str, Task] = {}
 
-    def running(self, tasks: mesos_task_parser.Tasks, frameworks: Json) -> dict[str, Task]:
+    def running(self, tasks: ClusterTasks, frameworks: Json) -> dict[str, Task]:
         """Tasks that hold resources, by id."""
         owners = _owners(frameworks)
         found: dict[str, Task] = {}
@@ -62,7 +62,7 @@ class Tasks:
         return found
 
 
-def ended(tasks: mesos_task_parser.Tasks, frameworks: Json, since: float) -> list[Task]:
+def ended(tasks: ClusterTasks, frameworks: Json, since: float) -> list[Task]:
     """Tasks that ended after `since`, as far as the engine still tells of them."""
     owners = _owners(frameworks)
     return [held_task(seen, owners) for seen in tasks.over if seen.ended > since]

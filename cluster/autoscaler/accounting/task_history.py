@@ -13,7 +13,7 @@ from typing import Any
 
 from mesaform.autoscaler.accounting.resource_usage import Task
 from mesaform.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S
-from mesaform.autoscaler.model.snapshot import Constraint, QueueEntry
+from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
 
 Row = dict[str, Any]
 

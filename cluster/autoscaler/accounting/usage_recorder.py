@@ -17,8 +17,10 @@ from mesaform.autoscaler.accounting.resource_usage import (
     dominant_share,
     parts,
 )
+from mesaform.autoscaler.model.cluster_view import Agent
+from mesaform.autoscaler.model.planner_state import Rented
 from mesaform.autoscaler.model.shape import Shape, contains, shape_of
-from mesaform.autoscaler.model.snapshot import Agent, Rented, Snapshot
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE, price_of
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.planner.verdicts import Verdict

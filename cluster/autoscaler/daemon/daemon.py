@@ -27,7 +27,8 @@ from mesaform.autoscaler.daemon.lease import Leases, SelfTermination, endings, s
 from mesaform.autoscaler.daemon.weekly_profile_store import Learner
 from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.interruption.notice import ParsedNotice
-from mesaform.autoscaler.model.snapshot import Intent, PlannerState, Snapshot
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation.notice_endpoint import Doorbell
 from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls

@@ -12,18 +12,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import Intent, PlannerState
-from mesaform.autoscaler.model.supply import LAG_S, LIVE
-from mesaform.autoscaler.planner import launch_backoff
-from mesaform.autoscaler.planner.planner import Action, Launch, Plan, Step, apply_step
-from mesaform.autoscaler.planner.scale_down import (
+from mesaform.autoscaler.model.command import (
+    Action,
     Deactivate,
     Drain,
+    Launch,
     MarkGone,
     Reactivate,
+    Step,
     Terminate,
 )
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.snapshot import Intent
+from mesaform.autoscaler.model.supply import LAG_S, LIVE
+from mesaform.autoscaler.planner import launch_backoff
+from mesaform.autoscaler.planner.planner import Plan, apply_step
 from mesaform.autoscaler.planner.scale_up import absorb_refusal, absorb_result
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Fleet, Machine

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from mesaform.autoscaler.model.snapshot import Intent, PlannerState
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.common.errors import LeadershipLost
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 

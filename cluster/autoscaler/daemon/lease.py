@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mesaform.autoscaler.disruption.policy import PROTECT_TAG
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import Rented
-from mesaform.autoscaler.model.supply import LIVE
+from mesaform.autoscaler.model.planner_state import Rented
+from mesaform.autoscaler.model.supply import LIVE, PROTECT_TAG
 from mesaform.aws.ports import Machine
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology.naming import Tag, lease_terms

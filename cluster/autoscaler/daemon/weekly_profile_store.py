@@ -16,8 +16,8 @@ import structlog
 from mesaform.autoscaler.demand.scheduled import levels
 from mesaform.autoscaler.demand.usage import in_use
 from mesaform.autoscaler.forecasting import weekly_profile
-from mesaform.autoscaler.forecasting.weekly_profile import Profile
 from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.weekly_profile import Profile
 from mesaform.aws.ports import Control
 from mesaform.common.errors import MesaformError
 

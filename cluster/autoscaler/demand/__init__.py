@@ -27,9 +27,10 @@ from mesaform.autoscaler.demand import (
 from mesaform.autoscaler.demand.frameworks import probe_after, suspects
 from mesaform.autoscaler.demand.usage import in_use
 from mesaform.autoscaler.model.demand_item import DemandItem
-from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.snapshot import Snapshot
 
-__all__ = ["DemandItem", "collect", "probe_after", "remember", "suspects"]
+__all__ = ["collect", "probe_after", "remember", "suspects"]
 
 
 def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from mesaform.autoscaler.interruption.notice import describe, is_terminating
+from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.notice import describe, that_move
+from mesaform.autoscaler.model.planner_state import is_terminating
 from mesaform.autoscaler.model.shape import Shape
-from mesaform.autoscaler.model.snapshot import Agent, Notice, RunningTask, Snapshot
-
-STOPPED_BEFORE_S = 5.0
-"""How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""
+from mesaform.autoscaler.model.snapshot import Snapshot
 
 
 def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
@@ -39,12 +38,3 @@ def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem
         )
         for (name, shape), count in counts.items()
     ]
-
-
-def that_move(agent: Agent, notice: Notice | None) -> list[RunningTask]:
-    """An agent's work without what will be done by itself before the end."""
-    return [work for work in agent.work if not done_before(work, notice)]
-
-
-def done_before(work: RunningTask, notice: Notice | None) -> bool:
-    return notice is not None and 0 < work.ends_at <= notice.ends_at - STOPPED_BEFORE_S

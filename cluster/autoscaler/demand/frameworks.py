@@ -19,18 +19,12 @@ from typing import Literal
 
 from mesaform.autoscaler.demand import rates
 from mesaform.autoscaler.demand.quota import applies
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Framework
 from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
+from mesaform.autoscaler.model.planner_state import Finding, PlannerState, Probe
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
-from mesaform.autoscaler.model.snapshot import (
-    Agent,
-    ClusterView,
-    Finding,
-    Framework,
-    PlannerState,
-    Probe,
-    Snapshot,
-)
+from mesaform.autoscaler.model.snapshot import Snapshot
 
 DRY_FOR_S = 5.0
 """How long a framework must find nothing before it counts: as long as a refusal lasts by default."""

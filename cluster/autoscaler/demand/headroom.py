@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import Constraint, Snapshot
+from mesaform.autoscaler.model.snapshot import Snapshot
 
 
 def units(snapshot: Snapshot) -> list[DemandItem]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
-from mesaform.autoscaler.model.snapshot import QueueEntry
 
 NOT_CURED_BY_MACHINES: dict[str, BlockedKind] = {
     "UnfulfilledRole": "role",

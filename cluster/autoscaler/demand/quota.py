@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from mesaform.autoscaler.model.cluster_view import Quota
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, times
-from mesaform.autoscaler.model.snapshot import Quota
 
 
 def within(

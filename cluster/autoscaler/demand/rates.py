@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mesaform.autoscaler.model.snapshot import ClusterView, Framework, Mark
+from mesaform.autoscaler.model.cluster_view import ClusterView, Framework
+from mesaform.autoscaler.model.planner_state import Mark
 
 MARK_EVERY_S = 10.0
 """A window is between this and twice this long."""

@@ -29,6 +29,7 @@ from mesaform.autoscaler.model.shape import (
     times,
 )
 from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.weekly_profile import Level
 from mesaform.aws.overrides import describe, in_force
 from mesaform.aws.ports import Override
 from mesaform.config import calendar
@@ -82,7 +83,7 @@ def lead(snapshot: Snapshot) -> float:
     ) + settings.ahead_margin_s
 
 
-def levels(used: Mapping[str, Use]) -> dict[str, weekly_profile.Level]:
+def levels(used: Mapping[str, Use]) -> dict[str, Level]:
     """What runs, as the profile learns it."""
     return {
         pool: (one.amount[0], one.amount[1], one.pieces)
@@ -193,7 +194,7 @@ def _amount(level: Sequence[int]) -> str:
     return f"{level[0] / 1000:g} cpus and {level[1] / 1000:g} MiB"
 
 
-def _lacking(level: weekly_profile.Level, there: Shape) -> tuple[Shape, int]:
+def _lacking(level: Level, there: Shape) -> tuple[Shape, int]:
     """The size of a usual task, and how many of them are lacking."""
     cpus, mem, tasks = level
     shape: Shape = (math.ceil(cpus / max(1, tasks)), math.ceil(mem / max(1, tasks)), 0, 0, 0)

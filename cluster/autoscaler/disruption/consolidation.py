@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from mesaform.autoscaler.disruption.policy import (
+    CONSOLIDATION_NUMBER,
     DisruptionCommand,
     PolicyInput,
     deactivate,
@@ -15,12 +16,11 @@ from mesaform.autoscaler.disruption.policy import (
     rested,
     saving_lasts_s,
 )
+from mesaform.autoscaler.disruption.rescheduling import Reservations, names_of, work_of
+from mesaform.autoscaler.model.command import Move
 from mesaform.autoscaler.model.lifecycle import REGISTERED
-from mesaform.autoscaler.model.snapshot import PolicyName
+from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode
-from mesaform.autoscaler.planner.rescheduling import Reservations, names_of, work_of
-from mesaform.autoscaler.planner.scale_down import Move
-from mesaform.autoscaler.planner.scale_up import replacement_for
 from mesaform.topology.naming import Tag
 
 OVERLAP_S = 180.0
@@ -78,8 +78,8 @@ class Replace:
         ]
         left = view.room.remaining(work, {*view.leaving, *names})
         old_types = {unit.machine.instance_type for unit in group}
-        purchase = replacement_for(
-            view.snapshot, view.supply, pool, work, left, old_types, view.now
+        purchase = view.find_replacement(
+            pool, work, left, excluded_types=old_types, number=CONSOLIDATION_NUMBER
         )
         if purchase is None:
             return None

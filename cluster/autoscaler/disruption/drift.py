@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mesaform.autoscaler.disruption.policy import (
+    DRIFT_NUMBER,
     DisruptionCommand,
     PolicyInput,
     deactivate,
     movable,
-    protected,
 )
-from mesaform.autoscaler.model.snapshot import PolicyName
-from mesaform.autoscaler.model.supply import AgentNode
-from mesaform.autoscaler.planner import advertised_capacity
-from mesaform.autoscaler.planner.rescheduling import work_of
-from mesaform.autoscaler.planner.scale_up import DRIFT, replacement_for
+from mesaform.autoscaler.disruption.rescheduling import work_of
+from mesaform.autoscaler.model.removal import PolicyName
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.supply import AgentNode, protected
 from mesaform.config.schema import Drift as Settings
+from mesaform.topology.naming import Tag
 
 
 class Drift:
@@ -73,7 +73,7 @@ def _replaced(name: str, view: PolicyInput) -> bool:
 
 
 def _why(unit: AgentNode, view: PolicyInput, settings: Settings) -> str:
-    drift = advertised_capacity.drift_of(unit, view.snapshot) if settings.replace else ""
+    drift = drift_of(unit, view.snapshot) if settings.replace else ""
     hours = (view.now - unit.machine.launched_at) / 3600
     if not drift and settings.max_age_hours is not None and hours > settings.max_age_hours:
         return f"runs for {hours:.0f} hours (drift.max_age_hours {settings.max_age_hours:g})"
@@ -97,11 +97,41 @@ def _change(
     if not may_buy:
         return None
     left = view.room.remaining(work, {*view.leaving, *drifted})
-    purchase = replacement_for(
-        view.snapshot, view.supply, unit.pool, work, left, (), view.now, DRIFT
-    )
+    purchase = view.find_replacement(unit.pool, work, left, number=DRIFT_NUMBER)
     return (
         DisruptionCommand("drift", why, purchase=purchase, old=(unit.machine.instance_id,))
         if purchase
         else None
     )
+
+
+def drift_of(unit: AgentNode, snapshot: Snapshot) -> str:
+    """Why a machine is not as one bought now would be; empty when it is, or when that is not known."""
+    template, version = (
+        snapshot.templates.get(unit.pool),
+        unit.machine.tags.get(Tag.TEMPLATE_VERSION, ""),
+    )
+    if template is not None and version and version not in template.alike:
+        return (
+            f"comes from version {version} of its launch template, the newest is {template.latest}"
+        )
+    return wrong_in(unit)
+
+
+def wrong_in(unit: AgentNode) -> str:
+    """In what an agent says it is something else than its machine; empty for nothing."""
+    if unit.agent is None:
+        return ""
+    machine, said = unit.machine, unit.agent.attributes
+    is_ = {
+        "pool": unit.pool,
+        "instance_type": machine.instance_type,
+        "zone": machine.zone,
+        "lifecycle": machine.capacity,
+    }
+    found = [
+        f"{name} {said[name]} and is of {name} {value}"
+        for name, value in is_.items()
+        if said.get(name, value) != value
+    ]
+    return f"registered as {', '.join(found)}" if found else ""

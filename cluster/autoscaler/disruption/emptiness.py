@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from mesaform.autoscaler.disruption.policy import (
-    DisruptionCommand,
-    PolicyInput,
-    deactivate,
-    protected,
-)
-from mesaform.autoscaler.model.snapshot import PolicyName
-from mesaform.autoscaler.model.supply import AgentNode
+from mesaform.autoscaler.disruption.policy import DisruptionCommand, PolicyInput, deactivate
+from mesaform.autoscaler.model.removal import PolicyName
+from mesaform.autoscaler.model.supply import AgentNode, protected
 
 
 class Idle:

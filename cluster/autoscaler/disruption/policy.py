@@ -4,36 +4,57 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mesaform.autoscaler.disruption.rescheduling import moving
 from mesaform.autoscaler.forecasting.lifetimes import ends_within_s, lasts_s
-from mesaform.autoscaler.model.snapshot import (
-    Agent,
-    PlannerState,
-    PolicyName,
-    Removal,
-    RunningTask,
-    Snapshot,
-)
-from mesaform.autoscaler.model.supply import AgentNode, Supply
-from mesaform.autoscaler.planner.rescheduling import FreeCapacity, moving
-from mesaform.autoscaler.planner.scale_down import Deactivate, Move
-from mesaform.autoscaler.planner.scale_up import Purchase
+from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
+from mesaform.autoscaler.model.command import Deactivate, Move, Purchase
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.removal import PolicyName, Removal
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.supply import AgentNode, Supply, protected
+from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.config.calendar import is_open
 from mesaform.config.schema import Consolidation
-from mesaform.topology.user_data import PROTECT
 
 FOR_MONEY: frozenset[PolicyName] = frozenset({"underused", "replace"})
 
 A_DAY_S = 86_400.0
 """Each task is moved at most once in so long: whoever has just been moved is not moved again for a few cents more."""
 
+CONSOLIDATION_NUMBER = 1000
+DRIFT_NUMBER = 1001
+"""Numbers of the launch tokens of replacements bought by consolidation and by drift.
+
+A pass makes fewer other purchases than that, so the tokens of one pass differ from each other.
+"""
+
 REPAID = 3.0
 """How often a change must repay its cost: what a move costs is sure, how long the saving lasts is a guess."""
 
-PROTECT_TAG = "mesaform:protect"
+
+class ReplacementFinder(Protocol):
+    """Prices the replacement of machines; the planner supplies it (`planner.scale_up`)."""
+
+    def __call__(
+        self,
+        pool: str,
+        work: Sequence[DemandItem],
+        left: Mapping[int, int],
+        *,
+        number: int,
+        excluded_types: Collection[str] = (),
+    ) -> Purchase | None:
+        """The cheapest purchase of one machine of `pool` that holds all pieces of `work` in `left`.
+
+        `left` counts pieces by index of `work`; `number` makes the launch token unique in the pass.
+        None when nothing is left, or no single machine holds it.
+        """
+        ...
 
 
 @dataclass(slots=True)
@@ -53,6 +74,7 @@ class PolicyInput:
     disturbances: int
     going: set[str]
     now: float
+    find_replacement: ReplacementFinder
     _away: frozenset[str] | None = None
     _tasks: Counter[str] | None = None
 
@@ -117,12 +139,6 @@ def deactivate(unit: AgentNode, policy: PolicyName, why: str, now: float) -> Mov
     agent_id = unit.agent.agent_id if unit.agent else ""
     removal = Removal(agent_id, "deactivated", now, why, policy="" if policy == "idle" else policy)
     return Move(unit, (Deactivate(unit.machine.instance_id, agent_id),), removal, why)
-
-
-def protected(unit: AgentNode) -> bool:
-    """Whether a machine is not to be disturbed, whatever runs on it."""
-    attributes = unit.agent.attributes if unit.agent else {}
-    return attributes.get(PROTECT) == "true" or unit.machine.tags.get(PROTECT_TAG) == "true"
 
 
 def movable(agent: Agent, snapshot: Snapshot) -> bool:

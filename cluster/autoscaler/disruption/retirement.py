@@ -10,11 +10,10 @@ from mesaform.autoscaler.disruption.policy import (
     PolicyInput,
     deactivate,
     movable,
-    protected,
 )
-from mesaform.autoscaler.interruption.notice import describe, is_near
-from mesaform.autoscaler.model.snapshot import Notice, PolicyName
-from mesaform.autoscaler.model.supply import AgentNode
+from mesaform.autoscaler.model.notice import Notice, describe, is_near
+from mesaform.autoscaler.model.removal import PolicyName
+from mesaform.autoscaler.model.supply import AgentNode, protected
 
 
 class Announced:

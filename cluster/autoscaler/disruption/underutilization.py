@@ -11,8 +11,9 @@ from mesaform.autoscaler.disruption.policy import (
     pays,
     saving_lasts_s,
 )
-from mesaform.autoscaler.model.snapshot import Agent, PolicyName
-from mesaform.autoscaler.planner.rescheduling import names_of, work_of
+from mesaform.autoscaler.disruption.rescheduling import names_of, work_of
+from mesaform.autoscaler.model.cluster_view import Agent
+from mesaform.autoscaler.model.removal import PolicyName
 
 
 def share_used(agent: Agent) -> float:

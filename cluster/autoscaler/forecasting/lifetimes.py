@@ -7,11 +7,9 @@ history says nothing about tasks that old, Lindy's law does: what has lasted lon
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import log2
 
-Lives = tuple[float, ...]
-"""How many tasks ran for less than 16 s, 32 s, 64 s, … and not less than the step before; the last step has no end."""
+from mesaform.autoscaler.model.lifetimes import Ended, Lives
 
 FIRST_S = 16.0
 STEPS = 24
@@ -26,16 +24,6 @@ NAMES_AT_MOST = 500
 
 SURE = 0.75
 """How sure a guess is: work outlasts it, or has ended by it, three times in four."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A task that ended: after how long, when (epoch seconds), and on which agent (empty: that does not matter)."""
-
-    name: str
-    ran_s: float
-    at: float
-    agent_id: str = ""
 
 
 def learned(known: Mapping[str, Lives], ended: Iterable[Ended]) -> dict[str, Lives]:

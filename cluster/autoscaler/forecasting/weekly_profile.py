@@ -8,7 +8,9 @@ the last hour lacked much of what is foretold, nothing is believed. Disk, ports 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+
+from mesaform.autoscaler.model.weekly_profile import Level, Profile, Week
 
 SLOT_S = 900
 SLOTS = 672
@@ -28,28 +30,6 @@ UNWATCHED_S = 120.0
 """Between two leaders; a slot unwatched for longer may have missed its peak."""
 
 DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
-
-Level = tuple[int, int, int]
-"""cpus and memory (MiB) in thousandths, and tasks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Week:
-    """What ran in one week, by slot. `number` counts weeks since the epoch."""
-
-    number: int
-    levels: dict[int, Level] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What is known of past weeks, by pool, oldest first, and the slot under way with the most that ran in it so far."""
-
-    pools: dict[str, tuple[Week, ...]] = field(default_factory=dict)
-    slot: int = -1  # slots since the epoch's first Monday
-    since: float = 0.0
-    until: float = 0.0
-    most: dict[str, Level] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from mesaform.autoscaler.demand.displaced import done_before
+from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import Agent, Notice, PlannerState, Rented, Snapshot
+from mesaform.autoscaler.model.notice import Notice, done_before
+from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine
 from mesaform.topology.naming import Tag
 

@@ -11,30 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from mesaform.autoscaler.demand.displaced import STOPPED_BEFORE_S, done_before, that_move
 from mesaform.autoscaler.interruption import risk
-from mesaform.autoscaler.interruption.notice import (
-    NEAR_S,
-    SEVERITY,
-    ParsedNotice,
-    describe,
-    is_near,
-    more_severe,
-)
-from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.demand_item import DemandItem as Demanded
-from mesaform.autoscaler.model.snapshot import (
-    ANNOUNCED,
-    Agent,
-    Intent,
-    Notice,
-    PlannerState,
-    Removal,
-    Snapshot,
-)
-from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply
-from mesaform.autoscaler.packing import Placement
-from mesaform.autoscaler.planner.scale_down import (
+from mesaform.autoscaler.interruption.notice import SEVERITY, ParsedNotice, more_severe
+from mesaform.autoscaler.model.cluster_view import Agent
+from mesaform.autoscaler.model.command import (
     Deactivate,
     Drain,
     MarkGone,
@@ -42,6 +22,22 @@ from mesaform.autoscaler.planner.scale_down import (
     Reactivate,
     Terminate,
 )
+from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.demand_item import DemandItem as Demanded
+from mesaform.autoscaler.model.notice import (
+    NEAR_S,
+    STOPPED_BEFORE_S,
+    Notice,
+    describe,
+    done_before,
+    is_near,
+    that_move,
+)
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.removal import ANNOUNCED, Removal
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply
+from mesaform.autoscaler.packing import Placement
 from mesaform.aws.ports import Machine
 from mesaform.topology.naming import Tag
 

@@ -14,14 +14,12 @@ from typing import Any
 
 import msgspec
 
-from mesaform.autoscaler.model.snapshot import ANNOUNCED, Notice, NoticeKind, PlannerState
+from mesaform.autoscaler.model.notice import Notice, NoticeKind
 from mesaform.topology.user_data import MachineNotice
 
 WARNING_S = 120.0
 """How long before its end AWS announces a spot machine's interruption; the message itself has no time of it."""
 
-NEAR_S = 600.0
-"""A scheduled event closer than this is treated as an interruption: budgets and calendars no longer count."""
 
 SEVERITY: Mapping[NoticeKind, int] = {"rebalance": 0, "scheduled": 1, "interruption": 2}
 PASSED = frozenset({"closed", "completed", "canceled", "cancelled"})
@@ -166,33 +164,3 @@ def _moment(text: str) -> float:
         except (ValueError, TypeError):
             raise Unreadable(f"{text!r} is no time") from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def is_near(notice: Notice | None, now: float) -> bool:
-    """Whether a machine's end is certain and close: then nothing new goes there, and its tasks move."""
-    if notice is None:
-        return False
-    return notice.kind == "interruption" or (
-        notice.kind == "scheduled" and notice.ends_at - now < NEAR_S
-    )
-
-
-def is_terminating(memory: PlannerState, instance_id: str, now: float) -> bool:
-    """Whether nothing may be placed on a machine any more because of what was announced."""
-    removal = memory.removals.get(instance_id)
-    return (removal is not None and removal.policy in ANNOUNCED) or is_near(
-        memory.notices.get(instance_id), now
-    )
-
-
-def describe(notice: Notice, now: float) -> str:
-    left_s = notice.ends_at - now
-    if notice.kind == "rebalance":
-        return notice.what
-    if notice.kind == "scheduled" and left_s >= NEAR_S:
-        return f"{notice.what}, in {left_s / 3600:.1f} h"
-    return (
-        f"{notice.what}, it ends in {left_s:.0f} s"
-        if left_s >= 0
-        else f"{notice.what}, which was due {-left_s:.0f} s ago"
-    )

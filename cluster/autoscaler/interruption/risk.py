@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mesaform.autoscaler.model.snapshot import NoticeKind, Risk
+from mesaform.autoscaler.model.notice import NoticeKind, Risk
 from mesaform.aws.ports import Offering
 
 HALF_LIFE_S = 3600.0

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.shape import MANY
-from mesaform.autoscaler.model.snapshot import Constraint
 
 HOSTNAME = frozenset({"hostname", "@hostname"})
 ZONE = frozenset({"zone", "@zone"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.shape import Shape, text
-from mesaform.autoscaler.model.snapshot import Constraint, Source
 
 BlockedKind = Literal[
     "",
@@ -52,3 +52,8 @@ class DemandItem:
 
     def __str__(self) -> str:
         return f"{self.count} x {self.name} ({text(self.shape)})"
+
+
+Source = Literal[
+    "services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"
+]

@@ -6,24 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mesaform.autoscaler.interruption.notice import is_terminating
 from mesaform.autoscaler.model import lifecycle
-from mesaform.autoscaler.model.constraints import Usage
-from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
-from mesaform.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.cluster_view import (
     Agent,
     ClusterView,
     Constraint,
-    Intent,
-    PlannerState,
     QueueEntry,
-    Removal,
-    Snapshot,
 )
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.planner_state import PlannerState, is_terminating
+from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.aws.ports import Machine, Offering
 from mesaform.aws.pricing import price_book
 from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.topology.naming import Tag
+from mesaform.topology.user_data import PROTECT
 
 LIVE = frozenset({"pending", "running"})
 LAG_S = 120.0
@@ -371,3 +370,12 @@ def _usage(
             if app in wanted:
                 usage.add(app, wanted[app], agent, count)
     return usage
+
+
+PROTECT_TAG = "mesaform:protect"
+
+
+def protected(unit: AgentNode) -> bool:
+    """Whether a machine is not to be disturbed, whatever runs on it."""
+    attributes = unit.agent.attributes if unit.agent else {}
+    return attributes.get(PROTECT) == "true" or unit.machine.tags.get(PROTECT_TAG) == "true"

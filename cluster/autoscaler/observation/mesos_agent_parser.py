@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.shape import NOTHING, Shape, minus, plus, shape_of
-from mesaform.autoscaler.model.snapshot import Agent
 from mesaform.autoscaler.observation.mesos_framework_parser import reserved_for
 from mesaform.mesos.messages import Resource, from_wire
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mesaform.autoscaler.model.cluster_view import Constraint, Framework, Quota
 from mesaform.autoscaler.model.shape import NOTHING, Shape, make, plus
-from mesaform.autoscaler.model.snapshot import Constraint, Framework, Quota
 
 Json = Mapping[str, Any]
 PROBE = "mesaform-probe"

@@ -7,15 +7,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from mesaform.autoscaler.forecasting.lifetimes import Ended
-from mesaform.autoscaler.model.shape import Shape, make
-from mesaform.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.cluster_tasks import Seen
+from mesaform.autoscaler.model.cluster_view import (
     Agent,
     ClusterView,
     Constraint,
     QueueEntry,
     RunningTask,
 )
+from mesaform.autoscaler.model.lifetimes import Ended
+from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.observation.mesos_agent_parser import Agents
 from mesaform.autoscaler.observation.mesos_framework_parser import (
     PROBE,
@@ -24,7 +25,7 @@ from mesaform.autoscaler.observation.mesos_framework_parser import (
     quotas,
     refusals_of,
 )
-from mesaform.autoscaler.observation.mesos_task_parser import Seen, by_agent
+from mesaform.autoscaler.observation.mesos_task_parser import by_agent
 
 Json = Mapping[str, Any]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from mesaform.autoscaler.model.cluster_tasks import Seen, Tasks
 from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
 from mesaform.mesos.messages import TERMINAL_STATES, Resource, from_wire
 from mesaform.topology.user_data import PROTECT
@@ -27,33 +27,6 @@ SECTION = re.compile(rb'"((?:[a-z]+_)?tasks)":\[$')
 
 LONGEST_MARK = 40
 DECODE_AT_BYTES = 1 << 18
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A task as GET_TASKS tells it. `app` is the services app of its id; `role` is that of its resources, empty where they tell none.
-
-    `since` and `ended` are epoch seconds, 0 where the engine does not say; `runs_for_s` is what it said of itself.
-    """
-
-    task_id: str
-    agent_id: str
-    framework_id: str
-    app: str | None
-    shape: Shape
-    role: str = ""
-    since: float = 0.0
-    ended: float = 0.0
-    protected: bool = False
-    runs_for_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tasks:
-    """What holds resources, and what no longer does as far as the engine still tells of it."""
-
-    running: tuple[Seen, ...] = ()
-    over: tuple[Seen, ...] = ()
 
 
 class _Id(msgspec.Struct, frozen=True, gc=False):

@@ -20,7 +20,7 @@ from mesaform.autoscaler.interruption.notice import (
     read,
     told_by_machine,
 )
-from mesaform.autoscaler.model.snapshot import Notice
+from mesaform.autoscaler.model.notice import Notice
 from mesaform.aws.ports import Message, Notices, ScheduledEvent
 from mesaform.common.errors import MesaformError, NotFound
 from mesaform.topology.user_data import MachineNotice

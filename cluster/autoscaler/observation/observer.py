@@ -15,17 +15,13 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from mesaform.autoscaler.model.snapshot import (
-    ClusterView,
-    Constraint,
-    Intent,
-    PlannerState,
-    QueueEntry,
-    Snapshot,
-)
+from mesaform.autoscaler.model.cluster_tasks import Tasks
+from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, QueueEntry
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
-from mesaform.autoscaler.observation.mesos_task_parser import TaskReader, Tasks
+from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.aws.ports import Fleet, Offering, Override, Template
 from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from mesaform.config.schema import ClusterSpec

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from mesaform.autoscaler.model.planner_state import Finding
 from mesaform.autoscaler.model.shape import Shape, contains, text
-from mesaform.autoscaler.model.snapshot import Finding
 from mesaform.common.errors import MesaformError
 
 ROUNDS = 3

@@ -17,8 +17,8 @@ import aiohttp
 import structlog
 from msgspec import structs
 
+from mesaform.autoscaler.model.planner_state import Finding
 from mesaform.autoscaler.model.shape import Shape, shape_of
-from mesaform.autoscaler.model.snapshot import Finding
 from mesaform.autoscaler.observation import probe
 from mesaform.autoscaler.observation.mesos_framework_parser import PROBE
 from mesaform.common.errors import MesaformError, Permanent, Retryable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NAMES, Shape, how_often, minus, times
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing.model import Placement

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.constraints import (
     HOSTNAME,
     Usage,
@@ -20,8 +20,8 @@ from mesaform.autoscaler.model.constraints import (
     room,
     value_of,
 )
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, times
-from mesaform.autoscaler.model.snapshot import Constraint
 from mesaform.autoscaler.packing.model import Template
 
 Known = dict[tuple[frozenset[int], str], dict[str, frozenset[int]]]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.packing.bounds import with_cuts
 from mesaform.autoscaler.packing.columns import Columns, Outcome, generate, seeds
 from mesaform.autoscaler.packing.integral import (

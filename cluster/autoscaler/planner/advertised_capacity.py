@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from mesaform.autoscaler.disruption.drift import drift_of
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView
 from mesaform.autoscaler.model.decision import Decision, Kind
+from mesaform.autoscaler.model.planner_state import Advertised
 from mesaform.autoscaler.model.shape import Shape, named, shape_of
-from mesaform.autoscaler.model.snapshot import Advertised, Agent, ClusterView, Snapshot
-from mesaform.autoscaler.model.supply import LAG_S, LIVE, AgentNode, Supply
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.supply import LAG_S, LIVE, Supply
 from mesaform.aws.ports import Offering
 from mesaform.common.resources import Resources
 from mesaform.config.schema import ClusterSpec
-from mesaform.topology.naming import Tag
 from mesaform.topology.user_data import TASK_PORTS
 
 KERNEL_KEEPS = 0.075
@@ -62,38 +64,6 @@ def learn(snapshot: Snapshot, raw: Offerings, supply: Supply, now: float) -> Lea
     }
     kept = {key: entry for key, entry in advertised.items() if key in known or not known}
     return Learned(kept, odd, tuple(decision for decision in said if decision is not None))
-
-
-def drift_of(unit: AgentNode, snapshot: Snapshot) -> str:
-    """Why a machine is not as one bought now would be; empty when it is, or when that is not known."""
-    template, version = (
-        snapshot.templates.get(unit.pool),
-        unit.machine.tags.get(Tag.TEMPLATE_VERSION, ""),
-    )
-    if template is not None and version and version not in template.alike:
-        return (
-            f"comes from version {version} of its launch template, the newest is {template.latest}"
-        )
-    return wrong_in(unit)
-
-
-def wrong_in(unit: AgentNode) -> str:
-    """In what an agent says it is something else than its machine; empty for nothing."""
-    if unit.agent is None:
-        return ""
-    machine, said = unit.machine, unit.agent.attributes
-    is_ = {
-        "pool": unit.pool,
-        "instance_type": machine.instance_type,
-        "zone": machine.zone,
-        "lifecycle": machine.capacity,
-    }
-    found = [
-        f"{name} {said[name]} and is of {name} {value}"
-        for name, value in is_.items()
-        if said.get(name, value) != value
-    ]
-    return f"registered as {', '.join(found)}" if found else ""
 
 
 def _of_pool(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mesaform.autoscaler.model.snapshot import Backoff
+from mesaform.autoscaler.model.planner_state import Backoff
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 

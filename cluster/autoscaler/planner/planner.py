@@ -9,54 +9,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mesaform.autoscaler import demand, disruption
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.disruption import DisruptionCommand, PolicyInput
+from mesaform.autoscaler.disruption.rescheduling import Reservations, hold
 from mesaform.autoscaler.interruption import announcements, controller
+from mesaform.autoscaler.model.command import (
+    Deactivate,
+    Drain,
+    Launch,
+    Move,
+    Purchase,
+    Reactivate,
+    Step,
+    Terminate,
+)
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import PlannerState, Removal, Replacement, Snapshot
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.removal import Replacement
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply, survey
 from mesaform.autoscaler.packing import Packing, Placement, place
+from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner import (
     advertised_capacity,
     overrides,
     planner_state,
-    rescheduling,
     scale_down,
     scale_up,
     timers,
 )
-from mesaform.autoscaler.planner.rescheduling import FreeCapacity, Reservations
-from mesaform.autoscaler.planner.scale_down import (
-    Deactivate,
-    Drain,
-    MarkGone,
-    Move,
-    Reactivate,
-    Terminate,
-)
-from mesaform.autoscaler.planner.scale_up import Bought, Purchase
+from mesaform.autoscaler.planner.scale_up import Bought
 from mesaform.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
 from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
 from mesaform.aws.overrides import describe, in_force
-from mesaform.aws.ports import LaunchRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    request: LaunchRequest
-
-
-Action = Launch | Deactivate | Reactivate | Drain | MarkGone | Terminate
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Something to do with the decision behind it. `removal` is what to remember about the machine once it is done."""
-
-    decision: Decision
-    actions: tuple[Action, ...] = ()
-    instance_id: str = ""
-    removal: Removal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +107,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     purchases, packed = bought.purchases, _packed(bought.packing)
     judge = VerdictBuilder(snapshot, supply, placement, purchases, held, now)
     verdicts = tuple(judge.verdict(index, unit) for index, unit in enumerate(units))
-    homes = rescheduling.hold(snapshot, supply, room)
+    homes = hold(snapshot, supply, room)
     needed = _needed(placement)
     idle = (
         snapshot.memory.idle_since
@@ -257,6 +242,7 @@ def _giving(
         disturbances=0 if buying else disruption.disturbances_left(snapshot, supply, now),
         going=taken,
         now=now,
+        find_replacement=scale_up.ReplacementSearch(snapshot, supply, now),
     )
     moves += disruption.replaced(view, homes)
     changes = disruption.propose(view)

@@ -6,19 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mesaform.autoscaler import demand
-from mesaform.autoscaler.demand import DemandItem as Demanded
 from mesaform.autoscaler.disruption.underutilization import share_used
 from mesaform.autoscaler.forecasting.lifetimes import learned
-from mesaform.autoscaler.model.snapshot import (
-    ClusterView,
-    PlannerState,
-    Removal,
-    Rented,
-    Replacement,
-    Snapshot,
-)
+from mesaform.autoscaler.model.cluster_view import ClusterView
+from mesaform.autoscaler.model.command import Purchase
+from mesaform.autoscaler.model.demand_item import DemandItem as Demanded
+from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.removal import Removal, Replacement
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply, price_of
-from mesaform.autoscaler.planner.scale_up import Purchase
 from mesaform.topology.naming import Tag
 
 REPLACEMENT_SEEN_S = 5.0

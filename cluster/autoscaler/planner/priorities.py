@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem, Source
 from mesaform.autoscaler.model.shape import contains, minus, plus, times
-from mesaform.autoscaler.model.snapshot import Source
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template, place, solve
 

@@ -7,9 +7,19 @@ wanted that (`Removal.disturbs`), and none is killed by a deadline of ours unles
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from mesaform.autoscaler.model.snapshot import Agent, Removal, RemovalPhase, Snapshot
+from mesaform.autoscaler.model.cluster_view import Agent
+from mesaform.autoscaler.model.command import (
+    Deactivate,
+    Drain,
+    MarkGone,
+    Move,
+    Reactivate,
+    Terminate,
+)
+from mesaform.autoscaler.model.removal import Removal, RemovalPhase
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import AgentNode, Supply
 from mesaform.aws.overrides import describe, in_force
 
@@ -24,57 +34,6 @@ DRAIN_SLACK_S = 60.0
 
 ASK_AGAIN_S = 15.0
 """How often EC2 is told again to terminate a machine that it still runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deactivate:
-    instance_id: str
-    agent_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reactivate:
-    instance_id: str
-    agent_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """`grace_s` None leaves each task the time that it was promised to stop. Without `mark_gone` the agent may be taken back."""
-
-    instance_id: str
-    agent_id: str
-    grace_s: float | None
-    mark_gone: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class MarkGone:
-    instance_id: str
-    agent_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Terminate:
-    instance_id: str
-
-
-Removing = Deactivate | Reactivate | Drain | MarkGone | Terminate
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A step of a machine's removal: what is done, what is remembered of it (None: forget it), and why.
-
-    `spared` machines are not disturbed again for a while. `kind` names the decision where what is done does not tell.
-    """
-
-    unit: AgentNode
-    actions: tuple[Removing, ...]
-    next_removal: Removal | None
-    why: str
-    cooldown: bool = False
-    kind: str = ""
 
 
 def freeze(snapshot: Snapshot, supply: Supply) -> str:

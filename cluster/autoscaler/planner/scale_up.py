@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.interruption import risk
+from mesaform.autoscaler.model.command import Purchase
 from mesaform.autoscaler.model.constraints import HOSTNAME, Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, shape_of, times
-from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Node, Supply, attributes_of
 from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template, place
 from mesaform.autoscaler.planner import launch_backoff, priorities, size_tiebreak
@@ -26,22 +28,9 @@ DEARER_AT_MOST = 1.5
 
 MOST_OVERRIDES = 60
 
-REPLACEMENT = 1000
-DRIFT = 1001
-"""The numbers, for their tokens, of purchases that replace machines to save money and for drift: no pass has that many others."""
-
 ANY_ZONE = HOSTNAME | {"pool"}
 TYPE_FIELD = "instance_type"
 """Fields whose value does not depend on a machine's zone or type."""
-
-
-@dataclass(frozen=True, slots=True)
-class Purchase:
-    """One CreateFleet call to be, with the pieces of each unit (by index) that its machines are for."""
-
-    request: LaunchRequest
-    load: Mapping[int, int]
-    usd_per_hour: float
 
 
 NO_PACKING = Packing()
@@ -127,7 +116,30 @@ def limits_of(snapshot: Snapshot, supply: Supply) -> Limits:
     return Limits(slots, None if most is None else max(0.0, most - supply.usd_per_hour))
 
 
-def replacement_for(
+@dataclass(frozen=True, slots=True)
+class ReplacementSearch:
+    """Finds replacements on one snapshot: a `disruption.policy.ReplacementFinder`."""
+
+    snapshot: Snapshot
+    supply: Supply
+    now: float
+
+    def __call__(
+        self,
+        pool: str,
+        work: Sequence[DemandItem],
+        left: Mapping[int, int],
+        *,
+        number: int,
+        excluded_types: Collection[str] = (),
+    ) -> Purchase | None:
+        """See `ReplacementFinder`."""
+        return _replacement_for(
+            self.snapshot, self.supply, pool, work, left, excluded_types, self.now, number
+        )
+
+
+def _replacement_for(
     snapshot: Snapshot,
     supply: Supply,
     pool_name: str,
@@ -135,7 +147,7 @@ def replacement_for(
     left: Mapping[int, int],
     not_types: Collection[str],
     now: float,
-    number: int = REPLACEMENT,
+    number: int,
 ) -> Purchase | None:
     """The cheapest one machine of a pool that holds all the work that is left; None if there is none, or nothing is left."""
     pool = next((pool for pool in snapshot.spec.agents if pool.name == pool_name), None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
 
-from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.packing import Limits, Packing, Template
 
 SIZE_PENALTY = 0.002

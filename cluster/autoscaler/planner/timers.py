@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from mesaform.autoscaler.demand import frameworks, rates, scheduled
 from mesaform.autoscaler.forecasting.weekly_profile import SLOT_S
 from mesaform.autoscaler.interruption import controller
-from mesaform.autoscaler.model.snapshot import PlannerState, Removal, Snapshot
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LAG_S, Supply
 from mesaform.autoscaler.planner import scale_down
 from mesaform.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mesaform.autoscaler.model.cluster_view import Constraint
+from mesaform.autoscaler.model.command import Purchase
 from mesaform.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
 from mesaform.autoscaler.model.shape import Shape, contains, named, times
-from mesaform.autoscaler.model.snapshot import Constraint, Snapshot
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Node, Supply
 from mesaform.autoscaler.packing import Placement, Template
 from mesaform.autoscaler.planner import launch_backoff, scale_up
-from mesaform.autoscaler.planner.scale_up import Purchase
 from mesaform.aws.ports import Offering
 from mesaform.config.schema import Pool
 

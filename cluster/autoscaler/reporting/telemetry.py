@@ -18,10 +18,11 @@ from mesaform.autoscaler.accounting import resource_usage
 from mesaform.autoscaler.accounting.outbox import Outbox
 from mesaform.autoscaler.accounting.task_history import Past
 from mesaform.autoscaler.accounting.usage_recorder import Recorder, level, machine_row, state_of
+from mesaform.autoscaler.model.cluster_tasks import Tasks
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE
-from mesaform.autoscaler.observation.mesos_task_parser import Tasks
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.reporting import api_views
 from mesaform.autoscaler.reporting.metrics import Measures

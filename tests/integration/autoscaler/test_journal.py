@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mesaform.autoscaler.daemon.journal import Journal
-from mesaform.autoscaler.model.snapshot import Backoff, Intent, PlannerState, Removal, Rented
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Rented
+from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.aws.ports import LaunchRequest
 from mesaform.common.errors import LeadershipLost
 from mesaform.zookeeper.session import ZooKeeper

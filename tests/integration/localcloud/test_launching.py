@@ -13,7 +13,7 @@ import pytest
 
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import PlannerState
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ports import LaunchRequest, Machine

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesaform.autoscaler.model.shape import Shape, make, shape_of
-from mesaform.autoscaler.model.snapshot import (
+from mesaform.autoscaler.model.cluster_view import (
     Agent,
     ClusterView,
     Constraint,
     Framework,
     QueueEntry,
-    Snapshot,
 )
+from mesaform.autoscaler.model.shape import Shape, make, shape_of
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
 from mesaform.testing.fake_cloud import SIZES, FakeFleet

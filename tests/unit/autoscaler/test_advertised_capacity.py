@@ -8,14 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
+from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
 from mesaform.autoscaler.model.shape import Shape, make, shape_of
-from mesaform.autoscaler.model.snapshot import (
-    Advertised,
-    Agent,
-    PlannerState,
-    RunningTask,
-    Snapshot,
-)
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
 from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.aws.ports import Machine, Template

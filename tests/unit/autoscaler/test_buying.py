@@ -8,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.cluster_view import Constraint
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import Backoff, Constraint, PlannerState, Snapshot
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply, survey
 from mesaform.autoscaler.packing import Limits, Template, place, solve
 from mesaform.autoscaler.planner import priorities

@@ -9,18 +9,10 @@ import pytest
 
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.demand import frameworks, rates
+from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, Framework, Quota
+from mesaform.autoscaler.model.planner_state import Finding, Mark, PlannerState, Probe
 from mesaform.autoscaler.model.shape import make, text
-from mesaform.autoscaler.model.snapshot import (
-    ClusterView,
-    Constraint,
-    Finding,
-    Framework,
-    Mark,
-    PlannerState,
-    Probe,
-    Quota,
-    Snapshot,
-)
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from mesaform.autoscaler.observation.mesos_framework_parser import PROBE, offer_constraints, quotas

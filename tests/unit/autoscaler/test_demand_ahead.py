@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.demand import scheduled
 from mesaform.autoscaler.forecasting import weekly_profile
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import Shape, make
-from mesaform.autoscaler.model.snapshot import PlannerState, Snapshot
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.aws.ports import Override
 from tests.support.profiles import examples

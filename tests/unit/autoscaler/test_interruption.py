@@ -7,31 +7,28 @@ from dataclasses import replace
 import pytest
 
 from mesaform.autoscaler.demand import collect
+from mesaform.autoscaler.disruption.rescheduling import Reservations, hold
 from mesaform.autoscaler.interruption import announcements
 from mesaform.autoscaler.interruption.controller import absorb, last_call
 from mesaform.autoscaler.interruption.notice import ParsedNotice
-from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import (
-    Intent,
-    Notice,
-    PlannerState,
-    Removal,
-    Rented,
-    Risk,
-    RunningTask,
-    Snapshot,
-)
-from mesaform.autoscaler.model.supply import survey
-from mesaform.autoscaler.packing import place
-from mesaform.autoscaler.planner.planner import Launch, plan
-from mesaform.autoscaler.planner.rescheduling import FreeCapacity, Reservations, hold
-from mesaform.autoscaler.planner.scale_down import (
+from mesaform.autoscaler.model.cluster_view import RunningTask
+from mesaform.autoscaler.model.command import (
     Deactivate,
     Drain,
+    Launch,
     MarkGone,
     Reactivate,
     Terminate,
 )
+from mesaform.autoscaler.model.notice import Notice, Risk
+from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.model.supply import survey
+from mesaform.autoscaler.packing import place
+from mesaform.autoscaler.packing.free_capacity import FreeCapacity
+from mesaform.autoscaler.planner.planner import plan
 from mesaform.aws.ports import Override
 from mesaform.topology.naming import Tag
 from tests.unit.autoscaler.builders import (

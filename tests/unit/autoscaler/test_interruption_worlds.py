@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from mesaform.autoscaler.interruption.controller import absorb
-from mesaform.autoscaler.model.snapshot import Notice
+from mesaform.autoscaler.model.notice import Notice
 from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.test_interruption import heard
 from tests.unit.autoscaler.world import World

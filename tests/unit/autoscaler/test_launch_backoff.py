@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesaform.autoscaler.daemon.journal import _decode
-from mesaform.autoscaler.model.snapshot import Backoff, PlannerState
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.launch_backoff import (
     FIRST_S,

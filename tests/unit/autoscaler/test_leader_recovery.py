@@ -6,7 +6,8 @@ import asyncio
 
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import Intent, PlannerState
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.aws.ports import Machine
 from mesaform.testing.fake_cloud import FakeFleet

@@ -20,7 +20,8 @@ from mesaform.autoscaler.daemon.lease import (
     succession,
 )
 from mesaform.autoscaler.model.decision import from_record
-from mesaform.autoscaler.model.snapshot import Intent, PlannerState, Rented
+from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.reporting.decision_log import tell
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.clock import CloudClock

@@ -6,16 +6,17 @@ from mesaform.autoscaler.forecasting.lifetimes import (
     ENOUGH,
     FADES_AT,
     NAMES_AT_MOST,
-    Ended,
     ends_within_s,
     lasts_s,
     learned,
 )
+from mesaform.autoscaler.model.cluster_tasks import Seen
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView
+from mesaform.autoscaler.model.lifetimes import Ended
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import Agent, ClusterView, PlannerState
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
-from mesaform.autoscaler.observation.mesos_task_parser import Seen
 from mesaform.autoscaler.planner.planner_state import with_lives
 
 HOUR_S = 3600.0

@@ -15,14 +15,9 @@ from hypothesis import strategies as st
 
 from mesaform.autoscaler.accounting.resource_usage import Tasks as Holdings
 from mesaform.autoscaler.accounting.resource_usage import ended
+from mesaform.autoscaler.model.cluster_tasks import Seen, Tasks
 from mesaform.autoscaler.observation import mesos_task_parser
-from mesaform.autoscaler.observation.mesos_task_parser import (
-    Seen,
-    Splitter,
-    TaskReader,
-    Tasks,
-    from_json,
-)
+from mesaform.autoscaler.observation.mesos_task_parser import Splitter, TaskReader, from_json
 from mesaform.common.errors import ClusterUnreachable, Permanent
 from mesaform.mesos.operator import OperatorClient
 

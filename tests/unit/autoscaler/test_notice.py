@@ -9,7 +9,7 @@ import pytest
 
 from mesaform.autoscaler.interruption import risk
 from mesaform.autoscaler.interruption.notice import Unreadable, more_severe, read, told_by_machine
-from mesaform.autoscaler.model.snapshot import Notice, Risk
+from mesaform.autoscaler.model.notice import Notice, Risk
 from mesaform.topology.user_data import MachineNotice
 from tests.unit.autoscaler.builders import NOW, a_spec, offerings
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from mesaform.autoscaler.model.snapshot import Notice
+from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.observation.notice_endpoint import Doorbell
 from mesaform.autoscaler.observation.notice_queue import Inbox, beside
 from mesaform.aws.ports import ScheduledEvent

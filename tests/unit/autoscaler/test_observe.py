@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from mesaform.autoscaler.model.cluster_view import QueueEntry, Quota
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import PlannerState, QueueEntry, Quota
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.mesos.operator import OperatorClient

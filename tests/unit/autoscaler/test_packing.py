@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import Shape, contains, make, plus, times
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing import Limits, Template, pack, place

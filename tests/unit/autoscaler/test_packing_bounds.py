@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import Constraint
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing import (
     QUICK,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mesaform.autoscaler.model import lifecycle
+from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.decision import Decision, from_record
 from mesaform.autoscaler.model.shape import MANY, how_often, make, named, text
-from mesaform.autoscaler.model.snapshot import Constraint
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
 from mesaform.autoscaler.observation.mesos_task_parser import from_json

@@ -6,23 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import (
-    Backoff,
-    Intent,
-    PlannerState,
-    Probe,
-    Removal,
-    Snapshot,
-)
-from mesaform.autoscaler.planner.planner import Launch, Plan, plan
-from mesaform.autoscaler.planner.scale_down import (
+from mesaform.autoscaler.model.command import (
     Deactivate,
     Drain,
+    Launch,
     MarkGone,
     Reactivate,
     Terminate,
 )
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Probe
+from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.aws.ports import LaunchRequest
 from tests.unit.autoscaler.builders import (
     NOW,

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.snapshot import PlannerState, Removal
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.common.errors import Retryable
 from mesaform.testing.fake_cloud import FakeFleet

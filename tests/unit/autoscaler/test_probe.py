@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesaform.autoscaler.model.planner_state import Finding
 from mesaform.autoscaler.model.shape import Shape, make, text
-from mesaform.autoscaler.model.snapshot import Finding
 from mesaform.autoscaler.observation import probe
 from mesaform.autoscaler.observation.probe import (
     Ask,

@@ -13,13 +13,12 @@ from mesaform.autoscaler.forecasting.weekly_profile import (
     SLOT_S,
     SLOTS,
     WEEK_S,
-    Level,
-    Profile,
     expected,
     forecast,
     learn,
     slot_number,
 )
+from mesaform.autoscaler.model.weekly_profile import Level, Profile
 from mesaform.common.errors import Retryable
 from mesaform.testing.fake_cloud import FakeControl
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, an_agent

@@ -8,21 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.demand import DemandItem
+from mesaform.autoscaler.disruption.rescheduling import hold, work_of
+from mesaform.autoscaler.model.cluster_view import Constraint, RunningTask
+from mesaform.autoscaler.model.command import Deactivate, Reactivate
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import (
-    Constraint,
-    PlannerState,
-    Removal,
-    RunningTask,
-    Snapshot,
-)
+from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Node, Supply, survey
 from mesaform.autoscaler.packing import Placement, place
+from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
-from mesaform.autoscaler.planner.rescheduling import FreeCapacity, hold, work_of
-from mesaform.autoscaler.planner.scale_down import Deactivate, Reactivate
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent
 
 SLOT = make(1, 512)

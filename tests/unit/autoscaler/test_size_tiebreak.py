@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.packing import Limits, Packing, Template
 from mesaform.autoscaler.planner import priorities, size_tiebreak

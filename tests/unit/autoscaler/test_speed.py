@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import PlannerState
 from mesaform.autoscaler.planner.planner import plan
 from tests.unit.autoscaler.builders import (
     NOW,

@@ -8,16 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from mesaform.autoscaler.daemon.daemon import rest_s
+from mesaform.autoscaler.model.cluster_view import RunningTask
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
+from mesaform.autoscaler.model.removal import Removal, Replacement
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import (
-    Backoff,
-    Intent,
-    PlannerState,
-    Removal,
-    Replacement,
-    RunningTask,
-    Snapshot,
-)
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.aws.ports import LaunchRequest, Override
 from mesaform.config import calendar

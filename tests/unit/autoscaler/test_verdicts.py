@@ -6,16 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from mesaform.autoscaler.model.snapshot import (
-    Backoff,
-    ClusterView,
-    Intent,
-    PlannerState,
-    Quota,
-    Removal,
-    Snapshot,
-)
-from mesaform.autoscaler.planner.planner import Launch, plan
+from mesaform.autoscaler.model.cluster_view import ClusterView, Quota
+from mesaform.autoscaler.model.command import Launch
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
+from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.planner.priorities import RANKS
 from mesaform.autoscaler.planner.verdicts import Verdict
 from mesaform.autoscaler.reporting.api_views import describe

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesaform.autoscaler.demand import DemandItem
 from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.packing import Limits, NewNode
 
 

@@ -10,18 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mesaform.autoscaler.daemon.executor import PlanExecutor
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry, RunningTask
 from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
-from mesaform.autoscaler.model.snapshot import (
-    Agent,
-    ClusterView,
-    Intent,
-    PlannerState,
-    QueueEntry,
-    RunningTask,
-    Snapshot,
-)
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import LIVE, price_of
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Override

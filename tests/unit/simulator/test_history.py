@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mesaform.autoscaler.accounting.resource_usage import Task
 from mesaform.autoscaler.accounting.task_history import Past
+from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
 from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import Constraint, QueueEntry
 from mesaform.aws import ledger_rows
 from mesaform.common.errors import BadInput
 from mesaform.simulator.comparison import catalogue_of, simulate

@@ -1,0 +1,73 @@
+"""AWS's announcements about a machine (interruption, scheduled event, rebalance advice) and what they say about its tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
+
+NoticeKind = Literal["interruption", "scheduled", "rebalance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the cloud announced of a machine. `ends_at` is when it goes (0: nobody says); `source` is who told us first.
+
+    `told` is whether a decision has said so.
+    """
+
+    kind: NoticeKind
+    instance_id: str
+    at: float
+    ends_at: float = 0.0
+    source: str = ""  # queue | machine | ec2
+    what: str = ""
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """How often an offering was interrupted lately: `score` at the moment `at`; it halves with time (`risk`)."""
+
+    score: float
+    at: float
+
+
+NEAR_S = 600.0
+"""A scheduled event closer than this is treated as an interruption: budgets and calendars no longer count."""
+
+
+def is_near(notice: Notice | None, now: float) -> bool:
+    """Whether a machine's end is certain and close: then nothing new goes there, and its tasks move."""
+    if notice is None:
+        return False
+    return notice.kind == "interruption" or (
+        notice.kind == "scheduled" and notice.ends_at - now < NEAR_S
+    )
+
+
+def describe(notice: Notice, now: float) -> str:
+    left_s = notice.ends_at - now
+    if notice.kind == "rebalance":
+        return notice.what
+    if notice.kind == "scheduled" and left_s >= NEAR_S:
+        return f"{notice.what}, in {left_s / 3600:.1f} h"
+    return (
+        f"{notice.what}, it ends in {left_s:.0f} s"
+        if left_s >= 0
+        else f"{notice.what}, which was due {-left_s:.0f} s ago"
+    )
+
+
+STOPPED_BEFORE_S = 5.0
+"""How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""
+
+
+def that_move(agent: Agent, notice: Notice | None) -> list[RunningTask]:
+    """An agent's work without what will be done by itself before the end."""
+    return [work for work in agent.work if not done_before(work, notice)]
+
+
+def done_before(work: RunningTask, notice: Notice | None) -> bool:
+    return notice is not None and 0 < work.ends_at <= notice.ends_at - STOPPED_BEFORE_S

@@ -1,0 +1,69 @@
+"""Removals and replacements of machines in progress, as they are journaled from pass to pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]
+
+
+PolicyName = Literal[
+    "idle",
+    "underused",
+    "replace",
+    "drift",
+    "operator",
+    "interruption",
+    "retirement",
+    "rebalance",
+    "",
+]
+
+
+ANNOUNCED: frozenset[PolicyName] = frozenset({"interruption", "retirement", "rebalance"})
+"""Removals that the cloud's announcements began (`interruption`): only their own rules take a machine back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A machine on its way out. `since` is when its phase began; `asked_at` when the cloud or the engine was last told.
+
+    `policy` is who wanted it; none means idle. With all others there may be tasks on it.
+    """
+
+    agent_id: str
+    phase: RemovalPhase
+    since: float
+    reason: str
+    asked_at: float = 0.0
+    policy: PolicyName = ""
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether tasks may have to move for it."""
+        return self.policy in {"underused", "replace", "drift", "operator"} | ANNOUNCED
+
+    @property
+    def lasting(self) -> bool:
+        """Whether demand does not take the machine back."""
+        return self.policy == "operator" or self.policy in ANNOUNCED
+
+    @property
+    def waits_for_announcement(self) -> bool:
+        """Whether the next step is `interruption`'s to take: until the end that was announced, or until what replaces it is up."""
+        return self.policy in ANNOUNCED and (
+            self.phase == "deactivated"
+            or (self.policy == "interruption" and self.phase == "draining")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Machines ordered to take the place of `old` ones, which go once `count` of them have registered. Kept by launch token."""
+
+    old: tuple[str, ...]
+    count: int
+    at: float
+    reason: str
+    policy: PolicyName = "replace"

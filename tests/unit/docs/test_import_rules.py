@@ -1,0 +1,46 @@
+"""The import rules of pyproject.toml cover the whole tree, and modules that say "Pure." do no I/O."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = ROOT / "cluster"
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+
+def contract(name: str) -> dict[str, list[str]]:
+    return next(entry for entry in CONTRACTS if entry["name"] == name)
+
+
+def imported_roots(path: Path) -> set[str]:
+    roots: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            roots.add(node.module.split(".")[0])
+    return roots
+
+
+def test_every_package_has_a_layer() -> None:
+    layers = contract("packages point one way")["layers"]
+    listed = set(re.findall(r"mesaform\.(\w+)", " ".join(layers)))
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders <= listed
+
+
+def test_modules_that_say_pure_import_no_io() -> None:
+    forbidden = set(contract("pure packages")["forbidden_modules"])
+    claims, impure = 0, {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if re.search(r"\bPure\.", docstring):
+            claims += 1
+            if roots := imported_roots(path) & forbidden:
+                impure[str(path.relative_to(ROOT))] = sorted(roots)
+    assert claims > 20
+    assert impure == {}
