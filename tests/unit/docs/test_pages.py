@@ -60,7 +60,10 @@ def test_files_and_folders_named_on_a_page_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_names_of_the_code_on_a_page_exist(page: Path) -> None:
     for span in spans(page):
-        dotted = re.fullmatch(r"((?:mesaform|mesaform_stacks|mesaform_images)(?:\.[a-z_]+)+)(?:\.(\w+))?(?:\(\w*\))?", span)
+        dotted = re.fullmatch(
+            r"((?:mesaform|mesaform_stacks|mesaform_images)(?:\.[a-z_]+)+)(?:\.(\w+))?(?:\(\w*\))?",
+            span,
+        )
         if dotted and not span.endswith((".yaml", ".json", ".py")):
             assert resolves(dotted.group(1), dotted.group(2)), f"{name_of(page)} names {span}"
 
