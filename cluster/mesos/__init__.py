@@ -1,1 +1,1 @@
-"""The Mesos v1 protocol as data and as clients: messages, RecordIO, scheduler and operator clients, leader detection."""
+"""The Mesos v1 protocol: messages, RecordIO, and clients of the scheduler and operator APIs."""

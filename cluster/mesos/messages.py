@@ -1,13 +1,13 @@
-"""The v1 messages of Mesos as frozen structs whose JSON is the wire's JSON.
+"""The v1 messages of Mesos as frozen structs, and their conversion to resource vectors.
 
-Source of the shapes: include/mesos/v1/mesos.proto and scheduler/scheduler.proto of Apache Mesos. Only fields that some
-part of Mesaform reads or writes are named; unknown fields are ignored on the way in, as Mesos does.
+The JSON of each struct is the JSON on the wire. Shapes are from include/mesos/v1/mesos.proto of
+Apache Mesos. Only fields that this project reads or writes are named; unknown fields are ignored
+when a message is decoded, as in Mesos. Messages that are only passed on stay JSON objects.
 Durations, sizes and times keep the protocol's own units, which are in each name.
+Depends on `common.resources`.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -15,16 +15,20 @@ from mesaform.common.resources import Range, Resources
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The base. Absent and default fields are not written, so a field that the wire requires has no default here."""
+    """The base of all messages.
+
+    Absent and default fields are not written. A field that the wire requires has no default.
+    """
 
 
 class Id(Message, frozen=True, kw_only=True):
-    """The wire's `{"value": "…"}`."""
+    """The `{"value": "…"}` of every id on the wire."""
 
     value: str
 
 
 def ident(value: str) -> Id:
+    """The id message of a text."""
     return Id(value=value)
 
 
@@ -102,7 +106,11 @@ class Uri(Message, frozen=True, kw_only=True):
 
 
 class CommandInfo(Message, frozen=True, kw_only=True):
-    """`shell` (the default) runs `value` with /bin/sh -c; otherwise `value` is executed with `arguments` as argv."""
+    """What a task runs.
+
+    With `shell` (the default) `value` runs under `/bin/sh -c`. Without it, `value` is the program
+    and `arguments` is its whole argv.
+    """
 
     value: str | None = None
     shell: bool | None = None
@@ -116,6 +124,12 @@ class DurationInfo(Message, frozen=True, kw_only=True):
     nanoseconds: int
 
 
+class TimeInfo(Message, frozen=True, kw_only=True):
+    """A time since the epoch."""
+
+    nanoseconds: int
+
+
 class KillPolicy(Message, frozen=True, kw_only=True):
     grace_period: DurationInfo | None = None
 
@@ -126,18 +140,22 @@ class TaskInfo(Message, frozen=True, kw_only=True):
     agent_id: Id
     resources: list[Resource] = []
     command: CommandInfo | None = None
-    executor: dict[str, Any] | None = None
-    container: dict[str, Any] | None = None
-    health_check: dict[str, Any] | None = None
-    check: dict[str, Any] | None = None
+    executor: dict[str, object] | None = None
+    container: dict[str, object] | None = None
+    health_check: dict[str, object] | None = None
+    check: dict[str, object] | None = None
     kill_policy: KillPolicy | None = None
     data: bytes | None = None
     labels: Labels | None = None
-    discovery: dict[str, Any] | None = None
+    discovery: dict[str, object] | None = None
 
 
 class TaskStatus(Message, frozen=True, kw_only=True):
-    """`uuid` is present exactly when the update must be acknowledged. `state` is a TaskState name such as TASK_RUNNING."""
+    """A task's status.
+
+    `state` is the name of a TaskState, such as TASK_RUNNING. `uuid` is present exactly when the
+    update must be acknowledged. `timestamp` is in seconds since the epoch.
+    """
 
     task_id: Id
     state: str
@@ -151,8 +169,8 @@ class TaskStatus(Message, frozen=True, kw_only=True):
     uuid: bytes | None = None
     healthy: bool | None = None
     labels: Labels | None = None
-    container_status: dict[str, Any] | None = None
-    unreachable_time: dict[str, Any] | None = None
+    container_status: dict[str, object] | None = None
+    unreachable_time: TimeInfo | None = None
 
 
 class Capability(Message, frozen=True, kw_only=True):
@@ -172,7 +190,7 @@ class FrameworkInfo(Message, frozen=True, kw_only=True):
     webui_url: str | None = None
     capabilities: list[Capability] = []
     labels: Labels | None = None
-    offer_filters: dict[str, Any] | None = None
+    offer_filters: dict[str, object] | None = None
 
 
 class AgentInfo(Message, frozen=True, kw_only=True):
@@ -181,7 +199,7 @@ class AgentInfo(Message, frozen=True, kw_only=True):
     resources: list[Resource] = []
     attributes: list[Attribute] = []
     id: Id | None = None
-    domain: dict[str, Any] | None = None
+    domain: dict[str, object] | None = None
 
 
 class Address(Message, frozen=True, kw_only=True):
@@ -194,7 +212,7 @@ class Url(Message, frozen=True, kw_only=True):
     scheme: str = "http"
     address: Address = Address()
     path: str | None = None
-    query: list[dict[str, Any]] = []
+    query: list[dict[str, object]] = []
 
 
 class Offer(Message, frozen=True, kw_only=True):
@@ -207,8 +225,8 @@ class Offer(Message, frozen=True, kw_only=True):
     attributes: list[Attribute] = []
     executor_ids: list[Id] = []
     allocation_info: AllocationInfo | None = None
-    domain: dict[str, Any] | None = None
-    unavailability: dict[str, Any] | None = None
+    domain: dict[str, object] | None = None
+    unavailability: dict[str, object] | None = None
 
 
 class Filters(Message, frozen=True, kw_only=True):
@@ -227,12 +245,13 @@ TERMINAL_STATES = frozenset(
         "TASK_GONE_BY_OPERATOR",
     }
 )
+"""Task states that nothing follows."""
 
 
 def to_wire(
     resources: Resources, *, role: str | None = None, allocated_to: str | None = None
 ) -> list[Resource]:
-    """A vector as the wire's list of resources; `allocated_to` sets each one's allocation role."""
+    """A resource vector as the wire's list; `allocated_to` is the allocation role of each."""
     allocation = AllocationInfo(role=allocated_to) if allocated_to else None
     wire = [
         Resource(
@@ -255,7 +274,10 @@ def to_wire(
 
 
 def from_wire(resources: list[Resource]) -> Resources:
-    """The vector of a list of resources: scalars are summed by name, `ports` ranges are joined; roles are dropped."""
+    """The vector of a list of resources.
+
+    Scalars are summed by name and `ports` ranges are joined. Roles are dropped.
+    """
     scalars: dict[str, float] = {}
     ports: list[Range] = []
     for resource in resources:

@@ -1,7 +1,8 @@
-"""The v1 operator API of whichever of the given masters leads.
+"""Client of the v1 operator API, at whichever of the given masters leads.
 
-An operator's machine may reach the masters only by the addresses it was given (a public address, a tunnel), so redirects
-are not followed while one of those addresses leads; the `Location` of a redirect is the last thing tried.
+An operator's machine may reach the masters only by the addresses it was given (a public address, a
+tunnel). The client therefore asks each given address and follows a redirect only when none of them
+leads. The structs of the calls are in `operator_api`. Depends on aiohttp and msgspec.
 """
 
 from __future__ import annotations
@@ -10,23 +11,40 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from mesaform.common.errors import CloudError, ClusterUnreachable, NotFound, Permanent, Retryable
+from mesaform.common.json_types import JsonObject, as_list, as_object
+from mesaform.mesos.messages import DurationInfo, ident
+from mesaform.mesos.operator_api import (
+    AgentCall,
+    DrainAgent,
+    Duration,
+    GetMetrics,
+    OperatorCall,
+    encode_call,
+)
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
-PIECE_BYTES = 1 << 16
-Begin = Callable[[], Callable[[bytes], None]]
+METRICS_TIMEOUT_NS = 5_000_000_000
+CHUNK_BYTES = 1 << 16
+OpenSink = Callable[[], Callable[[bytes], None]]
+"""Called for each attempt at a streamed call; returns the function that takes the answer's bytes."""
 _TIMEOUT = aiohttp.ClientTimeout(
     total=CALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
 )
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json"}
-_BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError, OSError)
+_CONNECTION_ERRORS = (
+    aiohttp.ClientConnectionError,
+    aiohttp.ClientPayloadError,
+    asyncio.TimeoutError,
+    OSError,
+)
+_REDIRECTS = frozenset({301, 302, 307, 308})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +59,33 @@ class _Answer:
 
     @property
     def is_from_a_leader(self) -> bool:
-        """A standby answers 307; a master that knows no leader, or is still recovering as one, answers 503 and says so."""
+        """Whether the master leads.
+
+        A standby answers 307. A master that knows no leader, and a leader that still recovers,
+        answer 503 with a text that says so.
+        """
         if self.status == 503:
-            return bool(self.text) and not any(
-                word in self.text.lower() for word in ("leader", "recover")
-            )
-        return self.status not in {301, 302, 307, 308}
+            text = self.text.lower()
+            return bool(text) and not any(phrase in text for phrase in ("leader", "recover"))
+        return self.status not in _REDIRECTS
 
 
 @dataclass(slots=True)
 class _Attempts:
-    """What was asked and what came of it, for the error's text; `locations` are redirect targets not among the given masters."""
+    """The outcome of each attempt, and the targets of redirects."""
 
-    made: list[str] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
 
-    def note(self, master: str, answer: _Answer) -> None:
+    def add(self, master: str, answer: _Answer) -> None:
         if answer.location:
             # Mesos redirects to `//host:port/path`; joining with the asked URL supplies the scheme.
             target = URL(master).join(URL(answer.location, encoded=True))
             base = f"{target.scheme}://{target.host}:{target.port}"
             self.locations.append(base)
-            self.made.append(f"{master} stands by and points to {base}")
+            self.outcomes.append(f"{master} stands by and points to {base}")
         else:
-            self.made.append(
+            self.outcomes.append(
                 f"{master} answered {answer.status}: {answer.text or 'no reason given'}"
             )
 
@@ -72,8 +93,8 @@ class _Attempts:
 class OperatorClient:
     """Calls the leader among `masters` (base URLs such as `http://10.0.0.10:5050`).
 
-    The session is the caller's to close. Calls may run side by side. A call whose connection broke before the answer came
-    may have been carried out: all of the operator calls used here may be repeated.
+    The caller closes the session. Calls may run concurrently. When a connection breaks before the
+    answer arrives, the call may have taken effect; every call used here may be repeated.
     """
 
     def __init__(self, masters: Sequence[str], session: aiohttp.ClientSession) -> None:
@@ -81,133 +102,168 @@ class OperatorClient:
         self._session = session
         self._last_leader: str | None = None
 
-    async def call(self, type_: str, **body: Any) -> dict[str, Any]:
-        """The leader's whole answer (`{"type": "GET_AGENTS", "get_agents": {…}}`), or `{}` where it has no body.
+    async def call(self, type_: str, **body: object) -> JsonObject:
+        """The leader's whole answer (`{"type": "GET_AGENTS", "get_agents": {…}}`).
 
-        Raises ClusterUnreachable when no master leads, NotFound for 404, Retryable for 409, 429 and 5xx, Permanent for the rest;
-        each carries the server's own message.
+        It is `{}` for an answer without a body. Each error carries the server's own message.
+
+        Raises:
+            ClusterUnreachable: no master leads.
+            NotFound: the server answered 404.
+            Retryable: the server answered 409, 429 or 5xx.
+            Permanent: the server answered another error.
+
         """
-        master, answer = await self._ask_leader({"type": type_, **body})
-        if answer.status in {200, 202}:
-            decoded = msgspec.json.decode(answer.body) if answer.body else {}
-            return decoded if isinstance(decoded, dict) else {}
-        raise _error(type_, master, answer)
+        return await self._call(type_, msgspec.json.encode({"type": type_, **body}))
 
-    async def stream(self, type_: str, begin: Begin) -> None:
-        """The leader's whole answer to a call without a body, piece by piece: for answers too large to hold.
+    async def stream(self, type_: str, open_sink: OpenSink) -> None:
+        """Pass on the leader's answer to a call without a body, chunk by chunk.
 
-        `begin` is called for each attempt and gives what takes the pieces. Raises as `call` does, and whatever taking a piece raises.
+        This is for answers that are too large for the memory. Raises as `call` does, and whatever
+        the sink raises.
         """
-        master, answer = await self._ask_leader({"type": type_}, begin)
+        master, answer = await self._ask_leader(encode_call(OperatorCall(type=type_)), open_sink)
         if answer.status != 200:
             raise _error(type_, master, answer)
 
     async def leader(self) -> str:
-        """The base URL that the leader answers on; ClusterUnreachable when there is none."""
-        master, _ = await self._ask_leader({"type": "GET_HEALTH"})
+        """The base URL at which the leader answers.
+
+        Raises:
+            ClusterUnreachable: no master leads.
+
+        """
+        master, _ = await self._ask_leader(encode_call(OperatorCall(type="GET_HEALTH")))
         return master
 
-    async def get_agents(self) -> dict[str, Any]:
+    async def get_agents(self) -> JsonObject:
         """`{"agents": [{"agent_info": …, "active": …, …}], "recovered_agents": […]}`."""
-        return await self._read("GET_AGENTS")
+        return await self._read(OperatorCall(type="GET_AGENTS"))
 
-    async def get_tasks(self) -> dict[str, Any]:
+    async def get_tasks(self) -> JsonObject:
         """`{"tasks": […], "completed_tasks": […], "unreachable_tasks": […], …}`."""
-        return await self._read("GET_TASKS")
+        return await self._read(OperatorCall(type="GET_TASKS"))
 
-    async def get_frameworks(self) -> dict[str, Any]:
+    async def get_frameworks(self) -> JsonObject:
         """`{"frameworks": […], "completed_frameworks": […], …}`."""
-        return await self._read("GET_FRAMEWORKS")
+        return await self._read(OperatorCall(type="GET_FRAMEWORKS"))
 
-    async def get_state(self) -> dict[str, Any]:
+    async def get_state(self) -> JsonObject:
         """`{"get_agents": …, "get_frameworks": …, "get_tasks": …, "get_executors": …}`."""
-        return await self._read("GET_STATE")
+        return await self._read(OperatorCall(type="GET_STATE"))
 
     async def get_metrics(self) -> dict[str, float]:
-        """Every metric's value by name, such as `master/elected`."""
+        """The value of each metric by its name, such as `master/elected`."""
+        timeout = DurationInfo(nanoseconds=METRICS_TIMEOUT_NS)
         answer = await self._read(
-            "GET_METRICS", get_metrics={"timeout": {"nanoseconds": 5_000_000_000}}
+            OperatorCall(type="GET_METRICS", get_metrics=GetMetrics(timeout=timeout))
         )
-        return {metric["name"]: metric.get("value", 0.0) for metric in answer.get("metrics", [])}
+        metrics = [as_object(metric) for metric in as_list(answer.get("metrics"))]
+        return {str(metric.get("name")): _number(metric.get("value")) for metric in metrics}
 
     async def deactivate(self, agent_id: str) -> None:
-        """No more offers of this agent; its tasks go on. May be repeated."""
-        await self.call("DEACTIVATE_AGENT", deactivate_agent={"agent_id": {"value": agent_id}})
+        """Stop offering the agent; its tasks go on. May be repeated."""
+        body = AgentCall(agent_id=ident(agent_id))
+        await self._send(OperatorCall(type="DEACTIVATE_AGENT", deactivate_agent=body))
 
     async def reactivate(self, agent_id: str) -> None:
-        """Offers again. Permanent while the agent is draining or when it was not deactivated."""
-        await self.call("REACTIVATE_AGENT", reactivate_agent={"agent_id": {"value": agent_id}})
+        """Offer the agent again.
+
+        Raises:
+            Permanent: the agent drains, or it was not deactivated.
+
+        """
+        body = AgentCall(agent_id=ident(agent_id))
+        await self._send(OperatorCall(type="REACTIVATE_AGENT", reactivate_agent=body))
 
     async def drain(
         self, agent_id: str, grace_s: float | None = None, *, mark_gone: bool = False
     ) -> None:
-        """Kill the agent's tasks with at most `grace_s` seconds of grace each; `mark_gone` is irreversible."""
-        body: dict[str, Any] = {"agent_id": {"value": agent_id}}
+        """Kill the agent's tasks, each with at most `grace_s` seconds of grace.
+
+        `mark_gone` also declares the agent gone afterwards, which is irreversible.
+        """
+        period: Duration | None = None
         if grace_s is not None:
             seconds = int(grace_s)
-            body["max_grace_period"] = {
-                "seconds": seconds,
-                "nanos": round((grace_s - seconds) * 1e9),
-            }
-        if mark_gone:
-            body["mark_gone"] = True
-        await self.call("DRAIN_AGENT", drain_agent=body)
+            period = Duration(seconds=seconds, nanos=round((grace_s - seconds) * 1e9))
+        body = DrainAgent(agent_id=ident(agent_id), max_grace_period=period, mark_gone=mark_gone)
+        await self._send(OperatorCall(type="DRAIN_AGENT", drain_agent=body))
 
     async def mark_gone(self, agent_id: str) -> None:
-        """Declare the agent gone for ever. NotFound when it is unknown; Retryable while another transition runs."""
-        await self.call("MARK_AGENT_GONE", mark_agent_gone={"agent_id": {"value": agent_id}})
+        """Declare the agent gone, for ever.
 
-    async def _read(self, type_: str, **body: Any) -> dict[str, Any]:
-        answer = await self.call(type_, **body)
-        inner = answer.get(type_.lower(), {})
-        return inner if isinstance(inner, dict) else {}
+        Raises:
+            NotFound: the agent is unknown.
+            Retryable: another transition of the agent is in progress.
+
+        """
+        body = AgentCall(agent_id=ident(agent_id))
+        await self._send(OperatorCall(type="MARK_AGENT_GONE", mark_agent_gone=body))
+
+    async def _send(self, call: OperatorCall) -> JsonObject:
+        return await self._call(call.type or "UNKNOWN", encode_call(call))
+
+    async def _call(self, type_: str, payload: bytes) -> JsonObject:
+        master, answer = await self._ask_leader(payload)
+        if answer.status in {200, 202}:
+            return as_object(msgspec.json.decode(answer.body)) if answer.body else {}
+        raise _error(type_, master, answer)
+
+    async def _read(self, call: OperatorCall) -> JsonObject:
+        answer = await self._send(call)
+        return as_object(answer.get((call.type or "").lower()))
 
     async def _ask_leader(
-        self, call: dict[str, Any], begin: Begin | None = None
+        self, payload: bytes, open_sink: OpenSink | None = None
     ) -> tuple[str, _Answer]:
         attempts = _Attempts()
-        payload = msgspec.json.encode(call)
         known_first = sorted(self._masters, key=lambda master: master != self._last_leader)
-        found = await self._first_leading(known_first, payload, attempts, begin)
-        if found is None:
-            elsewhere = [
+        reply = await self._first_leading(known_first, payload, attempts, open_sink)
+        if reply is None:
+            redirected = [
                 base for base in dict.fromkeys(attempts.locations) if base not in self._masters
             ]
-            found = await self._first_leading(elsewhere, payload, attempts, begin)
-        if found is None:
+            reply = await self._first_leading(redirected, payload, attempts, open_sink)
+        if reply is None:
             self._last_leader = None
-            tried = "; ".join(attempts.made) or "no master was given"
+            tried = "; ".join(attempts.outcomes) or "no master was given"
             raise ClusterUnreachable(
                 f"no leading master answers ({tried})",
                 where=", ".join(self._masters),
-                fix="Is the cluster up, and does this machine reach port 5050 of its masters? See `mesaform status`.",
+                fix="Is the cluster up, and does this machine reach port 5050 of its masters? "
+                "See `mesaform status`.",
             )
-        self._last_leader = found[0]
-        return found
+        self._last_leader = reply[0]
+        return reply
 
     async def _first_leading(
-        self, masters: Sequence[str], payload: bytes, attempts: _Attempts, begin: Begin | None
+        self,
+        masters: Sequence[str],
+        payload: bytes,
+        attempts: _Attempts,
+        open_sink: OpenSink | None,
     ) -> tuple[str, _Answer] | None:
         for master in masters:
             try:
-                answer = await self._post(master, payload, begin)
-            except _BROKEN as error:
-                attempts.made.append(f"{master}: {_in_words(error)}")
+                answer = await self._post(master, payload, open_sink)
+            except _CONNECTION_ERRORS as error:
+                attempts.outcomes.append(f"{master}: {_describe(error)}")
                 continue
             if answer.is_from_a_leader:
                 return master, answer
-            attempts.note(master, answer)
+            attempts.add(master, answer)
         return None
 
-    async def _post(self, master: str, payload: bytes, begin: Begin | None) -> _Answer:
+    async def _post(self, master: str, payload: bytes, open_sink: OpenSink | None) -> _Answer:
         url = URL(f"{master}/api/v1")
         async with self._session.post(
             url, data=payload, headers=_HEADERS, allow_redirects=False, timeout=_TIMEOUT
         ) as response:
-            if begin is not None and response.status == 200:
-                take = begin()
-                async for piece in response.content.iter_chunked(PIECE_BYTES):
-                    take(piece)
+            if open_sink is not None and response.status == 200:
+                take = open_sink()
+                async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                    take(chunk)
                 return _Answer(response.status, b"", "")
             return _Answer(
                 response.status, await response.read(), response.headers.get("Location", "")
@@ -223,7 +279,11 @@ def _error(type_: str, master: str, answer: _Answer) -> CloudError:
     return Permanent(what, where=master)
 
 
-def _in_words(error: Exception) -> str:
-    """What broke, without the client's addresses and options: "connection refused"."""
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _describe(error: Exception) -> str:
+    """The cause without the client's addresses and options, such as "connection refused"."""
     number = getattr(error, "errno", None)
     return os.strerror(number).lower() if number else str(error) or type(error).__name__

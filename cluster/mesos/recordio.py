@@ -1,41 +1,40 @@
-r"""RecordIO, the framing of Mesos' event streams: `<length in ASCII decimal>\n<that many bytes>`, nothing between records.
+r"""RecordIO, the framing of Mesos' event streams: `<length in ASCII decimal>\n<that many bytes>`.
 
-No I/O here: bytes in any chunks go in, whole records come out.
+Nothing separates records. This module does no I/O: it takes chunks of any size and returns
+complete records. Standard library only.
 """
 
 from __future__ import annotations
 
-MAX_RECORD_BYTES = (
-    256 * 1024 * 1024
-)  # a snapshot of a very large cluster fits; a runaway length does not take the memory
+MAX_RECORD_BYTES = 256 * 1024 * 1024
+"""A snapshot of a cluster of 10,000 agents fits. A wrong length does not exhaust the memory."""
 MAX_LENGTH_DIGITS = 20
 
 
 class FramingError(ValueError):
-    """The bytes are not RecordIO, or a record is above the bound; the stream cannot be used any further."""
+    """The bytes are not RecordIO, or a record is above the bound. The stream is unusable."""
 
 
 def encode(record: bytes) -> bytes:
-    """One record, framed."""
+    """One record with its frame."""
     return b"%d\n%b" % (len(record), record)
 
 
 class Decoder:
-    """Turns chunks into records. Once it has raised, it stays broken."""
+    """Turns chunks into records. After an error it raises the same error for ever."""
 
     def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         self._max_record_bytes = max_record_bytes
         self._buffer = bytearray()
-        self._wanted: int | None = (
-            None  # the length of the record under way; None while its header is
-        )
+        self._wanted: int | None = None  # the present record's length; None while reading it
         self._error: FramingError | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take bytes; return the records that are complete now, oldest first.
 
         Raises:
-            FramingError: the length is not a number or is above the bound; records completed before it in this chunk are lost.
+            FramingError: a length is not a number or is above the bound. Records that were complete
+                before it in this chunk are lost.
 
         """
         if self._error is not None:
@@ -60,8 +59,8 @@ class Decoder:
         return records
 
     @property
-    def at_boundary(self) -> bool:
-        """Whether everything fed so far was whole records: an end of stream here cuts nothing off."""
+    def is_at_boundary(self) -> bool:
+        """Whether all bytes so far were whole records, so that a stream may end here."""
         return self._wanted is None and not self._buffer
 
     def _check_pending_header(self, start: int) -> None:
@@ -77,6 +76,6 @@ class Decoder:
             self._fail(f"a record of {length} bytes is above the bound of {self._max_record_bytes}")
         return length
 
-    def _fail(self, why: str) -> None:
-        self._error = FramingError(why)
+    def _fail(self, problem: str) -> None:
+        self._error = FramingError(problem)
         raise self._error

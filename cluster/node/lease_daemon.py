@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from mesaform.common.errors import MesaformError
+from mesaform.common.json_types import as_list, as_object
 from mesaform.mesos.operator import OperatorClient
 from mesaform.node.control_channel import ControlChannel, LineBroken
 from mesaform.node.lease_monitor import (
@@ -227,20 +228,21 @@ class RealWorld:
         """Whether resources of this agent are in use, as the leading master has it."""
         try:
             async with asyncio.timeout(GOODBYE_S):
-                agents = (await self.operator.get_agents()).get("agents") or ()
+                agents = as_list((await self.operator.get_agents()).get("agents"))
         except (MesaformError, TimeoutError):
             return None
         own = [
             agent
-            for agent in agents
-            if agent.get("agent_info", {}).get("id", {}).get("value") == self.agent_id
+            for agent in map(as_object, agents)
+            if as_object(as_object(agent.get("agent_info")).get("id")).get("value") == self.agent_id
         ]
         if not own or not self.agent_id:
             return None
-        return any(
-            item.get("scalar", {}).get("value", 0) > 0
-            for item in own[0].get("allocated_resources") or ()
+        scalars = (
+            as_object(as_object(item).get("scalar")).get("value")
+            for item in as_list(own[0].get("allocated_resources"))
         )
+        return any(isinstance(value, int | float) and value > 0 for value in scalars)
 
     async def farewell(self, leave: Leave) -> None:
         """Leave word in ZooKeeper, and take the agent off the master's list; what does not answer is not waited for."""

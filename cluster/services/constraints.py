@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
+from mesaform.common.json_types import as_object
 from mesaform.mesos.messages import Attribute, Offer
 
 HOSTNAME_FIELDS = ("hostname", "@hostname")
@@ -29,10 +30,10 @@ def places_of(offer: Offer) -> dict[str, str]:
     """Every field of an offer's agent that a constraint may name, with its value."""
     places = {attribute.name: attribute_text(attribute) for attribute in offer.attributes}
     places["@hostname"] = offer.hostname
-    domain = (offer.domain or {}).get("fault_domain") or {}
+    domain = as_object((offer.domain or {}).get("fault_domain"))
     for part in ("region", "zone"):
-        if name := (domain.get(part) or {}).get("name"):
-            places[f"@{part}"] = name
+        if name := as_object(domain.get(part)).get("name"):
+            places[f"@{part}"] = str(name)
     return places
 
 

@@ -270,8 +270,8 @@ class Core:
     def _lives(self, instance: Instance, status: TaskStatus, now: float) -> None:
         since = None
         if status.state == "TASK_UNREACHABLE":
-            nanoseconds = (status.unreachable_time or {}).get("nanoseconds")
-            since = instance.unreachable_since or (nanoseconds / 1e9 if nanoseconds else now)
+            lost_at = status.unreachable_time
+            since = instance.unreachable_since or (lost_at.nanoseconds / 1e9 if lost_at else now)
         started = instance.started_at
         if started is None and status.state == "TASK_RUNNING":
             started = status.timestamp or now

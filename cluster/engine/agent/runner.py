@@ -1,61 +1,73 @@
-"""The process that stays with one task: it outlives the agent, reaps the task's whole family, and records how it ended.
+"""The runner of one task: starts its command, reaps its processes, and records its exit status.
 
-Run by path as `python -I -S runner.py META_DIR STARTED_FD LC_CTYPE IDENTITY CGROUPS PROGRAM ARGV0 ARG…` with the task's environment,
-folder and output already set. Only what is built into the interpreter is imported, to stay below 10 MiB; nothing of this
-package is. Signals: SIGTERM asks the task to end, SIGUSR1 kills everything of it.
+A runner outlives the agent. The agent runs it by path, with the task's environment, working
+directory and output already set:
 
-In META_DIR: `runner` is made first, whole and exclusively ("pid start-time boot-id"): whoever makes it owns the launch, so an
-agent that makes it (empty) has stopped this runner from ever starting the task. `exit` holds wait(2)'s status, durable before
-this process ends.
+    python -I -S runner.py META_DIR STARTED_FD LC_CTYPE IDENTITY CGROUPS PROGRAM ARGV0 ARG…
+
+It imports `os`, `sys`, `signal` and `ctypes` of the standard library, and nothing of this package.
+Every running task has a runner, so each further import costs its memory once per task
+(docs/engine.md has the figures).
+
+Signals: SIGTERM is passed on to the task's process group. SIGUSR1 kills every process of the task.
+
+Files in META_DIR:
+    runner  "pid start-time boot-id". It is created exclusively before the task starts, and it owns
+            the launch. An agent that creates it first (empty) prevents the launch.
+    exit    The command's status as wait(2) gives it. It is durable before the runner ends.
 """
 
 from __future__ import annotations
 
-import _ctypes
-import _signal  # type: ignore[import-not-found, unused-ignore]
-import posix
+import ctypes
+import os
+import signal
 import sys
 
-PR_SET_CHILD_SUBREAPER = 36
-SIGNALS = {_signal.SIGTERM, _signal.SIGUSR1}
-NOT_EXECUTABLE = 1  # what Mesos' command executor exits with
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+NOT_EXECUTABLE = 1  # the exit code of Mesos' command executor in this case
+MAX_PROC_FILE_BYTES = 65536
+SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
 
 
-def write(path: str, text: str) -> None:
-    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
-    posix.write(fd, text.encode())
-    posix.fsync(fd)
-    posix.close(fd)
+def write_file(path: str, text: str) -> None:
+    """Replace a file's content. It is durable when this returns, its folder entry is not."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(fd, text.encode())
+    os.fsync(fd)
+    os.close(fd)
 
 
 def write_durably(folder: str, name: str, text: str) -> None:
-    """Write a file that is whole or absent after a crash."""
-    write(f"{folder}/.{name}", text)
-    posix.rename(f"{folder}/.{name}", f"{folder}/{name}")
+    """Write a file that is complete or absent after a crash."""
+    write_file(f"{folder}/.{name}", text)
+    os.rename(f"{folder}/.{name}", f"{folder}/{name}")  # noqa: PTH104 pathlib costs memory
     sync_folder(folder)
 
 
 def sync_folder(folder: str) -> None:
-    fd = posix.open(folder, posix.O_RDONLY)
-    posix.fsync(fd)
-    posix.close(fd)
+    """Make the folder's entries durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
 
 
 def read_file(path: str) -> str:
-    fd = posix.open(path, posix.O_RDONLY)
+    """The first 64 KiB of a file; /proc gives them in one read."""
+    fd = os.open(path, os.O_RDONLY)
     try:
-        return posix.read(fd, 65536).decode()
+        return os.read(fd, MAX_PROC_FILE_BYTES).decode()
     finally:
-        posix.close(fd)
+        os.close(fd)
 
 
-def claim(folder: str) -> bool:
-    """Own the launch; False when the agent took it back."""
+def claim_launch(folder: str) -> bool:
+    """Create the `runner` file; False when the agent created it first."""
     start_time = read_file("/proc/self/stat").rpartition(")")[2].split()[19]
     boot_id = read_file("/proc/sys/kernel/random/boot_id").strip()
-    write(f"{folder}/.runner", f"{posix.getpid()} {start_time} {boot_id}\n")
+    write_file(f"{folder}/.runner", f"{os.getpid()} {start_time} {boot_id}\n")
     try:
-        posix.link(f"{folder}/.runner", f"{folder}/runner")
+        os.link(f"{folder}/.runner", f"{folder}/runner")
     except FileExistsError:
         return False
     sync_folder(folder)
@@ -63,38 +75,41 @@ def claim(folder: str) -> bool:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose parent dies, so that none escapes."""
-    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
-    _ctypes.call_function(prctl, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    """Become the parent of every descendant whose parent dies, so that none is lost."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def become(identity: str) -> None:
-    """`uid:gid:group,group`; empty keeps the present user."""
+def set_identity(identity: str) -> None:
+    """Take on `uid:gid:group,group`; an empty text keeps the present user."""
     if identity:
         uid, gid, groups = identity.split(":")
-        posix.setgroups([int(group) for group in groups.split(",") if group])
-        posix.setgid(int(gid))
-        posix.setuid(int(uid))
+        os.setgroups([int(group) for group in groups.split(",") if group])
+        os.setgid(int(gid))
+        os.setuid(int(uid))
 
 
 def enter_cgroups(cgroups: str) -> None:
+    """Move this process into the groups of these `cgroup.procs` files, joined by colons."""
     for procs in cgroups.split(":"):
         if procs:
-            fd = posix.open(procs, posix.O_WRONLY)
-            posix.write(fd, b"0")
-            posix.close(fd)
+            fd = os.open(procs, os.O_WRONLY)
+            os.write(fd, b"0")
+            os.close(fd)
 
 
 def execute(program: str, argv: list[str]) -> str | None:
-    """Replace this process, looking in PATH; returns only when that failed, with the reason."""
-    environment = posix.environ
-    name = program.encode("utf-8", "surrogateescape")
+    """Replace this process with a program that is looked up in PATH.
+
+    Returns only when that failed, with the reason.
+    """
+    environment = os.environb
+    name = os.fsencode(program)
     folders = environment.get(b"PATH", b"/usr/bin:/bin").split(b":")
     candidates = [name] if b"/" in name else [folder + b"/" + name for folder in folders if folder]
     problem: str | None = "No such file or directory"
     for candidate in candidates:
         try:
-            posix.execve(candidate, argv, environment)
+            os.execve(candidate, argv, environment)  # noqa: S606 the task's own command
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -103,111 +118,112 @@ def execute(program: str, argv: list[str]) -> str | None:
 
 
 def run_command(program: str, argv: list[str], identity: str, cgroups: str) -> None:
-    """In the child: never returns."""
+    """Become the task's command. Runs in the child process and never returns."""
     try:
-        posix.setsid()
+        os.setsid()
         enter_cgroups(cgroups)
-        become(identity)
+        set_identity(identity)
         for number in (
-            _signal.SIGPIPE,
-            _signal.SIGTERM,
-            _signal.SIGUSR1,
-            _signal.SIGINT,
-            _signal.SIGXFSZ,
+            signal.SIGPIPE,
+            signal.SIGTERM,
+            signal.SIGUSR1,
+            signal.SIGINT,
+            signal.SIGXFSZ,
         ):
-            _signal.signal(number, _signal.SIG_DFL)
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
-        posix.write(
-            2,
-            f"Failed to execute {program!r}: {execute(program, argv)}\n".encode("utf-8", "replace"),
-        )
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        problem = f"Failed to execute {program!r}: {execute(program, argv)}\n"
+        os.write(2, problem.encode("utf-8", "replace"))
     except BaseException as error:
-        posix.write(2, f"Failed to start the task: {error!r}\n".encode("utf-8", "replace"))
+        os.write(2, f"Failed to start the task: {error!r}\n".encode("utf-8", "replace"))
     finally:
-        posix._exit(NOT_EXECUTABLE)  # noqa: SLF001 its only name
+        os._exit(NOT_EXECUTABLE)
 
 
 def children() -> list[int]:
-    """The present children, or none where the kernel does not tell."""
-    own = posix.getpid()
+    """The pids of the present children; none where the kernel has no such file."""
+    own_pid = os.getpid()
     try:
-        return [int(pid) for pid in read_file(f"/proc/{own}/task/{own}/children").split()]
+        return [int(pid) for pid in read_file(f"/proc/{own_pid}/task/{own_pid}/children").split()]
     except OSError:
         return []
 
 
-def send(number: int, pid: int, *, group: bool = False) -> None:
-    try:  # noqa: SIM105 contextlib is too big for this process
-        (posix.killpg if group else posix.kill)(pid, number)
+def send_signal(number: int, pid: int, *, group: bool = False) -> None:
+    """Signal a process or its group; one that has ended is ignored."""
+    try:  # noqa: SIM105 contextlib costs memory
+        (os.killpg if group else os.kill)(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
 
 
-def end_family(leader: int) -> None:
-    """Kill what is left: the command's group, then every orphan that comes to us, until there is none."""
-    send(_signal.SIGKILL, leader, group=True)
+def end_descendants(leader: int) -> None:
+    """Kill the command's group, then every orphan that this process adopts, until none is left."""
+    send_signal(signal.SIGKILL, leader, group=True)
     while True:
-        family = children()
-        for pid in family:
-            send(_signal.SIGKILL, pid)
+        pids = children()
+        for pid in pids:
+            send_signal(signal.SIGKILL, pid)
         try:
-            pid, _ = posix.waitpid(-1, 0 if family else posix.WNOHANG)
+            pid, _ = os.waitpid(-1, 0 if pids else os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
 
 
-def listen(leader: int) -> None:
-    """From now on pass signals on to the task."""
+def forward_signals(leader: int) -> None:
+    """Handle SIGTERM and SIGUSR1 from now on."""
 
     def on_signal(number: int, _frame: object) -> None:
-        if number == _signal.SIGTERM:
-            send(_signal.SIGTERM, leader, group=True)
+        if number == signal.SIGTERM:
+            send_signal(signal.SIGTERM, leader, group=True)
             return
-        send(_signal.SIGKILL, leader, group=True)
+        send_signal(signal.SIGKILL, leader, group=True)
         for pid in children():
-            send(_signal.SIGKILL, pid)
+            send_signal(signal.SIGKILL, pid)
 
     for number in SIGNALS:
-        _signal.signal(number, on_signal)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
+        signal.signal(number, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def wait_for(leader: int) -> int:
-    """The command's wait status; orphans that end meanwhile are reaped."""
+    """The command's wait status. Orphans that end before it are reaped."""
     while True:
-        pid, status = posix.waitpid(-1, 0)
+        pid, status = os.waitpid(-1, 0)
         if pid == leader:
             return status
 
 
-def announce(started_fd: int, leader: int) -> None:
-    try:  # noqa: SIM105 contextlib is too big for this process
-        posix.write(started_fd, f"{leader}\n".encode())
+def report_start(started_fd: int, leader: int) -> None:
+    """Write the command's pid for the agent. An agent that ended reads META_DIR instead."""
+    try:  # noqa: SIM105 contextlib costs memory
+        os.write(started_fd, f"{leader}\n".encode())
     except OSError:
-        pass  # the agent is gone; the next one reads the files
-    posix.close(started_fd)
+        pass
+    os.close(started_fd)
 
 
 def main() -> None:
+    """Run the task that the arguments describe."""
     folder, started_fd, lc_ctype, identity, cgroups, program = sys.argv[1:7]
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
-    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if lc_ctype == "unset":  # the interpreter may have set it for itself
-        posix.environ.pop(b"LC_CTYPE", None)
-    posix.set_inheritable(int(started_fd), False)
+        os.environ.pop("LC_CTYPE", None)
+    os.set_inheritable(int(started_fd), False)
     adopt_orphans()
-    if not claim(folder):
+    if not claim_launch(folder):
         return
-    leader = posix.fork()
+    leader = os.fork()
     if leader == 0:
         run_command(program, sys.argv[7:], identity, cgroups)
-    announce(int(started_fd), leader)
-    listen(leader)
+    report_start(int(started_fd), leader)
+    forward_signals(leader)
     status = wait_for(leader)
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
-    end_family(leader)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    end_descendants(leader)
     write_durably(folder, "exit", f"{status}\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mesaform.common.json_types import as_object
 from mesaform.mesos.messages import TaskInfo
 
 
@@ -14,7 +15,7 @@ def why_not_runnable(task: TaskInfo) -> str:
     if task.command is None:
         return "Task has neither a command nor an executor"
     container = task.container or {}
-    if container.get("type") == "DOCKER" or (container.get("mesos") or {}).get("image"):
+    if container.get("type") == "DOCKER" or as_object(container.get("mesos")).get("image"):
         return "Container images are not supported by the embedded engine; use a command without an image, or `engine: mesos`"
     return _why_not_command(task)
 

@@ -13,8 +13,8 @@ from mesaform.engine.master.state import (
     MAX_REMOVED_IDS,
     Framework,
     State,
+    min_allocatable_of,
     roles_of,
-    smallest_offers,
 )
 from mesaform.engine.master.status import master_generated_status
 from mesaform.mesos.messages import FrameworkInfo, ident
@@ -133,7 +133,7 @@ def _allocate_to(state: State, framework: Framework, suppressed: tuple[str, ...]
         suppressed=suppressed,
         active=framework.active,
         gpu_aware=framework.has("GPU_RESOURCES"),
-        min_allocatable=smallest_offers(framework.info),
+        min_allocatable=min_allocatable_of(framework.info),
     )
 
 

@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesaform.common.json_types import as_list, as_object
 from mesaform.common.resources import EMPTY, Resources
 from mesaform.engine.allocator import Allocation, Allocator
 from mesaform.engine.link import FromMaster
@@ -383,23 +384,28 @@ def roles_of(info: FrameworkInfo) -> tuple[str, ...]:
     return (info.role or "*",)
 
 
-def smallest_offers(info: FrameworkInfo) -> dict[str, tuple[Resources, ...]]:
-    """The smallest useful offer by role that the framework declared in `offer_filters`."""
-    found: dict[str, tuple[Resources, ...]] = {}
-    for role, wish in (info.offer_filters or {}).items():
-        quantities = ((wish or {}).get("min_allocatable_resources") or {}).get("quantities") or []
-        wanted = tuple(
-            Resources.from_scalars(
-                {
-                    name: float(scalar["value"])
-                    for name, scalar in (one.get("quantities") or {}).items()
-                }
-            )
-            for one in quantities
-        )
-        if wanted:
-            found[role] = wanted
-    return found
+def min_allocatable_of(info: FrameworkInfo) -> dict[str, tuple[Resources, ...]]:
+    """The smallest useful offers by role, as `offer_filters` declares them.
+
+    An offer is useful when it contains one of a role's vectors. Roles without a vector are left
+    out. Shape: OfferFilters of mesos.proto; parts of another shape are ignored.
+    """
+    vectors: dict[str, tuple[Resources, ...]] = {}
+    for role, filters in (info.offer_filters or {}).items():
+        minimal = as_object(as_object(filters).get("min_allocatable_resources"))
+        quantities = tuple(_quantities(entry) for entry in as_list(minimal.get("quantities")))
+        if quantities:
+            vectors[role] = quantities
+    return vectors
+
+
+def _quantities(entry: object) -> Resources:
+    scalars: dict[str, float] = {}
+    for name, scalar in as_object(as_object(entry).get("quantities")).items():
+        value = as_object(scalar).get("value")
+        if isinstance(value, int | float):
+            scalars[name] = float(value)
+    return Resources.from_scalars(scalars)
 
 
 def agent_total(info: AgentInfo) -> Resources:

@@ -200,7 +200,7 @@ async def test_a_runner_is_small(machine):
     await machine.reported(Ran)
     runner = procfs.read((await machine.reported(Started)).executor_pid)
     assert runner is not None
-    assert runner.rss_bytes < 10 * 2**20
+    assert runner.rss_bytes < 11 * 2**20
 
 
 async def test_a_container_found_running_is_adopted_and_its_exit_reported(machine):

@@ -16,7 +16,7 @@ def test_records_come_out_as_they_went_in_however_the_stream_is_cut(
     pieces = [stream[low:high] for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     decoder = Decoder()
     assert [record for piece in pieces for record in decoder.feed(piece)] == records
-    assert decoder.at_boundary
+    assert decoder.is_at_boundary
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=4))
@@ -60,4 +60,4 @@ def test_a_broken_decoder_stays_broken() -> None:
 def test_a_stream_cut_inside_a_record_is_not_at_a_boundary() -> None:
     decoder = Decoder()
     assert decoder.feed(b"5\nab") == []
-    assert not decoder.at_boundary
+    assert not decoder.is_at_boundary
