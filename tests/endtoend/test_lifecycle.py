@@ -1,11 +1,10 @@
-"""The promise, end to end: one command raises a cluster, it grows, heals, shrinks and is torn down.
+"""One cluster from `up` to `down`: it grows, survives failures, shrinks and is deleted.
 
-In order: each step stands on the last.
+The tests run in order and share the cluster.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -24,15 +23,17 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
-    road = ClusterHarness(tmp_path_factory.mktemp("road"), name="road", cidr="127.77.0.0/16")
-    road.start_local()
+def cluster(tmp_path_factory):
+    cluster = ClusterHarness(
+        tmp_path_factory.mktemp("lifecycle"), name="lifecycle", cidr="127.77.0.0/16"
+    )
+    cluster.start_local()
     try:
-        road.mesaform("up", "--yes", timeout_s=400)
-        yield road
+        cluster.mesaform("up", "--yes", timeout_s=400)
+        yield cluster
     finally:
-        road.end()
-    assert road.processes() == []
+        cluster.end()
+    assert cluster.processes() == []
 
 
 def leader_of(status):
@@ -40,8 +41,8 @@ def leader_of(status):
     return leader
 
 
-def test_up_raises_three_masters_one_leading_and_two_agents(road):
-    status = road.status()
+def test_up_raises_three_masters_one_leading_and_two_agents(cluster):
+    status = cluster.status()
     assert len(status["masters"]) == 3
     assert leader_of(status)["state"] == "leading"
     assert len({master["zone"] for master in status["masters"]}) == 3
@@ -53,23 +54,26 @@ def test_up_raises_three_masters_one_leading_and_two_agents(road):
     )
 
 
-def test_5050_and_8080_answer_on_their_leader_and_redirect_elsewhere(road):
+def test_5050_and_8080_answer_on_their_leader_and_redirect_elsewhere(cluster):
     for port, path in ((5050, "/state"), (8080, "/v2/info")):
-        codes = sorted(road.http(f"http://{address}:{port}{path}")[0] for address in road.masters())
+        codes = sorted(
+            cluster.http(f"http://{address}:{port}{path}")[0] for address in cluster.masters()
+        )
         assert codes == [200, 307, 307], f"port {port}"
 
 
-def test_a_second_up_changes_nothing(road):
+def test_a_second_up_changes_nothing(cluster):
     before = {
-        machine["instance_id"] for machine in road.status()["masters"] + road.status()["agents"]
+        machine["instance_id"]
+        for machine in cluster.status()["masters"] + cluster.status()["agents"]
     }
-    road.mesaform("up", "--yes", timeout_s=200)
-    status = road.status()
+    cluster.mesaform("up", "--yes", timeout_s=200)
+    status = cluster.status()
     assert {machine["instance_id"] for machine in status["masters"] + status["agents"]} == before
 
 
-def test_run_prints_the_output_and_exits_with_the_tasks_code(road):
-    out = road.mesaform(
+def test_run_prints_the_output_and_exits_with_the_tasks_code(cluster):
+    out = cluster.mesaform(
         "run",
         "--name",
         "hello",
@@ -87,44 +91,45 @@ def test_run_prints_the_output_and_exits_with_the_tasks_code(road):
     assert "hi" in out.splitlines()
 
 
-def test_work_that_finds_no_offer_gets_machines_and_they_go_when_it_goes(road):
-    road.services(
+def test_work_that_finds_no_offer_gets_machines_and_they_go_when_it_goes(cluster):
+    cluster.services(
         "/v2/apps",
         method="POST",
         body={"id": "/burst", "cmd": "sleep 1000", "cpus": 1, "mem": 64, "instances": 40},
     )
-    until("some of it is unmet", lambda: road.services("/v2/queue")["queue"], 30)
-    until("all 40 run", lambda: len(road.running_tasks("burst")) == 40, 240)
-    grown = road.status()
+    until("some of it is unmet", lambda: cluster.services("/v2/queue")["queue"], 30)
+    until("all 40 run", lambda: len(cluster.running_tasks("burst")) == 40, 240)
+    grown = cluster.status()
     bought = [agent for agent in grown["agents"] if agent["managed_by"] == "autoscaler"]
     assert bought
     assert sum(agent["resources"]["total"]["cpus"] for agent in grown["agents"]) >= 40
-    road.services("/v2/apps/burst", method="DELETE")
-    until("machines are back at the floor", lambda: len(road.status()["agents"]) == 2, 240)
-    assert {agent["managed_by"] for agent in road.status()["agents"]} == {"terraform"}
-    told = json.loads(road.mesaform("why", "--json", "--last", "500"))
-    text = json.dumps(told)
+    cluster.services("/v2/apps/burst", method="DELETE")
+    until("machines are back at the floor", lambda: len(cluster.status()["agents"]) == 2, 240)
+    assert {agent["managed_by"] for agent in cluster.status()["agents"]} == {"terraform"}
+    text = cluster.mesaform("why", "--json", "--last", "500")
     assert "burst" in text
     for agent in bought:
         assert agent["instance_id"] in text
 
 
-def test_tasks_outlive_the_leading_master_and_new_work_is_accepted(road):
-    road.services(
+def test_tasks_outlive_the_leading_master_and_new_work_is_accepted(cluster):
+    cluster.services(
         "/v2/apps",
         method="POST",
         body={"id": "/steady", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 4},
     )
     before = until(
-        "four run", lambda: (ids := road.running_tasks("steady")) and len(ids) == 4 and ids, 60
+        "four run", lambda: (ids := cluster.running_tasks("steady")) and len(ids) == 4 and ids, 60
     )
-    old = leader_of(road.status())
-    os.kill(pid_of_master(road, old["instance_id"]), signal.SIGKILL)
+    old = leader_of(cluster.status())
+    os.kill(pid_of_master(cluster, old["instance_id"]), signal.SIGKILL)
     until(
-        "another master leads", lambda: (now := road.leader()) and now != old["address"] and now, 30
+        "another master leads",
+        lambda: (now := cluster.leader()) and now != old["address"] and now,
+        30,
     )
-    until("the same tasks run", lambda: road.running_tasks("steady") == before, 60)
-    out = road.mesaform(
+    until("the same tasks run", lambda: cluster.running_tasks("steady") == before, 60)
+    out = cluster.mesaform(
         "run",
         "--name",
         "after",
@@ -138,38 +143,38 @@ def test_tasks_outlive_the_leading_master_and_new_work_is_accepted(road):
         timeout_s=90,
     )
     assert "still here" in out
-    road.services("/v2/apps/steady", method="DELETE")
+    cluster.services("/v2/apps/steady", method="DELETE")
 
 
-def test_an_agent_killed_hard_comes_back_with_its_tasks(road):
-    road.services(
+def test_an_agent_killed_hard_comes_back_with_its_tasks(cluster):
+    cluster.services(
         "/v2/apps",
         method="POST",
         body={"id": "/kept", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "instances": 2},
     )
     before = until(
-        "two run", lambda: (ids := road.running_tasks("kept")) and len(ids) == 2 and ids, 60
+        "two run", lambda: (ids := cluster.running_tasks("kept")) and len(ids) == 2 and ids, 60
     )
     for pid in [
         pid
-        for pid in road.processes()
+        for pid in cluster.processes()
         if command_of(pid)[-3:] == ["-m", "mesaform.engine", "agent"]
     ]:
         os.kill(pid, signal.SIGKILL)
     until(
         "both agents are registered again",
-        lambda: sum(agent["state"] == "active" for agent in road.status()["agents"]) == 2,
+        lambda: sum(agent["state"] == "active" for agent in cluster.status()["agents"]) == 2,
         60,
     )
-    until("the same tasks run", lambda: road.running_tasks("kept") == before, 60)
-    road.services("/v2/apps/kept", method="DELETE")
+    until("the same tasks run", lambda: cluster.running_tasks("kept") == before, 60)
+    cluster.services("/v2/apps/kept", method="DELETE")
 
 
-def test_down_leaves_nothing_and_prints_the_receipt(road):
-    out = road.mesaform("down", "--yes", "--keep-local", timeout_s=300)
+def test_down_leaves_nothing_and_prints_the_receipt(cluster):
+    out = cluster.mesaform("down", "--yes", "--keep-local", timeout_s=300)
     assert "$" in out
-    assert road.left_in_ec2() == {}
-    assert road.processes() == []
+    assert cluster.left_in_ec2() == {}
+    assert cluster.processes() == []
 
 
 def command_of(pid):
@@ -179,8 +184,8 @@ def command_of(pid):
         return []
 
 
-def pid_of_master(road, instance_id):
-    for pid in road.processes():
+def pid_of_master(cluster, instance_id):
+    for pid in cluster.processes():
         if (
             f"MESAFORM_INSTANCE_ID={instance_id}".encode()
             not in Path(f"/proc/{pid}/environ").read_bytes()

@@ -1,6 +1,7 @@
-"""The autoscaler's stories on one real cluster: what happens, that nothing is lost or bought twice, and that `mesaform why` tells it.
+"""Autoscaling on one real cluster: no task is lost, nothing is bought twice, `why` explains it.
 
-In order: they share the cluster and its ledger. Each app asks for whole machines, so that machines can be counted.
+The tests run in order and share the cluster and its ledger. Each app asks for whole machines, so
+that machines can be counted.
 """
 
 from __future__ import annotations
@@ -47,20 +48,20 @@ ALIVE = ("pending", "running")
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
-    road = ClusterHarness(
-        tmp_path_factory.mktemp("stories"), name="stories", cidr="127.79.0.0/16", cluster=CLUSTER
+def cluster(tmp_path_factory):
+    cluster = ClusterHarness(
+        tmp_path_factory.mktemp("stories"), name="stories", cidr="127.79.0.0/16", template=CLUSTER
     )
-    road.start_local()
+    cluster.start_local()
     try:
-        road.mesaform("up", "--yes", timeout_s=400)
-        yield road
+        cluster.mesaform("up", "--yes", timeout_s=400)
+        yield cluster
     finally:
-        road.end()
-    assert road.processes() == []
+        cluster.end()
+    assert cluster.processes() == []
 
 
-def want(road, app, instances, pool="default"):
+def want(cluster, app, instances, pool="default"):
     """An app of so many instances, each as large as a machine of the pool."""
     body = {
         "cmd": "sleep 1000",
@@ -69,30 +70,32 @@ def want(road, app, instances, pool="default"):
         "constraints": [["pool", "LIKE", pool]],
         "instances": instances,
     }
-    road.services(f"/v2/apps/{app}?force=true", method="PUT", body={"id": f"/{app}", **body})
+    cluster.services(f"/v2/apps/{app}?force=true", method="PUT", body={"id": f"/{app}", **body})
 
 
-def running(road, app, count, timeout_s=60):
+def running(cluster, app, count, timeout_s=60):
     """The ids of its tasks once so many run, and no more."""
     return until(
         f"{count} of {app} run",
-        lambda: len(ids := road.running_tasks(f"{app}.")) == count and ids,
+        lambda: len(ids := cluster.running_tasks(f"{app}.")) == count and ids,
         timeout_s,
     )
 
 
-def end(road, app):
-    road.services(f"/v2/apps/{app}", method="DELETE")
+def end(cluster, app):
+    cluster.services(f"/v2/apps/{app}", method="DELETE")
     until(
-        "the autoscaler's machines are gone", lambda: not road.bought(*ALIVE, "shutting-down"), 60
+        "the autoscaler's machines are gone",
+        lambda: not cluster.bought(*ALIVE, "shutting-down"),
+        60,
     )
 
 
-def bought_for(road, subject):
+def bought_for(cluster, subject):
     """The machines that the ledger says were bought for it."""
     return {
         name
-        for row in road.decisions(subject)
+        for row in cluster.decisions(subject)
         if row["decision"] == "buy"
         for name in row.get("machines", ())
     }
@@ -102,22 +105,22 @@ def zones(machines):
     return Counter(machine["Placement"]["AvailabilityZone"] for machine in machines.values())
 
 
-def told(road, subject, *patterns):
+def assert_explained(cluster, subject, *patterns):
     """Some line of the story has all of these words."""
-    story = road.why(subject)
+    story = cluster.why(subject)
     assert any(all(re.search(pattern, line) for pattern in patterns) for line in story), (
         f"nobody tells {patterns}:\n" + "\n".join(story)
     )
 
 
-def test_a_burst_is_bought_at_once_and_told_by_the_work_that_waited(road):
-    want(road, "burst", 4)
-    running(road, "burst", 4)
-    machines = set(road.bought(*ALIVE))
+def test_a_burst_is_bought_at_once_and_told_by_the_work_that_waited(cluster):
+    want(cluster, "burst", 4)
+    running(cluster, "burst", 4)
+    machines = set(cluster.bought(*ALIVE))
     assert len(machines) == 3, "one of the four runs on Terraform's machine"
-    until("the ledger has the purchases", lambda: bought_for(road, "/burst") == machines, 20)
-    told(
-        road,
+    until("the ledger has the purchases", lambda: bought_for(cluster, "/burst") == machines, 20)
+    assert_explained(
+        cluster,
         "/burst",
         r"3 x m5\.large for pool default",
         r"/burst: 3 instances waiting for \d+ s",
@@ -125,127 +128,139 @@ def test_a_burst_is_bought_at_once_and_told_by_the_work_that_waited(road):
     )
 
 
-def test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost(road):
+def test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost(cluster):
     went = []
     for left in (3, 2, 1):
-        before, machines = road.running_tasks("burst."), set(road.bought(*ALIVE))
-        want(road, "burst", left)
-        gone = until("a machine goes", lambda there=machines: there - set(road.bought(*ALIVE)), 60)
+        before, machines = cluster.running_tasks("burst."), set(cluster.bought(*ALIVE))
+        want(cluster, "burst", left)
+        gone = until(
+            "a machine goes", lambda there=machines: there - set(cluster.bought(*ALIVE)), 60
+        )
         assert len(gone) == 1, "one task fewer, one machine fewer"
-        assert running(road, "burst", left) < before, "a task was lost or moved"
+        assert running(cluster, "burst", left) < before, "a task was lost or moved"
         went += gone
-    told(
-        road,
+    assert_explained(
+        cluster,
         went[1],
         "m5.large deactivated, drained after",
         "terminated after",
         r"no task for \d+ s \(idle_after_s 2\)",
         r"-0\.0960",
     )
-    told(
-        road,
+    assert_explained(
+        cluster,
         "",
         "3 machines: 3 x m5.large deactivated, drained .* terminated .*; one after another within",
         r"-0\.2880",
     )
-    end(road, "burst")
+    end(cluster, "burst")
 
 
-def test_with_a_zone_out_of_capacity_machines_come_from_elsewhere_and_the_zone_is_named(road):
-    (home,) = zones(road.bought()).most_common(1)[0][:1]
-    fault = road.fault("capacity", "--zone", home)
-    before = set(road.bought())
-    want(road, "elsewhere", 4)
-    running(road, "elsewhere", 4)
-    machines = road.bought(*ALIVE)
+def test_with_a_zone_out_of_capacity_machines_come_from_elsewhere_and_the_zone_is_named(cluster):
+    (home,) = zones(cluster.bought()).most_common(1)[0][:1]
+    fault = cluster.fault("capacity", "--zone", home)
+    before = set(cluster.bought())
+    want(cluster, "elsewhere", 4)
+    running(cluster, "elsewhere", 4)
+    machines = cluster.bought(*ALIVE)
     assert len(machines) == 3
     assert home not in zones(machines)
     until(
-        "the ledger has the purchases", lambda: bought_for(road, "/elsewhere") == set(machines), 20
+        "the ledger has the purchases",
+        lambda: bought_for(cluster, "/elsewhere") == set(machines),
+        20,
     )
-    told(road, "/elsewhere", rf"no capacity of m5\.large \(on-demand\) in {home}: bought elsewhere")
-    assert set(road.bought()) - before == set(machines), "bought twice"
-    road.mesaform("local", "fault", "clear", fault)
-    end(road, "elsewhere")
+    assert_explained(
+        cluster,
+        "/elsewhere",
+        rf"no capacity of m5\.large \(on-demand\) in {home}: bought elsewhere",
+    )
+    assert set(cluster.bought()) - before == set(machines), "bought twice"
+    cluster.mesaform("local", "fault", "clear", fault)
+    end(cluster, "elsewhere")
 
 
 def test_a_daemon_killed_between_journal_and_answer_is_followed_by_one_that_buys_nothing_again(
-    road,
+    cluster,
 ):
-    before = set(road.bought())
-    road.fault("delayed-response", "60", "--action", "CreateFleet", "--count", "1")
-    address = road.status()["autoscaler"]["address"].partition(":")[0]
-    want(road, "once", 2)
-    machines = until("EC2 has sold a machine", lambda: set(road.bought()) - before, 30)
-    assert bought_for(road, "") & machines == set(), "the answer came: this proves nothing"
-    os.kill(road.pid_on(address, "-m", "mesaform.autoscaler"), signal.SIGKILL)
-    running(road, "once", 2)
-    until("the ledger knows of it", lambda: bought_for(road, "/once") == machines, 30)
-    assert set(road.bought()) - before == machines, "bought twice"
-    told(
-        road,
+    before = set(cluster.bought())
+    cluster.fault("delayed-response", "60", "--action", "CreateFleet", "--count", "1")
+    address = cluster.status()["autoscaler"]["address"].partition(":")[0]
+    want(cluster, "once", 2)
+    machines = until("EC2 has sold a machine", lambda: set(cluster.bought()) - before, 30)
+    assert bought_for(cluster, "") & machines == set(), "the answer came: this proves nothing"
+    os.kill(cluster.pid_on(address, "-m", "mesaform.autoscaler"), signal.SIGKILL)
+    running(cluster, "once", 2)
+    until("the ledger knows of it", lambda: bought_for(cluster, "/once") == machines, 30)
+    assert set(cluster.bought()) - before == machines, "bought twice"
+    assert_explained(
+        cluster,
         "",
         rf"the autoscaler on \S+ (took over from {address}:9550|leads again)",
         r"nobody had worked for \d+ s",
     )
-    told(
-        road,
+    assert_explained(
+        cluster,
         "/once",
         "1 x m5.large for pool default",
         r"ordered \d+ s before, and the answer was not heard",
         r"\+0\.0960",
     )
-    end(road, "once")
+    end(cluster, "once")
 
 
-def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_starts_again(road):
-    want(road, "brief", 1, pool="spot")
-    running(road, "brief", 1)
-    (machine,) = road.bought(*ALIVE)
-    assert road.bought()[machine]["InstanceLifecycle"] == "spot"
-    first = road.running_tasks("brief.")
-    road.fault("interrupt", machine, "--after", "25")
+def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_starts_again(
+    cluster,
+):
+    want(cluster, "brief", 1, pool="spot")
+    running(cluster, "brief", 1)
+    (machine,) = cluster.bought(*ALIVE)
+    assert cluster.bought()[machine]["InstanceLifecycle"] == "spot"
+    first = cluster.running_tasks("brief.")
+    cluster.fault("interrupt", machine, "--after", "25")
     until(
         "another machine is bought before this one ends",
-        lambda: set(road.bought(*ALIVE)) > {machine},
+        lambda: set(cluster.bought(*ALIVE)) > {machine},
         25,
     )
     until(
         "it runs again",
-        lambda: (ids := road.running_tasks("brief.")) and len(ids) == 1 and not ids & first,
+        lambda: (ids := cluster.running_tasks("brief.")) and len(ids) == 1 and not ids & first,
         60,
     )
-    until("the interrupted one is gone", lambda: machine not in road.bought(*ALIVE), 60)
-    told(
-        road,
+    until("the interrupted one is gone", lambda: machine not in cluster.bought(*ALIVE), 60)
+    assert_explained(
+        cluster,
         machine,
         r"m5\.large, spot\) is interrupted: it ends in \d+ s",
         "told by",
         "what its tasks need is bought at once",
     )
-    told(road, machine, "drains", r"spot interruption .* its tasks have a place")
-    told(
-        road,
+    assert_explained(cluster, machine, "drains", r"spot interruption .* its tasks have a place")
+    assert_explained(
+        cluster,
         "/brief",
         r"1 x m5\.large for pool spot",
         rf"/brief moves off {machine}: spot interruption",
     )
     until(
         "its end is told",
-        lambda: "gone" in {row["decision"] for row in road.decisions(machine)},
+        lambda: "gone" in {row["decision"] for row in cluster.decisions(machine)},
         20,
     )
-    end(road, "brief")
+    end(cluster, "brief")
 
 
-def test_every_machine_was_ordered_once_is_told_and_is_gone(road):
-    machines = road.bought()
-    ordered = {row["token"]: row["count"] for row in road.decisions() if row["decision"] == "buy"}
+def test_every_machine_was_ordered_once_is_told_and_is_gone(cluster):
+    machines = cluster.bought()
+    ordered = {
+        row["token"]: row["count"] for row in cluster.decisions() if row["decision"] == "buy"
+    }
     assert Counter(machine["Tags"]["mesaform:launch"] for machine in machines.values()) == ordered
     assert {machine["State"]["Name"] for machine in machines.values()} == {"terminated"}
     assert {
         name
-        for row in road.decisions()
+        for row in cluster.decisions()
         if row["decision"] in {"terminate", "gone"}
         for name in row["machines"]
     } == set(machines)

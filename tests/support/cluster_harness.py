@@ -58,10 +58,10 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 class ClusterHarness:
     """One cluster in a folder of its own."""
 
-    def __init__(self, folder: Path, *, name: str, cidr: str, cluster: str = CLUSTER) -> None:
+    def __init__(self, folder: Path, *, name: str, cidr: str, template: str = CLUSTER) -> None:
         self.folder, self.name, self.cidr = folder, name, cidr
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cluster.yaml").write_text(cluster.format(name=name, cidr=cidr))
+        (folder / "cluster.yaml").write_text(template.format(name=name, cidr=cidr))
         self.port = free_port("127.0.0.1")
         self.environment = {
             key: value
@@ -124,8 +124,8 @@ class ClusterHarness:
     def decisions(self, subject: str = "") -> list[dict[str, Any]]:
         """Every decision, oldest first; with a subject only those that concern it."""
         out = self.mesaform("why", *([subject] if subject else []), "--json", "--last", "500")
-        told: list[dict[str, Any]] = json.loads(out)["decisions"]
-        return told
+        decisions: list[dict[str, Any]] = json.loads(out)["decisions"]
+        return decisions
 
     def fault(self, kind: str, *arguments: str) -> str:
         """Put a fault on the local cloud's switch; its name."""
@@ -151,12 +151,12 @@ class ClusterHarness:
 
     def pid_on(self, address: str, *command: str) -> int | None:
         """The process of the machine at this address whose command ends so."""
-        found = self.boto("ec2").describe_instances(
+        reservations = self.boto("ec2").describe_instances(
             Filters=[{"Name": "private-ip-address", "Values": [address]}]
         )["Reservations"]
         ids = {
             f"MESAFORM_INSTANCE_ID={instance['InstanceId']}".encode()
-            for item in found
+            for item in reservations
             for instance in item["Instances"]
         }
         for pid in self.processes():
@@ -253,7 +253,7 @@ class ClusterHarness:
                 "Values": ["pending", "running", "shutting-down", "stopping", "stopped"],
             }
         ]
-        found = {
+        left = {
             "instances": [
                 instance["InstanceId"]
                 for reservation in ec2.describe_instances(Filters=alive)["Reservations"]
@@ -275,20 +275,20 @@ class ClusterHarness:
                 for item in ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]
             ],
         }
-        return {kind: ids for kind, ids in found.items() if ids}
+        return {kind: ids for kind, ids in left.items() if ids}
 
     def processes(self) -> list[int]:
         """Processes of this cluster's machines: those whose environment names this folder's machines."""
         marker = f"MESAFORM_MACHINE_DIR={self.folder}".encode()
-        found = []
+        pids = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
                     if marker in (entry / "environ").read_bytes():
-                        found.append(int(entry.name))
+                        pids.append(int(entry.name))
                 except OSError:
                     continue
-        return found
+        return pids
 
     def end(self) -> None:
         """Leave nothing running, whatever happened before."""

@@ -21,11 +21,11 @@ class Interruption:
     moved: frozenset[str]
 
 
-def tasks_by_agent(road: ClusterHarness, app: str) -> dict[str, set[str]]:
+def tasks_by_agent(cluster: ClusterHarness, app: str) -> dict[str, set[str]]:
     """Ids of the app's running tasks by the agent that they run on, as the leading engine master tells; empty while none leads."""
     found: dict[str, set[str]] = {}
-    for address in road.masters():
-        code, _, text = road.http(f"http://{address}:5050/tasks?limit=1000")
+    for address in cluster.masters():
+        code, _, text = cluster.http(f"http://{address}:5050/tasks?limit=1000")
         if code == 200:
             for task in json.loads(text)["tasks"]:
                 if task["state"] == "TASK_RUNNING" and task["id"].startswith(f"{app}."):
@@ -34,14 +34,14 @@ def tasks_by_agent(road: ClusterHarness, app: str) -> dict[str, set[str]]:
     return found
 
 
-def autoscaled(road: ClusterHarness, *states: str) -> set[str]:
+def autoscaled(cluster: ClusterHarness, *states: str) -> set[str]:
     """Ids of the autoscaler's machines in these states, as EC2 lists them."""
     mine = [
-        {"Name": "tag:mesaform:cluster", "Values": [road.name]},
+        {"Name": "tag:mesaform:cluster", "Values": [cluster.name]},
         {"Name": "tag:mesaform:managed-by", "Values": ["autoscaler"]},
     ]
     mine.append({"Name": "instance-state-name", "Values": list(states)})
-    reservations = road.boto("ec2").describe_instances(Filters=mine)["Reservations"]
+    reservations = cluster.boto("ec2").describe_instances(Filters=mine)["Reservations"]
     return {
         instance["InstanceId"]
         for reservation in reservations
@@ -50,30 +50,32 @@ def autoscaled(road: ClusterHarness, *states: str) -> set[str]:
 
 
 def interrupt(
-    road: ClusterHarness, instance_id: str, app: str, *, after_s: float = 45.0, via: str = "both"
+    cluster: ClusterHarness, instance_id: str, app: str, *, after_s: float = 45.0, via: str = "both"
 ) -> Interruption:
     """Interrupt a busy spot machine and follow the app's tasks until it has ended and all of them run elsewhere.
 
     Fails unless a machine is bought, the tasks that were on it move off before its end, the others stay where they are, and none is lost.
     """
     agent = next(
-        one["agent_id"] for one in road.status()["agents"] if one["instance_id"] == instance_id
+        one["agent_id"] for one in cluster.status()["agents"] if one["instance_id"] == instance_id
     )
-    before = tasks_by_agent(road, app)
+    before = tasks_by_agent(cluster, app)
     doomed, others = (
         before[agent],
         set().union(*(ids for name, ids in before.items() if name != agent)),
     )
-    machines = autoscaled(road, *ALIVE)
+    machines = autoscaled(cluster, *ALIVE)
     began = time.monotonic()
-    road.mesaform("local", "fault", "interrupt", instance_id, "--after", str(after_s), "--via", via)
+    cluster.mesaform(
+        "local", "fault", "interrupt", instance_id, "--after", str(after_s), "--via", via
+    )
     new = until(
-        "a machine is bought in its place", lambda: autoscaled(road, *ALIVE) - machines, after_s
+        "a machine is bought in its place", lambda: autoscaled(cluster, *ALIVE) - machines, after_s
     )
     replaced_s = time.monotonic() - began
 
     def moved_off() -> bool:
-        now = tasks_by_agent(road, app)
+        now = tasks_by_agent(cluster, app)
         assert not now or others <= set().union(*now.values()), "a task elsewhere was disturbed"
         return (
             bool(now)
@@ -83,13 +85,13 @@ def interrupt(
 
     until("its tasks run elsewhere", moved_off, after_s - replaced_s)
     drained_s = time.monotonic() - began
-    assert instance_id in autoscaled(road, "running"), "it ended before its tasks had moved"
+    assert instance_id in autoscaled(cluster, "running"), "it ended before its tasks had moved"
     until(
         "it has ended",
-        lambda: instance_id not in autoscaled(road, *ALIVE, "shutting-down"),
+        lambda: instance_id not in autoscaled(cluster, *ALIVE, "shutting-down"),
         after_s + 30,
     )
-    still = set().union(*tasks_by_agent(road, app).values())
+    still = set().union(*tasks_by_agent(cluster, app).values())
     assert others <= still, "a task was lost with it"
     assert not doomed & still
     return Interruption(frozenset(new), replaced_s, drained_s, frozenset(doomed))
