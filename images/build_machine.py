@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from mesaform.aws import client
+from mesaform.aws.errors import error_code, translate_errors
 from mesaform.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
 from mesaform.topology.naming import Tag
 from mesaform_images.bundle import Recipe
@@ -58,7 +58,7 @@ def call_with_retry(where: str, call: Callable[[], T]) -> T:
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with client.translated(where):
+            with translate_errors(where):
                 return call()
         except Retryable as error:
             if attempt == _ATTEMPTS:
@@ -364,7 +364,7 @@ def _delete_group(ec2: Any, group_id: str) -> bool:
         try:
             ec2.delete_security_group(GroupId=group_id)
         except ClientError as error:
-            if client.code_of(error) != "DependencyViolation":
+            if error_code(error) != "DependencyViolation":
                 raise
             return False
         return True

@@ -46,12 +46,13 @@ def images_of(recipe: str, region: str) -> list[dict[str, Any]]:
 
     """
     from mesaform.aws import client
+    from mesaform.aws.errors import translate_errors
 
     filters = [
         {"Name": f"tag:{Tag.RECIPE}", "Values": [recipe]},
         {"Name": "state", "Values": ["available"]},
     ]
-    with client.translated("ec2 DescribeImages"):
+    with translate_errors("ec2 DescribeImages"):
         found: list[dict[str, Any]] = client.client("ec2", region).describe_images(
             Owners=["self"], Filters=filters
         )["Images"]

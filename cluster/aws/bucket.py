@@ -7,6 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from mesaform.aws import client
+from mesaform.aws.errors import error_code, is_absent, translate_errors
 from mesaform.common.errors import NotOwned
 
 BAKE_PREFIX = "bake/"
@@ -24,7 +25,7 @@ def ensure_bucket(region: str) -> str:
     """
     name = client.account_bucket(region)
     s3 = client.client("s3", region)
-    with client.translated(f"s3://{name}"):
+    with translate_errors(f"s3://{name}"):
         if not _exists(s3, name):
             _create(s3, name, region)
     return name
@@ -34,13 +35,13 @@ def _exists(s3: Any, name: str) -> bool:
     try:
         s3.head_bucket(Bucket=name)
     except ClientError as error:
-        if client.code_of(error) in ("403", "AccessDenied"):
+        if error_code(error) in ("403", "AccessDenied"):
             raise NotOwned(
                 "the bucket exists and these credentials may not use it",
                 where=f"s3://{name}",
                 fix="check which account the credentials are of",
             ) from error
-        if client.code_of(error) in client.ABSENT:
+        if is_absent(error):
             return False
         raise
     return True
@@ -55,7 +56,7 @@ def _create(s3: Any, name: str, region: str) -> None:
     try:
         s3.create_bucket(Bucket=name, **placement)
     except ClientError as error:
-        if client.code_of(error) != "BucketAlreadyOwnedByYou":  # somebody else's bake was quicker
+        if error_code(error) != "BucketAlreadyOwnedByYou":  # somebody else's bake was quicker
             raise
     blocked = dict.fromkeys(
         ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True

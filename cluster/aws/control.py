@@ -13,6 +13,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from mesaform.aws import client
+from mesaform.aws.errors import error_code, translate_errors
 from mesaform.aws.ports import Override
 from mesaform.common.errors import NotFound, Retryable
 
@@ -33,7 +34,7 @@ class S3Control:
 
     def unfreeze(self) -> None:
         key = self._key("fence")
-        with client.translated(f"s3://{self._bucket}/{key}"):
+        with translate_errors(f"s3://{self._bucket}/{key}"):
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def frozen_reason(self) -> str | None:
@@ -75,7 +76,7 @@ class S3Control:
         """The orders and the version of their object; no version when there is none."""
         key = self._key("orders")
         try:
-            with client.translated(f"s3://{self._bucket}/{key}"):
+            with translate_errors(f"s3://{self._bucket}/{key}"):
                 answer = self._s3.get_object(Bucket=self._bucket, Key=key)
                 body = answer["Body"].read()
         except NotFound:
@@ -85,7 +86,7 @@ class S3Control:
     def _swap(self, orders: tuple[Override, ...], version: str) -> bool:
         key = self._key("orders")
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
-        with client.translated(f"s3://{self._bucket}/{key}"):
+        with translate_errors(f"s3://{self._bucket}/{key}"):
             try:
                 self._s3.put_object(
                     Bucket=self._bucket,
@@ -95,7 +96,7 @@ class S3Control:
                     **condition,
                 )
             except ClientError as error:
-                if client.code_of(error) in CHANGED_MEANWHILE:
+                if error_code(error) in CHANGED_MEANWHILE:
                     return False
                 raise
         return True
@@ -105,7 +106,7 @@ class S3Control:
 
     def _put(self, name: str, document: Mapping[str, Any]) -> None:
         key = self._key(name)
-        with client.translated(f"s3://{self._bucket}/{key}"):
+        with translate_errors(f"s3://{self._bucket}/{key}"):
             self._s3.put_object(
                 Bucket=self._bucket,
                 Key=key,
@@ -116,7 +117,7 @@ class S3Control:
     def _get(self, name: str) -> dict[str, Any] | None:
         key = self._key(name)
         try:
-            with client.translated(f"s3://{self._bucket}/{key}"):
+            with translate_errors(f"s3://{self._bucket}/{key}"):
                 body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except NotFound:
             return None

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from mesaform.aws import capacity_errors, client
 from mesaform.aws.catalogue import FILTER_VALUES, Catalogue, Templates, chunks
+from mesaform.aws.errors import Fault, classify, error_code
 from mesaform.aws.ports import (
     Capacity,
     LaunchRequest,
@@ -77,9 +76,7 @@ class AwsFleet:
             with self._pacer.pacing("CreateFleet", machines=request.count):
                 answer = self._ec2.create_fleet(**call)
         except InsufficientCapacity as error:
-            code = (
-                client.code_of(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
-            )
+            code = error_code(error.__cause__)
             return LaunchResult(
                 (),
                 tuple(
@@ -252,9 +249,9 @@ def _result(
         override = item.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
         zone = override.get("AvailabilityZone") or zones.get(override.get("SubnetId", ""), "")
         key = f"{override.get('InstanceType', '')}/{zone}/{request.offerings[0].capacity}"
-        if item["ErrorCode"] in client.THROTTLED | client.SERVER_FAULTS:
+        if classify(item["ErrorCode"]) in {Fault.THROTTLED, Fault.SERVER}:
             continue  # says nothing of the offering; the same token would be told the same, so the next pass asks with another
-        if item["ErrorCode"] not in client.WITHOUT_CAPACITY and not machines:
+        if classify(item["ErrorCode"]) is not Fault.NO_CAPACITY and not machines:
             raise Permanent(
                 f"{item['ErrorCode']}: {item.get('ErrorMessage', '')}", where=f"{where} {key}"
             )

@@ -17,6 +17,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from mesaform.aws import client, ledger_rows
+from mesaform.aws.errors import error_code, translate_errors
 from mesaform.aws.ledger_rows import Row
 from mesaform.common.errors import Retryable
 
@@ -91,7 +92,7 @@ class S3Ledger:
             Retryable: others merged all the time; read again.
 
         """
-        with client.translated(f"s3://{self._bucket}/{self._prefix}"):
+        with translate_errors(f"s3://{self._bucket}/{self._prefix}"):
             if limit is None:
                 return self._read_keys(lambda: self._keys(since, kinds), since, kinds)
             return self._newest(since, limit, kinds) if limit else []
@@ -103,7 +104,7 @@ class S3Ledger:
             CloudError: S3 did not answer; what was not merged will be.
 
         """
-        with client.translated(f"s3://{self._bucket}/{self._prefix}"):
+        with translate_errors(f"s3://{self._bucket}/{self._prefix}"):
             taken = sum(self._renew(day) for day in self._days("") if _is_over(day, now))
             for topic in ledger_rows.topics_for(()):
                 days = self._days(f"rows/{topic}/")
@@ -182,7 +183,7 @@ class S3Ledger:
         try:
             return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
         except ClientError as error:
-            if client.code_of(error) == "NoSuchKey":
+            if error_code(error) == "NoSuchKey":
                 return None
             raise
 
@@ -209,7 +210,7 @@ class S3Ledger:
 
     def _put(self, name: str, rows: Sequence[Row]) -> None:
         key = self._prefix + name
-        with client.translated(f"s3://{self._bucket}/{key}"):
+        with translate_errors(f"s3://{self._bucket}/{key}"):
             self._s3.put_object(
                 Bucket=self._bucket,
                 Key=key,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from botocore.config import Config
 
 from mesaform.aws import client
+from mesaform.aws.errors import translate_errors
 from mesaform.aws.ports import Message, ScheduledEvent
 from mesaform.common.errors import NotFound
 from mesaform.topology import eventbridge
@@ -43,7 +44,7 @@ class SqsNotices:
 
     def receive(self, wait_s: float) -> list[Message]:
         try:
-            with client.translated(self._where):
+            with translate_errors(self._where):
                 answer = self._sqs.receive_message(
                     QueueUrl=self._queue(),
                     MaxNumberOfMessages=BATCH,
@@ -63,12 +64,12 @@ class SqsNotices:
                 {"Id": str(n), "ReceiptHandle": message.receipt}
                 for n, message in enumerate(messages[start : start + BATCH])
             ]
-            with client.translated(self._where):
+            with translate_errors(self._where):
                 self._sqs.delete_message_batch(QueueUrl=self._queue(), Entries=entries)
 
     def scheduled(self) -> list[ScheduledEvent]:
         found: list[ScheduledEvent] = []
-        with client.translated("ec2 DescribeInstanceStatus"):
+        with translate_errors("ec2 DescribeInstanceStatus"):
             pages = self._ec2.get_paginator("describe_instance_status").paginate(
                 Filters=[{"Name": "event.code", "Values": list(CODES)}]
             )

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from botocore.exceptions import ClientError
-
-from mesaform.aws import client
+from mesaform.aws.errors import Fault, classify, error_code, translate_errors
 from mesaform.common.errors import Retryable
 
 OUR_SHARE = 0.5
@@ -95,13 +93,10 @@ class RateLimiter:
         """
         self._take(action, machines)
         try:
-            with client.translated(f"ec2 {action}"):
+            with translate_errors(f"ec2 {action}"):
                 yield
         except Retryable as error:
-            if (
-                isinstance(error.__cause__, ClientError)
-                and client.code_of(error.__cause__) in client.THROTTLED
-            ):
+            if classify(error_code(error.__cause__)) is Fault.THROTTLED:
                 raise Retryable(
                     error.what, after_s=self._refused(action), where=error.where
                 ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mesaform.aws.resources.owned import counts
+from mesaform.aws.resources.registry import count_by_kind
 from mesaform.cli.tables import dollars, duration, sheet
 from mesaform.teardown.plan import Plan
 from mesaform.teardown.receipt import Receipt
@@ -44,7 +44,7 @@ def plan_parts(plan: Plan, *, empty: bool) -> list[RenderableType]:
 def _kept(plan: Plan) -> list[RenderableType]:
     if not plan.kept:
         return []
-    kept = ", ".join(f"{count} {kind}" for kind, count in counts(plan.kept).items())
+    kept = ", ".join(f"{count} {kind}" for kind, count in count_by_kind(plan.kept).items())
     return [f"Kept: {kept} ({dollars(plan.kept_usd_per_hour)} per hour)."]
 
 

@@ -73,7 +73,7 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
     """The ports. Blocks: asks STS who we are, and EC2 for the masters."""
     from mesaform.aws import client
     from mesaform.aws.ledger import S3Ledger
-    from mesaform.aws.resources.sweep import Sweep, aws_listers
+    from mesaform.aws.resources.sweep import Sweep, resource_kinds
     from mesaform.cli.status import cloud_ports
     from mesaform.mesos.operator import OperatorClient
     from mesaform.status.view import reachable
@@ -100,7 +100,7 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
     return World(
         cluster=spec.name,
         fleet=fleet,
-        sweep=Sweep(aws_listers(spec.name, spec.region), spec.name),
+        sweep=Sweep(resource_kinds(spec.name, spec.region), spec.name),
         control=control if has_bucket else None,
         ledger=S3Ledger(bucket, spec.name, spec.region) if has_bucket else None,
         operator=OperatorClient(bases, session) if bases else None,
@@ -112,9 +112,10 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
 
 def _has_bucket(bucket: str, region: str) -> bool:
     from mesaform.aws import client
+    from mesaform.aws.errors import translate_errors
 
     try:
-        with client.translated(f"s3://{bucket}"):
+        with translate_errors(f"s3://{bucket}"):
             client.client("s3", region).head_bucket(Bucket=bucket)
     except NotFound:
         return False
@@ -164,7 +165,7 @@ def keep_account(context: Context, wish: Wish) -> list[OwnedResource]:
 
     """
     from mesaform.aws import client
-    from mesaform.aws.resources.ec2 import BakedImages
+    from mesaform.aws.resources.ec2_storage import BakedImages
 
     spec = context.spec
     if wish.images and (
@@ -181,7 +182,7 @@ def keep_account(context: Context, wish: Wish) -> list[OwnedResource]:
 def _remove_images(context: Context, report: Report) -> list[OwnedResource]:
     """Remove the baked images; returns those that would not go."""
     from mesaform.aws import client
-    from mesaform.aws.resources.ec2 import BakedImages
+    from mesaform.aws.resources.ec2_storage import BakedImages
 
     lister = BakedImages(client.client("ec2", context.spec.region), context.spec.name)
     with stage(report, "Remove baked images") as under_way:
@@ -195,7 +196,7 @@ def _remove_images(context: Context, report: Report) -> list[OwnedResource]:
 def _running_machines(context: Context) -> list[Machine]:
     """Every machine of the account that is not terminated, whosever it is."""
     from mesaform.aws import client
-    from mesaform.aws.resources.ec2 import pages, tag_map
+    from mesaform.aws.resources.kind import pages, tag_map
 
     states = ["pending", "running", "shutting-down", "stopping", "stopped"]
     filters = [{"Name": "instance-state-name", "Values": states}]
@@ -234,13 +235,14 @@ def _machines_of_others(context: Context) -> list[Machine]:
 def _bucket(context: Context) -> list[Mapping[str, Any]]:
     """The bucket that outlives the clusters, with what it costs."""
     from mesaform.aws import client
+    from mesaform.aws.errors import translate_errors
 
     region = context.spec.region
     try:
         bucket = client.account_bucket(region)
         if not _has_bucket(bucket, region):
             return []
-        with client.translated(f"s3://{bucket}"):
+        with translate_errors(f"s3://{bucket}"):
             listed = (
                 client.client("s3", region).get_paginator("list_objects_v2").paginate(Bucket=bucket)
             )

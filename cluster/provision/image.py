@@ -69,12 +69,13 @@ def look_up(region: str) -> BootImage:
         CloudError: the cloud did not say.
 
     """
-    from mesaform.aws.client import client, translated
+    from mesaform.aws.client import client
+    from mesaform.aws.errors import translate_errors
     from mesaform_images.lookup import find_image
 
     recipe = _recipe()
     image_id = find_image(recipe, region)
-    with translated(f"image {image_id}"):
+    with translate_errors(f"image {image_id}"):
         found = client("ec2", region).describe_images(ImageIds=[image_id])["Images"]
     if not found:
         raise MissingPrerequisite(

@@ -55,18 +55,18 @@ async def clear(place: ClusterContext, report: Report) -> None:
     """
     if not unfinished(place.cluster_dir).exists() or not vpc_is_known(place):
         return
-    from mesaform.aws.resources.sweep import Sweep, aws_listers
+    from mesaform.aws.resources.sweep import Sweep, resource_kinds
 
     known = known_names(place)
     with stage(report, "Clear what an interrupted run left") as under_way:
         sweep = Sweep(
-            aws_listers(place.spec.name, place.spec.region),
+            resource_kinds(place.spec.name, place.spec.region),
             place.spec.name,
             rounds=ROUNDS,
             pause_s=PAUSE_S,
         )
         swept = await sweep.run(
-            wanted=lambda resource: is_stray(resource, known), tell=under_way.advance
+            wanted=lambda resource: is_stray(resource, known), report=under_way.advance
         )
         under_way.outcome = (
             ", ".join(f"{count} {kind}" for kind, count in swept.removed_counts().items())

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts
-from mesaform.aws.resources.sweep import Swept
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource
+from mesaform.aws.resources.registry import count_by_kind
+from mesaform.aws.resources.sweep import SweepResult
 from mesaform.common.errors import Busy, MesaformError, NotFound, Permanent
 from mesaform.common.lock_wait import wait_for_earlier
 from mesaform.common.progress import Report, Stage, stage
@@ -38,7 +39,7 @@ TITLES = {
 class Outcome:
     """What came of it. `kept` is what the proof found and the plan keeps; `troubles` are faults that the sweep made good."""
 
-    swept: Swept
+    swept: SweepResult
     kept: tuple[OwnedResource, ...]
     troubles: tuple[str, ...]
 
@@ -208,7 +209,7 @@ class Teardown:
             swept = await self._world.sweep.run(
                 images=plan.wish.images,
                 wanted=lambda one: one.key not in keeps,
-                tell=lambda text: under_way.advance(f"still there: {text}"),
+                report=lambda text: under_way.advance(f"still there: {text}"),
             )
             remaining = await self._world.sweep.inventory()
             if swept.is_clean:
@@ -216,11 +217,11 @@ class Teardown:
                     f"nothing left after {swept.rounds} look{'s' * (swept.rounds != 1)}"
                 )
             else:
-                under_way.outcome = self._trouble(f"{len(swept.left)} would not go")
+                under_way.outcome = self._trouble(f"{len(swept.remaining)} would not go")
         if swept.is_clean and not plan.wish.agents_only:
             await asyncio.to_thread(self._world.forget)
             await self._lift_fence()
-        left = {one.resource.key for one in swept.left}
+        left = {one.resource.key for one in swept.remaining}
         return Outcome(
             swept, tuple(one for one in remaining if one.key not in left), tuple(self._troubles)
         )
@@ -264,11 +265,11 @@ class Teardown:
                 also_kept=facts.also_kept,
                 swept=outcome.swept.removed_counts(),
                 left=[
-                    f"{one.resource.kind} {one.resource.id}: {one.why}"
-                    for one in outcome.swept.left
+                    f"{one.resource.kind} {one.resource.id}: {one.reason}"
+                    for one in outcome.swept.remaining
                 ],
                 listed={
-                    kind: counts(outcome.kept).get(kind, 0)
+                    kind: count_by_kind(outcome.kept).get(kind, 0)
                     for kind in self._world.sweep.kinds
                     if kind not in KEPT_UNLESS_ASKED
                 },

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, in_order, is_ours
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, is_ours
+from mesaform.aws.resources.registry import in_deletion_order
 from mesaform.common.errors import NotOwned
 
 StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]
@@ -126,7 +127,7 @@ def plan(inventory: Inventory, wish: Wish) -> Plan:
         ),
         *_removals(inventory, wish, placed, price),
     ]
-    kept = tuple(in_order(one for one in _everything(inventory) if one.key not in placed))
+    kept = tuple(in_deletion_order(one for one in _everything(inventory) if one.key not in placed))
     return Plan(
         cluster=inventory.cluster,
         wish=wish,
@@ -255,7 +256,7 @@ def drain_order(machines: Iterable[Held]) -> list[Held]:
 def _removals(
     inventory: Inventory, wish: Wish, placed: Mapping[Key, str], price: Mapping[Key, float]
 ) -> list[Step]:
-    by_id = in_order(_everything(inventory))
+    by_id = in_deletion_order(_everything(inventory))
 
     def step(kind: StepKind, place: str, what: str, why: str) -> Step:
         keys = tuple(one.key for one in by_id if placed.get(one.key) == place)

@@ -40,6 +40,7 @@ from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws import client
 from mesaform.aws.clock import CloudClock
 from mesaform.aws.control import S3Control
+from mesaform.aws.errors import translate_errors
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
 from mesaform.aws.notice_queue import SqsNotices
@@ -120,7 +121,7 @@ class SpecSource:
 
     async def _refresh(self) -> None:
         def read() -> str:
-            with client.translated(f"ssm {self._name}"):
+            with translate_errors(f"ssm {self._name}"):
                 return str(self._ssm.get_parameter(Name=self._name)["Parameter"]["Value"])
 
         try:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from mesaform.aws import client
+from mesaform.aws.errors import translate_errors
 from mesaform.aws.pricing import price_book, spot
 from mesaform.aws.pricing.price_list import AwsPriceList, PriceList
 from mesaform.aws.pricing.spot import AwsSpotFeed, Place, Quote, SpotFeed
@@ -70,13 +71,13 @@ class S3Cache:
 
     def read(self) -> bytes | None:
         try:
-            with client.translated(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
+            with translate_errors(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
                 return bytes(self._s3.get_object(**self._place)["Body"].read())
         except NotFound:
             return None
 
     def write(self, data: bytes) -> None:
-        with client.translated(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
+        with translate_errors(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
             self._s3.put_object(**self._place, Body=data, ContentType="application/json")
 
 

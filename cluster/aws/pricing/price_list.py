@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mesaform.aws import client
+from mesaform.aws.errors import translate_errors
 from mesaform.common.errors import CloudError
 
 FILTERS: Mapping[str, str] = {
@@ -53,7 +54,7 @@ class AwsPriceList:
             filters = [
                 {"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in asked.items()
             ]
-            with client.translated("pricing GetProducts"):
+            with translate_errors("pricing GetProducts"):
                 pages = self._pricing.get_paginator("get_products").paginate(
                     ServiceCode="AmazonEC2", Filters=filters
                 )

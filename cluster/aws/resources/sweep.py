@@ -1,95 +1,120 @@
-"""The sweep: list everything that carries the cluster's tag, remove it in order, and again, until the cloud lists nothing.
+"""Deletion of all that carries a cluster's tag, repeated until AWS lists none of it.
 
-It needs no state and no plan: whatever was lost or half made, the tag is enough. Errors of one resource do not stop the others;
-what would not go when the time is up is returned with the reason. It never touches what does not carry the tag.
+The sweep needs no Terraform state: the tag is enough. An error of one resource does not stop the
+others; a resource that remains is returned with the reason. A resource without the tag is never
+touched. Depends on the registry of kinds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesaform.aws import client
-from mesaform.aws.resources.ec2 import EC2_LISTERS, Lister
-from mesaform.aws.resources.other import (
-    EventRules,
-    InstanceProfiles,
-    LogGroups,
-    Parameters,
-    Policies,
-    Queues,
-    Roles,
+from mesaform.aws.client import client
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, is_ours
+from mesaform.aws.resources.registry import (
+    ResourceKind,
+    count_by_kind,
+    in_deletion_order,
+    registered_kinds,
 )
-from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, counts, in_order, is_ours
 from mesaform.common.errors import CloudError, NotOwned, Permanent, Retryable
 
 Sleep = Callable[[float], Awaitable[None]]
-PERMANENT_TRIES = (
-    3  # rights and arguments do not mend themselves, but eventual consistency can look like either
-)
+Key = tuple[str, str]
+
+PERMANENT_TRIES = 3
+"""Attempts after permanent errors: until AWS is consistent, a right may seem to be missing."""
+
+LIST_TRIES = 6
+"""Attempts at a list that fails with a retryable error."""
 
 
-def aws_listers(cluster: str, region: str) -> tuple[Lister, ...]:
-    """Every lister, on the cloud that the environment points at."""
-    ec2, iam, ssm, logs, events, sqs = (
-        client.client(service, region) for service in ("ec2", "iam", "ssm", "logs", "events", "sqs")
-    )
-    return (
-        *(lister(ec2, cluster) for lister in EC2_LISTERS),
-        EventRules(events, cluster),
-        Queues(sqs, cluster),
-        InstanceProfiles(iam, cluster),
-        Roles(iam, cluster),
-        Policies(iam, cluster),
-        Parameters(ssm, cluster),
-        LogGroups(logs, cluster),
+def resource_kinds(cluster: str, region: str) -> tuple[ResourceKind, ...]:
+    """Return every registered kind with a client of its service, in the order of deletion."""
+    return tuple(
+        kind_class(client(kind_class.service, region), cluster)
+        for kind_class in registered_kinds().values()
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A resource that would not go, and why."""
+class Remaining:
+    """A resource that is still listed, and the reason."""
 
     resource: OwnedResource
-    why: str
+    reason: str
 
 
 @dataclass(slots=True)
-class Swept:
-    """What a sweep did: what it asked to remove and is gone, and what is left. `rounds` is how often it listed."""
+class SweepResult:
+    """Outcome of a sweep: what it removed, what remains, and how many times it listed."""
 
     removed: list[OwnedResource] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
+    remaining: list[Remaining] = field(default_factory=list)
     rounds: int = 0
 
     @property
     def is_clean(self) -> bool:
-        return not self.left
+        """Whether nothing remains."""
+        return not self.remaining
 
     def removed_counts(self) -> dict[str, int]:
-        return counts(self.removed)
+        """How many resources of each kind were removed."""
+        return count_by_kind(self.removed)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """State over the rounds of one sweep, by resource.
+
+    Attributes:
+        requested: resources whose deletion was requested, or that are deleted with an instance.
+        permanent_errors: how many permanent errors each deletion met.
+        reasons: why each was still listed after the last round.
+
+    """
+
+    requested: dict[Key, OwnedResource] = field(default_factory=dict)
+    permanent_errors: dict[Key, int] = field(default_factory=dict)
+    reasons: dict[Key, str] = field(default_factory=dict)
+
+    def is_hopeless(self, resource: OwnedResource) -> bool:
+        return self.permanent_errors.get(resource.key, 0) >= PERMANENT_TRIES
+
+    def result(self, listed: Sequence[OwnedResource], rounds: int) -> SweepResult:
+        keys = {resource.key for resource in listed}
+        removed = [resource for key, resource in self.requested.items() if key not in keys]
+        remaining = [
+            Remaining(resource, self.reasons.get(resource.key, "still listed"))
+            for resource in listed
+        ]
+        return SweepResult(removed, remaining, rounds)
 
 
 class Sweep:
-    """Everything of one cluster, by tag.
+    """All resources of one cluster, by tag.
 
     Args:
-        sleep: how to wait between rounds (asyncio.sleep, or virtual time).
-        rounds: how often to list before giving up; with `pause_s` between, a bound on the whole.
+        kinds: the kinds to look at (`resource_kinds`).
+        cluster: the cluster's name.
+        sleep: how to wait between rounds (`asyncio.sleep`, or virtual time).
+        rounds: how many times to list at most; with `pause_s` between them, a bound on the time.
+        pause_s: seconds between two rounds.
 
     """
 
     def __init__(
         self,
-        listers: Sequence[Lister],
+        kinds: Sequence[ResourceKind],
         cluster: str,
         *,
         sleep: Sleep = asyncio.sleep,
         rounds: int = 200,
         pause_s: float = 3.0,
     ) -> None:
-        self._listers = {lister.kind: lister for lister in listers}
+        self._kinds: Mapping[str, ResourceKind] = {kind.kind: kind for kind in kinds}
         self._cluster = cluster
         self._sleep = sleep
         self._rounds = rounds
@@ -97,109 +122,102 @@ class Sweep:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(self._listers)
+        """The names of the kinds that the sweep looks at."""
+        return tuple(self._kinds)
 
     async def inventory(self, kinds: Collection[str] | None = None) -> list[OwnedResource]:
-        """What the cloud lists now, in the order in which it can go.
+        """List the cluster's resources (of `kinds`, if given), in the order of deletion.
 
         Raises:
-            Retryable: a list could not be had: nothing may be concluded from its absence.
+            Retryable: a list failed, so that nothing can be concluded from an absence.
             Permanent: the right to list is missing.
 
         """
-        wanted = [
-            lister for kind, lister in self._listers.items() if kinds is None or kind in kinds
-        ]
-        lists = [await asyncio.to_thread(lister.list) for lister in wanted]
-        return in_order(resource for found in lists for resource in found)
+        selected = [kind for name, kind in self._kinds.items() if kinds is None or name in kinds]
+        lists = [await asyncio.to_thread(kind.list) for kind in selected]
+        return in_deletion_order(resource for listed in lists for resource in listed)
 
     def describe(self, resource: OwnedResource) -> str:
-        return self._listers[resource.kind].describe(resource)
+        """Describe a resource in one line for people."""
+        return self._kinds[resource.kind].describe(resource)
 
     async def run(
         self,
         *,
         images: bool = False,
         wanted: Callable[[OwnedResource], bool] = lambda _: True,
-        tell: Callable[[str], None] = lambda _: None,
-    ) -> Swept:
-        """Remove all that `wanted` accepts until the cloud lists none of it, or the rounds are used up.
+        report: Callable[[str], None] = lambda _: None,
+    ) -> SweepResult:
+        """Remove all that `wanted` accepts until AWS lists none of it or the rounds are used up.
 
         Args:
-            images: whether images and snapshots go as well.
-            wanted: which of the cluster's resources to remove; the rest is left alone and not counted.
-            tell: is told where the sweep is.
+            images: whether images and snapshots are removed as well.
+            wanted: which of the cluster's resources to remove; others are ignored.
+            report: receives the counts of what remains, before each round.
 
         """
-        swept, asked = Swept(), dict[tuple[str, str], OwnedResource]()
-        tries: dict[tuple[str, str], int] = {}
-        why: dict[tuple[str, str], str] = {}
+        progress, result = _Progress(), SweepResult()
         for number in range(self._rounds):
-            swept.rounds = number + 1
-            there = [
-                one
-                for one in await self._patient_inventory()
-                if wanted(one) and (images or one.kind not in KEPT_UNLESS_ASKED)
+            listed = [
+                resource
+                for resource in await self._list_patiently()
+                if wanted(resource) and (images or resource.kind not in KEPT_UNLESS_ASKED)
             ]
-            swept.removed = [
-                one for key, one in asked.items() if key not in {left.key for left in there}
-            ]
-            swept.left = [Left(one, why.get(one.key, "still listed")) for one in there]
-            hopeless = [one for one in there if tries.get(one.key, 0) >= PERMANENT_TRIES]
-            if not there or len(hopeless) == len(there):
+            result = progress.result(listed, number + 1)
+            if all(progress.is_hopeless(resource) for resource in listed):
                 break
-            tell(", ".join(f"{count} {kind}" for kind, count in counts(there).items()))
+            counts = count_by_kind(listed)
+            report(", ".join(f"{count} {kind}" for kind, count in counts.items()))
             if number:
                 await self._sleep(self._pause_s)
-            await self._round(there, asked, tries, why)
-        return swept
-
-    async def _patient_inventory(self) -> list[OwnedResource]:
-        for _ in range(5):
-            try:
-                return await self.inventory()
-            except Retryable as error:
-                await self._sleep(error.after_s)
-        return await self.inventory()
-
-    async def _round(
-        self,
-        there: Sequence[OwnedResource],
-        asked: dict[tuple[str, str], OwnedResource],
-        tries: dict[tuple[str, str], int],
-        why: dict[tuple[str, str], str],
-    ) -> None:
-        present = {one.id for one in there if one.kind == "instance"}
-        for resource in there:
-            if resource.deleted_with_instance in present:
-                why[resource.key] = f"goes with {resource.deleted_with_instance}"
-                asked[resource.key] = resource
-                continue
-            if tries.get(resource.key, 0) >= PERMANENT_TRIES:
-                continue
-            try:
-                await asyncio.to_thread(self.remove, resource)
-            except Permanent as error:
-                tries[resource.key] = tries.get(resource.key, 0) + 1
-                why[resource.key] = str(error)
-            except CloudError as error:
-                why[resource.key] = str(error)
-            else:
-                why[resource.key] = "asked to go; still listed"
-            asked[resource.key] = resource
+            await self._remove_all(listed, progress)
+        return result
 
     def remove(self, resource: OwnedResource) -> None:
-        """Remove one.
+        """Request the deletion of one resource. Idempotent. Blocks.
 
         Raises:
             NotOwned: it does not carry this cluster's tag.
-            Retryable, Permanent: as the lister says.
+            Retryable, Permanent: see `ResourceKind.remove`.
 
         """
         if not is_ours(resource.tags, self._cluster):
             raise NotOwned(
                 f"{resource.id} does not carry the tag of {self._cluster}",
                 where=resource.kind,
-                fix="it is left alone",
+                fix="it is not removed",
             )
-        self._listers[resource.kind].remove(resource)
+        self._kinds[resource.kind].remove(resource)
+
+    async def _list_patiently(self) -> list[OwnedResource]:
+        for _ in range(LIST_TRIES - 1):
+            try:
+                return await self.inventory()
+            except Retryable as error:
+                await self._sleep(error.after_s)
+        return await self.inventory()
+
+    async def _remove_all(self, listed: Sequence[OwnedResource], progress: _Progress) -> None:
+        """Request one deletion of each resource; record errors instead of raising them."""
+        instances = {resource.id for resource in listed if resource.kind == "instance"}
+        for resource in listed:
+            if resource.deleted_with_instance in instances:
+                reason = f"deleted with {resource.deleted_with_instance}"
+            elif progress.is_hopeless(resource):
+                continue
+            else:
+                reason = await self._try_to_remove(resource, progress)
+            progress.reasons[resource.key] = reason
+            progress.requested[resource.key] = resource
+
+    async def _try_to_remove(self, resource: OwnedResource, progress: _Progress) -> str:
+        """Request a deletion; return why the resource may still be listed."""
+        try:
+            await asyncio.to_thread(self.remove, resource)
+        except Permanent as error:
+            count = progress.permanent_errors.get(resource.key, 0) + 1
+            progress.permanent_errors[resource.key] = count
+            return str(error)
+        except CloudError as error:
+            return str(error)
+        return "deletion requested; still listed"

@@ -18,8 +18,8 @@ from mesaform.topology.naming import launch_template_name
 from tests.integration.aws.conftest import REGION
 from tests.integration.aws.test_contract import a_request
 from tests.unit.autoscaler.builders import NOW, ZONES
-from tests.unit.aws.test_client import a_request as plain_request
-from tests.unit.aws.test_client import an_answer
+from tests.unit.aws.test_fleet_result import a_request as plain_request
+from tests.unit.aws.test_fleet_result import an_answer
 
 SUBNETS = {zone: f"subnet-{zone[-1]}" for zone in ZONES}
 

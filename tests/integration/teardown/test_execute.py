@@ -12,7 +12,7 @@ import pytest
 from mesaform.aws.control import S3Control
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
-from mesaform.aws.resources.sweep import Sweep, aws_listers
+from mesaform.aws.resources.sweep import Sweep, resource_kinds
 from mesaform.common.errors import ClusterUnreachable, MesaformError
 from mesaform.common.progress import Recorded, Silent
 from mesaform.teardown.execute import TITLES, Outcome, Teardown
@@ -115,7 +115,7 @@ class Setup:
         self.control = S3Control(BUCKET, NAME, REGION)
         self.ledger = S3Ledger(BUCKET, NAME, REGION)
         self.beat(fenced=False)
-        self.sweep = Sweep(aws_listers(NAME, REGION), NAME, sleep=self.clock.sleep, rounds=20)
+        self.sweep = Sweep(resource_kinds(NAME, REGION), NAME, sleep=self.clock.sleep, rounds=20)
         self.destroyed: list[tuple[str, ...]] = []
         self.fences_seen: set[str | None] = set()
         self.terraform_works = True
@@ -387,7 +387,7 @@ async def test_down_of_nothing_finds_nothing(cloud: Cloud, tmp_path: Path) -> No
     found, planned, outcome, receipt = await setup.down(wish=Wish(images=True))
     assert found.inventory.is_empty
     assert [step.kind for step in planned.steps] == ["sweep"]
-    assert (outcome.swept.removed, outcome.swept.left) == ([], [])
+    assert (outcome.swept.removed, outcome.swept.remaining) == ([], [])
     assert receipt.machines == ()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mesaform.aws.resources.ec2 import Lister
-from mesaform.aws.resources.owned import ORDER, OwnedResource
-from mesaform.aws.resources.sweep import Sweep, aws_listers
+from mesaform.aws.resources.owned import OwnedResource
+from mesaform.aws.resources.registry import ResourceKind, registered_kinds
+from mesaform.aws.resources.sweep import Sweep, resource_kinds
 from mesaform.common.errors import NotOwned, Permanent, Retryable
 
 from .conftest import REGION, Cloud, one_of_everything
@@ -19,11 +19,11 @@ async def no_time(_: float) -> None:
 
 
 def sweep_of(cluster: str) -> Sweep:
-    return Sweep(aws_listers(cluster, REGION), cluster, sleep=no_time, rounds=20)
+    return Sweep(resource_kinds(cluster, REGION), cluster, sleep=no_time, rounds=20)
 
 
-def test_there_is_one_lister_for_every_kind_in_the_order(cloud: Cloud) -> None:
-    assert sorted(sweep_of("one").kinds) == sorted(ORDER)
+def test_the_sweep_looks_at_every_registered_kind(cloud: Cloud) -> None:
+    assert sweep_of("one").kinds == tuple(registered_kinds())
 
 
 async def test_everything_tagged_is_listed_and_removed_and_nothing_else(cloud: Cloud) -> None:
@@ -37,7 +37,7 @@ async def test_everything_tagged_is_listed_and_removed_and_nothing_else(cloud: C
 
     swept = await sweep.run(images=True)
 
-    assert swept.left == []
+    assert swept.remaining == []
     assert await sweep.inventory() == []
     assert set(ours.items()) <= {one.key for one in swept.removed}
     assert {one.key for one in await other.inventory()} == before
@@ -60,7 +60,7 @@ async def test_a_second_sweep_finds_nothing_to_do(cloud: Cloud) -> None:
     one_of_everything(cloud, "one", suffix="one", octet=10)
     await sweep_of("one").run(images=True)
     again = await sweep_of("one").run(images=True)
-    assert (again.removed, again.left, again.rounds) == ([], [], 1)
+    assert (again.removed, again.remaining, again.rounds) == ([], [], 1)
 
 
 async def test_removing_twice_is_no_error(cloud: Cloud) -> None:
@@ -82,6 +82,8 @@ class Stubborn:
     """A kind whose one resource goes only after some refusals."""
 
     kind = "vpc"
+    service = "ec2"
+    depends_on = ()
 
     def __init__(self, refusals: list[Exception]) -> None:
         self._refusals = refusals
@@ -99,8 +101,8 @@ class Stubborn:
         self._there = False
 
 
-def alone(lister: Lister, rounds: int = 10) -> Sweep:
-    return Sweep([lister], "one", sleep=no_time, rounds=rounds)
+def alone(kind: ResourceKind, rounds: int = 10) -> Sweep:
+    return Sweep([kind], "one", sleep=no_time, rounds=rounds)
 
 
 async def test_a_dependency_that_lingers_is_waited_for() -> None:
@@ -112,10 +114,10 @@ async def test_a_dependency_that_lingers_is_waited_for() -> None:
 async def test_what_will_not_go_is_returned_with_the_reason_after_a_bounded_time() -> None:
     swept = await alone(Stubborn([Retryable("DependencyViolation", after_s=1)] * 99)).run()
     assert swept.rounds == 10
-    assert [left.why for left in swept.left] == ["DependencyViolation"]
+    assert [item.reason for item in swept.remaining] == ["DependencyViolation"]
 
 
 async def test_a_missing_right_is_not_tried_for_ever() -> None:
     swept = await alone(Stubborn([Permanent("UnauthorizedOperation")] * 99)).run()
     assert swept.rounds == 4
-    assert [left.why for left in swept.left] == ["UnauthorizedOperation"]
+    assert [item.reason for item in swept.remaining] == ["UnauthorizedOperation"]

@@ -6,9 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
-import msgspec
 import pytest
 
 from mesaform.aws.pricing import price_book, spot
@@ -17,19 +15,16 @@ from mesaform.aws.pricing.market import (
     LIST_KEPT_S,
     LISTED_AT_ONCE,
     SPOT_EVERY_S,
-    Cache,
-    Kept,
     Market,
     MemoryCache,
-    S3Cache,
 )
 from mesaform.aws.pricing.price_list import FakePriceList
 from mesaform.aws.pricing.spot import FakeSpotFeed, Quote
 from mesaform.common.errors import Permanent, Retryable
-from tests.integration.aws.conftest import REGION
 from tests.unit.autoscaler.builders import NOW, ZONES
 
 M5 = "m5.large"
+REGION = "us-east-1"
 
 
 class Setting:
@@ -245,22 +240,3 @@ def test_another_regions_prices_are_said_to_be_guesses_until_aws_has_answered() 
     setting.refresh()
     assert setting.market.note([M5]) == ""
     assert price_book.note("us-east-1", [M5]) == ""
-
-
-@pytest.fixture(params=["memory", "s3"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Cache:
-    return (
-        MemoryCache()
-        if request.param == "memory"
-        else S3Cache(request.getfixturevalue("bucket"), "toy", REGION)
-    )
-
-
-@pytest.mark.slow
-def test_a_cache_gives_back_what_was_written_last(cache: Cache) -> None:
-    assert cache.read() is None
-    for usd in (0.1, 0.2):
-        cache.write(msgspec.json.encode(Kept(REGION, {M5: usd}, {M5: NOW})))
-    found = cache.read()
-    assert found is not None
-    assert msgspec.json.decode(found, type=Kept).usd_per_hour == {M5: 0.2}

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, ORDER, OwnedResource, in_order, rank
+from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource
+from mesaform.aws.resources.registry import (
+    deletion_rank,
+    in_deletion_order,
+    registered_kinds,
+)
 from mesaform.common.errors import NotOwned
 from mesaform.teardown.plan import (
     DESTROY_ORDER,
@@ -190,7 +195,7 @@ machines = st.builds(
 def inventories(draw: st.DrawFn) -> Inventory:
     held = draw(st.lists(machines, max_size=12, unique_by=lambda one: one.instance_id))
     ids = [one.instance_id for one in held]
-    kinds = [kind for kind in ORDER if kind != "instance"]
+    kinds = [kind for kind in registered_kinds() if kind != "instance"]
     resources = draw(
         st.lists(
             st.builds(
@@ -280,9 +285,10 @@ def test_a_plans_order_of_kinds_respects_what_depends_on_what() -> None:
         ("subnet", "nat gateway"), ("instance profile", "instance"), ("subnet", "vpc endpoint"), ("route table", "subnet"),
     ]  # fmt: skip
     for later, earlier in needs_gone_first:
-        assert rank(earlier) < rank(later), f"{earlier} before {later}"
+        assert deletion_rank(earlier) < deletion_rank(later), f"{earlier} before {later}"
     assert [
-        one.kind for one in in_order([OwnedResource("vpc", "v"), OwnedResource("instance", "i")])
+        one.kind
+        for one in in_deletion_order([OwnedResource("vpc", "v"), OwnedResource("instance", "i")])
     ] == [
         "instance",
         "vpc",

@@ -1,59 +1,15 @@
-"""What AWS says becomes one of our errors, by code and status."""
+"""The answer of CreateFleet becomes a `LaunchResult`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from mesaform.aws import client
 from mesaform.aws.fleet import _result
 from mesaform.aws.ports import LaunchRequest
-from mesaform.common.errors import InsufficientCapacity, NotFound, Permanent, Retryable
+from mesaform.common.errors import Permanent
 from tests.unit.autoscaler.builders import a_snapshot
-
-
-def an_error(code: str, status: int = 400) -> ClientError:
-    return ClientError(
-        {
-            "Error": {"Code": code, "Message": "said the cloud"},
-            "ResponseMetadata": {"HTTPStatusCode": status},
-        },
-        "Any",
-    )
-
-
-@pytest.mark.parametrize(
-    ("code", "status", "kind"),
-    [
-        ("RequestLimitExceeded", 503, Retryable),
-        ("SlowDown", 503, Retryable),
-        ("InternalError", 500, Retryable),
-        ("SomethingNew", 502, Retryable),
-        ("InvalidInstanceID.NotFound", 400, NotFound),
-        ("InvalidLaunchTemplateName.NotFoundException", 400, NotFound),
-        ("NoSuchKey", 404, NotFound),
-        ("InsufficientInstanceCapacity", 500, InsufficientCapacity),
-        ("UnauthorizedOperation", 403, Permanent),
-        ("InvalidParameterValue", 400, Permanent),
-    ],
-)
-def test_a_code_is_translated_once(code: str, status: int, kind: type[Exception]):
-    with pytest.raises(kind) as caught, client.translated("ec2 Any"):
-        raise an_error(code, status)
-    assert type(caught.value) is kind
-    assert caught.value.where == "ec2 Any"
-
-
-def test_no_answer_at_all_may_be_tried_again():
-    with pytest.raises(Retryable), client.translated("ec2 Any"):
-        raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
-
-
-def test_missing_credentials_say_what_to_do():
-    with pytest.raises(Permanent, match="AWS_PROFILE"), client.translated("ec2 Any"):
-        raise NoCredentialsError
 
 
 def a_request() -> LaunchRequest:
