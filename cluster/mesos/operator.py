@@ -33,7 +33,7 @@ CALL_TIMEOUT_S = 15.0
 METRICS_TIMEOUT_NS = 5_000_000_000
 CHUNK_BYTES = 1 << 16
 OpenSink = Callable[[], Callable[[bytes], None]]
-"""Called for each attempt at a streamed call; returns the function that takes the answer's bytes."""
+"""Called for each attempt at a streamed call; it returns what takes the answer's bytes."""
 _TIMEOUT = aiohttp.ClientTimeout(
     total=CALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
 )

@@ -1,4 +1,8 @@
-"""`mesaform run` without the command line: subscribe, launch, follow, and tear down whatever happens."""
+"""Runs one job as a framework: subscribe, launch, follow the output, and tear the framework down.
+
+This is `mesaform run` without the command line. `run_state` decides; `scheduler` and `sandbox` do
+the I/O.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +20,32 @@ from mesaform.mesos.sandbox import Sandboxes, SandboxUnreadable
 from mesaform.mesos.scheduler import SchedulerClient
 from mesaform.mesos.scheduler_api import Call, Event, kill, revive, teardown
 
-COMPLAIN_AFTER_S = 10.0
+WAIT_REPORT_S = 10.0
+"""Seconds without progress after which the reason is reported and offers are requested again."""
 LEADER_WAIT_S = 15.0
-"""Longer than masters need to elect another leader: a job begun meanwhile waits instead of failing."""
+"""Seconds to wait for a leader at the start; an election takes less."""
 
-LOOK_AGAIN_S = 0.5
+LEADER_RETRY_S = 0.5
 KILL_WAIT_S = 20.0
-KILL_AGAIN_S = 5.0
+KILL_RETRY_S = 5.0
 TEARDOWN_WAIT_S = 5.0
-INTERRUPTED = 130
+INTERRUPTED = 130  # 128 + SIGINT, as a shell gives it
 
 
 class Reporter(Protocol):
-    """Where news of a job goes."""
+    """Receives the progress of a job. No method may block."""
 
-    def changed(self, change: Change) -> None: ...
-    def output(self, task: str, stream: str, text: str) -> None: ...
-    def note(self, line: str) -> None: ...
-    def ended(self, code: int) -> None: ...
+    def changed(self, change: Change) -> None:
+        """A task's state changed."""
+
+    def output(self, task: str, stream: str, text: str) -> None:
+        """A task wrote `text` to `stdout` or `stderr`."""
+
+    def note(self, line: str) -> None:
+        """A remark for the operator."""
+
+    def ended(self, code: int) -> None:
+        """The job ended with this exit code."""
 
 
 @dataclass(slots=True)
@@ -42,13 +54,13 @@ class Runner:
 
     Args:
         job: what to run.
-        unique: makes the tasks' ids unique.
-        leader: finds the leading master's base URL.
+        unique: a suffix that makes the tasks' ids unique.
+        leader: gives the leading master's base URL.
         sandboxes: reads the tasks' output.
-        session: owned by the caller.
-        reporter: is told everything.
-        timeout_s: after this long the tasks are killed and the code is 124; None waits for ever.
-        leader_wait_s: how long a leading master is waited for at the start.
+        session: the caller closes it.
+        reporter: receives the progress.
+        timeout_s: after this time the tasks are killed and the exit code is 124; None: no limit.
+        leader_wait_s: seconds to wait for a leading master at the start.
 
     """
 
@@ -62,17 +74,21 @@ class Runner:
     leader_wait_s: float = LEADER_WAIT_S
     _ended: dict[str, asyncio.Event] = field(default_factory=dict)
     _following: list[asyncio.Task[None]] = field(default_factory=list)
-    _cut_off: bool = False
+    _is_cut_off: bool = False
 
     async def run(self, interrupted: asyncio.Event) -> int:
-        """The exit code: the first failing task's own, 130 when `interrupted` was set, 124 when the time was over.
+        """Run the job and return its exit code.
+
+        The code is that of the task that failed first, 130 when `interrupted` was set, and 124
+        when the time was over.
 
         Raises:
-            ClusterUnreachable: no master leads within `leader_wait_s` of the start; later a leader is waited for as long as it takes.
+            ClusterUnreachable: no master leads within `leader_wait_s` of the start. Later, a leader
+                is waited for without a limit.
             Permanent: the master refuses the framework.
 
         """
-        if not await self._leader_is_there(interrupted):
+        if not await self._wait_for_leader(interrupted):
             return INTERRUPTED
         execution = Execution(self.job, self.unique)
         client = SchedulerClient(self.leader, self.job.framework(), self.session, self._connection)
@@ -83,13 +99,13 @@ class Runner:
                 async def handle(event: Event) -> None:
                     for call in execution.handle(event):
                         await client.call(call)
-                    self._tell(execution, followers)
+                    self._report(execution, followers)
                     news.set()
 
                 working = group.create_task(client.run(handle), name="subscription")
                 try:
                     code = await self._until_done(execution, client, news, interrupted)
-                    await self._all_followed()
+                    await self._wait_for_output()
                 finally:
                     await self._tear_down(client)
                     working.cancel()
@@ -97,23 +113,23 @@ class Runner:
             raise _first(errors) from None
         return code
 
-    async def _leader_is_there(self, interrupted: asyncio.Event) -> bool:
-        """False when interrupted first."""
+    async def _wait_for_leader(self, interrupted: asyncio.Event) -> bool:
+        """Return True when a master leads, and False when interrupted first."""
         give_up_at = asyncio.get_running_loop().time() + self.leader_wait_s
-        said = False
+        is_noted = False
         while True:
             try:
                 await self.leader()
             except ClusterUnreachable as error:
                 if asyncio.get_running_loop().time() >= give_up_at:
                     raise
-                if not said:
+                if not is_noted:
                     self.reporter.note(
                         f"{error.what}; waiting up to {self.leader_wait_s:g} s for a leader"
                     )
-                said = True
+                is_noted = True
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_AGAIN_S):
+                    async with asyncio.timeout(LEADER_RETRY_S):
                         await interrupted.wait()
                     return False
             else:
@@ -126,8 +142,8 @@ class Runner:
         news: asyncio.Event,
         interrupted: asyncio.Event,
     ) -> int:
-        complaints = asyncio.create_task(self._complain(execution, client), name="complaints")
-        done = asyncio.create_task(_until(lambda: execution.done, news), name="all tasks ended")
+        reports = asyncio.create_task(self._report_waits(execution, client), name="wait reports")
+        done = asyncio.create_task(_until(lambda: execution.is_done, news), name="all tasks ended")
         stop = asyncio.create_task(interrupted.wait(), name="interrupt")
         try:
             await asyncio.wait(
@@ -143,9 +159,9 @@ class Runner:
             await self._kill_all(execution, client, done)
             return INTERRUPTED if stop.done() else TIMED_OUT
         finally:
-            for task in (complaints, done, stop):
+            for task in (reports, done, stop):
                 task.cancel()
-            await asyncio.gather(complaints, done, stop, return_exceptions=True)
+            await asyncio.gather(reports, done, stop, return_exceptions=True)
 
     async def _kill_all(
         self, execution: Execution, client: SchedulerClient, done: asyncio.Task[None]
@@ -154,32 +170,32 @@ class Runner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILL_WAIT_S):
                 while execution.live:
-                    await _say(client, calls)
-                    await asyncio.wait({done}, timeout=KILL_AGAIN_S)
+                    await _try_calls(client, calls)
+                    await asyncio.wait({done}, timeout=KILL_RETRY_S)
                     calls = [kill(task.id, task.agent_id) for task in execution.live]
         for event in self._ended.values():
             event.set()
 
-    async def _complain(self, execution: Execution, client: SchedulerClient) -> None:
-        """While something waits, say why, and ask anew for offers: that is also what an autoscaler notices."""
+    async def _report_waits(self, execution: Execution, client: SchedulerClient) -> None:
+        """Report why tasks wait, and send REVIVE, from which the autoscaler sees the demand."""
         while True:
             before = len(execution.waiting)
-            await asyncio.sleep(COMPLAIN_AFTER_S)
+            await asyncio.sleep(WAIT_REPORT_S)
             if before and len(execution.waiting) == before:
                 self.reporter.note(execution.why_waiting())
-                await _say(client, [revive()])
+                await _try_calls(client, [revive()])
 
-    def _tell(self, execution: Execution, followers: asyncio.TaskGroup) -> None:
+    def _report(self, execution: Execution, followers: asyncio.TaskGroup) -> None:
         for change in execution.changes:
             self.reporter.changed(change)
         execution.changes.clear()
         for task in execution.tasks.values():
-            if task.launched and task.state != "TASK_STAGING" and task.id not in self._ended:
+            if task.is_launched and task.state != "TASK_STAGING" and task.id not in self._ended:
                 self._ended[task.id] = asyncio.Event()
                 self._following.append(
                     followers.create_task(self._follow(task), name=f"output of {task.name}")
                 )
-            if task.ended:
+            if task.has_ended:
                 self._ended[task.id].set()
 
     async def _follow(self, task: Task) -> None:
@@ -202,42 +218,44 @@ class Runner:
                 await client.call(teardown())
         except (MesaformError, TimeoutError) as error:
             self.reporter.note(
-                f"the framework {client.framework_id} could not be torn down, its tasks end within a minute: {error}"
+                f"the framework {client.framework_id} could not be torn down, "
+                f"its tasks end within a minute: {error}"
             )
 
-    async def _all_followed(self) -> None:
-        """The framework is torn down only when all output was read: some agents forget a framework's sandboxes with it."""
+    async def _wait_for_output(self) -> None:
+        """Return when all output is read. Some agents remove the sandboxes with the framework."""
         if self._following:
             await asyncio.wait(self._following)
 
     def _connection(self, line: str) -> None:
-        """Say once that the connection is gone, and once that it is back: attempts in between are of no interest."""
-        lost = line.startswith("not subscribed")
-        if lost and not self._cut_off:
-            why = line.partition(": ")[2].partition("\n")[0].partition("; again in")[0]
+        """Report the loss and the return of the connection, and no attempt in between."""
+        is_lost = line.startswith("not subscribed")
+        if is_lost and not self._is_cut_off:
+            cause = line.partition(": ")[2].partition("\n")[0].partition("; again in")[0]
             self.reporter.note(
-                f"no connection to a leading master; tasks go on, waiting for a leader ({why[:160]})"
+                "no connection to a leading master; tasks go on, "
+                f"waiting for a leader ({cause[:160]})"
             )
-        elif not lost and self._cut_off:
+        elif not is_lost and self._is_cut_off:
             self.reporter.note(f"{line} again")
-        self._cut_off = lost
+        self._is_cut_off = is_lost
 
 
-async def _until(holds: Callable[[], bool], news: asyncio.Event) -> None:
-    while not holds():
+async def _until(condition: Callable[[], bool], news: asyncio.Event) -> None:
+    while not condition():
         await news.wait()
         news.clear()
 
 
-async def _say(client: SchedulerClient, calls: list[Call]) -> None:
-    """Calls that are repeated anyway: one that does not get through now is said again later."""
+async def _try_calls(client: SchedulerClient, calls: list[Call]) -> None:
+    """Make calls that the caller repeats until they have an effect; failures are ignored."""
     for call in calls:
         with contextlib.suppress(Retryable, Permanent):
             await client.call(call)
 
 
 def _first(errors: BaseExceptionGroup[MesaformError]) -> MesaformError:
-    """The first error of a nest of groups."""
+    """The first error of nested groups."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,6 +1,8 @@
-"""Running one command as one or many tasks: what to launch on which offer, what became of each, and the exit code. Pure.
+"""State machine of one job: one command as one or many tasks.
 
-Output of the tasks is not here (`sandbox`), nor is any I/O (`execute`).
+It decides what to launch on which offer, records how each task ends, and gives the exit code of
+the whole. It does no I/O: `run_framework` connects it to a master, `sandbox` reads the output.
+Depends on `messages` and `scheduler_api`.
 """
 
 from __future__ import annotations
@@ -37,14 +39,14 @@ from mesaform.mesos.scheduler_api import (
 )
 
 FAILOVER_TIMEOUT_S = 60.0
-"""How long the tasks live on after this program died without a word."""
+"""Seconds for which the tasks survive a crash of this program."""
 
 SHORT_REFUSE_S = 1.0
 LONG_REFUSE_S = 3600.0
-TIMED_OUT = 124
-ENDED = TERMINAL_STATES | {"TASK_UNKNOWN"}
-NEVER_RAN = frozenset({"TASK_DROPPED"})
-NOT_ITS_DOING = {
+TIMED_OUT = 124  # the exit code of timeout(1)
+ENDED_STATES = TERMINAL_STATES | {"TASK_UNKNOWN"}
+NOT_LAUNCHED_STATES = frozenset({"TASK_DROPPED"})
+EXTERNAL_CAUSES = {
     "REASON_AGENT_DRAINING": "its agent is being drained",
     "REASON_SLAVE_REMOVED": "its agent is lost",
     "REASON_SLAVE_REMOVED_BY_OPERATOR": "its agent was marked gone",
@@ -56,7 +58,11 @@ _SIGNALS = {text: number for number in signal.valid_signals() if (text := signal
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to run. One word of `command` is a shell line; several are an argv."""
+    """What to run.
+
+    A `command` of one element is a shell line; several elements are an argv. `shape` is what each
+    task needs.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -66,7 +72,11 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def framework(self) -> FrameworkInfo:
-        """A framework that says what offers are of use to it, so that an autoscaler sees what is missing."""
+        """The framework of this job.
+
+        Its `offer_filters` declare the smallest useful offer, from which the autoscaler computes
+        what is missing.
+        """
         quantities = {name: {"value": value} for name, value in self.shape.scalars().items()}
         return FrameworkInfo(
             user="root",
@@ -86,6 +96,7 @@ class Job:
         )
 
     def command_info(self) -> CommandInfo:
+        """The command of each task."""
         variables = [EnvVariable(name=name, value=value) for name, value in self.env.items()]
         environment = Environment(variables=variables) if variables else None
         if len(self.command) == 1:
@@ -100,7 +111,7 @@ class Job:
 
 @dataclass(slots=True)
 class Task:
-    """One of the tasks. `exit_code` is set when it has ended."""
+    """One of the tasks. `exit_code` is None until it has ended."""
 
     id: str
     name: str
@@ -111,17 +122,19 @@ class Task:
     exit_code: int | None = None
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Whether no update can follow."""
         return self.exit_code is not None
 
     @property
-    def launched(self) -> bool:
+    def is_launched(self) -> bool:
+        """Whether an offer was accepted for it."""
         return self.state != "waiting"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A task's state changed; for people and for `--json`."""
+    """A change of a task's state, for the report."""
 
     task: str
     state: str
@@ -130,7 +143,10 @@ class Change:
 
 
 class Execution:
-    """The job under way. Events go in; calls come out; `changes` is drained by whoever reports."""
+    """A job in progress: `handle(event) -> calls`.
+
+    `changes` collects what the reporter has not shown yet; the reporter clears it.
+    """
 
     def __init__(self, job: Job, unique: str) -> None:
         self.job = job
@@ -142,33 +158,36 @@ class Execution:
         )
         self.tasks = {f"{name}.{unique}": Task(f"{name}.{unique}", name) for name in names}
         self.changes: list[Change] = []
-        self.stopping = False
-        self.refused = 0  # offers that were looked at and did not fit, since the last that did
-        self.largest = ""
+        self.is_stopping = False
+        self.refused = 0  # offers that were too small, since the last one that fit
+        self.largest = ""  # the largest of those, as text
         self._first_failure = 0
         self._attempts = 0
 
     @property
     def waiting(self) -> list[Task]:
         """Tasks that have no offer yet."""
-        return [] if self.stopping else [task for task in self.tasks.values() if not task.launched]
+        if self.is_stopping:
+            return []
+        return [task for task in self.tasks.values() if not task.is_launched]
 
     @property
     def live(self) -> list[Task]:
         """Tasks that were launched and have not ended."""
-        return [task for task in self.tasks.values() if task.launched and not task.ended]
+        return [task for task in self.tasks.values() if task.is_launched and not task.has_ended]
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
+        """Whether every task has ended, or will never be launched."""
         return not self.waiting and not self.live
 
     @property
     def exit_code(self) -> int:
-        """The first failure's code, in order of time; 0 when there was none."""
+        """The exit code of the task that failed first; 0 when none failed."""
         return self._first_failure
 
     def why_waiting(self) -> str:
-        """Why nothing is launched, for a person."""
+        """The reason why tasks wait, as text for a person."""
         need = (
             f"{len(self.waiting)} of {len(self.tasks)} tasks wait for an offer of {self.job.shape}"
         )
@@ -177,7 +196,7 @@ class Execution:
         return f"{need}; {self.refused} offers were too small, the largest had {self.largest}"
 
     def handle(self, event: Event) -> list[Call]:
-        """One event of the engine."""
+        """The calls that answer one event of the master."""
         if event.subscribed is not None:
             known = [(task.id, task.agent_id) for task in self.live]
             return [reconcile(known)] if known else []
@@ -188,47 +207,51 @@ class Execution:
         return []
 
     def stop(self) -> list[Call]:
-        """Launch nothing more and kill what runs."""
-        self.stopping = True
+        """Launch nothing more; the calls kill every live task."""
+        self.is_stopping = True
         return [kill(task.id, task.agent_id) for task in self.live]
 
     def _offered(self, offers: Sequence[Offer]) -> list[Call]:
         calls: list[Call] = []
         unused: list[str] = []
         for offer in offers:
-            launched = self._fill(offer)
-            if launched:
-                refuse_s = SHORT_REFUSE_S if self.waiting else LONG_REFUSE_S
-                calls.append(launch([offer.id.value], launched, refuse_s))
+            infos = self._fill(offer)
+            if infos:
+                calls.append(launch([offer.id.value], infos, self._refuse_s))
             else:
                 unused.append(offer.id.value)
         if unused:
-            calls.append(decline(unused, SHORT_REFUSE_S if self.waiting else LONG_REFUSE_S))
+            calls.append(decline(unused, self._refuse_s))
         return calls if self.waiting else [*calls, suppress()]
 
+    @property
+    def _refuse_s(self) -> float:
+        return SHORT_REFUSE_S if self.waiting else LONG_REFUSE_S
+
     def _fill(self, offer: Offer) -> list[TaskInfo]:
-        usable = [item for item in offer.resources if (item.role or "*") == "*"]
-        left = from_wire(usable)
-        if self.waiting and not left.contains(self.job.shape):
-            self.refused += 1
-            self.largest = max(
-                self.largest, str(Resources(left.milli)), key=lambda text: _amount(text, "cpus")
-            )
+        """Place as many waiting tasks on the offer as fit."""
+        free = _unreserved(offer)
+        waiting = self.waiting
+        if waiting and not free.contains(self.job.shape):
+            self._count_refused(free)
+            return []
         infos: list[TaskInfo] = []
-        for task in self.waiting:
-            if not left.contains(self.job.shape):
+        for task in waiting:
+            if not free.contains(self.job.shape):
                 break
-            left = left - self.job.shape
-            task.agent_id, task.host, task.state = (
-                offer.agent_id.value,
-                offer.hostname,
-                "TASK_STAGING",
-            )
+            free = free - self.job.shape
+            task.agent_id, task.host = offer.agent_id.value, offer.hostname
+            task.state = "TASK_STAGING"
             infos.append(self._info(task))
             self._report(task)
         if infos:
             self.refused, self.largest = 0, ""
         return infos
+
+    def _count_refused(self, free: Resources) -> None:
+        self.refused += 1
+        text = str(Resources(free.milli))
+        self.largest = max(self.largest, text, key=lambda text: _amount(text, "cpus"))
 
     def _info(self, task: Task) -> TaskInfo:
         return TaskInfo(
@@ -240,30 +263,37 @@ class Execution:
         )
 
     def _updated(self, status: TaskStatus) -> list[Call]:
-        answer = acknowledge(status)
-        calls = [answer] if answer is not None else []
+        acknowledgement = acknowledge(status)
         task = self.tasks.get(status.task_id.value)
-        if task is None or task.ended or (status.state == task.state and status.state not in ENDED):
-            return calls
-        if status.state in NEVER_RAN and not self.stopping:
-            self._again(task, status)
-            return calls
-        task.state, task.message = status.state, _in_words(status)
-        if status.state in ENDED:
+        if task is not None and not task.has_ended:
+            self._update(task, status)
+        return [acknowledgement] if acknowledgement is not None else []
+
+    def _update(self, task: Task, status: TaskStatus) -> None:
+        has_ended = status.state in ENDED_STATES
+        if status.state == task.state and not has_ended:
+            return  # a repetition
+        if status.state in NOT_LAUNCHED_STATES and not self.is_stopping:
+            self._relaunch(task, status)
+            return
+        task.state, task.message = status.state, _describe(status)
+        if has_ended:
             task.exit_code = exit_code(status)
             self._first_failure = self._first_failure or task.exit_code
         self._report(task)
-        return calls
 
-    def _again(self, task: Task, status: TaskStatus) -> None:
-        """The launch did not reach its agent: wait for another offer, under a fresh id, since ids are not used twice."""
+    def _relaunch(self, task: Task, status: TaskStatus) -> None:
+        """Wait for another offer after a launch that did not reach its agent.
+
+        The new attempt has a new id, because Mesos does not allow an id twice.
+        """
         self._report(
             task, "waiting", f"not launched: {status.message or status.reason or status.state}"
         )
         self._attempts += 1
         del self.tasks[task.id]
-        fresh = f"{task.id}.{self._attempts}"
-        self.tasks[fresh] = Task(fresh, task.name)
+        new_id = f"{task.id}.{self._attempts}"
+        self.tasks[new_id] = Task(new_id, task.name)
 
     def _report(self, task: Task, state: str = "", message: str = "") -> None:
         self.changes.append(
@@ -271,8 +301,16 @@ class Execution:
         )
 
 
+def _unreserved(offer: Offer) -> Resources:
+    return from_wire([part for part in offer.resources if (part.role or "*") == "*"])
+
+
 def exit_code(status: TaskStatus) -> int:
-    """A shell's idea of how a task ended: its own code, 128 + n for signal n, 1 for an end that was not its own."""
+    """The exit code of an ended task, as a shell gives it.
+
+    It is the command's own code, 128 + n for signal n, and 1 where the status states neither. The
+    texts are those of Mesos' command executor (src/common/status_utils.hpp, WSTRINGIFY).
+    """
     text = status.message or ""
     if (match := _EXITED.search(text)) is not None:
         return int(match[1])
@@ -283,10 +321,10 @@ def exit_code(status: TaskStatus) -> int:
     return 0 if status.state == "TASK_FINISHED" else 1
 
 
-def _in_words(status: TaskStatus) -> str:
-    """The status' message, and what it leaves out: that the task was not to blame for its end."""
-    why = NOT_ITS_DOING.get(status.reason or "") if status.state in ENDED else None
-    return "; ".join(part for part in (status.message, why) if part)
+def _describe(status: TaskStatus) -> str:
+    """The status' message, and the external cause of an end."""
+    cause = EXTERNAL_CAUSES.get(status.reason or "") if status.state in ENDED_STATES else None
+    return "; ".join(part for part in (status.message, cause) if part)
 
 
 def _amount(text: str, name: str) -> float:
@@ -295,10 +333,10 @@ def _amount(text: str, name: str) -> float:
 
 
 def environment(pairs: Iterable[str]) -> dict[str, str]:
-    """`K=V` words as a mapping.
+    """The mapping of `K=V` texts.
 
     Raises:
-        ValueError: a word has no `=` or no name; its text is the error's.
+        ValueError: a text has no `=` or no name. The error's text is that text.
 
     """
     env: dict[str, str] = {}

@@ -1,34 +1,40 @@
-"""Following what a task writes, through the proxy that services keeps on the masters (`/agents/{id}/…`)."""
+"""Follows the output of a task, through the proxy of the services on the masters.
+
+The proxy serves an agent's HTTP API below `/agents/{id}/`. Depends on aiohttp.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
+
+from mesaform.common.json_types import Json, JsonObject, as_list, as_object
 
 STREAMS = ("stdout", "stderr")
 PAGE_BYTES = 64 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=20.0, sock_connect=2.0)
-GIVE_UP_S = 5.0
-"""How long the sandbox of a task that has ended is looked for, or an agent that does not answer is asked again."""
+RETRY_AFTER_END_S = 5.0
+"""Seconds after a task's end in which a missing sandbox or a silent agent is tried again."""
 
 Write = Callable[[str, str], None]
 Answer = TypeVar("Answer")
 
 
 class SandboxUnreadable(Exception):
-    """The output cannot be had (now): why."""
+    """The output cannot be read at present. The text says why."""
 
 
 class Sandboxes:
     """Reads files of agents.
 
     Args:
-        services: base URLs of the masters' services, such as `http://10.0.0.10:8080`; any of them will do.
-        session: owned by the caller.
+        services: base URLs of the masters' services, such as `http://10.0.0.10:8080`. Each of them
+            serves every agent.
+        session: the caller closes it.
 
     """
 
@@ -39,42 +45,37 @@ class Sandboxes:
     async def follow(
         self, agent_id: str, task_id: str, ended: asyncio.Event, write: Write, pause_s: float = 0.25
     ) -> None:
-        """Pass on everything that the task writes, until it has `ended` and all was read.
+        """Pass on all output of the task until it has `ended` and everything is read.
 
-        `write(stream, text)` is called with `stdout` or `stderr`.
+        `write(stream, text)` is called with `stdout` or `stderr`. `pause_s` is the time between two
+        reads.
 
         Raises:
-            SandboxUnreadable: it has ended and its output cannot be read.
+            SandboxUnreadable: the task has ended and its output cannot be read.
 
         """
         folder = await self._retry(partial(self._folder, agent_id, task_id), ended, pause_s)
         offsets = dict.fromkeys(STREAMS, 0)
         while True:
-            last_round = ended.is_set()
+            is_last_round = ended.is_set()
             for stream in STREAMS:
                 path = f"{folder}/{stream}"
                 while text := await self._retry(
                     partial(self._read, agent_id, path, offsets[stream]), ended, pause_s
                 ):
-                    offsets[stream] += _length(text)
+                    offsets[stream] += _length_in_file(text)
                     write(stream, text)
-            if last_round:
+            if is_last_round:
                 return
             await _pause(ended, pause_s)
 
     async def _folder(self, agent_id: str, task_id: str) -> str:
         state = await self._get(agent_id, "state")
-        for framework in [*state.get("frameworks", []), *state.get("completed_frameworks", [])]:
-            for executor in [
-                *framework.get("executors", []),
-                *framework.get("completed_executors", []),
-            ]:
-                tasks = [*executor.get("tasks", []), *executor.get("completed_tasks", [])]
-                if executor.get("id") == task_id or any(
-                    task.get("id") == task_id for task in tasks
-                ):
-                    return str(executor["directory"])
-        raise SandboxUnreadable(f"agent {agent_id} knows no sandbox of {task_id}")
+        for framework in _with_completed(state, "frameworks"):
+            for executor in _with_completed(as_object(framework), "executors"):
+                if _runs(as_object(executor), task_id):
+                    return str(as_object(executor)["directory"])
+        raise SandboxUnreadable(f"agent {agent_id} has no sandbox of {task_id}")
 
     async def _read(self, agent_id: str, path: str, offset: int) -> str:
         answer = await self._get(
@@ -82,30 +83,27 @@ class Sandboxes:
         )
         return str(answer.get("data", ""))
 
-    async def _get(self, agent_id: str, what: str, **query: str) -> dict[str, Any]:
-        """Ask the services in turn; the one that answered is the first to be asked next time."""
-        why = "no address of services is known"
+    async def _get(self, agent_id: str, endpoint: str, **query: str) -> JsonObject:
+        """Ask the services in turn. The one that answers is asked first from then on."""
+        problem = "no address of services is known"
         for base in list(self._services):
             try:
                 async with self._session.get(
-                    f"{base}/agents/{agent_id}/{what}", params=query, timeout=TIMEOUT
+                    f"{base}/agents/{agent_id}/{endpoint}", params=query, timeout=TIMEOUT
                 ) as response:
                     if response.status == 200:
-                        self._services = [
-                            base,
-                            *(other for other in self._services if other != base),
-                        ]
-                        answer: dict[str, Any] = await response.json(content_type=None)
-                        return answer
-                    why = f"{base}: {response.status} {(await response.text()).strip()[:200]}"
+                        others = [service for service in self._services if service != base]
+                        self._services = [base, *others]
+                        return as_object(await response.json(content_type=None))
+                    problem = f"{base}: {response.status} {(await response.text()).strip()[:200]}"
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                why = f"{base}: {error or type(error).__name__}"
-        raise SandboxUnreadable(why)
+                problem = f"{base}: {error or type(error).__name__}"
+        raise SandboxUnreadable(problem)
 
     async def _retry(
         self, read: Callable[[], Awaitable[Answer]], ended: asyncio.Event, pause_s: float
     ) -> Answer:
-        """Until it can be read; once the task has ended, only so long."""
+        """Call `read` until it succeeds; after the task's end for `RETRY_AFTER_END_S`."""
         loop = asyncio.get_running_loop()
         give_up_at: float | None = None
         while True:
@@ -113,7 +111,7 @@ class Sandboxes:
                 return await read()
             except SandboxUnreadable:
                 if ended.is_set():
-                    give_up_at = give_up_at or loop.time() + GIVE_UP_S
+                    give_up_at = give_up_at or loop.time() + RETRY_AFTER_END_S
                     if loop.time() >= give_up_at:
                         raise
                     await asyncio.sleep(pause_s)
@@ -121,8 +119,22 @@ class Sandboxes:
                     await _pause(ended, pause_s)
 
 
-def _length(text: str) -> int:
-    """How many bytes of the file a text came from: agents cut pages at whole characters and replace what is not UTF-8."""
+def _with_completed(document: JsonObject, name: str) -> list[Json]:
+    return [*as_list(document.get(name)), *as_list(document.get(f"completed_{name}"))]
+
+
+def _runs(executor: JsonObject, task_id: str) -> bool:
+    tasks = _with_completed(executor, "tasks")
+    return executor.get("id") == task_id or any(
+        as_object(task).get("id") == task_id for task in tasks
+    )
+
+
+def _length_in_file(text: str) -> int:
+    """The bytes of the file that a text stands for.
+
+    Agents cut pages at whole characters and replace each byte that is not UTF-8 by U+FFFD.
+    """
     return sum(1 if character == "\ufffd" else len(character.encode()) for character in text)
 
 

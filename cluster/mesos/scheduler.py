@@ -1,6 +1,8 @@
-"""One framework's subscription to whichever master leads: it survives leader changes, broken streams and silence.
+"""Client of the v1 scheduler API: one framework's subscription at whichever master leads.
 
-Nothing about offers or tasks is decided here; the events and calls are in `scheduler_api`.
+The subscription survives leader changes, broken streams and silent masters. This module decides
+nothing about offers or tasks; the structs of events and calls are in `scheduler_api`. Depends on
+aiohttp and msgspec.
 """
 
 from __future__ import annotations
@@ -13,28 +15,32 @@ import msgspec
 from msgspec import structs
 from yarl import URL
 
+from mesaform.common.backoff import Backoff, Delay
 from mesaform.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
 from mesaform.mesos import recordio
 from mesaform.mesos.messages import FrameworkInfo, Id
 from mesaform.mesos.scheduler_api import Call, Event, Subscribe, decode_event, encode_call
 
 PATH = "/api/v1/scheduler"
-MISSED_HEARTBEATS = 5
+MISSED_HEARTBEATS = 5  # as many as Mesos' own scheduler library waits for
 DEFAULT_HEARTBEAT_S = 15.0
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 10.0
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 2.0
+RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
+"""Pauses between subscriptions. Short: a leader change takes seconds and stops all launches."""
 MAX_REDIRECTS = 5
 JSON = "application/json"
-TRANSIENT = (307, 308, 502, 503, 504)
-REMOVED = "Framework has been removed"
+TRANSIENT_STATUSES = (307, 308, 502, 503, 504)
+REMOVED = "Framework has been removed"  # the text of Mesos' ERROR event
 
 Handle = Callable[[Event], Awaitable[None]]
 
 
 class FrameworkRemoved(NotFound):
-    """The master has removed this framework id (torn down, or its failover timeout passed); only a new id can subscribe."""
+    """The master removed this framework id: it was torn down, or its failover timeout passed.
+
+    Only a new id can subscribe.
+    """
 
 
 class FrameworkFailedOver(Permanent):
@@ -45,9 +51,10 @@ class SchedulerClient:
     """A framework's connection.
 
     Args:
-        leader: finds the leading master's base URL, such as `http://10.0.0.10:5050`; asked before each subscription.
-        info: the framework; with an `id` the first subscription already takes that id.
-        session: a client session owned by the caller.
+        leader: gives the leading master's base URL, such as `http://10.0.0.10:5050`. It is called
+            before each subscription.
+        info: the framework. With an `id`, the first subscription already takes that id.
+        session: the caller closes it.
         report: called with a line about each lost and regained connection.
 
     """
@@ -66,7 +73,7 @@ class SchedulerClient:
         self._url: URL | None = None  # set exactly while subscribed
         self._stream_id = ""
         self._heartbeat_s = DEFAULT_HEARTBEAT_S
-        self._pause_s = FIRST_PAUSE_S
+        self._delay = Delay()
 
     @property
     def framework_id(self) -> str | None:
@@ -74,51 +81,56 @@ class SchedulerClient:
         return self._info.id.value if self._info.id else None
 
     @property
-    def subscribed(self) -> bool:
+    def is_subscribed(self) -> bool:
         """Whether calls can be made now."""
         return self._url is not None
 
     async def run(self, handle: Handle) -> None:
-        """Subscribe, deliver events one after the other, and subscribe again with the same id whenever the stream ends.
+        """Subscribe and deliver events in order; subscribe again with the same id after a break.
 
-        SUBSCRIBED is delivered after each subscription, so reconcile there. `handle` may raise `Retryable` (a call of its own did
-        not get through): the stream is then given up and made anew. Never returns.
+        SUBSCRIBED is delivered after each subscription: a framework reconciles there. When `handle`
+        raises `Retryable` (a call of its own failed), the stream is closed and opened anew. This
+        never returns.
 
         Raises:
             FrameworkRemoved: the framework id is not usable any more.
-            FrameworkFailedOver: another scheduler took this id over.
+            FrameworkFailedOver: another scheduler subscribed with this id.
             Permanent: the master refuses this framework.
 
         """
         while True:
             try:
                 await self._subscribe_once(handle)
-                why = "the stream ended"
+                cause = "the stream ended"
             except (
                 ClusterUnreachable,
                 Retryable,
                 recordio.FramingError,
                 msgspec.DecodeError,
             ) as error:
-                why = str(error)
+                cause = str(error)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                why = f"{type(error).__name__}: {error}"
+                cause = f"{type(error).__name__}: {error}"
             finally:
                 self._url = None
-            self._report(f"not subscribed: {why}; again in {self._pause_s:g} s")
-            await asyncio.sleep(self._pause_s)
-            self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
+            self._delay = self._delay.after_failure(RECONNECT, now=0.0)
+            pause_s = self._delay.until
+            self._report(f"not subscribed: {cause}; again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
 
     async def call(self, call: Call) -> None:
-        """Make one call on the current subscription. Accepted means only that the master has it, as in Mesos.
+        """Make one call on the current subscription.
+
+        As in Mesos, a return means that the master received the call, not that it had an effect.
 
         Raises:
-            Retryable: there is no subscription now, or the master did not take it; after a new SUBSCRIBED, reconcile.
-            Permanent: the master says that the call is wrong.
+            Retryable: there is no subscription now, or the master did not take the call. Reconcile
+                after the next SUBSCRIBED.
+            Permanent: the master rejects the call as invalid.
 
         """
         if self._url is None or self._info.id is None:
-            raise Retryable(f"{call.type}: not subscribed", after_s=self._pause_s)
+            raise Retryable(f"{call.type}: not subscribed", after_s=self._retry_s)
         body = encode_call(structs.replace(call, framework_id=self._info.id))
         headers = {"Content-Type": JSON, "Accept": JSON, "Mesos-Stream-Id": self._stream_id}
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
@@ -133,10 +145,14 @@ class SchedulerClient:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Retryable(
                 f"{call.type}: {type(error).__name__}: {error}",
-                after_s=self._pause_s,
+                after_s=self._retry_s,
                 where=str(url),
             ) from None
-        self._refuse(call.type or "UNKNOWN", response.status, text, url)
+        self._raise_refusal(call.type or "UNKNOWN", response.status, text, url)
+
+    @property
+    def _retry_s(self) -> float:
+        return RECONNECT.delay_s(self._delay.failures + 1)
 
     async def _subscribe_once(self, handle: Handle) -> None:
         url = URL(await self._leader()).with_path(PATH)
@@ -165,7 +181,7 @@ class SchedulerClient:
 
     async def _read(self, url: URL, response: aiohttp.ClientResponse, handle: Handle) -> None:
         if response.status != 200:
-            self._refuse("SUBSCRIBE", response.status, await response.text(), url)
+            self._raise_refusal("SUBSCRIBE", response.status, await response.text(), url)
         self._stream_id = response.headers.get("Mesos-Stream-Id", "")
         self._heartbeat_s = DEFAULT_HEARTBEAT_S
         decoder = recordio.Decoder()
@@ -191,13 +207,13 @@ class SchedulerClient:
             )
             self._heartbeat_s = event.subscribed.heartbeat_interval_seconds
             self._url = url
-            self._pause_s = FIRST_PAUSE_S
+            self._delay = self._delay.after_success()
             self._report(f"subscribed to {url.host}:{url.port} as {self.framework_id}")
         await handle(event)
         if event.error is not None:
-            self._fail(event.error.message, url)
+            self._raise_error(event.error.message, url)
 
-    def _fail(self, message: str, url: URL) -> None:
+    def _raise_error(self, message: str, url: URL) -> None:
         if message == REMOVED:
             raise FrameworkRemoved(
                 message,
@@ -210,11 +226,11 @@ class SchedulerClient:
             )
         raise Permanent(message, where=str(url))
 
-    def _refuse(self, what: str, status: int, text: str, url: URL) -> None:
-        message = f"{what}: {status} {text.strip()}"
-        stale = status == 403 or (
+    def _raise_refusal(self, call_type: str, status: int, text: str, url: URL) -> None:
+        message = f"{call_type}: {status} {text.strip()}"
+        is_stale = status == 403 or (
             status == 400 and ("stream ID" in text or "cannot be found" in text)
         )
-        if status in TRANSIENT or (stale and what != "SUBSCRIBE"):
-            raise Retryable(message, after_s=self._pause_s, where=str(url))
+        if status in TRANSIENT_STATUSES or (is_stale and call_type != "SUBSCRIBE"):
+            raise Retryable(message, after_s=self._retry_s, where=str(url))
         raise Permanent(message, where=str(url))

@@ -113,7 +113,7 @@ class ProbeFramework:
         while True:
             await asyncio.sleep(TICK_S)
             lost = self._mind.state in {"asking", "quiet"} and (
-                self._client is None or not self._client.subscribed
+                self._client is None or not self._client.is_subscribed
             )
             await self._happened(probe.Event("lost" if lost else "tick"))
 

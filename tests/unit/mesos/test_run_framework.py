@@ -14,8 +14,8 @@ from mesaform.mesos.sandbox import Sandboxes
 from tests.support.scripted_engine import ScriptedEngine
 
 
-class Heard:
-    """A reporter that remembers."""
+class RecordingReporter:
+    """Keeps everything it receives."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
@@ -52,12 +52,14 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 def runner_for(
     engine: ScriptedEngine,
     session: aiohttp.ClientSession,
-    heard: Heard,
+    reporter: RecordingReporter,
     instances: int = 1,
     **more: float,
 ) -> Runner:
     job = Job("hello", ("sh", "-c", "work"), Resources.of(cpus=0.5, mem_mib=64), instances)
-    return Runner(job, "x", engine.leader, Sandboxes([engine.url], session), session, heard, **more)
+    return Runner(
+        job, "x", engine.leader, Sandboxes([engine.url], session), session, reporter, **more
+    )
 
 
 async def started(engine: ScriptedEngine, count: int = 1) -> list[str]:
@@ -70,17 +72,17 @@ async def started(engine: ScriptedEngine, count: int = 1) -> list[str]:
 async def test_a_task_s_output_and_exit_code_are_the_job_s(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
-    heard = Heard()
-    running = asyncio.create_task(runner_for(engine, session, heard).run(asyncio.Event()))
+    reporter = RecordingReporter()
+    running = asyncio.create_task(runner_for(engine, session, reporter).run(asyncio.Event()))
     [task_id] = await started(engine)
     engine.files[f"/sandbox/{task_id}/stdout"] = b"h\xc3\xa9"
     engine.files[f"/sandbox/{task_id}/stderr"] = b""
-    await engine.until(lambda: heard.written.get(("hello", "stdout")))
+    await engine.until(lambda: reporter.written.get(("hello", "stdout")))
     engine.files[f"/sandbox/{task_id}/stdout"] += "llo ✓\n".encode() * 20_000
     engine.finish(task_id, "TASK_FAILED", "Command exited with status 3")
     assert await asyncio.wait_for(running, 10) == 3
-    assert heard.written["hello", "stdout"] == "hé" + "llo ✓\n" * 20_000
-    assert [change.state for change in heard.changes] == [
+    assert reporter.written["hello", "stdout"] == "hé" + "llo ✓\n" * 20_000
+    assert [change.state for change in reporter.changes] == [
         "TASK_STAGING",
         "TASK_STARTING",
         "TASK_RUNNING",
@@ -91,8 +93,8 @@ async def test_a_task_s_output_and_exit_code_are_the_job_s(
 async def test_an_interrupt_kills_the_tasks_and_exits_130(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
-    interrupted, heard = asyncio.Event(), Heard()
-    running = asyncio.create_task(runner_for(engine, session, heard, 3).run(interrupted))
+    interrupted, reporter = asyncio.Event(), RecordingReporter()
+    running = asyncio.create_task(runner_for(engine, session, reporter, 3).run(interrupted))
     for task_id in await started(engine, 3):
         engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = (
             b""
@@ -107,7 +109,7 @@ async def test_a_time_out_kills_the_tasks_and_exits_124(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
     running = asyncio.create_task(
-        runner_for(engine, session, Heard(), timeout_s=0.3).run(asyncio.Event())
+        runner_for(engine, session, RecordingReporter(), timeout_s=0.3).run(asyncio.Event())
     )
     for task_id in await started(engine):
         engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = (
@@ -120,15 +122,15 @@ async def test_a_time_out_kills_the_tasks_and_exits_124(
 async def test_a_job_survives_a_broken_stream(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
-    heard = Heard()
-    running = asyncio.create_task(runner_for(engine, session, heard).run(asyncio.Event()))
+    reporter = RecordingReporter()
+    running = asyncio.create_task(runner_for(engine, session, reporter).run(asyncio.Event()))
     [task_id] = await started(engine)
     engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
     engine.break_streams()
     await engine.until(lambda: engine.subscribes == 2 and engine.of_type("RECONCILE"))
     engine.finish(task_id)
     assert await asyncio.wait_for(running, 10) == 0
-    assert [note.partition(";")[0].partition(" to 127")[0] for note in heard.notes] == [
+    assert [note.partition(";")[0].partition(" to 127")[0] for note in reporter.notes] == [
         "no connection to a leading master",
         "subscribed",
     ]
@@ -138,7 +140,7 @@ async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
     interrupted = asyncio.Event()
-    runner = runner_for(engine, session, Heard())
+    runner = runner_for(engine, session, RecordingReporter())
     engine.agents.clear()
     running = asyncio.create_task(runner.run(interrupted))
     await engine.until(lambda: engine.frameworks)
@@ -150,8 +152,8 @@ async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(
 async def test_a_job_begun_while_masters_elect_waits_for_the_leader(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
-    heard, answers = Heard(), [ClusterUnreachable("no leading master answers")]
-    runner = runner_for(engine, session, heard)
+    reporter, answers = RecordingReporter(), [ClusterUnreachable("no leading master answers")]
+    runner = runner_for(engine, session, reporter)
 
     async def leader() -> str:
         if answers:
@@ -164,7 +166,7 @@ async def test_a_job_begun_while_masters_elect_waits_for_the_leader(
     engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
     engine.finish(task_id)
     assert await asyncio.wait_for(running, 10) == 0
-    assert heard.notes == ["no leading master answers; waiting up to 15 s for a leader"]
+    assert reporter.notes == ["no leading master answers; waiting up to 15 s for a leader"]
 
 
 async def test_without_a_leader_it_says_so(session: aiohttp.ClientSession) -> None:
@@ -174,18 +176,18 @@ async def test_without_a_leader_it_says_so(session: aiohttp.ClientSession) -> No
     job = Job("hello", ("true",), Resources.of(cpus=1))
     with pytest.raises(ClusterUnreachable):
         await Runner(
-            job, "x", nobody, Sandboxes([], session), session, Heard(), leader_wait_s=0
+            job, "x", nobody, Sandboxes([], session), session, RecordingReporter(), leader_wait_s=0
         ).run(asyncio.Event())
 
 
 async def test_output_that_cannot_be_read_is_said_and_the_code_still_counts(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
-    heard = Heard()
-    runner = runner_for(engine, session, heard)
+    reporter = RecordingReporter()
+    runner = runner_for(engine, session, reporter)
     runner.sandboxes = Sandboxes(["http://127.61.9.9:9"], session)
     running = asyncio.create_task(runner.run(asyncio.Event()))
     [task_id] = await started(engine)
     engine.finish(task_id, "TASK_FAILED", "Command terminated with signal Killed")
     assert await asyncio.wait_for(running, 10) == 137
-    assert "the output of hello cannot be read: http://127.61.9.9:9" in heard.notes[-1]
+    assert "the output of hello cannot be read: http://127.61.9.9:9" in reporter.notes[-1]

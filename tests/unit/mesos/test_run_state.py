@@ -17,7 +17,7 @@ def a_job(instances: int = 1, *command: str) -> Job:
 
 
 def offers(*amounts: tuple[float, float]) -> Event:
-    found = [
+    messages = [
         Offer(
             id=ident(f"o{index}"),
             framework_id=ident("f"),
@@ -27,7 +27,7 @@ def offers(*amounts: tuple[float, float]) -> Event:
         )
         for index, (cpus, mem) in enumerate(amounts)
     ]
-    return Event(type="OFFERS", offers=Offers(offers=found))
+    return Event(type="OFFERS", offers=Offers(offers=messages))
 
 
 def update(task_id: str, state: str, message: str | None = None) -> Event:
@@ -87,8 +87,8 @@ def test_many_tasks_share_an_offer_and_the_rest_waits_with_a_reason() -> None:
     assert launched(calls) == ["hello-0.x", "hello-1.x"]
     assert calls[-1].type == "DECLINE"
     assert (
-        "3 of 5 tasks wait for an offer of cpus:1;mem:64; 1 offers were too small, the largest had cpus:0.5;mem:4096"
-        in execution.why_waiting()
+        "3 of 5 tasks wait for an offer of cpus:1;mem:64; 1 offers were too small, "
+        "the largest had cpus:0.5;mem:4096" in execution.why_waiting()
     )
 
 
@@ -107,7 +107,7 @@ def test_the_first_failure_in_time_is_the_job_s() -> None:
     execution.handle(update("hello-0.x", "TASK_FINISHED", "Command exited with status 0"))
     execution.handle(update("hello-2.x", "TASK_FAILED", "Command exited with status 7"))
     execution.handle(update("hello-1.x", "TASK_FAILED", "Command exited with status 3"))
-    assert execution.done
+    assert execution.is_done
     assert execution.exit_code == 7
 
 
@@ -115,7 +115,7 @@ def test_a_launch_that_never_reached_its_agent_is_tried_again_under_a_fresh_id()
     execution = Execution(a_job(), "x")
     first = launched(execution.handle(offers((8, 4096))))
     execution.handle(update(first[0], "TASK_DROPPED", "Task launched with invalid offers"))
-    assert not execution.done
+    assert not execution.is_done
     second = launched(execution.handle(offers((8, 4096))))
     assert len(second) == 1
     assert second != first
@@ -130,7 +130,7 @@ def test_after_a_new_subscription_what_runs_is_asked_after() -> None:
     assert call.reconcile is not None
     assert call.reconcile.tasks[0].task_id.value == "hello.x"
     execution.handle(update("hello.x", "TASK_UNKNOWN"))
-    assert (execution.done, execution.exit_code) == (True, 1)
+    assert (execution.is_done, execution.exit_code) == (True, 1)
 
 
 def test_stopping_kills_what_runs_and_launches_nothing_more() -> None:
@@ -143,7 +143,7 @@ def test_stopping_kills_what_runs_and_launches_nothing_more() -> None:
     assert launched(execution.handle(offers((8, 4096)))) == []
     for task in ("hello-0.x", "hello-1.x"):
         execution.handle(update(task, "TASK_KILLED"))
-    assert execution.done
+    assert execution.is_done
 
 
 @given(

@@ -200,7 +200,7 @@ async def test_a_framework_taken_over_by_another_scheduler_stops(engine: Scripte
             with pytest.raises(FrameworkFailedOver):
                 await asyncio.wait_for(first.running, 5)
             await second.client.call(suppress())
-            assert second.client.subscribed
+            assert second.client.is_subscribed
 
 
 async def test_a_call_without_a_subscription_may_be_tried_again() -> None:
