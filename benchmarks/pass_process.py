@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
-from mesaform.topology.user_data import TASK_PORTS
+from mesaform.topology.capacity import TASK_PORTS
 
 if TYPE_CHECKING:
     from mesaform.aws.ports import Ledger

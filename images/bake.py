@@ -18,7 +18,7 @@ from mesaform.aws import client
 from mesaform.aws.bucket import BAKE_PREFIX, ensure_bucket
 from mesaform.common.errors import NotFound, Permanent, Retryable
 from mesaform.common.progress import Report, Stage, stage
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from mesaform_images import build_machine as machines
 from mesaform_images.bundle import Sources, checkout, read_sources
 from mesaform_images.lookup import images_of

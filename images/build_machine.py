@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 
 from mesaform.aws.errors import error_code, translate_errors
 from mesaform.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent, Retryable
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from mesaform_images.bundle import Recipe
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesaform.common.errors import MissingPrerequisite
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from mesaform_images import bundle
 
 

@@ -7,7 +7,7 @@ import base64
 from constructs import Construct
 
 from mesaform.config.schema import Pool
-from mesaform.topology import naming
+from mesaform.topology import launch_documents, names
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
 from mesaform_stacks.machines import IMDS_HOPS, instance, instance_profile
@@ -37,7 +37,7 @@ class AgentsStack(ClusterStack):
         aws.SsmParameter(
             self,
             "spec",
-            name=naming.spec_parameter_name(self.spec.name),
+            name=names.spec_parameter_name(self.spec.name),
             description=f"The spec of the Mesos cluster {self.spec.name}, for its autoscaler",
             type="String",
             tier="Standard" if len(value.encode()) <= STANDARD_PARAMETER_BYTES else "Advanced",
@@ -61,13 +61,13 @@ class AgentsStack(ClusterStack):
     def _template(self, pool: Pool) -> aws.LaunchTemplate:
         """Type and subnet are the request's to choose; its tags come on top of these."""
         tags = self.named(pool.name, ROLE="agent", POOL=pool.name, MANAGED_BY="autoscaler")
-        document = naming.node_document(
-            self.spec, "agent", self.settings.recipe, pool.name, bought=True
+        document = launch_documents.node_document(
+            self.spec, "agent", self.settings.recipe, pool.name, has_lease=True
         )
         return aws.LaunchTemplate(
             self,
             f"{pool.name}-template",
-            name=naming.launch_template_name(self.spec.name, pool.name),
+            name=names.launch_template_name(self.spec.name, pool.name),
             description=f"Agents of the pool {pool.name}",
             update_default_version=True,
             image_id=self.settings.image_id,

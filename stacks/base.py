@@ -10,7 +10,7 @@ from constructs import Construct
 
 from mesaform.config.schema import ClusterSpec
 from mesaform.provision.state_folders import state_file
-from mesaform.topology import naming
+from mesaform.topology import names
 from mesaform_stacks import provider as aws
 
 
@@ -36,13 +36,13 @@ class ClusterStack(TerraformStack):
             self,
             "aws",
             region=self.spec.region,
-            default_tags=[aws.AwsProviderDefaultTags(tags=naming.tags(self.spec))],
+            default_tags=[aws.AwsProviderDefaultTags(tags=names.tags(self.spec))],
         )
         LocalBackend(self, path=str(state_file(settings.folder, name)))
 
     def named(self, name: str, **extra: str) -> dict[str, str]:
         """The cluster's tags with a Name: `mesaform-<cluster>-<name>`."""
-        return naming.tags(self.spec, NAME=f"{naming.prefix(self.spec)}-{name}", **extra)
+        return names.tags(self.spec, NAME=f"{names.prefix(self.spec)}-{name}", **extra)
 
     def put(self, name: str, value: object) -> None:
         """An output of this stack."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from mesaform.topology import iam, naming
+from mesaform.topology import iam, launch_documents, user_data
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack
 
@@ -12,7 +12,7 @@ IMDS_HOPS = 1  # answers never leave the machine itself
 
 
 def instance_profile(
-    stack: ClusterStack, role: naming.Role, document: dict[str, object] | None
+    stack: ClusterStack, role: user_data.Role, document: dict[str, object] | None
 ) -> str:
     """The role's instance profile, by name; without a document it may do nothing at all."""
     name = iam.role_name(stack.spec.name, role)
@@ -34,7 +34,7 @@ def instance(
     stack: ClusterStack,
     name: str,
     *,
-    role: naming.Role,
+    role: user_data.Role,
     pool: str,
     instance_type: str,
     disk_gib: int,
@@ -58,7 +58,7 @@ def instance(
         private_ip=address,
         vpc_security_group_ids=[group_id],
         iam_instance_profile=profile,
-        user_data=naming.node_document(stack.spec, role, stack.settings.recipe, pool),
+        user_data=launch_documents.node_document(stack.spec, role, stack.settings.recipe, pool),
         user_data_replace_on_change=True,
         metadata_options=aws.InstanceMetadataOptions(
             http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=IMDS_HOPS

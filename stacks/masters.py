@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from mesaform.topology import iam, naming
+from mesaform.topology import addresses, iam
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
 from mesaform_stacks.machines import instance, instance_profile
@@ -30,7 +30,7 @@ class MastersStack(ClusterStack):
                 profile=profile,
                 address=str(address),
             )
-            for index, address in enumerate(naming.master_addresses(self.spec))
+            for index, address in enumerate(addresses.master_addresses(self.spec))
         ]
         self.put("instance_ids", [master.id for master in masters])
         self.put("private_addresses", [master.private_ip for master in masters])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from mesaform.topology import naming
+from mesaform.topology import addresses, names, ports, user_data
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
 
@@ -39,7 +39,7 @@ class NetworkStack(ClusterStack):
             gateway_id=gateway.id,
         )
         ids = []
-        for zone, cidr in zip(self.spec.zones, naming.subnets(self.spec), strict=True):
+        for zone, cidr in zip(self.spec.zones, addresses.subnets(self.spec), strict=True):
             subnet = aws.Subnet(
                 self,
                 f"subnet-{zone}",
@@ -53,7 +53,7 @@ class NetworkStack(ClusterStack):
                 self,
                 f"masters-{zone}",
                 subnet_id=subnet.id,
-                cidr_block=str(naming.reserved_for_masters(cidr)),
+                cidr_block=str(addresses.reserved_for_masters(cidr)),
                 reservation_type="explicit",
             )
             aws.RouteTableAssociation(
@@ -67,11 +67,11 @@ class NetworkStack(ClusterStack):
             self, "default-group", vpc_id=self.vpc.id, tags=self.named("default-closed")
         )
         ids: dict[str, str] = {}
-        for role in naming.ROLES:
+        for role in user_data.ROLES:
             group = aws.SecurityGroup(
                 self,
                 f"{role}s",
-                name=f"{naming.prefix(self.spec)}-{role}s",
+                name=f"{names.prefix(self.spec)}-{role}s",
                 description=f"{role}s of the Mesos cluster {self.spec.name}",
                 vpc_id=self.vpc.id,
                 tags=self.named(f"{role}s", ROLE=role),
@@ -85,11 +85,11 @@ class NetworkStack(ClusterStack):
                 tags=self.named(f"{role}s-out"),
             )
             ids[role] = group.id
-        for rule in naming.ingress_rules(self.spec):
+        for rule in ports.ingress_rules(self.spec):
             self._ingress(rule, ids)
         return ids
 
-    def _ingress(self, rule: naming.IngressRule, group_ids: dict[str, str]) -> None:
+    def _ingress(self, rule: ports.IngressRule, group_ids: dict[str, str]) -> None:
         inside = group_ids.get(rule.source)
         aws.VpcSecurityGroupIngressRule(
             self,

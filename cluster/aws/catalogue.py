@@ -18,7 +18,8 @@ from mesaform.aws.pricing import price_book
 from mesaform.aws.pricing.market import Market
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import CloudError, NotFound
-from mesaform.topology.naming import Tag, agent_resources
+from mesaform.topology.capacity import agent_resources
+from mesaform.topology.names import Tag
 
 CATALOGUE_KEPT_S = 3600.0
 AGAIN_S = 60.0

@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.loaders import Loader
 
 from mesaform.aws.errors import translate_errors
-from mesaform.topology.naming import bucket_name
+from mesaform.topology.names import bucket_name
 
 _CONFIG = Config(
     connect_timeout=3,

@@ -25,7 +25,7 @@ from mesaform.aws.pricing.market import Market, MemoryCache
 from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
-from mesaform.topology.naming import Tag, launch_template_name
+from mesaform.topology.names import Tag, launch_template_name
 
 SUBNETS_KEPT_S = 300.0
 TERMINATED_AT_ONCE = 500

@@ -63,7 +63,7 @@ def check(target: str, machines: list[Machine]) -> None:
         NotOwned: it is a master.
 
     """
-    from mesaform.topology.naming import Tag
+    from mesaform.topology.names import Tag
 
     found = next(
         (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mesaform.cli.context import Context
 from mesaform.common.errors import ClusterUnreachable
-from mesaform.topology.naming import Port, master_addresses
+from mesaform.topology.addresses import master_addresses
+from mesaform.topology.ports import Port
 
 
 def masters_of(context: Context) -> list[str]:

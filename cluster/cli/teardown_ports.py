@@ -17,7 +17,8 @@ from mesaform.teardown.execute import Outcome, Teardown
 from mesaform.teardown.plan import Plan, Wish
 from mesaform.teardown.receipt import Facts, Receipt
 from mesaform.teardown.survey import Survey, World, survey
-from mesaform.topology.naming import Port, Tag
+from mesaform.topology.names import Tag
+from mesaform.topology.ports import Port
 
 USD_PER_GIB_MONTH_S3 = 0.023
 

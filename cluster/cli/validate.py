@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def summary(spec: ClusterSpec) -> dict[str, Any]:
     """What a spec comes to. Prices are on-demand dollars per hour, None where no price is known."""
     from mesaform.aws.pricing.price_book import note
-    from mesaform.topology.naming import master_addresses, subnets
+    from mesaform.topology.addresses import master_addresses, subnets
 
     masters: list[dict[str, Any]] = [
         {

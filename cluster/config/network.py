@@ -1,6 +1,6 @@
 """Whether a cluster's addresses and zones can work, as pure functions of plain values: each answer is a list of complaints.
 
-The arithmetic of `mesaform.topology.naming` relies on what is checked here: eight equal subnets, the tenth address for a master.
+The arithmetic of `mesaform.topology.addresses` relies on what is checked here: eight equal subnets, the tenth address for a master.
 """
 
 from __future__ import annotations

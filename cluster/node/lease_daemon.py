@@ -39,7 +39,9 @@ from mesaform.node.lease_monitor import (
     Terms,
     Unseen,
 )
-from mesaform.topology.user_data import ZK_LEASE, ZK_SHUTDOWN_REPORTS, Lease, Port, ShutdownReport
+from mesaform.topology.ports import Port
+from mesaform.topology.user_data import Lease, ShutdownReport
+from mesaform.topology.zookeeper import ZK_LEASE, ZK_SHUTDOWN_REPORTS
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 LOOK_AT_LEAST_EVERY_S = 15.0

@@ -6,16 +6,10 @@ from pathlib import PurePosixPath
 
 from mesaform.node import zookeeper
 from mesaform.node.model import ConfigFile, Desired, Hardware, Identity, Programs, Service
-from mesaform.topology.user_data import (
-    ZK_AUTOSCALER_PATH,
-    ZK_ENGINE_PATH,
-    ZK_SERVICES_PATH,
-    LeaseTerms,
-    NodeDocument,
-    Port,
-    agent_resources,
-    zk_url,
-)
+from mesaform.topology.capacity import agent_resources
+from mesaform.topology.ports import Port
+from mesaform.topology.user_data import LeaseTerms, NodeDocument
+from mesaform.topology.zookeeper import ZK_AUTOSCALER_PATH, ZK_ENGINE_PATH, ZK_SERVICES_PATH, zk_url
 
 _LEAN = {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
 """For every Python service: lines reach the log at once; idle memory stays small (one malloc arena a thread is glibc's habit)."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from mesaform.node.model import ConfigFile, Programs, Service
-from mesaform.topology.user_data import NodeDocument, Port, ZooKeeperMember
+from mesaform.topology.ports import Port
+from mesaform.topology.user_data import NodeDocument, ZooKeeperMember
 
 HEAP_MIB = 96
 """The ensemble holds a few hundred small nodes (elections, the engine's registry, launch intents): tens of MiB at most."""

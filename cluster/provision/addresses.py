@@ -13,7 +13,8 @@ import psutil
 from mesaform.common.errors import Busy
 from mesaform.config.schema import ClusterSpec
 from mesaform.localcloud.network_claims import in_the_way, taken_text
-from mesaform.topology.naming import Port, master_addresses
+from mesaform.topology.addresses import master_addresses
+from mesaform.topology.ports import Port
 
 MASTER_PORTS = (
     Port.ZOOKEEPER_CLIENT,

@@ -15,7 +15,7 @@ from mesaform.aws.resources.owned import OwnedResource
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.terraform_state import known_names, vpc_is_known
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 IN_THE_WAY = frozenset(
     {

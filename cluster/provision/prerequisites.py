@@ -17,7 +17,7 @@ from mesaform.config.schema import ClusterSpec
 from mesaform.provision import terraform
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.state_folders import project_root
-from mesaform.topology.naming import master_addresses
+from mesaform.topology.addresses import master_addresses
 
 NODE_LEAST = (20,)
 JAVA_LEAST = (11,)

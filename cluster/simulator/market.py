@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mesaform.aws.ports import Capacity, Offering
 from mesaform.aws.pricing import price_book
 from mesaform.common.errors import BadInput
-from mesaform.topology.naming import agent_resources
+from mesaform.topology.capacity import agent_resources
 
 VCPUS_PER_XLARGE = 4
 GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0}

@@ -22,7 +22,7 @@ from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
 from mesaform.simulator.market import Market
 from mesaform.simulator.results import Bill, Entry, Record
 from mesaform.simulator.trace import Task, Trace
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 EPOCH = 1_800_000_000.0
 """Simulated time begins here: planners work with seconds since 1970."""

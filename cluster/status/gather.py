@@ -17,7 +17,9 @@ from mesaform.common.errors import MesaformError
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
 from mesaform.status.view import Sources, Unreachable, reachable
-from mesaform.topology.naming import Port, Tag, master_addresses
+from mesaform.topology.addresses import master_addresses
+from mesaform.topology.names import Tag
+from mesaform.topology.ports import Port
 
 T = TypeVar("T")
 EACH_S = 12.0  # how long one source may take

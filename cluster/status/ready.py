@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mesaform.config.schema import ClusterSpec
 from mesaform.status.view import AgentView, MasterView, Status
-from mesaform.topology.naming import Port
+from mesaform.topology.ports import Port
 
 
 @dataclass(frozen=True, slots=True)

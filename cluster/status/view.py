@@ -13,7 +13,7 @@ from typing import Any
 
 from mesaform.aws.ports import Capacity, Machine
 from mesaform.aws.pricing.price_book import usd_per_hour
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 GONE = frozenset({"terminated"})
 Json = Mapping[str, Any]

@@ -14,7 +14,7 @@ from mesaform.aws.resources.sweep import Sweep
 from mesaform.common.errors import MesaformError
 from mesaform.teardown.plan import Held, Inventory
 from mesaform.teardown.receipt import Ran
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 BEAT_OLD_S = 30.0  # older than this, the autoscaler is dead and need not be waited for
 ENGINE_S = 10.0  # how long the engine may take to answer

@@ -24,7 +24,8 @@ from mesaform.aws.ports import (
 )
 from mesaform.aws.pricing import price_book
 from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
-from mesaform.topology.naming import Tag, agent_resources
+from mesaform.topology.capacity import agent_resources
+from mesaform.topology.names import Tag
 
 SIZES: Mapping[str, tuple[int, int]] = {
     "t3.medium": (2, 4096),

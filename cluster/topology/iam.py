@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesaform.topology import eventbridge
-from mesaform.topology.naming import Tag, bucket_name, spec_parameter_name
+from mesaform.topology.names import Tag, bucket_name, spec_parameter_name
 
 Statement = dict[str, Any]
 

@@ -211,7 +211,7 @@ class ClusterHarness:
 
     def masters(self) -> list[str]:
         from mesaform.config.schema import load
-        from mesaform.topology.naming import master_addresses
+        from mesaform.topology.addresses import master_addresses
 
         return [str(address) for address in master_addresses(load(self.folder / "cluster.yaml"))]
 

@@ -25,7 +25,7 @@ from mesaform.autoscaler.model.supply import LIVE, price_of
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.planner.verdicts import Verdict
 from mesaform.aws.ports import Machine, Offering
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 Row = dict[str, Any]
 

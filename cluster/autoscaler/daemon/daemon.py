@@ -50,7 +50,8 @@ from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
-from mesaform.topology.naming import Port, spec_parameter_name
+from mesaform.topology.names import spec_parameter_name
+from mesaform.topology.ports import Port
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 

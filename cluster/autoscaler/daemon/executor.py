@@ -32,7 +32,7 @@ from mesaform.autoscaler.planner.scale_up import absorb_refusal, absorb_result
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Fleet, Machine
 from mesaform.common.errors import MesaformError, NotFound, Permanent, Retryable
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 ABANDON_AFTER_S = 900.0
 """A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""

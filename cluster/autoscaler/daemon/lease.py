@@ -16,15 +16,10 @@ from mesaform.autoscaler.model.planner_state import Rented
 from mesaform.autoscaler.model.supply import LIVE, PROTECT_TAG
 from mesaform.aws.ports import Machine
 from mesaform.config.schema import ClusterSpec
-from mesaform.topology.naming import Tag, lease_terms
-from mesaform.topology.user_data import (
-    ZK_LEASE,
-    ZK_LEGACY_SHUTDOWN_REPORTS,
-    ZK_SHUTDOWN_REPORTS,
-    Lease,
-    LeaseTerms,
-    ShutdownReport,
-)
+from mesaform.topology.launch_documents import lease_terms
+from mesaform.topology.names import Tag
+from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
+from mesaform.topology.zookeeper import ZK_LEASE, ZK_LEGACY_SHUTDOWN_REPORTS, ZK_SHUTDOWN_REPORTS
 from mesaform.zookeeper.session import ZooKeeper
 
 RENEW_EVERY_S = 5.0

@@ -21,7 +21,7 @@ from mesaform.autoscaler.model.command import Move
 from mesaform.autoscaler.model.lifecycle import REGISTERED
 from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 OVERLAP_S = 180.0
 """How long old and new are paid side by side, roughly: booting, then draining."""

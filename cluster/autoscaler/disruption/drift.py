@@ -19,7 +19,7 @@ from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import AgentNode, protected
 from mesaform.config.schema import Drift as Settings
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 
 class Drift:

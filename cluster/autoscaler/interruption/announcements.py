@@ -8,7 +8,7 @@ from mesaform.autoscaler.model.notice import Notice, done_before
 from mesaform.autoscaler.model.planner_state import PlannerState, Rented
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 ENDED_BY_EC2 = "Server.SpotInstanceTermination"
 

@@ -39,7 +39,7 @@ from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply
 from mesaform.autoscaler.packing import Placement
 from mesaform.aws.ports import Machine
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 SETTLE_S = 1.0
 ASK_AGAIN_S = 10.0

@@ -21,7 +21,7 @@ from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.aws.ports import Machine, Offering
 from mesaform.aws.pricing import price_book
 from mesaform.config.schema import ClusterSpec, Pool
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from mesaform.topology.user_data import PROTECT
 
 LIVE = frozenset({"pending", "running"})

@@ -26,7 +26,7 @@ from mesaform.aws.ports import Fleet, Offering, Override, Template
 from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
-from mesaform.topology.user_data import Port
+from mesaform.topology.ports import Port
 
 TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
 INFO_KEPT_S = 30.0

@@ -19,7 +19,7 @@ from mesaform.autoscaler.model.supply import LAG_S, LIVE, Supply
 from mesaform.aws.ports import Offering
 from mesaform.common.resources import Resources
 from mesaform.config.schema import ClusterSpec
-from mesaform.topology.user_data import TASK_PORTS
+from mesaform.topology.capacity import TASK_PORTS
 
 KERNEL_KEEPS = 0.075
 """The part of the memory that EC2 states which a kernel may not show, where none of the pool was seen yet: Karpenter's default."""

@@ -15,7 +15,7 @@ from mesaform.autoscaler.model.planner_state import PlannerState, Rented
 from mesaform.autoscaler.model.removal import Removal, Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply, price_of
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 REPLACEMENT_SEEN_S = 5.0
 """How long after its decision a replacement may be without an order in the journal."""

@@ -13,7 +13,7 @@ from mesaform.autoscaler.planner.overrides import with_bounds
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.aws.overrides import describe as describe_order
 from mesaform.aws.overrides import in_force
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 Json = dict[str, Any]
 

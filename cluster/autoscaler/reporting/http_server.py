@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 
 from mesaform.autoscaler.reporting.telemetry import Telemetry
-from mesaform.topology.user_data import Port
+from mesaform.topology.ports import Port
 from mesaform.webui import assets
 
 HOURS = {"1": 1, "6": 6, "24": 24}

@@ -27,7 +27,7 @@ from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.reporting import api_views
 from mesaform.autoscaler.reporting.metrics import Measures
 from mesaform.aws.ports import Ledger
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 RECENT = 500
 LEDGER_PATIENCE_S = 2.0

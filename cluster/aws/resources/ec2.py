@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from mesaform.aws.resources.kind import Raw, Resources, TaggedKind, tag_map
 from mesaform.aws.resources.owned import OwnedResource, is_ours
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 Raws = list[Raw]
 

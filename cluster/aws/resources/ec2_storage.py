@@ -10,7 +10,7 @@ from mesaform.aws.resources.list_prices import snapshot_usd_per_hour, volume_usd
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.aws.resources.registry import register
 from mesaform.common.errors import NotFound
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 
 @register

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 KEPT_UNLESS_ASKED = frozenset({"image", "snapshot"})
 """Kinds that a teardown keeps unless the operator asks for their removal."""

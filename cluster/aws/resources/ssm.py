@@ -5,7 +5,7 @@ from __future__ import annotations
 from mesaform.aws.resources.kind import Resources, TaggedKind
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.aws.resources.registry import register
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 
 @register

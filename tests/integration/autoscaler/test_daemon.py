@@ -24,7 +24,7 @@ from mesaform.aws.control import S3Control
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
 from mesaform.aws.ports import Machine
-from mesaform.topology.naming import Tag, spec_parameter_name
+from mesaform.topology.names import Tag, spec_parameter_name
 from mesaform.topology.user_data import Lease, ShutdownReport
 from mesaform.zookeeper.session import ZooKeeper
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401

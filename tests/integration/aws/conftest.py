@@ -9,7 +9,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from mesaform.aws import client
-from mesaform.topology.naming import Tag, launch_template_name
+from mesaform.topology.names import Tag, launch_template_name
 from tests.unit.autoscaler.builders import ZONES
 
 REGION = "us-east-1"

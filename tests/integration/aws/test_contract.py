@@ -13,7 +13,7 @@ from mesaform.aws.ledger import S3Ledger
 from mesaform.aws.ports import Control, Fleet, LaunchRequest, Ledger
 from mesaform.common.errors import NotFound, NotOwned
 from mesaform.testing.fake_cloud import FakeControl, FakeFleet, FakeLedger
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from tests.integration.aws.conftest import REGION
 from tests.unit.autoscaler.builders import ZONES, a_machine
 

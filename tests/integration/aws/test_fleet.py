@@ -14,7 +14,7 @@ from mesaform.aws.pricing.price_list import FakePriceList
 from mesaform.aws.pricing.spot import FakeSpotFeed, Quote
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import NotFound, Retryable
-from mesaform.topology.naming import launch_template_name
+from mesaform.topology.names import launch_template_name
 from tests.integration.aws.conftest import REGION
 from tests.integration.aws.test_contract import a_request
 from tests.unit.autoscaler.builders import NOW, ZONES

@@ -20,7 +20,7 @@ from mesaform.cli.context import local_environment
 from mesaform.common.errors import MissingPrerequisite, Permanent
 from mesaform.common.progress import Recorded
 from mesaform.localcloud import daemon
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from mesaform_images import bundle
 from mesaform_images.bake import bake
 from mesaform_images.lookup import find_image

@@ -22,7 +22,7 @@ from mesaform.aws.pricing.price_list import AwsPriceList
 from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import Retryable
-from mesaform.topology.naming import Tag, launch_template_name
+from mesaform.topology.names import Tag, launch_template_name
 from tests.integration.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud
 from tests.unit.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.unit.autoscaler.world import Journal

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mesaform.config.schema import ClusterSpec, parse
-from mesaform.topology import naming
-from mesaform.topology.naming import LeaseTerms, parse_node_document
+from mesaform.topology import addresses, names, ports, user_data
+from mesaform.topology.user_data import LeaseTerms, parse_node_document
 from tests.integration.stacks.conftest import CLUSTER_FILE, synthesize
 
 pytestmark = [pytest.mark.slow]
@@ -31,7 +31,7 @@ def spec() -> ClusterSpec:
 
 
 def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
-    ids = {f"${{aws_security_group.{role}s.id}}": role for role in naming.ROLES}
+    ids = {f"${{aws_security_group.{role}s.id}}": role for role in user_data.ROLES}
     found = {
         (
             ids[rule["security_group_id"]],
@@ -44,7 +44,7 @@ def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
     }
     assert found == {
         (rule.group, rule.first_port, rule.last_port, rule.source, "tcp")
-        for rule in naming.ingress_rules(spec)
+        for rule in ports.ingress_rules(spec)
     }
 
 
@@ -117,7 +117,7 @@ def test_machines_require_session_tokens_and_encrypt_their_disks(stacks, stack):
 def test_masters_stand_one_a_zone_at_the_addresses_that_everybody_knows(stacks, spec):
     masters = resources(stacks["masters"], "aws_instance")
     assert [master["private_ip"] for master in masters] == [
-        str(address) for address in naming.master_addresses(spec)
+        str(address) for address in addresses.master_addresses(spec)
     ]
     assert len({master["subnet_id"] for master in masters}) == 3
     document = parse_node_document(masters[0]["user_data"])
@@ -181,7 +181,7 @@ def test_everything_carries_the_clusters_tag(stacks):
 
 def test_the_autoscaler_finds_the_spec_where_the_blueprint_says(stacks, spec):
     (parameter,) = resources(stacks["agents"], "aws_ssm_parameter")
-    assert parameter["name"] == naming.spec_parameter_name("drawn")
+    assert parameter["name"] == names.spec_parameter_name("drawn")
     assert ClusterSpec.model_validate_json(parameter["value"]) == spec
     assert parameter["tier"] == "Standard"
 

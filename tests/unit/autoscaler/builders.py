@@ -16,8 +16,8 @@ from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
 from mesaform.testing.fake_cloud import SIZES, FakeFleet
-from mesaform.topology.naming import Tag
-from mesaform.topology.user_data import TASK_PORTS
+from mesaform.topology.capacity import TASK_PORTS
+from mesaform.topology.names import Tag
 
 NOW = 1_800_000_000.0
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -85,7 +85,7 @@ def a_machine(
 
 
 def a_total(instance_type: str = "m5.large", disk_gib: int = 40) -> Shape:
-    from mesaform.topology.naming import agent_resources
+    from mesaform.topology.capacity import agent_resources
 
     vcpus, mem_mib = SIZES[instance_type]
     return shape_of(agent_resources(vcpus, mem_mib, disk_gib))

@@ -16,7 +16,7 @@ from mesaform.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_adv
 from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.aws.ports import Machine, Template
 from mesaform.config.schema import ClusterSpec
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from tests.unit.autoscaler.builders import (
     NOW,
     a_machine,

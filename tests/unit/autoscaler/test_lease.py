@@ -28,7 +28,7 @@ from mesaform.aws.clock import CloudClock
 from mesaform.aws.ports import Machine
 from mesaform.common.errors import Permanent, Retryable
 from mesaform.testing.fake_cloud import FakeControl
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from mesaform.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_spec

@@ -13,7 +13,7 @@ from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.common.errors import Retryable
 from mesaform.testing.fake_cloud import FakeFleet
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec
 from tests.unit.autoscaler.world import Journal
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mesaform.autoscaler.model.shape import Shape, contains, shape_of
 from mesaform.common.errors import Retryable
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.world import World

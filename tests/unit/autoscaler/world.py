@@ -22,7 +22,7 @@ from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Override
 from mesaform.common.errors import CloudError, MesaformError, Permanent, Retryable
 from mesaform.config.schema import ClusterSpec
 from mesaform.testing.fake_cloud import FakeFleet
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 from mesaform.zookeeper.session import ZooKeeperUnavailable
 from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 

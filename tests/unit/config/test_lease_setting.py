@@ -6,8 +6,8 @@ import pytest
 
 from mesaform.common.errors import BadInput
 from mesaform.config.schema import parse
-from mesaform.topology.naming import node_document, parse_node_document
-from mesaform.topology.user_data import LeaseTerms
+from mesaform.topology.launch_documents import node_document
+from mesaform.topology.user_data import LeaseTerms, parse_node_document
 
 POOLS = """\
 agents:
@@ -53,11 +53,11 @@ def test_only_bought_agents_of_pools_that_nobody_protects_are_told_of_a_lease():
     def lease(role, pool="", **more):
         return parse_node_document(node_document(spec, role, "r", pool, **more)).lease
 
-    assert lease("agent", "default", bought=True) == LeaseTerms(1800, 33)
-    assert lease("agent", "kept", bought=True) is None
+    assert lease("agent", "default", has_lease=True) == LeaseTerms(1800, 33)
+    assert lease("agent", "kept", has_lease=True) is None
     assert lease("agent", "default") is None
     assert lease("master") is None
-    assert lease("master", bought=True) is None
+    assert lease("master", has_lease=True) is None
 
 
 def test_the_user_data_of_machines_without_a_lease_is_as_it_was_before_there_were_leases():

@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 from mesaform.config.schema import ClusterSpec, parse
-from mesaform.topology.user_data import Port
+from mesaform.topology.ports import Port
 from tests.unit.docs.pages import PAGES, REPOSITORY, anchors, blocks, links, name_of, prose, spans
 
 FOLDERS = ("cluster", "docs", "images", "scripts", "stacks", "tests", "benchmarks", "node_modules")

@@ -13,7 +13,7 @@ from mesaform.common.errors import Busy
 from mesaform.config.schema import ClusterSpec, Network
 from mesaform.localcloud.network_claims import NetworkClaims
 from mesaform.provision.addresses import require_network, require_ports, taken
-from mesaform.topology.naming import master_addresses
+from mesaform.topology.addresses import master_addresses
 
 SPEC = ClusterSpec(name="a", network=Network(cidr="127.60.64.0/18"))
 FIRST = str(master_addresses(SPEC)[0])

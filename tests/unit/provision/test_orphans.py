@@ -6,7 +6,7 @@ import pytest
 
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.provision.orphans import is_stray
-from mesaform.topology.naming import Tag
+from mesaform.topology.names import Tag
 
 KNOWN = frozenset({"i-known", "mesaform-a-agent"})
 

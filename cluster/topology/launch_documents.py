@@ -1,0 +1,64 @@
+"""User data of the machines that stacks and the autoscaler launch, from the cluster's spec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mesaform.topology.addresses import master_addresses
+from mesaform.topology.user_data import (
+    NODE_DOCUMENT_VERSION,
+    PROTECT,
+    LeaseTerms,
+    NodeDocument,
+    Role,
+    ZooKeeperMember,
+)
+
+if TYPE_CHECKING:
+    from mesaform.config.schema import ClusterSpec
+
+
+def lease_terms(spec: ClusterSpec) -> LeaseTerms:
+    """Terms under which the autoscaler's agents terminate themselves."""
+    return LeaseTerms(spec.autoscaler.lease_s, spec.autoscaler.idle_after_s)
+
+
+def node_document(
+    spec: ClusterSpec, role: Role, recipe: str, pool: str = "", *, has_lease: bool = False
+) -> str:
+    """Return the user data of a machine as JSON text.
+
+    Args:
+        spec: the cluster.
+        role: the role of the machine.
+        recipe: the digest of the image recipe.
+        pool: the name of the agent pool; empty for masters.
+        has_lease: whether the autoscaler launches the machine. An agent of a protected pool gets no
+            lease all the same.
+
+    """
+    document = NodeDocument(
+        version=NODE_DOCUMENT_VERSION,
+        cluster=spec.name,
+        role=role,
+        region=spec.region,
+        engine=spec.engine,
+        zookeeper=tuple(
+            ZooKeeperMember(index + 1, str(address))
+            for index, address in enumerate(master_addresses(spec))
+        ),
+        recipe=recipe,
+        pool=pool,
+    )
+    own_pool = next((item for item in spec.agents if item.name == pool), None)
+    if role == "agent" and own_pool is not None:
+        is_protected = own_pool.attributes.get(PROTECT) == "true"
+        document = msgspec.structs.replace(
+            document,
+            disk_gib=own_pool.disk_gib,
+            attributes=dict(own_pool.attributes),
+            lease=lease_terms(spec) if has_lease and not is_protected else None,
+        )
+    return msgspec.json.encode(document).decode()
