@@ -1,1 +1,1 @@
-"""What runs on every machine: reads its role from IMDS and supervises that role's services."""
+"""Programs of every machine: read the machine's role from IMDS and supervise its services."""

@@ -1,3 +1,5 @@
+"""`python -m mesaform.node`: the node, see `mesaform.node.main`."""
+
 from __future__ import annotations
 
 import sys

@@ -1,10 +1,14 @@
-"""The line between the node and a service that steers it: a pair of sockets that the service inherits, one word a line.
+"""Control channel between the node and a service that controls it: a socket pair, one line a call.
 
-The service says `hold` (stop all other services; answered by `held`, with the names of the processes that are left below the node
-besides services: tasks and executors), `release` (start them again; answered by `released`) and `poweroff` (not answered:
-everything stops).
-A line that breaks while services are held releases them: a steering service that dies leaves the machine as it found it.
-Nobody else can reach it: it has no name, and tasks do not inherit it.
+| Line of the service | Effect | Line of the node |
+|---|---|---|
+| `hold` | all other services are stopped | `held` and the processes that remain below the node |
+| `release` | the held services are started again | `released` |
+| `poweroff` | every service stops, then the machine powers off | none |
+
+Remaining processes are tasks and executors, which belong to no service. When the channel closes
+while services are held, the node releases them. The service inherits its end of the pair; it has no
+address, so no other process can use it. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,16 +19,18 @@ import socket
 from collections.abc import Mapping
 
 NODE_FD = "MESAFORM_NODE_FD"
+"""Environment variable with the file descriptor of the service's end."""
+
 ANSWER_WITHIN_S = 30.0
 """Longer than any service may take to stop."""
 
 
-class LineBroken(Exception):
-    """The node is gone, or does not answer."""
+class ChannelBroken(Exception):
+    """The node ended or did not answer in time."""
 
 
 class ControlChannel:
-    """The service's end."""
+    """The service's end of the channel."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -32,50 +38,52 @@ class ControlChannel:
 
     @classmethod
     async def open(cls, environ: Mapping[str, str] = os.environ) -> ControlChannel:
-        """The line that the node gave to this process.
+        """Open the channel that the node passed to this process.
 
         Raises:
-            LineBroken: it gave none.
+            ChannelBroken: the node passed none.
 
         """
         number = environ.get(NODE_FD, "")
         if not number.isdigit():
-            raise LineBroken(f"{NODE_FD} is not set: only the node starts this program")
+            raise ChannelBroken(f"{NODE_FD} is not set: only the node starts this program")
         return cls(*await asyncio.open_connection(sock=socket.socket(fileno=int(number))))
 
     async def hold(self) -> tuple[str, ...]:
-        """Have all other services stopped; returns the processes that are left.
+        """Stop all other services and return the names of the processes that remain.
 
         Raises:
-            LineBroken: no answer.
+            ChannelBroken: no answer.
 
         """
-        return tuple(await self._ask("hold", "held"))
+        return tuple(await self._call("hold", "held"))
 
     async def release(self) -> None:
-        """Have them started again.
+        """Start the held services again.
 
         Raises:
-            LineBroken: no answer.
+            ChannelBroken: no answer.
 
         """
-        await self._ask("release", "released")
+        await self._call("release", "released")
 
     async def power_off(self) -> None:
-        """Have the machine powered off; this process is told to end with all others."""
+        """Power the machine off; the node stops this process with all others."""
         self._writer.write(b"poweroff\n")
         await self._writer.drain()
 
-    async def _ask(self, word: str, expected: str) -> list[str]:
+    async def _call(self, request: str, expected: str) -> list[str]:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                self._writer.write(f"{word}\n".encode())
+                self._writer.write(f"{request}\n".encode())
                 await self._writer.drain()
                 answer = (await self._reader.readline()).decode().split()
         except (OSError, TimeoutError) as error:
-            raise LineBroken(
-                f"the node does not answer {word}: {error or type(error).__name__}"
+            raise ChannelBroken(
+                f"the node does not answer {request}: {error or type(error).__name__}"
             ) from error
         if answer[:1] != [expected]:
-            raise LineBroken(f"the node answers {word} with {' '.join(answer) or 'nothing'}")
+            raise ChannelBroken(
+                f"the node answers {request} with {' '.join(answer) or 'an end of the channel'}"
+            )
         return answer[1:]

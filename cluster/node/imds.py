@@ -1,6 +1,7 @@
-"""A client of the instance metadata service, version 2: who this machine is and what it was told.
+"""Client of the EC2 instance metadata service, version 2: the machine's identity and user data.
 
-Small on purpose (boto3 would triple the node's memory). Calls block; the node makes them once, before it does anything else.
+Standard library only: boto3 would triple the node's memory. Calls block; the node makes them once,
+before it starts its services.
 """
 
 from __future__ import annotations
@@ -11,28 +12,33 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+from mesaform.common.backoff import Backoff
 from mesaform.node.model import Identity
 
 DEFAULT_ENDPOINT = "http://169.254.169.254"
 TOKEN_TTL_S = 21600
-"""The longest a token may live."""
+"""The longest lifetime of a token that AWS allows."""
 
 _TIMEOUT_S = 2.0
-_PAUSE_S = (0.1, 0.2, 0.5, 1.0)
+_BACKOFF = Backoff(first_s=0.1, cap_s=1.0)
+_HEADER = "X-aws-ec2-metadata-token"
 
 
 class MetadataUnavailable(Exception):
-    """The service did not answer in the time given, or refuses for good; the message says which."""
+    """The service did not answer in time, or it refuses; the message says which."""
 
 
 class Metadata:
-    """IMDSv2 at `endpoint`. While the service is not up (refused, silent, 5xx) a call tries again for `patience_s` seconds."""
+    """IMDSv2 at `endpoint`.
+
+    A call that is refused, not answered or answered with 5xx is repeated for `retry_for_s` seconds.
+    """
 
     def __init__(
         self,
         endpoint: str,
         *,
-        patience_s: float = 120.0,
+        retry_for_s: float = 120.0,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -41,33 +47,29 @@ class Metadata:
         self._host = parts.hostname or ""
         self._port = parts.port or 80
         self._prefix = parts.path.rstrip("/")
-        self.patience_s = patience_s
+        self.retry_for_s = retry_for_s
         self._monotonic = monotonic
         self._sleep = sleep
         self._token = ""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Metadata:
-        """At the address that AWS's own tools would use."""
+        """A client for the endpoint that AWS's own tools use."""
         return cls(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or DEFAULT_ENDPOINT)
 
     def get(self, path: str) -> str | None:
-        """The text below `/latest/`, or None where the service has nothing of that name.
+        """The text of `/latest/<path>`, or None where the service has no such path.
 
         Raises:
-            MetadataUnavailable: the service stayed away or forbids the question.
+            MetadataUnavailable: the service does not answer or refuses the request.
 
         """
         if not self._token:
-            self._renew()
-        status, body = self._ask(
-            "GET", f"/latest/{path}", {"X-aws-ec2-metadata-token": self._token}
-        )
+            self._renew_token()
+        status, body = self._request("GET", f"/latest/{path}", {_HEADER: self._token})
         if status == 401:
-            self._renew()
-            status, body = self._ask(
-                "GET", f"/latest/{path}", {"X-aws-ec2-metadata-token": self._token}
-            )
+            self._renew_token()
+            status, body = self._request("GET", f"/latest/{path}", {_HEADER: self._token})
         if status == 404:
             return None
         if status != 200:
@@ -75,10 +77,10 @@ class Metadata:
         return body
 
     def identity(self) -> Identity:
-        """Who this machine is.
+        """The machine's id, type, zone, address and lifecycle.
 
         Raises:
-            MetadataUnavailable: the service stayed away, or lacks what every instance has.
+            MetadataUnavailable: the service does not answer, or lacks a path of every instance.
 
         """
         return Identity(
@@ -90,10 +92,10 @@ class Metadata:
         )
 
     def user_data(self) -> str:
-        """What the machine was told.
+        """The machine's user data.
 
         Raises:
-            MetadataUnavailable: the service stayed away, or the machine was launched without user data.
+            MetadataUnavailable: the service does not answer, or the machine has no user data.
 
         """
         return self._required("user-data")
@@ -106,40 +108,42 @@ class Metadata:
             )
         return value
 
-    def _renew(self) -> None:
-        status, body = self._ask(
-            "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)}
-        )
+    def _renew_token(self) -> None:
+        headers = {f"{_HEADER}-ttl-seconds": str(TOKEN_TTL_S)}
+        status, body = self._request("PUT", "/latest/api/token", headers)
         if status != 200:
             raise MetadataUnavailable(
-                f"{self._endpoint} gives no token (answers {status}): is the metadata service enabled for this machine?"
+                f"{self._endpoint} gives no token (answers {status}):"
+                " is the metadata service enabled for this machine?"
             )
         self._token = body
 
-    def _ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
-        give_up_at = self._monotonic() + self.patience_s
-        attempt = 0
+    def _request(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
+        """Status and body of the first answer that is final, with retries until then."""
+        give_up_at = self._monotonic() + self.retry_for_s
+        failures = 0
         while True:
             try:
-                status, body = self._once(method, path, headers)
+                status, body = self._send(method, path, headers)
+                if status < 500 and status != 429:
+                    return status, body
                 problem = f"answers {status}"
             except (OSError, HTTPException) as error:
-                status, body, problem = 0, "", str(error) or type(error).__name__
-            if status and status < 500 and status != 429:
-                return status, body
-            pause_s = _PAUSE_S[min(attempt, len(_PAUSE_S) - 1)]
+                problem = str(error) or type(error).__name__
+            failures += 1
+            pause_s = _BACKOFF.delay_s(failures)
             if self._monotonic() + pause_s > give_up_at:
                 raise MetadataUnavailable(
-                    f"{self._endpoint} does not serve metadata within {self.patience_s:g} s: {problem}"
+                    f"{self._endpoint} does not serve metadata within {self.retry_for_s:g} s:"
+                    f" {problem}"
                 )
             self._sleep(pause_s)
-            attempt += 1
 
-    def _once(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    def _send(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
         connection = HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
         try:
             connection.request(method, self._prefix + path, headers=dict(headers))
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()

@@ -1,8 +1,10 @@
-"""The watch on every agent: it looks for the machine's own end in IMDS and tells the leading autoscaler. `python -m mesaform.node.interruption_monitor`.
+"""Interruption monitor of every agent: `python -m mesaform.node.interruption_monitor`.
 
-The second way beside EventBridge, and the one that knows the time to the second. Standard library and msgspec only: it sleeps nearly
-always, and must not cost memory. It needs no rights on AWS and none in ZooKeeper: it speaks to the masters' 9550 and is believed about
-itself only (docs/adr/0019).
+It reads notices about the end of this machine from IMDS and sends them to the leading autoscaler.
+EventBridge is the other source of such notices; this one is faster by seconds (docs/adr/0019).
+The program needs no permissions on AWS or in ZooKeeper: the autoscaler accepts a notice only from
+the address of the machine that it concerns. Standard library and msgspec only, and plain lines
+instead of structlog: it sleeps nearly always and must use little memory.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from mesaform.node import notices
 from mesaform.node.imds import Metadata, MetadataUnavailable
 from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 
-EVERY_S = 2.0
-"""How often the metadata is asked: AWS advises 5 s, and of two minutes every second counts."""
+POLL_INTERVAL_S = 2.0
+"""Between two reads of the metadata. AWS recommends 5 s; a spot notice comes 120 s in advance."""
 
-PATIENCE_S = 3.0
-CALL_S = 2.0
+METADATA_RETRY_S = 3.0
+CALL_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Who the machine is, and where autoscalers listen (`host:port`)."""
+    """The machine, and the addresses (`host:port`) of the autoscalers."""
 
     instance_id: str
     address: str
@@ -38,7 +40,7 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
-    """From the environment that `roles` writes."""
+    """Read the environment that `mesaform.node.roles` writes."""
     return Settings(
         environment["MESAFORM_MACHINE"],
         environment["MESAFORM_ADDRESS"],
@@ -47,66 +49,70 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
 
 
 class InterruptionMonitor:
-    """Looks and tells.
+    """Sends each notice until the leading autoscaler has stored it.
 
     Args:
-        read: what stands now.
-        tell: tell one; whether the leader remembers it.
-        say: a line for the log.
+        read: returns the present notices.
+        send: sends one notice; true once the leader has stored it.
+        log: writes a line.
 
     """
 
     def __init__(
         self,
         read: Callable[[], Iterable[MachineNotice]],
-        tell: Callable[[MachineNotice], bool],
-        say: Callable[[str], None],
+        send: Callable[[MachineNotice], bool],
+        log: Callable[[str], None],
     ) -> None:
         self._read = read
-        self._tell = tell
-        self._say = say
-        self._known: dict[tuple[str, float], bool] = {}
+        self._send = send
+        self._log = log
+        self._is_stored: dict[tuple[str, float], bool] = {}
 
-    def look(self) -> None:
-        """Once: what is new is said and told, what is not remembered yet is told again."""
+    def poll(self) -> None:
+        """Read the notices once; log new ones and send those that are not stored yet."""
         for notice in self._read():
             key = (notice.kind, notice.ends_at)
-            if key not in self._known:
-                self._say(
-                    f"{notice.what}"
-                    + (
-                        f", at {time.strftime('%H:%M:%S', time.gmtime(notice.ends_at))} UTC"
-                        if notice.ends_at
-                        else ""
-                    )
-                )
-            if not self._known.get(key):
-                self._known[key] = self._tell(notice)
-                if self._known[key]:
-                    self._say(f"{notice.what}: the autoscaler knows")
+            if key not in self._is_stored:
+                self._log(_describe(notice))
+            if not self._is_stored.get(key):
+                self._is_stored[key] = self._send(notice)
+                if self._is_stored[key]:
+                    self._log(f"{notice.what}: stored by the autoscaler")
 
 
-def tell_leader(settings: Settings, notice: MachineNotice) -> bool:
-    """Tell every autoscaler until one says that it leads; whether that one remembers it already."""
+def _describe(notice: MachineNotice) -> str:
+    if not notice.ends_at:
+        return notice.what
+    return f"{notice.what}, at {time.strftime('%H:%M:%S', time.gmtime(notice.ends_at))} UTC"
+
+
+def send_to_leader(settings: Settings, notice: MachineNotice) -> bool:
+    """Send to each autoscaler until the leader answers; true if the leader has stored it."""
     body = msgspec.json.encode(notice)
-    for place in settings.autoscalers:
-        answer = _post(place, settings.address, body)
+    for autoscaler in settings.autoscalers:
+        answer = _post(autoscaler, settings.address, body)
         if answer is not None:
             return bool(answer.get("known"))
     return False
 
 
-def _post(place: str, own_address: str, body: bytes) -> dict[str, bool] | None:
-    """The answer of a leader; None from anybody else. It goes out from the machine's own address, by which it is believed."""
-    host, _, port = place.rpartition(":")
-    connection = HTTPConnection(host, int(port), timeout=CALL_S, source_address=(own_address, 0))
+def _post(autoscaler: str, own_address: str, body: bytes) -> dict[str, bool] | None:
+    """The leader's answer; None from a standby or without an answer.
+
+    The connection starts at the machine's own address, which proves whom the notice concerns.
+    """
+    host, _, port = autoscaler.rpartition(":")
+    connection = HTTPConnection(
+        host, int(port), timeout=CALL_TIMEOUT_S, source_address=(own_address, 0)
+    )
     try:
         connection.request(
             "POST", NOTICES_PATH, body=body, headers={"Content-Type": "application/json"}
         )
-        answer = connection.getresponse()
-        text = answer.read()
-        return msgspec.json.decode(text, type=dict[str, bool]) if answer.status == 200 else None
+        response = connection.getresponse()
+        text = response.read()
+        return msgspec.json.decode(text, type=dict[str, bool]) if response.status == 200 else None
     except (OSError, HTTPException, msgspec.DecodeError):
         return None
     finally:
@@ -114,27 +120,27 @@ def _post(place: str, own_address: str, body: bytes) -> dict[str, bool] | None:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Watch until SIGTERM."""
+    """Poll until SIGTERM."""
     del argv
     settings, metadata = settings_from(os.environ), Metadata.from_environment()
-    metadata.patience_s = PATIENCE_S
+    metadata.retry_for_s = METADATA_RETRY_S
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     def log(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    watch = InterruptionMonitor(
+    monitor = InterruptionMonitor(
         lambda: notices.read(settings.instance_id, metadata.get, time.time()),
-        lambda notice: tell_leader(settings, notice),
+        lambda notice: send_to_leader(settings, notice),
         log,
     )
     while True:
         try:
-            watch.look()
+            monitor.poll()
         except MetadataUnavailable as error:
             log(str(error))
-        time.sleep(EVERY_S)
+        time.sleep(POLL_INTERVAL_S)
 
 
 if __name__ == "__main__":

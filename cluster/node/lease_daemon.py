@@ -1,7 +1,9 @@
-"""The dead man's lease at work: `python -m mesaform.node.lease_daemon`, a steering service beside the engine's agent.
+"""Shell of the agent lease: `python -m mesaform.node.lease_daemon`, a service of the machine.
 
-It looks at the lease in ZooKeeper a few times a minute, asks the machine's own agent what runs once the lease is half over, and does
-what `mesaform.node.lease_monitor` decides. A process of its own, so that nothing here can end the node, which would end every task.
+The program reads the lease in ZooKeeper, asks the machine's engine agent for its tasks once half of
+the lease is over, and carries out what `mesaform.node.lease_monitor` decides. It is a process of
+its own so that no defect here ends the node, which would end every task. It writes plain lines to
+its log and does not import structlog: it runs on every agent and must use little memory.
 """
 
 from __future__ import annotations
@@ -13,94 +15,103 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 import msgspec
 
 from mesaform.common.errors import MesaformError
-from mesaform.common.json_types import as_list, as_object
+from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.mesos.operator import OperatorClient
-from mesaform.node.control_channel import ControlChannel, LineBroken
+from mesaform.node.control_channel import ChannelBroken, ControlChannel
 from mesaform.node.lease_monitor import (
-    Asked,
+    AgentObserved,
+    AgentRestarted,
+    AgentStopped,
     Effect,
     Event,
-    Held,
-    Hold,
     LeaseMonitor,
-    Leave,
-    LookAgain,
-    Looked,
-    Release,
-    Released,
-    Seen,
+    LeaseRead,
+    LeaseUnreadable,
+    MasterAnswered,
+    PowerOff,
+    RestartAgent,
     State,
+    StopAgent,
     Terms,
-    Unseen,
+    Verify,
 )
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import Lease, ShutdownReport
 from mesaform.topology.zookeeper import ZK_LEASE, ZK_SHUTDOWN_REPORTS
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
-LOOK_AT_LEAST_EVERY_S = 15.0
-LOOK_AT_MOST_EVERY_S = 1.0
-LOOKS_A_LEASE = 20
-CALL_S = 5.0
-GOODBYE_S = 10.0
-SESSION_S = 30.0
-"""Nothing of this session's is ephemeral, so it need not show life often: a thousand machines cost a hundred pings a second."""
+LONGEST_PAUSE_S = 15.0
+SHORTEST_PAUSE_S = 1.0
+OBSERVATIONS_PER_LEASE = 20
 
-_TIMEOUT = aiohttp.ClientTimeout(total=CALL_S)
+CALL_TIMEOUT_S = 5.0
+"""For one call to the machine's agent or to ZooKeeper."""
+
+SHUTDOWN_CALL_TIMEOUT_S = 10.0
+"""For each call of the shutdown and for the last question to the master."""
+
+SESSION_TIMEOUT_S = 30.0
+"""The session owns no ephemeral nodes, so rare pings do: 1,000 machines send 100 a second."""
+
+_TIMEOUT = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
 _RUNNING = ("pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks")
-"""Of an agent's GET_TASKS; `terminated_tasks` are over, and nobody has heard so yet."""
+"""Fields of GET_TASKS that keep a machine; the final state of a `terminated_task` is not
+acknowledged yet."""
 
 
 def log(line: str) -> None:
-    """A line in the service's log."""
+    """Write a line to the service's log."""
     sys.stdout.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} lease: {line}\n")
     sys.stdout.flush()
 
 
-class World(Protocol):
-    """What can be known of the lease and of the agent. Nothing here raises: not to know is an answer."""
+class ClusterPort(Protocol):
+    """What the lease keeper reads and writes. No method raises: `unknown` is an answer."""
 
-    async def lease(self) -> Seen | Unseen: ...
-    async def agent(self) -> Looked: ...
-    async def master_has_work(self) -> bool | None: ...
-    async def farewell(self, leave: Leave) -> None: ...
+    async def read_lease(self) -> LeaseRead | LeaseUnreadable:
+        """Read the lease in ZooKeeper."""
+        ...
+
+    async def observe_agent(self) -> AgentObserved:
+        """Ask the machine's engine agent whether it runs anything."""
+        ...
+
+    async def master_has_work(self) -> bool | None:
+        """Whether the leading master assigns work to the agent; None: unknown."""
+        ...
+
+    async def report_shutdown(self, cause: PowerOff) -> None:
+        """Write the shutdown report and mark the agent as gone; failures are ignored."""
+        ...
 
 
-class Steering(Protocol):
-    """What the node does for this program (`mesaform.node.control_channel.Line` has it)."""
+class NodePort(Protocol):
+    """What the node does for this program; `mesaform.node.control_channel` implements it."""
 
     async def hold(self) -> tuple[str, ...]: ...
     async def release(self) -> None: ...
     async def power_off(self) -> None: ...
 
 
-class Keeper:
-    """Looks and acts, again and again, until the machine leaves.
-
-    Args:
-        watch: what decides.
-        world, node: see there.
-        clock: monotonic seconds.
-        sleep: waits so many seconds.
-
-    """
+class LeaseKeeper:
+    """Observes and acts until the machine powers off. `clock` gives monotonic seconds."""
 
     def __init__(
         self,
-        watch: LeaseMonitor,
-        world: World,
-        node: Steering,
+        monitor: LeaseMonitor,
+        cluster: ClusterPort,
+        node: NodePort,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.watch = watch
-        self._world = world
+        self.monitor = monitor
+        self._cluster = cluster
         self._node = node
         self._clock = clock
         self._sleep = sleep
@@ -109,74 +120,80 @@ class Keeper:
         """Return once the machine was asked to power off.
 
         Raises:
-            LineBroken: the node does not answer; whoever runs this ends, and the broken line undoes what was held.
+            ChannelBroken: the node does not answer. The caller ends the process; the closed channel
+                makes the node release the services that it holds.
 
         """
-        while await self._round():
+        while await self._observe():
             await self._sleep(self.pause_s)
 
-    async def _round(self) -> bool:
-        """Look once; False when the machine leaves."""
-        await self._feed(await self._world.lease())
-        if self.watch.wants_look:
-            await self._feed(await self._world.agent())
-        return self.watch.state is not State.LEAVING
+    async def _observe(self) -> bool:
+        """Observe once; False when the machine powers off."""
+        await self._handle(await self._cluster.read_lease())
+        if self.monitor.needs_observation:
+            await self._handle(await self._cluster.observe_agent())
+        return self.monitor.state is not State.POWERING_OFF
 
     @property
     def pause_s(self) -> float:
-        """Between two looks: a twentieth of the lease, within bounds."""
-        lease_s = self.watch.terms.lease_s
-        return (
-            min(LOOK_AT_LEAST_EVERY_S, max(LOOK_AT_MOST_EVERY_S, lease_s / LOOKS_A_LEASE))
-            if lease_s
-            else LOOK_AT_LEAST_EVERY_S
-        )
+        """Seconds between two observations: a twentieth of the lease, within bounds."""
+        lease_s = self.monitor.terms.lease_s
+        if not lease_s:
+            return LONGEST_PAUSE_S
+        return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, lease_s / OBSERVATIONS_PER_LEASE))
 
-    async def _feed(self, event: Event) -> None:
+    async def _handle(self, event: Event) -> None:
         pending: list[Event] = [event]
         while pending:
-            before = self.watch.state
-            effects = self.watch.handle(pending.pop(0), self._clock())
-            if self.watch.state is not before:
-                log(_told(self.watch))
+            before = self.monitor.state
+            effects = self.monitor.handle(pending.pop(0), self._clock())
+            if self.monitor.state is not before:
+                log(_describe(self.monitor))
             for effect in effects:
-                pending += await self._do(effect)
+                pending += await self._perform(effect)
 
-    async def _do(self, effect: Effect) -> list[Event]:
+    async def _perform(self, effect: Effect) -> list[Event]:
         match effect:
-            case Hold():
-                left = await self._node.hold()
-                if left:
-                    log(f"still there after the agent stopped: {', '.join(left)}")
-                return [Held(left)]
-            case LookAgain():
-                await self._feed(await self._world.lease())
-                if self.watch.state is State.LOOKING:
-                    return [Asked(await self._world.master_has_work())]
-            case Release():
+            case StopAgent():
+                remaining = await self._node.hold()
+                if remaining:
+                    log(f"processes remain after the agent stopped: {', '.join(remaining)}")
+                return [AgentStopped(remaining)]
+            case Verify():
+                await self._handle(await self._cluster.read_lease())
+                if self.monitor.state is State.VERIFYING:
+                    return [MasterAnswered(await self._cluster.master_has_work())]
+            case RestartAgent():
                 await self._node.release()
-                return [Released()]
-            case Leave():
-                await self._world.farewell(effect)
+                return [AgentRestarted()]
+            case PowerOff():
+                await self._cluster.report_shutdown(effect)
                 await self._node.power_off()
         return []
 
 
-def _told(watch: LeaseMonitor) -> str:
-    silent = f"no autoscaler renewed the lease for {watch.silent_s:.0f} s (lease_s {watch.terms.lease_s:g})"
+def _describe(monitor: LeaseMonitor) -> str:
+    silence = (
+        f"no autoscaler renewed the lease for {monitor.silent_s:.0f} s"
+        f" (lease_s {monitor.terms.lease_s:g})"
+    )
+    without_task = f"no task for {monitor.agent.empty_s:.0f} s"
     return {
-        State.KEPT: "an autoscaler renews the lease again",
-        State.SILENT: f"{silent}; this machine ends itself once it has had no task for {watch.needed_s:.0f} s",
-        State.HOLDING: f"{silent}, no task for {watch.empty_s:.0f} s: the engine's agent is stopped, to look again",
-        State.LOOKING: "nothing is left on this machine; asking the lease and the master once more",
-        State.RESUMING: "something landed, or somebody came back: the engine's agent starts again",
-        State.LEAVING: f"{silent}, no task for {watch.empty_s:.0f} s: powering off",
-    }[watch.state]
+        State.RENEWED: "an autoscaler renews the lease again",
+        State.EXPIRED: (
+            f"{silence}; the machine powers off once it has had no task for"
+            f" {monitor.required_empty_s:.0f} s"
+        ),
+        State.STOPPING_AGENT: f"{silence}, {without_task}: stopping the engine's agent to verify",
+        State.VERIFYING: "no process remains; reading the lease and asking the master again",
+        State.RESTARTING_AGENT: "the machine has work or its lease was renewed: restarting agent",
+        State.POWERING_OFF: f"{silence}, {without_task}: powering off",
+    }[monitor.state]
 
 
 @dataclass(slots=True)
-class RealWorld:
-    """See `World`. `agent_url` is the machine's own engine agent."""
+class Cluster:
+    """`ClusterPort` over ZooKeeper and HTTP. `agent_url` is the machine's own engine agent."""
 
     zk_hosts: str
     zk_path: str
@@ -187,132 +204,137 @@ class RealWorld:
     agent_id: str = ""
     _zk: ZooKeeper | None = None
 
-    async def lease(self) -> Seen | Unseen:
-        """Read, with a session that is opened when there is none."""
+    async def read_lease(self) -> LeaseRead | LeaseUnreadable:
+        """Read the lease; a ZooKeeper session is opened when there is none."""
         try:
-            zk = await self._connected()
-            found = await zk.get(f"{self.zk_path}/{ZK_LEASE}")
+            zk = await self._connect()
+            node = await zk.get(f"{self.zk_path}/{ZK_LEASE}")
         except (ZooKeeperUnavailable, MesaformError):
-            return Unseen()
-        return Seen("") if found is None else seen(found[0], self.instance_id)
+            return LeaseUnreadable()
+        return LeaseRead("") if node is None else parse_lease(node[0], self.instance_id)
 
-    async def _connected(self) -> ZooKeeper:
+    async def _connect(self) -> ZooKeeper:
         if self._zk is None:
-            zk = ZooKeeper(self.zk_hosts, session_timeout_s=SESSION_S)
-            await zk.start(timeout_s=CALL_S)
+            zk = ZooKeeper(self.zk_hosts, session_timeout_s=SESSION_TIMEOUT_S)
+            await zk.start(timeout_s=CALL_TIMEOUT_S)
             self._zk = zk
         return self._zk
 
-    async def agent(self) -> Looked:
-        """Tasks, finished ones that nobody has heard of yet included, and containers."""
+    async def observe_agent(self) -> AgentObserved:
+        """Ask for tasks, ended tasks without acknowledgement included, and for containers."""
         try:
-            tasks = await self._ask("GET_TASKS")
-            containers = await self._ask("GET_CONTAINERS")
-            told = await self._ask("GET_AGENT")
+            tasks = await self._call_agent("GET_TASKS")
+            containers = await self._call_agent("GET_CONTAINERS")
+            info = await self._call_agent("GET_AGENT")
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
-            return Looked("silent")
-        self.agent_id = (
-            str(told.get("agent_info", {}).get("id", {}).get("value", "")) or self.agent_id
-        )
-        busy = any(tasks.get(name) for name in _RUNNING) or bool(containers.get("containers"))
-        return Looked("busy" if busy else "empty")
+            return AgentObserved("silent")
+        self.agent_id = _agent_id(info) or self.agent_id
+        is_busy = any(tasks.get(name) for name in _RUNNING) or bool(containers.get("containers"))
+        return AgentObserved("busy" if is_busy else "empty")
 
-    async def _ask(self, kind: str) -> dict[str, Any]:
+    async def _call_agent(self, call: str) -> JsonObject:
         async with self.session.post(
-            f"{self.agent_url}/api/v1", json={"type": kind}, timeout=_TIMEOUT
-        ) as answer:
-            answer.raise_for_status()
-            told = msgspec.json.decode(await answer.read(), type=dict[str, Any])
-        found = told.get(kind.lower(), {})
-        return found if isinstance(found, dict) else {}
+            f"{self.agent_url}/api/v1", json={"type": call}, timeout=_TIMEOUT
+        ) as response:
+            response.raise_for_status()
+            answer = msgspec.json.decode(await response.read(), type=dict[str, object])
+        return as_object(answer.get(call.lower()))
 
     async def master_has_work(self) -> bool | None:
-        """Whether resources of this agent are in use, as the leading master has it."""
+        """Whether resources of this agent are allocated, in the view of the leading master."""
         try:
-            async with asyncio.timeout(GOODBYE_S):
-                agents = as_list((await self.operator.get_agents()).get("agents"))
+            async with asyncio.timeout(SHUTDOWN_CALL_TIMEOUT_S):
+                answer = await self.operator.get_agents()
         except (MesaformError, TimeoutError):
             return None
-        own = [
-            agent
-            for agent in map(as_object, agents)
-            if as_object(as_object(agent.get("agent_info")).get("id")).get("value") == self.agent_id
-        ]
-        if not own or not self.agent_id:
+        agents = [as_object(agent) for agent in as_list(answer.get("agents"))]
+        own_agents = [agent for agent in agents if _agent_id(agent) == self.agent_id]
+        if not self.agent_id or not own_agents:
             return None
-        scalars = (
-            as_object(as_object(item).get("scalar")).get("value")
-            for item in as_list(own[0].get("allocated_resources"))
-        )
-        return any(isinstance(value, int | float) and value > 0 for value in scalars)
+        return any(_is_positive(item) for item in as_list(own_agents[0].get("allocated_resources")))
 
-    async def farewell(self, leave: Leave) -> None:
-        """Leave word in ZooKeeper, and take the agent off the master's list; what does not answer is not waited for."""
-        said = ShutdownReport(
+    async def report_shutdown(self, cause: PowerOff) -> None:
+        """Write the report to ZooKeeper and mark the agent as gone at the master."""
+        report = ShutdownReport(
             self.instance_id,
             time.time(),
-            leave.lease_s,
-            round(leave.silent_s, 1),
-            round(leave.empty_s, 1),
+            cause.lease_s,
+            round(cause.silent_s, 1),
+            round(cause.empty_s, 1),
         )
+        path = f"{self.zk_path}/{ZK_SHUTDOWN_REPORTS}/{self.instance_id}"
         with contextlib.suppress(MesaformError, TimeoutError):
-            async with asyncio.timeout(GOODBYE_S):
-                zk = await self._connected()
-                await zk.put(
-                    f"{self.zk_path}/{ZK_SHUTDOWN_REPORTS}/{self.instance_id}",
-                    msgspec.json.encode(said),
-                )
+            async with asyncio.timeout(SHUTDOWN_CALL_TIMEOUT_S):
+                zk = await self._connect()
+                await zk.put(path, msgspec.json.encode(report))
         if self.agent_id:
             with contextlib.suppress(MesaformError, TimeoutError):
-                async with asyncio.timeout(GOODBYE_S):
+                async with asyncio.timeout(SHUTDOWN_CALL_TIMEOUT_S):
                     await self.operator.mark_gone(self.agent_id)
 
     async def close(self) -> None:
+        """End the ZooKeeper session."""
         if self._zk is not None:
             await self._zk.stop()
 
 
-def seen(data: bytes, instance_id: str) -> Seen:
-    """The lease as this machine is concerned by it; one that cannot be read is at least another one than before."""
+def _agent_id(agent: JsonObject) -> str:
+    """The agent's id in an answer to GET_AGENT or in an item of GET_AGENTS; empty if missing."""
+    info = as_object(agent.get("agent_info"))
+    return str(as_object(info.get("id")).get("value") or "")
+
+
+def _is_positive(resource: object) -> bool:
+    """Whether a Mesos resource has a scalar above 0."""
+    value = as_object(as_object(resource).get("scalar")).get("value")
+    return isinstance(value, int | float) and value > 0
+
+
+def parse_lease(data: bytes, instance_id: str) -> LeaseRead:
+    """The lease as it concerns this machine.
+
+    Unreadable data yields a mark of its own, so that a change of it counts as a renewal.
+    """
     try:
         lease = msgspec.json.decode(data, type=Lease)
     except msgspec.DecodeError:
-        return Seen(repr(data))
+        return LeaseRead(repr(data))
     terms = Terms(lease.terms.lease_s, lease.terms.empty_s) if lease.terms else None
-    return Seen(
-        f"{lease.term}.{lease.renewal}.{lease.at}", terms, spared=instance_id in lease.protected
+    return LeaseRead(
+        f"{lease.term}.{lease.renewal}.{lease.at}",
+        terms,
+        is_protected=instance_id in lease.protected,
     )
 
 
 async def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Keep the lease until the machine is told to stop."""
+    """Keep the lease until the node stops this process; the exit code is 1 without a node."""
     zk_hosts, zk_path = split_zk_url(environ["MESAFORM_ZK"])
     masters, _ = split_zk_url(environ["MESAFORM_MASTERS"])
     urls = [f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}" for item in masters.split(",")]
-    watch = LeaseMonitor(
+    monitor = LeaseMonitor(
         Terms(float(environ["MESAFORM_LEASE_S"]), float(environ["MESAFORM_EMPTY_S"])),
         time.monotonic(),
     )
     async with aiohttp.ClientSession() as session:
-        operator = OperatorClient(urls, session)
-        world = RealWorld(
+        cluster = Cluster(
             zk_hosts,
             zk_path,
             f"http://{environ['MESAFORM_AGENT']}",
             environ["MESAFORM_MACHINE"],
-            operator,
+            OperatorClient(urls, session),
             session,
         )
         try:
-            line = await ControlChannel.open(environ)
-            log(f"lease_s {watch.terms.lease_s:g}, empty for {watch.needed_s:g} s")
-            await Keeper(watch, world, line).run()
+            channel = await ControlChannel.open(environ)
+            log(f"lease_s {monitor.terms.lease_s:g}, empty for {monitor.required_empty_s:g} s")
+            await LeaseKeeper(monitor, cluster, channel).run()
             await asyncio.Event().wait()  # the node ends this process with all others
-        except LineBroken as error:
+        except ChannelBroken as error:
             log(str(error))
             return 1
         finally:
-            await world.close()
+            await cluster.close()
     return 0
 
 

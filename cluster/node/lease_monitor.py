@@ -1,9 +1,14 @@
-"""The dead man's lease as a machine judges it: when an agent that nobody looks after any more may end itself. A pure state machine.
+"""Pure state machine of the agent lease: when an agent without an autoscaler terminates itself.
 
-`Watch.handle(event, now)` returns effects for the shell. `now` is this machine's monotonic time and no other clock is known here.
-Time counts only from look to look: while the machine stood still nobody listened, so that was no silence, and nobody saw that it
-was empty. Never with work on it, never while the lease is renewed. That only bought machines have a lease at all is said by
-their node document, not here.
+The leading autoscaler renews the lease in ZooKeeper. When no renewal arrives for `lease_s` and the
+machine has had no task for `empty_s`, the machine powers off; never with a task on it and never
+while the lease is renewed. Only machines that the autoscaler launched have a lease (their node
+document says so; docs/adr/0013).
+
+`LeaseMonitor.handle(event, now)` returns effects for the shell (`mesaform.node.lease_daemon`).
+`now` is this machine's monotonic time in seconds; no other clock is used. Time counts only from one
+observation to the next: while the machine was suspended no renewal could arrive and nothing showed
+that it was empty. The module depends on `mesaform.common` only and does no I/O.
 """
 
 from __future__ import annotations
@@ -14,278 +19,299 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-COUNTS_AT_MOST_S = 60.0
-"""What one look may add to a span; looks are seconds apart, and a longer pause was none."""
+from mesaform.common.transitions import TransitionTable
 
-EMPTY_AT_LEAST_S = 10.0
-"""However short the terms are, an agent that was seen empty once is not empty yet."""
+LONGEST_INTERVAL_S = 60.0
+"""Most seconds that one observation adds to a duration. Observations are seconds apart; a longer
+pause means that the machine was suspended."""
 
-PATIENCE_MOST = 256
-"""After each attempt in vain the machine must have been empty for twice as long, up to this many times."""
+SHORTEST_EMPTY_S = 10.0
+"""Least seconds that an agent must be empty, whatever the terms say."""
+
+MAX_PATIENCE = 256
+"""Each failed attempt doubles the time that the machine must be empty, up to this factor."""
+
+_HISTORY_LENGTH = 20
 
 
 class State(StrEnum):
-    KEPT = "kept"  # the lease is renewed, has not run out yet, or is off
-    SILENT = "silent"  # it ran out; the machine has work, or was not empty for long enough
-    HOLDING = "holding"  # the node was asked to stop the engine's agent and to tell what is left
-    LOOKING = "looking"  # the agent is stopped and nothing is left; the lease and the master are asked once more
-    RESUMING = "resuming"  # the agent starts again
-    LEAVING = "leaving"  # the machine goes off
+    RENEWED = "renewed"  # the lease is valid or switched off
+    EXPIRED = "expired"  # the machine has tasks or was not empty for long enough
+    STOPPING_AGENT = "stopping-agent"  # the node stops the engine's agent and lists processes
+    VERIFYING = "verifying"  # the agent is stopped; lease and master are read again
+    RESTARTING_AGENT = "restarting-agent"
+    POWERING_OFF = "powering-off"
 
 
 class Kind(StrEnum):
-    """What can happen to the machine's lease."""
+    """Events as the transition table names them."""
 
-    RAN_OUT = "ran-out"
+    EXPIRED = "expired"
     RENEWED = "renewed"
     EMPTY = "empty"
-    HELD = "held"
-    LANDED = "landed"
-    CLEAR = "clear"
-    RESUMED = "resumed"
+    STOPPED = "stopped"
+    OCCUPIED = "occupied"
+    VERIFIED = "verified"
+    RESTARTED = "restarted"
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long silence may last (0: for ever), and how long the machine must have been empty."""
+    """`lease_s`: longest time without renewal (0: unlimited). `empty_s`: time without tasks."""
 
     lease_s: float
     empty_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The lease as ZooKeeper has it. `mark` is another one after each renewal, empty where there is no lease; `terms` None: as before.
+class LeaseRead:
+    """The lease in ZooKeeper.
 
-    `spared`: an operator protects this machine.
+    `mark` differs after each renewal and is empty where there is no lease. `terms` None: unchanged.
+    `is_protected`: an operator protects this machine.
     """
 
     mark: str
     terms: Terms | None = None
-    spared: bool = False
+    is_protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class LeaseUnreadable:
     """ZooKeeper did not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What the machine's own engine agent says of itself; `silent`: it does not answer."""
-
-    found: Literal["empty", "busy", "silent"]
+Activity = Literal["empty", "busy", "silent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The engine's agent is stopped; `left` are processes of the machine that are nobody's service. None: the node did not do it."""
+class AgentObserved:
+    """What the machine's engine agent reports; `silent`: it does not answer."""
 
-    left: tuple[str, ...] | None
+    activity: Activity
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Whether the leading master knows of work on this agent; None: no master leads, or it does not know the agent."""
+class AgentStopped:
+    """The answer to `StopAgent`: processes that belong to no service. None: it did not stop."""
+
+    remaining: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class MasterAnswered:
+    """Whether the leading master assigns work to this agent; None: unknown."""
 
     has_work: bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
-    """The engine's agent starts again."""
+class AgentRestarted:
+    """The answer to `RestartAgent`."""
 
 
-Event = Seen | Unseen | Looked | Held | Asked | Released
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Have the engine's agent stopped; answer with `Held`."""
+Event = LeaseRead | LeaseUnreadable | AgentObserved | AgentStopped | MasterAnswered | AgentRestarted
 
 
 @dataclass(frozen=True, slots=True)
-class LookAgain:
-    """Read the lease (`Seen` or `Unseen`); unless that led elsewhere, ask the master (`Asked`)."""
+class StopAgent:
+    """Stop the engine's agent; answer with `AgentStopped`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """Have the agent started again; answer with `Released`."""
+class Verify:
+    """Read the lease (`LeaseRead` or `LeaseUnreadable`); if the state remains, ask the master."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """Say farewell and power the machine off."""
+class RestartAgent:
+    """Start the engine's agent again; answer with `AgentRestarted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOff:
+    """Write the shutdown report and power the machine off."""
 
     lease_s: float
     silent_s: float
     empty_s: float
 
 
-Effect = Hold | LookAgain | Release | Leave
+Effect = StopAgent | Verify | RestartAgent | PowerOff
 
 
-class UnknownTransition(RuntimeError):
-    """An event met a state that has no edge for it: a bug, reported with what went before."""
+@dataclass(slots=True)
+class Observations:
+    """For how long the engine's agent was seen `empty` or `silent` without interruption."""
+
+    empty_s: float = 0.0
+    silent_s: float = 0.0
+    activity: Activity | None = None
+    observed_at: float = 0.0
+
+    def add(self, activity: Activity, now: float) -> None:
+        """Record one observation at `now`."""
+        elapsed_s = now - self.observed_at
+        if activity != self.activity or elapsed_s > LONGEST_INTERVAL_S:
+            self.empty_s = self.silent_s = elapsed_s = 0.0
+        if activity == "empty":
+            self.empty_s += elapsed_s
+        elif activity == "silent":
+            self.silent_s += elapsed_s
+        self.activity, self.observed_at = activity, now
 
 
 @dataclass(slots=True)
 class LeaseMonitor:
-    """See the module. Fields may be read at any time and are changed by `handle` only."""
+    """The lease of one machine. Fields may be read at any time; only `handle` changes them.
+
+    `silent_s` is the time since the last renewal, `attempts` counts attempts to power off that were
+    given up since then.
+    """
 
     terms: Terms
     started_at: float
-    state: State = State.KEPT
+    state: State = State.RENEWED
     silent_s: float = 0.0
-    empty_s: float = 0.0
-    unanswered_s: float = 0.0
-    spared: bool = False
+    is_protected: bool = False
     attempts: int = 0
-    history: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+    agent: Observations = field(default_factory=Observations)
+    history: deque[str] = field(default_factory=lambda: deque(maxlen=_HISTORY_LENGTH))
     _mark: str | None = None
-    _listened_at: float | None = None
-    _looked_at: float | None = None
-    _found: str = ""
+    _read_at: float | None = None
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Absorb an event, then see what it leads to.
+        """Apply one event and return the effects that follow.
 
         Raises:
-            UnknownTransition: an answer came that nobody asked for.
+            UnknownTransition: an answer arrived that no effect asked for.
 
         """
-        if isinstance(event, Seen | Unseen):
-            self._listen(event, now)
-        elif isinstance(event, Looked):
-            self._look(event, now)
+        if isinstance(event, LeaseRead | LeaseUnreadable):
+            self._apply_lease(event, now)
+        elif isinstance(event, AgentObserved):
+            self.agent.add(event.activity, now)
         kind = self._kind(event)
-        if kind is None:
-            return []
-        edge = TRANSITIONS.get((self.state, kind))
-        if edge is None:
-            raise UnknownTransition(
-                f"{kind} while {self.state}; before that: {', '.join(self.history)}"
-            )
-        self.history.append(f"{self.state}+{kind}")
-        self.state, action = edge
-        return action(self)
+        return [] if kind is None else self._step(kind)
+
+    def begin_restart(self) -> None:
+        """Count a failed attempt: the agent must be empty anew, for twice as long."""
+        self.attempts += 1
+        self.agent = Observations()
 
     @property
-    def is_out(self) -> bool:
-        """Whether the lease has run out."""
-        return self.terms.lease_s > 0 and not self.spared and self.silent_s >= self.terms.lease_s
+    def has_expired(self) -> bool:
+        """Whether the lease is on and was not renewed in time."""
+        is_on = self.terms.lease_s > 0 and not self.is_protected
+        return is_on and self.silent_s >= self.terms.lease_s
 
     @property
-    def wants_look(self) -> bool:
-        """Whether it is time to know if the agent is empty: from half of the lease on."""
+    def needs_observation(self) -> bool:
+        """Whether the agent's activity matters: from half of the lease on."""
         return (
-            self.state in (State.KEPT, State.SILENT)
+            self.state in (State.RENEWED, State.EXPIRED)
             and self.terms.lease_s > 0
             and self.silent_s >= self.terms.lease_s / 2
         )
 
     @property
-    def needed_s(self) -> float:
-        """How long the agent must have been empty, or not have answered at all."""
-        patience = min(1 << self.attempts, PATIENCE_MOST)
-        return max(self.terms.empty_s, EMPTY_AT_LEAST_S) * patience
+    def required_empty_s(self) -> float:
+        """How long the agent must be empty, or must not answer, before an attempt."""
+        patience = min(1 << self.attempts, MAX_PATIENCE)
+        return max(self.terms.empty_s, SHORTEST_EMPTY_S) * patience
 
-    def _listen(self, event: Seen | Unseen, now: float) -> None:
-        before = self.started_at if self._listened_at is None else self._listened_at
-        self._listened_at = now
-        self.silent_s += min(max(0.0, now - before), COUNTS_AT_MOST_S)
-        if isinstance(event, Unseen):
+    def _apply_lease(self, event: LeaseRead | LeaseUnreadable, now: float) -> None:
+        before = self.started_at if self._read_at is None else self._read_at
+        self._read_at = now
+        self.silent_s += min(max(0.0, now - before), LONGEST_INTERVAL_S)
+        if isinstance(event, LeaseUnreadable):
             return
-        if event.mark and self._mark is not None and event.mark != self._mark:
-            self.silent_s, self.attempts = 0.0, 0
-            self._forget_looks()
-        self._mark = event.mark or self._mark or ""
+        if event.mark:
+            if self._mark is not None and event.mark != self._mark:
+                self.silent_s, self.attempts, self.agent = 0.0, 0, Observations()
+            self._mark = event.mark
+        elif self._mark is None:
+            self._mark = ""  # a lease that appears later is a renewal
         self.terms = event.terms or self.terms
-        self.spared = event.spared
+        self.is_protected = event.is_protected
 
-    def _look(self, event: Looked, now: float) -> None:
-        same = event.found == self._found and self._looked_at is not None
-        elapsed_s = now - self._looked_at if same and self._looked_at is not None else 0.0
-        if (
-            elapsed_s > COUNTS_AT_MOST_S
-        ):  # nobody looked in between: what was seen before proves nothing
-            same, elapsed_s = False, 0.0
-        self.empty_s = (
-            (self.empty_s if same else 0.0) + elapsed_s if event.found == "empty" else 0.0
-        )
-        self.unanswered_s = (
-            (self.unanswered_s if same else 0.0) + elapsed_s if event.found == "silent" else 0.0
-        )
-        self._looked_at, self._found = now, event.found
-
-    def _forget_looks(self) -> None:
-        self.empty_s = self.unanswered_s = 0.0
-        self._looked_at, self._found = None, ""
-
+    @property
     def _is_empty(self) -> bool:
-        """An agent that has not answered for a whole lease serves nobody; what is left of it the node will see."""
-        return self.empty_s >= self.needed_s or self.unanswered_s >= max(
-            self.terms.lease_s, self.needed_s
-        )
+        """An agent that does not answer for a whole lease counts: the node lists what it left."""
+        silent_limit_s = max(self.terms.lease_s, self.required_empty_s)
+        is_unresponsive = self.agent.silent_s >= silent_limit_s
+        return self.agent.empty_s >= self.required_empty_s or is_unresponsive
 
     def _kind(self, event: Event) -> Kind | None:
+        """The transition's event, or None if nothing changes."""
         match event:
-            case Held(left):
-                return Kind.HELD if left == () else Kind.LANDED
-            case Asked(has_work):
-                return Kind.LANDED if has_work else Kind.CLEAR
-            case Released():
-                return Kind.RESUMED
-        if not self.is_out:
-            return Kind.RENEWED if self.state in (State.SILENT, State.LOOKING) else None
-        if self.state is State.KEPT:
-            return Kind.RAN_OUT
-        return Kind.EMPTY if self.state is State.SILENT and self._is_empty() else None
+            case AgentStopped(remaining):
+                return Kind.STOPPED if remaining == () else Kind.OCCUPIED
+            case MasterAnswered(has_work):
+                return Kind.OCCUPIED if has_work else Kind.VERIFIED
+            case AgentRestarted():
+                return Kind.RESTARTED
+            case _:
+                return self._kind_of_observation()
+
+    def _kind_of_observation(self) -> Kind | None:
+        if not self.has_expired:
+            return Kind.RENEWED if self.state in (State.EXPIRED, State.VERIFYING) else None
+        if self.state is State.RENEWED:
+            return Kind.EXPIRED
+        return Kind.EMPTY if self.state is State.EXPIRED and self._is_empty else None
+
+    def _step(self, kind: Kind) -> list[Effect]:
+        before = self.state
+        self.state = _TABLE.next_state(before, kind, self.history)
+        self.history.append(f"{before}+{kind}")
+        return TRANSITIONS[before, kind][1](self)
 
 
 Action = Callable[[LeaseMonitor], list[Effect]]
 
 
-def _nothing(_watch: LeaseMonitor) -> list[Effect]:
+def _do_nothing(_monitor: LeaseMonitor) -> list[Effect]:
     return []
 
 
-def _hold(_watch: LeaseMonitor) -> list[Effect]:
-    return [Hold()]
+def _stop_agent(_monitor: LeaseMonitor) -> list[Effect]:
+    return [StopAgent()]
 
 
-def _look_again(_watch: LeaseMonitor) -> list[Effect]:
-    return [LookAgain()]
+def _verify(_monitor: LeaseMonitor) -> list[Effect]:
+    return [Verify()]
 
 
-def _release(watch: LeaseMonitor) -> list[Effect]:
-    watch.attempts += 1
-    watch._forget_looks()  # noqa: SLF001 - one module
-    return [Release()]
+def _restart_agent(monitor: LeaseMonitor) -> list[Effect]:
+    monitor.begin_restart()
+    return [RestartAgent()]
 
 
-def _leave(watch: LeaseMonitor) -> list[Effect]:
-    return [Leave(watch.terms.lease_s, watch.silent_s, max(watch.empty_s, watch.unanswered_s))]
+def _power_off(monitor: LeaseMonitor) -> list[Effect]:
+    empty_s = max(monitor.agent.empty_s, monitor.agent.silent_s)
+    return [PowerOff(monitor.terms.lease_s, monitor.silent_s, empty_s)]
 
 
 TRANSITIONS: dict[tuple[State, Kind], tuple[State, Action]] = {
-    # nobody renewed it for so long
-    (State.KEPT, Kind.RAN_OUT): (State.SILENT, _nothing),
-    # somebody did, or the lease became longer, or was taken off
-    (State.SILENT, Kind.RENEWED): (State.KEPT, _nothing),
-    # empty for all the time that the terms ask for: no offer may be taken from now on
-    (State.SILENT, Kind.EMPTY): (State.HOLDING, _hold),
-    # the agent is stopped, and no process of a task or an executor is there
-    (State.HOLDING, Kind.HELD): (State.LOOKING, _look_again),
-    # one landed between the look and the stop, or the agent does not stop
-    (State.HOLDING, Kind.LANDED): (State.RESUMING, _release),
-    # nothing landed, nobody renewed
-    (State.LOOKING, Kind.CLEAR): (State.LEAVING, _leave),
-    # the master has sent a task that had not begun here
-    (State.LOOKING, Kind.LANDED): (State.RESUMING, _release),
-    # the autoscaler came back at the last moment
-    (State.LOOKING, Kind.RENEWED): (State.RESUMING, _release),
-    # the agent runs again; whether silence lasts is seen at the next look
-    (State.RESUMING, Kind.RESUMED): (State.SILENT, _nothing),
+    # no renewal for `lease_s`
+    (State.RENEWED, Kind.EXPIRED): (State.EXPIRED, _do_nothing),
+    # renewed, prolonged or switched off
+    (State.EXPIRED, Kind.RENEWED): (State.RENEWED, _do_nothing),
+    # empty for as long as required: the agent must accept no task from here on
+    (State.EXPIRED, Kind.EMPTY): (State.STOPPING_AGENT, _stop_agent),
+    # the agent is stopped; no process of a task or an executor remains
+    (State.STOPPING_AGENT, Kind.STOPPED): (State.VERIFYING, _verify),
+    # a task started between observation and stop, or the agent did not stop
+    (State.STOPPING_AGENT, Kind.OCCUPIED): (State.RESTARTING_AGENT, _restart_agent),
+    # no work and no renewal
+    (State.VERIFYING, Kind.VERIFIED): (State.POWERING_OFF, _power_off),
+    # the master has sent a task that did not start here yet
+    (State.VERIFYING, Kind.OCCUPIED): (State.RESTARTING_AGENT, _restart_agent),
+    # an autoscaler renewed the lease during the attempt
+    (State.VERIFYING, Kind.RENEWED): (State.RESTARTING_AGENT, _restart_agent),
+    # the agent runs again; the next observation shows whether the lease is still expired
+    (State.RESTARTING_AGENT, Kind.RESTARTED): (State.EXPIRED, _do_nothing),
 }
+
+_TABLE = TransitionTable("lease", {edge: after for edge, (after, _) in TRANSITIONS.items()})

@@ -1,4 +1,7 @@
-"""What can be learned from the machine itself: its size, its programs, the image it was booted from."""
+"""Facts of this machine: its size, its installed programs, the recipe of its image.
+
+Reads /proc, PATH and the image's `recipe.json`; depends on msgspec and `mesaform.node.model`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ import msgspec
 from mesaform.node.model import Hardware, Programs
 
 ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
-"""Debian's; its manifest names every other jar that it needs, and slf4j's binding is found beside it."""
+"""Of Debian's package `libzookeeper-java`. Its manifest names the jars that it needs; the
+binding of slf4j lies beside it."""
 
 _LOG_BINDINGS = ("slf4j-reload4j.jar", "slf4j-log4j12.jar", "reload4j.jar", "log4j-1.2.jar")
 
@@ -24,7 +28,7 @@ class _Stated(msgspec.Struct, frozen=True):
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """What the image says of itself in `recipe.json`."""
+    """`recipe.json` of the image."""
 
     digest: str
     baked_at: str = ""
@@ -32,10 +36,10 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 def hardware(environ: Mapping[str, str], meminfo: Path = Path("/proc/meminfo")) -> Hardware:
-    """The machine's size: what `MESAFORM_HARDWARE` states, or else what the kernel says.
+    """The machine's size: the value of `MESAFORM_HARDWARE`, or else what the kernel reports.
 
     Raises:
-        ValueError: what is stated is not `{"vcpus":…,"mem_mib":…}`.
+        ValueError: the value of `MESAFORM_HARDWARE` is not `{"vcpus":…,"mem_mib":…}`.
 
     """
     if text := environ.get("MESAFORM_HARDWARE"):
@@ -50,27 +54,30 @@ def hardware(environ: Mapping[str, str], meminfo: Path = Path("/proc/meminfo")) 
 
 
 def programs(jar: Path = ZOOKEEPER_JAR) -> Programs:
-    """Where the services' programs are. What is absent is left empty: only who needs it minds."""
-    bindings = [jar.with_name(name) for name in _LOG_BINDINGS]
-    classpath = (
-        tuple(str(path) for path in (jar, *bindings) if path.exists()) if jar.exists() else ()
-    )
+    """Paths of the installed programs; the path of a missing program is empty."""
     return Programs(
         python=sys.executable,
         java=shutil.which("java") or "java",
-        zookeeper_classpath=classpath,
+        zookeeper_classpath=_classpath(jar),
         mesos_master=shutil.which("mesos-master") or "",
         mesos_agent=shutil.which("mesos-agent") or "",
     )
 
 
+def _classpath(jar: Path) -> tuple[str, ...]:
+    if not jar.exists():
+        return ()
+    bindings = (jar.with_name(name) for name in _LOG_BINDINGS)
+    return tuple(str(path) for path in (jar, *bindings) if path.exists())
+
+
 def recipe_file() -> Path:
-    """Where the image that this program runs from says what it is: beside the environment's folder."""
+    """The path of the image's recipe: beside the folder of this program's environment."""
     return Path(sys.prefix).parent / "recipe.json"
 
 
 def baked_recipe(path: Path) -> str:
-    """The digest of the image's recipe; empty where there is none."""
+    """The digest of the image's recipe; empty without a readable recipe."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Recipe).digest
     except (OSError, msgspec.DecodeError):

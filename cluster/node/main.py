@@ -1,4 +1,8 @@
-"""The node: reads who the machine is, settles what it should run, and keeps that running until told to stop."""
+"""The node program: reads identity and user data from IMDS and runs the services of that role.
+
+Composition root of `mesaform.node`. Kept free of pydantic, boto3 and aiohttp: it runs on every
+machine and must use little memory.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from mesaform.node.model import Desired, Hardware, Identity
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     NodeDocument,
+    Role,
     ZooKeeperMember,
     parse_node_document,
 )
@@ -27,21 +32,25 @@ from mesaform.topology.user_data import (
 DEFAULT_MACHINE_DIR = "/var/lib/mesaform"
 EXIT_FAILED = 1
 EXIT_REFUSED = 78
-"""sysexits' EX_CONFIG: starting again would end the same way, so systemd is told not to."""
+"""EX_CONFIG of sysexits(3): a restart would end the same way, so systemd does not restart."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the node. The exit code is 0 after an orderly stop, 78 if this image cannot serve, 1 if the machine is not reachable."""
+    """Run the node.
+
+    The exit code is 0 after an orderly stop, 78 if this image cannot serve the machine's role, and
+    1 if the metadata service does not answer.
+    """
     arguments = _arguments(argv)
     if arguments.check:
         return check()
     environ = os.environ
+    machine_dir = Path(environ.get("MESAFORM_MACHINE_DIR") or DEFAULT_MACHINE_DIR)
     try:
         metadata = Metadata.from_environment(environ)
         document = parse_node_document(metadata.user_data())
         identity = metadata.identity()
         roles.check_recipe(document, machine.baked_recipe(arguments.recipe_file))
-        machine_dir = Path(environ.get("MESAFORM_MACHINE_DIR") or DEFAULT_MACHINE_DIR)
         desired = roles.desired(
             document,
             identity,
@@ -56,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log_line(f"refused: {error}")
         return EXIT_REFUSED
     log_line(
-        f"{identity.instance_id} ({identity.instance_type}, {identity.zone}, {identity.address}): {document.role} of {document.cluster}"
+        f"{identity.instance_id} ({identity.instance_type}, {identity.zone}, {identity.address}):"
+        f" {document.role} of {document.cluster}"
     )
     return serve(document, identity, desired, machine_dir, environ)
 
@@ -68,11 +78,11 @@ def serve(
     machine_dir: Path,
     environ: Mapping[str, str],
 ) -> int:
-    """Keep `desired` running; returns the node's exit code once all of it has stopped."""
+    """Run the desired services until they are stopped; returns the node's exit code."""
     machine_dir.mkdir(parents=True, exist_ok=True)
 
     def report(services: list[status.ServiceStatus]) -> None:
-        whole = status.NodeStatus(
+        node_status = status.NodeStatus(
             os.getpid(),
             document.cluster,
             document.role,
@@ -80,46 +90,51 @@ def serve(
             identity.address,
             services,
         )
-        status.write(machine_dir / "status.json", whole)
+        status.write(machine_dir / "status.json", node_status)
 
     daemon = Daemon(desired, machine_dir, environ, report)
     asyncio.run(daemon.run())
-    if daemon.poweroff_requested and (command := environ.get("MESAFORM_POWEROFF")):
-        log_line(f"the machine is asked to power off: {command}")
+    if daemon.is_poweroff_requested and (command := environ.get("MESAFORM_POWEROFF")):
+        log_line(f"powering the machine off: {command}")
         return subprocess.run(shlex.split(command), check=False).returncode
     return 0
 
 
 def check() -> int:
-    """Whether this image could serve in either role, told without a machine: run by the bake as its last step."""
-    members = tuple(ZooKeeperMember(n, f"192.0.2.{n}") for n in (1, 2, 3))
-    problems = []
-    for role in ("master", "agent"):
-        document = NodeDocument(
-            NODE_DOCUMENT_VERSION, "check", role, "us-east-1", "embedded", members, "check"
-        )
-        identity = Identity("i-0", "t3.medium", "us-east-1a", members[0].address, "on-demand")
+    """Check without a machine that this image can serve each role; the bake's last step."""
+    problems: list[str] = []
+    roles_to_check: tuple[Role, ...] = ("master", "agent")
+    for role in roles_to_check:
         try:
-            desired = roles.desired(
-                document,
-                identity,
-                Hardware(2, 4096),
-                machine.programs(),
-                PurePosixPath("/var/lib/mesaform"),
-            )
+            services = _services_of(role)
         except roles.CannotServe as error:
             problems.append(f"{role}: {error}")
             continue
-        names = [service.name for service in desired.services]
         problems += [
-            f"{role}: {s.name}: no program {s.argv[0]}"
-            for s in desired.services
-            if not Path(s.argv[0]).is_file()
+            f"{role}: {name}: no program {program}"
+            for name, program in services.items()
+            if not Path(program).is_file()
         ]
-        sys.stdout.write(f"{role}: {', '.join(names)}\n")
+        sys.stdout.write(f"{role}: {', '.join(services)}\n")
     for problem in problems:
         sys.stdout.write(f"{problem}\n")
     return EXIT_REFUSED if problems else 0
+
+
+def _services_of(role: Role) -> dict[str, str]:
+    """The program of each service that an example machine of this role runs, by service name."""
+    members = tuple(ZooKeeperMember(n, f"192.0.2.{n}") for n in (1, 2, 3))
+    document = NodeDocument(
+        NODE_DOCUMENT_VERSION, "check", role, "us-east-1", "embedded", members, "check"
+    )
+    desired = roles.desired(
+        document,
+        Identity("i-0", "t3.medium", "us-east-1a", members[0].address, "on-demand"),
+        Hardware(2, 4096),
+        machine.programs(),
+        PurePosixPath(DEFAULT_MACHINE_DIR),
+    )
+    return {service.name: service.argv[0] for service in desired.services}
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -129,12 +144,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="tell whether this image could serve in either role, and end",
+        help="check that this image can serve as master and as agent, and exit",
     )
     parser.add_argument(
         "--recipe-file",
         type=Path,
         default=machine.recipe_file(),
-        help="where the image says what it is",
+        help="the recipe.json of the image (default: beside the environment of this program)",
     )
     return parser.parse_args(argv)

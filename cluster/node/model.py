@@ -1,4 +1,4 @@
-"""The values that the node's parts hand to each other: who this machine is, what it has, what it should run."""
+"""Values of the node: the machine's identity, its hardware and programs, its desired services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the metadata service says of this machine. `lifecycle` is `on-demand` or `spot`."""
+    """The machine in the metadata service. `lifecycle` is `on-demand` or `spot`."""
 
     instance_id: str
     instance_type: str
@@ -20,7 +20,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the machine has, before anything is kept back."""
+    """The machine's whole size, before anything is reserved for the system."""
 
     vcpus: int
     mem_mib: int
@@ -28,9 +28,10 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Where this machine keeps what its services are started from.
+    """Paths of the programs that services are started from.
 
-    `zookeeper_classpath` is empty where ZooKeeper is not installed; the `mesos_*` programs are empty where Apache Mesos is not.
+    `zookeeper_classpath` is empty where ZooKeeper is not installed, the `mesos_*` programs where
+    Apache Mesos is not.
     """
 
     python: str
@@ -42,11 +43,12 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process to keep running.
+    """One process to supervise.
 
-    `ready` is an address and port that accept connections once the service is up; the next service starts then, or after
-    `ready_within_s`, whichever is first. On a stop it has `stop_within_s` seconds between SIGTERM and SIGKILL. One that `steers`
-    has a line to the node (`mesaform.node.control_channel`), by which it may have the others stopped and the machine powered off.
+    `ready` is an address and port that accept connections once the service is ready; the next
+    service starts then, or after `ready_within_s` seconds. On a stop the process has
+    `stop_within_s` seconds between SIGTERM and SIGKILL. A service that `controls_node` gets a
+    channel (`mesaform.node.control_channel`) to stop the others and to power the machine off.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file that must hold exactly `text` before the services start."""
+    """A file that is written with `text` before the services start."""
 
     path: PurePosixPath
     text: str
@@ -68,7 +70,7 @@ class ConfigFile:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that a machine should run, in the order of starting, and the files and folders it needs for that."""
+    """Services of a machine in the order of starting, with the files and folders they need."""
 
     services: tuple[Service, ...]
     files: tuple[ConfigFile, ...] = ()

@@ -1,11 +1,11 @@
-"""Processes of a machine: started apart from the node, never outliving it, their output in files of bounded size.
+"""Processes of a machine: started apart from the node, ended with it, logging to bounded files.
 
-Linux only (`prctl`). Must be used from the main thread: the kernel ties "die with the parent" to the thread that forked.
+Linux only. Depends on `mesaform.common.proc`. Use it from the main thread: the kernel ties
+`PR_SET_PDEATHSIG` to the thread that forked (prctl(2)).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -14,22 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
+from mesaform.common import proc
 
 LOG_CAP_BYTES = 8 * 1024 * 1024
-"""A log of this size is rotated; one older part is kept, so a service's logs take at most about twice this."""
+"""Size at which a log is rotated. One older part remains: a service's logs take twice this."""
 
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that the node can end them all."""
-    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+_KILL_INTERVAL_S = 0.01
 
 
 def spawn(
@@ -37,14 +27,14 @@ def spawn(
     env: Mapping[str, str],
     log: Path,
     cwd: Path,
-    inherits: tuple[int, ...] = (),
+    inherited_fds: tuple[int, ...] = (),
 ) -> int:
-    """Start a process in a session of its own, with its output appended to `log`; it dies if the node dies.
+    """Start a process in its own session, with output appended to `log`; returns its pid.
 
-    Of the node's open files it has only those in `inherits`.
+    The process is killed when the node ends. It inherits the file descriptors `inherited_fds` only.
 
     Raises:
-        OSError: there is no such program, or no memory.
+        OSError: there is no such program, or not enough memory.
 
     """
     with log.open("ab", buffering=0) as output:
@@ -56,21 +46,21 @@ def spawn(
             env=dict(env),
             cwd=cwd,
             start_new_session=True,
-            pass_fds=inherits,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread forks, and the function is one system call
+            pass_fds=inherited_fds,
+            preexec_fn=proc.die_with_parent,  # noqa: PLW1509 - one thread forks; one system call
         )
-    process.returncode = 0  # this module reaps by itself; Popen must not
+    process.returncode = 0  # `reap` waits for children; Popen must not
     return process.pid
 
 
 def describe_end(status: int) -> str:
-    """A wait status, for people."""
+    """A wait status as text: `exit code 1` or `signal SIGKILL`."""
     code = os.waitstatus_to_exitcode(status)
     return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 
 def reap() -> Iterator[tuple[int, str]]:
-    """Every child that has ended, adopted orphans included, with how."""
+    """Pid and ending of every child that has ended, adopted orphans included."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -82,12 +72,12 @@ def reap() -> Iterator[tuple[int, str]]:
 
 
 def terminate(pid: int) -> None:
-    """Ask the process, and only it, to end; gone already is fine."""
+    """Send SIGTERM to this process; does nothing if it has ended."""
     _signal(pid, signal.SIGTERM)
 
 
 def kill(pid: int) -> None:
-    """End the process at once; gone already is fine."""
+    """Send SIGKILL to this process; does nothing if it has ended."""
     _signal(pid, signal.SIGKILL)
 
 
@@ -98,55 +88,43 @@ def _signal(pid: int, number: signal.Signals) -> None:
         return
 
 
-def children(pid: int) -> list[int]:
-    """The process's direct children, zombies left out."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(entry.name))
-    return found
-
-
 def name_of(pid: int) -> str:
-    """What the kernel calls the process, in one word; its number when it is gone."""
+    """The process's name in the kernel, without spaces; its pid when it has ended."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip().replace(" ", "-") or str(pid)
     except OSError:
         return str(pid)
 
 
-def end_descendants(within_s: float = 5.0) -> int:
-    """Kill whatever is left below this process and reap it; returns how many processes that took.
+def kill_descendants(within_s: float = 5.0) -> int:
+    """Kill and reap every process below this one; returns how many were killed.
 
-    Orphans of what is killed become children of this process, so rounds are made until none is left.
+    Orphans of a killed process become children of this process, hence the repetition.
     """
     give_up_at = time.monotonic() + within_s
     killed: set[int] = set()
-    while left := children(os.getpid()):
-        for pid in left:
+    while children := proc.children(os.getpid()):
+        for pid in children:
             kill(pid)
-        killed.update(left)
+        killed.update(children)
         if time.monotonic() > give_up_at:
             break
-        time.sleep(0.01)
-        for _ in reap():
-            pass
-    for _ in reap():
-        pass
+        time.sleep(_KILL_INTERVAL_S)
+        _reap_all()
+    _reap_all()
     return len(killed)
 
 
-def rotate(log: Path, cap_bytes: int = LOG_CAP_BYTES) -> bool:
-    """Move a log's content to `<log>.1` once it passes the cap.
+def _reap_all() -> None:
+    for _ in reap():
+        pass
 
-    Copied and cut rather than renamed: the service holds the file open (for appending, so it goes on at the new end), and a
-    pipe through the node instead would make services wait for, and die with, the node.
+
+def rotate(log: Path, cap_bytes: int = LOG_CAP_BYTES) -> bool:
+    """Move the content of a log above the cap to `<log>.1`; true if it did.
+
+    The file is copied and truncated, not renamed: the service has it open for appending and goes on
+    at the new end. A pipe through the node would make services depend on the node.
     """
     try:
         if log.stat().st_size <= cap_bytes:

@@ -1,22 +1,27 @@
-"""What each role runs, as a pure function of the node document and the machine. docs/architecture.md has the same as a table."""
+"""Services of each role, as a pure function of the node document and the machine.
+
+docs/architecture.md lists them with their environment variables. Depends on
+`mesaform.topology` and `mesaform.node.zookeeper`.
+"""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
 from mesaform.node import zookeeper
-from mesaform.node.model import ConfigFile, Desired, Hardware, Identity, Programs, Service
+from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import LeaseTerms, NodeDocument
 from mesaform.topology.zookeeper import ZK_AUTOSCALER_PATH, ZK_ENGINE_PATH, ZK_SERVICES_PATH, zk_url
 
 _LEAN = {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
-"""For every Python service: lines reach the log at once; idle memory stays small (one malloc arena a thread is glibc's habit)."""
+"""Environment of every Python service: unbuffered logs; fewer malloc arenas (glibc's default is
+eight per processor) and BLAS threads keep idle memory small."""
 
 
 class CannotServe(ValueError):
-    """The image cannot run what the node document asks for."""
+    """The image cannot run the services that the node document asks for."""
 
 
 def desired(
@@ -26,10 +31,11 @@ def desired(
     programs: Programs,
     machine_dir: PurePosixPath,
 ) -> Desired:
-    """Everything this machine should run.
+    """The services that this machine should run, with their files and folders.
 
     Raises:
-        CannotServe: the document asks for a program that this image lacks, or for a place in an ensemble that it does not name.
+        CannotServe: the image lacks a program that the document asks for, or the document's
+            ZooKeeper ensemble lacks this master.
 
     """
     if document.role == "master":
@@ -38,25 +44,28 @@ def desired(
 
 
 def check_recipe(document: NodeDocument, baked: str) -> None:
-    """Refuse to run on an image that the document was not written for; `baked` is the image's own digest, empty if it has none.
+    """Check that the document was written for this image.
+
+    `baked` is the digest of the image's recipe, empty if it has none.
 
     Raises:
-        CannotServe: the two differ.
+        CannotServe: the digests differ.
 
     """
     if not baked:
         raise CannotServe(
-            "this program does not run from a baked image (no recipe.json beside its environment): boot an image from `mesaform bake`"
+            "this program does not run from a baked image (no recipe.json beside its environment):"
+            " boot an image from `mesaform bake`"
         )
     if document.recipe != baked:
         raise CannotServe(
-            f"the node document wants an image of recipe {document.recipe}, this image is of recipe {baked}: deploy again, so that "
-            "document and image are chosen together"
+            f"the node document wants an image of recipe {document.recipe}, this image is of recipe"
+            f" {baked}: deploy again, so that document and image match"
         )
 
 
 def attributes(document: NodeDocument, identity: Identity) -> dict[str, str]:
-    """What an agent tells frameworks of itself; the machine's own facts win over a pool's attributes of the same name."""
+    """The agent's Mesos attributes; the machine's facts override the pool's attributes."""
     return {
         **document.attributes,
         "instance_id": identity.instance_id,
@@ -77,8 +86,8 @@ def _engine_argv(document: NodeDocument, programs: Programs, part: str) -> tuple
     program = programs.mesos_master if part == "master" else programs.mesos_agent
     if not program:
         raise CannotServe(
-            f"engine `mesos` needs the program mesos-{part}, which this image lacks: name a package source under [engine] in "
-            "images/recipe.toml and bake again"
+            f"engine `mesos` needs the program mesos-{part}, which this image lacks: name a package"
+            " source under [engine] in images/recipe.toml and bake again"
         )
     return (program,)
 
@@ -88,15 +97,28 @@ def _master(
 ) -> Desired:
     if not programs.zookeeper_classpath:
         raise CannotServe(
-            "ZooKeeper is not installed (no /usr/share/java/zookeeper.jar): apt-get install zookeeper, or bake again"
+            "ZooKeeper is not installed (no /usr/share/java/zookeeper.jar):"
+            " apt-get install zookeeper, or bake again"
         )
     address = identity.address
     folder, work_dir = machine_dir / "zookeeper", machine_dir / "engine-master"
     try:
-        files: tuple[ConfigFile, ...] = zookeeper.files(document, address, folder)
+        files = zookeeper.files(document, address, folder)
     except ValueError as error:
         raise CannotServe(str(error)) from None
-    engine = Service(
+    services = (
+        zookeeper.service(address, folder, programs),
+        _engine_master(document, address, programs, work_dir),
+        _services(document, address, programs),
+        _autoscaler(document, address, programs),
+    )
+    return Desired(services, files, (work_dir,))
+
+
+def _engine_master(
+    document: NodeDocument, address: str, programs: Programs, work_dir: PurePosixPath
+) -> Service:
+    return Service(
         "engine-master",
         _engine_argv(document, programs, "master"),
         {
@@ -112,7 +134,10 @@ def _master(
         },
         ready=(address, Port.ENGINE_MASTER),
     )
-    services = Service(
+
+
+def _services(document: NodeDocument, address: str, programs: Programs) -> Service:
+    return Service(
         "services",
         (programs.python, "-m", "mesaform.services"),
         {
@@ -125,7 +150,10 @@ def _master(
         },
         ready=(address, Port.SERVICES),
     )
-    autoscaler = Service(
+
+
+def _autoscaler(document: NodeDocument, address: str, programs: Programs) -> Service:
+    return Service(
         "autoscaler",
         (programs.python, "-m", "mesaform.autoscaler"),
         {
@@ -137,11 +165,6 @@ def _master(
             "AWS_REGION": document.region,
         },
         ready=(address, Port.AUTOSCALER),
-    )
-    return Desired(
-        (zookeeper.service(address, folder, programs), engine, services, autoscaler),
-        files,
-        (work_dir,),
     )
 
 
@@ -172,15 +195,19 @@ def _agent(
         },
         ready=(identity.address, Port.ENGINE_AGENT),
     )
-    lease = (_lease(document, document.lease, identity, programs),) if document.lease else ()
-    return Desired((engine, _watch(document, identity, programs), *lease), folders=(work_dir,))
+    services = [engine, _interruption_monitor(document, identity, programs)]
+    if document.lease:
+        services.append(_lease(document, document.lease, identity, programs))
+    return Desired(tuple(services), folders=(work_dir,))
 
 
-def _watch(document: NodeDocument, identity: Identity, programs: Programs) -> Service:
-    """Looks for the machine's own end in its metadata, and tells the autoscaler."""
+def _interruption_monitor(
+    document: NodeDocument, identity: Identity, programs: Programs
+) -> Service:
+    """The program that reports the end of this machine to the autoscaler."""
     autoscalers = ",".join(f"{member.address}:{Port.AUTOSCALER}" for member in document.zookeeper)
     return Service(
-        "watch",
+        "interruption-monitor",
         (programs.python, "-m", "mesaform.node.interruption_monitor"),
         {
             "PYTHONUNBUFFERED": "1",
@@ -194,7 +221,7 @@ def _watch(document: NodeDocument, identity: Identity, programs: Programs) -> Se
 def _lease(
     document: NodeDocument, terms: LeaseTerms, identity: Identity, programs: Programs
 ) -> Service:
-    """The dead man's lease, on machines that the autoscaler bought."""
+    """The agent lease of machines that the autoscaler launched."""
     return Service(
         "lease",
         (programs.python, "-m", "mesaform.node.lease_daemon"),

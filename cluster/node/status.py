@@ -1,4 +1,4 @@
-"""What the node tells others of its work: a status file for people and programs, and readiness for systemd."""
+"""Outputs of the node: `status.json` in the machine's folder and notifications for systemd."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 
 import msgspec
 
+from mesaform.common.files import write_atomically
 from mesaform.node.supervisor import Entry, State
 
 
 class ServiceStatus(msgspec.Struct, frozen=True):
-    """One service. `since` (epoch seconds) is when its state began; `last_end` is how its last process ended."""
+    """State of one service.
+
+    `since` (epoch seconds) is when the state began; `last_end` says how the last process ended.
+    """
 
     service: str
     state: str
@@ -24,7 +28,7 @@ class ServiceStatus(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """`status.json` in the machine's folder."""
+    """Content of `status.json`."""
 
     pid: int
     cluster: str
@@ -37,7 +41,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 def services_status(
     entries: Iterable[Entry], epoch_minus_monotonic_s: float
 ) -> list[ServiceStatus]:
-    """The supervisor's entries, with wall-clock times."""
+    """The supervisor's entries with wall-clock times."""
     return [
         ServiceStatus(
             service=entry.service.name,
@@ -52,22 +56,24 @@ def services_status(
 
 
 def write(path: Path, status: NodeStatus) -> None:
-    """Replace the file in one step, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1) + b"\n")
-    temporary.replace(path)
+    """Replace the status file atomically."""
+    text = msgspec.json.format(msgspec.json.encode(status), indent=1)
+    write_atomically(path, text + b"\n")
 
 
 def summary(entries: Iterable[Entry]) -> str:
     """One line: `3 of 4 up; autoscaler backoff`."""
     states = {entry.service.name: entry.state for entry in entries}
-    up = sum(state is State.RUNNING for state in states.values())
+    running = sum(state is State.RUNNING for state in states.values())
     others = [f"{name} {state}" for name, state in states.items() if state is not State.RUNNING]
-    return "; ".join([f"{up} of {len(states)} up", *others])
+    return "; ".join([f"{running} of {len(states)} up", *others])
 
 
 def notify(message: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Tell systemd (`READY=1`, `STOPPING=1`, `STATUS=…`), where systemd started this program; else do nothing."""
+    """Send `READY=1`, `STOPPING=1` or `STATUS=…` to systemd (sd_notify(3)).
+
+    Does nothing where systemd did not start this program.
+    """
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -76,4 +82,4 @@ def notify(message: str, environ: Mapping[str, str] = os.environ) -> None:
         try:
             notifier.sendto(message.encode(), name)
         except OSError:
-            return  # systemd going away is no reason to stop serving
+            return  # the services run without systemd too

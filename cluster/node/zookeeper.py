@@ -1,4 +1,7 @@
-"""How this machine runs its member of the ZooKeeper ensemble: configuration, and a JVM that starts quickly and stays small."""
+"""The ZooKeeper server of a master: configuration files and command line.
+
+Pure functions of the node document; depends on `mesaform.topology.user_data`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from mesaform.topology.ports import Port
 from mesaform.topology.user_data import NodeDocument, ZooKeeperMember
 
 HEAP_MIB = 96
-"""The ensemble holds a few hundred small nodes (elections, the engine's registry, launch intents): tens of MiB at most."""
+"""Heap of the server. The ensemble stores a few hundred small nodes (elections, the engine's
+registry, launch intents), which take tens of MiB at most."""
 
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
@@ -22,7 +26,7 @@ log4j.appender.CONSOLE.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 
 
 def member_at(document: NodeDocument, address: str) -> ZooKeeperMember:
-    """The machine's place in the ensemble.
+    """The member of the ensemble with this address.
 
     Raises:
         ValueError: the document's ensemble has no member with this address.
@@ -31,15 +35,18 @@ def member_at(document: NodeDocument, address: str) -> ZooKeeperMember:
     for member in document.zookeeper:
         if member.address == address:
             return member
-    known = ", ".join(member.address for member in document.zookeeper)
-    message = f"this master's address {address} is not among the ensemble's ({known}): deploy the masters again"
-    raise ValueError(message)
+    members = ", ".join(member.address for member in document.zookeeper)
+    raise ValueError(
+        f"this master's address {address} is not among the ensemble's ({members}):"
+        " deploy the masters again"
+    )
 
 
 def zoo_cfg(document: NodeDocument, address: str, data_dir: PurePosixPath) -> str:
     """The server's configuration file.
 
-    A tick of 500 ms allows sessions from 1 s; the ceiling is raised so that clients may ask for up to 40 s.
+    A tick of 500 ms allows session time-outs from 1 s (twice the tick); the maximum is 40 s.
+    Source of the options: ZooKeeper administrator's guide, "Configuration Parameters".
     """
     lines = [
         "tickTime=500",
@@ -65,7 +72,7 @@ def zoo_cfg(document: NodeDocument, address: str, data_dir: PurePosixPath) -> st
 
 
 def files(document: NodeDocument, address: str, folder: PurePosixPath) -> tuple[ConfigFile, ...]:
-    """What the server reads: its configuration, its number in the ensemble, and where its log goes (standard output)."""
+    """The server's configuration, its number in the ensemble and the target of its log."""
     data_dir = folder / "data"
     return (
         ConfigFile(folder / "conf" / "zoo.cfg", zoo_cfg(document, address, data_dir)),
@@ -75,11 +82,12 @@ def files(document: NodeDocument, address: str, folder: PurePosixPath) -> tuple[
 
 
 def service(address: str, folder: PurePosixPath, programs: Programs) -> Service:
-    """The server as a process.
+    """The server as a service.
 
-    The first group of options buys a quick start on small machines. The election's options matter when a peer is gone without a
-    goodbye (`cnxTimeout`: a connection to it is given up after 1.5 s, not 5) and when masters boot minutes apart (by default the
-    pause between election notices grows to a minute).
+    The first group of options shortens the start on small machines. `cnxTimeout`: a connection to a
+    peer that vanished is given up after 1.5 s (default 5 s). `maxNotificationInterval`: the pause
+    between election notices grows to 2 s (default 60 s), which matters when masters boot minutes
+    apart.
     """
     conf = folder / "conf"
     argv = (

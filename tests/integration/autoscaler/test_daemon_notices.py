@@ -12,7 +12,7 @@ from mesaform.aws import client
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
 from mesaform.aws.ports import Machine
-from mesaform.node.interruption_monitor import Settings, tell_leader
+from mesaform.node.interruption_monitor import Settings, send_to_leader
 from mesaform.topology import eventbridge
 from mesaform.topology.user_data import MachineNotice
 from tests.integration.autoscaler.test_daemon import Cluster, alive, leads, scalars, until
@@ -156,7 +156,7 @@ async def test_a_machine_tells_of_itself_until_it_is_remembered_and_of_nobody_el
 
     async def told_from(address: str) -> bool:
         return await asyncio.to_thread(
-            tell_leader, Settings(machine.instance_id, address, place), notice
+            send_to_leader, Settings(machine.instance_id, address, place), notice
         )
 
     for _ in range(3):

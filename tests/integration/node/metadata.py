@@ -1,4 +1,4 @@
-"""A metadata service for tests: IMDSv2 over real HTTP, with tokens that it really checks."""
+"""Metadata service for tests: IMDSv2 over HTTP, with tokens that it checks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import Any, Self
 
 
 class MetadataServer:
-    """Use with `with`; `endpoint` is what AWS_EC2_METADATA_SERVICE_ENDPOINT takes. `values` is by path below /latest/."""
+    """A context manager. `endpoint` is the value of AWS_EC2_METADATA_SERVICE_ENDPOINT.
+
+    `values` are the texts by path below /latest/.
+    """
 
     def __init__(self, values: Mapping[str, str], host: str = "127.71.0.1") -> None:
         self.values = dict(values)
         self.tokens: set[str] = set()
-        self.asked: list[str] = []
-        self.failures: list[int] = []  # answered, one each, before anything else is
+        self.requested_paths: list[str] = []
+        self.failures: list[int] = []  # statuses of the next answers
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
-                if self.refused():
+                if self.is_refused():
                     return
                 if (
                     self.path != "/latest/api/token"
@@ -34,8 +37,8 @@ class MetadataServer:
                 self.answer(200, token)
 
             def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                if self.refused():
+                outer.requested_paths.append(self.path)
+                if self.is_refused():
                     return
                 if self.headers.get("X-aws-ec2-metadata-token") not in outer.tokens:
                     self.answer(401)
@@ -43,7 +46,7 @@ class MetadataServer:
                 value = outer.values.get(self.path.removeprefix("/latest/"))
                 self.answer(404) if value is None else self.answer(200, value)
 
-            def refused(self) -> bool:
+            def is_refused(self) -> bool:
                 if outer.failures:
                     self.answer(outer.failures.pop(0))
                     return True

@@ -1,4 +1,4 @@
-"""Real nodes for tests: `mesaform.node` as a process of its own, over services that a test makes up."""
+"""Real nodes for tests: `mesaform.node` as a process of its own, with services of the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mesaform.node.process import children
+from mesaform.common import proc
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[3]
@@ -25,7 +25,7 @@ from mesaform.node.model import Desired, Identity, Service
 from mesaform.topology.user_data import NodeDocument
 services = tuple(
     Service(s["name"], tuple(s["argv"]), ready=tuple(s["ready"]) if "ready" in s else None,
-            stop_within_s=s.get("stop_within_s", 5.0), steers=s.get("steers", False))
+            stop_within_s=s.get("stop_within_s", 5.0), controls_node=s.get("controls_node", False))
     for s in json.loads(sys.argv[1])
 )
 document = NodeDocument(1, "test", "agent", "us-east-1", "embedded", (), "none")
@@ -33,13 +33,13 @@ identity = Identity("i-test", "m5.large", "us-east-1a", "127.71.0.9", "on-demand
 sys.exit(serve(document, identity, Desired(services), Path(sys.argv[2]), os.environ))
 """
 
-# Notes its start and its orderly end in a journal that all services of a node share.
-FAITHFUL = """
+# Writes its start and its orderly end to a journal that all services of a node share.
+RECORDER = """
 import os, signal, sys, threading
 journal, name = sys.argv[1:3]
-def note(word):
+def note(event):
     with open(journal, "a") as file:
-        file.write(f"{word} {name} {os.getpid()}\\n")
+        file.write(f"{event} {name} {os.getpid()}\\n")
 done = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: done.set())
 note("start")
@@ -48,46 +48,50 @@ done.wait()
 note("stop")
 """
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+IGNORES_SIGTERM = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
 
-# Leaves a grandchild in a session of its own behind, as an engine's executors are.
+# Starts a grandchild in a session of its own, as an engine's agent starts executors.
 PARENT = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(sleep, start_new_session=True)
 print(child.pid, flush=True)
 child.wait()
 """
 
 
-def until(what: str, look: Callable[[], T | None], timeout_s: float = 10.0) -> T:
+def until(what: str, condition: Callable[[], T | None], timeout_s: float = 10.0) -> T:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if found := look():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.01)
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def is_alive(pid: int) -> bool:
+    process = proc.read_process(pid)
+    return process is not None and not process.has_ended
 
 
 class Node:
-    """A node over made-up services, below `folder`."""
+    """A node with services of the test, below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = folder / "journal"
         self.process: subprocess.Popen[str] | None = None
 
-    def faithful(self, name: str, **more: Any) -> dict[str, Any]:
+    def recorder(self, name: str, **fields: Any) -> dict[str, Any]:
         return {
             "name": name,
-            "argv": [sys.executable, "-c", FAITHFUL, str(self.journal), name],
-            **more,
+            "argv": [sys.executable, "-c", RECORDER, str(self.journal), name],
+            **fields,
         }
 
     def start(self, services: Sequence[dict[str, Any]], **env: str) -> None:
@@ -107,10 +111,10 @@ class Node:
 
     def status(self) -> dict[str, dict[str, Any]]:
         try:
-            whole = json.loads((self.folder / "status.json").read_bytes())
+            node_status = json.loads((self.folder / "status.json").read_bytes())
         except FileNotFoundError:
             return {}
-        return {service["service"]: service for service in whole["services"]}
+        return {service["service"]: service for service in node_status["services"]}
 
     def service_pid(self, name: str) -> int | None:
         entry = self.status().get(name, {})
@@ -137,9 +141,9 @@ class Node:
 
     def cleanup(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            left = children(self.pid)
+            children = proc.children(self.pid)
             self.process.kill()
             self.process.communicate()
-            for pid in left:
-                if alive(pid):
+            for pid in children:
+                if is_alive(pid):
                     os.kill(pid, signal.SIGKILL)

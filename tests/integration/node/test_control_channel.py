@@ -1,4 +1,4 @@
-"""A service that steers its node: real processes, a real line."""
+"""A service that controls its node: real processes, a real control channel."""
 
 from __future__ import annotations
 
@@ -10,121 +10,121 @@ from pathlib import Path
 
 import pytest
 
-from mesaform.node.control_channel import ControlChannel, LineBroken
-from tests.integration.node.nodes import PARENT, Node, alive, until
+from mesaform.node.control_channel import ChannelBroken, ControlChannel
+from tests.integration.node.nodes import PARENT, Node, is_alive, until
 
 pytestmark = pytest.mark.slow
 
-# Says to the node what the test writes into its file, one word a line, and notes what it hears.
-STEERING = """
+# Sends the requests that the test writes to its file and prints the answers.
+CONTROLLER = """
 import asyncio, sys, time
 from pathlib import Path
-from mesaform.node.control_channel import Line
-orders = Path(sys.argv[1])
+from mesaform.node.control_channel import ControlChannel
+requests = Path(sys.argv[1])
 async def main():
-    line = await Line.open()
-    print("on the line", flush=True)
+    channel = await ControlChannel.open()
+    print("connected", flush=True)
     done = 0
     while True:
-        words = orders.read_text().split() if orders.exists() else []
-        for word in words[done:]:
-            if word == "hold":
-                print("held:", *await line.hold(), flush=True)
-            elif word == "release":
-                await line.release()
+        names = requests.read_text().split() if requests.exists() else []
+        for name in names[done:]:
+            if name == "hold":
+                print("held:", *await channel.hold(), flush=True)
+            elif name == "release":
+                await channel.release()
                 print("released", flush=True)
             else:
-                await line.power_off()
-        done = len(words)
+                await channel.power_off()
+        done = len(names)
         await asyncio.sleep(0.02)
 asyncio.run(main())
 """
 
 
-class Steered(Node):
+class ControlledNode(Node):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.orders = folder / "orders"
+        self.requests = folder / "requests"
 
-    def steering(self) -> dict[str, object]:
+    def controller(self) -> dict[str, object]:
         return {
-            "name": "steering",
-            "argv": [sys.executable, "-c", STEERING, str(self.orders)],
-            "steers": True,
+            "name": "controller",
+            "argv": [sys.executable, "-c", CONTROLLER, str(self.requests)],
+            "controls_node": True,
         }
 
-    def say(self, *words: str) -> None:
-        with self.orders.open("a") as file:
-            file.write("".join(f"{word}\n" for word in words))
+    def request(self, *names: str) -> None:
+        with self.requests.open("a") as file:
+            file.write("".join(f"{name}\n" for name in names))
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Steered]:
-    found = Steered(tmp_path)
-    yield found
-    found.cleanup()
+def node(tmp_path: Path) -> Iterator[ControlledNode]:
+    controlled = ControlledNode(tmp_path)
+    yield controlled
+    controlled.cleanup()
 
 
-def test_what_is_held_stops_while_the_steering_service_runs_on_and_starts_again_when_released(
-    node: Steered,
+def test_held_services_stop_and_start_again_after_the_release(
+    node: ControlledNode,
 ) -> None:
-    node.start([node.faithful("a"), node.steering()])
-    until("both run", lambda: node.notes() and "on the line" in node.log("steering"))
-    pid = node.service_pid("steering")
-    node.say("hold")
-    until("it is held", lambda: "held:" in node.log("steering"))
-    assert node.log("steering").splitlines()[-1] == "held:"
+    node.start([node.recorder("a"), node.controller()])
+    until("both run", lambda: node.notes() and "connected" in node.log("controller"))
+    pid = node.service_pid("controller")
+    node.request("hold")
+    until("it is held", lambda: "held:" in node.log("controller"))
+    assert node.log("controller").splitlines()[-1] == "held:"
     assert node.notes() == [("start", "a"), ("stop", "a")]
     assert node.status()["a"]["state"] == "stopped"
-    node.say("release")
+    node.request("release")
     until("it runs again", lambda: len(node.notes()) == 3)
-    assert "released" in node.log("steering")
-    assert node.service_pid("steering") == pid
+    assert "released" in node.log("controller")
+    assert node.service_pid("controller") == pid
 
 
-def test_processes_that_the_held_service_leaves_behind_are_named(node: Steered) -> None:
-    node.start([{"name": "engine", "argv": [sys.executable, "-c", PARENT]}, node.steering()])
+def test_remaining_processes_of_a_held_service_are_named(node: ControlledNode) -> None:
+    node.start([{"name": "engine", "argv": [sys.executable, "-c", PARENT]}, node.controller()])
     until(
         "its child runs",
-        lambda: node.log("engine").strip() and "on the line" in node.log("steering"),
+        lambda: node.log("engine").strip() and "connected" in node.log("controller"),
     )
     child = int(node.log("engine"))
-    node.say("hold")
-    until("it is held", lambda: "held:" in node.log("steering"))
-    assert "python" in node.log("steering").splitlines()[-1]
-    assert alive(child), "an executor outlives its agent"
+    node.request("hold")
+    until("it is held", lambda: "held:" in node.log("controller"))
+    assert "python" in node.log("controller").splitlines()[-1]
+    assert is_alive(child), "an executor outlives its agent"
 
 
-def test_a_steering_service_that_dies_leaves_nothing_held(node: Steered) -> None:
-    node.start([node.faithful("a"), node.steering()])
-    until("both run", lambda: node.notes() and "on the line" in node.log("steering"))
-    node.say("hold")
-    until("it is held", lambda: "held:" in node.log("steering"))
-    pid = node.service_pid("steering")
+def test_the_node_releases_held_services_when_the_controller_dies(node: ControlledNode) -> None:
+    node.start([node.recorder("a"), node.controller()])
+    until("both run", lambda: node.notes() and "connected" in node.log("controller"))
+    node.request("hold")
+    until("it is held", lambda: "held:" in node.log("controller"))
+    pid = node.service_pid("controller")
     assert pid is not None
-    node.orders.unlink()
+    node.requests.unlink()
     os.kill(pid, signal.SIGKILL)
-    until("what was held runs again", lambda: node.notes()[2:] == [("start", "a")])
-    until("the steering service is back", lambda: node.log("steering").count("on the line") == 2)
-    node.say("hold")
-    until("and steers", lambda: node.log("steering").count("held:") == 2)
+    until("the held service runs again", lambda: node.notes()[2:] == [("start", "a")])
+    until("the controller is back", lambda: node.log("controller").count("connected") == 2)
+    node.request("hold")
+    until("and controls", lambda: node.log("controller").count("held:") == 2)
 
 
-def test_a_steering_service_may_power_the_machine_off_with_all_else_held(
-    node: Steered, tmp_path: Path
+def test_a_controller_can_power_the_machine_off_with_all_others_held(
+    node: ControlledNode, tmp_path: Path
 ) -> None:
-    witness = tmp_path / "powered-off"
-    node.start([node.faithful("a"), node.steering()], MESAFORM_POWEROFF=f"touch {witness}")
-    until("both run", lambda: node.notes() and "on the line" in node.log("steering"))
-    node.say("hold", "poweroff")
+    marker = tmp_path / "powered-off"
+    node.start([node.recorder("a"), node.controller()], MESAFORM_POWEROFF=f"touch {marker}")
+    until("both run", lambda: node.notes() and "connected" in node.log("controller"))
+    node.request("hold", "poweroff")
     code, out = node.finish()
     assert code == 0, out
-    assert witness.exists()
+    assert marker.exists()
     assert node.notes() == [("start", "a"), ("stop", "a")]
 
 
-async def test_only_the_node_can_start_a_steering_service() -> None:
+async def test_a_controller_needs_the_channel_of_its_node() -> None:
     with pytest.raises(
-        LineBroken, match="MESAFORM_NODE_FD is not set: only the node starts this program"
+        ChannelBroken, match="MESAFORM_NODE_FD is not set: only the node starts this program"
     ):
         await ControlChannel.open({})

@@ -1,4 +1,4 @@
-"""Three nodes with nothing but ZooKeeper, on three addresses with the standard ports: a quorum forms, and survives a loss."""
+"""Three nodes with ZooKeeper only, on three addresses with the standard ports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DOCUMENT = NodeDocument(
     recipe="abc",
 )
 
-# The real master's desired state, less all but its first service.
+# The desired state of a real master, reduced to its first service.
 DRIVER = """
 import os, sys
 from dataclasses import replace
@@ -49,8 +49,11 @@ from mesaform.node.model import Hardware, Identity
 from mesaform.topology.user_data import parse_node_document
 document, folder = parse_node_document(sys.argv[1]), sys.argv[3]
 identity = Identity("i-" + sys.argv[2], "t3.medium", "us-east-1a", sys.argv[2], "on-demand")
-desired = roles.desired(document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder))
-sys.exit(serve(document, identity, replace(desired, services=desired.services[:1]), Path(folder), os.environ))
+desired = roles.desired(
+    document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder)
+)
+desired = replace(desired, services=desired.services[:1])
+sys.exit(serve(document, identity, desired, Path(folder), os.environ))
 """
 
 
@@ -76,7 +79,7 @@ class Ensemble:
             )
 
     def mode(self, address: str) -> str:
-        """leader, follower, or nothing while there is no quorum."""
+        """`leader` or `follower`; empty while there is no quorum."""
         try:
             with socket.create_connection((address, 2181), timeout=1) as peer:
                 peer.sendall(b"srvr")
@@ -98,9 +101,9 @@ class Ensemble:
 
 @pytest.fixture
 def ensemble(tmp_path: Path) -> Iterator[Ensemble]:
-    found = Ensemble(tmp_path)
-    yield found
-    for node in found.nodes.values():
+    three_nodes = Ensemble(tmp_path)
+    yield three_nodes
+    for node in three_nodes.nodes.values():
         if node.poll() is None:
             node.kill()
             node.wait()
@@ -115,7 +118,7 @@ def test_three_masters_form_a_quorum_that_survives_its_leader(ensemble: Ensemble
     client = KazooClient(hosts=",".join(f"{address}:2181" for address in ADDRESSES), timeout=6.0)
     client.start(timeout=15)
     try:
-        client.create("/witness", b"1")
+        client.create("/data", b"1")
         leader = next(address for address in ADDRESSES if ensemble.mode(address) == "leader")
         (server,) = [
             int(entry.name)
@@ -131,14 +134,15 @@ def test_three_masters_form_a_quorum_that_survives_its_leader(ensemble: Ensemble
             lambda: "leader" in [ensemble.mode(address) for address in others],
             timeout_s=20,
         )
-        assert client.retry(client.get, "/witness")[0] == b"1"
+        assert client.retry(client.get, "/data")[0] == b"1"
         until(
             "the killed server is back",
             lambda: ensemble.modes() == ["follower", "follower", "leader"],
             timeout_s=20,
         )
         sys.stdout.write(
-            f"formed in {formed_s:.1f} s, new leader and all back {time.monotonic() - killed:.1f} s after the kill\n"
+            f"formed in {formed_s:.1f} s;"
+            f" all servers back {time.monotonic() - killed:.1f} s after the kill\n"
         )
     finally:
         client.stop()

@@ -1,4 +1,4 @@
-"""`python -m mesaform.node` itself, with a metadata service and an image's recipe of the test's own."""
+"""`python -m mesaform.node` as a process, with a metadata service and a recipe of the test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DOCUMENT = NodeDocument(
 
 
 def run_node(
-    user_data: str | bytes, folder: Path, recipe: str = "abc"
+    user_data: str | bytes, folder: Path, recipe: str = "abc", **environ: str
 ) -> subprocess.CompletedProcess[str]:
     (folder / "recipe.json").write_text(
         json.dumps({"digest": recipe, "baked_at": "", "versions": {}})
@@ -44,6 +44,7 @@ def run_node(
                 **os.environ,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint,
                 "MESAFORM_MACHINE_DIR": str(folder / "machine"),
+                **environ,
             },
             capture_output=True,
             text=True,
@@ -52,7 +53,7 @@ def run_node(
         )
 
 
-def test_an_image_of_another_recipe_is_refused_on_the_console_and_for_good(tmp_path: Path) -> None:
+def test_an_image_of_another_recipe_is_refused_with_exit_code_78(tmp_path: Path) -> None:
     result = run_node(msgspec.json.encode(DOCUMENT), tmp_path, recipe="xyz")
     assert result.returncode == 78
     assert (
@@ -62,21 +63,22 @@ def test_an_image_of_another_recipe_is_refused_on_the_console_and_for_good(tmp_p
     assert not (tmp_path / "machine").exists()
 
 
-def test_user_data_that_is_no_node_document_is_refused(tmp_path: Path) -> None:
+def test_user_data_without_a_node_document_is_refused(tmp_path: Path) -> None:
     result = run_node("#cloud-config\n{}", tmp_path)
     assert result.returncode == 78
     assert "node: refused: " in result.stdout
 
 
-def test_an_engine_that_the_image_lacks_is_refused(tmp_path: Path) -> None:
-    result = run_node(
-        msgspec.json.encode(msgspec.structs.replace(DOCUMENT, engine="mesos")), tmp_path
-    )
+def test_an_engine_without_a_program_on_path_is_refused(tmp_path: Path) -> None:
+    document = msgspec.structs.replace(DOCUMENT, engine="mesos")
+    programs = tmp_path / "programs-without-mesos"
+    programs.mkdir()
+    result = run_node(msgspec.json.encode(document), tmp_path, PATH=str(programs))
     assert result.returncode == 78
     assert "mesos-agent, which this image lacks" in result.stdout
 
 
-def test_the_check_tells_what_each_role_would_run() -> None:
+def test_the_check_lists_the_services_of_each_role() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "mesaform.node", "--check"],
         cwd=REPOSITORY,
@@ -88,8 +90,12 @@ def test_the_check_tells_what_each_role_would_run() -> None:
     assert result.returncode in (0, 78)  # 78 where ZooKeeper is not installed
 
 
-def test_what_a_node_imports_stays_light() -> None:
-    program = "import sys, mesaform.node.main; print([m for m in ('pydantic', 'boto3', 'aiohttp', 'kazoo', 'yaml') if m in sys.modules])"
+def test_the_node_imports_no_large_library() -> None:
+    program = (
+        "import sys, mesaform.node.main\n"
+        "print([m for m in ('pydantic', 'boto3', 'aiohttp', 'kazoo', 'yaml')"
+        " if m in sys.modules])"
+    )
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

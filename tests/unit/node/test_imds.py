@@ -1,4 +1,4 @@
-"""The metadata client, against a real HTTP server that checks tokens."""
+"""The metadata client against an HTTP server that checks tokens."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from tests.support.zookeeper import free_port
 
 
 class Clock:
-    """Time that passes only by sleeping."""
+    """Simulated time: only `sleep` moves it."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.slept: list[float] = []
+        self.pauses_s: list[float] = []
 
     def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        self.pauses_s.append(seconds)
         self.now += seconds
 
 
-def client(endpoint: str, clock: Clock | None = None, patience_s: float = 10.0) -> Metadata:
+def client(endpoint: str, clock: Clock | None = None, retry_for_s: float = 10.0) -> Metadata:
     clock = clock or Clock()
-    return Metadata(endpoint, patience_s=patience_s, monotonic=lambda: clock.now, sleep=clock.sleep)
+    return Metadata(
+        endpoint, retry_for_s=retry_for_s, monotonic=lambda: clock.now, sleep=clock.sleep
+    )
 
 
-def test_a_machine_learns_who_it_is_with_one_token() -> None:
+def test_identity_and_user_data_need_one_token() -> None:
     with MetadataServer(INSTANCE) as server:
         metadata = client(server.endpoint)
         assert metadata.identity() == Identity(
@@ -37,13 +39,13 @@ def test_a_machine_learns_who_it_is_with_one_token() -> None:
         assert len(server.tokens) == 1
 
 
-def test_a_service_that_does_not_say_the_lifecycle_means_on_demand() -> None:
+def test_a_machine_without_a_lifecycle_is_on_demand() -> None:
     without = {key: value for key, value in INSTANCE.items() if not key.endswith("life-cycle")}
     with MetadataServer(without) as server:
         assert client(server.endpoint).identity().lifecycle == "on-demand"
 
 
-def test_a_token_that_is_no_longer_good_is_replaced() -> None:
+def test_an_expired_token_is_replaced() -> None:
     with MetadataServer(INSTANCE) as server:
         metadata = client(server.endpoint)
         metadata.get("user-data")
@@ -51,15 +53,15 @@ def test_a_token_that_is_no_longer_good_is_replaced() -> None:
         assert metadata.get("user-data") == '{"version":1}'
 
 
-def test_a_service_with_a_hiccup_is_asked_again() -> None:
+def test_temporary_failures_are_retried() -> None:
     clock = Clock()
     with MetadataServer(INSTANCE) as server:
         server.failures = [503, 500, 429]
         assert client(server.endpoint, clock).user_data() == '{"version":1}'
-    assert clock.slept == [0.1, 0.2, 0.5]
+    assert clock.pauses_s == [0.1, 0.2, 0.4]
 
 
-def test_a_service_that_never_comes_up_is_named_with_how_long_was_waited() -> None:
+def test_a_service_that_never_answers_is_named_with_the_time_waited() -> None:
     clock = Clock()
     endpoint = f"http://127.71.0.2:{free_port('127.71.0.2')}"
     with pytest.raises(
@@ -69,7 +71,7 @@ def test_a_service_that_never_comes_up_is_named_with_how_long_was_waited() -> No
     assert 8 < clock.now <= 10
 
 
-def test_a_machine_without_user_data_was_not_launched_by_us() -> None:
+def test_a_machine_without_user_data_is_refused() -> None:
     with (
         MetadataServer({}) as server,
         pytest.raises(
@@ -79,16 +81,16 @@ def test_a_machine_without_user_data_was_not_launched_by_us() -> None:
         client(server.endpoint).user_data()
 
 
-def test_a_disabled_service_is_not_asked_for_minutes() -> None:
+def test_a_disabled_service_is_not_retried() -> None:
     clock = Clock()
     with MetadataServer(INSTANCE) as server:
         server.failures = [403]
         with pytest.raises(MetadataUnavailable, match="gives no token \\(answers 403\\)"):
             client(server.endpoint, clock).user_data()
-    assert clock.slept == []
+    assert clock.pauses_s == []
 
 
-def test_the_address_is_the_one_that_awss_own_tools_take() -> None:
+def test_the_endpoint_comes_from_the_variable_of_awss_tools() -> None:
     with MetadataServer(INSTANCE) as server:
         assert (
             Metadata.from_environment(

@@ -1,4 +1,4 @@
-"""The lease at work: on virtual time with a made-up world, and as real processes on a machine of their own."""
+"""The agent lease: with simulated time and cluster, and as real processes of one machine."""
 
 from __future__ import annotations
 
@@ -17,29 +17,37 @@ import msgspec
 import pytest
 from kazoo.client import KazooClient
 
-from mesaform.node.control_channel import LineBroken
-from mesaform.node.lease_daemon import Keeper, seen
-from mesaform.node.lease_monitor import LeaseMonitor, Leave, Looked, Seen, State, Terms, Unseen
+from mesaform.node.control_channel import ChannelBroken
+from mesaform.node.lease_daemon import LeaseKeeper, parse_lease
+from mesaform.node.lease_monitor import (
+    AgentObserved,
+    LeaseMonitor,
+    LeaseRead,
+    LeaseUnreadable,
+    PowerOff,
+    State,
+    Terms,
+)
 from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from tests.integration.node.nodes import REPOSITORY, until
 from tests.support.little_cluster import LittleCluster
 from tests.support.zookeeper import available
 
 
-class Story:
-    """A world, a node and a clock: time passes only while the keeper sleeps."""
+class Simulation:
+    """A cluster, a node and a clock; time passes only while the keeper sleeps."""
 
     def __init__(self, lease_s: float = 600.0, empty_s: float = 60.0) -> None:
         self.now = 0.0
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.renewed_until = 0.0  # the autoscaler works until then
-        self.zookeeper_away = (0.0, 0.0)
+        self.zookeeper_outage = (0.0, 0.0)
         self.busy_until = 0.0
-        self.left: tuple[str, ...] = ()
-        self.answers = True
-        self.back_while_it_stops = False
-        self.farewells: list[Leave] = []
-        self.keeper = Keeper(
+        self.remaining: tuple[str, ...] = ()
+        self.node_answers = True
+        self.renews_while_stopping = False
+        self.reports: list[PowerOff] = []
+        self.keeper = LeaseKeeper(
             LeaseMonitor(Terms(lease_s, empty_s), self.now),
             self,
             self,
@@ -53,37 +61,37 @@ class Story:
         if self.now > self.stop_at:
             raise TimeoutError
 
-    async def lease(self) -> Seen | Unseen:
-        if self.zookeeper_away[0] <= self.now < self.zookeeper_away[1]:
-            return Unseen()
-        return Seen(str(int(min(self.now, self.renewed_until) // 5) + 1))
+    async def read_lease(self) -> LeaseRead | LeaseUnreadable:
+        if self.zookeeper_outage[0] <= self.now < self.zookeeper_outage[1]:
+            return LeaseUnreadable()
+        return LeaseRead(str(int(min(self.now, self.renewed_until) // 5) + 1))
 
-    async def agent(self) -> Looked:
-        self.told.append("look")
-        return Looked("busy" if self.now < self.busy_until else "empty")
+    async def observe_agent(self) -> AgentObserved:
+        self.calls.append("observe")
+        return AgentObserved("busy" if self.now < self.busy_until else "empty")
 
     async def master_has_work(self) -> bool | None:
-        self.told.append("ask the master")
+        self.calls.append("ask the master")
         return None
 
-    async def farewell(self, leave: Leave) -> None:
-        self.told.append("farewell")
-        self.farewells.append(leave)
+    async def report_shutdown(self, cause: PowerOff) -> None:
+        self.calls.append("report")
+        self.reports.append(cause)
 
     async def hold(self) -> tuple[str, ...]:
-        self.told.append("hold")
-        if self.back_while_it_stops:
+        self.calls.append("hold")
+        if self.renews_while_stopping:
             self.renewed_until = self.now + 5
             self.now += 5
-        if not self.answers:
-            raise LineBroken("the node does not answer")
-        return self.left
+        if not self.node_answers:
+            raise ChannelBroken("the node does not answer")
+        return self.remaining
 
     async def release(self) -> None:
-        self.told.append("release")
+        self.calls.append("release")
 
     async def power_off(self) -> None:
-        self.told.append("power off")
+        self.calls.append("power off")
 
     async def until(self, seconds: float) -> None:
         self.stop_at = seconds
@@ -91,92 +99,93 @@ class Story:
             await self.keeper.run()
 
     @property
-    def deeds(self) -> list[str]:
-        return [word for word in self.told if word != "look"]
+    def actions(self) -> list[str]:
+        return [call for call in self.calls if call != "observe"]
 
 
-async def test_a_machine_of_an_autoscaler_that_died_looks_stops_its_agent_looks_again_and_leaves():
-    story = Story()
-    story.renewed_until = 1000.0
-    await story.keeper.run()
-    assert story.deeds == ["hold", "ask the master", "farewell", "power off"]
-    assert 1600 <= story.now <= 1600 + 2 * story.keeper.pause_s
-    assert story.farewells[0].silent_s >= 600
+async def test_an_empty_machine_without_autoscaler_stops_its_agent_verifies_and_powers_off():
+    simulation = Simulation()
+    simulation.renewed_until = 1000.0
+    await simulation.keeper.run()
+    assert simulation.actions == ["hold", "ask the master", "report", "power off"]
+    assert 1600 <= simulation.now <= 1600 + 2 * simulation.keeper.pause_s
+    assert simulation.reports[0].silent_s >= 600
 
 
-async def test_an_autoscaler_that_works_is_not_bothered_and_its_agents_are_not_asked():
-    story = Story()
-    story.renewed_until = 1e6
-    await story.until(5 * 86400)
-    assert story.told == []
+async def test_an_agent_is_not_asked_while_the_autoscaler_works():
+    simulation = Simulation()
+    simulation.renewed_until = 1e6
+    await simulation.until(5 * 86400)
+    assert simulation.calls == []
 
 
-async def test_an_ensemble_that_is_away_for_less_than_the_lease_costs_nobody_a_machine():
-    story = Story()
-    story.renewed_until = 1e6
-    story.zookeeper_away = (1000, 1500)
-    await story.until(86400)
-    assert story.deeds == []
+async def test_a_zookeeper_outage_shorter_than_the_lease_ends_no_machine():
+    simulation = Simulation()
+    simulation.renewed_until = 1e6
+    simulation.zookeeper_outage = (1000, 1500)
+    await simulation.until(86400)
+    assert simulation.actions == []
 
 
-async def test_masters_that_are_gone_for_good_cost_the_empty_machine():
-    story = Story()
-    story.renewed_until = 1e6
-    story.zookeeper_away = (1000, 1e9)
-    await story.keeper.run()
-    assert story.deeds[-1] == "power off"
-    assert story.now < 1700
+async def test_an_empty_machine_powers_off_when_the_masters_are_gone():
+    simulation = Simulation()
+    simulation.renewed_until = 1e6
+    simulation.zookeeper_outage = (1000, 1e9)
+    await simulation.keeper.run()
+    assert simulation.actions[-1] == "power off"
+    assert simulation.now < 1700
 
 
-async def test_a_machine_with_work_waits_for_its_end_however_long_nobody_leads():
-    story = Story()
-    story.busy_until = 86400.0
-    await story.keeper.run()
-    assert 86400 + 60 <= story.now <= 86400 + 120
+async def test_a_machine_without_autoscaler_runs_until_its_work_ends():
+    simulation = Simulation()
+    simulation.busy_until = 86400.0
+    await simulation.keeper.run()
+    assert 86400 + 60 <= simulation.now <= 86400 + 120
 
 
-async def test_a_process_left_behind_makes_the_agent_start_again():
-    story = Story()
-    story.left = ("sleep",)
-    await story.until(700)
-    assert story.deeds == ["hold", "release"]
+async def test_a_remaining_process_makes_the_agent_restart():
+    simulation = Simulation()
+    simulation.remaining = ("sleep",)
+    await simulation.until(700)
+    assert simulation.actions == ["hold", "release"]
 
 
-async def test_an_autoscaler_that_is_back_while_the_agent_stops_keeps_the_machine_and_the_master_is_not_asked():
-    story = Story()
-    story.back_while_it_stops = True
-    await story.until(1100)
-    assert story.deeds == ["hold", "release"]
-    assert story.keeper.watch.state is State.KEPT
+async def test_a_renewal_while_the_agent_stops_keeps_the_machine():
+    simulation = Simulation()
+    simulation.renews_while_stopping = True
+    await simulation.until(1100)
+    assert simulation.actions == ["hold", "release"]
+    assert simulation.keeper.monitor.state is State.RENEWED
 
 
-async def test_a_node_that_does_not_answer_ends_the_keeper_and_nothing_else():
-    story = Story()
-    story.answers = False
-    with pytest.raises(LineBroken):
-        await story.keeper.run()
-    assert story.deeds == ["hold"]
+async def test_a_broken_channel_ends_the_keeper_only():
+    simulation = Simulation()
+    simulation.node_answers = False
+    with pytest.raises(ChannelBroken):
+        await simulation.keeper.run()
+    assert simulation.actions == ["hold"]
 
 
-async def test_it_looks_twenty_times_a_lease_within_bounds():
-    assert Story(lease_s=60).keeper.pause_s == 3
-    assert Story(lease_s=1).keeper.pause_s == 1
-    assert Story(lease_s=86400).keeper.pause_s == 15
-    assert Story(lease_s=0).keeper.pause_s == 15
+async def test_the_keeper_observes_twenty_times_a_lease_within_bounds():
+    assert Simulation(lease_s=60).keeper.pause_s == 3
+    assert Simulation(lease_s=1).keeper.pause_s == 1
+    assert Simulation(lease_s=86400).keeper.pause_s == 15
+    assert Simulation(lease_s=0).keeper.pause_s == 15
 
 
-def test_a_lease_is_read_with_its_terms_and_who_is_spared():
+def test_a_lease_is_parsed_with_its_terms_and_protected_machines():
     lease = Lease(3, 17, "127.0.0.1:9550", 12.5, LeaseTerms(900, 30), protected=("i-1",))
     data = msgspec.json.encode(lease)
-    assert seen(data, "i-1") == Seen("3.17.12.5", Terms(900, 30), spared=True)
-    assert seen(data, "i-2") == Seen("3.17.12.5", Terms(900, 30))
+    assert parse_lease(data, "i-1") == LeaseRead("3.17.12.5", Terms(900, 30), is_protected=True)
+    assert parse_lease(data, "i-2") == LeaseRead("3.17.12.5", Terms(900, 30))
     assert (
-        seen(msgspec.json.encode(msgspec.structs.replace(lease, terms=None)), "i-2").terms is None
+        parse_lease(msgspec.json.encode(msgspec.structs.replace(lease, terms=None)), "i-2").terms
+        is None
     )
-    assert seen(b"not json", "i-2").mark != seen(b"nor this", "i-2").mark
+    assert parse_lease(b"not json", "i-2").mark != parse_lease(b"nor this", "i-2").mark
 
 
-# An agent of the autoscaler's as its node runs it, with ZooKeeper on the test's port and terms of seconds.
+# The node of an agent with a lease, with ZooKeeper on the test's port and terms of seconds.
 DRIVER = """
 import os, sys
 from dataclasses import replace
@@ -187,24 +196,40 @@ from mesaform.node.model import Hardware, Identity
 from mesaform.topology.user_data import parse_node_document
 document, address, zk, master, folder = parse_node_document(sys.argv[1]), *sys.argv[2:6]
 identity = Identity("i-leased", "m5.large", "us-east-1a", address, "on-demand")
-desired = roles.desired(document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder))
-elsewhere = {"MESOS_MASTER": f"{zk}/mesos", "MESAFORM_ZK": f"{zk}/mesaform/autoscaler", "MESAFORM_MASTERS": f"zk://{master}:2181/mesos"}
-services = tuple(replace(s, env={**s.env, **{k: v for k, v in elsewhere.items() if k in s.env}}) for s in desired.services)
+desired = roles.desired(
+    document, identity, Hardware(2, 4096), machine.programs(), PurePosixPath(folder)
+)
+overrides = {
+    "MESOS_MASTER": f"{zk}/mesos",
+    "MESAFORM_ZK": f"{zk}/mesaform/autoscaler",
+    "MESAFORM_MASTERS": f"zk://{master}:2181/mesos",
+}
+services = tuple(
+    replace(s, env={**s.env, **{k: v for k, v in overrides.items() if k in s.env}})
+    for s in desired.services
+)
 sys.exit(serve(document, identity, replace(desired, services=services), Path(folder), os.environ))
 """
 
 
 class Leased:
-    """A bought machine in a little cluster."""
+    """A machine that the autoscaler launched, in a small cluster."""
 
     def __init__(self, cluster: LittleCluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
-        self.witness = folder / "powered-off"
+        self.marker = folder / "powered-off"
         folder.mkdir()
         document = {
-            "version": 1, "cluster": "little", "role": "agent", "region": "us-east-1", "engine": "embedded", "zookeeper": [],
-            "recipe": "none", "pool": "default", "lease": {"lease_s": 4.0, "empty_s": 1.0},
-        }  # fmt: skip
+            "version": 1,
+            "cluster": "little",
+            "role": "agent",
+            "region": "us-east-1",
+            "engine": "embedded",
+            "zookeeper": [],
+            "recipe": "none",
+            "pool": "default",
+            "lease": {"lease_s": 4.0, "empty_s": 1.0},
+        }
         zk = f"zk://{cluster.zookeeper.hosts}"
         address = f"127.{cluster.net}.100.1"
         with (folder / "console").open("wb") as console:
@@ -220,7 +245,7 @@ class Leased:
                     str(folder),
                 ],
                 cwd=REPOSITORY,
-                env={**os.environ, "MESAFORM_POWEROFF": f"touch {self.witness}"},
+                env={**os.environ, "MESAFORM_POWEROFF": f"touch {self.marker}"},
                 stdout=console,
                 stderr=subprocess.STDOUT,
             )
@@ -260,19 +285,19 @@ class Leased:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LittleCluster]:
-    with LittleCluster(tmp_path_factory.mktemp("lease"), 163) as made:
-        yield made
+    with LittleCluster(tmp_path_factory.mktemp("lease"), 163) as little_cluster:
+        yield little_cluster
 
 
 @pytest.fixture
 def leased(cluster: LittleCluster, tmp_path: Path) -> Iterator[Leased]:
-    made = Leased(cluster, tmp_path / "machine")
-    yield made
-    made.end()
+    machine = Leased(cluster, tmp_path / "machine")
+    yield machine
+    machine.end()
 
 
 class Autoscaler:
-    """One that lives as long as it is asked to renew."""
+    """A leader that renews the lease on each call."""
 
     def __init__(self, zk: KazooClient) -> None:
         self._zk = zk
@@ -313,7 +338,7 @@ def services(cluster: LittleCluster, path: str, method: str, body: object = None
 @pytest.mark.zookeeper
 @pytest.mark.skipif(not available(), reason="needs Debian's zookeeper and Java")
 @pytest.mark.timeout(180)
-def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_after_it(
+def test_a_machine_without_autoscaler_runs_its_task_and_then_powers_off(
     cluster: LittleCluster, leased: Leased
 ):
     zk = KazooClient(cluster.zookeeper.hosts)
@@ -332,28 +357,28 @@ def test_a_machine_whose_autoscaler_falls_silent_keeps_its_task_and_ends_itself_
         lambda: autoscaler.renews() and time.monotonic() - since > 8,
         20,
     )
-    assert "this machine ends itself once" not in leased.log(), "renewed, and yet out"
-    until("the lease ran out", lambda: "this machine ends itself once" in leased.log(), 40)
+    assert "the machine powers off once" not in leased.log(), "renewed, and yet out"
+    until("the lease ran out", lambda: "the machine powers off once" in leased.log(), 40)
     since = time.monotonic()
     until("it was silent for two leases more", lambda: time.monotonic() - since > 8, 20)
     assert leased.process.poll() is None, "ended with a task"
-    assert "is stopped, to look again" not in leased.log()
+    assert "stopping the engine's agent" not in leased.log()
     services(cluster, "/v2/apps/job", "DELETE")
     assert leased.process.wait(60) == 0
-    assert leased.witness.exists()
+    assert leased.marker.exists()
     assert "powering off" in leased.log()
-    assert leased.agents() == [], "the master was told"
-    word = msgspec.json.decode(
+    assert leased.agents() == [], "the master marks the agent as gone"
+    report = msgspec.json.decode(
         zk.get("/mesaform/autoscaler/shutdown-reports/i-leased")[0], type=ShutdownReport
     )
     zk.stop()
     zk.close()
-    assert word.silent_s >= 4
-    assert word.empty_s >= 10
-    assert "i-leased" in word.instance_id
+    assert report.silent_s >= 4
+    assert report.empty_s >= 10
+    assert "i-leased" in report.instance_id
 
 
 def test_the_last_state_is_final():
-    watch = LeaseMonitor(Terms(1, 0), 0, state=State.LEAVING)
-    assert watch.handle(Seen("1"), 100) == []
-    assert watch.state is State.LEAVING
+    monitor = LeaseMonitor(Terms(1, 0), 0, state=State.POWERING_OFF)
+    assert monitor.handle(LeaseRead("1"), 100) == []
+    assert monitor.state is State.POWERING_OFF

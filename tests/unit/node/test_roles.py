@@ -1,4 +1,4 @@
-"""What each role runs: the table of docs/architecture.md, in full."""
+"""Services of each role, as docs/architecture.md lists them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def services(
     }
 
 
-def without_lean(service: Service) -> dict[str, str]:
+def mesaform_environment(service: Service) -> dict[str, str]:
     return {
         key: value
         for key, value in service.env.items()
@@ -59,10 +59,10 @@ def test_a_master_runs_zookeeper_first_then_the_engine_the_services_and_the_auto
     assert list(services(document())) == ["zookeeper", "engine-master", "services", "autoscaler"]
 
 
-def test_the_engine_master_is_told_its_address_the_ensemble_and_a_quorum_of_two() -> None:
+def test_the_engine_master_gets_its_address_the_ensemble_and_a_quorum_of_two() -> None:
     engine = services(document())["engine-master"]
     assert engine.argv == ("/opt/mesaform/venv/bin/python", "-m", "mesaform.engine", "master")
-    assert without_lean(engine) == {
+    assert mesaform_environment(engine) == {
         "MESOS_IP": MASTERS[1],
         "MESOS_PORT": "5050",
         "MESOS_ZK": f"zk://{ENSEMBLE}/mesos",
@@ -74,18 +74,18 @@ def test_the_engine_master_is_told_its_address_the_ensemble_and_a_quorum_of_two(
     }
 
 
-def test_services_and_autoscaler_are_told_where_masters_and_their_own_elections_are() -> None:
-    found = services(document())
-    assert found["services"].argv[1:] == ("-m", "mesaform.services")
-    assert without_lean(found["services"]) == {
+def test_services_and_autoscaler_get_the_masters_and_their_election_paths() -> None:
+    by_name = services(document())
+    assert by_name["services"].argv[1:] == ("-m", "mesaform.services")
+    assert mesaform_environment(by_name["services"]) == {
         "MARATHON_MASTER": f"zk://{ENSEMBLE}/mesos",
         "MARATHON_ZK": f"zk://{ENSEMBLE}/marathon",
         "MARATHON_HTTP_ADDRESS": MASTERS[1],
         "MARATHON_HTTP_PORT": "8080",
         "MARATHON_HOSTNAME": MASTERS[1],
     }
-    assert found["autoscaler"].argv[1:] == ("-m", "mesaform.autoscaler")
-    assert without_lean(found["autoscaler"]) == {
+    assert by_name["autoscaler"].argv[1:] == ("-m", "mesaform.autoscaler")
+    assert mesaform_environment(by_name["autoscaler"]) == {
         "MESAFORM_CLUSTER": "demo",
         "MESAFORM_ZK": f"zk://{ENSEMBLE}/mesaform/autoscaler",
         "MESAFORM_MASTERS": f"zk://{ENSEMBLE}/mesos",
@@ -94,7 +94,7 @@ def test_services_and_autoscaler_are_told_where_masters_and_their_own_elections_
     }
 
 
-def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None:
+def test_an_agent_advertises_the_resources_that_the_planner_expects() -> None:
     agent = services(document("agent", pool="default", disk_gib=40), AGENT)["engine-agent"]
     assert agent.argv[1:] == ("-m", "mesaform.engine", "agent")
     assert agent.env["MESOS_RESOURCES"] == "cpus:4;disk:35840;mem:15565;ports:[31000-32000]"
@@ -106,24 +106,24 @@ def test_an_agent_offers_what_the_planner_expects_of_its_size_and_disk() -> None
     )
 
 
-def test_every_agent_watches_for_its_own_end_and_knows_where_autoscalers_listen() -> None:
-    watch = services(document("agent"), AGENT)["watch"]
-    assert watch.argv[1:] == ("-m", "mesaform.node.interruption_monitor")
-    assert watch.env["MESAFORM_AUTOSCALERS"] == ",".join(f"{address}:9550" for address in MASTERS)
-    assert (watch.env["MESAFORM_MACHINE"], watch.env["MESAFORM_ADDRESS"]) == (
+def test_every_agent_runs_an_interruption_monitor_with_the_autoscalers_addresses() -> None:
+    monitor = services(document("agent"), AGENT)["interruption-monitor"]
+    assert monitor.argv[1:] == ("-m", "mesaform.node.interruption_monitor")
+    assert monitor.env["MESAFORM_AUTOSCALERS"] == ",".join(f"{address}:9550" for address in MASTERS)
+    assert (monitor.env["MESAFORM_MACHINE"], monitor.env["MESAFORM_ADDRESS"]) == (
         AGENT.instance_id,
         AGENT.address,
     )
-    assert "watch" not in services(document("master"))
+    assert "interruption-monitor" not in services(document("master"))
 
 
-def test_only_an_agent_that_the_autoscaler_bought_watches_a_lease() -> None:
-    assert list(services(document("agent"), AGENT)) == ["engine-agent", "watch"]
+def test_only_an_agent_that_the_autoscaler_launched_has_a_lease() -> None:
+    assert list(services(document("agent"), AGENT)) == ["engine-agent", "interruption-monitor"]
     assert "lease" not in services(document("master", lease=LeaseTerms(600, 20)))
     lease = services(document("agent", lease=LeaseTerms(600, 20)), AGENT)["lease"]
     assert lease.argv[1:] == ("-m", "mesaform.node.lease_daemon")
     assert lease.controls_node
-    assert without_lean(lease) == {
+    assert mesaform_environment(lease) == {
         "MESAFORM_ZK": f"zk://{ENSEMBLE}/mesaform/autoscaler",
         "MESAFORM_MASTERS": f"zk://{ENSEMBLE}/mesos",
         "MESAFORM_AGENT": f"{AGENT.address}:5051",
@@ -133,7 +133,7 @@ def test_only_an_agent_that_the_autoscaler_bought_watches_a_lease() -> None:
     }
 
 
-def test_an_agents_own_facts_win_over_attributes_of_the_same_name() -> None:
+def test_facts_of_the_machine_override_pool_attributes() -> None:
     doc = document("agent", pool="fast", attributes={"rack": "7", "zone": "moon"})
     attributes = services(doc, AGENT)["engine-agent"].env["MESOS_ATTRIBUTES"]
     assert (
@@ -142,22 +142,22 @@ def test_an_agents_own_facts_win_over_attributes_of_the_same_name() -> None:
     )
 
 
-def test_the_other_engine_is_another_program_with_the_same_environment() -> None:
+def test_apache_mesos_runs_with_the_environment_of_the_embedded_engine() -> None:
     mesos = replace(
         PROGRAMS, mesos_master="/usr/sbin/mesos-master", mesos_agent="/usr/sbin/mesos-agent"
     )
-    ours, theirs = (
+    embedded, apache = (
         services(document())["engine-master"],
         services(document(engine="mesos"), programs=mesos)["engine-master"],
     )
-    assert theirs.argv == ("/usr/sbin/mesos-master",)
-    assert theirs.env == ours.env
+    assert apache.argv == ("/usr/sbin/mesos-master",)
+    assert apache.env == embedded.env
     assert services(document("agent", engine="mesos"), AGENT, mesos)["engine-agent"].argv == (
         "/usr/sbin/mesos-agent",
     )
 
 
-def test_an_image_without_apache_mesos_says_what_to_bake() -> None:
+def test_an_image_without_apache_mesos_names_the_recipe() -> None:
     with pytest.raises(
         roles.CannotServe, match=r"mesos-agent, which this image lacks.*recipe\.toml"
     ):
@@ -169,7 +169,7 @@ def test_a_master_outside_the_ensemble_is_refused_by_name() -> None:
         services(document(), AGENT)
 
 
-def test_a_master_without_zookeeper_is_told_what_to_install() -> None:
+def test_a_master_without_zookeeper_names_the_package() -> None:
     with pytest.raises(roles.CannotServe, match="apt-get install zookeeper"):
         services(document(), programs=replace(PROGRAMS, zookeeper_classpath=()))
 
@@ -188,7 +188,7 @@ def test_zookeeper_binds_its_own_address_only_and_knows_its_number() -> None:
     ]
 
 
-def test_a_document_and_an_image_of_different_recipes_do_not_go_together() -> None:
+def test_a_document_of_another_recipe_is_refused() -> None:
     roles.check_recipe(document(recipe="abc"), "abc")
     with pytest.raises(
         roles.CannotServe, match="wants an image of recipe abc, this image is of recipe xyz"

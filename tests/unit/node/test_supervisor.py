@@ -1,4 +1,4 @@
-"""The supervisor's mind: order, patience and persistence, without a process or a clock."""
+"""The process supervisor's state machine: order, delays and restarts, without processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mesaform.common.backoff import Backoff
+from mesaform.common.transitions import UnknownTransition
 from mesaform.node.model import Service
 from mesaform.node.supervisor import (
     Begin,
@@ -16,9 +18,9 @@ from mesaform.node.supervisor import (
     Finished,
     Hold,
     Kill,
-    Policy,
     Ready,
     Release,
+    RestartPolicy,
     Spawn,
     Spawned,
     SpawnFailed,
@@ -27,15 +29,14 @@ from mesaform.node.supervisor import (
     Supervisor,
     Terminate,
     Tick,
-    UnknownTransition,
 )
 from tests.support.profiles import examples
 
-POLICY = Policy(first_delay_s=1.0, factor=2.0, cap_s=8.0, healthy_after_s=60.0)
+POLICY = RestartPolicy(Backoff(first_s=1.0, cap_s=8.0), healthy_after_s=60.0)
 
 
 class Machine:
-    """A supervisor and its shell, played by the test; processes start when told and end when the test says so."""
+    """A supervisor with a simulated shell: processes start when asked for and end on command."""
 
     def __init__(self, *names: str, ready: bool = True) -> None:
         address = ("127.0.0.1", 1) if ready else None
@@ -47,7 +48,7 @@ class Machine:
         self.effects: list[Effect] = []
         self.unstartable: set[str] = set()
 
-    def tell(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         pending = [event]
         while pending:
             for effect in self.supervisor.handle(pending.pop(0), self.now):
@@ -62,17 +63,17 @@ class Machine:
         return Spawned(name, self.next_pid)
 
     def ready(self, name: str) -> None:
-        self.tell(Ready(name, self.pid(name)))
+        self.handle(Ready(name, self.pid(name)))
 
-    def end(self, name: str, how: str = "exit code 1") -> None:
-        self.tell(Exited(name, self.pid(name), how))
+    def end(self, name: str, ending: str = "exit code 1") -> None:
+        self.handle(Exited(name, self.pid(name), ending))
 
     def wait(self, seconds: float) -> None:
         """Let time pass, with a tick at every deadline on the way."""
         until = self.now + seconds
         while (deadline := self.supervisor.deadline()) is not None and deadline <= until:
             self.now = max(self.now, deadline)
-            self.tell(Tick())
+            self.handle(Tick())
         self.now = until
 
     def pid(self, name: str) -> int:
@@ -89,39 +90,39 @@ class Machine:
 
 def test_a_service_starts_when_the_one_before_it_is_ready() -> None:
     machine = Machine("a", "b")
-    machine.tell(Begin())
+    machine.handle(Begin())
     assert machine.started() == ["a"]
     machine.ready("a")
     assert machine.started() == ["a", "b"]
 
 
-def test_a_service_that_is_slow_to_be_ready_holds_up_the_next_one_only_for_its_time() -> None:
+def test_a_slow_service_delays_the_next_one_only_for_its_start_time() -> None:
     machine = Machine("a", "b")
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.wait(2.9)
     assert machine.started() == ["a"]
     machine.wait(0.2)
     assert machine.started() == ["a", "b"]
 
 
-def test_a_service_that_cannot_start_does_not_keep_the_others_down() -> None:
+def test_the_others_start_when_a_service_cannot_start() -> None:
     machine = Machine("a", "b")
     machine.unstartable.add("a")
-    machine.tell(Begin())
+    machine.handle(Begin())
     assert machine.state("a") is State.BACKOFF
     assert machine.state("b") is State.STARTING
 
 
-def test_services_that_need_no_readiness_start_one_after_the_other_at_once() -> None:
+def test_services_without_a_port_start_at_once_in_order() -> None:
     machine = Machine("a", "b", "c", ready=False)
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.wait(0)
     assert machine.started() == ["a", "b", "c"]
 
 
-def test_a_service_that_keeps_failing_is_tried_ever_more_rarely_up_to_a_cap() -> None:
+def test_the_restart_delay_of_a_failing_service_doubles_up_to_a_cap() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
+    machine.handle(Begin())
     pauses = []
     for _ in range(6):
         machine.end("a")
@@ -132,9 +133,9 @@ def test_a_service_that_keeps_failing_is_tried_ever_more_rarely_up_to_a_cap() ->
     assert machine.supervisor.entries["a"].restarts == 6
 
 
-def test_a_service_that_ran_well_is_forgiven_its_earlier_failures() -> None:
+def test_a_long_run_resets_the_restart_delay() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
+    machine.handle(Begin())
     for _ in range(3):
         machine.end("a")
         machine.wait(10)
@@ -144,9 +145,9 @@ def test_a_service_that_ran_well_is_forgiven_its_earlier_failures() -> None:
     assert machine.supervisor.entries["a"].last_end == "signal SIGKILL"
 
 
-def test_a_restart_leaves_the_other_services_alone() -> None:
+def test_a_restart_does_not_affect_other_services() -> None:
     machine = Machine("a", "b")
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.ready("a")
     machine.ready("b")
     before = machine.pid("b")
@@ -157,13 +158,13 @@ def test_a_restart_leaves_the_other_services_alone() -> None:
     assert not [effect for effect in machine.effects if isinstance(effect, Terminate)]
 
 
-def test_services_stop_in_reverse_order_each_when_the_one_after_it_is_gone() -> None:
+def test_services_stop_in_reverse_order_one_at_a_time() -> None:
     machine = Machine("a", "b", "c")
-    machine.tell(Begin())
+    machine.handle(Begin())
     for name in ("a", "b", "c"):
         machine.ready(name)
     machine.effects.clear()
-    machine.tell(StopAll())
+    machine.handle(StopAll())
     assert machine.effects == [Terminate("c", machine.pid("c"))]
     machine.end("c", "exit code 0")
     machine.end("b", "exit code 0")
@@ -183,153 +184,153 @@ def test_services_stop_in_reverse_order_each_when_the_one_after_it_is_gone() -> 
 
 def test_a_service_that_does_not_stop_in_time_is_killed_and_killed_again() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
-    machine.tell(StopAll())
+    machine.handle(Begin())
+    machine.handle(StopAll())
     machine.wait(5.0)
     machine.wait(POLICY.kill_again_after_s)
     assert [type(effect) for effect in machine.effects] == [Spawn, Terminate, Kill, Kill]
     machine.end("a", "signal SIGKILL")
-    assert machine.supervisor.finished
+    assert machine.supervisor.is_finished
 
 
 def test_a_probe_that_answers_during_the_stop_does_not_extend_the_deadline() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
-    machine.tell(StopAll())
+    machine.handle(Begin())
+    machine.handle(StopAll())
     machine.ready("a")
     machine.wait(5.0)
     assert machine.state("a") is State.KILLING
 
 
-def test_a_service_in_its_pause_is_not_tried_again_once_the_machine_stops() -> None:
+def test_a_service_in_backoff_is_not_restarted_once_the_machine_stops() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.end("a")
-    machine.tell(StopAll())
-    assert machine.supervisor.finished
+    machine.handle(StopAll())
+    assert machine.supervisor.is_finished
     assert machine.supervisor.deadline() is None
 
 
 def test_a_service_that_ends_while_others_stop_is_not_started_again() -> None:
     machine = Machine("a", "b")
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.ready("a")
-    machine.tell(StopAll())
+    machine.handle(StopAll())
     machine.end("a")
     machine.wait(4.0)
     assert machine.started() == ["a", "b"]
     machine.end("b")
-    assert machine.supervisor.finished
+    assert machine.supervisor.is_finished
 
 
 def test_a_stop_before_the_begin_ends_at_once() -> None:
     machine = Machine("a", "b")
-    machine.tell(StopAll())
+    machine.handle(StopAll())
     assert machine.effects == [Finished()]
 
 
-def test_news_of_a_process_that_was_replaced_is_ignored() -> None:
+def test_events_of_an_earlier_process_are_ignored() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
+    machine.handle(Begin())
     old = machine.pid("a")
     machine.end("a")
     machine.wait(10)
-    machine.tell(Exited("a", old, "exit code 1"))
-    machine.tell(Ready("a", old))
+    machine.handle(Exited("a", old, "exit code 1"))
+    machine.handle(Ready("a", old))
     assert machine.pid("a") != old
     assert machine.supervisor.entries["a"].restarts == 1
 
 
-def test_an_event_without_an_edge_is_reported_with_what_went_before() -> None:
+def test_an_unknown_transition_is_reported_with_the_history() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
+    machine.handle(Begin())
     with pytest.raises(
         UnknownTransition,
-        match=r"a: spawned while starting; before that: waiting\+turn, spawning\+spawned",
+        match=r"waiting\+start > spawning\+spawned: service a: spawned in state starting",
     ):
         machine.supervisor.handle(Spawned("a", 7), machine.now)
 
 
-def test_what_is_held_stops_and_stays_stopped_until_it_is_released() -> None:
+def test_a_held_service_stays_stopped_until_the_release() -> None:
     machine = Machine("a", "b", ready=False)
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.wait(0)
-    machine.tell(Hold(frozenset({"a"})))
+    machine.handle(Hold(frozenset({"a"})))
     assert (machine.state("a"), machine.state("b")) == (State.STOPPING, State.RUNNING)
-    assert not machine.supervisor.holds
+    assert not machine.supervisor.is_holding
     machine.end("a", "exit code 0")
-    assert machine.supervisor.holds
+    assert machine.supervisor.is_holding
     machine.wait(600)
     assert machine.state("a") is State.STOPPED
-    machine.tell(Release())
+    machine.handle(Release())
     assert machine.state("a") is State.STARTING
-    assert not machine.supervisor.holds
+    assert not machine.supervisor.is_holding
 
 
 def test_a_service_that_does_not_stop_to_be_held_is_killed() -> None:
     machine = Machine("a")
-    machine.tell(Begin())
-    machine.tell(Hold(frozenset({"a"})))
+    machine.handle(Begin())
+    machine.handle(Hold(frozenset({"a"})))
     machine.wait(6)
     assert machine.state("a") is State.KILLING
 
 
-def test_a_service_between_two_tries_is_held_too_and_one_released_while_it_stops_starts_again() -> (
-    None
-):
+def test_a_service_in_backoff_is_held_and_a_stopping_service_restarts_after_the_release() -> None:
     machine = Machine("a", "b", ready=False)
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.wait(0)
     machine.end("a")
-    machine.tell(Hold(frozenset({"a", "b"})))
+    machine.handle(Hold(frozenset({"a", "b"})))
     assert machine.state("a") is State.STOPPED
-    machine.tell(Release())
+    machine.handle(Release())
     assert machine.state("a") is State.STARTING
     machine.end("b", "exit code 0")
     assert machine.state("b") is State.STARTING
 
 
-def test_a_machine_that_stops_does_not_start_what_was_held() -> None:
+def test_a_stopping_machine_does_not_start_held_services() -> None:
     machine = Machine("a", "b", ready=False)
-    machine.tell(Begin())
+    machine.handle(Begin())
     machine.wait(0)
-    machine.tell(Hold(frozenset({"a"})))
+    machine.handle(Hold(frozenset({"a"})))
     machine.end("a", "exit code 0")
-    machine.tell(StopAll())
-    machine.tell(Release())
+    machine.handle(StopAll())
+    machine.handle(Release())
     machine.end("b", "exit code 0")
-    assert machine.supervisor.finished
+    assert machine.supervisor.is_finished
     assert machine.started() == ["a", "b"]
 
 
 class AnyMachine(RuleBasedStateMachine):
-    """Whatever happens to processes, in whatever order, the promises hold."""
+    """The invariants hold for any order of process events."""
 
     def __init__(self) -> None:
         super().__init__()
         self.machine = Machine("a", "b", "c")
-        self.alive: dict[str, int] = {}
-        self.seen = 0
-        self.held_once = False
+        self.live_pids: dict[str, int] = {}
+        self.checked_effects = 0
+        self.was_held = False
 
     def _follow(self) -> None:
-        for effect in self.machine.effects[self.seen :]:
+        for effect in self.machine.effects[self.checked_effects :]:
             if isinstance(effect, Spawn) and effect.name not in self.machine.unstartable:
-                assert effect.name not in self.alive, (
+                assert effect.name not in self.live_pids, (
                     "a second process of a service that still has one"
                 )
-                assert not self.machine.supervisor.stopping, "started during a stop"
-                self.alive[effect.name] = -1
-        self.seen = len(self.machine.effects)
-        for name in self.alive:
-            self.alive[name] = self.machine.pid(name)
+                assert not self.machine.supervisor.is_stopping, "started during a stop"
+                self.live_pids[effect.name] = -1
+        self.checked_effects = len(self.machine.effects)
+        for name in self.live_pids:
+            self.live_pids[name] = self.machine.pid(name)
 
     @precondition(
-        lambda self: not self.machine.supervisor.begun and not self.machine.supervisor.stopping
+        lambda self: (
+            not self.machine.supervisor.has_begun and not self.machine.supervisor.is_stopping
+        )
     )
     @rule()
     def begin(self) -> None:
-        self.machine.tell(Begin())
+        self.machine.handle(Begin())
         self._follow()
 
     @rule(seconds=st.floats(min_value=0, max_value=120))
@@ -337,73 +338,73 @@ class AnyMachine(RuleBasedStateMachine):
         self.machine.wait(seconds)
         self._follow()
 
-    @precondition(lambda self: self.alive)
+    @precondition(lambda self: self.live_pids)
     @rule(data=st.data())
     def a_process_ends(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.alive)))
-        pid = self.alive.pop(name)
-        self.machine.tell(Exited(name, pid, "exit code 1"))
+        name = data.draw(st.sampled_from(sorted(self.live_pids)))
+        pid = self.live_pids.pop(name)
+        self.machine.handle(Exited(name, pid, "exit code 1"))
         self._follow()
 
-    @precondition(lambda self: self.alive)
+    @precondition(lambda self: self.live_pids)
     @rule(data=st.data())
     def a_service_answers(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.alive)))
-        self.machine.tell(Ready(name, self.alive[name]))
+        name = data.draw(st.sampled_from(sorted(self.live_pids)))
+        self.machine.handle(Ready(name, self.live_pids[name]))
         self._follow()
 
     @rule(name=st.sampled_from("abc"))
-    def a_program_goes_missing_or_comes_back(self, name: str) -> None:
+    def a_program_is_removed_or_installed(self, name: str) -> None:
         self.machine.unstartable ^= {name}
 
     @rule()
     def stop(self) -> None:
-        self.machine.tell(StopAll())
+        self.machine.handle(StopAll())
         self._follow()
 
     @rule(names=st.frozensets(st.sampled_from("abc")))
     def hold(self, names: frozenset[str]) -> None:
-        self.held_once = True
-        self.machine.tell(Hold(names))
+        self.was_held = True
+        self.machine.handle(Hold(names))
         self._follow()
 
     @rule()
     def release(self) -> None:
-        self.machine.tell(Release())
+        self.machine.handle(Release())
         self._follow()
 
     @invariant()
-    def what_is_held_does_not_begin(self) -> None:
+    def held_services_do_not_start(self) -> None:
         supervisor = self.machine.supervisor
         down = (State.STOPPING, State.KILLING, State.STOPPED)
-        if not supervisor.stopping:
-            assert all(supervisor.entries[name].state in down for name in supervisor.held)
+        if not supervisor.is_stopping:
+            assert all(supervisor.entries[name].state in down for name in supervisor.held_names)
 
     @invariant()
-    def what_is_not_held_is_not_stopped_before_the_end(self) -> None:
+    def only_held_services_stop_before_the_machine_stops(self) -> None:
         supervisor = self.machine.supervisor
-        if not supervisor.stopping:
+        if not supervisor.is_stopping:
             assert all(
-                entry.state is not State.STOPPED or name in supervisor.held
+                entry.state is not State.STOPPED or name in supervisor.held_names
                 for name, entry in supervisor.entries.items()
             )
 
     @invariant()
-    def the_supervisor_knows_exactly_the_living(self) -> None:
+    def the_supervisor_knows_every_live_process(self) -> None:
         entries = self.machine.supervisor.entries.values()
         assert {
             entry.service.name: entry.pid for entry in entries if entry.pid is not None
-        } == self.alive
+        } == self.live_pids
 
     @invariant()
-    def nothing_waits_without_a_deadline(self) -> None:
+    def a_state_that_waits_has_a_deadline(self) -> None:
         for entry in self.machine.supervisor.entries.values():
             if entry.state in (State.BACKOFF, State.STARTING, State.STOPPING, State.KILLING):
-                assert entry.due is not None
+                assert entry.due_at is not None
 
     @invariant()
-    def a_service_is_asked_to_stop_only_when_those_after_it_are_gone(self) -> None:
-        if self.held_once:  # what is held ends at once, in no order
+    def a_service_stops_only_after_later_services(self) -> None:
+        if self.was_held:  # held services stop at the same time
             return
         states = [entry.state for entry in self.machine.supervisor.entries.values()]
         for index, state in enumerate(states):
@@ -411,17 +412,17 @@ class AnyMachine(RuleBasedStateMachine):
                 assert set(states[index + 1 :]) <= {State.STOPPED}
 
     @invariant()
-    def finished_means_gone(self) -> None:
-        assert not (self.machine.supervisor.finished and self.alive)
+    def a_finished_supervisor_has_no_process(self) -> None:
+        assert not (self.machine.supervisor.is_finished and self.live_pids)
 
     def teardown(self) -> None:
         self.stop()
         for _ in range(3):
             for name in reversed("abc"):
-                if name in self.alive:
-                    self.machine.tell(Exited(name, self.alive.pop(name), "exit code 0"))
+                if name in self.live_pids:
+                    self.machine.handle(Exited(name, self.live_pids.pop(name), "exit code 0"))
                     self._follow()
-        assert self.machine.supervisor.finished
+        assert self.machine.supervisor.is_finished
 
 
 TestAnyMachine = AnyMachine.TestCase
