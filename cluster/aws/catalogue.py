@@ -117,7 +117,7 @@ class Catalogue:
     def _places(self, types: Sequence[str]) -> frozenset[tuple[str, str]]:
         found: set[tuple[str, str]] = set()
         for some in chunks(types, FILTER_VALUES):
-            with self._pacer.pacing("DescribeInstanceTypeOfferings"):
+            with self._pacer.limit("DescribeInstanceTypeOfferings"):
                 filters = [{"Name": "instance-type", "Values": some}]
                 pages = self._ec2.get_paginator("describe_instance_type_offerings").paginate(
                     LocationType="availability-zone", Filters=filters
@@ -132,7 +132,7 @@ class Catalogue:
     def _sizes(self, types: Sequence[str]) -> dict[str, _Size]:
         found: dict[str, _Size] = {}
         for some in chunks(types, FILTER_VALUES):
-            with contextlib.suppress(NotFound), self._pacer.pacing("DescribeInstanceTypes"):
+            with contextlib.suppress(NotFound), self._pacer.limit("DescribeInstanceTypes"):
                 pages = self._ec2.get_paginator("describe_instance_types").paginate(
                     Filters=[{"Name": "instance-type", "Values": some}]
                 )
@@ -170,7 +170,7 @@ class Templates:
         return kept[1]
 
     def _read(self, cluster: str) -> dict[str, Template]:
-        with self._pacer.pacing("DescribeLaunchTemplates"):
+        with self._pacer.limit("DescribeLaunchTemplates"):
             filters = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
             pages = self._ec2.get_paginator("describe_launch_templates").paginate(Filters=filters)
             found = [item for page in pages for item in page["LaunchTemplates"]]
@@ -184,7 +184,7 @@ class Templates:
         return templates
 
     def _compared(self, template_id: str, latest: int) -> Template:
-        with self._pacer.pacing("DescribeLaunchTemplateVersions"):
+        with self._pacer.limit("DescribeLaunchTemplateVersions"):
             pages = self._ec2.get_paginator("describe_launch_template_versions").paginate(
                 LaunchTemplateId=template_id
             )

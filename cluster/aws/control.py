@@ -1,6 +1,8 @@
-"""The fence, operators' orders, the autoscaler's sign of life and what it learned, an object each in S3 below `<cluster>/control/`.
+"""The control objects in S3, below `<cluster>/control/`. See `Control`.
 
-The orders are one object, changed by compare-and-swap (S3's conditional writes): one GET a pass is the cheapest way to read them.
+`fence.json` holds the freeze, `beat.json` the heartbeat, `orders.json` all overrides. The overrides
+are one object, since one GET per pass is the cheapest way to read them; conditional writes of S3
+make its change a compare-and-swap.
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ from botocore.exceptions import ClientError
 
 from mesaform.aws import client
 from mesaform.aws.errors import error_code, translate_errors
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports.control import Document, Heartbeat, Overrides
 from mesaform.common.errors import NotFound, Retryable
 
-TRIES = 8
+SWAP_TRIES = 8
 CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 
 
 class S3Control:
-    """See `Control`. A bucket that does not exist holds no fence and no beat."""
+    """See `Control`. In a bucket that does not exist there is no freeze and no heartbeat."""
 
     def __init__(self, bucket: str, cluster: str, region: str) -> None:
         self._bucket = bucket
@@ -38,42 +41,41 @@ class S3Control:
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def frozen_reason(self) -> str | None:
-        found = self._get("fence")
-        return None if found is None else str(found.get("reason", "no reason given"))
+        freeze = self._get("fence")
+        return None if freeze is None else str(freeze.get("reason", "no reason given"))
 
     def write_heartbeat(
-        self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
+        self, at: float, *, frozen: bool, address: str, memory: Mapping[str, Any] | None = None
     ) -> None:
-        self._put("beat", {"at": at, "fenced": fenced, "address": address, "memory": memory or {}})
+        self._put("beat", {"at": at, "fenced": frozen, "address": address, "memory": memory or {}})
 
-    def last_heartbeat(self) -> Mapping[str, Any] | None:
-        return self._get("beat")
+    def last_heartbeat(self) -> Heartbeat | None:
+        document = self._get("beat")
+        return None if document is None else msgspec.convert(document, Heartbeat)
 
-    def keep(self, name: str, document: Mapping[str, Any]) -> None:
+    def write_document(self, name: str, document: Mapping[str, Any]) -> None:
         self._put(name, document)
 
-    def kept(self, name: str) -> Mapping[str, Any] | None:
+    def read_document(self, name: str) -> Document | None:
         return self._get(name)
 
-    def orders(self) -> tuple[Override, ...]:
-        return self._orders()[0]
+    def overrides(self) -> Overrides:
+        return self._read_overrides()[0]
 
-    def change_orders(
-        self, change: Callable[[tuple[Override, ...]], tuple[Override, ...]]
-    ) -> tuple[Override, ...]:
-        for _ in range(TRIES):
-            before, version = self._orders()
+    def update_overrides(self, change: Callable[[Overrides], Overrides]) -> Overrides:
+        for _ in range(SWAP_TRIES):
+            before, version = self._read_overrides()
             after = change(before)
             if after == before or self._swap(after, version):
                 return after
         raise Retryable(
-            "others change the orders all the time",
+            "others change the overrides all the time",
             after_s=1.0,
             where=f"s3://{self._bucket}/{self._key('orders')}",
         )
 
-    def _orders(self) -> tuple[tuple[Override, ...], str]:
-        """The orders and the version of their object; no version when there is none."""
+    def _read_overrides(self) -> tuple[Overrides, str]:
+        """Return the overrides and the version of their object; no version if it does not exist."""
         key = self._key("orders")
         try:
             with translate_errors(f"s3://{self._bucket}/{key}"):
@@ -83,7 +85,7 @@ class S3Control:
             return (), ""
         return tuple(msgspec.json.decode(body, type=list[Override])), str(answer["ETag"])
 
-    def _swap(self, orders: tuple[Override, ...], version: str) -> bool:
+    def _swap(self, overrides: Overrides, version: str) -> bool:
         key = self._key("orders")
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         with translate_errors(f"s3://{self._bucket}/{key}"):
@@ -91,7 +93,7 @@ class S3Control:
                 self._s3.put_object(
                     Bucket=self._bucket,
                     Key=key,
-                    Body=msgspec.json.encode(orders),
+                    Body=msgspec.json.encode(overrides),
                     ContentType="application/json",
                     **condition,
                 )
@@ -114,11 +116,11 @@ class S3Control:
                 ContentType="application/json",
             )
 
-    def _get(self, name: str) -> dict[str, Any] | None:
+    def _get(self, name: str) -> Document | None:
         key = self._key(name)
         try:
             with translate_errors(f"s3://{self._bucket}/{key}"):
                 body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except NotFound:
             return None
-        return msgspec.json.decode(body, type=dict[str, Any])
+        return msgspec.json.decode(body, type=Document)

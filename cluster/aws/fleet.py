@@ -21,7 +21,8 @@ from mesaform.aws.ports import (
     Offering,
     Template,
 )
-from mesaform.aws.pricing.market import Market, MemoryCache
+from mesaform.aws.pricing.market import Market
+from mesaform.aws.pricing.price_cache import MemoryPriceCache
 from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import InsufficientCapacity, NotFound, NotOwned, Permanent
@@ -55,7 +56,7 @@ class AwsFleet:
         self._pacer = pacer or RateLimiter(clock)
         self._refreshes = market is None
         self.market = market or Market(
-            region, None, AwsSpotFeed(region, self._pacer), MemoryCache(), time.time
+            region, None, AwsSpotFeed(region, self._pacer), MemoryPriceCache(), time.time
         )
         self._catalogue = Catalogue(region, self._ec2, self._pacer, self.market, clock)
         self._templates = Templates(self._ec2, self._pacer, clock)
@@ -73,7 +74,7 @@ class AwsFleet:
         zones = self._subnets_of(request.cluster)
         call = _fleet_call(request, zones)
         try:
-            with self._pacer.pacing("CreateFleet", machines=request.count):
+            with self._pacer.limit("CreateFleet", machines=request.count):
                 answer = self._ec2.create_fleet(**call)
         except InsufficientCapacity as error:
             code = error_code(error.__cause__)
@@ -99,7 +100,7 @@ class AwsFleet:
             (machine.instance_id for machine in machines if machine.state in ALIVE),
             TERMINATED_AT_ONCE,
         ):
-            with self._pacer.pacing("TerminateInstances"):
+            with self._pacer.limit("TerminateInstances"):
                 self._ec2.terminate_instances(InstanceIds=alive)
 
     def offerings(
@@ -121,7 +122,7 @@ class AwsFleet:
             )
         )
         while True:
-            with self._pacer.pacing("DescribeInstances"):
+            with self._pacer.limit("DescribeInstances"):
                 page = next(pages)
             for reservation in page["Reservations"]:
                 yield from (_machine(instance) for instance in reservation["Instances"])
@@ -142,7 +143,7 @@ class AwsFleet:
         """Subnet ids by zone."""
         kept = self._subnets.get(cluster)
         if kept is None or self._clock() - kept[0] > SUBNETS_KEPT_S:
-            with self._pacer.pacing("DescribeSubnets"):
+            with self._pacer.limit("DescribeSubnets"):
                 found = self._ec2.describe_subnets(
                     Filters=[{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
                 )["Subnets"]

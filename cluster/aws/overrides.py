@@ -1,31 +1,81 @@
-"""Operators' orders: which are in force, and how they read. Pure; what they lead to is the autoscaler's business."""
+"""Temporary overrides of the autoscaler by an operator: the value, its ledger row, its text. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any, Literal
 
-from mesaform.aws.ports import Override
-
-
-def in_force(orders: Iterable[Override], now: float) -> tuple[Override, ...]:
-    """The orders that have not run out, oldest first."""
-    return tuple(
-        sorted(
-            (order for order in orders if order.is_in_force(now)),
-            key=lambda order: (order.at, order.id),
-        )
-    )
+OverrideKind = Literal["pause", "bound", "hint", "drain"]
 
 
-def describe(order: Override) -> str:
-    """An order in one line: what, by whom, until when, why."""
-    what = {
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A temporary instruction of an operator (`by`) to the autoscaler.
+
+    `at` and `until` are in seconds since the epoch. The kinds:
+
+    - pause: launch and remove nothing.
+    - bound: `bound` (min or max) of `pool` is `count`.
+    - hint: keep capacity for `count` tasks of `cpus` and `mem_mib` (in `pool`, if named).
+    - drain: empty the agent or instance `target`, and remove it if the autoscaler launched it.
+    """
+
+    id: str
+    kind: OverrideKind
+    by: str
+    at: float
+    until: float
+    reason: str = ""
+    pool: str = ""
+    bound: str = ""
+    count: int = 0
+    cpus: float = 0.0
+    mem_mib: float = 0.0
+    target: str = ""
+
+    def is_in_force(self, now: float) -> bool:
+        """Whether it has not expired."""
+        return now < self.until
+
+    def record(self, at: float, what: str) -> dict[str, Any]:
+        """Return the ledger row of an action (`what`) on this override at a time."""
+        fields = {
+            key: value
+            for key, value in asdict(self).items()
+            if value not in ("", 0, 0.0) and key not in {"kind", "at", "id"}
+        }
+        return {
+            "kind": "order",
+            "at": at,
+            "order": self.kind,
+            "order_id": self.id,
+            "what": what,
+            **fields,
+        }
+
+
+def in_force(overrides: Iterable[Override], now: float) -> tuple[Override, ...]:
+    """Return the overrides that have not expired, oldest first."""
+    active = (override for override in overrides if override.is_in_force(now))
+    return tuple(sorted(active, key=lambda override: (override.at, override.id)))
+
+
+def describe(override: Override) -> str:
+    """Describe an override in one line: what, by whom, until when, why."""
+    until = datetime.fromtimestamp(override.until, UTC).strftime("%m-%d %H:%M:%S UTC")
+    text = f"{_action(override)}, by {override.by} until {until}"
+    return f"{text}: {override.reason}" if override.reason else text
+
+
+def _action(override: Override) -> str:
+    hint = f"room for {override.count} x ({override.cpus:g} cpus, {override.mem_mib:g} MiB)"
+    if override.pool:
+        hint += f" in pool {override.pool}"
+    return {
         "pause": "paused",
-        "bound": f"{order.bound} of pool {order.pool} is {order.count}",
-        "hint": f"room for {order.count} x ({order.cpus:g} cpus, {order.mem_mib:g} MiB)"
-        + (f" in pool {order.pool}" if order.pool else ""),
-        "drain": f"{order.target} is drained",
-    }[order.kind]
-    until = datetime.fromtimestamp(order.until, UTC).strftime("%m-%d %H:%M:%S UTC")
-    return f"{what}, by {order.by} until {until}" + (f": {order.reason}" if order.reason else "")
+        "bound": f"{override.bound} of pool {override.pool} is {override.count}",
+        "hint": hint,
+        "drain": f"{override.target} is drained",
+    }[override.kind]

@@ -84,7 +84,7 @@ class RateLimiter:
         self._buckets: dict[str, Bucket] = {}
 
     @contextmanager
-    def pacing(self, action: str, machines: int = 0) -> Iterator[None]:
+    def limit(self, action: str, machines: int = 0) -> Iterator[None]:
         """Make EC2 calls of one action inside; errors come out translated.
 
         Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from mesaform.aws.ports import Machine, Override
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import Machine
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from mesaform.cli.override_client import REASON_OPTION, new_override, open_client, print_override
 from mesaform.common.errors import BadInput, NotOwned

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
 from mesaform.cli.context import Context
 from mesaform.common.errors import BadInput
 
@@ -68,7 +68,7 @@ class OverrideClient:
         from mesaform.aws.overrides import describe, in_force
 
         now = time.time()
-        self.control.change_orders(
+        self.control.update_overrides(
             lambda orders: (*(one for one in in_force(orders, now) if not replaces(one)), order)
         )
         self.ledger.append(order.record(order.at, describe(order)))
@@ -85,7 +85,7 @@ class OverrideClient:
             gone[:] = [one for one in in_force(orders, now) if which(one)]
             return tuple(one for one in in_force(orders, now) if not which(one))
 
-        self.control.change_orders(change)
+        self.control.update_overrides(change)
         for order in gone:
             self.ledger.append(
                 {

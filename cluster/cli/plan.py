@@ -63,16 +63,16 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     fence, beat, orders = await asyncio.gather(
         asyncio.to_thread(control.frozen_reason),
         asyncio.to_thread(control.last_heartbeat),
-        asyncio.to_thread(control.orders),
+        asyncio.to_thread(control.overrides),
     )
-    memory = remembered((beat or {}).get("memory"))
+    memory = remembered(beat["memory"] if beat else None)
     async with aiohttp.ClientSession() as session:
         operator = OperatorClient(masters, session)
         pacer, types = (
             RateLimiter(time.monotonic),
             sorted({name for pool in spec.agents for name in pool.types}),
         )
-        market = aws_market(spec.region, bucket, spec.name, pacer, time.time, asks=False)
+        market = aws_market(spec.region, bucket, spec.name, pacer, time.time, reads_list=False)
         await asyncio.to_thread(market.refresh, types)
         observer = Observer(
             operator,
@@ -81,7 +81,9 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
         )
         snapshot = await observer.snapshot(spec, memory, (), fence, orders)
     if spec.autoscaler.profile.enabled:
-        snapshot = replace(snapshot, profile=decoded(await asyncio.to_thread(control.kept, NAME)))
+        snapshot = replace(
+            snapshot, profile=decoded(await asyncio.to_thread(control.read_document, NAME))
+        )
     note = market.note(types)
     return plan(snapshot, time.time()), (*snapshot.trouble, *([note] if note else []))
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import typer
 
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from mesaform.cli.override_client import (
     FOR_OPTION,
@@ -41,7 +41,7 @@ def set_(
     context = open_context(file)
     order = new_override("bound", for_, reason, pool=pool, bound=bound, count=count)
     place = open_client(context)
-    check(context.spec, order, place.control.orders())
+    check(context.spec, order, place.control.overrides())
 
     def same(other: Override) -> bool:
         return (other.kind, other.pool, other.bound) == ("bound", pool, bound)

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from mesaform.aws.overrides import describe, in_force
-from mesaform.aws.ports import Control, Fleet, Machine, Override
+from mesaform.aws.overrides import Override, describe, in_force
+from mesaform.aws.ports import Control, Fleet, Machine
 from mesaform.common.errors import MesaformError
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
@@ -93,7 +93,7 @@ class Gatherer:
         return await self._ask(
             "autoscaler",
             asyncio.to_thread(
-                lambda: (control.last_heartbeat(), control.frozen_reason(), control.orders())
+                lambda: (control.last_heartbeat(), control.frozen_reason(), control.overrides())
             ),
         )
 

@@ -18,10 +18,10 @@ from mesaform.aws.ports import (
     MachineState,
     Message,
     Offering,
-    Override,
     ScheduledEvent,
     Template,
 )
+from mesaform.aws.ports.control import Document, Heartbeat, Overrides
 from mesaform.aws.pricing import price_book
 from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 from mesaform.topology.capacity import agent_resources
@@ -238,9 +238,9 @@ class FakeControl:
 
     def __init__(self) -> None:
         self._reason: str | None = None
-        self._beat: Mapping[str, Any] | None = None
-        self._orders: tuple[Override, ...] = ()
-        self._documents: dict[str, Mapping[str, Any]] = {}
+        self._beat: Heartbeat | None = None
+        self._overrides: Overrides = ()
+        self._documents: dict[str, Document] = {}
         self.fail_next: CloudError | None = None
 
     def freeze(self, reason: str) -> None:
@@ -256,30 +256,29 @@ class FakeControl:
         return self._reason
 
     def write_heartbeat(
-        self, at: float, *, fenced: bool, address: str, memory: Mapping[str, Any] | None = None
+        self, at: float, *, frozen: bool, address: str, memory: Mapping[str, Any] | None = None
     ) -> None:
-        self._beat = {"at": at, "fenced": fenced, "address": address, "memory": memory or {}}
+        state = dict(memory or {})
+        self._beat = {"at": at, "fenced": frozen, "address": address, "memory": state}
 
-    def last_heartbeat(self) -> Mapping[str, Any] | None:
+    def last_heartbeat(self) -> Heartbeat | None:
         return self._beat
 
-    def keep(self, name: str, document: Mapping[str, Any]) -> None:
-        self._documents[name] = document
+    def write_document(self, name: str, document: Mapping[str, Any]) -> None:
+        self._documents[name] = dict(document)
 
-    def kept(self, name: str) -> Mapping[str, Any] | None:
+    def read_document(self, name: str) -> Document | None:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
         return self._documents.get(name)
 
-    def orders(self) -> tuple[Override, ...]:
-        return self._orders
+    def overrides(self) -> Overrides:
+        return self._overrides
 
-    def change_orders(
-        self, change: Callable[[tuple[Override, ...]], tuple[Override, ...]]
-    ) -> tuple[Override, ...]:
-        self._orders = change(self._orders)
-        return self._orders
+    def update_overrides(self, change: Callable[[Overrides], Overrides]) -> Overrides:
+        self._overrides = change(self._overrides)
+        return self._overrides
 
 
 class FakeNotices:

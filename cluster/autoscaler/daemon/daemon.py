@@ -44,7 +44,8 @@ from mesaform.aws.errors import translate_errors
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
 from mesaform.aws.notice_queue import SqsNotices
-from mesaform.aws.ports import Control, Fleet, Override
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import Control, Fleet
 from mesaform.aws.pricing.market import Market, aws_market
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
@@ -276,7 +277,7 @@ class Term:
         try:
             self.fence, self.orders = await asyncio.gather(
                 asyncio.to_thread(self.control.frozen_reason),
-                asyncio.to_thread(self.control.orders),
+                asyncio.to_thread(self.control.overrides),
             )
             fenced = self.fence is not None
             now = self.clock.now()
@@ -285,7 +286,7 @@ class Term:
                 await asyncio.to_thread(
                     self.control.write_heartbeat,
                     now,
-                    fenced=fenced,
+                    frozen=fenced,
                     address=self.address,
                     memory=memory,
                 )
@@ -381,7 +382,9 @@ async def _lead(
     clock.listen_to(client.client("ec2", settings.region))
     pacer = RateLimiter(time.monotonic)
     market = await asyncio.to_thread(
-        lambda: aws_market(settings.region, bucket, settings.cluster, pacer, clock.now, asks=True)
+        lambda: aws_market(
+            settings.region, bucket, settings.cluster, pacer, clock.now, reads_list=True
+        )
     )
     fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region, market, pacer)
     operator = OperatorClient(settings.masters, session)

@@ -41,7 +41,7 @@ class Learner:
         if self.known is not None or now < self._try_at:
             return
         try:
-            kept = await asyncio.to_thread(self._control.kept, NAME)
+            kept = await asyncio.to_thread(self._control.read_document, NAME)
         except MesaformError as error:
             self._try_at = now + AGAIN_S
             log.warning("what past weeks were like cannot be read", error=str(error))
@@ -61,7 +61,9 @@ class Learner:
         ):
             try:
                 await asyncio.to_thread(
-                    self._control.keep, NAME, msgspec.to_builtins(self.known, str_keys=True)
+                    self._control.write_document,
+                    NAME,
+                    msgspec.to_builtins(self.known, str_keys=True),
                 )
                 self._saved = self.known.pools
             except MesaformError as error:

@@ -30,8 +30,7 @@ from mesaform.autoscaler.model.shape import (
 )
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.weekly_profile import Level
-from mesaform.aws.overrides import describe, in_force
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override, describe, in_force
 from mesaform.config import calendar
 from mesaform.config.schema import Expected
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.weekly_profile import Profile
-from mesaform.aws.ports import LaunchRequest, Machine, Offering, Override, Template
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import LaunchRequest, Machine, Offering, Template
 from mesaform.config.schema import ClusterSpec
 
 

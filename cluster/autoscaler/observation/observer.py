@@ -22,7 +22,8 @@ from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
-from mesaform.aws.ports import Fleet, Offering, Override, Template
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import Fleet, Offering, Template
 from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesaform.aws.overrides import describe, in_force
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override, describe, in_force
 from mesaform.config.schema import ClusterSpec, Pool
 
 

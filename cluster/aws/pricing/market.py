@@ -1,103 +1,75 @@
-"""What machines cost now: the price list and the spot quotes, kept in memory and refreshed beside the passes, never in one.
+"""Current prices of machines, kept in memory.
 
-Where AWS has not answered yet, or not at all, the price book and its estimates answer (`prices`). The price list is also kept in a cache
-that outlives the process and serves every leader; a stale one is better than none.
+List prices and spot quotes are refreshed in a thread of their own and never during a pass of the
+autoscaler. The price book answers where AWS has not. The list prices are also kept in a cache that
+outlives the process and serves every leader; an old price is better than none.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
 
-from mesaform.aws import client
-from mesaform.aws.errors import translate_errors
+from mesaform.aws.ports import PriceCache, PriceList, Quote, SpotFeed
+from mesaform.aws.ports.spot_feed import TypeAndZone
 from mesaform.aws.pricing import price_book, spot
-from mesaform.aws.pricing.price_list import AwsPriceList, PriceList
-from mesaform.aws.pricing.spot import AwsSpotFeed, Place, Quote, SpotFeed
+from mesaform.aws.pricing.price_cache import S3PriceCache
+from mesaform.aws.pricing.price_list import AwsPriceList
+from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
-from mesaform.common.errors import CloudError, NotFound
+from mesaform.common.backoff import Backoff, Delay
+from mesaform.common.errors import CloudError
 
-LIST_KEPT_S = 12 * 3600.0
-"""How old a list price may be before AWS is asked again; it changes a few times a year."""
+LIST_PRICE_MAX_AGE_S = 12 * 3600.0
+"""Age at which a list price is read again; AWS changes them a few times a year."""
 
-LISTED_AT_ONCE = 25
-"""Types asked for in one refresh, a call each: a long list comes in parts, and a failure in the middle loses one part."""
+TYPES_PER_REFRESH = 25
+"""List prices read in one refresh, with one call each. A failure loses the prices of one refresh."""
 
-SPOT_EVERY_S = 300.0
-"""How often EC2 is asked for spot prices; they move over hours."""
+SPOT_REFRESH_S = 300.0
+"""Time between two readings of the spot prices, which change over hours."""
 
-AGAIN_S = 300.0
-AGAIN_MOST_S = 3600.0
-"""How long after a failure AWS is asked again: twice as long after each one in a row."""
+RETRY = Backoff(first_s=300.0, cap_s=3600.0)
+"""Delay before AWS is asked again after failures."""
 
 log = structlog.get_logger(__name__)
 
 
-class Cache(Protocol):
-    """One document that outlives the process."""
-
-    def read(self) -> bytes | None:
-        """The document, None if there is none. Raises CloudError when that cannot be found out."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Put a document in its place. Raises CloudError."""
-        ...
-
-
-class MemoryCache:
-    """See `Cache`: outlives nothing. For tests, and where nothing is to be kept."""
-
-    def __init__(self, data: bytes | None = None) -> None:
-        self.data = data
-
-    def read(self) -> bytes | None:
-        return self.data
-
-    def write(self, data: bytes) -> None:
-        self.data = data
-
-
-class S3Cache:
-    """See `Cache`: an object beside the cluster's ledger."""
-
-    def __init__(self, bucket: str, cluster: str, region: str) -> None:
-        self._s3 = client.client("s3", region)
-        self._place = {"Bucket": bucket, "Key": f"{cluster}/catalogue/prices.json"}
-
-    def read(self) -> bytes | None:
-        try:
-            with translate_errors(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
-                return bytes(self._s3.get_object(**self._place)["Body"].read())
-        except NotFound:
-            return None
-
-    def write(self, data: bytes) -> None:
-        with translate_errors(f"s3://{self._place['Bucket']}/{self._place['Key']}"):
-            self._s3.put_object(**self._place, Body=data, ContentType="application/json")
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """The price list as cached: USD an hour by type, and when AWS said so (seconds since the epoch)."""
+class CachedPrices(msgspec.Struct, frozen=True):
+    """The cached list prices: USD per hour by type, and when AWS stated each (epoch s)."""
 
     region: str
     usd_per_hour: dict[str, float] = {}
     at: dict[str, float] = {}
 
 
+@dataclass(slots=True)
+class _Schedule:
+    """When one source of prices is read next."""
+
+    next_at: float = 0.0
+    delay: Delay = field(default_factory=Delay)
+
+    def is_due(self, now: float) -> bool:
+        return now >= max(self.next_at, self.delay.until)
+
+
 class Market:
-    """Prices of one region. Reading answers from memory and never waits; `refresh` does the asking, in whatever thread calls it.
+    """Prices of one region. Queries answer from memory; `refresh` reads, in its caller's thread.
 
     Args:
         region: the region.
-        price_list: where list prices come from; None asks nobody and uses what the cache has.
-        feed: where spot prices come from.
-        cache: where the price list is kept.
+        price_list: the source of list prices; None uses only the cache.
+        feed: the source of spot prices; None gives no spot prices.
+        cache: where list prices are kept.
         clock: seconds since the epoch.
+
+    Attributes:
+        revision: changes with every change of a price.
 
     """
 
@@ -106,115 +78,130 @@ class Market:
         region: str,
         price_list: PriceList | None,
         feed: SpotFeed | None,
-        cache: Cache,
+        cache: PriceCache,
         clock: Callable[[], float],
     ) -> None:
         self.region = region
+        self.revision = 0
         self._price_list = price_list
         self._feed = feed
         self._cache = cache
         self._clock = clock
-        self._kept: Kept | None = None
-        self._histories: Mapping[Place, tuple[Quote, ...]] = {}
+        self._prices: CachedPrices | None = None
+        self._histories: Mapping[TypeAndZone, tuple[Quote, ...]] = {}
         self._spot_types: frozenset[str] = frozenset()
-        self._due = {"list": 0.0, "spot": 0.0}
-        self._failures = {"list": 0, "spot": 0}
-        self._refreshing = threading.Lock()
-        self.revision = 0
+        self._list_schedule = _Schedule()
+        self._spot_schedule = _Schedule()
+        self._refresh_lock = threading.Lock()
 
     def on_demand(self, instance_type: str) -> float | None:
-        """USD an hour by AWS' list, else by the price book; None for a type that neither knows."""
-        listed = self._kept.usd_per_hour.get(instance_type) if self._kept else None
+        """USD per hour by AWS's list, else by the price book; None if neither has the type."""
+        listed = self._prices.usd_per_hour.get(instance_type) if self._prices else None
         return price_book.usd_per_hour(instance_type) if listed is None else listed
 
     def spot(self, instance_type: str, zone: str) -> float | None:
-        """USD an hour to plan with, None where EC2 has quoted nothing. See `spot.settled`."""
+        """USD per hour to plan with (`spot.smoothed_price`); None if EC2 has no quote."""
         history = self._histories.get((instance_type, zone))
-        return spot.settled(history, self._clock()) if history else None
+        return spot.smoothed_price(history, self._clock()) if history else None
 
     def note(self, types: Sequence[str]) -> str:
-        """What people should know of these types' prices; empty when there is nothing to say."""
-        listed = self._kept.usd_per_hour if self._kept else {}
+        """Return a warning about estimated prices of these types; empty if there are none."""
+        listed = self._prices.usd_per_hour if self._prices else {}
         return price_book.note(self.region, [name for name in types if name not in listed])
 
     def refresh(self, types: Sequence[str]) -> None:
-        """Ask for what is due. One call at a time does the asking, others return at once. Failures are logged, never raised."""
-        if not types or not self._refreshing.acquire(blocking=False):
-            return
-        try:
-            if self._kept is None:
-                self._kept = self._read()
-                self.revision += 1
-            self._attempt("list", lambda: self._refresh_list(types))
-            if not self._failures["spot"] and not frozenset(types) <= self._spot_types:
-                self._due["spot"] = 0.0
-            self._attempt("spot", lambda: self._refresh_spot(types))
-        finally:
-            self._refreshing.release()
+        """Read the prices that are due. Failures are logged and never raised.
 
-    def _attempt(self, what: str, ask: Callable[[], float]) -> None:
-        """Run `ask`, which says when it is due again, if it is due; after a failure try again later, each time twice as late."""
-        if self._clock() < self._due[what]:
+        While one thread refreshes, calls of others return at once.
+        """
+        if not types or not self._refresh_lock.acquire(blocking=False):
             return
         try:
-            self._due[what], self._failures[what] = ask(), 0
+            if self._prices is None:
+                self._prices = self._read_cache()
+                self.revision += 1
+            self._attempt(self._list_schedule, "list", lambda: self._refresh_list(types))
+            is_failing = self._spot_schedule.delay.failures > 0
+            if not is_failing and not frozenset(types) <= self._spot_types:
+                self._spot_schedule.next_at = 0.0
+            self._attempt(self._spot_schedule, "spot", lambda: self._refresh_spot(types))
+        finally:
+            self._refresh_lock.release()
+
+    def _attempt(self, schedule: _Schedule, source: str, read: Callable[[], float]) -> None:
+        """Call `read`, which returns the time of the next reading, if it is due."""
+        now = self._clock()
+        if not schedule.is_due(now):
+            return
+        try:
+            schedule.next_at = read()
         except CloudError as error:
-            wait = min(AGAIN_MOST_S, AGAIN_S * 2.0 ** self._failures[what])
-            self._due[what], self._failures[what] = self._clock() + wait, self._failures[what] + 1
+            schedule.delay = schedule.delay.after_failure(RETRY, self._clock())
             log.warning(
-                "prices are not to be had; the last ones known stay in use",
-                prices=what,
+                "prices cannot be read; the last known ones stay in use",
+                prices=source,
                 error=str(error),
-                again_s=wait,
+                again_s=schedule.delay.remaining_s(self._clock()),
             )
+        else:
+            schedule.delay = schedule.delay.after_success()
 
     def _refresh_list(self, types: Sequence[str]) -> float:
-        kept, now = self._kept or Kept(self.region), self._clock()
-        old = [name for name in types if now - kept.at.get(name, -LIST_KEPT_S) >= LIST_KEPT_S]
-        if self._price_list is None or not old:
+        prices, now = self._prices or CachedPrices(self.region), self._clock()
+        due = [
+            name
+            for name in types
+            if now - prices.at.get(name, -LIST_PRICE_MAX_AGE_S) >= LIST_PRICE_MAX_AGE_S
+        ][:TYPES_PER_REFRESH]
+        if self._price_list is None or not due:
             return 0.0
-        old = old[:LISTED_AT_ONCE]
-        found = self._price_list.usd_per_hour(old)
-        self._kept = Kept(
-            self.region, {**kept.usd_per_hour, **found}, {**kept.at, **dict.fromkeys(old, now)}
+        self._prices = CachedPrices(
+            self.region,
+            {**prices.usd_per_hour, **self._price_list.usd_per_hour(due)},
+            {**prices.at, **dict.fromkeys(due, now)},
         )
         self.revision += 1
         try:
-            self._cache.write(msgspec.json.encode(self._kept))
+            self._cache.write(msgspec.json.encode(self._prices))
         except CloudError as error:
-            log.warning("the price list could not be kept", error=str(error))
+            log.warning("the list prices cannot be cached", error=str(error))
         return 0.0
 
     def _refresh_spot(self, types: Sequence[str]) -> float:
         now = self._clock()
         if self._feed is not None:
-            news = self._feed.quotes(types, now - spot.WINDOW_S)
-            self._histories = spot.merged(self._histories, news, now)
+            quotes = self._feed.quotes(types, now - spot.WINDOW_S)
+            self._histories = spot.merge_quotes(self._histories, quotes, now)
             self._spot_types = frozenset(types)
             self.revision += 1
-        return now + SPOT_EVERY_S
+        return now + SPOT_REFRESH_S
 
-    def _read(self) -> Kept | None:
+    def _read_cache(self) -> CachedPrices | None:
+        """Read the cache; None if that failed, so that the next refresh reads it again."""
         try:
             data = self._cache.read()
-            found = msgspec.json.decode(data, type=Kept) if data else None
+            prices = msgspec.json.decode(data, type=CachedPrices) if data else None
         except (CloudError, msgspec.DecodeError) as error:
-            log.warning("the kept price list cannot be read", error=str(error))
+            log.warning("the cached list prices cannot be read", error=str(error))
             return None
-        return found if found is not None and found.region == self.region else Kept(self.region)
+        is_ours = prices is not None and prices.region == self.region
+        return prices if is_ours else CachedPrices(self.region)
 
 
 def aws_market(
     region: str,
     bucket: str,
     cluster: str,
-    pacer: RateLimiter,
+    limiter: RateLimiter,
     clock: Callable[[], float],
     *,
-    asks: bool,
+    reads_list: bool,
 ) -> Market:
-    """The prices of a cluster. Who `asks` AWS for list prices keeps them for all; others only read what is kept."""
-    price_list = AwsPriceList(region) if asks else None
-    return Market(
-        region, price_list, AwsSpotFeed(region, pacer), S3Cache(bucket, cluster, region), clock
-    )
+    """Return the prices of a cluster.
+
+    With `reads_list` list prices are read from AWS and cached for all; otherwise only the cache is
+    used.
+    """
+    price_list = AwsPriceList(region) if reads_list else None
+    feed, cache = AwsSpotFeed(region, limiter), S3PriceCache(bucket, cluster, region)
+    return Market(region, price_list, feed, cache, clock)

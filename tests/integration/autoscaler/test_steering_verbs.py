@@ -37,7 +37,7 @@ def run(*arguments: str) -> str:
 def in_force(bucket: str) -> list[tuple[Any, ...]]:
     return [
         (order.kind, order.pool, order.bound, order.count)
-        for order in S3Control(bucket, "toy", REGION).orders()
+        for order in S3Control(bucket, "toy", REGION).overrides()
     ]
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from mesaform.aws.capacity_errors import describe, of_quota, of_zone
 from mesaform.aws.fleet import AwsFleet, _fleet_call, _result
-from mesaform.aws.pricing.market import Market, MemoryCache
-from mesaform.aws.pricing.price_list import FakePriceList
-from mesaform.aws.pricing.spot import FakeSpotFeed, Quote
+from mesaform.aws.ports import Quote
+from mesaform.aws.pricing.market import Market
+from mesaform.aws.pricing.price_cache import MemoryPriceCache
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import NotFound, Retryable
+from mesaform.testing.fake_prices import FakePriceList, FakeSpotFeed
 from mesaform.topology.names import launch_template_name
 from tests.integration.aws.conftest import REGION
 from tests.integration.aws.test_contract import a_request
@@ -113,7 +114,7 @@ def test_a_look_at_the_catalogue_calls_nobody_until_something_is_due(cloud: Any)
         REGION,
         FakePriceList({"m5.large": 0.1}),
         FakeSpotFeed(quotes),
-        MemoryCache(),
+        MemoryPriceCache(),
         lambda: NOW + 1,
     )
     fleet = AwsFleet(REGION, market)
@@ -137,11 +138,11 @@ def test_a_look_at_the_catalogue_calls_nobody_until_something_is_due(cloud: Any)
 def test_while_ec2_refuses_what_was_known_of_the_types_stays_in_use(cloud: Any) -> None:
     now, pacer = [0.0], RateLimiter(lambda: 0.0)
     fleet = AwsFleet(
-        REGION, Market(REGION, None, None, MemoryCache(), lambda: NOW), pacer, lambda: now[0]
+        REGION, Market(REGION, None, None, MemoryPriceCache(), lambda: NOW), pacer, lambda: now[0]
     )
     first = fleet.offerings(["m5.large"], ZONES)
     for _ in range(99):
-        with pacer.pacing("DescribeInstanceTypes"):
+        with pacer.limit("DescribeInstanceTypes"):
             pass
     now[0] = 7200.0
     seen = calls(cloud)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from mesaform.aws.control import S3Control
-from mesaform.aws.overrides import describe, in_force
-from mesaform.aws.ports import Control, Override
+from mesaform.aws.overrides import Override, describe, in_force
+from mesaform.aws.ports import Control
 from mesaform.testing.fake_cloud import FakeControl
 from tests.integration.aws.conftest import REGION
 
@@ -32,12 +32,14 @@ def control(request: pytest.FixtureRequest) -> Control:
 
 
 def test_orders_are_read_as_they_were_given(control: Control):
-    assert control.orders() == ()
+    assert control.overrides() == ()
     hint = an_order("2", "hint", cpus=2.0, mem_mib=4096.0, count=10, pool="default", reason="sale")
-    control.change_orders(lambda orders: (*orders, an_order(), hint))
-    assert control.orders() == (an_order(), hint)
-    control.change_orders(lambda orders: tuple(order for order in orders if order.kind != "pause"))
-    assert control.orders() == (hint,)
+    control.update_overrides(lambda orders: (*orders, an_order(), hint))
+    assert control.overrides() == (an_order(), hint)
+    control.update_overrides(
+        lambda orders: tuple(order for order in orders if order.kind != "pause")
+    )
+    assert control.overrides() == (hint,)
 
 
 @pytest.mark.slow
@@ -46,13 +48,13 @@ def test_of_orders_given_at_the_same_moment_none_is_lost(bucket: str):
     with ThreadPoolExecutor(4) as people:
         list(
             people.map(
-                lambda item: item[1].change_orders(
+                lambda item: item[1].update_overrides(
                     lambda orders: (*orders, an_order(str(item[0])))
                 ),
                 enumerate(controls),
             )
         )
-    assert {order.id for order in controls[0].orders()} == {"0", "1", "2", "3"}
+    assert {order.id for order in controls[0].overrides()} == {"0", "1", "2", "3"}
 
 
 def test_an_order_ends_by_itself():

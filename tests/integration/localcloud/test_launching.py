@@ -17,7 +17,8 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ports import LaunchRequest, Machine
-from mesaform.aws.pricing.market import Market, MemoryCache
+from mesaform.aws.pricing.market import Market
+from mesaform.aws.pricing.price_cache import MemoryPriceCache
 from mesaform.aws.pricing.price_list import AwsPriceList
 from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
@@ -150,7 +151,7 @@ def test_list_prices_and_spot_prices_come_through_the_api(network: Network) -> N
         REGION,
         AwsPriceList(REGION),
         AwsSpotFeed(REGION, RateLimiter(time.monotonic)),
-        MemoryCache(),
+        MemoryPriceCache(),
         time.time,
     )
     assert market.spot("m5.large", ZONES[0]) is None

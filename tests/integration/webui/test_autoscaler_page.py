@@ -15,7 +15,7 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.http_server import Page
 from mesaform.autoscaler.reporting.telemetry import Telemetry
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
 from mesaform.testing.fake_cloud import FakeLedger
 from tests.integration.webui.browser import Browser
 from tests.support.zookeeper import free_port

@@ -16,7 +16,7 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner.planner import plan
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
 from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 

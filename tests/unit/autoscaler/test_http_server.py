@@ -14,7 +14,7 @@ from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.api_views import KEPT_S, POINTS_SHOWN, Ring
 from mesaform.autoscaler.reporting.http_server import Page
 from mesaform.autoscaler.reporting.telemetry import Telemetry
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
 from mesaform.testing.fake_cloud import FakeLedger
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 

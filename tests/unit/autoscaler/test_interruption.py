@@ -29,7 +29,7 @@ from mesaform.autoscaler.model.supply import survey
 from mesaform.autoscaler.packing import place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
 from mesaform.topology.names import Tag
 from tests.unit.autoscaler.builders import (
     NOW,

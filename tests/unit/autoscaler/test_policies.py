@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesaform.aws.ports import Override
+from mesaform.aws.overrides import Override
 from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, a_spec, queued
 from tests.unit.autoscaler.world import World

@@ -184,7 +184,7 @@ async def test_each_slot_that_ends_is_written_and_the_next_term_goes_on_from_the
     start = -int(NOW) % SLOT_S
     first = Learner(control)
     await taught(first, range(start, start + SLOT_S, 100))
-    assert control.kept("profile") is None
+    assert control.read_document("profile") is None
     await taught(first, range(start + SLOT_S, start + SLOT_S + 200, 100))
     second = Learner(control)
     await second.begin(NOW + start + SLOT_S + 200)

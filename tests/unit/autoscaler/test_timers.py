@@ -14,7 +14,8 @@ from mesaform.autoscaler.model.removal import Removal, Replacement
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.planner.planner import Plan, plan
-from mesaform.aws.ports import LaunchRequest, Override
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import LaunchRequest
 from mesaform.config import calendar
 from tests.unit.autoscaler.builders import (
     NOW,

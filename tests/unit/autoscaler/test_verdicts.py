@@ -16,7 +16,8 @@ from mesaform.autoscaler.planner.priorities import RANKS
 from mesaform.autoscaler.planner.verdicts import Verdict
 from mesaform.autoscaler.reporting.api_views import describe
 from mesaform.autoscaler.reporting.decision_log import tell
-from mesaform.aws.ports import LaunchRequest, Override
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import LaunchRequest
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,

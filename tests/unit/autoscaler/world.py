@@ -18,7 +18,8 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plu
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import LIVE, price_of
 from mesaform.autoscaler.planner.planner import plan
-from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Override
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine
 from mesaform.common.errors import CloudError, MesaformError, Permanent, Retryable
 from mesaform.config.schema import ClusterSpec
 from mesaform.testing.fake_cloud import FakeFleet

@@ -9,18 +9,18 @@ from itertools import pairwise
 
 import pytest
 
+from mesaform.aws.ports import Quote
 from mesaform.aws.pricing import price_book, spot
 from mesaform.aws.pricing.market import (
-    AGAIN_S,
-    LIST_KEPT_S,
-    LISTED_AT_ONCE,
-    SPOT_EVERY_S,
+    LIST_PRICE_MAX_AGE_S,
+    RETRY,
+    SPOT_REFRESH_S,
+    TYPES_PER_REFRESH,
     Market,
-    MemoryCache,
 )
-from mesaform.aws.pricing.price_list import FakePriceList
-from mesaform.aws.pricing.spot import FakeSpotFeed, Quote
+from mesaform.aws.pricing.price_cache import MemoryPriceCache
 from mesaform.common.errors import Permanent, Retryable
+from mesaform.testing.fake_prices import FakePriceList, FakeSpotFeed
 from tests.unit.autoscaler.builders import NOW, ZONES
 
 M5 = "m5.large"
@@ -39,7 +39,7 @@ class Setting:
         self.now = NOW
         self.list = FakePriceList(listed if listed is not None else {M5: 0.1})
         self.feed = FakeSpotFeed(quotes)
-        self.cache = MemoryCache()
+        self.cache = MemoryPriceCache()
         self.region = region
         self.market = self.another()
 
@@ -60,7 +60,7 @@ def setting() -> Setting:
 def test_before_anything_was_asked_the_book_answers(setting: Setting) -> None:
     assert setting.market.on_demand(M5) == 0.096
     assert setting.market.spot(M5, ZONES[0]) is None
-    assert setting.list.asked == []
+    assert setting.list.calls == []
 
 
 def test_a_listed_price_goes_before_the_books(setting: Setting) -> None:
@@ -72,11 +72,11 @@ def test_a_listed_price_goes_before_the_books(setting: Setting) -> None:
 
 def test_aws_is_asked_again_after_half_a_day_and_not_before(setting: Setting) -> None:
     setting.refresh()
-    setting.refresh(after_s=LIST_KEPT_S - 1)
-    assert setting.list.asked == [(M5,)]
+    setting.refresh(after_s=LIST_PRICE_MAX_AGE_S - 1)
+    assert setting.list.calls == [(M5,)]
     setting.list.prices[M5] = 0.11
     setting.refresh(after_s=1)
-    assert len(setting.list.asked) == 2
+    assert len(setting.list.calls) == 2
     assert setting.market.on_demand(M5) == 0.11
 
 
@@ -84,7 +84,7 @@ def test_only_what_is_not_known_is_asked_for(setting: Setting) -> None:
     setting.refresh(M5)
     setting.refresh(M5, "c5.large")
     setting.refresh(M5, "c5.large")
-    assert setting.list.asked == [(M5,), ("c5.large",)]
+    assert setting.list.calls == [(M5,), ("c5.large",)]
 
 
 def test_a_long_list_comes_in_parts_and_a_failure_loses_one_of_them() -> None:
@@ -93,29 +93,29 @@ def test_a_long_list_comes_in_parts_and_a_failure_loses_one_of_them() -> None:
     setting.refresh(*names)
     setting.list.fail_next = Retryable("ThrottlingException", after_s=1)
     setting.refresh(*names, after_s=10)
-    assert [setting.market.on_demand(name) == 7.0 for name in names] == [True] * LISTED_AT_ONCE + [
-        False
-    ] * 35
+    assert [setting.market.on_demand(name) == 7.0 for name in names] == [
+        True
+    ] * TYPES_PER_REFRESH + [False] * 35
     for _ in range(3):
-        setting.refresh(*names, after_s=AGAIN_S)
+        setting.refresh(*names, after_s=RETRY.first_s)
     assert {setting.market.on_demand(name) for name in names} == {7.0}
-    assert [len(asked) for asked in setting.list.asked] == [25, 25, 25, 10]
+    assert [len(asked) for asked in setting.list.calls] == [25, 25, 25, 10]
 
 
 def test_while_aws_does_not_answer_the_last_prices_stay_and_it_is_asked_ever_more_rarely(
     setting: Setting,
 ) -> None:
     setting.refresh()
-    setting.now += LIST_KEPT_S
+    setting.now += LIST_PRICE_MAX_AGE_S
     asked = []
     for _ in range(1000):
         setting.list.fail_next = Retryable("down", after_s=1)
-        before = len(setting.list.asked)
+        before = len(setting.list.calls)
         setting.refresh(after_s=10)
-        asked += [setting.now] * (len(setting.list.asked) - before)
+        asked += [setting.now] * (len(setting.list.calls) - before)
     assert setting.market.on_demand(M5) == 0.1
     gaps = [later - earlier for earlier, later in pairwise(asked)]
-    assert gaps == [AGAIN_S, 2 * AGAIN_S, 4 * AGAIN_S, 8 * AGAIN_S, 3600]
+    assert gaps == [RETRY.first_s, 2 * RETRY.first_s, 4 * RETRY.first_s, 8 * RETRY.first_s, 3600]
     setting.list.fail_next = None
     setting.list.prices[M5] = 0.12
     setting.refresh(after_s=3600)
@@ -130,17 +130,17 @@ def test_without_the_right_to_ask_the_book_answers(setting: Setting) -> None:
 
 def test_the_next_leader_asks_nobody_while_what_was_kept_is_young(setting: Setting) -> None:
     setting.refresh()
-    setting.list.asked.clear()
-    setting.now += LIST_KEPT_S / 2
+    setting.list.calls.clear()
+    setting.now += LIST_PRICE_MAX_AGE_S / 2
     other = setting.another()
     other.refresh([M5])
     assert other.on_demand(M5) == 0.1
-    assert setting.list.asked == []
+    assert setting.list.calls == []
 
 
 def test_what_was_kept_is_used_even_when_it_is_old_and_aws_is_gone(setting: Setting) -> None:
     setting.refresh()
-    setting.now += 40 * LIST_KEPT_S
+    setting.now += 40 * LIST_PRICE_MAX_AGE_S
     other = setting.another()
     setting.list.fail_next = Retryable("down", after_s=1)
     other.refresh([M5])
@@ -175,7 +175,7 @@ def test_reading_a_price_never_waits_for_one_that_is_being_asked_for() -> None:
             assert answer.wait(10)
             return super().usd_per_hour(types)
 
-    market = Market(REGION, Slow({M5: 0.1}), None, MemoryCache(), time.time)
+    market = Market(REGION, Slow({M5: 0.1}), None, MemoryPriceCache(), time.time)
     refreshing = threading.Thread(target=market.refresh, args=([M5],))
     refreshing.start()
     assert asked.wait(10)
@@ -191,12 +191,12 @@ def test_spot_prices_are_asked_for_on_a_period_and_at_once_for_new_types() -> No
     setting.refresh()
     for _ in range(29):
         setting.refresh(after_s=10)
-    assert len(setting.feed.asked) == 1
+    assert len(setting.feed.calls) == 1
     setting.refresh(after_s=10)
-    assert len(setting.feed.asked) == 2
+    assert len(setting.feed.calls) == 2
     setting.refresh(M5, "c5.large")
-    assert len(setting.feed.asked) == 3
-    assert SPOT_EVERY_S == 300
+    assert len(setting.feed.calls) == 3
+    assert SPOT_REFRESH_S == 300
 
 
 def test_a_spike_counts_at_once_and_is_felt_for_an_hour() -> None:
@@ -205,21 +205,21 @@ def test_a_spike_counts_at_once_and_is_felt_for_an_hour() -> None:
         Quote(NOW, M5, ZONES[0], 0.09),
         Quote(NOW + 600, M5, ZONES[0], 0.03),
     ]
-    assert spot.settled(history[:1], NOW - 1) == pytest.approx(0.03)
-    assert spot.settled(history[:2], NOW + 1) == 0.09
-    assert spot.settled(history, NOW + 601) == pytest.approx(0.04, rel=0.01)
-    assert spot.settled(history, NOW + 3600) == pytest.approx(0.04, rel=0.01)
-    assert spot.settled(history, NOW + 3900) == pytest.approx(0.035, rel=0.01)
-    assert spot.settled(history, NOW + 4200) == pytest.approx(0.03)
+    assert spot.smoothed_price(history[:1], NOW - 1) == pytest.approx(0.03)
+    assert spot.smoothed_price(history[:2], NOW + 1) == 0.09
+    assert spot.smoothed_price(history, NOW + 601) == pytest.approx(0.04, rel=0.01)
+    assert spot.smoothed_price(history, NOW + 3600) == pytest.approx(0.04, rel=0.01)
+    assert spot.smoothed_price(history, NOW + 3900) == pytest.approx(0.035, rel=0.01)
+    assert spot.smoothed_price(history, NOW + 4200) == pytest.approx(0.03)
 
 
 def test_histories_are_kept_no_longer_than_they_are_felt() -> None:
     quotes = [Quote(NOW + 60.0 * n, M5, ZONES[0], 0.03) for n in range(300)]
-    found = spot.merged({}, quotes, NOW + 60 * 299)
+    found = spot.merge_quotes({}, quotes, NOW + 60 * 299)
     kept = found[M5, ZONES[0]]
     assert len(kept) == 61
     assert kept[0].at <= NOW + 60 * 299 - spot.WINDOW_S
-    assert spot.merged(found, [], NOW + 90_000)[M5, ZONES[0]] == kept[-1:]
+    assert spot.merge_quotes(found, [], NOW + 90_000)[M5, ZONES[0]] == kept[-1:]
 
 
 def test_prices_stay_between_the_least_and_the_most_quoted() -> None:
@@ -229,7 +229,9 @@ def test_prices_stay_between_the_least_and_the_most_quoted() -> None:
     ]
     for seconds in range(0, 9000, 30):
         seen = [quote for quote in history if quote.at <= NOW + seconds]
-        felt = spot.settled(spot._trimmed(seen, NOW + seconds - spot.WINDOW_S), NOW + seconds)
+        felt = spot.smoothed_price(
+            spot.trim_history(seen, NOW + seconds - spot.WINDOW_S), NOW + seconds
+        )
         assert seen[-1].usd_per_hour <= felt <= 0.09
 
 

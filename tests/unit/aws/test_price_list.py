@@ -13,15 +13,15 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from mesaform.aws import client
+from mesaform.aws.ports import PriceList
 from mesaform.aws.pricing.price_list import (
     FILTERS,
     AwsPriceList,
-    FakePriceList,
-    PriceList,
     endpoint_region,
     prices_in,
 )
 from mesaform.common.errors import Permanent, Retryable
+from mesaform.testing.fake_prices import FakePriceList
 
 PRICES = {"m5.large": 0.115, "c5.large": 0.097}
 REGION = "eu-central-1"

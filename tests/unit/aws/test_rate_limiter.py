@@ -23,7 +23,7 @@ class Line:
     def call(self, action: str = "DescribeInstances", machines: int = 0) -> float:
         """Returns 0, or after how long to come again."""
         try:
-            with self.pacer.pacing(action, machines):
+            with self.pacer.limit(action, machines):
                 self.reached += 1
                 if self.says:
                     raise ClientError({"Error": {"Code": self.says}}, action)

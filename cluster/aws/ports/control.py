@@ -1,0 +1,80 @@
+"""Port to the objects by which operators and the autoscaler communicate.
+
+S3 is strongly consistent, so no read is stale. Every call raises `Retryable` if S3 does not answer
+and `Permanent` if a right is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypedDict
+
+from mesaform.aws.overrides import Override
+
+Document = dict[str, Any]
+"""A JSON object of the autoscaler; its reader decodes it into a type."""
+
+
+class Heartbeat(TypedDict):
+    """Last sign of life of the autoscaler's leader.
+
+    `at` is in seconds since the epoch; `fenced` is whether the leader obeys a freeze; `address` is
+    that of its HTTP port; `memory` is its planner state, from which `mesaform plan` plans.
+    """
+
+    at: float
+    fenced: bool
+    address: str
+    memory: Document
+
+
+Overrides = tuple[Override, ...]
+
+
+class Control(Protocol):
+    """The control objects of one cluster."""
+
+    def freeze(self, reason: str) -> None:
+        """Tell the autoscaler to launch and remove nothing until `unfreeze`. Idempotent."""
+        ...
+
+    def unfreeze(self) -> None:
+        """End the freeze. Idempotent."""
+        ...
+
+    def frozen_reason(self) -> str | None:
+        """Return the reason of the freeze in force, or None."""
+        ...
+
+    def write_heartbeat(
+        self, at: float, *, frozen: bool, address: str, memory: Mapping[str, Any] | None = None
+    ) -> None:
+        """Replace the heartbeat. Idempotent. See `Heartbeat`."""
+        ...
+
+    def last_heartbeat(self) -> Heartbeat | None:
+        """Return the last heartbeat; None before the first."""
+        ...
+
+    def write_document(self, name: str, document: Mapping[str, Any]) -> None:
+        """Replace the document of that name. Idempotent."""
+        ...
+
+    def read_document(self, name: str) -> Document | None:
+        """Return the document of that name, or None."""
+        ...
+
+    def overrides(self) -> Overrides:
+        """Return all overrides that were not withdrawn, expired ones included, oldest first."""
+        ...
+
+    def update_overrides(self, change: Callable[[Overrides], Overrides]) -> Overrides:
+        """Replace the overrides by `change(overrides)` and return them.
+
+        Compare-and-swap: no concurrent change is lost. `change` may be called more than once.
+
+        Raises:
+            Retryable: others changed the overrides all the time, or S3 did not answer.
+
+        """
+        ...

@@ -1,0 +1,149 @@
+"""Port to the machines of a cluster: listing, launching and terminating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mesaform.common.resources import Resources
+
+Capacity = Literal["on-demand", "spot"]
+MachineState = Literal["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An EC2 instance of the cluster.
+
+    `launched_at` is in seconds since the epoch. `tags` are all tags. `ended_by` is EC2's code for
+    the reason of the end (`Client.InstanceInitiatedShutdown`); empty while the machine runs.
+    """
+
+    instance_id: str
+    instance_type: str
+    zone: str
+    capacity: Capacity
+    state: MachineState
+    private_address: str
+    public_address: str
+    launched_at: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+    ended_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """An instance type in a zone with a capacity type: its price and the engine's resources."""
+
+    instance_type: str
+    zone: str
+    capacity: Capacity
+    usd_per_hour: float
+    resources: Resources
+
+    @property
+    def key(self) -> str:
+        """`type/zone/capacity`."""
+        return f"{self.instance_type}/{self.zone}/{self.capacity}"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """Request for `count` machines of a pool, each of any of the `offerings` (cheapest first).
+
+    All offerings have the same capacity type. `token` makes the call idempotent. `tags` are added
+    to the tags of ownership.
+    """
+
+    cluster: str
+    pool: str
+    count: int
+    offerings: tuple[Offering, ...]
+    token: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchResult:
+    """The launched machines, at most `count`, and the offerings without capacity.
+
+    `without_capacity` holds keys of offerings, or the wider scopes of `aws.capacity_errors`.
+    """
+
+    machines: tuple[Machine, ...]
+    without_capacity: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A pool's launch template.
+
+    `latest` is the newest version; `alike` are all versions from which machines are launched that
+    differ in nothing but their tags.
+    """
+
+    latest: str
+    alike: frozenset[str]
+
+
+class Fleet(Protocol):
+    """The machines of clusters in one region."""
+
+    def machines(self, cluster: str) -> list[Machine]:
+        """List every machine tagged with the cluster, terminated ones while EC2 lists them.
+
+        May lag a launch by seconds.
+
+        Raises:
+            Retryable: throttled, a fault of the service, or no answer.
+            Permanent: a right is missing.
+
+        """
+        ...
+
+    def launch(self, request: LaunchRequest) -> LaunchResult:
+        """Launch machines (CreateFleet `instant`).
+
+        Idempotent by token: the same token and request give the same machines. A lack of capacity
+        is not an error; see `LaunchResult`.
+
+        Raises:
+            Retryable: throttled, a fault of the service, or no answer. Machines may have been
+                launched, so repeat the call with the same token.
+            Permanent: the request is wrong or a right is missing; nothing was launched.
+
+        """
+        ...
+
+    def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
+        """Terminate machines that the autoscaler of this cluster launched.
+
+        Idempotent: ids that are unknown or already terminated are no error.
+
+        Raises:
+            NotOwned: an id is a master, Terraform's or another cluster's; nothing was terminated.
+            Retryable: as for `machines`.
+
+        """
+        ...
+
+    def offerings(
+        self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40
+    ) -> list[Offering]:
+        """List the prices of types in zones, on demand and as spot, with disks of `disk_gib`.
+
+        Prices are at most half a day old while AWS answers, else the last known ones.
+
+        Raises:
+            NotFound: the region has no such type; the message names the most similar one.
+
+        """
+        ...
+
+    def templates(self, cluster: str) -> Mapping[str, Template]:
+        """Return the launch templates by pool; up to 60 s old.
+
+        A machine's own version is in its tag `aws:ec2launchtemplate:version`.
+        """
+        ...
