@@ -286,12 +286,14 @@ async def child(base: str, *, consolidation: bool) -> None:
             telemetry.passed(made, snapshot, observer.raw)
             if (
                 any(step.actions for step in made.steps)
-                or snapshot.trouble
+                or snapshot.read_errors
                 or snapshot.cluster is None
             ):
-                raise SystemExit(f"there was something to do: {made.steps[:1]} {snapshot.trouble}")
+                raise SystemExit(
+                    f"there was something to do: {made.steps[:1]} {snapshot.read_errors}"
+                )
             return (
-                made.memory,
+                made.state,
                 len(snapshot.cluster.agents),
                 sum(agent.tasks for agent in snapshot.cluster.agents),
             )

@@ -96,11 +96,16 @@ def world(
     )
     since = dict.fromkeys(names, LONG_AGO)
     memory = PlannerState(
-        leader_since=LONG_AGO, idle_since=since, registered=since, underused_since=since
+        leader_since=LONG_AGO, idle_since=since, registered_at=since, underused_since=since
     )
     apps = {f"/app{app}": () for app in range(APPS)}
     return a_snapshot(
-        spec, machines=machines, agents=agents, queue=queue or [], memory=memory, apps=apps
+        spec,
+        machines=machines,
+        agents=agents,
+        queue=queue or [],
+        state=memory,
+        app_constraints=apps,
     )
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mesaform.autoscaler.model.old_vocabulary import translate_planner_state
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.planner.planner import Packed, Plan, plan
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from mesaform.cli.native_stdout import redirect_native_stdout
+from mesaform.common.json_types import as_object
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +87,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
             snapshot, profile=decoded(await asyncio.to_thread(control.read_document, NAME))
         )
     note = market.note(types)
-    return plan(snapshot, time.time()), (*snapshot.trouble, *([note] if note else []))
+    return plan(snapshot, time.time()), (*snapshot.read_errors, *([note] if note else []))
 
 
 def remembered(document: Any) -> PlannerState:
@@ -93,7 +95,7 @@ def remembered(document: Any) -> PlannerState:
     import msgspec
 
     try:
-        return msgspec.convert(document or {}, PlannerState)
+        return msgspec.convert(translate_planner_state(as_object(document)), PlannerState)
     except msgspec.ValidationError:
         return PlannerState()
 

@@ -112,8 +112,8 @@ class Mesaform:
             machines=tuple(self._machines.values()),
             offerings=self._offerings,
             intents=tuple(self._intents.values()),
-            memory=replace(self._memory, advertised=self._sizes(world.now)),
-            apps=world.apps,
+            state=replace(self._memory, advertised=self._sizes(world.now)),
+            app_constraints=world.apps,
         )
 
     def _sizes(self, now: float) -> dict[str, Advertised]:
@@ -169,7 +169,7 @@ class Mesaform:
 
     def _carry_out(self, world: World, made: Plan, now: float) -> PlannerState:
         """As the daemon's actor does: remember removals, take back, buy, give back."""
-        memory = made.memory
+        memory = made.state
         for step in made.steps:
             if step.instance_id and step.removal is not None:
                 memory = apply_step(memory, step)

@@ -18,7 +18,7 @@ from mesaform.autoscaler.accounting.resource_usage import (
     parts,
 )
 from mesaform.autoscaler.model.cluster_view import Agent
-from mesaform.autoscaler.model.planner_state import Rented
+from mesaform.autoscaler.model.planner_state import BilledMachine
 from mesaform.autoscaler.model.shape import Shape, contains, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE, price_of
@@ -61,7 +61,7 @@ class Recorder:
         self, snapshot: Snapshot, plan: Plan, tasks: Mapping[str, Task] | None, now: float
     ) -> list[Row]:
         """A pass went by: the rows that are due. `tasks` is None when the engine did not tell."""
-        rows = self._stated(snapshot, plan.memory.rented, now) + self._priced(snapshot, now)
+        rows = self._stated(snapshot, plan.state.billed_machines, now) + self._priced(snapshot, now)
         if self._at is None:
             self._at = self._since = self._level_at = now
         if snapshot.cluster is not None and tasks is not None:
@@ -166,7 +166,9 @@ class Recorder:
     def _rate(self, machine: Machine) -> float:
         return self._prices.get(key_of(machine)) or price_of(machine)
 
-    def _stated(self, snapshot: Snapshot, rented: Mapping[str, Rented], now: float) -> list[Row]:
+    def _stated(
+        self, snapshot: Snapshot, rented: Mapping[str, BilledMachine], now: float
+    ) -> list[Row]:
         """All machines, at the beginning of a term and a few times a day."""
         if now - self._stated_at < STATED_EVERY_S:
             return []
@@ -216,7 +218,7 @@ def worth(shape: Shape, catalogue: Iterable[Offering]) -> float:
     )
 
 
-def machine_row(name: str, machine: Rented) -> Row:
+def machine_row(name: str, machine: BilledMachine) -> Row:
     """What every row about a machine's time says."""
     return {
         "instance_id": name,
@@ -238,7 +240,7 @@ def level(snapshot: Snapshot, plan: Plan) -> Row:
     agents = (
         {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
     )
-    removals = plan.memory.removals
+    removals = plan.state.removals
     states = Counter(
         state_of(machine, agents.get(machine.instance_id), machine.instance_id in removals)
         for machine in live

@@ -204,20 +204,26 @@ class Term:
                 self.memory, self.intents = await self.actor.recover(
                     self.memory, self.intents, snapshot.machines
                 )
-                snapshot = replace(snapshot, memory=self.memory, intents=tuple(self.intents))
+                snapshot = replace(snapshot, state=self.memory, intents=tuple(self.intents))
             snapshot = await self._hear(heard, snapshot)
             before, made = self.memory, plan(snapshot, self.clock.now())
             words = await self.leases.shutdown_reports()
-            left = endings(before.rented, made.memory.rented, snapshot.machines, words, made.at)
+            left = endings(
+                before.billed_machines,
+                made.state.billed_machines,
+                snapshot.machines,
+                words,
+                made.at,
+            )
             self._tell_left(left, made.usd_per_hour)
-            taken = announcements.ends(before, made.memory, snapshot, made.at)
+            taken = announcements.ends(before, made.state, snapshot, made.at)
             self.telemetry.outbox.put_all(taken, urgent=True)
             known = {one.instance_id: {"at": one.at, "reason": one.reason} for one in left}
             known |= {str(row["instance_id"]): {"reason": row["kind"]} for row in taken}
-            await self.telemetry.rented(before, made.memory, made.at, known)
+            await self.telemetry.rented(before, made.state, made.at, known)
             self.memory = await self.actor.execute(made)
-            await self.leases.delete_reports(words, made.memory.rented)
-        await self._learn(replace(snapshot, memory=made.memory), made.at)
+            await self.leases.delete_reports(words, made.state.billed_machines)
+        await self._learn(replace(snapshot, state=made.state), made.at)
         await self.leases.renew(spec, snapshot.machines)
         self.telemetry.measures.lease.set(self.clock.now())
         self.intents = await self.journal.intents()
@@ -241,7 +247,7 @@ class Term:
             {machine.instance_id: machine.private_address for machine in snapshot.machines},
             self.memory.notices,
         )
-        return replace(snapshot, memory=self.memory)
+        return replace(snapshot, state=self.memory)
 
     async def _learn(self, snapshot: Snapshot, now: float) -> None:
         """What this pass says of the week, and of whom the probe framework should find out more."""

@@ -25,7 +25,7 @@ from mesaform.autoscaler.model.command import (
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent
-from mesaform.autoscaler.model.supply import LAG_S, LIVE
+from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.planner import Plan, apply_step
 from mesaform.autoscaler.planner.scale_up import absorb_refusal, absorb_result
@@ -117,7 +117,7 @@ class PlanExecutor:
 
     async def execute(self, plan: Plan) -> PlannerState:
         """Do all that a plan says, in its order: first what takes machines back, then what buys, then what gives back."""
-        memory = plan.memory
+        memory = plan.state
         for step in plan.steps:
             if step.instance_id and step.removal is not None:
                 memory = apply_step(memory, step)
@@ -296,12 +296,12 @@ class PlanExecutor:
         self, intent: Intent, ids: tuple[str, ...], memory: PlannerState, states: dict[str, str]
     ) -> bool:
         """Whether every machine of a launch registered, is gone, or never appeared."""
-        late = self._clock() - intent.at > LAG_S
+        late = self._clock() - intent.at > LISTING_LAG_S
 
         def settled(name: str) -> bool:
             if name not in states:
                 return late
-            return name in memory.registered or states[name] not in LIVE
+            return name in memory.registered_at or states[name] not in LIVE
 
         return all(settled(name) for name in ids)
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
+from typing import cast
 
 import msgspec
 
+from mesaform.autoscaler.model.old_vocabulary import translate_journal_state
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.common.errors import LeadershipLost
+from mesaform.common.json_types import JsonObject
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
     epoch: int
-    memory: PlannerState
+    planner_state: PlannerState
 
 
 class Journal:
@@ -58,8 +61,8 @@ class Journal:
         state, self._version = _decode(found[0]), found[1]
         if state.epoch > self._epoch:
             raise LeadershipLost(f"term {state.epoch} leads, this is {self._epoch}", where=path)
-        await self.save(state.memory)
-        return state.memory, await self.intents()
+        await self.save(state.planner_state)
+        return state.planner_state, await self.intents()
 
     async def intents(self) -> list[Intent]:
         """The launches not resolved, oldest first."""
@@ -125,9 +128,16 @@ class Journal:
         return f"{self._path}/state"
 
 
+def decode_state(data: bytes) -> tuple[int, PlannerState]:
+    """Epoch and planner state of a stored `state` document, of today's or an earlier vocabulary."""
+    state = _decode(data)
+    return state.epoch, state.planner_state
+
+
 def _encode(state: _State) -> bytes:
     return zlib.compress(msgspec.json.encode(state), 1)
 
 
 def _decode(data: bytes) -> _State:
-    return msgspec.json.decode(zlib.decompress(data), type=_State)
+    document = msgspec.json.decode(zlib.decompress(data), type=dict[str, object])
+    return msgspec.convert(translate_journal_state(cast("JsonObject", document)), _State)

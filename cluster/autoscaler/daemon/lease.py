@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.planner_state import Rented
+from mesaform.autoscaler.model.planner_state import BilledMachine
 from mesaform.autoscaler.model.supply import LIVE, PROTECT_TAG
 from mesaform.aws.ports import Machine
 from mesaform.config.schema import ClusterSpec
@@ -31,7 +31,7 @@ class SelfTermination:
     """A machine of the autoscaler's that ended itself. `at` is when, or at the latest when (epoch s); `farewell` is its last word."""
 
     instance_id: str
-    machine: Rented
+    machine: BilledMachine
     at: float
     farewell: ShutdownReport | None
 
@@ -71,8 +71,8 @@ class SelfTermination:
 
 
 def endings(
-    before: Mapping[str, Rented],
-    after: Mapping[str, Rented],
+    before: Mapping[str, BilledMachine],
+    after: Mapping[str, BilledMachine],
     machines: Iterable[Machine],
     words: Mapping[str, ShutdownReport],
     now: float,

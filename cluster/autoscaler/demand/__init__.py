@@ -56,6 +56,6 @@ def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerSta
         memory,
         probes=frameworks.probes(snapshot),
         dry_since=frameworks.dry_since(snapshot, now),
-        marks=rates.marks(snapshot.cluster, snapshot.memory.marks, now),
-        hinted=scheduled.baselines(snapshot, used, now),
+        marks=rates.marks(snapshot.cluster, snapshot.state.marks, now),
+        hint_baselines=scheduled.baselines(snapshot, used, now),
     )

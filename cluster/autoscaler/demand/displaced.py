@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.demand_item import DemandItem
-from mesaform.autoscaler.model.notice import describe, that_move
+from mesaform.autoscaler.model.notice import describe, tasks_to_move
 from mesaform.autoscaler.model.planner_state import is_terminating
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -15,15 +15,15 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
     return [
         unit
         for agent in (snapshot.cluster.agents if snapshot.cluster else ())
-        if is_terminating(snapshot.memory, agent.instance_id, now)
+        if is_terminating(snapshot.state, agent.instance_id, now)
         for unit in _moving_off(agent, snapshot, now)
     ]
 
 
 def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem]:
-    notice, apps = snapshot.memory.notices.get(agent.instance_id), snapshot.apps or {}
+    notice, apps = snapshot.state.notices.get(agent.instance_id), snapshot.app_constraints or {}
     counts: dict[tuple[str, Shape], int] = {}
-    for work in that_move(agent, notice):
+    for work in tasks_to_move(agent, notice):
         counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
     why = describe(notice, now) if notice else "its removal was announced"
     return [

@@ -58,7 +58,7 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
     return [
         unit
         for framework in view.frameworks
-        if (unit := _hungry(framework, view, snapshot.memory, now)) is not None
+        if (unit := _hungry(framework, view, snapshot.state, now)) is not None
     ]
 
 
@@ -98,7 +98,7 @@ def suspicion(
 
 def dry_since(snapshot: Snapshot, now: float) -> dict[str, float]:
     """Since when each framework that looks dry has done so."""
-    view, memory = snapshot.cluster, snapshot.memory
+    view, memory = snapshot.cluster, snapshot.state
     if view is None:
         return memory.dry_since
     dry = [one.framework_id for one in view.frameworks if suspicion(one, view, memory, now)]
@@ -110,13 +110,13 @@ def suspects(snapshot: Snapshot, now: float) -> tuple[Shape, ...]:
     view = snapshot.cluster
     if view is None:
         return ()
-    found = (suspicion(one, view, snapshot.memory, now) for one in view.frameworks)
+    found = (suspicion(one, view, snapshot.state, now) for one in view.frameworks)
     return tuple(dict.fromkeys(one.shape for one in found if one is not None))
 
 
 def probes(snapshot: Snapshot) -> dict[str, Probe]:
     """The purchases made for frameworks that are there, and whether what was bought has come."""
-    view, memory = snapshot.cluster, snapshot.memory
+    view, memory = snapshot.cluster, snapshot.state
     if view is None:
         return memory.probes
     found = {
@@ -125,7 +125,7 @@ def probes(snapshot: Snapshot) -> dict[str, Probe]:
         if (probe := memory.probes.get(one.framework_id)) is not None
     }
     return {
-        name: replace(probe, came=probe.came or _came(one, probe, view, memory))
+        name: replace(probe, has_registered=probe.has_registered or _came(one, probe, view, memory))
         for name, (one, probe) in found.items()
     }
 
@@ -133,7 +133,7 @@ def probes(snapshot: Snapshot) -> dict[str, Probe]:
 def _came(framework: Framework, probe: Probe, view: ClusterView, memory: PlannerState) -> bool:
     shape = framework.minimal or framework.task_shape or NOTHING
     return any(
-        memory.registered.get(agent.instance_id, 0.0) > probe.at and contains(agent.total, shape)
+        memory.registered_at.get(agent.instance_id, 0.0) > probe.at and contains(agent.total, shape)
         for agent in view.agents
     )
 
@@ -244,7 +244,7 @@ def _probe_size(framework: Framework, probe: Probe | None) -> tuple[int, str]:
         return (
             (1, "it revived offers, and its tasks are of that size") if framework.asked else (0, "")
         )
-    if not probe.came and framework.accepted <= probe.accepted:
+    if not probe.has_registered and framework.accepted <= probe.accepted:
         return probe.size, "what was bought for it has not come yet"
     if framework.accepted < probe.accepted or (
         framework.asked < probe.asked and framework.accepted == probe.accepted

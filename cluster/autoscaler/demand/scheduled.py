@@ -70,7 +70,7 @@ def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[Deman
 
 def lead(snapshot: Snapshot) -> float:
     """Seconds by which room is bought ahead: what our machines took to boot, and the margin."""
-    settings, registered = snapshot.spec.autoscaler, snapshot.memory.registered
+    settings, registered = snapshot.spec.autoscaler, snapshot.state.registered_at
     took = [
         registered[machine.instance_id] - machine.launched_at
         for machine in snapshot.machines
@@ -93,7 +93,7 @@ def levels(used: Mapping[str, Use]) -> dict[str, Level]:
 
 def baselines(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> dict[str, Shape]:
     """The least that was in use since each hint was given."""
-    before, found = snapshot.memory.hinted, {}
+    before, found = snapshot.state.hint_baselines, {}
     for order in _hints(snapshot, now):
         here = used.get(order.pool, Use()).amount
         found[order.id] = _each(min, here, before.get(order.id, here))
@@ -101,7 +101,7 @@ def baselines(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> dict[s
 
 
 def _hints(snapshot: Snapshot, now: float) -> list[Override]:
-    return [order for order in in_force(snapshot.orders, now) if order.kind == "hint"]
+    return [order for order in in_force(snapshot.overrides, now) if order.kind == "hint"]
 
 
 def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[DemandItem]:
@@ -114,7 +114,9 @@ def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[DemandItem]:
         shape = make(order.cpus, order.mem_mib)
         here = room.used.get(order.pool, Use()).amount
         came = _each(
-            max, minus(here, _each(min, here, snapshot.memory.hinted.get(order.id, here))), NOTHING
+            max,
+            minus(here, _each(min, here, snapshot.state.hint_baselines.get(order.id, here))),
+            NOTHING,
         )
         mine = came
         for pool, before, part in taken:

@@ -38,7 +38,7 @@ class Replace:
 
     def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         """At most one change a pass: what the next one is worth depends on how this one ends."""
-        if view.snapshot.memory.replacements:
+        if view.snapshot.state.replacements:
             return []
         by_pool: dict[str, list[AgentNode]] = {}
         for unit in disturbable(view):
@@ -74,7 +74,7 @@ class Replace:
             piece
             for unit in group
             if unit.agent is not None
-            for piece in work_of(unit.agent, view.snapshot.apps)
+            for piece in work_of(unit.agent, view.snapshot.app_constraints)
         ]
         left = view.room.remaining(work, {*view.leaving, *names})
         old_types = {unit.machine.instance_type for unit in group}
@@ -105,14 +105,14 @@ def replaced(view: PolicyInput, homes: Reservations) -> list[Move]:
     """Old machines whose replacement has registered, to begin removing; if a task of theirs fits nowhere, or one is wanted, none goes."""
     moves: list[Move] = []
     left = view.disturbances + len(_not_begun(view))
-    units = {unit.machine.instance_id: unit for unit in view.supply.units}
-    for token, one in view.snapshot.memory.replacements.items():
+    units = {unit.machine.instance_id: unit for unit in view.supply.agent_nodes}
+    for token, one in view.snapshot.state.replacements.items():
         new = [
             unit
             for unit in units.values()
             if unit.machine.tags.get(Tag.LAUNCH) == token and unit.state in REGISTERED
         ]
-        old = [units[name] for name in one.old if name in units]
+        old = [units[name] for name in one.old_instance_ids if name in units]
         if len(new) < one.count or any(
             unit.machine.instance_id in homes.unschedulable | view.going for unit in old
         ):
@@ -124,7 +124,7 @@ def replaced(view: PolicyInput, homes: Reservations) -> list[Move]:
             if (
                 unit.removal is None
                 and unit.agent is not None
-                and unit.is_ours
+                and unit.is_autoscaled
                 and name not in view.supply.quarantined
             ):
                 left -= for_money
@@ -135,11 +135,13 @@ def replaced(view: PolicyInput, homes: Reservations) -> list[Move]:
 
 def _not_begun(view: PolicyInput) -> list[str]:
     """Replacements of which no old machine goes yet; each has its place in the budget."""
-    under_way = {unit.machine.instance_id for unit in view.supply.units if unit.removal is not None}
+    under_way = {
+        unit.machine.instance_id for unit in view.supply.agent_nodes if unit.removal is not None
+    }
     return [
         token
-        for token, one in view.snapshot.memory.replacements.items()
-        if not under_way & set(one.old)
+        for token, one in view.snapshot.state.replacements.items()
+        if not under_way & set(one.old_instance_ids)
     ]
 
 

@@ -17,7 +17,7 @@ from mesaform.autoscaler.disruption.policy import (
 from mesaform.autoscaler.disruption.rescheduling import work_of
 from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import AgentNode, protected
+from mesaform.autoscaler.model.supply import AgentNode, is_protected
 from mesaform.config.schema import Drift as Settings
 from mesaform.topology.names import Tag
 
@@ -29,7 +29,7 @@ class Drift:
         """As many as may be disturbed now, the longest running first. One at most is waited for that has to be bought first."""
         settings = view.snapshot.spec.autoscaler.drift
         changes: list[DisruptionCommand] = []
-        buys = bool(view.snapshot.memory.replacements)
+        buys = bool(view.snapshot.state.replacements)
         drifted = _drifted(view, settings)
         names = {unit.machine.instance_id for unit, _ in drifted}
         for unit, why in drifted:
@@ -45,7 +45,7 @@ class Drift:
 
 def _drifted(view: PolicyInput, settings: Settings) -> list[tuple[AgentNode, str]]:
     found = []
-    for unit in view.supply.units:
+    for unit in view.supply.agent_nodes:
         name = unit.machine.instance_id
         taken = (
             name in view.going | view.room.hosts | view.needed
@@ -54,14 +54,14 @@ def _drifted(view: PolicyInput, settings: Settings) -> list[tuple[AgentNode, str
         )
         if (
             unit.state not in {"idle", "busy"}
-            or not unit.is_ours
+            or not unit.is_autoscaled
             or unit.removal is not None
             or taken
-            or protected(unit)
+            or is_protected(unit)
         ):
             continue
         why = _why(unit, view, settings)
-        if why and view.snapshot.memory.spared.get(name, 0.0) <= view.now:
+        if why and view.snapshot.state.cooldown_until.get(name, 0.0) <= view.now:
             found.append((unit, why))
     return sorted(
         found, key=lambda item: (item[0].machine.launched_at, item[0].machine.instance_id)
@@ -69,7 +69,7 @@ def _drifted(view: PolicyInput, settings: Settings) -> list[tuple[AgentNode, str
 
 
 def _replaced(name: str, view: PolicyInput) -> bool:
-    return any(name in one.old for one in view.snapshot.memory.replacements.values())
+    return any(name in one.old_instance_ids for one in view.snapshot.state.replacements.values())
 
 
 def _why(unit: AgentNode, view: PolicyInput, settings: Settings) -> str:
@@ -91,7 +91,7 @@ def _change(
         or (not agent.is_empty and not movable(agent, view.snapshot))
     ):
         return None
-    work = work_of(agent, view.snapshot.apps)
+    work = work_of(agent, view.snapshot.app_constraints)
     if view.room.fit(work, {*view.leaving, *drifted}) is not None:
         return DisruptionCommand("drift", why, (deactivate(unit, "drift", why, view.now),))
     if not may_buy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mesaform.autoscaler.disruption.policy import DisruptionCommand, PolicyInput, deactivate
 from mesaform.autoscaler.model.removal import PolicyName
-from mesaform.autoscaler.model.supply import AgentNode, protected
+from mesaform.autoscaler.model.supply import AgentNode, is_protected
 
 
 class Idle:
@@ -14,7 +14,7 @@ class Idle:
         settings = view.snapshot.spec.autoscaler
         changes = []
         for unit in sorted(
-            view.supply.units, key=lambda unit: (-unit.usd_per_hour, self._since(unit, view))
+            view.supply.agent_nodes, key=lambda unit: (-unit.usd_per_hour, self._since(unit, view))
         ):
             idle_s = view.now - self._since(unit, view)
             if not self._may_go(unit, view) or idle_s < settings.idle_after_s:
@@ -39,8 +39,8 @@ class Idle:
             unit.state != "idle"
             or unit.removal is not None
             or agent is None
-            or not unit.is_ours
-            or protected(unit)
+            or not unit.is_autoscaled
+            or is_protected(unit)
         ):
             return False
         return agent.active and name not in view.needed and name not in view.supply.quarantined

@@ -16,7 +16,7 @@ from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import PolicyName, Removal
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import AgentNode, Supply, protected
+from mesaform.autoscaler.model.supply import AgentNode, Supply, is_protected
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.config.calendar import is_open
 from mesaform.config.schema import Consolidation
@@ -99,7 +99,7 @@ class PolicyInput:
         if self._tasks is None:
             self._tasks = Counter(
                 work.name
-                for unit in self.supply.units
+                for unit in self.supply.agent_nodes
                 if unit.agent is not None
                 for work in unit.agent.work
             )
@@ -143,11 +143,13 @@ def deactivate(unit: AgentNode, policy: PolicyName, why: str, now: float) -> Mov
 
 def movable(agent: Agent, snapshot: Snapshot) -> bool:
     """Whether every task of an agent is known, unprotected, started elsewhere by its framework, and its constraints are known."""
-    if snapshot.apps is None or len(agent.work) != agent.tasks:
+    if snapshot.app_constraints is None or len(agent.work) != agent.tasks:
         return False
     frameworks = snapshot.spec.autoscaler.consolidation.frameworks
     return all(
-        work.framework in frameworks and not work.protected and work.name in snapshot.apps
+        work.framework in frameworks
+        and not work.protected
+        and work.name in snapshot.app_constraints
         for work in agent.work
     )
 
@@ -165,21 +167,21 @@ def disturbable(view: PolicyInput) -> list[AgentNode]:
         | view.room.hosts
     )
     found = []
-    for unit in view.supply.units:
+    for unit in view.supply.agent_nodes:
         name, agent = unit.machine.instance_id, unit.agent
         if (
             agent is None
             or unit.state != "busy"
-            or not unit.is_ours
+            or not unit.is_autoscaled
             or unit.removal is not None
             or name in busy
             or not agent.active
         ):
             continue
         if (
-            protected(unit)
+            is_protected(unit)
             or (unit.pool, unit.machine.instance_type) in young
-            or view.snapshot.memory.spared.get(name, 0.0) > view.now
+            or view.snapshot.state.cooldown_until.get(name, 0.0) > view.now
         ):
             continue
         if movable(agent, view.snapshot) and not _soon_done(agent, view) and rested([unit], view):
@@ -198,8 +200,8 @@ def _young_types(view: PolicyInput) -> set[tuple[str, str]]:
     since = view.now - view.settings.payback_s
     young = {
         (unit.pool, unit.machine.instance_type)
-        for unit in view.supply.units
-        if unit.is_ours and unit.machine.launched_at > since
+        for unit in view.supply.agent_nodes
+        if unit.is_autoscaled and unit.machine.launched_at > since
     }
     ordered = {
         (intent.request.pool, offering.instance_type)
@@ -221,7 +223,7 @@ def rested(units: Iterable[AgentNode], view: PolicyInput) -> bool:
     )
     since = view.now - A_DAY_S
     moved = {
-        name: sum(1 for at in view.snapshot.memory.moves.get(name, ()) if at > since)
+        name: sum(1 for at in view.snapshot.state.moves.get(name, ()) if at > since)
         for name in wanted
     }
     return all(count + moved[name] <= view.tasks_of(name) for name, count in wanted.items())
@@ -239,7 +241,7 @@ def with_moves(
     }
     found = [
         work.name
-        for unit in supply.units
+        for unit in supply.agent_nodes
         if unit.machine.instance_id in names and unit.agent is not None
         for work in unit.agent.work
     ]
@@ -256,7 +258,7 @@ def with_moves(
 def _ends_at(work: RunningTask, view: PolicyInput) -> float:
     if work.ends_at:
         return work.ends_at
-    within_s = ends_within_s(view.snapshot.memory.lives.get(work.name), _age_s(work, view))
+    within_s = ends_within_s(view.snapshot.state.lifetimes.get(work.name), _age_s(work, view))
     return math.inf if within_s is None else view.now + within_s
 
 
@@ -282,7 +284,7 @@ def _lasts_s(work: RunningTask, view: PolicyInput) -> float:
         return max(0.0, work.ends_at - view.now)
     if not work.since:
         return view.settings.payback_s
-    return lasts_s(view.snapshot.memory.lives.get(work.name), view.now - work.since)
+    return lasts_s(view.snapshot.state.lifetimes.get(work.name), view.now - work.since)
 
 
 def disturbance_usd(units: Iterable[AgentNode], view: PolicyInput) -> float:
@@ -319,7 +321,7 @@ def disturbances_left(snapshot: Snapshot, supply: Supply, now: float) -> int:
         if is_open(window.days, window.hours, now)
     )
     percent = next(open_now, settings.max_agents_percent)
-    agents = sum(1 for unit in supply.units if unit.agent is not None)
+    agents = sum(1 for unit in supply.agent_nodes if unit.agent is not None)
     allowed = max(1, int(agents * percent / 100)) if percent else 0
     return allowed - len(emptied(snapshot, supply))
 
@@ -328,9 +330,11 @@ def emptied(snapshot: Snapshot, supply: Supply) -> set[str]:
     """Machines that are disturbed now, and one for each replacement under way, whose old machines go as the budget allows."""
     names = {
         unit.machine.instance_id
-        for unit in supply.units
-        if unit.removal is not None and unit.removal.disturbs
+        for unit in supply.agent_nodes
+        if unit.removal is not None and unit.removal.is_disruptive
     }
     return names | {
-        one.old[0] for one in snapshot.memory.replacements.values() if not names & set(one.old)
+        one.old_instance_ids[0]
+        for one in snapshot.state.replacements.values()
+        if not names & set(one.old_instance_ids)
     }

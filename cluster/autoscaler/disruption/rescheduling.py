@@ -45,19 +45,23 @@ def hold(snapshot: Snapshot, supply: Supply, room: FreeCapacity) -> Reservations
     """Keep room for the tasks of machines that are being emptied, or wait for their replacement."""
     held = Reservations()
     waiting = {
-        name for replacement in snapshot.memory.replacements.values() for name in replacement.old
+        name
+        for replacement in snapshot.state.replacements.values()
+        for name in replacement.old_instance_ids
     }
     leaving = moving(snapshot, supply)
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         name = unit.machine.instance_id
         if (
             name not in leaving
             or unit.agent is None
             or not unit.agent.work
-            or is_terminating(snapshot.memory, name, 0.0)
+            or is_terminating(snapshot.state, name, 0.0)
         ):
             continue  # what has to leave an announced end is demand already
-        hosts = room.fit(work_of(unit.agent, snapshot.apps), leaving, coming=name in waiting)
+        hosts = room.fit(
+            work_of(unit.agent, snapshot.app_constraints), leaving, coming=name in waiting
+        )
         if hosts is None:
             held.unschedulable.add(name)
         else:
@@ -69,11 +73,13 @@ def moving(snapshot: Snapshot, supply: Supply) -> set[str]:
     """Machines that are being emptied, or wait for their replacement."""
     names = {
         unit.machine.instance_id
-        for unit in supply.units
-        if unit.removal is not None and unit.removal.disturbs
+        for unit in supply.agent_nodes
+        if unit.removal is not None and unit.removal.is_disruptive
     }
     return names | {
-        name for replacement in snapshot.memory.replacements.values() for name in replacement.old
+        name
+        for replacement in snapshot.state.replacements.values()
+        for name in replacement.old_instance_ids
     }
 
 

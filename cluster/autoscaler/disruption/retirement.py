@@ -13,7 +13,7 @@ from mesaform.autoscaler.disruption.policy import (
 )
 from mesaform.autoscaler.model.notice import Notice, describe, is_near
 from mesaform.autoscaler.model.removal import PolicyName
-from mesaform.autoscaler.model.supply import AgentNode, protected
+from mesaform.autoscaler.model.supply import AgentNode, is_protected
 
 
 class Announced:
@@ -21,9 +21,10 @@ class Announced:
 
     def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
         """The soonest end first; one without tasks disturbs nobody."""
-        notices, changes = view.snapshot.memory.notices, []
+        notices, changes = view.snapshot.state.notices, []
         for unit in sorted(
-            view.supply.units, key=lambda unit: _ends_at(notices.get(unit.machine.instance_id))
+            view.supply.agent_nodes,
+            key=lambda unit: _ends_at(notices.get(unit.machine.instance_id)),
         ):
             notice = notices.get(unit.machine.instance_id)
             if notice is None or not _may_go(unit, notice, view):
@@ -54,7 +55,7 @@ def _may_go(unit: AgentNode, notice: Notice, view: PolicyInput) -> bool:
         or is_near(notice, view.now)
     ):
         return False
-    if view.snapshot.memory.spared.get(name, 0.0) > view.now:
+    if view.snapshot.state.cooldown_until.get(name, 0.0) > view.now:
         return False
     if notice.kind == "scheduled":
         return (
@@ -67,8 +68,8 @@ def _heeds_advice(unit: AgentNode, view: PolicyInput) -> bool:
     """Advice is followed where the spec says so, for machines of ours that have paid back and whose tasks may move."""
     if (
         view.snapshot.spec.autoscaler.interruption.on_rebalance != "replace"
-        or not unit.is_ours
-        or protected(unit)
+        or not unit.is_autoscaled
+        or is_protected(unit)
         or unit.agent is None
     ):
         return False

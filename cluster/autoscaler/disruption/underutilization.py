@@ -48,7 +48,7 @@ class Underused:
                 view.settings,
             ):
                 continue
-            work = work_of(unit.agent, view.snapshot.apps)
+            work = work_of(unit.agent, view.snapshot.app_constraints)
             if view.room.fit(work, {*view.leaving, unit.machine.instance_id}) is None:
                 continue
             why = (

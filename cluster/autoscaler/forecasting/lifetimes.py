@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import log2
 
-from mesaform.autoscaler.model.lifetimes import Ended, Lives
+from mesaform.autoscaler.model.lifetimes import Ended, LifetimeHistogram
 
 FIRST_S = 16.0
 STEPS = 24
@@ -26,7 +26,9 @@ SURE = 0.75
 """How sure a guess is: work outlasts it, or has ended by it, three times in four."""
 
 
-def learned(known: Mapping[str, Lives], ended: Iterable[Ended]) -> dict[str, Lives]:
+def learned(
+    known: Mapping[str, LifetimeHistogram], ended: Iterable[Ended]
+) -> dict[str, LifetimeHistogram]:
     """Histories with what ended since."""
     counts = dict(known)
     for one in ended:
@@ -41,7 +43,7 @@ def learned(known: Mapping[str, Lives], ended: Iterable[Ended]) -> dict[str, Liv
     return counts
 
 
-def lasts_s(lives: Lives | None, age_s: float) -> float:
+def lasts_s(lives: LifetimeHistogram | None, age_s: float) -> float:
     """How much longer work of this age goes on at least: three times in four by its history; as long again where there is none (Lindy)."""
     found = _quantile_s(lives, age_s, 1 - SURE)
     if found is not None:
@@ -49,7 +51,7 @@ def lasts_s(lives: Lives | None, age_s: float) -> float:
     return max(0.0, age_s)
 
 
-def ends_within_s(lives: Lives | None, age_s: float) -> float | None:
+def ends_within_s(lives: LifetimeHistogram | None, age_s: float) -> float | None:
     """Within which time work of this age has ended, three times in four; None where its history does not say."""
     found = _quantile_s(lives, age_s, SURE)
     return None if found is None else max(0.0, found - age_s)
@@ -59,7 +61,7 @@ def _step(ran_s: float) -> int:
     return 0 if ran_s < FIRST_S else min(STEPS - 1, 1 + int(log2(ran_s / FIRST_S)))
 
 
-def _quantile_s(lives: Lives | None, age_s: float, part: float) -> float | None:
+def _quantile_s(lives: LifetimeHistogram | None, age_s: float, part: float) -> float | None:
     """The lifetime that `part` of the tasks that got this old did not exceed; None where too few did, or the last step is met."""
     if lives is None:
         return None

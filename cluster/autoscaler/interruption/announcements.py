@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.notice import Notice, done_before
-from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.notice import Notice, has_time_to_finish
+from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine
 from mesaform.topology.names import Tag
@@ -21,8 +21,8 @@ def told(snapshot: Snapshot, usd_per_hour: float, now: float) -> list[Decision]:
     )
     return [
         _telling(notice, machines[name], agents.get(name), snapshot, usd_per_hour, now)
-        for name, notice in snapshot.memory.notices.items()
-        if not notice.told and name in machines
+        for name, notice in snapshot.state.notices.items()
+        if not notice.is_reported and name in machines
     ]
 
 
@@ -81,7 +81,7 @@ def _on_it(agent: Agent | None, notice: Notice) -> str:
         return "its agent is not registered"
     if agent.is_empty:
         return "no task is on it"
-    alone = sum(1 for work in agent.work if done_before(work, notice))
+    alone = sum(1 for work in agent.work if has_time_to_finish(work, notice))
     tasks = "1 task is on it" if agent.tasks == 1 else f"{agent.tasks} tasks are on it"
     return tasks + (f", {alone} of them will be done before" if alone else "")
 
@@ -89,7 +89,7 @@ def _on_it(agent: Agent | None, notice: Notice) -> str:
 def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> str:
     if machine.tags.get(Tag.ROLE) == "master":
         return "IT IS A MASTER: nothing is done about it here; replace it with `mesaform up` once it is gone, before another one goes"
-    if snapshot.fence or not snapshot.spec.autoscaler.enabled:
+    if snapshot.freeze_reason or not snapshot.spec.autoscaler.enabled:
         return "nothing is done: the autoscaler is fenced or switched off"
     if notice.kind == "rebalance":
         if snapshot.spec.autoscaler.interruption.on_rebalance == "ignore":
@@ -111,9 +111,9 @@ def ends(
         {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
     )
     rows = []
-    for name, rented in before.rented.items():
+    for name, rented in before.billed_machines.items():
         notice = before.notices.get(name)
-        if name not in after.rented and (
+        if name not in after.billed_machines and (
             name in by_ec2 or (notice is not None and notice.kind == "interruption")
         ):
             rows.append(_row(name, rented, notice, agents.get(name), now))
@@ -121,7 +121,7 @@ def ends(
 
 
 def _row(
-    name: str, rented: Rented, notice: Notice | None, agent: Agent | None, now: float
+    name: str, rented: BilledMachine, notice: Notice | None, agent: Agent | None, now: float
 ) -> dict[str, object]:
     """How long it lived and what it cost, what warning there was, and what it took along."""
     heard = (

@@ -26,15 +26,15 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.demand_item import DemandItem as Demanded
 from mesaform.autoscaler.model.notice import (
     NEAR_S,
-    STOPPED_BEFORE_S,
+    STOP_MARGIN_S,
     Notice,
     describe,
-    done_before,
+    has_time_to_finish,
     is_near,
-    that_move,
+    tasks_to_move,
 )
 from mesaform.autoscaler.model.planner_state import PlannerState
-from mesaform.autoscaler.model.removal import ANNOUNCED, Removal
+from mesaform.autoscaler.model.removal import NOTICE_POLICIES, Removal
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply
 from mesaform.autoscaler.packing import Placement
@@ -101,12 +101,12 @@ def kept(snapshot: Snapshot, now: float) -> dict[str, Notice]:
     counted_on = (
         {agent.instance_id for agent in snapshot.cluster.agents}
         if snapshot.cluster
-        else set(snapshot.memory.notices)
+        else set(snapshot.state.notices)
     )
     gone = {machine.instance_id for machine in snapshot.machines if machine.state not in LIVE}
     listed = {machine.instance_id for machine in snapshot.machines}
     found = {}
-    for name, notice in snapshot.memory.notices.items():
+    for name, notice in snapshot.state.notices.items():
         is_there = name not in gone and (name in listed or now - notice.at < PASSED_S)
         if not _is_over(notice, now) and (is_there or name in counted_on):
             found[name] = notice
@@ -121,7 +121,7 @@ def after_pass(
     return replace(
         memory,
         notices={
-            name: replace(one, told=one.told or name in told)
+            name: replace(one, is_reported=one.is_reported or name in told)
             for name, one in kept(snapshot, now).items()
         },
     )
@@ -157,9 +157,9 @@ def steps(
     snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: float
 ) -> list[Move]:
     """What must not wait: the next step of each machine whose end is near, and of those that ended with an agent still counted on."""
-    notices = snapshot.memory.notices
+    notices = snapshot.state.notices
     moves = []
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         notice, removal = notices.get(unit.machine.instance_id), unit.removal
         if unit.machine.instance_id in supply.quarantined:
             continue
@@ -177,13 +177,13 @@ def _near(
     why = describe(notice, now)
     if removal is not None and removal.phase == "terminating":
         return []
-    if unit.is_ours and now > notice.ends_at + OVERDUE_S:
+    if unit.is_autoscaled and now > notice.ends_at + OVERDUE_S:
         becomes = Removal(
             agent.agent_id if agent else "",
             "terminating",
             now,
             why,
-            asked_at=now,
+            requested_at=now,
             policy="interruption",
         )
         gone: tuple[MarkGone | Terminate, ...] = (MarkGone(name, agent.agent_id),) if agent else ()
@@ -248,10 +248,10 @@ def _until_drained(
                 f"{why}; its deactivation was lost",
             )
         ]
-    moving = that_move(agent, notice)
+    moving = tasks_to_move(agent, notice)
     if agent.is_empty or (agent.work and not moving):
         return []
-    soon = [work.ends_at for work in agent.work if done_before(work, notice)]
+    soon = [work.ends_at for work in agent.work if has_time_to_finish(work, notice)]
     if now < last_call(notice, snapshot.spec.autoscaler.drain_grace_s, soon) and (
         soon or name not in with_homes
     ):
@@ -276,8 +276,8 @@ def last_call(notice: Notice, grace_s: float, soon: Iterable[float] = ()) -> flo
     grace_s = min(grace_s, max(0.0, notice.ends_at - notice.at) / 3)
     return max(
         [
-            notice.ends_at - STOPPED_BEFORE_S - grace_s,
-            *(min(at, notice.ends_at - 2 * STOPPED_BEFORE_S) for at in soon),
+            notice.ends_at - STOP_MARGIN_S - grace_s,
+            *(min(at, notice.ends_at - 2 * STOP_MARGIN_S) for at in soon),
         ]
     )
 
@@ -287,15 +287,15 @@ def _drain(unit: AgentNode, agent: Agent, notice: Notice, now: float) -> Drain:
     return Drain(
         unit.machine.instance_id,
         agent.agent_id,
-        max(1.0, round(notice.ends_at - STOPPED_BEFORE_S - now, 1)),
+        max(1.0, round(notice.ends_at - STOP_MARGIN_S - now, 1)),
         mark_gone=False,
     )
 
 
 def _can_come_back(unit: AgentNode, removal: Removal) -> bool:
     """Whether what the announcement began is undone when it no longer stands: what drains for another reason goes on."""
-    return removal.policy in ANNOUNCED and (
-        removal.policy == "interruption" or removal.phase == "deactivated" or not unit.is_ours
+    return removal.policy in NOTICE_POLICIES and (
+        removal.policy == "interruption" or removal.phase == "deactivated" or not unit.is_autoscaled
     )
 
 
@@ -320,9 +320,9 @@ def planned(
 ) -> list[Move]:
     """The second step of machines that a policy began to empty because of an announcement: drained once what replaces them is up."""
     settings, moves = snapshot.spec.autoscaler, []
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
-        notice = snapshot.memory.notices.get(name)
+        notice = snapshot.state.notices.get(name)
         if (
             removal is None
             or agent is None
@@ -331,7 +331,10 @@ def planned(
             or removal.phase != "deactivated"
         ):
             continue
-        if removal.policy not in ANNOUNCED - {"interruption"} or now - removal.since < SETTLE_S:
+        if (
+            removal.policy not in NOTICE_POLICIES - {"interruption"}
+            or now - removal.since < SETTLE_S
+        ):
             continue
         if agent.is_empty or name in with_homes:
             how = "it is empty" if agent.is_empty else "what replaces it is up"
@@ -368,13 +371,14 @@ def _ended(snapshot: Snapshot) -> list[Move]:
     for machine in snapshot.machines:
         agent, notice = (
             agents.get(machine.instance_id),
-            snapshot.memory.notices.get(machine.instance_id),
+            snapshot.state.notices.get(machine.instance_id),
         )
         unit = AgentNode(machine, agent, "gone", None, 0.0)
         if (
             notice is None
             or agent is None
-            or machine.state not in ({"terminated", "stopped"} if unit.is_ours else {"terminated"})
+            or machine.state
+            not in ({"terminated", "stopped"} if unit.is_autoscaled else {"terminated"})
         ):
             continue
         why = f"it is {machine.state}, as announced: {notice.what}" + (
@@ -401,9 +405,9 @@ def timers(snapshot: Snapshot, memory: PlannerState) -> Iterator[float]:
             yield notice.ends_at + OVERDUE_S
     for agent in snapshot.cluster.agents if snapshot.cluster else ():
         notice_of = memory.notices.get(agent.instance_id)
-        yield from (work.ends_at for work in agent.work if done_before(work, notice_of))
+        yield from (work.ends_at for work in agent.work if has_time_to_finish(work, notice_of))
     for removal in memory.removals.values():
-        if removal.waits_for_announcement:
+        if removal.is_waiting_for_notice:
             yield removal.since + max(
                 ASK_AGAIN_S, settings.boot_timeout_s + settings.drain_timeout_s
             )

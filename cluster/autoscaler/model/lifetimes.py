@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Lives = tuple[float, ...]
+LifetimeHistogram = tuple[float, ...]
 """How many tasks ran for less than 16 s, 32 s, 64 s, … and not less than the step before; the last step has no end."""
 
 

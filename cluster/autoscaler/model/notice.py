@@ -23,7 +23,7 @@ class Notice:
     ends_at: float = 0.0
     source: str = ""  # queue | machine | ec2
     what: str = ""
-    told: bool = False
+    is_reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,14 @@ def describe(notice: Notice, now: float) -> str:
     )
 
 
-STOPPED_BEFORE_S = 5.0
+STOP_MARGIN_S = 5.0
 """How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""
 
 
-def that_move(agent: Agent, notice: Notice | None) -> list[RunningTask]:
+def tasks_to_move(agent: Agent, notice: Notice | None) -> list[RunningTask]:
     """An agent's work without what will be done by itself before the end."""
-    return [work for work in agent.work if not done_before(work, notice)]
+    return [work for work in agent.work if not has_time_to_finish(work, notice)]
 
 
-def done_before(work: RunningTask, notice: Notice | None) -> bool:
-    return notice is not None and 0 < work.ends_at <= notice.ends_at - STOPPED_BEFORE_S
+def has_time_to_finish(work: RunningTask, notice: Notice | None) -> bool:
+    return notice is not None and 0 < work.ends_at <= notice.ends_at - STOP_MARGIN_S

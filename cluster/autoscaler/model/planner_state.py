@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mesaform.autoscaler.model.lifetimes import Lives
+from mesaform.autoscaler.model.lifetimes import LifetimeHistogram
 from mesaform.autoscaler.model.notice import Notice, Risk, is_near
-from mesaform.autoscaler.model.removal import ANNOUNCED, Removal, Replacement
+from mesaform.autoscaler.model.removal import NOTICE_POLICIES, Removal, Replacement
 from mesaform.autoscaler.model.shape import Shape
 
 
@@ -18,7 +18,7 @@ class Backoff:
     """What had no capacity lately: not asked for before `until`; `strikes` errors in a row; then at most `window` machines in one go."""
 
     until: float
-    strikes: int
+    consecutive_errors: int
     window: int = 1
 
 
@@ -41,7 +41,7 @@ class Probe:
     accepted: int
     asked: int
     size: int
-    came: bool = False
+    has_registered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Rented:
+class BilledMachine:
     """What the ledger needs to close a machine's row even when EC2 has forgotten it."""
 
     instance_type: str
@@ -90,19 +90,21 @@ class PlannerState:
     idle_s: dict[str, float] = field(
         default_factory=dict
     )  # seconds idle in periods that are over, for the ledger
-    registered: dict[str, float] = field(default_factory=dict)
+    registered_at: dict[str, float] = field(default_factory=dict)
     lost_since: dict[str, float] = field(default_factory=dict)
     removals: dict[str, Removal] = field(default_factory=dict)
     history: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    rented: dict[str, Rented] = field(default_factory=dict)
+    billed_machines: dict[str, BilledMachine] = field(default_factory=dict)
     backoffs: dict[str, Backoff] = field(
         default_factory=dict
     )  # by scope: an offering key, a zone, a quota, a pool (see `budget`)
     probes: dict[str, Probe] = field(default_factory=dict)  # by framework id
     dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
-    told: dict[str, str] = field(default_factory=dict)  # by demand unit: the last refusal on record
+    last_reported: dict[str, str] = field(
+        default_factory=dict
+    )  # by demand unit: the last refusal on record
     advertised: dict[str, Advertised] = field(default_factory=dict)  # by pool/type
-    odd: dict[str, str] = field(
+    anomalies: dict[str, str] = field(
         default_factory=dict
     )  # by machine or agent: what is not as it should be, as said last
     underused_since: dict[str, float] = field(default_factory=dict)
@@ -113,17 +115,19 @@ class PlannerState:
     findings: dict[str, Finding] = field(
         default_factory=dict
     )  # by shape as text: the probe framework's
-    hinted: dict[str, Shape] = field(
+    hint_baselines: dict[str, Shape] = field(
         default_factory=dict
     )  # by order: the least that was in use since the hint was given
-    spared: dict[str, float] = field(
+    cooldown_until: dict[str, float] = field(
         default_factory=dict
     )  # not disturbed before then: a removal was given up
     moves: dict[str, tuple[float, ...]] = field(
         default_factory=dict
     )  # by what runs: when its tasks were moved to save money
-    lives: dict[str, Lives] = field(default_factory=dict)  # by what runs: how long its tasks lasted
-    lives_until: float = 0.0  # tasks that ended by then are counted
+    lifetimes: dict[str, LifetimeHistogram] = field(
+        default_factory=dict
+    )  # by what runs: how long its tasks lasted
+    lifetimes_until: float = 0.0  # tasks that ended by then are counted
     notices: dict[str, Notice] = field(
         default_factory=dict
     )  # the gravest announcement of each machine
@@ -133,6 +137,6 @@ class PlannerState:
 def is_terminating(memory: PlannerState, instance_id: str, now: float) -> bool:
     """Whether nothing may be placed on a machine any more because of what was announced."""
     removal = memory.removals.get(instance_id)
-    return (removal is not None and removal.policy in ANNOUNCED) or is_near(
+    return (removal is not None and removal.policy in NOTICE_POLICIES) or is_near(
         memory.notices.get(instance_id), now
     )

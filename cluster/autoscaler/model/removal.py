@@ -21,7 +21,7 @@ PolicyName = Literal[
 ]
 
 
-ANNOUNCED: frozenset[PolicyName] = frozenset({"interruption", "retirement", "rebalance"})
+NOTICE_POLICIES: frozenset[PolicyName] = frozenset({"interruption", "retirement", "rebalance"})
 """Removals that the cloud's announcements began (`interruption`): only their own rules take a machine back."""
 
 
@@ -36,23 +36,23 @@ class Removal:
     phase: RemovalPhase
     since: float
     reason: str
-    asked_at: float = 0.0
+    requested_at: float = 0.0
     policy: PolicyName = ""
 
     @property
-    def disturbs(self) -> bool:
+    def is_disruptive(self) -> bool:
         """Whether tasks may have to move for it."""
-        return self.policy in {"underused", "replace", "drift", "operator"} | ANNOUNCED
+        return self.policy in {"underused", "replace", "drift", "operator"} | NOTICE_POLICIES
 
     @property
-    def lasting(self) -> bool:
+    def is_lasting(self) -> bool:
         """Whether demand does not take the machine back."""
-        return self.policy == "operator" or self.policy in ANNOUNCED
+        return self.policy == "operator" or self.policy in NOTICE_POLICIES
 
     @property
-    def waits_for_announcement(self) -> bool:
+    def is_waiting_for_notice(self) -> bool:
         """Whether the next step is `interruption`'s to take: until the end that was announced, or until what replaces it is up."""
-        return self.policy in ANNOUNCED and (
+        return self.policy in NOTICE_POLICIES and (
             self.phase == "deactivated"
             or (self.policy == "interruption" and self.phase == "draining")
         )
@@ -62,7 +62,7 @@ class Removal:
 class Replacement:
     """Machines ordered to take the place of `old` ones, which go once `count` of them have registered. Kept by launch token."""
 
-    old: tuple[str, ...]
+    old_instance_ids: tuple[str, ...]
     count: int
     at: float
     reason: str

@@ -36,14 +36,14 @@ class Snapshot:
     machines: tuple[Machine, ...]
     offerings: Mapping[str, tuple[Offering, ...]]  # by pool
     intents: tuple[Intent, ...] = ()
-    memory: PlannerState = field(default_factory=PlannerState)
+    state: PlannerState = field(default_factory=PlannerState)
     templates: Mapping[str, Template] = field(
         default_factory=dict
     )  # launch templates by pool, as far as they could be read
-    fence: str | None = None
-    trouble: tuple[str, ...] = ()  # what could not be read, for people
-    orders: tuple[Override, ...] = ()  # what operators ask for, those that have run out included
+    freeze_reason: str | None = None
+    read_errors: tuple[str, ...] = ()  # what could not be read, for people
+    overrides: tuple[Override, ...] = ()  # what operators ask for, those that have run out included
     profile: Profile | None = None  # what past weeks were like; None: not read
-    apps: Mapping[str, tuple[Constraint, ...]] | None = (
+    app_constraints: Mapping[str, tuple[Constraint, ...]] | None = (
         None  # constraints of every app; None: not read, so nothing is moved
     )

@@ -25,7 +25,7 @@ from mesaform.topology.names import Tag
 from mesaform.topology.user_data import PROTECT
 
 LIVE = frozenset({"pending", "running"})
-LAG_S = 120.0
+LISTING_LAG_S = 120.0
 """How long a machine that CreateFleet named may be missing from DescribeInstances before it counts as gone."""
 
 NodeKind = Literal["settled", "idle", "coming", "leaving"]
@@ -61,7 +61,7 @@ class AgentNode:
         return self.machine.tags.get(Tag.POOL, "")
 
     @property
-    def is_ours(self) -> bool:
+    def is_autoscaled(self) -> bool:
         """Bought by the autoscaler, and so its to remove."""
         return (
             self.machine.tags.get(Tag.MANAGED_BY) == "autoscaler"
@@ -73,11 +73,11 @@ class AgentNode:
 class Supply:
     """All of it. `quarantined` maps an instance id to the history nobody thought of."""
 
-    units: tuple[AgentNode, ...]
+    agent_nodes: tuple[AgentNode, ...]
     nodes: tuple[Node, ...]
     usage: Usage
     usd_per_hour: float
-    coming_in_intents: Mapping[str, int]  # by pool: ordered, not listed by EC2 yet
+    ordered_by_pool: Mapping[str, int]  # by pool: ordered, not listed by EC2 yet
     history: dict[str, tuple[str, ...]]
     quarantined: Mapping[str, str] = field(default_factory=dict)
     pools: Mapping[str, tuple[AgentNode, ...]] = field(default_factory=dict)  # `units` by pool
@@ -90,18 +90,18 @@ class Supply:
 
     def size(self, pool: str) -> int:
         """Machines of a pool that run or are ordered, those on their way out included: what counts against its max."""
-        return len(self.in_pool(pool)) + self.coming_in_intents.get(pool, 0)
+        return len(self.in_pool(pool)) + self.ordered_by_pool.get(pool, 0)
 
-    def staying(self, pool: str) -> int:
+    def staying_count(self, pool: str) -> int:
         """Machines of a pool that are not on their way out: what counts for its floor."""
         return sum(
             1 for unit in self.in_pool(pool) if unit.removal is None
-        ) + self.coming_in_intents.get(pool, 0)
+        ) + self.ordered_by_pool.get(pool, 0)
 
 
-def survey(snapshot: Snapshot, now: float) -> Supply:
+def build_supply(snapshot: Snapshot, now: float) -> Supply:
     """Join what EC2, the master and the journal say."""
-    memory, view = snapshot.memory, snapshot.cluster or ClusterView()
+    memory, view = snapshot.state, snapshot.cluster or ClusterView()
     agents = _by_instance(view.agents)
     sizes = _sizes(snapshot.offerings)
     history: dict[str, tuple[str, ...]] = {}
@@ -138,11 +138,11 @@ def survey(snapshot: Snapshot, now: float) -> Supply:
         for intent, count in pending
     )
     return Supply(
-        units=tuple(units),
+        agent_nodes=tuple(units),
         nodes=tuple(sorted(nodes, key=lambda node: (_ORDER[node.kind], sum(node.free), node.name))),
-        usage=_usage(view.agents, snapshot.queue or (), snapshot.apps or {}),
+        usage=_usage(view.agents, snapshot.queue or (), snapshot.app_constraints or {}),
         usd_per_hour=round(usd, 6),
-        coming_in_intents=ordered,
+        ordered_by_pool=ordered,
         history=history,
         quarantined=quarantined,
         pools=_by_pool(units),
@@ -208,7 +208,7 @@ def _state(
     if removal and removal.phase == "draining":
         return "draining" if agent and agent.drain_state != "DRAINED" else "drained"
     if agent is None:
-        if machine.instance_id in memory.registered:
+        if machine.instance_id in memory.registered_at:
             return "lost"
         return "bought" if machine.state == "pending" else "booting"
     if removal and removal.phase == "abandoned" and agent.drain_state:
@@ -223,16 +223,16 @@ def _nodes(
 ) -> list[Node]:
     """The node of a machine, if work may still go there."""
     machine, agent = unit.machine, unit.agent
-    if is_terminating(snapshot.memory, machine.instance_id, now):
+    if is_terminating(snapshot.state, machine.instance_id, now):
         return []
     if unit.state in lifecycle.REGISTERED and agent is not None:
         if not agent.active or agent.deactivated or agent.drain_state:
             return []
-        kind: NodeKind = "idle" if unit.state == "idle" and unit.is_ours else "settled"
+        kind: NodeKind = "idle" if unit.state == "idle" and unit.is_autoscaled else "settled"
         return [
             Node(machine.instance_id, kind, agent.hostname, agent.attributes, agent.free, unit.pool)
         ]
-    taken_out = unit.removal is not None and unit.removal.lasting
+    taken_out = unit.removal is not None and unit.removal.is_lasting
     if (
         unit.state == "deactivated"
         and agent is not None
@@ -249,7 +249,7 @@ def _nodes(
                 unit.pool,
             )
         ]
-    started = max(machine.launched_at, snapshot.memory.leader_since or 0.0)
+    started = max(machine.launched_at, snapshot.state.leader_since or 0.0)
     if (
         unit.state in {"bought", "booting"}
         and now - started <= snapshot.spec.autoscaler.boot_timeout_s
@@ -335,7 +335,7 @@ def _unlisted(
         else:
             count = (
                 sum(1 for name in intent.instance_ids if name not in listed)
-                if now - intent.at <= LAG_S
+                if now - intent.at <= LISTING_LAG_S
                 else 0
             )
         if count > 0:
@@ -375,7 +375,7 @@ def _usage(
 PROTECT_TAG = "mesaform:protect"
 
 
-def protected(unit: AgentNode) -> bool:
+def is_protected(unit: AgentNode) -> bool:
     """Whether a machine is not to be disturbed, whatever runs on it."""
     attributes = unit.agent.attributes if unit.agent else {}
     return attributes.get(PROTECT) == "true" or unit.machine.tags.get(PROTECT_TAG) == "true"

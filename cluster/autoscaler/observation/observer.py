@@ -177,11 +177,11 @@ class Observer:
             machines=tuple(machines),
             offerings=offerings,
             intents=tuple(intents),
-            memory=memory,
-            fence=fence,
-            trouble=tuple(dict.fromkeys(trouble)),
-            orders=tuple(orders),
-            apps=apps,
+            state=memory,
+            freeze_reason=fence,
+            read_errors=tuple(dict.fromkeys(trouble)),
+            overrides=tuple(orders),
+            app_constraints=apps,
             templates=templates,
         )
 

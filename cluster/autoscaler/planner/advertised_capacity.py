@@ -15,7 +15,7 @@ from mesaform.autoscaler.model.decision import Decision, Kind
 from mesaform.autoscaler.model.planner_state import Advertised
 from mesaform.autoscaler.model.shape import Shape, named, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import LAG_S, LIVE, Supply
+from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE, Supply
 from mesaform.aws.ports import Offering
 from mesaform.common.resources import Resources
 from mesaform.config.schema import ClusterSpec
@@ -57,7 +57,7 @@ def learn(snapshot: Snapshot, raw: Offerings, supply: Supply, now: float) -> Lea
     said += [
         _strange(name, text, now)
         for name, text in odd.items()
-        if snapshot.memory.odd.get(name) != text
+        if snapshot.state.anomalies.get(name) != text
     ]
     known = {
         f"{pool}/{offering.instance_type}" for pool, offered in raw.items() for offering in offered
@@ -125,7 +125,7 @@ def _with(offering: Offering, shape: Shape) -> Offering:
 def _seen(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, Advertised]:
     """What is advertised by pool and type: the least of any agent that is there, else what was remembered."""
     found: dict[str, Shape] = {}
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         agent, key = unit.agent, f"{unit.pool}/{unit.machine.instance_type}"
         if agent is None or not agent.active or drift_of(unit, snapshot):
             continue
@@ -139,7 +139,7 @@ def _seen(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, Advertise
         )
     old = {
         key: entry
-        for key, entry in snapshot.memory.advertised.items()
+        for key, entry in snapshot.state.advertised.items()
         if now - entry.at < FORGOTTEN_AFTER_S
     }
     fresh = {
@@ -155,7 +155,7 @@ def _is_young(entry: Advertised, shape: Shape, now: float) -> bool:
 
 
 def _is_news(key: str, entry: Advertised, snapshot: Snapshot) -> bool:
-    before = snapshot.memory.advertised.get(key)
+    before = snapshot.state.advertised.get(key)
     return before is None or before.shape != entry.shape
 
 
@@ -190,10 +190,10 @@ def _less(key: str, entry: Advertised, snapshot: Snapshot, now: float) -> Decisi
 def _odd(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, str]:
     """What is not as it should be, by what it is about: machines, and agents without one."""
     if snapshot.cluster is None:
-        return snapshot.memory.odd
+        return snapshot.state.anomalies
     odd = {
         unit.machine.instance_id: text
-        for unit in supply.units
+        for unit in supply.agent_nodes
         if (text := drift_of(unit, snapshot))
     }
     odd.update(_twice(snapshot.cluster))
@@ -223,7 +223,7 @@ def _unknown(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
         if (
             agent.instance_id not in listed
             and agent.instance_id not in ended
-            and 0 < agent.registered_at < now - LAG_S
+            and 0 < agent.registered_at < now - LISTING_LAG_S
         ):
             yield (
                 agent.agent_id,

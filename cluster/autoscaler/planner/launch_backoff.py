@@ -149,7 +149,7 @@ def _pace_key(pool: str, capacity: Capacity) -> str:
 
 def _after_error(before: Backoff | None, asked: int, given: int, now: float) -> Backoff:
     """Half of what was asked, but not less than what was given; left alone for twice as long as the last time."""
-    strikes = before.strikes + 1 if before else 1
+    strikes = before.consecutive_errors + 1 if before else 1
     most = min(before.window, asked) if before else asked
     return Backoff(
         now + min(MOST_S, FIRST_S * 2.0 ** min(strikes - 1, 16)), strikes, max(1, given, most // 2)
@@ -172,5 +172,5 @@ def _after_success(known: dict[str, Backoff], key: str, now: float, *, whole: bo
 
 def _paced(before: Backoff | None, now: float) -> Backoff:
     """A little longer after each call in a row that gave nothing; a row ends when nothing was tried for a while."""
-    strikes = before.strikes + 1 if before and now - before.until < MOST_S else 1
+    strikes = before.consecutive_errors + 1 if before and now - before.until < MOST_S else 1
     return Backoff(now + min(PACE_MOST_S, PACE_FIRST_S * 2.0 ** min(strikes - 1, 16)), strikes)

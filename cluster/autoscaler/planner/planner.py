@@ -27,7 +27,7 @@ from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import Supply, survey
+from mesaform.autoscaler.model.supply import Supply, build_supply
 from mesaform.autoscaler.packing import Packing, Placement, place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner import (
@@ -68,7 +68,7 @@ class Plan:
     at: float
     verdicts: tuple[Verdict, ...]
     steps: tuple[Step, ...]
-    memory: PlannerState
+    state: PlannerState
     usd_per_hour: float
     after_usd_per_hour: float
     removals_blocked: str = ""
@@ -87,19 +87,19 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         planner_state.leader(snapshot, now), replacements=planner_state.replacements(snapshot, now)
     )
     snapshot = replace(
-        snapshot, memory=memory, spec=overrides.with_bounds(snapshot.spec, snapshot.orders, now)
+        snapshot, state=memory, spec=overrides.with_bounds(snapshot.spec, snapshot.overrides, now)
     )
     stated = snapshot.offerings
     snapshot = replace(
         snapshot,
         offerings=advertised_capacity.as_advertised(stated, memory.advertised, snapshot.spec),
     )
-    supply = survey(snapshot, now)
+    supply = build_supply(snapshot, now)
     units = demand.collect(snapshot, now)
     placement = place(units, supply.nodes, supply.usage)
     room = FreeCapacity(supply, units, placement)
-    waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.orders, now)
-    fence = snapshot.fence or (
+    waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.overrides, now)
+    fence = snapshot.freeze_reason or (
         "" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false"
     )
     held = fence or paused or waiting
@@ -110,13 +110,13 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     homes = hold(snapshot, supply, room)
     needed = _needed(placement)
     idle = (
-        snapshot.memory.idle_since
+        snapshot.state.idle_since
         if snapshot.cluster is None
         else scale_down.idle_since(snapshot, supply, needed | homes.hosts, now)
     )
     learned = advertised_capacity.learn(snapshot, stated, supply, now)
     memory = planner_state.after_pass(snapshot, supply, units, purchases, idle, now)
-    memory = replace(memory, advertised=learned.advertised, odd=learned.odd)
+    memory = replace(memory, advertised=learned.advertised, anomalies=learned.odd)
     frozen = scale_down.freeze(snapshot, supply)
     homed = controller.with_replacement(units, placement, supply)
     urgent = (
@@ -152,12 +152,12 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     memory = disruption.with_moves(
         _with_changes(memory, changes, moves, snapshot, now), supply, changes, now
     )
-    refusals, told = _refusals(verdicts, memory.told, supply, now)
+    refusals, told = _refusals(verdicts, memory.last_reported, supply, now)
     return Plan(
         at=now,
         verdicts=verdicts,
         steps=tuple(steps + ([] if held else refusals)),
-        memory=memory if held else replace(memory, told=told),
+        state=memory if held else replace(memory, last_reported=told),
         usd_per_hour=supply.usd_per_hour,
         after_usd_per_hour=round(after, 6),
         removals_blocked=frozen,
@@ -165,7 +165,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         waiting=waiting,
         quarantined=supply.quarantined,
         paused=paused,
-        orders=tuple(describe(order) for order in in_force(snapshot.orders, now)),
+        orders=tuple(describe(order) for order in in_force(snapshot.overrides, now)),
         packed=packed,
         next_pass_at=timers.look_again_at(
             snapshot,
@@ -195,7 +195,7 @@ def _not_yet(snapshot: Snapshot, now: float) -> str:
     view = snapshot.cluster
     if view is None:
         return "no master is elected"
-    if view.recovered and now - (snapshot.memory.leader_since or now) < SETTLE_AFTER_LEADER_S:
+    if view.recovered and now - (snapshot.state.leader_since or now) < SETTLE_AFTER_LEADER_S:
         return f"{view.recovered} agents are expected back after a change of leader"
     return ""
 
@@ -238,7 +238,9 @@ def _giving(
         needed=frozenset(needed | homes.hosts),
         idle_since=memory.idle_since,
         underused_since=memory.underused_since,
-        spare={pool.name: supply.staying(pool.name) - pool.floor for pool in snapshot.spec.agents},
+        spare={
+            pool.name: supply.staying_count(pool.name) - pool.floor for pool in snapshot.spec.agents
+        },
         disturbances=0 if buying else disruption.disturbances_left(snapshot, supply, now),
         going=taken,
         now=now,
@@ -264,7 +266,9 @@ def _with_changes(
         if move.next_removal is not None and not move.cooldown
     }
     under_way = {
-        token: one for token, one in memory.replacements.items() if not set(one.old) & going
+        token: one
+        for token, one in memory.replacements.items()
+        if not set(one.old_instance_ids) & going
     }
     begun = {
         change.purchase.request.token: Replacement(
@@ -275,15 +279,15 @@ def _with_changes(
     }
     given_up = {
         name
-        for token, one in snapshot.memory.replacements.items()
+        for token, one in snapshot.state.replacements.items()
         if token not in memory.replacements
-        for name in one.old
+        for name in one.old_instance_ids
     }
     spared = {move.unit.machine.instance_id for move in moves if move.cooldown} | given_up
     return replace(
         memory,
         replacements={**under_way, **begun},
-        spared={**memory.spared, **dict.fromkeys(spared, again_at)},
+        cooldown_until={**memory.cooldown_until, **dict.fromkeys(spared, again_at)},
     )
 
 

@@ -11,7 +11,7 @@ from mesaform.autoscaler.forecasting.lifetimes import learned
 from mesaform.autoscaler.model.cluster_view import ClusterView
 from mesaform.autoscaler.model.command import Purchase
 from mesaform.autoscaler.model.demand_item import DemandItem as Demanded
-from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal, Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply, price_of
@@ -23,7 +23,7 @@ REPLACEMENT_SEEN_S = 5.0
 
 def leader(snapshot: Snapshot, now: float) -> PlannerState:
     """Since when a master leads, as seen from here: timers of machines do not run without one."""
-    memory = snapshot.memory
+    memory = snapshot.state
     if snapshot.cluster is None:
         return replace(memory, leader_since=None)
     return memory if memory.leader_since is not None else replace(memory, leader_since=now)
@@ -38,23 +38,24 @@ def replacements(snapshot: Snapshot, now: float) -> dict[str, Replacement]:
     live = {machine.instance_id for machine in snapshot.machines if machine.state in LIVE}
     return {
         token: one
-        for token, one in snapshot.memory.replacements.items()
-        if live & set(one.old) and (token in tokens or now - one.at < REPLACEMENT_SEEN_S)
+        for token, one in snapshot.state.replacements.items()
+        if live & set(one.old_instance_ids)
+        and (token in tokens or now - one.at < REPLACEMENT_SEEN_S)
     }
 
 
 def underused_since(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, float]:
     """Since when each busy machine of ours has been little used."""
-    settings, before = snapshot.spec.autoscaler.consolidation, snapshot.memory.underused_since
+    settings, before = snapshot.spec.autoscaler.consolidation, snapshot.state.underused_since
     if snapshot.cluster is None:
         return before
     if not settings.enabled:
         return {}
     return {
         unit.machine.instance_id: before.get(unit.machine.instance_id, now)
-        for unit in supply.units
+        for unit in supply.agent_nodes
         if unit.state == "busy"
-        and unit.is_ours
+        and unit.is_autoscaled
         and unit.agent
         and share_used(unit.agent) * 100 < settings.underused_percent
     }
@@ -69,9 +70,9 @@ def after_pass(
     now: float,
 ) -> PlannerState:
     """What the world taught in this pass."""
-    memory, view = snapshot.memory, snapshot.cluster or ClusterView()
-    live = {unit.machine.instance_id: unit for unit in supply.units}
-    registered = {name: at for name, at in memory.registered.items() if name in live}
+    memory, view = snapshot.state, snapshot.cluster or ClusterView()
+    live = {unit.machine.instance_id: unit for unit in supply.agent_nodes}
+    registered = {name: at for name, at in memory.registered_at.items() if name in live}
     registered.update(
         {
             name: now
@@ -95,7 +96,7 @@ def after_pass(
         remembered,
         idle_since=idle,
         idle_s=_idle_so_far(memory, idle, now),
-        registered=registered,
+        registered_at=registered,
         lost_since=lost,
         removals={
             name: removal
@@ -103,11 +104,13 @@ def after_pass(
             if name in live and not _is_back(live[name], removal)
         },
         history=supply.history,
-        rented=_rented(snapshot, memory),
+        billed_machines=_rented(snapshot, memory),
         probes=probes,
         underused_since=underused_since(snapshot, supply, now),
-        spared={
-            name: until for name, until in memory.spared.items() if until > now and name in live
+        cooldown_until={
+            name: until
+            for name, until in memory.cooldown_until.items()
+            if until > now and name in live
         },
     )
 
@@ -117,7 +120,7 @@ def with_lives(memory: PlannerState, view: ClusterView) -> PlannerState:
 
     Tasks of agents that gave no offers or are gone teach nothing: they were moved, and would have gone on.
     """
-    new = [one for one in view.ended if one.at > memory.lives_until]
+    new = [one for one in view.ended if one.at > memory.lifetimes_until]
     if not new:
         return memory
     working = {
@@ -128,8 +131,8 @@ def with_lives(memory: PlannerState, view: ClusterView) -> PlannerState:
             if agent.active and not agent.deactivated and not agent.drain_state
         ),
     }
-    lives = learned(memory.lives, (one for one in new if one.agent_id in working))
-    return replace(memory, lives=lives, lives_until=max(one.at for one in new))
+    lives = learned(memory.lifetimes, (one for one in new if one.agent_id in working))
+    return replace(memory, lifetimes=lives, lifetimes_until=max(one.at for one in new))
 
 
 def _is_back(unit: AgentNode, removal: Removal) -> bool:
@@ -147,14 +150,14 @@ def _is_back(unit: AgentNode, removal: Removal) -> bool:
 def _idle_so_far(memory: PlannerState, idle: Mapping[str, float], now: float) -> dict[str, float]:
     """Seconds that each machine was idle, with the periods that ended in this pass. Kept a pass longer than the machine."""
     ended = {name: now - since for name, since in memory.idle_since.items() if name not in idle}
-    names = {name for name in (*memory.idle_s, *ended) if name in memory.rented}
+    names = {name for name in (*memory.idle_s, *ended) if name in memory.billed_machines}
     return {
         name: round(memory.idle_s.get(name, 0.0) + ended.get(name, 0.0), 1)
         for name in sorted(names)
     }
 
 
-def _rented(snapshot: Snapshot, memory: PlannerState) -> dict[str, Rented]:
+def _rented(snapshot: Snapshot, memory: PlannerState) -> dict[str, BilledMachine]:
     """Machines that cost money now, with what the ledger will need when they no longer do."""
     sizes = {offering.key: offering for pool in snapshot.offerings.values() for offering in pool}
     planned = {
@@ -162,8 +165,8 @@ def _rented(snapshot: Snapshot, memory: PlannerState) -> dict[str, Rented]:
         for intent in snapshot.intents
     }
     return {
-        machine.instance_id: memory.rented.get(machine.instance_id)
-        or Rented(
+        machine.instance_id: memory.billed_machines.get(machine.instance_id)
+        or BilledMachine(
             instance_type=machine.instance_type,
             zone=machine.zone,
             capacity=machine.capacity,

@@ -47,8 +47,8 @@ def freeze(snapshot: Snapshot, supply: Supply) -> str:
         return "the services' queue cannot be read, so demand is not known"
     known = [
         unit
-        for unit in supply.units
-        if unit.machine.instance_id in snapshot.memory.registered and unit.removal is None
+        for unit in supply.agent_nodes
+        if unit.machine.instance_id in snapshot.state.registered_at and unit.removal is None
     ]
     lost = [unit for unit in known if unit.state == "lost"]
     if len(lost) > MISSING_SHARE * max(1, len(known)):
@@ -63,18 +63,18 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
     """
     names = set(wanted)
     moves = []
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         removal, name = unit.removal, unit.machine.instance_id
         if (
             removal is None
             or removal.phase != "deactivated"
             or unit.agent is None
-            or removal.lasting
+            or removal.is_lasting
         ):
             continue
         if name in names:
             why = "demand returned"
-        elif removal.disturbs:
+        elif removal.is_disruptive:
             why = "its tasks fit nowhere else any more" if name in homeless else ""
         else:
             why = "" if unit.agent.is_empty else "a task had landed on it"
@@ -85,7 +85,7 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
                     (Reactivate(name, unit.agent.agent_id),),
                     None,
                     why,
-                    cooldown=removal.disturbs,
+                    cooldown=removal.is_disruptive,
                 )
             )
     return moves
@@ -101,11 +101,11 @@ def advance(snapshot: Snapshot, supply: Supply, kept: Iterable[str], now: float)
     """The next step of each removal under way; `kept` are machines that are taken back in this pass."""
     keep = set(kept)
     moves = []
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         removal = unit.removal
-        if removal is None or removal.waits_for_announcement or unit.machine.instance_id in keep:
+        if removal is None or removal.is_waiting_for_notice or unit.machine.instance_id in keep:
             continue
-        if unit.is_ours or removal.lasting:
+        if unit.is_autoscaled or removal.is_lasting:
             moves += _next(unit, removal, snapshot, now)
     return moves
 
@@ -113,10 +113,10 @@ def advance(snapshot: Snapshot, supply: Supply, kept: Iterable[str], now: float)
 def ordered(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
     """Agents that operators want empty: deactivated now, whoever made them, and taken back once no order wants it any more."""
     targets = {
-        order.target: order for order in in_force(snapshot.orders, now) if order.kind == "drain"
+        order.target: order for order in in_force(snapshot.overrides, now) if order.kind == "drain"
     }
     moves = []
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         agent, removal, name = unit.agent, unit.removal, unit.machine.instance_id
         order = targets.get(name) or (targets.get(agent.agent_id) if agent else None)
         if agent is None or name in supply.quarantined:
@@ -154,12 +154,12 @@ def _can_return(removal: Removal, agent: Agent) -> bool:
 def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
     """Machines whose agent never came, or went and did not come back, within `boot_timeout_s`."""
     limit = snapshot.spec.autoscaler.boot_timeout_s
-    leader_since = snapshot.memory.leader_since if snapshot.memory.leader_since is not None else now
+    leader_since = snapshot.state.leader_since if snapshot.state.leader_since is not None else now
     moves = []
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         if (
             unit.removal is not None
-            or not unit.is_ours
+            or not unit.is_autoscaled
             or unit.machine.instance_id in supply.quarantined
         ):
             continue
@@ -169,7 +169,7 @@ def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
                 "its agent never registered",
             )
         elif unit.state == "lost":
-            lost_at = snapshot.memory.lost_since.get(unit.machine.instance_id, now)
+            lost_at = snapshot.state.lost_since.get(unit.machine.instance_id, now)
             waited, why = now - max(lost_at, leader_since), "its agent is not heard of"
         else:
             continue
@@ -183,14 +183,14 @@ def idle_since(
     snapshot: Snapshot, supply: Supply, needed: Iterable[str], now: float
 ) -> dict[str, float]:
     """Since when each machine has been idle. A machine that demand was placed on is not idle."""
-    needed, before = set(needed), snapshot.memory.idle_since
-    idle = (unit.machine.instance_id for unit in supply.units if unit.state == "idle")
+    needed, before = set(needed), snapshot.state.idle_since
+    idle = (unit.machine.instance_id for unit in supply.agent_nodes if unit.state == "idle")
     return {name: before.get(name, now) for name in idle if name not in needed}
 
 
 def _next(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
     if removal.phase == "terminating":
-        if now - removal.asked_at < ASK_AGAIN_S:
+        if now - removal.requested_at < ASK_AGAIN_S:
             return []
         return [
             Move(
@@ -208,7 +208,7 @@ def _next(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> 
         return []  # lost while deactivated: whether it comes back is for `freeze` and the next passes
     if now - removal.since < SETTLE_S or (unit.agent.active and not unit.agent.deactivated):
         return _again(unit, removal, now)
-    if not unit.agent.is_empty and not removal.disturbs:
+    if not unit.agent.is_empty and not removal.is_disruptive:
         return []
     return [
         Move(
@@ -223,7 +223,7 @@ def _next(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> 
 def _drain(unit: AgentNode, agent: Agent, removal: Removal, snapshot: Snapshot) -> Drain:
     """An empty agent is gone at once; one with tasks may still be taken back, and its tasks get their own time to stop."""
     settings = snapshot.spec.autoscaler
-    if not removal.disturbs:
+    if not removal.is_disruptive:
         return Drain(unit.machine.instance_id, agent.agent_id, settings.drain_grace_s)
     grace_s = settings.drain_grace_s if settings.drain_timeout_kills else None
     return Drain(unit.machine.instance_id, agent.agent_id, grace_s, mark_gone=False)
@@ -250,7 +250,7 @@ def _again(unit: AgentNode, removal: Removal, now: float) -> list[Move]:
     agent = unit.agent
     if agent is None or agent.deactivated or not agent.active or now - removal.since < SETTLE_S:
         return []
-    if not agent.is_empty and not removal.disturbs:
+    if not agent.is_empty and not removal.is_disruptive:
         return []
     return [
         Move(
@@ -263,7 +263,7 @@ def _again(unit: AgentNode, removal: Removal, now: float) -> list[Move]:
 
 
 def _drained(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> list[Move]:
-    if removal.disturbs:
+    if removal.is_disruptive:
         return _emptied(unit, removal, snapshot, now)
     if unit.agent is None or unit.agent.drain_state == "DRAINED":
         return [_terminate(unit, removal, removal.reason, now)]
@@ -297,17 +297,17 @@ def _emptied(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) 
     ):  # out of reach, maybe with tasks that run: waited for as for any agent that is not heard of
         return (
             [_terminate(unit, removal, f"{removal.reason}; its agent is not heard of", now)]
-            if waited > _lost_s(snapshot) and unit.is_ours
+            if waited > _lost_s(snapshot) and unit.is_autoscaled
             else []
         )
     if agent.drain_state == "DRAINED" and agent.is_empty:
-        return [_gone(unit, agent, removal, removal.reason, now)] if unit.is_ours else []
+        return [_gone(unit, agent, removal, removal.reason, now)] if unit.is_autoscaled else []
     if not agent.drain_state and waited >= SETTLE_S:  # the call was lost
         return [Move(unit, (_drain(unit, agent, removal, snapshot),), removal, removal.reason)]
     if waited <= settings.drain_timeout_s or removal.policy == "operator":
         return []
     late = f"still {agent.tasks} tasks after {waited:.0f} s (drain_timeout_s {settings.drain_timeout_s:g})"
-    if settings.drain_timeout_kills and unit.is_ours:
+    if settings.drain_timeout_kills and unit.is_autoscaled:
         return [
             _gone(
                 unit, agent, removal, f"{removal.reason}; {late}, drain_timeout_kills is true", now
@@ -345,9 +345,9 @@ def _in_phase(removal: Removal, phase: RemovalPhase, now: float) -> Removal:
 
 def _terminate(unit: AgentNode, removal: Removal | None, why: str, now: float) -> Move:
     agent_id, policy = (removal.agent_id, removal.policy) if removal else ("", "")
-    becomes = Removal(agent_id, "terminating", now, why, asked_at=now, policy=policy)
+    becomes = Removal(agent_id, "terminating", now, why, requested_at=now, policy=policy)
     return Move(unit, (Terminate(unit.machine.instance_id),), becomes, why)
 
 
 def _with_asked(removal: Removal, now: float) -> Removal:
-    return replace(removal, asked_at=now)
+    return replace(removal, requested_at=now)

@@ -56,15 +56,15 @@ def templates(
         spot = wanted_capacity(pool)
         offered = [o for o in snapshot.offerings.get(pool.name, ()) if o.capacity == spot]
         usable = risk.calm(
-            (o for o in offered if not _backed_off(o, pool, snapshot.memory, now)),
-            snapshot.memory.risks,
+            (o for o in offered if not _backed_off(o, pool, snapshot.state, now)),
+            snapshot.state.risks,
             now,
         )
         if not usable and spot == "spot":
             usable = [
                 o
                 for o in snapshot.offerings.get(pool.name, ())
-                if not _backed_off(o, pool, snapshot.memory, now)
+                if not _backed_off(o, pool, snapshot.state, now)
             ]
         chosen = usable if by_zone else _one_zone_each(usable, supply.zones.get(pool.name, {}))
         found += [template_of(snapshot, pool, offering) for offering in chosen]
@@ -91,7 +91,7 @@ def buy(
     for node in nodes:
         limits.take(node.template, 1)
     purchases: list[Purchase] = []
-    allowance = LaunchQuota(snapshot.memory.backoffs, now)
+    allowance = LaunchQuota(snapshot.state.backoffs, now)
     for (pool_name, instance_type, zone), group in _grouped(nodes).items():
         pool = next(pool for pool in snapshot.spec.agents if pool.name == pool_name)
         for capacity, part in _by_capacity(pool, supply, group):
@@ -169,7 +169,7 @@ def _replacement_for(
         [replace(unit, count=count) for unit, count in asked],
         limits_of(snapshot, supply),
     )
-    allowance = LaunchQuota(snapshot.memory.backoffs, now)
+    allowance = LaunchQuota(snapshot.state.backoffs, now)
     for template in sorted(choice, key=lambda t: (t.usd_per_hour, t.instance_type, t.zone)):
         node = Node(
             "the replacement",
@@ -284,7 +284,7 @@ def _by_capacity(
                 "spot" if node.template.capacity == "spot" else "on-demand", []
             ).append(node)
         return list(groups.items())
-    ours = [unit for unit in supply.in_pool(pool.name) if unit.is_ours]
+    ours = [unit for unit in supply.in_pool(pool.name) if unit.is_autoscaled]
     have = sum(1 for unit in ours if unit.machine.capacity == "spot")
     want = round(pool.spot_share * (len(ours) + len(nodes))) - have
     cut = max(0, min(len(nodes), want))
@@ -369,10 +369,10 @@ def _alternatives(
         o
         for o in snapshot.offerings.get(pool.name, ())
         if o.capacity == capacity
-        and not _backed_off(o, pool, snapshot.memory, now)
+        and not _backed_off(o, pool, snapshot.state, now)
         and only.allows(o)
     ]
-    candidates = risk.calm(candidates, snapshot.memory.risks, now)
+    candidates = risk.calm(candidates, snapshot.state.risks, now)
     chosen = next((o for o in candidates if o.instance_type == instance_type), None)
     if chosen is None:
         return ()
@@ -421,8 +421,10 @@ def _floors(
     """What pools need to reach their floor. Terraform's machines count as there: they may be being made this moment."""
     purchases: list[Purchase] = []
     for pool in snapshot.spec.agents:
-        ours = sum(1 for unit in supply.in_pool(pool.name) if unit.is_ours and unit.removal is None)
-        ours += supply.coming_in_intents.get(pool.name, 0) + sum(
+        ours = sum(
+            1 for unit in supply.in_pool(pool.name) if unit.is_autoscaled and unit.removal is None
+        )
+        ours += supply.ordered_by_pool.get(pool.name, 0) + sum(
             1 for node in nodes if node.template.pool == pool.name
         )
         cheap = min(

@@ -14,7 +14,7 @@ from mesaform.autoscaler.interruption import controller
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import LAG_S, Supply
+from mesaform.autoscaler.model.supply import LISTING_LAG_S, Supply
 from mesaform.autoscaler.planner import scale_down
 from mesaform.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S
 from mesaform.autoscaler.planner.verdicts import Verdict
@@ -54,7 +54,7 @@ def _all(
 ) -> Iterator[float]:
     settings = snapshot.spec.autoscaler
     yield from (since + settings.idle_after_s for since in memory.idle_since.values())
-    yield from (order.until for order in snapshot.orders)
+    yield from (order.until for order in snapshot.overrides)
     yield from _machines(snapshot, supply, memory)
     yield from _launches(snapshot, memory)
     yield from controller.timers(snapshot, memory)
@@ -65,8 +65,8 @@ def _all(
     if settings.drift.max_age_hours is not None:
         yield from (
             unit.machine.launched_at + settings.drift.max_age_hours * 3600
-            for unit in supply.units
-            if unit.is_ours
+            for unit in supply.agent_nodes
+            if unit.is_autoscaled
         )
     yield from _demand(snapshot, memory, now)
 
@@ -74,7 +74,7 @@ def _all(
 def _machines(snapshot: Snapshot, supply: Supply, memory: PlannerState) -> Iterator[float]:
     """Removals under way, machines that boot, machines that are lost."""
     settings, leader_since = snapshot.spec.autoscaler, memory.leader_since or 0.0
-    for unit in supply.units:
+    for unit in supply.agent_nodes:
         name = unit.machine.instance_id
         if (removal := memory.removals.get(name)) is not None:
             yield from _removal(removal, snapshot)
@@ -87,10 +87,10 @@ def _machines(snapshot: Snapshot, supply: Supply, memory: PlannerState) -> Itera
 def _removal(removal: Removal, snapshot: Snapshot) -> Iterator[float]:
     settings = snapshot.spec.autoscaler
     if removal.phase == "terminating":
-        yield removal.asked_at + scale_down.ASK_AGAIN_S
+        yield removal.requested_at + scale_down.ASK_AGAIN_S
         return
     yield removal.since + scale_down.SETTLE_S
-    if removal.phase == "draining" and not removal.disturbs:
+    if removal.phase == "draining" and not removal.is_disruptive:
         yield removal.since + settings.drain_grace_s + scale_down.DRAIN_SLACK_S
     elif removal.phase == "draining":
         yield removal.since + settings.drain_timeout_s
@@ -99,7 +99,7 @@ def _removal(removal: Removal, snapshot: Snapshot) -> Iterator[float]:
 
 def _launches(snapshot: Snapshot, memory: PlannerState) -> Iterator[float]:
     """How long orders that EC2 does not show are believed."""
-    yield from (intent.at + LAG_S for intent in snapshot.intents)
+    yield from (intent.at + LISTING_LAG_S for intent in snapshot.intents)
     yield from (one.at + REPLACEMENT_SEEN_S for one in memory.replacements.values())
 
 
@@ -108,9 +108,11 @@ def _consolidation(
 ) -> Iterator[float]:
     settings = snapshot.spec.autoscaler.consolidation
     yield from (since + settings.underused_after_s for since in memory.underused_since.values())
-    yield from memory.spared.values()
+    yield from memory.cooldown_until.values()
     yield from (
-        unit.machine.launched_at + settings.payback_s for unit in supply.units if unit.is_ours
+        unit.machine.launched_at + settings.payback_s
+        for unit in supply.agent_nodes
+        if unit.is_autoscaled
     )
     yield from _changes(((window.days, window.hours) for window in settings.windows), now)
 

@@ -224,7 +224,7 @@ class OfferingIndex:
 
     def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
         """Which of the reasons that may pass with time keeps a unit waiting."""
-        snapshot, backoffs, now = self._snapshot, self._snapshot.memory.backoffs, self._now
+        snapshot, backoffs, now = self._snapshot, self._snapshot.state.backoffs, self._now
         limits = scale_up.limits_of(snapshot, self._supply)
         slots = [good for good in fitting if limits.slots[good.pool.name] > 0]
         if not slots:

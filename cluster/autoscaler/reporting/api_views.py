@@ -103,7 +103,7 @@ def describe(plan: Plan) -> Json:
 
 def pools(snapshot: Snapshot, now: float) -> list[Json]:
     """Each pool with its bounds of this moment, what it has, and what is on its way in and out."""
-    spec = with_bounds(snapshot.spec, snapshot.orders, now)
+    spec = with_bounds(snapshot.spec, snapshot.overrides, now)
     given = {pool.name: pool for pool in snapshot.spec.agents}
     agents = (
         {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
@@ -125,7 +125,7 @@ def pools(snapshot: Snapshot, now: float) -> list[Json]:
                 "ordered": (pool.floor, pool.max) != (own.floor, own.max),
                 "machines": len(live),
                 "registered": len(names & set(agents)),
-                "leaving": len(names & set(snapshot.memory.removals)),
+                "leaving": len(names & set(snapshot.state.removals)),
                 "cpus": sum(agents[name].total[0] for name in names & set(agents)) / 1000,
                 "cpus_used": sum(agents[name].allocated[0] for name in names & set(agents)) / 1000,
                 "types": list(pool.types),
@@ -146,7 +146,7 @@ def removals(snapshot: Snapshot, plan: Plan) -> list[Json]:
             "reason": removal.reason,
             "policy": removal.policy or "idle",
         }
-        for name, removal in sorted(plan.memory.removals.items(), key=lambda item: item[1].since)
+        for name, removal in sorted(plan.state.removals.items(), key=lambda item: item[1].since)
     ]
 
 
@@ -160,5 +160,5 @@ def orders(snapshot: Snapshot, now: float) -> list[Json]:
             "until": order.until,
             "reason": order.reason,
         }
-        for order in in_force(snapshot.orders, now)
+        for order in in_force(snapshot.overrides, now)
     ]

@@ -74,7 +74,7 @@ class Measures:
             self.machines.labels(pool, state).set(count)
         self.removals.clear()
         for phase, count in Counts(
-            removal.phase for removal in plan.memory.removals.values()
+            removal.phase for removal in plan.state.removals.values()
         ).items():
             self.removals.labels(phase).set(count)
         for what in HOLDS:

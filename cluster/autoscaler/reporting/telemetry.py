@@ -112,10 +112,10 @@ class Telemetry:
         Called before `after` is written to the journal, so that a crash repeats rows and never loses one. A ledger that
         does not take them in time gets them later.
         """
-        begun = [name for name in after.rented if name not in before.rented]
-        over = [name for name in before.rented if name not in after.rented]
+        begun = [name for name in after.billed_machines if name not in before.billed_machines]
+        over = [name for name in before.billed_machines if name not in after.billed_machines]
         for name in begun:
-            machine = after.rented[name]
+            machine = after.billed_machines[name]
             self.outbox.put(
                 {
                     "kind": "machine_started",
@@ -128,11 +128,13 @@ class Telemetry:
             row = {
                 "kind": "machine_stopped",
                 "at": now,
-                **machine_row(name, before.rented[name]),
+                **machine_row(name, before.billed_machines[name]),
                 "idle_s": after.idle_s.get(name, 0.0),
             }
-            if name in before.registered:
-                row["boot_s"] = round(before.registered[name] - before.rented[name].launched_at, 1)
+            if name in before.registered_at:
+                row["boot_s"] = round(
+                    before.registered_at[name] - before.billed_machines[name].launched_at, 1
+                )
             self.outbox.put({**row, **(endings or {}).get(name, {})}, urgent=True)
         if (begun or over) and self.outbox.ledger is not None:
             await self.outbox.settled(LEDGER_PATIENCE_S)
@@ -150,7 +152,7 @@ class Telemetry:
         self.measures.passed(plan, now_is, _by_pool_and_state(snapshot, plan))
         self.status.update(
             last_pass_at=plan.at,
-            trouble=list(snapshot.trouble),
+            trouble=list(snapshot.read_errors),
             frozen=plan.removals_blocked,
             fence=plan.freeze,
             paused=plan.paused,
@@ -235,7 +237,7 @@ def _by_pool_and_state(snapshot: Snapshot, plan: Plan) -> Mapping[tuple[str, str
     return Counts(
         (
             m.tags.get(Tag.POOL, ""),
-            state_of(m, agents.get(m.instance_id), m.instance_id in plan.memory.removals),
+            state_of(m, agents.get(m.instance_id), m.instance_id in plan.state.removals),
         )
         for m in live
     )

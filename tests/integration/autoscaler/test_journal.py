@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mesaform.autoscaler.daemon.journal import Journal
-from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Rented
+from mesaform.autoscaler.model.planner_state import Backoff, BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.aws.ports import LaunchRequest
@@ -40,8 +40,10 @@ A_MEMORY = PlannerState(
     idle_since={"i-1": NOW},
     removals={"i-1": Removal("S1", "draining", NOW, "idle", NOW)},
     history={"i-1": ("idle", "deactivated")},
-    rented={
-        "i-1": Rented("m5.large", "us-east-1a", "spot", 0.03, "default", "autoscaler", "agent", NOW)
+    billed_machines={
+        "i-1": BilledMachine(
+            "m5.large", "us-east-1a", "spot", 0.03, "default", "autoscaler", "agent", NOW
+        )
     },
     backoffs={"m5.large/us-east-1a/spot": Backoff(NOW, 2)},
 )

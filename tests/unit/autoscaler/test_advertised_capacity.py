@@ -40,7 +40,7 @@ def a_pass(
     memory = memory or PlannerState(leader_since=NOW - 999)
     return plan(
         a_snapshot(
-            fields.pop("spec", SPEC), machines=machines, agents=agents, memory=memory, **fields
+            fields.pop("spec", SPEC), machines=machines, agents=agents, state=memory, **fields
         ),
         NOW,
     )
@@ -60,21 +60,21 @@ def shapes(spec: ClusterSpec, advertised: dict[str, Advertised]) -> dict[str, Sh
 def test_what_an_agent_has_is_remembered_by_pool_and_type_and_said_once_when_it_is_less() -> None:
     machine = a_machine()
     made = a_pass([machine], [an_agent(machine, total=SMALLER)])
-    assert made.memory.advertised == {"default/m5.large": Advertised(SMALLER, NOW)}
+    assert made.state.advertised == {"default/m5.large": Advertised(SMALLER, NOW)}
     assert said(made, "advertises") == [
         "m5.large in pool default advertises 500 MiB memory less than expected"
     ]
     again = a_pass(
-        [machine], [an_agent(machine, total=SMALLER)], replace(made.memory, leader_since=NOW - 999)
+        [machine], [an_agent(machine, total=SMALLER)], replace(made.state, leader_since=NOW - 999)
     )
     assert said(again, "advertises") == []
-    assert again.memory.advertised == made.memory.advertised
+    assert again.state.advertised == made.state.advertised
 
 
 def test_an_agent_with_all_that_was_expected_is_no_news() -> None:
     machine = a_machine()
     made = a_pass([machine], [an_agent(machine)])
-    assert made.memory.advertised["default/m5.large"].shape == M5
+    assert made.state.advertised["default/m5.large"].shape == M5
     assert said(made, "advertises") == []
 
 
@@ -82,7 +82,7 @@ def test_an_agent_with_all_that_was_expected_is_no_news() -> None:
 def test_of_agents_that_differ_the_least_counts(totals: tuple[Shape, Shape]) -> None:
     one, two = a_machine("i-1"), a_machine("i-2")
     made = a_pass([one, two], [an_agent(one, total=totals[0]), an_agent(two, total=totals[1])])
-    assert made.memory.advertised["default/m5.large"].shape == SMALLER
+    assert made.state.advertised["default/m5.large"].shape == SMALLER
 
 
 def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that_is_too_small() -> (
@@ -98,7 +98,7 @@ def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that
     memory = PlannerState(
         leader_since=NOW - 9, advertised={"default/m5.large": Advertised(SMALLER, NOW)}
     )
-    then = plan(a_snapshot(SPEC, machines=[], agents=[], queue=[whole], memory=memory), NOW)
+    then = plan(a_snapshot(SPEC, machines=[], agents=[], queue=[whole], state=memory), NOW)
     assert [
         step.decision.offering.partition("/")[0]
         for step in then.steps
@@ -157,12 +157,12 @@ def test_a_type_not_seen_for_a_month_is_estimated_again() -> None:
         leader_since=NOW - 9,
         advertised={"default/m5.large": Advertised(SMALLER, NOW - 31 * 86400.0)},
     )
-    assert a_pass([], [], old).memory.advertised == {}
+    assert a_pass([], [], old).state.advertised == {}
     young = PlannerState(
         leader_since=NOW - 9,
         advertised={"default/m5.large": Advertised(SMALLER, NOW - 29 * 86400.0)},
     )
-    assert a_pass([], [], young).memory.advertised == young.advertised
+    assert a_pass([], [], young).state.advertised == young.advertised
 
 
 def test_memory_of_what_was_seen_is_not_written_anew_each_pass() -> None:
@@ -170,12 +170,12 @@ def test_memory_of_what_was_seen_is_not_written_anew_each_pass() -> None:
     memory = PlannerState(
         leader_since=NOW - 9, advertised={"default/m5.large": Advertised(M5, NOW - 3600)}
     )
-    assert a_pass([machine], [an_agent(machine)], memory).memory.advertised == memory.advertised
+    assert a_pass([machine], [an_agent(machine)], memory).state.advertised == memory.advertised
 
 
 def test_a_journal_of_before_this_is_still_read() -> None:
     old = msgspec.to_builtins(PlannerState())
-    for name in ("advertised", "odd"):
+    for name in ("advertised", "anomalies"):
         del old[name]
     assert msgspec.convert(old, PlannerState) == PlannerState()
 
@@ -192,8 +192,8 @@ def test_an_agent_that_registers_as_something_else_is_said_once_and_teaches_noth
     agent = an_agent(machine, attributes=attributes, total=SMALLER)
     made = a_pass([machine], [agent])
     assert words in said(made, "strange")[0]
-    assert made.memory.advertised == {}
-    assert said(a_pass([machine], [agent], made.memory), "strange") == []
+    assert made.state.advertised == {}
+    assert said(a_pass([machine], [agent], made.state), "strange") == []
 
 
 def test_an_agent_that_does_not_say_everything_is_not_wrong() -> None:
@@ -239,7 +239,7 @@ def test_a_machine_of_an_older_template_is_said_once_and_one_of_a_version_that_i
     assert said(made, "strange") == [
         "i-1 comes from version 1 of its launch template, the newest is 3"
     ]
-    assert said(a_pass([old, alike], agents, made.memory, templates=TEMPLATES), "strange") == []
+    assert said(a_pass([old, alike], agents, made.state, templates=TEMPLATES), "strange") == []
     assert said(a_pass([old, alike], agents), "strange") == [], "templates that could not be read"
 
 
@@ -322,7 +322,7 @@ def test_drift_of_a_machine_that_cannot_be_told_is_none() -> None:
     snapshot: Snapshot = a_snapshot(
         SPEC, machines=[machine], agents=[an_agent(machine)], templates=TEMPLATES
     )
-    assert plan(snapshot, NOW).memory.odd == {}
+    assert plan(snapshot, NOW).state.anomalies == {}
 
 
 REPLACING = a_spec(
@@ -351,7 +351,7 @@ def test_a_protected_machine_stays_and_so_does_one_that_was_just_spared() -> Non
         "i-1"
     ]
     assert going(a_pass([guarded], [an_agent(guarded)], spec=REPLACING, templates=TEMPLATES)) == []
-    spared = PlannerState(leader_since=NOW - 999, spared={"i-1": NOW + 9})
+    spared = PlannerState(leader_since=NOW - 999, cooldown_until={"i-1": NOW + 9})
     assert (
         going(a_pass([machine], [an_agent(machine)], spared, spec=REPLACING, templates=TEMPLATES))
         == []
@@ -366,7 +366,9 @@ def test_work_never_moves_from_one_drifted_machine_to_another() -> None:
         an_agent(machine, allocated=shape, tasks=1, apps={"/web": 1}, work=(work,))
         for machine in machines
     ]
-    made = a_pass(machines, agents, spec=REPLACING, templates=TEMPLATES, apps={"/web": ()})
+    made = a_pass(
+        machines, agents, spec=REPLACING, templates=TEMPLATES, app_constraints={"/web": ()}
+    )
     assert going(made) == []
     assert [
         (step.decision.kind, step.decision.policy) for step in made.steps if step.decision.count
@@ -374,6 +376,10 @@ def test_work_never_moves_from_one_drifted_machine_to_another() -> None:
     newer = version("3", name="i-9")
     room = an_agent(newer, allocated=shape, tasks=1)
     moved = a_pass(
-        [*machines, newer], [*agents, room], spec=REPLACING, templates=TEMPLATES, apps={"/web": ()}
+        [*machines, newer],
+        [*agents, room],
+        spec=REPLACING,
+        templates=TEMPLATES,
+        app_constraints={"/web": ()},
     )
     assert going(moved) == ["i-0"]

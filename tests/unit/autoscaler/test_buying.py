@@ -13,7 +13,7 @@ from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import Supply, survey
+from mesaform.autoscaler.model.supply import Supply, build_supply
 from mesaform.autoscaler.packing import Limits, Template, place, solve
 from mesaform.autoscaler.planner import priorities
 from mesaform.autoscaler.planner.planner import plan
@@ -84,14 +84,14 @@ def some_clusters(draw: st.DrawFn) -> Snapshot:
     away = draw(st.lists(st.sampled_from(keys), max_size=6, unique=True))
     return replace(
         snapshot,
-        memory=PlannerState(
+        state=PlannerState(
             leader_since=NOW - 900, backoffs={key: Backoff(NOW + 60, 1) for key in away}
         ),
     )
 
 
 def bought(snapshot: Snapshot, units: list[DemandItem]) -> tuple[Supply, dict[int, int], Bought]:
-    supply = survey(snapshot, NOW)
+    supply = build_supply(snapshot, NOW)
     left = place(units, supply.nodes, supply.usage).left
     return supply, left, buy(snapshot, supply, units, left, NOW)
 
@@ -163,7 +163,7 @@ def test_a_lower_rank_never_costs_a_higher_one_a_piece(units, slots):
         )
     ]
     left = {index: unit.count for index, unit in enumerate(units)}
-    supply = survey(a_snapshot(machines=[], agents=[]), NOW)
+    supply = build_supply(a_snapshot(machines=[], agents=[]), NOW)
     together = priorities.load_of(
         priorities.packed(units, left, choice, supply.usage, Limits({"default": slots})).nodes
     )

@@ -151,20 +151,16 @@ def test_apps_of_one_role_share_what_its_quota_leaves():
 
 def test_frameworks_get_what_queues_of_their_role_leave_of_its_quota():
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
-    found = units(
-        limited(2, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY)
-    )
+    found = units(limited(2, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], state=DRY))
     assert [unit.blocked_kind for unit in found] == ["", ""]
-    found = units(
-        limited(1, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], memory=DRY)
-    )
+    found = units(limited(1, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], state=DRY))
     assert [unit.blocked_kind for unit in found] == ["", "quota"]
 
 
 def test_work_that_is_blocked_anyway_takes_nothing_of_its_role_s_quota():
     stuck = queued("/stuck", 3, role="ads", rejections={"UnfulfilledRole": 1})
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
-    found = units(limited(1, queue=[stuck], frameworks=[hungry], memory=DRY))
+    found = units(limited(1, queue=[stuck], frameworks=[hungry], state=DRY))
     assert [(unit.name, unit.blocked_kind) for unit in found] == [("/stuck", "role"), ("batch", "")]
 
 
@@ -175,10 +171,10 @@ def test_a_quota_counts_roles_below_it_and_no_others():
 
 def test_a_framework_is_stopped_by_its_quota_unless_it_has_a_role_without_one():
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
-    assert the_unit(limited(0, frameworks=[hungry], memory=DRY)).blocked_kind == "quota"
+    assert the_unit(limited(0, frameworks=[hungry], state=DRY)).blocked_kind == "quota"
     assert (
         the_unit(
-            limited(0, frameworks=[replace(hungry, roles=("ads", "free"))], memory=DRY)
+            limited(0, frameworks=[replace(hungry, roles=("ads", "free"))], state=DRY)
         ).blocked_kind
         == ""
     )
@@ -250,7 +246,7 @@ def test_without_quota_or_limits_nothing_is_bound(answer):
 
 def hungry(memory: PlannerState = DRY, **fields) -> Snapshot:
     return a_snapshot(
-        frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory
+        frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], state=memory
     )
 
 
@@ -281,7 +277,7 @@ def roomy(memory: PlannerState, **fields) -> Snapshot:
         machines=[machine],
         agents=[an_agent(machine)],
         frameworks=[a_framework(**fields)],
-        memory=memory,
+        state=memory,
     )
 
 
@@ -368,11 +364,11 @@ def test_a_framework_looks_only_at_agents_that_its_constraints_allow():
     machine = a_machine("i-t1", by="terraform")
     agent = an_agent(machine, attributes={"rack": "r1"})
     wants = a_framework(minimal=make(1, 512), constraints=(Constraint("rack", "IS", "r2"),))
-    snapshot = a_snapshot(machines=[machine], agents=[agent], frameworks=[wants], memory=DRY)
+    snapshot = a_snapshot(machines=[machine], agents=[agent], frameworks=[wants], state=DRY)
     assert the_unit(snapshot).constraints == wants.constraints
     other = replace(wants, constraints=(Constraint("rack", "IS", "r1"),))
     assert (
-        units(a_snapshot(machines=[machine], agents=[agent], frameworks=[other], memory=DRY)) == []
+        units(a_snapshot(machines=[machine], agents=[agent], frameworks=[other], state=DRY)) == []
     )
     (verdict,) = plan(snapshot, NOW).verdicts
     assert (verdict.buying, verdict.refusal is not None and verdict.refusal.kind) == (
@@ -407,7 +403,7 @@ def test_rates_are_of_the_last_ten_to_twenty_seconds_and_marks_change_every_ten(
 
 def test_a_framework_tested_under_another_leader_is_not_bought_for_again_before_it_asks():
     memory = replace(
-        DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4, came=True)}
+        DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4, has_registered=True)}
     )
     assert the_unit(hungry(memory)).blocked_kind == "untaken"
     assert the_unit(hungry(memory, asked=1)).blocked_kind == ""
@@ -422,18 +418,18 @@ def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_t
     agent = full(machine)
 
     def seen(registered_at: float) -> PlannerState:
-        memory = replace(bought, registered={"i-new": registered_at})
+        memory = replace(bought, registered_at={"i-new": registered_at})
         view = a_snapshot(
             machines=[machine],
             agents=[agent],
             frameworks=[a_framework(minimal=make(1.5, 2000))],
-            memory=memory,
+            state=memory,
         )
         return demand.remember(memory, view, NOW)
 
-    assert seen(NOW - 61).probes["F-batch"].came is False, "that one was there before"
+    assert seen(NOW - 61).probes["F-batch"].has_registered is False, "that one was there before"
     came = seen(NOW - 5)
-    assert came.probes["F-batch"].came
+    assert came.probes["F-batch"].has_registered
     untaken = the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=3, asked=1))
     assert untaken.blocked_kind == "untaken"
     assert "took nothing" in untaken.blocked
@@ -446,7 +442,7 @@ def test_frameworks_of_one_name_are_told_apart():
         replace(a_framework(minimal=make(1.5, 2000)), framework_id=name) for name in ("F-1", "F-2")
     ]
     memory = replace(DRY, dry_since={"F-1": NOW - 10, "F-2": NOW - 10})
-    assert len({unit.key for unit in units(a_snapshot(frameworks=twins, memory=memory))}) == 2
+    assert len({unit.key for unit in units(a_snapshot(frameworks=twins, state=memory))}) == 2
 
 
 def test_what_demand_remembers_survives_the_journal_and_the_beat():
@@ -454,8 +450,8 @@ def test_what_demand_remembers_survives_the_journal_and_the_beat():
         DRY,
         marks=marks(sent=3),
         findings={text(make(1, 512)): Finding(NOW, offered=True, where="h")},
-        hinted={"h1": make(2, 1024)},
-        probes={"F-batch": Probe(NOW, accepted=1, asked=2, size=4, came=True)},
+        hint_baselines={"h1": make(2, 1024)},
+        probes={"F-batch": Probe(NOW, accepted=1, asked=2, size=4, has_registered=True)},
     )
     assert msgspec.json.decode(msgspec.json.encode(memory), type=PlannerState) == memory
     assert (
@@ -537,7 +533,7 @@ def test_what_is_reserved_is_free_for_its_role_alone():
                 machines=[],
                 agents=[agent],
                 frameworks=[a_framework(minimal=make(3), roles=(role,))],
-                memory=DRY,
+                state=DRY,
             )
         )
 

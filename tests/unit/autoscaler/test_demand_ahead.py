@@ -61,74 +61,74 @@ def counts(snapshot: Snapshot, source: str, now: float = NOW) -> list[int]:
 
 
 def pass_by(snapshot: Snapshot, before: PlannerState, now: float = NOW) -> PlannerState:
-    return demand.remember(before, replace(snapshot, memory=before), now)
+    return demand.remember(before, replace(snapshot, state=before), now)
 
 
 # hints
 
 
 def test_a_hint_asks_for_all_its_room_beside_what_ran_when_it_was_given():
-    first = using(20, 20480, orders=(hint(),))
+    first = using(20, 20480, overrides=(hint(),))
     memory = pass_by(first, PlannerState())
     assert counts(first, "hint") == [10]
-    assert counts(replace(first, memory=memory), "hint") == [10]
+    assert counts(replace(first, state=memory), "hint") == [10]
 
 
 def test_work_that_comes_takes_the_hint_s_room_whether_it_waits_or_runs():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
-    some = using(20, 20480, orders=(hint(),), memory=memory, queue=[queued("/new", 4)])
+    memory = pass_by(using(20, 20480, overrides=(hint(),)), PlannerState())
+    some = using(20, 20480, overrides=(hint(),), state=memory, queue=[queued("/new", 4)])
     assert counts(some, "hint") == [6]
-    running = using(24, 22528, orders=(hint(),), memory=memory)
+    running = using(24, 22528, overrides=(hint(),), state=memory)
     assert counts(running, "hint") == [6]
     assert "4 of them have come" in next(
         unit.reason for unit in demand.collect(running, NOW) if unit.source == "hint"
     )
-    assert counts(using(30, 25600, orders=(hint(),), memory=memory), "hint") == []
+    assert counts(using(30, 25600, overrides=(hint(),), state=memory), "hint") == []
 
 
 def test_room_that_work_left_again_is_kept_until_the_hint_runs_out():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
-    memory = pass_by(using(30, 25600, orders=(hint(),)), memory)
-    assert counts(using(20, 20480, orders=(hint(),), memory=memory), "hint") == [10]
-    assert counts(using(20, 20480, orders=(hint(until=NOW - 1),), memory=memory), "hint") == []
+    memory = pass_by(using(20, 20480, overrides=(hint(),)), PlannerState())
+    memory = pass_by(using(30, 25600, overrides=(hint(),)), memory)
+    assert counts(using(20, 20480, overrides=(hint(),), state=memory), "hint") == [10]
+    assert counts(using(20, 20480, overrides=(hint(until=NOW - 1),), state=memory), "hint") == []
 
 
 def test_other_work_that_ends_does_not_hide_work_that_comes():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
-    memory = pass_by(using(8, 20480, orders=(hint(),)), memory)
-    memory = pass_by(using(8, 8192, orders=(hint(),)), memory)
-    assert counts(using(18, 13312, orders=(hint(),), memory=memory), "hint") == []
+    memory = pass_by(using(20, 20480, overrides=(hint(),)), PlannerState())
+    memory = pass_by(using(8, 20480, overrides=(hint(),)), memory)
+    memory = pass_by(using(8, 8192, overrides=(hint(),)), memory)
+    assert counts(using(18, 13312, overrides=(hint(),), state=memory), "hint") == []
 
 
 def test_two_hints_add_up_and_work_takes_the_older_one_s_room_only_once():
     old, new = hint("h1"), hint("h2", at=NOW - 10)
-    memory = pass_by(using(0, 0, orders=(old,)), PlannerState())
-    memory = pass_by(using(5, 2560, orders=(old, new)), memory)
-    assert counts(using(5, 2560, orders=(old, new), memory=memory), "hint") == [5, 10]
-    assert counts(using(10, 5120, orders=(old, new), memory=memory), "hint") == [10]
-    assert counts(using(17, 8704, orders=(old, new), memory=memory), "hint") == [3]
+    memory = pass_by(using(0, 0, overrides=(old,)), PlannerState())
+    memory = pass_by(using(5, 2560, overrides=(old, new)), memory)
+    assert counts(using(5, 2560, overrides=(old, new), state=memory), "hint") == [5, 10]
+    assert counts(using(10, 5120, overrides=(old, new), state=memory), "hint") == [10]
+    assert counts(using(17, 8704, overrides=(old, new), state=memory), "hint") == [3]
 
 
 def test_a_hint_in_a_pool_is_taken_by_work_of_that_pool_only():
     spec = a_spec(pools=[{}, {"name": "big", "count": 0}])
     order = hint(pool="big")
-    memory = pass_by(using(0, 0, spec=spec, orders=(order,)), PlannerState())
-    assert counts(using(8, 4096, spec=spec, orders=(order,), memory=memory), "hint") == [10]
+    memory = pass_by(using(0, 0, spec=spec, overrides=(order,)), PlannerState())
+    assert counts(using(8, 4096, spec=spec, overrides=(order,), state=memory), "hint") == [10]
     there = using(
         0,
         0,
         spec=spec,
-        orders=(order,),
-        memory=memory,
+        overrides=(order,),
+        state=memory,
         queue=[queued(count=4, constraints=[("pool", "IS", "big")])],
     )
     assert counts(there, "hint") == [6]
 
 
 def test_a_hint_that_is_gone_is_forgotten():
-    memory = pass_by(using(20, 20480, orders=(hint(),)), PlannerState())
-    assert set(memory.hinted) == {"h1"}
-    assert pass_by(using(20, 20480), memory).hinted == {}
+    memory = pass_by(using(20, 20480, overrides=(hint(),)), PlannerState())
+    assert set(memory.hint_baselines) == {"h1"}
+    assert pass_by(using(20, 20480), memory).hint_baselines == {}
 
 
 # the calendar
@@ -178,7 +178,7 @@ def test_what_runs_and_what_waits_counts_towards_the_calendar():
 
 def test_a_hint_s_room_counts_towards_the_calendar():
     order = hint(at=MONDAY_9 - 60, until=MONDAY_9 + 60)
-    snapshot = using(spec=calendar_spec(), orders=(order,))
+    snapshot = using(spec=calendar_spec(), overrides=(order,))
     assert counts(snapshot, "hint", MONDAY_9) == [10]
     assert counts(snapshot, "calendar", MONDAY_9) == [10]
 
@@ -220,7 +220,7 @@ def test_what_past_mondays_needed_is_bought_a_boot_and_a_margin_ahead():
     assert unit.reason == (
         "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default; 2 cpus and 2048 MiB are in use, waiting or kept"
     )
-    made = plan(replace(snapshot, memory=PlannerState(leader_since=0.0)), MONDAY_9 - LEAD_S)
+    made = plan(replace(snapshot, state=PlannerState(leader_since=0.0)), MONDAY_9 - LEAD_S)
     assert made.verdicts[0].unit.source == "profile"
 
 
@@ -243,7 +243,7 @@ def test_what_runs_waits_or_is_kept_already_satisfies_the_forecast():
     assert counts(using(50, 51200, spec=spec, profile=known), "profile", MONDAY_9) == []
     order = hint(at=MONDAY_9 - 60, until=MONDAY_9 + 60, count=10, mem_mib=1024)
     assert counts(
-        using(2, 2048, spec=spec, profile=known, orders=(order,)), "profile", MONDAY_9
+        using(2, 2048, spec=spec, profile=known, overrides=(order,)), "profile", MONDAY_9
     ) == [28]
 
 
@@ -278,9 +278,9 @@ def test_a_holiday_is_given_up_after_half_an_hour_and_the_next_week_believed_aga
 def test_how_far_ahead_follows_what_machines_took_to_boot():
     machines = [a_machine(f"i-{number}", launched_at=NOW - 5000) for number in range(3)]
     took = {"i-0": NOW - 5000 + 80, "i-1": NOW - 5000 + 100, "i-2": NOW - 10}
-    memory = PlannerState(registered=took)
+    memory = PlannerState(registered_at=took)
     assert (
-        scheduled.lead(a_snapshot(a_spec(**BOOT), machines=machines, agents=[], memory=memory))
+        scheduled.lead(a_snapshot(a_spec(**BOOT), machines=machines, agents=[], state=memory))
         == 90 + 60
     )
     assert scheduled.lead(a_snapshot(a_spec(**BOOT))) == LEAD_S
@@ -291,7 +291,7 @@ def test_how_far_ahead_follows_what_machines_took_to_boot():
 
 def test_headroom_comes_on_top_of_everything():
     spec = a_spec(headroom_slots=[{"count": 3, "cpus": 1, "mem_mib": 512}], headroom_percent=50)
-    snapshot = using(20, 20480, spec=spec, queue=[queued(count=5)], orders=(hint(),))
+    snapshot = using(20, 20480, spec=spec, queue=[queued(count=5)], overrides=(hint(),))
     assert sorted(
         unit.count for unit in demand.collect(snapshot, NOW) if unit.source == "headroom"
     ) == [3, 10]
@@ -332,8 +332,8 @@ def clusters(draw: st.DrawFn) -> Snapshot:
         cpus * 512,
         spec=spec,
         queue=entries,
-        orders=orders,
-        memory=PlannerState(hinted=base),
+        overrides=orders,
+        state=PlannerState(hint_baselines=base),
         profile=weeks(20, 30, mem_mib_each=512),
     )
 
@@ -399,7 +399,7 @@ def test_hints_never_keep_less_than_what_was_asked_less_what_came(history, first
     memory, lowest = PlannerState(), None
     for cpus, waiting in history:
         snapshot = using(
-            cpus, cpus * 512, orders=orders, memory=memory, queue=[queued(count=waiting)]
+            cpus, cpus * 512, overrides=orders, state=memory, queue=[queued(count=waiting)]
         )
         here = cpus + waiting
         lowest = here if lowest is None else min(lowest, here)
@@ -414,7 +414,7 @@ def test_room_ahead_is_pinned_to_a_pool_only_where_it_is_asked_for(source):
         spec=a_spec(
             profile={"enabled": True}, calendar=[{"count": 60, "cpus": 1, "mem_mib": 512}], **BOOT
         ),
-        orders=(hint(),),
+        overrides=(hint(),),
     )
     snapshot = replace(snapshot, profile=weeks(90, 90))
     found = [unit for unit in demand.collect(snapshot, MONDAY_9) if unit.source == source]

@@ -67,7 +67,7 @@ async def test_the_moment_has_demand_with_verdicts_pools_with_bounds_removals_an
         machines=[machine],
         agents=[an_agent(machine)],
         queue=[queued(count=3, cpus=99)],
-        orders=(order,),
+        overrides=(order,),
     )
     status, _, view = await site.get("/view")
     assert status == 200
@@ -196,7 +196,7 @@ def test_what_an_operator_would_alert_on_is_in_the_metrics():
         machines=[machine],
         agents=[an_agent(machine)],
         queue=[queued(count=40)],
-        fence="down",
+        freeze_reason="down",
     )
     value = told.measures.registry.get_sample_value
     assert value("mesaform_autoscaler_machines", {"pool": "default", "state": "idle"}) == 1

@@ -21,11 +21,11 @@ from mesaform.autoscaler.model.command import (
     Terminate,
 )
 from mesaform.autoscaler.model.notice import Notice, Risk
-from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
-from mesaform.autoscaler.model.supply import survey
+from mesaform.autoscaler.model.supply import build_supply
 from mesaform.autoscaler.packing import place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
@@ -82,19 +82,19 @@ def a_told(
         },
     )
     agents = [mine, *(an_agent(other) if roomy else full(other) for other in others)]
-    memory = fields.pop("memory", PlannerState())
+    memory = fields.pop("state", PlannerState())
     memory = replace(
         memory,
         notices={notice.instance_id: notice for notice in notices},
-        registered=dict.fromkeys(("i-1", "i-t1", "i-t2"), 1.0),
+        registered_at=dict.fromkeys(("i-1", "i-t1", "i-t2"), 1.0),
     )
     memory = replace(memory, leader_since=NOW - 1000, removals={"i-1": removal} if removal else {})
     return a_snapshot(
         spec or a_spec(),
         machines=[spot, *others],
         agents=agents,
-        memory=memory,
-        apps={"/web": ()},
+        state=memory,
+        app_constraints={"/web": ()},
         **fields,
     )
 
@@ -146,7 +146,7 @@ def test_a_machine_that_ec2_does_not_list_yet_is_known_by_its_launch():
 def test_hearing_it_again_changes_nothing():
     machines = [a_machine("i-1", capacity="spot")]
     once = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
-    told = replace(once, notices={"i-1": replace(once.notices["i-1"], told=True)})
+    told = replace(once, notices={"i-1": replace(once.notices["i-1"], is_reported=True)})
     assert absorb(told, heard(a_notice(), a_notice()), machines, (), NOW + 5) is told
 
 
@@ -166,15 +166,15 @@ def test_only_scheduled_events_can_be_withdrawn():
 
 
 def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():
-    snapshot = a_told(a_notice(told=True))
+    snapshot = a_told(a_notice(is_reported=True))
     gone = replace(snapshot.machines[0], state="terminated")
     with_agent = replace(snapshot, machines=(gone, *snapshot.machines[1:]))
-    assert set(plan(with_agent, NOW + 130).memory.notices) == {"i-1"}
+    assert set(plan(with_agent, NOW + 130).state.notices) == {"i-1"}
     assert snapshot.cluster is not None
     without = replace(
         with_agent, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])
     )
-    assert plan(without, NOW + 130).memory.notices == {}
+    assert plan(without, NOW + 130).state.notices == {}
 
 
 # what is done
@@ -189,7 +189,7 @@ def test_the_first_pass_takes_the_machine_out_and_buys_what_its_tasks_need():
     assert launch.request.count == 1
     assert made.verdicts[0].unit.source == "displaced"
     assert made.verdicts[0].buying == 2
-    assert made.memory.notices["i-1"].told
+    assert made.state.notices["i-1"].is_reported
 
 
 def test_nothing_is_bought_where_its_tasks_fit():
@@ -230,7 +230,9 @@ def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
     ("left_s", "said"), [(58.0, "58 s"), (1800.0, "30 min"), (86400.0, "24 h"), (-3.0, "0 s")]
 )
 def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
-    (decision,) = announcements.told(a_told(replace(planned(left_s=left_s), told=False)), 1.0, NOW)
+    (decision,) = announcements.told(
+        a_told(replace(planned(left_s=left_s), is_reported=False)), 1.0, NOW
+    )
     assert (
         decision.what
         == f"i-1 (m5.large, spot) has a scheduled event (instance retirement) in {said}"
@@ -238,16 +240,18 @@ def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
 
 
 def test_a_notice_is_told_once():
-    assert "notice" not in kinds(a_told(a_notice(told=True)))
+    assert "notice" not in kinds(a_told(a_notice(is_reported=True)))
 
 
 def test_it_drains_as_soon_as_its_tasks_have_a_place():
-    (drain,) = actions(a_told(a_notice(told=True), removal=deactivated(), agent=AWAY, roomy=True))
+    (drain,) = actions(
+        a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY, roomy=True)
+    )
     assert drain == Drain("i-1", "S-i-1", 115.0, mark_gone=False)
 
 
 def test_it_waits_for_what_was_bought_and_then_no_longer():
-    snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY)
+    snapshot = a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY)
     assert not [action for action in actions(snapshot, NOW + 104) if isinstance(action, Drain)]
     (drain,) = [action for action in actions(snapshot, NOW + 105) if isinstance(action, Drain)]
     assert drain.grace_s == 10.0
@@ -262,7 +266,7 @@ def test_the_last_call_leaves_the_grace_but_at_most_a_third_of_the_notice():
 def test_what_will_be_done_before_the_end_is_left_alone():
     batch = work(1, "/batch", ends_at=NOW + 60)
     snapshot = a_told(
-        a_notice(told=True), tasks=batch, removal=deactivated(), agent=AWAY, roomy=True
+        a_notice(is_reported=True), tasks=batch, removal=deactivated(), agent=AWAY, roomy=True
     )
     assert actions(snapshot) == actions(snapshot, NOW + 110) == []
     assert not [
@@ -273,12 +277,12 @@ def test_what_will_be_done_before_the_end_is_left_alone():
 def test_a_drain_waits_for_work_that_is_soon_done_but_not_for_ever():
     tasks = work(1, "/batch", ends_at=NOW + 60) + work(1)
     snapshot = a_told(
-        a_notice(told=True), tasks=tasks, removal=deactivated(), agent=AWAY, roomy=True
+        a_notice(is_reported=True), tasks=tasks, removal=deactivated(), agent=AWAY, roomy=True
     )
     assert actions(snapshot) == []
     assert [type(action) for action in actions(snapshot, NOW + 105)] == [Drain]
     later = a_told(
-        a_notice(told=True),
+        a_notice(is_reported=True),
         tasks=work(1, "/batch", ends_at=NOW + 109) + work(1),
         removal=deactivated(),
         agent=AWAY,
@@ -289,7 +293,7 @@ def test_a_drain_waits_for_work_that_is_soon_done_but_not_for_ever():
 
 def test_work_that_ends_after_the_machine_moves_like_any_other():
     snapshot = a_told(
-        a_notice(told=True),
+        a_notice(is_reported=True),
         tasks=work(ends_at=NOW + 116),
         removal=deactivated(),
         agent=AWAY,
@@ -300,25 +304,28 @@ def test_work_that_ends_after_the_machine_moves_like_any_other():
 
 def test_nothing_is_drained_before_the_deactivation_was_looked_at_again():
     assert (
-        actions(a_told(a_notice(told=True), removal=deactivated(0.5), agent=AWAY, roomy=True)) == []
+        actions(
+            a_told(a_notice(is_reported=True), removal=deactivated(0.5), agent=AWAY, roomy=True)
+        )
+        == []
     )
 
 
 def test_a_deactivation_that_was_lost_is_asked_for_again():
-    (again,) = actions(a_told(a_notice(told=True), removal=deactivated(), roomy=True))
+    (again,) = actions(a_told(a_notice(is_reported=True), removal=deactivated(), roomy=True))
     assert again == Deactivate("i-1", "S-i-1")
 
 
 def test_a_drain_that_was_lost_is_asked_for_again():
     removal = replace(deactivated(20.0), phase="draining")
     (drain,) = actions(
-        a_told(a_notice(told=True), removal=removal, agent=AWAY, roomy=True), NOW + 60
+        a_told(a_notice(is_reported=True), removal=removal, agent=AWAY, roomy=True), NOW + 60
     )
     assert drain == Drain("i-1", "S-i-1", 55.0, mark_gone=False)
     assert (
         actions(
             a_told(
-                a_notice(told=True),
+                a_notice(is_reported=True),
                 removal=removal,
                 agent={**AWAY, "drain_state": "DRAINING"},
                 roomy=True,
@@ -331,7 +338,10 @@ def test_a_drain_that_was_lost_is_asked_for_again():
 def test_a_removal_under_way_is_taken_over():
     (step,) = plan(
         a_told(
-            a_notice(told=True), removal=deactivated(policy="underused"), agent=AWAY, roomy=True
+            a_notice(is_reported=True),
+            removal=deactivated(policy="underused"),
+            agent=AWAY,
+            roomy=True,
         ),
         NOW,
     ).steps
@@ -343,14 +353,18 @@ def test_demand_is_not_placed_on_a_machine_that_ends():
     """Neither on its room, nor by taking it back."""
     for removal, agent in ((None, {}), (deactivated(), AWAY)):
         snapshot = a_told(
-            a_notice(told=True), tasks=(), removal=removal, agent=agent, queue=[queued("/web", 1)]
+            a_notice(is_reported=True),
+            tasks=(),
+            removal=removal,
+            agent=agent,
+            queue=[queued("/web", 1)],
         )
         assert bought(snapshot)
         assert not [action for action in actions(snapshot) if isinstance(action, Reactivate)]
 
 
 def test_a_machine_that_still_boots_is_not_counted_on():
-    snapshot = a_told(a_notice(told=True), queue=[queued("/web", 1)])
+    snapshot = a_told(a_notice(is_reported=True), queue=[queued("/web", 1)])
     assert snapshot.cluster is not None
     young = replace(snapshot.machines[0], launched_at=NOW - 10)
     booting = replace(
@@ -358,18 +372,18 @@ def test_a_machine_that_still_boots_is_not_counted_on():
         machines=(young, *snapshot.machines[1:]),
         cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:]),
     )
-    booting = replace(booting, memory=replace(booting.memory, registered={}))
+    booting = replace(booting, state=replace(booting.state, registered_at={}))
     assert bought(booting)
 
 
 def test_a_machine_that_outlives_its_announced_end_is_given_back():
-    snapshot = a_told(a_notice(told=True), tasks=(), removal=deactivated(), agent=AWAY)
+    snapshot = a_told(a_notice(is_reported=True), tasks=(), removal=deactivated(), agent=AWAY)
     assert actions(snapshot, NOW + 175) == []
     assert actions(snapshot, NOW + 181) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
 
 
 def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
-    snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY)
+    snapshot = a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY)
     ended = replace(
         snapshot,
         machines=(replace(snapshot.machines[0], state="terminated"), *snapshot.machines[1:]),
@@ -383,7 +397,7 @@ def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
 def test_a_machine_of_ours_that_was_stopped_is_given_back_and_one_of_terraforms_is_not():
     for tags, expected in (({}, [Terminate, MarkGone]), ({Tag.MANAGED_BY: "terraform"}, [])):
         snapshot = a_told(
-            a_notice(told=True),
+            a_notice(is_reported=True),
             tasks=(),
             removal=deactivated(),
             agent=AWAY,
@@ -419,7 +433,7 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
     assert kinds(first) == ["notice", "deactivate"]
     assert "Terraform" in plan(first, NOW).steps[0].decision.reasons[2]
     drained = a_told(
-        a_notice("scheduled", left_s=60, told=True),
+        a_notice("scheduled", left_s=60, is_reported=True),
         roomy=True,
         machine=ours,
         removal=deactivated(),
@@ -427,7 +441,7 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
     )
     assert [type(action) for action in actions(drained)] == [Drain]
     empty = a_told(
-        a_notice("scheduled", left_s=60, told=True),
+        a_notice("scheduled", left_s=60, is_reported=True),
         tasks=(),
         roomy=True,
         machine=ours,
@@ -437,7 +451,9 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
     assert actions(empty, NOW + 200) == []
 
 
-@pytest.mark.parametrize("fields", [{"fence": "mesaform down"}, {"spec": a_spec(enabled=False)}])
+@pytest.mark.parametrize(
+    "fields", [{"freeze_reason": "mesaform down"}, {"spec": a_spec(enabled=False)}]
+)
 def test_behind_a_fence_it_is_only_told(fields):
     made = plan(a_told(a_notice(), **fields), NOW)
     assert [action for step in made.steps for action in step.actions] == []
@@ -446,7 +462,7 @@ def test_behind_a_fence_it_is_only_told(fields):
 
 def test_a_pause_stops_the_buying_but_not_the_emptying():
     pause = Override("o1", "pause", "me", NOW - 10, NOW + 600)
-    assert kinds(a_told(a_notice(), orders=(pause,))) == ["notice", "deactivate"]
+    assert kinds(a_told(a_notice(), overrides=(pause,))) == ["notice", "deactivate"]
 
 
 def test_an_interruption_is_acted_on_while_removals_are_frozen():
@@ -458,15 +474,15 @@ def test_an_interruption_is_acted_on_while_removals_are_frozen():
 def test_without_a_leading_master_nothing_is_done_yet():
     made = plan(replace(a_told(a_notice()), cluster=None), NOW)
     assert [action for step in made.steps for action in step.actions] == []
-    assert set(made.memory.notices) == {"i-1"}
+    assert set(made.state.notices) == {"i-1"}
 
 
 def test_offerings_lately_interrupted_are_not_bought_while_others_are_there():
     spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large"]}])
     machines = [a_machine("i-1", capacity="spot")]
     memory = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
-    made = a_told(a_notice(), spec=spec, memory=replace(memory, leader_since=NOW - 100))
-    made = replace(made, memory=replace(made.memory, risks=memory.risks))
+    made = a_told(a_notice(), spec=spec, state=replace(memory, leader_since=NOW - 100))
+    made = replace(made, state=replace(made.state, risks=memory.risks))
     (launch,) = bought(made)
     assert {offering.zone for offering in launch.request.offerings} == {ZONES[1], ZONES[2]}
 
@@ -475,7 +491,9 @@ def test_offerings_lately_interrupted_are_not_bought_while_others_are_there():
 
 
 def planned(left_s: float = 7200.0, **fields) -> Notice:
-    return a_notice("scheduled", left_s=left_s, told=True, what="instance retirement", **fields)
+    return a_notice(
+        "scheduled", left_s=left_s, is_reported=True, what="instance retirement", **fields
+    )
 
 
 def test_a_planned_end_takes_the_machine_out_ahead_and_buys_before_it_drains():
@@ -508,11 +526,13 @@ def test_a_planned_end_that_finds_no_replacement_gives_the_machine_back_to_its_w
     )
     made = plan(stuck, NOW)
     assert Reactivate("i-1", "S-i-1") in [action for step in made.steps for action in step.actions]
-    assert made.memory.spared["i-1"] > NOW
+    assert made.state.cooldown_until["i-1"] > NOW
 
 
 def advice(**fields) -> Notice:
-    return a_notice("rebalance", ends_at=0.0, told=True, what="rebalance recommendation", **fields)
+    return a_notice(
+        "rebalance", ends_at=0.0, is_reported=True, what="rebalance recommendation", **fields
+    )
 
 
 REPLACE = {"interruption": {"on_rebalance": "replace"}}
@@ -531,7 +551,7 @@ def test_advice_is_ignored_unless_the_spec_says_otherwise():
         {"agent": {"attributes": {"mesaform/protect": "true"}}},
         {"tasks": work(protected=True)},
         {"tasks": work(framework="batch")},
-        {"memory": PlannerState(spared={"i-1": NOW + 10})},
+        {"state": PlannerState(cooldown_until={"i-1": NOW + 10})},
     ],
 )
 def test_advice_is_not_followed_for_young_strange_or_protected_machines(fields):
@@ -550,7 +570,7 @@ def test_advice_is_followed_replacement_first():
 
 def test_advice_that_came_true_is_taken_over_by_the_interruption():
     snapshot = a_told(
-        a_notice(told=True), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True
+        a_notice(is_reported=True), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True
     )
     (step,) = plan(snapshot, NOW).steps
     assert step.removal is not None
@@ -561,11 +581,11 @@ def test_advice_that_came_true_is_taken_over_by_the_interruption():
 
 
 def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
-    snapshot = a_told(a_notice(told=True))
-    rented = Rented(
+    snapshot = a_told(a_notice(is_reported=True))
+    rented = BilledMachine(
         "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3480
     )
-    before = replace(snapshot.memory, rented={"i-1": rented})
+    before = replace(snapshot.state, billed_machines={"i-1": rented})
     (row,) = announcements.ends(before, PlannerState(), snapshot, NOW + 120)
     assert (row["kind"], row["instance_id"], row["told_by"], row["warned_s"]) == (
         "interruption",
@@ -579,10 +599,10 @@ def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
 
 def test_an_end_without_a_word_is_known_by_ec2s_reason():
     snapshot = a_told()
-    rented = Rented(
+    rented = BilledMachine(
         "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3600
     )
-    before = replace(snapshot.memory, rented={"i-1": rented})
+    before = replace(snapshot.state, billed_machines={"i-1": rented})
     assert announcements.ends(before, PlannerState(), snapshot, NOW) == []
     reclaimed = replace(
         snapshot,
@@ -598,8 +618,8 @@ def test_an_end_without_a_word_is_known_by_ec2s_reason():
 
 
 def test_room_is_not_kept_twice_for_what_is_demand_already():
-    snapshot = a_told(a_notice(told=True), removal=deactivated(), agent=AWAY, roomy=True)
-    supply = survey(snapshot, NOW)
+    snapshot = a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY, roomy=True)
+    supply = build_supply(snapshot, NOW)
     units = collect(snapshot, NOW)
     assert [unit.source for unit in units] == ["displaced"]
     room = FreeCapacity(supply, units, place(units, supply.nodes, supply.usage))
@@ -632,7 +652,10 @@ def test_a_planned_drain_of_a_terraform_machine_leaves_it_standing_empty():
 def test_what_its_timers_say_is_when_the_next_step_comes():
     """Nothing to do now; a moment after `look_again_at` there is."""
     snapshot = a_told(
-        a_notice(told=True), removal=deactivated(20.0), agent=AWAY, spec=a_spec(pools=[{"max": 3}])
+        a_notice(is_reported=True),
+        removal=deactivated(20.0),
+        agent=AWAY,
+        spec=a_spec(pools=[{"max": 3}]),
     )
     now, looked = NOW + 20, 0
     while not [action for action in actions(snapshot, now) if isinstance(action, Drain)]:
@@ -645,15 +668,17 @@ def test_what_its_timers_say_is_when_the_next_step_comes():
 
 def test_a_machine_on_its_way_out_for_want_of_work_is_not_given_work_again():
     """A task had landed on it meanwhile: it would be taken back, were it not to end."""
-    snapshot = a_told(a_notice(told=True), removal=deactivated(policy=""), agent=AWAY, roomy=True)
+    snapshot = a_told(
+        a_notice(is_reported=True), removal=deactivated(policy=""), agent=AWAY, roomy=True
+    )
     assert actions(snapshot) == [Deactivate("i-1", "S-i-1")]
 
 
 def test_where_a_type_is_risky_in_every_zone_another_type_is_bought_as_spot():
     spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large", "m5.xlarge"]}])
-    snapshot = a_told(a_notice(told=True), spec=spec)
+    snapshot = a_told(a_notice(is_reported=True), spec=spec)
     risks = {f"m5.large/{zone}/spot": Risk(1.0, NOW) for zone in ZONES}
-    (launch,) = bought(replace(snapshot, memory=replace(snapshot.memory, risks=risks)))
+    (launch,) = bought(replace(snapshot, state=replace(snapshot.state, risks=risks)))
     assert {
         (offering.instance_type, offering.capacity) for offering in launch.request.offerings
     } == {("m5.xlarge", "spot")}

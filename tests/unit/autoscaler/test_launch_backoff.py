@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.daemon.journal import _decode
+from mesaform.autoscaler.daemon.journal import decode_state
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.launch_backoff import (
@@ -116,7 +116,7 @@ def test_an_error_halves_what_is_asked_and_the_offering_is_left_alone_twice_as_l
 
 def test_what_was_given_before_capacity_ran_out_is_what_may_be_asked_again() -> None:
     known = after((a_request(40), a_result((A.key,), A=30), NOW))
-    assert (known[A.key].window, known[A.key].strikes) == (30, 1)
+    assert (known[A.key].window, known[A.key].consecutive_errors) == (30, 1)
     assert asks(known, NOW + FIRST_S) == [(30, [A.key])]
 
 
@@ -215,9 +215,9 @@ def test_an_old_error_is_forgotten() -> None:
 def test_a_journal_of_before_launch_budgets_is_still_read() -> None:
     old = msgspec.to_builtins(PlannerState(backoffs={A.key: Backoff(NOW + 30, 2)}))
     del old["backoffs"][A.key]["window"]
-    state = _decode(zlib.compress(msgspec.json.encode({"epoch": 4, "memory": old})))
-    assert state.memory.backoffs == {A.key: Backoff(NOW + 30, 2, 1)}
-    assert asks(state.memory.backoffs, NOW + 31) == [(1, [A.key])]
+    _, state = decode_state(zlib.compress(msgspec.json.encode({"epoch": 4, "memory": old})))
+    assert state.backoffs == {A.key: Backoff(NOW + 30, 2, 1)}
+    assert asks(state.backoffs, NOW + 31) == [(1, [A.key])]
 
 
 def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> None:
@@ -226,7 +226,7 @@ def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> Non
         leader_since=NOW - 9,
         backoffs={f"m5.large/{zone}/on-demand": Backoff(NOW - 1, 2, 2) for zone in ZONES},
     )
-    made = plan(a_snapshot(spec, queue=[queued(count=20)], memory=memory), NOW)
+    made = plan(a_snapshot(spec, queue=[queued(count=20)], state=memory), NOW)
     requests = [action.request for step in made.steps for action in step.actions]
     assert [request.count for request in requests] == [2, 2, 2]
     assert len({request.token for request in requests}) == 3
@@ -335,7 +335,7 @@ def test_backoffs_of_a_change_of_leader_hold() -> None:
     )
     encoded = msgspec.json.decode(msgspec.json.encode(memory), type=PlannerState)
     made = plan(
-        a_snapshot(a_spec(pools=[{"types": ["m5.large"]}]), queue=[queued()], memory=encoded), NOW
+        a_snapshot(a_spec(pools=[{"types": ["m5.large"]}]), queue=[queued()], state=encoded), NOW
     )
     assert not [step for step in made.steps if step.decision.kind == "buy"]
-    assert made.memory.backoffs == memory.backoffs
+    assert made.state.backoffs == memory.backoffs

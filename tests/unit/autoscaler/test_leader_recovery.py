@@ -32,7 +32,7 @@ class Pass:
             machines=[],
             agents=[],
             queue=[queued("/web", 1)],
-            memory=self.memory,
+            state=self.memory,
         )
         self.plan = plan(snapshot, NOW)
 

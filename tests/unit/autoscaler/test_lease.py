@@ -20,7 +20,7 @@ from mesaform.autoscaler.daemon.lease import (
     succession,
 )
 from mesaform.autoscaler.model.decision import from_record
-from mesaform.autoscaler.model.planner_state import PlannerState, Rented
+from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.reporting.decision_log import tell
 from mesaform.autoscaler.reporting.telemetry import Telemetry
@@ -33,7 +33,7 @@ from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from mesaform.zookeeper.session import ZooKeeper
 from tests.unit.autoscaler.builders import NOW, a_spec
 
-OURS = Rented(
+OURS = BilledMachine(
     "m5.large", "us-east-1a", "on-demand", 0.1, "default", "autoscaler", "agent", NOW - 7200
 )
 

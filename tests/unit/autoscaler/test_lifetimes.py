@@ -80,9 +80,9 @@ def test_only_so_many_names_are_kept_those_with_the_most_to_tell():
 def test_a_task_that_the_engine_tells_of_again_counts_once():
     view = ClusterView(ended=(Ended("/web", 60.0, 100.0),))
     memory = with_lives(with_lives(PlannerState(), view), view)
-    assert sum(memory.lives["/web"]) == 1
+    assert sum(memory.lifetimes["/web"]) == 1
     later = with_lives(memory, ClusterView(ended=(*view.ended, Ended("/web", 60.0, 101.0))))
-    assert sum(later.lives["/web"]) == 2
+    assert sum(later.lifetimes["/web"]) == 2
 
 
 def completed(
@@ -122,5 +122,5 @@ def test_tasks_that_were_moved_off_their_agent_teach_nothing():
         Agent("A-2", "h-2", {}, make(2, 2048), active=False, deactivated=True),
     )
     memory = with_lives(PlannerState(), ClusterView((working, leaving), ended=ended))
-    assert sum(memory.lives["/web"]) == 1
-    assert memory.lives_until == 100.0
+    assert sum(memory.lifetimes["/web"]) == 1
+    assert memory.lifetimes_until == 100.0

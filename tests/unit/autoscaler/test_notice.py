@@ -129,7 +129,7 @@ def test_the_graver_notice_counts_whatever_came_first():
 
 
 def test_of_equal_notices_the_first_counts_with_the_earlier_end():
-    first = a_notice(told=True)
+    first = a_notice(is_reported=True)
     assert more_severe(first, a_notice(source="machine", ends_at=AT + 30)) == replace(
         first, ends_at=AT + 30
     )

@@ -124,7 +124,11 @@ async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(
     engine.answers |= {"GET_QUOTA": status, "GET_MASTER": status}
     snapshot = await observer().snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.cluster is not None
-    assert (snapshot.cluster.quotas, snapshot.cluster.elected_at, snapshot.trouble) == ((), 0.0, ())
+    assert (snapshot.cluster.quotas, snapshot.cluster.elected_at, snapshot.read_errors) == (
+        (),
+        0.0,
+        (),
+    )
 
 
 async def test_all_queues_are_one_and_their_frameworks_are_not_looked_at_besides(observer: Made):
@@ -146,7 +150,7 @@ async def test_while_one_queue_does_not_answer_none_is_believed_and_nothing_is_i
     made = observer(Jobs(answers=False))
     snapshot = await made.snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.queue is None
-    assert snapshot.trouble == ("no jobs answer",)
+    assert snapshot.read_errors == ("no jobs answer",)
     assert snapshot.cluster is not None
     assert snapshot.cluster.frameworks == ()
     assert await made.waiting() == 0

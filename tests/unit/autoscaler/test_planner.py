@@ -64,18 +64,18 @@ def an_idle_snapshot(idle_s: float = 400, **fields) -> Snapshot:
     ]
     agents = [full(machines[0]), full(machines[1]), fields.pop("agent", an_agent(machines[2]))]
     memory = fields.pop(
-        "memory",
+        "state",
         PlannerState(
             leader_since=NOW - 9000,
             idle_since={"i-1": NOW - idle_s},
-            registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
+            registered_at=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
         ),
     )
     return a_snapshot(
         fields.pop("spec", None),
         machines=fields.pop("machines", machines),
         agents=fields.pop("agents", agents),
-        memory=memory,
+        state=memory,
         **fields,
     )
 
@@ -116,7 +116,7 @@ def test_what_no_type_can_hold_is_said_with_the_nearest_and_what_it_lacks():
 
 def test_a_refusal_is_put_on_record_once():
     first = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
-    again = plan(a_snapshot(queue=[queued(cpus=10)], memory=first.memory), NOW + 2)
+    again = plan(a_snapshot(queue=[queued(cpus=10)], state=first.state), NOW + 2)
     assert again.steps == ()
 
 
@@ -221,14 +221,14 @@ def test_headroom_is_demand_with_a_reason():
 def starving_snapshot(memory: PlannerState | None = None, **fields) -> Snapshot:
     memory = memory or PlannerState(leader_since=NOW - 900, dry_since={"F-batch": NOW - 5})
     return a_snapshot(
-        frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], memory=memory
+        frameworks=[a_framework(**{"minimal": make(1.5, 2000), **fields})], state=memory
     )
 
 
 def test_a_framework_that_declared_its_smallest_offer_and_finds_none_gets_a_machine():
     made = plan(starving_snapshot(), NOW)
     assert bought(made) == {"m5.large": 1}
-    assert made.memory.probes["F-batch"].size == 1
+    assert made.state.probes["F-batch"].size == 1
     assert "smallest useful offer" in made.verdicts[0].unit.reason
 
 
@@ -240,14 +240,14 @@ def test_a_framework_that_wants_nothing_or_cannot_say_what_gets_none(quiet):
 def test_a_framework_just_gone_dry_is_watched_for_a_moment_first():
     made = plan(starving_snapshot(PlannerState(leader_since=NOW - 900)), NOW)
     assert bought(made) == {}
-    assert made.memory.dry_since == {"F-batch": NOW}
+    assert made.state.dry_since == {"F-batch": NOW}
 
 
 def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revives():
     memory = PlannerState(
         leader_since=NOW - 900,
         dry_since={"F-batch": NOW - 5},
-        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, came=True)},
+        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, has_registered=True)},
     )
     assert bought(plan(starving_snapshot(memory, accepted=3, asked=1), NOW)) == {}
     assert bought(plan(starving_snapshot(memory, accepted=3, asked=2), NOW)) == {"m5.large": 1}
@@ -257,7 +257,7 @@ def test_a_framework_that_took_what_it_got_gets_twice_as_much():
     memory = PlannerState(
         leader_since=NOW - 900,
         dry_since={"F-batch": NOW - 5},
-        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, came=True)},
+        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, has_registered=True)},
     )
     made = plan(starving_snapshot(memory, accepted=5), NOW)
     assert only_verdict(made).unit.count == 4
@@ -318,8 +318,8 @@ def test_an_offering_that_had_no_capacity_is_left_alone_for_a_while():
     memory = PlannerState(
         leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys}
     )
-    assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW)) == {"c5.xlarge": 1}
-    assert bought(plan(a_snapshot(spec, queue=[queued()], memory=memory), NOW + 31)) == {
+    assert bought(plan(a_snapshot(spec, queue=[queued()], state=memory), NOW)) == {"c5.xlarge": 1}
+    assert bought(plan(a_snapshot(spec, queue=[queued()], state=memory), NOW + 31)) == {
         "m5.large": 1
     }
 
@@ -363,14 +363,14 @@ def test_a_decision_to_buy_has_its_dollars_and_its_reason():
 
 def test_nothing_is_bought_without_a_leader_or_while_fenced_or_switched_off():
     assert bought(plan(a_snapshot(queue=[queued()], cluster=None), NOW)) == {}
-    assert bought(plan(a_snapshot(queue=[queued()], fence="mesaform down"), NOW)) == {}
+    assert bought(plan(a_snapshot(queue=[queued()], freeze_reason="mesaform down"), NOW)) == {}
     assert bought(plan(a_snapshot(a_spec(enabled=False), queue=[queued()]), NOW)) == {}
 
 
 def test_agents_expected_back_after_a_change_of_leader_are_waited_for():
     memory = PlannerState(leader_since=NOW - 5)
-    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW)) == {}
-    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, memory=memory), NOW + 60)) == {
+    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, state=memory), NOW)) == {}
+    assert bought(plan(a_snapshot(queue=[queued()], recovered=2, state=memory), NOW + 60)) == {
         "m5.large": 1
     }
 
@@ -383,17 +383,17 @@ def test_an_idle_machine_goes_step_by_step():
     first = plan(snapshot, NOW)
     assert done(first) == [Deactivate("i-1", "S-i-1")]
     asleep = an_agent(a_machine("i-1"), active=False, deactivated=True)
-    memory = replace(first.memory, removals={"i-1": Removal("S-i-1", "deactivated", NOW, "idle")})
+    memory = replace(first.state, removals={"i-1": Removal("S-i-1", "deactivated", NOW, "idle")})
     agents = [*snapshot.cluster.agents[:2], asleep]
     second = plan(
-        replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents)), memory=memory),
+        replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents)), state=memory),
         NOW + 2,
     )
     assert done(second) == [Drain("i-1", "S-i-1", 10.0)]
-    memory = replace(second.memory, removals={"i-1": Removal("S-i-1", "draining", NOW + 2, "idle")})
+    memory = replace(second.state, removals={"i-1": Removal("S-i-1", "draining", NOW + 2, "idle")})
     third = plan(
         replace(
-            snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents[:2])), memory=memory
+            snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents[:2])), state=memory
         ),
         NOW + 4,
     )
@@ -408,7 +408,7 @@ def test_a_machine_idle_for_less_stays():
 def test_a_machine_with_a_task_stays_whatever_its_timer_says():
     busy = an_agent(a_machine("i-1"), tasks=1, allocated=make(0.1, 32))
     made = plan(an_idle_snapshot(agent=busy), NOW)
-    assert (done(made), made.memory.idle_since) == ([], {})
+    assert (done(made), made.state.idle_since) == ([], {})
 
 
 def test_a_busy_machine_stays_even_when_idle_ones_go_at_once():
@@ -418,7 +418,7 @@ def test_a_busy_machine_stays_even_when_idle_ones_go_at_once():
 
 def test_a_machine_that_waiting_demand_will_use_stays():
     made = plan(an_idle_snapshot(queue=[queued()]), NOW)
-    assert (done(made), "i-1" in made.memory.idle_since) == ([], False)
+    assert (done(made), "i-1" in made.state.idle_since) == ([], False)
 
 
 def test_a_machine_that_waiting_demand_will_use_stays_even_when_idle_ones_go_at_once():
@@ -436,7 +436,7 @@ def test_terraforms_machines_and_masters_are_never_removed():
     )
     made = plan(
         a_snapshot(
-            machines=machines, agents=[an_agent(machine) for machine in machines], memory=memory
+            machines=machines, agents=[an_agent(machine) for machine in machines], state=memory
         ),
         NOW,
     )
@@ -480,10 +480,10 @@ def test_nothing_is_removed_while_too_many_agents_are_missing():
 def a_leaving_snapshot(agent, phase="deactivated", ago=5.0, **fields) -> Snapshot:
     memory = PlannerState(
         leader_since=NOW - 9000,
-        registered=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
+        registered_at=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
         removals={"i-1": Removal("S-i-1", phase, NOW - ago, "idle")},
     )
-    return an_idle_snapshot(agent=agent, memory=memory, **fields)
+    return an_idle_snapshot(agent=agent, state=memory, **fields)
 
 
 def asleep(**fields):
@@ -515,8 +515,8 @@ def test_a_drain_that_was_lost_is_asked_for_again():
 
 def test_an_operators_drain_that_was_withdrawn_before_it_began_is_undone():
     snapshot = a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32)))
-    removal = replace(snapshot.memory.removals["i-1"], policy="operator")
-    made = plan(replace(snapshot, memory=replace(snapshot.memory, removals={"i-1": removal})), NOW)
+    removal = replace(snapshot.state.removals["i-1"], policy="operator")
+    made = plan(replace(snapshot, state=replace(snapshot.state, removals={"i-1": removal})), NOW)
     assert done(made) == [Reactivate("i-1", "S-i-1")]
 
 
@@ -540,21 +540,19 @@ def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
     stuck = a_machine("i-9", launched_at=NOW - 601)
     machines = [a_machine("i-t1", by="terraform"), stuck]
     memory = PlannerState(leader_since=NOW - 9000)
-    made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW)
+    made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], state=memory), NOW)
     assert done(made) == [Terminate("i-9")]
     assert made.steps[0].decision.kind == "give_up"
     assert (
-        done(
-            plan(a_snapshot(machines=machines, agents=[full(machines[0])], memory=memory), NOW - 5)
-        )
+        done(plan(a_snapshot(machines=machines, agents=[full(machines[0])], state=memory), NOW - 5))
         == []
     )
 
 
 def test_a_history_nobody_thought_of_leaves_the_machine_alone():
     snapshot = an_idle_snapshot()
-    memory = replace(snapshot.memory, history={"i-1": ("gone",)})
-    made = plan(replace(snapshot, memory=memory), NOW)
+    memory = replace(snapshot.state, history={"i-1": ("gone",)})
+    made = plan(replace(snapshot, state=memory), NOW)
     assert made.quarantined == {"i-1": "gone > idle"}
     assert done(made) == []
 

@@ -46,7 +46,7 @@ def carried_out(
     )
     machines = [a_machine(name) for name in NAMES]
     made = plan(
-        a_snapshot(a_spec(pools=[{"count": 0}]), machines=machines, agents=[], memory=memory), NOW
+        a_snapshot(a_spec(pools=[{"count": 0}]), machines=machines, agents=[], state=memory), NOW
     )
     decisions: list[Decision] = []
     actor = PlanExecutor("toy", fleet, None, Journal(memory), decisions.append, lambda: NOW)  # type: ignore[arg-type]

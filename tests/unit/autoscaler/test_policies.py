@@ -139,7 +139,7 @@ def test_no_more_agents_are_disturbed_at_a_time_than_the_budget_allows():
     for _ in range(150):
         world.run(2)
         most = max(
-            most, sum(removal.disturbs for removal in world.journal.memory.removals.values())
+            most, sum(removal.is_disruptive for removal in world.journal.memory.removals.values())
         )
     assert most == 1
     assert len(world.ours) == 2

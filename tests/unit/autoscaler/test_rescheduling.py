@@ -17,7 +17,7 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import Node, Supply, survey
+from mesaform.autoscaler.model.supply import Node, Supply, build_supply
 from mesaform.autoscaler.packing import Placement, place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
@@ -42,7 +42,7 @@ def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
     memory = PlannerState(
         leader_since=NOW - 9000,
         idle_since={"i-2": NOW - 9000},
-        registered=dict.fromkeys(["i-1", *(agent.instance_id for agent in others)], NOW - 4000),
+        registered_at=dict.fromkeys(["i-1", *(agent.instance_id for agent in others)], NOW - 4000),
         removals={
             "i-1": Removal("S-i-1", "deactivated", NOW - 0.5, "little used", policy="underused")
         },
@@ -53,28 +53,28 @@ def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
         spec,
         machines=machines,
         agents=[leaving, *others],
-        memory=memory,
-        apps={"/web": ()},
+        state=memory,
+        app_constraints={"/web": ()},
         **fields,
     )
 
 
 def room_in(snapshot: Snapshot) -> FreeCapacity:
-    return FreeCapacity(survey(snapshot, NOW), [], Placement())
+    return FreeCapacity(build_supply(snapshot, NOW), [], Placement())
 
 
 def test_a_machine_that_tasks_are_to_move_to_is_not_idle_however_long_it_was_empty():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
-    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).hosts == {"i-2"}
+    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).hosts == {"i-2"}
     made = plan(snapshot, NOW)
-    assert "i-2" not in made.memory.idle_since
+    assert "i-2" not in made.state.idle_since
     assert made.steps == ()
 
 
 def test_each_machine_that_takes_some_of_the_tasks_is_kept():
     others = [an_agent(a_machine(name), allocated=make(1, 512), tasks=1) for name in ("i-2", "i-3")]
     snapshot = an_emptied_machine(*others, tasks=2)
-    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).hosts == {"i-2", "i-3"}
+    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).hosts == {"i-2", "i-3"}
 
 
 def test_a_machine_whose_tasks_have_lost_their_place_is_homeless_and_taken_back():
@@ -82,14 +82,14 @@ def test_a_machine_whose_tasks_have_lost_their_place_is_homeless_and_taken_back(
     snapshot = an_emptied_machine(
         an_agent(a_machine("i-2"), allocated=(total[0], total[1], 0, 0, 0), tasks=2)
     )
-    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).unschedulable == {"i-1"}
+    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).unschedulable == {"i-1"}
     actions = [action for step in plan(snapshot, NOW).steps for action in step.actions]
     assert actions == [Reactivate("i-1", "S-i-1")]
 
 
 def test_a_machine_whose_tasks_have_a_place_goes_on():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2"), allocated=make(0.5, 100), tasks=1))
-    assert hold(snapshot, survey(snapshot, NOW), room_in(snapshot)).unschedulable == set()
+    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).unschedulable == set()
     assert plan(snapshot, NOW).steps == ()
 
 
@@ -119,7 +119,7 @@ def some_machines(count: int, cpus: float) -> Snapshot:
     memory = PlannerState(
         leader_since=NOW - 9000,
         underused_since=dict.fromkeys(names, NOW - 9000),
-        registered=dict.fromkeys(names, NOW - 9000),
+        registered_at=dict.fromkeys(names, NOW - 9000),
     )
     spec = a_spec(
         pools=[{"count": 0}],
@@ -131,7 +131,9 @@ def some_machines(count: int, cpus: float) -> Snapshot:
             "usd_per_task_hour": 0,
         },
     )
-    return a_snapshot(spec, machines=machines, agents=agents, memory=memory, apps={"/web": ()})
+    return a_snapshot(
+        spec, machines=machines, agents=agents, state=memory, app_constraints={"/web": ()}
+    )
 
 
 def test_what_was_promised_tasks_in_a_pass_does_not_itself_go_in_that_pass():
@@ -149,7 +151,7 @@ def test_what_was_promised_tasks_in_a_pass_does_not_itself_go_in_that_pass():
 
 def test_a_node_that_took_demand_has_that_much_less_to_give():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
-    supply, units = survey(snapshot, NOW), [DemandItem("services", "/new", SLOT, 1, "")]
+    supply, units = build_supply(snapshot, NOW), [DemandItem("services", "/new", SLOT, 1, "")]
     room = FreeCapacity(supply, units, place(units, supply.nodes, supply.usage))
     assert room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set()) is None
     assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) == {"i-2"}

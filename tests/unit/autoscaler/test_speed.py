@@ -30,14 +30,14 @@ def test_a_pass_over_a_thousand_agents_with_nothing_to_do_is_quick():
     ]
     first = plan(
         a_snapshot(
-            spec, machines=machines, agents=agents, memory=PlannerState(leader_since=NOW - 900)
+            spec, machines=machines, agents=agents, state=PlannerState(leader_since=NOW - 900)
         ),
         NOW,
     )
     snapshot = a_snapshot(
-        spec, machines=machines, agents=agents, memory=first.memory, queue=[queued(count=0)]
+        spec, machines=machines, agents=agents, state=first.state, queue=[queued(count=0)]
     )
     started = time.process_time()
     made = plan(snapshot, NOW + 2)
     assert time.process_time() - started < 0.3
-    assert (made.steps, made.memory) == ((), first.memory)
+    assert (made.steps, made.state) == ((), first.state)

@@ -47,8 +47,8 @@ def one_of_ours(
         spec,
         machines=[mine],
         agents=agents,
-        memory=memory or PlannerState(leader_since=NOW - 9000),
-        apps={"/web": ()},
+        state=memory or PlannerState(leader_since=NOW - 9000),
+        app_constraints={"/web": ()},
         **fields,
     )
 
@@ -56,7 +56,7 @@ def one_of_ours(
 def idle() -> Snapshot:
     return one_of_ours(
         PlannerState(
-            leader_since=NOW - 9000, idle_since={"i-1": NOW - 100}, registered={"i-1": NOW - 900}
+            leader_since=NOW - 9000, idle_since={"i-1": NOW - 100}, registered_at={"i-1": NOW - 900}
         )
     )
 
@@ -71,21 +71,21 @@ def lost() -> Snapshot:
     names = [machine.instance_id for machine in machines]
     memory = PlannerState(
         leader_since=NOW - 9000,
-        registered=dict.fromkeys(names, NOW - 4000),
+        registered_at=dict.fromkeys(names, NOW - 4000),
         lost_since={"i-0": NOW - 100},
     )
     return a_snapshot(
         a_spec(pools=[{"count": 0}]),
         machines=machines,
         agents=[full(machine) for machine in machines[1:]],
-        memory=memory,
+        state=memory,
     )
 
 
 def removal(phase: str, ago: float, *, policy: str = "", **agent) -> Snapshot:
     memory = PlannerState(
         leader_since=NOW - 9000,
-        registered={"i-1": NOW - 4000},
+        registered_at={"i-1": NOW - 4000},
         removals={"i-1": Removal("S-i-1", phase, NOW - ago, "x", NOW - ago, policy)},
     )
     return one_of_ours(memory, agent={"active": False, "deactivated": True, **agent})
@@ -116,7 +116,7 @@ def little_used(**memory) -> Snapshot:
     names = [machine.instance_id for machine in machines]
     remembered = {
         "leader_since": NOW - 9000,
-        "registered": dict.fromkeys(names, NOW - 4000),
+        "registered_at": dict.fromkeys(names, NOW - 4000),
         "underused_since": dict.fromkeys(names, NOW - 9000),
     }
     spec = a_spec(
@@ -127,8 +127,8 @@ def little_used(**memory) -> Snapshot:
         spec,
         machines=machines,
         agents=agents,
-        apps={"/web": ()},
-        memory=PlannerState(**{**remembered, **memory}),
+        app_constraints={"/web": ()},
+        state=PlannerState(**{**remembered, **memory}),
     )
 
 
@@ -137,7 +137,7 @@ def no_capacity() -> Snapshot:
         offering.key: Backoff(NOW + 40, 1) for offering in a_snapshot().offerings["default"]
     }
     return a_snapshot(
-        queue=[queued()], memory=PlannerState(leader_since=NOW - 9000, backoffs=backoffs)
+        queue=[queued()], state=PlannerState(leader_since=NOW - 9000, backoffs=backoffs)
     )
 
 
@@ -151,19 +151,19 @@ def just_dry() -> Snapshot:
     framework = a_framework(minimal=make(1.5, 2000))
     return a_snapshot(
         frameworks=[framework],
-        memory=PlannerState(leader_since=NOW - 9000, dry_since={"F-batch": NOW - 2}),
+        state=PlannerState(leader_since=NOW - 9000, dry_since={"F-batch": NOW - 2}),
     )
 
 
 def expected_back() -> Snapshot:
-    return a_snapshot(queue=[queued()], recovered=2, memory=PlannerState(leader_since=NOW - 5))
+    return a_snapshot(queue=[queued()], recovered=2, state=PlannerState(leader_since=NOW - 5))
 
 
 def paused() -> Snapshot:
     return a_snapshot(
         queue=[queued()],
-        orders=(Override("p", "pause", "ann", NOW - 5, NOW + 25),),
-        memory=PlannerState(leader_since=NOW - 5000),
+        overrides=(Override("p", "pause", "ann", NOW - 5, NOW + 25),),
+        state=PlannerState(leader_since=NOW - 5000),
     )
 
 
@@ -171,19 +171,19 @@ def an_order_that_ec2_does_not_show() -> Snapshot:
     offering = a_snapshot().offerings["default"][0]
     intent = Intent(LaunchRequest("toy", "default", 1, (offering,), "ms-1"), NOW - 20, ("i-9",))
     return a_snapshot(
-        queue=[queued()], intents=(intent,), memory=PlannerState(leader_since=NOW - 5000)
+        queue=[queued()], intents=(intent,), state=PlannerState(leader_since=NOW - 5000)
     )
 
 
 def a_coming_rush() -> Snapshot:
     """The calendar wants room at 09:00; machines take 150 s to boot and 60 s are allowed for luck."""
     calendar = [{"days": "fri", "hours": "09:00-10:00", "count": 40, "cpus": 1.0, "mem_mib": 512.0}]
-    return a_snapshot(a_spec(calendar=calendar), memory=PlannerState(leader_since=NOW - 5000))
+    return a_snapshot(a_spec(calendar=calendar), state=PlannerState(leader_since=NOW - 5000))
 
 
 def an_old_machine() -> Snapshot:
     return one_of_ours(
-        PlannerState(leader_since=NOW - 9000, registered={"i-1": NOW - 4000}),
+        PlannerState(leader_since=NOW - 9000, registered_at={"i-1": NOW - 4000}),
         spec=a_spec(pools=[{"count": 0}], drift={"max_age_hours": 1.5}, consolidation=ON),
         agent={
             "allocated": make(1, 100),
@@ -220,7 +220,7 @@ SCENES = {
         100.0,
     ),
     "a machine is no longer spared": (
-        lambda: little_used(spared=dict.fromkeys(["i-0", "i-1"], NOW + 70)),
+        lambda: little_used(cooldown_until=dict.fromkeys(["i-0", "i-1"], NOW + 70)),
         70.0,
     ),
     "a machine has paid back": (lambda: little_used(launched_at=NOW - 60), 40.0),
@@ -250,7 +250,7 @@ def test_the_planner_is_asked_again_when(scene):
     first = plan(snapshot, NOW)
     assert not [step for step in first.steps if step.actions]
     assert first.next_pass_at == pytest.approx(NOW + in_s, abs=0.01)
-    snapshot = replace(snapshot, memory=first.memory)
+    snapshot = replace(snapshot, state=first.state)
     just_before = plan(snapshot, first.next_pass_at - 0.1)
     assert outcome(just_before) == outcome(replace(first, steps=()))
     assert outcome(plan(snapshot, first.next_pass_at)) != outcome(just_before)
@@ -261,7 +261,7 @@ def test_a_pass_that_acted_is_followed_by_the_next_interval():
 
 
 def test_where_nothing_but_an_event_can_change_anything_there_is_no_moment():
-    assert plan(a_snapshot(memory=PlannerState(leader_since=NOW - 9000)), NOW).next_pass_at is None
+    assert plan(a_snapshot(state=PlannerState(leader_since=NOW - 9000)), NOW).next_pass_at is None
 
 
 def test_a_replacement_without_an_order_is_forgotten_after_a_moment():
@@ -271,8 +271,8 @@ def test_a_replacement_without_an_order_is_forgotten_after_a_moment():
     snapshot = little_used(replacements=memory.replacements, underused_since={})
     first = plan(snapshot, NOW)
     assert first.next_pass_at == pytest.approx(NOW + 3, abs=0.01)
-    assert first.memory.replacements
-    assert not plan(snapshot, first.next_pass_at).memory.replacements
+    assert first.state.replacements
+    assert not plan(snapshot, first.next_pass_at).state.replacements
 
 
 def moment(text: str) -> float:

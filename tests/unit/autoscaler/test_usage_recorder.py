@@ -196,7 +196,7 @@ class Cluster:
                         total=a_total(machine.instance_type),
                     )
                 )
-        memory = {} if self.memory is None else {"memory": self.memory}
+        memory = {} if self.memory is None else {"state": self.memory}
         snapshot = a_snapshot(
             a_spec(idle_after_s=1e9),
             machines=list(self.machines.values()),
@@ -206,8 +206,8 @@ class Cluster:
             **memory,
         )
         made = plan(snapshot, self.now)
-        before = {} if self.memory is None else self.memory.rented
-        after = made.memory.rented
+        before = {} if self.memory is None else self.memory.billed_machines
+        after = made.state.billed_machines
         self.rows += [
             {"kind": "machine_started", "at": m.launched_at, **machine_row(n, m)}
             for n, m in after.items()
@@ -218,7 +218,7 @@ class Cluster:
             for n, m in before.items()
             if n not in after
         ]
-        self.memory = made.memory
+        self.memory = made.state
         self.rows += self.recorder.absorb(snapshot, made, self.tasks, self.now)
 
     def close(self) -> None:
@@ -359,7 +359,7 @@ def test_a_level_tells_machines_by_state_and_what_is_idle():
 @pytest.mark.slow
 @settings(max_examples=examples(25), deadline=None)
 @given(
-    lives=st.lists(
+    lifetimes=st.lists(
         st.tuples(
             st.integers(0, 8),
             st.integers(1, 9),

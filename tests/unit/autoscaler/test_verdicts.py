@@ -63,10 +63,10 @@ def test_a_machine_taken_back_is_where_work_fits():
     agent = an_agent(machine, active=False, deactivated=True)
     memory = PlannerState(
         leader_since=NOW - 9,
-        registered={"i-1": NOW - 99},
+        registered_at={"i-1": NOW - 99},
         removals={"i-1": Removal("S-i-1", "deactivated", NOW - 5, "idle")},
     )
-    assert judged(queued(), machines=[machine], agents=[agent], memory=memory).fits_on == (
+    assert judged(queued(), machines=[machine], agents=[agent], state=memory).fits_on == (
         "i-1 (m5.large)",
     )
 
@@ -169,14 +169,14 @@ def test_what_waits_for_capacity_is_told_until_when():
     memory = PlannerState(
         leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys}
     )
-    refusal = judged(queued(), memory=memory).refusal
+    refusal = judged(queued(), state=memory).refusal
     assert refusal.kind == "no_capacity"
     assert "asked again in 30 s" in refusal.why
 
 
 def test_while_nothing_is_bought_at_all_that_is_the_reason_unless_nothing_would_help_either():
-    assert judged(queued(), fence="mesaform down").refusal.why == "mesaform down"
-    assert judged(queued(cpus=99), fence="mesaform down").refusal.kind == "never"
+    assert judged(queued(), freeze_reason="mesaform down").refusal.why == "mesaform down"
+    assert judged(queued(cpus=99), freeze_reason="mesaform down").refusal.kind == "never"
 
 
 def test_an_unknown_catalogue_is_the_reason_while_it_lasts():
@@ -222,7 +222,7 @@ def test_a_plan_that_packs_nothing_tells_nothing_of_it():
     made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
     assert made.packed is None
     assert [step.decision.method for step in made.steps] == [""]
-    assert plan(a_snapshot(queue=[queued()], fence="x"), NOW).packed is None
+    assert plan(a_snapshot(queue=[queued()], freeze_reason="x"), NOW).packed is None
 
 
 # the order of degrading
@@ -239,7 +239,7 @@ def short_of_money(usd: float, **fields) -> Snapshot:
         usd=usd,
         headroom_slots=[{"count": 2, "cpus": 2, "mem_mib": 6000}],
     )
-    return a_snapshot(spec, queue=[queued(count=4)], orders=(a_hint(6),), **fields)
+    return a_snapshot(spec, queue=[queued(count=4)], overrides=(a_hint(6),), **fields)
 
 
 def served(snapshot: Snapshot) -> dict[str, int]:
@@ -280,7 +280,9 @@ def test_the_same_order_holds_where_a_pools_max_binds():
 
 def test_what_was_bought_for_the_first_has_its_gaps_filled_by_the_next():
     spec = a_spec(pools=[{"types": ["m5.large"]}], usd=0.192 + 0.096 + 0.001)
-    snapshot = a_snapshot(spec, queue=[queued(count=1, cpus=1.5)], orders=(a_hint(3, cpus=0.25),))
+    snapshot = a_snapshot(
+        spec, queue=[queued(count=1, cpus=1.5)], overrides=(a_hint(3, cpus=0.25),)
+    )
     made = plan(snapshot, NOW)
     assert [(verdict.unit.source, verdict.buying) for verdict in made.verdicts] == [
         ("services", 1),

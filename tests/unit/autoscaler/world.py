@@ -461,9 +461,9 @@ class World:
             machines=tuple(self.fleet.machines("toy")),
             offerings=self.offerings,
             intents=tuple(self.journal.launches.values()),
-            memory=self.journal.memory,
-            orders=tuple(self.orders),
-            apps={entry.app: entry.constraints for entry in self.apps.values()},
+            state=self.journal.memory,
+            overrides=tuple(self.orders),
+            app_constraints={entry.app: entry.constraints for entry in self.apps.values()},
             templates=self.fleet.templates("toy"),
         )
 
@@ -485,7 +485,7 @@ class World:
             )
             await actor.execute(
                 plan(
-                    replace(snapshot, memory=memory, intents=tuple(intents)), self.now + self.skew_s
+                    replace(snapshot, state=memory, intents=tuple(intents)), self.now + self.skew_s
                 )
             )
 
