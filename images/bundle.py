@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mesaform.common.errors import BadInput, MissingPrerequisite
+from mesaform_images import module_graph
 
 DIGEST_LENGTH = 16
 """Hex digits of SHA-256 that name a recipe: 64 bits, plenty for the few hundred recipes an account ever sees."""
@@ -42,7 +43,8 @@ class Recipe:
     base_parameter: str
     instance_type: str
     disk_gib: int
-    leave_out: tuple[str, ...]
+    entry_points: tuple[str, ...]
+    package_data: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +149,11 @@ def read_sources(root: Path) -> Sources:
     )
     recipe = parse_recipe(builder["recipe.toml"].decode(), str(root / "images/recipe.toml"))
     package = {f"{SOURCE}/{path}": content for path, content in _tree(root / SOURCE).items()}
-    kept = {
+    wheel = {
         PACKAGE + path.removeprefix(SOURCE): content
-        for path, content in package.items()
-        if not _is_left_out(path, recipe.leave_out)
+        for path, content in _image_files(recipe, package).items()
     }
-    return Sources(recipe, project["version"], builder, {**kept, **_metadata(project)})
+    return Sources(recipe, project["version"], builder, {**wheel, **_metadata(project)})
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
@@ -168,7 +169,8 @@ def parse_recipe(text: str, where: str) -> Recipe:
             base_parameter=str(data["base"]["ssm_parameter"]),
             instance_type=str(data["builder"]["instance_type"]),
             disk_gib=int(data["builder"]["disk_gib"]),
-            leave_out=tuple(str(item) for item in data["wheel"]["leave_out"]),
+            entry_points=tuple(str(item) for item in data["wheel"]["entry_points"]),
+            package_data=tuple(str(item) for item in data["wheel"]["package_data"]),
         )
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"not TOML: {error}", where=where) from None
@@ -178,8 +180,37 @@ def parse_recipe(text: str, where: str) -> Recipe:
         ) from None
 
 
-def _is_left_out(path: str, leave_out: tuple[str, ...]) -> bool:
-    return any(path == item or path.startswith(item + "/") for item in leave_out)
+def _image_files(recipe: Recipe, package: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files of the image's wheel: modules that entry points import, and package data.
+
+    Raises:
+        BadInput: an entry point does not exist, or a module cannot be parsed.
+
+    """
+    module_paths = {
+        module_graph.module_name(PACKAGE + path.removeprefix(SOURCE)): path
+        for path in package
+        if path.endswith(".py")
+    }
+    sources = {name: package[path] for name, path in module_paths.items()}
+    try:
+        modules = module_graph.reachable(recipe.entry_points, sources)
+    except KeyError as error:
+        raise BadInput(
+            f"no module {error.args[0]}",
+            where="images/recipe.toml: wheel.entry_points",
+            fix="name existing modules of mesaform",
+        ) from None
+    except SyntaxError as error:
+        raise BadInput(f"a module cannot be parsed: {error}", where=SOURCE) from None
+    paths = {module_paths[name] for name in modules}
+    paths |= {
+        path
+        for path in package
+        if not path.endswith(".py")
+        and any(path.startswith(f"{folder}/") for folder in recipe.package_data)
+    }
+    return {path: package[path] for path in sorted(paths)}
 
 
 def _tree(folder: Path) -> dict[str, bytes]:

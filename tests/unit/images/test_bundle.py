@@ -21,6 +21,28 @@ from mesaform_images.lookup import recipe_digest
 CHECKOUT = Path(__file__).parents[3]
 
 
+SMALL_PACKAGE = {
+    "__init__.py": "",
+    "node/__init__.py": "",
+    "node/__main__.py": "from mesaform.node.main import main\n",
+    "node/main.py": "def main():\n    from mesaform.node import late\n",
+    "node/late.py": "",
+    "node/interruption_monitor.py": "",
+    "node/lease_daemon.py": "",
+    "engine/__init__.py": "",
+    "engine/__main__.py": "",
+    "engine/agent/__init__.py": "",
+    "engine/agent/runner.py": "",
+    "services/__init__.py": "",
+    "services/__main__.py": "",
+    "autoscaler/__init__.py": "",
+    "autoscaler/__main__.py": "",
+    "cli/main.py": "",
+    "simulator/svg.py": "",
+    "webui/master/index.html": "<p>",
+}
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A small checkout: the real images/ and pyproject, and a package of a few files."""
@@ -28,9 +50,9 @@ def root(tmp_path: Path) -> Path:
         CHECKOUT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copy(CHECKOUT / "pyproject.toml", tmp_path)
-    for name in ("__init__.py", "node/main.py", "cli/main.py", "webui/master/index.html"):
-        (tmp_path / "cluster" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cluster" / name).write_text(f"# {name}\n")
+    for path, text in SMALL_PACKAGE.items():
+        (tmp_path / "cluster" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cluster" / path).write_text(text)
     return tmp_path
 
 
@@ -42,6 +64,7 @@ def digest(root: Path) -> str:
     "path",
     [
         "cluster/node/main.py",
+        "cluster/node/late.py",
         "cluster/webui/master/index.html",
         "images/recipe.toml",
         "images/requirements.lock",
@@ -58,18 +81,22 @@ def test_the_digest_changes_with_every_source_of_the_image(root: Path, path: str
 
 def test_the_digest_changes_when_a_file_comes_goes_or_moves(root: Path) -> None:
     seen = {digest(root)}
-    (root / "cluster/node/extra.py").write_text("x = 1\n")
+    (root / "cluster/webui/extra.js").write_text("x = 1\n")
     seen.add(digest(root))
-    (root / "cluster/node/extra.py").rename(root / "cluster/extra.py")
+    (root / "cluster/webui/extra.js").rename(root / "cluster/webui/master/extra.js")
     seen.add(digest(root))
-    (root / "cluster/node/main.py").unlink()
+    (root / "cluster/node/late.py").unlink()
     seen.add(digest(root))
-    assert len(seen) == 4
+    (root / "cluster/node/main.py").write_text("import mesaform.cli.main\n")
+    seen.add(digest(root))
+    assert len(seen) == 5
 
 
 def test_the_digest_does_not_change_with_anything_else(root: Path) -> None:
     before = digest(root)
     (root / "cluster/cli/main.py").write_text("# the operator's side\n")
+    (root / "cluster/simulator/svg.py").write_text("# a plot\n")
+    (root / "cluster/node/not_imported.py").write_text("x = 1\n")
     (root / "cluster/node/__pycache__").mkdir()
     (root / "cluster/node/__pycache__/main.cpython-311.pyc").write_bytes(b"compiled")
     (root / "cluster/node/main.py~").write_text("an editor's copy")
@@ -142,6 +169,18 @@ def test_a_recipe_with_a_mistake_names_the_field(root: Path) -> None:
     text = (root / "images/recipe.toml").read_text()
     (root / "images/recipe.toml").write_text(text.replace("instance_type", "instanze_type"))
     with pytest.raises(BadInput, match="instance_type"):
+        bundle.read_sources(root)
+
+
+def test_an_entry_point_that_does_not_exist_is_named(root: Path) -> None:
+    (root / "cluster/node/lease_daemon.py").unlink()
+    with pytest.raises(BadInput, match=r"no module mesaform\.node\.lease_daemon"):
+        bundle.read_sources(root)
+
+
+def test_a_module_that_cannot_be_parsed_is_an_error(root: Path) -> None:
+    (root / "cluster/node/late.py").write_text("def (:\n")
+    with pytest.raises(BadInput, match="cannot be parsed"):
         bundle.read_sources(root)
 
 
