@@ -1,9 +1,16 @@
-"""What the embedded engine's agents and its leading master say to each other: one bidirectional gRPC stream an agent.
+"""The link: the protocol between the engine's agents and its leading master.
 
-The agent opens `/mesaform.engine.Link/Connect` on the leader's link port and sends `Register` first. Messages are
-msgpack, tagged by their type. This is internal to the embedded engine: both ends come from the same image.
-Delivery is at most once within a stream; what must not be lost is repeated: the agent sends its whole task list in
-`Register` and retries each `Update` until `Acknowledge` comes (10 s, doubling to 10 min; again at once on a new stream).
+Each agent opens one bidirectional gRPC stream, `/mesaform.engine.Link/Connect`, at the leader's
+link port. Messages are msgpack and tagged by their type. Both ends come from the same image, so the
+protocol has no versions.
+
+Order: the agent sends `Register`. The master answers `Registered`, then `Drain` or `Undrain`, then
+each `Kill` that is not answered yet. After that either side sends at any time.
+
+Loss: a message is delivered at most once, and messages in flight are lost when the stream breaks
+or an end crashes. What must not be lost is repeated. `Register` has every task of the agent. An
+`Update` is repeated until its `Acknowledge` (after 10 s, doubling to 10 min, and on a new stream).
+A lost `Launch` shows as a task that `Register` lacks; the master reports that task as dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +21,8 @@ from mesaform.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStat
 
 METHOD = "/mesaform.engine.Link/Connect"
 
-# A silent peer is noticed within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S; a Register may list thousands of tasks, so sizes are open.
+# A silent peer is detected within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S. Message sizes have no limit,
+# because a Register may list thousands of tasks.
 KEEPALIVE_S = 6
 KEEPALIVE_TIMEOUT_S = 3
 _KEEPALIVE = [
@@ -27,33 +35,30 @@ _KEEPALIVE = [
 ]
 CLIENT_OPTIONS = [
     *_KEEPALIVE,
-    (
-        "grpc.use_local_subchannel_pool",
-        1,
-    ),  # otherwise a new channel inherits the back-off of the last one
+    # Without its own pool, a new channel inherits the back-off of the last one.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 ]
 SERVER_OPTIONS = [
     *_KEEPALIVE,
-    (
-        "grpc.http2.min_ping_interval_without_data_ms",
-        1000,
-    ),  # otherwise the server takes the agents' pings for abuse
+    # With the default, the server closes links because of the agents' keepalive pings.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 ]
 
 
 class LinkMessage(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
-    """The base of both directions."""
+    """The base of the messages of both directions."""
 
 
 class KnownTask(msgspec.Struct, frozen=True, omit_defaults=True):
     """A task as its agent knows it.
 
-    `latest_state` may be ahead of what was acknowledged; `framework` is whole so that a new leader can rebuild one it has not heard from.
+    `latest_state` may be later than the last acknowledged one. `framework` is complete, so that a
+    new leader can recover a framework that has not subscribed yet.
     """
 
     framework: FrameworkInfo
@@ -63,17 +68,24 @@ class KnownTask(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Register(LinkMessage, frozen=True):
-    """Agent to master, first: a new agent has no `agent_id`; a returning one names it and lists what it runs."""
+    """Agent to master, first.
+
+    A new agent has no `agent_id`. A returning agent has its id and its tasks. `address` is the
+    `ip:port` of its HTTP server.
+    """
 
     info: AgentInfo
     agent_id: str | None = None
-    address: str = ""  # ip:port of the agent's HTTP server
+    address: str = ""
     version: str = ""
     tasks: list[KnownTask] = []
 
 
 class Update(LinkMessage, frozen=True):
-    """Agent to master: a status update, with a uuid; `latest_state` is the task's latest state, maybe later than the status."""
+    """Agent to master: a status update with a uuid.
+
+    `latest_state` is the task's latest state, which may be later than the status.
+    """
 
     framework_id: str
     status: TaskStatus
@@ -85,29 +97,31 @@ class Pong(LinkMessage, frozen=True):
 
 
 class Leaving(LinkMessage, frozen=True):
-    """Agent to master: its tasks are dead and it ends for good (SIGUSR1); it may be forgotten at once."""
+    """Agent to master: its tasks have ended and it does not return (SIGUSR1)."""
 
 
 class Registered(LinkMessage, frozen=True):
-    """Master to agent, first: the agent's id from now on, which it keeps on disk."""
+    """Master to agent, first: the agent's id, which the agent stores on its disk."""
 
     agent_id: str
     ping_interval_s: float = 15.0
 
 
 class Refused(LinkMessage, frozen=True):
-    """Master to agent: this agent is gone or marked gone; it must kill its tasks and end."""
+    """Master to agent: the agent is marked gone. It must kill its tasks and end."""
 
     why: str
 
 
 class Launch(LinkMessage, frozen=True):
+    """Master to agent: start a task."""
+
     framework: FrameworkInfo
     task: TaskInfo
 
 
 class Kill(LinkMessage, frozen=True):
-    """`grace_s` overrides the task's kill policy when given."""
+    """Master to agent: kill a task. `grace_s` overrides the task's kill policy."""
 
     framework_id: str
     task_id: str
@@ -115,13 +129,18 @@ class Kill(LinkMessage, frozen=True):
 
 
 class Acknowledge(LinkMessage, frozen=True):
+    """Master to agent: the scheduler has the update with this uuid."""
+
     framework_id: str
     task_id: str
     uuid: bytes
 
 
 class Drain(LinkMessage, frozen=True):
-    """Master to agent: kill every task now (grace = the least of its own and `max_grace_s`), drop new launches."""
+    """Master to agent: kill every task, and drop new launches.
+
+    The grace of each task is the smaller of its own and `max_grace_s`.
+    """
 
     max_grace_s: float | None = None
     mark_gone: bool = False
@@ -132,13 +151,13 @@ class Undrain(LinkMessage, frozen=True):
 
 
 class ShutdownFramework(LinkMessage, frozen=True):
-    """Master to agent: kill every task of this framework; nobody will acknowledge their updates."""
+    """Master to agent: kill every task of this framework. No update is acknowledged any more."""
 
     framework_id: str
 
 
 class Ping(LinkMessage, frozen=True):
-    """Master to agent, every `ping_interval_s`; five unanswered make the agent unreachable."""
+    """Master to agent, every `ping_interval_s`. Five without an answer mean unreachable."""
 
 
 FromAgent = Register | Update | Pong | Leaving

@@ -1,6 +1,8 @@
-"""What must survive every master: which agents were admitted, which are gone, which are deactivated or draining.
+"""The registry: the durable set of agents, and the changes of it. Pure values.
 
-The pure value and its changes; `engine.master.registry_store` keeps it in ZooKeeper. Tasks are not here: agents know them.
+It has which agents are admitted, unreachable, gone, deactivated or draining, and it survives every
+master. `engine.master.registry_store` keeps it in ZooKeeper. Tasks are not in it: agents report
+them when they register.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import msgspec
 from mesaform.mesos.messages import AgentInfo
 
 MAX_AGE_S = 14 * 86400.0
-"""Unreachable and gone agents are forgotten after two weeks, as by `--registry_max_agent_age`."""
+"""Seconds after which unreachable and gone agents are removed: the default of Mesos' flag
+`--registry_max_agent_age`, two weeks."""
 
 
 class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,56 +28,69 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AgentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One agent. `since` is when `state` began, in seconds since the epoch."""
+
     info: AgentInfo
     state: Literal["admitted", "unreachable", "gone"] = "admitted"
     since: float = 0.0
     deactivated: bool = False
     drain: DrainRecord | None = None
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether a drain is in progress."""
+        return self.state != "gone" and self.drain is not None and self.drain.state == "DRAINING"
+
 
 class Change(msgspec.Struct, frozen=True):
-    """The base of all changes; each is idempotent."""
+    """The base of all changes. Each is idempotent."""
 
     agent_id: str
 
 
 class Admit(Change, frozen=True):
-    """A new agent, or one that comes back; its deactivation and drain stay."""
+    """Admit a new agent, or one that returns. Its deactivation and drain stay."""
 
     info: AgentInfo
     at: float
 
 
 class MarkUnreachable(Change, frozen=True):
+    """The agent did not answer pings. It may return."""
+
     at: float
 
 
 class MarkGone(Change, frozen=True):
+    """An operator declared the agent gone. It may never return."""
+
     at: float
 
 
 class Remove(Change, frozen=True):
-    """Forget the agent: another one took its address."""
+    """Remove the agent: it shut down, or another agent registered at its address."""
 
 
 class SetDeactivated(Change, frozen=True):
-    """`deactivated=False` also ends a drain."""
+    """Deactivate the agent, or reactivate it, which also ends its drain."""
 
     deactivated: bool
 
 
 class StartDrain(Change, frozen=True):
+    """Deactivate the agent and kill its tasks."""
+
     at: float
     max_grace_s: float | None = None
     mark_gone: bool = False
 
 
 class MarkDrained(Change, frozen=True):
-    """All the agent's tasks ended and were acknowledged."""
+    """All tasks of the agent have ended and are acknowledged."""
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """The durable set. `epoch` is the leader's that wrote it last."""
+    """The durable set of agents. `epoch` is that of the leader that wrote it last."""
 
     epoch: int = 0
     agents: dict[str, AgentRecord] = {}
@@ -87,13 +103,13 @@ class Registry(msgspec.Struct, frozen=True):
         return Registry(self.epoch, agents)
 
     def pruned(self, now: float) -> Registry:
-        """Without agents that have been unreachable or gone for two weeks."""
-        kept = {
+        """The registry without agents that are unreachable or gone for more than `MAX_AGE_S`."""
+        recent = {
             agent_id: record
             for agent_id, record in self.agents.items()
             if record.state == "admitted" or record.since > now - MAX_AGE_S
         }
-        return Registry(self.epoch, kept)
+        return Registry(self.epoch, recent)
 
 
 def _apply(agents: dict[str, AgentRecord], change: Change) -> None:
@@ -101,15 +117,15 @@ def _apply(agents: dict[str, AgentRecord], change: Change) -> None:
     if isinstance(change, Remove):
         agents.pop(change.agent_id, None)
     elif isinstance(change, Admit):
-        kept = record or AgentRecord(change.info)
+        previous = record or AgentRecord(change.info)
         agents[change.agent_id] = AgentRecord(
-            change.info, "admitted", change.at, kept.deactivated, kept.drain
+            change.info, "admitted", change.at, previous.deactivated, previous.drain
         )
     elif record is not None:
-        agents[change.agent_id] = _changed(record, change)
+        agents[change.agent_id] = _with_change(record, change)
 
 
-def _changed(record: AgentRecord, change: Change) -> AgentRecord:
+def _with_change(record: AgentRecord, change: Change) -> AgentRecord:
     replace = msgspec.structs.replace
     match change:
         case MarkUnreachable():

@@ -1,31 +1,36 @@
-"""The master's settings from its environment: Mesos' own names, so that switching engines is switching the program."""
+"""The master's settings from its environment.
+
+The variables have Mesos' own names, so that one environment configures both engines.
+"""
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
-from mesaform.engine.master.state import Config
+from mesaform.common.json_types import JsonObject
+from mesaform.engine.master.state import (
+    MAX_COMPLETED_FRAMEWORKS,
+    MAX_COMPLETED_TASKS,
+    MAX_UNREACHABLE_TASKS,
+    Config,
+)
 from mesaform.zookeeper.session import split_zk_url
 
-_UNITS_S = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "ms": 1e-3,
-    "secs": 1.0,
-    "mins": 60.0,
-    "hrs": 3600.0,
-    "days": 86400.0,
-    "weeks": 604800.0,
-}
+CAPABILITIES = ("AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2")
+"""MasterInfo.Capability names of the Mesos release whose protocol the engine speaks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`zk_session_timeout_s` is 6 s by default (Mesos: 10) so that a dead leader is replaced within 10 s."""
+    """What a master is started with.
+
+    `zk_session_timeout_s` is 6 s by default (Mesos: 10 s), so that a dead leader is replaced within
+    10 s.
+    """
 
     ip: str
     port: int
@@ -39,28 +44,11 @@ class Settings:
     core: Config
 
 
-def duration_s(text: str, where: str = "") -> float:
-    """Seconds of `15secs`, `10mins`, `500ms`.
-
-    Raises:
-        BadInput: another form.
-
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|secs|mins|hrs|days|weeks)", text.strip())
-    if found is None:
-        raise BadInput(
-            f"{text!r} is not a duration",
-            where=where,
-            fix="write a number and a unit, such as 15secs or 10mins",
-        )
-    return float(found[1]) * _UNITS_S[found[2]]
-
-
 def read_settings(env: Mapping[str, str]) -> Settings:
     """The settings in an environment.
 
     Raises:
-        BadInput: one is missing or has another form.
+        BadInput: a setting is missing or has another form.
 
     """
     ip = _required(env, "MESOS_IP", "the address to listen on, such as 127.42.1.10")
@@ -100,10 +88,10 @@ def _number(env: Mapping[str, str], name: str, default: str) -> int:
 
 
 def _duration(env: Mapping[str, str], name: str, default: str) -> float:
-    return duration_s(env.get(name) or default, name)
+    return parse_mesos_duration_s(env.get(name) or default, name)
 
 
-def master_info(settings: Settings, master_id: str, version: str) -> dict[str, object]:
+def master_info(settings: Settings, master_id: str, version: str) -> JsonObject:
     """MasterInfo as Apache Mesos publishes it in ZooKeeper and sends it to schedulers."""
     return {
         "id": master_id,
@@ -113,16 +101,12 @@ def master_info(settings: Settings, master_id: str, version: str) -> dict[str, o
         "hostname": settings.hostname,
         "version": version,
         "address": {"hostname": settings.hostname, "ip": settings.ip, "port": settings.port},
-        "capabilities": [
-            {"type": "AGENT_UPDATE"},
-            {"type": "AGENT_DRAINING"},
-            {"type": "QUOTA_V2"},
-        ],
+        "capabilities": [{"type": name} for name in CAPABILITIES],
     }
 
 
 def flags(settings: Settings) -> dict[str, str]:
-    """What GET_FLAGS and /flags tell: the flags of Mesos that mean something here."""
+    """The flags of Mesos that have a meaning here, as in GET_FLAGS and /flags."""
     core = settings.core
     return {
         "agent_ping_timeout": f"{core.ping_interval_s:g}secs",
@@ -136,9 +120,9 @@ def flags(settings: Settings) -> dict[str, str]:
         "hostname": settings.hostname,
         "ip": settings.ip,
         "max_agent_ping_timeouts": str(core.max_missed_pings),
-        "max_completed_frameworks": "50",
-        "max_completed_tasks_per_framework": "1000",
-        "max_unreachable_tasks_per_framework": "1000",
+        "max_completed_frameworks": str(MAX_COMPLETED_FRAMEWORKS),
+        "max_completed_tasks_per_framework": str(MAX_COMPLETED_TASKS),
+        "max_unreachable_tasks_per_framework": str(MAX_UNREACHABLE_TASKS),
         "min_allocatable_resources": "cpus:0.01|mem:32",
         "port": str(settings.port),
         "publish_per_framework_metrics": "true",

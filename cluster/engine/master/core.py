@@ -1,14 +1,17 @@
-"""The master's mind for one term of leadership: `handle(event, now) -> effects`.
+"""Pure core of the master for one term of leadership: `handle(event, now) -> effects`.
 
-Which part decides what: frameworks, agents, launch and tasks, reconcile, drain. The order of effects is the order in which
-the shell must carry them out. Nothing here waits, draws lots or reads a clock.
+Each event type has one handler in `frameworks`, `agents`, `launch`, `tasks`, `reconcile` or
+`drain`. The shell must carry out the effects in their order. Nothing here waits, reads a clock or
+is random. docs/engine.md has a table of events, handlers and effects.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
+from mesaform.common.transitions import UnknownTransition
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.master import agents, drain, frameworks, launch, reconcile, tasks
 from mesaform.engine.master.events import (
@@ -16,6 +19,7 @@ from mesaform.engine.master.events import (
     AgentPong,
     AgentRegistering,
     AgentUpdate,
+    Document,
     Effect,
     Event,
     LinkClosed,
@@ -30,23 +34,26 @@ from mesaform.engine.master.state import Config, Framework, Ids, State
 from mesaform.engine.registry import Admit, MarkUnreachable, Registry, Remove
 from mesaform.mesos.scheduler_api import Call
 
+HISTORY_LENGTH = 50
+"""Events that an error lists; enough for one framework's life between two ticks."""
+
 
 class Master:
-    """The core. `state` may be read by whoever renders it; only `handle` changes it.
+    """The core. Anyone may read `state`; only `handle` changes it.
 
     Args:
         info: MasterInfo as JSON, as schedulers see it.
-        ids: where new ids come from.
-        registry: what the leader before this one left.
-        allocator: empty.
+        ids: the source of new ids.
+        registry: as the leader before this one left it.
+        allocator: an empty one.
         config: time-outs.
-        now: seconds since the epoch; must not go back.
+        now: seconds since the epoch.
 
     """
 
     def __init__(
         self,
-        info: dict[str, Any],
+        info: Document,
         ids: Ids,
         registry: Registry,
         allocator: Allocator,
@@ -55,17 +62,32 @@ class Master:
         now: float,
     ) -> None:
         self.state = State(info, ids, registry, allocator, config or Config(), now=now)
+        self._history: deque[str] = deque(maxlen=HISTORY_LENGTH)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """What follows from an event."""
-        m = self.state
-        m.now = max(now, m.now)
-        _HANDLERS[type(event)](m, event)
-        if m.draining:
-            drain.advance(m)
-        if m.wants_offers:
-            m.make_offers()
-        effects, m.out = m.out, []
+        """The effects of an event at `now`, in seconds since the epoch.
+
+        Raises:
+            UnknownTransition: the event has no handler, with the events before it.
+
+        """
+        state = self.state
+        state.now = max(now, state.now)
+        kind = type(event)
+        handler = HANDLERS.get(kind)
+        if handler is None:
+            raise UnknownTransition(
+                f"the master's core has no handler for {kind.__name__}",
+                where=" > ".join(self._history),
+                fix="report this history as a defect",
+            )
+        self._history.append(kind.__name__)
+        handler(state, event)
+        if state.draining:
+            drain.finish_drains(state)
+        if state.wants_offers:
+            state.make_offers()
+        effects, state.effects = state.effects, []
         return effects
 
 
@@ -73,10 +95,10 @@ def _call(state: State, event: SchedulerCall) -> None:
     framework = state.frameworks.get(event.framework_id)
     if framework is None:
         return
-    kind = (event.call.type or "UNKNOWN").lower()
+    type_ = event.call.type or "UNKNOWN"
     framework.counters["calls"] += 1
-    framework.counters[f"calls/{kind}"] += 1
-    handler = _CALLS.get(event.call.type or "")
+    framework.counters[f"calls/{type_.lower()}"] += 1
+    handler = CALL_HANDLERS.get(type_)
     if handler is not None:
         handler(state, framework, event.call)
 
@@ -93,17 +115,15 @@ def _decline(state: State, framework: Framework, call: Call) -> None:
 
 def _revive(state: State, framework: Framework, call: Call) -> None:
     state.counters["messages_revive_offers"] += 1
-    state.allocator.revive(
-        framework.id, _roles(framework, call.revive.roles if call.revive else [])
-    )
+    roles = call.revive.roles if call.revive else []
+    state.allocator.revive(framework.id, _roles(framework, roles))
     state.wants_offers = True
 
 
 def _suppress(state: State, framework: Framework, call: Call) -> None:
     state.counters["messages_suppress_offers"] += 1
-    state.allocator.suppress(
-        framework.id, _roles(framework, call.suppress.roles if call.suppress else [])
-    )
+    roles = call.suppress.roles if call.suppress else []
+    state.allocator.suppress(framework.id, _roles(framework, roles))
 
 
 def _roles(framework: Framework, wanted: list[str]) -> list[str]:
@@ -131,20 +151,17 @@ def _teardown(state: State, framework: Framework, _call: Call) -> None:
 
 
 def _update(state: State, framework: Framework, call: Call) -> None:
-    if call.update_framework is not None:
-        frameworks.update(
-            state,
-            framework,
-            call.update_framework.framework_info,
-            tuple(call.update_framework.suppressed_roles),
-        )
+    body = call.update_framework
+    if body is not None:
+        frameworks.update(state, framework, body.framework_info, tuple(body.suppressed_roles))
 
 
 def _request(state: State, _framework: Framework, _call: Call) -> None:
     state.counters["messages_resource_request"] += 1
 
 
-_CALLS: dict[str, Callable[[State, Framework, Call], None]] = {
+CallHandler: TypeAlias = Callable[[State, Framework, Call], None]
+CALL_HANDLERS: dict[str, CallHandler] = {
     "ACCEPT": _accept,
     "DECLINE": _decline,
     "REVIVE": _revive,
@@ -156,42 +173,39 @@ _CALLS: dict[str, Callable[[State, Framework, Call], None]] = {
     "UPDATE_FRAMEWORK": _update,
     "REQUEST": _request,
 }
-"""Calls that do something. The others (inverse offers, operations, executor messages) are accepted and have no effect here."""
+"""The calls that have an effect here. Inverse offers, operations and messages have none."""
 
 
-def _update_of_agent(state: State, event: AgentUpdate) -> None:
+def _agent_update(state: State, event: AgentUpdate) -> None:
     agent = state.agents.get(state.links.get(event.link_id, ""))
     if agent is not None:
         agent.last_pong_at = state.now
-        tasks.updated(state, agent, event.update)
+        tasks.forward_update(state, agent, event.update)
 
 
-def _pong(state: State, event: AgentPong) -> None:
+def _agent_pong(state: State, event: AgentPong) -> None:
     agent = state.agents.get(state.links.get(event.link_id, ""))
     if agent is not None:
         agent.last_pong_at = state.now
 
 
 def _stored(state: State, event: Stored) -> None:
-    state.registry = state.registry.apply(event.change)
-    record = state.record(event.change.agent_id)
-    if (
-        record is not None
-        and record.state != "gone"
-        and record.drain is not None
-        and record.drain.state == "DRAINING"
-    ):
-        state.draining.add(event.change.agent_id)
+    change = event.change
+    state.registry = state.registry.apply(change)
+    record = state.record(change.agent_id)
+    if record is not None and record.is_draining:
+        state.draining.add(change.agent_id)
     else:
-        state.draining.discard(event.change.agent_id)
-    if isinstance(event.change, Admit):
-        agents.stored(state, event)
-    elif isinstance(event.change, MarkUnreachable):
-        agents.unreachable_stored(state, event.change)
-    elif isinstance(event.change, Remove):
-        agents.remove_stored(state, event.change)
-    else:
-        drain.stored(state, event)
+        state.draining.discard(change.agent_id)
+    match change:
+        case Admit():
+            agents.stored(state, event)
+        case MarkUnreachable():
+            agents.unreachable_stored(state, change)
+        case Remove():
+            agents.remove_stored(state, change)
+        case _:
+            drain.stored(state, event)
 
 
 def _tick(state: State, _event: Tick) -> None:
@@ -200,16 +214,18 @@ def _tick(state: State, _event: Tick) -> None:
     state.wants_offers = True
 
 
-_HANDLERS: dict[type, Callable[[State, Any], None]] = {
+# `Callable[..., None]`: each handler takes the event type that is its key.
+HANDLERS: dict[type, Callable[..., None]] = {
     Subscribe: frameworks.subscribe,
     StreamClosed: frameworks.stream_closed,
     SchedulerCall: _call,
-    AgentRegistering: agents.registering,
-    AgentUpdate: _update_of_agent,
-    AgentPong: _pong,
-    AgentLeaving: agents.leaving,
+    AgentRegistering: agents.register,
+    AgentUpdate: _agent_update,
+    AgentPong: _agent_pong,
+    AgentLeaving: agents.leave,
     LinkClosed: agents.link_closed,
-    Operator: drain.operator,
+    Operator: drain.operate,
     Stored: _stored,
     Tick: _tick,
 }
+"""The handler of each event type."""

@@ -1,17 +1,21 @@
-"""What goes into the master's core (events) and what comes out (effects). Both are plain values.
+"""Events and effects of the master's core: plain values.
 
-The shell turns HTTP calls, link messages and the clock into events, and carries effects out in order.
+The shell turns HTTP calls, link messages and the clock into events, and carries out the effects in
+order. docs/engine.md has a table of the events with their handlers and effects.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from mesaform.engine import link
 from mesaform.engine.registry import Change
 from mesaform.mesos.messages import FrameworkInfo
 from mesaform.mesos.scheduler_api import Call
+
+Document: TypeAlias = dict[str, object]
+"""A JSON object whose values may be message structs. msgspec encodes it."""
 
 # --- events
 
@@ -28,14 +32,14 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class StreamClosed:
-    """A scheduler's stream broke, or was cut because it was too slow."""
+    """A scheduler's stream broke, or was closed because it was too slow."""
 
     stream_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerCall:
-    """Any call but SUBSCRIBE, of a framework that is known and connected."""
+    """A call other than SUBSCRIBE, from a framework that is known and connected."""
 
     framework_id: str
     call: Call
@@ -43,7 +47,7 @@ class SchedulerCall:
 
 @dataclass(frozen=True, slots=True)
 class AgentRegistering:
-    """An agent's first message on a new link. `is_new` is set by the core, when it gives the agent its first id."""
+    """The first message on a new link. The core sets `is_new` when it gives the agent an id."""
 
     link_id: str
     register: link.Register
@@ -52,30 +56,39 @@ class AgentRegistering:
 
 @dataclass(frozen=True, slots=True)
 class AgentUpdate:
+    """An agent sent a status update."""
+
     link_id: str
     update: link.Update
 
 
 @dataclass(frozen=True, slots=True)
 class AgentPong:
+    """An agent answered a ping."""
+
     link_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class AgentLeaving:
-    """The agent ends for good; its tasks are dead."""
+    """An agent shuts down and does not return. Its tasks have ended."""
 
     link_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class LinkClosed:
+    """An agent's link broke."""
+
     link_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A call of the operator API that changes something; answered by a `Reply` with the same token."""
+    """A call of the operator API that changes something.
+
+    A `Reply` with the same token answers it. `id` is the agent's or the framework's.
+    """
 
     token: int
     type: str
@@ -86,7 +99,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The registry holds the change now; `origin` is the event that asked for it."""
+    """The registry has stored the change. `origin` is the event that caused it."""
 
     change: Change
     origin: AgentRegistering | Operator | None = None
@@ -94,21 +107,21 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Once an allocation interval: offers, pings, heartbeats, time-outs."""
+    """An allocation interval has passed: offers, pings, heartbeats and time-outs."""
 
 
-OfAgent = AgentRegistering | AgentUpdate | AgentPong | AgentLeaving | LinkClosed
-Event = Subscribe | StreamClosed | SchedulerCall | OfAgent | Operator | Stored | Tick
+AgentEvent: TypeAlias = AgentRegistering | AgentUpdate | AgentPong | AgentLeaving | LinkClosed
+Event: TypeAlias = Subscribe | StreamClosed | SchedulerCall | AgentEvent | Operator | Stored | Tick
 
 # --- effects
 
 
 @dataclass(frozen=True, slots=True)
 class SendEvent:
-    """One record on a scheduler's stream."""
+    """Send one record on a scheduler's stream."""
 
     stream_id: str
-    event: dict[str, Any]
+    event: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +133,25 @@ class CloseStream:
 
 @dataclass(frozen=True, slots=True)
 class SendAgent:
+    """Send a message on an agent's link."""
+
     link_id: str
     message: link.FromMaster
 
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
+    """End an agent's link after what was sent."""
+
     link_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write the change to the registry, then hand `Stored` in. Nobody is told anything that rests on it before."""
+    """Write the change to the registry, then feed `Stored`.
+
+    Effects that depend on the change follow `Stored`, never this.
+    """
 
     change: Change
     origin: AgentRegistering | Operator | None = None
@@ -139,7 +159,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to an `Operator` event."""
+    """Answer an `Operator` event with an HTTP status."""
 
     token: int
     status: int
@@ -148,9 +168,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """One record on every operator event stream."""
+    """Send one record on every operator event stream."""
 
-    event: dict[str, Any]
+    event: Document
 
 
-Effect = SendEvent | CloseStream | SendAgent | CloseLink | Store | Reply | Publish
+Effect: TypeAlias = SendEvent | CloseStream | SendAgent | CloseLink | Store | Reply | Publish

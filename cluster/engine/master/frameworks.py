@@ -1,11 +1,11 @@
-"""Frameworks: they subscribe, fail over, disconnect, change, and are torn down."""
+"""Frameworks: subscription, failover, disconnection, update and teardown."""
 
 from __future__ import annotations
 
 import msgspec
 
 from mesaform.engine import link
-from mesaform.engine.master.events import CloseStream, SendEvent, StreamClosed, Subscribe
+from mesaform.engine.master.events import CloseStream, Document, SendEvent, StreamClosed, Subscribe
 from mesaform.engine.master.render import framework_json
 from mesaform.engine.master.state import (
     HEARTBEAT_S,
@@ -16,61 +16,64 @@ from mesaform.engine.master.state import (
     min_allocatable_of,
     roles_of,
 )
-from mesaform.engine.master.status import master_generated_status
+from mesaform.engine.master.status import Cause, generate_status
 from mesaform.mesos.messages import FrameworkInfo, ident
 
-IMMUTABLE = ("user", "checkpoint", "principal")
+IMMUTABLE_FIELDS = ("user", "checkpoint", "principal")
+"""Fields of FrameworkInfo that Mesos does not allow to change."""
 
 
 def subscribe(state: State, event: Subscribe) -> None:
-    """A stream opens. Afterwards it got SUBSCRIBED, or ERROR and its end."""
+    """Answer a new stream with SUBSCRIBED, or with ERROR and the end of the stream."""
     problem = _problem(state, event)
     if problem is not None:
-        state.out.append(
-            SendEvent(event.stream_id, {"type": "ERROR", "error": {"message": problem}})
-        )
-        state.out.append(CloseStream(event.stream_id))
+        error: Document = {"type": "ERROR", "error": {"message": problem}}
+        state.effects.append(SendEvent(event.stream_id, error))
+        state.effects.append(CloseStream(event.stream_id))
         return
-    known = state.frameworks.get(event.framework_id or "")
-    if known is None:
-        framework = _new(state, event)
-        state.publish("FRAMEWORK_ADDED", {"framework": framework_json(state, framework)})
+    framework = state.frameworks.get(event.framework_id or "")
+    if framework is None:
+        framework = _add(state, event)
+        _publish(state, "FRAMEWORK_ADDED", framework)
+        state.counters["messages_register_framework"] += 1
     else:
-        framework = known
         _fail_over(state, framework, event)
-        state.publish("FRAMEWORK_UPDATED", {"framework": framework_json(state, framework)})
-    state.counters[
-        "messages_register_framework" if known is None else "messages_reregister_framework"
-    ] += 1
+        _publish(state, "FRAMEWORK_UPDATED", framework)
+        state.counters["messages_reregister_framework"] += 1
     framework.counters["calls"] += 1
     framework.counters["calls/subscribe"] += 1
-    subscribed = {
-        "framework_id": {"value": framework.id},
-        "heartbeat_interval_seconds": HEARTBEAT_S,
-        "master_info": state.info,
-    }
-    state.send(framework, {"type": "SUBSCRIBED", "subscribed": subscribed})
-    heartbeat(state, framework)
+    state.send_event(
+        framework,
+        "SUBSCRIBED",
+        {
+            "framework_id": {"value": framework.id},
+            "heartbeat_interval_seconds": HEARTBEAT_S,
+            "master_info": state.info,
+        },
+    )
+    _send_heartbeat(state, framework)
     state.wants_offers = True
+
+
+def _publish(state: State, kind: str, framework: Framework) -> None:
+    state.publish(kind, {"framework": framework_json(state, framework)})
 
 
 def _problem(state: State, event: Subscribe) -> str | None:
     if event.framework_id is not None and state.is_removed_framework(event.framework_id):
         return "Framework has been removed"
     for role in roles_of(event.info):
-        bad = bad_role(role)
-        if bad is not None:
-            return f"Invalid role '{role}': {bad}"
+        problem = invalid_role(role)
+        if problem is not None:
+            return f"Invalid role '{role}': {problem}"
     known = state.frameworks.get(event.framework_id or "")
-    return (
-        invalid_change(known.info, event.info)
-        if known is not None and not known.recovered
-        else None
-    )
+    if known is None or known.is_recovered:
+        return None
+    return invalid_change(known.info, event.info)
 
 
-def bad_role(role: str) -> str | None:
-    """Why a role's name cannot be one, or None."""
+def invalid_role(role: str) -> str | None:
+    """Why a text is not the name of a role (rules of common/roles.cpp of Mesos); None if it is."""
     if not role or role in {".", ".."}:
         return "it is empty or a folder's name"
     if role.startswith(("-", "/")) or role.endswith("/"):
@@ -81,151 +84,159 @@ def bad_role(role: str) -> str | None:
 
 
 def invalid_change(old: FrameworkInfo, new: FrameworkInfo) -> str | None:
-    """Why `new` cannot take `old`'s place, in Mesos' words, or None."""
-    for name in IMMUTABLE:
+    """Why `new` cannot replace `old`, in Mesos' words; None when it can."""
+    for name in IMMUTABLE_FIELDS:
         before, after = getattr(old, name) or "", getattr(new, name) or ""
         if before != after:
             return (
-                f"FrameworkInfo update is not valid: Updating 'FrameworkInfo.{name}' is unsupported; "
+                "FrameworkInfo update is not valid: "
+                f"Updating 'FrameworkInfo.{name}' is unsupported; "
                 f"attempted to update from '{_text(before)}' to '{_text(after)}'"
             )
     return None
 
 
 def _text(value: object) -> str:
-    return (
-        "true"
-        if value is True
-        else "false"
-        if value in {False, ""} and not isinstance(value, str)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
 
 
-def _new(state: State, event: Subscribe) -> Framework:
+def _add(state: State, event: Subscribe) -> Framework:
     framework_id = event.framework_id or state.ids.framework()
     info = msgspec.structs.replace(event.info, id=ident(framework_id))
-    framework = Framework(info, framework_id, state.now, state.now, event.stream_id, active=True)
+    framework = Framework(info, framework_id, state.now, state.now, event.stream_id, is_active=True)
     state.frameworks[framework_id] = framework
-    _allocate_to(state, framework, event.suppressed_roles)
+    _add_to_allocator(state, framework, event.suppressed_roles)
     return framework
 
 
 def _fail_over(state: State, framework: Framework, event: Subscribe) -> None:
+    """Connect a known framework to its new stream. The old stream gets ERROR and its end."""
     if framework.stream_id is not None:
-        state.send(framework, {"type": "ERROR", "error": {"message": "Framework failed over"}})
+        state.send_event(framework, "ERROR", {"message": "Framework failed over"})
         state.close_stream(framework)
     for offer in list(framework.offers.values()):
-        state.drop_offer(offer)
+        state.remove_offer(offer)
     framework.info = msgspec.structs.replace(event.info, id=ident(framework.id))
     framework.stream_id = event.stream_id
-    framework.active = True
-    framework.recovered = False
+    framework.is_active = True
+    framework.is_recovered = False
     framework.remove_at = None
     framework.reregistered_at = state.now
-    _allocate_to(state, framework, event.suppressed_roles)
+    _add_to_allocator(state, framework, event.suppressed_roles)
 
 
-def _allocate_to(state: State, framework: Framework, suppressed: tuple[str, ...]) -> None:
+def _add_to_allocator(state: State, framework: Framework, suppressed: tuple[str, ...]) -> None:
     state.allocator.add_framework(
         framework.id,
         framework.roles,
         suppressed=suppressed,
-        active=framework.active,
-        gpu_aware=framework.has("GPU_RESOURCES"),
+        active=framework.is_active,
+        gpu_aware=framework.has_capability("GPU_RESOURCES"),
         min_allocatable=min_allocatable_of(framework.info),
     )
 
 
 def recover(state: State, info: FrameworkInfo) -> Framework:
-    """A framework that an agent's tasks tell of and that has not come back to this leader yet."""
+    """Add a framework that an agent reports and that has not subscribed in this term.
+
+    Mesos keeps the tasks of such a framework for ever. Here they are removed after the framework's
+    fail-over timeout, so that a framework that does not return frees its agents.
+    """
     framework_id = info.id.value if info.id else ""
-    # Mesos keeps such a framework's tasks for ever; here a framework that never comes back frees its machines in the end.
-    patience_s = max(info.failover_timeout or 0.0, state.config.reregister_timeout_s)
+    timeout_s = max(info.failover_timeout or 0.0, state.config.reregister_timeout_s)
     framework = Framework(
-        info, framework_id, state.now, state.now, recovered=True, remove_at=state.now + patience_s
+        info,
+        framework_id,
+        state.now,
+        state.now,
+        is_recovered=True,
+        remove_at=state.now + timeout_s,
     )
     state.frameworks[framework_id] = framework
-    _allocate_to(state, framework, ())
-    state.publish("FRAMEWORK_ADDED", {"framework": framework_json(state, framework)})
+    _add_to_allocator(state, framework, ())
+    _publish(state, "FRAMEWORK_ADDED", framework)
     return framework
 
 
 def update(
     state: State, framework: Framework, info: FrameworkInfo, suppressed: tuple[str, ...]
 ) -> None:
-    """UPDATE_FRAMEWORK, already found valid: offers in roles it left are rescinded."""
+    """Carry out a valid UPDATE_FRAMEWORK. Offers in roles that it left are rescinded."""
     framework.info = msgspec.structs.replace(info, id=ident(framework.id))
     for offer in list(framework.offers.values()):
         if offer.role not in framework.roles:
-            state.drop_offer(offer, rescind=True)
-    _allocate_to(state, framework, suppressed)
-    state.publish("FRAMEWORK_UPDATED", {"framework": framework_json(state, framework)})
+            state.remove_offer(offer, rescind=True)
+    _add_to_allocator(state, framework, suppressed)
+    _publish(state, "FRAMEWORK_UPDATED", framework)
     state.wants_offers = True
 
 
-def heartbeat(state: State, framework: Framework) -> None:
+def _send_heartbeat(state: State, framework: Framework) -> None:
     framework.next_heartbeat_at = state.now + HEARTBEAT_S
-    state.send(framework, {"type": "HEARTBEAT"})
+    state.send_event(framework, "HEARTBEAT")
 
 
 def stream_closed(state: State, event: StreamClosed) -> None:
-    """The stream broke: wait `failover_timeout` for the scheduler to come back, with no offers meanwhile."""
+    """Deactivate a framework whose stream broke, and remove it after its fail-over timeout."""
     framework = next(
-        (one for one in state.frameworks.values() if one.stream_id == event.stream_id), None
+        (
+            framework
+            for framework in state.frameworks.values()
+            if framework.stream_id == event.stream_id
+        ),
+        None,
     )
     if framework is None:
         return
     framework.stream_id = None
-    framework.active = False
+    framework.is_active = False
     for offer in list(framework.offers.values()):
-        state.drop_offer(offer)
+        state.remove_offer(offer)
     state.allocator.deactivate_framework(framework.id)
     timeout_s = framework.info.failover_timeout or 0.0
     framework.remove_at = state.now + timeout_s
     if timeout_s <= 0:
         remove(state, framework)
     else:
-        state.publish("FRAMEWORK_UPDATED", {"framework": framework_json(state, framework)})
+        _publish(state, "FRAMEWORK_UPDATED", framework)
 
 
 def remove(state: State, framework: Framework) -> None:
-    """Tear a framework down: its tasks are killed and its id can never subscribe again."""
+    """Remove a framework: its tasks are killed, and its id can never subscribe again."""
     for offer in list(framework.offers.values()):
-        state.drop_offer(offer)
+        state.remove_offer(offer)
     agent_ids = {task.agent_id for task in framework.tasks.values()}
-    for task in list(framework.tasks.values()):
-        state.end_task(framework, task)
-        if not task.is_terminal:
-            status = master_generated_status(
-                state,
-                task.id,
-                "TASK_KILLED",
-                "REASON_FRAMEWORK_REMOVED",
-                "Framework has been removed",
-                task.agent_id,
-            )
-            task.state = "TASK_KILLED"
-            task.statuses.append(status)
-            state.counters["tasks_killed"] += 1
-            framework.counters["tasks/terminal/task_killed"] += 1
-        state.keep_completed(framework, task)
+    _kill_tasks(state, framework)
     for agent_id in sorted(agent_ids):
         agent = state.agents.get(agent_id)
         if agent is not None:
-            state.tell(agent, link.ShutdownFramework(framework.id))
+            state.send_to_agent(agent, link.ShutdownFramework(framework.id))
     state.close_stream(framework)
-    framework.active = False
+    framework.is_active = False
     framework.remove_at = None
     framework.unregistered_at = state.now
     state.allocator.remove_framework(framework.id)
     del state.frameworks[framework.id]
-    _remember(state, framework)
+    _add_completed(state, framework)
     state.publish("FRAMEWORK_REMOVED", {"framework_info": framework.info})
     state.wants_offers = True
 
 
-def _remember(state: State, framework: Framework) -> None:
+def _kill_tasks(state: State, framework: Framework) -> None:
+    cause = Cause("TASK_KILLED", "REASON_FRAMEWORK_REMOVED", "Framework has been removed")
+    for task in list(framework.tasks.values()):
+        state.remove_task(framework, task)
+        if not task.is_terminal:
+            task.state = cause.state
+            task.statuses.append(generate_status(state, task.id, cause, task.agent_id))
+            state.counters["tasks_killed"] += 1
+            framework.counters["tasks/terminal/task_killed"] += 1
+        state.add_completed(framework, task)
+
+
+def _add_completed(state: State, framework: Framework) -> None:
     state.removed_ids[framework.id] = None
     state.completed_frameworks[framework.id] = framework
     while len(state.completed_frameworks) > MAX_COMPLETED_FRAMEWORKS:
@@ -235,13 +246,10 @@ def _remember(state: State, framework: Framework) -> None:
 
 
 def tick(state: State) -> None:
-    """Heartbeats, and the end of those whose `failover_timeout` is over."""
+    """Send heartbeats, and remove frameworks whose fail-over timeout is over."""
     for framework in list(state.frameworks.values()):
-        if (
-            framework.remove_at is not None
-            and framework.remove_at <= state.now
-            and not framework.connected
-        ):
+        if framework.is_connected:
+            if framework.next_heartbeat_at <= state.now:
+                _send_heartbeat(state, framework)
+        elif framework.remove_at is not None and framework.remove_at <= state.now:
             remove(state, framework)
-        elif framework.connected and framework.next_heartbeat_at <= state.now:
-            heartbeat(state, framework)

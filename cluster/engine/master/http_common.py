@@ -1,8 +1,9 @@
-"""What the HTTP parts share: plain answers, the checks of a body, what the client accepts."""
+"""Helpers of the HTTP endpoints: plain answers, checks of a request, and open streams."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -19,21 +20,24 @@ NOT_ACCEPTABLE = f"Expecting 'Accept' to allow '{PROTOBUF}' or '{JSON}'"
 
 
 def text(status: int, body: str) -> web.Response:
+    """An answer in plain text."""
     return web.Response(status=status, text=body)
 
 
 def empty(status: int, headers: dict[str, str] | None = None) -> web.Response:
-    """No body and no content type, as Mesos sends them."""
+    """An answer without body and content type, as Mesos sends them."""
     response = web.Response(status=status, headers=headers)
     response.headers.popall("Content-Type", None)
     return response
 
 
-def document(body: Any) -> web.Response:
+def document(body: object) -> web.Response:
+    """An answer in JSON."""
     return web.Response(body=msgspec.json.encode(body), content_type=JSON)
 
 
 def not_post(request: web.Request) -> web.Response | None:
+    """The refusal of a request that is not POST."""
     if request.method == "POST":
         return None
     response = text(
@@ -44,47 +48,48 @@ def not_post(request: web.Request) -> web.Response | None:
     return response
 
 
-async def read_call(request: web.Request, of: type[M]) -> M | web.Response:
-    """The call in the body, or the answer that says what is wrong with it."""
-    kind = request.headers.get("Content-Type")
-    if kind is None:
+async def read_call(request: web.Request, message: type[M]) -> M | web.Response:
+    """The call in the body, or the answer that says why it cannot be read."""
+    content_type = request.headers.get("Content-Type")
+    if content_type is None:
         return text(400, "Expecting 'Content-Type' to be present")
-    kind = kind.partition(";")[0].strip().lower()
-    if kind == PROTOBUF:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == PROTOBUF:
         return text(
             415,
-            f"The embedded engine takes 'Content-Type' of {JSON} only, {PROTOBUF} is not supported yet",
+            f"The embedded engine takes 'Content-Type' of {JSON} only, "
+            f"{PROTOBUF} is not supported yet",
         )
-    if kind != JSON:
+    if media_type != JSON:
         return text(415, f"Expecting 'Content-Type' of {JSON} or {PROTOBUF}")
     try:
-        return parse_body(await request.read(), of)
+        return parse_body(await request.read(), message)
     except BadMessage as error:
         return text(400, str(error))
 
 
-def accepts(request: web.Request, kind: str, header: str = "Accept") -> bool:
-    """Whether the client takes this media type; it does when it does not say."""
+def accepts(request: web.Request, media_type: str, header: str = "Accept") -> bool:
+    """Whether the client takes this media type. Without the header it takes any."""
     wanted = request.headers.get(header)
     if not wanted:
         return True
-    ranges = {one.partition(";")[0].strip().lower() for one in wanted.split(",")}
-    return bool(ranges & {kind, "*/*", kind.partition("/")[0] + "/*"})
+    ranges = {entry.partition(";")[0].strip().lower() for entry in wanted.split(",")}
+    return bool(ranges & {media_type, "*/*", media_type.partition("/")[0] + "/*"})
 
 
 async def open_stream(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
-    """A 200 whose records follow, chunked."""
+    """A chunked answer of status 200 to which records can be written."""
     response = web.StreamResponse(status=200, headers=headers)
     response.enable_chunked_encoding()
     await response.prepare(request)
     return response
 
 
-def cutter(request: web.Request) -> Any:
-    """What drops the connection without waiting for the other side."""
+def disconnector(request: web.Request) -> Callable[[], None]:
+    """A function that drops the request's connection without waiting for the peer."""
 
-    def cut() -> None:
+    def disconnect() -> None:
         if request.transport is not None:
             request.transport.abort()
 
-    return cut
+    return disconnect

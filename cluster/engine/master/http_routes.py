@@ -1,86 +1,107 @@
-"""Which path goes where, and what a master that does not lead answers: 307 to the leader, 503 without one."""
+"""Routes of port 5050.
+
+A master that does not lead answers 307 to the leader, and 503 without one.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
+from mesaform.common.json_types import JsonObject, as_object
+from mesaform.engine.master import http_operator, http_scheduler
+from mesaform.engine.master.events import Document
 from mesaform.engine.master.http_common import empty, text
-from mesaform.engine.master.http_legacy import PATHS, answer, health, legacy
-from mesaform.engine.master.http_operator import Facts, operator
-from mesaform.engine.master.http_scheduler import scheduler
+from mesaform.engine.master.http_legacy import PATHS, answer, answer_read, health
+from mesaform.engine.master.http_operator import ProcessFacts
+from mesaform.engine.master.term import Term
 from mesaform.webui import assets
 
-if TYPE_CHECKING:
-    from typing import Any
-
-    from mesaform.engine.master.term import Term
-
-_EVERYWHERE = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
-_LEADING = frozenset({"api/v1", "api/v1/scheduler", *PATHS})
+_OWN_PATHS = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
+"""The paths that every master answers for itself."""
+_LEADER_PATHS = frozenset({"api/v1", "api/v1/scheduler", *PATHS})
 
 
 class Host(Protocol):
-    """What the routes need to know of the process."""
+    """What the routes need of the process. `leader` is the leader's MasterInfo as JSON."""
 
     term: Term | None
-    leader: dict[str, Any] | None
+    leader: JsonObject | None
+    own_address: tuple[str, int]
 
-    def version(self) -> dict[str, Any]: ...
-    def flags(self) -> dict[str, str]: ...
-    def metrics(self) -> dict[str, float]: ...
-    def master(self) -> dict[str, Any]: ...
-    def process(self) -> dict[str, Any]: ...
+    def version(self) -> Document:
+        """VersionInfo."""
+        ...
+
+    def flags(self) -> dict[str, str]:
+        """Mesos' flags by name."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Metrics by key."""
+        ...
+
+    def master(self) -> Document:
+        """The body of GET_MASTER."""
+        ...
+
+    def process(self) -> Document:
+        """The facts of /state that the core does not know."""
+        ...
 
 
-async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
-    """Which software answers is nobody's business."""
+async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
+    """Mesos sends no `Server` header."""
     response.headers.popall("Server", None)
 
 
 class HttpApi:
-    """All of port 5050."""
+    """The HTTP endpoints of a master."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._facts: Facts = {
-            "version": host.version,
-            "flags": host.flags,
-            "metrics": host.metrics,
-            "master": host.master,
-        }
+        self._facts = ProcessFacts(host.version, host.flags, host.metrics, host.master)
         self._assets = assets.load("master")
-        self._known = _EVERYWHERE | _LEADING | set(self._assets)
+        self._known = _OWN_PATHS | _LEADER_PATHS | set(self._assets)
 
     def app(self, max_body_bytes: int) -> web.Application:
+        """The application; larger bodies are refused."""
         app = web.Application(client_max_size=max_body_bytes)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
-        app.on_response_prepare.append(_anonymous)
+        app.on_response_prepare.append(_remove_server_header)
         return app
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
-        raw = request.match_info["path"].strip("/")
-        path = self._match(raw)
+        path = self._match(request.match_info["path"].strip("/"))
         if path is None:
             return text(404, "404 Not Found.")
-        if path in _EVERYWHERE:
-            return self._own(request, path)
+        if path in _OWN_PATHS:
+            return self._answer_own(request, path)
         if path and path in self._assets:
             return self._asset(path)
         term = self._host.term
         if term is None:
-            return self._elsewhere(path, request.query_string)
-        if path == "":
-            return self._asset(path)
-        if path == "api/v1/scheduler":
-            return await scheduler(request, term)
-        if path == "api/v1":
-            return await operator(request, term, self._facts)
-        return legacy(request, path, term.core.state, self._host.process())
+            return self._redirect(path, request.query_string)
+        return await self._answer_as_leader(request, path, term)
+
+    async def _answer_as_leader(
+        self, request: web.Request, path: str, term: Term
+    ) -> web.StreamResponse:
+        match path:
+            case "":
+                return self._asset(path)
+            case "api/v1/scheduler":
+                return await http_scheduler.answer_call(request, term)
+            case "api/v1":
+                return await http_operator.answer_call(request, term, self._facts)
+        return answer_read(request, path, term.core.state, self._host.process())
 
     def _match(self, raw: str) -> str | None:
-        """The route for a path: `master/` in front is optional, and what follows a route is ignored, as in Mesos."""
+        """The route of a path.
+
+        As in Mesos, a leading `master/` is optional, and what follows a route is ignored.
+        """
         path = "" if raw == "master" else raw.removeprefix("master/")
         while path not in self._known:
             path, slash, _ = path.rpartition("/")
@@ -88,49 +109,47 @@ class HttpApi:
                 return None
         return path
 
-    def _own(self, request: web.Request, path: str) -> web.Response:
-        """What every master answers for itself."""
-        if path == "health":
-            return health(request)
-        if path == "redirect":
-            return self._elsewhere("redirect", "")
-        body: Any = (
-            self._host.version()
-            if path == "version"
-            else self._host.metrics()
-            if path != "flags"
-            else None
-        )
-        return answer(request, {"flags": self._host.flags()} if body is None else body)
+    def _answer_own(self, request: web.Request, path: str) -> web.Response:
+        match path:
+            case "health":
+                return health(request)
+            case "redirect":
+                return self._redirect("redirect", "")
+            case "version":
+                return answer(request, self._host.version())
+            case "flags":
+                return answer(request, {"flags": self._host.flags()})
+        return answer(request, self._host.metrics())
 
-    def _elsewhere(self, path: str, query: str) -> web.Response:
-        """307 to the leader, protocol-relative as Mesos does."""
-        leader = self._host.leader
-        own = self._host.master()["master_info"]["address"]
-        if leader is None or (
-            path != "redirect" and leader["address"] == own
-        ):  # what this address was before it restarted still counts as leading
-            return (
-                self._asset(path, 503) if path == "" else text(503, "No leader elected")
-            )  # the page itself waits, and says so
-        address = leader["address"]
+    def _redirect(self, path: str, query: str) -> web.Response:
+        """307 to the leader, relative to the protocol as Mesos does.
+
+        Just after this master's restart the leader may be its own former registration, which does
+        not lead any more.
+        """
+        address = as_object((self._host.leader or {}).get("address"))
+        is_own = (address.get("ip"), address.get("port")) == self._host.own_address
+        if not address or (is_own and path != "redirect"):
+            # The page itself waits for a leader.
+            return self._asset(path, 503) if path == "" else text(503, "No leader elected")
         target = f"//{address.get('hostname') or address['ip']}:{address['port']}"
-        if path == "":
-            target += "/"
-        elif path != "redirect":
-            target += f"/master/{path}" + (f"?{query}" if query else "")
-        return empty(307, {"Location": target})
+        return empty(307, {"Location": target + _location_path(path, query)})
 
     def _asset(self, name: str, status: int = 200) -> web.Response:
         asset = self._assets[name]
-        peers = assets.peers_of(
-            self._host.flags()["zk"], self._host.master()["master_info"]["address"]["port"]
-        )
-        headers = assets.headers(peers)
+        peers = assets.peers_of(self._host.flags()["zk"], self._host.own_address[1])
         return web.Response(
             status=status,
             body=asset.body,
             content_type=asset.content_type,
             charset="utf-8",
-            headers=headers,
+            headers=assets.headers(peers),
         )
+
+
+def _location_path(path: str, query: str) -> str:
+    if path == "redirect":
+        return ""
+    if path == "":
+        return "/"
+    return f"/master/{path}" + (f"?{query}" if query else "")

@@ -1,4 +1,8 @@
-"""POST /api/v1/scheduler: the checks in Mesos' order, then the core. Its answers go out on the framework's stream."""
+"""POST /api/v1/scheduler: checks in Mesos' order, then the core.
+
+The core's events go out on the framework's stream. The order of the checks is that of
+Master::Http::scheduler and validation::scheduler::call of Mesos.
+"""
 
 from __future__ import annotations
 
@@ -12,82 +16,84 @@ from mesaform.engine.master.http_common import (
     JSON,
     NOT_ACCEPTABLE,
     accepts,
-    cutter,
+    disconnector,
     empty,
     not_post,
     open_stream,
     read_call,
     text,
 )
+from mesaform.engine.master.state import Framework
 from mesaform.engine.master.streams import Stream
 from mesaform.engine.master.term import Term
 from mesaform.mesos.scheduler_api import CALL_TYPES_WITH_BODY, Call
-from mesaform.mesos.scheduler_api import Subscribe as SubscribeCall
+from mesaform.mesos.scheduler_api import Subscribe as SubscribeBody
 
 STREAM_ID = "Mesos-Stream-Id"
 UUID_BYTES = 16
 
 
-async def scheduler(request: web.Request, term: Term) -> web.StreamResponse:
-    """One call of the scheduler API, on a leading master."""
-    refused = not_post(request)
-    if refused is not None:
-        return refused
+async def answer_call(request: web.Request, term: Term) -> web.StreamResponse:
+    """Answer a call of the scheduler API on a leading master."""
+    refusal = not_post(request)
+    if refusal is not None:
+        return refusal
     call = await read_call(request, Call)
     if isinstance(call, web.Response):
         return call
-    problem = invalid(call)
+    problem = invalid_call(call)
     if problem is not None:
         return text(400, f"Failed to validate scheduler::Call: {problem}")
     if call.type == "SUBSCRIBE" and call.subscribe is not None:
         return await _subscribe(request, term, call.subscribe)
-    return _call(
-        request, term, call, call.framework_id.value if call.framework_id is not None else ""
-    )
+    return _feed(request, term, call)
 
 
-def invalid(call: Call) -> str | None:
-    """Why a parsed call is no valid call, or None."""
+def invalid_call(call: Call) -> str | None:
+    """Why a parsed call is invalid; None when it is valid."""
     if call.type is None:
         return "Expecting 'type' to be present"
-    body = call.type.lower()
     if call.type == "SUBSCRIBE":
-        if call.subscribe is None:
-            return "Expecting 'subscribe' to be present"
-        inner = call.subscribe.framework_info.id
-        return (
-            None
-            if inner == call.framework_id
-            else "'framework_id' differs from 'subscribe.framework_info.id'"
-        )
+        return _invalid_subscribe(call)
     if call.framework_id is None:
         return "Expecting 'framework_id' to be present"
-    if call.type in CALL_TYPES_WITH_BODY and getattr(call, body) is None:
-        return f"Expecting '{body}' to be present"
+    name = call.type.lower()
+    if call.type in CALL_TYPES_WITH_BODY and getattr(call, name) is None:
+        return f"Expecting '{name}' to be present"
+    return _invalid_body(call)
+
+
+def _invalid_subscribe(call: Call) -> str | None:
+    if call.subscribe is None:
+        return "Expecting 'subscribe' to be present"
+    if call.subscribe.framework_info.id != call.framework_id:
+        return "'framework_id' differs from 'subscribe.framework_info.id'"
+    return None
+
+
+def _invalid_body(call: Call) -> str | None:
     if call.acknowledge is not None and len(call.acknowledge.uuid) != UUID_BYTES:
         return "Not a valid UUID"
-    if (
-        call.update_framework is not None
-        and call.update_framework.framework_info.id != call.framework_id
-    ):
+    update = call.update_framework
+    if update is not None and update.framework_info.id != call.framework_id:
         return "'framework_id' differs from 'update_framework.framework_info.id'"
     return None
 
 
-async def _subscribe(request: web.Request, term: Term, call: SubscribeCall) -> web.StreamResponse:
+async def _subscribe(request: web.Request, term: Term, body: SubscribeBody) -> web.StreamResponse:
     if not accepts(request, JSON):
         return text(406, NOT_ACCEPTABLE)
     if STREAM_ID in request.headers:
         return text(400, f"Subscribe calls should not include the '{STREAM_ID}' header")
     stream_id = str(uuid.uuid4())
     response = await open_stream(request, {"Content-Type": JSON, STREAM_ID: stream_id})
-    stream = Stream(cutter(request))
+    stream = Stream(disconnector(request))
     term.streams[stream_id] = stream
-    info = call.framework_info
+    info = body.framework_info
     framework_id = (info.id.value or None) if info.id is not None else None
     try:
-        term.handle(Subscribe(stream_id, info, framework_id, tuple(call.suppressed_roles)))
-        if term.over:
+        term.handle(Subscribe(stream_id, info, framework_id, tuple(body.suppressed_roles)))
+        if term.is_over:
             stream.finish()
         await stream.pump(response)
     finally:
@@ -95,10 +101,21 @@ async def _subscribe(request: web.Request, term: Term, call: SubscribeCall) -> w
     return response
 
 
-def _call(request: web.Request, term: Term, call: Call, framework_id: str) -> web.Response:
+def _feed(request: web.Request, term: Term, call: Call) -> web.Response:
+    framework_id = call.framework_id.value if call.framework_id is not None else ""
     framework = term.core.state.frameworks.get(framework_id)
     if framework is None:
         return text(400, "Framework cannot be found")
+    refusal = _wrong_stream(request, framework)
+    if refusal is None:  # a response is falsy, so `or` does not do
+        refusal = _wrong_update(framework, call)
+    if refusal is not None:
+        return refusal
+    term.handle(SchedulerCall(framework.id, call))
+    return empty(200 if call.type == "UPDATE_FRAMEWORK" else 202)
+
+
+def _wrong_stream(request: web.Request, framework: Framework) -> web.Response | None:
     if framework.stream_id is None:
         return text(403, "Framework is not subscribed")
     stream_id = request.headers.get(STREAM_ID)
@@ -107,12 +124,14 @@ def _call(request: web.Request, term: Term, call: Call, framework_id: str) -> we
     if stream_id != framework.stream_id:
         return text(
             400,
-            f"The stream ID '{stream_id}' included in this request didn't match the stream ID currently associated with "
-            f"framework ID {framework.id}",
+            f"The stream ID '{stream_id}' included in this request didn't match the stream ID "
+            f"currently associated with framework ID {framework.id}",
         )
-    if call.update_framework is not None and call.type == "UPDATE_FRAMEWORK":
-        problem = invalid_change(framework.info, call.update_framework.framework_info)
-        if problem is not None:
-            return text(400, problem)
-    term.handle(SchedulerCall(framework.id, call))
-    return empty(200 if call.type == "UPDATE_FRAMEWORK" else 202)
+    return None
+
+
+def _wrong_update(framework: Framework, call: Call) -> web.Response | None:
+    if call.update_framework is None or call.type != "UPDATE_FRAMEWORK":
+        return None
+    problem = invalid_change(framework.info, call.update_framework.framework_info)
+    return None if problem is None else text(400, problem)

@@ -1,4 +1,7 @@
-"""The gRPC end of the agents' links. Only a leading master takes agents; any other answers UNAVAILABLE."""
+"""The gRPC server of the agents' links.
+
+Only a leading master takes agents. Any other master answers UNAVAILABLE.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -16,66 +19,75 @@ from mesaform.engine import link
 from mesaform.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
 from mesaform.engine.master.term import LinkQueue, Term
 
-FIRST_MESSAGE_S = 10.0
+if TYPE_CHECKING:
+    from grpc.aio import Server, ServicerContext
+
+FIRST_MESSAGE_TIMEOUT_S = 10.0
 
 
 class LinkServer:
     """Serves `Link/Connect`.
 
     Args:
-        term: this master's term of leadership now, or None.
-        first_message_s: how long a peer may take until it says who it is.
+        term: gives this master's present term of leadership, or None.
+        first_message_timeout_s: the time in which a peer must send `Register`.
 
     """
 
     def __init__(
-        self, term: Callable[[], Term | None], first_message_s: float = FIRST_MESSAGE_S
+        self,
+        term: Callable[[], Term | None],
+        first_message_timeout_s: float = FIRST_MESSAGE_TIMEOUT_S,
     ) -> None:
         self._term = term
-        self._first_message_s = first_message_s
-        self._server: Any = None
+        self._first_message_timeout_s = first_message_timeout_s
+        self._server: Server | None = None
 
     async def start(self, address: str) -> None:
-        """Listen on `ip:port`; returns when it does.
+        """Listen on `ip:port`. The port is open when this returns.
 
         Raises:
             Busy: the port is taken.
 
         """
-        self._server = grpc.aio.server(options=link.SERVER_OPTIONS)
+        server = grpc.aio.server(options=link.SERVER_OPTIONS)
         service, method = link.METHOD.strip("/").split("/")
         handler = grpc.stream_stream_rpc_method_handler(
             self._connect,
             request_deserializer=link.decode_from_agent,
             response_serializer=link.encode,
         )
-        self._server.add_generic_rpc_handlers(
+        server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
         )
         try:
-            bound = self._server.add_insecure_port(address)
+            port = server.add_insecure_port(address)
         except RuntimeError:
-            bound = 0
-        if not bound:
+            port = 0
+        if not port:
             raise Busy(
                 "the agents' link port is taken",
                 where=address,
                 fix="end the program that listens there",
             )
-        await self._server.start()
+        self._server = server
+        await server.start()
 
     async def stop(self) -> None:
+        """Close the port and every link."""
         if self._server is not None:
             await self._server.stop(grace=0.5)
 
-    async def _connect(self, requests: AsyncIterator[link.FromAgent], context: Any) -> None:
+    async def _connect(
+        self, requests: AsyncIterator[link.FromAgent], context: ServicerContext
+    ) -> None:
         term = self._term()
-        if term is None or term.over:
+        if term is None or term.is_over:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "this master does not lead")
             return
         first = None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._first_message_s):
+            async with asyncio.timeout(self._first_message_timeout_s):
                 first = await anext(aiter(requests), None)
         if not isinstance(first, link.Register):
             await context.abort(
@@ -88,7 +100,7 @@ class LinkServer:
         reader = asyncio.create_task(_read(term, link_id, requests, queue), name=f"link {link_id}")
         try:
             term.handle(AgentRegistering(link_id, first))
-            while not term.over and (message := await queue.get()) is not None:
+            while not term.is_over and (message := await queue.get()) is not None:
                 await context.write(message)
         finally:
             reader.cancel()

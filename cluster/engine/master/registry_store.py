@@ -1,6 +1,7 @@
-"""The registry in one ZooKeeper node, fenced against deposed leaders.
+"""The registry in one ZooKeeper node, protected against writes of deposed leaders.
 
-Every write names the version it replaces and a new leader writes first of all, so an earlier leader's writes fail.
+Each write names the version that it replaces, and a new leader writes before anything else. The
+writes of an earlier leader therefore fail. Depends on `zookeeper.session`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from mesaform.engine.master.timing import Timings
 from mesaform.engine.registry import Change, Registry
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 
-COMPRESS_ABOVE_BYTES = 256 * 1024  # a ZooKeeper node holds at most 1 MiB
+COMPRESS_ABOVE_BYTES = 256 * 1024
+"""A ZooKeeper node holds at most 1 MiB (jute.maxbuffer)."""
 
 
 class RegistryStore:
-    """The registry in one ZooKeeper node, for one term of leadership.
+    """The registry for one term of leadership.
 
     Args:
         zk: a started session.
@@ -37,49 +39,47 @@ class RegistryStore:
         self._stores = Timings("registrar/state_store_ms")
 
     def measured(self) -> dict[str, float]:
-        """Times and sizes, under Mesos' keys."""
-        return (
-            {"registrar/registry_size_bytes": float(self._size_bytes)}
-            | self._fetches.metrics()
-            | self._stores.metrics()
-        )
+        """Times and sizes under Mesos' metric keys."""
+        size = {"registrar/registry_size_bytes": float(self._size_bytes)}
+        return size | self._fetches.metrics() | self._stores.metrics()
 
     async def open(self, epoch: int, now: float) -> Registry:
-        """Read the registry and fence every earlier leader out by writing it with this epoch.
+        """Read the registry, and write it with this epoch so that earlier leaders cannot write.
 
         Raises:
-            LeadershipLost: a later leader has been here.
+            LeadershipLost: a later leader opened it.
             ZooKeeperUnavailable: no answer.
 
         """
-        began_at = time.monotonic()
-        found = await self._zk.get(self._path)
-        self._fetches.add((time.monotonic() - began_at) * 1000)
-        stored = decode(found[0]) if found else Registry()
+        started_at = time.monotonic()
+        node = await self._zk.get(self._path)
+        self._fetches.add((time.monotonic() - started_at) * 1000)
+        stored = decode(node[0]) if node else Registry()
         if stored.epoch > epoch:
             raise LeadershipLost(
                 f"epoch {stored.epoch} wrote the registry, this is epoch {epoch}", where=self._path
             )
-        mine = Registry(epoch, stored.agents).pruned(now)
+        registry = Registry(epoch, stored.agents).pruned(now)
         try:
-            if found:
-                await self._put(mine, found[1])
+            if node:
+                await self._put(registry, node[1])
             else:
-                await self._zk.create(self._path, encode(mine))
+                await self._zk.create(self._path, encode(registry))
                 self._version = 0
         except VersionConflict as error:
             raise LeadershipLost(
                 "another master opened the registry at the same time", where=self._path
             ) from error
-        self.value = mine
-        return mine
+        self.value = registry
+        return registry
 
     async def write(self, *changes: Change) -> None:
         """Make the changes durable.
 
         Raises:
-            LeadershipLost: a later leader wrote; nothing of this was stored.
-            ZooKeeperUnavailable: no answer; the term must end, because it is unknown whether this was stored.
+            LeadershipLost: a later leader wrote; none of the changes is stored.
+            ZooKeeperUnavailable: no answer. Whether the changes are stored is unknown, so the term
+                must end.
 
         """
         value = self.value.apply(*changes)
@@ -90,17 +90,18 @@ class RegistryStore:
         self.value = value
 
     async def _put(self, value: Registry, version: int) -> None:
-        data, began_at = encode(value), time.monotonic()
+        data, started_at = encode(value), time.monotonic()
         self._version = await self._zk.put(self._path, data, version)
-        self._stores.add((time.monotonic() - began_at) * 1000)
+        self._stores.add((time.monotonic() - started_at) * 1000)
         self._size_bytes = len(data)
 
 
 def encode(registry: Registry) -> bytes:
-    """JSON, deflated when large."""
+    """JSON, compressed by zlib above `COMPRESS_ABOVE_BYTES`."""
     plain = msgspec.json.encode(registry)
     return zlib.compress(plain, 6) if len(plain) > COMPRESS_ABOVE_BYTES else plain
 
 
 def decode(data: bytes) -> Registry:
+    """The registry that `encode` wrote."""
     return msgspec.json.decode(data if data[:1] == b"{" else zlib.decompress(data), type=Registry)

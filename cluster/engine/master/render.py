@@ -1,32 +1,37 @@
-"""The core's records as the v1 API's JSON: agents, frameworks, tasks, offers."""
+"""The records of the core as documents of the v1 API: agents, frameworks, tasks and roles."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mesaform.mesos.messages import TaskInfo, to_wire
+from mesaform.common.resources import Resources
+from mesaform.engine.master.events import Document
+from mesaform.mesos.messages import Resource, TaskInfo, to_wire
 
 if TYPE_CHECKING:
-    from mesaform.engine.master.state import Agent, Framework, State, Task
+    from mesaform.engine.master.state import Agent, Framework, Offer, State, Task
 
 VERSION = "1.12.0"
-"""The Mesos release whose protocol this is; clients compare it."""
+"""The Mesos release whose protocol the engine speaks. Clients compare it."""
 AGENT_CAPABILITIES = (
-    "MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_OPERATION_FEEDBACK", "AGENT_DRAINING",
+    "MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_OPERATION_FEEDBACK",
+    "AGENT_DRAINING",
 )  # fmt: skip
 
 _TASK_FIELDS = ("kill_policy", "health_check", "check", "labels", "discovery", "container")
 
 
 def nanoseconds(seconds: float) -> dict[str, int]:
+    """A DurationInfo or TimeInfo of seconds."""
     return {"nanoseconds": int(seconds * 1e9)}
 
 
-def task_json(task: Task) -> dict[str, Any]:
-    """A task as GET_TASKS and TASK_ADDED show it."""
-    document: dict[str, Any] = {
+def task_json(task: Task) -> Document:
+    """The v1 Task message, as in GET_TASKS and TASK_ADDED."""
+    document: Document = {
         "name": task.info.name,
         "task_id": task.info.task_id,
         "framework_id": {"value": task.framework_id},
@@ -40,42 +45,44 @@ def task_json(task: Task) -> dict[str, Any]:
         document["status_update_state"] = task.update_state
     if task.update_uuid is not None:
         document["status_update_uuid"] = task.update_uuid
-    document.update(_told(task.info))
+    document.update(_public_fields(task.info))
     return document
 
 
-def _told(info: TaskInfo) -> dict[str, Any]:
-    """What a task says of itself and others may want to know; not its command, which may hold secrets."""
+def _public_fields(info: TaskInfo) -> Document:
+    """The optional fields of a task that others may see. Its command may hold secrets."""
     return {name: value for name in _TASK_FIELDS if (value := getattr(info, name)) is not None}
 
 
-def tasks_json(state: State) -> dict[str, Any]:
-    everybody = [*state.frameworks.values(), *state.completed_frameworks.values()]
+def tasks_json(state: State) -> Document:
+    """The body of GET_TASKS."""
+    frameworks = [*state.frameworks.values(), *state.completed_frameworks.values()]
     return {
-        "tasks": [task_json(task) for framework in everybody for task in framework.tasks.values()],
+        "tasks": [task_json(task) for framework in frameworks for task in framework.tasks.values()],
         "unreachable_tasks": [
-            task_json(task) for framework in everybody for task in framework.unreachable.values()
+            task_json(task) for framework in frameworks for task in framework.unreachable.values()
         ],
         "completed_tasks": [
-            task_json(task) for framework in everybody for task in framework.completed.values()
+            task_json(task) for framework in frameworks for task in framework.completed.values()
         ],
     }
 
 
-def agent_info_json(agent: Agent) -> dict[str, Any]:
-    info: dict[str, Any] = msgspec.to_builtins(agent.info)
+def _agent_info_json(agent: Agent) -> Document:
+    info: Document = msgspec.to_builtins(agent.info)
     info["port"] = agent.info.port
     info["id"] = {"value": agent.id}
     info["checkpoint"] = True
     return info
 
 
-def agent_json(state: State, agent: Agent) -> dict[str, Any]:
-    """An agent as GET_AGENTS and AGENT_ADDED show it."""
-    document: dict[str, Any] = {
-        "agent_info": agent_info_json(agent),
-        "active": agent.connected and not state.is_deactivated(agent.id),
-        "deactivated": state.is_deactivated(agent.id),
+def agent_json(state: State, agent: Agent) -> Document:
+    """An agent as in GET_AGENTS and AGENT_ADDED."""
+    is_deactivated = state.is_deactivated(agent.id)
+    document: Document = {
+        "agent_info": _agent_info_json(agent),
+        "active": agent.is_connected and not is_deactivated,
+        "deactivated": is_deactivated,
         "version": agent.version or VERSION,
         "pid": f"slave(1)@{agent.address}",
         "registered_time": nanoseconds(agent.registered_at),
@@ -84,64 +91,57 @@ def agent_json(state: State, agent: Agent) -> dict[str, Any]:
     }
     if agent.reregistered_at is not None:
         document["reregistered_time"] = nanoseconds(agent.reregistered_at)
-    allocated = allocated_json(agent.tasks.values())
-    if allocated:
+    if allocated := allocated_json(agent.tasks.values()):
         document["allocated_resources"] = allocated
-    offered = offered_json(agent.offers.values())
-    if offered:
+    if offered := offered_json(agent.offers.values()):
         document["offered_resources"] = offered
-    drain = drain_json(state, agent.id)
-    if drain is not None:
-        document["drain_info"] = drain
-        record = state.record(agent.id)
-        started_at = (
-            record.drain.started_at if record is not None and record.drain is not None else 0.0
-        )
-        document["estimated_drain_start_time"] = nanoseconds(int(started_at))
+    record = state.record(agent.id)
+    if record is not None and record.drain is not None:
+        document["drain_info"] = drain_json(state, agent.id)
+        document["estimated_drain_start_time"] = nanoseconds(int(record.drain.started_at))
     return document
 
 
-def drain_json(state: State, agent_id: str) -> dict[str, Any] | None:
-    """`drain_info`, or None for an agent that was not drained."""
+def drain_json(state: State, agent_id: str) -> Document | None:
+    """The agent's DrainInfo; None for an agent that was not drained."""
     record = state.record(agent_id)
     if record is None or record.drain is None:
         return None
-    config: dict[str, Any] = {"mark_gone": record.drain.mark_gone}
+    config: Document = {"mark_gone": record.drain.mark_gone}
     if record.drain.max_grace_s is not None:
         config["max_grace_period"] = nanoseconds(record.drain.max_grace_s)
     return {"state": record.drain.state, "config": config}
 
 
-def allocated_json(tasks: Any) -> list[Any]:
-    """What running tasks hold, summed by role."""
-    by_role: dict[str, Any] = {}
-    for task in tasks:
-        if not task.is_terminal:
-            by_role[task.role] = (
-                by_role[task.role] + task.resources if task.role in by_role else task.resources
-            )
-    return [
-        one
-        for role in sorted(by_role)
-        for one in to_wire(by_role[role], role="*", allocated_to=role)
-    ]
+def allocated_json(tasks: Iterable[Task]) -> list[Resource]:
+    """What live tasks hold, summed by role."""
+    return _by_role((task.role, task.resources) for task in tasks if not task.is_terminal)
 
 
-def offered_json(offers: Any) -> list[Any]:
+def offered_json(offers: Iterable[Offer]) -> list[Resource]:
     """What offers hold, summed by role."""
-    by_role: dict[str, Any] = {}
-    for offer in offers:
-        by_role[offer.role] = (
-            by_role[offer.role] + offer.resources if offer.role in by_role else offer.resources
-        )
+    return _by_role((offer.role, offer.resources) for offer in offers)
+
+
+def _by_role(holdings: Iterable[tuple[str, Resources]]) -> list[Resource]:
+    sums = sum_by_role(holdings)
     return [
-        one
-        for role in sorted(by_role)
-        for one in to_wire(by_role[role], role="*", allocated_to=role)
+        resource
+        for role in sorted(sums)
+        for resource in to_wire(sums[role], role="*", allocated_to=role)
     ]
 
 
-def agents_json(state: State) -> dict[str, Any]:
+def sum_by_role(holdings: Iterable[tuple[str, Resources]]) -> dict[str, Resources]:
+    """The sum of the vectors of each role."""
+    sums: dict[str, Resources] = {}
+    for role, resources in holdings:
+        sums[role] = sums[role] + resources if role in sums else resources
+    return sums
+
+
+def agents_json(state: State) -> Document:
+    """The body of GET_AGENTS."""
     recovered = [
         record.info
         for agent_id in sorted(state.recovered)
@@ -153,13 +153,13 @@ def agents_json(state: State) -> dict[str, Any]:
     }
 
 
-def framework_json(state: State, framework: Framework) -> dict[str, Any]:
-    """A framework as GET_FRAMEWORKS and FRAMEWORK_ADDED show it."""
-    document: dict[str, Any] = {
+def framework_json(state: State, framework: Framework) -> Document:
+    """A framework as in GET_FRAMEWORKS and FRAMEWORK_ADDED."""
+    document: Document = {
         "framework_info": framework.info,
-        "active": framework.active,
-        "connected": framework.connected,
-        "recovered": framework.recovered,
+        "active": framework.is_active,
+        "connected": framework.is_connected,
+        "recovered": framework.is_recovered,
         "registered_time": nanoseconds(framework.registered_at),
         "reregistered_time": nanoseconds(framework.reregistered_at),
     }
@@ -168,14 +168,14 @@ def framework_json(state: State, framework: Framework) -> dict[str, Any]:
     if framework.offers:
         document["offers"] = [state.offer_json(offer) for offer in framework.offers.values()]
         document["offered_resources"] = offered_json(framework.offers.values())
-    allocated = allocated_json(framework.tasks.values())
-    if allocated:
+    if allocated := allocated_json(framework.tasks.values()):
         document["allocated_resources"] = allocated
     document["offer_constraints"] = {}
     return document
 
 
-def frameworks_json(state: State) -> dict[str, Any]:
+def frameworks_json(state: State) -> Document:
+    """The body of GET_FRAMEWORKS."""
     return {
         "frameworks": [framework_json(state, framework) for framework in state.frameworks.values()],
         "completed_frameworks": [
@@ -184,31 +184,48 @@ def frameworks_json(state: State) -> dict[str, Any]:
     }
 
 
-def roles_json(state: State) -> dict[str, Any]:
-    """GET_ROLES: each role with a framework, what it holds and who is in it; {} when there is none."""
-    roles: dict[str, dict[str, Any]] = {}
+def members_by_role(state: State) -> dict[str, list[str]]:
+    """The ids of the frameworks that subscribe to each role."""
+    members: dict[str, list[str]] = {}
     for framework in state.frameworks.values():
         for role in framework.roles:
-            entry = roles.setdefault(
-                role, {"name": role, "weight": 1.0, "frameworks": [], "resources": None}
-            )
-            entry["frameworks"].append({"value": framework.id})
-            held = [
-                task.resources
-                for task in framework.tasks.values()
-                if task.role == role and not task.is_terminal
-            ]
-            held += [offer.resources for offer in framework.offers.values() if offer.role == role]
-            for one in held:
-                entry["resources"] = one if entry["resources"] is None else entry["resources"] + one
-    for role, entry in roles.items():
-        resources = entry.pop("resources")
-        if resources is not None:
-            entry["resources"] = to_wire(resources, role="*", allocated_to=role)
-    return {"roles": [roles[role] for role in sorted(roles)]} if roles else {}
+            members.setdefault(role, []).append(framework.id)
+    return members
 
 
-def state_json(state: State) -> dict[str, Any]:
+def holdings_of(framework: Framework) -> Iterable[tuple[str, Resources]]:
+    """The role and resources of each live task and each offer of a framework."""
+    for task in framework.tasks.values():
+        if not task.is_terminal:
+            yield task.role, task.resources
+    for offer in framework.offers.values():
+        yield offer.role, offer.resources
+
+
+def roles_json(state: State) -> Document:
+    """The body of GET_ROLES: each role with a framework. It is empty when there is none."""
+    members = members_by_role(state)
+    held = sum_by_role(
+        holding
+        for framework in state.frameworks.values()
+        for holding in holdings_of(framework)
+        if holding[0] in framework.roles
+    )
+    roles: list[Document] = []
+    for role in sorted(members):
+        entry: Document = {
+            "name": role,
+            "weight": 1.0,
+            "frameworks": [{"value": framework_id} for framework_id in members[role]],
+        }
+        if role in held:
+            entry["resources"] = to_wire(held[role], role="*", allocated_to=role)
+        roles.append(entry)
+    return {"roles": roles} if roles else {}
+
+
+def state_json(state: State) -> Document:
+    """The body of GET_STATE."""
     return {
         "get_tasks": tasks_json(state),
         "get_executors": {"executors": []},

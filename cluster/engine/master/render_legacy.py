@@ -1,59 +1,67 @@
-"""The same records in the JSON of the endpoints before the v1 API (/state, /slaves, …), which dashboards and mesos-dns read."""
+"""The records of the core as documents of the endpoints before the v1 API (/state, /slaves, …).
+
+Dashboards and mesos-dns read these.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
-from mesaform.common.resources import EMPTY, Resources
+from mesaform.common.resources import EMPTY, Range, Resources
+from mesaform.engine.master.events import Document
 from mesaform.engine.master.render import (
     AGENT_CAPABILITIES,
     VERSION,
     allocated_json,
     drain_json,
+    holdings_of,
+    members_by_role,
     offered_json,
+    sum_by_role,
 )
-from mesaform.engine.master.state import Agent, Framework, State, Task
+from mesaform.engine.master.state import Agent, Framework, Offer, State, Task
 from mesaform.mesos.messages import Attribute, TaskStatus, to_wire
 
 SUMMARY_STATES = (
-    "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_FINISHED", "TASK_KILLED", "TASK_FAILED", "TASK_LOST",
-    "TASK_ERROR", "TASK_UNREACHABLE",
+    "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_FINISHED", "TASK_KILLED",
+    "TASK_FAILED", "TASK_LOST", "TASK_ERROR", "TASK_UNREACHABLE",
 )  # fmt: skip
 
 
-def resources_json(resources: Resources) -> dict[str, Any]:
-    """The four scalars always, others and ports when there are any; ports as "[31000-31001]"."""
-    document: dict[str, Any] = {
-        "disk": 0.0,
-        "mem": 0.0,
-        "gpus": 0.0,
-        "cpus": 0.0,
-    } | resources.scalars()
+def resources_json(resources: Resources) -> Document:
+    """The four scalars in any case, others where present, and ports as "[31000-31001]"."""
+    document: Document = {"disk": 0.0, "mem": 0.0, "gpus": 0.0, "cpus": 0.0}
+    document.update(resources.scalars())
     if resources.ports:
-        document["ports"] = "[" + ", ".join(f"{low}-{high}" for low, high in resources.ports) + "]"
+        document["ports"] = _ranges_text(resources.ports)
     return document
 
 
-def attributes_json(attributes: list[Attribute]) -> dict[str, Any]:
-    return {one.name: _attribute(one) for one in attributes}
+def _ranges_text(ranges: Iterable[Range]) -> str:
+    return "[" + ", ".join(f"{low}-{high}" for low, high in ranges) + "]"
 
 
-def _attribute(one: Attribute) -> Any:
-    if one.text is not None:
-        return one.text.value
-    if one.scalar is not None:
-        return one.scalar.value
-    if one.ranges is not None:
-        return "[" + ", ".join(f"{part.begin}-{part.end}" for part in one.ranges.range) + "]"
-    return "{" + ", ".join(one.set.item) + "}" if one.set is not None else ""
+def attributes_json(attributes: list[Attribute]) -> Document:
+    """Each attribute's value by its name."""
+    return {attribute.name: _attribute_value(attribute) for attribute in attributes}
 
 
-def status_json(status: TaskStatus) -> dict[str, Any]:
-    document: dict[str, Any] = {"state": status.state, "timestamp": status.timestamp or 0.0}
+def _attribute_value(attribute: Attribute) -> str | float:
+    if attribute.text is not None:
+        return attribute.text.value
+    if attribute.scalar is not None:
+        return attribute.scalar.value
+    if attribute.ranges is not None:
+        return _ranges_text((part.begin, part.end) for part in attribute.ranges.range)
+    return "{" + ", ".join(attribute.set.item) + "}" if attribute.set is not None else ""
+
+
+def status_json(status: TaskStatus) -> Document:
+    """A status of a task."""
+    document: Document = {"state": status.state, "timestamp": status.timestamp or 0.0}
     if status.labels is not None:
         document["labels"] = status.labels.labels
     if status.container_status is not None:
@@ -65,8 +73,9 @@ def status_json(status: TaskStatus) -> dict[str, Any]:
     return document
 
 
-def task_json(task: Task) -> dict[str, Any]:
-    document: dict[str, Any] = {
+def task_json(task: Task) -> Document:
+    """A task as in /tasks and /state."""
+    document: Document = {
         "id": task.id,
         "name": task.info.name,
         "framework_id": task.framework_id,
@@ -86,9 +95,10 @@ def task_json(task: Task) -> dict[str, Any]:
     return document
 
 
-def agent_json(state: State, agent: Agent, *, full: bool = False) -> dict[str, Any]:
-    """`full` adds the resources in the v1 form, as /slaves does."""
-    document: dict[str, Any] = {
+def agent_json(state: State, agent: Agent, *, full: bool = False) -> Document:
+    """An agent as in /state; `full` adds the resources in the v1 form, as in /slaves."""
+    is_deactivated = state.is_deactivated(agent.id)
+    document: Document = {
         "id": agent.id,
         "hostname": agent.info.hostname,
         "port": agent.info.port,
@@ -100,8 +110,8 @@ def agent_json(state: State, agent: Agent, *, full: bool = False) -> dict[str, A
         "offered_resources": resources_json(agent.offered()),
         "reserved_resources": {},
         "unreserved_resources": resources_json(agent.total),
-        "active": agent.connected and not state.is_deactivated(agent.id),
-        "deactivated": state.is_deactivated(agent.id),
+        "active": agent.is_connected and not is_deactivated,
+        "deactivated": is_deactivated,
         "version": agent.version or VERSION,
         "capabilities": list(AGENT_CAPABILITIES),
     }
@@ -112,22 +122,21 @@ def agent_json(state: State, agent: Agent, *, full: bool = False) -> dict[str, A
         document["drain_info"] = drain_json(state, agent.id)
         document["estimated_drain_start_time_seconds"] = record.drain.started_at
     if full:
-        document |= {
-            "reserved_resources_full": {},
-            "unreserved_resources_full": to_wire(agent.total, role="*"),
-            "used_resources_full": allocated_json(agent.tasks.values()),
-            "offered_resources_full": offered_json(agent.offers.values()),
-        }
+        document["reserved_resources_full"] = {}
+        document["unreserved_resources_full"] = to_wire(agent.total, role="*")
+        document["used_resources_full"] = allocated_json(agent.tasks.values())
+        document["offered_resources_full"] = offered_json(agent.offers.values())
     return document
 
 
-def recovered_json(state: State) -> list[dict[str, Any]]:
-    found = []
+def recovered_json(state: State) -> list[Document]:
+    """Agents of an earlier term that have not registered yet."""
+    documents: list[Document] = []
     for agent_id in sorted(state.recovered):
         record = state.record(agent_id)
         if record is not None:
             info = record.info
-            found.append(
+            documents.append(
                 {
                     "id": agent_id,
                     "hostname": info.hostname,
@@ -135,25 +144,26 @@ def recovered_json(state: State) -> list[dict[str, Any]]:
                     "attributes": attributes_json(info.attributes),
                 }
             )
-    return found
+    return documents
 
 
-def _summary(framework: Framework) -> dict[str, Any]:
+def _summary(framework: Framework) -> Document:
     return {
         "id": framework.id,
         "name": framework.info.name,
         "used_resources": resources_json(framework.used()),
         "offered_resources": resources_json(framework.offered()),
-        "capabilities": [one.type for one in framework.info.capabilities],
+        "capabilities": [capability.type for capability in framework.info.capabilities],
         "hostname": framework.info.hostname or "",
         "webui_url": framework.info.webui_url or "",
-        "active": framework.active,
-        "connected": framework.connected,
-        "recovered": framework.recovered,
+        "active": framework.is_active,
+        "connected": framework.is_connected,
+        "recovered": framework.is_recovered,
     }
 
 
-def framework_json(framework: Framework) -> dict[str, Any]:
+def framework_json(framework: Framework) -> Document:
+    """A framework as in /frameworks and /state."""
     document = _summary(framework) | {
         "user": framework.info.user,
         "failover_timeout": framework.info.failover_timeout or 0.0,
@@ -162,19 +172,10 @@ def framework_json(framework: Framework) -> dict[str, Any]:
         "unregistered_time": framework.unregistered_at or 0.0,
         "resources": resources_json(framework.used() + framework.offered()),
         "roles": list(framework.roles),
-        "tasks": [task_json(task) for task in framework.tasks.values()],
-        "unreachable_tasks": [task_json(task) for task in framework.unreachable.values()],
-        "completed_tasks": [task_json(task) for task in framework.completed.values()],
-        "offers": [
-            {
-                "id": offer.id,
-                "framework_id": offer.framework_id,
-                "allocation_info": {"role": offer.role},
-                "slave_id": offer.agent_id,
-                "resources": resources_json(offer.resources),
-            }
-            for offer in framework.offers.values()
-        ],
+        "tasks": _tasks(framework.tasks.values()),
+        "unreachable_tasks": _tasks(framework.unreachable.values()),
+        "completed_tasks": _tasks(framework.completed.values()),
+        "offers": [_offer_json(offer) for offer in framework.offers.values()],
         "executors": [],
         "offer_constraints": {},
     }
@@ -185,17 +186,35 @@ def framework_json(framework: Framework) -> dict[str, Any]:
     return document
 
 
-def frameworks_json(state: State) -> dict[str, Any]:
+def _tasks(tasks: Iterable[Task]) -> list[Document]:
+    return [task_json(task) for task in tasks]
+
+
+def _offer_json(offer: Offer) -> Document:
     return {
-        "frameworks": [framework_json(one) for one in state.frameworks.values()],
-        "completed_frameworks": [
-            framework_json(one) for one in state.completed_frameworks.values()
-        ],
+        "id": offer.id,
+        "framework_id": offer.framework_id,
+        "allocation_info": {"role": offer.role},
+        "slave_id": offer.agent_id,
+        "resources": resources_json(offer.resources),
+    }
+
+
+def _frameworks(frameworks: Iterable[Framework]) -> list[Document]:
+    return [framework_json(framework) for framework in frameworks]
+
+
+def frameworks_json(state: State) -> Document:
+    """/frameworks."""
+    return {
+        "frameworks": _frameworks(state.frameworks.values()),
+        "completed_frameworks": _frameworks(state.completed_frameworks.values()),
         "unregistered_frameworks": [],
     }
 
 
-def slaves_json(state: State) -> dict[str, Any]:
+def slaves_json(state: State) -> Document:
+    """/slaves."""
     return {
         "slaves": [agent_json(state, agent, full=True) for agent in state.agents.values()],
         "recovered_slaves": recovered_json(state),
@@ -203,33 +222,29 @@ def slaves_json(state: State) -> dict[str, Any]:
 
 
 def all_tasks(state: State) -> Iterable[Task]:
+    """Each task of each framework, live, unreachable and completed."""
     for framework in (*state.frameworks.values(), *state.completed_frameworks.values()):
         yield from framework.tasks.values()
         yield from framework.unreachable.values()
         yield from framework.completed.values()
 
 
-def tasks_json(state: State, *, limit: int, offset: int, ascending: bool) -> dict[str, Any]:
-    """A page of tasks by the time of their first status."""
+def tasks_json(state: State, *, limit: int, offset: int, ascending: bool) -> Document:
+    """/tasks: a page of tasks, ordered by the time of their first status."""
     ordered = sorted(
         all_tasks(state),
         key=lambda task: task.statuses[0].timestamp or 0.0 if task.statuses else 0.0,
         reverse=not ascending,
     )
-    return {"tasks": [task_json(task) for task in ordered[offset : offset + limit]]}
+    return {"tasks": _tasks(ordered[offset : offset + limit])}
 
 
-def roles_json(state: State) -> dict[str, Any]:
-    held: dict[str, Resources] = {}
-    members: dict[str, list[str]] = {}
-    for framework in state.frameworks.values():
-        for role in framework.roles:
-            members.setdefault(role, []).append(framework.id)
-        for task in framework.tasks.values():
-            if not task.is_terminal:
-                held[task.role] = held.get(task.role, EMPTY) + task.resources
-        for offer in framework.offers.values():
-            held[offer.role] = held.get(offer.role, EMPTY) + offer.resources
+def roles_json(state: State) -> Document:
+    """/roles: each role with a framework."""
+    members = members_by_role(state)
+    held = sum_by_role(
+        holding for framework in state.frameworks.values() for holding in holdings_of(framework)
+    )
     return {
         "roles": [
             {
@@ -243,8 +258,8 @@ def roles_json(state: State) -> dict[str, Any]:
     }
 
 
-def summary_json(state: State, hostname: str) -> dict[str, Any]:
-    """/state-summary: counts instead of tasks."""
+def summary_json(state: State, hostname: str) -> Document:
+    """/state-summary: counts of tasks by state."""
     by_agent: dict[str, Counter[str]] = {}
     by_framework: dict[str, Counter[str]] = {}
     agents_of: dict[str, dict[str, None]] = {}
@@ -257,41 +272,38 @@ def summary_json(state: State, hostname: str) -> dict[str, Any]:
     return {
         "hostname": hostname,
         "slaves": [
-            agent_json(state, one)
-            | _counts(by_agent.get(one.id))
-            | {"framework_ids": list(frameworks_of.get(one.id, {}))}
-            for one in state.agents.values()
+            agent_json(state, agent)
+            | _counts(by_agent.get(agent.id))
+            | {"framework_ids": list(frameworks_of.get(agent.id, {}))}
+            for agent in state.agents.values()
         ],
         "frameworks": [
-            _summary(one)
-            | _counts(by_framework.get(one.id))
-            | {"slave_ids": list(agents_of.get(one.id, {}))}
-            for one in state.frameworks.values()
+            _summary(framework)
+            | _counts(by_framework.get(framework.id))
+            | {"slave_ids": list(agents_of.get(framework.id, {}))}
+            for framework in state.frameworks.values()
         ],
     }
 
 
-def _counts(states: Counter[str] | None) -> dict[str, int]:
+def _counts(states: Counter[str] | None) -> Document:
     return {state: (states or Counter())[state] for state in SUMMARY_STATES}
 
 
-def state_json(state: State) -> dict[str, Any]:
-    """The part of /state that the core knows; the process adds its own."""
+def state_json(state: State) -> Document:
+    """The part of /state that the core knows. The process adds its own facts."""
     active = sum(
-        agent.connected and not state.is_deactivated(agent.id) for agent in state.agents.values()
+        agent.is_connected and not state.is_deactivated(agent.id) for agent in state.agents.values()
     )
+    unreachable = sum(record.state == "unreachable" for record in state.registry.agents.values())
     return {
         "activated_slaves": float(active),
         "deactivated_slaves": float(len(state.agents) - active),
-        "unreachable_slaves": float(
-            sum(record.state == "unreachable" for record in state.registry.agents.values())
-        ),
+        "unreachable_slaves": float(unreachable),
         "slaves": [agent_json(state, agent) for agent in state.agents.values()],
         "recovered_slaves": recovered_json(state),
-        "frameworks": [framework_json(one) for one in state.frameworks.values()],
-        "completed_frameworks": [
-            framework_json(one) for one in state.completed_frameworks.values()
-        ],
+        "frameworks": _frameworks(state.frameworks.values()),
+        "completed_frameworks": _frameworks(state.completed_frameworks.values()),
         "orphan_tasks": [],
         "unregistered_frameworks": [],
     }

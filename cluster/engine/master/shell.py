@@ -1,25 +1,31 @@
-"""The master as a process: election, the HTTP port, the agents' link port. The composition root of this package."""
+"""The master as a process: election, the HTTP port and the agents' link port.
+
+This is the composition root of the package. It is the only module that reads the machine's load.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from mesaform.common.errors import Busy, LeadershipLost, MesaformError
+from mesaform.common.json_types import JsonObject
+from mesaform.common.logs import configure_logging
 from mesaform.engine.allocator import Allocator
-from mesaform.engine.master.config import Settings, flags, master_info, read_settings
+from mesaform.engine.master.config import CAPABILITIES, Settings, flags, master_info, read_settings
 from mesaform.engine.master.core import Master
+from mesaform.engine.master.events import Document
 from mesaform.engine.master.http_routes import HttpApi
 from mesaform.engine.master.link_server import LinkServer
 from mesaform.engine.master.metrics import metrics
@@ -30,9 +36,12 @@ from mesaform.engine.master.term import Term
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
-log = logging.getLogger("mesaform.master")
+log = structlog.get_logger("mesaform.master")
 
 START_ZOOKEEPER_S = 60.0
+REGISTRY_RETRY_S = 0.5
+CLOSE_TIMEOUT_S = 4.0
+"""Seconds for an orderly end. systemd kills the process later than that."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
@@ -47,20 +56,21 @@ class MasterProcess:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.id = str(uuid.uuid4())
-        self.info: dict[str, Any] = master_info(settings, self.id, VERSION)
+        self.info: JsonObject = master_info(settings, self.id, VERSION)
+        self.own_address = (settings.ip, settings.port)
         self.term: Term | None = None
-        self.leader: dict[str, Any] | None = None
+        self.leader: JsonObject | None = None
         self.started_at = time.time()
         self.elected_at: float | None = None
-        self._started = time.monotonic()
+        self._started_monotonic = time.monotonic()
         self._ids = Ids(self.id)
-        self._front = HttpApi(self)
+        self._api = HttpApi(self)
         self._links = LinkServer(lambda: self.term)
         self._runner: web.AppRunner | None = None
 
     def clock(self) -> float:
-        """Seconds since the epoch that never go back."""
-        return self.started_at + time.monotonic() - self._started
+        """Seconds since the epoch, never decreasing."""
+        return self.started_at + time.monotonic() - self._started_monotonic
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -84,12 +94,12 @@ class MasterProcess:
                 group.create_task(candidate.run(lead), name="candidate")
         finally:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(4.0):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await asyncio.shield(self._close(zk))
 
     async def _listen(self) -> None:
         self._runner = web.AppRunner(
-            self._front.app(MAX_BODY_BYTES),
+            self._api.app(MAX_BODY_BYTES),
             handler_cancellation=True,
             access_log=None,
             shutdown_timeout=0.5,
@@ -115,35 +125,35 @@ class MasterProcess:
     async def _watch(self, zk: ZooKeeper) -> None:
         async for payload in watch_leader(zk, self.settings.zk_path):
             self.leader = msgspec.json.decode(payload) if payload else None
-            log.info("leader: %s", self.leader["pid"] if self.leader else "none")
+            log.info("leader_changed", leader=self.leader["pid"] if self.leader else None)
 
     async def _lead(self, zk: ZooKeeper, epoch: int) -> None:
         store = RegistryStore(zk, f"{self.settings.zk_path}/registry")
         try:
             registry = await store.open(epoch, self.clock())
         except (LeadershipLost, ZooKeeperUnavailable) as error:
-            log.warning("elected, but the registry cannot be opened: %s", error)
-            await asyncio.sleep(0.5)
+            log.warning("registry_not_opened", epoch=epoch, error=str(error))
+            await asyncio.sleep(REGISTRY_RETRY_S)
             return
         allocator = Allocator(
             interval_s=self.settings.core.allocation_interval_s, shuffle=random.shuffle
         )
         self.elected_at = self.clock()
-        core = Master(
-            self.info, self._ids, registry, allocator, self.settings.core, now=self.elected_at
-        )
+        info: Document = {**self.info}
+        core = Master(info, self._ids, registry, allocator, self.settings.core, now=self.elected_at)
         self.term = Term(core, store, self.clock)
-        log.info("elected with epoch %d, %d agents to recover", epoch, len(core.state.recovered))
+        log.info("elected", epoch=epoch, agents_to_recover=len(core.state.recovered))
         try:
             await self.term.run()
         finally:
             self.term = None
             self.elected_at = None
-            log.info("no longer leading")
+            log.info("leadership_ended", epoch=epoch)
 
     # --- facts for the API
 
-    def version(self) -> dict[str, Any]:
+    def version(self) -> Document:
+        """VersionInfo."""
         return {
             "version": VERSION,
             "build_date": "",
@@ -154,28 +164,31 @@ class MasterProcess:
         }
 
     def flags(self) -> dict[str, str]:
+        """The flags of Mesos that have a meaning here."""
         return flags(self.settings)
 
     def metrics(self) -> dict[str, float]:
-        uptime_s = time.monotonic() - self._started
+        """Every metric by its key."""
+        uptime_s = time.monotonic() - self._started_monotonic
         if self.term is None:
-            return metrics(None, uptime_s=uptime_s)
+            return metrics(None, uptime_s=uptime_s, measured=machine_metrics())
         return metrics(
             self.term.core.state,
             uptime_s=uptime_s,
             subscribers=len(self.term.subscribers),
-            measured=self.term.measured(),
+            measured=self.term.measured() | machine_metrics(),
         )
 
-    def master(self) -> dict[str, Any]:
+    def master(self) -> Document:
+        """The body of GET_MASTER."""
         return {
             "master_info": self.info,
             "start_time": self.started_at,
             "elected_time": self.elected_at or 0.0,
         }
 
-    def process(self) -> dict[str, Any]:
-        """What /state tells beside the core's own."""
+    def process(self) -> Document:
+        """The facts of /state that the core does not know."""
         return self.version() | {
             "start_time": self.started_at,
             "elected_time": self.elected_at or 0.0,
@@ -183,11 +196,25 @@ class MasterProcess:
             "pid": self.info["pid"],
             "hostname": self.settings.hostname,
             "cluster": self.settings.cluster,
-            "capabilities": [one["type"] for one in self.info["capabilities"]],
+            "capabilities": list(CAPABILITIES),
             "leader": self.info["pid"],
             "leader_info": {name: self.info[name] for name in ("id", "pid", "port", "hostname")},
             "flags": self.flags(),
         }
+
+
+def machine_metrics() -> dict[str, float]:
+    """The load and memory of the machine, under Mesos' keys."""
+    load_1min, load_5min, load_15min = os.getloadavg()
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    return {
+        "system/cpus_total": os.cpu_count() or 0,
+        "system/load_1min": load_1min,
+        "system/load_5min": load_5min,
+        "system/load_15min": load_15min,
+        "system/mem_total_bytes": os.sysconf("SC_PHYS_PAGES") * page_bytes,
+        "system/mem_free_bytes": os.sysconf("SC_AVPHYS_PAGES") * page_bytes,
+    }
 
 
 async def serve(env: Mapping[str, str]) -> None:
@@ -202,11 +229,11 @@ async def serve(env: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """`python -m mesaform.engine master`: 0 after a signal, else the error's exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    """`python -m mesaform.engine master`: 0 after a signal, otherwise the error's exit code."""
+    configure_logging()
     try:
         asyncio.run(serve(os.environ))
     except MesaformError as error:
-        log.error("%s", error)  # noqa: TRY400 - it says what to do; where in the code does not help
+        sys.stderr.write(f"engine master: {error}\n")
         return int(error.exit_code)
     return 0

@@ -1,19 +1,27 @@
-"""The leading master's memory: frameworks, agents, tasks, offers; and the few moves that every part of the core shares.
+"""State of one term of leadership: frameworks, agents, tasks and offers, with the operations on them.
 
-Pure: no clock, no I/O, no randomness. `now` is set by the core before each event; effects collect in `out`.
+Pure: no I/O, no clock, no randomness. `core` sets `now` before each event. The operations append
+to `effects`, which `core` returns. Depends on `allocator`, `registry`, `link` and `events`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from mesaform.common.json_types import as_list, as_object
 from mesaform.common.resources import EMPTY, Resources
 from mesaform.engine.allocator import Allocation, Allocator
 from mesaform.engine.link import FromMaster
-from mesaform.engine.master.events import CloseStream, Effect, Publish, SendAgent, SendEvent
+from mesaform.engine.master.events import (
+    CloseStream,
+    Document,
+    Effect,
+    Publish,
+    SendAgent,
+    SendEvent,
+)
 from mesaform.engine.registry import AgentRecord, Registry
 from mesaform.mesos.messages import (
     TERMINAL_STATES,
@@ -26,16 +34,23 @@ from mesaform.mesos.messages import (
     to_wire,
 )
 
-HEARTBEAT_S = 15.0
-MAX_COMPLETED_FRAMEWORKS = 50
-MAX_COMPLETED_TASKS = 1000
-MAX_UNREACHABLE_TASKS = 1000
+HEARTBEAT_S = 15.0  # Mesos' own interval (DEFAULT_HEARTBEAT_INTERVAL)
+MAX_COMPLETED_FRAMEWORKS = 50  # the default of --max_completed_frameworks
+MAX_COMPLETED_TASKS = 1000  # the default of --max_completed_tasks_per_framework
+MAX_UNREACHABLE_TASKS = 1000  # the default of --max_unreachable_tasks_per_framework
 MAX_REMOVED_IDS = 10_000
+"""Ids of removed frameworks that are remembered. It bounds the memory of a long term."""
+
+TaskKey = tuple[str, str]
+"""Framework id and task id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Time-outs in seconds. Five pings of 15 s unanswered make an agent unreachable, as in Mesos."""
+    """Time-outs in seconds, with the defaults of Mesos.
+
+    An agent is unreachable after `max_missed_pings` pings without an answer.
+    """
 
     allocation_interval_s: float = 1.0
     ping_interval_s: float = 15.0
@@ -45,7 +60,11 @@ class Config:
 
 @dataclass(slots=True)
 class Task:
-    """`state` is the latest; `update_state` and `update_uuid` are of the update that waits for (or last got) its acknowledgement."""
+    """A task that the master knows.
+
+    `state` is the latest. `update_state` and `update_uuid` belong to the update that waits for its
+    acknowledgement, or that got the last one. `unreachable_at` is in seconds since the epoch.
+    """
 
     info: TaskInfo
     framework_id: str
@@ -60,15 +79,19 @@ class Task:
 
     @property
     def id(self) -> str:
+        """The task id that the framework chose."""
         return self.info.task_id.value
 
     @property
     def is_terminal(self) -> bool:
+        """Whether the task has ended and holds no resources."""
         return self.state in TERMINAL_STATES
 
 
 @dataclass(slots=True)
 class Offer:
+    """Resources of one agent, offered to one framework in one of its roles."""
+
     id: str
     framework_id: str
     agent_id: str
@@ -78,13 +101,19 @@ class Offer:
 
 @dataclass(slots=True)
 class Framework:
+    """A framework of this term. Times are in seconds since the epoch.
+
+    `stream_id` is None while it is disconnected. `is_recovered`: its tasks were reported by agents
+    and it has not subscribed in this term. `remove_at` is set while it is disconnected.
+    """
+
     info: FrameworkInfo
     id: str
     registered_at: float
     reregistered_at: float
     stream_id: str | None = None
-    active: bool = False
-    recovered: bool = False
+    is_active: bool = False
+    is_recovered: bool = False
     unregistered_at: float | None = None
     remove_at: float | None = None
     next_heartbeat_at: float = 0.0
@@ -95,29 +124,42 @@ class Framework:
     counters: Counter[str] = field(default_factory=Counter)
 
     @property
-    def connected(self) -> bool:
+    def is_connected(self) -> bool:
+        """Whether its event stream is open."""
         return self.stream_id is not None
 
     @property
-    def partition_aware(self) -> bool:
-        return self.has("PARTITION_AWARE")
+    def is_partition_aware(self) -> bool:
+        """Whether it knows the task states beyond TASK_LOST."""
+        return self.has_capability("PARTITION_AWARE")
 
     @property
     def roles(self) -> tuple[str, ...]:
+        """The roles it subscribes to."""
         return roles_of(self.info)
 
-    def has(self, capability: str) -> bool:
-        return Capability(type=capability) in self.info.capabilities
+    def has_capability(self, name: str) -> bool:
+        """Whether its info lists the capability."""
+        return Capability(type=name) in self.info.capabilities
 
     def used(self) -> Resources:
+        """What its live tasks hold."""
         return total(task.resources for task in self.tasks.values() if not task.is_terminal)
 
     def offered(self) -> Resources:
+        """What is offered to it now."""
         return total(offer.resources for offer in self.offers.values())
 
 
 @dataclass(slots=True)
 class Agent:
+    """A registered agent. Times are in seconds since the epoch.
+
+    `link_id` is None while it is disconnected. `kills` has the kills that its tasks have not
+    answered yet, with the grace in seconds (None: the task's own); they are repeated when it
+    returns.
+    """
+
     id: str
     info: AgentInfo
     total: Resources
@@ -128,23 +170,29 @@ class Agent:
     reregistered_at: float | None = None
     last_pong_at: float = 0.0
     next_ping_at: float = 0.0
-    tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
+    tasks: dict[TaskKey, Task] = field(default_factory=dict)
     offers: dict[str, Offer] = field(default_factory=dict)
-    kills: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    kills: dict[TaskKey, float | None] = field(default_factory=dict)
 
     @property
-    def connected(self) -> bool:
+    def is_connected(self) -> bool:
+        """Whether its link is up."""
         return self.link_id is not None
 
     def used(self) -> Resources:
+        """What live tasks hold here."""
         return total(task.resources for task in self.tasks.values() if not task.is_terminal)
 
     def offered(self) -> Resources:
+        """What is offered of this agent now."""
         return total(offer.resources for offer in self.offers.values())
 
 
 class Ids:
-    """Ids of one master process: `<master>-S0`, `<master>-0000`, `<master>-O0`. One for all its terms, so that none comes twice."""
+    """Ids of one master process: `<master>-S0`, `<master>-0000`, `<master>-O0`.
+
+    The process keeps one instance for all its terms, so that no id occurs twice.
+    """
 
     def __init__(self, master_id: str) -> None:
         self.master_id = master_id
@@ -155,21 +203,69 @@ class Ids:
         return self._next[kind] - 1
 
     def agent(self) -> str:
+        """A new agent id."""
         return f"{self.master_id}-S{self._take('S')}"
 
     def framework(self) -> str:
+        """A new framework id."""
         return f"{self.master_id}-{self._take('F'):04d}"
 
     def offer(self) -> str:
+        """A new offer id."""
         return f"{self.master_id}-O{self._take('O')}"
 
 
 class State:
-    """Everything a term of leadership knows. The core's modules are functions over it."""
+    """Everything that a term of leadership knows. The modules of the core are functions over it."""
+
+    #: MasterInfo as JSON. Constant.
+    info: Document
+    #: Source of new ids. Shared by all terms of the process.
+    ids: Ids
+    #: The durable registry as last stored. It changes by `Stored` events only.
+    registry: Registry
+    #: The accounts of offered and used resources. For each agent, its free resources plus those of
+    #: its offers and of its live tasks are its total.
+    allocator: Allocator
+    #: Time-outs. Constant.
+    config: Config
+    #: Seconds since the epoch of the present event. It never decreases.
+    now: float
+    #: When the term began. Constant.
+    elected_at: float
+    #: Effects of the present event, in the order in which they must be carried out. Empty between
+    #: events.
+    effects: list[Effect]
+    #: Subscribed, disconnected and recovered frameworks, by id. Disjoint with
+    #: `completed_frameworks`.
+    frameworks: dict[str, Framework]
+    #: The last `MAX_COMPLETED_FRAMEWORKS` removed frameworks, oldest first. They have no offers.
+    completed_frameworks: OrderedDict[str, Framework]
+    #: Ids that can never subscribe again, oldest first; includes `completed_frameworks`.
+    removed_ids: OrderedDict[str, None]
+    #: Registered agents by id, connected or not. Each is admitted in `registry`.
+    agents: dict[str, Agent]
+    #: Agents of an earlier term that have not registered in this one. Disjoint with `agents`.
+    recovered: set[str]
+    #: Agents whose record in `registry` has a drain in state DRAINING.
+    draining: set[str]
+    #: Agent id by link. `agents[links[l]].link_id == l` for each link of a connected agent.
+    links: dict[str, str]
+    #: Links whose agent waits until the registry has stored it. Disjoint with the keys of `links`.
+    registering: set[str]
+    #: Outstanding offers by id. Each is also in `offers` of its framework, which is active, and of
+    #: its agent, which is connected and not deactivated.
+    offers: dict[str, Offer]
+    #: The kind of the registry change in progress, by agent. Such an agent is not offered.
+    in_flight: dict[str, str]
+    #: Monotonic counters under the keys of Mesos' metrics, without `master/`.
+    counters: Counter[str]
+    #: Whether `core` must ask the allocator after the present event. False between events.
+    wants_offers: bool
 
     def __init__(
         self,
-        info: dict[str, Any],
+        info: Document,
         ids: Ids,
         registry: Registry,
         allocator: Allocator,
@@ -184,99 +280,107 @@ class State:
         self.config = config
         self.now = now
         self.elected_at = now
-        self.out: list[Effect] = []
-        self.frameworks: dict[str, Framework] = {}
-        self.completed_frameworks: OrderedDict[str, Framework] = OrderedDict()
-        self.removed_ids: OrderedDict[str, None] = OrderedDict()
-        self.agents: dict[str, Agent] = {}
-        self.recovered: set[str] = {
+        self.effects = []
+        self.frameworks = {}
+        self.completed_frameworks = OrderedDict()
+        self.removed_ids = OrderedDict()
+        self.agents = {}
+        self.recovered = {
             agent_id for agent_id, record in registry.agents.items() if record.state == "admitted"
         }
-        self.draining: set[str] = {
-            agent_id
-            for agent_id, record in registry.agents.items()
-            if record.state != "gone"
-            and record.drain is not None
-            and record.drain.state == "DRAINING"
+        self.draining = {
+            agent_id for agent_id, record in registry.agents.items() if record.is_draining
         }
-        self.links: dict[str, str] = {}
-        self.registering: set[str] = set()  # links whose agent waits for the registry
-        self.offers: dict[str, Offer] = {}
-        self.in_flight: dict[str, str] = {}  # agent -> the kind of registry change under way
-        self.counters: Counter[str] = Counter()
+        self.links = {}
+        self.registering = set()
+        self.offers = {}
+        self.in_flight = {}
+        self.counters = Counter()
         self.wants_offers = False
 
-    # --- the registry's word on an agent
+    # --- queries of the registry
 
     def record(self, agent_id: str) -> AgentRecord | None:
+        """The agent's record in the registry."""
         return self.registry.agents.get(agent_id)
 
     def is_gone(self, agent_id: str) -> bool:
+        """Whether the agent was marked gone, which is final."""
         record = self.record(agent_id)
         return record is not None and record.state == "gone"
 
     def is_unreachable(self, agent_id: str) -> bool:
+        """Whether the agent was marked unreachable and has not returned."""
         record = self.record(agent_id)
         return record is not None and record.state == "unreachable" and agent_id not in self.agents
 
     def is_deactivated(self, agent_id: str) -> bool:
+        """Whether an operator deactivated or drained the agent."""
         record = self.record(agent_id)
         return record is not None and record.deactivated
 
     def drain_state(self, agent_id: str) -> str | None:
+        """DRAINING, DRAINED, or None for an agent that is not drained."""
         record = self.record(agent_id)
         return record.drain.state if record is not None and record.drain is not None else None
 
-    def may_offer(self, agent: Agent) -> bool:
+    def is_offerable(self, agent: Agent) -> bool:
+        """Whether the agent's free resources may be offered."""
         return (
-            agent.connected and agent.id not in self.in_flight and not self.is_deactivated(agent.id)
+            agent.is_connected
+            and agent.id not in self.in_flight
+            and not self.is_deactivated(agent.id)
         )
 
     # --- sending
 
-    def send(self, framework: Framework, event: dict[str, Any]) -> None:
-        """An event to a scheduler; lost when it is disconnected (agents retry updates, the rest is made again)."""
+    def send_event(self, framework: Framework, kind: str, body: Document | None = None) -> None:
+        """Send an event to a scheduler. It is lost when the scheduler is disconnected.
+
+        Agents repeat status updates, and the master makes other events again after a subscription.
+        """
         if framework.stream_id is None:
             return
+        name = kind.lower()
         framework.counters["events"] += 1
-        framework.counters[f"events/{event['type'].lower()}"] += 1
-        self.out.append(SendEvent(framework.stream_id, event))
+        framework.counters[f"events/{name}"] += 1
+        event: Document = {"type": kind}
+        if body is not None:
+            event[name] = body
+        self.effects.append(SendEvent(framework.stream_id, event))
 
-    def tell(self, agent: Agent, message: FromMaster) -> bool:
-        """A message to an agent; False when it is disconnected."""
-        if agent.link_id is None:
-            return False
-        self.out.append(SendAgent(agent.link_id, message))
-        return True
+    def send_to_agent(self, agent: Agent, message: FromMaster) -> None:
+        """Send a message to an agent. It is lost when the agent is disconnected."""
+        if agent.link_id is not None:
+            self.effects.append(SendAgent(agent.link_id, message))
 
-    def publish(self, kind: str, body: dict[str, Any]) -> None:
-        self.out.append(Publish({"type": kind, kind.lower(): body}))
+    def publish(self, kind: str, body: Document) -> None:
+        """Send an event to every subscriber of the operator API."""
+        self.effects.append(Publish({"type": kind, kind.lower(): body}))
 
     def close_stream(self, framework: Framework) -> None:
+        """End the framework's stream after what was sent."""
         if framework.stream_id is not None:
-            self.out.append(CloseStream(framework.stream_id))
+            self.effects.append(CloseStream(framework.stream_id))
             framework.stream_id = None
 
     # --- offers
 
     def make_offers(self) -> None:
-        """Ask the allocator and send each framework its offers, in one event."""
+        """Ask the allocator, and send each framework its offers in one event."""
         self.wants_offers = False
         by_framework: dict[str, list[Offer]] = {}
         for allocation in self.allocator.allocate(self.now):
-            by_framework.setdefault(allocation.framework_id, []).append(self._offer(allocation))
+            offers = by_framework.setdefault(allocation.framework_id, [])
+            offers.append(self._add_offer(allocation))
         for framework_id, offers in by_framework.items():
             framework = self.frameworks[framework_id]
             framework.counters["offers/sent"] += len(offers)
-            self.send(
-                framework,
-                {
-                    "type": "OFFERS",
-                    "offers": {"offers": [self.offer_json(offer) for offer in offers]},
-                },
+            self.send_event(
+                framework, "OFFERS", {"offers": [self.offer_json(offer) for offer in offers]}
             )
 
-    def _offer(self, allocation: Allocation) -> Offer:
+    def _add_offer(self, allocation: Allocation) -> Offer:
         offer = Offer(
             self.ids.offer(),
             allocation.framework_id,
@@ -289,8 +393,8 @@ class State:
         self.agents[offer.agent_id].offers[offer.id] = offer
         return offer
 
-    def offer_json(self, offer: Offer) -> dict[str, Any]:
-        """An offer as the wire has it."""
+    def offer_json(self, offer: Offer) -> Document:
+        """The v1 Offer message."""
         agent = self.agents[offer.agent_id]
         ip, _, port = agent.address.rpartition(":")
         address = {
@@ -298,7 +402,7 @@ class State:
             "ip": ip,
             "port": int(port) if port.isdigit() else agent.info.port,
         }
-        document: dict[str, Any] = {
+        document: Document = {
             "id": {"value": offer.id},
             "framework_id": {"value": offer.framework_id},
             "agent_id": {"value": offer.agent_id},
@@ -313,7 +417,7 @@ class State:
             document["domain"] = agent.info.domain
         return document
 
-    def drop_offer(
+    def remove_offer(
         self,
         offer: Offer,
         *,
@@ -321,7 +425,10 @@ class State:
         refuse_s: float | None = None,
         returned: Resources | None = None,
     ) -> None:
-        """Forget an offer and give back its resources (or only `returned` of them)."""
+        """Remove an offer and return its resources, or only `returned` of them.
+
+        `rescind` tells the framework. `refuse_s` refuses the like of it (see `Allocator.recover`).
+        """
         del self.offers[offer.id]
         framework = self.frameworks[offer.framework_id]
         del framework.offers[offer.id]
@@ -339,46 +446,56 @@ class State:
         )
         if rescind:
             framework.counters["offers/rescinded"] += 1
-            self.send(framework, {"type": "RESCIND", "rescind": {"offer_id": {"value": offer.id}}})
+            self.send_event(framework, "RESCIND", {"offer_id": {"value": offer.id}})
 
     # --- tasks
 
     def add_task(self, framework: Framework, agent: Agent, task: Task) -> None:
+        """Add a task to its framework and its agent."""
         framework.tasks[task.id] = task
         agent.tasks[framework.id, task.id] = task
 
-    def end_task(self, framework: Framework, task: Task) -> None:
-        """The record goes to the completed ones; resources that it still holds return."""
+    def remove_task(self, framework: Framework, task: Task) -> None:
+        """Remove a task from its framework and its agent, and return what it still holds."""
         if not task.is_terminal:
-            self.allocator.recover(
-                framework.id, task.role, task.agent_id, task.resources, now=self.now
-            )
+            self.release(task)
         framework.tasks.pop(task.id, None)
         agent = self.agents.get(task.agent_id)
         if agent is not None:
             agent.tasks.pop((framework.id, task.id), None)
             agent.kills.pop((framework.id, task.id), None)
 
-    def keep_completed(self, framework: Framework, task: Task) -> None:
+    def release(self, task: Task) -> None:
+        """Return the task's resources to the allocator."""
+        self.allocator.recover(
+            task.framework_id, task.role, task.agent_id, task.resources, now=self.now
+        )
+
+    def add_completed(self, framework: Framework, task: Task) -> None:
+        """Add an ended task to the bounded list of completed ones."""
         framework.completed[task.id] = task
         framework.completed.move_to_end(task.id)
         while len(framework.completed) > MAX_COMPLETED_TASKS:
             framework.completed.popitem(last=False)
 
     def is_removed_framework(self, framework_id: str) -> bool:
+        """Whether a framework had this id and was removed in this term."""
         return framework_id in self.removed_ids
 
 
-def total(parts: Any) -> Resources:
+def total(vectors: Iterable[Resources]) -> Resources:
     """The sum of resource vectors."""
     result = EMPTY
-    for part in parts:
-        result = result + part
+    for vector in vectors:
+        result = result + vector
     return result
 
 
 def roles_of(info: FrameworkInfo) -> tuple[str, ...]:
-    """The roles a framework subscribes to: `roles` of a multi-role one, else `role`, else the default role."""
+    """The roles that a framework subscribes to.
+
+    They are `roles` of a multi-role framework, otherwise `role`, otherwise the default role.
+    """
     if info.roles or Capability(type="MULTI_ROLE") in info.capabilities:
         return tuple(info.roles)
     return (info.role or "*",)
@@ -408,5 +525,6 @@ def _quantities(entry: object) -> Resources:
     return Resources.from_scalars(scalars)
 
 
-def agent_total(info: AgentInfo) -> Resources:
+def total_of(info: AgentInfo) -> Resources:
+    """The total resources that an agent declares."""
     return from_wire(info.resources)

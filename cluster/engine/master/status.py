@@ -1,68 +1,75 @@
-"""Task statuses that the master itself makes. They carry no uuid: nobody acknowledges or retries them."""
+"""Task statuses that the master generates. They have no uuid, so nobody acknowledges them."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-from mesaform.engine.master.state import Framework, State, Task
-from mesaform.mesos.messages import TERMINAL_STATES, TaskStatus, ident
+from mesaform.engine.master.state import Framework, State
+from mesaform.mesos.messages import TERMINAL_STATES, TaskStatus, TimeInfo, ident
 
 
-def master_generated_status(
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the master sets a task's state: a TaskState, a TaskStatus.Reason, and a text."""
+
+    state: str
+    reason: str
+    message: str
+
+    def as_seen_by(self, framework: Framework) -> Cause:
+        """The cause with the state that the framework understands."""
+        return Cause(state_as_seen_by(framework, self.state), self.reason, self.message)
+
+
+def generate_status(
     state: State,
     task_id: str,
-    task_state: str,
-    reason: str,
-    message: str,
+    cause: Cause,
     agent_id: str | None = None,
-    **more: Any,
+    unreachable_at: float | None = None,
 ) -> TaskStatus:
+    """A status from SOURCE_MASTER. `unreachable_at` is in seconds since the epoch."""
     return TaskStatus(
         task_id=ident(task_id),
-        state=task_state,
-        message=message,
+        state=cause.state,
+        message=cause.message,
         source="SOURCE_MASTER",
-        reason=reason,
+        reason=cause.reason,
         agent_id=ident(agent_id) if agent_id else None,
         timestamp=state.now,
-        **more,
+        unreachable_time=None if unreachable_at is None else _time_info(unreachable_at),
     )
 
 
-def state_as_seen_by(framework: Framework, state: str) -> str:
-    """The state as the framework can understand it: one that is not partition-aware knows only TASK_LOST."""
-    return state if framework.partition_aware else "TASK_LOST"
+def _time_info(seconds: float) -> TimeInfo:
+    return TimeInfo(nanoseconds=int(seconds * 1e9))
+
+
+def state_as_seen_by(framework: Framework, task_state: str) -> str:
+    """The state as the framework understands it: TASK_LOST when it is not partition-aware."""
+    return task_state if framework.is_partition_aware else "TASK_LOST"
 
 
 def send_status(state: State, framework: Framework, status: TaskStatus) -> None:
-    state.send(framework, {"type": "UPDATE", "update": {"status": status}})
+    """Send a status to the framework's scheduler."""
+    state.send_event(framework, "UPDATE", {"status": status})
 
 
 def count_state(state: State, framework: Framework, status: TaskStatus) -> None:
-    """Terminal states are counted for ever, by state and for the master's own by reason."""
-    short = status.state.lower()
+    """Count a terminal state, and the reason of one that has a source."""
     if status.state not in TERMINAL_STATES:
         return
-    state.counters["tasks_" + short.removeprefix("task_")] += 1
-    framework.counters[f"tasks/terminal/{short}"] += 1
+    name = status.state.lower()
+    state.counters["tasks_" + name.removeprefix("task_")] += 1
+    framework.counters[f"tasks/terminal/{name}"] += 1
     if status.source and status.reason:
-        state.counters[f"{short}/{status.source.lower()}/{status.reason.lower()}"] += 1
+        state.counters[f"{name}/{status.source.lower()}/{status.reason.lower()}"] += 1
 
 
 def refuse_task(
-    state: State,
-    framework: Framework,
-    task_id: str,
-    agent_id: str,
-    task_state: str,
-    reason: str,
-    message: str,
+    state: State, framework: Framework, task_id: str, agent_id: str, cause: Cause
 ) -> None:
-    """Answer a task that never started."""
-    status = master_generated_status(state, task_id, task_state, reason, message, agent_id)
+    """Send and count the status of a task that was not started."""
+    status = generate_status(state, task_id, cause, agent_id)
     count_state(state, framework, status)
     send_status(state, framework, status)
-
-
-def unreachable_time(task: Task) -> dict[str, Any]:
-    return {"unreachable_time": {"nanoseconds": int((task.unreachable_at or 0.0) * 1e9)}}

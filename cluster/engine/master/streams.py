@@ -1,70 +1,74 @@
-"""Event streams in RecordIO (a length, a line feed, the record) over chunked HTTP. A subscriber that cannot keep up is cut off."""
+"""Event streams to subscribers: RecordIO over chunked HTTP, with a bounded queue for each.
+
+A subscriber that does not keep up is disconnected.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
-MAX_WAITING_BYTES = 32 * 1024 * 1024
-MAX_WAITING_RECORDS = 20_000
+from mesaform.engine.master.events import Document
+
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+MAX_QUEUED_RECORDS = 20_000
 
 _encoder = msgspec.json.Encoder()
 
 
-def record(event: dict[str, Any]) -> bytes:
+def record(event: Document) -> bytes:
     """An event as one RecordIO record of JSON."""
     body = _encoder.encode(event)
     return b"%d\n%s" % (len(body), body)
 
 
 class Stream:
-    """What waits to be written to one subscriber, within bounds.
+    """The queue of records for one subscriber.
 
     Args:
-        cut: drops the connection at once, even when the other side reads nothing.
-        max_bytes: more waiting than this cuts it.
+        disconnect: drops the connection at once, even when the peer reads nothing.
+        max_bytes: the connection is dropped when more than this is queued.
 
     """
 
-    def __init__(self, cut: Callable[[], None], max_bytes: int = MAX_WAITING_BYTES) -> None:
-        self._cut = cut
+    def __init__(self, disconnect: Callable[[], None], max_bytes: int = MAX_QUEUED_BYTES) -> None:
+        self._disconnect = disconnect
         self._max_bytes = max_bytes
-        self._waiting: deque[bytes] = deque()
-        self._bytes = 0
-        self._ended = False
-        self._news = asyncio.Event()
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._has_ended = False
+        self._changed = asyncio.Event()
 
     def push(self, data: bytes) -> None:
-        """Queue a record; ignored once the stream ended."""
-        if self._ended:
+        """Queue a record. It is ignored after the end of the stream."""
+        if self._has_ended:
             return
-        self._waiting.append(data)
-        self._bytes += len(data)
-        self._news.set()
-        if self._bytes > self._max_bytes or len(self._waiting) > MAX_WAITING_RECORDS:
-            self._waiting.clear()
-            self._ended = True
-            self._cut()
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        self._changed.set()
+        if self._queued_bytes > self._max_bytes or len(self._queue) > MAX_QUEUED_RECORDS:
+            self._queue.clear()
+            self._has_ended = True
+            self._disconnect()
 
     def finish(self) -> None:
         """End the stream after what is queued."""
-        self._ended = True
-        self._news.set()
+        self._has_ended = True
+        self._changed.set()
 
     async def pump(self, response: web.StreamResponse) -> None:
         """Write records until the stream is finished. Raises what a broken connection raises."""
         while True:
-            while self._waiting:
-                data = b"".join(self._waiting)
-                self._waiting.clear()
+            while self._queue:
+                data = b"".join(self._queue)
+                self._queue.clear()
                 await response.write(data)
-                self._bytes = sum(len(one) for one in self._waiting)
-            if self._ended:
+                self._queued_bytes = sum(len(queued) for queued in self._queue)
+            if self._has_ended:
                 return
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()

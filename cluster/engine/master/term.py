@@ -1,15 +1,17 @@
-"""One term of leadership: events go into the core one at a time, its effects are carried out in order.
+"""One term of leadership: feeds events to the core one at a time, and carries out its effects.
 
-The registry's writer and the clock run here too; when a write fails the term is over, because what is durable is unknown.
+The writer of the registry and the clock run here. When a write fails the term ends, because what
+is durable is unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Callable
 from typing import TypeAlias
+
+import structlog
 
 from mesaform.common.errors import MesaformError
 from mesaform.engine.link import FromMaster
@@ -17,6 +19,7 @@ from mesaform.engine.master.core import Master
 from mesaform.engine.master.events import (
     CloseLink,
     CloseStream,
+    Document,
     Effect,
     Event,
     LinkClosed,
@@ -34,27 +37,28 @@ from mesaform.engine.master.registry_store import RegistryStore
 from mesaform.engine.master.streams import Stream, record
 from mesaform.engine.master.timing import Timings
 
-log = logging.getLogger("mesaform.master")
+log = structlog.get_logger("mesaform.master")
 
-HEARTBEAT = {"type": "HEARTBEAT"}
-HEARTBEAT_S = 15.0
+HEARTBEAT: Document = {"type": "HEARTBEAT"}
+HEARTBEAT_S = 15.0  # Mesos' own interval (DEFAULT_HEARTBEAT_INTERVAL)
 
 LinkQueue: TypeAlias = "asyncio.Queue[FromMaster | None]"
+"""Messages to one agent; None ends its link."""
 
 
 class Term:
-    """Carries a core's effects out until `run` ends.
+    """Carries out a core's effects until `run` ends.
 
     Args:
         core: the decisions.
         store: the opened registry.
-        clock: seconds since the epoch, never going back.
+        clock: seconds since the epoch, never decreasing.
 
     """
 
     def __init__(self, core: Master, store: RegistryStore, clock: Callable[[], float]) -> None:
         self.core = core
-        self.over = False
+        self.is_over = False
         self.streams: dict[str, Stream] = {}
         self.links: dict[str, LinkQueue] = {}
         self.subscribers: set[Stream] = set()
@@ -65,26 +69,35 @@ class Term:
         self._to_store: asyncio.Queue[Store] = asyncio.Queue()
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._tokens = itertools.count(1)
+        self._performers: dict[type, Callable[..., None]] = {
+            SendEvent: self._send_event,
+            CloseStream: self._close_stream,
+            SendAgent: self._send_to_agent,
+            CloseLink: self._close_link,
+            Store: self._to_store.put_nowait,
+            Reply: self._reply,
+            Publish: self._publish,
+        }
 
     def handle(self, event: Event) -> None:
-        """Let the core think and do what it says; nothing after the term is over."""
-        if self.over:
+        """Feed the core and carry out its effects. Nothing happens after the end of the term."""
+        if self.is_over:
             return
         for effect in self.core.handle(event, self._clock()):
-            self._carry_out(effect)
+            self._perform(effect)
 
     def measured(self) -> dict[str, float]:
-        """Times and sizes, under the keys of the metrics."""
+        """Times and sizes under Mesos' metric keys."""
         queued = {"registrar/queued_operations": float(self._to_store.qsize())}
         return queued | self.rounds.metrics() | self.lateness.metrics() | self._store.measured()
 
     async def operate(
         self, type_: str, target: str, *, max_grace_s: float | None = None, mark_gone: bool = False
     ) -> Reply:
-        """An operator's call and its answer.
+        """Make an operator's call and wait for its answer.
 
         Raises:
-            MesaformError: leadership ended before the answer.
+            MesaformError: the term ended before the answer.
 
         """
         token = next(self._tokens)
@@ -97,23 +110,26 @@ class Term:
             self._replies.pop(token, None)
 
     def stream_closed(self, stream_id: str) -> None:
-        """A scheduler's stream is no more."""
+        """Report the end of a scheduler's stream to the core."""
         self.streams.pop(stream_id, None)
         self.handle(StreamClosed(stream_id))
 
     def link_closed(self, link_id: str) -> None:
-        """An agent's link is no more."""
+        """Report the end of an agent's link to the core."""
         self.links.pop(link_id, None)
         self.handle(LinkClosed(link_id))
 
     async def run(self) -> None:
-        """Until cancelled, or a registry write fails (which ends it quietly: the caller gives leadership up)."""
+        """Run until cancelled, or until a write of the registry fails.
+
+        The latter is no error here: the caller gives up the leadership.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tick(), name="tick")
                 group.create_task(self._write(), name="registry")
         except* MesaformError as errors:
-            log.error("the term ends: %s", errors.exceptions[0])  # noqa: TRY400 - expected when deposed
+            log.warning("term_ended", error=str(errors.exceptions[0]))
         finally:
             self._close()
 
@@ -134,17 +150,17 @@ class Term:
             await asyncio.sleep(self.core.state.config.allocation_interval_s)
 
     async def _write(self) -> None:
-        """Write changes to the registry, as many as wait at a time, and let the core know."""
+        """Write the queued changes in batches, and report each to the core."""
         while True:
             batch = [await self._to_store.get()]
             while not self._to_store.empty():
                 batch.append(self._to_store.get_nowait())
-            await self._store.write(*(one.change for one in batch))
-            for one in batch:
-                self.handle(Stored(one.change, one.origin))
+            await self._store.write(*(store.change for store in batch))
+            for store in batch:
+                self.handle(Stored(store.change, store.origin))
 
     def _close(self) -> None:
-        self.over = True
+        self.is_over = True
         for stream in (*self.streams.values(), *self.subscribers):
             stream.finish()
         for queue in self.links.values():
@@ -158,28 +174,38 @@ class Term:
                     )
                 )
 
-    def _carry_out(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
-        match effect:
-            case SendEvent():
-                if (stream := self.streams.get(effect.stream_id)) is not None:
-                    stream.push(record(effect.event))
-            case CloseStream():
-                if (stream := self.streams.get(effect.stream_id)) is not None:
-                    stream.finish()
-            case SendAgent():
-                if (queue := self.links.get(effect.link_id)) is not None:
-                    queue.put_nowait(effect.message)
-            case CloseLink():
-                if (queue := self.links.get(effect.link_id)) is not None:
-                    queue.put_nowait(None)
-            case Store():
-                self._to_store.put_nowait(effect)
-            case Reply():
-                reply = self._replies.get(effect.token)
-                if reply is not None and not reply.done():
-                    reply.set_result(effect)
-            case Publish():
-                if self.subscribers:
-                    data = record(effect.event)
-                    for subscriber in tuple(self.subscribers):
-                        subscriber.push(data)
+    # --- effects
+
+    def _perform(self, effect: Effect) -> None:
+        self._performers[type(effect)](effect)
+
+    def _send_event(self, effect: SendEvent) -> None:
+        stream = self.streams.get(effect.stream_id)
+        if stream is not None:
+            stream.push(record(effect.event))
+
+    def _close_stream(self, effect: CloseStream) -> None:
+        stream = self.streams.get(effect.stream_id)
+        if stream is not None:
+            stream.finish()
+
+    def _send_to_agent(self, effect: SendAgent) -> None:
+        queue = self.links.get(effect.link_id)
+        if queue is not None:
+            queue.put_nowait(effect.message)
+
+    def _close_link(self, effect: CloseLink) -> None:
+        queue = self.links.get(effect.link_id)
+        if queue is not None:
+            queue.put_nowait(None)
+
+    def _reply(self, effect: Reply) -> None:
+        reply = self._replies.get(effect.token)
+        if reply is not None and not reply.done():
+            reply.set_result(effect)
+
+    def _publish(self, effect: Publish) -> None:
+        if self.subscribers:
+            data = record(effect.event)
+            for subscriber in tuple(self.subscribers):
+                subscriber.push(data)

@@ -265,7 +265,7 @@ async def test_a_stream_that_breaks_disconnects_the_framework(master, session):
     scheduler = await HttpScheduler.subscribe(session, master.base, failover_timeout=600.0)
     scheduler.events.response.close()
     framework = master.process.term.core.state.frameworks[scheduler.id]
-    await eventually(lambda: not framework.connected)
+    await eventually(lambda: not framework.is_connected)
     assert await scheduler.call("REVIVE") == (403, "Framework is not subscribed")
 
 
@@ -503,7 +503,7 @@ async def test_a_subscriber_that_does_not_read_is_cut_off(master, session, monke
     for _ in range(2000):
         stream.push(b"x" * 10_000)
     framework = term.core.state.frameworks[scheduler.id]
-    await eventually(lambda: not framework.connected)
+    await eventually(lambda: not framework.is_connected)
 
 
 async def test_the_page_and_its_parts_are_served_and_nothing_foreign_is_loaded(master, session):

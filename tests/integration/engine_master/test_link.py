@@ -81,7 +81,7 @@ async def test_an_agent_that_leaves_is_out_of_the_registry_and_its_tasks_are_gon
 
 
 async def test_a_peer_that_opens_a_stream_and_says_nothing_is_let_go(master):
-    server = link_server.LinkServer(lambda: master.process.term, first_message_s=0.1)
+    server = link_server.LinkServer(lambda: master.process.term, first_message_timeout_s=0.1)
     target = f"{master.address}:{free_port(master.address)}"
     await server.start(target)
     async with grpc.aio.insecure_channel(target) as channel:

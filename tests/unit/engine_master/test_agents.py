@@ -166,10 +166,10 @@ def test_a_new_leader_rebuilds_frameworks_and_tasks_from_its_agents():
     world.agent(agent_id=agent.id, host=agent.host, tasks=[known(framework, "t", agent.id)])
     assert world.state.recovered == set()
     record = world.state.frameworks[framework.id]
-    assert (record.recovered, record.connected, record.active) == (True, False, False)
+    assert (record.is_recovered, record.is_connected, record.is_active) == (True, False, False)
     assert record.tasks["t"].state == "TASK_RUNNING"
     again = world.framework(id_=framework.id, failover_s=600.0)
-    assert not again.record.recovered
+    assert not again.record.is_recovered
     assert again.reconcile()[0]["state"] == "TASK_RUNNING"
     assert again.offers[0].resources.cpus == pytest.approx(3.9)
 

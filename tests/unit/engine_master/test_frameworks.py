@@ -59,7 +59,7 @@ def test_the_end_of_a_stream_that_failed_over_does_not_disconnect_its_successor(
     first = world.framework(failover_s=600.0)
     second = world.framework(id_=first.id, failover_s=600.0)
     first.drop()
-    assert second.record.connected
+    assert second.record.is_connected
 
 
 def test_a_framework_without_failover_timeout_is_removed_when_its_stream_breaks(world):
@@ -120,7 +120,7 @@ def test_user_cannot_change(world):
     framework = world.framework(failover_s=60.0)
     again = world.framework(id_=framework.id, user="other", failover_s=60.0)
     assert "attempted to update from 'root' to 'other'" in again.events("ERROR")[0]["message"]
-    assert framework.record.connected
+    assert framework.record.is_connected
 
 
 def test_a_role_with_white_space_is_refused(world):

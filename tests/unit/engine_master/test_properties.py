@@ -111,7 +111,7 @@ class Cluster(RuleBasedStateMachine):
     def a_terminal_update_is_retried_and_acknowledged(self, data) -> None:
         key = data.draw(st.sampled_from(sorted(self.unheard)))
         agent, scheduler, _ = self.running[key]
-        if agent.link_id in self.world.cut or not scheduler.record.connected:
+        if agent.link_id in self.world.cut or not scheduler.record.is_connected:
             return
         before = len(scheduler.statuses)
         agent.update(scheduler, key[1], "TASK_FINISHED", uuid=self.unheard[key])
@@ -169,7 +169,7 @@ class Cluster(RuleBasedStateMachine):
         old = data.draw(st.sampled_from(self.schedulers))
         if data.draw(st.booleans()):
             old.drop()
-        aware = old.record.partition_aware
+        aware = old.record.is_partition_aware
         new = self.world.framework(
             old.info.name, id_=old.id, roles=tuple(old.info.roles), aware=aware, failover_s=1e6
         )
@@ -205,7 +205,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(data=st.data(), call=st.sampled_from(["REVIVE", "SUPPRESS", "RECONCILE"]))
     def a_scheduler_calls(self, data, call: str) -> None:
         scheduler = data.draw(st.sampled_from(self.schedulers))
-        if scheduler.record.connected:
+        if scheduler.record.is_connected:
             scheduler.call(call, reconcile={"tasks": []})
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 20.0]))

@@ -104,10 +104,10 @@ class World:
             held = total(m.allocator.held(agent.id).values())
             assert held == taken, f"{agent.id}: the allocator counts {held}, the master {taken}"
             if agent.offers:
-                assert agent.connected, f"{agent.id} is away and may not be offered"
+                assert agent.is_connected, f"{agent.id} is away and may not be offered"
                 assert not m.is_deactivated(agent.id), f"{agent.id} may not be offered"
         for offer in m.offers.values():
-            assert m.frameworks[offer.framework_id].active
+            assert m.frameworks[offer.framework_id].is_active
             assert (
                 m.frameworks[offer.framework_id].offers[offer.id]
                 is m.agents[offer.agent_id].offers[offer.id]
