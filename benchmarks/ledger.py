@@ -65,11 +65,11 @@ def a_day(start: float, chance: random.Random, *, history: bool) -> list[dict[st
             "pools": {"default": 100},
             "tasks": 2000,
         }
-        rows.append({"kind": "level", "at": at + 60, "level": level})
+        rows.append({"kind": "cluster_totals", "at": at + 60, "totals": level})
         if minute % 5 == 0:  # rows of so many apps are written every five minutes
             rows.append(
                 {
-                    "kind": "held",
+                    "kind": "resource_usage",
                     "at": at + 300,
                     "since": at,
                     "used": used,
@@ -157,9 +157,9 @@ def main() -> None:
         ),
         (
             "the month's decisions",
-            lambda: len(ledger.read(now - days * DAY, kinds=["decision", "order"])),
+            lambda: len(ledger.read(now - days * DAY, kinds=["decision", "override"])),
         ),
-        ("the last 240 decisions", lambda: len(ledger.read(0.0, 240, ["decision", "order"]))),
+        ("the last 240 decisions", lambda: len(ledger.read(0.0, 240, ["decision", "override"]))),
         ("a week's history", lambda: len(ledger.read(now - 7 * DAY, kinds=["history"]))),
     ):
         began, cpu = time.perf_counter(), time.process_time()

@@ -16,7 +16,7 @@ import msgspec
 Row = dict[str, Any]
 
 TOPICS: Mapping[str, tuple[str, ...]] = {
-    "decisions": ("decision", "order"),
+    "decisions": ("decision", "override", "order"),
     "machines": (
         "machine_started",
         "machine_stopped",
@@ -26,11 +26,14 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
         "receipt",
         "lost_rows",
     ),
-    "usage": ("usage", "held"),
-    "levels": ("level",),
+    "usage": ("resource_usage", "usage", "held"),
+    "levels": ("cluster_totals", "level"),
     "history": ("history",),
 }
-"""Rows that are read together lie together: a bill reads no decisions, and a story no usage."""
+"""Kinds that are read together share a topic: a bill reads no decisions.
+
+Old names of kinds (`order`, `held`, `level`, `usage`) stay: old objects have them.
+"""
 
 OTHER = "other"
 ROW = "row"

@@ -39,19 +39,18 @@ class Override:
         """Whether it has not expired."""
         return now < self.until
 
-    def record(self, at: float, what: str) -> dict[str, Any]:
-        """Return the ledger row of an action (`what`) on this override at a time."""
+    def record(self, at: float) -> dict[str, Any]:
+        """Return the ledger row of this override, set or withdrawn at a time (epoch s)."""
         fields = {
             key: value
             for key, value in asdict(self).items()
             if value not in ("", 0, 0.0) and key not in {"kind", "at", "id"}
         }
         return {
-            "kind": "order",
+            "kind": "override",
             "at": at,
-            "order": self.kind,
-            "order_id": self.id,
-            "what": what,
+            "override": self.kind,
+            "override_id": self.id,
             **fields,
         }
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from mesaform.autoscaler.accounting.cost_report import HELD, MACHINES, UNKNOWN, Bill, add_up, bars
+from mesaform.autoscaler.accounting.cost_report import MACHINES, UNKNOWN, USAGE, Bill, add_up, bars
 from mesaform.autoscaler.accounting.usage_recorder import STATED_EVERY_S
+from mesaform.autoscaler.model import old_vocabulary
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from mesaform.cli.override_client import seconds
 from mesaform.common.errors import BadInput
@@ -73,7 +74,8 @@ def bill_rows(ledger: Ledger, since: float) -> list[dict[str, Any]]:
     rows = ledger.read(since - STATED_EVERY_S * 1.2, kinds=MACHINES)
     if not any(row["kind"] == "machines" and row["at"] <= since for row in rows):
         rows = ledger.read(since - STARTED_BEFORE_S, kinds=MACHINES)
-    return rows + ledger.read(since, kinds=HELD)
+    rows += ledger.read(since, kinds=old_vocabulary.with_old_kinds(USAGE))
+    return old_vocabulary.translate_rows(rows)
 
 
 def _print(bill: Bill, cluster: str, since: str) -> None:

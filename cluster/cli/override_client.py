@@ -65,18 +65,18 @@ class OverrideClient:
         self, order: Override, replaces: Callable[[Override], bool] = lambda _: False
     ) -> Override:
         """Put an order in force in the place of those that it replaces, and write it down."""
-        from mesaform.aws.overrides import describe, in_force
+        from mesaform.aws.overrides import in_force
 
         now = time.time()
         self.control.update_overrides(
             lambda orders: (*(one for one in in_force(orders, now) if not replaces(one)), order)
         )
-        self.ledger.append(order.record(order.at, describe(order)))
+        self.ledger.append(order.record(order.at))
         return order
 
     def withdraw(self, which: Callable[[Override], bool]) -> list[Override]:
         """Take orders back; those that were in force are returned and written down."""
-        from mesaform.aws.overrides import describe, in_force
+        from mesaform.aws.overrides import in_force
 
         now = time.time()
         gone: list[Override] = []
@@ -87,13 +87,7 @@ class OverrideClient:
 
         self.control.update_overrides(change)
         for order in gone:
-            self.ledger.append(
-                {
-                    **order.record(now, f"withdrawn by {who()}: {describe(order)}"),
-                    "withdrawn": True,
-                    "by": who(),
-                }
-            )
+            self.ledger.append({**order.record(now), "withdrawn": True, "withdrawn_by": who()})
         return gone
 
 

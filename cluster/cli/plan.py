@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mesaform.autoscaler.model.old_vocabulary import translate_planner_state
+from mesaform.autoscaler.model import old_vocabulary
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.planner.planner import Packed, Plan, plan
+from mesaform.autoscaler.reporting.decision_text import render_decision
+from mesaform.autoscaler.reporting.reason_text import render, render_all
+from mesaform.autoscaler.reporting.verdict_text import render_verdict
+from mesaform.aws.overrides import describe
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from mesaform.cli.native_stdout import redirect_native_stdout
 from mesaform.common.json_types import as_object
@@ -95,8 +99,10 @@ def remembered(document: Any) -> PlannerState:
     import msgspec
 
     try:
-        return msgspec.convert(translate_planner_state(as_object(document)), PlannerState)
-    except msgspec.ValidationError:
+        return msgspec.convert(
+            old_vocabulary.translate_planner_state(as_object(document)), PlannerState
+        )
+    except (msgspec.ValidationError, AttributeError, KeyError):
         return PlannerState()
 
 
@@ -107,23 +113,24 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
     console = Console()
     for line in trouble:
         console.print(f"[yellow]not known:[/] {line}", highlight=False)
-    for label, text in (
-        ("fenced", made.freeze),
+    for label, reason in (
+        ("frozen", made.freeze),
         ("paused", made.paused),
         ("waiting", made.waiting),
         ("nothing is removed", made.removals_blocked),
     ):
-        if text:
-            console.print(f"[yellow]{label}:[/] {text}", highlight=False)
-    for order in made.orders:
-        console.print(f"[magenta]order:[/] {order}", highlight=False)
+        if reason is not None:
+            console.print(f"[yellow]{label}:[/] {render(reason)}", highlight=False)
+    for override in made.overrides:
+        console.print(f"[magenta]override:[/] {describe(override)}", highlight=False)
     if made.verdicts:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("demand", "count", "verdict", "why it is wanted"):
             table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
         for verdict in made.verdicts:
+            item = verdict.unit
             table.add_row(
-                verdict.unit.name, str(verdict.unit.count), str(verdict), verdict.unit.reason
+                item.name, str(item.count), render_verdict(verdict), render_all(item.reasons)
             )
         console.print(table)
     else:
@@ -136,7 +143,8 @@ def _print_steps(console: Console, made: Plan) -> None:
         decision = step.decision
         change = f"  [bold]{decision.usd_per_hour:+.4f} $/h[/]" if decision.usd_per_hour else ""
         console.print(
-            f"would [bold]{decision.kind}[/]: {decision.what} ({'; '.join(decision.reasons)}){change}",
+            f"would [bold]{decision.kind}[/]: {render_decision(decision)} "
+            f"({render_all(decision.reasons)}){change}",
             highlight=False,
         )
     if made.packed is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,14 +11,17 @@ from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from mesaform.cli.override_client import seconds
 from mesaform.common.errors import Exit
 
-TOLD = ("decision", "order")
-"""Kinds of the ledger's rows that make the story: what the autoscaler decided, and what people ordered."""
+if TYPE_CHECKING:
+    from mesaform.autoscaler.reporting.decision_log import Selection
+
+KINDS = ("decision", "override")
+"""Kinds of ledger rows to show: the autoscaler's decisions and operators' overrides."""
 
 READ_PER_LINE = 12
 """Rows read for each line wanted: several decisions make one line."""
 
 READ_FOR_SUBJECT = 5000
-"""How many of the newest rows are searched for what concerns one app, task, agent or machine."""
+"""How many of the newest rows are searched for a subject, a kind or a reason."""
 
 STYLES = {
     "buy": "green",
@@ -27,12 +30,13 @@ STYLES = {
     "pause": "magenta",
     "bound": "magenta",
     "hint": "magenta",
-    "abandon": "yellow",
+    "drain_timed_out": "yellow",
     "terminate": "cyan",
     "give_up": "yellow",
     "notice": "yellow",
-    "gone": "yellow",
-    "refuse": "yellow",
+    "instance_terminated": "yellow",
+    "unschedulable": "yellow",
+    "anomaly": "yellow",
     "no_capacity": "yellow",
     "launch_failed": "red",
 }
@@ -54,6 +58,10 @@ def why(
     since: str = typer.Option(
         "", "--since", "-s", help="How far back: 30m, 24h, 7d. Without it, all."
     ),
+    kind: str = typer.Option("", "--kind", help="Only decisions of this kind, such as buy."),
+    reason: str = typer.Option(
+        "", "--reason", help="Only decisions with this reason code, such as idle."
+    ),
     verbose: bool = typer.Option(
         False, "--verbose", "-v", help="Every decision by itself, with all ids."
     ),
@@ -62,31 +70,47 @@ def why(
     """Print the last decisions, oldest first; those taken together are one line."""
     context = open_context(file)
     context.enter_cloud()
-    rows = decisions(
-        context, last, seconds(since) if since else 0.0, subject, each=verbose or json_
-    )
-    if json_:
-        import msgspec
+    from mesaform.autoscaler.reporting.decision_log import Selection
 
-        typer.echo(msgspec.json.format(msgspec.json.encode({"decisions": rows}), indent=2).decode())
+    selection = Selection(subject, kind, reason)
+    since_s = seconds(since) if since else 0.0
+    rows = decisions(context, last, since_s, selection, each=verbose or json_)
+    if json_:
+        _print_json(rows)
         return
     if not rows:
         typer.echo(
-            f"Nothing in the ledger of {context.spec.name} concerns {subject}."
-            if subject
-            else f"The ledger of {context.spec.name} has no decisions yet: the autoscaler found nothing to buy, to remove or to refuse."
+            f"The ledger of {context.spec.name} has no decision that matches."
+            if not selection.is_empty
+            else f"The ledger of {context.spec.name} has no decisions yet: there was nothing to buy, to remove or to refuse."
         )
         raise typer.Exit(Exit.OK)
     _print(rows, last, verbose=verbose)
 
 
+def _print_json(rows: list[dict[str, Any]]) -> None:
+    import msgspec
+
+    from mesaform.autoscaler.reporting.decision_text import decision_view, render_row
+
+    views = [
+        decision_view(row) if row["kind"] == "decision" else {**row, "what": render_row(row)}
+        for row in rows
+    ]
+    typer.echo(msgspec.json.format(msgspec.json.encode({"decisions": views}), indent=2).decode())
+
+
 def decisions(
-    context: Context, last: int, since_s: float, subject: str = "", *, each: bool = True
+    context: Context, last: int, since_s: float, selection: Selection, *, each: bool = True
 ) -> list[dict[str, Any]]:
-    """The rows of the newest `last` decisions (of the newest `last` lines, unless `each`), oldest first. No ledger has none."""
+    """The rows of the newest `last` decisions that are selected, oldest first.
+
+    Unless `each`, `last` counts lines, so that more rows are read. No ledger has no rows.
+    """
     import time
 
-    from mesaform.autoscaler.reporting.decision_log import subject_rows
+    from mesaform.autoscaler.model import old_vocabulary
+    from mesaform.autoscaler.reporting.decision_log import select
     from mesaform.aws import client
     from mesaform.aws.ledger import S3Ledger
     from mesaform.common.errors import NotFound
@@ -94,33 +118,30 @@ def decisions(
     spec = context.spec
     ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
     after = time.time() - since_s if since_s else 0.0
-    wanted = READ_FOR_SUBJECT if subject else last if each else last * READ_PER_LINE
+    wanted = last if each else last * READ_PER_LINE
+    if not selection.is_empty:
+        wanted = READ_FOR_SUBJECT
     try:
-        rows = ledger.read(after, wanted, TOLD)
+        read = ledger.read(after, wanted, old_vocabulary.with_old_kinds(KINDS))
     except NotFound:
         return []
-    found = [dict(row) for row in subject_rows(rows, subject)] if subject else rows
-    return found[-last:] if each else found
+    rows = old_vocabulary.translate_rows(read)
+    if not selection.is_empty:
+        rows = [dict(row) for row in select(rows, selection)]
+    return rows[-last:] if each else rows
 
 
 def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
-    from mesaform.autoscaler.reporting.decision_log import Line, tell
+    from mesaform.autoscaler.reporting.decision_log import lines_of, single_lines
     from mesaform.cli.tables import console, sheet
 
-    lines = (
-        [
-            Line(row["at"], row["at"], str(row.get("decision") or row.get("order")), [row])
-            for row in rows
-        ]
-        if verbose
-        else tell(rows)
-    )
+    lines = single_lines(rows) if verbose else lines_of(rows)
     table = sheet("time", "what", "why", "$/h", right=["$/h"], wraps=["what", "why"])
     for line in lines[-last:]:
         style = STYLES.get(line.kind, "")
         what = f"[{style}]{_escaped(line.what)}[/]" if style else _escaped(line.what)
         ids = (
-            f"\n[dim]{', '.join((*line.machines, *_agents(line)))}[/]"
+            f"\n[dim]{', '.join((*line.machines, *line.agents))}[/]"
             if verbose and line.machines
             else ""
         )
@@ -146,10 +167,6 @@ def _after(rows: list[dict[str, Any]]) -> float | None:
     return float(last["before_usd"]) + sum(
         float(row.get("usd_per_hour", 0.0)) for row in rows if row["at"] == last["at"]
     )
-
-
-def _agents(line: Any) -> list[str]:
-    return list(dict.fromkeys(name for row in line.rows for name in row.get("agents", ())))
 
 
 def _escaped(text: str) -> str:

@@ -205,7 +205,7 @@ def _with_exact(
             continue
         left = {row: int(count) for row, count in enumerate(counts) if count}
         units = [
-            DemandItem("services", str(row), shape, left.get(row, 0), "")
+            DemandItem("services", str(row), shape, left.get(row, 0))
             for row, shape in enumerate(shapes)
         ]
         bound = solve(units, left, machines, Usage(), Limits({"": MANY})).bound_usd_per_hour

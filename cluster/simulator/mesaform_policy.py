@@ -31,6 +31,7 @@ from mesaform.autoscaler.model.supply import attributes_of
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.planner import Plan, apply_step, plan
 from mesaform.autoscaler.planner.scale_up import absorb_result
+from mesaform.autoscaler.reporting.reason_text import render_all
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
 from mesaform.simulator.weeks import Weeks
@@ -187,14 +188,14 @@ class Mesaform:
         request = launch_backoff.narrowed(launch.request, memory.backoffs, now)
         if request is None:
             return memory
-        result = world.buy(request, "; ".join(step.decision.reasons))
+        result = world.buy(request, render_all(step.decision.reasons))
         if result.machines:
             ids = tuple(machine.instance_id for machine in result.machines)
             self._intents[request.token] = Intent(request, now, ids)
         return absorb_result(memory, request, result, now)
 
     def _move(self, world: World, step: Step) -> None:
-        why = "; ".join(step.decision.reasons)
+        why = render_all(step.decision.reasons)
         for action in step.actions:
             match action:
                 case Deactivate(instance_id=name):

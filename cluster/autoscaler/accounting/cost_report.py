@@ -23,8 +23,9 @@ MACHINES = (
     "interruption",
     "lost_rows",
 )
-HELD = ("held", "usage")
-KINDS = (*MACHINES, *HELD)
+USAGE = ("resource_usage", "usage")
+"""`usage` rows are those of Mesaform before it recorded roles."""
+KINDS = (*MACHINES, *USAGE)
 SAMPLE_HOLDS_S = 900.0
 """How long a usage row of an older Mesaform counts when none follows."""
 
@@ -168,7 +169,7 @@ def _spans(rows: Iterable[Row]) -> list[tuple[float, float, Row]]:
     found: list[tuple[float, float, Row]] = []
     samples = []
     for row in rows:
-        if row["kind"] == "held":
+        if row["kind"] == "resource_usage":
             found.append((float(row["since"]), float(row["at"]), row))
         elif row["kind"] == "usage":
             samples.append(row)

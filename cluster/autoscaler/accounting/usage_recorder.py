@@ -49,7 +49,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._at: float | None = None
-        self._since = self._level_at = 0.0
+        self._since = self._totals_at = 0.0
         self._stated_at = -STATED_EVERY_S
         self._prices: dict[str, float] = {}
         self._worth: dict[Shape, float] = {}
@@ -63,13 +63,15 @@ class Recorder:
         """A pass went by: the rows that are due. `tasks` is None when the engine did not tell."""
         rows = self._stated(snapshot, plan.state.billed_machines, now) + self._priced(snapshot, now)
         if self._at is None:
-            self._at = self._since = self._level_at = now
+            self._at = self._since = self._totals_at = now
         if snapshot.cluster is not None and tasks is not None:
             self._add(snapshot, plan.verdicts, tasks, min(BELIEVED_S, max(0.0, now - self._at)))
         self._at = now
-        if now - self._level_at >= EVERY_S:
-            self._level_at = now
-            rows.append({"kind": "level", "at": now, "level": level(snapshot, plan)})
+        if now - self._totals_at >= EVERY_S:
+            self._totals_at = now
+            rows.append(
+                {"kind": "cluster_totals", "at": now, "totals": cluster_totals(snapshot, plan)}
+            )
         if now - self._since >= (
             EVERY_S
             if len(self._used) + len(self._machines) + len(self._waited) <= FEW
@@ -84,7 +86,7 @@ class Recorder:
 
     def _row(self, now: float) -> Row:
         row: Row = {
-            "kind": "held",
+            "kind": "resource_usage",
             "at": now,
             "since": self._since,
             "used": [
@@ -234,7 +236,7 @@ def machine_row(name: str, machine: BilledMachine) -> Row:
     }
 
 
-def level(snapshot: Snapshot, plan: Plan) -> Row:
+def cluster_totals(snapshot: Snapshot, plan: Plan) -> Row:
     """How things stand at this moment, in few numbers: what plots are made of."""
     live = [machine for machine in snapshot.machines if machine.state in LIVE]
     agents = (

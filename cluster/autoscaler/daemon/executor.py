@@ -7,7 +7,6 @@ again with its answer. Whatever is then still unclear, the next pass asks again 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -24,13 +23,14 @@ from mesaform.autoscaler.model.command import (
 )
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.planner import Plan, apply_step
 from mesaform.autoscaler.planner.scale_up import absorb_refusal, absorb_result
 from mesaform.aws import capacity_errors
-from mesaform.aws.ports import Fleet, Machine
+from mesaform.aws.ports import Fleet, LaunchResult, Machine
 from mesaform.common.errors import MesaformError, NotFound, Permanent, Retryable
 from mesaform.topology.names import Tag
 
@@ -145,7 +145,10 @@ class PlanExecutor:
                 self._report(
                     replace(
                         step.decision,
-                        reasons=(*step.decision.reasons, f"not done: {error.what}"),
+                        reasons=(
+                            *step.decision.reasons,
+                            Reason.of(ReasonCode.NOT_EXECUTED, error=error.what),
+                        ),
                         usd_per_hour=0.0,
                     )
                 )
@@ -165,7 +168,7 @@ class PlanExecutor:
     ) -> PlannerState:
         request = launch_backoff.narrowed(launch.request, memory.backoffs, self._clock())
         if request is None:
-            reasons = ("another call of this pass found no capacity", *decision.reasons)
+            reasons = (Reason.of(ReasonCode.NO_CAPACITY_EARLIER), *decision.reasons)
             self._report(
                 replace(
                     decision,
@@ -177,7 +180,7 @@ class PlanExecutor:
             )
             return memory
         intent = Intent(
-            request, self._clock(), None, decision.reasons[0] if decision.reasons else ""
+            request, self._clock(), None, decision.reasons[0] if decision.reasons else None
         )
         await self._journal.record(intent)
         return await self._buy(memory, intent, decision)
@@ -193,7 +196,10 @@ class PlanExecutor:
                 replace(
                     decision,
                     kind="launch_failed",
-                    reasons=(error.what, "asked again with the same token"),
+                    reasons=(
+                        Reason.of(ReasonCode.API_ERROR, error=error.what),
+                        Reason.of(ReasonCode.LAUNCH_REPEATED),
+                    ),
                 )
             )
             return memory
@@ -203,7 +209,7 @@ class PlanExecutor:
                 replace(
                     decision,
                     kind="launch_failed",
-                    reasons=(str(error),),
+                    reasons=(Reason.of(ReasonCode.API_ERROR, error=str(error)),),
                     usd_per_hour=0.0,
                     after_usd=decision.before_usd,
                 )
@@ -213,7 +219,7 @@ class PlanExecutor:
         if not result.machines:
             await self._journal.resolve(request.token)
             reasons = (
-                f"no capacity of {', '.join(map(capacity_errors.describe, result.without_capacity))}",
+                Reason.of(ReasonCode.NO_CAPACITY, scopes=_scopes(result)),
                 *decision.reasons,
             )
             self._report(
@@ -229,12 +235,10 @@ class PlanExecutor:
         ids = tuple(machine.instance_id for machine in result.machines)
         await self._journal.bought(intent, ids)
         usd = sum(_price(intent, machine) for machine in result.machines)
-        without = tuple(map(capacity_errors.describe, result.without_capacity))
-        reasons = (
-            (*decision.reasons, f"no capacity of {', '.join(without)}: bought elsewhere")
-            if without
-            else decision.reasons
-        )
+        reasons = decision.reasons
+        if result.without_capacity:
+            elsewhere = Reason.of(ReasonCode.BOUGHT_ELSEWHERE, scopes=_scopes(result))
+            reasons = (*reasons, elsewhere)
         bought = replace(
             decision, reasons=reasons, machines=ids, count=len(ids), usd_per_hour=round(usd, 6)
         )
@@ -246,9 +250,7 @@ class PlanExecutor:
     ) -> tuple[PlannerState, Intent | None]:
         """A launch whose answer is not known: found by its tag, or asked for again with its token. None: it came to nothing."""
         if len(listed) >= intent.request.count:
-            return memory, await self._found(
-                intent, listed, "EC2 lists its machines: nothing was bought again"
-            )
+            return memory, await self._recovered(intent, listed, ReasonCode.LAUNCH_LISTED)
         if self._clock() - intent.at > ABANDON_AFTER_S:
             await self._journal.resolve(intent.request.token)
             return memory, None
@@ -263,33 +265,24 @@ class PlanExecutor:
         if not result.machines:
             await self._journal.resolve(intent.request.token)
             return memory, None
-        return memory, await self._found(intent, result.machines, "asked again with the same token")
+        return memory, await self._recovered(intent, result.machines, ReasonCode.LAUNCH_REPEATED)
 
-    async def _found(self, intent: Intent, machines: Sequence[Machine], how: str) -> Intent:
-        """Write down what a launch gave whose answer was not heard, and tell of it: whoever decided it could not any more."""
-        request, ids = intent.request, tuple(machine.instance_id for machine in machines)
+    async def _recovered(
+        self, intent: Intent, machines: Sequence[Machine], how: ReasonCode
+    ) -> Intent:
+        """Journal and report the machines of a launch whose answer was lost.
+
+        The leader that decided the launch could not report it. Each instance type is a decision.
+        """
+        now, ids = self._clock(), tuple(machine.instance_id for machine in machines)
         known = await self._journal.bought(intent, ids)
-        kinds = ", ".join(
-            f"{count} x {kind}"
-            for kind, count in Counter(machine.instance_type for machine in machines).items()
-        )
-        why = (
-            f"ordered {self._clock() - intent.at:.0f} s before, and the answer was not heard; {how}"
-        )
-        self._report(
-            Decision(
-                at=self._clock(),
-                kind="buy",
-                what=f"{kinds} for pool {request.pool}",
-                reasons=tuple(filter(None, (intent.reason, why))),
-                pool=request.pool,
-                offering=f"{machines[0].instance_type}/{machines[0].zone}/{machines[0].capacity}",
-                count=len(ids),
-                machines=ids,
-                usd_per_hour=round(sum(_price(intent, machine) for machine in machines), 6),
-                token=request.token,
-            )
-        )
+        lost = Reason.of(ReasonCode.LAUNCH_ANSWER_LOST, ordered_s=now - intent.at)
+        reasons = (*((intent.reason,) if intent.reason else ()), lost, Reason.of(how))
+        by_type: dict[str, list[Machine]] = {}
+        for machine in machines:
+            by_type.setdefault(machine.instance_type, []).append(machine)
+        for group in by_type.values():
+            self._report(_recovered_purchase(intent, group, reasons, now))
         return known
 
     def _is_settled(
@@ -313,7 +306,10 @@ class PlanExecutor:
             self._report(
                 replace(
                     step.decision,
-                    reasons=(*step.decision.reasons, f"not done: {error.what}"),
+                    reasons=(
+                        *step.decision.reasons,
+                        Reason.of(ReasonCode.NOT_EXECUTED, error=error.what),
+                    ),
                     usd_per_hour=0.0,
                 )
             )
@@ -368,3 +364,26 @@ def _price(intent: Intent, machine: Machine) -> float:
         if o.instance_type == machine.instance_type and o.capacity == machine.capacity
     ]
     return (same or offerings)[0].usd_per_hour
+
+
+def _recovered_purchase(
+    intent: Intent, machines: Sequence[Machine], reasons: tuple[Reason, ...], now: float
+) -> Decision:
+    """The purchase of machines of one type whose launch answer was lost."""
+    first = machines[0]
+    return Decision(
+        at=now,
+        kind="buy",
+        reasons=reasons,
+        pool=intent.request.pool,
+        offering=f"{first.instance_type}/{first.zone}/{first.capacity}",
+        count=len(machines),
+        machines=tuple(machine.instance_id for machine in machines),
+        usd_per_hour=round(sum(_price(intent, machine) for machine in machines), 6),
+        token=intent.request.token,
+    )
+
+
+def _scopes(result: LaunchResult) -> tuple[str, ...]:
+    """The offerings, zones and quotas that lacked capacity."""
+    return tuple(map(capacity_errors.describe, result.without_capacity))

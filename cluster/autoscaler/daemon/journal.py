@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from typing import cast
 
 import msgspec
 
-from mesaform.autoscaler.model.old_vocabulary import translate_journal_state
+from mesaform.autoscaler.model import old_vocabulary
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.common.errors import LeadershipLost
-from mesaform.common.json_types import JsonObject
+from mesaform.common.json_types import as_object
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 
 
@@ -71,7 +70,7 @@ class Journal:
         for token in await self._zk.children(folder):
             node = await self._zk.get(f"{folder}/{token}")
             if node is not None:
-                found.append(msgspec.json.decode(node[0], type=Intent))
+                found.append(_decode_intent(node[0]))
         return sorted(found, key=lambda intent: intent.at)
 
     async def save(self, memory: PlannerState) -> None:
@@ -139,5 +138,11 @@ def _encode(state: _State) -> bytes:
 
 
 def _decode(data: bytes) -> _State:
-    document = msgspec.json.decode(zlib.decompress(data), type=dict[str, object])
-    return msgspec.convert(translate_journal_state(cast("JsonObject", document)), _State)
+    """The state, whatever version wrote it."""
+    document = as_object(msgspec.json.decode(zlib.decompress(data)))
+    return msgspec.convert(old_vocabulary.translate_journal_state(document), _State)
+
+
+def _decode_intent(data: bytes) -> Intent:
+    document = as_object(msgspec.json.decode(data))
+    return msgspec.convert(old_vocabulary.translate_intent(document), Intent)

@@ -13,6 +13,7 @@ import msgspec
 
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import BilledMachine
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.supply import LIVE, PROTECT_TAG
 from mesaform.aws.ports import Machine
 from mesaform.config.schema import ClusterSpec
@@ -42,22 +43,17 @@ class SelfTermination:
 
     def decision(self, after_usd: float) -> Decision:
         """As a line of the story. Nobody decided it but the machine; `after_usd` is what the cluster cost an hour then."""
-        word = self.farewell
-        reasons: tuple[str, ...]
-        if word is None:
-            reasons = (
-                "it powered itself off and left no word: its lease ran out while ZooKeeper was away, or somebody shut it down",
+        report = self.farewell
+        reasons: tuple[Reason, ...] = (Reason.of(ReasonCode.POWERED_OFF),)
+        if report is not None:
+            expired = Reason.of(
+                ReasonCode.LEASE_EXPIRED, silent_s=report.silent_s, lease_s=report.lease_s
             )
-        else:
-            reasons = (
-                f"no autoscaler had renewed its lease for {word.silent_s:.0f} s (lease_s {word.lease_s:g})",
-                f"no task for {word.empty_s:.0f} s",
-            )
+            reasons = (expired, Reason.of(ReasonCode.NO_TASK_SINCE, idle_s=report.empty_s))
         kind, usd = self.machine, -self.machine.usd_per_hour
         return Decision(
             at=self.at,
-            kind="left",
-            what=f"{self.instance_id} ({kind.instance_type}) ended itself",
+            kind="self_terminated",
             reasons=reasons,
             pool=kind.pool,
             offering=f"{kind.instance_type}/{kind.zone}/{kind.capacity}",
@@ -102,10 +98,17 @@ def succession(previous: Lease | None, term: int, holder: str, now: float) -> De
     away_s = max(0.0, now - previous.at)
     return Decision(
         at=now,
-        kind="lead",
-        what=f"the autoscaler on {holder} "
-        + ("leads again" if holder == previous.holder else f"took over from {previous.holder}"),
-        reasons=(f"nobody had worked for {away_s:.0f} s (term {term} after {previous.term})",),
+        kind="leader_changed",
+        reasons=(
+            Reason.of(
+                ReasonCode.LEADER_ABSENT,
+                away_s=away_s,
+                term=term,
+                previous_term=previous.term,
+                holder=holder,
+                previous_holder=previous.holder,
+            ),
+        ),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.demand_item import DemandItem
-from mesaform.autoscaler.model.notice import describe, tasks_to_move
+from mesaform.autoscaler.model.notice import reason_of, tasks_to_move
 from mesaform.autoscaler.model.planner_state import is_terminating
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.model.snapshot import Snapshot
 
@@ -25,14 +26,17 @@ def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem
     counts: dict[tuple[str, Shape], int] = {}
     for work in tasks_to_move(agent, notice):
         counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
-    why = describe(notice, now) if notice else "its removal was announced"
+    announced = reason_of(notice, now) if notice else Reason.of(ReasonCode.REMOVAL_ANNOUNCED)
     return [
         DemandItem(
             "displaced",
             name,
             shape,
             count,
-            f"{name} moves off {agent.instance_id}: {why}",
+            (
+                Reason.of(ReasonCode.DEMAND_DISPLACED, app=name, instance_id=agent.instance_id),
+                announced,
+            ),
             apps.get(name, ()),
             leaves=agent.instance_id,
         )

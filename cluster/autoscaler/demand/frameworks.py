@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from mesaform.autoscaler.demand import rates
 from mesaform.autoscaler.demand.quota import applies
@@ -23,6 +22,7 @@ from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Framework
 from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
 from mesaform.autoscaler.model.planner_state import Finding, PlannerState, Probe
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
 from mesaform.autoscaler.model.snapshot import Snapshot
 
@@ -43,11 +43,10 @@ _USAGE = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """That a framework is dry, and at what shape."""
+    """A framework that seems to lack offers, and the shape that it lacks."""
 
-    case: Literal["starving", "too small", "unserved"]
+    code: ReasonCode
     shape: Shape
-    why: str
 
 
 def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
@@ -58,7 +57,7 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
     return [
         unit
         for framework in view.frameworks
-        if (unit := _hungry(framework, view, snapshot.state, now)) is not None
+        if (unit := _item_of(framework, view, snapshot.state, now)) is not None
     ]
 
 
@@ -70,9 +69,7 @@ def suspicion(
     if shape is None or shape == NOTHING or not framework.active or framework.suppressed:
         return None
     if not _free_somewhere(framework, shape, view.agents):
-        return Suspicion(
-            "starving", shape, f"{framework.name} finds no agent with {text(shape)} free"
-        )
+        return Suspicion(ReasonCode.FRAMEWORK_STARVING, shape)
     lately, bigger = rates.of(framework, memory.marks, now), framework.task_shape
     if lately is None:
         return None
@@ -82,17 +79,9 @@ def suspicion(
         and not lately.accepted
         and not _free_somewhere(framework, bigger, view.agents)
     ):
-        return Suspicion(
-            "too small",
-            bigger,
-            f"{framework.name} takes nothing it is offered, and no agent has the {text(bigger)} of its tasks",
-        )
+        return Suspicion(ReasonCode.FRAMEWORK_DECLINES_ALL, bigger)
     if not lately.sent and not framework.refusals:
-        return Suspicion(
-            "unserved",
-            shape,
-            f"{framework.name} is offered nothing, though {text(shape)} looks free",
-        )
+        return Suspicion(ReasonCode.FRAMEWORK_UNSERVED, shape)
     return None
 
 
@@ -143,77 +132,88 @@ def probe_after(unit: DemandItem, framework: Framework, now: float) -> Probe:
     return Probe(at=now, accepted=framework.accepted, asked=framework.asked, size=unit.count)
 
 
-def _hungry(
+def _item_of(
     framework: Framework, view: ClusterView, memory: PlannerState, now: float
 ) -> DemandItem | None:
+    """The demand of a framework that lacks offers for long enough; None for no such need."""
     suspected = suspicion(framework, view, memory, now)
     since = memory.dry_since.get(framework.framework_id, now)
     if suspected is None or now - since < DRY_FOR_S:
         return None
     finding = memory.findings.get(text(suspected.shape))
     finding = finding if finding is not None and finding.at >= since else None
-    if suspected.case == "unserved" and (finding is None or finding.offered):
+    if suspected.code is ReasonCode.FRAMEWORK_UNSERVED and (finding is None or finding.offered):
         return None
-    size, why = _probe_size(framework, memory.probes.get(framework.framework_id))
-    if not why:
+    size, trust = _probe_size(framework, memory.probes.get(framework.framework_id))
+    if trust is None:
         return None
     blocked, kind = _not_believed(view, memory, finding, now)
-    if not blocked and not size:
-        blocked, kind = why, "untaken"
-    parts = [f"{suspected.why} since {now - since:.0f} s"]
-    parts += [str(lately)] if (lately := rates.of(framework, memory.marks, now)) is not None else []
-    parts += (
-        ["the probe framework was offered none either"]
-        if finding is not None and not finding.offered
-        else []
-    )
-    reason = "; ".join(parts if kind == "untaken" else (*parts, why))
-    role = next(
-        (
-            role
-            for role in framework.roles
-            if not any(applies(quota, role) for quota in view.quotas)
-        ),
-        framework.roles[0],
-    )
-    count = max(1, size)
+    if blocked is None and not size:
+        blocked, kind = trust, "offer_declined"
+    reasons = _evidence(framework, suspected, finding, memory, now - since, now)
     return DemandItem(
         "framework",
         framework.name,
         suspected.shape,
-        count,
-        reason,
+        max(1, size),
+        reasons if kind == "offer_declined" else (*reasons, trust),
         framework.constraints,
         blocked,
         kind,
         framework.framework_id,
-        role,
+        _role_without_quota(framework, view),
     )
+
+
+def _evidence(
+    framework: Framework,
+    suspected: Suspicion,
+    finding: Finding | None,
+    memory: PlannerState,
+    wait_s: float,
+    now: float,
+) -> tuple[Reason, ...]:
+    """Why a framework seems to lack offers: what it finds, its rates, the probe framework."""
+    reasons = [
+        Reason.of(
+            suspected.code,
+            framework=framework.name,
+            resources=text(suspected.shape),
+            wait_s=wait_s,
+        )
+    ]
+    lately = rates.of(framework, memory.marks, now)
+    if lately is not None:
+        reasons.append(lately.reason())
+    if finding is not None and not finding.offered:
+        reasons.append(Reason.of(ReasonCode.PROBE_NOT_OFFERED))
+    return tuple(reasons)
+
+
+def _role_without_quota(framework: Framework, view: ClusterView) -> str:
+    """The first role of a framework that no quota limits, else its first role."""
+    free = (
+        role for role in framework.roles if not any(applies(quota, role) for quota in view.quotas)
+    )
+    return next(free, framework.roles[0])
 
 
 def _not_believed(
     view: ClusterView, memory: PlannerState, finding: Finding | None, now: float
-) -> tuple[str, BlockedKind]:
-    """What must be settled before a framework's hunger is believed."""
+) -> tuple[Reason | None, BlockedKind]:
+    """Why a framework's need is not certain yet, with its verdict."""
     changed_s = now - max(view.elected_at, memory.leader_since or 0.0)
     if changed_s < SETTLE_S:
-        return (
-            f"a master was elected {max(0.0, changed_s):.0f} s ago: counters and offers have only begun",
-            "failover",
-        )
+        recent = Reason.of(ReasonCode.MASTER_ELECTED_RECENTLY, elected_s=max(0.0, changed_s))
+        return recent, "failover"
     if view.recovered:
-        return f"{view.recovered} agents are expected back", "recovering"
+        return Reason.of(ReasonCode.AGENTS_EXPECTED, count=view.recovered), "recovering"
     if view.allocator_lag_s > LAG_MOST_S:
-        return (
-            f"the allocator is {view.allocator_lag_s:.0f} s late: everybody looks dry",
-            "allocator",
-        )
+        return Reason.of(ReasonCode.ALLOCATOR_LATE, lag_s=view.allocator_lag_s), "allocator"
     if finding is not None and finding.offered:
-        return (
-            f"the probe framework was offered as much on {finding.where} {now - finding.at:.0f} s ago",
-            "not_dry",
-        )
-    return "", ""
+        offered = Reason.of(ReasonCode.PROBE_OFFERED, agent=finding.where, age_s=now - finding.at)
+        return offered, "offers_available"
+    return None, ""
 
 
 def _free_somewhere(framework: Framework, shape: Shape, agents: Iterable[Agent]) -> bool:
@@ -236,26 +236,34 @@ def _offered(agent: Agent, framework: Framework) -> Shape:
     return free
 
 
-def _probe_size(framework: Framework, probe: Probe | None) -> tuple[int, str]:
-    """How many of its shape to want, and why; 0 when its hunger was tested and it took nothing; no reason when it never asked."""
+def _probe_size(framework: Framework, probe: Probe | None) -> tuple[int, Reason | None]:
+    """How many of its shape to buy for a framework, and why.
+
+    0 with a reason when it used nothing of the last purchase; without a reason when it never
+    asked for offers.
+    """
     if probe is None:
-        if framework.minimal is not None:
-            return 1, "it declared that as its smallest useful offer"
-        return (
-            (1, "it revived offers, and its tasks are of that size") if framework.asked else (0, "")
-        )
+        return _first_probe_size(framework)
     if not probe.has_registered and framework.accepted <= probe.accepted:
-        return probe.size, "what was bought for it has not come yet"
-    if framework.accepted < probe.accepted or (
-        framework.asked < probe.asked and framework.accepted == probe.accepted
-    ):
-        # another leader's counters
+        return probe.size, Reason.of(ReasonCode.PURCHASE_PENDING)
+    if _counters_restarted(framework, probe):
         probe = replace(probe, accepted=0, asked=0, size=1)
     if framework.accepted > probe.accepted:
-        return min(PROBE_MOST, probe.size * 2), f"it took the {probe.size} bought before"
+        size = min(PROBE_MOST, probe.size * 2)
+        return size, Reason.of(ReasonCode.PURCHASE_ACCEPTED, count=probe.size)
     if framework.asked > probe.asked:
-        return 1, "it revived offers since the last purchase"
-    return (
-        0,
-        "it took nothing of what was bought for it; it must revive offers or accept some first",
+        return 1, Reason.of(ReasonCode.FRAMEWORK_REVIVED_AGAIN)
+    return 0, Reason.of(ReasonCode.PURCHASE_DECLINED)
+
+
+def _first_probe_size(framework: Framework) -> tuple[int, Reason | None]:
+    if framework.minimal is not None:
+        return 1, Reason.of(ReasonCode.FRAMEWORK_MINIMUM_OFFER)
+    return (1, Reason.of(ReasonCode.FRAMEWORK_REVIVED)) if framework.asked else (0, None)
+
+
+def _counters_restarted(framework: Framework, probe: Probe) -> bool:
+    """Whether the counters are those of another leading master."""
+    return framework.accepted < probe.accepted or (
+        framework.asked < probe.asked and framework.accepted == probe.accepted
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Snapshot
 
@@ -28,8 +29,9 @@ def _percent(snapshot: Snapshot) -> list[DemandItem]:
     if not cpus:
         return []
     slots = max(1, round(cpus * percent / 100))
-    reason = f"{percent:g} % above the {cpus:g} cpus in use"
-    return [DemandItem("headroom", "headroom", make(cpus=1, mem_mib=mem_mib / cpus), slots, reason)]
+    reason = Reason.of(ReasonCode.HEADROOM_PERCENT, percent=percent, used_cpus=cpus)
+    shape = make(cpus=1, mem_mib=mem_mib / cpus)
+    return [DemandItem("headroom", "headroom", shape, slots, (reason,))]
 
 
 def _slots(snapshot: Snapshot) -> list[DemandItem]:
@@ -40,7 +42,14 @@ def _slots(snapshot: Snapshot) -> list[DemandItem]:
             f"slots {index}" + (f" in {slot.pool}" if slot.pool else ""),
             make(cpus=slot.cpus, mem_mib=slot.mem_mib),
             slot.count,
-            f"{slot.count} spare slots of {slot.cpus:g} cpus and {slot.mem_mib:g} MiB are kept (autoscaler.headroom_slots)",
+            (
+                Reason.of(
+                    ReasonCode.HEADROOM_SLOTS,
+                    count=slot.count,
+                    cpus=slot.cpus,
+                    mem_mib=slot.mem_mib,
+                ),
+            ),
             in_pool(slot.pool),
         )
         for index, slot in enumerate(snapshot.spec.autoscaler.headroom_slots)

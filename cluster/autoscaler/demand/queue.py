@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 
 NOT_CURED_BY_MACHINES: dict[str, BlockedKind] = {
     "UnfulfilledRole": "role",
@@ -24,21 +25,20 @@ def units(entries: Iterable[QueueEntry], now: float) -> list[DemandItem]:
 
 
 def _unit(entry: QueueEntry, now: float) -> DemandItem:
-    waiting = f"for {now - entry.since:.0f} s" if 0 < entry.since <= now else "for an offer"
-    refusals = ", ".join(
+    wait_s = now - entry.since if 0 < entry.since <= now else 0.0
+    reasons = [Reason.of(ReasonCode.DEMAND_QUEUED, app=entry.app, count=entry.count, wait_s=wait_s)]
+    refusals = tuple(
         f"{reason} {count}" for reason, count in sorted(entry.rejections.items()) if count
     )
-    these = "1 instance" if entry.count == 1 else f"{entry.count} instances"
-    reason = f"{entry.app}: {these} waiting {waiting}" + (
-        f"; offers refused: {refusals}" if refusals else ""
-    )
+    if refusals:
+        reasons.append(Reason.of(ReasonCode.OFFERS_REFUSED, refusals=refusals))
     blocked, kind = _incurable(entry)
     return DemandItem(
         entry.source,
         entry.app,
         entry.shape,
         entry.count,
-        reason,
+        tuple(reasons),
         entry.constraints,
         blocked,
         kind,
@@ -46,13 +46,13 @@ def _unit(entry: QueueEntry, now: float) -> DemandItem:
     )
 
 
-def _incurable(entry: QueueEntry) -> tuple[str, BlockedKind]:
-    """Whether every refusal so far had a reason that a new machine would meet with as well."""
+def _incurable(entry: QueueEntry) -> tuple[Reason | None, BlockedKind]:
+    """The verdict if a new machine would be refused for the same reasons as every offer so far."""
     refused = {reason for reason, count in entry.rejections.items() if count}
     if refused and refused <= NOT_CURED_BY_MACHINES.keys():
         kinds = sorted(NOT_CURED_BY_MACHINES[reason] for reason in refused)
         return (
-            f"its {' and '.join(kinds)} ({entry.role}) matches no offer; a new machine would offer the same",
+            Reason.of(ReasonCode.MATCHES_NO_OFFER, causes=tuple(kinds), role=entry.role),
             kinds[0],
         )
-    return "", ""
+    return None, ""

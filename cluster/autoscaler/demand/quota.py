@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from mesaform.autoscaler.model.cluster_view import Quota
 from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, times
 
 
@@ -45,8 +46,10 @@ def _cut(unit: DemandItem, quotas: Sequence[Quota], taken: dict[str, Shape]) -> 
     _take(free, quotas, taken)
     if tightest is None or count == unit.count:
         return [free]
-    why = f"role {tightest.role} has {_told(tightest)}: the master offers it no more, however many machines there are"
-    stopped = replace(unit, count=unit.count - count, blocked=why, blocked_kind="quota")
+    reason = Reason.of(
+        ReasonCode.QUOTA_EXHAUSTED, role=tightest.role, limits=_usage_of_limits(tightest)
+    )
+    stopped = replace(unit, count=unit.count - count, blocked=reason, blocked_kind="quota")
     return [free, stopped] if count else [stopped]
 
 
@@ -67,11 +70,10 @@ def _pieces(unit: DemandItem, quota: Quota, taken: dict[str, Shape]) -> int:
     return min(room, default=MANY)
 
 
-def _told(quota: Quota) -> str:
-    """For people: `2 of 2 cpus`."""
-    parts = [
+def _usage_of_limits(quota: Quota) -> tuple[str, ...]:
+    """What is used of each limit: `2 of 2 cpus`."""
+    return tuple(
         f"{used / 1000:g} of {most / 1000:g} {name}"
         for most, used, name in zip(quota.limit, quota.used, NAMES, strict=False)
         if most is not None
-    ]
-    return ", ".join(parts) + " of its quota"
+    )

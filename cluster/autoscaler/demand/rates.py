@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mesaform.autoscaler.model.cluster_view import ClusterView, Framework
 from mesaform.autoscaler.model.planner_state import Mark
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 
 MARK_EVERY_S = 10.0
 """A window is between this and twice this long."""
@@ -26,9 +27,16 @@ class Rates:
     declined: int
     asked: int
 
-    def __str__(self) -> str:
-        revived = f", {self.asked} times revived" if self.asked else ""
-        return f"{self.sent} offers sent, {self.accepted} accepted, {self.declined} declined{revived} in the last {self.window_s:.0f} s"
+    def reason(self) -> Reason:
+        """The rates as a reason."""
+        return Reason.of(
+            ReasonCode.OFFER_RATES,
+            sent=self.sent,
+            accepted=self.accepted,
+            declined=self.declined,
+            revived=self.asked,
+            window_s=self.window_s,
+        )
 
 
 def of(framework: Framework, known: Mapping[str, tuple[Mark, ...]], now: float) -> Rates | None:

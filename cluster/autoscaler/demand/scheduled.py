@@ -9,7 +9,7 @@ Both are bought ahead by the time that machines take to boot and a margin.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -17,6 +17,7 @@ from mesaform.autoscaler.demand.headroom import in_pool
 from mesaform.autoscaler.demand.usage import ALL, Use
 from mesaform.autoscaler.forecasting import weekly_profile
 from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import (
     MANY,
     NOTHING,
@@ -30,7 +31,7 @@ from mesaform.autoscaler.model.shape import (
 )
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.weekly_profile import Level
-from mesaform.aws.overrides import Override, describe, in_force
+from mesaform.aws.overrides import Override, in_force
 from mesaform.config import calendar
 from mesaform.config.schema import Expected
 
@@ -38,7 +39,6 @@ BOOT_SHARE = 0.25
 """How long machines take to boot, as a part of `boot_timeout_s`, while none of ours has shown it."""
 
 STEP_S = 60.0
-HERE = "in use, waiting or kept"
 
 
 @dataclass(slots=True)
@@ -127,15 +127,23 @@ def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[DemandItem]:
         arrived = min(order.count, how_often(shape, _each(max, mine, NOTHING)))
         taken.append((order.pool, came, times(shape, arrived)))
         if arrived < order.count:
-            reason = f"hint: {describe(order)}" + (
-                f"; {arrived} of them have come" if arrived else ""
+            reason = Reason.of(
+                ReasonCode.HINT,
+                count=order.count,
+                cpus=order.cpus,
+                mem_mib=order.mem_mib,
+                pool=order.pool,
+                by=order.by,
+                until_epoch_s=order.until,
+                note=order.reason,
+                arrived=arrived,
             )
             unit = DemandItem(
                 "hint",
                 f"hint {order.id}",
                 shape,
                 order.count - arrived,
-                reason,
+                (reason,),
                 in_pool(order.pool),
             )
             found.append(room.keep(unit, order.pool))
@@ -149,13 +157,20 @@ def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> li
         shape, pool = make(entry.cpus, entry.mem_mib), entry.pool or ALL
         there = min(entry.count, how_often(shape, room.counted(pool)))
         if there < entry.count and _opens(entry, now, lead_s):
-            reason = f"the calendar has {entry.count} x ({text(shape)}) {entry.days} {entry.hours} UTC; {there} are {HERE}"
+            reason = Reason.of(
+                ReasonCode.CALENDAR,
+                count=entry.count,
+                resources=text(shape),
+                days=entry.days,
+                hours=entry.hours,
+                present=there,
+            )
             unit = DemandItem(
                 "calendar",
                 f"calendar {index}",
                 shape,
                 entry.count - there,
-                reason,
+                (reason,),
                 in_pool(entry.pool),
             )
             found.append(room.keep(unit, pool))
@@ -182,17 +197,22 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
         there = room.counted(pool.name)
         shape, count = _lacking(said.level, there)
         if count:
-            usual = f"the last {said.weeks} {said.when} UTC used {_amount(said.level)} at p{settings.quantile * 100:g} in pool {pool.name}"
-            reason = f"{usual}; {_amount(there)} are {HERE}"
+            reason = Reason.of(
+                ReasonCode.WEEKLY_PROFILE,
+                weeks=said.weeks,
+                slot=said.when,
+                used_cpus=said.level[0] / 1000,
+                used_mem_mib=said.level[1] / 1000,
+                percentile=settings.quantile * 100,
+                pool=pool.name,
+                present_cpus=there[0] / 1000,
+                present_mem_mib=there[1] / 1000,
+            )
             unit = DemandItem(
-                "profile", f"profile of {pool.name}", shape, count, reason, in_pool(pool.name)
+                "profile", f"profile of {pool.name}", shape, count, (reason,), in_pool(pool.name)
             )
             found.append(room.keep(unit, pool.name))
     return found
-
-
-def _amount(level: Sequence[int]) -> str:
-    return f"{level[0] / 1000:g} cpus and {level[1] / 1000:g} MiB"
 
 
 def _lacking(level: Level, there: Shape) -> tuple[Shape, int]:

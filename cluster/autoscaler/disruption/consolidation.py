@@ -19,6 +19,7 @@ from mesaform.autoscaler.disruption.policy import (
 from mesaform.autoscaler.disruption.rescheduling import Reservations, names_of, work_of
 from mesaform.autoscaler.model.command import Move
 from mesaform.autoscaler.model.lifecycle import REGISTERED
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode
 from mesaform.topology.names import Tag
@@ -90,13 +91,19 @@ class Replace:
         if not pays(saving, was, cost, lasts_s, view.settings):
             return None
         offering = purchase.request.offerings[0]
-        why = (
-            f"one {offering.instance_type} at ${offering.usd_per_hour:.4f} takes the place of {_counted(group)} at ${was:.4f} "
-            f"({', '.join(names_of(work))}): saves ${saving:.4f} an hour, costs ${cost:.4f} once"
+        reason = Reason.of(
+            ReasonCode.REPLACED_CHEAPER,
+            instance_type=offering.instance_type,
+            usd_per_hour=offering.usd_per_hour,
+            replaced=_counted(group),
+            replaced_usd_per_hour=was,
+            apps=tuple(names_of(work)),
+            saving_usd_per_hour=saving,
+            cost_usd=cost,
         )
         return (
             saving * lasts_s / 3600 - cost,
-            DisruptionCommand("replace", why, purchase=purchase, old=tuple(sorted(names))),
+            DisruptionCommand("replace", reason, purchase=purchase, old=tuple(sorted(names))),
             group,
         )
 
@@ -145,6 +152,7 @@ def _not_begun(view: PolicyInput) -> list[str]:
     ]
 
 
-def _counted(group: Sequence[AgentNode]) -> str:
+def _counted(group: Sequence[AgentNode]) -> tuple[str, ...]:
+    """How many machines of each type: `2 x m5.large`."""
     types = [unit.machine.instance_type for unit in group]
-    return ", ".join(f"{types.count(name)} x {name}" for name in sorted(set(types)))
+    return tuple(f"{types.count(name)} x {name}" for name in sorted(set(types)))

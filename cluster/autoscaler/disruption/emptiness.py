@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mesaform.autoscaler.disruption.policy import DisruptionCommand, PolicyInput, deactivate
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode, is_protected
 
@@ -22,9 +23,9 @@ class Idle:
             if unit.pool in view.spare and view.spare[unit.pool] <= 0:
                 continue
             view.take(unit, disturbs=False)
-            why = f"no task for {idle_s:.0f} s (idle_after_s {settings.idle_after_s:g})"
+            reason = Reason.of(ReasonCode.IDLE, idle_s=idle_s, idle_after_s=settings.idle_after_s)
             changes.append(
-                DisruptionCommand("idle", why, (deactivate(unit, "idle", why, view.now),))
+                DisruptionCommand("idle", reason, (deactivate(unit, "idle", reason, view.now),))
             )
         return changes
 

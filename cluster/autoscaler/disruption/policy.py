@@ -14,6 +14,7 @@ from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
 from mesaform.autoscaler.model.command import Deactivate, Move, Purchase
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.removal import PolicyName, Removal
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import AgentNode, Supply, is_protected
@@ -117,7 +118,7 @@ class DisruptionCommand:
     """What a policy wants: machines to begin removing, or (`purchase`) machines to buy first in the place of `old`."""
 
     policy: PolicyName
-    why: str
+    reason: Reason
     moves: tuple[Move, ...] = ()
     purchase: Purchase | None = None
     old: tuple[str, ...] = ()
@@ -134,11 +135,13 @@ class Policy(Protocol):
         ...
 
 
-def deactivate(unit: AgentNode, policy: PolicyName, why: str, now: float) -> Move:
+def deactivate(unit: AgentNode, policy: PolicyName, reason: Reason, now: float) -> Move:
     """The first step of a machine's removal."""
     agent_id = unit.agent.agent_id if unit.agent else ""
-    removal = Removal(agent_id, "deactivated", now, why, policy="" if policy == "idle" else policy)
-    return Move(unit, (Deactivate(unit.machine.instance_id, agent_id),), removal, why)
+    removal = Removal(
+        agent_id, "deactivated", now, reason, policy="" if policy == "idle" else policy
+    )
+    return Move(unit, (Deactivate(unit.machine.instance_id, agent_id),), removal, (reason,))
 
 
 def movable(agent: Agent, snapshot: Snapshot) -> bool:

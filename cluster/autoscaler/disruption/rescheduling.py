@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mesaform.autoscaler.model.cluster_view import Agent, Constraint
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import is_terminating
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply
@@ -26,7 +27,7 @@ def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> 
             name,
             shape,
             count,
-            f"{name} would move off {agent.instance_id}",
+            (Reason.of(ReasonCode.DEMAND_DISPLACED, app=name, instance_id=agent.instance_id),),
             known.get(name, ()),
         )
         for (name, shape), count in counts.items()

@@ -11,7 +11,7 @@ from mesaform.autoscaler.disruption.policy import (
     deactivate,
     movable,
 )
-from mesaform.autoscaler.model.notice import Notice, describe, is_near
+from mesaform.autoscaler.model.notice import Notice, is_near, reason_of
 from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode, is_protected
 
@@ -33,10 +33,10 @@ class Announced:
             if disturbs and view.disturbances <= 0:
                 continue
             view.take(unit, disturbs=disturbs)
-            why = describe(notice, view.now)
+            reason = reason_of(notice, view.now)
             policy: PolicyName = "rebalance" if notice.kind == "rebalance" else "retirement"
             changes.append(
-                DisruptionCommand(policy, why, (deactivate(unit, policy, why, view.now),))
+                DisruptionCommand(policy, reason, (deactivate(unit, policy, reason, view.now),))
             )
         return changes
 

@@ -13,6 +13,7 @@ from mesaform.autoscaler.disruption.policy import (
 )
 from mesaform.autoscaler.disruption.rescheduling import names_of, work_of
 from mesaform.autoscaler.model.cluster_view import Agent
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import PolicyName
 
 
@@ -51,12 +52,18 @@ class Underused:
             work = work_of(unit.agent, view.snapshot.app_constraints)
             if view.room.fit(work, {*view.leaving, unit.machine.instance_id}) is None:
                 continue
-            why = (
-                f"{share_used(unit.agent):.0%} in use for {view.now - since:.0f} s (underused_percent {view.settings.underused_percent:g}) "
-                f"and its tasks ({', '.join(names_of(work))}) fit elsewhere; moving them counts as ${cost:.4f}"
+            reason = Reason.of(
+                ReasonCode.UNDERUSED,
+                used_percent=share_used(unit.agent) * 100,
+                underused_s=view.now - since,
+                underused_percent=view.settings.underused_percent,
+                apps=tuple(names_of(work)),
+                cost_usd=cost,
             )
             view.take(unit, disturbs=True)
             changes.append(
-                DisruptionCommand("underused", why, (deactivate(unit, "underused", why, view.now),))
+                DisruptionCommand(
+                    "underused", reason, (deactivate(unit, "underused", reason, view.now),)
+                )
             )
         return changes

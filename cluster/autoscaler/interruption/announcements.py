@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.notice import Notice, has_time_to_finish
+from mesaform.autoscaler.model.notice import Notice, has_time_to_finish, reason_of
 from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine
 from mesaform.topology.names import Tag
@@ -13,20 +14,20 @@ from mesaform.topology.names import Tag
 ENDED_BY_EC2 = "Server.SpotInstanceTermination"
 
 
-def told(snapshot: Snapshot, usd_per_hour: float, now: float) -> list[Decision]:
+def unreported(snapshot: Snapshot, usd_per_hour: float, now: float) -> list[Decision]:
     """A decision for each notice not told yet: what was announced, what is on the machine, and what will be done."""
     machines = {machine.instance_id: machine for machine in snapshot.machines}
     agents = (
         {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
     )
     return [
-        _telling(notice, machines[name], agents.get(name), snapshot, usd_per_hour, now)
+        _decision_of(notice, machines[name], agents.get(name), snapshot, usd_per_hour, now)
         for name, notice in snapshot.state.notices.items()
         if not notice.is_reported and name in machines
     ]
 
 
-def _telling(
+def _decision_of(
     notice: Notice,
     machine: Machine,
     agent: Agent | None,
@@ -37,10 +38,10 @@ def _telling(
     return Decision(
         at=now,
         kind="notice",
-        what=f"{machine.instance_id} ({machine.instance_type}, {machine.capacity}) {_announced(notice, now)}",
         reasons=(
-            _heard_from(notice),
-            _on_it(agent, notice),
+            reason_of(notice, now),
+            Reason.of(ReasonCode.NOTICE_SOURCE, source=notice.source),
+            _work_on(agent, notice),
             _what_follows(notice, machine, snapshot),
         ),
         pool=machine.tags.get(Tag.POOL, ""),
@@ -53,51 +54,30 @@ def _telling(
     )
 
 
-def _announced(notice: Notice, now: float) -> str:
-    return {
-        "interruption": f"is interrupted: it ends in {max(0.0, notice.ends_at - now):.0f} s",
-        "scheduled": f"has a scheduled event ({notice.what}) in {_span(notice.ends_at - now)}",
-        "rebalance": "is at risk: AWS recommends to move its work",
-    }[notice.kind]
-
-
-def _span(seconds: float) -> str:
-    """A stretch of time as people say it."""
-    if seconds < 600:
-        return f"{max(0.0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
-def _heard_from(notice: Notice) -> str:
-    return {
-        "queue": "told by EventBridge",
-        "machine": "told by the machine itself",
-        "ec2": "told by EC2",
-    }.get(notice.source, "told")
-
-
-def _on_it(agent: Agent | None, notice: Notice) -> str:
+def _work_on(agent: Agent | None, notice: Notice) -> Reason:
+    """What runs on the machine."""
     if agent is None:
-        return "its agent is not registered"
+        return Reason.of(ReasonCode.AGENT_NOT_REGISTERED)
     if agent.is_empty:
-        return "no task is on it"
-    alone = sum(1 for work in agent.work if has_time_to_finish(work, notice))
-    tasks = "1 task is on it" if agent.tasks == 1 else f"{agent.tasks} tasks are on it"
-    return tasks + (f", {alone} of them will be done before" if alone else "")
+        return Reason.of(ReasonCode.AGENT_EMPTY)
+    ending_before = sum(1 for work in agent.work if has_time_to_finish(work, notice))
+    return Reason.of(ReasonCode.TASKS_RUNNING, tasks=agent.tasks, ending_before=ending_before)
 
 
-def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> str:
+def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> Reason:
+    """What the autoscaler does about the notice."""
     if machine.tags.get(Tag.ROLE) == "master":
-        return "IT IS A MASTER: nothing is done about it here; replace it with `mesaform up` once it is gone, before another one goes"
+        return Reason.of(ReasonCode.ACTION_NONE_MASTER)
     if snapshot.freeze_reason or not snapshot.spec.autoscaler.enabled:
-        return "nothing is done: the autoscaler is fenced or switched off"
+        return Reason.of(ReasonCode.ACTION_NONE_FROZEN)
     if notice.kind == "rebalance":
-        if snapshot.spec.autoscaler.interruption.on_rebalance == "ignore":
-            return "nothing is done (autoscaler.interruption.on_rebalance: ignore); its offering is avoided for a while"
-        return "it is replaced if its tasks may move and it is old enough to have paid back"
+        is_ignored = snapshot.spec.autoscaler.interruption.on_rebalance == "ignore"
+        return Reason.of(
+            ReasonCode.ACTION_NONE_IGNORED if is_ignored else ReasonCode.ACTION_REPLACE_IF_PAID_BACK
+        )
     if machine.tags.get(Tag.MANAGED_BY) != "autoscaler":
-        return "its tasks move; the machine is Terraform's, so run `mesaform up` for another once it is gone"
-    return "it gets no more work, what its tasks need is bought at once, and it is emptied in time"
+        return Reason.of(ReasonCode.ACTION_MOVE_TASKS)
+    return Reason.of(ReasonCode.ACTION_REPLACE_AND_DRAIN)
 
 
 def ends(
@@ -125,9 +105,13 @@ def _row(
 ) -> dict[str, object]:
     """How long it lived and what it cost, what warning there was, and what it took along."""
     heard = (
-        {"told_at": notice.at, "told_by": notice.source, "warned_s": round(now - notice.at, 1)}
+        {
+            "reported_at": notice.at,
+            "reported_by": notice.source,
+            "warning_s": round(now - notice.at, 1),
+        }
         if notice
-        else {"warned_s": 0.0}
+        else {"warning_s": 0.0}
     )
     return {
         "kind": "interruption",

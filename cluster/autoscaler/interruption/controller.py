@@ -28,12 +28,13 @@ from mesaform.autoscaler.model.notice import (
     NEAR_S,
     STOP_MARGIN_S,
     Notice,
-    describe,
     has_time_to_finish,
     is_near,
+    reason_of,
     tasks_to_move,
 )
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import NOTICE_POLICIES, Removal
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply
@@ -117,12 +118,12 @@ def after_pass(
     memory: PlannerState, snapshot: Snapshot, announcements: Iterable[Decision], now: float
 ) -> PlannerState:
     """The memory without notices that no longer stand; those that were told are marked so."""
-    told = {name for decision in announcements for name in decision.machines}
+    reported = {name for decision in announcements for name in decision.machines}
     return replace(
         memory,
         notices={
-            name: replace(one, is_reported=one.is_reported or name in told)
-            for name, one in kept(snapshot, now).items()
+            name: replace(notice, is_reported=notice.is_reported or name in reported)
+            for name, notice in kept(snapshot, now).items()
         },
     )
 
@@ -174,7 +175,7 @@ def _near(
     unit: AgentNode, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float
 ) -> list[Move]:
     removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
-    why = describe(notice, now)
+    reason = reason_of(notice, now)
     if removal is not None and removal.phase == "terminating":
         return []
     if unit.is_autoscaled and now > notice.ends_at + OVERDUE_S:
@@ -182,16 +183,23 @@ def _near(
             agent.agent_id if agent else "",
             "terminating",
             now,
-            why,
+            reason,
             requested_at=now,
             policy="interruption",
         )
         gone: tuple[MarkGone | Terminate, ...] = (MarkGone(name, agent.agent_id),) if agent else ()
-        return [Move(unit, (*gone, Terminate(name)), becomes, f"{why}; it still runs")]
+        return [
+            Move(
+                unit,
+                (*gone, Terminate(name)),
+                becomes,
+                (reason, Reason.of(ReasonCode.INSTANCE_STILL_RUNS)),
+            )
+        ]
     if agent is None:
         return []
     if removal is None or removal.policy != "interruption":
-        return [_taken_over(unit, agent, removal, why, now)]
+        return [_taken_over(unit, agent, removal, reason, now)]
     if removal.phase == "deactivated":
         return _until_drained(unit, agent, removal, notice, snapshot, with_homes, now)
     if (
@@ -205,14 +213,14 @@ def _near(
                 unit,
                 (_drain(unit, agent, notice, now),),
                 replace(removal, since=now),
-                f"{why}; its drain did not begin",
+                (reason, Reason.of(ReasonCode.DRAIN_REPEATED)),
             )
         ]
     return []
 
 
 def _taken_over(
-    unit: AgentNode, agent: Agent, removal: Removal | None, why: str, now: float
+    unit: AgentNode, agent: Agent, removal: Removal | None, reason: Reason, now: float
 ) -> Move:
     """The first step, whatever was under way: no more work. What drains already goes on draining."""
     phase = "draining" if removal is not None and agent.drain_state else "deactivated"
@@ -220,10 +228,10 @@ def _taken_over(
         agent.agent_id,
         "draining" if phase == "draining" else "deactivated",
         now,
-        why,
+        reason,
         policy="interruption",
     )
-    return Move(unit, (Deactivate(unit.machine.instance_id, agent.agent_id),), becomes, why)
+    return Move(unit, (Deactivate(unit.machine.instance_id, agent.agent_id),), becomes, (reason,))
 
 
 def _until_drained(
@@ -236,7 +244,7 @@ def _until_drained(
     now: float,
 ) -> list[Move]:
     """Drain when its tasks have somewhere to go, or when they must stop now to stop in order."""
-    name, why = unit.machine.instance_id, describe(notice, now)
+    name, reason = unit.machine.instance_id, reason_of(notice, now)
     if now - removal.since < SETTLE_S:
         return []
     if agent.active and not agent.deactivated:
@@ -245,7 +253,7 @@ def _until_drained(
                 unit,
                 (Deactivate(name, agent.agent_id),),
                 replace(removal, since=now),
-                f"{why}; its deactivation was lost",
+                (reason, Reason.of(ReasonCode.DEACTIVATION_REPEATED)),
             )
         ]
     moving = tasks_to_move(agent, notice)
@@ -256,17 +264,14 @@ def _until_drained(
         soon or name not in with_homes
     ):
         return []
-    how = (
-        "its tasks have a place"
-        if name in with_homes
-        else "its tasks must stop now to stop in order"
-    )
+    is_placed = name in with_homes
+    why = ReasonCode.TASKS_HAVE_CAPACITY if is_placed else ReasonCode.TASKS_MUST_STOP
     return [
         Move(
             unit,
             (_drain(unit, agent, notice, now),),
             replace(removal, phase="draining", since=now),
-            f"{why}; {how}",
+            (reason, Reason.of(why)),
         )
     ]
 
@@ -309,7 +314,7 @@ def _spared(unit: AgentNode, removal: Removal) -> list[Move]:
             unit,
             (Reactivate(unit.machine.instance_id, agent.agent_id),),
             None,
-            "its end was announced and did not come",
+            (Reason.of(ReasonCode.NOTICE_WITHDRAWN),),
             cooldown=True,
         )
     ]
@@ -337,7 +342,7 @@ def planned(
         ):
             continue
         if agent.is_empty or name in with_homes:
-            how = "it is empty" if agent.is_empty else "what replaces it is up"
+            why = ReasonCode.AGENT_EMPTY if agent.is_empty else ReasonCode.REPLACEMENT_READY
             drain = Drain(
                 name,
                 agent.agent_id,
@@ -349,12 +354,15 @@ def planned(
                     unit,
                     (drain,),
                     replace(removal, phase="draining", since=now),
-                    f"{describe(notice, now)}; {how}",
+                    (reason_of(notice, now), Reason.of(why)),
                 )
             )
         elif now - removal.since > settings.boot_timeout_s + settings.drain_timeout_s:
-            why = f"{describe(notice, now)}; nothing to replace it came up in {now - removal.since:.0f} s"
-            moves.append(Move(unit, (Reactivate(name, agent.agent_id),), None, why, cooldown=True))
+            missing = Reason.of(ReasonCode.REPLACEMENT_MISSING, wait_s=now - removal.since)
+            reasons = (reason_of(notice, now), missing)
+            moves.append(
+                Move(unit, (Reactivate(name, agent.agent_id),), None, reasons, cooldown=True)
+            )
     return moves
 
 
@@ -381,13 +389,17 @@ def _ended(snapshot: Snapshot) -> list[Move]:
             not in ({"terminated", "stopped"} if unit.is_autoscaled else {"terminated"})
         ):
             continue
-        why = f"it is {machine.state}, as announced: {notice.what}" + (
-            f"; {agent.tasks} tasks were still on it" if agent.tasks else ""
-        )
+        reasons = [Reason.of(ReasonCode.ENDED_AS_ANNOUNCED, state=machine.state, event=notice.what)]
+        if agent.tasks:
+            reasons.append(Reason.of(ReasonCode.TASKS_LOST, tasks=agent.tasks))
         ends = (Terminate(machine.instance_id),) if machine.state == "stopped" else ()
         moves.append(
             Move(
-                unit, (*ends, MarkGone(machine.instance_id, agent.agent_id)), None, why, kind="gone"
+                unit,
+                (*ends, MarkGone(machine.instance_id, agent.agent_id)),
+                None,
+                tuple(reasons),
+                kind="instance_terminated",
             )
         )
     return moves

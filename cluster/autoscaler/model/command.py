@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.decision import Decision, Kind
+from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.supply import AgentNode
 from mesaform.aws.ports import LaunchRequest
@@ -66,9 +67,9 @@ class Move:
     unit: AgentNode
     actions: tuple[Removing, ...]
     next_removal: Removal | None
-    why: str
+    reasons: tuple[Reason, ...]
     cooldown: bool = False
-    kind: str = ""
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,53 +1,77 @@
-"""A decision is one record: what, how much, why, in dollars, and whether it was carried out.
+"""A decision of the autoscaler: what, how much, why, in dollars. Depends on `reason` only.
 
-From it come the log line, the metric, the line of `/decisions` and the row of the ledger.
+The log line, the metric, the entry of `/decisions` and the row of the ledger are made from it;
+`reporting/decision_text.py` renders it for people.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal, get_args
+
+import msgspec
+
+from mesaform.autoscaler.model.reason import Reason
 
 Kind = Literal[
-    "buy",  # machines ordered
-    "no_capacity",  # the cloud had none of what was ordered
-    "launch_failed",  # the cloud refused the order
-    "reactivate",  # a machine on its way out is taken back
-    "deactivate",  # a machine gets no more work
-    "drain",  # looked at again and still empty: told to go
-    "terminate",  # given back to the cloud
-    "abandon",  # a drain took too long with tasks running: given up, the agent gets work again
-    "give_up",  # terminated because its agent never came or never came back
-    "refuse",  # demand that gets no machine, and why
-    "notice",  # the cloud announced a machine's end, or that it is at risk
-    "gone",  # it ended as announced: the engine is told
-    "freeze",  # nothing is removed for now, and why
-    "left",  # a machine ended itself: its lease had run out
-    "advertises",  # agents of a type have less than was expected of it
-    "strange",  # a machine or an agent is not as it should be
-    "lead",  # another daemon leads, and how long none did
+    "buy",  # instances are launched
+    "no_capacity",  # the cloud had none of what was requested
+    "launch_failed",  # the cloud refused the request
+    "reactivate",  # an agent is taken back into service
+    "deactivate",  # an agent gets no more offers
+    "drain",  # an agent is drained
+    "terminate",  # an instance is terminated after its drain
+    "drain_timed_out",  # a drain took too long: it is ended, the agent is reactivated
+    "give_up",  # an instance is terminated because its agent never registered or was lost
+    "unschedulable",  # demand gets no machine
+    "notice",  # the cloud announced an instance's end, or a risk of it
+    "instance_terminated",  # an instance ended as announced
+    "self_terminated",  # an instance terminated itself, as its lease had run out
+    "capacity_mismatch",  # agents of a type advertise less than expected
+    "anomaly",  # an instance or an agent is not as expected
+    "leader_changed",  # another daemon leads
 ]
+"""Public: the values of `decision` in rows and of the label `kind` of metrics."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class DemandCount:
+    """`count` pieces of the demand with this name."""
+
+    name: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.count} x {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`usd_per_hour` is the change it makes (negative when money is saved); `before_usd` and `after_usd` are the cluster's rates.
+    """One decision.
 
-    `agents` are the engine's ids of `machines` that have one. `planned_usd` is what a purchase was expected to cost an hour.
-    Of a purchase that was packed, the last four say of all that its pass packed: what it costs an hour, what it would cost at least, by how
-    many per cent more that is at most, and how it was found (`method` is empty for what was not packed).
+    `usd_per_hour` is the change that it makes (negative when money is saved); `before_usd` and
+    `after_usd` are the cluster's rates in USD an hour. `agents` are the Mesos agent ids of those
+    `machines` that have one. `offering` is type/zone/capacity type. `planned_usd` is the expected
+    price of a purchase, in USD an hour.
+
+    `packed_usd`, `bound_usd`, `gap_percent` and `method` are about everything that the pass of a
+    purchase packed: its price and the lower bound of its price in USD an hour, the gap, and the
+    packing method (empty for what was not packed).
+
+    `text` is the prose of a row that was written before decisions had codes; else empty.
     """
 
     at: float
     kind: Kind
-    what: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...] = ()
     pool: str = ""
     offering: str = ""
     count: int = 0
     machines: tuple[str, ...] = ()
-    demand: tuple[str, ...] = ()
+    demand: tuple[DemandCount, ...] = ()
     usd_per_hour: float = 0.0
     before_usd: float = 0.0
     after_usd: float = 0.0
@@ -60,10 +84,15 @@ class Decision:
     bound_usd: float = 0.0
     gap_percent: float = 0.0
     method: str = ""
+    text: str = ""
 
-    def record(self) -> dict[str, Any]:
-        """As a row of the ledger: `kind` is the row's, `decision` the decision's."""
-        row = {
+    @property
+    def instance_type(self) -> str:
+        return self.offering.partition("/")[0]
+
+    def record(self) -> dict[str, object]:
+        """The ledger row: `kind` is the row's kind, `decision` the decision's."""
+        row: dict[str, object] = {
             key: value
             for key, value in asdict(self).items()
             if value not in ("", (), 0, 0.0, False)
@@ -71,24 +100,14 @@ class Decision:
         row["decision"] = self.kind
         row["kind"] = "decision"
         row["at"] = self.at
-        row.setdefault("what", self.what)
         return row
 
 
-def packing_told(row: Mapping[str, Any]) -> str:
-    """How near to the cheapest a purchase's pass packed, for people; empty for a row that tells nothing of it."""
-    if not row.get("method"):
-        return ""
-    usd, bound, gap = (
-        float(row.get(name, 0.0)) for name in ("packed_usd", "bound_usd", "gap_percent")
-    )
-    return f"packed at ${usd:.4f} an hour, at least ${bound:.4f} (gap {gap:g} %, {row['method']})"
+def from_record(row: Mapping[str, object]) -> Decision:
+    """The decision of a ledger row in the current vocabulary (see `old_vocabulary`).
 
+    Raises:
+        msgspec.ValidationError: the row is not one of a decision.
 
-def from_record(row: dict[str, Any]) -> Decision:
-    """A decision read back from the ledger; what it lacks has its default."""
-    known = {name for name in Decision.__slots__ if name in row} - {"kind"}
-    values = {
-        name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in known
-    }
-    return Decision(**{"what": "", "reasons": (), **values, "kind": row["decision"]})
+    """
+    return msgspec.convert({**row, "kind": row["decision"]}, Decision)

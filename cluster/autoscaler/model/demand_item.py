@@ -1,4 +1,4 @@
-"""A unit of demand."""
+"""An item of demand. Depends on `shape`, `snapshot` and `reason`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mesaform.autoscaler.model.cluster_view import Constraint
+from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.shape import Shape, text
 
 BlockedKind = Literal[
@@ -15,34 +16,40 @@ BlockedKind = Literal[
     "reservation",
     "maintenance",
     "constraint",
-    "untaken",
+    "offer_declined",
     "failover",
     "recovering",
     "allocator",
-    "not_dry",
+    "offers_available",
 ]
-"""Why no machine is bought for a unit: what a machine would not cure, or what must be known first."""
+"""Verdicts on demand that a new machine would not serve, or whose need is not certain yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemandItem:
-    """`count` equal pieces of work. `blocked` says what no machine can cure; then nothing is bought for it."""
+    """`count` equal pieces of work. Nothing is bought for an item that is `blocked`.
+
+    `reasons` say why the demand is there, `blocked` why no machine would serve it.
+    """
 
     source: Source
     name: str
     shape: Shape
     count: int
-    reason: str
+    reasons: tuple[Reason, ...] = ()
     constraints: tuple[Constraint, ...] = ()
-    blocked: str = ""
+    blocked: Reason | None = None
     blocked_kind: BlockedKind = ""
     framework_id: str = ""
     role: str = "*"
-    leaves: str = ""  # the machine that these run on and have to leave
+    leaves: str = ""  # the instance that these tasks run on and have to leave
 
     @property
     def key(self) -> str:
-        """What tells it from others: frameworks may share a name, and what its quota stops of an app is another unit than the rest."""
+        """Unique among the items of a pass.
+
+        Frameworks may share a name; what a quota stops of an app is an item of its own.
+        """
         return (
             f"{self.source}:{self.name}"
             + (f":{self.framework_id}" if self.framework_id else "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 
 NoticeKind = Literal["interruption", "scheduled", "rebalance"]
 
@@ -14,7 +15,7 @@ NoticeKind = Literal["interruption", "scheduled", "rebalance"]
 class Notice:
     """What the cloud announced of a machine. `ends_at` is when it goes (0: nobody says); `source` is who told us first.
 
-    `told` is whether a decision has said so.
+    `reported` is whether a decision reports it.
     """
 
     kind: NoticeKind
@@ -47,17 +48,14 @@ def is_near(notice: Notice | None, now: float) -> bool:
     )
 
 
-def describe(notice: Notice, now: float) -> str:
+def reason_of(notice: Notice, now: float) -> Reason:
+    """A notice as a reason; its time is relative to `now` (epoch s)."""
     left_s = notice.ends_at - now
     if notice.kind == "rebalance":
-        return notice.what
+        return Reason.of(ReasonCode.REBALANCE_RECOMMENDED, event=notice.what)
     if notice.kind == "scheduled" and left_s >= NEAR_S:
-        return f"{notice.what}, in {left_s / 3600:.1f} h"
-    return (
-        f"{notice.what}, it ends in {left_s:.0f} s"
-        if left_s >= 0
-        else f"{notice.what}, which was due {-left_s:.0f} s ago"
-    )
+        return Reason.of(ReasonCode.EVENT_SCHEDULED, event=notice.what, starts_in_s=left_s)
+    return Reason.of(ReasonCode.INTERRUPTION_ANNOUNCED, event=notice.what, ends_in_s=left_s)
 
 
 STOP_MARGIN_S = 5.0

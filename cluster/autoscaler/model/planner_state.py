@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mesaform.autoscaler.model.lifetimes import LifetimeHistogram
 from mesaform.autoscaler.model.notice import Notice, Risk, is_near
+from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.removal import NOTICE_POLICIES, Removal, Replacement
 from mesaform.autoscaler.model.shape import Shape
 
@@ -102,11 +103,11 @@ class PlannerState:
     dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
     last_reported: dict[str, str] = field(
         default_factory=dict
-    )  # by demand unit: the last refusal on record
+    )  # by demand item: the kind of its last reported verdict
     advertised: dict[str, Advertised] = field(default_factory=dict)  # by pool/type
-    anomalies: dict[str, str] = field(
+    anomalies: dict[str, Reason] = field(
         default_factory=dict
-    )  # by machine or agent: what is not as it should be, as said last
+    )  # by instance or agent id: the last reported anomaly
     underused_since: dict[str, float] = field(default_factory=dict)
     replacements: dict[str, Replacement] = field(default_factory=dict)  # by launch token
     marks: dict[str, tuple[Mark, ...]] = field(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mesaform.autoscaler.model.reason import Reason
+
 RemovalPhase = Literal["deactivated", "draining", "terminating", "abandoned"]
 
 
@@ -35,7 +37,7 @@ class Removal:
     agent_id: str
     phase: RemovalPhase
     since: float
-    reason: str
+    reason: Reason
     requested_at: float = 0.0
     policy: PolicyName = ""
 
@@ -65,5 +67,5 @@ class Replacement:
     old_instance_ids: tuple[str, ...]
     count: int
     at: float
-    reason: str
+    reason: Reason
     policy: PolicyName = "replace"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.weekly_profile import Profile
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import LaunchRequest, Machine, Offering, Template
@@ -23,7 +24,7 @@ class Intent:
     request: LaunchRequest
     at: float
     instance_ids: tuple[str, ...] | None = None
-    reason: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Snapshot:
     templates: Mapping[str, Template] = field(
         default_factory=dict
     )  # launch templates by pool, as far as they could be read
-    freeze_reason: str | None = None
+    freeze_reason: str | None = None  # the note of the freeze in force; None without one
     read_errors: tuple[str, ...] = ()  # what could not be read, for people
     overrides: tuple[Override, ...] = ()  # what operators ask for, those that have run out included
     profile: Profile | None = None  # what past weeks were like; None: not read

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from mesaform.autoscaler.disruption.drift import drift_of
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView
-from mesaform.autoscaler.model.decision import Decision, Kind
+from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import Advertised
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, named, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE, Supply
@@ -35,8 +36,8 @@ class Learned:
     """What a pass learned: what to remember, and what to say, each once."""
 
     advertised: dict[str, Advertised]
-    odd: dict[str, str]
-    said: tuple[Decision, ...]
+    anomalies: dict[str, Reason]
+    decisions: tuple[Decision, ...]
 
 
 def as_advertised(
@@ -48,22 +49,24 @@ def as_advertised(
 
 def learn(snapshot: Snapshot, raw: Offerings, supply: Supply, now: float) -> Learned:
     """Compare what registered with what was expected. `raw` is what the cloud states, the snapshot's offerings are as advertised."""
-    advertised, odd = _seen(snapshot, supply, now), _odd(snapshot, supply, now)
-    said = [
+    advertised, anomalies = _seen(snapshot, supply, now), _anomalies(snapshot, supply, now)
+    decisions = [
         _less(key, entry, snapshot, now)
         for key, entry in advertised.items()
         if _is_news(key, entry, snapshot)
     ]
-    said += [
-        _strange(name, text, now)
-        for name, text in odd.items()
-        if snapshot.state.anomalies.get(name) != text
+    decisions += [
+        _anomaly(name, reason, now)
+        for name, reason in anomalies.items()
+        if snapshot.state.anomalies.get(name) != reason
     ]
     known = {
         f"{pool}/{offering.instance_type}" for pool, offered in raw.items() for offering in offered
     }
     kept = {key: entry for key, entry in advertised.items() if key in known or not known}
-    return Learned(kept, odd, tuple(decision for decision in said if decision is not None))
+    return Learned(
+        kept, anomalies, tuple(decision for decision in decisions if decision is not None)
+    )
 
 
 def _of_pool(
@@ -170,38 +173,30 @@ def _less(key: str, entry: Advertised, snapshot: Snapshot, now: float) -> Decisi
         ),
         entry.shape,
     )
-    lacks = ", ".join(
+    missing = tuple(
         named(want - have, n)
         for n, (want, have) in enumerate(zip(expected, entry.shape, strict=True))
         if want > have
     )
-    if not lacks:
+    if not missing:
         return None
-    why = "work is packed by what agents of this type have, from now on"
-    return Decision(
-        now,
-        "advertises",
-        f"{name} in pool {pool} advertises {lacks} less than expected",
-        (why,),
-        pool=pool,
-    )
+    reason = Reason.of(ReasonCode.CAPACITY_BELOW_EXPECTED, missing=missing)
+    return Decision(now, "capacity_mismatch", (reason,), pool=pool, offering=name)
 
 
-def _odd(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, str]:
-    """What is not as it should be, by what it is about: machines, and agents without one."""
+def _anomalies(snapshot: Snapshot, supply: Supply, now: float) -> dict[str, Reason]:
+    """What is not as expected, by instance id, and by agent id for agents without an instance."""
     if snapshot.cluster is None:
         return snapshot.state.anomalies
-    odd = {
-        unit.machine.instance_id: text
+    drifted = {
+        unit.machine.instance_id: reason
         for unit in supply.agent_nodes
-        if (text := drift_of(unit, snapshot))
+        if (reason := drift_of(unit, snapshot)) is not None
     }
-    odd.update(_twice(snapshot.cluster))
-    odd.update(_unknown(snapshot, now))
-    return odd
+    return {**drifted, **dict(_twice(snapshot.cluster)), **dict(_unknown(snapshot, now))}
 
 
-def _twice(view: ClusterView) -> Iterator[tuple[str, str]]:
+def _twice(view: ClusterView) -> Iterator[tuple[str, Reason]]:
     """Machines of which several agents are active: only the newest one's room is counted."""
     by_machine: dict[str, list[Agent]] = {}
     for agent in view.agents:
@@ -209,13 +204,11 @@ def _twice(view: ClusterView) -> Iterator[tuple[str, str]]:
             by_machine.setdefault(agent.instance_id, []).append(agent)
     for name, agents in by_machine.items():
         if len(agents) > 1:
-            yield (
-                name,
-                f"registered {len(agents)} times: {', '.join(sorted(agent.agent_id for agent in agents))}",
-            )
+            ids = tuple(sorted(agent.agent_id for agent in agents))
+            yield name, Reason.of(ReasonCode.REGISTERED_TWICE, agents=ids)
 
 
-def _unknown(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
+def _unknown(snapshot: Snapshot, now: float) -> Iterator[tuple[str, Reason]]:
     """Agents whose machine EC2 does not list as this cluster's: another cluster's, or nobody's."""
     listed = {machine.instance_id for machine in snapshot.machines if machine.state in LIVE}
     ended = {machine.instance_id for machine in snapshot.machines} - listed
@@ -227,7 +220,7 @@ def _unknown(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
         ):
             yield (
                 agent.agent_id,
-                f"is of {agent.instance_id or 'no machine'}, which EC2 does not list as this cluster's",
+                Reason.of(ReasonCode.INSTANCE_UNKNOWN, instance_id=agent.instance_id),
             )
 
 
@@ -235,9 +228,13 @@ def _active(view: ClusterView | None) -> Iterable[Agent]:
     return [agent for agent in view.agents if agent.active] if view else []
 
 
-def _strange(name: str, text: str, now: float) -> Decision:
-    kind: Kind = "strange"
-    machines = (name,) if name.startswith("i-") else ()
+def _anomaly(name: str, reason: Reason, now: float) -> Decision:
+    """The decision that reports an anomaly of an instance or, without one, of an agent."""
+    is_instance = name.startswith("i-")
     return Decision(
-        now, kind, f"{name} {text}", ("not as a machine bought now would be",), machines=machines
+        now,
+        "anomaly",
+        (reason,),
+        machines=(name,) if is_instance else (),
+        agents=() if is_instance else (name,),
     )

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesaform.aws.overrides import Override, describe, in_force
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
+from mesaform.aws.overrides import Override, in_force
 from mesaform.config.schema import ClusterSpec, Pool
 
 
-def paused(orders: Iterable[Override], now: float) -> str:
-    """Why nothing is bought or removed for now; empty when no pause is in force. The pause that lasts longest counts."""
+def paused(orders: Iterable[Override], now: float) -> Reason | None:
+    """Why nothing is bought or removed for now; None when no pause is in force.
+
+    Of several pauses the one that lasts longest counts.
+    """
     last = max(
         (order for order in in_force(orders, now) if order.kind == "pause"),
         key=lambda order: order.until,
         default=None,
     )
-    return "" if last is None else describe(last)
+    if last is None:
+        return None
+    return Reason.of(ReasonCode.PAUSED, by=last.by, until_epoch_s=last.until, note=last.reason)
 
 
 def with_bounds(spec: ClusterSpec, orders: Iterable[Override], now: float) -> ClusterSpec:

@@ -13,6 +13,7 @@ from mesaform.autoscaler.disruption import DisruptionCommand, PolicyInput
 from mesaform.autoscaler.disruption.rescheduling import Reservations, hold
 from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.model.command import (
+    Action,
     Deactivate,
     Drain,
     Launch,
@@ -22,9 +23,10 @@ from mesaform.autoscaler.model.command import (
     Step,
     Terminate,
 )
-from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.decision import Decision, DemandCount, Kind
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply, build_supply
@@ -41,7 +43,7 @@ from mesaform.autoscaler.planner import (
 from mesaform.autoscaler.planner.scale_up import Bought
 from mesaform.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
 from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
-from mesaform.aws.overrides import describe, in_force
+from mesaform.aws.overrides import Override, in_force
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,12 @@ class Plan:
     state: PlannerState
     usd_per_hour: float
     after_usd_per_hour: float
-    removals_blocked: str = ""
-    freeze: str = ""
-    waiting: str = ""
+    removals_blocked: Reason | None = None
+    freeze: Reason | None = None
+    waiting: Reason | None = None
     quarantined: Mapping[str, str] | None = None
-    paused: str = ""
-    orders: tuple[str, ...] = ()
+    paused: Reason | None = None
+    overrides: tuple[Override, ...] = ()
     packed: Packed | None = None
     next_pass_at: float | None = None
 
@@ -99,9 +101,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     placement = place(units, supply.nodes, supply.usage)
     room = FreeCapacity(supply, units, placement)
     waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.overrides, now)
-    fence = snapshot.freeze_reason or (
-        "" if snapshot.spec.autoscaler.enabled else "autoscaler.enabled is false"
-    )
+    fence = _freeze(snapshot)
     held = fence or paused or waiting
     bought = Bought() if held else scale_up.buy(snapshot, supply, units, placement.left, now)
     purchases, packed = bought.purchases, _packed(bought.packing)
@@ -116,7 +116,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     )
     learned = advertised_capacity.learn(snapshot, stated, supply, now)
     memory = planner_state.after_pass(snapshot, supply, units, purchases, idle, now)
-    memory = replace(memory, advertised=learned.advertised, anomalies=learned.odd)
+    memory = replace(memory, advertised=learned.advertised, anomalies=learned.anomalies)
     frozen = scale_down.freeze(snapshot, supply)
     homed = controller.with_replacement(units, placement, supply)
     urgent = (
@@ -145,19 +145,19 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         if change.purchase is not None
     ]
     steps += [_moving(move, supply, now) for move in moves]
-    announced = announcements.told(snapshot, supply.usd_per_hour, now)
+    announced = announcements.unreported(snapshot, supply.usd_per_hour, now)
     steps = [*(Step(decision) for decision in announced), *steps]
     memory = controller.after_pass(memory, snapshot, announced, now)
-    steps += [Step(decision) for decision in learned.said]
+    steps += [Step(decision) for decision in learned.decisions]
     memory = disruption.with_moves(
         _with_changes(memory, changes, moves, snapshot, now), supply, changes, now
     )
-    refusals, told = _refusals(verdicts, memory.last_reported, supply, now)
+    refusals, reported = _refusals(verdicts, memory.last_reported, supply, now)
     return Plan(
         at=now,
         verdicts=verdicts,
         steps=tuple(steps + ([] if held else refusals)),
-        state=memory if held else replace(memory, last_reported=told),
+        state=memory if held else replace(memory, last_reported=reported),
         usd_per_hour=supply.usd_per_hour,
         after_usd_per_hour=round(after, 6),
         removals_blocked=frozen,
@@ -165,7 +165,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         waiting=waiting,
         quarantined=supply.quarantined,
         paused=paused,
-        orders=tuple(describe(order) for order in in_force(snapshot.overrides, now)),
+        overrides=in_force(snapshot.overrides, now),
         packed=packed,
         next_pass_at=timers.look_again_at(
             snapshot,
@@ -190,14 +190,23 @@ def apply_step(memory: PlannerState, step: Step) -> PlannerState:
     return replace(memory, removals=removals)
 
 
-def _not_yet(snapshot: Snapshot, now: float) -> str:
-    """Why nothing is bought yet; empty when it may be."""
+def _freeze(snapshot: Snapshot) -> Reason | None:
+    """Why nothing is bought or removed at all; None when it may be."""
+    if snapshot.freeze_reason is not None:
+        return Reason.of(ReasonCode.FROZEN, note=snapshot.freeze_reason)
+    if not snapshot.spec.autoscaler.enabled:
+        return Reason.of(ReasonCode.AUTOSCALER_DISABLED)
+    return None
+
+
+def _not_yet(snapshot: Snapshot, now: float) -> Reason | None:
+    """Why nothing is bought yet; None when it may be."""
     view = snapshot.cluster
     if view is None:
-        return "no master is elected"
+        return Reason.of(ReasonCode.NO_MASTER)
     if view.recovered and now - (snapshot.state.leader_since or now) < SETTLE_AFTER_LEADER_S:
-        return f"{view.recovered} agents are expected back after a change of leader"
-    return ""
+        return Reason.of(ReasonCode.AGENTS_EXPECTED, count=view.recovered)
+    return None
 
 
 def _needed(placement: Placement) -> set[str]:
@@ -272,7 +281,7 @@ def _with_changes(
     }
     begun = {
         change.purchase.request.token: Replacement(
-            change.old, change.purchase.request.count, now, change.why, change.policy
+            change.old, change.purchase.request.count, now, change.reason, change.policy
         )
         for change in changes
         if change.purchase is not None
@@ -316,18 +325,17 @@ def _buying(
 ) -> Step:
     request, first = purchase.request, purchase.request.offerings[0]
     wanted = [(units[index], count) for index, count in purchase.load.items()]
-    reasons = tuple(unit.reason for unit, _ in wanted) or (
-        f"pool {request.pool} keeps at least its min",
+    reasons = tuple(reason for unit, _ in wanted for reason in unit.reasons) or (
+        Reason.of(ReasonCode.POOL_MINIMUM, pool=request.pool),
     )
     decision = Decision(
         at=now,
         kind="buy",
-        what=f"{request.count} x {first.instance_type} for pool {request.pool}",
         reasons=reasons,
         pool=request.pool,
         offering=first.key,
         count=request.count,
-        demand=tuple(f"{count} x {unit.name}" for unit, count in wanted),
+        demand=tuple(DemandCount(unit.name, count) for unit, count in wanted),
         usd_per_hour=round(purchase.usd_per_hour, 6),
         planned_usd=round(purchase.usd_per_hour, 6),
         before_usd=supply.usd_per_hour,
@@ -349,30 +357,17 @@ def _replacing(change: DisruptionCommand, purchase: Purchase, supply: Supply, no
     """Buying first what will take the place of others."""
     step = _buying((), purchase, supply, now)
     return replace(
-        step, decision=replace(step.decision, reasons=(change.why,), policy=change.policy)
+        step, decision=replace(step.decision, reasons=(change.reason,), policy=change.policy)
     )
-
-
-_WORDS = {
-    "deactivate": "gets no more work",
-    "reactivate": "gets work again",
-    "drain": "drains",
-    "abandon": "is given work again: its drain took too long",
-    "terminate": "is given back",
-    "give_up": "is given up",
-    "gone": "has ended",
-}
 
 
 def _moving(move: Move, supply: Supply, now: float) -> Step:
     machine, last = move.unit.machine, move.actions[-1] if move.actions else None
     usd = -move.unit.usd_per_hour if isinstance(last, Terminate) else 0.0
-    kind = _kind_of(move)
     decision = Decision(
         at=now,
-        kind=kind,  # type: ignore[arg-type]
-        what=f"{machine.instance_id} ({machine.instance_type}) {_WORDS[kind]}",
-        reasons=(move.why,),
+        kind=_kind_of(move),
+        reasons=move.reasons,
         pool=move.unit.pool,
         offering=f"{machine.instance_type}/{machine.zone}/{machine.capacity}",
         count=1,
@@ -393,44 +388,41 @@ def _agents_of(move: Move) -> tuple[str, ...]:
     return (found,) if found else ()
 
 
-def _kind_of(move: Move) -> str:
-    if move.kind:
+_KINDS: Mapping[type[Action], Kind] = {
+    Deactivate: "deactivate",
+    Reactivate: "reactivate",
+    Drain: "drain",
+}
+
+
+def _kind_of(move: Move) -> Kind:
+    if move.kind is not None:
         return move.kind
     if isinstance(move.actions[-1], Terminate):
         return "terminate" if move.next_removal and move.next_removal.agent_id else "give_up"
-    return {Deactivate: "deactivate", Reactivate: "reactivate", Drain: "drain"}[
-        type(move.actions[0])
-    ]
+    return _KINDS[type(move.actions[0])]
 
 
 def _refusals(
-    verdicts: Sequence[Verdict], told: Mapping[str, str], supply: Supply, now: float
+    verdicts: Sequence[Verdict], reported: Mapping[str, str], supply: Supply, now: float
 ) -> tuple[list[Step], dict[str, str]]:
-    """A decision for each unit newly refused, or refused for another reason than before: said once, not every pass."""
+    """A decision for each item newly refused, or refused with another verdict than before."""
     steps: list[Step] = []
-    now_told: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for verdict in verdicts:
-        if verdict.refusal is None:
+        refusal, item = verdict.refusal, verdict.unit
+        if refusal is None:
             continue
-        unit, refusal = verdict.unit, verdict.refusal
-        now_told[unit.key] = refusal.kind
-        if told.get(unit.key) != refusal.kind:
-            usd = supply.usd_per_hour
-            what = f"no machine for {verdict.unmet} x {unit.name}"
-            reasons = (refusal.why, unit.reason)
-            demanded = (f"{verdict.unmet} x {unit.name}",)
-            steps.append(
-                Step(
-                    Decision(
-                        now,
-                        "refuse",
-                        what,
-                        reasons,
-                        count=verdict.unmet,
-                        demand=demanded,
-                        before_usd=usd,
-                        after_usd=usd,
-                    )
-                )
+        kinds[item.key] = refusal.kind
+        if reported.get(item.key) != refusal.kind:
+            decision = Decision(
+                now,
+                "unschedulable",
+                (*refusal.reasons, *item.reasons),
+                count=verdict.unmet,
+                demand=(DemandCount(item.name, verdict.unmet),),
+                before_usd=supply.usd_per_hour,
+                after_usd=supply.usd_per_hour,
             )
-    return steps, now_told
+            steps.append(Step(decision))
+    return steps, kinds

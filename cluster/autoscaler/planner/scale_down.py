@@ -18,10 +18,11 @@ from mesaform.autoscaler.model.command import (
     Reactivate,
     Terminate,
 )
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import Removal, RemovalPhase
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import AgentNode, Supply
-from mesaform.aws.overrides import describe, in_force
+from mesaform.aws.overrides import in_force
 
 MISSING_SHARE = 0.3
 """With more than this part of the agents not heard of, the fault is not theirs: nothing is removed."""
@@ -36,15 +37,15 @@ ASK_AGAIN_S = 15.0
 """How often EC2 is told again to terminate a machine that it still runs."""
 
 
-def freeze(snapshot: Snapshot, supply: Supply) -> str:
-    """Why nothing may be removed now; empty when it may."""
+def freeze(snapshot: Snapshot, supply: Supply) -> Reason | None:
+    """Why nothing may be removed now; None when it may."""
     view = snapshot.cluster
     if view is None:
-        return "no master is elected"
+        return Reason.of(ReasonCode.NO_MASTER)
     if view.recovered:
-        return f"{view.recovered} agents are known and not back yet after a change of leader"
+        return Reason.of(ReasonCode.AGENTS_EXPECTED, count=view.recovered)
     if snapshot.queue is None:
-        return "the services' queue cannot be read, so demand is not known"
+        return Reason.of(ReasonCode.QUEUE_UNREADABLE)
     known = [
         unit
         for unit in supply.agent_nodes
@@ -52,8 +53,8 @@ def freeze(snapshot: Snapshot, supply: Supply) -> str:
     ]
     lost = [unit for unit in known if unit.state == "lost"]
     if len(lost) > MISSING_SHARE * max(1, len(known)):
-        return f"{len(lost)} of {len(known)} agents are missing"
-    return ""
+        return Reason.of(ReasonCode.AGENTS_MISSING, missing=len(lost), known=len(known))
+    return None
 
 
 def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = ()) -> list[Move]:
@@ -72,19 +73,20 @@ def returned(supply: Supply, wanted: Iterable[str], homeless: Collection[str] = 
             or removal.is_lasting
         ):
             continue
+        why: ReasonCode | None
         if name in names:
-            why = "demand returned"
+            why = ReasonCode.DEMAND_RETURNED
         elif removal.is_disruptive:
-            why = "its tasks fit nowhere else any more" if name in homeless else ""
+            why = ReasonCode.TASKS_FIT_NOWHERE if name in homeless else None
         else:
-            why = "" if unit.agent.is_empty else "a task had landed on it"
-        if why:
+            why = None if unit.agent.is_empty else ReasonCode.TASK_STARTED
+        if why is not None:
             moves.append(
                 Move(
                     unit,
                     (Reactivate(name, unit.agent.agent_id),),
                     None,
-                    why,
+                    (Reason.of(why),),
                     cooldown=removal.is_disruptive,
                 )
             )
@@ -124,9 +126,15 @@ def ordered(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
         if order is not None and (
             removal is None or (removal.phase == "deactivated" and removal.policy != "operator")
         ):
-            why = describe(order)
-            becomes = Removal(agent.agent_id, "deactivated", now, why, policy="operator")
-            moves.append(Move(unit, (Deactivate(name, agent.agent_id),), becomes, why))
+            reason = Reason.of(
+                ReasonCode.DRAIN_REQUESTED,
+                target=order.target,
+                by=order.by,
+                until_epoch_s=order.until,
+                note=order.reason,
+            )
+            becomes = Removal(agent.agent_id, "deactivated", now, reason, policy="operator")
+            moves.append(Move(unit, (Deactivate(name, agent.agent_id),), becomes, (reason,)))
         elif (
             order is None
             and removal is not None
@@ -138,7 +146,7 @@ def ordered(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
                     unit,
                     (Reactivate(name, agent.agent_id),),
                     None,
-                    "no order to drain it is in force any more",
+                    (Reason.of(ReasonCode.DRAIN_REQUEST_ENDED),),
                 )
             )
     return moves
@@ -166,16 +174,16 @@ def give_up(snapshot: Snapshot, supply: Supply, now: float) -> list[Move]:
         if unit.state in {"bought", "booting"}:
             waited, why = (
                 now - max(unit.machine.launched_at, leader_since),
-                "its agent never registered",
+                ReasonCode.AGENT_NEVER_REGISTERED,
             )
         elif unit.state == "lost":
             lost_at = snapshot.state.lost_since.get(unit.machine.instance_id, now)
-            waited, why = now - max(lost_at, leader_since), "its agent is not heard of"
+            waited, why = now - max(lost_at, leader_since), ReasonCode.AGENT_LOST
         else:
             continue
         if waited > limit:
-            why = f"{why} for {waited:.0f} s (boot_timeout_s {limit:g})"
-            moves.append(_terminate(unit, None, why, now))
+            reason = Reason.of(why, wait_s=waited, boot_timeout_s=limit)
+            moves.append(_terminate(unit, None, (reason,), now))
     return moves
 
 
@@ -197,7 +205,7 @@ def _next(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> 
                 unit,
                 (Terminate(unit.machine.instance_id),),
                 _with_asked(removal, now),
-                "EC2 still runs it",
+                (Reason.of(ReasonCode.INSTANCE_STILL_RUNS),),
             )
         ]
     if removal.phase == "draining":
@@ -215,7 +223,7 @@ def _next(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) -> 
             unit,
             (_drain(unit, unit.agent, removal, snapshot),),
             _in_phase(removal, "draining", now),
-            removal.reason,
+            (removal.reason,),
         )
     ]
 
@@ -239,7 +247,7 @@ def _abandoned(unit: AgentNode, removal: Removal) -> list[Move]:
             unit,
             (Reactivate(unit.machine.instance_id, agent.agent_id),),
             None,
-            removal.reason,
+            (removal.reason,),
             cooldown=True,
         )
     ]
@@ -257,7 +265,7 @@ def _again(unit: AgentNode, removal: Removal, now: float) -> list[Move]:
             unit,
             (Deactivate(unit.machine.instance_id, agent.agent_id),),
             _in_phase(removal, "deactivated", now),
-            removal.reason,
+            (removal.reason,),
         )
     ]
 
@@ -266,25 +274,30 @@ def _drained(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) 
     if removal.is_disruptive:
         return _emptied(unit, removal, snapshot, now)
     if unit.agent is None or unit.agent.drain_state == "DRAINED":
-        return [_terminate(unit, removal, removal.reason, now)]
+        return [_terminate(unit, removal, (removal.reason,), now)]
     waited = now - removal.since
     if not unit.agent.is_empty or waited < snapshot.spec.autoscaler.drain_grace_s + DRAIN_SLACK_S:
         if (
             not unit.agent.drain_state and waited >= SETTLE_S and unit.agent.is_empty
         ):  # the call was lost
             return [
-                Move(unit, (_drain(unit, unit.agent, removal, snapshot),), removal, removal.reason)
+                Move(
+                    unit, (_drain(unit, unit.agent, removal, snapshot),), removal, (removal.reason,)
+                )
             ]
         return []
     move = _terminate(
-        unit, removal, f"{removal.reason}; empty, but still not drained after {waited:.0f} s", now
+        unit,
+        removal,
+        (removal.reason, Reason.of(ReasonCode.DRAIN_UNCONFIRMED, wait_s=waited)),
+        now,
     )
     return [
         Move(
             unit,
             (MarkGone(unit.machine.instance_id, unit.agent.agent_id), *move.actions),
             move.next_removal,
-            move.why,
+            move.reasons,
         )
     ]
 
@@ -296,21 +309,37 @@ def _emptied(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) 
         agent is None
     ):  # out of reach, maybe with tasks that run: waited for as for any agent that is not heard of
         return (
-            [_terminate(unit, removal, f"{removal.reason}; its agent is not heard of", now)]
+            [
+                _terminate(
+                    unit,
+                    removal,
+                    (removal.reason, Reason.of(ReasonCode.AGENT_UNREACHABLE)),
+                    now,
+                )
+            ]
             if waited > _lost_s(snapshot) and unit.is_autoscaled
             else []
         )
     if agent.drain_state == "DRAINED" and agent.is_empty:
-        return [_gone(unit, agent, removal, removal.reason, now)] if unit.is_autoscaled else []
+        return [_gone(unit, agent, removal, (removal.reason,), now)] if unit.is_autoscaled else []
     if not agent.drain_state and waited >= SETTLE_S:  # the call was lost
-        return [Move(unit, (_drain(unit, agent, removal, snapshot),), removal, removal.reason)]
+        return [Move(unit, (_drain(unit, agent, removal, snapshot),), removal, (removal.reason,))]
     if waited <= settings.drain_timeout_s or removal.policy == "operator":
         return []
-    late = f"still {agent.tasks} tasks after {waited:.0f} s (drain_timeout_s {settings.drain_timeout_s:g})"
+    late = Reason.of(
+        ReasonCode.DRAIN_TIMED_OUT,
+        tasks=agent.tasks,
+        wait_s=waited,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
     if settings.drain_timeout_kills and unit.is_autoscaled:
         return [
             _gone(
-                unit, agent, removal, f"{removal.reason}; {late}, drain_timeout_kills is true", now
+                unit,
+                agent,
+                removal,
+                (removal.reason, late, Reason.of(ReasonCode.DRAIN_TIMEOUT_KILLS)),
+                now,
             )
         ]
     return [
@@ -318,9 +347,9 @@ def _emptied(unit: AgentNode, removal: Removal, snapshot: Snapshot, now: float) 
             unit,
             (),
             _in_phase(removal, "abandoned", now),
-            f"{late}: the drain is given up",
+            (late,),
             cooldown=True,
-            kind="abandon",
+            kind="drain_timed_out",
         )
     ]
 
@@ -329,13 +358,15 @@ def _lost_s(snapshot: Snapshot) -> float:
     return max(snapshot.spec.autoscaler.boot_timeout_s, snapshot.spec.autoscaler.drain_timeout_s)
 
 
-def _gone(unit: AgentNode, agent: Agent, removal: Removal, why: str, now: float) -> Move:
-    move = _terminate(unit, removal, why, now)
+def _gone(
+    unit: AgentNode, agent: Agent, removal: Removal, reasons: tuple[Reason, ...], now: float
+) -> Move:
+    move = _terminate(unit, removal, reasons, now)
     return Move(
         unit,
         (MarkGone(unit.machine.instance_id, agent.agent_id), *move.actions),
         move.next_removal,
-        why,
+        reasons,
     )
 
 
@@ -343,10 +374,12 @@ def _in_phase(removal: Removal, phase: RemovalPhase, now: float) -> Removal:
     return replace(removal, phase=phase, since=now)
 
 
-def _terminate(unit: AgentNode, removal: Removal | None, why: str, now: float) -> Move:
+def _terminate(
+    unit: AgentNode, removal: Removal | None, reasons: tuple[Reason, ...], now: float
+) -> Move:
     agent_id, policy = (removal.agent_id, removal.policy) if removal else ("", "")
-    becomes = Removal(agent_id, "terminating", now, why, requested_at=now, policy=policy)
-    return Move(unit, (Terminate(unit.machine.instance_id),), becomes, why)
+    becomes = Removal(agent_id, "terminating", now, reasons[0], requested_at=now, policy=policy)
+    return Move(unit, (Terminate(unit.machine.instance_id),), becomes, reasons)
 
 
 def _with_asked(removal: Removal, now: float) -> Removal:

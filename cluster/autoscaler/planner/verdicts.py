@@ -1,4 +1,9 @@
-"""What becomes of each piece of demand, and why what gets no machine gets none: the hardest reason that is true. Pure."""
+"""Verdicts: what each item of demand gets in a pass, and why an item gets no machine. Pure.
+
+An item that gets nothing has the first of these reasons that is true, from the most lasting to the
+most passing. `reporting/verdict_text.py` renders verdicts. Depends on `model`, `packing` and on
+`scale_up` and `launch_backoff`.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +15,37 @@ from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.command import Purchase
 from mesaform.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, contains, named, times
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Node, Supply
-from mesaform.autoscaler.packing import Placement, Template
+from mesaform.autoscaler.packing import Limits, Placement, Template
 from mesaform.autoscaler.planner import launch_backoff, scale_up
 from mesaform.aws.ports import Offering
 from mesaform.config.schema import Pool
 
 RefusalKind = (
-    Literal["never", "pool_max", "budget", "no_capacity", "no_offering", "held"] | BlockedKind
+    Literal["impossible", "pool_max", "cost_cap", "no_capacity", "no_offering", "paused"]
+    | BlockedKind
 )
 
-LASTING = frozenset({"never", "constraint", "no_offering"})
-"""Refusals that a fence or a wait for a leader does not explain."""
-
-NAMED = 3
-"""Machines named in a sentence; the rest are counted."""
+LASTING = frozenset({"impossible", "constraint", "no_offering"})
+"""Refusals that stay although nothing is bought at all: a freeze or a pause does not explain them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why pieces of a unit get no machine."""
+    """Why pieces of an item get no machine. The first reason is the main one."""
 
     kind: RefusalKind
-    why: str
+    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a unit of demand, in pieces; `refusal` says why the `unmet` ones get nothing.
+    """What an item of demand gets, in pieces; `refusal` says why the `unmet` ones get nothing.
 
-    `fits_on` and `waits_for` name machines with their types, `buys` what is ordered.
+    `fits_on` and `waits_for` name machines with their types, `buys` what is launched.
     """
 
     unit: DemandItem
@@ -54,30 +58,9 @@ class Verdict:
     waits_for: tuple[str, ...] = ()
     buys: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        """For people: `2 fit now on i-1 (m5.large), 3 wait for i-2 (m5.large)`."""
-        parts = [
-            f"{count} {words} {_listed(names)}".rstrip()
-            for count, words, names in (
-                (self.fits_now, "fit now on" if self.fits_on else "fit now", self.fits_on),
-                (self.arriving, "wait for", self.waits_for),
-                (
-                    self.buying,
-                    "need machines to buy:" if self.buys else "need machines to buy",
-                    self.buys,
-                ),
-            )
-            if count
-        ]
-        if self.unmet:
-            parts.append(
-                f"{self.unmet} get none: {self.refusal.why if self.refusal else 'not known why'}"
-            )
-        return ", ".join(parts)
-
 
 class VerdictBuilder:
-    """Gives the verdicts of one pass. `held` is why nothing is bought at all in it, if so."""
+    """The verdicts of one pass. `blocked` is why nothing is bought in it, if so."""
 
     def __init__(
         self,
@@ -85,7 +68,7 @@ class VerdictBuilder:
         supply: Supply,
         placement: Placement,
         purchases: Sequence[Purchase],
-        held: str,
+        blocked: Reason | None,
         now: float,
     ) -> None:
         self._snapshot = snapshot
@@ -97,18 +80,15 @@ class VerdictBuilder:
             what = f"{purchase.request.count} x {purchase.request.offerings[0].instance_type}"
             for index, count in purchase.load.items():
                 self._bought.setdefault(index, []).append((what, count))
-        self._held = held
+        self._blocked = blocked
         self._now = now
-        self._shelf: OfferingIndex | None = None
+        self._offerings: OfferingIndex | None = None
 
     def verdict(self, index: int, unit: DemandItem) -> Verdict:
-        """What becomes of the unit with this index."""
-        if unit.blocked:
-            return Verdict(
-                unit,
-                unmet=unit.count,
-                refusal=Refusal(unit.blocked_kind or "constraint", unit.blocked),
-            )
+        """The verdict of the item with this index."""
+        if unit.blocked is not None:
+            refusal = Refusal(unit.blocked_kind or "constraint", (unit.blocked,))
+            return Verdict(unit, unmet=unit.count, refusal=refusal)
         placed = [
             (self._nodes[name], count)
             for name, count in self._placement.placed.get(index, {}).items()
@@ -131,194 +111,247 @@ class VerdictBuilder:
         )
 
     def _refusal(self, unit: DemandItem) -> Refusal:
-        self._shelf = self._shelf or OfferingIndex(self._snapshot, self._supply, self._now)
-        refusal = self._shelf.explain(unit)
-        return (
-            Refusal("held", self._held) if self._held and refusal.kind not in LASTING else refusal
-        )
-
-
-class OfferingIndex:
-    """Everything that pools could buy, tried against one unit after another."""
-
-    def __init__(self, snapshot: Snapshot, supply: Supply, now: float) -> None:
-        self._snapshot = snapshot
-        self._supply = supply
-        self._now = now
-        self._goods = [
-            Candidate(pool, offering, scale_up.template_of(snapshot, pool, offering))
-            for pool in snapshot.spec.agents
-            for offering in snapshot.offerings.get(pool.name, ())
-        ]
-
-    def explain(self, unit: DemandItem) -> Refusal:
-        """Why a unit that is not blocked got no machine: tried from the hardest reason to the mildest."""
-        if not self._goods:
-            return Refusal("no_offering", "the catalogue of offerings is not known yet")
-        allowed = [
-            good
-            for good in self._goods
-            if room(unit.name, unit.constraints, good.template, Usage())
-        ]
-        if not allowed:
-            return Refusal(
-                "constraint", f"no pool's machines satisfy its constraints: {self._forbidden(unit)}"
-            )
-        together = _must_stay_together(unit, self._supply.usage)
-        if together is not None and together[0]:
-            return Refusal(
-                "constraint",
-                f"{together[1]}: all its instances belong on {together[0]}, which has no room for more",
-            )
-        shape = times(unit.shape, unit.count) if together else unit.shape
-        fitting = [good for good in allowed if contains(good.template.shape, shape)]
-        if not fitting:
-            return self._never(unit, shape, allowed, together[1] if together else "")
-        return self._passing(unit, fitting)
-
-    def _never(
-        self, unit: DemandItem, shape: Shape, allowed: Sequence[Candidate], together: str
-    ) -> Refusal:
-        """The nearest type, and what it lacks."""
-        nearest = max(allowed, key=lambda good: _likeness(shape, good.template.shape)).template
-        lacking = [
-            d
-            for d, (want, have) in enumerate(zip(shape, nearest.shape, strict=True))
-            if want > have
-        ]
-
-        def told(amounts: Sequence[int]) -> str:
-            return " and ".join(named(amounts[d], d) for d in lacking)
-
-        short = told([want - have for want, have in zip(shape, nearest.shape, strict=True)])
-        all_ = f" for its {unit.count} instances on one machine ({together})" if together else ""
-        why = f"needs {told(shape)}{all_}; the nearest type allowed, {nearest.instance_type}, has {told(nearest.shape)}: {short} short"
-        larger = next(
-            (good.template for good in self._goods if contains(good.template.shape, shape)), None
-        )
-        if larger is not None:
-            rule = _asked(unit.constraints)
-            why += f"; {larger.instance_type} of pool {larger.pool} would hold it, but its constraints ({rule}) rule it out"
-        return Refusal("never", why)
-
-    def _forbidden(self, unit: DemandItem) -> str:
-        """The constraints that no machine satisfies even alone, with what there is; all of them where only their mixture is impossible."""
-        alone = [
-            c
-            for c in unit.constraints
-            if not any(room(unit.name, (c,), good.template, Usage()) for good in self._goods)
-        ]
-        if not alone:
-            return f"{_asked(unit.constraints)} (each could be met, not all by one machine)"
-        return "; ".join(
-            f"{_asked((constraint,))} ({self._offered(constraint.field)})" for constraint in alone
-        )
-
-    def _offered(self, field: str) -> str:
-        if field in HOSTNAME:
-            return "the name of a new machine is not known before it is there"
-        values = sorted(
-            {value for good in self._goods if (value := value_of(good.template, field)) is not None}
-        )
-        return f"they have {_listed(values)}" if values else f"they have no attribute {field}"
-
-    def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
-        """Which of the reasons that may pass with time keeps a unit waiting."""
-        snapshot, backoffs, now = self._snapshot, self._snapshot.state.backoffs, self._now
-        limits = scale_up.limits_of(snapshot, self._supply)
-        slots = [good for good in fitting if limits.slots[good.pool.name] > 0]
-        if not slots:
-            full = ", ".join(
-                sorted({f"{good.pool.name} (max {good.pool.max})" for good in fitting})
-            )
-            return Refusal("pool_max", f"pool {full} is full")
-        ready = [
-            good
-            for good in slots
-            if not launch_backoff.blocked(backoffs, good.offering, good.pool.name, now)
-        ]
-        if not ready:
-            again = (
-                launch_backoff.next_try_at(
-                    backoffs, [(good.pool.name, good.offering) for good in slots], now
-                )
-                or now
-            )
-            return Refusal(
-                "no_capacity",
-                f"the cloud had no capacity of any offering that holds it; asked again in {again - now:.0f} s",
-            )
-        if limits.usd_per_hour is not None:
-            cheapest = min(good.offering.usd_per_hour for good in ready)
-            left, most = limits.usd_per_hour, snapshot.spec.cost.max_usd_per_hour
-            if cheapest > left:
-                return Refusal(
-                    "budget",
-                    f"cost.max_usd_per_hour {most:g} leaves ${left:.4f}; the cheapest that holds it costs ${cheapest:.4f}",
-                )
-        zones = [
-            good
-            for good in ready
-            if room(unit.name, unit.constraints, good.template, self._supply.usage)
-        ]
-        if not zones:
-            return Refusal(
-                "constraint",
-                "every place that its constraints allow is taken by another of its instances",
-            )
-        wanted = [
-            good.offering
-            for good in zones
-            if good.offering.capacity == scale_up.wanted_capacity(good.pool)
-        ]
-        if all(
-            launch_backoff.window(backoffs, offering) < launch_backoff.MOST_AT_ONCE
-            for offering in wanted
-        ):
-            return Refusal(
-                "no_capacity",
-                "what holds it had no capacity lately: a few are asked for at a time, twice as many after each success",
-            )
-        return Refusal(
-            "pool_max", "what is left of the pools' max or the budget went to other demand"
-        )
+        if self._offerings is None:
+            self._offerings = OfferingIndex(self._snapshot, self._supply, self._now)
+        refusal = self._offerings.explain(unit)
+        if self._blocked is not None and refusal.kind not in LASTING:
+            return Refusal("paused", (self._blocked,))
+        return refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Something on the shelf."""
+    """An offering that a pool may buy, with the node that it would become."""
 
     pool: Pool
     offering: Offering
     template: Template
 
 
-def _must_stay_together(unit: DemandItem, usage: Usage) -> tuple[str, str] | None:
-    """Whether a unit's instances may only be on one machine: that machine's name if there is one already, and the constraint."""
+@dataclass(frozen=True, slots=True)
+class _OneAgent:
+    """All instances of an item have to be on one agent: `agent` if one has some already."""
+
+    agent: str
+    constraint: str
+
+
+class OfferingIndex:
+    """Everything that pools may buy, tested against one item after another."""
+
+    def __init__(self, snapshot: Snapshot, supply: Supply, now: float) -> None:
+        self._snapshot = snapshot
+        self._supply = supply
+        self._now = now
+        self._candidates = [
+            Candidate(pool, offering, scale_up.template_of(snapshot, pool, offering))
+            for pool in snapshot.spec.agents
+            for offering in snapshot.offerings.get(pool.name, ())
+        ]
+
+    def explain(self, unit: DemandItem) -> Refusal:
+        """Why an item that is not blocked gets no machine."""
+        if not self._candidates:
+            return _refusal("no_offering", Reason.of(ReasonCode.CATALOGUE_UNKNOWN))
+        allowed = _satisfying(unit, self._candidates, Usage())
+        if not allowed:
+            return Refusal("constraint", self._unsatisfied(unit))
+        together = _one_agent(unit, self._supply.usage)
+        if together is not None and together.agent:
+            full = Reason.of(
+                ReasonCode.CONSTRAINT_AGENT_FULL,
+                constraint=together.constraint,
+                agent=together.agent,
+            )
+            return _refusal("constraint", full)
+        shape = times(unit.shape, unit.count) if together else unit.shape
+        fitting = [c for c in allowed if contains(c.template.shape, shape)]
+        if not fitting:
+            return Refusal("impossible", self._too_large(unit, shape, allowed, together))
+        return self._passing(unit, fitting)
+
+    def _too_large(
+        self,
+        unit: DemandItem,
+        shape: Shape,
+        allowed: Sequence[Candidate],
+        together: _OneAgent | None,
+    ) -> tuple[Reason, ...]:
+        """The nearest allowed type and what it lacks; a larger type that constraints exclude."""
+        nearest = max(allowed, key=lambda c: _likeness(shape, c.template.shape)).template
+        reasons = [_shortfall(shape, nearest)]
+        if together is not None:
+            reasons.append(
+                Reason.of(
+                    ReasonCode.INSTANCES_ON_ONE_AGENT,
+                    count=unit.count,
+                    constraint=together.constraint,
+                )
+            )
+        larger = (c.template for c in self._candidates if contains(c.template.shape, shape))
+        excluded = next(larger, None)
+        if excluded is not None:
+            reasons.append(
+                Reason.of(
+                    ReasonCode.LARGER_TYPE_EXCLUDED,
+                    instance_type=excluded.instance_type,
+                    pool=excluded.pool,
+                    constraints=_texts(unit.constraints),
+                )
+            )
+        return tuple(reasons)
+
+    def _unsatisfied(self, unit: DemandItem) -> tuple[Reason, ...]:
+        """The constraints that no pool satisfies by themselves; all where only the mix fails."""
+        alone = [
+            constraint
+            for constraint in unit.constraints
+            if not any(
+                room(unit.name, (constraint,), c.template, Usage()) for c in self._candidates
+            )
+        ]
+        if not alone:
+            conflict = Reason.of(
+                ReasonCode.CONSTRAINTS_CONFLICT, constraints=_texts(unit.constraints)
+            )
+            return (conflict,)
+        return tuple(self._unavailable(constraint) for constraint in alone)
+
+    def _unavailable(self, constraint: Constraint) -> Reason:
+        """A constraint that no pool satisfies, with the values that pools have."""
+        text, field = _text(constraint), constraint.field
+        if field in HOSTNAME:
+            return Reason.of(ReasonCode.CONSTRAINT_HOSTNAME_UNKNOWN, constraint=text)
+        values = {
+            value for c in self._candidates if (value := value_of(c.template, field)) is not None
+        }
+        if not values:
+            return Reason.of(ReasonCode.CONSTRAINT_ATTRIBUTE_MISSING, constraint=text, field=field)
+        return Reason.of(
+            ReasonCode.CONSTRAINT_VALUES_UNAVAILABLE,
+            constraint=text,
+            values=tuple(sorted(values)),
+        )
+
+    def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
+        """Which of the reasons that may pass with time applies."""
+        limits = scale_up.limits_of(self._snapshot, self._supply)
+        with_slots = [c for c in fitting if limits.slots[c.pool.name] > 0]
+        if not with_slots:
+            return _refusal("pool_max", _pools_full(fitting))
+        ready = [c for c in with_slots if not self._is_backed_off(c)]
+        if not ready:
+            return _refusal("no_capacity", self._backoff(with_slots))
+        cap = self._cost_cap(ready, limits)
+        if cap is not None:
+            return _refusal("cost_cap", cap)
+        located = _satisfying(unit, ready, self._supply.usage)
+        if not located:
+            return _refusal("constraint", Reason.of(ReasonCode.CONSTRAINT_LOCATIONS_TAKEN))
+        if self._are_ramping_up(located):
+            return _refusal("no_capacity", Reason.of(ReasonCode.LAUNCH_RAMP_UP))
+        return _refusal("pool_max", Reason.of(ReasonCode.OTHER_DEMAND_FIRST))
+
+    def _is_backed_off(self, candidate: Candidate) -> bool:
+        return launch_backoff.blocked(
+            self._snapshot.state.backoffs, candidate.offering, candidate.pool.name, self._now
+        )
+
+    def _backoff(self, candidates: Sequence[Candidate]) -> Reason:
+        """When the first of these is requested again."""
+        again_at = launch_backoff.next_try_at(
+            self._snapshot.state.backoffs,
+            [(c.pool.name, c.offering) for c in candidates],
+            self._now,
+        )
+        retry_s = (again_at or self._now) - self._now
+        return Reason.of(ReasonCode.CAPACITY_BACKOFF, retry_s=retry_s)
+
+    def _cost_cap(self, ready: Sequence[Candidate], limits: Limits) -> Reason | None:
+        """The cost cap, if it leaves too little for the cheapest of these."""
+        left, cap = limits.usd_per_hour, self._snapshot.spec.cost.max_usd_per_hour
+        cheapest = min(c.offering.usd_per_hour for c in ready)
+        if left is None or cap is None or cheapest <= left:
+            return None
+        return Reason.of(
+            ReasonCode.COST_CAP,
+            max_usd_per_hour=cap,
+            left_usd_per_hour=left,
+            cheapest_usd_per_hour=cheapest,
+        )
+
+    def _are_ramping_up(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether only a few machines of each of these are requested at a time."""
+        backoffs = self._snapshot.state.backoffs
+        wanted = [
+            c.offering
+            for c in candidates
+            if c.offering.capacity == scale_up.wanted_capacity(c.pool)
+        ]
+        return all(
+            launch_backoff.window(backoffs, offering) < launch_backoff.MOST_AT_ONCE
+            for offering in wanted
+        )
+
+
+def _refusal(kind: RefusalKind, reason: Reason) -> Refusal:
+    return Refusal(kind, (reason,))
+
+
+def _satisfying(unit: DemandItem, candidates: Sequence[Candidate], usage: Usage) -> list[Candidate]:
+    """The candidates that an item's constraints allow beside what runs."""
+    return [c for c in candidates if room(unit.name, unit.constraints, c.template, usage)]
+
+
+def _shortfall(shape: Shape, nearest: Template) -> Reason:
+    """In which dimensions a type is too small, and by how much."""
+    short = [
+        (dimension, want, have)
+        for dimension, (want, have) in enumerate(zip(shape, nearest.shape, strict=True))
+        if want > have
+    ]
+    return Reason.of(
+        ReasonCode.EXCEEDS_LARGEST_TYPE,
+        required=tuple(named(want, dimension) for dimension, want, _ in short),
+        instance_type=nearest.instance_type,
+        capacity=tuple(named(have, dimension) for dimension, _, have in short),
+        shortfall=tuple(named(want - have, dimension) for dimension, want, have in short),
+    )
+
+
+def _pools_full(candidates: Sequence[Candidate]) -> Reason:
+    maxima = sorted({(c.pool.name, c.pool.max) for c in candidates})
+    return Reason.of(
+        ReasonCode.POOLS_FULL,
+        pools=tuple(name for name, _ in maxima),
+        maxima=tuple(str(most) for _, most in maxima),
+    )
+
+
+def _one_agent(unit: DemandItem, usage: Usage) -> _OneAgent | None:
+    """The constraint that keeps all instances of an item on one agent; None without one."""
     for constraint in unit.constraints:
-        if (
-            constraint.field in HOSTNAME
-            and constraint.operator.upper() == "CLUSTER"
-            and not constraint.value
-        ):
-            return next(iter(usage.counts(unit.name, constraint.field)), ""), _asked((constraint,))
+        is_cluster = constraint.operator.upper() == "CLUSTER" and not constraint.value
+        if constraint.field in HOSTNAME and is_cluster:
+            agent = next(iter(usage.counts(unit.name, constraint.field)), "")
+            return _OneAgent(agent, _text(constraint))
     return None
 
 
 def _likeness(wanted: Shape, have: Shape) -> tuple[float, int]:
-    """How much of the hardest dimension is there, then size."""
+    """How much of the scarcest dimension a type has, then its size."""
     return (min((h / w for w, h in zip(wanted, have, strict=True) if w), default=1.0), sum(have))
 
 
-def _asked(constraints: Sequence[Constraint]) -> str:
-    return "; ".join(f"{c.field} {c.operator} {c.value}".strip() for c in constraints)
+def _text(constraint: Constraint) -> str:
+    """A constraint as Marathon's users write it: `zone IS us-east-1a`."""
+    return f"{constraint.field} {constraint.operator} {constraint.value}".strip()
+
+
+def _texts(constraints: Sequence[Constraint]) -> tuple[str, ...]:
+    return tuple(_text(constraint) for constraint in constraints)
 
 
 def _machine(node: Node) -> str:
-    kind = node.attributes.get("instance_type", "")
-    return f"{node.name} ({kind})" if kind else node.name
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    instance_type = node.attributes.get("instance_type", "")
+    return f"{node.name} ({instance_type})" if instance_type else node.name

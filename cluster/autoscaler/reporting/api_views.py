@@ -11,7 +11,11 @@ from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE
 from mesaform.autoscaler.planner.overrides import with_bounds
 from mesaform.autoscaler.planner.planner import Plan
-from mesaform.aws.overrides import describe as describe_order
+from mesaform.autoscaler.planner.verdicts import Verdict
+from mesaform.autoscaler.reporting.decision_text import decision_view
+from mesaform.autoscaler.reporting.reason_text import reason_view
+from mesaform.autoscaler.reporting.verdict_text import render_verdict
+from mesaform.aws.overrides import describe as describe_override
 from mesaform.aws.overrides import in_force
 from mesaform.topology.names import Tag
 
@@ -70,34 +74,37 @@ def describe(plan: Plan) -> Json:
         "at": plan.at,
         "usd_per_hour": plan.usd_per_hour,
         "after_usd_per_hour": plan.after_usd_per_hour,
-        "frozen": plan.removals_blocked,
-        "fence": plan.freeze,
-        "paused": plan.paused,
-        "orders": list(plan.orders),
-        "waiting": plan.waiting,
+        "freeze": reason_view(plan.freeze),
+        "paused": reason_view(plan.paused),
+        "waiting": reason_view(plan.waiting),
+        "removals_blocked": reason_view(plan.removals_blocked),
+        "overrides": [describe_override(override) for override in plan.overrides],
         "quarantined": dict(plan.quarantined or {}),
-        "demand": [
-            {
-                "name": verdict.unit.name,
-                "source": verdict.unit.source,
-                "count": verdict.unit.count,
-                "reason": verdict.unit.reason,
-                "fits_now": verdict.fits_now,
-                "arriving": verdict.arriving,
-                "buying": verdict.buying,
-                "unmet": verdict.unmet,
-                "fits_on": list(verdict.fits_on),
-                "waits_for": list(verdict.waits_for),
-                "buys": list(verdict.buys),
-                "told": str(verdict),
-                "why_unmet": verdict.refusal.why if verdict.refusal else "",
-                "verdict": verdict.refusal.kind if verdict.refusal else "",
-            }
-            for verdict in plan.verdicts
-        ],
-        "look_again_at": plan.next_pass_at,
+        "demand": [verdict_view(verdict) for verdict in plan.verdicts],
+        "next_pass_at": plan.next_pass_at,
         "packed": None if plan.packed is None else asdict(plan.packed),
-        "steps": [step.decision.record() for step in plan.steps],
+        "steps": [decision_view(step.decision.record()) for step in plan.steps],
+    }
+
+
+def verdict_view(verdict: Verdict) -> Json:
+    """An item of demand with its verdict."""
+    refusal = verdict.refusal
+    return {
+        "name": verdict.unit.name,
+        "source": verdict.unit.source,
+        "count": verdict.unit.count,
+        "reasons": [reason_view(reason) for reason in verdict.unit.reasons],
+        "fits_now": verdict.fits_now,
+        "arriving": verdict.arriving,
+        "buying": verdict.buying,
+        "unmet": verdict.unmet,
+        "fits_on": list(verdict.fits_on),
+        "waits_for": list(verdict.waits_for),
+        "buys": list(verdict.buys),
+        "text": render_verdict(verdict),
+        "verdict": refusal.kind if refusal else "",
+        "refusal_reasons": [reason_view(reason) for reason in refusal.reasons] if refusal else [],
     }
 
 
@@ -122,7 +129,7 @@ def pools(snapshot: Snapshot, now: float) -> list[Json]:
                 "name": pool.name,
                 "min": pool.floor,
                 "max": pool.max,
-                "ordered": (pool.floor, pool.max) != (own.floor, own.max),
+                "overridden": (pool.floor, pool.max) != (own.floor, own.max),
                 "machines": len(live),
                 "registered": len(names & set(agents)),
                 "leaving": len(names & set(snapshot.state.removals)),
@@ -143,19 +150,19 @@ def removals(snapshot: Snapshot, plan: Plan) -> list[Json]:
             "instance_type": machines[name].instance_type if name in machines else "",
             "phase": removal.phase,
             "since": removal.since,
-            "reason": removal.reason,
+            "reason": reason_view(removal.reason),
             "policy": removal.policy or "idle",
         }
         for name, removal in sorted(plan.state.removals.items(), key=lambda item: item[1].since)
     ]
 
 
-def orders(snapshot: Snapshot, now: float) -> list[Json]:
-    """Operators' orders in force."""
+def overrides(snapshot: Snapshot, now: float) -> list[Json]:
+    """Operators' overrides in force."""
     return [
         {
             "id": order.id,
-            "what": describe_order(order),
+            "what": describe_override(order),
             "by": order.by,
             "until": order.until,
             "reason": order.reason,

@@ -1,88 +1,167 @@
-"""The ledger's decisions as a person wants to hear them: what was done together is one line, a removal's steps are one line. Pure.
+"""The ledger's decisions and overrides in lines for people. Pure.
 
-A line never hides anything: its rows, with every id, are in it.
+What was decided together is one line, and so are the steps of a removal. Lines are grouped by
+fields (time, kind, pool, reason codes, machines), never by text. A line keeps all of its rows.
+Rows are in the current vocabulary (see `model.old_vocabulary`).
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesaform.autoscaler.model.decision import packing_told
+from mesaform.autoscaler.model.decision import Decision, from_record
+from mesaform.autoscaler.model.reason import Param, Reason
+from mesaform.autoscaler.reporting.decision_text import render_packing, render_row
+from mesaform.autoscaler.reporting.reason_text import render_range
 
 Row = Mapping[str, Any]
 
-NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w-])")
 REMOVAL = ("deactivate", "drain", "terminate")
 DONE = {
     "deactivate": "deactivated",
     "drain": "drained",
     "terminate": "terminated",
-    "reactivate": "taken back",
+    "reactivate": "reactivated",
     "give_up": "given up",
-    "abandon": "given work again, their drain took too long",
-    "left": "ended by themselves",
+    "drain_timed_out": "reactivated, as their drain timed out",
+    "self_terminated": "terminated by themselves",
 }
 REMOVED_WITHIN_S = 900.0
-"""Steps of one removal further apart than this are told apart."""
+"""Steps of one removal that are further apart are separate lines, in seconds."""
 
 BESIDE_S = 60.0
-"""Equal decisions of passes closer together than this, with nothing else in between, are one line."""
+"""Equal decisions of passes that are closer together, with nothing in between, are one line (s)."""
+
+ReasonKey = tuple[object, ...]
+"""A reason without its numbers: what reasons of one line have in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows to show. Empty fields select everything.
+
+    `subject` is an app, a task, an agent, an instance, a pool or an override's target, by its name.
+    """
+
+    subject: str = ""
+    kind: str = ""
+    reason: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.subject or self.kind or self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row with what grouping and selection need of it."""
+
+    row: Row
+    at: float
+    kind: str
+    reasons: tuple[Reason, ...]
+    decision: Decision | None
+
+    @classmethod
+    def of(cls, row: Row) -> Entry:
+        if row["kind"] != "decision":
+            return cls(row, float(row["at"]), str(row.get("override") or row["kind"]), (), None)
+        decision = from_record(row)
+        return cls(row, decision.at, decision.kind, decision.reasons, decision)
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        return self.decision.machines if self.decision else ()
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        return self.decision.agents if self.decision else ()
+
+    @property
+    def usd_per_hour(self) -> float:
+        return self.decision.usd_per_hour if self.decision else 0.0
+
+    @property
+    def reason_keys(self) -> tuple[ReasonKey, ...]:
+        return tuple(reason_key(reason) for reason in self.reasons)
+
+    @property
+    def names(self) -> set[str]:
+        """Everything that the row is about, by name."""
+        names = {*self.machines, *self.agents, str(self.row.get("target", ""))}
+        names.add(str(self.row.get("pool", "")))
+        if self.decision is not None:
+            names.update(part.name for part in self.decision.demand)
+        for reason in self.reasons:
+            names.update(_names_in(reason))
+        return names - {""}
 
 
 @dataclass(slots=True)
 class Line:
-    """What was decided together. `rows` is every decision in it, `usd_per_hour` the sum of what they change."""
+    """What was decided together. `usd_per_hour` is the sum of what its entries change.
+
+    `steps` are those of a removal: kind and time, in their order. `spread_s` is the time between
+    the first and the last of equal decisions of several passes.
+    """
 
     at: float
     until: float
     kind: str
-    rows: list[Row] = field(default_factory=list)
-    steps: dict[str, float] = field(
-        default_factory=dict
-    )  # of a removal: kind -> when, in their order
-    spread_s: float = 0.0  # between the first and the last of equal decisions of several passes
+    entries: list[Entry] = field(default_factory=list)
+    steps: dict[str, float] = field(default_factory=dict)
+    spread_s: float = 0.0
+
+    @property
+    def rows(self) -> list[Row]:
+        return [entry.row for entry in self.entries]
 
     @property
     def machines(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row.get("machines", ())))
+        return list(dict.fromkeys(name for entry in self.entries for name in entry.machines))
+
+    @property
+    def agents(self) -> list[str]:
+        return list(dict.fromkeys(name for entry in self.entries for name in entry.agents))
 
     @property
     def usd_per_hour(self) -> float:
-        return round(sum(float(row.get("usd_per_hour", 0.0)) for row in self.rows), 6)
+        return round(sum(entry.usd_per_hour for entry in self.entries), 6)
 
     @property
     def what(self) -> str:
-        """What was done with how many machines of which types."""
+        """What was done, with how many machines of which types."""
         if self.kind not in DONE or (len(self.machines) == 1 and not self.steps):
-            return _summed_what(self.rows)
+            return "; ".join(dict.fromkeys(render_row(entry.row) for entry in self.entries))
         count = len(self.machines)
         spread = f"; one after another within {self.spread_s:.0f} s" if self.spread_s >= 1 else ""
-        return f"{count} machine{'s' if count != 1 else ''}: {self._types()} {self._how()}{spread}"
+        noun = "machine" if count == 1 else "machines"
+        return f"{count} {noun}: {self._types()} {self._how()}{spread}"
 
     @property
     def reasons(self) -> list[str]:
-        """Each reason once; where only numbers differ, with the range of them."""
-        columns: dict[str, list[str]] = {}
-        for row in self.rows:
-            for reason in row.get("reasons", ()):
-                columns.setdefault(skeleton(reason), []).append(reason)
-        packed = dict.fromkeys(text for row in self.rows if (text := packing_told(row)))
-        return [*(_range(texts) for texts in columns.values()), *packed]
+        """Each reason once; where only numbers differ, with their range."""
+        columns: dict[ReasonKey, list[Reason]] = {}
+        for entry in self.entries:
+            for reason in entry.reasons:
+                columns.setdefault(reason_key(reason), []).append(reason)
+        decisions = [entry.decision for entry in self.entries if entry.decision is not None]
+        packed = dict.fromkeys(text for each in decisions if (text := render_packing(each)))
+        return [*(render_range(reasons) for reasons in columns.values()), *packed]
 
     def _types(self) -> str:
         first = {
-            name: str(row.get("offering", "")).partition("/")[0]
-            for row in reversed(self.rows)
-            for name in row.get("machines", ())
+            name: entry.decision.instance_type if entry.decision else ""
+            for entry in reversed(self.entries)
+            for name in entry.machines
         }
-        counts = Counter(kind or "machine" for kind in first.values())
+        counts = Counter(instance_type or "machine" for instance_type in first.values())
         return ", ".join(
-            f"{count} x {kind}"
-            for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            f"{count} x {instance_type}"
+            for instance_type, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         )
 
     def _how(self) -> str:
@@ -96,149 +175,148 @@ class Line:
         return ", ".join(parts)
 
 
-def tell(rows: Iterable[Row]) -> list[Line]:
-    """The rows as lines, oldest first."""
-    ordered = sorted(rows, key=lambda row: float(row["at"]))
-    return _beside(_removals(_together(ordered)))
+def lines_of(rows: Iterable[Row]) -> list[Line]:
+    """The rows in lines, oldest first."""
+    entries = sorted((Entry.of(row) for row in rows), key=lambda entry: entry.at)
+    return _join_neighbours(_join_removals(_by_pass(entries)))
 
 
-def skeleton(reason: str) -> str:
-    """A reason without its numbers: what equal reasons have in common."""
-    return NUMBER.sub("#", reason)
+def single_lines(rows: Iterable[Row]) -> list[Line]:
+    """The rows, one a line."""
+    entries = (Entry.of(row) for row in rows)
+    return [Line(entry.at, entry.at, entry.kind, [entry]) for entry in entries]
 
 
-def subject_rows(rows: Sequence[Row], subject: str) -> list[Row]:
-    """The rows that concern an app, a task, an agent or an instance, by its id.
+def reason_key(reason: Reason) -> ReasonKey:
+    """A reason without its numbers."""
+    texts = sorted(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in reason.params.items()
+        if not isinstance(value, int | float)
+    )
+    return (reason.code, *texts)
 
-    A task's app is what its id says. An agent is known by the instance that any row names beside it, and the other way round.
+
+def select(rows: Sequence[Row], selection: Selection) -> list[Row]:
+    """The rows that a selection selects.
+
+    A task's app is what its id says. An agent is known by the instance that any row names beside
+    it, and the other way round.
     """
-    names = {subject, *_aliases(rows, subject)}
-    return [row for row in rows if _concerns(row, names)]
+    entries = [Entry.of(row) for row in rows]
+    names = {selection.subject, *_aliases(entries, selection.subject)}
+    return [
+        entry.row
+        for entry in entries
+        if (not selection.subject or entry.names & names)
+        and (not selection.kind or entry.kind == selection.kind)
+        and (
+            not selection.reason or any(reason.code == selection.reason for reason in entry.reasons)
+        )
+    ]
 
 
 def app_of(task_id: str) -> str | None:
-    """The services app that a task's id names."""
+    """The app of the services framework that a task's id names; None for another framework's."""
     name, mark, _ = task_id.partition(".instance-")
     return "/" + name.replace("_", "/") if mark else None
 
 
-def _aliases(rows: Sequence[Row], subject: str) -> set[str]:
+def _names_in(reason: Reason) -> set[str]:
+    """The texts among a reason's parameters, whole."""
+    names: set[str] = set()
+    for value in reason.params.values():
+        names.update(_texts(value))
+    return names
+
+
+def _texts(value: Param) -> Iterable[str]:
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, tuple | list) else ()
+
+
+def _aliases(entries: Sequence[Entry], subject: str) -> set[str]:
     app = app_of(subject)
     if app is not None:
         return {app}
-    found: set[str] = set()
-    for row in rows:
-        machines, agents = set(row.get("machines", ())), set(row.get("agents", ()))
-        if len(machines) == len(agents) == 1 and subject in machines | agents:
-            found |= machines | agents
-    return found
+    aliases: set[str] = set()
+    for entry in entries:
+        both = {*entry.machines, *entry.agents}
+        if len(entry.machines) == len(entry.agents) == 1 and subject in both:
+            aliases |= both
+    return aliases
 
 
-def _concerns(row: Row, names: set[str]) -> bool:
-    told = {*row.get("machines", ()), *row.get("agents", ()), str(row.get("target", ""))}
-    told |= {str(part).partition(" x ")[2] for part in row.get("demand", ())}
-    if told & names:
-        return True
-    text = " ".join((*row.get("reasons", ()), str(row.get("what", ""))))
-    return any(re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", text) for name in names)
-
-
-def _together(rows: Iterable[Row]) -> list[Line]:
-    """Same pass, same kind, same reasons."""
-    lines: dict[tuple[Any, ...], Line] = {}
-    for row in rows:
-        kind, at = _kind(row), float(row["at"])
-        reasons = tuple(skeleton(reason) for reason in row.get("reasons", ()))
-        key: tuple[Any, ...] = (at, kind, row.get("pool", "") if kind == "buy" else "", reasons)
-        if kind not in DONE and kind != "buy":
+def _by_pass(entries: Iterable[Entry]) -> list[Line]:
+    """Entries of the same pass, kind and reasons in a line."""
+    lines: dict[tuple[object, ...], Line] = {}
+    for entry in entries:
+        pool = entry.row.get("pool", "") if entry.kind == "buy" else ""
+        key: tuple[object, ...] = (entry.at, entry.kind, pool, entry.reason_keys)
+        if entry.kind not in DONE and entry.kind != "buy":
             key = (*key, len(lines))
-        lines.setdefault(key, Line(at, at, kind)).rows.append(row)
+        lines.setdefault(key, Line(entry.at, entry.at, entry.kind)).entries.append(entry)
     return list(lines.values())
 
 
-def _removals(lines: Iterable[Line]) -> list[Line]:
-    """The steps of one removal of the same machines, as one line where the first of them was."""
-    found: list[Line] = []
-    open_: dict[frozenset[str], Line] = {}
+def _join_removals(lines: Iterable[Line]) -> list[Line]:
+    """The steps of a removal of the same machines in one line, in the place of the first step."""
+    joined: list[Line] = []
+    open_removals: dict[frozenset[str], Line] = {}
     for line in lines:
-        key = frozenset(line.machines)
-        before = open_.get(key)
-        if before is not None and _goes_on(before, line):
-            before.rows += line.rows
+        machines = frozenset(line.machines)
+        before = open_removals.get(machines)
+        if before is not None and _continues(before, line):
+            before.entries += line.entries
             before.steps[line.kind] = line.at
             before.until = line.at
             continue
-        found.append(line)
-        for machines in [machines for machines in open_ if machines & key]:
-            del open_[machines]
+        joined.append(line)
+        for other in [other for other in open_removals if other & machines]:
+            del open_removals[other]
         if line.kind in REMOVAL:
             line.steps = {line.kind: line.at}
-            open_[key] = line
-    for line in found:
+            open_removals[machines] = line
+    for line in joined:
         if len(line.steps) == 1:
             line.steps = {}
-    return found
+    return joined
 
 
-def _goes_on(before: Line, line: Line) -> bool:
+def _continues(before: Line, line: Line) -> bool:
+    """Whether a line is a later step of the removal in another line."""
     last = next(reversed(before.steps))
-    if (
-        line.kind not in REMOVAL
-        or line.at - before.until > REMOVED_WITHIN_S
-        or REMOVAL.index(line.kind) <= REMOVAL.index(last)
-    ):
+    if line.kind not in REMOVAL or line.at - before.until > REMOVED_WITHIN_S:
         return False
-    return bool(_skeletons(before.rows[:1]) & _skeletons(line.rows))
+    is_later_step = REMOVAL.index(line.kind) > REMOVAL.index(last)
+    return is_later_step and bool(_keys(before.entries[:1]) & _keys(line.entries))
 
 
-def _skeletons(rows: Iterable[Row]) -> set[str]:
-    return {skeleton(reason) for row in rows for reason in row.get("reasons", ())}
+def _keys(entries: Iterable[Entry]) -> set[ReasonKey]:
+    return {key for entry in entries for key in entry.reason_keys}
 
 
-def _beside(lines: Iterable[Line]) -> list[Line]:
-    """Equal lines of passes close together, with nothing else in between."""
-    found: list[Line] = []
+def _join_neighbours(lines: Iterable[Line]) -> list[Line]:
+    """Equal lines of passes close together, with nothing in between, in one line."""
+    joined: list[Line] = []
     for line in lines:
-        before = found[-1] if found else None
-        if before is not None and _same(before, line):
-            before.rows += line.rows
+        before = joined[-1] if joined else None
+        if before is not None and _is_equal(before, line):
+            before.entries += line.entries
             before.spread_s = line.at - before.at
             before.until = max(before.until, line.until)
             before.steps = {kind: min(before.steps[kind], at) for kind, at in line.steps.items()}
         else:
-            found.append(line)
-    return found
+            joined.append(line)
+    return joined
 
 
-def _same(before: Line, line: Line) -> bool:
+def _is_equal(before: Line, line: Line) -> bool:
     if line.kind != before.kind or line.kind not in DONE or line.at - before.until > BESIDE_S:
         return False
-    return list(before.steps) == list(line.steps) and _skeletons(before.rows) == _skeletons(
-        line.rows
-    )
-
-
-def _kind(row: Row) -> str:
-    return str(row.get("decision") or row.get("order") or row["kind"])
-
-
-def _summed_what(rows: Sequence[Row]) -> str:
-    """Purchases of one pass for one reason, or whatever is alone."""
-    if len(rows) == 1:
-        return str(rows[0].get("what", ""))
-    return "; ".join(dict.fromkeys(str(row.get("what", "")) for row in rows))
-
-
-def _range(texts: Sequence[str]) -> str:
-    """One text for texts that differ in numbers only: `no task for 6 to 9 s`."""
-    numbers = [NUMBER.findall(text) for text in texts]
-    places = iter(list(zip(*numbers, strict=True)))
-
-    def merged(_: re.Match[str]) -> str:
-        seen = sorted(set(next(places)), key=float)
-        return seen[0] if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
-
-    return NUMBER.sub(merged, texts[0])
+    has_equal_steps = list(before.steps) == list(line.steps)
+    return has_equal_steps and _keys(before.entries) == _keys(line.entries)
 
 
 def _after(seconds: float) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from mesaform.autoscaler.reporting.decision_text import decision_view, render_row
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.topology.ports import Port
 from mesaform.webui import assets
@@ -66,7 +67,12 @@ class Page:
         )
 
     async def _decisions(self, _: web.Request) -> web.Response:
-        return _json({"decisions": list(self._telemetry.recent), "plan": self._telemetry.last_plan})
+        return _json(
+            {
+                "decisions": [decision_view(row) for row in self._telemetry.recent],
+                "plan": self._telemetry.last_plan,
+            }
+        )
 
     async def _health(self, _: web.Request) -> web.Response:
         return _json({**self._telemetry.status, "leader": self._leader()})
@@ -95,7 +101,13 @@ class Page:
             "status": told.status,
             "plan": told.last_plan,
         }
-        return _json({**moment, **told.now_shown, "decisions": list(told.recent)[-100:][::-1]})
+        return _json(
+            {
+                **moment,
+                **told.now_shown,
+                "decisions": [decision_view(row) for row in list(told.recent)[-100:][::-1]],
+            }
+        )
 
     async def _series(self, request: web.Request) -> web.Response:
         """The last hours in points, and the decisions of that time by kind."""
@@ -107,7 +119,7 @@ class Page:
         until = time.time()
         since = until - hours * 3600
         decisions = [
-            [row["at"], row["decision"], row.get("count", 0), row.get("what", "")]
+            [row["at"], row["decision"], row.get("count", 0), render_row(row)]
             for row in self._telemetry.recent
         ]
         points = self._telemetry.ring.thinned(since, until)

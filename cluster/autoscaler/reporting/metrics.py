@@ -12,7 +12,13 @@ from mesaform.autoscaler.planner.planner import Plan
 
 PREFIX = "mesaform_autoscaler_"
 PASS_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
-HOLDS = ("freeze", "paused", "removals_blocked", "waiting")
+BLOCKS: Mapping[str, str] = {
+    "freeze": "freeze",
+    "paused": "pause",
+    "waiting": "waiting_for_master",
+    "removals_blocked": "removals_blocked",
+}
+"""Fields of a plan that keep the autoscaler from acting, with their value of the label `by`."""
 
 
 class Measures:
@@ -47,8 +53,11 @@ class Measures:
         self.gap = self._gauge(
             "plan_gap_percent", "By how much more than its lower bound the last packing may cost"
         )
-        self.held = self._gauge("held", "1 while this keeps the autoscaler from acting", "by")
-        self.orders = self._gauge("orders", "Operators' orders in force")
+        self.blocked = self._gauge("blocked", "1 while this keeps the autoscaler from acting", "by")
+        self.refusals = self._counter(
+            "refusals", "Items of demand newly refused a machine, by reason code", "reason"
+        )
+        self.overrides = self._gauge("overrides", "Operators' overrides in force")
         self.removals = self._gauge("removals", "Machines on their way out, by phase", "phase")
         self.notices = self._counter("notices", "Notices of the cloud about machines", "kind")
         self.lease = self._gauge(
@@ -77,9 +86,9 @@ class Measures:
             removal.phase for removal in plan.state.removals.values()
         ).items():
             self.removals.labels(phase).set(count)
-        for what in HOLDS:
-            self.held.labels(what).set(1 if getattr(plan, what) else 0)
-        self.orders.set(len(plan.orders))
+        for name, label in BLOCKS.items():
+            self.blocked.labels(label).set(1 if getattr(plan, name) else 0)
+        self.overrides.set(len(plan.overrides))
         if plan.packed is not None:
             self.gap.set(plan.packed.gap_percent)
 

@@ -6,8 +6,9 @@ that turns a reason into text; the command line, the page and the log call `rend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Self
 
 from mesaform.autoscaler.model.reason import Param, Reason, ReasonCode
 
@@ -23,9 +24,51 @@ def render(reason: Reason) -> str:
     return template(reason.params) if callable(template) else template.format_map(reason.params)
 
 
+def render_optional(reason: Reason | None) -> str:
+    """A reason, or an empty text for none."""
+    return "" if reason is None else render(reason)
+
+
+def reason_view(reason: Reason | None) -> dict[str, object] | None:
+    """A reason as JSON: its code, its parameters and its text; None for none."""
+    if reason is None:
+        return None
+    return {"code": reason.code, "params": reason.params, "text": render(reason)}
+
+
 def render_all(reasons: Iterable[Reason]) -> str:
     """Reasons as one line."""
     return "; ".join(render(reason) for reason in reasons)
+
+
+class NumberRange(float):
+    """Numbers of equal reasons in one text: formatted as `6 to 8`, or as one number if equal."""
+
+    numbers: tuple[float, ...]
+
+    def __new__(cls, numbers: Iterable[float]) -> Self:
+        ordered = tuple(sorted(numbers))
+        value = super().__new__(cls, ordered[0])
+        value.numbers = ordered
+        return value
+
+    def __format__(self, spec: str) -> str:
+        low, high = format(self.numbers[0], spec), format(self.numbers[-1], spec)
+        return low if low == high else f"{low} to {high}"
+
+
+def render_range(reasons: Sequence[Reason]) -> str:
+    """Reasons that differ only in numbers, as one clause with the range of each number."""
+    params = {
+        name: _merged([reason.params[name] for reason in reasons]) for name in reasons[0].params
+    }
+    return render(Reason(reasons[0].code, params))
+
+
+def _merged(values: Sequence[Param]) -> Param:
+    numbers = [value for value in values if isinstance(value, int | float)]
+    is_range = len(set(numbers)) > 1
+    return NumberRange(numbers) if is_range else values[0]
 
 
 def listed(values: Param) -> str:
@@ -53,8 +96,8 @@ def _joined(values: Param, separator: str = ", ") -> str:
 
 def _instances(params: Mapping[str, Param]) -> str:
     noun = "instance" if params["count"] == 1 else "instances"
-    wait_s = _number(params["wait_s"])
-    wait = f"for {wait_s:.0f} s" if wait_s > 0 else "for an offer"
+    is_known = _number(params["wait_s"]) > 0
+    wait = f"for {params['wait_s']:.0f} s" if is_known else "for an offer"
     return f"{params['app']}: {params['count']} {noun} waiting {wait}"
 
 
@@ -110,7 +153,7 @@ def _interruption(params: Mapping[str, Param]) -> str:
     ends_in_s = _number(params["ends_in_s"])
     if ends_in_s < 0:
         return f"{params['event']}, it was due {-ends_in_s:.0f} s ago"
-    return f"{params['event']}, the instance ends in {ends_in_s:.0f} s"
+    return f"{params['event']}, the instance ends in {params['ends_in_s']:.0f} s"
 
 
 def _event(params: Mapping[str, Param]) -> str:

@@ -17,7 +17,13 @@ import structlog
 from mesaform.autoscaler.accounting import resource_usage
 from mesaform.autoscaler.accounting.outbox import Outbox
 from mesaform.autoscaler.accounting.task_history import Past
-from mesaform.autoscaler.accounting.usage_recorder import Recorder, level, machine_row, state_of
+from mesaform.autoscaler.accounting.usage_recorder import (
+    Recorder,
+    cluster_totals,
+    machine_row,
+    state_of,
+)
+from mesaform.autoscaler.model import old_vocabulary
 from mesaform.autoscaler.model.cluster_tasks import Tasks
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
@@ -25,8 +31,12 @@ from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.reporting import api_views
+from mesaform.autoscaler.reporting.decision_text import render_decision, render_reasons, render_row
 from mesaform.autoscaler.reporting.metrics import Measures
+from mesaform.autoscaler.reporting.reason_text import render_optional
+from mesaform.aws.overrides import describe
 from mesaform.aws.ports import Ledger
+from mesaform.common.json_types import as_object
 from mesaform.topology.names import Tag
 
 RECENT = 500
@@ -89,10 +99,12 @@ class Telemetry:
         self.measures.decisions.labels(decision.kind).inc()
         if decision.kind == "notice":
             self.measures.notices.labels(decision.policy or "other").inc()
+        if decision.kind == "unschedulable" and decision.reasons:
+            self.measures.refusals.labels(decision.reasons[0].code).inc()
         self.recent.append(row)
-        log.info(
-            "decision", **{key: value for key, value in row.items() if key not in {"kind", "at"}}
-        )
+        texts = {"what": render_decision(decision), "why": render_reasons(decision)}
+        fields = {key: value for key, value in row.items() if key not in {"kind", "at"}}
+        log.info("decision", **texts, **fields)
         self.outbox.put(row, urgent=True)
 
     def troubled(self, api: str) -> None:
@@ -141,7 +153,7 @@ class Telemetry:
 
     def passed(self, plan: Plan, snapshot: Snapshot, raw: Raw | None = None) -> None:
         """A pass ended well. `raw` is what its snapshot was made of."""
-        now_is = level(snapshot, plan)
+        now_is = cluster_totals(snapshot, plan)
         tasks = None if raw is None or snapshot.cluster is None else self._tasks.running(*raw)
         self.outbox.put_all(self._recorder.absorb(snapshot, plan, tasks, plan.at))
         if tasks is not None and raw is not None:
@@ -153,18 +165,18 @@ class Telemetry:
         self.status.update(
             last_pass_at=plan.at,
             trouble=list(snapshot.read_errors),
-            frozen=plan.removals_blocked,
-            fence=plan.freeze,
-            paused=plan.paused,
-            orders=list(plan.orders),
+            removals_blocked=render_optional(plan.removals_blocked),
+            freeze=render_optional(plan.freeze),
+            paused=render_optional(plan.paused),
+            overrides=[describe(override) for override in plan.overrides],
         )
         self.last_plan = api_views.describe(plan)
         self.now_shown = {
             "cluster": snapshot.spec.name,
-            "level": now_is,
+            "totals": now_is,
             "pools": api_views.pools(snapshot, plan.at),
             "removals": api_views.removals(snapshot, plan),
-            "orders": api_views.orders(snapshot, plan.at),
+            "overrides": api_views.overrides(snapshot, plan.at),
             "cap_usd_per_hour": snapshot.spec.cost.max_usd_per_hour,
         }
 
@@ -197,7 +209,11 @@ class Telemetry:
         await self._told_of(
             ledger,
             lambda: self._remember(
-                ledger.read(time.time() - REMEMBERED_S, None, ("level", "decision"))
+                ledger.read(
+                    time.time() - REMEMBERED_S,
+                    None,
+                    old_vocabulary.with_old_kinds(("cluster_totals", "decision")),
+                )
             ),
         )
         while True:
@@ -215,18 +231,25 @@ class Telemetry:
             )
 
     def _remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        rows = list(rows)
-        self.ring.backfill((row["at"], row["level"]) for row in rows if row["kind"] == "level")
-        known = [(row["at"], row.get("what")) for row in self.recent]
+        current = old_vocabulary.translate_rows(rows)
+        self.ring.backfill(
+            (float(str(row["at"])), as_object(row["totals"]))
+            for row in current
+            if row["kind"] == "cluster_totals"
+        )
+        known = {_identity(row) for row in self.recent}
         older = [
-            dict(row)
-            for row in rows
-            if row["kind"] == "decision" and (row["at"], row.get("what")) not in known
+            row for row in current if row["kind"] == "decision" and _identity(row) not in known
         ]
         self.recent = deque(
             sorted([*older, *self.recent], key=lambda row: float(row["at"]))[-RECENT:],
             maxlen=RECENT,
         )
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[float, str]:
+    """What a decision's row in memory and its row in the ledger have in common."""
+    return float(row["at"]), render_row(row)
 
 
 def _by_pool_and_state(snapshot: Snapshot, plan: Plan) -> Mapping[tuple[str, str], int]:

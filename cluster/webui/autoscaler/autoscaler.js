@@ -9,9 +9,13 @@ const DEMAND = [["unmet", 2, "no machine for it"], ["buying", 4, "being bought"]
 const UP = new Set(["buy", "reactivate"]);
 const DOWN = new Set(["terminate", "give_up"]);
 const KINDS = {
-  buy: "good", reactivate: "good", terminate: "", drain: "", deactivate: "", abandon: "busy", give_up: "busy", notice: "busy", gone: "busy", refuse: "busy", freeze: "busy", no_capacity: "busy", launch_failed: "bad",
+  buy: "good", reactivate: "good", terminate: "", drain: "", deactivate: "", drain_timed_out: "busy", give_up: "busy", notice: "busy", instance_terminated: "busy", unschedulable: "busy", anomaly: "busy",
+  no_capacity: "busy", launch_failed: "bad",
 };
-const WORDS = { notice: "announced", gone: "has ended", no_capacity: "no capacity", launch_failed: "launch failed", give_up: "gave up", reactivate: "taken back" };
+const WORDS = {
+  notice: "announced", instance_terminated: "has ended", self_terminated: "ended itself", no_capacity: "no capacity", launch_failed: "launch failed", give_up: "gave up", reactivate: "reactivated",
+  drain_timed_out: "drain timed out", capacity_mismatch: "less capacity", leader_changed: "new leader",
+};
 const PLOT_EVERY_MS = 10_000;
 
 let hours = "1";
@@ -22,7 +26,8 @@ const usd = (value, digits = 3) => `$${(value ?? 0).toFixed(digits)}`;
 const money = (value) => `$${value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(2) : round(value, 4)}`;
 const change = (value) => (value ? `${value > 0 ? "+" : "−"}$${Math.abs(value).toFixed(4)}` : "");
 const ago = (at) => h("span", { title: moment(at) }, duration(now - at));
-const of = (level, name) => level.demand?.[name] ?? 0;
+const of = (totals, name) => totals.demand?.[name] ?? 0;
+const texts = (reasons) => (reasons ?? []).map((reason) => reason.text).join("; ");
 
 function verdict(unit) {
   const parts = [
@@ -33,11 +38,11 @@ function verdict(unit) {
 }
 
 function demandRow(unit) {
-  return { key: `${unit.source} ${unit.name}`, cells: [unit.name, unit.source, num(unit.count), verdict(unit), [unit.reason, unit.why_unmet ? sub(unit.why_unmet) : null]] };
+  return { key: `${unit.source} ${unit.name}`, cells: [unit.name, unit.source, num(unit.count), verdict(unit), [texts(unit.reasons), unit.refusal_reasons.length ? sub(texts(unit.refusal_reasons)) : null]] };
 }
 
 function poolRow(pool) {
-  const mark = pool.ordered ? sub("by order") : null;
+  const mark = pool.overridden ? sub("by override") : null;
   return {
     key: pool.name,
     cells: [
@@ -48,34 +53,34 @@ function poolRow(pool) {
 }
 
 function removalRow(one) {
-  const cells = [h("span", { class: "id" }, one.instance_id), tight(one.instance_type), state(one.phase, one.phase === "abandoned" ? "busy" : ""), num(ago(one.since)), one.policy, one.reason];
+  const cells = [h("span", { class: "id" }, one.instance_id), tight(one.instance_type), state(one.phase, one.phase === "abandoned" ? "busy" : ""), num(ago(one.since)), one.policy, one.reason.text];
   return { key: one.instance_id, cells };
 }
 
-function orderRow(one) {
+function overrideRow(one) {
   return { key: one.id, cells: [one.what, one.by, num(duration(one.until - now)), h("span", { class: "id" }, one.id)] };
 }
 
 function decisionRow(one, index) {
   const kind = one.decision;
-  const cells = [tight(ago(one.at)), state(WORDS[kind] ?? kind, KINDS[kind] ?? ""), one.what, one.reasons?.join("; ") ?? "", num(change(one.usd_per_hour))];
+  const cells = [tight(ago(one.at)), state(WORDS[kind] ?? kind, KINDS[kind] ?? ""), one.what, texts(one.reasons), num(change(one.usd_per_hour))];
   return { key: `${one.at} ${kind} ${one.what} ${one.machines?.join() ?? ""} ${index}`, cells };
 }
 
 function tiles(view) {
-  const { level, plan, status } = view;
-  const machines = Object.entries(level.states).filter(([name]) => name !== "master");
+  const { totals, plan, status } = view;
+  const machines = Object.entries(totals.states).filter(([name]) => name !== "master");
   const count = machines.reduce((sum, [, some]) => sum + some, 0);
-  const waiting = DEMAND.reduce((sum, [name]) => sum + of(level, name), 0);
+  const waiting = DEMAND.reduce((sum, [name]) => sum + of(totals, name), 0);
   const cap = view.cap_usd_per_hour;
   const planned = plan.after_usd_per_hour - plan.usd_per_hour;
   return [
     tile("Dollars an hour", usd(plan.usd_per_hour), "", cap ? `at most ${usd(cap, 2)}` : `${money(plan.usd_per_hour * 730)} a month at this rate`),
     tile("With the last plan", usd(plan.after_usd_per_hour), "", planned ? `${change(planned)} an hour` : "no change"),
-    tile("Idle", usd(level.idle_usd), "an hour", plan.usd_per_hour ? `${Math.round((100 * level.idle_usd) / plan.usd_per_hour)} % of what is paid` : "nothing is paid"),
+    tile("Idle", usd(totals.idle_usd), "an hour", plan.usd_per_hour ? `${Math.round((100 * totals.idle_usd) / plan.usd_per_hour)} % of what is paid` : "nothing is paid"),
     tile("Agents' machines", count, "", machines.map(([name, some]) => `${some} ${name}`).join(", ") || "none"),
-    tile("Does not run yet", waiting, "", waiting ? `${of(level, "unmet")} get no machine` : "all demand is served"),
-    tile("Tasks running", level.tasks, "", `last pass ${duration(now - status.last_pass_at)} ago`),
+    tile("Does not run yet", waiting, "", waiting ? `${of(totals, "unmet")} get no machine` : "all demand is served"),
+    tile("Tasks running", totals.tasks, "", `last pass ${duration(now - status.last_pass_at)} ago`),
   ];
 }
 
@@ -89,14 +94,15 @@ function draw(view) {
   document.title = `${view.cluster} · autoscaler`;
   byId("cluster").textContent = view.cluster;
   facts(byId("facts"), [["Leader", view.address], ["Trouble", status.trouble.join("; ")], ["Last pass", moment(plan.at)]]);
-  const held = [plan.fence && `Fenced: ${plan.fence}.`, plan.paused && `Paused: ${plan.paused}.`, plan.frozen && `Nothing is removed: ${plan.frozen}.`, plan.waiting && `Nothing is bought: ${plan.waiting}.`].filter(Boolean);
-  byId("held").hidden = !held.length;
-  byId("held").textContent = held.join(" ");
+  const labels = [["Frozen", plan.freeze], ["Paused", plan.paused], ["Nothing is removed", plan.removals_blocked], ["Nothing is bought", plan.waiting]];
+  const blocked = labels.filter(([, reason]) => reason).map(([label, reason]) => `${label}: ${reason.text}.`);
+  byId("blocked").hidden = !blocked.length;
+  byId("blocked").textContent = blocked.join(" ");
   paint(byId("tiles"), tiles(view));
   table("demand", plan.demand.map(demandRow), "Nothing waits: all that was asked for runs.");
   table("pools", view.pools.map(poolRow), "cluster.yaml names no pool.");
   table("removals", view.removals.map(removalRow), "No machine is on its way out.");
-  table("orders", view.orders.map(orderRow), ["No order is in force. ", h("code", {}, "mesaform pause"), ", ", h("code", {}, "set"), ", ", h("code", {}, "hint"), " and ", h("code", {}, "drain"), " give some."]);
+  table("overrides", view.overrides.map(overrideRow), ["No override is in force. ", h("code", {}, "mesaform pause"), ", ", h("code", {}, "set"), ", ", h("code", {}, "hint"), " and ", h("code", {}, "drain"), " set one."]);
   table("decisions", view.decisions.map(decisionRow), "Nothing was decided yet: there was nothing to buy, to remove or to refuse.");
 }
 

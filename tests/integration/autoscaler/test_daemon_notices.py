@@ -118,7 +118,7 @@ async def test_a_message_in_the_queue_replaces_a_machine_in_seconds_and_drains_i
     assert len(alive(fleet)) == 2
     fleet.terminate("toy", [machine.instance_id])
     (row,) = await until(lambda: S3Ledger(bucket, "toy", REGION).read(kinds=("interruption",)), 15)
-    assert (row["instance_id"], row["told_by"]) == (machine.instance_id, "queue")
+    assert (row["instance_id"], row["reported_by"]) == (machine.instance_id, "queue")
     story = [
         row["decision"]
         for row in S3Ledger(bucket, "toy", REGION).read(kinds=("decision",))

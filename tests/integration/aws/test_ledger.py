@@ -85,7 +85,7 @@ def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_the
     expected = ["old 0", "old 1", "old 2", "3"]
     assert told(ledger) == expected
     assert told(ledger, limit=3) == expected[1:]
-    assert told(ledger, kinds=["held"]) == []
+    assert told(ledger, kinds=["resource_usage"]) == []
     ledger.compact(NOON + 60)
     assert len(keys(bucket)) == 4
     ledger.compact(NOON + DAY)

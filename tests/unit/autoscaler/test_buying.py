@@ -47,7 +47,7 @@ def some_demand(draw: st.DrawFn) -> list[DemandItem]:
                 draw(st.sampled_from([128, 1024, 7000])),
             ),
             draw(st.integers(1, 12)),
-            "wanted",
+            (),
             draw(CONSTRAINTS),
         )
         for number in range(draw(st.integers(1, 5)))
@@ -206,7 +206,7 @@ def test_gaps_and_machines_on_their_way_are_filled_before_anything_is_packed():
         machines=machines,
         agents=[an_agent(machines[0])],
     )
-    _, left, made = bought(snapshot, [DemandItem("services", "/web", make(1, 512), 6, "wanted")])
+    _, left, made = bought(snapshot, [DemandItem("services", "/web", make(1, 512), 6)])
     assert left == {0: 2}
     assert [(purchase.request.count, dict(purchase.load)) for purchase in made.purchases] == [
         (1, {0: 2})
@@ -219,9 +219,9 @@ def test_where_size_allows_columns_beat_the_first_fit():
         a_spec(pools=[{"types": ["m5.large", "c5.xlarge", "r5.xlarge", "m5.2xlarge"], "max": 200}])
     )
     units = [
-        DemandItem("services", "/cpu", make(1.5, 600), 40, "wanted"),
-        DemandItem("services", "/mem", make(0.4, 6000), 30, "wanted"),
-        DemandItem("services", "/mid", make(0.9, 2500), 25, "wanted"),
+        DemandItem("services", "/cpu", make(1.5, 600), 40),
+        DemandItem("services", "/mem", make(0.4, 6000), 30),
+        DemandItem("services", "/mid", make(0.9, 2500), 25),
     ]
     _, _, made = bought(snapshot, units)
     assert made.packing.method != "first fit"

@@ -125,7 +125,7 @@ def held(
 ) -> dict:
     usd = sum(used.values()) + unused
     return {
-        "kind": "held",
+        "kind": "resource_usage",
         "since": since,
         "at": at,
         "used": [[app, role, usd] for (app, role), usd in used.items()],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mesaform.autoscaler.reporting.decision_log import subject_rows, tell
+from mesaform.autoscaler.model.decision import Decision, DemandCount, Kind
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
+from mesaform.autoscaler.reporting.decision_log import Selection, lines_of, select
 from tests.unit.autoscaler.builders import NOW, a_spec, queued
 from tests.unit.autoscaler.world import World
 
@@ -10,37 +12,36 @@ TYPES = {"i-1": "m5.2xlarge", "i-2": "m5.2xlarge", "i-3": "m5.xlarge"}
 
 
 def removal(
-    kind: str,
+    kind: Kind,
     name: str,
     at: float,
-    reason: str = "no task for 6 s (idle_after_s 5)",
+    reason: Reason | None = None,
     usd: float = 0.0,
-) -> dict:
-    return {
-        "kind": "decision",
-        "decision": kind,
-        "at": at,
-        "what": f"{name} ({TYPES[name]})",
-        "reasons": [reason],
-        "machines": [name],
-        "agents": [f"S-{name}"],
-        "offering": f"{TYPES[name]}/us-east-1a/on-demand",
-        "usd_per_hour": usd,
-    }
+) -> dict[str, object]:
+    return Decision(
+        at,
+        kind,
+        (reason or idle(6),),
+        machines=(name,),
+        agents=(f"S-{name}",),
+        offering=f"{TYPES[name]}/us-east-1a/on-demand",
+        usd_per_hour=usd,
+    ).record()
+
+
+def idle(idle_s: float) -> Reason:
+    return Reason.of(ReasonCode.IDLE, idle_s=idle_s, idle_after_s=5.0)
 
 
 def test_what_was_done_in_one_pass_for_one_reason_is_one_line():
-    (line,) = tell([removal("deactivate", name, NOW) for name in TYPES])
+    (line,) = lines_of([removal("deactivate", name, NOW) for name in TYPES])
     assert line.what == "3 machines: 2 x m5.2xlarge, 1 x m5.xlarge deactivated"
     assert line.reasons == ["no task for 6 s (idle_after_s 5)"]
 
 
 def test_reasons_that_differ_in_a_number_give_its_range():
-    rows = [
-        removal("deactivate", name, NOW, f"no task for {6 + number} s (idle_after_s 5)")
-        for number, name in enumerate(TYPES)
-    ]
-    (line,) = tell(rows)
+    rows = [removal("deactivate", name, NOW, idle(6 + number)) for number, name in enumerate(TYPES)]
+    (line,) = lines_of(rows)
     assert line.reasons == ["no task for 6 to 8 s (idle_after_s 5)"]
 
 
@@ -48,7 +49,7 @@ def test_the_steps_of_a_removal_are_one_line_with_their_times_and_dollars():
     steps = [
         (kind, 2.0 * number) for number, kind in enumerate(("deactivate", "drain", "terminate"))
     ]
-    (line,) = tell(
+    (line,) = lines_of(
         [
             removal(kind, name, NOW + at, usd=-0.1 if kind == "terminate" else 0)
             for kind, at in steps
@@ -71,17 +72,17 @@ def test_equal_removals_of_several_passes_are_one_line_that_says_over_how_long()
         for turn, name in enumerate(TYPES)
         for kind, at in steps
     ]
-    (line,) = tell(rows)
+    (line,) = lines_of(rows)
     assert line.what.endswith(
         "deactivated, drained after 2 s, terminated after 4 s; one after another within 26 s"
     )
 
 
 def test_a_machine_taken_back_ends_its_removals_line():
-    story = tell(
+    story = lines_of(
         [
             removal("deactivate", "i-1", NOW),
-            removal("reactivate", "i-1", NOW + 2, "demand returned"),
+            removal("reactivate", "i-1", NOW + 2, Reason.of(ReasonCode.DEMAND_RETURNED)),
             removal("deactivate", "i-1", NOW + 90),
             removal("drain", "i-1", NOW + 92),
         ]
@@ -93,10 +94,10 @@ def test_a_machine_taken_back_ends_its_removals_line():
 def test_another_reason_in_the_same_pass_is_another_line():
     assert (
         len(
-            tell(
+            lines_of(
                 [
                     removal("deactivate", "i-1", NOW),
-                    removal("deactivate", "i-2", NOW, "3% in use for 900 s"),
+                    removal("deactivate", "i-2", NOW, Reason.of(ReasonCode.TASK_STARTED)),
                 ]
             )
         )
@@ -110,7 +111,7 @@ def test_a_burst_and_its_decline_are_told_on_one_screen_and_no_row_is_lost():
         world.want(queued("/web", count=count))
         world.run(40)
     rows = [decision.record() for decision in world.decisions]
-    story = tell(rows)
+    story = lines_of(rows)
     assert len(rows) > 24
     assert len(story) <= 12
     assert sum(len(line.rows) for line in story) == len(rows)
@@ -118,29 +119,35 @@ def test_a_burst_and_its_decline_are_told_on_one_screen_and_no_row_is_lost():
 
 def test_an_app_is_told_what_was_bought_for_it_and_not_what_was_bought_for_one_whose_name_begins_alike():
     def bought(app: str) -> dict:
-        return {
-            "kind": "decision",
-            "decision": "buy",
-            "at": NOW,
-            "what": "1 x m5.large",
-            "reasons": [f"{app} waits for 3 s"],
-            "demand": [f"4 x {app}"],
-        }
+        reason = Reason.of(ReasonCode.DEMAND_QUEUED, app=app, count=4, wait_s=3.0)
+        return Decision(NOW, "buy", (reason,), count=1, demand=(DemandCount(app, 4),)).record()
 
     rows = [bought("/web"), bought("/web/api"), bought("/my/web")]
-    assert subject_rows(rows, "/web") == rows[:1]
-    assert subject_rows(rows, "web_api.instance-1f._app.1") == rows[1:2]
+    assert select(rows, Selection("/web")) == rows[:1]
+    assert select(rows, Selection("web_api.instance-1f._app.1")) == rows[1:2]
 
 
 def test_an_agent_and_its_machine_have_one_story():
     rows = [removal("deactivate", "i-1", NOW), removal("deactivate", "i-2", NOW)]
-    bought = {
-        "kind": "decision",
-        "decision": "buy",
-        "at": NOW - 9,
-        "what": "2 x m5.2xlarge",
-        "reasons": [],
-        "machines": ["i-1", "i-9"],
-    }
-    assert subject_rows([bought, *rows], "i-1") == [bought, rows[0]]
-    assert subject_rows([bought, *rows], "S-i-1") == [bought, rows[0]]
+    bought = Decision(NOW - 9, "buy", machines=("i-1", "i-9")).record()
+    assert select([bought, *rows], Selection("i-1")) == [bought, rows[0]]
+    assert select([bought, *rows], Selection("S-i-1")) == [bought, rows[0]]
+
+
+def test_decisions_are_selected_by_kind_and_by_reason_code():
+    rows = [
+        removal("deactivate", "i-1", NOW),
+        removal("drain", "i-1", NOW + 2),
+        removal("reactivate", "i-2", NOW + 4, Reason.of(ReasonCode.DEMAND_RETURNED)),
+    ]
+    assert select(rows, Selection(kind="drain")) == rows[1:2]
+    assert select(rows, Selection(reason="idle")) == rows[:2]
+    assert select(rows, Selection(subject="i-2", reason="idle")) == []
+
+
+def test_a_subject_is_found_in_pools_and_in_parameters_of_reasons():
+    reason = Reason.of(ReasonCode.DEMAND_DISPLACED, app="/web", instance_id="i-7")
+    row = Decision(NOW, "buy", (reason,), pool="default").record()
+    assert select([row], Selection("i-7")) == [row]
+    assert select([row], Selection("default")) == [row]
+    assert select([row], Selection("i-70")) == []

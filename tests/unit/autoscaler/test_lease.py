@@ -21,8 +21,10 @@ from mesaform.autoscaler.daemon.lease import (
 )
 from mesaform.autoscaler.model.decision import from_record
 from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Intent
-from mesaform.autoscaler.reporting.decision_log import tell
+from mesaform.autoscaler.reporting.decision_log import lines_of
+from mesaform.autoscaler.reporting.decision_text import render_decision, render_reasons
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.clock import CloudClock
 from mesaform.aws.ports import Machine
@@ -63,11 +65,11 @@ def test_a_machine_that_left_word_is_told_with_its_words_and_its_time():
     (ending,) = endings({"i-1": OURS}, {}, [a_machine()], {"i-1": a_word()}, NOW)
     assert (ending.at, ending.reason) == (NOW - 600, "lease")
     decision = ending.decision(after_usd=0.5)
-    assert decision.what == "i-1 (m5.large) ended itself"
-    assert decision.reasons == (
-        "no autoscaler had renewed its lease for 1804 s (lease_s 1800)",
+    assert render_decision(decision) == "i-1 (m5.large) terminated itself"
+    assert render_reasons(decision) == [
+        "no autoscaler renewed its lease for 1804 s (lease_s 1800)",
         "no task for 2000 s",
-    )
+    ]
     assert (decision.usd_per_hour, decision.before_usd, decision.after_usd) == (-0.1, 0.6, 0.5)
     assert from_record(decision.record()) == decision
 
@@ -81,7 +83,7 @@ def test_a_word_of_a_machine_whose_clock_is_off_stays_within_its_life(told, coun
 def test_a_machine_that_powered_itself_off_without_a_word_is_told_as_what_it_is():
     (ending,) = endings({"i-1": OURS}, {}, [a_machine(ended_by=SHUT_DOWN_FROM_INSIDE)], {}, NOW)
     assert (ending.at, ending.reason) == (NOW, "shutdown")
-    assert "left no word" in ending.decision(0.5).reasons[0]
+    assert ending.decision(0.5).reasons == (Reason.of(ReasonCode.POWERED_OFF),)
 
 
 def test_machines_that_others_ended_that_still_run_or_are_terraforms_are_not_told():
@@ -102,9 +104,12 @@ def test_several_that_left_are_one_line_of_the_story():
     before = {f"i-{n}": OURS for n in (1, 2, 3)}
     words = {name: a_word(name, NOW - 600 + 3 * n) for n, name in enumerate(before)}
     rows = [one.decision(0.5).record() for one in endings(before, {}, [], words, NOW)]
-    (line,) = tell(rows)
-    assert line.what == "3 machines: 3 x m5.large ended by themselves; one after another within 6 s"
-    assert line.reasons[0] == "no autoscaler had renewed its lease for 1804 s (lease_s 1800)"
+    (line,) = lines_of(rows)
+    assert (
+        line.what
+        == "3 machines: 3 x m5.large terminated by themselves; one after another within 6 s"
+    )
+    assert line.reasons[0] == "no autoscaler renewed its lease for 1804 s (lease_s 1800)"
     assert line.usd_per_hour == pytest.approx(-0.3)
 
 
@@ -112,11 +117,13 @@ def test_a_new_leader_says_for_how_long_nobody_worked():
     lease = Lease(3, 40, "10.0.0.1:9550", NOW - 1900)
     told = succession(lease, 4, "10.0.0.2:9550", NOW)
     assert told is not None
-    assert told.what == "the autoscaler on 10.0.0.2:9550 took over from 10.0.0.1:9550"
-    assert told.reasons == ("nobody had worked for 1900 s (term 4 after 3)",)
+    assert render_decision(told) == "the autoscaler on 10.0.0.2:9550 took over from 10.0.0.1:9550"
+    assert render_reasons(told) == [
+        "no leader for 1900 s (term 4 on 10.0.0.2:9550 after 3 on 10.0.0.1:9550)"
+    ]
     ahead = succession(replace_lease(lease, NOW + 50), 4, "10.0.0.2:9550", NOW)
     assert ahead is not None
-    assert "for 0 s" in ahead.reasons[0], "clocks apart"
+    assert "for 0 s" in render_reasons(ahead)[0], "clocks apart"
     assert succession(None, 1, "10.0.0.1:9550", NOW) is None
 
 

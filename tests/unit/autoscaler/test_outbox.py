@@ -37,7 +37,7 @@ def decision(number: int) -> dict:
 
 
 def sample(number: int) -> dict:
-    return {"kind": "held", "at": NOW + number, "what": str(number)}
+    return {"kind": "resource_usage", "at": NOW + number, "what": str(number)}
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ async def test_a_decision_is_written_at_once_and_takes_with_it_what_waits():
         outbox.put(decision(2), urgent=True)
         async with asyncio.timeout(2.0):
             await until(lambda: len(outbox) == 0)
-    assert [row["kind"] for row in ledger.read()] == ["held", "decision"]
+    assert [row["kind"] for row in ledger.read()] == ["resource_usage", "decision"]
     assert module.FLUSH_S > 2.0
 
 
@@ -135,7 +135,7 @@ async def test_when_too_much_waits_samples_go_first_and_the_ledger_says_how_many
     assert [row["what"] for row in ledger.read(kinds=["decision"])] == [
         str(number) for number in range(20, 30)
     ]
-    assert [row["what"] for row in ledger.read(kinds=["held"])] == [
+    assert [row["what"] for row in ledger.read(kinds=["resource_usage"])] == [
         str(number) for number in range(5, 15)
     ]
     (gap,) = ledger.read(kinds=["lost_rows"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from mesaform.autoscaler.model import lifecycle
 from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.constraints import Usage, room
-from mesaform.autoscaler.model.decision import Decision, from_record
+from mesaform.autoscaler.model.decision import Decision, DemandCount, from_record
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import MANY, how_often, make, named, text
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
@@ -108,13 +110,12 @@ def test_a_decision_survives_the_ledger():
     decision = Decision(
         12.5,
         "buy",
-        "1 x m5.large",
-        ("because",),
+        (Reason.of(ReasonCode.POOL_MINIMUM, pool="default"),),
         "default",
         "m5.large/a/spot",
         1,
         ("i-1",),
-        ("1 x /web",),
+        (DemandCount("/web", 1),),
         0.1,
         0.2,
         0.3,
@@ -122,7 +123,7 @@ def test_a_decision_survives_the_ledger():
     )
     row = decision.record()
     assert (row["kind"], row["decision"]) == ("decision", "buy")
-    assert from_record({**row, "reasons": list(row["reasons"])}) == decision
+    assert from_record(msgspec.json.decode(msgspec.json.encode(row))) == decision
 
 
 AGENTS = {

@@ -14,7 +14,7 @@ from mesaform.autoscaler.accounting.usage_recorder import (
     EVERY_S,
     STATED_EVERY_S,
     Recorder,
-    level,
+    cluster_totals,
     machine_row,
 )
 from mesaform.autoscaler.model.shape import make
@@ -274,8 +274,8 @@ def test_rows_with_few_entries_are_written_each_minute_and_long_ones_seldom_but_
             cluster.runs(f"t-{number}", "i-1", f"/app/{number}", cpus=0.1, mem_mib=32)
         cluster.passes(602)
     kinds = [[row["kind"] for row in cluster.rows] for cluster in (small, large)]
-    assert [told.count("held") for told in kinds] == [10, 2]
-    assert [told.count("level") for told in kinds] == [10, 10]
+    assert [told.count("resource_usage") for told in kinds] == [10, 2]
+    assert [told.count("cluster_totals") for told in kinds] == [10, 10]
 
 
 def test_headroom_and_hints_are_nobodys_waiting_work():
@@ -285,7 +285,7 @@ def test_headroom_and_hints_are_nobodys_waiting_work():
     (row,) = [
         one
         for one in recorder.absorb(snapshot, plan(snapshot, NOW + EVERY_S), {}, NOW + EVERY_S)
-        if one["kind"] == "held"
+        if one["kind"] == "resource_usage"
     ]
     assert row["waited"] == []
 
@@ -349,7 +349,7 @@ def test_a_level_tells_machines_by_state_and_what_is_idle():
     snapshot = a_snapshot(
         machines=machines, agents=agents, queue=[queued(count=50)], frameworks=[a_framework()]
     )
-    found = level(snapshot, plan(snapshot, NOW))
+    found = cluster_totals(snapshot, plan(snapshot, NOW))
     assert found["states"] == {"busy": 1, "idle": 1, "master": 1, "starting": 1}
     assert found["idle_usd"] == 0.096
     assert found["pools"] == {"default": 3}
@@ -387,7 +387,7 @@ def test_whatever_comes_and_goes_held_and_free_dollars_are_those_of_the_machines
                 cluster.runs(f"t-{number}", f"i-{on}", app, cpus=0.5)
         cluster.passes(60, every_s=6)
     cluster.close()
-    for row in [row for row in cluster.rows if row["kind"] == "held"]:
+    for row in [row for row in cluster.rows if row["kind"] == "resource_usage"]:
         machines = sum(entry[6] for entry in row["machines"] if entry[0] != "(masters)")
         assert sum(entry[2] for entry in row["used"]) + sum(
             entry[7] for entry in row["machines"]

@@ -9,13 +9,15 @@ import pytest
 from mesaform.autoscaler.model.cluster_view import ClusterView, Quota
 from mesaform.autoscaler.model.command import Launch
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.planner.priorities import RANKS
 from mesaform.autoscaler.planner.verdicts import Verdict
 from mesaform.autoscaler.reporting.api_views import describe
-from mesaform.autoscaler.reporting.decision_log import tell
+from mesaform.autoscaler.reporting.decision_log import lines_of
+from mesaform.autoscaler.reporting.verdict_text import render_refusal, render_verdict
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import LaunchRequest
 from tests.unit.autoscaler.builders import (
@@ -39,7 +41,7 @@ def test_work_that_fits_is_told_where():
     machine = a_machine("i-1")
     verdict = judged(queued(count=2), machines=[machine], agents=[an_agent(machine)])
     assert verdict.fits_on == ("i-1 (m5.large)",)
-    assert str(verdict) == "2 fit now on i-1 (m5.large)"
+    assert render_verdict(verdict) == "2 fit now on i-1 (m5.large)"
 
 
 def test_work_that_waits_is_told_for_which_machine():
@@ -49,7 +51,9 @@ def test_work_that_waits_is_told_for_which_machine():
     ]
     verdict = judged(queued(count=3), machines=machines, agents=[full(machines[0])])
     assert verdict.waits_for == ("i-9 (m5.large)",)
-    assert str(verdict) == "2 wait for i-9 (m5.large), 1 need machines to buy: 1 x m5.large"
+    assert (
+        render_verdict(verdict) == "2 wait for i-9 (m5.large), 1 need machines to buy: 1 x m5.large"
+    )
 
 
 def test_work_that_waits_for_an_order_that_ec2_does_not_list_yet_is_told_which():
@@ -64,7 +68,9 @@ def test_a_machine_taken_back_is_where_work_fits():
     memory = PlannerState(
         leader_since=NOW - 9,
         registered_at={"i-1": NOW - 99},
-        removals={"i-1": Removal("S-i-1", "deactivated", NOW - 5, "idle")},
+        removals={
+            "i-1": Removal("S-i-1", "deactivated", NOW - 5, Reason.of(ReasonCode.DEMAND_RETURNED))
+        },
     )
     assert judged(queued(), machines=[machine], agents=[agent], state=memory).fits_on == (
         "i-1 (m5.large)",
@@ -77,27 +83,27 @@ def test_many_machines_are_counted_and_not_all_named():
         queued(count=10), machines=machines, agents=[an_agent(machine) for machine in machines]
     )
     assert len(verdict.fits_on) == 5
-    assert str(verdict).endswith("and 2 more")
+    assert render_verdict(verdict).endswith("and 2 more")
 
 
 def test_what_can_never_fit_is_told_the_nearest_type_and_what_is_missing():
     spec = a_spec(pools=[{"types": ["m5.large", "r5.xlarge", "m5.2xlarge"]}])
     refusal = judged(queued(cpus=1, mem_mib=200 * 1024), spec=spec).refusal
-    assert refusal.kind == "never"
+    assert refusal.kind == "impossible"
     assert (
-        refusal.why
-        == "needs 200 GiB memory; the nearest type allowed, m5.2xlarge, has 30.4 GiB memory: 169.6 GiB memory short"
+        render_refusal(refusal)
+        == "needs 200 GiB memory; the nearest allowed type, m5.2xlarge, has 30.4 GiB memory: 169.6 GiB memory short"
     )
 
 
 def test_what_only_a_forbidden_type_could_hold_is_told_so():
     spec = a_spec(pools=[{"types": ["m5.large"]}, {"name": "large", "types": ["m5.2xlarge"]}])
     refusal = judged(queued(cpus=6, constraints=[("pool", "IS", "default")]), spec=spec).refusal
-    assert refusal.kind == "never"
-    assert "the nearest type allowed, m5.large, has 2 cpus: 4 cpus short" in refusal.why
+    assert refusal.kind == "impossible"
+    assert "the nearest allowed type, m5.large, has 2 cpus: 4 cpus short" in render_refusal(refusal)
     assert (
-        "m5.2xlarge of pool large would hold it, but its constraints (pool IS default) rule it out"
-        in refusal.why
+        "m5.2xlarge of pool large is large enough, but its constraints (pool IS default) exclude it"
+        in render_refusal(refusal)
     )
 
 
@@ -106,19 +112,19 @@ def test_what_only_a_forbidden_type_could_hold_is_told_so():
     [
         (
             ("zone", "IS", "us-west-9z"),
-            "zone IS us-west-9z (they have us-east-1a, us-east-1b, us-east-1c)",
+            "zone IS us-west-9z (the pools have us-east-1a, us-east-1b, us-east-1c)",
         ),
-        (("rack", "LIKE", "r.*"), "rack LIKE r.* (they have no attribute rack)"),
+        (("rack", "LIKE", "r.*"), "rack LIKE r.* (no pool has the attribute rack)"),
         (
             ("hostname", "LIKE", "db-.*"),
-            "hostname LIKE db-.* (the name of a new machine is not known before it is there)",
+            "hostname LIKE db-.* (the name of a new machine is not known before it exists)",
         ),
     ],
 )
 def test_a_constraint_that_no_machine_would_satisfy_is_named_with_what_there_is(constraint, why):
     refusal = judged(queued(constraints=[("pool", "IS", "default"), constraint])).refusal
     assert refusal.kind == "constraint"
-    assert refusal.why == f"no pool's machines satisfy its constraints: {why}"
+    assert render_refusal(refusal) == f"no pool satisfies {why}"
 
 
 def test_constraints_that_no_one_machine_can_satisfy_together_are_told_so():
@@ -126,15 +132,17 @@ def test_constraints_that_no_one_machine_can_satisfy_together_are_told_so():
     refusal = judged(
         queued(constraints=[("disk", "IS", "ssd"), ("pool", "IS", "other")]), spec=spec
     ).refusal
-    assert "disk IS ssd; pool IS other (each could be met, not all by one machine)" in refusal.why
+    assert (
+        "disk IS ssd; pool IS other (each can be satisfied, but not all by one machine)"
+        in render_refusal(refusal)
+    )
 
 
 def test_instances_that_must_share_a_machine_too_small_for_all_can_never_fit():
     refusal = judged(queued(count=9, constraints=[("hostname", "CLUSTER")])).refusal
-    assert refusal.kind == "never"
-    assert refusal.why.startswith(
-        "needs 9 cpus for its 9 instances on one machine (hostname CLUSTER); the nearest type allowed, m5.2xlarge"
-    )
+    assert refusal.kind == "impossible"
+    assert render_refusal(refusal).startswith("needs 9 cpus; the nearest allowed type, m5.2xlarge")
+    assert "its 9 instances have to be on one agent (hostname CLUSTER)" in render_refusal(refusal)
 
 
 def test_instances_that_belong_on_a_full_machine_are_told_which():
@@ -145,7 +153,7 @@ def test_instances_that_belong_on_a_full_machine_are_told_which():
         queued(constraints=[("hostname", "CLUSTER")]), machines=[machine], agents=[agent]
     ).refusal
     assert refusal.kind == "constraint"
-    assert "belong on 127.42.0.9, which has no room for more" in refusal.why
+    assert "belong on 127.42.0.9, which has no capacity left" in render_refusal(refusal)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +169,7 @@ def test_what_a_quota_stops_is_told_beside_what_it_allows():
     view = replace(snapshot.cluster, quotas=(Quota("ads", (1000, None, None, None)),))
     bought, stopped = plan(replace(snapshot, cluster=view), NOW).verdicts
     assert (bought.buying, stopped.unmet, stopped.refusal.kind) == (1, 3, "quota")
-    assert "of its quota" in str(stopped)
+    assert "of its quota" in render_verdict(stopped)
 
 
 def test_what_waits_for_capacity_is_told_until_when():
@@ -171,12 +179,14 @@ def test_what_waits_for_capacity_is_told_until_when():
     )
     refusal = judged(queued(), state=memory).refusal
     assert refusal.kind == "no_capacity"
-    assert "asked again in 30 s" in refusal.why
+    assert "next request in 30 s" in render_refusal(refusal)
 
 
 def test_while_nothing_is_bought_at_all_that_is_the_reason_unless_nothing_would_help_either():
-    assert judged(queued(), freeze_reason="mesaform down").refusal.why == "mesaform down"
-    assert judged(queued(cpus=99), freeze_reason="mesaform down").refusal.kind == "never"
+    assert (
+        render_refusal(judged(queued(), freeze_reason="mesaform down").refusal) == "mesaform down"
+    )
+    assert judged(queued(cpus=99), freeze_reason="mesaform down").refusal.kind == "impossible"
 
 
 def test_an_unknown_catalogue_is_the_reason_while_it_lasts():
@@ -211,7 +221,7 @@ def test_a_plan_tells_what_its_machines_cost_what_they_would_at_least_and_how_th
 
 def test_the_bound_is_in_the_decisions_story():
     made = plan(a_snapshot(queue=[queued(count=5)]), NOW)
-    (line,) = tell([step.decision.record() for step in made.steps])
+    (line,) = lines_of([step.decision.record() for step in made.steps])
     assert line.reasons[-1].startswith(
         f"packed at ${made.packed.usd_per_hour:.4f} an hour, at least $"
     )
