@@ -35,10 +35,11 @@ def a_day(start: float, chance: random.Random, *, history: bool) -> list[dict[st
         rows.append({"kind": "machine_started", "at": at, **one})
         rows.append({"kind": "machine_stopped", "at": at + 3600 * 12, **one, "idle_s": 300.0})
     for number in range(1500):
-        reason = f"/app/{number % 40} waits for {number % 9} s with {number % 30} instances; offers refused: InsufficientCpus 3"
+        queued = {"app": f"/app/{number % 40}", "count": number % 30, "wait_s": number % 9}
+        reason = {"code": "demand_queued", "params": queued}
         rows.append({
             "kind": "decision", "decision": chance.choice(["buy", "deactivate", "drain", "terminate"]), "at": start + chance.random() * DAY,
-            "what": f"{number % 7} x m5.large for pool default", "reasons": [reason], "pool": "default", "machines": [f"i-{number:017x}"],
+            "count": number % 7, "offering": "m5.large/us-east-1a/on-demand", "reasons": [reason], "pool": "default", "machines": [f"i-{number:017x}"],
             "usd_per_hour": 0.192, "before_usd": 12.0, "after_usd": 12.192,
         })  # fmt: skip
     stated = [machine(f"i-{n:017x}", start, chance) for n in range(100)]

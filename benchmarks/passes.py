@@ -183,7 +183,7 @@ def kubemark() -> list[Result]:
     unmet = sum(
         verdict.unmet
         for verdict in plan(never, NOW).verdicts
-        if verdict.refusal and verdict.refusal.kind == "never"
+        if verdict.refusal and verdict.refusal.kind == "impossible"
     )
     if unmet != 1000:
         raise SystemExit(f"kubemark (6): {unmet} of 1,000 are told that they never fit")

@@ -232,20 +232,23 @@ def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_
     assert_explained(
         cluster,
         machine,
-        r"m5\.large, spot\) is interrupted: it ends in \d+ s",
-        "told by",
-        "what its tasks need is bought at once",
+        r"m5\.large, spot\) is interrupted",
+        r"the instance ends in \d+ s",
+        "reported by",
+        "capacity for its tasks is bought at once",
     )
-    assert_explained(cluster, machine, "drains", r"spot interruption .* its tasks have a place")
+    assert_explained(
+        cluster, machine, "drains", r"spot interruption .* its tasks fit on other machines"
+    )
     assert_explained(
         cluster,
         "/brief",
         r"1 x m5\.large for pool spot",
-        rf"/brief moves off {machine}: spot interruption",
+        rf"/brief has to leave {machine}; spot interruption",
     )
     until(
         "its end is told",
-        lambda: "gone" in {row["decision"] for row in cluster.decisions(machine)},
+        lambda: "instance_terminated" in {row["decision"] for row in cluster.decisions(machine)},
         20,
     )
     end(cluster, "brief")
@@ -261,6 +264,6 @@ def test_every_machine_was_ordered_once_is_told_and_is_gone(cluster):
     assert {
         name
         for row in cluster.decisions()
-        if row["decision"] in {"terminate", "gone"}
+        if row["decision"] in {"terminate", "instance_terminated"}
         for name in row["machines"]
     } == set(machines)

@@ -83,7 +83,7 @@ def duration(seconds: Param) -> str:
     length_s = max(0.0, float(_number(seconds)))
     if length_s < 600:
         return f"{length_s:.0f} s"
-    return f"{length_s / 60:.0f} min" if length_s < 7200 else f"{length_s / 3600:.1f} h"
+    return f"{length_s / 60:.0f} min" if length_s < 7200 else f"{length_s / 3600:.3g} h"
 
 
 def _number(value: Param) -> float:

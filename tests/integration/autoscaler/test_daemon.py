@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from mesaform.autoscaler.model.shape import Shape
+from mesaform.autoscaler.reporting.decision_text import render_row
 from mesaform.aws import client
 from mesaform.aws.control import S3Control
 from mesaform.aws.fleet import AwsFleet
@@ -263,7 +264,9 @@ async def test_unmet_demand_gets_a_machine_in_seconds_and_an_idle_one_goes(
         )
     )
     story = [
-        row.get("decision", row["kind"]) for row in rows if row.get("decision") != "advertises"
+        row.get("decision", row["kind"])
+        for row in rows
+        if row.get("decision") != "capacity_mismatch"
     ]
     assert sorted(story) == sorted(
         ["buy", "machine_started", "deactivate", "drain", "terminate", "machine_stopped"]
@@ -375,8 +378,8 @@ async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_en
         rows = await until(lambda: (rows := ledger.read(kinds=("machine_stopped",))) and rows, 30)
         assert (rows[0]["reason"], rows[0]["at"]) == ("lease", word.at)
         told = {row["decision"]: row for row in ledger.read(kinds=("decision",))}
-        assert told["left"]["machines"] == [machine.instance_id]
-        assert f"took over from {HOST}:{first.port}" in told["lead"]["what"]
+        assert told["self_terminated"]["machines"] == [machine.instance_id]
+        assert f"took over from {HOST}:{first.port}" in render_row(told["leader_changed"])
         await until(lambda: leads(second))
         again = msgspec.json.decode(
             (await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease

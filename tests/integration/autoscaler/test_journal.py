@@ -13,7 +13,7 @@ from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.aws.ports import LaunchRequest
 from mesaform.common.errors import LeadershipLost
 from mesaform.zookeeper.session import ZooKeeper
-from tests.unit.autoscaler.builders import NOW, a_snapshot
+from tests.unit.autoscaler.builders import NOW, a_reason, a_snapshot
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
 
@@ -38,7 +38,7 @@ def an_intent(token: str = "ms-1", at: float = NOW) -> Intent:
 A_MEMORY = PlannerState(
     leader_since=NOW,
     idle_since={"i-1": NOW},
-    removals={"i-1": Removal("S1", "draining", NOW, "idle", NOW)},
+    removals={"i-1": Removal("S1", "draining", NOW, a_reason(), NOW)},
     history={"i-1": ("idle", "deactivated")},
     billed_machines={
         "i-1": BilledMachine(

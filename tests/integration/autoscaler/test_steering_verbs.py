@@ -57,7 +57,7 @@ def test_orders_are_given_replaced_withdrawn_and_told(file: str, bucket: str):
     run("resume", "--all", "-f", file)
     assert in_force(bucket) == []
     told = json.loads(run("why", "-f", file, "--json"))["decisions"]
-    assert [row["order"] for row in told][:3] == ["pause", "pause", "hint"]
+    assert [row["override"] for row in told][:3] == ["pause", "pause", "hint"]
     assert all(row["by"] for row in told)
     assert "deploying" in run("why", "-f", file)
 

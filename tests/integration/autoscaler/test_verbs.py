@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.aws.control import S3Control
 from mesaform.aws.ledger import S3Ledger
 from mesaform.cli import plan as plan_verb
@@ -52,8 +53,9 @@ def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):
         Decision(
             now - 9,
             "buy",
-            "2 x m5.large for pool default",
-            ("/web waits for 3 s",),
+            (Reason.of(ReasonCode.DEMAND_QUEUED, app="/web", count=2, wait_s=3.0),),
+            pool="default",
+            offering="m5.large/us-east-1a/on-demand",
             count=2,
             machines=("i-1", "i-2"),
             usd_per_hour=0.192,
@@ -64,8 +66,8 @@ def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):
         Decision(
             now - 1,
             "terminate",
-            "i-1 (m5.large) is given back",
-            ("no task for 300 s",),
+            (Reason.of(ReasonCode.NO_TASK_SINCE, idle_s=300.0),),
+            offering="m5.large/us-east-1a/on-demand",
             machines=("i-1",),
             usd_per_hour=-0.096,
             after_usd=0.304,
@@ -76,13 +78,13 @@ def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):
     assert "i-1, i-2" in " ".join(run("why", "--verbose", "-f", file).split())
     for words in (
         "2 x m5.large for pool default",
-        "/web waits for 3 s",
+        "/web: 2 instances waiting for 3 s",
         "+0.1920",
         "-0.0960",
         "$0.3040",
     ):
         assert words in shown
-    assert shown.index("2 x m5.large") < shown.index("is given back")
+    assert shown.index("2 x m5.large") < shown.index("is terminated")
     rows = json.loads(run("why", "-f", file, "--last", "1", "--json"))["decisions"]
     assert [row["decision"] for row in rows] == ["terminate"]
 

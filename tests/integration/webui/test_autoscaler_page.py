@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from mesaform.autoscaler.model.decision import Decision
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.http_server import Page
 from mesaform.autoscaler.reporting.telemetry import Telemetry
@@ -129,12 +130,13 @@ def busy(server: Server, count: int) -> None:
             orders=orders,
         )
     for number in range(30):
-        kind = ("buy", "terminate", "refuse")[number % 3]
+        kind = ("buy", "terminate", "unschedulable")[number % 3]
         one = Decision(
             now - 500 + 10 * number,
             kind,
-            f"{number} x m5.large",
-            (f"{MARKUP} waits",),
+            (Reason.of(ReasonCode.TEXT, text=f"{MARKUP} waits"),),
+            offering="m5.large/us-east-1a/on-demand",
+            pool="default",
             count=2,
             usd_per_hour=0.096,
             policy="idle",
@@ -156,7 +158,7 @@ def test_a_cluster_without_agents_is_told_in_words(
     assert browser.text("#cluster") == "toy"
     assert "Nothing waits" in browser.text("#demand")
     assert "No machine is on its way out" in browser.text("#removals")
-    assert "mesaform hint" in browser.text("#orders").replace("set", "mesaform set").replace(
+    assert "mesaform hint" in browser.text("#overrides").replace("set", "mesaform set").replace(
         "hint", "mesaform hint"
     )
     assert "Nothing was decided yet" in browser.text("#decisions")
@@ -181,7 +183,7 @@ def test_everything_about_a_busy_cluster_is_on_one_page(
     assert browser.run("return document.title") == "toy · autoscaler"
     assert "120" in browser.row("pools", "default")
     assert "deactivated" in browser.row("removals", "i-0001") or browser.rows("removals")
-    assert "max of pool default is 123" in browser.row("orders", "o-1")
+    assert "max of pool default is 123" in browser.row("overrides", "o-1")
     assert len(browser.rows("decisions")) == 30
     assert "120" in browser.text("#tiles")
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")

@@ -11,6 +11,7 @@ from mesaform.autoscaler.model.cluster_view import (
     Framework,
     QueueEntry,
 )
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, make, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine, Offering
@@ -151,3 +152,8 @@ def full(machine: Machine) -> Agent:
     """An agent whose cpus and memory are all taken."""
     total = a_total(machine.instance_type)
     return an_agent(machine, allocated=(total[0], total[1], 0, 0, 0), tasks=1)
+
+
+def a_reason(text: str = "test") -> Reason:
+    """A reason where a test needs one and which one does not matter."""
+    return Reason.of(ReasonCode.TEXT, text=text)

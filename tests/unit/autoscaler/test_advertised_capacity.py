@@ -14,6 +14,8 @@ from mesaform.autoscaler.model.shape import Shape, make, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
 from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.autoscaler.reporting.decision_text import render_decision
+from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.aws.ports import Machine, Template
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag
@@ -46,8 +48,13 @@ def a_pass(
     )
 
 
-def said(made: Plan, kind: str) -> list[str]:
-    return [step.decision.what for step in made.steps if step.decision.kind == kind]
+def reported(made: Plan, kind: str) -> list[str]:
+    """The decisions of a kind with their reasons, as text."""
+    return [
+        f"{render_decision(step.decision)}: {render_all(step.decision.reasons)}"
+        for step in made.steps
+        if step.decision.kind == kind
+    ]
 
 
 def shapes(spec: ClusterSpec, advertised: dict[str, Advertised]) -> dict[str, Shape]:
@@ -61,13 +68,17 @@ def test_what_an_agent_has_is_remembered_by_pool_and_type_and_said_once_when_it_
     machine = a_machine()
     made = a_pass([machine], [an_agent(machine, total=SMALLER)])
     assert made.state.advertised == {"default/m5.large": Advertised(SMALLER, NOW)}
-    assert said(made, "advertises") == [
-        "m5.large in pool default advertises 500 MiB memory less than expected"
+    assert reported(made, "capacity_mismatch") == [
+        (
+            "m5.large in pool default advertises less capacity than expected: "
+            "500 MiB memory less than expected; "
+            "from now on tasks are packed by what agents of this type advertise"
+        )
     ]
     again = a_pass(
         [machine], [an_agent(machine, total=SMALLER)], replace(made.state, leader_since=NOW - 999)
     )
-    assert said(again, "advertises") == []
+    assert reported(again, "capacity_mismatch") == []
     assert again.state.advertised == made.state.advertised
 
 
@@ -75,7 +86,7 @@ def test_an_agent_with_all_that_was_expected_is_no_news() -> None:
     machine = a_machine()
     made = a_pass([machine], [an_agent(machine)])
     assert made.state.advertised["default/m5.large"].shape == M5
-    assert said(made, "advertises") == []
+    assert reported(made, "capacity_mismatch") == []
 
 
 @pytest.mark.parametrize("totals", [(M5, SMALLER), (SMALLER, M5)])
@@ -191,15 +202,15 @@ def test_an_agent_that_registers_as_something_else_is_said_once_and_teaches_noth
     machine = a_machine()
     agent = an_agent(machine, attributes=attributes, total=SMALLER)
     made = a_pass([machine], [agent])
-    assert words in said(made, "strange")[0]
+    assert words in reported(made, "anomaly")[0]
     assert made.state.advertised == {}
-    assert said(a_pass([machine], [agent], made.state), "strange") == []
+    assert reported(a_pass([machine], [agent], made.state), "anomaly") == []
 
 
 def test_an_agent_that_does_not_say_everything_is_not_wrong() -> None:
     machine = a_machine()
     agent = replace(an_agent(machine), attributes={"instance_id": machine.instance_id})
-    assert said(a_pass([machine], [agent]), "strange") == []
+    assert reported(a_pass([machine], [agent]), "anomaly") == []
 
 
 def test_a_machine_that_registered_twice_is_said_and_counted_once() -> None:
@@ -209,18 +220,22 @@ def test_a_machine_that_registered_twice_is_said_and_counted_once() -> None:
         an_agent(machine, agent_id="S-new", registered_at=NOW - 9),
     ]
     made = a_pass([machine], twins, queue=[queued(count=3)])
-    assert said(made, "strange") == ["i-1 registered 2 times: S-new, S-old"]
+    assert reported(made, "anomaly") == [
+        "i-1 is not as expected: several active agents are registered on it: S-new, S-old"
+    ]
     verdict = made.verdicts[0]
     assert verdict.fits_now == 2
     gone = replace(twins[0], active=False)
-    assert said(a_pass([machine], [gone, twins[1]]), "strange") == []
+    assert reported(a_pass([machine], [gone, twins[1]]), "anomaly") == []
 
 
 def test_an_agent_whose_machine_is_not_this_clusters_is_said_once_it_cannot_be_lag() -> None:
     stranger = an_agent(a_machine("i-other"), registered_at=NOW - 600)
-    assert "i-other, which EC2 does not list" in said(a_pass([], [stranger]), "strange")[0]
-    assert said(a_pass([], [replace(stranger, registered_at=NOW - 60)]), "strange") == []
-    assert said(a_pass([a_machine("i-other", state="shutting-down")], [stranger]), "strange") == []
+    assert "i-other, which EC2 does not list" in reported(a_pass([], [stranger]), "anomaly")[0]
+    assert reported(a_pass([], [replace(stranger, registered_at=NOW - 60)]), "anomaly") == []
+    assert (
+        reported(a_pass([a_machine("i-other", state="shutting-down")], [stranger]), "anomaly") == []
+    )
 
 
 def version(number: str, **fields: Any) -> Machine:
@@ -236,11 +251,13 @@ def test_a_machine_of_an_older_template_is_said_once_and_one_of_a_version_that_i
     old, alike = version("1", name="i-1"), version("2", name="i-2")
     agents = [an_agent(old), an_agent(alike)]
     made = a_pass([old, alike], agents, templates=TEMPLATES)
-    assert said(made, "strange") == [
-        "i-1 comes from version 1 of its launch template, the newest is 3"
+    assert reported(made, "anomaly") == [
+        "i-1 is not as expected: comes from version 1 of its launch template, the newest is 3"
     ]
-    assert said(a_pass([old, alike], agents, made.state, templates=TEMPLATES), "strange") == []
-    assert said(a_pass([old, alike], agents), "strange") == [], "templates that could not be read"
+    assert reported(a_pass([old, alike], agents, made.state, templates=TEMPLATES), "anomaly") == []
+    assert reported(a_pass([old, alike], agents), "anomaly") == [], (
+        "templates that could not be read"
+    )
 
 
 def drifting(*, protected: bool = False, **drift: Any) -> World:
@@ -268,7 +285,7 @@ def test_drifted_machines_are_left_alone_unless_replacing_is_asked_for() -> None
     new_version(world)
     world.run(600)
     assert not world.moved
-    assert sum(decision.kind == "strange" for decision in world.decisions) == 4
+    assert sum(decision.kind == "anomaly" for decision in world.decisions) == 4
 
 
 @pytest.mark.slow
@@ -313,7 +330,9 @@ def test_a_machine_past_its_age_is_replaced_before_it_goes() -> None:
     world.run(1500, step_s=4)
     assert not first & {machine.instance_id for machine in world.ours}
     assert world.running("/web") == 8
-    reasons = [decision.reasons[0] for decision in world.decisions if decision.policy == "drift"]
+    reasons = [
+        render(decision.reasons[0]) for decision in world.decisions if decision.policy == "drift"
+    ]
     assert "runs for 1 hours (drift.max_age_hours 1)" in reasons[0]
 
 

@@ -17,6 +17,7 @@ from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from mesaform.autoscaler.observation.mesos_framework_parser import PROBE, offer_constraints, quotas
 from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.cli.plan import remembered
 from mesaform.services.model import UpgradeStrategy
 from mesaform.services.scaling import plan as next_step
@@ -58,7 +59,10 @@ def test_what_waits_is_demand_with_its_shape_count_constraints_and_reason():
     unit = the_unit(a_snapshot(queue=[entry]))
     assert (unit.source, unit.name, unit.shape, unit.count) == ("services", "/web", make(2, 512), 3)
     assert unit.constraints == (Constraint("zone", "UNIQUE"),)
-    assert unit.reason == "/web: 3 instances waiting for 40 s; offers refused: InsufficientCpus 2"
+    assert (
+        render_all(unit.reasons)
+        == "/web: 3 instances waiting for 40 s; offers refused: InsufficientCpus 2"
+    )
 
 
 @pytest.mark.parametrize("entry", [queued(overdue=False), queued(count=0)])
@@ -114,7 +118,7 @@ def test_work_that_every_offer_was_refused_for_by_role_or_reservation_is_blocked
     made = plan(snapshot, NOW)
     assert not [step for step in made.steps if step.decision.kind == "buy"]
     mixed = a_snapshot(queue=[queued(rejections={reason: 2, "InsufficientCpus": 1})])
-    assert the_unit(mixed).blocked == "", "an offer came as far as its size"
+    assert the_unit(mixed).blocked is None, "an offer came as far as its size"
 
 
 # quota
@@ -130,8 +134,8 @@ def limited(cpus: float, used: float = 0, role: str = "ads", **fields) -> Snapsh
 def test_what_a_quota_forbids_is_blocked_and_nothing_is_bought_for_it():
     snapshot = limited(4, used=2, queue=[queued("/web", 5, role="ads")])
     free, stopped = units(snapshot)
-    assert (free.count, free.blocked, stopped.count, stopped.blocked_kind) == (2, "", 3, "quota")
-    assert "role ads has 2 of 4 cpus of its quota" in stopped.blocked
+    assert (free.count, free.blocked, stopped.count, stopped.blocked_kind) == (2, None, 3, "quota")
+    assert "role ads has 2 of 4 cpus of its quota" in render(stopped.blocked)
     assert free.key != stopped.key
     made = plan(snapshot, NOW)
     (bought,) = [step.decision for step in made.steps if step.decision.kind == "buy"]
@@ -260,10 +264,10 @@ def marks(**before: int) -> dict[str, tuple[Mark, ...]]:
 
 def test_a_starving_framework_says_for_how_long_and_what_it_was_offered():
     unit = the_unit(hungry(replace(DRY, marks=marks(sent=10, declined=9)), sent=12, declined=11))
-    assert unit.reason.startswith(
+    assert render_all(unit.reasons).startswith(
         "batch finds no agent with 1.5 cpus, 2000 MiB memory free since 10 s"
     )
-    assert "2 offers sent, 0 accepted, 2 declined in the last 15 s" in unit.reason
+    assert "2 offers sent, 0 accepted, 2 declined in the last 15 s" in render_all(unit.reasons)
 
 
 def test_four_seconds_are_too_short_to_call_a_framework_dry():
@@ -285,7 +289,7 @@ def test_a_framework_that_declines_everything_too_small_for_its_tasks_wants_the_
     fields = {"minimal": make(1, 512), "task_shape": make(3, 4000), "sent": 9, "declined": 9}
     unit = the_unit(roomy(replace(DRY, marks=marks()), **fields))
     assert unit.shape == make(3, 4000)
-    assert "takes nothing it is offered" in unit.reason
+    assert "declines all offers" in render_all(unit.reasons)
     taking = {**fields, "accepted": 1}
     assert units(roomy(replace(DRY, marks=marks()), **taking)) == []
 
@@ -305,7 +309,7 @@ def unserved(finding: Finding | None, **fields) -> Snapshot:
 
 def test_a_framework_that_is_offered_nothing_of_what_looks_free_counts_once_the_probe_framework_got_none_either():
     unit = the_unit(unserved(Finding(NOW - 1, offered=False)))
-    assert "the probe framework was offered none either" in unit.reason
+    assert "the probe framework got no such offer either" in render_all(unit.reasons)
     assert demand.suspects(unserved(None), NOW) == (make(1, 512),)
 
 
@@ -328,13 +332,16 @@ def test_what_the_probe_framework_was_offered_disproves_that_there_is_none():
             replace(DRY, findings={text(shape): Finding(NOW - 2, offered=True, where="10.0.0.7")})
         )
     )
-    assert (offered.blocked_kind, "10.0.0.7" in offered.blocked) == ("not_dry", True)
+    assert (offered.blocked_kind, "10.0.0.7" in render(offered.blocked)) == (
+        "offers_available",
+        True,
+    )
     before = the_unit(
         hungry(
             replace(DRY, findings={text(shape): Finding(NOW - 12, offered=True, where="10.0.0.7")})
         )
     )
-    assert before.blocked == "", "that was before it ran dry"
+    assert before.blocked is None, "that was before it ran dry"
 
 
 @pytest.mark.parametrize(
@@ -405,15 +412,15 @@ def test_a_framework_tested_under_another_leader_is_not_bought_for_again_before_
     memory = replace(
         DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4, has_registered=True)}
     )
-    assert the_unit(hungry(memory)).blocked_kind == "untaken"
+    assert the_unit(hungry(memory)).blocked_kind == "offer_declined"
     assert the_unit(hungry(memory, asked=1)).blocked_kind == ""
 
 
 def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_that_came_can_be_refused():
     bought = replace(DRY, probes={"F-batch": Probe(NOW - 60, accepted=3, asked=1, size=2)})
     unit = the_unit(hungry(bought, accepted=3, asked=1))
-    assert (unit.count, unit.blocked) == (2, "")
-    assert "has not come yet" in unit.reason
+    assert (unit.count, unit.blocked) == (2, None)
+    assert "has not registered yet" in render_all(unit.reasons)
     machine = a_machine("i-new")
     agent = full(machine)
 
@@ -430,10 +437,10 @@ def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_t
     assert seen(NOW - 61).probes["F-batch"].has_registered is False, "that one was there before"
     came = seen(NOW - 5)
     assert came.probes["F-batch"].has_registered
-    untaken = the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=3, asked=1))
-    assert untaken.blocked_kind == "untaken"
-    assert "took nothing" in untaken.blocked
-    assert "took nothing" not in untaken.reason, "it is said once"
+    declined = the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=3, asked=1))
+    assert declined.blocked_kind == "offer_declined"
+    assert "used nothing" in render(declined.blocked)
+    assert "used nothing" not in render_all(declined.reasons), "it is said once"
     assert the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=4, asked=1)).count == 4
 
 

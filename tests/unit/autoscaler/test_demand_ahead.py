@@ -16,6 +16,7 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.reason_text import render_all
 from mesaform.aws.overrides import Override
 from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
@@ -80,8 +81,8 @@ def test_work_that_comes_takes_the_hint_s_room_whether_it_waits_or_runs():
     assert counts(some, "hint") == [6]
     running = using(24, 22528, overrides=(hint(),), state=memory)
     assert counts(running, "hint") == [6]
-    assert "4 of them have come" in next(
-        unit.reason for unit in demand.collect(running, NOW) if unit.source == "hint"
+    assert "4 of them arrived" in next(
+        render_all(unit.reasons) for unit in demand.collect(running, NOW) if unit.source == "hint"
     )
     assert counts(using(30, 25600, overrides=(hint(),), state=memory), "hint") == []
 
@@ -168,11 +169,13 @@ def test_what_runs_and_what_waits_counts_towards_the_calendar():
     assert counts(snapshot, "calendar", MONDAY_9) == [5]
     assert counts(using(25, 99999, spec=calendar_spec()), "calendar", MONDAY_9) == []
     reason = next(
-        unit.reason for unit in demand.collect(snapshot, MONDAY_9) if unit.source == "calendar"
+        render_all(unit.reasons)
+        for unit in demand.collect(snapshot, MONDAY_9)
+        if unit.source == "calendar"
     )
     assert (
         reason
-        == "the calendar has 20 x (1 cpus, 512 MiB memory) mon-fri 09:00-18:00 UTC; 15 are in use, waiting or kept"
+        == "the calendar has 20 x (1 cpus, 512 MiB memory) mon-fri 09:00-18:00 UTC; 15 are in use, waiting or reserved"
     )
 
 
@@ -217,8 +220,8 @@ def test_what_past_mondays_needed_is_bought_a_boot_and_a_margin_ahead():
         unit for unit in demand.collect(snapshot, MONDAY_9 - 60) if unit.source == "profile"
     )
     assert unit.shape == make(1, 1024)
-    assert unit.reason == (
-        "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default; 2 cpus and 2048 MiB are in use, waiting or kept"
+    assert render_all(unit.reasons) == (
+        "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default; 2 cpus and 2048 MiB are in use, waiting or reserved"
     )
     made = plan(replace(snapshot, state=PlannerState(leader_since=0.0)), MONDAY_9 - LEAD_S)
     assert made.verdicts[0].unit.source == "profile"
@@ -348,7 +351,7 @@ def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(sn
     found = demand.collect(snapshot, MONDAY_9 if snapshot.spec.autoscaler.profile.enabled else NOW)
     waiting = sum(entry.count for entry in snapshot.queue or () if entry.overdue)
     assert sum(unit.count for unit in found if unit.source == "services") == waiting
-    assert all(unit.count > 0 and unit.reason for unit in found)
+    assert all(unit.count > 0 and unit.reasons for unit in found)
     assert len({unit.key for unit in found}) == len(found)
     for order in snapshot.orders:
         assert sum(unit.count for unit in found if unit.name == f"hint {order.id}") <= order.count

@@ -73,11 +73,11 @@ async def test_the_moment_has_demand_with_verdicts_pools_with_bounds_removals_an
     assert status == 200
     assert view["cluster"] == "toy"
     (unit,) = view["plan"]["demand"]
-    assert (unit["count"], unit["unmet"], unit["verdict"]) == (3, 3, "never")
+    assert (unit["count"], unit["unmet"], unit["verdict"]) == (3, 3, "impossible")
     (pool,) = view["pools"]
-    assert (pool["min"], pool["max"], pool["ordered"], pool["machines"]) == (2, 7, True, 1)
-    assert "max of pool default is 7" in view["orders"][0]["what"]
-    assert view["level"]["states"] == {"idle": 1}
+    assert (pool["min"], pool["max"], pool["overridden"], pool["machines"]) == (2, 7, True, 1)
+    assert "max of pool default is 7" in view["overrides"][0]["what"]
+    assert view["totals"]["states"] == {"idle": 1}
 
 
 async def test_before_the_first_pass_and_for_wrong_questions_the_answers_are_plain(site: Site):
@@ -125,7 +125,7 @@ async def test_the_last_day_comes_from_the_ledger_when_a_term_begins_and_nothing
         "kind": "decision",
         "decision": "buy",
         "at": now - 50,
-        "what": "1 x m5.large",
+        "text": "1 x m5.large",
         "count": 1,
     }
     ledger.append(decision)
@@ -144,7 +144,7 @@ async def test_who_leads_again_shows_what_another_did_meanwhile(site: Site):
     now = time.time()
     a_pass(site.told, at=now - 3000)
     site.told.recent.append(
-        {"kind": "decision", "decision": "buy", "at": now - 3000, "what": "mine"}
+        {"kind": "decision", "decision": "buy", "at": now - 3000, "text": "mine"}
     )
     site.told.end(now - 2900)
     ledger = FakeLedger()
@@ -188,7 +188,7 @@ def test_the_documentation_has_every_metric_and_no_other():
 def test_what_an_operator_would_alert_on_is_in_the_metrics():
     told = Telemetry()
     told.troubled("s3")
-    told.decided(Decision(NOW, "notice", "i-9 is interrupted", (), policy="interruption"))
+    told.decided(Decision(NOW, "notice", policy="interruption"))
     machine = a_machine("i-9")
     a_pass(
         told,
@@ -204,6 +204,6 @@ def test_what_an_operator_would_alert_on_is_in_the_metrics():
     assert value("mesaform_autoscaler_usd_per_hour") == 0.096
     assert value("mesaform_autoscaler_api_errors_total", {"api": "s3"}) == 1
     assert value("mesaform_autoscaler_notices_total", {"kind": "interruption"}) == 1
-    assert value("mesaform_autoscaler_held", {"by": "freeze"}) == 1
-    assert value("mesaform_autoscaler_held", {"by": "paused"}) == 0
+    assert value("mesaform_autoscaler_blocked", {"by": "freeze"}) == 1
+    assert value("mesaform_autoscaler_blocked", {"by": "pause"}) == 0
     assert value("mesaform_autoscaler_demand", {"verdict": "unmet"}) > 0

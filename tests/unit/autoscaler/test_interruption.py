@@ -29,12 +29,15 @@ from mesaform.autoscaler.model.supply import build_supply
 from mesaform.autoscaler.packing import place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.decision_text import render_decision
+from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.aws.overrides import Override
 from mesaform.topology.names import Tag
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,
     a_machine,
+    a_reason,
     a_snapshot,
     a_spec,
     an_agent,
@@ -100,7 +103,7 @@ def a_told(
 
 
 def deactivated(since_s=5.0, policy="interruption") -> Removal:
-    return Removal("S-i-1", "deactivated", NOW - since_s, "told", policy=policy)
+    return Removal("S-i-1", "deactivated", NOW - since_s, a_reason(), policy=policy)
 
 
 AWAY = {"active": False, "deactivated": True}
@@ -215,10 +218,12 @@ def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
         for step in plan(a_told(a_notice()), NOW).steps
         if step.decision.kind == "notice"
     ]
-    assert decision.what == "i-1 (m5.large, spot) is interrupted: it ends in 120 s"
-    assert decision.reasons[0] == "told by EventBridge"
-    assert decision.reasons[1] == "2 tasks are on it"
-    assert "bought at once" in decision.reasons[2]
+    assert render_decision(decision) == "i-1 (m5.large, spot) is interrupted"
+    texts = [render(reason) for reason in decision.reasons]
+    assert texts[0].endswith("the instance ends in 120 s")
+    assert texts[1] == "reported by EventBridge"
+    assert texts[2] == "2 tasks run on it"
+    assert "bought at once" in texts[3]
     assert (decision.machines, decision.agents, decision.policy) == (
         ("i-1",),
         ("S-i-1",),
@@ -227,16 +232,21 @@ def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
 
 
 @pytest.mark.parametrize(
-    ("left_s", "said"), [(58.0, "58 s"), (1800.0, "30 min"), (86400.0, "24 h"), (-3.0, "0 s")]
+    ("left_s", "said"),
+    [
+        (58.0, "ends in 58 s"),
+        (1800.0, "in 30 min"),
+        (86400.0, "in 24 h"),
+        (-3.0, "was due 3 s ago"),
+    ],
 )
 def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
-    (decision,) = announcements.told(
+    (decision,) = announcements.unreported(
         a_told(replace(planned(left_s=left_s), is_reported=False)), 1.0, NOW
     )
-    assert (
-        decision.what
-        == f"i-1 (m5.large, spot) has a scheduled event (instance retirement) in {said}"
-    )
+    assert render_decision(decision) == "i-1 (m5.large, spot) has a scheduled event"
+    assert render(decision.reasons[0]).startswith("instance retirement, ")
+    assert said in render(decision.reasons[0])
 
 
 def test_a_notice_is_told_once():
@@ -389,9 +399,9 @@ def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
         machines=(replace(snapshot.machines[0], state="terminated"), *snapshot.machines[1:]),
     )
     made = plan(ended, NOW + 121)
-    (step,) = [step for step in made.steps if step.decision.kind == "gone"]
+    (step,) = [step for step in made.steps if step.decision.kind == "instance_terminated"]
     assert step.actions == (MarkGone("i-1", "S-i-1"),)
-    assert "2 tasks were still on it" in step.decision.reasons[0]
+    assert "2 tasks were still on it" in render_all(step.decision.reasons)
 
 
 def test_a_machine_of_ours_that_was_stopped_is_given_back_and_one_of_terraforms_is_not():
@@ -423,7 +433,7 @@ def test_a_masters_end_is_told_loudly_and_nothing_is_done():
     snapshot = a_told(a_notice("scheduled", "i-m", 60), roomy=True)
     (step,) = plan(replace(snapshot, machines=(*snapshot.machines, master)), NOW).steps
     assert step.actions == ()
-    assert "IT IS A MASTER" in step.decision.reasons[2]
+    assert "THE INSTANCE IS A MASTER" in render(step.decision.reasons[3])
 
 
 def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
@@ -431,7 +441,7 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
     ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
     first = a_told(a_notice("scheduled", left_s=60), roomy=True, machine=ours, spec=spec)
     assert kinds(first) == ["notice", "deactivate"]
-    assert "Terraform" in plan(first, NOW).steps[0].decision.reasons[2]
+    assert "Terraform" in render(plan(first, NOW).steps[0].decision.reasons[3])
     drained = a_told(
         a_notice("scheduled", left_s=60, is_reported=True),
         roomy=True,
@@ -587,7 +597,7 @@ def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
     )
     before = replace(snapshot.state, billed_machines={"i-1": rented})
     (row,) = announcements.ends(before, PlannerState(), snapshot, NOW + 120)
-    assert (row["kind"], row["instance_id"], row["told_by"], row["warned_s"]) == (
+    assert (row["kind"], row["instance_id"], row["reported_by"], row["warning_s"]) == (
         "interruption",
         "i-1",
         "queue",
@@ -611,7 +621,7 @@ def test_an_end_without_a_word_is_known_by_ec2s_reason():
         ),
     )
     (row,) = announcements.ends(before, PlannerState(), reclaimed, NOW)
-    assert row["warned_s"] == 0.0
+    assert row["warning_s"] == 0.0
 
 
 # worlds

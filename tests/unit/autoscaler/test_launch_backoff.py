@@ -23,6 +23,7 @@ from mesaform.autoscaler.planner.launch_backoff import (
     LaunchQuota,
 )
 from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.verdict_text import render_refusal
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
 from tests.unit.autoscaler.builders import (
@@ -233,7 +234,7 @@ def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> Non
     assert len({request.offerings[0].key for request in requests}) == 3
     verdict = made.verdicts[0]
     assert (verdict.buying, verdict.unmet) == (12, 8)
-    assert "twice as many after each success" in verdict.refusal.why
+    assert "twice as many after each success" in render_refusal(verdict.refusal)
 
 
 LIVES = st.lists(

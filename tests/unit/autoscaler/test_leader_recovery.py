@@ -9,6 +9,8 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.reporting.decision_text import render_decision
+from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.aws.ports import Machine
 from mesaform.testing.fake_cloud import FakeFleet
 from tests.unit.autoscaler.builders import NOW, a_snapshot, a_spec, queued
@@ -57,11 +59,11 @@ def test_a_purchase_whose_answer_was_lost_is_told_once_it_is_known_with_its_mach
     (machine,) = one.recover()
     told = one.decisions[-1]
     assert (told.kind, told.machines, told.count) == ("buy", (machine.instance_id,), 1)
-    assert told.what == f"1 x {machine.instance_type} for pool default"
-    assert told.reasons[0].startswith("/web: 1 instance waiting")
+    assert render_decision(told) == f"1 x {machine.instance_type} for pool default"
+    assert render(told.reasons[0]).startswith("/web: 1 instance waiting")
     assert (
-        told.reasons[1]
-        == "ordered 9 s before, and the answer was not heard; EC2 lists its machines: nothing was bought again"
+        render_all(told.reasons[1:])
+        == "requested 9 s before, and the answer was lost; EC2 lists its machines: nothing is bought again"
     )
     assert told.usd_per_hour > 0
     assert told.token == one.fleet.launches[0].token
@@ -75,7 +77,7 @@ def test_one_that_ec2_does_not_list_yet_is_asked_for_again_and_told_so() -> None
     one.fleet.lose_next_answer = True
     one.buy()
     assert one.recover() == []
-    assert one.decisions[-1].reasons[1].endswith("asked again with the same token")
+    assert render(one.decisions[-1].reasons[1]).endswith("requested again with the same token")
     assert len(one.fleet.launches) == 1, "the same token, the same machines"
 
 
@@ -89,5 +91,5 @@ def test_a_purchase_says_which_offerings_had_none() -> None:
     assert told.kind == "buy"
     assert (
         f"no capacity of {first.instance_type} ({first.capacity}) in {first.zone}: bought elsewhere"
-        in told.reasons
+        in render_all(told.reasons)
     )

@@ -19,12 +19,15 @@ from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.autoscaler.reporting.reason_text import render, render_all
+from mesaform.autoscaler.reporting.verdict_text import render_refusal
 from mesaform.aws.ports import LaunchRequest
 from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,
     a_framework,
     a_machine,
+    a_reason,
     a_snapshot,
     a_spec,
     an_agent,
@@ -109,9 +112,9 @@ def test_memory_decides_the_type_when_memory_is_what_is_short():
 def test_what_no_type_can_hold_is_said_with_the_nearest_and_what_it_lacks():
     made = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
     refusal = only_verdict(made).refusal
-    assert refusal.kind == "never"
-    assert "m5.2xlarge, has 8 cpus: 2 cpus short" in refusal.why
-    assert [step.decision.kind for step in made.steps] == ["refuse"]
+    assert refusal.kind == "impossible"
+    assert "m5.2xlarge, has 8 cpus: 2 cpus short" in render_refusal(refusal)
+    assert [step.decision.kind for step in made.steps] == ["unschedulable"]
 
 
 def test_a_refusal_is_put_on_record_once():
@@ -123,7 +126,7 @@ def test_a_refusal_is_put_on_record_once():
 def test_a_role_that_no_offer_matches_is_not_cured_by_a_machine():
     made = plan(a_snapshot(queue=[queued(role="ads", rejections={"UnfulfilledRole": 3})]), NOW)
     assert bought(made) == {}
-    assert "ads" in only_verdict(made).refusal.why
+    assert "ads" in render_refusal(only_verdict(made).refusal)
 
 
 def test_offers_that_were_too_small_are_cured_by_a_machine():
@@ -229,7 +232,7 @@ def test_a_framework_that_declared_its_smallest_offer_and_finds_none_gets_a_mach
     made = plan(starving_snapshot(), NOW)
     assert bought(made) == {"m5.large": 1}
     assert made.state.probes["F-batch"].size == 1
-    assert "smallest useful offer" in made.verdicts[0].unit.reason
+    assert "smallest useful offer" in render_all(made.verdicts[0].unit.reasons)
 
 
 @pytest.mark.parametrize("quiet", [{"suppressed": True}, {"active": False}, {"minimal": None}])
@@ -300,7 +303,7 @@ def test_the_pools_max_is_kept_and_said():
     verdict = only_verdict(made)
     assert (verdict.buying, verdict.unmet) == (8, 32)
     later = plan(a_snapshot(a_spec(pools=[{"max": 2}]), queue=[queued(count=40)]), NOW)
-    assert "default (max 2)" in only_verdict(later).refusal.why
+    assert "default (max 2)" in render_refusal(only_verdict(later).refusal)
 
 
 def test_the_budget_is_kept_and_said():
@@ -308,7 +311,7 @@ def test_the_budget_is_kept_and_said():
     assert made.after_usd_per_hour <= 0.30
     assert bought(made) == {"m5.large": 1}
     broke = plan(a_snapshot(a_spec(usd=0.20), queue=[queued(count=40)]), NOW)
-    assert only_verdict(broke).refusal.kind == "budget"
+    assert only_verdict(broke).refusal.kind == "cost_cap"
     assert bought(broke) == {}
 
 
@@ -346,7 +349,7 @@ def test_a_launch_names_every_zone_so_that_one_without_capacity_costs_no_pass():
 def test_a_pool_is_brought_up_to_its_min():
     made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
     assert bought(made) == {"m5.large": 2}
-    assert "min" in made.steps[0].decision.reasons[0]
+    assert "min" in render(made.steps[0].decision.reasons[0])
 
 
 def test_terraforms_machines_that_are_not_there_yet_are_not_replaced():
@@ -358,7 +361,7 @@ def test_a_decision_to_buy_has_its_dollars_and_its_reason():
     assert decision.usd_per_hour == pytest.approx(0.096)
     assert decision.after_usd - decision.before_usd == pytest.approx(0.096)
     assert decision.demand == ("2 x /web",)
-    assert decision.reasons[0].startswith("/web")
+    assert render(decision.reasons[0]).startswith("/web")
 
 
 def test_nothing_is_bought_without_a_leader_or_while_fenced_or_switched_off():
@@ -383,14 +386,18 @@ def test_an_idle_machine_goes_step_by_step():
     first = plan(snapshot, NOW)
     assert done(first) == [Deactivate("i-1", "S-i-1")]
     asleep = an_agent(a_machine("i-1"), active=False, deactivated=True)
-    memory = replace(first.state, removals={"i-1": Removal("S-i-1", "deactivated", NOW, "idle")})
+    memory = replace(
+        first.state, removals={"i-1": Removal("S-i-1", "deactivated", NOW, a_reason())}
+    )
     agents = [*snapshot.cluster.agents[:2], asleep]
     second = plan(
         replace(snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents)), state=memory),
         NOW + 2,
     )
     assert done(second) == [Drain("i-1", "S-i-1", 10.0)]
-    memory = replace(second.state, removals={"i-1": Removal("S-i-1", "draining", NOW + 2, "idle")})
+    memory = replace(
+        second.state, removals={"i-1": Removal("S-i-1", "draining", NOW + 2, a_reason())}
+    )
     third = plan(
         replace(
             snapshot, cluster=replace(snapshot.cluster, agents=tuple(agents[:2])), state=memory
@@ -450,7 +457,7 @@ def test_the_pools_min_stays():
 @pytest.mark.parametrize(
     ("trouble", "why"),
     [
-        ({"recovered": 1}, "not back yet"),
+        ({"recovered": 1}, "expected back"),
         ({"queue": None}, "queue"),
         ({"cluster": None}, "no master"),
     ],
@@ -463,7 +470,7 @@ def test_nothing_is_removed_while_the_world_is_not_known(trouble, why):
         snapshot, **{key: value for key, value in trouble.items() if key != "recovered"}
     )
     made = plan(snapshot, NOW)
-    assert why in made.removals_blocked
+    assert why in render(made.removals_blocked)
     assert done(made) == []
 
 
@@ -473,7 +480,7 @@ def test_nothing_is_removed_while_too_many_agents_are_missing():
         replace(snapshot, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])),
         NOW,
     )
-    assert "1 of 3 agents are missing" in made.removals_blocked
+    assert "1 of 3 agents are missing" in render(made.removals_blocked)
     assert done(made) == []
 
 
@@ -481,7 +488,7 @@ def a_leaving_snapshot(agent, phase="deactivated", ago=5.0, **fields) -> Snapsho
     memory = PlannerState(
         leader_since=NOW - 9000,
         registered_at=dict.fromkeys(["i-t1", "i-t2", "i-1"], NOW - 4000),
-        removals={"i-1": Removal("S-i-1", phase, NOW - ago, "idle")},
+        removals={"i-1": Removal("S-i-1", phase, NOW - ago, a_reason())},
     )
     return an_idle_snapshot(agent=agent, state=memory, **fields)
 

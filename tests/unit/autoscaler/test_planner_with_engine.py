@@ -9,12 +9,13 @@ from dataclasses import replace
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.common.errors import Retryable
 from mesaform.testing.fake_cloud import FakeFleet
 from mesaform.topology.names import Tag
-from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec
+from tests.unit.autoscaler.builders import NOW, a_machine, a_reason, a_snapshot, a_spec
 from tests.unit.autoscaler.world import Journal
 
 NAMES = [f"i-{number}" for number in range(5)]
@@ -38,7 +39,7 @@ def carried_out(
     fleet: Counting, names: Sequence[str] = NAMES
 ) -> tuple[PlannerState, list[Decision]]:
     """A pass in which the drains of these machines are over."""
-    removals = {name: Removal(f"S-{name}", "draining", NOW - 9, "idle") for name in names}
+    removals = {name: Removal(f"S-{name}", "draining", NOW - 9, a_reason()) for name in names}
     memory = PlannerState(
         leader_since=NOW - 99,
         removals=removals,
@@ -83,7 +84,7 @@ def test_a_call_that_was_refused_for_now_is_made_once_and_nothing_counts_as_ende
     assert fleet.calls == [NAMES]
     assert ended(decisions) == []
     assert all(
-        "not done: RequestLimitExceeded" in decision.reasons
+        Reason.of(ReasonCode.NOT_EXECUTED, error="RequestLimitExceeded") in decision.reasons
         for decision in decisions
         if decision.kind == "terminate"
     )

@@ -21,7 +21,7 @@ from mesaform.autoscaler.model.supply import Node, Supply, build_supply
 from mesaform.autoscaler.packing import Placement, place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
-from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent
+from tests.unit.autoscaler.builders import NOW, a_machine, a_reason, a_snapshot, a_spec, an_agent
 
 SLOT = make(1, 512)
 
@@ -44,7 +44,7 @@ def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
         idle_since={"i-2": NOW - 9000},
         registered_at=dict.fromkeys(["i-1", *(agent.instance_id for agent in others)], NOW - 4000),
         removals={
-            "i-1": Removal("S-i-1", "deactivated", NOW - 0.5, "little used", policy="underused")
+            "i-1": Removal("S-i-1", "deactivated", NOW - 0.5, a_reason(), policy="underused")
         },
     )
     machines = [a_machine("i-1"), *(a_machine(agent.instance_id) for agent in others)]

@@ -21,6 +21,7 @@ from tests.unit.autoscaler.builders import (
     NOW,
     a_framework,
     a_machine,
+    a_reason,
     a_snapshot,
     a_spec,
     an_agent,
@@ -86,7 +87,7 @@ def removal(phase: str, ago: float, *, policy: str = "", **agent) -> Snapshot:
     memory = PlannerState(
         leader_since=NOW - 9000,
         registered_at={"i-1": NOW - 4000},
-        removals={"i-1": Removal("S-i-1", phase, NOW - ago, "x", NOW - ago, policy)},
+        removals={"i-1": Removal("S-i-1", phase, NOW - ago, a_reason(), NOW - ago, policy)},
     )
     return one_of_ours(memory, agent={"active": False, "deactivated": True, **agent})
 
@@ -240,7 +241,10 @@ def outcome(made: Plan) -> tuple[object, ...]:
         (v.unit.key, v.fits_now, v.arriving, v.buying, v.unmet, v.refusal and v.refusal.kind)
         for v in made.verdicts
     ]
-    return ([step.decision.kind for step in made.steps if step.decision.kind != "refuse"], verdicts)
+    return (
+        [step.decision.kind for step in made.steps if step.decision.kind != "unschedulable"],
+        verdicts,
+    )
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -266,7 +270,8 @@ def test_where_nothing_but_an_event_can_change_anything_there_is_no_moment():
 
 def test_a_replacement_without_an_order_is_forgotten_after_a_moment():
     memory = PlannerState(
-        leader_since=NOW - 9000, replacements={"ms-9": Replacement(("i-0",), 1, NOW - 2, "x")}
+        leader_since=NOW - 9000,
+        replacements={"ms-9": Replacement(("i-0",), 1, NOW - 2, a_reason())},
     )
     snapshot = little_used(replacements=memory.replacements, underused_since={})
     first = plan(snapshot, NOW)

@@ -9,7 +9,6 @@ import pytest
 from mesaform.autoscaler.model.cluster_view import ClusterView, Quota
 from mesaform.autoscaler.model.command import Launch
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
-from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.planner.planner import plan
@@ -24,6 +23,7 @@ from tests.unit.autoscaler.builders import (
     NOW,
     ZONES,
     a_machine,
+    a_reason,
     a_snapshot,
     a_spec,
     an_agent,
@@ -68,9 +68,7 @@ def test_a_machine_taken_back_is_where_work_fits():
     memory = PlannerState(
         leader_since=NOW - 9,
         registered_at={"i-1": NOW - 99},
-        removals={
-            "i-1": Removal("S-i-1", "deactivated", NOW - 5, Reason.of(ReasonCode.DEMAND_RETURNED))
-        },
+        removals={"i-1": Removal("S-i-1", "deactivated", NOW - 5, a_reason())},
     )
     assert judged(queued(), machines=[machine], agents=[agent], state=memory).fits_on == (
         "i-1 (m5.large)",
