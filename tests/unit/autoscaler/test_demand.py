@@ -10,6 +10,7 @@ import pytest
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.demand import frameworks, rates
 from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, Framework, Quota
+from mesaform.autoscaler.model.decision import DemandCount
 from mesaform.autoscaler.model.planner_state import Finding, Mark, PlannerState, Probe
 from mesaform.autoscaler.model.shape import make, text
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -139,7 +140,7 @@ def test_what_a_quota_forbids_is_blocked_and_nothing_is_bought_for_it():
     assert free.key != stopped.key
     made = plan(snapshot, NOW)
     (bought,) = [step.decision for step in made.steps if step.decision.kind == "buy"]
-    assert bought.demand == ("2 x /web",)
+    assert bought.demand == (DemandCount("/web", 2),)
 
 
 def test_apps_of_one_role_share_what_its_quota_leaves():

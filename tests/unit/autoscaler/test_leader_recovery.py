@@ -77,7 +77,7 @@ def test_one_that_ec2_does_not_list_yet_is_asked_for_again_and_told_so() -> None
     one.fleet.lose_next_answer = True
     one.buy()
     assert one.recover() == []
-    assert render(one.decisions[-1].reasons[1]).endswith("requested again with the same token")
+    assert render(one.decisions[-1].reasons[-1]).endswith("requested again with the same token")
     assert len(one.fleet.launches) == 1, "the same token, the same machines"
 
 

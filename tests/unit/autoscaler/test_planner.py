@@ -14,6 +14,7 @@ from mesaform.autoscaler.model.command import (
     Reactivate,
     Terminate,
 )
+from mesaform.autoscaler.model.decision import DemandCount
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Probe
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
@@ -360,7 +361,7 @@ def test_a_decision_to_buy_has_its_dollars_and_its_reason():
     decision = plan(a_snapshot(queue=[queued(count=2)]), NOW).steps[0].decision
     assert decision.usd_per_hour == pytest.approx(0.096)
     assert decision.after_usd - decision.before_usd == pytest.approx(0.096)
-    assert decision.demand == ("2 x /web",)
+    assert decision.demand == (DemandCount("/web", 2),)
     assert render(decision.reasons[0]).startswith("/web")
 
 
