@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mesaform.common.errors import MesaformError
-from mesaform.config.schema import load
+from mesaform.config.parser import load
 from mesaform.provision.image import from_environment
 from mesaform.provision.state_folders import cluster_dir
 from mesaform_stacks.app import build

@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from mesaform.common.errors import MissingPrerequisite
-from mesaform.config.schema import ClusterSpec, load
+from mesaform.config.parser import load
+from mesaform.config.schema import ClusterSpec
 
 FILE_OPTION = typer.Option(
     "cluster.yaml",

@@ -54,8 +54,8 @@ def write(
 
     """
     from mesaform.common.errors import BadInput
+    from mesaform.config.parser import parse
     from mesaform.config.sample import sample
-    from mesaform.config.schema import parse
 
     text = sample(name, target, operator_cidrs)
     if target == "local" or operator_cidrs:

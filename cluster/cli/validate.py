@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
         """Check the cluster file; print its masters, pools, addresses and dollars per hour."""
         from pathlib import Path
 
-        from mesaform.config.schema import load
+        from mesaform.config.parser import load
 
         spec = load(Path(file))
         facts = summary(spec)

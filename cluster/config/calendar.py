@@ -1,50 +1,63 @@
-"""Parts of the week as people write them: days (`mon-fri`, `sat,sun`) and hours (`22:00-06:00`), in UTC. Pure."""
+"""Parts of the week in UTC: days (`mon-fri`, `sat,sun`) and hours (`22:00-06:00`). Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from pydantic_core import PydanticCustomError
+from mesaform.config.field_types import text_error
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
 
 
 def checked_days(text: str) -> str:
-    """The text, if it names days."""
+    """Return the text.
+
+    Raises:
+        PydanticCustomError: it names no days.
+
+    """
     if not days_of(text):
-        raise PydanticCustomError(
-            "text", "{given} names no days; write mon-fri, or sat,sun", {"given": repr(text)}
-        )
+        raise text_error(f"{text!r} names no days; write mon-fri, or sat,sun")
     return text
 
 
 def checked_hours(text: str) -> str:
-    """The text, if it is a part of a day that is ever open."""
+    """Return the text.
+
+    Raises:
+        PydanticCustomError: it is not a part of a day, or an empty one.
+
+    """
     if hours_of(text) is None:
-        raise PydanticCustomError(
-            "text",
-            "{given} is not a part of a day that opens; write 22:00-06:00",
-            {"given": repr(text)},
-        )
+        raise text_error(f"{text!r} is not a part of a day that opens; write 22:00-06:00")
     return text
 
 
 def days_of(text: str) -> frozenset[int]:
-    """The days that a text names, Monday 0; none when any of it is wrong. `fri-mon` goes over the week's end."""
-    found: set[int] = set()
+    """Return the days that a text names (Monday is 0); none if a part of it is wrong.
+
+    `fri-mon` continues over the end of the week.
+    """
+    days: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if first not in DAYS or (last or first) not in DAYS:
             return frozenset()
         start = DAYS.index(first)
-        found |= {(start + day) % 7 for day in range((DAYS.index(last or first) - start) % 7 + 1)}
-    return frozenset(found)
+        length = (DAYS.index(last or first) - start) % 7 + 1
+        days |= {(start + day) % 7 for day in range(length)}
+    return frozenset(days)
 
 
 def hours_of(text: str) -> tuple[int, int] | None:
-    """First minute and minute after the last; the second is past 1440 when it goes over midnight. None when it is wrong or empty."""
+    """Return the first minute and the minute after the last.
+
+    The second is above 1440 if the span continues over midnight. None if the text is wrong or the
+    span is empty.
+    """
     match = re.fullmatch(r"(\d\d):(\d\d)-(\d\d):(\d\d)", text)
     if match is None:
         return None
@@ -56,7 +69,10 @@ def hours_of(text: str) -> tuple[int, int] | None:
 
 
 def is_open(days: str, hours: str, at: float) -> bool:
-    """Whether a moment (epoch seconds) is in the part of the week that begins on these days at the first of these hours."""
+    """Whether a moment (epoch s) is in the part of the week that begins on these days.
+
+    After midnight the span belongs to the day on which it began.
+    """
     span = hours_of(hours)
     if span is None:
         return False
@@ -68,22 +84,23 @@ def is_open(days: str, hours: str, at: float) -> bool:
 
 
 def next_change(days: str, hours: str, after: float) -> float | None:
-    """The first moment (epoch seconds) after `after` at which that part of the week begins or ends; None if it never does."""
+    """Return the first moment (epoch s) after `after` at which the part of the week begins or ends.
+
+    None if it never does.
+    """
+    candidates = (
+        at
+        for at in _boundaries(days, hours, after)
+        if at > after and is_open(days, hours, at) != is_open(days, hours, at - 60)
+    )
+    return min(candidates, default=None)
+
+
+def _boundaries(days: str, hours: str, near: float) -> Iterator[float]:
+    """Begins and ends of the spans from the day before a moment to a week after it."""
     span, named = hours_of(hours), days_of(days)
-    if span is None or not named:
-        return None
-    midnight = datetime.fromtimestamp(after, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    ends = (
-        (midnight + timedelta(days=day, minutes=minute)).timestamp()
-        for day in range(-1, 9)
-        if (midnight + timedelta(days=day)).weekday() in named
-        for minute in span
-    )
-    return min(
-        (
-            at
-            for at in ends
-            if at > after and is_open(days, hours, at) != is_open(days, hours, at - 60)
-        ),
-        default=None,
-    )
+    midnight = datetime.fromtimestamp(near, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for day in range(-1, 9):
+        date = midnight + timedelta(days=day)
+        if date.weekday() in named:
+            yield from ((date + timedelta(minutes=minute)).timestamp() for minute in span or ())

@@ -1,6 +1,7 @@
-"""Whether a cluster's addresses and zones can work, as pure functions of plain values: each answer is a list of complaints.
+"""Checks of a cluster's addresses and zones: each returns a list of complaints. Pure.
 
-The arithmetic of `mesaform.topology.addresses` relies on what is checked here: eight equal subnets, the tenth address for a master.
+`mesaform.topology.addresses` relies on what is checked here: eight equal subnets, the tenth address
+for a master.
 """
 
 from __future__ import annotations
@@ -8,97 +9,129 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
-SUBNET_BITS = 3  # the VPC is cut into eight; three are in use
+from mesaform.config.field_types import repeated
+
+SUBNET_BITS = 3
+"""The VPC has 2**3 subnets, of which three are in use."""
+
 ZONES = 3
-KEPT_BY_AWS = 5  # the first four addresses and the last of each subnet
-LARGEST_VPC, SMALLEST_SUBNET = 16, 28  # prefix lengths that AWS takes
-WIDEST_OPERATOR = 8
+RESERVED_BY_AWS = 5
+"""Addresses of each subnet that AWS reserves: the first four and the last."""
+
+MIN_VPC_PREFIX = 16
+MAX_SUBNET_PREFIX = 28
+"""Prefix lengths that AWS accepts for a VPC and a subnet."""
+
+MIN_OPERATOR_PREFIX = 8
+"""Networks of operators with a shorter prefix need `open_to_the_world`."""
+
 LOOPBACK = IPv4Network("127.0.0.0/8")
-HOST_OWN = IPv4Address("127.0.0.1")
+LOCALHOST = IPv4Address("127.0.0.1")
 NOT_FOR_A_VPC = tuple(
     IPv4Network(cidr)
     for cidr in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
 )
 
 
-def room(cidr: IPv4Network) -> int:
+def machine_capacity(cidr: IPv4Network) -> int:
     """How many machines fit into the three subnets of a VPC."""
-    each = (1 << max(0, 32 - cidr.prefixlen - SUBNET_BITS)) - KEPT_BY_AWS
-    return ZONES * max(0, each)
+    per_subnet = (1 << max(0, 32 - cidr.prefixlen - SUBNET_BITS)) - RESERVED_BY_AWS
+    return ZONES * max(0, per_subnet)
 
 
-def vpc_problems(cidr: IPv4Network, *, local: bool, machines: int) -> list[str]:
-    """What is wrong with the VPC's network for `machines` (masters and every pool's max)."""
-    if cidr.prefixlen < LARGEST_VPC:
-        return [f"{cidr} is larger than AWS allows: take a /{LARGEST_VPC}"]
-    if cidr.prefixlen + SUBNET_BITS > SMALLEST_SUBNET:
-        return [
-            f"{cidr} is too small: its subnets would be smaller than AWS takes (/{SMALLEST_SUBNET}): take {_enough(machines)}"
-        ]
-    if room(cidr) < machines:
+def vpc_problems(cidr: IPv4Network, *, is_local: bool, machines: int) -> list[str]:
+    """Complaints about the VPC's network.
+
+    `machines` is the sum of the masters and of every pool's max.
+    """
+    if cidr.prefixlen < MIN_VPC_PREFIX:
+        return [f"{cidr} is larger than AWS allows: take a /{MIN_VPC_PREFIX}"]
+    if cidr.prefixlen + SUBNET_BITS > MAX_SUBNET_PREFIX:
+        limit = f"its subnets would be smaller than AWS allows (/{MAX_SUBNET_PREFIX})"
+        return [f"{cidr} is too small: {limit}: take {_sufficient_network(machines)}"]
+    capacity = machine_capacity(cidr)
+    if capacity < machines:
         needs = f"masters and every pool's max need {machines}"
         return [
-            f"{cidr} is too small: it has room for {room(cidr)} machines, {needs}: take {_enough(machines)}"
+            (
+                f"{cidr} is too small: it has room for {capacity} machines, {needs}: "
+                f"take {_sufficient_network(machines)}"
+            )
         ]
-    if local:
-        return _local_problems(cidr)
-    if inside := next((taboo for taboo in NOT_FOR_A_VPC if cidr.overlaps(taboo)), None):
-        return [
-            f"{cidr} lies in {inside}, which AWS takes for no VPC: take one such as 10.42.0.0/16"
-        ]
-    return []
+    return _loopback_problems(cidr) if is_local else _reserved_problems(cidr)
 
 
-def _local_problems(cidr: IPv4Network) -> list[str]:
+def _reserved_problems(cidr: IPv4Network) -> list[str]:
+    reserved = next((network for network in NOT_FOR_A_VPC if cidr.overlaps(network)), None)
+    if reserved is None:
+        return []
+    return [f"{cidr} lies in {reserved}, which AWS takes for no VPC: take one such as 10.42.0.0/16"]
+
+
+def _loopback_problems(cidr: IPv4Network) -> list[str]:
     if not cidr.subnet_of(LOOPBACK):
         return [
-            f"{cidr} is not inside {LOOPBACK}: on the local target every machine is a process with an address that Linux can bind"
+            (
+                f"{cidr} is not inside {LOOPBACK}: on the local target every machine is a process "
+                "with an address that Linux can bind"
+            )
         ]
-    if HOST_OWN in cidr:
+    if LOCALHOST in cidr:
         return [
-            f"{cidr} holds {HOST_OWN}, which is this host's own: take one such as 127.42.0.0/16"
+            f"{cidr} holds {LOCALHOST}, which is this host's own: take one such as 127.42.0.0/16"
         ]
     return []
 
 
-def _enough(machines: int) -> str:
-    for prefix in range(SMALLEST_SUBNET - SUBNET_BITS, LARGEST_VPC - 1, -1):
-        if room(IPv4Network((0, prefix))) >= machines:
-            return f"a /{prefix}" + ("" if prefix == LARGEST_VPC else " or larger")
+def _sufficient_network(machines: int) -> str:
+    for prefix in range(MAX_SUBNET_PREFIX - SUBNET_BITS, MIN_VPC_PREFIX - 1, -1):
+        if machine_capacity(IPv4Network((0, prefix))) >= machines:
+            return f"a /{prefix}" + ("" if prefix == MIN_VPC_PREFIX else " or larger")
     return "fewer machines: not even a /16 holds them"
 
 
 def zone_problems(zones: Sequence[str], region: str) -> list[str]:
-    """What is wrong with the named zones; naming none is right."""
+    """Complaints about the named zones. An empty list of zones is valid."""
     if not zones:
         return []
     problems = []
     if len(zones) != ZONES:
-        problems.append(
-            f"{len(zones)} zones, must be exactly {ZONES}, one a master: so a zone's loss leaves a quorum"
-        )
-    if repeated := sorted({zone for zone in zones if zones.count(zone) > 1}):
-        problems.append(f"{', '.join(repeated)} named more than once")
+        reason = "one per master, so that the loss of a zone leaves a quorum"
+        problems.append(f"{len(zones)} zones, must be exactly {ZONES}, {reason}")
+    if names := repeated(zones):
+        problems.append(f"{', '.join(names)} named more than once")
     problems += [
         f"{zone!r} is not a zone of {region}: they are called {region}a, {region}b, …"
         for zone in sorted(set(zones))
-        if not (zone.startswith(region) and len(zone) == len(region) + 1 and zone[-1].isalpha())
+        if not _is_zone_of(zone, region)
     ]
     return problems
 
 
-def operator_problems(cidrs: Sequence[str], *, local: bool, open_to_the_world: bool) -> list[str]:
-    """What is wrong with where operators come from."""
+def _is_zone_of(zone: str, region: str) -> bool:
+    letter = zone.removeprefix(region)
+    return zone.startswith(region) and len(letter) == 1 and letter.isalpha()
+
+
+def operator_problems(
+    cidrs: Sequence[str], *, is_local: bool, open_to_the_world: bool
+) -> list[str]:
+    """Complaints about the networks of the operators."""
     if not cidrs:
-        if local:
+        if is_local:
             return ["at least one network must be named"]
         return [
-            "must be given on aws: the networks from which masters may be reached, such as your own address as 203.0.113.7/32"
+            (
+                "must be given on aws: the networks from which masters may be reached, "
+                "such as your own address as 203.0.113.7/32"
+            )
         ]
     if open_to_the_world:
         return []
-    return [
-        f"{cidr} lets in {'everybody' if network.prefixlen == 0 else 'too many'}: name your own networks, or set open_to_the_world: true"
-        for cidr, network in ((cidr, IPv4Network(cidr)) for cidr in cidrs)
-        if network.prefixlen < WIDEST_OPERATOR
-    ]
+    networks = (IPv4Network(cidr) for cidr in cidrs)
+    return [_too_wide(network) for network in networks if network.prefixlen < MIN_OPERATOR_PREFIX]
+
+
+def _too_wide(network: IPv4Network) -> str:
+    who = "everybody" if network.prefixlen == 0 else "too many"
+    return f"{network} lets in {who}: name your own networks, or set open_to_the_world: true"

@@ -1,82 +1,101 @@
-"""A commented cluster file, written from the model itself: every field with its default, its meaning and its unit."""
+"""A commented cluster file: every field with its default, meaning and unit, from the model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from pydantic import BaseModel
 
-from mesaform.config.schema import BY_TARGET, ClusterSpec
+from mesaform.config.schema import ClusterSpec
+from mesaform.config.target_defaults import BY_TARGET, TOP
 
 _SECTIONS = {
     "network": "Addresses, and who may come in.",
-    "masters": "The machines that lead: ZooKeeper, the engine's masters, services on 8080, the autoscaler. One a zone.",
-    "agents": "Pools of machines that run tasks. The autoscaler works between min (default: count) and max.",
-    "autoscaler": "Buys machines for work that finds no offer, gives back what earns nothing. Durations in seconds.",
-    "cost": "Money.",
+    "masters": (
+        "The machines that lead: ZooKeeper, the engine's masters, services on 8080, "
+        "the autoscaler. One per zone."
+    ),
+    "agents": (
+        "Pools of machines that run tasks. The autoscaler works between min (default: count) "
+        "and max."
+    ),
+    "autoscaler": (
+        "Launches machines for work that finds no offer, removes what is not needed. "
+        "Durations in seconds."
+    ),
+    "cost": "Limits of cost.",
 }
 
 
 def sample(name: str, target: Literal["local", "aws"], operator_cidrs: Sequence[str] = ()) -> str:
-    """The text of a cluster file in which every default is spelled out.
+    """Return the text of a cluster file in which every default is written out.
 
-    On aws without `operator_cidrs` the file cannot be used until a person names them: nothing is open to the world by default.
+    On aws without `operator_cidrs` the file is not valid until a person names the networks of the
+    operators: nothing is open to the world by default.
     """
     defaults = BY_TARGET[target]
-    spec = ClusterSpec.model_construct(name=name, target=target, **defaults[""])
+    values: dict[str, object] = {
+        field: info.get_default(call_default_factory=True)
+        for field, info in ClusterSpec.model_fields.items()
+    }
+    values.update({"name": name, "target": target, **defaults[TOP]})
     lines = [
-        f"# The Mesos cluster {name}. `mesaform validate` checks this file, `mesaform up` makes it true, `mesaform down` ends it.",
+        f"# The Mesos cluster {name}. `mesaform validate` checks this file, `mesaform up` applies it,",
+        "# `mesaform down` removes the cluster.",
         "",
     ]
     for field, info in ClusterSpec.model_fields.items():
-        value = getattr(spec, field)
         if field not in _SECTIONS:
-            lines += _entry(field, value, info.description)
-            continue
-        lines += ["", f"# {_SECTIONS[field]}", f"{field}:"]
-        if isinstance(value, tuple):
-            for item in value:
-                lines += _item(item)
+            lines += _entry(field, values[field], info.description)
             continue
         given = dict(defaults.get(field, {}))
         if field == "network" and operator_cidrs:
             given["operator_cidrs"] = tuple(operator_cidrs)
-        lines += [f"  {line}" for line in _section(value, given)]
+        lines += ["", f"# {_SECTIONS[field]}", f"{field}:", *_body(values[field], given)]
     return "\n".join(lines) + "\n"
 
 
-def _section(model: BaseModel, given: dict[str, Any]) -> Iterator[str]:
+def _body(value: object, given: Mapping[str, object]) -> Iterator[str]:
+    """The lines of a section: of a model, or of a list of models."""
+    if isinstance(value, BaseModel):
+        yield from (f"  {line}" for line in _section(value, given))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _item(item)
+
+
+def _section(model: BaseModel, given: Mapping[str, object]) -> Iterator[str]:
     for field, info in type(model).model_fields.items():
         value = given.get(field, getattr(model, field))
         if isinstance(value, BaseModel):
-            yield from (f"# {_sentence(value)}", f"{field}:")
+            yield from (f"# {_first_sentence(value)}", f"{field}:")
             yield from (f"  {line}" for line in _section(value, {}))
         else:
             yield from _entry(field, value, info.description)
 
 
-def _sentence(model: BaseModel) -> str:
+def _first_sentence(model: BaseModel) -> str:
     return (type(model).__doc__ or "").strip().splitlines()[0]
 
 
 def _item(model: BaseModel) -> Iterator[str]:
-    first = True
+    is_first = True
     for line in _section(model, {}):
-        lead = "- " if first and not line.startswith("#") else "  "
-        first = first and line.startswith("#")
+        lead = "- " if is_first and not line.startswith("#") else "  "
+        is_first = is_first and line.startswith("#")
         yield f"  {lead}{line}"
 
 
-def _entry(field: str, value: Any, description: str | None) -> list[str]:
-    """A comment and the field; a field without a value is shown as a comment too."""
+def _entry(field: str, value: object, description: str | None) -> list[str]:
+    """A comment and the field; a field without a value is a comment too."""
     if value is None:
         return [f"# {description}", f"# {field}: (none)"]
     return [f"# {description}", f"{field}: {_yaml(value)}"]
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     """Flow style, which is JSON for all that is not plain text."""
     if isinstance(value, str):
         return value

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError
 
 from mesaform.common.errors import BadInput
 from mesaform.config import yaml_text
-from mesaform.config.schema import Autoscaler, ClusterSpec, Cost, InstanceType, Model, Pool, Whole
+from mesaform.config.field_types import InstanceType, Model, Whole
+from mesaform.config.schema import Autoscaler, ClusterSpec, Cost, Pool
 from mesaform.simulator.market import TYPES
 
 ZONES = tuple(f"us-east-1{letter}" for letter in "abc")

@@ -210,7 +210,7 @@ class ClusterHarness:
         return json.loads(text) if text else None
 
     def masters(self) -> list[str]:
-        from mesaform.config.schema import load
+        from mesaform.config.parser import load
         from mesaform.topology.addresses import master_addresses
 
         return [str(address) for address in master_addresses(load(self.folder / "cluster.yaml"))]

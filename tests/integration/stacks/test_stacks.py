@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mesaform.config.schema import ClusterSpec, parse
+from mesaform.config.parser import parse
+from mesaform.config.schema import ClusterSpec
 from mesaform.topology import addresses, names, ports, user_data
 from mesaform.topology.user_data import LeaseTerms, parse_node_document
 from tests.integration.stacks.conftest import CLUSTER_FILE, synthesize

@@ -8,7 +8,7 @@ import pytest
 
 from mesaform.common.errors import BadInput
 from mesaform.config.calendar import days_of, hours_of, is_open
-from mesaform.config.schema import parse
+from mesaform.config.parser import parse
 
 
 def at(text: str) -> float:

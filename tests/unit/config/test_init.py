@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from mesaform.cli import init, validate
 from mesaform.cli.validate import summary
 from mesaform.common.errors import BadInput
+from mesaform.config.parser import parse
 from mesaform.config.sample import sample
-from mesaform.config.schema import ClusterSpec, Network, parse
+from mesaform.config.schema import ClusterSpec, Network
 from tests.unit.config.commands import program
 
 

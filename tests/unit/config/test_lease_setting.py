@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesaform.common.errors import BadInput
-from mesaform.config.schema import parse
+from mesaform.config.parser import parse
 from mesaform.topology.launch_documents import node_document
 from mesaform.topology.user_data import LeaseTerms, parse_node_document
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mesaform.common.errors import BadInput, Exit
-from mesaform.config.schema import ClusterSpec, Network, Pool, load, parse
+from mesaform.config.parser import load, parse
+from mesaform.config.schema import ClusterSpec, Network, Pool
 
 AWS = "name: a\ntarget: aws\nnetwork: {operator_cidrs: [203.0.113.0/24]%s}\n"
 
@@ -190,11 +191,11 @@ def test_a_spec_survives_the_way_to_the_autoscaler_and_back():
     assert ClusterSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
-def test_a_spec_that_the_autoscaler_could_not_be_told_is_refused():
+def test_a_spec_that_the_autoscaler_cannot_read_is_refused():
     pools = tuple(
         Pool(name=f"pool-{n}", count=0, max=1, attributes={"a" * 100: "b" * 100}) for n in range(30)
     )
-    with pytest.raises(ValueError, match="bytes as JSON, the autoscaler can be told 8192"):
+    with pytest.raises(ValueError, match="bytes as JSON, the autoscaler can read 8192"):
         ClusterSpec(name="x", agents=pools)
 
 

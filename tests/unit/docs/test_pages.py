@@ -10,7 +10,8 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from mesaform.config.schema import ClusterSpec, parse
+from mesaform.config.parser import parse
+from mesaform.config.schema import ClusterSpec
 from mesaform.topology.ports import Port
 from tests.unit.docs.pages import PAGES, REPOSITORY, anchors, blocks, links, name_of, prose, spans
 

@@ -1,0 +1,80 @@
+"""Checks of a whole cluster spec: fields that are valid alone and do not fit together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING
+
+from mesaform.config import network
+from mesaform.config.field_types import Problem
+
+if TYPE_CHECKING:
+    from mesaform.config.schema import ClusterSpec
+
+PARAMETER_BYTES = 8192
+"""Size of an advanced SSM parameter, from which the autoscaler reads the spec."""
+
+
+def spec_problems(spec: ClusterSpec) -> list[Problem]:
+    """Return all problems of a spec, each with the path of its field."""
+    return [
+        *_network_problems(spec),
+        *_pool_reference_problems(spec),
+        *_pool_name_problems(spec),
+        *_engine_problems(spec),
+        *_size_problems(spec),
+    ]
+
+
+def _network_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    is_local = spec.target == "local"
+    machines = spec.masters.count + sum(pool.max for pool in spec.agents)
+    cidr = IPv4Network(spec.network.cidr)
+    for message in network.vpc_problems(cidr, is_local=is_local, machines=machines):
+        yield ("network", "cidr"), message
+    for message in network.zone_problems(spec.network.zones, spec.region):
+        yield ("network", "zones"), message
+    for message in network.operator_problems(
+        spec.network.operator_cidrs,
+        is_local=is_local,
+        open_to_the_world=spec.network.open_to_the_world,
+    ):
+        yield ("network", "operator_cidrs"), message
+
+
+def _pool_reference_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    names = [pool.name for pool in spec.agents]
+    references = {
+        "headroom_slots": [slots.pool for slots in spec.autoscaler.headroom_slots],
+        "calendar": [expected.pool for expected in spec.autoscaler.calendar],
+    }
+    for field, pools in references.items():
+        for index, pool in enumerate(pools):
+            if pool is not None and pool not in names:
+                path = ("autoscaler", field, index, "pool")
+                yield path, f"there is no pool {pool}; pools: {', '.join(names)}"
+
+
+def _pool_name_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    names = [pool.name for pool in spec.agents]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield ("agents", index, "name"), f"pool {name} is defined more than once"
+
+
+def _engine_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    if spec.target == "local" and spec.engine == "mesos":
+        yield ("engine",), "mesos runs on aws only: the local target has the embedded engine"
+
+
+def _size_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    size = len(spec.model_dump_json().encode())
+    if size > PARAMETER_BYTES:
+        yield (
+            ("agents",),
+            (
+                f"the spec takes {size} bytes as JSON, the autoscaler can read {PARAMETER_BYTES}: "
+                "use fewer pools, types or attributes"
+            ),
+        )
