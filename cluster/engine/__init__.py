@@ -1,1 +1,4 @@
-"""The embedded engine: Mesos' master and agent in Python, for one machine, tests and small clusters."""
+"""The embedded engine: Mesos' master and agent in Python.
+
+It is meant for one machine, for tests and for small clusters.
+"""

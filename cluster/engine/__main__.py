@@ -1,4 +1,7 @@
-"""`python -m mesaform.engine master|agent`: the embedded engine's two programs, configured by MESOS_* variables."""
+"""`python -m mesaform.engine master|agent`: the two programs of the embedded engine.
+
+Variables MESOS_* configure them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the programs; its exit code."""
+    """Run the program that the argument names, and return its exit code."""
     if arguments == ["master"]:
         from mesaform.engine.master.shell import main as run_master
 

@@ -1,8 +1,10 @@
-"""Who is offered what: dominant resource fairness over roles, then over the frameworks of a role.
+"""Allocator: decides what is offered to whom, by dominant resource fairness (DRF).
 
-Pure: the master tells it what agents, frameworks and allocations there are, and asks for the next offers. What is offered
-counts as allocated from that moment; the master gives it back with `recover`. Roles are flat here: `a/b` is a role like any other.
-Not here: quota, reservations, revocable resources.
+DRF ranks the roles first and then the frameworks of each role (Ghodsi et al., NSDI 2011; Mesos'
+HierarchicalDRFAllocator). The master reports agents, frameworks and allocations, and asks for the
+next offers. An offer counts as allocated at once; the master returns it with `recover`. Roles are
+flat: `a/b` is a role like any other. Quota, reservations and revocable resources do not exist.
+Pure. Depends on `common.resources`.
 """
 
 from __future__ import annotations
@@ -15,17 +17,17 @@ from dataclasses import dataclass, field
 from mesaform.common.resources import EMPTY, Resources
 
 Key = tuple[float, int, str]
-"""What orders roles and frameworks: dominant share (by weight), how often something was given, name."""
+"""Rank of a role or framework: dominant share by weight, number of allocations, name."""
 
-MAX_REFUSE_S = 365 * 86400.0
-DEFAULT_REFUSE_S = 5.0
+MAX_REFUSE_S = 365 * 86400.0  # Mesos' upper bound of Filters.refuse_seconds
+DEFAULT_REFUSE_S = 5.0  # Mesos' default of Filters.refuse_seconds
 MIN_ALLOCATABLE = (Resources.of(cpus=0.01), Resources.of(mem_mib=32))
-"""An offer is worth making when it contains one of these: what `--min_allocatable_resources` is in Mesos."""
+"""The least offers: the default of Mesos' flag `--min_allocatable_resources`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """All that is free on one agent, for one framework in one of its roles."""
+    """All free resources of one agent, for one framework in one of its roles."""
 
     framework_id: str
     role: str
@@ -38,7 +40,7 @@ class _Agent:
     total: Resources
     free: Resources
     active: bool = True
-    held: dict[tuple[str, str], Resources] = field(default_factory=dict)
+    allocated: dict[tuple[str, str], Resources] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -51,8 +53,11 @@ class _Framework:
 
 
 @dataclass(slots=True)
-class _Held:
-    """What a role, or a framework in a role, holds in the whole cluster; `count` is how often it was given something."""
+class _Allocated:
+    """What a role, or a framework in a role, holds in the cluster, in thousandths of each unit.
+
+    `count` is the number of its allocations.
+    """
 
     milli: Counter[str] = field(default_factory=Counter)
     count: int = 0
@@ -69,20 +74,20 @@ class _Refusal:
 
 
 class _Order:
-    """Roles, and the frameworks in each, hungriest first; kept in order while one round gives things away."""
+    """Roles, and the frameworks in each, by rank. It stays sorted during one round."""
 
     def __init__(self, roles: list[Key], clients: dict[str, list[Key]]) -> None:
         self._roles = roles
         self._clients = clients
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """(role, framework): by the role's share, then by the framework's share inside it."""
+        """(role, framework): by the role's rank, then by the framework's rank in it."""
         for _, _, role in self._roles:
             for _, _, framework_id in self._clients[role]:
                 yield role, framework_id
 
-    def moved(self, before: tuple[Key, Key], after: tuple[Key, Key]) -> None:
-        """A role and a framework in it hold more now."""
+    def update(self, before: tuple[Key, Key], after: tuple[Key, Key]) -> None:
+        """Move a role and a framework in it to their new ranks."""
         clients = self._clients[before[0][2]]
         for ordered, old, new in (
             (self._roles, before[0], after[0]),
@@ -97,9 +102,9 @@ class Allocator:
 
     Args:
         interval_s: seconds between the master's regular rounds; a refusal lasts at least this long.
-        shuffle: puts a list of agents in a random order, in place (injected, so that a test or a replay is deterministic).
+        shuffle: shuffles a list of agents in place; injected, so that tests are deterministic.
         min_allocatable: smaller offers are not made.
-        weights: share of a role relative to others; 1 when not named.
+        weights: the share of a role relative to the others; 1 for a role that is not in it.
 
     """
 
@@ -118,8 +123,8 @@ class Allocator:
         self._weights = dict(weights or {})
         self._agents: dict[str, _Agent] = {}
         self._frameworks: dict[str, _Framework] = {}
-        self._roles: dict[str, _Held] = {}
-        self._clients: dict[tuple[str, str], _Held] = {}  # (role, framework)
+        self._roles: dict[str, _Allocated] = {}
+        self._clients: dict[tuple[str, str], _Allocated] = {}  # (role, framework)
         self._refusals: dict[tuple[str, str, str], list[_Refusal]] = {}  # (framework, role, agent)
         self._total: Counter[str] = Counter()
 
@@ -133,7 +138,7 @@ class Allocator:
         *,
         active: bool = True,
     ) -> None:
-        """A new agent; `used` is what already runs there, as (framework, role, resources)."""
+        """Add an agent; `used` is what already runs on it, as (framework, role, resources)."""
         self.remove_agent(agent_id)
         self._agents[agent_id] = _Agent(total, total, active)
         self._count_total(total, 1)
@@ -141,18 +146,18 @@ class Allocator:
             self._take(agent_id, framework_id, role, resources)
 
     def remove_agent(self, agent_id: str) -> None:
-        """The agent and everything allocated on it are gone. Idempotent."""
+        """Remove the agent and everything that is allocated on it. Idempotent."""
         agent = self._agents.pop(agent_id, None)
         if agent is None:
             return
         self._count_total(agent.total, -1)
-        for (framework_id, role), resources in agent.held.items():
-            self._hold(framework_id, role, resources, -1)
+        for (framework_id, role), resources in agent.allocated.items():
+            self._add_allocated(framework_id, role, resources, -1)
         for key in [key for key in self._refusals if key[2] == agent_id]:
             del self._refusals[key]
 
     def update_agent(self, agent_id: str, total: Resources) -> None:
-        """The agent's size changed; what it runs keeps running."""
+        """Change the agent's total. Its allocations stay."""
         agent = self._agents[agent_id]
         self._count_total(agent.total, -1)
         self._count_total(total, 1)
@@ -160,7 +165,7 @@ class Allocator:
         agent.total = total
 
     def set_agent_active(self, agent_id: str, *, active: bool) -> None:
-        """An agent that is not active is never offered."""
+        """Offer the agent or not."""
         if agent_id in self._agents:
             self._agents[agent_id].active = active
 
@@ -176,25 +181,25 @@ class Allocator:
         gpu_aware: bool = False,
         min_allocatable: Mapping[str, tuple[Resources, ...]] | None = None,
     ) -> None:
-        """A framework, new or changed. What it holds and what it refused are kept."""
+        """Add or change a framework. Its allocations and refusals stay."""
         self._frameworks[framework_id] = _Framework(
             frozenset(roles), set(suppressed), active, gpu_aware, min_allocatable or {}
         )
 
     def remove_framework(self, framework_id: str) -> None:
-        """No more offers. What it holds must have been recovered."""
+        """Remove a framework. Everything that it holds must have been recovered."""
         self._frameworks.pop(framework_id, None)
-        self._forget_refusals(framework_id)
+        self._remove_refusals(framework_id)
         for key in [key for key in self._clients if key[1] == framework_id]:
             del self._clients[key]
 
     def deactivate_framework(self, framework_id: str) -> None:
-        """A disconnected framework gets no offers, and its refusals are forgotten."""
+        """Make no offers to a disconnected framework, and remove its refusals."""
         self._frameworks[framework_id].active = False
-        self._forget_refusals(framework_id)
+        self._remove_refusals(framework_id)
 
     def revive(self, framework_id: str, roles: Iterable[str] = ()) -> None:
-        """Forget refusals and suppression in these roles (all of them when none is named)."""
+        """Remove refusals and suppression in these roles; in all its roles when none is given."""
         framework = self._frameworks[framework_id]
         for role in tuple(roles) or framework.roles:
             framework.suppressed.discard(role)
@@ -202,11 +207,12 @@ class Allocator:
                 del self._refusals[key]
 
     def suppress(self, framework_id: str, roles: Iterable[str] = ()) -> None:
-        """No offers in these roles (all of them when none is named) until revived."""
+        """Make no offers in these roles until `revive`; in all of its roles when none is given."""
         framework = self._frameworks[framework_id]
         framework.suppressed.update(set(roles) or framework.roles)
 
     def suppressed(self, framework_id: str) -> frozenset[str]:
+        """The roles in which the framework gets no offers."""
         return frozenset(self._frameworks[framework_id].suppressed)
 
     # --- resources
@@ -224,45 +230,50 @@ class Allocator:
         """Take back what an offer or a task no longer uses.
 
         Args:
-            framework_id: who held it.
-            role: in which role.
-            agent_id: where; nothing happens when that agent is gone.
-            resources: what comes back.
-            now: seconds.
-            refuse_s: None and 0 install no filter; a negative number means the default, 5 s. Lasts at least one interval.
+            framework_id: the framework that held it.
+            role: the role in which it was held.
+            agent_id: its agent. Nothing happens when the agent was removed.
+            resources: what returns.
+            now: seconds since the epoch.
+            refuse_s: seconds for which the framework refuses these resources, at least one
+                interval. None and 0 mean no refusal; a negative number means the default.
 
         """
         agent = self._agents.get(agent_id)
         if agent is None or resources.is_empty:
             return
         key = (framework_id, role)
-        left = agent.held.get(key, EMPTY) - resources
-        if left.is_empty:
-            agent.held.pop(key, None)
+        remaining = agent.allocated.get(key, EMPTY) - resources
+        if remaining.is_empty:
+            agent.allocated.pop(key, None)
         else:
-            agent.held[key] = left
+            agent.allocated[key] = remaining
         agent.free = agent.free + resources
-        self._hold(framework_id, role, resources, -1)
+        self._add_allocated(framework_id, role, resources, -1)
         if refuse_s and framework_id in self._frameworks:
             wanted = DEFAULT_REFUSE_S if refuse_s < 0 else min(refuse_s, MAX_REFUSE_S)
             refusal = _Refusal(resources, now + max(self.interval_s, wanted))
             self._refusals.setdefault((framework_id, role, agent_id), []).append(refusal)
 
     def claim(self, framework_id: str, role: str, agent_id: str, resources: Resources) -> None:
-        """What runs on an agent already, as the agent itself tells."""
+        """Count what runs on an agent already, as the agent reports it."""
         self._take(agent_id, framework_id, role, resources)
 
     def allocate(self, now: float) -> list[Allocation]:
-        """The next offers: each active agent's free resources to the hungriest framework that did not refuse them."""
+        """The next offers.
+
+        The free resources of each active agent go to the framework of the lowest rank that does not
+        refuse them. The order of the agents is random, as in Mesos.
+        """
         self.runs += 1
         self._expire(now)
         agents = [
             agent_id
             for agent_id, agent in self._agents.items()
-            if agent.active and self._worth(agent.free, self._min_allocatable)
+            if agent.active and self._contains_any(agent.free, self._min_allocatable)
         ]
         self._shuffle(agents)
-        made: list[Allocation] = []
+        allocations: list[Allocation] = []
         order = self._order()
         for agent_id in agents:
             chosen = self._choose(agent_id, order)
@@ -272,9 +283,9 @@ class Allocator:
             before = self._role_key(role), self._client_key(role, framework_id)
             resources = self._agents[agent_id].free
             self._take(agent_id, framework_id, role, resources)
-            made.append(Allocation(framework_id, role, agent_id, resources))
-            order.moved(before, (self._role_key(role), self._client_key(role, framework_id)))
-        return made
+            allocations.append(Allocation(framework_id, role, agent_id, resources))
+            order.update(before, (self._role_key(role), self._client_key(role, framework_id)))
+        return allocations
 
     def _choose(self, agent_id: str, order: _Order) -> tuple[str, str] | None:
         agent = self._agents[agent_id]
@@ -283,7 +294,7 @@ class Allocator:
             if agent.total.gpus and not framework.gpu_aware:
                 continue
             smallest = framework.min_allocatable.get(role)
-            if smallest is not None and not self._worth(agent.free, smallest):
+            if smallest is not None and not self._contains_any(agent.free, smallest):
                 continue
             if not self._refused(framework_id, role, agent_id, agent.free):
                 return role, framework_id
@@ -299,24 +310,25 @@ class Allocator:
         return _Order(
             roles,
             {
-                role: sorted(self._client_key(role, one) for one in members[role])
+                role: sorted(self._client_key(role, framework_id) for framework_id in members[role])
                 for role in members
             },
         )
 
     def _role_key(self, role: str) -> Key:
-        held = self._roles.get(role, _NOTHING)
-        return self._dominant(held) / self._weights.get(role, 1.0), held.count, role
+        allocated = self._roles.get(role, _NOTHING)
+        share = self._dominant(allocated) / self._weights.get(role, 1.0)
+        return share, allocated.count, role
 
     def _client_key(self, role: str, framework_id: str) -> Key:
-        held = self._clients.get((role, framework_id), _NOTHING)
-        return self._dominant(held), held.count, framework_id
+        allocated = self._clients.get((role, framework_id), _NOTHING)
+        return self._dominant(allocated), allocated.count, framework_id
 
-    def _dominant(self, held: _Held) -> float:
+    def _dominant(self, allocated: _Allocated) -> float:
         return max(
             (
                 amount / self._total[name]
-                for name, amount in held.milli.items()
+                for name, amount in allocated.milli.items()
                 if self._total[name] > 0
             ),
             default=0.0,
@@ -329,18 +341,18 @@ class Allocator:
         )
 
     @staticmethod
-    def _worth(resources: Resources, smallest: tuple[Resources, ...]) -> bool:
-        return any(resources.contains(one) for one in smallest)
+    def _contains_any(resources: Resources, vectors: tuple[Resources, ...]) -> bool:
+        return any(resources.contains(vector) for vector in vectors)
 
     def _expire(self, now: float) -> None:
         for key, refusals in list(self._refusals.items()):
-            kept = [refusal for refusal in refusals if refusal.until > now]
-            if kept:
-                self._refusals[key] = kept
+            valid = [refusal for refusal in refusals if refusal.until > now]
+            if valid:
+                self._refusals[key] = valid
             else:
                 del self._refusals[key]
 
-    def _forget_refusals(self, framework_id: str) -> None:
+    def _remove_refusals(self, framework_id: str) -> None:
         for key in [key for key in self._refusals if key[0] == framework_id]:
             del self._refusals[key]
 
@@ -348,45 +360,45 @@ class Allocator:
         agent = self._agents[agent_id]
         agent.free = agent.free - resources
         key = (framework_id, role)
-        agent.held[key] = agent.held.get(key, EMPTY) + resources
-        self._hold(framework_id, role, resources, 1)
+        agent.allocated[key] = agent.allocated.get(key, EMPTY) + resources
+        self._add_allocated(framework_id, role, resources, 1)
 
-    def _hold(self, framework_id: str, role: str, resources: Resources, sign: int) -> None:
-        for held in (
-            self._roles.setdefault(role, _Held()),
-            self._clients.setdefault((role, framework_id), _Held()),
+    def _add_allocated(self, framework_id: str, role: str, resources: Resources, sign: int) -> None:
+        for allocated in (
+            self._roles.setdefault(role, _Allocated()),
+            self._clients.setdefault((role, framework_id), _Allocated()),
         ):
-            held.add(resources, sign)
-            held.count += sign > 0
+            allocated.add(resources, sign)
+            allocated.count += sign > 0
 
     def _count_total(self, total: Resources, sign: int) -> None:
         for name, amount in total.milli.items():
             self._total[name] += sign * amount
 
-    # --- what others may read
+    # --- queries
 
     def free(self, agent_id: str) -> Resources:
         """What is neither offered nor used on an agent."""
         return self._agents[agent_id].free
 
-    def held(self, agent_id: str) -> dict[tuple[str, str], Resources]:
+    def allocated(self, agent_id: str) -> dict[tuple[str, str], Resources]:
         """What is offered or used on an agent, by (framework, role)."""
-        return dict(self._agents[agent_id].held)
+        return dict(self._agents[agent_id].allocated)
 
     def active_filters(self) -> Counter[str]:
-        """How many refusals stand, by role."""
+        """The number of refusals by role."""
         count: Counter[str] = Counter()
         for (_, role, _), refusals in self._refusals.items():
             count[role] += len(refusals)
         return count
 
     def shares(self) -> dict[str, float]:
-        """The dominant share of each role with a framework, 0 to 1."""
+        """The dominant share, 0 to 1, of each role that has a framework."""
         roles = {role for framework in self._frameworks.values() for role in framework.roles}
         return {role: self._dominant(self._roles.get(role, _NOTHING)) for role in sorted(roles)}
 
     def cluster(self) -> tuple[dict[str, float], dict[str, float]]:
-        """(total, offered or allocated) of cpus, mem and disk in the whole cluster, in their units."""
+        """(total, offered or used) of cpus, mem, disk and gpus in the cluster, in their units."""
         free: Counter[str] = Counter()
         for agent in self._agents.values():
             for name, amount in agent.free.milli.items():
@@ -396,4 +408,4 @@ class Allocator:
         return total, {name: (self._total[name] - free[name]) / 1000 for name in names}
 
 
-_NOTHING = _Held()
+_NOTHING = _Allocated()

@@ -38,12 +38,16 @@ def accept(state: State, framework: Framework, call: Accept) -> None:
     for operation in call.operations:
         framework.counters["operations"] += 1
         framework.counters[f"operations/{operation.type.lower()}"] += 1
-    if problem is not None or not offers:
-        _refuse_all(state, framework, call, problem or "No offers specified")
+    if problem is not None:
+        _refuse_all(state, framework, call, problem)
         for offer in offers:
             state.remove_offer(offer)
         return
     framework.counters["offers/accepted"] += len(offers)
+    _launch_all(state, framework, call, offers)
+
+
+def _launch_all(state: State, framework: Framework, call: Accept, offers: list[Offer]) -> None:
     target = Target(framework, state.agents[offers[0].agent_id], offers[0].role)
     free = total(offer.resources for offer in offers)
     for offer in offers:
@@ -80,6 +84,8 @@ def _offers_of(state: State, framework: Framework, call: Accept) -> tuple[list[O
             invalid_id = offer_id
     if invalid_id is not None:
         return offers, f"Offer {invalid_id} is no longer valid"
+    if not offers:
+        return offers, "No offers specified"
     return offers, _problem_of_offers(offers, len(call.offer_ids))
 
 

@@ -78,11 +78,10 @@ def _agent_info_json(agent: Agent) -> Document:
 
 def agent_json(state: State, agent: Agent) -> Document:
     """An agent as in GET_AGENTS and AGENT_ADDED."""
-    is_deactivated = state.is_deactivated(agent.id)
     document: Document = {
         "agent_info": _agent_info_json(agent),
-        "active": agent.is_connected and not is_deactivated,
-        "deactivated": is_deactivated,
+        "active": state.is_active(agent),
+        "deactivated": state.is_deactivated(agent.id),
         "version": agent.version or VERSION,
         "pid": f"slave(1)@{agent.address}",
         "registered_time": nanoseconds(agent.registered_at),

@@ -97,7 +97,6 @@ def task_json(task: Task) -> Document:
 
 def agent_json(state: State, agent: Agent, *, full: bool = False) -> Document:
     """An agent as in /state; `full` adds the resources in the v1 form, as in /slaves."""
-    is_deactivated = state.is_deactivated(agent.id)
     document: Document = {
         "id": agent.id,
         "hostname": agent.info.hostname,
@@ -110,8 +109,8 @@ def agent_json(state: State, agent: Agent, *, full: bool = False) -> Document:
         "offered_resources": resources_json(agent.offered()),
         "reserved_resources": {},
         "unreserved_resources": resources_json(agent.total),
-        "active": agent.is_connected and not is_deactivated,
-        "deactivated": is_deactivated,
+        "active": state.is_active(agent),
+        "deactivated": state.is_deactivated(agent.id),
         "version": agent.version or VERSION,
         "capabilities": list(AGENT_CAPABILITIES),
     }
@@ -292,9 +291,7 @@ def _counts(states: Counter[str] | None) -> Document:
 
 def state_json(state: State) -> Document:
     """The part of /state that the core knows. The process adds its own facts."""
-    active = sum(
-        agent.is_connected and not state.is_deactivated(agent.id) for agent in state.agents.values()
-    )
+    active = sum(state.is_active(agent) for agent in state.agents.values())
     unreachable = sum(record.state == "unreachable" for record in state.registry.agents.values())
     return {
         "activated_slaves": float(active),

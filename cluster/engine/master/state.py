@@ -1,4 +1,4 @@
-"""State of one term of leadership: frameworks, agents, tasks and offers, with the operations on them.
+"""State of one term of leadership: frameworks, agents, tasks and offers, and operations on them.
 
 Pure: no I/O, no clock, no randomness. `core` sets `now` before each event. The operations append
 to `effects`, which `core` returns. Depends on `allocator`, `registry`, `link` and `events`.
@@ -324,13 +324,13 @@ class State:
         record = self.record(agent_id)
         return record.drain.state if record is not None and record.drain is not None else None
 
+    def is_active(self, agent: Agent) -> bool:
+        """Whether the agent is connected and no operator deactivated it."""
+        return agent.is_connected and not self.is_deactivated(agent.id)
+
     def is_offerable(self, agent: Agent) -> bool:
         """Whether the agent's free resources may be offered."""
-        return (
-            agent.is_connected
-            and agent.id not in self.in_flight
-            and not self.is_deactivated(agent.id)
-        )
+        return self.is_active(agent) and agent.id not in self.in_flight
 
     # --- sending
 

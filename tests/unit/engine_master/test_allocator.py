@@ -8,222 +8,244 @@ from mesaform.engine.allocator import Allocator
 BIG = Resources.of(cpus=9, mem_mib=18 * 1024, ports=[(31000, 31009)])
 
 
-def allocator(
+def an_allocator(
     *frameworks: tuple[str, str], agents: int = 1, size: Resources = BIG, **kw
 ) -> Allocator:
-    made = Allocator(**kw)
+    allocator = Allocator(**kw)
     for name, role in frameworks:
-        made.add_framework(name, [role])
+        allocator.add_framework(name, [role])
     for number in range(agents):
-        made.add_agent(f"a{number}", size)
-    return made
+        allocator.add_agent(f"a{number}", size)
+    return allocator
 
 
-def winners(made: Allocator, now: float = 0.0) -> list[tuple[str, str]]:
-    return [(one.framework_id, one.agent_id) for one in made.allocate(now)]
+def winners(allocator: Allocator, now: float = 0.0) -> list[tuple[str, str]]:
+    return [
+        (allocation.framework_id, allocation.agent_id) for allocation in allocator.allocate(now)
+    ]
 
 
-def test_an_offer_is_all_that_is_free_on_an_agent_ports_included():
-    made = allocator(("f", "*"))
-    assert [one.resources for one in made.allocate(0.0)] == [BIG]
-    assert made.free("a0").is_empty
+def test_an_offer_has_all_free_resources_of_an_agent_with_its_ports():
+    allocator = an_allocator(("f", "*"))
+    assert [allocation.resources for allocation in allocator.allocate(0.0)] == [BIG]
+    assert allocator.free("a0").is_empty
 
 
 def test_the_framework_with_the_smaller_dominant_share_comes_first():
-    made = allocator(("hungry", "*"), ("fed", "*"), agents=3)
-    made.claim("fed", "*", "a0", Resources.of(cpus=1))
-    made.claim("hungry", "*", "a0", Resources.of(cpus=0.5, mem_mib=512))
-    assert winners(made)[0][0] == "hungry"
+    allocator = an_allocator(("small", "*"), ("large", "*"), agents=3)
+    allocator.claim("large", "*", "a0", Resources.of(cpus=1))
+    allocator.claim("small", "*", "a0", Resources.of(cpus=0.5, mem_mib=512))
+    assert winners(allocator)[0][0] == "small"
 
 
 def test_the_dominant_share_is_the_largest_over_all_scalars_not_their_sum():
-    # 6 of 18 cpus (1/3) and nothing else, against 5 cpus (5/18) with 1/6 of the memory: the latter's sum is larger, its maximum is not.
-    made = allocator(("one-sided", "*"), ("balanced", "*"), agents=2)
-    made.claim("one-sided", "*", "a0", Resources.of(cpus=6))
-    made.claim("balanced", "*", "a1", Resources.of(cpus=5, mem_mib=6 * 1024))
-    assert winners(made)[0][0] == "balanced"
+    # 6 of 18 cpus (1/3) and nothing else, against 5 cpus (5/18) with 1/6 of the memory.
+    # The sum of the latter is larger, its maximum is smaller.
+    allocator = an_allocator(("one-sided", "*"), ("balanced", "*"), agents=2)
+    allocator.claim("one-sided", "*", "a0", Resources.of(cpus=6))
+    allocator.claim("balanced", "*", "a1", Resources.of(cpus=5, mem_mib=6 * 1024))
+    assert winners(allocator)[0][0] == "balanced"
 
 
 def test_memory_can_be_the_dominant_resource():
-    made = allocator(("memory", "*"), ("cpu", "*"), agents=2)
-    made.claim("memory", "*", "a0", Resources.of(cpus=0.5, mem_mib=12 * 1024))
-    made.claim("cpu", "*", "a1", Resources.of(cpus=3, mem_mib=512))
-    assert winners(made)[0][0] == "cpu"
+    allocator = an_allocator(("memory", "*"), ("cpu", "*"), agents=2)
+    allocator.claim("memory", "*", "a0", Resources.of(cpus=0.5, mem_mib=12 * 1024))
+    allocator.claim("cpu", "*", "a1", Resources.of(cpus=3, mem_mib=512))
+    assert winners(allocator)[0][0] == "cpu"
 
 
 def test_roles_are_served_before_the_frameworks_in_them():
-    made = allocator(("a", "busy"), ("b", "busy"), ("c", "idle"), agents=2)
-    made.claim("a", "busy", "a0", Resources.of(cpus=2))
-    assert winners(made)[0][0] == "c"
+    allocator = an_allocator(("a", "busy"), ("b", "busy"), ("c", "idle"), agents=2)
+    allocator.claim("a", "busy", "a0", Resources.of(cpus=2))
+    assert winners(allocator)[0][0] == "c"
 
 
 def test_weights_divide_a_roles_share():
-    made = allocator(("a", "heavy"), ("b", "light"), agents=2, weights={"heavy": 4.0})
-    made.claim("a", "heavy", "a0", Resources.of(cpus=2))
-    made.claim("b", "light", "a1", Resources.of(cpus=1))
-    assert winners(made)[0][0] == "a"
+    allocator = an_allocator(("a", "heavy"), ("b", "light"), agents=2, weights={"heavy": 4.0})
+    allocator.claim("a", "heavy", "a0", Resources.of(cpus=2))
+    allocator.claim("b", "light", "a1", Resources.of(cpus=1))
+    assert winners(allocator)[0][0] == "a"
 
 
-def test_equal_shares_go_to_whom_was_given_something_less_often_then_by_name():
-    made = allocator(("b", "*"), ("a", "*"))
-    assert winners(made) == [("a", "a0")]
-    made.recover("a", "*", "a0", BIG, now=0.0)
-    assert winners(made) == [("b", "a0")]
+def test_equal_shares_are_ranked_by_number_of_allocations_and_then_by_name():
+    allocator = an_allocator(("b", "*"), ("a", "*"))
+    assert winners(allocator) == [("a", "a0")]
+    allocator.recover("a", "*", "a0", BIG, now=0.0)
+    assert winners(allocator) == [("b", "a0")]
 
 
 def test_many_agents_are_spread_over_equal_frameworks():
-    made = allocator(("a", "*"), ("b", "*"), agents=10)
-    counts = [framework for framework, _ in winners(made)]
+    allocator = an_allocator(("a", "*"), ("b", "*"), agents=10)
+    counts = [framework for framework, _ in winners(allocator)]
     assert counts.count("a") == counts.count("b") == 5
 
 
 def test_agents_are_taken_in_the_order_of_the_injected_shuffle():
-    made = allocator(("f", "*"), agents=3, shuffle=lambda agents: agents.reverse())
-    assert [agent for _, agent in winners(made)] == ["a2", "a1", "a0"]
+    allocator = an_allocator(("f", "*"), agents=3, shuffle=lambda agents: agents.reverse())
+    assert [agent for _, agent in winners(allocator)] == ["a2", "a1", "a0"]
 
 
 def test_a_refusal_holds_until_it_expires():
-    made = allocator(("f", "*"))
-    made.allocate(0.0)
-    made.recover("f", "*", "a0", BIG, now=0.0, refuse_s=4.0)
-    assert winners(made, 3.9) == []
-    assert winners(made, 4.0) == [("f", "a0")]
+    allocator = an_allocator(("f", "*"))
+    allocator.allocate(0.0)
+    allocator.recover("f", "*", "a0", BIG, now=0.0, refuse_s=4.0)
+    assert winners(allocator, 3.9) == []
+    assert winners(allocator, 4.0) == [("f", "a0")]
 
 
 def test_a_refusal_lasts_at_least_one_interval_but_zero_is_none():
-    made = allocator(("f", "*"), interval_s=1.0)
-    made.allocate(0.0)
-    made.recover("f", "*", "a0", BIG, now=0.0, refuse_s=0.1)
-    assert winners(made, 0.5) == []
-    assert winners(made, 1.0) == [("f", "a0")]
-    made.recover("f", "*", "a0", BIG, now=1.0, refuse_s=0.0)
-    assert winners(made, 1.0) == [("f", "a0")]
+    allocator = an_allocator(("f", "*"), interval_s=1.0)
+    allocator.allocate(0.0)
+    allocator.recover("f", "*", "a0", BIG, now=0.0, refuse_s=0.1)
+    assert winners(allocator, 0.5) == []
+    assert winners(allocator, 1.0) == [("f", "a0")]
+    allocator.recover("f", "*", "a0", BIG, now=1.0, refuse_s=0.0)
+    assert winners(allocator, 1.0) == [("f", "a0")]
 
 
 def test_a_negative_refusal_means_the_default_and_a_huge_one_a_year():
-    made = allocator(("f", "*"))
-    made.allocate(0.0)
-    made.recover("f", "*", "a0", BIG, now=0.0, refuse_s=-1.0)
-    assert winners(made, 4.9) == []
-    assert winners(made, 5.0) == [("f", "a0")]
-    made.recover("f", "*", "a0", BIG, now=5.0, refuse_s=1e12)
-    assert winners(made, 300 * 86400.0) == []
-    assert winners(made, 366 * 86400.0) == [("f", "a0")]
+    allocator = an_allocator(("f", "*"))
+    allocator.allocate(0.0)
+    allocator.recover("f", "*", "a0", BIG, now=0.0, refuse_s=-1.0)
+    assert winners(allocator, 4.9) == []
+    assert winners(allocator, 5.0) == [("f", "a0")]
+    allocator.recover("f", "*", "a0", BIG, now=5.0, refuse_s=1e12)
+    assert winners(allocator, 300 * 86400.0) == []
+    assert winners(allocator, 366 * 86400.0) == [("f", "a0")]
 
 
 def test_a_refusal_does_not_hold_when_more_is_free_than_was_refused():
-    made = allocator(("f", "*"))
-    made.claim("other", "*", "a0", Resources.of(cpus=1))
-    rest = made.allocate(0.0)[0].resources
-    made.recover("f", "*", "a0", rest, now=0.0, refuse_s=1000.0)
-    assert winners(made, 1.0) == []
-    made.recover("other", "*", "a0", Resources.of(cpus=1), now=1.0)
-    assert winners(made, 1.0) == [("f", "a0")]
+    allocator = an_allocator(("f", "*"))
+    allocator.claim("other", "*", "a0", Resources.of(cpus=1))
+    rest = allocator.allocate(0.0)[0].resources
+    allocator.recover("f", "*", "a0", rest, now=0.0, refuse_s=1000.0)
+    assert winners(allocator, 1.0) == []
+    allocator.recover("other", "*", "a0", Resources.of(cpus=1), now=1.0)
+    assert winners(allocator, 1.0) == [("f", "a0")]
 
 
 def test_a_refusal_holds_when_less_is_free_than_was_refused():
-    made = allocator(("f", "*"))
-    made.allocate(0.0)
-    made.recover("f", "*", "a0", BIG, now=0.0, refuse_s=1000.0)
-    made.claim("other", "*", "a0", Resources.of(cpus=1))
-    assert winners(made, 1.0) == []
+    allocator = an_allocator(("f", "*"))
+    allocator.allocate(0.0)
+    allocator.recover("f", "*", "a0", BIG, now=0.0, refuse_s=1000.0)
+    allocator.claim("other", "*", "a0", Resources.of(cpus=1))
+    assert winners(allocator, 1.0) == []
 
 
-def test_a_refusal_is_one_frameworks_on_one_agent_in_one_role():
-    made = allocator(("f", "*"), ("g", "*"), agents=2)
-    made.add_framework("f", ["*", "second"])
-    for one in made.allocate(0.0):
-        made.recover(
-            one.framework_id,
-            one.role,
-            one.agent_id,
-            one.resources,
+def test_a_refusal_is_of_one_framework_on_one_agent_in_one_role():
+    allocator = an_allocator(("f", "*"), ("g", "*"), agents=2)
+    allocator.add_framework("f", ["*", "second"])
+    for allocation in allocator.allocate(0.0):
+        allocator.recover(
+            allocation.framework_id,
+            allocation.role,
+            allocation.agent_id,
+            allocation.resources,
             now=0.0,
-            refuse_s=1000.0 if one.agent_id == "a0" else 0.0,
+            refuse_s=1000.0 if allocation.agent_id == "a0" else 0.0,
         )
-    assert "a1" in [agent for _, agent in winners(made, 0.0)]
+    assert "a1" in [agent for _, agent in winners(allocator, 0.0)]
 
 
-def test_revive_forgets_refusals_and_suppression():
-    made = allocator(("f", "*"))
-    made.allocate(0.0)
-    made.recover("f", "*", "a0", BIG, now=0.0, refuse_s=1000.0)
-    made.suppress("f")
-    made.revive("f")
-    assert winners(made, 0.0) == [("f", "a0")]
+def test_revive_removes_refusals_and_suppression():
+    allocator = an_allocator(("f", "*"))
+    allocator.allocate(0.0)
+    allocator.recover("f", "*", "a0", BIG, now=0.0, refuse_s=1000.0)
+    allocator.suppress("f")
+    allocator.revive("f")
+    assert winners(allocator, 0.0) == [("f", "a0")]
 
 
-def test_suppressed_roles_get_nothing_and_others_do():
-    made = Allocator()
-    made.add_framework("f", ["x", "y"])
-    made.add_agent("a0", BIG)
-    made.suppress("f", ["x"])
-    assert [one.role for one in made.allocate(0.0)] == ["y"]
-    made.suppress("f")
-    made.add_agent("a1", BIG)
-    assert made.allocate(0.0) == []
+def test_suppressed_roles_get_no_offers_and_others_do():
+    allocator = Allocator()
+    allocator.add_framework("f", ["x", "y"])
+    allocator.add_agent("a0", BIG)
+    allocator.suppress("f", ["x"])
+    assert [allocation.role for allocation in allocator.allocate(0.0)] == ["y"]
+    allocator.suppress("f")
+    allocator.add_agent("a1", BIG)
+    assert allocator.allocate(0.0) == []
 
 
 def test_less_than_the_smallest_allocatable_is_not_offered():
-    made = allocator(("f", "*"), size=Resources.of(cpus=0.009, mem_mib=31, ports=[(1, 2)]))
-    assert made.allocate(0.0) == []
-    made = allocator(("f", "*"), size=Resources.of(mem_mib=32))
-    assert len(made.allocate(0.0)) == 1
+    allocator = an_allocator(("f", "*"), size=Resources.of(cpus=0.009, mem_mib=31, ports=[(1, 2)]))
+    assert allocator.allocate(0.0) == []
+    allocator = an_allocator(("f", "*"), size=Resources.of(mem_mib=32))
+    assert len(allocator.allocate(0.0)) == 1
 
 
-def test_a_declared_smallest_offer_is_honoured():
-    made = Allocator()
-    made.add_framework("f", ["*"], min_allocatable={"*": (Resources.of(cpus=10),)})
-    made.add_agent("a0", BIG)
-    assert made.allocate(0.0) == []
-    made.add_agent("a1", BIG + BIG)
-    assert winners(made) == [("f", "a1")]
+def test_offers_below_the_declared_minimum_are_not_made():
+    allocator = Allocator()
+    allocator.add_framework("f", ["*"], min_allocatable={"*": (Resources.of(cpus=10),)})
+    allocator.add_agent("a0", BIG)
+    assert allocator.allocate(0.0) == []
+    allocator.add_agent("a1", BIG + BIG)
+    assert winners(allocator) == [("f", "a1")]
 
 
-def test_agents_with_gpus_are_kept_for_frameworks_that_know_gpus():
-    made = Allocator()
-    made.add_agent("a0", Resources.of(cpus=4, gpus=1))
-    made.add_framework("plain", ["*"])
-    assert made.allocate(0.0) == []
-    made.add_framework("learner", ["*"], gpu_aware=True)
-    assert winners(made) == [("learner", "a0")]
+def test_agents_with_gpus_are_offered_to_gpu_aware_frameworks_only():
+    allocator = Allocator()
+    allocator.add_agent("a0", Resources.of(cpus=4, gpus=1))
+    allocator.add_framework("plain", ["*"])
+    assert allocator.allocate(0.0) == []
+    allocator.add_framework("learner", ["*"], gpu_aware=True)
+    assert winners(allocator) == [("learner", "a0")]
 
 
 def test_an_inactive_agent_is_not_offered():
-    made = allocator(("f", "*"))
-    made.set_agent_active("a0", active=False)
-    assert made.allocate(0.0) == []
+    allocator = an_allocator(("f", "*"))
+    allocator.set_agent_active("a0", active=False)
+    assert allocator.allocate(0.0) == []
 
 
-def test_a_disconnected_framework_gets_nothing_and_its_refusals_are_forgotten():
-    made = allocator(("f", "*"))
-    made.allocate(0.0)
-    made.recover("f", "*", "a0", BIG, now=0.0, refuse_s=1000.0)
-    made.deactivate_framework("f")
-    assert made.allocate(0.0) == []
-    made.add_framework("f", ["*"])
-    assert winners(made) == [("f", "a0")]
+def test_a_disconnected_framework_gets_no_offers_and_loses_its_refusals():
+    allocator = an_allocator(("f", "*"))
+    allocator.allocate(0.0)
+    allocator.recover("f", "*", "a0", BIG, now=0.0, refuse_s=1000.0)
+    allocator.deactivate_framework("f")
+    assert allocator.allocate(0.0) == []
+    allocator.add_framework("f", ["*"])
+    assert winners(allocator) == [("f", "a0")]
 
 
-def test_an_agent_that_goes_takes_its_share_of_the_cluster_with_it():
-    made = allocator(("f", "*"), ("g", "*"), agents=2)
-    made.claim("f", "*", "a0", Resources.of(cpus=8))
-    made.remove_agent("a0")
-    assert made.shares() == {"*": 0.0}
-    assert made.cluster()[0]["cpus"] == 9.0
+def test_removing_an_agent_removes_its_share_of_the_cluster():
+    allocator = an_allocator(("f", "*"), ("g", "*"), agents=2)
+    allocator.claim("f", "*", "a0", Resources.of(cpus=8))
+    allocator.remove_agent("a0")
+    assert allocator.shares() == {"*": 0.0}
+    assert allocator.cluster()[0]["cpus"] == 9.0
 
 
-def test_an_agent_that_grows_offers_what_it_gained():
-    made = allocator(("f", "*"))
-    made.claim("f", "*", "a0", Resources.of(cpus=1))
-    made.update_agent("a0", BIG + Resources.of(cpus=3))
-    assert made.free("a0").cpus == 11.0
+def test_an_agent_that_grows_offers_the_difference():
+    allocator = an_allocator(("f", "*"))
+    allocator.claim("f", "*", "a0", Resources.of(cpus=1))
+    allocator.update_agent("a0", BIG + Resources.of(cpus=3))
+    assert allocator.free("a0").cpus == 11.0
 
 
-def test_one_that_is_far_behind_is_served_again_in_the_same_round_until_it_has_caught_up():
-    made = allocator(("ahead", "*"), ("behind", "*"), agents=9)
+def test_a_framework_far_behind_is_served_repeatedly_until_shares_are_equal():
+    allocator = an_allocator(("ahead", "*"), ("behind", "*"), agents=9)
     for agent in ("a0", "a1", "a2"):
-        made.claim("ahead", "*", agent, BIG)
-    counts = [framework for framework, _ in winners(made)]
+        allocator.claim("ahead", "*", agent, BIG)
+    counts = [framework for framework, _ in winners(allocator)]
     assert counts[:3] == ["behind", "behind", "behind"]
     assert counts.count("ahead") == 2
+
+
+def test_removing_a_framework_leaves_the_shares_of_the_others():
+    allocator = an_allocator(("leaving", "*"), ("large", "*"), ("small", "*"), agents=2)
+    allocator.claim("leaving", "*", "a0", Resources.of(cpus=1))
+    allocator.claim("large", "*", "a0", Resources.of(cpus=4))
+    allocator.claim("small", "*", "a0", Resources.of(cpus=2))
+    allocator.recover("leaving", "*", "a0", Resources.of(cpus=1), now=0.0)
+    allocator.remove_framework("leaving")
+    assert winners(allocator)[0][0] == "small"
+
+
+def test_removing_a_framework_removes_its_own_share():
+    allocator = an_allocator(("f", "*"), ("other", "*"), agents=2)
+    allocator.claim("f", "*", "a0", Resources.of(cpus=6))
+    allocator.claim("other", "*", "a1", Resources.of(cpus=2))
+    allocator.remove_framework("f")
+    allocator.add_framework("f", ["*"])
+    assert winners(allocator)[0][0] == "f"

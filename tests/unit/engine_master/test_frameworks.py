@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.engine.master import events as ev
+from mesaform.engine.master.state import min_allocatable_of
+from mesaform.mesos.messages import FrameworkInfo
 from tests.unit.engine_master.world import SIZE, World
 
 
@@ -166,3 +169,50 @@ def test_only_fifty_completed_frameworks_are_remembered(world):
     for _ in range(60):
         world.framework().call("TEARDOWN")
     assert len(world.state.completed_frameworks) == 50
+
+
+def offer_filters(**roles: list[dict[str, float]]) -> dict[str, object]:
+    return {
+        role: {
+            "min_allocatable_resources": {
+                "quantities": [
+                    {"quantities": {name: {"value": value} for name, value in scalars.items()}}
+                    for scalars in vectors
+                ]
+            }
+        }
+        for role, vectors in roles.items()
+    }
+
+
+def framework_info(filters: dict[str, object]) -> FrameworkInfo:
+    return FrameworkInfo(user="root", name="f", offer_filters=filters)
+
+
+def test_the_minimal_offers_of_a_framework_are_its_declared_quantities_by_role():
+    info = framework_info(offer_filters(batch=[{"cpus": 2, "mem": 512}, {"gpus": 1}], web=[{}]))
+    assert min_allocatable_of(info) == {
+        "batch": (Resources.of(cpus=2, mem_mib=512), Resources.of(gpus=1)),
+        "web": (Resources(),),
+    }
+
+
+def test_roles_without_minimal_offers_are_left_out():
+    info = framework_info({**offer_filters(empty=[]), "none": {}, "batch": None})
+    assert min_allocatable_of(info) == {}
+
+
+def test_offer_filters_of_another_shape_are_ignored():
+    quantities = [{"quantities": {"cpus": {"value": "many"}, "mem": 5}}]
+    filters = {"a": 7, "b": {"min_allocatable_resources": {"quantities": quantities}}}
+    assert min_allocatable_of(framework_info(filters)) == {"b": (Resources(),)}
+
+
+def test_offers_below_the_declared_minimum_are_not_made():
+    world = World()
+    filters = offer_filters(batch=[{"cpus": 64}, {"cpus": 8}])
+    framework = world.framework(roles=("batch",), offer_filters=filters)
+    world.agent()
+    assert framework.offers == []
+    world.agent(size=SIZE + SIZE)
+    assert len(framework.offers) == 1

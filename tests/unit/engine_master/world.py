@@ -101,7 +101,7 @@ class World:
             assert m.allocator.free(agent.id) + taken == agent.total, (
                 f"{agent.id}: resources are not conserved"
             )
-            held = total(m.allocator.held(agent.id).values())
+            held = total(m.allocator.allocated(agent.id).values())
             assert held == taken, f"{agent.id}: the allocator counts {held}, the master {taken}"
             if agent.offers:
                 assert agent.is_connected, f"{agent.id} is away and may not be offered"
