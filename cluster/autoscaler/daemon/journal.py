@@ -70,7 +70,7 @@ class Journal:
         for token in await self._zk.children(folder):
             node = await self._zk.get(f"{folder}/{token}")
             if node is not None:
-                found.append(_decode_intent(node[0]))
+                found.append(decode_intent(node[0]))
         return sorted(found, key=lambda intent: intent.at)
 
     async def save(self, memory: PlannerState) -> None:
@@ -143,6 +143,7 @@ def _decode(data: bytes) -> _State:
     return msgspec.convert(old_vocabulary.translate_journal_state(document), _State)
 
 
-def _decode_intent(data: bytes) -> Intent:
+def decode_intent(data: bytes) -> Intent:
+    """Return the journaled launch, whatever version wrote it."""
     document = as_object(msgspec.json.decode(data))
     return msgspec.convert(old_vocabulary.translate_intent(document), Intent)

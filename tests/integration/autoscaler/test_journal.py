@@ -31,7 +31,7 @@ def an_intent(token: str = "ms-1", at: float = NOW) -> Intent:
         LaunchRequest("toy", "default", 2, a_snapshot().offerings["default"], token, {"a": "b"}),
         at,
         None,
-        "why",
+        a_reason(),
     )
 
 

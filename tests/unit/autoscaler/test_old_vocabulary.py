@@ -9,12 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from mesaform.autoscaler.daemon.journal import decode_state
+from mesaform.autoscaler.daemon.journal import decode_intent, decode_state
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.model.old_vocabulary import translate_journal_state
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Probe
 from mesaform.autoscaler.model.removal import Removal, Replacement
-from mesaform.autoscaler.model.snapshot import Intent
+from mesaform.autoscaler.reporting.reason_text import render
+from tests.unit.autoscaler.builders import a_reason
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -43,7 +44,7 @@ def test_renamed_fields_keep_their_values():
     state = state_of_5698494()
     assert state.registered_at == {"i-0a1": 1763899000.0, "i-0a2": 1763899010.0}
     assert state.last_reported == {"services:/web": "pool_max"}
-    assert state.anomalies["i-0a1"].startswith("comes from version 1")
+    assert render(state.anomalies["i-0a1"]).startswith("comes from version 1")
     assert state.hint_baselines == {"hint-1": (4000, 8192000, 0, 0, 0)}
     assert state.cooldown_until == {"i-0a6": 1763903600.0}
     assert len(state.lifetimes["/web"]) == 24
@@ -57,14 +58,14 @@ def test_renamed_fields_of_values_keep_their_values():
         "agent-4",
         "terminating",
         1763900210.0,
-        "no task for 300 s (idle_after_s 300)",
+        a_reason("no task for 300 s (idle_after_s 300)"),
         requested_at=1763900215.0,
     )
     assert state.replacements["ms-1"] == Replacement(
         ("i-0a2", "i-0a5"),
         1,
         1763900190.0,
-        "one m5.xlarge takes the place of 2 x m5.large",
+        a_reason("one m5.xlarge takes the place of 2 x m5.large"),
         "replace",
     )
     assert state.backoffs["m5.large/us-east-1a/spot"] == Backoff(1763900300.0, 2, 4)
@@ -87,7 +88,7 @@ def test_todays_documents_are_unchanged_by_the_translation():
 
 
 def test_a_recorded_launch_is_readable():
-    intent = msgspec.json.decode(recorded("journal_launch_5698494.json"), type=Intent)
+    intent = decode_intent(recorded("journal_launch_5698494.json"))
     assert intent.instance_ids == ("i-0b1", "i-0b2")
     assert intent.request.token == "ms-1"
     assert intent.request.offerings[0].key == "m5.large/us-east-1a/spot"
