@@ -1,8 +1,11 @@
-"""The account's bucket (see `blueprint.bucket_name`): private, encrypted, made on first use, never removed by this product."""
+"""The account's bucket (`topology.names.bucket_name`): private, encrypted, created on first use.
+
+This product never removes it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import ClientError
 
@@ -10,13 +13,17 @@ from mesaform.aws import client
 from mesaform.aws.errors import error_code, is_absent, translate_errors
 from mesaform.common.errors import NotOwned
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.literals import BucketLocationConstraintType
+
 BAKE_PREFIX = "bake/"
-BAKE_KEPT_DAYS = 30
-"""Bundles, reports and logs of bakes are of use for as long as somebody may ask why an image is as it is."""
+BAKE_EXPIRY_DAYS = 30
+"""Days after which S3 deletes the bundles, reports and logs of bakes."""
 
 
 def ensure_bucket(region: str) -> str:
-    """The bucket's name; it exists when this returns. Idempotent.
+    """Create the bucket if it does not exist, and return its name. Idempotent.
 
     Raises:
         NotOwned: another account has a bucket of this name.
@@ -24,14 +31,14 @@ def ensure_bucket(region: str) -> str:
 
     """
     name = client.account_bucket(region)
-    s3 = client.client("s3", region)
+    s3: S3Client = client.client("s3", region)
     with translate_errors(f"s3://{name}"):
         if not _exists(s3, name):
             _create(s3, name, region)
     return name
 
 
-def _exists(s3: Any, name: str) -> bool:
+def _exists(s3: S3Client, name: str) -> bool:
     try:
         s3.head_bucket(Bucket=name)
     except ClientError as error:
@@ -47,29 +54,43 @@ def _exists(s3: Any, name: str) -> bool:
     return True
 
 
-def _create(s3: Any, name: str, region: str) -> None:
-    placement = (
-        {}
-        if region == "us-east-1"
-        else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    )
+def _create(s3: S3Client, name: str, region: str) -> None:
     try:
-        s3.create_bucket(Bucket=name, **placement)
+        if region == "us-east-1":  # S3 accepts no location constraint there
+            s3.create_bucket(Bucket=name)
+        else:
+            location = cast("BucketLocationConstraintType", region)
+            s3.create_bucket(
+                Bucket=name, CreateBucketConfiguration={"LocationConstraint": location}
+            )
     except ClientError as error:
-        if error_code(error) != "BucketAlreadyOwnedByYou":  # somebody else's bake was quicker
+        if error_code(error) != "BucketAlreadyOwnedByYou":  # another bake was faster
             raise
-    blocked = dict.fromkeys(
-        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    s3.put_public_access_block(
+        Bucket=name,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "IgnorePublicAcls": True,
+            "BlockPublicPolicy": True,
+            "RestrictPublicBuckets": True,
+        },
     )
-    s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=blocked)
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-    lifecycle = {
-        "ID": "bake",
-        "Status": "Enabled",
-        "Filter": {"Prefix": BAKE_PREFIX},
-        "Expiration": {"Days": BAKE_KEPT_DAYS},
-    }
+    s3.put_bucket_encryption(
+        Bucket=name,
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+        },
+    )
     s3.put_bucket_lifecycle_configuration(
-        Bucket=name, LifecycleConfiguration={"Rules": [lifecycle]}
+        Bucket=name,
+        LifecycleConfiguration={
+            "Rules": [
+                {
+                    "ID": "bake",
+                    "Status": "Enabled",
+                    "Filter": {"Prefix": BAKE_PREFIX},
+                    "Expiration": {"Days": BAKE_EXPIRY_DAYS},
+                }
+            ]
+        },
     )

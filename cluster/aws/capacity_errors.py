@@ -1,6 +1,6 @@
-"""What an error of capacity is about: one offering, a whole zone, or a quota that many types count towards. Pure.
+"""Scopes of capacity errors: an offering, a zone, or a quota that many types share. Pure.
 
-A scope is a key like an offering's, `type/zone/capacity`, with `*` for what it does not name.
+A scope is a key such as an offering's, `type/zone/capacity`, with `*` for parts it does not name.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from mesaform.aws.ports import Offering
 
 ANY = "*"
 STANDARD = frozenset("acdhimrtz")
-"""First letters of the families that count towards the quota of standard types."""
+"""First letters of the families that share the quota of standard types."""
 
 OWN_QUOTA = frozenset({"dl", "hpc", "inf", "mac", "trn"})
-"""Families that begin with one of those letters and yet have a quota of their own."""
+"""Families with these first letters that have a quota of their own."""
 
 
 def quota_of(instance_type: str) -> str:
-    """The quota that a type counts towards, as EC2 divides them; most types are `standard`."""
+    """Return the quota of a type, as EC2 divides them; that of most types is `standard`."""
     end = next(
         (index for index, letter in enumerate(instance_type) if not letter.isalpha()),
         len(instance_type),
@@ -26,17 +26,17 @@ def quota_of(instance_type: str) -> str:
 
 
 def of_zone(zone: str) -> str:
-    """All that a zone sells."""
+    """Return the scope of all offerings of a zone."""
     return f"{ANY}/{zone}/{ANY}"
 
 
 def of_quota(instance_type: str, capacity: str) -> str:
-    """All that counts towards the same quota."""
+    """Return the scope of all offerings that share the type's quota."""
     return f"quota:{quota_of(instance_type)}/{ANY}/{capacity}"
 
 
 def of_error(code: str, offering_key: str) -> str:
-    """What an error that EC2 gave for one offering is about."""
+    """Return the scope of an error code that EC2 returned for one offering."""
     kind, zone, capacity = offering_key.split("/")
     if code == "InsufficientFreeAddressesInSubnet":
         return of_zone(zone)
@@ -46,17 +46,17 @@ def of_error(code: str, offering_key: str) -> str:
 
 
 def concerning(offering: Offering) -> tuple[str, ...]:
-    """Every scope that an offering is in, its own first.
+    """Return every scope of an offering, its own key first.
 
-    Spot machines are on-demand machines that nobody has: where there are none of those there is no spot capacity, so the on-demand
-    offering of the same type and zone is one of a spot offering's scopes.
+    Spot capacity is unused on-demand capacity. So an error of the on-demand offering of the same
+    type and zone concerns the spot offering too.
     """
     kind, zone, capacity = offering.instance_type, offering.zone, offering.capacity
     return (offering.key, f"{kind}/{zone}/on-demand", of_zone(zone), of_quota(kind, capacity))
 
 
 def describe(key: str) -> str:
-    """For people."""
+    """Describe a scope for people."""
     kind, zone, capacity = key.split("/")
     if kind.startswith("quota:"):
         return f"the account's quota of {kind.removeprefix('quota:')} types ({capacity})"

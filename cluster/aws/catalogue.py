@@ -1,34 +1,32 @@
-"""What EC2 sells of the named types, what the engine will see of each, and the launch templates' versions: read, kept, priced.
+"""Offerings of a region: the sizes and zones of instance types, with the prices of `pricing.market`.
 
-Sizes and zones hardly ever change: they are read once an hour, and what was read stays in use while EC2 does not answer.
+Sizes and zones are read once an hour. While EC2 does not answer the last ones stay in use.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
-from mesaform.aws.ports import Capacity, Offering, Template
+from mesaform.aws.ports import Capacity, Offering
 from mesaform.aws.pricing import price_book
 from mesaform.aws.pricing.market import Market
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import CloudError, NotFound
 from mesaform.topology.capacity import agent_resources
-from mesaform.topology.names import Tag
 
-CATALOGUE_KEPT_S = 3600.0
-AGAIN_S = 60.0
-TEMPLATES_KEPT_S = 60.0
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeInfoTypeDef
+
+MAX_AGE_S = 3600.0
+RETRY_S = 60.0
 FILTER_VALUES = 200
-"""How many values EC2 takes in one filter."""
-
-NOT_COMPARED = frozenset({"TagSpecifications"})
-"""Parts of a launch template in which versions may differ and still give the same machines."""
+"""Values that EC2 accepts in one filter."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,174 +38,163 @@ class _Size:
     gpus: int
 
 
-@dataclass(slots=True)
-class _Sold:
-    """What is for sale of some types: sizes, and in which zones. `read_at` is when, by the catalogue's clock."""
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """Sizes of types, the (type, zone) pairs that are sold, and when they are read again."""
 
     sizes: Mapping[str, _Size]
     places: frozenset[tuple[str, str]]
     read_at: float
+    stale_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    types: tuple[str, ...]
+    zones: tuple[str, ...]
+    disk_gib: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Offerings, and the revisions of prices and types from which they were made."""
+
+    revisions: tuple[int, float]
+    offerings: list[Offering]
 
 
 def chunks(names: Iterable[str], size: int) -> Iterator[list[str]]:
-    """The names, `size` at a time."""
-    left = list(names)
-    while left:
-        yield left[:size]
-        left = left[size:]
+    """Yield the names in lists of at most `size`."""
+    remaining = list(names)
+    while remaining:
+        yield remaining[:size]
+        remaining = remaining[size:]
 
 
 class Catalogue:
-    """Offerings of one region."""
+    """The offerings of one region.
+
+    Args:
+        region: the region, for messages.
+        ec2: the client of EC2 in the region.
+        limiter: the request limits.
+        market: the prices.
+        clock: seconds with any origin.
+
+    """
 
     def __init__(
-        self, region: str, ec2: Any, pacer: RateLimiter, market: Market, clock: Callable[[], float]
+        self,
+        region: str,
+        ec2: EC2Client,
+        limiter: RateLimiter,
+        market: Market,
+        clock: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._region = region
         self._ec2 = ec2
-        self._pacer = pacer
+        self._limiter = limiter
         self._market = market
-        self._sold: dict[tuple[str, ...], _Sold] = {}
-        self._made: dict[
-            tuple[tuple[str, ...], tuple[str, ...], int], tuple[tuple[int, float], list[Offering]]
-        ] = {}
+        self._types: dict[tuple[str, ...], _Types] = {}
+        self._answers: dict[_Query, _Answer] = {}
 
     def offerings(
         self, types: Sequence[str], zones: Sequence[str], disk_gib: int
     ) -> list[Offering]:
-        """See `Fleet.offerings`. The same list as before while nothing changed."""
-        sold = self._read(tuple(types))
-        key, state = (tuple(types), tuple(zones), disk_gib), (self._market.revision, sold.read_at)
-        made = self._made.get(key)
-        if made is None or made[0] != state:
-            found = [offering for name in types for zone in zones if (name, zone) in sold.places
-                     for offering in self._both(name, zone, sold.sizes[name], disk_gib)]  # fmt: skip
-            made = self._made[key] = (state, found)
-        return made[1]
+        """See `Fleet.offerings`. Returns the same list object until something changes."""
+        query = _Query(tuple(types), tuple(zones), disk_gib)
+        known = self._read(query.types)
+        revisions = (self._market.revision, known.read_at)
+        answer = self._answers.get(query)
+        if answer is None or answer.revisions != revisions:
+            answer = _Answer(revisions, list(self._priced(query, known)))
+            self._answers[query] = answer
+        return answer.offerings
 
-    def _both(self, name: str, zone: str, size: _Size, disk_gib: int) -> list[Offering]:
+    def _priced(self, query: _Query, known: _Types) -> Iterator[Offering]:
+        for name in query.types:
+            for zone in query.zones:
+                if (name, zone) in known.places:
+                    yield from self._both_capacities(name, zone, known.sizes[name], query.disk_gib)
+
+    def _both_capacities(
+        self, name: str, zone: str, size: _Size, disk_gib: int
+    ) -> Iterator[Offering]:
         on_demand = self._market.on_demand(name) or price_book.estimate(size.vcpus, size.mem_mib)
-        resources = agent_resources(size.vcpus, size.mem_mib, disk_gib, size.gpus)
-        costs: dict[Capacity, float] = {
+        prices: dict[Capacity, float] = {
             "on-demand": on_demand,
             "spot": price_book.spot_price(on_demand, self._market.spot(name, zone)),
         }
-        return [Offering(name, zone, capacity, usd, resources) for capacity, usd in costs.items()]
+        resources = agent_resources(size.vcpus, size.mem_mib, disk_gib, size.gpus)
+        for capacity, usd_per_hour in prices.items():
+            yield Offering(name, zone, capacity, usd_per_hour, resources)
 
-    def _read(self, types: tuple[str, ...]) -> _Sold:
-        kept = self._sold.get(types)
-        if kept is not None and self._clock() - kept.read_at <= CATALOGUE_KEPT_S:
-            return kept
+    def _read(self, types: tuple[str, ...]) -> _Types:
+        known = self._types.get(types)
+        now = self._clock()
+        if known is not None and now <= known.stale_at:
+            return known
         try:
-            fresh = _Sold(self._sizes(types), self._places(types), self._clock())
+            known = _Types(self._sizes(types), self._places(types), now, now + MAX_AGE_S)
         except NotFound:
             raise
         except CloudError as error:
-            if kept is None:
+            if known is None:
                 raise
             log.warning(
-                "the types cannot be read; what was known of them stays in use", error=str(error)
+                "instance types cannot be read; the last known ones stay in use", error=str(error)
             )
-            kept.read_at += AGAIN_S
-            return kept
-        self._sold[types] = fresh
-        return fresh
+            known = replace(known, stale_at=now + RETRY_S)
+        self._types[types] = known
+        return known
 
     def _places(self, types: Sequence[str]) -> frozenset[tuple[str, str]]:
-        found: set[tuple[str, str]] = set()
-        for some in chunks(types, FILTER_VALUES):
-            with self._pacer.limit("DescribeInstanceTypeOfferings"):
-                filters = [{"Name": "instance-type", "Values": some}]
-                pages = self._ec2.get_paginator("describe_instance_type_offerings").paginate(
-                    LocationType="availability-zone", Filters=filters
+        places: set[tuple[str, str]] = set()
+        paginator = self._ec2.get_paginator("describe_instance_type_offerings")
+        for names in chunks(types, FILTER_VALUES):
+            with self._limiter.limit("DescribeInstanceTypeOfferings"):
+                pages = paginator.paginate(
+                    LocationType="availability-zone", Filters=_type_filter(names)
                 )
-                found.update(
+                places.update(
                     (item["InstanceType"], item["Location"])
                     for page in pages
                     for item in page["InstanceTypeOfferings"]
                 )
-        return frozenset(found)
+        return frozenset(places)
 
     def _sizes(self, types: Sequence[str]) -> dict[str, _Size]:
-        found: dict[str, _Size] = {}
-        for some in chunks(types, FILTER_VALUES):
-            with contextlib.suppress(NotFound), self._pacer.limit("DescribeInstanceTypes"):
-                pages = self._ec2.get_paginator("describe_instance_types").paginate(
-                    Filters=[{"Name": "instance-type", "Values": some}]
-                )
-                found.update(
+        sizes: dict[str, _Size] = {}
+        paginator = self._ec2.get_paginator("describe_instance_types")
+        for names in chunks(types, FILTER_VALUES):
+            with contextlib.suppress(NotFound), self._limiter.limit("DescribeInstanceTypes"):
+                pages = paginator.paginate(Filters=_type_filter(names))
+                sizes.update(
                     (item["InstanceType"], _size(item))
                     for page in pages
                     for item in page["InstanceTypes"]
                 )
-        if missing := [name for name in types if name not in found]:
-            nearest = price_book.nearest_type(missing[0])
-            another = "take one of another generation, or another region"
-            raise NotFound(
-                f"{self._region} has no instance type {', '.join(missing)}",
-                where="the pool's types",
-                fix=f"did you mean {nearest}?" if nearest and nearest != missing[0] else another,
-            )
-        return found
+        if missing := [name for name in types if name not in sizes]:
+            raise self._unknown_types(missing)
+        return sizes
 
-
-class Templates:
-    """Launch templates and their versions. A version never changes, so each is read once."""
-
-    def __init__(self, ec2: Any, pacer: RateLimiter, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._ec2 = ec2
-        self._pacer = pacer
-        self._kept: dict[str, tuple[float, dict[str, Template]]] = {}
-        self._versions: dict[tuple[str, int], Template] = {}
-
-    def of(self, cluster: str) -> Mapping[str, Template]:
-        """See `Fleet.templates`."""
-        kept = self._kept.get(cluster)
-        if kept is None or self._clock() - kept[0] > TEMPLATES_KEPT_S:
-            kept = self._kept[cluster] = (self._clock(), self._read(cluster))
-        return kept[1]
-
-    def _read(self, cluster: str) -> dict[str, Template]:
-        with self._pacer.limit("DescribeLaunchTemplates"):
-            filters = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
-            pages = self._ec2.get_paginator("describe_launch_templates").paginate(Filters=filters)
-            found = [item for page in pages for item in page["LaunchTemplates"]]
-        templates: dict[str, Template] = {}
-        for item in found:
-            pool = {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}.get(Tag.POOL, "")
-            key = (item["LaunchTemplateId"], int(item["LatestVersionNumber"]))
-            if key not in self._versions:
-                self._versions[key] = self._compared(*key)
-            templates[pool] = self._versions[key]
-        return templates
-
-    def _compared(self, template_id: str, latest: int) -> Template:
-        with self._pacer.limit("DescribeLaunchTemplateVersions"):
-            pages = self._ec2.get_paginator("describe_launch_template_versions").paginate(
-                LaunchTemplateId=template_id
-            )
-            looks = {
-                int(item["VersionNumber"]): _looks(item["LaunchTemplateData"])
-                for page in pages
-                for item in page["LaunchTemplateVersions"]
-            }
-        return Template(
-            str(latest),
-            frozenset(str(number) for number, look in looks.items() if look == looks.get(latest))
-            | {str(latest)},
+    def _unknown_types(self, names: Sequence[str]) -> NotFound:
+        nearest = price_book.nearest_type(names[0])
+        fix = "take one of another generation, or another region"
+        if nearest and nearest != names[0]:
+            fix = f"did you mean {nearest}?"
+        return NotFound(
+            f"{self._region} has no instance type {', '.join(names)}",
+            where="the pool's types",
+            fix=fix,
         )
 
 
-def _looks(data: Mapping[str, Any]) -> str:
-    return json.dumps(
-        {key: value for key, value in data.items() if key not in NOT_COMPARED},
-        sort_keys=True,
-        default=str,
-    )
+def _type_filter(names: list[str]) -> list[FilterTypeDef]:
+    return [{"Name": "instance-type", "Values": names}]
 
 
-def _size(item: Mapping[str, Any]) -> _Size:
-    gpus = sum(int(gpu.get("Count", 0)) for gpu in item.get("GpuInfo", {}).get("Gpus", []))
-    return _Size(int(item["VCpuInfo"]["DefaultVCpus"]), int(item["MemoryInfo"]["SizeInMiB"]), gpus)
+def _size(item: InstanceTypeInfoTypeDef) -> _Size:
+    gpus = sum(gpu.get("Count", 0) for gpu in item.get("GpuInfo", {}).get("Gpus", []))
+    return _Size(item["VCpuInfo"]["DefaultVCpus"], item["MemoryInfo"]["SizeInMiB"], gpus)

@@ -1,7 +1,9 @@
-"""The cloud's clock: every answer of AWS carries its `Date`, so machines whose own clocks are apart can agree on one time.
+"""Clock that follows the `Date` header of AWS's answers.
 
-Launch times come from EC2, and the journal's timers from whichever master led: a leader whose clock is wrong would give up machines that
-boot and remove machines that just became idle. Beyond five minutes AWS refuses to talk at all (`RequestTimeTooSkewed`), so nothing is done.
+Machines whose own clocks differ agree on one time. EC2 states launch times, and the journal's
+timers come from whichever master led: a leader with a wrong clock would give up booting machines
+and remove machines that just became idle. AWS refuses calls of clocks that are off by five minutes
+or more (`RequestTimeTooSkewed`).
 """
 
 from __future__ import annotations
@@ -12,53 +14,56 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
-MATTERS_S = 3.0
-"""Less than this is not corrected: the header has whole seconds, and an answer takes its time."""
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
-KEPT = 9
-"""Answers whose median counts: one that was held up on its way must not move the clock."""
+MIN_OFFSET_S = 3.0
+"""Smaller offsets are not corrected: the header has whole seconds, and an answer takes time."""
+
+SAMPLES = 9
+"""Answers whose median counts, so that one delayed answer does not move the clock."""
 
 
 class CloudClock:
-    """The cloud's time as far as it is known. Any thread may tell it and ask it.
+    """AWS's time as far as it is known. Safe to use from several threads.
 
     Args:
-        local: this machine's clock, seconds since the epoch.
+        local: this machine's clock, in seconds since the epoch.
 
     """
 
     def __init__(self, local: Callable[[], float] = time.time) -> None:
         self._local = local
         self._lock = threading.Lock()
-        self._seen: deque[float] = deque(maxlen=KEPT)
+        self._offsets_s: deque[float] = deque(maxlen=SAMPLES)
 
-    def listen_to(self, client: Any) -> None:
-        """Take the date of every answer that a botocore client gets from now on."""
-        client.meta.events.register("after-call", self._answered, unique_id=f"clock-{id(self)}")
+    def observe(self, client: BaseClient) -> None:
+        """Take the date of every further answer of a botocore client."""
+        client.meta.events.register("after-call", self._on_answer, unique_id=f"clock-{id(self)}")
 
-    def heard(self, date: str) -> None:
-        """An answer with this `Date` header came just now. What is no date is passed over."""
+    def add_sample(self, date: str) -> None:
+        """Add the `Date` header of an answer that arrived now. A text that is no date is ignored."""
         try:
-            theirs_s = parsedate_to_datetime(date).timestamp()
+            aws_s = parsedate_to_datetime(date).timestamp()
         except (TypeError, ValueError):
             return
         with self._lock:
-            self._seen.append(theirs_s + 0.5 - self._local())
+            self._offsets_s.append(aws_s + 0.5 - self._local())
 
     @property
     def offset_s(self) -> float:
-        """Seconds to add to this machine's clock; 0 while it is right, or nothing was heard."""
+        """Seconds to add to this machine's clock; 0 if it is right or no answer arrived."""
         with self._lock:
-            found = median(self._seen) if self._seen else 0.0
-        return found if abs(found) >= MATTERS_S else 0.0
+            offset_s = median(self._offsets_s) if self._offsets_s else 0.0
+        return offset_s if abs(offset_s) >= MIN_OFFSET_S else 0.0
 
     def now(self) -> float:
         """Seconds since the epoch."""
         return self._local() + self.offset_s
 
-    def _answered(self, http_response: Any = None, **_: Any) -> None:
+    def _on_answer(self, http_response: object = None, **_: object) -> None:
         headers: Mapping[str, str] = getattr(http_response, "headers", None) or {}
         if date := headers.get("Date") or headers.get("date"):
-            self.heard(date)
+            self.add_sample(date)

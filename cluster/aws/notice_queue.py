@@ -1,9 +1,10 @@
-"""The cluster's queue in SQS, and scheduled events from EC2. See `Notices`."""
+"""Adapter of the `Notices` port: the cluster's queue in SQS and EC2's scheduled events."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from botocore.config import Config
 
@@ -13,42 +14,49 @@ from mesaform.aws.ports import Message, ScheduledEvent
 from mesaform.common.errors import NotFound
 from mesaform.topology import eventbridge
 
-LONGEST_WAIT_S = 20
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import InstanceStatusTypeDef
+
+MAX_WAIT_S = 20
 BATCH = 10
-CODES = (
+"""Messages per call of SQS."""
+
+EVENT_CODES = (
     "instance-reboot",
     "system-reboot",
     "system-maintenance",
     "instance-retirement",
     "instance-stop",
 )
-OVER = ("[Completed]", "[Canceled]")
+FINISHED_PREFIXES = ("[Completed]", "[Canceled]")
+"""Starts of the descriptions of events that EC2 still lists and that will not happen."""
 
 _CONFIG = Config(
     connect_timeout=3,
-    read_timeout=LONGEST_WAIT_S + 10,
+    read_timeout=MAX_WAIT_S + 10,
     retries={"mode": "standard", "max_attempts": 2},
 )
-"""A long poll is silent for as long as it may take."""
+"""A long poll may be silent for `MAX_WAIT_S`."""
 
 
 class SqsNotices:
-    """See `Notices`. The queue may be made, or made anew, at any time: its address is asked for until it is there."""
+    """See `Notices`. The queue's URL is read again after every error: the queue may be recreated."""
 
     def __init__(self, cluster: str, region: str) -> None:
         self._name = eventbridge.queue_name(cluster)
         self._where = f"sqs {self._name}"
         self._sqs = client.client("sqs", region, _CONFIG)
-        self._ec2 = client.client("ec2", region)
+        self._ec2: EC2Client = client.client("ec2", region)
         self._url = ""
 
     def receive(self, wait_s: float) -> list[Message]:
         try:
             with translate_errors(self._where):
                 answer = self._sqs.receive_message(
-                    QueueUrl=self._queue(),
+                    QueueUrl=self._queue_url(),
                     MaxNumberOfMessages=BATCH,
-                    WaitTimeSeconds=min(LONGEST_WAIT_S, math.ceil(wait_s)),
+                    WaitTimeSeconds=min(MAX_WAIT_S, math.ceil(wait_s)),
                 )
         except NotFound:
             self._url = ""
@@ -61,32 +69,34 @@ class SqsNotices:
     def delete(self, messages: Sequence[Message]) -> None:
         for start in range(0, len(messages), BATCH):
             entries = [
-                {"Id": str(n), "ReceiptHandle": message.receipt}
-                for n, message in enumerate(messages[start : start + BATCH])
+                {"Id": str(number), "ReceiptHandle": message.receipt}
+                for number, message in enumerate(messages[start : start + BATCH])
             ]
             with translate_errors(self._where):
-                self._sqs.delete_message_batch(QueueUrl=self._queue(), Entries=entries)
+                self._sqs.delete_message_batch(QueueUrl=self._queue_url(), Entries=entries)
 
     def scheduled(self) -> list[ScheduledEvent]:
-        found: list[ScheduledEvent] = []
         with translate_errors("ec2 DescribeInstanceStatus"):
             pages = self._ec2.get_paginator("describe_instance_status").paginate(
-                Filters=[{"Name": "event.code", "Values": list(CODES)}]
+                Filters=[{"Name": "event.code", "Values": list(EVENT_CODES)}]
             )
-            for page in pages:
-                for status in page["InstanceStatuses"]:
-                    found += [
-                        ScheduledEvent(
-                            status["InstanceId"], event["Code"], event["NotBefore"].timestamp()
-                        )
-                        for event in status.get("Events", ())
-                        if event["Code"] in CODES
-                        and not str(event.get("Description", "")).startswith(OVER)
-                    ]
-        return found
+            return [
+                event
+                for page in pages
+                for status in page["InstanceStatuses"]
+                for event in _future_events(status)
+            ]
 
-    def _queue(self) -> str:
-        """Its address, asked for once. It has the service's own form, so it is not made up here."""
+    def _queue_url(self) -> str:
+        """The queue's URL, which the service defines."""
         if not self._url:
             self._url = str(self._sqs.get_queue_url(QueueName=self._name)["QueueUrl"])
         return self._url
+
+
+def _future_events(status: InstanceStatusTypeDef) -> Iterator[ScheduledEvent]:
+    for event in status.get("Events", ()):
+        is_finished = str(event.get("Description", "")).startswith(FINISHED_PREFIXES)
+        if event["Code"] in EVENT_CODES and not is_finished:
+            not_before = event["NotBefore"].timestamp()
+            yield ScheduledEvent(status["InstanceId"], event["Code"], not_before)

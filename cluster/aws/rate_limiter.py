@@ -1,6 +1,7 @@
-"""EC2's request limits, kept on this side: token buckets as EC2 publishes them, and less after a refusal.
+"""EC2's request limits on the client's side: token buckets with EC2's published sizes.
 
-Nothing waits here: a call that would be one too many raises `Retryable` with when to come again, and the next pass does.
+After a refusal an action pauses and then continues at a lower rate. Nothing waits here: a call that
+exceeds a limit raises `Retryable` with the time after which to repeat it.
 """
 
 from __future__ import annotations
@@ -8,75 +9,89 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mesaform.aws.errors import Fault, classify, error_code, translate_errors
+from mesaform.common.backoff import Backoff, Delay
 from mesaform.common.errors import Retryable
 
-OUR_SHARE = 0.5
-"""The limits are the account's: of the calls that change something, half is left to everybody else."""
+ACCOUNT_SHARE = 0.5
+"""Share of the account's limits on launches and terminations that this process uses."""
 
-READING = (100.0, 20.0)
-CHANGING = (50.0, 5.0)
-BUCKETS: Mapping[str, tuple[float, float]] = {
-    "CreateFleet": CHANGING,
+MACHINES = "machines"
+"""Bucket of launched machines. It is not shared: bursts that need all of it are rare."""
+
+READ_LIMIT = (100.0, 20.0)
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "CreateFleet": (50.0, 5.0),
     "TerminateInstances": (100.0, 5.0),
-    "machines": (1000.0, 2.0),
+    MACHINES: (1000.0, 2.0),
 }
-"""Calls at once and calls a second, as the EC2 developer guide has them ("Request throttling for the Amazon EC2 API"); calls not named here
-only read. `machines` is the bucket of machines launched, which is not halved: a burst that needs it all is rare, and EC2 says no itself."""
+"""Size of a bucket and refill per second, by action; other actions have `READ_LIMIT`.
 
-HALVED = frozenset({"CreateFleet", "TerminateInstances"})
+Source: EC2 developer guide, "Request throttling for the Amazon EC2 API".
+"""
 
-LEAST_RATE = 1 / 16
-"""To which part of its rate an action falls under refusals, at most."""
+SHARED = frozenset({"CreateFleet", "TerminateInstances"})
 
-REFUSED_S = 2.0
-REFUSED_MOST_S = 60.0
-"""How long an action is left alone after a refusal, at first and at most: twice as long each time in a row."""
+MIN_RATE = 1 / 16
+"""Refusals lower an action's rate at most to this part of it."""
+
+RATE_STEP = 0.1
+"""Each success restores this part of the rate."""
+
+PAUSE = Backoff(first_s=2.0, cap_s=60.0)
+"""Pause of an action after refusals in a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Tokens of one action. `slowed` is the part of its rate that refusals have left it; `refused` counts them in a row."""
+    """Tokens of one action at the time `at`.
+
+    `rate_part` is the part of the rate that refusals left; `pause` counts refusals in a row.
+    """
 
     tokens: float
     at: float
-    slowed: float = 1.0
-    refused: int = 0
-    closed_until: float = 0.0
+    rate_part: float = 1.0
+    pause: Delay = field(default_factory=Delay)
 
-    def filled(self, size: float, rate: float, now: float) -> Bucket:
-        return replace(
-            self, tokens=min(size, self.tokens + (now - self.at) * rate * self.slowed), at=now
-        )
+    def refill(self, size: float, rate: float, now: float) -> Bucket:
+        """Add the tokens of the time since `at`."""
+        gained = (now - self.at) * rate * self.rate_part
+        return replace(self, tokens=min(size, self.tokens + gained), at=now)
 
     def wait_s(self, cost: float, rate: float, now: float) -> float:
-        """How long until `cost` tokens are there; 0 when they are."""
-        short = max(0.0, cost - self.tokens) / (rate * self.slowed)
-        return max(short, self.closed_until - now, 0.0)
+        """Seconds until `cost` tokens may be taken; 0 if they may be taken now."""
+        refill_s = max(0.0, cost - self.tokens) / (rate * self.rate_part)
+        return max(refill_s, self.pause.remaining_s(now))
 
     def after_refusal(self, now: float) -> Bucket:
-        wait = min(REFUSED_MOST_S, REFUSED_S * 2.0**self.refused)
+        """Empty the bucket, halve its rate and pause."""
         return replace(
             self,
             tokens=0.0,
             at=now,
-            slowed=max(LEAST_RATE, self.slowed / 2),
-            refused=self.refused + 1,
-            closed_until=now + wait,
+            rate_part=max(MIN_RATE, self.rate_part / 2),
+            pause=self.pause.after_failure(PAUSE, now),
         )
 
     def after_success(self) -> Bucket:
-        return (
-            self
-            if self.slowed >= 1 and not self.refused
-            else replace(self, slowed=min(1.0, self.slowed + 0.1), refused=0)
+        """Restore a part of the rate."""
+        return replace(
+            self,
+            rate_part=min(1.0, self.rate_part + RATE_STEP),
+            pause=self.pause.after_success(),
         )
 
 
 class RateLimiter:
-    """The buckets of one region, shared by all its callers; safe to use from several threads. `clock` gives seconds of any origin."""
+    """The buckets of one region, shared by all callers. Safe to use from several threads.
+
+    Args:
+        clock: seconds with any origin.
+
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -85,10 +100,13 @@ class RateLimiter:
 
     @contextmanager
     def limit(self, action: str, machines: int = 0) -> Iterator[None]:
-        """Make EC2 calls of one action inside; errors come out translated.
+        """Make EC2 calls of one action in the block, with translated errors.
+
+        `machines` is how many machines the call launches.
 
         Raises:
-            Retryable: no token is left (nothing was called), or EC2 refused, which slows the action down.
+            Retryable: a bucket is empty (no call was made), or EC2 refused, which lowers the rate.
+            CloudError: see `aws.errors.translate_errors`.
 
         """
         self._take(action, machines)
@@ -97,42 +115,45 @@ class RateLimiter:
                 yield
         except Retryable as error:
             if classify(error_code(error.__cause__)) is Fault.THROTTLED:
-                raise Retryable(
-                    error.what, after_s=self._refused(action), where=error.where
-                ) from error
+                after_s = self._slow_down(action)
+                raise Retryable(error.what, after_s=after_s, where=error.where) from error
             raise
         with self._lock:
             self._buckets[action] = self._bucket(action).after_success()
 
     def _take(self, action: str, machines: int) -> None:
+        costs = {action: 1.0}
+        if machines:
+            costs[MACHINES] = float(machines)
         with self._lock:
-            costs = {action: 1.0, **({"machines": float(machines)} if machines else {})}
-            now = self._clock()
-            wait = max(
-                self._bucket(name).wait_s(min(cost, _limits(name)[0]), _limits(name)[1], now)
-                for name, cost in costs.items()
-            )
-            if wait > 0:
+            wait_s = max(self._wait_s(name, cost) for name, cost in costs.items())
+            if wait_s > 0:
                 raise Retryable(
-                    "more calls than EC2 allows: not made",
-                    after_s=round(wait, 1),
+                    "the call was not made: it exceeds EC2's request limit",
+                    after_s=round(wait_s, 1),
                     where=f"ec2 {action}",
                 )
             for name, cost in costs.items():
                 bucket = self._bucket(name)
                 self._buckets[name] = replace(bucket, tokens=bucket.tokens - cost)
 
-    def _refused(self, action: str) -> float:
+    def _wait_s(self, name: str, cost: float) -> float:
+        size, rate = _limit_of(name)
+        return self._bucket(name).wait_s(min(cost, size), rate, self._clock())
+
+    def _slow_down(self, action: str) -> float:
+        """Note a refusal; return the seconds after which to call again."""
         with self._lock:
-            bucket = self._buckets[action] = self._bucket(action).after_refusal(self._clock())
-            return bucket.closed_until - bucket.at
+            now = self._clock()
+            bucket = self._buckets[action] = self._bucket(action).after_refusal(now)
+            return bucket.pause.remaining_s(now)
 
-    def _bucket(self, action: str) -> Bucket:
-        size, rate = _limits(action)
+    def _bucket(self, name: str) -> Bucket:
+        size, rate = _limit_of(name)
         now = self._clock()
-        return self._buckets.get(action, Bucket(size, now)).filled(size, rate, now)
+        return self._buckets.get(name, Bucket(size, now)).refill(size, rate, now)
 
 
-def _limits(action: str) -> tuple[float, float]:
-    size, rate = BUCKETS.get(action, READING)
-    return (size * OUR_SHARE, rate * OUR_SHARE) if action in HALVED else (size, rate)
+def _limit_of(name: str) -> tuple[float, float]:
+    size, rate = LIMITS.get(name, READ_LIMIT)
+    return (size * ACCOUNT_SHARE, rate * ACCOUNT_SHARE) if name in SHARED else (size, rate)

@@ -385,7 +385,7 @@ async def _lead(
     )
     telemetry.begin(ledger)
     clock = CloudClock()
-    clock.listen_to(client.client("ec2", settings.region))
+    clock.observe(client.client("ec2", settings.region))
     pacer = RateLimiter(time.monotonic)
     market = await asyncio.to_thread(
         lambda: aws_market(

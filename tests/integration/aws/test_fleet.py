@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mesaform.aws.capacity_errors import describe, of_quota, of_zone
-from mesaform.aws.fleet import AwsFleet, _fleet_call, _result
+from mesaform.aws.create_fleet import fleet_request, launch_result
+from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ports import Quote
 from mesaform.aws.pricing.market import Market
 from mesaform.aws.pricing.price_cache import MemoryPriceCache
@@ -36,7 +37,7 @@ def calls(cloud: Any) -> list[str]:
 
 def test_on_demand_offerings_are_asked_for_in_our_order_and_spot_is_left_to_ec2_to_weigh() -> None:
     request = plain_request()
-    call = _fleet_call(request, SUBNETS)
+    call = fleet_request(request, SUBNETS)
     overrides = call["LaunchTemplateConfigs"][0]["Overrides"]
     assert call["OnDemandOptions"] == {"AllocationStrategy": "prioritized"}
     assert [item["Priority"] for item in overrides] == [
@@ -54,26 +55,26 @@ def test_on_demand_offerings_are_asked_for_in_our_order_and_spot_is_left_to_ec2_
 
 @pytest.mark.slow
 def test_a_spot_call_lets_ec2_weigh_price_and_capacity(cloud: Any) -> None:
-    call = _fleet_call(a_request(AwsFleet(REGION), capacity="spot"), SUBNETS)
+    call = fleet_request(a_request(AwsFleet(REGION), capacity="spot"), SUBNETS)
     assert call["SpotOptions"]["AllocationStrategy"] == "price-capacity-optimized"
     assert "OnDemandOptions" not in call
     assert all("Priority" not in item for item in call["LaunchTemplateConfigs"][0]["Overrides"])
 
 
 def test_zones_without_a_subnet_are_not_asked_and_none_at_all_is_an_error() -> None:
-    call = _fleet_call(plain_request(), {ZONES[1]: "subnet-b"})
+    call = fleet_request(plain_request(), {ZONES[1]: "subnet-b"})
     assert {item["SubnetId"] for item in call["LaunchTemplateConfigs"][0]["Overrides"]} == {
         "subnet-b"
     }
     with pytest.raises(NotFound, match="no subnet"):
-        _fleet_call(plain_request(), {})
+        fleet_request(plain_request(), {})
 
 
 def test_errors_about_a_zone_or_a_quota_are_told_as_such() -> None:
     answer = an_answer(
         "InsufficientFreeAddressesInSubnet", "VcpuLimitExceeded", "InsufficientInstanceCapacity"
     )
-    result = _result(answer, plain_request(), {"subnet-a": ZONES[0]}, "here")
+    result = launch_result(answer, plain_request(), {"subnet-a": ZONES[0]}, "here")
     assert result.without_capacity == (
         of_zone(ZONES[0]),
         of_quota("m5.large", "on-demand"),
@@ -87,7 +88,7 @@ def test_errors_about_a_zone_or_a_quota_are_told_as_such() -> None:
 
 
 def test_a_fleet_that_was_throttled_inside_says_nothing_of_its_offerings() -> None:
-    result = _result(
+    result = launch_result(
         an_answer("RequestLimitExceeded"), plain_request(), {"subnet-a": ZONES[0]}, "here"
     )
     assert (result.machines, result.without_capacity) == ((), ())
@@ -136,13 +137,13 @@ def test_a_look_at_the_catalogue_calls_nobody_until_something_is_due(cloud: Any)
 
 @pytest.mark.slow
 def test_while_ec2_refuses_what_was_known_of_the_types_stays_in_use(cloud: Any) -> None:
-    now, pacer = [0.0], RateLimiter(lambda: 0.0)
+    now, limiter = [0.0], RateLimiter(lambda: 0.0)
     fleet = AwsFleet(
-        REGION, Market(REGION, None, None, MemoryPriceCache(), lambda: NOW), pacer, lambda: now[0]
+        REGION, Market(REGION, None, None, MemoryPriceCache(), lambda: NOW), limiter, lambda: now[0]
     )
     first = fleet.offerings(["m5.large"], ZONES)
     for _ in range(99):
-        with pacer.limit("DescribeInstanceTypes"):
+        with limiter.limit("DescribeInstanceTypes"):
             pass
     now[0] = 7200.0
     seen = calls(cloud)

@@ -182,7 +182,7 @@ def test_a_throttled_launch_says_when_to_come_again_and_is_not_repeated_before(
 ) -> None:
     now = [0.0]
     fleet, request = (
-        AwsFleet(REGION, pacer=RateLimiter(lambda: now[0])),
+        AwsFleet(REGION, limiter=RateLimiter(lambda: now[0])),
         network.request("ms-throttled"),
     )
     network.cloud.fault(kind="throttle", actions=["CreateFleet"])

@@ -11,42 +11,44 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from mesaform.aws import client
-from mesaform.aws.clock import KEPT, CloudClock
+from mesaform.aws.clock import SAMPLES, CloudClock
 
 LOCAL = 1_800_000_000.0
 
 
-def heard(*offsets_s: float) -> CloudClock:
-    made = CloudClock(lambda: LOCAL)
+def clock_after(*offsets_s: float) -> CloudClock:
+    clock = CloudClock(lambda: LOCAL)
     for offset_s in offsets_s:
-        made.heard(formatdate(LOCAL + offset_s, usegmt=True))
-    return made
+        clock.add_sample(formatdate(LOCAL + offset_s, usegmt=True))
+    return clock
 
 
-def test_a_clock_that_is_right_is_left_alone():
+def test_a_correct_clock_is_not_changed():
     assert CloudClock(lambda: LOCAL).now() == LOCAL
-    assert heard(0, 1, -2, 2).now() == LOCAL
+    assert clock_after(0, 1, -2, 2).now() == LOCAL
 
 
 @pytest.mark.parametrize("offset_s", [120, -120])
 def test_a_clock_that_is_minutes_apart_is_corrected(offset_s: float):
-    assert heard(offset_s).now() == pytest.approx(LOCAL + offset_s, abs=1)
+    assert clock_after(offset_s).now() == pytest.approx(LOCAL + offset_s, abs=1)
 
 
-def test_one_answer_that_was_held_up_moves_nothing():
-    assert heard(0, 0, -300, 0, 0).now() == LOCAL
+def test_one_delayed_answer_does_not_move_the_clock():
+    assert clock_after(0, 0, -300, 0, 0).now() == LOCAL
 
 
-def test_a_clock_that_was_set_right_is_believed_after_some_answers():
-    assert heard(*[200] * KEPT, *[0] * (KEPT // 2)).offset_s == pytest.approx(200, abs=1)
-    assert heard(*[200] * KEPT, *[0] * (KEPT // 2 + 1)).offset_s == 0
+def test_a_corrected_clock_counts_after_some_answers():
+    assert clock_after(*[200] * SAMPLES, *[0] * (SAMPLES // 2)).offset_s == pytest.approx(
+        200, abs=1
+    )
+    assert clock_after(*[200] * SAMPLES, *[0] * (SAMPLES // 2 + 1)).offset_s == 0
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026"])
-def test_what_is_no_date_is_passed_over(date: str):
-    made = heard(100)
-    made.heard(date)
-    assert made.offset_s == pytest.approx(100, abs=1)
+def test_a_header_that_is_no_date_is_ignored(date: str):
+    clock = clock_after(100)
+    clock.add_sample(date)
+    assert clock.offset_s == pytest.approx(100, abs=1)
 
 
 class _Ahead(BaseHTTPRequestHandler):
@@ -82,8 +84,8 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     thread.join()
 
 
-def test_it_listens_to_the_dates_of_a_clients_answers(ahead: None):
-    made = CloudClock()
-    made.listen_to(client.client("sts", "us-east-1"))
+def test_the_clock_follows_the_dates_of_a_clients_answers(ahead: None):
+    clock = CloudClock()
+    clock.observe(client.client("sts", "us-east-1"))
     assert client.account_bucket("us-east-1")
-    assert made.now() - time.time() == pytest.approx(120, abs=3)
+    assert clock.now() - time.time() == pytest.approx(120, abs=3)

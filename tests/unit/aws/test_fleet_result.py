@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mesaform.aws.fleet import _result
+from mesaform.aws.create_fleet import launch_result
 from mesaform.aws.ports import LaunchRequest
 from mesaform.common.errors import Permanent
 from tests.unit.autoscaler.builders import a_snapshot
@@ -41,7 +41,7 @@ def an_answer(*errors: str, bought: int = 0) -> dict[str, Any]:
 
 
 def test_a_launch_that_was_half_done_keeps_its_machines_and_names_what_had_none():
-    result = _result(
+    result = launch_result(
         an_answer("InsufficientInstanceCapacity", bought=1),
         a_request(),
         {"subnet-a": "us-east-1a"},
@@ -52,7 +52,7 @@ def test_a_launch_that_was_half_done_keeps_its_machines_and_names_what_had_none(
 
 
 def test_a_launch_without_any_capacity_is_an_answer():
-    result = _result(
+    result = launch_result(
         an_answer("InsufficientInstanceCapacity", "UnfulfillableCapacity"),
         a_request(),
         {"subnet-a": "us-east-1a"},
@@ -63,7 +63,7 @@ def test_a_launch_without_any_capacity_is_an_answer():
 
 def test_a_launch_that_was_refused_for_another_reason_is_an_error():
     with pytest.raises(Permanent, match="InvalidLaunchTemplate"):
-        _result(
+        launch_result(
             an_answer("InvalidLaunchTemplateId.Malformed"),
             a_request(),
             {"subnet-a": "us-east-1a"},

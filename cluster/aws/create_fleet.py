@@ -1,0 +1,152 @@
+"""The request of CreateFleet `instant` and the meaning of its answer. Pure but for the launch time.
+
+Source: EC2 API reference, `CreateFleet`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mesaform.aws import capacity_errors
+from mesaform.aws.errors import Fault, classify
+from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Machine
+from mesaform.common.errors import NotFound, Permanent
+from mesaform.topology.names import Tag, launch_template_name
+
+Answer = Mapping[str, Any]
+
+SPOT_OPTIONS = {
+    "SpotOptions": {
+        "AllocationStrategy": "price-capacity-optimized",
+        "InstanceInterruptionBehavior": "terminate",
+    }
+}
+ON_DEMAND_OPTIONS = {"OnDemandOptions": {"AllocationStrategy": "prioritized"}}
+
+
+def fleet_request(request: LaunchRequest, subnets: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of CreateFleet.
+
+    On demand EC2 takes the offerings in their order, which is by price; for spot it weighs price
+    and capacity.
+
+    Args:
+        request: the launch.
+        subnets: ids of the cluster's subnets by zone.
+
+    Raises:
+        NotFound: no zone of the offerings has a subnet.
+
+    """
+    capacity = request.offerings[0].capacity
+    template = {
+        "LaunchTemplateName": launch_template_name(request.cluster, request.pool),
+        "Version": "$Latest",
+    }
+    overrides = _overrides(request, subnets, has_priority=capacity == "on-demand")
+    tags = [{"Key": key, "Value": value} for key, value in launch_tags(request).items()]
+    return {
+        "Type": "instant",
+        "ClientToken": request.token,
+        "LaunchTemplateConfigs": [
+            {"LaunchTemplateSpecification": template, "Overrides": overrides}
+        ],
+        "TargetCapacitySpecification": {
+            "TotalTargetCapacity": request.count,
+            "DefaultTargetCapacityType": capacity,
+        },
+        "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
+        **(ON_DEMAND_OPTIONS if capacity == "on-demand" else SPOT_OPTIONS),
+    }
+
+
+def _overrides(
+    request: LaunchRequest, subnets: Mapping[str, str], *, has_priority: bool
+) -> list[dict[str, object]]:
+    overrides: list[dict[str, object]] = [
+        {"InstanceType": offering.instance_type, "SubnetId": subnets[offering.zone]}
+        for offering in request.offerings
+        if offering.zone in subnets
+    ]
+    if not overrides:
+        zones = ", ".join(sorted({offering.zone for offering in request.offerings}))
+        raise NotFound(
+            f"no subnet tagged {Tag.CLUSTER}={request.cluster} in {zones}",
+            fix="deploy the network stack: mesaform up",
+        )
+    if has_priority:
+        return [{**item, "Priority": float(order)} for order, item in enumerate(overrides)]
+    return overrides
+
+
+def launch_tags(request: LaunchRequest) -> dict[str, str]:
+    """Return the tags of the launched machines."""
+    return {
+        **request.tags,
+        Tag.CLUSTER: request.cluster,
+        Tag.ROLE: "agent",
+        Tag.POOL: request.pool,
+        Tag.MANAGED_BY: "autoscaler",
+        Tag.LAUNCH: request.token,
+        Tag.NAME: f"mesaform-{request.cluster}-{request.pool}-auto",
+    }
+
+
+def launch_result(
+    answer: Answer, request: LaunchRequest, zones: Mapping[str, str], where: str
+) -> LaunchResult:
+    """Return the result of a launch.
+
+    Args:
+        answer: what CreateFleet returned.
+        request: the launch.
+        zones: zones by id of the subnet.
+        where: names the call in errors.
+
+    Raises:
+        Permanent: EC2 launched nothing for a reason other than capacity.
+
+    """
+    machines = tuple(_launched_machines(answer, request, zones))
+    scopes: list[str] = []
+    for item in answer.get("Errors", []):
+        code = str(item["ErrorCode"])
+        fault = classify(code)
+        if fault in {Fault.THROTTLED, Fault.SERVER}:
+            # Says nothing of the offering. The same token gets the same answer, so the next pass
+            # uses another.
+            continue
+        kind, zone = _type_and_zone(item, zones)
+        key = f"{kind}/{zone}/{request.offerings[0].capacity}"
+        if fault is not Fault.NO_CAPACITY and not machines:
+            message = f"{code}: {item.get('ErrorMessage', '')}"
+            raise Permanent(message, where=f"{where} {key}")
+        scopes.append(capacity_errors.of_error(code, key))
+    return LaunchResult(machines, tuple(dict.fromkeys(scopes)))
+
+
+def _launched_machines(
+    answer: Answer, request: LaunchRequest, zones: Mapping[str, str]
+) -> Iterator[Machine]:
+    for item in answer.get("Instances", []):
+        capacity: Capacity = "spot" if item.get("Lifecycle") == "spot" else "on-demand"
+        for instance_id in item["InstanceIds"]:
+            yield Machine(
+                instance_id=instance_id,
+                instance_type=item["InstanceType"],
+                zone=_type_and_zone(item, zones)[1],
+                capacity=capacity,
+                state="pending",
+                private_address="",
+                public_address="",
+                launched_at=time.time(),
+                tags=launch_tags(request),
+            )
+
+
+def _type_and_zone(item: Answer, zones: Mapping[str, str]) -> tuple[str, str]:
+    override = item.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
+    zone = override.get("AvailabilityZone") or zones.get(override.get("SubnetId", ""), "")
+    return str(override.get("InstanceType", "")), str(zone)

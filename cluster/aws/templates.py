@@ -1,0 +1,71 @@
+"""Launch templates of a cluster and their versions. See `Fleet.templates`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from mesaform.aws.ports import Template
+from mesaform.aws.rate_limiter import RateLimiter
+from mesaform.topology.names import Tag
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
+
+MAX_AGE_S = 60.0
+
+IGNORED_PARTS = frozenset({"TagSpecifications"})
+"""Parts of a template in which versions may differ and still launch equal machines."""
+
+
+class Templates:
+    """The launch templates of clusters. A version never changes, so each is read once."""
+
+    def __init__(self, ec2: EC2Client, limiter: RateLimiter, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ec2 = ec2
+        self._limiter = limiter
+        self._by_cluster: dict[str, tuple[float, dict[str, Template]]] = {}
+        self._versions: dict[tuple[str, int], Template] = {}
+
+    def of(self, cluster: str) -> Mapping[str, Template]:
+        """Return the templates of a cluster by pool, up to `MAX_AGE_S` old."""
+        cached = self._by_cluster.get(cluster)
+        if cached is None or self._clock() - cached[0] > MAX_AGE_S:
+            cached = self._by_cluster[cluster] = (self._clock(), self._read(cluster))
+        return cached[1]
+
+    def _read(self, cluster: str) -> dict[str, Template]:
+        filters: list[FilterTypeDef] = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
+        with self._limiter.limit("DescribeLaunchTemplates"):
+            pages = self._ec2.get_paginator("describe_launch_templates").paginate(Filters=filters)
+            listed = [item for page in pages for item in page["LaunchTemplates"]]
+        templates: dict[str, Template] = {}
+        for item in listed:
+            pool = {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}.get(Tag.POOL, "")
+            key = (item["LaunchTemplateId"], int(item["LatestVersionNumber"]))
+            if key not in self._versions:
+                self._versions[key] = self._compare_versions(*key)
+            templates[pool] = self._versions[key]
+        return templates
+
+    def _compare_versions(self, template_id: str, latest: int) -> Template:
+        with self._limiter.limit("DescribeLaunchTemplateVersions"):
+            paginator = self._ec2.get_paginator("describe_launch_template_versions")
+            pages = paginator.paginate(LaunchTemplateId=template_id)
+            contents = {
+                int(item["VersionNumber"]): _comparable(item["LaunchTemplateData"])
+                for page in pages
+                for item in page["LaunchTemplateVersions"]
+            }
+        alike = {
+            str(number) for number, content in contents.items() if content == contents.get(latest)
+        }
+        return Template(str(latest), frozenset(alike | {str(latest)}))
+
+
+def _comparable(data: Mapping[str, object]) -> str:
+    parts = {key: value for key, value in data.items() if key not in IGNORED_PARTS}
+    return json.dumps(parts, sort_keys=True, default=str)
