@@ -30,7 +30,6 @@ from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import attributes_of
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.planner import Plan, apply_step, plan
-from mesaform.autoscaler.planner.scale_up import absorb_result
 from mesaform.autoscaler.reporting.reason_text import render_all
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
@@ -185,14 +184,14 @@ class Mesaform:
     def _buy(
         self, world: World, memory: PlannerState, launch: Launch, step: Step, now: float
     ) -> PlannerState:
-        request = launch_backoff.narrowed(launch.request, memory.backoffs, now)
+        request = launch_backoff.narrow(launch.request, memory.backoffs, now)
         if request is None:
             return memory
         result = world.buy(request, render_all(step.decision.reasons))
         if result.machines:
             ids = tuple(machine.instance_id for machine in result.machines)
             self._intents[request.token] = Intent(request, now, ids)
-        return absorb_result(memory, request, result, now)
+        return launch_backoff.state_after_result(memory, request, result, now)
 
     def _move(self, world: World, step: Step) -> None:
         why = render_all(step.decision.reasons)

@@ -28,7 +28,6 @@ from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.planner import Plan, apply_step
-from mesaform.autoscaler.planner.scale_up import absorb_refusal, absorb_result
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Fleet, LaunchResult, Machine
 from mesaform.common.errors import MesaformError, NotFound, Permanent, Retryable
@@ -166,7 +165,7 @@ class PlanExecutor:
     async def _launch(
         self, memory: PlannerState, launch: Launch, decision: Decision
     ) -> PlannerState:
-        request = launch_backoff.narrowed(launch.request, memory.backoffs, self._clock())
+        request = launch_backoff.narrow(launch.request, memory.backoffs, self._clock())
         if request is None:
             reasons = (Reason.of(ReasonCode.NO_CAPACITY_EARLIER), *decision.reasons)
             self._report(
@@ -214,8 +213,8 @@ class PlanExecutor:
                     after_usd=decision.before_usd,
                 )
             )
-            return absorb_refusal(memory, request, now)
-        memory = absorb_result(memory, request, result, now)
+            return launch_backoff.state_after_refusal(memory, request, now)
+        memory = launch_backoff.state_after_result(memory, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
             reasons = (
@@ -258,10 +257,10 @@ class PlanExecutor:
             result = await asyncio.to_thread(self._fleet.launch, intent.request)
         except Permanent:
             await self._journal.resolve(intent.request.token)
-            return absorb_refusal(memory, intent.request, self._clock()), None
+            return launch_backoff.state_after_refusal(memory, intent.request, self._clock()), None
         except MesaformError:
             return memory, intent
-        memory = absorb_result(memory, intent.request, result, self._clock())
+        memory = launch_backoff.state_after_result(memory, intent.request, result, self._clock())
         if not result.machines:
             await self._journal.resolve(intent.request.token)
             return memory, None

@@ -39,7 +39,7 @@ REPAID = 3.0
 
 
 class ReplacementFinder(Protocol):
-    """Prices the replacement of machines; the planner supplies it (`planner.scale_up`)."""
+    """Prices the replacement of machines; the planner supplies it (`planner.replacement_search`)."""
 
     def __call__(
         self,

@@ -89,6 +89,11 @@ def _room(app: str, constraint: Constraint, place: Location, usage: Usage) -> in
     return MANY if _allows(app, constraint, operator, value, usage) else 0
 
 
+def is_grouped(constraints: Iterable[Constraint]) -> bool:
+    """Whether instances are to be spread evenly over the values of a field."""
+    return any(constraint.operator.upper() == "GROUP_BY" for constraint in constraints)
+
+
 def most_per_value(constraint: Constraint) -> int:
     """How many instances UNIQUE and MAX_PER allow for one value."""
     return 1 if constraint.operator.upper() == "UNIQUE" else number(constraint.value)

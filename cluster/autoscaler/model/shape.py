@@ -49,6 +49,16 @@ def minus(a: Shape, b: Shape) -> Shape:
     return (a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4])
 
 
+def maximum(a: Shape, b: Shape) -> Shape:
+    """The larger amount of each dimension."""
+    return (max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]), max(a[4], b[4]))
+
+
+def minimum(a: Shape, b: Shape) -> Shape:
+    """The smaller amount of each dimension."""
+    return (min(a[0], b[0]), min(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]), min(a[4], b[4]))
+
+
 def times(a: Shape, count: int) -> Shape:
     return (a[0] * count, a[1] * count, a[2] * count, a[3] * count, a[4] * count)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from mesaform.autoscaler.model.constraints import Usage, room
+from mesaform.autoscaler.model.constraints import Usage, is_grouped, room
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
 from mesaform.autoscaler.model.supply import Supply
@@ -69,7 +69,7 @@ class FreeCapacity:
         self, unit: DemandItem, left: int, without: Collection[str], trial: _Trial, *, coming: bool
     ) -> int:
         """How many pieces find no place; those that do take it in `trial`."""
-        grouped = any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
+        grouped = is_grouped(unit.constraints)
         while left:
             before = left
             for number in self._that_hold(unit.shape):

@@ -29,7 +29,8 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import Supply, build_supply
+from mesaform.autoscaler.model.supply import Supply
+from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.packing import Packing, Placement, place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner import (
@@ -37,10 +38,13 @@ from mesaform.autoscaler.planner import (
     overrides,
     planner_state,
     scale_down,
-    scale_up,
     timers,
 )
-from mesaform.autoscaler.planner.scale_up import Bought
+from mesaform.autoscaler.planner import (
+    purchases as purchase_stage,
+)
+from mesaform.autoscaler.planner.purchases import NO_PURCHASES
+from mesaform.autoscaler.planner.replacement_search import ReplacementSearch
 from mesaform.autoscaler.planner.timers import SETTLE_AFTER_LEADER_S
 from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
 from mesaform.aws.overrides import Override, in_force
@@ -103,7 +107,11 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     waiting, paused = _not_yet(snapshot, now), overrides.paused(snapshot.overrides, now)
     fence = _freeze(snapshot)
     held = fence or paused or waiting
-    bought = Bought() if held else scale_up.buy(snapshot, supply, units, placement.left, now)
+    bought = (
+        NO_PURCHASES
+        if held
+        else purchase_stage.plan_purchases(snapshot, supply, units, placement.left, now)
+    )
     purchases, packed = bought.purchases, _packed(bought.packing)
     judge = VerdictBuilder(snapshot, supply, placement, purchases, held, now)
     verdicts = tuple(judge.verdict(index, unit) for index, unit in enumerate(units))
@@ -253,7 +261,7 @@ def _giving(
         disturbances=0 if buying else disruption.disturbances_left(snapshot, supply, now),
         going=taken,
         now=now,
-        find_replacement=scale_up.ReplacementSearch(snapshot, supply, now),
+        find_replacement=ReplacementSearch(snapshot, supply, now),
     )
     moves += disruption.replaced(view, homes)
     changes = disruption.propose(view)

@@ -1,16 +1,17 @@
-"""Packing what a pass buys, and the written order of degrading: what goes without when pools or the dollar cap do not allow everything.
+"""Packing of a pass's demand by rank, where pools or the cost cap do not allow all of it. Pure.
 
-Demand is given up from the last rank on, all of a rank before any of the next: headroom, then what is foreseen (calendar, past weeks), then
-hints, then frameworks whose need is inferred; work that waits in queues comes first, and of it the most work for the money. Before any
-demand goes without, pools are not brought up to their `min` and nothing is bought to replace machines. Pure.
+Ranks, served in this order: work that waits in queues, frameworks whose need is inferred, hints,
+predictions (calendar, past weeks), headroom. All of one rank is served before any of the next.
+Within a rank, packing serves the most work for the money. Pools' minima and replacements of machines
+are bought only from what demand leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.constraints import Usage, is_grouped
 from mesaform.autoscaler.model.demand_item import DemandItem, Source
 from mesaform.autoscaler.model.shape import contains, minus, plus, times
 from mesaform.autoscaler.model.supply import Node
@@ -25,147 +26,146 @@ RANKS: Mapping[Source, int] = {
     "profile": 3,
     "headroom": 4,
 }
-"""The order of degrading: where bounds or the dollar cap do not allow everything, the highest rank goes without first."""
+"""Rank of each source of demand. The highest rank goes without first; sources not listed have rank 0."""
+
+MAX_REPACKINGS = 4
+"""How often a packing is repeated to spread what limits cut short. Each time fewer pieces are left."""
 
 
-LEVEL_TRIES = 4
-"""How often what was cut short is packed again; each time fewer pieces are left to be dealt out."""
-
-
-def packed(
-    units: Sequence[DemandItem],
+def pack_by_rank(
+    items: Sequence[DemandItem],
     left: Mapping[int, int],
-    choice: Sequence[Template],
+    templates: Sequence[Template],
     usage: Usage,
     limits: Limits,
 ) -> Packing:
-    """All new machines together; where limits do not allow that, only what they allow of the first ranks (`RANKS`), together."""
+    """New machines for the pieces in `left` (by index of `items`).
+
+    All ranks are packed together; where limits do not allow that, rank by rank, and what was served
+    is packed together once more.
+    """
     if not any(left.values()):
         return Packing()
-    whole = solve(units, left, choice, usage, limits)
-    ranks = sorted(
-        {RANKS.get(units[index].source, 0) for index, count in left.items() if count > 0}
-    )
-    if len(ranks) < 2 or not _limited(units, left, choice, whole, limits):
-        return _levelled(units, left, choice, usage, limits, whole)
-    nodes: list[NewNode] = []
-    before, usage, limits_left = usage, usage.copy(), limits.copy()
-    for rank in ranks:
-        wanted = {
-            index: count
-            for index, count in left.items()
-            if count > 0 and RANKS.get(units[index].source, 0) == rank
-        }
-        nodes = _with_rank(units, wanted, choice, usage, limits_left, nodes)
-    served = load_of(nodes)
-    together = solve(units, served, choice, before, limits)
+    together = solve(items, left, templates, usage, limits)
+    ranks = _ranks(items, left)
+    if len(ranks) < 2 or not _is_limited(items, left, templates, together, limits):
+        return _spread_evenly(items, left, templates, usage, limits, together)
+    ranked = _RankedPacking(items, templates, usage.copy(), limits.copy())
+    for pieces in ranks:
+        ranked.serve(pieces)
+    served = load_of(ranked.nodes)
+    together = solve(items, served, templates, usage, limits)
     if load_of(together.nodes) == served:
         return together
-    usd = round(sum(node.template.usd_per_hour for node in nodes), 9)
-    return Packing(tuple(nodes), usd, min(usd, together.bound_usd_per_hour), together.method)
-
-
-def _levelled(
-    units: Sequence[DemandItem],
-    left: Mapping[int, int],
-    choice: Sequence[Template],
-    usage: Usage,
-    limits: Limits,
-    packing: Packing,
-) -> Packing:
-    """What was cut short and must be spread evenly is packed again as so many pieces as there are: dealt out anew, it is even."""
-    for _ in range(LEVEL_TRIES):
-        served = load_of(packing.nodes)
-        uneven = (
-            index
-            for index, count in left.items()
-            if count > served.get(index, 0) and _is_grouped(units[index])
-        )
-        if next(uneven, None) is None:
-            break
-        left, packing = served, solve(units, served, choice, usage, limits)
-    return packing
-
-
-def _is_grouped(unit: DemandItem) -> bool:
-    return any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
-
-
-def _limited(
-    units: Sequence[DemandItem],
-    left: Mapping[int, int],
-    choice: Sequence[Template],
-    packing: Packing,
-    limits: Limits,
-) -> bool:
-    """Whether something is left over for want of slots or dollars."""
-    rest, served = limits.copy(), load_of(packing.nodes)
-    for node in packing.nodes:
-        rest.take(node.template, 1)
-    over = [units[index].shape for index, count in left.items() if count > served.get(index, 0)]
-    holding = [
-        [template for template in choice if contains(template.shape, shape)] for shape in over
-    ]
-    return any(
-        found and not any(rest.how_many(template) for template in found) for found in holding
-    )
-
-
-def _with_rank(
-    units: Sequence[DemandItem],
-    wanted: Mapping[int, int],
-    choice: Sequence[Template],
-    usage: Usage,
-    limits: Limits,
-    nodes: Sequence[NewNode],
-) -> list[NewNode]:
-    """One rank's pieces onto what was bought for those before it, then onto machines of their own. `usage` and `limits` are updated."""
-    whose = list(wanted)
-    pieces = [replace(units[index], count=wanted[index]) for index in whose]
-    places = [
-        Node(
-            str(n),
-            "coming",
-            f"new-{n}",
-            node.template.attributes,
-            minus(node.template.shape, node.used),
-            node.template.pool,
-        )
-        for n, node in enumerate(nodes)
-    ]
-    onto = place(pieces, places, usage)
-    nodes = [NewNode(node.template, dict(node.load), node.used) for node in nodes]
-    for index, where in onto.placed.items():
-        for name, count in where.items():
-            node = nodes[int(name)]
-            node.load[whose[index]] = node.load.get(whose[index], 0) + count
-            node.used = plus(node.used, times(pieces[index].shape, count))
-    more = solve(
-        units,
-        {whose[index]: count for index, count in onto.left.items() if count},
-        choice,
-        usage,
-        limits,
-    ).nodes
-    for n, node in enumerate(more, start=len(nodes)):
-        limits.take(node.template, 1)
-        for index, count in node.load.items():
-            at = Node(
-                str(n),
-                "coming",
-                f"new-{n}",
-                node.template.attributes,
-                node.template.shape,
-                node.template.pool,
-            )
-            usage.add(units[index].name, units[index].constraints, at, count)
-    return [*nodes, *more]
+    usd = round(sum(node.template.usd_per_hour for node in ranked.nodes), 9)
+    bound_usd = min(usd, together.bound_usd_per_hour)
+    return Packing(tuple(ranked.nodes), usd, bound_usd, together.method)
 
 
 def load_of(nodes: Iterable[NewNode]) -> dict[int, int]:
-    """The pieces of each unit that these machines are for."""
+    """Pieces of each item (by index) that the machines hold."""
     load: dict[int, int] = {}
     for node in nodes:
         for index, count in node.load.items():
             load[index] = load.get(index, 0) + count
     return load
+
+
+def _ranks(items: Sequence[DemandItem], left: Mapping[int, int]) -> list[dict[int, int]]:
+    """The pieces in `left` by rank, the first rank first."""
+    by_rank: dict[int, dict[int, int]] = {}
+    for index, count in left.items():
+        if count > 0:
+            by_rank.setdefault(RANKS.get(items[index].source, 0), {})[index] = count
+    return [by_rank[rank] for rank in sorted(by_rank)]
+
+
+def _spread_evenly(
+    items: Sequence[DemandItem],
+    left: Mapping[int, int],
+    templates: Sequence[Template],
+    usage: Usage,
+    limits: Limits,
+    packing: Packing,
+) -> Packing:
+    """The packing, repeated for the pieces served where GROUP_BY items were cut short.
+
+    Packing spreads the pieces it is asked for; pieces cut off afterwards leave the spread uneven.
+    """
+    for _ in range(MAX_REPACKINGS):
+        served = load_of(packing.nodes)
+        if not any(is_grouped(items[index].constraints) for index in _unserved(left, served)):
+            break
+        left, packing = served, solve(items, served, templates, usage, limits)
+    return packing
+
+
+def _unserved(left: Mapping[int, int], served: Mapping[int, int]) -> Iterator[int]:
+    return (index for index, count in left.items() if count > served.get(index, 0))
+
+
+def _is_limited(
+    items: Sequence[DemandItem],
+    left: Mapping[int, int],
+    templates: Sequence[Template],
+    packing: Packing,
+    limits: Limits,
+) -> bool:
+    """Whether pieces are left over for want of slots or dollars."""
+    remaining = limits.copy()
+    for node in packing.nodes:
+        remaining.take(node.template, 1)
+    for index in _unserved(left, load_of(packing.nodes)):
+        shape = items[index].shape
+        large_enough = [template for template in templates if contains(template.shape, shape)]
+        if large_enough and not any(map(remaining.how_many, large_enough)):
+            return True
+    return False
+
+
+@dataclass(slots=True)
+class _RankedPacking:
+    """Machines bought rank by rank. `usage` and `limits` change with each rank served."""
+
+    items: Sequence[DemandItem]
+    templates: Sequence[Template]
+    usage: Usage
+    limits: Limits
+    nodes: list[NewNode] = field(default_factory=list)
+
+    def serve(self, pieces: Mapping[int, int]) -> None:
+        """Place one rank's pieces on the machines so far, then on machines of their own."""
+        left = self._place_on_nodes(pieces)
+        packing = solve(self.items, left, self.templates, self.usage, self.limits)
+        for node in packing.nodes:
+            self.limits.take(node.template, 1)
+            self._count_usage(node)
+            self.nodes.append(node)
+
+    def _place_on_nodes(self, pieces: Mapping[int, int]) -> dict[int, int]:
+        """Pieces that fit on no machine so far."""
+        indices = list(pieces)
+        parts = [replace(self.items[index], count=count) for index, count in pieces.items()]
+        free = [_as_node(number, node, used=True) for number, node in enumerate(self.nodes)]
+        placement = place(parts, free, self.usage)
+        self.nodes = [NewNode(node.template, dict(node.load), node.used) for node in self.nodes]
+        for part, counts in placement.placed.items():
+            index = indices[part]
+            for name, count in counts.items():
+                node = self.nodes[int(name)]
+                node.load[index] = node.load.get(index, 0) + count
+                node.used = plus(node.used, times(parts[part].shape, count))
+        return {indices[part]: count for part, count in placement.left.items() if count}
+
+    def _count_usage(self, node: NewNode) -> None:
+        location = _as_node(len(self.nodes), node, used=False)
+        for index, count in node.load.items():
+            item = self.items[index]
+            self.usage.add(item.name, item.constraints, location, count)
+
+
+def _as_node(number: int, node: NewNode, *, used: bool) -> Node:
+    """A machine to buy as a place for pieces, with its free capacity (all of it unless `used`)."""
+    template = node.template
+    free = minus(template.shape, node.used) if used else template.shape
+    return Node(str(number), "coming", f"new-{number}", template.attributes, free, template.pool)

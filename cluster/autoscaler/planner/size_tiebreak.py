@@ -1,7 +1,8 @@
-"""Which of machines that cost the same for the same work: the smaller ones. A large machine is paid until its last task ends. Pure.
+"""Preference for small machines among those that cost the same for the same work. Pure.
 
-Prices of families are linear in size, so several small machines often cost what one large one does; the small ones go one by one.
-Packing sees machines a trifle dearer the more pieces they hold; what is bought is the true machine at its true price.
+Prices within a family are linear in size, so several small machines often cost what one large one
+does. Small ones can be removed one by one; a large one is paid until its last task ends. Packing
+weighs a machine slightly dearer the more pieces it holds; purchases have the true prices.
 """
 
 from __future__ import annotations
@@ -14,61 +15,72 @@ from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.packing import Limits, Packing, Template
 
 SIZE_PENALTY = 0.002
-"""By what part a machine seems dearer for each e-fold of average pieces that it holds: enough to decide among equals, no more."""
+"""Added part of the price for each e-fold of average pieces held: enough to decide among equals."""
 
-FULL_SHARE = 0.5
-"""A pool that has less than this part of the machines it may have left to buy is not filled with small ones."""
+MIN_FREE_SLOTS_SHARE = 0.5
+"""Pools with fewer free slots than this share of their max are not filled with small machines."""
+
+CPUS_AND_MEMORY = (0, 1)
+"""Dimensions of a shape that the average piece is measured in."""
 
 
-def seen_by_packing(
+def weigh(
     templates: Sequence[Template],
-    units: Sequence[DemandItem],
+    items: Sequence[DemandItem],
     left: Mapping[int, int],
     limits: Limits,
-    most: Mapping[str, int],
+    maxima: Mapping[str, int],
 ) -> list[Template]:
-    """The templates as packing is to weigh them; `most` is each pool's max. Under a dollar cap they stay as they are."""
+    """The templates at the prices that packing weighs; unchanged under a cost cap.
+
+    `maxima` is each pool's max, in machines.
+    """
     count = sum(left.values())
     if limits.usd_per_hour is not None or count <= 0:
         return list(templates)
     mean = [
-        sum(units[index].shape[d] * number for index, number in left.items()) / count
-        for d in (0, 1)
+        sum(items[index].shape[dimension] * pieces for index, pieces in left.items()) / count
+        for dimension in CPUS_AND_MEMORY
     ]
-    roomy = {
-        pool for pool, slots in limits.slots.items() if slots >= FULL_SHARE * most.get(pool, 0)
-    }
     return [
-        _seen(template, mean, count) if template.pool in roomy else template
+        _penalize(template, mean, count)
+        if limits.slots.get(template.pool, -1)
+        >= MIN_FREE_SLOTS_SHARE * maxima.get(template.pool, 0)
+        else template
         for template in templates
     ]
 
 
-def _seen(template: Template, mean: Sequence[float], count: int) -> Template:
-    pieces = min((template.shape[d] / mean[d] for d in (0, 1) if mean[d]), default=1.0)
-    return replace(
-        template,
-        usd_per_hour=template.usd_per_hour * (1 + SIZE_PENALTY * log(max(1.0, min(pieces, count)))),
+def _penalize(template: Template, mean: Sequence[float], count: int) -> Template:
+    pieces = min(
+        (
+            template.shape[dimension] / mean[dimension]
+            for dimension in CPUS_AND_MEMORY
+            if mean[dimension]
+        ),
+        default=1.0,
     )
+    factor = 1 + SIZE_PENALTY * log(max(1.0, min(pieces, count)))
+    return replace(template, usd_per_hour=template.usd_per_hour * factor)
 
 
-def at_true_prices(
-    packing: Packing, seen: Sequence[Template], templates: Sequence[Template]
+def restore_prices(
+    packing: Packing, weighed: Sequence[Template], templates: Sequence[Template]
 ) -> Packing:
-    """What packing chose, with the true templates, prices and a bound that holds for them."""
+    """The packing with true templates and prices, and a lower bound that holds for them."""
     true = {_key(template): template for template in templates}
     nodes = tuple(replace(node, template=true[_key(node.template)]) for node in packing.nodes)
-    dearer = max(
-        (one.usd_per_hour / true[_key(one)].usd_per_hour for one in seen if one.usd_per_hour > 0),
+    largest_factor = max(
+        (
+            template.usd_per_hour / true[_key(template)].usd_per_hour
+            for template in weighed
+            if template.usd_per_hour > 0
+        ),
         default=1.0,
     )
     usd = round(sum(node.template.usd_per_hour for node in nodes), 9)
-    return replace(
-        packing,
-        nodes=nodes,
-        usd_per_hour=usd,
-        bound_usd_per_hour=min(usd, packing.bound_usd_per_hour / dearer),
-    )
+    bound_usd = min(usd, packing.bound_usd_per_hour / largest_factor)
+    return replace(packing, nodes=nodes, usd_per_hour=usd, bound_usd_per_hour=bound_usd)
 
 
 def _key(template: Template) -> tuple[str, str, str, str]:

@@ -2,7 +2,7 @@
 
 An item that gets nothing has the first of these reasons that is true, from the most lasting to the
 most passing. `reporting/verdict_text.py` renders verdicts. Depends on `model`, `packing` and on
-`scale_up` and `launch_backoff`.
+`offerings` and `launch_backoff`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mesaform.autoscaler.model.shape import Shape, contains, named, times
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Node, Supply
 from mesaform.autoscaler.packing import Limits, Placement, Template
-from mesaform.autoscaler.planner import launch_backoff, scale_up
+from mesaform.autoscaler.planner import launch_backoff, offerings
 from mesaform.aws.ports import Offering
 from mesaform.config.schema import Pool
 
@@ -144,7 +144,7 @@ class OfferingIndex:
         self._supply = supply
         self._now = now
         self._candidates = [
-            Candidate(pool, offering, scale_up.template_of(snapshot, pool, offering))
+            Candidate(pool, offering, offerings.template_of(snapshot, pool, offering))
             for pool in snapshot.spec.agents
             for offering in snapshot.offerings.get(pool.name, ())
         ]
@@ -235,7 +235,7 @@ class OfferingIndex:
 
     def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
         """Which of the reasons that may pass with time applies."""
-        limits = scale_up.limits_of(self._snapshot, self._supply)
+        limits = offerings.limits_of(self._snapshot, self._supply)
         with_slots = [c for c in fitting if limits.slots[c.pool.name] > 0]
         if not with_slots:
             return _refusal("pool_max", _pools_full(fitting))
@@ -253,7 +253,7 @@ class OfferingIndex:
         return _refusal("pool_max", Reason.of(ReasonCode.OTHER_DEMAND_FIRST))
 
     def _is_backed_off(self, candidate: Candidate) -> bool:
-        return launch_backoff.blocked(
+        return launch_backoff.is_blocked(
             self._snapshot.state.backoffs, candidate.offering, candidate.pool.name, self._now
         )
 
@@ -286,10 +286,10 @@ class OfferingIndex:
         wanted = [
             c.offering
             for c in candidates
-            if c.offering.capacity == scale_up.wanted_capacity(c.pool)
+            if c.offering.capacity == offerings.wanted_capacity(c.pool)
         ]
         return all(
-            launch_backoff.window(backoffs, offering) < launch_backoff.MOST_AT_ONCE
+            launch_backoff.window(backoffs, offering) < launch_backoff.MAX_AT_ONCE
             for offering in wanted
         )
 

@@ -13,11 +13,13 @@ from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import Supply, build_supply
+from mesaform.autoscaler.model.supply import Supply
+from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.packing import Limits, Template, place, solve
 from mesaform.autoscaler.planner import priorities
+from mesaform.autoscaler.planner.offerings import limits_of, templates
 from mesaform.autoscaler.planner.planner import plan
-from mesaform.autoscaler.planner.scale_up import Bought, buy, limits_of, templates
+from mesaform.autoscaler.planner.purchases import PurchasePlan, plan_purchases
 from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
 from tests.unit.autoscaler.validator import faults
@@ -90,10 +92,12 @@ def some_clusters(draw: st.DrawFn) -> Snapshot:
     )
 
 
-def bought(snapshot: Snapshot, units: list[DemandItem]) -> tuple[Supply, dict[int, int], Bought]:
+def bought(
+    snapshot: Snapshot, units: list[DemandItem]
+) -> tuple[Supply, dict[int, int], PurchasePlan]:
     supply = build_supply(snapshot, NOW)
     left = place(units, supply.nodes, supply.usage).left
-    return supply, left, buy(snapshot, supply, units, left, NOW)
+    return supply, left, plan_purchases(snapshot, supply, units, left, NOW)
 
 
 @pytest.mark.slow
@@ -115,7 +119,7 @@ def test_no_purchase_breaks_a_rule(snapshot, units):
         assert dearest <= limits.usd_per_hour + 1e-6
     for purchase in made.purchases:
         assert not any(
-            offering.key in snapshot.memory.backoffs for offering in purchase.request.offerings
+            offering.key in snapshot.state.backoffs for offering in purchase.request.offerings
         )
         assert len({offering.capacity for offering in purchase.request.offerings}) == 1
     served = [
@@ -165,7 +169,7 @@ def test_a_lower_rank_never_costs_a_higher_one_a_piece(units, slots):
     left = {index: unit.count for index, unit in enumerate(units)}
     supply = build_supply(a_snapshot(machines=[], agents=[]), NOW)
     together = priorities.load_of(
-        priorities.packed(units, left, choice, supply.usage, Limits({"default": slots})).nodes
+        priorities.pack_by_rank(units, left, choice, supply.usage, Limits({"default": slots})).nodes
     )
     first = min(priorities.RANKS[unit.source] for unit in units)
     wanted = {

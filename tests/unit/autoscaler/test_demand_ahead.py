@@ -353,7 +353,7 @@ def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(sn
     assert sum(unit.count for unit in found if unit.source == "services") == waiting
     assert all(unit.count > 0 and unit.reasons for unit in found)
     assert len({unit.key for unit in found}) == len(found)
-    for order in snapshot.orders:
+    for order in snapshot.overrides:
         assert sum(unit.count for unit in found if unit.name == f"hint {order.id}") <= order.count
     asked = sum(entry.count for entry in snapshot.spec.autoscaler.calendar)
     assert sum(unit.count for unit in found if unit.source == "calendar") <= asked

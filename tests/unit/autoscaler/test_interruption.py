@@ -25,7 +25,7 @@ from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
-from mesaform.autoscaler.model.supply import build_supply
+from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.packing import place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan

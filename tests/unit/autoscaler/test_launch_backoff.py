@@ -15,11 +15,11 @@ from mesaform.autoscaler.daemon.journal import decode_state
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.launch_backoff import (
-    FIRST_S,
-    MOST_AT_ONCE,
-    MOST_S,
-    PACE_FIRST_S,
-    PACE_MOST_S,
+    FIRST_BLOCK_S,
+    FIRST_PAUSE_S,
+    MAX_AT_ONCE,
+    MAX_BLOCK_S,
+    MAX_PAUSE_S,
     LaunchQuota,
 )
 from mesaform.autoscaler.planner.planner import plan
@@ -94,7 +94,7 @@ def test_without_errors_one_call_names_all_and_asks_for_all() -> None:
 
 
 def test_a_large_purchase_is_cut_into_calls_of_a_bounded_size() -> None:
-    assert [count for count, _ in asks({}, NOW, 700, A, B)] == [MOST_AT_ONCE, 200]
+    assert [count for count, _ in asks({}, NOW, 700, A, B)] == [MAX_AT_ONCE, 200]
 
 
 def test_an_error_halves_what_is_asked_and_the_offering_is_left_alone_twice_as_long_each_time() -> (
@@ -118,7 +118,7 @@ def test_an_error_halves_what_is_asked_and_the_offering_is_left_alone_twice_as_l
 def test_what_was_given_before_capacity_ran_out_is_what_may_be_asked_again() -> None:
     known = after((a_request(40), a_result((A.key,), A=30), NOW))
     assert (known[A.key].window, known[A.key].consecutive_errors) == (30, 1)
-    assert asks(known, NOW + FIRST_S) == [(30, [A.key])]
+    assert asks(known, NOW + FIRST_BLOCK_S) == [(30, [A.key])]
 
 
 def test_each_success_doubles_until_nothing_is_held_against_the_offering() -> None:
@@ -128,7 +128,7 @@ def test_each_success_doubles_until_nothing_is_held_against_the_offering() -> No
         sizes.append(asked)
         known = after((a_request(asked), a_result(A=1), now), known=known)
     assert sizes == [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    assert asks(known, now) == [(MOST_AT_ONCE, [A.key])]
+    assert asks(known, now) == [(MAX_AT_ONCE, [A.key])]
     assert known == {}
 
 
@@ -149,10 +149,10 @@ def test_where_there_is_no_capacity_on_demand_spot_is_not_tried_and_the_other_wa
 ):
     spot = an_offering(capacity="spot")
     on_demand_out = after((a_request(1, A, B), a_result((A.key,), B=1), NOW))
-    assert launch_backoff.blocked(on_demand_out, spot, POOL, NOW + 1)
+    assert launch_backoff.is_blocked(on_demand_out, spot, POOL, NOW + 1)
     spot_out = after((a_request(1, spot), a_result((spot.key,)), NOW))
-    assert not launch_backoff.blocked(spot_out, A, POOL, NOW + 1)
-    assert not launch_backoff.blocked(
+    assert not launch_backoff.is_blocked(spot_out, A, POOL, NOW + 1)
+    assert not launch_backoff.is_blocked(
         on_demand_out, an_offering(zone=ZONES[1], capacity="spot"), POOL, NOW + 1
     )
 
@@ -172,9 +172,9 @@ def test_an_error_speaks_for_all_that_it_is_about(
     known = after((a_request(1, A, B), a_result((capacity_errors.of_error(code, A.key),)), NOW))
     of = {o.key: o for o in ALL}
     for key in ends:
-        assert launch_backoff.blocked(known, of[key], "another pool", NOW + 1), key
+        assert launch_backoff.is_blocked(known, of[key], "another pool", NOW + 1), key
     for key in goes_on:
-        assert not launch_backoff.blocked(known, of[key], "another pool", NOW + 1), key
+        assert not launch_backoff.is_blocked(known, of[key], "another pool", NOW + 1), key
 
 
 def test_a_machine_from_a_zone_or_a_quota_disproves_what_was_thought_of_it() -> None:
@@ -197,14 +197,16 @@ def test_types_are_counted_towards_their_quota(name: str, quota: str) -> None:
 
 def test_calls_that_give_nothing_are_paced_by_pool_and_one_that_gives_something_ends_that() -> None:
     known = after((a_request(1), a_result((A.key,)), NOW))
-    assert launch_backoff.blocked(known, B, POOL, NOW + PACE_FIRST_S - 0.1)
-    assert not launch_backoff.blocked(known, B, POOL, NOW + PACE_FIRST_S)
-    assert not launch_backoff.blocked(known, B, "other", NOW)
+    assert launch_backoff.is_blocked(known, B, POOL, NOW + FIRST_PAUSE_S - 0.1)
+    assert not launch_backoff.is_blocked(known, B, POOL, NOW + FIRST_PAUSE_S)
+    assert not launch_backoff.is_blocked(known, B, "other", NOW)
     twice = after((a_request(1, B), a_result((B.key,)), NOW + 3), known=known)
     other = an_offering("m5.xlarge")
-    assert launch_backoff.next_try_at(twice, [(POOL, other)], NOW + 3) == NOW + 3 + 2 * PACE_FIRST_S
+    assert (
+        launch_backoff.next_try_at(twice, [(POOL, other)], NOW + 3) == NOW + 3 + 2 * FIRST_PAUSE_S
+    )
     ended = after((a_request(1, other, B), a_result((other.key,), B=1), NOW + 9), known=twice)
-    assert not launch_backoff.blocked(ended, an_offering("m5.xlarge", ZONES[1]), POOL, NOW + 9)
+    assert not launch_backoff.is_blocked(ended, an_offering("m5.xlarge", ZONES[1]), POOL, NOW + 9)
 
 
 def test_an_old_error_is_forgotten() -> None:
@@ -256,21 +258,21 @@ def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever
         offering = {"A": A, "B": B}[name]
         errors = in_a_row[name] if offering.key in known else 0  # what is an hour old is forgotten
         for asked, named in LaunchQuota(known, now).split(wanted, (offering,), POOL):
-            assert 1 <= asked <= max(1, MOST_AT_ONCE >> errors)
+            assert 1 <= asked <= max(1, MAX_AT_ONCE >> errors)
             result = a_result(**{name: asked}) if has else a_result((offering.key,))
             known = launch_backoff.absorb(known, a_request(asked, *named), result, now)
             in_a_row[name] = 0 if has else errors + 1
     for offering in (A, B):
-        assert not launch_backoff.blocked(known, offering, POOL, now + MOST_S), "starved"
+        assert not launch_backoff.is_blocked(known, offering, POOL, now + MAX_BLOCK_S), "starved"
         again = launch_backoff.absorb(
             known,
             a_request(1, offering),
             a_result(**{"A" if offering is A else "B": 1}),
-            now + MOST_S,
+            now + MAX_BLOCK_S,
         )
-        assert not launch_backoff.blocked(again, offering, POOL, now + MOST_S)
-    assert PACE_MOST_S <= MOST_S
-    assert all(entry.window >= 1 and entry.until - now <= MOST_S for entry in known.values())
+        assert not launch_backoff.is_blocked(again, offering, POOL, now + MAX_BLOCK_S)
+    assert MAX_PAUSE_S <= MAX_BLOCK_S
+    assert all(entry.window >= 1 and entry.until - now <= MAX_BLOCK_S for entry in known.values())
 
 
 def nothing_to_be_had(types: list[str], seconds: float, **wanted: Any) -> World:
@@ -309,7 +311,7 @@ def test_ninety_minutes_without_any_capacity_cost_few_calls_and_capacity_is_foun
     assert worst <= 13
     assert not world.ours
     world.fleet.stock.clear()
-    world.run(MOST_S + 10, step_s=5)
+    world.run(MAX_BLOCK_S + 10, step_s=5)
     assert world.ours
     world.run(600, step_s=5)
     assert world.running("/web") == 50

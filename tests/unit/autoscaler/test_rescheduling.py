@@ -17,7 +17,8 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import Node, Supply, build_supply
+from mesaform.autoscaler.model.supply import Node, Supply
+from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.packing import Placement, place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan

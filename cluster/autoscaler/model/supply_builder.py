@@ -1,0 +1,286 @@
+"""Builds the supply of a pass from what EC2, the master and the journal say. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mesaform.autoscaler.model import lifecycle
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Constraint, QueueEntry
+from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.planner_state import PlannerState, is_terminating
+from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.model.supply import (
+    LISTING_LAG_S,
+    LIVE,
+    AgentNode,
+    Node,
+    NodeKind,
+    Supply,
+    attributes_of,
+    price_of,
+)
+from mesaform.aws.ports import Machine, Offering
+from mesaform.config.schema import ClusterSpec
+from mesaform.topology.names import Tag
+
+PLACEMENT_ORDER: Mapping[NodeKind, int] = {"settled": 0, "idle": 1, "coming": 2, "leaving": 3}
+"""Order in which nodes are filled. Idle machines come after used ones, so that they can be removed."""
+
+
+def build_supply(snapshot: Snapshot, now: float) -> Supply:
+    """The supply at `now` (epoch seconds)."""
+    view = snapshot.cluster or ClusterView()
+    offerings = _by_key(snapshot.offerings)
+    histories = _histories(snapshot, view, offerings)
+    agent_nodes = [node for node in histories.agent_nodes if node.machine.state in LIVE]
+    unlisted = _unlisted(snapshot, now)
+    nodes = [
+        node
+        for agent_node in agent_nodes
+        if (node := _node_of(agent_node, snapshot, offerings, now)) is not None
+    ]
+    nodes += [_agent_without_machine(agent) for agent in _unknown_agents(view, snapshot.machines)]
+    nodes += [node for intent, count in unlisted for node in _ordered(intent, count, snapshot.spec)]
+    ordered: Counter[str] = Counter()
+    for intent, count in unlisted:
+        ordered[intent.request.pool] += count
+    return Supply(
+        agent_nodes=tuple(agent_nodes),
+        nodes=tuple(sorted(nodes, key=_placement_key)),
+        usage=_usage(view.agents, snapshot.queue or (), snapshot.app_constraints or {}),
+        usd_per_hour=round(_usd_per_hour(snapshot.machines, unlisted, offerings), 6),
+        ordered_by_pool=dict(ordered),
+        history=histories.states,
+        quarantined=histories.quarantined,
+        pools=_by_pool(agent_nodes),
+        zones=_by_zone(agent_nodes),
+    )
+
+
+def _placement_key(node: Node) -> tuple[int, int, str]:
+    return (PLACEMENT_ORDER[node.kind], sum(node.free), node.name)
+
+
+def _by_key(offerings: Mapping[str, tuple[Offering, ...]]) -> dict[str, Offering]:
+    return {offering.key: offering for pool in offerings.values() for offering in pool}
+
+
+def _usd_per_hour(
+    machines: Iterable[Machine],
+    unlisted: Iterable[tuple[Intent, int]],
+    offerings: Mapping[str, Offering],
+) -> float:
+    """The rate of all live machines, with ordered ones at their dearest offering."""
+    usd = sum(price_of(machine, offerings) for machine in machines if machine.state in LIVE)
+    return usd + sum(
+        count * max(offering.usd_per_hour for offering in intent.request.offerings)
+        for intent, count in unlisted
+    )
+
+
+@dataclass(slots=True)
+class _Histories:
+    """Agent machines of any state, and each one's states so far."""
+
+    agent_nodes: list[AgentNode] = field(default_factory=list)
+    states: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    quarantined: dict[str, str] = field(default_factory=dict)
+
+
+def _histories(
+    snapshot: Snapshot, view: ClusterView, offerings: Mapping[str, Offering]
+) -> _Histories:
+    """Each machine's history with its present state. An unknown transition quarantines it."""
+    state, agents, result = snapshot.state, _by_instance(view.agents), _Histories()
+    for machine in snapshot.machines:
+        if machine.tags.get(Tag.ROLE) != "agent":
+            continue
+        name = machine.instance_id
+        agent, removal = agents.get(name), state.removals.get(name)
+        present = _state(machine, agent, removal, state)
+        result.agent_nodes.append(
+            AgentNode(machine, agent, present, removal, price_of(machine, offerings))
+        )
+        try:
+            result.states[name] = lifecycle.step(state.history.get(name, ()), present)
+        except lifecycle.UnknownEdge as error:
+            result.states[name] = state.history[name]
+            result.quarantined[name] = error.where
+    return result
+
+
+def _by_instance(agents: Iterable[Agent]) -> dict[str, Agent]:
+    """Agents by instance id; of several agents of one machine the active, then the newest one."""
+    ranked = sorted(
+        agents, key=lambda agent: (agent.active, agent.deactivated, agent.registered_at)
+    )
+    return {agent.instance_id: agent for agent in ranked if agent.instance_id}
+
+
+def _by_pool(agent_nodes: Iterable[AgentNode]) -> dict[str, tuple[AgentNode, ...]]:
+    pools: dict[str, list[AgentNode]] = {}
+    for node in agent_nodes:
+        pools.setdefault(node.pool, []).append(node)
+    return {pool: tuple(members) for pool, members in pools.items()}
+
+
+def _by_zone(agent_nodes: Iterable[AgentNode]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for node in agent_nodes:
+        zones = counts.setdefault(node.pool, {})
+        zones[node.machine.zone] = zones.get(node.machine.zone, 0) + 1
+    return counts
+
+
+def _state(
+    machine: Machine, agent: Agent | None, removal: Removal | None, state: PlannerState
+) -> lifecycle.State:
+    """A machine's state in `lifecycle`."""
+    if machine.state == "terminated":
+        return "gone"
+    if machine.state not in LIVE or (removal and removal.phase == "terminating"):
+        return "terminating"
+    if removal and removal.phase == "draining":
+        return "draining" if agent and agent.drain_state != "DRAINED" else "drained"
+    if agent is None:
+        return _state_without_agent(machine, state)
+    return _state_of_agent(agent, removal)
+
+
+def _state_without_agent(machine: Machine, state: PlannerState) -> lifecycle.State:
+    if machine.instance_id in state.registered_at:
+        return "lost"
+    return "bought" if machine.state == "pending" else "booting"
+
+
+def _state_of_agent(agent: Agent, removal: Removal | None) -> lifecycle.State:
+    if removal is not None and removal.phase != "abandoned":
+        return "deactivated"
+    if removal is not None and agent.drain_state:
+        return "drained" if agent.drain_state == "DRAINED" else "draining"
+    return "idle" if agent.is_empty else "busy"
+
+
+def _node_of(
+    agent_node: AgentNode, snapshot: Snapshot, offerings: Mapping[str, Offering], now: float
+) -> Node | None:
+    """The node of a machine; None when no task may be placed on it."""
+    if is_terminating(snapshot.state, agent_node.name, now):
+        return None
+    if agent_node.agent is not None:
+        kind = _registered_kind(agent_node, agent_node.agent)
+        return _registered_node(agent_node, agent_node.agent, kind) if kind else None
+    return _booting_node(agent_node, snapshot, offerings, now)
+
+
+def _registered_kind(agent_node: AgentNode, agent: Agent) -> NodeKind | None:
+    if agent.drain_state:
+        return None
+    if agent_node.state in lifecycle.REGISTERED:
+        if not agent.active or agent.deactivated:
+            return None
+        return "idle" if agent_node.state == "idle" and agent_node.is_autoscaled else "settled"
+    is_lasting = agent_node.removal is not None and agent_node.removal.is_lasting
+    return "leaving" if agent_node.state == "deactivated" and not is_lasting else None
+
+
+def _registered_node(agent_node: AgentNode, agent: Agent, kind: NodeKind) -> Node:
+    return Node(
+        agent_node.name, kind, agent.hostname, agent.attributes, agent.free, agent_node.pool
+    )
+
+
+def _booting_node(
+    agent_node: AgentNode, snapshot: Snapshot, offerings: Mapping[str, Offering], now: float
+) -> Node | None:
+    """A machine that boots; None once it took longer than `boot_timeout_s`."""
+    machine = agent_node.machine
+    started_at = max(machine.launched_at, snapshot.state.leader_since or 0.0)
+    is_late = now - started_at > snapshot.spec.autoscaler.boot_timeout_s
+    if agent_node.state not in {"bought", "booting"} or is_late:
+        return None
+    attributes = attributes_of(
+        snapshot.spec, agent_node.pool, machine.instance_type, machine.zone, machine.capacity
+    )
+    hostname = machine.private_address or machine.instance_id
+    shape = _expected_shape(machine, offerings)
+    return Node(machine.instance_id, "coming", hostname, attributes, shape, agent_node.pool)
+
+
+def _expected_shape(machine: Machine, offerings: Mapping[str, Offering]) -> Shape:
+    """Resources of a machine by its offering, else by another offering of its type."""
+    exact = offerings.get(f"{machine.instance_type}/{machine.zone}/{machine.capacity}")
+    same_type = (o for o in offerings.values() if o.instance_type == machine.instance_type)
+    offering = exact or next(same_type, None)
+    return shape_of(offering.resources) if offering else NOTHING
+
+
+def _unknown_agents(view: ClusterView, machines: Iterable[Machine]) -> list[Agent]:
+    """Active agents whose machine EC2 does not list: its list lags, or they are not EC2's.
+
+    Their capacity counts; they are never removed.
+    """
+    listed = {machine.instance_id for machine in machines}
+    return [
+        agent
+        for agent in view.agents
+        if agent.active and not agent.deactivated and agent.instance_id not in listed
+    ]
+
+
+def _agent_without_machine(agent: Agent) -> Node:
+    name = agent.instance_id or agent.agent_id
+    pool = agent.attributes.get("pool", "")
+    return Node(name, "settled", agent.hostname, agent.attributes, agent.free, pool)
+
+
+def _unlisted(snapshot: Snapshot, now: float) -> list[tuple[Intent, int]]:
+    """Journaled launches, each with the number of its machines that EC2 does not list yet."""
+    listed = {machine.instance_id for machine in snapshot.machines}
+    by_token = Counter(machine.tags.get(Tag.LAUNCH, "") for machine in snapshot.machines)
+    missing = (
+        (intent, _missing_count(intent, listed, by_token, now)) for intent in snapshot.intents
+    )
+    return [(intent, count) for intent, count in missing if count > 0]
+
+
+def _missing_count(
+    intent: Intent, listed: set[str], by_token: Mapping[str, int], now: float
+) -> int:
+    if intent.instance_ids is None:
+        return intent.request.count - by_token.get(intent.request.token, 0)
+    if now - intent.at > LISTING_LAG_S:
+        return 0
+    return sum(1 for name in intent.instance_ids if name not in listed)
+
+
+def _ordered(intent: Intent, count: int, spec: ClusterSpec) -> list[Node]:
+    """Nodes of ordered machines, each as the smallest offering that the order names."""
+    request = intent.request
+    smallest = min(request.offerings, key=lambda offering: shape_of(offering.resources))
+    attributes = attributes_of(
+        spec, request.pool, smallest.instance_type, smallest.zone, smallest.capacity
+    )
+    shape = shape_of(smallest.resources)
+    names = [f"{request.token}/{number}" for number in range(count)]
+    return [Node(name, "coming", name, attributes, shape, request.pool) for name in names]
+
+
+def _usage(
+    agents: Iterable[Agent],
+    queue: Sequence[QueueEntry],
+    app_constraints: Mapping[str, tuple[Constraint, ...]],
+) -> Usage:
+    """Where the instances of apps with constraints run."""
+    usage = Usage()
+    constrained = {app: own for app, own in app_constraints.items() if own}
+    constrained.update({entry.app: entry.constraints for entry in queue if entry.constraints})
+    for agent in agents:
+        for app, count in agent.apps.items():
+            if app in constrained:
+                usage.add(app, constrained[app], agent, count)
+    return usage

@@ -1,0 +1,130 @@
+"""Offerings that can be bought now, as templates for packing. Pure.
+
+Depends on the model, on launch back-off and on the interruption risk of offerings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mesaform.autoscaler.interruption import risk
+from mesaform.autoscaler.model.constraints import HOSTNAME
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.shape import shape_of
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.supply import Supply, attributes_of
+from mesaform.autoscaler.packing import Limits, Template
+from mesaform.autoscaler.planner import launch_backoff
+from mesaform.aws.ports import Capacity, Offering
+from mesaform.config.schema import Pool
+
+ANY_ZONE = HOSTNAME | {"pool"}
+"""Constraint fields whose value does not depend on a machine's zone."""
+
+TYPE_FIELD = "instance_type"
+"""The constraint field that pins a machine's type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """Zone and type that constraints of the demand pin for a launch. An empty field pins nothing."""
+
+    zone: str = ""
+    instance_type: str = ""
+
+    def allow(self, offering: Offering) -> bool:
+        """Whether a launch for this demand may name an offering."""
+        if self.zone and self.zone != offering.zone:
+            return False
+        return not self.instance_type or self.instance_type == offering.instance_type
+
+
+NO_PINS = Pins()
+
+
+def templates(
+    snapshot: Snapshot, supply: Supply, now: float, items: Iterable[DemandItem]
+) -> list[Template]:
+    """Templates of every pool's types.
+
+    Zones are templates of their own only where a constraint of `items` depends on the zone.
+    Otherwise each type is offered in its cheapest zone.
+    """
+    by_zone = any(
+        constraint.field not in ANY_ZONE for item in items for constraint in item.constraints
+    )
+    chosen: list[Template] = []
+    for pool in snapshot.spec.agents:
+        offerings = _offerings_of(snapshot, pool, now)
+        if not by_zone:
+            offerings = _best_zones(offerings, supply.zones.get(pool.name, {}))
+        chosen += [template_of(snapshot, pool, offering) for offering in offerings]
+    return chosen
+
+
+def _offerings_of(snapshot: Snapshot, pool: Pool, now: float) -> list[Offering]:
+    """A pool's offerings to size machines by; on-demand ones where no spot offering is usable."""
+    capacity = wanted_capacity(pool)
+    usable = usable_offerings(snapshot, pool, capacity, now)
+    if usable or capacity != "spot":
+        return usable
+    offered = snapshot.offerings.get(pool.name, ())
+    return [o for o in offered if not is_backed_off(snapshot, pool, o, now)]
+
+
+def usable_offerings(
+    snapshot: Snapshot, pool: Pool, capacity: Capacity, now: float, pins: Pins = NO_PINS
+) -> list[Offering]:
+    """Offerings of a capacity type that are not backed off and seldom interrupted."""
+    offered = [
+        offering
+        for offering in snapshot.offerings.get(pool.name, ())
+        if offering.capacity == capacity
+        and not is_backed_off(snapshot, pool, offering, now)
+        and pins.allow(offering)
+    ]
+    return risk.calm(offered, snapshot.state.risks, now)
+
+
+def is_backed_off(snapshot: Snapshot, pool: Pool, offering: Offering, now: float) -> bool:
+    """Whether a recent capacity error blocks an offering for a pool."""
+    return launch_backoff.is_blocked(snapshot.state.backoffs, offering, pool.name, now)
+
+
+def wanted_capacity(pool: Pool) -> Capacity:
+    """The capacity type that machines of a pool are sized by."""
+    return "spot" if pool.spot_share >= 1 else "on-demand"
+
+
+def template_of(snapshot: Snapshot, pool: Pool, offering: Offering) -> Template:
+    """An offering as a template, with the attributes that its agents will register."""
+    attributes = attributes_of(
+        snapshot.spec, pool.name, offering.instance_type, offering.zone, offering.capacity
+    )
+    return Template(
+        pool.name,
+        offering.instance_type,
+        offering.zone,
+        offering.capacity,
+        offering.usd_per_hour,
+        shape_of(offering.resources),
+        attributes,
+    )
+
+
+def limits_of(snapshot: Snapshot, supply: Supply) -> Limits:
+    """Slots of each pool below its max, and USD an hour below the cost cap."""
+    slots = {pool.name: max(0, pool.max - supply.size(pool.name)) for pool in snapshot.spec.agents}
+    cap = snapshot.spec.cost.max_usd_per_hour
+    return Limits(slots, None if cap is None else max(0.0, cap - supply.usd_per_hour))
+
+
+def _best_zones(offerings: Sequence[Offering], zone_counts: Mapping[str, int]) -> list[Offering]:
+    """The best zone of each type and capacity: the cheapest, then the one with fewest machines."""
+    best: dict[tuple[str, str], Offering] = {}
+    for offering in sorted(
+        offerings, key=lambda o: (o.usd_per_hour, zone_counts.get(o.zone, 0), o.zone)
+    ):
+        best.setdefault((offering.instance_type, offering.capacity), offering)
+    return list(best.values())

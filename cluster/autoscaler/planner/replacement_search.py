@@ -1,0 +1,123 @@
+"""Search for one machine that replaces others. Pure.
+
+Consolidation and drift ask it through `disruption.policy.ReplacementFinder`, for nearly every
+machine in every pass. Templates are therefore made once a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mesaform.autoscaler.model.command import Purchase
+from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, times
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.supply import Node, Supply
+from mesaform.autoscaler.packing import NewNode, Template, place
+from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
+from mesaform.autoscaler.planner.launch_requests import ChosenOffering, RequestBuilder
+from mesaform.autoscaler.planner.offerings import ANY_ZONE, limits_of, templates
+from mesaform.aws.ports import Capacity
+from mesaform.config.schema import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementSearch:
+    """Finds replacements on one snapshot."""
+
+    snapshot: Snapshot
+    supply: Supply
+    now: float
+    _templates: dict[bool, list[Template]] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        pool: str,
+        work: Sequence[DemandItem],
+        left: Mapping[int, int],
+        *,
+        number: int,
+        excluded_types: Collection[str] = (),
+    ) -> Purchase | None:
+        """See `disruption.policy.ReplacementFinder`."""
+        spec = next((spec for spec in self.snapshot.spec.agents if spec.name == pool), None)
+        pieces = [replace(work[index], count=count) for index, count in left.items() if count > 0]
+        if spec is None or not pieces:
+            return None
+        used = NOTHING
+        for piece in pieces:
+            used = plus(used, times(piece.shape, piece.count))
+        for template in self._cheapest_first(pool, pieces, used, excluded_types):
+            purchase = self._purchase(spec, template, pieces, used, number)
+            if purchase is not None:
+                return _without_types(purchase, excluded_types)
+        return None
+
+    def _cheapest_first(
+        self, pool: str, pieces: Sequence[DemandItem], used: Shape, excluded_types: Collection[str]
+    ) -> Iterator[Template]:
+        """Templates of the pool that hold all pieces and that the limits allow."""
+        large_enough = [
+            template
+            for template in self._offered(pieces)
+            if template.pool == pool
+            and template.instance_type not in excluded_types
+            and contains(template.shape, used)
+        ]
+        if not large_enough:
+            return
+        limits = limits_of(self.snapshot, self.supply)
+        for template in sorted(
+            large_enough, key=lambda t: (t.usd_per_hour, t.instance_type, t.zone)
+        ):
+            if limits.how_many(template) >= 1 and self._holds(template, pieces):
+                yield template
+
+    def _offered(self, pieces: Sequence[DemandItem]) -> list[Template]:
+        by_zone = any(
+            constraint.field not in ANY_ZONE for piece in pieces for constraint in piece.constraints
+        )
+        if by_zone not in self._templates:
+            self._templates[by_zone] = templates(self.snapshot, self.supply, self.now, pieces)
+        return self._templates[by_zone]
+
+    def _holds(self, template: Template, pieces: Sequence[DemandItem]) -> bool:
+        """Whether constraints, too, allow all pieces on one machine of this template."""
+        node = Node(
+            "replacement",
+            "coming",
+            template.hostname,
+            template.attributes,
+            template.shape,
+            template.pool,
+        )
+        usage = self.supply.usage.of((piece.name, piece.constraints) for piece in pieces)
+        return not any(place(pieces, [node], usage).left.values())
+
+    def _purchase(
+        self,
+        pool: Pool,
+        template: Template,
+        pieces: Sequence[DemandItem],
+        used: Shape,
+        number: int,
+    ) -> Purchase | None:
+        quota = LaunchQuota(self.snapshot.state.backoffs, self.now)
+        builder = RequestBuilder(self.snapshot, self.supply, pieces, self.now, quota, number)
+        capacity: Capacity = "spot" if template.capacity == "spot" else "on-demand"
+        chosen = ChosenOffering(template.instance_type, template.zone, capacity)
+        node = NewNode(template, {index: piece.count for index, piece in enumerate(pieces)}, used)
+        return next(iter(builder.build(pool, chosen, [node])), None)
+
+
+def _without_types(purchase: Purchase, excluded_types: Collection[str]) -> Purchase:
+    """A purchase that names no excluded type and no dearer offering than planned."""
+    offerings = tuple(
+        offering
+        for offering in purchase.request.offerings
+        if offering.instance_type not in excluded_types
+        and offering.usd_per_hour <= purchase.usd_per_hour
+    )
+    request = replace(purchase.request, offerings=offerings or purchase.request.offerings[:1])
+    return replace(purchase, request=request, load={})
