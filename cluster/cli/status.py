@@ -56,7 +56,7 @@ def _nothing(picture: Status, context: Context) -> str:
     if (
         picture.target == "local"
         and picture.unreachable
-        and any((context.local_dir / "account").glob("*.pickle"))
+        and (context.local_dir / "account" / "account.json").exists()
     ):
         again = "mesaform up brings back what ran in it; mesaform down takes it away"
         return f"{name} {where}: the local cloud is stopped. {again}."

@@ -1,12 +1,16 @@
-"""What EC2 announces of its instances, put on the event bus: rules and queue policies decide who gets it. Callers hold the lock."""
+"""EC2's announcements about its instances, put on EventBridge's default event bus.
+
+Rules and queue policies decide who receives them. The caller holds the endpoint's lock.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
+from mesaform.localcloud.moto_patches.moto_types import Ec2Backend, EventsBackend
 from mesaform.localcloud.protocol import Event, Notice
+from mesaform.localcloud.timestamps import http_date
 
 INTERRUPTION = "EC2 Spot Instance Interruption Warning"
 REBALANCE = "EC2 Instance Rebalance Recommendation"
@@ -19,36 +23,36 @@ HEALTH_CODES = {
     "system-reboot": "AWS_EC2_SYSTEM_REBOOT_MAINTENANCE_SCHEDULED",
     "system-maintenance": "AWS_EC2_SYSTEM_MAINTENANCE_EVENT",
 }
+"""AWS Health's event type of each scheduled event of EC2."""
+
+States = Mapping[str, tuple[Ec2Backend, str]]
+"""Each instance's backend and state, by instance id."""
 
 
 class Bus:
     """The default event bus of every account and region.
 
     Attributes:
-        copies: how often each message is delivered: EventBridge and SQS promise at least once.
+        copies: how often each message is delivered; EventBridge and SQS promise at least once.
 
     """
 
-    def __init__(self, events_backends: Any) -> None:
+    def __init__(self, events_backends: Mapping[str, Mapping[str, EventsBackend]]) -> None:
         self._backends = events_backends
         self._states: dict[str, str] | None = None
         self.copies = 1
 
-    def interruption(self, backend: Any, instance_id: str, notice: Notice) -> None:
-        self._put(
-            backend,
-            instance_id,
-            "aws.ec2",
-            INTERRUPTION,
-            {"instance-id": instance_id, "instance-action": notice.action},
-        )
+    def interruption(self, backend: Ec2Backend, instance_id: str, notice: Notice) -> None:
+        """Send a spot interruption warning."""
+        detail = {"instance-id": instance_id, "instance-action": notice.action}
+        self._put(backend, instance_id, "aws.ec2", INTERRUPTION, detail)
 
-    def rebalance(self, backend: Any, instance_id: str) -> None:
+    def rebalance(self, backend: Ec2Backend, instance_id: str) -> None:
+        """Send a rebalance recommendation."""
         self._put(backend, instance_id, "aws.ec2", REBALANCE, {"instance-id": instance_id})
 
-    def scheduled(self, backend: Any, instance_id: str, event: Event) -> None:
-        from mesaform.localcloud.metadata import http_date
-
+    def scheduled(self, backend: Ec2Backend, instance_id: str, event: Event) -> None:
+        """Send AWS Health's event for a scheduled event of the instance."""
         detail = {
             "eventArn": f"arn:aws:health:{backend.region_name}::event/EC2/{event.id}",
             "service": "EC2",
@@ -60,31 +64,25 @@ class Bus:
         }
         self._put(backend, instance_id, "aws.health", HEALTH, detail)
 
-    def look(self, states: Mapping[str, tuple[Any, str]]) -> bool:
-        """Tell of instances whose state is another than at the last look; whether any was."""
+    def announce_changes(self, states: States) -> bool:
+        """Announce the instances whose state differs from the last call; whether any does."""
         known, self._states = self._states, {name: state for name, (_, state) in states.items()}
-        changed = (
-            []
-            if known is None
-            else [name for name, state in self._states.items() if known.get(name) != state]
-        )
+        if known is None:
+            return False
+        changed = [name for name, state in self._states.items() if known.get(name) != state]
         for name in changed:
-            self._put(
-                states[name][0],
-                name,
-                "aws.ec2",
-                STATE,
-                {"instance-id": name, "state": states[name][1]},
-            )
+            backend, state = states[name]
+            detail = {"instance-id": name, "state": state}
+            self._put(backend, name, "aws.ec2", STATE, detail)
         return bool(changed)
 
     def _put(
         self,
-        backend: Any,
+        backend: Ec2Backend,
         instance_id: str,
         source: str,
         detail_type: str,
-        detail: Mapping[str, Any],
+        detail: Mapping[str, object],
     ) -> None:
         bus = self._backends[backend.account_id][backend.region_name]
         arn = f"arn:aws:ec2:{backend.region_name}:{backend.account_id}:instance/{instance_id}"

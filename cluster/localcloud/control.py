@@ -1,189 +1,203 @@
-"""The endpoint's own routes below `/_mesaform/`: health, the fault switch, and the hypervisor's side door to EC2."""
+"""The endpoint's own routes below `/_mesaform/`: health, faults, and EC2 for the hypervisor."""
 
 from __future__ import annotations
 
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from urllib.parse import parse_qs
+from wsgiref.types import WSGIEnvironment
 
 import msgspec
 import structlog
 
 from mesaform.common.errors import BadInput
+from mesaform.common.files import write_atomically
 from mesaform.localcloud import faults, machines
 from mesaform.localcloud.error_responses import Answer, as_json
 from mesaform.localcloud.history import History
-from mesaform.localcloud.layout import Layout, write_atomically
+from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.protocol import PREFIX, StateReport
-from mesaform.localcloud.state_store import Account
+from mesaform.localcloud.state_store import AccountStore
 
 log = structlog.get_logger(__name__)
-LONGEST_WAIT_S = 30.0
+MAX_WAIT_S = 30.0
+"""The longest that a poll for changes of the machines waits."""
+POLL_GRACE_S = 5.0
+"""How much later than `MAX_WAIT_S` the hypervisor may poll again and still count as running."""
 TICK_S = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call of an own route: the path after the route's name, the query, the body."""
+
+    rest: str
+    query: Mapping[str, str]
+    body: bytes
+
+
 class Control:
-    """Answers the local cloud's own routes. `changed` wakes whoever waits for news of the machines."""
+    """Answers the local cloud's own routes and does what happens by itself in EC2."""
 
     def __init__(
         self,
         layout: Layout,
-        account: Account,
-        board: faults.FaultRegistry,
+        account: AccountStore,
+        registry: faults.FaultRegistry,
         ec2: machines.Ec2,
+        history: History,
         lock: threading.RLock,
     ) -> None:
         self._layout = layout
         self._account = account
-        self._board = board
+        self._faults = registry
         self._ec2 = ec2
+        self._history = history
         self._lock = lock
-        self._news = threading.Condition(lock)
-        self._session = secrets.token_hex(
-            4
-        )  # so that a version of an earlier process is never taken for this one's
+        self._change = threading.Condition(lock)
+        # A version of an earlier process must never equal one of this process.
+        self._session = secrets.token_hex(4)
         self._sequence = 0
         self._polled_at = 0.0
-        self.history: History | None = None
-        self._routes: tuple[
-            tuple[str, str, Callable[[str, dict[str, str], bytes], Answer]], ...
-        ] = (
-            ("GET", "health", self._health),
-            ("GET", "faults", self._list_faults),
-            ("POST", "faults", self._add_fault),
-            ("DELETE", "faults", self._clear_faults),
-            ("GET", "machines", self._machines),
-            ("POST", "machines", self._machine),
-            ("POST", "images", self._image),
-        )
-
-    def answer(self, environ: dict[str, Any], body: bytes) -> Answer:
-        method, path = (
-            str(environ["REQUEST_METHOD"]),
-            str(environ["PATH_INFO"]).removeprefix(PREFIX + "/"),
-        )
-        head, _, rest = path.partition("/")
-        query = {
-            key: values[0] for key, values in parse_qs(str(environ.get("QUERY_STRING", ""))).items()
+        self._routes: Mapping[tuple[str, str], Callable[[Request], Answer]] = {
+            ("GET", "health"): self._health,
+            ("GET", "faults"): self._list_faults,
+            ("POST", "faults"): self._add_fault,
+            ("DELETE", "faults"): self._clear_faults,
+            ("GET", "machines"): self._machines,
+            ("POST", "machines"): self._machine,
+            ("POST", "images"): self._image,
         }
-        for verb, name, route in self._routes:
-            if (verb, name) == (method, head):
-                try:
-                    return route(rest, query, body)
-                except (BadInput, msgspec.DecodeError) as error:
-                    return _json({"error": str(error)}, "400 Bad Request")
-                except LookupError as error:
-                    return _json({"error": str(error)}, "404 Not Found")
-        return _json({"error": f"no such route: {method} {PREFIX}/{path}"}, "404 Not Found")
+
+    def answer(self, environ: WSGIEnvironment, body: bytes) -> Answer:
+        """The answer to a request below `/_mesaform/`."""
+        method = str(environ["REQUEST_METHOD"])
+        path = str(environ["PATH_INFO"]).removeprefix(PREFIX + "/")
+        name, _, rest = path.partition("/")
+        route = self._routes.get((method, name))
+        if route is None:
+            return _json({"error": f"no such route: {method} {PREFIX}/{path}"}, "404 Not Found")
+        fields = parse_qs(str(environ.get("QUERY_STRING", "")))
+        query = {field: values[0] for field, values in fields.items()}
+        try:
+            return route(Request(rest, query, body))
+        except (BadInput, msgspec.DecodeError) as error:
+            return _json({"error": str(error)}, "400 Bad Request")
+        except LookupError as error:
+            return _json({"error": str(error)}, "404 Not Found")
 
     def changed(self) -> None:
-        """Something about the machines may have changed. The caller holds the lock."""
+        """Wake the polls, because machines may have changed. The caller holds the lock."""
         self._sequence += 1
-        self._ec2.bus.copies = self._board.copies(time.time())
-        if self._ec2.bus.look(self._ec2.states()):
-            self._account.save(only="sqs")
-        self._news.notify_all()
+        self._ec2.bus.copies = self._faults.copies(time.time())
+        if self._ec2.bus.announce_changes(self._ec2.states()):
+            self._account.save()
+        self._change.notify_all()
 
     def tick(self, now: float) -> None:
-        """What happens by itself: interruptions come due, zones stay out, old instances leave the list."""
+        """Do what is due: interruptions, zone outages, removal of instances that ended long ago."""
         with self._lock:
-            touched = False
-            self._ec2.bus.copies = self._board.copies(now)
-            for fault, name, at, due in self._board.announced(now):
-                touched |= self._ec2.announce(fault, name, at, due=due)
-            touched |= self._ec2.kill_zones(self._board.zones_out(now))
-            touched |= self._ec2.forget_ended(now)
-            if touched:
+            has_changed = False
+            self._ec2.bus.copies = self._faults.copies(now)
+            for fault, name, at, due in self._faults.announced(now):
+                has_changed |= self._ec2.announce(fault, name, at, due=due)
+            has_changed |= self._ec2.kill_zones(self._faults.zones_out(now))
+            has_changed |= self._ec2.forget_ended(now)
+            if has_changed:
                 self._commit()
 
     def run_clock(self, stopped: threading.Event) -> None:
-        """Tick until `stopped`; runs in a thread of its own."""
+        """Tick until `stopped` is set; runs in a thread of its own."""
         while not stopped.wait(TICK_S):
             try:
                 self.tick(time.time())
-            except Exception:  # the clock must go on whatever one tick met
+            except Exception:  # one failed tick must not end the clock
                 log.exception("clock.tick")
 
-    def wait_for_news(self, longest_s: float) -> None:
-        """Let others go on until something about the machines may have changed. The caller holds the lock, once."""
-        self._news.wait(longest_s)
+    def wait_for_change(self, max_s: float) -> None:
+        """Release the lock until machines may have changed. The caller holds the lock once."""
+        self._change.wait(max_s)
 
     def _commit(self) -> None:
-        self._account.save()
-        if self.history is not None:
-            self.history.note()
+        self._account.save("ec2")
+        self._history.note()
         self.changed()
 
-    def _health(self, _rest: str, _query: dict[str, str], _body: bytes) -> Answer:
+    def _health(self, _request: Request) -> Answer:
         with self._lock:
+            account = self._account
+            is_polling = time.time() - self._polled_at < MAX_WAIT_S + POLL_GRACE_S
             return _json(
                 {
                     "ok": True,
-                    "hypervisor": time.time() - self._polled_at < LONGEST_WAIT_S + 5,
-                    "not_saved": self._account.failures,
-                    "last_save_ms": round(self._account.last_save_s * 1000, 2),
-                    "slowest_save_ms": round(self._account.slowest_save_s * 1000, 2),
+                    "hypervisor": is_polling,
+                    "not_saved": account.failures,
+                    "set_aside": account.set_aside,
+                    "last_save_ms": round(account.last_save_s * 1000, 2),
+                    "slowest_save_ms": round(account.slowest_save_s * 1000, 2),
                 }
             )
 
-    def _list_faults(self, _rest: str, _query: dict[str, str], _body: bytes) -> Answer:
+    def _list_faults(self, _request: Request) -> Answer:
         with self._lock:
-            return _json({"faults": self._board.listing(time.time())})
+            return _json({"faults": self._faults.listing(time.time())})
 
-    def _add_fault(self, _rest: str, _query: dict[str, str], body: bytes) -> Answer:
-        fault = faults.parse(body)
+    def _add_fault(self, request: Request) -> Answer:
+        fault = faults.parse(request.body)
         with self._lock:
             if isinstance(fault, faults.SpotInterruption):
                 self._ec2.require_spot(fault.instance_id)
-            if isinstance(fault, faults.Lag) and self.history is not None:
-                self.history.begin()
-            name = self._board.add(fault, time.time())
-            self._board_changed()
+            if isinstance(fault, faults.Lag):
+                self._history.begin()
+            name = self._faults.add(fault, time.time())
+            self._faults_changed()
         self.tick(time.time())
         return _json({"id": name}, "201 Created")
 
-    def _clear_faults(self, rest: str, _query: dict[str, str], _body: bytes) -> Answer:
+    def _clear_faults(self, request: Request) -> Answer:
         with self._lock:
-            gone = self._board.clear(rest or None)
-            self._board_changed()
-        if rest and not gone:
-            raise LookupError(f"no fault {rest}")
-        return _json({"cleared": gone})
+            count = self._faults.clear(request.rest or None)
+            self._faults_changed()
+        if request.rest and not count:
+            raise LookupError(f"no fault {request.rest}")
+        return _json({"cleared": count})
 
-    def _board_changed(self) -> None:
-        write_atomically(self._layout.root / "faults.json", self._board.dump())
+    def _faults_changed(self) -> None:
+        write_atomically(self._layout.faults, self._faults.dump())
         self.changed()
 
     @property
     def _version(self) -> str:
         return f"{self._session}-{self._sequence}"
 
-    def _machines(self, _rest: str, query: dict[str, str], _body: bytes) -> Answer:
-        """The world; with `after=<version>` not before it differs from that version or `wait_s` have passed."""
-        until = time.monotonic() + min(float(query.get("wait_s", 0)), LONGEST_WAIT_S)
+    def _machines(self, request: Request) -> Answer:
+        """The world; with `after=<version>` it waits up to `wait_s` for another version."""
+        until = time.monotonic() + min(float(request.query.get("wait_s", 0)), MAX_WAIT_S)
+        after = request.query.get("after")
         with self._lock:
-            if "after" in query:
-                self._polled_at = time.time()
-            while query.get("after") == self._version and (left := until - time.monotonic()) > 0:
-                self._news.wait(left)
-            if "after" in query:
-                self._polled_at = time.time()
-            world = self._ec2.world(self._version, self._board.boot_delay_s(time.time()))
+            self._note_poll(after)
+            while after == self._version and (remaining_s := until - time.monotonic()) > 0:
+                self._change.wait(remaining_s)
+            self._note_poll(after)
+            world = self._ec2.world(self._version, self._faults.boot_delay_s(time.time()))
         return as_json(msgspec.json.encode(world))
 
-    def _machine(self, rest: str, _query: dict[str, str], body: bytes) -> Answer:
-        """`machines/<id>/state` takes a report, `machines/<id>/credentials` gives the role's credentials."""
-        instance_id, _, what = rest.partition("/")
+    def _note_poll(self, after: str | None) -> None:
+        """Only the hypervisor asks with `after`."""
+        if after is not None:
+            self._polled_at = time.time()
+
+    def _machine(self, request: Request) -> Answer:
+        """`machines/<id>/state` takes a report, `machines/<id>/credentials` gives credentials."""
+        instance_id, _, subject = request.rest.partition("/")
+        if subject == "credentials":
+            return self._credentials(instance_id)
+        report = msgspec.json.decode(request.body, type=StateReport)
         with self._lock:
-            if what == "credentials":
-                credentials = self._ec2.credentials(instance_id)
-                self._account.save()
-                return as_json(msgspec.json.encode(credentials))
-            report = msgspec.json.decode(body, type=StateReport)
-            if self._ec2.settle(instance_id, report):
+            if self._ec2.apply_report(instance_id, report):
                 self._commit()
                 log.info(
                     "machine",
@@ -194,14 +208,20 @@ class Control:
                 )
         return _json({})
 
-    def _image(self, rest: str, _query: dict[str, str], body: bytes) -> Answer:
-        """`images/<id>`: the copy is made (`available`) or failed."""
-        report = msgspec.json.decode(body, type=dict[str, str])
+    def _credentials(self, instance_id: str) -> Answer:
         with self._lock:
-            if self._ec2.settle_image(rest, report["state"]):
+            credentials = self._ec2.credentials(instance_id)
+            self._account.save()
+        return as_json(msgspec.json.encode(credentials))
+
+    def _image(self, request: Request) -> Answer:
+        """`images/<id>`: the copy is complete (`available`) or failed."""
+        report = msgspec.json.decode(request.body, type=dict[str, str])
+        with self._lock:
+            if self._ec2.apply_image_report(request.rest, report["state"]):
                 self._commit()
         return _json({})
 
 
-def _json(document: Any, status: str = "200 OK") -> Answer:
+def _json(document: object, status: str = "200 OK") -> Answer:
     return as_json(msgspec.json.encode(document), status)

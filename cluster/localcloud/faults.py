@@ -112,6 +112,9 @@ Fault = (
     | IgnoredCall
 )
 
+Announcement = SpotInterruption | Rebalance | Scheduled
+"""The faults that announce what will happen to an instance."""
+
 
 class Active(msgspec.Struct, kw_only=True):
     """A fault on the board. `left` counts down its uses; `allowance` is a throttle's bucket of calls."""

@@ -1,43 +1,48 @@
-"""EC2 as it was some seconds ago, for the fault `lag`: what Describe calls see while the API lags behind.
+"""EC2 as it was some seconds ago, for the fault `lag`.
 
-States are kept as pickles while a lag is in force, and one beyond, so that answers are truly old ones and not delayed ones.
+While a lag is in force, and for one state beyond it, EC2's state is kept as records, so that an
+answer is a true old one and not a delayed one.
 """
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+
+from mesaform.localcloud.service_records import ServiceCodec
+from mesaform.localcloud.state_store import put_backends
 
 
 class History:
-    """The last states of EC2. Callers hold the endpoint's lock."""
+    """The last states of EC2. The caller holds the endpoint's lock."""
 
     def __init__(
-        self, backends: Any, encode: Callable[[Any], bytes], lag_s: Callable[[], float]
+        self,
+        backends: Mapping[str, dict[str, object]],
+        codec: ServiceCodec,
+        lag_s: Callable[[], float],
     ) -> None:
         self._backends = backends
-        self._encode = encode
+        self._codec = codec
         self._lag_s = lag_s
         self._states: deque[tuple[float, bytes]] = deque()
 
     def begin(self) -> None:
-        """A lag was put in force: the present is the oldest state that will be asked for."""
+        """Start with the present state, because a lag is now in force."""
         self._states.clear()
-        self._states.append((0.0, self._encode(self._backends)))
+        self._states.append((0.0, self._codec.encode(self._backends)))
 
     def note(self) -> None:
-        """Something changed."""
-        lag = self._lag_s()
-        if not lag:
+        """Keep the present state, because it changed."""
+        lag_s = self._lag_s()
+        if not lag_s:
             self._states.clear()
             return
         now = time.time()
-        self._states.append((now, self._encode(self._backends)))
-        while len(self._states) > 1 and self._states[1][0] <= now - lag:
+        self._states.append((now, self._codec.encode(self._backends)))
+        while len(self._states) > 1 and self._states[1][0] <= now - lag_s:
             self._states.popleft()
 
     @contextmanager
@@ -47,17 +52,9 @@ class History:
         if state is None:
             yield
             return
-        _, _, content = pickle.loads(state)  # noqa: S301
-        present = {
-            (account, region): backend
-            for account, regions in self._backends.items()
-            for region, backend in regions.items()
-        }
+        present = {account: dict(regions.items()) for account, regions in self._backends.items()}
         try:
-            for account, regions in content.items():
-                for region, backend in regions.items():
-                    dict.__setitem__(self._backends[account], region, backend)
+            put_backends(self._backends, self._codec.decode(state, same_moto=True))
             yield
         finally:
-            for (account, region), backend in present.items():
-                dict.__setitem__(self._backends[account], region, backend)
+            put_backends(self._backends, present)

@@ -9,6 +9,8 @@ from pathlib import Path
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 5566
 METADATA_PORT = 1338
+PRIVATE_FILE_MODE = 0o600
+"""The account has private keys and credentials, so only its owner may read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class Layout:
     def account(self) -> Path:
         """The account as it was after the last mutating call."""
         return self.root / "account"
+
+    @property
+    def faults(self) -> Path:
+        """The faults in force (`faults.FaultRegistry`)."""
+        return self.root / "faults.json"
 
     @property
     def machines(self) -> Path:

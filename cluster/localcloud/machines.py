@@ -1,16 +1,25 @@
-"""EC2's instances as the hypervisor needs them, and the hypervisor's word turned into EC2's state. Callers hold the lock."""
+"""EC2's instances as the hypervisor needs them, and its reports as EC2's state.
+
+The caller holds the endpoint's lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from mesaform.common.errors import BadInput
 from mesaform.localcloud.announcing import Bus
-from mesaform.localcloud.faults import Rebalance, Scheduled, SpotInterruption
+from mesaform.localcloud.faults import Announcement, Rebalance, Scheduled, SpotInterruption
 from mesaform.localcloud.moto_patches import states
+from mesaform.localcloud.moto_patches.moto_types import (
+    Ec2Backend,
+    IamBackend,
+    PatchedInstance,
+    StsBackend,
+    instances_of,
+)
 from mesaform.localcloud.protocol import (
     Credentials,
     Event,
@@ -21,50 +30,57 @@ from mesaform.localcloud.protocol import (
     World,
 )
 
-SPOT_ENDED = (
+SPOT_INTERRUPTED = (
     "Server.SpotInstanceTermination",
     "Server.SpotInstanceTermination: Spot instance termination",
 )
 RETIRED = ("Server.ScheduledStop", "Server.ScheduledStop: Stopped due to a scheduled retirement")
-ZONE_ENDED = ("Server.InternalError", "Server.InternalError: the availability zone lost power")
+ZONE_OUT = ("Server.InternalError", "Server.InternalError: the availability zone lost power")
 CREDENTIALS_S = 6 * 3600
+"""How long a role's credentials are valid: EC2 gives them for six hours."""
+UNKNOWN_TYPE = (1, 1024)
+"""vCPUs and MiB of an instance type that moto does not list."""
 
 
 class Ec2:
-    """All regions and accounts of moto's EC2."""
+    """EC2 of all accounts and regions."""
 
-    def __init__(self, ec2_backends: Any, iam_backends: Any, sts_backends: Any, bus: Bus) -> None:
+    def __init__(
+        self,
+        ec2_backends: Mapping[str, Mapping[str, Ec2Backend]],
+        iam_backends: Mapping[str, Mapping[str, IamBackend]],
+        sts_backends: Mapping[str, Mapping[str, StsBackend]],
+        bus: Bus,
+    ) -> None:
         self.bus = bus
         self._ec2 = ec2_backends
         self._iam = iam_backends
         self._sts = sts_backends
 
-    def _backends(self) -> Iterator[Any]:
+    def _backends(self) -> Iterator[Ec2Backend]:
         for regions in list(self._ec2.values()):
             yield from list(regions.values())
 
-    def _instances(self) -> Iterator[tuple[Any, Any]]:
-        for backend in self._backends():
-            for reservation in backend.reservations.values():
-                for instance in reservation.instances:
-                    yield backend, instance
+    def _instances(self) -> Iterator[tuple[Ec2Backend, PatchedInstance]]:
+        return instances_of(self._backends())
 
-    def _find(self, instance_id: str) -> tuple[Any, Any]:
+    def _find(self, instance_id: str) -> tuple[Ec2Backend, PatchedInstance]:
         for backend, instance in self._instances():
             if instance.id == instance_id:
                 return backend, instance
         raise LookupError(f"no instance {instance_id}")
 
     def world(self, version: str, boot_delay_s: float) -> World:
-        everything = list(self._instances())
+        """Everything that the hypervisor makes true."""
+        listed = list(self._instances())
         return World(
             version=version,
             machines=tuple(
-                self._machine(backend, instance)
-                for backend, instance in everything
+                _machine(backend, instance)
+                for backend, instance in listed
                 if instance.state != "terminated"
             ),
-            known=tuple(instance.id for _, instance in everything),
+            known=tuple(instance.id for _, instance in listed),
             images=tuple(
                 PendingImage(image.id, *image.copied_from)
                 for backend in self._backends()
@@ -77,46 +93,18 @@ class Ec2:
             boot_delay_s=boot_delay_s,
         )
 
-    def _machine(self, backend: Any, instance: Any) -> Machine:
-        kind = INSTANCE_TYPES.get(instance.instance_type)
-        profile = instance.iam_instance_profile or {}
-        return Machine(
-            instance_id=instance.id,
-            image_id=instance.image_id,
-            instance_type=instance.instance_type,
-            account_id=backend.account_id,
-            region=backend.region_name,
-            zone=instance.placement.zone or "",
-            address=instance.private_ip or "",
-            public_address=instance.public_ip or "",
-            state=instance.state,
-            boots=states.boots(instance),
-            hard=bool(getattr(instance, "hard", False)),
-            launched_at=instance.launch_time.timestamp(),
-            vcpus=kind["VCpuInfo"]["DefaultVCpus"] if kind else 1,
-            mem_mib=kind["MemoryInfo"]["SizeInMiB"] if kind else 1024,
-            user_data=instance.user_data.as_bytes().decode() if instance.user_data else "",
-            profile_arn=profile.get("Arn", ""),
-            profile_id=profile.get("Id", ""),
-            lifecycle=instance.lifecycle or "on-demand",
-            shutdown_behavior="terminate"
-            if instance.lifecycle == "spot"
-            else instance.instance_initiated_shutdown_behavior,
-            tokens_required=instance.metadata_options.http_tokens == "required",
-            metadata_tags=dict(backend.tags.get(instance.id, {}))
-            if instance.metadata_options.instance_metadata_tags == "enabled"
-            else {},
-            notice=getattr(instance, "notice", None),
-            rebalance_at=getattr(instance, "rebalance_at", 0.0),
-            events=getattr(instance, "events", ()),
-        )
+    def apply_report(self, instance_id: str, report: StateReport) -> bool:
+        """Set an instance's state as the hypervisor reports it; whether that changed anything.
 
-    def settle(self, instance_id: str, report: StateReport) -> bool:
-        """Take the hypervisor's report; whether it changed anything."""
+        Raises:
+            LookupError: there is no such instance.
+
+        """
         _, instance = self._find(instance_id)
-        return states.settle(instance, report.state, report.boots, report.code, report.message)
+        return states.apply_report(instance, report)
 
-    def settle_image(self, image_id: str, state: str) -> bool:
+    def apply_image_report(self, image_id: str, state: str) -> bool:
+        """Set a pending image's state; whether there is such an image."""
         for backend in self._backends():
             image = backend.amis.get(image_id)
             if image is not None and image.state == "pending":
@@ -125,18 +113,22 @@ class Ec2:
         return False
 
     def credentials(self, instance_id: str) -> Credentials:
-        """Credentials of the role in the instance's profile, good for six hours."""
+        """Credentials of the role in the instance's profile, valid for `CREDENTIALS_S`.
+
+        Raises:
+            LookupError: there is no such instance, or it has no role.
+
+        """
         backend, instance = self._find(instance_id)
-        profile = instance.iam_instance_profile
-        if not profile:
+        reference = instance.iam_instance_profile
+        if not reference:
             raise LookupError(f"{instance_id} has no instance profile")
-        found = self._iam[backend.account_id][backend.partition].get_instance_profile_by_arn(
-            profile["Arn"]
-        )
-        if not found.roles:
-            raise LookupError(f"instance profile {found.name} has no role")
-        role = found.roles[0]
-        assumed = self._sts[backend.account_id][backend.partition].assume_role(
+        iam = self._iam[backend.account_id][backend.partition]
+        profile = iam.get_instance_profile_by_arn(reference["Arn"])
+        if not profile.roles:
+            raise LookupError(f"instance profile {profile.name} has no role")
+        role = profile.roles[0]
+        session = self._sts[backend.account_id][backend.partition].assume_role(
             region_name=backend.region_name,
             role_session_name=instance_id,
             role_arn=role.arn,
@@ -145,15 +137,21 @@ class Ec2:
             external_id="",
         )
         return Credentials(
-            access_key_id=assumed.access_key_id,
-            secret_access_key=assumed.secret_access_key,
-            session_token=assumed.session_token,
-            expires_at=assumed.expiration.timestamp(),
+            access_key_id=session.access_key_id,
+            secret_access_key=session.secret_access_key,
+            session_token=session.session_token,
+            expires_at=session.expiration.timestamp(),
             role_name=role.name,
         )
 
     def require_spot(self, instance_id: str) -> None:
-        """Raise BadInput unless the instance exists and is a spot instance."""
+        """Check that an instance can be interrupted.
+
+        Raises:
+            LookupError: there is no such instance.
+            BadInput: it is not a spot instance.
+
+        """
         _, instance = self._find(instance_id)
         if instance.lifecycle != "spot":
             raise BadInput(
@@ -161,32 +159,35 @@ class Ec2:
                 where="instance_id",
             )
 
-    def announce(
-        self, fault: SpotInterruption | Rebalance | Scheduled, name: str, at: float, *, due: bool
-    ) -> bool:
-        """Tell what will happen to an instance, once, on the ways that the fault names; do it when it is due. Whether anything changed."""
+    def announce(self, fault: Announcement, name: str, at: float, *, due: bool) -> bool:
+        """Announce once what will happen to an instance, and do it when it is due.
+
+        `at` is when it happens (seconds since the epoch), `name` the fault's id. Returns whether
+        anything changed.
+        """
         try:
             backend, instance = self._find(fault.instance_id)
         except LookupError:
             return False
         if isinstance(fault, SpotInterruption):
-            return self._interrupt(backend, instance, fault, at, due=due)
+            if due:
+                previous = states.end(instance, *SPOT_INTERRUPTED)
+                return previous.name not in {"terminated", "shutting-down"}
+            return self._announce_interruption(backend, instance, fault, Notice("terminate", at))
         if isinstance(fault, Rebalance):
-            if fault.via != "queue":
-                instance.rebalance_at = at
-            if fault.via != "metadata":
-                self.bus.rebalance(backend, instance.id)
-            return True
-        return self._schedule(backend, instance, fault, Event(name, fault.code, at), due=due)
-
-    def _interrupt(
-        self, backend: Any, instance: Any, fault: SpotInterruption, at: float, *, due: bool
-    ) -> bool:
+            return self._recommend_rebalance(backend, instance, fault, at)
+        event = Event(name, fault.code, at)
         if due:
-            return bool(
-                states.end(instance, *SPOT_ENDED).name not in {"terminated", "shutting-down"}
-            )
-        notice = Notice("terminate", at)
+            return _execute_event(instance, event)
+        return self._schedule(backend, instance, fault, event)
+
+    def _announce_interruption(
+        self,
+        backend: Ec2Backend,
+        instance: PatchedInstance,
+        fault: SpotInterruption,
+        notice: Notice,
+    ) -> bool:
         if getattr(instance, "announced", None) == notice:
             return False
         instance.announced = notice
@@ -196,15 +197,19 @@ class Ec2:
             self.bus.interruption(backend, instance.id, notice)
         return True
 
-    def _schedule(
-        self, backend: Any, instance: Any, fault: Scheduled, event: Event, *, due: bool
+    def _recommend_rebalance(
+        self, backend: Ec2Backend, instance: PatchedInstance, fault: Rebalance, at: float
     ) -> bool:
-        known = getattr(instance, "events", ())
-        if due:
-            instance.events = tuple(one for one in known if one.id != event.id)
-            if instance.state == "running":
-                _carry_out(instance, event.code)
-            return True
+        if fault.via != "queue":
+            instance.rebalance_at = at
+        if fault.via != "metadata":
+            self.bus.rebalance(backend, instance.id)
+        return True
+
+    def _schedule(
+        self, backend: Ec2Backend, instance: PatchedInstance, fault: Scheduled, event: Event
+    ) -> bool:
+        known = states.events(instance)
         if event in known:
             return False
         instance.events = (*known, event)
@@ -212,32 +217,80 @@ class Ec2:
             self.bus.scheduled(backend, instance.id, event)
         return True
 
-    def states(self) -> dict[str, tuple[Any, str]]:
-        """Each instance's backend and state."""
+    def states(self) -> dict[str, tuple[Ec2Backend, str]]:
+        """Each instance's backend and state, by instance id."""
         return {instance.id: (backend, instance.state) for backend, instance in self._instances()}
 
     def kill_zones(self, zones: set[str]) -> bool:
-        """End, hard, whatever lives in the zones; whether anything did."""
-        changed = False
+        """End the instances in these zones without a chance to stop; whether there are any."""
+        has_changed = False
         for _, instance in self._instances() if zones else ():
-            if instance.placement.zone in zones and instance.state in {
-                "pending",
-                "running",
-                "stopping",
-            }:
-                states.end(instance, *ZONE_ENDED, hard=True)
-                changed = True
-        return changed
+            is_up = instance.state in {"pending", "running", "stopping"}
+            if instance.placement.zone in zones and is_up:
+                states.end(instance, *ZONE_OUT, hard=True)
+                has_changed = True
+        return has_changed
 
     def forget_ended(self, now: float) -> bool:
+        """Remove the instances that ended long ago; whether there are any."""
         return any(states.forget_ended(backend, now) for backend in self._backends())
 
 
-def _carry_out(instance: Any, code: str) -> None:
-    """What a scheduled event does when its time has come."""
-    if code == "instance-retirement":
+def _machine(backend: Ec2Backend, instance: PatchedInstance) -> Machine:
+    profile = instance.iam_instance_profile or {}
+    options = instance.metadata_options
+    vcpus, mem_mib = _size(instance.instance_type)
+    is_spot = instance.lifecycle == "spot"
+    shows_tags = options.instance_metadata_tags == "enabled"
+    return Machine(
+        instance_id=instance.id,
+        image_id=instance.image_id,
+        instance_type=instance.instance_type,
+        account_id=backend.account_id,
+        region=backend.region_name,
+        zone=_text(instance.placement.zone),
+        address=_text(instance.private_ip),
+        public_address=_text(instance.public_ip),
+        state=instance.state,
+        boots=states.boots(instance),
+        hard=bool(getattr(instance, "hard", False)),
+        launched_at=instance.launch_time.timestamp(),
+        vcpus=vcpus,
+        mem_mib=mem_mib,
+        user_data=instance.user_data.as_bytes().decode() if instance.user_data else "",
+        profile_arn=profile.get("Arn", ""),
+        profile_id=profile.get("Id", ""),
+        lifecycle=instance.lifecycle or "on-demand",
+        shutdown_behavior="terminate" if is_spot else instance.instance_initiated_shutdown_behavior,
+        tokens_required=options.http_tokens == "required",
+        metadata_tags=dict(backend.tags.get(instance.id, {})) if shows_tags else {},
+        notice=getattr(instance, "notice", None),
+        rebalance_at=getattr(instance, "rebalance_at", 0.0),
+        events=states.events(instance),
+    )
+
+
+def _text(value: str | None) -> str:
+    return value or ""
+
+
+def _size(instance_type: str) -> tuple[int, int]:
+    """VCPUs and MiB of memory of an instance type."""
+    described = INSTANCE_TYPES.get(instance_type)
+    if not described:
+        return UNKNOWN_TYPE
+    return described["VCpuInfo"]["DefaultVCpus"], described["MemoryInfo"]["SizeInMiB"]
+
+
+def _execute_event(instance: PatchedInstance, event: Event) -> bool:
+    """Do what a scheduled event is for, and take it off the list."""
+    instance.events = tuple(other for other in states.events(instance) if other.id != event.id)
+    if instance.state != "running":
+        return True
+    if event.code == "instance-retirement":
         states.end(instance, *RETIRED)
-    elif code == "instance-stop":
+    elif event.code == "instance-stop":
         instance.stop()
     else:
         instance.reboot()
+    return True

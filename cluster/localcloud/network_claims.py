@@ -43,7 +43,7 @@ def listed() -> list[Claim]:
     return found
 
 
-def in_the_way(network: IPv4Network, root: Path) -> Claim | None:
+def find_overlap(network: IPv4Network, root: Path) -> Claim | None:
     """A claim of another local cloud than `root`'s that overlaps the network."""
     return next(
         (
@@ -55,7 +55,7 @@ def in_the_way(network: IPv4Network, root: Path) -> Claim | None:
     )
 
 
-def taken_text(network: IPv4Network, other: Claim) -> str:
+def overlap_text(network: IPv4Network, other: Claim) -> str:
     """What a person is told."""
     return f"{network} overlaps {other.network}, which the local cloud in {other.root} uses on this host"
 
@@ -97,7 +97,7 @@ class NetworkClaims:
         held.append(
             _bound(network, self.root)
         )  # first: of two that come at the same time each sees the other
-        if other := in_the_way(network, self.root):
+        if other := find_overlap(network, self.root):
             self.release(network)
             return other
         return None

@@ -1,255 +1,185 @@
-"""The account's memory: after each mutating call moto's backends go to disk, and a restarted endpoint starts from there.
+"""The account on disk: after each mutating call moto's backends are saved, and a restart loads them.
 
-One file a service, replaced atomically and only when it changed. Objects' contents in S3 lie beside, one file per digest, so
-that a bucket's bundles are not written again with every call. What is saved is what pickle sees of moto's objects; the few
-that pickle cannot see through (lambdas, dictionaries with constructors of their own) are rebuilt by the functions below.
+The format is in docs/adr/0021-local-account-records.md: one JSON file with the records of all
+services, replaced atomically, so that a crash leaves the account before or after a call. Contents
+of S3 objects are files of their own (`object_files`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import marshal
-import pickle
-import sys
-import threading
 import time
-import types
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import moto
+import msgspec
 import structlog
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import model_data
 from moto.s3.models import FakeKey
-from moto.ssm.models import ParameterDict
 
-from mesaform.localcloud.layout import write_atomically
+from mesaform.common.files import write_atomically
+from mesaform.localcloud.layout import PRIVATE_FILE_MODE
+from mesaform.localcloud.moto_patches.used_services import UsedServices
+from mesaform.localcloud.object_files import ObjectFiles
+from mesaform.localcloud.records.classes import RecordError
+from mesaform.localcloud.service_records import Backends, ServiceCodec
 
 log = structlog.get_logger(__name__)
 
-INLINE_BYTES = 4096
-LOCKS = (type(threading.RLock()), type(threading.Lock()))
-PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
-# The control of moto itself, which nobody here uses.
+FORMAT = "mesaform local account"
+SCHEMA = 1
+SET_ASIDE_PREFIX = "account-unreadable-"
 NOT_SAVED = frozenset({"moto_api"})
-STAMP = f"{moto.__version__}/{sys.version_info.major}.{sys.version_info.minor}"
+"""moto's control of itself, which the product does not use."""
 
 
-def _make_function(code: bytes, module: str, name: str, defaults: tuple[Any, ...] | None) -> Any:
-    __import__(module)
-    return types.FunctionType(marshal.loads(code), vars(sys.modules[module]), name, defaults)  # noqa: S302
+class Header(msgspec.Struct, frozen=True):
+    """What every schema of the account file has."""
+
+    format: str
+    schema: int
 
 
-def _make_private_key(data: bytes) -> Any:
-    return serialization.load_der_private_key(data, None)
+class AccountFile(msgspec.Struct, frozen=True):
+    """The account file of schema 1. `moto` is the version whose classes the records name."""
+
+    format: str
+    schema: int
+    moto: str
+    services: dict[str, msgspec.Raw]
 
 
-def _make_defaultdict(kind: type[defaultdict[Any, Any]], factory: Callable[[], Any] | None) -> Any:
-    made = kind.__new__(kind)
-    made.default_factory = factory
-    return made
+class AccountStore:
+    """Saves and restores everything that moto knows. The caller holds the endpoint's lock.
 
+    Attributes:
+        failures: why a service could not be saved, by service.
+        set_aside: what happened to an account file that could not be read; empty if none.
+        last_save_s, slowest_save_s: how long saving took, in seconds.
 
-class _Blobs:
-    """Contents of S3 objects by digest. A content is written once; those that nothing names are removed at start."""
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._written = {path.name for path in folder.iterdir()}
-
-    def put(self, content: bytes) -> str:
-        name = hashlib.sha256(content).hexdigest()
-        if name not in self._written:
-            write_atomically(self._folder / name, content)
-            self._written.add(name)
-        return name
-
-    def get(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
-
-    def keep_only(self, names: set[str]) -> None:
-        for name in self._written - names:
-            (self._folder / name).unlink(missing_ok=True)
-        self._written &= names
-
-
-def _without_content(key: Any) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(key).items()
-        if name not in {"_value_buffer", "lock", "_saved_as"}
-    }
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, target: io.BytesIO, blobs: _Blobs) -> None:
-        super().__init__(target, protocol=5)
-        self._blobs = blobs
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, FakeKey):
-            return self._reduce_key(obj)
-        if isinstance(obj, ParameterDict):
-            return (
-                _make_defaultdict,
-                (type(obj), obj.default_factory),
-                vars(obj),
-                None,
-                iter(dict.items(obj)),
-            )
-        if (
-            isinstance(obj, types.FunctionType)
-            and obj.__name__ == "<lambda>"
-            and not obj.__closure__
-        ):
-            return _make_function, (
-                marshal.dumps(obj.__code__),
-                obj.__module__,
-                obj.__name__,
-                obj.__defaults__,
-            )
-        if isinstance(obj, LOCKS):  # nobody holds one: calls run one at a time
-            return (threading.RLock if isinstance(obj, LOCKS[0]) else threading.Lock), ()
-        if isinstance(obj, PrivateKey):  # KMS makes one with the first encrypted volume
-            plain = (
-                serialization.Encoding.DER,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            return _make_private_key, (obj.private_bytes(*plain),)
-        return NotImplemented
-
-    def _reduce_key(self, key: Any) -> Any:
-        """An S3 object: small contents inline, large ones as a name that is remembered until the content is replaced."""
-        buffer = vars(key)["_value_buffer"]
-        if key.contentsize <= INLINE_BYTES:
-            return (
-                _load_key,
-                (key.__class__, key.value, None),
-                _without_content(key),
-                None,
-                None,
-                _set_state,
-            )
-        saved_as = getattr(key, "_saved_as", None)
-        mark = (id(buffer), key.contentsize, key.etag)
-        if saved_as is None or saved_as[0] != mark:
-            saved_as = (mark, self._blobs.put(key.value))
-            key._saved_as = saved_as  # noqa: SLF001
-        return (
-            _load_key,
-            (key.__class__, None, saved_as[1]),
-            _without_content(key),
-            None,
-            None,
-            _set_state,
-        )
-
-
-_reading: _Blobs | None = None
-_seen: set[str] = set()
-
-
-def _load_key(kind: Any, content: bytes | None, blob: str | None) -> Any:
-    if blob is not None and _reading is not None:
-        _seen.add(blob)
-        content = _reading.get(blob)
-    made = kind.__new__(kind)
-    made.__setstate__({"_max_buffer_size": 16 * 1024 * 1024, "value": content or b""})
-    return made
-
-
-def _set_state(key: Any, state: dict[str, Any]) -> None:
-    vars(key).update(state)
-
-
-class Account:
-    """Saves and restores everything that moto knows. Callers hold the endpoint's lock."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._blobs = _Blobs(folder / "objects")
+    def __init__(self, folder: Path, used: UsedServices) -> None:
+        self._file = folder / "account.json"
+        self._used = used
+        self._objects = ObjectFiles(folder / "objects")
+        self.codec = ServiceCodec({FakeKey: self._objects})
+        self._documents: dict[str, bytes] = {}
         self._digests: dict[str, bytes] = {}
-        self.failures: dict[str, str] = {}  # services that cannot be saved, and why
+        self.failures: dict[str, str] = {}
+        self.set_aside = ""
         self.last_save_s = 0.0
         self.slowest_save_s = 0.0
 
-    def encode(self, backends: Any) -> bytes:
-        """One service's backends of all accounts and regions."""
-        content = {account: dict(regions.items()) for account, regions in backends.items()}
-        target = io.BytesIO()
-        _Pickler(target, self._blobs).dump((STAMP, backends.service_name, content))
-        return target.getvalue()
-
-    def save(self, *, only: str | None = None) -> None:
-        """Write what changed; `only` names the one service that a call can have touched."""
+    def save(self, *changed: str) -> None:
+        """Save the services that were used since the last save, and those named."""
         started = time.perf_counter()
-        for backends in list(BackendDict._instances):  # noqa: SLF001
-            name = backends.service_name
-            if (
-                name in NOT_SAVED
-                or (only is not None and name != only)
-                or (only is None and name == "s3")
-            ):
-                continue
-            self._save(name, backends)
-        for models in model_data.values():  # moto keeps every object ever made, for its own tests
+        names = self._used.take() | set(changed)
+        if self._encode(names - NOT_SAVED):
+            self._write()
+        for models in model_data.values():  # moto lists every object ever made, for its own tests
             for model in models.values():
                 model.instances_tracked.clear()
         self.last_save_s = time.perf_counter() - started
         self.slowest_save_s = max(self.slowest_save_s, self.last_save_s)
 
-    def _save(self, name: str, backends: Any) -> None:
-        try:
-            data = self.encode(backends)
-        except Exception as error:  # a service outside the product's own that pickle cannot see through: say so, go on
-            if name not in self.failures:
-                log.warning("account.not_saved", service=name, error=repr(error))
-            self.failures[name] = repr(error)
-            return
-        self.failures.pop(name, None)
-        digest = hashlib.blake2b(data, digest_size=16).digest()
-        if self._digests.get(name) != digest:
-            write_atomically(self._folder / f"{name}.pickle", data)
-            self._digests[name] = digest
+    def forget_reads(self) -> None:
+        """Declare that the services used since the last save were only read."""
+        self._used.forget()
 
-    def restore(self, backends_of: Callable[[str], Any]) -> list[str]:
-        """Load what was saved into moto; the services' names. What another version wrote is left aside and reported."""
-        global _reading  # noqa: PLW0603
-        _reading = self._blobs
-        _seen.clear()
-        restored = [
-            path.stem
-            for path in sorted(self._folder.glob("*.pickle"))
-            if self._restore(path, backends_of)
-        ]
-        _reading = None
-        self._blobs.keep_only(set(_seen))
-        return restored
+    def restore(self, backends_of: Callable[[str], Mapping[str, dict[str, object]]]) -> list[str]:
+        """Load the account file into moto; the names of its services.
 
-    def _restore(self, path: Path, backends_of: Callable[[str], Any]) -> bool:
+        A file that cannot be read is renamed, `set_aside` says so, and the account is empty.
+        """
         try:
-            stamp, service, content = pickle.loads(path.read_bytes())  # noqa: S301
-        except (
-            Exception
-        ) as error:  # whatever a damaged file raises: the daemon must still start, and say it
-            log.exception("account.damaged", file=str(path), error=repr(error))
-            path.replace(path.with_suffix(".damaged"))
-            return False
-        if stamp != STAMP:
-            log.warning("account.other_version", file=str(path), found=stamp, wanted=STAMP)
-            path.replace(path.with_suffix(".other-version"))
-            return False
-        target = backends_of(service)
-        for account, regions in content.items():
-            for region, backend in regions.items():
-                dict.__setitem__(target[account], region, backend)
-        return True
+            data = self._file.read_bytes()
+        except FileNotFoundError:
+            return []
+        try:
+            services = self._decode(data)
+        except (RecordError, OSError) as error:
+            self._set_aside(str(error))
+            return []
+        for service, accounts in services.items():
+            put_backends(backends_of(service), accounts)
+        if not any(self._file.parent.glob(f"{SET_ASIDE_PREFIX}*")):  # those need their contents
+            self._objects.remove_unread()
+        self._used.take()
+        return sorted(services)
+
+    def _encode(self, names: Iterable[str]) -> bool:
+        """Encode services; whether any document changed."""
+        has_changed = False
+        by_name = {backends.service_name: backends for backends in BackendDict._instances}  # noqa: SLF001 - moto's list of all services
+        for name in names:
+            try:
+                document = self.codec.encode(by_name[name])
+            except RecordError as error:  # a service that the product does not use
+                if name not in self.failures:
+                    log.warning("account.not_saved", service=name, error=str(error))
+                self.failures[name] = str(error)
+                continue
+            self.failures.pop(name, None)
+            digest = hashlib.blake2b(document, digest_size=16).digest()
+            if self._digests.get(name) != digest:
+                self._digests[name] = digest
+                self._documents[name] = document
+                has_changed = True
+        return has_changed
+
+    def _write(self) -> None:
+        services = {name: msgspec.Raw(document) for name, document in self._documents.items()}
+        account = AccountFile(FORMAT, SCHEMA, moto.__version__, services)
+        write_atomically(self._file, msgspec.json.encode(account), mode=PRIVATE_FILE_MODE)
+
+    def _decode(self, data: bytes) -> dict[str, Backends]:
+        account = read_account_file(data)
+        same_moto = account.moto == moto.__version__
+        if not same_moto:
+            log.info("account.other_moto", recorded=account.moto, installed=moto.__version__)
+        services = {}
+        for name, raw in account.services.items():
+            try:
+                services[name] = self.codec.decode(bytes(raw), same_moto=same_moto)
+            except RecordError as error:
+                raise RecordError(
+                    f"service {name}, recorded with moto {account.moto}: {error}"
+                ) from error
+            self._documents[name] = bytes(raw)
+        return services
+
+    def _set_aside(self, reason: str) -> None:
+        """Rename the account file; the contents of S3 objects stay for it."""
+        self._documents.clear()
+        target = self._file.with_name(f"{SET_ASIDE_PREFIX}{time.strftime('%Y%m%dT%H%M%S')}.json")
+        self._file.replace(target)
+        self.set_aside = f"{self._file} cannot be read: {reason}. It is now {target.name}"
+        log.error("account.set_aside", file=str(target), reason=reason)
+
+
+def read_account_file(data: bytes) -> AccountFile:
+    """Read an account file of any schema that this version knows.
+
+    Raises:
+        RecordError: the file is damaged, of another format, or of a newer schema.
+
+    """
+    try:
+        header = msgspec.json.decode(data, type=Header)
+        if header.format != FORMAT:
+            raise RecordError(f"its format is {header.format!r}, not {FORMAT!r}")
+        if header.schema != SCHEMA:
+            raise RecordError(f"its schema is {header.schema}; this version reads schema {SCHEMA}")
+        return msgspec.json.decode(data, type=AccountFile)
+    except msgspec.MsgspecError as error:
+        raise RecordError(str(error)) from error
+
+
+def put_backends(target: Mapping[str, dict[str, object]], accounts: Backends) -> None:
+    """Replace backends of moto's without running moto's own `__setitem__`."""
+    for account, regions in accounts.items():
+        for region, backend in regions.items():
+            dict.__setitem__(target[account], region, backend)

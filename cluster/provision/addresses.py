@@ -12,7 +12,7 @@ import psutil
 
 from mesaform.common.errors import Busy
 from mesaform.config.schema import ClusterSpec
-from mesaform.localcloud.network_claims import in_the_way, taken_text
+from mesaform.localcloud.network_claims import find_overlap, overlap_text
 from mesaform.topology.addresses import master_addresses
 from mesaform.topology.ports import Port
 
@@ -46,9 +46,9 @@ def require_network(spec: ClusterSpec, local_dir: Path) -> None:
 
     """
     network = IPv4Network(spec.network.cidr)
-    if other := in_the_way(network, local_dir.resolve()):
+    if other := find_overlap(network, local_dir.resolve()):
         raise Busy(
-            taken_text(network, other),
+            overlap_text(network, other),
             where="network.cidr",
             fix=f"choose another network.cidr, or end that one: mesaform local stop --state {other.root}",
         )

@@ -1,4 +1,8 @@
-"""Where moto's answers differ from AWS in ways that the product can feel, one module a subject. Applied once, by `apply`."""
+"""Corrections of moto where its answers differ from AWS in ways that matter, one module a subject.
+
+`apply` applies them all, once in a process; `catalogue.prepare` must have run before moto was
+imported.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable
 
 
 def apply(on_new_image: Callable[[str], None]) -> None:
-    """Repair moto in this process. `catalogue.prepare` must have run before moto was imported."""
+    """Patch moto in this process. `on_new_image` gets the id of each base image."""
     from mesaform.localcloud.moto_patches import (
         catalogue,
         events,
@@ -24,4 +28,4 @@ def apply(on_new_image: Callable[[str], None]) -> None:
     fleet.apply()
     events.apply()
     catalogue.apply(on_new_image)
-    fleet.Prices.usd_per_hour = staticmethod(catalogue.usd_per_hour)
+    fleet.Prices.usd_per_hour = catalogue.usd_per_hour

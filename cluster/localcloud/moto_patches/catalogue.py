@@ -1,4 +1,4 @@
-"""What the account finds ready: base images and their public SSM parameter, instance types of one's own region only, spot prices.
+"""What every account has: a base image and its public SSM parameter, instance types, spot prices.
 
 `prepare` must run before moto is imported: it decides what moto loads.
 """
@@ -11,22 +11,37 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import wraps
 
 from mesaform.aws.pricing import price_book
+from mesaform.localcloud.moto_patches.moto_types import (
+    Ec2Backend,
+    Ec2Response,
+    MotoObject,
+    Parameters,
+    Tags,
+)
 
 BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
 BASE_NAME = "debian-12-amd64-20260901-2222"
-BASE_OWNER = "000000000012"  # nobody's: so that the base image is never taken for the account's own
+BASE_OWNER = "000000000012"
+"""An account that does not exist, so that the base image is never one of the account's own."""
 _OFFERINGS = "instance_type_offerings"
-LONGEST_STEPS = 144
-"""A day of spot prices: what is older is not told."""
+SPOT_PRICE_STEP_S = 600.0
+"""How often a spot price changes."""
+MAX_SPOT_PRICE_STEPS = 144
+"""The longest spot price history, in changes: a day."""
+UNKNOWN_TYPE_USD_PER_HOUR = 1000.0
+"""The price of an instance type that neither the price book nor moto has."""
 
 
 def prepare() -> None:
-    """Settings that moto reads on import, and lazy loading of what it would read in full (every region's offerings)."""
+    """Set what moto reads on import, and load each region's instance types only when asked for.
+
+    No setting of the operator's reaches moto's own boto3: every AWS variable is removed.
+    """
     for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # an operator's profile or endpoint must not reach moto's own boto3
+        del os.environ[name]
     os.environ.update(
         {
             "AWS_ACCESS_KEY_ID": "local",
@@ -49,29 +64,32 @@ def prepare() -> None:
         instance_types.INSTANCE_TYPE_OFFERINGS[location] = _Regions(location, load)
 
 
-class _Regions(dict[str, list[dict[str, str]]]):
-    """Offerings by region, read when first asked for."""
+Offerings = list[dict[str, str]]
 
-    def __init__(self, location: str, load: Callable[[str], Any]) -> None:
+
+class _Regions(dict[str, Offerings]):
+    """Offerings by region, read when they are first asked for."""
+
+    def __init__(self, location: str, load: Callable[[str], Offerings]) -> None:
         super().__init__()
         self._location = location
         self._load = load
 
-    def __missing__(self, region: str) -> list[dict[str, str]]:
+    def __missing__(self, region: str) -> Offerings:
         for suffix in (".json", ".json.gz"):
+            path = f"ec2/resources/{_OFFERINGS}/{self._location}/{region}{suffix}"
             try:
-                found: list[dict[str, str]] = self._load(
-                    os.path.join("ec2", "resources", _OFFERINGS, self._location, region + suffix)  # noqa: PTH118
-                )
+                offerings = self._load(path)
             except FileNotFoundError:
                 continue
-            for item in found:
-                item["LocationType"] = self._location
-            self[region] = found
-            return found
+            for offering in offerings:
+                offering["LocationType"] = self._location
+            self[region] = offerings
+            return offerings
         raise KeyError(region)
 
-    def get(self, region: str, default: Any = None) -> Any:
+    def get(self, region: str, default: object = None) -> MotoObject:
+        """The region's offerings; `dict.get` does not call `__missing__`."""
         try:
             return self[region]
         except KeyError:
@@ -83,73 +101,78 @@ def base_image_id(region: str) -> str:
     return "ami-" + hashlib.sha256(f"{BASE_NAME}/{region}".encode()).hexdigest()[:17]
 
 
-STEP_S = 600.0
-"""How often a spot price changes."""
-
-
 def spot_share(instance_type: str, zone: str, at: float) -> float:
-    """What spot costs of the on-demand price, 0.30 to 0.40: by type and zone, moving slowly and always in the same way."""
+    """The spot price as a share of the on-demand price at a time, 0.30 to 0.40.
+
+    It depends on type and zone and moves slowly. The same time always gives the same share.
+    """
     seed = hashlib.sha256(f"{instance_type}/{zone}".encode()).digest()
     period_s = 6 * 3600 + seed[1] * 300
-    wave = math.sin(math.tau * (at // STEP_S * STEP_S / period_s + seed[2] / 256))
+    step = at // SPOT_PRICE_STEP_S * SPOT_PRICE_STEP_S
+    wave = math.sin(math.tau * (step / period_s + seed[2] / 256))
     return 0.325 + 0.05 * seed[0] / 255 + 0.025 * wave
 
 
 def usd_per_hour(instance_type: str, zone: str, capacity: str, at: float | None = None) -> float:
-    """The price of an offering: the product's price book, and its estimate for types that the book does not know."""
-    from moto.ec2.models.instance_types import INSTANCE_TYPES
-
+    """The price of an offering, by the product's price book or its estimate."""
     price = price_book.usd_per_hour(instance_type)
     if price is None:
-        kind = INSTANCE_TYPES.get(instance_type)
-        price = (
-            price_book.estimate(kind["VCpuInfo"]["DefaultVCpus"], kind["MemoryInfo"]["SizeInMiB"])
-            if kind
-            else 1000.0
-        )
-    return (
-        price * spot_share(instance_type, zone, time.time() if at is None else at)
-        if capacity == "spot"
-        else price
+        price = _estimate(instance_type)
+    if capacity != "spot":
+        return price
+    return price * spot_share(instance_type, zone, time.time() if at is None else at)
+
+
+def _estimate(instance_type: str) -> float:
+    from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+    described = INSTANCE_TYPES.get(instance_type)
+    if not described:
+        return UNKNOWN_TYPE_USD_PER_HOUR
+    return price_book.estimate(
+        described["VCpuInfo"]["DefaultVCpus"], described["MemoryInfo"]["SizeInMiB"]
     )
 
 
-def _spot_price_history(self: Any) -> Any:
+def _spot_price_history(self: Ec2Response) -> MotoObject:
     from moto.core.responses import ActionResult
 
     offered = self.ec2_backend.describe_spot_price_history(
-        self._get_param("InstanceTypes", []), self._history_filters()
+        self._get_param("InstanceTypes", []), _history_filters(self)
     )
     now = time.time()
     history = [
-        {
-            "InstanceType": item["InstanceType"],
-            "ProductDescription": "Linux/UNIX",
-            "SpotPrice": f"{usd_per_hour(item['InstanceType'], item['Location'], 'spot', at):.6f}",
-            "AvailabilityZone": item["Location"],
-            "Timestamp": datetime.fromtimestamp(at, UTC),
-        }
+        _spot_price(item["InstanceType"], item["Location"], at)
         for item in offered
         for at in _changes(self._get_param("StartTime"), now)
     ]
     return ActionResult({"SpotPriceHistory": history})
 
 
-def _changes(start: Any, now: float) -> list[float]:
-    """When prices changed since `start`, newest first; the last one is what was in force then. Without a start only the price now."""
-    newest = now // STEP_S * STEP_S
-    since = (
-        start.timestamp()
-        if isinstance(start, datetime)
-        else datetime.fromisoformat(start).timestamp()
-        if start
-        else now
-    )
-    steps = max(0, min(LONGEST_STEPS, math.ceil((newest - since) / STEP_S)))
-    return [newest - step * STEP_S for step in range(steps + 1)]
+def _spot_price(instance_type: str, zone: str, at: float) -> Parameters:
+    return {
+        "InstanceType": instance_type,
+        "ProductDescription": "Linux/UNIX",
+        "SpotPrice": f"{usd_per_hour(instance_type, zone, 'spot', at):.6f}",
+        "AvailabilityZone": zone,
+        "Timestamp": datetime.fromtimestamp(at, UTC),
+    }
 
 
-def _history_filters(self: Any) -> dict[str, Any]:
+def _changes(start: datetime | str | None, now: float) -> list[float]:
+    """When prices changed since `start`, newest first, and the change before it.
+
+    Without a start only the last change.
+    """
+    newest = now // SPOT_PRICE_STEP_S * SPOT_PRICE_STEP_S
+    if isinstance(start, str):
+        start = datetime.fromisoformat(start) if start else None
+    since = now if start is None else start.timestamp()
+    steps = max(0, min(MAX_SPOT_PRICE_STEPS, math.ceil((newest - since) / SPOT_PRICE_STEP_S)))
+    return [newest - step * SPOT_PRICE_STEP_S for step in range(steps + 1)]
+
+
+def _history_filters(self: Ec2Response) -> dict[str, list[str]]:
     filters = dict(self._filters_from_querystring())
     filters.pop("product-description", None)
     if zone := self._get_param("AvailabilityZone"):
@@ -157,7 +180,7 @@ def _history_filters(self: Any) -> dict[str, Any]:
     return filters
 
 
-def _register_base(backend: Any) -> None:
+def _register_base(backend: Ec2Backend) -> None:
     from moto.ec2.models.amis import Ami
 
     image_id = base_image_id(backend.region_name)
@@ -178,15 +201,7 @@ def _register_base(backend: Any) -> None:
     )
 
 
-def _after(original: Any, then: Callable[[Any], None]) -> Any:
-    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        then(self)
-
-    return initialise
-
-
-def _add_base_parameter(backend: Any) -> None:
+def _add_base_parameter(backend: MotoObject) -> None:
     from moto.ssm.models import Parameter
 
     parameter = Parameter(
@@ -201,34 +216,42 @@ def _add_base_parameter(backend: Any) -> None:
         version=1,
         data_type="aws:ec2:image",
     )
-    backend._parameters[BASE_PARAMETER] = [parameter]  # noqa: SLF001
+    backend._parameters[BASE_PARAMETER] = [parameter]  # noqa: SLF001 - moto has no setter
 
 
-def _own_tags(self: Any) -> list[dict[str, str]]:
-    """Moto walks all tags of the region for each resource it shows; this looks up the resource's own."""
-    found = self.ec2_backend.tags.get(self.id) if self.id else None
-    return _tag_list(found or {})
+def _extended(
+    init: Callable[..., None], extension: Callable[[MotoObject], None]
+) -> Callable[..., None]:
+    """A constructor that calls `extension` with the new object at its end."""
+
+    @wraps(init)
+    def initialise(self: object, *args: object, **kwargs: object) -> None:
+        init(self, *args, **kwargs)
+        extension(self)
+
+    return initialise
 
 
-def _tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in tags.items()]
+def _own_tags(self: MotoObject) -> list[Tags]:
+    """The resource's tags by look-up; moto walks all tags of the region for each resource."""
+    tags = self.ec2_backend.tags.get(self.id) if self.id else None
+    return [{"key": key, "value": value} for key, value in (tags or {}).items()]
 
 
 def apply(on_new_image: Callable[[str], None]) -> None:
-    """`on_new_image` is told each base image's id, so that its (empty) folder can be made."""
+    """Patch moto in this process. `on_new_image` gets the id of each base image."""
     from moto.ec2.models import EC2Backend
     from moto.ec2.models.core import TaggedEC2Resource
     from moto.ec2.responses.spot_instances import SpotInstances
     from moto.ssm.models import SimpleSystemManagerBackend
 
-    def register(backend: Any) -> None:
+    def register(backend: Ec2Backend) -> None:
         _register_base(backend)
         on_new_image(base_image_id(backend.region_name))
 
-    EC2Backend.__init__ = _after(EC2Backend.__init__, register)
-    SimpleSystemManagerBackend.__init__ = _after(
+    EC2Backend.__init__ = _extended(EC2Backend.__init__, register)
+    SimpleSystemManagerBackend.__init__ = _extended(
         SimpleSystemManagerBackend.__init__, _add_base_parameter
     )
     SpotInstances.describe_spot_price_history = _spot_price_history
-    SpotInstances._history_filters = _history_filters  # noqa: SLF001
     TaggedEC2Resource.get_tags = _own_tags

@@ -1,51 +1,60 @@
-"""EventBridge's deliveries into queues: only where the queue's policy lets the rule send, as on AWS. moto asks no policy."""
+"""EventBridge's deliveries into queues, only where the queue's policy admits the rule, as on AWS.
+
+moto does not check the policy.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import structlog
 from moto.events.models import Rule
 
+from mesaform.common.json_types import Json, JsonObject, as_list, as_object
+from mesaform.localcloud.moto_patches import moto_types
+from mesaform.localcloud.moto_patches.moto_types import Parameters
+
 log = structlog.get_logger(__name__)
 
-_send = Rule._send_to_sqs_queue  # noqa: SLF001
+_moto_send = Rule._send_to_sqs_queue  # noqa: SLF001 - the method that is patched
 
 
 def admits(policy: str | None, rule_arn: str, queue_arn: str) -> bool:
     """Whether a queue's policy lets EventBridge send for this rule."""
-    statements = json.loads(policy).get("Statement", []) if policy else []
-    return any(_allows(statement, rule_arn, queue_arn) for statement in statements)
+    statements = as_list(as_object(json.loads(policy)).get("Statement")) if policy else []
+    return any(_allows(as_object(statement), rule_arn, queue_arn) for statement in statements)
 
 
-def _allows(statement: dict[str, Any], rule_arn: str, queue_arn: str) -> bool:
-    service = (
-        statement.get("Principal", {}).get("Service")
-        if isinstance(statement.get("Principal"), dict)
-        else None
+def _allows(statement: JsonObject, rule_arn: str, queue_arn: str) -> bool:
+    principal = as_object(statement.get("Principal"))
+    required = (
+        statement.get("Effect") == "Allow",
+        "events.amazonaws.com" in _values(principal.get("Service")),
+        not {"sqs:SendMessage", "sqs:*"}.isdisjoint(_values(statement.get("Action"))),
+        queue_arn in _values(statement.get("Resource")),
+        _condition_admits(as_object(statement.get("Condition")), rule_arn),
     )
-    conditions = statement.get("Condition", {})
+    return all(required)
+
+
+def _condition_admits(conditions: JsonObject, rule_arn: str) -> bool:
     sources = [
         arn
         for operator in ("ArnEquals", "ArnLike", "StringEquals")
-        for arn in _listed(conditions.get(operator, {}).get("aws:SourceArn"))
+        for arn in _values(as_object(conditions.get(operator)).get("aws:SourceArn"))
     ]
-    return (
-        statement.get("Effect") == "Allow"
-        and "events.amazonaws.com" in _listed(service)
-        and bool({"sqs:SendMessage", "sqs:*"} & set(_listed(statement.get("Action"))))
-        and queue_arn in _listed(statement.get("Resource"))
-        and (not conditions or rule_arn in sources)
-    )
+    return not conditions or rule_arn in sources
 
 
-def _listed(value: Any) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+def _values(value: Json) -> list[str]:
+    """A policy's element, which may be one value or a list."""
+    if isinstance(value, str):
+        return [value]
+    return [str(item) for item in as_list(value)]
 
 
 def _send_if_admitted(
-    self: Any, resource_id: str, event: dict[str, Any], group_id: str | None = None
+    self: moto_types.Rule, resource_id: str, event: Parameters, group_id: str | None = None
 ) -> None:
     from moto.sqs.models import sqs_backends
 
@@ -55,11 +64,12 @@ def _send_if_admitted(
             "event.dropped",
             rule=self.name,
             queue=resource_id,
-            why="no such queue" if queue is None else "its policy",
+            reason="no such queue" if queue is None else "the queue's policy",
         )
         return
-    _send(self, resource_id, event, group_id)
+    _moto_send(self, resource_id, event, group_id)
 
 
 def apply() -> None:
-    Rule._send_to_sqs_queue = _send_if_admitted  # noqa: SLF001
+    """Patch moto in this process."""
+    Rule._send_to_sqs_queue = _send_if_admitted  # noqa: SLF001 - the method that is patched

@@ -1,12 +1,11 @@
-"""CreateFleet of type `instant`: the cheapest of the offered pools that has capacity, then the next; what had none is in `Errors`.
+"""CreateFleet of type `instant`: buys from the cheapest offered pool that has capacity, then the next.
 
-Fleets that live on (`request`, `maintain`) are left to moto.
+Pools without capacity are listed in `Errors`. Fleets of type `request` and `maintain` are moto's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
@@ -14,14 +13,19 @@ from moto.ec2.responses.fleets import Fleets
 from moto.ec2.utils import random_fleet_id
 
 from mesaform.localcloud.moto_patches import launch
-from mesaform.localcloud.moto_patches.tokens import once
+from mesaform.localcloud.moto_patches.moto_types import Ec2Backend, Ec2Response, Parameters
+from mesaform.localcloud.moto_patches.tokens import execute_once
 
 _moto_create_fleet = Fleets.create_fleet
 PRIORITIZED = frozenset({"prioritized", "capacity-optimized-prioritized"})
+"""The allocation strategies that follow the overrides' priorities instead of prices."""
 
 
 class Prices:
-    """What an offering costs, put here by the endpoint's composition: (type, zone, capacity) -> USD an hour."""
+    """What an offering costs; set by `moto_patches.apply`.
+
+    `usd_per_hour(type, zone, capacity)` is the price in USD an hour.
+    """
 
     usd_per_hour: Callable[[str, str, str], float] = staticmethod(
         lambda _type, _zone, _capacity: 1.0
@@ -29,18 +33,18 @@ class Prices:
 
 
 class Pool:
-    """One launch template with one override: something a fleet may buy."""
+    """One launch template with one override: something that a fleet may buy."""
 
     def __init__(
-        self, backend: Any, reference: dict[str, Any], override: dict[str, Any], order: int
+        self, backend: Ec2Backend, reference: Parameters, override: Parameters, order: int
     ) -> None:
         self.backend = backend
         self.version = launch.template_version(backend, reference)
-        self.reference = {
-            **reference,
+        self.template = {
             "LaunchTemplateId": self.version.template.id,
             "Version": str(self.version.number),
         }
+        self.reference = {**reference, **self.template}
         self.override = {
             key: value for key, value in override.items() if value not in (None, [], {})
         }
@@ -48,14 +52,17 @@ class Pool:
 
     @property
     def priority(self) -> float:
+        """The override's priority, lowest first; without one the order of the request."""
         return float(self.override.get("Priority", self.order))
 
     @property
     def weight(self) -> float:
+        """The units of target capacity that an instance counts."""
         return float(self.override.get("WeightedCapacity") or 1)
 
-    def spec(self, capacity: str, instance_tags: list[dict[str, Any]]) -> launch.Spec:
-        request: dict[str, Any] = {
+    def spec(self, capacity: str, instance_tags: list[Parameters]) -> launch.Spec:
+        """The specification of one instance of this pool."""
+        request: Parameters = {
             key: self.override[key]
             for key in ("InstanceType", "SubnetId", "ImageId", "Placement")
             if key in self.override
@@ -63,31 +70,28 @@ class Pool:
         if zone := self.override.get("AvailabilityZone"):
             request["Placement"] = {**request.get("Placement", {}), "AvailabilityZone": zone}
         request["TagSpecifications"] = instance_tags
-        request["LaunchTemplate"] = {
-            "LaunchTemplateId": self.version.template.id,
-            "Version": str(self.version.number),
-        }
+        request["LaunchTemplate"] = self.template
         spec = launch.resolve(self.backend, request)
         spec["InstanceMarketOptions"] = {"MarketType": "spot"} if capacity == "spot" else {}
         return spec
 
-    @property
-    def described(self) -> dict[str, Any]:
-        described: dict[str, Any] = {"LaunchTemplateSpecification": self.reference}
+    def description(self) -> Parameters:
+        """The pool as CreateFleet's answer names it."""
+        described: Parameters = {"LaunchTemplateSpecification": self.reference}
         if self.override:
             described["Overrides"] = self.override
         return described
 
 
 class Purchase:
-    """One CreateFleet call at work."""
+    """One CreateFleet call."""
 
-    def __init__(self, backend: Any, request: dict[str, Any]) -> None:
+    def __init__(self, backend: Ec2Backend, request: Parameters) -> None:
         self.backend = backend
         self.request = request
         self.fleet_id = random_fleet_id()
-        self.instances: list[dict[str, Any]] = []
-        self.errors: list[dict[str, Any]] = []
+        self.instances: list[Parameters] = []
+        self.errors: list[Parameters] = []
         self.pools = [
             Pool(backend, config["LaunchTemplateSpecification"], override, order)
             for config in request.get("LaunchTemplateConfigs") or ()
@@ -99,6 +103,7 @@ class Purchase:
             )
 
     def targets(self) -> list[tuple[str, float]]:
+        """The units to buy of each capacity type."""
         target = self.request.get("TargetCapacitySpecification") or {}
         total = float(target.get("TotalTargetCapacity") or 0)
         wanted = {
@@ -109,7 +114,8 @@ class Purchase:
         wanted[default] += max(0.0, total - sum(wanted.values()))
         return [(capacity, units) for capacity, units in wanted.items() if units > 0]
 
-    def answer(self) -> dict[str, Any]:
+    def execute(self) -> Parameters:
+        """Buy, and return CreateFleet's answer."""
         for capacity, units in self.targets():
             self._buy(capacity, units)
         return {"FleetId": self.fleet_id, "Instances": self.instances, "Errors": self.errors}
@@ -122,15 +128,11 @@ class Purchase:
 
     def _price(self, pool: Pool, capacity: str) -> float:
         spec = pool.spec(capacity, [])
-        return Prices.usd_per_hour(
-            str(spec.get("InstanceType")), launch.place(self.backend, spec), capacity
-        )
+        zone = launch.place(self.backend, spec)
+        return Prices.usd_per_hour(str(spec.get("InstanceType")), zone, capacity)
 
-    def _tags(self) -> list[dict[str, Any]]:
-        own = {
-            "ResourceType": "instance",
-            "Tags": [{"Key": "aws:ec2:fleet-id", "Value": self.fleet_id}],
-        }
+    def _tags(self) -> list[Parameters]:
+        own = launch.tag_specification("instance", {"aws:ec2:fleet-id": self.fleet_id})
         asked = [
             item
             for item in self.request.get("TagSpecifications") or ()
@@ -139,66 +141,65 @@ class Purchase:
         return [*asked, own]
 
     def _buy(self, capacity: str, units: float) -> None:
+        """Buy from the pools in order until the units are reached."""
         for pool in self._ordered(capacity):
-            bought: list[str] = []
+            instance_ids: list[str] = []
             try:
-                spec = pool.spec(capacity, self._tags())
-                zone = launch.place(self.backend, spec)
-                while units > 0:
-                    launch.require_capacity(spec, zone)
-                    made = launch.launch(
-                        self.backend, pool.spec(capacity, self._tags()) | _placed(spec), 1, zone
-                    )
-                    bought.append(made.instances[0].id)
-                    units -= pool.weight
+                self._fill(pool, capacity, units, instance_ids)
             except EC2ClientError as error:
                 self.errors.append(_error(pool, capacity, error))
-            if bought:
-                self._record(pool, capacity, bought)
+            if instance_ids:
+                self._record(pool, capacity, instance_ids)
+            units -= pool.weight * len(instance_ids)
             if units <= 0:
                 return
 
-    def _record(self, pool: Pool, capacity: str, bought: list[str]) -> None:
-        kind = self.backend.get_instance(bought[0]).instance_type
+    def _fill(self, pool: Pool, capacity: str, units: float, instance_ids: list[str]) -> None:
+        """Launch in one pool; what was launched before an error is in `instance_ids`."""
+        spec = pool.spec(capacity, self._tags())
+        zone = launch.place(self.backend, spec)
+        placement = {key: spec[key] for key in ("SubnetId", "NetworkInterfaces") if key in spec}
+        while units > 0:
+            launch.require_capacity(spec, zone)
+            request = pool.spec(capacity, self._tags()) | placement
+            reservation = launch.launch(self.backend, request, 1, zone)
+            instance_ids.append(reservation.instances[0].id)
+            units -= pool.weight
+
+    def _record(self, pool: Pool, capacity: str, instance_ids: list[str]) -> None:
         self.instances.append(
             {
-                "LaunchTemplateAndOverrides": pool.described,
+                "LaunchTemplateAndOverrides": pool.description(),
                 "Lifecycle": capacity,
-                "InstanceIds": bought,
-                "InstanceType": kind,
+                "InstanceIds": instance_ids,
+                "InstanceType": self.backend.get_instance(instance_ids[0]).instance_type,
                 "Platform": "",
             }
         )
 
 
-def _placed(spec: launch.Spec) -> launch.Spec:
-    """What `launch.place` settled, for the next launch of the same pool."""
-    return {key: spec[key] for key in ("SubnetId", "NetworkInterfaces") if key in spec}
-
-
-def _error(pool: Pool, capacity: str, error: EC2ClientError) -> dict[str, Any]:
+def _error(pool: Pool, capacity: str, error: EC2ClientError) -> Parameters:
     return {
-        "LaunchTemplateAndOverrides": pool.described,
+        "LaunchTemplateAndOverrides": pool.description(),
         "Lifecycle": capacity,
         "ErrorCode": error.code,
         "ErrorMessage": str(error.message),
     }
 
 
-def _create_fleet(self: Any) -> Any:
+def _create_fleet(self: Ec2Response) -> ActionResult:
     request = dict(self.params)
     if request.get("Type") != "instant":
         return _moto_create_fleet(self)
     self.error_on_dryrun()
-    return ActionResult(
-        once(
-            self.ec2_backend,
-            "CreateFleet",
-            request,
-            lambda: Purchase(self.ec2_backend, request).answer(),
-        )
-    )
+    backend = self.ec2_backend
+
+    def purchase() -> Parameters:
+        return Purchase(backend, request).execute()
+
+    return ActionResult(execute_once(backend, "CreateFleet", request, purchase))
 
 
 def apply() -> None:
+    """Patch moto in this process."""
     Fleets.create_fleet = _create_fleet

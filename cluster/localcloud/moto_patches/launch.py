@@ -1,36 +1,50 @@
-"""Launching, the way EC2 merges a launch template with a request. RunInstances and CreateFleet share it.
+"""Launches, as EC2 merges a launch template with a request. RunInstances and CreateFleet share it.
 
-A specification is a dictionary with RunInstances' own parameter names. moto's part is only to make the objects.
+A specification is a dictionary with RunInstances' own parameter names. moto only creates the objects.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from moto.ec2.exceptions import EC2ClientError, InvalidSecurityGroupNotFoundError
 from moto.ec2.utils import convert_tag_spec, filter_iam_instance_profiles, parse_user_data
 
 from mesaform.localcloud.faults import FaultRegistry
 from mesaform.localcloud.moto_patches import network, states
+from mesaform.localcloud.moto_patches.moto_types import (
+    Ec2Backend,
+    Image,
+    LaunchTemplateVersion,
+    MotoObject,
+    Parameters,
+    PatchedInstance,
+    Profile,
+    Reservation,
+    Tags,
+)
 
-Spec = dict[str, Any]
-# Request values that add to the template's, key by key; everything else replaces it.
+Spec = Parameters
 MERGED_BY_KEY = ("MetadataOptions", "Placement", "InstanceMarketOptions", "PrivateDnsNameOptions")
+"""Request values that add to the template's, key by key; every other value replaces it."""
+DEFAULT_VOLUME_GIB = 8
+"""The size of a volume that has neither a size nor a snapshot: the base image's root disk."""
 
 
-class Switch:
-    """Where launches ask about capacity: the fault board and the clock, put here by the endpoint's composition."""
+class CapacityCheck:
+    """Where launches ask about capacity; set by the endpoint's composition."""
 
-    board: FaultRegistry = FaultRegistry()
-    now: Any = staticmethod(lambda: 0.0)
+    faults: FaultRegistry = FaultRegistry()
+    now: Callable[[], float] = staticmethod(lambda: 0.0)
 
 
-def template_version(backend: Any, reference: Mapping[str, Any]) -> Any:
+def template_version(backend: Ec2Backend, reference: Mapping[str, str]) -> LaunchTemplateVersion:
     """The launch template's version that a request names.
 
-    Raises EC2's own errors for what does not exist.
+    Raises:
+        EC2ClientError: EC2's error for a template or version that does not exist.
+
     """
     if identity := reference.get("LaunchTemplateId"):
         template = backend.get_launch_template(identity)
@@ -39,7 +53,7 @@ def template_version(backend: Any, reference: Mapping[str, Any]) -> Any:
     return template.get_version(reference.get("Version") or "$Default")
 
 
-def merge(template: Mapping[str, Any], request: Mapping[str, Any]) -> Spec:
+def merge(template: Parameters, request: Parameters) -> Spec:
     """A launch template's data with a request laid over it."""
     given = {key: value for key, value in request.items() if value not in (None, "", [], {})}
     merged = copy.deepcopy({**template, **given})
@@ -56,74 +70,68 @@ def merge(template: Mapping[str, Any], request: Mapping[str, Any]) -> Spec:
     return merged
 
 
-def _merge_tags(*specifications: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    tags: dict[str, dict[str, str]] = {}
+def _merge_tags(*specifications: list[Parameters]) -> list[Parameters]:
+    merged: dict[str, Tags] = {}
     for specification in specifications:
-        for kind, found in convert_tag_spec(specification).items():
-            tags.setdefault(kind, {}).update(found)
-    return [
-        {
-            "ResourceType": kind,
-            "Tags": [{"Key": key, "Value": value} for key, value in found.items()],
-        }
-        for kind, found in tags.items()
-    ]
+        for resource, tags in convert_tag_spec(specification).items():
+            merged.setdefault(resource, {}).update(tags)
+    return [tag_specification(resource, tags) for resource, tags in merged.items()]
 
 
-def resolve(backend: Any, request: Mapping[str, Any]) -> Spec:
-    """A request with its launch template, if it names one, merged in; the template's AWS tags are added."""
+def tag_specification(resource: str, tags: Tags) -> Parameters:
+    """Tags in the form of the parameter TagSpecifications."""
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+    return {"ResourceType": resource, "Tags": pairs}
+
+
+def resolve(backend: Ec2Backend, request: Parameters) -> Spec:
+    """A request with its launch template, if it names one; AWS's tags of the template are added."""
     reference = request.get("LaunchTemplate")
     if not reference:
         return merge({}, request)
     version = template_version(backend, reference)
     merged = merge(version.data, request)
-    marks = {
+    own = {
         "aws:ec2launchtemplate:id": version.template.id,
         "aws:ec2launchtemplate:version": str(version.number),
     }
-    own = [
-        {
-            "ResourceType": "instance",
-            "Tags": [{"Key": key, "Value": value} for key, value in marks.items()],
-        }
-    ]
-    merged["TagSpecifications"] = _merge_tags(merged["TagSpecifications"], own)
+    merged["TagSpecifications"] = _merge_tags(
+        merged["TagSpecifications"], [tag_specification("instance", own)]
+    )
     return merged
 
 
-def lifecycle(spec: Mapping[str, Any]) -> str:
-    return (
-        "spot"
-        if (spec.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
-        else "on-demand"
-    )
+def lifecycle(spec: Spec) -> str:
+    """`spot` or `on-demand`."""
+    market = (spec.get("InstanceMarketOptions") or {}).get("MarketType")
+    return "spot" if market == "spot" else "on-demand"
 
 
-def place(backend: Any, spec: Spec) -> str:
-    """Settle where the machine goes: an explicit subnet in `SubnetId` or in its first interface. The answer is the zone."""
+def place(backend: Ec2Backend, spec: Spec) -> str:
+    """Choose the subnet and write it into the specification; the answer is its zone."""
     nics = spec.get("NetworkInterfaces") or []
     primary = next((nic for nic in nics if int(nic.get("DeviceIndex") or 0) == 0), None)
-    if primary is not None:
-        if primary.get("NetworkInterfaceId"):
-            return str(
-                backend.get_network_interface(
-                    primary["NetworkInterfaceId"]
-                ).subnet.availability_zone
-            )
-        primary["DeviceIndex"] = 0
-        subnet_id = (
-            spec.pop("SubnetId", None) or primary.get("SubnetId") or _default_subnet(backend, spec)
-        )
-        primary["SubnetId"] = subnet_id
-        for nic in nics:
-            nic.setdefault("SubnetId", subnet_id)
-    else:
+    if primary is None:
         subnet_id = spec.get("SubnetId") or _default_subnet(backend, spec)
         spec["SubnetId"] = subnet_id
+    elif interface_id := primary.get("NetworkInterfaceId"):
+        return backend.get_network_interface(interface_id).subnet.availability_zone
+    else:
+        subnet_id = _place_interfaces(backend, spec, primary)
     return str(backend.get_subnet(subnet_id).availability_zone)
 
 
-def _default_subnet(backend: Any, spec: Mapping[str, Any]) -> str:
+def _place_interfaces(backend: Ec2Backend, spec: Spec, primary: Parameters) -> str:
+    primary["DeviceIndex"] = 0
+    asked = spec.pop("SubnetId", None) or primary.get("SubnetId")
+    subnet_id = str(asked or _default_subnet(backend, spec))
+    primary["SubnetId"] = subnet_id
+    for nic in spec["NetworkInterfaces"]:
+        nic.setdefault("SubnetId", subnet_id)
+    return subnet_id
+
+
+def _default_subnet(backend: Ec2Backend, spec: Spec) -> str:
     zone = (spec.get("Placement") or {}).get("AvailabilityZone")
     defaults = backend.get_default_subnets()
     if zone is not None and zone not in defaults:
@@ -135,23 +143,25 @@ def _default_subnet(backend: Any, spec: Mapping[str, Any]) -> str:
     return str(defaults[zone or min(defaults)].id)
 
 
-def require_capacity(spec: Mapping[str, Any], zone: str) -> None:
-    """Raise InsufficientInstanceCapacity if the fault switch says so."""
-    kind = str(spec.get("InstanceType"))
-    if Switch.board.refuses(kind, zone, lifecycle(spec), Switch.now()):
-        raise insufficient(kind, zone)
+def require_capacity(spec: Spec, zone: str) -> None:
+    """Raise InsufficientInstanceCapacity if a fault says so."""
+    instance_type = str(spec.get("InstanceType"))
+    if CapacityCheck.faults.refuses(instance_type, zone, lifecycle(spec), CapacityCheck.now()):
+        raise insufficient(instance_type, zone)
 
 
 def insufficient(instance_type: str, zone: str) -> EC2ClientError:
+    """EC2's error for a lack of capacity."""
     return EC2ClientError(
         "InsufficientInstanceCapacity",
-        f"We currently do not have sufficient {instance_type} capacity in the Availability Zone you requested ({zone}). "
+        f"We currently do not have sufficient {instance_type} capacity in the Availability Zone "
+        f"you requested ({zone}). "
         "Our system will be working on provisioning additional capacity.",
     )
 
 
-def launch(backend: Any, spec: Spec, count: int, zone: str) -> Any:
-    """Make `count` instances, pending. All of them or, after an error, none. The answer is moto's Reservation."""
+def launch(backend: Ec2Backend, spec: Spec, count: int, zone: str) -> Reservation:
+    """Create `count` pending instances: all of them or, after an error, none."""
     image = _require_image(backend, spec.get("ImageId"))
     groups = _security_groups(backend, spec)
     profile = _profile(backend, spec.get("IamInstanceProfile"))
@@ -172,20 +182,37 @@ def launch(backend: Any, spec: Spec, count: int, zone: str) -> Any:
             del backend.reservations[key]
         raise
     for instance in reservation.instances:
-        _complete(backend, instance, spec, tags, profile, image)
+        _complete(instance, spec, tags)
+        if profile is not None:
+            backend.associate_iam_instance_profile(
+                instance_id=instance.id, iam_instance_profile_arn=profile.arn
+            )
+        for device in _devices(spec, image.root_device_name):
+            _attach_volume(backend, instance, device, tags.get("volume", {}))
     return reservation
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: MotoObject) -> MotoObject:
     """User data from a template is moto's own wrapper; from a request it is text or bytes."""
     return value.as_bytes() if hasattr(value, "as_bytes") else value
 
 
 def _moto_arguments(
-    backend: Any, spec: Mapping[str, Any], groups: list[Any], zone: str
-) -> dict[str, Any]:
+    backend: Ec2Backend, spec: Spec, groups: list[object], zone: str
+) -> dict[str, object]:
+    """The keyword arguments of moto's `run_instances`. Volumes are attached afterwards."""
+    optional = {
+        "ebs_optimized": (spec.get("EbsOptimized"), False),
+        "disable_api_stop": (spec.get("DisableApiStop"), False),
+        "disable_api_termination": (spec.get("DisableApiTermination"), False),
+        "hibernation_options": (spec.get("HibernationOptions"), {}),
+        "metadata_options": (spec.get("MetadataOptions"), {}),
+        "nics": (spec.get("NetworkInterfaces"), []),
+        "instance_type": (spec.get("InstanceType"), "m1.small"),
+    }
+    is_monitored = (spec.get("Monitoring") or {}).get("Enabled")
     return {
-        "instance_type": spec.get("InstanceType") or "m1.small",
+        **{name: value or default for name, (value, default) in optional.items()},
         "is_instance_type_default": not spec.get("InstanceType"),
         "placement": zone,
         "placement_hostid": None,
@@ -193,26 +220,18 @@ def _moto_arguments(
         "subnet_id": spec.get("SubnetId"),
         "key_name": spec.get("KeyName"),
         "security_group_ids": groups,
-        "nics": spec.get("NetworkInterfaces") or [],
         "private_ip": spec.get("PrivateIpAddress"),
         "associate_public_ip": None,
-        "ebs_optimized": spec.get("EbsOptimized") or False,
-        "disable_api_stop": spec.get("DisableApiStop") or False,
-        "disable_api_termination": spec.get("DisableApiTermination") or False,
         "instance_market_options": lifecycle(spec) == "spot",
         "instance_initiated_shutdown_behavior": spec.get("InstanceInitiatedShutdownBehavior"),
-        "hibernation_options": spec.get("HibernationOptions") or {},
-        "monitoring_state": "enabled"
-        if (spec.get("Monitoring") or {}).get("Enabled")
-        else "disabled",
+        "monitoring_state": "enabled" if is_monitored else "disabled",
         "ipv6_address_count": spec.get("Ipv6AddressCount"),
-        "metadata_options": spec.get("MetadataOptions") or {},
         "client_token": spec.get("ClientToken"),
-        "block_device_mappings": [],  # made by `_attach_volumes`, with all that was asked
+        "block_device_mappings": [],
     }
 
 
-def _require_image(backend: Any, image_id: Any) -> Any:
+def _require_image(backend: Ec2Backend, image_id: str | None) -> Image:
     if not image_id:
         raise EC2ClientError("MissingParameter", "The request must contain the parameter ImageId")
     image = backend.amis.get(image_id)
@@ -226,99 +245,92 @@ def _require_image(backend: Any, image_id: Any) -> Any:
     return image
 
 
-def _security_groups(backend: Any, spec: Mapping[str, Any]) -> list[Any]:
-    found = []
+def _security_groups(backend: Ec2Backend, spec: Spec) -> list[object]:
+    groups = []
     for name in (*(spec.get("SecurityGroupIds") or ()), *(spec.get("SecurityGroups") or ())):
         group = backend.get_security_group_by_name_or_id(name)
         if group is None:
             raise InvalidSecurityGroupNotFoundError(name)
-        found.append(group)
-    return found
+        groups.append(group)
+    return groups
 
 
-def _profile(backend: Any, reference: Any) -> Any:
+def _profile(backend: Ec2Backend, reference: Mapping[str, str] | None) -> Profile | None:
     if not reference:
         return None
+    arn, name = reference.get("Arn"), reference.get("Name")
     try:
-        found = filter_iam_instance_profiles(
-            backend.account_id, backend.partition, reference.get("Arn"), reference.get("Name")
+        profile: Profile | None = filter_iam_instance_profiles(
+            backend.account_id, backend.partition, arn, name
         )
-    except Exception:  # moto raises IAM's error; EC2 answers in its own words
-        found = None
-    if found is None:
-        named = reference.get("Arn") or reference.get("Name")
+    except Exception:  # moto raises IAM's error; EC2 has one of its own
+        profile = None
+    if profile is None:
         raise EC2ClientError(
             "InvalidParameterValue",
-            f"Value ({named}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile",
+            f"Value ({arn or name}) for parameter iamInstanceProfile.name is invalid. "
+            "Invalid IAM Instance Profile",
         )
-    return found
+    return profile
 
 
-def _require_addresses(backend: Any, spec: Mapping[str, Any], count: int) -> None:
-    wanted = [(spec.get("SubnetId"), spec.get("PrivateIpAddress"))]
-    wanted += [
-        (nic.get("SubnetId"), nic.get("PrivateIpAddress"))
-        for nic in spec.get("NetworkInterfaces") or ()
-    ]
-    for subnet_id, address in wanted:
-        if subnet_id and address:
-            if count > 1:
-                raise EC2ClientError(
-                    "InvalidParameterCombination",
-                    "A private address can be given to one instance only.",
-                )
-            network.require_free(backend.get_subnet(subnet_id), address)
+def _require_addresses(backend: Ec2Backend, spec: Spec, count: int) -> None:
+    for target in (spec, *(spec.get("NetworkInterfaces") or ())):
+        subnet_id, address = target.get("SubnetId"), target.get("PrivateIpAddress")
+        if not subnet_id or not address:
+            continue
+        if count > 1:
+            raise EC2ClientError(
+                "InvalidParameterCombination",
+                "A private address can be given to one instance only.",
+            )
+        network.require_free(backend.get_subnet(subnet_id), address)
 
 
-def _complete(
-    backend: Any,
-    instance: Any,
-    spec: Mapping[str, Any],
-    tags: Mapping[str, Any],
-    profile: Any,
-    image: Any,
-) -> None:
-    """What moto leaves out: state, lifecycle, interfaces that end with the instance, the profile on every instance, volumes."""
+def _complete(instance: PatchedInstance, spec: Spec, tags: Mapping[str, Tags]) -> None:
+    """Set what moto leaves out: state, lifecycle, the interfaces' end and tags."""
     states.begin_pending(instance)
     instance.lifecycle = "spot" if lifecycle(spec) == "spot" else None
     asked = {int(nic.get("DeviceIndex") or 0): nic for nic in spec.get("NetworkInterfaces") or ()}
     for index, nic in instance.nics.items():
         wanted = asked.get(index, {})
-        nic.delete_on_termination = (
-            wanted.get("DeleteOnTermination", not wanted.get("NetworkInterfaceId")) is True
-        )
-        if not wanted.get("NetworkInterfaceId"):
+        is_new = not wanted.get("NetworkInterfaceId")
+        nic.delete_on_termination = wanted.get("DeleteOnTermination", is_new) is True
+        if is_new:
             nic.add_tags(tags.get("network-interface", {}))
     primary = instance.nics[0]
-    instance._placement.zone = primary.subnet.availability_zone  # noqa: SLF001
+    instance._placement.zone = primary.subnet.availability_zone  # noqa: SLF001 - moto has no setter
     instance.security_groups = list(primary.group_set)
-    if profile is not None:
-        backend.associate_iam_instance_profile(
-            instance_id=instance.id, iam_instance_profile_arn=profile.arn
-        )
-    _attach_volumes(backend, instance, spec, tags.get("volume", {}), image)
 
 
-def _attach_volumes(
-    backend: Any, instance: Any, spec: Mapping[str, Any], tags: Mapping[str, str], image: Any
-) -> None:
-    root = image.root_device_name
-    devices: dict[str, dict[str, Any]] = {root: {}}
+def _devices(spec: Spec, root: str) -> list[tuple[str, Parameters, bool]]:
+    """Name, parameters and `is_root` of each volume; the root volume always exists."""
+    devices: dict[str, Parameters] = {root: {}}
     for mapping in spec.get("BlockDeviceMappings") or ():
         if mapping.get("NoDevice") is None and not mapping.get("VirtualName"):
             devices[mapping["DeviceName"]] = mapping.get("Ebs") or {}
-    for name, ebs in devices.items():
-        volume = backend.create_volume(
-            size=ebs.get("VolumeSize") or (None if ebs.get("SnapshotId") else 8),
-            zone_name=instance.placement.zone,
-            snapshot_id=ebs.get("SnapshotId"),
-            encrypted=ebs.get("Encrypted") in (True, "true"),
-            kms_key_id=ebs.get("KmsKeyId"),
-            volume_type=ebs.get("VolumeType") or "gp3",
-            iops=ebs.get("Iops"),
-            throughput=ebs.get("Throughput"),
-        )
-        keep = ebs.get("DeleteOnTermination", name == root) in (False, "false")
-        backend.attach_volume(volume.id, instance.id, name, not keep)
-        if tags:
-            volume.add_tags(dict(tags))
+    return [(name, ebs, name == root) for name, ebs in devices.items()]
+
+
+def _attach_volume(
+    backend: Ec2Backend,
+    instance: PatchedInstance,
+    device: tuple[str, Parameters, bool],
+    tags: Tags,
+) -> None:
+    name, ebs, is_root = device
+    snapshot_id = ebs.get("SnapshotId")
+    volume = backend.create_volume(
+        size=ebs.get("VolumeSize") or (None if snapshot_id else DEFAULT_VOLUME_GIB),
+        zone_name=instance.placement.zone,
+        snapshot_id=snapshot_id,
+        encrypted=ebs.get("Encrypted") in (True, "true"),
+        kms_key_id=ebs.get("KmsKeyId"),
+        volume_type=ebs.get("VolumeType") or "gp3",
+        iops=ebs.get("Iops"),
+        throughput=ebs.get("Throughput"),
+    )
+    outlives_instance = ebs.get("DeleteOnTermination", is_root) in (False, "false")
+    backend.attach_volume(volume.id, instance.id, name, not outlives_instance)
+    if tags:
+        volume.add_tags(dict(tags))

@@ -1,12 +1,14 @@
-"""Addresses: no two interfaces of a subnet share one, whoever asked for it; default networks lie where Linux can bind them."""
+"""Addresses and networks: no two interfaces of a subnet share an address.
+
+Default networks are in 127.0.0.0/8, where Linux can bind every address. Needs `network_claims`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
 
 import structlog
 from moto.ec2.exceptions import EC2ClientError
@@ -14,25 +16,30 @@ from moto.ec2.models.elastic_network_interfaces import NetworkInterface, Network
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 
+from mesaform.localcloud.moto_patches import moto_types
+from mesaform.localcloud.moto_patches.moto_types import Ec2Backend, Parameters, Vpc
 from mesaform.localcloud.network_claims import (
     Claim,
     NetworkClaims,
     busy_addresses,
     default_networks,
-    in_the_way,
-    taken_text,
+    find_overlap,
+    overlap_text,
 )
 
 log = structlog.get_logger(__name__)
 
+FIRST_DYNAMIC_OFFSET = 256
+"""The most addresses at the start of a subnet that are left to callers who ask for an address."""
+
 
 class Claims:
-    """Which networks of this host are ours, put here by the endpoint's composition."""
+    """The networks of this host that this local cloud uses; set by the endpoint's composition."""
 
-    board: NetworkClaims = NetworkClaims(Path(os.devnull))
+    own: NetworkClaims = NetworkClaims(Path(os.devnull))
 
 
-def taken(subnet: Any) -> set[str]:
+def used_addresses(subnet: moto_types.Subnet) -> set[str]:
     """The addresses of all interfaces in the subnet."""
     return {
         item["PrivateIpAddress"]
@@ -43,102 +50,116 @@ def taken(subnet: Any) -> set[str]:
 
 
 def dynamic_addresses(cidr: IPv4Network, after: str | None) -> Iterator[str]:
-    """Addresses to hand out, in order: from a quarter into the subnet (fixed addresses tend to be low), after the last one, around.
+    """Addresses to hand out, in order: from a quarter into the subnet, after the last one, around.
 
-    Going on after the last one means that an address that was just given back rests for as long as possible.
+    Fixed addresses tend to be low. To go on after the last one keeps an address that was released
+    unused for as long as possible.
     """
     first, last = int(cidr.network_address) + 4, int(cidr.broadcast_address) - 1
-    start = min(first + min(cidr.num_addresses // 4, 256), last)
+    start = min(first + min(cidr.num_addresses // 4, FIRST_DYNAMIC_OFFSET), last)
     begin = int(IPv4Address(after)) + 1 if after else start
     for number in (*range(max(begin, first), last + 1), *range(first, last + 1)):
         yield str(IPv4Address(number))
 
 
-def allocate(subnet: Any) -> str:
-    """The next free address of a subnet."""
-    used = taken(subnet)
+def allocate(subnet: moto_types.Subnet) -> str:
+    """The next free address of a subnet.
+
+    Raises:
+        EC2ClientError: the subnet is full.
+
+    """
+    used = used_addresses(subnet)
     for address in dynamic_addresses(subnet.cidr, getattr(subnet, "last_address", None)):
         if address not in used:
             subnet.last_address = address
             return address
     raise EC2ClientError(
         "InsufficientFreeAddressesInSubnet",
-        f"There are not enough free addresses in subnet '{subnet.id}' to satisfy the requested number of instances.",
+        f"There are not enough free addresses in subnet '{subnet.id}' "
+        "to satisfy the requested number of instances.",
     )
 
 
-def require_free(subnet: Any, address: str) -> None:
-    """Raise as EC2 does unless `address` is in the subnet and nobody's."""
+def require_free(subnet: moto_types.Subnet, address: str) -> None:
+    """Check that an address is in the subnet and of no interface.
+
+    Raises:
+        EC2ClientError: EC2's error for either.
+
+    """
     if IPv4Address(address) not in subnet.cidr:
         raise EC2ClientError(
             "InvalidParameterValue",
             f"Address {address} does not fall within the subnet's address range",
         )
-    if address in taken(subnet):
+    if address in used_addresses(subnet):
         raise EC2ClientError("InvalidIPAddress.InUse", f"Address {address} is in use.")
 
 
-def _available(self: Any, instance: Any) -> str:  # noqa: ARG001
+def _available(self: moto_types.Subnet, instance: object) -> str:  # noqa: ARG001 - moto's signature
     return allocate(self)
 
 
-def _request(self: Any, ip: str, instance: Any) -> None:  # noqa: ARG001
+def _request(self: moto_types.Subnet, ip: str, instance: object) -> None:  # noqa: ARG001 - likewise
     require_free(self, ip)
 
 
-def _release(self: Any, ip: str) -> None:
-    """Interfaces are the only record of what is taken; nothing to do."""
+def _release(self: moto_types.Subnet, ip: str) -> None:
+    """Do nothing: interfaces are the only record of the used addresses."""
 
 
-def _create_interface(original: Any) -> Any:
+def _create_interface(original: Callable[..., object]) -> Callable[..., object]:
     def create(
-        self: Any,
-        subnet: Any,
-        private_ip_address: Any,
-        private_ip_addresses: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        found = self.get_subnet(subnet) if isinstance(subnet, str) else subnet
+        self: Ec2Backend,
+        subnet: str | moto_types.Subnet,
+        private_ip_address: str | list[str] | None,
+        private_ip_addresses: list[str | Parameters] | None = None,
+        **kwargs: object,
+    ) -> object:
+        target = self.get_subnet(subnet) if isinstance(subnet, str) else subnet
         address = (
             private_ip_address[0]
             if isinstance(private_ip_address, list) and private_ip_address
             else private_ip_address
         )
         if not address and not private_ip_addresses:
-            private_ip_address = address = allocate(found)
-        for wanted in {address, *(_address_of(item) for item in private_ip_addresses or ())} - {
-            None,
-            "",
-        }:
-            require_free(found, wanted)
+            private_ip_address = address = allocate(target)
+        for wanted in _addresses(address, private_ip_addresses or []):
+            require_free(target, wanted)
         return original(self, subnet, private_ip_address, private_ip_addresses, **kwargs)
 
     return create
 
 
-def _address_of(item: Any) -> str | None:
-    return item.get("PrivateIpAddress") if isinstance(item, dict) else item
+def _addresses(primary: str | list[str] | None, others: list[str | Parameters]) -> set[str]:
+    addresses = {
+        item.get("PrivateIpAddress") if isinstance(item, dict) else item for item in others
+    }
+    if isinstance(primary, str):
+        addresses.add(primary)
+    return {address for address in addresses if address}
 
 
-def _public_address(self: Any) -> None:
-    """A local machine is reached from everywhere at its private address, so that is its public one as well."""
+def _set_public_address(self: moto_types.NetworkInterface) -> None:
+    """A local machine is reachable at its private address, so that is its public one too."""
     if str(self.public_ip_auto_assign).lower() == "true":
         self.public_ip = self.private_ip_address
 
 
-def _create_default_vpc(self: Any) -> Any:
+def _create_default_vpc(self: Ec2Backend) -> Vpc:
     vpc = self.create_vpc(cidr_block=str(_free_network(self)), is_default=True)
     for zone in self.describe_availability_zones():
         self.create_default_subnet(zone.name)
     return vpc
 
 
-def _free_network(backend: Any) -> IPv4Network:
-    """A network that no other local cloud, no other VPC of ours and no program of this host uses."""
-    board, busy = Claims.board, busy_addresses()
-    for network in default_networks(board.root):
-        used = any(address in network for address in busy) or board.holds(network)
-        if not used and in_the_way(network, board.root) is None:
+def _free_network(backend: Ec2Backend) -> IPv4Network:
+    """A network that no local cloud, no other VPC and no program of this host uses."""
+    claims, busy = Claims.own, busy_addresses()
+    for network in default_networks(claims.root):
+        is_used = any(address in network for address in busy) or claims.holds(network)
+        if not is_used and find_overlap(network, claims.root) is None:
             return network
     raise EC2ClientError(
         "VpcLimitExceeded",
@@ -146,71 +167,79 @@ def _free_network(backend: Any) -> IPv4Network:
     )
 
 
-def _create_vpc(original: Any) -> Any:
-    def create(self: Any, cidr_block: str, *args: Any, **kwargs: Any) -> Any:
+def _create_vpc(original: Callable[..., Vpc]) -> Callable[..., Vpc]:
+    def create(self: Ec2Backend, cidr_block: str, *args: object, **kwargs: object) -> Vpc:
         network = _network(cidr_block)
-        if network is not None and (other := Claims.board.take(network)):
-            raise EC2ClientError("InvalidVpcRange", taken_text(network, other))
+        if network is not None and (other := Claims.own.take(network)):
+            raise EC2ClientError("InvalidVpcRange", overlap_text(network, other))
         try:
             return original(self, cidr_block, *args, **kwargs)
         except EC2ClientError:
             if network is not None:
-                Claims.board.release(network)
+                Claims.own.release(network)
             raise
 
     return create
 
 
-def _delete_vpc(original: Any) -> Any:
-    def delete(self: Any, vpc_id: str) -> Any:
+def _delete_vpc(original: Callable[..., Vpc]) -> Callable[..., Vpc]:
+    def delete(self: Ec2Backend, vpc_id: str) -> Vpc:
         vpc = original(self, vpc_id)
         if network := _network(vpc.cidr_block):
-            Claims.board.release(network)
+            Claims.own.release(network)
         return vpc
 
     return delete
 
 
 def _network(text: str) -> IPv4Network | None:
+    """The network; None if the text is none, which moto reports in EC2's words."""
     try:
         return IPv4Network(text, strict=False)
-    except ValueError:  # moto says so in EC2's words
+    except ValueError:
         return None
 
 
-def claim_again(backends: Any) -> None:
-    """Claim what a restored account has. A default VPC whose network another took meanwhile moves, unless machines are in it."""
+def claim_again(backends: Mapping[str, Mapping[str, Ec2Backend]]) -> bool:
+    """Claim the networks of a restored account; whether a default VPC moved.
+
+    A default VPC whose network another local cloud took in the meantime moves, unless it is in use.
+    """
+    has_moved = False
     for regions in list(backends.values()):
         for backend in list(regions.values()):
             for vpc in list(backend.vpcs.values()):
                 network = _network(vpc.cidr_block)
-                other = Claims.board.take(network) if network is not None else None
+                other = Claims.own.take(network) if network is not None else None
                 if other is not None:
-                    _make_way(backend, vpc, other)
+                    has_moved |= _move(backend, vpc, other)
+    return has_moved
 
 
-def _make_way(backend: Any, vpc: Any, other: Claim) -> None:
+def _move(backend: Ec2Backend, vpc: Vpc, other: Claim) -> bool:
     subnets = [subnet for subnet in backend.describe_subnets() if subnet.vpc_id == vpc.id]
     used = {eni.subnet.id for eni in backend.enis.values()}
     if vpc.is_default != "true" or any(subnet.id in used for subnet in subnets):
         log.warning(
             "network.shared",
             network=vpc.cidr_block,
-            why=taken_text(IPv4Network(vpc.cidr_block), other),
+            reason=overlap_text(IPv4Network(vpc.cidr_block), other),
         )
-        return
+        return False
     for subnet in subnets:
         backend.delete_subnet(subnet.id)
     backend.vpcs.pop(vpc.id)
     backend.default_vpc = backend.create_default_vpc()
-    log.info("network.moved", was=vpc.cidr_block, now=backend.default_vpc.cidr_block)
+    log.info("network.moved", before=vpc.cidr_block, now=backend.default_vpc.cidr_block)
+    return True
 
 
 def apply() -> None:
+    """Patch moto in this process."""
     Subnet.get_available_subnet_ip = _available
     Subnet.request_ip = _request
     Subnet.del_subnet_ip = _release
-    NetworkInterface.check_auto_public_ip = _public_address
+    NetworkInterface.check_auto_public_ip = _set_public_address
     NetworkInterfaceBackend.create_network_interface = _create_interface(
         NetworkInterfaceBackend.create_network_interface
     )

@@ -1,11 +1,10 @@
-"""EC2's calls that launch, end, inspect or image instances, answered the way AWS answers them."""
+"""EC2's calls that launch, inspect or image instances, answered as AWS answers them."""
 
 from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.core.types import Base64EncodedString
@@ -17,42 +16,54 @@ from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.utils import convert_tag_spec, random_ami_id
 
-from mesaform.localcloud.moto_patches import launch
-from mesaform.localcloud.moto_patches.tokens import once
+from mesaform.localcloud.moto_patches import launch, states
+from mesaform.localcloud.moto_patches.moto_types import (
+    Ec2Backend,
+    Ec2Response,
+    Image,
+    Parameters,
+    PatchedInstance,
+    Reservation,
+    instances_of,
+)
+from mesaform.localcloud.moto_patches.tokens import execute_once
+from mesaform.localcloud.protocol import Event
 
 CONSOLE_BYTES = 64 * 1024
-_status_of_moto = InstanceResponse.describe_instance_status
+"""How much of the end of a console log EC2 returns."""
+_moto_instance_status = InstanceResponse.describe_instance_status
 
 
 class Consoles:
-    """Where console logs are, put here by the endpoint's composition."""
+    """The folder with the machines' console logs; set by the endpoint's composition."""
 
     machines = Path(os.devnull)
 
 
-def _run_instances(self: Any) -> ActionResult:
+def _run_instances(self: Ec2Response) -> ActionResult:
     self.error_on_dryrun()
     request = dict(self.params)
     if request.get("NetworkInterfaces") and request.get("SubnetId"):
         raise EC2ClientError(
             "InvalidParameterCombination",
-            "Network interfaces and an instance-level subnet ID may not be specified on the same request",
+            "Network interfaces and an instance-level subnet ID may not be specified "
+            "on the same request",
         )
+    backend = self.ec2_backend
     return ActionResult(
-        once(self.ec2_backend, "RunInstances", request, lambda: _run(self.ec2_backend, request))
+        execute_once(backend, "RunInstances", request, lambda: _run(backend, request))
     )
 
 
-def _run(backend: Any, request: dict[str, Any]) -> Any:
+def _run(backend: Ec2Backend, request: Parameters) -> Reservation:
     spec = launch.resolve(backend, request)
     zone = launch.place(backend, spec)
     launch.require_capacity(spec, zone)
-    return launch.launch(
-        backend, spec, int(request.get("MaxCount") or request.get("MinCount") or 1), zone
-    )
+    count = int(request.get("MaxCount") or request.get("MinCount") or 1)
+    return launch.launch(backend, spec, count, zone)
 
 
-def _console_output(self: Any) -> ActionResult:
+def _console_output(self: Ec2Response) -> ActionResult:
     instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
     text = b""
     path = Consoles.machines / instance.id / "console.log"
@@ -64,7 +75,7 @@ def _console_output(self: Any) -> ActionResult:
     return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
 
 
-def _create_image(self: Any) -> ActionResult:
+def _create_image(self: Ec2Response) -> ActionResult:
     self.error_on_dryrun()
     request = dict(self.params)
     backend = self.ec2_backend
@@ -75,14 +86,21 @@ def _create_image(self: Any) -> ActionResult:
     if instance.state not in {"running", "stopped", "stopping"}:
         raise EC2ClientError(
             "IncorrectState",
-            f"Instance '{instance.id}' is not in a state from which an image can be made: {instance.state}",
+            f"Instance '{instance.id}' is not in a state from which an image can be made: "
+            f"{instance.state}",
         )
+    image = _pending_image(backend, instance, request)
+    backend.amis[image.id] = image
+    return ActionResult({"ImageId": image.id})
+
+
+def _pending_image(backend: Ec2Backend, instance: PatchedInstance, request: Parameters) -> Image:
     source = backend.amis.get(instance.image_id)
-    image = Ami(
+    image: Image = Ami(
         backend,
         random_ami_id(),
         instance=instance,
-        name=name,
+        name=request.get("Name"),
         description=request.get("Description") or "",
         state="pending",
         root_device_type="ebs",
@@ -95,31 +113,29 @@ def _create_image(self: Any) -> ActionResult:
     image.add_tags(tags.get("image", {}))
     image.ebs_snapshot.add_tags(tags.get("snapshot", {}))
     image.copied_from = (instance.id, instance.image_id)
-    backend.amis[image.id] = image
-    return ActionResult({"ImageId": image.id})
+    return image
 
 
-def _instance_status(self: Any) -> ActionResult:
-    """With the filter `event.code`, which moto does not know: the instances that have such scheduled events, and these."""
+def _instance_status(self: Ec2Response) -> ActionResult:
+    """Add the filter `event.code`, which moto lacks: instances with such scheduled events."""
     codes = self._filters_from_querystring().get("event.code")
     if codes is None:
-        return _status_of_moto(self)
-    found = []
-    for reservation in self.ec2_backend.reservations.values():
-        for instance in reservation.instances:
-            events = [event for event in getattr(instance, "events", ()) if event.code in codes]
-            if events and instance.state == "running":
-                found.append(
-                    {
-                        "InstanceId": instance.id,
-                        "AvailabilityZone": instance.placement.zone,
-                        "Events": [_event(event) for event in events],
-                    }
-                )
-    return ActionResult({"InstanceStatuses": found})
+        return _moto_instance_status(self)
+    statuses = []
+    for _, instance in instances_of([self.ec2_backend]):
+        events = [event for event in states.events(instance) if event.code in codes]
+        if events and instance.state == "running":
+            statuses.append(
+                {
+                    "InstanceId": instance.id,
+                    "AvailabilityZone": instance.placement.zone,
+                    "Events": [_event(event) for event in events],
+                }
+            )
+    return ActionResult({"InstanceStatuses": statuses})
 
 
-def _event(event: Any) -> dict[str, Any]:
+def _event(event: Event) -> Parameters:
     at = datetime.fromtimestamp(event.at, UTC)
     return {
         "InstanceEventId": event.id,
@@ -131,6 +147,7 @@ def _event(event: Any) -> dict[str, Any]:
 
 
 def apply() -> None:
+    """Patch moto in this process."""
     InstanceResponse.describe_instance_status = _instance_status
     InstanceResponse.run_instances = _run_instances
     General.get_console_output = _console_output

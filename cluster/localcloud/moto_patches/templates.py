@@ -1,38 +1,37 @@
-"""Launch templates: a template's own tags are not part of what it launches. moto writes them into the data of the first version."""
+"""Launch templates: a template's own tags are not part of what it launches.
+
+moto writes them into the data of the first version.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 from moto.ec2.models.launch_templates import LaunchTemplate
 
+from mesaform.localcloud.moto_patches.moto_types import Ec2Backend, Parameters, Tags
+
 _moto_init = LaunchTemplate.__init__
-OWN_KIND = "launch-template"
+TEMPLATE_RESOURCE = "launch-template"
 
 
 def _init(
     self: LaunchTemplate,
-    backend: Any,
+    backend: Ec2Backend,
     name: str,
-    template_data: dict[str, Any],
+    template_data: Parameters,
     version_description: str,
-    tag_spec: dict[str, dict[str, str]],
+    tag_spec: dict[str, Tags],
 ) -> None:
     launched = [
         entry
         for entry in template_data.get("TagSpecifications") or []
-        if entry.get("ResourceType") != OWN_KIND
+        if entry.get("ResourceType") != TEMPLATE_RESOURCE
     ]
     data = {key: value for key, value in template_data.items() if key != "TagSpecifications"}
-    _moto_init(
-        self,
-        backend,
-        name,
-        {**data, "TagSpecifications": launched} if launched else data,
-        version_description,
-        tag_spec,
-    )
+    if launched:
+        data["TagSpecifications"] = launched
+    _moto_init(self, backend, name, data, version_description, tag_spec)
 
 
 def apply() -> None:
+    """Patch moto in this process."""
     LaunchTemplate.__init__ = _init

@@ -1,46 +1,59 @@
-"""Idempotency: the same client token with the same request gives the first answer again; with another request, an error.
+"""Idempotency tokens of EC2's calls.
 
-What was answered is kept on the region's backend, so it is saved and restored with it.
+The same client token with the same request gives the first answer again, with another request an
+error. Answers are kept in the region's backend, so that they are saved and restored with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeVar
 
 from moto.ec2.exceptions import EC2ClientError
 
-KEPT = 1000
+from mesaform.localcloud.moto_patches.moto_types import Ec2Backend
+
+MAX_ANSWERS = 1000
+"""How many answers a region keeps; the oldest go first."""
+
+T = TypeVar("T")
 
 
-def once(backend: Any, action: str, request: Mapping[str, Any], do: Callable[[], Any]) -> Any:
-    """`do()`, unless the request's ClientToken was answered before."""
+def execute_once(
+    backend: Ec2Backend, action: str, request: Mapping[str, object], execute: Callable[[], T]
+) -> T:
+    """`execute()`, unless the request's ClientToken was answered before.
+
+    Raises:
+        EC2ClientError: the token was used with other parameters.
+
+    """
     token = request.get("ClientToken")
     if not token:
-        return do()
-    answered: dict[tuple[str, str], tuple[str, Any]] = vars(backend).setdefault(
+        return execute()
+    answers: dict[tuple[str, object], tuple[str, T]] = vars(backend).setdefault(
         "answered_tokens", {}
     )
-    digest = hashlib.sha256(
-        repr(sorted((key, _text(value)) for key, value in request.items())).encode()
-    ).hexdigest()
-    if (action, token) in answered:
-        before, answer = answered[action, token]
-        if before != digest:
+    text = repr(sorted((key, _text(value)) for key, value in request.items()))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if (action, token) in answers:
+        first_digest, answer = answers[action, token]
+        if first_digest != digest:
             raise EC2ClientError(
                 "IdempotentParameterMismatch",
-                f"The request with client token '{token}' has other parameters than the first one with it.",
+                f"The request with client token '{token}' has other parameters "
+                "than the first one with it.",
             )
         return answer
-    answer = do()
-    answered[action, token] = (digest, answer)
-    while len(answered) > KEPT:
-        del answered[next(iter(answered))]
+    answer = execute()
+    answers[action, token] = (digest, answer)
+    while len(answers) > MAX_ANSWERS:
+        del answers[next(iter(answers))]
     return answer
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, Mapping):
         return repr(sorted((key, _text(item)) for key, item in value.items()))
     if isinstance(value, (list, tuple)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesaform.localcloud import daemon
-from mesaform.localcloud.network_claims import NetworkClaims, default_networks, in_the_way
+from mesaform.localcloud.network_claims import NetworkClaims, default_networks, find_overlap
 from tests.integration.localcloud.conftest import Cloud, end_cloud, raise_cloud
 
 NETWORK = IPv4Network("127.63.0.0/16")
@@ -44,7 +44,7 @@ def test_a_network_is_claimed_by_one_and_free_again_afterwards(tmp_path: Path) -
     one.release(NETWORK)
     assert two.take(NETWORK) is None
     two.release(NETWORK)
-    assert in_the_way(NETWORK, tmp_path) is None
+    assert find_overlap(NETWORK, tmp_path) is None
 
 
 def test_a_network_taken_twice_is_given_back_twice(tmp_path: Path) -> None:

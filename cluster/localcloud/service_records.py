@@ -1,0 +1,99 @@
+"""Records of one AWS service: its backends in all accounts and regions as one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from mesaform.common.json_types import Json
+from mesaform.localcloud.records.classes import RecordError, find_class, initial_attributes
+from mesaform.localcloud.records.decoder import Decoder, Restoration
+from mesaform.localcloud.records.encoder import Encoder, Substitution
+
+Backends = Mapping[str, Mapping[str, object]]
+"""Backends by account and region; moto's `BackendDict` is one."""
+
+
+class Attributes(Substitution, Restoration, Protocol):
+    """Records and restores the attributes of a class that cannot be recorded as they are."""
+
+
+class ServiceDocument(msgspec.Struct, frozen=True):
+    """A service's records.
+
+    `classes` has for each recorded class the attributes that its constructor may set; `accounts`
+    is the node of the backends by account and region; `records` is the table of objects.
+    """
+
+    classes: dict[str, list[str]]
+    accounts: msgspec.Raw
+    records: msgspec.Raw
+
+
+class ServiceCodec:
+    """Encodes and decodes services. `special` maps classes to the keeper of their attributes."""
+
+    def __init__(self, special: Mapping[type, Attributes]) -> None:
+        self._special = special
+
+    def encode(self, backends: Backends) -> bytes:
+        """The document of a service.
+
+        Raises:
+            RecordError: a value of the service cannot be recorded.
+
+        """
+        encoder = Encoder(self._special)
+        try:
+            return self._encode(encoder, backends)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise RecordError(f"a value cannot be recorded: {error!r}") from error
+
+    def _encode(self, encoder: Encoder, backends: Backends) -> bytes:
+        accounts = encoder.encode(
+            {account: dict(regions.items()) for account, regions in backends.items()}
+        )
+        return msgspec.json.encode(
+            {
+                "classes": {
+                    name: sorted(initial_attributes(kind)) for kind, name in encoder.classes.items()
+                },
+                "accounts": accounts,
+                "records": encoder.records,
+            }
+        )
+
+    def decode(self, document: bytes, *, same_moto: bool) -> Backends:
+        """The backends of a document; with `same_moto` false the classes are compared first.
+
+        Raises:
+            RecordError: the document is damaged, or moto's classes have changed too much.
+
+        """
+        try:
+            service = msgspec.json.decode(document, type=ServiceDocument)
+            accounts: Json = msgspec.json.decode(service.accounts)
+            records: list[Json] = msgspec.json.decode(service.records, type=list)
+        except msgspec.MsgspecError as error:
+            raise RecordError(str(error)) from error
+        if not same_moto:
+            _require_known_attributes(service.classes)
+        decoder = Decoder(records, self._special)
+        decoder.decode()
+        return _checked(decoder.value(accounts))
+
+
+def _require_known_attributes(classes: Mapping[str, list[str]]) -> None:
+    for name, recorded in classes.items():
+        if missing := initial_attributes(find_class(name)) - set(recorded):
+            raise RecordError(f"the installed moto's {name} also has {', '.join(sorted(missing))}")
+
+
+def _checked(accounts: object) -> Backends:
+    if not isinstance(accounts, dict) or not all(
+        isinstance(part, dict) for part in accounts.values()
+    ):
+        raise RecordError("the accounts of a service are not a mapping of mappings")
+    return accounts
