@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mesaform.common.errors import MesaformError
 from mesaform.config.parser import load
+from mesaform.provision.deployment import read_deployment
 from mesaform.provision.image import from_environment
 from mesaform.provision.state_folders import cluster_dir
 from mesaform_stacks.app import build
@@ -29,12 +30,16 @@ def settings() -> Settings:
     file = Path(os.environ.get("MESAFORM_CLUSTER_FILE", "cluster.yaml"))
     spec = load(file)
     image = from_environment(spec.region)
+    folder = cluster_dir(file, spec.name)
+    deployment = read_deployment(folder)
     return Settings(
         spec=spec,
         image_id=image.image_id,
         root_device=image.root_device,
         recipe=image.recipe,
-        folder=cluster_dir(file, spec.name),
+        folder=folder,
+        deployment_id=deployment.deployment_id if deployment else "",
+        account_id=deployment.account_id if deployment else "",
     )
 
 

@@ -16,13 +16,19 @@ from mesaform_stacks import provider as aws
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the stacks are built from. `root_device` is the image's own name for its disk; `recipe` is the image recipe's digest."""
+    """What the stacks are built from.
+
+    `root_device` is the image's own name for its disk. `recipe` is the image recipe's digest.
+    `deployment_id` and `account_id` are empty before the first `mesaform up` has settled them.
+    """
 
     spec: ClusterSpec
     image_id: str
     root_device: str
     recipe: str
     folder: Path
+    deployment_id: str = ""
+    account_id: str = ""
 
 
 class ClusterStack(TerraformStack):
@@ -36,13 +42,20 @@ class ClusterStack(TerraformStack):
             self,
             "aws",
             region=self.spec.region,
-            default_tags=[aws.AwsProviderDefaultTags(tags=names.tags(self.spec))],
+            allowed_account_ids=[settings.account_id] if settings.account_id else None,
+            default_tags=[aws.AwsProviderDefaultTags(tags=self._tags())],
         )
         LocalBackend(self, path=str(state_file(settings.folder, name)))
 
     def named(self, name: str, **extra: str) -> dict[str, str]:
         """The cluster's tags with a Name: `mesaform-<cluster>-<name>`."""
-        return names.tags(self.spec, NAME=f"{names.prefix(self.spec)}-{name}", **extra)
+        return self._tags(NAME=f"{names.prefix(self.spec)}-{name}", **extra)
+
+    def _tags(self, **extra: str) -> dict[str, str]:
+        """The tags of every resource: the cluster, the deployment if it has an id, and `extra`."""
+        if self.settings.deployment_id:
+            extra["DEPLOYMENT"] = self.settings.deployment_id
+        return names.tags(self.spec, **extra)
 
     def put(self, name: str, value: object) -> None:
         """An output of this stack."""

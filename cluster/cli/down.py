@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import typer
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from mesaform.common.errors import BadInput, Exit
 from mesaform.common.progress import Report
+from mesaform.provision.lock import HeldLock
 from mesaform.teardown.execute import Outcome
 from mesaform.teardown.plan import Plan, Wish
 from mesaform.teardown.receipt import Receipt
@@ -66,7 +68,6 @@ def down(
 ) -> None:
     """Take it down."""
     from mesaform.cli import interrupt
-    from mesaform.cli.progress import reporter
     from mesaform.provision.lock import hold
 
     context = open_context(file)
@@ -99,9 +100,7 @@ def down(
         return
     try:
         with hold(context.cluster_dir / "lock", "mesaform down"):
-            with reporter(as_json=as_json) as report:
-                found = _survey(context, report)
-            clean = _go_on(context, asked, found)
+            clean = _take_down(context, asked)
     except KeyboardInterrupt:
         again = "" if file == "cluster.yaml" else f" --file {file}"
         interrupt.end(f"interrupted; what is gone is gone. Carry on: mesaform down{again}")
@@ -109,18 +108,59 @@ def down(
         raise typer.Exit(Exit.FAILED)
 
 
+def _take_down(context: Context, asked: Asked) -> bool:
+    """Survey, plan, ask, remove; all under the lock of Terraform. Whether nothing is left.
+
+    A dry run changes nothing and does not wait for the lock.
+    """
+    from mesaform.cli.progress import reporter
+    from mesaform.provision.lock import hold_terraform
+
+    with ExitStack() as locks:
+        held: HeldLock | None = None
+        with reporter(as_json=asked.as_json) as report:
+            if not asked.dry_run:
+                held = locks.enter_context(
+                    hold_terraform(context.cluster_dir, "mesaform down", report)
+                )
+            surveyed = _survey(context, report)
+        return _go_on(context, asked, surveyed, held)
+
+
 def _enter(context: Context) -> bool:
-    """Reach the cloud; False when the target is local and never had one. A local cloud that was stopped is started to be emptied."""
+    """Reach the cloud; False when the target is local and never had one.
+
+    A local cloud that was stopped is started to be emptied.
+
+    Raises:
+        NotOwned: there is no local cloud although Terraform's state lists resources.
+
+    """
     if context.spec.target == "local":
         from mesaform.localcloud import daemon
 
         if daemon.find(context.local_dir) is None and not any(
             (context.local_dir / "account").glob("*")
         ):
+            _require_no_state(context)
             return False
         daemon.start(context.local_dir)
     context.enter_cloud()
     return True
+
+
+def _require_no_state(context: Context) -> None:
+    from mesaform.common.errors import NotOwned
+    from mesaform.provision.terraform_state import stack_ids
+
+    if stacks := stack_ids(context.cluster_dir):
+        raise NotOwned(
+            f"Terraform's state lists resources ({', '.join(stacks)}), but there is no local cloud"
+            f" in {context.local_dir}: this proves nothing",
+            where=str(context.cluster_dir),
+            fix="nothing was removed. If the local cloud was deleted by hand, delete the *.tfstate"
+            " files as well",
+        )
 
 
 def _survey(context: Context, report: Report) -> Any:
@@ -137,7 +177,7 @@ def _survey(context: Context, report: Report) -> Any:
     return found
 
 
-def _go_on(context: Context, asked: Asked, found: Any) -> bool:
+def _go_on(context: Context, asked: Asked, found: Any, held: HeldLock | None) -> bool:
     """Plan, ask, run. Whether nothing is left that should be gone."""
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
@@ -145,7 +185,7 @@ def _go_on(context: Context, asked: Asked, found: Any) -> bool:
     from mesaform.teardown.plan import plan
 
     planned = plan(found.inventory, asked.wish)
-    if asked.dry_run:
+    if asked.dry_run or held is None:
         _show_plan(planned, asked, found.inventory.is_empty)
         return True
     if not asked.as_json:
@@ -154,7 +194,7 @@ def _go_on(context: Context, asked: Asked, found: Any) -> bool:
         _confirm(context, asked)
     with reporter(as_json=asked.as_json) as report:
         outcome, receipt, path = interrupt.run(
-            lambda: run(context, found, planned, report, keep_account(context, asked.wish)),
+            lambda: run(context, found, planned, report, keep_account(context, asked.wish), held),
             stopping="stopping in order; this may take some seconds",
         )
     _finish(context, asked, outcome, receipt, str(path))

@@ -13,6 +13,7 @@ from mesaform.aws.resources.owned import OwnedResource
 from mesaform.cli.context import Context
 from mesaform.common.errors import CloudError, NotFound, NotOwned
 from mesaform.common.progress import Report, Silent, stage
+from mesaform.provision.lock import HeldLock
 from mesaform.teardown.execute import Outcome, Teardown
 from mesaform.teardown.plan import Plan, Wish
 from mesaform.teardown.receipt import Facts, Receipt
@@ -24,11 +25,29 @@ USD_PER_GIB_MONTH_S3 = 0.023
 
 
 async def look(context: Context) -> Survey:
-    """One survey through the real ports."""
+    """One survey through the real ports.
+
+    Raises:
+        NotOwned: the account is not the one that holds the cluster.
+        CloudError: the cloud did not answer.
+
+    """
     import aiohttp
 
+    from mesaform import provision
+    from mesaform.provision.deployment import read_deployment
+    from mesaform.teardown.account_check import require_listed_state
+
+    caller = await asyncio.to_thread(provision.require_pinned_account, context)
     async with aiohttp.ClientSession() as session:
-        return await survey(await asyncio.to_thread(_world, context, session, None))
+        surveyed = await survey(await asyncio.to_thread(_world, context, session, None))
+    require_listed_state(
+        surveyed.inventory,
+        is_pinned=read_deployment(context.cluster_dir) is not None,
+        where=f"the AWS account {caller.account_id} ({context.spec.region})",
+        folder=context.cluster_dir,
+    )
+    return surveyed
 
 
 async def run(
@@ -37,14 +56,18 @@ async def run(
     planned: Plan,
     report: Report,
     also_kept: Sequence[OwnedResource],
+    held: HeldLock,
 ) -> tuple[Outcome, Receipt, Path]:
-    """Carry out a plan; returns what came of it, and the receipt with its file."""
+    """Carry out a plan; returns its outcome, and the receipt with its file.
+
+    `held` is the lock of Terraform.
+    """
     import aiohttp
 
     from mesaform.teardown.journal import Journal
 
     async with aiohttp.ClientSession() as session:
-        world = await asyncio.to_thread(_world, context, session, report)
+        world = await asyncio.to_thread(_world, context, session, report, held)
         journal = Journal(context.cluster_dir, context.spec.name, time.time())
         if journal.is_resumed:
             with stage(report, "Carry on an earlier teardown") as under_way:
@@ -70,16 +93,21 @@ async def run(
         return Outcome(outcome.swept, outcome.kept, teardown.troubles), receipt, path
 
 
-def _world(context: Context, session: Any, report: Report | None) -> World:
+def _world(
+    context: Context, session: Any, report: Report | None, held: HeldLock | None = None
+) -> World:
     """The ports. Blocks: asks STS who we are, and EC2 for the masters."""
     from mesaform.aws import client
     from mesaform.aws.ledger import S3Ledger
     from mesaform.aws.resources.sweep import Sweep, resource_kinds
     from mesaform.cli.status import cloud_ports
     from mesaform.mesos.operator import OperatorClient
+    from mesaform.provision.deployment import read_deployment
+    from mesaform.provision.terraform_state import stack_ids
     from mesaform.status.view import reachable
 
     spec = context.spec
+    deployment = read_deployment(context.cluster_dir)
     fleet, control = cloud_ports(context)
     bucket = client.account_bucket(spec.region)
     has_bucket = _has_bucket(bucket, spec.region)
@@ -96,7 +124,7 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
     async def destroy(stacks: tuple[str, ...]) -> None:
         from mesaform import provision
 
-        await provision.destroy(context, report or Silent(), stacks)
+        await provision.destroy(context, report or Silent(), stacks, held)
 
     return World(
         cluster=spec.name,
@@ -107,7 +135,8 @@ def _world(context: Context, session: Any, report: Report | None) -> World:
         operator=OperatorClient(bases, session) if bases else None,
         stacks=lambda: stack_ids(context.cluster_dir),
         destroy=destroy,
-        forget=lambda: forget_state(context.cluster_dir),
+        forget=lambda: forget_deployment(context.cluster_dir),
+        deployment_id=deployment.deployment_id if deployment else "",
     )
 
 
@@ -123,39 +152,15 @@ def _has_bucket(bucket: str, region: str) -> bool:
     return True
 
 
-def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
-    """The ids in each stack's Terraform state, read through python-terraform; stacks with nothing in them are left out."""
-    from python_terraform.tfstate import Tfstate
+def forget_deployment(folder: Path) -> None:
+    """Set aside what this folder knows of a cluster that is proven gone; the next `up` begins anew."""
+    from mesaform.provision.deployment import release_deployment
+    from mesaform.provision.orphans import unfinished
+    from mesaform.provision.terraform_state import set_states_aside
 
-    from mesaform.provision.state_folders import STACKS, state_file
-
-    found: dict[str, frozenset[str]] = {}
-    for stack in STACKS:
-        path = state_file(folder, stack)
-        if not path.exists() or not path.stat().st_size:
-            continue
-        try:
-            resources = getattr(Tfstate.load_file(str(path)), "resources", None) or ()
-        except ValueError:  # cut short by a crash: the tags know what it knew
-            continue
-        managed = [resource for resource in resources if resource.get("mode") == "managed"]
-        ids = {
-            str(instance.get("attributes", {}).get("id", ""))
-            for resource in managed
-            for instance in resource.get("instances") or ()
-        }
-        if managed:
-            found[stack] = frozenset(ids)
-    return found
-
-
-def forget_state(folder: Path) -> None:
-    """Put the state of stacks aside that is not empty although the cloud was proven empty; the next `up` begins anew."""
-    from mesaform.provision.state_folders import state_file
-
-    for stack in stack_ids(folder):
-        path = state_file(folder, stack)
-        path.replace(path.with_name(f"{path.name}.swept-{int(time.time())}"))
+    set_states_aside(folder)
+    unfinished(folder).unlink(missing_ok=True)
+    release_deployment(folder)
 
 
 def keep_account(context: Context, wish: Wish) -> list[OwnedResource]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import typer
@@ -23,6 +24,8 @@ TIMEOUT_OPTION = typer.Option(
     min=0,
 )
 POLL_S = 0.5
+STOPPING = "stopping Terraform in order; this may take some seconds"
+Reporter = Callable[[], AbstractContextManager[Report]]
 TIMEOUT_S = {"local": 180.0, "aws": 900.0}
 
 
@@ -44,9 +47,12 @@ def up(
     context = open_context(file)
     began = time.monotonic()
     try:
-        with hold(context.cluster_dir / "lock", "mesaform up"), reporter(as_json=as_json) as report:
+        with hold(context.cluster_dir / "lock", "mesaform up"):
             picture = _raise(
-                context, report, yes=yes, timeout_s=timeout_s or TIMEOUT_S[context.spec.target]
+                context,
+                lambda: reporter(as_json=as_json),
+                yes=yes,
+                timeout_s=timeout_s or TIMEOUT_S[context.spec.target],
             )
     except KeyboardInterrupt:
         again = "" if file == "cluster.yaml" else f" --file {file}"
@@ -54,17 +60,33 @@ def up(
     _print(context, picture, time.monotonic() - began, as_json=as_json)
 
 
-def _raise(context: Context, report: Report, *, yes: bool, timeout_s: float) -> Status:
+def _raise(context: Context, reporter: Reporter, *, yes: bool, timeout_s: float) -> Status:
+    """Check, bake, plan, ask, deploy and wait. Questions are asked while no progress is shown."""
+    from mesaform import provision
     from mesaform.cli import interrupt
+    from mesaform.cli.confirm_changes import confirm_changes
+    from mesaform.provision.lock import hold_terraform
 
-    _prerequisites(context, report)
-    _cloud(context, report)
-    _addresses(context, report)
-    _image(context, report, yes=yes)
-    return interrupt.run(
-        lambda: _deploy(context, report, timeout_s),
-        stopping="stopping Terraform in order; this may take some seconds",
-    )
+    with ExitStack() as locks:
+        with reporter() as report:
+            _prerequisites(context, report)
+            _cloud(context, report)
+            _ownership(context, report)
+            _addresses(context, report)
+            _image(context, report, yes=yes)
+            held = locks.enter_context(hold_terraform(context.cluster_dir, "mesaform up", report))
+            preview = interrupt.run(
+                lambda: provision.prepare(context, report, held), stopping=STOPPING
+            )
+        confirm_changes(context, preview, yes=yes)
+        with reporter() as report:
+            interrupt.run(
+                lambda: provision.deploy(context, report, held, preview), stopping=STOPPING
+            )
+    with reporter() as report:
+        return interrupt.run(
+            lambda: wait_until_up(context, report, timeout_s), stopping="stopping to wait"
+        )
 
 
 def _prerequisites(context: Context, report: Report) -> None:
@@ -145,20 +167,13 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-async def _deploy(context: Context, report: Report, timeout_s: float) -> Status:
-    import asyncio
-
+def _ownership(context: Context, report: Report) -> None:
+    """Check that the account holds nothing of this name that belongs to another folder."""
     from mesaform import provision
-    from mesaform.common.lock_wait import wait_for_earlier
-    from mesaform.common.progress import Stage
 
-    await wait_for_earlier(
-        lambda: provision.deploy(context, report),
-        Stage(report, "Deploy the stacks"),
-        time.monotonic,
-        asyncio.sleep,
-    )
-    return await wait_until_up(context, report, timeout_s)
+    with stage(report, "Check who owns the cluster") as under_way:
+        caller = provision.require_ownership(context)
+        under_way.outcome = f"account {caller.account_id}"
 
 
 async def wait_until_up(context: Context, report: Report, timeout_s: float) -> Status:

@@ -61,7 +61,7 @@ class Network(Model):
     )
     operator_cidrs: tuple[Cidr, ...] = Field(
         default=(),
-        description="From where 5050, 8080, 4400 and 9550 of the masters may be reached.",
+        description="From where 5050, 8080 and 9550 of the masters may be reached.",
     )
     open_to_the_world: Switch = Field(
         default=False,

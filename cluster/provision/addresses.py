@@ -23,7 +23,6 @@ MASTER_PORTS = (
     Port.ENGINE_MASTER,
     Port.ENGINE_LINK,
     Port.SERVICES,
-    Port.JOBS,
     Port.AUTOSCALER,
 )
 EVERYWHERE = ("0.0.0.0", "::")

@@ -24,7 +24,7 @@ from mesaform.common.progress import Report
 from mesaform.provision import environment, progress
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImage
-from mesaform.provision.lock import hold
+from mesaform.provision.lock import HeldLock
 from mesaform.provision.state_folders import STACKS, project_root, synth_dir
 
 LOOK_S = 0.2
@@ -34,14 +34,31 @@ TERRAFORM_VERBS = frozenset({"init", "plan", "apply", "destroy", "refresh", "out
 
 
 async def run(
-    place: ClusterContext, verb: str, stacks: tuple[str, ...], image: BootImage, report: Report
+    place: ClusterContext,
+    verb: str,
+    stacks: tuple[str, ...],
+    image: BootImage,
+    report: Report,
+    held: HeldLock,
+    *,
+    is_synthesized: bool = False,
 ) -> None:
-    """`cdktf deploy`, `synth`, or `destroy` of these stacks. Cancelling stops Terraform in order before it returns.
+    """Run `cdktf deploy`, `synth` or `destroy` of these stacks.
 
-    `destroy` takes what is synthesized (`mesaform.provision.synthesis`); the stacks that it is not told of must be gone already.
+    Cancelling stops Terraform in order before it returns. `destroy`, and `deploy` if
+    `is_synthesized`, take what is synthesized (`mesaform.provision.synthesis`). Stacks that
+    `destroy` is not given must be gone already.
+
+    Args:
+        place: the cluster.
+        verb: cdktf's verb.
+        stacks: the stacks to deploy or destroy.
+        image: what the machines boot from.
+        report: receives progress.
+        held: the lock of Terraform; cdktf inherits it.
+        is_synthesized: the stacks' JSON is up to date.
 
     Raises:
-        Busy: Terraform of an earlier run is still at work on this cluster.
         MissingPrerequisite: cdktf or terraform is missing.
         CloudError: it failed; the first cause, with its resource and the log's path.
 
@@ -49,15 +66,12 @@ async def run(
     settled = await asyncio.to_thread(environment.prepare_environment, place, image)
     program = environment.cdktf_program()
     log = place.cluster_dir / "log" / f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    with (
-        _opened(log) as writing,
-        hold(place.cluster_dir / "terraform.lock", f"cdktf {verb}") as held,
-    ):
+    with _opened(log) as writing:
         child = await asyncio.create_subprocess_exec(
             str(program),
             verb,
             *stacks,
-            *_options(verb, settled.options),
+            *_options(verb, settled.options, is_synthesized=is_synthesized),
             "--output",
             str(synth_dir(place.cluster_dir)),
             cwd=project_root(),
@@ -69,7 +83,7 @@ async def run(
             pass_fds=(held.descriptor,),
         )
         held.note(f"pid {child.pid}: cdktf {verb}, started by mesaform (pid {os.getpid()})")
-        teller = ProgressReporter(verb, stacks, report)
+        teller = ProgressReporter(verb, stacks, report, is_synthesized=is_synthesized)
         try:
             async for lines in _follow(log, child):
                 teller.tell(lines)
@@ -80,12 +94,15 @@ async def run(
         teller.end(child.returncode or 0, log)
 
 
-def _options(verb: str, for_terraform: tuple[str, ...]) -> tuple[str, ...]:
+def _options(verb: str, for_terraform: tuple[str, ...], *, is_synthesized: bool) -> tuple[str, ...]:
+    """Command-line options of cdktf.
+
+    `--ignore-missing-stack-dependencies` is not used: with several stacks cdktf 0.21 spins and
+    starts Terraform again and again (ADR 0002). All stacks are named instead.
+    """
     if verb == "synth":
         return ()
-    # LEAD to H1: do not pass --ignore-missing-stack-dependencies with several stacks: cdktf spins for ever and spawns terraform after
-    # terraform (ADR 0002); it loaded this machine to 90 twice. Keep --skip-synth; name all stacks instead.
-    again = ("--skip-synth",) if verb == "destroy" else ()
+    again = ("--skip-synth",) if verb == "destroy" or is_synthesized else ()
     return ("--auto-approve", *again, *for_terraform)
 
 
@@ -165,6 +182,7 @@ class ProgressReporter:
     verb: str
     stacks: tuple[str, ...]
     report: Report
+    is_synthesized: bool = False
     _reader: progress.Reader = field(init=False)
     _open: set[str] = field(default_factory=set)
     _closed: set[str] = field(default_factory=set)
@@ -174,7 +192,7 @@ class ProgressReporter:
 
     def __post_init__(self) -> None:
         self._reader = progress.Reader(self.stacks or STACKS)
-        if self.verb == "destroy":
+        if self.verb == "destroy" or self.is_synthesized:
             self._closed.add(self._synthesis)
         else:
             self.report.started(self._synthesis, "the stacks as Terraform's JSON")

@@ -1,20 +1,24 @@
-"""What an interrupted run left in the cloud without Terraform's knowledge, and would now be in the way.
+"""Removal of what an interrupted `mesaform up` of this folder left outside Terraform's state.
 
-A request that was under way when Terraform was stopped may have been carried out: a launch template or a role of that name
-exists, an address is taken, and no state has it. Such a thing is removed before the next run, but only if all of this holds:
-the last run from this folder did not end well, this folder's state has the cluster's VPC, the thing carries the cluster's
-tag, and neither the autoscaler nor anybody else claims it.
+A request that was under way when Terraform was stopped may have been carried out: a launch template
+or a role of that name exists, an address is taken, and no state lists it. It would block the next
+run. It is removed only with proof: the last run from this folder did not end well, the resource
+carries this folder's deployment id, and Terraform's state does not list it. A machine must also have
+been launched after that run began, so a master that served is never removed. The caller holds the
+lock of Terraform (`lock.hold_terraform`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from mesaform.aws.resources.owned import OwnedResource
+from mesaform.common.files import write_atomically
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.terraform_state import known_names, vpc_is_known
+from mesaform.provision.ownership import AccountView, FolderKnowledge
+from mesaform.provision.terraform_state import known_names
 from mesaform.topology.names import Tag
 
 IN_THE_WAY = frozenset(
@@ -28,37 +32,81 @@ IN_THE_WAY = frozenset(
         "parameter",
     }
 )
-OTHERS = frozenset({"autoscaler", "bake"})
+NETWORK = frozenset({"vpc", "internet gateway", "route table"})
+"""Removed as well while no machine of the cluster is in service."""
+OTHER_OWNERS = frozenset({"autoscaler", "bake"})
 ROUNDS, PAUSE_S = 60, 1.0
 
 
 def unfinished(folder: Path) -> Path:
-    """Exists from the start of a run until it ends well."""
+    """The marker of a run: it exists from the start of a run until the run ends well."""
     return folder / "unfinished"
 
 
-def is_stray(resource: OwnedResource, known: Iterable[str]) -> bool:
-    """Whether a resource of the cluster's is in the way of a run whose state has only `known` ids and names."""
-    return (
-        resource.kind in IN_THE_WAY
-        and resource.id not in set(known)
-        and resource.tags.get(Tag.MANAGED_BY) not in OTHERS
-    )
+def mark_unfinished(folder: Path, began_at: float) -> None:
+    """Write the marker. `began_at` is AWS' clock, seconds since the epoch."""
+    write_atomically(unfinished(folder), f"{began_at:.0f}\n".encode(), durable=True)
 
 
-async def clear(place: ClusterContext, report: Report) -> None:
-    """Remove strays, if the last run did not end well.
+def interrupted_at(folder: Path) -> float | None:
+    """When the run began that did not end well; None if the last run ended well.
 
-    Raises:
-        CloudError: the cloud could not be asked.
+    A marker without a time is older than this format and proves nothing about machines: infinity.
+    """
+    try:
+        return float(unfinished(folder).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return float("inf")
+
+
+def is_orphan(
+    resource: OwnedResource,
+    *,
+    known: Collection[str],
+    deployment_id: str,
+    leftover_machines: Collection[str],
+    kinds: Collection[str] = IN_THE_WAY,
+) -> bool:
+    """Whether a resource is left from this folder's interrupted run and may be removed.
+
+    Args:
+        resource: a resource with the cluster's tag.
+        known: ids and names that Terraform's state lists.
+        deployment_id: this folder's id.
+        leftover_machines: ids of machines that the interrupted run launched.
+        kinds: kinds of resources that may be removed.
 
     """
-    if not unfinished(place.cluster_dir).exists() or not vpc_is_known(place):
+    if resource.kind not in kinds or resource.id in known:
+        return False
+    if resource.tags.get(Tag.MANAGED_BY) in OTHER_OWNERS:
+        return False
+    if resource.tags.get(Tag.DEPLOYMENT) != deployment_id:
+        return False
+    return resource.kind != "instance" or resource.id in leftover_machines
+
+
+async def clear_orphans(
+    place: ClusterContext, view: AccountView, knowledge: FolderKnowledge, report: Report
+) -> None:
+    """Remove orphans if the last run did not end well and this folder has a deployment id.
+
+    Raises:
+        CloudError: the cloud did not answer.
+
+    """
+    if knowledge.interrupted_at is None or knowledge.deployment is None:
         return
     from mesaform.aws.resources.sweep import Sweep, resource_kinds
 
-    known = known_names(place)
-    with stage(report, "Clear what an interrupted run left") as under_way:
+    deployment_id = knowledge.deployment.deployment_id
+    known = known_names(place.cluster_dir)
+    leftovers = {machine.instance_id for machine in view.machines if knowledge.is_leftover(machine)}
+    is_in_service = any(machine.instance_id not in leftovers for machine in view.machines)
+    kinds = IN_THE_WAY if is_in_service else IN_THE_WAY | NETWORK
+    with stage(report, "Remove what an interrupted run left") as under_way:
         sweep = Sweep(
             resource_kinds(place.spec.name, place.spec.region),
             place.spec.name,
@@ -66,7 +114,14 @@ async def clear(place: ClusterContext, report: Report) -> None:
             pause_s=PAUSE_S,
         )
         swept = await sweep.run(
-            wanted=lambda resource: is_stray(resource, known), report=under_way.advance
+            wanted=lambda resource: is_orphan(
+                resource,
+                known=known,
+                deployment_id=deployment_id,
+                leftover_machines=leftovers,
+                kinds=kinds,
+            ),
+            report=under_way.advance,
         )
         under_way.outcome = (
             ", ".join(f"{count} {kind}" for kind, count in swept.removed_counts().items())

@@ -1,22 +1,67 @@
-"""What Terraform knows of a cluster: outputs and ids, read from the stacks' state through python-terraform."""
+"""Reader of Terraform's state files: outputs, ids and types of the resources that Terraform manages.
+
+The one reader of the project. The files lie in the cluster's state folder, one a stack, and are read
+through python-terraform; Terraform itself is not run.
+"""
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import structlog
+
+from mesaform.common.json_types import Json, JsonObject, as_list, as_object
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.state_folders import STACKS, state_file
+
+Condition = Literal["absent", "unreadable", "valid"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedResource:
+    """A resource in Terraform's state. `kind` is Terraform's type, such as `aws_instance`."""
+
+    stack: str
+    kind: str
+    attributes: JsonObject
+
+    @property
+    def id(self) -> str:
+        """The provider's id; empty while the resource is half created."""
+        return str(self.attributes.get("id") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class StackState:
+    """The state file of one stack.
+
+    `absent` covers an empty file as well: Terraform creates one when it takes its lock, before it
+    writes any state.
+    """
+
+    stack: str
+    path: Path
+    condition: Condition
+    outputs: Mapping[str, Json] = field(default_factory=dict)
+    resources: tuple[ManagedResource, ...] = ()
+
+    @property
+    def backup(self) -> Path | None:
+        """Terraform's copy of the state before its last change; None when there is none."""
+        path = self.path.with_name(f"{self.path.name}.backup")
+        return path if path.exists() and path.stat().st_size else None
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the stacks made. After an interrupted run some of it is still empty.
+    """Outputs of the stacks. After an interrupted run some of them are still empty.
 
-    Addresses and ids of masters are in the order of their zones; agents are those that Terraform keeps, by pool.
+    Addresses and ids of masters are in the order of their zones; agents are those that Terraform
+    keeps, by pool.
     """
 
     vpc_id: str = ""
@@ -34,79 +79,115 @@ class Outputs:
         return bool(self.vpc_id and self.master_ids and self.launch_template_ids)
 
 
+def read_states(folder: Path) -> dict[str, StackState]:
+    """The state of each stack, by stack."""
+    return {stack: read_state(folder, stack) for stack in STACKS}
+
+
+def read_state(folder: Path, stack: str) -> StackState:
+    """The state of one stack as it is on disk."""
+    from python_terraform.tfstate import Tfstate
+
+    path = state_file(folder, stack)
+    if not path.exists() or not path.stat().st_size:
+        return StackState(stack, path, "absent")
+    try:
+        document = as_object(vars(Tfstate.load_file(str(path))))
+    except (ValueError, TypeError, AttributeError):  # not JSON, or not an object
+        structlog.get_logger(__name__).warning("Terraform's state cannot be read", path=str(path))
+        return StackState(stack, path, "unreadable")
+    return StackState(
+        stack,
+        path,
+        "valid" if "resources" in document else "unreadable",
+        _output_values(document),
+        tuple(_managed_resources(stack, document)),
+    )
+
+
 def outputs(place: ClusterContext) -> Outputs | None:
     """The outputs of a cluster; None if no stack has any state with something in it."""
-    states = {stack: _state(state_file(place.cluster_dir, stack)) for stack in STACKS}
-    if not any(state.get("resources") for state in states.values()):
+    states = read_states(place.cluster_dir)
+    if not any(state.resources for state in states.values()):
         return None
-    network, masters, agents = (
-        _values(states[stack]) for stack in ("network", "masters", "agents")
-    )
+    network, masters, agents = (states[name].outputs for name in ("network", "masters", "agents"))
     return Outputs(
-        vpc_id=network.get("vpc_id", ""),
-        subnet_ids=network.get("subnet_ids", {}),
-        security_group_ids=network.get("security_group_ids", {}),
-        master_ids=tuple(masters.get("instance_ids", ())),
-        master_private_addresses=tuple(masters.get("private_addresses", ())),
-        master_public_addresses=tuple(masters.get("public_addresses", ())),
-        agent_ids={pool: tuple(ids) for pool, ids in agents.get("instance_ids", {}).items()},
-        launch_template_ids=agents.get("launch_template_ids", {}),
+        vpc_id=str(network.get("vpc_id") or ""),
+        subnet_ids=_texts(network.get("subnet_ids")),
+        security_group_ids=_texts(network.get("security_group_ids")),
+        master_ids=_text_tuple(masters.get("instance_ids")),
+        master_private_addresses=_text_tuple(masters.get("private_addresses")),
+        master_public_addresses=_text_tuple(masters.get("public_addresses")),
+        agent_ids={
+            pool: _text_tuple(ids) for pool, ids in as_object(agents.get("instance_ids")).items()
+        },
+        launch_template_ids=_texts(agents.get("launch_template_ids")),
     )
+
+
+def managed_resources(folder: Path) -> tuple[ManagedResource, ...]:
+    """Every resource in the states of all stacks."""
+    return tuple(resource for state in read_states(folder).values() for resource in state.resources)
 
 
 def terraform_instance_ids(place: ClusterContext) -> set[str]:
-    """The ids of all EC2 instances that Terraform knows. Every other instance of the cluster is the autoscaler's, or a stray."""
+    """The ids of all EC2 instances that Terraform knows.
+
+    Every other instance of the cluster is the autoscaler's, or is left from an interrupted run.
+    """
     return {
-        str(attributes["id"])
-        for kind, attributes in _managed(place)
-        if kind == "aws_instance" and attributes.get("id")
+        resource.id
+        for resource in managed_resources(place.cluster_dir)
+        if resource.kind == "aws_instance" and resource.id
     }
 
 
-def known_names(place: ClusterContext) -> frozenset[str]:
+def known_names(folder: Path) -> frozenset[str]:
     """Every id and name that Terraform knows."""
     return frozenset(
-        str(attributes[key])
-        for _, attributes in _managed(place)
+        str(resource.attributes[key])
+        for resource in managed_resources(folder)
         for key in ("id", "name")
-        if attributes.get(key)
+        if resource.attributes.get(key)
     )
 
 
-def vpc_is_known(place: ClusterContext) -> bool:
-    """Whether the cluster's VPC is in this folder's state: the proof that the cluster was raised from here."""
-    return any(kind == "aws_vpc" and attributes.get("id") for kind, attributes in _managed(place))
-
-
-def _managed(place: ClusterContext) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Type and attributes of everything in the states of all stacks."""
-    for stack in STACKS:
-        for resource in _state(state_file(place.cluster_dir, stack)).get("resources") or ():
-            if resource.get("mode") == "managed":
-                for instance in resource.get("instances") or ():
-                    yield str(resource.get("type")), instance.get("attributes") or {}
-
-
-def _state(path: Path) -> dict[str, Any]:
-    """A stack's state as it is on disk; nothing where there is none, or where a crash cut it short."""
-    from python_terraform import Terraform
-
-    if not path.exists() or not path.stat().st_size:
-        return {}
-    terraform = Terraform(working_dir=str(path.parent))
-    try:
-        terraform.read_state_file(path.name)
-    except ValueError:
-        logging.getLogger(__name__).warning(
-            "%s cannot be read: Terraform is writing it, or a crash cut it short", path
-        )
-        return {}
-    return dict(vars(terraform.tfstate))
-
-
-def _values(state: Mapping[str, Any]) -> dict[str, Any]:
+def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
+    """The ids in each stack's state; stacks with nothing in them are left out."""
     return {
-        name: output["value"]
-        for name, output in (state.get("outputs") or {}).items()
-        if output.get("value") is not None
+        stack: frozenset(resource.id for resource in state.resources)
+        for stack, state in read_states(folder).items()
+        if state.resources
     }
+
+
+def set_states_aside(folder: Path) -> None:
+    """Rename states that still list resources although the account was proven empty of them."""
+    for stack in stack_ids(folder):
+        path = state_file(folder, stack)
+        path.replace(path.with_name(f"{path.name}.swept-{int(time.time())}"))
+
+
+def _managed_resources(stack: str, document: JsonObject) -> Iterator[ManagedResource]:
+    for entry in map(as_object, as_list(document.get("resources"))):
+        if entry.get("mode") != "managed":
+            continue
+        for instance in map(as_object, as_list(entry.get("instances"))):
+            yield ManagedResource(
+                stack, str(entry.get("type")), as_object(instance.get("attributes"))
+            )
+
+
+def _output_values(document: JsonObject) -> dict[str, Json]:
+    return {
+        name: as_object(output).get("value")
+        for name, output in as_object(document.get("outputs")).items()
+    }
+
+
+def _texts(value: Json) -> dict[str, str]:
+    return {key: str(item) for key, item in as_object(value).items()}
+
+
+def _text_tuple(value: Json) -> tuple[str, ...]:
+    return tuple(str(item) for item in as_list(value))

@@ -21,6 +21,7 @@ from mesaform.teardown.journal import Journal
 from mesaform.teardown.plan import Plan, Step, as_owned
 from mesaform.teardown.receipt import Facts, Receipt, last_receipt_at, merge, write
 from mesaform.teardown.survey import Survey, World
+from mesaform.topology.names import Tag
 
 OBEY_S = 20.0  # how long the autoscaler may take to say that it obeys the fence
 POLL_S = 0.5
@@ -204,11 +205,17 @@ class Teardown:
             self._trouble(f"{name}: {str(error).partition(chr(10))[0]}")
 
     async def _sweep(self, plan: Plan) -> Outcome:
-        keeps = {one.key for one in plan.kept} if plan.wish.agents_only else set()
+        keeps = {
+            resource.key
+            for resource in plan.kept
+            if plan.wish.agents_only or self._is_foreign(resource)
+        }
         with self._step("sweep") as under_way:
             swept = await self._world.sweep.run(
                 images=plan.wish.images,
-                wanted=lambda one: one.key not in keeps,
+                wanted=lambda resource: (
+                    resource.key not in keeps and not self._is_foreign(resource)
+                ),
                 report=lambda text: under_way.advance(f"still there: {text}"),
             )
             remaining = await self._world.sweep.inventory()
@@ -225,6 +232,11 @@ class Teardown:
         return Outcome(
             swept, tuple(one for one in remaining if one.key not in left), tuple(self._troubles)
         )
+
+    def _is_foreign(self, resource: OwnedResource) -> bool:
+        """Whether a resource carries the id of another deployment of the same name."""
+        own = self._world.deployment_id
+        return bool(own) and resource.tags.get(Tag.DEPLOYMENT, own) != own
 
     async def _lift_fence(self) -> None:
         """Nobody is left who could buy: the next cluster of this name must not find a fence. One that stays is lifted by `up`."""

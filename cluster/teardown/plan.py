@@ -13,6 +13,7 @@ from typing import Literal
 from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, is_ours
 from mesaform.aws.resources.registry import in_deletion_order
 from mesaform.common.errors import NotOwned
+from mesaform.topology.names import Tag
 
 StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]
 STEP_ORDER: tuple[StepKind, ...] = ("fence", "deactivate", "drain", "terminate", "destroy", "sweep")
@@ -45,7 +46,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What there is. `stacks` maps each stack that has Terraform state to the ids in it; `resources` are all but machines."""
+    """What the account shows, and what Terraform's state lists.
+
+    `stacks` maps each stack that has state to the ids in it; `resources` are all but machines.
+    `deployment_id` is this folder's; empty where the folder has none.
+    """
 
     cluster: str
     machines: tuple[Held, ...] = ()
@@ -53,14 +58,24 @@ class Inventory:
     stacks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     has_leader: bool = False
     autoscaler_alive: bool = False
+    deployment_id: str = ""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left that a plan without images would remove."""
         return (
-            not self.machines
+            all(self.is_foreign(machine.tags) for machine in self.machines)
             and not self.stacks
-            and all(one.kind in KEPT_UNLESS_ASKED for one in self.resources)
+            and all(
+                resource.kind in KEPT_UNLESS_ASKED or self.is_foreign(resource.tags)
+                for resource in self.resources
+            )
+        )
+
+    def is_foreign(self, tags: Mapping[str, str]) -> bool:
+        """Whether a resource belongs to another deployment of the same name, which is kept."""
+        return bool(self.deployment_id) and (
+            tags.get(Tag.DEPLOYMENT, self.deployment_id) != self.deployment_id
         )
 
 
@@ -182,12 +197,14 @@ def _place(inventory: Inventory, wish: Wish) -> dict[Key, str]:
     }
     placed: dict[Key, str] = {}
     for machine in inventory.machines:
-        if wish.agents_only and machine.role != "agent":
+        if inventory.is_foreign(machine.tags) or (wish.agents_only and machine.role != "agent"):
             continue
         unknown_to_terraform = "terminate" if machine.managed_by != "terraform" else "sweep"
         placed[machine.key] = stack_of.get(machine.instance_id, unknown_to_terraform)
     for resource in inventory.resources:
         home = _home(resource, placed, stack_of)
+        if inventory.is_foreign(resource.tags):
+            continue
         if resource.kind in KEPT_UNLESS_ASKED and not wish.images:
             continue
         if (

@@ -38,8 +38,9 @@ class Operator(Protocol):
 class World:
     """Everything that teardown talks to. None is "there is none": no bucket, so no ledger and no fence; no master, so no engine.
 
-    `stacks` reads the ids in each stack's Terraform state; `destroy` takes stacks away in the order given; `forget` puts the state of
-    stacks aside that are proven gone.
+    `stacks` reads the ids in each stack's Terraform state; `destroy` destroys stacks in the order
+    given; `forget` sets the state of stacks aside that are proven gone. `deployment_id` is this
+    folder's, empty where it has none: resources with another id are kept.
     """
 
     cluster: str
@@ -51,6 +52,7 @@ class World:
     stacks: Callable[[], Mapping[str, frozenset[str]]]
     destroy: Callable[[tuple[str, ...]], Awaitable[None]]
     forget: Callable[[], None]
+    deployment_id: str = ""
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], Any] = asyncio.sleep
 
@@ -75,7 +77,7 @@ async def survey(world: World) -> Survey:
     machines = await asyncio.to_thread(world.fleet.machines, world.cluster)
     resources = [one for one in await world.sweep.inventory() if one.kind != "instance"]
     stacks = await asyncio.to_thread(world.stacks)
-    agents, tasks, engine_says = await _engine(world)
+    engine = await read_engine(world.operator)
     beat = await _beat(world)
     alive = [machine for machine in machines if machine.state != "terminated"]
     now = world.clock()
@@ -83,12 +85,13 @@ async def survey(world: World) -> Survey:
     return Survey(
         inventory=Inventory(
             cluster=world.cluster,
-            machines=tuple(_held(machine, agents, tasks) for machine in alive),
+            machines=tuple(_held(machine, engine.agents, engine.tasks) for machine in alive),
             resources=tuple(resources),
             stacks={stack: ids for stack, ids in stacks.items() if ids},
-            has_leader=agents is not None,
+            has_leader=engine.agents is not None,
             autoscaler_alive=beat is not None
             and world.clock() - float(beat.get("at", 0.0)) < BEAT_OLD_S,
+            deployment_id=world.deployment_id,
         ),
         ran=tuple(_ran(machine, now, idle) for machine in alive),
         ended=tuple(
@@ -96,20 +99,34 @@ async def survey(world: World) -> Survey:
             for machine in machines
             if machine.state == "terminated"
         ),
-        engine_says=engine_says,
+        engine_says=engine.text,
     )
 
 
-async def _engine(world: World) -> tuple[dict[str, str] | None, dict[str, int], str]:
-    """Agent ids by instance id, task counts by agent id; None when no leader answers."""
-    if world.operator is None:
-        return None, {}, "no master runs"
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Agents and tasks as the leading master lists them.
+
+    `agents` maps EC2 instance ids to agent ids and is None if no leader answers. `tasks` maps agent
+    ids to numbers of running tasks. `text` is for people.
+    """
+
+    agents: dict[str, str] | None
+    tasks: dict[str, int]
+    text: str
+
+
+async def read_engine(operator: Operator | None) -> EngineLoad:
+    """Ask the leading master; waits `ENGINE_S` at most. None stands for "no master runs"."""
+    if operator is None:
+        return EngineLoad(None, {}, "no master runs")
     try:
         async with asyncio.timeout(ENGINE_S):
-            listed = await world.operator.get_agents()
-            running = await world.operator.get_tasks()
+            listed = await operator.get_agents()
+            running = await operator.get_tasks()
     except (MesaformError, TimeoutError) as error:
-        return None, {}, str(error).partition("\n")[0] or f"no answer in {ENGINE_S:.0f} s"
+        reason = str(error).partition("\n")[0] or f"no answer in {ENGINE_S:.0f} s"
+        return EngineLoad(None, {}, reason)
     agents: dict[str, str] = {}
     for agent in listed.get("agents") or ():
         info = agent["agent_info"]
@@ -124,7 +141,7 @@ async def _engine(world: World) -> tuple[dict[str, str] | None, dict[str, int], 
     for task in running.get("tasks") or ():
         agent_id = str(task.get("agent_id", {}).get("value", ""))
         tasks[agent_id] = tasks.get(agent_id, 0) + 1
-    return agents, tasks, "answers"
+    return EngineLoad(agents, tasks, "answers")
 
 
 async def _beat(world: World) -> Mapping[str, Any] | None:

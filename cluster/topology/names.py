@@ -17,6 +17,8 @@ class Tag:
     POOL = "mesaform:pool"
     MANAGED_BY = "mesaform:managed-by"
     """`terraform`, `autoscaler` or `bake`."""
+    DEPLOYMENT = "mesaform:deployment"
+    """The random id of the deployment that owns the resource (`deployment.json`)."""
     RECIPE = "mesaform:recipe"
     """On images: the digest of the recipe."""
     LAUNCH = "mesaform:launch"

@@ -19,14 +19,13 @@ class Port:
     ENGINE_LINK = 5052
     """gRPC between the embedded engine's agents and the leading master; members only."""
     SERVICES = 8080
-    JOBS = 4400
     AUTOSCALER = 9550
     ZOOKEEPER_CLIENT = 2181
     ZOOKEEPER_PEER = 2888
     ZOOKEEPER_ELECTION = 3888
 
 
-OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.JOBS, Port.AUTOSCALER)
+OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.AUTOSCALER)
 """Ports of the masters that operators reach from `network.operator_cidrs`."""
 
 

@@ -9,10 +9,13 @@ import psutil
 import pytest
 
 from mesaform import provision
+from mesaform.cli.context import open_context
 from mesaform.common.errors import CloudError, MissingPrerequisite
 from mesaform.common.progress import Recorded
 from mesaform.provision import cdktf_driver, environment
+from mesaform.provision.deployment import read_deployment
 from mesaform.provision.image import NOTHING_TO_BOOT
+from mesaform.provision.lock import hold_terraform
 from mesaform.provision.state_folders import STACKS, stack_dir, state_file
 
 pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -54,6 +57,19 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
         assert "No changes." in again.stdout
 
     machines = aws.instances(place.spec.name)
+    record = read_deployment(place.cluster_dir)
+    assert record is not None
+    assert record.account_id == "123456789012"
+    volumes = aws.client("ec2").describe_volumes(
+        Filters=[{"Name": "tag:mesaform:deployment", "Values": [record.deployment_id]}]
+    )["Volumes"]
+    assert len(volumes) == len(machines)
+    for machine in machines:
+        tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
+        assert tags["mesaform:deployment"] == record.deployment_id
+    await assert_changes_are_previewed(aws, place)
+
+    machines = aws.instances(place.spec.name)
     assert {machine["MetadataOptions"]["HttpTokens"] for machine in machines} == {"required"}
     assert {machine["Placement"]["AvailabilityZone"] for machine in machines} == {
         "us-east-1a",
@@ -70,6 +86,26 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     assert ec2.describe_security_groups(Filters=owned)["SecurityGroups"] == []
     assert ec2.describe_launch_templates(Filters=owned)["LaunchTemplates"] == []
     assert provision.outputs(place) is None
+
+
+async def assert_changes_are_previewed(aws, place) -> None:
+    """The same file changes nothing; an attribute replaces agents; an image replaces machines."""
+    with hold_terraform(place.cluster_dir, "test") as held:
+        same = await provision.prepare(place, Recorded(), held)
+        assert (same.changes, same.unplanned, same.is_synthesized) == ((), (), True)
+        text = place.file.read_text()
+        place.file.write_text(text.rstrip() + "\n    attributes: {rack: r1}\n")
+        attribute = await provision.prepare(open_context(str(place.file)), Recorded(), held)
+        assert {(change.role, change.action) for change in attribute.changes} == {
+            ("agent", "replace")
+        }
+        assert len(attribute.changes) == 2
+        assert {why for change in attribute.changes for why in change.why} == {"user_data"}
+        place.file.write_text(text)
+        aws.bake()
+        image = await provision.prepare(place, Recorded(), held)
+    assert sorted(change.role for change in image.changes) == ["agent"] * 2 + ["master"] * 3
+    assert all("ami" in change.why for change in image.changes)
 
 
 async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_on(aws, place):

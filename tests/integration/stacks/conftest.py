@@ -19,10 +19,15 @@ agents:
   - {name: big, count: 0, types: [r5.xlarge], attributes: {rack: r1}}
 """
 
+DEPLOYMENT = {"deployment_id": "0123456789abcdef", "account_id": "111122223333", "region": "x"}
+
 
 def synthesize(folder: Path, text: str = CLUSTER_FILE) -> dict[str, dict]:
     """Every stack's JSON by name."""
     (folder / "cluster.yaml").write_text(text)
+    record = folder / ".mesaform" / "clusters" / "drawn" / "deployment.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(DEPLOYMENT))
     environment = {
         **os.environ,
         "MESAFORM_CLUSTER_FILE": str(folder / "cluster.yaml"),

@@ -17,7 +17,7 @@ from mesaform.config.parser import parse
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology import addresses, names, ports, user_data
 from mesaform.topology.user_data import LeaseTerms, parse_node_document
-from tests.integration.stacks.conftest import CLUSTER_FILE, synthesize
+from tests.integration.stacks.conftest import CLUSTER_FILE, DEPLOYMENT, synthesize
 
 pytestmark = [pytest.mark.slow]
 
@@ -49,6 +49,21 @@ def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
     }
 
 
+def test_every_resource_carries_the_deployment_id_and_only_the_pinned_account_is_changed(stacks):
+    identity = DEPLOYMENT["deployment_id"]
+    for stack in stacks.values():
+        (provider,) = stack["provider"]["aws"]
+        assert provider["allowed_account_ids"] == [DEPLOYMENT["account_id"]]
+        (default,) = provider["default_tags"]
+        assert default["tags"]["mesaform:deployment"] == identity
+    for template in resources(stacks["agents"], "aws_launch_template"):
+        launched = {
+            entry["resource_type"]: entry["tags"] for entry in template["tag_specifications"]
+        }
+        assert set(launched) == {"instance", "volume", "network-interface"}
+        assert {tags["mesaform:deployment"] for tags in launched.values()} == {identity}
+
+
 def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
     from_outside = [
         rule
@@ -59,7 +74,6 @@ def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
     assert {(rule["from_port"], rule["to_port"]) for rule in from_outside} == {
         (5050, 5050),
         (8080, 8080),
-        (4400, 4400),
         (9550, 9550),
     }
     assert {rule["security_group_id"] for rule in from_outside} == {
@@ -177,7 +191,11 @@ def test_a_pool_has_a_launch_template_from_which_the_autoscaler_buys_tagged_mach
 def test_everything_carries_the_clusters_tag(stacks):
     for stack in stacks.values():
         (provider,) = stack["provider"]["aws"]
-        assert provider["default_tags"] == [{"tags": {"mesaform:cluster": "drawn"}}]
+        tags = {
+            "mesaform:cluster": "drawn",
+            "mesaform:deployment": DEPLOYMENT["deployment_id"],
+        }
+        assert provider["default_tags"] == [{"tags": tags}]
 
 
 def test_the_autoscaler_finds_the_spec_where_the_blueprint_says(stacks, spec):

@@ -1,0 +1,143 @@
+"""The identity of a deployment: a random id, and the account and region that it lives in.
+
+The record lies in the cluster's state folder as `deployment.json`. The first `mesaform up` writes it
+before anything is created. Every resource carries the id as the tag `mesaform:deployment`, so that
+this folder can prove which resources of the account are its own. The record is removed when
+`mesaform down` has proven the account empty. Depends on AWS STS and on the local disk.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import msgspec
+
+from mesaform.common.errors import BadInput, CloudError, MissingPrerequisite, NotOwned
+from mesaform.common.files import write_atomically
+
+FILE_NAME = "deployment.json"
+ID_BYTES = 8
+"""Bytes of randomness in an id: 64 bits, unique among all deployments of an account."""
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """The record of a deployment, as it is stored. `version` is that of the record's format."""
+
+    deployment_id: str
+    account_id: str
+    region: str
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom AWS answers: the account, the caller's ARN, and AWS' clock (seconds since the epoch)."""
+
+    account_id: str
+    arn: str
+    cloud_time_s: float
+
+
+def read_deployment(folder: Path) -> Deployment | None:
+    """The deployment's record; None when this folder has none.
+
+    Raises:
+        BadInput: the record cannot be read.
+
+    """
+    path = folder / FILE_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Deployment)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadInput(
+            f"the deployment's record cannot be read: {error}",
+            where=str(path),
+            fix="restore it from a backup; the tag mesaform:deployment of any of the cluster's"
+            " resources is its deployment_id",
+        ) from None
+
+
+def establish_deployment(folder: Path, caller: Caller, region: str) -> Deployment:
+    """The folder's deployment; a new one, written durably, if there is none. Idempotent.
+
+    Raises:
+        BadInput: the record cannot be read.
+
+    """
+    if existing := read_deployment(folder):
+        return existing
+    created = Deployment(secrets.token_hex(ID_BYTES), caller.account_id, region)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FILE_NAME, msgspec.json.encode(created), durable=True)
+    return created
+
+
+def release_deployment(folder: Path) -> None:
+    """Remove the record: nothing with its id is left. Idempotent."""
+    (folder / FILE_NAME).unlink(missing_ok=True)
+
+
+def identify_caller(region: str) -> Caller:
+    """Ask AWS STS whose credentials are in use.
+
+    Raises:
+        MissingPrerequisite: AWS rejected the credentials, there are none, or STS did not answer.
+
+    """
+    import time
+
+    from mesaform.aws.client import client
+    from mesaform.aws.errors import translate_errors
+
+    try:
+        with translate_errors("sts GetCallerIdentity"):
+            answer = client("sts", region).get_caller_identity()
+    except CloudError as error:
+        raise MissingPrerequisite(
+            f"AWS rejected the credentials: {error.what}",
+            where=region,
+            fix="set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on the local"
+            " target restart the local cloud: mesaform local stop, then mesaform up",
+        ) from error
+    date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
+    try:
+        cloud_time_s = parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError):
+        cloud_time_s = time.time()
+    return Caller(str(answer["Account"]), str(answer.get("Arn", "")), cloud_time_s)
+
+
+def require_account(deployment: Deployment | None, caller: Caller, region: str, file: Path) -> None:
+    """Check that the credentials reach the account and region in which the deployment lives.
+
+    Args:
+        deployment: the folder's record; None checks nothing.
+        caller: whose credentials are in use.
+        region: the region that the cluster file names.
+        file: the cluster file.
+
+    Raises:
+        NotOwned: account or region differ from those of the first `mesaform up`.
+
+    """
+    if deployment is None:
+        return
+    if caller.account_id != deployment.account_id:
+        raise NotOwned(
+            f"this cluster is in the AWS account {deployment.account_id}; the credentials in use"
+            f" are of {caller.account_id} ({caller.arn})",
+            where=str(file),
+            fix="nothing was changed; choose the right credentials (AWS_PROFILE), and unset"
+            " AWS_ENDPOINT_URL unless it is meant",
+        )
+    if region != deployment.region:
+        raise NotOwned(
+            f"this cluster is in {deployment.region}; the file names {region}",
+            where=str(file),
+            fix="nothing was changed; name the old region again, or give the cluster another name",
+        )

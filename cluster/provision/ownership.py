@@ -1,0 +1,219 @@
+"""Guard of `mesaform up` against machines and networks that this folder cannot prove to own.
+
+Proofs are Terraform's state in this folder and the tag `mesaform:deployment` with this folder's id.
+A machine without that tag is older than the tag; it belongs to this folder if it is in a VPC that
+the state lists. The decisions are pure; `view_account` asks EC2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesaform.common.errors import NotOwned
+from mesaform.provision.deployment import Deployment
+from mesaform.provision.terraform_state import StackState
+from mesaform.topology.names import Tag
+
+ALIVE_STATES = ("pending", "running", "stopping", "stopped")
+LISTED_AT_MOST = 8
+"""Ids that a message names before it counts the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudMachine:
+    """A machine with the cluster's tag that is not terminated. `launched_at` is epoch seconds."""
+
+    instance_id: str
+    vpc_id: str
+    launched_at: float
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """Machines and VPCs of the account with the cluster's tag. `vpcs` maps ids to tags."""
+
+    machines: tuple[CloudMachine, ...]
+    vpcs: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderKnowledge:
+    """What this folder can prove.
+
+    `interrupted_at` is when the last run began if it did not end well (AWS' clock, epoch seconds).
+    """
+
+    states: Mapping[str, StackState]
+    deployment: Deployment | None
+    interrupted_at: float | None
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Ids of all resources in Terraform's state."""
+        return frozenset(
+            resource.id
+            for state in self.states.values()
+            for resource in state.resources
+            if resource.id
+        )
+
+    def has_tagged(self, tags: Mapping[str, str]) -> bool:
+        """Whether the tags carry this folder's deployment id."""
+        return self.deployment is not None and (
+            tags.get(Tag.DEPLOYMENT) == self.deployment.deployment_id
+        )
+
+    def is_leftover(self, machine: CloudMachine) -> bool:
+        """Whether a machine comes from the interrupted run and never belonged to a whole cluster.
+
+        It carries this folder's id, Terraform's state does not list it, and it was launched after
+        the interrupted run began. A machine that served before that run is never a leftover.
+        """
+        return (
+            self.interrupted_at is not None
+            and machine.launched_at >= self.interrupted_at
+            and machine.tags.get(Tag.MANAGED_BY) == "terraform"
+            and self.has_tagged(machine.tags)
+            and machine.instance_id not in self.ids
+        )
+
+
+def view_account(cluster: str, region: str) -> AccountView:
+    """Ask EC2 for the machines and VPCs that carry the cluster's tag.
+
+    Raises:
+        CloudError: EC2 did not answer.
+
+    """
+    from mesaform.aws.client import client
+    from mesaform.aws.resources.kind import pages, tag_map
+
+    ec2 = client("ec2", region)
+    tagged = {"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}
+    alive = {"Name": "instance-state-name", "Values": list(ALIVE_STATES)}
+    machines = tuple(
+        CloudMachine(
+            raw["InstanceId"],
+            raw.get("VpcId", ""),
+            raw["LaunchTime"].timestamp(),
+            tag_map(raw.get("Tags")),
+        )
+        for page in pages(ec2, "describe_instances", "listing machines", Filters=[tagged, alive])
+        for reservation in page["Reservations"]
+        for raw in reservation["Instances"]
+    )
+    vpcs = {
+        raw["VpcId"]: tag_map(raw.get("Tags"))
+        for page in pages(ec2, "describe_vpcs", "listing VPCs", Filters=[tagged])
+        for raw in page["Vpcs"]
+    }
+    return AccountView(machines, vpcs)
+
+
+def find_foreign(view: AccountView, knowledge: FolderKnowledge) -> tuple[str, ...]:
+    """Ids of machines and VPCs with the cluster's name that this folder cannot prove to own."""
+    known = knowledge.ids
+    machines = [
+        machine.instance_id
+        for machine in view.machines
+        if machine.tags.get(Tag.MANAGED_BY) != "bake" and not _is_owned(machine, known, knowledge)
+    ]
+    vpcs = [
+        vpc_id
+        for vpc_id, tags in view.vpcs.items()
+        if vpc_id not in known and not knowledge.has_tagged(tags)
+    ]
+    return (*sorted(machines), *sorted(vpcs))
+
+
+def _is_owned(machine: CloudMachine, known: frozenset[str], knowledge: FolderKnowledge) -> bool:
+    if machine.instance_id in known or knowledge.has_tagged(machine.tags):
+        return True
+    return Tag.DEPLOYMENT not in machine.tags and machine.vpc_id in known
+
+
+def find_lost(view: AccountView, knowledge: FolderKnowledge) -> tuple[str, ...]:
+    """Ids of this folder's own resources that Terraform's state lost.
+
+    These are living machines that Terraform created before the last run began, and VPCs with
+    such machines or with machines that the state lists.
+    """
+    known = knowledge.ids
+    machines = [
+        machine
+        for machine in view.machines
+        if machine.tags.get(Tag.MANAGED_BY) == "terraform"
+        and machine.instance_id not in known
+        and not knowledge.is_leftover(machine)
+    ]
+    in_service = {machine.vpc_id for machine in view.machines if not knowledge.is_leftover(machine)}
+    vpcs = [vpc_id for vpc_id in view.vpcs if vpc_id not in known and vpc_id in in_service]
+    return (*sorted(machine.instance_id for machine in machines), *sorted(vpcs))
+
+
+def require_ownership(
+    view: AccountView, knowledge: FolderKnowledge, cluster: str, where: str, folder: Path
+) -> None:
+    """Check that `mesaform up` may change what the account holds of this cluster's name.
+
+    Args:
+        view: what the account holds.
+        knowledge: what this folder can prove.
+        cluster: the cluster's name.
+        where: account and region, for the message.
+        folder: the cluster's state folder, for the message.
+
+    Raises:
+        NotOwned: the account holds machines or VPCs of another folder, or Terraform's state in this
+            folder is damaged while machines of the cluster are alive. Nothing was changed.
+
+    """
+    if foreign := find_foreign(view, knowledge):
+        raise NotOwned(
+            f"{where} holds {len(foreign)} machines and networks of a cluster named {cluster} that"
+            f" this folder did not create: {_list_ids(foreign)}",
+            where=str(folder),
+            fix="nothing was changed. Either go on from the folder that created them (its"
+            " .mesaform has the state), or choose another name in cluster.yaml, or remove that"
+            " cluster: mesaform down, in its own folder",
+        )
+    damaged = [state for state in knowledge.states.values() if state.condition == "unreadable"]
+    lost = find_lost(view, knowledge)
+    if damaged or lost:
+        raise _damaged_state(damaged, lost, knowledge, cluster, folder)
+
+
+def _damaged_state(
+    damaged: Iterable[StackState],
+    lost: tuple[str, ...],
+    knowledge: FolderKnowledge,
+    cluster: str,
+    folder: Path,
+) -> NotOwned:
+    suspects = list(damaged) or [
+        state for state in knowledge.states.values() if state.condition == "absent"
+    ]
+    files = ", ".join(state.path.name for state in suspects) or "the state"
+    backups = [str(state.backup) for state in suspects if state.backup]
+    what = f"Terraform's state is damaged ({files})"
+    if lost:
+        what += f": it does not list {_list_ids(lost)} of {cluster}, which run"
+    restore = (
+        f"restore it from {', '.join(backups)} (copy it over the state file)"
+        if backups
+        else "restore it from a backup of this folder"
+    )
+    return NotOwned(
+        what,
+        where=str(folder),
+        fix=f"nothing was changed; {restore}, or take the cluster down by its tags: mesaform down",
+    )
+
+
+def _list_ids(ids: tuple[str, ...]) -> str:
+    more = len(ids) - LISTED_AT_MOST
+    listed = ", ".join(ids[:LISTED_AT_MOST])
+    return f"{listed} and {more} more" if more > 0 else listed
