@@ -20,7 +20,7 @@ from mesaform.common.errors import NotFound, Permanent, Retryable
 from mesaform.common.progress import Report, Stage, stage
 from mesaform.topology.names import Tag
 from mesaform_images import build_machine as machines
-from mesaform_images.bundle import Sources, checkout, read_sources
+from mesaform_images.bundle import Sources, installed_layout, read_sources
 from mesaform_images.lookup import images_of
 
 URL_LIFE_S = 3600
@@ -82,7 +82,7 @@ def bake(
 
     """
     began = time.monotonic()
-    sources = sources or read_sources(checkout())
+    sources = sources or read_sources(installed_layout())
     recipe = sources.digest()
     ec2 = client.client("ec2", region)
     with stage(report, LOOK, recipe) as looking:

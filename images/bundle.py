@@ -15,6 +15,7 @@ import tomllib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,7 @@ DIGEST_LENGTH = 16
 SOURCE, PACKAGE = "cluster", "mesaform"
 BUILDER_PACKAGE = "mesaform_images"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-_BUILDER = (
-    "images/recipe.toml",
-    "images/requirements.lock",
-    "images/bootstrap.lock",
-    "images/start.py",
-)
+_BUILDER = ("recipe.toml", "requirements.lock", "bootstrap.lock", "start.py")
 _JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
 
 
@@ -106,54 +102,94 @@ class Sources:
         return output.getvalue()
 
 
-def checkout() -> Path:
-    """The checkout that this program runs from.
+@dataclass(frozen=True, slots=True)
+class SourceLayout:
+    """Where the sources of an image lie: folders of packages, and the project's core metadata."""
+
+    package: Path
+    images: Path
+    version: str
+    requires_python: str
+
+
+def installed_layout() -> SourceLayout:
+    """The sources of the installed program: those of its checkout, or those in its wheel.
 
     Raises:
-        MissingPrerequisite: it was installed without its sources.
+        MissingPrerequisite: the program was installed without its sources.
 
     """
-    root = Path(__file__).resolve().parents[1]
-    if not (root / "images/recipe.toml").is_file():
+    import mesaform
+
+    images = Path(__file__).resolve().parent
+    root = images.parent
+    if (root / "pyproject.toml").is_file() and (root / SOURCE).is_dir():
+        return checkout_layout(root)
+    if not (images / "recipe.toml").is_file():
         raise MissingPrerequisite(
-            "the image's recipe is not there",
-            where=str(root / "images"),
-            fix="run mesaform from a checkout of the project",
+            "the image's recipe is missing",
+            where=str(images),
+            fix="install the program again: pip install --force-reinstall mesaform",
         )
-    return root
+    project = metadata.metadata(PACKAGE)
+    return SourceLayout(
+        Path(next(iter(mesaform.__path__))).resolve(),
+        images,
+        project["Version"],
+        project["Requires-Python"],
+    )
 
 
-def read_sources(root: Path) -> Sources:
-    """Read what an image is made of.
+def checkout_layout(root: Path) -> SourceLayout:
+    """The sources of a checkout.
 
     Raises:
         MissingPrerequisite: a part of the checkout is missing.
+
+    """
+    project = tomllib.loads(_read(root / "pyproject.toml").decode())["project"]
+    return SourceLayout(
+        root / SOURCE, root / "images", project["version"], project["requires-python"]
+    )
+
+
+def read_sources(layout: SourceLayout) -> Sources:
+    """Read the sources of an image.
+
+    Raises:
+        MissingPrerequisite: a file is missing.
         BadInput: the recipe cannot be read; it names the field.
 
     """
-    try:
-        builder = {Path(name).name: (root / name).read_bytes() for name in _BUILDER}
-        builder[f"{BUILDER_PACKAGE}/__init__.py"] = (root / "images/__init__.py").read_bytes()
-        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    except OSError as error:
-        raise MissingPrerequisite(
-            error.strerror or str(error),
-            where=str(error.filename),
-            fix="restore the checkout: git status",
-        ) from None
+    builder = {name: _read(layout.images / name) for name in _BUILDER}
+    builder[f"{BUILDER_PACKAGE}/__init__.py"] = _read(layout.images / "__init__.py")
     builder.update(
         {
             f"{BUILDER_PACKAGE}/builder/{path}": content
-            for path, content in _tree(root / "images/builder").items()
+            for path, content in _tree(layout.images / "builder").items()
         }
     )
-    recipe = parse_recipe(builder["recipe.toml"].decode(), str(root / "images/recipe.toml"))
-    package = {f"{SOURCE}/{path}": content for path, content in _tree(root / SOURCE).items()}
+    recipe = parse_recipe(builder["recipe.toml"].decode(), str(layout.images / "recipe.toml"))
+    package = {f"{SOURCE}/{path}": content for path, content in _tree(layout.package).items()}
     wheel = {
         PACKAGE + path.removeprefix(SOURCE): content
         for path, content in _image_files(recipe, package).items()
     }
-    return Sources(recipe, project["version"], builder, {**wheel, **_metadata(project)})
+    requirements = _read(layout.images / "requirements.in").decode()
+    return Sources(
+        recipe, layout.version, builder, {**wheel, **_wheel_metadata(layout, requirements)}
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MissingPrerequisite(
+            error.strerror or str(error),
+            where=str(path),
+            fix="restore the checkout (git status), or install the program again",
+        ) from None
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
@@ -225,12 +261,16 @@ def _tree(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def _metadata(project: Mapping[str, Any]) -> dict[str, bytes]:
-    lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
-    lines += [f"Requires-Python: {project['requires-python']}"]
-    lines += [f"Requires-Dist: {requirement}" for requirement in sorted(project["dependencies"])]
+def _wheel_metadata(layout: SourceLayout, requirements: str) -> dict[str, bytes]:
+    lines = ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {layout.version}"]
+    lines += [f"Requires-Python: {layout.requires_python}"]
+    lines += [
+        f"Requires-Dist: {line}"
+        for line in sorted(map(str.strip, requirements.splitlines()))
+        if line and not line.startswith("#")
+    ]
     wheel = "Wheel-Version: 1.0\nGenerator: mesaform\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    folder = f"{project['name']}-{project['version']}.dist-info"
+    folder = f"{PACKAGE}-{layout.version}.dist-info"
     return {
         f"{folder}/METADATA": ("\n".join(lines) + "\n").encode(),
         f"{folder}/WHEEL": wheel.encode(),

@@ -17,7 +17,7 @@ def recipe_digest() -> str:
         BadInput: images/recipe.toml cannot be read.
 
     """
-    return bundle.read_sources(bundle.checkout()).digest()
+    return bundle.read_sources(bundle.installed_layout()).digest()
 
 
 def find_image(recipe: str, region: str) -> str:

@@ -91,6 +91,7 @@ def _raise(context: Context, reporter: Reporter, *, yes: bool, timeout_s: float)
 
 def _prerequisites(context: Context, report: Report) -> None:
     from mesaform import provision
+    from mesaform.provision.tools import install_tools
 
     with stage(report, "Check what must be installed"):
         provision.check_prerequisites(context)
@@ -98,6 +99,7 @@ def _prerequisites(context: Context, report: Report) -> None:
             from mesaform.provision.addresses import require_network
 
             require_network(context.spec, context.local_dir)
+    install_tools(report)
 
 
 def _cloud(context: Context, report: Report) -> None:

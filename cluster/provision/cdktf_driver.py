@@ -21,11 +21,11 @@ import psutil
 
 from mesaform.common.errors import CloudError
 from mesaform.common.progress import Report
-from mesaform.provision import environment, progress
+from mesaform.provision import environment, progress, tools
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImage
 from mesaform.provision.lock import HeldLock
-from mesaform.provision.state_folders import STACKS, project_root, synth_dir
+from mesaform.provision.state_folders import STACKS, synth_dir
 
 LOOK_S = 0.2
 STOP_TIMEOUT_S = 180.0  # the AWS provider gives up its longest waits well before
@@ -64,7 +64,8 @@ async def run(
 
     """
     settled = await asyncio.to_thread(environment.prepare_environment, place, image)
-    program = environment.cdktf_program()
+    await asyncio.to_thread(tools.install_tools, report)
+    program = tools.cdktf_program()
     log = place.cluster_dir / "log" / f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}.log"
     with _opened(log) as writing:
         child = await asyncio.create_subprocess_exec(
@@ -74,7 +75,7 @@ async def run(
             *_options(verb, settled.options, is_synthesized=is_synthesized),
             "--output",
             str(synth_dir(place.cluster_dir)),
-            cwd=project_root(),
+            cwd=tools.tools_folder(),
             env=settled.environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=writing,

@@ -12,7 +12,7 @@ from mesaform.common.errors import MissingPrerequisite
 from mesaform.provision import provider_mirror, terraform
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImage
-from mesaform.provision.state_folders import project_root
+from mesaform.provision.tools import tools_folder
 
 QUIET = {
     "CHECKPOINT_DISABLE": "1",
@@ -62,6 +62,10 @@ def prepare_environment(
         **QUIET,
         **image.environment(),
         "MESAFORM_CLUSTER_FILE": str(Path(place.file).resolve()),
+        "JSII_RUNTIME_PACKAGE_CACHE_ROOT": kept.get(
+            "JSII_RUNTIME_PACKAGE_CACHE_ROOT",
+            str(tools_folder() / "node_modules" / ".cache" / "jsii"),
+        ),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
         terraform.BINARY_NAME: found.program,
     }
@@ -74,16 +78,3 @@ def _foreign(key: str) -> bool:
     return (
         key in FOREIGN or key.startswith(("TF_CLI_ARGS", "TF_VAR_")) or key == "TF_CLI_CONFIG_FILE"
     )
-
-
-def cdktf_program(root: Path | None = None) -> Path:
-    """The locked cdktf of this checkout.
-
-    Raises:
-        MissingPrerequisite: it is not installed.
-
-    """
-    program = (root or project_root()) / "node_modules" / ".bin" / "cdktf"
-    if not program.exists():
-        raise MissingPrerequisite("cdktf is missing", where=str(program), fix="npm ci, or make up")
-    return program

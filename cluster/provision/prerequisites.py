@@ -16,7 +16,7 @@ from mesaform.common.errors import MissingPrerequisite
 from mesaform.config.schema import ClusterSpec
 from mesaform.provision import terraform
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.state_folders import project_root
+from mesaform.provision.tools import checkout_root
 from mesaform.topology.addresses import master_addresses
 
 NODE_LEAST = (20,)
@@ -49,7 +49,10 @@ def check(place: ClusterContext) -> None:
 def find_lacks(spec: ClusterSpec, folder: Path, root: Path | None = None) -> Iterator[Lack]:
     """Everything that is missing, in the order in which a person would install it."""
     yield from _node()
-    yield from _cdktf(root or project_root())
+    if checkout := root or checkout_root():
+        yield from _cdktf(checkout)
+    elif shutil.which("npm") is None:
+        yield Lack("npm is missing (it installs cdktf once)", "install Node.js 20 or newer")
     yield from _terraform(folder)
     if spec.target == "local":
         yield from _java()

@@ -7,11 +7,6 @@ from pathlib import Path
 STACKS = ("network", "notices", "masters", "agents")  # in the order in which they come up
 
 
-def project_root() -> Path:
-    """The checkout: the folder of `cdktf.json`."""
-    return Path(__file__).resolve().parents[2]
-
-
 def cluster_dir(cluster_file: Path, cluster: str) -> Path:
     """The cluster's state folder: `.mesaform/clusters/<name>` beside its cluster file."""
     return cluster_file.resolve().parent / ".mesaform" / "clusters" / cluster

@@ -102,7 +102,7 @@ def builders(ec2: Any) -> list[str]:
 
 def sources(start_program: str, mark: str) -> bundle.Sources:
     """This checkout's sources with another start program; `mark` makes the recipe one of its own."""
-    real = bundle.read_sources(bundle.checkout())
+    real = bundle.read_sources(bundle.installed_layout())
     return replace(
         real, builder={**real.builder, "start.py": start_program.encode(), "mark": mark.encode()}
     )

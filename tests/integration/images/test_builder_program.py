@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def sources() -> bundle.Sources:
-    return bundle.read_sources(bundle.checkout())
+    return bundle.read_sources(bundle.installed_layout())
 
 
 def run_start(
@@ -82,7 +82,7 @@ def test_an_image_is_built_and_runs_wherever_it_is_moved(
         [python, "-I", "-c", where], cwd="/", capture_output=True, text=True, check=True
     ).stdout
     assert paths.startswith(str(image))
-    assert str(bundle.checkout()) not in paths
+    assert str(bundle.installed_layout().images.parent) not in paths
     assert str(Path(sys.prefix)) not in paths
     assert list(
         (image / "opt/mesaform/venv/lib").glob("python3*/site-packages/mesaform/__pycache__/*.pyc")

@@ -16,7 +16,7 @@ from mesaform_images import bundle
 from mesaform_images.builder.roles.mesaform import IMPORT_EVERYTHING
 from mesaform_images.module_graph import imports_of
 
-CHECKOUT = bundle.checkout()
+LAYOUT = bundle.installed_layout()
 
 IMPORTED = """
 import importlib, json, sys
@@ -30,7 +30,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def sources() -> bundle.Sources:
-    return bundle.read_sources(CHECKOUT)
+    return bundle.read_sources(LAYOUT)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def test_no_import_in_a_function_refers_to_a_module_that_the_wheel_lacks(
 ) -> None:
     modules = modules_of(sources)
     tree = {
-        ".".join(path.relative_to(CHECKOUT / "cluster").with_suffix("").parts)
-        for path in (CHECKOUT / "cluster").rglob("*.py")
+        ".".join(path.relative_to(LAYOUT.package).with_suffix("").parts)
+        for path in (LAYOUT.package).rglob("*.py")
     }
     known = {f"mesaform.{name}".removesuffix(".__init__") for name in tree}
     for path, content in sources.wheel.items():

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 
 import psutil
 import pytest
 
 from mesaform import provision
-from mesaform.cli.context import open_context
 from mesaform.common.errors import CloudError, MissingPrerequisite
 from mesaform.common.progress import Recorded
 from mesaform.provision import cdktf_driver, environment
 from mesaform.provision.deployment import read_deployment
 from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.provision.lock import hold_terraform
+from mesaform.provision.preview import preview_changes
 from mesaform.provision.state_folders import STACKS, stack_dir, state_file
 
 pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -89,23 +90,25 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
 
 
 async def assert_changes_are_previewed(aws, place) -> None:
-    """The same file changes nothing; an attribute replaces agents; an image replaces machines."""
+    """The same file changes no machine; another image and other user data replace machines."""
     with hold_terraform(place.cluster_dir, "test") as held:
         same = await provision.prepare(place, Recorded(), held)
         assert (same.changes, same.unplanned, same.is_synthesized) == ((), (), True)
-        text = place.file.read_text()
-        place.file.write_text(text.rstrip() + "\n    attributes: {rack: r1}\n")
-        attribute = await provision.prepare(open_context(str(place.file)), Recorded(), held)
-        assert {(change.role, change.action) for change in attribute.changes} == {
-            ("agent", "replace")
-        }
-        assert len(attribute.changes) == 2
-        assert {why for change in attribute.changes for why in change.why} == {"user_data"}
-        place.file.write_text(text)
-        aws.bake()
-        image = await provision.prepare(place, Recorded(), held)
-    assert sorted(change.role for change in image.changes) == ["agent"] * 2 + ["master"] * 3
-    assert all("ami" in change.why for change in image.changes)
+        edit_synthesis(place, "masters", lambda master: master.update(ami=aws.bake()))
+        edit_synthesis(place, "agents", lambda agent: agent.update(user_data="{}"))
+        preview = await preview_changes(place, NOTHING_TO_BOOT, Recorded())
+    assert sorted((change.role, change.action, change.why) for change in preview.changes) == [
+        *[("agent", "replace", ("user_data",))] * 2,
+        *[("master", "replace", ("ami",))] * 3,
+    ]
+
+
+def edit_synthesis(place, stack: str, edit) -> None:
+    path = stack_dir(place.cluster_dir, stack) / "cdk.tf.json"
+    document = json.loads(path.read_text())
+    for instance in document["resource"]["aws_instance"].values():
+        edit(instance)
+    path.write_text(json.dumps(document))
 
 
 async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_on(aws, place):

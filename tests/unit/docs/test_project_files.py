@@ -303,3 +303,10 @@ def test_lock_files_name_no_registry() -> None:
         assert "://" not in (REPOSITORY / name).read_text("utf-8")
     packages = json.loads((REPOSITORY / "package-lock.json").read_text("utf-8"))["packages"]
     assert not [name for name, package in packages.items() if "resolved" in package]
+
+
+def test_the_program_needs_everything_that_a_machine_of_a_cluster_needs() -> None:
+    lines = (REPOSITORY / "images/requirements.in").read_text().splitlines()
+    node = {line for line in lines if line and not line.startswith("#")}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert node <= set(project["dependencies"])

@@ -57,7 +57,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def digest(root: Path) -> str:
-    return bundle.read_sources(root).digest()
+    return bundle.read_sources(bundle.checkout_layout(root)).digest()
 
 
 @pytest.mark.parametrize(
@@ -107,27 +107,31 @@ def test_the_digest_does_not_change_with_anything_else(root: Path) -> None:
     assert digest(root) == before
 
 
-def test_a_new_dependency_is_a_new_recipe_and_a_new_tool_for_tests_is_not(root: Path) -> None:
+def test_a_new_requirement_of_machines_is_a_new_recipe_and_one_of_operators_is_not(
+    root: Path,
+) -> None:
     before = digest(root)
-    text = (root / "pyproject.toml").read_text()
+    project = (root / "pyproject.toml").read_text()
     (root / "pyproject.toml").write_text(
-        text.replace(
-            "[tool.pytest.ini_options]", "[tool.other]\nx = 1\n\n[tool.pytest.ini_options]"
-        )
+        project.replace('    "aiohttp', '    "another-package>=1",\n    "aiohttp')
     )
     assert digest(root) == before
-    (root / "pyproject.toml").write_text(
-        text.replace('    "aiohttp', '    "another-package>=1",\n    "aiohttp')
-    )
+    requirements = (root / "images/requirements.in").read_text()
+    (root / "images/requirements.in").write_text(requirements + "another-package>=1\n")
     assert digest(root) != before
 
 
 def test_the_same_sources_give_the_same_bytes(root: Path) -> None:
-    assert bundle.read_sources(root).bundle_bytes() == bundle.read_sources(root).bundle_bytes()
+    assert (
+        bundle.read_sources(bundle.checkout_layout(root)).bundle_bytes()
+        == bundle.read_sources(bundle.checkout_layout(root)).bundle_bytes()
+    )
 
 
 def test_the_bundle_holds_the_wheel_the_locks_the_recipe_and_the_builder(root: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(bundle.read_sources(root).bundle_bytes())) as archive:
+    with tarfile.open(
+        fileobj=io.BytesIO(bundle.read_sources(bundle.checkout_layout(root)).bundle_bytes())
+    ) as archive:
         names = set(archive.getnames())
     assert {
         "mesaform-0.1.0-py3-none-any.whl",
@@ -141,7 +145,9 @@ def test_the_bundle_holds_the_wheel_the_locks_the_recipe_and_the_builder(root: P
 def test_the_wheel_has_pages_and_code_but_not_the_operators_side_and_its_record_is_true(
     root: Path,
 ) -> None:
-    with zipfile.ZipFile(io.BytesIO(bundle.read_sources(root).wheel_bytes())) as wheel:
+    with zipfile.ZipFile(
+        io.BytesIO(bundle.read_sources(bundle.checkout_layout(root)).wheel_bytes())
+    ) as wheel:
         names = set(wheel.namelist())
         record = {
             path: (digest, size)
@@ -162,26 +168,26 @@ def test_the_wheel_has_pages_and_code_but_not_the_operators_side_and_its_record_
 def test_a_checkout_without_its_lock_names_the_file(root: Path) -> None:
     (root / "images/requirements.lock").unlink()
     with pytest.raises(MissingPrerequisite, match=r"images/requirements\.lock"):
-        bundle.read_sources(root)
+        bundle.read_sources(bundle.checkout_layout(root))
 
 
 def test_a_recipe_with_a_mistake_names_the_field(root: Path) -> None:
     text = (root / "images/recipe.toml").read_text()
     (root / "images/recipe.toml").write_text(text.replace("instance_type", "instanze_type"))
     with pytest.raises(BadInput, match="instance_type"):
-        bundle.read_sources(root)
+        bundle.read_sources(bundle.checkout_layout(root))
 
 
 def test_an_entry_point_that_does_not_exist_is_named(root: Path) -> None:
     (root / "cluster/node/lease_daemon.py").unlink()
     with pytest.raises(BadInput, match=r"no module mesaform\.node\.lease_daemon"):
-        bundle.read_sources(root)
+        bundle.read_sources(bundle.checkout_layout(root))
 
 
 def test_a_module_that_cannot_be_parsed_is_an_error(root: Path) -> None:
     (root / "cluster/node/late.py").write_text("def (:\n")
     with pytest.raises(BadInput, match="cannot be parsed"):
-        bundle.read_sources(root)
+        bundle.read_sources(bundle.checkout_layout(root))
 
 
 def test_the_digest_of_this_checkout_is_read_in_a_moment() -> None:
