@@ -1,7 +1,7 @@
-"""Limits on a task's processor share and memory through control groups, version 1 or 2, where this machine allows it.
+"""Limits of a task's processor share and memory by control groups, version 1 or 2.
 
-Processor time is shared in proportion, never capped; memory is capped. Each container has its own group below
-`mesaform`, removed with the container.
+Processor time is shared in proportion and has no upper limit; memory has one. Each container has a
+group below `mesaform`, which is removed with the container.
 """
 
 from __future__ import annotations
@@ -13,34 +13,42 @@ from typing import Protocol
 
 PARENT = "mesaform"
 MIN_MEMORY_MIB = 32
-"""Mesos' own least limit: below that not even a shell starts."""
+"""Mesos' own minimum (cgroups memory subsystem, MIN_MEMORY): a shell needs about that much."""
 ABANDONED_S = 60.0
-"""Between making a container's groups and its first process there are milliseconds."""
+"""Seconds after which a group without processes is abandoned. A container's first process enters
+its groups within milliseconds."""
 _MIB = 1024 * 1024
 
 
 class Limiter(Protocol):
-    """How containers are limited."""
+    """Creates and removes the limits of containers."""
 
     def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
-        """Make the container's groups; the `cgroup.procs` files that its first process must enter. Raises OSError."""
+        """Create the container's groups.
+
+        Return the `cgroup.procs` files that its first process must enter.
+
+        Raises:
+            OSError: the kernel refuses.
+
+        """
         ...
 
     def over_limit(self, container_id: str) -> str:
-        """Which limit killed the container, for a person; empty when none did."""
+        """The text of the limit that killed the container; empty when none did."""
         ...
 
     def remove(self, container_id: str) -> bool:
-        """Remove the groups; False while a dying process still holds one. May be repeated."""
+        """Remove the groups; False while a process is still in one of them. May be repeated."""
         ...
 
     def remove_abandoned(self, now: float) -> None:
-        """Remove groups without processes that no agent will: theirs were killed. A young group is about to be entered."""
+        """Remove old groups without processes, which a killed agent left."""
         ...
 
 
 class NoLimits:
-    """Where control groups cannot be used."""
+    """For machines on which control groups cannot be used."""
 
     def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
         del container_id, cpus, mem_mib
@@ -59,7 +67,7 @@ class NoLimits:
 
 
 class CgroupsV1:
-    """One hierarchy for each controller, `<root>/memory` and `<root>/cpu`."""
+    """Version 1: a hierarchy per controller, `<root>/memory` and `<root>/cpu`."""
 
     def __init__(self, root: Path) -> None:
         self._memory = root / "memory" / PARENT
@@ -68,11 +76,11 @@ class CgroupsV1:
     def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
         groups = []
         if mem_mib > 0:
-            group = _make(self._memory / container_id)
+            group = _create(self._memory / container_id)
             _write(group / "memory.limit_in_bytes", _limit_bytes(mem_mib))
             groups.append(group)
         if cpus > 0:
-            group = _make(self._cpu / container_id)
+            group = _create(self._cpu / container_id)
             _write(group / "cpu.shares", _shares(cpus))
             groups.append(group)
         return [str(group / "cgroup.procs") for group in groups]
@@ -81,7 +89,7 @@ class CgroupsV1:
         group = self._memory / container_id
         if _counter(group / "memory.oom_control", "oom_kill") == 0:
             return ""
-        return _too_much(
+        return _limit_text(
             _number(group / "memory.limit_in_bytes"), _number(group / "memory.max_usage_in_bytes")
         )
 
@@ -95,7 +103,7 @@ class CgroupsV1:
 
 
 class CgroupsV2:
-    """One unified hierarchy."""
+    """Version 2: one unified hierarchy."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -104,14 +112,14 @@ class CgroupsV2:
     def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
         if cpus <= 0 and mem_mib <= 0:
             return []
-        _make(self._parent)
+        _create(self._parent)
         for folder in (self._root, self._parent):
             _write(folder / "cgroup.subtree_control", "+cpu +memory")
-        group = _make(self._parent / container_id)
+        group = _create(self._parent / container_id)
         if mem_mib > 0:
             _write(group / "memory.max", _limit_bytes(mem_mib))
         if cpus > 0:
-            # The kernel's own mapping of shares 2…262144 onto weights 1…10000.
+            # systemd's and runc's mapping of shares 2…262144 onto weights 1…10000.
             _write(group / "cpu.weight", 1 + (_shares(cpus) - 2) * 9999 // 262142)
         return [str(group / "cgroup.procs")]
 
@@ -119,7 +127,7 @@ class CgroupsV2:
         group = self._parent / container_id
         if _counter(group / "memory.events", "oom_kill") == 0:
             return ""
-        return _too_much(_number(group / "memory.max"), _number(group / "memory.peak"))
+        return _limit_text(_number(group / "memory.max"), _number(group / "memory.peak"))
 
     def remove(self, container_id: str) -> bool:
         return _remove(self._parent / container_id)
@@ -129,9 +137,10 @@ class CgroupsV2:
 
 
 def detect(isolation: str, root: Path = Path("/sys/fs/cgroup")) -> tuple[Limiter, str]:
-    """The limiter this machine allows, and a word for the log.
+    """The limiter that this machine allows, and a text for the log.
 
-    `isolation` is MESOS_ISOLATION: empty means whatever works; a list without `cgroups/` turns limits off.
+    `isolation` is MESOS_ISOLATION. An empty text means any limiter that works; a list without
+    `cgroups/` means none.
     """
     if isolation and "cgroups/" not in isolation:
         return NoLimits(), f"tasks are not limited (isolation {isolation})"
@@ -139,9 +148,9 @@ def detect(isolation: str, root: Path = Path("/sys/fs/cgroup")) -> tuple[Limiter
         return NoLimits(), "tasks are not limited: control groups need root"
     limiter: Limiter
     if (root / "cgroup.controllers").exists():
-        limiter, words = CgroupsV2(root), "tasks are limited by cgroups v2"
+        limiter, version = CgroupsV2(root), 2
     elif (root / "memory").exists() and (root / "cpu").exists():
-        limiter, words = CgroupsV1(root), "tasks are limited by cgroups v1"
+        limiter, version = CgroupsV1(root), 1
     else:
         return NoLimits(), f"tasks are not limited: no control groups below {root}"
     probe = f"probe-{os.getpid()}"
@@ -151,7 +160,7 @@ def detect(isolation: str, root: Path = Path("/sys/fs/cgroup")) -> tuple[Limiter
         return NoLimits(), f"tasks are not limited: {error}"
     finally:
         limiter.remove(probe)
-    return limiter, words
+    return limiter, f"tasks are limited by cgroups v{version}"
 
 
 def _limit_bytes(mem_mib: float) -> int:
@@ -162,11 +171,14 @@ def _shares(cpus: float) -> int:
     return max(2, min(262144, int(cpus * 1024)))
 
 
-def _too_much(limit_bytes: int, used_bytes: int) -> str:
-    return f"Memory limit exceeded: Requested: {limit_bytes // _MIB}MB Maximum Used: {used_bytes // _MIB}MB"
+def _limit_text(limit_bytes: int, used_bytes: int) -> str:
+    return (
+        f"Memory limit exceeded: Requested: {limit_bytes // _MIB}MB "
+        f"Maximum Used: {used_bytes // _MIB}MB"
+    )
 
 
-def _make(group: Path) -> Path:
+def _create(group: Path) -> Path:
     group.mkdir(parents=True, exist_ok=True)
     return group
 
@@ -198,7 +210,7 @@ def _remove(group: Path) -> bool:
     except OSError:
         return False
     with contextlib.suppress(OSError):
-        group.parent.rmdir()  # the last container takes the parent along
+        group.parent.rmdir()  # succeeds for the last container
     return True
 
 
@@ -209,4 +221,4 @@ def _remove_abandoned(parent: Path, now: float) -> None:
             for path in parent.iterdir()
             if path.is_dir() and path.stat().st_mtime < now - ABANDONED_S
         ]:
-            _remove(group)  # the kernel keeps a group that has processes
+            _remove(group)  # fails for a group that has processes

@@ -1,23 +1,26 @@
-"""Runs a task's health checks: a command in its container, an HTTP request, or a TCP connection."""
+"""Runs a task's health checks: a command in its container, an HTTP request, or a TCP connection.
+
+`health` decides what a result means. Depends on aiohttp.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import aiohttp
 import msgspec
+import structlog
 
+from mesaform.common.json_types import as_object
 from mesaform.engine.agent.containerizer import Containerizer
 from mesaform.engine.agent.events import HealthChecked
 from mesaform.engine.agent.health import HealthPolicy, HealthTracker
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.mesos.messages import CommandInfo
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -28,19 +31,20 @@ async def watch_health(
     address: str,
     report: Callable[[HealthChecked], None],
 ) -> None:
-    """Check until cancelled, or until the check says that the task must die.
+    """Check until cancelled, or until the task must be killed.
 
     Args:
         record: a running task with a health check.
         containerizer: runs commands in its container.
-        address: the machine's own, where the task listens; the loopback is tried after it.
-        report: takes news.
+        address: the machine's own address, at which the task listens. The loopback address is
+            tried after it.
+        report: receives the events.
 
     """
     try:
         await _watch(record, containerizer, address, report)
     except (ValueError, TypeError, msgspec.MsgspecError) as error:
-        log.warning("the health check of task %s cannot be used: %s", record.task_id, error)
+        log.warning("health_check_invalid", task=record.task_id, error=str(error))
 
 
 async def _watch(
@@ -54,18 +58,14 @@ async def _watch(
     tracker = HealthTracker(record.container_id, policy, record.running_since or time.time())
     probe = _probe(check, record.container_id, containerizer, policy.timeout_s, address)
     if probe is None:
-        log.warning(
-            "task %s has a health check that is neither COMMAND, HTTP nor TCP: %s",
-            record.task_id,
-            check,
-        )
+        log.warning("health_check_type_unknown", task=record.task_id, check=check)
         return
     await asyncio.sleep(policy.delay_s)
     while True:
-        news = tracker.result(time.time(), healthy=await _passes(probe, policy.timeout_s))
-        if news is not None:
-            report(news)
-            if news.kill:
+        event = tracker.result(time.time(), healthy=await _passes(probe, policy.timeout_s))
+        if event is not None:
+            report(event)
+            if event.kill:
                 return
         await asyncio.sleep(policy.interval_s)
 
@@ -79,21 +79,18 @@ async def _passes(probe: Probe, timeout_s: float) -> bool:
 
 
 def _probe(
-    check: Mapping[str, Any],
+    check: Mapping[str, object],
     container_id: str,
     containerizer: Containerizer,
     timeout_s: float,
     address: str,
 ) -> Probe | None:
-    kind = (
-        check.get("type")
-        or next((name for name in ("command", "http", "tcp") if name in check), "").upper()
-    )
-    details = check.get(kind.lower()) or {}
+    kind = _kind(check)
+    details = as_object(check.get(kind.lower()))
     if kind == "COMMAND":
         command = msgspec.convert(details, CommandInfo)
         return lambda: containerizer.run_inside(container_id, command, timeout_s)
-    port = int(details.get("port", 0))
+    port = _port(details)
     hosts = list(dict.fromkeys((address, "127.0.0.1")))
     if kind == "HTTP":
         url = f"{details.get('scheme', 'http')}://{{host}}:{port}{details.get('path', '/')}"
@@ -103,15 +100,27 @@ def _probe(
     return None
 
 
+def _kind(check: Mapping[str, object]) -> str:
+    """The check's type, or the name of the field that is set, as older clients send it."""
+    if check.get("type"):
+        return str(check["type"])
+    return next((name.upper() for name in ("command", "http", "tcp") if name in check), "")
+
+
+def _port(details: Mapping[str, object]) -> int:
+    port = details.get("port", 0)
+    return int(port) if isinstance(port, int | float | str) else 0
+
+
 async def _any(hosts: list[str], ask: Callable[[str], Awaitable[bool]]) -> bool:
-    """The answer of the first host that takes the connection."""
-    refused: OSError | None = None
+    """The answer of the first host that accepts the connection."""
+    refusal: OSError | None = None
     for host in hosts:
         try:
             return await ask(host)
         except (ConnectionRefusedError, aiohttp.ClientConnectorError) as error:
-            refused = error
-    raise refused or OSError("no host to ask")
+            refusal = error
+    raise refusal or OSError("no host to ask")
 
 
 async def _http_answers(url: str) -> bool:

@@ -1,32 +1,37 @@
-"""An agent's settings, from the same `MESOS_*` environment variables that Apache Mesos reads, and MESAFORM_LINK_PORT."""
+"""The agent's settings from its environment.
+
+The variables are those that Apache Mesos reads (MESOS_*), and MESAFORM_LINK_PORT.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
 from mesaform.common.resources import Range, Resources
 from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Scalar, Text, to_wire
 
 DEFAULT_PORT = 5051
 MESOS_VERSION = "1.12.0"
-"""The version of Apache Mesos whose interfaces this agent keeps."""
+"""The Apache Mesos release whose interfaces this agent has."""
 DEFAULT_LINK_PORT = 5052
-_UNIT_S = {"secs": 1.0, "mins": 60.0, "hrs": 3600.0, "days": 86400.0, "weeks": 604800.0}
-_NOT_FOR_TASKS = ("MESOS_", "LIBPROCESS_", "MESAFORM_LINK_PORT", "GRPC_", "NOTIFY_SOCKET")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PRIVATE_PREFIXES = ("MESOS_", "LIBPROCESS_", "MESAFORM_LINK_PORT", "GRPC_", "NOTIFY_SOCKET")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`master` is `zk://…/path`, or `host:port` of the only master. Addresses are IPv4; folders are made when missing.
+    """What an agent is started with.
 
-    `gc_delay_s`: how long the sandbox of a task that is over stays while the disk has room (MESOS_GC_DELAY).
+    `master` is `zk://…/path`, or `host:port` of the only master. Addresses are IPv4. `gc_delay_s`
+    is how long the sandbox of an ended task stays while the disk is not full (MESOS_GC_DELAY).
+    `task_environment` is what tasks inherit.
     """
 
     master: str
@@ -44,6 +49,7 @@ class Config:
 
     @property
     def info(self) -> AgentInfo:
+        """The agent's AgentInfo, without an id."""
         return AgentInfo(
             hostname=self.hostname,
             port=self.port,
@@ -56,41 +62,50 @@ class Config:
         """Read and check every setting.
 
         Raises:
-            BadInput: one is missing or malformed; the text names the variable.
+            BadInput: a setting is missing or malformed; the error names the variable.
 
         """
         ip = environment.get("MESOS_IP") or _own_address()
         work_dir = Path(_required(environment, "MESOS_WORK_DIR"))
-        given = environment.get("MESOS_RESOURCES", "")
+        resources = environment.get("MESOS_RESOURCES", "")
         return cls(
             master=_required(environment, "MESOS_MASTER"),
             ip=ip,
             port=_port(environment, "MESOS_PORT", DEFAULT_PORT),
             hostname=environment.get("MESOS_HOSTNAME") or ip,
             work_dir=work_dir,
-            resources=parse_resources(given) if given else machine_resources(work_dir),
+            resources=parse_resources(resources) if resources else machine_resources(work_dir),
             attributes=parse_attributes(environment.get("MESOS_ATTRIBUTES", "")),
             link_port=_port(environment, "MESAFORM_LINK_PORT", DEFAULT_LINK_PORT),
-            gc_delay_s=_duration(environment, "MESOS_GC_DELAY", "1weeks"),
+            gc_delay_s=parse_mesos_duration_s(
+                environment.get("MESOS_GC_DELAY") or "1weeks", "MESOS_GC_DELAY"
+            ),
             isolation=environment.get("MESOS_ISOLATION", ""),
-            flags={
-                name[6:].lower(): value
-                for name, value in sorted(environment.items())
-                if name.startswith("MESOS_")
-            },
-            task_environment={
-                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                **{
-                    name: value
-                    for name, value in environment.items()
-                    if not name.startswith(_NOT_FOR_TASKS)
-                },
-            },
+            flags=_flags(environment),
+            task_environment=_task_environment(environment),
         )
 
 
+def _flags(environment: Mapping[str, str]) -> dict[str, str]:
+    """The values of Mesos' flags by name, as GET_FLAGS shows them."""
+    return {
+        name.removeprefix("MESOS_").lower(): value
+        for name, value in sorted(environment.items())
+        if name.startswith("MESOS_")
+    }
+
+
+def _task_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    inherited = {
+        name: value for name, value in environment.items() if not name.startswith(_PRIVATE_PREFIXES)
+    }
+    return {"PATH": DEFAULT_PATH, **inherited}
+
+
 def parse_resources(text: str) -> Resources:
-    """`cpus:4;mem:15360;disk:35840;ports:[31000-32000,33000-33001]`: memory and disk in MiB.
+    """The vector of a text such as `cpus:4;mem:15360;disk:35840;ports:[31000-32000]`.
+
+    Memory and disk are in MiB. A name may occur several times.
 
     Raises:
         BadInput: a part has another form.
@@ -98,36 +113,48 @@ def parse_resources(text: str) -> Resources:
     """
     scalars: dict[str, float] = {}
     ports: tuple[Range, ...] = ()
-    for part in filter(None, (piece.strip() for piece in text.split(";"))):
-        name, colon, value = (word.strip() for word in part.partition(":"))
-        ranges = _ranges(value)
-        number = _number(value)
-        if colon and name == "ports" and ranges is not None:
+    for part in _parts(text, ";"):
+        name, colon, value = (piece.strip() for piece in part.partition(":"))
+        ranges = _ranges(value) if name == "ports" else None
+        amount = _amount(value) if name not in {"", "ports"} else None
+        if colon and ranges is not None:
             ports += ranges
-        elif colon and name and name != "ports" and number is not None and number >= 0:
-            scalars[name] = scalars.get(name, 0.0) + number
+        elif colon and amount is not None:
+            scalars[name] = scalars.get(name, 0.0) + amount
         else:
             raise BadInput(
-                f"{part!r} is no resource",
+                f"{part!r} is not a resource",
                 where="MESOS_RESOURCES",
                 fix="write cpus:4;mem:15360;disk:35840;ports:[31000-32000]",
             )
     return Resources.from_scalars(scalars, ports)
 
 
+def _parts(text: str, separator: str) -> list[str]:
+    """The parts of a list, without white space and empty ones."""
+    return [part for part in (piece.strip() for piece in text.split(separator)) if part]
+
+
+def _amount(text: str) -> float | None:
+    number = _number(text)
+    return number if number is not None and number >= 0 else None
+
+
 def parse_attributes(text: str) -> tuple[Attribute, ...]:
-    """`zone:us-east-1a;rank:2;span:[1-5]` as text, scalar and ranges.
+    """The attributes of a text such as `zone:us-east-1a;rank:2;span:[1-5]`.
+
+    The types of these three are text, scalar and ranges.
 
     Raises:
         BadInput: a part has no name or no value.
 
     """
     attributes = []
-    for part in filter(None, (piece.strip() for piece in text.split(";"))):
-        name, _, value = (word.strip() for word in part.partition(":"))
+    for part in _parts(text, ";"):
+        name, _, value = (piece.strip() for piece in part.partition(":"))
         if not name or not value:
             raise BadInput(
-                f"{part!r} is no attribute",
+                f"{part!r} is not an attribute",
                 where="MESOS_ATTRIBUTES",
                 fix="write name:value;name:value",
             )
@@ -146,7 +173,10 @@ def _attribute(name: str, value: str) -> Attribute:
 
 
 def machine_resources(work_dir: Path) -> Resources:
-    """What Mesos takes for granted on a machine: its cpus; memory and disk but for a reserve; ports 31000 to 32000."""
+    """The resources of this machine, by the defaults of Mesos (slave/containerizer.cpp).
+
+    All cpus, memory and disk minus a reserve, and ports 31000 to 32000.
+    """
     memory_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
     work_dir.mkdir(parents=True, exist_ok=True)
     disk_mib = shutil.disk_usage(work_dir).total / 2**20
@@ -173,21 +203,11 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, str(default))
     if not text.isdigit() or not 0 <= int(text) < 65536:
         raise BadInput(
-            f"{text!r} is no port", where=name, fix="write a number from 0 (any free one) to 65535"
+            f"{text!r} is not a port",
+            where=name,
+            fix="write a number from 0 (any free one) to 65535",
         )
     return int(text)
-
-
-def _duration(environment: Mapping[str, str], name: str, default: str) -> float:
-    text = environment.get(name) or default
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(secs|mins|hrs|days|weeks)", text.strip())
-    if found is None:
-        raise BadInput(
-            f"{text!r} is no duration",
-            where=name,
-            fix="write a number and secs, mins, hrs, days or weeks, such as 1weeks",
-        )
-    return float(found[1]) * _UNIT_S[found[2]]
 
 
 def _number(text: str) -> float | None:
@@ -199,15 +219,18 @@ def _number(text: str) -> float | None:
 
 
 def _ranges(text: str) -> tuple[Range, ...] | None:
+    """The ranges of `[1-5,7-9]`; None for another form."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
-    ranges = []
-    for part in filter(None, (piece.strip() for piece in text[1:-1].split(","))):
-        low, dash, high = (word.strip() for word in part.partition("-"))
-        if not (dash and low.isdigit() and high.isdigit() and int(low) <= int(high)):
-            return None
-        ranges.append((int(low), int(high)))
-    return tuple(ranges)
+    ranges = [_range(part) for part in _parts(text[1:-1], ",")]
+    return None if None in ranges else tuple(part for part in ranges if part is not None)
+
+
+def _range(text: str) -> Range | None:
+    low, dash, high = (piece.strip() for piece in text.partition("-"))
+    if not (dash and low.isdigit() and high.isdigit()):
+        return None
+    return (int(low), int(high)) if int(low) <= int(high) else None
 
 
 def _own_address() -> str:

@@ -1,4 +1,10 @@
-"""The port to whatever runs tasks."""
+"""The port to what runs tasks.
+
+A containerizer reports through the function that it is created with. For each container it reports
+`Started`, `Ran` and `Exited` in this order, or `LaunchFailed` and nothing after it. After a crash
+of the agent `recover` reports from the present state on: an end during the crash is reported as an
+`Exited`, with the wait status when the runner recorded it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from mesaform.mesos.messages import CommandInfo, from_wire
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What a container is made from. `user` is the command's, or the framework's."""
+    """What a container is made from. `user` is the command's, or else the framework's."""
 
     container_id: str
     framework_id: str
@@ -25,7 +31,7 @@ class ContainerSpec:
 
     @classmethod
     def of(cls, record: TaskRecord) -> ContainerSpec:
-        """For a task that `validation.why_not_runnable` has nothing against."""
+        """The container of a task that `validation.why_not_runnable` accepts."""
         command = record.task.command or CommandInfo()
         return cls(
             container_id=record.container_id,
@@ -40,7 +46,7 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a container's processes use now; processor seconds are of those still alive."""
+    """What a container's processes use now. The processor seconds are of live processes."""
 
     user_s: float
     system_s: float
@@ -49,32 +55,39 @@ class Usage:
 
 
 class Containerizer(Protocol):
-    """Runs containers; what becomes of them arrives as `events.ContainerEvent` at the function it was made with."""
+    """Runs containers. No method but `run_inside` waits."""
 
     def launch(self, spec: ContainerSpec) -> None:
-        """Start making a container. Reports Started, Ran and Exited in this order, or LaunchFailed and nothing after it."""
+        """Start a container."""
         ...
 
     def recover(self, spec: ContainerSpec) -> None:
-        """Take over a container of this agent's last run: reports like `launch`, from wherever it is by now."""
+        """Take over a container of this agent's last run; launch it if it had not started."""
         ...
 
     def kill(self, container_id: str, grace_s: float) -> None:
-        """Ask it to end; end it after `grace_s`. A launch under way is given up: LaunchFailed. May be repeated."""
+        """Request a container's end, and kill it after `grace_s` seconds.
+
+        A launch in progress is given up and reports `LaunchFailed`. May be repeated; a shorter
+        grace replaces a longer one.
+        """
         ...
 
     def forget(self, container_id: str) -> None:
-        """Remove its records; the sandbox stays. Only for containers that are over."""
+        """Remove the records of an ended container. Its sandbox stays. Idempotent."""
         ...
 
     async def run_inside(self, container_id: str, command: CommandInfo, timeout_s: float) -> bool:
-        """Whether a command exits with 0 in time in the container's folder and environment."""
+        """Run a command in the container's folder and environment.
+
+        Return whether it exits with 0 within `timeout_s` seconds; 0 means no limit.
+        """
         ...
 
     def usage(self) -> dict[str, Usage]:
-        """What each living container uses, by container id; reads the process table once."""
+        """The usage of each live container by its id. It reads the process table once."""
         ...
 
     def sandbox(self, spec: ContainerSpec) -> Path:
-        """Where the container's files are, or will be."""
+        """The folder of the container's files, which may not exist yet."""
         ...

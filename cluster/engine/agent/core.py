@@ -1,12 +1,14 @@
-"""Everything an agent decides: `handle(event, now) -> effects`. No sockets, processes, files, clock or randomness here.
+"""Pure core of the agent: `handle(event, now) -> effects`.
 
-Effects are to be carried out in their order; a `Checkpoint` must be durable before the effects after it.
+It has no sockets, processes, files, clock or randomness. The shell must carry out the effects in
+their order: a `Checkpoint` must be durable before the effects after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mesaform.engine import link
 from mesaform.engine.agent import statuses, task_fsm
@@ -19,8 +21,8 @@ from mesaform.engine.agent.events import (
     Exited,
     Forget,
     HealthChecked,
+    KillAll,
     KillContainer,
-    KillEverything,
     LaunchFailed,
     Ran,
     SaveMeta,
@@ -33,12 +35,12 @@ from mesaform.engine.agent.streams import UpdateStreams
 from mesaform.engine.agent.task_fsm import Stimulus
 from mesaform.engine.agent.tasks import AgentMeta, Draining, SavedTask, TaskKey, TaskRecord
 from mesaform.engine.agent.validation import why_not_runnable
-from mesaform.mesos.messages import FrameworkInfo, Id, TaskStatus, ident
+from mesaform.mesos.messages import Id, TaskStatus, ident
 
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What a status says besides its state."""
+    """The fields of a status beside its state."""
 
     message: str | None = None
     reason: str | None = None
@@ -46,16 +48,17 @@ class _Note:
     healthy: bool | None = None
 
 
-_NOTHING = _Note()
+_NO_NOTE = _Note()
+_Handler: TypeAlias = Callable[..., None]
 
 
 class AgentCore:
-    """One agent's tasks, their updates, and its draining.
+    """The tasks of one agent, their updates, and its draining.
 
     Args:
         address: the agent's IP address, for statuses.
-        new_uuid: 16 fresh random bytes a call; also names containers.
-        meta: what the last run left.
+        new_uuid: returns 16 random bytes. They are uuids of updates and names of containers.
+        meta: as the last run left it.
 
     """
 
@@ -70,24 +73,43 @@ class AgentCore:
         self._new_uuid = new_uuid
         self._now = 0.0
         self._effects: list[Effect] = []
+        self._handlers: dict[type, _Handler] = {
+            link.Launch: self._on_launch,
+            link.Kill: self._on_kill,
+            link.Acknowledge: self._on_acknowledge,
+            link.Drain: self._on_drain,
+            link.Undrain: self._on_undrain,
+            link.ShutdownFramework: self._on_shutdown_framework,
+            Connected: self._on_connected,
+            Disconnected: self._on_disconnected,
+            Tick: self._on_tick,
+            KillAll: self._on_kill_all,
+        }
+        self._container_handlers: dict[type, _Handler] = {
+            Started: self._on_started,
+            Ran: self._on_ran,
+            Exited: self._on_exited,
+            LaunchFailed: self._on_launch_failed,
+            HealthChecked: self._on_health,
+        }
 
     def restore(self, saved: Iterable[SavedTask]) -> None:
-        """Take over the tasks of the last run; whether their containers live is the containerizer's to report."""
-        for one in saved:
-            self._keep(one.record)
-            self._streams.restore(one.record.key, one.pending)
+        """Take over the tasks of the last run. The containerizer reports which are alive."""
+        for entry in saved:
+            self._add(entry.record)
+            self._streams.restore(entry.record.key, entry.pending)
 
     def known_tasks(self) -> list[link.KnownTask]:
-        """What `Register` lists: tasks that somebody is still told about."""
+        """The tasks that `Register` lists: those whose updates somebody acknowledges."""
         return [
             link.KnownTask(
                 framework=record.framework,
                 task=record.task,
-                latest_state=record.told,
+                latest_state=record.reported_state,
                 statuses=record.statuses,
             )
             for record in self.tasks.values()
-            if not record.orphan
+            if not record.is_orphan
         ]
 
     def wake_at(self) -> float | None:
@@ -95,54 +117,70 @@ class AgentCore:
         return self._streams.next_due()
 
     def pending(self, key: TaskKey) -> list[TaskStatus]:
+        """The task's updates that are not acknowledged."""
         return self._streams.pending(key)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take one event in. `now` is seconds since the epoch and must not run backwards."""
+        """The effects of an event at `now`, in seconds since the epoch, which never decreases.
+
+        Raises:
+            UnknownTransition: the event cannot happen to its task; the error has its history.
+            TypeError: the event has no handler.
+
+        """
         self._now = now
         self._effects = []
-        self._dispatch(event)
+        kind = type(event)
+        container_handler = self._container_handlers.get(kind)
+        if container_handler is not None:
+            self._handle_container(event, container_handler)
+        elif kind in self._handlers:
+            self._handlers[kind](event)
+        else:
+            raise TypeError(f"the agent's core has no handler for {event!r}")
         return self._effects
 
-    def _dispatch(self, event: Event) -> None:
-        match event:
-            case link.Launch():
-                self._on_launch(event)
-            case link.Kill():
-                self._on_kill(event)
-            case link.Acknowledge():
-                self._on_acknowledge(event)
-            case Started() | Ran() | Exited() | LaunchFailed() | HealthChecked():
-                self._on_container(event)
-            case Tick():
-                self._send(self._streams.due(self._now))
-            case _:
-                self._on_agent(event)
+    def _handle_container(self, event: Event, handler: _Handler) -> None:
+        """Handle an event of a live task. Reports after its end are ignored."""
+        record = self._by_container.get(getattr(event, "container_id", ""))
+        if record is not None and not record.is_over:
+            handler(record, event)
 
-    def _on_agent(self, event: Event) -> None:
-        match event:
-            case Connected():
-                self._save_meta(AgentMeta(agent_id=event.agent_id, draining=self.meta.draining))
-                self._send(self._streams.connected(self._now))
-            case Disconnected():
-                self._streams.disconnected()
-            case link.Drain():
-                self._on_drain(Draining(max_grace_s=event.max_grace_s, mark_gone=event.mark_gone))
-            case link.Undrain():
-                self._save_meta(AgentMeta(agent_id=self.meta.agent_id))
-            case link.ShutdownFramework():
-                self._abandon(
-                    record
-                    for record in self.tasks.values()
-                    if record.framework_id == event.framework_id
-                )
-            case KillEverything(untold=True):
-                self._abandon(self.tasks.values())
-            case KillEverything():
-                for record in list(self.tasks.values()):
-                    self._kill(record, record.own_grace_s)
-            case _:
-                raise TypeError(f"no agent handles {event!r}")
+    # --- events of the master
+
+    def _on_connected(self, event: Connected) -> None:
+        self._save_meta(AgentMeta(agent_id=event.agent_id, draining=self.meta.draining))
+        self._send(self._streams.connected(self._now))
+
+    def _on_disconnected(self, _event: Disconnected) -> None:
+        self._streams.disconnected()
+
+    def _on_tick(self, _event: Tick) -> None:
+        self._send(self._streams.due(self._now))
+
+    def _on_undrain(self, _event: link.Undrain) -> None:
+        self._save_meta(AgentMeta(agent_id=self.meta.agent_id))
+
+    def _on_shutdown_framework(self, event: link.ShutdownFramework) -> None:
+        self._abandon(
+            record for record in self.tasks.values() if record.framework_id == event.framework_id
+        )
+
+    def _on_kill_all(self, event: KillAll) -> None:
+        if event.is_refused:
+            self._abandon(self.tasks.values())
+            return
+        for record in list(self.tasks.values()):
+            self._kill(record, record.own_grace_s)
+
+    def _on_drain(self, event: link.Drain) -> None:
+        draining = Draining(max_grace_s=event.max_grace_s, mark_gone=event.mark_gone)
+        self._save_meta(AgentMeta(agent_id=self.meta.agent_id, draining=draining))
+        for record in list(self.tasks.values()):
+            grace_s = record.own_grace_s
+            if event.max_grace_s is not None:
+                grace_s = min(grace_s, event.max_grace_s)
+            self._kill(record, grace_s)
 
     def _on_launch(self, launch: link.Launch) -> None:
         record = TaskRecord(
@@ -152,8 +190,8 @@ class AgentCore:
             received_at=self._now,
         )
         if record.key in self.tasks:
-            return  # the same launch over a new connection
-        self._keep(record)
+            return  # a repetition on a new connection
+        self._add(record)
         why_not = why_not_runnable(launch.task)
         if self.meta.draining is not None:
             note = _Note(
@@ -171,12 +209,12 @@ class AgentCore:
     def _on_kill(self, kill: link.Kill) -> None:
         record = self.tasks.get((kill.framework_id, kill.task_id))
         if record is None:
-            self._deny(kill)
+            self._report_unknown(kill)
         else:
             self._kill(record, record.own_grace_s if kill.grace_s is None else kill.grace_s)
 
-    def _deny(self, kill: link.Kill) -> None:
-        """The master believes in a task that is not here: its launch was lost with a connection."""
+    def _report_unknown(self, kill: link.Kill) -> None:
+        """Report a task that the master knows and the agent does not: its launch was lost."""
         framework = next(
             (
                 record.framework
@@ -185,10 +223,10 @@ class AgentCore:
             ),
             None,
         )
-        aware = framework is not None and statuses.is_partition_aware(framework)
+        is_aware = framework is not None and statuses.is_partition_aware(framework)
         status = TaskStatus(
             task_id=ident(kill.task_id),
-            state="TASK_GONE" if aware else "TASK_LOST",
+            state="TASK_GONE" if is_aware else "TASK_LOST",
             message="A kill was requested for a task that this agent does not know",
             source=statuses.BY_AGENT,
             reason=statuses.TASK_UNKNOWN,
@@ -198,43 +236,35 @@ class AgentCore:
         )
         key = (kill.framework_id, kill.task_id)
         if not self._streams.pending(key):
-            self._send((key, sent) for sent in self._streams.add(key, status, self._now))
+            self._send((key, status) for status in self._streams.add(key, status, self._now))
 
     def _on_acknowledge(self, acknowledge: link.Acknowledge) -> None:
         key = (acknowledge.framework_id, acknowledge.task_id)
         outcome, to_send = self._streams.acknowledge(key, acknowledge.uuid, self._now)
         record = self.tasks.get(key)
-        if outcome.ended and record is not None:
+        if outcome.has_ended and record is not None:
             self._forget(record)
-        elif outcome.accepted and record is not None:
+        elif outcome.is_accepted and record is not None:
             self._checkpoint(record)
         self._send((key, status) for status in to_send)
 
-    def _on_container(self, event: Started | Ran | Exited | LaunchFailed | HealthChecked) -> None:
-        record = self._by_container.get(event.container_id)
-        if record is None or record.is_over:
-            return  # its last words after a kill that was not waited for
-        match event:
-            case Started():
-                record.executor_pid = event.executor_pid
-                self._advance(record, Stimulus.STARTED)
-            case Ran():
-                record.running_since = record.running_since or self._now
-                self._advance(record, Stimulus.RAN)
-            case Exited():
-                self._on_exit(record, event)
-            case LaunchFailed():
-                note = _Note(
-                    f"Failed to launch container: {event.why}",
-                    statuses.LAUNCH_FAILED,
-                    statuses.BY_AGENT,
-                )
-                self._advance(record, Stimulus.NOT_LAUNCHED, note)
-            case HealthChecked():
-                self._on_health(record, event)
+    # --- events of containers
 
-    def _on_exit(self, record: TaskRecord, event: Exited) -> None:
-        healthy = False if record.unhealthy else None
+    def _on_started(self, record: TaskRecord, event: Started) -> None:
+        record.executor_pid = event.executor_pid
+        self._advance(record, Stimulus.STARTED)
+
+    def _on_ran(self, record: TaskRecord, _event: Ran) -> None:
+        record.running_since = record.running_since or self._now
+        self._advance(record, Stimulus.RAN)
+
+    def _on_launch_failed(self, record: TaskRecord, event: LaunchFailed) -> None:
+        message = f"Failed to launch container: {event.why}"
+        note = _Note(message, statuses.LAUNCH_FAILED, statuses.BY_AGENT)
+        self._advance(record, Stimulus.NOT_LAUNCHED, note)
+
+    def _on_exited(self, record: TaskRecord, event: Exited) -> None:
+        healthy = False if record.is_unhealthy else None
         if event.wait_status is None:
             note = _Note(
                 "The task's runner ended without reporting the task's exit",
@@ -257,17 +287,10 @@ class AgentCore:
             record, Stimulus.CHECKED, _Note(reason=statuses.HEALTH_CHECKED, healthy=event.healthy)
         )
         if event.kill:
-            record.unhealthy = True
+            record.is_unhealthy = True
             self._kill(record, record.own_grace_s)
 
-    def _on_drain(self, draining: Draining) -> None:
-        self._save_meta(AgentMeta(agent_id=self.meta.agent_id, draining=draining))
-        for record in list(self.tasks.values()):
-            grace_s = record.own_grace_s
-            self._kill(
-                record,
-                grace_s if draining.max_grace_s is None else min(grace_s, draining.max_grace_s),
-            )
+    # --- operations on tasks
 
     def _kill(self, record: TaskRecord, grace_s: float) -> None:
         if record.is_over:
@@ -287,45 +310,46 @@ class AgentCore:
         self._effects.append(KillContainer(record.container_id, record.kill_grace_s))
 
     def _abandon(self, records: Iterable[TaskRecord]) -> None:
-        """Kill tasks whose updates nobody will acknowledge."""
+        """Kill tasks whose updates nobody acknowledges."""
         for record in list(records):
-            record.orphan = True
+            record.is_orphan = True
             self._streams.drop(record.key)
             if record.is_over:
                 self._forget(record)
             else:
                 self._kill(record, record.own_grace_s)
 
-    def _advance(self, record: TaskRecord, stimulus: Stimulus, note: _Note = _NOTHING) -> None:
+    def _advance(self, record: TaskRecord, stimulus: Stimulus, note: _Note = _NO_NOTE) -> None:
         before = record.state
-        record.state = task_fsm.next_state(before, stimulus, record.history)
-        if record.orphan and record.is_over:
+        record.state = task_fsm.TASKS.next_state(before, stimulus, record.history)
+        if record.is_orphan and record.is_over:
             self._forget(record)
             return
         to_send: list[TaskStatus] = []
-        if not record.orphan and (record.state != before or stimulus is Stimulus.CHECKED):
-            to_send = self._tell(record, note)
+        if not record.is_orphan and (record.state != before or stimulus is Stimulus.CHECKED):
+            to_send = self._report(record, note)
         self._checkpoint(record)
         self._send((record.key, status) for status in to_send)
 
-    def _tell(self, record: TaskRecord, note: _Note) -> list[TaskStatus]:
+    def _report(self, record: TaskRecord, note: _Note) -> list[TaskStatus]:
+        """Add an update of the task's state, and return what must be sent now."""
         draining = self.meta.draining
-        told = statuses.told_state(
-            record.framework, record.state, gone=draining is not None and draining.mark_gone
+        state = statuses.state_to_report(
+            record.framework, record.state, mark_gone=draining is not None and draining.mark_gone
         )
-        if told is None:
+        if state is None:
             return []
-        by_executor = note.source == statuses.BY_EXECUTOR
+        is_by_executor = note.source == statuses.BY_EXECUTOR
         pid = record.executor_pid
-        drained = draining is not None and record.state in {task_fsm.KILLING, task_fsm.KILLED}
+        is_drained = draining is not None and record.state in {task_fsm.KILLING, task_fsm.KILLED}
         status = TaskStatus(
             task_id=record.task.task_id,
-            state=told,
+            state=state,
             message=note.message,
             source=note.source,
-            reason=statuses.DRAINING if drained else note.reason,
+            reason=statuses.DRAINING if is_drained else note.reason,
             agent_id=self._agent_id() or record.task.agent_id,
-            executor_id=record.task.task_id if by_executor else None,
+            executor_id=record.task.task_id if is_by_executor else None,
             timestamp=self._now,
             uuid=self._new_uuid(),
             healthy=note.healthy,
@@ -333,7 +357,7 @@ class AgentCore:
             if pid
             else None,
         )
-        record.remember(status)
+        record.add_status(status)
         return self._streams.add(record.key, status, self._now)
 
     def _agent_id(self) -> Id | None:
@@ -342,12 +366,12 @@ class AgentCore:
     def _send(self, updates: Iterable[tuple[TaskKey, TaskStatus]]) -> None:
         for key, status in updates:
             record = self.tasks.get(key)
-            latest = record.told if record is not None else status.state
+            latest = record.reported_state if record is not None else status.state
             self._effects.append(
                 Send(link.Update(framework_id=key[0], status=status, latest_state=latest))
             )
 
-    def _keep(self, record: TaskRecord) -> None:
+    def _add(self, record: TaskRecord) -> None:
         self.tasks[record.key] = record
         self._by_container[record.container_id] = record
 
@@ -363,11 +387,6 @@ class AgentCore:
         if meta != self.meta:
             self.meta = meta
             self._effects.append(SaveMeta(meta))
-
-
-def frameworks_of(records: Iterable[TaskRecord]) -> dict[str, FrameworkInfo]:
-    """The frameworks that have tasks here, by id."""
-    return {record.framework_id: record.framework for record in records}
 
 
 def _as_uuid_text(raw: bytes) -> str:

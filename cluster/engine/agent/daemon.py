@@ -1,10 +1,9 @@
-"""The agent's shell: composes its parts and turns the core's effects into deeds."""
+"""The agent's shell: composes its parts and carries out the core's effects."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -12,9 +11,12 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Coroutine
-from typing import Any
+from logging import INFO, getLevelNamesMapping
+
+import structlog
 
 from mesaform.common.errors import Exit, MesaformError
+from mesaform.common.logs import configure_logging
 from mesaform.engine import link
 from mesaform.engine.agent.cgroups import detect
 from mesaform.engine.agent.checks import watch_health
@@ -29,30 +31,30 @@ from mesaform.engine.agent.events import (
     Event,
     Exited,
     Forget,
+    KillAll,
     KillContainer,
-    KillEverything,
     Ran,
     SaveMeta,
     Send,
     StartContainer,
     Tick,
 )
-from mesaform.engine.agent.gc import collect_for_ever, touch
+from mesaform.engine.agent.gc import collect_repeatedly, touch
 from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.posix import PosixContainerizer
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.engine.agent.uplink import Uplink
-from mesaform.engine.agent.views import Scene
+from mesaform.engine.agent.views import Snapshot
 from mesaform.engine.agent.web import serve
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
-FAREWELL_S = 4.0
-"""How long an agent that ends for good waits, after the last task's death, for its updates to be acknowledged."""
+ACKNOWLEDGE_TIMEOUT_S = 4.0
+"""Seconds for which an agent that shuts down waits for acknowledgements of its last updates."""
 
 
 class Stop(Exception):
-    """Leaves the task group."""
+    """Ends the task group."""
 
 
 class Agent:
@@ -70,7 +72,7 @@ class Agent:
         self.http_port = config.port
         self._clock_offset = time.time() - time.monotonic()
         self._events: deque[Event] = deque()
-        self._dispatching = False
+        self._is_dispatching = False
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -83,22 +85,22 @@ class Agent:
             )
         )
         self._group: asyncio.TaskGroup | None = None
-        limiter, words = detect(config.isolation)
+        limiter, limits = detect(config.isolation)
         limiter.remove_abandoned(time.time())
-        log.info("%s", words)
+        log.info("limits_detected", limits=limits)
         self.containerizer: Containerizer = PosixContainerizer(
             self.layout, self.dispatch, self._spawn, limiter, config.task_environment
         )
 
     def now(self) -> float:
-        """Seconds since the epoch that never run backwards."""
+        """Seconds since the epoch, never decreasing."""
         return time.monotonic() + self._clock_offset
 
-    def scene(self) -> Scene:
-        """The agent as its pages show it."""
+    def snapshot(self) -> Snapshot:
+        """The agent as its endpoints show it."""
         records = list(self.core.tasks.values())
         leader = self.uplink.leader
-        return Scene(
+        return Snapshot(
             config=self.config,
             agent_id=self.core.meta.agent_id or "",
             master_hostname=leader.hostname if leader else "",
@@ -114,7 +116,7 @@ class Agent:
         )
 
     async def run(self) -> Exit:
-        """Until a signal or a refusal; tasks go on unless the agent ends for good."""
+        """Run until a signal or a refusal. After SIGTERM and SIGINT the tasks continue."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -127,28 +129,28 @@ class Agent:
                 group.create_task(self.uplink.run(), name="uplink")
                 group.create_task(self._tick(), name="ticker")
                 group.create_task(
-                    collect_for_ever(
+                    collect_repeatedly(
                         self.layout.sandboxes, self.config.gc_delay_s, self._containers
                     ),
                     name="sandbox gc",
                 )
-                group.create_task(self._end_for_good(), name="end for good")
+                group.create_task(self._shut_down(), name="shutdown")
                 group.create_task(_stop_after(stopping), name="signals")
         except* Stop:
             pass
         return Exit.FAILED if self._refused else Exit.OK
 
     def dispatch(self, event: Event) -> None:
-        """Feed the core; events that come up while effects are carried out wait their turn."""
+        """Feed the core. An event that occurs while effects are carried out is queued."""
         self._events.append(event)
-        if self._dispatching:
+        if self._is_dispatching:
             return
-        self._dispatching = True
+        self._is_dispatching = True
         try:
             while self._events:
                 self._handle(self._events.popleft())
         finally:
-            self._dispatching = False
+            self._is_dispatching = False
         self._wake.set()
         self._progress.set()
 
@@ -157,8 +159,8 @@ class Agent:
             for effect in self.core.handle(event, self.now()):
                 self._perform(effect)
             self._follow_health(event)
-        except Exception:  # one task's fault must not end the agent that the others depend on
-            log.exception("could not handle %r", event)
+        except Exception:  # a fault of one task must not end the agent
+            log.exception("event_failed", failed_event=repr(event))
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -175,39 +177,39 @@ class Agent:
                 self._stop_check(effect.container_id)
                 self.containerizer.kill(effect.container_id, effect.grace_s)
             case Forget():
-                self.layout.remove_task(effect.record.container_id)
-                self.containerizer.forget(effect.record.container_id)
-                touch(self.layout.sandbox(*effect.record.key, effect.record.container_id))
-                self._counted.discard(effect.record.container_id)
+                self._forget(effect.record)
+
+    def _forget(self, record: TaskRecord) -> None:
+        container_id = record.container_id
+        self.layout.remove_task(container_id)
+        self.containerizer.forget(container_id)
+        touch(self.layout.sandbox(*record.key, container_id))
+        self._counted.discard(container_id)
 
     def _count(self, record: TaskRecord) -> None:
         if record.is_over and record.container_id not in self._counted:
             self._counted.add(record.container_id)
-            self.counters[f"tasks_{record.told.removeprefix('TASK_').lower()}"] += 1
+            self.counters[f"tasks_{record.reported_state.removeprefix('TASK_').lower()}"] += 1
 
     def _follow_health(self, event: Event) -> None:
         match event:
             case Ran():
-                record = next(
-                    (
-                        one
-                        for one in self.core.tasks.values()
-                        if one.container_id == event.container_id
-                    ),
-                    None,
-                )
-                if (
-                    record is not None
-                    and record.task.health_check
-                    and not record.is_over
-                    and event.container_id not in self._checks
-                ):
-                    watch = watch_health(record, self.containerizer, self.config.ip, self.dispatch)
-                    self._checks[event.container_id] = self._spawn(
-                        watch, f"health of {record.task_id}"
-                    )
+                self._start_check(event.container_id)
             case Exited():
                 self._stop_check(event.container_id)
+
+    def _start_check(self, container_id: str) -> None:
+        """Start the health check of a live task that has one."""
+        record = self._record_of(container_id)
+        if record is None or record.is_over or not record.task.health_check:
+            return
+        if container_id not in self._checks:
+            watch = watch_health(record, self.containerizer, self.config.ip, self.dispatch)
+            self._checks[container_id] = self._spawn(watch, f"health of {record.task_id}")
+
+    def _record_of(self, container_id: str) -> TaskRecord | None:
+        records = self.core.tasks.values()
+        return next((record for record in records if record.container_id == container_id), None)
 
     def _stop_check(self, container_id: str) -> None:
         check = self._checks.pop(container_id, None)
@@ -226,7 +228,7 @@ class Agent:
                 if record.kill_grace_s is not None:
                     self.containerizer.kill(record.container_id, record.kill_grace_s)
         if known:
-            log.info("recovered %d tasks", len(known))
+            log.info("tasks_recovered", count=len(known))
 
     def _registration(self) -> link.Register:
         return link.Register(
@@ -240,10 +242,10 @@ class Agent:
     def _on_master(self, message: link.FromMaster) -> None:
         match message:
             case link.Registered():
-                log.info("registered as %s", message.agent_id)
+                log.info("registered", agent=message.agent_id)
                 self.dispatch(Connected(message.agent_id))
             case link.Refused():
-                log.error("refused by the master: %s; killing all tasks and ending", message.why)
+                log.error("refused_by_master", reason=message.why, action="kill tasks and end")
                 self._refused = message.why or "no reason given"
                 self._ending.set()
             case link.Ping():
@@ -264,29 +266,32 @@ class Agent:
             if due is not None and due <= self.now():
                 self.dispatch(Tick())
 
-    async def _end_for_good(self) -> None:
-        """After a refusal or SIGUSR1: no task survives, and nothing waits for acknowledgements that cannot come."""
+    async def _shut_down(self) -> None:
+        """Kill all tasks after a refusal or SIGUSR1, and leave the master.
+
+        A master that refused the agent acknowledges nothing, so nothing is waited for.
+        """
         await self._ending.wait()
-        self.dispatch(KillEverything(untold=bool(self._refused)))
+        self.dispatch(KillAll(is_refused=bool(self._refused)))
         while any(not record.is_over for record in self.core.tasks.values()):
-            await self._handled()
+            await self._next_event()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_S):
-                while self.core.tasks and self.uplink.registered:
-                    await self._handled()
+            async with asyncio.timeout(ACKNOWLEDGE_TIMEOUT_S):
+                while self.core.tasks and self.uplink.is_registered:
+                    await self._next_event()
                 self.uplink.send(link.Leaving())
                 await self.uplink.drain()
         raise Stop
 
-    async def _handled(self) -> None:
+    async def _next_event(self) -> None:
         """Return after the next event."""
         self._progress.clear()
         await self._progress.wait()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
         if self._group is None:
             work.close()
-            raise RuntimeError("the agent does not run")
+            raise RuntimeError("the agent is not running")
         return self._group.create_task(work, name=name)
 
 
@@ -295,12 +300,13 @@ async def _stop_after(signalled: asyncio.Event) -> None:
     raise Stop
 
 
+def _log_level(name: str) -> int:
+    return getLevelNamesMapping().get(name.upper(), INFO)
+
+
 def run() -> int:
-    """The program: an exit code of `mesaform.common.errors.Exit`."""
-    logging.basicConfig(
-        level=os.environ.get("MESOS_LOGGING_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
-    )
+    """Run the program, and return an exit code of `mesaform.common.errors.Exit`."""
+    configure_logging(_log_level(os.environ.get("MESOS_LOGGING_LEVEL", "INFO")))
     try:
         agent = Agent(Config.from_environment(os.environ))
         return int(asyncio.run(agent.run()))

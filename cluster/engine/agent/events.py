@@ -1,13 +1,14 @@
-"""What happens to an agent's core, and what it wants done."""
+"""Events and effects of the agent's core: plain values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mesaform.engine import link
 from mesaform.engine.agent.tasks import AgentMeta, SavedTask, TaskRecord
 
-# What happens
+# --- events
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A container's command exists, or was found alive after a restart of the agent."""
+    """A container's command exists, or was alive after a restart of the agent."""
 
     container_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A container is over and nothing of it is left.
+    """A container has ended, with all its processes.
 
-    `wait_status` is wait(2)'s, None when nobody knows; `over_limit` says which limit killed it.
+    `wait_status` is that of wait(2), or None when it is unknown. `over_limit` is the text of the
+    limit that ended it.
     """
 
     container_id: str
@@ -39,13 +41,15 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFailed:
+    """A container could not be started. Nothing follows."""
+
     container_id: str
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class HealthChecked:
-    """News of a health check; `kill` when it failed too often in a row."""
+    """A health check has a new result. `kill`: it failed too often in a row."""
 
     container_id: str
     healthy: bool
@@ -54,66 +58,74 @@ class HealthChecked:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """Registered with the leading master, as `agent_id`."""
+    """The agent is registered with the leading master, as `agent_id`."""
 
     agent_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    pass
+    """The stream to the master broke."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """The time that `wake_at` named has come."""
+    """The time of `wake_at` has come."""
 
 
 @dataclass(frozen=True, slots=True)
-class KillEverything:
-    """The agent ends for good. `untold`: it was refused, so no update will be acknowledged."""
+class KillAll:
+    """The agent shuts down and does not return.
 
-    untold: bool
+    `is_refused`: the master refused the agent, so it acknowledges no update.
+    """
+
+    is_refused: bool
 
 
-ContainerEvent = Started | Ran | Exited | LaunchFailed | HealthChecked
-FromLink = (
+ContainerEvent: TypeAlias = Started | Ran | Exited | LaunchFailed | HealthChecked
+LinkEvent: TypeAlias = (
     link.Launch | link.Kill | link.Acknowledge | link.Drain | link.Undrain | link.ShutdownFramework
 )
-Event = ContainerEvent | FromLink | Connected | Disconnected | Tick | KillEverything
+Event: TypeAlias = ContainerEvent | LinkEvent | Connected | Disconnected | Tick | KillAll
 
-# What is to be done
+# --- effects
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Say it on the present connection; drop it when there is none (it will be repeated)."""
+    """Send an update on the present stream. Without one it is dropped; it will be repeated."""
 
     update: link.Update
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Make the task durable before going on."""
+    """Make the task durable before the next effect."""
 
     saved: SavedTask
 
 
 @dataclass(frozen=True, slots=True)
 class SaveMeta:
-    """Make the agent's own record durable before going on."""
+    """Make the agent's own record durable before the next effect."""
 
     meta: AgentMeta
 
 
 @dataclass(frozen=True, slots=True)
 class StartContainer:
+    """Start the task's container."""
+
     record: TaskRecord
 
 
 @dataclass(frozen=True, slots=True)
 class KillContainer:
-    """Ask the container's processes to end, and end them after `grace_s` seconds. May be repeated with another grace."""
+    """Request the end of a container, and kill it after `grace_s` seconds.
+
+    It may be repeated with another grace.
+    """
 
     container_id: str
     grace_s: float
@@ -121,9 +133,9 @@ class KillContainer:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The task's record goes; its sandbox stays until it is old."""
+    """Remove the task's record. Its sandbox stays until garbage collection."""
 
     record: TaskRecord
 
 
-Effect = Send | Checkpoint | SaveMeta | StartContainer | KillContainer | Forget
+Effect: TypeAlias = Send | Checkpoint | SaveMeta | StartContainer | KillContainer | Forget

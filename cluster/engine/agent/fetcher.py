@@ -1,4 +1,7 @@
-"""Brings a command's URIs into its sandbox: file paths, http and https; archives are unpacked unless told otherwise."""
+"""Fetches the URIs of a command into its sandbox: file paths, http and https.
+
+Archives are extracted unless the URI says otherwise. Depends on aiohttp.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,21 @@ import aiohttp
 from mesaform.engine.agent.identity import Identity
 from mesaform.mesos.messages import Uri
 
-STALL_TIMEOUT_S = 60.0
+STALL_TIMEOUT_S = 60.0  # Mesos' default of --fetcher_stall_timeout
 _CHUNK_BYTES = 1 << 16
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _ZIP_ENDINGS = (".zip",)
 
 
 class FetchFailed(Exception):
-    """A URI could not be brought; the text names it."""
+    """A URI could not be fetched. The text names it."""
 
 
 async def fetch(uri: Uri, sandbox: Path, identity: Identity | None) -> None:
-    """Bring one URI, readable (and executable, if asked) by the task's user.
+    """Fetch one URI, so that the task's user can read it, or execute it if the URI asks so.
 
     Raises:
-        FetchFailed: it cannot be read, its name leads out of the sandbox, or the archive is broken.
+        FetchFailed: it cannot be read, its name is outside the sandbox, or the archive is invalid.
 
     """
     target = _target(uri, sandbox)
@@ -41,7 +44,8 @@ async def fetch(uri: Uri, sandbox: Path, identity: Identity | None) -> None:
             await _copy(Path(unquote(urlsplit(uri.value).path)), target, identity)
         else:
             raise FetchFailed(
-                f"Failed to fetch '{uri.value}': scheme {scheme!r} is not supported; use file, http or https"
+                f"Failed to fetch '{uri.value}': scheme {scheme!r} is not supported; "
+                "use file, http or https"
             )
         await asyncio.to_thread(_finish, uri, target, sandbox, identity)
     except (
@@ -59,16 +63,15 @@ async def fetch(uri: Uri, sandbox: Path, identity: Identity | None) -> None:
 def _target(uri: Uri, sandbox: Path) -> Path:
     name = uri.output_file or Path(unquote(urlsplit(uri.value).path)).name
     target = (sandbox / name).resolve()
-    if (
-        not name
-        or Path(name).is_absolute()
-        or not target.is_relative_to(sandbox.resolve())
-        or target == sandbox.resolve()
-    ):
+    if not name or Path(name).is_absolute() or not _is_below(target, sandbox.resolve()):
         raise FetchFailed(
             f"Failed to fetch '{uri.value}': {name!r} is not a file name inside the sandbox"
         )
     return target
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path != folder and path.is_relative_to(folder)
 
 
 async def _download(url: str, target: Path) -> None:
@@ -83,7 +86,7 @@ async def _download(url: str, target: Path) -> None:
 
 
 async def _copy(source: Path, target: Path, identity: Identity | None) -> None:
-    """As the task's user, who may see less than the agent does."""
+    """Copy as the task's user, who may have fewer rights than the agent."""
     if identity is None:
         await asyncio.to_thread(shutil.copyfile, source, target)
         return
@@ -95,9 +98,9 @@ async def _copy(source: Path, target: Path, identity: Identity | None) -> None:
         stderr=asyncio.subprocess.PIPE,
         **identity.for_subprocess(),
     )
-    _, complaint = await process.communicate()
+    _, problem = await process.communicate()
     if process.returncode != 0:
-        raise OSError(complaint.decode("utf-8", "replace").strip())
+        raise OSError(problem.decode("utf-8", "replace").strip())
 
 
 def _finish(uri: Uri, target: Path, sandbox: Path, identity: Identity | None) -> None:
@@ -108,6 +111,6 @@ def _finish(uri: Uri, target: Path, sandbox: Path, identity: Identity | None) ->
             archive.extractall(sandbox, filter="data")
     elif uri.extract is not False and target.name.endswith(_ZIP_ENDINGS):
         with zipfile.ZipFile(target) as archive:
-            archive.extractall(sandbox)  # noqa: S202 zipfile itself leaves out absolute names and `..`
+            archive.extractall(sandbox)  # noqa: S202 zipfile removes absolute names and `..`
     if identity is not None:
         identity.own(sandbox)

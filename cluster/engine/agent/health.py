@@ -1,18 +1,17 @@
-"""Health checks, decided: what a result means for its task. Running them is `checks`' work."""
+"""What the result of a health check means for its task. Pure; `checks` runs the checks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mesaform.engine.agent.events import HealthChecked
 
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """The v1 HealthCheck's timings, with Mesos' defaults."""
+    """The timings of a v1 HealthCheck, with Mesos' defaults (mesos.proto)."""
 
     delay_s: float
     interval_s: float
@@ -21,24 +20,26 @@ class HealthPolicy:
     consecutive_failures: int
 
     @classmethod
-    def of(cls, check: Mapping[str, Any]) -> HealthPolicy:
-        """`timeout_s` of 0 means no limit."""
+    def of(cls, check: Mapping[str, object]) -> HealthPolicy:
+        """The policy of a HealthCheck message. A `timeout_s` of 0 means no limit."""
         return cls(
-            delay_s=_seconds(check, "delay_seconds", 15.0),
-            interval_s=_seconds(check, "interval_seconds", 10.0),
-            timeout_s=_seconds(check, "timeout_seconds", 20.0),
-            grace_period_s=_seconds(check, "grace_period_seconds", 10.0),
-            consecutive_failures=int(check.get("consecutive_failures", 3)),
+            delay_s=_number(check, "delay_seconds", 15.0),
+            interval_s=_number(check, "interval_seconds", 10.0),
+            timeout_s=_number(check, "timeout_seconds", 20.0),
+            grace_period_s=_number(check, "grace_period_seconds", 10.0),
+            consecutive_failures=int(_number(check, "consecutive_failures", 3.0)),
         )
 
 
 class HealthTracker:
-    """One task's health: failures do not count during its grace period, until it was healthy once.
+    """The health of one task.
+
+    Failures do not count during the grace period, which ends early with the first success.
 
     Args:
-        container_id: whose.
+        container_id: the task's container.
         policy: the timings.
-        running_since: when the task began to run, seconds since the epoch.
+        running_since: when the task began to run, in seconds since the epoch.
 
     """
 
@@ -50,11 +51,11 @@ class HealthTracker:
         self._failures = 0
 
     def result(self, now: float, *, healthy: bool) -> HealthChecked | None:
-        """What a check's result tells the core: good news once, bad news each time."""
+        """The event for a check's result: each failure, and the first success after one."""
         if healthy:
-            news = self._healthy is not True
+            is_change = self._healthy is not True
             self._healthy, self._failures = True, 0
-            return HealthChecked(self._container_id, healthy=True) if news else None
+            return HealthChecked(self._container_id, healthy=True) if is_change else None
         if self._healthy is None and now < self._grace_until:
             return None
         self._healthy = False
@@ -63,9 +64,12 @@ class HealthTracker:
         return HealthChecked(self._container_id, healthy=False, kill=kill)
 
 
-def _seconds(check: Mapping[str, Any], name: str, default: float) -> float:
+def _number(check: Mapping[str, object], name: str, default: float) -> float:
+    raw = check.get(name, default)
+    if not isinstance(raw, int | float | str):
+        return default
     try:
-        value = float(check.get(name, default))
-    except (TypeError, ValueError):
+        value = float(raw)
+    except ValueError:
         return default
     return value if math.isfinite(value) and value >= 0 else default

@@ -1,4 +1,4 @@
-"""The user that a task runs as."""
+"""The user of a task's processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 
 class UnknownUser(Exception):
-    """No such user on this machine."""
+    """The machine has no such user."""
+
+
+class ProcessUser(TypedDict, total=False):
+    """Arguments of `asyncio.create_subprocess_exec` that set the user."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +31,15 @@ class Identity:
 
     @property
     def argument(self) -> str:
-        """As the runner reads it."""
+        """The identity as `runner.set_identity` reads it."""
         return f"{self.uid}:{self.gid}:{','.join(map(str, self.groups))}"
 
-    def for_subprocess(self) -> dict[str, Any]:
-        """Arguments that make a child process this user."""
+    def for_subprocess(self) -> ProcessUser:
+        """Arguments that start a child process as this user."""
         return {"user": self.uid, "group": self.gid, "extra_groups": list(self.groups)}
 
     def own(self, root: Path) -> None:
-        """Make everything below `root` this user's, without following links out of it."""
+        """Give everything below `root` to this user. Links are not followed."""
         os.lchown(root, self.uid, self.gid)
         for folder, folders, files in os.walk(root):
             for name in (*folders, *files):
@@ -39,7 +47,7 @@ class Identity:
 
 
 def identity_of(user: str | None) -> Identity | None:
-    """The identity to take on; None when the agent's own will do, or it is not root and cannot take another.
+    """The identity of a user; None when the agent is not root, or the user is the agent's own.
 
     Raises:
         UnknownUser: the agent is root, and the machine has no such user.

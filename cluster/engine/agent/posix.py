@@ -1,13 +1,13 @@
-"""Containers that are nothing but processes: each task has a runner (`runner.py`), a session and a folder of its own.
+"""Containerizer whose containers are plain processes.
 
-Runners outlive the agent, so `recover` finds them again by what they wrote below `<work>/meta/containers`.
+Each task has a runner (`runner.py`), a session and a folder of its own. Runners outlive the agent;
+`recover` finds them by the files that they wrote below `<work>/meta/containers`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import shutil
 import signal
@@ -16,23 +16,27 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mesaform.engine.agent import procfs
+import structlog
+
+from mesaform.common import proc
 from mesaform.engine.agent.cgroups import Limiter
 from mesaform.engine.agent.containerizer import ContainerSpec, Usage
 from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
 from mesaform.engine.agent.fetcher import FetchFailed, fetch
-from mesaform.engine.agent.identity import Identity, UnknownUser, identity_of
+from mesaform.engine.agent.identity import Identity, ProcessUser, UnknownUser, identity_of
 from mesaform.engine.agent.layout import Layout
 from mesaform.mesos.messages import CommandInfo
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 RUNNER = Path(__file__).with_name("runner.py")
+INTERPRETER_OPTIONS = ("-I", "-S")  # no environment, no site-packages: the runner needs neither
+KILL_STRAYS_ROUNDS = 20
+"""Rounds of killing processes that fork meanwhile; each round takes milliseconds."""
 _CGROUP_RETRY_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+Spawn = Callable[[Coroutine[object, None, None], str], "asyncio.Task[None]"]
 
 
 @dataclass(slots=True)
@@ -42,10 +46,10 @@ class _Container:
     runner_pid: int = 0
     pidfd: int = -1
     process: subprocess.Popen[bytes] | None = None
-    dead_by: float | None = None
+    kill_at: float | None = None
     timer: asyncio.TimerHandle | None = None
-    over: bool = False
-    given_up: bool = False
+    is_over: bool = False
+    is_given_up: bool = False
     was_entered: bool = False
 
 
@@ -53,11 +57,11 @@ class PosixContainerizer:
     """See the port.
 
     Args:
-        layout: where files go.
-        report: takes what becomes of containers.
-        spawn: starts a task in the agent's task group, by name.
-        limiter: limits containers, where that is possible.
-        environment: what tasks inherit, before their own.
+        layout: the agent's files.
+        report: receives the containers' events.
+        spawn: starts a named task in the agent's task group.
+        limiter: limits containers, where the machine allows it.
+        environment: what tasks inherit; their own variables have precedence.
 
     """
 
@@ -85,10 +89,7 @@ class PosixContainerizer:
     def recover(self, spec: ContainerSpec) -> None:
         mark = self._layout.runner_mark(spec.container_id)
         if mark is None:
-            log.info(
-                "container %s had not begun when the agent ended; launching it again",
-                spec.container_id,
-            )
+            log.info("container_relaunched", container=spec.container_id)
             self.launch(spec)
             return
         container = self._containers[spec.container_id] = _Container(spec)
@@ -99,22 +100,22 @@ class PosixContainerizer:
 
     def kill(self, container_id: str, grace_s: float) -> None:
         container = self._containers.get(container_id)
-        if container is None or container.over:
+        if container is None or container.is_over:
             return
         if container.pidfd < 0:
-            container.given_up = container.over = True
+            container.is_given_up = container.is_over = True
             if container.work is not None:
                 container.work.cancel()
             self._report(LaunchFailed(container_id, "a kill was requested meanwhile"))
             return
         self._signal(container, signal.SIGTERM)
         loop = asyncio.get_running_loop()
-        dead_by = loop.time() + max(grace_s, 0.0)
-        if container.dead_by is None or dead_by < container.dead_by:
-            container.dead_by = dead_by
+        kill_at = loop.time() + max(grace_s, 0.0)
+        if container.kill_at is None or kill_at < container.kill_at:
+            container.kill_at = kill_at
             if container.timer is not None:
                 container.timer.cancel()
-            container.timer = loop.call_at(dead_by, self._signal, container, signal.SIGUSR1)
+            container.timer = loop.call_at(kill_at, self._signal, container, signal.SIGUSR1)
 
     def forget(self, container_id: str) -> None:
         self._containers.pop(container_id, None)
@@ -122,7 +123,7 @@ class PosixContainerizer:
 
     async def run_inside(self, container_id: str, command: CommandInfo, timeout_s: float) -> bool:
         container = self._containers.get(container_id)
-        if container is None or container.over:
+        if container is None or container.is_over:
             return False
         environment = {**self._task_environment(container.spec), **_variables(command)}
         identity = identity_of(container.spec.user)
@@ -137,7 +138,7 @@ class PosixContainerizer:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            **(identity.for_subprocess() if identity else {}),
+            **(identity.for_subprocess() if identity else ProcessUser()),
         )
         try:
             async with asyncio.timeout(timeout_s or None):
@@ -150,24 +151,24 @@ class PosixContainerizer:
             await process.wait()
 
     def usage(self) -> dict[str, Usage]:
-        processes = procfs.all_processes()
-        found = {}
+        processes = proc.running_processes()
+        usages = {}
         for container_id, container in self._containers.items():
-            if container.runner_pid and not container.over:
-                family = procfs.descendants(container.runner_pid, processes)
-                found[container_id] = Usage(
-                    user_s=sum(process.user_s for process in family),
-                    system_s=sum(process.system_s for process in family),
-                    rss_bytes=sum(process.rss_bytes for process in family),
-                    processes=len(family),
+            if container.runner_pid and not container.is_over:
+                below = proc.descendants(container.runner_pid, processes)
+                usages[container_id] = Usage(
+                    user_s=sum(process.user_s for process in below),
+                    system_s=sum(process.system_s for process in below),
+                    rss_bytes=sum(process.rss_bytes for process in below),
+                    processes=len(below),
                 )
-        return found
+        return usages
 
     def sandbox(self, spec: ContainerSpec) -> Path:
         return self._layout.sandbox(spec.framework_id, spec.task_id, spec.container_id)
 
     async def _live(self, container: _Container, *, launch: bool) -> None:
-        """A container from here to its end."""
+        """Start the container unless it runs, and follow it to its end."""
         try:
             if launch:
                 await self._start(container)
@@ -175,20 +176,22 @@ class PosixContainerizer:
                 await _readable(container.pidfd)
             await self._end(container)
         except asyncio.CancelledError:
-            if not container.given_up:
-                raise  # the agent ends; the task goes on
+            if not container.is_given_up:
+                raise  # the agent ends, and the task continues
             await self._remove_groups(container)
-        except Exception as error:  # one broken container must not take the others' agent along
+        except Exception as error:  # a fault of one container must not end the agent
             await self._give_up(container, error)
         finally:
             self._release(container)
 
     async def _give_up(self, container: _Container, error: Exception) -> None:
         container_id = container.spec.container_id
-        expected = isinstance(error, (OSError, ValueError, FetchFailed, UnknownUser))
-        log.warning("container %s failed: %s", container_id, error, exc_info=not expected)
+        is_expected = isinstance(error, (OSError, ValueError, FetchFailed, UnknownUser))
+        log.warning(
+            "container_failed", container=container_id, error=str(error), exc_info=not is_expected
+        )
         self._signal(container, signal.SIGUSR1)
-        container.over = True
+        container.is_over = True
         await self._remove_groups(container)
         if container.runner_pid:
             self._report(Exited(container_id, self._layout.exit_status(container_id)))
@@ -230,9 +233,9 @@ class PosixContainerizer:
         )
         try:
             with (sandbox / "stdout").open("ab") as out, (sandbox / "stderr").open("ab") as err:
-                # A short block of the loop: a runner's fork and exec take about 2 ms.
+                # This blocks the event loop: a runner's fork and exec take about 2 ms.
                 container.process = subprocess.Popen(  # noqa: ASYNC220
-                    [sys.executable, "-I", "-S", str(RUNNER), *arguments],
+                    [sys.executable, *INTERPRETER_OPTIONS, str(RUNNER), *arguments],
                     cwd=sandbox,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -255,22 +258,22 @@ class PosixContainerizer:
                 os.close(started_write)
 
     def _adopt(self, container: _Container, pid: int, start_time: int, boot_id: str) -> None:
-        """Watch a runner of the agent's last run, unless the pid is somebody else's by now."""
+        """Watch a runner of the agent's last run, unless another process has its pid."""
         container.runner_pid = pid
         self._report(Started(container.spec.container_id, pid))
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return
-        process = procfs.read(pid)  # after opening: what is read now is what the pidfd names
-        if process is None or process.start_time != start_time or boot_id != procfs.boot_id():
+        # Read after the pidfd is open, so that both name the same process.
+        if boot_id != proc.boot_id() or not proc.is_alive(pid, start_time):
             os.close(pidfd)
             return
         container.pidfd = pidfd
         self._report(Ran(container.spec.container_id))
 
     async def _end(self, container: _Container) -> None:
-        container.over = True
+        container.is_over = True
         spec = container.spec
         wait_status = self._layout.exit_status(spec.container_id)
         if wait_status is None or container.was_entered:
@@ -280,9 +283,13 @@ class PosixContainerizer:
         self._report(Exited(spec.container_id, wait_status, over_limit))
 
     def _kill_strays(self, container: _Container) -> None:
-        """What is not the runner's family (any more): what a check left, or a family whose runner was killed."""
-        for _ in range(20):
-            strays = procfs.with_environment(f"MESOS_CONTAINER_ID={container.spec.container_id}")
+        """Kill processes of the container that are not below its runner.
+
+        A health check may have left them, or their runner was killed.
+        """
+        entry = f"MESOS_CONTAINER_ID={container.spec.container_id}"
+        for _ in range(KILL_STRAYS_ROUNDS):
+            strays = proc.pids_with_environment(entry)
             for pid in strays:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -294,9 +301,7 @@ class PosixContainerizer:
             if self._limiter.remove(container.spec.container_id):
                 return
             await asyncio.sleep(wait_s)
-        log.warning(
-            "control groups of container %s could not be removed", container.spec.container_id
-        )
+        log.warning("cgroups_not_removed", container=container.spec.container_id)
 
     def _release(self, container: _Container) -> None:
         if container.timer is not None:
@@ -308,7 +313,7 @@ class PosixContainerizer:
             container.pidfd = -1
 
     def _signal(self, container: _Container, number: signal.Signals) -> None:
-        if container.pidfd >= 0 and not container.over:
+        if container.pidfd >= 0 and not container.is_over:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(container.pidfd, number)
 
@@ -338,7 +343,7 @@ def _variables(command: CommandInfo) -> dict[str, str]:
 
 
 def _program_and_argv(command: CommandInfo) -> tuple[str, list[str]]:
-    """A shell line, or a program with its whole argv, whose first element may differ from the program as in execve(2)."""
+    """The program of a command and its whole argv, as execve(2) takes them."""
     if command.shell is not False:
         return "/bin/sh", ["sh", "-c", command.value or ""]
     arguments = list(command.arguments)
@@ -347,7 +352,7 @@ def _program_and_argv(command: CommandInfo) -> tuple[str, list[str]]:
 
 
 async def _readable(fd: int) -> None:
-    """Return when `fd` can be read: a pipe has data or its end, a pidfd's process is over."""
+    """Return when `fd` is readable: a pipe has data or its end, a pidfd's process has ended."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""The files API: lists, reads and sends what is in the sandboxes, and nothing else."""
+"""The files API: lists, reads and sends files of the sandboxes, and no others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
+
+from mesaform.engine.documents import Document
 
 MAX_READ_BYTES = 1 << 20
 _PAGE_BYTES = 1 << 16
@@ -20,7 +22,7 @@ class SandboxFiles:
     """Serves paths below one folder.
 
     Args:
-        root: the folder; paths are given whole, as /state shows them, or relative to it.
+        root: the folder. Paths are absolute, as /state shows them, or relative to it.
 
     """
 
@@ -28,17 +30,18 @@ class SandboxFiles:
         self._root = root.resolve()
 
     async def browse(self, request: web.Request) -> web.Response:
-        """GET /files/browse?path=: one entry a file, sorted by path."""
+        """GET /files/browse?path=: one entry per file, sorted by path."""
         path = self._path(request)
         if not path.is_dir():
             raise web.HTTPNotFound(text=f"'{path}' is not a directory\n")
         return web.json_response(await asyncio.to_thread(_list, path))
 
     async def read(self, request: web.Request) -> web.Response:
-        """GET /files/read?path=&offset=&length=: `{"data", "offset"}`; an offset of -1 asks for the size.
+        """GET /files/read?path=&offset=&length=: `{"data", "offset"}`.
 
-        Offsets count bytes. What is not UTF-8 is replaced; a character cut off at the end is left for the next read, so
-        text can be followed by adding the length of what came. /files/download gives exact bytes.
+        Offsets count bytes; -1 asks for the size. Bytes that are not UTF-8 are replaced. A
+        character that is incomplete at the end is left for the next read, so that a client can follow a text
+        by adding the length of each answer. /files/download sends the exact bytes.
         """
         path = self._file(request)
         offset = _number(request, "offset", -1)
@@ -56,7 +59,7 @@ class SandboxFiles:
         )
 
     async def download(self, request: web.Request) -> web.StreamResponse:
-        """GET /files/download?path=: the bytes; ranges work."""
+        """GET /files/download?path=: the bytes. Range requests work."""
         path = self._file(request)
         return web.FileResponse(
             path, headers={"Content-Disposition": f"attachment; filename={path.name}"}
@@ -71,13 +74,13 @@ class SandboxFiles:
         return path
 
     def _path(self, request: web.Request) -> Path:
-        """The file meant, with every link followed; one that leads out of the sandboxes is not found."""
-        given = request.query.get("path", "")
-        if not given or "\0" in given:
+        """The file of the query, with links resolved. Files outside the sandboxes are not found."""
+        query = request.query.get("path", "")
+        if not query or "\0" in query:
             raise web.HTTPBadRequest(text="Expecting 'path=value' in query.\n")
-        path = (self._root / given).resolve()
+        path = (self._root / query).resolve()
         if not path.is_relative_to(self._root) or not path.exists():
-            raise web.HTTPNotFound(text=f"'{given}' not found\n")
+            raise web.HTTPNotFound(text=f"'{query}' not found\n")
         return path
 
 
@@ -86,7 +89,9 @@ def _number(request: web.Request, name: str, default: int) -> int:
     try:
         return int(text) if text else default
     except ValueError:
-        raise web.HTTPBadRequest(text=f"Failed to parse {name}: '{text}' is no number\n") from None
+        raise web.HTTPBadRequest(
+            text=f"Failed to parse {name}: '{text}' is not a number\n"
+        ) from None
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:
@@ -96,7 +101,7 @@ def _read(path: Path, offset: int, size: int) -> bytes:
 
 
 def _whole_characters(data: bytes) -> bytes:
-    """Without the beginning of a UTF-8 character at the end, unless that is all there is."""
+    """The bytes without an incomplete UTF-8 character at the end, unless nothing else is left."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte < 0x80:
@@ -107,25 +112,26 @@ def _whole_characters(data: bytes) -> bytes:
     return data
 
 
-def _list(folder: Path) -> list[dict[str, Any]]:
-    entries = []
-    for entry in sorted(os.scandir(folder), key=lambda one: one.path):
-        facts = entry.stat(follow_symlinks=False)
+def _list(folder: Path) -> list[Document]:
+    entries: list[Document] = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.path):
+        status = entry.stat(follow_symlinks=False)
         entries.append(
             {
-                "gid": _name(grp.getgrgid, facts.st_gid),
-                "mode": stat.filemode(facts.st_mode),
-                "mtime": int(facts.st_mtime),
-                "nlink": facts.st_nlink,
+                "gid": _name(grp.getgrgid, status.st_gid),
+                "mode": stat.filemode(status.st_mode),
+                "mtime": int(status.st_mtime),
+                "nlink": status.st_nlink,
                 "path": entry.path,
-                "size": facts.st_size,
-                "uid": _name(pwd.getpwuid, facts.st_uid),
+                "size": status.st_size,
+                "uid": _name(pwd.getpwuid, status.st_uid),
             }
         )
     return entries
 
 
-def _name(look_up: Any, number: int) -> str:
+def _name(look_up: Callable[[int], tuple[object, ...]], number: int) -> str:
+    """The first field of a passwd or group entry, which is its name."""
     try:
         return str(look_up(number)[0])
     except KeyError:

@@ -1,11 +1,11 @@
-"""What Mesos says in a task's status updates: messages, reasons, sources, and which state a framework is told."""
+"""Fields of status updates as Mesos fills them: states, messages, reasons and sources."""
 
 from __future__ import annotations
 
 import signal
-from typing import Any
 
 from mesaform.engine.agent.task_fsm import DROPPED, KILLED, KILLING
+from mesaform.engine.documents import Document
 from mesaform.mesos.messages import FrameworkInfo
 
 BY_EXECUTOR = "SOURCE_EXECUTOR"
@@ -22,26 +22,35 @@ TASK_UNKNOWN = "REASON_TASK_UNKNOWN"
 
 
 def has_capability(framework: FrameworkInfo, name: str) -> bool:
+    """Whether the framework lists the capability."""
     return any(capability.type == name for capability in framework.capabilities)
 
 
 def is_partition_aware(framework: FrameworkInfo) -> bool:
+    """Whether the framework knows the task states beyond TASK_LOST."""
     return has_capability(framework, "PARTITION_AWARE")
 
 
-def told_state(framework: FrameworkInfo, state: str, *, gone: bool) -> str | None:
-    """The state that the framework is told, or None where it is told nothing. `gone`: the agent drains to be marked gone."""
+def state_to_report(framework: FrameworkInfo, state: str, *, mark_gone: bool) -> str | None:
+    """The state that the framework gets; None when it gets no update.
+
+    `mark_gone`: the agent drains in order to be marked gone.
+    """
     if state == KILLING and not has_capability(framework, "TASK_KILLING_STATE"):
         return None
     if state == DROPPED and not is_partition_aware(framework):
         return "TASK_LOST"
-    if state == KILLED and gone and is_partition_aware(framework):
+    if state == KILLED and mark_gone and is_partition_aware(framework):
         return "TASK_GONE_BY_OPERATOR"
     return state
 
 
 def describe_exit(wait_status: int) -> str:
-    """`Command exited with status 7`, `Command terminated with signal Killed`: from what wait(2) gives."""
+    """The message for a status of wait(2).
+
+    Such as `Command exited with status 7` or `Command terminated with signal Killed`: the texts of
+    Mesos' command executor (WSTRINGIFY).
+    """
     number = wait_status & 0x7F
     if number == 0:
         return f"Command exited with status {wait_status >> 8}"
@@ -49,9 +58,9 @@ def describe_exit(wait_status: int) -> str:
     return f"Command terminated with signal {signal.strsignal(number) or number}{dumped}"
 
 
-def container_status(container_id: str, address: str, executor_pid: int | None) -> dict[str, Any]:
+def container_status(container_id: str, address: str, executor_pid: int | None) -> Document:
     """The v1 ContainerStatus of a task on the agent's own network."""
-    status: dict[str, Any] = {
+    status: Document = {
         "container_id": {"value": container_id},
         "network_infos": [{"ip_addresses": [{"protocol": "IPv4", "ip_address": address}]}],
     }

@@ -1,7 +1,8 @@
-"""Status updates until acknowledged: per task one is outstanding, the next follows its acknowledgement.
+"""Streams of status updates: each task's updates in order, until they are acknowledged.
 
-An outstanding update is repeated after 10 s, doubling to 10 min, and at once on a new connection. The clock and the
-connection belong to the caller.
+One update of a task is outstanding; the next follows its acknowledgement. An outstanding update is
+repeated after 10 s, doubling to 10 min, and at once on a new connection, as by Mesos' task status
+update manager. Pure: the caller has the clock and the connection.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from mesaform.common.backoff import Backoff, Delay
 from mesaform.mesos.messages import TERMINAL_STATES, TaskStatus
 
-RETRY_MIN_S = 10.0
-RETRY_MAX_S = 600.0
+RETRY = Backoff(first_s=10.0, cap_s=600.0)
+"""Mesos' STATUS_UPDATE_RETRY_INTERVAL_MIN and _MAX (slave/constants.hpp)."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -23,41 +25,45 @@ Key = TypeVar("Key", bound=Hashable)
 class _Stream:
     pending: deque[TaskStatus] = field(default_factory=deque)
     seen: set[bytes] = field(default_factory=set)
-    resend_at: float = 0.0
-    interval_s: float = RETRY_MIN_S
+    delay: Delay = field(default_factory=Delay)
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What an acknowledgement did.
+    """The outcome of an acknowledgement.
 
-    `accepted` is false for one that fits nothing outstanding (late, or repeated); `ended` says that the task's terminal
-    update is acknowledged and its record may go.
+    `is_accepted` is false when it fits no outstanding update (it was late, or repeated).
+    `has_ended`: the task's terminal update is acknowledged, so its record can be removed.
     """
 
-    accepted: bool
-    ended: bool = False
+    is_accepted: bool
+    has_ended: bool = False
 
 
 class UpdateStreams(Generic[Key]):
-    """All streams of one agent, by task."""
+    """The streams of one agent, by task."""
 
     def __init__(self) -> None:
         self._streams: dict[Key, _Stream] = {}
-        self._connected = False
+        self._is_connected = False
 
     def restore(self, key: Key, pending: Iterable[TaskStatus]) -> None:
-        """A stream as it was checkpointed; nothing is sent before the next connection."""
+        """Restore a checkpointed stream. Nothing is sent before the next connection."""
         waiting = deque(pending)
         self._streams[key] = _Stream(waiting, {status.uuid for status in waiting if status.uuid})
 
     def pending(self, key: Key) -> list[TaskStatus]:
-        """The task's updates that are not acknowledged yet, the outstanding one first."""
+        """The task's updates that are not acknowledged, the outstanding one first."""
         stream = self._streams.get(key)
         return list(stream.pending) if stream else []
 
     def add(self, key: Key, status: TaskStatus, now: float) -> list[TaskStatus]:
-        """Take an update in; what is to be sent now. One with a uuid that was seen before is ignored."""
+        """Add an update, and return what must be sent now. A known uuid is ignored.
+
+        Raises:
+            ValueError: the update has no uuid.
+
+        """
         if status.uuid is None:
             raise ValueError(f"an update without a uuid cannot be acknowledged: {status}")
         stream = self._streams.setdefault(key, _Stream())
@@ -70,19 +76,19 @@ class UpdateStreams(Generic[Key]):
     def acknowledge(
         self, key: Key, uuid: bytes, now: float
     ) -> tuple[Acknowledged, list[TaskStatus]]:
-        """Take an acknowledgement in: what it did, and what is to be sent now."""
+        """The outcome of an acknowledgement, and what must be sent now."""
         stream = self._streams.get(key)
         if stream is None or not stream.pending or stream.pending[0].uuid != uuid:
-            return Acknowledged(accepted=False), []
-        done = stream.pending.popleft()
-        if done.state in TERMINAL_STATES:
+            return Acknowledged(is_accepted=False), []
+        acknowledged = stream.pending.popleft()
+        if acknowledged.state in TERMINAL_STATES:
             del self._streams[key]
-            return Acknowledged(accepted=True, ended=True), []
-        return Acknowledged(accepted=True), self._begin(stream, now)
+            return Acknowledged(is_accepted=True, has_ended=True), []
+        return Acknowledged(is_accepted=True), self._begin(stream, now)
 
     def connected(self, now: float) -> list[tuple[Key, TaskStatus]]:
-        """A new connection: every outstanding update is sent again at once."""
-        self._connected = True
+        """Begin a connection, and return every outstanding update to be sent again."""
+        self._is_connected = True
         return [
             (key, status)
             for key, stream in self._streams.items()
@@ -90,36 +96,35 @@ class UpdateStreams(Generic[Key]):
         ]
 
     def disconnected(self) -> None:
-        """Nothing is sent until the next connection."""
-        self._connected = False
+        """End the connection. Nothing is sent until the next one."""
+        self._is_connected = False
 
     def due(self, now: float) -> list[tuple[Key, TaskStatus]]:
-        """Outstanding updates whose time to be repeated has come."""
-        if not self._connected:
+        """The outstanding updates that must be repeated now."""
+        if not self._is_connected:
             return []
-        resent = []
+        repeated = []
         for key, stream in self._streams.items():
-            if stream.pending and stream.resend_at <= now:
-                stream.interval_s = min(stream.interval_s * 2, RETRY_MAX_S)
-                stream.resend_at = now + stream.interval_s
-                resent.append((key, stream.pending[0]))
-        return resent
+            if stream.pending and stream.delay.until <= now:
+                stream.delay = stream.delay.after_failure(RETRY, now)
+                repeated.append((key, stream.pending[0]))
+        return repeated
 
     def next_due(self) -> float | None:
-        """When `due` is worth asking again; None while there is nothing to repeat."""
-        if not self._connected:
+        """The time at which `due` returns something; None while there is nothing to repeat."""
+        if not self._is_connected:
             return None
         return min(
-            (stream.resend_at for stream in self._streams.values() if stream.pending), default=None
+            (stream.delay.until for stream in self._streams.values() if stream.pending),
+            default=None,
         )
 
     def drop(self, key: Key) -> None:
-        """Forget a stream that nobody will acknowledge."""
+        """Remove a stream that nobody acknowledges."""
         self._streams.pop(key, None)
 
     def _begin(self, stream: _Stream, now: float) -> list[TaskStatus]:
-        if not stream.pending or not self._connected:
+        if not stream.pending or not self._is_connected:
             return []
-        stream.interval_s = RETRY_MIN_S
-        stream.resend_at = now + RETRY_MIN_S
+        stream.delay = Delay().after_failure(RETRY, now)
         return [stream.pending[0]]

@@ -1,4 +1,8 @@
-"""The agent's record of one task: what is checkpointed, listed in `Register`, and shown on the HTTP pages."""
+"""The agent's records: what it checkpoints, lists in `Register` and shows on its HTTP endpoints.
+
+The persisted names of some fields differ from their names here; they are those of the first
+release.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,19 @@ import msgspec
 from mesaform.engine.agent.task_fsm import STAGING
 from mesaform.mesos.messages import TERMINAL_STATES, FrameworkInfo, TaskInfo, TaskStatus
 
-DEFAULT_GRACE_S = 3.0
+DEFAULT_GRACE_S = 3.0  # Mesos' default of KillPolicy.grace_period
 
 TaskKey = tuple[str, str]
 """Framework id and task id."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):
-    """One task. `state` is where it is; `told` is the latest state in an update (KILLING is not told to everybody).
+    """One task. Times are in seconds since the epoch.
 
-    `orphan`: its framework was shut down or the agent is gone, so nobody is told anything any more. `statuses` keeps the
-    latest of each run of equal states, as Mesos lists them. `kill_grace_s` is set once somebody wants the task dead.
+    `state` is its present state; `reported_state` is that of its latest update, which lacks
+    TASK_KILLING for some frameworks. `is_orphan`: nobody acknowledges its updates any more, so none
+    are sent. `statuses` has the latest of each run of equal states, as Mesos lists them.
+    `kill_grace_s` is set when its end is requested.
     """
 
     framework: FrameworkInfo
@@ -25,69 +31,72 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     container_id: str
     received_at: float
     state: str = STAGING
-    told: str = STAGING
+    reported_state: str = msgspec.field(default=STAGING, name="told")
     executor_pid: int | None = None
     running_since: float | None = None
     kill_grace_s: float | None = None
-    unhealthy: bool = False
-    orphan: bool = False
+    is_unhealthy: bool = msgspec.field(default=False, name="unhealthy")
+    is_orphan: bool = msgspec.field(default=False, name="orphan")
     statuses: list[TaskStatus] = []
 
     @property
     def framework_id(self) -> str:
+        """The id of its framework."""
         return self.framework.id.value if self.framework.id else ""
 
     @property
     def task_id(self) -> str:
+        """The id that the framework chose."""
         return self.task.task_id.value
 
     @property
     def key(self) -> TaskKey:
+        """Its identity on this agent."""
         return (self.framework_id, self.task_id)
 
     @property
     def is_over(self) -> bool:
+        """Whether the task has ended."""
         return self.state in TERMINAL_STATES
 
     @property
     def own_grace_s(self) -> float:
-        """The grace of the task's own kill policy, in seconds."""
+        """The grace period of the task's own kill policy, in seconds."""
         policy = self.task.kill_policy
         if policy is None or policy.grace_period is None:
             return DEFAULT_GRACE_S
         return policy.grace_period.nanoseconds / 1e9
 
     @property
-    def history(self) -> str:
-        """For errors: who it is and what it went through."""
-        states = " -> ".join(status.state for status in self.statuses) or "nothing told yet"
-        return (
-            f"task {self.task_id} of {self.framework_id}, container {self.container_id}: {states}"
-        )
+    def history(self) -> list[str]:
+        """For errors: its identity and the states that it reported."""
+        identity = f"task {self.task_id} of {self.framework_id}, container {self.container_id}"
+        return [identity, *(status.state for status in self.statuses)]
 
-    def remember(self, status: TaskStatus) -> None:
+    def add_status(self, status: TaskStatus) -> None:
+        """Add a status that is reported."""
         if self.statuses and self.statuses[-1].state == status.state:
             self.statuses.pop()
         self.statuses.append(status)
-        self.told = status.state
+        self.reported_state = status.state
 
 
 class SavedTask(msgspec.Struct, frozen=True):
-    """What is on disk for a task: the record, and the updates that nobody acknowledged yet."""
+    """A task on disk: its record, and its updates that are not acknowledged yet."""
 
     record: TaskRecord
     pending: list[TaskStatus] = []
 
 
 class Draining(msgspec.Struct, frozen=True):
-    """The agent kills everything and takes nothing. `max_grace_s` caps each task's grace."""
+    """The agent kills its tasks and takes none. `max_grace_s` limits each task's grace."""
 
     max_grace_s: float | None = None
     mark_gone: bool = False
 
 
 class AgentMeta(msgspec.Struct, frozen=True):
-    """What is on disk for the agent itself. An agent that was refused is gone for ever: it stays so after a restart."""
+    """The agent's own record on disk."""
 
     agent_id: str | None = None
     draining: Draining | None = None

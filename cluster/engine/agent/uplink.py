@@ -1,50 +1,55 @@
-"""The agent's end of the link: finds the leading master, keeps one stream to it, and moves to the next leader at once."""
+"""The agent's end of the link: one stream to the leading master, at every time.
+
+It follows the leader in ZooKeeper, and moves to the next leader at once. Depends on grpc.aio and
+`zookeeper.election`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+import structlog
 
+from mesaform.common.backoff import Backoff
 from mesaform.engine import link
 from mesaform.engine.agent.config import Config
 from mesaform.zookeeper.election import watch_leader
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 ANSWER_TIMEOUT_S = 10.0
-BACKOFF_MIN_S = 0.1
-BACKOFF_MAX_S = 3.0
-MISSED_PINGS = 5
+RECONNECT = Backoff(first_s=0.1, cap_s=3.0, jitter=0.5)
+"""Pauses between connections. Short: tasks cannot be launched here in the meantime."""
+MISSED_PINGS = 5  # as many as make the agent unreachable to the master
 
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """The leading master: where its link listens, and its name for people."""
+    """The leading master: the address of its link port, and its host name."""
 
     target: str
     hostname: str
 
 
 class LinkBroken(Exception):
-    """The stream ended, or the other end fell silent."""
+    """The stream ended, or the master sent nothing for too long."""
 
 
 class Uplink:
     """One agent's connection.
 
     Args:
-        config: where the masters are.
+        config: has the address of the masters.
         register: makes the first message of each stream.
-        on_message: takes every message; the stream is up from `Registered` on.
-        on_lost: a stream that was up is gone.
+        on_message: receives every message. The stream is up after `Registered`.
+        on_lost: called when a stream that was up has ended.
 
     """
 
@@ -62,20 +67,20 @@ class Uplink:
         self._outgoing: asyncio.Queue[link.FromAgent] | None = None
         self._moved = asyncio.Event()
         self.leader: Leader | None = None
-        self.registered = False
+        self.is_registered = False
 
     def send(self, message: link.FromAgent) -> None:
-        """Queue a message on the stream that is up; without one it is dropped."""
-        if self._outgoing is not None and self.registered:
+        """Queue a message on the stream that is up. Without one the message is dropped."""
+        if self._outgoing is not None and self.is_registered:
             self._outgoing.put_nowait(message)
 
     async def drain(self) -> None:
-        """Return when everything queued was handed to the network."""
+        """Return when every queued message was passed to the network."""
         if self._outgoing is not None:
             await self._outgoing.join()
 
     async def run(self) -> None:
-        """Keep connected for ever."""
+        """Stay connected. This never returns."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_leader(), name="follow leader")
             group.create_task(self._stay_connected(), name="stay connected")
@@ -83,37 +88,37 @@ class Uplink:
     async def _follow_leader(self) -> None:
         async for leader in _leaders(self._config):
             if leader is None:
-                # A stream that is up proves its master; an election, or ZooKeeper being away, is no reason to drop it.
-                log.info(
-                    "no master is known to lead; staying with %s",
-                    self.leader.target if self.leader else "none",
-                )
+                # A stream that is up shows that its master leads. It outlives an election and an
+                # outage of ZooKeeper.
+                log.info("no_leader_known", present=self.leader.target if self.leader else None)
             elif leader != self.leader:
-                log.info("the leading master is %s", leader.target)
+                log.info("leader_changed", leader=leader.target)
                 self.leader = leader
                 self._moved.set()
 
     async def _stay_connected(self) -> None:
-        backoff_s = BACKOFF_MIN_S
+        failures = 1
         while True:
             self._moved.clear()
             leader = self.leader
             if leader is not None:
                 was_registered = await self._connect_until_moved(leader)
-                backoff_s = BACKOFF_MIN_S if was_registered else min(backoff_s * 2, BACKOFF_MAX_S)
+                failures = 1 if was_registered else failures + 1
+            pause_s = RECONNECT.delay_s(failures, random.random())  # noqa: S311
             try:
-                async with asyncio.timeout(
-                    None if leader is None else backoff_s * random.uniform(0.5, 1.0)  # noqa: S311
-                ):
+                async with asyncio.timeout(None if leader is None else pause_s):
                     await self._moved.wait()
-                backoff_s = BACKOFF_MIN_S
+                failures = 1
             except TimeoutError:
                 pass
 
     async def _connect_until_moved(self, leader: Leader) -> bool:
-        """Serve one stream until it breaks or another master leads; whether it was ever up."""
-        self.registered = False
-        up = False
+        """Serve one stream until it breaks or another master leads.
+
+        Return whether it was ever up.
+        """
+        self.is_registered = False
+        was_up = False
         stream = asyncio.create_task(self._serve(leader), name=f"link to {leader.target}")
         moved = asyncio.create_task(self._moved.wait(), name="leader moves")
         try:
@@ -122,12 +127,12 @@ class Uplink:
             for task in (stream, moved):
                 task.cancel()
             results = await asyncio.gather(stream, moved, return_exceptions=True)
-            up, self.registered = self.registered, False
-            if up:
+            was_up, self.is_registered = self.is_registered, False
+            if was_up:
                 self._on_lost()
         if isinstance(results[0], Exception):
-            log.info("link to %s: %s", leader.target, _in_words(results[0]))
-        return up
+            log.info("link_ended", master=leader.target, error=_describe(results[0]))
+        return was_up
 
     async def _serve(self, leader: Leader) -> None:
         outgoing = self._outgoing = asyncio.Queue()
@@ -160,7 +165,7 @@ class Uplink:
         if message is grpc.aio.EOF:
             raise LinkBroken("the master closed the stream")
         if isinstance(message, link.Registered):
-            self.registered = True
+            self.is_registered = True
         self._on_message(message)  # type: ignore[arg-type]
 
 
@@ -172,13 +177,13 @@ async def _write_all(
         try:
             await call.write(message)
         except grpc.aio.AioRpcError:
-            return  # the reader sees the same end
+            return  # the reader gets the same error
         finally:
             outgoing.task_done()
 
 
 async def _leaders(config: Config) -> AsyncIterator[Leader | None]:
-    """Who leads, now and at each change."""
+    """The leader, now and at each change."""
     if not config.master.startswith("zk://"):
         host = config.master.removeprefix("http://").rpartition(":")[0] or config.master
         yield Leader(f"{host}:{config.link_port}", host)
@@ -190,7 +195,7 @@ async def _leaders(config: Config) -> AsyncIterator[Leader | None]:
             await zk.start()
             break
         except ZooKeeperUnavailable as error:
-            log.warning("%s; trying again", error)
+            log.warning("zookeeper_unavailable", error=str(error))
             zk = ZooKeeper(hosts)
     try:
         async for payload in watch_leader(zk, path):
@@ -200,7 +205,7 @@ async def _leaders(config: Config) -> AsyncIterator[Leader | None]:
 
 
 def _leader_from(payload: bytes | None, link_port: int) -> Leader | None:
-    """Read MasterInfo JSON."""
+    """The leader of a MasterInfo in JSON; None when it cannot be read."""
     if payload is None:
         return None
     try:
@@ -211,11 +216,11 @@ def _leader_from(payload: bytes | None, link_port: int) -> Leader | None:
             address.get("hostname") or info.get("hostname") or address["ip"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        log.warning("the leader's MasterInfo cannot be read (%r): %r", error, payload[:500])
+        log.warning("master_info_unreadable", error=repr(error), payload=repr(payload[:500]))
         return None
 
 
-def _in_words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
     return str(error) or type(error).__name__

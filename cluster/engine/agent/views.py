@@ -1,17 +1,21 @@
-"""What the agent's pages say, in Mesos' shapes: the legacy JSON and the v1 calls. Values in, dictionaries out."""
+"""Documents of the agent's endpoints in Mesos' shapes: the legacy JSON and the v1 calls.
+
+Pure: a `Snapshot` of the agent becomes a document.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
+from mesaform.common.json_types import as_object
 from mesaform.common.resources import Range, Resources
 from mesaform.engine.agent.config import MESOS_VERSION, Config
 from mesaform.engine.agent.containerizer import Usage
 from mesaform.engine.agent.tasks import TaskRecord
+from mesaform.engine.documents import Document
 from mesaform.mesos.messages import (
     AgentInfo,
     Attribute,
@@ -23,7 +27,7 @@ from mesaform.mesos.messages import (
 )
 
 CAPABILITIES = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_DRAINING"]
-VERSION_FACTS: dict[str, Any] = {
+VERSION_INFO: Document = {
     "version": MESOS_VERSION,
     "build_date": "2026-11-21 00:00:00 UTC",
     "build_time": 1795219200.0,
@@ -34,8 +38,11 @@ VERSION_FACTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """An agent at one moment. `sandboxes` is each container's folder; `port` is where its HTTP server listens."""
+class Snapshot:
+    """An agent at one moment.
+
+    `port` is that of its HTTP server. `sandboxes` has the folder of each container.
+    """
 
     config: Config
     agent_id: str
@@ -47,7 +54,7 @@ class Scene:
 
     @property
     def used(self) -> Resources:
-        """What tasks that are not over hold."""
+        """What live tasks hold."""
         total = Resources()
         for record in self.tasks:
             if not record.is_over:
@@ -55,9 +62,9 @@ class Scene:
         return total
 
 
-def resources_json(resources: Resources) -> dict[str, Any]:
-    """`{"cpus": 4.0, …, "ports": "[31000-32000]"}`, with the four scalars always there."""
-    shown: dict[str, Any] = {
+def resources_json(resources: Resources) -> Document:
+    """`{"cpus": 4.0, …, "ports": "[31000-32000]"}`. The four scalars are in any case present."""
+    shown: Document = {
         "disk": 0.0,
         "mem": 0.0,
         "gpus": 0.0,
@@ -70,18 +77,19 @@ def resources_json(resources: Resources) -> dict[str, Any]:
 
 
 def ranges_text(ranges: Iterable[Range]) -> str:
+    """`[31000-32000, 33000-33001]`."""
     return "[" + ", ".join(f"{low}-{high}" for low, high in ranges) + "]"
 
 
-def state_json(scene: Scene) -> dict[str, Any]:
+def state_json(snapshot: Snapshot) -> Document:
     """GET /state."""
-    config = scene.config
+    config = snapshot.config
     full = msgspec.to_builtins(to_wire(config.resources, role="*"))
-    state: dict[str, Any] = {
-        **VERSION_FACTS,
-        "start_time": scene.started_at,
-        "id": scene.agent_id,
-        "pid": f"slave(1)@{config.ip}:{scene.port}",
+    state: Document = {
+        **VERSION_INFO,
+        "start_time": snapshot.started_at,
+        "id": snapshot.agent_id,
+        "pid": f"slave(1)@{config.ip}:{snapshot.port}",
         "hostname": config.hostname,
         "capabilities": CAPABILITIES,
         "resources": resources_json(config.resources),
@@ -90,23 +98,24 @@ def state_json(scene: Scene) -> dict[str, Any]:
         "reserved_resources_full": {},
         "unreserved_resources_full": full,
         "reserved_resources_allocated": {},
-        "unreserved_resources_allocated": resources_json(scene.used),
+        "unreserved_resources_allocated": resources_json(snapshot.used),
         "resource_providers": [],
         "attributes": {
             attribute.name: attribute_json(attribute) for attribute in config.attributes
         },
-        "master_hostname": scene.master_hostname,
+        "master_hostname": snapshot.master_hostname,
         "flags": dict(config.flags),
         "frameworks": [
-            framework_json(scene, framework, records)
-            for framework, records in by_framework(scene.tasks)
+            framework_json(snapshot, framework, records)
+            for framework, records in by_framework(snapshot.tasks)
         ],
         "completed_frameworks": [],
     }
     return state
 
 
-def attribute_json(attribute: Attribute) -> Any:
+def attribute_json(attribute: Attribute) -> str | float:
+    """The value of an attribute."""
     if attribute.scalar is not None:
         return attribute.scalar.value
     if attribute.ranges is not None:
@@ -115,6 +124,7 @@ def attribute_json(attribute: Attribute) -> Any:
 
 
 def by_framework(records: Iterable[TaskRecord]) -> list[tuple[FrameworkInfo, list[TaskRecord]]]:
+    """The tasks of each framework."""
     groups: dict[str, tuple[FrameworkInfo, list[TaskRecord]]] = {}
     for record in records:
         groups.setdefault(record.framework_id, (record.framework, []))[1].append(record)
@@ -122,8 +132,8 @@ def by_framework(records: Iterable[TaskRecord]) -> list[tuple[FrameworkInfo, lis
 
 
 def framework_json(
-    scene: Scene, framework: FrameworkInfo, records: list[TaskRecord]
-) -> dict[str, Any]:
+    snapshot: Snapshot, framework: FrameworkInfo, records: list[TaskRecord]
+) -> Document:
     return {
         "id": framework.id.value if framework.id else "",
         "name": framework.name,
@@ -132,14 +142,14 @@ def framework_json(
         "checkpoint": bool(framework.checkpoint),
         "hostname": framework.hostname or "",
         "role": _role(framework),
-        "executors": [executor_json(scene, record) for record in records if not record.is_over],
+        "executors": [executor_json(snapshot, record) for record in records if not record.is_over],
         "completed_executors": [
-            executor_json(scene, record) for record in records if record.is_over
+            executor_json(snapshot, record) for record in records if record.is_over
         ],
     }
 
 
-def executor_json(scene: Scene, record: TaskRecord) -> dict[str, Any]:
+def executor_json(snapshot: Snapshot, record: TaskRecord) -> Document:
     """Each command task is its own executor, as in Mesos."""
     task = task_json(record)
     return {
@@ -147,7 +157,7 @@ def executor_json(scene: Scene, record: TaskRecord) -> dict[str, Any]:
         "name": executor_name(record),
         "source": record.task_id,
         "container": record.container_id,
-        "directory": scene.sandboxes.get(record.container_id, ""),
+        "directory": snapshot.sandboxes.get(record.container_id, ""),
         "resources": resources_json(from_wire(record.task.resources)),
         "role": _role(record.framework),
         "tasks": [] if record.is_over else [task],
@@ -157,28 +167,29 @@ def executor_json(scene: Scene, record: TaskRecord) -> dict[str, Any]:
 
 
 def executor_name(record: TaskRecord) -> str:
+    """The name that Mesos gives the executor of a command task."""
     command = record.task.command
     line = "" if command is None else (command.value or " ".join(command.arguments))
     shown = f"sh -c '{line}'" if command is not None and command.shell is not False else line
     return f"Command Executor (Task: {record.task_id}) (Command: {shown})"
 
 
-def task_json(record: TaskRecord) -> dict[str, Any]:
+def task_json(record: TaskRecord) -> Document:
     return {
         "id": record.task_id,
         "name": record.task.name,
         "framework_id": record.framework_id,
         "executor_id": "",
         "slave_id": record.task.agent_id.value,
-        "state": record.told,
+        "state": record.reported_state,
         "resources": resources_json(from_wire(record.task.resources)),
         "role": _role(record.framework),
         "statuses": [status_json(status) for status in record.statuses],
     }
 
 
-def status_json(status: TaskStatus) -> dict[str, Any]:
-    shown: dict[str, Any] = {"state": status.state, "timestamp": status.timestamp}
+def status_json(status: TaskStatus) -> Document:
+    shown: Document = {"state": status.state, "timestamp": status.timestamp}
     if status.container_status is not None:
         shown["container_status"] = {
             name: value for name, value in status.container_status.items() if name != "executor_pid"
@@ -188,7 +199,7 @@ def status_json(status: TaskStatus) -> dict[str, Any]:
     return shown
 
 
-def statistics_json(record: TaskRecord, usage: Usage, now: float) -> dict[str, Any]:
+def statistics_json(record: TaskRecord, usage: Usage, now: float) -> Document:
     """One entry of /monitor/statistics."""
     resources = from_wire(record.task.resources)
     limit_bytes = int(resources.mem_mib * 2**20)
@@ -210,7 +221,7 @@ def statistics_json(record: TaskRecord, usage: Usage, now: float) -> dict[str, A
     }
 
 
-def container_json(record: TaskRecord, usage: Usage, now: float) -> dict[str, Any]:
+def container_json(record: TaskRecord, usage: Usage, now: float) -> Document:
     """One entry of /containers."""
     return {
         "container_id": record.container_id,
@@ -222,7 +233,7 @@ def container_json(record: TaskRecord, usage: Usage, now: float) -> dict[str, An
     }
 
 
-def v1_container(record: TaskRecord, usage: Usage, now: float) -> dict[str, Any]:
+def v1_container(record: TaskRecord, usage: Usage, now: float) -> Document:
     """One entry of GET_CONTAINERS."""
     shown = container_json(record, usage, now)
     return {
@@ -235,21 +246,23 @@ def v1_container(record: TaskRecord, usage: Usage, now: float) -> dict[str, Any]
     }
 
 
-def v1_agent_info(scene: Scene) -> dict[str, Any]:
+def v1_agent_info(snapshot: Snapshot) -> Document:
     info: AgentInfo = msgspec.structs.replace(
-        scene.config.info, id=ident(scene.agent_id) if scene.agent_id else None, port=scene.port
+        snapshot.config.info,
+        id=ident(snapshot.agent_id) if snapshot.agent_id else None,
+        port=snapshot.port,
     )
-    return {"port": scene.port, **_built(info)}
+    return {"port": snapshot.port, **as_object(_built(info))}
 
 
-def v1_task(record: TaskRecord) -> dict[str, Any]:
+def v1_task(record: TaskRecord) -> Document:
     """The v1 Task message."""
-    task: dict[str, Any] = {
+    task: Document = {
         "name": record.task.name,
         "task_id": {"value": record.task_id},
         "framework_id": {"value": record.framework_id},
         "agent_id": _built(record.task.agent_id),
-        "state": record.told,
+        "state": record.reported_state,
         "resources": _built(record.task.resources),
         "statuses": _built(record.statuses),
         "user": (record.task.command.user if record.task.command else None)
@@ -260,57 +273,61 @@ def v1_task(record: TaskRecord) -> dict[str, Any]:
     return task
 
 
-def v1_tasks(scene: Scene) -> dict[str, Any]:
+def v1_tasks(snapshot: Snapshot) -> Document:
     """GET_TASKS."""
-    grouped: dict[str, list[dict[str, Any]]] = {
+    groups: dict[str, list[Document]] = {
         "pending_tasks": [],
         "queued_tasks": [],
         "launched_tasks": [],
         "terminated_tasks": [],
         "completed_tasks": [],
     }
-    for record in scene.tasks:
-        waiting = record.state == "TASK_STAGING"
-        grouped[
-            "terminated_tasks"
-            if record.is_over
-            else "queued_tasks"
-            if waiting
-            else "launched_tasks"
-        ].append(v1_task(record))
-    return grouped
+    for record in snapshot.tasks:
+        groups[_group(record)].append(v1_task(record))
+    return dict(groups)
 
 
-def v1_state(scene: Scene) -> dict[str, Any]:
-    """GET_STATE."""
+def _group(record: TaskRecord) -> str:
+    if record.is_over:
+        return "terminated_tasks"
+    return "queued_tasks" if record.state == "TASK_STAGING" else "launched_tasks"
+
+
+def v1_frameworks(snapshot: Snapshot) -> Document:
+    """GET_FRAMEWORKS."""
     frameworks = [
-        {"framework_info": _built(framework)} for framework, _ in by_framework(scene.tasks)
+        {"framework_info": _built(framework)} for framework, _ in by_framework(snapshot.tasks)
     ]
+    return {"frameworks": frameworks, "completed_frameworks": []}
+
+
+def v1_state(snapshot: Snapshot) -> Document:
+    """GET_STATE."""
     return {
-        "get_tasks": v1_tasks(scene),
+        "get_tasks": v1_tasks(snapshot),
         "get_executors": {"executors": [], "completed_executors": []},
-        "get_frameworks": {"frameworks": frameworks, "completed_frameworks": []},
+        "get_frameworks": v1_frameworks(snapshot),
     }
 
 
 def metrics_json(
-    scene: Scene, counters: Mapping[str, int], *, registered: bool, now: float
+    snapshot: Snapshot, counters: Mapping[str, int], *, registered: bool, now: float
 ) -> dict[str, float]:
     """GET /metrics/snapshot."""
     values: dict[str, float] = {
         "slave/registered": float(registered),
-        "slave/uptime_secs": now - scene.started_at,
-        "slave/frameworks_active": float(len(by_framework(scene.tasks))),
-        "slave/executors_running": float(sum(not record.is_over for record in scene.tasks)),
+        "slave/uptime_secs": now - snapshot.started_at,
+        "slave/frameworks_active": float(len(by_framework(snapshot.tasks))),
+        "slave/executors_running": float(sum(not record.is_over for record in snapshot.tasks)),
     }
-    used, total = scene.used.scalars(), scene.config.resources.scalars()
+    used, total = snapshot.used.scalars(), snapshot.config.resources.scalars()
     for name in ("cpus", "mem", "disk", "gpus"):
-        have, taken = total.get(name, 0.0), used.get(name, 0.0)
-        values[f"slave/{name}_total"], values[f"slave/{name}_used"] = have, taken
-        values[f"slave/{name}_percent"] = taken / have if have else 0.0
+        size, taken = total.get(name, 0.0), used.get(name, 0.0)
+        values[f"slave/{name}_total"], values[f"slave/{name}_used"] = size, taken
+        values[f"slave/{name}_percent"] = taken / size if size else 0.0
     for state in ("staging", "starting", "running", "killing"):
         values[f"slave/tasks_{state}"] = float(
-            sum(record.state == f"TASK_{state.upper()}" for record in scene.tasks)
+            sum(record.state == f"TASK_{state.upper()}" for record in snapshot.tasks)
         )
     for name, count in counters.items():
         values[f"slave/{name}"] = float(count)
@@ -321,5 +338,7 @@ def _role(framework: FrameworkInfo) -> str:
     return framework.role or next(iter(framework.roles), "*")
 
 
-def _built(value: object) -> Any:
-    return msgspec.to_builtins(value)
+def _built(value: object) -> object:
+    """A message as plain JSON values."""
+    built: object = msgspec.to_builtins(value)
+    return built

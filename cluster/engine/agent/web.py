@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,7 @@ from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.sandbox_files import SandboxFiles
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.engine.agent.uplink import Uplink
+from mesaform.engine.documents import Document
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -32,18 +33,20 @@ class Served(Protocol):
     uplink: Uplink
     counters: Counter[str]
 
-    def scene(self) -> views.Scene: ...
+    def snapshot(self) -> views.Snapshot:
+        """The agent at this moment."""
+        ...
 
 
 @contextlib.asynccontextmanager
 async def serve(agent: Served) -> AsyncIterator[int]:
-    """Listen for the duration; gives the port, which the system chose if the configured one is 0.
+    """Listen while the context is open. Its value is the port, chosen by the system if 0 is set.
 
     Raises:
-        Busy: the port is taken, or the address is not this machine's.
+        Busy: the port is taken, or the machine does not have the address.
 
     """
-    runner = web.AppRunner(_application(Pages(agent)), access_log=None)
+    runner = web.AppRunner(_application(Endpoints(agent)), access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, agent.config.ip, agent.config.port, shutdown_timeout=1.0)
@@ -60,16 +63,16 @@ async def serve(agent: Served) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-def _application(pages: Pages) -> web.Application:
-    files = SandboxFiles(pages.agent.layout.sandboxes)
+def _application(endpoints: Endpoints) -> web.Application:
+    files = SandboxFiles(endpoints.agent.layout.sandboxes)
     routes: dict[str, Handler] = {
-        "/health": pages.health,
-        "/state": pages.state,
-        "/version": pages.version,
-        "/flags": pages.flags,
-        "/containers": pages.containers,
-        "/monitor/statistics": pages.statistics,
-        "/metrics/snapshot": pages.metrics,
+        "/health": endpoints.health,
+        "/state": endpoints.state,
+        "/version": endpoints.version,
+        "/flags": endpoints.flags,
+        "/containers": endpoints.containers,
+        "/monitor/statistics": endpoints.statistics,
+        "/metrics/snapshot": endpoints.metrics,
         "/files/browse": files.browse,
         "/files/read": files.read,
         "/files/download": files.download,
@@ -79,41 +82,60 @@ def _application(pages: Pages) -> web.Application:
         for prefix in ("", "/slave(1)"):
             application.router.add_get(f"{prefix}{path}", handler)
     for path in ("/api/v1", "/slave(1)/api/v1"):
-        application.router.add_post(path, pages.call)
+        application.router.add_post(path, endpoints.call)
     return application
 
 
-class Pages:
-    """One method an endpoint."""
+class Endpoints:
+    """The endpoints of the agent, one method each."""
 
     def __init__(self, agent: Served) -> None:
         self.agent = agent
+        snapshot = agent.snapshot
+        self._v1_calls: dict[str, Callable[[], object]] = {
+            "GET_HEALTH": lambda: {"healthy": True},
+            "GET_VERSION": lambda: {"version_info": views.VERSION_INFO},
+            "GET_FLAGS": self._v1_flags,
+            "GET_STATE": lambda: views.v1_state(snapshot()),
+            "GET_TASKS": lambda: views.v1_tasks(snapshot()),
+            "GET_FRAMEWORKS": lambda: views.v1_frameworks(snapshot()),
+            "GET_AGENT": lambda: {"agent_info": views.v1_agent_info(snapshot())},
+            "GET_METRICS": lambda: {"metrics": _entries(self._metrics())},
+            "GET_CONTAINERS": self._v1_containers,
+        }
 
     async def health(self, _request: web.Request) -> web.Response:
+        """GET /health."""
         return web.Response()
 
     async def state(self, request: web.Request) -> web.Response:
-        return _json(request, views.state_json(self.agent.scene()))
+        """GET /state."""
+        return _json(request, views.state_json(self.agent.snapshot()))
 
     async def version(self, request: web.Request) -> web.Response:
-        return _json(request, views.VERSION_FACTS)
+        """GET /version."""
+        return _json(request, views.VERSION_INFO)
 
     async def flags(self, request: web.Request) -> web.Response:
+        """GET /flags."""
         return _json(request, {"flags": dict(self.agent.config.flags)})
 
     async def containers(self, request: web.Request) -> web.Response:
+        """GET /containers."""
         return _json(
             request,
             [views.container_json(record, usage, time.time()) for record, usage in self._usage()],
         )
 
     async def statistics(self, request: web.Request) -> web.Response:
+        """GET /monitor/statistics."""
         return _json(
             request,
             [views.statistics_json(record, usage, time.time()) for record, usage in self._usage()],
         )
 
     async def metrics(self, request: web.Request) -> web.Response:
+        """GET /metrics/snapshot."""
         return _json(request, self._metrics())
 
     async def call(self, request: web.Request) -> web.Response:
@@ -131,72 +153,43 @@ class Pages:
             raise web.HTTPBadRequest(
                 text="Failed to validate agent::Call: Expecting 'type' to be present"
             )
-        answer = self._answer(kind)
-        if answer is None:
+        render = self._v1_calls.get(kind)
+        if render is None:
             raise web.HTTPNotImplemented(text=f"The embedded engine's agents do not support {kind}")
-        return _json(request, {"type": kind, **answer})
+        return _json(request, {"type": kind, kind.lower(): render()})
 
-    def _answer(self, kind: str) -> dict[str, Any] | None:
-        scene = self.agent.scene()
-        match kind:
-            case "GET_HEALTH":
-                return {"get_health": {"healthy": True}}
-            case "GET_VERSION":
-                return {"get_version": {"version_info": views.VERSION_FACTS}}
-            case "GET_FLAGS":
-                return {
-                    "get_flags": {
-                        "flags": [
-                            {"name": name, "value": value}
-                            for name, value in scene.config.flags.items()
-                        ]
-                    }
-                }
-            case "GET_STATE":
-                return {"get_state": views.v1_state(scene)}
-            case "GET_TASKS":
-                return {"get_tasks": views.v1_tasks(scene)}
-            case "GET_FRAMEWORKS":
-                return {"get_frameworks": views.v1_state(scene)["get_frameworks"]}
-            case "GET_AGENT":
-                return {"get_agent": {"agent_info": views.v1_agent_info(scene)}}
-            case "GET_METRICS":
-                return {
-                    "get_metrics": {
-                        "metrics": [
-                            {"name": name, "value": value}
-                            for name, value in self._metrics().items()
-                        ]
-                    }
-                }
-            case "GET_CONTAINERS":
-                return {
-                    "get_containers": {
-                        "containers": [
-                            views.v1_container(record, usage, time.time())
-                            for record, usage in self._usage()
-                        ]
-                    }
-                }
-        return None
+    def _v1_flags(self) -> Document:
+        return {"flags": _entries(self.agent.config.flags)}
+
+    def _v1_containers(self) -> Document:
+        now = time.time()
+        return {
+            "containers": [
+                views.v1_container(record, usage, now) for record, usage in self._usage()
+            ]
+        }
 
     def _metrics(self) -> dict[str, float]:
         agent = self.agent
         return views.metrics_json(
-            agent.scene(), agent.counters, registered=agent.uplink.registered, now=time.time()
+            agent.snapshot(), agent.counters, registered=agent.uplink.is_registered, now=time.time()
         )
 
     def _usage(self) -> list[tuple[TaskRecord, Usage]]:
         usage = self.agent.containerizer.usage()
         return [
             (record, usage[record.container_id])
-            for record in self.agent.scene().tasks
+            for record in self.agent.snapshot().tasks
             if record.container_id in usage
         ]
 
 
+def _entries(values: Mapping[str, object]) -> list[Document]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
 def _json(request: web.Request, value: object) -> web.Response:
-    """JSON, or JSONP where the old web page asks for it."""
+    """JSON, or a call of the function that `?jsonp=` names."""
     body = msgspec.json.encode(value)
     wrapper = request.query.get("jsonp")
     if wrapper and wrapper.replace(".", "").replace("_", "").isalnum():

@@ -45,7 +45,7 @@ _LEAVING_CHANGES = frozenset({"MarkGone", "MarkUnreachable", "Remove"})
 def register(state: State, event: AgentRegistering) -> None:
     """Take the first message of a link.
 
-    A registered agent, and one of an earlier term that is unchanged, are back at once. Any other
+    A registered agent, and one of an earlier term that is unchanged, are back at once. Another
     agent is admitted after the registry has stored it.
     """
     agent_id = event.register.agent_id

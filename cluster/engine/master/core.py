@@ -13,13 +13,13 @@ from typing import TypeAlias
 
 from mesaform.common.transitions import UnknownTransition
 from mesaform.engine.allocator import Allocator
+from mesaform.engine.documents import Document
 from mesaform.engine.master import agents, drain, frameworks, launch, reconcile, tasks
 from mesaform.engine.master.events import (
     AgentLeaving,
     AgentPong,
     AgentRegistering,
     AgentUpdate,
-    Document,
     Effect,
     Event,
     LinkClosed,

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mesaform.engine import link
+from mesaform.engine.documents import Document
 from mesaform.engine.registry import Change
 from mesaform.mesos.messages import FrameworkInfo
 from mesaform.mesos.scheduler_api import Call
-
-Document: TypeAlias = dict[str, object]
-"""A JSON object whose values may be message structs. msgspec encodes it."""
 
 # --- events
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from mesaform.engine import link
-from mesaform.engine.master.events import CloseStream, Document, SendEvent, StreamClosed, Subscribe
+from mesaform.engine.documents import Document
+from mesaform.engine.master.events import CloseStream, SendEvent, StreamClosed, Subscribe
 from mesaform.engine.master.render import framework_json
 from mesaform.engine.master.state import (
     HEARTBEAT_S,

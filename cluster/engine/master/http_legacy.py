@@ -8,8 +8,8 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
+from mesaform.engine.documents import Document
 from mesaform.engine.master import render_legacy as render
-from mesaform.engine.master.events import Document
 from mesaform.engine.master.http_common import JSON, empty, text
 from mesaform.engine.master.state import State
 

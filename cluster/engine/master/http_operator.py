@@ -12,7 +12,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from mesaform.common.errors import MesaformError
-from mesaform.engine.master.events import Document
+from mesaform.engine.documents import Document
 from mesaform.engine.master.http_common import (
     JSON,
     NOT_ACCEPTABLE,

@@ -10,8 +10,8 @@ from typing import Protocol
 from aiohttp import web
 
 from mesaform.common.json_types import JsonObject, as_object
+from mesaform.engine.documents import Document
 from mesaform.engine.master import http_operator, http_scheduler
-from mesaform.engine.master.events import Document
 from mesaform.engine.master.http_common import empty, text
 from mesaform.engine.master.http_legacy import PATHS, answer, answer_read, health
 from mesaform.engine.master.http_operator import ProcessFacts

@@ -1,6 +1,6 @@
 """The gRPC server of the agents' links.
 
-Only a leading master takes agents. Any other master answers UNAVAILABLE.
+Only a leading master takes agents. The others answer UNAVAILABLE.
 """
 
 from __future__ import annotations

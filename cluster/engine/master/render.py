@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mesaform.common.resources import Resources
-from mesaform.engine.master.events import Document
+from mesaform.engine.documents import Document
 from mesaform.mesos.messages import Resource, TaskInfo, to_wire
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from mesaform.common.resources import EMPTY, Range, Resources
-from mesaform.engine.master.events import Document
+from mesaform.engine.documents import Document
 from mesaform.engine.master.render import (
     AGENT_CAPABILITIES,
     VERSION,

@@ -23,9 +23,9 @@ from mesaform.common.errors import Busy, LeadershipLost, MesaformError
 from mesaform.common.json_types import JsonObject
 from mesaform.common.logs import configure_logging
 from mesaform.engine.allocator import Allocator
+from mesaform.engine.documents import Document
 from mesaform.engine.master.config import CAPABILITIES, Settings, flags, master_info, read_settings
 from mesaform.engine.master.core import Master
-from mesaform.engine.master.events import Document
 from mesaform.engine.master.http_routes import HttpApi
 from mesaform.engine.master.link_server import LinkServer
 from mesaform.engine.master.metrics import metrics

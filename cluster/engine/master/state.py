@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from mesaform.common.json_types import as_list, as_object
 from mesaform.common.resources import EMPTY, Resources
 from mesaform.engine.allocator import Allocation, Allocator
+from mesaform.engine.documents import Document
 from mesaform.engine.link import FromMaster
 from mesaform.engine.master.events import (
     CloseStream,
-    Document,
     Effect,
     Publish,
     SendAgent,

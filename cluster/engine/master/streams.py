@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from mesaform.engine.master.events import Document
+from mesaform.engine.documents import Document
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 MAX_QUEUED_RECORDS = 20_000

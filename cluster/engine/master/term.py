@@ -14,12 +14,12 @@ from typing import TypeAlias
 import structlog
 
 from mesaform.common.errors import MesaformError
+from mesaform.engine.documents import Document
 from mesaform.engine.link import FromMaster
 from mesaform.engine.master.core import Master
 from mesaform.engine.master.events import (
     CloseLink,
     CloseStream,
-    Document,
     Effect,
     Event,
     LinkClosed,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from mesaform.engine.agent import procfs
+from mesaform.common import proc
 
 
 def free_port(host: str) -> int:
@@ -84,7 +84,7 @@ class AgentProcess:
             )
 
     def rss_mib(self) -> float:
-        process = procfs.read(self.pid)
+        process = proc.read_process(self.pid)
         assert process is not None
         return process.rss_bytes / 2**20
 
@@ -92,8 +92,8 @@ class AgentProcess:
 def processes_of(work_dir: Path) -> list[int]:
     """Every runner and task that belongs to a work folder."""
     wanted = str(work_dir).encode()
-    found = []
-    for pid in procfs.all_processes():
+    pids = []
+    for pid in proc.running_processes():
         try:
             text = (
                 Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -101,13 +101,19 @@ def processes_of(work_dir: Path) -> list[int]:
             )
         except OSError:
             continue
-        if wanted in text and pid != os.getpid() and procfs.read(pid) is not None:
-            found.append(pid)
-    return found
+        if wanted in text and pid != os.getpid() and is_running(pid):
+            pids.append(pid)
+    return pids
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only its zombie."""
+    process = proc.read_process(pid)
+    return process is not None and not process.has_ended
 
 
 async def gone(pid: int) -> None:
     """Return when a process is no more."""
     async with asyncio.timeout(10):
-        while procfs.read(pid) is not None:
+        while is_running(pid):
             await asyncio.sleep(0.02)

@@ -14,8 +14,12 @@ import pytest
 
 from mesaform.common.errors import Exit
 from mesaform.engine import link
-from mesaform.engine.agent import procfs
-from tests.integration.engine_agent.agent_process import AgentProcess, gone, processes_of
+from tests.integration.engine_agent.agent_process import (
+    AgentProcess,
+    gone,
+    is_running,
+    processes_of,
+)
 from tests.integration.engine_agent.fake_master import FakeMaster
 from tests.unit.engine_agent.builders import AGENT_ID, framework, grace, task
 
@@ -98,7 +102,7 @@ async def test_tasks_survive_a_killed_agent_and_the_next_one_adopts_them(master,
     await agent.kill()
 
     runner = ending.container_status["executor_pid"]
-    assert procfs.read(runner) is not None
+    assert is_running(runner)
     (sandbox_of(agent, "ends") / "go").touch()
     await gone(runner)
 
@@ -265,7 +269,7 @@ async def test_sigterm_ends_the_agent_and_leaves_its_tasks(master, agent):
     agent.signal(signal.SIGTERM)
     async with asyncio.timeout(5):
         assert await agent.ended() == Exit.OK
-    assert procfs.read(running.container_status["executor_pid"]) is not None
+    assert is_running(running.container_status["executor_pid"])
     agent.start()
     await master.registered(2)
 

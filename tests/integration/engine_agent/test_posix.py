@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from mesaform.engine.agent import procfs
+from mesaform.common import proc
 from mesaform.engine.agent.cgroups import Limiter, NoLimits, detect
 from mesaform.engine.agent.containerizer import ContainerSpec
 from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
@@ -198,7 +198,7 @@ async def test_a_shorter_grace_overtakes_a_longer_one(machine):
 async def test_a_runner_is_small(machine):
     machine.launch("sleep 1000")
     await machine.reported(Ran)
-    runner = procfs.read((await machine.reported(Started)).executor_pid)
+    runner = proc.read_process((await machine.reported(Started)).executor_pid)
     assert runner is not None
     assert runner.rss_bytes < 11 * 2**20
 
@@ -228,7 +228,7 @@ async def test_a_container_that_ended_unseen_is_reported_from_its_record(machine
 
 async def test_another_process_with_the_runners_pid_is_not_mistaken_for_it(machine):
     attempt = machine.layout.new_attempt("c1")
-    (attempt / "runner").write_text(f"{os.getpid()} 1 {procfs.boot_id()}\n")
+    (attempt / "runner").write_text(f"{os.getpid()} 1 {proc.boot_id()}\n")
     machine.containers.recover(machine.spec(task("t", "true")))
     exited = await machine.reported(Exited)
     assert exited == Exited("c1", None)

@@ -71,7 +71,7 @@ def grace(seconds: float) -> dict[str, Any]:
 
 
 class Scenario:
-    """A registered core at a time of its own, and what it did. After each event the records it wants saved are consistent."""
+    """An agent's core with a time of its own, registered unless asked otherwise."""
 
     def __init__(self, *, connected: bool = True) -> None:
         counter = itertools.count(1)
@@ -90,7 +90,7 @@ class Scenario:
         return self.happens(link.Launch(owner or framework(), info or task()))
 
     def run(self, info: TaskInfo | None = None, owner: FrameworkInfo | None = None) -> str:
-        """A running task whose framework acknowledged everything so far; its container id."""
+        """Run a task and acknowledge its updates; return its container id."""
         info, owner = info or task(), owner or framework()
         self.launch(info, owner)
         container_id = self.container_of(info.task_id.value)
@@ -102,9 +102,9 @@ class Scenario:
     def exits(
         self, container_id: str, wait_status: int | None, over_limit: str = ""
     ) -> TaskStatus | None:
-        """The task's last status, if somebody is told."""
-        told = statuses(self.happens(Exited(container_id, wait_status, over_limit)))
-        return told[-1] if told else None
+        """The task's last update; None without one."""
+        updates = statuses(self.happens(Exited(container_id, wait_status, over_limit)))
+        return updates[-1] if updates else None
 
     def kill(self, task_id: str = "t", grace_s: float | None = None) -> list[Effect]:
         return self.happens(link.Kill("fw", task_id, grace_s))

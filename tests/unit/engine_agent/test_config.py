@@ -61,7 +61,7 @@ def test_what_is_missing_is_named(tmp_path, name):
 
 
 def test_a_wrong_port_is_named(tmp_path):
-    with pytest.raises(BadInput, match="MESOS_PORT: '50x' is no port"):
+    with pytest.raises(BadInput, match="MESOS_PORT: '50x' is not a port"):
         Config.from_environment(environment(tmp_path, MESOS_PORT="50x"))
 
 

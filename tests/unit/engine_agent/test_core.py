@@ -1,4 +1,4 @@
-"""What an agent decides, compared with what Apache Mesos does in the same place."""
+"""Decisions of the agent's core, compared with Apache Mesos."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import msgspec
 import pytest
 
+from mesaform.common.transitions import UnknownTransition
 from mesaform.engine import link
 from mesaform.engine.agent.core import AgentCore
 from mesaform.engine.agent.events import (
@@ -16,7 +17,7 @@ from mesaform.engine.agent.events import (
     Exited,
     Forget,
     HealthChecked,
-    KillEverything,
+    KillAll,
     LaunchFailed,
     Ran,
     SaveMeta,
@@ -25,7 +26,6 @@ from mesaform.engine.agent.events import (
     Started,
     Tick,
 )
-from mesaform.engine.agent.task_fsm import IllegalTransition
 from mesaform.engine.agent.tasks import AgentMeta, Draining, SavedTask
 from tests.unit.engine_agent.builders import (
     ADDRESS,
@@ -47,7 +47,7 @@ def test_a_launched_task_is_durable_before_its_container_starts():
     assert [type(effect) for effect in effects] == [Checkpoint, StartContainer]
 
 
-def test_a_task_is_told_starting_then_running_then_finished_one_at_a_time():
+def test_updates_are_sent_one_at_a_time_starting_running_finished():
     agent = Scenario()
     agent.launch()
     container = agent.container_of("t")
@@ -108,7 +108,7 @@ def test_an_exit_is_described_in_mesos_words(wait_status, state, message):
     assert (status.state, status.message, status.reason) == (state, message, None)
 
 
-def test_a_kill_is_told_as_killing_only_to_frameworks_that_know_that_state():
+def test_a_kill_is_reported_as_killing_only_to_frameworks_with_that_capability():
     agent = Scenario()
     container = agent.run(owner=AWARE)
     effects = agent.kill()
@@ -178,7 +178,7 @@ def test_a_launch_that_fails_says_why():
     )
 
 
-def test_a_task_over_its_memory_limit_is_told_so():
+def test_a_task_over_its_memory_limit_is_reported_with_that_reason():
     agent = Scenario()
     status = agent.exits(
         agent.run(), signal.SIGKILL, "Memory limit exceeded: Requested: 32MB Maximum Used: 32MB"
@@ -255,7 +255,7 @@ def test_a_drain_kills_every_task_with_the_lesser_grace_and_says_why():
 @pytest.mark.parametrize(
     ("owner", "state"), [(AWARE, "TASK_GONE_BY_OPERATOR"), (framework(), "TASK_KILLED")]
 )
-def test_a_drain_to_gone_is_told_as_gone_to_whom_knows_that(owner, state):
+def test_a_drain_that_marks_gone_is_reported_as_gone_to_partition_aware_frameworks(owner, state):
     agent = Scenario()
     container = agent.run(owner=owner)
     agent.happens(link.Drain(mark_gone=True))
@@ -289,7 +289,7 @@ def test_a_draining_agent_takes_no_tasks_until_it_is_reactivated(owner, state):
     assert any(isinstance(effect, StartContainer) for effect in agent.launch(owner=owner))
 
 
-def test_health_is_told_with_its_reason_and_too_many_failures_kill():
+def test_health_is_reported_with_its_reason_and_too_many_failures_kill():
     agent = Scenario()
     container = agent.run()
     (good,) = statuses(agent.happens(HealthChecked(container, healthy=True)))
@@ -329,15 +329,15 @@ def test_a_framework_that_is_shut_down_loses_its_tasks_without_a_word():
     assert agent.container_of("u") == other
 
 
-def test_a_refused_agent_kills_everything_without_a_word():
+def test_a_refused_agent_kills_its_tasks_without_updates():
     agent = Scenario()
     container = agent.run()
-    assert kills(agent.happens(KillEverything(untold=True))) == [(container, 3.0)]
+    assert kills(agent.happens(KillAll(is_refused=True))) == [(container, 3.0)]
     assert agent.exits(container, signal.SIGTERM) is None
     assert agent.core.tasks == {}
 
 
-def test_the_latest_state_runs_ahead_of_what_is_acknowledged():
+def test_the_latest_state_may_be_later_than_the_acknowledged_one():
     agent = Scenario()
     agent.launch()
     container = agent.container_of("t")
@@ -358,7 +358,7 @@ def test_the_latest_state_runs_ahead_of_what_is_acknowledged():
     ]
 
 
-def test_a_restarted_agent_goes_on_where_it_stopped():
+def test_a_restarted_agent_continues_with_its_pending_updates():
     before = Scenario()
     container = before.run()
     before.happens(Exited(container, EXIT_7))
@@ -376,7 +376,7 @@ def test_a_restarted_agent_goes_on_where_it_stopped():
     ] == [Forget]
 
 
-def test_an_adopted_task_is_not_told_running_again():
+def test_an_adopted_task_is_not_reported_running_again():
     before = Scenario()
     container = before.run()
     after = AgentCore(ADDRESS, before.new_uuid, AgentMeta(AGENT_ID))
@@ -389,7 +389,31 @@ def test_an_adopted_task_is_not_told_running_again():
 def test_what_cannot_happen_raises_with_the_tasks_history():
     agent = Scenario()
     container = agent.run()
-    with pytest.raises(
-        IllegalTransition, match=f"(?s)'not launched' in TASK_RUNNING.*container {container}"
-    ):
+    with pytest.raises(UnknownTransition, match="not launched in state TASK_RUNNING") as caught:
         agent.happens(LaunchFailed(container, "?"))
+    history = f"container {container} > TASK_STARTING > TASK_RUNNING"
+    assert history in str(caught.value)
+
+
+def test_an_event_without_a_handler_is_an_error():
+    with pytest.raises(TypeError, match="no handler for Ping"):
+        Scenario().happens(link.Ping())
+
+
+def test_saved_tasks_of_the_first_release_are_readable():
+    record = {
+        "framework": msgspec.to_builtins(AWARE),
+        "task": msgspec.to_builtins(task()),
+        "container_id": "c",
+        "received_at": 1.0,
+        "state": "TASK_KILLING",
+        "told": "TASK_RUNNING",
+        "unhealthy": True,
+        "orphan": True,
+    }
+    data = msgspec.msgpack.encode({"record": record, "pending": []})
+    saved = msgspec.msgpack.decode(data, type=SavedTask)
+    assert saved.record.reported_state == "TASK_RUNNING"
+    assert saved.record.is_unhealthy
+    assert saved.record.is_orphan
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(saved))["record"]["told"] == "TASK_RUNNING"

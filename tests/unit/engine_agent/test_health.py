@@ -20,7 +20,7 @@ def test_nonsense_in_a_timing_gets_the_default():
     ) == HealthPolicy.of({})
 
 
-def test_good_news_is_told_once():
+def test_a_success_is_reported_once():
     health = tracker()
     assert health.result(101.0, healthy=True) == HealthChecked("c", healthy=True)
     assert health.result(102.0, healthy=True) is None
@@ -38,7 +38,7 @@ def test_the_grace_period_ends_with_the_first_success():
     assert health.result(102.0, healthy=False) == HealthChecked("c", healthy=False)
 
 
-def test_every_failure_is_told_and_enough_in_a_row_kill():
+def test_each_failure_is_reported_and_enough_in_a_row_kill():
     health = tracker(grace_period_seconds=0, consecutive_failures=2)
     assert health.result(101.0, healthy=False) == HealthChecked("c", healthy=False)
     assert health.result(102.0, healthy=True) == HealthChecked("c", healthy=True)

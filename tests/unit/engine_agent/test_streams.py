@@ -1,4 +1,4 @@
-"""Status update streams: a state machine that crashes, loses connections and gets wrong acknowledgements."""
+"""Status update streams, through crashes, lost connections and wrong acknowledgements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesaform.engine.agent.streams import RETRY_MAX_S, RETRY_MIN_S, UpdateStreams
+from mesaform.engine.agent.streams import RETRY, UpdateStreams
 from mesaform.mesos.messages import TaskStatus, ident
 
 TASKS = ("a", "b", "c")
@@ -19,7 +19,7 @@ def status(number: int, state: str = "TASK_RUNNING", task: str = "a") -> TaskSta
 
 
 class Streams(RuleBasedStateMachine):
-    """The model keeps, per task, the list of updates not acknowledged, and when the outstanding one was last sent."""
+    """The model has, for each task, its unacknowledged updates and when the first was sent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class Streams(RuleBasedStateMachine):
         self.now = 0.0
         self.numbers = iter(range(1, 10**9))
 
-    def took(self, key: str, sent: list[TaskStatus], *, first: bool) -> None:
-        """Check what was sent against the model and note the time."""
+    def check_sent(self, key: str, sent: list[TaskStatus], *, first: bool) -> None:
+        """Compare what was sent with the model, and record the time."""
         if not sent:
             return
         assert self.connected
@@ -49,7 +49,7 @@ class Streams(RuleBasedStateMachine):
         self.waiting[key].append(update)
         sent = self.streams.add(key, update, self.now)
         assert bool(sent) == (self.connected and len(self.waiting[key]) == 1)
-        self.took(key, sent, first=True)
+        self.check_sent(key, sent, first=True)
         assert self.streams.add(key, update, self.now) == []
 
     @precondition(lambda self: self.connected)
@@ -59,20 +59,20 @@ class Streams(RuleBasedStateMachine):
             return
         done = self.waiting[key].pop(0)
         outcome, sent = self.streams.acknowledge(key, done.uuid, self.now)
-        assert outcome.accepted
-        assert outcome.ended == (done.state == "TASK_FAILED")
-        if outcome.ended:
+        assert outcome.is_accepted
+        assert outcome.has_ended == (done.state == "TASK_FAILED")
+        if outcome.has_ended:
             self.ended.discard(key)
         assert bool(sent) == bool(self.waiting[key])
-        self.took(key, sent, first=True)
-        again, resent = self.streams.acknowledge(key, done.uuid, self.now)
-        assert not again.accepted
+        self.check_sent(key, sent, first=True)
+        repeated, resent = self.streams.acknowledge(key, done.uuid, self.now)
+        assert not repeated.is_accepted
         assert resent == []
 
     @rule(key=st.sampled_from(TASKS), number=st.integers(10**9, 10**9 + 5))
     def a_wrong_acknowledgement_changes_nothing(self, key: str, number: int) -> None:
         outcome, sent = self.streams.acknowledge(key, number.to_bytes(16, "big"), self.now)
-        assert not outcome.accepted
+        assert not outcome.is_accepted
         assert sent == []
 
     @precondition(lambda self: not self.connected)
@@ -81,8 +81,8 @@ class Streams(RuleBasedStateMachine):
         self.connected = True
         sent = dict(self.streams.connected(self.now))
         assert set(sent) == {key for key, waiting in self.waiting.items() if waiting}
-        for key, one in sent.items():
-            self.took(key, [one], first=True)
+        for key, update in sent.items():
+            self.check_sent(key, [update], first=True)
 
     @precondition(lambda self: self.connected)
     @rule()
@@ -99,14 +99,14 @@ class Streams(RuleBasedStateMachine):
             if waiting:
                 self.streams.restore(key, waiting)
 
-    @rule(seconds=st.sampled_from([0.5, RETRY_MIN_S, 35.0, RETRY_MAX_S]))
+    @rule(seconds=st.sampled_from([0.5, RETRY.first_s, 35.0, RETRY.cap_s]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        for key, one in self.streams.due(self.now):
+        for key, update in self.streams.due(self.now):
             times = self.sent[key]
-            interval = min(RETRY_MIN_S * 2 ** (len(times) - 1), RETRY_MAX_S)
+            interval = min(RETRY.first_s * 2 ** (len(times) - 1), RETRY.cap_s)
             assert self.now - times[-1] >= interval
-            self.took(key, [one], first=False)
+            self.check_sent(key, [update], first=False)
 
     @invariant()
     def pending_is_what_was_not_acknowledged(self) -> None:
@@ -116,7 +116,7 @@ class Streams(RuleBasedStateMachine):
     @invariant()
     def it_wakes_exactly_when_something_is_to_be_repeated(self) -> None:
         wanted = [
-            self.sent[key][-1] + min(RETRY_MIN_S * 2 ** (len(self.sent[key]) - 1), RETRY_MAX_S)
+            self.sent[key][-1] + min(RETRY.first_s * 2 ** (len(self.sent[key]) - 1), RETRY.cap_s)
             for key, waiting in self.waiting.items()
             if waiting and self.connected
         ]
@@ -141,6 +141,6 @@ def test_retries_double_from_ten_seconds_to_ten_minutes():
     assert gaps == [10, 20, 40, 80, 160, 320, 600, 600, 600]
 
 
-def test_an_update_without_a_uuid_is_a_mistake():
+def test_an_update_without_a_uuid_is_refused():
     with pytest.raises(ValueError, match="cannot be acknowledged"):
         UpdateStreams().add("a", TaskStatus(task_id=ident("a"), state="TASK_LOST"), 0.0)

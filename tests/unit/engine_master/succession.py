@@ -101,7 +101,7 @@ class RealAgent:
                 self.handle(ag.Connected(message.agent_id))
             case link.Refused():
                 self.refused = True
-                self.handle(ag.KillEverything(untold=True))
+                self.handle(ag.KillAll(is_refused=True))
             case link.Ping():
                 self.world.feed(ev.AgentPong(self.link_id or ""))
             case _:
