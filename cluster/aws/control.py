@@ -1,8 +1,9 @@
 """The control objects in S3, below `<cluster>/control/`. See `Control`.
 
-`fence.json` holds the freeze, `beat.json` the heartbeat, `orders.json` all overrides. The overrides
-are one object, since one GET per pass is the cheapest way to read them; conditional writes of S3
-make its change a compare-and-swap.
+`freeze.json` holds the freeze, `heartbeat.json` the heartbeat, `overrides.json` all overrides. The
+overrides are one object, since one GET per pass is the cheapest way to read them; conditional
+writes of S3 make its change a compare-and-swap. Commit 5698494 named the objects `fence.json`,
+`beat.json` and `orders.json`: they are read where the new ones do not exist.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from mesaform.aws.ports.control import Document, Heartbeat, Overrides
 from mesaform.common.errors import NotFound, Retryable
 
 SWAP_TRIES = 8
+
+OLD_NAMES = {"freeze": "fence", "heartbeat": "beat", "overrides": "orders"}
+"""Names of objects, and their names in commit 5698494."""
+
+OLD_HEARTBEAT_FIELDS = {"fenced": "frozen", "memory": "planner_state"}
 CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 
 
@@ -33,25 +39,42 @@ class S3Control:
         self._s3 = client.client("s3", region)
 
     def freeze(self, reason: str) -> None:
-        self._put("fence", {"reason": reason, "at": time.time()})
+        self._put("freeze", {"reason": reason, "at": time.time()})
 
     def unfreeze(self) -> None:
-        key = self._key("fence")
-        with translate_errors(f"s3://{self._bucket}/{key}"):
-            self._s3.delete_object(Bucket=self._bucket, Key=key)
+        for name in ("freeze", OLD_NAMES["freeze"]):
+            key = self._key(name)
+            with translate_errors(f"s3://{self._bucket}/{key}"):
+                self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def frozen_reason(self) -> str | None:
-        freeze = self._get("fence")
+        freeze = self._get("freeze")
         return None if freeze is None else str(freeze.get("reason", "no reason given"))
 
     def write_heartbeat(
-        self, at: float, *, frozen: bool, address: str, memory: Mapping[str, Any] | None = None
+        self,
+        at: float,
+        *,
+        frozen: bool,
+        address: str,
+        planner_state: Mapping[str, Any] | None = None,
     ) -> None:
-        self._put("beat", {"at": at, "fenced": frozen, "address": address, "memory": memory or {}})
+        self._put(
+            "heartbeat",
+            {
+                "at": at,
+                "frozen": frozen,
+                "address": address,
+                "planner_state": planner_state or {},
+            },
+        )
 
     def last_heartbeat(self) -> Heartbeat | None:
-        document = self._get("beat")
-        return None if document is None else msgspec.convert(document, Heartbeat)
+        document = self._get("heartbeat")
+        if document is None:
+            return None
+        fields = {OLD_HEARTBEAT_FIELDS.get(key, key): value for key, value in document.items()}
+        return msgspec.convert(fields, Heartbeat)
 
     def write_document(self, name: str, document: Mapping[str, Any]) -> None:
         self._put(name, document)
@@ -71,22 +94,23 @@ class S3Control:
         raise Retryable(
             "others change the overrides all the time",
             after_s=1.0,
-            where=f"s3://{self._bucket}/{self._key('orders')}",
+            where=f"s3://{self._bucket}/{self._key('overrides')}",
         )
 
     def _read_overrides(self) -> tuple[Overrides, str]:
         """Return the overrides and the version of their object; no version if it does not exist."""
-        key = self._key("orders")
+        key = self._key("overrides")
         try:
             with translate_errors(f"s3://{self._bucket}/{key}"):
                 answer = self._s3.get_object(Bucket=self._bucket, Key=key)
                 body = answer["Body"].read()
         except NotFound:
-            return (), ""
+            old = self._read(OLD_NAMES["overrides"])
+            return (() if old is None else tuple(msgspec.json.decode(old, type=list[Override]))), ""
         return tuple(msgspec.json.decode(body, type=list[Override])), str(answer["ETag"])
 
     def _swap(self, overrides: Overrides, version: str) -> bool:
-        key = self._key("orders")
+        key = self._key("overrides")
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         with translate_errors(f"s3://{self._bucket}/{key}"):
             try:
@@ -117,10 +141,16 @@ class S3Control:
             )
 
     def _get(self, name: str) -> Document | None:
+        """Return a document, or the one with its old name; None if neither exists."""
+        body = self._read(name)
+        if body is None and name in OLD_NAMES:
+            body = self._read(OLD_NAMES[name])
+        return None if body is None else msgspec.json.decode(body, type=Document)
+
+    def _read(self, name: str) -> bytes | None:
         key = self._key(name)
         try:
             with translate_errors(f"s3://{self._bucket}/{key}"):
-                body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+                return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
         except NotFound:
             return None
-        return msgspec.json.decode(body, type=Document)

@@ -66,12 +66,12 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     masters = list(masters_of(context))
     bucket = await asyncio.to_thread(client.account_bucket, spec.region)
     control = S3Control(bucket, spec.name, spec.region)
-    fence, beat, orders = await asyncio.gather(
+    freeze, heartbeat, orders = await asyncio.gather(
         asyncio.to_thread(control.frozen_reason),
         asyncio.to_thread(control.last_heartbeat),
         asyncio.to_thread(control.overrides),
     )
-    memory = remembered(beat["memory"] if beat else None)
+    memory = remembered(heartbeat["planner_state"] if heartbeat else None)
     async with aiohttp.ClientSession() as session:
         operator = OperatorClient(masters, session)
         pacer, types = (
@@ -85,7 +85,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
             ServicesClient(services_urls(masters), session),
             AwsFleet(spec.region, market, pacer),
         )
-        snapshot = await observer.snapshot(spec, memory, (), fence, orders)
+        snapshot = await observer.snapshot(spec, memory, (), freeze, orders)
     if spec.autoscaler.profile.enabled:
         snapshot = replace(
             snapshot, profile=decoded(await asyncio.to_thread(control.read_document, NAME))

@@ -193,15 +193,15 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
             )
         )
     scaler = status.autoscaler
-    beat = (
-        f", last beat {duration(scaler.beat_age_s)} ago from {scaler.address}"
-        if scaler.beat_age_s is not None
+    heartbeat = (
+        f", last heartbeat {duration(scaler.heartbeat_age_s)} ago from {scaler.address}"
+        if scaler.heartbeat_age_s is not None
         else ""
     )
-    fence = f"; fenced: {scaler.fence}" if scaler.fence else ""
+    freeze = f"; frozen: {scaler.freeze}" if scaler.freeze else ""
     page = f"{status.urls['autoscaler']}, " if "autoscaler" in status.urls else ""
-    rows.append(("autoscaler", f"{page}{scaler.state}{beat}{fence}"))
-    rows += [("order", order) for order in scaler.orders]
+    rows.append(("autoscaler", f"{page}{scaler.state}{heartbeat}{freeze}"))
+    rows += [("override", override) for override in scaler.overrides]
     if status.unpriced:
         rows.append(("no price for", ", ".join(status.unpriced)))
     return rows

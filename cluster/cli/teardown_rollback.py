@@ -10,7 +10,7 @@ from typing import Protocol
 from mesaform.aws.ports import Control
 from mesaform.common.errors import MesaformError
 from mesaform.status.view import AgentView
-from mesaform.teardown.execute import FENCE_REASON
+from mesaform.teardown.execute import FREEZE_REASON
 
 WITHOUT_WORK = frozenset({"deactivated", "drained"})
 ON_THE_WAY = frozenset({"draining"})  # the engine takes an agent back only when it is empty
@@ -25,21 +25,21 @@ class Operator(Protocol):
 class TeardownRollback:
     """Call `step` with each new picture until `done`.
 
-    The fence goes last: an autoscaler that is let loose before could take the agents without work for idle ones. A fence that a
+    The freeze goes last: an autoscaler that is let loose before could take the agents without work for idle ones. A freeze that a
     person put up goes as well, but says nothing of agents: those stay as they are.
     """
 
-    def __init__(self, control: Control, operator: Operator, fence: str | None) -> None:
+    def __init__(self, control: Control, operator: Operator, freeze: str | None) -> None:
         self._control = control
         self._operator = operator
-        self._by_down = fence == FENCE_REASON
-        self.done = fence is None
+        self._by_down = freeze == FREEZE_REASON
+        self.done = freeze is None
 
     async def step(self, agents: Sequence[AgentView]) -> None:
         """Do what can be done now; the engine must have a leader.
 
         Raises:
-            CloudError: the fence could not be lifted.
+            CloudError: the freeze could not be lifted.
 
         """
         held = [

@@ -120,7 +120,7 @@ def _cloud(context: Context, report: Report) -> None:
         under_way.outcome = f"{context.spec.target}, {context.spec.region}"
         if reason := control.frozen_reason():
             under_way.outcome += (
-                f"; there is a fence ({reason}), which goes when the cluster answers"
+                f"; there is a freeze ({reason}), which goes when the cluster answers"
             )
 
 
@@ -203,9 +203,9 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
     with stage(report, "Wait for the cluster to answer") as under_way:
         async with aiohttp.ClientSession() as session:
             gatherer = Gatherer(spec, session, fleet, control, outputs=outputs_reader(context))
-            fence = await asyncio.to_thread(control.frozen_reason)
+            freeze = await asyncio.to_thread(control.frozen_reason)
             teardown = TeardownRollback(
-                control, OperatorClient(masters_of(context), session), fence
+                control, OperatorClient(masters_of(context), session), freeze
             )
             while True:
                 sources = await gatherer.gather()

@@ -47,19 +47,19 @@ class Gatherer:
     async def gather(self) -> Sources:
         """One round of questions. Raises nothing: see `Sources.unreachable`."""
         self._silent = []
-        machines, beat_and_fence, outputs = await asyncio.gather(
+        machines, heartbeat_and_freeze, outputs = await asyncio.gather(
             self._machines(), self._autoscaler(), self._outputs()
         )
         reach = self._masters(machines)
         heard = await self._cluster(reach) if reach else Sources(at=0)
-        beat, fence, orders = beat_and_fence or (None, None, ())
+        heartbeat, freeze, orders = heartbeat_and_freeze or (None, None, ())
         return replace(
             heard,
             at=self.clock(),
             machines=machines,
-            beat=beat,
-            fence=fence,
-            orders=tuple(describe(order) for order in in_force(orders, self.clock())),
+            heartbeat=heartbeat,
+            freeze=freeze,
+            overrides=tuple(describe(order) for order in in_force(orders, self.clock())),
             outputs=outputs,
             unreachable=tuple(self._silent),
         )

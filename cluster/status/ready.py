@@ -36,7 +36,7 @@ def missing(
 def left_alone(status: Status, spec: ClusterSpec) -> str:
     """What becomes of the machines of an autoscaler that is silent; nothing to say while it works, or when it bought none."""
     bought = [agent for agent in status.agents if agent.managed_by == "autoscaler"]
-    age_s = status.autoscaler.beat_age_s
+    age_s = status.autoscaler.heartbeat_age_s
     if status.autoscaler.state != "silent" or age_s is None or not bought:
         return ""
     usd = sum(agent.usd_per_hour or 0.0 for agent in bought)
@@ -118,7 +118,7 @@ def _services(status: Status, up: Sequence[str]) -> list[Missing]:
 
 
 def _autoscaler(status: Status, spec: ClusterSpec) -> list[Missing]:
-    if not spec.autoscaler.enabled or status.autoscaler.state == "beating":
+    if not spec.autoscaler.enabled or status.autoscaler.state == "active":
         return []
     some = status.masters[0].instance_id if status.masters else ""
     return [Missing(f"the autoscaler is {status.autoscaler.state}", some, "autoscaler")]

@@ -31,7 +31,7 @@ class Unreachable:
 class Sources:
     """What was heard. None is "did not answer"; `at` is seconds since the epoch.
 
-    `orders` are operators' orders in force, in words.
+    `overrides` are operators' overrides in force, in words.
     `masters_up` and `services_up` are the private addresses whose 5050 and 8080 answer; `leader` and `services_leader` are among them.
     `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and GET_FRAMEWORKS, `queue` is that of /v2/queue.
     """
@@ -46,9 +46,9 @@ class Sources:
     services_leader: str | None = None
     services_up: frozenset[str] = frozenset()
     queue: Json | None = None
-    beat: Json | None = None
-    fence: str | None = None
-    orders: tuple[str, ...] = ()
+    heartbeat: Json | None = None
+    freeze: str | None = None
+    overrides: tuple[str, ...] = ()
     outputs: Json | None = None
     unreachable: tuple[Unreachable, ...] = ()
 
@@ -98,13 +98,13 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class AutoscalerView:
-    """`state` is beating, fenced, silent (its last beat is old), off (never beaten) or unknown."""
+    """`state` is active, frozen, silent (its last heartbeat is old), off (no heartbeat) or unknown."""
 
     state: str
     address: str = ""
-    beat_age_s: float | None = None
-    fence: str | None = None
-    orders: tuple[str, ...] = ()
+    heartbeat_age_s: float | None = None
+    freeze: str | None = None
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,18 +401,26 @@ def _offers(frameworks: Json | None) -> dict[str, float] | None:
 def _autoscaler(sources: Sources) -> AutoscalerView:
     if any(item.source == "autoscaler" for item in sources.unreachable):
         return AutoscalerView("unknown")
-    if sources.beat is None:
-        return AutoscalerView("off", fence=sources.fence, orders=sources.orders)
-    age_s = max(0.0, sources.at - float(sources.beat.get("at", 0.0)))
+    if sources.heartbeat is None:
+        return AutoscalerView("off", freeze=sources.freeze, overrides=sources.overrides)
+    age_s = max(0.0, sources.at - float(sources.heartbeat.get("at", 0.0)))
     state = (
-        "silent" if age_s > BEAT_OLD_S else "fenced" if sources.beat.get("fenced") else "beating"
+        "silent"
+        if age_s > HEARTBEAT_OLD_S
+        else "frozen"
+        if sources.heartbeat.get("frozen")
+        else "active"
     )
     return AutoscalerView(
-        state, str(sources.beat.get("address", "")), round(age_s, 1), sources.fence, sources.orders
+        state,
+        str(sources.heartbeat.get("address", "")),
+        round(age_s, 1),
+        sources.freeze,
+        sources.overrides,
     )
 
 
-BEAT_OLD_S = 30.0  # the autoscaler beats with each pass: every few seconds
+HEARTBEAT_OLD_S = 30.0  # the autoscaler writes one with each pass: every few seconds
 
 
 def _urls(masters: Sequence[MasterView], sources: Sources, target: str) -> dict[str, str]:
@@ -425,7 +433,7 @@ def _urls(masters: Sequence[MasterView], sources: Sources, target: str) -> dict[
     ):
         if address is not None:
             urls[name] = f"http://{reach.get(address, address)}:{port}"
-    if sources.beat is not None and (told := str(sources.beat.get("address", ""))):
+    if sources.heartbeat is not None and (told := str(sources.heartbeat.get("address", ""))):
         host, _, own_port = told.rpartition(":")
         urls["autoscaler"] = f"http://{reach.get(host, host)}:{own_port}"
     return urls

@@ -1,6 +1,6 @@
 """Doing what the plan says. Each step may be repeated at any time: it looks at the world, not at what an earlier run remembers.
 
-What goes wrong before the sweep does not stop the teardown: a fence that nobody obeys, an agent that does not drain, a Terraform that
+What goes wrong before the sweep does not stop the teardown: a freeze that nobody obeys, an agent that does not drain, a Terraform that
 fails are told, and the sweep, which needs only tags, takes what they left. Only the proof at the end decides.
 """
 
@@ -23,11 +23,11 @@ from mesaform.teardown.receipt import Facts, Receipt, last_receipt_at, merge, wr
 from mesaform.teardown.survey import Survey, World
 from mesaform.topology.names import Tag
 
-OBEY_S = 20.0  # how long the autoscaler may take to say that it obeys the fence
+OBEY_S = 20.0  # how long the autoscaler may take to say that it obeys the freeze
 POLL_S = 0.5
-FENCE_REASON = "mesaform down"
+FREEZE_REASON = "mesaform down"
 TITLES = {
-    "fence": "Fence the autoscaler",
+    "freeze": "Freeze the autoscaler",
     "deactivate": "Stop new work",
     "drain": "Drain agents",
     "terminate": "Terminate what Terraform does not know",
@@ -79,8 +79,8 @@ class Teardown:
         machines = {machine.key: as_owned(machine) for machine in found.inventory.machines}
         for step in plan.steps:
             touched = [agents[instance_id] for instance_id in step.touches]
-            if step.kind == "fence":
-                await self._fence()
+            if step.kind == "freeze":
+                await self._freeze()
             elif step.kind == "deactivate":
                 await self._deactivate(touched)
             elif step.kind == "drain":
@@ -103,24 +103,28 @@ class Teardown:
         self._troubles.append(what)
         return what
 
-    async def _fence(self) -> None:
+    async def _freeze(self) -> None:
         control = self._world.control
         if control is None:
             return
-        with self._step("fence") as under_way:
+        with self._step("freeze") as under_way:
             asked_at = self._world.clock()
-            await asyncio.to_thread(control.freeze, FENCE_REASON)
+            await asyncio.to_thread(control.freeze, FREEZE_REASON)
             while self._world.clock() - asked_at < OBEY_S:
-                beat = await asyncio.to_thread(control.last_heartbeat)
-                if beat and beat.get("fenced") and float(beat.get("at", 0.0)) >= asked_at:
+                heartbeat = await asyncio.to_thread(control.last_heartbeat)
+                if (
+                    heartbeat
+                    and heartbeat.get("frozen")
+                    and float(heartbeat.get("at", 0.0)) >= asked_at
+                ):
                     under_way.outcome = "it obeys"
                     return
                 under_way.advance(
-                    f"waiting for its next beat, {OBEY_S - (self._world.clock() - asked_at):.0f} s more"
+                    f"waiting for its next heartbeat, {OBEY_S - (self._world.clock() - asked_at):.0f} s more"
                 )
                 await self._world.sleep(POLL_S)
             under_way.outcome = self._trouble(
-                f"no beat obeyed the fence in {OBEY_S:.0f} s; it goes with the masters"
+                f"no heartbeat obeyed the freeze in {OBEY_S:.0f} s; it goes with the masters"
             )
 
     async def _deactivate(self, agent_ids: list[str]) -> None:
@@ -227,7 +231,7 @@ class Teardown:
                 under_way.outcome = self._trouble(f"{len(swept.remaining)} would not go")
         if swept.is_clean and not plan.wish.agents_only:
             await asyncio.to_thread(self._world.forget)
-            await self._lift_fence()
+            await self._lift_freeze()
         left = {one.resource.key for one in swept.remaining}
         return Outcome(
             swept, tuple(one for one in remaining if one.key not in left), tuple(self._troubles)
@@ -238,8 +242,8 @@ class Teardown:
         own = self._world.deployment_id
         return bool(own) and resource.tags.get(Tag.DEPLOYMENT, own) != own
 
-    async def _lift_fence(self) -> None:
-        """Nobody is left who could buy: the next cluster of this name must not find a fence. One that stays is lifted by `up`."""
+    async def _lift_freeze(self) -> None:
+        """Nobody is left who could buy: the next cluster of this name must not find a freeze. One that stays is lifted by `up`."""
         if self._world.control is not None:
             with suppress(MesaformError):
                 await asyncio.to_thread(self._world.control.unfreeze)

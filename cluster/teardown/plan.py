@@ -15,8 +15,15 @@ from mesaform.aws.resources.registry import in_deletion_order
 from mesaform.common.errors import NotOwned
 from mesaform.topology.names import Tag
 
-StepKind = Literal["fence", "deactivate", "drain", "terminate", "destroy", "sweep"]
-STEP_ORDER: tuple[StepKind, ...] = ("fence", "deactivate", "drain", "terminate", "destroy", "sweep")
+StepKind = Literal["freeze", "deactivate", "drain", "terminate", "destroy", "sweep"]
+STEP_ORDER: tuple[StepKind, ...] = (
+    "freeze",
+    "deactivate",
+    "drain",
+    "terminate",
+    "destroy",
+    "sweep",
+)
 DESTROY_ORDER = ("agents", "masters", "notices", "network")
 Key = tuple[str, str]
 
@@ -229,7 +236,7 @@ def _quiet(inventory: Inventory, agents: Sequence[Held]) -> list[Step]:
     steps = []
     if inventory.autoscaler_alive:
         steps.append(
-            Step("fence", "fence the autoscaler", "it must not buy what is being taken away")
+            Step("freeze", "freeze the autoscaler", "it must not buy what is being taken away")
         )
     listed = [machine for machine in agents if machine.agent_id]
     if inventory.has_leader and listed:

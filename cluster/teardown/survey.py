@@ -1,4 +1,4 @@
-"""Looking at what there is before anything goes: EC2, everything tagged, Terraform's state, the engine, the autoscaler's beat."""
+"""Looking at what there is before anything goes: EC2, everything tagged, Terraform's state, the engine, the autoscaler's heartbeat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mesaform.teardown.plan import Held, Inventory
 from mesaform.teardown.receipt import Ran
 from mesaform.topology.names import Tag
 
-BEAT_OLD_S = 30.0  # older than this, the autoscaler is dead and need not be waited for
+HEARTBEAT_OLD_S = 30.0  # older than this, the autoscaler is dead and need not be waited for
 ENGINE_S = 10.0  # how long the engine may take to answer
 
 
@@ -36,7 +36,7 @@ class Operator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that teardown talks to. None is "there is none": no bucket, so no ledger and no fence; no master, so no engine.
+    """Everything that teardown talks to. None is "there is none": no bucket, so no ledger and no freeze; no master, so no engine.
 
     `stacks` reads the ids in each stack's Terraform state; `destroy` destroys stacks in the order
     given; `forget` sets the state of stacks aside that are proven gone. `deployment_id` is this
@@ -78,10 +78,10 @@ async def survey(world: World) -> Survey:
     resources = [one for one in await world.sweep.inventory() if one.kind != "instance"]
     stacks = await asyncio.to_thread(world.stacks)
     engine = await read_engine(world.operator)
-    beat = await _beat(world)
+    heartbeat = await _heartbeat(world)
     alive = [machine for machine in machines if machine.state != "terminated"]
     now = world.clock()
-    idle = idle_by_machine(beat)
+    idle = idle_by_machine(heartbeat)
     return Survey(
         inventory=Inventory(
             cluster=world.cluster,
@@ -89,8 +89,8 @@ async def survey(world: World) -> Survey:
             resources=tuple(resources),
             stacks={stack: ids for stack, ids in stacks.items() if ids},
             has_leader=engine.agents is not None,
-            autoscaler_alive=beat is not None
-            and world.clock() - float(beat.get("at", 0.0)) < BEAT_OLD_S,
+            autoscaler_alive=heartbeat is not None
+            and world.clock() - float(heartbeat.get("at", 0.0)) < HEARTBEAT_OLD_S,
             deployment_id=world.deployment_id,
         ),
         ran=tuple(_ran(machine, now, idle) for machine in alive),
@@ -144,7 +144,7 @@ async def read_engine(operator: Operator | None) -> EngineLoad:
     return EngineLoad(agents, tasks, "answers")
 
 
-async def _beat(world: World) -> Mapping[str, Any] | None:
+async def _heartbeat(world: World) -> Mapping[str, Any] | None:
     control = world.control
     if control is None:
         return None
@@ -154,11 +154,11 @@ async def _beat(world: World) -> Mapping[str, Any] | None:
         return None
 
 
-def idle_by_machine(beat: Mapping[str, Any] | None) -> dict[str, float]:
-    """Seconds that each machine was idle in its life until the last beat, as the autoscaler remembers; only machines it knows."""
-    memory = (beat or {}).get("memory") or {}
+def idle_by_machine(heartbeat: Mapping[str, Any] | None) -> dict[str, float]:
+    """Seconds that each machine was idle in its life until the last heartbeat, as the autoscaler remembers; only machines it knows."""
+    memory = (heartbeat or {}).get("planner_state") or {}
     ended, since = memory.get("idle_s") or {}, memory.get("idle_since") or {}
-    at = float((beat or {}).get("at", 0.0))
+    at = float((heartbeat or {}).get("at", 0.0))
     rented = [
         name
         for name, machine in (memory.get("rented") or {}).items()

@@ -238,7 +238,7 @@ class FakeControl:
 
     def __init__(self) -> None:
         self._reason: str | None = None
-        self._beat: Heartbeat | None = None
+        self._heartbeat: Heartbeat | None = None
         self._overrides: Overrides = ()
         self._documents: dict[str, Document] = {}
         self.fail_next: CloudError | None = None
@@ -256,13 +256,18 @@ class FakeControl:
         return self._reason
 
     def write_heartbeat(
-        self, at: float, *, frozen: bool, address: str, memory: Mapping[str, Any] | None = None
+        self,
+        at: float,
+        *,
+        frozen: bool,
+        address: str,
+        planner_state: Mapping[str, Any] | None = None,
     ) -> None:
-        state = dict(memory or {})
-        self._beat = {"at": at, "fenced": frozen, "address": address, "memory": state}
+        state = dict(planner_state or {})
+        self._heartbeat = {"at": at, "frozen": frozen, "address": address, "planner_state": state}
 
     def last_heartbeat(self) -> Heartbeat | None:
-        return self._beat
+        return self._heartbeat
 
     def write_document(self, name: str, document: Mapping[str, Any]) -> None:
         self._documents[name] = dict(document)

@@ -59,7 +59,7 @@ from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 POLL_S = 0.5
 SPEC_EVERY_S = 15.0
 SPEC_FIRST_S = 2.0
-BEAT_EVERY_S = 5.0
+HEARTBEAT_EVERY_S = 5.0
 PRICES_EVERY_S = 10.0  # how often it is looked whether any are due
 AFTER_FAILURE_S = 2.0
 STOP_S = 3.0
@@ -156,9 +156,9 @@ class Term:
     inbox: Inbox
     memory: PlannerState = field(default_factory=PlannerState)
     intents: list[Intent] = field(default_factory=list)
-    fence: str | None = None
+    freeze: str | None = None
     orders: tuple[Override, ...] = ()
-    _beat: tuple[float, bool] = (0.0, False)
+    _heartbeat: tuple[float, bool] = (0.0, False)
     _waiting: int = 0
 
     async def run(self) -> None:
@@ -197,10 +197,10 @@ class Term:
             self.memory = replace(self.memory, findings=self.probe.findings())
             heard = self.inbox.take()
             snapshot = await self.observer.snapshot(
-                spec, self.memory, self.intents, self.fence, self.orders, noticed=bool(heard)
+                spec, self.memory, self.intents, self.freeze, self.orders, noticed=bool(heard)
             )
             snapshot = replace(snapshot, profile=self.learner.known)
-            if not self.fence and not paused(self.orders, self.clock.now()):
+            if not self.freeze and not paused(self.orders, self.clock.now()):
                 self.memory, self.intents = await self.actor.recover(
                     self.memory, self.intents, snapshot.machines
                 )
@@ -279,27 +279,27 @@ class Term:
             usd += one.machine.usd_per_hour
 
     async def _read_control(self) -> None:
-        """Obey a fence before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""
+        """Obey a freeze before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""
         try:
-            self.fence, self.orders = await asyncio.gather(
+            self.freeze, self.orders = await asyncio.gather(
                 asyncio.to_thread(self.control.frozen_reason),
                 asyncio.to_thread(self.control.overrides),
             )
-            fenced = self.fence is not None
+            frozen = self.freeze is not None
             now = self.clock.now()
-            if now - self._beat[0] >= BEAT_EVERY_S or fenced != self._beat[1]:
-                memory = msgspec.to_builtins(self.memory)
+            if now - self._heartbeat[0] >= HEARTBEAT_EVERY_S or frozen != self._heartbeat[1]:
+                state = msgspec.to_builtins(self.memory)
                 await asyncio.to_thread(
                     self.control.write_heartbeat,
                     now,
-                    frozen=fenced,
+                    frozen=frozen,
                     address=self.address,
-                    memory=memory,
+                    planner_state=state,
                 )
-                self._beat = (now, fenced)
+                self._heartbeat = (now, frozen)
         except MesaformError as error:  # S3 is gone: what was last known stays in force
             self.telemetry.troubled("s3")
-            log.warning("the fence cannot be read", error=str(error), fenced=self.fence)
+            log.warning("the freeze cannot be read", error=str(error), frozen=self.freeze)
 
     async def _rest(self, interval_s: float) -> None:
         """Wait for the next pass, shorter when more waits than at the last one, or when something was announced."""

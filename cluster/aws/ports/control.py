@@ -18,14 +18,14 @@ Document = dict[str, Any]
 class Heartbeat(TypedDict):
     """Last sign of life of the autoscaler's leader.
 
-    `at` is in seconds since the epoch; `fenced` is whether the leader obeys a freeze; `address` is
-    that of its HTTP port; `memory` is its planner state, from which `mesaform plan` plans.
+    `at` is in seconds since the epoch; `frozen` is whether the leader obeys a freeze; `address` is
+    that of its HTTP port; `planner_state` is what `mesaform plan` plans from.
     """
 
     at: float
-    fenced: bool
+    frozen: bool
     address: str
-    memory: Document
+    planner_state: Document
 
 
 Overrides = tuple[Override, ...]
@@ -47,7 +47,12 @@ class Control(Protocol):
         ...
 
     def write_heartbeat(
-        self, at: float, *, frozen: bool, address: str, memory: Mapping[str, Any] | None = None
+        self,
+        at: float,
+        *,
+        frozen: bool,
+        address: str,
+        planner_state: Mapping[str, Any] | None = None,
     ) -> None:
         """Replace the heartbeat. Idempotent. See `Heartbeat`."""
         ...

@@ -295,12 +295,14 @@ async def test_a_fence_is_obeyed_and_acknowledged(
     daemon = await daemons()
     await until(lambda: leads(daemon))
     control.freeze("mesaform down")
-    beat = await until(lambda: (beat := control.last_heartbeat()) and beat["fenced"] and beat)
+    heartbeat = await until(
+        lambda: (heartbeat := control.last_heartbeat()) and heartbeat["frozen"] and heartbeat
+    )
     cluster.want(5)
     passed = (await daemon.get("/health"))["last_pass_at"]
     await until(lambda: _later_pass(daemon, passed))
     assert alive(fleet) == []
-    assert beat["address"] == f"{HOST}:{daemon.port}"
+    assert heartbeat["address"] == f"{HOST}:{daemon.port}"
     control.unfreeze()
     await until(lambda: alive(fleet))
 

@@ -99,7 +99,7 @@ async def test_plan_shows_demand_with_verdicts_and_does_nothing(file: str, bucke
     cluster = Cluster()
     cluster.want(9)
     S3Control(bucket, "toy", REGION).write_heartbeat(
-        time.time(), fenced=False, address="x", memory={"leader_since": 1.0, "unknown": 1}
+        time.time(), frozen=False, address="x", planner_state={"leader_since": 1.0, "unknown": 1}
     )
     async with cluster_on(cluster, MASTER):
         shown = await asyncio.to_thread(run, "plan", "-f", file)

@@ -274,11 +274,11 @@ def test_the_last_sign_of_life_is_the_one_read(control: Control):
     assert control.last_heartbeat() is None
     control.write_heartbeat(1.0, frozen=False, address="127.42.0.10:9550")
     control.write_heartbeat(
-        2.0, frozen=True, address="127.42.32.10:9550", memory={"idle_since": {"i-1": 1.0}}
+        2.0, frozen=True, address="127.42.32.10:9550", planner_state={"idle_since": {"i-1": 1.0}}
     )
     assert control.last_heartbeat() == {
         "at": 2.0,
-        "fenced": True,
+        "frozen": True,
         "address": "127.42.32.10:9550",
-        "memory": {"idle_since": {"i-1": 1.0}},
+        "planner_state": {"idle_since": {"i-1": 1.0}},
     }

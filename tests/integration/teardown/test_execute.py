@@ -95,7 +95,7 @@ class Engine:
 
 
 class Setup:
-    """A cluster in the cloud as `up` leaves it: Terraform's machines and network, one machine of the autoscaler, a beating autoscaler."""
+    """A cluster in the cloud as `up` leaves it: Terraform's machines and network, one machine of the autoscaler, a active autoscaler."""
 
     def __init__(self, cloud: Cloud, folder: Path) -> None:
         self.cloud, self.folder, self.clock = cloud, folder, Clock()
@@ -114,7 +114,7 @@ class Setup:
         self.engine: Engine | None = Engine({self.agents[0]: 2, self.agents[1]: 0, self.bought: 1})
         self.control = S3Control(BUCKET, NAME, REGION)
         self.ledger = S3Ledger(BUCKET, NAME, REGION)
-        self.beat(fenced=False)
+        self.heartbeat(frozen=False)
         self.sweep = Sweep(resource_kinds(NAME, REGION), NAME, sleep=self.clock.sleep, rounds=20)
         self.destroyed: list[tuple[str, ...]] = []
         self.fences_seen: set[str | None] = set()
@@ -140,14 +140,14 @@ class Setup:
         identity: str = answer["Instances"][0]["InstanceId"]
         return identity
 
-    def beat(self, *, fenced: bool) -> None:
-        self.control.write_heartbeat(self.clock(), fenced=fenced, address="127.42.0.10:9550")
+    def heartbeat(self, *, frozen: bool) -> None:
+        self.control.write_heartbeat(self.clock(), frozen=frozen, address="127.42.0.10:9550")
 
     async def sleep(self, seconds: float) -> None:
-        """While the teardown waits, the autoscaler beats, and says whether it sees the fence."""
+        """While the teardown waits, the autoscaler heartbeats, and says whether it sees the freeze."""
         await self.clock.sleep(seconds)
         self.fences_seen.add(self.control.frozen_reason())
-        self.beat(fenced=self.control.frozen_reason() is not None)
+        self.heartbeat(frozen=self.control.frozen_reason() is not None)
 
     async def destroy(self, stacks: tuple[str, ...]) -> None:
         """Terraform's part: remove what the state lists, stack by stack."""
@@ -210,9 +210,9 @@ async def test_a_teardown_leaves_nothing_but_images(setup: Setup) -> None:
     assert await setup.left() == {"image", "snapshot"}
     assert setup.destroyed == [("agents", "masters", "network")]
     assert setup.control.frozen_reason() is None, (
-        "the next cluster of this name must not find a fence"
+        "the next cluster of this name must not find a freeze"
     )
-    assert {"fence", "deactivate", "drain", "terminate", "destroy", "sweep"} == {
+    assert {"freeze", "deactivate", "drain", "terminate", "destroy", "sweep"} == {
         step.kind for step in planned.steps
     }
 
@@ -223,7 +223,7 @@ async def test_the_autoscaler_is_fenced_before_anything_goes_and_agents_are_drai
     told = Recorded()
     await setup.down(told)
     assert [stage for state, stage, _ in told.events if state == "started"] == list(TITLES.values())
-    assert ("done", TITLES["fence"], "it obeys") in told.events
+    assert ("done", TITLES["freeze"], "it obeys") in told.events
     assert setup.fences_seen == {"mesaform down"}
     assert setup.engine is not None
     assert len(setup.engine.deactivated) == 3
@@ -251,7 +251,7 @@ async def test_an_autoscaler_that_died_is_not_waited_for(setup: Setup) -> None:
     setup.clock.now += 3600
     began = setup.clock()
     _, planned, _, _ = await setup.down()
-    assert "fence" not in {step.kind for step in planned.steps}
+    assert "freeze" not in {step.kind for step in planned.steps}
     assert setup.clock() - began < 20
 
 
@@ -282,7 +282,7 @@ async def test_agents_only_leaves_masters_and_network(setup: Setup) -> None:
 
 async def test_the_receipt_names_every_machine_with_hours_and_dollars(setup: Setup) -> None:
     setup.clock.now = max(m.launched_at for m in AwsFleet(REGION).machines(NAME)) + 7200
-    setup.beat(fenced=False)
+    setup.heartbeat(frozen=False)
     _, planned, _, receipt = await setup.down()
     by_kind = {(line.role, line.managed_by): line for line in receipt.lines}
     assert by_kind["master", "terraform"].machines == 3

@@ -7,7 +7,7 @@ from dataclasses import replace
 from mesaform.cli.teardown_rollback import TeardownRollback
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.status.view import AgentView
-from mesaform.teardown.execute import FENCE_REASON
+from mesaform.teardown.execute import FREEZE_REASON
 from mesaform.testing.fake_cloud import FakeControl
 
 AGENT = AgentView(
@@ -36,7 +36,7 @@ class Engine:
         self.reactivated.append(agent_id)
 
 
-def fenced(reason: str | None) -> tuple[FakeControl, Engine, TeardownRollback]:
+def frozen(reason: str | None) -> tuple[FakeControl, Engine, TeardownRollback]:
     control, engine = FakeControl(), Engine()
     if reason:
         control.freeze(reason)
@@ -44,11 +44,11 @@ def fenced(reason: str | None) -> tuple[FakeControl, Engine, TeardownRollback]:
 
 
 def test_without_a_fence_there_is_nothing_to_do() -> None:
-    assert fenced(None)[2].done
+    assert frozen(None)[2].done
 
 
 async def test_agents_get_work_again_before_the_fence_goes() -> None:
-    control, engine, teardown = fenced(FENCE_REASON)
+    control, engine, teardown = frozen(FREEZE_REASON)
     await teardown.step([AGENT])
     assert engine.reactivated == ["S-1"]
     assert control.frozen_reason()
@@ -58,7 +58,7 @@ async def test_agents_get_work_again_before_the_fence_goes() -> None:
 
 
 async def test_an_agent_that_still_drains_is_waited_for() -> None:
-    control, engine, teardown = fenced(FENCE_REASON)
+    control, engine, teardown = frozen(FREEZE_REASON)
     await teardown.step([replace(AGENT, state="draining")])
     assert (engine.reactivated, teardown.done) == ([], False)
     assert control.frozen_reason()
@@ -67,7 +67,7 @@ async def test_an_agent_that_still_drains_is_waited_for() -> None:
 
 
 async def test_an_engine_between_two_leaders_is_asked_again() -> None:
-    _, engine, teardown = fenced(FENCE_REASON)
+    _, engine, teardown = frozen(FREEZE_REASON)
     engine.answers = False
     await teardown.step([AGENT])
     engine.answers = True
@@ -76,7 +76,7 @@ async def test_an_engine_between_two_leaders_is_asked_again() -> None:
 
 
 async def test_a_persons_fence_goes_and_a_persons_deactivated_agents_stay_so() -> None:
-    control, engine, teardown = fenced("price talks")
+    control, engine, teardown = frozen("price talks")
     await teardown.step([AGENT])
     assert (engine.reactivated, teardown.done) == ([], True)
     assert control.frozen_reason() is None

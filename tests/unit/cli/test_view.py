@@ -92,7 +92,7 @@ def whole(**changes: Any) -> Sources:
                 {"app": {"id": "/calm", "cpus": 1}, "count": 0},
             ]
         },
-        "beat": {"at": 998.0, "fenced": False, "address": "127.42.0.10:9550"},
+        "heartbeat": {"at": 998.0, "frozen": False, "address": "127.42.0.10:9550"},
     }
     return Sources(**(values | changes))
 
@@ -127,7 +127,7 @@ def test_a_healthy_cluster_is_shown_whole() -> None:
         "services": f"http://{MASTERS[0]}:8080",
         "autoscaler": "http://127.42.0.10:9550",
     }
-    assert status.autoscaler.state == "beating"
+    assert status.autoscaler.state == "active"
 
 
 def test_demand_is_what_waits_and_only_that() -> None:
@@ -212,16 +212,18 @@ def test_without_ec2_the_engines_agents_are_shown_and_nothing_is_called_absent()
 
 
 @pytest.mark.parametrize(
-    ("beat", "state"),
+    ("heartbeat", "state"),
     [
         (None, "off"),
-        ({"at": 900.0, "fenced": False}, "silent"),
-        ({"at": 999.0, "fenced": True}, "fenced"),
-        ({"at": 999.0}, "beating"),
+        ({"at": 900.0, "frozen": False}, "silent"),
+        ({"at": 999.0, "frozen": True}, "frozen"),
+        ({"at": 999.0}, "active"),
     ],
 )
-def test_the_autoscaler_is_as_its_last_beat_says(beat: dict[str, Any] | None, state: str) -> None:
-    assert picture(beat=beat).autoscaler.state == state
+def test_the_autoscaler_is_as_its_last_beat_says(
+    heartbeat: dict[str, Any] | None, state: str
+) -> None:
+    assert picture(heartbeat=heartbeat).autoscaler.state == state
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ def test_a_silent_autoscalers_machines_are_counted_with_what_becomes_of_them(
     whole_spec = spec().model_copy(
         update={"autoscaler": spec().autoscaler.model_copy(update={"lease_s": lease_s})}
     )
-    told = left_alone(picture(beat={"at": beat_at}), whole_spec)
+    told = left_alone(picture(heartbeat={"at": beat_at}), whole_spec)
     assert told.endswith(said)
     assert told.startswith("1 machine that it bought runs, $" if said else "")
 
@@ -312,4 +314,4 @@ def test_what_is_missing_is_named_in_the_order_in_which_it_comes_up() -> None:
     assert lacks(services_up=frozenset(MASTERS[1:])) == [
         f"master {MASTERS[0]} does not answer on 8080"
     ]
-    assert lacks(beat=None) == ["the autoscaler is off"]
+    assert lacks(heartbeat=None) == ["the autoscaler is off"]

@@ -93,7 +93,7 @@ def test_a_whole_cluster_goes_in_the_order_of_the_design() -> None:
     steps = plan(whole_cluster(), Wish()).steps
     told = [(step.kind, step.stack) for step in steps]
     assert told == [
-        ("fence", ""),
+        ("freeze", ""),
         ("deactivate", ""),
         ("drain", ""),
         ("terminate", ""),
@@ -126,7 +126,7 @@ def test_without_a_leader_nothing_is_asked_of_agents() -> None:
 
 def test_a_dead_autoscaler_is_not_waited_for() -> None:
     inventory = Inventory("one", (machine(1),), has_leader=True)
-    assert "fence" not in {step.kind for step in plan(inventory, Wish()).steps}
+    assert "freeze" not in {step.kind for step in plan(inventory, Wish()).steps}
 
 
 def test_a_disk_goes_with_its_machine() -> None:
