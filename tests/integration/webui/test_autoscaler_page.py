@@ -127,7 +127,7 @@ def busy(server: Server, count: int) -> None:
             machines=machines[:some],
             agents=agents[:some],
             queue=queue if step > 40 else [],
-            orders=orders,
+            overrides=orders,
         )
     for number in range(30):
         kind = ("buy", "terminate", "unschedulable")[number % 3]
@@ -143,7 +143,7 @@ def busy(server: Server, count: int) -> None:
         )
         server.does(lambda told, one=one: told.decided(one))
     spec = a_spec(pools=[{"count": 2, "max": 1000}])
-    server.passes(now, spec=spec, machines=machines, agents=agents, queue=queue, orders=orders)
+    server.passes(now, spec=spec, machines=machines, agents=agents, queue=queue, overrides=orders)
 
 
 def keep(browser: Browser, name: str, folder: Path) -> None:
@@ -178,7 +178,7 @@ def test_everything_about_a_busy_cluster_is_on_one_page(
     )
     browser.open(f"http://{servers[0].address}/")
     browser.until(lambda: len(browser.all("svg.plot path.line")) >= 2)
-    assert "get none: never" in browser.row("demand", "/huge")
+    assert "get none: impossible" in browser.row("demand", "/huge")
     assert MARKUP in browser.text("#demand")
     assert browser.run("return document.title") == "toy · autoscaler"
     assert "120" in browser.row("pools", "default")
