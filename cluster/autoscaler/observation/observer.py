@@ -1,4 +1,4 @@
-"""Reading the world for a pass: the elected master, the services' queue, EC2 and the fence. Shell; it decides nothing.
+"""Reading the world for a pass: the elected master, the services' queue, EC2 and the freeze. Shell; it decides nothing.
 
 The same code serves the daemon and `mesaform plan`.
 """
@@ -139,7 +139,7 @@ class Observer:
         spec: ClusterSpec,
         memory: PlannerState,
         intents: Sequence[Intent],
-        fence: str | None,
+        freeze_reason: str | None,
         orders: Sequence[Override] = (),
         *,
         noticed: bool = False,
@@ -178,7 +178,7 @@ class Observer:
             offerings=offerings,
             intents=tuple(intents),
             state=memory,
-            freeze_reason=fence,
+            freeze_reason=freeze_reason,
             read_errors=tuple(dict.fromkeys(trouble)),
             overrides=tuple(orders),
             app_constraints=apps,
