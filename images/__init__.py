@@ -1,1 +1,1 @@
-"""What is baked: the recipe, the locked packages, and the program that applies them on a builder machine."""
+"""Images: the recipe, locked packages, the bake, and the program that runs on a builder."""

@@ -1,17 +1,18 @@
-"""Baking: from a checkout to an image in the region, idempotent, leaving nothing behind but the image.
+"""Baking: from a checkout to an image in a region. Idempotent; nothing but the image remains.
 
-The image gets its recipe's tag last, when it is whole: `find_image` never sees a half-made one.
+The image gets the tag of its recipe last, when it is complete, so that `lookup.find_image` never
+returns an unfinished one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import msgspec
 from botocore.config import Config
 
 from mesaform.aws import client
@@ -19,27 +20,42 @@ from mesaform.aws.bucket import BAKE_PREFIX, ensure_bucket
 from mesaform.common.errors import NotFound, Permanent, Retryable
 from mesaform.common.progress import Report, Stage, stage
 from mesaform.topology.names import Tag
-from mesaform_images import build_machine as machines
+from mesaform_images import build_machine, ec2_images
+from mesaform_images.build_machine import Builder, BuilderSpec
 from mesaform_images.bundle import Sources, installed_layout, read_sources
+from mesaform_images.ec2_calls import IMAGE_TAGS, call_with_retry, tag_list, uninterrupted
+from mesaform_images.leftovers import remove_leftovers
 from mesaform_images.lookup import images_of
 
-URL_LIFE_S = 3600
-_SIGNED_V4 = Config(
-    signature_version="s3v4"
-)  # presigned URLs of builders in regions that take no other
-CONSOLE_EVERY_S = 2.0
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import ImageTypeDef
+    from mypy_boto3_s3 import S3Client
+
+URL_LIFETIME_S = 3600
+CONSOLE_INTERVAL_S = 2.0
+
 LAUNCHES = 3
-"""How many builders are tried when EC2 itself ends them (`Server.…`)."""
+"""Builders to launch if EC2 itself terminates them (`Server.…`)."""
+
+BUILD_TIMEOUT_S = 1800.0
+"""A build takes about four minutes on AWS."""
+
+IMAGE_TIMEOUT_S = 1800.0
+"""An image takes about three minutes on AWS."""
 
 LOOK = "Look for the image"
 UPLOAD = "Upload the bundle"
 BUILD = "Build on a machine"
 CREATE = "Create the image"
 
+_SIGNED_V4 = Config(signature_version="s3v4")
+"""Newer regions accept no older signature in presigned URLs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Baked:
-    """What came of it. `reused` says that the image was there already."""
+    """The image; `reused` is whether it existed before."""
 
     image_id: str
     recipe: str
@@ -47,12 +63,13 @@ class Baked:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long the slow parts may take, in seconds. On AWS a build takes about four minutes and an image about three."""
+class BuildReport(msgspec.Struct, frozen=True):
+    """Report of the builder's program (`builder.report.Progress`)."""
 
-    build_s: float = 1800.0
-    image_s: float = 1800.0
+    state: str = "running"
+    step: str = "boot"
+    error: str = ""
+    steps: list[dict[str, object]] = []
 
 
 def bake(
@@ -62,89 +79,85 @@ def bake(
     force: bool = False,
     subnet_id: str = "",
     log_dir: Path | None = None,
-    limits: Limits | None = None,
     sources: Sources | None = None,
 ) -> Baked:
-    """The image of this checkout's recipe; made if the region has none, or in any case with `force`.
+    """Return the image of this checkout's recipe; build it if the region has none.
 
     Args:
-        region: where.
-        report: told of each stage.
-        force: make a new one even if there is one; the old one stays until somebody removes it.
-        subnet_id: where to build; empty means the default VPC's.
-        log_dir: gets the builder's log, as `bake-<recipe>.log`.
-        limits: how long to wait.
-        sources: what to bake; the checkout's own if not given.
+        region: the region.
+        report: receives the stages.
+        force: build even if there is an image; the old one is kept.
+        subnet_id: the subnet of the builder; empty stands for one of the default VPC.
+        log_dir: receives the builder's log as `bake-<recipe>.log`.
+        sources: what to bake; by default the checkout's sources.
 
     Raises:
-        MissingPrerequisite: no checkout, no base image, no subnet.
-        Permanent: the builder failed, with the step and the end of its output; or AWS refused.
+        MissingPrerequisite: there is no checkout, base image or subnet.
+        Permanent: the builder failed (with the step and the end of its output), or AWS refused.
 
     """
-    began = time.monotonic()
+    started = time.monotonic()
     sources = sources or read_sources(installed_layout())
     recipe = sources.digest()
-    ec2 = client.client("ec2", region)
+    ec2: EC2Client = client.client("ec2", region)
     with stage(report, LOOK, recipe) as looking:
-        machines.sweep(ec2, time.time())
-        found = images_of(recipe, region)
-        looking.outcome = (
-            str(found[0]["ImageId"]) if found else f"no image of recipe {recipe} in {region}"
-        )
-    if found and not force:
-        return Baked(
-            str(found[0]["ImageId"]), recipe, reused=True, seconds=time.monotonic() - began
-        )
-    limits = limits or Limits()
-    build = _Build(region, ec2, sources, report, limits, log_dir)
-    image_id = build.run(subnet_id)
-    return Baked(image_id, recipe, reused=False, seconds=time.monotonic() - began)
+        remove_leftovers(ec2, time.time())
+        images = images_of(recipe, region)
+        absent = f"no image of recipe {recipe} in {region}"
+        looking.outcome = images[0]["ImageId"] if images else absent
+    if images and not force:
+        seconds = time.monotonic() - started
+        return Baked(images[0]["ImageId"], recipe, reused=True, seconds=seconds)
+    image_id = _Bake(region, ec2, sources, report, log_dir).run(subnet_id)
+    return Baked(image_id, recipe, reused=False, seconds=time.monotonic() - started)
 
 
-class _Build:
+class _Bake:
+    """One bake: upload, build, image."""
+
     def __init__(
         self,
         region: str,
-        ec2: Any,
+        ec2: EC2Client,
         sources: Sources,
         report: Report,
-        limits: Limits,
         log_dir: Path | None,
     ) -> None:
-        self._ec2, self._sources, self._report, self._limits, self._log_dir = (
-            ec2,
-            sources,
-            report,
-            limits,
-            log_dir,
-        )
+        self._ec2 = ec2
+        self._sources = sources
+        self._report = report
+        self._log_dir = log_dir
         self._region = region
         self._recipe = sources.digest()
-        self._s3: Any = client.client("s3", region, _SIGNED_V4)
+        self._s3: S3Client = client.client("s3", region, _SIGNED_V4)
         self._bucket = ""
         self._folder = f"{BAKE_PREFIX}{self._recipe}/{int(time.time())}/"
 
     def run(self, subnet_id: str) -> str:
+        """Build the image and return its id."""
         with stage(self._report, UPLOAD) as uploading:
             self._bucket = ensure_bucket(self._region)
             job = self._upload()
             uploading.outcome = f"s3://{self._bucket}/{self._folder}"
-        base = machines.base_image(
-            self._ec2, client.client("ssm", self._region), self._sources.recipe.base_parameter
+        recipe = self._sources.recipe
+        spec = BuilderSpec(
+            recipe=recipe,
+            base=ec2_images.base_image(
+                self._ec2, client.client("ssm", self._region), recipe.base_parameter
+            ),
+            user_data=build_machine.cloud_config(self._sources.start_program, job),
+            name=f"mesaform-bake-{self._recipe}",
+            subnet_id=subnet_id,
         )
-        user_data = machines.cloud_config(self._sources.start_program, job)
         for _ in range(LAUNCHES - 1):
             try:
-                return self._build(base, user_data, subnet_id)
+                return self._build(spec)
             except Retryable:
-                continue  # the cloud lost the machine, which says nothing of the recipe
-        return self._build(base, user_data, subnet_id)
+                continue  # EC2 lost the machine, which says nothing of the recipe
+        return self._build(spec)
 
-    def _build(self, base: dict[str, Any], user_data: str, subnet_id: str) -> str:
-        name = f"mesaform-bake-{self._recipe}"
-        with machines.builder(
-            self._ec2, self._sources.recipe, base, user_data, name, subnet_id
-        ) as machine:
+    def _build(self, spec: BuilderSpec) -> str:
+        with build_machine.builder(self._ec2, spec) as machine:
             with stage(self._report, BUILD, machine.instance_id) as building:
                 steps = self._await_report(machine, building)
                 building.outcome = f"{steps} steps on {machine.instance_id}"
@@ -155,7 +168,7 @@ class _Build:
     def _upload(self) -> dict[str, str]:
         data = self._sources.bundle_bytes()
         key = self._folder + "bundle.tar.gz"
-        machines.call_with_retry(
+        call_with_retry(
             f"s3://{self._bucket}/{key}",
             lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=data),
         )
@@ -168,140 +181,121 @@ class _Build:
         }
 
     def _url(self, call: str, name: str) -> str:
-        return str(
-            self._s3.generate_presigned_url(
-                call,
-                Params={"Bucket": self._bucket, "Key": self._folder + name},
-                ExpiresIn=URL_LIFE_S,
-            )
+        return self._s3.generate_presigned_url(
+            call,
+            Params={"Bucket": self._bucket, "Key": self._folder + name},
+            ExpiresIn=URL_LIFETIME_S,
         )
 
-    def _await_report(self, machine: machines.Builder, building: Stage) -> int:
-        began = looked = time.monotonic()
-        words: str | None = None
-        while (elapsed := time.monotonic() - began) < self._limits.build_s:
-            seen = self._read("report.json")
-            progress = (
-                json.loads(seen) if seen else {"state": "running", "step": "boot", "steps": []}
-            )
-            if progress["state"] != "running":
-                self._keep_log()
-            if progress["state"] == "done":
-                return len(progress["steps"])
-            if progress["state"] == "failed":
-                raise Permanent(
-                    f"{progress['error']}",
-                    where=f"builder {machine.instance_id}, step `{progress['step']}`",
-                    fix=self._log_hint(),
-                )
-            if (
-                words is not None
-            ):  # it ended before this report was read, which is therefore its last
-                raise Permanent(
-                    f"the builder ended without a report; its console ends so:\n{words}",
-                    where=f"builder {machine.instance_id}, step `{progress['step']}`",
-                )
-            building.advance(str(progress["step"]))
-            if time.monotonic() - looked > CONSOLE_EVERY_S:
-                words, looked = (
-                    machines.console_output_tail(self._ec2, machine.instance_id),
-                    time.monotonic(),
-                )
-            state, reason = machines.state_of(self._ec2, machine.instance_id)
-            if state not in ("pending", "running"):
-                what, where = (
-                    f"the builder is {state} before it was done. {reason}".strip(),
-                    f"builder {machine.instance_id}",
-                )
-                raise (
-                    Retryable(what, after_s=0, where=where)
-                    if reason.startswith("Server.")
-                    else Permanent(what, where=where)
-                )
-            time.sleep(_pause_s(elapsed))
+    def _await_report(self, machine: Builder, building: Stage) -> int:
+        """Wait until the builder's program ends well; return the number of its steps."""
+        started = console_read_at = time.monotonic()
+        console_tail: str | None = None
+        while (elapsed_s := time.monotonic() - started) < BUILD_TIMEOUT_S:
+            progress = self._read_report()
+            if progress.state != "running":
+                self._save_log()
+            if progress.state == "done":
+                return len(progress.steps)
+            # The console ended before this report was read, which is therefore the last one.
+            self._raise_failure(machine, progress, console_tail)
+            building.advance(progress.step)
+            if time.monotonic() - console_read_at > CONSOLE_INTERVAL_S:
+                console_tail = build_machine.console_output_tail(self._ec2, machine.instance_id)
+                console_read_at = time.monotonic()
+            self._raise_end_of_machine(machine)
+            time.sleep(_pause_s(elapsed_s))
         raise Permanent(
-            f"no report within {self._limits.build_s:.0f} s",
+            f"no report within {BUILD_TIMEOUT_S:.0f} s",
             where=f"builder {machine.instance_id}",
             fix="does its subnet have a way out? Name another: mesaform bake --subnet subnet-…",
         )
 
-    def _create_image(self, machine: machines.Builder) -> str:
+    def _read_report(self) -> BuildReport:
+        data = self._read("report.json")
+        return msgspec.json.decode(data, type=BuildReport) if data else BuildReport()
+
+    def _raise_failure(
+        self, machine: Builder, progress: BuildReport, console_tail: str | None
+    ) -> None:
+        """Raise if the builder's program failed, or ended without a report."""
+        where = f"builder {machine.instance_id}, step `{progress.step}`"
+        if progress.state == "failed":
+            raise Permanent(progress.error, where=where, fix=self._log_hint())
+        if console_tail is not None:
+            raise Permanent(
+                f"the builder ended without a report; its console ends so:\n{console_tail}",
+                where=where,
+            )
+
+    def _raise_end_of_machine(self, machine: Builder) -> None:
+        """Raise if the builder does not run; `Retryable` if EC2 itself ended it."""
+        state, reason = build_machine.state_of(self._ec2, machine.instance_id)
+        if state in ("pending", "running"):
+            return
+        what = f"the builder is {state} before it was done. {reason}".strip()
+        where = f"builder {machine.instance_id}"
+        if reason.startswith("Server."):
+            raise Retryable(what, after_s=0, where=where)
+        raise Permanent(what, where=where)
+
+    def _create_image(self, machine: Builder) -> str:
         stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime())
         name = f"mesaform-{self._recipe}-{stamp}"
-        specification = [
-            {
-                "ResourceType": "image",
-                "Tags": machines.tag_list({**machines.IMAGE_TAGS, Tag.NAME: name}),
-            }
-        ]
-        request = {
-            "InstanceId": machine.instance_id,
-            "Name": name,
-            "TagSpecifications": specification,
-        }
-        image_id = str(
-            machines.call_with_retry("ec2 CreateImage", lambda: self._ec2.create_image(**request))[
-                "ImageId"
-            ]
+        tags = {**IMAGE_TAGS, Tag.NAME: name}
+        answer = call_with_retry(
+            "ec2 CreateImage",
+            lambda: self._ec2.create_image(
+                InstanceId=machine.instance_id,
+                Name=name,
+                TagSpecifications=[{"ResourceType": "image", "Tags": tag_list(tags)}],
+            ),
         )
-        whole = False
+        image_id = answer["ImageId"]
+        is_complete = False
         try:
             image = self._await_image(image_id)
-            tags = machines.tag_list(
-                {**machines.IMAGE_TAGS, Tag.NAME: name, Tag.RECIPE: self._recipe}
+            resources = [image_id, *ec2_images.snapshots_of(image)]
+            final_tags = tag_list({**tags, Tag.RECIPE: self._recipe})
+            call_with_retry(
+                "ec2 CreateTags",
+                lambda: self._ec2.create_tags(Resources=resources, Tags=final_tags),
             )
-            everything = [image_id, *machines.snapshots_of(image)]
-            machines.call_with_retry(
-                "ec2 CreateTags", lambda: self._ec2.create_tags(Resources=everything, Tags=tags)
-            )
-            whole = True
+            is_complete = True
         finally:
-            if not whole:
-                with machines.uninterrupted():
-                    machines.remove_image(
-                        self._ec2, self._describe(image_id) or {"ImageId": image_id}
-                    )
+            if not is_complete:
+                with uninterrupted():
+                    image = ec2_images.describe_image(self._ec2, image_id)
+                    ec2_images.remove_image(self._ec2, image)
         return image_id
 
-    def _await_image(self, image_id: str) -> dict[str, Any]:
-        began = time.monotonic()
-        while (elapsed := time.monotonic() - began) < self._limits.image_s:
-            image = self._describe(image_id)
+    def _await_image(self, image_id: str) -> ImageTypeDef:
+        started = time.monotonic()
+        while (elapsed_s := time.monotonic() - started) < IMAGE_TIMEOUT_S:
+            image = ec2_images.describe_image(self._ec2, image_id)
             state = image.get("State", "pending")
             if state == "available":
                 return image
             if state != "pending":
-                why = image.get("StateReason", {}).get("Message", "")
-                raise Permanent(f"the image is {state}. {why}".strip(), where=image_id)
-            time.sleep(_pause_s(elapsed))
+                reason = image.get("StateReason", {}).get("Message", "")
+                raise Permanent(f"the image is {state}. {reason}".strip(), where=image_id)
+            time.sleep(_pause_s(elapsed_s))
         raise Permanent(
-            f"the image is not available within {self._limits.image_s:.0f} s", where=image_id
+            f"the image is not available within {IMAGE_TIMEOUT_S:.0f} s", where=image_id
         )
-
-    def _describe(self, image_id: str) -> dict[str, Any]:
-        """The image as EC2 knows it; empty for the moment between its being named and its being listed."""
-        try:
-            found = machines.call_with_retry(
-                f"image {image_id}",
-                lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
-            )
-        except NotFound:
-            return {}
-        return dict(found[0]) if found else {}
 
     def _read(self, name: str) -> bytes | None:
         key = self._folder + name
         try:
-            body = machines.call_with_retry(
+            answer = call_with_retry(
                 f"s3://{self._bucket}/{key}",
-                lambda: self._s3.get_object(Bucket=self._bucket, Key=key)["Body"],
+                lambda: self._s3.get_object(Bucket=self._bucket, Key=key),
             )
         except NotFound:
             return None
-        data: bytes = body.read()
-        return data
+        return answer["Body"].read()
 
-    def _keep_log(self) -> None:
+    def _save_log(self) -> None:
         log = self._read("bake.log")
         if log is not None and self._log_dir is not None:
             self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -313,9 +307,9 @@ class _Build:
     def _log_hint(self) -> str:
         if self._log_dir is not None and self._log_path().exists():
             return f"its whole log: {self._log_path()}"
-        return f"its whole log, if it came so far: s3://{self._bucket}/{self._folder}bake.log"
+        return f"its whole log, if it was uploaded: s3://{self._bucket}/{self._folder}bake.log"
 
 
 def _pause_s(elapsed_s: float) -> float:
-    """Short while it may be a matter of seconds (the local cloud), longer when it is one of minutes (AWS)."""
+    """Pause between polls: short at first (the local cloud), then longer (AWS)."""
     return min(5.0, max(0.15, elapsed_s / 20))

@@ -1,7 +1,8 @@
-"""What a bake uploads: the wheel, the locks, the recipe and the builder's program, as bytes that depend on their sources alone.
+"""The bundle that a bake uploads: wheel, locks, recipe and the builder's program.
 
-The wheel is written here rather than by a build backend: it needs no network and no backend installed, leaves out the operator's
-side of the product, and the same sources give the same bytes, so that the digest is one of what is really installed.
+Its bytes depend on the sources alone, so that the digest describes what is installed. The wheel is
+written here and not by a build backend: that needs no network and no installed backend, and the
+image's wheel has fewer modules (`module_graph`).
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ import io
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from mesaform.common.errors import BadInput, MissingPrerequisite
 from mesaform_images import module_graph
 
 DIGEST_LENGTH = 16
-"""Hex digits of SHA-256 that name a recipe: 64 bits, plenty for the few hundred recipes an account ever sees."""
+"""Hex digits of SHA-256 that name a recipe: 64 bits, enough for the recipes of an account."""
 
 SOURCE, PACKAGE = "cluster", "mesaform"
 BUILDER_PACKAGE = "mesaform_images"
@@ -34,7 +34,7 @@ _JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The parts of images/recipe.toml that the operator's side needs."""
+    """The parts of images/recipe.toml that the operator's machine needs."""
 
     base_parameter: str
     instance_type: str
@@ -45,7 +45,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Everything that goes into an image from the checkout: paths below the bundle, and the wheel's own paths, with content."""
+    """The sources of an image: content by path in the bundle and in the wheel."""
 
     recipe: Recipe
     version: str
@@ -53,7 +53,7 @@ class Sources:
     wheel: Mapping[str, bytes]
 
     def digest(self) -> str:
-        """The recipe's name: changes with any byte or path of the sources, and with nothing else."""
+        """Return the recipe's name, which changes with any byte or path of the sources only."""
         total = hashlib.sha256()
         for kind, files in (("builder", self.builder), ("wheel", self.wheel)):
             for path, content in sorted(files.items()):
@@ -62,14 +62,14 @@ class Sources:
 
     @property
     def start_program(self) -> str:
-        """What the builder's cloud-config runs."""
+        """The program that the builder's cloud-config runs."""
         return self.builder["start.py"].decode()
 
     def wheel_name(self) -> str:
         return f"mesaform-{self.version}-py3-none-any.whl"
 
     def wheel_bytes(self) -> bytes:
-        """The wheel, ready to install."""
+        """Return the wheel as a file."""
         record_path = f"mesaform-{self.version}.dist-info/RECORD"
         record = "".join(
             f"{path},sha256={_urlsafe(content)},{len(content)}\n"
@@ -88,7 +88,7 @@ class Sources:
         return output.getvalue()
 
     def bundle_bytes(self) -> bytes:
-        """The bundle: a gzipped tar of the builder's files and the wheel."""
+        """Return the bundle: a gzipped tar of the builder's files and the wheel."""
         files = {**self.builder, self.wheel_name(): self.wheel_bytes()}
         output = io.BytesIO()
         with (
@@ -104,7 +104,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class SourceLayout:
-    """Where the sources of an image lie: folders of packages, and the project's core metadata."""
+    """Where the sources of an image are: folders of packages, and the project's metadata."""
 
     package: Path
     images: Path
@@ -113,7 +113,7 @@ class SourceLayout:
 
 
 def installed_layout() -> SourceLayout:
-    """The sources of the installed program: those of its checkout, or those in its wheel.
+    """Return the sources of the installed program: of its checkout, or in its wheel.
 
     Raises:
         MissingPrerequisite: the program was installed without its sources.
@@ -141,7 +141,7 @@ def installed_layout() -> SourceLayout:
 
 
 def checkout_layout(root: Path) -> SourceLayout:
-    """The sources of a checkout.
+    """Return the sources of a checkout.
 
     Raises:
         MissingPrerequisite: a part of the checkout is missing.
@@ -158,7 +158,7 @@ def read_sources(layout: SourceLayout) -> Sources:
 
     Raises:
         MissingPrerequisite: a file is missing.
-        BadInput: the recipe cannot be read; it names the field.
+        BadInput: the recipe or a module cannot be parsed; the message names it.
 
     """
     builder = {name: _read(layout.images / name) for name in _BUILDER}
@@ -200,7 +200,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
 
     """
     try:
-        data: dict[str, Any] = tomllib.loads(text)
+        data = tomllib.loads(text)
         return Recipe(
             base_parameter=str(data["base"]["ssm_parameter"]),
             instance_type=str(data["builder"]["instance_type"]),
@@ -223,14 +223,19 @@ def _image_files(recipe: Recipe, package: Mapping[str, bytes]) -> dict[str, byte
         BadInput: an entry point does not exist, or a module cannot be parsed.
 
     """
-    module_paths = {
+    paths = {
         module_graph.module_name(PACKAGE + path.removeprefix(SOURCE)): path
         for path in package
         if path.endswith(".py")
     }
-    sources = {name: package[path] for name, path in module_paths.items()}
+    modules = _reachable(recipe, {name: package[path] for name, path in paths.items()})
+    included = [paths[name] for name in modules] + list(_package_data(recipe, package))
+    return {path: package[path] for path in sorted(included)}
+
+
+def _reachable(recipe: Recipe, sources: Mapping[str, bytes]) -> frozenset[str]:
     try:
-        modules = module_graph.reachable(recipe.entry_points, sources)
+        return module_graph.reachable(recipe.entry_points, sources)
     except KeyError as error:
         raise BadInput(
             f"no module {error.args[0]}",
@@ -239,26 +244,28 @@ def _image_files(recipe: Recipe, package: Mapping[str, bytes]) -> dict[str, byte
         ) from None
     except SyntaxError as error:
         raise BadInput(f"a module cannot be parsed: {error}", where=SOURCE) from None
-    paths = {module_paths[name] for name in modules}
-    paths |= {
-        path
-        for path in package
-        if not path.endswith(".py")
-        and any(path.startswith(f"{folder}/") for folder in recipe.package_data)
-    }
-    return {path: package[path] for path in sorted(paths)}
+
+
+def _package_data(recipe: Recipe, package: Iterable[str]) -> Iterator[str]:
+    folders = tuple(f"{folder}/" for folder in recipe.package_data)
+    for path in package:
+        if path.startswith(folders) and not path.endswith(".py"):
+            yield path
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
-    """Every source file below a folder; caches, hidden files and editors' leavings are none."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
-        if hidden or path.suffix in _JUNK_SUFFIXES or path.name.endswith("~") or not path.is_file():
-            continue
-        found[relative.as_posix()] = path.read_bytes()
-    return found
+    """Return the content of every source file below a folder by its relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and _is_source(path.relative_to(folder))
+    }
+
+
+def _is_source(path: Path) -> bool:
+    """Whether a file is neither hidden, nor a cache, nor a backup of an editor."""
+    is_hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    return not (is_hidden or path.suffix in _JUNK_SUFFIXES or path.name.endswith("~"))
 
 
 def _wheel_metadata(layout: SourceLayout, requirements: str) -> dict[str, bytes]:

@@ -1,16 +1,19 @@
-"""Images by the digest of their recipe: which one this checkout wants, and which one the region has."""
+"""Images by the digest of their recipe: the one that this checkout needs, and those of a region."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mesaform.common.errors import MissingPrerequisite
 from mesaform.topology.names import Tag
 from mesaform_images import bundle
 
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
+
 
 def recipe_digest() -> str:
-    """The digest of what this checkout would bake: wheel sources, locks, recipe and builder. No network.
+    """Return the digest of what this checkout bakes (`bundle.Sources.digest`). No network.
 
     Raises:
         MissingPrerequisite: this program does not run from a checkout.
@@ -21,39 +24,38 @@ def recipe_digest() -> str:
 
 
 def find_image(recipe: str, region: str) -> str:
-    """The id of the newest available image of this recipe.
+    """Return the id of the newest available image of a recipe.
 
     Raises:
         MissingPrerequisite: there is none; the message names `mesaform bake`.
-        CloudError: EC2 did not say.
+        CloudError: EC2 refused or did not answer.
 
     """
-    found = images_of(recipe, region)
-    if not found:
+    images = images_of(recipe, region)
+    if not images:
         raise MissingPrerequisite(
             f"no image is baked from this checkout's recipe ({recipe})",
             where=region,
             fix="bake one, then go on: mesaform bake",
         )
-    return str(found[0]["ImageId"])
+    return images[0]["ImageId"]
 
 
-def images_of(recipe: str, region: str) -> list[dict[str, Any]]:
-    """Our available images of a recipe, newest first, as EC2 describes them.
+def images_of(recipe: str, region: str) -> list[ImageTypeDef]:
+    """Return the available images of a recipe, newest first.
 
     Raises:
-        CloudError: EC2 did not say.
+        CloudError: EC2 refused or did not answer.
 
     """
     from mesaform.aws import client
     from mesaform.aws.errors import translate_errors
 
-    filters = [
+    filters: list[FilterTypeDef] = [
         {"Name": f"tag:{Tag.RECIPE}", "Values": [recipe]},
         {"Name": "state", "Values": ["available"]},
     ]
     with translate_errors("ec2 DescribeImages"):
-        found: list[dict[str, Any]] = client.client("ec2", region).describe_images(
-            Owners=["self"], Filters=filters
-        )["Images"]
-    return sorted(found, key=lambda image: str(image.get("CreationDate", "")), reverse=True)
+        ec2 = client.client("ec2", region)
+        images: list[ImageTypeDef] = ec2.describe_images(Owners=["self"], Filters=filters)["Images"]
+    return sorted(images, key=lambda image: str(image.get("CreationDate", "")), reverse=True)

@@ -34,19 +34,18 @@ def reachable(roots: Iterable[Module], sources: Mapping[Module, bytes]) -> froze
 
     """
     reached: set[Module] = set()
-    waiting = [name for root in roots for name in _with_parents(root)]
+    waiting = {name for root in roots for name in _with_parents(root)}
     while waiting:
         name = waiting.pop()
-        if name in reached:
-            continue
         reached.add(name)
-        waiting += [
-            target
-            for imported in imports_of(sources[name], _package_of(name, sources))
-            for target in _with_parents(imported)
-            if target in sources and target not in reached
-        ]
+        waiting |= _direct_imports(name, sources) - reached
     return frozenset(reached)
+
+
+def _direct_imports(name: Module, sources: Mapping[Module, bytes]) -> set[Module]:
+    """The modules of `sources` that a module imports, with their packages."""
+    imported = imports_of(sources[name], _package_of(name, sources))
+    return {target for item in imported for target in _with_parents(item) if target in sources}
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,9 @@
-"""The first thing a builder runs, handed over inside its cloud-config: fetch the bundle, check it, hand over to the program in it.
+"""First program of a builder: fetch the bundle, check it, run its program.
 
-Standard library only. Everything it needs is in its one argument (JSON): `bundle`, `report` and `log` (presigned URLs), `sha256`,
-`digest`. Whatever goes wrong before the bundle's own program runs is reported here.
+Its text is in the cloud-config.
+
+Standard library only. Its argument is a JSON object with `bundle`, `report` and `log` (presigned
+URLs), `sha256` and `digest`. It reports errors that occur before the bundle's program runs.
 """
 
 import hashlib
@@ -17,7 +19,7 @@ import urllib.request
 
 
 def fetch(url: str) -> bytes:
-    """The bundle; a network that is still coming up gets a minute."""
+    """Return the bundle; retry for a minute while the network is not up."""
     for attempt in range(20):
         try:
             with urllib.request.urlopen(url, timeout=60) as answer:
@@ -34,9 +36,9 @@ def main(text: str) -> int:
     job = json.loads(text)
     try:
         data = fetch(job["bundle"])
-        found = hashlib.sha256(data).hexdigest()
-        if found != job["sha256"]:
-            raise ValueError("the bundle's checksum is " + found + ", expected " + job["sha256"])  # noqa: TRY301 - reported below
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != job["sha256"]:
+            raise ValueError("the bundle's checksum is " + digest)  # noqa: TRY301 - reported below
         folder = pathlib.Path(os.environ.get("MESAFORM_ROOT") or "/") / "var/tmp/mesaform-bake"
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as bundle:
@@ -45,8 +47,9 @@ def main(text: str) -> int:
         code = subprocess.call(
             [sys.executable, "-m", "mesaform_images.builder", str(folder / "job.json")], cwd=folder
         )
-        if code not in (0, 1):  # with these it has told how it ended
-            raise RuntimeError("the builder's program ended with " + str(code))  # noqa: TRY301 - reported below
+        if code not in (0, 1):  # with these codes it has reported its end
+            message = "the builder's program ended with " + str(code)
+            raise RuntimeError(message)  # noqa: TRY301 - reported below
     except Exception as error:
         report = json.dumps(
             {"state": "failed", "step": "start", "error": repr(error), "steps": [], "versions": {}}

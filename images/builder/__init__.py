@@ -1,4 +1,5 @@
-"""Runs on a builder machine: applies the roles of the recipe, checks the result, reports. Standard library only.
+"""Program of a builder machine: applies the roles of the recipe, checks the result and reports.
 
-It travels inside the bundle as the package `mesaform_images.builder`, so it imports nothing but itself.
+It travels in the bundle as the package `mesaform_images.builder` and imports nothing else. Standard
+library only.
 """

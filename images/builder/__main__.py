@@ -1,4 +1,7 @@
-"""Apply every role's steps in order, report after each, upload the log, and end with 0 if the image is good."""
+"""Program of the builder: run the steps of every role, report each, and upload the log.
+
+Its exit code is 0 if the image is complete. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +14,37 @@ import tomllib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from mesaform_images.builder import report
 from mesaform_images.builder.host import Host, StepFailed
+from mesaform_images.builder.recipe import Recipe
 from mesaform_images.builder.roles import common, engine, mesaform, zookeeper
 
 ROLES = (common, zookeeper, engine, mesaform)
 FAILSAFE_MINUTES = 60
-"""A builder that nobody terminates powers itself off, which terminates it."""
+"""After this time a builder powers itself off, which terminates it."""
 
 
 def main(job_file: Path) -> int:
-    """Bake as `job_file` says: `digest`, `report` and `log` (presigned URLs to put to)."""
+    """Bake by a job file and return an exit code.
+
+    The file has `digest`, and the presigned URLs `report` and `log`.
+    """
     job = json.loads(job_file.read_text())
     bundle = job_file.resolve().parent
-    recipe = tomllib.loads((bundle / "recipe.toml").read_text())
+    recipe = cast("Recipe", tomllib.loads((bundle / "recipe.toml").read_text()))
     root = Path(os.environ.get("MESAFORM_ROOT") or "/").resolve()
     host = Host(root=root, bundle=bundle, log=bundle / "bake.log")
     progress = report.Progress()
 
-    def tell() -> None:
+    def send_report() -> None:
         report.put(job["report"], report.encode(progress))
 
     if host.is_whole_machine:
         host.run("shutdown", "-P", f"+{FAILSAFE_MINUTES}")
     try:
-        run_steps(host, recipe, job["digest"], progress, tell)
+        run_steps(host, recipe, job["digest"], progress, send_report)
         progress.state, progress.step = "done", ""
     except Exception as error:
         progress.state = "failed"
@@ -48,31 +55,31 @@ def main(job_file: Path) -> int:
     report.put(job["log"], host.log.read_bytes() if host.log.exists() else b"")
     if progress.state == "done":
         shutil.rmtree(bundle)
-    tell()  # last of all: the image is taken as soon as this is read
+    send_report()  # last: the bake takes the image as soon as it reads this
     return 0 if progress.state == "done" else 1
 
 
 def run_steps(
     host: Host,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     digest: str,
     progress: report.Progress,
-    tell: Callable[[], None],
+    report_progress: Callable[[], None],
 ) -> None:
-    """Run every role's steps, keeping `progress` up to date.
+    """Run the steps of every role and keep `progress` up to date.
 
     Raises:
-        StepFailed: a step cannot be done; `progress.step` names it.
+        StepFailed: a step failed; `progress.step` names it.
 
     """
     for role in ROLES:
         for name, action in role.steps(host, recipe, digest, progress.versions):
             progress.step = name
-            tell()
+            report_progress()
             host.note(f"== {name}")
-            began = time.monotonic()
+            started = time.monotonic()
             action()
-            progress.steps.append(report.Done(name, round(time.monotonic() - began, 2)))
+            progress.steps.append(report.Done(name, round(time.monotonic() - started, 2)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The machine that is being baked: where its root is, and how commands are run on it."""
+"""The machine that is baked: its root folder, and commands on it. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 
 
 class StepFailed(Exception):
-    """A step cannot be done; the message says what and, if it is in a person's hands, what to do."""
+    """A step failed; the message says what failed and, where a person can help, what to do."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """`root` is `/` on a real machine.
+    """A machine to bake.
 
-    On the local cloud it is a folder: packages of the system are then the surrounding machine's, and are only checked.
+    `root` is `/` on a real machine. On the local cloud it is a folder: system packages are then
+    those of the surrounding machine and are only checked.
     """
 
     root: Path
@@ -32,26 +33,26 @@ class Host:
 
     @property
     def home(self) -> Path:
-        """Where the product lives in the image."""
+        """The product's folder in the image."""
         return self.root / "opt/mesaform"
 
     @property
     def python(self) -> Path:
-        """The image's own interpreter."""
+        """The interpreter of the image's environment."""
         return self.home / "venv/bin/python"
 
     def note(self, line: str) -> None:
-        """A line in the bake's log."""
+        """Append a line to the bake's log."""
         with self.log.open("a") as log:
             log.write(line + "\n")
 
     def run(
         self, *argv: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 900
     ) -> str:
-        """Run a command to its end, its output into the log too; returns what it printed on standard output.
+        """Run a command, log its output, and return its standard output.
 
         Raises:
-            StepFailed: it could not be started, took too long or failed; the message has the end of its output.
+            StepFailed: it did not start, took too long, or failed (with the end of its output).
 
         """
         command = [str(part) for part in argv]
@@ -79,7 +80,7 @@ class Host:
         """Install Debian packages. Idempotent.
 
         Raises:
-            StepFailed: apt cannot.
+            StepFailed: apt-get failed.
 
         """
         env = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -96,15 +97,15 @@ class Host:
         )
 
     def program(self, name: str) -> str | None:
-        """Where a program is on this machine, or None."""
+        """Return the path of a program on this machine, or None."""
         return shutil.which(name)
 
     @staticmethod
     def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-        # Another environment's settings must not leak into the image's.
-        own = {
+        # Settings of another Python environment must not affect the image's.
+        inherited = {
             key: value
             for key, value in os.environ.items()
             if not key.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA"))
         }
-        return {**own, **(extra or {})}
+        return {**inherited, **(extra or {})}

@@ -1,4 +1,7 @@
-"""What the builder tells the operator while it works: one JSON object in S3, put again after each step, and its log at the end."""
+"""Report of the builder to the operator: a JSON object in S3 that each step replaces, and the log.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class Done:
-    """A step that ended."""
+    """A completed step."""
 
     name: str
     seconds: float
@@ -18,7 +21,7 @@ class Done:
 
 @dataclass
 class Progress:
-    """`state` is running, done or failed; `step` is the one under way, or the one that failed."""
+    """State of the bake: running, done or failed; `step` is the current or the failed step."""
 
     state: str = "running"
     step: str = ""
@@ -30,10 +33,10 @@ class Progress:
 def put(url: str, data: bytes, attempts: int = 5) -> None:
     """Upload to a presigned URL.
 
-    The type is said because urllib's own is that of a form, which not every S3 takes for content.
+    The content type is explicit: urllib's default is that of a form, which not every S3 accepts.
 
     Raises:
-        OSError: it failed each time.
+        OSError: every attempt failed.
 
     """
     request = urllib.request.Request(
@@ -50,5 +53,5 @@ def put(url: str, data: bytes, attempts: int = 5) -> None:
 
 
 def encode(progress: Progress) -> bytes:
-    """The report as JSON."""
+    """Return the report as JSON."""
     return json.dumps(asdict(progress)).encode()

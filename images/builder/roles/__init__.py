@@ -1,7 +1,8 @@
-"""Roles: each gives its steps as (name for people, action). An action may run twice and leaves the same."""
+"""Roles of a bake. Each returns its steps; a step may run twice and leaves the same result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Step = tuple[str, Callable[[], None]]
+"""A name for people and an action, which raises `host.StepFailed` if it fails."""

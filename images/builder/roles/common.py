@@ -1,17 +1,14 @@
-"""What every machine has."""
+"""Debian packages of every machine."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from mesaform_images.builder.host import Host
+from mesaform_images.builder.recipe import Recipe
 from mesaform_images.builder.roles import Step
 
 
-def steps(
-    host: Host, recipe: dict[str, Any], _digest: str, _versions: dict[str, str]
-) -> list[Step]:
-    """Refresh the package index and install the common packages; nothing where the system is not ours."""
+def steps(host: Host, recipe: Recipe, _digest: str, _versions: dict[str, str]) -> list[Step]:
+    """Install the common packages; no steps if this is not a whole machine."""
     if not host.is_whole_machine:
         return []
     return [

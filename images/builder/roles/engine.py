@@ -1,22 +1,23 @@
-"""Apache Mesos, where the recipe names a source for its packages. The node starts it, so the packages' own services are turned off."""
+"""Apache Mesos, if the recipe names a source of its packages.
+
+The node starts it, so the units of the packages are disabled.
+"""
 
 from __future__ import annotations
 
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from mesaform_images.builder.host import Host, StepFailed
+from mesaform_images.builder.recipe import Engine, Recipe
 from mesaform_images.builder.roles import Step
 
 KEYRING = Path("/usr/share/keyrings/mesaform-engine.asc")
 SOURCE_LIST = Path("/etc/apt/sources.list.d/mesaform-engine.list")
 
 
-def steps(
-    host: Host, recipe: dict[str, Any], _digest: str, _versions: dict[str, str]
-) -> list[Step]:
-    """Add the source, install, check; nothing without packages, or where the system is not ours."""
+def steps(host: Host, recipe: Recipe, _digest: str, _versions: dict[str, str]) -> list[Step]:
+    """Add the source, install and check; no steps without packages or on no whole machine."""
     wanted = recipe["engine"]
     if not wanted["packages"] or not host.is_whole_machine:
         return []
@@ -27,7 +28,7 @@ def steps(
     ]
 
 
-def _add_source(host: Host, wanted: dict[str, Any]) -> None:
+def _add_source(host: Host, wanted: Engine) -> None:
     if wanted["apt_key_url"]:
         if not wanted["apt_key_url"].startswith("https://"):
             raise StepFailed(f"[engine] apt_key_url must be https, it is {wanted['apt_key_url']}")
@@ -38,11 +39,12 @@ def _add_source(host: Host, wanted: dict[str, Any]) -> None:
         host.run("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "update")
 
 
-def _disable_units(host: Host, wanted: dict[str, Any]) -> None:
+def _disable_units(host: Host, wanted: Engine) -> None:
     missing = [name for name in wanted["programs"] if host.program(name) is None]
     if missing:
         raise StepFailed(
-            f"{', '.join(missing)} not found after installing {', '.join(wanted['packages'])}: check [engine] in images/recipe.toml"
+            f"{', '.join(missing)} not found after installing {', '.join(wanted['packages'])}: "
+            "check [engine] in images/recipe.toml"
         )
     for unit in ("mesos-master.service", "mesos-slave.service", "mesos-agent.service"):
         if Path("/lib/systemd/system", unit).exists():

@@ -1,4 +1,7 @@
-"""The product: an environment with exactly the locked packages and the wheel, compiled ahead, checked, signed with the digest."""
+"""The product: an environment with the locked packages and the wheel.
+
+It is compiled, checked, and marked with the recipe's digest.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 from mesaform_images.builder.host import Host, StepFailed
+from mesaform_images.builder.recipe import Checks, Python, Recipe
 from mesaform_images.builder.roles import Step
 
 UNIT = """\
@@ -42,7 +45,8 @@ checks = json.loads(sys.argv[1])
 for module in pkgutil.walk_packages(mesaform.__path__, "mesaform."):
     if not module.name.endswith("__main__") and module.name not in checks["not_importable"]:
         importlib.import_module(module.name)
-missing = [name for name in checks["programs"] if importlib.util.find_spec(name + ".__main__") is None]
+programs = checks["programs"]
+missing = [name for name in programs if importlib.util.find_spec(name + ".__main__") is None]
 sys.exit("no program " + ", ".join(missing) if missing else 0)
 """
 
@@ -52,10 +56,10 @@ print(json.dumps({d.name: d.version for d in importlib.metadata.distributions()}
 """
 
 
-def steps(host: Host, recipe: dict[str, Any], digest: str, versions: dict[str, str]) -> list[Step]:
+def steps(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> list[Step]:
     """Install the product below `opt/mesaform`."""
     uv = _Uv(host)
-    found: list[Step] = [
+    steps: list[Step] = [
         ("create the environment", lambda: _create_environment(host, recipe["python"])),
         ("find uv", uv.find),
         ("install locked packages", lambda: _install_locked(host, uv)),
@@ -65,20 +69,20 @@ def steps(host: Host, recipe: dict[str, Any], digest: str, versions: dict[str, s
         ("check the node", lambda: _check_node(host)),
     ]
     if host.is_whole_machine:
-        found.append(("enable the node", lambda: _enable(host)))
-    return [*found, ("sign the image", lambda: _sign(host, digest, versions))]
+        steps.append(("enable the node", lambda: _enable(host)))
+    return [*steps, ("sign the image", lambda: _sign(host, digest, versions))]
 
 
 class _Uv:
-    """The installer: the machine's own if it has one, else one from the lock in an environment that is thrown away."""
+    """The installer uv: the machine's own, else one from the lock in a temporary environment."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._program = ""
 
     def find(self) -> None:
-        found = self._host.program("uv")
-        if found is None:
+        program = self._host.program("uv")
+        if program is None:
             folder = self._host.bundle / "bootstrap"
             self._host.run("python3", "-m", "venv", folder)
             self._host.run(
@@ -91,21 +95,22 @@ class _Uv:
                 "-r",
                 self._host.bundle / "bootstrap.lock",
             )
-            found = str(folder / "bin/uv")
-        self._program = found
+            program = str(folder / "bin/uv")
+        self._program = program
 
     def __call__(self, *arguments: str | Path) -> str:
         return self._host.run(self._program, "pip", *arguments, "--python", self._host.python)
 
 
-def _create_environment(host: Host, wanted: dict[str, Any]) -> None:
+def _create_environment(host: Host, wanted: Python) -> None:
     minimum = tuple(int(part) for part in wanted["minimum"].split("."))
     interpreter = next(
         (path for path in wanted["interpreters"] if _version(host, path) >= minimum), None
     )
     if interpreter is None:
         raise StepFailed(
-            f"no Python {wanted['minimum']} or later at {' or '.join(wanted['interpreters'])}: apt-get install python3"
+            f"no Python {wanted['minimum']} or later at {' or '.join(wanted['interpreters'])}: "
+            "apt-get install python3"
         )
     shutil.rmtree(host.home, ignore_errors=True)
     host.home.mkdir(parents=True)
@@ -129,13 +134,13 @@ def _install_wheel(host: Host, uv: _Uv) -> None:
 
 
 def _compile(host: Host) -> None:
-    # Machines start from compiled code. The packages' own tests, a third of the work, never run.
+    # Machines start from compiled code. The packages' tests, a third of the files, never run.
     host.run(
         host.python, "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", host.home / "venv/lib"
     )
 
 
-def _check(host: Host, uv: _Uv, checks: dict[str, Any]) -> None:
+def _check(host: Host, uv: _Uv, checks: Checks) -> None:
     host.run(host.python, "-c", IMPORT_EVERYTHING, json.dumps(checks))
     uv("check", "-q")
 

@@ -205,15 +205,16 @@ def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(
 
 def test_what_a_bake_that_was_killed_left_behind_is_removed_once_it_is_an_hour_old() -> None:
     from mesaform.aws import client
-    from mesaform_images import build_machine as machines
+    from mesaform_images import build_machine, ec2_images, leftovers
 
     quick = sources(QUICK, "stale")
     ec2 = client.client("ec2", REGION)
-    base = machines.base_image(ec2, client.client("ssm", REGION), quick.recipe.base_parameter)
-    user_data = machines.cloud_config("import time; time.sleep(600)", {})
-    with machines.builder(ec2, quick.recipe, base, user_data, "mesaform-bake-stale") as machine:
-        assert machines.sweep(ec2, time.time()) == [], "it may be somebody's"
-        removed = machines.sweep(ec2, time.time() + machines.STALE_AFTER_S + 5)
+    base = ec2_images.base_image(ec2, client.client("ssm", REGION), quick.recipe.base_parameter)
+    user_data = build_machine.cloud_config("import time; time.sleep(600)", {})
+    spec = build_machine.BuilderSpec(quick.recipe, base, user_data, "mesaform-bake-stale")
+    with build_machine.builder(ec2, spec) as machine:
+        assert leftovers.remove_leftovers(ec2, time.time()) == [], "it may be somebody's"
+        removed = leftovers.remove_leftovers(ec2, time.time() + leftovers.STALE_AFTER_S + 5)
         assert machine.instance_id in removed
 
 

@@ -1,0 +1,63 @@
+"""Images in EC2: the base image, and the removal of an image with its snapshots."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mesaform.common.errors import MissingPrerequisite, NotFound
+from mesaform_images.ec2_calls import call_unless_absent, call_with_retry
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import ImageTypeDef
+    from mypy_boto3_ssm import SSMClient
+
+
+def base_image(ec2: EC2Client, ssm: SSMClient, parameter: str) -> ImageTypeDef:
+    """Return the base image that a public SSM parameter names.
+
+    Raises:
+        MissingPrerequisite: the parameter or its image does not exist in this region.
+
+    """
+    try:
+        image_id = call_with_retry(
+            f"ssm {parameter}", lambda: ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+        )
+        images = call_with_retry(
+            f"image {image_id}", lambda: ec2.describe_images(ImageIds=[image_id])["Images"]
+        )
+    except NotFound as error:
+        raise MissingPrerequisite(
+            "the base image is not published in this region",
+            where=parameter,
+            fix="name another under [base] in images/recipe.toml",
+        ) from error
+    return images[0]
+
+
+def describe_image(ec2: EC2Client, image_id: str) -> ImageTypeDef:
+    """Return an image; without any field but its id while EC2 does not list it yet."""
+    try:
+        images = call_with_retry(
+            f"image {image_id}", lambda: ec2.describe_images(ImageIds=[image_id])["Images"]
+        )
+    except NotFound:
+        images = []
+    return images[0] if images else {"ImageId": image_id}
+
+
+def remove_image(ec2: EC2Client, image: ImageTypeDef) -> None:
+    """Deregister an image and delete its snapshots. Idempotent."""
+    deregister = partial(ec2.deregister_image, ImageId=image["ImageId"])
+    call_unless_absent("ec2 DeregisterImage", deregister)
+    for snapshot_id in snapshots_of(image):
+        delete = partial(ec2.delete_snapshot, SnapshotId=snapshot_id)
+        call_unless_absent("ec2 DeleteSnapshot", delete)
+
+
+def snapshots_of(image: ImageTypeDef) -> list[str]:
+    """Return the ids of the snapshots of an image."""
+    volumes = (mapping.get("Ebs", {}) for mapping in image.get("BlockDeviceMappings", ()))
+    return [volume["SnapshotId"] for volume in volumes if volume.get("SnapshotId")]
