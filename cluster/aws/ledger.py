@@ -123,11 +123,13 @@ class S3Ledger:
             key for key in self._list("2", f"{day}/{int(since * 1000):013d}") if _is_of(key, kinds)
         )
         topics = [f"rows/{topic}/" for topic in ledger_rows.topics_for(kinds)]
-        found = list(old)
+        keys = list(old)
         with ThreadPoolExecutor(len(topics)) as pool:
-            for keys in pool.map(lambda topic: list(self._list(topic, f"{topic}{first}")), topics):
-                found += keys
-        return found
+            for topic_keys in pool.map(
+                lambda topic: list(self._list(topic, f"{topic}{first}")), topics
+            ):
+                keys += topic_keys
+        return keys
 
     def _keys_of_day(self, day: str, kinds: Collection[str]) -> list[str]:
         keys = [key for key in self._list(f"{day}/") if _is_of(key, kinds)]

@@ -180,7 +180,7 @@ def _write_html(bill: Bill, cluster: str, path: str) -> None:
     )
     texts = "".join(f"<p>{escape(line)}</p>" for line in remarks(bill))
     body = (
-        f"<h1>{escape(cluster)}: ${bill.usd:,.4f}</h1>{svg.legend([(one.name, one.colour) for one in series])}{chart}"
+        f"<h1>{escape(cluster)}: ${bill.usd:,.4f}</h1>{svg.legend([(line.name, line.colour) for line in series])}{chart}"
         f"<table><tr><th>{bill.by}</th><th>machines</th><th>$</th><th>idle $</th></tr>{cells}</table>{texts}"
     )
     try:

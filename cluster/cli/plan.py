@@ -36,16 +36,16 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     context = open_context(file)
     context.enter_cloud()
     with redirect_native_stdout():
-        made, trouble = asyncio.run(_plan(context))
+        plan_, trouble = asyncio.run(_plan(context))
     if json_:
         import msgspec
 
         from mesaform.autoscaler.reporting.api_views import describe
 
-        answer = {**describe(made), "trouble": list(trouble), "dry_run": True}
+        answer = {**describe(plan_), "trouble": list(trouble), "dry_run": True}
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
         return
-    _print(made, trouble)
+    _print(plan_, trouble)
 
 
 async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
@@ -106,7 +106,7 @@ def remembered(document: Any) -> PlannerState:
         return PlannerState()
 
 
-def _print(made: Plan, trouble: tuple[str, ...]) -> None:
+def _print(plan_: Plan, trouble: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -114,20 +114,20 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
     for line in trouble:
         console.print(f"[yellow]not known:[/] {line}", highlight=False)
     for label, reason in (
-        ("frozen", made.freeze),
-        ("paused", made.paused),
-        ("waiting", made.waiting),
-        ("nothing is removed", made.removals_blocked),
+        ("frozen", plan_.freeze),
+        ("paused", plan_.paused),
+        ("waiting", plan_.waiting),
+        ("nothing is removed", plan_.removals_blocked),
     ):
         if reason is not None:
             console.print(f"[yellow]{label}:[/] {render(reason)}", highlight=False)
-    for override in made.overrides:
+    for override in plan_.overrides:
         console.print(f"[magenta]override:[/] {describe(override)}", highlight=False)
-    if made.verdicts:
+    if plan_.verdicts:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("demand", "count", "verdict", "why it is wanted"):
             table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
-        for verdict in made.verdicts:
+        for verdict in plan_.verdicts:
             item = verdict.unit
             table.add_row(
                 item.name, str(item.count), render_verdict(verdict), render_all(item.reasons)
@@ -135,11 +135,11 @@ def _print(made: Plan, trouble: tuple[str, ...]) -> None:
         console.print(table)
     else:
         console.print("Nothing waits for a machine.")
-    _print_steps(console, made)
+    _print_steps(console, plan_)
 
 
-def _print_steps(console: Console, made: Plan) -> None:
-    for step in made.steps:
+def _print_steps(console: Console, plan_: Plan) -> None:
+    for step in plan_.steps:
         decision = step.decision
         change = f"  [bold]{decision.usd_per_hour:+.4f} $/h[/]" if decision.usd_per_hour else ""
         console.print(
@@ -147,12 +147,12 @@ def _print_steps(console: Console, made: Plan) -> None:
             f"({render_all(decision.reasons)}){change}",
             highlight=False,
         )
-    if made.packed is not None:
-        console.print(_packed(made.packed), highlight=False)
-    if not made.steps:
+    if plan_.packed is not None:
+        console.print(_packed(plan_.packed), highlight=False)
+    if not plan_.steps:
         console.print("The autoscaler would do nothing now.")
     console.print(
-        f"now ${made.usd_per_hour:.4f} an hour, then ${made.after_usd_per_hour:.4f}",
+        f"now ${plan_.usd_per_hour:.4f} an hour, then ${plan_.after_usd_per_hour:.4f}",
         highlight=False,
     )
 

@@ -59,7 +59,7 @@ class Rental:
 
 def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
     """Each machine once, from what says that it started, ran or stopped."""
-    told: dict[str, dict[str, Any]] = {}
+    machines: dict[str, dict[str, Any]] = {}
     stopped: dict[str, float] = {}
     torn_down: list[float] = []
     prices: dict[str, list[Price]] = {}
@@ -73,49 +73,49 @@ def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
                     (float(row["at"]), float(row["usd_per_hour"]))
                 )
             case "machines":
-                for one in row["machines"]:
-                    told.setdefault(str(one["instance_id"]), {}).update(one)
-                    own.setdefault(str(one["instance_id"]), []).append(
-                        (float(row["at"]), float(one.get("usd_now", one["usd_per_hour"])))
+                for machine in row["machines"]:
+                    machines.setdefault(str(machine["instance_id"]), {}).update(machine)
+                    own.setdefault(str(machine["instance_id"]), []).append(
+                        (float(row["at"]), float(machine.get("usd_now", machine["usd_per_hour"])))
                     )
             case "machine_started" | "machine_stopped":
                 name = str(row["instance_id"])
-                told.setdefault(name, {}).update(row)
+                machines.setdefault(name, {}).update(row)
                 if row["kind"] == "machine_stopped":
                     stopped[name] = float(row["at"])
-    found = []
-    for name, one in told.items():
-        start = float(one.get("launched_at", one.get("at", 0.0)))
+    periods = []
+    for name, machine in machines.items():
+        start = float(machine.get("launched_at", machine.get("at", 0.0)))
         ends = [stopped[name]] if name in stopped else [at for at in torn_down if at > start]
-        key = f"{one.get('instance_type')}/{one.get('zone')}/{one.get('capacity')}"
+        key = f"{machine.get('instance_type')}/{machine.get('zone')}/{machine.get('capacity')}"
         changes = [
             change for change in (*own.get(name, ()), *prices.get(key, ())) if change[0] > start
         ]
-        found.append(
-            _rental(name, one, start, min(ends, default=until), changes, is_over=bool(ends))
+        periods.append(
+            _rental(name, machine, start, min(ends, default=until), changes, is_over=bool(ends))
         )
-    return found
+    return periods
 
 
 def _rental(
-    name: str, told: Row, start: float, end: float, changes: Sequence[Price], *, is_over: bool
+    name: str, machine: Row, start: float, end: float, changes: Sequence[Price], *, is_over: bool
 ) -> Rental:
-    rate = float(told.get("usd_per_hour") or 0.0)
+    rate = float(machine.get("usd_per_hour") or 0.0)
     prices: list[Price] = [(start, rate)]
     for at, usd in sorted(changes):
         if usd != prices[-1][1]:
             prices.append((at, usd))
     return Rental(
         instance_id=name,
-        pool=str(told.get("pool") or ""),
-        role=str(told.get("role") or ""),
-        instance_type=str(told.get("instance_type") or ""),
-        zone=str(told.get("zone") or ""),
-        capacity=str(told.get("capacity") or ""),
-        planned=float(told.get("planned_usd_per_hour") or rate),
+        pool=str(machine.get("pool") or ""),
+        role=str(machine.get("role") or ""),
+        instance_type=str(machine.get("instance_type") or ""),
+        zone=str(machine.get("zone") or ""),
+        capacity=str(machine.get("capacity") or ""),
+        planned=float(machine.get("planned_usd_per_hour") or rate),
         prices=tuple(prices),
         start=start,
         end=end,
-        idle_s=float(told.get("idle_s") or 0.0),
+        idle_s=float(machine.get("idle_s") or 0.0),
         is_over=is_over,
     )

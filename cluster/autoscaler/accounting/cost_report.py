@@ -36,10 +36,10 @@ ENTRY = 4
 """How many of a held row's columns say which machines it is about; the rest are seconds, idle seconds, USD, unused USD, idle USD."""
 
 _GROUP: Mapping[str, Callable[[Rental], str]] = {
-    "pool": lambda one: one.pool or CLUSTER,
-    "type": lambda one: one.instance_type,
-    "zone": lambda one: one.zone,
-    "capacity": lambda one: one.capacity,
+    "pool": lambda rental: rental.pool or CLUSTER,
+    "type": lambda rental: rental.instance_type,
+    "zone": lambda rental: rental.zone,
+    "capacity": lambda rental: rental.capacity,
 }
 _COLUMN = {"pool": 0, "type": 1, "zone": 2, "capacity": 3}
 _HOLDER = {"app": 0, "role": 1}
@@ -98,9 +98,9 @@ def add_up(
 ) -> Bill:
     """The bill of a stretch of time."""
     rows = list(rows)
-    machines = [one for one in rentals(rows, until) if one.seconds(since, until) > 0]
+    machines = [rental for rental in rentals(rows, until) if rental.seconds(since, until) > 0]
     held = _parts(rows, since, until)
-    usd = sum(one.usd(since, until) for one in machines)
+    usd = sum(rental.usd(since, until) for rental in machines)
     names = (
         _by_holder(held, machines, since, until, by)
         if by in _HOLDER
@@ -118,7 +118,7 @@ def add_up(
         until=until,
         usd=total,
         planned_usd=round(
-            sum(one.planned * one.seconds(since, until) / 3600 for one in machines), 4
+            sum(rental.planned * rental.seconds(since, until) / 3600 for rental in machines), 4
         ),
         idle_usd=round(sum(idle.values()), 4),
         unused_usd=round(sum(_unused(part) for part in held), 4) if held else None,
@@ -129,7 +129,7 @@ def add_up(
         series=_series(machines, since, until, columns),
         idle_series=_idle_series(held, since, until, columns),
         machines=len(machines),
-        machine_hours=round(sum(one.seconds(since, until) for one in machines) / 3600, 2),
+        machine_hours=round(sum(rental.seconds(since, until) for rental in machines) / 3600, 2),
         interruptions=sum(
             1 for row in rows if row["kind"] == "interruption" and since <= row["at"] <= until
         ),
@@ -155,30 +155,30 @@ def apportioned(amounts: Mapping[str, float], total: float, digits: int = 4) -> 
 def _parts(rows: Iterable[Row], since: float, until: float) -> list[_Part]:
     """What rows about holders tell of the stretch, each moment once: where two leaders' rows overlap, the earlier counts."""
     spans = sorted(_spans(rows), key=lambda span: (span[0], span[1]))
-    found = []
-    told_until = since
+    result = []
+    covered_until = since
     for start, end, row in spans:
-        first, last = max(start, told_until), min(end, until)
+        first, last = max(start, covered_until), min(end, until)
         if last > first:
-            found.append(_Part(row, first, last, (last - first) / (end - start)))
-            told_until = last
-    return found
+            result.append(_Part(row, first, last, (last - first) / (end - start)))
+            covered_until = last
+    return result
 
 
 def _spans(rows: Iterable[Row]) -> list[tuple[float, float, Row]]:
-    found: list[tuple[float, float, Row]] = []
+    result: list[tuple[float, float, Row]] = []
     samples = []
     for row in rows:
         if row["kind"] == "resource_usage":
-            found.append((float(row["since"]), float(row["at"]), row))
+            result.append((float(row["since"]), float(row["at"]), row))
         elif row["kind"] == "usage":
             samples.append(row)
     samples.sort(key=lambda row: float(row["at"]))
     ends = [float(row["at"]) for row in samples[1:]] + [float("inf")]
     for row, following in zip(samples, ends, strict=False):
         end = min(following, float(row["at"]) + SAMPLE_HOLDS_S)
-        found.append((float(row["at"]), end, _as_held(row, (end - float(row["at"])) / 3600)))
-    return found
+        result.append((float(row["at"]), end, _as_held(row, (end - float(row["at"])) / 3600)))
+    return result
 
 
 def _as_held(row: Row, hours: float) -> Row:
@@ -196,25 +196,25 @@ def _idle(
     held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float
 ) -> dict[tuple[str, ...], float]:
     """Dollars of machines without a task, by pool, type, zone and capacity. Where no row tells, from how long ended machines were idle."""
-    found: dict[tuple[str, ...], float] = {}
+    result: dict[tuple[str, ...], float] = {}
     if any("since" in part.row for part in held):
         for part in held:
             for entry in part.row.get("machines", ()):
                 key = tuple(entry[:ENTRY])
-                found[key] = found.get(key, 0.0) + float(entry[ENTRY + 4]) * part.whole
-        return found
-    for one in machines:
-        key = (one.pool or CLUSTER, one.instance_type, one.zone, one.capacity)
-        share = min(1.0, one.idle_s / max(one.end - one.start, 1.0))
-        found[key] = found.get(key, 0.0) + one.usd(since, until) * share
-    return found
+                result[key] = result.get(key, 0.0) + float(entry[ENTRY + 4]) * part.whole
+        return result
+    for rental in machines:
+        key = (rental.pool or CLUSTER, rental.instance_type, rental.zone, rental.capacity)
+        share = min(1.0, rental.idle_s / max(rental.end - rental.start, 1.0))
+        result[key] = result.get(key, 0.0) + rental.usd(since, until) * share
+    return result
 
 
 def _by_machine(machines: Sequence[Rental], since: float, until: float, by: By) -> dict[str, float]:
     dollars: dict[str, float] = {}
-    for one in machines:
-        name = _GROUP[by](one) or UNKNOWN
-        dollars[name] = dollars.get(name, 0.0) + one.usd(since, until)
+    for rental in machines:
+        name = _GROUP[by](rental) or UNKNOWN
+        dollars[name] = dollars.get(name, 0.0) + rental.usd(since, until)
     return dollars
 
 
@@ -229,15 +229,15 @@ def _by_holder(
             dollars[entry[place]] = dollars.get(entry[place], 0.0) + float(entry[2]) * part.whole
         if (free := _unused(part)) > 0:
             dollars[UNUSED] = dollars.get(UNUSED, 0.0) + free
-    agents_usd = sum(one.usd(since, until) for one in machines if one.role != "master")
-    told = sum(dollars.values())
+    agents_usd = sum(rental.usd(since, until) for rental in machines if rental.role != "master")
+    attributed = sum(dollars.values())
     if (
-        told > agents_usd
+        attributed > agents_usd
     ):  # passes see a machine's end late, EC2's clock is not ours: never more than was paid
-        dollars = {name: usd * agents_usd / told for name, usd in dollars.items()}
-    elif agents_usd > told:
-        dollars[UNKNOWN] = dollars.get(UNKNOWN, 0.0) + agents_usd - told
-    masters_usd = sum(one.usd(since, until) for one in machines if one.role == "master")
+        dollars = {name: usd * agents_usd / attributed for name, usd in dollars.items()}
+    elif agents_usd > attributed:
+        dollars[UNKNOWN] = dollars.get(UNKNOWN, 0.0) + agents_usd - attributed
+    masters_usd = sum(rental.usd(since, until) for rental in machines if rental.role == "master")
     return {**dollars, **({CLUSTER: masters_usd} if masters_usd else {})}
 
 
@@ -249,12 +249,12 @@ def _shares(
     by: By,
 ) -> tuple[Share, ...]:
     counts: dict[str, int] = {}
-    for one in machines:
+    for rental in machines:
         name = (
-            (_GROUP[by](one) or UNKNOWN)
+            (_GROUP[by](rental) or UNKNOWN)
             if by in _GROUP
             else CLUSTER
-            if one.role == "master"
+            if rental.role == "master"
             else ""
         )
         counts[name] = counts.get(name, 0) + 1
@@ -262,7 +262,7 @@ def _shares(
     for key, usd in (idle or {}).items():
         name = key[_COLUMN[by]] or UNKNOWN
         idle_by[name] = idle_by.get(name, 0.0) + usd
-    found = [
+    result = [
         Share(
             name,
             usd,
@@ -272,7 +272,7 @@ def _shares(
         for name, usd in apportioned(dollars, total).items()
         if usd or counts.get(name)
     ]
-    return tuple(sorted(found, key=lambda share: (-share.usd, share.name)))
+    return tuple(sorted(result, key=lambda share: (-share.usd, share.name)))
 
 
 def _series(
@@ -283,11 +283,11 @@ def _series(
         return ()
     step = (until - since) / columns
     sums = [0.0] * columns
-    for one in machines:
-        first = max(0, int((one.start - since) / step))
-        last = min(columns - 1, int((one.billed_until - since) / step))
+    for rental in machines:
+        first = max(0, int((rental.start - since) / step))
+        last = min(columns - 1, int((rental.billed_until - since) / step))
         for number in range(first, last + 1):
-            sums[number] += one.usd(since + step * number, since + step * (number + 1))
+            sums[number] += rental.usd(since + step * number, since + step * (number + 1))
     return tuple(round(usd / step * 3600, 6) for usd in sums)
 
 

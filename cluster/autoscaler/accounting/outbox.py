@@ -154,13 +154,13 @@ class Outbox:
         return True
 
 
-def _joined(one: Row | None, other: Row | None) -> Row | None:
-    if one is None or other is None:
-        return one or other
-    rows = one["rows"] + other["rows"]
+def _joined(first: Row | None, second: Row | None) -> Row | None:
+    if first is None or second is None:
+        return first or second
+    rows = first["rows"] + second["rows"]
     return {
-        **one,
-        "from": min(one["from"], other["from"]),
-        "until": max(one["until"], other["until"]),
+        **first,
+        "from": min(first["from"], second["from"]),
+        "until": max(first["until"], second["until"]),
         "rows": rows,
     }

@@ -48,7 +48,7 @@ class Tasks:
     def running(self, tasks: ClusterTasks, frameworks: Json) -> dict[str, Task]:
         """Tasks that hold resources, by id."""
         owners = _owners(frameworks)
-        found: dict[str, Task] = {}
+        running: dict[str, Task] = {}
         for seen in tasks.running:
             before = self._known.get(seen.task_id)
             same = (
@@ -57,9 +57,11 @@ class Tasks:
                 and before.since == seen.since
                 and before.shape == seen.shape
             )
-            found[seen.task_id] = before if before is not None and same else held_task(seen, owners)
-        self._known = found
-        return found
+            running[seen.task_id] = (
+                before if before is not None and same else held_task(seen, owners)
+            )
+        self._known = running
+        return running
 
 
 def ended(tasks: ClusterTasks, frameworks: Json, since: float) -> list[Task]:
@@ -69,12 +71,12 @@ def ended(tasks: ClusterTasks, frameworks: Json, since: float) -> list[Task]:
 
 
 def _owners(frameworks: Json) -> dict[str, tuple[str, str]]:
-    found = {}
+    owners = {}
     for item in (*frameworks.get("frameworks", ()), *frameworks.get("completed_frameworks", ())):
         info = item.get("framework_info", {})
         roles = info.get("roles") or [info.get("role") or "*"]
-        found[info.get("id", {}).get("value", "")] = (str(info.get("name", "")), str(roles[0]))
-    return found
+        owners[info.get("id", {}).get("value", "")] = (str(info.get("name", "")), str(roles[0]))
+    return owners
 
 
 def held_task(seen: Seen, owners: Mapping[str, tuple[str, str]]) -> Task:
@@ -88,12 +90,12 @@ def held_task(seen: Seen, owners: Mapping[str, tuple[str, str]]) -> Task:
 
 def by_agent(tasks: Iterable[Task]) -> dict[str, dict[Holder, Shape]]:
     """What each holder has on each agent."""
-    found: dict[str, dict[Holder, Shape]] = {}
+    agents: dict[str, dict[Holder, Shape]] = {}
     for task in tasks:
-        held = found.setdefault(task.agent_id, {})
+        held = agents.setdefault(task.agent_id, {})
         before = held.get(task.holder)
         held[task.holder] = task.shape if before is None else plus(before, task.shape)
-    return found
+    return agents
 
 
 def dominant_share(part: Shape, whole: Shape) -> float:

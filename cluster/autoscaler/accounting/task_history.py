@@ -36,7 +36,7 @@ class Past:
         self._new_groups: list[int] = []
         self._started: list[list[Any]] = []
         self._ended: list[list[Any]] = []
-        self._told_at = 0.0
+        self._written_at = 0.0
         self._full_at = -STATED_EVERY_S
         self._last: float | None = None
 
@@ -60,8 +60,8 @@ class Past:
             if task_id not in before:
                 self._begin(task, now, known=not first)
         for task_id in [task_id for task_id in before if task_id not in running]:
-            told = over.pop(task_id, None)
-            self._end(task_id, min(now, told.ended) if told is not None else now)
+            ended_task = over.pop(task_id, None)
+            self._end(task_id, min(now, ended_task.ended) if ended_task is not None else now)
         for task in over.values():  # came and went between two passes
             if task.task_id not in running and task.since:
                 self._begin(task, now, known=not first)
@@ -114,7 +114,7 @@ class Past:
     def _due(self, now: float) -> list[Row]:
         if now - self._full_at >= STATED_EVERY_S:
             return [*self.close(now), self._full(now)]
-        return self.close(now) if now - self._told_at >= EVERY_S else []
+        return self.close(now) if now - self._written_at >= EVERY_S else []
 
     def _full(self, now: float) -> Row:
         """All that runs, with groups counted anew."""
@@ -128,12 +128,15 @@ class Past:
 
     def _row(self, now: float) -> Row:
         groups = {number: group for group, number in self._groups.items()}
-        told = {
+        group_rows = {
             str(number): [
                 app,
                 role,
                 list(shape),
-                [[one.field, one.operator, one.value] for one in constraints],
+                [
+                    [constraint.field, constraint.operator, constraint.value]
+                    for constraint in constraints
+                ],
             ]
             for number in self._new_groups
             for app, role, shape, constraints in (groups[number],)
@@ -141,11 +144,11 @@ class Past:
         row = {
             "kind": "history",
             "at": now,
-            "groups": told,
+            "groups": group_rows,
             "started": self._started,
             "ended": self._ended,
         }
-        self._told_at, self._new_groups, self._started, self._ended = now, [], [], []
+        self._written_at, self._new_groups, self._started, self._ended = now, [], [], []
         return row
 
 

@@ -102,8 +102,8 @@ class Recorder:
             ],
         }
         self._since = now
-        for one in (self._used, self._machines, self._waited, self._worth):
-            one.clear()
+        for sums in (self._used, self._machines, self._waited, self._worth):
+            sums.clear()
         return row
 
     def _add(
@@ -179,16 +179,16 @@ class Recorder:
             offering.key: offering for pool in snapshot.offerings.values() for offering in pool
         }
         machines = {machine.instance_id: machine for machine in snapshot.machines}
-        told = [
+        stated = [
             {
-                **machine_row(name, one),
+                **machine_row(name, machine),
                 "usd_now": price_of(machines[name], sizes)
                 if name in machines
-                else one.usd_per_hour,
+                else machine.usd_per_hour,
             }
-            for name, one in sorted(rented.items())
+            for name, machine in sorted(rented.items())
         ]
-        return [{"kind": "machines", "at": now, "machines": told}]
+        return [{"kind": "machines", "at": now, "machines": stated}]
 
     def _priced(self, snapshot: Snapshot, now: float) -> list[Row]:
         """Prices of what runs, where they changed: spot prices do."""

@@ -90,7 +90,11 @@ def dry_since(snapshot: Snapshot, now: float) -> dict[str, float]:
     view, memory = snapshot.cluster, snapshot.state
     if view is None:
         return memory.dry_since
-    dry = [one.framework_id for one in view.frameworks if suspicion(one, view, memory, now)]
+    dry = [
+        framework.framework_id
+        for framework in view.frameworks
+        if suspicion(framework, view, memory, now)
+    ]
     return {name: memory.dry_since.get(name, now) for name in dry}
 
 
@@ -99,8 +103,10 @@ def suspects(snapshot: Snapshot, now: float) -> tuple[Shape, ...]:
     view = snapshot.cluster
     if view is None:
         return ()
-    found = (suspicion(one, view, snapshot.state, now) for one in view.frameworks)
-    return tuple(dict.fromkeys(one.shape for one in found if one is not None))
+    suspicions = (suspicion(framework, view, snapshot.state, now) for framework in view.frameworks)
+    return tuple(
+        dict.fromkeys(suspected.shape for suspected in suspicions if suspected is not None)
+    )
 
 
 def probes(snapshot: Snapshot) -> dict[str, Probe]:
@@ -108,14 +114,16 @@ def probes(snapshot: Snapshot) -> dict[str, Probe]:
     view, memory = snapshot.cluster, snapshot.state
     if view is None:
         return memory.probes
-    found = {
-        one.framework_id: (one, probe)
-        for one in view.frameworks
-        if (probe := memory.probes.get(one.framework_id)) is not None
+    purchases = {
+        framework.framework_id: (framework, probe)
+        for framework in view.frameworks
+        if (probe := memory.probes.get(framework.framework_id)) is not None
     }
     return {
-        name: replace(probe, has_registered=probe.has_registered or _came(one, probe, view, memory))
-        for name, (one, probe) in found.items()
+        name: replace(
+            probe, has_registered=probe.has_registered or _came(framework, probe, view, memory)
+        )
+        for name, (framework, probe) in purchases.items()
     }
 
 

@@ -24,10 +24,10 @@ def within(
     for unit in after:
         if not unit.blocked:
             _take(unit, quotas, taken)
-    found: list[DemandItem] = []
+    items: list[DemandItem] = []
     for unit in units:
-        found += [unit] if unit.blocked else _cut(unit, quotas, taken)
-    return found
+        items += [unit] if unit.blocked else _cut(unit, quotas, taken)
+    return items
 
 
 def applies(quota: Quota, role: str) -> bool:

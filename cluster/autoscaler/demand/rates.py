@@ -59,8 +59,8 @@ def marks(
 ) -> dict[str, tuple[Mark, ...]]:
     """The marks to keep. Of frameworks that are gone none are."""
     return {
-        one.framework_id: _marks(one, known.get(one.framework_id, ()), now)
-        for one in view.frameworks
+        framework.framework_id: _marks(framework, known.get(framework.framework_id, ()), now)
+        for framework in view.frameworks
     }
 
 

@@ -85,19 +85,19 @@ def lead(snapshot: Snapshot) -> float:
 def levels(used: Mapping[str, Use]) -> dict[str, Level]:
     """What runs, as the profile learns it."""
     return {
-        pool: (one.amount[0], one.amount[1], one.pieces)
-        for pool, one in used.items()
+        pool: (use.amount[0], use.amount[1], use.pieces)
+        for pool, use in used.items()
         if pool != ALL
     }
 
 
 def baselines(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> dict[str, Shape]:
     """The least that was in use since each hint was given."""
-    before, found = snapshot.state.hint_baselines, {}
-    for order in _hints(snapshot, now):
-        here = used.get(order.pool, Use()).amount
-        found[order.id] = _each(min, here, before.get(order.id, here))
-    return found
+    before, least = snapshot.state.hint_baselines, {}
+    for hint in _hints(snapshot, now):
+        used_now = used.get(hint.pool, Use()).amount
+        least[hint.id] = _each(min, used_now, before.get(hint.id, used_now))
+    return least
 
 
 def _hints(snapshot: Snapshot, now: float) -> list[Override]:
@@ -106,53 +106,53 @@ def _hints(snapshot: Snapshot, now: float) -> list[Override]:
 
 def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[DemandItem]:
     """Room that operators asked for. Work that came since the oldest hint takes that one's room first, and never two hints' room."""
-    found: list[DemandItem] = []
+    items: list[DemandItem] = []
     taken: list[
         tuple[str, Shape, Shape]
     ] = []  # by older hints: pool, what came since, how much of it they took
-    for order in _hints(snapshot, now):
-        shape = make(order.cpus, order.mem_mib)
-        here = room.used.get(order.pool, Use()).amount
+    for hint in _hints(snapshot, now):
+        shape = make(hint.cpus, hint.mem_mib)
+        here = room.used.get(hint.pool, Use()).amount
         came = _each(
             max,
-            minus(here, _each(min, here, snapshot.state.hint_baselines.get(order.id, here))),
+            minus(here, _each(min, here, snapshot.state.hint_baselines.get(hint.id, here))),
             NOTHING,
         )
         mine = came
         for pool, before, part in taken:
-            if order.pool in {pool, ALL} or pool == ALL:
+            if hint.pool in {pool, ALL} or pool == ALL:
                 mine = minus(
                     mine, _each(max, minus(part, _each(max, minus(before, came), NOTHING)), NOTHING)
                 )
-        arrived = min(order.count, how_often(shape, _each(max, mine, NOTHING)))
-        taken.append((order.pool, came, times(shape, arrived)))
-        if arrived < order.count:
+        arrived = min(hint.count, how_often(shape, _each(max, mine, NOTHING)))
+        taken.append((hint.pool, came, times(shape, arrived)))
+        if arrived < hint.count:
             reason = Reason.of(
                 ReasonCode.HINT,
-                count=order.count,
-                cpus=order.cpus,
-                mem_mib=order.mem_mib,
-                pool=order.pool,
-                by=order.by,
-                until_epoch_s=order.until,
-                note=order.reason,
+                count=hint.count,
+                cpus=hint.cpus,
+                mem_mib=hint.mem_mib,
+                pool=hint.pool,
+                by=hint.by,
+                until_epoch_s=hint.until,
+                note=hint.reason,
                 arrived=arrived,
             )
             unit = DemandItem(
                 "hint",
-                f"hint {order.id}",
+                f"hint {hint.id}",
                 shape,
-                order.count - arrived,
+                hint.count - arrived,
                 (reason,),
-                in_pool(order.pool),
+                in_pool(hint.pool),
             )
-            found.append(room.keep(unit, order.pool))
-    return found
+            items.append(room.keep(unit, hint.pool))
+    return items
 
 
 def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[DemandItem]:
     """What the calendar says will be in use, less what is."""
-    found: list[DemandItem] = []
+    items: list[DemandItem] = []
     for index, entry in enumerate(snapshot.spec.autoscaler.calendar):
         shape, pool = make(entry.cpus, entry.mem_mib), entry.pool or ALL
         there = min(entry.count, how_often(shape, room.counted(pool)))
@@ -173,8 +173,8 @@ def _scheduled(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> li
                 (reason,),
                 in_pool(entry.pool),
             )
-            found.append(room.keep(unit, pool))
-    return found
+            items.append(room.keep(unit, pool))
+    return items
 
 
 def _opens(entry: Expected, now: float, lead_s: float) -> bool:
@@ -187,22 +187,22 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
     settings, known = snapshot.spec.autoscaler.profile, snapshot.profile
     if not settings.enabled or known is None:
         return []
-    found: list[DemandItem] = []
+    items: list[DemandItem] = []
     for pool in snapshot.spec.agents:
-        said = weekly_profile.expected(
+        expected = weekly_profile.expected(
             known, pool.name, now, lead_s, settings.quantile, settings.half_life_weeks
         )
-        if said is None:
+        if expected is None:
             continue
         there = room.counted(pool.name)
-        shape, count = _lacking(said.level, there)
+        shape, count = _lacking(expected.level, there)
         if count:
             reason = Reason.of(
                 ReasonCode.WEEKLY_PROFILE,
-                weeks=said.weeks,
-                slot=said.when,
-                used_cpus=said.level[0] / 1000,
-                used_mem_mib=said.level[1] / 1000,
+                weeks=expected.weeks,
+                slot=expected.when,
+                used_cpus=expected.level[0] / 1000,
+                used_mem_mib=expected.level[1] / 1000,
                 percentile=settings.quantile * 100,
                 pool=pool.name,
                 present_cpus=there[0] / 1000,
@@ -211,8 +211,8 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
             unit = DemandItem(
                 "profile", f"profile of {pool.name}", shape, count, (reason,), in_pool(pool.name)
             )
-            found.append(room.keep(unit, pool.name))
-    return found
+            items.append(room.keep(unit, pool.name))
+    return items
 
 
 def _lacking(level: Level, there: Shape) -> tuple[Shape, int]:

@@ -27,18 +27,18 @@ class Use:
 def in_use(snapshot: Snapshot, waiting: Iterable[DemandItem]) -> dict[str, Use]:
     """By pool, and of all together. Work that may go to any pool counts for the first one that the spec names."""
     first = snapshot.spec.agents[0].name
-    found = {pool.name: Use() for pool in snapshot.spec.agents}
+    by_pool = {pool.name: Use() for pool in snapshot.spec.agents}
     total = Use()
     for agent in snapshot.cluster.agents if snapshot.cluster is not None else ():
         pool = agent.attributes.get("pool", first)
-        total += (one := Use(agent.allocated, agent.tasks))
-        found[pool] = found.get(pool, Use()) + one
+        total += (use := Use(agent.allocated, agent.tasks))
+        by_pool[pool] = by_pool.get(pool, Use()) + use
     for unit in waiting:
         if not unit.blocked:
             pool = pool_of(unit) or first
-            total += (one := Use(times(unit.shape, unit.count), unit.count))
-            found[pool] = found.get(pool, Use()) + one
-    return {**found, ALL: total}
+            total += (use := Use(times(unit.shape, unit.count), unit.count))
+            by_pool[pool] = by_pool.get(pool, Use()) + use
+    return {**by_pool, ALL: total}
 
 
 def pool_of(unit: DemandItem) -> str:

@@ -104,7 +104,7 @@ def _row(
     name: str, rented: BilledMachine, notice: Notice | None, agent: Agent | None, now: float
 ) -> dict[str, object]:
     """How long it lived and what it cost, what warning there was, and what it took along."""
-    heard = (
+    announcement = (
         {
             "reported_at": notice.at,
             "reported_by": notice.source,
@@ -122,7 +122,7 @@ def _row(
         "capacity": rented.capacity,
         "pool": rented.pool,
         "managed_by": rented.managed_by,
-        **heard,
+        **announcement,
         "tasks_lost": agent.tasks if agent else 0,
         "lived_s": round(now - rented.launched_at, 1),
         "usd_per_hour": rented.usd_per_hour,

@@ -59,7 +59,7 @@ PLACES = frozenset({"settled", "idle"})
 
 def absorb(
     memory: PlannerState,
-    heard: Iterable[ParsedNotice],
+    messages: Iterable[ParsedNotice],
     machines: Iterable[Machine],
     intents: Iterable[Intent],
     now: float,
@@ -72,8 +72,8 @@ def absorb(
     }
     ordered = {name for intent in intents for name in intent.instance_ids or ()}
     notices, risks = dict(memory.notices), memory.risks
-    for one in heard:
-        for notice in one.notices:
+    for message in messages:
+        for notice in message.notices:
             name, machine = notice.instance_id, live.get(notice.instance_id)
             if (
                 (machine is None and name not in ordered)
@@ -87,7 +87,7 @@ def absorb(
                 before is None or SEVERITY[notice.kind] > SEVERITY[before.kind]
             ):
                 risks = risk.counted(risks, _offering(machine), notice.kind, now)
-        for name in one.withdrawn:
+        for name in message.withdrawn:
             if name in notices and notices[name].kind == "scheduled":
                 del notices[name]
     return (
@@ -106,12 +106,12 @@ def kept(snapshot: Snapshot, now: float) -> dict[str, Notice]:
     )
     gone = {machine.instance_id for machine in snapshot.machines if machine.state not in LIVE}
     listed = {machine.instance_id for machine in snapshot.machines}
-    found = {}
+    notices = {}
     for name, notice in snapshot.state.notices.items():
         is_there = name not in gone and (name in listed or now - notice.at < PASSED_S)
         if not _is_over(notice, now) and (is_there or name in counted_on):
-            found[name] = notice
-    return found
+            notices[name] = notice
+    return notices
 
 
 def after_pass(
@@ -154,9 +154,7 @@ def with_replacement(units: Sequence[Demanded], placement: Placement, supply: Su
     return {name for name, is_ready in ready.items() if is_ready}
 
 
-def steps(
-    snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: float
-) -> list[Move]:
+def steps(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float) -> list[Move]:
     """What must not wait: the next step of each machine whose end is near, and of those that ended with an agent still counted on."""
     notices = snapshot.state.notices
     moves = []
@@ -165,14 +163,14 @@ def steps(
         if unit.machine.instance_id in supply.quarantined:
             continue
         if notice is not None and is_near(notice, now):
-            moves += _near(unit, notice, snapshot, with_homes, now)
+            moves += _near(unit, notice, snapshot, placed, now)
         elif removal is not None and notice is None and _can_come_back(unit, removal):
             moves += _spared(unit, removal)
     return moves + _ended(snapshot)
 
 
 def _near(
-    unit: AgentNode, notice: Notice, snapshot: Snapshot, with_homes: Collection[str], now: float
+    unit: AgentNode, notice: Notice, snapshot: Snapshot, placed: Collection[str], now: float
 ) -> list[Move]:
     removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
     reason = reason_of(notice, now)
@@ -201,7 +199,7 @@ def _near(
     if removal is None or removal.policy != "interruption":
         return [_taken_over(unit, agent, removal, reason, now)]
     if removal.phase == "deactivated":
-        return _until_drained(unit, agent, removal, notice, snapshot, with_homes, now)
+        return _until_drained(unit, agent, removal, notice, snapshot, placed, now)
     if (
         removal.phase == "draining"
         and not agent.drain_state
@@ -240,7 +238,7 @@ def _until_drained(
     removal: Removal,
     notice: Notice,
     snapshot: Snapshot,
-    with_homes: Collection[str],
+    placed: Collection[str],
     now: float,
 ) -> list[Move]:
     """Drain when its tasks have somewhere to go, or when they must stop now to stop in order."""
@@ -261,10 +259,10 @@ def _until_drained(
         return []
     soon = [work.ends_at for work in agent.work if has_time_to_finish(work, notice)]
     if now < last_call(notice, snapshot.spec.autoscaler.drain_grace_s, soon) and (
-        soon or name not in with_homes
+        soon or name not in placed
     ):
         return []
-    is_placed = name in with_homes
+    is_placed = name in placed
     why = ReasonCode.TASKS_HAVE_CAPACITY if is_placed else ReasonCode.TASKS_MUST_STOP
     return [
         Move(
@@ -320,9 +318,7 @@ def _spared(unit: AgentNode, removal: Removal) -> list[Move]:
     ]
 
 
-def planned(
-    snapshot: Snapshot, supply: Supply, with_homes: Collection[str], now: float
-) -> list[Move]:
+def planned(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float) -> list[Move]:
     """The second step of machines that a policy began to empty because of an announcement: drained once what replaces them is up."""
     settings, moves = snapshot.spec.autoscaler, []
     for unit in supply.agent_nodes:
@@ -341,7 +337,7 @@ def planned(
             or now - removal.since < SETTLE_S
         ):
             continue
-        if agent.is_empty or name in with_homes:
+        if agent.is_empty or name in placed:
             why = ReasonCode.AGENT_EMPTY if agent.is_empty else ReasonCode.REPLACEMENT_READY
             drain = Drain(
                 name,

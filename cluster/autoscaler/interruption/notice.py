@@ -53,26 +53,28 @@ def read(body: str) -> ParsedNotice:
     """
     try:
         event = msgspec.json.decode(body, type=dict[str, Any])
-        found = _READERS.get((event.get("source", ""), event.get("detail-type", "")))
-        if found is None:
+        reader = _READERS.get((event.get("source", ""), event.get("detail-type", "")))
+        if reader is None:
             raise Unreadable(f"an event of {event.get('source')!r}, {event.get('detail-type')!r}")
-        return found(event, event["detail"])
+        return reader(event, event["detail"])
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
 
 
-def told_by_machine(told: MachineNotice) -> Notice:
+def notice_of_machine(notice: MachineNotice) -> Notice:
     """What an agent read in its own metadata."""
-    return Notice(told.kind, told.instance_id, told.at, told.ends_at, "machine", told.what)
+    return Notice(
+        notice.kind, notice.instance_id, notice.at, notice.ends_at, "machine", notice.what
+    )
 
 
-def more_severe(before: Notice | None, now_heard: Notice) -> Notice:
+def more_severe(before: Notice | None, new: Notice) -> Notice:
     """The one of two notices of a machine that counts: the graver kind; of the same kind the earlier end."""
-    if before is None or SEVERITY[now_heard.kind] > SEVERITY[before.kind]:
-        return now_heard
-    if now_heard.kind != before.kind:
+    if before is None or SEVERITY[new.kind] > SEVERITY[before.kind]:
+        return new
+    if new.kind != before.kind:
         return before
-    ends = [notice.ends_at for notice in (before, now_heard) if notice.ends_at]
+    ends = [notice.ends_at for notice in (before, new) if notice.ends_at]
     return replace(before, ends_at=min(ends, default=0.0))
 
 
@@ -157,10 +159,10 @@ def _id(name: object) -> str:
 def _moment(text: str) -> float:
     """Seconds since the epoch, of `2026-11-21T12:00:00Z` or `Sat, 21 Nov 2026 12:00:00 GMT`."""
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         try:
-            found = parsedate_to_datetime(text)
+            moment = parsedate_to_datetime(text)
         except (ValueError, TypeError):
             raise Unreadable(f"{text!r} is no time") from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -35,8 +35,8 @@ def avoided(risks: Mapping[str, Risk], now: float) -> frozenset[str]:
 def calm(offerings: Iterable[Offering], risks: Mapping[str, Risk], now: float) -> list[Offering]:
     """The offerings without those to avoid; where that leaves none, those least often interrupted."""
     every = list(offerings)
-    found = [offering for offering in every if score(risks, offering.key, now) < AVOID_AT]
-    if found or not every:
-        return found
+    calm_offerings = [offering for offering in every if score(risks, offering.key, now) < AVOID_AT]
+    if calm_offerings or not every:
+        return calm_offerings
     least = min(score(risks, offering.key, now) for offering in every)
     return [offering for offering in every if score(risks, offering.key, now) <= least]

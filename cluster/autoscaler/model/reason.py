@@ -75,7 +75,7 @@ class ReasonCode(StrEnum):
     CONSTRAINT_AGENT_FULL = "constraint_agent_full", "constraint agent"
     CONSTRAINT_LOCATIONS_TAKEN = "constraint_locations_taken"
     EXCEEDS_LARGEST_TYPE = "exceeds_largest_type", "required instance_type capacity shortfall"
-    INSTANCES_ON_ONE_AGENT = "instances_on_one_agent", "count constraint"
+    INSTANCES_ON_SAME_AGENT = "instances_on_same_agent", "count constraint"
     LARGER_TYPE_EXCLUDED = "larger_type_excluded", "instance_type pool constraints"
     POOLS_FULL = "pools_full", "pools maxima"
     CAPACITY_BACKOFF = "capacity_backoff", "retry_s"

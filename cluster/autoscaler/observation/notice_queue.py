@@ -17,8 +17,8 @@ from mesaform.autoscaler.interruption.notice import (
     SEVERITY,
     ParsedNotice,
     Unreadable,
+    notice_of_machine,
     read,
-    told_by_machine,
 )
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.aws.ports import Message, Notices, ScheduledEvent
@@ -101,7 +101,7 @@ class Inbox:
             and (not told.ends_at or standing.ends_at <= told.ends_at)
         ):
             return True
-        self._put(f"{told.instance_id}/{told.kind}", ParsedNotice((told_by_machine(told),)), None)
+        self._put(f"{told.instance_id}/{told.kind}", ParsedNotice((notice_of_machine(told),)), None)
         return False
 
     # from the cloud

@@ -129,7 +129,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class _OneAgent:
+class _SameAgent:
     """All instances of an item have to be on one agent: `agent` if one has some already."""
 
     agent: str
@@ -156,7 +156,7 @@ class OfferingIndex:
         allowed = _satisfying(unit, self._candidates, Usage())
         if not allowed:
             return Refusal("constraint", self._unsatisfied(unit))
-        together = _one_agent(unit, self._supply.usage)
+        together = _same_agent(unit, self._supply.usage)
         if together is not None and together.agent:
             full = Reason.of(
                 ReasonCode.CONSTRAINT_AGENT_FULL,
@@ -175,7 +175,7 @@ class OfferingIndex:
         unit: DemandItem,
         shape: Shape,
         allowed: Sequence[Candidate],
-        together: _OneAgent | None,
+        together: _SameAgent | None,
     ) -> tuple[Reason, ...]:
         """The nearest allowed type and what it lacks; a larger type that constraints exclude."""
         nearest = max(allowed, key=lambda c: _likeness(shape, c.template.shape)).template
@@ -183,7 +183,7 @@ class OfferingIndex:
         if together is not None:
             reasons.append(
                 Reason.of(
-                    ReasonCode.INSTANCES_ON_ONE_AGENT,
+                    ReasonCode.INSTANCES_ON_SAME_AGENT,
                     count=unit.count,
                     constraint=together.constraint,
                 )
@@ -328,13 +328,13 @@ def _pools_full(candidates: Sequence[Candidate]) -> Reason:
     )
 
 
-def _one_agent(unit: DemandItem, usage: Usage) -> _OneAgent | None:
+def _same_agent(unit: DemandItem, usage: Usage) -> _SameAgent | None:
     """The constraint that keeps all instances of an item on one agent; None without one."""
     for constraint in unit.constraints:
         is_cluster = constraint.operator.upper() == "CLUSTER" and not constraint.value
         if constraint.field in HOSTNAME and is_cluster:
             agent = next(iter(usage.counts(unit.name, constraint.field)), "")
-            return _OneAgent(agent, _text(constraint))
+            return _SameAgent(agent, _text(constraint))
     return None
 
 

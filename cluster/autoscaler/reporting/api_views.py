@@ -64,8 +64,8 @@ class Ring:
         return list(parts.values())
 
 
-def _most(one: Mapping[str, int], other: Mapping[str, int]) -> Json:
-    return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
+def _most(first: Mapping[str, int], second: Mapping[str, int]) -> Json:
+    return {name: max(first.get(name, 0), second.get(name, 0)) for name in {**first, **second}}
 
 
 def describe(plan: Plan) -> Json:
@@ -115,7 +115,7 @@ def pools(snapshot: Snapshot, now: float) -> list[Json]:
     agents = (
         {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
     )
-    found = []
+    views = []
     for pool in spec.agents:
         live = [
             machine
@@ -124,7 +124,7 @@ def pools(snapshot: Snapshot, now: float) -> list[Json]:
         ]
         names = {machine.instance_id for machine in live}
         own = given[pool.name]
-        found.append(
+        views.append(
             {
                 "name": pool.name,
                 "min": pool.floor,
@@ -138,7 +138,7 @@ def pools(snapshot: Snapshot, now: float) -> list[Json]:
                 "types": list(pool.types),
             }
         )
-    return found
+    return views
 
 
 def removals(snapshot: Snapshot, plan: Plan) -> list[Json]:

@@ -92,20 +92,20 @@ class Page:
         """The moment. 503 while this process leads and no pass has ended yet, and while nobody leads."""
         if (elsewhere := self._elsewhere(request)) is not None:
             return elsewhere
-        told = self._telemetry
-        if not told.status["leading"]:
+        telemetry = self._telemetry
+        if not telemetry.status["leading"]:
             return web.Response(status=503, text="no autoscaler leads\n")
         moment = {
             "address": self._address,
             "peers": self._peers,
-            "status": told.status,
-            "plan": told.last_plan,
+            "status": telemetry.status,
+            "plan": telemetry.last_plan,
         }
         return _json(
             {
                 **moment,
-                **told.now_shown,
-                "decisions": [decision_view(row) for row in list(told.recent)[-100:][::-1]],
+                **telemetry.now_shown,
+                "decisions": [decision_view(row) for row in list(telemetry.recent)[-100:][::-1]],
             }
         )
 
@@ -128,7 +128,7 @@ class Page:
                 "since": since,
                 "until": until,
                 "points": points,
-                "decisions": [one for one in decisions if one[0] >= since],
+                "decisions": [decision for decision in decisions if decision[0] >= since],
             }
         )
 

@@ -176,7 +176,7 @@ def _tasks_lost(params: Mapping[str, Param]) -> str:
     return f"{params['tasks']} {'task was' if params['tasks'] == 1 else 'tasks were'} still on it"
 
 
-def _on_one_agent(params: Mapping[str, Param]) -> str:
+def _on_same_agent(params: Mapping[str, Param]) -> str:
     return f"its {params['count']} instances have to be on one agent ({params['constraint']})"
 
 
@@ -257,7 +257,7 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         "every location that its constraints allow has one of its instances"
     ),
     ReasonCode.EXCEEDS_LARGEST_TYPE: _exceeds,
-    ReasonCode.INSTANCES_ON_ONE_AGENT: _on_one_agent,
+    ReasonCode.INSTANCES_ON_SAME_AGENT: _on_same_agent,
     ReasonCode.LARGER_TYPE_EXCLUDED: lambda p: (
         f"{p['instance_type']} of pool {p['pool']} is large enough, "
         f"but its constraints ({_joined(p['constraints'], '; ')}) exclude it"

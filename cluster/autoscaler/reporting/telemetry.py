@@ -206,7 +206,7 @@ class Telemetry:
 
     async def remember(self, ledger: Ledger) -> None:
         """Fill the page's last day from the ledger, and then keep the ledger tidy for the rest of the term."""
-        await self._told_of(
+        await self._run_optional(
             ledger,
             lambda: self._remember(
                 ledger.read(
@@ -218,9 +218,9 @@ class Telemetry:
         )
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
-            await self._told_of(ledger, lambda: ledger.compact(time.time()))
+            await self._run_optional(ledger, lambda: ledger.compact(time.time()))
 
-    async def _told_of(self, ledger: Ledger, work: Callable[[], object]) -> None:
+    async def _run_optional(self, ledger: Ledger, work: Callable[[], object]) -> None:
         """Work on the ledger that can be left undone: nothing that goes wrong in it may end a term."""
         try:
             await asyncio.to_thread(work)

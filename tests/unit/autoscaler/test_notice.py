@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mesaform.autoscaler.interruption import risk
-from mesaform.autoscaler.interruption.notice import Unreadable, more_severe, read, told_by_machine
+from mesaform.autoscaler.interruption.notice import Unreadable, more_severe, notice_of_machine, read
 from mesaform.autoscaler.model.notice import Notice, Risk
 from mesaform.topology.user_data import MachineNotice
 from tests.unit.autoscaler.builders import NOW, a_spec, offerings
@@ -116,7 +116,7 @@ def test_what_is_no_such_message_is_unreadable_and_says_why(body):
 
 
 def test_what_a_machine_tells_is_a_notice():
-    told = told_by_machine(
+    told = notice_of_machine(
         MachineNotice("i-1", "interruption", AT, AT + 30, "spot interruption (stop)")
     )
     assert told == Notice("interruption", "i-1", AT, AT + 30, "machine", "spot interruption (stop)")
