@@ -17,8 +17,14 @@ from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import MANY, NAMES, Shape, contains, shape_of
 from mesaform.autoscaler.packing import Limits, Template, solve
-from mesaform.autoscaler.packing.columns import TINY, Columns, relax, scaled, seeds
-from mesaform.autoscaler.packing.patterns import ceiling
+from mesaform.autoscaler.packing.columns import (
+    TINY,
+    Columns,
+    initial_columns,
+    scaled,
+    solve_relaxation,
+)
+from mesaform.autoscaler.packing.patterns import pattern_bound
 from mesaform.autoscaler.packing.problem import Problem, fits
 from mesaform.autoscaler.packing.search import best_load
 from mesaform.aws.ports import Offering
@@ -168,13 +174,13 @@ def _problem(shapes: Sequence[Shape], usd_of: Mapping[Shape, float]) -> Problem:
         parts,
         members,
         same,
-        spared=(0,) * len(NAMES),
+        unused_capacity=(0,) * len(NAMES),
     )
 
 
 def _tariffs(problem: Problem, levels: _Levels) -> Floats:
     """Tariffs (J x R) of the moments that weigh most, and one for all of the work."""
-    columns = seeds(problem)
+    columns = initial_columns(problem)
     every = levels.counts @ levels.seconds + levels.rest_s
     tariffs = [_tariff(problem, columns, every / 3600)]
     unlike = np.ones(levels.seconds.size)
@@ -229,18 +235,23 @@ def _tariff(problem: Problem, columns: Columns, wanted: Floats) -> Floats:
     """
     best = np.zeros(wanted.size)
     for _ in range(ROUNDS):
-        relaxed = relax(problem, *columns.matrix(), wanted, {"": 1_000_000_000})  # type: ignore[arg-type]
+        relaxed = solve_relaxation(problem, *columns.matrix(), wanted, {"": 1_000_000_000})  # type: ignore[arg-type]
         if relaxed is None:
             break
-        worth, added = relaxed.worth, 0
-        top = ceiling(problem, worth)
+        worth, added = relaxed.dual_prices, 0
+        top = pattern_bound(problem, worth)
         value = top.value.copy()
-        for k in np.flatnonzero(value > problem.usd * (1 + CLOSE)):
+        for k in np.flatnonzero(value > problem.usd_per_hour * (1 + CLOSE)):
             found = best_load(
-                problem, int(k), worth, top.prices[k], float(problem.usd[k]) * (1 + CLOSE), STATES
+                problem,
+                int(k),
+                worth,
+                top.prices[k],
+                float(problem.usd_per_hour[k]) * (1 + CLOSE),
+                STATES,
             )
             value[k] = found.ceiling
-            if found.load is not None and found.load @ worth > problem.usd[k] * (1 + TINY):
+            if found.load is not None and found.load @ worth > problem.usd_per_hour[k] * (1 + TINY):
                 added += columns.add(int(k), found.load)
         proven = scaled(problem, worth, value)
         if proven @ wanted > best @ wanted:

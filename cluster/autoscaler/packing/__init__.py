@@ -5,7 +5,7 @@ many; `cuts` bounds the price; `loads` fills machines and `search` looks for the
 makes whole machines of it; `realise` gives them their pieces; `answer` is all of it.
 """
 
-from mesaform.autoscaler.packing.existing import decreasing, place
+from mesaform.autoscaler.packing.existing import decreasing_order, place
 from mesaform.autoscaler.packing.model import (
     QUICK,
     USUAL,
@@ -27,7 +27,7 @@ __all__ = [
     "Packing",
     "Placement",
     "Template",
-    "decreasing",
+    "decreasing_order",
     "pack",
     "place",
     "solve",

@@ -55,7 +55,7 @@ class Pieces:
         return replace(self, shapes=_stepped(self.shapes, steps))
 
 
-def with_cuts(problem: Problem, parts: Sequence[Part]) -> Problem:
+def with_bound_dimensions(problem: Problem, parts: Sequence[Part]) -> Problem:
     """The problem with the steps that raise its bound as dimensions, and with the prices of pieces that prove the bound."""
     if problem.is_empty:
         return problem
@@ -78,10 +78,10 @@ def with_cuts(problem: Problem, parts: Sequence[Part]) -> Problem:
         problem,
         shapes=_stepped(problem.shapes, used),
         sizes=sizes,
-        spared=(*problem.spared, *(0 for _ in used)),
-        least=least / np.maximum(problem.wanted, 1),
-        least_of_parts=each[pieces.parts],
-        ways=priced,
+        unused_capacity=(*problem.unused_capacity, *(0 for _ in used)),
+        lower_prices=least / np.maximum(problem.wanted, 1),
+        lower_prices_by_part=each[pieces.parts],
+        price_directions=priced,
     )
 
 
@@ -136,7 +136,11 @@ def _stepped(amounts: Ints, steps: Steps) -> Ints:
 def _spare(problem: Problem, sizes: Ints) -> Ints:
     """What machines may truly hold beyond their size here, for as many dimensions as `sizes` has."""
     return np.array(
-        [*problem.spared, *(0 for _ in range(sizes.shape[1] - len(problem.spared)))], dtype=np.int64
+        [
+            *problem.unused_capacity,
+            *(0 for _ in range(sizes.shape[1] - len(problem.unused_capacity))),
+        ],
+        dtype=np.int64,
     )
 
 
@@ -153,7 +157,7 @@ def _allowed(problem: Problem) -> Ints:
     """Groups of kinds by the rows that they hold (G x R)."""
     groups = int(problem.groups.max(initial=0)) + 1
     return np.array(
-        [(problem.most[problem.groups == group] > 0).any(axis=0) for group in range(groups)]
+        [(problem.row_limits[problem.groups == group] > 0).any(axis=0) for group in range(groups)]
     )
 
 
@@ -169,7 +173,7 @@ def _shared(problem: Problem, shapes: Floats, sizes: Ints) -> Floats:
     answer = linprog(
         -(asked / scale)[used],
         A_ub=room,
-        b_ub=problem.usd,
+        b_ub=problem.usd_per_hour,
         bounds=(0, None),
         method="highs-ds",
         options=PLAIN,
@@ -192,10 +196,13 @@ def _grouped(problem: Problem, shapes: Floats, sizes: Ints, allowed: Ints) -> Fl
     dearer = _by_group((shapes / scale)[row], group, groups)
     machines = _by_group(sizes / scale, problem.groups, groups)
     left = vstack(
-        [hstack([pieces, -dearer]), hstack([csr_matrix((problem.usd.size, rows)), machines])],
+        [
+            hstack([pieces, -dearer]),
+            hstack([csr_matrix((problem.usd_per_hour.size, rows)), machines]),
+        ],
         format="csr",
     )
-    room = np.concatenate([np.zeros(row.size), problem.usd])
+    room = np.concatenate([np.zeros(row.size), problem.usd_per_hour])
     cost = np.concatenate([-problem.wanted.astype(np.float64), np.zeros(groups * dimensions)])
     answer = linprog(cost, A_ub=left, b_ub=room, bounds=(0, None), method="highs-ds", options=PLAIN)
     if answer.status != 0:
@@ -220,7 +227,10 @@ def _proven(problem: Problem, sizes: Ints, prices: Floats) -> Floats:
     """The prices, so low that no machine of a group is worth more than it costs, whatever the programme rounded."""
     value = (sizes * prices[problem.groups]).sum(axis=1)
     over = np.divide(
-        value, problem.usd, out=np.where(value > 0, np.inf, 0.0), where=problem.usd > 0
+        value,
+        problem.usd_per_hour,
+        out=np.where(value > 0, np.inf, 0.0),
+        where=problem.usd_per_hour > 0,
     )
     most = np.ones(len(prices))
     np.maximum.at(most, problem.groups, over)

@@ -14,7 +14,7 @@ from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.packing.model import Floats, Ints
 
 
-def rounded_up(
+def round_up_sizes(
     shapes: Sequence[Shape], counts: Sequence[int], kinds: Sequence[Hashable], at_most: int
 ) -> list[Shape]:
     """For each shape the size of its bucket. Only those of one kind share one; there are `at_most` if there are no more kinds."""

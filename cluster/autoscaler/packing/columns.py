@@ -13,12 +13,12 @@ import numpy as np
 
 from mesaform.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints
 from mesaform.autoscaler.packing.patterns import (
-    Ceiling,
-    ceiling,
-    enumerate_loads,
-    fill,
-    orders,
-    orders_at,
+    PatternBound,
+    enumerate_patterns,
+    fill_patterns,
+    pattern_bound,
+    row_orders,
+    row_orders_at_prices,
     useful_kinds,
 )
 from mesaform.autoscaler.packing.problem import Problem
@@ -50,7 +50,7 @@ class Columns:
     """Loads found so far, each with its kind."""
 
     kinds: list[int] = field(default_factory=list)
-    loads: list[Ints] = field(default_factory=list)
+    patterns: list[Ints] = field(default_factory=list)
     seen: set[tuple[int, bytes]] = field(default_factory=set)
 
     def add(self, kind: int, load: Ints) -> bool:
@@ -60,53 +60,57 @@ class Columns:
             return False
         self.seen.add(key)
         self.kinds.append(int(kind))
-        self.loads.append(load)
+        self.patterns.append(load)
         return True
 
     def matrix(self) -> tuple[Ints, Ints]:
-        return np.array(self.kinds, dtype=np.int64), np.array(self.loads, dtype=np.int64).reshape(
-            len(self.loads), -1
-        )
+        return np.array(self.kinds, dtype=np.int64), np.array(
+            self.patterns, dtype=np.int64
+        ).reshape(len(self.patterns), -1)
 
     def keep(self, chosen: Iterable[int]) -> None:
         """Forget all others."""
         kept = list(chosen)
         self.kinds = [self.kinds[i] for i in kept]
-        self.loads = [self.loads[i] for i in kept]
+        self.patterns = [self.patterns[i] for i in kept]
         self.seen = {
-            (kind, load.tobytes()) for kind, load in zip(self.kinds, self.loads, strict=True)
+            (kind, load.tobytes()) for kind, load in zip(self.kinds, self.patterns, strict=True)
         }
 
 
-def seeds(problem: Problem) -> Columns:
+def initial_columns(problem: Problem) -> Columns:
     """Loads to begin with: each row alone on the kind that holds it cheapest."""
     columns = Columns()
-    price = np.where(problem.most > 0, problem.usd[:, None] / np.maximum(problem.most, 1), np.inf)
+    price = np.where(
+        problem.row_limits > 0,
+        problem.usd_per_hour[:, None] / np.maximum(problem.row_limits, 1),
+        np.inf,
+    )
     for row, kind in enumerate(price.argmin(axis=0)):
         load = np.zeros_like(problem.wanted)
-        load[row] = problem.most[kind, row]
+        load[row] = problem.row_limits[kind, row]
         columns.add(int(kind), load)
     return columns
 
 
 @dataclass(frozen=True, slots=True)
-class Relaxed:
+class Relaxation:
     """The programme's answer: how often each column is taken, and what a piece of each row is worth."""
 
-    times: Floats
-    worth: Floats
+    column_counts: Floats
+    dual_prices: Floats
     scarcity: Floats  # K: by how much the pool's max makes a machine dearer
     value: float
 
 
-def relax(
+def solve_relaxation(
     problem: Problem, kinds: Ints, loads: Ints, wanted: Ints, slots: Mapping[str, int]
-) -> Relaxed | None:
+) -> Relaxation | None:
     """Solve the programme for `wanted` over these columns; None if HiGHS cannot."""
     from scipy.optimize import linprog
     from scipy.sparse import csr_matrix, hstack, identity, vstack
 
-    rows, most = wanted.size, problem.usd.max() * 20
+    rows, most = wanted.size, problem.usd_per_hour.max() * 20
     pools = sorted(
         {problem.pools[k] for k in kinds if slots.get(problem.pools[k], 0) < wanted.sum()}
     )
@@ -118,7 +122,7 @@ def relax(
     bounds = np.concatenate(
         [-wanted.astype(np.float64), [float(slots.get(pool, 0)) for pool in pools]]
     )
-    cost = np.concatenate([problem.usd[kinds], np.full(rows, most)])
+    cost = np.concatenate([problem.usd_per_hour[kinds], np.full(rows, most)])
     answer = linprog(
         cost,
         A_ub=hstack([left, missing], format="csr"),
@@ -131,7 +135,7 @@ def relax(
     marginals = -np.asarray(answer.ineqlin.marginals, dtype=np.float64)
     dear = dict(zip(pools, marginals[rows:], strict=True))
     scarcity = np.array([dear.get(pool, 0.0) for pool in problem.pools])
-    return Relaxed(
+    return Relaxation(
         np.asarray(answer.x[: len(kinds)]),
         np.maximum(marginals[:rows], 0.0),
         scarcity,
@@ -144,12 +148,12 @@ class Outcome:
     """What column generation ends with. `is_complete`: the columns are every load worth considering."""
 
     columns: Columns
-    relaxed: Relaxed | None
+    relaxed: Relaxation | None
     bound: float
     is_complete: bool = False
 
 
-def generate(
+def generate_columns(
     problem: Problem,
     columns: Columns,
     slots: Mapping[str, int],
@@ -158,21 +162,21 @@ def generate(
     work: EffortBudget | None = None,
 ) -> Outcome:
     """Add loads until none improves the programme, the bound meets its value or the incumbent, or `effort` or `work` is spent."""
-    work = work or EffortBudget(effort.work)
-    every = enumerate_loads(problem, effort.loads) if problem.is_proof else None
+    work = work or EffortBudget(effort.budget)
+    every = enumerate_patterns(problem, effort.patterns) if problem.is_proof else None
     if every is not None:
         for kind, load in zip(*every, strict=True):
             columns.add(kind, load)
-    if not columns.loads:  # no machine holds any of it
+    if not columns.patterns:  # no machine holds any of it
         return Outcome(columns, None, problem.bound)
     if every is not None:
-        relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
+        relaxed = solve_relaxation(problem, *columns.matrix(), problem.wanted, slots)
         return Outcome(columns, relaxed, _bound_of_all(problem, *every, relaxed), is_complete=True)
-    proof, relaxed = _Proof(problem.least, problem.bound, problem.ways), None
+    proof, relaxed = _Proof(problem.lower_prices, problem.bound, problem.price_directions), None
     values: list[float] = []
     for number in range(effort.rounds):
         work.spend(RELAXING * len(columns.kinds) * problem.wanted.size)
-        relaxed = relax(problem, *columns.matrix(), problem.wanted, slots)
+        relaxed = solve_relaxation(problem, *columns.matrix(), problem.wanted, slots)
         if relaxed is None or min(relaxed.value, incumbent) - proof.bound <= CLOSED * proof.bound:
             break
         values.append(relaxed.value)
@@ -188,7 +192,7 @@ class _Proof:
 
     prices: Floats
     bound: float
-    ways: Floats
+    price_directions: Floats
 
 
 def _stalled(values: list[float]) -> bool:
@@ -198,26 +202,33 @@ def _stalled(values: list[float]) -> bool:
 def _round(
     problem: Problem,
     columns: Columns,
-    relaxed: Relaxed,
+    relaxed: Relaxation,
     proof: _Proof,
     effort: Effort,
     work: EffortBudget,
 ) -> int:
     """Add loads that improve the programme: filled ones, filled at better prices of dimensions, or searched. How many."""
-    smooth = SMOOTHING * proof.prices + (1 - SMOOTHING) * relaxed.worth
+    smooth = SMOOTHING * proof.prices + (1 - SMOOTHING) * relaxed.dual_prices
     added = 0
-    for worth in (smooth, relaxed.worth):
-        added = added or _grow(problem, columns, relaxed, worth, proof.ways, effort, work)
+    for worth in (smooth, relaxed.dual_prices):
+        added = added or _grow(
+            problem, columns, relaxed, worth, proof.price_directions, effort, work
+        )
     if not effort.kinds or added >= FEW:
         return added
-    top = ceiling(problem, relaxed.worth)
-    work.spend(CEILING * problem.most.size)
-    proof.ways, value = np.concatenate([problem.ways, top.ways]), top.value
-    added += _grow(problem, columns, relaxed, relaxed.worth, proof.ways, effort, work)
+    top = pattern_bound(problem, relaxed.dual_prices)
+    work.spend(CEILING * problem.row_limits.size)
+    proof.price_directions, value = (
+        np.concatenate([problem.price_directions, top.price_directions]),
+        top.value,
+    )
+    added += _grow(
+        problem, columns, relaxed, relaxed.dual_prices, proof.price_directions, effort, work
+    )
     if added < FEW:
         more, value = _search(problem, columns, relaxed, top, effort, work)
         added += more
-    proven = scaled(problem, relaxed.worth, value)
+    proven = scaled(problem, relaxed.dual_prices, value)
     if problem.is_proof and proven @ problem.wanted > proof.bound:
         proof.bound, proof.prices = float(proven @ problem.wanted), proven
     return added
@@ -225,29 +236,31 @@ def _round(
 
 def scaled(problem: Problem, worth: Floats, value: Floats) -> Floats:
     """Prices of pieces so low that no load is worth more than its machine."""
-    ratio = np.divide(problem.usd, value, out=np.ones_like(problem.usd), where=value > 0)
+    ratio = np.divide(
+        problem.usd_per_hour, value, out=np.ones_like(problem.usd_per_hour), where=value > 0
+    )
     return worth * min(1.0, float(ratio.min(initial=1.0)))
 
 
-def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed | None) -> float:
+def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxation | None) -> float:
     """With every load known, the programme without the pools' max is the bound, less what rounding might have added."""
     if relaxed is None:
         return problem.bound
-    value = np.zeros(problem.usd.size)
-    np.maximum.at(value, kinds, loads @ relaxed.worth)
-    return max(problem.bound, float(scaled(problem, relaxed.worth, value) @ problem.wanted))
+    value = np.zeros(problem.usd_per_hour.size)
+    np.maximum.at(value, kinds, loads @ relaxed.dual_prices)
+    return max(problem.bound, float(scaled(problem, relaxed.dual_prices, value) @ problem.wanted))
 
 
 def _search(
     problem: Problem,
     columns: Columns,
-    relaxed: Relaxed,
-    top: Ceiling,
+    relaxed: Relaxation,
+    top: PatternBound,
     effort: Effort,
     work: EffortBudget,
 ) -> tuple[int, Floats]:
     """Loads that improve the programme, found with a proof; and the least ceiling known of each kind's loads."""
-    price, worth = problem.usd + relaxed.scarcity, relaxed.worth
+    price, worth = problem.usd_per_hour + relaxed.scarcity, relaxed.dual_prices
     value, added = top.value.copy(), 0
     ratio = value / np.maximum(price, 1e-12)
     for k in np.argsort(-ratio, kind="stable")[: effort.kinds]:
@@ -263,7 +276,7 @@ def _search(
             effort.states,
         )
         value[k] = found.ceiling
-        if found.load is not None and found.load @ relaxed.worth > price[k] * (1 + TINY):
+        if found.load is not None and found.load @ relaxed.dual_prices > price[k] * (1 + TINY):
             added += columns.add(int(k), found.load)
     return added, value
 
@@ -271,23 +284,25 @@ def _search(
 def _grow(
     problem: Problem,
     columns: Columns,
-    relaxed: Relaxed,
+    relaxed: Relaxation,
     worth: Floats,
-    ways: Floats,
+    price_directions: Floats,
     effort: Effort,
     work: EffortBudget,
 ) -> int:
     """Loads that improve the programme and go together: each next one is cut from what those before it leave; how many."""
-    price, kinds = problem.usd + relaxed.scarcity, useful_kinds(problem)
+    price, kinds = problem.usd_per_hour + relaxed.scarcity, useful_kinds(problem)
     order = [
-        *orders(problem, worth)[:2],
-        *orders_at(problem, worth, ways[:: max(1, len(ways) // 4)]),
+        *row_orders(problem, worth)[:2],
+        *row_orders_at_prices(
+            problem, worth, price_directions[:: max(1, len(price_directions) // 4)]
+        ),
     ]
     left, added = problem.wanted.copy(), 0
     for _ in range(effort.fills):
         work.spend(len(order) * kinds.size * left.size)
-        loads = fill(problem, order, left, kinds).reshape(-1, left.size)
-        ratio = loads @ relaxed.worth / np.tile(np.maximum(price[kinds], 1e-12), len(order))
+        loads = fill_patterns(problem, order, left, kinds).reshape(-1, left.size)
+        ratio = loads @ relaxed.dual_prices / np.tile(np.maximum(price[kinds], 1e-12), len(order))
         before = added
         for at in np.argsort(-ratio, kind="stable")[: int((ratio > 1 + TINY).sum())]:
             held = loads[at] > 0

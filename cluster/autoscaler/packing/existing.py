@@ -11,7 +11,7 @@ from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing.model import Placement
 
 
-def decreasing(units: Sequence[DemandItem]) -> list[int]:
+def decreasing_order(units: Sequence[DemandItem]) -> list[int]:
     """Unit indices, the most demanding shape first (by its largest part of all that is asked), constrained ones before free ones."""
     totals = [sum(unit.shape[d] * unit.count for unit in units) or 1 for d in range(len(NAMES))]
 
@@ -28,7 +28,7 @@ def place(units: Sequence[DemandItem], nodes: Iterable[Node], usage: Usage) -> P
         left={index: unit.count for index, unit in enumerate(units) if not unit.blocked}
     )
     free = [(node, node.free) for node in nodes]
-    for index in (index for index in decreasing(units) if index in result.left):
+    for index in (index for index in decreasing_order(units) if index in result.left):
         while (
             result.left[index]
             and _round(index, units[index], free, usage, result)

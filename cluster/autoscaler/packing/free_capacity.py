@@ -9,7 +9,7 @@ from mesaform.autoscaler.model.constraints import Usage, is_grouped, room
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
 from mesaform.autoscaler.model.supply import Supply
-from mesaform.autoscaler.packing import Placement, decreasing
+from mesaform.autoscaler.packing import Placement, decreasing_order
 
 
 class FreeCapacity:
@@ -42,7 +42,7 @@ class FreeCapacity:
         Nothing is taken then. Machines on their way count only with `coming`; machines on their way out never.
         """
         trial = _Trial(self._usage.of((unit.name, unit.constraints) for unit in units))
-        for index in decreasing(units):
+        for index in decreasing_order(units):
             if self._place(units[index], units[index].count, without, trial, coming=coming):
                 return None
         for number, free in trial.free.items():
@@ -61,7 +61,7 @@ class FreeCapacity:
         trial = _Trial(self._usage.of((unit.name, unit.constraints) for unit in units))
         left = {
             index: self._place(units[index], units[index].count, without, trial, coming=False)
-            for index in decreasing(units)
+            for index in decreasing_order(units)
         }
         return dict(sorted(left.items()))
 

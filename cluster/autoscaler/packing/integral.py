@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mesaform.autoscaler.packing.columns import Columns, Relaxed, generate, seeds
+from mesaform.autoscaler.packing.columns import (
+    Columns,
+    Relaxation,
+    generate_columns,
+    initial_columns,
+)
 from mesaform.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints, Limits
-from mesaform.autoscaler.packing.patterns import fill, orders, useful_kinds
-from mesaform.autoscaler.packing.problem import Problem, worth
+from mesaform.autoscaler.packing.patterns import fill_patterns, row_orders, useful_kinds
+from mesaform.autoscaler.packing.problem import Problem, demand_share
 
 Machines = list[tuple[int, Ints, int]]
 """Kind, load and how many."""
@@ -31,7 +36,7 @@ GAP_OF_BRANCH = 1e-7
 
 
 def cost_of(problem: Problem, machines: Machines) -> float:
-    return float(sum(problem.usd[kind] * count for kind, _, count in machines))
+    return float(sum(problem.usd_per_hour[kind] * count for kind, _, count in machines))
 
 
 def served(problem: Problem, machines: Machines) -> Ints:
@@ -57,9 +62,11 @@ def first_fit(
     `value` is what a piece of each row is worth.
     """
     left, limits, machines = left.copy(), limits.copy(), Machines()
-    value = worth(problem.shapes, problem.wanted) if value is None else np.maximum(value, 1e-12)
-    ways = orders(problem, value)[: 3 if problem.most.size <= SINGLE_KINDS_WORK else 1]
-    useful = np.isin(np.arange(problem.usd.size), useful_kinds(problem))
+    value = (
+        demand_share(problem.shapes, problem.wanted) if value is None else np.maximum(value, 1e-12)
+    )
+    ways = row_orders(problem, value)[: 3 if problem.row_limits.size <= SINGLE_KINDS_WORK else 1]
+    useful = np.isin(np.arange(problem.usd_per_hour.size), useful_kinds(problem))
     while left.any():
         allowed = _allowed(problem, limits)
         kinds = np.flatnonzero((allowed > 0) & useful)
@@ -86,26 +93,29 @@ def _densest(
     """The kind that serves most per dollar, and what it would hold; of equals the cheapest."""
     if not kinds.size:
         return None
-    loads = fill(problem, ways, left, kinds)
-    score = np.round((loads @ value) / np.maximum(problem.usd[kinds], 1e-9), 12)
+    loads = fill_patterns(problem, ways, left, kinds)
+    score = np.round((loads @ value) / np.maximum(problem.usd_per_hour[kinds], 1e-9), 12)
     way, at = np.unravel_index(
-        int(np.lexsort((np.tile(problem.usd[kinds], len(ways)), -score.ravel()))[0]), score.shape
+        int(np.lexsort((np.tile(problem.usd_per_hour[kinds], len(ways)), -score.ravel()))[0]),
+        score.shape,
     )
     return (int(kinds[at]), loads[way, at]) if loads[way, at].any() else None
 
 
 def first_fits(problem: Problem, limits: Limits, work: EffortBudget) -> list[Machines]:
     """Several first fits: by what pieces ask for, by what they cost at least, and, where it is little work, one for each good kind."""
-    value = worth(problem.shapes, problem.wanted)
+    value = demand_share(problem.shapes, problem.wanted)
     usual = value * (problem.bound / float(value @ problem.wanted))
     answers = [
         first_fit(problem, problem.wanted, limits, w, work=work)
-        for w in (None, problem.least + USUAL_WORTH * usual)
+        for w in (None, problem.lower_prices + USUAL_WORTH * usual)
     ]
-    if problem.most.size > SINGLE_KINDS_WORK or problem.usd.size < 2:
+    if problem.row_limits.size > SINGLE_KINDS_WORK or problem.usd_per_hour.size < 2:
         return answers
-    served = fill(problem, orders(problem, value)[:1], problem.wanted)[0] @ value
-    promising = np.argsort(-served / np.maximum(problem.usd, 1e-9), kind="stable")[:SINGLE_KINDS]
+    served = fill_patterns(problem, row_orders(problem, value)[:1], problem.wanted)[0] @ value
+    promising = np.argsort(-served / np.maximum(problem.usd_per_hour, 1e-9), kind="stable")[
+        :SINGLE_KINDS
+    ]
     largest = np.argsort(-served, kind="stable")[:1]
     return answers + [
         first_fit(problem, problem.wanted, limits, prefer=int(k), work=work)
@@ -115,27 +125,27 @@ def first_fits(problem: Problem, limits: Limits, work: EffortBudget) -> list[Mac
 
 def _allowed(problem: Problem, limits: Limits) -> Ints:
     """How many of each kind may still be bought."""
-    slots = np.zeros(problem.usd.size, dtype=np.int64)
+    slots = np.zeros(problem.usd_per_hour.size, dtype=np.int64)
     for pool, kinds in problem.in_pools.items():
         slots[kinds] = limits.slots.get(pool, 0)
     if limits.usd_per_hour is None:
         return slots
-    affordable = np.floor((limits.usd_per_hour + 1e-9) / np.maximum(problem.usd, 1e-9)).astype(
-        np.int64
-    )
-    return np.where(problem.usd > 0, np.minimum(slots, np.maximum(affordable, 0)), slots)
+    affordable = np.floor(
+        (limits.usd_per_hour + 1e-9) / np.maximum(problem.usd_per_hour, 1e-9)
+    ).astype(np.int64)
+    return np.where(problem.usd_per_hour > 0, np.minimum(slots, np.maximum(affordable, 0)), slots)
 
 
 def _take(problem: Problem, limits: Limits, kind: int, count: int) -> None:
     limits.slots[problem.pools[kind]] -= count
     if limits.usd_per_hour is not None:
-        limits.usd_per_hour -= float(problem.usd[kind]) * count
+        limits.usd_per_hour -= float(problem.usd_per_hour[kind]) * count
 
 
 def dive(
     problem: Problem,
     columns: Columns,
-    relaxed: Relaxed,
+    relaxed: Relaxation,
     limits: Limits,
     effort: Effort,
     work: EffortBudget,
@@ -145,7 +155,7 @@ def dive(
     left, limits, machines = problem.wanted.copy(), limits.copy(), Machines()
     few = replace(effort, rounds=effort.refills, kinds=0)
     for _ in range(effort.dives):
-        taken = _sure(loads, relaxed.times, left) if left.any() else []
+        taken = _sure(loads, relaxed.column_counts, left) if left.any() else []
         for column, sure in taken:
             count = min(sure, int(_allowed(problem, limits)[kinds[column]]))
             load = np.minimum(loads[column], left)
@@ -156,8 +166,8 @@ def dive(
             _take(problem, limits, int(kinds[column]), count)
         if not taken or not left.any() or work.is_spent:
             break
-        rest = problem.only(left)
-        outcome = generate(
+        rest = problem.with_demand(left)
+        outcome = generate_columns(
             rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf, work
         )
         if outcome.relaxed is None:
@@ -165,17 +175,17 @@ def dive(
         relaxed = outcome.relaxed
         kinds, loads = outcome.columns.matrix()
     return (
-        machines + first_fit(problem, left, limits, np.maximum(relaxed.worth, 1e-9))
+        machines + first_fit(problem, left, limits, np.maximum(relaxed.dual_prices, 1e-9))
         if left.any()
         else machines
     )
 
 
-def _columns_for(rest: Problem, kinds: Ints, loads: Ints, relaxed: Relaxed) -> Columns:
+def _columns_for(rest: Problem, kinds: Ints, loads: Ints, relaxed: Relaxation) -> Columns:
     """Loads found before, cut to what is left, the most useful ones; and each row alone."""
     cut = np.minimum(loads, rest.wanted)
-    ratio = (cut @ relaxed.worth) / np.maximum(rest.usd[kinds], 1e-12)
-    columns = seeds(rest)
+    ratio = (cut @ relaxed.dual_prices) / np.maximum(rest.usd_per_hour[kinds], 1e-12)
+    columns = initial_columns(rest)
     for column in np.argsort(-ratio, kind="stable")[:COLUMNS_KEPT]:
         columns.add(int(kinds[column]), cut[column])
     return columns
@@ -212,14 +222,14 @@ class Branched:
 def branch(
     problem: Problem,
     columns: Columns,
-    relaxed: Relaxed,
+    relaxed: Relaxation,
     limits: Limits,
     effort: Effort,
     incumbent: float,
 ) -> Branched | None:
     """By HiGHS; None if it finds none or there is too much of it. Without the limits first: an answer that keeps them is proven."""
     kinds, loads = columns.matrix()
-    reduced = problem.usd[kinds] + relaxed.scarcity[kinds] - loads @ relaxed.worth
+    reduced = problem.usd_per_hour[kinds] + relaxed.scarcity[kinds] - loads @ relaxed.dual_prices
     room = max(0.0, incumbent - relaxed.value) + 1e-9
     chosen = np.flatnonzero(reduced <= room)
     if chosen.size > COLUMNS_FOR_WHOLE:
@@ -254,9 +264,11 @@ def _whole_programme(
         mine = np.array([[problem.pools[k] == pool for k in kinds]], dtype=np.float64)
         rules.append(LinearConstraint(mine, ub=float(limits.slots.get(pool, 0) if limits else 0)))
     if limits and limits.usd_per_hour is not None:
-        rules.append(LinearConstraint(problem.usd[kinds][None, :], ub=limits.usd_per_hour + 1e-9))
+        rules.append(
+            LinearConstraint(problem.usd_per_hour[kinds][None, :], ub=limits.usd_per_hour + 1e-9)
+        )
     answer = milp(
-        problem.usd[kinds],
+        problem.usd_per_hour[kinds],
         integrality=np.ones(kinds.size),
         bounds=Bounds(0, np.inf),
         constraints=rules,

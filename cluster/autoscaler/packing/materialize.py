@@ -57,12 +57,12 @@ class OpenNode:
         if part.is_capped:
             self.apps[part.name] -= 1
 
-    def again(self) -> OpenNode:
+    def copy(self) -> OpenNode:
         return OpenNode(self.template, dict(self.load), self.free, self.allowed, dict(self.apps))
 
 
 @dataclass(slots=True)
-class Stock:
+class RemainingPieces:
     """What is left of each part, and the parts of each row with those that can go to fewest templates first."""
 
     parts: Sequence[Part]
@@ -74,7 +74,7 @@ class Stock:
     ]  # rows of rounded sizes, the largest first, with a small piece of each
 
     @classmethod
-    def of(cls, problem: Problem, parts: Sequence[Part]) -> Stock:
+    def of(cls, problem: Problem, parts: Sequence[Part]) -> RemainingPieces:
         size = _relative(parts) if problem.is_rounded else [0.0] * len(parts)
         rows = [
             sorted(row, key=lambda index: (len(parts[index].templates), -size[index], index))
@@ -107,7 +107,7 @@ def materialize(
     problem: Problem, parts: Sequence[Part], templates: Sequence[Template], machines: Machines
 ) -> tuple[list[OpenNode], list[int]]:
     """The machines, and what is left of each part."""
-    stock = Stock.of(problem, parts)
+    stock = RemainingPieces.of(problem, parts)
     drafts: list[OpenNode] = []
     capped = np.array([any(parts[index].is_capped for index in row) for row in problem.parts])
     for kind, load, wanted in sorted(
@@ -121,7 +121,7 @@ def materialize(
             repeats = min(
                 count, *(stock.left[index] // pieces + 1 for index, pieces in draft.load.items())
             )
-            drafts += [draft, *(draft.again() for _ in range(repeats - 1))]
+            drafts += [draft, *(draft.copy() for _ in range(repeats - 1))]
             for index, pieces in draft.load.items():
                 stock.take(index, pieces * (repeats - 1))
             count -= repeats
@@ -132,7 +132,7 @@ def materialize(
 
 def _draft(
     problem: Problem,
-    stock: Stock,
+    stock: RemainingPieces,
     templates: Sequence[Template],
     kind: int,
     rows: list[tuple[int, int]],
@@ -150,14 +150,14 @@ def _draft(
     return draft
 
 
-def _top_up(stock: Stock, draft: OpenNode) -> None:
+def _top_up(stock: RemainingPieces, draft: OpenNode) -> None:
     """Use what rounding sizes up has wasted: more pieces, the largest that fit first."""
     for row, small in stock.by_size:
         if contains(draft.free, small) and stock.left[stock.rows[row][-1]]:
             _take(stock, draft, row, MANY)
 
 
-def _claim(stock: Stock, rows: list[tuple[int, int]], template: int) -> int:
+def _claim(stock: RemainingPieces, rows: list[tuple[int, int]], template: int) -> int:
     """How much of these rows can only go where this template is."""
     fewest = 0
     for row, _ in rows:
@@ -169,7 +169,7 @@ def _claim(stock: Stock, rows: list[tuple[int, int]], template: int) -> int:
     return fewest
 
 
-def _take(stock: Stock, draft: OpenNode, row: int, wanted: int) -> None:
+def _take(stock: RemainingPieces, draft: OpenNode, row: int, wanted: int) -> None:
     exhausted = 0
     indices = stock.rows[row]
     if stock.parts[
@@ -194,7 +194,7 @@ def _take(stock: Stock, draft: OpenNode, row: int, wanted: int) -> None:
         ][:1]
 
 
-def fill_gaps(stock: Stock, drafts: list[OpenNode]) -> None:
+def fill_gaps(stock: RemainingPieces, drafts: list[OpenNode]) -> None:
     """First fit of what is left into machines that have room, the largest pieces first."""
     waiting = sorted(
         (index for index, left in enumerate(stock.left) if left),
@@ -221,7 +221,7 @@ def fill_gaps(stock: Stock, drafts: list[OpenNode]) -> None:
 SWAPS_TRIED = 20_000
 
 
-def swap_in(stock: Stock, drafts: list[OpenNode]) -> None:
+def swap_in(stock: RemainingPieces, drafts: list[OpenNode]) -> None:
     """Pieces that fit nowhere as things are change places: one of machine B goes to machine A's gap, and the piece to B.
 
     The case it is for: a machine has room for a piece, but another of its app is there already.
@@ -329,7 +329,7 @@ def _moves(
     victim: OpenNode, others: list[OpenNode], parts: Sequence[Part]
 ) -> list[tuple[OpenNode, int, int]] | None:
     """Where all of a machine's load fits in others' gaps; None if it does not."""
-    after = {id(draft): draft.again() for draft in others}
+    after = {id(draft): draft.copy() for draft in others}
     moves: list[tuple[OpenNode, int, int]] = []
     for index, wanted in victim.load.items():
         part, left = parts[index], wanted
@@ -349,7 +349,7 @@ def _moves(
     return moves
 
 
-def nodes_of(
+def new_nodes(
     drafts: Sequence[OpenNode], parts: Sequence[Part], templates: Sequence[Template]
 ) -> list[NewNode]:
     """As the planner wants them: pieces by unit."""

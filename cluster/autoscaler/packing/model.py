@@ -94,7 +94,7 @@ class Effort:
     small answers are exact.
     """
 
-    work: int = 60_000_000
+    budget: int = 60_000_000
     rounds: int = 60
     fills: int = 6
     kinds: int = 6
@@ -103,7 +103,7 @@ class Effort:
     refills: int = 2
     nodes: int = 200
     rows: int = 100
-    loads: int = 1_500
+    patterns: int = 1_500
 
 
 USUAL = Effort()

@@ -22,20 +22,22 @@ KINDS_FILLED = 64
 CLOSE = 1e-9
 
 
-def fill(problem: Problem, ways: Sequence[Ints], left: Ints, kinds: Ints | None = None) -> Ints:
+def fill_patterns(
+    problem: Problem, ways: Sequence[Ints], left: Ints, kinds: Ints | None = None
+) -> Ints:
     """First fit of `left` into one machine of each kind, with the rows in each of several orders: orders x kinds x rows.
 
     Machines of all kinds are filled at once, for all orders at once. Room is counted in floats with a half on top: exact, and quicker.
     """
-    chosen = np.arange(problem.usd.size) if kinds is None else kinds
+    chosen = np.arange(problem.usd_per_hour.size) if kinds is None else kinds
     waiting = left > 0
     order = np.array([way[waiting[way]] for way in ways], dtype=np.int64).reshape(len(ways), -1)
     lines = np.arange(len(ways))
-    asked = [d for d in problem.checked if problem.shapes[waiting, d].any()]
+    asked = [d for d in problem.binding_dimensions if problem.shapes[waiting, d].any()]
     shapes = problem.shapes[:, asked].astype(np.float64)
     divisors = np.where(shapes > 0, shapes, NEARLY_NOTHING)
     free = np.repeat((problem.sizes[chosen][:, asked].T + 0.5)[:, None, :], len(ways), axis=1)
-    most = np.minimum(problem.most[chosen], left).T.astype(np.float64)
+    most = np.minimum(problem.row_limits[chosen], left).T.astype(np.float64)
     loads = np.zeros((len(ways), left.size, chosen.size), dtype=np.int64)
     for rows in order.T:
         count = most[rows]
@@ -56,19 +58,19 @@ NEARLY_NOTHING = 1e-9
 
 def useful_kinds(problem: Problem, at_most: int = KINDS_FILLED) -> Ints:
     """Kinds that are filled in each round: some that hold much for their price, small ones first, and one for each row at least."""
-    if problem.usd.size <= at_most:
-        return np.arange(problem.usd.size)
+    if problem.usd_per_hour.size <= at_most:
+        return np.arange(problem.usd_per_hour.size)
     asked = problem.shapes.T.astype(np.float64) @ problem.wanted
     share = np.divide(problem.sizes, asked, out=np.zeros(problem.sizes.shape), where=asked > 0)
-    price = problem.usd / np.maximum(share[:, :2].sum(axis=1), 1e-15)
+    price = problem.usd_per_hour / np.maximum(share[:, :2].sum(axis=1), 1e-15)
     cheap = np.argsort(np.round(price / price.min(), 1), kind="stable")
-    order = cheap[np.argsort(problem.usd[cheap[: at_most * 2]], kind="stable")]
+    order = cheap[np.argsort(problem.usd_per_hour[cheap[: at_most * 2]], kind="stable")]
     small = order[np.unique(np.round(np.geomspace(1, order.size, at_most)).astype(np.int64) - 1)]
-    needed = np.where(problem.most > 0, problem.usd[:, None], np.inf).argmin(axis=0)
+    needed = np.where(problem.row_limits > 0, problem.usd_per_hour[:, None], np.inf).argmin(axis=0)
     return np.unique(np.concatenate([small, needed]))
 
 
-def orders(problem: Problem, worth: Floats) -> list[Ints]:
+def row_orders(problem: Problem, worth: Floats) -> list[Ints]:
     """Ways to sort rows by what they are worth for what they take: of all dimensions together and of each one that is scarce."""
     totals = problem.shapes.T.astype(np.float64) @ problem.wanted
     relative = np.divide(
@@ -81,7 +83,7 @@ def orders(problem: Problem, worth: Floats) -> list[Ints]:
     return [*ways, np.argsort(-large, kind="stable")]
 
 
-def orders_at(problem: Problem, worth: Floats, ways: Floats) -> list[Ints]:
+def row_orders_at_prices(problem: Problem, worth: Floats, ways: Floats) -> list[Ints]:
     """Rows by what they are worth beside what their dimensions cost, for each way to price dimensions."""
     return [
         np.argsort(-worth / np.maximum(problem.shapes @ way, 1e-15), kind="stable")
@@ -91,30 +93,30 @@ def orders_at(problem: Problem, worth: Floats, ways: Floats) -> list[Ints]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
+class PatternBound:
     """By kind: no load is worth more than `value`; `prices` of dimensions (K x D) prove it. `ways` are different ones among them."""
 
     value: Floats
     prices: Floats
-    ways: Floats
+    price_directions: Floats
 
 
-def ceiling(problem: Problem, worth: Floats) -> Ceiling:
+def pattern_bound(problem: Problem, worth: Floats) -> PatternBound:
     """An upper bound on the value of a load of each kind, by Lagrangian relaxation of its dimensions.
 
     The prices of dimensions are those of the fractional loads of some kinds, small and large; each kind takes those that suit it best.
     """
     ways = _fractional_prices(problem, worth, _sample(problem))
     gain = np.maximum(worth - ways @ problem.shapes.T, 0.0)
-    value = ways @ problem.sizes.T + gain @ problem.most.T
+    value = ways @ problem.sizes.T + gain @ problem.row_limits.T
     best = value.argmin(axis=0)
-    return Ceiling(value.min(axis=0), ways[best], ways)
+    return PatternBound(value.min(axis=0), ways[best], ways)
 
 
 def _sample(problem: Problem) -> Ints:
     """Kinds from small to large, the small ones closer together."""
-    count = problem.usd.size
-    order = np.argsort(problem.usd, kind="stable")
+    count = problem.usd_per_hour.size
+    order = np.argsort(problem.usd_per_hour, kind="stable")
     if count <= SAMPLE:
         return order
     return order[np.unique(np.round(np.geomspace(1, count, SAMPLE)).astype(np.int64) - 1)]
@@ -128,7 +130,7 @@ def _fractional_prices(problem: Problem, worth: Floats, kinds: Ints) -> Floats:
     dimensions = problem.shapes.shape[1]
     scale = np.maximum(problem.sizes.max(axis=0), 1).astype(np.float64)
     blocks = kron(np.eye(kinds.size), csr_matrix(problem.shapes.T / scale[:, None]), format="csr")
-    upper = problem.most[kinds].astype(np.float64).reshape(-1)
+    upper = problem.row_limits[kinds].astype(np.float64).reshape(-1)
     room = (problem.sizes[kinds] / scale).reshape(-1)
     bounds = np.stack([np.zeros(upper.size), upper], axis=1)
     answer = linprog(
@@ -150,17 +152,17 @@ def _fractional_prices(problem: Problem, worth: Floats, kinds: Ints) -> Floats:
 
 def is_small(problem: Problem, at_most: int) -> bool:
     """Whether every load can be listed."""
-    sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
+    sides = np.minimum(problem.row_limits.max(axis=0, initial=0), problem.wanted) + 1
     return bool((sides > 1).any()) and float(np.log(sides.astype(np.float64)).sum()) <= np.log(
         at_most
     )
 
 
-def enumerate_loads(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
+def enumerate_patterns(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
     """Every load worth considering with its kind, the cheapest of each pool that holds it; None when there are too many."""
     if not is_small(problem, at_most):
         return None
-    sides = np.minimum(problem.most.max(axis=0, initial=0), problem.wanted) + 1
+    sides = np.minimum(problem.row_limits.max(axis=0, initial=0), problem.wanted) + 1
     rows = np.flatnonzero(sides > 1)
     some = np.stack(
         np.meshgrid(*(np.arange(sides[r]) for r in rows), indexing="ij"), axis=-1
@@ -170,12 +172,12 @@ def enumerate_loads(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
     every = every[every.sum(axis=1) > 0]
     takes = every @ problem.shapes
     holds = (takes[None, :, :] <= problem.sizes[:, None, :]).all(axis=2) & (
-        every[None, :, :] <= problem.most[:, None, :]
+        every[None, :, :] <= problem.row_limits[:, None, :]
     ).all(axis=2)
     kinds, loads = [], []
     for pool in sorted(set(problem.pools)):
         mine = np.array([name == pool for name in problem.pools])
-        price = np.where(holds & mine[:, None], problem.usd[:, None], np.inf)
+        price = np.where(holds & mine[:, None], problem.usd_per_hour[:, None], np.inf)
         cheapest = price.argmin(axis=0)
         some = np.isfinite(price.min(axis=0))
         kinds.append(cheapest[some])

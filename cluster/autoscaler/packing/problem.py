@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mesaform.autoscaler.model.shape import NAMES, Shape
-from mesaform.autoscaler.packing.buckets import rounded_up
+from mesaform.autoscaler.packing.buckets import round_up_sizes
 from mesaform.autoscaler.packing.model import Floats, Ints, Template
 from mesaform.autoscaler.packing.partition import Part
 
@@ -37,29 +37,29 @@ class Problem:
     shapes: Ints  # R x D
     wanted: Ints  # R
     sizes: Ints  # K x D
-    usd: Floats  # K
-    most: Ints  # K x R: how many of a row one machine of a kind holds
+    usd_per_hour: Floats  # K
+    row_limits: Ints  # K x R: how many of a row one machine of a kind holds
     pools: tuple[str, ...]  # K
     parts: tuple[tuple[int, ...], ...]  # by row: indices of parts
     members: tuple[tuple[int, ...], ...]  # by kind: indices of templates
     groups: Ints  # K: kinds of the same number may hold the same rows, if they are large enough
     is_merged: bool = False
     is_rounded: bool = False  # rows are buckets of sizes, as large as the largest in them
-    checked: tuple[int, ...] = ()  # dimensions that can run out before all others
-    spared: tuple[
+    binding_dimensions: tuple[int, ...] = ()  # dimensions that can run out before all others
+    unused_capacity: tuple[
         int, ...
     ] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
-    least: Floats = field(
+    lower_prices: Floats = field(
         default_factory=lambda: np.zeros(0)
     )  # R: of the pieces of a row on average
-    least_of_parts: Floats = field(default_factory=lambda: np.zeros(0))  # by part
-    ways: Floats = field(
+    lower_prices_by_part: Floats = field(default_factory=lambda: np.zeros(0))  # by part
+    price_directions: Floats = field(
         default_factory=lambda: np.zeros((0, 0))
     )  # G x D: by group of kinds, the prices of dimensions behind `least`
 
     @property
     def is_empty(self) -> bool:
-        return not self.wanted.sum() or not self.usd.size
+        return not self.wanted.sum() or not self.usd_per_hour.size
 
     @property
     def in_pools(self) -> dict[str, Ints]:
@@ -72,16 +72,16 @@ class Problem:
     @property
     def is_proof(self) -> bool:
         """Whether what holds for loads of these rows holds for true ones."""
-        return not self.is_rounded and not any(self.spared)
+        return not self.is_rounded and not any(self.unused_capacity)
 
     @property
     def bound(self) -> float:
         """What any plan costs at least, by `least`."""
-        return float(self.least @ self.wanted)
+        return float(self.lower_prices @ self.wanted)
 
-    def only(self, wanted: Ints) -> Problem:
+    def with_demand(self, wanted: Ints) -> Problem:
         """The same with less demand."""
-        return replace(self, wanted=wanted, most=np.minimum(self.most, wanted))
+        return replace(self, wanted=wanted, row_limits=np.minimum(self.row_limits, wanted))
 
 
 def build(parts: Sequence[Part], templates: Sequence[Template], *, rows_at_most: int) -> Problem:
@@ -106,7 +106,7 @@ def build(parts: Sequence[Part], templates: Sequence[Template], *, rows_at_most:
     counts: dict[Key, int] = {}
     for key, part in zip(loose, parts, strict=True):
         counts[key] = counts.get(key, 0) + part.count
-    shapes = rounded_up(
+    shapes = round_up_sizes(
         [key[0] for key in found],
         [counts[key] for key in found],
         [key[1:] for key in found],
@@ -181,15 +181,15 @@ def _assemble(
         shapes=shapes,
         wanted=wanted,
         sizes=sizes,
-        usd=np.array([head.usd_per_hour for head in heads], dtype=np.float64),
-        most=np.minimum(fits(sizes, shapes), wanted) * may,
+        usd_per_hour=np.array([head.usd_per_hour for head in heads], dtype=np.float64),
+        row_limits=np.minimum(fits(sizes, shapes), wanted) * may,
         pools=tuple(head.pool for head in heads),
         parts=tuple(groups),
         members=tuple(kinds),
         groups=np.unique(may, axis=0, return_inverse=True)[1].reshape(-1),
         is_merged=merged,
-        checked=_checked(shapes, sizes),
-        spared=(*(0 for _ in NAMES), *(true[key] - bounds[key] for key in true)),
+        binding_dimensions=_checked(shapes, sizes),
+        unused_capacity=(*(0 for _ in NAMES), *(true[key] - bounds[key] for key in true)),
     )
 
 
@@ -260,7 +260,7 @@ def fits(sizes: Ints, shapes: Ints) -> Ints:
     return np.maximum(often, 0)
 
 
-def worth(shapes: Ints, wanted: Ints) -> Floats:
+def demand_share(shapes: Ints, wanted: Ints) -> Floats:
     """What serving one piece of each row is worth: the part it is of all that is wanted, summed over dimensions."""
     real = shapes[:, : len(NAMES)].astype(np.float64)
     totals = real.T @ wanted

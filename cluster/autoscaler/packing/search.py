@@ -44,7 +44,7 @@ def best_load(
     problem: Problem, kind: int, worth: Floats, prices: Floats, least: float, width: int
 ) -> Found:
     """A load of `kind` worth more than `least`, found with at most `width` states at a time."""
-    size, most = problem.sizes[kind], problem.most[kind]
+    size, most = problem.sizes[kind], problem.row_limits[kind]
     gain = worth - problem.shapes @ prices
     top = float(prices @ size + (np.maximum(gain, 0.0) * most).sum())
     if top <= least:

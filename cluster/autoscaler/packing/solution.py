@@ -9,8 +9,8 @@ import numpy as np
 
 from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
-from mesaform.autoscaler.packing.bounds import with_cuts
-from mesaform.autoscaler.packing.columns import Columns, Outcome, generate, seeds
+from mesaform.autoscaler.packing.bounds import with_bound_dimensions
+from mesaform.autoscaler.packing.columns import Columns, Outcome, generate_columns, initial_columns
 from mesaform.autoscaler.packing.integral import (
     Machines,
     branch,
@@ -25,7 +25,7 @@ from mesaform.autoscaler.packing.materialize import (
     OpenNode,
     dissolve,
     materialize,
-    nodes_of,
+    new_nodes,
     right_size,
 )
 from mesaform.autoscaler.packing.model import (
@@ -41,7 +41,7 @@ from mesaform.autoscaler.packing.model import (
 )
 from mesaform.autoscaler.packing.partition import Part, partition
 from mesaform.autoscaler.packing.patterns import is_small
-from mesaform.autoscaler.packing.problem import Problem, build, worth
+from mesaform.autoscaler.packing.problem import Problem, build, demand_share
 
 EVERY_ROW = 1_000_000
 
@@ -58,10 +58,10 @@ def solve(
     parts = partition(units, left, templates, usage)
     if not parts:
         return Packing()
-    problem = with_cuts(build(parts, templates, rows_at_most=effort.rows), parts)
+    problem = with_bound_dimensions(build(parts, templates, rows_at_most=effort.rows), parts)
     if problem.is_empty:
         return Packing()
-    work = EffortBudget(effort.work)
+    work = EffortBudget(effort.budget)
     firsts = first_fits(problem, limits, work)
     found: list[_Found] = [("first fit", machines) for machines in firsts]
     bound, outcome = problem.bound, None
@@ -69,9 +69,11 @@ def solve(
         (cost_of(problem, machines) for machines in firsts if is_complete(problem, machines)),
         default=np.inf,
     )
-    tolerance = PROVEN if is_small(problem, effort.loads) else GOOD_ENOUGH
+    tolerance = PROVEN if is_small(problem, effort.patterns) else GOOD_ENOUGH
     if effort.rounds and usd > bound * (1 + tolerance):
-        outcome = generate(problem, _seeds(problem, firsts), limits.slots, effort, usd, work)
+        outcome = generate_columns(
+            problem, _seeds(problem, firsts), limits.slots, effort, usd, work
+        )
         more, proven = _wholes(problem, outcome, limits, effort, usd, work)
         found += more
         bound = max(bound, outcome.bound, proven)
@@ -79,11 +81,11 @@ def solve(
     if not best.is_complete:
         bound = sum(
             float(each) * (part.count - left)
-            for each, part, left in zip(problem.least_of_parts, parts, best.left, strict=True)
+            for each, part, left in zip(problem.lower_prices_by_part, parts, best.left, strict=True)
         )
     elif outcome is not None and outcome.is_complete and best.usd <= bound * (1 + PROVEN):
         method = "exact"
-    nodes = tuple(nodes_of(best.drafts, parts, templates))
+    nodes = tuple(new_nodes(best.drafts, parts, templates))
     return Packing(nodes, round(best.usd, 9), min(bound, best.usd), method, cut_short=work.is_spent)
 
 
@@ -160,7 +162,7 @@ def _answer(
 
 
 def _worth_of_parts(problem: Problem, count: int) -> list[float]:
-    value, each = worth(problem.shapes, problem.wanted), [0.0] * count
+    value, each = demand_share(problem.shapes, problem.wanted), [0.0] * count
     for row, indices in enumerate(problem.parts):
         for index in indices:
             each[index] = float(value[row])
@@ -184,7 +186,7 @@ def _best(
     found: list[_Found],
 ) -> tuple[_Answer, Method]:
     """The best of several answers once made real, and its method; those that look worse by much are left out."""
-    value = worth(problem.shapes, problem.wanted)
+    value = demand_share(problem.shapes, problem.wanted)
     looks = [
         (-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines))
         for _, machines in found
@@ -206,7 +208,7 @@ def _best(
 
 def _seeds(problem: Problem, firsts: list[Machines]) -> Columns:
     """Loads to begin with: those of the first fits, and each row alone."""
-    columns = seeds(problem)
+    columns = initial_columns(problem)
     for machines in firsts:
         for kind, load, _ in machines:
             columns.add(kind, load)

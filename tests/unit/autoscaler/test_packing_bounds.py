@@ -25,8 +25,8 @@ from mesaform.autoscaler.packing import (
     place,
     solve,
 )
-from mesaform.autoscaler.packing.bounds import with_cuts
-from mesaform.autoscaler.packing.columns import generate, seeds
+from mesaform.autoscaler.packing.bounds import with_bound_dimensions
+from mesaform.autoscaler.packing.columns import generate_columns, initial_columns
 from mesaform.autoscaler.packing.partition import partition
 from mesaform.autoscaler.packing.problem import build
 from tests.support.profiles import examples
@@ -167,7 +167,7 @@ def test_columns_alone_come_within_a_tenth_of_the_optimum(drawn):
         a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else []))
         for n, (count, cpus, mem, alone) in enumerate(drawn)
     ]
-    packing, best = packed(units, TYPES, effort=Effort(loads=1)), cheapest(units, TYPES)
+    packing, best = packed(units, TYPES, effort=Effort(patterns=1)), cheapest(units, TYPES)
     assert packing.bound_usd_per_hour <= best + 1e-9
     assert best - 1e-9 <= packing.usd_per_hour <= best * 1.1 + 1e-9
 
@@ -206,12 +206,17 @@ def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded
     parts = partition(
         units, {index: unit.count for index, unit in enumerate(units)}, TYPES, Usage()
     )
-    problem = with_cuts(build(parts, TYPES, rows_at_most=rows), parts)
+    problem = with_bound_dimensions(build(parts, TYPES, rows_at_most=rows), parts)
     assert problem.bound <= best + 1e-9
-    found = generate(problem, seeds(problem), {"p": 1000}, Effort(loads=1), np.inf)
+    found = generate_columns(
+        problem, initial_columns(problem), {"p": 1000}, Effort(patterns=1), np.inf
+    )
     assert found.bound <= best + 1e-9
-    assert generate(problem, seeds(problem), {"p": 1000}, USUAL, np.inf).bound <= best + 1e-9
-    packing = packed(units, TYPES, effort=Effort(rows=rows, loads=1))
+    assert (
+        generate_columns(problem, initial_columns(problem), {"p": 1000}, USUAL, np.inf).bound
+        <= best + 1e-9
+    )
+    packing = packed(units, TYPES, effort=Effort(rows=rows, patterns=1))
     assert packing.usd_per_hour >= best - 1e-9
     assert served(packing) == sum(unit.count for unit in units)
 
@@ -226,7 +231,7 @@ def test_nothing_found_later_is_dearer_than_first_fit(drawn):
     ]
     first = packed(units, TYPES, effort=QUICK)
     assert first.method == "first fit"
-    assert packed(units, TYPES, effort=Effort(loads=1)).usd_per_hour <= first.usd_per_hour + 1e-9
+    assert packed(units, TYPES, effort=Effort(patterns=1)).usd_per_hour <= first.usd_per_hour + 1e-9
 
 
 @pytest.mark.slow
@@ -337,7 +342,7 @@ def test_what_only_a_dear_pool_holds_is_not_bounded_by_the_cheap_ones_price():
 def test_when_the_budget_of_work_is_spent_the_answer_is_that_of_first_fit_with_its_bound():
     units = [a_unit(f"/{n}", 17 + n, 0.3 * (n + 1), 300 * (7 - n)) for n in range(6)]
     spent, first = (
-        packed(units, TYPES, effort=Effort(work=1, loads=1)),
+        packed(units, TYPES, effort=Effort(budget=1, patterns=1)),
         packed(units, TYPES, effort=QUICK),
     )
     assert spent.cut_short

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from mesaform.autoscaler.model.shape import how_often, make, minus, times
 from mesaform.autoscaler.packing import bounds
-from mesaform.autoscaler.packing.buckets import rounded_up
+from mesaform.autoscaler.packing.buckets import round_up_sizes
 from mesaform.autoscaler.packing.model import Template
 from mesaform.autoscaler.packing.partition import Part
-from mesaform.autoscaler.packing.patterns import fill
+from mesaform.autoscaler.packing.patterns import fill_patterns
 from mesaform.autoscaler.packing.problem import Problem, build
 from tests.support.profiles import examples
 
@@ -59,7 +59,7 @@ def test_filling_many_machines_at_once_is_filling_each_by_hand(asked, sizes, dat
     problem = a_problem(asked, sizes)
     ways = [np.array(data.draw(st.permutations(range(problem.wanted.size)))) for _ in range(2)]
     left = np.array([data.draw(st.integers(0, int(count))) for count in problem.wanted])
-    loads = fill(problem, ways, left)
+    loads = fill_patterns(problem, ways, left)
     for way, by_kind in zip(ways, loads, strict=True):
         for kind, load in enumerate(by_kind):
             free, expected = tuple(problem.sizes[kind].tolist()), np.zeros_like(left)
@@ -69,7 +69,7 @@ def test_filling_many_machines_at_once_is_filling_each_by_hand(asked, sizes, dat
                     (have // want for have, want in zip(free, shape, strict=True) if want),
                     default=10**9,
                 )
-                expected[row] = min(often, left[row], problem.most[kind, row])
+                expected[row] = min(often, left[row], problem.row_limits[kind, row])
                 free = tuple(
                     have - want * int(expected[row]) for have, want in zip(free, shape, strict=True)
                 )
@@ -82,12 +82,12 @@ def test_a_dimension_that_another_exhausts_first_needs_no_look():
         [(make(0.1, 10, ports=1), 50, 10**9), (make(0.5, 900, ports=1), 50, 10**9)],
         [make(1, 1500, ports=10)],
     )
-    assert problem.checked == (0, 1)
+    assert problem.binding_dimensions == (0, 1)
     scarce = a_problem(
         [(make(0.1, 10, ports=2), 50, 10**9), (make(0.5, 900, ports=1), 50, 10**9)],
         [make(1, 1500, ports=10)],
     )
-    assert scarce.checked == (0, 1, 4)
+    assert scarce.binding_dimensions == (0, 1, 4)
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_a_dimension_that_another_exhausts_first_needs_no_look():
     at_most=st.integers(1, 12),
 )
 def test_a_bucket_is_as_large_as_all_that_is_in_it_and_there_are_few(drawn, at_most):
-    found = rounded_up(
+    found = round_up_sizes(
         [shape for shape, _, _ in drawn],
         [count for _, count, _ in drawn],
         [kind for _, _, kind in drawn],
@@ -116,7 +116,7 @@ def test_a_bucket_is_as_large_as_all_that_is_in_it_and_there_are_few(drawn, at_m
 
 def test_few_sizes_are_not_rounded_at_all():
     sizes = [make(n, 100 * n) for n in range(1, 6)]
-    assert rounded_up(sizes, [1] * 5, ["same"] * 5, 5) == sizes
+    assert round_up_sizes(sizes, [1] * 5, ["same"] * 5, 5) == sizes
 
 
 @pytest.mark.slow
@@ -131,7 +131,9 @@ def test_prices_that_make_a_machine_worth_more_than_it_costs_are_lowered_until_n
         problem.sizes,
         np.full((len(bounds._allowed(problem)), problem.sizes.shape[1]), usd),
     )
-    assert ((problem.sizes * prices[problem.groups]).sum(axis=1) <= problem.usd * (1 + 1e-9)).all()
+    assert (
+        (problem.sizes * prices[problem.groups]).sum(axis=1) <= problem.usd_per_hour * (1 + 1e-9)
+    ).all()
 
 
 @pytest.mark.slow
@@ -152,9 +154,9 @@ def test_no_load_of_a_machine_is_worth_more_than_it_costs_at_the_least_prices(as
         for n, (shape, count, most) in enumerate(asked)
     ]
     rows = data.draw(st.sampled_from([1, 3, 100]))
-    cut = bounds.with_cuts(build(parts, templates, rows_at_most=rows), parts)
+    cut = bounds.with_bound_dimensions(build(parts, templates, rows_at_most=rows), parts)
     if cut.is_proof and not cut.is_empty:
-        for loads in fill(
+        for loads in fill_patterns(
             cut, [np.arange(cut.wanted.size), np.arange(cut.wanted.size)[::-1]], cut.wanted
         ):
-            assert (loads @ cut.least <= cut.usd * (1 + 1e-9)).all()
+            assert (loads @ cut.lower_prices <= cut.usd_per_hour * (1 + 1e-9)).all()
