@@ -1,11 +1,13 @@
-"""Demand and machines as matrices. Rows are shapes of work, kinds are machines that differ in size, price, pool or what they may hold.
+"""Demand and machines as matrices. Depends on `partition`, `buckets` and numpy.
 
-A bound per machine (UNIQUE on the hostname, say) is one more dimension: a piece takes one of it, a machine has as many as are allowed.
+A row is a shape of work; a kind is a machine that differs in size, price, pool or permitted rows. A
+limit per machine (UNIQUE on the hostname, for example) is one more dimension: a piece takes one
+unit of it, a machine has as many units as the limit allows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,21 +19,25 @@ from mesaform.autoscaler.packing.model import Floats, Ints, Template
 from mesaform.autoscaler.packing.partition import Part
 
 Key = tuple[Shape, str | None, frozenset[Any]]
-"""What makes a row: the shape, the class of its bound per machine, and what it may use (templates, or their likenesses when merged)."""
+"""Identity of a row: shape, class of its limit per machine, and permitted templates.
+
+Merged rows have likenesses (pool, size, price) in place of template indices.
+"""
 
 CLASSES_AT_MOST = 8
-"""Bounds per machine that are kept apart in merged rows."""
+"""Limits per machine that stay separate in merged rows."""
 
 OF_MERGED = 0.6
-"""How much of a merged bound is used: the apps behind it are not equally many, so the whole of it can hardly be filled."""
+"""Used part of a merged limit: the apps behind it differ in number, so plans rarely fill it all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """R rows in D dimensions against K kinds. `parts[r]` and `members[k]` say what they stand for.
+    """R rows in D dimensions against K kinds; `parts[r]` and `members[k]` state what they mean.
 
-    `is_merged` problems are easier than the truth: their bound holds, their loads must be made real with care. `least` are prices of
-    pieces at which no load is worth more than its machine: what a plan costs at least. They are there once `cuts` has been asked.
+    A merged problem relaxes the exact one: its lower bound holds, and its patterns may need repair
+    when machines are materialized. `lower_prices` are prices of pieces at which no pattern is worth
+    more than its machine; they sum to a lower bound and exist once `bounds` has computed them.
     """
 
     shapes: Ints  # R x D
@@ -46,16 +52,11 @@ class Problem:
     is_merged: bool = False
     is_rounded: bool = False  # rows are buckets of sizes, as large as the largest in them
     binding_dimensions: tuple[int, ...] = ()  # dimensions that can run out before all others
-    unused_capacity: tuple[
-        int, ...
-    ] = ()  # D: what a machine may truly hold beyond its size here; counts for bounds
-    lower_prices: Floats = field(
-        default_factory=lambda: np.zeros(0)
-    )  # R: of the pieces of a row on average
+    unused_capacity: tuple[int, ...] = ()  # D: true capacity beyond the size here; for bounds
+    lower_prices: Floats = field(default_factory=lambda: np.zeros(0))  # R: mean over the pieces
     lower_prices_by_part: Floats = field(default_factory=lambda: np.zeros(0))  # by part
-    price_directions: Floats = field(
-        default_factory=lambda: np.zeros((0, 0))
-    )  # G x D: by group of kinds, the prices of dimensions behind `least`
+    # G x D: by group of kinds, the prices of dimensions behind `lower_prices`
+    price_directions: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
     @property
     def is_empty(self) -> bool:
@@ -85,39 +86,52 @@ class Problem:
 
 
 def build(parts: Sequence[Part], templates: Sequence[Template], *, rows_at_most: int) -> Problem:
-    """The problem with rows apart by zone and app where they are few, merged otherwise."""
+    """The problem with one row per zone and app if few, merged rows otherwise.
+
+    Merged rows still differ in shape; above `rows_at_most` of those, sizes are rounded up to
+    buckets.
+    """
     exact: list[Key] = [
         (part.shape, part.name if part.is_capped else None, part.templates) for part in parts
     ]
     if len(set(exact)) <= rows_at_most:
         return _assemble(parts, templates, exact, merged=False)
+    merged = _merged_keys(parts, templates)
+    if len(set(merged)) <= rows_at_most:
+        return _assemble(parts, templates, merged, merged=True)
+    rounded = _rounded_keys(parts, merged, rows_at_most)
+    return replace(_assemble(parts, templates, rounded, merged=True), is_rounded=True)
+
+
+def _merged_keys(parts: Sequence[Part], templates: Sequence[Template]) -> list[Key]:
+    """Row keys that ignore zone and app where templates are alike in pool, size and price."""
     classes = _classes(parts)
     alike: dict[frozenset[int], frozenset[tuple[str, Shape, float]]] = {}
     for part in parts:
         if part.templates not in alike:
             alike[part.templates] = frozenset(_likeness(templates[t]) for t in part.templates)
-    loose: list[Key] = [
+    return [
         (part.shape, classes.get(part.name) if part.is_capped else None, alike[part.templates])
         for part in parts
     ]
-    found = list(dict.fromkeys(loose))
-    if len(found) <= rows_at_most:
-        return _assemble(parts, templates, loose, merged=True)
+
+
+def _rounded_keys(parts: Sequence[Part], keys: Sequence[Key], rows_at_most: int) -> list[Key]:
+    """Row keys whose shapes are rounded up to those of buckets."""
     counts: dict[Key, int] = {}
-    for key, part in zip(loose, parts, strict=True):
+    for key, part in zip(keys, parts, strict=True):
         counts[key] = counts.get(key, 0) + part.count
+    distinct = list(counts)
     shapes = round_up_sizes(
-        [key[0] for key in found],
-        [counts[key] for key in found],
-        [key[1:] for key in found],
+        [key[0] for key in distinct],
+        [counts[key] for key in distinct],
+        [key[1:] for key in distinct],
         rows_at_most,
     )
     bucket: dict[Key, Key] = {
-        key: (shape, key[1], key[2]) for key, shape in zip(found, shapes, strict=True)
+        key: (shape, key[1], key[2]) for key, shape in zip(distinct, shapes, strict=True)
     }
-    return replace(
-        _assemble(parts, templates, [bucket[key] for key in loose], merged=True), is_rounded=True
-    )
+    return [bucket[key] for key in keys]
 
 
 def _likeness(template: Template) -> tuple[str, Shape, float]:
@@ -125,58 +139,46 @@ def _likeness(template: Template) -> tuple[str, Shape, float]:
 
 
 def _classes(parts: Sequence[Part]) -> dict[str, str]:
-    """Apps with bounds per machine, merged until few are left: those that need about as many machines go together."""
-    needs: dict[str, float] = {}
-    for part in parts:
-        if part.is_capped:
-            needs[part.name] = needs.get(part.name, 0.0) + part.count / part.per_machine
+    """Classes of apps with a limit per machine: apps that need about as many machines share one."""
+    needs = _machines_needed(parts)
     order = sorted(needs, key=lambda name: (-needs[name], name))
     if len(order) <= CLASSES_AT_MOST // 2:
         return {name: name for name in order}
     merged: dict[str, str] = {}
     head = ""
     for name in order:
-        if not head or (
-            needs[name] < needs[head] / 2 and len(set(merged.values())) < CLASSES_AT_MOST
-        ):
+        may_open = len(set(merged.values())) < CLASSES_AT_MOST
+        if not head or (may_open and needs[name] < needs[head] / 2):
             head = name
         merged[name] = head
     return merged
 
 
+def _machines_needed(parts: Sequence[Part]) -> dict[str, float]:
+    """Machines that each app with a limit per machine needs at least, by app."""
+    needs: dict[str, float] = {}
+    for part in parts:
+        if part.is_capped:
+            needs[part.name] = needs.get(part.name, 0.0) + part.count / part.per_machine
+    return needs
+
+
 def _assemble(
     parts: Sequence[Part], templates: Sequence[Template], keys: Sequence[Key], *, merged: bool
 ) -> Problem:
+    """The matrices of a problem whose rows are the distinct `keys`."""
     rows: dict[Key, list[int]] = {}
     for index, key in enumerate(keys):
         rows.setdefault(key, []).append(index)
-    groups = [tuple(members) for members in rows.values()]
-    bounds = _bounds(parts, keys)
-    true = bounds
-    if merged:
-        apps = {
-            name: {part.name for part, key in zip(parts, keys, strict=True) if key[1] == name}
-            for name in true
-        }
-        bounds = {
-            name: most if len(apps[name]) < 2 else max(1, int(most * OF_MERGED))
-            for name, most in true.items()
-        }
+    full_limits = _limits_per_machine(parts, keys)
+    limits = _usable_limits(parts, keys, full_limits) if merged else full_limits
     kinds = _kinds(templates, list(rows), merged=merged)
     heads = [templates[members[0]] for members in kinds]
-    asked = [(*key[0], *(int(key[1] == name) for name in bounds)) for key in rows]
-    shapes = np.array(asked, dtype=np.int64).reshape(len(groups), -1)
-    sizes = np.array([(*head.shape, *bounds.values()) for head in heads], dtype=np.int64).reshape(
-        len(kinds), -1
-    )
-    wanted = np.array(
-        [sum(parts[index].count for index in group) for group in groups], dtype=np.int64
-    )
-    may = (
-        np.array([_may(templates, kinds, key, merged=merged) for key in rows], dtype=np.int64)
-        .reshape(len(groups), len(kinds))
-        .T
-    )
+    unused = [full_limits[name] - limits[name] for name in limits]
+    shapes = _row_shapes(list(rows), limits)
+    sizes = _kind_sizes(heads, limits)
+    wanted = _row_demand(parts, rows)
+    may = _permissions(templates, kinds, list(rows), merged=merged)
     return Problem(
         shapes=shapes,
         wanted=wanted,
@@ -184,23 +186,71 @@ def _assemble(
         usd_per_hour=np.array([head.usd_per_hour for head in heads], dtype=np.float64),
         row_limits=np.minimum(fits(sizes, shapes), wanted) * may,
         pools=tuple(head.pool for head in heads),
-        parts=tuple(groups),
+        parts=tuple(tuple(group) for group in rows.values()),
         members=tuple(kinds),
         groups=np.unique(may, axis=0, return_inverse=True)[1].reshape(-1),
         is_merged=merged,
-        binding_dimensions=_checked(shapes, sizes),
-        unused_capacity=(*(0 for _ in NAMES), *(true[key] - bounds[key] for key in true)),
+        binding_dimensions=_binding_dimensions(shapes, sizes),
+        unused_capacity=(*[0] * len(NAMES), *unused),
     )
 
 
-def _checked(shapes: Ints, sizes: Ints) -> tuple[int, ...]:
-    """Dimensions that work may exhaust: without those of which a machine has enough for all that another dimension lets in."""
-    kept = [d for d in range(shapes.shape[1]) if shapes[:, d].any()]
-    for d in reversed(kept.copy()):
-        others = [e for e in kept if e != d and (shapes[shapes[:, d] > 0, e] > 0).all()]
-        if any(_implies(shapes, sizes, e, d) for e in others):
-            kept.remove(d)
-    return tuple(kept)
+def _row_demand(parts: Sequence[Part], rows: Mapping[Key, Sequence[int]]) -> Ints:
+    """Pieces that each row wants (R)."""
+    counts = [sum(parts[index].count for index in group) for group in rows.values()]
+    return np.array(counts, dtype=np.int64)
+
+
+def _usable_limits(
+    parts: Sequence[Part], keys: Sequence[Key], full_limits: dict[str, int]
+) -> dict[str, int]:
+    """The part of each merged limit that plans use; the limit of a single app is used whole."""
+    apps: dict[str, set[str]] = {name: set() for name in full_limits}
+    for part, key in zip(parts, keys, strict=True):
+        if key[1] is not None:
+            apps[key[1]].add(part.name)
+    return {
+        name: limit if len(apps[name]) < 2 else max(1, int(limit * OF_MERGED))
+        for name, limit in full_limits.items()
+    }
+
+
+def _row_shapes(rows: Sequence[Key], limits: dict[str, int]) -> Ints:
+    """Shapes of rows, with one more dimension for each limit per machine (R x D)."""
+    shapes = [(*key[0], *(int(key[1] == name) for name in limits)) for key in rows]
+    return np.array(shapes, dtype=np.int64).reshape(len(rows), -1)
+
+
+def _kind_sizes(heads: Sequence[Template], limits: dict[str, int]) -> Ints:
+    """Sizes of kinds, with one more dimension for each limit per machine (K x D)."""
+    sizes = [(*head.shape, *limits.values()) for head in heads]
+    return np.array(sizes, dtype=np.int64).reshape(len(heads), -1)
+
+
+def _permissions(
+    templates: Sequence[Template],
+    kinds: Sequence[tuple[int, ...]],
+    rows: Sequence[Key],
+    *,
+    merged: bool,
+) -> Ints:
+    """1 where a kind may hold a row, else 0 (K x R)."""
+    may = [_may(templates, kinds, key, merged=merged) for key in rows]
+    return np.array(may, dtype=np.int64).reshape(len(rows), len(kinds)).T
+
+
+def _binding_dimensions(shapes: Ints, sizes: Ints) -> tuple[int, ...]:
+    """Dimensions that can be exhausted before every other one, given what is asked."""
+    binding = [d for d in range(shapes.shape[1]) if shapes[:, d].any()]
+    for d in reversed(binding.copy()):
+        if any(_implies(shapes, sizes, e, d) for e in binding if _covers(shapes, e, d)):
+            binding.remove(d)
+    return tuple(binding)
+
+
+def _covers(shapes: Ints, e: int, d: int) -> bool:
+    """Whether every row that asks for dimension `d` asks for the other dimension `e` too."""
+    return e != d and bool((shapes[shapes[:, d] > 0, e] > 0).all())
 
 
 def _implies(shapes: Ints, sizes: Ints, e: int, d: int) -> bool:
@@ -209,7 +259,7 @@ def _implies(shapes: Ints, sizes: Ints, e: int, d: int) -> bool:
     return bool((sizes[:, d, None] * shapes[asks, e] >= sizes[:, e, None] * shapes[asks, d]).all())
 
 
-def _bounds(parts: Sequence[Part], keys: Sequence[Key]) -> dict[str, int]:
+def _limits_per_machine(parts: Sequence[Part], keys: Sequence[Key]) -> dict[str, int]:
     """By class, how many pieces a machine may hold: the sum over the apps in the class."""
     apps: dict[str, dict[str, int]] = {}
     for part, key in zip(parts, keys, strict=True):
@@ -231,7 +281,24 @@ def _may(
 def _kinds(
     templates: Sequence[Template], keys: Sequence[Key], *, merged: bool
 ) -> list[tuple[int, ...]]:
-    """Templates that no row tells apart, without those that another one betters in everything."""
+    """Templates that no row distinguishes, without those that another kind dominates."""
+    kinds = _equivalent_templates(templates, keys, merged=merged)
+    sizes = np.array([key[1] for key in kinds], dtype=np.int64).reshape(len(kinds), -1)
+    usd = np.array([key[2] for key in kinds])
+    codes = {code: number for number, code in enumerate({(key[0], key[3]): None for key in kinds})}
+    code = np.array([codes[key[0], key[3]] for key in kinds])
+    undominated = []
+    for k, members in enumerate(kinds.values()):
+        at_least_as_good = (code == code[k]) & (usd <= usd[k]) & (sizes >= sizes[k]).all(axis=1)
+        if at_least_as_good.sum() == 1:  # itself
+            undominated.append(tuple(members))
+    return undominated
+
+
+def _equivalent_templates(
+    templates: Sequence[Template], keys: Sequence[Key], *, merged: bool
+) -> dict[tuple[str, Shape, float, tuple[bool, ...]], list[int]]:
+    """Indices of templates by pool, size, price and the rows that they may hold."""
     sets = list(dict.fromkeys(key[2] for key in keys))
     kinds: dict[tuple[str, Shape, float, tuple[bool, ...]], list[int]] = {}
     for t, template in enumerate(templates):
@@ -239,16 +306,7 @@ def _kinds(
         may = tuple(token in allowed for allowed in sets)
         if any(may):
             kinds.setdefault((*_likeness(template), may), []).append(t)
-    sizes = np.array([key[1] for key in kinds], dtype=np.int64).reshape(len(kinds), -1)
-    usd = np.array([key[2] for key in kinds])
-    codes = {code: number for number, code in enumerate({(key[0], key[3]): None for key in kinds})}
-    code = np.array([codes[key[0], key[3]] for key in kinds])
-    kept = []
-    for k, members in enumerate(kinds.values()):
-        better = (code == code[k]) & (usd <= usd[k]) & (sizes >= sizes[k]).all(axis=1)
-        if better.sum() == 1:  # itself
-            kept.append(tuple(members))
-    return kept
+    return kinds
 
 
 def fits(sizes: Ints, shapes: Ints) -> Ints:
@@ -261,8 +319,8 @@ def fits(sizes: Ints, shapes: Ints) -> Ints:
 
 
 def demand_share(shapes: Ints, wanted: Ints) -> Floats:
-    """What serving one piece of each row is worth: the part it is of all that is wanted, summed over dimensions."""
-    real = shapes[:, : len(NAMES)].astype(np.float64)
-    totals = real.T @ wanted
-    parts = np.divide(real, totals, out=np.zeros_like(real), where=totals > 0).sum(axis=1)
-    return np.asarray(np.maximum(parts, 1e-12), dtype=np.float64)
+    """The part of all demand that one piece of each row is, summed over dimensions (R)."""
+    asked = shapes[:, : len(NAMES)].astype(np.float64)
+    totals = asked.T @ wanted
+    shares = np.divide(asked, totals, out=np.zeros_like(asked), where=totals > 0).sum(axis=1)
+    return np.asarray(np.maximum(shares, 1e-12), dtype=np.float64)
