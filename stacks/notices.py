@@ -50,7 +50,7 @@ class NoticesStack(ClusterStack):
             tags=self.named("notices-dead"),
         )
         return json.dumps(
-            {"deadLetterTargetArn": dead.arn, "maxReceiveCount": eventbridge.HANDED_OUT_AT_MOST}
+            {"deadLetterTargetArn": dead.arn, "maxReceiveCount": eventbridge.MAX_RECEIVES}
         )
 
     def _rule(self, rule: eventbridge.Rule, queue: aws.SqsQueue) -> None:

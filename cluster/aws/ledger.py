@@ -1,7 +1,8 @@
-"""The ledger in S3: many rows an object, and objects are never changed. Merging writes the new one before it removes those it holds.
+"""Adapter of the `Ledger` port to S3: many rows per object, and no object is ever changed.
 
-Where rows lie is said in `ledger_rows`: a reader lists only the topics and hours that it was asked for, and reads them side by side.
-Whoever reads while others merge, or after a crash in between, gets each row once: rows have ids.
+Merging writes the new object before it deletes the old ones. Rows have ids, so that a reader gets
+each row once while others merge or after a crash. `ledger_rows` defines keys and contents; a reader
+lists only the topics and hours that it needs.
 """
 
 from __future__ import annotations
@@ -12,44 +13,49 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from mesaform.aws import client, ledger_rows
 from mesaform.aws.errors import error_code, translate_errors
-from mesaform.aws.ledger_rows import Row
+from mesaform.aws.ports import Row
 from mesaform.common.errors import Retryable
 
-READERS = 16
-READ_AGAIN = 5
-"""How often a reader begins anew when others merge under its hands; what it has read it keeps."""
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
-MERGE_FROM = 12
-"""Parts of the hour that runs are merged when there are so many."""
+THREADS = 16
+"""Concurrent calls of S3."""
+
+READ_ATTEMPTS = 5
+"""Attempts of a reader to list again when others merge; it keeps what it has read."""
+
+MIN_PARTS_TO_MERGE = 12
+"""Parts of an hour are merged when there are this many."""
 
 DAY_OVER_AFTER_S = 2 * 3600.0
-"""How long rows of a day may come late before the day becomes one object; later ones are merged with it once more."""
+"""Time after the end of a day when it is merged into one object. Later rows are merged again."""
 
-DAYS_LOOKED_AT = 4
-"""Of days, the newest so many are looked at in each round of merging; all of them in the first."""
+RECENT_DAYS = 4
+"""Days per topic that each compaction looks at; the first one looks at all."""
 
 
 class S3Ledger:
-    """A cluster's ledger. May be used from several threads.
+    """See `Ledger`. Safe to use from several threads.
 
     Args:
         bucket: the account's bucket; it must exist.
         cluster: the cluster's name.
-        region: where the bucket is.
-        writer: part of the ids of rows and objects, unlike any other writer's; chance when absent.
+        region: the region of the bucket.
+        writer: start of this writer's part of the ids of rows and objects; the rest is random.
 
     """
 
     def __init__(self, bucket: str, cluster: str, region: str, writer: str = "") -> None:
         self._bucket = bucket
         self._prefix = f"{cluster}/ledger/"
-        self._s3 = client.client("s3", region)
+        self._s3: S3Client = client.client("s3", region)
         self._writer = f"{writer}{secrets.token_hex(5)}"
         self._numbers = itertools.count()
         self._knows_old_days = False
@@ -65,11 +71,11 @@ class S3Ledger:
         self.append_many([record])
 
     def append_many(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """See `Ledger`. One object for each topic and hour that the records are of.
+        """See `Ledger`. Writes one object per topic and hour of the records.
 
         Raises:
             NotFound: the bucket does not exist.
-            Retryable: no answer, and some may have been written; append them all again.
+            Retryable: no answer, and some may be written; append all of them again.
 
         """
         rows = [
@@ -89,7 +95,7 @@ class S3Ledger:
 
         Raises:
             NotFound: the bucket does not exist.
-            Retryable: others merged all the time; read again.
+            Retryable: no answer, or others merged all the time; read again.
 
         """
         with translate_errors(f"s3://{self._bucket}/{self._prefix}"):
@@ -98,41 +104,47 @@ class S3Ledger:
             return self._newest(since, limit, kinds) if limit else []
 
     def compact(self, now: float) -> int:
-        """See `Ledger`. Only one process should do it at a time: two of them lose nothing, but do the work twice.
+        """See `Ledger`. Two processes at the same time lose nothing and do the work twice.
 
         Raises:
-            CloudError: S3 did not answer; what was not merged will be.
+            CloudError: S3 did not answer; the next call merges the rest.
 
         """
         with translate_errors(f"s3://{self._bucket}/{self._prefix}"):
-            taken = sum(self._renew(day) for day in self._days("") if _is_over(day, now))
+            merged = sum(self._convert_day(day) for day in self._days("") if _is_over(day, now))
             for topic in ledger_rows.topics_for(()):
                 days = self._days(f"rows/{topic}/")
-                for day in days if not self._knows_old_days else days[-DAYS_LOOKED_AT:]:
-                    taken += self._merge_day(f"rows/{topic}/{day}/", over=_is_over(day, now))
+                for day in days if not self._knows_old_days else days[-RECENT_DAYS:]:
+                    merged += self._merge_day(f"rows/{topic}/{day}/", over=_is_over(day, now))
             self._knows_old_days = True
-        return taken
+        return merged
 
     # reading
 
     def _keys(self, since: float, kinds: Collection[str]) -> list[str]:
-        """All keys from the hour of `since`, those of the old form first: what replaces a key is listed after it."""
+        """All keys from the hour of `since`.
+
+        Those of the first format are listed first: an object that replaces another is listed after
+        it.
+        """
         first = ledger_rows.partition(since)
         day = first.partition("/")[0]
         old = (
-            key for key in self._list("2", f"{day}/{int(since * 1000):013d}") if _is_of(key, kinds)
+            key
+            for key in self._list("2", f"{day}/{int(since * 1000):013d}")
+            if _has_kind(key, kinds)
         )
         topics = [f"rows/{topic}/" for topic in ledger_rows.topics_for(kinds)]
         keys = list(old)
         with ThreadPoolExecutor(len(topics)) as pool:
-            for topic_keys in pool.map(
+            for listed in pool.map(
                 lambda topic: list(self._list(topic, f"{topic}{first}")), topics
             ):
-                keys += topic_keys
+                keys += listed
         return keys
 
     def _keys_of_day(self, day: str, kinds: Collection[str]) -> list[str]:
-        keys = [key for key in self._list(f"{day}/") if _is_of(key, kinds)]
+        keys = [key for key in self._list(f"{day}/") if _has_kind(key, kinds)]
         return keys + [
             key
             for topic in ledger_rows.topics_for(kinds)
@@ -140,7 +152,7 @@ class S3Ledger:
         ]
 
     def _newest(self, since: float, limit: int, kinds: Collection[str]) -> list[Row]:
-        """The last `limit` rows, going back a day at a time: S3 lists forwards only."""
+        """The last `limit` rows, read a day at a time backwards: S3 lists only forwards."""
         prefixes = ["", *(f"rows/{topic}/" for topic in ledger_rows.topics_for(kinds))]
         first = ledger_rows.partition(since).partition("/")[0]
         days = {day for prefix in prefixes for day in self._days(prefix) if day >= first}
@@ -153,18 +165,14 @@ class S3Ledger:
         return rows[-limit:]
 
     def _read_keys(
-        self, listed: Callable[[], list[str]], since: float, kinds: Collection[str]
+        self, list_keys: Callable[[], list[str]], since: float, kinds: Collection[str]
     ) -> list[Row]:
         known: dict[str, bytes] = {}
-        for _ in range(READ_AGAIN):
-            keys = listed()
+        for _ in range(READ_ATTEMPTS):
+            keys = list_keys()
             if self._all_read(keys, known):
                 rows = (row for key in keys for row in _rows_of(key, known[key]))
-                return ledger_rows.in_order(
-                    row
-                    for row in rows
-                    if row["at"] >= since and (not kinds or row["kind"] in kinds)
-                )
+                return ledger_rows.in_order(row for row in rows if _matches(row, since, kinds))
         raise Retryable(
             "the ledger was merged while it was read",
             after_s=1.0,
@@ -172,16 +180,16 @@ class S3Ledger:
         )
 
     def _all_read(self, keys: Iterable[str], known: dict[str, bytes]) -> bool:
-        """Read what is not known yet; False when something was gone."""
+        """Read the keys that are not in `known`; return whether all exist."""
         missing = [key for key in keys if key not in known]
         if missing:
-            with ThreadPoolExecutor(min(READERS, len(missing))) as pool:
-                bodies = zip(missing, pool.map(self._get, missing), strict=True)
-                known.update({key: body for key, body in bodies if body is not None})
+            with ThreadPoolExecutor(min(THREADS, len(missing))) as pool:
+                contents = zip(missing, pool.map(self._get, missing), strict=True)
+                known.update({key: data for key, data in contents if data is not None})
         return all(key in known for key in missing)
 
     def _get(self, key: str) -> bytes | None:
-        """An object's body, None when it is gone."""
+        """The content of an object; None if it does not exist."""
         try:
             return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
         except ClientError as error:
@@ -197,7 +205,7 @@ class S3Ledger:
             yield from (item["Key"] for item in page.get("Contents", []))
 
     def _days(self, below: str) -> list[str]:
-        """The dates that have objects, oldest first."""
+        """The dates with objects, oldest first."""
         prefix = self._prefix + below
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=f"{prefix}2", Delimiter="/"
@@ -221,13 +229,12 @@ class S3Ledger:
             )
 
     def _delete(self, keys: Sequence[str]) -> None:
-        with ThreadPoolExecutor(
-            READERS
-        ) as pool:  # one by one: DeleteObjects wants a checksum that not every S3 takes
+        """Delete one by one: DeleteObjects needs a checksum that not every S3 accepts."""
+        with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda key: self._s3.delete_object(Bucket=self._bucket, Key=key), keys))
 
-    def _renew(self, day: str) -> int:
-        """Rows of the old form, one object each, become parts."""
+    def _convert_day(self, day: str) -> int:
+        """Convert a day of the first format (one object per row) into parts."""
         keys = list(self._list(f"{day}/"))
         known: dict[str, bytes] = {}
         if not keys or not self._all_read(keys, known):
@@ -240,20 +247,20 @@ class S3Ledger:
         keys = list(self._list(folder))
         if over:
             return self._merge(folder, keys, whole_day=True) if len(keys) > 1 else 0
-        taken = 0
+        merged = 0
         for _, group in itertools.groupby(
             keys, key=lambda key: key.rpartition("/")[2].partition("-")[0]
         ):
             parts = list(group)
-            if len(parts) >= MERGE_FROM:
-                taken += self._merge(folder, parts, whole_day=False)
-        return taken
+            if len(parts) >= MIN_PARTS_TO_MERGE:
+                merged += self._merge(folder, parts, whole_day=False)
+        return merged
 
     def _merge(self, folder: str, keys: Sequence[str], *, whole_day: bool) -> int:
-        """One object in the place of several. Whatever happens in between, each row is in an object that nobody removes before."""
+        """Replace several objects by one. At each moment every row is in an object that exists."""
         known: dict[str, bytes] = {}
         if not self._all_read(keys, known):
-            return 0  # somebody else merges them
+            return 0  # another process merges them
         rows = ledger_rows.in_order(row for key in keys for row in _rows_of(key, known[key]))
         names = [key.rpartition("/")[2] for key in keys]
         self._put(
@@ -271,8 +278,12 @@ def _rows_of(key: str, body: bytes) -> list[Row]:
     return [ledger_rows.old_row(key, body)] if key.endswith(".json") else ledger_rows.unpack(body)
 
 
-def _is_of(key: str, kinds: Collection[str]) -> bool:
-    """Whether an object of the old form is of these kinds: its key says."""
+def _matches(row: Row, since: float, kinds: Collection[str]) -> bool:
+    return bool(row["at"] >= since) and (not kinds or row["kind"] in kinds)
+
+
+def _has_kind(key: str, kinds: Collection[str]) -> bool:
+    """Whether the key of an object of the first format is of these kinds."""
     return not kinds or key.rpartition("-")[2].removesuffix(".json") in kinds
 
 

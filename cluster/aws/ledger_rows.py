@@ -1,7 +1,8 @@
-"""Where a row of the ledger belongs and what tells it from every other: topics, ids, keys, bodies. Pure; who reads and writes is not here.
+"""Rows of the ledger: topics, ids, keys of objects, contents of objects. Pure.
 
-Keys sort so that whoever lists while others merge misses nothing: what replaces objects sorts behind all that it replaces.
-`<topic>/<date>/<hour>-p-…` are parts as they were written, `<hour>-q-…` an hour's parts in one, `day-…` a day in one.
+Keys sort so that a reader that lists while others merge misses nothing: an object sorts after all
+objects that it replaces. `<topic>/<date>/<hour>-p-…` are parts as written, `<hour>-q-…` merged parts
+of an hour, `day-…` merged parts of a day.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-Row = dict[str, Any]
+from mesaform.aws.ports import Row
 
 TOPICS: Mapping[str, tuple[str, ...]] = {
     "decisions": ("decision", "override", "order"),
@@ -44,16 +45,21 @@ _encoder = msgspec.json.Encoder()
 
 
 def topic_of(kind: str) -> str:
+    """Return the topic of a kind of rows."""
     return _TOPIC_OF.get(kind, OTHER)
 
 
 def topics_for(kinds: Collection[str]) -> list[str]:
-    """The topics that hold these kinds; all when none are named."""
+    """Return the topics of these kinds, sorted; all topics if no kind is named."""
     return sorted({topic_of(kind) for kind in kinds}) if kinds else sorted((*TOPICS, OTHER))
 
 
 def stamped(row: Mapping[str, Any], writer: str, number: int) -> Row:
-    """The row with its id. One with an `instance_id` is the only one of its kind for that machine at that moment: its id says that."""
+    """Return the row with an id.
+
+    There is one row per kind, machine and moment, so the id of a row with an `instance_id` consists
+    of these.
+    """
     if ROW in row:
         return dict(row)
     own = row.get("instance_id") if row["kind"] != "decision" else None
@@ -62,12 +68,12 @@ def stamped(row: Mapping[str, Any], writer: str, number: int) -> Row:
 
 
 def partition(at: float) -> str:
-    """`<date>/<hour>` of a moment, in UTC."""
+    """Return `<date>/<hour>` of a moment (epoch s), in UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d/%H}"
 
 
 def by_partition(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Rows by topic and partition."""
+    """Group rows by topic and partition."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((topic_of(row["kind"]), partition(row["at"])), []).append(row)
@@ -75,32 +81,34 @@ def by_partition(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the content of an object: JSON lines, compressed."""
     return gzip.compress(b"\n".join(_encoder.encode(row) for row in rows), 6, mtime=0)
 
 
 def unpack(body: bytes) -> list[Row]:
+    """Return the rows of an object."""
     return [msgspec.json.decode(line, type=Row) for line in gzip.decompress(body).splitlines()]
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """Each row once, oldest first; those of one moment as they were written."""
+    """Return each row once, oldest first; rows of one moment in the order of writing."""
     return sorted({row[ROW]: row for row in rows}.values(), key=lambda row: (row["at"], row[ROW]))
 
 
 def old_row(key: str, body: bytes) -> Row:
-    """A row as it was written before there were parts, one object a row; its key was its id."""
+    """Return the row of an object in the first format: one row per object, the key is its id."""
     row = msgspec.json.decode(body, type=Row)
     return row if ROW in row else stamped(row, key.rpartition("/")[2].removesuffix(".json"), 0)
 
 
 def generation(name: str) -> int:
-    """How often an object's rows were merged: parts 0."""
-    mark = name.split("-")
-    return 0 if mark[1] == "p" else int(mark[1] if mark[0] == "day" else mark[2])
+    """Return how many times the rows of an object were merged; 0 for parts."""
+    fields = name.split("-")
+    return 0 if fields[1] == "p" else int(fields[1] if fields[0] == "day" else fields[2])
 
 
 def merged_name(names: Sequence[str], whole_day: bool, writer: str) -> str:
-    """What to call the object that takes the place of these, in the folder of their date: it sorts behind each of them."""
+    """Return the name of the object that replaces these of one date; it sorts after each."""
     number = 1 + max(generation(name) for name in names)
     start = "day" if whole_day else f"{names[0].partition('-')[0]}-q"
     return f"{start}-{number:06d}-{writer}.gz"

@@ -1,48 +1,49 @@
-"""How the cloud's announcements about machines reach a cluster, as pure functions of its name: rules, one queue, who may send to it.
+"""Announcements about machines: the event rules, the queue and its policy. Pure.
 
-EventBridge cannot choose by a machine's tags, so the rules match events of the whole account and region; who receives them sorts out
-which machines are its own.
+EventBridge cannot filter by the tags of an instance. So the rules match events of the whole account
+and region, and the receiver ignores machines that are not its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 RETENTION_S = 3600
-"""A notice is of no use for longer: a spot machine has two minutes, and what is planned for later EC2 is asked for as well."""
+"""Retention of the queue. A spot machine has two minutes, and later events are read from EC2 too."""
 
 DEAD_RETENTION_S = 14 * 24 * 3600
-HANDED_OUT_AT_MOST = 10
-"""A message that was handed out so often and never deleted goes to the dead-letter queue, so that it stops nobody."""
+MAX_RECEIVES = 10
+"""A message that was received this often and not deleted moves to the dead-letter queue."""
 
 VISIBILITY_S = 10
-"""How long a message that a leader took is hidden from the next one: short, since a notice's time runs meanwhile."""
+"""Time for which a received message is hidden from the next leader; short, since notices expire."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `pattern` is EventBridge's; `why` its description."""
+    """An event rule: its event pattern, and in `why` its description."""
 
     name: str
-    pattern: Mapping[str, Any]
+    pattern: Mapping[str, object]
     why: str
 
 
 def queue_name(cluster: str) -> str:
+    """Return the name of the queue of the cluster's announcements."""
     return f"mesaform-{cluster}-notices"
 
 
 def dead_queue_name(cluster: str) -> str:
+    """Return the name of the dead-letter queue."""
     return f"mesaform-{cluster}-notices-dead"
 
 
 def rules(cluster: str) -> tuple[Rule, ...]:
-    """What is listened for: the end of a machine announced, advised, planned, or come."""
+    """Return the rules for announced, recommended, planned and completed ends of machines."""
 
-    def rule(name: str, source: str, detail_type: str, why: str, **detail: Any) -> Rule:
-        pattern: dict[str, Any] = {"source": [source], "detail-type": [detail_type]}
+    def rule(name: str, source: str, detail_type: str, why: str, **detail: list[str]) -> Rule:
+        pattern: dict[str, object] = {"source": [source], "detail-type": [detail_type]}
         return Rule(
             f"mesaform-{cluster}-{name}", {**pattern, **({"detail": detail} if detail else {})}, why
         )
@@ -78,8 +79,8 @@ def rules(cluster: str) -> tuple[Rule, ...]:
     )
 
 
-def queue_policy(queue_arn: str, rule_arns: list[str]) -> dict[str, Any]:
-    """Who may send to the queue: EventBridge, for these rules, and nobody else."""
+def queue_policy(queue_arn: str, rule_arns: Sequence[str]) -> dict[str, object]:
+    """Return the policy of the queue: only EventBridge may send, for these rules."""
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -89,7 +90,7 @@ def queue_policy(queue_arn: str, rule_arns: list[str]) -> dict[str, Any]:
                 "Principal": {"Service": "events.amazonaws.com"},
                 "Action": "sqs:SendMessage",
                 "Resource": queue_arn,
-                "Condition": {"ArnEquals": {"aws:SourceArn": rule_arns}},
+                "Condition": {"ArnEquals": {"aws:SourceArn": list(rule_arns)}},
             }
         ],
     }

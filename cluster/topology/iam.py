@@ -1,44 +1,45 @@
-"""Who may do what on AWS: IAM documents as pure functions. Each statement says why it is there in its Sid.
+"""IAM documents of a cluster. The Sid of each statement names its purpose. Pure.
 
-Masters run the autoscaler: they may buy machines that carry the cluster's tag, give back only what the autoscaler
-bought, read and append below the cluster's prefix of the bucket, and take messages from the cluster's queue. Agents run
-other people's tasks and may do nothing.
+Masters run the autoscaler. They may launch machines that carry the cluster's tag, terminate those
+that the autoscaler launched, read and append below the cluster's prefix of the bucket, and receive
+messages of the cluster's queue. Agents run other people's tasks and have no rights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mesaform.topology import eventbridge
 from mesaform.topology.names import Tag, bucket_name, spec_parameter_name
 
-Statement = dict[str, Any]
+Statement = dict[str, object]
+Document = dict[str, object]
 
 
 def partition(region: str) -> str:
-    """The ARN partition of a region."""
+    """Return the ARN partition of a region."""
     if region.startswith("cn-"):
         return "aws-cn"
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
 def role_name(cluster: str, role: str) -> str:
-    """The IAM role, and the instance profile of the same name, of the masters or the agents."""
+    """Return the name of the role, and of the instance profile, of the masters or the agents."""
     return f"mesaform-{cluster}-{role}"
 
 
 def queue_arn(cluster: str, region: str, account_id: str) -> str:
-    """The queue of the cluster's announcements."""
+    """Return the ARN of the queue of the cluster's announcements."""
     return f"arn:{partition(region)}:sqs:{region}:{account_id}:{eventbridge.queue_name(cluster)}"
 
 
 def rule_arn(name: str, region: str, account_id: str) -> str:
+    """Return the ARN of an event rule."""
     return f"arn:{partition(region)}:events:{region}:{account_id}:rule/{name}"
 
 
-def trust_document(region: str) -> dict[str, Any]:
-    """EC2, and nobody else, may take the role."""
+def trust_document(region: str) -> Document:
+    """Return the trust policy: only EC2 may assume the role."""
     service = "ec2.amazonaws.com.cn" if partition(region) == "aws-cn" else "ec2.amazonaws.com"
     return _document(
         [
@@ -52,8 +53,8 @@ def trust_document(region: str) -> dict[str, Any]:
     )
 
 
-def master_document(cluster: str, region: str, account_id: str) -> dict[str, Any]:
-    """What the autoscaler on the masters needs, and no more."""
+def master_document(cluster: str, region: str, account_id: str) -> Document:
+    """Return the policy of the masters: the rights that the autoscaler needs."""
     arn = _Arns(partition(region), region, account_id)
     owned = {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster}
     return _document(
@@ -158,7 +159,7 @@ class _Arns:
         return f"arn:{self.partition}:ssm:{self._region}:{self._account_id}:parameter{name}"
 
 
-def _document(statements: list[Statement]) -> dict[str, Any]:
+def _document(statements: list[Statement]) -> Document:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -166,7 +167,7 @@ def _allow(
     sid: str,
     action: str | list[str],
     resource: str | list[str],
-    condition: Mapping[str, Any] | None = None,
+    condition: Mapping[str, object] | None = None,
 ) -> Statement:
     statement: Statement = {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource}
     return {**statement, "Condition": dict(condition)} if condition else statement

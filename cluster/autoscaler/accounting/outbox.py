@@ -18,8 +18,7 @@ from typing import Any
 import structlog
 
 from mesaform.aws import ledger_rows
-from mesaform.aws.ledger_rows import Row
-from mesaform.aws.ports import Ledger
+from mesaform.aws.ports import Ledger, Row
 from mesaform.common.errors import MesaformError
 
 FLUSH_S = 5.0

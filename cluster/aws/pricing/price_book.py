@@ -1,7 +1,7 @@
-"""What a type costs, offline: the price book, and estimates where it has no answer.
+"""Prices without a network: the price book, and estimates for types that it does not have.
 
-Prices that AWS states (`market`) go before these. The book is of us-east-1: in other regions prices differ by a factor that hardly
-changes which type is cheapest, and `note` says so.
+Prices from AWS (`market`) take precedence. The book is of us-east-1. Prices of other regions differ
+by a factor that hardly changes which type is cheapest; `note` warns about it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from mesaform.aws.pricing.price_table import AS_OF, FAMILIES
 REGION = "us-east-1"
 
 SPOT_SHARE_ESTIMATE = 0.4
-"""Spot price as a part of the on-demand price where no believable one is known: a cautious middle of what AWS publishes (0.1 to 0.6)."""
+"""Spot price as a share of the on-demand price if no plausible quote is known.
 
-BELIEVABLE_SPOT = (0.03, 1.5)
-"""A spot price outside this share of the on-demand price is taken for a mistake (local clouds answer 0.00001)."""
+AWS publishes shares from 0.1 to 0.6.
+"""
+
+PLAUSIBLE_SPOT_SHARE = (0.03, 1.5)
+"""A quote outside of these shares of the on-demand price is ignored (moto answers 0.00001)."""
 
 USD_PER_VCPU_HOUR = 0.0357
 USD_PER_GIB_HOUR = 0.0034
-"""A straight line through c5, m5 and r5: within a tenth for general-purpose types that the book does not know."""
+"""Linear fit of c5, m5 and r5; within 10 % for general-purpose types that the book lacks."""
 
 COMMON_SIZES = (
     "nano",
@@ -45,7 +48,7 @@ _BELOW_XLARGE = {
 
 
 def size_factor(size: str) -> float | None:
-    """How many xlarge a size is in every family without exceptions; None for sizes such as `metal` that have no common factor."""
+    """Return the multiple of `xlarge` that a size is in every family; None for `metal` and others."""
     if size in _BELOW_XLARGE:
         return _BELOW_XLARGE[size]
     number = size.removesuffix("xlarge")
@@ -54,19 +57,23 @@ def size_factor(size: str) -> float | None:
 
 @lru_cache(maxsize=1)
 def _book() -> dict[str, tuple[float, dict[str, float]]]:
-    families = {}
-    for entry in FAMILIES.replace("\n", ";").split(";"):
-        if words := entry.split():
-            exceptions = dict(word.split("=") for word in words[2:])
-            families[words[0]] = (
-                float(words[1]),
-                {size: float(factor) for size, factor in exceptions.items()},
+    families: dict[str, tuple[float, dict[str, float]]] = {}
+    for entry in FAMILIES.split(";"):
+        if fields := entry.split():
+            family, usd_per_xlarge, *exceptions = fields
+            factors = dict(item.split("=") for item in exceptions)
+            families[family] = (
+                float(usd_per_xlarge),
+                {size: float(factor) for size, factor in factors.items()},
             )
     return families
 
 
 def usd_per_hour(instance_type: str, capacity: Capacity = "on-demand") -> float | None:
-    """The price by the book, in USD an hour; spot is estimated from on-demand. None when the book does not know the type."""
+    """Return the book's price in USD per hour; spot is estimated from on-demand.
+
+    None if the book does not have the type.
+    """
     family, _, size = instance_type.partition(".")
     if family not in _book():
         return None
@@ -78,27 +85,30 @@ def usd_per_hour(instance_type: str, capacity: Capacity = "on-demand") -> float 
 
 
 def estimate(vcpus: int, mem_mib: int) -> float:
-    """An on-demand price for a type the book does not know, from its size."""
+    """Estimate the on-demand price of a type from its size."""
     return round(vcpus * USD_PER_VCPU_HOUR + mem_mib / 1024 * USD_PER_GIB_HOUR, 4)
 
 
 def spot_price(on_demand: float, quoted: float | None) -> float:
-    """`quoted` when it is believable beside the on-demand price, else the estimate."""
-    low, high = BELIEVABLE_SPOT
+    """Return the quote if it is plausible for the on-demand price, else an estimate."""
+    low, high = PLAUSIBLE_SPOT_SHARE
     if quoted is not None and low * on_demand <= quoted <= high * on_demand:
         return quoted
     return round(on_demand * SPOT_SHARE_ESTIMATE, 6)
 
 
 def nearest_type(name: str, among: Iterable[str] = ()) -> str | None:
-    """The existing type whose name is most like `name`, for messages."""
+    """Return the existing type with the most similar name, for messages."""
     known = tuple(among) or tuple(f"{family}.{size}" for family in _book() for size in COMMON_SIZES)
     return next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 def note(region: str, types: Iterable[str]) -> str:
-    """What to say where the book answers for a region that it is not of; empty where it is right."""
+    """Return a warning if the book answers for another region than its own, else an empty text."""
     named = sorted(set(types))
     if region == REGION or not named:
         return ""
-    return f"no prices of {region} for {', '.join(named)}: {REGION}'s of {AS_OF} are used, which differ by up to a half"
+    return (
+        f"no prices of {region} for {', '.join(named)}: {REGION}'s of {AS_OF} are used, "
+        "which differ by up to a half"
+    )

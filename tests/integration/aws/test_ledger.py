@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesaform.aws import client, ledger_rows
-from mesaform.aws.ledger import MERGE_FROM, S3Ledger
+from mesaform.aws.ledger import MIN_PARTS_TO_MERGE, S3Ledger
 from mesaform.common.errors import NotFound, Retryable
 from tests.integration.aws.conftest import REGION
 
@@ -32,7 +32,7 @@ def write(
         ledger.append({"kind": kind, "at": at + number, "what": str(number)})
 
 
-def told(ledger: S3Ledger, **wanted: Any) -> list[str]:
+def numbers_in(ledger: S3Ledger, **wanted: Any) -> list[str]:
     return [row["what"] for row in ledger.read(**wanted)]
 
 
@@ -49,15 +49,15 @@ def test_the_hour_that_runs_is_merged_when_it_has_many_parts_and_a_day_that_is_o
     bucket: str,
 ):
     ledger = S3Ledger(bucket, "toy", REGION)
-    write(ledger, 0, MERGE_FROM - 1)
+    write(ledger, 0, MIN_PARTS_TO_MERGE - 1)
     assert ledger.compact(NOON + 60) == 0
-    write(ledger, MERGE_FROM - 1, 1)
-    assert ledger.compact(NOON + 60) == MERGE_FROM
-    write(ledger, MERGE_FROM, 3, NOON + 3600)
+    write(ledger, MIN_PARTS_TO_MERGE - 1, 1)
+    assert ledger.compact(NOON + 60) == MIN_PARTS_TO_MERGE
+    write(ledger, MIN_PARTS_TO_MERGE, 3, NOON + 3600)
     assert len(keys(bucket)) == 4
     ledger.compact(NOON + DAY)
     assert len(keys(bucket)) == 1
-    assert told(ledger) == [str(number) for number in range(MERGE_FROM + 3)]
+    assert numbers_in(ledger) == [str(number) for number in range(MIN_PARTS_TO_MERGE + 3)]
 
 
 @pytest.mark.slow
@@ -66,10 +66,10 @@ def test_a_row_that_comes_late_joins_its_day(bucket: str):
     write(ledger, 0, 2)
     ledger.compact(NOON + DAY)
     write(ledger, 2, 1)
-    assert told(ledger, since=NOON + 2) == ["2"]
+    assert numbers_in(ledger, since=NOON + 2) == ["2"]
     ledger.compact(NOON + DAY)
     assert len(keys(bucket)) == 1
-    assert told(ledger) == ["0", "1", "2"]
+    assert numbers_in(ledger) == ["0", "1", "2"]
 
 
 @pytest.mark.slow
@@ -83,14 +83,14 @@ def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_the
         s3.put_object(Bucket=bucket, Key=key, Body=msgspec.json.encode(row))
     write(ledger, 3, 1)
     expected = ["old 0", "old 1", "old 2", "3"]
-    assert told(ledger) == expected
-    assert told(ledger, limit=3) == expected[1:]
-    assert told(ledger, kinds=["resource_usage"]) == []
+    assert numbers_in(ledger) == expected
+    assert numbers_in(ledger, limit=3) == expected[1:]
+    assert numbers_in(ledger, kinds=["resource_usage"]) == []
     ledger.compact(NOON + 60)
     assert len(keys(bucket)) == 4
     ledger.compact(NOON + DAY)
     assert len(keys(bucket)) == 1
-    assert told(ledger) == expected
+    assert numbers_in(ledger) == expected
 
 
 @pytest.mark.slow
@@ -98,11 +98,11 @@ def test_a_crash_between_the_merged_object_and_the_end_of_its_parts_shows_no_row
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ):
     ledger = S3Ledger(bucket, "toy", REGION)
-    write(ledger, 0, MERGE_FROM)
+    write(ledger, 0, MIN_PARTS_TO_MERGE)
     monkeypatch.setattr(ledger, "_delete", lambda _: None)
     ledger.compact(NOON + 60)
-    assert len(keys(bucket)) == MERGE_FROM + 1
-    assert told(ledger) == [str(number) for number in range(MERGE_FROM)]
+    assert len(keys(bucket)) == MIN_PARTS_TO_MERGE + 1
+    assert numbers_in(ledger) == [str(number) for number in range(MIN_PARTS_TO_MERGE)]
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_merge_that_cannot_be_written_removes_nothing(
     bucket: str, monkeypatch: pytest.MonkeyPatch, now: float
 ):
     ledger, reader = S3Ledger(bucket, "toy", REGION), S3Ledger(bucket, "toy", REGION)
-    write(ledger, 0, MERGE_FROM)
+    write(ledger, 0, MIN_PARTS_TO_MERGE)
 
     def away(*_: Any) -> None:
         raise Retryable("no answer from AWS", after_s=1.0)
@@ -119,7 +119,7 @@ def test_a_merge_that_cannot_be_written_removes_nothing(
     monkeypatch.setattr(ledger, "_put", away)
     with pytest.raises(Retryable):
         ledger.compact(now)
-    assert told(reader) == [str(number) for number in range(MERGE_FROM)]
+    assert numbers_in(reader) == [str(number) for number in range(MIN_PARTS_TO_MERGE)]
 
 
 class Interrupted(S3Ledger):
@@ -154,25 +154,25 @@ def test_whoever_reads_while_two_others_merge_sees_each_row_once(bucket: str, se
             chance.choice(tidiers).compact(now)
 
     reader = Interrupted(bucket, between)
-    assert sorted(told(reader), key=int) == [str(number) for number in range(18)]
-    assert sorted(told(reader, limit=18), key=int) == [str(number) for number in range(18)]
+    assert sorted(numbers_in(reader), key=int) == [str(number) for number in range(18)]
+    assert sorted(numbers_in(reader, limit=18), key=int) == [str(number) for number in range(18)]
 
 
 @pytest.mark.slow
 def test_two_that_merge_the_same_lose_nothing(bucket: str):
     first, second = S3Ledger(bucket, "toy", REGION), S3Ledger(bucket, "toy", REGION)
-    write(first, 0, MERGE_FROM)
+    write(first, 0, MIN_PARTS_TO_MERGE)
     read = first._get
 
     def overtaken(key: str) -> bytes | None:
         body = read(key)
-        if len(keys(bucket)) == MERGE_FROM:
+        if len(keys(bucket)) == MIN_PARTS_TO_MERGE:
             second.compact(NOON + 60)
         return body
 
     first._get = overtaken  # type: ignore[method-assign]
     first.compact(NOON + 60)
-    assert told(second) == [str(number) for number in range(MERGE_FROM)]
+    assert numbers_in(second) == [str(number) for number in range(MIN_PARTS_TO_MERGE)]
 
 
 @pytest.mark.slow
