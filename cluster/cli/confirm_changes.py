@@ -96,12 +96,11 @@ def count_tasks(context: Context) -> dict[str, int] | None:
 async def _count_tasks(context: Context) -> dict[str, int] | None:
     import aiohttp
 
-    from mesaform.cli.masters import masters_of
-    from mesaform.mesos.operator import OperatorClient
+    from mesaform.cli.wiring import Wiring
     from mesaform.teardown.survey import read_engine
 
     async with aiohttp.ClientSession() as session:
-        load = await read_engine(OperatorClient(masters_of(context), session))
+        load = await read_engine(Wiring(context).operator(session))
     if load.agents is None:
         return None
     return {

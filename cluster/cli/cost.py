@@ -40,15 +40,13 @@ def cost(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Read the ledger, add up, print."""
-    from mesaform.aws import client
-    from mesaform.aws.ledger import S3Ledger
+    from mesaform.cli.wiring import wire
     from mesaform.common.errors import NotFound
 
     context = open_context(file)
     length_s = seconds(since)
-    context.enter_cloud()
+    ledger = wire(context).ledger
     spec, now = context.spec, time.time()
-    ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
     try:
         rows = bill_rows(ledger, now - length_s)
     except NotFound:

@@ -167,11 +167,11 @@ def _survey(context: Context, report: Report) -> Any:
     """What there is, and the plan to take it away."""
     import asyncio
 
-    from mesaform.cli.teardown_ports import look
+    from mesaform.cli.teardown_run import survey_cluster
     from mesaform.common.progress import stage
 
     with stage(report, "Look at what there is") as under_way:
-        found = asyncio.run(look(context))
+        found = asyncio.run(survey_cluster(context))
         inventory = found.inventory
         under_way.outcome = f"{len(inventory.machines)} machines, {len(inventory.resources)} other resources, engine: {found.engine_says}"
     return found
@@ -181,7 +181,8 @@ def _go_on(context: Context, asked: Asked, found: Any, held: HeldLock | None) ->
     """Plan, ask, run. Whether nothing is left that should be gone."""
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
-    from mesaform.cli.teardown_ports import keep_account, run
+    from mesaform.cli.teardown_run import run_teardown
+    from mesaform.teardown.account import baked_images
     from mesaform.teardown.plan import plan
 
     planned = plan(found.inventory, asked.wish)
@@ -192,9 +193,10 @@ def _go_on(context: Context, asked: Asked, found: Any, held: HeldLock | None) ->
         _show_plan(planned, asked, found.inventory.is_empty)
     if not found.inventory.is_empty:
         _confirm(context, asked)
+    images = baked_images(context.spec.region, context.spec.name, to_remove=asked.wish.images)
     with reporter(as_json=asked.as_json) as report:
         outcome, receipt, path = interrupt.run(
-            lambda: run(context, found, planned, report, keep_account(context, asked.wish), held),
+            lambda: run_teardown(context, found, planned, report, images, held),
             stopping="stopping in order; this may take some seconds",
         )
     _finish(context, asked, outcome, receipt, str(path))
@@ -244,10 +246,10 @@ def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
 def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, path: str) -> None:
     from mesaform.cli.receipts import receipt_parts
     from mesaform.cli.tables import console
-    from mesaform.cli.teardown_ports import stop_local
+    from mesaform.cli.teardown_run import stop_local_cloud
 
     stopped = (
-        stop_local(context)
+        stop_local_cloud(context)
         if outcome.swept.is_clean and not asked.keep_local and not asked.wish.agents_only
         else ""
     )

@@ -50,9 +50,9 @@ def drain(
         )
         return
     if target.startswith("i-"):
-        from mesaform.aws.fleet import AwsFleet
+        from mesaform.cli.wiring import Wiring
 
-        check(target, AwsFleet(context.spec.region).machines(context.spec.name))
+        check(target, Wiring(context).fleet.machines(context.spec.name))
     print_override(place.give(new_override("drain", for_, reason, target=target), same), json_)
 
 

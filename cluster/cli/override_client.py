@@ -99,16 +99,10 @@ def open_client(context: Context) -> OverrideClient:
         CloudError: the cloud does not answer.
 
     """
-    from mesaform.aws import client
-    from mesaform.aws.control import S3Control
-    from mesaform.aws.ledger import S3Ledger
+    from mesaform.cli.wiring import wire
 
-    context.enter_cloud()
-    spec = context.spec
-    bucket = client.account_bucket(spec.region)
-    return OverrideClient(
-        context, S3Control(bucket, spec.name, spec.region), S3Ledger(bucket, spec.name, spec.region)
-    )
+    wiring = wire(context)
+    return OverrideClient(context, wiring.control, wiring.ledger)
 
 
 def new_override(kind: Any, for_: str, reason: str, **fields: Any) -> Override:

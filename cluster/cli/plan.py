@@ -54,18 +54,11 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
 
     from mesaform.autoscaler.daemon.weekly_profile_store import NAME, decoded
     from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
-    from mesaform.aws import client
-    from mesaform.aws.control import S3Control
-    from mesaform.aws.fleet import AwsFleet
-    from mesaform.aws.pricing.market import aws_market
-    from mesaform.aws.rate_limiter import RateLimiter
-    from mesaform.cli.masters import masters_of
-    from mesaform.mesos.operator import OperatorClient
+    from mesaform.cli.wiring import Wiring
 
-    spec = context.spec
-    masters = list(masters_of(context))
-    bucket = await asyncio.to_thread(client.account_bucket, spec.region)
-    control = S3Control(bucket, spec.name, spec.region)
+    spec, wiring = context.spec, Wiring(context)
+    masters = list(wiring.masters)
+    control = await asyncio.to_thread(lambda: wiring.control)
     freeze, heartbeat, orders = await asyncio.gather(
         asyncio.to_thread(control.frozen_reason),
         asyncio.to_thread(control.last_heartbeat),
@@ -73,17 +66,13 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     )
     memory = remembered(heartbeat["planner_state"] if heartbeat else None)
     async with aiohttp.ClientSession() as session:
-        operator = OperatorClient(masters, session)
-        pacer, types = (
-            RateLimiter(time.monotonic),
-            sorted({name for pool in spec.agents for name in pool.types}),
-        )
-        market = aws_market(spec.region, bucket, spec.name, pacer, time.time, reads_list=False)
+        types = sorted({name for pool in spec.agents for name in pool.types})
+        market = await asyncio.to_thread(lambda: wiring.market)
         await asyncio.to_thread(market.refresh, types)
         observer = Observer(
-            operator,
+            wiring.operator(session),
             ServicesClient(services_urls(masters), session),
-            AwsFleet(spec.region, market, pacer),
+            wiring.priced_fleet,
         )
         snapshot = await observer.snapshot(spec, memory, (), freeze, orders)
     if spec.autoscaler.profile.enabled:

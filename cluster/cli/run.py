@@ -88,16 +88,14 @@ async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float 
 
     import aiohttp
 
-    from mesaform.cli.masters import masters_of, services_of
-    from mesaform.mesos.operator import OperatorClient
+    from mesaform.cli.wiring import Wiring
     from mesaform.mesos.run_framework import Runner
-    from mesaform.mesos.sandbox import Sandboxes
 
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
     async with aiohttp.ClientSession() as session:
-        leader = OperatorClient(masters_of(context), session).leader
-        sandboxes = Sandboxes(services_of(context), session)
+        wiring = Wiring(context)
+        leader, sandboxes = wiring.operator(session).leader, wiring.sandboxes(session)
         runner = Runner(job, uuid.uuid4().hex[:12], leader, sandboxes, session, reporter, timeout_s)
         return await runner.run(interrupted)

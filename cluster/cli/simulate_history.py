@@ -49,14 +49,12 @@ def read(file: str, length_s: float, length: str, *, own_policy: bool) -> Past:
         BadInput: there is no history of that time.
 
     """
-    from mesaform.aws import client
-    from mesaform.aws.ledger import S3Ledger
     from mesaform.cli.cost import bill_rows
+    from mesaform.cli.wiring import wire
 
     context = open_context(file)
-    context.enter_cloud()
+    ledger = wire(context).ledger
     spec, until = context.spec, time.time()
-    ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
     try:
         rows = ledger.read(until - length_s - STATED_EVERY_S * 1.2, kinds=["history"])
         bills = bill_rows(ledger, until - length_s)

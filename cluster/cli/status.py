@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import typer
 
@@ -82,13 +80,14 @@ async def look(context: Context) -> Status:
     """One picture of the cluster, with what could not be reached named in it."""
     import aiohttp
 
+    from mesaform.cli.wiring import wire
     from mesaform.status.gather import Gatherer
     from mesaform.status.view import Sources, join
 
     spec = context.spec
     try:
-        context.enter_cloud()
-        fleet, control = cloud_ports(context)
+        wiring = wire(context)
+        fleet, control = wiring.fleet, wiring.control
     except MesaformError as error:
         if isinstance(error, MissingPrerequisite) and spec.target == "local":
             silent = Unreachable("local cloud", error.what)
@@ -102,49 +101,8 @@ async def look(context: Context) -> Status:
         raise
     async with aiohttp.ClientSession() as session:
         sources = await Gatherer(
-            spec, session, fleet, control, outputs=outputs_reader(context)
+            spec, session, fleet, control, outputs=wiring.outputs_reader
         ).gather()
     return join(
         spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources
     )
-
-
-def cloud_ports(context: Context) -> tuple[Any, Any]:
-    """The fleet and the control of this cluster, on the cloud that the environment points at.
-
-    Raises:
-        MissingPrerequisite: the credentials do not work.
-
-    """
-    from mesaform.aws import client
-    from mesaform.aws.control import S3Control
-    from mesaform.aws.fleet import AwsFleet
-    from mesaform.common.errors import CloudError
-
-    spec = context.spec
-    try:
-        bucket = client.account_bucket(spec.region)
-    except CloudError as error:
-        fix = (
-            "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            if spec.target == "aws"
-            else "restart it: mesaform local stop"
-        )
-        raise MissingPrerequisite(
-            f"the cloud does not know us: {error.what}", where=spec.target, fix=fix
-        ) from error
-    return AwsFleet(spec.region), S3Control(bucket, spec.name, spec.region)
-
-
-def outputs_reader(context: Context) -> Callable[[], Mapping[str, Any] | None]:
-    """Reads Terraform's outputs, through python-terraform; None where the cluster has no state."""
-
-    def read() -> Mapping[str, Any] | None:
-        from dataclasses import asdict
-
-        from mesaform.provision.terraform_state import outputs
-
-        found = outputs(context)
-        return None if found is None else asdict(found)
-
-    return read

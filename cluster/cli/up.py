@@ -104,7 +104,7 @@ def _prerequisites(context: Context, report: Report) -> None:
 
 def _cloud(context: Context, report: Report) -> None:
     """A cloud that answers, and knows us."""
-    from mesaform.cli.status import cloud_ports
+    from mesaform.cli.wiring import Wiring
 
     if context.spec.target == "local":
         from mesaform.localcloud import daemon
@@ -116,7 +116,7 @@ def _cloud(context: Context, report: Report) -> None:
             )
     context.enter_cloud()
     with stage(report, "Credentials") as under_way:
-        _, control = cloud_ports(context)
+        control = Wiring(context).control
         under_way.outcome = f"{context.spec.target}, {context.spec.region}"
         if reason := control.frozen_reason():
             under_way.outcome += (
@@ -128,12 +128,11 @@ def _addresses(context: Context, report: Report) -> None:
     """Nobody else on this host may listen where the masters will."""
     if context.spec.target != "local":
         return
-    from mesaform.cli.status import cloud_ports
+    from mesaform.cli.wiring import Wiring
     from mesaform.provision.addresses import require_ports
 
     with stage(report, "Check that the masters' addresses are free"):
-        fleet, _ = cloud_ports(context)
-        machines = fleet.machines(context.spec.name)
+        machines = Wiring(context).fleet.machines(context.spec.name)
         require_ports(
             context.spec,
             [machine.private_address for machine in machines if machine.state != "terminated"],
@@ -189,24 +188,21 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
 
     import aiohttp
 
-    from mesaform.cli.masters import masters_of
-    from mesaform.cli.status import cloud_ports, outputs_reader
     from mesaform.cli.teardown_rollback import TeardownRollback
-    from mesaform.mesos.operator import OperatorClient
+    from mesaform.cli.wiring import Wiring
     from mesaform.status.gather import Gatherer
     from mesaform.status.ready import missing
     from mesaform.status.view import join
 
     spec = context.spec
-    fleet, control = cloud_ports(context)
+    wiring = Wiring(context)
+    fleet, control = wiring.fleet, wiring.control
     began = time.monotonic()
     with stage(report, "Wait for the cluster to answer") as under_way:
         async with aiohttp.ClientSession() as session:
-            gatherer = Gatherer(spec, session, fleet, control, outputs=outputs_reader(context))
+            gatherer = Gatherer(spec, session, fleet, control, outputs=wiring.outputs_reader)
             freeze = await asyncio.to_thread(control.frozen_reason)
-            teardown = TeardownRollback(
-                control, OperatorClient(masters_of(context), session), freeze
-            )
+            teardown = TeardownRollback(control, wiring.operator(session), freeze)
             while True:
                 sources = await gatherer.gather()
                 picture = join(

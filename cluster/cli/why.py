@@ -111,12 +111,10 @@ def decisions(
 
     from mesaform.autoscaler.model import old_vocabulary
     from mesaform.autoscaler.reporting.decision_log import select
-    from mesaform.aws import client
-    from mesaform.aws.ledger import S3Ledger
+    from mesaform.cli.wiring import Wiring
     from mesaform.common.errors import NotFound
 
-    spec = context.spec
-    ledger = S3Ledger(client.account_bucket(spec.region), spec.name, spec.region)
+    ledger = Wiring(context).ledger
     after = time.time() - since_s if since_s else 0.0
     wanted = last if each else last * READ_PER_LINE
     if not selection.is_empty:

@@ -193,6 +193,20 @@ def require_pinned_account(place: ClusterContext) -> Caller:
     return caller
 
 
+def forget_deployment(place: ClusterContext) -> None:
+    """Set aside what this folder knows of a cluster that is proven gone; the next `up` is a first.
+
+    States that still list resources are renamed, and the record of the deployment is removed.
+    """
+    from mesaform.provision.deployment import release_deployment
+    from mesaform.provision.orphans import unfinished
+    from mesaform.provision.terraform_state import set_states_aside
+
+    set_states_aside(place.cluster_dir)
+    unfinished(place.cluster_dir).unlink(missing_ok=True)
+    release_deployment(place.cluster_dir)
+
+
 def outputs(place: ClusterContext) -> Outputs | None:
     """The outputs of the stacks, as Terraform's state lists them; None if there is nothing."""
     from mesaform.provision.terraform_state import outputs as read

@@ -1,0 +1,166 @@
+"""A teardown with the real ports, for `mesaform down`: survey, execution and receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mesaform.aws.resources.owned import OwnedResource
+from mesaform.cli.context import Context
+from mesaform.common.progress import Report, Silent, stage
+from mesaform.provision.lock import HeldLock
+from mesaform.teardown.execute import Outcome, Teardown
+from mesaform.teardown.plan import Plan
+from mesaform.teardown.receipt import Facts, Receipt
+from mesaform.teardown.survey import Survey, World, survey
+from mesaform.topology.names import Tag
+from mesaform.topology.ports import Port
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from mesaform.cli.wiring import Wiring
+
+
+async def survey_cluster(context: Context) -> Survey:
+    """One survey through the real ports.
+
+    Raises:
+        NotOwned: the account is not the one that holds the cluster.
+        CloudError: the cloud did not answer.
+
+    """
+    import aiohttp
+
+    from mesaform import provision
+    from mesaform.provision.deployment import read_deployment
+    from mesaform.teardown.account_check import require_listed_state
+
+    caller = await asyncio.to_thread(provision.require_pinned_account, context)
+    async with aiohttp.ClientSession() as session:
+        surveyed = await survey(await asyncio.to_thread(_world, context, session))
+    require_listed_state(
+        surveyed.inventory,
+        is_pinned=read_deployment(context.cluster_dir) is not None,
+        where=f"the AWS account {caller.account_id} ({context.spec.region})",
+        folder=context.cluster_dir,
+    )
+    return surveyed
+
+
+async def run_teardown(
+    context: Context,
+    surveyed: Survey,
+    planned: Plan,
+    report: Report,
+    images: Sequence[OwnedResource],
+    held: HeldLock,
+) -> tuple[Outcome, Receipt, Path]:
+    """Carry out a plan; returns its outcome, and the receipt with its file.
+
+    Args:
+        context: the cluster.
+        surveyed: the survey that the plan was made from.
+        planned: the plan.
+        report: receives progress.
+        images: baked images of the account, which are kept unless the plan removes them.
+        held: the lock of Terraform.
+
+    """
+    import aiohttp
+
+    from mesaform.teardown import account
+    from mesaform.teardown.journal import Journal
+
+    spec = context.spec
+    async with aiohttp.ClientSession() as session:
+        world = await asyncio.to_thread(_world, context, session, report, held)
+        journal = Journal(context.cluster_dir, spec.name, time.time())
+        if journal.is_resumed:
+            with stage(report, "Continue an earlier teardown") as under_way:
+                under_way.outcome = f"its last step: {journal.last_step or 'none'}"
+        teardown = Teardown(world, journal, report, drain_grace_s=spec.autoscaler.drain_grace_s)
+        outcome = await teardown.run(surveyed, planned)
+        if planned.wish.images and outcome.swept.is_clean:
+            images = await asyncio.to_thread(account.remove_images, spec.region, spec.name, report)
+        outcome = Outcome(outcome.swept, (*outcome.kept, *images), outcome.troubles)
+        facts = Facts(
+            spec.name,
+            spec.target,
+            spec.region,
+            time.time(),
+            stopped_usd_per_hour=0.0,
+            also_kept=await asyncio.to_thread(account.kept_bucket, spec.region),
+        )
+        receipt = await asyncio.to_thread(teardown.receipt, surveyed, outcome, facts)
+        path = journal.close(receipt.as_record(), facts.now)
+        return Outcome(outcome.swept, outcome.kept, teardown.troubles), receipt, path
+
+
+def stop_local_cloud(context: Context) -> str:
+    """Stop the local cloud unless machines of other clusters run in it; a sentence on the result.
+
+    Does nothing on aws.
+    """
+    if context.spec.target != "local":
+        return ""
+    from mesaform.localcloud import daemon
+    from mesaform.teardown.account import present_machines
+
+    if others := present_machines(context.spec.region):
+        return f"The local cloud stays: {len(others)} machines of others run in it."
+    daemon.stop(context.local_dir)
+    return "The local cloud is stopped."
+
+
+def _world(
+    context: Context,
+    session: aiohttp.ClientSession,
+    report: Report | None = None,
+    held: HeldLock | None = None,
+) -> World:
+    """The ports of a teardown. Blocks: asks STS for the account and EC2 for the masters."""
+    from mesaform import provision
+    from mesaform.aws.resources.sweep import Sweep, resource_kinds
+    from mesaform.cli.wiring import Wiring
+    from mesaform.mesos.operator import OperatorClient
+    from mesaform.provision.deployment import read_deployment
+    from mesaform.provision.terraform_state import stack_ids
+    from mesaform.teardown.account import bucket_exists
+
+    spec, wiring = context.spec, Wiring(context)
+    deployment = read_deployment(context.cluster_dir)
+    has_bucket = bucket_exists(wiring.bucket, spec.region)
+    masters = _running_masters(wiring)
+
+    async def destroy(stacks: tuple[str, ...]) -> None:
+        await provision.destroy(context, report or Silent(), stacks, held)
+
+    return World(
+        cluster=spec.name,
+        fleet=wiring.fleet,
+        sweep=Sweep(resource_kinds(spec.name, spec.region), spec.name),
+        control=wiring.control if has_bucket else None,
+        ledger=wiring.ledger if has_bucket else None,
+        operator=OperatorClient(masters, session) if masters else None,
+        stacks=lambda: stack_ids(context.cluster_dir),
+        destroy=destroy,
+        forget=lambda: provision.forget_deployment(context),
+        deployment_id=deployment.deployment_id if deployment else "",
+    )
+
+
+def _running_masters(wiring: Wiring) -> list[str]:
+    """Base URLs of the masters that EC2 lists as running; needs no Terraform state."""
+    from mesaform.status.view import reachable
+
+    spec = wiring.context.spec
+    addresses = [
+        reachable(machine.private_address, machine.public_address, spec.target)
+        for machine in wiring.fleet.machines(spec.name)
+        if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running"
+    ]
+    return [f"http://{address}:{Port.ENGINE_MASTER}" for address in addresses]
