@@ -83,21 +83,19 @@ def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> Reaso
 def ends(
     before: PlannerState, after: PlannerState, snapshot: Snapshot, now: float
 ) -> list[dict[str, object]]:
-    """The ledger's rows of machines that ended since the last pass as the cloud announced, or by its hand without a word."""
+    """Ledger rows of machines that ended since the last pass as announced, or by EC2 without notice."""
     by_ec2 = {
         machine.instance_id for machine in snapshot.machines if machine.ended_by == ENDED_BY_EC2
     }
+    interrupted = {name for name, notice in before.notices.items() if notice.kind == "interruption"}
     agents = (
         {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
     )
-    rows = []
-    for name, rented in before.billed_machines.items():
-        notice = before.notices.get(name)
-        if name not in after.billed_machines and (
-            name in by_ec2 or (notice is not None and notice.kind == "interruption")
-        ):
-            rows.append(_row(name, rented, notice, agents.get(name), now))
-    return rows
+    return [
+        _row(name, machine, before.notices.get(name), agents.get(name), now)
+        for name, machine in before.billed_machines.items()
+        if name not in after.billed_machines and name in by_ec2 | interrupted
+    ]
 
 
 def _row(

@@ -1,15 +1,17 @@
-"""What announced ends of machines lead to: what is remembered, what counts as demand, which steps a machine takes until its end. Pure.
+"""The interruption controller: what follows from the cloud's notices about instances. Pure.
 
-A machine whose end is announced gets no more work at once; its tasks count as demand before any queue shows them, so that what replaces
-it is bought at once; it drains when they have somewhere to go, and in any case early enough for them to stop in order. Work that says
-it will be done before the end is left alone. An end that is planned far ahead, or only likely, is the policies' business
-(`policies.announced`) until it is near.
+It keeps the notices that apply (`absorb`, `kept`, `after_pass`) and plans the steps of machines whose
+end is near (`steps`) or planned (`planned`). A machine with a notice is deactivated at once; its
+tasks count as demand before a queue shows them, so that capacity is bought at once; it drains when
+its tasks fit elsewhere, at the latest when they have to stop. Tasks that end before the machine are
+not moved. `disruption.retirement` begins with ends that are far ahead or only likely.
+Depends on `model` and `packing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mesaform.autoscaler.interruption import risk
 from mesaform.autoscaler.interruption.notice import SEVERITY, ParsedNotice, more_severe
@@ -23,11 +25,12 @@ from mesaform.autoscaler.model.command import (
     Terminate,
 )
 from mesaform.autoscaler.model.decision import Decision
-from mesaform.autoscaler.model.demand_item import DemandItem as Demanded
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.notice import (
     NEAR_S,
     STOP_MARGIN_S,
     Notice,
+    Risk,
     has_time_to_finish,
     is_near,
     reason_of,
@@ -43,18 +46,22 @@ from mesaform.aws.ports import Machine
 from mesaform.topology.names import Tag
 
 SETTLE_S = 1.0
+"""Time between a deactivation and the next step, in seconds: pending offers are answered by then."""
+
 ASK_AGAIN_S = 10.0
+"""Time after which a drain that did not begin is requested again, in seconds."""
+
 OVERDUE_S = 60.0
-"""How long after its announced end a machine of ours that still runs is given back."""
+"""Time after its announced end when an autoscaled machine that still runs is terminated (s)."""
 
 ADVICE_HOLDS_S = 7200.0
+"""Time that a rebalance recommendation is kept, in seconds."""
+
 PASSED_S = 3600.0
-"""How long after its time a notice is forgotten when the machine still runs; an advice, how long after it came."""
+"""Time that a notice is kept after its end when the machine still runs, in seconds."""
 
 PLACES = frozenset({"settled", "idle"})
-
-
-# what is remembered
+"""Kinds of nodes that are up."""
 
 
 def absorb(
@@ -64,60 +71,86 @@ def absorb(
     intents: Iterable[Intent],
     now: float,
 ) -> PlannerState:
-    """The memory with what was heard. Of machines that are not the cluster's nothing is kept; hearing it again changes nothing."""
-    live = {
+    """The state with the notices of these messages. A repeated message changes nothing.
+
+    Notices of machines that are not the cluster's, that have ended or that are over are dropped.
+    """
+    known = {
         machine.instance_id: machine
         for machine in machines
         if machine.tags.get(Tag.ROLE) in {"agent", "master"}
     }
-    ordered = {name for intent in intents for name in intent.instance_ids or ()}
+    launched = {name for intent in intents for name in intent.instance_ids or ()}
     notices, risks = dict(memory.notices), memory.risks
     for message in messages:
         for notice in message.notices:
-            name, machine = notice.instance_id, live.get(notice.instance_id)
-            if (
-                (machine is None and name not in ordered)
-                or (machine is not None and machine.state not in LIVE)
-                or _is_over(notice, now)
-            ):
-                continue
-            before = notices.get(name)
-            notices[name] = more_severe(before, notice)
-            if machine is not None and (
-                before is None or SEVERITY[notice.kind] > SEVERITY[before.kind]
-            ):
-                risks = risk.counted(risks, _offering(machine), notice.kind, now)
-        for name in message.withdrawn:
-            if name in notices and notices[name].kind == "scheduled":
-                del notices[name]
-    return (
-        memory
-        if notices == memory.notices and risks == memory.risks
-        else replace(memory, notices=notices, risks=risks)
-    )
+            machine = known.get(notice.instance_id)
+            if _applies(notice, machine, launched, now):
+                risks = _add(notices, risks, notice, machine, now)
+        _withdraw(notices, message.withdrawn)
+    if notices == memory.notices and risks == memory.risks:
+        return memory
+    return replace(memory, notices=notices, risks=risks)
+
+
+def _add(
+    notices: dict[str, Notice],
+    risks: dict[str, Risk],
+    notice: Notice,
+    machine: Machine | None,
+    now: float,
+) -> dict[str, Risk]:
+    """Add a notice to `notices`; the risks, with one more if the notice is news."""
+    before = notices.get(notice.instance_id)
+    notices[notice.instance_id] = more_severe(before, notice)
+    if machine is None or not _is_more_severe(notice, before):
+        return risks
+    return risk.counted(risks, _offering(machine), notice.kind, now)
+
+
+def _applies(
+    notice: Notice, machine: Machine | None, launched: Collection[str], now: float
+) -> bool:
+    """Whether a notice is about a live machine of the cluster and not over."""
+    is_live = notice.instance_id in launched if machine is None else machine.state in LIVE
+    return is_live and not _is_over(notice, now)
+
+
+def _is_more_severe(notice: Notice, before: Notice | None) -> bool:
+    return before is None or SEVERITY[notice.kind] > SEVERITY[before.kind]
+
+
+def _withdraw(notices: dict[str, Notice], withdrawn: Iterable[str]) -> None:
+    """Forget scheduled events that AWS cancelled or completed."""
+    for name in withdrawn:
+        if name in notices and notices[name].kind == "scheduled":
+            del notices[name]
 
 
 def kept(snapshot: Snapshot, now: float) -> dict[str, Notice]:
-    """The notices that still stand: their machine runs, or its agent is still counted on, and their time has not long passed."""
-    counted_on = (
-        {agent.instance_id for agent in snapshot.cluster.agents}
-        if snapshot.cluster
-        else set(snapshot.state.notices)
-    )
-    gone = {machine.instance_id for machine in snapshot.machines if machine.state not in LIVE}
-    listed = {machine.instance_id for machine in snapshot.machines}
-    notices = {}
-    for name, notice in snapshot.state.notices.items():
-        is_there = name not in gone and (name in listed or now - notice.at < PASSED_S)
-        if not _is_over(notice, now) and (is_there or name in counted_on):
-            notices[name] = notice
-    return notices
+    """The notices that still apply: not over, of a machine that runs or has a registered agent."""
+    notices = snapshot.state.notices
+    registered = set(notices)
+    if snapshot.cluster is not None:
+        registered = {agent.instance_id for agent in snapshot.cluster.agents}
+    states = {machine.instance_id: machine.state for machine in snapshot.machines}
+    return {
+        name: notice
+        for name, notice in notices.items()
+        if not _is_over(notice, now)
+        and (name in registered or _may_run(notice, states.get(name), now))
+    }
+
+
+def _may_run(notice: Notice, state: str | None, now: float) -> bool:
+    """Whether a machine runs, or may run though EC2 does not list it yet."""
+    return now - notice.at < PASSED_S if state is None else state in LIVE
 
 
 def after_pass(
     memory: PlannerState, snapshot: Snapshot, announcements: Iterable[Decision], now: float
 ) -> PlannerState:
-    """The memory without notices that no longer stand; those that were told are marked so."""
+    """The state with the notices that still apply; those in `announcements` are reported."""
     reported = {name for decision in announcements for name in decision.machines}
     return replace(
         memory,
@@ -136,26 +169,28 @@ def _offering(machine: Machine) -> str:
     return f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
 
 
-# what is done
+def with_replacement(units: Sequence[DemandItem], placement: Placement, supply: Supply) -> set[str]:
+    """Machines whose displaced tasks all fit on machines that are up."""
+    up = {node.name for node in supply.nodes if node.kind in PLACES}
+    displaced = [(index, item) for index, item in enumerate(units) if item.source == "displaced"]
+    waiting = {
+        item.leaves
+        for index, item in displaced
+        if _pieces_on(placement.placed.get(index, {}), up) < item.count
+    }
+    return {item.leaves for _, item in displaced} - waiting
 
 
-def with_replacement(units: Sequence[Demanded], placement: Placement, supply: Supply) -> set[str]:
-    """Machines whose displaced work all has a place on machines that are up."""
-    kinds = {node.name: node.kind for node in supply.nodes}
-    ready: dict[str, bool] = {}
-    for index, unit in enumerate(units):
-        if unit.source == "displaced":
-            placed = sum(
-                count
-                for name, count in placement.placed.get(index, {}).items()
-                if kinds[name] in PLACES
-            )
-            ready[unit.leaves] = ready.get(unit.leaves, True) and placed >= unit.count
-    return {name for name, is_ready in ready.items() if is_ready}
+def _pieces_on(placed: Mapping[str, int], nodes: Collection[str]) -> int:
+    """How many pieces are placed on some nodes."""
+    return sum(count for name, count in placed.items() if name in nodes)
 
 
 def steps(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float) -> list[Move]:
-    """What must not wait: the next step of each machine whose end is near, and of those that ended with an agent still counted on."""
+    """The urgent steps: of machines whose end is near, and of those that ended with an agent.
+
+    `placed` are the machines whose tasks fit on machines that are up.
+    """
     notices = snapshot.state.notices
     moves = []
     for unit in supply.agent_nodes:
@@ -163,259 +198,270 @@ def steps(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: floa
         if unit.machine.instance_id in supply.quarantined:
             continue
         if notice is not None and is_near(notice, now):
-            moves += _near(unit, notice, snapshot, placed, now)
+            moves += _near(_Ending(unit, notice, snapshot, placed, now))
         elif removal is not None and notice is None and _can_come_back(unit, removal):
             moves += _spared(unit, removal)
     return moves + _ended(snapshot)
 
 
-def _near(
-    unit: AgentNode, notice: Notice, snapshot: Snapshot, placed: Collection[str], now: float
-) -> list[Move]:
-    removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
-    reason = reason_of(notice, now)
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A machine whose end is near."""
+
+    unit: AgentNode
+    notice: Notice
+    snapshot: Snapshot
+    placed: Collection[str]
+    now: float
+
+    @property
+    def name(self) -> str:
+        return self.unit.machine.instance_id
+
+    @property
+    def reason(self) -> Reason:
+        return reason_of(self.notice, self.now)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether an autoscaled machine runs on after its announced end."""
+        return self.unit.is_autoscaled and self.now > self.notice.ends_at + OVERDUE_S
+
+    def drain(self, agent: Agent) -> Drain:
+        """Tasks keep their own time to stop, cut to what is left; the end may not come yet."""
+        grace_s = max(1.0, round(self.notice.ends_at - STOP_MARGIN_S - self.now, 1))
+        return Drain(self.name, agent.agent_id, grace_s, mark_gone=False)
+
+
+def _near(ending: _Ending) -> list[Move]:
+    """The next step of a machine whose end is near."""
+    removal, agent = ending.unit.removal, ending.unit.agent
     if removal is not None and removal.phase == "terminating":
         return []
-    if unit.is_autoscaled and now > notice.ends_at + OVERDUE_S:
-        becomes = Removal(
-            agent.agent_id if agent else "",
-            "terminating",
-            now,
-            reason,
-            requested_at=now,
-            policy="interruption",
-        )
-        gone: tuple[MarkGone | Terminate, ...] = (MarkGone(name, agent.agent_id),) if agent else ()
-        return [
-            Move(
-                unit,
-                (*gone, Terminate(name)),
-                becomes,
-                (reason, Reason.of(ReasonCode.INSTANCE_STILL_RUNS)),
-            )
-        ]
+    if ending.is_overdue:
+        return [_terminate_overdue(ending)]
     if agent is None:
         return []
     if removal is None or removal.policy != "interruption":
-        return [_taken_over(unit, agent, removal, reason, now)]
+        return [_take_over(ending, agent)]
     if removal.phase == "deactivated":
-        return _until_drained(unit, agent, removal, notice, snapshot, placed, now)
-    if (
-        removal.phase == "draining"
-        and not agent.drain_state
-        and not agent.is_empty
-        and now - removal.since >= ASK_AGAIN_S
-    ):
-        return [
-            Move(
-                unit,
-                (_drain(unit, agent, notice, now),),
-                replace(removal, since=now),
-                (reason, Reason.of(ReasonCode.DRAIN_REPEATED)),
-            )
-        ]
-    return []
+        return _after_deactivation(ending, agent, removal)
+    return _repeat_drain(ending, agent, removal) if removal.phase == "draining" else []
 
 
-def _taken_over(
-    unit: AgentNode, agent: Agent, removal: Removal | None, reason: Reason, now: float
-) -> Move:
-    """The first step, whatever was under way: no more work. What drains already goes on draining."""
-    phase = "draining" if removal is not None and agent.drain_state else "deactivated"
-    becomes = Removal(
-        agent.agent_id,
-        "draining" if phase == "draining" else "deactivated",
-        now,
-        reason,
+def _terminate_overdue(ending: _Ending) -> Move:
+    """The end of a machine that runs longer than announced."""
+    agent = ending.unit.agent
+    removal = Removal(
+        agent.agent_id if agent else "",
+        "terminating",
+        ending.now,
+        ending.reason,
+        requested_at=ending.now,
         policy="interruption",
     )
-    return Move(unit, (Deactivate(unit.machine.instance_id, agent.agent_id),), becomes, (reason,))
+    gone = (MarkGone(ending.name, agent.agent_id),) if agent else ()
+    reasons = (ending.reason, Reason.of(ReasonCode.INSTANCE_STILL_RUNS))
+    return Move(ending.unit, (*gone, Terminate(ending.name)), removal, reasons)
 
 
-def _until_drained(
-    unit: AgentNode,
-    agent: Agent,
-    removal: Removal,
-    notice: Notice,
-    snapshot: Snapshot,
-    placed: Collection[str],
-    now: float,
-) -> list[Move]:
-    """Drain when its tasks have somewhere to go, or when they must stop now to stop in order."""
-    name, reason = unit.machine.instance_id, reason_of(notice, now)
-    if now - removal.since < SETTLE_S:
+def _take_over(ending: _Ending, agent: Agent) -> Move:
+    """The first step in any state: deactivate. A drain in progress goes on."""
+    is_draining = ending.unit.removal is not None and bool(agent.drain_state)
+    removal = Removal(
+        agent.agent_id,
+        "draining" if is_draining else "deactivated",
+        ending.now,
+        ending.reason,
+        policy="interruption",
+    )
+    action = Deactivate(ending.name, agent.agent_id)
+    return Move(ending.unit, (action,), removal, (ending.reason,))
+
+
+def _after_deactivation(ending: _Ending, agent: Agent, removal: Removal) -> list[Move]:
+    """Drain when the tasks fit elsewhere, or when they have to stop now to stop in order."""
+    if ending.now - removal.since < SETTLE_S:
         return []
     if agent.active and not agent.deactivated:
-        return [
-            Move(
-                unit,
-                (Deactivate(name, agent.agent_id),),
-                replace(removal, since=now),
-                (reason, Reason.of(ReasonCode.DEACTIVATION_REPEATED)),
-            )
-        ]
-    moving = tasks_to_move(agent, notice)
-    if agent.is_empty or (agent.work and not moving):
+        reasons = (ending.reason, Reason.of(ReasonCode.DEACTIVATION_REPEATED))
+        action = Deactivate(ending.name, agent.agent_id)
+        return [Move(ending.unit, (action,), replace(removal, since=ending.now), reasons)]
+    if not _must_drain(ending, agent):
         return []
-    soon = [work.ends_at for work in agent.work if has_time_to_finish(work, notice)]
-    if now < last_call(notice, snapshot.spec.autoscaler.drain_grace_s, soon) and (
-        soon or name not in placed
-    ):
-        return []
-    is_placed = name in placed
+    is_placed = ending.name in ending.placed
     why = ReasonCode.TASKS_HAVE_CAPACITY if is_placed else ReasonCode.TASKS_MUST_STOP
     return [
         Move(
-            unit,
-            (_drain(unit, agent, notice, now),),
-            replace(removal, phase="draining", since=now),
-            (reason, Reason.of(why)),
+            ending.unit,
+            (ending.drain(agent),),
+            replace(removal, phase="draining", since=ending.now),
+            (ending.reason, Reason.of(why)),
         )
     ]
 
 
-def last_call(notice: Notice, grace_s: float, soon: Iterable[float] = ()) -> float:
-    """When a drain must begin: `grace_s` before the end, or a third of the notice if that is less; later for work that is soon done."""
+def _must_drain(ending: _Ending, agent: Agent) -> bool:
+    """Whether a deactivated agent drains now."""
+    notice = ending.notice
+    has_tasks_to_move = not agent.work or bool(tasks_to_move(agent, notice))
+    if agent.is_empty or not has_tasks_to_move:
+        return False
+    finishing = [work.ends_at for work in agent.work if has_time_to_finish(work, notice)]
+    grace_s = ending.snapshot.spec.autoscaler.drain_grace_s
+    if ending.now >= last_call(notice, grace_s, finishing):
+        return True
+    return not finishing and ending.name in ending.placed
+
+
+def _repeat_drain(ending: _Ending, agent: Agent, removal: Removal) -> list[Move]:
+    """A drain whose call was lost is requested again."""
+    has_begun = bool(agent.drain_state) or agent.is_empty
+    if has_begun or ending.now - removal.since < ASK_AGAIN_S:
+        return []
+    reasons = (ending.reason, Reason.of(ReasonCode.DRAIN_REPEATED))
+    drain = ending.drain(agent)
+    return [Move(ending.unit, (drain,), replace(removal, since=ending.now), reasons)]
+
+
+def last_call(notice: Notice, grace_s: float, finishing: Iterable[float] = ()) -> float:
+    """When a drain has to begin (epoch s).
+
+    `grace_s` before the end, or a third of the warning time if that is less; later for tasks that
+    end by themselves at the times `finishing`.
+    """
     grace_s = min(grace_s, max(0.0, notice.ends_at - notice.at) / 3)
     return max(
         [
             notice.ends_at - STOP_MARGIN_S - grace_s,
-            *(min(at, notice.ends_at - 2 * STOP_MARGIN_S) for at in soon),
+            *(min(at, notice.ends_at - 2 * STOP_MARGIN_S) for at in finishing),
         ]
     )
 
 
-def _drain(unit: AgentNode, agent: Agent, notice: Notice, now: float) -> Drain:
-    """Each task's own time to stop, cut to what is left. The agent is not marked gone: the end may yet not come."""
-    return Drain(
-        unit.machine.instance_id,
-        agent.agent_id,
-        max(1.0, round(notice.ends_at - STOP_MARGIN_S - now, 1)),
-        mark_gone=False,
-    )
-
-
 def _can_come_back(unit: AgentNode, removal: Removal) -> bool:
-    """Whether what the announcement began is undone when it no longer stands: what drains for another reason goes on."""
+    """Whether a removal ends when its notice no longer applies. Other drains go on."""
     return removal.policy in NOTICE_POLICIES and (
         removal.policy == "interruption" or removal.phase == "deactivated" or not unit.is_autoscaled
     )
 
 
 def _spared(unit: AgentNode, removal: Removal) -> list[Move]:
-    """The end did not come: the agent works again, as soon as the engine allows it."""
+    """The end did not come: the agent is reactivated as soon as the engine allows it."""
     agent = unit.agent
     if agent is None or agent.drain_state == "DRAINING" or removal.phase == "terminating":
         return []
-    return [
-        Move(
-            unit,
-            (Reactivate(unit.machine.instance_id, agent.agent_id),),
-            None,
-            (Reason.of(ReasonCode.NOTICE_WITHDRAWN),),
-            cooldown=True,
-        )
-    ]
+    return [_reactivate(unit, agent, (Reason.of(ReasonCode.NOTICE_WITHDRAWN),))]
+
+
+def _reactivate(unit: AgentNode, agent: Agent, reasons: tuple[Reason, ...]) -> Move:
+    action = Reactivate(unit.machine.instance_id, agent.agent_id)
+    return Move(unit, (action,), None, reasons, cooldown=True)
 
 
 def planned(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float) -> list[Move]:
-    """The second step of machines that a policy began to empty because of an announcement: drained once what replaces them is up."""
-    settings, moves = snapshot.spec.autoscaler, []
+    """The second step of removals that `disruption.retirement` began.
+
+    A machine drains once its replacement is up, and is reactivated if none comes.
+    """
+    moves = []
     for unit in supply.agent_nodes:
-        removal, agent, name = unit.removal, unit.agent, unit.machine.instance_id
-        notice = snapshot.state.notices.get(name)
-        if (
-            removal is None
-            or agent is None
-            or notice is None
-            or is_near(notice, now)
-            or removal.phase != "deactivated"
-        ):
+        removal, agent = unit.removal, unit.agent
+        notice = snapshot.state.notices.get(unit.machine.instance_id)
+        if removal is None or agent is None or notice is None or is_near(notice, now):
             continue
-        if (
-            removal.policy not in NOTICE_POLICIES - {"interruption"}
-            or now - removal.since < SETTLE_S
-        ):
-            continue
-        if agent.is_empty or name in placed:
-            why = ReasonCode.AGENT_EMPTY if agent.is_empty else ReasonCode.REPLACEMENT_READY
-            drain = Drain(
-                name,
-                agent.agent_id,
-                settings.drain_grace_s if settings.drain_timeout_kills else None,
-                mark_gone=False,
-            )
-            moves.append(
-                Move(
-                    unit,
-                    (drain,),
-                    replace(removal, phase="draining", since=now),
-                    (reason_of(notice, now), Reason.of(why)),
-                )
-            )
-        elif now - removal.since > settings.boot_timeout_s + settings.drain_timeout_s:
-            missing = Reason.of(ReasonCode.REPLACEMENT_MISSING, wait_s=now - removal.since)
-            reasons = (reason_of(notice, now), missing)
-            moves.append(
-                Move(unit, (Reactivate(name, agent.agent_id),), None, reasons, cooldown=True)
-            )
+        if _is_settled_retirement(removal, now):
+            moves += _after_retirement(_Ending(unit, notice, snapshot, placed, now), agent, removal)
     return moves
 
 
-def _ended(snapshot: Snapshot) -> list[Move]:
-    """Machines that have ended as announced: the engine is told, so that their tasks start elsewhere without waiting for its pings.
+def _is_settled_retirement(removal: Removal, now: float) -> bool:
+    """Whether a removal that retirement or rebalance began is deactivated for long enough."""
+    is_planned = removal.policy in NOTICE_POLICIES - {"interruption"}
+    return is_planned and removal.phase == "deactivated" and now - removal.since >= SETTLE_S
 
-    One of ours that was only stopped is given back: its disk would be paid for ever. One of Terraform's may be started again, and an
-    agent that was marked gone could not come back: the engine finds out by itself.
+
+def _after_retirement(ending: _Ending, agent: Agent, removal: Removal) -> list[Move]:
+    settings, wait_s = ending.snapshot.spec.autoscaler, ending.now - removal.since
+    if agent.is_empty or ending.name in ending.placed:
+        why = ReasonCode.AGENT_EMPTY if agent.is_empty else ReasonCode.REPLACEMENT_READY
+        grace_s = settings.drain_grace_s if settings.drain_timeout_kills else None
+        drain = Drain(ending.name, agent.agent_id, grace_s, mark_gone=False)
+        draining = replace(removal, phase="draining", since=ending.now)
+        return [Move(ending.unit, (drain,), draining, (ending.reason, Reason.of(why)))]
+    if wait_s > settings.boot_timeout_s + settings.drain_timeout_s:
+        missing = Reason.of(ReasonCode.REPLACEMENT_MISSING, wait_s=wait_s)
+        return [_reactivate(ending.unit, agent, (ending.reason, missing))]
+    return []
+
+
+ENDED_STATES: Mapping[bool, frozenset[str]] = {
+    True: frozenset({"terminated", "stopped"}),
+    False: frozenset({"terminated"}),
+}
+"""States in which a machine counts as ended, by whether it is autoscaled.
+
+A stopped machine of Terraform may be started again, and an agent marked gone could not come back.
+"""
+
+
+def _ended(snapshot: Snapshot) -> list[Move]:
+    """Machines that ended as announced: their agents are marked gone, so that tasks start elsewhere.
+
+    An autoscaled machine that was only stopped is terminated: its disk would cost on.
     """
     agents = (
         {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
     )
     moves = []
     for machine in snapshot.machines:
-        agent, notice = (
-            agents.get(machine.instance_id),
-            snapshot.state.notices.get(machine.instance_id),
-        )
+        agent = agents.get(machine.instance_id)
+        notice = snapshot.state.notices.get(machine.instance_id)
         unit = AgentNode(machine, agent, "gone", None, 0.0)
-        if (
-            notice is None
-            or agent is None
-            or machine.state
-            not in ({"terminated", "stopped"} if unit.is_autoscaled else {"terminated"})
-        ):
+        if notice is None or agent is None:
             continue
-        reasons = [Reason.of(ReasonCode.ENDED_AS_ANNOUNCED, state=machine.state, event=notice.what)]
-        if agent.tasks:
-            reasons.append(Reason.of(ReasonCode.TASKS_LOST, tasks=agent.tasks))
-        ends = (Terminate(machine.instance_id),) if machine.state == "stopped" else ()
-        moves.append(
-            Move(
-                unit,
-                (*ends, MarkGone(machine.instance_id, agent.agent_id)),
-                None,
-                tuple(reasons),
-                kind="instance_terminated",
-            )
-        )
+        if machine.state in ENDED_STATES[unit.is_autoscaled]:
+            moves.append(_mark_gone(unit, agent, notice))
     return moves
 
 
+def _mark_gone(unit: AgentNode, agent: Agent, notice: Notice) -> Move:
+    """Mark the agent of a machine that has ended as gone."""
+    machine = unit.machine
+    reasons = [Reason.of(ReasonCode.ENDED_AS_ANNOUNCED, state=machine.state, event=notice.what)]
+    if agent.tasks:
+        reasons.append(Reason.of(ReasonCode.TASKS_LOST, tasks=agent.tasks))
+    terminations = (Terminate(machine.instance_id),) if machine.state == "stopped" else ()
+    return Move(
+        unit,
+        (*terminations, MarkGone(machine.instance_id, agent.agent_id)),
+        None,
+        tuple(reasons),
+        kind="instance_terminated",
+    )
+
+
 def timers(snapshot: Snapshot, memory: PlannerState) -> Iterator[float]:
-    """When what was announced leads to another step though nothing happens."""
+    """When notices lead to another step without an event (epoch s)."""
     settings = snapshot.spec.autoscaler
     for notice in memory.notices.values():
-        yield notice.ends_at + PASSED_S if notice.ends_at else notice.at + ADVICE_HOLDS_S
-        if notice.ends_at:
-            yield notice.ends_at - settings.interruption.retire_ahead_s
-            yield notice.ends_at - NEAR_S
-            yield last_call(notice, settings.drain_grace_s)
-            yield notice.ends_at + OVERDUE_S
+        yield from _timers_of(notice, snapshot)
     for agent in snapshot.cluster.agents if snapshot.cluster else ():
         notice_of = memory.notices.get(agent.instance_id)
         yield from (work.ends_at for work in agent.work if has_time_to_finish(work, notice_of))
+    longest_s = max(ASK_AGAIN_S, settings.boot_timeout_s + settings.drain_timeout_s)
     for removal in memory.removals.values():
         if removal.is_waiting_for_notice:
-            yield removal.since + max(
-                ASK_AGAIN_S, settings.boot_timeout_s + settings.drain_timeout_s
-            )
+            yield removal.since + longest_s
+
+
+def _timers_of(notice: Notice, snapshot: Snapshot) -> Iterator[float]:
+    settings = snapshot.spec.autoscaler
+    if not notice.ends_at:
+        yield notice.at + ADVICE_HOLDS_S
+        return
+    yield notice.ends_at + PASSED_S
+    yield notice.ends_at - settings.interruption.retire_ahead_s
+    yield notice.ends_at - NEAR_S
+    yield last_call(notice, settings.drain_grace_s)
+    yield notice.ends_at + OVERDUE_S
