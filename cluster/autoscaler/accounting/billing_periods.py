@@ -5,8 +5,8 @@ EC2 bills Linux by the second, a minute at least, spot at the price in force. Wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -58,64 +58,90 @@ class Rental:
 
 
 def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
-    """Each machine once, from what says that it started, ran or stopped."""
-    machines: dict[str, dict[str, Any]] = {}
-    stopped: dict[str, float] = {}
-    torn_down: list[float] = []
-    prices: dict[str, list[Price]] = {}
-    own: dict[str, list[Price]] = {}
+    """Each machine's billing period, from the rows that it started, ran or stopped."""
+    records = _Records()
     for row in rows:
+        records.add(row)
+    return [_rental(name, records, until) for name in records.machines]
+
+
+@dataclass(slots=True)
+class _Records:
+    """What rows say: machines by id, when they stopped, teardowns, prices of offerings and machines."""
+
+    machines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stopped: dict[str, float] = field(default_factory=dict)
+    teardowns: list[float] = field(default_factory=list)
+    offering_prices: dict[str, list[Price]] = field(default_factory=dict)
+    machine_prices: dict[str, list[Price]] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
         match row["kind"]:
             case "receipt":
-                torn_down.append(float(row["at"]))
+                self.teardowns.append(float(row["at"]))
             case "price":
-                prices.setdefault(str(row["offering"]), []).append(
-                    (float(row["at"]), float(row["usd_per_hour"]))
-                )
+                price = (float(row["at"]), float(row["usd_per_hour"]))
+                self.offering_prices.setdefault(str(row["offering"]), []).append(price)
             case "machines":
                 for machine in row["machines"]:
-                    machines.setdefault(str(machine["instance_id"]), {}).update(machine)
-                    own.setdefault(str(machine["instance_id"]), []).append(
-                        (float(row["at"]), float(machine.get("usd_now", machine["usd_per_hour"])))
-                    )
-            case "machine_started" | "machine_stopped":
-                name = str(row["instance_id"])
-                machines.setdefault(name, {}).update(row)
-                if row["kind"] == "machine_stopped":
-                    stopped[name] = float(row["at"])
-    periods = []
-    for name, machine in machines.items():
-        start = float(machine.get("launched_at", machine.get("at", 0.0)))
-        ends = [stopped[name]] if name in stopped else [at for at in torn_down if at > start]
+                    self._add_statement(machine, float(row["at"]))
+            case "machine_started":
+                self._machine(row).update(row)
+            case "machine_stopped":
+                self._machine(row).update(row)
+                self.stopped[str(row["instance_id"])] = float(row["at"])
+
+    def _machine(self, row: Row) -> dict[str, Any]:
+        return self.machines.setdefault(str(row["instance_id"]), {})
+
+    def _add_statement(self, machine: Row, at: float) -> None:
+        """A machine that runs at a time, with its price then."""
+        self._machine(machine).update(machine)
+        price = (at, float(machine.get("usd_now", machine["usd_per_hour"])))
+        self.machine_prices.setdefault(str(machine["instance_id"]), []).append(price)
+
+    def ends(self, name: str, start: float) -> list[float]:
+        """When a machine ended: as its row says, else with the teardowns after its start."""
+        if name in self.stopped:
+            return [self.stopped[name]]
+        return [at for at in self.teardowns if at > start]
+
+    def price_changes(self, name: str, start: float) -> list[Price]:
+        """Prices of a machine and of its offering after its start, oldest first."""
+        machine = self.machines[name]
         key = f"{machine.get('instance_type')}/{machine.get('zone')}/{machine.get('capacity')}"
-        changes = [
-            change for change in (*own.get(name, ()), *prices.get(key, ())) if change[0] > start
-        ]
-        periods.append(
-            _rental(name, machine, start, min(ends, default=until), changes, is_over=bool(ends))
-        )
-    return periods
+        prices = (*self.machine_prices.get(name, ()), *self.offering_prices.get(key, ()))
+        return sorted(price for price in prices if price[0] > start)
 
 
-def _rental(
-    name: str, machine: Row, start: float, end: float, changes: Sequence[Price], *, is_over: bool
-) -> Rental:
-    rate = float(machine.get("usd_per_hour") or 0.0)
+def _rental(name: str, records: _Records, until: float) -> Rental:
+    machine = records.machines[name]
+    start = float(machine.get("launched_at", machine.get("at", 0.0)))
+    ends = records.ends(name, start)
+    rate = _number(machine, "usd_per_hour")
     prices: list[Price] = [(start, rate)]
-    for at, usd in sorted(changes):
+    for at, usd in records.price_changes(name, start):
         if usd != prices[-1][1]:
             prices.append((at, usd))
     return Rental(
         instance_id=name,
-        pool=str(machine.get("pool") or ""),
-        role=str(machine.get("role") or ""),
-        instance_type=str(machine.get("instance_type") or ""),
-        zone=str(machine.get("zone") or ""),
-        capacity=str(machine.get("capacity") or ""),
-        planned=float(machine.get("planned_usd_per_hour") or rate),
+        pool=_text(machine, "pool"),
+        role=_text(machine, "role"),
+        instance_type=_text(machine, "instance_type"),
+        zone=_text(machine, "zone"),
+        capacity=_text(machine, "capacity"),
+        planned=_number(machine, "planned_usd_per_hour") or rate,
         prices=tuple(prices),
         start=start,
-        end=end,
-        idle_s=float(machine.get("idle_s") or 0.0),
-        is_over=is_over,
+        end=min(ends, default=until),
+        idle_s=_number(machine, "idle_s"),
+        is_over=bool(ends),
     )
+
+
+def _text(row: Row, name: str) -> str:
+    return str(row.get(name) or "")
+
+
+def _number(row: Row, name: str) -> float:
+    return float(row.get(name) or 0.0)

@@ -6,6 +6,7 @@ part, the rest is told apart, and what no row tells is `(not known)`. Whatever t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -96,23 +97,13 @@ class _Part:
 def add_up(
     rows: Iterable[Row], since: float, until: float, by: By = "pool", columns: int = 72
 ) -> Bill:
-    """The bill of a stretch of time."""
+    """The bill of a time span (epoch s), told apart by `by`; the series have `columns` values."""
     rows = list(rows)
     machines = [rental for rental in rentals(rows, until) if rental.seconds(since, until) > 0]
-    held = _parts(rows, since, until)
-    usd = sum(rental.usd(since, until) for rental in machines)
-    names = (
-        _by_holder(held, machines, since, until, by)
-        if by in _HOLDER
-        else _by_machine(machines, since, until, by)
-    )
-    total = round(usd, 4)
-    idle = _idle(held, machines, since, until)
-    waited = [
-        (float(entry[1]) * part.whole, float(entry[2]) * part.whole)
-        for part in held
-        for entry in part.row.get("waited", ())
-    ]
+    span = _Span(since, until, machines, _parts(rows, since, until))
+    total = round(span.usd(machines), 4)
+    idle = _idle(span)
+    waited_task_s, waited_usd = _waited(span)
     return Bill(
         since=since,
         until=until,
@@ -121,24 +112,52 @@ def add_up(
             sum(rental.planned * rental.seconds(since, until) / 3600 for rental in machines), 4
         ),
         idle_usd=round(sum(idle.values()), 4),
-        unused_usd=round(sum(_unused(part) for part in held), 4) if held else None,
-        waited_task_s=round(sum(seconds for seconds, _ in waited), 1),
-        waited_usd=round(sum(dollars for _, dollars in waited), 4),
+        unused_usd=_unused_usd(span),
+        waited_task_s=round(waited_task_s, 1),
+        waited_usd=round(waited_usd, 4),
         by=by,
-        shares=_shares(names, total, machines, idle if by in _COLUMN else None, by),
+        shares=_shares(span, total, idle, by),
         series=_series(machines, since, until, columns),
-        idle_series=_idle_series(held, since, until, columns),
+        idle_series=_idle_series(span.parts, since, until, columns),
         machines=len(machines),
         machine_hours=round(sum(rental.seconds(since, until) for rental in machines) / 3600, 2),
-        interruptions=sum(
-            1 for row in rows if row["kind"] == "interruption" and since <= row["at"] <= until
-        ),
-        lost_rows=sum(
-            int(row["rows"])
-            for row in rows
-            if row["kind"] == "lost_rows" and since <= row["at"] <= until
-        ),
+        interruptions=len(_rows_within(rows, "interruption", span)),
+        lost_rows=sum(int(row["rows"]) for row in _rows_within(rows, "lost_rows", span)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A time span (epoch s) with its machines and with the parts of usage rows within it."""
+
+    since: float
+    until: float
+    machines: Sequence[Rental]
+    parts: Sequence[_Part]
+
+    def usd(self, machines: Iterable[Rental]) -> float:
+        """What machines cost within the span."""
+        return sum(rental.usd(self.since, self.until) for rental in machines)
+
+
+def _rows_within(rows: Iterable[Row], kind: str, span: _Span) -> list[Row]:
+    """The rows of a kind whose time is within the span."""
+    return [row for row in rows if row["kind"] == kind and span.since <= row["at"] <= span.until]
+
+
+def _waited(span: _Span) -> tuple[float, float]:
+    """Task-seconds that work waited, and what its part of a machine is worth (USD)."""
+    task_s = usd = 0.0
+    for part in span.parts:
+        for entry in part.row.get("waited", ()):
+            task_s += float(entry[1]) * part.whole
+            usd += float(entry[2]) * part.whole
+    return task_s, usd
+
+
+def _unused_usd(span: _Span) -> float | None:
+    """What no task held of the agents; None where no row records it."""
+    return round(sum(_unused(part) for part in span.parts), 4) if span.parts else None
 
 
 def apportioned(amounts: Mapping[str, float], total: float, digits: int = 4) -> dict[str, float]:
@@ -192,87 +211,96 @@ def _unused(part: _Part) -> float:
     return sum(float(entry[ENTRY + 3]) for entry in part.row.get("machines", ())) * part.whole
 
 
-def _idle(
-    held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float
-) -> dict[tuple[str, ...], float]:
-    """Dollars of machines without a task, by pool, type, zone and capacity. Where no row tells, from how long ended machines were idle."""
+def _idle(span: _Span) -> dict[tuple[str, ...], float]:
+    """Dollars of machines without a task, by pool, type, zone and capacity type.
+
+    Where no row records them, they are estimated from the idle time of ended machines.
+    """
+    if any("since" in part.row for part in span.parts):
+        return _recorded_idle(span)
     result: dict[tuple[str, ...], float] = {}
-    if any("since" in part.row for part in held):
-        for part in held:
-            for entry in part.row.get("machines", ()):
-                key = tuple(entry[:ENTRY])
-                result[key] = result.get(key, 0.0) + float(entry[ENTRY + 4]) * part.whole
-        return result
-    for rental in machines:
+    for rental in span.machines:
         key = (rental.pool or CLUSTER, rental.instance_type, rental.zone, rental.capacity)
         share = min(1.0, rental.idle_s / max(rental.end - rental.start, 1.0))
-        result[key] = result.get(key, 0.0) + rental.usd(since, until) * share
+        result[key] = result.get(key, 0.0) + rental.usd(span.since, span.until) * share
     return result
 
 
-def _by_machine(machines: Sequence[Rental], since: float, until: float, by: By) -> dict[str, float]:
+def _recorded_idle(span: _Span) -> dict[tuple[str, ...], float]:
+    result: dict[tuple[str, ...], float] = {}
+    for part in span.parts:
+        for entry in part.row.get("machines", ()):
+            key = tuple(entry[:ENTRY])
+            result[key] = result.get(key, 0.0) + float(entry[ENTRY + 4]) * part.whole
+    return result
+
+
+def _by_machine(span: _Span, by: By) -> dict[str, float]:
     dollars: dict[str, float] = {}
-    for rental in machines:
+    for rental in span.machines:
         name = _GROUP[by](rental) or UNKNOWN
-        dollars[name] = dollars.get(name, 0.0) + rental.usd(since, until)
+        dollars[name] = dollars.get(name, 0.0) + rental.usd(span.since, span.until)
     return dollars
 
 
-def _by_holder(
-    held: Sequence[_Part], machines: Sequence[Rental], since: float, until: float, by: By
-) -> dict[str, float]:
-    """Agents' dollars by who held them; the masters' and what no row tells by themselves."""
-    dollars: dict[str, float] = {}
-    place = _HOLDER[by]
-    for part in held:
-        for entry in part.row.get("used", ()):
-            dollars[entry[place]] = dollars.get(entry[place], 0.0) + float(entry[2]) * part.whole
-        if (free := _unused(part)) > 0:
-            dollars[UNUSED] = dollars.get(UNUSED, 0.0) + free
-    agents_usd = sum(rental.usd(since, until) for rental in machines if rental.role != "master")
+def _by_holder(span: _Span, by: By) -> dict[str, float]:
+    """Agents' dollars by who held them; those of masters and of times without a row apart."""
+    dollars = _recorded_use(span, _HOLDER[by])
+    agents_usd = span.usd(rental for rental in span.machines if rental.role != "master")
     attributed = sum(dollars.values())
-    if (
-        attributed > agents_usd
-    ):  # passes see a machine's end late, EC2's clock is not ours: never more than was paid
+    if attributed > agents_usd:
+        # A pass sees a machine's end late, and EC2's clock differs: never more than was paid.
         dollars = {name: usd * agents_usd / attributed for name, usd in dollars.items()}
     elif agents_usd > attributed:
         dollars[UNKNOWN] = dollars.get(UNKNOWN, 0.0) + agents_usd - attributed
-    masters_usd = sum(rental.usd(since, until) for rental in machines if rental.role == "master")
+    masters_usd = span.usd(rental for rental in span.machines if rental.role == "master")
     return {**dollars, **({CLUSTER: masters_usd} if masters_usd else {})}
 
 
+def _recorded_use(span: _Span, column: int) -> dict[str, float]:
+    """Dollars by what is in a column of the usage rows, and what nobody held."""
+    dollars: dict[str, float] = {}
+    for part in span.parts:
+        for entry in part.row.get("used", ()):
+            dollars[entry[column]] = dollars.get(entry[column], 0.0) + float(entry[2]) * part.whole
+        unused = _unused(part)
+        if unused > 0:
+            dollars[UNUSED] = dollars.get(UNUSED, 0.0) + unused
+    return dollars
+
+
 def _shares(
-    dollars: Mapping[str, float],
-    total: float,
-    machines: Sequence[Rental],
-    idle: Mapping[tuple[str, ...], float] | None,
-    by: By,
+    span: _Span, total: float, idle: Mapping[tuple[str, ...], float], by: By
 ) -> tuple[Share, ...]:
-    counts: dict[str, int] = {}
-    for rental in machines:
-        name = (
-            (_GROUP[by](rental) or UNKNOWN)
-            if by in _GROUP
-            else CLUSTER
-            if rental.role == "master"
-            else ""
-        )
-        counts[name] = counts.get(name, 0) + 1
-    idle_by: dict[str, float] = {}
-    for key, usd in (idle or {}).items():
-        name = key[_COLUMN[by]] or UNKNOWN
-        idle_by[name] = idle_by.get(name, 0.0) + usd
-    result = [
-        Share(
-            name,
-            usd,
-            counts.get(name, 0),
-            None if idle is None else round(min(usd, idle_by.get(name, 0.0)), 4),
-        )
+    """The lines of the bill, the most expensive first. They add up to `total`."""
+    dollars = _by_holder(span, by) if by in _HOLDER else _by_machine(span, by)
+    counts = Counter(_share_name(rental, by) for rental in span.machines)
+    idle_by = _idle_by(idle, by) if by in _COLUMN else None
+    shares = [
+        Share(name, usd, counts[name], _idle_share(idle_by, name, usd))
         for name, usd in apportioned(dollars, total).items()
-        if usd or counts.get(name)
+        if usd or counts[name]
     ]
-    return tuple(sorted(result, key=lambda share: (-share.usd, share.name)))
+    return tuple(sorted(shares, key=lambda share: (-share.usd, share.name)))
+
+
+def _share_name(rental: Rental, by: By) -> str:
+    """The line that a machine is counted in; none for an agent where lines are holders."""
+    if by in _GROUP:
+        return _GROUP[by](rental) or UNKNOWN
+    return CLUSTER if rental.role == "master" else ""
+
+
+def _idle_by(idle: Mapping[tuple[str, ...], float], by: By) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for key, usd in idle.items():
+        name = key[_COLUMN[by]] or UNKNOWN
+        result[name] = result.get(name, 0.0) + usd
+    return result
+
+
+def _idle_share(idle_by: Mapping[str, float] | None, name: str, usd: float) -> float | None:
+    return None if idle_by is None else round(min(usd, idle_by.get(name, 0.0)), 4)
 
 
 def _series(

@@ -113,11 +113,7 @@ class Recorder:
         tasks: Mapping[str, Task],
         seconds: float,
     ) -> None:
-        agents = (
-            {agent.instance_id: agent for agent in snapshot.cluster.agents}
-            if snapshot.cluster
-            else {}
-        )
+        agents = snapshot.agents_by_instance
         held = by_agent(tasks.values())
         for machine in snapshot.machines:
             if machine.state in LIVE:
@@ -136,26 +132,21 @@ class Recorder:
     ) -> None:
         usd = self._rate(machine) * seconds / 3600
         used: dict[Holder, float] = {}
-        free = 1.0
+        free, idle_s = 1.0, 0.0
         if agent is not None:
             used, free = parts(held.get(agent.agent_id, {}), agent.total)
-        is_agent = machine.tags.get(Tag.ROLE) == "agent"
+            idle_s = seconds if agent.is_empty else 0.0
         for holder, part in used.items():
             self._used[holder] += usd * part
+        is_agent = machine.tags.get(Tag.ROLE) == "agent"
         pool = machine.tags.get(Tag.POOL, "") if is_agent else "(masters)"
         sums = self._machines.setdefault(
             (pool, machine.instance_type, machine.zone, machine.capacity), [0.0] * 5
         )
-        idle_s = seconds if agent is not None and agent.is_empty else 0.0
-        amounts = (
-            seconds,
-            idle_s,
-            usd,
-            usd * free if is_agent else 0.0,
-            usd * idle_s / seconds if seconds else 0.0,
-        )
-        for place, amount in enumerate(amounts):
-            sums[place] += amount
+        free_usd = usd * free if is_agent else 0.0
+        idle_usd = usd if idle_s else 0.0
+        for column, amount in enumerate((seconds, idle_s, usd, free_usd, idle_usd)):
+            sums[column] += amount
 
     def _add_waiting(self, verdict: Verdict, catalogue: Iterable[Offering], seconds: float) -> None:
         unit = verdict.unit
@@ -237,38 +228,26 @@ def machine_row(name: str, machine: BilledMachine) -> Row:
 
 
 def cluster_totals(snapshot: Snapshot, plan: Plan) -> Row:
-    """How things stand at this moment, in few numbers: what plots are made of."""
+    """Prices (USD an hour), demand, machines and tasks of this moment, in few numbers for plots."""
     live = [machine for machine in snapshot.machines if machine.state in LIVE]
-    agents = (
-        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
-    )
-    removals = plan.state.removals
+    agents, removals = snapshot.agents_by_instance, plan.state.removals
     states = Counter(
         state_of(machine, agents.get(machine.instance_id), machine.instance_id in removals)
         for machine in live
     )
-    idle = sum(
-        price_of(machine)
-        for machine in live
-        if (agent := agents.get(machine.instance_id)) is not None and agent.is_empty
-    )
-    totals = {
-        name: sum(getattr(verdict, name) for verdict in plan.verdicts)
-        for name in ("fits_now", "arriving", "buying", "unmet")
-    }
+    empty = {name for name, agent in agents.items() if agent.is_empty}
+    idle_usd = sum(price_of(machine) for machine in live if machine.instance_id in empty)
+    pools = Counter(m.tags.get(Tag.POOL, "") for m in live if m.tags.get(Tag.ROLE) == "agent")
     return {
         "usd": plan.usd_per_hour,
         "planned": plan.after_usd_per_hour,
-        "idle_usd": round(idle, 6),
-        "demand": totals,
+        "idle_usd": round(idle_usd, 6),
+        "demand": {
+            name: sum(getattr(verdict, name) for verdict in plan.verdicts)
+            for name in ("fits_now", "arriving", "buying", "unmet")
+        },
         "states": dict(sorted(states.items())),
-        "pools": dict(
-            sorted(
-                Counter(
-                    m.tags.get(Tag.POOL, "") for m in live if m.tags.get(Tag.ROLE) == "agent"
-                ).items()
-            )
-        ),
+        "pools": dict(sorted(pools.items())),
         "tasks": sum(agent.tasks for agent in agents.values()),
     }
 

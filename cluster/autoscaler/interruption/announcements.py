@@ -17,9 +17,7 @@ ENDED_BY_EC2 = "Server.SpotInstanceTermination"
 def unreported(snapshot: Snapshot, usd_per_hour: float, now: float) -> list[Decision]:
     """A decision for each notice not told yet: what was announced, what is on the machine, and what will be done."""
     machines = {machine.instance_id: machine for machine in snapshot.machines}
-    agents = (
-        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
-    )
+    agents = snapshot.agents_by_instance
     return [
         _decision_of(notice, machines[name], agents.get(name), snapshot, usd_per_hour, now)
         for name, notice in snapshot.state.notices.items()
@@ -88,9 +86,7 @@ def ends(
         machine.instance_id for machine in snapshot.machines if machine.ended_by == ENDED_BY_EC2
     }
     interrupted = {name for name, notice in before.notices.items() if notice.kind == "interruption"}
-    agents = (
-        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
-    )
+    agents = snapshot.agents_by_instance
     return [
         _row(name, machine, before.notices.get(name), agents.get(name), now)
         for name, machine in before.billed_machines.items()

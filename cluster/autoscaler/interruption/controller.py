@@ -410,9 +410,7 @@ def _ended(snapshot: Snapshot) -> list[Move]:
 
     An autoscaled machine that was only stopped is terminated: its disk would cost on.
     """
-    agents = (
-        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
-    )
+    agents = snapshot.agents_by_instance
     moves = []
     for machine in snapshot.machines:
         agent = agents.get(machine.instance_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, QueueEntry
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Constraint, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.weekly_profile import Profile
@@ -48,3 +48,9 @@ class Snapshot:
     app_constraints: Mapping[str, tuple[Constraint, ...]] | None = (
         None  # constraints of every app; None: not read, so nothing is moved
     )
+
+    @property
+    def agents_by_instance(self) -> dict[str, Agent]:
+        """The registered agents by instance id; none without an elected master."""
+        agents = self.cluster.agents if self.cluster is not None else ()
+        return {agent.instance_id: agent for agent in agents}

@@ -112,9 +112,7 @@ def pools(snapshot: Snapshot, now: float) -> list[Json]:
     """Each pool with its bounds of this moment, what it has, and what is on its way in and out."""
     spec = with_bounds(snapshot.spec, snapshot.overrides, now)
     given = {pool.name: pool for pool in snapshot.spec.agents}
-    agents = (
-        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
-    )
+    agents = snapshot.agents_by_instance
     views = []
     for pool in spec.agents:
         live = [

@@ -253,9 +253,7 @@ def _identity(row: Mapping[str, Any]) -> tuple[float, str]:
 
 
 def _by_pool_and_state(snapshot: Snapshot, plan: Plan) -> Mapping[tuple[str, str], int]:
-    agents = (
-        {agent.instance_id: agent for agent in snapshot.cluster.agents} if snapshot.cluster else {}
-    )
+    agents = snapshot.agents_by_instance
     live = [machine for machine in snapshot.machines if machine.state in LIVE]
     return Counts(
         (
