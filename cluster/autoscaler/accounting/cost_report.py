@@ -246,14 +246,15 @@ def _by_machine(span: _Span, by: By) -> dict[str, float]:
 def _by_holder(span: _Span, by: By) -> dict[str, float]:
     """Agents' dollars by who held them; those of masters and of times without a row apart."""
     dollars = _recorded_use(span, _HOLDER[by])
-    agents_usd = span.usd(rental for rental in span.machines if rental.role != "master")
+    masters = [rental for rental in span.machines if rental.role == "master"]
+    masters_usd = span.usd(masters)
+    agents_usd = span.usd(span.machines) - masters_usd
     attributed = sum(dollars.values())
     if attributed > agents_usd:
         # A pass sees a machine's end late, and EC2's clock differs: never more than was paid.
         dollars = {name: usd * agents_usd / attributed for name, usd in dollars.items()}
     elif agents_usd > attributed:
         dollars[UNKNOWN] = dollars.get(UNKNOWN, 0.0) + agents_usd - attributed
-    masters_usd = span.usd(rental for rental in span.machines if rental.role == "master")
     return {**dollars, **({CLUSTER: masters_usd} if masters_usd else {})}
 
 

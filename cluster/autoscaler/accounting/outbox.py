@@ -128,15 +128,14 @@ class Outbox:
         self._wake.set()
 
     async def _write(self) -> bool:
-        """One batch, what is urgent first."""
+        """Write one batch, urgent rows first. False when the ledger did not take it."""
         if self.ledger is None:
             return False
         batch = list(itertools.islice(itertools.chain(self._urgent, self._samples), BATCH_MOST))
         gap, self._gap = self._gap, None
         if gap is not None:
-            batch.append(
-                ledger_rows.stamped({**gap, "at": self._clock()}, self._writer, next(self._numbers))
-            )
+            row = {**gap, "at": self._clock()}
+            batch.append(ledger_rows.stamped(row, self._writer, next(self._numbers)))
         try:
             await asyncio.to_thread(self.ledger.append_many, batch)
         except MesaformError as error:
@@ -144,13 +143,16 @@ class Outbox:
             self._gap = _joined(gap, self._gap)
             log.warning("the ledger does not take rows yet", error=str(error), rows=len(self))
             return False
-        written: set[Any] = {row[ledger_rows.ROW] for row in batch}
+        self._forget({row[ledger_rows.ROW] for row in batch})
+        return True
+
+    def _forget(self, written: set[Any]) -> None:
+        """Drop rows that are written, by their ids."""
         for queue in (self._urgent, self._samples):
             while queue and queue[0][ledger_rows.ROW] in written:
                 queue.popleft()
         if not len(self):
             self._drained.set()
-        return True
 
 
 def _joined(first: Row | None, second: Row | None) -> Row | None:

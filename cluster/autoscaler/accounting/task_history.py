@@ -47,28 +47,37 @@ class Past:
         queue: Iterable[QueueEntry],
         now: float,
     ) -> list[Row]:
-        """A pass went by. `ended` are tasks that the engine says ended since the last one; in a term's first, those of a while before.
+        """The rows that are due after a pass at `now` (epoch s).
 
-        What an earlier leader told of them already, readers know by their ids.
+        `ended` are tasks that ended since the last pass, as the engine says; in the first pass of
+        a term, those of a while before. Readers recognise by its id what an earlier leader wrote.
         """
         queue = list(queue)
         self._constraints.update({entry.app: entry.constraints for entry in queue})
-        first = self._last is None
+        is_known = self._last is not None
         over = {task.task_id: task for task in ended}
         before, self._running = self._running, dict(running)
         for task_id, task in running.items():
             if task_id not in before:
-                self._begin(task, now, known=not first)
-        for task_id in [task_id for task_id in before if task_id not in running]:
-            ended_task = over.pop(task_id, None)
-            self._end(task_id, min(now, ended_task.ended) if ended_task is not None else now)
-        for task in over.values():  # came and went between two passes
-            if task.task_id not in running and task.since:
-                self._begin(task, now, known=not first)
-                self._end(task.task_id, min(now, task.ended))
+                self._begin(task, now, known=is_known)
+        self._end_all([name for name in before if name not in running], over, now)
+        for task in over.values():
+            if task.task_id not in running and task.task_id not in before:
+                self._add_short(task, now, known=is_known)
         self._wait(queue, now)
         self._last = now
         return self._due(now)
+
+    def _end_all(self, task_ids: Iterable[str], over: Mapping[str, Task], now: float) -> None:
+        """Tasks that no longer run: they ended when the engine says, else now."""
+        for task_id in task_ids:
+            self._end(task_id, min(now, over[task_id].ended) if task_id in over else now)
+
+    def _add_short(self, task: Task, now: float, *, known: bool) -> None:
+        """A task that began and ended between two passes."""
+        if task.since:
+            self._begin(task, now, known=known)
+            self._end(task.task_id, min(now, task.ended))
 
     def close(self, now: float) -> list[Row]:
         """The rest, at the end of the term."""

@@ -7,7 +7,7 @@ Amounts are added up from pass to pass, so that a row tells of all of its time a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from mesaform.autoscaler.accounting.resource_usage import (
@@ -230,14 +230,9 @@ def machine_row(name: str, machine: BilledMachine) -> Row:
 def cluster_totals(snapshot: Snapshot, plan: Plan) -> Row:
     """Prices (USD an hour), demand, machines and tasks of this moment, in few numbers for plots."""
     live = [machine for machine in snapshot.machines if machine.state in LIVE]
-    agents, removals = snapshot.agents_by_instance, plan.state.removals
-    states = Counter(
-        state_of(machine, agents.get(machine.instance_id), machine.instance_id in removals)
-        for machine in live
-    )
+    agents = snapshot.agents_by_instance
     empty = {name for name, agent in agents.items() if agent.is_empty}
     idle_usd = sum(price_of(machine) for machine in live if machine.instance_id in empty)
-    pools = Counter(m.tags.get(Tag.POOL, "") for m in live if m.tags.get(Tag.ROLE) == "agent")
     return {
         "usd": plan.usd_per_hour,
         "planned": plan.after_usd_per_hour,
@@ -246,10 +241,27 @@ def cluster_totals(snapshot: Snapshot, plan: Plan) -> Row:
             name: sum(getattr(verdict, name) for verdict in plan.verdicts)
             for name in ("fits_now", "arriving", "buying", "unmet")
         },
-        "states": dict(sorted(states.items())),
-        "pools": dict(sorted(pools.items())),
+        "states": _states(live, agents, plan.state.removals),
+        "pools": _pool_sizes(live),
         "tasks": sum(agent.tasks for agent in agents.values()),
     }
+
+
+def _states(
+    live: Iterable[Machine], agents: Mapping[str, Agent], removals: Collection[str]
+) -> dict[str, int]:
+    """How many machines are in each state."""
+    counts = Counter(
+        state_of(machine, agents.get(machine.instance_id), machine.instance_id in removals)
+        for machine in live
+    )
+    return dict(sorted(counts.items()))
+
+
+def _pool_sizes(live: Iterable[Machine]) -> dict[str, int]:
+    """How many machines are in each pool."""
+    counts = Counter(m.tags.get(Tag.POOL, "") for m in live if m.tags.get(Tag.ROLE) == "agent")
+    return dict(sorted(counts.items()))
 
 
 def state_of(machine: Machine, agent: Agent | None, leaving: bool) -> str:

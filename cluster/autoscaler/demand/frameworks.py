@@ -66,23 +66,27 @@ def suspicion(
 ) -> Suspicion | None:
     """Whether a framework that can say what it needs looks dry."""
     shape = framework.minimal or framework.task_shape
-    if shape is None or shape == NOTHING or not framework.active or framework.suppressed:
+    is_asking = framework.active and not framework.suppressed
+    if shape is None or shape == NOTHING or not is_asking:
         return None
     if not _free_somewhere(framework, shape, view.agents):
         return Suspicion(ReasonCode.FRAMEWORK_STARVING, shape)
-    lately, bigger = rates.of(framework, memory.marks, now), framework.task_shape
+    lately = rates.of(framework, memory.marks, now)
     if lately is None:
         return None
-    if (
-        bigger
-        and lately.declined
-        and not lately.accepted
-        and not _free_somewhere(framework, bigger, view.agents)
-    ):
-        return Suspicion(ReasonCode.FRAMEWORK_DECLINES_ALL, bigger)
-    if not lately.sent and not framework.refusals:
-        return Suspicion(ReasonCode.FRAMEWORK_UNSERVED, shape)
-    return None
+    larger = framework.task_shape
+    if larger and _declines_all(framework, lately, larger, view):
+        return Suspicion(ReasonCode.FRAMEWORK_DECLINES_ALL, larger)
+    is_unserved = not lately.sent and not framework.refusals
+    return Suspicion(ReasonCode.FRAMEWORK_UNSERVED, shape) if is_unserved else None
+
+
+def _declines_all(
+    framework: Framework, lately: rates.Rates, shape: Shape, view: ClusterView
+) -> bool:
+    """Whether a framework declines all its offers, and none is as large as its tasks."""
+    has_only_declined = bool(lately.declined) and not lately.accepted
+    return has_only_declined and not _free_somewhere(framework, shape, view.agents)
 
 
 def dry_since(snapshot: Snapshot, now: float) -> dict[str, float]:
@@ -148,9 +152,8 @@ def _item_of(
     since = memory.dry_since.get(framework.framework_id, now)
     if suspected is None or now - since < DRY_FOR_S:
         return None
-    finding = memory.findings.get(text(suspected.shape))
-    finding = finding if finding is not None and finding.at >= since else None
-    if suspected.code is ReasonCode.FRAMEWORK_UNSERVED and (finding is None or finding.offered):
+    finding = _finding_since(suspected, memory, since)
+    if suspected.code is ReasonCode.FRAMEWORK_UNSERVED and not _has_no_offer(finding):
         return None
     size, trust = _probe_size(framework, memory.probes.get(framework.framework_id))
     if trust is None:
@@ -159,18 +162,31 @@ def _item_of(
     if blocked is None and not size:
         blocked, kind = trust, "offer_declined"
     reasons = _evidence(framework, suspected, finding, memory, now - since, now)
+    if kind != "offer_declined":
+        reasons = (*reasons, trust)
     return DemandItem(
         "framework",
         framework.name,
         suspected.shape,
         max(1, size),
-        reasons if kind == "offer_declined" else (*reasons, trust),
+        reasons,
         framework.constraints,
         blocked,
         kind,
         framework.framework_id,
         _role_without_quota(framework, view),
     )
+
+
+def _finding_since(suspected: Suspicion, memory: PlannerState, since: float) -> Finding | None:
+    """What the probe framework was offered of a shape since a time (epoch s)."""
+    finding = memory.findings.get(text(suspected.shape))
+    return finding if finding is not None and finding.at >= since else None
+
+
+def _has_no_offer(finding: Finding | None) -> bool:
+    """Whether the probe framework asked for such an offer and got none."""
+    return finding is not None and not finding.offered
 
 
 def _evidence(
@@ -193,7 +209,7 @@ def _evidence(
     lately = rates.of(framework, memory.marks, now)
     if lately is not None:
         reasons.append(lately.reason())
-    if finding is not None and not finding.offered:
+    if _has_no_offer(finding):
         reasons.append(Reason.of(ReasonCode.PROBE_NOT_OFFERED))
     return tuple(reasons)
 

@@ -75,22 +75,29 @@ def absorb(
 
     Notices of machines that are not the cluster's, that have ended or that are over are dropped.
     """
-    known = {
+    known = _cluster_machines(machines)
+    launched = {name for intent in intents for name in intent.instance_ids or ()}
+    notices, risks = dict(memory.notices), memory.risks
+    for message in messages:
+        applicable = [
+            notice
+            for notice in message.notices
+            if _applies(notice, known.get(notice.instance_id), launched, now)
+        ]
+        for notice in applicable:
+            risks = _add(notices, risks, notice, known.get(notice.instance_id), now)
+        _withdraw(notices, message.withdrawn)
+    has_changed = (notices, risks) != (memory.notices, memory.risks)
+    return replace(memory, notices=notices, risks=risks) if has_changed else memory
+
+
+def _cluster_machines(machines: Iterable[Machine]) -> dict[str, Machine]:
+    """Agents and masters by instance id."""
+    return {
         machine.instance_id: machine
         for machine in machines
         if machine.tags.get(Tag.ROLE) in {"agent", "master"}
     }
-    launched = {name for intent in intents for name in intent.instance_ids or ()}
-    notices, risks = dict(memory.notices), memory.risks
-    for message in messages:
-        for notice in message.notices:
-            machine = known.get(notice.instance_id)
-            if _applies(notice, machine, launched, now):
-                risks = _add(notices, risks, notice, machine, now)
-        _withdraw(notices, message.withdrawn)
-    if notices == memory.notices and risks == memory.risks:
-        return memory
-    return replace(memory, notices=notices, risks=risks)
 
 
 def _add(
@@ -236,7 +243,8 @@ class _Ending:
 def _near(ending: _Ending) -> list[Move]:
     """The next step of a machine whose end is near."""
     removal, agent = ending.unit.removal, ending.unit.agent
-    if removal is not None and removal.phase == "terminating":
+    phase = removal.phase if removal is not None else ""
+    if phase == "terminating":
         return []
     if ending.is_overdue:
         return [_terminate_overdue(ending)]
@@ -244,9 +252,9 @@ def _near(ending: _Ending) -> list[Move]:
         return []
     if removal is None or removal.policy != "interruption":
         return [_take_over(ending, agent)]
-    if removal.phase == "deactivated":
+    if phase == "deactivated":
         return _after_deactivation(ending, agent, removal)
-    return _repeat_drain(ending, agent, removal) if removal.phase == "draining" else []
+    return _repeat_drain(ending, agent, removal) if phase == "draining" else []
 
 
 def _terminate_overdue(ending: _Ending) -> Move:

@@ -17,6 +17,7 @@ from mesaform.autoscaler.reporting.reason_text import reason_view
 from mesaform.autoscaler.reporting.verdict_text import render_verdict
 from mesaform.aws.overrides import describe as describe_override
 from mesaform.aws.overrides import in_force
+from mesaform.config.schema import Pool
 from mesaform.topology.names import Tag
 
 Json = dict[str, Any]
@@ -111,32 +112,30 @@ def verdict_view(verdict: Verdict) -> Json:
 def pools(snapshot: Snapshot, now: float) -> list[Json]:
     """Each pool with its bounds of this moment, what it has, and what is on its way in and out."""
     spec = with_bounds(snapshot.spec, snapshot.overrides, now)
-    given = {pool.name: pool for pool in snapshot.spec.agents}
-    agents = snapshot.agents_by_instance
-    views = []
-    for pool in spec.agents:
-        live = [
-            machine
-            for machine in snapshot.machines
-            if machine.state in LIVE and machine.tags.get(Tag.POOL) == pool.name
-        ]
-        names = {machine.instance_id for machine in live}
-        own = given[pool.name]
-        views.append(
-            {
-                "name": pool.name,
-                "min": pool.floor,
-                "max": pool.max,
-                "overridden": (pool.floor, pool.max) != (own.floor, own.max),
-                "machines": len(live),
-                "registered": len(names & set(agents)),
-                "leaving": len(names & set(snapshot.state.removals)),
-                "cpus": sum(agents[name].total[0] for name in names & set(agents)) / 1000,
-                "cpus_used": sum(agents[name].allocated[0] for name in names & set(agents)) / 1000,
-                "types": list(pool.types),
-            }
-        )
-    return views
+    own = {pool.name: pool for pool in snapshot.spec.agents}
+    return [_pool_view(pool, own[pool.name], snapshot) for pool in spec.agents]
+
+
+def _pool_view(pool: Pool, own: Pool, snapshot: Snapshot) -> Json:
+    """A pool with its bounds of this moment; `own` has those of the spec."""
+    names = {
+        machine.instance_id
+        for machine in snapshot.machines
+        if machine.state in LIVE and machine.tags.get(Tag.POOL) == pool.name
+    }
+    agents = [agent for name, agent in snapshot.agents_by_instance.items() if name in names]
+    return {
+        "name": pool.name,
+        "min": pool.floor,
+        "max": pool.max,
+        "overridden": (pool.floor, pool.max) != (own.floor, own.max),
+        "machines": len(names),
+        "registered": len(agents),
+        "leaving": len(names & set(snapshot.state.removals)),
+        "cpus": sum(agent.total[0] for agent in agents) / 1000,
+        "cpus_used": sum(agent.allocated[0] for agent in agents) / 1000,
+        "types": list(pool.types),
+    }
 
 
 def removals(snapshot: Snapshot, plan: Plan) -> list[Json]:

@@ -152,6 +152,12 @@ class Line:
         packed = dict.fromkeys(text for each in decisions if (text := render_packing(each)))
         return [*(render_range(reasons) for reasons in columns.values()), *packed]
 
+    def add_step(self, line: Line) -> None:
+        """Add a later step of the same removal."""
+        self.entries += line.entries
+        self.steps[line.kind] = line.at
+        self.until = line.at
+
     def _types(self) -> str:
         first = {
             name: entry.decision.instance_type if entry.decision else ""
@@ -205,15 +211,15 @@ def select(rows: Sequence[Row], selection: Selection) -> list[Row]:
     """
     entries = [Entry.of(row) for row in rows]
     names = {selection.subject, *_aliases(entries, selection.subject)}
-    return [
-        entry.row
-        for entry in entries
-        if (not selection.subject or entry.names & names)
-        and (not selection.kind or entry.kind == selection.kind)
-        and (
-            not selection.reason or any(reason.code == selection.reason for reason in entry.reasons)
-        )
-    ]
+    return [entry.row for entry in entries if _is_selected(entry, selection, names)]
+
+
+def _is_selected(entry: Entry, selection: Selection, names: set[str]) -> bool:
+    """Whether every field of the selection that is set matches."""
+    codes = {str(reason.code) for reason in entry.reasons}
+    has_subject = not selection.subject or bool(entry.names & names)
+    has_kind = selection.kind in {"", entry.kind}
+    return has_subject and has_kind and selection.reason in {"", *codes}
 
 
 def app_of(task_id: str) -> str | None:
@@ -268,20 +274,22 @@ def _join_removals(lines: Iterable[Line]) -> list[Line]:
         machines = frozenset(line.machines)
         before = open_removals.get(machines)
         if before is not None and _continues(before, line):
-            before.entries += line.entries
-            before.steps[line.kind] = line.at
-            before.until = line.at
+            before.add_step(line)
             continue
         joined.append(line)
-        for other in [other for other in open_removals if other & machines]:
-            del open_removals[other]
+        _close_removals(open_removals, machines)
         if line.kind in REMOVAL:
             line.steps = {line.kind: line.at}
             open_removals[machines] = line
     for line in joined:
-        if len(line.steps) == 1:
-            line.steps = {}
+        line.steps = line.steps if len(line.steps) > 1 else {}
     return joined
+
+
+def _close_removals(open_removals: dict[frozenset[str], Line], machines: frozenset[str]) -> None:
+    """Forget removals of any of these machines."""
+    for other in [other for other in open_removals if other & machines]:
+        del open_removals[other]
 
 
 def _continues(before: Line, line: Line) -> bool:

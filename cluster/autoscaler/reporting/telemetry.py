@@ -124,29 +124,14 @@ class Telemetry:
         Called before `after` is written to the journal, so that a crash repeats rows and never loses one. A ledger that
         does not take them in time gets them later.
         """
-        begun = [name for name in after.billed_machines if name not in before.billed_machines]
-        over = [name for name in before.billed_machines if name not in after.billed_machines]
-        for name in begun:
+        begun = after.billed_machines.keys() - before.billed_machines.keys()
+        over = before.billed_machines.keys() - after.billed_machines.keys()
+        for name in sorted(begun):
             machine = after.billed_machines[name]
-            self.outbox.put(
-                {
-                    "kind": "machine_started",
-                    "at": machine.launched_at,
-                    **machine_row(name, machine),
-                },
-                urgent=True,
-            )
-        for name in over:
-            row = {
-                "kind": "machine_stopped",
-                "at": now,
-                **machine_row(name, before.billed_machines[name]),
-                "idle_s": after.idle_s.get(name, 0.0),
-            }
-            if name in before.registered_at:
-                row["boot_s"] = round(
-                    before.registered_at[name] - before.billed_machines[name].launched_at, 1
-                )
+            row = {"kind": "machine_started", "at": machine.launched_at}
+            self.outbox.put({**row, **machine_row(name, machine)}, urgent=True)
+        for name in sorted(over):
+            row = _stopped_row(name, before, after, now)
             self.outbox.put({**row, **(endings or {}).get(name, {})}, urgent=True)
         if (begun or over) and self.outbox.ledger is not None:
             await self.outbox.settled(LEDGER_PATIENCE_S)
@@ -245,6 +230,22 @@ class Telemetry:
             sorted([*older, *self.recent], key=lambda row: float(row["at"]))[-RECENT:],
             maxlen=RECENT,
         )
+
+
+def _stopped_row(
+    name: str, before: PlannerState, after: PlannerState, now: float
+) -> dict[str, Any]:
+    """The row of a machine that ended since the last pass."""
+    machine = before.billed_machines[name]
+    row = {
+        "kind": "machine_stopped",
+        "at": now,
+        **machine_row(name, machine),
+        "idle_s": after.idle_s.get(name, 0.0),
+    }
+    if name in before.registered_at:
+        row["boot_s"] = round(before.registered_at[name] - machine.launched_at, 1)
+    return row
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[float, str]:
