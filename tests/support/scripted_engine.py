@@ -1,7 +1,8 @@
-"""A small Mesos master for tests of schedulers: it speaks the v1 scheduler API over real HTTP, and a test pulls its strings.
+"""A small Mesos master for tests of schedulers: the v1 scheduler API over real HTTP, under control.
 
-It is written in plain JSON, apart from the product's own message structs, so that a mistake there cannot hide itself here.
-Offers go out every `offer_interval_s`; a launched task is RUNNING at once unless `hold_tasks`; everything else is said by the test.
+It is written in plain JSON, without the product's message structs, so that it does not share their
+mistakes. Offers are sent every `offer_interval_s`. A launched task is RUNNING at once unless
+`hold_tasks` is set. The test causes everything else.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import base64
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from aiohttp import web
 
@@ -29,6 +31,8 @@ TERMINAL = {
     "TASK_GONE_BY_OPERATOR",
 }
 CLOSE = object()
+Json: TypeAlias = dict[str, Any]
+"""A decoded JSON object; tests index into it."""
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Agent:
 
 @dataclass
 class Task:
-    info: dict[str, Any]
+    info: Json
     framework: str
     agent: str
     resources: Resources
@@ -50,21 +54,21 @@ class Task:
     unacknowledged: list[str] = field(default_factory=list)
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self.state in TERMINAL
 
 
 @dataclass
 class Framework:
     id: str
-    info: dict[str, Any]
+    info: Json
     stream_id: str = ""
-    events: asyncio.Queue[Any] | None = None
+    events: asyncio.Queue[object] | None = None
     suppressed: bool = False
     refusals: list[tuple[str, Resources, float]] = field(default_factory=list)
 
 
-def resources_of(items: list[dict[str, Any]]) -> Resources:
+def resources_of(items: list[Json]) -> Resources:
     scalars = {item["name"]: item["scalar"]["value"] for item in items if "scalar" in item}
     ports = [
         (part["begin"], part["end"])
@@ -75,9 +79,9 @@ def resources_of(items: list[dict[str, Any]]) -> Resources:
     return Resources.from_scalars(scalars, ports)
 
 
-def wire(resources: Resources, role: str) -> list[dict[str, Any]]:
+def wire(resources: Resources, role: str) -> list[Json]:
     extra = {"role": "*", "allocation_info": {"role": role}}
-    items: list[dict[str, Any]] = [
+    items: list[Json] = [
         {"name": name, "type": "SCALAR", "scalar": {"value": value}, **extra}
         for name, value in resources.scalars().items()
     ]
@@ -98,12 +102,12 @@ class ScriptedEngine:
         self.tasks: dict[str, Task] = {}
         self.frameworks: dict[str, Framework] = {}
         self.removed: set[str] = set()
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[Json] = []
         self.subscribes = 0
         self.hold_tasks = False
-        self.silent = False  # keeps streams open and says nothing, not even heartbeats
+        self.silent = False  # keeps streams open and sends nothing, not even heartbeats
         self.redirect: str | None = None
-        self.faults: list[str] = []  # broken promises of the scheduler under test
+        self.faults: list[str] = []  # violations of the protocol by the scheduler under test
         self.files: dict[str, bytes] = {}
         self._offers: dict[str, tuple[str, str, Resources]] = {}
         self._counter = 0
@@ -135,7 +139,7 @@ class ScriptedEngine:
         self.break_streams()
         await self._runner.cleanup()
 
-    # ---- what a test says
+    # ---- actions
 
     async def leader(self) -> str:
         return self.url
@@ -161,14 +165,14 @@ class ScriptedEngine:
         for offer, (framework, agent, _) in list(self._offers.items()):
             if agent == agent_id:
                 del self._offers[offer]
-                self._tell(
+                self._send(
                     framework, {"type": "RESCIND", "rescind": {"offer_id": {"value": offer}}}
                 )
         for task_id, task in self.tasks.items():
-            if task.agent == agent_id and not task.ended:
+            if task.agent == agent_id and not task.has_ended:
                 self._status(task_id, state, reason="REASON_SLAVE_REMOVED", needs_ack=False)
         for framework in self.frameworks:
-            self._tell(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent_id}}})
+            self._send(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent_id}}})
 
     def finish(
         self,
@@ -178,7 +182,7 @@ class ScriptedEngine:
     ) -> None:
         self._status(task_id, state, message=message)
 
-    def update(self, task_id: str, state: str, **extra: Any) -> None:
+    def update(self, task_id: str, state: str, **extra: str | bool) -> None:
         self._status(task_id, state, **extra)
 
     def break_streams(self) -> None:
@@ -189,7 +193,7 @@ class ScriptedEngine:
     def remove_framework(self, framework_id: str) -> None:
         self.removed.add(framework_id)
         for task in self.tasks.values():
-            if task.framework == framework_id and not task.ended:
+            if task.framework == framework_id and not task.has_ended:
                 task.state = "TASK_KILLED"
         framework = self.frameworks.pop(framework_id)
         if framework.events is not None:
@@ -198,26 +202,26 @@ class ScriptedEngine:
             )
             framework.events.put_nowait(CLOSE)
 
-    # ---- what a test asks
+    # ---- queries
 
     def live(self, name: str | None = None) -> list[str]:
         return [
             task_id
             for task_id, task in self.tasks.items()
-            if not task.ended and name in (None, task.info["name"])
+            if not task.has_ended and name in (None, task.info["name"])
         ]
 
-    def of_type(self, kind: str) -> list[dict[str, Any]]:
+    def of_type(self, kind: str) -> list[Json]:
         return [call for call in self.calls if call["type"] == kind]
 
-    async def until(self, holds: Any, timeout_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
         async with asyncio.timeout(timeout_s):
-            while not holds():
+            while not condition():
                 await asyncio.sleep(0.005)
 
     # ---- the master
 
-    def _tell(self, framework_id: str, event: dict[str, Any]) -> None:
+    def _send(self, framework_id: str, event: Json) -> None:
         framework = self.frameworks.get(framework_id)
         if framework is not None and framework.events is not None:
             framework.events.put_nowait(event)
@@ -233,7 +237,7 @@ class ScriptedEngine:
     ) -> None:
         task = self.tasks[task_id]
         task.state = state
-        status: dict[str, Any] = {
+        status: Json = {
             "task_id": {"value": task_id},
             "state": state,
             "agent_id": {"value": task.agent},
@@ -245,12 +249,12 @@ class ScriptedEngine:
         if needs_ack:
             status["uuid"] = base64.b64encode(uuid.uuid4().bytes).decode()
             task.unacknowledged.append(status["uuid"])
-        self._tell(task.framework, {"type": "UPDATE", "update": {"status": status}})
+        self._send(task.framework, {"type": "UPDATE", "update": {"status": status}})
 
     def _free(self, agent: Agent) -> Resources:
         free = agent.total
         for task in self.tasks.values():
-            if task.agent == agent.id and not task.ended:
+            if task.agent == agent.id and not task.has_ended:
                 free = free - task.resources
         for _, agent_id, offered in self._offers.values():
             if agent_id == agent.id:
@@ -277,9 +281,9 @@ class ScriptedEngine:
                     else self._offers_for(framework)
                 )
                 if offers:
-                    self._tell(framework.id, {"type": "OFFERS", "offers": {"offers": offers}})
+                    self._send(framework.id, {"type": "OFFERS", "offers": {"offers": offers}})
 
-    def _offers_for(self, framework: Framework) -> list[dict[str, Any]]:
+    def _offers_for(self, framework: Framework) -> list[Json]:
         offers = []
         role = framework.info.get("roles", ["*"])[0]
         for agent in self.agents.values():
@@ -314,7 +318,7 @@ class ScriptedEngine:
         while True:
             await asyncio.sleep(self.heartbeat_s)
             for framework in [] if self.silent else list(self.frameworks):
-                self._tell(framework, {"type": "HEARTBEAT"})
+                self._send(framework, {"type": "HEARTBEAT"})
 
     async def _scheduler(self, request: web.Request) -> web.StreamResponse:
         if self.redirect:
@@ -337,49 +341,53 @@ class ScriptedEngine:
         getattr(self, "_on_" + call["type"].lower())(framework, call)
         return web.Response(status=202)
 
-    async def _subscribe(self, request: web.Request, call: dict[str, Any]) -> web.StreamResponse:
+    async def _subscribe(self, request: web.Request, call: Json) -> web.StreamResponse:
         self.subscribes += 1
         info = call["subscribe"]["framework_info"]
         wanted = info.get("id", {}).get("value")
-        if (call.get("framework_id") or {}).get(
-            "value"
-        ) != wanted or "Mesos-Stream-Id" in request.headers:
+        named = (call.get("framework_id") or {}).get("value")
+        if named != wanted or "Mesos-Stream-Id" in request.headers:
             return web.Response(status=400, text="bad SUBSCRIBE")
         self._counter += 1
         framework = self.frameworks.get(wanted) or Framework(
             wanted or f"engine-{self._counter:04d}", info
         )
         if framework.events is not None:
-            framework.events.put_nowait(
-                {"type": "ERROR", "error": {"message": "Framework failed over"}}
-            )
+            error = {"type": "ERROR", "error": {"message": "Framework failed over"}}
+            framework.events.put_nowait(error)
             framework.events.put_nowait(CLOSE)
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "application/json",
-                "Mesos-Stream-Id": (stream_id := str(uuid.uuid4())),
-            }
-        )
-        response.enable_chunked_encoding()
-        queue: asyncio.Queue[Any] = asyncio.Queue()
+        queue: asyncio.Queue[object] = asyncio.Queue()
+        stream_id = str(uuid.uuid4())
         if wanted in self.removed:
             queue.put_nowait({"type": "ERROR", "error": {"message": "Framework has been removed"}})
             queue.put_nowait(CLOSE)
         else:
-            framework.events, framework.stream_id, framework.refusals, framework.info = (
-                queue,
-                stream_id,
-                [],
-                info,
-            )
-            self.frameworks[framework.id] = framework
-            self._drop_offers(framework.id)
-            body = {
-                "framework_id": {"value": framework.id},
-                "heartbeat_interval_seconds": self.heartbeat_s,
-            }
-            queue.put_nowait({"type": "SUBSCRIBED", "subscribed": body})
-            queue.put_nowait({"type": "HEARTBEAT"})
+            framework.info, framework.stream_id = info, stream_id
+            self._connect(framework, queue)
+        return await self._pump(request, framework, queue, stream_id)
+
+    def _connect(self, framework: Framework, queue: asyncio.Queue[object]) -> None:
+        framework.events, framework.refusals = queue, []
+        self.frameworks[framework.id] = framework
+        self._drop_offers(framework.id)
+        body = {
+            "framework_id": {"value": framework.id},
+            "heartbeat_interval_seconds": self.heartbeat_s,
+        }
+        queue.put_nowait({"type": "SUBSCRIBED", "subscribed": body})
+        queue.put_nowait({"type": "HEARTBEAT"})
+
+    async def _pump(
+        self,
+        request: web.Request,
+        framework: Framework,
+        queue: asyncio.Queue[object],
+        stream_id: str,
+    ) -> web.StreamResponse:
+        """Write the queued events until CLOSE or the end of the connection."""
+        headers = {"Content-Type": "application/json", "Mesos-Stream-Id": stream_id}
+        response = web.StreamResponse(headers=headers)
+        response.enable_chunked_encoding()
         await response.prepare(request)
         try:
             while (event := await queue.get()) is not CLOSE:
@@ -399,7 +407,7 @@ class ScriptedEngine:
         }
 
     def _take_back(
-        self, framework: Framework, ids: list[dict[str, str]], filters: dict[str, Any]
+        self, framework: Framework, ids: list[dict[str, str]], filters: Json
     ) -> tuple[Resources, str | None]:
         total, agent = EMPTY, None
         for item in ids:
@@ -410,7 +418,7 @@ class ScriptedEngine:
                 framework.refusals.append((agent, offer[2], time.monotonic() + refuse_s))
         return total, agent
 
-    def _on_accept(self, framework: Framework, call: dict[str, Any]) -> None:
+    def _on_accept(self, framework: Framework, call: Json) -> None:
         accept = call["accept"]
         left, agent = self._take_back(framework, accept.get("offer_ids", []), {"refuse_seconds": 0})
         for operation in accept.get("operations", []):
@@ -426,7 +434,7 @@ class ScriptedEngine:
             )
 
     def _launch(
-        self, framework: Framework, info: dict[str, Any], left: Resources, agent: str | None
+        self, framework: Framework, info: Json, left: Resources, agent: str | None
     ) -> Resources:
         task_id, wanted = info["task_id"]["value"], resources_of(info["resources"])
         if task_id in self.tasks:
@@ -456,28 +464,28 @@ class ScriptedEngine:
             self._status(task_id, "TASK_RUNNING")
         return left - wanted
 
-    def _on_decline(self, framework: Framework, call: dict[str, Any]) -> None:
+    def _on_decline(self, framework: Framework, call: Json) -> None:
         self._take_back(
             framework, call["decline"].get("offer_ids", []), call["decline"].get("filters", {})
         )
 
-    def _on_revive(self, framework: Framework, _call: dict[str, Any]) -> None:
+    def _on_revive(self, framework: Framework, _call: Json) -> None:
         framework.suppressed, framework.refusals = False, []
 
-    def _on_suppress(self, framework: Framework, _call: dict[str, Any]) -> None:
+    def _on_suppress(self, framework: Framework, _call: Json) -> None:
         framework.suppressed = True
 
-    def _on_kill(self, framework: Framework, call: dict[str, Any]) -> None:
+    def _on_kill(self, framework: Framework, call: Json) -> None:
         task_id = call["kill"]["task_id"]["value"]
         task = self.tasks.get(task_id)
-        if task is None or task.ended:
+        if task is None or task.has_ended:
             self._unknown(framework, task_id)
         elif task.state != "TASK_UNREACHABLE":
             self._status(
                 task_id, "TASK_KILLED", message="Command terminated with signal Terminated"
             )
 
-    def _on_acknowledge(self, _framework: Framework, call: dict[str, Any]) -> None:
+    def _on_acknowledge(self, _framework: Framework, call: Json) -> None:
         body = call["acknowledge"]
         task = self.tasks.get(body["task_id"]["value"])
         if task is None or body["uuid"] not in task.unacknowledged:
@@ -485,11 +493,11 @@ class ScriptedEngine:
         else:
             task.unacknowledged.remove(body["uuid"])
 
-    def _on_reconcile(self, framework: Framework, call: dict[str, Any]) -> None:
+    def _on_reconcile(self, framework: Framework, call: Json) -> None:
         wanted = [item["task_id"]["value"] for item in call["reconcile"].get("tasks", [])]
         for task_id in wanted or self.live():
             task = self.tasks.get(task_id)
-            if task is None or task.ended:
+            if task is None or task.has_ended:
                 self._unknown(framework, task_id)
             else:
                 self._status(task_id, task.state, needs_ack=False, reason="REASON_RECONCILIATION")
@@ -500,12 +508,12 @@ class ScriptedEngine:
             "state": "TASK_UNKNOWN",
             "reason": "REASON_RECONCILIATION",
         }
-        self._tell(framework.id, {"type": "UPDATE", "update": {"status": status}})
+        self._send(framework.id, {"type": "UPDATE", "update": {"status": status}})
 
-    def _on_teardown(self, framework: Framework, _call: dict[str, Any]) -> None:
+    def _on_teardown(self, framework: Framework, _call: Json) -> None:
         self.remove_framework(framework.id)
 
-    # ---- the little that is asked of operators' and agents' addresses
+    # ---- endpoints of operators and agents
 
     async def _operator(self, request: web.Request) -> web.Response:
         call = json.loads(await request.read())
@@ -519,23 +527,23 @@ class ScriptedEngine:
         return web.json_response({"slaves": slaves, "recovered_slaves": []})
 
     async def _agent_state(self, _request: web.Request) -> web.Response:
-        frameworks = []
-        for framework in {task.framework for task in self.tasks.values()}:
-            mine = [
-                (task_id, task)
-                for task_id, task in self.tasks.items()
-                if task.framework == framework
-            ]
-            executors = [
-                {"id": key, "directory": f"/sandbox/{key}"} for key, task in mine if not task.ended
-            ]
-            completed = [
-                {"id": key, "directory": f"/sandbox/{key}"} for key, task in mine if task.ended
-            ]
-            frameworks.append(
-                {"id": framework, "executors": executors, "completed_executors": completed}
-            )
+        owners = {task.framework for task in self.tasks.values()}
+        frameworks = [
+            {
+                "id": owner,
+                "executors": self._executors(owner, has_ended=False),
+                "completed_executors": self._executors(owner, has_ended=True),
+            }
+            for owner in owners
+        ]
         return web.json_response({"frameworks": frameworks, "completed_frameworks": []})
+
+    def _executors(self, framework_id: str, *, has_ended: bool) -> list[Json]:
+        return [
+            {"id": task_id, "directory": f"/sandbox/{task_id}"}
+            for task_id, task in self.tasks.items()
+            if task.framework == framework_id and task.has_ended == has_ended
+        ]
 
     async def _files_read(self, request: web.Request) -> web.Response:
         data = self.files.get(request.query["path"])

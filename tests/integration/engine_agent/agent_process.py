@@ -1,4 +1,4 @@
-"""A real agent process, and ways to see what is left of it."""
+"""A real agent process, and the processes that it started."""
 
 from __future__ import annotations
 

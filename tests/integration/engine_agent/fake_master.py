@@ -1,4 +1,4 @@
-"""A leading master that speaks the link over real gRPC, and acknowledges what it is told to."""
+"""A leading master at the other end of the link, over real gRPC."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ class FakeMaster:
 
         def find() -> TaskStatus | None:
             for update in self.updates:
-                one = update.status
-                if (one.task_id.value, one.state) == (task_id, state) and all(
-                    getattr(one, name) == value for name, value in more.items()
+                status = update.status
+                if (status.task_id.value, status.state) == (task_id, state) and all(
+                    getattr(status, name) == value for name, value in more.items()
                 ):
-                    return one
+                    return status
             return None
 
         await self._until(lambda: find() is not None)
-        found = find()
-        assert found is not None
-        return found
+        match = find()
+        assert match is not None
+        return match
 
     async def heard(self, kind: type[link.FromAgent]) -> None:
         await self._until(lambda: any(isinstance(message, kind) for message in self.others))

@@ -1,4 +1,4 @@
-"""A real agent process with a master that speaks the link: tasks, kill -9, recovery, its end, its pages."""
+"""A real agent process with a fake master: tasks, crashes, recovery, shutdown, endpoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def master() -> AsyncIterator[FakeMaster]:
 
 @pytest.fixture
 async def agent(tmp_path: Path, master: FakeMaster) -> AsyncIterator[AgentProcess]:
-    """A running agent; afterwards it is told to end for good, and nothing of it may be left."""
+    """A running agent. Afterwards it shuts down, and none of its processes may be left."""
     work_dir = tmp_path / "work"
     work_dir.mkdir()
     agent = AgentProcess(work_dir, HOST, master.port)
@@ -56,7 +56,7 @@ async def agent(tmp_path: Path, master: FakeMaster) -> AsyncIterator[AgentProces
     assert [
         path
         for path in groups
-        if path.name in {one.name for one in work_dir.glob("sandboxes/*/*/*")}
+        if path.name in {sandbox.name for sandbox in work_dir.glob("sandboxes/*/*/*")}
     ] == []
 
 
@@ -75,14 +75,14 @@ async def test_a_task_runs_and_its_output_is_in_its_sandbox(master, agent):
         "value": "echo $GREETING from $MESOS_TASK_ID; echo oops >&2; pwd; exit 7",
         "environment": {"variables": variables},
     }
-    master.launch(task("one", command), OWNER)
-    await master.status("one", "TASK_STARTING")
-    running = await master.status("one", "TASK_RUNNING")
-    failed = await master.status("one", "TASK_FAILED")
+    master.launch(task("first", command), OWNER)
+    await master.status("first", "TASK_STARTING")
+    running = await master.status("first", "TASK_RUNNING")
+    failed = await master.status("first", "TASK_FAILED")
     assert failed.message == "Command exited with status 7"
     assert failed.container_status == running.container_status
-    sandbox = sandbox_of(agent, "one")
-    assert (sandbox / "stdout").read_text() == f"hello from one\n{sandbox}\n"
+    sandbox = sandbox_of(agent, "first")
+    assert (sandbox / "stdout").read_text() == f"hello from first\n{sandbox}\n"
     assert (sandbox / "stderr").read_text() == "oops\n"
     assert [update.latest_state for update in master.updates][-1] == "TASK_FAILED"
 
@@ -130,9 +130,7 @@ async def test_tasks_survive_a_killed_agent_and_the_next_one_adopts_them(master,
     )
 
 
-async def test_a_runner_that_is_killed_takes_its_task_along_even_while_the_agent_is_away(
-    master, agent
-):
+async def test_a_task_ends_with_its_killed_runner_even_while_the_agent_is_down(master, agent):
     await master.registered()
     master.launch(task("t", "sleep 1000 & sleep 1000"), OWNER)
     running = await master.status("t", "TASK_RUNNING")
@@ -144,9 +142,7 @@ async def test_a_runner_that_is_killed_takes_its_task_along_even_while_the_agent
     assert [pid for pid in processes_of(agent.work_dir) if pid != agent.pid] == []
 
 
-async def test_an_update_that_was_not_acknowledged_comes_again_after_a_crash_and_on_a_new_link(
-    master, agent
-):
+async def test_an_unacknowledged_update_is_repeated_after_a_crash_and_on_a_new_link(master, agent):
     master.acknowledges = False
     await master.registered()
     master.launch(task("t", "true"), OWNER)
@@ -167,7 +163,7 @@ async def test_an_update_that_was_not_acknowledged_comes_again_after_a_crash_and
     await master.status("t", "TASK_FINISHED")
 
 
-async def test_a_master_that_comes_back_gets_its_agent_back(master, agent):
+async def test_an_agent_reconnects_to_a_master_that_returns(master, agent):
     await master.registered()
     master.launch(task("t", "sleep 1000"), OWNER)
     await master.status("t", "TASK_RUNNING")
@@ -191,7 +187,7 @@ async def test_a_task_that_ignores_sigterm_is_killed_after_its_grace(master, age
     assert killed.message == "Command terminated with signal Killed"
 
 
-async def test_a_drain_ends_every_task_and_drops_what_comes_after(master, agent):
+async def test_a_drain_ends_every_task_and_drops_later_launches(master, agent):
     await master.registered()
     master.launch(task("d1", "sleep 100"), OWNER)
     await master.status("d1", "TASK_RUNNING")
@@ -209,7 +205,7 @@ async def test_a_drain_ends_every_task_and_drops_what_comes_after(master, agent)
     await master.status("d3", "TASK_FINISHED")
 
 
-async def test_a_good_and_a_bad_health_check_are_told_as_mesos_tells_them(master, agent):
+async def test_passing_and_failing_health_checks_are_reported_as_by_mesos(master, agent):
     await master.registered()
     check = {
         "type": "COMMAND",
@@ -274,7 +270,7 @@ async def test_sigterm_ends_the_agent_and_leaves_its_tasks(master, agent):
     await master.registered(2)
 
 
-async def test_sigusr1_kills_the_tasks_and_says_goodbye(master, agent):
+async def test_sigusr1_kills_the_tasks_and_leaves_the_master(master, agent):
     await master.registered()
     master.launch(task("t", "sleep 1000"), OWNER)
     await master.status("t", "TASK_RUNNING")
@@ -296,7 +292,7 @@ async def test_a_refused_agent_kills_its_tasks_and_ends(master, agent):
     assert (await master.registered(3)).agent_id == AGENT_ID
 
 
-async def test_a_second_agent_in_the_same_work_folder_is_turned_away(master, agent):
+async def test_a_second_agent_in_the_same_work_folder_is_refused(master, agent):
     await master.registered()
     second = AgentProcess(agent.work_dir, HOST, master.port)
     second.start()
@@ -313,7 +309,7 @@ async def test_a_taken_port_is_named(master, agent, tmp_path):
     assert f"{HOST}:{agent.port}: cannot listen" in (tmp_path / "agent.log").read_text()
 
 
-async def test_the_pages_show_a_running_task_in_mesos_shapes(master, agent):
+async def test_the_endpoints_show_a_running_task_in_mesos_shapes(master, agent):
     await master.registered()
     master.launch(task("t", "echo hi; sleep 1000"), OWNER)
     await master.status("t", "TASK_RUNNING")

@@ -1,4 +1,4 @@
-"""How an agent finds the leading master in a real ZooKeeper and moves to the next one."""
+"""An agent follows the leading master in a real ZooKeeper."""
 
 from __future__ import annotations
 

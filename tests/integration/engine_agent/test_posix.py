@@ -1,4 +1,4 @@
-"""Containers as real processes: how they start, what they see, how they end, and that nothing stays behind."""
+"""Containers as real processes: their start, environment and end, and what they leave."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Machine:
         return PosixContainerizer(self.layout, self._report, self._spawn, self.limiter, environment)
 
     def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
-        one = asyncio.create_task(work, name=name)
-        self.tasks.add(one)
-        one.add_done_callback(self.tasks.discard)
-        return one
+        spawned = asyncio.create_task(work, name=name)
+        self.tasks.add(spawned)
+        spawned.add_done_callback(self.tasks.discard)
+        return spawned
 
     def _report(self, event: ContainerEvent) -> None:
         self.reports.append(event)
@@ -72,9 +72,9 @@ class Machine:
     async def reported(self, kind: type[ContainerEvent]) -> Any:
         async with asyncio.timeout(15):
             while True:
-                found = [event for event in self.reports if isinstance(event, kind)]
-                if found:
-                    return found[0]
+                events = [event for event in self.reports if isinstance(event, kind)]
+                if events:
+                    return events[0]
                 self._news.clear()
                 await self._news.wait()
 
@@ -84,8 +84,8 @@ class Machine:
                 await asyncio.sleep(0.01)
 
     async def restart(self) -> None:
-        for one in list(self.tasks):
-            one.cancel()
+        for running in list(self.tasks):
+            running.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.reports.clear()
         self.containers = self._make()
@@ -144,7 +144,7 @@ async def test_a_program_gets_its_arguments_unchanged(machine):
     assert machine.output() == "[a b][$HOME][*]"
 
 
-async def test_a_program_that_does_not_exist_exits_with_one_and_says_so(machine):
+async def test_a_program_that_does_not_exist_exits_with_1_and_a_message(machine):
     machine.launch({"shell": False, "value": "no-such-program"})
     assert (await machine.reported(Exited)).wait_status == 1 << 8
     assert (
@@ -161,7 +161,8 @@ async def test_a_program_that_may_not_be_executed_says_so(machine):
 
 async def test_nothing_of_a_task_stays_behind_not_even_in_other_sessions(machine, tmp_path):
     machine.launch(
-        "(setsid sleep 1000 &); (setsid sh -c 'setsid sleep 1000 & sleep 1000' &); sleep 1000 & touch ready; exit 0"
+        "(setsid sleep 1000 &); (setsid sh -c 'setsid sleep 1000 & sleep 1000' &); "
+        "sleep 1000 & touch ready; exit 0"
     )
     await machine.reported(Exited)
     assert processes_of(tmp_path) == []
@@ -169,7 +170,8 @@ async def test_nothing_of_a_task_stays_behind_not_even_in_other_sessions(machine
 
 async def test_the_family_dies_with_a_task_that_is_killed(machine, tmp_path):
     spec = machine.launch(
-        "trap '' TERM; (setsid sleep 1000 &); sleep 1000 & touch ready; while true; do sleep 1; done"
+        "trap '' TERM; (setsid sleep 1000 &); sleep 1000 & touch ready; "
+        "while true; do sleep 1; done"
     )
     await machine.until_exists(machine.containers.sandbox(spec) / "ready")
     machine.containers.kill("c1", 0.1)
@@ -203,7 +205,7 @@ async def test_a_runner_is_small(machine):
     assert runner.rss_bytes < 11 * 2**20
 
 
-async def test_a_container_found_running_is_adopted_and_its_exit_reported(machine):
+async def test_a_running_container_is_adopted_and_its_exit_reported(machine):
     spec = machine.launch("while ! [ -e go ]; do sleep 0.02; done; exit 4")
     started = await machine.reported(Started)
     await machine.reported(Ran)
@@ -348,7 +350,7 @@ async def test_a_uri_that_cannot_be_fetched_fails_the_launch_and_is_named(machin
     assert len(machine.reports) == 1
 
 
-async def test_a_kill_while_files_are_fetched_gives_the_launch_up(machine, files):
+async def test_a_kill_during_a_fetch_cancels_the_launch(machine, files):
     spec = machine.launch({"value": "true", "uris": [{"value": f"{files}/endless"}]})
     await machine.until_exists(machine.containers.sandbox(spec) / "endless")
     machine.containers.kill("c1", 3.0)
@@ -395,7 +397,9 @@ async def test_a_user_that_does_not_exist_is_named(machine):
 
 
 @needs_root
-async def test_memory_over_the_limit_is_killed_and_told_and_the_groups_are_removed(tmp_path):
+async def test_a_task_over_its_memory_limit_is_killed_and_reported_and_its_groups_are_removed(
+    tmp_path,
+):
     limiter, words = detect("")
     if isinstance(limiter, NoLimits):
         pytest.skip(words)

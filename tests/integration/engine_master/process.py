@@ -1,4 +1,4 @@
-"""A whole master in this process, on a real ZooKeeper, with real HTTP and real gRPC; a fake agent that speaks the link."""
+"""A master in this process with real ZooKeeper, HTTP and gRPC, and a fake agent on the link."""
 
 from __future__ import annotations
 
@@ -117,12 +117,12 @@ class HttpScheduler:
         body: dict[str, Any] = {"type": "SUBSCRIBE", "subscribe": {"framework_info": wanted}}
         if framework_id is not None:
             wanted["id"] = body["framework_id"] = {"value": framework_id}
-        made = cls(session, base, await session.post(f"{base}/api/v1/scheduler", json=body))
-        first = await made.events.next()
-        made.id = (
+        scheduler = cls(session, base, await session.post(f"{base}/api/v1/scheduler", json=body))
+        first = await scheduler.events.next()
+        scheduler.id = (
             first["subscribed"]["framework_id"]["value"] if first["type"] == "SUBSCRIBED" else ""
         )
-        return made
+        return scheduler
 
     async def call(self, type_: str, **body: Any) -> tuple[int, str]:
         document = {"type": type_, "framework_id": {"value": self.id}, **body}

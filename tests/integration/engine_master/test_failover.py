@@ -1,4 +1,4 @@
-"""kill -9 of the leading master, with real processes: how long until the next offers, and what is still known then."""
+"""Real master processes: time from a leader's kill -9 to the next offers, and what survives."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ async def until_leading(
 async def masters(zookeeper_url, tmp_path):
     started = [Program(zookeeper_url, tmp_path / f"master{number}.log") for number in range(2)]
     yield started
-    for one in started:
-        if one.child.poll() is None:
-            one.kill()
+    for process in started:
+        if process.child.poll() is None:
+            process.kill()
 
 
 async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_tasks_still_there(
@@ -89,7 +89,7 @@ async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_
             rss_mib = leader.rss_mib()
             killed_at = time.monotonic()
             leader.kill()
-        other = next(one for one in masters if one is not leader)
+        other = next(master for master in masters if master is not leader)
         await until_leading(session, [other])
         info = type("F", (), {"info": first_info(scheduler), "id": scheduler.id})
         async with agent_on(other, agent_id=agent.id, tasks=[known(info, "t", agent.id)]):
@@ -114,7 +114,9 @@ async def test_sigterm_ends_a_leader_cleanly_and_the_next_one_leads_at_once(mast
         asked_at = time.monotonic()
         assert leader.kill(signal.SIGTERM) == 0
         assert time.monotonic() - asked_at < 5.0
-        await until_leading(session, [one for one in masters if one is not leader], timeout_s=4.0)
+        await until_leading(
+            session, [master for master in masters if master is not leader], timeout_s=4.0
+        )
 
 
 def test_a_missing_setting_is_named_with_the_next_step():

@@ -1,4 +1,7 @@
-"""The wire: a real master process core behind real HTTP, gRPC and ZooKeeper. What is expected was recorded from Apache Mesos."""
+"""The HTTP API of a master with real ZooKeeper and gRPC.
+
+Expected answers were recorded from Apache Mesos.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 
 @pytest.fixture
 async def master(zookeeper_url):
-    async with running(zookeeper_url) as one:
-        await one.leading()
-        yield one
+    async with running(zookeeper_url) as process:
+        await process.leading()
+        yield process
 
 
 @pytest.fixture
 async def session():
-    async with aiohttp.ClientSession(auto_decompress=False) as one:
-        yield one
+    async with aiohttp.ClientSession(auto_decompress=False) as client:
+        yield client
 
 
 async def exchange(session, method, url, **kw):
@@ -98,7 +101,10 @@ SCHEDULER_ERRORS = [
     ),
     (
         "POST",
-        '{"type": "ACKNOWLEDGE", "framework_id": {"value": "{fid}"}, "acknowledge": {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": "c2hvcnQ="}}',
+        (
+            '{"type": "ACKNOWLEDGE", "framework_id": {"value": "{fid}"}, "acknowledge": '
+            '{"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": "c2hvcnQ="}}'
+        ),
         J,
         400,
         "Failed to validate scheduler::Call: Not a valid UUID",
@@ -136,19 +142,28 @@ SCHEDULER_ERRORS = [
         '{"type": "REVIVE", "framework_id": {"value": "{fid}"}}',
         {**J, "Mesos-Stream-Id": "wrong"},
         400,
-        "The stream ID 'wrong' included in this request didn't match the stream ID currently associated with framework ID {fid}",
+        (
+            "The stream ID 'wrong' included in this request didn't match the stream ID currently "
+            "associated with framework ID {fid}"
+        ),
     ),
     (
         "POST",
-        '{"type": "UPDATE_FRAMEWORK", "framework_id": {"value": "{fid}"}, "update_framework": {"framework_info": {"user": "u", "name": "n", "id": {"value": "other"}}}}',
+        (
+            '{"type": "UPDATE_FRAMEWORK", "framework_id": {"value": "{fid}"}, "update_framework": '
+            '{"framework_info": {"user": "u", "name": "n", "id": {"value": "other"}}}}'
+        ),
         J,
         400,
-        "Failed to validate scheduler::Call: 'framework_id' differs from 'update_framework.framework_info.id'",
+        (
+            "Failed to validate scheduler::Call: "
+            "'framework_id' differs from 'update_framework.framework_info.id'"
+        ),
     ),
 ]
 
 
-async def test_the_scheduler_api_checks_in_mesos_order_with_mesos_words(master, session):
+async def test_the_scheduler_api_checks_in_mesos_order_with_mesos_texts(master, session):
     scheduler = await HttpScheduler.subscribe(session, master.base)
     for method, body, headers, status, message in SCHEDULER_ERRORS:
         data = body.replace("{fid}", scheduler.id).encode() if body else None
@@ -166,7 +181,7 @@ async def test_a_body_without_a_content_type_is_refused(master, session):
     assert (status, message) == (400, "Expecting 'Content-Type' to be present")
 
 
-async def test_good_calls_get_202_and_nothing_else(master, session):
+async def test_valid_calls_get_202_and_no_body(master, session):
     scheduler = await HttpScheduler.subscribe(session, master.base)
     unknown = {"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": UUID}
     assert await scheduler.call("ACKNOWLEDGE", acknowledge=unknown) == (202, "")
@@ -187,15 +202,18 @@ async def test_good_calls_get_202_and_nothing_else(master, session):
     )
     assert (status, text) == (
         400,
-        "FrameworkInfo update is not valid: Updating 'FrameworkInfo.user' is unsupported; attempted to update from 'root' to 'other'",
+        (
+            "FrameworkInfo update is not valid: Updating 'FrameworkInfo.user' is unsupported; "
+            "attempted to update from 'root' to 'other'"
+        ),
     )
 
 
-async def test_a_task_lives_from_offer_to_acknowledgement(master, session):
+async def test_a_task_from_offer_to_acknowledgement(master, session):
     async with agent_on(master) as agent:
         scheduler = await HttpScheduler.subscribe(session, master.base)
         offer = (await scheduler.events.next("OFFERS"))["offers"]["offers"][0]
-        assert [one["type"] for one in scheduler.events.seen] == [
+        assert [event["type"] for event in scheduler.events.seen] == [
             "SUBSCRIBED",
             "HEARTBEAT",
             "OFFERS",
@@ -211,7 +229,7 @@ async def test_a_task_lives_from_offer_to_acknowledgement(master, session):
             await scheduler.acknowledge(status)
             assert (await agent.receive(link.Acknowledge)).uuid == uuid
         tasks = await operator(session, master, "GET_TASKS")
-        assert [one["state"] for one in tasks["completed_tasks"]] == ["TASK_FINISHED"]
+        assert [task["state"] for task in tasks["completed_tasks"]] == ["TASK_FINISHED"]
         assert tasks["tasks"] == []
 
 
@@ -248,7 +266,10 @@ async def test_draining_over_the_wire(master, session):
         bad = {"type": "DRAIN_AGENT", "drain_agent": {**target, "max_grace_period": "10mins"}}
         assert (await exchange(session, "POST", url, json=bad))[:2] == (
             400,
-            "Failed to convert JSON into Call protobuf: Not expecting a JSON string for field 'max_grace_period'",
+            (
+                "Failed to convert JSON into Call protobuf: "
+                "Not expecting a JSON string for field 'max_grace_period'"
+            ),
         )
         assert (
             await exchange(
@@ -281,13 +302,29 @@ async def test_a_torn_down_framework_gets_an_error_on_a_200_stream(master, sessi
     assert await again.events.ended()
 
 
+VERSION_FIELDS = {
+    "version",
+    "git_sha",
+    "git_branch",
+    "build_date",
+    "build_time",
+    "build_user",
+}
 READS = {
-    "/health": (200, None), "/version": (200, {"version", "git_sha", "git_branch", "build_date", "build_time", "build_user"}),
-    "/slaves": (200, {"slaves", "recovered_slaves"}), "/slaves/": (200, {"slaves", "recovered_slaves"}),
-    "/frameworks": (200, {"frameworks", "completed_frameworks", "unregistered_frameworks"}), "/tasks?limit=1&order=asc": (200, {"tasks"}),
-    "/roles": (200, {"roles"}), "/master/state-summary": (200, {"hostname", "slaves", "frameworks"}), "/flags": (200, {"flags"}),
-    "/maintenance/schedule": (200, set()), "/quota": (200, set()), "/nope": (404, None), "/tasks?limit=-1": (400, None),
-}  # fmt: skip
+    "/health": (200, None),
+    "/version": (200, VERSION_FIELDS),
+    "/slaves": (200, {"slaves", "recovered_slaves"}),
+    "/slaves/": (200, {"slaves", "recovered_slaves"}),
+    "/frameworks": (200, {"frameworks", "completed_frameworks", "unregistered_frameworks"}),
+    "/tasks?limit=1&order=asc": (200, {"tasks"}),
+    "/roles": (200, {"roles"}),
+    "/master/state-summary": (200, {"hostname", "slaves", "frameworks"}),
+    "/flags": (200, {"flags"}),
+    "/maintenance/schedule": (200, set()),
+    "/quota": (200, set()),
+    "/nope": (404, None),
+    "/tasks?limit=-1": (400, None),
+}
 
 
 async def test_the_old_endpoints(master, session):
@@ -335,13 +372,23 @@ async def test_jsonp_calls_the_function_and_only_a_function(master, session):
 
 
 OPERATOR_READS = {
-    "GET_HEALTH": {"healthy"}, "GET_VERSION": {"version_info"}, "GET_FLAGS": {"flags"}, "GET_LOGGING_LEVEL": {"level"},
-    "GET_STATE": {"get_tasks", "get_executors", "get_frameworks", "get_agents"}, "GET_AGENTS": {"agents", "recovered_agents"},
-    "GET_FRAMEWORKS": {"frameworks", "completed_frameworks"}, "GET_EXECUTORS": {"executors"}, "GET_OPERATIONS": set(),
-    "GET_TASKS": {"tasks", "unreachable_tasks", "completed_tasks"}, "GET_ROLES": set(), "GET_WEIGHTS": set(),
-    "GET_MASTER": {"master_info", "start_time", "elected_time"}, "GET_MAINTENANCE_STATUS": {"status"},
-    "GET_MAINTENANCE_SCHEDULE": {"schedule"}, "GET_QUOTA": {"status"},
-}  # fmt: skip
+    "GET_HEALTH": {"healthy"},
+    "GET_VERSION": {"version_info"},
+    "GET_FLAGS": {"flags"},
+    "GET_LOGGING_LEVEL": {"level"},
+    "GET_STATE": {"get_tasks", "get_executors", "get_frameworks", "get_agents"},
+    "GET_AGENTS": {"agents", "recovered_agents"},
+    "GET_FRAMEWORKS": {"frameworks", "completed_frameworks"},
+    "GET_EXECUTORS": {"executors"},
+    "GET_OPERATIONS": set(),
+    "GET_TASKS": {"tasks", "unreachable_tasks", "completed_tasks"},
+    "GET_ROLES": set(),
+    "GET_WEIGHTS": set(),
+    "GET_MASTER": {"master_info", "start_time", "elected_time"},
+    "GET_MAINTENANCE_STATUS": {"status"},
+    "GET_MAINTENANCE_SCHEDULE": {"schedule"},
+    "GET_QUOTA": {"status"},
+}
 
 
 async def test_every_operator_read(master, session):
@@ -364,13 +411,33 @@ async def test_every_operator_read(master, session):
 
 
 METRICS = {
-    "master/elected", "master/uptime_secs", "master/outstanding_offers", "master/cpus_total", "master/cpus_used", "master/mem_percent",
-    "master/slaves_active", "master/slaves_inactive", "master/slaves_connected", "master/slaves_disconnected", "master/slaves_unreachable",
-    "master/tasks_staging", "master/tasks_starting", "master/tasks_running", "master/tasks_killing", "master/tasks_unreachable",
-    "master/messages_decline_offers", "master/messages_revive_offers", "master/messages_suppress_offers", "master/messages_resource_request",
-    "allocator/mesos/resources/cpus/total", "allocator/mesos/resources/mem/offered_or_allocated", "allocator/mesos/allocation_runs",
-    "allocator/mesos/allocation_run_ms", "allocator/mesos/offer_filters/roles/*/active", "allocator/mesos/roles/*/shares/dominant",
-}  # fmt: skip
+    "master/elected",
+    "master/uptime_secs",
+    "master/outstanding_offers",
+    "master/cpus_total",
+    "master/cpus_used",
+    "master/mem_percent",
+    "master/slaves_active",
+    "master/slaves_inactive",
+    "master/slaves_connected",
+    "master/slaves_disconnected",
+    "master/slaves_unreachable",
+    "master/tasks_staging",
+    "master/tasks_starting",
+    "master/tasks_running",
+    "master/tasks_killing",
+    "master/tasks_unreachable",
+    "master/messages_decline_offers",
+    "master/messages_revive_offers",
+    "master/messages_suppress_offers",
+    "master/messages_resource_request",
+    "allocator/mesos/resources/cpus/total",
+    "allocator/mesos/resources/mem/offered_or_allocated",
+    "allocator/mesos/allocation_runs",
+    "allocator/mesos/allocation_run_ms",
+    "allocator/mesos/offer_filters/roles/*/active",
+    "allocator/mesos/roles/*/shares/dominant",
+}
 
 
 async def test_the_metrics_an_autoscaler_needs(master, session):
@@ -398,7 +465,7 @@ async def test_the_metrics_an_autoscaler_needs(master, session):
         listed = await operator(
             session, master, "GET_METRICS", get_metrics={"timeout": {"nanoseconds": 5_000_000_000}}
         )
-        assert set(metrics) == {one["name"] for one in listed["metrics"]}
+        assert set(metrics) == {metric["name"] for metric in listed["metrics"]}
 
 
 async def test_operators_see_events_as_they_come(master, session):
@@ -415,14 +482,18 @@ async def test_operators_see_events_as_they_come(master, session):
         ]["name"] == "seen"
 
 
-async def test_a_standby_sends_everybody_to_the_leader(master, session, zookeeper_url):
+async def test_a_standby_redirects_to_the_leader(master, session, zookeeper_url):
     async with running(zookeeper_url) as standby:
         leader = f"//{master.address}:{master.port}"
         cases = {
-            ("POST", "/api/v1/scheduler"): f"{leader}/master/api/v1/scheduler", ("GET", "/state"): f"{leader}/master/state",
-            ("GET", "/master/state"): f"{leader}/master/state", ("POST", "/api/v1"): f"{leader}/master/api/v1",
-            ("GET", "/redirect"): leader, ("GET", "/"): f"{leader}/", ("GET", "/tasks?limit=1"): f"{leader}/master/tasks?limit=1",
-        }  # fmt: skip
+            ("POST", "/api/v1/scheduler"): f"{leader}/master/api/v1/scheduler",
+            ("GET", "/state"): f"{leader}/master/state",
+            ("GET", "/master/state"): f"{leader}/master/state",
+            ("POST", "/api/v1"): f"{leader}/master/api/v1",
+            ("GET", "/redirect"): leader,
+            ("GET", "/"): f"{leader}/",
+            ("GET", "/tasks?limit=1"): f"{leader}/master/tasks?limit=1",
+        }
         for (method, path), location in cases.items():
             status, text, headers = await exchange(
                 session, method, standby.base + path, data=b"{}" if method == "POST" else None

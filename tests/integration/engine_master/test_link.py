@@ -1,4 +1,4 @@
-"""The agents' link on the wire: large messages, agents that leave, peers that never speak."""
+"""The agents' link over gRPC: large messages, agents that leave, peers that send nothing."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 
 @pytest.fixture
 async def master(zookeeper_url):
-    async with running(zookeeper_url) as one:
-        await one.leading()
-        yield one
+    async with running(zookeeper_url) as process:
+        await process.leading()
+        yield process
 
 
 @pytest.fixture
 async def session():
-    async with aiohttp.ClientSession() as one:
-        yield one
+    async with aiohttp.ClientSession() as client:
+        yield client
 
 
 async def test_an_agent_with_more_tasks_than_fit_in_grpcs_own_limit_registers(master):

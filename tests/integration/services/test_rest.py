@@ -149,7 +149,7 @@ async def test_a_killed_task_is_replaced_and_with_scale_it_is_not(
     victim = app["tasks"][0]["id"]
     status, answer = await server.request("DELETE", f"/v2/apps/web/tasks/{victim}")
     assert (status, answer["task"]["id"]) == (200, victim)
-    await engine.until(lambda: engine.tasks[victim].ended)
+    await engine.until(lambda: engine.tasks[victim].has_ended)
     app = await server.running("/web", 2)
     assert victim not in [task["id"] for task in app["tasks"]]
     assert (
@@ -166,7 +166,7 @@ async def test_restart_replaces_the_tasks_of_an_unchanged_app(
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
     before = {task["id"] for task in (await server.running("/web", 2))["tasks"]}
     assert (await server.request("POST", "/v2/apps/web/restart"))[0] == 200
-    await engine.until(lambda: all(engine.tasks[task_id].ended for task_id in before))
+    await engine.until(lambda: all(engine.tasks[task_id].has_ended for task_id in before))
     await server.running("/web", 2)
 
 

@@ -1,4 +1,7 @@
-"""Which limits a machine allows, and what is written for them; the kernel's part is tested where it runs (test_posix)."""
+"""Limits that a machine allows, and the files that are written for them.
+
+test_posix tests them with a real kernel.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def test_the_version_that_is_mounted_is_used(tmp_path):
 
 
 @as_root
-def test_groups_that_cannot_be_made_turn_limits_off_rather_than_failing_tasks(tmp_path):
+def test_limits_are_off_when_groups_cannot_be_created(tmp_path):
     version_2(tmp_path)
     (tmp_path / "mesaform").touch()
     limiter, words = detect("", tmp_path)
@@ -86,7 +89,7 @@ def test_groups_that_never_were_are_removed_already(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [CgroupsV1, CgroupsV2])
-def test_groups_whose_agent_was_killed_are_removed_by_the_next_one(tmp_path, kind):
+def test_groups_of_a_killed_agent_are_removed_by_the_next_agent(tmp_path, kind):
     parents = (
         [tmp_path / "mesaform"]
         if kind is CgroupsV2

@@ -38,7 +38,7 @@ def test_everything_is_read(tmp_path):
         cpus=4, mem_mib=15360, disk_mib=35840, ports=[(31000, 32000)]
     )
     assert (config.hostname, config.port, config.link_port) == ("a1", 5051, 5999)
-    assert [(one.name, one.type) for one in config.info.attributes] == [
+    assert [(attribute.name, attribute.type) for attribute in config.info.attributes] == [
         ("zone", "TEXT"),
         ("rank", "SCALAR"),
         ("span", "RANGES"),

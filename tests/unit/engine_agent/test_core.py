@@ -102,7 +102,7 @@ def test_a_status_says_what_mesos_says():
         ),
     ],
 )
-def test_an_exit_is_described_in_mesos_words(wait_status, state, message):
+def test_an_exit_is_described_by_mesos_texts(wait_status, state, message):
     agent = Scenario()
     status = agent.exits(agent.run(), wait_status)
     assert (status.state, status.message, status.reason) == (state, message, None)
@@ -211,7 +211,7 @@ def test_a_task_that_cannot_run_here_is_an_error_and_starts_nothing(info):
     assert not any(isinstance(effect, StartContainer) for effect in effects)
 
 
-def test_a_launch_that_comes_twice_starts_once():
+def test_a_repeated_launch_starts_a_task_once():
     agent = Scenario()
     agent.launch()
     assert agent.launch() == []
@@ -317,7 +317,7 @@ def test_a_healthy_task_that_finishes_says_nothing_of_health():
     assert agent.exits(container, 0).healthy is None
 
 
-def test_a_framework_that_is_shut_down_loses_its_tasks_without_a_word():
+def test_a_framework_that_is_shut_down_loses_its_tasks_without_updates():
     agent = Scenario()
     mine, other = agent.run(), agent.run(task("u"), framework(named="other"))
     effects = agent.happens(link.ShutdownFramework("fw"))

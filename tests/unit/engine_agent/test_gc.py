@@ -1,4 +1,4 @@
-"""Old sandboxes are removed, those of known tasks never."""
+"""Old sandboxes are removed, and those of known tasks stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What health check results mean, with the timings of Apache Mesos."""
+"""The meaning of health check results, with the timings of Apache Mesos."""
 
 from __future__ import annotations
 

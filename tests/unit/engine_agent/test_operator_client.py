@@ -1,4 +1,4 @@
-"""The operator client against small servers that speak the protocol."""
+"""The operator client against small servers with the same protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST = "127.61.0.1"
 
 @dataclass
 class Master:
-    """A master that leads, stands by (pointing to `leader`), or knows no leader; records the calls that it carried out."""
+    """A master that leads, or stands by for `leader`, or knows no leader. It records its calls."""
 
     leads: bool = False
     leader: Master | None = None
@@ -78,7 +78,7 @@ async def masters() -> AsyncIterator[list[Master]]:
         await master.runner.cleanup()
 
 
-async def test_the_leader_is_found_among_masters_that_stand_by(masters, session):
+async def test_the_client_reaches_the_leader_among_standby_masters(masters, session):
     client = OperatorClient([master.base for master in masters], session)
     assert await client.get_agents() == {"agents": [{"active": True}]}
     assert await client.leader() == masters[2].base
@@ -116,7 +116,7 @@ async def test_without_a_leader_the_error_names_every_master_that_was_tried(mast
     assert "No leader elected" in text
 
 
-async def test_a_new_leader_is_found_after_the_old_one_steps_down(masters, session):
+async def test_the_client_reaches_a_new_leader_after_the_old_leader_steps_down(masters, session):
     lost, _, leader = masters
     client = OperatorClient([lost.base, leader.base], session)
     assert await client.leader() == leader.base

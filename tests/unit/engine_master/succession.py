@@ -1,7 +1,7 @@
-"""Masters that succeed one another over the real cores of agents: the world of `test_succession`.
+"""Successive masters over the real cores of agents: the model of `test_succession`.
 
-Nothing of a master survives but what it stored. Agents are `AgentCore`s whose containers live and die here; frameworks are
-models that remember what they were told and what is true.
+Nothing of a master survives except what it stored. Agents are `AgentCore`s with simulated
+containers; frameworks are models that record the statuses they receive.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ DEAD = TERMINAL_STATES | {"TASK_UNKNOWN", "TASK_UNREACHABLE"}
 SIGTERM, OK, BROKEN = 15, 0, 256
 
 
-class Reign(World):
-    """A world in which a master may die at any moment, with any number of its registry writes done but not heard of."""
+class SuccessionWorld(World):
+    """A world in which a master may crash, with any number of its registry writes done."""
 
     def __init__(self) -> None:
         super().__init__()
         self.masters = 1
 
     def succeed(self, written: int) -> None:
-        """The leader dies; `written` of its waiting registry writes were made. Every stream and link of it is broken."""
-        registry = self.master.state.registry.apply(*(one.change for one in self.held[:written]))
+        """The leader crashes after `written` of its queued registry writes.
+
+        Each of its streams and links breaks.
+        """
+        registry = self.master.state.registry.apply(
+            *(store.change for store in self.held[:written])
+        )
         self.held = []
         self.masters += 1
         name = f"m{self.masters}"
@@ -47,12 +52,14 @@ class Reign(World):
 class RealAgent:
     """An agent's own core, its containers, and its connection."""
 
-    def __init__(self, world: Reign, host: str) -> None:
+    def __init__(self, world: SuccessionWorld, host: str) -> None:
         self.world, self.host = world, host
         self.core = AgentCore(host, lambda: world.number().to_bytes(16, "big"))
         self.alive: set[str] = set()  # containers
-        self.given_up: set[str] = set()  # containers that were killed before they began
-        self.under_way: list[Callable[[], ag.Event]] = []  # what the kernel has yet to do
+        self.given_up: set[str] = set()  # containers that were killed before their start
+        self.pending_changes: list[
+            Callable[[], ag.Event]
+        ] = []  # changes of containers that happen later
         self.link_id: str | None = None
         self.read = 0
         self.refused = False
@@ -66,7 +73,7 @@ class RealAgent:
         return record is not None and record.container_id in self.alive
 
     def connect(self) -> None:
-        """A new link to whoever leads; the message may be its last if that master dies."""
+        """Open a new link to the leader."""
         self.drop()
         self.link_id, self.read = f"link{self.world.number()}", 0
         info = AgentInfo(hostname=self.host, resources=to_wire(SIZE))
@@ -75,27 +82,27 @@ class RealAgent:
         )
         self.world.feed(ev.AgentRegistering(self.link_id, register))
 
-    def drop(self, *, heard: bool = True) -> None:
-        """The link breaks; `heard`: a leader is there to notice."""
+    def drop(self, *, reported: bool = True) -> None:
+        """Break the link. `reported`: the leader sees it."""
         if self.link_id is not None:
-            if heard:
+            if reported:
                 self.world.feed(ev.LinkClosed(self.link_id))
             self.link_id = None
             self.handle(ag.Disconnected())
 
-    def listen(self) -> bool:
-        """Obey what came over the link; whether anything did."""
+    def receive(self) -> bool:
+        """Handle new messages of the link; return whether there were any."""
         if self.link_id is None:
             return False
         inbox = self.world.links[self.link_id]
         fresh, self.read = inbox[self.read :], len(inbox)
         for message in fresh:
-            self._obey(message)
+            self._handle_message(message)
         if self.link_id in self.world.cut:
-            self.drop(heard=False)
+            self.drop(reported=False)
         return bool(fresh)
 
-    def _obey(self, message: link.FromMaster) -> None:
+    def _handle_message(self, message: link.FromMaster) -> None:
         match message:
             case link.Registered():
                 self.handle(ag.Connected(message.agent_id))
@@ -124,8 +131,8 @@ class RealAgent:
             self.alive.add(container_id)
             return ag.Started(container_id, self.world.number())
 
-        self.under_way.append(starts)
-        self.under_way.append(lambda: ag.Ran(container_id))
+        self.pending_changes.append(starts)
+        self.pending_changes.append(lambda: ag.Ran(container_id))
 
     def _die(self, container_id: str, wait_status: int) -> None:
         def exits() -> ag.Event:
@@ -133,7 +140,7 @@ class RealAgent:
             return ag.Exited(container_id, wait_status)
 
         if container_id in self.alive:
-            self.under_way.append(exits)
+            self.pending_changes.append(exits)
         else:
             self.given_up.add(container_id)
 
@@ -141,11 +148,11 @@ class RealAgent:
         """A container's command ends by itself."""
         self._die(container_id, wait_status)
 
-    def go_on(self) -> bool:
-        """What the kernel has to do next; whether there was anything."""
-        if not self.under_way:
+    def run_next(self) -> bool:
+        """Let the next change of a container happen; return whether there was one."""
+        if not self.pending_changes:
             return False
-        self.handle(self.under_way.pop(0)())
+        self.handle(self.pending_changes.pop(0)())
         return True
 
     def tick(self) -> None:
@@ -155,16 +162,16 @@ class RealAgent:
 
 
 class Client:
-    """A framework that keeps its word: it remembers every task, and acknowledges when it is let."""
+    """A framework that records every task, and acknowledges on request."""
 
-    def __init__(self, world: Reign, name: str, *, aware: bool) -> None:
+    def __init__(self, world: SuccessionWorld, name: str, *, aware: bool) -> None:
         self.world, self.name, self.aware = world, name, aware
         self.scheduler: Scheduler = self._subscribe(None)
         self.id = self.scheduler.id
         self.read = 0
-        self.told: dict[str, str] = {}  # task -> the latest state that it was told
+        self.states: dict[str, str] = {}  # task -> the latest state that it received
         self.agents: dict[str, str] = {}  # task -> agent
-        self.owed: list[tuple[str, str, bytes]] = []  # (task, agent, uuid) to acknowledge
+        self.unacknowledged: list[tuple[str, str, bytes]] = []  # (task, agent, uuid) to acknowledge
 
     def _subscribe(self, id_: str | None) -> Scheduler:
         return Scheduler(
@@ -181,42 +188,42 @@ class Client:
         record = self.world.state.frameworks.get(self.id)
         return record is not None and record.stream_id == self.scheduler.stream_id
 
-    def come_back(self) -> None:
+    def reconnect(self) -> None:
         self.scheduler, self.read = self._subscribe(self.id), 0
-        self.owed.clear()  # of the broken stream; the updates come again
+        self.unacknowledged.clear()  # of the broken stream; the updates come again
 
-    def listen(self) -> list[dict[str, Any]]:
-        """The statuses that are new, noted."""
+    def receive(self) -> list[dict[str, Any]]:
+        """Record and return the new statuses."""
         events = self.world.streams[self.scheduler.stream_id]
         fresh, self.read = events[self.read :], len(events)
-        assert not [one for one in fresh if one["type"] == "ERROR"], "the framework was refused"
-        statuses = [one["update"]["status"] for one in fresh if one["type"] == "UPDATE"]
+        assert not [event for event in fresh if event["type"] == "ERROR"], (
+            "the framework was refused"
+        )
+        statuses = [event["update"]["status"] for event in fresh if event["type"] == "UPDATE"]
         for status in statuses:
             task_id = status["task_id"]["value"]
-            self.told[task_id] = status["state"]
+            self.states[task_id] = status["state"]
             if "uuid" in status:
-                self.owed.append((task_id, status["agent_id"]["value"], status["uuid"]))
+                self.unacknowledged.append((task_id, status["agent_id"]["value"], status["uuid"]))
         return statuses
 
     def acknowledge_next(self) -> None:
-        task_id, agent_id, uuid = self.owed.pop(0)
+        task_id, agent_id, uuid = self.unacknowledged.pop(0)
         body = {"agent_id": {"value": agent_id}, "task_id": {"value": task_id}, "uuid": uuid}
         self.scheduler.call("ACKNOWLEDGE", acknowledge=body)
 
     def launch(self, task_id: str) -> str:
-        """A task on the first offer; the agent's id."""
+        """Launch a task on the first offer; return the agent\'s id."""
         offer = self.scheduler.offers[0]
-        self.told[task_id], self.agents[task_id] = "TASK_STAGING", offer.agent_id
+        self.states[task_id], self.agents[task_id] = "TASK_STAGING", offer.agent_id
         self.scheduler.launch(offer, self.scheduler.task(offer, task_id))
         return str(offer.agent_id)
 
     def reconcile(self) -> None:
-        """Ask after every task whose end was not told."""
-        ended = TERMINAL_STATES - {
-            "TASK_LOST"
-        }  # which is also what an agent that is away looks like
+        """Reconcile every task whose end was not received."""
+        ended = TERMINAL_STATES - {"TASK_LOST"}  # an unreachable agent looks the same
         open_ = [
-            (task, agent) for task, agent in self.agents.items() if self.told[task] not in ended
+            (task, agent) for task, agent in self.agents.items() if self.states[task] not in ended
         ]
         if open_:
             self.scheduler.reconcile(*open_)

@@ -1,4 +1,4 @@
-"""Agents registering, coming back, falling silent; a new leader that learns from them."""
+"""Agents: registration, return, loss; a new leader learns from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def registry_with(agent_id: str, host: str, *changes) -> Registry:
     )
 
 
-def test_nobody_hears_of_an_agent_before_the_registry_holds_it(world):
+def test_an_agent_is_announced_after_the_registry_has_stored_it(world):
     framework = world.framework()
     world.hold_stores = True
     agent = world.agent()
@@ -50,7 +50,7 @@ def test_a_broken_link_rescinds_offers_and_keeps_tasks(world):
     assert framework.offers == []
 
 
-def test_an_agent_that_comes_back_is_offered_again(world):
+def test_an_agent_that_reconnects_is_offered_again(world):
     agent = world.agent()
     framework = world.framework()
     framework.run("t")
@@ -71,13 +71,13 @@ def test_the_end_of_an_old_link_does_not_disconnect_the_new_one(world):
 
 
 @pytest.mark.parametrize(("aware", "state"), [(True, "TASK_DROPPED"), (False, "TASK_LOST")])
-def test_a_launch_that_never_arrived_is_told_when_the_agent_is_back(world, aware, state):
+def test_a_lost_launch_is_reported_when_the_agent_reconnects(world, aware, state):
     agent = world.agent()
     framework = world.framework(aware=aware)
     framework.run("t")
     agent.disconnect()
     agent.connect([])
-    assert [one["state"] for one in framework.statuses] == [state]
+    assert [status["state"] for status in framework.statuses] == [state]
     assert framework.record.tasks == {}
 
 
@@ -145,7 +145,7 @@ def test_an_unreachable_agent_that_returns_brings_its_tasks_back(world):
     assert framework.statuses[-1]["reason"] == "REASON_SLAVE_REREGISTERED"
 
 
-def test_an_agent_that_lost_its_id_replaces_the_one_at_its_address(world):
+def test_an_agent_that_lost_its_id_replaces_its_predecessor_at_the_address(world):
     old = world.agent(host="h1")
     framework = world.framework()
     framework.run("t")
@@ -187,7 +187,7 @@ def test_a_framework_back_before_its_agents_gets_its_tasks_later():
     assert again.reconcile(("t", None))[0]["state"] == "TASK_RUNNING"
 
 
-def test_a_recovered_framework_that_never_comes_back_is_torn_down_in_the_end():
+def test_a_recovered_framework_that_does_not_subscribe_is_removed():
     world = World(registry_with("m-S0", "h"))
     framework = World().framework(failover_s=0.0)
     agent = world.agent(agent_id="m-S0", host="h", tasks=[known(framework, "t", "m-S0")])
@@ -200,7 +200,7 @@ def test_a_recovered_framework_that_never_comes_back_is_torn_down_in_the_end():
     assert agent.got(link.ShutdownFramework)
 
 
-def test_a_recovered_agent_that_never_comes_back_becomes_unreachable():
+def test_a_recovered_agent_that_does_not_register_becomes_unreachable():
     world = World(registry_with("m-S0", "h"))
     world.tick(599)
     assert world.state.recovered == {"m-S0"}
@@ -230,7 +230,7 @@ def test_an_agent_no_registry_knows_is_admitted_with_the_id_it_has(world):
 
 
 @pytest.mark.parametrize(("aware", "state"), [(True, "TASK_GONE"), (False, "TASK_LOST")])
-def test_the_tasks_of_an_agent_that_ends_for_good_are_gone_as_soon_as_the_registry_forgot_it(
+def test_tasks_of_an_agent_that_shuts_down_are_gone_once_the_registry_removed_it(
     world, aware, state
 ):
     agent = world.agent()
@@ -242,7 +242,9 @@ def test_the_tasks_of_an_agent_that_ends_for_good_are_gone_as_soon_as_the_regist
     assert framework.offers == []
     world.hold_stores = False
     world.store()
-    assert [(one["task_id"]["value"], one["state"]) for one in framework.statuses] == [("t", state)]
+    assert [(status["task_id"]["value"], status["state"]) for status in framework.statuses] == [
+        ("t", state)
+    ]
     assert agent.id not in world.state.agents
     assert world.state.record(agent.id) is None
     assert framework.events("FAILURE")

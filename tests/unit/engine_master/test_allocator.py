@@ -41,8 +41,8 @@ def test_the_framework_with_the_smaller_dominant_share_comes_first():
 def test_the_dominant_share_is_the_largest_over_all_scalars_not_their_sum():
     # 6 of 18 cpus (1/3) and nothing else, against 5 cpus (5/18) with 1/6 of the memory.
     # The sum of the latter is larger, its maximum is smaller.
-    allocator = an_allocator(("one-sided", "*"), ("balanced", "*"), agents=2)
-    allocator.claim("one-sided", "*", "a0", Resources.of(cpus=6))
+    allocator = an_allocator(("cpu-only", "*"), ("balanced", "*"), agents=2)
+    allocator.claim("cpu-only", "*", "a0", Resources.of(cpus=6))
     allocator.claim("balanced", "*", "a1", Resources.of(cpus=5, mem_mib=6 * 1024))
     assert winners(allocator)[0][0] == "balanced"
 

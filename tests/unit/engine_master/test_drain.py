@@ -1,4 +1,4 @@
-"""DEACTIVATE, REACTIVATE, DRAIN, MARK_AGENT_GONE, TEARDOWN: codes, order, and when DRAINED comes."""
+"""DEACTIVATE, REACTIVATE, DRAIN, MARK_AGENT_GONE, TEARDOWN: codes, order, and DRAINED."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def framework(world, agent):
         ("TEARDOWN", (400, "No framework found with specified ID")),
     ],
 )
-def test_what_is_unknown_is_refused(world, call, answer):
+def test_calls_for_unknown_agents_and_frameworks_are_refused(world, call, answer):
     assert world.operate(call, "nope") == answer
 
 
@@ -122,7 +122,9 @@ def test_an_agent_that_dies_while_draining_is_not_drained_until_it_returns(world
 @pytest.mark.parametrize(
     ("aware", "state"), [(True, "TASK_GONE_BY_OPERATOR"), (False, "TASK_LOST")]
 )
-def test_marking_gone_ends_tasks_and_refuses_the_agent_for_ever(world, agent, aware, state):
+def test_an_agent_marked_gone_loses_its_tasks_and_is_refused_from_then_on(
+    world, agent, aware, state
+):
     framework = world.framework("g", aware=aware)
     framework.run("t")
     assert world.operate("MARK_AGENT_GONE", agent.id) == (200, "")
@@ -153,7 +155,7 @@ def test_a_drained_agent_that_is_unreachable_cannot_be_reactivated(world, agent)
     assert world.operate("REACTIVATE_AGENT", agent.id) == (409, "Agent is not registered")
 
 
-def test_an_operator_tears_a_framework_down(world, agent, framework):
+def test_an_operator_can_tear_down_a_framework(world, agent, framework):
     assert world.operate("TEARDOWN", framework.id) == (200, "")
     assert framework.id not in world.state.frameworks
 

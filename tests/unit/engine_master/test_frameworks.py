@@ -1,4 +1,4 @@
-"""Subscribing, failing over, disconnecting, teardown."""
+"""Frameworks: subscription, failover, disconnection, teardown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def world() -> World:
 def test_a_subscriber_gets_subscribed_heartbeat_then_offers(world):
     world.agent()
     framework = world.framework()
-    assert [one["type"] for one in framework.events()] == ["SUBSCRIBED", "HEARTBEAT", "OFFERS"]
+    assert [event["type"] for event in framework.events()] == ["SUBSCRIBED", "HEARTBEAT", "OFFERS"]
     assert framework.events("SUBSCRIBED")[0]["heartbeat_interval_seconds"] == 15.0
 
 
@@ -34,9 +34,10 @@ def test_an_agent_that_registers_is_offered_at_once(world):
         "address": {"hostname": agent.host, "ip": agent.host, "port": 5051},
         "path": "/slave(1)",
     }
-    assert {one["name"] for one in wire["resources"]} == {"cpus", "mem", "disk", "ports"}
+    assert {resource["name"] for resource in wire["resources"]} == {"cpus", "mem", "disk", "ports"}
     assert all(
-        one["role"] == "*" and one["allocation_info"] == {"role": "*"} for one in wire["resources"]
+        resource["role"] == "*" and resource["allocation_info"] == {"role": "*"}
+        for resource in wire["resources"]
     )
 
 
@@ -54,7 +55,7 @@ def test_the_second_subscriber_with_an_id_fails_the_first_over(world):
     assert first.events()[-1] == {"type": "ERROR", "error": {"message": "Framework failed over"}}
     assert first.stream_id in world.closed
     assert second.id == first.id
-    assert [one["type"] for one in second.events()] == ["SUBSCRIBED", "HEARTBEAT", "OFFERS"]
+    assert [event["type"] for event in second.events()] == ["SUBSCRIBED", "HEARTBEAT", "OFFERS"]
     assert not second.events("RESCIND")
 
 
@@ -116,7 +117,7 @@ def test_teardown_kills_tasks_ends_the_stream_and_frees_the_agent_for_others(wor
     assert framework.stream_id in world.closed
     assert agent.got(link.ShutdownFramework)
     assert [offer.resources for offer in other.offers] == [SIZE]
-    assert [one["type"] for one in world.published][-1] == "FRAMEWORK_REMOVED"
+    assert [event["type"] for event in world.published][-1] == "FRAMEWORK_REMOVED"
 
 
 def test_user_cannot_change(world):

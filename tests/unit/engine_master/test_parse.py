@@ -70,8 +70,8 @@ WRONG = {
     b'{"subscribe": {"framework_info": {"user": "root"}}}': PREFIX
     + "Missing required fields: subscribe.framework_info.name",
     b'{"subscribe": {}}': PREFIX + "Missing required fields: subscribe.framework_info",
-    b'{"message": {"agent_id": {"value": "a"}, "executor_id": {"value": "e"}, "data": "!!"}}': PREFIX
-    + "Failed to base64 decode bytes field 'data': Invalid character '!'",
+    b'{"message": {"agent_id": {"value": "a"}, "executor_id": {"value": "e"}, '
+    b'"data": "!!"}}': PREFIX + "Failed to base64 decode bytes field 'data': Invalid character '!'",
 }
 
 
@@ -112,7 +112,7 @@ BODIES = [
 
 
 @given(st.dictionaries(st.sampled_from(BODIES), JSON))
-def test_any_document_is_a_message_or_one_clear_error(document):
+def test_any_document_is_a_message_or_an_error(document):
     for of in (Call, OperatorCall):
         with contextlib.suppress(BadMessage):
             assert isinstance(parse(document, of), of)

@@ -1,6 +1,6 @@
-"""Random histories of a cluster: whatever happens, nothing is offered twice, and every update reaches its scheduler.
+"""Random histories of a cluster: no resource is offered twice, and each update is delivered.
 
-The world checks after every event that resources are conserved and that no agent is offered that must not be.
+The world checks its invariants after every event.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mesaform.common.resources import Resources
 from mesaform.engine import link
-from mesaform.mesos.messages import TERMINAL_STATES
+from mesaform.mesos.messages import TERMINAL_STATES, from_wire
 from tests.support.profiles import examples
 from tests.unit.engine_master.world import FakeAgent, Scheduler, World, known
 
@@ -23,42 +23,42 @@ SIZES = [
 
 
 class Cluster(RuleBasedStateMachine):
-    """Agents that really keep their tasks and retry updates, schedulers that may be away, a registry that may be slow."""
+    """Agents that keep tasks and repeat updates, schedulers that disconnect, a slow registry."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
         self.agents: list[FakeAgent] = []
         self.schedulers: list[Scheduler] = []
-        self.running: dict[
-            tuple[str, str], tuple[FakeAgent, Scheduler, Resources]
-        ] = {}  # what agents run
-        self.unheard: dict[
-            tuple[str, str], bytes
-        ] = {}  # terminal updates that were not acknowledged
+        # Live tasks of the agents, by framework and task id.
+        self.running: dict[tuple[str, str], tuple[FakeAgent, Scheduler, Resources]] = {}
+        # The uuids of terminal updates that are not acknowledged.
+        self.unacknowledged: dict[tuple[str, str], bytes] = {}
         self.seen: dict[str, int] = {}
 
-    def _listen(self) -> None:
-        """Agents start what they are told to start, and forget what they are told to forget."""
+    def _deliver(self) -> None:
+        """Let the agents carry out the messages that they got."""
         by_link = {agent.link_id: agent for agent in self.agents}
         for link_id, agent in by_link.items():
             inbox = self.world.links[link_id]
             for message in inbox[self.seen.get(link_id, 0) :]:
-                self._obey(agent, message)
+                self._handle(agent, message)
             self.seen[link_id] = len(inbox)
 
-    def _obey(self, agent: FakeAgent, message: link.FromMaster) -> None:
+    def _handle(self, agent: FakeAgent, message: link.FromMaster) -> None:
         if isinstance(message, link.Launch):
-            scheduler = next(one for one in self.schedulers if one.id == message.framework.id.value)
-            from mesaform.mesos.messages import from_wire
-
+            scheduler = next(
+                scheduler
+                for scheduler in self.schedulers
+                if scheduler.id == message.framework.id.value
+            )
             self.running[scheduler.id, message.task.task_id.value] = (
                 agent,
                 scheduler,
                 from_wire(message.task.resources),
             )
         elif isinstance(message, link.Acknowledge):
-            self.unheard.pop((message.framework_id, message.task_id), None)
+            self.unacknowledged.pop((message.framework_id, message.task_id), None)
         elif isinstance(message, link.ShutdownFramework):
             self._forget(lambda key, holder: key[0] == message.framework_id and holder is agent)
         elif isinstance(message, link.Refused):
@@ -67,7 +67,7 @@ class Cluster(RuleBasedStateMachine):
     def _forget(self, which) -> None:
         for key in [key for key, (holder, _, _) in self.running.items() if which(key, holder)]:
             del self.running[key]
-            self.unheard.pop(key, None)
+            self.unacknowledged.pop(key, None)
 
     @precondition(lambda self: len(self.agents) < 4)
     @rule()
@@ -79,20 +79,24 @@ class Cluster(RuleBasedStateMachine):
     def a_framework_subscribes(self, role: str, aware: bool) -> None:
         self.schedulers.append(self.world.framework(roles=(role,), aware=aware, failover_s=1e6))
 
-    @precondition(lambda self: any(one.offers for one in self.schedulers))
+    @precondition(lambda self: any(scheduler.offers for scheduler in self.schedulers))
     @rule(data=st.data(), size=st.sampled_from(SIZES), refuse_s=st.sampled_from([0.0, 5.0, 60.0]))
     def a_task_is_launched(self, data, size: Resources, refuse_s: float) -> None:
-        scheduler = data.draw(st.sampled_from([one for one in self.schedulers if one.offers]))
+        scheduler = data.draw(
+            st.sampled_from([scheduler for scheduler in self.schedulers if scheduler.offers])
+        )
         offer = data.draw(st.sampled_from(scheduler.offers))
         scheduler.launch(
             offer, scheduler.task(offer, f"t{self.world.number()}", size), refuse_s=refuse_s
         )
-        self._listen()
+        self._deliver()
 
-    @precondition(lambda self: any(one.offers for one in self.schedulers))
+    @precondition(lambda self: any(scheduler.offers for scheduler in self.schedulers))
     @rule(data=st.data(), refuse_s=st.sampled_from([None, 0.0, 30.0]))
     def offers_are_declined(self, data, refuse_s) -> None:
-        scheduler = data.draw(st.sampled_from([one for one in self.schedulers if one.offers]))
+        scheduler = data.draw(
+            st.sampled_from([scheduler for scheduler in self.schedulers if scheduler.offers])
+        )
         scheduler.decline(*scheduler.offers, refuse_s=refuse_s)
 
     @precondition(lambda self: self.running)
@@ -100,29 +104,29 @@ class Cluster(RuleBasedStateMachine):
     def a_task_changes(self, data, state: str) -> None:
         key = data.draw(st.sampled_from(sorted(self.running)))
         agent, scheduler, _ = self.running[key]
-        if key in self.unheard or agent.link_id in self.world.cut:
+        if key in self.unacknowledged or agent.link_id in self.world.cut:
             return
         uuid = agent.update(scheduler, key[1], state)
         if state in TERMINAL_STATES:
-            self.unheard[key] = uuid
+            self.unacknowledged[key] = uuid
 
-    @precondition(lambda self: self.unheard)
+    @precondition(lambda self: self.unacknowledged)
     @rule(data=st.data())
     def a_terminal_update_is_retried_and_acknowledged(self, data) -> None:
-        key = data.draw(st.sampled_from(sorted(self.unheard)))
+        key = data.draw(st.sampled_from(sorted(self.unacknowledged)))
         agent, scheduler, _ = self.running[key]
         if agent.link_id in self.world.cut or not scheduler.record.is_connected:
             return
         before = len(scheduler.statuses)
-        agent.update(scheduler, key[1], "TASK_FINISHED", uuid=self.unheard[key])
+        agent.update(scheduler, key[1], "TASK_FINISHED", uuid=self.unacknowledged[key])
         if (
             agent.id in self.world.state.agents
             and self.world.state.agents[agent.id].link_id == agent.link_id
         ):
             assert len(scheduler.statuses) == before + 1, "an update was lost"
-            scheduler.acknowledge(agent, key[1], self.unheard[key])
-            self._listen()
-            assert key not in self.unheard, "an acknowledgement was lost"
+            scheduler.acknowledge(agent, key[1], self.unacknowledged[key])
+            self._deliver()
+            assert key not in self.unacknowledged, "an acknowledgement was lost"
             self.running.pop(key)
 
     @precondition(lambda self: self.agents)
@@ -134,12 +138,12 @@ class Cluster(RuleBasedStateMachine):
         if back:
             self._reconnect(agent)
 
-    @precondition(lambda self: any(one.link_id in self.world.cut for one in self.agents))
+    @precondition(lambda self: any(agent.link_id in self.world.cut for agent in self.agents))
     @rule(data=st.data())
     def an_agent_comes_back(self, data) -> None:
         self._reconnect(
             data.draw(
-                st.sampled_from([one for one in self.agents if one.link_id in self.world.cut])
+                st.sampled_from([agent for agent in self.agents if agent.link_id in self.world.cut])
             )
         )
 
@@ -155,13 +159,13 @@ class Cluster(RuleBasedStateMachine):
                     scheduler,
                     key[1],
                     agent.id or "",
-                    "TASK_FINISHED" if key in self.unheard else "TASK_RUNNING",
+                    "TASK_FINISHED" if key in self.unacknowledged else "TASK_RUNNING",
                     size,
                 )
                 for key, scheduler, size in mine
             ]
         )
-        self._listen()
+        self._deliver()
 
     @precondition(lambda self: self.schedulers)
     @rule(data=st.data())
@@ -187,7 +191,7 @@ class Cluster(RuleBasedStateMachine):
     )
     def an_operator_acts(self, data, call: str) -> None:
         self.world.operate(call, data.draw(st.sampled_from(self.agents)).id or "")
-        self._listen()
+        self._deliver()
 
     @rule(slow=st.booleans())
     def the_registry_is_slow_or_quick(self, slow: bool) -> None:
@@ -196,10 +200,14 @@ class Cluster(RuleBasedStateMachine):
             self.world.store()
             for agent in self.agents:
                 agent.id = next(
-                    (one.agent_id for one in agent.inbox if isinstance(one, link.Registered)),
+                    (
+                        message.agent_id
+                        for message in agent.inbox
+                        if isinstance(message, link.Registered)
+                    ),
                     agent.id,
                 )
-            self._listen()
+            self._deliver()
 
     @precondition(lambda self: self.schedulers)
     @rule(data=st.data(), call=st.sampled_from(["REVIVE", "SUPPRESS", "RECONCILE"]))
@@ -211,7 +219,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 1.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.tick(seconds)
-        self._listen()
+        self._deliver()
 
     @invariant()
     def what_connected_agents_run_the_master_knows(self) -> None:

@@ -1,4 +1,4 @@
-"""Every case of reconciliation, for frameworks that know partitions and for those that do not."""
+"""Each case of reconciliation, for partition-aware frameworks and others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_known_task_has_its_latest_update_state(world, agent):
     assert status["agent_id"] == {"value": agent.id}
 
 
-def test_implicit_reconciliation_tells_every_task_that_is_not_over(world, agent):
+def test_implicit_reconciliation_reports_every_live_task(world, agent):
     framework = world.framework()
     offer = framework.offers[0]
     framework.launch(
@@ -58,7 +58,7 @@ def test_implicit_reconciliation_tells_every_task_that_is_not_over(world, agent)
     )
     framework.acknowledge(agent, "a", agent.update(framework, "a", "TASK_FINISHED"))
     agent.update(framework, "b", "TASK_FAILED")
-    assert {one["task_id"]["value"]: one["state"] for one in framework.reconcile()} == {
+    assert {status["task_id"]["value"]: status["state"] for status in framework.reconcile()} == {
         "b": "TASK_FAILED",
         "c": "TASK_STAGING",
     }

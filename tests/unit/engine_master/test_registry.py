@@ -1,4 +1,4 @@
-"""The durable set of agents, and that a deposed leader cannot write it."""
+"""The durable set of agents, which a deposed leader cannot write."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def test_a_large_registry_is_stored_small():
 @pytest.fixture
 async def sessions(zookeeper_hosts):
     opened = [ZooKeeper(zookeeper_hosts), ZooKeeper(zookeeper_hosts)]
-    for one in opened:
-        await one.start()
+    for session in opened:
+        await session.start()
     yield opened
-    for one in opened:
-        await one.stop()
+    for session in opened:
+        await session.stop()
 
 
 @pytest.mark.zookeeper

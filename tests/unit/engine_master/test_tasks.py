@@ -1,4 +1,4 @@
-"""Launching, validating, updates and acknowledgements, kills."""
+"""Tasks: launch, validation, updates, acknowledgements, kills."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def framework(world, agent):
     return world.framework()
 
 
-def test_a_launched_task_goes_to_its_agent_and_the_rest_comes_back_as_an_offer(
+def test_a_launched_task_is_sent_to_its_agent_and_the_rest_is_offered_again(
     world, agent, framework
 ):
     framework.run("t")
     sent = agent.got(link.Launch)
-    assert [one.task.task_id.value for one in sent] == ["t"]
+    assert [message.task.task_id.value for message in sent] == ["t"]
     assert sent[0].framework.id.value == framework.id
-    assert all(one.allocation_info.role == "*" for one in sent[0].task.resources)
+    assert all(resource.allocation_info.role == "*" for resource in sent[0].task.resources)
     world.tick()
     assert framework.offers[0].resources == SIZE - SMALL
 
@@ -49,9 +49,10 @@ def test_several_tasks_fit_one_offer_until_it_is_used_up(world, agent, framework
     offer = framework.offers[0]
     half = Resources.of(cpus=2)
     framework.launch(offer, *(framework.task(offer, name, half) for name in ("a", "b", "c")))
-    assert [one.task.task_id.value for one in agent.got(link.Launch)] == ["a", "b"]
+    assert [message.task.task_id.value for message in agent.got(link.Launch)] == ["a", "b"]
     assert [
-        (one["task_id"]["value"], one["state"], one["reason"]) for one in framework.statuses
+        (status["task_id"]["value"], status["state"], status["reason"])
+        for status in framework.statuses
     ] == [("c", "TASK_ERROR", "REASON_TASK_INVALID")]
 
 
@@ -123,7 +124,7 @@ def test_a_task_that_cannot_run_gets_an_error_that_says_why(
     assert not agent.got(link.Launch)
 
 
-def test_two_tasks_cannot_have_one_id(world, agent, framework):
+def test_task_ids_are_unique_in_a_framework(world, agent, framework):
     framework.run("t")
     world.tick()
     framework.run("t")
@@ -154,7 +155,7 @@ def test_a_task_on_an_offer_that_is_gone_is_dropped_or_lost(world, agent, aware,
     assert status["message"] == "Task launched with invalid offers: Offer bogus is no longer valid"
 
 
-def test_a_good_offer_beside_a_bad_one_comes_back(world, agent, framework):
+def test_a_valid_offer_beside_an_invalid_one_is_returned(world, agent, framework):
     offer = framework.offers[0]
     framework.launch(offer, framework.task(offer, "t"), offer_ids=[offer.id, "bogus"])
     assert framework.statuses[0]["state"] == "TASK_DROPPED"
@@ -171,7 +172,7 @@ def test_updates_go_to_the_scheduler_and_acknowledgements_to_the_agent(world, ag
     assert "t" in framework.record.tasks
 
 
-def test_resources_return_when_the_latest_state_is_terminal_and_the_record_goes_when_that_is_acknowledged(
+def test_resources_return_at_the_terminal_state_and_the_record_goes_at_its_acknowledgement(
     world, agent, framework
 ):
     framework.run("t")
@@ -202,10 +203,10 @@ def test_a_repeated_update_is_sent_again_but_noted_once(world, agent, framework)
     agent.update(framework, "t", "TASK_RUNNING", uuid=uuid)
     assert len(framework.statuses) == 2
     assert len(framework.record.tasks["t"].statuses) == 1
-    assert [one["type"] for one in world.published].count("TASK_UPDATED") == 1
+    assert [event["type"] for event in world.published].count("TASK_UPDATED") == 1
 
 
-def test_an_update_while_the_scheduler_is_away_is_noted_for_reconciliation(world, agent):
+def test_an_update_for_a_disconnected_scheduler_is_recorded_for_reconciliation(world, agent):
     framework = world.framework("away", failover_s=60.0)
     world.framework("f").call("TEARDOWN")
     world.tick()
@@ -234,7 +235,7 @@ def test_a_kill_goes_to_the_agent_with_its_grace(world, agent, framework):
     assert agent.got(link.Kill) == [link.Kill(framework.id, "t", 2.5)]
 
 
-def test_a_kill_while_the_agent_is_away_is_sent_when_it_is_back(world, agent, framework):
+def test_a_kill_for_a_disconnected_agent_is_sent_when_it_reconnects(world, agent, framework):
     from tests.unit.engine_master.world import known
 
     framework.run("t")
@@ -252,7 +253,7 @@ def test_a_kill_of_an_unknown_task_is_reconciled(world, agent, framework):
     )
 
 
-def test_an_agent_that_still_runs_a_removed_framework_is_told_to_stop_it(world, agent, framework):
+def test_an_agent_that_still_runs_a_removed_framework_gets_a_shutdown(world, agent, framework):
     framework.run("t")
     framework.call("TEARDOWN")
     before = len(agent.got(link.ShutdownFramework))
@@ -263,6 +264,6 @@ def test_an_agent_that_still_runs_a_removed_framework_is_told_to_stop_it(world, 
 def test_the_operators_see_tasks_come_and_change(world, agent, framework):
     framework.run("t")
     agent.update(framework, "t", "TASK_RUNNING")
-    kinds = [one["type"] for one in world.published]
+    kinds = [event["type"] for event in world.published]
     assert kinds[-2:] == ["TASK_ADDED", "TASK_UPDATED"]
     assert world.published[-1]["task_updated"]["state"] == "TASK_RUNNING"

@@ -1,4 +1,7 @@
-"""A world around the pure core: verbs for tests, a registry that stores at once, and invariants checked after every event."""
+"""A world around the master's core: verbs for tests, and a registry that stores at once.
+
+Invariants are checked after every event.
+"""
 
 from __future__ import annotations
 
@@ -83,10 +86,11 @@ class World:
             self.store()
 
     def store(self) -> None:
-        """Let the registry writes that wait succeed."""
+        """Let the queued registry writes succeed."""
         waiting, self.held = self.held, []
-        for one in waiting:
-            self._carry_out(self.master.handle(ev.Stored(one.change, one.origin), self.now))
+        for write in waiting:
+            stored = ev.Stored(write.change, write.origin)
+            self._carry_out(self.master.handle(stored, self.now))
             self.check()
 
     def tick(self, seconds: float = 1.0) -> None:
@@ -94,28 +98,35 @@ class World:
         self.feed(ev.Tick())
 
     def check(self) -> None:
-        """Nothing is offered or used twice, and what may not be offered is not."""
-        m = self.state
-        for agent in m.agents.values():
-            taken = total([agent.used(), agent.offered()])
-            assert m.allocator.free(agent.id) + taken == agent.total, (
-                f"{agent.id}: resources are not conserved"
-            )
-            held = total(m.allocator.allocated(agent.id).values())
-            assert held == taken, f"{agent.id}: the allocator counts {held}, the master {taken}"
-            if agent.offers:
-                assert agent.is_connected, f"{agent.id} is away and may not be offered"
-                assert not m.is_deactivated(agent.id), f"{agent.id} may not be offered"
-        for offer in m.offers.values():
-            assert m.frameworks[offer.framework_id].is_active
-            assert (
-                m.frameworks[offer.framework_id].offers[offer.id]
-                is m.agents[offer.agent_id].offers[offer.id]
-                is offer
-            )
-        for framework in m.frameworks.values():
+        """Check that resources are conserved and that only offerable agents are offered."""
+        state = self.state
+        for agent in state.agents.values():
+            self._check_agent(agent)
+        for offer in state.offers.values():
+            framework, agent = state.frameworks[offer.framework_id], state.agents[offer.agent_id]
+            assert framework.is_active
+            assert framework.offers[offer.id] is agent.offers[offer.id] is offer
+        for framework in state.frameworks.values():
             for task in framework.tasks.values():
-                assert m.agents[task.agent_id].tasks[framework.id, task.id] is task
+                assert state.agents[task.agent_id].tasks[framework.id, task.id] is task
+        assert not state.effects
+        assert not state.wants_offers
+        assert not set(state.frameworks) & set(state.completed_frameworks)
+        assert not set(state.agents) & state.recovered
+        assert all(state.agents[id_].link_id == link_id for link_id, id_ in state.links.items())
+
+    def _check_agent(self, agent: Any) -> None:
+        allocator = self.state.allocator
+        taken = total([agent.used(), agent.offered()])
+        assert allocator.free(agent.id) + taken == agent.total, (
+            f"{agent.id}: resources are not conserved"
+        )
+        allocated = total(allocator.allocated(agent.id).values())
+        assert allocated == taken, (
+            f"{agent.id}: the allocator counts {allocated}, the master {taken}"
+        )
+        if agent.offers:
+            assert self.state.is_active(agent), f"{agent.id} may not be offered"
 
     # --- frameworks
 
@@ -164,7 +175,8 @@ class FakeAgent:
         )
         self.world.feed(ev.AgentRegistering(self.link_id, register))
         self.id = next(
-            (one.agent_id for one in self.inbox if isinstance(one, link.Registered)), self.id
+            (message.agent_id for message in self.inbox if isinstance(message, link.Registered)),
+            self.id,
         )
 
     @property
@@ -172,7 +184,7 @@ class FakeAgent:
         return self.world.links[self.link_id]
 
     def got(self, kind: type) -> list[Any]:
-        return [one for one in self.inbox if isinstance(one, kind)]
+        return [message for message in self.inbox if isinstance(message, kind)]
 
     @property
     def refused(self) -> bool:
@@ -232,7 +244,7 @@ class Scheduler:
             name=name,
             roles=list(roles),
             failover_timeout=failover_s,
-            capabilities=[Capability(type=one) for one in names],
+            capabilities=[Capability(type=name) for name in names],
             id=ident(id_) if id_ else None,
             **info,
         )
@@ -243,7 +255,11 @@ class Scheduler:
 
     def events(self, kind: str | None = None) -> list[Any]:
         seen = self.world.streams[self.stream_id]
-        return [one.get(kind.lower(), {}) for one in seen if one["type"] == kind] if kind else seen
+        return (
+            [event.get(kind.lower(), {}) for event in seen if event["type"] == kind]
+            if kind
+            else seen
+        )
 
     @property
     def record(self) -> Any:
@@ -256,7 +272,7 @@ class Scheduler:
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
-        return [one["status"] for one in self.events("UPDATE")]
+        return [event["status"] for event in self.events("UPDATE")]
 
     def call(self, type_: str, **body: Any) -> None:
         self.world.feed(
@@ -285,7 +301,7 @@ class Scheduler:
         offer_ids: list[str] | None = None,
     ) -> None:
         operation = {"type": "LAUNCH", "launch": {"task_infos": list(tasks)}}
-        ids = [{"value": one} for one in offer_ids or [offer.id]]
+        ids = [{"value": offer_id} for offer_id in offer_ids or [offer.id]]
         self.call(
             "ACCEPT",
             accept={
@@ -297,14 +313,14 @@ class Scheduler:
 
     def run(self, task_id: str, size: Resources = SMALL, agent: FakeAgent | None = None) -> Any:
         """Launch one task on an outstanding offer."""
-        offer = next(one for one in self.offers if agent is None or one.agent_id == agent.id)
+        offer = next(offer for offer in self.offers if agent is None or offer.agent_id == agent.id)
         self.launch(offer, self.task(offer, task_id, size))
         return offer
 
     def decline(self, *offers: Any, refuse_s: float | None = None) -> None:
         filters = {} if refuse_s is None else {"filters": {"refuse_seconds": refuse_s}}
         self.call(
-            "DECLINE", decline={"offer_ids": [{"value": one.id} for one in offers], **filters}
+            "DECLINE", decline={"offer_ids": [{"value": offer.id} for offer in offers], **filters}
         )
 
     def acknowledge(self, agent: FakeAgent, task_id: str, uuid: bytes) -> None:
@@ -336,7 +352,7 @@ def known(
     state: str = "TASK_RUNNING",
     size: Resources = SMALL,
 ) -> link.KnownTask:
-    """What a returning agent says of a task."""
+    """A task as a returning agent reports it."""
     info = msgspec.structs.replace(framework.info, id=ident(framework.id))
     task = TaskInfo(
         name=task_id,

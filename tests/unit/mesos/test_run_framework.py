@@ -169,7 +169,7 @@ async def test_a_job_begun_while_masters_elect_waits_for_the_leader(
     assert reporter.notes == ["no leading master answers; waiting up to 15 s for a leader"]
 
 
-async def test_without_a_leader_it_says_so(session: aiohttp.ClientSession) -> None:
+async def test_a_missing_leader_is_an_error(session: aiohttp.ClientSession) -> None:
     async def nobody() -> str:
         raise ClusterUnreachable("no leading master answers")
 
@@ -180,7 +180,7 @@ async def test_without_a_leader_it_says_so(session: aiohttp.ClientSession) -> No
         ).run(asyncio.Event())
 
 
-async def test_output_that_cannot_be_read_is_said_and_the_code_still_counts(
+async def test_unreadable_output_is_noted_and_the_exit_code_stays(
     engine: ScriptedEngine, session: aiohttp.ClientSession
 ) -> None:
     reporter = RecordingReporter()

@@ -59,18 +59,18 @@ def launched(calls: list[Call]) -> list[str]:
         ("TASK_ERROR", "no such user", 1),
     ],
 )
-def test_an_exit_code_is_what_a_shell_would_say(state: str, message: str | None, code: int) -> None:
+def test_an_exit_code_is_that_of_a_shell(state: str, message: str | None, code: int) -> None:
     assert exit_code(TaskStatus(task_id=ident("t"), state=state, message=message)) == code
 
 
-def test_several_words_are_an_argv_and_one_is_a_shell_line() -> None:
+def test_several_arguments_are_an_argv_and_a_single_one_is_a_shell_line() -> None:
     argv = a_job(1, "sh", "-c", "exit 3").command_info()
     assert (argv.shell, argv.value, argv.arguments) == (False, "sh", ["sh", "-c", "exit 3"])
     line = a_job(1, "exit 3").command_info()
     assert (line.shell, line.value) == (True, "exit 3")
 
 
-def test_the_framework_declares_the_smallest_offer_that_is_of_use() -> None:
+def test_the_framework_declares_the_smallest_useful_offer() -> None:
     filters = a_job().framework().offer_filters
     assert filters == {
         "*": {
@@ -111,7 +111,7 @@ def test_the_first_failure_in_time_is_the_job_s() -> None:
     assert execution.exit_code == 7
 
 
-def test_a_launch_that_never_reached_its_agent_is_tried_again_under_a_fresh_id() -> None:
+def test_a_launch_that_did_not_reach_its_agent_is_repeated_with_a_new_id() -> None:
     execution = Execution(a_job(), "x")
     first = launched(execution.handle(offers((8, 4096))))
     execution.handle(update(first[0], "TASK_DROPPED", "Task launched with invalid offers"))
@@ -121,7 +121,7 @@ def test_a_launch_that_never_reached_its_agent_is_tried_again_under_a_fresh_id()
     assert second != first
 
 
-def test_after_a_new_subscription_what_runs_is_asked_after() -> None:
+def test_live_tasks_are_reconciled_after_a_new_subscription() -> None:
     execution = Execution(a_job(), "x")
     subscribed = Event(type="SUBSCRIBED", subscribed=Subscribed(framework_id=ident("f")))
     assert execution.handle(subscribed) == []
@@ -133,7 +133,7 @@ def test_after_a_new_subscription_what_runs_is_asked_after() -> None:
     assert (execution.is_done, execution.exit_code) == (True, 1)
 
 
-def test_stopping_kills_what_runs_and_launches_nothing_more() -> None:
+def test_stopping_kills_live_tasks_and_launches_no_more() -> None:
     execution = Execution(a_job(3), "x")
     execution.handle(offers((2, 4096)))
     assert [call.kill.task_id.value for call in execution.stop() if call.kill] == [
@@ -172,14 +172,14 @@ def test_no_task_is_launched_twice_nor_beyond_its_offer(
     assert len(seen) == len(set(seen)) <= instances
 
 
-def test_environment_words_need_a_name_and_a_value() -> None:
+def test_environment_arguments_need_a_name_and_a_value() -> None:
     assert environment(["A=1", "B=x=y", "C="]) == {"A": "1", "B": "x=y", "C": ""}
     for word in ("A", "=1"):
         with pytest.raises(ValueError, match=word):
             environment([word])
 
 
-def test_a_task_that_was_not_to_blame_for_its_end_says_so() -> None:
+def test_the_message_of_a_task_has_the_external_cause_of_its_end() -> None:
     execution = Execution(a_job(), "u")
     [task] = launched(execution.handle(offers((1, 128))))
     message = "Command terminated with signal Terminated"

@@ -53,21 +53,21 @@ class Framework:
 
     async def seen(self, kind: str, count: int = 1) -> Event:
         async with asyncio.timeout(5):
-            while len(found := [event for event in self.events if event.type == kind]) < count:
+            while len(events := [event for event in self.events if event.type == kind]) < count:
                 assert not self.running.done(), self.running.exception()
                 await asyncio.sleep(0.005)
-        return found[count - 1]
+        return events[count - 1]
 
     async def states_of(self, task_id: str, last: str) -> list[str]:
         async with asyncio.timeout(5):
             while True:
-                found = [
+                states = [
                     event.update.status.state
                     for event in self.events
                     if event.update and event.update.status.task_id.value == task_id
                 ]
-                if last in found:
-                    return found
+                if last in states:
+                    return states
                 await asyncio.sleep(0.005)
 
 
@@ -115,7 +115,7 @@ async def test_a_task_is_launched_acknowledged_and_killed(engine: ScriptedEngine
         await engine.until(lambda: not engine.tasks["t1"].unacknowledged)
 
 
-async def test_the_stream_is_made_again_with_the_same_id_when_it_breaks(
+async def test_a_broken_stream_is_reopened_with_the_same_id(
     engine: ScriptedEngine,
 ) -> None:
     async with Framework(engine.leader) as framework:
@@ -149,7 +149,7 @@ async def test_a_standby_s_redirect_is_followed(engine: ScriptedEngine) -> None:
             assert not standby.calls
 
 
-async def test_masters_that_redirect_to_one_another_are_asked_again_until_one_leads(
+async def test_masters_that_redirect_in_a_circle_are_asked_again_until_a_leader_exists(
     engine: ScriptedEngine,
 ) -> None:
     engine.redirect = engine.url
@@ -165,10 +165,10 @@ async def test_the_leader_is_asked_for_before_each_subscription(engine: Scripted
         answers: list[ScriptedEngine | None] = [None, engine, None, next_leader]
 
         async def leader() -> str:
-            found = answers.pop(0)
-            if found is None:
+            answer = answers.pop(0)
+            if answer is None:
                 raise ClusterUnreachable("no leader")
-            return found.url
+            return answer.url
 
         async with Framework(leader) as framework:
             await framework.seen("SUBSCRIBED")
