@@ -1,4 +1,4 @@
-"""Offerings of a region: the sizes and zones of instance types, with the prices of `pricing.market`.
+"""Offerings of a region: sizes and zones of instance types, with prices of `pricing.market`.
 
 Sizes and zones are read once an hour. While EC2 does not answer the last ones stay in use.
 """

@@ -44,7 +44,7 @@ class CloudClock:
         client.meta.events.register("after-call", self._on_answer, unique_id=f"clock-{id(self)}")
 
     def add_sample(self, date: str) -> None:
-        """Add the `Date` header of an answer that arrived now. A text that is no date is ignored."""
+        """Add the `Date` header of an answer that arrived now; ignore other texts."""
         try:
             aws_s = parsedate_to_datetime(date).timestamp()
         except (TypeError, ValueError):

@@ -1,8 +1,8 @@
 """Rows of the ledger: topics, ids, keys of objects, contents of objects. Pure.
 
 Keys sort so that a reader that lists while others merge misses nothing: an object sorts after all
-objects that it replaces. `<topic>/<date>/<hour>-p-…` are parts as written, `<hour>-q-…` merged parts
-of an hour, `day-…` merged parts of a day.
+objects that it replaces. `<topic>/<date>/<hour>-p-…` are parts as written, `<hour>-q-…` the merged
+parts of an hour, `day-…` those of a day.
 """
 
 from __future__ import annotations

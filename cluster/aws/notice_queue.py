@@ -41,7 +41,7 @@ _CONFIG = Config(
 
 
 class SqsNotices:
-    """See `Notices`. The queue's URL is read again after every error: the queue may be recreated."""
+    """See `Notices`. The queue may be recreated, so its URL is read again when it is absent."""
 
     def __init__(self, cluster: str, region: str) -> None:
         self._name = eventbridge.queue_name(cluster)

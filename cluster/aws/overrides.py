@@ -1,4 +1,4 @@
-"""Temporary overrides of the autoscaler by an operator: the value, its ledger row, its text. Pure."""
+"""Temporary overrides of the autoscaler by an operator: value, ledger row and text. Pure."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ Name = Annotated[
     str,
     _pattern(
         r"[a-z]([a-z0-9-]{0,22}[a-z0-9])?",
-        "a name: lower-case letters, digits and hyphens, at most 24, a letter first, no hyphen last",
+        "a name: lower-case letters, digits and hyphens, at most 24, "
+        "a letter first, no hyphen last",
     ),
 ]
 InstanceType = Annotated[

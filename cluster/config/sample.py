@@ -42,8 +42,8 @@ def sample(name: str, target: Literal["local", "aws"], operator_cidrs: Sequence[
     }
     values.update({"name": name, "target": target, **defaults[TOP]})
     lines = [
-        f"# The Mesos cluster {name}. `mesaform validate` checks this file, `mesaform up` applies it,",
-        "# `mesaform down` removes the cluster.",
+        f"# The Mesos cluster {name}. `mesaform validate` checks this file, `mesaform up`",
+        "# applies it, `mesaform down` removes the cluster.",
         "",
     ]
     for field, info in ClusterSpec.model_fields.items():

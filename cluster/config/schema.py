@@ -255,11 +255,11 @@ class Consolidation(Model):
 
 
 class Interruption(Model):
-    """Reactions to announced ends of machines. The autoscaler always reacts to a spot interruption."""
+    """Reactions to announced ends of machines; that to a spot interruption is fixed."""
 
     on_rebalance: Literal["ignore", "replace"] = Field(
         default="ignore",
-        description="On a rebalance recommendation: ignore it, or replace machines older than payback_s.",
+        description="On a rebalance recommendation: ignore, or replace machines of payback_s age.",
     )
     retire_ahead_s: Number = Field(
         default=86400.0,
@@ -311,7 +311,10 @@ class Autoscaler(Model):
     calendar: tuple[Expected, ...] = Field(
         default=(),
         max_length=20,
-        description="Expected work: [{days: mon-fri, hours: '08:00-18:00', count: 9, cpus: 1, mem_mib: 2048}].",
+        description=(
+            "Expected work: "
+            "[{days: mon-fri, hours: '08:00-18:00', count: 20, cpus: 1, mem_mib: 2048}]."
+        ),
     )
     profile: Profile = Profile()
     ahead_margin_s: Number = Field(
@@ -321,7 +324,7 @@ class Autoscaler(Model):
     )
     probe_framework: Switch = Field(
         default=True,
-        description="Whether the autoscaler's own framework may probe for frameworks without offers.",
+        description="Whether the autoscaler may probe with a framework for missing offers.",
     )
     drain_timeout_s: Number = Field(
         default=600.0, gt=0, description="How long a drain with running tasks may take."

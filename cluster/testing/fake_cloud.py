@@ -1,6 +1,7 @@
-"""A cloud for tests that behaves: capacity runs out, the API lags, an answer gets lost, the next call fails.
+"""Fakes of the ports `Fleet`, `Ledger`, `Control` and `Notices`.
 
-Beside the ports and held to the same contract suite as the adapters (tests/integration/aws/test_contract.py). No threads, no clock of its own.
+They model lack of capacity, delays of listings, lost answers and errors, and pass the same contract
+suite as the adapters (tests/integration/aws/test_contract.py). No threads; the clock is injected.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from mesaform.aws.ports import (
     MachineState,
     Message,
     Offering,
+    Row,
     ScheduledEvent,
     Template,
 )
 from mesaform.aws.ports.control import Document, Heartbeat, Overrides
 from mesaform.aws.pricing import price_book
 from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
+from mesaform.common.resources import Resources
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.names import Tag
 
@@ -39,11 +42,11 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "r5.large": (2, 16384),
     "r5.xlarge": (4, 32768),
 }
-"""Virtual cpus and memory in MiB of the types that the fake sells."""
+"""Virtual cpus and memory in MiB of the types that the fake offers."""
 
 
 @dataclass
-class _Held:
+class _Listed:
     machine: Machine
     visible_at: float
 
@@ -53,13 +56,13 @@ class FakeFleet:
 
     Args:
         clock: seconds since the epoch.
-        lag_s: how long a bought machine is missing from `machines`.
+        lag_s: for how long a launched machine is missing in `machines`.
 
     Attributes:
-        stock: how many more machines an offering's key has; what is not named never runs out.
-        fail_next: raised by the next call, once, before it does anything.
-        pool_templates: launch templates by pool; what is bought gets the newest version of its pool's as a tag.
-        lose_next_answer: the next launch works, but its answer is lost (`Retryable`).
+        stock: remaining machines by key of the offering; others have no limit.
+        fail_next: an error that the next call raises, once, before it does anything.
+        pool_templates: launch templates by pool; machines get the tag of the newest version.
+        lose_next_answer: the next launch succeeds, but raises `Retryable`.
 
     """
 
@@ -71,22 +74,24 @@ class FakeFleet:
         self.lose_next_answer = False
         self.pool_templates: dict[str, Template] = {"default": Template("1", frozenset({"1"}))}
         self.launches: list[LaunchRequest] = []
-        self._held: dict[str, _Held] = {}
+        self._listed: dict[str, _Listed] = {}
         self._answers: dict[str, tuple[LaunchRequest, LaunchResult]] = {}
 
     def add(self, machine: Machine) -> None:
-        """Put a machine there as Terraform would."""
-        self._held[machine.instance_id] = _Held(machine, self.clock())
+        """Add a machine as Terraform does."""
+        self._listed[machine.instance_id] = _Listed(machine, self.clock())
 
     def set_state(self, instance_id: str, state: MachineState) -> None:
-        """What the cloud does by itself: boot, stop, interrupt."""
-        held = self._held[instance_id]
-        held.machine = replace(held.machine, state=state)
+        """Change the state of a machine as the cloud does: boot, stop, interruption."""
+        listed = self._listed[instance_id]
+        listed.machine = replace(listed.machine, state=state)
 
     def machines(self, cluster: str) -> list[Machine]:
         self._maybe_fail()
-        seen = (held.machine for held in self._held.values() if held.visible_at <= self.clock())
-        return [machine for machine in seen if machine.tags.get(Tag.CLUSTER) == cluster]
+        visible = (
+            listed.machine for listed in self._listed.values() if listed.visible_at <= self.clock()
+        )
+        return [machine for machine in visible if machine.tags.get(Tag.CLUSTER) == cluster]
 
     def launch(self, request: LaunchRequest) -> LaunchResult:
         self._maybe_fail()
@@ -108,23 +113,25 @@ class FakeFleet:
 
     def terminate(self, cluster: str, instance_ids: Sequence[str]) -> None:
         self._maybe_fail()
-        known = [self._held[name] for name in instance_ids if name in self._held]
-        for held in known:
-            tags = held.machine.tags
+        listed_machines = [self._listed[name] for name in instance_ids if name in self._listed]
+        for listed in listed_machines:
+            tags = listed.machine.tags
             if (tags.get(Tag.CLUSTER), tags.get(Tag.ROLE), tags.get(Tag.MANAGED_BY)) != (
                 cluster,
                 "agent",
                 "autoscaler",
             ):
-                raise NotOwned("not the autoscaler's to terminate", where=held.machine.instance_id)
-        for held in known:
-            held.machine = replace(held.machine, state="terminated")
+                raise NotOwned(
+                    "not the autoscaler's to terminate", where=listed.machine.instance_id
+                )
+        for listed in listed_machines:
+            listed.machine = replace(listed.machine, state="terminated")
 
     def offerings(
         self, types: Sequence[str], zones: Sequence[str], disk_gib: int = 40
     ) -> list[Offering]:
         self._maybe_fail()
-        found: list[Offering] = []
+        offerings: list[Offering] = []
         for name in types:
             if name not in SIZES:
                 raise NotFound(
@@ -133,41 +140,43 @@ class FakeFleet:
                 )
             resources = agent_resources(*SIZES[name], disk_gib)
             capacities: tuple[Capacity, ...] = ("on-demand", "spot")
-            found.extend(
+            offerings.extend(
                 self._offering(name, zone, capacity, resources)
                 for zone in zones
                 for capacity in capacities
             )
-        return found
+        return offerings
 
     def templates(self, cluster: str) -> Mapping[str, Template]:
         self._maybe_fail()
         return (
             dict(self.pool_templates)
-            if any(held.machine.tags.get(Tag.CLUSTER) == cluster for held in self._held.values())
+            if any(
+                listed.machine.tags.get(Tag.CLUSTER) == cluster for listed in self._listed.values()
+            )
             else {}
         )
 
     @staticmethod
-    def _offering(name: str, zone: str, capacity: Capacity, resources: Any) -> Offering:
+    def _offering(name: str, zone: str, capacity: Capacity, resources: Resources) -> Offering:
         return Offering(
             name, zone, capacity, price_book.usd_per_hour(name, capacity) or 0.0, resources
         )
 
     def _buy(self, request: LaunchRequest) -> LaunchResult:
-        bought: list[Machine] = []
-        without: list[str] = []
+        machines: list[Machine] = []
+        without_capacity: list[str] = []
         for offering in request.offerings:
-            while len(bought) < request.count and self.stock.get(offering.key, 1) > 0:
+            while len(machines) < request.count and self.stock.get(offering.key, 1) > 0:
                 if offering.key in self.stock:
                     self.stock[offering.key] -= 1
-                bought.append(self._machine(request, offering))
-            if len(bought) < request.count:
-                without.append(offering.key)
-        return LaunchResult(tuple(bought), tuple(without))
+                machines.append(self._machine(request, offering))
+            if len(machines) < request.count:
+                without_capacity.append(offering.key)
+        return LaunchResult(tuple(machines), tuple(without_capacity))
 
     def _machine(self, request: LaunchRequest, offering: Offering) -> Machine:
-        number = len(self._held) + 1
+        number = len(self._listed) + 1
         tags = {
             **request.tags,
             Tag.CLUSTER: request.cluster,
@@ -189,7 +198,7 @@ class FakeFleet:
             launched_at=self.clock(),
             tags=tags,
         )
-        self._held[machine.instance_id] = _Held(machine, self.clock() + self.lag_s)
+        self._listed[machine.instance_id] = _Listed(machine, self.clock() + self.lag_s)
         return machine
 
     def _maybe_fail(self) -> None:
@@ -199,10 +208,10 @@ class FakeFleet:
 
 
 class FakeLedger:
-    """See `Ledger`. `writes` counts calls that wrote; `fail_next` is raised by the next one."""
+    """See `Ledger`. `writes` counts the writing calls; the next one raises `fail_next`, once."""
 
     def __init__(self) -> None:
-        self.records: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, Row] = {}
         self.fail_next: CloudError | None = None
         self.writes = 0
 
@@ -218,19 +227,19 @@ class FakeLedger:
             row = ledger_rows.stamped(record, "fake", len(self.records))
             self.records[row[ledger_rows.ROW]] = row
 
-    def compact(self, now: float) -> int:  # noqa: ARG002 - it has no parts
+    def compact(self, now: float) -> int:  # noqa: ARG002 - the fake has no parts
         return 0
 
     def read(
         self, since: float = 0.0, limit: int | None = None, kinds: Collection[str] = ()
-    ) -> list[dict[str, Any]]:
+    ) -> list[Row]:
         wanted = (
             record
             for record in self.records.values()
             if record["at"] >= since and (not kinds or record["kind"] in kinds)
         )
-        found = ledger_rows.in_order(wanted)
-        return found if limit is None else found[len(found) - min(limit, len(found)) :]
+        rows = ledger_rows.in_order(wanted)
+        return rows if limit is None else rows[len(rows) - min(limit, len(rows)) :]
 
 
 class FakeControl:
@@ -287,11 +296,11 @@ class FakeControl:
 
 
 class FakeNotices:
-    """See `Notices`. Messages that were handed out come again after `visibility_s`, in another order.
+    """See `Notices`. Received messages are delivered again after `visibility_s`, in another order.
 
     Attributes:
-        fail_next: raised by the next call, once.
-        events: what `scheduled` tells.
+        fail_next: an error that the next call raises, once.
+        events: the result of `scheduled`.
 
     """
 
@@ -300,13 +309,12 @@ class FakeNotices:
         self.visibility_s = visibility_s
         self.fail_next: CloudError | None = None
         self.events: list[ScheduledEvent] = []
-        self._waiting: dict[
-            str, tuple[str, float, int]
-        ] = {}  # id -> body, when it can be seen, how often it was handed out
+        self._waiting: dict[str, tuple[str, float, int]] = {}
+        """By id: the body, when it is visible, and how many times it was received."""
         self._sent = 0
 
     def send(self, body: str) -> str:
-        """Put a message there as EventBridge would; its id."""
+        """Send a message as EventBridge does; return its id."""
         self._sent += 1
         name = f"m-{self._sent}"
         self._waiting[name] = (body, 0.0, 0)
@@ -314,23 +322,23 @@ class FakeNotices:
 
     @property
     def left(self) -> list[str]:
-        """Ids of what was not deleted."""
+        """Ids of the messages that were not deleted."""
         return list(self._waiting)
 
     def receive(self, wait_s: float) -> list[Message]:  # noqa: ARG002  # a fake does not wait
         self._maybe_fail()
-        found: list[Message] = []
-        for name, (body, seen_at, times) in reversed(list(self._waiting.items())):
-            if seen_at <= self.clock() and len(found) < 10:
+        messages: list[Message] = []
+        for name, (body, visible_at, times) in reversed(list(self._waiting.items())):
+            if visible_at <= self.clock() and len(messages) < 10:
                 self._waiting[name] = (body, self.clock() + self.visibility_s, times + 1)
-                found.append(Message(name, f"{name}/{times + 1}", body))
-        return found
+                messages.append(Message(name, f"{name}/{times + 1}", body))
+        return messages
 
     def delete(self, messages: Sequence[Message]) -> None:
         self._maybe_fail()
         for message in messages:
-            held = self._waiting.get(message.id)
-            if held is not None and message.receipt == f"{message.id}/{held[2]}":
+            listed = self._waiting.get(message.id)
+            if listed is not None and message.receipt == f"{message.id}/{listed[2]}":
                 del self._waiting[message.id]
 
     def scheduled(self) -> list[ScheduledEvent]:

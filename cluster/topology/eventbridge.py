@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 RETENTION_S = 3600
-"""Retention of the queue. A spot machine has two minutes, and later events are read from EC2 too."""
+"""Retention of the queue. A spot machine has two minutes; later events are read from EC2 too."""
 
 DEAD_RETENTION_S = 14 * 24 * 3600
 MAX_RECEIVES = 10

@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # keeps pydantic out of the programs of a machine
 
 
 class Tag:
-    """Keys of EC2 tags. A resource is the cluster's if `CLUSTER` has the cluster's name as value."""
+    """Keys of EC2 tags. A resource is the cluster's if its tag `CLUSTER` is the cluster's name."""
 
     CLUSTER = "mesaform:cluster"
     ROLE = "mesaform:role"

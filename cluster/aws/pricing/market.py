@@ -28,7 +28,7 @@ LIST_PRICE_MAX_AGE_S = 12 * 3600.0
 """Age at which a list price is read again; AWS changes them a few times a year."""
 
 TYPES_PER_REFRESH = 25
-"""List prices read in one refresh, with one call each. A failure loses the prices of one refresh."""
+"""List prices per refresh, with one call each. A failure loses the prices of one refresh."""
 
 SPOT_REFRESH_S = 300.0
 """Time between two readings of the spot prices, which change over hours."""

@@ -48,7 +48,7 @@ _BELOW_XLARGE = {
 
 
 def size_factor(size: str) -> float | None:
-    """Return the multiple of `xlarge` that a size is in every family; None for `metal` and others."""
+    """Return how many `xlarge` a size is in every family; None for `metal` and others."""
     if size in _BELOW_XLARGE:
         return _BELOW_XLARGE[size]
     number = size.removesuffix("xlarge")

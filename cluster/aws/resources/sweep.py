@@ -158,13 +158,11 @@ class Sweep:
         """
         progress, result = _Progress(), SweepResult()
         for number in range(self._rounds):
-            listed = [
-                resource
-                for resource in await self._list_patiently()
-                if wanted(resource) and (images or resource.kind not in KEPT_UNLESS_ASKED)
-            ]
+            kept = frozenset() if images else KEPT_UNLESS_ASKED
+            candidates = (item for item in await self._list_patiently() if item.kind not in kept)
+            listed = list(filter(wanted, candidates))
             result = progress.result(listed, number + 1)
-            if all(progress.is_hopeless(resource) for resource in listed):
+            if all(map(progress.is_hopeless, listed)):
                 break
             counts = count_by_kind(listed)
             report(", ".join(f"{count} {kind}" for kind, count in counts.items()))

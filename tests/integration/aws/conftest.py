@@ -1,4 +1,4 @@
-"""moto's server on a free port, with the network and the launch template that the stacks would have made."""
+"""moto's server on a free port, with the network and launch template of a cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def moto_url() -> Iterator[str]:
 
 @pytest.fixture
 def cloud(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An EC2 client of an account with one cluster's network and template; the environment points there too."""
+    """An EC2 client of an account with one cluster; the environment points to the same server."""
     import urllib.request
 
     urllib.request.urlopen(

@@ -1,4 +1,4 @@
-"""The ledger's objects: how many there are, and that no crash, merge or old form loses a row or shows it twice."""
+"""The ledger's objects: no crash, merge or old format loses a row or returns it twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rows_of_one_hour_written_together_are_one_object(bucket: str):
 
 
 @pytest.mark.slow
-def test_the_hour_that_runs_is_merged_when_it_has_many_parts_and_a_day_that_is_over_becomes_one_object(
+def test_an_hour_with_many_parts_is_merged_and_a_past_day_becomes_one_object(
     bucket: str,
 ):
     ledger = S3Ledger(bucket, "toy", REGION)
@@ -79,7 +79,9 @@ def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_the
     ledger, s3 = S3Ledger(bucket, "toy", REGION), client.client("s3", REGION)
     for number in range(3):
         row = {"kind": "decision", "at": NOON + number, "what": f"old {number}"}
-        key = f"toy/ledger/{ledger_rows.partition(NOON).partition('/')[0]}/{int(row['at'] * 1000):013d}-e1.{number:06d}-decision.json"
+        day = ledger_rows.partition(NOON).partition("/")[0]
+        name = f"{int(row['at'] * 1000):013d}-e1.{number:06d}-decision.json"
+        key = f"toy/ledger/{day}/{name}"
         s3.put_object(Bucket=bucket, Key=key, Body=msgspec.json.encode(row))
     write(ledger, 3, 1)
     expected = ["old 0", "old 1", "old 2", "3"]

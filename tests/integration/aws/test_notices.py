@@ -1,4 +1,4 @@
-"""What the port `Notices` promises, held against the fake and against SQS and EventBridge on moto's server."""
+"""Contract of the port `Notices`, for the fake and for SQS and EventBridge on moto's server."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.integration.aws.conftest import REGION
 
 pytestmark = pytest.mark.slow
 VISIBILITY_S = 1
+SPOT_WARNING = "EC2 Spot Instance Interruption Warning"
 PLANNED = {
     "service": "EC2",
     "eventTypeCategory": "scheduledChange",
@@ -139,20 +140,20 @@ def test_a_receipt_that_is_too_old_deletes_nothing_and_is_no_error(cloud):
 
 
 @pytest.mark.parametrize(
-    ("source", "detail_type", "detail", "comes"),
+    ("source", "detail_type", "detail", "is_delivered"),
     [
-        ("aws.ec2", "EC2 Spot Instance Interruption Warning", {"instance-action": "terminate"}, True),
+        ("aws.ec2", SPOT_WARNING, {"instance-action": "terminate"}, True),
         ("aws.ec2", "EC2 Instance Rebalance Recommendation", {}, True),
         ("aws.ec2", "EC2 Instance State-change Notification", {"state": "terminated"}, True),
         ("aws.ec2", "EC2 Instance State-change Notification", {"state": "running"}, False),
         ("aws.health", "AWS Health Event", PLANNED, True),
         ("aws.health", "AWS Health Event", {"service": "EC2", "eventTypeCategory": "issue"}, False),
-        ("aws.health", "AWS Health Event", {"service": "RDS", "eventTypeCategory": "scheduledChange"}, False),
+        ("aws.health", "AWS Health Event", {**PLANNED, "service": "RDS"}, False),
         ("aws.autoscaling", "EC2 Instance Launch Successful", {}, False),
     ],
 )  # fmt: skip
 def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(
-    cloud, source, detail_type, detail, comes
+    cloud, source, detail_type, detail, is_delivered
 ):
     url, events = made_queue(), client.client("events", REGION)
     arn = client.client("sqs", REGION).get_queue_attributes(
@@ -168,6 +169,6 @@ def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(
     }
     events.put_events(Entries=[entry])
     found = SqsNotices("toy", REGION).receive(0)
-    assert len(found) == comes
+    assert len(found) == is_delivered
     for message in found:
         read(message.body)

@@ -1,4 +1,4 @@
-"""Operators' orders, on the fake and in S3."""
+"""Overrides of operators, in the fake and in S3."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.integration.aws.conftest import REGION
 NOW = 1_800_000_000.0
 
 
-def an_order(name: str = "1", kind: str = "pause", **fields) -> Override:
+def an_override(name: str = "1", kind: str = "pause", **fields) -> Override:
     return Override(
-        **{"id": name, "kind": kind, "by": "anna@desk", "at": NOW, "until": NOW + 1800, **fields}
+        **{"id": name, "kind": kind, "by": "anna@host", "at": NOW, "until": NOW + 1800, **fields}
     )
 
 
@@ -31,45 +31,47 @@ def control(request: pytest.FixtureRequest) -> Control:
     )
 
 
-def test_orders_are_read_as_they_were_given(control: Control):
+def test_overrides_are_read_as_they_were_written(control: Control):
     assert control.overrides() == ()
-    hint = an_order("2", "hint", cpus=2.0, mem_mib=4096.0, count=10, pool="default", reason="sale")
-    control.update_overrides(lambda orders: (*orders, an_order(), hint))
-    assert control.overrides() == (an_order(), hint)
+    hint = an_override(
+        "2", "hint", cpus=2.0, mem_mib=4096.0, count=10, pool="default", reason="sale"
+    )
+    control.update_overrides(lambda overrides: (*overrides, an_override(), hint))
+    assert control.overrides() == (an_override(), hint)
     control.update_overrides(
-        lambda orders: tuple(order for order in orders if order.kind != "pause")
+        lambda overrides: tuple(item for item in overrides if item.kind != "pause")
     )
     assert control.overrides() == (hint,)
 
 
 @pytest.mark.slow
-def test_of_orders_given_at_the_same_moment_none_is_lost(bucket: str):
+def test_no_concurrent_override_is_lost(bucket: str):
     controls = [S3Control(bucket, "toy", REGION) for _ in range(4)]
-    with ThreadPoolExecutor(4) as people:
+    with ThreadPoolExecutor(4) as pool:
         list(
-            people.map(
+            pool.map(
                 lambda item: item[1].update_overrides(
-                    lambda orders: (*orders, an_order(str(item[0])))
+                    lambda overrides: (*overrides, an_override(str(item[0])))
                 ),
                 enumerate(controls),
             )
         )
-    assert {order.id for order in controls[0].overrides()} == {"0", "1", "2", "3"}
+    assert {item.id for item in controls[0].overrides()} == {"0", "1", "2", "3"}
 
 
-def test_an_order_ends_by_itself():
-    assert in_force([an_order()], NOW + 1799) == (an_order(),)
-    assert in_force([an_order()], NOW + 1800) == ()
+def test_an_override_expires():
+    assert in_force([an_override()], NOW + 1799) == (an_override(),)
+    assert in_force([an_override()], NOW + 1800) == ()
 
 
-def test_an_order_says_who_gave_it_until_when_and_why():
-    said = describe(an_order(reason="deploying"))
-    for word in ("paused", "anna@desk", "until", "deploying"):
-        assert word in said
-    row = replace(an_order(), kind="bound", pool="default", bound="min", count=4).record(NOW, "x")
-    assert (row["kind"], row["order"], row["by"], row["count"]) == (
-        "order",
+def test_an_override_is_described_with_author_end_and_reason():
+    text = describe(an_override(reason="deploying"))
+    for part in ("paused", "anna@host", "until", "deploying"):
+        assert part in text
+    row = replace(an_override(), kind="bound", pool="default", bound="min", count=4).record(NOW)
+    assert (row["kind"], row["override"], row["by"], row["count"]) == (
+        "override",
         "bound",
-        "anna@desk",
+        "anna@host",
         4,
     )

@@ -1,4 +1,4 @@
-"""A bake against the local cloud: a builder that boots, reports and goes; an image that is found by its recipe."""
+"""A bake against the local cloud: the builder boots and reports, the image has its recipe's tag."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ pytestmark = pytest.mark.slow
 REGION = "us-east-1"
 CHECKOUT = Path(__file__).parents[3]
 
-# Stands in for the real start program where a test is about the road and not about what is installed.
+# Replaces the real start program in tests that are not about the installed software.
 REPORTS = """
 import json, os, pathlib, sys, time, urllib.request
 job = json.loads(sys.argv[1])
 def put(url, data):
-    urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "application/octet-stream"}, method="PUT"))
+    headers = {"Content-Type": "application/octet-stream"}
+    urllib.request.urlopen(urllib.request.Request(url, data, headers, method="PUT"))
 def report(state, step="", error=""):
-    put(job["report"], json.dumps({"state": state, "step": step, "error": error, "steps": [], "versions": {}}).encode())
+    progress = {"state": state, "step": step, "error": error, "steps": [], "versions": {}}
+    put(job["report"], json.dumps(progress).encode())
 """
 QUICK = (
     REPORTS
@@ -50,7 +52,8 @@ report("done")
 )
 FAILS = (
     REPORTS
-    + 'put(job["log"], b"the whole story"); report("failed", "install locked packages", "no such package: ghost")'
+    + 'put(job["log"], b"the whole story")\n'
+    + 'report("failed", "install locked packages", "no such package: ghost")'
 )
 DIES = REPORTS + 'report("running", "compile"); print("out of memory"); sys.exit(137)'
 HANGS = REPORTS + 'report("running", "thinking"); time.sleep(600)'
@@ -73,7 +76,7 @@ def _in_cloud(cloud: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(_in_cloud: None) -> Iterator[None]:
-    """After every bake, however it went: no builder, no security group, no image that nobody will find."""
+    """After every bake no builder, security group or unfinished image remains."""
     yield
     ec2 = boto3.client("ec2", region_name=REGION)
     assert builders(ec2) == []
@@ -101,7 +104,7 @@ def builders(ec2: Any) -> list[str]:
 
 
 def sources(start_program: str, mark: str) -> bundle.Sources:
-    """This checkout's sources with another start program; `mark` makes the recipe one of its own."""
+    """This checkout's sources with another start program; `mark` makes the recipe unique."""
     real = bundle.read_sources(bundle.installed_layout())
     return replace(
         real, builder={**real.builder, "start.py": start_program.encode(), "mark": mark.encode()}
@@ -142,13 +145,12 @@ def test_a_builder_that_fails_is_quoted_and_its_log_is_kept(tmp_path: Path) -> N
     assert str(log) in caught.value.fix
 
 
-def test_a_builder_that_ends_without_a_report_is_noticed_within_seconds_and_its_console_quoted() -> (
-    None
-):
+def test_a_builder_that_ends_without_a_report_fails_soon_with_its_console() -> None:
     began = time.monotonic()
     with pytest.raises(
         Permanent,
-        match=r"(?s)step `compile`: the builder ended without a report.*out of memory.*cloud-init: finished",
+        match=r"(?s)step `compile`: the builder ended without a report"
+        r".*out of memory.*cloud-init: finished",
     ):
         bake(REGION, Recorded(), sources=sources(DIES, "dies"))
     assert time.monotonic() - began < 60
@@ -181,7 +183,8 @@ def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(
 ) -> None:
     program = (
         "import sys, signal; from tests.integration.images.test_bake import *\n"
-        "signal.signal(signal.SIGTERM, signal.default_int_handler); signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Say(Recorded):\n"
         "    def advanced(self, stage, detail): print(detail, flush=True)\n"
         "bake(REGION, Say(), sources=sources(HANGS, 'killed'))\n"

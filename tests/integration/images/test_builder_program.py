@@ -1,4 +1,4 @@
-"""The builder's program for real: what the cloud-config runs, into a folder, with the locked packages."""
+"""The real program of the builder, with the locked packages, into a folder."""
 
 from __future__ import annotations
 

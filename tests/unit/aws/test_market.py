@@ -1,4 +1,4 @@
-"""Prices are asked for beside the passes, kept, and replaced by the book and by estimates where there are none."""
+"""Prices are read outside of passes and cached; the book and estimates fill gaps."""
 
 from __future__ import annotations
 

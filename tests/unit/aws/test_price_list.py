@@ -1,6 +1,7 @@
-"""The price list port: its fake, and the adapter on documents written by hand in the form that AWS documents.
+"""The price list port: its fake, and the adapter on documents in the format of AWS.
 
-The form is that of the GetProducts reference and of the guide "Using the AWS Price List Query API"; names, codes and amounts are ours.
+The format is that of the GetProducts reference and of the guide "Using the AWS Price List Query
+API"; names, codes and amounts are invented.
 """
 
 from __future__ import annotations

@@ -7,14 +7,17 @@ import pytest
 from mesaform.aws.pricing import price_book
 
 PUBLISHED = {
-    "t3.micro": 0.0104, "t3.medium": 0.0416, "t3a.large": 0.0752, "t4g.small": 0.0168, "t2.small": 0.023,
-    "m4.large": 0.1, "m5.large": 0.096, "m5.xlarge": 0.192, "m5.2xlarge": 0.384, "m5.metal": 4.608, "m5a.large": 0.086,
-    "m6i.large": 0.096, "m6g.medium": 0.0385, "m6a.48xlarge": 8.2944, "m7i.large": 0.1008, "m7g.xlarge": 0.1632, "m7a.medium": 0.05796,
-    "m8g.4xlarge": 0.71808, "c5.large": 0.085, "c5.18xlarge": 3.06, "c6i.32xlarge": 5.44, "c6g.large": 0.068, "c7i.metal-24xl": 4.7124,
-    "c7g.2xlarge": 0.29, "c8g.large": 0.07976, "r5.large": 0.126, "r6i.4xlarge": 1.008, "r7g.large": 0.1071, "r7iz.metal-16xl": 6.5472,
-    "x2idn.16xlarge": 6.669, "i3.large": 0.156, "i4i.large": 0.172, "i3en.xlarge": 0.452, "g4dn.xlarge": 0.526, "g4dn.12xlarge": 3.912,
-    "g5.xlarge": 1.006, "g5.48xlarge": 16.288, "g6.2xlarge": 0.9776, "p3.2xlarge": 3.06, "p4d.24xlarge": 21.9576, "inf2.xlarge": 0.7582,
-    "d3.xlarge": 0.499, "z1d.large": 0.186,
+    "t3.micro": 0.0104, "t3.medium": 0.0416, "t3a.large": 0.0752, "t4g.small": 0.0168,
+    "t2.small": 0.023, "m4.large": 0.1, "m5.large": 0.096, "m5.xlarge": 0.192,
+    "m5.2xlarge": 0.384, "m5.metal": 4.608, "m5a.large": 0.086, "m6i.large": 0.096,
+    "m6g.medium": 0.0385, "m6a.48xlarge": 8.2944, "m7i.large": 0.1008, "m7g.xlarge": 0.1632,
+    "m7a.medium": 0.05796, "m8g.4xlarge": 0.71808, "c5.large": 0.085, "c5.18xlarge": 3.06,
+    "c6i.32xlarge": 5.44, "c6g.large": 0.068, "c7i.metal-24xl": 4.7124, "c7g.2xlarge": 0.29,
+    "c8g.large": 0.07976, "r5.large": 0.126, "r6i.4xlarge": 1.008, "r7g.large": 0.1071,
+    "r7iz.metal-16xl": 6.5472, "x2idn.16xlarge": 6.669, "i3.large": 0.156, "i4i.large": 0.172,
+    "i3en.xlarge": 0.452, "g4dn.xlarge": 0.526, "g4dn.12xlarge": 3.912, "g5.xlarge": 1.006,
+    "g5.48xlarge": 16.288, "g6.2xlarge": 0.9776, "p3.2xlarge": 3.06, "p4d.24xlarge": 21.9576,
+    "inf2.xlarge": 0.7582, "d3.xlarge": 0.499, "z1d.large": 0.186,
 }  # fmt: skip
 
 

@@ -20,11 +20,14 @@ CLEAN = (
     "cluster/autoscaler/model",
     "cluster/autoscaler/planner/verdicts.py",
     "cluster/autoscaler/reporting",
-    "cluster/aws/ledger.py",
-    "cluster/aws/ledger_rows.py",
+    "cluster/aws",
     "cluster/cli/cost.py",
     "cluster/cli/plan.py",
     "cluster/cli/why.py",
+    "cluster/config",
+    "cluster/testing",
+    "cluster/topology",
+    "images",
 )
 """Folders and files that are checked. The list grows until it is `cluster`, `stacks`, `images`."""
 

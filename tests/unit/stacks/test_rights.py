@@ -63,7 +63,7 @@ def test_only_the_agents_role_can_be_handed_on():
     assert statement["Resource"] == "arn:aws:iam::123456789012:role/mesaform-west-agent"
 
 
-def test_the_bucket_is_open_only_below_the_clusters_prefix_and_only_parts_of_the_ledger_can_be_deleted():
+def test_only_the_clusters_prefix_is_readable_and_only_the_ledger_is_deletable():
     (statement,) = statements("s3:PutObject")
     assert statement["Resource"] == "arn:aws:s3:::mesaform-123456789012-eu-west-1/west/*"
     (deletes,) = statements("s3:DeleteObject")
