@@ -114,16 +114,16 @@ def _candidates(pieces: Pieces, sizes: Ints) -> Steps:
 
 
 def _lengths(asked: Ints, sizes: Ints, wanted: Ints) -> list[int]:
-    """Lengths of steps worth trying in a dimension."""
+    """Lengths of steps to try in a dimension."""
     pieces = np.unique(asked[(asked > 1) & (wanted > 0)])
     if not pieces.size:
         return []
     if pieces.size > SIZES_AT_MOST:
         pieces = pieces[np.linspace(0, pieces.size - 1, SIZES_AT_MOST).astype(np.int64)]
-    found = {int(-(-piece // part)) for piece in pieces for part in range(1, PARTS_OF_A_PIECE + 1)}
+    steps = {int(-(-piece // n)) for piece in pieces for n in range(1, PARTS_OF_A_PIECE + 1)}
     for size in np.unique(sizes)[:CHEAP_KINDS]:
-        found.update(int(size) // (parts + 1) + 1 for parts in range(1, PARTS_OF_A_MACHINE + 1))
-    return sorted(step for step in found if step > 1)
+        steps.update(int(size) // (n + 1) + 1 for n in range(1, PARTS_OF_A_MACHINE + 1))
+    return sorted(steps - {0, 1})
 
 
 def _stepped(amounts: Ints, steps: Steps) -> Ints:

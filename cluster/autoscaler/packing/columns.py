@@ -28,7 +28,6 @@ TINY = 1e-7
 SMOOTHING = 0.3
 """How much of the best proven prices is kept when new loads are sought: prices that jump about generate useless loads."""
 
-CLOSED = 0.002
 FEW = 8
 """Fewer new loads than this in a round, and better prices of dimensions are sought, then the loads themselves."""
 
@@ -161,17 +160,34 @@ def generate_columns(
     incumbent: float,
     work: EffortBudget | None = None,
 ) -> Outcome:
-    """Add loads until none improves the programme, the bound meets its value or the incumbent, or `effort` or `work` is spent."""
+    """Add patterns until none improves the relaxation.
+
+    Ends earlier when the lower bound meets the relaxation's value or the price of the incumbent,
+    or when `effort` or `work` is spent. Few patterns are enumerated instead: the outcome is
+    complete then.
+    """
     work = work or EffortBudget(effort.budget)
     every = enumerate_patterns(problem, effort.patterns) if problem.is_proof else None
     if every is not None:
-        for kind, load in zip(*every, strict=True):
-            columns.add(kind, load)
+        for kind, pattern in zip(*every, strict=True):
+            columns.add(kind, pattern)
     if not columns.patterns:  # no machine holds any of it
         return Outcome(columns, None, problem.bound)
     if every is not None:
         relaxed = solve_relaxation(problem, *columns.matrix(), problem.wanted, slots)
         return Outcome(columns, relaxed, _bound_of_all(problem, *every, relaxed), is_complete=True)
+    return _generate_in_rounds(problem, columns, slots, effort, incumbent, work)
+
+
+def _generate_in_rounds(
+    problem: Problem,
+    columns: Columns,
+    slots: Mapping[str, int],
+    effort: Effort,
+    incumbent: float,
+    work: EffortBudget,
+) -> Outcome:
+    """Rounds of solving the relaxation and adding patterns that improve it."""
     proof, relaxed = _Proof(problem.lower_prices, problem.bound, problem.price_directions), None
     values: list[float] = []
     for number in range(effort.rounds):
@@ -180,8 +196,8 @@ def generate_columns(
         if relaxed is None or min(relaxed.value, incumbent) - proof.bound <= CLOSED * proof.bound:
             break
         values.append(relaxed.value)
-        last = number == effort.rounds - 1 or work.is_spent or _stalled(values)
-        if last or not _round(problem, columns, relaxed, proof, effort, work):
+        is_last = number == effort.rounds - 1 or work.is_spent or _stalled(values)
+        if is_last or not _round(problem, columns, relaxed, proof, effort, work):
             break
     return Outcome(columns, relaxed, proof.bound)
 

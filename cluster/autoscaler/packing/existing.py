@@ -1,4 +1,4 @@
-"""Demand onto machines that exist or are on their way, before anything is bought."""
+"""First fit of demand onto nodes that exist or are booting. Depends on the model only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mesaform.autoscaler.packing.model import Placement
 
 
 def decreasing_order(units: Sequence[DemandItem]) -> list[int]:
-    """Unit indices, the most demanding shape first (by its largest part of all that is asked), constrained ones before free ones."""
+    """Indices of items: constrained ones first, then by the largest share of total demand."""
     totals = [sum(unit.shape[d] * unit.count for unit in units) or 1 for d in range(len(NAMES))]
 
     def weight(index: int) -> tuple[bool, float, float, int]:
@@ -28,24 +28,27 @@ def place(units: Sequence[DemandItem], nodes: Iterable[Node], usage: Usage) -> P
         left={index: unit.count for index, unit in enumerate(units) if not unit.blocked}
     )
     free = [(node, node.free) for node in nodes]
-    for index in (index for index in decreasing_order(units) if index in result.left):
-        while (
-            result.left[index]
-            and _round(index, units[index], free, usage, result)
-            and _grouped(units[index])
-        ):
-            pass  # a level that rose makes room on nodes that were full before
+    for index in decreasing_order(units):
+        if index in result.left:
+            _place_item(index, units[index], free, usage, result)
     return result
 
 
-def _grouped(unit: DemandItem) -> bool:
-    return any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
+def _place_item(
+    index: int, unit: DemandItem, free: list[tuple[Node, Shape]], usage: Usage, result: Placement
+) -> None:
+    """Place one item in rounds: with GROUP_BY a node that was refused may be allowed later."""
+    is_grouped = any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
+    while result.left[index]:
+        placed = _round(index, unit, free, usage, result)
+        if not placed or not is_grouped:
+            break
 
 
 def _round(
     index: int, unit: DemandItem, free: list[tuple[Node, Shape]], usage: Usage, result: Placement
 ) -> int:
-    """Once over the nodes; how many pieces were placed."""
+    """One pass over the nodes; how many pieces were placed."""
     before = result.left[index]
     for position, (node, capacity) in enumerate(free):
         if not result.left[index]:

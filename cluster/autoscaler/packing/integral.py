@@ -1,8 +1,12 @@
-"""From a fractional answer to whole machines: branch and bound over the loads found, or diving with a first fit of the rest."""
+"""From a fractional solution to whole machines: branch and bound, or diving with a first fit.
+
+Depends on `columns` and `patterns`; SciPy's HiGHS solves the integer programme.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +19,9 @@ from mesaform.autoscaler.packing.columns import (
 from mesaform.autoscaler.packing.model import Effort, EffortBudget, Floats, Ints, Limits
 from mesaform.autoscaler.packing.patterns import fill_patterns, row_orders, useful_kinds
 from mesaform.autoscaler.packing.problem import Problem, demand_share
+
+if TYPE_CHECKING:
+    from scipy.optimize import LinearConstraint
 
 Machines = list[tuple[int, Ints, int]]
 """Kind, load and how many."""
@@ -150,35 +157,50 @@ def dive(
     effort: Effort,
     work: EffortBudget,
 ) -> Machines:
-    """Take what the fractional answer is sure of, generate loads for the rest, and so on; the end is a first fit at the last prices."""
-    kinds, loads = columns.matrix()
+    """Whole machines from a fractional solution.
+
+    Takes the columns with large counts, generates columns for the rest, and repeats; ends with a
+    first fit at the last dual prices.
+    """
+    kinds, patterns = columns.matrix()
     left, limits, machines = problem.wanted.copy(), limits.copy(), Machines()
     few = replace(effort, rounds=effort.refills, kinds=0)
     for _ in range(effort.dives):
-        taken = _sure(loads, relaxed.column_counts, left) if left.any() else []
-        for column, sure in taken:
-            count = min(sure, int(_allowed(problem, limits)[kinds[column]]))
-            load = np.minimum(loads[column], left)
-            if count < 1 or not load.any():
-                continue
-            machines.append((int(kinds[column]), load, count))
-            left = np.maximum(left - load * count, 0)
-            _take(problem, limits, int(kinds[column]), count)
+        taken = _columns_to_take(patterns, relaxed.column_counts, left) if left.any() else []
+        left = _take_columns(problem, (kinds, patterns), taken, left, limits, machines)
         if not taken or not left.any() or work.is_spent:
             break
         rest = problem.with_demand(left)
-        outcome = generate_columns(
-            rest, _columns_for(rest, kinds, loads, relaxed), limits.slots, few, np.inf, work
-        )
+        begin = _columns_for(rest, kinds, patterns, relaxed)
+        outcome = generate_columns(rest, begin, limits.slots, few, np.inf, work)
         if outcome.relaxed is None:
             break
         relaxed = outcome.relaxed
-        kinds, loads = outcome.columns.matrix()
-    return (
-        machines + first_fit(problem, left, limits, np.maximum(relaxed.dual_prices, 1e-9))
-        if left.any()
-        else machines
-    )
+        kinds, patterns = outcome.columns.matrix()
+    if left.any():
+        machines += first_fit(problem, left, limits, np.maximum(relaxed.dual_prices, 1e-9))
+    return machines
+
+
+def _take_columns(
+    problem: Problem,
+    columns: tuple[Ints, Ints],
+    taken: list[tuple[int, int]],
+    left: Ints,
+    limits: Limits,
+    machines: Machines,
+) -> Ints:
+    """Add the taken columns to `machines` within `limits`, both changed; returns what is left."""
+    kinds, patterns = columns
+    for column, wanted in taken:
+        count = min(wanted, int(_allowed(problem, limits)[kinds[column]]))
+        pattern = np.minimum(patterns[column], left)
+        if count < 1 or not pattern.any():
+            continue
+        machines.append((int(kinds[column]), pattern, count))
+        left = np.maximum(left - pattern * count, 0)
+        _take(problem, limits, int(kinds[column]), count)
+    return left
 
 
 def _columns_for(rest: Problem, kinds: Ints, loads: Ints, relaxed: Relaxation) -> Columns:
@@ -191,18 +213,21 @@ def _columns_for(rest: Problem, kinds: Ints, loads: Ints, relaxed: Relaxation) -
     return columns
 
 
-def _sure(loads: Ints, times: Floats, left: Ints) -> list[tuple[int, int]]:
-    """Columns to take now: whole parts, else those nearly whole, else the fullest single one. None that would hold too little."""
-    whole = np.floor(times + 1e-6).astype(np.int64)
+def _columns_to_take(patterns: Ints, counts: Floats, left: Ints) -> list[tuple[int, int]]:
+    """Columns and machines to take now: whole parts, else nearly whole ones, else the fullest."""
+    whole = np.floor(counts + 1e-6).astype(np.int64)
     if whole.any():
-        return [(int(c), _useful(loads[c], left, int(whole[c]))) for c in np.flatnonzero(whole)]
-    order = np.argsort(-times, kind="stable")
-    many = max(1, int(times.sum() * AT_ONCE))
-    some = [int(c) for c in order if times[c] >= ROUND_UP] or [
-        int(c) for c in order[:1] if times[c] > 1e-9
-    ]
-    some = some[: max(many, sum(1 for c in some if times[c] > NEARLY_WHOLE))]
-    return [(c, 1) for c in some]
+        return [(int(c), _useful(patterns[c], left, int(whole[c]))) for c in np.flatnonzero(whole)]
+    return [(column, 1) for column in _fullest_columns(counts)]
+
+
+def _fullest_columns(counts: Floats) -> list[int]:
+    """Columns with large fractional counts, in falling order; a quarter of all machines at most."""
+    order = np.argsort(-counts, kind="stable")
+    large = [int(c) for c in order if counts[c] >= ROUND_UP]
+    large = large or [int(c) for c in order[:1] if counts[c] > 1e-9]
+    nearly_whole = sum(1 for c in large if counts[c] > NEARLY_WHOLE)
+    return large[: max(1, int(counts.sum() * AT_ONCE), nearly_whole)]
 
 
 def _useful(load: Ints, left: Ints, count: int) -> int:
@@ -255,27 +280,39 @@ def _within(problem: Problem, machines: Machines, limits: Limits) -> bool:
 
 
 def _whole_programme(
-    problem: Problem, kinds: Ints, loads: Ints, limits: Limits | None, effort: Effort
+    problem: Problem, kinds: Ints, patterns: Ints, limits: Limits | None, effort: Effort
 ) -> Branched | None:
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    """The integer programme over these patterns, solved by HiGHS; None if it finds no solution."""
+    from scipy.optimize import Bounds, milp
 
-    rules = [LinearConstraint(loads.T.astype(np.float64), lb=problem.wanted.astype(np.float64))]
-    for pool in sorted(set(problem.pools)) if limits else ():
-        mine = np.array([[problem.pools[k] == pool for k in kinds]], dtype=np.float64)
-        rules.append(LinearConstraint(mine, ub=float(limits.slots.get(pool, 0) if limits else 0)))
-    if limits and limits.usd_per_hour is not None:
-        rules.append(
-            LinearConstraint(problem.usd_per_hour[kinds][None, :], ub=limits.usd_per_hour + 1e-9)
-        )
     answer = milp(
         problem.usd_per_hour[kinds],
         integrality=np.ones(kinds.size),
         bounds=Bounds(0, np.inf),
-        constraints=rules,
+        constraints=_programme_rules(problem, kinds, patterns, limits),
         options={"node_limit": effort.nodes, "mip_rel_gap": GAP_OF_BRANCH},
     )
     if answer.x is None:
         return None
     counts = np.round(answer.x).astype(np.int64)
-    machines = [(int(kinds[c]), loads[c], int(counts[c])) for c in np.flatnonzero(counts)]
+    machines = [(int(kinds[c]), patterns[c], int(counts[c])) for c in np.flatnonzero(counts)]
     return Branched(machines, float(answer.mip_dual_bound))
+
+
+def _programme_rules(
+    problem: Problem, kinds: Ints, patterns: Ints, limits: Limits | None
+) -> list[LinearConstraint]:
+    """Demand of each row; with limits also the slots of each pool and the dollars."""
+    from scipy.optimize import LinearConstraint
+
+    demand = problem.wanted.astype(np.float64)
+    rules = [LinearConstraint(patterns.T.astype(np.float64), lb=demand)]
+    if limits is None:
+        return rules
+    for pool in sorted(set(problem.pools)):
+        in_pool = np.array([[problem.pools[k] == pool for k in kinds]], dtype=np.float64)
+        rules.append(LinearConstraint(in_pool, ub=float(limits.slots.get(pool, 0))))
+    if limits.usd_per_hour is not None:
+        usd = problem.usd_per_hour[kinds][None, :]
+        rules.append(LinearConstraint(usd, ub=limits.usd_per_hour + 1e-9))
+    return rules

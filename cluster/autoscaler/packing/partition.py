@@ -69,37 +69,53 @@ def partition(
             largest[unit.shape] = frozenset(
                 np.flatnonzero((sizes >= np.array(unit.shape)).all(axis=1)).tolist()
             )
-        parts += _parts_of(unit, index, count, templates, largest[unit.shape], usage, known)
+        whole = Part(index, unit.name, unit.shape, count, largest[unit.shape])
+        parts += _parts_of(whole, unit.constraints, templates, usage, known)
     return [part for part in parts if part.count > 0 and part.templates]
 
 
 def _parts_of(
-    unit: DemandItem,
-    index: int,
-    count: int,
+    part: Part,
+    constraints: Sequence[Constraint],
     templates: Sequence[Template],
-    fitting: frozenset[int],
     usage: Usage,
     known: Known,
 ) -> list[Part]:
-    fixed = [constraint for constraint in unit.constraints if not _spreads(constraint)]
-    allowed = (
-        frozenset(t for t in fitting if room(unit.name, fixed, templates[t], usage))
-        if fixed
-        else fitting
-    )
-    parts = [Part(index, unit.name, unit.shape, count, allowed)]
-    for constraint in unit.constraints:
-        if _spreads(constraint) and constraint.field not in HOSTNAME:
-            parts = [
-                piece
-                for part in parts
-                for piece in _spread(part, constraint, templates, usage, known)
-            ]
-    for constraint in unit.constraints:
-        if constraint.field in HOSTNAME and _spreads(constraint):
-            parts = [_by_machine(part, constraint, usage) for part in parts]
+    """The parts of one item after its constraints: first attributes of machines, then hostnames."""
+    spreading = [constraint for constraint in constraints if _spreads(constraint)]
+    fixed = [constraint for constraint in constraints if not _spreads(constraint)]
+    parts = [_restricted(part, fixed, templates, usage)]
+    on_machines = [constraint for constraint in spreading if constraint.field in HOSTNAME]
+    for constraint in spreading:
+        if constraint.field not in HOSTNAME:
+            parts = _spread_all(parts, constraint, templates, usage, known)
+    for constraint in on_machines:
+        parts = [_by_machine(each, constraint, usage) for each in parts]
     return parts
+
+
+def _restricted(
+    part: Part, fixed: Sequence[Constraint], templates: Sequence[Template], usage: Usage
+) -> Part:
+    """The part with the templates that its fixed constraints permit."""
+    if not fixed:
+        return part
+    allowed = (t for t in part.templates if room(part.name, fixed, templates[t], usage))
+    return replace(part, templates=frozenset(allowed))
+
+
+def _spread_all(
+    parts: Sequence[Part],
+    constraint: Constraint,
+    templates: Sequence[Template],
+    usage: Usage,
+    known: Known,
+) -> list[Part]:
+    """Every part spread by one constraint."""
+    spread: list[Part] = []
+    for part in parts:
+        spread += _spread(part, constraint, templates, usage, known)
+    return spread
 
 
 def _spreads(constraint: Constraint) -> bool:
@@ -128,14 +144,10 @@ def _by_machine(part: Part, constraint: Constraint, usage: Usage) -> Part:
 def _spread(
     part: Part, constraint: Constraint, templates: Sequence[Template], usage: Usage, known: Known
 ) -> list[Part]:
-    """A constraint on an attribute: how many pieces go to each of its values."""
+    """One part for each value of an attribute, by the constraint's operator."""
     values = known.setdefault((part.templates, constraint.field), {})
     if not values:
-        found: dict[str, set[int]] = {}
-        for t in part.templates:
-            if (value := value_of(templates[t], constraint.field)) is not None:
-                found.setdefault(value, set()).add(t)
-        values.update({value: frozenset(members) for value, members in found.items()})
+        values.update(_templates_by_value(part.templates, constraint.field, templates))
     if not values:
         return []
     taken = usage.counts(part.name, constraint.field)
@@ -153,6 +165,17 @@ def _spread(
         for value, count in share.items()
         if count
     ]
+
+
+def _templates_by_value(
+    members: frozenset[int], field: str, templates: Sequence[Template]
+) -> dict[str, frozenset[int]]:
+    """Templates by their value of a field; those without a value are left out."""
+    by_value: dict[str, set[int]] = {}
+    for t in members:
+        if (value := value_of(templates[t], field)) is not None:
+            by_value.setdefault(value, set()).add(t)
+    return {value: frozenset(same) for value, same in by_value.items()}
 
 
 def _together(

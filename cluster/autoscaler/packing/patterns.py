@@ -23,37 +23,43 @@ CLOSE = 1e-9
 
 
 def fill_patterns(
-    problem: Problem, ways: Sequence[Ints], left: Ints, kinds: Ints | None = None
+    problem: Problem, orders: Sequence[Ints], left: Ints, kinds: Ints | None = None
 ) -> Ints:
-    """First fit of `left` into one machine of each kind, with the rows in each of several orders: orders x kinds x rows.
+    """First fit of `left` into one machine of each kind, for each order of rows.
 
-    Machines of all kinds are filled at once, for all orders at once. Room is counted in floats with a half on top: exact, and quicker.
+    The result has the shape orders x kinds x rows. All kinds and orders are filled at once. Free
+    capacity is a float with 0.5 added, which is exact for these integers and faster than integers.
     """
     chosen = np.arange(problem.usd_per_hour.size) if kinds is None else kinds
     waiting = left > 0
-    order = np.array([way[waiting[way]] for way in ways], dtype=np.int64).reshape(len(ways), -1)
-    lines = np.arange(len(ways))
+    order = np.array([rows[waiting[rows]] for rows in orders], dtype=np.int64)
     asked = [d for d in problem.binding_dimensions if problem.shapes[waiting, d].any()]
     shapes = problem.shapes[:, asked].astype(np.float64)
+    free = np.repeat((problem.sizes[chosen][:, asked].T + 0.5)[:, None, :], len(orders), axis=1)
+    row_limits = np.minimum(problem.row_limits[chosen], left).T.astype(np.float64)
+    patterns = np.zeros((len(orders), left.size, chosen.size), dtype=np.int64)
+    _fill(order.reshape(len(orders), -1), shapes, free, row_limits, patterns)
+    return patterns.transpose(0, 2, 1)
+
+
+def _fill(order: Ints, shapes: Floats, free: Floats, row_limits: Floats, patterns: Ints) -> None:
+    """Fill `patterns` row by row, taking from `free`. A hot loop: in place, without temporaries."""
+    lines = np.arange(len(order))
     divisors = np.where(shapes > 0, shapes, NEARLY_NOTHING)
-    free = np.repeat((problem.sizes[chosen][:, asked].T + 0.5)[:, None, :], len(ways), axis=1)
-    most = np.minimum(problem.row_limits[chosen], left).T.astype(np.float64)
-    loads = np.zeros((len(ways), left.size, chosen.size), dtype=np.int64)
     for rows in order.T:
-        count = most[rows]
-        for room, divisor in zip(free, divisors[rows].T, strict=True):
-            np.minimum(count, room / divisor[:, None], out=count)
+        count = row_limits[rows]
+        for capacity, divisor in zip(free, divisors[rows].T, strict=True):
+            np.minimum(count, capacity / divisor[:, None], out=count)
         np.floor(count, out=count)
         if not count.any():
             continue
-        loads[lines, rows] = count
-        for room, shape in zip(free, shapes[rows].T, strict=True):
-            np.subtract(room, count * shape[:, None], out=room)
-    return loads.transpose(0, 2, 1)
+        patterns[lines, rows] = count
+        for capacity, shape in zip(free, shapes[rows].T, strict=True):
+            np.subtract(capacity, count * shape[:, None], out=capacity)
 
 
 NEARLY_NOTHING = 1e-9
-"""A piece that asks nothing of a dimension fits any number of times: a half by this is many."""
+"""Divisor for a dimension that a piece does not use: 0.5 divided by it exceeds every row limit."""
 
 
 def useful_kinds(problem: Problem, at_most: int = KINDS_FILLED) -> Ints:

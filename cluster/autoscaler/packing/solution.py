@@ -1,4 +1,7 @@
-"""The whole of packing: parts, problem, first fit, columns, whole machines, and the better of the answers."""
+"""Packing from demand to machines: partition, problem, first fit, columns, whole solutions.
+
+Depends on the other modules of this package.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,11 @@ def solve(
     limits: Limits,
     effort: Effort = USUAL,
 ) -> Packing:
-    """The machines to buy for what is `left`, within `limits`: most work served first, then cheapest; with the proof of the price."""
+    """The machines to buy for the pieces that are `left`, with a lower bound on the price.
+
+    Within `limits` the plan serves as much demand as possible, then costs as little as possible.
+    `left` and the result's loads are by index of `units`.
+    """
     parts = partition(units, left, templates, usage)
     if not parts:
         return Packing()
@@ -62,31 +69,40 @@ def solve(
     if problem.is_empty:
         return Packing()
     work = EffortBudget(effort.budget)
-    firsts = first_fits(problem, limits, work)
-    found: list[_Found] = [("first fit", machines) for machines in firsts]
-    bound, outcome = problem.bound, None
-    usd = min(
-        (cost_of(problem, machines) for machines in firsts if is_complete(problem, machines)),
-        default=np.inf,
-    )
-    tolerance = PROVEN if is_small(problem, effort.patterns) else GOOD_ENOUGH
-    if effort.rounds and usd > bound * (1 + tolerance):
-        outcome = generate_columns(
-            problem, _seeds(problem, firsts), limits.slots, effort, usd, work
-        )
-        more, proven = _wholes(problem, outcome, limits, effort, usd, work)
-        found += more
-        bound = max(bound, outcome.bound, proven)
-    best, method = _best(parts, templates, problem, limits, found)
+    candidates, bound, outcome = _candidate_solutions(problem, limits, effort, work)
+    best, method = _best(parts, templates, problem, limits, candidates)
     if not best.is_complete:
-        bound = sum(
-            float(each) * (part.count - left)
-            for each, part, left in zip(problem.lower_prices_by_part, parts, best.left, strict=True)
-        )
+        bound = _bound_of_served(problem, parts, best)
     elif outcome is not None and outcome.is_complete and best.usd <= bound * (1 + PROVEN):
         method = "exact"
-    nodes = tuple(new_nodes(best.drafts, parts, templates))
+    nodes = tuple(new_nodes(best.open_nodes, parts, templates))
     return Packing(nodes, round(best.usd, 9), min(bound, best.usd), method, cut_short=work.is_spent)
+
+
+def _candidate_solutions(
+    problem: Problem, limits: Limits, effort: Effort, work: EffortBudget
+) -> tuple[list[_Candidate], float, Outcome | None]:
+    """Solutions in whole machines, a lower bound, and the outcome of column generation if run."""
+    firsts = first_fits(problem, limits, work)
+    candidates: list[_Candidate] = [("first fit", machines) for machines in firsts]
+    complete = [machines for machines in firsts if is_complete(problem, machines)]
+    usd = min((cost_of(problem, machines) for machines in complete), default=np.inf)
+    bound = problem.bound
+    tolerance = PROVEN if is_small(problem, effort.patterns) else GOOD_ENOUGH
+    if not effort.rounds or usd <= bound * (1 + tolerance):
+        return candidates, bound, None
+    columns = _columns_of(problem, firsts)
+    outcome = generate_columns(problem, columns, limits.slots, effort, usd, work)
+    more, proven = _whole_solutions(problem, outcome, limits, effort, usd, work)
+    return candidates + more, max(bound, outcome.bound, proven), outcome
+
+
+def _bound_of_served(problem: Problem, parts: Sequence[Part], answer: _Answer) -> float:
+    """What serving the pieces that the answer serves costs at least."""
+    return sum(
+        float(price) * (part.count - left)
+        for price, part, left in zip(problem.lower_prices_by_part, parts, answer.left, strict=True)
+    )
 
 
 def pack(
@@ -102,10 +118,9 @@ def pack(
 
 @dataclass(slots=True)
 class _Answer:
-    """Real machines, from which loads they came, and what they leave of each part."""
+    """Machines with their pieces, what they leave of each part, their price and served value."""
 
-    machines: Machines
-    drafts: list[OpenNode]
+    open_nodes: list[OpenNode]
     left: list[int]
     usd: float
     served: float
@@ -116,7 +131,7 @@ class _Answer:
 
 
 def _quality(answer: _Answer) -> tuple[float, float, int]:
-    return (-round(answer.served, 9), round(answer.usd, 9), len(answer.drafts))
+    return (-round(answer.served, 9), round(answer.usd, 9), len(answer.open_nodes))
 
 
 def _answer(
@@ -126,42 +141,44 @@ def _answer(
     limits: Limits,
     machines: Machines,
 ) -> _Answer:
-    """Machines made real, with what merging lost bought on top, right-sized."""
-    drafts, left = materialize(problem, parts, templates, machines)
+    """Machines made real, right-sized; what merging lost is bought in addition."""
+    open_nodes, left = materialize(problem, parts, templates, machines)
     if problem.is_merged and any(left):
-        rest = [
-            replace(part, count=count) for part, count in zip(parts, left, strict=True) if count
-        ]
-        whose = [index for index, count in enumerate(left) if count]
-        exact = build(rest, templates, rows_at_most=EVERY_ROW)
-        bought = limits.copy()
-        for draft in drafts:
-            bought.take(templates[draft.template], 1)
-        more, remaining = materialize(
-            exact, rest, templates, first_fit(exact, exact.wanted, bought)
-        )
-        for draft in more:
-            draft.load = {whose[index]: count for index, count in draft.load.items()}
-        drafts += more
-        for index, count in zip(whose, remaining, strict=True):
-            left[index] = count
-    drafts = dissolve(drafts, parts, templates)
-    right_size(drafts, templates)
-    value = _worth_of_parts(problem, len(parts))
-    served = sum(
-        value[index] * (part.count - count)
-        for index, (part, count) in enumerate(zip(parts, left, strict=True))
+        open_nodes += _buy_remaining(parts, templates, limits, open_nodes, left)
+    open_nodes = dissolve(open_nodes, parts, templates)
+    right_size(open_nodes, templates)
+    value = _values_by_part(problem, len(parts))
+    served_value = sum(
+        value[index] * (part.count - left[index]) for index, part in enumerate(parts)
     )
-    return _Answer(
-        machines,
-        drafts,
-        left,
-        sum(templates[draft.template].usd_per_hour for draft in drafts),
-        float(served),
-    )
+    usd = sum(templates[node.template].usd_per_hour for node in open_nodes)
+    return _Answer(open_nodes, left, usd, float(served_value))
 
 
-def _worth_of_parts(problem: Problem, count: int) -> list[float]:
+def _buy_remaining(
+    parts: Sequence[Part],
+    templates: Sequence[Template],
+    limits: Limits,
+    open_nodes: Sequence[OpenNode],
+    left: list[int],
+) -> list[OpenNode]:
+    """Machines for the pieces in `left`, by first fit without merged rows; `left` is reduced."""
+    indices = [index for index, count in enumerate(left) if count]
+    rest = [replace(parts[index], count=left[index]) for index in indices]
+    exact = build(rest, templates, rows_at_most=EVERY_ROW)
+    still_allowed = limits.copy()
+    for node in open_nodes:
+        still_allowed.take(templates[node.template], 1)
+    machines = first_fit(exact, exact.wanted, still_allowed)
+    more, remaining = materialize(exact, rest, templates, machines)
+    for node in more:
+        node.load = {indices[position]: count for position, count in node.load.items()}
+    for index, count in zip(indices, remaining, strict=True):
+        left[index] = count
+    return more
+
+
+def _values_by_part(problem: Problem, count: int) -> list[float]:
     value, each = demand_share(problem.shapes, problem.wanted), [0.0] * count
     for row, indices in enumerate(problem.parts):
         for index in indices:
@@ -169,13 +186,13 @@ def _worth_of_parts(problem: Problem, count: int) -> list[float]:
     return each
 
 
-_Found = tuple[Method, Machines]
+_Candidate = tuple[Method, Machines]
 
 PROVEN = 1e-6
-"""How much above its bound an answer may be for want of exact arithmetic."""
+"""Part by which an answer may exceed its bound because of floating-point arithmetic."""
 
 WORTH_A_LOOK, FEW_MACHINES = 1.03, 20
-"""Answers that cost this much more than the cheapest before they are made real are not; but all of few machines are."""
+"""Candidates above this multiple of the cheapest price are dropped unless they have few machines."""
 
 
 def _best(
@@ -183,30 +200,34 @@ def _best(
     templates: Sequence[Template],
     problem: Problem,
     limits: Limits,
-    found: list[_Found],
+    candidates: list[_Candidate],
 ) -> tuple[_Answer, Method]:
-    """The best of several answers once made real, and its method; those that look worse by much are left out."""
-    value = demand_share(problem.shapes, problem.wanted)
-    looks = [
-        (-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines))
-        for _, machines in found
-    ]
-    most, cheapest = min(looks)
-    many = [sum(count for _, _, count in machines) for _, machines in found]
-    chosen = [
-        (number, found[number])
-        for number, (look, usd) in enumerate(looks)
-        if look == most and (usd <= cheapest * WORTH_A_LOOK or many[number] <= FEW_MACHINES)
-    ]
+    """The best candidate once its machines are real, and its method."""
     answers = [
-        (_answer(parts, templates, problem, limits, machines), number, method)
-        for number, (method, machines) in chosen
+        (_answer(parts, templates, problem, limits, candidates[number][1]), number)
+        for number in _promising(problem, candidates)
     ]
-    best, _, method = min(answers, key=lambda answer: (_quality(answer[0]), answer[1]))
-    return best, method
+    best, number = min(answers, key=lambda answer: (_quality(answer[0]), answer[1]))
+    return best, candidates[number][0]
 
 
-def _seeds(problem: Problem, firsts: list[Machines]) -> Columns:
+def _promising(problem: Problem, candidates: list[_Candidate]) -> list[int]:
+    """Candidates that serve most and cost little more than the cheapest, or have few machines."""
+    value = demand_share(problem.shapes, problem.wanted)
+    previews = [
+        (-round(float(served(problem, machines) @ value), 9), cost_of(problem, machines))
+        for _, machines in candidates
+    ]
+    most, cheapest = min(previews)
+    sizes = [sum(count for _, _, count in machines) for _, machines in candidates]
+    return [
+        number
+        for number, (preview, usd) in enumerate(previews)
+        if preview == most and (usd <= cheapest * WORTH_A_LOOK or sizes[number] <= FEW_MACHINES)
+    ]
+
+
+def _columns_of(problem: Problem, firsts: list[Machines]) -> Columns:
     """Loads to begin with: those of the first fits, and each row alone."""
     columns = initial_columns(problem)
     for machines in firsts:
@@ -215,25 +236,29 @@ def _seeds(problem: Problem, firsts: list[Machines]) -> Columns:
     return columns
 
 
-def _wholes(
+def _whole_solutions(
     problem: Problem,
     outcome: Outcome,
     limits: Limits,
     effort: Effort,
     usd: float,
     work: EffortBudget,
-) -> tuple[list[_Found], float]:
-    """Whole answers from the fractional one, and what they prove; `usd` is the price of the best so far."""
+) -> tuple[list[_Candidate], float]:
+    """Whole solutions from the fractional one, and a lower bound that they prove.
+
+    `usd` is the price of the best solution so far.
+    """
     if outcome.relaxed is None:
         return [], 0.0
-    found: list[_Found] = []
+    candidates: list[_Candidate] = []
     if not outcome.is_complete:
         machines = dive(problem, outcome.columns, outcome.relaxed, limits, effort, work)
-        found.append(("columns", machines))
+        candidates.append(("columns", machines))
         usd = min(usd, cost_of(problem, machines)) if is_complete(problem, machines) else usd
-    if not outcome.is_complete and (usd <= outcome.bound * (1 + GOOD_ENOUGH) or work.is_spent):
-        return found, 0.0
+        if usd <= outcome.bound * (1 + GOOD_ENOUGH) or work.is_spent:
+            return candidates, 0.0
     whole = branch(problem, outcome.columns, outcome.relaxed, limits, effort, usd)
     if whole is None:
-        return found, 0.0
-    return [*found, ("columns", whole.machines)], whole.bound if outcome.is_complete else 0.0
+        return candidates, 0.0
+    candidates.append(("columns", whole.machines))
+    return candidates, whole.bound if outcome.is_complete else 0.0
