@@ -150,8 +150,29 @@ def plot(bill: Bill) -> list[str]:
 
 
 def _write_html(bill: Bill, cluster: str, path: str) -> None:
+    """Write the bill as one HTML page.
+
+    Raises:
+        BadInput: the file cannot be written.
+
+    """
     from html import escape
 
+    title = escape(cluster)
+    texts = "".join(f"<p>{escape(line)}</p>" for line in remarks(bill))
+    body = (
+        f"<h1>{title}: ${bill.usd:,.4f}</h1>{_chart(bill)}<table><tr><th>{bill.by}</th>"
+        f"<th>machines</th><th>$</th><th>idle $</th></tr>{_table_rows(bill)}</table>{texts}"
+    )
+    page = _PAGE.replace("{title}", title).replace("{body}", body)
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(error.strerror or str(error), where=path) from None
+
+
+def _chart(bill: Bill) -> str:
+    """The legend and the plot of the bill, as SVG."""
     from mesaform.simulator import svg
 
     step = (bill.until - bill.since) / max(1, len(bill.series))
@@ -168,25 +189,24 @@ def _write_html(bill: Bill, cluster: str, path: str) -> None:
         lambda at: datetime.fromtimestamp(bill.since + at).astimezone().strftime(form),
     )
     y = svg.linear(max(bill.series, default=1.0), lambda usd: f"${usd:.3g}")
-    chart = svg.lines(
-        series, x, y, x_name=f"since {start:%Y-%m-%d %H:%M %Z}", y_name="USD an hour", steps=True
-    )
-    cells = "".join(
-        f"<tr><th scope=row>{escape(share.name)}</th><td>{share.machines or ''}</td><td>{share.usd:.4f}</td>"
-        f"<td>{'' if share.idle_usd is None else f'{share.idle_usd:.4f}'}</td></tr>"
+    x_name = f"since {start:%Y-%m-%d %H:%M %Z}"
+    chart = svg.lines(series, x, y, x_name=x_name, y_name="USD an hour", steps=True)
+    return svg.legend([(line.name, line.colour) for line in series]) + chart
+
+
+def _table_rows(bill: Bill) -> str:
+    """The lines of the bill as table rows."""
+    from html import escape
+
+    return "".join(
+        f"<tr><th scope=row>{escape(share.name)}</th><td>{share.machines or ''}</td>"
+        f"<td>{share.usd:.4f}</td><td>{_usd_cell(share.idle_usd)}</td></tr>"
         for share in bill.shares
     )
-    texts = "".join(f"<p>{escape(line)}</p>" for line in remarks(bill))
-    body = (
-        f"<h1>{escape(cluster)}: ${bill.usd:,.4f}</h1>{svg.legend([(line.name, line.colour) for line in series])}{chart}"
-        f"<table><tr><th>{bill.by}</th><th>machines</th><th>$</th><th>idle $</th></tr>{cells}</table>{texts}"
-    )
-    try:
-        Path(path).write_text(
-            _PAGE.replace("{title}", escape(cluster)).replace("{body}", body), encoding="utf-8"
-        )
-    except OSError as error:
-        raise BadInput(error.strerror or str(error), where=path) from None
+
+
+def _usd_cell(usd: float | None) -> str:
+    return "" if usd is None else f"{usd:.4f}"
 
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: cost</title><style>

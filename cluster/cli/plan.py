@@ -21,7 +21,12 @@ from mesaform.cli.native_stdout import redirect_native_stdout
 from mesaform.common.json_types import as_object
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
+    from rich.table import Table
+
+    from mesaform.autoscaler.planner.verdicts import Verdict
 
 
 def register(app: typer.Typer) -> None:
@@ -97,7 +102,6 @@ def remembered(document: Any) -> PlannerState:
 
 def _print(plan_: Plan, trouble: tuple[str, ...]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
     for line in trouble:
@@ -113,18 +117,22 @@ def _print(plan_: Plan, trouble: tuple[str, ...]) -> None:
     for override in plan_.overrides:
         console.print(f"[magenta]override:[/] {describe(override)}", highlight=False)
     if plan_.verdicts:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("demand", "count", "verdict", "why it is wanted"):
-            table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
-        for verdict in plan_.verdicts:
-            item = verdict.unit
-            table.add_row(
-                item.name, str(item.count), render_verdict(verdict), render_all(item.reasons)
-            )
-        console.print(table)
+        console.print(_demand_table(plan_.verdicts))
     else:
         console.print("Nothing waits for a machine.")
     _print_steps(console, plan_)
+
+
+def _demand_table(verdicts: Iterable[Verdict]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("demand", "count", "verdict", "reason"):
+        table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
+    for verdict in verdicts:
+        item = verdict.unit
+        table.add_row(item.name, str(item.count), render_verdict(verdict), render_all(item.reasons))
+    return table
 
 
 def _print_steps(console: Console, plan_: Plan) -> None:

@@ -55,23 +55,22 @@ class Past:
         queue = list(queue)
         self._constraints.update({entry.app: entry.constraints for entry in queue})
         is_known = self._last is not None
-        over = {task.task_id: task for task in ended}
         before, self._running = self._running, dict(running)
-        for task_id, task in running.items():
-            if task_id not in before:
-                self._begin(task, now, known=is_known)
-        self._end_all([name for name in before if name not in running], over, now)
-        for task in over.values():
-            if task.task_id not in running and task.task_id not in before:
-                self._add_short(task, now, known=is_known)
+        over = {task.task_id: task for task in ended}
+        for task in _absent_from(before, running):
+            self._begin(task, now, known=is_known)
+        self._end_all(_absent_from(running, before), over, now)
+        for task in _absent_from({**running, **before}, over):
+            self._add_short(task, now, known=is_known)
         self._wait(queue, now)
         self._last = now
         return self._due(now)
 
-    def _end_all(self, task_ids: Iterable[str], over: Mapping[str, Task], now: float) -> None:
+    def _end_all(self, tasks: Iterable[Task], over: Mapping[str, Task], now: float) -> None:
         """Tasks that no longer run: they ended when the engine says, else now."""
-        for task_id in task_ids:
-            self._end(task_id, min(now, over[task_id].ended) if task_id in over else now)
+        for task in tasks:
+            is_reported = task.task_id in over
+            self._end(task.task_id, min(now, over[task.task_id].ended) if is_reported else now)
 
     def _add_short(self, task: Task, now: float, *, known: bool) -> None:
         """A task that began and ended between two passes."""
@@ -159,6 +158,11 @@ class Past:
         }
         self._written_at, self._new_groups, self._started, self._ended = now, [], [], []
         return row
+
+
+def _absent_from(known: Mapping[str, Task], tasks: Mapping[str, Task]) -> list[Task]:
+    """The tasks whose ids are not among the known ones."""
+    return [task for task_id, task in tasks.items() if task_id not in known]
 
 
 def short(task_id: str) -> str:

@@ -41,6 +41,9 @@ STATED_EVERY_S = 6 * 3600.0
 NOT_WORK = frozenset({"headroom", "hint", "displaced", "calendar", "profile"})
 """Demand that is not somebody's work waiting."""
 
+VERDICT_FIELDS = ("fits_now", "arriving", "buying", "unmet")
+"""Numbers of pieces in a verdict."""
+
 _DIGITS = 9
 
 
@@ -231,20 +234,26 @@ def cluster_totals(snapshot: Snapshot, plan: Plan) -> Row:
     """Prices (USD an hour), demand, machines and tasks of this moment, in few numbers for plots."""
     live = [machine for machine in snapshot.machines if machine.state in LIVE]
     agents = snapshot.agents_by_instance
-    empty = {name for name, agent in agents.items() if agent.is_empty}
-    idle_usd = sum(price_of(machine) for machine in live if machine.instance_id in empty)
     return {
         "usd": plan.usd_per_hour,
         "planned": plan.after_usd_per_hour,
-        "idle_usd": round(idle_usd, 6),
-        "demand": {
-            name: sum(getattr(verdict, name) for verdict in plan.verdicts)
-            for name in ("fits_now", "arriving", "buying", "unmet")
-        },
+        "idle_usd": round(_idle_usd(live, agents), 6),
+        "demand": {name: _pieces(plan.verdicts, name) for name in VERDICT_FIELDS},
         "states": _states(live, agents, plan.state.removals),
         "pools": _pool_sizes(live),
         "tasks": sum(agent.tasks for agent in agents.values()),
     }
+
+
+def _idle_usd(live: Iterable[Machine], agents: Mapping[str, Agent]) -> float:
+    """USD an hour of registered agents without a task."""
+    empty = {name for name, agent in agents.items() if agent.is_empty}
+    return sum(price_of(machine) for machine in live if machine.instance_id in empty)
+
+
+def _pieces(verdicts: Iterable[Verdict], name: str) -> int:
+    """The sum of a field of the verdicts."""
+    return sum(getattr(verdict, name) for verdict in verdicts)
 
 
 def _states(

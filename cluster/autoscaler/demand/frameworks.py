@@ -65,9 +65,8 @@ def suspicion(
     framework: Framework, view: ClusterView, memory: PlannerState, now: float
 ) -> Suspicion | None:
     """Whether a framework that can say what it needs looks dry."""
-    shape = framework.minimal or framework.task_shape
-    is_asking = framework.active and not framework.suppressed
-    if shape is None or shape == NOTHING or not is_asking:
+    shape = _needed_shape(framework)
+    if shape is None:
         return None
     if not _free_somewhere(framework, shape, view.agents):
         return Suspicion(ReasonCode.FRAMEWORK_STARVING, shape)
@@ -79,6 +78,13 @@ def suspicion(
         return Suspicion(ReasonCode.FRAMEWORK_DECLINES_ALL, larger)
     is_unserved = not lately.sent and not framework.refusals
     return Suspicion(ReasonCode.FRAMEWORK_UNSERVED, shape) if is_unserved else None
+
+
+def _needed_shape(framework: Framework) -> Shape | None:
+    """The smallest shape that a framework which asks for offers can use; None if not known."""
+    shape = framework.minimal or framework.task_shape
+    is_asking = framework.active and not framework.suppressed
+    return shape if is_asking and shape and shape != NOTHING else None
 
 
 def _declines_all(
@@ -153,16 +159,16 @@ def _item_of(
     if suspected is None or now - since < DRY_FOR_S:
         return None
     finding = _finding_since(suspected, memory, since)
-    if suspected.code is ReasonCode.FRAMEWORK_UNSERVED and not _has_no_offer(finding):
+    if _needs_evidence(suspected) and not _has_no_offer(finding):
         return None
     size, trust = _probe_size(framework, memory.probes.get(framework.framework_id))
     if trust is None:
         return None
     blocked, kind = _not_believed(view, memory, finding, now)
+    reasons = _evidence(framework, suspected, finding, memory, now - since, now)
     if blocked is None and not size:
         blocked, kind = trust, "offer_declined"
-    reasons = _evidence(framework, suspected, finding, memory, now - since, now)
-    if kind != "offer_declined":
+    else:
         reasons = (*reasons, trust)
     return DemandItem(
         "framework",
@@ -176,6 +182,11 @@ def _item_of(
         framework.framework_id,
         _role_without_quota(framework, view),
     )
+
+
+def _needs_evidence(suspected: Suspicion) -> bool:
+    """Whether only the probe framework can confirm a suspicion."""
+    return suspected.code is ReasonCode.FRAMEWORK_UNSERVED
 
 
 def _finding_since(suspected: Suspicion, memory: PlannerState, since: float) -> Finding | None:

@@ -10,7 +10,7 @@ Depends on `model` and `packing`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mesaform.autoscaler.interruption import risk
@@ -38,7 +38,7 @@ from mesaform.autoscaler.model.notice import (
 )
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.model.removal import NOTICE_POLICIES, Removal
+from mesaform.autoscaler.model.removal import NOTICE_POLICIES, Removal, RemovalPhase
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply
 from mesaform.autoscaler.packing import Placement
@@ -76,19 +76,21 @@ def absorb(
     Notices of machines that are not the cluster's, that have ended or that are over are dropped.
     """
     known = _cluster_machines(machines)
-    launched = {name for intent in intents for name in intent.instance_ids or ()}
+    launched = _launched(intents)
     notices, risks = dict(memory.notices), memory.risks
     for message in messages:
-        applicable = [
-            notice
-            for notice in message.notices
-            if _applies(notice, known.get(notice.instance_id), launched, now)
-        ]
-        for notice in applicable:
-            risks = _add(notices, risks, notice, known.get(notice.instance_id), now)
+        for notice in message.notices:
+            machine = known.get(notice.instance_id)
+            if _applies(notice, machine, launched, now):
+                risks = _add(notices, risks, notice, machine, now)
         _withdraw(notices, message.withdrawn)
     has_changed = (notices, risks) != (memory.notices, memory.risks)
     return replace(memory, notices=notices, risks=risks) if has_changed else memory
+
+
+def _launched(intents: Iterable[Intent]) -> set[str]:
+    """Instances of launches that are not settled."""
+    return {name for intent in intents for name in intent.instance_ids or ()}
 
 
 def _cluster_machines(machines: Iterable[Machine]) -> dict[str, Machine]:
@@ -243,8 +245,7 @@ class _Ending:
 def _near(ending: _Ending) -> list[Move]:
     """The next step of a machine whose end is near."""
     removal, agent = ending.unit.removal, ending.unit.agent
-    phase = removal.phase if removal is not None else ""
-    if phase == "terminating":
+    if removal is not None and removal.phase == "terminating":
         return []
     if ending.is_overdue:
         return [_terminate_overdue(ending)]
@@ -252,9 +253,8 @@ def _near(ending: _Ending) -> list[Move]:
         return []
     if removal is None or removal.policy != "interruption":
         return [_take_over(ending, agent)]
-    if phase == "deactivated":
-        return _after_deactivation(ending, agent, removal)
-    return _repeat_drain(ending, agent, removal) if phase == "draining" else []
+    next_step = _NEXT_STEPS.get(removal.phase)
+    return next_step(ending, agent, removal) if next_step is not None else []
 
 
 def _terminate_overdue(ending: _Ending) -> Move:
@@ -330,6 +330,13 @@ def _repeat_drain(ending: _Ending, agent: Agent, removal: Removal) -> list[Move]
     reasons = (ending.reason, Reason.of(ReasonCode.DRAIN_REPEATED))
     drain = ending.drain(agent)
     return [Move(ending.unit, (drain,), replace(removal, since=ending.now), reasons)]
+
+
+_NEXT_STEPS: Mapping[RemovalPhase, Callable[[_Ending, Agent, Removal], list[Move]]] = {
+    "deactivated": _after_deactivation,
+    "draining": _repeat_drain,
+}
+"""By phase of a removal that an interruption began."""
 
 
 def last_call(notice: Notice, grace_s: float, finishing: Iterable[float] = ()) -> float:

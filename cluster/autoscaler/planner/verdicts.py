@@ -7,7 +7,7 @@ most passing. `reporting/verdict_text.py` renders verdicts. Depends on `model`, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,14 +89,9 @@ class VerdictBuilder:
         if unit.blocked is not None:
             refusal = Refusal(unit.blocked_kind or "constraint", (unit.blocked,))
             return Verdict(unit, unmet=unit.count, refusal=refusal)
-        placed = [
-            (self._nodes[name], count)
-            for name, count in self._placement.placed.get(index, {}).items()
-        ]
-        arriving = sum(count for node, count in placed if node.kind == "coming")
-        fits_now = sum(count for node, count in placed if node.kind != "coming")
+        ready, booting = self._placed(index)
         bought = self._bought.get(index, [])
-        buying = sum(count for _, count in bought)
+        fits_now, arriving, buying = _sum(ready), _sum(booting), _sum(bought)
         unmet = unit.count - fits_now - arriving - buying
         return Verdict(
             unit,
@@ -105,10 +100,19 @@ class VerdictBuilder:
             buying,
             unmet,
             self._refusal(unit) if unmet else None,
-            fits_on=tuple(_machine(node) for node, _ in placed if node.kind != "coming"),
-            waits_for=tuple(_machine(node) for node, _ in placed if node.kind == "coming"),
+            fits_on=_machines(ready),
+            waits_for=_machines(booting),
             buys=tuple(dict.fromkeys(what for what, _ in bought)),
         )
+
+    def _placed(self, index: int) -> tuple[list[tuple[Node, int]], list[tuple[Node, int]]]:
+        """Where pieces of an item are placed: on nodes that are up, on nodes that boot."""
+        ready: list[tuple[Node, int]] = []
+        booting: list[tuple[Node, int]] = []
+        for name, count in self._placement.placed.get(index, {}).items():
+            node = self._nodes[name]
+            (booting if node.kind == "coming" else ready).append((node, count))
+        return ready, booting
 
     def _refusal(self, unit: DemandItem) -> Refusal:
         if self._offerings is None:
@@ -135,6 +139,12 @@ class _SameAgent:
     agent: str
     constraint: str
 
+    def full(self) -> Reason:
+        """That the agent with the first instances has no capacity left."""
+        return Reason.of(
+            ReasonCode.CONSTRAINT_AGENT_FULL, constraint=self.constraint, agent=self.agent
+        )
+
 
 class OfferingIndex:
     """Everything that pools may buy, tested against one item after another."""
@@ -158,14 +168,9 @@ class OfferingIndex:
             return Refusal("constraint", self._unsatisfied(unit))
         together = _same_agent(unit, self._supply.usage)
         if together is not None and together.agent:
-            full = Reason.of(
-                ReasonCode.CONSTRAINT_AGENT_FULL,
-                constraint=together.constraint,
-                agent=together.agent,
-            )
-            return _refusal("constraint", full)
+            return _refusal("constraint", together.full())
         shape = times(unit.shape, unit.count) if together else unit.shape
-        fitting = [c for c in allowed if contains(c.template.shape, shape)]
+        fitting = _holding(shape, allowed)
         if not fitting:
             return Refusal("impossible", self._too_large(unit, shape, allowed, together))
         return self._passing(unit, fitting)
@@ -188,9 +193,9 @@ class OfferingIndex:
                     constraint=together.constraint,
                 )
             )
-        larger = (c.template for c in self._candidates if contains(c.template.shape, shape))
-        excluded = next(larger, None)
-        if excluded is not None:
+        larger = _holding(shape, self._candidates)
+        if larger:
+            excluded = larger[0].template
             reasons.append(
                 Reason.of(
                     ReasonCode.LARGER_TYPE_EXCLUDED,
@@ -239,23 +244,29 @@ class OfferingIndex:
         with_slots = [c for c in fitting if limits.slots[c.pool.name] > 0]
         if not with_slots:
             return _refusal("pool_max", _pools_full(fitting))
-        ready = [c for c in with_slots if not self._is_backed_off(c)]
+        ready = self._not_backed_off(with_slots)
         if not ready:
             return _refusal("no_capacity", self._backoff(with_slots))
         cap = self._cost_cap(ready, limits)
         if cap is not None:
             return _refusal("cost_cap", cap)
-        located = _satisfying(unit, ready, self._supply.usage)
+        return self._last_refusal(_satisfying(unit, ready, self._supply.usage))
+
+    def _last_refusal(self, located: Sequence[Candidate]) -> Refusal:
+        """Why none of the candidates in allowed locations was bought."""
         if not located:
             return _refusal("constraint", Reason.of(ReasonCode.CONSTRAINT_LOCATIONS_TAKEN))
         if self._are_ramping_up(located):
             return _refusal("no_capacity", Reason.of(ReasonCode.LAUNCH_RAMP_UP))
         return _refusal("pool_max", Reason.of(ReasonCode.OTHER_DEMAND_FIRST))
 
-    def _is_backed_off(self, candidate: Candidate) -> bool:
-        return launch_backoff.is_blocked(
-            self._snapshot.state.backoffs, candidate.offering, candidate.pool.name, self._now
-        )
+    def _not_backed_off(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        backoffs, now = self._snapshot.state.backoffs, self._now
+        return [
+            c
+            for c in candidates
+            if not launch_backoff.is_blocked(backoffs, c.offering, c.pool.name, now)
+        ]
 
     def _backoff(self, candidates: Sequence[Candidate]) -> Reason:
         """When the first of these is requested again."""
@@ -294,6 +305,14 @@ class OfferingIndex:
         )
 
 
+def _sum(counts: Iterable[tuple[object, int]]) -> int:
+    return sum(count for _, count in counts)
+
+
+def _machines(placed: Iterable[tuple[Node, int]]) -> tuple[str, ...]:
+    return tuple(_machine(node) for node, _ in placed)
+
+
 def _refusal(kind: RefusalKind, reason: Reason) -> Refusal:
     return Refusal(kind, (reason,))
 
@@ -301,6 +320,11 @@ def _refusal(kind: RefusalKind, reason: Reason) -> Refusal:
 def _satisfying(unit: DemandItem, candidates: Sequence[Candidate], usage: Usage) -> list[Candidate]:
     """The candidates that an item's constraints allow beside what runs."""
     return [c for c in candidates if room(unit.name, unit.constraints, c.template, usage)]
+
+
+def _holding(shape: Shape, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that are large enough."""
+    return [c for c in candidates if contains(c.template.shape, shape)]
 
 
 def _shortfall(shape: Shape, nearest: Template) -> Reason:
