@@ -81,17 +81,31 @@ def _parts_of(
     usage: Usage,
     known: Known,
 ) -> list[Part]:
-    """The parts of one item after its constraints: first attributes of machines, then hostnames."""
-    spreading = [constraint for constraint in constraints if _spreads(constraint)]
-    fixed = [constraint for constraint in constraints if not _spreads(constraint)]
+    """The parts of one item after its constraints: fixed ones, attributes, then hostnames."""
+    fixed, on_attributes, on_hostnames = _by_treatment(constraints)
     parts = [_restricted(part, fixed, templates, usage)]
-    on_machines = [constraint for constraint in spreading if constraint.field in HOSTNAME]
-    for constraint in spreading:
-        if constraint.field not in HOSTNAME:
-            parts = _spread_all(parts, constraint, templates, usage, known)
-    for constraint in on_machines:
+    for constraint in on_attributes:
+        parts = _spread_all(parts, constraint, templates, usage, known)
+    for constraint in on_hostnames:
         parts = [_by_machine(each, constraint, usage) for each in parts]
     return parts
+
+
+def _by_treatment(
+    constraints: Sequence[Constraint],
+) -> tuple[list[Constraint], list[Constraint], list[Constraint]]:
+    """Constraints that only restrict, that spread over attributes, and that spread over hosts."""
+    fixed: list[Constraint] = []
+    on_attributes: list[Constraint] = []
+    on_hostnames: list[Constraint] = []
+    for constraint in constraints:
+        if not _spreads(constraint):
+            fixed.append(constraint)
+        elif constraint.field in HOSTNAME:
+            on_hostnames.append(constraint)
+        else:
+            on_attributes.append(constraint)
+    return fixed, on_attributes, on_hostnames
 
 
 def _restricted(
