@@ -285,12 +285,12 @@ async def child(base: str, *, consolidation: bool) -> None:
             made = plan(snapshot, at)
             telemetry.passed(made, snapshot, observer.raw)
             if (
-                any(step.actions for step in made.steps)
+                any(step.actions for step in made.commands)
                 or snapshot.read_errors
                 or snapshot.cluster is None
             ):
                 raise SystemExit(
-                    f"there was something to do: {made.steps[:1]} {snapshot.read_errors}"
+                    f"there was something to do: {made.commands[:1]} {snapshot.read_errors}"
                 )
             return (
                 made.state,

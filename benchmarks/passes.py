@@ -133,11 +133,11 @@ def waiting(apps: int, each: int, slots: int, cpus: float | None = None) -> list
 
 
 def going(made: Plan) -> int:
-    return sum(isinstance(action, Deactivate) for step in made.steps for action in step.actions)
+    return sum(isinstance(action, Deactivate) for step in made.commands for action in step.actions)
 
 
 def buying(made: Plan) -> int:
-    return sum(step.decision.count for step in made.steps if step.decision.kind == "buy")
+    return sum(step.decision.count for step in made.commands if step.decision.kind == "buy")
 
 
 def timed(snapshot: Snapshot) -> tuple[Plan, float]:

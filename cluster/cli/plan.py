@@ -136,8 +136,8 @@ def _demand_table(verdicts: Iterable[Verdict]) -> Table:
 
 
 def _print_steps(console: Console, plan_: Plan) -> None:
-    for step in plan_.steps:
-        decision = step.decision
+    for command in plan_.commands:
+        decision = command.decision
         change = f"  [bold]{decision.usd_per_hour:+.4f} $/h[/]" if decision.usd_per_hour else ""
         console.print(
             f"would [bold]{decision.kind}[/]: {render_decision(decision)} "
@@ -146,7 +146,7 @@ def _print_steps(console: Console, plan_: Plan) -> None:
         )
     if plan_.packed is not None:
         console.print(_packed(plan_.packed), highlight=False)
-    if not plan_.steps:
+    if not plan_.commands:
         console.print("The autoscaler would do nothing now.")
     console.print(
         f"now ${plan_.usd_per_hour:.4f} an hour, then ${plan_.after_usd_per_hour:.4f}",

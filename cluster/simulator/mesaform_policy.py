@@ -1,4 +1,4 @@
-"""The real planner as a policy of the simulated world: `plan(snapshot, now)`, and its steps carried out by the actor's rules.
+"""The real planner as a policy of the simulated world: `plan(snapshot, now)`, and its commands carried out by the actor's rules.
 
 The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the planner ran out
 (`Plan.look_again_at`).
@@ -15,12 +15,12 @@ from dataclasses import replace
 
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry, RunningTask
 from mesaform.autoscaler.model.command import (
+    Command,
     Deactivate,
     Drain,
     Launch,
     MarkGone,
     Reactivate,
-    Step,
     Terminate,
 )
 from mesaform.autoscaler.model.lifetimes import Ended
@@ -29,7 +29,7 @@ from mesaform.autoscaler.model.shape import shape_of
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import attributes_of
 from mesaform.autoscaler.planner import launch_backoff
-from mesaform.autoscaler.planner.planner import Plan, apply_step, plan
+from mesaform.autoscaler.planner.planner import Plan, apply_command, plan
 from mesaform.autoscaler.reporting.reason_text import render_all
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
@@ -170,32 +170,32 @@ class Mesaform:
     def _carry_out(self, world: World, made: Plan, now: float) -> PlannerState:
         """As the daemon's actor does: remember removals, take back, buy, give back."""
         memory = made.state
-        for step in made.steps:
-            if step.instance_id and step.removal is not None:
-                memory = apply_step(memory, step)
-        for step in sorted(made.steps, key=_urgency):
-            if step.actions and isinstance(step.actions[0], Launch):
-                memory = self._buy(world, memory, step.actions[0], step, now)
-            elif step.actions:
-                self._move(world, step)
-                memory = apply_step(memory, step)
+        for command in made.commands:
+            if command.instance_id and command.next_removal is not None:
+                memory = apply_command(memory, command)
+        for command in sorted(made.commands, key=_urgency):
+            if command.actions and isinstance(command.actions[0], Launch):
+                memory = self._buy(world, memory, command.actions[0], command, now)
+            elif command.actions:
+                self._move(world, command)
+                memory = apply_command(memory, command)
         return memory
 
     def _buy(
-        self, world: World, memory: PlannerState, launch: Launch, step: Step, now: float
+        self, world: World, memory: PlannerState, launch: Launch, command: Command, now: float
     ) -> PlannerState:
         request = launch_backoff.narrow(launch.request, memory.backoffs, now)
         if request is None:
             return memory
-        result = world.buy(request, render_all(step.decision.reasons))
+        result = world.buy(request, render_all(command.decision.reasons))
         if result.machines:
             ids = tuple(machine.instance_id for machine in result.machines)
             self._intents[request.token] = Intent(request, now, ids)
         return launch_backoff.state_after_result(memory, request, result, now)
 
-    def _move(self, world: World, step: Step) -> None:
-        why = render_all(step.decision.reasons)
-        for action in step.actions:
+    def _move(self, world: World, command: Command) -> None:
+        why = render_all(command.decision.reasons)
+        for action in command.actions:
             match action:
                 case Deactivate(instance_id=name):
                     world.cordon(name)
@@ -220,6 +220,6 @@ class Mesaform:
                 del self._intents[token]
 
 
-def _urgency(step: Step) -> int:
-    first = step.actions[0] if step.actions else None
+def _urgency(command: Command) -> int:
+    first = command.actions[0] if command.actions else None
     return {Reactivate: 0, Launch: 1}.get(type(first), 2)

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from mesaform.autoscaler.model.command import (
     Action,
+    Command,
     Deactivate,
     Drain,
     Launch,
     MarkGone,
     Reactivate,
-    Step,
     Terminate,
 )
 from mesaform.autoscaler.model.decision import Decision
@@ -27,7 +27,7 @@ from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE
 from mesaform.autoscaler.planner import launch_backoff
-from mesaform.autoscaler.planner.planner import Plan, apply_step
+from mesaform.autoscaler.planner.planner import Plan, apply_command
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Fleet, LaunchResult, Machine
 from mesaform.common.errors import MesaformError, NotFound, Permanent, Retryable
@@ -117,35 +117,35 @@ class PlanExecutor:
     async def execute(self, plan: Plan) -> PlannerState:
         """Do all that a plan says, in its order: first what takes machines back, then what buys, then what gives back."""
         memory = plan.state
-        for step in plan.steps:
-            if step.instance_id and step.removal is not None:
-                memory = apply_step(memory, step)
+        for command in plan.commands:
+            if command.instance_id and command.next_removal is not None:
+                memory = apply_command(memory, command)
         await self._journal.save_if_changed(memory)
-        together, steps = _terminations(plan.steps)
-        for step in sorted(steps, key=_urgency):
-            if step.actions and isinstance(step.actions[0], Launch):
-                memory = await self._launch(memory, step.actions[0], step.decision)
-            elif step.actions:
-                memory = await self._move(memory, step)
+        together, commands = _terminations(plan.commands)
+        for command in sorted(commands, key=_urgency):
+            if command.actions and isinstance(command.actions[0], Launch):
+                memory = await self._launch(memory, command.actions[0], command.decision)
+            elif command.actions:
+                memory = await self._move(memory, command)
             else:
-                self._report(step.decision)
+                self._report(command.decision)
         memory = await self._terminate(memory, together)
         await self._journal.save_if_changed(memory)
         return memory
 
-    async def _terminate(self, memory: PlannerState, steps: Sequence[Step]) -> PlannerState:
+    async def _terminate(self, memory: PlannerState, commands: Sequence[Command]) -> PlannerState:
         """End machines in one call. What EC2 refuses as a whole is asked for one by one, so that a single machine does not hold up all."""
-        names = [step.instance_id for step in steps]
+        names = [command.instance_id for command in commands]
         try:
             if len(names) > 1:
                 await asyncio.to_thread(self._fleet.terminate, self._cluster, names)
         except Retryable as error:
-            for step in steps:
+            for command in commands:
                 self._report(
                     replace(
-                        step.decision,
+                        command.decision,
                         reasons=(
-                            *step.decision.reasons,
+                            *command.decision.reasons,
                             Reason.of(ReasonCode.NOT_EXECUTED, error=error.what),
                         ),
                         usd_per_hour=0.0,
@@ -154,12 +154,12 @@ class PlanExecutor:
             return memory
         except MesaformError:
             names = []
-        for step in steps:
+        for command in commands:
             if len(names) > 1:
-                self._report(step.decision)
-                memory = apply_step(memory, step)
+                self._report(command.decision)
+                memory = apply_command(memory, command)
             else:
-                memory = await self._move(memory, step)
+                memory = await self._move(memory, command)
         return memory
 
     async def _launch(
@@ -297,24 +297,24 @@ class PlanExecutor:
 
         return all(settled(name) for name in ids)
 
-    async def _move(self, memory: PlannerState, step: Step) -> PlannerState:
+    async def _move(self, memory: PlannerState, command: Command) -> PlannerState:
         try:
-            for action in step.actions:
+            for action in command.actions:
                 await self._do(action)
         except MesaformError as error:
             self._report(
                 replace(
-                    step.decision,
+                    command.decision,
                     reasons=(
-                        *step.decision.reasons,
+                        *command.decision.reasons,
                         Reason.of(ReasonCode.NOT_EXECUTED, error=error.what),
                     ),
                     usd_per_hour=0.0,
                 )
             )
             return memory
-        self._report(step.decision)
-        return apply_step(memory, step)
+        self._report(command.decision)
+        return apply_command(memory, command)
 
     async def _do(self, action: Action) -> None:
         match action:
@@ -336,21 +336,23 @@ class PlanExecutor:
                 await asyncio.to_thread(self._fleet.terminate, self._cluster, [action.instance_id])
 
 
-def _terminations(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+def _terminations(commands: Sequence[Command]) -> tuple[list[Command], list[Command]]:
     """Steps that only end a machine, and all others."""
     ends = [
-        step for step in steps if len(step.actions) == 1 and isinstance(step.actions[0], Terminate)
+        command
+        for command in commands
+        if len(command.actions) == 1 and isinstance(command.actions[0], Terminate)
     ]
     return ends, [
-        step
-        for step in steps
-        if len(step.actions) != 1 or not isinstance(step.actions[0], Terminate)
+        command
+        for command in commands
+        if len(command.actions) != 1 or not isinstance(command.actions[0], Terminate)
     ]
 
 
-def _urgency(step: Step) -> int:
-    first = step.actions[0] if step.actions else None
-    if step.decision.kind == "notice":
+def _urgency(command: Command) -> int:
+    first = command.actions[0] if command.actions else None
+    if command.decision.kind == "notice":
         return -1  # what was announced is told before what is done about it
     return {Reactivate: 0, Launch: 1}.get(type(first), 2)
 

@@ -1,34 +1,51 @@
-"""Policies of giving back, one a file. `ORDER` is the order in which they are asked; what one takes, the next does not see."""
+"""Disruption policies, one in each module, and the order in which they are asked. Pure.
+
+Each policy is a function from the context and the budget to commands and the budget that is left.
+A machine that one policy takes is not offered to the next.
+"""
 
 from __future__ import annotations
 
-from mesaform.autoscaler.disruption.consolidation import Replace, replaced
-from mesaform.autoscaler.disruption.drift import Drift
-from mesaform.autoscaler.disruption.emptiness import Idle
-from mesaform.autoscaler.disruption.policy import (
-    DisruptionCommand,
-    Policy,
-    PolicyInput,
-    disturbances_left,
-    with_moves,
+from collections.abc import Callable
+
+from mesaform.autoscaler.disruption import (
+    consolidation,
+    drift,
+    emptiness,
+    retirement,
+    underutilization,
 )
-from mesaform.autoscaler.disruption.retirement import Announced
-from mesaform.autoscaler.disruption.underutilization import Underused
+from mesaform.autoscaler.disruption.context import Budget, DisruptionContext, budget_of
+from mesaform.autoscaler.disruption.removal_start import moves_after
+from mesaform.autoscaler.disruption.replacements import finish_replacements
+from mesaform.autoscaler.model.command import Command
 
 __all__ = [
-    "ORDER",
-    "DisruptionCommand",
-    "Policy",
-    "PolicyInput",
-    "disturbances_left",
+    "POLICIES",
+    "Budget",
+    "DisruptionContext",
+    "budget_of",
+    "finish_replacements",
+    "moves_after",
     "propose",
-    "replaced",
-    "with_moves",
 ]
 
-ORDER: tuple[Policy, ...] = (Announced(), Idle(), Drift(), Underused(), Replace())
+Policy = Callable[[DisruptionContext, Budget], tuple[list[Command], Budget]]
+
+POLICIES: tuple[Policy, ...] = (
+    retirement.propose,
+    emptiness.propose,
+    drift.propose,
+    underutilization.propose,
+    consolidation.propose,
+)
+"""The policies in the order in which they are asked."""
 
 
-def propose(view: PolicyInput) -> list[DisruptionCommand]:
-    """What all policies want, in their order."""
-    return [change for policy in ORDER for change in policy.propose(view)]
+def propose(context: DisruptionContext, budget: Budget) -> tuple[list[Command], Budget]:
+    """The commands of all policies, and the budget that they leave."""
+    commands: list[Command] = []
+    for policy in POLICIES:
+        proposed, budget = policy(context, budget)
+        commands += proposed
+    return commands, budget

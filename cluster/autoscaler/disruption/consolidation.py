@@ -1,158 +1,143 @@
-"""Several machines go for one, or one for a cheaper one: it is bought first, and the old ones go once it has registered."""
+"""Policy "replace": one cheaper machine takes the place of one or several. Pure.
+
+The new machine is bought first; the old ones leave once it has registered (`replacements`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
-from mesaform.autoscaler.disruption.policy import (
+from mesaform.autoscaler.disruption.context import (
     CONSOLIDATION_NUMBER,
-    DisruptionCommand,
-    PolicyInput,
-    deactivate,
+    Budget,
+    DisruptionContext,
+)
+from mesaform.autoscaler.disruption.eligibility import (
     disturbable,
     disturbance_usd,
+    is_rested,
     pays,
-    rested,
     saving_lasts_s,
 )
-from mesaform.autoscaler.disruption.rescheduling import Reservations, names_of, work_of
-from mesaform.autoscaler.model.command import Move
-from mesaform.autoscaler.model.lifecycle import REGISTERED
+from mesaform.autoscaler.disruption.replacements import replace_command
+from mesaform.autoscaler.disruption.rescheduling import names_of, work_of
+from mesaform.autoscaler.model.command import Command, Purchase
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode
-from mesaform.topology.names import Tag
 
 OVERLAP_S = 180.0
-"""How long old and new are paid side by side, roughly: booting, then draining."""
+"""Seconds that old and new machines are paid side by side: booting, then draining (estimate)."""
 
-MOST_FOR_ONE = 8
-"""How many machines are tried together: each further one disturbs more and saves less often."""
+MAX_GROUP_SIZE = 8
+"""Machines replaced together: each further one disturbs more and saves less often."""
 
-PAIRED = 12
-"""Of how many machines, the most easily moved, every pair is tried."""
-
-
-class Replace:
-    name: PolicyName = "replace"
-
-    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
-        """At most one change a pass: what the next one is worth depends on how this one ends."""
-        if view.snapshot.state.replacements:
-            return []
-        by_pool: dict[str, list[AgentNode]] = {}
-        for unit in disturbable(view):
-            by_pool.setdefault(unit.pool, []).append(unit)
-        found = [option for units in by_pool.values() for option in self._options(units, view)]
-        if not found:
-            return []
-        _, change, old = max(found, key=lambda option: (option[0], -len(option[2])))
-        for number, unit in enumerate(old):
-            view.take(unit, disturbs=number == 0)
-        return [change]
-
-    def _options(
-        self, units: Sequence[AgentNode], view: PolicyInput
-    ) -> list[tuple[float, DisruptionCommand, tuple[AgentNode, ...]]]:
-        """One for each machine by itself, for each pair, and for the most easily moved ones together."""
-        groups: list[tuple[AgentNode, ...]] = [(unit,) for unit in units]
-        groups += list(combinations(units[:PAIRED], 2))
-        groups += [tuple(units[:count]) for count in range(3, min(len(units), MOST_FOR_ONE) + 1)]
-        return [option for group in groups if (option := self._option(group, view)) is not None]
-
-    @staticmethod
-    def _option(
-        group: tuple[AgentNode, ...], view: PolicyInput
-    ) -> tuple[float, DisruptionCommand, tuple[AgentNode, ...]] | None:
-        pool = group[0].pool
-        if not rested(group, view):
-            return None
-        if view.spare.get(pool, 1) - len(group) + 1 < 0:
-            return None
-        names = {unit.machine.instance_id for unit in group}
-        work = [
-            piece
-            for unit in group
-            if unit.agent is not None
-            for piece in work_of(unit.agent, view.snapshot.app_constraints)
-        ]
-        left = view.room.remaining(work, {*view.leaving, *names})
-        old_types = {unit.machine.instance_type for unit in group}
-        purchase = view.find_replacement(
-            pool, work, left, excluded_types=old_types, number=CONSOLIDATION_NUMBER
-        )
-        if purchase is None:
-            return None
-        was = sum(unit.usd_per_hour for unit in group)
-        saving = was - purchase.usd_per_hour
-        cost = disturbance_usd(group, view) + purchase.usd_per_hour * OVERLAP_S / 3600
-        lasts_s = saving_lasts_s(group, view)
-        if not pays(saving, was, cost, lasts_s, view.settings):
-            return None
-        offering = purchase.request.offerings[0]
-        reason = Reason.of(
-            ReasonCode.REPLACED_CHEAPER,
-            instance_type=offering.instance_type,
-            usd_per_hour=offering.usd_per_hour,
-            replaced=_counted(group),
-            replaced_usd_per_hour=was,
-            apps=tuple(names_of(work)),
-            saving_usd_per_hour=saving,
-            cost_usd=cost,
-        )
-        return (
-            saving * lasts_s / 3600 - cost,
-            DisruptionCommand("replace", reason, purchase=purchase, old=tuple(sorted(names))),
-            group,
-        )
+MAX_PAIRED = 12
+"""Number of the most easily moved machines of which every pair is tried."""
 
 
-def replaced(view: PolicyInput, homes: Reservations) -> list[Move]:
-    """Old machines whose replacement has registered, to begin removing; if a task of theirs fits nowhere, or one is wanted, none goes."""
-    moves: list[Move] = []
-    left = view.disturbances + len(_not_begun(view))
-    units = {unit.machine.instance_id: unit for unit in view.supply.agent_nodes}
-    for token, one in view.snapshot.state.replacements.items():
-        new = [
-            unit
-            for unit in units.values()
-            if unit.machine.tags.get(Tag.LAUNCH) == token and unit.state in REGISTERED
-        ]
-        old = [units[name] for name in one.old_instance_ids if name in units]
-        if len(new) < one.count or any(
-            unit.machine.instance_id in homes.unschedulable | view.going for unit in old
-        ):
-            continue
-        for unit in old:
-            name, for_money = unit.machine.instance_id, one.policy == "replace"
-            if for_money and left <= 0:
-                continue
-            if (
-                unit.removal is None
-                and unit.agent is not None
-                and unit.is_autoscaled
-                and name not in view.supply.quarantined
-            ):
-                left -= for_money
-                view.going.add(name)
-                moves.append(deactivate(unit, one.policy, one.reason, view.now))
-    return moves
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A possible replacement; `profit_usd` is its expected saving less its cost."""
+
+    profit_usd: float
+    group: tuple[AgentNode, ...]
+    purchase: Purchase
+    reason: Reason
 
 
-def _not_begun(view: PolicyInput) -> list[str]:
-    """Replacements of which no old machine goes yet; each has its place in the budget."""
-    under_way = {
-        unit.machine.instance_id for unit in view.supply.agent_nodes if unit.removal is not None
-    }
+def propose(context: DisruptionContext, budget: Budget) -> tuple[list[Command], Budget]:
+    """At most one replacement a pass: the value of the next depends on how this one ends."""
+    if context.snapshot.state.replacements:
+        return [], budget
+    options = list(_options(context, budget))
+    if not options:
+        return [], budget
+    best = max(options, key=lambda option: (option.profit_usd, -len(option.group)))
+    for number, node in enumerate(best.group):
+        budget = budget.after(node, is_disruptive=number == 0)
+    candidates = tuple(sorted(best.group, key=lambda node: node.name))
+    return [replace_command(best.purchase, candidates, "replace", best.reason)], budget
+
+
+def _options(context: DisruptionContext, budget: Budget) -> Iterator[_Option]:
+    by_pool: dict[str, list[AgentNode]] = {}
+    for node in disturbable(context, budget):
+        by_pool.setdefault(node.pool, []).append(node)
+    for nodes in by_pool.values():
+        for group in _groups(nodes):
+            option = _option(group, context, budget)
+            if option is not None:
+                yield option
+
+
+def _groups(nodes: Sequence[AgentNode]) -> Iterator[tuple[AgentNode, ...]]:
+    """Each machine, pairs of the most easily moved ones, and these together in growing number."""
+    for node in nodes:
+        yield (node,)
+    yield from combinations(nodes[:MAX_PAIRED], 2)
+    for size in range(3, min(len(nodes), MAX_GROUP_SIZE) + 1):
+        yield tuple(nodes[:size])
+
+
+def _option(
+    group: tuple[AgentNode, ...], context: DisruptionContext, budget: Budget
+) -> _Option | None:
+    pool = group[0].pool
+    if not is_rested(group, context) or not budget.has_spare(pool, len(group) - 1):
+        return None
+    work = _work_of(group, context)
+    closed = {*context.closed_to_tasks(budget), *(node.name for node in group)}
+    left = context.free_capacity.remaining(work, closed)
+    purchase = context.find_replacement(
+        pool,
+        work,
+        left,
+        excluded_types={node.machine.instance_type for node in group},
+        number=CONSOLIDATION_NUMBER,
+    )
+    return None if purchase is None else _profitable(group, purchase, work, context)
+
+
+def _work_of(group: Sequence[AgentNode], context: DisruptionContext) -> list[DemandItem]:
     return [
-        token
-        for token, one in view.snapshot.state.replacements.items()
-        if not under_way & set(one.old_instance_ids)
+        item
+        for node in group
+        if node.agent is not None
+        for item in work_of(node.agent, context.snapshot.app_constraints)
     ]
 
 
-def _counted(group: Sequence[AgentNode]) -> tuple[str, ...]:
-    """How many machines of each type: `2 x m5.large`."""
-    types = [unit.machine.instance_type for unit in group]
+def _profitable(
+    group: tuple[AgentNode, ...],
+    purchase: Purchase,
+    work: Sequence[DemandItem],
+    context: DisruptionContext,
+) -> _Option | None:
+    """The option when it pays."""
+    old_usd = sum(node.usd_per_hour for node in group)
+    saving_usd = old_usd - purchase.usd_per_hour
+    cost_usd = disturbance_usd(group, context) + purchase.usd_per_hour * OVERLAP_S / 3600
+    lasts_s = saving_lasts_s(group, context)
+    if not pays(saving_usd, old_usd, cost_usd, lasts_s, context.settings):
+        return None
+    offering = purchase.request.offerings[0]
+    reason = Reason.of(
+        ReasonCode.REPLACED_CHEAPER,
+        instance_type=offering.instance_type,
+        usd_per_hour=offering.usd_per_hour,
+        replaced=_counts(group),
+        replaced_usd_per_hour=old_usd,
+        apps=names_of(work),
+        saving_usd_per_hour=saving_usd,
+        cost_usd=cost_usd,
+    )
+    return _Option(saving_usd * lasts_s / 3600 - cost_usd, group, purchase, reason)
+
+
+def _counts(group: Sequence[AgentNode]) -> tuple[str, ...]:
+    """Machines of each type: `2 x m5.large`."""
+    types = [node.machine.instance_type for node in group]
     return tuple(f"{types.count(name)} x {name}" for name in sorted(set(types)))

@@ -1,47 +1,38 @@
-"""Machines without a task for `idle_after_s` go; nobody is disturbed. Dearest first, then longest idle."""
+"""Policy "idle": removes machines without a task for `idle_after_s`. It disturbs no task. Pure."""
 
 from __future__ import annotations
 
-from mesaform.autoscaler.disruption.policy import DisruptionCommand, PolicyInput, deactivate
+from mesaform.autoscaler.disruption.context import Budget, DisruptionContext
+from mesaform.autoscaler.disruption.removal_start import start_removal
+from mesaform.autoscaler.model.command import Command
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode, is_protected
 
 
-class Idle:
-    name: PolicyName = "idle"
+def propose(context: DisruptionContext, budget: Budget) -> tuple[list[Command], Budget]:
+    """Idle machines, the dearest first, then the longest idle."""
+    idle_after_s = context.snapshot.spec.autoscaler.idle_after_s
+    commands = []
+    for node in sorted(
+        context.supply.agent_nodes, key=lambda node: (-node.usd_per_hour, _since(node, context))
+    ):
+        idle_s = context.now - _since(node, context)
+        if idle_s < idle_after_s or not _is_removable(node, context):
+            continue
+        if budget.has_spare(node.pool):
+            reason = Reason.of(ReasonCode.IDLE, idle_s=idle_s, idle_after_s=idle_after_s)
+            commands.append(start_removal(node, "idle", reason, context.now))
+            budget = budget.after(node, is_disruptive=False)
+    return commands, budget
 
-    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
-        settings = view.snapshot.spec.autoscaler
-        changes = []
-        for unit in sorted(
-            view.supply.agent_nodes, key=lambda unit: (-unit.usd_per_hour, self._since(unit, view))
-        ):
-            idle_s = view.now - self._since(unit, view)
-            if not self._may_go(unit, view) or idle_s < settings.idle_after_s:
-                continue
-            if unit.pool in view.spare and view.spare[unit.pool] <= 0:
-                continue
-            view.take(unit, disturbs=False)
-            reason = Reason.of(ReasonCode.IDLE, idle_s=idle_s, idle_after_s=settings.idle_after_s)
-            changes.append(
-                DisruptionCommand("idle", reason, (deactivate(unit, "idle", reason, view.now),))
-            )
-        return changes
 
-    @staticmethod
-    def _since(unit: AgentNode, view: PolicyInput) -> float:
-        return view.idle_since.get(unit.machine.instance_id, view.now)
+def _since(node: AgentNode, context: DisruptionContext) -> float:
+    return context.idle_since.get(node.name, context.now)
 
-    @staticmethod
-    def _may_go(unit: AgentNode, view: PolicyInput) -> bool:
-        name, agent = unit.machine.instance_id, unit.agent
-        if (
-            unit.state != "idle"
-            or unit.removal is not None
-            or agent is None
-            or not unit.is_autoscaled
-            or is_protected(unit)
-        ):
-            return False
-        return agent.active and name not in view.needed and name not in view.supply.quarantined
+
+def _is_removable(node: AgentNode, context: DisruptionContext) -> bool:
+    if node.state != "idle" or node.removal is not None or not node.is_autoscaled:
+        return False
+    if node.agent is None or not node.agent.active or is_protected(node):
+        return False
+    return node.name not in context.needed and node.name not in context.supply.quarantined

@@ -1,9 +1,9 @@
-"""Tasks of machines that are being removed, as demand, and the capacity reserved for them. Pure."""
+"""Tasks of machines that leave, as demand, and the capacity reserved for them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mesaform.autoscaler.model.cluster_view import Agent, Constraint
 from mesaform.autoscaler.model.demand_item import DemandItem
@@ -15,12 +15,14 @@ from mesaform.autoscaler.model.supply import Supply
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 
 
-def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> list[DemandItem]:
-    """An agent's tasks as units of demand, equal ones together."""
+def work_of(
+    agent: Agent, app_constraints: Mapping[str, tuple[Constraint, ...]] | None
+) -> list[DemandItem]:
+    """An agent's tasks as demand items; tasks of one name and shape are one item."""
     counts: dict[tuple[str, Shape], int] = {}
-    for work in agent.work:
-        counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
-    known = apps or {}
+    for task in agent.work:
+        counts[task.name, task.shape] = counts.get((task.name, task.shape), 0) + 1
+    constraints = app_constraints or {}
     return [
         DemandItem(
             "displaced",
@@ -28,62 +30,66 @@ def work_of(agent: Agent, apps: Mapping[str, tuple[Constraint, ...]] | None) -> 
             shape,
             count,
             (Reason.of(ReasonCode.DEMAND_DISPLACED, app=name, instance_id=agent.instance_id),),
-            known.get(name, ()),
+            constraints.get(name, ()),
         )
         for (name, shape), count in counts.items()
     ]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Reservations:
-    """The places kept for tasks that are on the move: `hosts` are not idle, and the tasks of each of `homeless` fit nowhere."""
+    """Capacity reserved for tasks of machines that leave.
 
-    hosts: set[str] = field(default_factory=set)
-    unschedulable: set[str] = field(default_factory=set)
+    `hosts` are the nodes that it is on; they do not count as idle. `unschedulable` are machines
+    with tasks that fit nowhere.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    unschedulable: frozenset[str] = frozenset()
 
 
-def hold(snapshot: Snapshot, supply: Supply, room: FreeCapacity) -> Reservations:
-    """Keep room for the tasks of machines that are being emptied, or wait for their replacement."""
-    held = Reservations()
-    waiting = {
-        name
-        for replacement in snapshot.state.replacements.values()
-        for name in replacement.old_instance_ids
-    }
+def reserve(snapshot: Snapshot, supply: Supply, free_capacity: FreeCapacity) -> Reservations:
+    """Reserve capacity for the tasks of machines that are emptied or wait for a replacement.
+
+    Tasks that leave because of an announced end are demand already and are left out. Only tasks
+    that wait for a replacement may use machines that still boot.
+    """
+    waiting = _being_replaced(snapshot)
     leaving = moving(snapshot, supply)
-    for unit in supply.agent_nodes:
-        name = unit.machine.instance_id
-        if (
-            name not in leaving
-            or unit.agent is None
-            or not unit.agent.work
-            or is_terminating(snapshot.state, name, 0.0)
-        ):
-            continue  # what has to leave an announced end is demand already
-        hosts = room.fit(
-            work_of(unit.agent, snapshot.app_constraints), leaving, coming=name in waiting
-        )
-        if hosts is None:
-            held.unschedulable.add(name)
+    hosts: set[str] = set()
+    unschedulable: set[str] = set()
+    for node in supply.agent_nodes:
+        if node.name not in leaving or node.agent is None or not node.agent.work:
+            continue
+        if is_terminating(snapshot.state, node.name, 0.0):
+            continue
+        work = work_of(node.agent, snapshot.app_constraints)
+        used = free_capacity.fit(work, leaving, use_arriving=node.name in waiting)
+        if used is None:
+            unschedulable.add(node.name)
         else:
-            held.hosts |= hosts
-    return held
+            hosts |= used
+    return Reservations(frozenset(hosts), frozenset(unschedulable))
 
 
 def moving(snapshot: Snapshot, supply: Supply) -> set[str]:
-    """Machines that are being emptied, or wait for their replacement."""
-    names = {
-        unit.machine.instance_id
-        for unit in supply.agent_nodes
-        if unit.removal is not None and unit.removal.is_disruptive
+    """Machines that are emptied or wait for their replacement."""
+    emptied = {
+        node.name
+        for node in supply.agent_nodes
+        if node.removal is not None and node.removal.is_disruptive
     }
-    return names | {
+    return emptied | _being_replaced(snapshot)
+
+
+def _being_replaced(snapshot: Snapshot) -> set[str]:
+    return {
         name
         for replacement in snapshot.state.replacements.values()
         for name in replacement.old_instance_ids
     }
 
 
-def names_of(units: Iterable[DemandItem]) -> tuple[str, ...]:
-    """`3 x /web`, for people."""
-    return tuple(f"{unit.count} x {unit.name}" for unit in units)
+def names_of(items: Iterable[DemandItem]) -> tuple[str, ...]:
+    """Count and name of each item: `3 x /web`."""
+    return tuple(f"{item.count} x {item.name}" for item in items)

@@ -1,78 +1,72 @@
-"""Machines that AWS will stop, restart or retire some day, or advises to leave: emptied ahead, within the budgets of disruption.
+"""Policies "retirement" and "rebalance": empty machines that AWS announced something about. Pure.
 
-It goes on in `interruption`: what their tasks need is bought first, and they drain once it is up.
+AWS will stop, restart or retire the machine some day, or recommends to leave it. `interruption` takes
+over once the machine is deactivated: capacity for its tasks is bought, then it drains.
 """
 
 from __future__ import annotations
 
-from mesaform.autoscaler.disruption.policy import (
-    DisruptionCommand,
-    PolicyInput,
-    deactivate,
-    movable,
-)
+from math import inf
+
+from mesaform.autoscaler.disruption.context import Budget, DisruptionContext
+from mesaform.autoscaler.disruption.eligibility import movable
+from mesaform.autoscaler.disruption.removal_start import start_removal
+from mesaform.autoscaler.model.command import Command
 from mesaform.autoscaler.model.notice import Notice, is_near, reason_of
 from mesaform.autoscaler.model.removal import PolicyName
 from mesaform.autoscaler.model.supply import AgentNode, is_protected
 
 
-class Announced:
-    name: PolicyName = "retirement"
-
-    def propose(self, view: PolicyInput) -> list[DisruptionCommand]:
-        """The soonest end first; one without tasks disturbs nobody."""
-        notices, changes = view.snapshot.state.notices, []
-        for unit in sorted(
-            view.supply.agent_nodes,
-            key=lambda unit: _ends_at(notices.get(unit.machine.instance_id)),
-        ):
-            notice = notices.get(unit.machine.instance_id)
-            if notice is None or not _may_go(unit, notice, view):
-                continue
-            disturbs = unit.agent is not None and not unit.agent.is_empty
-            if disturbs and view.disturbances <= 0:
-                continue
-            view.take(unit, disturbs=disturbs)
-            reason = reason_of(notice, view.now)
-            policy: PolicyName = "rebalance" if notice.kind == "rebalance" else "retirement"
-            changes.append(
-                DisruptionCommand(policy, reason, (deactivate(unit, policy, reason, view.now),))
-            )
-        return changes
+def propose(context: DisruptionContext, budget: Budget) -> tuple[list[Command], Budget]:
+    """Announced machines, the soonest end first. Machines without tasks cost no disruption."""
+    commands = []
+    for node, notice in _announced(context):
+        if not _is_removable(node, notice, context, budget):
+            continue
+        is_disruptive = node.agent is not None and not node.agent.is_empty
+        if is_disruptive and budget.disruptions <= 0:
+            continue
+        policy: PolicyName = "rebalance" if notice.kind == "rebalance" else "retirement"
+        reason = reason_of(notice, context.now)
+        commands.append(start_removal(node, policy, reason, context.now))
+        budget = budget.after(node, is_disruptive=is_disruptive)
+    return commands, budget
 
 
-def _ends_at(notice: Notice | None) -> float:
-    return (notice.ends_at or float("inf")) if notice else float("inf")
+def _announced(context: DisruptionContext) -> list[tuple[AgentNode, Notice]]:
+    notices = context.snapshot.state.notices
+    announced = [
+        (node, notice)
+        for node in context.supply.agent_nodes
+        if (notice := notices.get(node.name)) is not None
+    ]
+    return sorted(announced, key=lambda pair: pair[1].ends_at or inf)
 
 
-def _may_go(unit: AgentNode, notice: Notice, view: PolicyInput) -> bool:
-    name = unit.machine.instance_id
-    if (
-        unit.agent is None
-        or unit.removal is not None
-        or name in view.going
-        or name in view.supply.quarantined
-        or is_near(notice, view.now)
-    ):
+def _is_removable(
+    node: AgentNode, notice: Notice, context: DisruptionContext, budget: Budget
+) -> bool:
+    if node.agent is None or node.removal is not None or is_near(notice, context.now):
         return False
-    if view.snapshot.state.cooldown_until.get(name, 0.0) > view.now:
+    if node.name in budget.taken or node.name in context.supply.quarantined:
+        return False
+    if context.is_cooling_down(node):
         return False
     if notice.kind == "scheduled":
-        return (
-            notice.ends_at - view.now <= view.snapshot.spec.autoscaler.interruption.retire_ahead_s
-        )
-    return _heeds_advice(unit, view)
+        ahead_s = context.snapshot.spec.autoscaler.interruption.retire_ahead_s
+        return notice.ends_at - context.now <= ahead_s
+    return _follows_advice(node, context)
 
 
-def _heeds_advice(unit: AgentNode, view: PolicyInput) -> bool:
-    """Advice is followed where the spec says so, for machines of ours that have paid back and whose tasks may move."""
-    if (
-        view.snapshot.spec.autoscaler.interruption.on_rebalance != "replace"
-        or not unit.is_autoscaled
-        or is_protected(unit)
-        or unit.agent is None
-    ):
+def _follows_advice(node: AgentNode, context: DisruptionContext) -> bool:
+    """Whether a rebalance recommendation is followed.
+
+    The spec says so, and the machine is autoscaled, has paid back, and its tasks may move.
+    """
+    if context.snapshot.spec.autoscaler.interruption.on_rebalance != "replace":
         return False
-    if view.now - unit.machine.launched_at < view.settings.payback_s:
+    if node.agent is None or not node.is_autoscaled or is_protected(node):
         return False
-    return unit.agent.is_empty or movable(unit.agent, view.snapshot)
+    if context.now - node.machine.launched_at < context.settings.payback_s:
+        return False
+    return node.agent.is_empty or movable(node.agent, context.snapshot)

@@ -17,12 +17,13 @@ from mesaform.autoscaler.interruption import risk
 from mesaform.autoscaler.interruption.notice import SEVERITY, ParsedNotice, more_severe
 from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.command import (
+    Command,
     Deactivate,
     Drain,
     MarkGone,
-    Move,
     Reactivate,
     Terminate,
+    removal_command,
 )
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.demand_item import DemandItem
@@ -156,18 +157,15 @@ def _may_run(notice: Notice, state: str | None, now: float) -> bool:
     return now - notice.at < PASSED_S if state is None else state in LIVE
 
 
-def after_pass(
-    memory: PlannerState, snapshot: Snapshot, announcements: Iterable[Decision], now: float
-) -> PlannerState:
-    """The state with the notices that still apply; those in `announcements` are reported."""
+def notices_after(
+    snapshot: Snapshot, announcements: Iterable[Decision], now: float
+) -> dict[str, Notice]:
+    """The notices that still apply; those in `announcements` are marked as reported."""
     reported = {name for decision in announcements for name in decision.machines}
-    return replace(
-        memory,
-        notices={
-            name: replace(notice, is_reported=notice.is_reported or name in reported)
-            for name, notice in kept(snapshot, now).items()
-        },
-    )
+    return {
+        name: replace(notice, is_reported=notice.is_reported or name in reported)
+        for name, notice in kept(snapshot, now).items()
+    }
 
 
 def _is_over(notice: Notice, now: float) -> bool:
@@ -195,7 +193,7 @@ def _pieces_on(placed: Mapping[str, int], nodes: Collection[str]) -> int:
     return sum(count for name, count in placed.items() if name in nodes)
 
 
-def steps(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float) -> list[Move]:
+def steps(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float) -> list[Command]:
     """The urgent steps: of machines whose end is near, and of those that ended with an agent.
 
     `placed` are the machines whose tasks fit on machines that are up.
@@ -242,7 +240,7 @@ class _Ending:
         return Drain(self.name, agent.agent_id, grace_s, mark_gone=False)
 
 
-def _near(ending: _Ending) -> list[Move]:
+def _near(ending: _Ending) -> list[Command]:
     """The next step of a machine whose end is near."""
     removal, agent = ending.unit.removal, ending.unit.agent
     if removal is not None and removal.phase == "terminating":
@@ -257,7 +255,7 @@ def _near(ending: _Ending) -> list[Move]:
     return next_step(ending, agent, removal) if next_step is not None else []
 
 
-def _terminate_overdue(ending: _Ending) -> Move:
+def _terminate_overdue(ending: _Ending) -> Command:
     """The end of a machine that runs longer than announced."""
     agent = ending.unit.agent
     removal = Removal(
@@ -270,10 +268,10 @@ def _terminate_overdue(ending: _Ending) -> Move:
     )
     gone = (MarkGone(ending.name, agent.agent_id),) if agent else ()
     reasons = (ending.reason, Reason.of(ReasonCode.INSTANCE_STILL_RUNS))
-    return Move(ending.unit, (*gone, Terminate(ending.name)), removal, reasons)
+    return removal_command(ending.unit, (*gone, Terminate(ending.name)), removal, reasons)
 
 
-def _take_over(ending: _Ending, agent: Agent) -> Move:
+def _take_over(ending: _Ending, agent: Agent) -> Command:
     """The first step in any state: deactivate. A drain in progress goes on."""
     is_draining = ending.unit.removal is not None and bool(agent.drain_state)
     removal = Removal(
@@ -284,23 +282,25 @@ def _take_over(ending: _Ending, agent: Agent) -> Move:
         policy="interruption",
     )
     action = Deactivate(ending.name, agent.agent_id)
-    return Move(ending.unit, (action,), removal, (ending.reason,))
+    return removal_command(ending.unit, (action,), removal, (ending.reason,))
 
 
-def _after_deactivation(ending: _Ending, agent: Agent, removal: Removal) -> list[Move]:
+def _after_deactivation(ending: _Ending, agent: Agent, removal: Removal) -> list[Command]:
     """Drain when the tasks fit elsewhere, or when they have to stop now to stop in order."""
     if ending.now - removal.since < SETTLE_S:
         return []
     if agent.active and not agent.deactivated:
         reasons = (ending.reason, Reason.of(ReasonCode.DEACTIVATION_REPEATED))
         action = Deactivate(ending.name, agent.agent_id)
-        return [Move(ending.unit, (action,), replace(removal, since=ending.now), reasons)]
+        return [
+            removal_command(ending.unit, (action,), replace(removal, since=ending.now), reasons)
+        ]
     if not _must_drain(ending, agent):
         return []
     is_placed = ending.name in ending.placed
     why = ReasonCode.TASKS_HAVE_CAPACITY if is_placed else ReasonCode.TASKS_MUST_STOP
     return [
-        Move(
+        removal_command(
             ending.unit,
             (ending.drain(agent),),
             replace(removal, phase="draining", since=ending.now),
@@ -322,14 +322,14 @@ def _must_drain(ending: _Ending, agent: Agent) -> bool:
     return not finishing and ending.name in ending.placed
 
 
-def _repeat_drain(ending: _Ending, agent: Agent, removal: Removal) -> list[Move]:
+def _repeat_drain(ending: _Ending, agent: Agent, removal: Removal) -> list[Command]:
     """A drain whose call was lost is requested again."""
     has_begun = bool(agent.drain_state) or agent.is_empty
     if has_begun or ending.now - removal.since < ASK_AGAIN_S:
         return []
     reasons = (ending.reason, Reason.of(ReasonCode.DRAIN_REPEATED))
     drain = ending.drain(agent)
-    return [Move(ending.unit, (drain,), replace(removal, since=ending.now), reasons)]
+    return [removal_command(ending.unit, (drain,), replace(removal, since=ending.now), reasons)]
 
 
 _NEXT_STEPS: Mapping[RemovalPhase, Callable[[_Ending, Agent, Removal], list[Move]]] = {
@@ -361,7 +361,7 @@ def _can_come_back(unit: AgentNode, removal: Removal) -> bool:
     )
 
 
-def _spared(unit: AgentNode, removal: Removal) -> list[Move]:
+def _spared(unit: AgentNode, removal: Removal) -> list[Command]:
     """The end did not come: the agent is reactivated as soon as the engine allows it."""
     agent = unit.agent
     if agent is None or agent.drain_state == "DRAINING" or removal.phase == "terminating":
@@ -369,12 +369,14 @@ def _spared(unit: AgentNode, removal: Removal) -> list[Move]:
     return [_reactivate(unit, agent, (Reason.of(ReasonCode.NOTICE_WITHDRAWN),))]
 
 
-def _reactivate(unit: AgentNode, agent: Agent, reasons: tuple[Reason, ...]) -> Move:
+def _reactivate(unit: AgentNode, agent: Agent, reasons: tuple[Reason, ...]) -> Command:
     action = Reactivate(unit.machine.instance_id, agent.agent_id)
-    return Move(unit, (action,), None, reasons, cooldown=True)
+    return removal_command(unit, (action,), None, reasons, has_cooldown=True)
 
 
-def planned(snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float) -> list[Move]:
+def planned(
+    snapshot: Snapshot, supply: Supply, placed: Collection[str], now: float
+) -> list[Command]:
     """The second step of removals that `disruption.retirement` began.
 
     A machine drains once its replacement is up, and is reactivated if none comes.
@@ -396,14 +398,14 @@ def _is_settled_retirement(removal: Removal, now: float) -> bool:
     return is_planned and removal.phase == "deactivated" and now - removal.since >= SETTLE_S
 
 
-def _after_retirement(ending: _Ending, agent: Agent, removal: Removal) -> list[Move]:
+def _after_retirement(ending: _Ending, agent: Agent, removal: Removal) -> list[Command]:
     settings, wait_s = ending.snapshot.spec.autoscaler, ending.now - removal.since
     if agent.is_empty or ending.name in ending.placed:
         why = ReasonCode.AGENT_EMPTY if agent.is_empty else ReasonCode.REPLACEMENT_READY
         grace_s = settings.drain_grace_s if settings.drain_timeout_kills else None
         drain = Drain(ending.name, agent.agent_id, grace_s, mark_gone=False)
         draining = replace(removal, phase="draining", since=ending.now)
-        return [Move(ending.unit, (drain,), draining, (ending.reason, Reason.of(why)))]
+        return [removal_command(ending.unit, (drain,), draining, (ending.reason, Reason.of(why)))]
     if wait_s > settings.boot_timeout_s + settings.drain_timeout_s:
         missing = Reason.of(ReasonCode.REPLACEMENT_MISSING, wait_s=wait_s)
         return [_reactivate(ending.unit, agent, (ending.reason, missing))]
@@ -420,7 +422,7 @@ A stopped machine of Terraform may be started again, and an agent marked gone co
 """
 
 
-def _ended(snapshot: Snapshot) -> list[Move]:
+def _ended(snapshot: Snapshot) -> list[Command]:
     """Machines that ended as announced: their agents are marked gone, so that tasks start elsewhere.
 
     An autoscaled machine that was only stopped is terminated: its disk would cost on.
@@ -438,14 +440,14 @@ def _ended(snapshot: Snapshot) -> list[Move]:
     return moves
 
 
-def _mark_gone(unit: AgentNode, agent: Agent, notice: Notice) -> Move:
+def _mark_gone(unit: AgentNode, agent: Agent, notice: Notice) -> Command:
     """Mark the agent of a machine that has ended as gone."""
     machine = unit.machine
     reasons = [Reason.of(ReasonCode.ENDED_AS_ANNOUNCED, state=machine.state, event=notice.what)]
     if agent.tasks:
         reasons.append(Reason.of(ReasonCode.TASKS_LOST, tasks=agent.tasks))
     terminations = (Terminate(machine.instance_id),) if machine.state == "stopped" else ()
-    return Move(
+    return removal_command(
         unit,
         (*terminations, MarkGone(machine.instance_id, agent.agent_id)),
         None,

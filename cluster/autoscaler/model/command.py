@@ -1,41 +1,53 @@
-"""Actions on the cloud and the cluster, and the commands that hold them with their reason."""
+"""Commands: what the planner wants done, and why. Actions: the calls that a command consists of.
+
+A command is the planner's unit of decision (Karpenter's `Command`); the daemon's executor carries
+out its actions in order and reports its decision. Depends on decisions, removals and supply.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from mesaform.autoscaler.model.decision import Decision, Kind
+from mesaform.autoscaler.model.decision import Decision, DemandCount, Kind
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.reason import Reason
-from mesaform.autoscaler.model.removal import Removal
+from mesaform.autoscaler.model.removal import PolicyName, Removal
 from mesaform.autoscaler.model.supply import AgentNode
 from mesaform.aws.ports import LaunchRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Purchase:
-    """One CreateFleet call to be, with the pieces of each unit (by index) that its machines are for."""
+class Launch:
+    """Buy machines with one CreateFleet call."""
 
     request: LaunchRequest
-    load: Mapping[int, int]
-    usd_per_hour: float
 
 
 @dataclass(frozen=True, slots=True)
 class Deactivate:
+    """Stop offers of an agent. Idempotent."""
+
     instance_id: str
     agent_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reactivate:
+    """Take a deactivated or drained agent back into service. Idempotent."""
+
     instance_id: str
     agent_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """`grace_s` None leaves each task the time that it was promised to stop. Without `mark_gone` the agent may be taken back."""
+    """Stop the tasks of an agent.
+
+    `grace_s` limits each task's time to stop, in seconds; None leaves each task the time that it
+    was promised. An agent with `mark_gone` is marked gone once it is empty; others may be
+    reactivated.
+    """
 
     instance_id: str
     agent_id: str
@@ -45,46 +57,136 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class MarkGone:
+    """Report an agent as gone, so that its tasks are started elsewhere at once. Final."""
+
     instance_id: str
     agent_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
+    """End an instance by its id."""
+
     instance_id: str
 
 
-Removing = Deactivate | Reactivate | Drain | MarkGone | Terminate
+RemovalAction = Deactivate | Reactivate | Drain | MarkGone | Terminate
+Action = Launch | RemovalAction
+
+_KINDS: Mapping[type[Action], Kind] = {
+    Deactivate: "deactivate",
+    Reactivate: "reactivate",
+    Drain: "drain",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """A step of a machine's removal: what is done, what is remembered of it (None: forget it), and why.
+class Purchase:
+    """Machines to buy with one CreateFleet call.
 
-    `spared` machines are not disturbed again for a while. `kind` names the decision where what is done does not tell.
+    `load` counts the pieces of demand, by index of the demand item, that the machines are for.
+    `usd_per_hour` is the price of all machines at the offering named first.
     """
 
-    unit: AgentNode
-    actions: tuple[Removing, ...]
-    next_removal: Removal | None
-    reasons: tuple[Reason, ...]
-    cooldown: bool = False
-    kind: Kind | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
     request: LaunchRequest
-
-
-Action = Launch | Deactivate | Reactivate | Drain | MarkGone | Terminate
+    load: Mapping[int, int]
+    usd_per_hour: float
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """Something to do with the decision behind it. `removal` is what to remember about the machine once it is done."""
+class Command:
+    """One decision of a pass with the actions that carry it out.
+
+    `candidates` are the machines that it removes or takes back. With a `replacement`, that purchase
+    comes first and the candidates go once it has registered. `next_removal` is what is remembered
+    of the candidate once the actions are done; None forgets its removal. Candidates of a command
+    with a cool-down are not disturbed again for a while. `policy` is the policy that decided, if one
+    did.
+
+    `assemble` sets `at`, `before_usd` and `after_usd` of the decision.
+    """
 
     decision: Decision
     actions: tuple[Action, ...] = ()
-    instance_id: str = ""
-    removal: Removal | None = None
+    candidates: tuple[AgentNode, ...] = ()
+    next_removal: Removal | None = None
+    replacement: Purchase | None = None
+    has_cooldown: bool = False
+    policy: PolicyName = ""
+
+    @property
+    def instance_id(self) -> str:
+        """The machine whose removal the command begins, advances or ends; else empty."""
+        if self.replacement is not None or not self.candidates:
+            return ""
+        return self.candidates[0].name
+
+    def at(self, now: float, usd_per_hour: float) -> Command:
+        """The command with its time, and the cluster's rates (USD an hour) before and after it."""
+        after_usd = round(usd_per_hour + self.decision.usd_per_hour, 6)
+        decision = replace(self.decision, at=now, before_usd=usd_per_hour, after_usd=after_usd)
+        return replace(self, decision=decision)
+
+
+def removal_command(
+    node: AgentNode,
+    actions: tuple[RemovalAction, ...],
+    next_removal: Removal | None,
+    reasons: tuple[Reason, ...],
+    *,
+    kind: Kind | None = None,
+    has_cooldown: bool = False,
+) -> Command:
+    """A step of one machine's removal. The kind of its decision follows from the actions."""
+    machine = node.machine
+    is_termination = bool(actions) and isinstance(actions[-1], Terminate)
+    agent_id = node.agent.agent_id if node.agent else ""
+    if not agent_id and next_removal is not None:
+        agent_id = next_removal.agent_id
+    decision = Decision(
+        at=0.0,
+        kind=kind or _kind_of(actions, next_removal),
+        reasons=reasons,
+        pool=node.pool,
+        offering=f"{machine.instance_type}/{machine.zone}/{machine.capacity}",
+        count=1,
+        machines=(machine.instance_id,),
+        usd_per_hour=-round(node.usd_per_hour, 6) if is_termination else 0.0,
+        agents=(agent_id,) if agent_id else (),
+        policy=next_removal.policy if next_removal else "",
+    )
+    return Command(
+        decision,
+        actions,
+        (node,),
+        next_removal,
+        has_cooldown=has_cooldown,
+        policy=next_removal.policy if next_removal else "",
+    )
+
+
+def _kind_of(actions: tuple[RemovalAction, ...], next_removal: Removal | None) -> Kind:
+    if isinstance(actions[-1], Terminate):
+        return "terminate" if next_removal and next_removal.agent_id else "give_up"
+    return _KINDS[type(actions[0])]
+
+
+def launch_command(
+    purchase: Purchase, reasons: tuple[Reason, ...], items: Sequence[DemandItem] = ()
+) -> Command:
+    """A purchase. `items` is the demand that the purchase's load refers to."""
+    request, usd_per_hour = purchase.request, round(purchase.usd_per_hour, 6)
+    demand = tuple(DemandCount(items[index].name, count) for index, count in purchase.load.items())
+    decision = Decision(
+        at=0.0,
+        kind="buy",
+        reasons=reasons,
+        pool=request.pool,
+        offering=request.offerings[0].key,
+        count=request.count,
+        demand=demand,
+        usd_per_hour=usd_per_hour,
+        planned_usd=usd_per_hour,
+        token=request.token,
+    )
+    return Command(decision, (Launch(request),))

@@ -8,102 +8,124 @@ from dataclasses import dataclass, field
 from mesaform.autoscaler.model.constraints import Usage, is_grouped, room
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
-from mesaform.autoscaler.model.supply import Supply
+from mesaform.autoscaler.model.supply import Node, Supply
 from mesaform.autoscaler.packing import Placement, decreasing_order
 
 
 class FreeCapacity:
-    """What is free on each node after demand was placed. Placing here takes it.
+    """What is free on each node after demand was placed. `fit` takes from it.
 
-    Room only shrinks in a pass, so for each shape the nodes that hold it are listed once and struck off as they fill: a question about
-    a full cluster costs nothing, however many ask.
+    Free capacity only shrinks in a pass. For each shape the nodes that hold it are therefore listed
+    once, and removed from the list as they fill: a question about a full cluster costs nothing.
     """
 
-    def __init__(self, supply: Supply, units: Sequence[DemandItem], placement: Placement) -> None:
-        taken: dict[str, Shape] = {}
-        for index, names in placement.placed.items():
-            for name, count in names.items():
-                taken[name] = plus(taken.get(name, NOTHING), times(units[index].shape, count))
+    def __init__(self, supply: Supply, items: Sequence[DemandItem], placement: Placement) -> None:
+        used: dict[str, Shape] = {}
+        for index, counts in placement.placed.items():
+            for name, count in counts.items():
+                used[name] = plus(used.get(name, NOTHING), times(items[index].shape, count))
         self._nodes = [node for node in supply.nodes if node.kind != "leaving"]
         self._free = [
-            minus(node.free, taken[node.name]) if node.name in taken else node.free
+            minus(node.free, used[node.name]) if node.name in used else node.free
             for node in self._nodes
         ]
-        self._holding: dict[Shape, list[int]] = {}
+        self._large_enough: dict[Shape, list[int]] = {}
         self._usage = supply.usage
         self.hosts: set[str] = set()
-        """Nodes that took something: what was promised a place there must find it."""
+        """Names of nodes that `fit` took capacity of. They must stay."""
 
     def fit(
-        self, units: Sequence[DemandItem], without: Collection[str], *, coming: bool = False
+        self, items: Sequence[DemandItem], without: Collection[str], *, use_arriving: bool = False
     ) -> set[str] | None:
-        """Place all of these on nodes other than `without`; the names of those that took some, or None if they do not all fit.
+        """Place all items on nodes other than `without`, and take the capacity.
 
-        Nothing is taken then. Machines on their way count only with `coming`; machines on their way out never.
+        Returns the names of the nodes used. None, and nothing is taken, when they do not all fit.
+        Machines that are ordered or boot are used only with `use_arriving`.
         """
-        trial = _Trial(self._usage.of((unit.name, unit.constraints) for unit in units))
-        for index in decreasing_order(units):
-            if self._place(units[index], units[index].count, without, trial, coming=coming):
+        trial = self._trial(items, without, use_arriving=use_arriving)
+        for index in decreasing_order(items):
+            if self._place(items[index], trial):
                 return None
-        for number, free in trial.free.items():
-            self._free[number] = free
-        for shape, numbers in self._holding.items():
-            self._holding[shape] = [
-                n for n in numbers if n not in trial.free or contains(self._free[n], shape)
-            ]
-        self._usage.absorb(trial.usage)
-        hosts = {self._nodes[number].name for number in trial.free}
-        self.hosts |= hosts
-        return hosts
+        return self._take(trial)
 
-    def remaining(self, units: Sequence[DemandItem], without: Collection[str]) -> dict[int, int]:
-        """How many of each unit (by index) find no place; nothing is taken."""
-        trial = _Trial(self._usage.of((unit.name, unit.constraints) for unit in units))
-        left = {
-            index: self._place(units[index], units[index].count, without, trial, coming=False)
-            for index in decreasing_order(units)
-        }
+    def remaining(self, items: Sequence[DemandItem], without: Collection[str]) -> dict[int, int]:
+        """Pieces of each item (by index) that fit nowhere. Nothing is taken."""
+        trial = self._trial(items, without, use_arriving=False)
+        left = {index: self._place(items[index], trial) for index in decreasing_order(items)}
         return dict(sorted(left.items()))
 
-    def _place(
-        self, unit: DemandItem, left: int, without: Collection[str], trial: _Trial, *, coming: bool
-    ) -> int:
-        """How many pieces find no place; those that do take it in `trial`."""
-        grouped = is_grouped(unit.constraints)
-        while left:
-            before = left
-            for number in self._that_hold(unit.shape):
-                node = self._nodes[number]
-                if node.name in without or (node.kind == "coming" and not coming):
-                    continue
-                free = trial.free.get(number, self._free[number])
-                count = min(left, how_often(unit.shape, free))
-                if count and unit.constraints:
-                    count = min(count, room(unit.name, unit.constraints, node, trial.usage))
-                if count:
-                    trial.free[number] = minus(free, times(unit.shape, count))
-                    trial.usage.add(unit.name, unit.constraints, node, count)
-                    left -= count
-                    if not left:
-                        return 0
-            if (
-                left == before or not grouped
-            ):  # a level that rose makes room on nodes that were full before
-                return left
-        return 0
+    def _trial(
+        self, items: Sequence[DemandItem], without: Collection[str], *, use_arriving: bool
+    ) -> _Trial:
+        usage = self._usage.of((item.name, item.constraints) for item in items)
+        return _Trial(usage, without, use_arriving=use_arriving)
 
-    def _that_hold(self, shape: Shape) -> list[int]:
-        """Nodes that hold at least one piece of a shape, in their order."""
-        if shape not in self._holding:
-            self._holding[shape] = [
+    def _take(self, trial: _Trial) -> set[str]:
+        for number, free in trial.free.items():
+            self._free[number] = free
+        for shape, numbers in self._large_enough.items():
+            self._large_enough[shape] = [
+                number
+                for number in numbers
+                if number not in trial.free or contains(self._free[number], shape)
+            ]
+        self._usage.absorb(trial.usage)
+        names = {self._nodes[number].name for number in trial.free}
+        self.hosts |= names
+        return names
+
+    def _place(self, item: DemandItem, trial: _Trial) -> int:
+        """Place pieces in `trial`; returns how many fit nowhere."""
+        left, placed = item.count, 1
+        while left and placed:
+            placed = self._place_once(item, left, trial)
+            left -= placed
+            if not is_grouped(item.constraints):
+                break
+            # A value that reached the level of the others makes full nodes usable again.
+        return left
+
+    def _place_once(self, item: DemandItem, left: int, trial: _Trial) -> int:
+        """Go over the nodes once; returns how many pieces were placed."""
+        placed = 0
+        for number in self._nodes_for(item.shape):
+            node = self._nodes[number]
+            if not trial.allows(node):
+                continue
+            free = trial.free.get(number, self._free[number])
+            count = min(left - placed, how_often(item.shape, free))
+            if count and item.constraints:
+                count = min(count, room(item.name, item.constraints, node, trial.usage))
+            if not count:
+                continue
+            trial.free[number] = minus(free, times(item.shape, count))
+            trial.usage.add(item.name, item.constraints, node, count)
+            placed += count
+            if placed == left:
+                break
+        return placed
+
+    def _nodes_for(self, shape: Shape) -> list[int]:
+        """Numbers of the nodes that hold at least one piece of a shape, in their order."""
+        if shape not in self._large_enough:
+            self._large_enough[shape] = [
                 number for number, free in enumerate(self._free) if contains(free, shape)
             ]
-        return self._holding[shape]
+        return self._large_enough[shape]
 
 
 @dataclass(slots=True)
 class _Trial:
-    """A placing that may yet be given up: what would be free, and where the instances of the apps concerned would be."""
+    """A placement that may be given up.
+
+    `free` is the free capacity of nodes that it uses, `usage` where the instances of its apps are.
+    """
 
     usage: Usage
+    without: Collection[str]
+    use_arriving: bool
     free: dict[int, Shape] = field(default_factory=dict)
+
+    def allows(self, node: Node) -> bool:
+        """Whether pieces may be placed on a node."""
+        return node.name not in self.without and (self.use_arriving or node.kind != "coming")

@@ -1,12 +1,13 @@
-"""When the planner should look again though nothing happens: the first of its own timers to run out. Pure.
+"""When the planner decides something new though nothing happens: the first of its own timers. Pure.
 
-Whoever asks the planner (the daemon, the simulator) need not know them. Events in the world are not here: they wake it by themselves.
-Each timer is told a moment late rather than early, so that a look at that moment finds it run out.
+Callers of the planner (the daemon, the simulator) need not know the timers. Events in the world wake
+the callers by themselves. Each time is a moment late rather than early, so that the timer has run
+out when the pass begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from mesaform.autoscaler.demand import frameworks, rates, scheduled
 from mesaform.autoscaler.forecasting.weekly_profile import SLOT_S
@@ -14,129 +15,134 @@ from mesaform.autoscaler.interruption import controller
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import LISTING_LAG_S, Supply
-from mesaform.autoscaler.planner import scale_down
-from mesaform.autoscaler.planner.planner_state import REPLACEMENT_SEEN_S
-from mesaform.autoscaler.planner.verdicts import Verdict
+from mesaform.autoscaler.model.supply import LISTING_LAG_S
+from mesaform.autoscaler.planner import removal_steps
+from mesaform.autoscaler.planner.pass_context import PassContext
+from mesaform.autoscaler.planner.preparation import LEADER_SETTLE_S, REPLACEMENT_GRACE_S
 from mesaform.config import calendar
+from mesaform.config.schema import Autoscaler
 
-MOMENT_S = 0.001
-SETTLE_AFTER_LEADER_S = 30.0
-"""How long recovered agents are waited for after a change of leader before anything is bought without them."""
+LATENESS_S = 0.001
+"""Seconds added to each timer."""
 
 
-def look_again_at(
-    snapshot: Snapshot,
-    supply: Supply,
-    memory: PlannerState,
-    verdicts: Sequence[Verdict],
-    now: float,
-    *,
-    acted: bool,
+def next_pass_at(
+    context: PassContext, state: PlannerState, *, has_unmet: bool, has_acted: bool
 ) -> float | None:
-    """The moment (epoch s); None when only an event can change anything. After a pass that acted: the next interval.
+    """The time in epoch seconds; None when only an event can change the plan.
 
-    `snapshot` has the bounds in force; `memory` is what the pass remembers.
+    `state` is the state after the pass. After a pass that acted it is the next interval at the
+    latest; demand that is unmet waits for the end of launch back-offs.
     """
-    times = [now + snapshot.spec.autoscaler.interval_s] if acted else []
-    times += [
-        at + MOMENT_S for at in _all(snapshot, supply, memory, verdicts, now) if at + MOMENT_S > now
-    ]
+    now, settings = context.now, context.snapshot.spec.autoscaler
+    times = [at + LATENESS_S for at in _timers(context, state) if at + LATENESS_S > now]
+    if has_unmet:
+        ends = (backoff.until + LATENESS_S for backoff in state.backoffs.values())
+        times += [at for at in ends if at > now]
+    if has_acted:
+        times.append(now + settings.interval_s)
     return min(times, default=None)
 
 
-def _all(
-    snapshot: Snapshot,
-    supply: Supply,
-    memory: PlannerState,
-    verdicts: Sequence[Verdict],
-    now: float,
-) -> Iterator[float]:
-    settings = snapshot.spec.autoscaler
-    yield from (since + settings.idle_after_s for since in memory.idle_since.values())
-    yield from (order.until for order in snapshot.overrides)
-    yield from _machines(snapshot, supply, memory)
-    yield from _launches(snapshot, memory)
-    yield from controller.timers(snapshot, memory)
-    if settings.consolidation.enabled:
-        yield from _consolidation(snapshot, supply, memory, now)
-    if any(verdict.unmet for verdict in verdicts):
-        yield from (backoff.until for backoff in memory.backoffs.values())
-    if settings.drift.max_age_hours is not None:
-        yield from (
-            unit.machine.launched_at + settings.drift.max_age_hours * 3600
-            for unit in supply.agent_nodes
-            if unit.is_autoscaled
-        )
-    yield from _demand(snapshot, memory, now)
+def _timers(context: PassContext, state: PlannerState) -> Iterator[float]:
+    snapshot, settings = context.snapshot, context.snapshot.spec.autoscaler
+    yield from (since + settings.idle_after_s for since in state.idle_since.values())
+    yield from (override.until for override in snapshot.overrides)
+    yield from _machines(context, state)
+    yield from _launches(snapshot, state)
+    yield from controller.timers(snapshot, state)
+    yield from _consolidation(context, state)
+    yield from _drift(context)
+    yield from _leader(snapshot, state)
+    yield from _frameworks(state)
+    yield from _predictions(snapshot, context.now)
 
 
-def _machines(snapshot: Snapshot, supply: Supply, memory: PlannerState) -> Iterator[float]:
-    """Removals under way, machines that boot, machines that are lost."""
-    settings, leader_since = snapshot.spec.autoscaler, memory.leader_since or 0.0
-    for unit in supply.agent_nodes:
-        name = unit.machine.instance_id
-        if (removal := memory.removals.get(name)) is not None:
-            yield from _removal(removal, snapshot)
-        elif unit.state in {"bought", "booting"}:
-            yield max(unit.machine.launched_at, leader_since) + settings.boot_timeout_s
-        elif unit.state == "lost" and name in memory.lost_since:
-            yield max(memory.lost_since[name], leader_since) + settings.boot_timeout_s
+def _machines(context: PassContext, state: PlannerState) -> Iterator[float]:
+    """Removals in progress, machines that boot, machines that are lost."""
+    settings, leader_since = context.snapshot.spec.autoscaler, state.leader_since or 0.0
+    for node in context.supply.agent_nodes:
+        removal = state.removals.get(node.name)
+        if removal is not None:
+            yield from _removal(removal, settings)
+        elif node.state in {"bought", "booting"}:
+            yield max(node.machine.launched_at, leader_since) + settings.boot_timeout_s
+        elif node.name in state.lost_since:
+            yield max(state.lost_since[node.name], leader_since) + settings.boot_timeout_s
 
 
-def _removal(removal: Removal, snapshot: Snapshot) -> Iterator[float]:
-    settings = snapshot.spec.autoscaler
+def _removal(removal: Removal, settings: Autoscaler) -> Iterator[float]:
     if removal.phase == "terminating":
-        yield removal.requested_at + scale_down.ASK_AGAIN_S
+        yield removal.requested_at + removal_steps.TERMINATE_AGAIN_S
         return
-    yield removal.since + scale_down.SETTLE_S
-    if removal.phase == "draining" and not removal.is_disruptive:
-        yield removal.since + settings.drain_grace_s + scale_down.DRAIN_SLACK_S
-    elif removal.phase == "draining":
+    yield removal.since + removal_steps.SETTLE_S
+    if removal.phase != "draining":
+        return
+    if removal.is_disruptive:
         yield removal.since + settings.drain_timeout_s
         yield removal.since + max(settings.boot_timeout_s, settings.drain_timeout_s)
+    else:
+        yield removal.since + settings.drain_grace_s + removal_steps.DRAIN_SLACK_S
 
 
-def _launches(snapshot: Snapshot, memory: PlannerState) -> Iterator[float]:
-    """How long orders that EC2 does not show are believed."""
+def _launches(snapshot: Snapshot, state: PlannerState) -> Iterator[float]:
+    """How long orders that EC2 does not list are believed."""
     yield from (intent.at + LISTING_LAG_S for intent in snapshot.intents)
-    yield from (one.at + REPLACEMENT_SEEN_S for one in memory.replacements.values())
+    yield from (replacement.at + REPLACEMENT_GRACE_S for replacement in state.replacements.values())
 
 
-def _consolidation(
-    snapshot: Snapshot, supply: Supply, memory: PlannerState, now: float
-) -> Iterator[float]:
-    settings = snapshot.spec.autoscaler.consolidation
-    yield from (since + settings.underused_after_s for since in memory.underused_since.values())
-    yield from memory.cooldown_until.values()
+def _consolidation(context: PassContext, state: PlannerState) -> Iterator[float]:
+    settings = context.snapshot.spec.autoscaler.consolidation
+    if not settings.enabled:
+        return
+    yield from (since + settings.underused_after_s for since in state.underused_since.values())
+    yield from state.cooldown_until.values()
     yield from (
-        unit.machine.launched_at + settings.payback_s
-        for unit in supply.agent_nodes
-        if unit.is_autoscaled
+        node.machine.launched_at + settings.payback_s
+        for node in context.supply.agent_nodes
+        if node.is_autoscaled
     )
-    yield from _changes(((window.days, window.hours) for window in settings.windows), now)
+    windows = ((window.days, window.hours) for window in settings.windows)
+    yield from _changes(windows, context.now)
 
 
-def _demand(snapshot: Snapshot, memory: PlannerState, now: float) -> Iterator[float]:
-    """What is believed only after a while, and what is bought ahead of its time."""
-    settings, view = snapshot.spec.autoscaler, snapshot.cluster
-    if view is not None and (view.recovered or view.frameworks):
-        since = max(view.elected_at, memory.leader_since or 0.0)
-        yield since + max(SETTLE_AFTER_LEADER_S, frameworks.SETTLE_S)
-    yield from (since + frameworks.DRY_FOR_S for since in memory.dry_since.values())
-    yield from (marks[0].at + rates.MARK_EVERY_S for marks in memory.marks.values() if marks)
-    if settings.calendar or (settings.profile.enabled and snapshot.profile is not None):
-        lead_s = scheduled.lead(snapshot)
-        yield from _changes(((entry.days, entry.hours) for entry in settings.calendar), now)
+def _drift(context: PassContext) -> Iterator[float]:
+    max_age_hours = context.snapshot.spec.autoscaler.drift.max_age_hours
+    if max_age_hours is not None:
         yield from (
-            at - lead_s
-            for at in _changes(
-                ((entry.days, entry.hours) for entry in settings.calendar), now + lead_s
-            )
+            node.machine.launched_at + max_age_hours * 3600
+            for node in context.supply.agent_nodes
+            if node.is_autoscaled
         )
-        if settings.profile.enabled:
-            yield (now // SLOT_S + 1) * SLOT_S
-            yield ((now + lead_s) // SLOT_S + 1) * SLOT_S - lead_s
+
+
+def _leader(snapshot: Snapshot, state: PlannerState) -> Iterator[float]:
+    """When counters and agents of a new leader are complete."""
+    view = snapshot.cluster
+    if view is not None and (view.recovered or view.frameworks):
+        since = max(view.elected_at, state.leader_since or 0.0)
+        yield since + max(LEADER_SETTLE_S, frameworks.SETTLE_S)
+
+
+def _frameworks(state: PlannerState) -> Iterator[float]:
+    """When a framework counts as starved, and when rates have enough history."""
+    yield from (since + frameworks.DRY_FOR_S for since in state.dry_since.values())
+    yield from (marks[0].at + rates.MARK_EVERY_S for marks in state.marks.values() if marks)
+
+
+def _predictions(snapshot: Snapshot, now: float) -> Iterator[float]:
+    """When predicted demand changes, and when machines are bought ahead of it."""
+    settings = snapshot.spec.autoscaler
+    has_profile = settings.profile.enabled and snapshot.profile is not None
+    if not settings.calendar and not has_profile:
+        return
+    lead_s = scheduled.lead(snapshot)
+    entries = [(entry.days, entry.hours) for entry in settings.calendar]
+    yield from _changes(entries, now)
+    yield from (at - lead_s for at in _changes(entries, now + lead_s))
+    if settings.profile.enabled:
+        yield (now // SLOT_S + 1) * SLOT_S
+        yield ((now + lead_s) // SLOT_S + 1) * SLOT_S - lead_s
 
 
 def _changes(parts: Iterable[tuple[str, str]], now: float) -> Iterator[float]:

@@ -70,7 +70,7 @@ def _most(first: Mapping[str, int], second: Mapping[str, int]) -> Json:
 
 
 def describe(plan: Plan) -> Json:
-    """A plan as JSON: demand with verdicts, steps, dollars. The form of `mesaform plan --json`."""
+    """A plan as JSON: demand with verdicts, commands, dollars. The form of `mesaform plan --json`."""
     return {
         "at": plan.at,
         "usd_per_hour": plan.usd_per_hour,
@@ -84,7 +84,7 @@ def describe(plan: Plan) -> Json:
         "demand": [verdict_view(verdict) for verdict in plan.verdicts],
         "next_pass_at": plan.next_pass_at,
         "packed": None if plan.packed is None else asdict(plan.packed),
-        "steps": [decision_view(step.decision.record()) for step in plan.steps],
+        "commands": [decision_view(command.decision.record()) for command in plan.commands],
     }
 
 

@@ -52,7 +52,7 @@ def reported(made: Plan, kind: str) -> list[str]:
     """The decisions of a kind with their reasons, as text."""
     return [
         f"{render_decision(step.decision)}: {render_all(step.decision.reasons)}"
-        for step in made.steps
+        for step in made.commands
         if step.decision.kind == kind
     ]
 
@@ -103,7 +103,7 @@ def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that
     first = plan(a_snapshot(SPEC, machines=[], agents=[], queue=[whole]), NOW)
     assert [
         step.decision.offering.partition("/")[0]
-        for step in first.steps
+        for step in first.commands
         if step.decision.kind == "buy"
     ] == ["m5.large"]
     memory = PlannerState(
@@ -112,7 +112,7 @@ def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that
     then = plan(a_snapshot(SPEC, machines=[], agents=[], queue=[whole], state=memory), NOW)
     assert [
         step.decision.offering.partition("/")[0]
-        for step in then.steps
+        for step in then.commands
         if step.decision.kind == "buy"
     ] == ["m5.xlarge"]
 
@@ -352,7 +352,7 @@ REPLACING = a_spec(
 
 
 def going(made: Plan) -> list[str]:
-    return [step.instance_id for step in made.steps if step.decision.kind == "deactivate"]
+    return [step.instance_id for step in made.commands if step.decision.kind == "deactivate"]
 
 
 def test_of_drifted_machines_without_work_only_as_many_go_as_may_be_disturbed() -> None:
@@ -360,7 +360,7 @@ def test_of_drifted_machines_without_work_only_as_many_go_as_may_be_disturbed() 
     agents = [an_agent(machine) for machine in machines]
     made = a_pass(machines, agents, spec=REPLACING, templates=TEMPLATES)
     assert going(made) == ["i-0"]
-    assert made.steps[0].decision.policy == "drift"
+    assert made.commands[0].decision.policy == "drift"
 
 
 def test_a_protected_machine_stays_and_so_does_one_that_was_just_spared() -> None:
@@ -390,7 +390,7 @@ def test_work_never_moves_from_one_drifted_machine_to_another() -> None:
     )
     assert going(made) == []
     assert [
-        (step.decision.kind, step.decision.policy) for step in made.steps if step.decision.count
+        (step.decision.kind, step.decision.policy) for step in made.commands if step.decision.count
     ] == [("buy", "drift")]
     newer = version("3", name="i-9")
     room = an_agent(newer, allocated=shape, tasks=1)

@@ -117,7 +117,7 @@ def test_work_that_every_offer_was_refused_for_by_role_or_reservation_is_blocked
     snapshot = a_snapshot(queue=[queued(rejections={reason: 2}, role="ads")])
     assert the_unit(snapshot).blocked_kind == kind
     made = plan(snapshot, NOW)
-    assert not [step for step in made.steps if step.decision.kind == "buy"]
+    assert not [step for step in made.commands if step.decision.kind == "buy"]
     mixed = a_snapshot(queue=[queued(rejections={reason: 2, "InsufficientCpus": 1})])
     assert the_unit(mixed).blocked is None, "an offer came as far as its size"
 
@@ -139,7 +139,7 @@ def test_what_a_quota_forbids_is_blocked_and_nothing_is_bought_for_it():
     assert "role ads has 2 of 4 cpus of its quota" in render(stopped.blocked)
     assert free.key != stopped.key
     made = plan(snapshot, NOW)
-    (bought,) = [step.decision for step in made.steps if step.decision.kind == "buy"]
+    (bought,) = [step.decision for step in made.commands if step.decision.kind == "buy"]
     assert bought.demand == (DemandCount("/web", 2),)
 
 

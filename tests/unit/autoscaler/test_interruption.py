@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mesaform.autoscaler.demand import collect
-from mesaform.autoscaler.disruption.rescheduling import Reservations, hold
+from mesaform.autoscaler.disruption.rescheduling import Reservations, reserve
 from mesaform.autoscaler.interruption import announcements
 from mesaform.autoscaler.interruption.controller import absorb, last_call
 from mesaform.autoscaler.interruption.notice import ParsedNotice
@@ -110,11 +110,11 @@ AWAY = {"active": False, "deactivated": True}
 
 
 def actions(snapshot: Snapshot, now: float = NOW) -> list:
-    return [action for step in plan(snapshot, now).steps for action in step.actions]
+    return [action for step in plan(snapshot, now).commands for action in step.actions]
 
 
 def kinds(snapshot: Snapshot, now: float = NOW) -> list[str]:
-    return [step.decision.kind for step in plan(snapshot, now).steps]
+    return [step.decision.kind for step in plan(snapshot, now).commands]
 
 
 def bought(snapshot: Snapshot, now: float = NOW) -> list[Launch]:
@@ -185,9 +185,9 @@ def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():
 
 def test_the_first_pass_takes_the_machine_out_and_buys_what_its_tasks_need():
     made = plan(a_told(a_notice()), NOW)
-    assert [step.decision.kind for step in made.steps] == ["notice", "buy", "deactivate"]
+    assert [step.decision.kind for step in made.commands] == ["notice", "buy", "deactivate"]
     (launch,) = [
-        action for step in made.steps for action in step.actions if isinstance(action, Launch)
+        action for step in made.commands for action in step.actions if isinstance(action, Launch)
     ]
     assert launch.request.count == 1
     assert made.verdicts[0].unit.source == "displaced"
@@ -215,7 +215,7 @@ def test_a_task_counts_once_when_its_queue_shows_it():
 def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
     (decision,) = [
         step.decision
-        for step in plan(a_told(a_notice()), NOW).steps
+        for step in plan(a_told(a_notice()), NOW).commands
         if step.decision.kind == "notice"
     ]
     assert render_decision(decision) == "i-1 (m5.large, spot) is interrupted"
@@ -354,9 +354,9 @@ def test_a_removal_under_way_is_taken_over():
             roomy=True,
         ),
         NOW,
-    ).steps
-    assert step.removal is not None
-    assert (step.removal.policy, step.removal.phase) == ("interruption", "deactivated")
+    ).commands
+    assert step.next_removal is not None
+    assert (step.next_removal.policy, step.next_removal.phase) == ("interruption", "deactivated")
 
 
 def test_demand_is_not_placed_on_a_machine_that_ends():
@@ -399,7 +399,7 @@ def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
         machines=(replace(snapshot.machines[0], state="terminated"), *snapshot.machines[1:]),
     )
     made = plan(ended, NOW + 121)
-    (step,) = [step for step in made.steps if step.decision.kind == "instance_terminated"]
+    (step,) = [step for step in made.commands if step.decision.kind == "instance_terminated"]
     assert step.actions == (MarkGone("i-1", "S-i-1"),)
     assert "2 tasks were still on it" in render_all(step.decision.reasons)
 
@@ -431,7 +431,7 @@ def test_a_machine_whose_end_was_called_off_works_again():
 def test_a_masters_end_is_told_loudly_and_nothing_is_done():
     master = a_machine("i-m", by="terraform", role="master", pool="")
     snapshot = a_told(a_notice("scheduled", "i-m", 60), roomy=True)
-    (step,) = plan(replace(snapshot, machines=(*snapshot.machines, master)), NOW).steps
+    (step,) = plan(replace(snapshot, machines=(*snapshot.machines, master)), NOW).commands
     assert step.actions == ()
     assert "THE INSTANCE IS A MASTER" in render(step.decision.reasons[3])
 
@@ -441,7 +441,7 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
     ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
     first = a_told(a_notice("scheduled", left_s=60), roomy=True, machine=ours, spec=spec)
     assert kinds(first) == ["notice", "deactivate"]
-    assert "Terraform" in render(plan(first, NOW).steps[0].decision.reasons[3])
+    assert "Terraform" in render(plan(first, NOW).commands[0].decision.reasons[3])
     drained = a_told(
         a_notice("scheduled", left_s=60, is_reported=True),
         roomy=True,
@@ -466,8 +466,8 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
 )
 def test_behind_a_fence_it_is_only_told(fields):
     made = plan(a_told(a_notice(), **fields), NOW)
-    assert [action for step in made.steps for action in step.actions] == []
-    assert "notice" in [step.decision.kind for step in made.steps]
+    assert [action for step in made.commands for action in step.actions] == []
+    assert "notice" in [step.decision.kind for step in made.commands]
 
 
 def test_a_pause_stops_the_buying_but_not_the_emptying():
@@ -483,7 +483,7 @@ def test_an_interruption_is_acted_on_while_removals_are_frozen():
 
 def test_without_a_leading_master_nothing_is_done_yet():
     made = plan(replace(a_told(a_notice()), cluster=None), NOW)
-    assert [action for step in made.steps for action in step.actions] == []
+    assert [action for step in made.commands for action in step.actions] == []
     assert set(made.state.notices) == {"i-1"}
 
 
@@ -535,7 +535,9 @@ def test_a_planned_end_that_finds_no_replacement_gives_the_machine_back_to_its_w
         spec=a_spec(pools=[{"max": 3}]),
     )
     made = plan(stuck, NOW)
-    assert Reactivate("i-1", "S-i-1") in [action for step in made.steps for action in step.actions]
+    assert Reactivate("i-1", "S-i-1") in [
+        action for step in made.commands for action in step.actions
+    ]
     assert made.state.cooldown_until["i-1"] > NOW
 
 
@@ -582,9 +584,9 @@ def test_advice_that_came_true_is_taken_over_by_the_interruption():
     snapshot = a_told(
         a_notice(is_reported=True), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True
     )
-    (step,) = plan(snapshot, NOW).steps
-    assert step.removal is not None
-    assert step.removal.policy == "interruption"
+    (step,) = plan(snapshot, NOW).commands
+    assert step.next_removal is not None
+    assert step.next_removal.policy == "interruption"
 
 
 # rows of the ledger
@@ -633,7 +635,7 @@ def test_room_is_not_kept_twice_for_what_is_demand_already():
     units = collect(snapshot, NOW)
     assert [unit.source for unit in units] == ["displaced"]
     room = FreeCapacity(supply, units, place(units, supply.nodes, supply.usage))
-    assert hold(snapshot, supply, room) == Reservations()
+    assert reserve(snapshot, supply, room) == Reservations()
 
 
 def test_a_planned_drain_of_a_terraform_machine_that_was_lost_is_asked_for_again():

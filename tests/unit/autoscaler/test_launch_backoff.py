@@ -230,7 +230,7 @@ def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> Non
         backoffs={f"m5.large/{zone}/on-demand": Backoff(NOW - 1, 2, 2) for zone in ZONES},
     )
     made = plan(a_snapshot(spec, queue=[queued(count=20)], state=memory), NOW)
-    requests = [action.request for step in made.steps for action in step.actions]
+    requests = [action.request for step in made.commands for action in step.actions]
     assert [request.count for request in requests] == [2, 2, 2]
     assert len({request.token for request in requests}) == 3
     assert len({request.offerings[0].key for request in requests}) == 3
@@ -340,5 +340,5 @@ def test_backoffs_of_a_change_of_leader_hold() -> None:
     made = plan(
         a_snapshot(a_spec(pools=[{"types": ["m5.large"]}]), queue=[queued()], state=encoded), NOW
     )
-    assert not [step for step in made.steps if step.decision.kind == "buy"]
+    assert not [step for step in made.commands if step.decision.kind == "buy"]
     assert made.state.backoffs == memory.backoffs

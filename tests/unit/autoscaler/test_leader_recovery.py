@@ -83,7 +83,7 @@ def test_one_that_ec2_does_not_list_yet_is_asked_for_again_and_told_so() -> None
 
 def test_a_purchase_says_which_offerings_had_none() -> None:
     one = Pass()
-    (launch,) = [step.actions[0] for step in one.plan.steps if step.actions]
+    (launch,) = [step.actions[0] for step in one.plan.commands if step.actions]
     first = launch.request.offerings[0]  # type: ignore[union-attr]
     one.fleet.stock[first.key] = 0
     one.buy()

@@ -17,7 +17,7 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
-from mesaform.autoscaler.planner.planner_state import with_lives
+from mesaform.autoscaler.planner.observed_state import with_lifetimes
 
 HOUR_S = 3600.0
 
@@ -79,9 +79,9 @@ def test_only_so_many_names_are_kept_those_with_the_most_to_tell():
 
 def test_a_task_that_the_engine_tells_of_again_counts_once():
     view = ClusterView(ended=(Ended("/web", 60.0, 100.0),))
-    memory = with_lives(with_lives(PlannerState(), view), view)
+    memory = with_lifetimes(with_lifetimes(PlannerState(), view), view)
     assert sum(memory.lifetimes["/web"]) == 1
-    later = with_lives(memory, ClusterView(ended=(*view.ended, Ended("/web", 60.0, 101.0))))
+    later = with_lifetimes(memory, ClusterView(ended=(*view.ended, Ended("/web", 60.0, 101.0))))
     assert sum(later.lifetimes["/web"]) == 2
 
 
@@ -121,6 +121,6 @@ def test_tasks_that_were_moved_off_their_agent_teach_nothing():
         Agent("A-1", "h-1", {}, make(2, 2048)),
         Agent("A-2", "h-2", {}, make(2, 2048), active=False, deactivated=True),
     )
-    memory = with_lives(PlannerState(), ClusterView((working, leaving), ended=ended))
+    memory = with_lifetimes(PlannerState(), ClusterView((working, leaving), ended=ended))
     assert sum(memory.lifetimes["/web"]) == 1
     assert memory.lifetimes_until == 100.0

@@ -40,7 +40,7 @@ from tests.unit.autoscaler.builders import (
 def bought(made: Plan) -> dict[str, int]:
     """Machines ordered, by the first type of each request."""
     found: dict[str, int] = {}
-    for step in made.steps:
+    for step in made.commands:
         for action in step.actions:
             if isinstance(action, Launch):
                 name = action.request.offerings[0].instance_type
@@ -50,7 +50,10 @@ def bought(made: Plan) -> dict[str, int]:
 
 def done(made: Plan) -> list[object]:
     return [
-        action for step in made.steps for action in step.actions if not isinstance(action, Launch)
+        action
+        for step in made.commands
+        for action in step.actions
+        if not isinstance(action, Launch)
     ]
 
 
@@ -115,13 +118,13 @@ def test_what_no_type_can_hold_is_said_with_the_nearest_and_what_it_lacks():
     refusal = only_verdict(made).refusal
     assert refusal.kind == "impossible"
     assert "m5.2xlarge, has 8 cpus: 2 cpus short" in render_refusal(refusal)
-    assert [step.decision.kind for step in made.steps] == ["unschedulable"]
+    assert [step.decision.kind for step in made.commands] == ["unschedulable"]
 
 
 def test_a_refusal_is_put_on_record_once():
     first = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
     again = plan(a_snapshot(queue=[queued(cpus=10)], state=first.state), NOW + 2)
-    assert again.steps == ()
+    assert again.commands == ()
 
 
 def test_a_role_that_no_offer_matches_is_not_cured_by_a_machine():
@@ -168,7 +171,7 @@ def test_a_type_that_the_work_forbids_is_no_alternative_however_cheap():
     )
     requests = [
         action.request
-        for step in made.steps
+        for step in made.commands
         for action in step.actions
         if isinstance(action, Launch)
     ]
@@ -204,7 +207,7 @@ def test_one_a_zone_buys_in_the_zones_that_have_none():
     )
     zones = {
         offering.zone
-        for step in made.steps
+        for step in made.commands
         for action in step.actions
         for offering in action.request.offerings
     }
@@ -288,7 +291,7 @@ def test_machines_on_their_way_are_counted():
 def test_room_on_an_agent_that_ec2_does_not_list_counts_and_the_agent_is_left_alone():
     agent = an_agent(a_machine("i-elsewhere"))
     made = plan(a_snapshot(machines=[], agents=[agent], queue=[queued(count=2)]), NOW)
-    assert (only_verdict(made).fits_now, made.steps) == (2, ())
+    assert (only_verdict(made).fits_now, made.commands) == (2, ())
 
 
 def test_a_journaled_launch_that_ec2_does_not_list_yet_is_counted():
@@ -332,7 +335,7 @@ def test_an_offering_that_had_no_capacity_is_left_alone_for_a_while():
 def test_the_spot_share_of_what_is_bought_is_kept(share, spot):
     spec = a_spec(pools=[{"types": ["m5.large"], "spot_share": share}])
     made = plan(a_snapshot(spec, queue=[queued(count=8)]), NOW)
-    requests = [action.request for step in made.steps for action in step.actions]
+    requests = [action.request for step in made.commands for action in step.actions]
     assert sum(request.count for request in requests) == 4
     assert (
         sum(request.count for request in requests if request.offerings[0].capacity == "spot")
@@ -342,7 +345,7 @@ def test_the_spot_share_of_what_is_bought_is_kept(share, spot):
 
 def test_a_launch_names_every_zone_so_that_one_without_capacity_costs_no_pass():
     made = plan(a_snapshot(queue=[queued()]), NOW)
-    request = made.steps[0].actions[0].request
+    request = made.commands[0].actions[0].request
     assert {offering.zone for offering in request.offerings} == set(ZONES)
     assert request.offerings[0].zone == ZONES[2]  # where the pool has no machine yet
 
@@ -350,7 +353,7 @@ def test_a_launch_names_every_zone_so_that_one_without_capacity_costs_no_pass():
 def test_a_pool_is_brought_up_to_its_min():
     made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
     assert bought(made) == {"m5.large": 2}
-    assert "min" in render(made.steps[0].decision.reasons[0])
+    assert "min" in render(made.commands[0].decision.reasons[0])
 
 
 def test_terraforms_machines_that_are_not_there_yet_are_not_replaced():
@@ -358,7 +361,7 @@ def test_terraforms_machines_that_are_not_there_yet_are_not_replaced():
 
 
 def test_a_decision_to_buy_has_its_dollars_and_its_reason():
-    decision = plan(a_snapshot(queue=[queued(count=2)]), NOW).steps[0].decision
+    decision = plan(a_snapshot(queue=[queued(count=2)]), NOW).commands[0].decision
     assert decision.usd_per_hour == pytest.approx(0.096)
     assert decision.after_usd - decision.before_usd == pytest.approx(0.096)
     assert decision.demand == (DemandCount("/web", 2),)
@@ -406,7 +409,7 @@ def test_an_idle_machine_goes_step_by_step():
         NOW + 4,
     )
     assert done(third) == [Terminate("i-1")]
-    assert third.steps[0].decision.usd_per_hour == pytest.approx(-0.096)
+    assert third.commands[0].decision.usd_per_hour == pytest.approx(-0.096)
 
 
 def test_a_machine_idle_for_less_stays():
@@ -550,7 +553,7 @@ def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
     memory = PlannerState(leader_since=NOW - 9000)
     made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], state=memory), NOW)
     assert done(made) == [Terminate("i-9")]
-    assert made.steps[0].decision.kind == "give_up"
+    assert made.commands[0].decision.kind == "give_up"
     assert (
         done(plan(a_snapshot(machines=machines, agents=[full(machines[0])], state=memory), NOW - 5))
         == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.disruption.rescheduling import hold, work_of
+from mesaform.autoscaler.disruption.rescheduling import reserve, work_of
 from mesaform.autoscaler.model.cluster_view import Constraint, RunningTask
 from mesaform.autoscaler.model.command import Deactivate, Reactivate
 from mesaform.autoscaler.model.constraints import Usage
@@ -66,16 +66,16 @@ def room_in(snapshot: Snapshot) -> FreeCapacity:
 
 def test_a_machine_that_tasks_are_to_move_to_is_not_idle_however_long_it_was_empty():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
-    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).hosts == {"i-2"}
+    assert reserve(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).hosts == {"i-2"}
     made = plan(snapshot, NOW)
     assert "i-2" not in made.state.idle_since
-    assert made.steps == ()
+    assert made.commands == ()
 
 
 def test_each_machine_that_takes_some_of_the_tasks_is_kept():
     others = [an_agent(a_machine(name), allocated=make(1, 512), tasks=1) for name in ("i-2", "i-3")]
     snapshot = an_emptied_machine(*others, tasks=2)
-    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).hosts == {"i-2", "i-3"}
+    assert reserve(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).hosts == {"i-2", "i-3"}
 
 
 def test_a_machine_whose_tasks_have_lost_their_place_is_homeless_and_taken_back():
@@ -83,15 +83,17 @@ def test_a_machine_whose_tasks_have_lost_their_place_is_homeless_and_taken_back(
     snapshot = an_emptied_machine(
         an_agent(a_machine("i-2"), allocated=(total[0], total[1], 0, 0, 0), tasks=2)
     )
-    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).unschedulable == {"i-1"}
-    actions = [action for step in plan(snapshot, NOW).steps for action in step.actions]
+    assert reserve(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).unschedulable == {
+        "i-1"
+    }
+    actions = [action for step in plan(snapshot, NOW).commands for action in step.actions]
     assert actions == [Reactivate("i-1", "S-i-1")]
 
 
 def test_a_machine_whose_tasks_have_a_place_goes_on():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2"), allocated=make(0.5, 100), tasks=1))
-    assert hold(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).unschedulable == set()
-    assert plan(snapshot, NOW).steps == ()
+    assert reserve(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).unschedulable == set()
+    assert plan(snapshot, NOW).commands == ()
 
 
 def some_machines(count: int, cpus: float) -> Snapshot:
@@ -141,7 +143,7 @@ def test_what_was_promised_tasks_in_a_pass_does_not_itself_go_in_that_pass():
     snapshot = some_machines(6, 0.5)
     gone = {
         action.instance_id
-        for step in plan(snapshot, NOW).steps
+        for step in plan(snapshot, NOW).commands
         for action in step.actions
         if isinstance(action, Deactivate)
     }
@@ -184,8 +186,12 @@ def test_machines_on_their_way_count_only_when_asked_for_and_those_on_their_way_
     ]
     room = FreeCapacity(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement())
     assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set()) is None
-    assert room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set(), coming=True) is None
-    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set(), coming=True) == {"new"}
+    assert (
+        room.fit([DemandItem("displaced", "/web", SLOT, 2, "")], set(), use_arriving=True) is None
+    )
+    assert room.fit([DemandItem("displaced", "/web", SLOT, 1, "")], set(), use_arriving=True) == {
+        "new"
+    }
 
 
 def test_asking_what_would_be_left_takes_nothing():

@@ -40,4 +40,4 @@ def test_a_pass_over_a_thousand_agents_with_nothing_to_do_is_quick():
     started = time.process_time()
     made = plan(snapshot, NOW + 2)
     assert time.process_time() - started < 0.3
-    assert (made.steps, made.state) == ((), first.state)
+    assert (made.commands, made.state) == ((), first.state)

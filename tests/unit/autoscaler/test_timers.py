@@ -242,7 +242,7 @@ def outcome(made: Plan) -> tuple[object, ...]:
         for v in made.verdicts
     ]
     return (
-        [step.decision.kind for step in made.steps if step.decision.kind != "unschedulable"],
+        [step.decision.kind for step in made.commands if step.decision.kind != "unschedulable"],
         verdicts,
     )
 
@@ -252,11 +252,11 @@ def test_the_planner_is_asked_again_when(scene):
     build, in_s = SCENES[scene]
     snapshot = build()
     first = plan(snapshot, NOW)
-    assert not [step for step in first.steps if step.actions]
+    assert not [step for step in first.commands if step.actions]
     assert first.next_pass_at == pytest.approx(NOW + in_s, abs=0.01)
     snapshot = replace(snapshot, state=first.state)
     just_before = plan(snapshot, first.next_pass_at - 0.1)
-    assert outcome(just_before) == outcome(replace(first, steps=()))
+    assert outcome(just_before) == outcome(replace(first, commands=()))
     assert outcome(plan(snapshot, first.next_pass_at)) != outcome(just_before)
 
 

@@ -199,13 +199,13 @@ def test_a_plan_tells_what_its_machines_cost_what_they_would_at_least_and_how_th
     assert made.packed is not None
     assert made.packed.bound_usd_per_hour <= made.packed.usd_per_hour
     assert made.packed.usd_per_hour == pytest.approx(
-        sum(step.decision.usd_per_hour for step in made.steps)
+        sum(step.decision.usd_per_hour for step in made.commands)
     )
-    assert made.packed.machines == sum(step.decision.count for step in made.steps)
+    assert made.packed.machines == sum(step.decision.count for step in made.commands)
     assert made.packed.gap_percent == pytest.approx(
         (made.packed.usd_per_hour / made.packed.bound_usd_per_hour - 1) * 100, abs=0.01
     )
-    for step in made.steps:
+    for step in made.commands:
         assert (step.decision.packed_usd, step.decision.bound_usd) == (
             made.packed.usd_per_hour,
             made.packed.bound_usd_per_hour,
@@ -219,7 +219,7 @@ def test_a_plan_tells_what_its_machines_cost_what_they_would_at_least_and_how_th
 
 def test_the_bound_is_in_the_decisions_story():
     made = plan(a_snapshot(queue=[queued(count=5)]), NOW)
-    (line,) = lines_of([step.decision.record() for step in made.steps])
+    (line,) = lines_of([step.decision.record() for step in made.commands])
     assert line.reasons[-1].startswith(
         f"packed at ${made.packed.usd_per_hour:.4f} an hour, at least $"
     )
@@ -229,7 +229,7 @@ def test_the_bound_is_in_the_decisions_story():
 def test_a_plan_that_packs_nothing_tells_nothing_of_it():
     made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
     assert made.packed is None
-    assert [step.decision.method for step in made.steps] == [""]
+    assert [step.decision.method for step in made.commands] == [""]
     assert plan(a_snapshot(queue=[queued()], freeze_reason="x"), NOW).packed is None
 
 
@@ -296,7 +296,7 @@ def test_what_was_bought_for_the_first_has_its_gaps_filled_by_the_next():
         ("services", 1),
         ("hint", 2),
     ]
-    assert sum(step.decision.count for step in made.steps if step.decision.kind == "buy") == 1
+    assert sum(step.decision.count for step in made.commands if step.decision.kind == "buy") == 1
     assert made.after_usd_per_hour <= spec.cost.max_usd_per_hour
 
 
@@ -309,7 +309,7 @@ def test_a_launch_for_what_is_cut_down_stays_under_the_cap_whatever_ec2_takes():
     made = plan(short_of_money(0.192 + 2 * 0.096 + 0.001), NOW)
     requests = [
         action.request
-        for step in made.steps
+        for step in made.commands
         for action in step.actions
         if isinstance(action, Launch)
     ]

@@ -1,0 +1,86 @@
+"""What a pass reports beside its commands: verdicts, announcements, anomalies, new refusals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mesaform.autoscaler.interruption import announcements, controller
+from mesaform.autoscaler.model.command import Command
+from mesaform.autoscaler.model.decision import Decision, DemandCount
+from mesaform.autoscaler.model.notice import Notice
+from mesaform.autoscaler.model.planner_state import Advertised
+from mesaform.autoscaler.model.reason import Reason
+from mesaform.autoscaler.planner import advertised_capacity
+from mesaform.autoscaler.planner.pass_context import PassContext, Prepared
+from mesaform.autoscaler.planner.purchases import PurchasePlan
+from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Verdicts and decisions without actions, and their part of the planner state.
+
+    `last_reported`, `notices`, `advertised` and `anomalies` are fields of `PlannerState`: each fact
+    is reported once.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    announced: tuple[Command, ...]
+    observed: tuple[Command, ...]
+    refused: tuple[Command, ...]
+    last_reported: dict[str, str]
+    notices: dict[str, Notice]
+    advertised: dict[str, Advertised]
+    anomalies: dict[str, Reason]
+
+
+def report(context: PassContext, prepared: Prepared, purchases: PurchasePlan) -> Reports:
+    """The reports of a pass. While purchases are held, refusals are not reported."""
+    snapshot, supply, now = context.snapshot, context.supply, context.now
+    held = context.holds.of_purchases
+    builder = VerdictBuilder(snapshot, supply, context.placement, purchases.purchases, held, now)
+    verdicts = tuple(builder.verdict(index, item) for index, item in enumerate(context.items))
+    announced = announcements.unreported(snapshot, supply.usd_per_hour, now)
+    learned = advertised_capacity.learn(snapshot, prepared.stated_offerings, supply, now)
+    reported = context.state.last_reported
+    refused = () if held else _new_refusals(verdicts, reported, supply.usd_per_hour, now)
+    return Reports(
+        verdicts=verdicts,
+        announced=tuple(map(Command, announced)),
+        observed=tuple(map(Command, learned.decisions)),
+        refused=refused,
+        last_reported=reported if held else _refusal_kinds(verdicts),
+        notices=controller.notices_after(snapshot, announced, now),
+        advertised=learned.advertised,
+        anomalies=learned.anomalies,
+    )
+
+
+def _refusal_kinds(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    return {
+        verdict.unit.key: verdict.refusal.kind
+        for verdict in verdicts
+        if verdict.refusal is not None
+    }
+
+
+def _new_refusals(
+    verdicts: Sequence[Verdict], reported: Mapping[str, str], usd_per_hour: float, now: float
+) -> tuple[Command, ...]:
+    """Decisions about items newly refused, or refused with another verdict than before."""
+    return tuple(
+        Command(
+            Decision(
+                now,
+                "unschedulable",
+                (*verdict.refusal.reasons, *verdict.unit.reasons),
+                count=verdict.unmet,
+                demand=(DemandCount(verdict.unit.name, verdict.unmet),),
+                before_usd=usd_per_hour,
+                after_usd=usd_per_hour,
+            )
+        )
+        for verdict in verdicts
+        if verdict.refusal is not None and reported.get(verdict.unit.key) != verdict.refusal.kind
+    )
