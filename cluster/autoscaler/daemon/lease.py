@@ -70,25 +70,29 @@ def endings(
     before: Mapping[str, BilledMachine],
     after: Mapping[str, BilledMachine],
     machines: Iterable[Machine],
-    words: Mapping[str, ShutdownReport],
+    reports: Mapping[str, ShutdownReport],
     now: float,
 ) -> list[SelfTermination]:
     """Of the machines that ended since the last pass, those that ended themselves."""
     shut_down = {
         machine.instance_id for machine in machines if machine.ended_by == SHUT_DOWN_FROM_INSIDE
     }
-    found = []
-    for name, rented in before.items():
-        word = words.get(name)
-        if (
-            name in after
-            or rented.managed_by != "autoscaler"
-            or (word is None and name not in shut_down)
-        ):
-            continue
-        at = min(now, max(rented.launched_at, word.at)) if word else now
-        found.append(SelfTermination(name, rented, at, word))
-    return sorted(found, key=lambda one: (one.at, one.instance_id))
+    ended = {
+        name: machine
+        for name, machine in before.items()
+        if name not in after
+        and machine.managed_by == "autoscaler"
+        and (name in reports or name in shut_down)
+    }
+    endings = [_ending(name, ended[name], reports.get(name), now) for name in ended]
+    return sorted(endings, key=lambda ending: (ending.at, ending.instance_id))
+
+
+def _ending(
+    name: str, machine: BilledMachine, report: ShutdownReport | None, now: float
+) -> SelfTermination:
+    at = min(now, max(machine.launched_at, report.at)) if report else now
+    return SelfTermination(name, machine, at, report)
 
 
 def succession(previous: Lease | None, term: int, holder: str, now: float) -> Decision | None:

@@ -51,21 +51,21 @@ def disturbable(context: DisruptionContext, budget: Budget) -> list[AgentNode]:
         | context.supply.quarantined.keys()
         | context.free_capacity.hosts
     )
-    candidates = [
+    settled = [
         node
         for node in context.supply.agent_nodes
-        if _is_steady(node)
-        and node.name not in excluded
-        and (node.pool, node.machine.instance_type) not in young
-        and not is_protected(node)
-        and not context.is_cooling_down(node)
-        and _may_move_now(node, context)
+        if node.name not in excluded and (node.pool, node.machine.instance_type) not in young
+    ]
+    candidates = [
+        node for node in settled if _is_steady(node, context) and _may_move_now(node, context)
     ]
     return sorted(candidates, key=lambda node: (_cost_per_dollar(node, context), node.name))
 
 
-def _is_steady(node: AgentNode) -> bool:
-    """Whether a machine is autoscaled, runs tasks and stays."""
+def _is_steady(node: AgentNode, context: DisruptionContext) -> bool:
+    """Whether a machine is autoscaled, runs tasks, stays, and may be disturbed."""
+    if is_protected(node) or context.is_cooling_down(node):
+        return False
     if node.state != "busy" or node.removal is not None or not node.is_autoscaled:
         return False
     return node.agent is not None and node.agent.active

@@ -28,13 +28,20 @@ def moves_after(
     state: PlannerState, commands: Iterable[Command], now: float
 ) -> dict[str, tuple[float, ...]]:
     """When tasks of each app were moved to save money, with the moves that these commands begin."""
+    moves = _recent(state, now)
+    nodes = (
+        node
+        for command in commands
+        if command.policy in SAVING_POLICIES
+        for node in command.candidates
+    )
+    for node in nodes:
+        for task in node.agent.work if node.agent else ():
+            moves[task.name] = (*moves.get(task.name, ()), now)
+    return moves
+
+
+def _recent(state: PlannerState, now: float) -> dict[str, tuple[float, ...]]:
     since = now - MOVE_INTERVAL_S
     recent = {name: tuple(at for at in times if at > since) for name, times in state.moves.items()}
-    moves = {name: times for name, times in recent.items() if times}
-    for command in commands:
-        if command.policy not in SAVING_POLICIES:
-            continue
-        for node in command.candidates:
-            for task in node.agent.work if node.agent else ():
-                moves[task.name] = (*moves.get(task.name, ()), now)
-    return moves
+    return {name: times for name, times in recent.items() if times}

@@ -40,18 +40,16 @@ def finish_replacements(
     """
     commands: list[Command] = []
     left = budget.disruptions + _waiting_count(context)
-    nodes = {node.name: node for node in context.supply.agent_nodes}
     for token, replacement in context.snapshot.state.replacements.items():
-        old = [nodes[name] for name in replacement.old_instance_ids if name in nodes]
+        old = _old_nodes(replacement, context)
         blocked = reservations.unschedulable | budget.taken
-        if not _is_registered(token, replacement, context) or any(
-            node.name in blocked for node in old
-        ):
+        if not blocked.isdisjoint(node.name for node in old):
             continue
-        for node in filter(lambda node: _is_removable(node, context), old):
-            saves_money = replacement.policy == "replace"
-            if saves_money and left <= 0:
-                continue
+        if not _is_registered(token, replacement, context):
+            continue
+        saves_money = replacement.policy == "replace"
+        removable = _removable(old, context)
+        for node in removable[: max(0, left)] if saves_money else removable:
             left -= saves_money
             commands.append(
                 start_removal(node, replacement.policy, replacement.reason, context.now)
@@ -70,10 +68,21 @@ def _is_registered(token: str, replacement: Replacement, context: DisruptionCont
     return registered >= replacement.count
 
 
-def _is_removable(node: AgentNode, context: DisruptionContext) -> bool:
-    if node.removal is not None or node.agent is None or not node.is_autoscaled:
-        return False
-    return node.name not in context.supply.quarantined
+def _old_nodes(replacement: Replacement, context: DisruptionContext) -> list[AgentNode]:
+    nodes = {node.name: node for node in context.supply.agent_nodes}
+    return [nodes[name] for name in replacement.old_instance_ids if name in nodes]
+
+
+def _removable(old: list[AgentNode], context: DisruptionContext) -> list[AgentNode]:
+    """Old machines that do not leave yet and may."""
+    return [
+        node
+        for node in old
+        if node.removal is None
+        and node.agent is not None
+        and node.is_autoscaled
+        and node.name not in context.supply.quarantined
+    ]
 
 
 def _waiting_count(context: DisruptionContext) -> int:

@@ -138,11 +138,9 @@ def removal_command(
     has_cooldown: bool = False,
 ) -> Command:
     """A step of one machine's removal. The kind of its decision follows from the actions."""
-    machine = node.machine
+    machine, policy = node.machine, next_removal.policy if next_removal else ""
     is_termination = bool(actions) and isinstance(actions[-1], Terminate)
-    agent_id = node.agent.agent_id if node.agent else ""
-    if not agent_id and next_removal is not None:
-        agent_id = next_removal.agent_id
+    agent_id = _agent_id(node, next_removal)
     decision = Decision(
         at=0.0,
         kind=kind or _kind_of(actions, next_removal),
@@ -153,7 +151,7 @@ def removal_command(
         machines=(machine.instance_id,),
         usd_per_hour=-round(node.usd_per_hour, 6) if is_termination else 0.0,
         agents=(agent_id,) if agent_id else (),
-        policy=next_removal.policy if next_removal else "",
+        policy=policy,
     )
     return Command(
         decision,
@@ -161,8 +159,15 @@ def removal_command(
         (node,),
         next_removal,
         has_cooldown=has_cooldown,
-        policy=next_removal.policy if next_removal else "",
+        policy=policy,
     )
+
+
+def _agent_id(node: AgentNode, next_removal: Removal | None) -> str:
+    """The machine's agent; of one whose agent is gone, the agent that its removal knows."""
+    if node.agent is not None:
+        return node.agent.agent_id
+    return next_removal.agent_id if next_removal else ""
 
 
 def _kind_of(actions: tuple[RemovalAction, ...], next_removal: Removal | None) -> Kind:

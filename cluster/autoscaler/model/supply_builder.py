@@ -39,26 +39,43 @@ def build_supply(snapshot: Snapshot, now: float) -> Supply:
     agent_nodes = [node for node in histories.agent_nodes if node.machine.state in LIVE]
     unlisted = _unlisted(snapshot, now)
     nodes = [
-        node
-        for agent_node in agent_nodes
-        if (node := _node_of(agent_node, snapshot, offerings, now)) is not None
+        *_machine_nodes(agent_nodes, snapshot, offerings, now),
+        *(_agent_without_machine(agent) for agent in _unknown_agents(view, snapshot.machines)),
+        *_ordered_nodes(unlisted, snapshot.spec),
     ]
-    nodes += [_agent_without_machine(agent) for agent in _unknown_agents(view, snapshot.machines)]
-    nodes += [node for intent, count in unlisted for node in _ordered(intent, count, snapshot.spec)]
-    ordered: Counter[str] = Counter()
-    for intent, count in unlisted:
-        ordered[intent.request.pool] += count
     return Supply(
         agent_nodes=tuple(agent_nodes),
         nodes=tuple(sorted(nodes, key=_placement_key)),
         usage=_usage(view.agents, snapshot.queue or (), snapshot.app_constraints or {}),
         usd_per_hour=round(_usd_per_hour(snapshot.machines, unlisted, offerings), 6),
-        ordered_by_pool=dict(ordered),
+        ordered_by_pool=_by_order(unlisted),
         history=histories.states,
         quarantined=histories.quarantined,
         pools=_by_pool(agent_nodes),
         zones=_by_zone(agent_nodes),
     )
+
+
+def _machine_nodes(
+    agent_nodes: Iterable[AgentNode],
+    snapshot: Snapshot,
+    offerings: Mapping[str, Offering],
+    now: float,
+) -> list[Node]:
+    nodes = (_node_of(agent_node, snapshot, offerings, now) for agent_node in agent_nodes)
+    return [node for node in nodes if node is not None]
+
+
+def _ordered_nodes(unlisted: Iterable[tuple[Intent, int]], spec: ClusterSpec) -> list[Node]:
+    return [node for intent, count in unlisted for node in _ordered(intent, count, spec)]
+
+
+def _by_order(unlisted: Iterable[tuple[Intent, int]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for intent, count in unlisted:
+        pool = intent.request.pool
+        counts[pool] = counts.get(pool, 0) + count
+    return counts
 
 
 def _placement_key(node: Node) -> tuple[int, int, str]:
@@ -142,13 +159,14 @@ def _state(
     """A machine's state in `lifecycle`."""
     if machine.state == "terminated":
         return "gone"
-    if machine.state not in LIVE or (removal and removal.phase == "terminating"):
+    if machine.state not in LIVE:
         return "terminating"
-    if removal and removal.phase == "draining":
+    phase = removal.phase if removal else None
+    if phase == "terminating":
+        return "terminating"
+    if phase == "draining":
         return "draining" if agent and agent.drain_state != "DRAINED" else "drained"
-    if agent is None:
-        return _state_without_agent(machine, state)
-    return _state_of_agent(agent, removal)
+    return _state_of_agent(agent, removal) if agent else _state_without_agent(machine, state)
 
 
 def _state_without_agent(machine: Machine, state: PlannerState) -> lifecycle.State:
@@ -181,11 +199,15 @@ def _registered_kind(agent_node: AgentNode, agent: Agent) -> NodeKind | None:
     if agent.drain_state:
         return None
     if agent_node.state in lifecycle.REGISTERED:
-        if not agent.active or agent.deactivated:
-            return None
-        return "idle" if agent_node.state == "idle" and agent_node.is_autoscaled else "settled"
+        return _in_service_kind(agent_node, agent)
     is_lasting = agent_node.removal is not None and agent_node.removal.is_lasting
     return "leaving" if agent_node.state == "deactivated" and not is_lasting else None
+
+
+def _in_service_kind(agent_node: AgentNode, agent: Agent) -> NodeKind | None:
+    if not agent.active or agent.deactivated:
+        return None
+    return "idle" if agent_node.state == "idle" and agent_node.is_autoscaled else "settled"
 
 
 def _registered_node(agent_node: AgentNode, agent: Agent, kind: NodeKind) -> Node:

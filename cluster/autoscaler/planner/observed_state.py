@@ -28,23 +28,32 @@ def observe(
         idle_s=_idle_s(state, idle_since, now),
         underused_since=_underused_since(snapshot, supply, now),
         registered_at=_registered_at(state, live, now),
-        lost_since={
-            name: state.lost_since.get(name, now)
-            for name, node in live.items()
-            if node.state == "lost"
-        },
-        removals={
-            name: removal
-            for name, removal in state.removals.items()
-            if name in live and not _is_returned(live[name].agent, removal)
-        },
+        lost_since=_lost_since(state, live, now),
+        removals=_removals(state, live),
         billed_machines=_billed_machines(snapshot),
-        cooldown_until={
-            name: until
-            for name, until in state.cooldown_until.items()
-            if until > now and name in live
-        },
+        cooldown_until=_cooldown_until(state, live, now),
     )
+
+
+def _lost_since(state: PlannerState, live: Mapping[str, AgentNode], now: float) -> dict[str, float]:
+    lost = (name for name, node in live.items() if node.state == "lost")
+    return {name: state.lost_since.get(name, now) for name in lost}
+
+
+def _removals(state: PlannerState, live: Mapping[str, AgentNode]) -> dict[str, Removal]:
+    return {
+        name: removal
+        for name, removal in state.removals.items()
+        if name in live and not _is_returned(live[name].agent, removal)
+    }
+
+
+def _cooldown_until(
+    state: PlannerState, live: Mapping[str, AgentNode], now: float
+) -> dict[str, float]:
+    return {
+        name: until for name, until in state.cooldown_until.items() if until > now and name in live
+    }
 
 
 def with_lifetimes(state: PlannerState, view: ClusterView) -> PlannerState:
@@ -56,8 +65,9 @@ def with_lifetimes(state: PlannerState, view: ClusterView) -> PlannerState:
     new = [task for task in view.ended if task.at > state.lifetimes_until]
     if not new:
         return state
-    in_service = {"", *(agent.agent_id for agent in view.agents if _is_in_service(agent))}
-    lifetimes = learned(state.lifetimes, (task for task in new if task.agent_id in in_service))
+    in_service = {agent.agent_id for agent in view.agents if _is_in_service(agent)} | {""}
+    counted = [task for task in new if task.agent_id in in_service]
+    lifetimes = learned(state.lifetimes, counted)
     return replace(state, lifetimes=lifetimes, lifetimes_until=max(task.at for task in new))
 
 

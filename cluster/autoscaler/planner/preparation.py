@@ -59,11 +59,16 @@ def _replacements_in_progress(snapshot: Snapshot, now: float) -> dict[str, Repla
     names = {machine.instance_id for machine in live}
     tokens = {machine.tags.get(Tag.LAUNCH, "") for machine in live}
     tokens |= {intent.request.token for intent in snapshot.intents}
+
+    def is_in_progress(token: str, replacement: Replacement) -> bool:
+        if names.isdisjoint(replacement.old_instance_ids):
+            return False
+        return token in tokens or now - replacement.at < REPLACEMENT_GRACE_S
+
     return {
         token: replacement
         for token, replacement in snapshot.state.replacements.items()
-        if names & set(replacement.old_instance_ids)
-        and (token in tokens or now - replacement.at < REPLACEMENT_GRACE_S)
+        if is_in_progress(token, replacement)
     }
 
 
@@ -95,12 +100,16 @@ def _removals_blocked(snapshot: Snapshot, supply: Supply) -> Reason | None:
         return Reason.of(ReasonCode.AGENTS_EXPECTED, count=view.recovered)
     if snapshot.queue is None:
         return Reason.of(ReasonCode.QUEUE_UNREADABLE)
+    return _too_many_missing(snapshot, supply)
+
+
+def _too_many_missing(snapshot: Snapshot, supply: Supply) -> Reason | None:
     known = [
         node
         for node in supply.agent_nodes
         if node.name in snapshot.state.registered_at and node.removal is None
     ]
     missing = sum(1 for node in known if node.state == "lost")
-    if missing > MAX_MISSING_SHARE * max(1, len(known)):
-        return Reason.of(ReasonCode.AGENTS_MISSING, missing=missing, known=len(known))
-    return None
+    if missing <= MAX_MISSING_SHARE * max(1, len(known)):
+        return None
+    return Reason.of(ReasonCode.AGENTS_MISSING, missing=missing, known=len(known))

@@ -78,11 +78,10 @@ def requested_drains(context: PassContext) -> Iterator[Command]:
         if agent is None or node.name in context.supply.quarantined:
             continue
         override = targets.get(node.name) or targets.get(agent.agent_id)
-        if override is None:
-            if _is_request_ended(node.removal, agent):
-                yield _reactivate(node, agent, Reason.of(ReasonCode.DRAIN_REQUEST_ENDED))
-        elif _may_take_over(node.removal):
+        if override is not None and _may_take_over(node.removal):
             yield _requested_drain(node, agent, override, context.now)
+        if override is None and _is_request_ended(node.removal, agent):
+            yield _reactivate(node, agent, Reason.of(ReasonCode.DRAIN_REQUEST_ENDED))
 
 
 def _requested_drain(node: AgentNode, agent: Agent, override: Override, now: float) -> Command:
@@ -115,24 +114,30 @@ def _is_request_ended(removal: Removal | None, agent: Agent) -> bool:
 
 def lost_machines(context: PassContext) -> Iterator[Command]:
     """Machines whose agent never registered, or was lost, for longer than `boot_timeout_s`."""
-    state, limit_s = context.state, context.snapshot.spec.autoscaler.boot_timeout_s
-    leader_since = state.leader_since if state.leader_since is not None else context.now
+    limit_s = context.snapshot.spec.autoscaler.boot_timeout_s
     for node in context.supply.agent_nodes:
         if node.removal is not None or not node.is_autoscaled:
             continue
         if node.name in context.supply.quarantined:
             continue
-        if node.state in {"bought", "booting"}:
-            since, code = node.machine.launched_at, ReasonCode.AGENT_NEVER_REGISTERED
-        elif node.state == "lost":
-            since = state.lost_since.get(node.name, context.now)
-            code = ReasonCode.AGENT_LOST
-        else:
-            continue
-        wait_s = context.now - max(since, leader_since)
-        if wait_s > limit_s:
+        absence = _absence(node, context)
+        if absence is not None and absence[1] > limit_s:
+            code, wait_s = absence
             reason = Reason.of(code, wait_s=wait_s, boot_timeout_s=limit_s)
             yield _terminate(node, None, (reason,), context.now)
+
+
+def _absence(node: AgentNode, context: PassContext) -> tuple[ReasonCode, float] | None:
+    """Why a machine has no agent, and for how many seconds under the present leader."""
+    state = context.state
+    if node.state in {"bought", "booting"}:
+        since, code = node.machine.launched_at, ReasonCode.AGENT_NEVER_REGISTERED
+    elif node.state == "lost":
+        since, code = state.lost_since.get(node.name, context.now), ReasonCode.AGENT_LOST
+    else:
+        return None
+    leader_since = state.leader_since if state.leader_since is not None else context.now
+    return code, context.now - max(since, leader_since)
 
 
 def removals_in_progress(context: PassContext) -> Iterator[Command]:

@@ -13,7 +13,7 @@ from mesaform.autoscaler.model.command import Purchase
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, times
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import Node, Supply
+from mesaform.autoscaler.model.supply import Node, Supply, pool_of
 from mesaform.autoscaler.packing import NewNode, Template, place
 from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
 from mesaform.autoscaler.planner.launch_requests import ChosenOffering, RequestBuilder
@@ -41,13 +41,11 @@ class ReplacementSearch:
         excluded_types: Collection[str] = (),
     ) -> Purchase | None:
         """See `disruption.policy.ReplacementFinder`."""
-        spec = next((spec for spec in self.snapshot.spec.agents if spec.name == pool), None)
+        spec = pool_of(self.snapshot.spec, pool)
         pieces = [replace(work[index], count=count) for index, count in left.items() if count > 0]
         if spec is None or not pieces:
             return None
-        used = NOTHING
-        for piece in pieces:
-            used = plus(used, times(piece.shape, piece.count))
+        used = _total(pieces)
         for template in self._cheapest_first(pool, pieces, used, excluded_types):
             purchase = self._purchase(spec, template, pieces, used, number)
             if purchase is not None:
@@ -58,13 +56,9 @@ class ReplacementSearch:
         self, pool: str, pieces: Sequence[DemandItem], used: Shape, excluded_types: Collection[str]
     ) -> Iterator[Template]:
         """Templates of the pool that hold all pieces and that the limits allow."""
-        large_enough = [
-            template
-            for template in self._offered(pieces)
-            if template.pool == pool
-            and template.instance_type not in excluded_types
-            and contains(template.shape, used)
-        ]
+        own = (template for template in self._offered(pieces) if template.pool == pool)
+        allowed = (template for template in own if template.instance_type not in excluded_types)
+        large_enough = [template for template in allowed if contains(template.shape, used)]
         if not large_enough:
             return
         limits = limits_of(self.snapshot, self.supply)
@@ -109,6 +103,13 @@ class ReplacementSearch:
         chosen = ChosenOffering(template.instance_type, template.zone, capacity)
         node = NewNode(template, {index: piece.count for index, piece in enumerate(pieces)}, used)
         return next(iter(builder.build(pool, chosen, [node])), None)
+
+
+def _total(pieces: Sequence[DemandItem]) -> Shape:
+    total = NOTHING
+    for piece in pieces:
+        total = plus(total, times(piece.shape, piece.count))
+    return total
 
 
 def _without_types(purchase: Purchase, excluded_types: Collection[str]) -> Purchase:
