@@ -332,7 +332,7 @@ def _repeat_drain(ending: _Ending, agent: Agent, removal: Removal) -> list[Comma
     return [removal_command(ending.unit, (drain,), replace(removal, since=ending.now), reasons)]
 
 
-_NEXT_STEPS: Mapping[RemovalPhase, Callable[[_Ending, Agent, Removal], list[Move]]] = {
+_NEXT_STEPS: Mapping[RemovalPhase, Callable[[_Ending, Agent, Removal], list[Command]]] = {
     "deactivated": _after_deactivation,
     "draining": _repeat_drain,
 }
