@@ -1,4 +1,4 @@
-"""`mesaform cost`: what the last hours cost, from the ledger: a plot, totals, who used it, what was idle, and what waited."""
+"""`mesaform cost`: what the last hours cost, from the ledger: a plot, totals, users, idle, waiting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PLOT_LINES = 8
 STARTED_BEFORE_S = 31 * 86400.0
-"""How far back machines that still run are looked for where no leader stated them all: ledgers of an older Mesaform."""
+"""How far back machines are searched in ledgers without statements of all machines (s)."""
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +68,7 @@ def cost(
 
 
 def bill_rows(ledger: Ledger, since: float) -> list[dict[str, Any]]:
-    """What the ledger has about a bill from `since` on: from the last statement of all machines before it."""
+    """The rows of a bill from `since` (epoch s): from the last statement of all machines before it."""
     rows = ledger.read(since - STATED_EVERY_S * 1.2, kinds=MACHINES)
     if not any(row["kind"] == "machines" and row["at"] <= since for row in rows):
         rows = ledger.read(since - STARTED_BEFORE_S, kinds=MACHINES)
@@ -105,7 +105,7 @@ def _print(bill: Bill, cluster: str, since: str) -> None:
 
 
 def remarks(bill: Bill) -> list[str]:
-    """What the table does not say."""
+    """Facts of the bill that the table does not have."""
     lines = [
         f"estimated when bought ${bill.planned_usd:.4f}, actual ${bill.usd:.4f} (list prices, without disks and traffic)"
     ]
@@ -134,7 +134,7 @@ def remarks(bill: Bill) -> list[str]:
 
 
 def plot(bill: Bill) -> list[str]:
-    """USD an hour over time, in block characters, with its scale; below, what of it was idle, where that is a visible part."""
+    """USD an hour over time in block characters, with a scale; below it the idle part, if visible."""
     top = max(bill.series, default=0.0)
     lines = bars(bill.series, PLOT_LINES)
     scale = {0: f"${top:.3f}/h", len(lines) - 1: "$0"}

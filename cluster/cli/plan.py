@@ -1,4 +1,4 @@
-"""`mesaform plan`: the planner's own code on the world as it is now; nothing is done."""
+"""`mesaform plan`: what the autoscaler would do now, by the planner's own code. It changes nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
 
 
 async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
-    """What the daemon would decide, with what it remembers as of its last sign of life."""
+    """The plan of the daemon's code with the state of its last heartbeat."""
     import aiohttp
 
     from mesaform.autoscaler.daemon.weekly_profile_store import NAME, decoded
@@ -89,7 +89,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
 
 
 def remembered(document: Any) -> PlannerState:
-    """The daemon's memory as it published it; none when there is none, or it is another version's."""
+    """The published planner state; an empty one if there is none, or of an unknown version."""
     import msgspec
 
     try:

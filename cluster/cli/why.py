@@ -1,4 +1,4 @@
-"""`mesaform why`: the autoscaler's last decisions from the ledger, with reasons and dollars; on request those about one thing."""
+"""`mesaform why`: the autoscaler's last decisions from the ledger, with reasons and dollars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("decision", "override")
 """Kinds of ledger rows to show: the autoscaler's decisions and operators' overrides."""
 
 READ_PER_LINE = 12
-"""Rows read for each line wanted: several decisions make one line."""
+"""Rows read for each line: several decisions make one line."""
 
 READ_FOR_SUBJECT = 5000
 """How many of the newest rows are searched for a subject, a kind or a reason."""
@@ -67,7 +67,7 @@ def why(
     ),
     json_: bool = JSON_OPTION,
 ) -> None:
-    """Print the last decisions, oldest first; those taken together are one line."""
+    """Print the last decisions, oldest first; decisions taken together are one line."""
     context = open_context(file)
     context.enter_cloud()
     from mesaform.autoscaler.reporting.decision_log import Selection
@@ -156,7 +156,7 @@ def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
 
 
 def _after(rows: list[dict[str, Any]]) -> float | None:
-    """What the cluster cost an hour after the last pass that says so: each of its decisions tells the rate before the pass."""
+    """The cluster's price (USD an hour) after the last pass in the rows; None if no row has it."""
     last = next((row for row in reversed(rows) if row.get("after_usd")), None)
     if last is None:
         return None

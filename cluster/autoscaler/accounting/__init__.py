@@ -1,1 +1,1 @@
-"""What it cost and who held it: rows for the ledger, and bills from them."""
+"""Costs: ledger rows of machines and their use, and bills from these rows."""

@@ -1,6 +1,7 @@
-"""Machines' time and price from the ledger's rows: when each ran, and what it cost at each moment. Pure.
+"""Billing periods of machines from ledger rows: when each ran, and its price at each time. Pure.
 
-EC2 bills Linux by the second, a minute at least, spot at the price in force. What a receipt says is gone does not run on.
+EC2 bills Linux by the second, at least one minute, spot at the price in force (EC2 pricing pages).
+A machine without an end row ends with the next receipt.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Price = tuple[float, float]
-"""From when, and USD an hour from then on."""
+"""Since when (epoch s), and USD an hour from then on."""
 
 LEAST_BILLED_S = 60.0
 FOREVER = float("inf")
@@ -20,7 +21,11 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Rental:
-    """A machine's time. `planned` is what its purchase was expected to cost an hour; the first of `prices` is that of its launch."""
+    """A machine's billing period.
+
+    `planned` is the expected price of its purchase (USD an hour); the first of `prices` is that of its
+    launch.
+    """
 
     instance_id: str
     pool: str
@@ -40,11 +45,11 @@ class Rental:
         return max(self.end, self.start + LEAST_BILLED_S) if self.is_over else self.end
 
     def seconds(self, since: float, until: float) -> float:
-        """How long it was paid for within a stretch."""
+        """How long it is billed within a time span (epoch s)."""
         return max(0.0, min(self.billed_until, until) - max(self.start, since))
 
     def usd(self, since: float, until: float) -> float:
-        """What it cost within a stretch."""
+        """What it costs within a time span (epoch s)."""
         first, last = max(self.start, since), min(self.billed_until, until)
         if last <= first:
             return 0.0
@@ -67,7 +72,7 @@ def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
 
 @dataclass(slots=True)
 class _Records:
-    """What rows say: machines by id, when they stopped, teardowns, prices of offerings and machines."""
+    """The content of rows: machines by id, their ends, teardowns, prices of offerings and machines."""
 
     machines: dict[str, dict[str, Any]] = field(default_factory=dict)
     stopped: dict[str, float] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""What a stretch of time cost, from the ledger's rows: dollars by whatever they are asked for, idle, planned, waiting, over time. Pure.
+"""The bill of a time span from ledger rows: dollars by a grouping, idle, waiting, over time. Pure.
 
-Machines' rows give the exact time and price (`rental`). Rows of what was held (`recorder`) say who had it: apps and roles pay for their
-part, the rest is told apart, and what no row tells is `(not known)`. Whatever the bill is told apart by, its lines add up to it.
+Rows of machines give exact times and prices (`billing_periods`). Rows of resource usage
+(`usage_recorder`) say who used the machines: apps and roles pay for their part. What nobody used and
+what no row records are lines of their own. The lines of a bill add up to its total.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ USAGE = ("resource_usage", "usage")
 """`usage` rows are those of Mesaform before it recorded roles."""
 KINDS = (*MACHINES, *USAGE)
 SAMPLE_HOLDS_S = 900.0
-"""How long a usage row of an older Mesaform counts when none follows."""
+"""How long a `usage` row counts when no other follows, in seconds."""
 
 UNUSED = "(not used)"
 CLUSTER = "(masters)"
 UNKNOWN = "(not known)"
 ENTRY = 4
-"""How many of a held row's columns say which machines it is about; the rest are seconds, idle seconds, USD, unused USD, idle USD."""
+"""Columns of an entry in `machines` that name the machines.
+
+The others are seconds, idle seconds, USD, unused USD and idle USD.
+"""
 
 _GROUP: Mapping[str, Callable[[Rental], str]] = {
     "pool": lambda rental: rental.pool or CLUSTER,
@@ -48,7 +52,7 @@ _HOLDER = {"app": 0, "role": 1}
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One line of a bill. `idle_usd` is what its machines cost while they had no task; None where that is not known."""
+    """A line of a bill. `idle_usd` is the cost of its machines without a task; None if not recorded."""
 
     name: str
     usd: float
@@ -58,9 +62,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """All of it. `series` and `idle_series` are USD an hour, on average, of equal stretches from `since` to `until`.
+    """A bill.
 
-    `unused_usd` is what nobody held of the agents, `waited_usd` what the waiting work's part of a machine would have cost meanwhile.
+    `series` and `idle_series` are average USD an hour of equal parts from `since` to `until` (epoch s).
+    `unused_usd` is what no task held of the agents; `waited_usd` is the price of the part of a machine
+    that waiting work would have used.
     """
 
     since: float
@@ -86,7 +92,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A held row's part that lies in the stretch: from when to when, and how much of the row that is."""
+    """The part of a usage row within a span: from, to (epoch s), and which part of the row that is."""
 
     row: Row
     start: float
@@ -97,7 +103,7 @@ class _Part:
 def add_up(
     rows: Iterable[Row], since: float, until: float, by: By = "pool", columns: int = 72
 ) -> Bill:
-    """The bill of a time span (epoch s), told apart by `by`; the series have `columns` values."""
+    """The bill of a time span (epoch s), grouped by `by`; the series have `columns` values."""
     rows = list(rows)
     machines = [rental for rental in rentals(rows, until) if rental.seconds(since, until) > 0]
     span = _Span(since, until, machines, _parts(rows, since, until))
@@ -161,7 +167,7 @@ def _unused_usd(span: _Span) -> float | None:
 
 
 def apportioned(amounts: Mapping[str, float], total: float, digits: int = 4) -> dict[str, float]:
-    """The amounts rounded so that they add up to the rounded total: those cut the most are rounded up."""
+    """The amounts rounded so that they add up to the rounded total, by largest remainder."""
     unit = 10**digits
     floors = {name: int(amount * unit + 1e-9) for name, amount in amounts.items()}
     left = round(total * unit) - sum(floors.values())
@@ -172,7 +178,7 @@ def apportioned(amounts: Mapping[str, float], total: float, digits: int = 4) -> 
 
 
 def _parts(rows: Iterable[Row], since: float, until: float) -> list[_Part]:
-    """What rows about holders tell of the stretch, each moment once: where two leaders' rows overlap, the earlier counts."""
+    """The parts of usage rows within a span. Where rows of two leaders overlap, the earlier counts."""
     spans = sorted(_spans(rows), key=lambda span: (span[0], span[1]))
     result = []
     covered_until = since
@@ -201,7 +207,7 @@ def _spans(rows: Iterable[Row]) -> list[tuple[float, float, Row]]:
 
 
 def _as_held(row: Row, hours: float) -> Row:
-    """A usage row, which has rates and knows no roles, as a held row."""
+    """A `usage` row, which has rates and no roles, as a `resource_usage` row."""
     used = [[app, UNKNOWN, float(usd) * hours] for app, usd in row.get("usd_by_app", {}).items()]
     unused = float(row.get("usd_unused", 0.0)) * hours
     return {"used": used, "machines": [["", "", "", "", 0.0, 0.0, 0.0, unused, 0.0]]}
@@ -244,7 +250,7 @@ def _by_machine(span: _Span, by: By) -> dict[str, float]:
 
 
 def _by_holder(span: _Span, by: By) -> dict[str, float]:
-    """Agents' dollars by who held them; those of masters and of times without a row apart."""
+    """Agents' dollars by who held them; masters and unrecorded times are lines of their own."""
     dollars = _recorded_use(span, _HOLDER[by])
     masters = [rental for rental in span.machines if rental.role == "master"]
     masters_usd = span.usd(masters)
@@ -341,7 +347,7 @@ def _idle_series(
 
 
 def bars(series: Sequence[float], height: int = 8, top: float = 0.0) -> list[str]:
-    """A plot in block characters, `height` lines, the top one first; each character is one value. `top` is the scale's end."""
+    """A plot in block characters with `height` lines, the top one first. `top` is the end of the scale."""
     top = top or max(series, default=0.0)
     if top <= 0:
         return [" " * len(series)] * height

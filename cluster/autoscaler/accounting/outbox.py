@@ -1,7 +1,8 @@
-"""Rows on their way to the ledger: written together every few seconds, at once where money moves, later when S3 is away. Shell.
+"""The queue of rows to the ledger: batches every few seconds, decisions at once, retries. Shell.
 
-What waits is kept in memory. Of what is lost when there is too much, samples go before decisions; a row of the ledger says how many
-and of when. A process that ends with rows that S3 did not take loses them; the next leader states all machines anew from ZooKeeper.
+Rows wait in memory. When there are too many, samples are dropped before decisions; a `lost_rows` row
+says how many and when. A process that ends before S3 took its rows loses them; the next leader
+states all machines again from the journal.
 """
 
 from __future__ import annotations
@@ -22,28 +23,27 @@ from mesaform.aws.ports import Ledger, Row
 from mesaform.common.errors import MesaformError
 
 FLUSH_S = 5.0
-"""How long a row may wait for others: the most that a crash loses of rows that are not about money."""
+"""Time that a row waits for others (s): a crash loses samples of so long."""
 
 RETRY_S = 5.0
 BATCH_MOST = 2000
 MOST = 20_000
-"""Rows kept of either sort: weeks of samples, and more decisions than a bad day has."""
+"""Rows kept of either sort: weeks of samples."""
 
 log = structlog.get_logger()
 
 
 class Outbox:
-    """One per process.
+    """The queue; one per process.
 
     Args:
-        failed: called each time that the ledger did not take rows.
+        failed: called each time that the ledger does not take rows.
         most: rows kept of either sort.
         clock: seconds since the epoch.
 
     Attributes:
-        ledger: where rows go; they wait while there is none.
-        lost: rows given up so far.
-
+        ledger: where rows go; rows wait while it is None.
+        lost: rows dropped so far.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Outbox:
         }
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write rows until cancelled."""
         while True:
             await self._wake.wait()
             if self.ledger is None or not len(self):
@@ -110,7 +110,7 @@ class Outbox:
                     await asyncio.sleep(RETRY_S)
 
     async def settled(self, patience_s: float) -> bool:
-        """Whether all that waits was written, waited for so long at most."""
+        """Whether all rows are written within a time (s)."""
         self._hurry.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
@@ -118,12 +118,12 @@ class Outbox:
         return self._drained.is_set()
 
     async def flush(self) -> None:
-        """Write what waits, and give up at the first failure: for the end."""
+        """Write all rows, and stop at the first failure."""
         while len(self) and await self._write():
             pass
 
     def known(self, ledger: Ledger) -> None:
-        """The ledger has become known."""
+        """Set the ledger."""
         self.ledger = ledger
         self._wake.set()
 

@@ -1,7 +1,7 @@
-"""Who holds what on the agents: running tasks by app and role, and how an agent's price is shared among them. Pure.
+"""Resource usage of agents: tasks by app and role, and how they share an agent's price. Pure.
 
-An agent is used as far as the scarcest of its cpus, memory and gpus; that part of its price is shared by what each holder has of
-what it has most of (its dominant share). The rest is nobody's, and told apart.
+An agent is used as far as the scarcest of its cpus, memory and gpus. That part of its price is
+shared by the dominant shares of the holders. The rest is unused.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from mesaform.autoscaler.model.shape import Shape, plus
 
 Json = Mapping[str, Any]
 Holder = tuple[str, str]
-"""An app (or the framework, where there is none) and the role it runs in."""
+"""An app (or a framework without one) and its role."""
 
 SHARED = (0, 1, 3)
-"""Dimensions that are scarce: cpus, memory, gpus. Disk and ports cost nothing by themselves."""
+"""Indexes of scarce dimensions: cpus, memory, gpus. Disk and ports cost nothing by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task that runs, or ran. `since` and `ended` are as the engine says; 0 where it does not."""
+    """A task. `since` and `ended` are as the engine says (epoch s); 0 if it does not."""
 
     task_id: str
     agent_id: str
@@ -40,13 +40,13 @@ class Task:
 
 
 class Tasks:
-    """Running tasks with their holders, again and again; of a task that was there before nothing is made anew."""
+    """Running tasks with their holders. The object of a task that ran before is reused."""
 
     def __init__(self) -> None:
         self._known: dict[str, Task] = {}
 
     def running(self, tasks: ClusterTasks, frameworks: Json) -> dict[str, Task]:
-        """Tasks that hold resources, by id."""
+        """Running tasks that hold resources, by id."""
         owners = _owners(frameworks)
         running: dict[str, Task] = {}
         for seen in tasks.running:
@@ -65,7 +65,7 @@ class Tasks:
 
 
 def ended(tasks: ClusterTasks, frameworks: Json, since: float) -> list[Task]:
-    """Tasks that ended after `since`, as far as the engine still tells of them."""
+    """Tasks that ended after `since` (epoch s), as far as the engine knows them."""
     owners = _owners(frameworks)
     return [held_task(seen, owners) for seen in tasks.over if seen.ended > since]
 
@@ -80,7 +80,7 @@ def _owners(frameworks: Json) -> dict[str, tuple[str, str]]:
 
 
 def held_task(seen: Seen, owners: Mapping[str, tuple[str, str]]) -> Task:
-    """A task with who holds it."""
+    """A task with its holder."""
     framework, role = owners.get(seen.framework_id, ("(unknown)", "*"))
     app = seen.app or framework or "(unknown)"
     return Task(
@@ -89,7 +89,7 @@ def held_task(seen: Seen, owners: Mapping[str, tuple[str, str]]) -> Task:
 
 
 def by_agent(tasks: Iterable[Task]) -> dict[str, dict[Holder, Shape]]:
-    """What each holder has on each agent."""
+    """The resources of each holder on each agent."""
     agents: dict[str, dict[Holder, Shape]] = {}
     for task in tasks:
         held = agents.setdefault(task.agent_id, {})
@@ -99,12 +99,12 @@ def by_agent(tasks: Iterable[Task]) -> dict[str, dict[Holder, Shape]]:
 
 
 def dominant_share(part: Shape, whole: Shape) -> float:
-    """The greatest part of anything scarce that this is of the whole."""
+    """The largest part of a scarce dimension."""
     return max((part[place] / whole[place] for place in SHARED if whole[place]), default=0.0)
 
 
 def parts(held: Mapping[Holder, Shape], total: Shape) -> tuple[dict[Holder, float], float]:
-    """Which part of an agent each holder pays for, and the part that nobody holds: together 1."""
+    """The part of an agent that each holder pays for, and the unused part; together 1."""
     shares = {holder: dominant_share(shape, total) for holder, shape in held.items()}
     whole = sum(shares.values())
     if not whole:

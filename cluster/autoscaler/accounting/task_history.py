@@ -1,7 +1,7 @@
-"""The cluster's own history of work, small enough to keep: each task's arrival, start, end and shape, minute by minute. Pure.
+"""The history of work: arrival, start, end and shape of each task, in rows of a minute. Pure.
 
-A row has what changed. A full row, at the beginning of a term and a few times a day, states all that runs, so that a reader needs to
-look no further back than the last full row. What `mesaform simulate --history` makes of it is in `mesaform.simulator.history`.
+A row has what changed. A full row, at the beginning of a term and a few times a day, has all running
+tasks, so that a reader needs no row before it. `mesaform.simulator.history` reads the rows.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
 Row = dict[str, Any]
 
 MOST_WAITING = 100_000
-"""Arrivals remembered for each app: more wait than any cluster can start soon."""
+"""Arrivals kept of each app."""
 
 Group = tuple[str, str, tuple[int, ...], tuple[Constraint, ...]]
 """App, role, shape and constraints: what tasks have in common."""
 
 
 class Past:
-    """One per term of leadership."""
+    """The history of one term of leadership."""
 
     def __init__(self) -> None:
         self._running: dict[str, Task] = {}
@@ -79,11 +79,14 @@ class Past:
             self._end(task.task_id, min(now, task.ended))
 
     def close(self, now: float) -> list[Row]:
-        """The rest, at the end of the term."""
+        """The remaining rows, at the end of the term."""
         return [self._row(now)] if self._started or self._ended else []
 
     def _wait(self, queue: Iterable[QueueEntry], now: float) -> None:
-        """When the instances of each app began to wait: those beyond what waited before came now, and those that were called off, last."""
+        """Note when the instances of each app began to wait.
+
+        Instances beyond those that waited before arrive now; of withdrawn ones, the last go first.
+        """
         arrivals: dict[str, deque[float]] = {}
         for entry in queue:
             times = arrivals[entry.app] = self._arrivals.get(entry.app) or deque(
@@ -96,7 +99,7 @@ class Past:
         self._arrivals = arrivals
 
     def _begin(self, task: Task, now: float, *, known: bool) -> None:
-        """It runs. Of those that the term found running nobody knows how long they waited."""
+        """Note the start of a task. The waiting time of tasks before the term is not known."""
         started = min(now, task.since or now)
         waited = self._arrivals.get(task.app)
         arrived = min(started, waited.popleft()) if waited and known else started
@@ -125,7 +128,7 @@ class Past:
         return self.close(now) if now - self._written_at >= EVERY_S else []
 
     def _full(self, now: float) -> Row:
-        """All that runs, with groups counted anew."""
+        """All running tasks, with groups numbered anew."""
         self._full_at, self._groups, self._new_groups = now, {}, []
         for task_id, task in self._running.items():
             started = min(now, task.since or now)
@@ -166,5 +169,5 @@ def _absent_from(known: Mapping[str, Task], tasks: Mapping[str, Task]) -> list[T
 
 
 def short(task_id: str) -> str:
-    """A task's id in twelve letters: what tells it from all others of a few months."""
+    """A task's id in twelve letters, unique among the tasks of a few months."""
     return blake2b(task_id.encode(), digest_size=6).hexdigest()

@@ -1,7 +1,7 @@
-"""What a term of leadership writes down as time goes by, minute by minute: who held what, what was idle, what waited, in dollars. Pure.
+"""Usage rows of a term of leadership: who used what, what was idle, what waited, in dollars. Pure.
 
-Amounts are added up from pass to pass, so that a row tells of all of its time and rows together of all time; a pause longer than
-`BELIEVED_S` is nobody's and shows in the bill as not known.
+Amounts are summed from pass to pass, so that rows cover all time. A pause longer than `BELIEVED_S`
+is nobody's, and unrecorded in the bill.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Row = dict[str, Any]
 EVERY_S = 60.0
 SELDOM_S = 300.0
 FEW = 24
-"""Rows of more entries than this are written every `SELDOM_S`: a month of a large cluster is to be read in a breath."""
+"""Rows with more entries than this are written every `SELDOM_S`, to keep a month readable in seconds."""
 
 BELIEVED_S = 60.0
 STATED_EVERY_S = 6 * 3600.0
-"""How often all machines are stated anew: a bill needs to look no further back."""
+"""Time between statements of all machines, in seconds: a bill reads no further back."""
 
 NOT_WORK = frozenset({"headroom", "hint", "displaced", "calendar", "profile"})
-"""Demand that is not somebody's work waiting."""
+"""Sources of demand that is not waiting work."""
 
 VERDICT_FIELDS = ("fits_now", "arriving", "buying", "unmet")
 """Numbers of pieces in a verdict."""
@@ -48,7 +48,7 @@ _DIGITS = 9
 
 
 class Recorder:
-    """One per term of leadership."""
+    """The recorder of one term of leadership."""
 
     def __init__(self) -> None:
         self._at: float | None = None
@@ -63,7 +63,7 @@ class Recorder:
     def absorb(
         self, snapshot: Snapshot, plan: Plan, tasks: Mapping[str, Task] | None, now: float
     ) -> list[Row]:
-        """A pass went by: the rows that are due. `tasks` is None when the engine did not tell."""
+        """The rows that are due after a pass at `now`. `tasks` is None when the engine did not answer."""
         rows = self._stated(snapshot, plan.state.billed_machines, now) + self._priced(snapshot, now)
         if self._at is None:
             self._at = self._since = self._totals_at = now
@@ -84,7 +84,7 @@ class Recorder:
         return rows
 
     def close(self, now: float) -> list[Row]:
-        """The rest, at the end of the term."""
+        """The remaining rows, at the end of the term."""
         return [self._row(now)] if self._machines else []
 
     def _row(self, now: float) -> Row:
@@ -165,7 +165,7 @@ class Recorder:
     def _stated(
         self, snapshot: Snapshot, rented: Mapping[str, BilledMachine], now: float
     ) -> list[Row]:
-        """All machines, at the beginning of a term and a few times a day."""
+        """A row of all machines, at the beginning of a term and a few times a day."""
         if now - self._stated_at < STATED_EVERY_S:
             return []
         self._stated_at = now
@@ -185,7 +185,7 @@ class Recorder:
         return [{"kind": "machines", "at": now, "machines": stated}]
 
     def _priced(self, snapshot: Snapshot, now: float) -> list[Row]:
-        """Prices of what runs, where they changed: spot prices do."""
+        """Rows of changed prices of running offerings."""
         sizes = {
             offering.key: offering for pool in snapshot.offerings.values() for offering in pool
         }
@@ -201,12 +201,12 @@ class Recorder:
 
 
 def key_of(machine: Machine) -> str:
-    """The offering that a machine is of."""
+    """The offering of a machine."""
     return f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
 
 
 def worth(shape: Shape, catalogue: Iterable[Offering]) -> float:
-    """USD an hour of the cheapest part of a machine that holds this; 0 when none does."""
+    """USD an hour of the cheapest part of a machine that holds a shape; 0 if none does."""
     rooms = ((shape_of(offering.resources), offering.usd_per_hour) for offering in catalogue)
     return min(
         (usd * dominant_share(shape, room) for room, usd in rooms if contains(room, shape)),
@@ -215,7 +215,7 @@ def worth(shape: Shape, catalogue: Iterable[Offering]) -> float:
 
 
 def machine_row(name: str, machine: BilledMachine) -> Row:
-    """What every row about a machine's time says."""
+    """The fields of a row about a machine."""
     return {
         "instance_id": name,
         "instance_type": machine.instance_type,
@@ -274,7 +274,7 @@ def _pool_sizes(live: Iterable[Machine]) -> dict[str, int]:
 
 
 def state_of(machine: Machine, agent: Agent | None, leaving: bool) -> str:
-    """A machine's state in one word, for plots and metrics."""
+    """A machine's state for plots and metrics."""
     if machine.tags.get(Tag.ROLE) != "agent":
         return "master"
     if leaving:

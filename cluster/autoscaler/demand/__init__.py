@@ -1,14 +1,15 @@
-"""What is wanted and not served, fused from every source without counting twice; each unit knows why it is there. Pure.
+"""Demand: what is wanted and not served, from every source, counted once. Pure. Depends on `model`.
 
 | Source | Module | Counts |
 |---|---|---|
-| services, jobs | `queue` | exact shapes that wait for an offer; backing off after failures is no demand |
-| framework | `frameworks` | one small purchase for a framework that runs dry, believed more as it takes what it gets |
-| hint, calendar, profile | `ahead` | room for work to come, satisfied by what already runs or waits |
-| displaced | `displaced` | the tasks of machines whose end was announced, until a queue shows them |
-| headroom | `headroom` | room on top of everything |
+| services, jobs | `queue` | exact shapes that wait for an offer; work that backs off does not count |
+| framework | `frameworks` | one small purchase for a framework that lacks offers, doubled if used |
+| hint, calendar, profile | `scheduled` | capacity for work to come, less what runs or waits |
+| displaced | `displaced` | tasks of machines with a notice, until a queue shows them |
+| headroom | `headroom` | spare capacity on top of everything |
 
-A framework whose queue is read is never looked at through its counters as well, and what its role's quota forbids is blocked.
+A framework whose queue is read is not inferred from its counters as well. Demand that the quota of
+its role forbids is blocked.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = ["collect", "probe_after", "remember", "suspects"]
 
 
 def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
-    """All demand of this moment."""
+    """All demand of this moment (epoch s)."""
     view = snapshot.cluster
     if view is None:
         return []
@@ -48,7 +49,10 @@ def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
 
 
 def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerState:
-    """What demand needs to know next time: who is dry since when, counters to make rates of, what was in use when a hint was given."""
+    """The state that demand needs next time.
+
+    It holds since when frameworks lack offers, their counters, and what was in use when hints were given.
+    """
     if snapshot.cluster is None:
         return memory
     used = in_use(snapshot, queue.units(snapshot.queue or (), now))

@@ -1,4 +1,4 @@
-"""The tasks of machines whose end was announced: demand before any queue shows it."""
+"""Demand of the tasks on machines with a notice, before a queue shows it. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from mesaform.autoscaler.model.snapshot import Snapshot
 
 
 def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
-    """The tasks that have to move, as demand; once a queue shows one, its agent no longer does. Whose machine it is does not matter."""
+    """The tasks that have to move, as demand.
+
+    Once a queue shows a task, its agent no longer does. It does not matter who owns the machine.
+    """
     return [
         unit
         for agent in (snapshot.cluster.agents if snapshot.cluster else ())

@@ -1,14 +1,17 @@
-"""Frameworks whose queue nobody reads: are they dry? Inferred from what they declared, counters and the probe framework.
+"""Demand of frameworks whose queue is not read, inferred from their offers. Pure.
 
-Three cases, each only once it has lasted longer than a refusal (5 s):
+Evidence is the smallest useful offer that a framework declares, its counters and the probe framework.
+Each case counts once it lasts longer than a refusal (5 s):
 
-- starving: no agent has as much free as it declared (or as its tasks take). The probe framework can say that this is not so.
-- too small: it declines all that it is offered, takes nothing, and no agent has as much free as its tasks take.
-- unserved: it is sent nothing although enough looks free and no refusal stands; only the probe framework, offered nothing either, makes
-  this demand: what looks free is held by other frameworks' offers, or reserved.
+- starving: no agent has as much free as the framework declares, or as its tasks take. An offer to
+  the probe framework refutes it.
+- declines all: it declines every offer, and no agent has as much free as its tasks take.
+- unserved: it gets no offer although enough seems free and no refusal is in force. This counts only
+  if the probe framework gets no offer either: other offers or reservations hold what seems free.
 
-Never believed: within half a minute of a change of master, while agents are expected back, while the allocator lags. And what is
-believed is tested by one small purchase: a framework that takes nothing of it gets no more until it asks again.
+Nothing is inferred shortly after a change of master, while agents are expected back, or while the
+allocator is late. One small purchase tests the need: a framework that uses nothing of it gets no
+more until it asks again.
 """
 
 from __future__ import annotations
@@ -27,16 +30,16 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
 from mesaform.autoscaler.model.snapshot import Snapshot
 
 DRY_FOR_S = 5.0
-"""How long a framework must find nothing before it counts: as long as a refusal lasts by default."""
+"""Time that a framework lacks offers before it counts, in seconds: the default duration of a refusal."""
 
 PROBE_MOST = 16
-"""A framework that took what it was bought gets twice as much the next time, up to this many of its shape."""
+"""Most pieces of a purchase. A framework that used its last purchase gets twice as much, up to this."""
 
 SETTLE_S = 30.0
-"""How long after a change of master nothing is inferred: counters began anew, agents and frameworks are coming back."""
+"""Time after a change of master without inference, in seconds: counters begin anew, agents return."""
 
 LAG_MOST_S = 5.0
-"""An allocator that begins its rounds later than this makes everybody look dry."""
+"""Lag of the allocator (s) above which every framework seems to lack offers."""
 
 _USAGE = Usage()
 
@@ -50,7 +53,7 @@ class Suspicion:
 
 
 def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
-    """What frameworks seem to want."""
+    """The demand of all frameworks."""
     view = snapshot.cluster
     if view is None:
         return []
@@ -64,7 +67,7 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
 def suspicion(
     framework: Framework, view: ClusterView, memory: PlannerState, now: float
 ) -> Suspicion | None:
-    """Whether a framework that can say what it needs looks dry."""
+    """The case in which a framework seems to lack offers; None for none."""
     shape = _needed_shape(framework)
     if shape is None:
         return None
@@ -96,7 +99,7 @@ def _declines_all(
 
 
 def dry_since(snapshot: Snapshot, now: float) -> dict[str, float]:
-    """Since when each framework that looks dry has done so."""
+    """Since when each framework seems to lack offers (epoch s), by framework id."""
     view, memory = snapshot.cluster, snapshot.state
     if view is None:
         return memory.dry_since
@@ -109,7 +112,7 @@ def dry_since(snapshot: Snapshot, now: float) -> dict[str, float]:
 
 
 def suspects(snapshot: Snapshot, now: float) -> tuple[Shape, ...]:
-    """The shapes that the probe framework should try to be offered."""
+    """The shapes that the probe framework asks for."""
     view = snapshot.cluster
     if view is None:
         return ()
@@ -120,7 +123,7 @@ def suspects(snapshot: Snapshot, now: float) -> tuple[Shape, ...]:
 
 
 def probes(snapshot: Snapshot) -> dict[str, Probe]:
-    """The purchases made for frameworks that are there, and whether what was bought has come."""
+    """The last purchase for each framework, and whether its machine registered, by framework id."""
     view, memory = snapshot.cluster, snapshot.state
     if view is None:
         return memory.probes
@@ -146,7 +149,7 @@ def _came(framework: Framework, probe: Probe, view: ClusterView, memory: Planner
 
 
 def probe_after(unit: DemandItem, framework: Framework, now: float) -> Probe:
-    """What to remember when something is bought for a framework."""
+    """The state to keep of a purchase for a framework."""
     return Probe(at=now, accepted=framework.accepted, asked=framework.asked, size=unit.count)
 
 
@@ -252,7 +255,7 @@ def _not_believed(
 
 
 def _free_somewhere(framework: Framework, shape: Shape, agents: Iterable[Agent]) -> bool:
-    """Whether an agent that takes work and that the framework's own constraints allow has this much free."""
+    """Whether an active agent that the framework's constraints allow has this much free."""
     return any(
         agent.active
         and not agent.deactivated
@@ -263,7 +266,7 @@ def _free_somewhere(framework: Framework, shape: Shape, agents: Iterable[Agent])
 
 
 def _offered(agent: Agent, framework: Framework) -> Shape:
-    """What a framework may be offered of an agent: what is free, and what is reserved for its roles or those above them."""
+    """What a framework may be offered of an agent: free resources, and reservations for its roles."""
     free = agent.free
     for role, shape in agent.reserved.items():
         if any(mine == role or mine.startswith(f"{role}/") for mine in framework.roles):

@@ -1,4 +1,4 @@
-"""Room that is kept free on top of everything that runs or waits."""
+"""Demand of headroom: spare capacity on top of everything that runs or waits. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mesaform.autoscaler.model.snapshot import Snapshot
 
 
 def units(snapshot: Snapshot) -> list[DemandItem]:
-    """All headroom that the spec asks for."""
+    """The headroom that the spec asks for."""
     return _percent(snapshot) + _slots(snapshot)
 
 
 def in_pool(pool: str | None) -> tuple[Constraint, ...]:
-    """The constraint that keeps a unit in a pool; none means any."""
+    """The constraint that pins an item to a pool; none for no pool."""
     return (Constraint("pool", "IS", pool),) if pool else ()
 
 
 def _percent(snapshot: Snapshot) -> list[DemandItem]:
-    """Spare slots: a percentage of what is used, in slots of one cpu with the memory that used cpus have on average."""
+    """A percentage of what is in use, in slots of one cpu with the average memory of a used cpu."""
     percent, view = snapshot.spec.autoscaler.headroom_percent, snapshot.cluster
     if not percent or view is None:
         return []
@@ -35,7 +35,7 @@ def _percent(snapshot: Snapshot) -> list[DemandItem]:
 
 
 def _slots(snapshot: Snapshot) -> list[DemandItem]:
-    """Spare slots of a shape, kept free at all times."""
+    """Slots of a shape that are kept free."""
     return [
         DemandItem(
             "headroom",

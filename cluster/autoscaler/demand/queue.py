@@ -1,6 +1,7 @@
-"""Work queues: exact. What backs off after failures is no demand; what every offer was refused for, a machine may not cure.
+"""Demand of work queues: exact shapes and counts. Pure.
 
-A deployment that rolls is in the queue with what it may start now, beside what still runs: nothing of it is counted twice.
+Work that backs off after failures is no demand. Work that every offer was refused for may be
+blocked. A rolling deployment is in the queue with what it may start now: nothing counts twice.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ NOT_CURED_BY_MACHINES: dict[str, BlockedKind] = {
     "NoCorrespondingReservationFound": "reservation",
     "AgentMaintenance": "maintenance",
 }
-"""Reasons of the services' queue that another machine of the same kind cannot change."""
+"""Refusal reasons of the services' queue that a new machine of the same kind meets as well."""
 
 
 def units(entries: Iterable[QueueEntry], now: float) -> list[DemandItem]:
-    """What waits for an offer."""
+    """Work that waits for an offer."""
     return [_unit(entry, now) for entry in entries if entry.overdue and entry.count > 0]
 
 

@@ -1,6 +1,7 @@
-"""What a role's quota leaves to demand: pieces beyond it are blocked, since the master would not offer them a new machine either.
+"""Quotas: pieces of demand beyond the quota of their role are blocked. Pure.
 
-Limits count what runs in the role and in roles below it (`eng` counts `eng/web`). What is offered at this moment is not counted.
+The master would not offer them a new machine either. A limit counts what runs in the role and in
+roles below it (`eng` counts `eng/web`), and does not count pending offers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mesaform.autoscaler.model.shape import MANY, NAMES, NOTHING, Shape, plus, t
 def within(
     units: Iterable[DemandItem], quotas: Sequence[Quota], after: Iterable[DemandItem] = ()
 ) -> list[DemandItem]:
-    """The units, each cut at what its role may still have; `after` are units that come first and have had their part."""
+    """The items, each cut at what its role may still use; `after` are items that come first."""
     if not quotas:
         return list(units)
     taken: dict[str, Shape] = {}
@@ -31,7 +32,7 @@ def within(
 
 
 def applies(quota: Quota, role: str) -> bool:
-    """Whether a quota counts what this role holds."""
+    """Whether a quota counts the resources of a role."""
     return role == quota.role or role.startswith(f"{quota.role}/")
 
 
@@ -60,7 +61,7 @@ def _take(unit: DemandItem, quotas: Sequence[Quota], taken: dict[str, Shape]) ->
 
 
 def _pieces(unit: DemandItem, quota: Quota, taken: dict[str, Shape]) -> int:
-    """How many more of a unit's pieces a quota allows."""
+    """How many more pieces of an item a quota allows."""
     used = plus(quota.used, taken.get(quota.role, NOTHING))
     room = [
         max(0, most - have) // want

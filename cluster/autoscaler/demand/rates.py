@@ -1,7 +1,7 @@
-"""Rates from counters: what a framework was offered and took within the last quarter of a minute or so.
+"""Rates of offers from a framework's counters. Pure.
 
-The master's counters only grow, and start anew when another master leads; two marks of each framework are kept, so that what is
-remembered changes every few seconds and not with every pass.
+The master's counters only grow, and begin anew when another master leads. Two marks of each
+framework are kept, so that the state changes every few seconds and not with every pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mesaform.autoscaler.model.planner_state import Mark
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 
 MARK_EVERY_S = 10.0
-"""A window is between this and twice this long."""
+"""Time between marks, in seconds. A window is between this and twice this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Rates:
 
 
 def of(framework: Framework, known: Mapping[str, tuple[Mark, ...]], now: float) -> Rates | None:
-    """A framework's rates; None while they are not known: it is new, or the counters started anew."""
+    """A framework's rates; None for a new framework, and after the counters began anew."""
     before = known.get(framework.framework_id, ())
     if not before or now - before[0].at < MARK_EVERY_S or _restarted(framework, before[-1]):
         return None
@@ -57,7 +57,7 @@ def of(framework: Framework, known: Mapping[str, tuple[Mark, ...]], now: float) 
 def marks(
     view: ClusterView, known: Mapping[str, tuple[Mark, ...]], now: float
 ) -> dict[str, tuple[Mark, ...]]:
-    """The marks to keep. Of frameworks that are gone none are."""
+    """The marks to keep, by framework id; none of frameworks that have left."""
     return {
         framework.framework_id: _marks(framework, known.get(framework.framework_id, ()), now)
         for framework in view.frameworks
@@ -74,7 +74,7 @@ def _marks(framework: Framework, before: tuple[Mark, ...], now: float) -> tuple[
 
 
 def _restarted(framework: Framework, last: Mark) -> bool:
-    """Whether the counters are another leader's: they never shrink otherwise."""
+    """Whether the counters are those of another leading master: they never shrink otherwise."""
     return (
         framework.sent < last.sent
         or framework.accepted < last.accepted

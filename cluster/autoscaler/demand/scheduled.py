@@ -1,9 +1,9 @@
-"""Room for work to come: hints, the calendar and the learned week. What already runs or waits counts towards each; none counts twice.
+"""Demand of work to come: hints, the calendar and the weekly profile. Pure.
 
-A hint is measured from the least that was in use since it was given: work that has come since takes its room. The calendar and the
-profile say how much will be in use at all, so all that runs counts, and so does the room that hints keep; the profile adds what
-the calendar lacks.
-Both are bought ahead by the time that machines take to boot and a margin.
+Work that runs or waits counts towards each, and nothing counts twice. A hint is measured from the
+least that was in use since it was given: work that came since takes its place. The calendar and the
+profile are total use, so everything that runs counts, and capacity kept for hints too; the profile
+adds what the calendar lacks. Both are bought ahead by the boot time of machines and a margin.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from mesaform.config import calendar
 from mesaform.config.schema import Expected
 
 BOOT_SHARE = 0.25
-"""How long machines take to boot, as a part of `boot_timeout_s`, while none of ours has shown it."""
+"""Boot time as a part of `boot_timeout_s`, until a machine of the autoscaler has booted."""
 
 STEP_S = 60.0
 
 
 @dataclass(slots=True)
 class _Room:
-    """What is in use by pool, and room that is kept already."""
+    """What is in use by pool, and capacity that is kept already."""
 
     used: Mapping[str, Use]
     first: str
@@ -59,7 +59,7 @@ class _Room:
 
 
 def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[DemandItem]:
-    """All room that is to be there before the work is."""
+    """All capacity to keep for work to come."""
     room, lead_s = _Room(used, snapshot.spec.agents[0].name), lead(snapshot)
     return (
         _hinted(snapshot, room, now)
@@ -69,7 +69,7 @@ def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[Deman
 
 
 def lead(snapshot: Snapshot) -> float:
-    """Seconds by which room is bought ahead: what our machines took to boot, and the margin."""
+    """Time by which capacity is bought ahead (s): the median boot time, and the margin."""
     settings, registered = snapshot.spec.autoscaler, snapshot.state.registered_at
     took = [
         registered[machine.instance_id] - machine.launched_at
@@ -83,7 +83,7 @@ def lead(snapshot: Snapshot) -> float:
 
 
 def levels(used: Mapping[str, Use]) -> dict[str, Level]:
-    """What runs, as the profile learns it."""
+    """What is in use by pool, as the weekly profile learns it."""
     return {
         pool: (use.amount[0], use.amount[1], use.pieces)
         for pool, use in used.items()
@@ -92,7 +92,7 @@ def levels(used: Mapping[str, Use]) -> dict[str, Level]:
 
 
 def baselines(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> dict[str, Shape]:
-    """The least that was in use since each hint was given."""
+    """The least that was in use since each hint was given, by override id."""
     before, least = snapshot.state.hint_baselines, {}
     for hint in _hints(snapshot, now):
         used_now = used.get(hint.pool, Use()).amount
@@ -105,7 +105,7 @@ def _hints(snapshot: Snapshot, now: float) -> list[Override]:
 
 
 def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[DemandItem]:
-    """Room that operators asked for. Work that came since the oldest hint takes that one's room first, and never two hints' room."""
+    """Capacity of hints. Work that came since the oldest hint takes that hint's place first, and one only."""
     items: list[DemandItem] = []
     taken: list[
         tuple[str, Shape, Shape]
@@ -183,7 +183,7 @@ def _opens(entry: Expected, now: float, lead_s: float) -> bool:
 
 
 def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[DemandItem]:
-    """What past weeks say will be in use, less what is, in pieces of the size that tasks had then."""
+    """What past weeks say will be in use, less what is, in pieces of the size of tasks then."""
     settings, known = snapshot.spec.autoscaler.profile, snapshot.profile
     if not settings.enabled or known is None:
         return []
@@ -216,7 +216,7 @@ def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> lis
 
 
 def _lacking(level: Level, there: Shape) -> tuple[Shape, int]:
-    """The size of a usual task, and how many of them are lacking."""
+    """The average shape of a task in the profile, and how many of them are missing."""
     cpus, mem, tasks = level
     shape: Shape = (math.ceil(cpus / max(1, tasks)), math.ceil(mem / max(1, tasks)), 0, 0, 0)
     lacks = [(cpus - there[0], shape[0]), (mem - there[1], shape[1])]

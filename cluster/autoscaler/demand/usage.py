@@ -1,4 +1,4 @@
-"""What is in use or about to be, by pool: what room for work to come is measured against."""
+"""Resources in use or about to be, by pool. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, plus, times
 from mesaform.autoscaler.model.snapshot import Snapshot
 
 ALL = ""
-"""The name under which all pools are counted together."""
+"""The key of all pools together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Resources of tasks that run or wait for an offer, and how many tasks that is."""
+    """Resources of tasks that run or wait for an offer, and the number of these tasks."""
 
     amount: Shape = NOTHING
     pieces: int = 0
@@ -25,7 +25,7 @@ class Use:
 
 
 def in_use(snapshot: Snapshot, waiting: Iterable[DemandItem]) -> dict[str, Use]:
-    """By pool, and of all together. Work that may go to any pool counts for the first one that the spec names."""
+    """Use by pool and of all pools. Work that may go to any pool counts for the first pool of the spec."""
     first = snapshot.spec.agents[0].name
     by_pool = {pool.name: Use() for pool in snapshot.spec.agents}
     total = Use()
@@ -42,7 +42,7 @@ def in_use(snapshot: Snapshot, waiting: Iterable[DemandItem]) -> dict[str, Use]:
 
 
 def pool_of(unit: DemandItem) -> str:
-    """The pool that a unit is pinned to; empty when it is free."""
+    """The pool that an item is pinned to; empty for none."""
     pinned = (
         c.value
         for c in unit.constraints

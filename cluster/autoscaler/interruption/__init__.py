@@ -1,1 +1,1 @@
-"""Ends of machines that are announced: what comes, what it means, what is done before."""
+"""Notices of the cloud about instances, and what follows from them."""

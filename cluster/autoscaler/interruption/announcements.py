@@ -1,4 +1,4 @@
-"""How announced ends of machines are told: as decisions when they are heard of, as rows of the ledger when they have come. Pure."""
+"""Decisions that report notices, and ledger rows of machines that ended as announced. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ ENDED_BY_EC2 = "Server.SpotInstanceTermination"
 
 
 def unreported(snapshot: Snapshot, usd_per_hour: float, now: float) -> list[Decision]:
-    """A decision for each notice not told yet: what was announced, what is on the machine, and what will be done."""
+    """A decision for each notice that is not reported yet.
+
+    It says what is announced, what runs on the machine and what follows.
+    """
     machines = {machine.instance_id: machine for machine in snapshot.machines}
     agents = snapshot.agents_by_instance
     return [
@@ -97,7 +100,7 @@ def ends(
 def _row(
     name: str, rented: BilledMachine, notice: Notice | None, agent: Agent | None, now: float
 ) -> dict[str, object]:
-    """How long it lived and what it cost, what warning there was, and what it took along."""
+    """The row of a machine that ended: lifetime, cost, warning time (s) and lost tasks."""
     announcement = (
         {
             "reported_at": notice.at,

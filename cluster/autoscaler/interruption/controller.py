@@ -1,10 +1,10 @@
 """The interruption controller: what follows from the cloud's notices about instances. Pure.
 
-It keeps the notices that apply (`absorb`, `kept`, `after_pass`) and plans the steps of machines whose
-end is near (`steps`) or planned (`planned`). A machine with a notice is deactivated at once; its
-tasks count as demand before a queue shows them, so that capacity is bought at once; it drains when
-its tasks fit elsewhere, at the latest when they have to stop. Tasks that end before the machine are
-not moved. `disruption.retirement` begins with ends that are far ahead or only likely.
+It keeps the notices that apply (`absorb`, `kept`, `after_pass`) and plans the steps of machines
+whose end is near (`steps`) or planned (`planned`). A machine with a notice is deactivated at once;
+its tasks count as demand before a queue shows them, so that capacity is bought at once; it drains
+when its tasks fit elsewhere, at the latest when they have to stop. Tasks that end before the
+machine are not moved. `disruption.retirement` begins with ends that are far ahead or only likely.
 Depends on `model` and `packing`.
 """
 
@@ -423,7 +423,7 @@ A stopped machine of Terraform may be started again, and an agent marked gone co
 
 
 def _ended(snapshot: Snapshot) -> list[Command]:
-    """Machines that ended as announced: their agents are marked gone, so that tasks start elsewhere.
+    """Mark the agents of machines that ended as announced as gone, so that tasks start elsewhere.
 
     An autoscaled machine that was only stopped is terminated: its disk would cost on.
     """

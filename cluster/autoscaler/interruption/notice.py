@@ -1,7 +1,8 @@
-"""What the cloud says of a machine's end, read from EventBridge's messages, from IMDS as an agent tells it, and from EC2. Pure.
+"""Parsing of notices from EventBridge, from IMDS as an agent reports it, and from EC2. Pure.
 
-Three kinds are kept: `interruption` (a spot machine ends within minutes), `scheduled` (AWS will stop, restart or retire it) and
-`rebalance` (it is more likely to be interrupted). What is heard twice, late or out of order changes nothing that was known better.
+Kinds: `interruption` (a spot instance ends within minutes), `scheduled` (AWS will stop, restart or
+retire the instance) and `rebalance` (an interruption is more likely). A repeated, late or out-of-order
+notice does not replace a more severe one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mesaform.autoscaler.model.notice import Notice, NoticeKind
 from mesaform.topology.user_data import MachineNotice
 
 WARNING_S = 120.0
-"""How long before its end AWS announces a spot machine's interruption; the message itself has no time of it."""
+"""Warning time of a spot interruption (s); the message has no time of the end. Source: EC2 user guide."""
 
 
 SEVERITY: Mapping[NoticeKind, int] = {"rebalance": 0, "scheduled": 1, "interruption": 2}
@@ -26,12 +27,12 @@ PASSED = frozenset({"closed", "completed", "canceled", "cancelled"})
 
 
 class Unreadable(ValueError):
-    """A message that is not one of ours to understand; its text says what it is."""
+    """The message is not a known event; the text says what it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedNotice:
-    """What one message says: notices, machines whose scheduled event was called off, and machines whose state changed."""
+    """What one message says: notices, instances whose event is withdrawn, instances that changed state."""
 
     notices: tuple[Notice, ...] = ()
     withdrawn: tuple[str, ...] = ()
@@ -45,11 +46,10 @@ class ParsedNotice:
 
 
 def read(body: str) -> ParsedNotice:
-    """A message of the queue.
+    """Parse a message of the queue.
 
     Raises:
-        Unreadable: it is no event, or one that nobody asked for.
-
+        Unreadable: it is no event, or an unknown one.
     """
     try:
         event = msgspec.json.decode(body, type=dict[str, Any])
@@ -62,14 +62,14 @@ def read(body: str) -> ParsedNotice:
 
 
 def notice_of_machine(notice: MachineNotice) -> Notice:
-    """What an agent read in its own metadata."""
+    """The notice that an agent read in its instance metadata."""
     return Notice(
         notice.kind, notice.instance_id, notice.at, notice.ends_at, "machine", notice.what
     )
 
 
 def more_severe(before: Notice | None, new: Notice) -> Notice:
-    """The one of two notices of a machine that counts: the graver kind; of the same kind the earlier end."""
+    """Of two notices about a machine the more severe; of the same kind the earlier end."""
     if before is None or SEVERITY[new.kind] > SEVERITY[before.kind]:
         return new
     if new.kind != before.kind:

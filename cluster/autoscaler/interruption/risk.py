@@ -1,4 +1,4 @@
-"""Offerings that are often interrupted: counted with decay, and avoided while others are there. Pure."""
+"""Interruption risk of offerings: a score with exponential decay. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mesaform.aws.ports import Offering
 HALF_LIFE_S = 3600.0
 WEIGHT: Mapping[NoticeKind, float] = {"interruption": 1.0, "rebalance": 0.5, "scheduled": 0.0}
 AVOID_AT = 0.4
-"""From this score on an offering is avoided: 79 minutes after one interruption, 19 after one advice, an hour more with each doubling."""
+"""Score from which an offering is avoided: 79 minutes after one interruption, 19 after one rebalance."""
 
 
 def score(risks: Mapping[str, Risk], key: str, now: float) -> float:
-    """What is left of an offering's interruptions."""
+    """The present score of an offering."""
     risk = risks.get(key)
     return 0.0 if risk is None else risk.score * 0.5 ** (max(0.0, now - risk.at) / HALF_LIFE_S)
 
 
 def counted(risks: Mapping[str, Risk], key: str, kind: NoticeKind, now: float) -> dict[str, Risk]:
-    """The risks with one more announcement; those that have faded are forgotten."""
+    """The scores with one more notice, without those that have faded."""
     kept = {name: risk for name, risk in risks.items() if score(risks, name, now) >= AVOID_AT / 10}
     if WEIGHT[kind]:
         kept[key] = Risk(score(risks, key, now) + WEIGHT[kind], now)
@@ -28,12 +28,12 @@ def counted(risks: Mapping[str, Risk], key: str, kind: NoticeKind, now: float) -
 
 
 def avoided(risks: Mapping[str, Risk], now: float) -> frozenset[str]:
-    """The offerings to avoid now."""
+    """The offerings to avoid."""
     return frozenset(key for key in risks if score(risks, key, now) >= AVOID_AT)
 
 
 def calm(offerings: Iterable[Offering], risks: Mapping[str, Risk], now: float) -> list[Offering]:
-    """The offerings without those to avoid; where that leaves none, those least often interrupted."""
+    """The offerings without those to avoid; if none is left, those with the lowest score."""
     every = list(offerings)
     calm_offerings = [offering for offering in every if score(risks, offering.key, now) < AVOID_AT]
     if calm_offerings or not every:

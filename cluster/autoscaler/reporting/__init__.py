@@ -1,1 +1,1 @@
-"""What is told: log lines, metrics, the page on 9550, stories for people."""
+"""Outputs: logs, metrics, the HTTP page on port 9550, the decision log. The only place that renders text."""

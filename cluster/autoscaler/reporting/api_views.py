@@ -1,4 +1,4 @@
-"""What the autoscaler's page shows, as JSON: the moment, and the last day in points. Pure; who asks for it is in `page`."""
+"""JSON of the autoscaler's page: the present state, and the last day in points. Pure."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ Json = dict[str, Any]
 POINT_EVERY_S = 10.0
 KEPT_S = 86_400.0
 POINTS_SHOWN = 720
-"""More than a plot has pixels for."""
+"""Points of a plot: more than it has pixels."""
 
 
 class Ring:
-    """The last day in points, the newest last; a point is a level with its time, and with the most demand since the point before."""
+    """The points of the last day, the newest last.
+
+    A point is a set of totals with its time, and with the highest demand since the point before.
+    """
 
     def __init__(self) -> None:
         self._points: deque[Json] = deque()
         self._peak: Json = {}
 
     def add(self, at: float, level: Mapping[str, Any]) -> None:
-        """Keep how things stand, unless the last point is too young: then only what waits is remembered for the next."""
+        """Add totals (at epoch s), unless the last point is too young: then only demand is merged into it."""
         self._peak = _most(self._peak, level.get("demand", {}))
         if not self._points or at - self._points[-1]["at"] >= POINT_EVERY_S:
             self._points.append({"at": round(at, 1), **level, "demand": self._peak})
@@ -45,14 +48,17 @@ class Ring:
                 self._points.popleft()
 
     def backfill(self, points: Iterable[tuple[float, Mapping[str, Any]]]) -> None:
-        """Put earlier points, oldest first, before those that are there."""
+        """Add points older than all others, oldest first."""
         first = self._points[0]["at"] if self._points else float("inf")
         self._points.extendleft(
             reversed([{"at": round(at, 1), **level} for at, level in points if at < first])
         )
 
     def thinned(self, since: float, until: float) -> list[Json]:
-        """At most `POINTS_SHOWN` points of a stretch: of each equal part the last. Parts begin at the same times whoever asks when."""
+        """At most `POINTS_SHOWN` points of a time span: the last of each equal part.
+
+        Parts begin at the same times for every request.
+        """
         wide = max(POINT_EVERY_S, (until - since) / POINTS_SHOWN)
         parts: dict[float, Json] = {}
         for point in self._points:
@@ -70,7 +76,7 @@ def _most(first: Mapping[str, int], second: Mapping[str, int]) -> Json:
 
 
 def describe(plan: Plan) -> Json:
-    """A plan as JSON: demand with verdicts, commands, dollars. The form of `mesaform plan --json`."""
+    """A plan as JSON: demand with verdicts, steps, dollars. The format of `mesaform plan --json`."""
     return {
         "at": plan.at,
         "usd_per_hour": plan.usd_per_hour,
@@ -110,7 +116,7 @@ def verdict_view(verdict: Verdict) -> Json:
 
 
 def pools(snapshot: Snapshot, now: float) -> list[Json]:
-    """Each pool with its bounds of this moment, what it has, and what is on its way in and out."""
+    """Each pool with its present bounds, its machines, and those that boot or leave."""
     spec = with_bounds(snapshot.spec, snapshot.overrides, now)
     own = {pool.name: pool for pool in snapshot.spec.agents}
     return [_pool_view(pool, own[pool.name], snapshot) for pool in spec.agents]
@@ -139,7 +145,7 @@ def _pool_view(pool: Pool, own: Pool, snapshot: Snapshot) -> Json:
 
 
 def removals(snapshot: Snapshot, plan: Plan) -> list[Json]:
-    """Machines on their way out."""
+    """Machines that are being removed."""
     machines = {machine.instance_id: machine for machine in snapshot.machines}
     return [
         {

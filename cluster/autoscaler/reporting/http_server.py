@@ -1,6 +1,7 @@
-"""HTTP on 9550: the page and what it reads, `/decisions`, `/health`, `/metrics`. A standby names the leader, and sends browsers there.
+"""HTTP on port 9550: the page and its data, `/decisions`, `/health`, `/metrics`. It changes nothing.
 
-Nothing here changes anything. Who may reach the port is said in `blueprint.ingress_rules`: members and the operators' networks.
+A standby names the leader and redirects browsers to it. `topology` opens the port to members and to
+the operators' networks.
 """
 
 from __future__ import annotations
@@ -25,11 +26,10 @@ class Page:
     """The server's routes.
 
     Args:
-        telemetry: what is told.
-        leader: `host:port` of the autoscaler that leads, empty while nobody knows.
-        masters: hosts of all masters: a page whose server is gone looks for the leader there.
-        address: this server's own `host:port`.
-
+        telemetry: the outputs to serve.
+        leader: `host:port` of the leading autoscaler; empty while it is not known.
+        masters: hosts of all masters, where the page looks for the leader if its server is gone.
+        address: `host:port` of this server.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Page:
         )
 
     async def _view(self, request: web.Request) -> web.Response:
-        """The moment. 503 while this process leads and no pass has ended yet, and while nobody leads."""
+        """The present state. 503 before the first pass of the leader, and while nobody leads."""
         if (elsewhere := self._elsewhere(request)) is not None:
             return elsewhere
         telemetry = self._telemetry
@@ -133,7 +133,7 @@ class Page:
         )
 
     def _elsewhere(self, request: web.Request) -> web.Response | None:
-        """To the leader, if it is another one that is known."""
+        """A redirect to the leader, if another one is known."""
         leader = self._leader()
         if self._telemetry.status["leading"] or not leader or leader == self._address:
             return None

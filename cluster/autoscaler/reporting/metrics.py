@@ -1,4 +1,4 @@
-"""The autoscaler's Prometheus metrics: what an operator would alert on. Their table is in docs/autoscaler.md; a test compares the two."""
+"""The autoscaler's Prometheus metrics. A test compares them with the table in docs/autoscaler.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCKS: Mapping[str, str] = {
 
 
 class Measures:
-    """One registry per process."""
+    """The metrics; one registry per process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -71,7 +71,7 @@ class Measures:
     def passed(
         self, plan: Plan, level: Mapping[str, Any], machines: Mapping[tuple[str, str], int]
     ) -> None:
-        """A pass ended well."""
+        """Update the metrics after a successful pass."""
         self.last_pass.set(plan.at)
         self.usd.set(plan.usd_per_hour)
         self.planned_usd.set(plan.after_usd_per_hour)

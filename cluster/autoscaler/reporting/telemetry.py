@@ -1,6 +1,6 @@
-"""What the daemon tells: log lines, metrics, rows for the ledger, and what its page shows. Scaling never waits for the ledger.
+"""Outputs of the daemon: log lines, metrics, ledger rows and the page. Scaling never waits for them.
 
-Rows about machines and decisions are written at once; samples of who held what wait a few seconds for others (`outbox`).
+Rows of machines and decisions are written at once; samples of usage wait a few seconds (`outbox`).
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ RECENT = 500
 LEDGER_PATIENCE_S = 2.0
 TIDY_EVERY_S = 600.0
 EARLIER_S = 900.0
-"""A new leader tells again which tasks ended so shortly before: nobody else may have."""
+"""A new leader records tasks that ended so shortly before its term (s), as nobody else may have."""
 
 REMEMBERED_S = 86_400.0
-"""How far back the page is filled from the ledger when a term begins."""
+"""How far back the page is filled from the ledger when a term begins (s)."""
 
 Raw = tuple[Tasks, Mapping[str, Any]]
-"""The tasks, and GET_FRAMEWORKS as the engine answered."""
+"""The tasks, and the engine's answer to GET_FRAMEWORKS."""
 
 log = structlog.get_logger()
 
 
 class Telemetry:
-    """One per process; its records begin anew with each term of leadership."""
+    """The outputs; one per process. Records begin anew with each term of leadership."""
 
     def __init__(self) -> None:
         self.measures = Measures()
@@ -75,7 +75,7 @@ class Telemetry:
     # a term
 
     def begin(self, ledger: Ledger) -> None:
-        """A term of leadership begins."""
+        """Begin a term of leadership."""
         self._recorder, self._past, self._tasks = Recorder(), Past(), resource_usage.Tasks()
         self._last_look = 0.0
         self.ring = (
@@ -86,7 +86,7 @@ class Telemetry:
         self.status["leading"] = True
 
     def end(self, now: float) -> None:
-        """It ends: what was added up so far goes to the ledger."""
+        """End the term: the sums so far go to the ledger."""
         self.outbox.put_all([*self._recorder.close(now), *self._past.close(now)])
         self.measures.leading.set(0)
         self.status["leading"] = False
@@ -94,7 +94,7 @@ class Telemetry:
     # what happens
 
     def decided(self, decision: Decision) -> None:
-        """Tell everybody of a decision."""
+        """Report a decision."""
         row = decision.record()
         self.measures.decisions.labels(decision.kind).inc()
         if decision.kind == "notice":
@@ -108,7 +108,7 @@ class Telemetry:
         self.outbox.put(row, urgent=True)
 
     def troubled(self, api: str) -> None:
-        """A call to this API failed."""
+        """Count a failed call to an API."""
         self.measures.errors.labels(api).inc()
 
     async def rented(
@@ -118,11 +118,11 @@ class Telemetry:
         now: float,
         endings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Open and close the ledger's rows of machines: those that began and those that ended since the last pass.
+        """Write the rows of machines that began and ended since the last pass.
 
-        `endings` is what is known better of some that ended, by instance id: when (`at`), and the reason.
-        Called before `after` is written to the journal, so that a crash repeats rows and never loses one. A ledger that
-        does not take them in time gets them later.
+        `endings` has the better known time (`at`) and reason of some ends, by instance id. It is called
+        before `after` is journaled, so that a crash repeats rows and loses none. A ledger that does not take
+        the rows in time gets them later.
         """
         begun = after.billed_machines.keys() - before.billed_machines.keys()
         over = before.billed_machines.keys() - after.billed_machines.keys()
@@ -137,7 +137,7 @@ class Telemetry:
             await self.outbox.settled(LEDGER_PATIENCE_S)
 
     def passed(self, plan: Plan, snapshot: Snapshot, raw: Raw | None = None) -> None:
-        """A pass ended well. `raw` is what its snapshot was made of."""
+        """Report a successful pass. `raw` is what its snapshot was made of."""
         now_is = cluster_totals(snapshot, plan)
         tasks = None if raw is None or snapshot.cluster is None else self._tasks.running(*raw)
         self.outbox.put_all(self._recorder.absorb(snapshot, plan, tasks, plan.at))
@@ -166,7 +166,7 @@ class Telemetry:
         }
 
     def failed(self, error: Exception) -> None:
-        """A pass ended in an error; the next one tries again."""
+        """Report a pass that ended in an error; the next one tries again."""
         self.measures.failures.inc()
         self.status["trouble"] = [str(error)]
         log.warning("pass failed", error=str(error), kind=type(error).__name__)
@@ -174,7 +174,7 @@ class Telemetry:
     # the ledger
 
     async def write_ledger(self) -> None:
-        """Move rows to the ledger, for ever."""
+        """Write rows to the ledger until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.outbox.run(), name="outbox")
             tasks.create_task(self._watch_outbox(), name="outbox gauge")
@@ -186,11 +186,11 @@ class Telemetry:
             await asyncio.sleep(1.0)
 
     async def flush(self) -> None:
-        """Write what waits, once, and give up at the first failure: for the end."""
+        """Write the waiting rows once, and stop at the first failure."""
         await self.outbox.flush()
 
     async def remember(self, ledger: Ledger) -> None:
-        """Fill the page's last day from the ledger, and then keep the ledger tidy for the rest of the term."""
+        """Fill the page's last day from the ledger, then compact the ledger until cancelled."""
         await self._run_optional(
             ledger,
             lambda: self._remember(
@@ -206,7 +206,7 @@ class Telemetry:
             await self._run_optional(ledger, lambda: ledger.compact(time.time()))
 
     async def _run_optional(self, ledger: Ledger, work: Callable[[], object]) -> None:
-        """Work on the ledger that can be left undone: nothing that goes wrong in it may end a term."""
+        """Run work on the ledger whose failure must not end the term."""
         try:
             await asyncio.to_thread(work)
         except Exception as error:  # a fault of ours, or an object that somebody else put there, is no reason to stop scaling
