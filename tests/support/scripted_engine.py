@@ -125,7 +125,7 @@ class ScriptedEngine:
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, 0)
         await site.start()
-        self.port = site._server.sockets[0].getsockname()[1]
+        self.port = self._runner.addresses[0][1]
         self.url = f"http://{self.host}:{self.port}"
         self._work = [
             asyncio.create_task(self._offer_loop()),
@@ -182,8 +182,8 @@ class ScriptedEngine:
     ) -> None:
         self._status(task_id, state, message=message)
 
-    def update(self, task_id: str, state: str, **extra: str | bool) -> None:
-        self._status(task_id, state, **extra)
+    def update(self, task_id: str, state: str) -> None:
+        self._status(task_id, state)
 
     def break_streams(self) -> None:
         for framework in self.frameworks.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -104,7 +105,7 @@ class FakeMaster:
             if self.refuse
             else link.Registered(first.agent_id or AGENT_ID, 15.0)
         )
-        await self._tell(lambda: self.registrations.append(first))
+        await self._change(lambda: self.registrations.append(first))
         reader = asyncio.create_task(self._read(requests))
         try:
             while (message := await self._to_agent.get()) is not None:
@@ -117,15 +118,15 @@ class FakeMaster:
         try:
             async for message in requests:
                 if isinstance(message, link.Update):
-                    await self._tell(lambda message=message: self.updates.append(message))
+                    await self._change(partial(self.updates.append, message))
                     if self.acknowledges:
                         self.acknowledge(message)
                 else:
-                    await self._tell(lambda message=message: self.others.append(message))
+                    await self._change(partial(self.others.append, message))
         finally:
             self._to_agent.put_nowait(None)
 
-    async def _tell(self, change: Callable[[], None]) -> None:
+    async def _change(self, change: Callable[[], None]) -> None:
         async with self._news:
             change()
             self._news.notify_all()

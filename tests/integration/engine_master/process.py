@@ -46,10 +46,10 @@ class Running:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self.process.run())
-        await eventually(lambda: self.process.leader is not None or self._task.done())
-        if self._task.done():
-            self._task.result()
+        task = self._task = asyncio.create_task(self.process.run())
+        await eventually(lambda: self.process.leader is not None or task.done())
+        if task.done():
+            task.result()
 
     async def leading(self) -> None:
         await eventually(lambda: self.process.term is not None)

@@ -16,7 +16,7 @@ import pytest
 from mesaform.engine import link
 from tests.integration.engine_master.process import HttpScheduler, Running, agent_on
 from tests.integration.engine_master.test_http import first_info
-from tests.unit.engine_master.world import known
+from tests.unit.engine_master.world import FrameworkIdentity, known
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 
@@ -91,8 +91,8 @@ async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_
             leader.kill()
         other = next(master for master in masters if master is not leader)
         await until_leading(session, [other])
-        info = type("F", (), {"info": first_info(scheduler), "id": scheduler.id})
-        async with agent_on(other, agent_id=agent.id, tasks=[known(info, "t", agent.id)]):
+        framework = FrameworkIdentity(first_info(scheduler), scheduler.id)
+        async with agent_on(other, agent_id=agent.id, tasks=[known(framework, "t", agent.id)]):
             again = await HttpScheduler.subscribe(
                 session, other.base, framework_id=scheduler.id, failover_timeout=600.0
             )

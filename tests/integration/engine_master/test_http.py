@@ -518,7 +518,7 @@ async def test_the_leader_redirects_to_itself(master, session):
 
 
 async def test_the_next_leader_knows_agents_and_gets_their_tasks_from_them(session, zookeeper_url):
-    from tests.unit.engine_master.world import known
+    from tests.unit.engine_master.world import FrameworkIdentity, known
 
     async with running(zookeeper_url) as first:
         await first.leading()
@@ -533,11 +533,12 @@ async def test_the_next_leader_knows_agents_and_gets_their_tasks_from_them(sessi
                 await agent.receive(link.Launch)
             await first.stop()
             await second.leading()
+            assert second.process.term is not None
             state = second.process.term.core.state
             assert state.recovered == {agent.id}
-            info = type("F", (), {"info": first_info(scheduler), "id": scheduler.id})
+            framework = FrameworkIdentity(first_info(scheduler), scheduler.id)
             async with agent_on(
-                second, agent_id=agent.id, tasks=[known(info, "t", agent.id)]
+                second, agent_id=agent.id, tasks=[known(framework, "t", agent.id)]
             ) as back:
                 assert back.id == agent.id
                 again = await HttpScheduler.subscribe(

@@ -25,6 +25,8 @@ CLEAN = (
     "cluster/cli/plan.py",
     "cluster/cli/why.py",
     "cluster/config",
+    "cluster/engine",
+    "cluster/mesos",
     "cluster/testing",
     "cluster/topology",
     "images",

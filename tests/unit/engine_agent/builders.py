@@ -99,12 +99,10 @@ class Scenario:
         self.acknowledge_all()
         return container_id
 
-    def exits(
-        self, container_id: str, wait_status: int | None, over_limit: str = ""
-    ) -> TaskStatus | None:
-        """The task's last update; None without one."""
+    def exits(self, container_id: str, wait_status: int | None, over_limit: str = "") -> TaskStatus:
+        """End the container; return the last update."""
         updates = statuses(self.happens(Exited(container_id, wait_status, over_limit)))
-        return updates[-1] if updates else None
+        return updates[-1]
 
     def kill(self, task_id: str = "t", grace_s: float | None = None) -> list[Effect]:
         return self.happens(link.Kill("fw", task_id, grace_s))

@@ -54,15 +54,15 @@ def test_updates_are_sent_one_at_a_time_starting_running_finished():
     (starting,) = statuses(agent.happens(Started(container, 4711)))
     assert statuses(agent.happens(Ran(container))) == []
     assert statuses(agent.happens(Exited(container, 0))) == []
-    (running,) = statuses(agent.happens(link.Acknowledge("fw", "t", starting.uuid)))
-    (finished,) = statuses(agent.happens(link.Acknowledge("fw", "t", running.uuid)))
+    (running,) = statuses(agent.happens(link.Acknowledge("fw", "t", starting.uuid or b"")))
+    (finished,) = statuses(agent.happens(link.Acknowledge("fw", "t", running.uuid or b"")))
     assert [status.state for status in (starting, running, finished)] == [
         "TASK_STARTING",
         "TASK_RUNNING",
         "TASK_FINISHED",
     ]
     assert finished.message == "Command exited with status 0"
-    effects = agent.happens(link.Acknowledge("fw", "t", finished.uuid))
+    effects = agent.happens(link.Acknowledge("fw", "t", finished.uuid or b""))
     assert [type(effect) for effect in effects] == [Forget]
     assert agent.core.known_tasks() == []
 
@@ -228,7 +228,7 @@ def test_a_kill_of_an_unknown_task_is_answered_until_acknowledged(capabilities, 
     assert statuses(agent.kill("ghost")) == []
     agent.now += 10
     assert [again.uuid for again in statuses(agent.happens(Tick()))] == [status.uuid]
-    agent.happens(link.Acknowledge("fw", "ghost", status.uuid))
+    agent.happens(link.Acknowledge("fw", "ghost", status.uuid or b""))
     agent.now += 600
     assert statuses(agent.happens(Tick())) == []
 
@@ -333,7 +333,7 @@ def test_a_refused_agent_kills_its_tasks_without_updates():
     agent = Scenario()
     container = agent.run()
     assert kills(agent.happens(KillAll(is_refused=True))) == [(container, 3.0)]
-    assert agent.exits(container, signal.SIGTERM) is None
+    assert statuses(agent.happens(Exited(container, signal.SIGTERM))) == []
     assert agent.core.tasks == {}
 
 
@@ -372,7 +372,8 @@ def test_a_restarted_agent_continues_with_its_pending_updates():
     (status,) = statuses(after.handle(Connected(AGENT_ID), 2000.0))
     assert status == before.core.pending(("fw", "t"))[0]
     assert [
-        type(effect) for effect in after.handle(link.Acknowledge("fw", "t", status.uuid), 2000.0)
+        type(effect)
+        for effect in after.handle(link.Acknowledge("fw", "t", status.uuid or b""), 2000.0)
     ] == [Forget]
 
 
@@ -397,7 +398,7 @@ def test_what_cannot_happen_raises_with_the_tasks_history():
 
 def test_an_event_without_a_handler_is_an_error():
     with pytest.raises(TypeError, match="no handler for Ping"):
-        Scenario().happens(link.Ping())
+        Scenario().happens(link.Ping())  # type: ignore[arg-type]
 
 
 def test_saved_tasks_of_the_first_release_are_readable():

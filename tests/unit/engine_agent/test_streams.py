@@ -58,14 +58,14 @@ class Streams(RuleBasedStateMachine):
         if not self.waiting[key]:
             return
         done = self.waiting[key].pop(0)
-        outcome, sent = self.streams.acknowledge(key, done.uuid, self.now)
+        outcome, sent = self.streams.acknowledge(key, done.uuid or b"", self.now)
         assert outcome.is_accepted
         assert outcome.has_ended == (done.state == "TASK_FAILED")
         if outcome.has_ended:
             self.ended.discard(key)
         assert bool(sent) == bool(self.waiting[key])
         self.check_sent(key, sent, first=True)
-        repeated, resent = self.streams.acknowledge(key, done.uuid, self.now)
+        repeated, resent = self.streams.acknowledge(key, done.uuid or b"", self.now)
         assert not repeated.is_accepted
         assert resent == []
 
@@ -130,7 +130,7 @@ def test_retries_double_from_ten_seconds_to_ten_minutes():
     streams: UpdateStreams[str] = UpdateStreams()
     streams.connected(0.0)
     streams.add("a", status(1), 0.0)
-    times = []
+    times: list[float] = []
     while len(times) < 9:
         due = streams.next_due()
         assert due is not None
@@ -142,5 +142,6 @@ def test_retries_double_from_ten_seconds_to_ten_minutes():
 
 
 def test_an_update_without_a_uuid_is_refused():
+    streams: UpdateStreams[str] = UpdateStreams()
     with pytest.raises(ValueError, match="cannot be acknowledged"):
-        UpdateStreams().add("a", TaskStatus(task_id=ident("a"), state="TASK_LOST"), 0.0)
+        streams.add("a", TaskStatus(task_id=ident("a"), state="TASK_LOST"), 0.0)

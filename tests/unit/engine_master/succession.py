@@ -13,6 +13,7 @@ from mesaform.engine import link
 from mesaform.engine.agent import events as ag
 from mesaform.engine.agent.core import AgentCore
 from mesaform.engine.allocator import Allocator
+from mesaform.engine.documents import Document
 from mesaform.engine.master import events as ev
 from mesaform.engine.master.core import Master
 from mesaform.engine.master.state import Ids
@@ -41,7 +42,7 @@ class SuccessionWorld(World):
         self.held = []
         self.masters += 1
         name = f"m{self.masters}"
-        info = {"id": name, "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
+        info: Document = {"id": name, "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
         self.cut.update(self.links)
         self.closed.update(self.streams)
         self.master = Master(

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mesaform.common.resources import Resources
 from mesaform.engine import link
-from mesaform.mesos.messages import TERMINAL_STATES, from_wire
+from mesaform.mesos.messages import TERMINAL_STATES, from_wire, ident
 from tests.support.profiles import examples
 from tests.unit.engine_master.world import FakeAgent, Scheduler, World, known
 
@@ -50,7 +50,7 @@ class Cluster(RuleBasedStateMachine):
             scheduler = next(
                 scheduler
                 for scheduler in self.schedulers
-                if scheduler.id == message.framework.id.value
+                if message.framework.id == ident(scheduler.id)
             )
             self.running[scheduler.id, message.task.task_id.value] = (
                 agent,

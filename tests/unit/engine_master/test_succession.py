@@ -6,6 +6,8 @@ every end is reported, and no resource is given twice (the world checks after ea
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -49,7 +51,7 @@ class Succession(RuleBasedStateMachine):
                 agent_id, False
             )
 
-    def _check_status(self, client: Client, status: dict) -> None:
+    def _check_status(self, client: Client, status: dict[str, Any]) -> None:
         """A task that is reported dead is dead, or its agent is unreachable or gone."""
         task_id, state = status["task_id"]["value"], status["state"]
         record = self.world.state.record(client.agents[task_id])
@@ -85,7 +87,7 @@ class Succession(RuleBasedStateMachine):
         agent_id = client.launch(f"t{self.world.number()}")
         if lost:  # the link breaks before the launch arrives
             agent = next(agent for agent in self.agents if agent.id == agent_id)
-            agent.read = len(self.world.links[agent.link_id])
+            agent.read = len(self.world.links[agent.link_id or ""])
             agent.drop()
         self._deliver()
 

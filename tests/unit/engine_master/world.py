@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.engine.allocator import Allocator
+from mesaform.engine.documents import Document
 from mesaform.engine.master import events as ev
 from mesaform.engine.master.core import Master
 from mesaform.engine.master.parse import parse
@@ -40,7 +42,7 @@ class World:
 
     def __init__(self, registry: Registry | None = None, **config: Any) -> None:
         self.now = START
-        info = {"id": "m", "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
+        info: Document = {"id": "m", "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
         self.master = Master(
             info, Ids("m"), registry or Registry(), Allocator(), Config(**config), now=self.now
         )
@@ -164,14 +166,14 @@ class FakeAgent:
         host: str,
     ) -> None:
         self.world, self.size, self.host = world, size, host
-        self.id = agent_id
+        self.id = agent_id or ""
         self.connect(tasks)
 
     def connect(self, tasks: list[link.KnownTask] | tuple[()] = ()) -> None:
         self.link_id = f"link{self.world.number()}"
         info = AgentInfo(hostname=self.host, resources=to_wire(self.size))
         register = link.Register(
-            info, self.id, address=f"{self.host}:5051", version="1.12.0", tasks=list(tasks)
+            info, self.id or None, address=f"{self.host}:5051", version="1.12.0", tasks=list(tasks)
         )
         self.world.feed(ev.AgentRegistering(self.link_id, register))
         self.id = next(
@@ -345,8 +347,16 @@ class Scheduler:
         return self.statuses[before:]
 
 
+@dataclass(frozen=True)
+class FrameworkIdentity:
+    """A framework of another leader."""
+
+    info: FrameworkInfo
+    id: str
+
+
 def known(
-    framework: Scheduler,
+    framework: Scheduler | FrameworkIdentity,
     task_id: str,
     agent_id: str,
     state: str = "TASK_RUNNING",

@@ -54,12 +54,11 @@ def runner_for(
     session: aiohttp.ClientSession,
     reporter: RecordingReporter,
     instances: int = 1,
-    **more: float,
+    timeout_s: float | None = None,
 ) -> Runner:
     job = Job("hello", ("sh", "-c", "work"), Resources.of(cpus=0.5, mem_mib=64), instances)
-    return Runner(
-        job, "x", engine.leader, Sandboxes([engine.url], session), session, reporter, **more
-    )
+    sandboxes = Sandboxes([engine.url], session)
+    return Runner(job, "x", engine.leader, sandboxes, session, reporter, timeout_s)
 
 
 async def started(engine: ScriptedEngine, count: int = 1) -> list[str]:

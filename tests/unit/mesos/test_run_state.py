@@ -43,7 +43,7 @@ def launched(calls: list[Call]) -> list[str]:
         for call in calls
         if call.accept
         for operation in call.accept.operations
-        for info in operation.launch.task_infos
+        for info in operation.task_infos
     ]
 
 
@@ -157,6 +157,7 @@ def test_no_task_is_launched_twice_nor_beyond_its_offer(
     seen: list[str] = []
     for amounts in rounds:
         event = offers(*amounts)
+        assert event.offers is not None
         by_id = {offer.id.value: from_wire(offer.resources) for offer in event.offers.offers}
         answered: list[str] = []
         for call in execution.handle(event):
@@ -164,7 +165,7 @@ def test_no_task_is_launched_twice_nor_beyond_its_offer(
             answered += [item.value for item in body.offer_ids] if body else []
             if call.accept:
                 taken = EMPTY
-                for info in call.accept.operations[0].launch.task_infos:
+                for info in call.accept.operations[0].task_infos:
                     taken = taken + from_wire(info.resources)
                     seen.append(info.task_id.value)
                 assert by_id[call.accept.offer_ids[0].value].contains(taken)
