@@ -1,1 +1,1 @@
-"""The Marathon-compatible framework: long-running services on 8080."""
+"""Marathon's REST API: apps kept running as tasks of one Mesos framework, as Marathon 1.11 does."""

@@ -1,4 +1,7 @@
-"""`python -m mesaform.services`: one server of Marathon's REST API; see `settings` for its environment."""
+"""`python -m mesaform.services`: one server of Marathon's REST API.
+
+`mesaform.services.settings` reads its environment variables.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import signal
 import sys
 
 from mesaform.common.errors import MesaformError
+from mesaform.common.logs import configure_logging
 from mesaform.services.server import serve
 from mesaform.services.settings import Settings
 
@@ -25,12 +29,8 @@ async def _run() -> None:
 
 
 def main() -> int:
-    """Run until SIGTERM; an error is one line on standard error and exit code 1 or the error's own."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    """Run until SIGTERM; an error is printed to standard error, its exit code is returned."""
+    configure_logging()
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     try:
         asyncio.run(_run())

@@ -1,14 +1,18 @@
-"""The REST server: who answers (the leader; others redirect), and how errors look. The endpoints are in `api_apps` and its neighbours."""
+"""REST server: leadership, origin check, error format, and helpers of the endpoints.
+
+The endpoints are in `api_apps`, `api_agents` and `api_cluster`. Only the leader serves `/v2`;
+another server answers 307 with the leader's address (Marathon proxies instead). Errors have
+Marathon's shape: `{"message": …, "details": …}`. Depends on aiohttp and `scheduler`.
+"""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from mesaform.services.commands import Outcome
@@ -20,68 +24,84 @@ from mesaform.webui import assets
 
 
 @dataclass(slots=True)
-class Standing:
-    """Who this server is and who leads, as base URLs; the latter is kept up to date by whoever watches the election."""
+class Leadership:
+    """Base URLs of this server and of the leader; the election's watcher updates the latter."""
 
     own_url: str
     leader_url: str | None = None
 
+    @property
+    def other_leader(self) -> str | None:
+        """The leader's URL if another server leads."""
+        return None if self.leader_url == self.own_url else self.leader_url
+
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SCHEDULER = web.AppKey("scheduler", Scheduler)
-STANDING = web.AppKey("standing", Standing)
+LEADERSHIP = web.AppKey("leadership", Leadership)
 LOCAL_PATHS = ("/ping", "/metrics", "/v2/leader", "/agents/", "/static/")
+"""Prefixes of the paths that every server answers itself."""
+
 MAX_BODY_BYTES = 4 * 1024 * 1024
-log = logging.getLogger("services.api")
+LOCKED_MESSAGE = (
+    "Another deployment of this app is under way; wait for it, or override it with ?force=true"
+)
+log = structlog.get_logger("services.api")
 
 
-def dumps(value: Any) -> str:
+def dumps(value: object) -> str:
+    """JSON text of a value, structs included."""
     return msgspec.json.encode(value).decode()
 
 
-def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
     return web.json_response(value, status=status, headers=headers, dumps=dumps)
 
 
-def problem(status: int, message: str, **more: Any) -> web.Response:
-    """An error in Marathon's shape."""
-    return answer({"message": message, **more}, status)
+def problem(status: int, message: str, **fields: object) -> web.Response:
+    """An error in Marathon's shape, with further fields."""
+    return answer({"message": message, **fields}, status)
 
 
 def deployed(
-    outcome: Outcome, body: Any = None, status: int = 200, headers: dict[str, str] | None = None
+    outcome: Outcome, body: object = None, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
-    """The answer to a change: the deployment's id and version, or `body`, and the id as a header."""
-    what = (
-        {"version": outcome.deployment.version, "deploymentId": outcome.deployment.id}
-        if body is None
-        else body
-    )
-    return answer(
-        what, status, {"Marathon-Deployment-Id": outcome.deployment.id, **(headers or {})}
-    )
+    """The answer to a change.
+
+    Without a body it is the deployment's id and version. The id is also in Marathon's header.
+    """
+    deployment = outcome.deployment
+    if body is None:
+        body = {"version": deployment.version, "deploymentId": deployment.id}
+    return answer(body, status, {"Marathon-Deployment-Id": deployment.id, **(headers or {})})
 
 
 def flag(request: web.Request, name: str) -> bool:
-    """A query parameter such as `?force=true`."""
+    """Whether a query parameter such as `?force=true` is set."""
     return request.query.get(name, "").lower() in ("true", "1", "yes")
 
 
 def scheduler_of(request: web.Request) -> Scheduler:
+    """The server's scheduler."""
     return request.app[SCHEDULER]
 
 
 def core_of(request: web.Request) -> Core:
-    """The leading state; in an endpoint that only the leader serves."""
+    """The leading core.
+
+    Raises:
+        NotLeading: this server does not lead.
+
+    """
     return request.app[SCHEDULER].core
 
 
-async def body_of(request: web.Request) -> Any:
+async def body_of(request: web.Request) -> object:
     """The request's JSON.
 
     Raises:
-        web.HTTPBadRequest: it is none; in Marathon's shape.
+        web.HTTPBadRequest: it is not JSON; the answer has Marathon's shape.
 
     """
     try:
@@ -95,71 +115,70 @@ async def body_of(request: web.Request) -> Any:
 
 @web.middleware
 async def leader_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Everything but a few paths is the leader's to answer; the others say where it is."""
-    path = request.path
-    if path.startswith(LOCAL_PATHS):
+    """Serve if this server leads or the path is local; otherwise redirect to the leader."""
+    if request.path.startswith(LOCAL_PATHS):
         return await handler(request)
     try:
         core_of(request)
         return await handler(request)
     except NotLeading:
-        standing = request.app[STANDING]
-        leader = standing.leader_url
-        if leader is None or leader == standing.own_url:
-            if path == "/":  # the page itself waits, and says so
-                page = await handler(request)
-                page.set_status(503)
-                return page
-            return web.json_response(
-                {"message": "No server leads yet; try again shortly"},
-                status=503,
-                headers={"Retry-After": "1"},
-            )
-        return web.Response(status=307, headers={"Location": leader + request.path_qs})
+        leader_url = request.app[LEADERSHIP].other_leader
+        if leader_url is not None:
+            return web.Response(status=307, headers={"Location": leader_url + request.path_qs})
+    if request.path == "/":  # the page shows that it waits for a leader
+        page = await handler(request)
+        page.set_status(503)
+        return page
+    return web.json_response(
+        {"message": "No server leads yet; try again shortly"},
+        status=503,
+        headers={"Retry-After": "1"},
+    )
 
 
 @web.middleware
 async def own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Changes from a browser come from this server's own page: elsewhere a page could make its reader's browser run commands here.
+    """Reject changes that a browser sends from a page of another server.
 
-    Programs send no Origin.
+    Otherwise any page could make its reader's browser run commands here. Programs send no Origin.
     """
     origin = request.headers.get("Origin")
-    if (
-        request.method not in ("GET", "HEAD")
-        and origin is not None
-        and origin.partition("://")[2] != request.host
-    ):
+    if request.method in ("GET", "HEAD") or origin is None:
+        return await handler(request)
+    if origin.partition("://")[2] != request.host:
         return problem(403, f"A page of {origin} may not change anything here")
     return await handler(request)
 
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors as Marathon's JSON; an unexpected one is logged and says only that it happened."""
+    """Answer errors as Marathon's JSON; an unexpected error is logged and answered with 500."""
     try:
         return await handler(request)
-    except InvalidApp as error:
-        details = [{"path": path, "errors": texts} for path, texts in error.problems.items()]
-        return problem(422, "Object is not valid", details=details)
-    except AppMissing as error:
-        return problem(404, f"App '{error.app_id}' does not exist")
-    except AppLocked as error:
-        text = "Another deployment of this app is under way; wait for it, or override it with ?force=true"
-        return problem(
-            409, text, deployments=[{"id": deployment_id} for deployment_id in error.deployment_ids]
-        )
-    except StateNotStored as error:
-        return problem(503, f"The change could not be stored: {error}")
+    except NotLeading:
+        raise
     except web.HTTPException as error:
         if error.content_type == "application/json" or error.status < 400:
             raise
         return problem(error.status, error.text or error.reason)
-    except NotLeading:
-        raise
+    except (InvalidApp, AppMissing, AppLocked, StateNotStored) as error:
+        return _known_problem(error)
     except Exception:
-        log.exception("%s %s failed", request.method, request.path)
+        log.exception("request failed", method=request.method, path=request.path)
         return problem(500, "Internal error; see this server's log")
+
+
+def _known_problem(error: InvalidApp | AppMissing | AppLocked | StateNotStored) -> web.Response:
+    match error:
+        case InvalidApp(problems=problems):
+            details = [{"path": path, "errors": texts} for path, texts in problems.items()]
+            return problem(422, "Object is not valid", details=details)
+        case AppMissing(app_id=app_id):
+            return problem(404, f"App '{app_id}' does not exist")
+        case AppLocked(deployment_ids=ids):
+            return problem(409, LOCKED_MESSAGE, deployments=[{"id": item} for item in ids])
+        case _:
+            return problem(503, f"The change could not be stored: {error}")
 
 
 async def _ping(_request: web.Request) -> web.Response:
@@ -167,7 +186,10 @@ async def _ping(_request: web.Request) -> web.Response:
 
 
 class _Pages:
-    """The page and its files. `peers` are the origins it may look for when this server is gone."""
+    """The web page and its files.
+
+    `peers` are the origins of the other servers; the page looks there when this server is gone.
+    """
 
     def __init__(self, peers: list[str]) -> None:
         self._assets = assets.load("services")
@@ -183,13 +205,13 @@ class _Pages:
 
 
 def build(
-    scheduler: Scheduler, standing: Standing, endpoints: list[web.RouteDef], peers: list[str]
+    scheduler: Scheduler, leadership: Leadership, endpoints: list[web.RouteDef], peers: list[str]
 ) -> web.Application:
-    """The web application with these endpoints beside the page and /ping."""
+    """The web application with these endpoints, the page and `/ping`."""
     app = web.Application(
         middlewares=[own_pages_only, leader_only, errors], client_max_size=MAX_BODY_BYTES
     )
-    app[SCHEDULER], app[STANDING] = scheduler, standing
+    app[SCHEDULER], app[LEADERSHIP] = scheduler, leadership
     pages = _Pages(peers)
     app.add_routes(endpoints)
     app.add_routes(

@@ -1,13 +1,16 @@
-"""The other /v2 endpoints: the queue, deployments, all tasks, and what this server says of itself."""
+"""Endpoints for the launch queue, deployments, all tasks, server information and metrics.
+
+Parameters and answers are those of Marathon 1.11; `/metrics` has Prometheus' text format.
+"""
 
 from __future__ import annotations
 
-from uuid import uuid4
+from collections.abc import Iterable
 
 from aiohttp import web
 
 from mesaform.services.api import (
-    STANDING,
+    LEADERSHIP,
     answer,
     body_of,
     core_of,
@@ -16,84 +19,94 @@ from mesaform.services.api import (
     problem,
     scheduler_of,
 )
-from mesaform.services.api_apps import kill_and_scale, kill_now
-from mesaform.services.commands import ApiCommands, Outcome
+from mesaform.services.api_apps import deploy, kill_and_scale, kill_now
 from mesaform.services.definitions import InvalidApp, canonical_id
-from mesaform.services.effects import Effect
+from mesaform.services.model import Instance
 from mesaform.services.render import deployments_json, metrics_text, queue_json, task_json
 from mesaform.services.scheduler import FAILOVER_TIMEOUT_S, NotLeading
 from mesaform.services.settings import Settings
+from mesaform.services.state import State
 
 MARATHON_VERSION = "1.11.0"
-"""The version of Marathon's API that is spoken; clients choose their behaviour by it."""
+"""The version of Marathon's API; clients adapt to it."""
+
 SETTINGS = web.AppKey("settings", Settings)
 STATES = {"running": ("TASK_RUNNING",), "staging": ("TASK_STAGING", "TASK_STARTING")}
+"""Task states by the value of `?status=`."""
 
 
 async def queue(request: web.Request) -> web.Response:
+    """GET /v2/queue."""
     return answer(queue_json(core_of(request), scheduler_of(request).clock()))
 
 
 async def reset_delay(request: web.Request) -> web.Response:
+    """DELETE /v2/queue/{id}/delay."""
     app_id = canonical_id(request.match_info["app_id"])
-    if app_id not in core_of(request).state.waiting:
+    if app_id not in core_of(request).state.queue:
         return problem(404, f"Application {app_id} not found in the launch queue")
     await scheduler_of(request).change(
-        lambda changes, now: (None, changes.reset_delay(app_id, now))
+        lambda commands, now: (None, commands.reset_delay(app_id, now))
     )
     return web.Response(status=204)
 
 
 async def deployments(request: web.Request) -> web.Response:
+    """GET /v2/deployments."""
     return answer(deployments_json(core_of(request).state.deployments.values()))
 
 
 async def delete_deployment(request: web.Request) -> web.Response:
-    """With `force` the deployment is only forgotten (202); otherwise what it changed is changed back (200)."""
+    """DELETE /v2/deployments/{id}: roll back (200); with `force` only cancel (202)."""
     deployment_id = request.match_info["deployment_id"]
     if deployment_id not in core_of(request).state.deployments:
         return problem(404, f"Deployment {deployment_id} does not exist")
     if flag(request, "force"):
         await scheduler_of(request).change(
-            lambda changes, now: (None, changes.cancel(deployment_id, now))
+            lambda commands, now: (None, commands.cancel(deployment_id, now))
         )
         return web.Response(status=202)
-
-    def roll_back(changes: ApiCommands, now: float) -> tuple[Outcome, list[Effect]]:
-        outcome = changes.roll_back(deployment_id, str(uuid4()), now)
-        return outcome, outcome.effects
-
-    return deployed(await scheduler_of(request).change(roll_back))
-
-
-async def tasks(request: web.Request) -> web.Response:
-    state = core_of(request).state
-    wanted = [
-        part for name in request.query.getall("status", []) for part in STATES.get(name, (name,))
-    ]
-    found = [
-        instance for instance in state.instances.values() if not wanted or instance.state in wanted
-    ]
-    return answer(
-        {"tasks": [task_json(instance, state.apps.get(instance.app_id)) for instance in found]}
+    return deployed(
+        await deploy(
+            request, lambda commands, new_id, now: commands.roll_back(deployment_id, new_id, now)
+        )
     )
 
 
-async def kill_tasks(request: web.Request) -> web.Response:
-    state, body = core_of(request).state, await body_of(request)
-    ids = body.get("ids") if isinstance(body, dict) else None
-    if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
-        raise InvalidApp({"/ids": ["a list of task ids is expected"]})
-    instances = [state.instances[item] for item in ids if item in state.instances]
-    if flag(request, "scale"):
-        return await kill_and_scale(request, instances)
-    await kill_now(request, instances)
+async def tasks(request: web.Request) -> web.Response:
+    """GET /v2/tasks, optionally by `status`."""
+    state = core_of(request).state
+    wanted = [
+        task_state
+        for name in request.query.getall("status", [])
+        for task_state in STATES.get(name, (name,))
+    ]
+    return _tasks_answer(
+        state, (item for item in state.instances.values() if not wanted or item.state in wanted)
+    )
+
+
+def _tasks_answer(state: State, instances: Iterable[Instance]) -> web.Response:
     return answer(
         {"tasks": [task_json(instance, state.apps.get(instance.app_id)) for instance in instances]}
     )
 
 
+async def kill_tasks(request: web.Request) -> web.Response:
+    """POST /v2/tasks/delete; with `scale` the apps shrink."""
+    state, body = core_of(request).state, await body_of(request)
+    ids = body.get("ids") if isinstance(body, dict) else None
+    if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
+        raise InvalidApp({"/ids": ["a list of task ids is expected"]})
+    instances = [state.instances[task_id] for task_id in ids if task_id in state.instances]
+    if flag(request, "scale"):
+        return await kill_and_scale(request, instances)
+    await kill_now(request, instances)
+    return _tasks_answer(state, instances)
+
+
 async def info(request: web.Request) -> web.Response:
+    """GET /v2/info."""
     scheduler, settings = scheduler_of(request), request.app[SETTINGS]
     return answer(
         {
@@ -118,13 +131,15 @@ async def info(request: web.Request) -> web.Response:
 
 
 async def leader(request: web.Request) -> web.Response:
-    url = request.app[STANDING].leader_url
+    """GET /v2/leader."""
+    url = request.app[LEADERSHIP].leader_url
     if url is None:
         return problem(404, "There is no leader")
     return answer({"leader": url.removeprefix("http://")})
 
 
 async def metrics(request: web.Request) -> web.Response:
+    """GET /metrics."""
     try:
         text = metrics_text(core_of(request))
     except NotLeading:
@@ -133,6 +148,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 def routes() -> list[web.RouteDef]:
+    """The endpoints."""
     return [
         web.get("/v2/queue", queue),
         web.delete("/v2/queue/{app_id:.+}/delay", reset_delay),

@@ -1,6 +1,8 @@
-"""What people ask for: create, change, restart and delete apps, kill tasks, cancel deployments. Pure; each returns the effects.
+"""Commands of the REST API: change apps, kill tasks, cancel and roll back deployments. No I/O.
 
-One deployment an app at a time: a second change needs `force`, which ends the first one where it stands.
+Each command returns the effects that the shell carries out. An app has at most one deployment: a
+second change needs `force`, which drops the first deployment and leaves its apps as they are
+(Marathon 1.11).
 """
 
 from __future__ import annotations
@@ -16,18 +18,22 @@ from mesaform.services.effects import AppLocked, AppMissing, Effect
 from mesaform.services.model import Action, App, Deployment, Instance, timestamp
 
 SCALE_FIELDS = ("instances", "version", "config_version")
+"""Fields of an app whose change keeps the running instances."""
+
+VERSION_STEP_S = 0.001
+"""Resolution of version strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The deployment that a change began (it may be done already) and what is to be done now."""
+    """The deployment of a change (it may be complete already) and the effects to carry out."""
 
     deployment: Deployment
     effects: list[Effect]
 
 
 class ApiCommands:
-    """The core's other entrance."""
+    """Commands from the REST API on the state of a core."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -36,56 +42,74 @@ class ApiCommands:
     def put(
         self, apps: Sequence[App], deployment_id: str, now: float, *, force: bool = False
     ) -> Outcome:
-        """Create or change apps together. A change of `instances` only keeps the running ones; any other replaces them.
+        """Create or change apps in one deployment.
+
+        A change of `instances` keeps the running instances; any other change replaces them.
 
         Raises:
-            AppLocked: one of them is being deployed and `force` is not set.
+            AppLocked: an app is being deployed and `force` is not set.
 
         """
         self._unlock([app.id for app in apps], force=force)
         version = self._next_version(apps, now)
         previous = {app.id: self._state.apps.get(app.id) for app in apps}
-        actions: list[tuple[str, str]] = []
+        actions: list[Action] = []
         for app in apps:
             stored, kinds = _versioned(app, previous[app.id], version)
-            actions += [(kind, app.id) for kind in kinds]
+            actions += [Action(action=kind, app=app.id) for kind in kinds]
             self._state.put_app(stored)
-            if "ScaleApplication" not in kinds or len(kinds) > 1:
-                self._state.backoff(app.id).reset()
+            if kinds != ["ScaleApplication"]:
+                self._state.launch_delay(app.id).reset()
         self._core.ask_for_offers()
-        return self._begin(deployment_id, version, actions, previous, now)
+        return self._begin(
+            Deployment(
+                id=deployment_id,
+                version=version,
+                affected_apps=sorted(previous),
+                steps=[[action] for action in actions],
+                previous=previous,
+                since=now,
+            ),
+            now,
+        )
 
     def restart(
         self, app_id: str, deployment_id: str, now: float, *, force: bool = False
     ) -> Outcome:
-        """Replace every instance by a new one of the same definition."""
+        """Replace every instance by a new one of the same definition.
+
+        Raises:
+            AppMissing: there is no such app.
+            AppLocked: it is being deployed and `force` is not set.
+
+        """
         app = self._app(app_id)
         self._unlock([app_id], force=force)
         version = self._next_version([app], now)
         self._state.put_app(replace(app, version=version, config_version=version))
-        self._state.backoff(app_id).reset()
+        self._state.launch_delay(app_id).reset()
         self._core.ask_for_offers()
-        return self._begin(
-            deployment_id, version, [("RestartApplication", app_id)], {app_id: app}, now
-        )
+        deployment = _deployment(deployment_id, version, "RestartApplication", app, now)
+        return self._begin(deployment, now)
 
     def delete(
         self, app_id: str, deployment_id: str, now: float, *, force: bool = False
     ) -> Outcome:
-        """Forget an app; its instances are killed."""
+        """Delete an app; its instances are killed.
+
+        Raises:
+            AppMissing: there is no such app.
+            AppLocked: it is being deployed and `force` is not set.
+
+        """
         app = self._app(app_id)
         self._unlock([app_id], force=force)
         version = self._next_version([app], now)
         self._state.drop_app(app_id)
-        return self._begin(
-            deployment_id, version, [("StopApplication", app_id)], {app_id: app}, now
-        )
+        return self._begin(_deployment(deployment_id, version, "StopApplication", app, now), now)
 
-    def kill(
-        self, instances: Iterable[Instance], now: float, *, wipe: bool = False
-    ) -> list[Effect]:
-        """Kill these; their app starts others. `wipe` also forgets those that cannot be reached, which killing always does here."""
-        del wipe
+    def kill(self, instances: Iterable[Instance], now: float) -> list[Effect]:
+        """Kill instances; their apps start others. Unreachable ones are dropped (`wipe=true`)."""
         for instance in instances:
             self._core.kill(instance, now)
         return self._core.settle(now)
@@ -93,45 +117,50 @@ class ApiCommands:
     def kill_and_scale(
         self, instances: Sequence[Instance], deployment_id: str, now: float, *, force: bool = False
     ) -> Outcome:
-        """Kill these and want as many fewer."""
+        """Kill instances and reduce `instances` of their apps by as many.
+
+        Raises:
+            AppLocked: an app is being deployed and `force` is not set.
+
+        """
         app_ids = {instance.app_id for instance in instances}
         self._unlock(sorted(app_ids), force=force)
-        fewer = [
-            replace(
-                app,
-                instances=max(
-                    0, app.instances - sum(instance.app_id == app.id for instance in instances)
-                ),
-            )
+        scaled = [
+            _scaled(app, sum(instance.app_id == app.id for instance in instances))
             for app in self._state.apps.values()
             if app.id in app_ids
         ]
         for instance in instances:
             self._core.kill(instance, now)
-        return self.put(fewer, deployment_id, now, force=force)
+        return self.put(scaled, deployment_id, now, force=force)
 
     def reset_delay(self, app_id: str, now: float) -> list[Effect]:
-        """Launch again at once, whatever failed before."""
+        """Allow the next launch at once, whatever failed before.
+
+        Raises:
+            AppMissing: there is no such app.
+
+        """
         self._app(app_id)
-        self._state.backoff(app_id).reset()
+        self._state.launch_delay(app_id).reset()
         self._core.ask_for_offers()
         return self._core.settle(now)
 
     def cancel(self, deployment_id: str, now: float) -> list[Effect]:
-        """Stop waiting for a deployment; apps stay as they are now."""
+        """Drop a deployment; its apps stay as they are now."""
         self._state.drop_deployment(deployment_id)
         return self._core.settle(now)
 
     def roll_back(self, deployment_id: str, new_id: str, now: float) -> Outcome:
-        """End a deployment and bring back what was there before it."""
-        old = self._state.deployments[deployment_id]
+        """Drop a deployment and restore the definitions from before it."""
+        deployment = self._state.deployments[deployment_id]
         self._state.drop_deployment(deployment_id)
-        restored = [app for app in old.previous.values() if app is not None]
-        for app_id, app in old.previous.items():
-            if app is None and app_id in self._state.apps:
+        created = [app_id for app_id, app in deployment.previous.items() if app is None]
+        for app_id in created:
+            if app_id in self._state.apps:
                 self._state.drop_app(app_id)
-        outcome = self.put(restored, new_id, now, force=True)
-        return Outcome(outcome.deployment, outcome.effects)
+        restored = [app for app in deployment.previous.values() if app is not None]
+        return self.put(restored, new_id, now, force=True)
 
     def _app(self, app_id: str) -> App:
         app = self._state.apps.get(app_id)
@@ -140,57 +169,52 @@ class ApiCommands:
         return app
 
     def _unlock(self, app_ids: Sequence[str], *, force: bool) -> None:
-        locking = {
+        """Drop the deployments of these apps, or raise `AppLocked` without `force`."""
+        locking_ids = {
             deployment.id for app_id in app_ids for deployment in self._state.deployments_of(app_id)
         }
-        if locking and not force:
-            raise AppLocked(sorted(locking))
-        for deployment_id in locking:
+        if locking_ids and not force:
+            raise AppLocked(sorted(locking_ids))
+        for deployment_id in locking_ids:
             self._state.drop_deployment(deployment_id)
 
     def _next_version(self, apps: Iterable[App], now: float) -> str:
-        """A version later than any that these apps have, also when two changes come within a millisecond."""
-        latest = max(
-            (self._state.apps[app.id].version for app in apps if app.id in self._state.apps),
-            default="",
-        )
+        """A version later than those of these apps, also for two changes in a millisecond."""
+        stored = [self._state.apps[app.id] for app in apps if app.id in self._state.apps]
+        latest = max((app.version for app in stored), default="")
         version = timestamp(now)
-        return (
-            version
-            if version > latest
-            else timestamp(datetime.fromisoformat(latest).timestamp() + 0.001)
-        )
+        if version > latest:
+            return version
+        return timestamp(datetime.fromisoformat(latest).timestamp() + VERSION_STEP_S)
 
-    def _begin(
-        self,
-        deployment_id: str,
-        version: str,
-        actions: Sequence[tuple[str, str]],
-        previous: dict[str, App | None],
-        now: float,
-    ) -> Outcome:
-        steps = [[Action(action=kind, app=app_id)] for kind, app_id in actions]
-        deployment = Deployment(
-            id=deployment_id,
-            version=version,
-            affected_apps=sorted(previous),
-            steps=steps,
-            previous=previous,
-            since=now,
-        )
+    def _begin(self, deployment: Deployment, now: float) -> Outcome:
         self._state.put_deployment(deployment)
         return Outcome(deployment, self._core.settle(now))
 
 
+def _deployment(deployment_id: str, version: str, action: str, app: App, now: float) -> Deployment:
+    """A deployment with one action on one app."""
+    return Deployment(
+        id=deployment_id,
+        version=version,
+        affected_apps=[app.id],
+        steps=[[Action(action=action, app=app.id)]],
+        previous={app.id: app},
+        since=now,
+    )
+
+
+def _scaled(app: App, fewer: int) -> App:
+    return replace(app, instances=max(0, app.instances - fewer))
+
+
 def _versioned(app: App, before: App | None, version: str) -> tuple[App, list[str]]:
-    """The app with its versions set, and the actions that the change needs, in Marathon's names."""
+    """The app with its versions, and the actions of the change in Marathon's names."""
     if before is None:
-        return replace(app, version=version, config_version=version), [
-            "StartApplication",
-            "ScaleApplication",
-        ]
-    as_before = {name: getattr(before, name) for name in SCALE_FIELDS}
-    if replace(app, **as_before) != before:
+        stored = replace(app, version=version, config_version=version)
+        return stored, ["StartApplication", "ScaleApplication"]
+    scale_fields = {name: getattr(before, name) for name in SCALE_FIELDS}
+    if replace(app, **scale_fields) != before:
         return replace(app, version=version, config_version=version), ["RestartApplication"]
     kinds = ["ScaleApplication"] if app.instances != before.instances else []
     return replace(app, version=version, config_version=before.config_version), kinds

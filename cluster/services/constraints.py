@@ -1,4 +1,8 @@
-"""Placement constraints as Marathon has them: `[field, operator, value?]` on the host's name, its fault domain and its attributes. Pure."""
+"""Placement constraints: `[field, operator, value?]` on the fields of an agent. No I/O.
+
+Fields are the host's name, its fault domain (`@region`, `@zone`) and the agent's attributes.
+Operators and their meaning are those of Marathon 1.11 (docs/constraints.md of its repository).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,15 @@ from mesaform.mesos.messages import Attribute, Offer
 
 HOSTNAME_FIELDS = ("hostname", "@hostname")
 NEED_VALUE = ("LIKE", "UNLIKE", "MAX_PER", "IS")
-Places = Mapping[str, str]
+NUMERIC_VALUE = ("MAX_PER", "GROUP_BY")
+PATTERN_VALUE = ("LIKE", "UNLIKE")
+
+AgentFields = Mapping[str, str]
+"""Values of one agent by field name, as constraints compare them."""
 
 
 def attribute_text(attribute: Attribute) -> str:
-    """An attribute's value as the text that constraints compare."""
+    """An attribute's value as text: scalars in `%g` form, ranges `[1-2]`, sets `{a,b}`."""
     if attribute.text is not None:
         return attribute.text.value
     if attribute.scalar is not None:
@@ -26,20 +34,20 @@ def attribute_text(attribute: Attribute) -> str:
     return "{" + ",".join(attribute.set.item if attribute.set else []) + "}"
 
 
-def places_of(offer: Offer) -> dict[str, str]:
-    """Every field of an offer's agent that a constraint may name, with its value."""
-    places = {attribute.name: attribute_text(attribute) for attribute in offer.attributes}
-    places["@hostname"] = offer.hostname
-    domain = as_object((offer.domain or {}).get("fault_domain"))
+def fields_of(offer: Offer) -> dict[str, str]:
+    """The fields of the offer's agent."""
+    fields = {attribute.name: attribute_text(attribute) for attribute in offer.attributes}
+    fields["@hostname"] = offer.hostname
+    domain = as_object(as_object(offer.domain).get("fault_domain"))
     for part in ("region", "zone"):
         if name := as_object(domain.get(part)).get("name"):
-            places[f"@{part}"] = str(name)
-    return places
+            fields[f"@{part}"] = str(name)
+    return fields
 
 
-def value_of(field: str, places: Places) -> str | None:
-    """The value of a constraint's field on an agent; None when the agent has no such attribute."""
-    return places.get("@hostname" if field in HOSTNAME_FIELDS else field)
+def value_of(field: str, fields: AgentFields) -> str | None:
+    """The value of a constraint's field on an agent; None when the agent has no such field."""
+    return fields.get("@hostname" if field in HOSTNAME_FIELDS else field)
 
 
 @lru_cache(maxsize=512)
@@ -47,35 +55,42 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _unique(value: str, placed: Counter[str], _parameter: str) -> bool:
-    return placed[value] == 0
+def _unique(value: str, counts: Counter[str], _parameter: str) -> bool:
+    return counts[value] == 0
 
 
-def _cluster(value: str, placed: Counter[str], parameter: str) -> bool:
+def _cluster(value: str, counts: Counter[str], parameter: str) -> bool:
     if parameter:
         return value == parameter
-    return all(other == value for other in placed)
+    return all(other == value for other in counts)
 
 
-def _group_by(value: str, placed: Counter[str], parameter: str) -> bool:
-    """A value that nobody has is welcome; a known one only while it has fewer than the fullest, or all are level and there are enough."""
-    if value not in placed:
+def _group_by(value: str, counts: Counter[str], parameter: str) -> bool:
+    """A new value fits. A known value fits while it has fewer instances than the fullest.
+
+    When all values are level, any fits once there are at least `parameter` values.
+    """
+    if value not in counts:
         return True
-    counts = placed.values()
-    if placed[value] < max(counts):
+    fullest = max(counts.values())
+    if counts[value] < fullest:
         return True
-    return min(counts) == max(counts) and len(placed) >= int(parameter or 0)
+    return min(counts.values()) == fullest and len(counts) >= int(parameter or 0)
 
 
-def _like(value: str, _placed: Counter[str], parameter: str) -> bool:
+def _like(value: str, _counts: Counter[str], parameter: str) -> bool:
     return _pattern(parameter).fullmatch(value) is not None
 
 
-def _max_per(value: str, placed: Counter[str], parameter: str) -> bool:
-    return placed[value] < int(parameter)
+def _unlike(value: str, counts: Counter[str], parameter: str) -> bool:
+    return not _like(value, counts, parameter)
 
 
-def _is(value: str, _placed: Counter[str], parameter: str) -> bool:
+def _max_per(value: str, counts: Counter[str], parameter: str) -> bool:
+    return counts[value] < int(parameter)
+
+
+def _is(value: str, _counts: Counter[str], parameter: str) -> bool:
     return value == parameter
 
 
@@ -84,55 +99,64 @@ OPERATORS: dict[str, Callable[[str, Counter[str], str], bool]] = {
     "CLUSTER": _cluster,
     "GROUP_BY": _group_by,
     "LIKE": _like,
-    "UNLIKE": lambda value, placed, parameter: not _like(value, placed, parameter),
+    "UNLIKE": _unlike,
     "MAX_PER": _max_per,
     "IS": _is,
 }
+"""By name: whether one more instance fits, given the agent's value, the number of instances by
+value, and the constraint's own value."""
 
 
-def satisfied(
-    constraints: Iterable[Sequence[str]], places: Places, placed: Iterable[Places]
+def are_satisfied(
+    constraints: Iterable[Sequence[str]], agent: AgentFields, placed: Iterable[AgentFields]
 ) -> bool:
-    """Whether one more instance may go to an agent.
+    """Whether one more instance may run on an agent.
 
     Args:
-        constraints: checked already (`problem_with`).
-        places: the agent's fields.
-        placed: the fields of the agents where the app's instances are, one entry an instance.
+        constraints: valid ones (see `problem_with`).
+        agent: the agent's fields.
+        placed: the fields of the agents of the app's instances, one entry per instance.
 
     """
     others = list(placed)
-    for constraint in constraints:
-        field, operator, parameter = (
-            constraint[0],
-            constraint[1],
-            constraint[2] if len(constraint) > 2 else "",
-        )
-        value = value_of(field, places)
-        if value is None:
-            if operator != "UNLIKE":
-                return False
-            continue
-        taken = Counter(other for item in others if (other := value_of(field, item)) is not None)
-        if not OPERATORS[operator](value, taken, parameter):
-            return False
-    return True
+    return all(_is_satisfied(constraint, agent, others) for constraint in constraints)
+
+
+def _is_satisfied(
+    constraint: Sequence[str], agent: AgentFields, others: Iterable[AgentFields]
+) -> bool:
+    field, operator, parameter = _parts(constraint)
+    value = value_of(field, agent)
+    if value is None:
+        return operator == "UNLIKE"
+    counts = Counter(other for item in others if (other := value_of(field, item)) is not None)
+    return OPERATORS[operator](value, counts, parameter)
+
+
+def _parts(constraint: Sequence[str]) -> tuple[str, str, str]:
+    """Field, operator and value; the value is empty where there is none."""
+    field, operator, *parameters = constraint
+    return field, operator, parameters[0] if parameters else ""
 
 
 def problem_with(constraint: Sequence[str]) -> str | None:
-    """What is wrong with a constraint, in words; None when nothing is."""
+    """What is wrong with a constraint, as text for its author; None when it is valid."""
     if len(constraint) not in (2, 3):
         return "a constraint is [field, operator] or [field, operator, value]"
-    operator, parameter = constraint[1], constraint[2] if len(constraint) == 3 else ""
+    _, operator, parameter = _parts(constraint)
     if operator not in OPERATORS:
         return f"unknown operator {operator!r}; one of {', '.join(OPERATORS)}"
-    if operator == "UNIQUE" and parameter:
-        return "UNIQUE takes no value"
     if operator in NEED_VALUE and not parameter:
         return f"{operator} needs a value"
-    if operator in ("MAX_PER", "GROUP_BY") and parameter and not parameter.isdigit():
+    return _problem_with_value(operator, parameter) if parameter else None
+
+
+def _problem_with_value(operator: str, parameter: str) -> str | None:
+    if operator == "UNIQUE":
+        return "UNIQUE takes no value"
+    if operator in NUMERIC_VALUE and not parameter.isdigit():
         return f"{operator} takes a whole number, not {parameter!r}"
-    if operator in ("LIKE", "UNLIKE"):
+    if operator in PATTERN_VALUE:
         try:
             re.compile(parameter)
         except re.error as error:

@@ -1,7 +1,9 @@
-"""The scheduler's decisions: events of the engine and time go in, effects come out. Pure: no clock, no randomness, no I/O.
+"""Pure core of the Marathon-compatible scheduler: events and time in, effects out.
 
-What people ask for is in `changes`. Both end in `settle`, which compares what is wanted with what is there; so a lost
-message, a crash or a new leader is repaired by the next look, not by remembering what was under way.
+No clock, no randomness, no I/O. Commands of the REST API are in `commands`. Events and commands
+both end in `settle`, which compares the wanted with the present state: a lost message, a crash or a
+new leader needs no recovery of its own. Behaviour follows Marathon 1.11 (launch queue, kill
+selection, unreachable strategy, reconciliation every ten minutes).
 """
 
 from __future__ import annotations
@@ -26,144 +28,143 @@ from mesaform.services.effects import Effect
 from mesaform.services.launch import task_id_for, task_info
 from mesaform.services.matching import Fit, OpenOffer
 from mesaform.services.model import App, Failure, Instance, UnreachableStrategy, timestamp
-from mesaform.services.queue import Waiting
-from mesaform.services.scaling import Step, plan, settled, simple_step
+from mesaform.services.queue import QueueEntry
+from mesaform.services.scaling import Step, is_settled, plan, simple_step
 from mesaform.services.state import State
 
 SHORT_REFUSE_S = 1.0
-"""While something waits, an offer that does not fit comes back this soon, so that the queue's reasons are about now."""
+"""Refusal of an unused offer while an app waits: short, so that the queue's reasons are recent."""
 LONG_REFUSE_S = 3600.0
-KILL_AGAIN_S = 10.0
-RECONCILE_AGAIN_S = 15.0
-RECONCILE_ALL_EVERY_S = 600.0
+"""Refusal of an unused offer while no app waits; a revive ends it."""
+KILL_RETRY_S = 10.0
+RECONCILE_RETRY_S = 15.0
+"""Between two questions about tasks of which the master has reported nothing."""
+RECONCILE_INTERVAL_S = 600.0
+"""Between two reconciliations of all tasks; the value of Marathon 1.11."""
 STAGING_TIMEOUT_S = 300.0
+"""After which a task that does not start is killed; Marathon's `task_launch_timeout`."""
 
-# Ends that are the app's own doing; any other end (its agent drained or gone, a lost launch) is replaced at once.
 BACKOFF_STATES = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_ERROR"})
-GONE_STATES = TERMINAL_STATES | {"TASK_UNKNOWN"}
+"""Ends that the app causes. After any other end the instance is replaced without delay."""
+ENDED_STATES = TERMINAL_STATES | {"TASK_UNKNOWN"}
+EXPECTED_STATES = frozenset({"TASK_FINISHED", "TASK_KILLED"})
+"""Ends that are not reported as failures."""
+
+UNHEALTHY_MESSAGE = "Killed by its agent, because its health checks failed"
 
 
 @dataclass(slots=True)
-class _Line:
-    """One app of the queue while offers are looked at: how many instances it still wants, and where the others are."""
+class _Demand:
+    """One app of the queue while offers are matched.
+
+    `missing` instances are still wanted; `placed` has the fields of the agents of the others.
+    """
 
     app: App
-    left: int
+    missing: int
     placed: list[dict[str, str]]
 
 
+Launch = tuple[App, Instance, Fit]
+
+
 class Core:
-    """Decides. `new_id` gives a fresh UUID for each task; it is given from outside so that decisions can be repeated."""
+    """The scheduler's decisions. `new_id` returns a new UUID for each task."""
 
     def __init__(self, state: State, new_id: Callable[[], UUID]) -> None:
         self.state = state
         self._new_id = new_id
-        self._offers_on: bool | None = (
-            None  # what the engine was told last: revived or suppressed; None: unknown
-        )
-        self._unheard: set[str] = (
-            set()
-        )  # tasks of which the master has said nothing since SUBSCRIBED
+        # The last call: revive (true), suppress (false), or unknown (None).
+        self._has_revived: bool | None = None
+        # Tasks of which the master has reported nothing since the subscription.
+        self._unreported: set[str] = set()
         self._reconciled_at = self._reconciled_all_at = 0.0
 
-    # ---- events
+    # --- events
 
     def subscribed(self, now: float) -> list[Effect]:
-        """A new subscription: ask after every task, and say anew whether offers are wanted."""
-        self._offers_on = None
-        for waiting in self.state.waiting.values():
-            waiting.last_by_agent.clear()
+        """Apply SUBSCRIBED: reconcile every task, revive or suppress again."""
+        self._has_revived = None
+        for entry in self.state.queue.values():
+            entry.last_by_agent.clear()
         self._reconcile_all(now)
         return self.settle(now)
 
     def framework_removed(self, now: float) -> list[Effect]:
-        """The engine forgot this framework and killed its tasks: everything is to be started anew."""
+        """The master removed this framework and killed its tasks: start all instances anew."""
         for instance in list(self.state.instances.values()):
             self.state.drop_instance(instance)
-        self._offers_on = None
+        self._has_revived = None
         return self.settle(now)
 
-    def not_said(self) -> None:
-        """Some call did not get through; whether offers are on is not known any more."""
-        self._offers_on = None
+    def call_failed(self) -> None:
+        """A call did not arrive; whether offers are on is unknown."""
+        self._has_revived = None
 
     def offers(self, offers: Iterable[Offer], now: float) -> list[Effect]:
-        """Launch what fits, several to an offer; refuse the rest, for a short time while something still waits."""
+        """Launch what fits, several instances per offer, and decline unused offers."""
         opened = [OpenOffer(offer) for offer in offers]
-        lines = {app_id: self._line(app_id) for app_id in self.state.waiting}
-        launched = [self._fill(offer, lines, now) for offer in opened]
-        refuse_s = SHORT_REFUSE_S if self.state.waiting else LONG_REFUSE_S
-        unused = []
-        for offer, tasks in zip(opened, launched, strict=True):
-            if tasks:
-                self.state.send(
-                    launch([offer.offer.id.value], [task_info(*task) for task in tasks], refuse_s)
-                )
-            else:
-                unused.append(offer.offer.id.value)
-        if unused:
-            self.state.send(decline(unused, refuse_s))
+        demands = {app_id: self._demand(app_id) for app_id in self.state.queue}
+        self._answer({offer.offer.id.value: self._match(offer, demands, now) for offer in opened})
         return self.settle(now)
 
     def agent_failed(self, agent_id: str) -> None:
-        """An agent was removed: what it rejected is no reason any more. Its tasks are told of one by one."""
-        for waiting in self.state.waiting.values():
-            waiting.forget_agent(agent_id)
+        """Apply FAILURE of an agent: its reject reasons no longer apply.
+
+        The master reports each of its tasks separately.
+        """
+        for entry in self.state.queue.values():
+            entry.forget_agent(agent_id)
 
     def status(self, status: TaskStatus, now: float) -> list[Effect]:
-        """One task's news, acknowledged after it is stored."""
+        """Apply a task status; it is acknowledged after the change is stored."""
         task_id = status.task_id.value
-        self._unheard.discard(task_id)
+        self._unreported.discard(task_id)
         instance = self.state.instances.get(task_id)
-        if instance is None:
-            if status.state not in GONE_STATES:
-                self.state.send(kill(task_id, status.agent_id.value if status.agent_id else None))
-        elif status.state in GONE_STATES:
-            self._ended(instance, status, now)
-        else:
-            self._lives(instance, status, now)
-        if (answer := acknowledge(status)) is not None:
-            self.state.send(answer)
+        has_ended = status.state in ENDED_STATES
+        if instance is not None and has_ended:
+            self._apply_end(instance, status, now)
+        elif instance is not None:
+            self._apply_progress(instance, status, now)
+        elif not has_ended:
+            self.state.send(kill(task_id, status.agent_id.value if status.agent_id else None))
+        if (acknowledgement := acknowledge(status)) is not None:
+            self.state.send(acknowledgement)
         return self.settle(now)
 
     def tick(self, now: float) -> list[Effect]:
-        """Time passed: kill again, reconcile again, give up on what is unreachable or never started."""
-        if now - self._reconciled_all_at >= RECONCILE_ALL_EVERY_S:
+        """Time has passed: repeat kills and reconciliation, apply time-outs."""
+        if now - self._reconciled_all_at >= RECONCILE_INTERVAL_S:
             self._reconcile_all(now)
-        elif self._unheard and now - self._reconciled_at >= RECONCILE_AGAIN_S:
+        elif self._unreported and now - self._reconciled_at >= RECONCILE_RETRY_S:
             self._reconcile(now)
         for instance in list(self.state.instances.values()):
-            self._age(instance, now)
+            self._apply_timeouts(instance, now)
         return self.settle(now)
 
-    # ---- what people do is in `changes`; it ends here, as every event does
+    # --- the end of every event and command
 
     def settle(self, now: float) -> list[Effect]:
-        """Kill what is too much, queue what is missing, end deployments that are done, turn offers on or off.
+        """Kill surplus instances, queue missing ones, end complete deployments, revive or suppress.
 
-        Only apps of which something changed are looked at.
+        Only apps that changed are examined.
         """
         changed = self.state.take_unsettled()
         for app_id in sorted(changed):
             self._settle_app(app_id, now)
-        for deployment in list(self.state.deployments.values()):
-            touched = not deployment.affected_apps or not changed.isdisjoint(
-                deployment.affected_apps
-            )
-            if touched and all(self._done(app_id) for app_id in deployment.affected_apps):
-                self.state.drop_deployment(deployment.id)
-        wanted = bool(self.state.waiting)
-        if wanted != self._offers_on:
-            self._offers_on = wanted
-            self.state.send(revive() if wanted else suppress())
+        self._end_deployments(changed)
+        needs_offers = bool(self.state.queue)
+        if needs_offers != self._has_revived:
+            self._has_revived = needs_offers
+            self.state.send(revive() if needs_offers else suppress())
         return self.state.take_effects()
 
     def ask_for_offers(self) -> None:
-        """Something new is wanted: what was refused a moment ago may fit it."""
-        self._offers_on = None
+        """Revive at the next `settle`: a changed app may fit an offer that was declined."""
+        self._has_revived = None
 
     def kill(self, instance: Instance, now: float) -> None:
-        """Ask for an instance's end; one that cannot be reached is forgotten, and killed if it ever comes back."""
+        """Kill an instance. An unreachable one is dropped, and killed when its agent returns."""
         if instance.state == "TASK_UNREACHABLE":
             self.state.drop_instance(instance)
             return
@@ -177,174 +178,231 @@ class Core:
         app = self.state.apps.get(app_id)
         return self._step(app).launches if app else 0
 
-    # ---- parts
+    # --- settling
 
     def _settle_app(self, app_id: str, now: float) -> None:
         app = self.state.apps.get(app_id)
-        step = self._step(app) if app else None
-        for instance in (
-            step.kills
-            if step
-            else [item for item in self.state.instances_of(app_id) if item.killing_since is None]
-        ):
+        step = self._step(app) if app else self._step_of_deleted(app_id)
+        for instance in step.kills:
             self.kill(instance, now)
-        if step and step.launches:
-            self.state.waiting.setdefault(app_id, Waiting(now))
+        if step.launches:
+            self.state.queue.setdefault(app_id, QueueEntry(now))
         else:
-            self.state.waiting.pop(app_id, None)
+            self.state.queue.pop(app_id, None)
 
     def _step(self, app: App) -> Step:
-        """The app's next step. Most news leave nothing to choose, and then counting is enough."""
+        """The app's next step. Counts suffice unless instances must be chosen."""
         step = simple_step(app, self.state.tally(app.id))
         return step if step is not None else plan(app, self.state.instances_of(app.id))
 
-    def _done(self, app_id: str) -> bool:
+    def _step_of_deleted(self, app_id: str) -> Step:
+        instances = self.state.instances_of(app_id)
+        return Step(0, tuple(item for item in instances if item.killing_since is None))
+
+    def _end_deployments(self, changed: set[str]) -> None:
+        """Drop the deployments whose apps have all settled."""
+        for deployment in list(self.state.deployments.values()):
+            affected = deployment.affected_apps
+            if affected and changed.isdisjoint(affected):
+                continue
+            if all(self._is_settled(app_id) for app_id in affected):
+                self.state.drop_deployment(deployment.id)
+
+    def _is_settled(self, app_id: str) -> bool:
         app, tally = self.state.apps.get(app_id), self.state.tally(app_id)
-        return settled(app, tally) if app else not tally
+        return is_settled(app, tally) if app else not tally
 
-    def _line(self, app_id: str) -> _Line:
+    # --- offers
+
+    def _demand(self, app_id: str) -> _Demand:
         app = self.state.apps[app_id]
-        placed = (
-            [instance.places for instance in self.state.instances_of(app_id) if instance.counts]
-            if app.constraints
-            else []
-        )
-        return _Line(app, self._step(app).launches, placed)
+        instances = self.state.instances_of(app_id) if app.constraints else []
+        placed = [instance.agent_fields for instance in instances if instance.is_counted]
+        return _Demand(app, self._step(app).launches, placed)
 
-    def _fill(
-        self, offer: OpenOffer, lines: dict[str, _Line], now: float
-    ) -> list[tuple[App, Instance, Fit]]:
-        """One instance of each waiting app in turn, longest waiting first, until nothing more fits."""
-        launched: list[tuple[App, Instance, Fit]] = []
-        agent_id = offer.offer.agent_id.value
-        turn = sorted(
-            self.state.waiting, key=lambda app_id: (self.state.waiting[app_id].since, app_id)
-        )
-        turn = [
-            app_id
-            for app_id in turn
-            if lines[app_id].left > 0 and self.state.backoff(app_id).left_s(now) == 0
-        ]
-        used: set[str] = set()
-        while turn:
-            for app_id in list(turn):
-                line = lines[app_id]
-                outcome = self._place(line, offer, now)
-                if isinstance(outcome, str):
-                    turn.remove(app_id)
-                    if app_id not in used:
-                        self.state.waiting[app_id].rejected(agent_id, outcome, now)
+    def _match(self, offer: OpenOffer, demands: dict[str, _Demand], now: float) -> list[Launch]:
+        """Place one instance of each waiting app in turn, longest wait first, until none fits."""
+        launches: list[Launch] = []
+        candidates = self._launchable(demands, now)
+        placed_apps: set[str] = set()
+        while candidates:
+            remaining = []
+            for app_id in candidates:
+                demand = demands[app_id]
+                result = self._place(demand, offer, now)
+                self._record(app_id, offer, result, placed_apps, now)
+                if isinstance(result, str):
                     continue
-                if app_id not in used:
-                    used.add(app_id)
-                    self.state.waiting[app_id].used(agent_id, now)
-                launched.append(outcome)
-                line.left -= 1
-                if line.left <= 0:
-                    turn.remove(app_id)
-                    del self.state.waiting[app_id]
-        return launched
+                launches.append(result)
+                demand.missing -= 1
+                if demand.missing > 0:
+                    remaining.append(app_id)
+                else:
+                    del self.state.queue[app_id]
+            candidates = remaining
+        return launches
 
-    def _place(self, line: _Line, offer: OpenOffer, now: float) -> tuple[App, Instance, Fit] | str:
-        app, unique = line.app, self._new_id()
-        outcome = offer.examine(app, line.placed, unique.int)
-        if isinstance(outcome, str):
-            return outcome
-        offer.take(outcome)
+    def _answer(self, launches: dict[str, list[Launch]]) -> None:
+        """Accept each offer with launches; decline the others in one call."""
+        refuse_s = SHORT_REFUSE_S if self.state.queue else LONG_REFUSE_S
+        unused = []
+        for offer_id, tasks in launches.items():
+            if tasks:
+                infos = [task_info(*task) for task in tasks]
+                self.state.send(launch([offer_id], infos, refuse_s))
+            else:
+                unused.append(offer_id)
+        if unused:
+            self.state.send(decline(unused, refuse_s))
+
+    def _launchable(self, demands: dict[str, _Demand], now: float) -> list[str]:
+        """The apps that may be launched now, in the order of their wait."""
+        queue = self.state.queue
+        return [
+            app_id
+            for app_id in sorted(queue, key=lambda app_id: (queue[app_id].since, app_id))
+            if demands[app_id].missing > 0 and self.state.launch_delay(app_id).remaining_s(now) == 0
+        ]
+
+    def _record(
+        self, app_id: str, offer: OpenOffer, result: Launch | str, placed_apps: set[str], now: float
+    ) -> None:
+        """Count the offer once per app: as used if any instance fits, otherwise as rejected."""
+        if app_id in placed_apps:
+            return
+        agent_id = offer.offer.agent_id.value
+        if isinstance(result, str):
+            self.state.queue[app_id].add_rejected(agent_id, result, now)
+        else:
+            placed_apps.add(app_id)
+            self.state.queue[app_id].add_used(agent_id, now)
+
+    def _place(self, demand: _Demand, offer: OpenOffer, now: float) -> Launch | str:
+        """Take one instance from the offer, or return the reject reason."""
+        app, task_uuid = demand.app, self._new_id()
+        fit = offer.examine(app, demand.placed, task_uuid.int)
+        if isinstance(fit, str):
+            return fit
+        offer.take(fit)
         instance = Instance(
-            task_id=task_id_for(app.id, str(unique)),
+            task_id=task_id_for(app.id, str(task_uuid)),
             app_id=app.id,
             version=app.version,
             config_version=app.config_version,
             agent_id=offer.offer.agent_id.value,
             host=offer.offer.hostname,
-            places=offer.places,
-            ports=list(outcome.ports),
+            agent_fields=offer.agent_fields,
+            ports=list(fit.ports),
             staged_at=now,
         )
         self.state.put_instance(instance)
         if app.constraints:
-            line.placed.append(instance.places)
-        return app, instance, outcome
+            demand.placed.append(instance.agent_fields)
+        return app, instance, fit
 
-    def _lives(self, instance: Instance, status: TaskStatus, now: float) -> None:
-        since = None
-        if status.state == "TASK_UNREACHABLE":
-            lost_at = status.unreachable_time
-            since = instance.unreachable_since or (lost_at.nanoseconds / 1e9 if lost_at else now)
-        started = instance.started_at
-        if started is None and status.state == "TASK_RUNNING":
-            started = status.timestamp or now
-        changed = replace(
-            instance,
-            state=status.state,
-            started_at=started,
-            unreachable_since=since,
-            inactive=instance.inactive and since is not None,
-            healthy=instance.healthy if status.healthy is None else status.healthy,
-        )
+    # --- statuses
+
+    def _apply_progress(self, instance: Instance, status: TaskStatus, now: float) -> None:
+        """Apply a status of a task that has not ended."""
+        changed = _progressed(instance, status, now)
         if changed != instance:
             self.state.put_instance(changed)
         if status.state == "TASK_UNREACHABLE" and changed.killing_since is not None:
             self.state.drop_instance(changed)
 
-    def _ended(self, instance: Instance, status: TaskStatus, now: float) -> None:
+    def _apply_end(self, instance: Instance, status: TaskStatus, now: float) -> None:
+        """Apply a status of a task that has ended: drop it, delay launches, note failures."""
         self.state.drop_instance(instance)
         app = self.state.apps.get(instance.app_id)
         if app is None or instance.killing_since is not None:
             return
-        unhealthy = status.healthy is False and status.state == "TASK_KILLED"
-        if (
-            status.state in BACKOFF_STATES or unhealthy
-        ) and instance.config_version == app.config_version:
-            ran_s = now - instance.started_at if instance.started_at is not None else 0.0
-            self.state.backoff(app.id).failed(app, ran_s, now)
-        if unhealthy or status.state not in {"TASK_FINISHED", "TASK_KILLED"}:
-            self.state.failures[app.id] = Failure(
-                app_id=app.id,
-                host=instance.host,
-                message="Killed by its agent, because its health checks failed"
-                if unhealthy
-                else status.message or "",
-                state=status.state,
-                task_id=instance.task_id,
-                timestamp=timestamp(status.timestamp or now),
-                version=instance.version,
-                slave_id=instance.agent_id,
-            )
+        is_unhealthy = _is_killed_as_unhealthy(status)
+        is_current = instance.config_version == app.config_version
+        if is_current and (is_unhealthy or status.state in BACKOFF_STATES):
+            started_at = instance.started_at or now
+            self.state.launch_delay(app.id).add_failure(app, now - started_at, now)
+        if is_unhealthy or status.state not in EXPECTED_STATES:
+            self.state.failures[app.id] = _failure(instance, status, now)
 
-    def _age(self, instance: Instance, now: float) -> None:
+    # --- time
+
+    def _apply_timeouts(self, instance: Instance, now: float) -> None:
         if instance.killing_since is not None:
-            if now - instance.killed_at >= KILL_AGAIN_S:
+            if now - instance.killed_at >= KILL_RETRY_S:
                 self.kill(instance, now)
         elif instance.unreachable_since is not None:
-            self._age_unreachable(instance, now - instance.unreachable_since)
+            self._apply_unreachable_strategy(instance, now - instance.unreachable_since)
         elif instance.state == "TASK_STAGING" and now - instance.staged_at >= STAGING_TIMEOUT_S:
             self.kill(instance, now)
 
-    def _age_unreachable(self, instance: Instance, for_s: float) -> None:
+    def _apply_unreachable_strategy(self, instance: Instance, unreachable_s: float) -> None:
         app = self.state.apps.get(instance.app_id)
         strategy = app.unreachable_strategy if app else UnreachableStrategy()
         if not isinstance(strategy, UnreachableStrategy):
             return
-        if for_s >= strategy.expunge_after_seconds:
+        if unreachable_s >= strategy.expunge_after_seconds:
             self.state.drop_instance(instance)
-        elif for_s >= strategy.inactive_after_seconds and not instance.inactive:
-            self.state.put_instance(replace(instance, inactive=True))
+        elif unreachable_s >= strategy.inactive_after_seconds and not instance.is_inactive:
+            self.state.put_instance(replace(instance, is_inactive=True))
 
     def _reconcile_all(self, now: float) -> None:
-        """Ask after each task that is known, and for each that the master knows: one given up here is killed when it is heard of."""
-        self._unheard = set(self.state.instances)
+        """Reconcile each known task, and implicitly each task that the master knows.
+
+        A task that was dropped here is killed when the master reports it.
+        """
+        self._unreported = set(self.state.instances)
         self._reconciled_all_at = now
         self._reconcile(now)
         self.state.send(reconcile())
 
     def _reconcile(self, now: float) -> None:
-        self._unheard &= set(self.state.instances)
+        self._unreported &= set(self.state.instances)
         self._reconciled_at = now
-        if self._unheard:
+        if self._unreported:
             pairs = [
                 (task_id, self.state.instances[task_id].agent_id)
-                for task_id in sorted(self._unheard)
+                for task_id in sorted(self._unreported)
             ]
             self.state.send(reconcile(pairs))
+
+
+def _progressed(instance: Instance, status: TaskStatus, now: float) -> Instance:
+    """The instance with the state, the times and the health of a status."""
+    is_unreachable = status.state == "TASK_UNREACHABLE"
+    unreachable_since = instance.unreachable_since or _unreachable_since(status, now)
+    started_at = instance.started_at
+    if started_at is None and status.state == "TASK_RUNNING":
+        started_at = status.timestamp or now
+    return replace(
+        instance,
+        state=status.state,
+        started_at=started_at,
+        unreachable_since=unreachable_since if is_unreachable else None,
+        is_inactive=instance.is_inactive and is_unreachable,
+        is_healthy=instance.is_healthy if status.healthy is None else status.healthy,
+    )
+
+
+def _is_killed_as_unhealthy(status: TaskStatus) -> bool:
+    """Whether the agent killed the task because its health checks failed."""
+    return status.healthy is False and status.state == "TASK_KILLED"
+
+
+def _failure(instance: Instance, status: TaskStatus, now: float) -> Failure:
+    message = UNHEALTHY_MESSAGE if _is_killed_as_unhealthy(status) else status.message or ""
+    return Failure(
+        app_id=instance.app_id,
+        host=instance.host,
+        message=message,
+        state=status.state,
+        task_id=instance.task_id,
+        timestamp=timestamp(status.timestamp or now),
+        version=instance.version,
+        slave_id=instance.agent_id,
+    )
+
+
+def _unreachable_since(status: TaskStatus, now: float) -> float:
+    """When the agent became unreachable, in epoch seconds; `now` if the master does not say."""
+    time = status.unreachable_time
+    return now if time is None else time.nanoseconds / 1e9

@@ -1,23 +1,44 @@
-"""From the JSON that a person posts to an `App`, with everything that is wrong with it said at once. Pure."""
+"""Parse the JSON of an app definition into an `App`, with all of its problems at once. No I/O.
+
+Field names, defaults and checks are those of Marathon 1.11. Unknown fields are ignored, as Marathon
+does. Fields of Marathon that change what an app does and that this server does not implement are
+rejected.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from mesaform.services.constraints import problem_with
-from mesaform.services.model import ROLE, App, PortDefinition, UnreachableStrategy
-
-FIRST_SERVICE_PORT, LAST_SERVICE_PORT = 10000, 20000
-SEGMENT = re.compile(
-    r"(([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])"
+from mesaform.services.model import (
+    ROLE,
+    App,
+    CommandCheck,
+    HealthCheck,
+    PortDefinition,
+    UnreachableStrategy,
 )
 
-# What Marathon's answers carry and its clients send back: read, never written.
+FIRST_SERVICE_PORT, LAST_SERVICE_PORT = 10000, 20000
+"""Range of assigned service ports; Marathon's `local_port_min` and `local_port_max`."""
+
+MAX_INSTANCES = 100_000
+MAX_PORT = 65535
+
+_NAME = "([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])"
+SEGMENT = re.compile(rf"({_NAME}\.)*{_NAME}")
+"""One part of an app's id between slashes."""
+
+_NAME_PROBLEM = (
+    "{segment!r} is not a name: use lower-case letters, digits, and hyphens or dots between them"
+)
+
 READ_ONLY = frozenset(
     {
         "version",
@@ -28,14 +49,17 @@ READ_ONLY = frozenset(
         "tasksHealthy",
         "tasksUnhealthy",
         "deployments",
+        "lastTaskFailure",
+        "taskStats",
+        "readinessCheckResults",
     }
-    | {"lastTaskFailure", "taskStats", "readinessCheckResults"}
 )
-# Marathon's fields that change what an app does and that this server cannot honour: refused when they say something.
+"""Fields of answers that clients send back; they are ignored."""
+
 UNSUPPORTED = {
     "container": "apps run as plain processes here; give cmd or args",
     "dependencies": "apps are started without an order",
-    "executor": "only the command executor is there",
+    "executor": "only the command executor is available",
     "ipAddress": "apps use their host's network",
     "networks": "apps use their host's network",
     "readinessChecks": "give a health check instead",
@@ -45,26 +69,46 @@ UNSUPPORTED = {
     "tty": "there is no terminal",
     "volumes": "there are no volumes",
 }
-_SAYS_NOTHING: dict[str, Callable[[Any], bool]] = {
-    "networks": lambda value: value == [{"mode": "host"}],
-    "container": lambda value: (
-        isinstance(value, dict)
-        and not any(part for name, part in value.items() if (name, part) != ("type", "MESOS"))
-    ),
-    "executor": lambda value: value == "//cmd",
+"""Marathon's fields that this server does not implement, with the reason for the author."""
+
+
+def _is_default_networks(value: object) -> bool:
+    return value == [{"mode": "host"}]
+
+
+def _is_default_container(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return not any(part for name, part in value.items() if (name, part) != ("type", "MESOS"))
+
+
+def _is_default_executor(value: object) -> bool:
+    return value == "//cmd"
+
+
+_IS_DEFAULT: dict[str, Callable[[object], bool]] = {
+    "networks": _is_default_networks,
+    "container": _is_default_container,
+    "executor": _is_default_executor,
 }
-_OLD_NAMES = ("ports", "uris")
+"""Values of unsupported fields that ask for nothing, so that they are accepted."""
+
+_LEGACY_FIELDS = ("ports", "uris")
 _FIELDS = {
     field.encode_name: field.type
     for field in msgspec.structs.fields(App)
     if field.name not in ("version", "config_version")
 }
 
-Problems = dict[str, list[str]]
+Problems: TypeAlias = dict[str, list[str]]
+"""Problems by JSON path."""
+
+Problem: TypeAlias = tuple[str, str]
+"""A JSON path and what is wrong there."""
 
 
 class InvalidApp(Exception):
-    """The posted definition cannot be used. `problems` maps JSON paths such as `/cpus` to what is wrong there."""
+    """The definition cannot be used. `problems` maps JSON paths such as `/cpus` to problems."""
 
     def __init__(self, problems: Problems) -> None:
         super().__init__("the app definition is not valid")
@@ -77,154 +121,158 @@ def canonical_id(app_id: str) -> str:
 
 
 def parse(
-    body: Any,
+    body: object,
     *,
     base: App | None = None,
     app_id: str | None = None,
     taken_ports: Iterable[int] = (),
 ) -> App:
-    """An app from decoded JSON.
+    """Return the app that a decoded JSON body defines.
 
     Args:
-        body: what was posted.
-        base: the app being changed; fields that are not in `body` stay as they are.
-        app_id: the id in the request's path; `body` may repeat it and may not contradict it.
+        body: the decoded body.
+        base: the app to change; fields that are not in `body` keep its values.
+        app_id: the id in the request's path; `body` may repeat but not contradict it.
         taken_ports: service ports of other apps, which are not assigned again.
 
     Raises:
-        InvalidApp: with every problem found.
+        InvalidApp: with every problem.
 
     """
     if not isinstance(body, dict):
         raise InvalidApp({"/": ["an app is a JSON object"]})
-    fields, problems = _known_fields(body)
-    values: dict[str, Any] = (
-        {"portDefinitions": [PortDefinition()]} if base is None else _as_written(base, fields)
-    )
-    values.update(_converted(fields, problems))
-    _settle_id(values, app_id, problems)
+    fields = _supported_fields(body)
+    problems = _unsupported_problems(body)
+    values = _convert(fields, problems)
+    given_id = values.get("id", None if base is None else base.id)
+    values["id"] = _resolve_id(given_id, app_id, problems)
     if problems:
         raise InvalidApp(problems)
-    app = App(**{_attribute(name): value for name, value in values.items()})
+    start = App(id="", port_definitions=[PortDefinition()]) if base is None else base
+    app = replace(start, **_exclusive(values))
     _check(app, problems)
     if problems:
         raise InvalidApp(problems)
     return _with_service_ports(app, frozenset(taken_ports))
 
 
-def _known_fields(body: dict[str, Any]) -> tuple[dict[str, Any], Problems]:
-    """The fields to use. Names that Marathon does not know are left out, as Marathon does."""
-    fields = {name: value for name, value in body.items() if name in _FIELDS or name in _OLD_NAMES}
-    problems: Problems = {
+def _supported_fields(body: Mapping[str, object]) -> dict[str, object]:
+    """The known fields, legacy ones under their present names."""
+    names = (*_FIELDS, *_LEGACY_FIELDS)
+    fields = {name: value for name, value in body.items() if name in names}
+    _upgrade(fields, "ports", "portDefinitions", _port_definition)
+    _upgrade(fields, "uris", "fetch", _fetch)
+    return fields
+
+
+def _port_definition(port: object) -> object:
+    return {"port": port} if isinstance(port, int) else port
+
+
+def _fetch(uri: object) -> object:
+    return {"uri": uri} if isinstance(uri, str) else uri
+
+
+def _upgrade(
+    fields: dict[str, object], legacy: str, present: str, convert: Callable[[object], object]
+) -> None:
+    """Replace a legacy field by its successor; the successor wins unless it is empty."""
+    if legacy not in fields:
+        return
+    value = fields.pop(legacy)
+    if fields.get(present) is None or (value and not fields[present]):
+        fields[present] = [convert(item) for item in value] if isinstance(value, list) else value
+
+
+def _unsupported_problems(body: Mapping[str, object]) -> Problems:
+    return {
         f"/{name}": [f"cannot be honoured by this server: {UNSUPPORTED[name]}"]
         for name, value in body.items()
-        if name in UNSUPPORTED and value and not _SAYS_NOTHING.get(name, bool)(value)
+        if name in UNSUPPORTED and value and not _IS_DEFAULT.get(name, _is_empty)(value)
     }
-    _modernise(
-        fields,
-        "ports",
-        "portDefinitions",
-        lambda port: isinstance(port, int),
-        lambda port: {"port": port},
-    )
-    _modernise(fields, "uris", "fetch", lambda uri: isinstance(uri, str), lambda uri: {"uri": uri})
-    return fields, problems
 
 
-def _modernise(
-    fields: dict[str, Any],
-    old: str,
-    new: str,
-    fits: Callable[[Any], bool],
-    form: Callable[[Any], Any],
-) -> None:
-    """An old field says the same as its successor, which wins when both are there and it is not empty."""
-    if old not in fields:
-        return
-    value = fields.pop(old)
-    if fields.get(new) is None or (value and not fields[new]):
-        whole = isinstance(value, list) and all(fits(part) for part in value)
-        fields[new] = [form(part) for part in value] if whole else value
+def _is_empty(value: object) -> bool:
+    return not value
 
 
-def _as_written(base: App, changes: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: getattr(base, _attribute(name)) for name in _FIELDS}
-    if changes.get("cmd") is not None:
-        values["args"] = None
-    if changes.get("args") is not None:
-        values["cmd"] = None
-    return values
-
-
-def _converted(fields: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _convert(fields: Mapping[str, object], problems: Problems) -> dict[str, object]:
+    """The values in the types of `App`, by JSON name; null means that a field is absent."""
+    values: dict[str, object] = {}
     for name, value in fields.items():
         if value is None:
             continue
         try:
             values[name] = msgspec.convert(value, _FIELDS[name])
         except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `$")
-            path = (
-                where.rstrip("`")
-                .replace("[...]", "")
-                .replace("[", "(")
-                .replace("]", ")")
-                .replace(".", "/")
-            )
-            problems.setdefault(f"/{name}{path}", []).append(what[:1].lower() + what[1:])
+            what, path = _located(str(error))
+            problems.setdefault(f"/{name}{path}", []).append(what)
     return values
 
 
+def _located(message: str) -> tuple[str, str]:
+    """Text and JSON path of a msgspec message such as `Expected `int` - at `$.port``."""
+    what, _, where = message.partition(" - at `$")
+    path = where.rstrip("`").replace("[...]", "")
+    path = path.replace("[", "(").replace("]", ")").replace(".", "/")
+    return what[:1].lower() + what[1:], path
+
+
+def _exclusive(values: Mapping[str, object]) -> dict[str, object]:
+    """The values by attribute name; a new `cmd` removes `args` and the other way round."""
+    changes = {_attribute(name): value for name, value in values.items()}
+    if "cmd" in changes:
+        changes.setdefault("args", None)
+    if "args" in changes and changes["args"] is not None:
+        changes.setdefault("cmd", None)
+    return changes
+
+
 def _attribute(name: str) -> str:
+    """The attribute of a JSON name: `portDefinitions` is `port_definitions`."""
     return re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), name)
 
 
-def _settle_id(values: dict[str, Any], app_id: str | None, problems: Problems) -> None:
-    given = values.get("id")
-    if app_id is not None and given is not None and canonical_id(given) != canonical_id(app_id):
-        problems["/id"] = [f"{given!r} is not the app of this address, {canonical_id(app_id)!r}"]
-        return
-    chosen = app_id if given is None else given
+def _resolve_id(body_id: object, path_id: str | None, problems: Problems) -> str:
+    """The app's canonical id; problems are added where the ids differ or are not valid."""
+    given = body_id if isinstance(body_id, str) else None
+    chosen = given if path_id is None else path_id
     if chosen is None:
         problems.setdefault("/id", ["is missing"])
-        return
-    values["id"] = canonical_id(chosen)
-    for segment in values["id"][1:].split("/"):
+        return ""
+    app_id = canonical_id(chosen)
+    if given is not None and canonical_id(given) != app_id:
+        problems["/id"] = [f"{given!r} is not the app of this address, {app_id!r}"]
+        return app_id
+    for segment in app_id[1:].split("/"):
         if not SEGMENT.fullmatch(segment):
-            problems["/id"] = [
-                f"{segment!r} is not a name: use lower-case letters, digits, and hyphens or dots between them"
-            ]
+            problems["/id"] = [_NAME_PROBLEM.format(segment=segment)]
+    return app_id
 
 
 def _check(app: App, problems: Problems) -> None:
-    parts = (
-        _command_problems,
-        _number_problems,
-        _port_problems,
-        _strategy_problems,
-        _health_problems,
-    )
-    for path, problem in (found for part in parts for found in part(app)):
-        problems.setdefault(path, []).append(problem)
-    for index, constraint in enumerate(app.constraints):
-        if (wrong := problem_with(constraint)) is not None:
-            problems.setdefault(f"/constraints({index})", []).append(wrong)
-    if app.role != ROLE:
-        problems["/role"] = [f"this server runs apps in the role {ROLE!r} only"]
+    """Add what is wrong with the values of an app."""
+    for check in _CHECKS:
+        for path, problem in check(app):
+            problems.setdefault(path, []).append(problem)
 
 
-def _command_problems(app: App) -> Iterable[tuple[str, str]]:
+def _check_command(app: App) -> Iterable[Problem]:
     if (app.cmd is None) == (app.args is None):
         yield "/", "give either cmd or args, and not both"
-    if app.cmd == "" or app.args in ([], [""]):
-        yield "/cmd" if app.cmd == "" else "/args", "must not be empty"
+    if app.cmd == "":
+        yield "/cmd", "must not be empty"
+    elif app.args in ([], [""]):
+        yield "/args", "must not be empty"
+
+
+def _check_environment(app: App) -> Iterable[Problem]:
     for name in app.env:
         if not name or "=" in name or "\0" in name:
             yield f"/env/{name}", "is not a name of an environment variable"
 
 
-_LEAST: dict[str, float] = {
+_MINIMUM: dict[str, float] = {
     "instances": 0,
     "cpus": 0,
     "mem": 0,
@@ -237,72 +285,112 @@ _LEAST: dict[str, float] = {
 }
 
 
-def _number_problems(app: App) -> Iterable[tuple[str, str]]:
-    for name, least in _LEAST.items():
+def _check_numbers(app: App) -> Iterable[Problem]:
+    for name, minimum in _MINIMUM.items():
         value = getattr(app, _attribute(name))
-        if value is not None and not (math.isfinite(value) and value >= least):
-            yield f"/{name}", f"must be a number of at least {least:g}, not {value:g}"
-    if app.instances > 100_000:
-        yield "/instances", "more than 100000 instances"
+        if value is not None and not _is_at_least(value, minimum):
+            yield f"/{name}", f"must be a number of at least {minimum:g}, not {value:g}"
+    if app.instances > MAX_INSTANCES:
+        yield "/instances", f"more than {MAX_INSTANCES} instances"
     if not (app.cpus or app.mem):
         yield "/", "an instance needs some cpus or mem"
 
 
-def _port_problems(app: App) -> Iterable[tuple[str, str]]:
+def _is_at_least(value: float, minimum: float) -> bool:
+    return math.isfinite(value) and value >= minimum
+
+
+def _check_ports(app: App) -> Iterable[Problem]:
     ports = [definition.port for definition in app.port_definitions]
     for index, port in enumerate(ports):
-        if not 0 <= port <= 65535:
-            yield f"/portDefinitions({index})/port", f"{port} is not between 0 and 65535"
+        if not 0 <= port <= MAX_PORT:
+            yield f"/portDefinitions({index})/port", f"{port} is not between 0 and {MAX_PORT}"
         elif port and ports.count(port) > 1:
             yield f"/portDefinitions({index})/port", f"{port} is used more than once"
+
+
+def _check_port_names(app: App) -> Iterable[Problem]:
     names = [definition.name for definition in app.port_definitions if definition.name]
     if len(set(names)) < len(names):
         yield "/portDefinitions", "names of ports must differ"
 
 
-def _strategy_problems(app: App) -> Iterable[tuple[str, str]]:
+def _check_strategies(app: App) -> Iterable[Problem]:
     for name in ("minimumHealthCapacity", "maximumOverCapacity"):
         if not 0 <= getattr(app.upgrade_strategy, _attribute(name)) <= 1:
             yield f"/upgradeStrategy/{name}", "must be between 0 and 1"
     strategy = app.unreachable_strategy
-    if (
-        isinstance(strategy, UnreachableStrategy)
-        and not 0 <= strategy.inactive_after_seconds <= strategy.expunge_after_seconds
-    ):
+    if not isinstance(strategy, UnreachableStrategy):
+        return
+    if not 0 <= strategy.inactive_after_seconds <= strategy.expunge_after_seconds:
         yield "/unreachableStrategy", "needs 0 <= inactiveAfterSeconds <= expungeAfterSeconds"
 
 
-def _health_problems(app: App) -> Iterable[tuple[str, str]]:
+def _check_health_checks(app: App) -> Iterable[Problem]:
     if len(app.health_checks) > 1:
         yield "/healthChecks", "one health check an app: the agent runs it, whatever its protocol"
     for index, check in enumerate(app.health_checks):
-        path = f"/healthChecks({index})"
-        if check.kind == "COMMAND" and (check.command is None or not check.command.value):
-            yield f"{path}/command", "is missing"
-        if (
-            check.kind != "COMMAND"
-            and check.port is None
-            and not 0 <= (check.port_index or 0) < len(app.port_definitions)
-        ):
-            yield f"{path}/portIndex", "names no port of this app"
-        for name in (
-            "gracePeriodSeconds",
-            "intervalSeconds",
-            "timeoutSeconds",
-            "delaySeconds",
-            "maxConsecutiveFailures",
-        ):
-            value = getattr(check, _attribute(name))
-            if not (math.isfinite(value) and value >= 0):
-                yield f"{path}/{name}", f"must be a number of at least 0, not {value:g}"
+        for path, problem in _check_health_check(check, len(app.port_definitions)):
+            yield f"/healthChecks({index}){path}", problem
+
+
+_HEALTH_CHECK_NUMBERS = (
+    "gracePeriodSeconds",
+    "intervalSeconds",
+    "timeoutSeconds",
+    "delaySeconds",
+    "maxConsecutiveFailures",
+)
+
+
+def _check_health_check(check: HealthCheck, port_count: int) -> Iterable[Problem]:
+    if check.kind == "COMMAND":
+        yield from _check_command_check(check.command)
+    elif check.port is None and not 0 <= (check.port_index or 0) < port_count:
+        yield "/portIndex", "names no port of this app"
+    for name in _HEALTH_CHECK_NUMBERS:
+        value = getattr(check, _attribute(name))
+        if not _is_at_least(value, 0):
+            yield f"/{name}", f"must be a number of at least 0, not {value:g}"
+
+
+def _check_command_check(command: CommandCheck | None) -> Iterable[Problem]:
+    if command is None or not command.value:
+        yield "/command", "is missing"
+
+
+def _check_constraints(app: App) -> Iterable[Problem]:
+    for index, constraint in enumerate(app.constraints):
+        if (problem := problem_with(constraint)) is not None:
+            yield f"/constraints({index})", problem
+
+
+def _check_role(app: App) -> Iterable[Problem]:
+    if app.role != ROLE:
+        yield "/role", f"this server runs apps in the role {ROLE!r} only"
+
+
+_CHECKS: Sequence[Callable[[App], Iterable[Problem]]] = (
+    _check_command,
+    _check_environment,
+    _check_numbers,
+    _check_ports,
+    _check_port_names,
+    _check_strategies,
+    _check_health_checks,
+    _check_constraints,
+    _check_role,
+)
 
 
 def _with_service_ports(app: App, taken: frozenset[int]) -> App:
-    used = set(taken) | {definition.port for definition in app.port_definitions}
+    """The app with a free service port for each definition that asks for one."""
+    if app.require_ports:
+        return app
+    used = taken | {definition.port for definition in app.port_definitions}
     free = (port for port in range(FIRST_SERVICE_PORT, LAST_SERVICE_PORT + 1) if port not in used)
-    assign: Callable[[int], int] = lambda port: port if port or app.require_ports else next(free, 0)  # noqa: E731
     definitions = [
-        msgspec.structs.replace(definition, port=assign(definition.port))
+        replace(definition, port=definition.port or next(free, 0))
         for definition in app.port_definitions
     ]
-    return msgspec.structs.replace(app, port_definitions=definitions)
+    return replace(app, port_definitions=definitions)

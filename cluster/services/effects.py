@@ -1,4 +1,7 @@
-"""What the core wants done. The shell stores first and speaks second, so that nothing is launched that would be forgotten. Pure."""
+"""Effects of the core: what the shell stores and sends. No I/O.
+
+The shell stores before it sends, so that no launched task is unknown to the next leader.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ Kind = Literal["apps", "instances", "deployments"]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Keep `value` under `key`, or drop what is there when `value` is None."""
+    """Store `value` under `key`; None deletes the stored value."""
 
     kind: Kind
     key: str
@@ -22,7 +25,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Make this call on the engine."""
+    """Make this call at the leading master."""
 
     call: Call
 
@@ -31,7 +34,7 @@ Effect = Store | Send
 
 
 class AppLocked(Exception):
-    """Another deployment of the same app is under way; `force` overrides it."""
+    """Another deployment of the app is in progress; `force` ends it."""
 
     def __init__(self, deployment_ids: list[str]) -> None:
         super().__init__("the app is being deployed")
@@ -39,7 +42,7 @@ class AppLocked(Exception):
 
 
 class AppMissing(Exception):
-    """There is no such app."""
+    """There is no app with this id."""
 
     def __init__(self, app_id: str) -> None:
         super().__init__(app_id)

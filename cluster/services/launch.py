@@ -1,4 +1,8 @@
-"""An instance's task as the wire has it: the command, its environment and its ports. Pure."""
+"""The Mesos task of an instance: command, environment, ports, health check. No I/O.
+
+Task ids, task names and environment variables have the form of Marathon 1.11
+(docs/task-environment-vars.md of its repository).
+"""
 
 from __future__ import annotations
 
@@ -19,41 +23,50 @@ from mesaform.mesos.messages import (
 from mesaform.services.matching import Fit
 from mesaform.services.model import App, HealthCheck, Instance
 
-NEVER = 2**31 - 1
+MAX_FAILURES = 2**31 - 1
+"""Stands for "never kill": more failures in a row than ever happen."""
 
 
-def task_id_for(app_id: str, unique: str) -> str:
-    """A task id in Marathon's form: `web_api.instance-<unique>._app.1`; it is valid in file names."""
-    return f"{app_id.strip('/').replace('/', '_')}.instance-{unique}._app.1"
+def task_id_for(app_id: str, task_uuid: str) -> str:
+    """A task id in Marathon's form: `web_api.instance-<uuid>._app.1`; it is valid in file names."""
+    return f"{app_id.strip('/').replace('/', '_')}.instance-{task_uuid}._app.1"
 
 
 def task_name(app_id: str) -> str:
-    """`/web/api` is `api.web`, as Mesos' DNS-like names go."""
+    """The task's name: `api.web` for the app `/web/api`, as Mesos-DNS expects it."""
     return ".".join(reversed(app_id.strip("/").split("/")))
 
 
 def task_info(app: App, instance: Instance, fit: Fit) -> TaskInfo:
-    """What to launch."""
-    grace_s = app.task_kill_grace_period_seconds
+    """The task to launch for this instance."""
     return TaskInfo(
         name=task_name(app.id),
         task_id=ident(instance.task_id),
         agent_id=ident(instance.agent_id),
         resources=fit.wire(),
         command=_command(app, instance),
-        kill_policy=None
-        if grace_s is None
-        else KillPolicy(grace_period=DurationInfo(nanoseconds=round(grace_s * 1e9))),
-        labels=Labels(labels=[Label(key=key, value=value) for key, value in app.labels.items()])
-        if app.labels
-        else None,
+        kill_policy=_kill_policy(app),
+        labels=_labels(app),
         discovery=_discovery(app, instance),
         health_check=_health_check(app.health_checks[0], instance) if app.health_checks else None,
     )
 
 
+def _kill_policy(app: App) -> KillPolicy | None:
+    grace_s = app.task_kill_grace_period_seconds
+    if grace_s is None:
+        return None
+    return KillPolicy(grace_period=DurationInfo(nanoseconds=round(grace_s * 1e9)))
+
+
+def _labels(app: App) -> Labels | None:
+    if not app.labels:
+        return None
+    return Labels(labels=[Label(key=key, value=value) for key, value in app.labels.items()])
+
+
 def environment(app: App, instance: Instance) -> dict[str, str]:
-    """What an instance finds in its environment; a variable that the app sets itself wins."""
+    """The environment of an instance; the app's own variables override those of Marathon."""
     env = {
         "HOST": instance.host,
         "MESOS_TASK_ID": instance.task_id,
@@ -66,21 +79,27 @@ def environment(app: App, instance: Instance) -> dict[str, str]:
         "MARATHON_APP_LABELS": " ".join(_variable(key) for key in sorted(app.labels)),
     }
     env.update({f"MARATHON_APP_LABEL_{_variable(key)}": value for key, value in app.labels.items()})
-    for index, (port, definition) in enumerate(
-        zip(instance.ports, app.port_definitions, strict=True)
-    ):
-        env[f"PORT{index}"] = str(port)
+    return {**env, **_port_variables(app, instance), **app.env}
+
+
+def _port_variables(app: App, instance: Instance) -> dict[str, str]:
+    """Each host port by its index, its service port and its name; the first one as `PORT`."""
+    variables: dict[str, str] = {}
+    definitions = zip(instance.ports, app.port_definitions, strict=True)
+    for index, (port, definition) in enumerate(definitions):
+        variables[f"PORT{index}"] = str(port)
         if definition.port:
-            env[f"PORT_{definition.port}"] = str(port)
+            variables[f"PORT_{definition.port}"] = str(port)
         if definition.name:
-            env[f"PORT_{_variable(definition.name)}"] = str(port)
+            variables[f"PORT_{_variable(definition.name)}"] = str(port)
     if instance.ports:
-        env["PORT"] = str(instance.ports[0])
-        env["PORTS"] = ",".join(map(str, instance.ports))
-    return {**env, **app.env}
+        variables["PORT"] = str(instance.ports[0])
+        variables["PORTS"] = ",".join(map(str, instance.ports))
+    return variables
 
 
 def _variable(text: str) -> str:
+    """Text as part of a variable's name: upper case, other characters replaced by `_`."""
     return re.sub(r"[^A-Z0-9_]", "_", text.upper())
 
 
@@ -108,24 +127,27 @@ def _command(app: App, instance: Instance) -> CommandInfo:
             uris=uris,
             environment=env,
         )
-    return CommandInfo(shell=True, value=app.cmd, user=app.user, uris=uris, environment=env)  # noqa: S604  the user asks for one
+    return CommandInfo(  # noqa: S604 - Marathon runs `cmd` in a shell
+        shell=True,
+        value=app.cmd,
+        user=app.user,
+        uris=uris,
+        environment=env,
+    )
 
 
 def _health_check(check: HealthCheck, instance: Instance) -> dict[str, object]:
-    """The v1 HealthCheck. Whatever never kills in Marathon does so here only after more failures than ever happen."""
+    """The v1 HealthCheck of a check. Mesos has no "never kill", see `MAX_FAILURES`."""
     timings: dict[str, object] = {
         "delay_seconds": check.delay_seconds,
         "interval_seconds": check.interval_seconds,
         "timeout_seconds": check.timeout_seconds,
         "grace_period_seconds": check.grace_period_seconds,
-        "consecutive_failures": check.max_consecutive_failures or NEVER,
+        "consecutive_failures": check.max_consecutive_failures or MAX_FAILURES,
     }
     if check.command is not None and check.kind == "COMMAND":
-        return {
-            "type": "COMMAND",
-            "command": {"shell": True, "value": check.command.value},
-            **timings,
-        }
+        command = {"shell": True, "value": check.command.value}
+        return {"type": "COMMAND", "command": command, **timings}
     port = instance.ports[check.port_index or 0] if check.port is None else check.port
     if check.kind == "TCP":
         return {"type": "TCP", "tcp": {"port": port}, **timings}

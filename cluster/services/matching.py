@@ -1,17 +1,20 @@
-"""Whether an app's next instance fits what is left of an offer, and if not, why not, in Marathon's words. Pure."""
+"""Match an app's next instance against the rest of an offer. No I/O.
+
+A mismatch is one of the reasons in `REJECT_REASONS`, which Marathon 1.11 reports in `/v2/queue`.
+Depends on `mesaform.common.resources`, `mesaform.mesos.messages` and `constraints`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mesaform.common.resources import EMPTY, Range, Resources, subtract_ranges
 from mesaform.mesos.messages import Offer, Resource, from_wire, to_wire
-from mesaform.services.constraints import Places, places_of, satisfied
+from mesaform.services.constraints import AgentFields, are_satisfied, fields_of
 from mesaform.services.model import ROLE, App
 
-# The order in which an offer is examined; an offer counts under the first reason that rejects it.
-FUNNEL = (
+REJECT_REASONS = (
     "UnfulfilledRole",
     "UnfulfilledConstraint",
     "NoCorrespondingReservationFound",
@@ -23,6 +26,8 @@ FUNNEL = (
     "InsufficientPorts",
     "DeclinedScarceResources",
 )
+"""Marathon's names in the order of examination; an offer counts under its first reason."""
+
 _SCALAR_REASONS = {
     "cpus": "InsufficientCpus",
     "mem": "InsufficientMemory",
@@ -33,13 +38,16 @@ _SCALAR_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What an instance takes, by the role that the resources are reserved for, and its host ports in the order of the app's definitions."""
+    """Resources that an instance takes, by reservation role, and its host ports.
+
+    `ports` are in the order of the app's port definitions.
+    """
 
     taken: dict[str, Resources]
     ports: tuple[int, ...]
 
     def wire(self) -> list[Resource]:
-        """The task's resources as the wire has them."""
+        """The task's resources as Mesos messages."""
         return [
             item
             for role, part in self.taken.items()
@@ -48,99 +56,126 @@ class Fit:
 
 
 class OpenOffer:
-    """An offer from which instances are cut one after the other."""
+    """An offer from which instances are taken one after the other."""
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
-        self.places = places_of(offer)
+        self.agent_fields = fields_of(offer)
         by_role: dict[str, list[Resource]] = {}
         for resource in offer.resources:
             by_role.setdefault(resource.role or ROLE, []).append(resource)
-        # What is reserved goes first: nobody else can use it.
-        self._left = {
+        # Reserved resources come first, because no other framework can use them.
+        self._remaining = {
             role: from_wire(by_role[role])
             for role in sorted(by_role, key=lambda role: (role == ROLE, role))
         }
 
     @property
-    def left(self) -> Resources:
-        """What is not taken yet, of all roles."""
+    def remaining(self) -> Resources:
+        """Resources that are not taken yet, of all roles."""
         total = EMPTY
-        for part in self._left.values():
+        for part in self._remaining.values():
             total = total + part
         return total
 
-    def examine(self, app: App, placed: Iterable[Places], port_seed: int) -> Fit | str:
-        """How one more instance would fit, or the reason why it does not; takes nothing.
+    def examine(self, app: App, placed: Iterable[AgentFields], port_seed: int) -> Fit | str:
+        """How one more instance fits, or the reject reason; takes nothing.
 
         Args:
-            app: what to place.
-            placed: where the app's other instances are.
-            port_seed: any number; it spreads the choice of host ports, so that a port is not reused the moment it is free.
+            app: the app to place.
+            placed: the fields of the agents of the app's other instances.
+            port_seed: any number. It varies the choice of host ports, so that a port is not reused
+                as soon as it is free.
 
         """
-        roles = [
-            role
-            for role in self._left
-            if app.accepted_resource_roles is None or role in app.accepted_resource_roles
-        ]
+        roles = self._accepted_roles(app)
         if not roles:
             return "UnfulfilledRole"
-        if not satisfied(app.constraints, self.places, placed):
+        if not are_satisfied(app.constraints, self.agent_fields, placed):
             return "UnfulfilledConstraint"
+        scalars = self._match_scalars(app, roles)
+        if isinstance(scalars, str):
+            return scalars
+        offered = [part for role in roles for part in self._remaining[role].ports]
+        ports = _choose_ports(app, offered, port_seed)
+        if ports is None:
+            return "InsufficientPorts"
+        return self._fit(scalars, ports)
+
+    def _fit(self, scalars: dict[str, dict[str, int]], ports: tuple[int, ...]) -> Fit:
+        taken = {
+            role: Resources(amounts, self._ports_of(role, ports))
+            for role, amounts in scalars.items()
+        }
+        return Fit({role: part for role, part in taken.items() if not part.is_empty}, ports)
+
+    def take(self, fit: Fit) -> None:
+        """Take the resources of a fit that `examine` returned just before."""
+        for role, part in fit.taken.items():
+            self._remaining[role] = self._remaining[role] - part
+
+    def _accepted_roles(self, app: App) -> list[str]:
+        accepted = app.accepted_resource_roles
+        return [role for role in self._remaining if accepted is None or role in accepted]
+
+    def _match_scalars(self, app: App, roles: Iterable[str]) -> dict[str, dict[str, int]] | str:
+        """Thousandths of each scalar resource to take, by role; or the reject reason."""
         taken: dict[str, dict[str, int]] = {role: {} for role in roles}
         for name, reason in _SCALAR_REASONS.items():
             if not self._take_scalar(name, app.resources.milli.get(name, 0), taken):
                 return reason
-        ports = _choose_ports(
-            app, [part for role in roles for part in self._left[role].ports], port_seed
-        )
-        if ports is None:
-            return "InsufficientPorts"
-        parts = {
-            role: Resources(amounts, self._ports_of(role, ports)) for role, amounts in taken.items()
-        }
-        return Fit({role: part for role, part in parts.items() if not part.is_empty}, ports)
-
-    def take(self, fit: Fit) -> None:
-        """Cut out what `examine` found just before."""
-        for role, part in fit.taken.items():
-            self._left[role] = self._left[role] - part
+        return taken
 
     def _take_scalar(self, name: str, wanted: int, taken: dict[str, dict[str, int]]) -> bool:
+        """Add the amount to `taken`, role by role; whether all of it is there."""
         for role, amounts in taken.items():
-            part = min(wanted, self._left[role].milli.get(name, 0))
+            part = min(wanted, self._remaining[role].milli.get(name, 0))
             if part > 0:
                 amounts[name] = part
                 wanted -= part
         return wanted == 0
 
-    def _ports_of(self, role: str, ports: tuple[int, ...]) -> tuple[Range, ...]:
-        mine = [
-            (port, port)
-            for port in ports
-            if any(low <= port <= high for low, high in self._left[role].ports)
-        ]
-        return Resources.of(ports=mine).ports
+    def _ports_of(self, role: str, ports: Iterable[int]) -> tuple[Range, ...]:
+        """Those of the ports that this role's resources contain."""
+        ranges = self._remaining[role].ports
+        contained = [port for port in ports if any(low <= port <= high for low, high in ranges)]
+        return Resources.of(ports=[(port, port) for port in contained]).ports
 
 
 def _choose_ports(app: App, offered: list[Range], seed: int) -> tuple[int, ...] | None:
-    wanted = [definition.port for definition in app.port_definitions]
-    if app.require_ports:
-        missing = subtract_ranges([(port, port) for port in wanted if port], offered)
-        if missing:
-            return None
-    fixed = {port for port in wanted if port and app.require_ports}
-    free = subtract_ranges(offered, [(port, port) for port in fixed])
-    count = sum(high - low + 1 for low, high in free)
-    needed = sum(1 for port in wanted if port not in fixed)
-    if count < needed:
+    """A host port for each port definition, or None if the offer has not enough.
+
+    With `requirePorts` a definition's own port is the host port, and 0 asks for any port.
+    """
+    defined = [definition.port for definition in app.port_definitions]
+    fixed = _fixed_ports(app)
+    fixed_ranges = [(port, port) for port in fixed]
+    if subtract_ranges(fixed_ranges, offered):
         return None
-    picked = iter(_nth(free, (seed + index) % count) for index in range(needed))
-    return tuple(port if port in fixed else next(picked) for port in wanted)
+    dynamic_count = sum(port not in fixed for port in defined)
+    dynamic = _pick_ports(subtract_ranges(offered, fixed_ranges), dynamic_count, seed)
+    if dynamic is None:
+        return None
+    remaining = iter(dynamic)
+    return tuple(port if port in fixed else next(remaining) for port in defined)
 
 
-def _nth(ranges: tuple[Range, ...], index: int) -> int:
+def _fixed_ports(app: App) -> set[int]:
+    if not app.require_ports:
+        return set()
+    return {definition.port for definition in app.port_definitions if definition.port}
+
+
+def _pick_ports(free: Sequence[Range], count: int, seed: int) -> list[int] | None:
+    """`count` different ports of the ranges, from a position that the seed selects."""
+    free_count = sum(high - low + 1 for low, high in free)
+    if free_count < count:
+        return None
+    return [_nth(free, (seed + index) % free_count) for index in range(count)]
+
+
+def _nth(ranges: Sequence[Range], index: int) -> int:
+    """The port at this position in the ranges."""
     for low, high in ranges:
         if index <= high - low:
             return low + index

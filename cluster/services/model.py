@@ -1,6 +1,9 @@
-"""What services keeps: apps, their instances and their deployments, as frozen structs.
+"""Apps, instances and deployments: frozen structs that are stored in ZooKeeper. No I/O.
 
-Times are seconds since the epoch, except `version` strings, which are Marathon's: ISO 8601 in UTC with milliseconds.
+Apps and their parts have the fields and defaults of Marathon 1.11 (its RAML files below
+docs/docs/rest-api/public/api/v2/types). Times are epoch seconds, except `version` strings, which
+are Marathon's: ISO 8601 in UTC with milliseconds. Stored names of fields must stay readable: a
+field that is renamed keeps its old name on the wire.
 """
 
 from __future__ import annotations
@@ -15,15 +18,18 @@ from mesaform.mesos.messages import TERMINAL_STATES
 
 KillSelection = Literal["YOUNGEST_FIRST", "OLDEST_FIRST"]
 ROLE = "*"
-"""The role of the whole framework; apps in other roles are not offered here."""
+"""The Mesos role of the framework; apps in other roles are rejected."""
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The base of what is written as Marathon writes it: every field is always there."""
+    """Base of structs that are written in Marathon's form: camel case, every field present."""
 
 
 class PortDefinition(Wire, frozen=True, kw_only=True):
-    """`port` is the service port; 0 asks for one to be assigned. With `requirePorts` it is the host port as well."""
+    """`port` is the service port; 0 asks for an assigned one.
+
+    With `requirePorts` it is the host port as well.
+    """
 
     port: int = 0
     protocol: str = "tcp"
@@ -32,14 +38,17 @@ class PortDefinition(Wire, frozen=True, kw_only=True):
 
 
 class UpgradeStrategy(Wire, frozen=True, kw_only=True):
-    """Shares of `instances`: how many stay running and how many extra may run while an app is replaced by its next version."""
+    """Limits of a replacement, as shares of `instances`.
+
+    `minimum_health_capacity` stay running; at most `maximum_over_capacity` run in addition.
+    """
 
     minimum_health_capacity: float = 1.0
     maximum_over_capacity: float = 1.0
 
 
 class UnreachableStrategy(Wire, frozen=True, kw_only=True):
-    """After how many seconds an instance on an unreachable agent is replaced, and after how many it is forgotten."""
+    """Seconds after which an instance on an unreachable agent is replaced, and is forgotten."""
 
     inactive_after_seconds: float = 300.0
     expunge_after_seconds: float = 600.0
@@ -50,9 +59,11 @@ class CommandCheck(Wire, frozen=True, kw_only=True):
 
 
 class HealthCheck(Wire, frozen=True, kw_only=True):
-    """Run by the instance's agent, whatever the protocol: `HTTP` and `MESOS_HTTP` are the same here, and so on.
+    """A health check that the instance's agent runs, whatever the protocol.
 
-    `port` is a host port; without one it is the instance's port number `port_index`. `max_consecutive_failures` of 0 never kills.
+    `HTTP` and `MESOS_HTTP` mean the same (likewise the others): unlike Marathon this server runs no
+    checks itself. `port` is a host port; without one, `port_index` selects one of the instance's
+    ports. A `max_consecutive_failures` of 0 never kills.
     """
 
     protocol: Literal[
@@ -75,7 +86,7 @@ class HealthCheck(Wire, frozen=True, kw_only=True):
 
 
 class Fetch(Wire, frozen=True, kw_only=True):
-    """A file that is brought into the sandbox before an instance starts."""
+    """A file that the agent fetches into the sandbox before an instance starts."""
 
     uri: str
     extract: bool = True
@@ -85,7 +96,11 @@ class Fetch(Wire, frozen=True, kw_only=True):
 
 
 class App(Wire, frozen=True, kw_only=True):
-    """An app as a person wrote it, with defaults filled in, and its versions."""
+    """An app definition with defaults filled in.
+
+    `version` changes with every change, `config_version` only with those that need new instances
+    (not with `instances`).
+    """
 
     id: str
     cmd: str | None = None
@@ -113,30 +128,37 @@ class App(Wire, frozen=True, kw_only=True):
     unreachable_strategy: UnreachableStrategy | Literal["disabled"] = UnreachableStrategy()
     upgrade_strategy: UpgradeStrategy = UpgradeStrategy()
     version: str = ""
-    config_version: str = ""  # of the last change that needs new instances; scaling keeps it
+    config_version: str = ""
 
     @property
     def resources(self) -> Resources:
-        """What one instance takes, without its ports."""
+        """Resources of one instance, without its ports."""
         return Resources.of(cpus=self.cpus, mem_mib=self.mem, disk_mib=self.disk, gpus=self.gpus)
 
 
-class Standing(NamedTuple):
-    """What instances have in common that are alike for their app. `healthy` is None when it is not known."""
+class Condition(NamedTuple):
+    """The properties of an instance that decide what its app needs next.
+
+    Instances with the same condition are interchangeable. `is_healthy` None: unknown.
+    """
 
     config_version: str
-    counts: bool
-    running: bool
-    inactive: bool
-    healthy: bool | None
+    is_counted: bool
+    is_running: bool
+    is_inactive: bool
+    is_healthy: bool | None
 
-    def ready(self, app: App) -> bool:
-        """Whether such an instance does its work: it runs, and is healthy if that is checked."""
-        return self.running and (self.healthy is True or not app.health_checks)
+    def is_ready(self, app: App) -> bool:
+        """Whether such an instance runs, and is healthy if the app checks health."""
+        return self.is_running and (self.is_healthy is True or not app.health_checks)
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One task of an app, from before its launch is sent until its end is known."""
+    """One task of an app, from before its launch is sent until its end is known.
+
+    `agent_fields` are the fields that constraints compare; `killed_at` is when KILL was last sent.
+    `is_healthy` None: unknown. `is_inactive`: unreachable for so long that it is replaced.
+    """
 
     task_id: str
     app_id: str
@@ -144,43 +166,53 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     config_version: str
     agent_id: str
     host: str
-    places: dict[
-        str, str
-    ] = {}  # what constraints look at: the agent's attributes, @hostname, @region, @zone
+    agent_fields: dict[str, str] = msgspec.field(default_factory=dict, name="places")
     ports: list[int] = []
     state: str = "TASK_STAGING"
     staged_at: float
     started_at: float | None = None
     killing_since: float | None = None
-    killed_at: float = 0.0  # when KILL was last sent
+    killed_at: float = 0.0
     unreachable_since: float | None = None
-    healthy: bool | None = None  # None: not known (yet)
-    inactive: bool = False  # unreachable for so long that another one is started in its place
+    is_healthy: bool | None = msgspec.field(default=None, name="healthy")
+    is_inactive: bool = msgspec.field(default=False, name="inactive")
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
+        """Whether it runs and is not being killed."""
         return self.state == "TASK_RUNNING" and self.killing_since is None
 
     @property
-    def standing(self) -> Standing:
-        """All of it that bears on what its app needs next."""
-        return Standing(self.config_version, self.counts, self.running, self.inactive, self.healthy)
+    def condition(self) -> Condition:
+        """See `Condition`."""
+        return Condition(
+            self.config_version,
+            self.is_counted,
+            self.is_running,
+            self.is_inactive,
+            self.is_healthy,
+        )
 
     @property
-    def counts(self) -> bool:
-        """Whether it is one of the instances that its app wants."""
-        return (
-            self.killing_since is None and not self.inactive and self.state not in TERMINAL_STATES
-        )
+    def is_counted(self) -> bool:
+        """Whether it is one of the `instances` of its app."""
+        is_stopping = self.killing_since is not None or self.state in TERMINAL_STATES
+        return not is_stopping and not self.is_inactive
 
 
 class Action(Wire, frozen=True, kw_only=True):
+    """One action of a deployment, such as `ScaleApplication`, in Marathon's names."""
+
     action: str
     app: str
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A change under way. Reconciliation does the work; this says what is awaited. `previous` restores what was before."""
+    """A change that is not complete yet.
+
+    The core's reconciliation does the work; a deployment states which apps must settle before the
+    change is complete. `previous` has the definitions for a rollback; None: the app was created.
+    """
 
     id: str
     version: str
@@ -191,7 +223,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Failure(Wire, frozen=True, kw_only=True):
-    """Marathon's lastTaskFailure."""
+    """Marathon's `lastTaskFailure`."""
 
     app_id: str
     host: str
@@ -204,8 +236,6 @@ class Failure(Wire, frozen=True, kw_only=True):
 
 
 def timestamp(at_s: float) -> str:
-    """Marathon's form of a time: `2026-11-21T05:31:00.123Z`."""
-    return (
-        datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
-        + "Z"
-    )
+    """Epoch seconds in Marathon's form: `2026-11-21T05:31:00.123Z`."""
+    text = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"

@@ -1,20 +1,23 @@
-"""The shell around the core: while this server leads, it feeds the engine's events and time into the core and does what comes out."""
+"""Shell of the core: while this server leads, it applies events and time and carries out effects.
+
+Depends on `mesaform.mesos.scheduler` (the framework's subscription) and `store` (ZooKeeper).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 from uuid import uuid4
 
 import aiohttp
+import structlog
 
 from mesaform.common.errors import MesaformError, Permanent, Retryable
 from mesaform.mesos.messages import Capability, FrameworkInfo, Id
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
-from mesaform.mesos.scheduler_api import Event
+from mesaform.mesos.scheduler_api import Call, Event, Failure
 from mesaform.services.commands import ApiCommands
 from mesaform.services.core import Core
 from mesaform.services.effects import Effect, Send
@@ -22,7 +25,9 @@ from mesaform.services.model import ROLE
 from mesaform.services.store import StateStore
 
 FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
-TICK_S = 1.0
+"""How long tasks run without a leader; Marathon's default, one week."""
+
+TICK_INTERVAL_S = 1.0
 CAPABILITIES = (
     "MULTI_ROLE",
     "PARTITION_AWARE",
@@ -31,26 +36,29 @@ CAPABILITIES = (
     "REGION_AWARE",
 )
 Answer = TypeVar("Answer")
-log = logging.getLogger("services")
+log = structlog.get_logger("services")
 
 
 class NotLeading(Exception):
-    """Another server leads, or none yet, or the state is still being read."""
+    """Another server leads, or no server does, or the state is still being read."""
 
 
 class StateNotStored(Exception):
-    """ZooKeeper did not take a change: what is in memory cannot be trusted, so leadership is given up and the state read again."""
+    """ZooKeeper did not accept a change, so memory and ZooKeeper may differ.
+
+    The server gives up leadership and reads the state again when it is elected.
+    """
 
 
 class Scheduler:
-    """The framework `marathon`, as long as this server leads.
+    """The framework `marathon`, while this server leads.
 
     Args:
-        store: where the state is.
-        engine: finds the engine's leading master.
-        session: for calls on it; owned by the caller.
-        url: this server's own address, shown to the engine.
-        clock: seconds since the epoch.
+        store: the state in ZooKeeper.
+        engine: returns the leading master's base URL.
+        session: for calls; the caller closes it.
+        url: this server's own address, shown in the engine's web page.
+        clock: epoch seconds.
 
     """
 
@@ -67,12 +75,13 @@ class Scheduler:
         self._store, self._engine, self._session, self._url = store, engine, session, url
         self._core: Core | None = None
         self._client: SchedulerClient | None = None
-        self._not_stored = asyncio.Event()
-        self._order = asyncio.Lock()  # one decision is stored and said before the next is made
+        self._store_failed = asyncio.Event()
+        # A decision is stored and sent before the next one is made.
+        self._lock = asyncio.Lock()
 
     @property
     def core(self) -> Core:
-        """The state and its rules, to look at.
+        """The leading core, for reading.
 
         Raises:
             NotLeading: this server does not lead.
@@ -83,69 +92,77 @@ class Scheduler:
         return self._core
 
     async def lead(self, epoch: int) -> None:
-        """Take over: load, subscribe, go on until cancelled. Returns when the state cannot be stored, to be elected anew.
+        """Load the state, subscribe and serve until cancelled.
+
+        Returns when the state cannot be stored; the caller enters the election again.
 
         Raises:
-            ExceptionGroup: the engine refuses the framework, or another scheduler took it over; this server must end.
+            ExceptionGroup: the engine refuses the framework, or another scheduler subscribed with
+                its id; this server must end.
 
         """
         state = await self._store.load()
         self.framework_id = await self._store.framework_id()
         log.info(
-            "leading, epoch %d: %d apps, %d instances, framework %s",
-            epoch,
-            len(state.apps),
-            len(state.instances),
-            self.framework_id,
+            "leading",
+            epoch=epoch,
+            apps=len(state.apps),
+            instances=len(state.instances),
+            framework_id=self.framework_id,
         )
         self._core = Core(state, uuid4)
-        self._not_stored.clear()
+        self._store_failed.clear()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._subscriptions(), name="subscriptions")
-                group.create_task(self._ticks(), name="ticks")
-                group.create_task(self._until_not_stored(), name="state watch")
+                group.create_task(self._subscribe(), name="subscriptions")
+                group.create_task(self._tick(), name="ticks")
+                group.create_task(self._wait_for_store_failure(), name="state watch")
         except* StateNotStored as errors:
-            log.warning("giving leadership up: %s", errors.exceptions[0])
+            log.warning("giving up leadership", error=str(errors.exceptions[0]))
         finally:
             self._core = self._client = None
-            log.info("no longer leading, epoch %d", epoch)
+            log.info("no longer leading", epoch=epoch)
 
     async def change(
         self, decide: Callable[[ApiCommands, float], tuple[Answer, list[Effect]]]
     ) -> Answer:
-        """Make a change that a person asks for; returns when it is stored, whether or not the engine answers now.
+        """Make a change of the REST API; return once it is stored.
+
+        Calls that the engine does not answer now are repeated later.
 
         Raises:
             NotLeading: this server does not lead.
-            StateNotStored: it may or may not have been made.
-            Whatever `decide` raises; nothing is changed then.
+            StateNotStored: the change may or may not be stored.
+            Exception: whatever `decide` raises; nothing is changed then.
 
         """
-        async with self._order:
+        async with self._lock:
             answer, effects = decide(ApiCommands(self.core), self.clock())
-            await self._carry_out(effects, tolerant=True)
+            await self._carry_out(effects, may_drop_calls=True)
         return answer
 
-    async def _until_not_stored(self) -> None:
-        await self._not_stored.wait()
-        raise StateNotStored("ZooKeeper did not take a change")
+    async def _wait_for_store_failure(self) -> None:
+        await self._store_failed.wait()
+        raise StateNotStored("ZooKeeper did not accept a change")
 
-    async def _ticks(self) -> None:
+    async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
-            await self._decide(lambda core: core.tick(self.clock()), tolerant=True)
+            await asyncio.sleep(TICK_INTERVAL_S)
+            await self._decide(lambda core: core.tick(self.clock()), may_drop_calls=True)
 
-    async def _subscriptions(self) -> None:
+    async def _subscribe(self) -> None:
+        """Keep a subscription; a removed framework subscribes again with a new id."""
         while True:
             self._client = SchedulerClient(self._engine, self._info(), self._session, log.info)
             try:
                 await self._client.run(self._handle)
             except FrameworkRemoved as error:
-                log.warning("%s: starting everything anew under a new framework id", error)
-                await self._store.keep_framework_id(None)
+                log.warning("framework removed: starting with a new id", error=str(error))
+                await self._store.store_framework_id(None)
                 self.framework_id = None
-                await self._decide(lambda core: core.framework_removed(self.clock()), tolerant=True)
+                await self._decide(
+                    lambda core: core.framework_removed(self.clock()), may_drop_calls=True
+                )
 
     def _info(self) -> FrameworkInfo:
         return FrameworkInfo(
@@ -167,40 +184,48 @@ class Scheduler:
             await self._decide(lambda core: core.offers(offers.offers, now))
         elif (update := event.update) is not None:
             await self._decide(lambda core: core.status(update.status, now))
-        elif (
-            event.failure is not None
-            and event.failure.agent_id is not None
-            and event.failure.executor_id is None
-        ):
-            self.core.agent_failed(event.failure.agent_id.value)
+        elif event.failure is not None:
+            self._failed(event.failure)
+
+    def _failed(self, failure: Failure) -> None:
+        """Apply the failure of an agent; those of executors have no effect."""
+        if failure.agent_id is not None and failure.executor_id is None:
+            self.core.agent_failed(failure.agent_id.value)
 
     async def _subscribed(self, framework_id: str) -> None:
         if framework_id != self.framework_id:
-            await self._store.keep_framework_id(framework_id)
+            await self._store.store_framework_id(framework_id)
             self.framework_id = framework_id
         await self._decide(lambda core: core.subscribed(self.clock()))
 
     async def _decide(
-        self, decide: Callable[[Core], list[Effect]], *, tolerant: bool = False
+        self, decide: Callable[[Core], list[Effect]], *, may_drop_calls: bool = False
     ) -> None:
-        async with self._order:
-            await self._carry_out(decide(self.core), tolerant=tolerant)
+        async with self._lock:
+            await self._carry_out(decide(self.core), may_drop_calls=may_drop_calls)
 
-    async def _carry_out(self, effects: Sequence[Effect], *, tolerant: bool) -> None:
-        """Store first, then speak. What cannot be said is said again after the next subscription or tick, so `tolerant` may drop it."""
+    async def _carry_out(self, effects: Sequence[Effect], *, may_drop_calls: bool) -> None:
+        """Store, then send.
+
+        The core repeats a call that was not sent after the next subscription or tick. Unless calls
+        may be dropped, `Retryable` is raised so that the client subscribes again.
+        """
         try:
             await self._store.apply(effects)
         except MesaformError as error:
-            self._not_stored.set()
+            self._store_failed.set()
             raise StateNotStored(str(error)) from error
         for effect in effects:
             if isinstance(effect, Send) and self._client is not None:
-                try:
-                    await self._client.call(effect.call)
-                except Permanent as error:
-                    log.exception("the engine refuses a call: %s", error)  # noqa: TRY401
-                    self.core.not_said()
-                except Retryable:
-                    self.core.not_said()
-                    if not tolerant:
-                        raise
+                await self._send(self._client, effect.call, may_drop=may_drop_calls)
+
+    async def _send(self, client: SchedulerClient, call: Call, *, may_drop: bool) -> None:
+        try:
+            await client.call(call)
+        except Permanent:
+            log.exception("the engine refuses a call", call=call.type)
+            self.core.call_failed()
+        except Retryable:
+            self.core.call_failed()
+            if not may_drop:
+                raise

@@ -1,20 +1,23 @@
-"""The composition root of services: one server of the three, with its ZooKeeper sessions, its election and its HTTP address."""
+"""Composition root of services: ZooKeeper sessions, election, HTTP server of one process.
+
+Each master runs one such server; the elected one leads.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
 import msgspec
+import structlog
 from aiohttp import web
 
 from mesaform.common.errors import Busy, ClusterUnreachable
 from mesaform.services import api_apps, api_cluster
-from mesaform.services.api import Standing, build
+from mesaform.services.api import Leadership, build
 from mesaform.services.api_agents import AgentProxy
 from mesaform.services.scheduler import Scheduler
 from mesaform.services.settings import Settings
@@ -24,8 +27,7 @@ from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 
 MEMBER_PREFIX = "member_"
-LEADER_WAIT_S = 5.0
-log = logging.getLogger("services")
+log = structlog.get_logger("services")
 
 
 class _MasterAddress(msgspec.Struct):
@@ -40,21 +42,21 @@ class _MasterInfo(msgspec.Struct):
 
 @dataclass(slots=True)
 class EngineLeader:
-    """The engine's leading master, as ZooKeeper last said."""
+    """The engine's leading master, as last read from ZooKeeper."""
 
     url: str | None = None
 
     async def watch(self, zk: ZooKeeper, path: str) -> None:
-        """Keep `url` up to date, for ever."""
+        """Keep `url` up to date until cancelled."""
         async for payload in watch_leader(zk, path):
             self.url = _url_of(payload)
-            log.info("the engine's leader: %s", self.url)
+            log.info("leading master changed", url=self.url)
 
     async def __call__(self) -> str:
         """The leader's base URL.
 
         Raises:
-            ClusterUnreachable: there is none.
+            ClusterUnreachable: no master leads.
 
         """
         if self.url is None:
@@ -68,7 +70,7 @@ def _url_of(payload: bytes | None) -> str | None:
     try:
         address = msgspec.json.decode(payload, type=_MasterInfo).address
     except msgspec.DecodeError as error:
-        log.warning("the leading master's entry cannot be read: %s", error)
+        log.warning("the leading master's entry cannot be decoded", error=str(error))
         return None
     return f"http://{address.ip or address.hostname}:{address.port}"
 
@@ -87,7 +89,7 @@ async def serve(settings: Settings) -> None:
     """Run until cancelled.
 
     Raises:
-        Busy: the address is taken.
+        Busy: another program listens on the address.
         ZooKeeperUnavailable: the ensemble does not answer.
         ExceptionGroup: the engine refuses the framework.
 
@@ -101,9 +103,9 @@ async def serve(settings: Settings) -> None:
         _session(engine_hosts) as engine_zk,
     ):
         scheduler = Scheduler(StateStore(zk, root), leader, session, settings.url)
-        standing = Standing(settings.url)
+        leadership = Leadership(settings.url)
         runner = web.AppRunner(
-            _application(scheduler, standing, settings, AgentProxy(leader, session)),
+            _application(scheduler, leadership, settings, AgentProxy(leader, session)),
             shutdown_timeout=1.0,
         )
         await runner.setup()
@@ -113,7 +115,7 @@ async def serve(settings: Settings) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(leader.watch(engine_zk, engine_path), name="engine leader")
                 group.create_task(
-                    _watch_standing(standing, zk, f"{root}/leader"), name="own leader"
+                    _watch_leadership(leadership, zk, f"{root}/leader"), name="own leader"
                 )
                 group.create_task(candidate.run(scheduler.lead), name="election")
         finally:
@@ -121,10 +123,10 @@ async def serve(settings: Settings) -> None:
 
 
 def _application(
-    scheduler: Scheduler, standing: Standing, settings: Settings, proxy: AgentProxy
+    scheduler: Scheduler, leadership: Leadership, settings: Settings, proxy: AgentProxy
 ) -> web.Application:
     endpoints = [*api_apps.routes(), *api_cluster.routes(), *proxy.routes()]
-    app = build(scheduler, standing, endpoints, peers_of(settings.zk, settings.http_port))
+    app = build(scheduler, leadership, endpoints, peers_of(settings.zk, settings.http_port))
     app[api_cluster.SETTINGS] = settings
     return app
 
@@ -137,11 +139,16 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
         raise Busy(
             error.strerror or str(error),
             where=where,
-            fix="end what listens there, or set MARATHON_HTTP_PORT",
+            fix="stop the program that listens there, or set MARATHON_HTTP_PORT",
         ) from None
-    log.info("listening on %s:%d as %s", settings.http_address, settings.http_port, settings.url)
+    log.info(
+        "listening",
+        address=settings.http_address,
+        port=settings.http_port,
+        url=settings.url,
+    )
 
 
-async def _watch_standing(standing: Standing, zk: ZooKeeper, path: str) -> None:
+async def _watch_leadership(leadership: Leadership, zk: ZooKeeper, path: str) -> None:
     async for payload in watch_leader(zk, path, MEMBER_PREFIX):
-        standing.leader_url = payload.decode() if payload else None
+        leadership.leader_url = payload.decode() if payload else None

@@ -1,4 +1,4 @@
-"""How services is set up: Marathon's own environment variables."""
+"""Settings of services, from the environment variables of Marathon."""
 
 from __future__ import annotations
 
@@ -8,44 +8,58 @@ from dataclasses import dataclass
 from mesaform.common.errors import BadInput
 from mesaform.zookeeper.session import split_zk_url
 
+ANY_ADDRESS = "0.0.0.0"
+_ZK_VARIABLES = ("MARATHON_MASTER", "MARATHON_ZK")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where to listen, where the state is, and how the engine's leader is found."""
+    """Addresses of this server, of its state and of the engine.
 
-    master: str  # zk://… of the engine's masters
-    zk: str  # zk://… of the own state
+    `master` and `zk` are `zk://` URLs: of the engine's election, and of the state of services.
+    `hostname` is the name or address under which others reach this server.
+    """
+
+    master: str
+    zk: str
     http_address: str
     http_port: int
-    hostname: str  # what others call this server
+    hostname: str
 
     @property
     def url(self) -> str:
-        """Where others find this server."""
+        """The base URL under which others reach this server."""
         return f"http://{self.hostname}:{self.http_port}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
-        """Read `MARATHON_*`.
+        """Read the `MARATHON_*` variables.
 
         Raises:
-            BadInput: one is missing or wrong.
+            BadInput: a variable is missing or not valid.
 
         """
-        missing = [name for name in ("MARATHON_MASTER", "MARATHON_ZK") if not environ.get(name)]
+        missing = [name for name in _ZK_VARIABLES if not environ.get(name)]
         if missing:
             raise BadInput(
                 f"{' and '.join(missing)} not set",
                 where="environment",
                 fix="set to zk://host:port,…/path",
             )
-        for name in ("MARATHON_MASTER", "MARATHON_ZK"):
+        for name in _ZK_VARIABLES:
             split_zk_url(environ[name])
-        port = environ.get("MARATHON_HTTP_PORT", "8080")
-        if not port.isdigit() or not 0 < int(port) < 65536:
-            raise BadInput(f"{port!r} is not a port", where="MARATHON_HTTP_PORT")
-        address = environ.get("MARATHON_HTTP_ADDRESS", "0.0.0.0")
-        hostname = environ.get("MARATHON_HOSTNAME") or (
-            address if address != "0.0.0.0" else "localhost"
+        address = environ.get("MARATHON_HTTP_ADDRESS", ANY_ADDRESS)
+        default_hostname = "localhost" if address == ANY_ADDRESS else address
+        return cls(
+            environ["MARATHON_MASTER"],
+            environ["MARATHON_ZK"],
+            address,
+            _parse_port(environ.get("MARATHON_HTTP_PORT", "8080")),
+            environ.get("MARATHON_HOSTNAME") or default_hostname,
         )
-        return cls(environ["MARATHON_MASTER"], environ["MARATHON_ZK"], address, int(port), hostname)
+
+
+def _parse_port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise BadInput(f"{text!r} is not a port", where="MARATHON_HTTP_PORT")
+    return int(text)

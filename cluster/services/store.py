@@ -1,4 +1,8 @@
-"""The state in ZooKeeper: one node an app, an instance and a deployment, and one for the framework id."""
+"""The state in ZooKeeper: one node per app, instance and deployment, and one for the framework id.
+
+Nodes hold the JSON of the structs in `model`, below `<root>/apps`, `<root>/instances` and
+`<root>/deployments`; names are URL-quoted keys.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,18 @@ Value = TypeVar("Value", App, Instance, Deployment)
 
 
 class StateStore:
-    """Reads all, writes what changed. Only the leader may write."""
+    """Reads everything and writes changes. Only the leader may write."""
 
     def __init__(self, zk: ZooKeeper, root: str) -> None:
         self._zk = zk
         self._root = root
 
     async def load(self) -> State:
-        """Everything that was stored.
+        """The stored state.
 
         Raises:
             ZooKeeperUnavailable: no answer.
-            msgspec.ValidationError: a node holds something else; it is not overwritten.
+            msgspec.ValidationError: a node has other content; it is not overwritten.
 
         """
         apps = await self._all("apps", App)
@@ -39,7 +43,12 @@ class StateStore:
         return State.of(apps, instances, deployments)
 
     async def apply(self, effects: Sequence[Effect]) -> None:
-        """Carry out the `Store` effects; the last one of each key counts. Returns when ZooKeeper has them all."""
+        """Carry out the `Store` effects, the last one of each key; return once all are stored.
+
+        Raises:
+            ZooKeeperUnavailable: no answer; some changes may be stored.
+
+        """
         last = {
             (effect.kind, effect.key): effect.value
             for effect in effects
@@ -50,10 +59,12 @@ class StateStore:
         )
 
     async def framework_id(self) -> str | None:
-        found = await self._zk.get(f"{self._root}/framework_id")
-        return found[0].decode() or None if found else None
+        """The stored framework id, or None."""
+        node = await self._zk.get(f"{self._root}/framework_id")
+        return node[0].decode() or None if node else None
 
-    async def keep_framework_id(self, framework_id: str | None) -> None:
+    async def store_framework_id(self, framework_id: str | None) -> None:
+        """Store the framework id; None deletes it."""
         if framework_id is None:
             await self._zk.delete(f"{self._root}/framework_id")
         else:
@@ -66,9 +77,9 @@ class StateStore:
         else:
             await self._zk.put(path, _encode(value))
 
-    async def _all(self, kind: Kind, form: type[Value]) -> list[Value]:
+    async def _all(self, kind: Kind, struct: type[Value]) -> list[Value]:
         names = await self._zk.children(f"{self._root}/{kind}")
-        found = await asyncio.gather(
+        nodes = await asyncio.gather(
             *(self._zk.get(f"{self._root}/{kind}/{name}") for name in names)
         )
-        return [msgspec.json.decode(item[0], type=form) for item in found if item is not None]
+        return [msgspec.json.decode(node[0], type=struct) for node in nodes if node is not None]

@@ -11,7 +11,7 @@ from tests.unit.services.support import Server, announce
 
 @pytest.fixture
 async def engine() -> AsyncIterator[ScriptedEngine]:
-    """A master with two agents of 4 cpus; at the end of every test no scheduler may have broken the protocol."""
+    """A master with two agents of 4 cpus; it fails the test on a violation of the protocol."""
     async with ScriptedEngine() as engine:
         engine.add_agent("host-a", attributes={"rack": "r1"})
         engine.add_agent("host-b", attributes={"rack": "r2"})
@@ -32,5 +32,5 @@ async def server(
     """One services server that leads, with its state in a real ZooKeeper."""
     await announce(zookeeper_url, engine)
     async with Server("127.61.1.1", zookeeper_url, http) as server:
-        await server.leads()
+        await server.wait_until_leading()
         yield server

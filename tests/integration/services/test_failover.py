@@ -30,10 +30,10 @@ async def test_standbys_redirect_and_one_takes_over_without_touching_a_task(
 ) -> None:
     await announce(zookeeper_url, engine)
     async with (
-        Server("127.61.1.1", zookeeper_url, http) as one,
-        Server("127.61.1.2", zookeeper_url, http) as two,
+        Server("127.61.1.1", zookeeper_url, http) as first,
+        Server("127.61.1.2", zookeeper_url, http) as second,
     ):
-        leader, [standby] = await led_by([one, two])
+        leader, [standby] = await led_by([first, second])
         status, _, headers = await standby.request_with_headers("GET", "/v2/apps?embed=apps.tasks")
         assert (status, headers["Location"]) == (
             307,
@@ -49,7 +49,7 @@ async def test_standbys_redirect_and_one_takes_over_without_touching_a_task(
         framework = (await leader.get("/v2/info"))["frameworkId"]
         await leader.stop()
 
-        await standby.leads()
+        await standby.wait_until_leading()
         await engine.until(lambda: engine.subscribes == 2 and engine.of_type("RECONCILE"))
         assert (await standby.get("/v2/info"))["frameworkId"] == framework
         after = await standby.running("/web", 3)
@@ -59,17 +59,17 @@ async def test_standbys_redirect_and_one_takes_over_without_touching_a_task(
         await standby.running("/web", 4)
 
 
-async def test_what_ended_while_nobody_led_is_replaced(
+async def test_a_task_that_ended_without_a_leader_is_replaced(
     engine: ScriptedEngine, zookeeper_url: str, http: aiohttp.ClientSession
 ) -> None:
     await announce(zookeeper_url, engine)
     async with Server("127.61.1.1", zookeeper_url, http) as first:
-        await first.leads()
+        await first.wait_until_leading()
         await first.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
         lost = (await first.running("/web", 2))["tasks"][0]["id"]
-    engine.tasks[lost].state = "TASK_KILLED"  # and its update went nowhere
+    engine.tasks[lost].state = "TASK_KILLED"  # its update is not delivered
     async with Server("127.61.1.2", zookeeper_url, http) as second:
-        await second.leads()
+        await second.wait_until_leading()
 
         async def replaced() -> bool:
             app = (await second.get("/v2/apps/web"))["app"]
@@ -78,7 +78,7 @@ async def test_what_ended_while_nobody_led_is_replaced(
         await second.until(replaced)
 
 
-async def test_an_app_deleted_while_nobody_led_the_engine_is_killed_when_it_is_back(
+async def test_an_app_deleted_without_a_leading_master_is_killed_when_a_master_leads(
     server: Server, engine: ScriptedEngine
 ) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
@@ -91,7 +91,7 @@ async def test_an_app_deleted_while_nobody_led_the_engine_is_killed_when_it_is_b
     await engine.until(lambda: not engine.live(), 15)
 
 
-async def test_a_framework_that_the_engine_removed_begins_anew(
+async def test_a_removed_framework_starts_with_a_new_id(
     server: Server, engine: ScriptedEngine
 ) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})
@@ -99,17 +99,17 @@ async def test_a_framework_that_the_engine_removed_begins_anew(
     old = (await server.get("/v2/info"))["frameworkId"]
     engine.remove_framework(old)
 
-    async def anew() -> bool:
+    async def is_started_anew() -> bool:
         app = (await server.get("/v2/apps/web"))["app"]
         return app["tasksRunning"] == 2 and not {task["id"] for task in app["tasks"]} & {
             task["id"] for task in before
         }
 
-    await server.until(anew)
+    await server.until(is_started_anew)
     assert (await server.get("/v2/info"))["frameworkId"] != old
 
 
-async def test_a_running_app_goes_on_when_the_engine_s_leader_moves(
+async def test_an_app_keeps_running_when_the_leading_master_changes(
     server: Server, engine: ScriptedEngine, zookeeper_url: str
 ) -> None:
     await server.post({"id": "/web", "cmd": "serve", "instances": 2, "mem": 32})

@@ -46,7 +46,7 @@ def running(cluster: LittleCluster, app: str) -> int:
     return answer["app"]["tasksRunning"] if answer else -1
 
 
-def run(cluster: LittleCluster, *words: str) -> subprocess.Popen[str]:
+def run(cluster: LittleCluster, *arguments: str) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
@@ -54,7 +54,7 @@ def run(cluster: LittleCluster, *words: str) -> subprocess.Popen[str]:
         "run",
         "--file",
         str(cluster.cluster_file),
-        *words,
+        *arguments,
     ]
     return subprocess.Popen(
         command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -83,7 +83,7 @@ def test_ctrl_c_kills_the_tasks_of_a_run(cluster: LittleCluster) -> None:
     job = run(cluster, "--name", "long", "--instances", "2", "--", "sleep 1000")
     assert job.stderr is not None
     while "TASK_RUNNING" not in (line := job.stderr.readline()):
-        assert line, "it ended early"
+        assert line, "the run ended early"
     job.send_signal(signal.SIGINT)
     job.communicate(timeout=30)
     assert job.returncode == 130
@@ -107,7 +107,7 @@ def leading_master(cluster: LittleCluster) -> str:
     )
 
 
-def test_demand_beyond_the_cluster_is_met_by_new_agents_and_outlives_leaders(
+def test_unmet_demand_is_met_by_new_agents_and_survives_a_leader_change(
     cluster: LittleCluster, tmp_path: Path
 ) -> None:
     call(
@@ -159,7 +159,7 @@ def test_files_are_fetched_and_an_unhealthy_instance_is_replaced(
         "intervalSeconds": 0.3,
         "delaySeconds": 0,
     }
-    app = {
+    definition = {
         "id": "/web",
         "cmd": f"exec {sys.executable} -m http.server $PORT0",
         "cpus": 0.1,
@@ -168,11 +168,11 @@ def test_files_are_fetched_and_an_unhealthy_instance_is_replaced(
         "healthChecks": [{**check, "timeoutSeconds": 5, "maxConsecutiveFailures": 2}],
         "backoffSeconds": 0.1,
     }
-    call(cluster, "POST", "/v2/apps", app)
+    call(cluster, "POST", "/v2/apps", definition)
 
     def healthy() -> Any:
-        found = call(cluster, "GET", "/v2/apps/web")["app"]
-        return found if found["tasksHealthy"] == 1 and not found["deployments"] else None
+        app = call(cluster, "GET", "/v2/apps/web")["app"]
+        return app if app["tasksHealthy"] == 1 and not app["deployments"] else None
 
     [first] = cluster.until(healthy)["tasks"]
     assert first["healthCheckResults"][0]["alive"]
@@ -184,8 +184,8 @@ def test_files_are_fetched_and_an_unhealthy_instance_is_replaced(
     page.unlink()
 
     def replaced() -> Any:
-        found = healthy()
-        return found if found and found["tasks"][0]["id"] != first["id"] else None
+        app = healthy()
+        return app if app and app["tasks"][0]["id"] != first["id"] else None
 
     assert cluster.until(replaced)["lastTaskFailure"]["taskId"] == first["id"]
     call(cluster, "DELETE", "/v2/apps/web")

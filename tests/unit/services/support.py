@@ -23,7 +23,7 @@ def free_port(host: str) -> int:
 
 
 async def announce(zookeeper_url: str, engine: ScriptedEngine) -> None:
-    """Make the engine the leading master, as masters do."""
+    """Announce the engine as the leading master in ZooKeeper."""
     hosts, root = split_zk_url(zookeeper_url)
     zk = ZooKeeper(hosts)
     await zk.start()
@@ -80,23 +80,23 @@ class Server:
         assert status == 201, (status, answer)
         return answer
 
-    async def until(self, holds: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    async def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
         async with asyncio.timeout(timeout_s):
-            while not (found := await holds()):
+            while not (value := await condition()):
                 assert not self._serving.done(), self._serving.exception()
                 await asyncio.sleep(0.02)
-        return found
+        return value
 
-    async def leads(self) -> None:
+    async def wait_until_leading(self) -> None:
         async def ready() -> bool:
             return (await self.request("GET", "/v2/info"))[0] == 200
 
         await self.until(ready)
 
     async def running(self, app_id: str, count: int) -> dict[str, Any]:
-        """The app, once exactly `count` of its tasks run and nothing of it is being deployed."""
+        """The app, once exactly `count` of its tasks run and it has no deployment."""
 
-        async def there() -> Any:
+        async def current() -> Any:
             app = (await self.get(f"/v2/apps{app_id}"))["app"]
             return (
                 app
@@ -104,16 +104,16 @@ class Server:
                 else None
             )
 
-        return await self.until(there)
+        return await self.until(current)
 
     async def queued(self, app_id: str, count: int | None = None) -> Any:
-        async def there() -> Any:
+        async def current() -> Any:
             for entry in (await self.get("/v2/queue"))["queue"]:
                 if entry["app"]["id"] == app_id and count in (None, entry["count"]):
                     return entry
             return None
 
-        return await self.until(there)
+        return await self.until(current)
 
     async def _answers(self) -> bool:
         try:

@@ -1,4 +1,7 @@
-"""The core against an engine that loses calls, agents and leaders: whatever happens, what is wanted runs in the end, and nothing else."""
+"""The core with a simulated master that loses calls, agents and leaders.
+
+After any history exactly the wanted instances run.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ APP_IDS = ("/a", "/b", "/c")
 
 
 class Engine:
-    """The master's side: what runs where. It trusts nobody: a launch beyond an offer is a fault."""
+    """A simulated master. A launch that exceeds its offer fails the test."""
 
     def __init__(self) -> None:
-        self.agents: dict[str, str] = {"s1": "up", "s2": "up"}  # up, away or gone
+        self.agents: dict[str, str] = {"s1": "up", "s2": "up"}
         self.tasks: dict[str, tuple[str, Resources, str]] = {}
         self.ended: set[str] = set()
         self.offers: dict[str, tuple[str, Resources]] = {}
-        self.inbox: list[TaskStatus] = []
+        self.updates: list[TaskStatus] = []
         self.offers_on = True
         self.count = 0
 
@@ -43,14 +46,14 @@ class Engine:
         return left
 
     def make_offers(self) -> list[Offer]:
-        made = []
+        offers = []
         self.offers = {}
-        for agent, standing in self.agents.items():
-            if standing == "up" and self.offers_on:
+        for agent, condition in self.agents.items():
+            if condition == "up" and self.offers_on:
                 self.count += 1
                 self.offers[f"o{self.count}"] = (agent, self.free(agent))
                 resources = to_wire(self.free(agent), role="*", allocated_to="*")
-                made.append(
+                offers.append(
                     Offer(
                         id=ident(f"o{self.count}"),
                         framework_id=ident("f"),
@@ -59,20 +62,20 @@ class Engine:
                         resources=resources,
                     )
                 )
-        return made
+        return offers
 
-    def say(self, task: str, state: str) -> None:
+    def report(self, task: str, state: str) -> None:
         agent = self.tasks[task][0] if task in self.tasks else None
-        self.inbox.append(
+        self.updates.append(
             TaskStatus(task_id=ident(task), state=state, agent_id=ident(agent) if agent else None)
         )
 
     def end(self, task: str, state: str) -> None:
-        self.say(task, state)
+        self.report(task, state)
         del self.tasks[task]
         self.ended.add(task)
 
-    def take(self, call: Call) -> None:
+    def receive(self, call: Call) -> None:
         if call.accept is not None:
             agent, left = self.offers.pop(call.accept.offer_ids[0].value)
             for info in call.accept.operations[0].launch.task_infos:
@@ -82,17 +85,17 @@ class Engine:
                 assert left.contains(wanted), f"{wanted} was launched on {left}"
                 left = left - wanted
                 self.tasks[task] = (agent, wanted, "TASK_RUNNING")
-                self.say(task, "TASK_RUNNING")
+                self.report(task, "TASK_RUNNING")
         elif call.kill is not None:
             task = call.kill.task_id.value
             if task not in self.tasks:
-                self.inbox.append(TaskStatus(task_id=ident(task), state="TASK_UNKNOWN"))
+                self.updates.append(TaskStatus(task_id=ident(task), state="TASK_UNKNOWN"))
             elif self.agents[self.tasks[task][0]] == "up":
                 self.end(task, "TASK_KILLED")
         elif call.reconcile is not None:
             for task in [item.task_id.value for item in call.reconcile.tasks] or list(self.tasks):
                 state = "TASK_UNKNOWN" if task not in self.tasks else self.tasks[task][2]
-                self.inbox.append(TaskStatus(task_id=ident(task), state=state))
+                self.updates.append(TaskStatus(task_id=ident(task), state=state))
         elif call.type in ("REVIVE", "SUPPRESS"):
             self.offers_on = call.type == "REVIVE"
 
@@ -105,34 +108,34 @@ class Scheduling(RuleBasedStateMachine):
         self.now = 1_000_000.0
         self.stored: dict[tuple[str, str], App | Instance | Deployment] = {}
         self.core = Core(State(), self.new_id)
-        self.do(self.core.subscribed(self.now))
+        self.carry_out(self.core.subscribed(self.now))
         self.put("/a", instances, 1.0, 1, "x", [])
-        self.offer(heard=True)
+        self.offer(is_delivered=True)
 
     def new_id(self) -> UUID:
         return UUID(int=self.random.getrandbits(128))
 
-    def do(self, effects: list[Effect], *, heard: bool = True) -> None:
-        """Store first, then speak; what is not `heard` is lost on the way, and the core is told so, as the shell does."""
+    def carry_out(self, effects: list[Effect], *, is_delivered: bool = True) -> None:
+        """Store, then send; calls that are not delivered are lost, and the core learns that."""
         for effect in effects:
             if isinstance(effect, Store) and effect.value is None:
                 self.stored.pop((effect.kind, effect.key), None)
             elif isinstance(effect, Store) and effect.value is not None:
                 self.stored[effect.kind, effect.key] = effect.value
         for effect in effects:
-            if isinstance(effect, Send) and heard:
-                self.engine.take(effect.call)
-        if not heard:
-            self.core.not_said()
+            if isinstance(effect, Send) and is_delivered:
+                self.engine.receive(effect.call)
+        if not is_delivered:
+            self.core.call_failed()
 
     def deliver(self) -> None:
-        while self.engine.inbox:
-            self.do(self.core.status(self.engine.inbox.pop(0), self.now))
+        while self.engine.updates:
+            self.carry_out(self.core.status(self.engine.updates.pop(0), self.now))
 
     def resubscribe(self) -> None:
-        self.engine.inbox.clear()
+        self.engine.updates.clear()
         self.engine.offers.clear()
-        self.do(self.core.subscribed(self.now))
+        self.carry_out(self.core.subscribed(self.now))
 
     @rule(
         app_id=st.sampled_from(APP_IDS),
@@ -173,16 +176,18 @@ class Scheduling(RuleBasedStateMachine):
                 },
                 version=before.version,
             )
-        self.do(ApiCommands(self.core).put([app], str(self.new_id()), self.now, force=True).effects)
+        self.carry_out(
+            ApiCommands(self.core).put([app], str(self.new_id()), self.now, force=True).effects
+        )
 
-    @rule(app_id=st.sampled_from(APP_IDS), force=st.booleans(), heard=st.booleans())
-    def delete(self, app_id: str, force: bool, heard: bool) -> None:
+    @rule(app_id=st.sampled_from(APP_IDS), force=st.booleans(), is_delivered=st.booleans())
+    def delete(self, app_id: str, force: bool, is_delivered: bool) -> None:
         try:
-            self.do(
+            self.carry_out(
                 ApiCommands(self.core)
                 .delete(app_id, str(self.new_id()), self.now, force=force)
                 .effects,
-                heard=heard,
+                is_delivered=is_delivered,
             )
         except (AppMissing, AppLocked):
             return
@@ -190,7 +195,7 @@ class Scheduling(RuleBasedStateMachine):
     @rule(app_id=st.sampled_from(APP_IDS))
     def restart(self, app_id: str) -> None:
         if app_id in self.core.state.apps:
-            self.do(
+            self.carry_out(
                 ApiCommands(self.core)
                 .restart(app_id, str(self.new_id()), self.now, force=True)
                 .effects
@@ -198,22 +203,22 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 3))
     def kill_and_scale(self, count: int) -> None:
-        victims = list(self.core.state.instances.values())[:count]
-        self.do(
+        instances = list(self.core.state.instances.values())[:count]
+        self.carry_out(
             ApiCommands(self.core)
-            .kill_and_scale(victims, str(self.new_id()), self.now, force=True)
+            .kill_and_scale(instances, str(self.new_id()), self.now, force=True)
             .effects
         )
 
-    @rule(heard=st.booleans())
-    def offer(self, heard: bool) -> None:
+    @rule(is_delivered=st.booleans())
+    def offer(self, is_delivered: bool) -> None:
         effects = self.core.offers(self.engine.make_offers(), self.now)
-        self.do(effects, heard=heard)
-        if not heard:
-            self.resubscribe()  # as the client does when a call does not get through
+        self.carry_out(effects, is_delivered=is_delivered)
+        if not is_delivered:
+            self.resubscribe()  # as the client does after a failed call
 
     @rule()
-    def news(self) -> None:
+    def updates_arrive(self) -> None:
         self.deliver()
 
     @rule(
@@ -221,25 +226,25 @@ class Scheduling(RuleBasedStateMachine):
         pick=st.integers(0, 99),
     )
     def a_task_ends(self, state: str, pick: int) -> None:
-        here = [
+        reachable = [
             task
             for task, (agent, _, _) in self.engine.tasks.items()
             if self.engine.agents[agent] == "up"
         ]
-        if here:
-            self.engine.end(here[pick % len(here)], state)
+        if reachable:
+            self.engine.end(reachable[pick % len(reachable)], state)
 
     @rule(agent=st.sampled_from(["s1", "s2"]))
-    def an_agent_goes_away(self, agent: str) -> None:
+    def an_agent_becomes_unreachable(self, agent: str) -> None:
         if self.engine.agents[agent] == "up":
             self.engine.agents[agent] = "away"
             for task, (holder, taken, _) in list(self.engine.tasks.items()):
                 if holder == agent:
                     self.engine.tasks[task] = (holder, taken, "TASK_UNREACHABLE")
-                    self.engine.say(task, "TASK_UNREACHABLE")
+                    self.engine.report(task, "TASK_UNREACHABLE")
 
     @rule(agent=st.sampled_from(["s1", "s2"]), lost=st.booleans())
-    def an_agent_comes_back(self, agent: str, lost: bool) -> None:
+    def an_agent_returns(self, agent: str, lost: bool) -> None:
         if self.engine.agents[agent] != "up":
             self.engine.agents[agent] = "up"
             for task, (holder, taken, _) in list(self.engine.tasks.items()):
@@ -247,15 +252,15 @@ class Scheduling(RuleBasedStateMachine):
                     self.engine.end(task, "TASK_GONE")
                 elif holder == agent:
                     self.engine.tasks[task] = (holder, taken, "TASK_RUNNING")
-                    self.engine.say(task, "TASK_RUNNING")
+                    self.engine.report(task, "TASK_RUNNING")
 
-    @rule(seconds=st.sampled_from([1, 20, 400]), heard=st.booleans())
-    def time_passes(self, seconds: int, heard: bool) -> None:
+    @rule(seconds=st.sampled_from([1, 20, 400]), is_delivered=st.booleans())
+    def time_passes(self, seconds: int, is_delivered: bool) -> None:
         self.now += seconds
-        self.do(self.core.tick(self.now), heard=heard)
+        self.carry_out(self.core.tick(self.now), is_delivered=is_delivered)
 
     @rule()
-    def the_stream_is_made_anew(self) -> None:
+    def the_subscription_is_renewed(self) -> None:
         self.resubscribe()
 
     @rule()
@@ -270,40 +275,40 @@ class Scheduling(RuleBasedStateMachine):
         self.resubscribe()
 
     @invariant()
-    def what_is_stored_is_what_is_known(self) -> None:
+    def stored_and_present_state_are_equal(self) -> None:
         if hasattr(self, "core"):
             state = self.core.state
-            known = {("apps", key): app for key, app in state.apps.items()}
-            known |= {("instances", key): item for key, item in state.instances.items()}
-            known |= {("deployments", key): item for key, item in state.deployments.items()}
-            assert self.stored == known
+            present = {("apps", key): app for key, app in state.apps.items()}
+            present |= {("instances", key): item for key, item in state.instances.items()}
+            present |= {("deployments", key): item for key, item in state.deployments.items()}
+            assert self.stored == present
 
     def teardown(self) -> None:
         if not hasattr(self, "core"):
             return
         for agent in ("s1", "s2"):
-            self.an_agent_comes_back(agent, lost=False)
+            self.an_agent_returns(agent, lost=False)
         self.engine.agents |= {f"more{index}": "up" for index in range(12)}
         self.resubscribe()
         for _ in range(60):
             self.deliver()
             self.now += 400
-            self.do(self.core.tick(self.now))
-            self.do(self.core.offers(self.engine.make_offers(), self.now))
+            self.carry_out(self.core.tick(self.now))
+            self.carry_out(self.core.offers(self.engine.make_offers(), self.now))
         self.deliver()
-        self.what_is_wanted_runs_and_nothing_else()
+        self.check_exactly_the_wanted_instances_run()
 
-    def what_is_wanted_runs_and_nothing_else(self) -> None:
+    def check_exactly_the_wanted_instances_run(self) -> None:
         state = self.core.state
         assert set(self.engine.tasks) == set(state.instances)
         assert all(instance.state == "TASK_RUNNING" for instance in state.instances.values())
         for app in state.apps.values():
-            mine = state.instances_of(app.id)
-            assert len(mine) == app.instances
-            assert {instance.config_version for instance in mine} <= {app.config_version}
-            assert {instance.app_id for instance in mine} <= {app.id}
+            instances = state.instances_of(app.id)
+            assert len(instances) == app.instances
+            assert {instance.config_version for instance in instances} <= {app.config_version}
+            assert {instance.app_id for instance in instances} <= {app.id}
         assert not state.deployments
-        assert not state.waiting
+        assert not state.queue
         assert not self.engine.offers_on
         for agent in self.engine.agents:
             used = EMPTY

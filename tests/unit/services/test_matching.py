@@ -54,7 +54,7 @@ def test_an_offer_is_rejected_for_the_first_reason_of_the_funnel(app: App, reaso
     assert an_offer(PLENTY).examine(app, [], 0) == reason
 
 
-def test_what_is_reserved_is_used_first_and_only_by_who_accepts_it() -> None:
+def test_reserved_resources_are_used_first_and_only_by_apps_that_accept_the_role() -> None:
     offer = an_offer(Resources.of(cpus=2, mem_mib=64), Resources.of(cpus=1.5, mem_mib=32))
     fit = offer.examine(an_app(cpus=2), [], 0)
     assert isinstance(fit, Fit)
@@ -68,7 +68,7 @@ def test_what_is_reserved_is_used_first_and_only_by_who_accepts_it() -> None:
     assert {item.role for item in fit.wire()} == {"prod", "*"}
 
 
-def test_required_ports_are_taken_as_they_are_and_others_from_what_is_offered() -> None:
+def test_required_ports_are_fixed_and_others_are_chosen_from_the_offer() -> None:
     exact = an_app(
         port_definitions=[PortDefinition(port=31005), PortDefinition()], require_ports=True
     )
@@ -87,7 +87,7 @@ def test_required_ports_are_taken_as_they_are_and_others_from_what_is_offered() 
     st.floats(0, 6),
     st.floats(0, 3),
 )
-def test_what_is_cut_from_an_offer_never_exceeds_it(
+def test_instances_never_take_more_than_the_offer(
     wanted: list[tuple[float, float, int, int]], cpus: float, reserved: float
 ) -> None:
     whole = Resources.of(cpus=cpus, mem_mib=512, ports=[(31000, 31003), (31010, 31011)])
@@ -106,19 +106,19 @@ def test_what_is_cut_from_an_offer_never_exceeds_it(
             }
             taken = taken + part
     assert (whole + Resources.of(cpus=reserved)).contains(taken)
-    assert offer.left == whole + Resources.of(cpus=reserved) - taken
+    assert offer.remaining == whole + Resources.of(cpus=reserved) - taken
 
 
-def test_a_task_finds_marathon_s_variables_in_its_environment() -> None:
+def test_a_task_has_marathon_s_environment_variables() -> None:
     app = an_app(
-        env={"MODE": "x", "HOST": "mine"},
+        env={"MODE": "x", "HOST": "own-value"},
         labels={"team-name": "red"},
         version="2026-11-21T06:00:00.000Z",
         port_definitions=[PortDefinition(port=10000, name="web"), PortDefinition(port=10001)],
     )
-    unique, ports = task_id_for(app.id, "u"), [31005, 31007]
+    task_id, ports = task_id_for(app.id, "u"), [31005, 31007]
     instance = Instance(
-        task_id=unique,
+        task_id=task_id,
         app_id=app.id,
         version="v",
         config_version="v",
@@ -135,7 +135,7 @@ def test_a_task_finds_marathon_s_variables_in_its_environment() -> None:
         "red",
         "x",
     )
-    assert env["HOST"] == "mine", "what the app sets wins"
+    assert env["HOST"] == "own-value", "the app's own variable overrides"
     fit = an_offer(PLENTY).examine(app, [], 0)
     assert isinstance(fit, Fit)
     info = task_info(app, instance, fit)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +10,8 @@ from msgspec.structs import replace
 
 from mesaform.services.definitions import InvalidApp, parse
 from mesaform.services.model import App, HealthCheck, Instance, UpgradeStrategy
-from mesaform.services.queue import Backoff, Waiting
-from mesaform.services.scaling import choose, plan, settled, simple_step
+from mesaform.services.queue import LaunchDelay, QueueEntry
+from mesaform.services.scaling import choose_kills, is_settled, plan, simple_step
 
 
 def an_app(instances: int, **fields: object) -> App:
@@ -34,13 +35,13 @@ def instance(
         config_version=version,
         agent_id="a",
         host="h",
-        places={"rack": rack},
+        agent_fields={"rack": rack},
         state=state,
         staged_at=staged_at,
     )
 
 
-def test_the_youngest_go_first_unless_the_oldest_are_asked_for() -> None:
+def test_the_youngest_instances_are_killed_first_unless_configured_otherwise() -> None:
     three = [instance(name, staged_at=index) for index, name in enumerate("abc")]
     assert [item.task_id for item in plan(an_app(1), three).kills] == ["c", "b"]
     assert [
@@ -48,7 +49,7 @@ def test_the_youngest_go_first_unless_the_oldest_are_asked_for() -> None:
     ] == ["a", "b"]
 
 
-def test_what_does_not_run_yet_goes_before_what_runs() -> None:
+def test_instances_that_do_not_run_are_killed_first() -> None:
     mixed = [
         instance("old", staged_at=1),
         instance("new", staged_at=2),
@@ -57,18 +58,18 @@ def test_what_does_not_run_yet_goes_before_what_runs() -> None:
     assert [item.task_id for item in plan(an_app(2), mixed).kills] == ["staging"]
 
 
-def test_scaling_down_keeps_groups_level() -> None:
+def test_scaling_down_keeps_groups_balanced() -> None:
     spread = [
         instance("a", rack="r1", staged_at=9),
         instance("b", rack="r2", staged_at=1),
         instance("c", rack="r2", staged_at=2),
     ]
     app = an_app(2, constraints=[["rack", "GROUP_BY"]])
-    assert [item.task_id for item in choose(app, spread, 1)] == ["c"]
+    assert [item.task_id for item in choose_kills(app, spread, 1)] == ["c"]
 
 
 @given(st.integers(0, 12), st.floats(0, 1), st.floats(0, 1), st.data())
-def test_an_upgrade_ends_and_keeps_its_promises_on_the_way(
+def test_a_replacement_ends_and_stays_within_its_limits(
     wanted: int, health: float, over: float, data: st.DataObject
 ) -> None:
     app = an_app(
@@ -77,60 +78,62 @@ def test_an_upgrade_ends_and_keeps_its_promises_on_the_way(
             minimum_health_capacity=health, maximum_over_capacity=over
         ),
     )
-    there = {f"old{index}": instance(f"old{index}", version="v1") for index in range(wanted)}
+    running_now = {f"old{index}": instance(f"old{index}", version="v1") for index in range(wanted)}
     started = 0
     for _ in range(200):
-        if settled(app, Counter(instance.standing for instance in there.values())):
+        if is_settled(app, Counter(instance.condition for instance in running_now.values())):
             break
-        step = plan(app, there.values())
-        for victim in step.kills:
-            del there[victim.task_id]
-        assert sum(item.running for item in there.values()) >= min(int(wanted * health), wanted)
+        step = plan(app, running_now.values())
+        for instance_to_kill in step.kills:
+            del running_now[instance_to_kill.task_id]
+        assert sum(item.is_running for item in running_now.values()) >= min(
+            int(wanted * health), wanted
+        )
         for _ in range(step.launches):
             started += 1
-            there[f"new{started}"] = instance(f"new{started}", state="TASK_STAGING")
-        assert len(there) <= wanted + max(1, int(wanted * over))
-        staging = sorted(name for name, item in there.items() if not item.running)
+            running_now[f"new{started}"] = instance(f"new{started}", state="TASK_STAGING")
+        assert len(running_now) <= wanted + max(1, int(wanted * over))
+        staging = sorted(name for name, item in running_now.items() if not item.is_running)
         for name in staging[: data.draw(st.integers(1, 4))]:
-            there[name] = instance(name)
-    assert settled(app, Counter(instance.standing for instance in there.values()))
+            running_now[name] = instance(name)
+    assert is_settled(app, Counter(instance.condition for instance in running_now.values()))
     assert started == wanted
 
 
-def test_an_app_that_keeps_failing_waits_longer_each_time_up_to_its_limit() -> None:
-    app, backoff = (
+def test_the_launch_delay_of_a_failing_app_grows_up_to_its_limit() -> None:
+    app, delay = (
         an_app(1, backoff_seconds=10, backoff_factor=2, max_launch_delay_seconds=35),
-        Backoff(),
+        LaunchDelay(),
     )
     delays = []
     for _ in range(4):
-        backoff.failed(app, ran_s=1, now=100)
-        delays.append(backoff.left_s(100))
+        delay.add_failure(app, ran_s=1, now=100)
+        delays.append(delay.remaining_s(100))
     assert delays == [10, 20, 35, 35]
-    assert backoff.left_s(200) == 0
-    backoff.failed(app, ran_s=500, now=100)
-    assert backoff.left_s(100) == 10, "it had run well for a while"
+    assert delay.remaining_s(200) == 0
+    delay.add_failure(app, ran_s=500, now=100)
+    assert delay.remaining_s(100) == 10, "a stable run resets the delay"
 
 
-def test_a_summary_counts_offers_down_the_funnel() -> None:
-    waiting = Waiting(0)
-    waiting.rejected("s1", "UnfulfilledConstraint", 1)
-    waiting.rejected("s1", "InsufficientCpus", 2)
-    waiting.rejected("s2", "InsufficientCpus", 2)
-    waiting.used("s3", 3)
+def test_a_reject_summary_counts_offers_by_first_reason() -> None:
+    entry = QueueEntry(0)
+    entry.add_rejected("s1", "UnfulfilledConstraint", 1)
+    entry.add_rejected("s1", "InsufficientCpus", 2)
+    entry.add_rejected("s2", "InsufficientCpus", 2)
+    entry.add_used("s3", 3)
     attempt = {
         row["reason"]: (row["declined"], row["processed"])
-        for row in waiting.reject_summary_launch_attempt()
+        for row in entry.reject_summary_launch_attempt()
     }
     assert attempt["UnfulfilledRole"] == (0, 4)
     assert attempt["UnfulfilledConstraint"] == (1, 4)
     assert attempt["InsufficientCpus"] == (2, 3)
     assert attempt["InsufficientMemory"] == (0, 1)
-    last = {row["reason"]: row["declined"] for row in waiting.reject_summary_last_offers()}
+    last = {row["reason"]: row["declined"] for row in entry.reject_summary_last_offers()}
     assert (last["UnfulfilledConstraint"], last["InsufficientCpus"]) == (0, 2)
 
 
-def test_what_a_client_reads_it_can_write_back() -> None:
+def test_a_client_can_send_back_an_answer() -> None:
     app = parse({"id": "/web", "cmd": "x", "ports": [0, 8080]})
     assert [part.port for part in app.port_definitions] == [10000, 8080]
     again = parse(
@@ -158,14 +161,16 @@ def test_what_a_client_reads_it_can_write_back() -> None:
         {"id": "x", "cmd": "a", "container": {"type": "DOCKER"}},
         {"id": "x", "cmd": "a", "networks": [{"mode": "container/bridge"}]},
         {"id": "x", "cmd": "a", "uris": [1]},
+        {"id": "x", "cmd": "a", "dependencies": ["/db"]},
+        {"id": "x", "cmd": "a", "residency": {"taskLostBehavior": "WAIT_FOREVER"}},
     ],
 )
-def test_what_cannot_be_honoured_is_refused_rather_than_ignored(body: dict[str, object]) -> None:
+def test_unsupported_fields_and_invalid_health_checks_are_rejected(body: dict[str, object]) -> None:
     with pytest.raises(InvalidApp):
         parse(body)
 
 
-def test_what_nobody_knows_or_says_nothing_is_left_out() -> None:
+def test_unknown_and_empty_fields_are_ignored() -> None:
     plain = parse({"id": "x", "cmd": "a"})
     more = {
         "nonsense": 1,
@@ -177,7 +182,7 @@ def test_what_nobody_knows_or_says_nothing_is_left_out() -> None:
     assert parse({"id": "x", "cmd": "a", **more}) == plain
 
 
-def test_old_uris_are_files_to_fetch() -> None:
+def test_the_legacy_field_uris_is_converted_to_fetch() -> None:
     assert [
         item.uri
         for item in parse({"id": "x", "cmd": "a", "uris": ["file:///a", "http://b/c.tgz"]}).fetch
@@ -191,13 +196,13 @@ def test_old_uris_are_files_to_fetch() -> None:
     ] == ["new"]
 
 
-@pytest.mark.parametrize("healthy", [None, False])
+@pytest.mark.parametrize("is_healthy", [None, False])
 def test_an_app_whose_health_is_checked_is_settled_only_when_it_is_healthy(
-    healthy: bool | None,
+    is_healthy: bool | None,
 ) -> None:
     app = an_app(1, health_checks=[HealthCheck(protocol="TCP")])
-    assert not settled(app, {replace(instance("a"), healthy=healthy).standing: 1})
-    assert settled(app, {replace(instance("a"), healthy=True).standing: 1})
+    assert not is_settled(app, {replace(instance("a"), is_healthy=is_healthy).condition: 1})
+    assert is_settled(app, {replace(instance("a"), is_healthy=True).condition: 1})
 
 
 @given(
@@ -211,15 +216,29 @@ def test_an_app_whose_health_is_checked_is_settled_only_when_it_is_healthy(
     ),
     st.integers(0, 6),
 )
-def test_counting_gives_the_same_step_as_looking_at_each_instance(
-    there: list[tuple[str, str, bool]], wanted: int
+def test_a_step_from_counts_equals_the_step_from_instances(
+    running_now: list[tuple[str, str, bool]], wanted: int
 ) -> None:
     instances = [
         replace(
             instance(str(index), version=version, state=state),
             killing_since=1.0 if killing else None,
         )
-        for index, (version, state, killing) in enumerate(there)
+        for index, (version, state, killing) in enumerate(running_now)
     ]
-    quick = simple_step(an_app(wanted), Counter(one.standing for one in instances))
+    quick = simple_step(an_app(wanted), Counter(item.condition for item in instances))
     assert quick in (None, plan(an_app(wanted), instances))
+
+
+def test_an_instance_stored_by_an_earlier_version_is_readable() -> None:
+    stored = (
+        b'{"task_id":"t","app_id":"/web","version":"v","config_version":"v","agent_id":"a",'
+        b'"host":"h","places":{"rack":"r"},"staged_at":1.0,"healthy":true,"inactive":true}'
+    )
+    decoded = msgspec.json.decode(stored, type=Instance)
+    assert (decoded.agent_fields, decoded.is_healthy, decoded.is_inactive) == (
+        {"rack": "r"},
+        True,
+        True,
+    )
+    assert msgspec.json.decode(msgspec.json.encode(decoded)) == msgspec.json.decode(stored)
