@@ -1,4 +1,4 @@
-"""`mesaform cost`: what the last hours cost, from the ledger: a plot, totals, users, idle, waiting."""
+"""`mesaform cost`: what the last hours cost, from the ledger: a plot, totals, idle, waiting."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def cost(
 
 
 def bill_rows(ledger: Ledger, since: float) -> list[dict[str, Any]]:
-    """The rows of a bill from `since` (epoch s): from the last statement of all machines before it."""
+    """The rows of a bill from `since` (epoch s): from the last statement of machines before."""
     rows = ledger.read(since - STATED_EVERY_S * 1.2, kinds=MACHINES)
     if not any(row["kind"] == "machines" and row["at"] <= since for row in rows):
         rows = ledger.read(since - STARTED_BEFORE_S, kinds=MACHINES)
@@ -107,7 +107,10 @@ def _print(bill: Bill, cluster: str, since: str) -> None:
 def remarks(bill: Bill) -> list[str]:
     """Facts of the bill that the table does not have."""
     lines = [
-        f"estimated when bought ${bill.planned_usd:.4f}, actual ${bill.usd:.4f} (list prices, without disks and traffic)"
+        (
+            f"estimated when bought ${bill.planned_usd:.4f}, actual ${bill.usd:.4f} "
+            "(list prices, without disks and traffic)"
+        )
     ]
     unused = (
         ""
@@ -122,19 +125,21 @@ def remarks(bill: Bill) -> list[str]:
             else f"{bill.waited_task_s:.0f} task-seconds"
         )
         lines.append(
-            f"work waited {waited}: the machine time that it did not use meanwhile is worth ${bill.waited_usd:.4f}"
+            f"work waited {waited}: "
+            f"the machine time that it did not use meanwhile is worth ${bill.waited_usd:.4f}"
         )
     if bill.interruptions:
         lines.append(f"the cloud took or announced to take machines {bill.interruptions} times")
     if bill.lost_rows:
         lines.append(
-            f"{bill.lost_rows} rows were lost while S3 was away: what they would tell is under {UNKNOWN}"
+            f"{bill.lost_rows} rows were lost while S3 was unreachable: "
+            f"their costs are under {UNKNOWN}"
         )
     return lines
 
 
 def plot(bill: Bill) -> list[str]:
-    """USD an hour over time in block characters, with a scale; below it the idle part, if visible."""
+    """USD an hour over time in block characters, with a scale; below, the idle part."""
     top = max(bill.series, default=0.0)
     lines = bars(bill.series, PLOT_LINES)
     scale = {0: f"${top:.3f}/h", len(lines) - 1: "$0"}
@@ -209,12 +214,18 @@ def _usd_cell(usd: float | None) -> str:
     return "" if usd is None else f"{usd:.4f}"
 
 
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: cost</title><style>
-:root { color-scheme: light dark; --ink: light-dark(#1b2330, #e4e9f0); --line: light-dark(#dde2e9, #2d3642); }
-body { font: 14px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<title>{title}: cost</title><style>
+:root { color-scheme: light dark; --ink: light-dark(#1b2330, #e4e9f0);
+  --line: light-dark(#dde2e9, #2d3642); }
+body { font: 14px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto;
+  padding: 0 1rem; color: var(--ink);
   background: light-dark(#fff, #12161b); }
-svg { width: 100%; } .axis line { stroke: var(--line); } .axis text { fill: var(--ink); font-size: 11px; }
+svg { width: 100%; } .axis line { stroke: var(--line); }
+.axis text { fill: var(--ink); font-size: 11px; }
 .line { fill: none; stroke-width: 1.6; } table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); } th:first-child { text-align: left; }
-.legend span { margin-right: 1rem; } .legend i { display: inline-block; width: .8rem; height: .3rem; margin-right: .4rem; }
+th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child { text-align: left; }
+.legend span { margin-right: 1rem; }
+.legend i { display: inline-block; width: .8rem; height: .3rem; margin-right: .4rem; }
 </style></head><body>{body}</body></html>"""

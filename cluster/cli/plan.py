@@ -1,4 +1,4 @@
-"""`mesaform plan`: what the autoscaler would do now, by the planner's own code. It changes nothing."""
+"""`mesaform plan`: what the autoscaler would do now. It runs the planner and changes nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     app.command(
         "plan",
-        help="What the autoscaler would do now: demand with verdicts, machines, dollars. Does nothing.",
+        help="What the autoscaler would do now: demand, verdicts, machines. Changes nothing.",
     )(show)
 
 

@@ -45,7 +45,8 @@ STYLES = {
 def register(app: typer.Typer) -> None:
     app.command(
         "why",
-        help="What the autoscaler decided lately, and why; `why <app|task|agent|instance>` for one of them.",
+        help="The autoscaler's last decisions with reasons; "
+        "`why <app|task|agent|instance|pool>` for one of them.",
     )(why)
 
 
@@ -82,7 +83,8 @@ def why(
         typer.echo(
             f"The ledger of {context.spec.name} has no decision that matches."
             if not selection.is_empty
-            else f"The ledger of {context.spec.name} has no decisions yet: there was nothing to buy, to remove or to refuse."
+            else f"The ledger of {context.spec.name} has no decisions yet: "
+            "there was nothing to buy, to remove or to refuse."
         )
         raise typer.Exit(Exit.OK)
     _print(rows, last, verbose=verbose)

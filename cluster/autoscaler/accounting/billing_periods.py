@@ -23,8 +23,8 @@ FOREVER = float("inf")
 class Rental:
     """A machine's billing period.
 
-    `planned` is the expected price of its purchase (USD an hour); the first of `prices` is that of its
-    launch.
+    `planned` is the expected price of its purchase (USD an hour); the first of `prices` is that of
+    its launch.
     """
 
     instance_id: str
@@ -72,7 +72,7 @@ def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
 
 @dataclass(slots=True)
 class _Records:
-    """The content of rows: machines by id, their ends, teardowns, prices of offerings and machines."""
+    """The content of rows: machines by id, their ends, teardowns, and prices."""
 
     machines: dict[str, dict[str, Any]] = field(default_factory=dict)
     stopped: dict[str, float] = field(default_factory=dict)

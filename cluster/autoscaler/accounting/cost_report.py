@@ -1,8 +1,8 @@
 """The bill of a time span from ledger rows: dollars by a grouping, idle, waiting, over time. Pure.
 
 Rows of machines give exact times and prices (`billing_periods`). Rows of resource usage
-(`usage_recorder`) say who used the machines: apps and roles pay for their part. What nobody used and
-what no row records are lines of their own. The lines of a bill add up to its total.
+(`usage_recorder`) say who used the machines: apps and roles pay for their part. What nobody used
+and what no row records are lines of their own. The lines of a bill add up to its total.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _HOLDER = {"app": 0, "role": 1}
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A line of a bill. `idle_usd` is the cost of its machines without a task; None if not recorded."""
+    """A line of a bill. `idle_usd` is what its machines cost without a task, if recorded."""
 
     name: str
     usd: float
@@ -64,9 +64,9 @@ class Share:
 class Bill:
     """A bill.
 
-    `series` and `idle_series` are average USD an hour of equal parts from `since` to `until` (epoch s).
-    `unused_usd` is what no task held of the agents; `waited_usd` is the price of the part of a machine
-    that waiting work would have used.
+    `series` and `idle_series` are average USD an hour of equal parts from `since` to `until`
+    (epoch s). `unused_usd` is what no task held of the agents; `waited_usd` is the price of the
+    part of a machine that waiting work would have used.
     """
 
     since: float
@@ -92,7 +92,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The part of a usage row within a span: from, to (epoch s), and which part of the row that is."""
+    """The part of a usage row within a span: from, to (epoch s), and its share of the row."""
 
     row: Row
     start: float
@@ -178,7 +178,7 @@ def apportioned(amounts: Mapping[str, float], total: float, digits: int = 4) -> 
 
 
 def _parts(rows: Iterable[Row], since: float, until: float) -> list[_Part]:
-    """The parts of usage rows within a span. Where rows of two leaders overlap, the earlier counts."""
+    """The parts of usage rows within a span. Where two overlap, the earlier counts."""
     spans = sorted(_spans(rows), key=lambda span: (span[0], span[1]))
     result = []
     covered_until = since
@@ -347,7 +347,7 @@ def _idle_series(
 
 
 def bars(series: Sequence[float], height: int = 8, top: float = 0.0) -> list[str]:
-    """A plot in block characters with `height` lines, the top one first. `top` is the end of the scale."""
+    """A plot in block characters with `height` lines, the top one first. `top` ends the scale."""
     top = top or max(series, default=0.0)
     if top <= 0:
         return [" " * len(series)] * height

@@ -1,7 +1,7 @@
 """The queue of rows to the ledger: batches every few seconds, decisions at once, retries. Shell.
 
-Rows wait in memory. When there are too many, samples are dropped before decisions; a `lost_rows` row
-says how many and when. A process that ends before S3 took its rows loses them; the next leader
+Rows wait in memory. When there are too many, samples are dropped before decisions; a `lost_rows`
+row says how many and when. A process that ends before S3 took its rows loses them; the next leader
 states all machines again from the journal.
 """
 

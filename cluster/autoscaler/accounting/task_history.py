@@ -1,7 +1,7 @@
 """The history of work: arrival, start, end and shape of each task, in rows of a minute. Pure.
 
-A row has what changed. A full row, at the beginning of a term and a few times a day, has all running
-tasks, so that a reader needs no row before it. `mesaform.simulator.history` reads the rows.
+A row has what changed. A full row, at the beginning of a term and a few times a day, has all
+running tasks, so that a reader needs no row before it. `mesaform.simulator.history` reads the rows.
 """
 
 from __future__ import annotations

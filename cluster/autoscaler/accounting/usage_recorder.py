@@ -32,7 +32,7 @@ Row = dict[str, Any]
 EVERY_S = 60.0
 SELDOM_S = 300.0
 FEW = 24
-"""Rows with more entries than this are written every `SELDOM_S`, to keep a month readable in seconds."""
+"""Rows with more entries than this are written every `SELDOM_S`: a month is read in seconds."""
 
 BELIEVED_S = 60.0
 STATED_EVERY_S = 6 * 3600.0
@@ -63,7 +63,7 @@ class Recorder:
     def absorb(
         self, snapshot: Snapshot, plan: Plan, tasks: Mapping[str, Task] | None, now: float
     ) -> list[Row]:
-        """The rows that are due after a pass at `now`. `tasks` is None when the engine did not answer."""
+        """The rows due after a pass at `now`. `tasks` is None without the engine's answer."""
         rows = self._stated(snapshot, plan.state.billed_machines, now) + self._priced(snapshot, now)
         if self._at is None:
             self._at = self._since = self._totals_at = now

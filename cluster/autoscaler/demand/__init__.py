@@ -2,7 +2,7 @@
 
 | Source | Module | Counts |
 |---|---|---|
-| services, jobs | `queue` | exact shapes that wait for an offer; work that backs off does not count |
+| services, jobs | `queue` | exact shapes that wait for an offer, without work that backs off |
 | framework | `frameworks` | one small purchase for a framework that lacks offers, doubled if used |
 | hint, calendar, profile | `scheduled` | capacity for work to come, less what runs or waits |
 | displaced | `displaced` | tasks of machines with a notice, until a queue shows them |
@@ -51,7 +51,7 @@ def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
 def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerState:
     """The state that demand needs next time.
 
-    It holds since when frameworks lack offers, their counters, and what was in use when hints were given.
+    It holds since when frameworks lack offers, their counters, and what was in use at each hint.
     """
     if snapshot.cluster is None:
         return memory

@@ -1,6 +1,6 @@
 """Demand of frameworks whose queue is not read, inferred from their offers. Pure.
 
-Evidence is the smallest useful offer that a framework declares, its counters and the probe framework.
+Evidence: the smallest useful offer that a framework declares, its counters, the probe framework.
 Each case counts once it lasts longer than a refusal (5 s):
 
 - starving: no agent has as much free as the framework declares, or as its tasks take. An offer to
@@ -30,13 +30,13 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
 from mesaform.autoscaler.model.snapshot import Snapshot
 
 DRY_FOR_S = 5.0
-"""Time that a framework lacks offers before it counts, in seconds: the default duration of a refusal."""
+"""Time that a framework lacks offers before it counts (s): the default duration of a refusal."""
 
 PROBE_MOST = 16
-"""Most pieces of a purchase. A framework that used its last purchase gets twice as much, up to this."""
+"""Most pieces of a purchase. A framework that used its last one gets twice as much, up to this."""
 
 SETTLE_S = 30.0
-"""Time after a change of master without inference, in seconds: counters begin anew, agents return."""
+"""Time after a change of master without inference (s): counters begin anew, agents return."""
 
 LAG_MOST_S = 5.0
 """Lag of the allocator (s) above which every framework seems to lack offers."""
@@ -266,7 +266,7 @@ def _free_somewhere(framework: Framework, shape: Shape, agents: Iterable[Agent])
 
 
 def _offered(agent: Agent, framework: Framework) -> Shape:
-    """What a framework may be offered of an agent: free resources, and reservations for its roles."""
+    """What an agent may offer a framework: free resources, and reservations for its roles."""
     free = agent.free
     for role, shape in agent.reserved.items():
         if any(mine == role or mine.startswith(f"{role}/") for mine in framework.roles):

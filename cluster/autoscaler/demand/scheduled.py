@@ -105,7 +105,7 @@ def _hints(snapshot: Snapshot, now: float) -> list[Override]:
 
 
 def _hinted(snapshot: Snapshot, room: _Room, now: float) -> list[DemandItem]:
-    """Capacity of hints. Work that came since the oldest hint takes that hint's place first, and one only."""
+    """Capacity of hints. Work that came since takes the place of the oldest hint first."""
     items: list[DemandItem] = []
     taken: list[
         tuple[str, Shape, Shape]

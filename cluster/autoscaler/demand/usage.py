@@ -25,7 +25,7 @@ class Use:
 
 
 def in_use(snapshot: Snapshot, waiting: Iterable[DemandItem]) -> dict[str, Use]:
-    """Use by pool and of all pools. Work that may go to any pool counts for the first pool of the spec."""
+    """Use by pool and of all pools. Work for any pool counts for the first pool of the spec."""
     first = snapshot.spec.agents[0].name
     by_pool = {pool.name: Use() for pool in snapshot.spec.agents}
     total = Use()

@@ -84,7 +84,7 @@ def _what_follows(notice: Notice, machine: Machine, snapshot: Snapshot) -> Reaso
 def ends(
     before: PlannerState, after: PlannerState, snapshot: Snapshot, now: float
 ) -> list[dict[str, object]]:
-    """Ledger rows of machines that ended since the last pass as announced, or by EC2 without notice."""
+    """Ledger rows of machines that ended since the last pass with a notice, or by EC2 without."""
     by_ec2 = {
         machine.instance_id for machine in snapshot.machines if machine.ended_by == ENDED_BY_EC2
     }

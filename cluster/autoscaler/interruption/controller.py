@@ -47,7 +47,7 @@ from mesaform.aws.ports import Machine
 from mesaform.topology.names import Tag
 
 SETTLE_S = 1.0
-"""Time between a deactivation and the next step, in seconds: pending offers are answered by then."""
+"""Time between a deactivation and the next step (s): pending offers are answered by then."""
 
 ASK_AGAIN_S = 10.0
 """Time after which a drain that did not begin is requested again, in seconds."""

@@ -1,8 +1,8 @@
 """Parsing of notices from EventBridge, from IMDS as an agent reports it, and from EC2. Pure.
 
 Kinds: `interruption` (a spot instance ends within minutes), `scheduled` (AWS will stop, restart or
-retire the instance) and `rebalance` (an interruption is more likely). A repeated, late or out-of-order
-notice does not replace a more severe one.
+retire the instance) and `rebalance` (an interruption is more likely). A repeated, late or
+out-of-order notice does not replace a more severe one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mesaform.autoscaler.model.notice import Notice, NoticeKind
 from mesaform.topology.user_data import MachineNotice
 
 WARNING_S = 120.0
-"""Warning time of a spot interruption (s); the message has no time of the end. Source: EC2 user guide."""
+"""Warning time of a spot interruption (s); the message lacks the time. Source: EC2 user guide."""
 
 
 SEVERITY: Mapping[NoticeKind, int] = {"rebalance": 0, "scheduled": 1, "interruption": 2}
@@ -32,7 +32,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ParsedNotice:
-    """What one message says: notices, instances whose event is withdrawn, instances that changed state."""
+    """A message: notices, instances whose event is withdrawn, instances that changed state."""
 
     notices: tuple[Notice, ...] = ()
     withdrawn: tuple[str, ...] = ()

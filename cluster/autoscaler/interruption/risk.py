@@ -10,7 +10,7 @@ from mesaform.aws.ports import Offering
 HALF_LIFE_S = 3600.0
 WEIGHT: Mapping[NoticeKind, float] = {"interruption": 1.0, "rebalance": 0.5, "scheduled": 0.0}
 AVOID_AT = 0.4
-"""Score from which an offering is avoided: 79 minutes after one interruption, 19 after one rebalance."""
+"""Score from which an offering is avoided: for 79 minutes after one interruption."""
 
 
 def score(risks: Mapping[str, Risk], key: str, now: float) -> float:

@@ -97,7 +97,10 @@ class ReasonCode(StrEnum):
     UNDERUSED = "underused", "used_percent underused_s underused_percent apps cost_usd"
     REPLACED_CHEAPER = (
         "replaced_cheaper",
-        "instance_type usd_per_hour replaced replaced_usd_per_hour apps saving_usd_per_hour cost_usd",
+        (
+            "instance_type usd_per_hour replaced replaced_usd_per_hour apps "
+            "saving_usd_per_hour cost_usd"
+        ),
     )
     MAX_AGE = "max_age", "age_hours max_age_hours"
     TEMPLATE_OUTDATED = "template_outdated", "version latest"

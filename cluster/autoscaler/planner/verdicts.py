@@ -30,7 +30,7 @@ RefusalKind = (
 )
 
 LASTING = frozenset({"impossible", "constraint", "no_offering"})
-"""Refusals that stay although nothing is bought at all: a freeze or a pause does not explain them."""
+"""Refusals that a freeze or a pause does not explain."""
 
 
 @dataclass(frozen=True, slots=True)

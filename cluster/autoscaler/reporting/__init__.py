@@ -1,1 +1,1 @@
-"""Outputs: logs, metrics, the HTTP page on port 9550, the decision log. The only place that renders text."""
+"""Outputs: logs, metrics, the page on port 9550, the decision log. Only here text is rendered."""

@@ -39,7 +39,7 @@ class Ring:
         self._peak: Json = {}
 
     def add(self, at: float, level: Mapping[str, Any]) -> None:
-        """Add totals (at epoch s), unless the last point is too young: then only demand is merged into it."""
+        """Add totals (at epoch s). If the last point is too young, only demand is merged."""
         self._peak = _most(self._peak, level.get("demand", {}))
         if not self._points or at - self._points[-1]["at"] >= POINT_EVERY_S:
             self._points.append({"at": round(at, 1), **level, "demand": self._peak})
@@ -76,7 +76,7 @@ def _most(first: Mapping[str, int], second: Mapping[str, int]) -> Json:
 
 
 def describe(plan: Plan) -> Json:
-    """A plan as JSON: demand with verdicts, steps, dollars. The format of `mesaform plan --json`."""
+    """A plan as JSON: demand with verdicts, steps, dollars. Also `mesaform plan --json`."""
     return {
         "at": plan.at,
         "usd_per_hour": plan.usd_per_hour,

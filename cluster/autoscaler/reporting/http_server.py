@@ -1,4 +1,4 @@
-"""HTTP on port 9550: the page and its data, `/decisions`, `/health`, `/metrics`. It changes nothing.
+"""HTTP on port 9550: the page and its data, `/decisions`, `/health`, `/metrics`. Read-only.
 
 A standby names the leader and redirects browsers to it. `topology` opens the port to members and to
 the operators' networks.

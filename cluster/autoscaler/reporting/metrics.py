@@ -1,4 +1,4 @@
-"""The autoscaler's Prometheus metrics. A test compares them with the table in docs/autoscaler.md."""
+"""Prometheus metrics. A test compares them with the table in docs/autoscaler.md."""
 
 from __future__ import annotations
 

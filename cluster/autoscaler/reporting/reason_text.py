@@ -349,7 +349,8 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         "it is replaced if its tasks may move and it is old enough to have paid back"
     ),
     ReasonCode.ACTION_MOVE_TASKS: (
-        "its tasks move; Terraform owns the machine: run `mesaform up` for another once it has ended"
+        "its tasks move; Terraform owns the machine: "
+        "run `mesaform up` for another once it has ended"
     ),
     ReasonCode.ACTION_REPLACE_AND_DRAIN: (
         "it is deactivated, capacity for its tasks is bought at once, and it is drained in time"

@@ -1,4 +1,4 @@
-"""Outputs of the daemon: log lines, metrics, ledger rows and the page. Scaling never waits for them.
+"""Outputs of the daemon: log lines, metrics, ledger rows and the page. Scaling waits for none.
 
 Rows of machines and decisions are written at once; samples of usage wait a few seconds (`outbox`).
 """
@@ -120,9 +120,9 @@ class Telemetry:
     ) -> None:
         """Write the rows of machines that began and ended since the last pass.
 
-        `endings` has the better known time (`at`) and reason of some ends, by instance id. It is called
-        before `after` is journaled, so that a crash repeats rows and loses none. A ledger that does not take
-        the rows in time gets them later.
+        `endings` has the better known time (`at`) and reason of some ends, by instance id. It is
+        called before `after` is journaled, so that a crash repeats rows and loses none. A ledger
+        that does not take the rows in time gets them later.
         """
         begun = after.billed_machines.keys() - before.billed_machines.keys()
         over = before.billed_machines.keys() - after.billed_machines.keys()
@@ -209,7 +209,7 @@ class Telemetry:
         """Run work on the ledger whose failure must not end the term."""
         try:
             await asyncio.to_thread(work)
-        except Exception as error:  # a fault of ours, or an object that somebody else put there, is no reason to stop scaling
+        except Exception as error:  # a fault here, or an unreadable object, must not stop scaling
             self.troubled("s3")
             log.warning(
                 "the ledger is left as it is", error=str(error), ledger=type(ledger).__name__
