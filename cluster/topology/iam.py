@@ -44,7 +44,7 @@ def trust_document(region: str) -> Document:
     return _document(
         [
             {
-                "Sid": "InstancesTakeTheRole",
+                "Sid": "Ec2AssumesTheRole",
                 "Effect": "Allow",
                 "Principal": {"Service": service},
                 "Action": "sts:AssumeRole",
@@ -56,66 +56,72 @@ def trust_document(region: str) -> Document:
 def master_document(cluster: str, region: str, account_id: str) -> Document:
     """Return the policy of the masters: the rights that the autoscaler needs."""
     arn = _Arns(partition(region), region, account_id)
-    owned = {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster}
     return _document(
         [
             _allow(
-                "SeeMachines", _DESCRIBE, "*", {"StringEquals": {"aws:RequestedRegion": region}}
+                "DescribeMachines",
+                _DESCRIBE,
+                "*",
+                {"StringEquals": {"aws:RequestedRegion": region}},
             ),
-            _allow(
-                "BuyFromOurTemplates",
-                _BUY,
-                arn.ec2("launch-template/*", "subnet/*", "security-group/*"),
-                {"StringEquals": owned},
-            ),
-            _allow(
-                "BuyTagged",
-                "ec2:RunInstances",
-                arn.ec2(*_BOUGHT),
-                {"StringEquals": {f"aws:RequestTag/{Tag.CLUSTER}": cluster}},
-            ),
-            _allow("BuyByFleet", "ec2:CreateFleet", arn.ec2("fleet/*", *_BOUGHT)),
-            _allow("BuySpot", _BUY, arn.ec2("spot-instances-request/*")),
-            _allow("BuyOfAnyImage", _BUY, [*arn.public_ec2("image/*", "snapshot/*")]),
-            _allow(
-                "TagWhatIsBought",
-                "ec2:CreateTags",
-                arn.ec2("fleet/*", *_BOUGHT),
-                {"StringEquals": {"ec2:CreateAction": _CREATE_ACTIONS}},
-            ),
-            _allow(
-                "GiveBackWhatWasBought",
-                "ec2:TerminateInstances",
-                arn.ec2("instance/*"),
-                {"StringEquals": {**owned, f"ec2:ResourceTag/{Tag.MANAGED_BY}": "autoscaler"}},
-            ),
-            _allow(
-                "HandTheAgentsRoleToMachines",
-                "iam:PassRole",
-                arn.role(role_name(cluster, "agent")),
-                {"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
-            ),
-            _allow(
-                "ReadAndAppendRecords",
-                ["s3:GetObject", "s3:PutObject"],
-                f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}/{cluster}/*",
-            ),
-            _allow(
-                "MergeTheLedgersParts",
-                "s3:DeleteObject",
-                f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}/{cluster}/ledger/*",
-            ),
-            _allow(
-                "ListRecords",
-                "s3:ListBucket",
-                f"arn:{arn.partition}:s3:::{bucket_name(account_id, region)}",
-                {"StringLike": {"s3:prefix": f"{cluster}/*"}},
-            ),
+            *_launch_statements(cluster, arn),
+            *_bucket_statements(cluster, arn.bucket(bucket_name(account_id, region))),
             _allow("ReadTheSpec", "ssm:GetParameter", arn.parameter(spec_parameter_name(cluster))),
             _allow("ReadPrices", "pricing:GetProducts", "*"),
-            _allow("TakeNotices", _TAKE, queue_arn(cluster, region, account_id)),
+            _allow("ReceiveNotices", _RECEIVE, queue_arn(cluster, region, account_id)),
         ]
     )
+
+
+def _launch_statements(cluster: str, arn: _Arns) -> list[Statement]:
+    """Rights to launch machines with the cluster's tag, and to terminate the launched ones."""
+    owned = {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster}
+    return [
+        _allow(
+            "LaunchFromTheClustersTemplates",
+            _LAUNCH,
+            arn.ec2("launch-template/*", "subnet/*", "security-group/*"),
+            {"StringEquals": owned},
+        ),
+        _allow(
+            "LaunchTaggedMachines",
+            "ec2:RunInstances",
+            arn.ec2(*_LAUNCHED),
+            {"StringEquals": {f"aws:RequestTag/{Tag.CLUSTER}": cluster}},
+        ),
+        _allow("LaunchByFleet", "ec2:CreateFleet", arn.ec2("fleet/*", *_LAUNCHED)),
+        _allow("LaunchSpot", _LAUNCH, arn.ec2("spot-instances-request/*")),
+        _allow("LaunchFromAnyImage", _LAUNCH, [*arn.public_ec2("image/*", "snapshot/*")]),
+        _allow(
+            "TagLaunchedMachines",
+            "ec2:CreateTags",
+            arn.ec2("fleet/*", *_LAUNCHED),
+            {"StringEquals": {"ec2:CreateAction": _CREATE_ACTIONS}},
+        ),
+        _allow(
+            "TerminateLaunchedMachines",
+            "ec2:TerminateInstances",
+            arn.ec2("instance/*"),
+            {"StringEquals": {**owned, f"ec2:ResourceTag/{Tag.MANAGED_BY}": "autoscaler"}},
+        ),
+        _allow(
+            "PassTheAgentsRole",
+            "iam:PassRole",
+            arn.role(role_name(cluster, "agent")),
+            {"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
+        ),
+    ]
+
+
+def _bucket_statements(cluster: str, bucket: str) -> list[Statement]:
+    """Rights on the cluster's objects; only objects of the ledger may be deleted."""
+    return [
+        _allow("ReadAndWriteObjects", ["s3:GetObject", "s3:PutObject"], f"{bucket}/{cluster}/*"),
+        _allow("DeleteMergedLedgerObjects", "s3:DeleteObject", f"{bucket}/{cluster}/ledger/*"),
+        _allow(
+            "ListObjects", "s3:ListBucket", bucket, {"StringLike": {"s3:prefix": f"{cluster}/*"}}
+        ),
+    ]
 
 
 _DESCRIBE = [
@@ -131,10 +137,10 @@ _DESCRIBE = [
     "ec2:DescribeSpotPriceHistory",
     "ec2:DescribeSubnets",
 ]
-_BUY = ["ec2:CreateFleet", "ec2:RunInstances"]
-_TAKE = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
+_LAUNCH = ["ec2:CreateFleet", "ec2:RunInstances"]
+_RECEIVE = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
 _CREATE_ACTIONS = ["CreateFleet", "RunInstances"]
-_BOUGHT = ("instance/*", "volume/*", "network-interface/*")
+_LAUNCHED = ("instance/*", "volume/*", "network-interface/*")
 
 
 class _Arns:
@@ -154,6 +160,9 @@ class _Arns:
 
     def role(self, name: str) -> str:
         return f"arn:{self.partition}:iam::{self._account_id}:role/{name}"
+
+    def bucket(self, name: str) -> str:
+        return f"arn:{self.partition}:s3:::{name}"
 
     def parameter(self, name: str) -> str:
         return f"arn:{self.partition}:ssm:{self._region}:{self._account_id}:parameter{name}"

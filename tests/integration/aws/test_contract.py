@@ -89,15 +89,15 @@ def bought(fleet: Fleet) -> list[str]:
     ]
 
 
-def test_a_launch_gives_the_machines_asked_for_with_tags_that_say_whose_they_are(fleet: Fleet):
+def test_a_launch_gives_the_requested_machines_with_tags_of_ownership(fleet: Fleet):
     result = fleet.launch(a_request(fleet))
     assert len(result.machines) == 2
     assert result.without_capacity == ()
-    found = [machine for machine in fleet.machines("toy") if machine.tags[Tag.ROLE] == "agent"]
-    assert {machine.instance_id for machine in found} == {
+    agents = [machine for machine in fleet.machines("toy") if machine.tags[Tag.ROLE] == "agent"]
+    assert {machine.instance_id for machine in agents} == {
         machine.instance_id for machine in result.machines
     }
-    for machine in found:
+    for machine in agents:
         assert machine.instance_type == "m5.large"
         assert machine.zone in ZONES
         assert (machine.tags[Tag.MANAGED_BY], machine.tags[Tag.POOL], machine.tags[Tag.LAUNCH]) == (
@@ -108,7 +108,7 @@ def test_a_launch_gives_the_machines_asked_for_with_tags_that_say_whose_they_are
         assert abs(machine.launched_at - time.time()) < 60
 
 
-def test_the_same_token_again_buys_nothing_more(fleet: Fleet):
+def test_the_same_token_launches_nothing_more(fleet: Fleet):
     first = fleet.launch(a_request(fleet))
     second = fleet.launch(a_request(fleet))
     assert {m.instance_id for m in second.machines} == {m.instance_id for m in first.machines}
@@ -261,7 +261,7 @@ def test_tidying_changes_nothing_that_is_read(ledger: Ledger):
         ]
 
 
-def test_a_fence_holds_until_it_is_lifted(control: Control):
+def test_a_freeze_lasts_until_it_ends(control: Control):
     assert control.frozen_reason() is None
     control.freeze("mesaform down")
     assert control.frozen_reason() == "mesaform down"
@@ -270,7 +270,7 @@ def test_a_fence_holds_until_it_is_lifted(control: Control):
     assert control.frozen_reason() is None
 
 
-def test_the_last_sign_of_life_is_the_one_read(control: Control):
+def test_the_last_heartbeat_is_read(control: Control):
     assert control.last_heartbeat() is None
     control.write_heartbeat(1.0, frozen=False, address="127.42.0.10:9550")
     control.write_heartbeat(

@@ -70,7 +70,7 @@ def test_zones_without_a_subnet_are_not_asked_and_none_at_all_is_an_error() -> N
         fleet_request(plain_request(), {})
 
 
-def test_errors_about_a_zone_or_a_quota_are_told_as_such() -> None:
+def test_errors_of_a_zone_or_quota_have_its_scope() -> None:
     answer = an_answer(
         "InsufficientFreeAddressesInSubnet", "VcpuLimitExceeded", "InsufficientInstanceCapacity"
     )

@@ -200,9 +200,9 @@ def test_without_a_bucket_and_without_an_answer_the_errors_say_which(
         max_size=6,
     )
 )
-def test_what_replaces_objects_sorts_behind_them(made: list[tuple[int, bool, str]]):
+def test_a_replacing_object_sorts_after_the_replaced_ones(parts: list[tuple[int, bool, str]]):
     names = []
-    for number, _, mark in made:
+    for number, _, mark in parts:
         names.append(
             f"day-{number:06d}-w.gz"
             if mark == "day"

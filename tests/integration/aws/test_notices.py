@@ -44,7 +44,7 @@ class Setup:
         return sorted(message.body for message in self.notices.receive(0))
 
 
-def made_queue() -> str:
+def create_queue() -> str:
     return client.client("sqs", REGION).create_queue(
         QueueName=eventbridge.queue_name("toy"), Attributes={"VisibilityTimeout": str(VISIBILITY_S)}
     )["QueueUrl"]
@@ -61,7 +61,7 @@ def setup(request: pytest.FixtureRequest) -> Setup:
 
         return Setup(fake, fake.send, later, lambda: len(fake.left))
     request.getfixturevalue("cloud")
-    url, sqs = made_queue(), client.client("sqs", REGION)
+    url, sqs = create_queue(), client.client("sqs", REGION)
 
     def left() -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -80,7 +80,7 @@ def setup(request: pytest.FixtureRequest) -> Setup:
     )
 
 
-def test_a_message_is_handed_out_whole_and_hidden_for_a_while(setup):
+def test_a_received_message_is_hidden_for_a_while(setup):
     setup.send("one")
     assert setup.bodies() == ["one"]
     assert setup.bodies() == []
@@ -88,17 +88,17 @@ def test_a_message_is_handed_out_whole_and_hidden_for_a_while(setup):
     assert setup.bodies() == ["one"]
 
 
-def test_a_deleted_message_does_not_come_again_and_may_be_deleted_twice(setup):
+def test_a_deleted_message_is_not_delivered_again(setup):
     setup.send("one")
     setup.send("two")
-    found = setup.notices.receive(0)
-    setup.notices.delete([message for message in found if message.body == "one"])
-    setup.notices.delete([message for message in found if message.body == "one"])
+    messages = setup.notices.receive(0)
+    setup.notices.delete([message for message in messages if message.body == "one"])
+    setup.notices.delete([message for message in messages if message.body == "one"])
     setup.later()
     assert setup.bodies() == ["two"]
 
 
-def test_ten_at_most_are_handed_out_and_more_are_deleted_at_once(setup):
+def test_at_most_ten_messages_are_received_at_once(setup):
     for number in range(23):
         setup.send(f"{number:02}")
     batches = [setup.notices.receive(0) for _ in range(3)]
@@ -107,35 +107,35 @@ def test_ten_at_most_are_handed_out_and_more_are_deleted_at_once(setup):
     assert setup.left() == 0
 
 
-def test_an_empty_queue_has_nothing(setup):
+def test_an_empty_queue_has_no_messages(setup):
     assert setup.notices.receive(0) == []
     setup.notices.delete([])
 
 
-def test_nothing_is_scheduled_in_quiet_times(setup):
+def test_without_events_nothing_is_scheduled(setup):
     assert setup.notices.scheduled() == []
 
 
-def test_a_queue_that_is_not_there_is_said_to_be_and_found_when_it_comes(cloud):
+def test_an_absent_queue_is_an_error_until_it_is_created(cloud):
     notices = SqsNotices("toy", REGION)
     with pytest.raises(NotFound):
         notices.receive(0)
-    made_queue()
+    create_queue()
     assert notices.receive(0) == []
 
 
-def test_a_queue_that_was_made_anew_is_found_again(cloud):
-    url, notices = made_queue(), SqsNotices("toy", REGION)
+def test_a_recreated_queue_is_used(cloud):
+    url, notices = create_queue(), SqsNotices("toy", REGION)
     assert notices.receive(0) == []
     client.client("sqs", REGION).delete_queue(QueueUrl=url)
     with pytest.raises(NotFound):
         notices.receive(0)
-    client.client("sqs", REGION).send_message(QueueUrl=made_queue(), MessageBody="one")
+    client.client("sqs", REGION).send_message(QueueUrl=create_queue(), MessageBody="one")
     assert [message.body for message in notices.receive(0)] == ["one"]
 
 
 def test_a_receipt_that_is_too_old_deletes_nothing_and_is_no_error(cloud):
-    made_queue()
+    create_queue()
     SqsNotices("toy", REGION).delete([Message("m", "nonsense", "")])
 
 
@@ -152,10 +152,10 @@ def test_a_receipt_that_is_too_old_deletes_nothing_and_is_no_error(cloud):
         ("aws.autoscaling", "EC2 Instance Launch Successful", {}, False),
     ],
 )  # fmt: skip
-def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(
+def test_the_rules_match_what_the_reader_understands(
     cloud, source, detail_type, detail, is_delivered
 ):
-    url, events = made_queue(), client.client("events", REGION)
+    url, events = create_queue(), client.client("events", REGION)
     arn = client.client("sqs", REGION).get_queue_attributes(
         QueueUrl=url, AttributeNames=["QueueArn"]
     )["Attributes"]["QueueArn"]
@@ -168,7 +168,7 @@ def test_the_rules_let_through_what_the_reader_understands_and_nothing_else(
         "Detail": json.dumps({"instance-id": "i-1", **detail}),
     }
     events.put_events(Entries=[entry])
-    found = SqsNotices("toy", REGION).receive(0)
-    assert len(found) == is_delivered
-    for message in found:
+    messages = SqsNotices("toy", REGION).receive(0)
+    assert len(messages) == is_delivered
+    for message in messages:
         read(message.body)

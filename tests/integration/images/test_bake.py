@@ -111,7 +111,7 @@ def sources(start_program: str, mark: str) -> bundle.Sources:
     )
 
 
-def test_a_bake_gives_an_image_that_is_found_by_its_recipe_and_is_not_made_twice() -> None:
+def test_a_bake_gives_an_image_of_its_recipe_and_a_second_one_reuses_it() -> None:
     quick = sources(QUICK, "once")
     with pytest.raises(MissingPrerequisite, match="mesaform bake"):
         find_image(quick.digest(), REGION)
@@ -125,7 +125,7 @@ def test_a_bake_gives_an_image_that_is_found_by_its_recipe_and_is_not_made_twice
     assert {tag["Key"]: tag["Value"] for tag in image["Tags"]}[Tag.RECIPE] == quick.digest()
 
 
-def test_a_forced_bake_makes_a_new_image_and_it_is_the_one_found() -> None:
+def test_a_forced_bake_builds_a_newer_image() -> None:
     quick = sources(QUICK, "forced")
     first = bake(REGION, Recorded(), sources=quick)
     time.sleep(1.0 - time.time() % 1.0)  # EC2 dates images by the second

@@ -58,15 +58,15 @@ def test_an_image_is_built_and_runs_wherever_it_is_moved(
         assert run_start(sources, tmp_path / "root", store) == 0, store.log()
         reports = store.reports()
     assert reports[-1]["state"] == "done", reports[-1]
-    assert store.puts[-1][0] == "report", "the report is the last word"
+    assert store.puts[-1][0] == "report", "the report is uploaded last"
     assert [report["step"] for report in reports[:-1]] == [
         step["name"] for step in reports[-1]["steps"]
     ]
     assert "== install locked packages" in store.log()
     image = (tmp_path / "root").rename(tmp_path / "image")
-    said = json.loads((image / "opt/mesaform/recipe.json").read_text())
-    assert said["digest"] == sources.digest()
-    assert said["versions"]["msgspec"]
+    signature = json.loads((image / "opt/mesaform/recipe.json").read_text())
+    assert signature["digest"] == sources.digest()
+    assert signature["versions"]["msgspec"]
     assert not list((image / "var/tmp").iterdir()), "the bundle is no part of the image"
     python = image / "opt/mesaform/venv/bin/python"
     check = subprocess.run(

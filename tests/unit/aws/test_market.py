@@ -28,7 +28,7 @@ REGION = "us-east-1"
 
 
 class Setting:
-    """A market in a world whose time the test moves."""
+    """A market with fake sources and a clock that the test sets."""
 
     def __init__(
         self,
@@ -57,20 +57,20 @@ def setting() -> Setting:
     return Setting()
 
 
-def test_before_anything_was_asked_the_book_answers(setting: Setting) -> None:
+def test_before_the_first_refresh_the_book_answers(setting: Setting) -> None:
     assert setting.market.on_demand(M5) == 0.096
     assert setting.market.spot(M5, ZONES[0]) is None
     assert setting.list.calls == []
 
 
-def test_a_listed_price_goes_before_the_books(setting: Setting) -> None:
+def test_a_listed_price_precedes_the_books(setting: Setting) -> None:
     setting.refresh(M5, "c5.large")
     assert setting.market.on_demand(M5) == 0.1
     assert setting.market.on_demand("c5.large") == 0.085
     assert setting.market.on_demand("x9.large") is None
 
 
-def test_aws_is_asked_again_after_half_a_day_and_not_before(setting: Setting) -> None:
+def test_list_prices_are_read_again_after_half_a_day(setting: Setting) -> None:
     setting.refresh()
     setting.refresh(after_s=LIST_PRICE_MAX_AGE_S - 1)
     assert setting.list.calls == [(M5,)]
@@ -213,13 +213,13 @@ def test_a_spike_counts_at_once_and_is_felt_for_an_hour() -> None:
     assert spot.smoothed_price(history, NOW + 4200) == pytest.approx(0.03)
 
 
-def test_histories_are_kept_no_longer_than_they_are_felt() -> None:
+def test_histories_hold_no_more_than_the_window() -> None:
     quotes = [Quote(NOW + 60.0 * n, M5, ZONES[0], 0.03) for n in range(300)]
-    found = spot.merge_quotes({}, quotes, NOW + 60 * 299)
-    kept = found[M5, ZONES[0]]
-    assert len(kept) == 61
-    assert kept[0].at <= NOW + 60 * 299 - spot.WINDOW_S
-    assert spot.merge_quotes(found, [], NOW + 90_000)[M5, ZONES[0]] == kept[-1:]
+    histories = spot.merge_quotes({}, quotes, NOW + 60 * 299)
+    history = histories[M5, ZONES[0]]
+    assert len(history) == 61
+    assert history[0].at <= NOW + 60 * 299 - spot.WINDOW_S
+    assert spot.merge_quotes(histories, [], NOW + 90_000)[M5, ZONES[0]] == history[-1:]
 
 
 def test_prices_stay_between_the_least_and_the_most_quoted() -> None:
@@ -229,13 +229,13 @@ def test_prices_stay_between_the_least_and_the_most_quoted() -> None:
     ]
     for seconds in range(0, 9000, 30):
         seen = [quote for quote in history if quote.at <= NOW + seconds]
-        felt = spot.smoothed_price(
+        price = spot.smoothed_price(
             spot.trim_history(seen, NOW + seconds - spot.WINDOW_S), NOW + seconds
         )
-        assert seen[-1].usd_per_hour <= felt <= 0.09
+        assert seen[-1].usd_per_hour <= price <= 0.09
 
 
-def test_another_regions_prices_are_said_to_be_guesses_until_aws_has_answered() -> None:
+def test_estimated_prices_of_another_region_carry_a_note_until_aws_answers() -> None:
     setting = Setting({M5: 0.115}, region="eu-central-1")
     assert "us-east-1" in setting.market.note([M5])
     assert "m5.large" in setting.market.note([M5])

@@ -61,7 +61,7 @@ def test_init_writes_a_file_that_validate_accepts(tmp_path):
     ]
 
 
-def test_init_writes_over_nothing_unless_told_so(tmp_path):
+def test_init_overwrites_a_file_only_with_force(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("mine")
     with pytest.raises(BadInput, match="exists already"):

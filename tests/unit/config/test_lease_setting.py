@@ -47,7 +47,7 @@ def test_the_bounds_themselves_and_off_are_fine(settings):
     )
 
 
-def test_only_bought_agents_of_pools_that_nobody_protects_are_told_of_a_lease():
+def test_only_launched_agents_of_unprotected_pools_have_a_lease():
     spec = parse("name: a\nautoscaler: {idle_after_s: 33}\n" + POOLS)
 
     def lease(role, pool="", **more):

@@ -115,7 +115,7 @@ def test_each_mistake_is_named_with_its_line_and_field(text, complaints):
     assert caught.value.exit_code == Exit.BAD_INPUT
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():
+def test_all_mistakes_are_reported_in_the_order_of_the_file():
     text = (
         "name: a\ntarget: awss\nagents:\n  - typs: 1\n    count: x\nautoscaler:\n  intervall_s: 1\n"
     )
@@ -150,7 +150,7 @@ def test_a_network_is_large_enough_exactly_when_every_pool_can_reach_its_max():
         )
 
 
-def test_the_whole_world_may_come_in_only_when_it_is_said():
+def test_operator_networks_of_the_whole_world_need_a_switch():
     spec = parse(AWS.replace("203.0.113.0/24", "0.0.0.0/0") % ", open_to_the_world: true")
     assert spec.network.operator_cidrs == ("0.0.0.0/0",)
 

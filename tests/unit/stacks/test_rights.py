@@ -15,7 +15,7 @@ def statements(action: str) -> list[dict]:
     ]
 
 
-def test_nothing_is_allowed_by_wildcard():
+def test_no_action_is_allowed_by_wildcard():
     for statement in DOCUMENT["Statement"]:
         actions = (
             [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
@@ -23,7 +23,7 @@ def test_nothing_is_allowed_by_wildcard():
         assert not any("*" in action for action in actions)
 
 
-def test_all_resources_are_named_except_where_aws_knows_none():
+def test_all_resources_are_named_where_aws_supports_it():
     everything = [s for s in DOCUMENT["Statement"] if s["Resource"] == "*"]
     for statement in everything:
         actions = (
@@ -32,7 +32,7 @@ def test_all_resources_are_named_except_where_aws_knows_none():
         assert all(action.startswith(("ec2:Describe", "pricing:")) for action in actions)
 
 
-def test_only_what_the_autoscaler_bought_can_be_terminated():
+def test_only_machines_of_the_autoscaler_can_be_terminated():
     (statement,) = statements("ec2:TerminateInstances")
     assert statement["Condition"] == {
         "StringEquals": {
@@ -42,7 +42,7 @@ def test_only_what_the_autoscaler_bought_can_be_terminated():
     }
 
 
-def test_machines_can_be_bought_only_with_the_clusters_tag():
+def test_machines_are_launched_only_with_the_clusters_tag():
     conditions = [
         s.get("Condition", {})
         for s in statements("ec2:RunInstances")
@@ -51,14 +51,14 @@ def test_machines_can_be_bought_only_with_the_clusters_tag():
     assert conditions == [{"StringEquals": {"aws:RequestTag/mesaform:cluster": "west"}}]
 
 
-def test_tags_can_be_set_only_while_buying():
+def test_tags_are_set_only_by_launches():
     (statement,) = statements("ec2:CreateTags")
     assert statement["Condition"] == {
         "StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}
     }
 
 
-def test_only_the_agents_role_can_be_handed_on():
+def test_only_the_agents_role_can_be_passed():
     (statement,) = statements("iam:PassRole")
     assert statement["Resource"] == "arn:aws:iam::123456789012:role/mesaform-west-agent"
 
@@ -70,14 +70,14 @@ def test_only_the_clusters_prefix_is_readable_and_only_the_ledger_is_deletable()
     assert deletes["Resource"].endswith("/west/ledger/*")
 
 
-def test_one_parameter_can_be_read():
+def test_only_the_parameter_of_the_spec_can_be_read():
     (statement,) = statements("ssm:GetParameter")
     assert (
         statement["Resource"] == "arn:aws:ssm:eu-west-1:123456789012:parameter/mesaform/west/spec"
     )
 
 
-def test_messages_are_taken_from_the_clusters_queue_only_and_none_can_be_sent():
+def test_messages_are_received_from_the_clusters_queue_only():
     (statement,) = statements("sqs:ReceiveMessage")
     assert statement["Resource"] == "arn:aws:sqs:eu-west-1:123456789012:mesaform-west-notices"
     assert statement["Action"] == ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
