@@ -54,10 +54,13 @@ class Sources:
                     self._functions[f"{module}.{name}"] = node
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict() as table):
                     self._tables[f"{module}.{name}"] = table
-                case ast.ClassDef(name=class_name, body=body):
-                    for method in body:
-                        if isinstance(method, ast.FunctionDef):
-                            self._functions[f"{class_name}.{method.name}"] = method
+                case ast.ClassDef():
+                    self._add_methods(node)
+
+    def _add_methods(self, node: ast.ClassDef) -> None:
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef):
+                self._functions[f"{node.name}.{method.name}"] = method
 
     def effects_of(self, function: str, module: str) -> list[str]:
         """The effects that a function can construct, itself or through what it calls."""

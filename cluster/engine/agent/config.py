@@ -114,13 +114,12 @@ def parse_resources(text: str) -> Resources:
     scalars: dict[str, float] = {}
     ports: tuple[Range, ...] = ()
     for part in _parts(text, ";"):
-        name, colon, value = (piece.strip() for piece in part.partition(":"))
-        ranges = _ranges(value) if name == "ports" else None
-        amount = _amount(value) if name not in {"", "ports"} else None
-        if colon and ranges is not None:
-            ports += ranges
-        elif colon and amount is not None:
-            scalars[name] = scalars.get(name, 0.0) + amount
+        name, _, text_value = (piece.strip() for piece in part.partition(":"))
+        value = _resource_value(name, text_value)
+        if isinstance(value, tuple):
+            ports += value
+        elif value is not None:
+            scalars[name] = scalars.get(name, 0.0) + value
         else:
             raise BadInput(
                 f"{part!r} is not a resource",
@@ -128,6 +127,13 @@ def parse_resources(text: str) -> Resources:
                 fix="write cpus:4;mem:15360;disk:35840;ports:[31000-32000]",
             )
     return Resources.from_scalars(scalars, ports)
+
+
+def _resource_value(name: str, text: str) -> tuple[Range, ...] | float | None:
+    """Ranges of `ports`, otherwise an amount; None for another form."""
+    if name == "ports":
+        return _ranges(text)
+    return _amount(text) if name else None
 
 
 def _parts(text: str, separator: str) -> list[str]:

@@ -201,14 +201,14 @@ class Succession(RuleBasedStateMachine):
             agent_id for call, agent_id in self.calls.values() if call == "REACTIVATE_AGENT"
         }
         for agent_id, drains in self.deactivated.items():
-            if agent_id in reactivating:
-                continue
-            assert self.world.state.is_deactivated(agent_id), f"{agent_id} is active again"
-            agent = next(agent for agent in self.agents if agent.id == agent_id)
-            if drains and self._is_registered(agent):
-                assert agent.core.meta.draining is not None, (
-                    f"{agent_id} does not know that it drains"
-                )
+            if agent_id not in reactivating:
+                self._check_deactivated(agent_id, drains=drains)
+
+    def _check_deactivated(self, agent_id: str, *, drains: bool) -> None:
+        assert self.world.state.is_deactivated(agent_id), f"{agent_id} is active again"
+        agent = next(agent for agent in self.agents if agent.id == agent_id)
+        if drains and self._is_registered(agent):
+            assert agent.core.meta.draining is not None, f"{agent_id} does not know that it drains"
 
     def _is_registered(self, agent: RealAgent) -> bool:
         is_linked = agent.link_id is not None and agent.link_id not in self.world.cut

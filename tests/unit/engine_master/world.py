@@ -68,24 +68,27 @@ class World:
 
     def _carry_out(self, effects: list[ev.Effect]) -> None:
         for effect in effects:
-            match effect:
-                case ev.SendEvent():
-                    document = msgspec.json.decode(msgspec.json.encode(effect.event))
-                    self.streams[effect.stream_id].append(document)
-                case ev.CloseStream():
-                    self.closed.add(effect.stream_id)
-                case ev.SendAgent():
-                    self.links[effect.link_id].append(effect.message)
-                case ev.CloseLink():
-                    self.cut.add(effect.link_id)
-                case ev.Reply():
-                    self.replies[effect.token] = (effect.status, effect.text)
-                case ev.Publish():
-                    self.published.append(msgspec.json.decode(msgspec.json.encode(effect.event)))
-                case ev.Store():
-                    self.held.append(effect)
+            self._perform(effect)
         if not self.hold_stores:
             self.store()
+
+    def _perform(self, effect: ev.Effect) -> None:
+        match effect:
+            case ev.SendEvent():
+                document = msgspec.json.decode(msgspec.json.encode(effect.event))
+                self.streams[effect.stream_id].append(document)
+            case ev.CloseStream():
+                self.closed.add(effect.stream_id)
+            case ev.SendAgent():
+                self.links[effect.link_id].append(effect.message)
+            case ev.CloseLink():
+                self.cut.add(effect.link_id)
+            case ev.Reply():
+                self.replies[effect.token] = (effect.status, effect.text)
+            case ev.Publish():
+                self.published.append(msgspec.json.decode(msgspec.json.encode(effect.event)))
+            case ev.Store():
+                self.held.append(effect)
 
     def store(self) -> None:
         """Let the queued registry writes succeed."""
@@ -111,6 +114,11 @@ class World:
         for framework in state.frameworks.values():
             for task in framework.tasks.values():
                 assert state.agents[task.agent_id].tasks[framework.id, task.id] is task
+        self._check_sets()
+
+    def _check_sets(self) -> None:
+        """Check the relations between the collections of State."""
+        state = self.state
         assert not state.effects
         assert not state.wants_offers
         assert not set(state.frameworks) & set(state.completed_frameworks)
