@@ -24,17 +24,17 @@ def drain(
     ),
     file: str = FILE_OPTION,
     undo: bool = typer.Option(
-        False, "--undo", help="Withdraw the order: an agent that is still there gets work again."
+        False, "--undo", help="Withdraw the override: an agent that still runs is reactivated."
     ),
     for_: str = typer.Option(
         "1d",
         "--for",
-        help="How long the order stands: an agent of Terraform's stays empty for that long.",
+        help="How long the override lasts: an agent of Terraform's stays empty for that long.",
     ),
     reason: str = REASON_OPTION,
     json_: bool = JSON_OPTION,
 ) -> None:
-    """Give the order, or take it back."""
+    """Set the override, or withdraw it."""
     context = open_context(file)
     place = open_client(context)
 
@@ -46,7 +46,7 @@ def drain(
         typer.echo(
             f"{target} is no longer to be drained."
             if gone
-            else f"No order to drain {target} is in force."
+            else f"No override to drain {target} is in force."
         )
         return
     if target.startswith("i-"):

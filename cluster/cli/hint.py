@@ -37,5 +37,5 @@ def hint(
     pools = [one.name for one in context.spec.agents]
     if pool and pool not in pools:
         raise BadInput(f"there is no pool {pool}", fix=f"pools: {', '.join(pools)}")
-    order = new_override("hint", for_, reason, cpus=cpus, mem_mib=mem, count=count, pool=pool)
-    print_override(open_client(context).give(order), json_)
+    override = new_override("hint", for_, reason, cpus=cpus, mem_mib=mem, count=count, pool=pool)
+    print_override(open_client(context).give(override), json_)

@@ -1,4 +1,4 @@
-"""Giving the autoscaler orders: who gives them, for how long, and the ledger's row of each. No verb of its own."""
+"""Client of the control object for overrides: set, withdraw, and the ledger row of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mesaform.cli.context import Context
 from mesaform.common.errors import BadInput
 
 FOR_OPTION = typer.Option("30m", "--for", help="For how long: 90s, 30m, 2h, 1d.")
-REASON_OPTION = typer.Option("", "--reason", "-r", help="Why: shown wherever the order is.")
+REASON_OPTION = typer.Option("", "--reason", "-r", help="Why: shown with the override.")
 LONGEST_S = 31 * 86400.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -39,13 +39,13 @@ def seconds(text: str) -> float:
     if not 0 < found <= LONGEST_S:
         raise BadInput(
             f"{text!r} must be more than nothing and at most 31 days",
-            fix="an order that should stay belongs in cluster.yaml",
+            fix="an override that should last belongs in cluster.yaml",
         )
     return found
 
 
 def who() -> str:
-    """Who gives an order: user and host."""
+    """Who sets an override: user and host."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # no such user in the password file
@@ -55,44 +55,47 @@ def who() -> str:
 
 @dataclass(frozen=True, slots=True)
 class OverrideClient:
-    """Where orders are given and written down."""
+    """Sets and withdraws overrides of a cluster."""
 
     context: Context
     control: Any
     ledger: Any
 
     def give(
-        self, order: Override, replaces: Callable[[Override], bool] = lambda _: False
+        self, override: Override, replaces: Callable[[Override], bool] = lambda _: False
     ) -> Override:
-        """Put an order in force in the place of those that it replaces, and write it down."""
+        """Put an override in force instead of those that it replaces, and write its ledger row."""
         from mesaform.aws.overrides import in_force
 
         now = time.time()
         self.control.update_overrides(
-            lambda orders: (*(one for one in in_force(orders, now) if not replaces(one)), order)
+            lambda overrides: (
+                *(one for one in in_force(overrides, now) if not replaces(one)),
+                override,
+            )
         )
-        self.ledger.append(order.record(order.at))
-        return order
+        self.ledger.append(override.record(override.at))
+        return override
 
     def withdraw(self, which: Callable[[Override], bool]) -> list[Override]:
-        """Take orders back; those that were in force are returned and written down."""
+        """Withdraw overrides; returns those that were in force."""
         from mesaform.aws.overrides import in_force
 
         now = time.time()
-        gone: list[Override] = []
+        withdrawn: list[Override] = []
 
-        def change(orders: tuple[Override, ...]) -> tuple[Override, ...]:
-            gone[:] = [one for one in in_force(orders, now) if which(one)]
-            return tuple(one for one in in_force(orders, now) if not which(one))
+        def change(overrides: tuple[Override, ...]) -> tuple[Override, ...]:
+            withdrawn[:] = [other for other in in_force(overrides, now) if which(other)]
+            return tuple(other for other in in_force(overrides, now) if not which(other))
 
         self.control.update_overrides(change)
-        for order in gone:
-            self.ledger.append({**order.record(now), "withdrawn": True, "withdrawn_by": who()})
-        return gone
+        for override in withdrawn:
+            self.ledger.append({**override.record(now), "withdrawn": True, "withdrawn_by": who()})
+        return withdrawn
 
 
 def open_client(context: Context) -> OverrideClient:
-    """The desk of a cluster; enters its cloud.
+    """The client of a cluster; enters its cloud.
 
     Raises:
         MissingPrerequisite: the local cloud does not run.
@@ -106,7 +109,7 @@ def open_client(context: Context) -> OverrideClient:
 
 
 def new_override(kind: Any, for_: str, reason: str, **fields: Any) -> Override:
-    """An order that begins now."""
+    """An override that begins now."""
     now = time.time()
     return Override(
         id=uuid.uuid4().hex[:8],
@@ -119,15 +122,17 @@ def new_override(kind: Any, for_: str, reason: str, **fields: Any) -> Override:
     )
 
 
-def print_override(order: Override, as_json: bool) -> None:
+def print_override(override: Override, as_json: bool) -> None:
     """Tell the person what is in force now."""
     import msgspec
 
     from mesaform.aws.overrides import describe
 
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode({"order": order}), indent=2).decode())
+        typer.echo(
+            msgspec.json.format(msgspec.json.encode({"override": override}), indent=2).decode()
+        )
     else:
         typer.echo(
-            f"{describe(order)}. It ends by itself; the autoscaler reads it with its next pass."
+            f"{describe(override)}. It expires by itself; the autoscaler reads it in its next pass."
         )

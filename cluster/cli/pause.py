@@ -28,7 +28,7 @@ def pause(
     json_: bool = JSON_OPTION,
 ) -> None:
     """Pause; a pause in force is replaced."""
-    order = new_override("pause", for_, reason)
+    override = new_override("pause", for_, reason)
     print_override(
-        open_client(open_context(file)).give(order, lambda other: other.kind == "pause"), json_
+        open_client(open_context(file)).give(override, lambda other: other.kind == "pause"), json_
     )

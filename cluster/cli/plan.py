@@ -41,16 +41,16 @@ def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
     context = open_context(file)
     context.enter_cloud()
     with redirect_native_stdout():
-        plan_, trouble = asyncio.run(_plan(context))
+        plan_, errors = asyncio.run(_plan(context))
     if json_:
         import msgspec
 
         from mesaform.autoscaler.reporting.api_views import describe
 
-        answer = {**describe(plan_), "trouble": list(trouble), "dry_run": True}
+        answer = {**describe(plan_), "errors": list(errors), "dry_run": True}
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
         return
-    _print(plan_, trouble)
+    _print(plan_, errors)
 
 
 async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
@@ -100,11 +100,11 @@ def remembered(document: Any) -> PlannerState:
         return PlannerState()
 
 
-def _print(plan_: Plan, trouble: tuple[str, ...]) -> None:
+def _print(plan_: Plan, errors: tuple[str, ...]) -> None:
     from rich.console import Console
 
     console = Console()
-    for line in trouble:
+    for line in errors:
         console.print(f"[yellow]not known:[/] {line}", highlight=False)
     for label, reason in (
         ("frozen", plan_.freeze),

@@ -1,4 +1,4 @@
-"""`mesaform resume`: ends a pause, or with `--all` every order in force."""
+"""`mesaform resume`: ends a pause, or with `--all` all overrides in force."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from mesaform.cli.override_client import open_client
 
 def register(app: typer.Typer) -> None:
     app.command(
-        "resume", help="End a pause; with --all every order in force, with --order one of them."
+        "resume",
+        help="End a pause; with --all all overrides in force, with --override one of them.",
     )(resume)
 
 
 def resume(
     file: str = FILE_OPTION,
     all_: bool = typer.Option(False, "--all", help="Bounds, hints and drains as well."),
-    order: str = typer.Option(
-        "", "--order", help="Only the order with this id (see `mesaform plan --json`)."
+    override: str = typer.Option(
+        "", "--override", help="Only the override with this id (see `mesaform plan --json`)."
     ),
     json_: bool = JSON_OPTION,
 ) -> None:
-    """Withdraw orders."""
+    """Withdraw overrides."""
     import msgspec
 
-    from mesaform.aws.overrides import describe
+    from mesaform.aws.overrides import Override, describe
 
-    def wanted(one: object) -> bool:
-        return all_ or (
-            getattr(one, "id", "") == order if order else getattr(one, "kind", "") == "pause"
-        )
+    def is_wanted(other: Override) -> bool:
+        is_named = other.id == override if override else other.kind == "pause"
+        return all_ or is_named
 
-    gone = open_client(open_context(file)).withdraw(wanted)
+    withdrawn = open_client(open_context(file)).withdraw(is_wanted)
     if json_:
-        typer.echo(msgspec.json.format(msgspec.json.encode({"withdrawn": gone}), indent=2).decode())
+        typer.echo(
+            msgspec.json.format(msgspec.json.encode({"withdrawn": withdrawn}), indent=2).decode()
+        )
         return
-    for one in gone:
-        typer.echo(f"ended: {describe(one)}")
-    if not gone:
-        typer.echo("Nothing was paused." if not (all_ or order) else "No such order is in force.")
+    for other in withdrawn:
+        typer.echo(f"ended: {describe(other)}")
+    if not withdrawn:
+        typer.echo(
+            "No pause was in force." if not (all_ or override) else "No such override is in force."
+        )

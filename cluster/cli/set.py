@@ -39,17 +39,17 @@ def set_(
 ) -> None:
     """Set a bound; the same bound set before is replaced."""
     context = open_context(file)
-    order = new_override("bound", for_, reason, pool=pool, bound=bound, count=count)
+    override = new_override("bound", for_, reason, pool=pool, bound=bound, count=count)
     place = open_client(context)
-    check(context.spec, order, place.control.overrides())
+    check(context.spec, override, place.control.overrides())
 
     def same(other: Override) -> bool:
         return (other.kind, other.pool, other.bound) == ("bound", pool, bound)
 
-    print_override(place.give(order, same), json_)
+    print_override(place.give(override, same), json_)
 
 
-def check(spec: ClusterSpec, order: Override, orders: tuple[Override, ...]) -> None:
+def check(spec: ClusterSpec, override: Override, overrides: tuple[Override, ...]) -> None:
     """Refuse what could not come true.
 
     Raises:
@@ -60,20 +60,22 @@ def check(spec: ClusterSpec, order: Override, orders: tuple[Override, ...]) -> N
 
     from mesaform.autoscaler.planner.overrides import with_bounds
 
-    pools = {pool.name: pool for pool in with_bounds(spec, orders, order.at).agents}
-    if order.pool not in pools:
-        near = difflib.get_close_matches(order.pool, pools, 1)
+    pools = {pool.name: pool for pool in with_bounds(spec, overrides, override.at).agents}
+    if override.pool not in pools:
+        near = difflib.get_close_matches(override.pool, pools, 1)
         raise BadInput(
-            f"there is no pool {order.pool}",
+            f"there is no pool {override.pool}",
             fix=f"did you mean {near[0]}?" if near else f"pools: {', '.join(pools)}",
         )
-    pool = pools[order.pool]
-    if order.count < pool.count:
+    pool = pools[override.pool]
+    if override.count < pool.count:
         raise BadInput(
             f"Terraform keeps {pool.count} machines in pool {pool.name}",
-            fix=f"{order.bound} must be at least that",
+            fix=f"{override.bound} must be at least that",
         )
-    if order.bound == "min" and order.count > pool.max:
-        raise BadInput(f"min {order.count} would be above max, {pool.max}", fix="set max first")
-    if order.bound == "max" and order.count < pool.floor:
-        raise BadInput(f"max {order.count} would be below min, {pool.floor}", fix="set min first")
+    if override.bound == "min" and override.count > pool.max:
+        raise BadInput(f"min {override.count} would be above max, {pool.max}", fix="set max first")
+    if override.bound == "max" and override.count < pool.floor:
+        raise BadInput(
+            f"max {override.count} would be below min, {pool.floor}", fix="set min first"
+        )

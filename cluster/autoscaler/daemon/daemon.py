@@ -189,7 +189,7 @@ class Term:
         await self._read_control()
         spec = await self.specs.get()
         if spec is None:
-            self.telemetry.status["trouble"] = ["the cluster's spec is not there yet"]
+            self.telemetry.status["errors"] = ["the cluster's spec is not there yet"]
             await self.leases.renew()
             return SPEC_FIRST_S
         with self.telemetry.measures.passes.time():

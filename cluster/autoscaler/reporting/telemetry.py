@@ -65,7 +65,7 @@ class Telemetry:
         self.status: dict[str, Any] = {
             "leading": False,
             "last_pass_at": None,
-            "trouble": ["no pass yet"],
+            "errors": ["no pass yet"],
         }
         self.last_plan: dict[str, Any] = {}
         self.now_shown: dict[str, Any] = {}
@@ -149,7 +149,7 @@ class Telemetry:
         self.measures.passed(plan, now_is, _by_pool_and_state(snapshot, plan))
         self.status.update(
             last_pass_at=plan.at,
-            trouble=list(snapshot.read_errors),
+            errors=list(snapshot.read_errors),
             removals_blocked=render_optional(plan.removals_blocked),
             freeze=render_optional(plan.freeze),
             paused=render_optional(plan.paused),
@@ -168,7 +168,7 @@ class Telemetry:
     def failed(self, error: Exception) -> None:
         """Report a pass that ended in an error; the next one tries again."""
         self.measures.failures.inc()
-        self.status["trouble"] = [str(error)]
+        self.status["errors"] = [str(error)]
         log.warning("pass failed", error=str(error), kind=type(error).__name__)
 
     # the ledger

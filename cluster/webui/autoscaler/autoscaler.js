@@ -93,7 +93,7 @@ function draw(view) {
   const { plan, status } = view;
   document.title = `${view.cluster} · autoscaler`;
   byId("cluster").textContent = view.cluster;
-  facts(byId("facts"), [["Leader", view.address], ["Trouble", status.trouble.join("; ")], ["Last pass", moment(plan.at)]]);
+  facts(byId("facts"), [["Leader", view.address], ["Errors", status.errors.join("; ")], ["Last pass", moment(plan.at)]]);
   const labels = [["Frozen", plan.freeze], ["Paused", plan.paused], ["Nothing is removed", plan.removals_blocked], ["Nothing is bought", plan.waiting]];
   const blocked = labels.filter(([, reason]) => reason).map(([label, reason]) => `${label}: ${reason.text}.`);
   byId("blocked").hidden = !blocked.length;

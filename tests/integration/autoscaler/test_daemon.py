@@ -318,7 +318,7 @@ async def test_it_waits_for_a_spec_that_is_not_there_yet(
 
     async def says_so() -> bool:
         return bool(
-            (await daemon.get("/health"))["trouble"] == ["the cluster's spec is not there yet"]
+            (await daemon.get("/health"))["errors"] == ["the cluster's spec is not there yet"]
         )
 
     await until(says_so)

@@ -53,7 +53,7 @@ def test_orders_are_given_replaced_withdrawn_and_told(file: str, bucket: str):
         ("bound", "default", "min", 3),
     ]
     assert "ended: paused" in run("resume", "-f", file)
-    assert "Nothing was paused" in run("resume", "-f", file)
+    assert "No pause was in force" in run("resume", "-f", file)
     run("resume", "--all", "-f", file)
     assert in_force(bucket) == []
     told = json.loads(run("why", "-f", file, "--json"))["decisions"]

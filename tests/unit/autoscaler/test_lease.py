@@ -285,5 +285,5 @@ async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):
             await term.run()
-    assert telemetry.status["trouble"] == [str(error)]
+    assert telemetry.status["errors"] == [str(error)]
     assert it.renewals == (2 if renewed else 1), "once at the beginning of the term"
