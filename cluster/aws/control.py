@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 from botocore.exceptions import ClientError
@@ -57,7 +56,7 @@ class S3Control:
         *,
         frozen: bool,
         address: str,
-        planner_state: Mapping[str, Any] | None = None,
+        planner_state: Mapping[str, object] | None = None,
     ) -> None:
         self._put(
             "heartbeat",
@@ -76,7 +75,7 @@ class S3Control:
         fields = {OLD_HEARTBEAT_FIELDS.get(key, key): value for key, value in document.items()}
         return msgspec.convert(fields, Heartbeat)
 
-    def write_document(self, name: str, document: Mapping[str, Any]) -> None:
+    def write_document(self, name: str, document: Mapping[str, object]) -> None:
         self._put(name, document)
 
     def read_document(self, name: str) -> Document | None:
@@ -130,7 +129,7 @@ class S3Control:
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}.json"
 
-    def _put(self, name: str, document: Mapping[str, Any]) -> None:
+    def _put(self, name: str, document: Mapping[str, object]) -> None:
         key = self._key(name)
         with translate_errors(f"s3://{self._bucket}/{key}"):
             self._s3.put_object(

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
@@ -60,7 +60,7 @@ class S3Ledger:
         self._numbers = itertools.count()
         self._knows_old_days = False
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         """See `Ledger`.
 
         Raises:
@@ -70,7 +70,7 @@ class S3Ledger:
         """
         self.append_many([record])
 
-    def append_many(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def append_many(self, records: Iterable[Mapping[str, object]]) -> None:
         """See `Ledger`. Writes one object per topic and hour of the records.
 
         Raises:

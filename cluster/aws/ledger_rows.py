@@ -80,7 +80,7 @@ def by_partition(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     return groups
 
 
-def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def pack(rows: Iterable[Mapping[str, object]]) -> bytes:
     """Return the content of an object: JSON lines, compressed."""
     return gzip.compress(b"\n".join(_encoder.encode(row) for row in rows), 6, mtime=0)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mesaform.aws import ledger_rows
 from mesaform.aws.ports import (
@@ -215,10 +214,10 @@ class FakeLedger:
         self.fail_next: CloudError | None = None
         self.writes = 0
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         self.append_many([record])
 
-    def append_many(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def append_many(self, records: Iterable[Mapping[str, object]]) -> None:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
@@ -270,7 +269,7 @@ class FakeControl:
         *,
         frozen: bool,
         address: str,
-        planner_state: Mapping[str, Any] | None = None,
+        planner_state: Mapping[str, object] | None = None,
     ) -> None:
         state = dict(planner_state or {})
         self._heartbeat = {"at": at, "frozen": frozen, "address": address, "planner_state": state}
@@ -278,7 +277,7 @@ class FakeControl:
     def last_heartbeat(self) -> Heartbeat | None:
         return self._heartbeat
 
-    def write_document(self, name: str, document: Mapping[str, Any]) -> None:
+    def write_document(self, name: str, document: Mapping[str, object]) -> None:
         self._documents[name] = dict(document)
 
     def read_document(self, name: str) -> Document | None:

@@ -52,7 +52,7 @@ class Control(Protocol):
         *,
         frozen: bool,
         address: str,
-        planner_state: Mapping[str, Any] | None = None,
+        planner_state: Mapping[str, object] | None = None,
     ) -> None:
         """Replace the heartbeat. Idempotent. See `Heartbeat`."""
         ...
@@ -61,7 +61,7 @@ class Control(Protocol):
         """Return the last heartbeat; None before the first."""
         ...
 
-    def write_document(self, name: str, document: Mapping[str, Any]) -> None:
+    def write_document(self, name: str, document: Mapping[str, object]) -> None:
         """Replace the document of that name. Idempotent."""
         ...
 

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 class Ledger(Protocol):
     """The rows of one cluster."""
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         """Write one row; it is durable when this returns.
 
         Idempotent for a row with a `row` (its id), and for one with an `instance_id`, of which
@@ -24,7 +24,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def append_many(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def append_many(self, records: Iterable[Mapping[str, object]]) -> None:
         """Write rows, as one object where hour and topic are equal; durable when this returns.
 
         Idempotent as `append`.
