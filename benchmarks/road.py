@@ -16,7 +16,8 @@ import aiohttp
 
 from benchmarks.table import Result, show
 from mesaform.mesos.messages import FrameworkInfo
-from mesaform.mesos.scheduler import Event, SchedulerClient
+from mesaform.mesos.scheduler import SchedulerClient
+from mesaform.mesos.scheduler_api import Event
 from tests.support.cluster_harness import REPOSITORY, ClusterHarness, until
 
 MIB = 1024 * 1024

@@ -1,4 +1,4 @@
-"""Allocator: decides what is offered to whom, by dominant resource fairness (DRF).
+"""Allocator: decides which framework is offered what, by dominant resource fairness (DRF).
 
 DRF ranks the roles first and then the frameworks of each role (Ghodsi et al., NSDI 2011; Mesos'
 HierarchicalDRFAllocator). The master reports agents, frameworks and allocations, and asks for the

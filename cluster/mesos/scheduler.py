@@ -89,7 +89,7 @@ class SchedulerClient:
         """Subscribe and deliver events in order; subscribe again with the same id after a break.
 
         SUBSCRIBED is delivered after each subscription: a framework reconciles there. When `handle`
-        raises `Retryable` (a call of its own failed), the stream is closed and opened anew. This
+        raises `Retryable` (a call of its own failed), the stream is closed and reopened. This
         never returns.
 
         Raises:

@@ -100,7 +100,7 @@ class AgentCore:
             self._streams.restore(entry.record.key, entry.pending)
 
     def known_tasks(self) -> list[link.KnownTask]:
-        """The tasks that `Register` lists: those whose updates somebody acknowledges."""
+        """The tasks that `Register` lists: those whose updates are acknowledged."""
         return [
             link.KnownTask(
                 framework=record.framework,
@@ -310,7 +310,7 @@ class AgentCore:
         self._effects.append(KillContainer(record.container_id, record.kill_grace_s))
 
     def _abandon(self, records: Iterable[TaskRecord]) -> None:
-        """Kill tasks whose updates nobody acknowledges."""
+        """Kill tasks whose updates are not acknowledged."""
         for record in list(records):
             record.is_orphan = True
             self._streams.drop(record.key)

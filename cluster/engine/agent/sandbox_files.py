@@ -40,8 +40,8 @@ class SandboxFiles:
         """GET /files/read?path=&offset=&length=: `{"data", "offset"}`.
 
         Offsets count bytes; -1 asks for the size. Bytes that are not UTF-8 are replaced. A
-        character that is incomplete at the end is left for the next read, so that a client can follow a text
-        by adding the length of each answer. /files/download sends the exact bytes.
+        character that is incomplete at the end is left for the next read, so that a client can
+        follow a text by adding the length of each answer. /files/download sends the exact bytes.
         """
         path = self._file(request)
         offset = _number(request, "offset", -1)

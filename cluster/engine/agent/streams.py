@@ -120,7 +120,7 @@ class UpdateStreams(Generic[Key]):
         )
 
     def drop(self, key: Key) -> None:
-        """Remove a stream that nobody acknowledges."""
+        """Remove a stream whose updates are not acknowledged."""
         self._streams.pop(key, None)
 
     def _begin(self, stream: _Stream, now: float) -> list[TaskStatus]:

@@ -21,8 +21,8 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     """One task. Times are in seconds since the epoch.
 
     `state` is its present state; `reported_state` is that of its latest update, which lacks
-    TASK_KILLING for some frameworks. `is_orphan`: nobody acknowledges its updates any more, so none
-    are sent. `statuses` has the latest of each run of equal states, as Mesos lists them.
+    TASK_KILLING for some frameworks. `is_orphan`: its updates are not acknowledged any more, so
+    none are sent. `statuses` has the latest of each run of equal states, as Mesos lists them.
     `kill_grace_s` is set when its end is requested.
     """
 

@@ -313,7 +313,7 @@ def remove_stored(state: State, change: Remove) -> None:
     if agent is None:
         return  # a successor at its address has removed it already
     state.counters["slave_removals/reason_unregistered"] += 1
-    cause = Cause("TASK_GONE", "REASON_SLAVE_REMOVED", "The agent ended for good")
+    cause = Cause("TASK_GONE", "REASON_SLAVE_REMOVED", "The agent unregistered")
     remove(state, agent, cause)
     state.wants_offers = True
 

@@ -427,7 +427,7 @@ class State:
     ) -> None:
         """Remove an offer and return its resources, or only `returned` of them.
 
-        `rescind` tells the framework. `refuse_s` refuses the like of it (see `Allocator.recover`).
+        `rescind` informs the framework. `refuse_s` is that of `Allocator.recover`.
         """
         del self.offers[offer.id]
         framework = self.frameworks[offer.framework_id]

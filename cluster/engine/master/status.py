@@ -1,4 +1,4 @@
-"""Task statuses that the master generates. They have no uuid, so nobody acknowledges them."""
+"""Task statuses that the master generates. They have no uuid, so they are not acknowledged."""
 
 from __future__ import annotations
 
