@@ -1,7 +1,7 @@
 """The real planner as a policy of the simulated world: `plan(snapshot, now)`, and its commands carried out by the actor's rules.
 
 The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the planner ran out
-(`Plan.look_again_at`).
+(`Plan.next_pass_at`).
 
 Tasks that keep their work (services) are the services framework's, which starts them again elsewhere; the others are another framework's,
 so that the planner moves them only where a policy names that framework (`consolidation.frameworks`). Nobody tells it when a task ends.

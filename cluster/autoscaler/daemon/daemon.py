@@ -325,10 +325,10 @@ class Leader:
             self.address = (payload or b"").decode()
 
 
-def rest_s(look_again_at: float | None, interval_s: float, now: float) -> float:
+def rest_s(next_pass_at: float | None, interval_s: float, now: float) -> float:
     """An interval, or less when a timer of the planner runs out before; a poll at least."""
     return (
-        interval_s if look_again_at is None else min(interval_s, max(POLL_S, look_again_at - now))
+        interval_s if next_pass_at is None else min(interval_s, max(POLL_S, next_pass_at - now))
     )
 
 

@@ -662,7 +662,7 @@ def test_a_planned_drain_of_a_terraform_machine_leaves_it_standing_empty():
 
 
 def test_what_its_timers_say_is_when_the_next_step_comes():
-    """Nothing to do now; a moment after `look_again_at` there is."""
+    """Nothing to do now; a moment after `next_pass_at` there is."""
     snapshot = a_told(
         a_notice(is_reported=True),
         removal=deactivated(20.0),
