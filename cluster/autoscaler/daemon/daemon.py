@@ -327,9 +327,7 @@ class Leader:
 
 def rest_s(next_pass_at: float | None, interval_s: float, now: float) -> float:
     """An interval, or less when a timer of the planner runs out before; a poll at least."""
-    return (
-        interval_s if next_pass_at is None else min(interval_s, max(POLL_S, next_pass_at - now))
-    )
+    return interval_s if next_pass_at is None else min(interval_s, max(POLL_S, next_pass_at - now))
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
