@@ -29,21 +29,21 @@ SHUT_DOWN_FROM_INSIDE = "Client.InstanceInitiatedShutdown"
 
 @dataclass(frozen=True, slots=True)
 class SelfTermination:
-    """A machine of the autoscaler's that ended itself. `at` is when, or at the latest when (epoch s); `farewell` is its last word."""
+    """A machine of the autoscaler's that ended itself. `at` is when, or at the latest when (epoch s); `report` is its last word."""
 
     instance_id: str
     machine: BilledMachine
     at: float
-    farewell: ShutdownReport | None
+    report: ShutdownReport | None
 
     @property
     def reason(self) -> str:
         """For the ledger's row of the machine."""
-        return "lease" if self.farewell else "shutdown"
+        return "lease" if self.report else "shutdown"
 
     def decision(self, after_usd: float) -> Decision:
         """As a line of the story. Nobody decided it but the machine; `after_usd` is what the cluster cost an hour then."""
-        report = self.farewell
+        report = self.report
         reasons: tuple[Reason, ...] = (Reason.of(ReasonCode.POWERED_OFF),)
         if report is not None:
             expired = Reason.of(
@@ -77,14 +77,12 @@ def endings(
     shut_down = {
         machine.instance_id for machine in machines if machine.ended_by == SHUT_DOWN_FROM_INSIDE
     }
-    ended = {
-        name: machine
-        for name, machine in before.items()
-        if name not in after
-        and machine.managed_by == "autoscaler"
-        and (name in reports or name in shut_down)
-    }
-    endings = [_ending(name, ended[name], reports.get(name), now) for name in ended]
+    ended = (shut_down | reports.keys()) & (before.keys() - after.keys())
+    endings = [
+        _ending(name, before[name], reports.get(name), now)
+        for name in ended
+        if before[name].managed_by == "autoscaler"
+    ]
     return sorted(endings, key=lambda ending: (ending.at, ending.instance_id))
 
 

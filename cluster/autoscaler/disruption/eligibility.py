@@ -43,6 +43,16 @@ def disturbable(context: DisruptionContext, budget: Budget) -> list[AgentNode]:
     """Busy machines that may be emptied now, the cheapest disturbance per dollar first."""
     if not context.settings.enabled or budget.disruptions <= 0:
         return []
+    candidates = [
+        node
+        for node in _not_excluded(context, budget)
+        if _is_steady(node, context) and _may_move_now(node, context)
+    ]
+    return sorted(candidates, key=lambda node: (_cost_per_dollar(node, context), node.name))
+
+
+def _not_excluded(context: DisruptionContext, budget: Budget) -> list[AgentNode]:
+    """Machines that no other command, demand or purchase of this time concerns."""
     young = _young_types(context)
     excluded = (
         context.moving
@@ -51,15 +61,11 @@ def disturbable(context: DisruptionContext, budget: Budget) -> list[AgentNode]:
         | context.supply.quarantined.keys()
         | context.free_capacity.hosts
     )
-    settled = [
+    return [
         node
         for node in context.supply.agent_nodes
         if node.name not in excluded and (node.pool, node.machine.instance_type) not in young
     ]
-    candidates = [
-        node for node in settled if _is_steady(node, context) and _may_move_now(node, context)
-    ]
-    return sorted(candidates, key=lambda node: (_cost_per_dollar(node, context), node.name))
 
 
 def _is_steady(node: AgentNode, context: DisruptionContext) -> bool:

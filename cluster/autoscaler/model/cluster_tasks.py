@@ -9,9 +9,11 @@ from mesaform.autoscaler.model.shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A task as GET_TASKS tells it. `app` is the services app of its id; `role` is that of its resources, empty where they tell none.
+    """A task of the answer.
 
-    `since` and `ended` are epoch seconds, 0 where the engine does not say; `runs_for_s` is what it said of itself.
+    `app` is the services app in its id. `role` is that of its resources, empty without one. `since`
+    and `ended` are epoch seconds, 0 where the master does not say. `runs_for_s` is the value of its
+    label `mesaform/runs-for-s`.
     """
 
     task_id: str
@@ -28,7 +30,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """What holds resources, and what no longer does as far as the engine still tells of it."""
+    """Tasks that hold resources, and ended tasks that the master still lists."""
 
     running: tuple[Seen, ...] = ()
     over: tuple[Seen, ...] = ()

@@ -1,6 +1,7 @@
-"""The cluster as the elected master and the work queues describe it: agents, frameworks, tasks, quotas, waiting work.
+"""The cluster as the elected master and the work queues describe it.
 
-Everything is frozen; dictionaries inside are never changed in place. Depends on `shape` and `lifetimes` only.
+Agents, frameworks, tasks, quotas, waiting work. Everything is frozen; dictionaries inside are never
+changed in place. Depends on `shape` and `lifetimes` only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, minus
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A placement constraint of the services API: `field` is `hostname` or an attribute; `operator` as Marathon names it."""
+    """A placement constraint of the services API.
+
+    `field` is `hostname` or an attribute; `operator` is one of Marathon's.
+    """
 
     field: str
     operator: str
@@ -24,9 +28,10 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """An entry of a work queue: `count` instances of `app` not yet launched. Not `overdue` means backing off after failures.
+    """An entry of a work queue: `count` instances of `app` that are not launched yet.
 
-    `source` is whose queue it is: the services' `/v2/queue`, or the jobs'.
+    An entry that is not `overdue` backs off after failures. `since` is epoch seconds. `rejections`
+    counts refused offers by reason. `source` is the services' `/v2/queue`, or the jobs' queue.
     """
 
     app: str
@@ -42,7 +47,11 @@ class QueueEntry:
 
 @dataclass(frozen=True, slots=True)
 class RunningTask:
-    """A task that runs. `name` is its services app, or its framework; `ends_at` is when it said it would be done (0: never)."""
+    """A running task.
+
+    `name` is its services app, or its framework. `since` is when it started and `ends_at` when it
+    said that it finishes (epoch seconds; 0: not known, or never).
+    """
 
     task_id: str
     name: str
@@ -55,10 +64,11 @@ class RunningTask:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent as the elected master has it. `apps` counts running instances by services app id, for constraints.
+    """An agent as the elected master has it.
 
-    `work` is what runs, task by task; empty unless consolidation needs it. What is reserved and not in use is no part of `total`
-    but in `reserved`, by role: nobody else is offered it.
+    `apps` counts running instances by services app id, for constraints. `work` are the running
+    tasks; empty unless consolidation needs them. Resources reserved and not in use are not in
+    `total` but in `reserved`, by role: no other role is offered them.
     """
 
     agent_id: str
@@ -81,7 +91,7 @@ class Agent:
 
     @property
     def free(self) -> Shape:
-        """Total less allocated. What is offered counts as free: an offer is an answer that has not come yet."""
+        """Total less allocated. Offered resources count as free until an offer is accepted."""
         return minus(self.total, self.allocated)
 
     @property
@@ -91,10 +101,12 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """A framework and its counters since the leader was elected. `minimal` is its declared smallest useful offer.
+    """A framework and its counters since the leader was elected.
 
-    `roles` are those in which it takes offers: roles that it suppressed are left out, and `suppressed` means that none is left.
-    `refusals` counts the refusals that stand in these roles, other frameworks' included (Mesos tells no more).
+    `minimal` is its declared smallest useful offer. `roles` are those in which it takes offers:
+    suppressed roles are left out, and `suppressed` means that none is left. `asked` counts REVIVE
+    and REQUEST calls. `refusals` counts the offer filters in these roles, other frameworks'
+    included (Mesos reports no more). `constraints` are those that it declared for its offers.
     """
 
     framework_id: str
@@ -107,35 +119,36 @@ class Framework:
     sent: int = 0
     accepted: int = 0
     declined: int = 0
-    asked: int = 0  # REVIVE and REQUEST calls
+    asked: int = 0
     refusals: int = 0
-    constraints: tuple[Constraint, ...] = ()  # of its offers, as it declared them
+    constraints: tuple[Constraint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most that a role may hold, and what it holds; None in `limit` is without bound. Roles below it count in."""
+    """The limit of a role and what it holds, roles below it included.
+
+    `limit` has cpus, mem, disk and gpus in thousandths; None is unlimited.
+    """
 
     role: str
-    limit: tuple[
-        int | None, int | None, int | None, int | None
-    ]  # cpus, mem, disk, gpus in thousandths
+    limit: tuple[int | None, int | None, int | None, int | None]
     used: Shape = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """The elected master's answers, all of one moment. `recovered` counts agents known and not yet back after a fail-over.
+    """The elected master's answers, all of one moment.
 
-    `elected_at` is 0 when the master does not say; `allocator_lag_s` is how late its last allocation began.
+    `recovered` counts known agents that have not returned after a fail-over. `ended` are tasks that
+    ended by themselves lately; empty unless consolidation needs them. `elected_at` is epoch seconds
+    (0: not known). `allocator_lag_s` is how late the last allocation began.
     """
 
     agents: tuple[Agent, ...] = ()
     frameworks: tuple[Framework, ...] = ()
     recovered: int = 0
     quotas: tuple[Quota, ...] = ()
-    ended: tuple[
-        Ended, ...
-    ] = ()  # tasks that ended by themselves lately; empty unless consolidation needs them
+    ended: tuple[Ended, ...] = ()
     elected_at: float = 0.0
     allocator_lag_s: float = 0.0

@@ -1,4 +1,7 @@
-"""How many instances of an app its constraints allow on a node: the same answers as the services API gives to an offer."""
+"""Placement constraints: how many instances of an app they allow on a node. Pure.
+
+The answers equal those that the services API gives to an offer.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Usage:
         return other
 
     def of(self, wanted: Iterable[tuple[str, Iterable[Constraint]]]) -> Usage:
-        """A copy of what these apps' constraints name, and of nothing else: cheap where many apps have constraints."""
+        """A copy of only what these apps' constraints name. It is cheap where many apps have some."""
         other = Usage()
         for app, constraints in wanted:
             for constraint in constraints:
@@ -100,9 +103,10 @@ def most_per_value(constraint: Constraint) -> int:
 
 
 def room_in_group(counts: Mapping[str, int], value: str, groups: int) -> int:
-    """How many more may go to `value` while no other value gets any: up to the fullest, and one above it where all are level.
+    """How many more instances may go to `value` while no other value gets any.
 
-    A value that nobody has is welcome. `groups` is how many values there must be before one may lead.
+    Up to the fullest value, and one above it where all are level. A value without instances may get
+    one. `groups` is how many values there must be before one may exceed the others.
     """
     others = [count for other, count in counts.items() if other != value]
     have = counts.get(value, 0)

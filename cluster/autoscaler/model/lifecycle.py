@@ -1,4 +1,7 @@
-"""The life of a machine as a table. States are observed, not commanded: a pass may skip some, so each edge says how it comes about."""
+"""States of a machine, and the table of their transitions. Pure.
+
+States are observed, not commanded: a pass may skip some. Each edge says how it comes about.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from mesaform.common.errors import MesaformError
 
 State = Literal[
     "bought",  # EC2 took the order; not running yet
-    "booting",  # running, its agent not heard of
+    "booting",  # running, its agent has not registered
     "busy",  # registered, with tasks
     "idle",  # registered, without tasks
-    "lost",  # was registered; its agent has not been heard of since
-    "deactivated",  # gets no offers, may come back
-    "draining",  # told to drain; cannot come back
+    "lost",  # was registered; its agent is unreachable
+    "deactivated",  # gets no offers; can be reactivated
+    "draining",  # drains; cannot be reactivated until it has drained
     "drained",  # its agent is gone for good
-    "terminating",  # EC2 was told, or does it by itself
+    "terminating",  # EC2 was asked, or does it by itself
     "gone",  # terminated, or no longer listed
 ]
 
@@ -38,7 +41,7 @@ EDGES: dict[State, dict[State, str]] = {
     },
     "busy": {
         "idle": "its last task ended",
-        "lost": "its agent is not heard of",
+        "lost": "its agent is unreachable",
         "deactivated": "a task landed on it meanwhile, or it is emptied on purpose",
         "draining": "emptied on purpose, between two passes",
         "terminating": "interrupted or terminated by somebody else",
@@ -46,7 +49,7 @@ EDGES: dict[State, dict[State, str]] = {
     },
     "idle": {
         "busy": "a task started",
-        "lost": "its agent is not heard of",
+        "lost": "its agent is unreachable",
         "deactivated": "unneeded for long enough",
         "terminating": "interrupted or terminated by somebody else",
         "gone": "the same, between two passes",
@@ -63,7 +66,7 @@ EDGES: dict[State, dict[State, str]] = {
         "busy": "a task had landed before: reactivated",
         "draining": "looked at again, and still empty",
         "drained": "drained between two passes",
-        "lost": "its agent is not heard of",
+        "lost": "its agent is unreachable",
         "terminating": "drained, and terminated at once",
         "gone": "the machine had died",
     },
@@ -71,7 +74,7 @@ EDGES: dict[State, dict[State, str]] = {
         "drained": "its agent is gone",
         "terminating": "its agent is gone, and the machine was terminated at once",
         "gone": "the machine had died",
-        "lost": "its drain was given up, and its agent is not heard of",
+        "lost": "its drain was given up, and its agent is unreachable",
         "idle": "its drain was given up, or an operator took it back",
         "busy": "the same, and it got work between two passes",
     },
@@ -79,7 +82,7 @@ EDGES: dict[State, dict[State, str]] = {
         "idle": "its drain was given up, or an operator took it back",
         "busy": "the same, and it got work between two passes",
         "draining": "its agent was only out of reach",
-        "terminating": "EC2 was told",
+        "terminating": "EC2 was asked to terminate it",
         "gone": "terminated between two passes",
     },
     "terminating": {"gone": "EC2 no longer runs it"},
@@ -88,7 +91,7 @@ EDGES: dict[State, dict[State, str]] = {
 
 
 class UnknownEdge(MesaformError):
-    """A machine went from one state to another in a way nobody thought of; it is left alone until a person looks."""
+    """A transition that the table lacks. The machine is left alone until a person has looked."""
 
 
 def step(history: tuple[str, ...], state: State, keep: int = 12) -> tuple[str, ...]:

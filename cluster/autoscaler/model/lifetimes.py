@@ -1,16 +1,19 @@
-"""Lifetimes of ended tasks as values. `mesaform.autoscaler.forecasting.lifetimes` computes with them."""
+"""Lifetimes of ended tasks, as values. `mesaform.autoscaler.forecasting.lifetimes` uses them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 LifetimeHistogram = tuple[float, ...]
-"""How many tasks ran for less than 16 s, 32 s, 64 s, … and not less than the step before; the last step has no end."""
+"""Tasks by lifetime: below 16 s, below 32 s, below 64 s, and so on. The last step is open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A task that ended: after how long, when (epoch seconds), and on which agent (empty: that does not matter)."""
+    """A task that ended at `at` (epoch seconds) after `ran_s`.
+
+    An empty `agent_id` counts as an agent in service.
+    """
 
     name: str
     ran_s: float

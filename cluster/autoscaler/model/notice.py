@@ -1,4 +1,4 @@
-"""AWS's announcements about a machine (interruption, scheduled event, rebalance advice) and what they say about its tasks."""
+"""Announcements of AWS about machines: interruptions, scheduled events, rebalance advice. Pure."""
 
 from __future__ import annotations
 
@@ -13,34 +13,42 @@ NoticeKind = Literal["interruption", "scheduled", "rebalance"]
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the cloud announced of a machine. `ends_at` is when it goes (0: nobody says); `source` is who told us first.
+    """An announcement about a machine.
 
-    `reported` is whether a decision reports it.
+    `at` is when it was made and `ends_at` when the machine ends (epoch seconds; 0: not known).
+    `source` is where it was read first: `queue`, `machine` or `ec2`. `what` is the event's name.
+    `is_reported` is whether a decision reports it.
     """
 
     kind: NoticeKind
     instance_id: str
     at: float
     ends_at: float = 0.0
-    source: str = ""  # queue | machine | ec2
+    source: str = ""
     what: str = ""
     is_reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """How often an offering was interrupted lately: `score` at the moment `at`; it halves with time (`risk`)."""
+    """Recent interruptions of an offering: `score` at the time `at` (epoch seconds).
+
+    The score halves with time (`interruption.risk`).
+    """
 
     score: float
     at: float
 
 
 NEAR_S = 600.0
-"""A scheduled event closer than this is treated as an interruption: budgets and calendars no longer count."""
+"""Seconds before a scheduled event from which it counts as an interruption.
+
+From then on neither disruption budgets nor cool-downs delay it.
+"""
 
 
 def is_near(notice: Notice | None, now: float) -> bool:
-    """Whether a machine's end is certain and close: then nothing new goes there, and its tasks move."""
+    """Whether a machine's end is certain and close. Then no task is placed on it; its tasks move."""
     if notice is None:
         return False
     return notice.kind == "interruption" or (
@@ -59,13 +67,17 @@ def reason_of(notice: Notice, now: float) -> Reason:
 
 
 STOP_MARGIN_S = 5.0
-"""How long before a machine's end its tasks should have stopped: the end is announced to the second, messages take time."""
+"""Seconds before a machine's end at which its tasks have stopped.
+
+The end is announced to the second, and messages take time.
+"""
 
 
 def tasks_to_move(agent: Agent, notice: Notice | None) -> list[RunningTask]:
-    """An agent's work without what will be done by itself before the end."""
+    """An agent's tasks without those that finish before the machine ends."""
     return [work for work in agent.work if not has_time_to_finish(work, notice)]
 
 
 def has_time_to_finish(work: RunningTask, notice: Notice | None) -> bool:
+    """Whether a task said that it finishes before the machine ends."""
     return notice is not None and 0 < work.ends_at <= notice.ends_at - STOP_MARGIN_S

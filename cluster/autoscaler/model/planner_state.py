@@ -1,4 +1,6 @@
-"""State that the planner keeps from pass to pass. The journal stores it in ZooKeeper, so that it survives a change of leader.
+"""State that the planner keeps from pass to pass.
+
+The journal stores it in ZooKeeper, so that it survives a change of leader.
 
 Everything is frozen; dictionaries inside are never changed in place.
 """
@@ -16,7 +18,7 @@ from mesaform.autoscaler.model.shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """What had no capacity lately: not asked for before `until`; `strikes` errors in a row; then at most `window` machines in one go."""
+    """Recent capacity errors: no request before `until`, then at most `window` machines at once."""
 
     until: float
     consecutive_errors: int
@@ -25,7 +27,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Advertised:
-    """What agents of a type say they have, when that was last written down (see `catalogue`)."""
+    """Resources that agents of a type advertise, written at `at` (`planner.advertised_capacity`)."""
 
     shape: Shape
     at: float
@@ -33,9 +35,10 @@ class Advertised:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was last bought on a framework's hunch, and its counters then: whether it took what it got decides the next one.
+    """The last purchase for a framework whose need was inferred, with its counters at that time.
 
-    `came` once an agent of that size has registered since: before that, nothing was there to take.
+    Whether the framework used the purchase decides the size of the next one. `has_registered` is
+    whether an agent of that size has registered since: before that there was nothing to use.
     """
 
     at: float
@@ -47,7 +50,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A framework's counters at a moment: two marks make rates."""
+    """A framework's counters at one time. Two marks give rates."""
 
     at: float
     sent: int
@@ -58,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the probe framework found out about a shape: whether an offer of that size came, and where."""
+    """Result of the probe framework for a shape: whether it was offered, and on which agent."""
 
     at: float
     offered: bool
@@ -67,7 +70,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class BilledMachine:
-    """What the ledger needs to close a machine's row even when EC2 has forgotten it."""
+    """What the last ledger row of a machine needs once EC2 no longer lists it.
+
+    `planned_usd_per_hour` is the price of the offering that its order named first; 0 without an
+    order.
+    """
 
     instance_type: str
     zone: str
@@ -77,67 +84,71 @@ class BilledMachine:
     managed_by: str
     role: str
     launched_at: float
-    planned_usd_per_hour: float = (
-        0.0  # of the offering that was asked for first; 0: nobody planned it
-    )
+    planned_usd_per_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerState:
-    """What outlives a pass, and in ZooKeeper a leader. Keys are instance ids unless said otherwise; times are epoch seconds."""
+    """The planner's state. Keys are instance ids unless said otherwise; times are epoch seconds.
+
+    Leader and machines:
+        leader_since: since when a master leads, as seen here; None without one.
+        idle_since, underused_since, lost_since: since when a machine is in that condition.
+        idle_s: seconds that a machine was idle in periods that are over, for the ledger.
+        registered_at: when a machine's agent was first seen.
+        removals: removals in progress.
+        history: the last states of each machine (`lifecycle`).
+        billed_machines: live machines, for the ledger.
+        cooldown_until: until when a machine is not disturbed after its removal was given up.
+        notices: the most severe announcement of each machine.
+    Purchases:
+        backoffs: by scope: an offering, a zone, a quota, a pool (`planner.launch_backoff`).
+        replacements: by launch token.
+        risks: by offering.
+        advertised: by `pool/type`.
+    Demand:
+        probes, dry_since, marks: by framework id; `marks` are counters over time, oldest first.
+        findings: the probe framework's results, by shape as text.
+        hint_baselines: by override id: the least that was in use since the hint was given.
+    Tasks:
+        moves: by app: when its tasks were moved to save money.
+        lifetimes: by app: how long its tasks ran.
+        lifetimes_until: tasks that ended by then are counted.
+    Reports:
+        last_reported: by demand item: the kind of its last reported refusal.
+        anomalies: by instance or agent id: the last reported anomaly.
+    """
 
     leader_since: float | None = None
     idle_since: dict[str, float] = field(default_factory=dict)
-    idle_s: dict[str, float] = field(
-        default_factory=dict
-    )  # seconds idle in periods that are over, for the ledger
+    idle_s: dict[str, float] = field(default_factory=dict)
     registered_at: dict[str, float] = field(default_factory=dict)
     lost_since: dict[str, float] = field(default_factory=dict)
     removals: dict[str, Removal] = field(default_factory=dict)
     history: dict[str, tuple[str, ...]] = field(default_factory=dict)
     billed_machines: dict[str, BilledMachine] = field(default_factory=dict)
-    backoffs: dict[str, Backoff] = field(
-        default_factory=dict
-    )  # by scope: an offering key, a zone, a quota, a pool (see `budget`)
-    probes: dict[str, Probe] = field(default_factory=dict)  # by framework id
-    dry_since: dict[str, float] = field(default_factory=dict)  # by framework id
-    last_reported: dict[str, str] = field(
-        default_factory=dict
-    )  # by demand item: the kind of its last reported verdict
-    advertised: dict[str, Advertised] = field(default_factory=dict)  # by pool/type
-    anomalies: dict[str, Reason] = field(
-        default_factory=dict
-    )  # by instance or agent id: the last reported anomaly
+    backoffs: dict[str, Backoff] = field(default_factory=dict)
+    probes: dict[str, Probe] = field(default_factory=dict)
+    dry_since: dict[str, float] = field(default_factory=dict)
+    last_reported: dict[str, str] = field(default_factory=dict)
+    advertised: dict[str, Advertised] = field(default_factory=dict)
+    anomalies: dict[str, Reason] = field(default_factory=dict)
     underused_since: dict[str, float] = field(default_factory=dict)
-    replacements: dict[str, Replacement] = field(default_factory=dict)  # by launch token
-    marks: dict[str, tuple[Mark, ...]] = field(
-        default_factory=dict
-    )  # by framework id: counters now and then, oldest first
-    findings: dict[str, Finding] = field(
-        default_factory=dict
-    )  # by shape as text: the probe framework's
-    hint_baselines: dict[str, Shape] = field(
-        default_factory=dict
-    )  # by order: the least that was in use since the hint was given
-    cooldown_until: dict[str, float] = field(
-        default_factory=dict
-    )  # not disturbed before then: a removal was given up
-    moves: dict[str, tuple[float, ...]] = field(
-        default_factory=dict
-    )  # by what runs: when its tasks were moved to save money
-    lifetimes: dict[str, LifetimeHistogram] = field(
-        default_factory=dict
-    )  # by what runs: how long its tasks lasted
-    lifetimes_until: float = 0.0  # tasks that ended by then are counted
-    notices: dict[str, Notice] = field(
-        default_factory=dict
-    )  # the gravest announcement of each machine
-    risks: dict[str, Risk] = field(default_factory=dict)  # by offering key
+    replacements: dict[str, Replacement] = field(default_factory=dict)
+    marks: dict[str, tuple[Mark, ...]] = field(default_factory=dict)
+    findings: dict[str, Finding] = field(default_factory=dict)
+    hint_baselines: dict[str, Shape] = field(default_factory=dict)
+    cooldown_until: dict[str, float] = field(default_factory=dict)
+    moves: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    lifetimes: dict[str, LifetimeHistogram] = field(default_factory=dict)
+    lifetimes_until: float = 0.0
+    notices: dict[str, Notice] = field(default_factory=dict)
+    risks: dict[str, Risk] = field(default_factory=dict)
 
 
-def is_terminating(memory: PlannerState, instance_id: str, now: float) -> bool:
-    """Whether nothing may be placed on a machine any more because of what was announced."""
-    removal = memory.removals.get(instance_id)
+def is_terminating(state: PlannerState, instance_id: str, now: float) -> bool:
+    """Whether an announcement forbids placing tasks on a machine."""
+    removal = state.removals.get(instance_id)
     return (removal is not None and removal.policy in NOTICE_POLICIES) or is_near(
-        memory.notices.get(instance_id), now
+        state.notices.get(instance_id), now
     )

@@ -24,14 +24,16 @@ PolicyName = Literal[
 
 
 NOTICE_POLICIES: frozenset[PolicyName] = frozenset({"interruption", "retirement", "rebalance"})
-"""Removals that the cloud's announcements began (`interruption`): only their own rules take a machine back."""
+"""Policies of removals that announcements began. Demand does not take such machines back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A machine on its way out. `since` is when its phase began; `asked_at` when the cloud or the engine was last told.
+    """A removal in progress.
 
-    `policy` is who wanted it; none means idle. With all others there may be tasks on it.
+    `since` is when its phase began, `requested_at` when EC2 was last asked to terminate the machine
+    (epoch seconds). `policy` began it; empty means `idle`. Machines of all other policies may have
+    tasks.
     """
 
     agent_id: str
@@ -53,7 +55,7 @@ class Removal:
 
     @property
     def is_waiting_for_notice(self) -> bool:
-        """Whether the next step is `interruption`'s to take: until the end that was announced, or until what replaces it is up."""
+        """Whether `interruption` takes the next step: at the announced end, or once replaced."""
         return self.policy in NOTICE_POLICIES and (
             self.phase == "deactivated"
             or (self.policy == "interruption" and self.phase == "draining")
@@ -62,7 +64,10 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """Machines ordered to take the place of `old` ones, which go once `count` of them have registered. Kept by launch token."""
+    """`count` machines that were ordered to replace old ones; these leave once all have registered.
+
+    `at` is when it was decided (epoch seconds).
+    """
 
     old_instance_ids: tuple[str, ...]
     count: int

@@ -1,6 +1,6 @@
-"""Resource vectors as plain tuples, for packing: one integer a dimension, compared and subtracted many thousand times.
+"""Resource vectors as tuples of integers. Packing compares and subtracts them many thousand times.
 
-Ports are a number here: which ports a task gets is the engine's business.
+Ports are a number: the engine chooses which ports a task gets.
 """
 
 from __future__ import annotations

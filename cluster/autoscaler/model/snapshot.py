@@ -1,6 +1,6 @@
-"""What a pass knows and what it makes of it, as values: the world as seen, and what is remembered from pass to pass.
+"""The input of a pass: everything that was observed at one moment, with the planner state.
 
-Everything is frozen; dictionaries inside are never changed in place. What is in `PlannerState` survives a change of leader.
+Everything is frozen; dictionaries inside are never changed in place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from mesaform.config.schema import ClusterSpec
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A launch as journaled. `instance_ids` is None until CreateFleet's answer is known."""
+    """A launch in the journal. `instance_ids` is None until CreateFleet's answer is known.
+
+    `at` is when it was journaled (epoch seconds), `reason` the first reason of its decision.
+    """
 
     request: LaunchRequest
     at: float
@@ -29,25 +32,29 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The world at one moment. `cluster` is None without an elected master; `queue` is None when services do not answer."""
+    """The world at one moment.
+
+    `cluster` is None without an elected master. `queue` is None when the services' queue cannot be
+    read. `machines` are all instances of the cluster, `offerings` what each pool may buy, and
+    `templates` the launch templates by pool, as far as they could be read. `freeze_reason` is the
+    note of the freeze in force. `read_errors` name what could not be read. `overrides` include
+    those that have run out. `profile` is None when past weeks were not read. `app_constraints` are
+    the constraints of every app; while they are None, no task is moved.
+    """
 
     spec: ClusterSpec
     cluster: ClusterView | None
     queue: tuple[QueueEntry, ...] | None
     machines: tuple[Machine, ...]
-    offerings: Mapping[str, tuple[Offering, ...]]  # by pool
+    offerings: Mapping[str, tuple[Offering, ...]]
     intents: tuple[Intent, ...] = ()
     state: PlannerState = field(default_factory=PlannerState)
-    templates: Mapping[str, Template] = field(
-        default_factory=dict
-    )  # launch templates by pool, as far as they could be read
-    freeze_reason: str | None = None  # the note of the freeze in force; None without one
-    read_errors: tuple[str, ...] = ()  # what could not be read, for people
-    overrides: tuple[Override, ...] = ()  # what operators ask for, those that have run out included
-    profile: Profile | None = None  # what past weeks were like; None: not read
-    app_constraints: Mapping[str, tuple[Constraint, ...]] | None = (
-        None  # constraints of every app; None: not read, so nothing is moved
-    )
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    freeze_reason: str | None = None
+    read_errors: tuple[str, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    profile: Profile | None = None
+    app_constraints: Mapping[str, tuple[Constraint, ...]] | None = None
 
     @property
     def agents_by_instance(self) -> dict[str, Agent]:

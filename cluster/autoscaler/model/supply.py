@@ -37,7 +37,7 @@ NodeKind = Literal["settled", "idle", "coming", "leaving"]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A place for tasks: a registered agent, or a machine that boots or is ordered (`coming`).
+    """A place for tasks: a registered agent, or (`coming`) a machine that boots or is ordered.
 
     `leaving` nodes are deactivated and can be reactivated at no cost. `name` is the instance id, the
     agent id where EC2 lists no machine, or the launch token with a number. `hostname` and

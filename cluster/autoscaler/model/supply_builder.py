@@ -28,7 +28,7 @@ from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag
 
 PLACEMENT_ORDER: Mapping[NodeKind, int] = {"settled": 0, "idle": 1, "coming": 2, "leaving": 3}
-"""Order in which nodes are filled. Idle machines come after used ones, so that they can be removed."""
+"""Order in which nodes are filled. Used machines are first, so that idle ones can be removed."""
 
 
 def build_supply(snapshot: Snapshot, now: float) -> Supply:
@@ -161,12 +161,15 @@ def _state(
         return "gone"
     if machine.state not in LIVE:
         return "terminating"
-    phase = removal.phase if removal else None
-    if phase == "terminating":
+    if removal is not None and removal.phase == "terminating":
         return "terminating"
-    if phase == "draining":
-        return "draining" if agent and agent.drain_state != "DRAINED" else "drained"
+    if removal is not None and removal.phase == "draining":
+        return _draining_state(agent)
     return _state_of_agent(agent, removal) if agent else _state_without_agent(machine, state)
+
+
+def _draining_state(agent: Agent | None) -> lifecycle.State:
+    return "draining" if agent and agent.drain_state != "DRAINED" else "drained"
 
 
 def _state_without_agent(machine: Machine, state: PlannerState) -> lifecycle.State:

@@ -1,4 +1,4 @@
-"""Recorded usage of past weeks as values. `mesaform.autoscaler.forecasting.weekly_profile` computes with them."""
+"""Usage of past weeks, as values. `mesaform.autoscaler.forecasting.weekly_profile` uses them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Level = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """What ran in one week, by slot. `number` counts weeks since the epoch."""
+    """The most that ran in each slot of one week. `number` counts weeks since the epoch."""
 
     number: int
     levels: dict[int, Level] = field(default_factory=dict)
@@ -18,10 +18,14 @@ class Week:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is known of past weeks, by pool, oldest first, and the slot under way with the most that ran in it so far."""
+    """Past weeks by pool, oldest first, and the most that ran in the present slot so far.
+
+    `slot` counts slots since the Monday before the epoch. The present slot was observed from
+    `since` until `until` (epoch seconds).
+    """
 
     pools: dict[str, tuple[Week, ...]] = field(default_factory=dict)
-    slot: int = -1  # slots since the epoch's first Monday
+    slot: int = -1
     since: float = 0.0
     until: float = 0.0
     most: dict[str, Level] = field(default_factory=dict)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from mesaform.autoscaler.disruption.underutilization import share_used
 from mesaform.autoscaler.forecasting.lifetimes import learned
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView
+from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -65,10 +66,13 @@ def with_lifetimes(state: PlannerState, view: ClusterView) -> PlannerState:
     new = [task for task in view.ended if task.at > state.lifetimes_until]
     if not new:
         return state
-    in_service = {agent.agent_id for agent in view.agents if _is_in_service(agent)} | {""}
-    counted = [task for task in new if task.agent_id in in_service]
-    lifetimes = learned(state.lifetimes, counted)
+    lifetimes = learned(state.lifetimes, _ended_in_service(new, view))
     return replace(state, lifetimes=lifetimes, lifetimes_until=max(task.at for task in new))
+
+
+def _ended_in_service(ended: Sequence[Ended], view: ClusterView) -> list[Ended]:
+    in_service = {agent.agent_id for agent in view.agents if _is_in_service(agent)} | {""}
+    return [task for task in ended if task.agent_id in in_service]
 
 
 def _is_in_service(agent: Agent) -> bool:

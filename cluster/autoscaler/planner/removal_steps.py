@@ -68,11 +68,7 @@ def _return_code(
 
 def requested_drains(context: PassContext) -> Iterator[Command]:
     """Agents that operators drain: deactivated now, and reactivated when no override asks for it."""
-    targets = {
-        override.target: override
-        for override in in_force(context.snapshot.overrides, context.now)
-        if override.kind == "drain"
-    }
+    targets = _drain_targets(context)
     for node in context.supply.agent_nodes:
         agent = node.agent
         if agent is None or node.name in context.supply.quarantined:
@@ -82,6 +78,15 @@ def requested_drains(context: PassContext) -> Iterator[Command]:
             yield _requested_drain(node, agent, override, context.now)
         if override is None and _is_request_ended(node.removal, agent):
             yield _reactivate(node, agent, Reason.of(ReasonCode.DRAIN_REQUEST_ENDED))
+
+
+def _drain_targets(context: PassContext) -> dict[str, Override]:
+    """Overrides that drain something, by instance or agent id."""
+    return {
+        override.target: override
+        for override in in_force(context.snapshot.overrides, context.now)
+        if override.kind == "drain"
+    }
 
 
 def _requested_drain(node: AgentNode, agent: Agent, override: Override, now: float) -> Command:

@@ -56,15 +56,16 @@ class ReplacementSearch:
         self, pool: str, pieces: Sequence[DemandItem], used: Shape, excluded_types: Collection[str]
     ) -> Iterator[Template]:
         """Templates of the pool that hold all pieces and that the limits allow."""
-        own = (template for template in self._offered(pieces) if template.pool == pool)
-        allowed = (template for template in own if template.instance_type not in excluded_types)
-        large_enough = [template for template in allowed if contains(template.shape, used)]
-        if not large_enough:
+        large_enough = [
+            template
+            for template in self._offered(pieces)
+            if template.pool == pool and contains(template.shape, used)
+        ]
+        allowed = [t for t in large_enough if t.instance_type not in excluded_types]
+        if not allowed:
             return
         limits = limits_of(self.snapshot, self.supply)
-        for template in sorted(
-            large_enough, key=lambda t: (t.usd_per_hour, t.instance_type, t.zone)
-        ):
+        for template in sorted(allowed, key=_price_order):
             if limits.how_many(template) >= 1 and self._holds(template, pieces):
                 yield template
 
@@ -103,6 +104,10 @@ class ReplacementSearch:
         chosen = ChosenOffering(template.instance_type, template.zone, capacity)
         node = NewNode(template, {index: piece.count for index, piece in enumerate(pieces)}, used)
         return next(iter(builder.build(pool, chosen, [node])), None)
+
+
+def _price_order(template: Template) -> tuple[float, str, str]:
+    return (template.usd_per_hour, template.instance_type, template.zone)
 
 
 def _total(pieces: Sequence[DemandItem]) -> Shape:
