@@ -16,7 +16,7 @@ from mesaform.common.errors import BadInput, Exit
 from mesaform.common.progress import Report
 from mesaform.provision.lock import HeldLock
 from mesaform.teardown.execute import Outcome
-from mesaform.teardown.plan import Plan, Wish
+from mesaform.teardown.plan import Plan, TeardownRequest
 from mesaform.teardown.receipt import Receipt
 
 YES_OPTION = typer.Option(
@@ -44,7 +44,7 @@ CONFIRM_OPTION = typer.Option("", "--confirm", help="The cluster's name, instead
 class Asked:
     """What the command line said."""
 
-    wish: Wish
+    request: TeardownRequest
     yes: bool
     dry_run: bool
     keep_local: bool
@@ -84,7 +84,7 @@ def down(
             fix=f"its name is {context.spec.name}",
         )
     asked = Asked(
-        Wish(agents_only=agents_only, images=images),
+        TeardownRequest(agents_only=agents_only, images=images),
         yes,
         dry_run or (context.spec.target == "aws" and not yes),
         keep_local,
@@ -173,7 +173,7 @@ def _survey(context: Context, report: Report) -> Any:
     with stage(report, "Look at what there is") as under_way:
         found = asyncio.run(survey_cluster(context))
         inventory = found.inventory
-        under_way.outcome = f"{len(inventory.machines)} machines, {len(inventory.resources)} other resources, engine: {found.engine_says}"
+        under_way.outcome = f"{len(inventory.machines)} machines, {len(inventory.resources)} other resources, engine: {found.engine_text}"
     return found
 
 
@@ -185,7 +185,7 @@ def _go_on(context: Context, asked: Asked, found: Any, held: HeldLock | None) ->
     from mesaform.teardown.account import baked_images
     from mesaform.teardown.plan import plan
 
-    planned = plan(found.inventory, asked.wish)
+    planned = plan(found.inventory, asked.request)
     if asked.dry_run or held is None:
         _show_plan(planned, asked, found.inventory.is_empty)
         return True
@@ -193,7 +193,7 @@ def _go_on(context: Context, asked: Asked, found: Any, held: HeldLock | None) ->
         _show_plan(planned, asked, found.inventory.is_empty)
     if not found.inventory.is_empty:
         _confirm(context, asked)
-    images = baked_images(context.spec.region, context.spec.name, to_remove=asked.wish.images)
+    images = baked_images(context.spec.region, context.spec.name, to_remove=asked.request.images)
     with reporter(as_json=asked.as_json) as report:
         outcome, receipt, path = interrupt.run(
             lambda: run_teardown(context, found, planned, report, images, held),
@@ -250,7 +250,7 @@ def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, 
 
     stopped = (
         stop_local_cloud(context)
-        if outcome.swept.is_clean and not asked.keep_local and not asked.wish.agents_only
+        if outcome.swept.is_clean and not asked.keep_local and not asked.request.agents_only
         else ""
     )
     if asked.as_json:

@@ -132,9 +132,9 @@ def _proof(receipt: Receipt) -> list[RenderableType]:
 
 def _still(receipt: Receipt) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for one in receipt.kept[:SHOWN]:
-        name = f" ({one['name']})" if one["name"] != one["id"] else ""
-        parts.append(f"Kept: {one['kind']} {one['id']}{name}, {_monthly(one['usd_per_hour'])}")
+    for kept in receipt.kept[:SHOWN]:
+        name = f" ({kept['name']})" if kept["name"] != kept["id"] else ""
+        parts.append(f"Kept: {kept['kind']} {kept['id']}{name}, {_monthly(kept['usd_per_hour'])}")
     if len(receipt.kept) > SHOWN:
         parts.append(f"Kept: {len(receipt.kept) - SHOWN} more, all in the receipt's file")
     if receipt.unaccounted:

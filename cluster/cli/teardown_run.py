@@ -14,8 +14,8 @@ from mesaform.common.progress import Report, Silent, stage
 from mesaform.provision.lock import HeldLock
 from mesaform.teardown.execute import Outcome, Teardown
 from mesaform.teardown.plan import Plan
-from mesaform.teardown.receipt import Facts, Receipt
-from mesaform.teardown.survey import Survey, World, survey
+from mesaform.teardown.receipt import Receipt, ReceiptFacts
+from mesaform.teardown.survey import Survey, TeardownPorts, survey
 from mesaform.topology.names import Tag
 from mesaform.topology.ports import Port
 
@@ -84,10 +84,10 @@ async def run_teardown(
                 under_way.outcome = f"its last step: {journal.last_step or 'none'}"
         teardown = Teardown(world, journal, report, drain_grace_s=spec.autoscaler.drain_grace_s)
         outcome = await teardown.run(surveyed, planned)
-        if planned.wish.images and outcome.swept.is_clean:
+        if planned.request.images and outcome.swept.is_clean:
             images = await asyncio.to_thread(account.remove_images, spec.region, spec.name, report)
         outcome = Outcome(outcome.swept, (*outcome.kept, *images), outcome.troubles)
-        facts = Facts(
+        facts = ReceiptFacts(
             spec.name,
             spec.target,
             spec.region,
@@ -121,7 +121,7 @@ def _world(
     session: aiohttp.ClientSession,
     report: Report | None = None,
     held: HeldLock | None = None,
-) -> World:
+) -> TeardownPorts:
     """The ports of a teardown. Blocks: asks STS for the account and EC2 for the masters."""
     from mesaform import provision
     from mesaform.aws.resources.sweep import Sweep, resource_kinds
@@ -139,7 +139,7 @@ def _world(
     async def destroy(stacks: tuple[str, ...]) -> None:
         await provision.destroy(context, report or Silent(), stacks, held)
 
-    return World(
+    return TeardownPorts(
         cluster=spec.name,
         fleet=wiring.fleet,
         sweep=Sweep(resource_kinds(spec.name, spec.region), spec.name),

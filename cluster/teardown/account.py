@@ -6,7 +6,6 @@ Depends on EC2 and S3. Calls block.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 from mesaform.aws.client import account_bucket, client
 from mesaform.aws.errors import translate_errors
@@ -15,21 +14,13 @@ from mesaform.aws.resources.kind import pages, tag_map
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.common.errors import CloudError, NotFound, NotOwned
 from mesaform.common.progress import Report, stage
+from mesaform.teardown.receipt import KeptRecord
 from mesaform.topology.names import Tag
 
 USD_PER_GIB_MONTH_S3 = 0.023
 """List price of S3 Standard in us-east-1."""
 HOURS_PER_MONTH = 730
 PRESENT_STATES = ("pending", "running", "shutting-down", "stopping", "stopped")
-
-
-class KeptRecord(TypedDict):
-    """A thing that stays, as the receipt lists it."""
-
-    kind: str
-    id: str
-    name: str
-    usd_per_hour: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,27 @@
-"""What a teardown under way has seen and done, in a file: enough to write the receipt after a crash, and to tell a person where it was.
+"""Record of a teardown in a file: machines and steps. The receipt is written from it after a crash.
 
-Steps need no memory to be repeated (each looks at the world first); machines do, because EC2 forgets them within the hour.
+Steps can be repeated without it, because each looks at the cloud first. Machines cannot: EC2 stops
+listing terminated machines within the hour.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import msgspec
 
-from mesaform.teardown.receipt import Ran
+from mesaform.common.files import write_atomically
+from mesaform.teardown.receipt import MachineUsage
 
 FILE = "teardown.json"
+MachineRecord: TypeAlias = dict[str, str | float | bool | None]
+"""A `MachineUsage` as stored, with `running`."""
 
 
 class Entry(msgspec.Struct):
-    """A step that began; `ended_at` is None while it runs, or for ever if the program died in it."""
+    """A step. `ended_at` is None while it runs, and stays so if the program died in it."""
 
     step: str
     began_at: float
@@ -27,13 +30,17 @@ class Entry(msgspec.Struct):
 
 
 class Record(msgspec.Struct):
-    """The file. `machines` are all that any run of this teardown saw; `usd_per_hour` is what the first run found running."""
+    """The file.
+
+    `machines` are all that any run of this teardown saw. `usd_per_hour` is the most that was running
+    at the start of a run.
+    """
 
     cluster: str
     began_at: float
     runs: int = 0
     usd_per_hour: float = 0.0
-    machines: dict[str, dict[str, Any]] = {}
+    machines: dict[str, MachineRecord] = {}
     steps: list[Entry] = []
 
 
@@ -48,10 +55,8 @@ class Journal:
     def _load(self) -> Record | None:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Record)
-        except (
-            OSError,
-            msgspec.DecodeError,
-        ):  # none, or cut short by a full disk: begin anew, nothing depends on it
+        except (OSError, msgspec.DecodeError):
+            # None, or cut short by a full disk: a new record does, because nothing depends on it.
             return None
 
     @property
@@ -60,16 +65,18 @@ class Journal:
 
     @property
     def last_step(self) -> str:
-        """The step that an earlier run was in, or had done last."""
+        """The last step that an earlier run began; empty if there is none."""
         return self._record.steps[-1].step if self._record.steps else ""
 
     @property
     def usd_per_hour(self) -> float:
-        """The most that any run found to be running, in USD an hour."""
+        """The most that any run saw running, in USD an hour."""
         return self._record.usd_per_hour
 
-    def saw(self, machines: Iterable[Ran], usd_per_hour: float, now: float) -> None:
-        """Keep machines for the receipt. One that is no longer seen ended at the latest now."""
+    def record_machines(
+        self, machines: Iterable[MachineUsage], usd_per_hour: float, now: float
+    ) -> None:
+        """Add machines. One that was running and is not given again ended by now."""
         current = {machine.instance_id: machine for machine in machines}
         for instance_id, known in self._record.machines.items():
             if instance_id not in current and known.get("running"):
@@ -82,42 +89,38 @@ class Journal:
         self._record.usd_per_hour = max(self._record.usd_per_hour, usd_per_hour)
         self._write()
 
-    def machines(self, now: float) -> list[Ran]:
+    def machines(self, now: float) -> list[MachineUsage]:
         """All machines of this teardown; those still running count until now."""
-        found = []
-        for known in self._record.machines.values():
-            values = {key: value for key, value in known.items() if key != "running"}
-            if known.get("running"):
-                values["stopped_at"] = now
-            found.append(Ran(**values))
-        return found
+        return [_usage(record, now) for record in self._record.machines.values()]
 
-    def began(self, step: str, now: float) -> None:
+    def record_start(self, step: str, now: float) -> None:
         self._record.steps.append(Entry(step, now))
         self._write()
 
-    def ended(self, step: str, now: float, outcome: str) -> None:
+    def record_end(self, step: str, now: float, outcome: str) -> None:
         for entry in reversed(self._record.steps):
             if entry.step == step and entry.ended_at is None:
                 entry.ended_at, entry.outcome = now, outcome
                 break
         self._write()
 
-    def close(self, receipt: dict[str, Any], now: float) -> Path:
-        """Put the receipt beside it and end the record: the next teardown begins anew. Returns the receipt's path."""
+    def close(self, receipt: Mapping[str, object], now: float) -> Path:
+        """Write the receipt beside the record and remove the record; returns the receipt's path."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         path = self._path.with_name(f"receipt-{int(now)}.json")
-        _write_atomically(path, msgspec.json.format(msgspec.json.encode(receipt), indent=2))
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(receipt), indent=2))
         self._path.unlink(missing_ok=True)
         return path
 
     def _write(self) -> None:
-        _write_atomically(
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(
             self._path, msgspec.json.format(msgspec.json.encode(self._record), indent=1)
         )
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(data)
-    scratch.replace(path)
+def _usage(record: MachineRecord, now: float) -> MachineUsage:
+    values = {key: value for key, value in record.items() if key != "running"}
+    if record.get("running"):
+        values["stopped_at"] = now
+    return msgspec.convert(values, MachineUsage)

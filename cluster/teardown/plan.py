@@ -1,12 +1,13 @@
-"""What goes, in which order, and what it saves: an inventory in, ordered steps out. Pure.
+"""Plan of a teardown: ordered steps, and the cost that they stop, from an inventory. Pure.
 
-Every resource of the cluster is removed by exactly one step or kept by name. Terraform's things go with their stack, machines that
-it does not know are terminated before, and whatever is left (state lost, half made) falls to the sweep.
+Every resource of the cluster is removed by exactly one step or kept by name. Terraform's resources
+go with their stack. Machines that it does not know are terminated before. The sweep removes the
+rest, such as resources whose state was lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,8 +30,12 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A machine of the cluster. `usd_per_hour` is None where no price is known; `agent_id` and `tasks` are the engine's, if it answered."""
+class SurveyedMachine:
+    """A machine of the cluster.
+
+    `usd_per_hour` is None where no price is known. `agent_id` and `tasks` come from the engine and
+    are empty if it did not answer.
+    """
 
     instance_id: str
     tags: Mapping[str, str]
@@ -60,7 +65,7 @@ class Inventory:
     """
 
     cluster: str
-    machines: tuple[Held, ...] = ()
+    machines: tuple[SurveyedMachine, ...] = ()
     resources: tuple[OwnedResource, ...] = ()
     stacks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     has_leader: bool = False
@@ -87,7 +92,7 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TeardownRequest:
     """What a person asked for: everything, or only the agents; images as well, or not."""
 
     agents_only: bool = False
@@ -96,7 +101,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do. `removes` is what is gone after it; `touches` are the agents (instance ids) it speaks to, in order."""
+    """A step. `removes` is gone after it; `touches` are the agents (instance ids), in order."""
 
     kind: StepKind
     what: str
@@ -109,10 +114,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in order. `usd_per_hour` is what stops when all are done; `kept` stays and goes on costing `kept_usd_per_hour`."""
+    """Steps in order.
+
+    `usd_per_hour` stops when all are done; `kept` stays and costs `kept_usd_per_hour`.
+    """
 
     cluster: str
-    wish: Wish
+    request: TeardownRequest
     steps: tuple[Step, ...]
     kept: tuple[OwnedResource, ...]
     usd_per_hour: float
@@ -128,44 +136,53 @@ class Plan:
         return frozenset(key for step in self.steps for key in step.removes)
 
 
-def plan(inventory: Inventory, wish: Wish) -> Plan:
-    """The steps that take an inventory away.
+def plan(inventory: Inventory, request: TeardownRequest) -> Plan:
+    """The steps that remove an inventory.
 
     Raises:
-        NotOwned: the inventory holds something that does not carry the cluster's tag; nothing may be concluded from such an inventory.
+        NotOwned: the inventory holds a resource without the cluster's tag; nothing may be concluded
+            from such an inventory.
 
     """
     _refuse_strangers(inventory)
-    placed = _place(inventory, wish)
+    places = _place(inventory, request)
     price = _prices(inventory)
-    steps = [
-        *_quiet(
-            inventory,
-            [
-                machine
-                for machine in inventory.machines
-                if machine.key in placed and machine.role == "agent"
-            ],
-        ),
-        *_removals(inventory, wish, placed, price),
+    agents = [
+        machine
+        for machine in inventory.machines
+        if machine.key in places and machine.role == "agent"
     ]
-    kept = tuple(in_deletion_order(one for one in _everything(inventory) if one.key not in placed))
+    kept = tuple(
+        in_deletion_order(
+            resource for resource in _everything(inventory) if resource.key not in places
+        )
+    )
     return Plan(
         cluster=inventory.cluster,
-        wish=wish,
-        steps=tuple(steps),
-        kept=kept,
-        usd_per_hour=_sum(price, placed),
-        kept_usd_per_hour=_sum(price, (one.key for one in kept)),
-        unpriced=tuple(
-            sorted({m.instance_type for m in inventory.machines if m.usd_per_hour is None})
+        request=request,
+        steps=(
+            *_preparations(inventory, agents),
+            *_removals(inventory, request, places, price),
         ),
+        kept=kept,
+        usd_per_hour=_sum(price, places),
+        kept_usd_per_hour=_sum(price, (resource.key for resource in kept)),
+        unpriced=_unpriced_types(inventory),
     )
+
+
+def _unpriced_types(inventory: Inventory) -> tuple[str, ...]:
+    types = {
+        machine.instance_type for machine in inventory.machines if machine.usd_per_hour is None
+    }
+    return tuple(sorted(types))
 
 
 def _refuse_strangers(inventory: Inventory) -> None:
     strangers = [
-        one.id for one in _everything(inventory) if not is_ours(one.tags, inventory.cluster)
+        resource.id
+        for resource in _everything(inventory)
+        if not is_ours(resource.tags, inventory.cluster)
     ]
     if strangers:
         raise NotOwned(
@@ -179,7 +196,7 @@ def _everything(inventory: Inventory) -> list[OwnedResource]:
     return [as_owned(machine) for machine in inventory.machines] + list(inventory.resources)
 
 
-def as_owned(machine: Held) -> OwnedResource:
+def as_owned(machine: SurveyedMachine) -> OwnedResource:
     """A machine as one resource among others."""
     detail = f"{machine.instance_type} {machine.zone} {machine.state}"
     return OwnedResource(
@@ -188,89 +205,117 @@ def as_owned(machine: Held) -> OwnedResource:
 
 
 def _prices(inventory: Inventory) -> dict[Key, float]:
-    return {one.key: one.usd_per_hour or 0.0 for one in _everything(inventory)}
+    return {resource.key: resource.usd_per_hour or 0.0 for resource in _everything(inventory)}
 
 
 def _sum(price: Mapping[Key, float], keys: Iterable[Key]) -> float:
     return round(sum(price[key] for key in keys), 6)
 
 
-def _place(inventory: Inventory, wish: Wish) -> dict[Key, str]:
-    """Where each resource goes: "terminate", "sweep" or a stack's name. What is kept is absent."""
+def _place(inventory: Inventory, request: TeardownRequest) -> dict[Key, str]:
+    """The step that removes each resource: "terminate", "sweep" or a stack's name.
+
+    What is kept is absent.
+    """
     stack_of = {
         identity: stack
-        for stack in _stacks(inventory, wish)
+        for stack in _stacks(inventory, request)
         for identity in inventory.stacks[stack]
     }
-    placed: dict[Key, str] = {}
-    for machine in inventory.machines:
-        if inventory.is_foreign(machine.tags) or (wish.agents_only and machine.role != "agent"):
-            continue
-        unknown_to_terraform = "terminate" if machine.managed_by != "terraform" else "sweep"
-        placed[machine.key] = stack_of.get(machine.instance_id, unknown_to_terraform)
-    for resource in inventory.resources:
-        home = _home(resource, placed, stack_of)
-        if inventory.is_foreign(resource.tags):
-            continue
-        if resource.kind in KEPT_UNLESS_ASKED and not wish.images:
-            continue
-        if (
-            wish.agents_only
-            and home != "agents"
-            and ("instance", resource.deleted_with_instance) not in placed
-        ):
-            continue
-        placed[resource.key] = home
-    return placed
+    machine_places = {
+        machine.key: _machine_place(machine, stack_of)
+        for machine in inventory.machines
+        if not inventory.is_foreign(machine.tags)
+        and (machine.role == "agent" or not request.agents_only)
+    }
+    resource_places = {
+        resource.key: _resource_place(resource, machine_places, stack_of)
+        for resource in inventory.resources
+        if not inventory.is_foreign(resource.tags) and not _is_kept_kind(resource, request)
+    }
+    if request.agents_only:
+        resource_places = _of_agents(inventory.resources, resource_places, machine_places)
+    return machine_places | resource_places
 
 
-def _home(resource: OwnedResource, placed: Mapping[Key, str], stack_of: Mapping[str, str]) -> str:
-    """A resource that its machine takes along goes where the machine goes."""
-    if ("instance", resource.deleted_with_instance) in placed:
-        return placed["instance", resource.deleted_with_instance]
-    return stack_of.get(resource.id, "sweep")
+def _of_agents(
+    resources: Iterable[OwnedResource],
+    places: Mapping[Key, str],
+    machine_places: Mapping[Key, str],
+) -> dict[Key, str]:
+    """The places of resources that belong to the agents' stack or go with an agent's machine."""
+    return {
+        resource.key: places[resource.key]
+        for resource in resources
+        if resource.key in places
+        and (
+            places[resource.key] == "agents"
+            or ("instance", resource.deleted_with_instance) in machine_places
+        )
+    }
 
 
-def _quiet(inventory: Inventory, agents: Sequence[Held]) -> list[Step]:
-    """Before anything is removed: nobody buys, nothing new starts, what runs gets its grace."""
+def _is_kept_kind(resource: OwnedResource, request: TeardownRequest) -> bool:
+    return resource.kind in KEPT_UNLESS_ASKED and not request.images
+
+
+def _machine_place(machine: SurveyedMachine, stack_of: Mapping[str, str]) -> str:
+    outside_terraform = "sweep" if machine.managed_by == "terraform" else "terminate"
+    return stack_of.get(machine.instance_id, outside_terraform)
+
+
+def _resource_place(
+    resource: OwnedResource, machine_places: Mapping[Key, str], stack_of: Mapping[str, str]
+) -> str:
+    """The resource's own stack, or the step of the machine with which it is deleted."""
+    machine = ("instance", resource.deleted_with_instance)
+    return machine_places.get(machine) or stack_of.get(resource.id, "sweep")
+
+
+def _preparations(inventory: Inventory, agents: Sequence[SurveyedMachine]) -> list[Step]:
+    """Steps before a removal: no purchase, no new task, and running tasks get their grace."""
     steps = []
     if inventory.autoscaler_alive:
         steps.append(
-            Step("freeze", "freeze the autoscaler", "it must not buy what is being taken away")
+            Step("freeze", "freeze the autoscaler", "it must not buy what is being removed")
         )
-    listed = [machine for machine in agents if machine.agent_id]
-    if inventory.has_leader and listed:
-        ids = tuple(machine.instance_id for machine in listed)
-        steps.append(
-            Step(
-                "deactivate",
-                f"deactivate {_counted(len(ids), 'agent')}",
-                "no new task may start",
-                touches=ids,
-            )
-        )
-    busy = drain_order(machine for machine in listed if machine.tasks)
-    if inventory.has_leader and busy:
-        tasks = sum(machine.tasks for machine in busy)
-        ids = tuple(machine.instance_id for machine in busy)
-        why = "emptiest and dearest first, so that money stops early"
-        steps.append(
-            Step(
-                "drain",
-                f"drain {_counted(len(ids), 'agent')} with {_counted(tasks, 'task')}",
-                why,
-                touches=ids,
-            )
-        )
+    if inventory.has_leader:
+        steps += _quiescence([machine for machine in agents if machine.agent_id])
     return steps
+
+
+def _quiescence(agents: Sequence[SurveyedMachine]) -> Iterator[Step]:
+    if agents:
+        yield _deactivation(agents)
+    if busy := drain_order(machine for machine in agents if machine.tasks):
+        yield _drain(busy)
+
+
+def _deactivation(agents: Sequence[SurveyedMachine]) -> Step:
+    return Step(
+        "deactivate",
+        f"deactivate {_counted(len(agents), 'agent')}",
+        "no new task may start",
+        touches=tuple(machine.instance_id for machine in agents),
+    )
+
+
+def _drain(agents: Sequence[SurveyedMachine]) -> Step:
+    tasks = sum(machine.tasks for machine in agents)
+    return Step(
+        "drain",
+        f"drain {_counted(len(agents), 'agent')} with {_counted(tasks, 'task')}",
+        "fewest tasks and highest price first, so that cost stops early",
+        touches=tuple(machine.instance_id for machine in agents),
+    )
 
 
 def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
-def drain_order(machines: Iterable[Held]) -> list[Held]:
-    """Emptiest first, among equals the dearest."""
+def drain_order(machines: Iterable[SurveyedMachine]) -> list[SurveyedMachine]:
+    """Fewest tasks first, among equals the highest price."""
     return sorted(
         machines,
         key=lambda machine: (machine.tasks, -(machine.usd_per_hour or 0.0), machine.instance_id),
@@ -278,44 +323,47 @@ def drain_order(machines: Iterable[Held]) -> list[Held]:
 
 
 def _removals(
-    inventory: Inventory, wish: Wish, placed: Mapping[Key, str], price: Mapping[Key, float]
-) -> list[Step]:
-    by_id = in_deletion_order(_everything(inventory))
+    inventory: Inventory,
+    request: TeardownRequest,
+    places: Mapping[Key, str],
+    price: Mapping[Key, float],
+) -> Iterator[Step]:
+    resources = in_deletion_order(_everything(inventory))
 
-    def step(kind: StepKind, place: str, what: str, why: str) -> Step:
-        keys = tuple(one.key for one in by_id if placed.get(one.key) == place)
-        stack = place if kind == "destroy" else ""
-        return Step(kind, what.format(len(keys)), why, stack, keys, usd_per_hour=_sum(price, keys))
+    def keys_at(place: str) -> tuple[Key, ...]:
+        return tuple(resource.key for resource in resources if places.get(resource.key) == place)
 
-    steps = []
-    if "terminate" in placed.values():
-        machines = sum(
-            1 for machine in inventory.machines if placed.get(machine.key) == "terminate"
+    if terminated := keys_at("terminate"):
+        machines = sum(kind == "instance" for kind, _ in terminated)
+        yield Step(
+            "terminate",
+            f"terminate {_counted(machines, 'machine')}",
+            "Terraform does not know them",
+            removes=terminated,
+            usd_per_hour=_sum(price, terminated),
         )
-        steps.append(
-            step(
-                "terminate",
-                "terminate",
-                f"terminate {_counted(machines, 'machine')}",
-                "Terraform does not know them",
-            )
+    for stack in _stacks(inventory, request):
+        keys = keys_at(stack)
+        yield Step(
+            "destroy",
+            f"destroy the stack {stack}",
+            f"by Terraform, {len(inventory.stacks[stack])} resources in its state",
+            stack,
+            keys,
+            usd_per_hour=_sum(price, keys),
         )
-    for stack in _stacks(inventory, wish):
-        why = f"by Terraform, {len(inventory.stacks[stack])} resources in its state"
-        steps.append(step("destroy", stack, f"destroy the stack {stack}", why))
-    steps.append(
-        step(
-            "sweep",
-            "sweep",
-            "sweep {} more by tag",
-            "what no state knows; then list until nothing is left",
-        )
+    swept = keys_at("sweep")
+    yield Step(
+        "sweep",
+        f"sweep {len(swept)} more by tag",
+        "resources that no state lists; then list until nothing is left",
+        removes=swept,
+        usd_per_hour=_sum(price, swept),
     )
-    return steps
 
 
-def _stacks(inventory: Inventory, wish: Wish) -> list[str]:
+def _stacks(inventory: Inventory, request: TeardownRequest) -> list[str]:
     """The stacks to destroy, in order; names that this program does not know go last."""
-    wanted = [stack for stack in inventory.stacks if stack == "agents" or not wish.agents_only]
+    selected = [stack for stack in inventory.stacks if stack == "agents" or not request.agents_only]
     known = {stack: number for number, stack in enumerate(DESTROY_ORDER)}
-    return sorted(wanted, key=lambda stack: (known.get(stack, len(known)), stack))
+    return sorted(selected, key=lambda stack: (known.get(stack, len(known)), stack))

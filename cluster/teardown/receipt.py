@@ -1,23 +1,35 @@
-"""The receipt: what ran, for how long, what it cost, what was idle, what per hour has stopped, what is kept. Pure.
+"""Receipt of a teardown: what ran, for how long, what it cost, what stopped and what is kept. Pure.
 
-Hours are wall-clock from launch to end; AWS bills Linux machines by the second, at least a minute. Prices are list prices
-(spot: what the ledger says was paid, else an estimate), without disks, traffic and taxes of machines that are gone.
+Hours are wall-clock from launch to end; AWS bills Linux machines by the second, at least a minute.
+Prices are list prices (spot: what the ledger says was paid, else an estimate), without disks,
+traffic and taxes of machines that are gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TypeAlias, TypedDict
 
 from mesaform.aws.resources.owned import OwnedResource
 
 LEAST_BILLED_S = 60.0
+SECONDS_PER_HOUR = 3600
+LedgerRow: TypeAlias = Mapping[str, object]
+
+
+class KeptRecord(TypedDict):
+    """A resource that stays. `usd_per_hour` is None where no price is known."""
+
+    kind: str
+    id: str
+    name: str
+    usd_per_hour: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """A machine that ran. Times are seconds since the epoch; `idle_s` is None where nobody wrote it down."""
+class MachineUsage:
+    """A machine that ran. Times are epoch seconds; `idle_s` is None if it is not known."""
 
     instance_id: str
     instance_type: str
@@ -36,12 +48,17 @@ class Ran:
 
     @property
     def usd(self) -> float | None:
-        return None if self.usd_per_hour is None else self.usd_per_hour * self.billed_s / 3600
+        if self.usd_per_hour is None:
+            return None
+        return self.usd_per_hour * self.billed_s / SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """Machines of a kind, together. `usd` leaves out machines without a known price; `idle_usd` is None where idleness is unknown."""
+class UsageLine:
+    """Machines of a kind, together.
+
+    `usd` leaves out machines without a known price; `idle_usd` is None if idle time is not known.
+    """
 
     role: str
     pool: str
@@ -56,10 +73,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All of it. `left` is what would not go: empty after a clean teardown.
+    """The receipt. `left` is what would not go: empty after a clean teardown.
 
-    `unaccounted` are machines of this life of the cluster that ended before, at a time that neither EC2 nor the ledger tells: they
-    are in no sum.
+    `unaccounted` are machines of this life of the cluster that ended before, at a time that neither
+    EC2 nor the ledger has: they are in no sum.
     """
 
     cluster: str
@@ -67,13 +84,13 @@ class Receipt:
     region: str
     at: float
     since: float
-    lines: tuple[Line, ...]
-    machines: tuple[Ran, ...]
+    lines: tuple[UsageLine, ...]
+    machines: tuple[MachineUsage, ...]
     hours: float
     usd: float
     idle_usd: float | None
     stopped_usd_per_hour: float
-    kept: tuple[Mapping[str, Any], ...]
+    kept: tuple[KeptRecord, ...]
     kept_usd_per_hour: float
     swept: Mapping[str, int]
     left: tuple[str, ...]
@@ -81,14 +98,14 @@ class Receipt:
     unpriced: tuple[str, ...]
     unaccounted: tuple[str, ...] = ()
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, object]:
         """As a row of the ledger."""
         return {"kind": "receipt", **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the receipt is made of, besides the machines."""
+class ReceiptFacts:
+    """Contents of the receipt besides the machines. `now` is epoch seconds."""
 
     cluster: str
     target: str
@@ -96,157 +113,177 @@ class Facts:
     now: float
     stopped_usd_per_hour: float
     kept: Sequence[OwnedResource] = ()
-    also_kept: Sequence[Mapping[str, Any]] = ()
+    also_kept: Sequence[KeptRecord] = ()
     swept: Mapping[str, int] = field(default_factory=dict)
     left: Sequence[str] = ()
     listed: Mapping[str, int] = field(default_factory=dict)
     unaccounted: Sequence[str] = ()
 
 
-def write(machines: Iterable[Ran], facts: Facts) -> Receipt:
-    """Add it up."""
-    ran = tuple(
-        sorted(
-            machines,
-            key=lambda machine: (
-                machine.role != "master",
-                machine.pool,
-                machine.started_at,
-                machine.instance_id,
-            ),
-        )
-    )
-    lines = tuple(_line(group) for group in _groups(ran))
+def write_receipt(machines: Iterable[MachineUsage], facts: ReceiptFacts) -> Receipt:
+    """Add up what ran and what it cost."""
+    usage = tuple(sorted(machines, key=_usage_order))
+    lines = tuple(map(_usage_line, _groups(usage)))
     idle = [line.idle_usd for line in lines if line.idle_usd is not None]
-    kept = tuple(
-        {"kind": one.kind, "id": one.id, "name": one.name, "usd_per_hour": one.usd_per_hour}
-        for one in facts.kept
-    )
     return Receipt(
         cluster=facts.cluster,
         target=facts.target,
         region=facts.region,
         at=facts.now,
-        since=min((machine.started_at for machine in ran), default=facts.now),
+        since=min((machine.started_at for machine in usage), default=facts.now),
         lines=lines,
-        machines=ran,
-        hours=sum(line.hours for line in lines),
+        machines=usage,
+        hours=sum(machine.billed_s for machine in usage) / SECONDS_PER_HOUR,
         usd=sum(line.usd for line in lines),
         idle_usd=sum(idle) if idle else None,
         stopped_usd_per_hour=facts.stopped_usd_per_hour,
-        kept=(*kept, *facts.also_kept),
-        kept_usd_per_hour=sum(one.usd_per_hour or 0.0 for one in facts.kept),
+        kept=(*map(_kept_record, facts.kept), *facts.also_kept),
+        kept_usd_per_hour=sum(resource.usd_per_hour or 0.0 for resource in facts.kept),
         swept=dict(facts.swept),
         left=tuple(facts.left),
         listed=dict(facts.listed),
-        unpriced=tuple(
-            sorted({machine.instance_type for machine in ran if machine.usd_per_hour is None})
-        ),
+        unpriced=_unpriced_types(usage),
         unaccounted=tuple(facts.unaccounted),
     )
 
 
-def _groups(ran: Sequence[Ran]) -> Iterable[list[Ran]]:
-    groups: dict[tuple[str, ...], list[Ran]] = {}
-    for machine in ran:
-        kind = (
+def _kept_record(resource: OwnedResource) -> KeptRecord:
+    return {
+        "kind": resource.kind,
+        "id": resource.id,
+        "name": resource.name,
+        "usd_per_hour": resource.usd_per_hour,
+    }
+
+
+def _usage_order(machine: MachineUsage) -> tuple[bool, str, float, str]:
+    """Masters first, then by pool and start."""
+    return machine.role != "master", machine.pool, machine.started_at, machine.instance_id
+
+
+def _unpriced_types(usage: Iterable[MachineUsage]) -> tuple[str, ...]:
+    types = {machine.instance_type for machine in usage if machine.usd_per_hour is None}
+    return tuple(sorted(types))
+
+
+def _groups(usage: Sequence[MachineUsage]) -> Iterable[list[MachineUsage]]:
+    """Machines by role, pool, type, capacity and manager."""
+    groups: dict[tuple[str, ...], list[MachineUsage]] = {}
+    for machine in usage:
+        key = (
             machine.role,
             machine.pool,
             machine.instance_type,
             machine.capacity,
             machine.managed_by,
         )
-        groups.setdefault(kind, []).append(machine)
+        groups.setdefault(key, []).append(machine)
     return groups.values()
 
 
-def _line(group: Sequence[Ran]) -> Line:
+def _usage_line(group: Sequence[MachineUsage]) -> UsageLine:
     first = group[0]
-    idle = [machine for machine in group if machine.idle_s is not None]
-    return Line(
+    return UsageLine(
         role=first.role,
         pool=first.pool,
         instance_type=first.instance_type,
         capacity=first.capacity,
         managed_by=first.managed_by,
         machines=len(group),
-        hours=sum(machine.billed_s for machine in group) / 3600,
+        hours=sum(machine.billed_s for machine in group) / SECONDS_PER_HOUR,
         usd=sum(machine.usd or 0.0 for machine in group),
-        idle_usd=sum(
-            (machine.usd_per_hour or 0.0) * (machine.idle_s or 0.0) / 3600 for machine in idle
-        )
-        if len(idle) == len(group)
-        else None,
+        idle_usd=_idle_usd(group),
     )
 
 
-def last_receipt_at(rows: Iterable[Mapping[str, Any]]) -> float:
-    """When the cluster's last life ended; 0 if this is its first."""
-    return max((float(row["at"]) for row in rows if row.get("kind") == "receipt"), default=0.0)
+def _idle_usd(group: Sequence[MachineUsage]) -> float | None:
+    """Cost of idle time; None if the idle time of a machine is not known."""
+    total = 0.0
+    for machine in group:
+        if machine.idle_s is None:
+            return None
+        total += (machine.usd_per_hour or 0.0) * machine.idle_s / SECONDS_PER_HOUR
+    return total
 
 
-def merge(seen: Iterable[Ran], rows: Iterable[Mapping[str, Any]], now: float) -> list[Ran]:
-    """Machines that EC2 showed, and machines that only the ledger remembers, each once; the ledger's price and end win.
+def last_receipt_at(rows: Iterable[LedgerRow]) -> float:
+    """When the cluster's last life ended (epoch seconds); 0 if this is its first."""
+    return max((_number(row["at"]) for row in rows if row.get("kind") == "receipt"), default=0.0)
 
-    Rows before the last receipt belong to an earlier life of the cluster and are left out, as are machines that ended before it.
+
+def merge_usage(
+    seen: Iterable[MachineUsage], rows: Iterable[LedgerRow], now: float
+) -> list[MachineUsage]:
+    """Machines that EC2 showed and machines that only the ledger remembers, each once.
+
+    The ledger's price and end win. Rows before the last receipt belong to an earlier life of the
+    cluster and are left out, as are machines that ended before it.
     """
     rows = list(rows)
-    last_receipt = last_receipt_at(rows)
-    this_life = [row for row in rows if float(row["at"]) > last_receipt]
-    merged = {machine.instance_id: machine for machine in seen if machine.stopped_at > last_receipt}
-    started = {
-        str(row["instance_id"]): row for row in this_life if row.get("kind") == "machine_started"
-    }
-    stopped = {
-        str(row["instance_id"]): row for row in this_life if row.get("kind") == "machine_stopped"
-    }
-    for instance_id in {*merged, *started, *stopped}:
-        merged[instance_id] = _with_rows(
+    since = last_receipt_at(rows)
+    merged = {machine.instance_id: machine for machine in seen if machine.stopped_at > since}
+    started = _rows_by_machine(rows, "machine_started", since)
+    stopped = _rows_by_machine(rows, "machine_stopped", since)
+    return [
+        _with_rows(
             instance_id,
             merged.get(instance_id),
-            started.get(instance_id),
-            stopped.get(instance_id),
+            started.get(instance_id, {}),
+            stopped.get(instance_id, {}),
             now,
         )
-    return list(merged.values())
+        for instance_id in dict.fromkeys((*merged, *started, *stopped))
+    ]
+
+
+def _rows_by_machine(rows: Iterable[LedgerRow], kind: str, since: float) -> dict[str, LedgerRow]:
+    return {
+        str(row["instance_id"]): row
+        for row in rows
+        if row.get("kind") == kind and _number(row["at"]) > since
+    }
 
 
 def _with_rows(
     instance_id: str,
-    seen: Ran | None,
-    started: Mapping[str, Any] | None,
-    stopped: Mapping[str, Any] | None,
+    seen: MachineUsage | None,
+    started: LedgerRow,
+    stopped: LedgerRow,
     now: float,
-) -> Ran:
-    told = {
-        **(started or {}),
-        **{key: value for key, value in (stopped or {}).items() if value is not None},
-    }
-    base = seen or Ran(
+) -> MachineUsage:
+    """The machine as EC2 or the ledger describes it, with the ledger's price and end."""
+    values = {**started, **{key: value for key, value in stopped.items() if value is not None}}
+    usage = seen or _usage_of_rows(instance_id, started or stopped, values, now)
+    price = values.get("usd_per_hour", usage.usd_per_hour)
+    idle_s = values.get("idle_s", usage.idle_s)
+    ended_at = _number(stopped["at"]) if stopped else usage.stopped_at
+    return replace(
+        usage,
+        stopped_at=min(usage.stopped_at, ended_at) if seen else ended_at,
+        usd_per_hour=_optional_number(price),
+        idle_s=_optional_number(idle_s),
+    )
+
+
+def _usage_of_rows(
+    instance_id: str, first: LedgerRow, values: LedgerRow, now: float
+) -> MachineUsage:
+    return MachineUsage(
         instance_id=instance_id,
-        instance_type=str(told.get("instance_type", "unknown")),
-        capacity=str(told.get("capacity", "on-demand")),
-        role=str(told.get("role", "agent")),
-        pool=str(told.get("pool", "")),
-        managed_by=str(told.get("managed_by", "autoscaler")),
-        started_at=float(
-            (started or stopped or {}).get("launched_at")
-            or (started or stopped or {}).get("at", now)
-        ),
-        stopped_at=float(stopped["at"]) if stopped else now,
+        instance_type=str(values.get("instance_type", "unknown")),
+        capacity=str(values.get("capacity", "on-demand")),
+        role=str(values.get("role", "agent")),
+        pool=str(values.get("pool", "")),
+        managed_by=str(values.get("managed_by", "autoscaler")),
+        started_at=_number(first.get("launched_at") or first.get("at", now)),
+        stopped_at=now,
         usd_per_hour=None,
     )
-    price = told.get("usd_per_hour", base.usd_per_hour)
-    idle_s = told.get("idle_s", base.idle_s)
-    return Ran(
-        instance_id=instance_id,
-        instance_type=base.instance_type,
-        capacity=base.capacity,
-        role=base.role,
-        pool=base.pool,
-        managed_by=base.managed_by,
-        started_at=base.started_at,
-        stopped_at=min(base.stopped_at, float(stopped["at"])) if stopped else base.stopped_at,
-        usd_per_hour=None if price is None else float(price),
-        idle_s=None if idle_s is None else float(idle_s),
-    )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else float(str(value))
+
+
+def _optional_number(value: object) -> float | None:
+    return None if value is None else _number(value)

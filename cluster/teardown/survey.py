@@ -1,31 +1,38 @@
-"""Looking at what there is before anything goes: EC2, everything tagged, Terraform's state, the engine, the autoscaler's heartbeat."""
+"""Survey before a teardown: EC2, tagged resources, Terraform's state, the engine, the heartbeat.
+
+Depends on the ports of AWS and on the operator API of the leading master.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from mesaform.aws.ports import Control, Fleet, Ledger, Machine
 from mesaform.aws.pricing.price_book import usd_per_hour
 from mesaform.aws.resources.sweep import Sweep
 from mesaform.common.errors import MesaformError
-from mesaform.teardown.plan import Held, Inventory
-from mesaform.teardown.receipt import Ran
+from mesaform.common.json_types import Json, as_list, as_object
+from mesaform.teardown.plan import Inventory, SurveyedMachine
+from mesaform.teardown.receipt import MachineUsage
 from mesaform.topology.names import Tag
 
-HEARTBEAT_OLD_S = 30.0  # older than this, the autoscaler is dead and need not be waited for
-ENGINE_S = 10.0  # how long the engine may take to answer
+HEARTBEAT_OLD_S = 30.0
+"""Age in seconds beyond which the autoscaler counts as dead and is not waited for."""
+ENGINE_S = 10.0
+"""Seconds that the engine may take to answer."""
 
 
 class Operator(Protocol):
-    """What teardown asks of the engine; `OperatorClient` is one."""
+    """Calls of the operator API that a teardown makes; `OperatorClient` provides them."""
 
-    async def get_agents(self) -> dict[str, Any]: ...
+    async def get_agents(self) -> Mapping[str, Json]: ...
 
-    async def get_tasks(self) -> dict[str, Any]: ...
+    async def get_tasks(self) -> Mapping[str, Json]: ...
 
     async def deactivate(self, agent_id: str) -> None: ...
 
@@ -35,8 +42,10 @@ class Operator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """Everything that teardown talks to. None is "there is none": no bucket, so no ledger and no freeze; no master, so no engine.
+class TeardownPorts:
+    """Everything that a teardown talks to.
+
+    `control` and `ledger` are None if there is no bucket, `operator` if no master runs.
 
     `stacks` reads the ids in each stack's Terraform state; `destroy` destroys stacks in the order
     given; `forget` sets the state of stacks aside that are proven gone. `deployment_id` is this
@@ -54,52 +63,56 @@ class World:
     forget: Callable[[], None]
     deployment_id: str = ""
     clock: Callable[[], float] = time.time
-    sleep: Callable[[float], Any] = asyncio.sleep
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found: for the plan, and for the receipt. `ended` are the ids of machines that EC2 lists as terminated."""
+    """State before a teardown, for the plan and for the receipt.
+
+    `usage` are the machines that are not terminated, `ended` ids and launch times of those that EC2
+    lists as terminated. `engine_text` is the engine's state for people.
+    """
 
     inventory: Inventory
-    ran: tuple[Ran, ...]
+    usage: tuple[MachineUsage, ...]
     ended: tuple[tuple[str, float], ...]
-    engine_says: str
+    engine_text: str
 
 
-async def survey(world: World) -> Survey:
-    """One look.
+async def survey(ports: TeardownPorts) -> Survey:
+    """Look once at everything.
 
     Raises:
         CloudError: the cloud did not answer; nothing may be concluded.
 
     """
-    machines = await asyncio.to_thread(world.fleet.machines, world.cluster)
-    resources = [one for one in await world.sweep.inventory() if one.kind != "instance"]
-    stacks = await asyncio.to_thread(world.stacks)
-    engine = await read_engine(world.operator)
-    heartbeat = await _heartbeat(world)
-    alive = [machine for machine in machines if machine.state != "terminated"]
-    now = world.clock()
+    machines = await asyncio.to_thread(ports.fleet.machines, ports.cluster)
+    listed = await ports.sweep.inventory()
+    stacks = await asyncio.to_thread(ports.stacks)
+    engine = await read_engine(ports.operator)
+    heartbeat = as_object(await _heartbeat(ports))
+    now = ports.clock()
     idle = idle_by_machine(heartbeat)
-    return Survey(
-        inventory=Inventory(
-            cluster=world.cluster,
-            machines=tuple(_held(machine, engine.agents, engine.tasks) for machine in alive),
-            resources=tuple(resources),
-            stacks={stack: ids for stack, ids in stacks.items() if ids},
-            has_leader=engine.agents is not None,
-            autoscaler_alive=heartbeat is not None
-            and world.clock() - float(heartbeat.get("at", 0.0)) < HEARTBEAT_OLD_S,
-            deployment_id=world.deployment_id,
-        ),
-        ran=tuple(_ran(machine, now, idle) for machine in alive),
-        ended=tuple(
-            (machine.instance_id, machine.launched_at)
-            for machine in machines
-            if machine.state == "terminated"
-        ),
-        engine_says=engine.text,
+    present = [machine for machine in machines if machine.state != "terminated"]
+    inventory = Inventory(
+        cluster=ports.cluster,
+        machines=tuple(_surveyed(machine, engine) for machine in present),
+        resources=tuple(resource for resource in listed if resource.kind != "instance"),
+        stacks={stack: ids for stack, ids in stacks.items() if ids},
+        has_leader=engine.agents is not None,
+        autoscaler_alive=bool(heartbeat) and now - _number(heartbeat, "at") < HEARTBEAT_OLD_S,
+        deployment_id=ports.deployment_id,
+    )
+    usage = tuple(_usage(machine, now, idle) for machine in present)
+    return Survey(inventory, usage, _ended(machines), engine.text)
+
+
+def _ended(machines: Iterable[Machine]) -> tuple[tuple[str, float], ...]:
+    return tuple(
+        (machine.instance_id, machine.launched_at)
+        for machine in machines
+        if machine.state == "terminated"
     )
 
 
@@ -127,53 +140,62 @@ async def read_engine(operator: Operator | None) -> EngineLoad:
     except (MesaformError, TimeoutError) as error:
         reason = str(error).partition("\n")[0] or f"no answer in {ENGINE_S:.0f} s"
         return EngineLoad(None, {}, reason)
-    agents: dict[str, str] = {}
-    for agent in listed.get("agents") or ():
-        info = agent["agent_info"]
-        named = {
-            item["name"]: item["text"]["value"]
-            for item in info.get("attributes") or ()
-            if "text" in item
-        }
-        if instance_id := named.get("instance_id"):
-            agents[str(instance_id)] = str(info["id"]["value"])
-    tasks: dict[str, int] = {}
-    for task in running.get("tasks") or ():
-        agent_id = str(task.get("agent_id", {}).get("value", ""))
-        tasks[agent_id] = tasks.get(agent_id, 0) + 1
-    return EngineLoad(agents, tasks, "answers")
+    return EngineLoad(
+        agents=dict(filter(None, map(_agent_by_instance, as_list(listed.get("agents"))))),
+        tasks=dict(Counter(map(agent_of_task, as_list(running.get("tasks"))))),
+        text="answers",
+    )
 
 
-async def _heartbeat(world: World) -> Mapping[str, Any] | None:
-    control = world.control
-    if control is None:
+def agent_of_task(task: object) -> str:
+    """The id of the agent of a task as the operator API lists it."""
+    return str(as_object(as_object(task).get("agent_id")).get("value", ""))
+
+
+def _agent_by_instance(agent: object) -> tuple[str, str] | None:
+    """Instance id and agent id; None for an agent without the attribute `instance_id`."""
+    info = as_object(as_object(agent).get("agent_info"))
+    for attribute in map(as_object, as_list(info.get("attributes"))):
+        if attribute.get("name") == "instance_id":
+            instance_id = as_object(attribute.get("text")).get("value")
+            return str(instance_id), str(as_object(info.get("id")).get("value"))
+    return None
+
+
+async def _heartbeat(ports: TeardownPorts) -> object:
+    if ports.control is None:
         return None
     try:
-        return await asyncio.to_thread(control.last_heartbeat)
+        return await asyncio.to_thread(ports.control.last_heartbeat)
     except MesaformError:
         return None
 
 
-def idle_by_machine(heartbeat: Mapping[str, Any] | None) -> dict[str, float]:
-    """Seconds that each machine was idle in its life until the last heartbeat, as the autoscaler remembers; only machines it knows."""
-    memory = (heartbeat or {}).get("planner_state") or {}
-    ended, since = memory.get("idle_s") or {}, memory.get("idle_since") or {}
-    at = float((heartbeat or {}).get("at", 0.0))
-    rented = [
-        name
-        for name, machine in (memory.get("rented") or {}).items()
-        if machine.get("role") != "master"
-    ]
+def idle_by_machine(heartbeat: Mapping[str, Json] | None) -> dict[str, float]:
+    """Seconds that each machine was idle until the last heartbeat, as the autoscaler recorded it.
+
+    Holds only agents' machines that the autoscaler knows.
+    """
+    heartbeat = heartbeat or {}
+    state = as_object(heartbeat.get("planner_state"))
+    idle_s, idle_since = as_object(state.get("idle_s")), as_object(state.get("idle_since"))
+    at = _number(heartbeat, "at")
     return {
-        name: float(ended.get(name, 0.0))
-        + (max(0.0, at - float(since[name])) if name in since else 0.0)
-        for name in rented
+        instance_id: _number(idle_s, instance_id)
+        + (max(0.0, at - _number(idle_since, instance_id)) if instance_id in idle_since else 0.0)
+        for instance_id, machine in as_object(state.get("rented")).items()
+        if as_object(machine).get("role") != "master"
     }
 
 
-def _held(machine: Machine, agents: Mapping[str, str] | None, tasks: Mapping[str, int]) -> Held:
-    agent_id = (agents or {}).get(machine.instance_id, "")
-    return Held(
+def _number(values: Mapping[str, Json], key: str) -> float:
+    value = values.get(key)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _surveyed(machine: Machine, engine: EngineLoad) -> SurveyedMachine:
+    agent_id = (engine.agents or {}).get(machine.instance_id, "")
+    return SurveyedMachine(
         instance_id=machine.instance_id,
         tags=machine.tags,
         instance_type=machine.instance_type,
@@ -186,12 +208,12 @@ def _held(machine: Machine, agents: Mapping[str, str] | None, tasks: Mapping[str
         launched_at=machine.launched_at,
         usd_per_hour=usd_per_hour(machine.instance_type, machine.capacity),
         agent_id=agent_id,
-        tasks=tasks.get(agent_id, 0) if agent_id else 0,
+        tasks=engine.tasks.get(agent_id, 0) if agent_id else 0,
     )
 
 
-def _ran(machine: Machine, now: float, idle: Mapping[str, float]) -> Ran:
-    return Ran(
+def _usage(machine: Machine, now: float, idle: Mapping[str, float]) -> MachineUsage:
+    return MachineUsage(
         instance_id=machine.instance_id,
         instance_type=machine.instance_type,
         capacity=machine.capacity,

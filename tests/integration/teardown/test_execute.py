@@ -17,9 +17,9 @@ from mesaform.common.errors import ClusterUnreachable, MesaformError
 from mesaform.common.progress import Recorded, Silent
 from mesaform.teardown.execute import TITLES, Outcome, Teardown
 from mesaform.teardown.journal import FILE, Journal
-from mesaform.teardown.plan import Plan, Wish, plan
-from mesaform.teardown.receipt import Facts, Receipt
-from mesaform.teardown.survey import Survey, World, survey
+from mesaform.teardown.plan import Plan, TeardownRequest, plan
+from mesaform.teardown.receipt import ReceiptFacts, Receipt
+from mesaform.teardown.survey import Survey, TeardownPorts, survey
 
 from .conftest import REGION, Cloud, one_of_everything, tag_specification
 
@@ -164,8 +164,8 @@ class Setup:
             self.state.pop(stack, None)
         self.destroyed.append(stacks)
 
-    def world(self) -> World:
-        return World(
+    def world(self) -> TeardownPorts:
+        return TeardownPorts(
             cluster=NAME,
             fleet=AwsFleet(REGION),
             sweep=self.sweep,
@@ -180,17 +180,19 @@ class Setup:
         )
 
     async def down(
-        self, report: Any = None, wish: Wish | None = None
+        self, report: Any = None, request: TeardownRequest | None = None
     ) -> tuple[Survey, Plan, Outcome, Receipt]:
         """What `mesaform down` does, once."""
         world = self.world()
         found = await survey(world)
-        planned = plan(found.inventory, wish or Wish())
+        planned = plan(found.inventory, request or TeardownRequest())
         teardown = Teardown(
             world, Journal(self.folder, NAME, self.clock()), report or Silent(), drain_grace_s=30
         )
         outcome = await teardown.run(found, planned)
-        receipt = teardown.receipt(found, outcome, Facts(NAME, "local", REGION, self.clock(), 0.0))
+        receipt = teardown.receipt(
+            found, outcome, ReceiptFacts(NAME, "local", REGION, self.clock(), 0.0)
+        )
         Journal(self.folder, NAME, self.clock()).close(receipt.as_record(), self.clock())
         return found, planned, outcome, receipt
 
@@ -273,7 +275,7 @@ async def test_a_terraform_that_fails_is_told_and_made_good_by_the_sweep(setup: 
 
 
 async def test_agents_only_leaves_masters_and_network(setup: Setup) -> None:
-    await setup.down(wish=Wish(agents_only=True))
+    await setup.down(request=TeardownRequest(agents_only=True))
     alive = [m.instance_id for m in AwsFleet(REGION).machines(NAME) if m.state == "running"]
     assert sorted(alive) == sorted(setup.masters)
     assert {"vpc", "subnet", "role"} <= await setup.left()
@@ -381,10 +383,10 @@ async def test_cut_short_at_any_step_the_next_run_ends_with_nothing_left(
 
 async def test_down_of_nothing_finds_nothing(cloud: Cloud, tmp_path: Path) -> None:
     setup = Setup(cloud, tmp_path)
-    await setup.down(wish=Wish(images=True))
+    await setup.down(request=TeardownRequest(images=True))
     setup.engine = None
     setup.clock.now += 3600
-    found, planned, outcome, receipt = await setup.down(wish=Wish(images=True))
+    found, planned, outcome, receipt = await setup.down(request=TeardownRequest(images=True))
     assert found.inventory.is_empty
     assert [step.kind for step in planned.steps] == ["sweep"]
     assert (outcome.swept.removed, outcome.swept.remaining) == ([], [])

@@ -9,7 +9,7 @@ import pytest
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.common.errors import NotOwned
 from mesaform.teardown.account_check import require_listed_state
-from mesaform.teardown.plan import Inventory, Wish, plan
+from mesaform.teardown.plan import Inventory, TeardownRequest, plan
 
 OURS = {"mesaform:cluster": "one"}
 STATE = {"network": frozenset({"vpc-1", "subnet-1", "r-rtb-1080289494"})}
@@ -43,7 +43,7 @@ def test_resources_of_another_deployment_are_kept():
     ours = OwnedResource("role", "mesaform-one-master", {**OURS, "mesaform:deployment": "ours"})
     old = OwnedResource("queue", "mesaform-one", OURS)
     inventory = Inventory("one", resources=(theirs, ours, old), deployment_id="ours")
-    planned = plan(inventory, Wish())
+    planned = plan(inventory, TeardownRequest())
     assert planned.kept == (theirs,)
     assert planned.removes() == {ours.key, old.key}
     assert not inventory.is_empty

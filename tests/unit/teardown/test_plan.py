@@ -16,9 +16,9 @@ from mesaform.common.errors import NotOwned
 from mesaform.teardown.plan import (
     DESTROY_ORDER,
     STEP_ORDER,
-    Held,
+    SurveyedMachine,
     Inventory,
-    Wish,
+    TeardownRequest,
     drain_order,
     plan,
 )
@@ -34,8 +34,8 @@ def machine(
     tasks: int = 0,
     usd: float | None = 0.1,
     registered: bool = True,
-) -> Held:
-    return Held(
+) -> SurveyedMachine:
+    return SurveyedMachine(
         instance_id=f"i-{number}",
         tags=OURS,
         instance_type="m5.large",
@@ -90,7 +90,7 @@ def whole_cluster() -> Inventory:
 
 
 def test_a_whole_cluster_goes_in_the_order_of_the_design() -> None:
-    steps = plan(whole_cluster(), Wish()).steps
+    steps = plan(whole_cluster(), TeardownRequest()).steps
     told = [(step.kind, step.stack) for step in steps]
     assert told == [
         ("freeze", ""),
@@ -114,23 +114,25 @@ def test_the_emptiest_and_then_the_dearest_agents_drain_first() -> None:
 
 
 def test_empty_agents_are_deactivated_and_not_drained() -> None:
-    steps = {step.kind: step for step in plan(whole_cluster(), Wish()).steps}
+    steps = {step.kind: step for step in plan(whole_cluster(), TeardownRequest()).steps}
     assert steps["deactivate"].touches == ("i-4", "i-5", "i-6")
     assert steps["drain"].touches == ("i-6", "i-4")
 
 
 def test_without_a_leader_nothing_is_asked_of_agents() -> None:
     inventory = Inventory("one", (machine(1, tasks=4),), stacks={"agents": frozenset({"i-1"})})
-    assert [step.kind for step in plan(inventory, Wish()).steps] == ["destroy", "sweep"]
+    assert [step.kind for step in plan(inventory, TeardownRequest()).steps] == ["destroy", "sweep"]
 
 
 def test_a_dead_autoscaler_is_not_waited_for() -> None:
     inventory = Inventory("one", (machine(1),), has_leader=True)
-    assert "freeze" not in {step.kind for step in plan(inventory, Wish()).steps}
+    assert "freeze" not in {step.kind for step in plan(inventory, TeardownRequest()).steps}
 
 
 def test_a_disk_goes_with_its_machine() -> None:
-    steps = {step.stack or step.kind: step for step in plan(whole_cluster(), Wish()).steps}
+    steps = {
+        step.stack or step.kind: step for step in plan(whole_cluster(), TeardownRequest()).steps
+    }
     assert ("volume", "vol-i-6") in steps["terminate"].removes
     assert ("volume", "vol-i-1") in steps["masters"].removes
 
@@ -140,13 +142,13 @@ def test_when_the_state_is_lost_the_sweep_takes_everything() -> None:
     lost = Inventory(
         whole.cluster, whole.machines, whole.resources, {}, has_leader=True, autoscaler_alive=True
     )
-    planned = plan(lost, Wish(images=True))
+    planned = plan(lost, TeardownRequest(images=True))
     assert planned.stacks == ()
     assert planned.removes() == {one.key for one in (*whole.machines, *whole.resources)}
 
 
 def test_agents_only_leaves_masters_and_network() -> None:
-    planned = plan(whole_cluster(), Wish(agents_only=True))
+    planned = plan(whole_cluster(), TeardownRequest(agents_only=True))
     assert planned.stacks == ("agents",)
     assert {f"i-{n}" for n in (4, 5, 6)} == {
         identity for kind, identity in planned.removes() if kind == "instance"
@@ -164,20 +166,22 @@ def test_agents_only_leaves_masters_and_network() -> None:
 
 
 def test_images_are_kept_with_their_cost_unless_asked() -> None:
-    kept = plan(whole_cluster(), Wish())
+    kept = plan(whole_cluster(), TeardownRequest())
     assert [one.id for one in kept.kept] == ["ami-1"]
     assert kept.kept_usd_per_hour == pytest.approx(0.002)
-    assert plan(whole_cluster(), Wish(images=True)).kept == ()
+    assert plan(whole_cluster(), TeardownRequest(images=True)).kept == ()
 
 
 def test_an_inventory_with_a_strangers_thing_is_refused_whole() -> None:
     stranger = OwnedResource("vpc", "vpc-9", {"mesaform:cluster": "other"})
     with pytest.raises(NotOwned, match="vpc-9"):
-        plan(Inventory("one", resources=(stranger,)), Wish())
+        plan(Inventory("one", resources=(stranger,)), TeardownRequest())
 
 
 def test_a_machine_without_a_price_is_named() -> None:
-    assert plan(Inventory("one", (machine(1, usd=None),)), Wish()).unpriced == ("m5.large",)
+    assert plan(Inventory("one", (machine(1, usd=None),)), TeardownRequest()).unpriced == (
+        "m5.large",
+    )
 
 
 machines = st.builds(
@@ -226,20 +230,26 @@ def inventories(draw: st.DrawFn) -> Inventory:
     )
 
 
-wishes = st.sampled_from([Wish(), Wish(images=True), Wish(agents_only=True)])
+wishes = st.sampled_from(
+    [TeardownRequest(), TeardownRequest(images=True), TeardownRequest(agents_only=True)]
+)
 
 
 @given(inventories(), wishes)
-def test_everything_owned_is_in_exactly_one_step_or_kept(inventory: Inventory, wish: Wish) -> None:
-    planned = plan(inventory, wish)
+def test_everything_owned_is_in_exactly_one_step_or_kept(
+    inventory: Inventory, request: TeardownRequest
+) -> None:
+    planned = plan(inventory, request)
     removed = [key for step in planned.steps for key in step.removes]
     places = removed + [one.key for one in planned.kept]
     assert sorted(places) == sorted(one.key for one in (*inventory.machines, *inventory.resources))
 
 
 @given(inventories(), wishes)
-def test_steps_come_in_order_and_the_sweep_is_last(inventory: Inventory, wish: Wish) -> None:
-    steps = plan(inventory, wish).steps
+def test_steps_come_in_order_and_the_sweep_is_last(
+    inventory: Inventory, request: TeardownRequest
+) -> None:
+    steps = plan(inventory, request).steps
     assert [STEP_ORDER.index(step.kind) for step in steps] == sorted(
         STEP_ORDER.index(step.kind) for step in steps
     )
@@ -249,8 +259,8 @@ def test_steps_come_in_order_and_the_sweep_is_last(inventory: Inventory, wish: W
 
 
 @given(inventories(), wishes)
-def test_the_dollars_of_the_steps_add_up(inventory: Inventory, wish: Wish) -> None:
-    planned = plan(inventory, wish)
+def test_the_dollars_of_the_steps_add_up(inventory: Inventory, request: TeardownRequest) -> None:
+    planned = plan(inventory, request)
     total = sum(one.usd_per_hour or 0.0 for one in (*inventory.machines, *inventory.resources))
     assert sum(step.usd_per_hour for step in planned.steps) == pytest.approx(
         planned.usd_per_hour, abs=1e-4
@@ -260,19 +270,21 @@ def test_the_dollars_of_the_steps_add_up(inventory: Inventory, wish: Wish) -> No
 
 @given(inventories())
 def test_only_images_survive_a_whole_teardown(inventory: Inventory) -> None:
-    assert {one.kind for one in plan(inventory, Wish()).kept} <= KEPT_UNLESS_ASKED
+    assert {one.kind for one in plan(inventory, TeardownRequest()).kept} <= KEPT_UNLESS_ASKED
 
 
 @given(inventories())
 def test_agents_only_never_touches_another_machine(inventory: Inventory) -> None:
-    removed = plan(inventory, Wish(agents_only=True)).removes()
+    removed = plan(inventory, TeardownRequest(agents_only=True)).removes()
     assert all(one.role == "agent" for one in inventory.machines if one.key in removed)
 
 
 @given(inventories(), wishes)
-def test_only_agents_the_engine_knows_are_spoken_to(inventory: Inventory, wish: Wish) -> None:
+def test_only_agents_the_engine_knows_are_spoken_to(
+    inventory: Inventory, request: TeardownRequest
+) -> None:
     known = {one.instance_id for one in inventory.machines if one.agent_id}
-    for step in plan(inventory, wish).steps:
+    for step in plan(inventory, request).steps:
         assert set(step.touches) <= known
         assert not step.touches or inventory.has_leader
 
