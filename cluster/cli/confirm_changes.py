@@ -22,10 +22,8 @@ def confirm_changes(context: Context, preview: Preview, *, yes: bool) -> None:
         typer.Exit: the answer was no.
 
     """
-    if yes or not (preview.changes or preview.unplanned):
-        return
-    tasks = count_tasks(context) if preview.changes else {}
-    if not needs_confirmation(preview, tasks):
+    tasks = count_tasks(context) if preview.changes and not yes else {}
+    if yes or not needs_confirmation(preview, tasks):
         return
     lines = describe_changes(preview, tasks)
     if not sys.stdin.isatty():
@@ -34,8 +32,7 @@ def confirm_changes(context: Context, preview: Preview, *, yes: bool) -> None:
             where=context.spec.name,
             fix="nothing was changed; to go on without a question: mesaform up --yes",
         )
-    for line in lines:
-        typer.echo(line, err=True)
+    typer.echo("\n".join(lines), err=True)
     if not typer.confirm(f"Change these machines of {context.spec.name}?", err=True):
         typer.echo("Nothing was changed.", err=True)
         raise typer.Exit(Exit.FAILED)

@@ -1,4 +1,4 @@
-"""`mesaform down`: the plan first, then everything goes, the proof, and the receipt. May be run again at any time: it carries on."""
+"""`mesaform down`: plan, question, removal, proof and receipt. It may be repeated at any time."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import typer
 
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
-from mesaform.common.errors import BadInput, Exit
+from mesaform.common.errors import BadInput, Exit, NotOwned
 from mesaform.common.progress import Report
 from mesaform.provision.lock import HeldLock
 from mesaform.teardown.execute import Outcome
 from mesaform.teardown.plan import Plan, TeardownRequest
 from mesaform.teardown.receipt import Receipt
+from mesaform.teardown.survey import Survey
 
 YES_OPTION = typer.Option(
     False,
     "--yes",
     "-y",
-    help="Do not ask. On aws the name must be typed, or given with --confirm, as well.",
+    help="Do not ask. On aws, type the cluster's name or give it with --confirm as well.",
 )
 DRY_OPTION = typer.Option(
-    False, "--dry-run", help="Print the plan and end; the default on aws without --yes."
+    False, "--dry-run", help="Print the plan and end. The default on aws without --yes."
 )
 AGENTS_OPTION = typer.Option(
-    False, "--agents-only", help="Only the agents; masters and network stay."
+    False, "--agents-only", help="Remove only the agents; masters and network stay."
 )
 IMAGES_OPTION = typer.Option(
     False,
     "--images",
-    help="Baked images and their snapshots as well; other clusters of the account need them too.",
+    help="Remove baked images and their snapshots too; they serve all clusters of the account.",
 )
 KEEP_OPTION = typer.Option(False, "--keep-local", help="Leave the local cloud running.")
 CONFIRM_OPTION = typer.Option("", "--confirm", help="The cluster's name, instead of typing it.")
@@ -42,7 +42,7 @@ CONFIRM_OPTION = typer.Option("", "--confirm", help="The cluster's name, instead
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line said."""
+    """Options of the command line. `dry_run` is settled by target and `--yes`."""
 
     request: TeardownRequest
     yes: bool
@@ -66,11 +66,41 @@ def down(
     confirm: str = CONFIRM_OPTION,
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Take it down."""
+    """Take the cluster down."""
     from mesaform.cli import interrupt
     from mesaform.provision.lock import hold
 
     context = open_context(file)
+    _require_consistent(context, agents_only=agents_only, images=images, confirm=confirm)
+    asked = Asked(
+        TeardownRequest(agents_only=agents_only, images=images),
+        yes,
+        dry_run or (context.spec.target == "aws" and not yes),
+        keep_local,
+        confirm,
+        as_json,
+    )
+    if not _enter(context):
+        text = f"There is nothing of {context.spec.name} here: no local cloud was ever started."
+        typer.echo(json.dumps({"cluster": context.spec.name, "left": []}) if as_json else text)
+        return
+    try:
+        with hold(context.cluster_dir / "lock", "mesaform down"):
+            is_clean = _take_down(context, asked)
+    except KeyboardInterrupt:
+        again = "" if file == "cluster.yaml" else f" --file {file}"
+        interrupt.end(f"interrupted; what is removed stays removed. Continue: mesaform down{again}")
+    if not is_clean:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _require_consistent(context: Context, *, agents_only: bool, images: bool, confirm: str) -> None:
+    """Check options against each other and against the cluster file.
+
+    Raises:
+        BadInput: they contradict each other.
+
+    """
     if agents_only and images:
         raise BadInput(
             "--agents-only and --images together",
@@ -83,29 +113,6 @@ def down(
             where=str(context.file),
             fix=f"its name is {context.spec.name}",
         )
-    asked = Asked(
-        TeardownRequest(agents_only=agents_only, images=images),
-        yes,
-        dry_run or (context.spec.target == "aws" and not yes),
-        keep_local,
-        confirm,
-        as_json,
-    )
-    if not _enter(context):
-        _say(
-            asked,
-            {"cluster": context.spec.name, "left": []},
-            f"Nothing of {context.spec.name} is here: no local cloud was ever started.",
-        )
-        return
-    try:
-        with hold(context.cluster_dir / "lock", "mesaform down"):
-            clean = _take_down(context, asked)
-    except KeyboardInterrupt:
-        again = "" if file == "cluster.yaml" else f" --file {file}"
-        interrupt.end(f"interrupted; what is gone is gone. Carry on: mesaform down{again}")
-    if not clean:
-        raise typer.Exit(Exit.FAILED)
 
 
 def _take_down(context: Context, asked: Asked) -> bool:
@@ -124,7 +131,7 @@ def _take_down(context: Context, asked: Asked) -> bool:
                     hold_terraform(context.cluster_dir, "mesaform down", report)
                 )
             surveyed = _survey(context, report)
-        return _go_on(context, asked, surveyed, held)
+        return _carry_out(context, asked, surveyed, held)
 
 
 def _enter(context: Context) -> bool:
@@ -150,7 +157,6 @@ def _enter(context: Context) -> bool:
 
 
 def _require_no_state(context: Context) -> None:
-    from mesaform.common.errors import NotOwned
     from mesaform.provision.terraform_state import stack_ids
 
     if stacks := stack_ids(context.cluster_dir):
@@ -163,40 +169,43 @@ def _require_no_state(context: Context) -> None:
         )
 
 
-def _survey(context: Context, report: Report) -> Any:
-    """What there is, and the plan to take it away."""
+def _survey(context: Context, report: Report) -> Survey:
+    """Look once at the cloud, the state and the engine."""
     import asyncio
 
     from mesaform.cli.teardown_run import survey_cluster
     from mesaform.common.progress import stage
 
-    with stage(report, "Look at what there is") as under_way:
-        found = asyncio.run(survey_cluster(context))
-        inventory = found.inventory
-        under_way.outcome = f"{len(inventory.machines)} machines, {len(inventory.resources)} other resources, engine: {found.engine_text}"
-    return found
+    with stage(report, "Survey the cluster") as under_way:
+        surveyed = asyncio.run(survey_cluster(context))
+        inventory = surveyed.inventory
+        under_way.outcome = (
+            f"{len(inventory.machines)} machines, {len(inventory.resources)} other resources,"
+            f" engine: {surveyed.engine_text}"
+        )
+    return surveyed
 
 
-def _go_on(context: Context, asked: Asked, found: Any, held: HeldLock | None) -> bool:
-    """Plan, ask, run. Whether nothing is left that should be gone."""
+def _carry_out(context: Context, asked: Asked, surveyed: Survey, held: HeldLock | None) -> bool:
+    """Plan, ask, run. Whether nothing is left that the plan removes."""
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
     from mesaform.cli.teardown_run import run_teardown
     from mesaform.teardown.account import baked_images
     from mesaform.teardown.plan import plan
 
-    planned = plan(found.inventory, asked.request)
+    planned = plan(surveyed.inventory, asked.request)
     if asked.dry_run or held is None:
-        _show_plan(planned, asked, found.inventory.is_empty)
+        _show_plan(planned, asked, surveyed.inventory.is_empty)
         return True
     if not asked.as_json:
-        _show_plan(planned, asked, found.inventory.is_empty)
-    if not found.inventory.is_empty:
+        _show_plan(planned, asked, surveyed.inventory.is_empty)
+    if not surveyed.inventory.is_empty:
         _confirm(context, asked)
     images = baked_images(context.spec.region, context.spec.name, to_remove=asked.request.images)
     with reporter(as_json=asked.as_json) as report:
         outcome, receipt, path = interrupt.run(
-            lambda: run_teardown(context, found, planned, report, images, held),
+            lambda: run_teardown(context, surveyed, planned, report, images, held),
             stopping="stopping in order; this may take some seconds",
         )
     _finish(context, asked, outcome, receipt, str(path))
@@ -204,27 +213,32 @@ def _go_on(context: Context, asked: Asked, found: Any, held: HeldLock | None) ->
 
 
 def _confirm(context: Context, asked: Asked) -> None:
-    """A person's word.
+    """Ask on the terminal: on aws for the cluster's name, on the local target for a yes.
 
     Raises:
-        BadInput: there is nobody to ask.
+        BadInput: standard input is no terminal.
         typer.Exit: the answer was no.
 
     """
-    name, aws = context.spec.name, context.spec.target == "aws"
-    if (aws and asked.confirm) or (not aws and asked.yes):
+    name, is_aws = context.spec.name, context.spec.target == "aws"
+    if asked.confirm if is_aws else asked.yes:
         return
     if not sys.stdin.isatty():
-        fix = f"add --confirm {name}" if aws else "add --yes"
         raise BadInput(
-            "nobody is there to confirm; nothing was removed", where="mesaform down", fix=fix
+            "standard input is no terminal, so nobody can confirm; nothing was removed",
+            where="mesaform down",
+            fix=f"add --confirm {name}" if is_aws else "add --yes",
         )
-    typed = (
-        typer.prompt(f"Type the cluster's name ({name}) to take it down", err=True) if aws else None
-    )
-    if typed != name if aws else not typer.confirm(f"Take {name} down?", err=True):
+    if not _is_confirmed(name, is_aws=is_aws):
         typer.echo("Nothing was removed.", err=True)
         raise typer.Exit(Exit.FAILED)
+
+
+def _is_confirmed(name: str, *, is_aws: bool) -> bool:
+    if is_aws:
+        typed = typer.prompt(f"Type the cluster's name ({name}) to take it down", err=True)
+        return bool(typed == name)
+    return typer.confirm(f"Take {name} down?", err=True)
 
 
 def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
@@ -254,7 +268,7 @@ def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, 
         else ""
     )
     if asked.as_json:
-        document: Mapping[str, Any] = {
+        document: Mapping[str, object] = {
             "receipt": receipt.as_record(),
             "troubles": outcome.troubles,
             "file": path,
@@ -268,7 +282,3 @@ def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, 
     out.print(f"[dim]{path}[/dim]", soft_wrap=True)
     if stopped:
         out.print(stopped)
-
-
-def _say(asked: Asked, document: Mapping[str, Any], text: str) -> None:
-    typer.echo(json.dumps(document) if asked.as_json else text)

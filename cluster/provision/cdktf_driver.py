@@ -266,12 +266,11 @@ class ProgressReporter:
             return
         for event in self._reader.finish():
             self._event(event)
-        cause = progress.first_cause(self._faults)
-        what = cause.what if cause else f"cdktf ended with {code}"
-        where = ": ".join(part for part in (cause.stack, cause.resource) if part) if cause else ""
-        self.abandon(what)
+        cause = progress.first_cause(self._faults) or progress.Fault(f"cdktf ended with {code}")
+        where = ": ".join(part for part in (cause.stack, cause.resource) if part)
+        self.abandon(cause.what)
         raise CloudError(
-            what,
+            cause.what,
             where=where or f"cdktf {self.verb}",
             fix=f"everything it said: {log}\n  then run the same command again: it carries on",
         )

@@ -10,13 +10,14 @@ lock of Terraform (`lock.hold_terraform`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.common.files import write_atomically
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.deployment import Deployment
 from mesaform.provision.ownership import AccountView, FolderKnowledge
 from mesaform.provision.terraform_state import known_names
 from mesaform.topology.names import Tag
@@ -101,11 +102,7 @@ async def clear_orphans(
         return
     from mesaform.aws.resources.sweep import Sweep, resource_kinds
 
-    deployment_id = knowledge.deployment.deployment_id
-    known = known_names(place.cluster_dir)
-    leftovers = {machine.instance_id for machine in view.machines if knowledge.is_leftover(machine)}
-    is_in_service = any(machine.instance_id not in leftovers for machine in view.machines)
-    kinds = IN_THE_WAY if is_in_service else IN_THE_WAY | NETWORK
+    is_removable = _orphan_test(place, view, knowledge, knowledge.deployment)
     with stage(report, "Remove what an interrupted run left") as under_way:
         sweep = Sweep(
             resource_kinds(place.spec.name, place.spec.region),
@@ -113,17 +110,25 @@ async def clear_orphans(
             rounds=ROUNDS,
             pause_s=PAUSE_S,
         )
-        swept = await sweep.run(
-            wanted=lambda resource: is_orphan(
-                resource,
-                known=known,
-                deployment_id=deployment_id,
-                leftover_machines=leftovers,
-                kinds=kinds,
-            ),
-            report=under_way.advance,
+        swept = await sweep.run(wanted=is_removable, report=under_way.advance)
+        removed = [f"{count} {kind}" for kind, count in swept.removed_counts().items()]
+        under_way.outcome = ", ".join(removed) or "nothing"
+
+
+def _orphan_test(
+    place: ClusterContext, view: AccountView, knowledge: FolderKnowledge, deployment: Deployment
+) -> Callable[[OwnedResource], bool]:
+    leftovers = {machine.instance_id for machine in view.machines if knowledge.is_leftover(machine)}
+    is_in_service = any(machine.instance_id not in leftovers for machine in view.machines)
+    known = known_names(place.cluster_dir)
+
+    def is_removable(resource: OwnedResource) -> bool:
+        return is_orphan(
+            resource,
+            known=known,
+            deployment_id=deployment.deployment_id,
+            leftover_machines=leftovers,
+            kinds=IN_THE_WAY if is_in_service else IN_THE_WAY | NETWORK,
         )
-        under_way.outcome = (
-            ", ".join(f"{count} {kind}" for kind, count in swept.removed_counts().items())
-            or "nothing"
-        )
+
+    return is_removable

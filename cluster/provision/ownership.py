@@ -142,16 +142,16 @@ def find_lost(view: AccountView, knowledge: FolderKnowledge) -> tuple[str, ...]:
     such machines or with machines that the state lists.
     """
     known = knowledge.ids
-    machines = [
-        machine
-        for machine in view.machines
-        if machine.tags.get(Tag.MANAGED_BY) == "terraform"
-        and machine.instance_id not in known
-        and not knowledge.is_leftover(machine)
-    ]
+    machines = [machine for machine in view.machines if _is_lost(machine, known, knowledge)]
     in_service = {machine.vpc_id for machine in view.machines if not knowledge.is_leftover(machine)}
     vpcs = [vpc_id for vpc_id in view.vpcs if vpc_id not in known and vpc_id in in_service]
     return (*sorted(machine.instance_id for machine in machines), *sorted(vpcs))
+
+
+def _is_lost(machine: CloudMachine, known: frozenset[str], knowledge: FolderKnowledge) -> bool:
+    if machine.instance_id in known or machine.tags.get(Tag.MANAGED_BY) != "terraform":
+        return False
+    return not knowledge.is_leftover(machine)
 
 
 def require_ownership(
@@ -193,24 +193,25 @@ def _damaged_state(
     cluster: str,
     folder: Path,
 ) -> NotOwned:
-    suspects = list(damaged) or [
-        state for state in knowledge.states.values() if state.condition == "absent"
-    ]
+    absent = [state for state in knowledge.states.values() if state.condition == "absent"]
+    suspects = list(damaged) or absent
     files = ", ".join(state.path.name for state in suspects) or "the state"
-    backups = [str(state.backup) for state in suspects if state.backup]
     what = f"Terraform's state is damaged ({files})"
     if lost:
         what += f": it does not list {_list_ids(lost)} of {cluster}, which run"
-    restore = (
-        f"restore it from {', '.join(backups)} (copy it over the state file)"
-        if backups
-        else "restore it from a backup of this folder"
-    )
     return NotOwned(
         what,
         where=str(folder),
-        fix=f"nothing was changed; {restore}, or take the cluster down by its tags: mesaform down",
+        fix=f"nothing was changed; {_restore_hint(suspects)}, or take the cluster down by its tags:"
+        " mesaform down",
     )
+
+
+def _restore_hint(suspects: Iterable[StackState]) -> str:
+    backups = [str(state.backup) for state in suspects if state.backup]
+    if backups:
+        return f"restore it from {', '.join(backups)} (copy it over the state file)"
+    return "restore it from a backup of this folder"
 
 
 def _list_ids(ids: tuple[str, ...]) -> str:

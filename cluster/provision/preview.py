@@ -65,15 +65,12 @@ async def preview_changes(place: ClusterContext, image: BootImage, report: Repor
     """
     settled = await asyncio.to_thread(environment.prepare_environment, place, image)
     with stage(report, "Plan the changes") as under_way:
-        plans = await asyncio.gather(
-            *(
-                _plan(stack_dir(place.cluster_dir, stack), settled.environment)
-                for stack in PLANNED_STACKS
-            )
-        )
+        folders = [stack_dir(place.cluster_dir, stack) for stack in PLANNED_STACKS]
+        plans = await asyncio.gather(*(_plan(folder, settled.environment) for folder in folders))
         planned = dict(zip(PLANNED_STACKS, plans, strict=True))
-        changes = tuple(read_changes(plan for plan in plans if plan is not None))
-        if any(replaces_ground(plan) for plan in plans if plan is not None):
+        known = [plan for plan in plans if plan is not None]
+        changes = tuple(read_changes(known))
+        if any(map(replaces_ground, known)):
             changes = _every_machine(place)
         unplanned = tuple(stack for stack, plan in planned.items() if plan is None)
         under_way.outcome = _summary(changes, unplanned)

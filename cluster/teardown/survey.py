@@ -89,7 +89,8 @@ async def survey(ports: TeardownPorts) -> Survey:
     """
     machines = await asyncio.to_thread(ports.fleet.machines, ports.cluster)
     listed = await ports.sweep.inventory()
-    stacks = await asyncio.to_thread(ports.stacks)
+    states = await asyncio.to_thread(ports.stacks)
+    stacks = {stack: ids for stack, ids in states.items() if ids}
     engine = await read_engine(ports.operator)
     heartbeat = as_object(await _heartbeat(ports))
     now = ports.clock()
@@ -99,13 +100,17 @@ async def survey(ports: TeardownPorts) -> Survey:
         cluster=ports.cluster,
         machines=tuple(_surveyed(machine, engine) for machine in present),
         resources=tuple(resource for resource in listed if resource.kind != "instance"),
-        stacks={stack: ids for stack, ids in stacks.items() if ids},
+        stacks=stacks,
         has_leader=engine.agents is not None,
-        autoscaler_alive=bool(heartbeat) and now - _number(heartbeat, "at") < HEARTBEAT_OLD_S,
+        autoscaler_alive=_is_recent(heartbeat, now),
         deployment_id=ports.deployment_id,
     )
     usage = tuple(_usage(machine, now, idle) for machine in present)
     return Survey(inventory, usage, _ended(machines), engine.text)
+
+
+def _is_recent(heartbeat: Mapping[str, Json], now: float) -> bool:
+    return bool(heartbeat) and now - _number(heartbeat, "at") < HEARTBEAT_OLD_S
 
 
 def _ended(machines: Iterable[Machine]) -> tuple[tuple[str, float], ...]:
