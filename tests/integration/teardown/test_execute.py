@@ -18,7 +18,7 @@ from mesaform.common.progress import Recorded, Silent
 from mesaform.teardown.execute import TITLES, Outcome, Teardown
 from mesaform.teardown.journal import FILE, Journal
 from mesaform.teardown.plan import Plan, TeardownRequest, plan
-from mesaform.teardown.receipt import ReceiptFacts, Receipt
+from mesaform.teardown.receipt import Receipt, ReceiptFacts
 from mesaform.teardown.survey import Survey, TeardownPorts, survey
 
 from .conftest import REGION, Cloud, one_of_everything, tag_specification

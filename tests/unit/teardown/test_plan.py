@@ -16,8 +16,8 @@ from mesaform.common.errors import NotOwned
 from mesaform.teardown.plan import (
     DESTROY_ORDER,
     STEP_ORDER,
-    SurveyedMachine,
     Inventory,
+    SurveyedMachine,
     TeardownRequest,
     drain_order,
     plan,
