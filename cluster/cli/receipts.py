@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mesaform.aws.resources.registry import count_by_kind
-from mesaform.cli.tables import dollars, duration, sheet
+from mesaform.cli.tables import dollars, sheet
 from mesaform.teardown.plan import Plan
 from mesaform.teardown.receipt import Receipt
 
@@ -78,7 +78,7 @@ def _ran(receipt: Receipt) -> Table:
         "$ idle",
         right=["machines", "hours", "$", "$ idle"],
     )
-    table.title = f"Receipt: {receipt.cluster}, {duration(receipt.at - receipt.since)}"
+    table.title = f"Receipt: {receipt.cluster}, {format_duration(receipt.at - receipt.since)}"
     for line in receipt.lines:
         what = f"{line.role or 'other'}{f' ({line.pool})' if line.pool else ''}"
         kind = f"{line.instance_type}{' spot' if line.capacity == 'spot' else ''}"

@@ -1,4 +1,7 @@
-"""`mesaform status`: what the cluster is, what it does, and what it costs now."""
+"""`mesaform status`: state, tasks, demand and present cost of a cluster.
+
+Depends on `mesaform.status`; rich is imported only when a table is printed.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from mesaform.status.view import Status, Unreachable
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help="Leader, masters, agents, tasks, demand and dollars per hour.")(status)
+    app.command(help="Show leader, masters, agents, tasks, demand and dollars per hour.")(status)
 
 
 def status(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
-    """Print the picture; exit code 1 when no master leads."""
+    """Print the cluster's state; the exit code is 1 when no master leads."""
     import asyncio
 
     context = open_context(file)
@@ -31,7 +34,7 @@ def status(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
 
 def _print(picture: Status, context: Context) -> None:
     from mesaform.cli.tables import console, show
-    from mesaform.status.ready import left_alone
+    from mesaform.status.ready import describe_unattended
 
     out = console()
     if picture.is_nothing:
@@ -39,45 +42,44 @@ def _print(picture: Status, context: Context) -> None:
         return
     for part in show(picture, out.width):
         out.print(part)
-    lacking = _lacking(picture, context)
+    lacking = _missing_parts(picture, context)
     for what in lacking:
         out.print(f"[yellow]missing[/yellow]: {what}")
-    if alone := left_alone(picture, context.spec):
-        out.print(alone)
+    if unattended := describe_unattended(picture, context.spec):
+        out.print(unattended)
     if lacking:
-        out.print("If that does not mend itself within a minute: mesaform up")
+        out.print("If this persists for a minute, run `mesaform up`.")
 
 
 def _nothing(picture: Status, context: Context) -> str:
-    """Why there is nothing to show, and what to do."""
+    """Why there is no cluster to show, and what to do."""
     name, where = f"[bold]{picture.cluster}[/bold]", f"({picture.target}, {picture.region})"
     if (
         picture.target == "local"
         and picture.unreachable
         and (context.local_dir / "account" / "account.json").exists()
     ):
-        again = "mesaform up brings back what ran in it; mesaform down takes it away"
-        return f"{name} {where}: the local cloud is stopped. {again}."
-    return f"{name} {where} does not exist. Raise it: mesaform up"
+        return (
+            f"{name} {where}: the local cloud is stopped."
+            " `mesaform up` restarts its machines; `mesaform down` deletes them."
+        )
+    return f"{name} {where} does not exist. Create it with `mesaform up`."
 
 
-def _lacking(picture: Status, context: Context) -> list[str]:
-    """What an answering cluster has and this one has not."""
+def _missing_parts(picture: Status, context: Context) -> list[str]:
+    """The parts that an answering cluster has and this one lacks."""
     from mesaform.status.ready import missing
 
     if not picture.masters or "EC2" in {silent.source for silent in picture.unreachable}:
         return []
-    up = [master.address for master in picture.masters if master.state in {"leading", "standby"}]
-    return [
-        item.what
-        for item in missing(
-            picture, context.spec, up, [master.address for master in picture.masters]
-        )
-    ]
+    masters = picture.masters
+    up = [master.address for master in masters if master.state in {"leading", "standby"}]
+    parts = missing(picture, context.spec, up, [master.address for master in masters])
+    return [part.what for part in parts]
 
 
 async def look(context: Context) -> Status:
-    """One picture of the cluster, with what could not be reached named in it."""
+    """Read every source and join the answers; unreachable sources are named in the result."""
     import aiohttp
 
     from mesaform.cli.wiring import wire

@@ -1,10 +1,14 @@
-"""How a cluster looks to a person: tables that fit 100 columns."""
+"""Tables and texts of the command line; they fit the terminal, down to 80 columns.
+
+Depends on rich, which is imported when a table is built.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mesaform.common.durations import format_duration
 from mesaform.status.view import AgentView, MachineView, Status
 
 if TYPE_CHECKING:
@@ -12,15 +16,28 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 100
+"""Columns of a log or a wider terminal."""
+
 COLOURS = {
-    "leading": "bold green", "standby": "green", "active": "green", "booting": "yellow", "pending": "yellow", "recovering": "yellow",
-    "draining": "yellow", "drained": "yellow", "deactivated": "yellow", "disconnected": "red", "silent": "red", "unknown": "red",
+    "leading": "bold green",
+    "standby": "green",
+    "active": "green",
+    "booting": "yellow",
+    "pending": "yellow",
+    "recovering": "yellow",
+    "draining": "yellow",
+    "drained": "yellow",
+    "deactivated": "yellow",
+    "disconnected": "red",
+    "silent": "red",
+    "unknown": "red",
     "shutting-down": "dim",
-}  # fmt: skip
+}
+"""Styles of rich by state."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Standard output, never wider than `WIDTH`, so that a table looks the same in a terminal and in a log."""
+    """A console of at most `WIDTH` columns, so that terminal and log look the same."""
     from rich.console import Console
 
     probe = Console(stderr=stderr, highlight=False)
@@ -32,25 +49,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def dollars(amount: float | None, digits: int = 4) -> str:
-    """An amount of US dollars; `?` where it is not known."""
+    """An amount of US dollars; `?` for an unknown amount."""
     return "?" if amount is None else f"${amount:.{digits}f}"
 
 
-def duration(seconds: float) -> str:
-    """A length of time in its two largest units."""
-    seconds = max(0.0, seconds)
-    for size, unit, smaller, name in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {name}"
-    return f"{seconds:.0f} s"
-
-
 def show(status: Status, width: int = WIDTH) -> list[RenderableType]:
-    """The whole picture, top to bottom, in so many columns."""
+    """The parts of `mesaform status` from top to bottom, for a width in columns."""
     parts: list[RenderableType] = [_headline(status)]
     if status.masters:
         parts.append(_masters(status, width))
@@ -68,21 +72,22 @@ def show(status: Status, width: int = WIDTH) -> list[RenderableType]:
 def _headline(status: Status) -> str:
     leads = f"led by {status.leader}" if status.leader else "[red]no leader[/red]"
     where = f"{status.target}, {status.region}, {status.engine} engine"
-    return f"[bold]{status.cluster}[/bold] ({where}): {leads}; [bold]{dollars(status.usd_per_hour)} per hour[/bold]"
+    usd = dollars(status.usd_per_hour)
+    return f"[bold]{status.cluster}[/bold] ({where}): {leads}; [bold]{usd} per hour[/bold]"
 
 
 def sheet(*columns: str, right: Iterable[str] = (), wraps: Iterable[str] = ()) -> Table:
-    """An empty table. Columns in `wraps` give way when the whole is too wide; the others are shown whole."""
+    """An empty table. Columns in `wraps` wrap when the table is too wide; others are not cut."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    rights, giving_way = set(right), set(wraps)
+    right_aligned, wrapping = set(right), set(wraps)
     for column in columns:
         table.add_column(
             column,
-            justify="right" if column in rights else "left",
-            no_wrap=column not in giving_way,
+            justify="right" if column in right_aligned else "left",
+            no_wrap=column not in wrapping,
         )
     return table
 
@@ -94,18 +99,21 @@ def fitted(
     right: Iterable[str] = (),
     leave_out: Sequence[str] = (),
 ) -> Table:
-    """A table of rows, each a value by column. Where it is too wide, the columns of `leave_out` go, in that order: none is cut."""
+    """A table of rows, each a value by column; no value is cut.
+
+    If the table is too wide, the columns of `leave_out` are removed in that order.
+    """
     from rich.console import Console
     from rich.measure import Measurement
 
-    columns, going, wide = list(rows[0]), list(leave_out), Console(width=10 * WIDTH)
+    columns, removable, wide = list(rows[0]), list(leave_out), Console(width=10 * WIDTH)
     while True:
         table = sheet(*columns, right=right)
         for row in rows:
             table.add_row(*(row[column] for column in columns))
-        if not going or Measurement.get(wide, wide.options, table).maximum <= width:
+        if not removable or Measurement.get(wide, wide.options, table).maximum <= width:
             return table
-        columns.remove(going.pop(0))
+        columns.remove(removable.pop(0))
 
 
 def _state(view: MachineView) -> str:
@@ -185,26 +193,29 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
     if status.demand is not None:
         rows.append(("demand", _demand(status)))
     if status.offers is not None:
-        offers = status.offers
-        rows.append(
-            (
-                "offers",
-                f"{offers['outstanding']:.0f} out: {offers['cpus']:g} cpus, {offers['mem_mib'] / 1024:.3g} GiB",
-            )
-        )
-    scaler = status.autoscaler
-    heartbeat = (
-        f", last heartbeat {duration(scaler.heartbeat_age_s)} ago from {scaler.address}"
-        if scaler.heartbeat_age_s is not None
-        else ""
-    )
-    freeze = f"; frozen: {scaler.freeze}" if scaler.freeze else ""
-    page = f"{status.urls['autoscaler']}, " if "autoscaler" in status.urls else ""
-    rows.append(("autoscaler", f"{page}{scaler.state}{heartbeat}{freeze}"))
-    rows += [("override", override) for override in scaler.overrides]
+        rows.append(("offers", _offers(status.offers)))
+    rows.append(("autoscaler", _autoscaler(status)))
+    rows += [("override", override) for override in status.autoscaler.overrides]
     if status.unpriced:
         rows.append(("no price for", ", ".join(status.unpriced)))
     return rows
+
+
+def _offers(offers: Mapping[str, float]) -> str:
+    gib = offers["mem_mib"] / 1024
+    return f"{offers['outstanding']:.0f} outstanding: {offers['cpus']:g} cpus, {gib:.3g} GiB"
+
+
+def _autoscaler(status: Status) -> str:
+    view = status.autoscaler
+    page = f"{status.urls['autoscaler']}, " if "autoscaler" in status.urls else ""
+    heartbeat = ""
+    if view.heartbeat_age_s is not None:
+        heartbeat = (
+            f", last heartbeat {format_duration(view.heartbeat_age_s)} ago from {view.address}"
+        )
+    freeze = f"; frozen: {view.freeze}" if view.freeze else ""
+    return f"{page}{view.state}{heartbeat}{freeze}"
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -215,6 +226,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _demand(status: Status) -> str:
     demand = status.demand
     if demand is None or not demand.instances:
-        return "nothing waits"
+        return "none"
     apps = ", ".join(f"{app['instances']} x {app['id']}" for app in demand.apps[:4])
-    return f"{demand.instances} instances wait for {demand.cpus:g} cpus, {demand.mem_mib / 1024:.3g} GiB: {apps}"
+    gib = demand.mem_mib / 1024
+    return f"{demand.instances} instances wait for {demand.cpus:g} cpus, {gib:.3g} GiB: {apps}"

@@ -1,1 +1,1 @@
-"""What a cluster is doing now: gathered from EC2, the engine, the services, S3 and Terraform, joined by a pure function."""
+"""State of a running cluster: read from EC2, engine, services, S3 and Terraform, then joined."""

@@ -1,4 +1,8 @@
-"""Asking every source side by side, each with a deadline of its own. Nothing is decided here; what did not answer is named."""
+"""Read every source of `status` at the same time, each with its own time-out.
+
+Sources: EC2, S3, Terraform's outputs, the engine and services. Decides nothing; a source that does
+not answer is named in `Sources.unreachable`.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +26,24 @@ from mesaform.topology.names import Tag
 from mesaform.topology.ports import Port
 
 T = TypeVar("T")
-EACH_S = 12.0  # how long one source may take
-PROBE_S = 2.5  # how long one master's port may take
+SOURCE_TIMEOUT_S = 12.0
+"""For one source."""
+
+PROBE_TIMEOUT_S = 2.5
+"""For one port of a master."""
 
 
 @dataclass(slots=True)
 class Gatherer:
-    """Asks about one cluster.
+    """Reads the sources of one cluster.
 
     Args:
-        fleet, control: the cloud's ports; None when the cloud itself cannot be reached.
+        spec: the cluster.
+        session: for HTTP calls; the caller closes it.
+        fleet: EC2; None when AWS cannot be reached.
+        control: S3; None when AWS cannot be reached.
         outputs: reads Terraform's outputs; None where there is no state.
+        clock: epoch seconds.
 
     """
 
@@ -45,27 +56,27 @@ class Gatherer:
     _silent: list[Unreachable] = field(default_factory=list)
 
     async def gather(self) -> Sources:
-        """One round of questions. Raises nothing: see `Sources.unreachable`."""
+        """Read every source once. Raises nothing: see `Sources.unreachable`."""
         self._silent = []
         machines, heartbeat_and_freeze, outputs = await asyncio.gather(
             self._machines(), self._autoscaler(), self._outputs()
         )
         reach = self._masters(machines)
-        heard = await self._cluster(reach) if reach else Sources(at=0)
-        heartbeat, freeze, orders = heartbeat_and_freeze or (None, None, ())
+        answers = await self._cluster(reach) if reach else Sources(at=0)
+        heartbeat, freeze, overrides = heartbeat_and_freeze or (None, None, ())
         return replace(
-            heard,
+            answers,
             at=self.clock(),
             machines=machines,
             heartbeat=heartbeat,
             freeze=freeze,
-            overrides=tuple(describe(order) for order in in_force(orders, self.clock())),
+            overrides=tuple(describe(item) for item in in_force(overrides, self.clock())),
             outputs=outputs,
             unreachable=tuple(self._silent),
         )
 
     def _masters(self, machines: Sequence[Machine] | None) -> dict[str, str]:
-        """Private address -> the address to reach it at, of each master that may answer."""
+        """The reachable address of each master that may answer, by private address."""
         if machines is None:
             return {str(address): str(address) for address in master_addresses(self.spec)}
         return {
@@ -82,7 +93,7 @@ class Gatherer:
         fleet = self.fleet
         if fleet is None:
             return None
-        return await self._ask("EC2", asyncio.to_thread(fleet.machines, self.spec.name))
+        return await self._read("EC2", asyncio.to_thread(fleet.machines, self.spec.name))
 
     async def _autoscaler(
         self,
@@ -90,7 +101,7 @@ class Gatherer:
         control = self.control
         if control is None:
             return None
-        return await self._ask(
+        return await self._read(
             "autoscaler",
             asyncio.to_thread(
                 lambda: (control.last_heartbeat(), control.frozen_reason(), control.overrides())
@@ -98,7 +109,7 @@ class Gatherer:
         )
 
     async def _outputs(self) -> Mapping[str, Any] | None:
-        return await self._ask("Terraform", asyncio.to_thread(self.outputs))
+        return await self._read("Terraform", asyncio.to_thread(self.outputs))
 
     async def _cluster(self, reach: Mapping[str, str]) -> Sources:
         engine, services = await asyncio.gather(self._engine(reach), self._services(reach))
@@ -121,15 +132,15 @@ class Gatherer:
         client = OperatorClient(
             [f"http://{at}:{Port.ENGINE_MASTER}" for at in reach.values()], self.session
         )
-        base = await self._ask("engine", client.leader())
+        base = await self._read("engine", client.leader())
         if base is None:
             return None, up, None, None, None
         host = base.rpartition(":")[0].rpartition("/")[2]
         leader = next((private for private, at in reach.items() if at == host), host)
         agents, tasks, frameworks = await asyncio.gather(
-            self._ask("agents", client.get_agents()),
-            self._ask("tasks", client.get_tasks()),
-            self._ask("frameworks", client.get_frameworks()),
+            self._read("agents", client.get_agents()),
+            self._read("tasks", client.get_tasks()),
+            self._read("frameworks", client.get_frameworks()),
         )
         return leader, up, agents, tasks, frameworks
 
@@ -153,20 +164,20 @@ class Gatherer:
         return frozenset(private for private, (code, _) in zip(reach, codes, strict=True) if code)
 
     async def _get(self, url: str) -> tuple[int, bytes]:
-        """Status and body without following redirects; status 0 when nobody answers."""
+        """Status and body, without following redirects; status 0 without an answer."""
         try:
-            timeout = aiohttp.ClientTimeout(total=PROBE_S)
+            timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
             async with self.session.get(url, allow_redirects=False, timeout=timeout) as reply:
                 return reply.status, await reply.read()
         except (aiohttp.ClientError, OSError, TimeoutError):
             return 0, b""
 
-    async def _ask(self, source: str, question: Awaitable[T]) -> T | None:
+    async def _read(self, source: str, answer: Awaitable[T]) -> T | None:
         try:
-            async with asyncio.timeout(EACH_S):
-                return await question
+            async with asyncio.timeout(SOURCE_TIMEOUT_S):
+                return await answer
         except TimeoutError:
-            self._silent.append(Unreachable(source, f"no answer in {EACH_S:.0f} s"))
+            self._silent.append(Unreachable(source, f"no answer in {SOURCE_TIMEOUT_S:.0f} s"))
         except (MesaformError, OSError, aiohttp.ClientError, msgspec.DecodeError) as error:
             self._silent.append(Unreachable(source, str(error).partition("\n")[0]))
         return None

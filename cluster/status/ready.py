@@ -1,18 +1,21 @@
-"""When a cluster is up: what is still missing from a picture of it, and where to look for the reason. Pure."""
+"""What a cluster still lacks before it answers, and where to look for the reason. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mesaform.config.schema import ClusterSpec
+from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.status.view import AgentView, MasterView, Status
 from mesaform.topology.ports import Port
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that an answering cluster has. `machine` (an instance id, or empty) and `service` say whose log tells more."""
+    """A part that an answering cluster has and this one lacks.
+
+    `machine` (an instance id, or empty) and `service` name the log that explains it.
+    """
 
     what: str
     machine: str = ""
@@ -22,103 +25,105 @@ class Missing:
 def missing(
     status: Status, spec: ClusterSpec, masters_up: Sequence[str], services_up: Sequence[str]
 ) -> tuple[Missing, ...]:
-    """What is not there yet, in the order in which it comes up; nothing when the cluster answers."""
-    found = [
+    """The missing parts in the order in which they start; empty when the cluster answers.
+
+    `masters_up` and `services_up` are the private addresses whose ports 5050 and 8080 answer.
+    """
+    return (
         *_masters(status, spec, masters_up),
         *_leader(status),
         *_agents(status, spec),
         *_services(status, services_up),
         *_autoscaler(status, spec),
-    ]
-    return tuple(found)
+    )
 
 
-def left_alone(status: Status, spec: ClusterSpec) -> str:
-    """What becomes of the machines of an autoscaler that is silent; nothing to say while it works, or when it bought none."""
-    bought = [agent for agent in status.agents if agent.managed_by == "autoscaler"]
+def describe_unattended(status: Status, spec: ClusterSpec) -> str:
+    """What happens to the machines of a silent autoscaler; empty if it works or launched none."""
     age_s = status.autoscaler.heartbeat_age_s
-    if status.autoscaler.state != "silent" or age_s is None or not bought:
+    if status.autoscaler.state != "silent" or age_s is None:
         return ""
-    usd = sum(agent.usd_per_hour or 0.0 for agent in bought)
-    run = f"{len(bought)} machine{'s' if len(bought) != 1 else ''} that it bought run{'s' if len(bought) == 1 else ''}, ${usd:.4f} an hour"
-    lease_s = spec.autoscaler.lease_s
+    launched = [agent for agent in status.agents if agent.managed_by == "autoscaler"]
+    return (
+        f"{_count(launched)}: {_lease_outcome(spec.autoscaler.lease_s, age_s)}" if launched else ""
+    )
+
+
+def _count(launched: Sequence[AgentView]) -> str:
+    usd = sum(agent.usd_per_hour or 0.0 for agent in launched)
+    noun = "machine" if len(launched) == 1 else "machines"
+    return f"{len(launched)} {noun} of the silent autoscaler, ${usd:.4f} an hour"
+
+
+def _lease_outcome(lease_s: float, age_s: float) -> str:
     if not lease_s:
-        return f"{run}; nobody ends them: autoscaler.lease_s is 0"
+        return "they run until you terminate them, autoscaler.lease_s is 0"
     when = f"in {lease_s - age_s:.0f} s" if age_s < lease_s else "now"
-    return f"{run}; the idle ones end themselves {when} (autoscaler.lease_s {lease_s:g})"
+    return f"idle ones power off {when} (autoscaler.lease_s {lease_s:g})"
 
 
 def _masters(status: Status, spec: ClusterSpec, up: Sequence[str]) -> list[Missing]:
-    found = [
+    silent = [
         _silent(master, Port.ENGINE_MASTER, "master")
         for master in status.masters
         if master.address not in up
     ]
-    absent = spec.masters.count - len(status.masters)
-    return (
-        [Missing(f"{absent} of {spec.masters.count} masters have no machine"), *found]
-        if absent > 0
-        else found
-    )
+    count = spec.masters.count
+    absent = count - len(status.masters)
+    if absent > 0:
+        return [Missing(f"{absent} of {count} masters have no machine"), *silent]
+    return silent
 
 
 def _silent(master: MasterView, port: int, service: str) -> Missing:
-    what = (
-        f"master {master.address} does not answer on {port}"
-        if master.state != "pending"
-        else f"master {master.address} is pending"
-    )
-    return Missing(what, master.instance_id, service)
+    problem = "is pending" if master.state == "pending" else f"does not answer on {port}"
+    return Missing(f"master {master.address} {problem}", master.instance_id, service)
+
+
+def _first_master(status: Status) -> str:
+    """The id of a master whose log may explain a missing leader; empty without masters."""
+    return status.masters[0].instance_id if status.masters else ""
 
 
 def _leader(status: Status) -> list[Missing]:
     if status.leader is not None:
         return []
-    some = status.masters[0].instance_id if status.masters else ""
-    return [Missing("no master is elected leader", some, "zookeeper")]
+    return [Missing("no master is elected leader", _first_master(status), "zookeeper")]
 
 
 def _agents(status: Status, spec: ClusterSpec) -> list[Missing]:
-    found = []
-    for pool in spec.agents:
-        agents = [agent for agent in status.agents if agent.pool == pool.name]
-        active = sum(1 for agent in agents if agent.state == "active")
-        if active < pool.count:
-            waiting = next((agent for agent in agents if agent.state != "active"), None)
-            found.append(
-                Missing(
-                    f"{active} of {pool.count} agents of pool {pool.name} are active"
-                    + _why(waiting),
-                    waiting.instance_id if waiting else "",
-                    "agent",
-                )
-            )
-    return found
+    return [lack for pool in spec.agents for lack in _agents_of(pool, status)]
 
 
-def _why(agent: AgentView | None) -> str:
-    return f" ({agent.address} is {agent.state})" if agent else ""
+def _agents_of(pool: Pool, status: Status) -> list[Missing]:
+    agents = [agent for agent in status.agents if agent.pool == pool.name]
+    inactive = [agent for agent in agents if agent.state != "active"]
+    active_count = len(agents) - len(inactive)
+    if active_count >= pool.count:
+        return []
+    text = f"{active_count} of {pool.count} agents of pool {pool.name} are active"
+    if not inactive:
+        return [Missing(text, service="agent")]
+    return [Missing(text + _state_of(inactive[0]), inactive[0].instance_id, "agent")]
+
+
+def _state_of(agent: AgentView) -> str:
+    return f" ({agent.address} is {agent.state})"
 
 
 def _services(status: Status, up: Sequence[str]) -> list[Missing]:
-    found = [
+    silent = [
         _silent(master, Port.SERVICES, "services")
         for master in status.masters
         if master.address not in up
     ]
-    if not found and "services" not in status.urls:
-        found.append(
-            Missing(
-                "no master leads the services",
-                status.masters[0].instance_id if status.masters else "",
-                "services",
-            )
-        )
-    return found
+    if not silent and "services" not in status.urls:
+        return [Missing("no master leads the services", _first_master(status), "services")]
+    return silent
 
 
 def _autoscaler(status: Status, spec: ClusterSpec) -> list[Missing]:
     if not spec.autoscaler.enabled or status.autoscaler.state == "active":
         return []
-    some = status.masters[0].instance_id if status.masters else ""
-    return [Missing(f"the autoscaler is {status.autoscaler.state}", some, "autoscaler")]
+    text = f"the autoscaler is {status.autoscaler.state}"
+    return [Missing(text, _first_master(status), "autoscaler")]

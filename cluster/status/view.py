@@ -1,7 +1,8 @@
-"""The join: what each source said, in; one picture of the cluster, out. Pure.
+"""Join the answers of all sources into one view of a cluster. No I/O.
 
-Sources may be missing: what is left is still the truth, and `unreachable` says what is not known. EC2 decides which machines
-exist; the engine decides what an agent is doing; agents are joined to instances by their attribute `instance_id`.
+A source may be missing: the view then lacks its part and `unreachable` names it. EC2 decides which
+machines exist, the engine decides the state of an agent; the attribute `instance_id` joins an agent
+to its instance.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from mesaform.aws.pricing.price_book import usd_per_hour
 from mesaform.topology.names import Tag
 
 GONE = frozenset({"terminated"})
+"""EC2 states of machines that are not shown."""
+
+HEARTBEAT_OLD_S = 30.0
+"""Age of a heartbeat from which the autoscaler counts as silent; one comes every few seconds."""
+
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """A source that did not answer, and why."""
+    """A source that did not answer, and the reason."""
 
     source: str
     why: str
@@ -29,11 +35,12 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What was heard. None is "did not answer"; `at` is seconds since the epoch.
+    """The answers of all sources; None: no answer. `at` is epoch seconds.
 
-    `overrides` are operators' overrides in force, in words.
-    `masters_up` and `services_up` are the private addresses whose 5050 and 8080 answer; `leader` and `services_leader` are among them.
-    `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and GET_FRAMEWORKS, `queue` is that of /v2/queue.
+    `overrides` describe the operators' overrides in force. `masters_up` and `services_up` are the
+    private addresses whose ports 5050 and 8080 answer; `leader` and `services_leader` are among
+    them. `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and
+    GET_FRAMEWORKS, `queue` is that of `/v2/queue`.
     """
 
     at: float
@@ -55,7 +62,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class MachineView:
-    """What every machine has. `usd_per_hour` is None where no price is known."""
+    """Facts of any machine. `usd_per_hour` is None where no price is known."""
 
     instance_id: str
     address: str
@@ -71,14 +78,18 @@ class MachineView:
 
 @dataclass(frozen=True, slots=True)
 class MasterView(MachineView):
-    """`state` is leading, standby, silent (running, but 5050 does not answer), or EC2's."""
+    """A master. `state`: leading, standby, silent (5050 does not answer), or EC2's state."""
 
     leads_services: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AgentView(MachineView):
-    """`state` is active, deactivated, draining, drained, disconnected, recovering, booting (not registered yet), unknown, or EC2's."""
+    """An agent.
+
+    `state`: active, deactivated, draining, drained, disconnected, recovering, booting (not
+    registered yet), unknown, or EC2's state.
+    """
 
     agent_id: str = ""
     pool: str = ""
@@ -88,7 +99,7 @@ class AgentView(MachineView):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Work that waits for offers: instances by app and what they ask for together; cpus in cores, memory in MiB."""
+    """Instances that wait for offers, in total and by app; cpus in cores, memory in MiB."""
 
     instances: int = 0
     cpus: float = 0.0
@@ -98,7 +109,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class AutoscalerView:
-    """`state` is active, frozen, silent (its last heartbeat is old), off (no heartbeat) or unknown."""
+    """The autoscaler. `state`: active, frozen, silent (old heartbeat), off (none) or unknown."""
 
     state: str
     address: str = ""
@@ -109,7 +120,11 @@ class AutoscalerView:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One picture. `leader` is the leading master's private address; `usd_per_hour` is the sum over every machine with a known price."""
+    """View of one cluster.
+
+    `leader` is the leading master's private address; `usd_per_hour` is the sum over every machine
+    with a known price, `unpriced` are the types without one.
+    """
 
     cluster: str
     target: str
@@ -132,37 +147,23 @@ class Status:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether there is no sign of the cluster at all, as far as EC2 was asked and answered."""
-        return not (self.masters or self.agents or self.others or self.leader) and "EC2" not in {
-            u.source for u in self.unreachable
-        }
+        """Whether EC2 answered and neither a machine nor a leader exists."""
+        has_machines = bool(self.masters or self.agents or self.others)
+        sources = {silent.source for silent in self.unreachable}
+        return not has_machines and self.leader is None and "EC2" not in sources
 
     def as_json(self) -> dict[str, Any]:
-        """The whole as plain JSON values."""
+        """The view as plain JSON values."""
         return asdict(self)
 
 
 def join(cluster: str, *, target: str, region: str, engine: str, sources: Sources) -> Status:
-    """Everything heard, as one picture."""
+    """The view of a cluster that these answers give."""
     machines = [machine for machine in sources.machines or () if machine.state not in GONE]
-    masters = tuple(
-        sorted(
-            (_master(m, sources) for m in machines if _role(m) == "master"),
-            key=lambda view: (view.zone, view.address),
-        )
-    )
-    agents = tuple(
-        sorted(
-            _agents(machines, sources),
-            key=lambda view: (view.pool, view.launched_at, view.instance_id),
-        )
-    )
-    others = tuple(
-        MachineView(**_machine(m), state=m.state)
-        for m in machines
-        if _role(m) not in {"master", "agent"}
-    )
-    every: tuple[MachineView, ...] = (*masters, *agents, *others)
+    masters = _masters(machines, sources)
+    agents = _agents(machines, sources)
+    others = _others(machines)
+    views: tuple[MachineView, ...] = (*masters, *agents, *others)
     return Status(
         cluster=cluster,
         target=target,
@@ -178,19 +179,29 @@ def join(cluster: str, *, target: str, region: str, engine: str, sources: Source
         demand=_demand(sources.queue),
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
-        usd_per_hour=round(sum(view.usd_per_hour or 0.0 for view in every), 6),
-        unpriced=tuple(
-            sorted(
-                {
-                    view.instance_type
-                    for view in every
-                    if view.usd_per_hour is None and view.instance_type
-                }
-            )
-        ),
+        usd_per_hour=round(sum(view.usd_per_hour or 0.0 for view in views), 6),
+        unpriced=_unpriced(views),
         outputs=sources.outputs,
         unreachable=sources.unreachable,
     )
+
+
+def _masters(machines: Iterable[Machine], sources: Sources) -> tuple[MasterView, ...]:
+    views = [_master(machine, sources) for machine in machines if _role(machine) == "master"]
+    return tuple(sorted(views, key=lambda view: (view.zone, view.address)))
+
+
+def _others(machines: Iterable[Machine]) -> tuple[MachineView, ...]:
+    return tuple(
+        MachineView(**_machine(machine), state=machine.state)
+        for machine in machines
+        if _role(machine) not in {"master", "agent"}
+    )
+
+
+def _unpriced(views: Iterable[MachineView]) -> tuple[str, ...]:
+    types = {view.instance_type for view in views if view.usd_per_hour is None}
+    return tuple(sorted(types - {""}))
 
 
 def _role(machine: Machine) -> str:
@@ -212,19 +223,18 @@ def _machine(machine: Machine) -> dict[str, Any]:
 
 
 def _master(machine: Machine, sources: Sources) -> MasterView:
-    address = machine.private_address
-    state: str = machine.state
-    if state == "running":
-        state = (
-            "leading"
-            if address == sources.leader
-            else "standby"
-            if address in sources.masters_up
-            else "silent"
-        )
+    leads_services = machine.private_address == sources.services_leader
     return MasterView(
-        **_machine(machine), state=state, leads_services=address == sources.services_leader
+        **_machine(machine), state=_master_state(machine, sources), leads_services=leads_services
     )
+
+
+def _master_state(machine: Machine, sources: Sources) -> str:
+    if machine.state != "running":
+        return machine.state
+    if machine.private_address == sources.leader:
+        return "leading"
+    return "standby" if machine.private_address in sources.masters_up else "silent"
 
 
 def attributes(agent_info: Json) -> dict[str, str]:
@@ -236,30 +246,38 @@ def attributes(agent_info: Json) -> dict[str, str]:
     }
 
 
-def _agents(machines: Iterable[Machine], sources: Sources) -> list[AgentView]:
-    registered = {
-        _instance_id(agent["agent_info"]): agent
-        for agent in (sources.agents or {}).get("agents") or ()
-    }
-    recovering = {
-        _instance_id(info) for info in (sources.agents or {}).get("recovered_agents") or ()
-    }
-    running = _tasks_by_agent(sources.tasks)
-    views = [
-        _agent(
-            _machine(machine),
-            _ec2_state(machine, recovering, sources),
-            registered.pop(machine.instance_id, None),
-            running,
+def _agents(machines: Iterable[Machine], sources: Sources) -> tuple[AgentView, ...]:
+    """The agents of EC2, and those of the engine whose machine EC2 does not list."""
+    registered = _registered(sources.agents)
+    recovering = _recovering(sources.agents)
+    task_counts = _tasks_by_agent(sources.tasks)
+    views = []
+    for machine in machines:
+        if _role(machine) == "agent":
+            fields = _machine(machine) | {"pool": machine.tags.get(Tag.POOL, "")}
+            state = _ec2_state(machine, recovering, sources)
+            views.append(_agent(fields, state, registered.get(machine.instance_id), task_counts))
+    listed = {machine.instance_id for machine in sources.machines or ()}
+    for instance_id, agent in registered.items():
+        if instance_id not in listed:
+            views.append(_agent(_unlisted(agent), "unknown", agent, task_counts))
+    return tuple(
+        sorted(
+            (AgentView(**view) for view in views),
+            key=lambda view: (view.pool, view.launched_at, view.instance_id),
         )
-        | {"pool": machine.tags.get(Tag.POOL, "")}
-        for machine in machines
-        if _role(machine) == "agent"
-    ]
-    known = {machine.instance_id for machine in sources.machines or ()}
-    strangers = [agent for instance_id, agent in registered.items() if instance_id not in known]
-    views += [_agent(_stranger(agent), "unknown", agent, running) for agent in strangers]
-    return [AgentView(**view) for view in views]
+    )
+
+
+def _registered(agents: Json | None) -> dict[str, Json]:
+    """The items of GET_AGENTS by instance id."""
+    items = (agents or {}).get("agents") or ()
+    return {_instance_id(agent["agent_info"]): agent for agent in items}
+
+
+def _recovering(agents: Json | None) -> set[str]:
+    """The instance ids of agents that a new leader waits for."""
+    return {_instance_id(info) for info in (agents or {}).get("recovered_agents") or ()}
 
 
 def _instance_id(agent_info: Json) -> str:
@@ -269,7 +287,7 @@ def _instance_id(agent_info: Json) -> str:
 
 
 def _ec2_state(machine: Machine, recovering: set[str], sources: Sources) -> str:
-    """What an agent that the engine does not list is doing."""
+    """The state of an agent that the engine does not list."""
     if machine.state != "running":
         return machine.state
     if machine.instance_id in recovering:
@@ -277,21 +295,21 @@ def _ec2_state(machine: Machine, recovering: set[str], sources: Sources) -> str:
     return "booting" if sources.agents is not None else "unknown"
 
 
-def _stranger(agent: Json) -> dict[str, Any]:
-    """An agent of the engine whose machine EC2 does not list (or EC2 did not answer): what it says of itself."""
-    info, told = agent["agent_info"], attributes(agent["agent_info"])
-    capacity: Capacity = "spot" if told.get("lifecycle") == "spot" else "on-demand"
+def _unlisted(agent: Json) -> dict[str, Any]:
+    """The machine of an agent that EC2 does not list, from the agent's own attributes."""
+    info, facts = agent["agent_info"], attributes(agent["agent_info"])
+    capacity: Capacity = "spot" if facts.get("lifecycle") == "spot" else "on-demand"
     return {
-        "instance_id": told.get("instance_id", ""),
+        "instance_id": facts.get("instance_id", ""),
         "address": str(info.get("hostname", "")),
         "public_address": "",
-        "instance_type": told.get("instance_type", ""),
-        "zone": told.get("zone", ""),
+        "instance_type": facts.get("instance_type", ""),
+        "zone": facts.get("zone", ""),
         "capacity": capacity,
         "managed_by": "unknown",
-        "usd_per_hour": usd_per_hour(told.get("instance_type", ""), capacity),
+        "usd_per_hour": usd_per_hour(facts.get("instance_type", ""), capacity),
         "launched_at": 0.0,
-        "pool": told.get("pool", ""),
+        "pool": facts.get("pool", ""),
     }
 
 
@@ -316,7 +334,7 @@ def _agent(
 
 
 def agent_state(agent: Json) -> str:
-    """What the engine says of an agent that it lists."""
+    """The state of an agent in an item of GET_AGENTS."""
     if drain := agent.get("drain_info"):
         return "drained" if drain.get("state") == "DRAINED" else "draining"
     if agent.get("deactivated"):
@@ -349,14 +367,10 @@ def _tasks(tasks: Json | None) -> dict[str, int] | None:
         for task in tasks.get("tasks") or ()
     )
     unreachable = len(tasks.get("unreachable_tasks") or ())
-    known = {
-        "running": counted.pop("running", 0),
-        "staging": counted.pop("staging", 0),
-        "starting": counted.pop("starting", 0),
-    }
+    shown = {name: counted.pop(name, 0) for name in ("running", "staging", "starting")}
     return {
-        "total": sum(known.values()) + counted.total() + unreachable,
-        **known,
+        "total": sum(shown.values()) + counted.total() + unreachable,
+        **shown,
         **counted,
         "unreachable": unreachable,
     }
@@ -365,19 +379,7 @@ def _tasks(tasks: Json | None) -> dict[str, int] | None:
 def _demand(queue: Json | None) -> Demand | None:
     if queue is None:
         return None
-    apps = []
-    for item in queue.get("queue") or ():
-        app = item.get("app") or item.get("pod") or {}
-        count = int(item.get("count", 0))
-        apps.append(
-            {
-                "id": app.get("id", ""),
-                "instances": count,
-                "cpus": float(app.get("cpus", 0)) * count,
-                "mem_mib": float(app.get("mem", 0)) * count,
-            }
-        )
-    waiting = [app for app in apps if app["instances"]]
+    waiting = _waiting_apps(queue)
     return Demand(
         instances=sum(app["instances"] for app in waiting),
         cpus=round(sum(app["cpus"] for app in waiting), 3),
@@ -386,16 +388,35 @@ def _demand(queue: Json | None) -> Demand | None:
     )
 
 
+def _waiting_apps(queue: Json) -> list[dict[str, Any]]:
+    apps = [_queued_app(item) for item in queue.get("queue") or ()]
+    return [app for app in apps if app["instances"]]
+
+
+def _queued_app(item: Json) -> dict[str, Any]:
+    """An item of `/v2/queue` with the resources of all its instances."""
+    app = item.get("app") or item.get("pod") or {}
+    count = int(item.get("count", 0))
+    return {
+        "id": app.get("id", ""),
+        "instances": count,
+        "cpus": float(app.get("cpus", 0)) * count,
+        "mem_mib": float(app.get("mem", 0)) * count,
+    }
+
+
 def _offers(frameworks: Json | None) -> dict[str, float] | None:
+    """The outstanding offers of all frameworks and their resources."""
     if frameworks is None:
         return None
-    out = [
-        offer
-        for framework in frameworks.get("frameworks") or ()
-        for offer in framework.get("offers") or ()
-    ]
-    sums = _scalars(resource for offer in out for resource in offer.get("resources") or ())
-    return {"outstanding": len(out), "cpus": sums["cpus"], "mem_mib": sums["mem"]}
+    outstanding = _items(frameworks.get("frameworks"), "offers")
+    sums = _scalars(_items(outstanding, "resources"))
+    return {"outstanding": len(outstanding), "cpus": sums["cpus"], "mem_mib": sums["mem"]}
+
+
+def _items(objects: Iterable[Json] | None, name: str) -> list[Json]:
+    """The items of the list `name` of each object."""
+    return [item for entry in objects or () for item in entry.get(name) or ()]
 
 
 def _autoscaler(sources: Sources) -> AutoscalerView:
@@ -404,13 +425,9 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
     if sources.heartbeat is None:
         return AutoscalerView("off", freeze=sources.freeze, overrides=sources.overrides)
     age_s = max(0.0, sources.at - float(sources.heartbeat.get("at", 0.0)))
-    state = (
-        "silent"
-        if age_s > HEARTBEAT_OLD_S
-        else "frozen"
-        if sources.heartbeat.get("frozen")
-        else "active"
-    )
+    state = "frozen" if sources.heartbeat.get("frozen") else "active"
+    if age_s > HEARTBEAT_OLD_S:
+        state = "silent"
     return AutoscalerView(
         state,
         str(sources.heartbeat.get("address", "")),
@@ -420,11 +437,8 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
     )
 
 
-HEARTBEAT_OLD_S = 30.0  # the autoscaler writes one with each pass: every few seconds
-
-
 def _urls(masters: Sequence[MasterView], sources: Sources, target: str) -> dict[str, str]:
-    """Where a person points a browser: the leaders, by the address that the operator's machine reaches."""
+    """Web pages of the leaders, by the address that the operator's machine reaches."""
     reach = {view.address: reachable(view.address, view.public_address, target) for view in masters}
     urls = {}
     for name, port, address in (
@@ -433,8 +447,8 @@ def _urls(masters: Sequence[MasterView], sources: Sources, target: str) -> dict[
     ):
         if address is not None:
             urls[name] = f"http://{reach.get(address, address)}:{port}"
-    if sources.heartbeat is not None and (told := str(sources.heartbeat.get("address", ""))):
-        host, _, own_port = told.rpartition(":")
+    if sources.heartbeat is not None and (own := str(sources.heartbeat.get("address", ""))):
+        host, _, own_port = own.rpartition(":")
         urls["autoscaler"] = f"http://{reach.get(host, host)}:{own_port}"
     return urls
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mesaform.cli.main import VERBS, build
 from mesaform.cli.progress import JsonLines, Lines
-from mesaform.cli.tables import duration
+from mesaform.common.durations import format_duration
 from mesaform.common.errors import BadInput
 from mesaform.common.progress import Recorded, stage
 
@@ -180,4 +180,4 @@ def test_progress_for_programs_is_a_json_object_a_line() -> None:
     ("seconds", "text"), [(5, "5 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90000, "1 d 1 h")]
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

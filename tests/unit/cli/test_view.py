@@ -1,4 +1,4 @@
-"""The join behind `mesaform status`: what each source says, and what is left when one does not answer."""
+"""The view of `mesaform status`: joined from all sources, and without one of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from mesaform.aws.ports import Machine
 from mesaform.config.schema import ClusterSpec
-from mesaform.status.ready import left_alone, missing
+from mesaform.status.ready import describe_unattended, missing
 from mesaform.status.view import Sources, Status, Unreachable, join
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
@@ -31,7 +31,7 @@ def machine(
     return Machine(identity, kind, "us-east-1a", capacity, state, address, "", 100.0, tags)
 
 
-def registered(identity: str, agent_id: str, **more: Any) -> dict[str, Any]:
+def registered(identity: str, agent_id: str, **fields: Any) -> dict[str, Any]:
     """An agent as GET_AGENTS lists it."""
     attributes = [{"name": "instance_id", "type": "TEXT", "text": {"value": identity}}]
     total = [
@@ -45,7 +45,7 @@ def registered(identity: str, agent_id: str, **more: Any) -> dict[str, Any]:
         "active": True,
         "deactivated": False,
         "total_resources": total,
-    } | more
+    } | fields
 
 
 def whole(**changes: Any) -> Sources:
@@ -103,7 +103,7 @@ def picture(**changes: Any) -> Status:
     )
 
 
-def test_a_healthy_cluster_is_shown_whole() -> None:
+def test_a_healthy_cluster_has_every_part() -> None:
     status = picture()
     assert status.leader == MASTERS[1]
     assert [(view.address, view.state) for view in status.masters] == [
@@ -130,14 +130,14 @@ def test_a_healthy_cluster_is_shown_whole() -> None:
     assert status.autoscaler.state == "active"
 
 
-def test_demand_is_what_waits_and_only_that() -> None:
+def test_demand_counts_only_waiting_instances() -> None:
     demand = picture().demand
     assert demand is not None
     assert (demand.instances, demand.cpus, demand.mem_mib) == (7, 7.0, 448.0)
     assert [app["id"] for app in demand.apps] == ["/burst"]
 
 
-def test_dollars_add_up_and_spot_is_cheaper() -> None:
+def test_prices_add_up_and_spot_is_cheaper() -> None:
     status = picture()
     views = [*status.masters, *status.agents]
     assert status.usd_per_hour == pytest.approx(sum(view.usd_per_hour or 0 for view in views))
@@ -153,7 +153,7 @@ def test_a_machine_that_has_not_registered_is_booting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "state"),
+    ("fields", "state"),
     [
         ({"active": False, "deactivated": True}, "deactivated"),
         ({"active": False, "deactivated": True, "drain_info": {"state": "DRAINING"}}, "draining"),
@@ -161,8 +161,8 @@ def test_a_machine_that_has_not_registered_is_booting() -> None:
         ({"active": False, "deactivated": False}, "disconnected"),
     ],
 )
-def test_an_agents_state_is_what_the_engine_says(told: dict[str, Any], state: str) -> None:
-    status = picture(agents={"agents": [registered("i-a1", "S1", **told)]})
+def test_an_agents_state_comes_from_the_engine(fields: dict[str, Any], state: str) -> None:
+    status = picture(agents={"agents": [registered("i-a1", "S1", **fields)]})
     assert status.agents[0].state == state
 
 
@@ -180,15 +180,15 @@ def test_terminated_machines_are_not_shown_even_while_the_engine_lists_them() ->
     assert [view.instance_id for view in picture(machines=machines).agents] == ["i-a2"]
 
 
-def test_an_agent_without_a_machine_is_shown_as_a_stranger() -> None:
-    stranger = registered("i-elsewhere", "S9")
-    shown = picture(agents={"agents": [stranger]}).agents
+def test_an_agent_without_a_machine_is_shown_with_an_unknown_manager() -> None:
+    unlisted = registered("i-elsewhere", "S9")
+    shown = picture(agents={"agents": [unlisted]}).agents
     assert [(view.instance_id, view.managed_by) for view in shown if view.agent_id] == [
         ("i-elsewhere", "unknown")
     ]
 
 
-def test_without_an_engine_machines_and_their_cost_are_still_the_truth() -> None:
+def test_without_an_engine_machines_and_their_cost_are_shown() -> None:
     silent = (Unreachable("engine", "no leading master answers"),)
     status = picture(
         leader=None,
@@ -205,7 +205,7 @@ def test_without_an_engine_machines_and_their_cost_are_still_the_truth() -> None
     assert "engine" not in status.urls
 
 
-def test_without_ec2_the_engines_agents_are_shown_and_nothing_is_called_absent() -> None:
+def test_without_ec2_the_engines_agents_are_shown() -> None:
     status = picture(machines=None, unreachable=(Unreachable("EC2", "throttled"),))
     assert [view.agent_id for view in status.agents] == ["S1", "S2"]
     assert not status.is_nothing
@@ -220,33 +220,33 @@ def test_without_ec2_the_engines_agents_are_shown_and_nothing_is_called_absent()
         ({"at": 999.0}, "active"),
     ],
 )
-def test_the_autoscaler_is_as_its_last_beat_says(
+def test_the_autoscalers_state_comes_from_its_last_heartbeat(
     heartbeat: dict[str, Any] | None, state: str
 ) -> None:
     assert picture(heartbeat=heartbeat).autoscaler.state == state
 
 
 @pytest.mark.parametrize(
-    ("beat_at", "lease_s", "said"),
+    ("heartbeat_at", "lease_s", "expected"),
     [
-        (900.0, 1800.0, "the idle ones end themselves in 1700 s (autoscaler.lease_s 1800)"),
-        (900.0, 60.0, "the idle ones end themselves now (autoscaler.lease_s 60)"),
-        (900.0, 0.0, "nobody ends them: autoscaler.lease_s is 0"),
+        (900.0, 1800.0, "idle ones power off in 1700 s (autoscaler.lease_s 1800)"),
+        (900.0, 60.0, "idle ones power off now (autoscaler.lease_s 60)"),
+        (900.0, 0.0, "they run until you terminate them, autoscaler.lease_s is 0"),
         (999.0, 60.0, ""),
     ],
 )
-def test_a_silent_autoscalers_machines_are_counted_with_what_becomes_of_them(
-    beat_at: float, lease_s: float, said: str
+def test_machines_of_a_silent_autoscaler_are_counted_with_the_effect_of_the_lease(
+    heartbeat_at: float, lease_s: float, expected: str
 ) -> None:
     whole_spec = spec().model_copy(
         update={"autoscaler": spec().autoscaler.model_copy(update={"lease_s": lease_s})}
     )
-    told = left_alone(picture(heartbeat={"at": beat_at}), whole_spec)
-    assert told.endswith(said)
-    assert told.startswith("1 machine that it bought runs, $" if said else "")
+    text = describe_unattended(picture(heartbeat={"at": heartbeat_at}), whole_spec)
+    assert text.endswith(expected)
+    assert text.startswith("1 machine of the silent autoscaler, $" if expected else "")
 
 
-def test_a_machine_of_an_unknown_type_is_named_rather_than_free() -> None:
+def test_a_machine_without_a_price_is_named() -> None:
     odd = Machine(
         "i-x",
         "z9.huge",
@@ -262,9 +262,11 @@ def test_a_machine_of_an_unknown_type_is_named_rather_than_free() -> None:
     assert status.unpriced == ("z9.huge",)
 
 
-def test_the_picture_is_json() -> None:
-    told = json.loads(json.dumps(picture().as_json()))
-    assert {"leader", "masters", "agents", "tasks", "demand", "offers", "usd_per_hour"} <= set(told)
+def test_the_view_is_json() -> None:
+    decoded = json.loads(json.dumps(picture().as_json()))
+    assert {"leader", "masters", "agents", "tasks", "demand", "offers", "usd_per_hour"} <= set(
+        decoded
+    )
     wanted = {
         "instance_id",
         "agent_id",
@@ -276,7 +278,7 @@ def test_the_picture_is_json() -> None:
         "resources",
         "usd_per_hour",
     }
-    assert all(wanted <= set(agent) for agent in told["agents"])
+    assert all(wanted <= set(agent) for agent in decoded["agents"])
 
 
 def spec() -> ClusterSpec:
@@ -298,7 +300,7 @@ def test_a_healthy_cluster_lacks_nothing() -> None:
     assert lacks() == []
 
 
-def test_what_is_missing_is_named_in_the_order_in_which_it_comes_up() -> None:
+def test_missing_parts_are_named_in_the_order_in_which_they_start() -> None:
     assert lacks(leader=None) == ["no master is elected leader"]
     assert lacks(masters_up=frozenset(MASTERS[:2])) == [
         f"master {MASTERS[2]} does not answer on 5050"
