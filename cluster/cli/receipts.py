@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mesaform.aws.resources.registry import count_by_kind
 from mesaform.cli.tables import dollars, sheet
+from mesaform.common.durations import format_duration
 from mesaform.teardown.plan import Plan
 from mesaform.teardown.receipt import Receipt
 
