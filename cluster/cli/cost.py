@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from mesaform.autoscaler.accounting.cost_report import MACHINES, UNKNOWN, USAGE, Bill, add_up, bars
 from mesaform.autoscaler.accounting.usage_recorder import STATED_EVERY_S
 from mesaform.autoscaler.model import old_vocabulary
+from mesaform.aws.ports.ledger import Row
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
 from mesaform.cli.override_client import seconds
 from mesaform.common.errors import BadInput
@@ -67,7 +68,7 @@ def cost(
         typer.echo(f"bill: {html}")
 
 
-def bill_rows(ledger: Ledger, since: float) -> list[dict[str, Any]]:
+def bill_rows(ledger: Ledger, since: float) -> list[Row]:
     """The rows of a bill from `since` (epoch s): from the last statement of machines before."""
     rows = ledger.read(since - STATED_EVERY_S * 1.2, kinds=MACHINES)
     if not any(row["kind"] == "machines" and row["at"] <= since for row in rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -88,7 +88,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     return plan(snapshot, time.time()), (*snapshot.read_errors, *([note] if note else []))
 
 
-def remembered(document: Any) -> PlannerState:
+def remembered(document: object) -> PlannerState:
     """The published planner state; an empty one if there is none, or of an unknown version."""
     import msgspec
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mesaform.autoscaler.accounting.cost_report import add_up
 from mesaform.autoscaler.accounting.usage_recorder import STATED_EVERY_S
+from mesaform.aws.ports.ledger import Row
 from mesaform.cli.context import open_context
 from mesaform.common.errors import BadInput, NotFound
 from mesaform.config.schema import ClusterSpec
@@ -83,7 +84,7 @@ def _boot_s(rows: Iterable[Mapping[str, Any]]) -> float | None:
     return round(median(times), 1) if times else None
 
 
-def _without_masters(row: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_masters(row: Row) -> Row:
     """A statement of all machines without the masters: no policy decides about them."""
     if row["kind"] != "machines":
         return row

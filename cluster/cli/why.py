@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from mesaform.aws.ports.ledger import Row
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
 from mesaform.cli.override_client import seconds
 from mesaform.common.errors import Exit
@@ -90,7 +91,7 @@ def why(
     _print(rows, last, verbose=verbose)
 
 
-def _print_json(rows: list[dict[str, Any]]) -> None:
+def _print_json(rows: list[Row]) -> None:
     import msgspec
 
     from mesaform.autoscaler.reporting.decision_text import decision_view, render_row
@@ -104,7 +105,7 @@ def _print_json(rows: list[dict[str, Any]]) -> None:
 
 def decisions(
     context: Context, last: int, since_s: float, selection: Selection, *, each: bool = True
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """The rows of the newest `last` decisions that are selected, oldest first.
 
     Unless `each`, `last` counts lines, so that more rows are read. No ledger has no rows.
@@ -131,7 +132,7 @@ def decisions(
     return rows[-last:] if each else rows
 
 
-def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
+def _print(rows: list[Row], last: int, *, verbose: bool) -> None:
     from mesaform.autoscaler.reporting.decision_log import lines_of, single_lines
     from mesaform.cli.tables import console, sheet
 
@@ -157,7 +158,7 @@ def _print(rows: list[dict[str, Any]], last: int, *, verbose: bool) -> None:
         )
 
 
-def _after(rows: list[dict[str, Any]]) -> float | None:
+def _after(rows: list[Row]) -> float | None:
     """The cluster's price (USD an hour) after the last pass in the rows; None if no row has it."""
     last = next((row for row in reversed(rows) if row.get("after_usd")), None)
     if last is None:

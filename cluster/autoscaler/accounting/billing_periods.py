@@ -6,12 +6,12 @@ A machine without an end row ends with the next receipt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
-Row = Mapping[str, Any]
+from mesaform.aws.ports.ledger import Row
+
 Price = tuple[float, float]
 """Since when (epoch s), and USD an hour from then on."""
 
@@ -74,7 +74,7 @@ def rentals(rows: Iterable[Row], until: float) -> list[Rental]:
 class _Records:
     """The content of rows: machines by id, their ends, teardowns, and prices."""
 
-    machines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    machines: dict[str, Row] = field(default_factory=dict)
     stopped: dict[str, float] = field(default_factory=dict)
     teardowns: list[float] = field(default_factory=list)
     offering_prices: dict[str, list[Price]] = field(default_factory=dict)
@@ -96,13 +96,13 @@ class _Records:
                 self._machine(row).update(row)
                 self.stopped[str(row["instance_id"])] = float(row["at"])
 
-    def _machine(self, row: Row) -> dict[str, Any]:
+    def _machine(self, row: Row) -> Row:
         return self.machines.setdefault(str(row["instance_id"]), {})
 
     def _add_statement(self, machine: Row, at: float) -> None:
         """A machine that runs at a time, with its price then."""
         self._machine(machine).update(machine)
-        price = (at, float(machine.get("usd_now", machine["usd_per_hour"])))
+        price = (at, float(machine["usd_now"] if "usd_now" in machine else machine["usd_per_hour"]))
         self.machine_prices.setdefault(str(machine["instance_id"]), []).append(price)
 
     def ends(self, name: str, start: float) -> list[float]:
@@ -121,7 +121,7 @@ class _Records:
 
 def _rental(name: str, records: _Records, until: float) -> Rental:
     machine = records.machines[name]
-    start = float(machine.get("launched_at", machine.get("at", 0.0)))
+    start = _number(machine, "launched_at" if "launched_at" in machine else "at")
     ends = records.ends(name, start)
     rate = _number(machine, "usd_per_hour")
     prices: list[Price] = [(start, rate)]

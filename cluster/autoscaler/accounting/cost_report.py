@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from mesaform.autoscaler.accounting.billing_periods import Rental, Row, rentals
+from mesaform.autoscaler.accounting.billing_periods import Rental, rentals
+from mesaform.aws.ports.ledger import Row
 
 By = Literal["pool", "app", "role", "type", "zone", "capacity"]
 
@@ -86,7 +87,7 @@ class Bill:
     interruptions: int
     lost_rows: int
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Row:
         return asdict(self)
 
 

@@ -14,7 +14,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import structlog
 
@@ -146,7 +145,7 @@ class Outbox:
         self._forget({row[ledger_rows.ROW] for row in batch})
         return True
 
-    def _forget(self, written: set[Any]) -> None:
+    def _forget(self, written: set[object]) -> None:
         """Drop rows that are written, by their ids."""
         for queue in (self._urgent, self._samples):
             while queue and queue[0][ledger_rows.ROW] in written:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import Any
 
 from mesaform.autoscaler.accounting.resource_usage import Task
 from mesaform.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S
 from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
-
-Row = dict[str, Any]
+from mesaform.aws.ports.ledger import Row
 
 MOST_WAITING = 100_000
 """Arrivals kept of each app."""
@@ -34,8 +32,8 @@ class Past:
         self._constraints: dict[str, tuple[Constraint, ...]] = {}
         self._groups: dict[Group, int] = {}
         self._new_groups: list[int] = []
-        self._started: list[list[Any]] = []
-        self._ended: list[list[Any]] = []
+        self._started: list[list[object]] = []
+        self._ended: list[list[object]] = []
         self._written_at = 0.0
         self._full_at = -STATED_EVERY_S
         self._last: float | None = None
@@ -110,7 +108,7 @@ class Past:
         self._arrived.pop(task_id, None)
         self._ended.append([short(task_id), round(at, 1)])
 
-    def _entry(self, task: Task, arrived: float, started: float) -> list[Any]:
+    def _entry(self, task: Task, arrived: float, started: float) -> list[object]:
         group: Group = (task.app, task.role, task.shape, self._constraints.get(task.app, ()))
         if group not in self._groups:
             self._groups[group] = len(self._groups)

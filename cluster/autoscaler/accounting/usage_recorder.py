@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from mesaform.autoscaler.accounting.resource_usage import (
     Holder,
@@ -25,9 +24,8 @@ from mesaform.autoscaler.model.supply import LIVE, price_of
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.planner.verdicts import Verdict
 from mesaform.aws.ports import Machine, Offering
+from mesaform.aws.ports.ledger import Row
 from mesaform.topology.names import Tag
-
-Row = dict[str, Any]
 
 EVERY_S = 60.0
 SELDOM_S = 300.0

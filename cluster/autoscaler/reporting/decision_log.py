@@ -8,16 +8,14 @@ Rows are in the current vocabulary (see `model.old_vocabulary`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mesaform.autoscaler.model.decision import Decision, from_record
 from mesaform.autoscaler.model.reason import Param, Reason
 from mesaform.autoscaler.reporting.decision_text import render_packing, render_row
 from mesaform.autoscaler.reporting.reason_text import render_range
-
-Row = Mapping[str, Any]
+from mesaform.aws.ports.ledger import Row
 
 REMOVAL = ("deactivate", "drain", "terminate")
 DONE = {

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
 from mesaform.autoscaler.model.decision import Decision, Kind, from_record
 from mesaform.autoscaler.reporting.reason_text import reason_view, render
 from mesaform.aws.overrides import Override, describe
-
-Row = Mapping[str, Any]
+from mesaform.aws.ports.ledger import Row
 
 _NOTICES = {
     "interruption": "is interrupted",
@@ -55,7 +53,7 @@ def render_override_row(row: Row) -> str:
     return f"withdrawn by {withdrawn_by}: {text}" if withdrawn_by else text
 
 
-def decision_view(row: Row) -> dict[str, Any]:
+def decision_view(row: Row) -> Row:
     """The row of a decision with its texts: `what`, and `text` in each reason."""
     decision = from_record(row)
     reasons = [reason_view(reason) for reason in decision.reasons]

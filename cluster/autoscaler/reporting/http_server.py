@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -148,7 +147,7 @@ class Page:
         )
 
 
-def _json(what: Any) -> web.Response:
+def _json(what: object) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(what),
         content_type="application/json",

@@ -36,6 +36,7 @@ from mesaform.autoscaler.reporting.metrics import Measures
 from mesaform.autoscaler.reporting.reason_text import render_optional
 from mesaform.aws.overrides import describe
 from mesaform.aws.ports import Ledger
+from mesaform.aws.ports.ledger import Row
 from mesaform.common.json_types import as_object
 from mesaform.topology.names import Tag
 
@@ -60,15 +61,15 @@ class Telemetry:
     def __init__(self) -> None:
         self.measures = Measures()
         self.outbox = Outbox(lambda: self.troubled("s3"))
-        self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self.recent: deque[Row] = deque(maxlen=RECENT)
         self.ring = api_views.Ring()
-        self.status: dict[str, Any] = {
+        self.status: Row = {
             "leading": False,
             "last_pass_at": None,
             "errors": ["no pass yet"],
         }
-        self.last_plan: dict[str, Any] = {}
-        self.now_shown: dict[str, Any] = {}
+        self.last_plan: Row = {}
+        self.now_shown: Row = {}
         self._recorder, self._past, self._tasks = Recorder(), Past(), resource_usage.Tasks()
         self._last_look = 0.0
 
@@ -116,7 +117,7 @@ class Telemetry:
         before: PlannerState,
         after: PlannerState,
         now: float,
-        endings: Mapping[str, Mapping[str, Any]] | None = None,
+        endings: Mapping[str, Row] | None = None,
     ) -> None:
         """Write the rows of machines that began and ended since the last pass.
 
@@ -215,7 +216,7 @@ class Telemetry:
                 "the ledger is left as it is", error=str(error), ledger=type(ledger).__name__
             )
 
-    def _remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def _remember(self, rows: Iterable[Row]) -> None:
         current = old_vocabulary.translate_rows(rows)
         self.ring.backfill(
             (float(str(row["at"])), as_object(row["totals"]))
@@ -232,9 +233,7 @@ class Telemetry:
         )
 
 
-def _stopped_row(
-    name: str, before: PlannerState, after: PlannerState, now: float
-) -> dict[str, Any]:
+def _stopped_row(name: str, before: PlannerState, after: PlannerState, now: float) -> Row:
     """The row of a machine that ended since the last pass."""
     machine = before.billed_machines[name]
     row = {
@@ -248,7 +247,7 @@ def _stopped_row(
     return row
 
 
-def _identity(row: Mapping[str, Any]) -> tuple[float, str]:
+def _identity(row: Row) -> tuple[float, str]:
     """What a decision's row in memory and its row in the ledger have in common."""
     return float(row["at"]), render_row(row)
 
