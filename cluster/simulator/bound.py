@@ -7,6 +7,7 @@ Tariffs are the prices of the linear programme over machine loads (`mesaform.aut
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,29 +85,36 @@ def bound_of(trace: Trace, catalogue: Iterable[Offering], boot_s: float) -> Boun
 
 
 def _divisible(tasks: Sequence[Task], usd_of: Mapping[Shape, float]) -> float:
-    """The linear program over cpus and memory, solved through its dual, whose corners are few."""
+    """The value of the linear programme over cpus and memory, by the corners of its dual."""
     demand = [sum(task.shape[d] * task.runs_s for task in tasks) / 3600 for d in (0, 1)]
     rows = sorted((shape[0], shape[1], usd) for shape, usd in usd_of.items())
+    allowed = [corner for corner in _corners(rows) if _is_feasible(corner, rows)]
+    return max(demand[0] * corner[0] + demand[1] * corner[1] for corner in allowed)
+
+
+Row = tuple[float, float, float]
+"""Cpus, memory and price of a machine type."""
+
+
+def _corners(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """Prices of cpus and memory at which two types, or one type alone, cost what they are worth."""
     corners = [
         (min(usd / cpus for cpus, _, usd in rows), 0.0),
         (0.0, min(usd / mem for _, mem, usd in rows)),
     ]
-    for index, (cpus, mem, usd) in enumerate(rows):
-        for other_cpus, other_mem, other_usd in rows[index + 1 :]:
-            if determinant := cpus * other_mem - mem * other_cpus:
-                corners.append(
-                    (
-                        (usd * other_mem - mem * other_usd) / determinant,
-                        (cpus * other_usd - usd * other_cpus) / determinant,
-                    )
-                )
-    allowed = [
-        c
-        for c in corners
-        if min(c) >= 0
-        and all(cpus * c[0] + mem * c[1] <= usd * (1 + 1e-9) for cpus, mem, usd in rows)
-    ]
-    return max(demand[0] * c[0] + demand[1] * c[1] for c in allowed)
+    for (cpus, mem, usd), (other_cpus, other_mem, other_usd) in itertools.combinations(rows, 2):
+        if determinant := cpus * other_mem - mem * other_cpus:
+            price_of_cpus = (usd * other_mem - mem * other_usd) / determinant
+            price_of_mem = (cpus * other_usd - usd * other_cpus) / determinant
+            corners.append((price_of_cpus, price_of_mem))
+    return corners
+
+
+def _is_feasible(corner: tuple[float, float], rows: Sequence[Row]) -> bool:
+    """Whether no type is worth more than its price at these prices of cpus and memory."""
+    return min(corner) >= 0 and all(
+        cpus * corner[0] + mem * corner[1] <= usd * (1 + 1e-9) for cpus, mem, usd in rows
+    )
 
 
 def _rows(tasks: Sequence[Task]) -> dict[Shape, Shape]:

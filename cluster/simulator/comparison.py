@@ -38,16 +38,12 @@ def catalogue_of(policy: Policy) -> dict[str, tuple[Offering, ...]]:
 
 
 def simulate(trace: Trace, policy: Policy, settings: Settings, rule: str = "") -> Outcome:
-    """Run one policy over a trace: the real planner, or with `rule` that baseline, buying what the policy may buy."""
+    """Run one policy over a trace: the real planner, or the baseline that `rule` names.
+
+    A baseline buys what the policy may buy.
+    """
     spec, catalogue = policy.spec, catalogue_of(policy)
-    world = World(
-        trace, catalogue, Market(settings), {pool.name: pool.attributes for pool in spec.agents}
-    )
-    for pool in spec.agents:
-        first = next(
-            offering for offering in catalogue[pool.name] if offering.capacity == "on-demand"
-        )
-        world.add(pool.name, first, pool.count)
+    world = _world_of(trace, policy, settings, catalogue)
     scaler: Scaler = (
         baseline(rule)(spec, catalogue) if rule else Mesaform(policy.name, spec, catalogue)
     )
@@ -56,6 +52,23 @@ def simulate(trace: Trace, policy: Policy, settings: Settings, rule: str = "") -
     took_s = time.process_time() - started
     never = sum(1 for task in trace.tasks if not fits_anything(task.shape, catalogue))
     return Outcome(rule or policy.name, record, record.figures(), never, round(took_s, 2))
+
+
+def _world_of(
+    trace: Trace,
+    policy: Policy,
+    settings: Settings,
+    catalogue: dict[str, tuple[Offering, ...]],
+) -> World:
+    """The world with the machines that each pool has from the start."""
+    pools = policy.spec.agents
+    world = World(
+        trace, catalogue, Market(settings), {pool.name: pool.attributes for pool in pools}
+    )
+    for pool in pools:
+        on_demand = (one for one in catalogue[pool.name] if one.capacity == "on-demand")
+        world.add(pool.name, next(on_demand), pool.count)
+    return world
 
 
 def savings(outcomes: Sequence[Outcome]) -> tuple[Outcome, float]:

@@ -6,7 +6,7 @@ for nobody knows more. Apps keep their constraints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,35 +41,27 @@ class _Reader:
     over: dict[str, Ran] = field(default_factory=dict)
 
     def read(self, row: Row) -> None:
+        """Take in one row. A full row ends every running task that it does not name."""
         if row.get("full"):
             self.groups = {}
-        for number, (app, role, shape, constraints) in row["groups"].items():
-            self.groups[int(number)] = (
-                app,
-                role,
-                tuple(shape),
-                tuple(Constraint(*one) for one in constraints),
-            )
-        named = set()
-        for name, group, arrived, waited in row["started"]:
-            named.add(name)
-            if name not in self.running and name not in self.over and group in self.groups:
-                app, role, shape, constraints = self.groups[group]
-                self.running[name] = Ran(
-                    name,
-                    app,
-                    role,
-                    shape,
-                    constraints,
-                    float(arrived),
-                    float(arrived) + float(waited),
-                    None,
-                )
+        for number, group in row["groups"].items():
+            self.groups[int(number)] = _group(group)
+        for name, number, arrived, waited in row["started"]:
+            self._start(name, number, float(arrived), float(waited))
         for name, at in row["ended"]:
             self._end(name, float(at))
-        if row.get("full"):  # what it does not name ended while nobody looked
+        if row.get("full"):
+            named = {name for name, *_ in row["started"]}
             for name in set(self.running) - named:
                 self._end(name, float(row["at"]))
+
+    def _start(self, name: str, number: int, arrived: float, waited_s: float) -> None:
+        is_known = name in self.running or name in self.over
+        if is_known or number not in self.groups:
+            return
+        app, role, shape, constraints = self.groups[number]
+        started = arrived + waited_s
+        self.running[name] = Ran(name, app, role, shape, constraints, arrived, started, None)
 
     def _end(self, name: str, at: float) -> None:
         one = self.running.pop(name, None)
@@ -86,6 +78,15 @@ class _Reader:
             )
 
 
+Group = tuple[str, str, Shape, tuple[Constraint, ...]]
+"""App, role, shape and constraints that tasks share."""
+
+
+def _group(fields: Sequence[Any]) -> Group:
+    app, role, shape, constraints = fields
+    return app, role, tuple(shape), tuple(Constraint(*constraint) for constraint in constraints)
+
+
 def tasks(rows: Iterable[Row]) -> list[Ran]:
     """All tasks that the rows tell of, by arrival."""
     reader = _Reader()
@@ -98,30 +99,39 @@ def tasks(rows: Iterable[Row]) -> list[Ran]:
 
 
 def trace(rows: Iterable[Row], since: float, until: float, name: str) -> tuple[Trace, float]:
-    """The work of a stretch of time, and when its first task came: there the trace's time begins.
+    """The work of a period, and when its first task arrived: the trace's time begins there.
 
     Raises:
-        BadInput: nothing ran in it, as far as the rows tell.
+        BadInput: the rows have no task in the period.
 
     """
-    found = [
-        one
-        for one in tasks(rows)
-        if one.arrived < until and (one.ended is None or one.ended > since)
-    ]
-    if not found:
+    in_period = _in_period(tasks(rows), since, until)
+    if not in_period:
         raise BadInput(
-            "the ledger tells of no task in this time",
+            "the ledger has no task in this period",
             where=name,
             fix="a longer --history, or a trace in a file",
         )
-    works = [_task(one, since, until) for one in found if one.started < until]
-    plain = [one for one in works if not one.shape[3]]
-    constraints = {_app(one): one.constraints for one in found if one.constraints}
-    began = min((task.at for task in plain), default=since)
-    return starting_at_zero(
-        Trace(name, tuple(plain), left_out=len(works) - len(plain), constraints=constraints)
-    ), began
+    works = [_task(task, since, until) for task in in_period if task.started < until]
+    plain = [work for work in works if not work.shape[3]]
+    began = min((work.at for work in plain), default=since)
+    left_out = len(works) - len(plain)
+    result = Trace(name, tuple(plain), left_out=left_out, constraints=_constraints(in_period))
+    return starting_at_zero(result), began
+
+
+def _constraints(in_period: Iterable[Ran]) -> dict[str, tuple[Constraint, ...]]:
+    """Constraints by app, of the apps that have some."""
+    return {_app(task): task.constraints for task in in_period if task.constraints}
+
+
+def _in_period(everything: Iterable[Ran], since: float, until: float) -> list[Ran]:
+    """Tasks that waited or ran in the period."""
+    return [
+        task
+        for task in everything
+        if task.arrived < until and (task.ended is None or task.ended > since)
+    ]
 
 
 def _task(one: Ran, since: float, until: float) -> Task:

@@ -9,7 +9,7 @@ from html import escape
 from mesaform.simulator.bound import Bound
 from mesaform.simulator.comparison import Outcome
 from mesaform.simulator.market import Settings
-from mesaform.simulator.report_columns import COLUMNS, about, headline, span
+from mesaform.simulator.report_columns import COLUMNS, Column, about, headline, span
 from mesaform.simulator.results import Entry, Level, percentile
 from mesaform.simulator.svg import (
     COLOURS,
@@ -107,24 +107,32 @@ def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: B
 def _table(outcomes: Sequence[Outcome], colours: dict[str, str], bound: Bound) -> str:
     shown = [column for column in COLUMNS if any(column[2](outcome) for outcome in outcomes)]
     head = "".join(f'<th title="{escape(what)}">{escape(name)}</th>' for name, what, *_ in shown)
-    rows = []
-    for outcome in outcomes:
-        cells = []
-        for _, _, value, text, better in shown:
-            values = [value(other) for other in outcomes]
-            best = max(values) if better > 0 else min(values)
-            marked = len(outcomes) > 1 and value(outcome) == best and min(values) != max(values)
-            cells.append(
-                f'<td class="{"best" if marked else ""}">{escape(text(value(outcome)))}</td>'
-            )
-        rows.append(
-            f'<tr><td><i style="background:{colours[outcome.name]}"></i>{escape(outcome.name)}</td>{"".join(cells)}</tr>'
-        )
+    rows = [_table_row(outcome, outcomes, shown, colours) for outcome in outcomes]
     empty = "<td></td>" * (len(shown) - 1)
-    rows.append(
-        f'<tr class="soft"><td>the least possible</td><td>{escape(COLUMNS[0][3](bound.whole))}</td>{empty}</tr>'
+    least = escape(COLUMNS[0][3](bound.whole))
+    rows.append(f'<tr class="soft"><td>lower bound</td><td>{least}</td>{empty}</tr>')
+    return (
+        f"<table><thead><tr><th>policy</th>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
-    return f"<table><thead><tr><th>policy</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _table_row(
+    outcome: Outcome,
+    outcomes: Sequence[Outcome],
+    shown: Sequence[Column],
+    colours: dict[str, str],
+) -> str:
+    """One policy's figures; the best figure of each column is marked."""
+    cells = []
+    for _, _, value, text, better in shown:
+        values = [value(other) for other in outcomes]
+        best = max(values) if better > 0 else min(values)
+        is_best = value(outcome) == best and min(values) != max(values)
+        style = "best" if is_best else ""
+        cells.append(f'<td class="{style}">{escape(text(value(outcome)))}</td>')
+    colour = f'<i style="background:{colours[outcome.name]}"></i>'
+    return f"<tr><td>{colour}{escape(outcome.name)}</td>{''.join(cells)}</tr>"
 
 
 def _card(title: str, what: str, inside: str) -> str:

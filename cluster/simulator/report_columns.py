@@ -18,7 +18,10 @@ def span(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-COLUMNS: Sequence[tuple[str, str, Callable[[Outcome], float], Callable[[float], str], int]] = (
+Column = tuple[str, str, Callable[[Outcome], float], Callable[[float], str], int]
+"""Name, explanation, value, text of a value, and 1 or -1 as larger or smaller is better."""
+
+COLUMNS: Sequence[Column] = (
     (
         "dollars",
         "machines by the second, a minute at least",

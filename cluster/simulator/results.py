@@ -152,14 +152,12 @@ class Record:
             wait_p50_s=round(percentile(waits, 0.5), 1),
             wait_p95_s=round(percentile(waits, 0.95), 1),
             wait_p99_s=round(percentile(waits, 0.99), 1),
-            wait_mean_s=round(sum(waits) / len(waits), 1) if waits else 0.0,
-            cpu_utilisation=round(cpus_used / cpus, 4) if cpus else 0.0,
-            mem_utilisation=round(mem_used / mem, 4) if mem else 0.0,
+            wait_mean_s=round(_ratio(sum(waits), len(waits)), 1),
+            cpu_utilisation=round(_ratio(cpus_used, cpus), 4),
+            mem_utilisation=round(_ratio(mem_used, mem), 4),
             task_hours=round(task_s / 3600, 2),
             disruptions=self.disruptions,
-            disruptions_per_1000_task_hours=round(self.disruptions / (task_s / 3.6e6), 3)
-            if task_s
-            else 0.0,
+            disruptions_per_1000_task_hours=round(_ratio(self.disruptions, task_s / 3.6e6), 3),
             interruptions=self.interruptions,
             lost_task_hours=round(self.lost_s / 3600, 2),
             makespan_s=round(self.ended_at - self.started_at, 1),
@@ -174,3 +172,8 @@ class Record:
         for index, amount in enumerate((total[0], used[0], total[1], used[1])):
             self._integral[index] += amount * passed
         self._last = (now, total, used)
+
+
+def _ratio(amount: float, whole: float) -> float:
+    """`amount` by `whole`; 0 where there is no whole."""
+    return amount / whole if whole else 0.0

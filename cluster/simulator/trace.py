@@ -136,7 +136,7 @@ def load(path: Path, columns: ColumnMap | None = None) -> Trace:
 
 
 def parse(text: str, name: str, columns: ColumnMap | None = None, where: str = "trace") -> Trace:
-    """`load` for text in hand."""
+    """As `load`, for text that is already read."""
     rows = csv.DictReader(io.StringIO(text))
     header = list(rows.fieldnames or ())
     chosen = columns or _recognised(header, where)
@@ -146,22 +146,34 @@ def parse(text: str, name: str, columns: ColumnMap | None = None, where: str = "
     left_out = 0
     for number, row in enumerate(rows):
         try:
-            if "gpus" in chosen and _number(row, chosen["gpus"]) > 0:
+            if _has_gpus(row, chosen):
                 left_out += 1
-                continue
-            tasks.append(_task(row, chosen, number))
+            else:
+                tasks.append(_task(row, chosen, number))
         except ValueError as error:
             complaints.append(f"{where}:{rows.line_num}: {error}")
+    _refuse(complaints, tasks, left_out, where)
+    return starting_at_zero(Trace(name, tuple(tasks), left_out))
+
+
+def _has_gpus(row: Mapping[str, str | None], columns: ColumnMap) -> bool:
+    return "gpus" in columns and _number(row, columns["gpus"]) > 0
+
+
+def _refuse(complaints: Sequence[str], tasks: Sequence[Task], left_out: int, where: str) -> None:
+    """Refuse a trace with bad rows or without tasks.
+
+    Raises:
+        BadInput: there are complaints, or there is no task.
+
+    """
     if complaints:
         more = len(complaints) - COMPLAINTS
-        raise BadInput(
-            "\n".join(complaints[:COMPLAINTS]) + (f"\nand {more} more" if more > 0 else "")
-        )
+        shown = "\n".join(complaints[:COMPLAINTS])
+        raise BadInput(shown + (f"\nand {more} more" if more > 0 else ""))
     if not tasks:
-        raise BadInput(
-            "no task in it" + (f" without GPUs ({left_out} with)" if left_out else ""), where=where
-        )
-    return starting_at_zero(Trace(name, tuple(tasks), left_out))
+        without = f" without GPUs ({left_out} with)" if left_out else ""
+        raise BadInput(f"the trace has no task{without}", where=where)
 
 
 def starting_at_zero(trace: Trace) -> Trace:
@@ -217,33 +229,42 @@ def _check_columns(columns: ColumnMap, header: Iterable[str], where: str) -> Non
         raise BadInput(f"the map lacks {', '.join(needed)}", where="--map", fix=_fields())
     for field, column in columns.items():
         if column.header not in known:
-            near = difflib.get_close_matches(column.header, known, 1, cutoff=0.4)
-            nearest = f"; nearest: {near[0]}" if near else f"; columns: {', '.join(known)}"
-            raise BadInput(f"{field}: no column {column.header!r}{nearest}", where=f"{where}:1")
+            hint = _nearest(column.header, known)
+            raise BadInput(f"{field}: no column {column.header!r}; {hint}", where=f"{where}:1")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.4)
+    return f"nearest: {near[0]}" if near else f"columns: {', '.join(known)}"
 
 
 def _task(row: Mapping[str, str | None], columns: ColumnMap, number: int) -> Task:
+    """The task of a row; its app is named by its shape too, since shapes of one app may differ."""
     start = _time(row, columns["start"])
-    runs_s = (
-        _number(row, columns["duration"])
-        if "duration" in columns
-        else _time(row, columns["end"]) - start
-    )
+    runs_s = _runs_s(row, columns, start)
     cpus, mem_mib = _number(row, columns["cpus"]), _number(row, columns["mem"])
     disk_mib = _number(row, columns["disk"]) if "disk" in columns else 0.0
     if runs_s < 0:
         raise ValueError(f"it ends {-runs_s:g} s before it starts")
     if min(cpus, mem_mib, disk_mib) < 0 or not cpus + mem_mib:
         raise ValueError(f"{cpus:g} cpus and {mem_mib:g} MiB are no task")
-    shape = make(cpus, mem_mib, disk_mib)
-    app = (row.get(columns["app"].header) or "").strip() if "app" in columns else ""
-    name = (row.get(columns["name"].header) or "").strip() if "name" in columns else ""
-    service = (
-        "service" in columns
-        and (row.get(columns["service"].header) or "").strip().lower() in SERVICE_WORDS
-    )
-    app = f"{app or 'work'}-{cpus:g}c-{mem_mib:g}m" + (f"-{disk_mib:g}d" if disk_mib else "")
-    return Task(name or f"task-{number}", app, shape, start, runs_s, service)
+    is_service = _text(row, columns, "service").lower() in SERVICE_WORDS
+    size = f"{cpus:g}c-{mem_mib:g}m" + (f"-{disk_mib:g}d" if disk_mib else "")
+    app = f"{_text(row, columns, 'app') or 'work'}-{size}"
+    name = _text(row, columns, "name") or f"task-{number}"
+    return Task(name, app, make(cpus, mem_mib, disk_mib), start, runs_s, is_service)
+
+
+def _runs_s(row: Mapping[str, str | None], columns: ColumnMap, start: float) -> float:
+    """Seconds that a task runs: its duration, or its end less its start."""
+    if "duration" in columns:
+        return _number(row, columns["duration"])
+    return _time(row, columns["end"]) - start
+
+
+def _text(row: Mapping[str, str | None], columns: ColumnMap, field: str) -> str:
+    """The text of a field without blanks around it; empty where there is no such column."""
+    return (row.get(columns[field].header) or "").strip() if field in columns else ""
 
 
 def _number(row: Mapping[str, str | None], column: Column) -> float:

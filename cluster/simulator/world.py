@@ -283,18 +283,22 @@ class World:
         return self._close()
 
     def _over(self, at: float) -> bool:
+        """Whether the run ends before `at`: nothing is left to happen, or nobody acts any more."""
         if at == math.inf:
             return True
         if self._arrivals_left or self._running:
             return False
-        waiting = any(self._queues.values())
-        limit = self._quiet_since + (PATIENCE_S if waiting else TAIL_S)
-        if not waiting and not any(host.ours for host in self.hosts.values()):
+        is_waiting = any(self._queues.values())
+        if not is_waiting and not self._has_bought_hosts:
             return True
+        limit = self._quiet_since + (PATIENCE_S if is_waiting else TAIL_S)
         if at > limit:
             self.now = max(self.now, limit)
-            return True
-        return False
+        return at > limit
+
+    @property
+    def _has_bought_hosts(self) -> bool:
+        return any(host.ours for host in self.hosts.values())
 
     def _happen(self) -> None:
         """All events of this moment."""
@@ -352,24 +356,21 @@ class World:
                 self._offer(host)
 
     def _offer(self, host: Host) -> None:
-        """What waits longest and fits, again and again."""
-        while host.takes_work:
-            heads = [
-                (self.work[queue[0]].waiting_since or 0.0, app)
-                for app, queue in self._queues.items()
-                if queue
-            ]
-            app = next(
-                (
-                    app
-                    for _, app in sorted(heads)
-                    if contains(host.free, self._shapes[app]) and self._allowed(app, host)
-                ),
-                None,
-            )
-            if app is None:
-                return
+        """Place what waits longest and fits, until nothing fits."""
+        while host.takes_work and (app := self._next_app(host)) is not None:
             self._place(self._queues[app].popleft(), host)
+
+    def _next_app(self, host: Host) -> str | None:
+        """The app whose first task waits longest among those that fit on the host."""
+        heads = [
+            (self.work[queue[0]].waiting_since or 0.0, app)
+            for app, queue in self._queues.items()
+            if queue
+        ]
+        for _, app in sorted(heads):
+            if contains(host.free, self._shapes[app]) and self._allowed(app, host):
+                return app
+        return None
 
     def _allowed(self, app: str, host: Host) -> bool:
         """Whether the app's constraints let one more of it onto this host."""

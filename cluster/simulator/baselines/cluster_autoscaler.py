@@ -72,25 +72,26 @@ class ClusterAutoscaler:
         self._scale_down(world, now)
 
     def _scale_up(self, world: World, now: float) -> bool:
-        left = place(decreasing(world), gaps_of(world.hosts.values()))
-        options = [
-            self._option(offering, left)
-            for offering in self._buyer.types
-            if offering.instance_type not in self._backoff
-        ]
-        useful = [option for option in options if option[2]]
-        if not useful:
+        best = self._least_waste(place(decreasing(world), gaps_of(world.hosts.values())))
+        if best is None:
             return False
-        waste, offering, count = min(
-            useful, key=lambda option: (option[0], -option[2], option[1].usd_per_hour)
-        )
-        bought = self._buyer.buy(
-            world, [offering], count, f"least waste of all groups: {waste:.0%}"
-        )
-        if not bought and self._buyer.room(world):
+        waste, offering, count = best
+        why = f"least waste of all groups: {waste:.0%}"
+        bought = self._buyer.buy(world, [offering], count, why)
+        has_room = self._buyer.room(world) > 0
+        if bought:
+            self._added_at = now
+        elif has_room:
             self._backoff[offering.instance_type] = now + BACKOFF_S
-        self._added_at = now if bought else self._added_at
-        return bool(bought) or self._buyer.room(world) > 0
+        return bool(bought) or has_room
+
+    def _least_waste(self, left: Sequence[Shape]) -> tuple[float, Offering, int] | None:
+        """The group that wastes least for these shapes; None if no group holds any of them."""
+        groups = (group for group in self._buyer.types if group.instance_type not in self._backoff)
+        useful = [option for option in (self._option(group, left) for group in groups) if option[2]]
+        return min(
+            useful, key=lambda option: (option[0], -option[2], option[1].usd_per_hour), default=None
+        )
 
     def _option(self, offering: Offering, shapes: Sequence[Shape]) -> tuple[float, Offering, int]:
         """Wasted part of cpus and memory, the group, and how many nodes it would get for the tasks that fit on one."""
@@ -110,16 +111,18 @@ class ClusterAutoscaler:
 
     def _scale_down(self, world: World, now: float) -> None:
         hosts = [host for host in world.hosts.values() if host.ours]
-        not_ready = sum(1 for host in hosts if not host.up)
-        if not_ready > NOT_READY_LEAST and not_ready > NOT_READY_SHARE * len(hosts):
+        not_ready = sum(not host.up for host in hosts)
+        if not_ready > max(NOT_READY_LEAST, NOT_READY_SHARE * len(hosts)):
             self._unneeded.clear()
             return
         unneeded = self._find_unneeded(world, hosts)
         self._unneeded = {host.name: self._unneeded.get(host.name, now) for host in unneeded}
-        if now - self._added_at < AFTER_ADD_S:
-            return
-        ripe = [host for host in unneeded if now - self._unneeded[host.name] >= UNNEEDED_S]
-        ripe = ripe[: max(0, len(hosts) - self._floor)]
+        if now - self._added_at >= AFTER_ADD_S:
+            self._remove(world, unneeded, max(0, len(hosts) - self._floor), now)
+
+    def _remove(self, world: World, unneeded: list[Host], most: int, now: float) -> None:
+        """Terminate hosts that were unneeded long enough: empty ones together, else one."""
+        ripe = [host for host in unneeded if now - self._unneeded[host.name] >= UNNEEDED_S][:most]
         empty = [host for host in ripe if not host.tasks][:EMPTY_AT_ONCE]
         for host in empty or ripe[:1]:
             world.terminate(host.name, f"unneeded for {now - self._unneeded.pop(host.name):.0f} s")
@@ -127,21 +130,20 @@ class ClusterAutoscaler:
 
     def _find_unneeded(self, world: World, hosts: list[Host]) -> list[Host]:
         """Nodes under the threshold whose tasks fit on others that stay; emptiest first."""
-        found: list[Host] = []
-        gone: set[str] = set()
-        gaps = {host.name: host.free for host in hosts}
+        unneeded: list[Host] = []
+        gaps = {host.name: host.free for host in hosts if host.up}
         for host in sorted(hosts, key=lambda host: (len(host.tasks) > 0, utilisation(host))):
-            if not host.up or utilisation(host) >= UNNEEDED_BELOW:
-                continue
-            names = [
-                other.name
-                for other in hosts
-                if other is not host and other.up and other.name not in gone
-            ]
-            free = [gaps[name] for name in names]
-            if place(sorted(world.shapes_on(host), reverse=True), free):
-                continue
-            gaps.update(zip(names, free, strict=True))
-            gone.add(host.name)
-            found.append(host)
-        return found
+            if host.up and utilisation(host) < UNNEEDED_BELOW and _move_tasks(world, host, gaps):
+                unneeded.append(host)
+        return unneeded
+
+
+def _move_tasks(world: World, host: Host, gaps: dict[str, Shape]) -> bool:
+    """Move a host's tasks into the gaps of the others, if all fit; the host leaves `gaps` then."""
+    names = [name for name in gaps if name != host.name]
+    free = [gaps[name] for name in names]
+    if place(sorted(world.shapes_on(host), reverse=True), free):
+        return False
+    gaps.update(zip(names, free, strict=True))
+    del gaps[host.name]
+    return True

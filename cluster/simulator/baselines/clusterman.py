@@ -94,19 +94,25 @@ class Clusterman:
         return max(self._least, math.ceil(wanted - 1e-9))
 
     def _type(self, world: World) -> Offering:
-        """The cheapest type that holds every kind of task of the trace that any type holds; an operator would have chosen it."""
+        """The cheapest type that holds every kind of task that any type holds.
+
+        An operator would have chosen it.
+        """
         if self._option is None:
+            largest = self._largest_task(world)
             shapes = self._buyer.shapes
-            able = [
-                work.task.shape
-                for work in world.work
-                if any(contains(have, work.task.shape) for have in shapes.values())
-            ]
-            most: Shape = (*(max((shape[d] for shape in able), default=0) for d in range(3)), 0, 0)  # type: ignore[assignment]
-            fitting = [
+            fitting = (
                 option
                 for option in self._buyer.types
-                if contains(shapes[option.instance_type], most)
-            ]
-            self._option = fitting[0] if fitting else self._buyer.types[-1]
+                if contains(shapes[option.instance_type], largest)
+            )
+            self._option = next(fitting, self._buyer.types[-1])
         return self._option
+
+    def _largest_task(self, world: World) -> Shape:
+        """The largest cpus, memory and disk of the tasks that some type holds."""
+        sizes = list(self._buyer.shapes.values())
+        shapes = (work.task.shape for work in world.work)
+        able = [shape for shape in shapes if any(contains(size, shape) for size in sizes)]
+        cpus, mem, disk = (max((shape[d] for shape in able), default=0) for d in range(3))
+        return (cpus, mem, disk, 0, 0)

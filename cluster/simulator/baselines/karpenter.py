@@ -101,18 +101,18 @@ class Karpenter:
 
     def next_wakeup(self, world: World, now: float) -> float:
         state = self._state
+        if any(self._is_replacement_up(world, command) for command in state.commands):
+            return now
         times = [state.batch.closes_at, state.retry_at]
         times += [command.validate_at for command in state.commands if not command.started]
-        times += [host.bought_at + REGISTER_S for host in world.hosts.values() if not host.up]
-        if any(
-            command.replacement and world.hosts[command.replacement].up
-            for command in state.commands
-            if command.replacement in world.hosts
-        ):
-            return now
+        times += _registration_deadlines(world)
         if state.commands or (state.changed and world.hosts):
             times.append(max(state.poll_at, math.ceil(now / POLL_S) * POLL_S))
         return min(times)
+
+    def _is_replacement_up(self, world: World, command: Command) -> bool:
+        host = world.hosts.get(command.replacement)
+        return host is not None and host.up
 
     def reconcile(self, world: World, now: float) -> None:
         state = self._state
@@ -138,27 +138,24 @@ class Karpenter:
         state.retry_at = math.inf
         left = place(decreasing(world), gaps_of(world.hosts.values()))
         for claim in self._claims(left, now):
-            options = [
-                option
-                for option in claim.options
-                if state.unavailable.get(option.instance_type, 0) <= now
-            ]
-            if not options or not self._buyer.buy(
-                world, options[:1], 1, f"{claim.tasks} tasks, the cheapest type that holds them"
-            ):
-                for option in options[:1]:
-                    state.unavailable[option.instance_type] = now + UNAVAILABLE_S
-                state.retry_at = now + BATCH_IDLE_S if options else now + UNAVAILABLE_S
-                if not self._buyer.room(world):
-                    state.retry_at = math.inf
+            options = self._available(claim.options, now)[:1]
+            why = f"{claim.tasks} tasks, the cheapest type that holds them"
+            if options and self._buyer.buy(world, options, 1, why):
+                continue
+            for option in options:
+                state.unavailable[option.instance_type] = now + UNAVAILABLE_S
+            state.retry_at = now + (BATCH_IDLE_S if options else UNAVAILABLE_S)
+            if not self._buyer.room(world):
+                state.retry_at = math.inf
+
+    def _available(self, options: Sequence[Offering], now: float) -> list[Offering]:
+        """Options that had capacity when last asked for."""
+        unavailable = self._state.unavailable
+        return [option for option in options if unavailable.get(option.instance_type, 0) <= now]
 
     def _claims(self, shapes: Sequence[Shape], now: float) -> list[Claim]:
         """First fit decreasing onto machines to be."""
-        types = [
-            option
-            for option in self._buyer.types
-            if self._state.unavailable.get(option.instance_type, 0) <= now
-        ]
+        types = self._available(self._buyer.types, now)
         claims: list[Claim] = []
         for shape in shapes:
             for claim in sorted(claims, key=lambda claim: claim.tasks):
@@ -180,24 +177,52 @@ class Karpenter:
 
     def _consolidate(self, world: World, now: float) -> None:
         state = self._state
-        state.changed = False
         if world.waiting or state.commands:
             state.changed = bool(state.commands)
             return
         hosts = [host for host in world.hosts.values() if host.ours and not host.cordoned]
-        ready = [host for host in hosts if host.up and now - host.changed_at >= self._after_s]
+        ready = self._settled(hosts, now)
         state.changed = len(ready) < len(hosts)  # some become candidates later
         allowed = min(math.ceil(len(world.hosts) * BUDGET), max(0, len(hosts) - self._floor))
-        if allowed and (command := self._find(world, ready, allowed, now)):
+        command = self._find(world, ready, allowed, now) if allowed else None
+        if command is not None:
             state.commands.append(command)
             state.changed = True
 
+    def _settled(self, hosts: Sequence[Host], now: float) -> list[Host]:
+        """Hosts that registered and have not changed for `consolidateAfter`."""
+        return [host for host in hosts if host.up and now - host.changed_at >= self._after_s]
+
     def _find(self, world: World, ready: list[Host], allowed: int, now: float) -> Command | None:
+        """The next consolidation: empty hosts, else several for fewer, else one."""
+        validate_at = now + VALIDATE_S
         empty = [host.name for host in ready if not host.tasks][:allowed]
-        if empty or not self._moves:
-            return Command(empty, [], now + VALIDATE_S, why="empty") if empty else None
+        if empty:
+            return Command(empty, [], validate_at, why="empty")
+        if not self._moves:
+            return None
         candidates = sorted(ready, key=lambda host: (len(host.tasks), host.bought_at))
-        low, high, best = 2, min(MULTI_AT_MOST, allowed, len(candidates)), None
+        several = self._find_several(world, candidates, min(MULTI_AT_MOST, allowed))
+        if several is not None:
+            hosts, options = several
+            names = [host.name for host in hosts]
+            return Command(names, options, validate_at, why="several fit on fewer")
+        return self._find_one(world, candidates, validate_at)
+
+    def _find_one(self, world: World, candidates: list[Host], validate_at: float) -> Command | None:
+        """The first candidate that a cheaper machine, or none, replaces."""
+        for host in candidates:
+            options = self._instead(world, [host])
+            if options is not None:
+                why = "a cheaper type" if options else "its tasks fit elsewhere"
+                return Command([host.name], options, validate_at, why=why)
+        return None
+
+    def _find_several(
+        self, world: World, candidates: list[Host], most: int
+    ) -> tuple[list[Host], list[Offering]] | None:
+        """The longest prefix of candidates that fewer machines replace, by binary search."""
+        low, high, best = 2, min(most, len(candidates)), None
         while low <= high:
             middle = (low + high) // 2
             options = self._instead(world, candidates[:middle])
@@ -205,54 +230,40 @@ class Karpenter:
                 high = middle - 1
             else:
                 best, low = (candidates[:middle], options), middle + 1
-        if best is not None:
-            return Command(
-                [host.name for host in best[0]],
-                best[1],
-                now + VALIDATE_S,
-                why="several fit on fewer",
-            )
-        for host in candidates:
-            if (options := self._instead(world, [host])) is not None:
-                return Command(
-                    [host.name],
-                    options,
-                    now + VALIDATE_S,
-                    why="its tasks fit elsewhere" if not options else "a cheaper type",
-                )
-        return None
+        return best
 
     def _instead(self, world: World, going: Sequence[Host]) -> list[Offering] | None:
-        """The cheaper types of which one may replace these; none needed: an empty list; None: they must stay."""
-        names = {host.name for host in going}
-        shapes = sorted(
-            (shape for host in going for shape in world.shapes_on(host)),
-            key=lambda shape: (shape[0], shape[1]),
-            reverse=True,
-        )
-        left = place(
-            shapes, gaps_of(host for host in world.hosts.values() if host.name not in names)
-        )
+        """The cheaper types of which one may replace these hosts.
+
+        An empty list means that none is needed, None that the hosts must stay.
+        """
+        left = self._shapes_without_place(world, going)
         if not left:
             return []
+        if any(host.offering.capacity == "spot" for host in going):
+            return None
         load = NOTHING
         for shape in left:
             load = plus(load, shape)
-        price = sum(host.usd_per_hour for host in going)
-        if any(host.offering.capacity == "spot" for host in going):
-            return None
-        cheaper = [
+        return self._cheaper(going, self._holding(load, self._buyer.types)) or None
+
+    def _cheaper(self, going: Sequence[Host], options: Sequence[Offering]) -> list[Offering]:
+        """Options that cost less than the hosts; for several hosts none of their own types."""
+        most_usd = sum(host.usd_per_hour for host in going) - 1e-9
+        excluded = {host.offering.instance_type for host in going} if len(going) > 1 else set()
+        return [
             option
-            for option in self._holding(load, self._buyer.types)
-            if option.usd_per_hour < price - 1e-9
+            for option in options
+            if option.usd_per_hour < most_usd and option.instance_type not in excluded
         ]
-        if len(going) > 1:
-            cheaper = [
-                option
-                for option in cheaper
-                if option.instance_type not in {host.offering.instance_type for host in going}
-            ]
-        return cheaper or None
+
+    def _shapes_without_place(self, world: World, going: Sequence[Host]) -> list[Shape]:
+        """Shapes of tasks on these hosts that fit on no other host."""
+        names = {host.name for host in going}
+        shapes = [shape for host in going for shape in world.shapes_on(host)]
+        shapes.sort(key=lambda shape: (shape[0], shape[1]), reverse=True)
+        staying = (host for host in world.hosts.values() if host.name not in names)
+        return place(shapes, gaps_of(staying))
 
     def _advance(self, world: World, now: float) -> None:
         """Validate, replace, drain: each command as far as it goes now."""
@@ -266,19 +277,15 @@ class Karpenter:
                 self._state.commands.remove(command)
 
     def _start(self, world: World, command: Command) -> None:
-        hosts = [world.hosts[name] for name in command.names if name in world.hosts]
-        options = self._instead(world, hosts)
-        if command.why == "empty":
-            hosts = [host for host in hosts if not host.tasks]
-            options = []
-        if not hosts or options is None or world.waiting or (options and not command.options):
+        """Validate a command and begin it: buy its replacement, cordon its hosts."""
+        hosts, options = self._validated(world, command)
+        if not hosts or options is None:
             self._state.commands.remove(command)
             command.started = False
             return
         if options:
-            bought = self._buyer.buy(
-                world, options[:1], 1, f"instead of {', '.join(command.names)}"
-            )
+            why = f"instead of {', '.join(command.names)}"
+            bought = self._buyer.buy(world, options[:1], 1, why)
             if not bought:
                 self._state.commands.remove(command)
                 return
@@ -287,6 +294,18 @@ class Karpenter:
             world.cordon(host.name)
         command.names = [host.name for host in hosts]
         command.started = True
+
+    def _validated(
+        self, world: World, command: Command
+    ) -> tuple[list[Host], list[Offering] | None]:
+        """The hosts that may still go and what may replace them; None: the command is void."""
+        hosts = [world.hosts[name] for name in command.names if name in world.hosts]
+        if world.waiting:
+            return hosts, None
+        if command.why == "empty":
+            return [host for host in hosts if not host.tasks], []
+        options = self._instead(world, hosts)
+        return hosts, None if options and not command.options else options
 
     def _replaced(self, world: World, command: Command) -> bool:
         if not command.replacement:
@@ -299,3 +318,8 @@ class Karpenter:
             self._state.commands.remove(command)
             return False
         return host.up
+
+
+def _registration_deadlines(world: World) -> list[float]:
+    """When each host that has not registered is given up."""
+    return [host.bought_at + REGISTER_S for host in world.hosts.values() if not host.up]

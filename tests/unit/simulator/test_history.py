@@ -177,7 +177,7 @@ def test_two_instances_of_an_app_that_wants_hosts_of_its_own_never_share_one():
 
 
 def test_without_any_task_the_error_says_what_to_do():
-    with pytest.raises(BadInput, match="no task in this time"):
+    with pytest.raises(BadInput, match="no task in this period"):
         trace([], NOW, NOW + 60, "toy")
 
 

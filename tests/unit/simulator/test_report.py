@@ -72,7 +72,7 @@ def test_the_page_stands_alone_and_has_a_plot_of_everything(tmp_path):
     assert page.open == []
     # dollars (twice), disruptions, waiting (and three percentiles), machines, utilisation; decisions of each policy
     assert page.svgs == 9 + 5
-    assert "the least possible" in page.words
+    assert "lower bound" in page.words
     for name in ("mesaform", "karpenter", "clusterman", "cluster-autoscaler"):
         assert name in text
         assert name in page.words

@@ -65,7 +65,7 @@ def test_a_map_says_which_column_is_which_and_in_what_unit():
         ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n1,1,1,inf\n", "e 'inf' is not a number"),
         ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n0,0,1,2\n", "0 cpus and 0 MiB are no task"),
         ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n" + "-1,1,1,2\n" * 9, "and 4 more"),
-        ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n", "no task in it"),
+        ("cpus=c,mem=m,start=s,end=e", "c,m,s,e\n", "the trace has no task"),
         ("", "what,is,this\n1,2,3\n", "of no known format"),
     ],
 )
