@@ -130,16 +130,18 @@ class ClusterAutoscaler:
 
     def _find_unneeded(self, world: World, hosts: list[Host]) -> list[Host]:
         """Nodes under the threshold whose tasks fit on others that stay; emptiest first."""
-        unneeded: list[Host] = []
         gaps = {host.name: host.free for host in hosts if host.up}
-        for host in sorted(hosts, key=lambda host: (len(host.tasks) > 0, utilisation(host))):
-            if host.up and utilisation(host) < UNNEEDED_BELOW and _move_tasks(world, host, gaps):
-                unneeded.append(host)
-        return unneeded
+        by_use = sorted(hosts, key=lambda host: (len(host.tasks) > 0, utilisation(host)))
+        return [host for host in by_use if host.up and _is_unneeded(world, host, gaps)]
 
 
-def _move_tasks(world: World, host: Host, gaps: dict[str, Shape]) -> bool:
-    """Move a host's tasks into the gaps of the others, if all fit; the host leaves `gaps` then."""
+def _is_unneeded(world: World, host: Host, gaps: dict[str, Shape]) -> bool:
+    """Whether a host is under the threshold and its tasks fit into the gaps of the others.
+
+    The tasks are moved in `gaps` then, and the host leaves it.
+    """
+    if utilisation(host) >= UNNEEDED_BELOW:
+        return False
     names = [name for name in gaps if name != host.name]
     free = [gaps[name] for name in names]
     if place(sorted(world.shapes_on(host), reverse=True), free):

@@ -305,7 +305,8 @@ class Karpenter:
         if command.why == "empty":
             return [host for host in hosts if not host.tasks], []
         options = self._instead(world, hosts)
-        return hosts, None if options and not command.options else options
+        needs_replacement = bool(options) and not command.options
+        return hosts, None if needs_replacement else options
 
     def _replaced(self, world: World, command: Command) -> bool:
         if not command.replacement:
