@@ -12,7 +12,7 @@ IMDS_HOPS = 1  # answers never leave the machine itself
 
 
 def instance_profile(
-    stack: ClusterStack, role: user_data.Role, document: dict[str, object] | None
+    stack: ClusterStack, role: user_data.Role, document: iam.Document | None
 ) -> str:
     """The role's instance profile, by name; without a document it may do nothing at all."""
     name = iam.role_name(stack.spec.name, role)

@@ -8,12 +8,30 @@ messages of the cluster's queue. Agents run other people's tasks and have no rig
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 from mesaform.topology import eventbridge
 from mesaform.topology.names import Tag, bucket_name, spec_parameter_name
 
-Statement = dict[str, object]
-Document = dict[str, object]
+Condition = Mapping[str, Mapping[str, str | list[str]]]
+
+
+class Statement(TypedDict, total=False):
+    """A statement of an IAM policy."""
+
+    Sid: str
+    Effect: str
+    Principal: dict[str, str]
+    Action: str | list[str]
+    Resource: str | list[str]
+    Condition: Condition
+
+
+class Document(TypedDict):
+    """An IAM policy."""
+
+    Version: str
+    Statement: list[Statement]
 
 
 def partition(region: str) -> str:
@@ -176,7 +194,9 @@ def _allow(
     sid: str,
     action: str | list[str],
     resource: str | list[str],
-    condition: Mapping[str, object] | None = None,
+    condition: Condition | None = None,
 ) -> Statement:
     statement: Statement = {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource}
-    return {**statement, "Condition": dict(condition)} if condition else statement
+    if condition:
+        statement["Condition"] = condition
+    return statement

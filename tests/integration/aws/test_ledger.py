@@ -80,7 +80,7 @@ def test_rows_of_the_old_form_are_read_beside_new_ones_and_become_parts_once_the
     for number in range(3):
         row = {"kind": "decision", "at": NOON + number, "what": f"old {number}"}
         day = ledger_rows.partition(NOON).partition("/")[0]
-        name = f"{int(row['at'] * 1000):013d}-e1.{number:06d}-decision.json"
+        name = f"{int((NOON + number) * 1000):013d}-e1.{number:06d}-decision.json"
         key = f"toy/ledger/{day}/{name}"
         s3.put_object(Bucket=bucket, Key=key, Body=msgspec.json.encode(row))
     write(ledger, 3, 1)

@@ -7,7 +7,7 @@ from mesaform.topology import iam
 DOCUMENT = iam.master_document("west", "eu-west-1", "123456789012")
 
 
-def statements(action: str) -> list[dict]:
+def statements(action: str) -> list[iam.Statement]:
     return [
         s
         for s in DOCUMENT["Statement"]
@@ -67,7 +67,7 @@ def test_only_the_clusters_prefix_is_readable_and_only_the_ledger_is_deletable()
     (statement,) = statements("s3:PutObject")
     assert statement["Resource"] == "arn:aws:s3:::mesaform-123456789012-eu-west-1/west/*"
     (deletes,) = statements("s3:DeleteObject")
-    assert deletes["Resource"].endswith("/west/ledger/*")
+    assert str(deletes["Resource"]).endswith("/west/ledger/*")
 
 
 def test_only_the_parameter_of_the_spec_can_be_read():
