@@ -85,6 +85,10 @@ class FakeFleet:
         listed = self._listed[instance_id]
         listed.machine = replace(listed.machine, state=state)
 
+    def all_machines(self) -> list[Machine]:
+        """Return every machine, those that EC2 does not list yet included."""
+        return [listed.machine for listed in self._listed.values()]
+
     def machines(self, cluster: str) -> list[Machine]:
         self._maybe_fail()
         visible = (

@@ -334,7 +334,10 @@ def test_an_agent_of_terraforms_that_is_drained_stays_empty_until_the_order_ends
     assert world.running("/web") == 4
     world.run(150)
     assert world.agents["i-t-default-0"].agent.active
-    assert world.fleet._held["i-t-default-0"].machine.state == "running"
+    assert (
+        next(m for m in world.fleet.all_machines() if m.instance_id == "i-t-default-0").state
+        == "running"
+    )
 
 
 LIVES = st.lists(

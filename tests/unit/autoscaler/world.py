@@ -378,7 +378,7 @@ class World:
     # how the world works
 
     def _machines(self) -> list[Machine]:
-        return [held.machine for held in self.fleet._held.values()]
+        return self.fleet.all_machines()
 
     def _boot(self) -> None:
         for machine in self._machines():
