@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -31,25 +30,26 @@ class FakeMaster:
         self.registrations: list[link.Register] = []
         self.updates: list[link.Update] = []
         self.others: list[link.FromAgent] = []
-        self._server: Any = None
+        self._server: grpc.aio.Server | None = None
         self._to_agent: asyncio.Queue[link.FromMaster | None] = asyncio.Queue()
         self._news = asyncio.Condition()
 
     async def start(self) -> None:
-        self._server = grpc.aio.server(options=link.SERVER_OPTIONS)
+        server = self._server = grpc.aio.server(options=link.SERVER_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
             self._connect,
             request_deserializer=link.decode_from_agent,
             response_serializer=link.encode,
         )
         service, method = link.METHOD.strip("/").split("/")
-        self._server.add_generic_rpc_handlers(
+        server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
         )
-        self.port = self._server.add_insecure_port(f"{self.host}:{self.port}")
-        await self._server.start()
+        self.port = server.add_insecure_port(f"{self.host}:{self.port}")
+        await server.start()
 
     async def stop(self) -> None:
+        assert self._server is not None
         await self._server.stop(grace=None)
 
     def say(self, message: link.FromMaster) -> None:
@@ -96,7 +96,9 @@ class FakeMaster:
         async with asyncio.timeout(20), self._news:
             await self._news.wait_for(done)
 
-    async def _connect(self, requests: AsyncIterator[link.FromAgent], context: Any) -> None:
+    async def _connect(
+        self, requests: AsyncIterator[link.FromAgent], context: grpc.aio.ServicerContext
+    ) -> None:
         first = await anext(aiter(requests))
         assert isinstance(first, link.Register)
         self._to_agent = asyncio.Queue()

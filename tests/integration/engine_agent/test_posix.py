@@ -8,9 +8,9 @@ import os
 import pwd
 import signal
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 from aiohttp import web
@@ -28,6 +28,7 @@ from tests.unit.engine_agent.builders import framework, task
 
 pytestmark = pytest.mark.slow
 HOST = "127.61.0.11"
+E = TypeVar("E", bound=ContainerEvent)
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root to become another user or to limit memory"
 )
@@ -48,7 +49,7 @@ class Machine:
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "INHERITED": "yes"}
         return PosixContainerizer(self.layout, self._report, self._spawn, self.limiter, environment)
 
-    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
         spawned = asyncio.create_task(work, name=name)
         self.tasks.add(spawned)
         spawned.add_done_callback(self.tasks.discard)
@@ -58,18 +59,18 @@ class Machine:
         self.reports.append(event)
         self._news.set()
 
-    def spec(self, info: TaskInfo, container_id: str = "c1", **owner: Any) -> ContainerSpec:
+    def spec(self, info: TaskInfo, container_id: str = "c1", user: str = "root") -> ContainerSpec:
         record = TaskRecord(
-            framework=framework(**owner), task=info, container_id=container_id, received_at=0.0
+            framework=framework(user=user), task=info, container_id=container_id, received_at=0.0
         )
         return ContainerSpec.of(record)
 
-    def launch(self, command: str | dict[str, Any] = "true", **more: Any) -> ContainerSpec:
-        spec = self.spec(task("t", command, **more))
+    def launch(self, command: str | Mapping[str, object] = "true") -> ContainerSpec:
+        spec = self.spec(task("t", command))
         self.containers.launch(spec)
         return spec
 
-    async def reported(self, kind: type[ContainerEvent]) -> Any:
+    async def reported(self, kind: type[E]) -> E:
         async with asyncio.timeout(15):
             while True:
                 events = [event for event in self.reports if isinstance(event, kind)]
@@ -299,7 +300,7 @@ async def files(tmp_path: Path) -> AsyncIterator[str]:
         await asyncio.sleep(3600)
         return response
 
-    def giving(data: bytes) -> Any:
+    def giving(data: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_request: web.Request) -> web.Response:
             return web.Response(body=data)
 

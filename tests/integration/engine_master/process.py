@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Self, TypeVar
 
 import aiohttp
 import grpc
@@ -19,8 +19,11 @@ from mesaform.engine.master.config import read_settings
 from mesaform.engine.master.shell import MasterProcess
 from mesaform.mesos.messages import AgentInfo, TaskStatus, ident, to_wire
 from tests.support.zookeeper import free_port
+from tests.unit.engine_master.world import JsonDict
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
+T = TypeVar("T")
+M = TypeVar("M", bound=link.LinkMessage)
 _addresses = (f"127.98.{high}.{low}" for high, low in itertools.product(range(256), range(1, 255)))
 
 
@@ -61,7 +64,7 @@ class Running:
                 await self._task
 
 
-async def eventually(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+async def eventually(condition: Callable[[], T], timeout_s: float = 15.0) -> T:
     """Wait for a condition of this process to hold."""
     async with asyncio.timeout(timeout_s):
         while not (result := condition()):
@@ -74,9 +77,9 @@ class Events:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
-        self.seen: list[dict[str, Any]] = []
+        self.seen: list[JsonDict] = []
 
-    async def next(self, kind: str | None = None, timeout_s: float = 10.0) -> dict[str, Any]:
+    async def next(self, kind: str | None = None, timeout_s: float = 10.0) -> JsonDict:
         """The next record (of this kind)."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -105,16 +108,20 @@ class HttpScheduler:
 
     @classmethod
     async def subscribe(
-        cls, session: aiohttp.ClientSession, base: str, framework_id: str | None = None, **info: Any
+        cls,
+        session: aiohttp.ClientSession,
+        base: str,
+        framework_id: str | None = None,
+        **info: object,
     ) -> HttpScheduler:
-        wanted: dict[str, Any] = {
+        wanted: JsonDict = {
             "user": "root",
             "name": "f",
             "roles": ["*"],
             "capabilities": [{"type": "MULTI_ROLE"}, {"type": "PARTITION_AWARE"}],
         }
         wanted |= info
-        body: dict[str, Any] = {"type": "SUBSCRIBE", "subscribe": {"framework_info": wanted}}
+        body: JsonDict = {"type": "SUBSCRIBE", "subscribe": {"framework_info": wanted}}
         if framework_id is not None:
             wanted["id"] = body["framework_id"] = {"value": framework_id}
         scheduler = cls(session, base, await session.post(f"{base}/api/v1/scheduler", json=body))
@@ -124,14 +131,14 @@ class HttpScheduler:
         )
         return scheduler
 
-    async def call(self, type_: str, **body: Any) -> tuple[int, str]:
+    async def call(self, type_: str, **body: object) -> tuple[int, str]:
         document = {"type": type_, "framework_id": {"value": self.id}, **body}
         async with self.session.post(
             f"{self.base}/api/v1/scheduler", json=document, headers=self.headers
         ) as response:
             return response.status, await response.text()
 
-    async def launch(self, offer: dict[str, Any], task_id: str) -> None:
+    async def launch(self, offer: JsonDict, task_id: str) -> None:
         resources = [
             {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.1}},
             {"name": "mem", "type": "SCALAR", "scalar": {"value": 32}},
@@ -154,7 +161,7 @@ class HttpScheduler:
         )
         assert status == 202, text
 
-    async def acknowledge(self, status: dict[str, Any]) -> None:
+    async def acknowledge(self, status: JsonDict) -> None:
         body = {name: status[name] for name in ("agent_id", "task_id", "uuid")}
         assert (await self.call("ACKNOWLEDGE", acknowledge=body))[0] == 202
 
@@ -186,7 +193,7 @@ class LinkedAgent:
     async def send(self, message: link.FromAgent) -> None:
         await self._call.write(message)
 
-    async def receive(self, kind: type, timeout_s: float = 10.0) -> Any:
+    async def receive(self, kind: type[M], timeout_s: float = 10.0) -> M:
         """The next message of this kind; pings are answered meanwhile."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -212,7 +219,10 @@ class LinkedAgent:
 
 
 def agent_on(
-    master: Running, host: str = "h1", agent_id: str | None = None, tasks: Any = ()
+    master: Running,
+    host: str = "h1",
+    agent_id: str | None = None,
+    tasks: Iterable[link.KnownTask] = (),
 ) -> LinkedAgent:
     info = AgentInfo(hostname=host, resources=to_wire(SIZE))
     return LinkedAgent(

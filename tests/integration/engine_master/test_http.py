@@ -221,6 +221,7 @@ async def test_a_task_from_offer_to_acknowledgement(master, session):
         assert offer["agent_id"]["value"] == agent.id
         await scheduler.launch(offer, "t")
         launched = await agent.receive(link.Launch)
+        assert launched.task.command is not None
         assert launched.task.command.value == "true"
         for state in ("TASK_RUNNING", "TASK_FINISHED"):
             uuid = await agent.update(scheduler.id, "t", state)

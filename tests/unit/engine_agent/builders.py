@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -26,7 +25,7 @@ AGENT_ID = "0000-S1"
 ADDRESS = "127.61.0.5"
 
 
-def framework(*capabilities: str, named: str = "fw", **more: Any) -> FrameworkInfo:
+def framework(*capabilities: str, named: str = "fw", **more: object) -> FrameworkInfo:
     kinds = [{"type": name} for name in ("MULTI_ROLE", *capabilities)]
     return msgspec.convert(
         {
@@ -43,11 +42,11 @@ def framework(*capabilities: str, named: str = "fw", **more: Any) -> FrameworkIn
 
 def task(
     named: str = "t",
-    command: str | dict[str, Any] = "true",
+    command: str | Mapping[str, object] = "true",
     *,
     cpus: float = 0.1,
     mem: float = 32,
-    **more: Any,
+    **more: object,
 ) -> TaskInfo:
     scalars = {"cpus": cpus, "mem": mem}
     resources = [
@@ -66,7 +65,7 @@ def task(
     return msgspec.convert(raw, TaskInfo)
 
 
-def grace(seconds: float) -> dict[str, Any]:
+def grace(seconds: float) -> dict[str, object]:
     return {"grace_period": {"nanoseconds": int(seconds * 1e9)}}
 
 

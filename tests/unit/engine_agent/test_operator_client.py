@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from mesaform.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
+from mesaform.common.json_types import JsonObject
 from mesaform.mesos.operator import OperatorClient
 
 HOST = "127.61.0.1"
@@ -23,7 +23,7 @@ class Master:
     leads: bool = False
     leader: Master | None = None
     refusal: tuple[int, str] | None = None
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[JsonObject] = field(default_factory=list)
     base: str = ""
     runner: web.AppRunner | None = None
 

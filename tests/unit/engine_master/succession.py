@@ -7,7 +7,6 @@ containers; frameworks are models that record the statuses they receive.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from mesaform.engine import link
 from mesaform.engine.agent import events as ag
@@ -18,7 +17,7 @@ from mesaform.engine.master import events as ev
 from mesaform.engine.master.core import Master
 from mesaform.engine.master.state import Ids
 from mesaform.mesos.messages import TERMINAL_STATES, AgentInfo, to_wire
-from tests.unit.engine_master.world import SIZE, Scheduler, World
+from tests.unit.engine_master.world import SIZE, JsonDict, Scheduler, World
 
 DEAD = TERMINAL_STATES | {"TASK_UNKNOWN", "TASK_UNREACHABLE"}
 SIGTERM, OK, BROKEN = 15, 0, 256
@@ -193,7 +192,7 @@ class Client:
         self.scheduler, self.read = self._subscribe(self.id), 0
         self.unacknowledged.clear()  # of the broken stream; the updates come again
 
-    def receive(self) -> list[dict[str, Any]]:
+    def receive(self) -> list[JsonDict]:
         """Record and return the new statuses."""
         events = self.world.streams[self.scheduler.stream_id]
         fresh, self.read = events[self.read :], len(events)

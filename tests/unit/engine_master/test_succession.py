@@ -6,8 +6,6 @@ every end is reported, and no resource is given twice (the world checks after ea
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -15,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mesaform.engine.master.events import Operator
 from tests.support.profiles import examples
 from tests.unit.engine_master.succession import BROKEN, DEAD, OK, Client, RealAgent, SuccessionWorld
+from tests.unit.engine_master.world import JsonDict
 
 
 class Succession(RuleBasedStateMachine):
@@ -51,7 +50,7 @@ class Succession(RuleBasedStateMachine):
                 agent_id, False
             )
 
-    def _check_status(self, client: Client, status: dict[str, Any]) -> None:
+    def _check_status(self, client: Client, status: JsonDict) -> None:
         """A task that is reported dead is dead, or its agent is unreachable or gone."""
         task_id, state = status["task_id"]["value"], status["state"]
         record = self.world.state.record(client.agents[task_id])

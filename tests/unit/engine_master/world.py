@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,7 +20,7 @@ from mesaform.engine.documents import Document
 from mesaform.engine.master import events as ev
 from mesaform.engine.master.core import Master
 from mesaform.engine.master.parse import parse
-from mesaform.engine.master.state import Config, Ids, total
+from mesaform.engine.master.state import Agent, Config, Framework, Ids, Offer, State, total
 from mesaform.engine.registry import Registry
 from mesaform.mesos.messages import (
     AgentInfo,
@@ -35,29 +36,32 @@ from mesaform.mesos.scheduler_api import Call
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
 SMALL = Resources.of(cpus=0.1, mem_mib=32)
 START = 1_000_000.0
+JsonDict: TypeAlias = dict[str, Any]
+"""A decoded JSON object that a test indexes into."""
+M = TypeVar("M", bound=link.LinkMessage)
 
 
 class World:
     """One leading master, whose registry writes succeed at once unless `hold_stores` is set."""
 
-    def __init__(self, registry: Registry | None = None, **config: Any) -> None:
+    def __init__(self, registry: Registry | None = None) -> None:
         self.now = START
         info: Document = {"id": "m", "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
         self.master = Master(
-            info, Ids("m"), registry or Registry(), Allocator(), Config(**config), now=self.now
+            info, Ids("m"), registry or Registry(), Allocator(), Config(), now=self.now
         )
-        self.streams: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.streams: dict[str, list[JsonDict]] = defaultdict(list)
         self.closed: set[str] = set()
         self.links: dict[str, list[link.FromMaster]] = defaultdict(list)
         self.cut: set[str] = set()
         self.replies: dict[int, tuple[int, str]] = {}
-        self.published: list[dict[str, Any]] = []
+        self.published: list[JsonDict] = []
         self.held: list[ev.Store] = []
         self.hold_stores = False
         self._numbers = itertools.count(1)
 
     @property
-    def state(self) -> Any:
+    def state(self) -> State:
         return self.master.state
 
     # --- driving
@@ -125,7 +129,7 @@ class World:
         assert not set(state.agents) & state.recovered
         assert all(state.agents[id_].link_id == link_id for link_id, id_ in state.links.items())
 
-    def _check_agent(self, agent: Any) -> None:
+    def _check_agent(self, agent: Agent) -> None:
         allocator = self.state.allocator
         taken = total([agent.used(), agent.offered()])
         assert allocator.free(agent.id) + taken == agent.total, (
@@ -150,14 +154,16 @@ class World:
         *,
         size: Resources = SIZE,
         agent_id: str | None = None,
-        tasks: Any = (),
+        tasks: Iterable[link.KnownTask] = (),
         host: str | None = None,
     ) -> FakeAgent:
         return FakeAgent(self, size, agent_id, list(tasks), host or f"host{next(self._numbers)}")
 
-    def operate(self, type_: str, id_: str, **kw: Any) -> tuple[int, str] | None:
+    def operate(
+        self, type_: str, id_: str, max_grace_s: float | None = None, *, mark_gone: bool = False
+    ) -> tuple[int, str] | None:
         token = next(self._numbers)
-        self.feed(ev.Operator(token, type_, id_, **kw))
+        self.feed(ev.Operator(token, type_, id_, max_grace_s, mark_gone))
         return self.replies.get(token)
 
     def number(self) -> int:
@@ -193,7 +199,7 @@ class FakeAgent:
     def inbox(self) -> list[link.FromMaster]:
         return self.world.links[self.link_id]
 
-    def got(self, kind: type) -> list[Any]:
+    def got(self, kind: type[M]) -> list[M]:
         return [message for message in self.inbox if isinstance(message, kind)]
 
     @property
@@ -272,19 +278,19 @@ class Scheduler:
         )
 
     @property
-    def record(self) -> Any:
+    def record(self) -> Framework:
         return self.world.state.frameworks[self.id]
 
     @property
-    def offers(self) -> list[Any]:
+    def offers(self) -> list[Offer]:
         """The offers that are outstanding now."""
         return list(self.record.offers.values()) if self.id in self.world.state.frameworks else []
 
     @property
-    def statuses(self) -> list[dict[str, Any]]:
+    def statuses(self) -> list[JsonDict]:
         return [event["status"] for event in self.events("UPDATE")]
 
-    def call(self, type_: str, **body: Any) -> None:
+    def call(self, type_: str, **body: object) -> None:
         self.world.feed(
             ev.SchedulerCall(
                 self.id, parse({"type": type_, "framework_id": {"value": self.id}, **body}, Call)
@@ -294,9 +300,9 @@ class Scheduler:
     def drop(self) -> None:
         self.world.feed(ev.StreamClosed(self.stream_id))
 
-    def task(self, offer: Any, task_id: str, size: Resources = SMALL, **kw: Any) -> dict[str, Any]:
+    def task(self, offer: Offer, task_id: str, size: Resources = SMALL, **kw: Any) -> JsonDict:
         resources = msgspec.to_builtins(to_wire(size, allocated_to=offer.role))
-        document: dict[str, Any] = {
+        document: JsonDict = {
             "name": task_id,
             "task_id": {"value": task_id},
             "agent_id": {"value": offer.agent_id},
@@ -305,8 +311,8 @@ class Scheduler:
 
     def launch(
         self,
-        offer: Any,
-        *tasks: dict[str, Any],
+        offer: Offer,
+        *tasks: JsonDict,
         refuse_s: float = 0.0,
         offer_ids: list[str] | None = None,
     ) -> None:
@@ -321,13 +327,13 @@ class Scheduler:
             },
         )
 
-    def run(self, task_id: str, size: Resources = SMALL, agent: FakeAgent | None = None) -> Any:
+    def run(self, task_id: str, size: Resources = SMALL, agent: FakeAgent | None = None) -> Offer:
         """Launch one task on an outstanding offer."""
         offer = next(offer for offer in self.offers if agent is None or offer.agent_id == agent.id)
         self.launch(offer, self.task(offer, task_id, size))
         return offer
 
-    def decline(self, *offers: Any, refuse_s: float | None = None) -> None:
+    def decline(self, *offers: Offer, refuse_s: float | None = None) -> None:
         filters = {} if refuse_s is None else {"filters": {"refuse_seconds": refuse_s}}
         self.call(
             "DECLINE", decline={"offer_ids": [{"value": offer.id} for offer in offers], **filters}
@@ -341,10 +347,10 @@ class Scheduler:
         }
         self.call("ACKNOWLEDGE", acknowledge=body)
 
-    def kill(self, task_id: str, **kw: Any) -> None:
+    def kill(self, task_id: str, **kw: object) -> None:
         self.call("KILL", kill={"task_id": {"value": task_id}, **kw})
 
-    def reconcile(self, *tasks: tuple[str, str | None]) -> list[dict[str, Any]]:
+    def reconcile(self, *tasks: tuple[str, str | None]) -> list[JsonDict]:
         """The statuses that come back at once."""
         before = len(self.statuses)
         wanted = [
