@@ -1,1 +1,1 @@
-"""The web pages of the engine master and of services: static files without a build step, and how they are served."""
+"""Web pages of engine, services and autoscaler: static files without a build step."""

@@ -1,4 +1,8 @@
-"""Elections as Mesos holds them: below a path, the ephemeral node with the lowest sequence number leads."""
+"""Leader election in the form of Mesos: the ephemeral node with the lowest sequence number leads.
+
+Mesos' own recipe (src/zookeeper/group.cpp), compatible with its `json.info_` nodes. Depends on
+`session`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,16 @@ from mesaform.common.errors import MesaformError
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
 SUSPENDED_SHARE = 0.6
-"""The part of the session timeout for which a leader that cannot reach the ensemble goes on. The ensemble counts from the
-last heartbeat, at most a third of the time-out before the break was noticed, so a leader is done before another is elected."""
+"""Part of the session time-out for which a leader without a connection keeps leading.
 
-RETRY_S = 0.5
+The ensemble counts from the last heartbeat, which is at most a third of the time-out older than the
+noticed break. A leader therefore stops before another one is elected.
+"""
+
+RETRY_PAUSE_S = 0.5
 LEAVE_TIMEOUT_S = 2.0
-LOOK_AGAIN_S = 5.0
-"""Longest wait for a watch: a watch that was lost with its session costs this much, not for ever."""
+WATCH_TIMEOUT_S = 5.0
+"""Longest wait for a watch; afterwards the children are read again, in case the watch was lost."""
 
 
 def sequence_of(name: str) -> int:
@@ -25,32 +32,33 @@ def sequence_of(name: str) -> int:
 
 
 def contenders(names: list[str], prefix: str) -> list[str]:
-    """The names that contend, the leading one first; anything else below the path (such as `log_replicas`) is left out."""
-    mine = [name for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit()]
-    return sorted(mine, key=sequence_of)
+    """The contenders' node names, the leader's first; other nodes (`log_replicas`) are ignored."""
+    matching = [name for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit()]
+    return sorted(matching, key=sequence_of)
 
 
 async def watch_leader(
     zk: ZooKeeper, path: str, prefix: str = "json.info_"
 ) -> AsyncIterator[bytes | None]:
-    """The leading contender's payload, now and at each change; None when there is none, or the session is lost.
+    """Yield the leader's payload, now and at each change; None: no leader, or session lost.
 
-    A session that is only suspended keeps the last answer: a short break of the network is no change of leader.
+    While the session is suspended the last payload stays: a short network failure is no change of
+    leader.
     """
     last: object = _NEVER
     while True:
-        moved = asyncio.Event()
+        changed = asyncio.Event()
         try:
-            payload = await _leading_payload(zk, path, prefix, moved.set)
+            payload = await _leading_payload(zk, path, prefix, changed.set)
         except ZooKeeperUnavailable:
             payload = None if zk.state == "lost" else _as_payload(last)
             if zk.state == "connected":
-                moved.set()
-                await asyncio.sleep(RETRY_S)
+                changed.set()
+                await asyncio.sleep(RETRY_PAUSE_S)
         if payload != last:
             last = payload
             yield payload
-        await _first_of(moved.wait(), zk.wait_state_change())
+        await _first_of(changed.wait(), zk.wait_state_change())
 
 
 class Candidate:
@@ -58,9 +66,9 @@ class Candidate:
 
     Args:
         zk: a started session.
-        path: where the contenders' nodes are.
-        payload: what others read of the leader (MasterInfo JSON for masters).
-        prefix: how the nodes are named.
+        path: the parent of the contenders' nodes.
+        payload: data of this contender's node (MasterInfo JSON for masters).
+        prefix: the start of the nodes' names.
 
     """
 
@@ -71,13 +79,14 @@ class Candidate:
         self._path = path
         self._payload = payload
         self._prefix = prefix
-        self.leading = False
+        self.is_leading = False
 
     async def run(self, on_elected: Callable[[int], Awaitable[None]]) -> None:
-        """Contend for ever. While leading, `on_elected(epoch)` runs; it is cancelled when leadership is lost.
+        """Contend until cancelled; while this contender leads, `on_elected(epoch)` runs.
 
-        `epoch` is the node's sequence number: greater for each later leader, so it can fence writes.
-        An `on_elected` that returns gives leadership up and contends again; one that raises ends `run` with that error.
+        `epoch` is the node's sequence number, which grows with each leader: a fencing token for
+        writes. `on_elected` is cancelled when leadership is lost. When it returns, leadership is
+        given up and the contender enters again. When it raises, `run` raises the same error.
         """
         name: str | None = None
         try:
@@ -89,13 +98,16 @@ class Candidate:
                         await self._lead(name, on_elected)
                     await self._leave(name)
                 except ZooKeeperUnavailable:
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(RETRY_PAUSE_S)
         finally:
             if name is not None:
                 await self._leave(name)
 
     async def _enter(self) -> str:
-        """The name of this session's node: one whose creation was not heard of is found again by its owner."""
+        """Create this session's node and return its name.
+
+        A node whose creation was not confirmed is recognised by its owner.
+        """
         await self._zk.ensure(self._path)
         for name in contenders(await self._zk.children(self._path), self._prefix):
             if await self._zk.owner(f"{self._path}/{name}") == self._zk.session_id:
@@ -104,27 +116,27 @@ class Candidate:
         return full.rpartition("/")[2]
 
     async def _until_lowest(self, name: str) -> bool:
-        """Whether `name` became the lowest; False when it is gone or the session was lost."""
+        """Wait until `name` is the lowest; False when it is gone or the session was lost."""
         while True:
-            moved = asyncio.Event()
-            names = contenders(await self._zk.children(self._path, moved.set), self._prefix)
+            changed = asyncio.Event()
+            names = contenders(await self._zk.children(self._path, changed.set), self._prefix)
             if name not in names:
                 return False
             if names[0] == name:
                 return True
-            await _first_of(moved.wait(), self._zk.wait_state_change())
+            await _first_of(changed.wait(), self._zk.wait_state_change())
             if self._zk.state == "lost":
                 return False
             await self._zk.wait_connected()
 
     async def _lead(self, name: str, on_elected: Callable[[int], Awaitable[None]]) -> None:
-        self.leading = True
+        self.is_leading = True
         work = asyncio.ensure_future(on_elected(sequence_of(name)))
         watch = asyncio.ensure_future(self._until_deposed(name))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.leading = False
+            self.is_leading = False
             for task in (work, watch):
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
@@ -132,23 +144,23 @@ class Candidate:
             raise error
 
     async def _until_deposed(self, name: str) -> None:
-        """Return when this node no longer leads, or may soon not."""
+        """Return when this node no longer leads, or may stop leading before that is known."""
         while True:
-            moved = asyncio.Event()
+            changed = asyncio.Event()
             try:
-                names = contenders(await self._zk.children(self._path, moved.set), self._prefix)
+                names = contenders(await self._zk.children(self._path, changed.set), self._prefix)
             except ZooKeeperUnavailable:
                 if not await self._reconnected():
                     return
                 continue
             if not names or names[0] != name:
                 return
-            await _first_of(moved.wait(), self._zk.wait_state_change())
+            await _first_of(changed.wait(), self._zk.wait_state_change())
             if self._zk.state != "connected" and not await self._reconnected():
                 return
 
     async def _reconnected(self) -> bool:
-        """Whether the same session is up again before the ensemble could have given it up."""
+        """Whether the session is connected again before the ensemble can have expired it."""
         try:
             async with asyncio.timeout(self._zk.session_timeout_s * SUSPENDED_SHARE):
                 while self._zk.state == "suspended":
@@ -175,16 +187,17 @@ async def _leading_payload(
 ) -> bytes | None:
     await zk.ensure(path)
     for name in contenders(await zk.children(path, on_change), prefix):
-        found = await zk.get(f"{path}/{name}")
-        if found is not None:
-            return found[0]
+        node = await zk.get(f"{path}/{name}")
+        if node is not None:
+            return node[0]
     return None
 
 
-async def _first_of(*waits: Awaitable[object]) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
+async def _first_of(*awaitables: Awaitable[object]) -> None:
+    """Return when the first of them is done, or after `WATCH_TIMEOUT_S`."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
-        await asyncio.wait(tasks, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=WATCH_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()

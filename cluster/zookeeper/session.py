@@ -1,6 +1,7 @@
-"""One ZooKeeper session for asyncio. kazoo keeps the session in its own threads; here its answers and watches arrive on the loop.
+"""A ZooKeeper session for asyncio, on top of kazoo.
 
-No recipes here (elections are next door), no locks, no caches.
+kazoo runs the session in its own threads; this module delivers results and watches on the event
+loop. It has no recipes, locks or caches; elections are in `election`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from kazoo.retry import KazooRetry
 from mesaform.common.errors import BadInput, MesaformError, Retryable
 
 State = Literal["connected", "suspended", "lost"]
+"""As kazoo reports it. `suspended`: no connection, the session may still exist."""
+
 CALL_TIMEOUT_S = 10.0
 RECONNECT_DELAY_S = 0.1
 RECONNECT_DELAY_MAX_S = 1.0
@@ -37,7 +40,7 @@ _STATES: dict[str, State] = {
     KazooState.SUSPENDED: "suspended",
     KazooState.LOST: "lost",
 }
-_PASSING = (
+_TRANSIENT = (
     ConnectionLoss,
     ConnectionClosedError,
     SessionExpiredError,
@@ -50,33 +53,34 @@ logging.getLogger("kazoo").setLevel(logging.ERROR)
 
 
 class ZooKeeperUnavailable(Retryable):
-    """No answer from the ensemble in time; whether a write took place is unknown."""
+    """The ensemble did not answer in time; a write may or may not have happened."""
 
 
 class VersionConflict(MesaformError):
-    """Somebody else wrote the node since it was read."""
+    """Another client wrote the node after it was read."""
 
 
 def split_zk_url(url: str) -> tuple[str, str]:
-    """`zk://a:1,b:2/mesos` as (`a:1,b:2`, `/mesos`).
+    """Split `zk://a:1,b:2/mesos` into hosts `a:1,b:2` and path `/mesos`.
 
     Raises:
-        BadInput: it has another form.
+        BadInput: the URL has another form.
 
     """
     scheme, separator, rest = url.partition("://")
     hosts, slash, path = rest.partition("/")
-    if scheme != "zk" or not separator or not hosts or not slash or not path:
+    if scheme != "zk" or not all((separator, hosts, slash, path)):
         raise BadInput(f"{url!r} is not a ZooKeeper URL", fix="write zk://host:port,host:port/path")
     return hosts.rpartition("@")[2], "/" + path.rstrip("/")
 
 
 class ZooKeeper:
-    """A session that is renewed for ever. Make it and call `start` inside a running loop.
+    """A session that is renewed until `stop`. Create it and call `start` in a running loop.
 
     Args:
         hosts: `a:2181,b:2181`.
-        session_timeout_s: how long the ensemble keeps the session's ephemeral nodes after the last word from here.
+        session_timeout_s: how long the ensemble keeps the session's ephemeral nodes after its last
+            heartbeat.
 
     """
 
@@ -93,7 +97,7 @@ class ZooKeeper:
 
     @property
     def session_id(self) -> int:
-        """The owner that the ensemble writes on this session's ephemeral nodes."""
+        """The id that the ensemble records as owner of this session's ephemeral nodes."""
         identity = self._client.client_id
         return int(identity[0]) if identity else 0
 
@@ -101,7 +105,7 @@ class ZooKeeper:
         """Open the session.
 
         Raises:
-            ZooKeeperUnavailable: no server of the ensemble answered within `timeout_s`; nothing is left running.
+            ZooKeeperUnavailable: no server answered within `timeout_s`; no thread remains.
 
         """
         self._loop = asyncio.get_running_loop()
@@ -113,7 +117,7 @@ class ZooKeeper:
         self._set_state("connected")
 
     async def stop(self) -> None:
-        """End the session; its ephemeral nodes go at once when the ensemble can be told."""
+        """End the session; the ensemble deletes its ephemeral nodes at once if it is reachable."""
         self._client.remove_listener(self._on_kazoo_state)
         await asyncio.to_thread(self._client.stop)
         await asyncio.to_thread(self._client.close)
@@ -124,33 +128,33 @@ class ZooKeeper:
         await self._changed.wait()
 
     async def wait_connected(self) -> None:
-        """Return when the session is up."""
+        """Return when the session is connected."""
         while self.state != "connected":
             await self.wait_state_change()
 
     async def get(self, path: str) -> tuple[bytes, int] | None:
         """Data and version, or None when there is no such node."""
-        found = await self._call(self._client.get_async, path, absent=None)
-        return None if found is None else (found[0], found[1].version)
+        node = await self._call(self._client.get_async, path, absent=None)
+        return None if node is None else (node[0], node[1].version)
 
     async def owner(self, path: str) -> int | None:
-        """The session that owns an ephemeral node (0 for a lasting one), or None when there is none."""
+        """The session that owns an ephemeral node; 0 for a persistent node, None without a node."""
         stat = await self._call(self._client.exists_async, path, absent=None)
         return None if stat is None else int(stat.ephemeralOwner)
 
     async def put(
         self, path: str, data: bytes, version: int = -1, *, ephemeral: bool = False
     ) -> int:
-        """Write a node, making it and its parents when absent; returns its new version.
+        """Write a node, creating it and its parents if absent; returns its new version.
 
         Args:
             path: the node.
-            data: all of its data.
-            version: -1 writes over anything; 0 or more only over exactly that version.
-            ephemeral: when the node is made, tie it to this session.
+            data: its new data.
+            version: -1 overwrites any version; 0 or more only that version.
+            ephemeral: a node that is created belongs to this session.
 
         Raises:
-            VersionConflict: the node's version is another one, or it is gone.
+            VersionConflict: the node has another version or does not exist.
             ZooKeeperUnavailable: no answer; the write may or may not have happened.
 
         """
@@ -172,10 +176,10 @@ class ZooKeeper:
         return 0
 
     async def create(self, path: str, data: bytes) -> None:
-        """Make a lasting node that must not exist yet.
+        """Create a persistent node that must not exist yet.
 
         Raises:
-            VersionConflict: it exists.
+            VersionConflict: the node exists.
 
         """
         try:
@@ -184,7 +188,7 @@ class ZooKeeper:
             raise VersionConflict("exists already", where=path) from None
 
     async def create_sequential(self, path_prefix: str, data: bytes) -> str:
-        """Make an ephemeral node with the next sequence number; returns its full path."""
+        """Create an ephemeral node with the next sequence number; returns its full path."""
         return str(
             await self._call(
                 self._client.create_async,
@@ -197,7 +201,10 @@ class ZooKeeper:
         )
 
     async def children(self, path: str, watch: Callable[[], None] | None = None) -> list[str]:
-        """The names below a node, sorted; [] when it is absent. `watch` is called once on the loop at the next change."""
+        """The sorted names below a node; empty when the node is absent.
+
+        `watch` is called once, on the event loop, at the next change.
+        """
 
         def fired(_event: object) -> None:
             if watch is not None and self._loop is not None and not self._loop.is_closed():
@@ -209,16 +216,20 @@ class ZooKeeper:
         return sorted(names)
 
     async def ensure(self, path: str) -> None:
-        """Make a node without data, and its parents, unless they exist."""
+        """Create a node without data, and its parents, unless they exist."""
         await self._call(self._client.ensure_path_async, path)
 
     async def delete(self, path: str) -> None:
-        """Remove a node. Idempotent."""
+        """Delete a node. Idempotent."""
         await self._call(self._client.delete_async, path, absent=None)
 
     async def _call(
         self, function: Callable[..., Any], *args: Any, absent: Any = ..., **kwargs: Any
     ) -> Any:
+        """Call a kazoo function and wait for its result on the loop.
+
+        `absent` is the result for a node that does not exist; without it NoNodeError is raised.
+        """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
 
@@ -228,15 +239,14 @@ class ZooKeeper:
 
         try:
             function(*args, **kwargs).rawlink(arrived)
-            async with asyncio.timeout(
-                CALL_TIMEOUT_S
-            ):  # not wait_for: on Python 3.11 it can swallow a cancellation
+            # Not wait_for: on Python 3.11 it can swallow a cancellation.
+            async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await answer
         except NoNodeError:
             if absent is ...:
                 raise
             return absent
-        except _PASSING as error:
+        except _TRANSIENT as error:
             raise ZooKeeperUnavailable(
                 f"ZooKeeper does not answer ({type(error).__name__})", where=self.hosts, after_s=1.0
             ) from error
