@@ -130,7 +130,7 @@ def agent_table() -> str:
     """The table of the agent's core."""
     sources = Sources((agent_core,), agent_events)
     instance = agent_core.AgentCore("127.0.0.1", lambda: b"")
-    handlers = {**instance._handlers, **instance._container_handlers}
+    handlers = {**instance.handlers, **instance.container_handlers}
     rows = [
         (f"`{event.__name__}`", "AgentCore", handler.__name__)
         for event, handler in handlers.items()

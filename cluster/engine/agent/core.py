@@ -65,7 +65,9 @@ class AgentCore:
     def __init__(
         self, address: str, new_uuid: Callable[[], bytes], meta: AgentMeta | None = None
     ) -> None:
+        #: The agent's own record as last saved.
         self.meta = meta or AgentMeta()
+        #: Tasks that are live, or whose terminal update is not acknowledged. Each is on disk.
         self.tasks: dict[TaskKey, TaskRecord] = {}
         self._by_container: dict[str, TaskRecord] = {}
         self._streams: UpdateStreams[TaskKey] = UpdateStreams()
@@ -73,7 +75,8 @@ class AgentCore:
         self._new_uuid = new_uuid
         self._now = 0.0
         self._effects: list[Effect] = []
-        self._handlers: dict[type, _Handler] = {
+        #: The handler of each event but those of containers. Constant.
+        self.handlers: dict[type, _Handler] = {
             link.Launch: self._on_launch,
             link.Kill: self._on_kill,
             link.Acknowledge: self._on_acknowledge,
@@ -85,7 +88,8 @@ class AgentCore:
             Tick: self._on_tick,
             KillAll: self._on_kill_all,
         }
-        self._container_handlers: dict[type, _Handler] = {
+        #: The handler of each container event; it also takes the live task's record. Constant.
+        self.container_handlers: dict[type, _Handler] = {
             Started: self._on_started,
             Ran: self._on_ran,
             Exited: self._on_exited,
@@ -131,11 +135,11 @@ class AgentCore:
         self._now = now
         self._effects = []
         kind = type(event)
-        container_handler = self._container_handlers.get(kind)
+        container_handler = self.container_handlers.get(kind)
         if container_handler is not None:
             self._handle_container(event, container_handler)
-        elif kind in self._handlers:
-            self._handlers[kind](event)
+        elif kind in self.handlers:
+            self.handlers[kind](event)
         else:
             raise TypeError(f"the agent's core has no handler for {event!r}")
         return self._effects

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from mesaform.engine import link
+from mesaform.engine.master.streams import MAX_QUEUED_BYTES
 from tests.integration.engine_master.process import (
     Events,
     HttpScheduler,
@@ -568,18 +569,18 @@ def first_info(scheduler):
     )
 
 
-async def test_a_subscriber_that_does_not_read_is_cut_off(master, session, monkeypatch):
+async def test_a_subscriber_that_does_not_read_is_disconnected(master, session):
     scheduler = await HttpScheduler.subscribe(session, master.base, failover_timeout=600.0)
     term = master.process.term
     [stream] = term.streams.values()
-    stream._max_bytes = 1000
-    for _ in range(2000):
-        stream.push(b"x" * 10_000)
+    data = b"x" * 10_000
+    for _ in range(1 + MAX_QUEUED_BYTES // len(data)):
+        stream.push(data)
     framework = term.core.state.frameworks[scheduler.id]
     await eventually(lambda: not framework.is_connected)
 
 
-async def test_the_page_and_its_parts_are_served_and_nothing_foreign_is_loaded(master, session):
+async def test_the_page_is_served_and_loads_nothing_from_other_origins(master, session):
     status, page, headers = await exchange(session, "GET", f"{master.base}/")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert headers["Content-Security-Policy"].startswith("default-src 'self'")
