@@ -1,6 +1,6 @@
-"""What operators' orders come to at a moment: a pause, other bounds of a pool. Pure.
+"""Effects of operators' overrides at one time: a pause, and other bounds of a pool. Pure.
 
-Hints become demand in `demand`, drains become removals in `scale_down`; both read the orders that this module says are in force.
+Hints become demand in `demand`, drains become commands in `removal_steps`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from mesaform.aws.overrides import Override, in_force
 from mesaform.config.schema import ClusterSpec, Pool
 
 
-def paused(orders: Iterable[Override], now: float) -> Reason | None:
+def paused(overrides: Iterable[Override], now: float) -> Reason | None:
     """Why nothing is bought or removed for now; None when no pause is in force.
 
     Of several pauses the one that lasts longest counts.
     """
     last = max(
-        (order for order in in_force(orders, now) if order.kind == "pause"),
-        key=lambda order: order.until,
+        (override for override in in_force(overrides, now) if override.kind == "pause"),
+        key=lambda override: override.until,
         default=None,
     )
     if last is None:
@@ -27,19 +27,21 @@ def paused(orders: Iterable[Override], now: float) -> Reason | None:
     return Reason.of(ReasonCode.PAUSED, by=last.by, until_epoch_s=last.until, note=last.reason)
 
 
-def with_bounds(spec: ClusterSpec, orders: Iterable[Override], now: float) -> ClusterSpec:
-    """The spec with the bounds that are set for now; of two orders for one bound the later one counts.
+def with_bounds(spec: ClusterSpec, overrides: Iterable[Override], now: float) -> ClusterSpec:
+    """The spec with the bounds in force; of two overrides of one bound the later one counts.
 
-    A minimum never asks for more than the maximum, and neither goes below what Terraform keeps.
+    A minimum is at most the maximum, and neither is below Terraform's `count`.
     """
-    given = [order for order in in_force(orders, now) if order.kind == "bound"]
+    given = [override for override in in_force(overrides, now) if override.kind == "bound"]
     if not given:
         return spec
     return spec.model_copy(update={"agents": tuple(_bounded(pool, given) for pool in spec.agents)})
 
 
-def _bounded(pool: Pool, orders: Iterable[Override]) -> Pool:
-    bounds = {order.bound: order.count for order in orders if order.pool == pool.name}
+def _bounded(pool: Pool, overrides: Iterable[Override]) -> Pool:
+    bounds = {
+        override.bound: override.count for override in overrides if override.pool == pool.name
+    }
     if not bounds:
         return pool
     most = max(pool.count, bounds.get("max", pool.max))

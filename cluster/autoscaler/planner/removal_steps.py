@@ -70,14 +70,19 @@ def requested_drains(context: PassContext) -> Iterator[Command]:
     """Agents that operators drain: deactivated now, and reactivated when no override asks for it."""
     targets = _drain_targets(context)
     for node in context.supply.agent_nodes:
-        agent = node.agent
-        if agent is None or node.name in context.supply.quarantined:
+        if node.agent is None or node.name in context.supply.quarantined:
             continue
-        override = targets.get(node.name) or targets.get(agent.agent_id)
-        if override is not None and _may_take_over(node.removal):
-            yield _requested_drain(node, agent, override, context.now)
-        if override is None and _is_request_ended(node.removal, agent):
-            yield _reactivate(node, agent, Reason.of(ReasonCode.DRAIN_REQUEST_ENDED))
+        override = targets.get(node.name) or targets.get(node.agent.agent_id)
+        if override is None:
+            yield from _end_requested_drain(node, node.agent)
+        elif _may_take_over(node.removal):
+            yield _requested_drain(node, node.agent, override, context.now)
+
+
+def _end_requested_drain(node: AgentNode, agent: Agent) -> Iterator[Command]:
+    """Reactivate an agent that no override drains any more."""
+    if _is_request_ended(node.removal, agent):
+        yield _reactivate(node, agent, Reason.of(ReasonCode.DRAIN_REQUEST_ENDED))
 
 
 def _drain_targets(context: PassContext) -> dict[str, Override]:

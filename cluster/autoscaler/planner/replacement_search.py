@@ -62,12 +62,15 @@ class ReplacementSearch:
             if template.pool == pool and contains(template.shape, used)
         ]
         allowed = [t for t in large_enough if t.instance_type not in excluded_types]
-        if not allowed:
-            return
-        limits = limits_of(self.snapshot, self.supply)
+        if allowed:
+            allowed = self._within_limits(allowed)
         for template in sorted(allowed, key=_price_order):
-            if limits.how_many(template) >= 1 and self._holds(template, pieces):
+            if self._holds(template, pieces):
                 yield template
+
+    def _within_limits(self, choice: Sequence[Template]) -> list[Template]:
+        limits = limits_of(self.snapshot, self.supply)
+        return [template for template in choice if limits.how_many(template) >= 1]
 
     def _offered(self, pieces: Sequence[DemandItem]) -> list[Template]:
         by_zone = any(

@@ -12,7 +12,7 @@ from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
 from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
 from mesaform.autoscaler.model.shape import Shape, make, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.planner.advertised_capacity import KERNEL_KEEPS, as_advertised
+from mesaform.autoscaler.planner.advertised_capacity import KERNEL_SHARE, as_advertised
 from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.autoscaler.reporting.decision_text import render_decision
 from mesaform.autoscaler.reporting.reason_text import render, render_all
@@ -159,7 +159,7 @@ def test_on_aws_a_cautious_share_is_kept_for_the_kernel_until_one_was_seen() -> 
     spec = ClusterSpec.model_validate(
         {**SPEC.model_dump(exclude={"network", "engine", "target"}), **changed}
     )
-    assert shapes(spec, {})["m5.large"][1] == int(M5[1] * (1 - KERNEL_KEEPS))
+    assert shapes(spec, {})["m5.large"][1] == int(M5[1] * (1 - KERNEL_SHARE))
     assert shapes(spec, {"default/m5.large": Advertised(M5, NOW)})["m5.large"] == M5
 
 
