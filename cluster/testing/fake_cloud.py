@@ -85,16 +85,9 @@ class FakeFleet:
         listed = self._listed[instance_id]
         listed.machine = replace(listed.machine, state=state)
 
-<<<<<<< HEAD
     def all_machines(self) -> list[Machine]:
         """Return every machine, those that EC2 does not list yet included."""
         return [listed.machine for listed in self._listed.values()]
-=======
-    @property
-    def all_machines(self) -> dict[str, Machine]:
-        """Machines by id, whatever their state and cluster, also those not visible yet."""
-        return {name: listed.machine for name, listed in self._listed.items()}
->>>>>>> 233f411 (Describe advertised capacity in plain words; read the fake's machines by its interface)
 
     def machines(self, cluster: str) -> list[Machine]:
         self._maybe_fail()

@@ -334,14 +334,10 @@ def test_an_agent_of_terraforms_that_is_drained_stays_empty_until_the_order_ends
     assert world.running("/web") == 4
     world.run(150)
     assert world.agents["i-t-default-0"].agent.active
-<<<<<<< HEAD
     assert (
         next(m for m in world.fleet.all_machines() if m.instance_id == "i-t-default-0").state
         == "running"
     )
-=======
-    assert world.fleet.all_machines["i-t-default-0"].state == "running"
->>>>>>> 233f411 (Describe advertised capacity in plain words; read the fake's machines by its interface)
 
 
 LIVES = st.lists(

@@ -378,11 +378,7 @@ class World:
     # how the world works
 
     def _machines(self) -> list[Machine]:
-<<<<<<< HEAD
         return self.fleet.all_machines()
-=======
-        return list(self.fleet.all_machines.values())
->>>>>>> 233f411 (Describe advertised capacity in plain words; read the fake's machines by its interface)
 
     def _boot(self) -> None:
         for machine in self._machines():
