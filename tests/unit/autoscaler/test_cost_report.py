@@ -64,7 +64,7 @@ def test_a_machine_of_seconds_is_billed_for_a_minute():
     )
 
 
-def test_dollars_are_told_apart_by_pool_and_idle_ones_named():
+def test_a_bill_by_pool_names_idle_dollars():
     rows = [
         started("i-1", 0),
         stopped("i-1", 2 * HOUR, idle_s=HOUR),
@@ -77,7 +77,7 @@ def test_dollars_are_told_apart_by_pool_and_idle_ones_named():
     ]
 
 
-def test_dollars_are_told_apart_by_type_zone_and_capacity():
+def test_a_bill_may_be_by_type_zone_or_capacity_type():
     rows = [
         started("i-1", 0, instance_type="m5.large", zone="a", capacity="spot"),
         started("i-2", 0, usd=2.0, instance_type="m5.xlarge", zone="a", capacity="on-demand"),
@@ -134,7 +134,7 @@ def held(
     }
 
 
-def test_roles_and_apps_pay_for_what_they_held_and_the_rest_is_told_apart():
+def test_roles_and_apps_pay_for_what_they_used_and_the_rest_is_a_line_of_its_own():
     rows = [
         started("i-1", 0),
         held(
@@ -172,7 +172,7 @@ def test_half_of_a_row_counts_for_half_of_its_time_and_two_leaders_rows_of_one_t
     assert {share.name: share.usd for share in bill.shares} == {"/web": 0.75, "/api": 0.5}
 
 
-def test_apps_pay_for_what_they_held_and_what_nobody_held_or_nobody_wrote_down_is_told():
+def test_unused_and_unrecorded_dollars_are_lines_of_their_own():
     rows = [started("i-1", 0), *(used(at, 0.25, web=0.5, api=0.25) for at in range(0, 3600, 300))]
     bill = add_up(rows, 0, 2 * HOUR, "app")
     shares = {share.name: share.usd for share in bill.shares}
@@ -182,7 +182,7 @@ def test_apps_pay_for_what_they_held_and_what_nobody_held_or_nobody_wrote_down_i
     assert shares[UNKNOWN] == pytest.approx(2 - held, abs=1e-4)
 
 
-def test_what_was_planned_is_told_beside_what_was_paid():
+def test_a_bill_has_the_planned_price_beside_the_paid_one():
     bill = add_up([started("i-1", 0, usd=1.5, planned_usd_per_hour=1.0)], 0, HOUR)
     assert (bill.planned_usd, bill.usd) == (1.0, 1.5)
 
@@ -207,9 +207,7 @@ MACHINES = st.lists(
     prices=st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0123, 0.7])), max_size=3),
     since=st.integers(0, 20),
 )
-def test_whatever_it_is_told_apart_by_its_lines_add_up_to_the_bill_to_the_cent(
-    machines, samples, prices, since
-):
+def test_the_lines_of_any_grouping_add_up_to_the_bill(machines, samples, prices, since):
     rows = []
     for number, (start, length, usd, pool) in enumerate(machines):
         kind = {"instance_type": f"m{number}.large", "zone": "ab"[number % 2], "capacity": "spot"}

@@ -105,7 +105,7 @@ def test_another_reason_in_the_same_pass_is_another_line():
     )
 
 
-def test_a_burst_and_its_decline_are_told_on_one_screen_and_no_row_is_lost():
+def test_a_burst_and_its_decline_fit_on_a_screen_and_no_row_is_lost():
     world = World(a_spec(idle_after_s=10))
     for count in (40, 90, 60, 30, 10, 0):
         world.want(queued("/web", count=count))
@@ -117,7 +117,7 @@ def test_a_burst_and_its_decline_are_told_on_one_screen_and_no_row_is_lost():
     assert sum(len(line.rows) for line in story) == len(rows)
 
 
-def test_an_app_is_told_what_was_bought_for_it_and_not_what_was_bought_for_one_whose_name_begins_alike():
+def test_an_app_selects_its_purchases_and_not_those_of_an_app_whose_name_begins_alike():
     def bought(app: str) -> dict:
         reason = Reason.of(ReasonCode.DEMAND_QUEUED, app=app, count=4, wait_s=3.0)
         return Decision(NOW, "buy", (reason,), count=1, demand=(DemandCount(app, 4),)).record()
@@ -127,7 +127,7 @@ def test_an_app_is_told_what_was_bought_for_it_and_not_what_was_bought_for_one_w
     assert select(rows, Selection("web_api.instance-1f._app.1")) == rows[1:2]
 
 
-def test_an_agent_and_its_machine_have_one_story():
+def test_an_agent_and_its_instance_select_the_same_decisions():
     rows = [removal("deactivate", "i-1", NOW), removal("deactivate", "i-2", NOW)]
     bought = Decision(NOW - 9, "buy", machines=("i-1", "i-9")).record()
     assert select([bought, *rows], Selection("i-1")) == [bought, rows[0]]
@@ -145,7 +145,7 @@ def test_decisions_are_selected_by_kind_and_by_reason_code():
     assert select(rows, Selection(subject="i-2", reason="idle")) == []
 
 
-def test_a_subject_is_found_in_pools_and_in_parameters_of_reasons():
+def test_a_subject_matches_pools_and_parameters_of_reasons():
     reason = Reason.of(ReasonCode.DEMAND_DISPLACED, app="/web", instance_id="i-7")
     row = Decision(NOW, "buy", (reason,), pool="default").record()
     assert select([row], Selection("i-7")) == [row]

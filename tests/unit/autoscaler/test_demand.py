@@ -271,7 +271,7 @@ def test_a_starving_framework_says_for_how_long_and_what_it_was_offered():
     assert "2 offers sent, 0 accepted, 2 declined in the last 15 s" in render_all(unit.reasons)
 
 
-def test_four_seconds_are_too_short_to_call_a_framework_dry():
+def test_a_lack_of_offers_counts_after_five_seconds():
     assert units(hungry(replace(DRY, dry_since={"F-batch": NOW - 4}))) == []
 
 
@@ -317,7 +317,7 @@ def test_a_framework_that_is_offered_nothing_of_what_looks_free_counts_once_the_
 @pytest.mark.parametrize(
     "finding", [None, Finding(NOW - 1, offered=True, where="h"), Finding(NOW - 11, offered=False)]
 )
-def test_without_the_probe_framework_s_word_of_this_dryness_what_looks_free_is_free(finding):
+def test_free_resources_count_as_free_without_a_finding_of_the_probe_framework(finding):
     assert units(unserved(finding)) == []
 
 
@@ -354,9 +354,7 @@ def test_what_the_probe_framework_was_offered_disproves_that_there_is_none():
         ({}, ""),
     ],
 )
-def test_hunger_is_not_believed_while_a_change_of_master_or_a_slow_allocator_explains_it(
-    view, kind
-):
+def test_nothing_is_inferred_after_a_change_of_master_or_with_a_late_allocator(view, kind):
     snapshot = hungry()
     assert snapshot.cluster is not None
     unit = the_unit(replace(snapshot, cluster=replace(snapshot.cluster, **view)))
@@ -445,7 +443,7 @@ def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_t
     assert the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=4, asked=1)).count == 4
 
 
-def test_frameworks_of_one_name_are_told_apart():
+def test_frameworks_of_one_name_are_separate_items():
     twins = [
         replace(a_framework(minimal=make(1.5, 2000)), framework_id=name) for name in ("F-1", "F-2")
     ]
@@ -501,7 +499,7 @@ def test_only_roles_that_are_not_suppressed_count_with_what_they_declared():
     assert one(item).minimal == make(1)
 
 
-def test_counters_are_found_by_id_whatever_the_framework_is_called():
+def test_counters_belong_to_framework_ids():
     item = info("F1")
     item["framework_info"]["name"] = "a b/c%"
     metrics = {

@@ -61,7 +61,7 @@ def a_word(name: str = "i-1", at: float = NOW - 600) -> ShutdownReport:
     return ShutdownReport(name, at, 1800, 1804.2, 2000.4)
 
 
-def test_a_machine_that_left_word_is_told_with_its_words_and_its_time():
+def test_a_self_termination_with_a_report_has_its_reasons_and_time():
     (ending,) = endings({"i-1": OURS}, {}, [a_machine()], {"i-1": a_word()}, NOW)
     assert (ending.at, ending.reason) == (NOW - 600, "lease")
     decision = ending.decision(after_usd=0.5)
@@ -75,18 +75,18 @@ def test_a_machine_that_left_word_is_told_with_its_words_and_its_time():
 
 
 @pytest.mark.parametrize(("told", "counted"), [(NOW + 5000, NOW), (NOW - 90000, OURS.launched_at)])
-def test_a_word_of_a_machine_whose_clock_is_off_stays_within_its_life(told, counted):
+def test_the_time_of_a_report_is_within_the_life_of_its_machine(told, counted):
     (ending,) = endings({"i-1": OURS}, {}, [], {"i-1": a_word(at=told)}, NOW)
     assert ending.at == counted
 
 
-def test_a_machine_that_powered_itself_off_without_a_word_is_told_as_what_it_is():
+def test_a_self_termination_without_a_report_is_a_power_off():
     (ending,) = endings({"i-1": OURS}, {}, [a_machine(ended_by=SHUT_DOWN_FROM_INSIDE)], {}, NOW)
     assert (ending.at, ending.reason) == (NOW, "shutdown")
     assert ending.decision(0.5).reasons == (Reason.of(ReasonCode.POWERED_OFF),)
 
 
-def test_machines_that_others_ended_that_still_run_or_are_terraforms_are_not_told():
+def test_only_ended_autoscaled_machines_are_self_terminations():
     words = {"i-1": a_word()}
     assert endings({"i-1": OURS}, {"i-1": OURS}, [a_machine(state="running")], words, NOW) == []
     assert (
@@ -100,7 +100,7 @@ def test_machines_that_others_ended_that_still_run_or_are_terraforms_are_not_tol
     )
 
 
-def test_several_that_left_are_one_line_of_the_story():
+def test_several_self_terminations_are_one_line():
     before = {f"i-{n}": OURS for n in (1, 2, 3)}
     words = {name: a_word(name, NOW - 600 + 3 * n) for n, name in enumerate(before)}
     rows = [one.decision(0.5).record() for one in endings(before, {}, [], words, NOW)]
@@ -173,7 +173,7 @@ async def test_the_lease_changes_with_each_renewal_and_not_more_often_than_neede
 
 
 @pytest.mark.zookeeper
-async def test_new_terms_and_protected_machines_are_told_at_once(leases: Leases):
+async def test_new_terms_and_protected_machines_renew_at_once(leases: Leases):
     await leases.renew(a_spec(lease_s=900))
     await leases.renew(a_spec(lease_s=0))
     off = await leases.previous()
@@ -193,7 +193,7 @@ async def test_new_terms_and_protected_machines_are_told_at_once(leases: Leases)
 
 
 @pytest.mark.zookeeper
-async def test_a_leader_that_found_no_spec_yet_still_renews(leases: Leases):
+async def test_a_leader_without_a_spec_renews(leases: Leases):
     await leases.renew()
     told = await leases.previous()
     assert told is not None
@@ -201,7 +201,7 @@ async def test_a_leader_that_found_no_spec_yet_still_renews(leases: Leases):
 
 
 @pytest.mark.zookeeper
-async def test_words_are_kept_until_their_machines_are_gone_and_rubbish_is_thrown_away(
+async def test_reports_stay_until_their_machines_end_and_unreadable_ones_are_deleted(
     leases: Leases, zk: ZooKeeper, zookeeper_root: str
 ):
     assert await leases.shutdown_reports() == {}

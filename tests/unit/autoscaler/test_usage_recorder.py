@@ -71,7 +71,7 @@ def read(**lists: list[dict]):
     )
 
 
-def test_tasks_are_told_by_app_or_framework_and_by_the_role_that_their_resources_were_given_to():
+def test_tasks_have_an_app_or_a_framework_and_the_role_of_their_resources():
     mine = "web_api.instance-1._app.1"
     tasks = read(
         tasks=[
@@ -89,7 +89,7 @@ def test_tasks_are_told_by_app_or_framework_and_by_the_role_that_their_resources
     assert found["job-1"].since == NOW
 
 
-def test_what_ended_since_the_last_look_is_told_with_its_times():
+def test_tasks_that_ended_since_the_last_pass_have_their_times():
     tasks = read(
         tasks=[],
         completed_tasks=[
@@ -338,7 +338,7 @@ def test_a_pause_of_the_autoscaler_is_nobodys_and_shows_as_not_known():
     assert unknown == pytest.approx(0.096 * (1 - 60 / HOUR), abs=2e-3)
 
 
-def test_a_level_tells_machines_by_state_and_what_is_idle():
+def test_totals_have_machines_by_state_and_idle_dollars():
     machines = [
         a_machine("i-1"),
         a_machine("i-2"),

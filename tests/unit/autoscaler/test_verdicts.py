@@ -37,14 +37,14 @@ def judged(*queue, spec=None, **fields) -> Verdict:
     return verdict
 
 
-def test_work_that_fits_is_told_where():
+def test_a_verdict_names_the_machines_that_work_fits_on():
     machine = a_machine("i-1")
     verdict = judged(queued(count=2), machines=[machine], agents=[an_agent(machine)])
     assert verdict.fits_on == ("i-1 (m5.large)",)
     assert render_verdict(verdict) == "2 fit now on i-1 (m5.large)"
 
 
-def test_work_that_waits_is_told_for_which_machine():
+def test_a_verdict_names_the_machines_that_work_waits_for():
     machines = [
         a_machine("i-t1", by="terraform"),
         a_machine("i-9", state="pending", launched_at=NOW - 10),
@@ -56,7 +56,7 @@ def test_work_that_waits_is_told_for_which_machine():
     )
 
 
-def test_work_that_waits_for_an_order_that_ec2_does_not_list_yet_is_told_which():
+def test_a_verdict_names_a_launch_that_ec2_does_not_list_yet():
     offering = a_snapshot().offerings["default"][0]
     intent = Intent(LaunchRequest("toy", "default", 1, (offering,), "ms-1"), NOW - 3, None)
     assert judged(queued(), intents=(intent,)).waits_for == ("ms-1/0 (m5.large)",)
@@ -84,7 +84,7 @@ def test_many_machines_are_counted_and_not_all_named():
     assert render_verdict(verdict).endswith("and 2 more")
 
 
-def test_what_can_never_fit_is_told_the_nearest_type_and_what_is_missing():
+def test_an_impossible_verdict_names_the_nearest_type_and_the_shortfall():
     spec = a_spec(pools=[{"types": ["m5.large", "r5.xlarge", "m5.2xlarge"]}])
     refusal = judged(queued(cpus=1, mem_mib=200 * 1024), spec=spec).refusal
     assert refusal.kind == "impossible"
@@ -94,7 +94,7 @@ def test_what_can_never_fit_is_told_the_nearest_type_and_what_is_missing():
     )
 
 
-def test_what_only_a_forbidden_type_could_hold_is_told_so():
+def test_an_impossible_verdict_names_a_larger_type_that_constraints_exclude():
     spec = a_spec(pools=[{"types": ["m5.large"]}, {"name": "large", "types": ["m5.2xlarge"]}])
     refusal = judged(queued(cpus=6, constraints=[("pool", "IS", "default")]), spec=spec).refusal
     assert refusal.kind == "impossible"
@@ -125,7 +125,7 @@ def test_a_constraint_that_no_machine_would_satisfy_is_named_with_what_there_is(
     assert render_refusal(refusal) == f"no pool satisfies {why}"
 
 
-def test_constraints_that_no_one_machine_can_satisfy_together_are_told_so():
+def test_constraints_that_no_machine_satisfies_together_are_a_conflict():
     spec = a_spec(pools=[{"attributes": {"disk": "ssd"}}, {"name": "other"}])
     refusal = judged(
         queued(constraints=[("disk", "IS", "ssd"), ("pool", "IS", "other")]), spec=spec
@@ -143,7 +143,7 @@ def test_instances_that_must_share_a_machine_too_small_for_all_can_never_fit():
     assert "its 9 instances have to be on one agent (hostname CLUSTER)" in render_refusal(refusal)
 
 
-def test_instances_that_belong_on_a_full_machine_are_told_which():
+def test_a_full_agent_of_a_cluster_constraint_is_named():
     machine = a_machine("i-1", private_address="127.42.0.9")
     total = an_agent(machine).total
     agent = an_agent(machine, allocated=(total[0], total[1], 0, 0, 0), tasks=1, apps={"/web": 1})
@@ -162,7 +162,7 @@ def test_what_a_machine_would_not_help_has_its_kind(rejections, kind):
     assert judged(queued(rejections=rejections)).refusal.kind == kind
 
 
-def test_what_a_quota_stops_is_told_beside_what_it_allows():
+def test_a_quota_splits_demand_into_a_bought_and_a_refused_part():
     snapshot = a_snapshot(queue=[queued(count=4, role="ads")])
     view = replace(snapshot.cluster, quotas=(Quota("ads", (1000, None, None, None)),))
     bought, stopped = plan(replace(snapshot, cluster=view), NOW).verdicts
@@ -170,7 +170,7 @@ def test_what_a_quota_stops_is_told_beside_what_it_allows():
     assert "of its quota" in render_verdict(stopped)
 
 
-def test_what_waits_for_capacity_is_told_until_when():
+def test_a_capacity_backoff_has_the_time_of_the_next_request():
     keys = [offering.key for offering in a_snapshot().offerings["default"]]
     memory = PlannerState(
         leader_since=NOW - 9, backoffs={key: Backoff(NOW + 30, 1) for key in keys}
@@ -194,7 +194,7 @@ def test_an_unknown_catalogue_is_the_reason_while_it_lasts():
 # the packed purchase
 
 
-def test_a_plan_tells_what_its_machines_cost_what_they_would_at_least_and_how_they_were_found():
+def test_a_plan_has_the_price_the_lower_bound_and_the_method_of_its_packing():
     made = plan(a_snapshot(queue=[queued(count=5), queued("/big", 3, cpus=3, mem_mib=9000)]), NOW)
     assert made.packed is not None
     assert made.packed.bound_usd_per_hour <= made.packed.usd_per_hour
@@ -217,7 +217,7 @@ def test_a_plan_tells_what_its_machines_cost_what_they_would_at_least_and_how_th
     assert describe(made)["packed"]["method"] == made.packed.method
 
 
-def test_the_bound_is_in_the_decisions_story():
+def test_the_lower_bound_is_in_the_decision_log():
     made = plan(a_snapshot(queue=[queued(count=5)]), NOW)
     (line,) = lines_of([step.decision.record() for step in made.commands])
     assert line.reasons[-1].startswith(
@@ -226,7 +226,7 @@ def test_the_bound_is_in_the_decisions_story():
     assert made.packed.method in line.reasons[-1]
 
 
-def test_a_plan_that_packs_nothing_tells_nothing_of_it():
+def test_a_plan_that_packs_nothing_has_no_packing():
     made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
     assert made.packed is None
     assert [step.decision.method for step in made.commands] == [""]
