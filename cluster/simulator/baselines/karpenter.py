@@ -299,7 +299,7 @@ class Karpenter:
         self, world: World, command: Command
     ) -> tuple[list[Host], list[Offering] | None]:
         """The hosts that may still go and what may replace them; None: the command is void."""
-        hosts = [world.hosts[name] for name in command.names if name in world.hosts]
+        hosts = _hosts_of(world, command)
         if world.waiting:
             return hosts, None
         if command.why == "empty":
@@ -324,3 +324,8 @@ class Karpenter:
 def _registration_deadlines(world: World) -> list[float]:
     """When each host that has not registered is given up."""
     return [host.bought_at + REGISTER_S for host in world.hosts.values() if not host.up]
+
+
+def _hosts_of(world: World, command: Command) -> list[Host]:
+    """The hosts of a command that still exist."""
+    return [world.hosts[name] for name in command.names if name in world.hosts]
