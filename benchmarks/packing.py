@@ -80,8 +80,8 @@ def measured(units: list[DemandItem], templates: list[Template]) -> tuple[Packin
 
 def cluster_autoscaler_case() -> list[Result]:
     units = [
-        DemandItem("services", "/small", make(0.05, 100, ports=1), 50_000, "bench"),
-        DemandItem("services", "/larger", make(0.095, 190, ports=1), 1_000, "bench"),
+        DemandItem("services", "/small", make(0.05, 100, ports=1), 50_000, ()),
+        DemandItem("services", "/larger", make(0.095, 190, ports=1), 1_000, ()),
     ]
     packing, seconds = measured(
         units,
@@ -131,7 +131,7 @@ def karpenter_mix(items: int, seed: int) -> list[DemandItem]:
             label = "" if kind in {"plain", "host-anti-affinity"} else drawn.choice(LABELS)
             counts[kind, label, make(drawn.choice(CPUS), drawn.choice(MEMORY), ports=1)] += 1
     return [
-        DemandItem("services", f"/{kind}{label}", shape, n, "bench", CLASSES[kind])
+        DemandItem("services", f"/{kind}{label}", shape, n, (), CLASSES[kind])
         for (kind, label, shape), n in sorted(counts.items())
     ]
 
@@ -182,7 +182,7 @@ def trace_types() -> list[Template]:
 def trace_tasks(rows: list[dict[str, str]]) -> list[DemandItem]:
     shapes = Counter(make(int(row["cpu_milli"]) / 1000, int(row["memory_mib"])) for row in rows)
     return [
-        DemandItem("services", f"/{number}", shape, count, "bench")
+        DemandItem("services", f"/{number}", shape, count, ())
         for number, (shape, count) in enumerate(sorted(shapes.items()))
     ]
 

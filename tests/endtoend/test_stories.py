@@ -10,6 +10,7 @@ import os
 import re
 import signal
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -59,6 +60,11 @@ def cluster(tmp_path_factory):
     finally:
         cluster.end()
     assert cluster.processes() == []
+
+
+def missing(cluster, machines):
+    """Those of the machines that are not alive any more."""
+    return machines - set(cluster.bought(*ALIVE))
 
 
 def want(cluster, app, instances, pool="default"):
@@ -133,9 +139,7 @@ def test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost(clu
     for left in (3, 2, 1):
         before, machines = cluster.running_tasks("burst."), set(cluster.bought(*ALIVE))
         want(cluster, "burst", left)
-        gone = until(
-            "a machine goes", lambda there=machines: there - set(cluster.bought(*ALIVE)), 60
-        )
+        gone = until("a machine goes", partial(missing, cluster, machines), 60)
         assert len(gone) == 1, "one task fewer, one machine fewer"
         assert running(cluster, "burst", left) < before, "a task was lost or moved"
         went += gone

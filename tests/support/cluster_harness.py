@@ -234,7 +234,7 @@ class ClusterHarness:
                 }
         return set()
 
-    def boto(self, service: str) -> Any:
+    def boto(self, service: Any) -> Any:
         return boto3.client(
             service,
             endpoint_url=f"http://127.0.0.1:{self.port}",

@@ -57,7 +57,7 @@ async def settled(probe: ProbeFramework, state: str) -> None:
 
 
 async def framework(operator: OperatorClient, kind: str = "frameworks") -> dict[str, Any] | None:
-    everybody = (await operator.get_frameworks()).get(kind, [])
+    everybody: Any = (await operator.get_frameworks()).get(kind, [])
     return next((one for one in everybody if one["framework_info"]["name"] == PROBE), None)
 
 
@@ -104,7 +104,7 @@ async def test_what_another_framework_sits_on_is_not_to_be_had(
         hoarder = await HttpScheduler.subscribe(session, master.base, name="hoarder")
         async with agent_on(master):
             (offer,) = (await hoarder.events.next("OFFERS"))["offers"]["offers"]
-            agents = await OperatorClient([master.base], session).get_agents()
+            agents: Any = await OperatorClient([master.base], session).get_agents()
             assert not agents["agents"][0].get("allocated_resources"), (
                 "by what agents tell, all is free"
             )

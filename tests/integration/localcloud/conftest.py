@@ -57,7 +57,7 @@ class Cloud:
     _network: tuple[str, dict[str, str], str] | None = None
     _image: str = ""
 
-    def client(self, service: str) -> Any:
+    def client(self, service: Any) -> Any:
         if service not in self._clients:
             self._clients[service] = boto3.client(
                 service,

@@ -21,7 +21,7 @@ QUEUE = "arn:aws:sqs:us-east-1:123456789012:mesaform-toy-notices"
 
 
 def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
-    policy = eventbridge.queue_policy(QUEUE, [RULE])
+    policy: Any = eventbridge.queue_policy(QUEUE, [RULE])
     assert admits(json.dumps(policy), RULE, QUEUE)
     assert not admits(json.dumps(policy), RULE + "x", QUEUE)
     assert not admits(json.dumps(policy), RULE, QUEUE + "x")

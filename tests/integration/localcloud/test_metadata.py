@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
@@ -51,7 +50,7 @@ def launched(cloud: Cloud, **request: Any) -> tuple[str, Machine]:
 
 
 @pytest.fixture(scope="module")
-def profile(cloud: Cloud) -> Iterator[str]:
+def profile(cloud: Cloud) -> str:
     iam = cloud.client("iam")
     iam.create_role(RoleName="on-machines", AssumeRolePolicyDocument="{}")
     iam.create_instance_profile(InstanceProfileName="on-machines")

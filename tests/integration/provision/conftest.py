@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -27,7 +28,7 @@ REGION = "us-east-1"
 class Aws:
     url: str
 
-    def client(self, service: str):
+    def client(self, service: Any):
         return boto3.client(
             service,
             endpoint_url=self.url,

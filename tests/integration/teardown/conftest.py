@@ -28,12 +28,12 @@ class Cloud:
 
     url: str
 
-    def client(self, service: str) -> Any:
+    def client(self, service: Any) -> Any:
         return _client(self.url, service)
 
 
 @cache  # making EC2's takes longer than most of these tests
-def _client(url: str, service: str) -> Any:
+def _client(url: str, service: Any) -> Any:
     return boto3.client(
         service,
         region_name=REGION,

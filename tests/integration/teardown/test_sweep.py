@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mesaform.aws.resources.owned import OwnedResource
-from mesaform.aws.resources.registry import ResourceKind, registered_kinds
+from mesaform.aws.resources.registry import registered_kinds
 from mesaform.aws.resources.sweep import Sweep, resource_kinds
 from mesaform.common.errors import NotOwned, Permanent, Retryable
 
@@ -101,7 +103,7 @@ class Stubborn:
         self._there = False
 
 
-def alone(kind: ResourceKind, rounds: int = 10) -> Sweep:
+def alone(kind: Any, rounds: int = 10) -> Sweep:
     return Sweep([kind], "one", sleep=no_time, rounds=rounds)
 
 

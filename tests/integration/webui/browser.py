@@ -107,7 +107,7 @@ class Browser:
             one for one in self.all(f"{within} button") if one.text == text and one.is_displayed()
         )
 
-    def fill(self, form: str, **fields: object) -> None:
+    def fill(self, form: str, **fields: Any) -> None:
         for name, value in fields.items():
             field = self.one(f"{form} [name={name}]")
             field.clear()

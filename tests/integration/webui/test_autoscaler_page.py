@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -130,7 +131,7 @@ def busy(server: Server, count: int) -> None:
             overrides=orders,
         )
     for number in range(30):
-        kind = ("buy", "terminate", "unschedulable")[number % 3]
+        kind: Any = ("buy", "terminate", "unschedulable")[number % 3]
         one = Decision(
             now - 500 + 10 * number,
             kind,

@@ -195,7 +195,7 @@ def test_what_is_spread_evenly_and_cut_short_by_a_pools_max_stays_even():
         snapshot,
         [
             DemandItem(
-                "services", "/web", make(0.25, 7000), 7, "wanted", (Constraint("zone", "GROUP_BY"),)
+                "services", "/web", make(0.25, 7000), 7, (), (Constraint("zone", "GROUP_BY"),)
             )
         ],
     )

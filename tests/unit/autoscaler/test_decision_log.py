@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mesaform.autoscaler.model.decision import Decision, DemandCount, Kind
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.reporting.decision_log import Selection, lines_of, select
@@ -46,7 +48,7 @@ def test_reasons_that_differ_in_a_number_give_its_range():
 
 
 def test_the_steps_of_a_removal_are_one_line_with_their_times_and_dollars():
-    steps = [
+    steps: list[tuple[Any, float]] = [
         (kind, 2.0 * number) for number, kind in enumerate(("deactivate", "drain", "terminate"))
     ]
     (line,) = lines_of(
@@ -64,7 +66,7 @@ def test_the_steps_of_a_removal_are_one_line_with_their_times_and_dollars():
 
 
 def test_equal_removals_of_several_passes_are_one_line_that_says_over_how_long():
-    steps = [
+    steps: list[tuple[Any, float]] = [
         (kind, 2.0 * number) for number, kind in enumerate(("deactivate", "drain", "terminate"))
     ]
     rows = [

@@ -11,6 +11,7 @@ from mesaform.autoscaler import demand
 from mesaform.autoscaler.demand import frameworks, rates
 from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, Framework, Quota
 from mesaform.autoscaler.model.decision import DemandCount
+from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import Finding, Mark, PlannerState, Probe
 from mesaform.autoscaler.model.shape import make, text
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -36,11 +37,11 @@ from tests.unit.services.test_scaling import an_app, instance
 DRY = PlannerState(leader_since=NOW - 900, dry_since={"F-batch": NOW - 10})
 
 
-def units(snapshot: Snapshot) -> list[demand.DemandItem]:
+def units(snapshot: Snapshot) -> list[DemandItem]:
     return demand.collect(snapshot, NOW)
 
 
-def the_unit(snapshot: Snapshot) -> demand.DemandItem:
+def the_unit(snapshot: Snapshot) -> DemandItem:
     (unit,) = units(snapshot)
     return unit
 
@@ -533,7 +534,7 @@ def test_what_is_reserved_is_free_for_its_role_alone():
     assert (agent.free, dict(agent.reserved)) == (make(1), {"ads": make(3), "old": make(1)})
     assert agent.allocated == make(2)
 
-    def wants(role: str) -> list[demand.DemandItem]:
+    def wants(role: str) -> list[DemandItem]:
         return units(
             a_snapshot(
                 machines=[],

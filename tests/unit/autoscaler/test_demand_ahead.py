@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from mesaform.autoscaler.forecasting import weekly_profile
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.weekly_profile import Profile
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.reason_text import render_all
 from mesaform.aws.overrides import Override
@@ -23,7 +25,7 @@ from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, a
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()
 WEEK_S = weekly_profile.WEEK_S
-BOOT = {"boot_timeout_s": 600, "ahead_margin_s": 60}
+BOOT: dict[str, Any] = {"boot_timeout_s": 600, "ahead_margin_s": 60}
 LEAD_S = 600 * scheduled.BOOT_SHARE + 60
 
 
@@ -189,9 +191,9 @@ def test_a_hint_s_room_counts_towards_the_calendar():
 # past weeks
 
 
-def weeks(*cpus: float, hour: int = 9, mem_mib_each: float = 1024) -> weekly_profile.Profile:
+def weeks(*cpus: float, hour: int = 9, mem_mib_each: float = 1024) -> Profile:
     """So much ran on the Mondays before `MONDAY_9` from then on for an hour, the oldest first."""
-    known = weekly_profile.Profile()
+    known = Profile()
     for back, level in zip(range(len(cpus), 0, -1), cpus, strict=True):
         start = MONDAY_9 - back * WEEK_S + (hour - 9) * 3600
         for slot in range(-8, 12):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -547,7 +548,7 @@ def advice(**fields) -> Notice:
     )
 
 
-REPLACE = {"interruption": {"on_rebalance": "replace"}}
+REPLACE: dict[str, Any] = {"interruption": {"on_rebalance": "replace"}}
 
 
 def test_advice_is_ignored_unless_the_spec_says_otherwise():

@@ -100,7 +100,8 @@ def test_a_large_purchase_is_cut_into_calls_of_a_bounded_size() -> None:
 def test_an_error_halves_what_is_asked_and_the_offering_is_left_alone_twice_as_long_each_time() -> (
     None
 ):
-    known, now, waits, windows = {}, NOW, [], []
+    known: dict[str, Any] = {}
+    now, waits, windows = NOW, [], []
     asked = 40
     for _ in range(7):
         known = after((a_request(asked), a_result((A.key,)), now), known=known)
@@ -259,7 +260,8 @@ def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever
         errors = in_a_row[name] if offering.key in known else 0  # what is an hour old is forgotten
         for asked, named in LaunchQuota(known, now).split(wanted, (offering,), POOL):
             assert 1 <= asked <= max(1, MAX_AT_ONCE >> errors)
-            result = a_result(**{name: asked}) if has else a_result((offering.key,))
+            bought: dict[str, Any] = {name: asked}
+            result = a_result(**bought) if has else a_result((offering.key,))
             known = launch_backoff.absorb(known, a_request(asked, *named), result, now)
             in_a_row[name] = 0 if has else errors + 1
     for offering in (A, B):
@@ -267,7 +269,7 @@ def test_asks_stay_bounded_and_what_has_capacity_again_is_asked_in_time_whatever
         again = launch_backoff.absorb(
             known,
             a_request(1, offering),
-            a_result(**{"A" if offering is A else "B": 1}),
+            a_result(A=1) if offering is A else a_result(B=1),
             now + MAX_BLOCK_S,
         )
         assert not launch_backoff.is_blocked(again, offering, POOL, now + MAX_BLOCK_S)

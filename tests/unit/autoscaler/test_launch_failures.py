@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.autoscaler.builders import a_spec, queued
@@ -14,9 +16,10 @@ def kinds(world: World) -> list[str]:
     return [decision.kind for decision in world.decisions]
 
 
-def working(count: int = 20, **settings: object) -> World:
+def working(count: int = 20, **settings: Any) -> World:
     """A world whose machines have come up for /web."""
-    world = World(a_spec(**{"idle_after_s": 20, **settings}), boot_s=10)
+    values: dict[str, Any] = {"idle_after_s": 20, **settings}
+    world = World(a_spec(**values), boot_s=10)
     world.want(queued("/web", count=count))
     world.run(60)
     assert world.running("/web") == count

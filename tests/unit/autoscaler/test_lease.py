@@ -41,7 +41,7 @@ OURS = BilledMachine(
 
 
 def a_machine(
-    name: str = "i-1", state: str = "terminated", ended_by: str = "", **tags: str
+    name: str = "i-1", state: Any = "terminated", ended_by: str = "", **tags: str
 ) -> Machine:
     return Machine(
         name,

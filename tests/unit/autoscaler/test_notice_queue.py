@@ -241,4 +241,4 @@ async def test_the_leader_takes_what_machines_tell_over_http_and_others_do_not(w
 async def test_blocking_work_beside_hands_back_its_result_or_its_error():
     assert await beside(lambda: 7) == 7
     with pytest.raises(KeyError):
-        await beside(lambda: {}["absent"])
+        await beside(lambda: {"present": 1}["absent"])

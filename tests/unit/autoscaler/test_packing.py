@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(120 + PACKINGS)
 def a_unit(
     name: str = "/web", count: int = 1, cpus: float = 1, mem_mib: float = 512, **fields
 ) -> DemandItem:
-    return DemandItem("services", name, make(cpus, mem_mib), count, "test", **fields)
+    return DemandItem("services", name, make(cpus, mem_mib), count, (), **fields)
 
 
 def a_template(name: str, cpus: float, mem_mib: float, usd: float) -> Template:
@@ -131,8 +131,8 @@ def test_no_machine_is_overfull_nothing_is_bought_for_twice_and_bounds_are_kept(
 def test_fifty_thousand_small_and_a_thousand_larger_pieces_pack_into_the_fewest_machines():
     """The packing case that Cluster Autoscaler publishes: 2,595 machines are the optimum."""
     units = [
-        DemandItem("services", "/small", make(0.05, 100, 0, 0, 1), 50_000, "test"),
-        DemandItem("services", "/larger", make(0.095, 190, 0, 0, 1), 1_000, "test"),
+        DemandItem("services", "/small", make(0.05, 100, 0, 0, 1), 50_000, ()),
+        DemandItem("services", "/larger", make(0.095, 190, 0, 0, 1), 1_000, ()),
     ]
     node = Template("default", "n", "z", "on-demand", 1.0, make(1, 5000, 0, 0, 100), {})
     started = time.monotonic()

@@ -47,7 +47,7 @@ UNIQUE, SPREAD, TOGETHER = (
 def a_unit(
     name: str, count: int, cpus: float = 1, mem_mib: float = 512, *constraints: Constraint
 ) -> DemandItem:
-    return DemandItem("services", name, make(cpus, mem_mib), count, "test", constraints)
+    return DemandItem("services", name, make(cpus, mem_mib), count, (), constraints)
 
 
 def a_template(
@@ -362,7 +362,7 @@ def test_where_nothing_is_for_sale_nothing_is_bought():
 
 
 def test_pieces_that_ask_for_nothing_still_get_a_machine():
-    assert served(packed([DemandItem("services", "/nothing", make(0, 0), 5, "test")], TYPES)) == 5
+    assert served(packed([DemandItem("services", "/nothing", make(0, 0), 5, ())], TYPES)) == 5
 
 
 def test_what_a_pools_max_leaves_out_is_not_in_the_bound():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -271,7 +272,7 @@ def test_a_framework_that_took_what_it_got_gets_twice_as_much():
 
 
 def test_a_framework_without_a_declaration_counts_once_it_revived_offers():
-    by_tasks = {"minimal": None, "task_shape": make(1, 1000)}
+    by_tasks: dict[str, Any] = {"minimal": None, "task_shape": make(1, 1000)}
     assert bought(plan(starving_snapshot(**by_tasks), NOW)) == {}
     assert bought(plan(starving_snapshot(**by_tasks, asked=1), NOW)) == {"m5.large": 1}
 

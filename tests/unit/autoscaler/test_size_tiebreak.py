@@ -37,7 +37,7 @@ def packed(
     most: int = 100,
     usd: float | None = None,
 ) -> Packing:
-    units, left = [DemandItem("services", "/web", make(cpus, 1024), count, "")], {0: count}
+    units, left = [DemandItem("services", "/web", make(cpus, 1024), count, ())], {0: count}
     limits = Limits({"default": slots}, usd)
     seen = size_tiebreak.weigh(templates, units, left, limits, {"default": most})
     return size_tiebreak.restore_prices(
@@ -71,7 +71,7 @@ def test_a_pool_that_may_not_have_many_more_machines_gets_large_ones():
 def test_under_a_dollar_cap_prices_are_seen_as_they_are():
     templates = size_tiebreak.weigh(
         SIZES,
-        [DemandItem("services", "/web", make(1, 1024), 8, "")],
+        [DemandItem("services", "/web", make(1, 1024), 8, ())],
         {0: 8},
         Limits({"default": 9}, 1.0),
         {},
@@ -81,6 +81,6 @@ def test_under_a_dollar_cap_prices_are_seen_as_they_are():
 
 def test_machines_of_many_pieces_never_seem_much_dearer():
     huge = replace(SIZES[0], shape=make(1000, 4_000_000), usd_per_hour=50.0)
-    units = [DemandItem("services", "/web", make(1, 1024), 1000, "")]
+    units = [DemandItem("services", "/web", make(1, 1024), 1000, ())]
     seen = size_tiebreak.weigh([huge], units, {0: 1000}, Limits({"default": 9}), {"default": 9})
     assert 1 < seen[0].usd_per_hour / 50.0 < 1.015

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def lost() -> Snapshot:
     )
 
 
-def removal(phase: str, ago: float, *, policy: str = "", **agent) -> Snapshot:
+def removal(phase: Any, ago: float, *, policy: Any = "", **agent) -> Snapshot:
     memory = PlannerState(
         leader_since=NOW - 9000,
         registered_at={"i-1": NOW - 4000},

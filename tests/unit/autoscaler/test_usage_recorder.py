@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -154,7 +155,7 @@ class Cluster:
         self.queue: list = []
         self.recorder = Recorder()
         self.rows: list[dict] = []
-        self.memory = None
+        self.memory: Any = None
         self.offerings = offerings(a_spec())
 
     def starts(self, name: str, **fields) -> None:
@@ -196,7 +197,7 @@ class Cluster:
                         total=a_total(machine.instance_type),
                     )
                 )
-        memory = {} if self.memory is None else {"state": self.memory}
+        memory: dict[str, Any] = {} if self.memory is None else {"state": self.memory}
         snapshot = a_snapshot(
             a_spec(idle_after_s=1e9),
             machines=list(self.machines.values()),
@@ -206,7 +207,7 @@ class Cluster:
             **memory,
         )
         made = plan(snapshot, self.now)
-        before = {} if self.memory is None else self.memory.billed_machines
+        before: dict[str, Any] = {} if self.memory is None else self.memory.billed_machines
         after = made.state.billed_machines
         self.rows += [
             {"kind": "machine_started", "at": m.launched_at, **machine_row(n, m)}
@@ -224,7 +225,7 @@ class Cluster:
     def close(self) -> None:
         self.rows += self.recorder.close(self.now)
 
-    def bill(self, by: str):
+    def bill(self, by: Any):
         return add_up(self.rows, NOW, self.now, by)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,7 +31,7 @@ MASTER = Identity("i-1", "t3.medium", "us-east-1b", MASTERS[1], "on-demand")
 AGENT = Identity("i-2", "m5.large", "us-east-1a", "127.42.0.77", "spot")
 
 
-def document(role: str = "master", **changes: object) -> NodeDocument:
+def document(role: Any = "master", **changes: object) -> NodeDocument:
     members = tuple(ZooKeeperMember(number + 1, address) for number, address in enumerate(MASTERS))
     base = NodeDocument(
         NODE_DOCUMENT_VERSION, "demo", role, "eu-west-1", "embedded", members, "abc"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mesaform.cli.confirm_changes import describe_changes, needs_confirmation
@@ -45,7 +47,7 @@ def test_actions_that_end_a_machines_service(actions, after, expected):
 
 
 def test_a_new_machine_is_no_change():
-    created = {
+    created: Any = {
         "resource_changes": [
             {"type": "aws_instance", "change": {"actions": ["create"], "before": None, "after": {}}}
         ]

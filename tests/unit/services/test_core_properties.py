@@ -6,6 +6,7 @@ After any history exactly the wanted instances run.
 from __future__ import annotations
 
 import random
+from typing import Any
 from uuid import UUID
 
 from hypothesis import HealthCheck, settings
@@ -278,7 +279,7 @@ class Scheduling(RuleBasedStateMachine):
     def stored_and_present_state_are_equal(self) -> None:
         if hasattr(self, "core"):
             state = self.core.state
-            present = {("apps", key): app for key, app in state.apps.items()}
+            present: dict[Any, Any] = {("apps", key): app for key, app in state.apps.items()}
             present |= {("instances", key): item for key, item in state.instances.items()}
             present |= {("deployments", key): item for key, item in state.deployments.items()}
             assert self.stored == present

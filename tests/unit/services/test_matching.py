@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +29,7 @@ def an_offer(unreserved: Resources, reserved: Resources = EMPTY) -> OpenOffer:
     )
 
 
-def an_app(**fields: object) -> App:
+def an_app(**fields: Any) -> App:
     return App(**{"id": "/web/api", "cmd": "serve", "cpus": 1, "mem": 64, **fields})  # type: ignore[arg-type]
 
 
@@ -143,7 +146,7 @@ def test_a_task_has_marathon_s_environment_variables() -> None:
     assert info.command is not None
     assert info.command.shell
     argv = task_info(
-        an_app(cmd=None, args=["sleep", "9"]), Instance(**{**_fields(instance), "ports": []}), fit
+        an_app(cmd=None, args=["sleep", "9"]), msgspec.structs.replace(instance, ports=[]), fit
     )
     assert argv.command is not None
     assert (argv.command.shell, argv.command.value, argv.command.arguments) == (
@@ -151,7 +154,3 @@ def test_a_task_has_marathon_s_environment_variables() -> None:
         "sleep",
         ["sleep", "9"],
     )
-
-
-def _fields(instance: Instance) -> dict[str, object]:
-    return {name: getattr(instance, name) for name in instance.__struct_fields__}

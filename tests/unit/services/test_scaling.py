@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +15,9 @@ from mesaform.services.queue import LaunchDelay, QueueEntry
 from mesaform.services.scaling import choose_kills, is_settled, plan, simple_step
 
 
-def an_app(instances: int, **fields: object) -> App:
-    return App(
-        **{"id": "/web", "cmd": "x", "instances": instances, "config_version": "v2", **fields}
-    )  # type: ignore[arg-type]
+def an_app(instances: int, **fields: Any) -> App:
+    values: dict[str, Any] = {"id": "/web", "cmd": "x", "instances": instances}
+    return App(**{**values, "config_version": "v2", **fields})
 
 
 def instance(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,10 @@ def whole_cluster() -> Inventory:
     )
 
 
+def everything_of(inventory: Inventory) -> list[Any]:
+    return [*inventory.machines, *inventory.resources]
+
+
 def test_a_whole_cluster_goes_in_the_order_of_the_design() -> None:
     steps = plan(whole_cluster(), TeardownRequest()).steps
     told = [(step.kind, step.stack) for step in steps]
@@ -144,7 +150,7 @@ def test_when_the_state_is_lost_the_sweep_takes_everything() -> None:
     )
     planned = plan(lost, TeardownRequest(images=True))
     assert planned.stacks == ()
-    assert planned.removes() == {one.key for one in (*whole.machines, *whole.resources)}
+    assert planned.removes() == {item.key for item in everything_of(whole)}
 
 
 def test_agents_only_leaves_masters_and_network() -> None:
@@ -242,7 +248,7 @@ def test_everything_owned_is_in_exactly_one_step_or_kept(
     planned = plan(inventory, request)
     removed = [key for step in planned.steps for key in step.removes]
     places = removed + [one.key for one in planned.kept]
-    assert sorted(places) == sorted(one.key for one in (*inventory.machines, *inventory.resources))
+    assert sorted(places) == sorted(item.key for item in everything_of(inventory))
 
 
 @given(inventories(), wishes)
@@ -261,7 +267,7 @@ def test_steps_come_in_order_and_the_sweep_is_last(
 @given(inventories(), wishes)
 def test_the_dollars_of_the_steps_add_up(inventory: Inventory, request: TeardownRequest) -> None:
     planned = plan(inventory, request)
-    total = sum(one.usd_per_hour or 0.0 for one in (*inventory.machines, *inventory.resources))
+    total = sum(item.usd_per_hour or 0.0 for item in everything_of(inventory))
     assert sum(step.usd_per_hour for step in planned.steps) == pytest.approx(
         planned.usd_per_hour, abs=1e-4
     )
