@@ -1,5 +1,5 @@
-// Drawing without flicker: a cell or a row is touched only when what it shows has changed, so scrolling, selection and focus stay.
-// What is drawn is described by plain values: a text, a list, or h(tag, attributes, …children). Text only ever becomes text nodes.
+// Drawing without flicker: only changed cells and rows are touched, so scrolling, selection and focus stay.
+// Content is a text, a list, or h(tag, attributes, …children). Texts become text nodes, never markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -30,10 +30,10 @@ function patched(node, what) {
     if (node.nodeValue !== String(what)) node.nodeValue = String(what);
     return node;
   }
-  const made = node?.nodeName === what.tag.toUpperCase() ? node : document.createElement(what.tag);
-  dress(made, what.attributes);
-  paint(made, what.children);
-  return made;
+  const element = node?.nodeName === what.tag.toUpperCase() ? node : document.createElement(what.tag);
+  dress(element, what.attributes);
+  paint(element, what.children);
+  return element;
 }
 
 /** Make `holder` contain what is described, and nothing else. */
@@ -41,9 +41,9 @@ export function paint(holder, what) {
   const wanted = flat(what);
   wanted.forEach((one, index) => {
     const there = holder.childNodes[index];
-    const made = patched(there, one);
-    if (!there) holder.append(made);
-    else if (there !== made) there.replaceWith(made);
+    const element = patched(there, one);
+    if (!there) holder.append(element);
+    else if (there !== element) there.replaceWith(element);
   });
   while (holder.childNodes.length > wanted.length) holder.lastChild.remove();
 }

@@ -1,4 +1,4 @@
-// Numbers, sizes and times as people read them.
+// Texts for numbers, sizes and times.
 
 export const round = (value, digits = 2) => String(Number((value ?? 0).toFixed(digits)));
 

@@ -1,4 +1,4 @@
-// Keeps a page true: reads every two seconds, says when what is shown is old, and goes where the leader went.
+// Reads the page's data every two seconds, marks old data, and follows a change of leader.
 import { byId, paint } from "/static/common/dom.js";
 import { clock } from "/static/common/format.js";
 

@@ -1,4 +1,4 @@
-// The dialogs: create, scale, and "are you sure". A refusal is shown where the change was asked for, and nothing typed is lost.
+// Dialogs: create, scale, confirm. A rejected change shows its error in the dialog and keeps the input.
 import { byId } from "/static/common/dom.js";
 
 async function send(method, path, body) {
@@ -9,9 +9,9 @@ async function send(method, path, body) {
   });
   if (answer.type === "opaqueredirect") throw new Error("Another server leads now; this page moves there in a moment. Try again then.");
   if (answer.ok) return;
-  const said = await answer.json().catch(() => ({}));
-  const details = (said.details ?? []).map((one) => `${one.path}: ${one.errors.join(", ")}`);
-  throw new Error([said.message ?? `HTTP ${answer.status}`, ...details].join("\n"));
+  const problem = await answer.json().catch(() => ({}));
+  const details = (problem.details ?? []).map((one) => `${one.path}: ${one.errors.join(", ")}`);
+  throw new Error([problem.message ?? `HTTP ${answer.status}`, ...details].join("\n"));
 }
 
 /** Open a dialog; `act` is given its form's fields when it is submitted, and may throw what the form then shows. */

@@ -1,4 +1,4 @@
-// What tasks left on an agent: all sandboxes of the agent, the files of one, and the end of a file, followed as it grows.
+// Sandboxes of an agent, the files of one sandbox, and the end of a file, read again as it grows.
 // ?agent=…                 the agent's sandboxes
 // ?agent=…&task=…          the files of a task's sandbox (&path=… a folder in it)
 // ?agent=…&task=…&file=…   a file in it
@@ -18,9 +18,9 @@ let sandbox = null;
 let offset = null;
 
 async function executors() {
-  const told = await read(`/agents/${encodeURIComponent(agent)}/state`);
-  facts(byId("facts"), [["Agent", told.hostname], ["Id", h("span", { class: "id" }, agent)], ["Task", task ? h("span", { class: "id" }, task) : null]]);
-  return [...told.frameworks, ...(told.completed_frameworks ?? [])].flatMap((whose) => [
+  const agentState = await read(`/agents/${encodeURIComponent(agent)}/state`);
+  facts(byId("facts"), [["Agent", agentState.hostname], ["Id", h("span", { class: "id" }, agent)], ["Task", task ? h("span", { class: "id" }, task) : null]]);
+  return [...agentState.frameworks, ...(agentState.completed_frameworks ?? [])].flatMap((whose) => [
     ...whose.executors.map((one) => ({ ...one, framework: whose.name, frameworkId: whose.id, over: false })),
     ...whose.completed_executors.map((one) => ({ ...one, framework: whose.name, frameworkId: whose.id, over: true })),
   ]);

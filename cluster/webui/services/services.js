@@ -1,9 +1,9 @@
-// The page of services: the same REST API as everybody uses, drawn every two seconds. Dialogs are in forms.js, wording in words.js.
+// The page of services, read from the public REST API every two seconds. Dialogs: forms.js; texts: words.js.
 import { bar, byId, facts, fill, h, link, num, paint, state, sub, tight, tile } from "/static/common/dom.js";
 import { duration, mib, moment, plural, round, short } from "/static/common/format.js";
 import { follow, now, peersOf, read } from "/static/common/live.js";
 import { confirmed, create, scale, send } from "/static/forms.js";
-import { reasons, standing, undecided } from "/static/words.js";
+import { appState, explainWait, reasons } from "/static/words.js";
 
 const ENGINE = `http://${location.hostname}:5050/`;
 const FATE = { TASK_RUNNING: "good", TASK_STAGING: "busy", TASK_STARTING: "busy", TASK_KILLING: "busy" };
@@ -52,7 +52,7 @@ function detail(app, tasks) {
 }
 
 function appRows(view, app) {
-  const [word, kind, title] = standing(app, view.queue.get(app.id));
+  const [word, kind, title] = appState(app, view.queue.get(app.id));
   const shown = view.details.get(app.id);
   const row = {
     key: app.id,
@@ -67,7 +67,7 @@ function appRows(view, app) {
 
 function queueRow(entry) {
   const why = reasons(entry);
-  const text = why.length ? why.map((one) => h("div", {}, one.where, sub(one.because))) : h("span", { class: "quiet" }, undecided(entry));
+  const text = why.length ? why.map((one) => h("div", {}, one.where, sub(one.because))) : h("span", { class: "quiet" }, explainWait(entry));
   const left = entry.delay.overdue
     ? h("span", { class: "quiet" }, "no")
     : [`${duration(entry.delay.timeLeftSeconds)} more `, button("retry", entry.app.id, "Try now")];
@@ -96,10 +96,10 @@ function tiles({ apps, queue, deployments }) {
   return [
     tile("Apps", apps.length, "", `${plural(apps.filter((app) => app.instances && app.tasksRunning >= app.instances).length, "app")} complete`),
     tile("Instances running", running, `of ${wanted}`, `${sum((app) => app.tasksStaged)} starting`, bar(running, sum((app) => app.tasksStaged), Math.max(wanted, running))),
-    tile("Waiting", waiting, waiting === 1 ? "instance" : "instances", stuck ? `${plural(stuck, "app")} found no place` : "nothing is stuck"),
+    tile("Waiting", waiting, waiting === 1 ? "instance" : "instances", stuck ? `${plural(stuck, "app")} unschedulable` : "none unschedulable"),
     tile("CPUs wanted", round(sum((app) => app.cpus * app.instances), 1), "", `${round(sum((app) => app.cpus * app.tasksRunning), 1)} in use`),
     tile("Memory wanted", mib(sum((app) => app.mem * app.instances)), "", `${mib(sum((app) => app.mem * app.tasksRunning))} in use`),
-    tile("Deployments", deployments.length, "", deployments.length ? "under way" : "none under way"),
+    tile("Deployments", deployments.length, "", deployments.length ? "in progress" : "none in progress"),
   ];
 }
 

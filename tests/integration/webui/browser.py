@@ -69,13 +69,13 @@ class Browser:
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
         )
 
-    def until(self, holds: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
         """Wait for something true; a page that is being redrawn or left is looked at again."""
         end = time.monotonic() + timeout_s
         while True:
             try:
-                if found := holds():
-                    return found
+                if value := condition():
+                    return value
             except (StaleElementReferenceException, IndexError):
                 pass
             if time.monotonic() > end:
@@ -104,7 +104,9 @@ class Browser:
 
     def button(self, text: str, within: str = "body") -> WebElement:
         return next(
-            one for one in self.all(f"{within} button") if one.text == text and one.is_displayed()
+            button
+            for button in self.all(f"{within} button")
+            if button.text == text and button.is_displayed()
         )
 
     def fill(self, form: str, **fields: Any) -> None:
@@ -116,26 +118,26 @@ class Browser:
     def run(self, script: str, *values: Any) -> Any:
         return self.driver.execute_script(script, *values)
 
-    def complaints(self) -> list[str]:
-        """What the console was told since the last call."""
-        told = self.driver.get_log(
+    def console_messages(self) -> list[str]:
+        """Messages in the console since the last call."""
+        entries = self.driver.get_log(
             "browser"
         )  # the browser's own first page, opened before ours, may have its say there too
         return [
             f"{entry['level']}: {entry['message']}"
-            for entry in told
+            for entry in entries
             if not entry["message"].startswith("chrome")
         ]
 
-    def strangers(self) -> list[str]:
+    def foreign_requests(self) -> list[str]:
         """Requests to others than the cluster since the last call."""
         messages = [
             json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
         ]
         asked = [
-            one["params"]["request"]["url"]
-            for one in messages
-            if one["method"] == "Network.requestWillBeSent"
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
         ]
         ours = ("about", "data", "blob", "chrome", "chrome-untrusted")
         return [

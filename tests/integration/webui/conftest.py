@@ -104,8 +104,8 @@ def browser(_browser: Browser) -> Iterator[Browser]:
     """A window of 1400 x 1000. After every test: the console is silent, and nobody outside of the cluster was asked."""
     _browser.size(1400, 1000)
     yield _browser
-    assert _browser.complaints() == []
-    assert _browser.strangers() == []
+    assert _browser.console_messages() == []
+    assert _browser.foreign_requests() == []
 
 
 @pytest.fixture
@@ -113,8 +113,10 @@ def shaken_browser(_browser: Browser) -> Iterator[Browser]:
     """The same where requests fail on purpose: the browser notes each by itself, and nothing else may be in the console."""
     _browser.size(1400, 1000)
     yield _browser
-    assert [line for line in _browser.complaints() if "Failed to load resource" not in line] == []
-    assert _browser.strangers() == []
+    assert [
+        line for line in _browser.console_messages() if "Failed to load resource" not in line
+    ] == []
+    assert _browser.foreign_requests() == []
 
 
 @pytest.fixture

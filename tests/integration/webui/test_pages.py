@@ -14,7 +14,7 @@ from tests.integration.webui.framework import Framework
 pytestmark = [pytest.mark.browser, pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.timeout(90)]
 
 
-def test_pages_of_an_empty_cluster_say_what_to_do_next(
+def test_pages_of_an_empty_cluster_show_the_next_step(
     empty_cluster: WebCluster, browser: Browser
 ) -> None:
     browser.open(f"http://{empty_cluster.leader(5050)}:5050/")
@@ -54,11 +54,11 @@ def test_a_task_s_output_is_two_clicks_away_from_the_engine_s_page(
 ) -> None:
     browser.open(engine_url)
     browser.until(lambda: "stdout" in browser.text("#tasks"))
-    next(one for one in browser.all("#tasks a") if one.text == "stdout").click()
+    next(link for link in browser.all("#tasks a") if link.text == "stdout").click()
     browser.until(lambda: "ready to serve" in browser.text("#output"))
-    next(one for one in browser.all("#h-file a") if one.text == "files").click()
+    next(link for link in browser.all("#h-file a") if link.text == "files").click()
     browser.until(lambda: {"stdout", "stderr"} <= {row.split()[0] for row in browser.rows("list")})
-    next(one for one in browser.all("#h-list a") if one.text == "Sandboxes").click()
+    next(link for link in browser.all("#h-list a") if link.text == "Sandboxes").click()
     browser.until(lambda: browser.row("list", "shop_web.instance"))
 
 
@@ -109,7 +109,7 @@ def test_markup_in_names_of_frameworks_tasks_and_commands_shows_as_text(
         browser.open(f"http://{cluster.leader(8080)}:8080/#app=%2Fmarked")
         browser.until(lambda: evil in browser.text("#apps code"))
         browser.until(lambda: "running" in browser.text("#apps .detail"))
-        next(one for one in browser.all("#apps a") if one.text == "stdout").click()
+        next(link for link in browser.all("#apps a") if link.text == "stdout").click()
         browser.until(lambda: evil in browser.text("#output"))
         assert browser.all("#evil") == []
         assert "1234" not in browser.driver.title
@@ -194,7 +194,7 @@ def test_an_app_is_created_scaled_and_deleted_through_the_page(
     assert "Server" not in browser.text("#notice")
 
 
-def test_reasons_appear_for_an_app_that_fits_nowhere(
+def test_reject_reasons_appear_for_an_unschedulable_app(
     cluster: WebCluster, browser: Browser, services_url: str
 ) -> None:
     browser.open(services_url)
@@ -202,13 +202,13 @@ def test_reasons_appear_for_an_app_that_fits_nowhere(
     browser.until(lambda: "InsufficientCpus on 2 of 2 agents" in browser.row("queue", "/huge"))
     assert "an instance wants 99 CPUs" in browser.row("queue", "/huge")
     assert browser.row("queue", "/huge").startswith("/huge 2 ")
-    browser.until(lambda: "no place" in browser.row("apps", "/huge"))
+    browser.until(lambda: "unschedulable" in browser.row("apps", "/huge"))
     assert browser.row("deployments", "/huge")
     cluster.api("DELETE", "/v2/apps/huge?force=true")
     browser.until(lambda: "Nothing waits" in browser.text("#queue"))
 
 
-def test_an_app_that_keeps_failing_shows_its_pause_and_its_last_words(
+def test_a_failing_app_shows_its_delay_and_its_output(
     cluster: WebCluster, browser: Browser, services_url: str
 ) -> None:
     app = {
@@ -221,11 +221,11 @@ def test_an_app_that_keeps_failing_shows_its_pause_and_its_last_words(
     }
     cluster.api("POST", "/v2/apps", app)
     browser.open(f"{services_url}#app=%2Fbroken")
-    browser.until(lambda: "held back" in browser.row("apps", "/broken"))
+    browser.until(lambda: "delayed" in browser.row("apps", "/broken"))
     assert "min" in browser.row("queue", "/broken")
     assert "Try now" in browser.row("queue", "/broken")
     browser.until(lambda: "status 7" in browser.text("#apps .detail"))
-    next(one for one in browser.all("#apps .detail a") if one.text == "stderr").click()
+    next(link for link in browser.all("#apps .detail a") if link.text == "stderr").click()
     browser.until(lambda: "no database" in browser.text("#output"))
     cluster.api("DELETE", "/v2/apps/broken?force=true")
 
