@@ -1,25 +1,34 @@
-"""`mesaform local`: an AWS on this machine, for the target `local`."""
+"""`mesaform local`: the AWS API on this machine, for the target `local`."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from mesaform.cli.context import FILE_OPTION, JSON_OPTION, local_environment
 from mesaform.common.errors import BadInput
+from mesaform.common.json_types import JsonObject, as_list, as_object
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mesaform.localcloud.daemon import Instance, Status
 
 local = typer.Typer(
     no_args_is_help=True,
-    help="The local AWS: an endpoint, machines as processes, their metadata service, a fault switch.",
+    help="The local AWS: an API endpoint, instances as processes with metadata, and faults.",
 )
 fault = typer.Typer(
     no_args_is_help=True,
-    help="Make the local AWS misbehave: capacity, throttling, lag, interruptions, outages, slow boots.",
+    help="Inject faults into the local AWS: capacity, throttling, lag, interruptions, outages.",
 )
 local.add_typer(fault, name="fault")
 
@@ -31,36 +40,67 @@ PORT_OPTION = typer.Option(
     "--port",
     min=0,
     max=65535,
-    help="Where to listen on 127.0.0.1 (default: where it did last, at first 5566; 0: any free port).",
+    help="Port on 127.0.0.1 (default: the last one, at first a free one from 5566 on; 0: any).",
 )
 REGION_OPTION = typer.Option("us-east-1", "--region", help="The region that clients use.")
 COUNT_OPTION = typer.Option(None, "--count", min=1, help="Ends after so many uses.")
 DURATION_OPTION = typer.Option(None, "--duration", min=0, help="Ends after so many seconds.")
+VIA_OPTION = typer.Option(
+    "both", "--via", help="Way of the announcement: both, queue (EventBridge) or metadata (IMDS)."
+)
+INSTANCE_COLUMNS = {
+    "instance": "instance_id",
+    "address": "address",
+    "state": "state",
+    "pid": "pid",
+    "type": "instance_type",
+    "zone": "zone",
+    "image": "image_id",
+}
+"""The columns of `status` and the fields they show."""
+
+C = TypeVar("C", bound=Callable[..., None])
 
 
 def register(app: typer.Typer) -> None:
+    """Add the command."""
     app.add_typer(local, name="local")
 
 
-def _root(file: str, state: Path | None) -> Path:
-    return state if state is not None else Path(file).resolve().parent / ".mesaform" / "local"
+def with_root(command: C) -> C:
+    """Give a command the options `--file` and `--state`; it gets the state folder as `root`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [item for name, item in signature.parameters.items() if name != "root"]
+    options = [
+        inspect.Parameter(
+            "file", inspect.Parameter.KEYWORD_ONLY, default=FILE_OPTION, annotation=str
+        ),
+        inspect.Parameter(
+            "state", inspect.Parameter.KEYWORD_ONLY, default=STATE_OPTION, annotation=Path | None
+        ),
+    ]
+
+    @wraps(command)
+    def run(file: str, state: Path | None, **arguments: object) -> None:
+        root = state or Path(file).resolve().parent / ".mesaform" / "local"
+        command(root=root, **arguments)
+
+    with_options = signature.replace(parameters=[*own, *options])
+    run.__signature__ = with_options  # type: ignore[attr-defined] # typer reads it
+    return run  # type: ignore[return-value] # typer calls it with the options instead
 
 
-def _print_json(document: Any) -> None:
+def _print_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 @local.command()
-def start(
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-    port: int | None = PORT_OPTION,
-    as_json: bool = JSON_OPTION,
-) -> None:
+@with_root
+def start(root: Path, port: int | None = PORT_OPTION, as_json: bool = JSON_OPTION) -> None:
     """Start it, if it does not run yet, and print its address."""
     from mesaform.localcloud import daemon
 
-    running = daemon.start(_root(file, state), port=port)
+    running = daemon.start(root, port=port)
     if as_json:
         _print_json({"url": running.url, "pid": running.pid, "started": running.started})
     else:
@@ -68,83 +108,85 @@ def start(
 
 
 @local.command()
-def stop(
-    file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
-) -> None:
-    """End it and every machine. Its account stays: machines that were running boot again with the next start."""
+@with_root
+def stop(root: Path, as_json: bool = JSON_OPTION) -> None:
+    """End it and every machine. The account stays; its machines boot again with the next start."""
     from mesaform.localcloud import daemon
 
-    ran = daemon.stop(_root(file, state))
+    was_running = daemon.stop(root)
     if as_json:
-        _print_json({"stopped": ran})
+        _print_json({"stopped": was_running})
     else:
-        sys.stdout.write("stopped\n" if ran else "it was not running\n")
+        sys.stdout.write("stopped\n" if was_running else "it was not running\n")
 
 
 @local.command()
-def status(
-    file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
-) -> None:
+@with_root
+def status(root: Path, as_json: bool = JSON_OPTION) -> None:
     """Show whether it runs, and its machines."""
     from mesaform.localcloud import daemon
 
-    found = daemon.status(_root(file, state))
+    current = daemon.status(root)
     if as_json:
-        _print_json(found)
-        return
-    if not found["running"]:
+        _print_json(current)
+    elif current["running"]:
+        _print_status(current)
+    else:
         sys.stdout.write("the local cloud is not running\n  start it: mesaform local start\n")
-        return
-    _print_status(found)
 
 
-def _print_status(found: dict[str, Any]) -> None:
+def _print_status(current: Status) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    console.print(f"{found['url']}  pid {found['pid']}", highlight=False)
-    if not found["hypervisor"]:
-        console.print("the hypervisor does not answer; see its log", style="yellow")
-    for service, why in found["not_saved"].items():
-        console.print(
-            f"{service}: would be lost in a crash: {why}", style="yellow", highlight=False
-        )
-    table = Table(box=None)
-    for name in ("instance", "address", "state", "pid", "type", "zone", "image"):
-        table.add_column(name)
-    for item in found["instances"]:
-        cells = ("instance_id", "address", "state", "pid", "instance_type", "zone", "image_id")
-        table.add_row(*(str(item[cell] if item[cell] is not None else "-") for cell in cells))
-    console.print(table if found["instances"] else "no machines")
-    for item in found["faults"]:
+    console.print(f"{current['url']}  pid {current['pid']}", highlight=False)
+    for warning in _warnings(current):
+        console.print(warning, style="yellow", highlight=False)
+    _print_instances(console, current["instances"])
+    for item in current["faults"]:
         console.print(f"fault {item['id']}: {_described(item)}", highlight=False)
 
 
-def _described(item: dict[str, Any]) -> str:
-    return " ".join(
-        [
-            item["kind"],
-            *(
-                f"{key}={value}"
-                for key, value in item.items()
-                if key not in {"id", "kind"} and value not in (None, [])
-            ),
-        ]
-    )
+def _warnings(current: Status) -> list[str]:
+    warnings = [] if current["hypervisor"] else ["the hypervisor does not answer; see its log"]
+    if current["set_aside"]:
+        warnings.append(current["set_aside"])
+    unsaved = current["not_saved"].items()
+    return [*warnings, *(f"{name}: a crash loses its state: {reason}" for name, reason in unsaved)]
+
+
+def _print_instances(console: Console, instances: list[Instance]) -> None:
+    from rich.table import Table
+
+    if not instances:
+        console.print("no machines")
+        return
+    table = Table(box=None)
+    for column in INSTANCE_COLUMNS:
+        table.add_column(column)
+    for instance in instances:
+        fields: Mapping[str, object] = {**instance}
+        cells = (fields[name] for name in INSTANCE_COLUMNS.values())
+        table.add_row(*("-" if cell is None else str(cell) for cell in cells))
+    console.print(table)
+
+
+def _described(item: JsonObject) -> str:
+    fields = {
+        key: value
+        for key, value in item.items()
+        if key not in {"id", "kind"} and value not in (None, [])
+    }
+    return " ".join([str(item["kind"]), *(f"{key}={value}" for key, value in fields.items())])
 
 
 @local.command()
-def env(
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-    region: str = REGION_OPTION,
-    as_json: bool = JSON_OPTION,
-) -> None:
-    """Print `export` lines that point the AWS CLI, cdktf and Terraform at it: eval "$(mesaform local env)"."""
+@with_root
+def env(root: Path, region: str = REGION_OPTION, as_json: bool = JSON_OPTION) -> None:
+    """Print `export` lines for AWS CLI, cdktf and Terraform: eval "$(mesaform local env)"."""
     from mesaform.localcloud import daemon
 
-    variables = local_environment(daemon.require(_root(file, state)).url, region)
+    variables = local_environment(daemon.require(root).url, region)
     if as_json:
         _print_json(variables)
     else:
@@ -153,7 +195,8 @@ def env(
         )
 
 
-def _put(root: Path, kind: str, **fields: Any) -> None:
+def _add(root: Path, kind: str, **fields: object) -> None:
+    """Add a fault and print its id. Fields that are None are left out."""
     from mesaform.localcloud import daemon
 
     running = daemon.require(root)
@@ -163,94 +206,70 @@ def _put(root: Path, kind: str, **fields: Any) -> None:
 
 
 @fault.command()
+@with_root
 def capacity(
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
+    root: Path,
     type_: str | None = typer.Option(None, "--type", help="Only this instance type."),
     zone: str | None = typer.Option(None, "--zone", help="Only this zone."),
     kind: str | None = typer.Option(None, "--capacity", help="Only spot, or only on-demand."),
     count: int | None = COUNT_OPTION,
     duration: float | None = DURATION_OPTION,
 ) -> None:
-    """Launches that match find no capacity."""
+    """Refuse matching launches for lack of capacity."""
     if kind not in {None, "spot", "on-demand"}:
         raise BadInput(f"{kind!r} is neither spot nor on-demand", where="--capacity")
-    _put(
-        _root(file, state),
-        "capacity",
-        type=type_,
-        zone=zone,
-        capacity=kind,
-        count=count,
-        duration_s=duration,
-    )
+    limits = {"count": count, "duration_s": duration}
+    _add(root, "capacity", type=type_, zone=zone, capacity=kind, **limits)
 
 
 @fault.command()
+@with_root
 def throttle(
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
+    root: Path,
     action: list[str] = typer.Option(
         [], "--action", help="Only these calls, such as CreateFleet; default: all EC2 calls."
     ),
-    rate: float | None = typer.Option(
-        None, "--rate", help="Only what exceeds so many calls a second."
-    ),
+    rate: float | None = typer.Option(None, "--rate", help="Only calls beyond so many a second."),
     count: int | None = COUNT_OPTION,
     duration: float | None = DURATION_OPTION,
 ) -> None:
-    """Calls are refused with RequestLimitExceeded."""
-    _put(
-        _root(file, state), "throttle", actions=action, rate=rate, count=count, duration_s=duration
-    )
+    """Refuse calls with RequestLimitExceeded."""
+    _add(root, "throttle", actions=action, rate=rate, count=count, duration_s=duration)
 
 
 @fault.command()
-def lag(
-    seconds: float,
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-    duration: float | None = DURATION_OPTION,
-) -> None:
-    """EC2's Describe calls answer as of some seconds ago."""
-    _put(_root(file, state), "lag", seconds=seconds, duration_s=duration)
-
-
-VIA_OPTION = typer.Option(
-    "both", "--via", help="How it is told: both, queue (EventBridge) or metadata (IMDS)."
-)
+@with_root
+def lag(root: Path, seconds: float, duration: float | None = DURATION_OPTION) -> None:
+    """Answer EC2's Describe calls with the state of some seconds ago."""
+    _add(root, "lag", seconds=seconds, duration_s=duration)
 
 
 @fault.command()
+@with_root
 def interrupt(
+    root: Path,
     instance_id: str,
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
     after: float = typer.Option(
-        120.0, "--after", min=0, help="Seconds between the notice and the end."
+        120.0, "--after", min=0, help="Seconds between the notice and the termination."
     ),
     via: str = VIA_OPTION,
 ) -> None:
-    """Interrupt a spot instance: a notice by EventBridge and in its metadata, then its end."""
-    _put(_root(file, state), "spot_interruption", instance_id=instance_id, after_s=after, via=via)
+    """Interrupt a spot instance: announce it, then terminate the instance."""
+    _add(root, "spot_interruption", instance_id=instance_id, after_s=after, via=via)
 
 
 @fault.command()
-def rebalance(
-    instance_id: str,
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-    via: str = VIA_OPTION,
-) -> None:
-    """Recommend to move an instance's work: it is at risk of interruption."""
-    _put(_root(file, state), "rebalance", instance_id=instance_id, via=via)
+@with_root
+def rebalance(root: Path, instance_id: str, via: str = VIA_OPTION) -> None:
+    """Recommend to move an instance's work, because an interruption is likely."""
+    _add(root, "rebalance", instance_id=instance_id, via=via)
 
 
 @fault.command()
+@with_root
 def schedule(
+    root: Path,
     instance_id: str,
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
     code: str = typer.Option(
         "instance-retirement",
         "--code",
@@ -259,105 +278,79 @@ def schedule(
     after: float = typer.Option(86400.0, "--after", min=0, help="Seconds until it happens."),
     via: str = VIA_OPTION,
 ) -> None:
-    """Schedule an event for an instance: AWS Health tells it, and EC2 lists it."""
-    _put(
-        _root(file, state),
-        "scheduled_event",
-        instance_id=instance_id,
-        code=code,
-        after_s=after,
-        via=via,
-    )
+    """Schedule an event for an instance; AWS Health announces it and EC2 lists it."""
+    fields = {"instance_id": instance_id, "code": code, "after_s": after, "via": via}
+    _add(root, "scheduled_event", **fields)
 
 
 @fault.command()
+@with_root
 def redelivery(
+    root: Path,
     copies: int = typer.Argument(2, min=1, max=10),
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
     duration: float | None = DURATION_OPTION,
 ) -> None:
-    """Each announcement reaches the queue so many times."""
-    _put(_root(file, state), "redelivery", copies=copies, duration_s=duration)
+    """Deliver each announcement several times."""
+    _add(root, "redelivery", copies=copies, duration_s=duration)
 
 
 @fault.command()
-def zone(
-    zone_name: str,
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-    duration: float | None = DURATION_OPTION,
-) -> None:
-    """A zone goes out: its machines die, launches there are refused."""
-    _put(_root(file, state), "zone_outage", zone=zone_name, duration_s=duration)
+@with_root
+def zone(root: Path, zone_name: str, duration: float | None = DURATION_OPTION) -> None:
+    """Take a zone out: kill its machines and refuse launches there."""
+    _add(root, "zone_outage", zone=zone_name, duration_s=duration)
 
 
 @fault.command()
-def boot_delay(
-    seconds: float,
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-    duration: float | None = DURATION_OPTION,
-) -> None:
-    """Machines stay pending for some seconds before they boot."""
-    _put(_root(file, state), "boot_delay", seconds=seconds, duration_s=duration)
+@with_root
+def boot_delay(root: Path, seconds: float, duration: float | None = DURATION_OPTION) -> None:
+    """Keep machines pending for some seconds before they boot."""
+    _add(root, "boot_delay", seconds=seconds, duration_s=duration)
 
 
 @fault.command()
+@with_root
 def delayed_response(
+    root: Path,
     seconds: float,
     action: list[str] = typer.Option(..., "--action", help="These calls, such as CreateFleet."),
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
     count: int | None = COUNT_OPTION,
     duration: float | None = DURATION_OPTION,
 ) -> None:
     """Execute calls at once and delay their responses."""
-    _put(
-        _root(file, state),
-        "delayed_response",
-        seconds=seconds,
-        actions=action,
-        count=count,
-        duration_s=duration,
-    )
+    limits = {"count": count, "duration_s": duration}
+    _add(root, "delayed_response", seconds=seconds, actions=action, **limits)
 
 
 @fault.command()
+@with_root
 def ignored_call(
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-    count: int | None = COUNT_OPTION,
-    duration: float | None = DURATION_OPTION,
+    root: Path, count: int | None = COUNT_OPTION, duration: float | None = DURATION_OPTION
 ) -> None:
     """Accept TerminateInstances calls without executing them."""
-    _put(_root(file, state), "ignored_call", count=count, duration_s=duration)
+    _add(root, "ignored_call", count=count, duration_s=duration)
 
 
 @fault.command("list")
-def list_faults(
-    file: str = FILE_OPTION, state: Path | None = STATE_OPTION, as_json: bool = JSON_OPTION
-) -> None:
+@with_root
+def list_faults(root: Path, as_json: bool = JSON_OPTION) -> None:
     """Show the faults in force."""
     from mesaform.localcloud import daemon
 
-    answer = daemon.ask(daemon.require(_root(file, state)).url, "faults") or {"faults": []}
+    answer = daemon.ask(daemon.require(root).url, "faults") or {}
+    items = [as_object(item) for item in as_list(answer.get("faults"))]
     if as_json:
-        _print_json(answer["faults"])
+        _print_json(items)
     else:
-        sys.stdout.writelines(f"{item['id']}  {_described(item)}\n" for item in answer["faults"])
+        sys.stdout.writelines(f"{item['id']}  {_described(item)}\n" for item in items)
 
 
 @fault.command()
-def clear(
-    fault_id: str = typer.Argument("", help="One fault; default: all."),
-    file: str = FILE_OPTION,
-    state: Path | None = STATE_OPTION,
-) -> None:
-    """Take a fault, or all, off."""
+@with_root
+def clear(root: Path, fault_id: str = typer.Argument("", help="One fault; default: all.")) -> None:
+    """Remove one fault, or all."""
     from mesaform.localcloud import daemon
 
-    answer = daemon.ask(
-        daemon.require(_root(file, state)).url, f"faults/{fault_id}".rstrip("/"), method="DELETE"
-    )
+    path = f"faults/{fault_id}".rstrip("/")
+    answer = daemon.ask(daemon.require(root).url, path, method="DELETE")
     sys.stdout.write(f"cleared {answer['cleared'] if answer else 0}\n")

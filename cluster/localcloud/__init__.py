@@ -1,1 +1,5 @@
-"""A local AWS: moto's API, a hypervisor that turns instances into processes, IMDSv2, and a fault switch."""
+"""The local cloud: an AWS API on this machine, for the target `local`.
+
+An endpoint answers AWS's calls with moto, a hypervisor runs EC2's instances as processes with a
+metadata service (IMDSv2), and a registry of faults makes both fail on purpose.
+"""

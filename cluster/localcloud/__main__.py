@@ -1,47 +1,57 @@
-"""The local cloud's processes: `python -m mesaform.localcloud supervise|endpoint|hypervisor|cloudinit …`. People use `mesaform local`."""
+"""The local cloud's programs: supervise, endpoint, hypervisor and cloudinit.
+
+`python -m mesaform.localcloud <program>` runs one. People use `mesaform local`.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
+from mesaform.common.logs import configure_logging
 from mesaform.localcloud.layout import Layout
 
 
+def _supervise(root: str, socket_fd: str, lock_fd: str, host: str, port: str) -> None:
+    from mesaform.localcloud.supervisor import Listener, supervise
+
+    supervise(Layout(Path(root)), Listener(int(socket_fd), host, int(port)), int(lock_fd))
+
+
+def _serve(root: str, socket_fd: str, host: str, port: str) -> None:
+    from mesaform.localcloud.endpoint import serve
+
+    serve(Layout(Path(root)), int(socket_fd), host, int(port))
+
+
+def _run_hypervisor(root: str, url: str) -> None:
+    from mesaform.localcloud.hypervisor import run
+
+    run(Layout(Path(root)), url)
+
+
+def _run_cloudinit() -> None:
+    from mesaform.localcloud.cloudinit import main as run_cloudinit
+
+    run_cloudinit()
+
+
+PROGRAMS: dict[str, Callable[..., None]] = {
+    "supervise": _supervise,
+    "endpoint": _serve,
+    "hypervisor": _run_hypervisor,
+    "cloudinit": _run_cloudinit,
+}
+
+
 def main(arguments: list[str]) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    program, rest = arguments[0], arguments[1:]
-    if program == "cloudinit":
-        from mesaform.localcloud.cloudinit import main as run_cloudinit
-
-        run_cloudinit()
-        return
-    layout = Layout(Path(rest[0]))
-    if program == "supervise":
-        from mesaform.localcloud.supervisor import supervise
-
-        supervise(layout, int(rest[1]), int(rest[2]), rest[3], int(rest[4]))
-    elif program == "endpoint":
-        from mesaform.localcloud.endpoint import serve
-
-        serve(layout, int(rest[1]), rest[2], int(rest[3]))
-    elif program == "hypervisor":
-        from mesaform.localcloud.hypervisor import run
-
-        run(layout, rest[1])
-    else:
-        sys.exit(f"unknown program {program}")
+    """Run the program that the first argument names, with the others as its arguments."""
+    configure_logging()
+    program = PROGRAMS.get(arguments[0])
+    if program is None:
+        sys.exit(f"unknown program {arguments[0]}")
+    program(*arguments[1:])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What a machine is started with: command, environment, record. Reads the image folder, writes only the machine's."""
+"""What a machine is started with: command, environment, record of its process.
+
+Reads the image's folder and writes only the machine's.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from mesaform.localcloud import processes
-from mesaform.localcloud.layout import METADATA_PORT, Layout, write_atomically
+from mesaform.common import proc
+from mesaform.common.files import write_atomically
+from mesaform.localcloud.layout import METADATA_PORT, Layout
 from mesaform.localcloud.protocol import Machine
 
-# What lets installs work where the host needs it; nothing else of the operator's environment reaches a machine.
 PASSED_PREFIXES = ("PIP_", "UV_", "SSL_")
+"""Variables of the operator's that installers need on some hosts. No other reaches a machine."""
 PASSED_NAMES = frozenset(
     {
         "PATH",
@@ -31,15 +35,19 @@ PASSED_NAMES = frozenset(
         "no_proxy",
     }
 )
+"""Likewise, by their whole names."""
 NODE_PYTHON = Path("opt/mesaform/venv/bin/python")
 
 
 class CannotBootError(Exception):
-    """The machine cannot be started; the text says why in a sentence."""
+    """The machine cannot be started; the message says why."""
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What runs for an instance, so that a hypervisor that starts anew finds it again."""
+    """The process that runs for an instance, for a hypervisor that starts later.
+
+    `started` is in clock ticks since the host booted (`common.proc.Process.start_ticks`).
+    """
 
     pid: int
     started: int
@@ -48,12 +56,12 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def root(layout: Layout, instance_id: str) -> Path:
-    """Where a base image's machine keeps its own /opt/mesaform and /var/lib/mesaform."""
+    """The folder with the /opt/mesaform and /var/lib/mesaform of a machine of a base image."""
     return layout.machine(instance_id) / "root"
 
 
 def command(layout: Layout, machine: Machine) -> list[str]:
-    """The machine's first process: the baked node, or on a base image the small cloud-init.
+    """The command of the first process: the baked node, or on a base image `cloudinit`.
 
     Raises:
         CannotBootError: the image has no folder.
@@ -67,7 +75,7 @@ def command(layout: Layout, machine: Machine) -> list[str]:
         return [str(python), "-m", "mesaform.node"]
     if (image / "opt/mesaform").exists():
         raise CannotBootError(
-            f"image {machine.image_id} is broken: it has opt/mesaform but no {NODE_PYTHON}"
+            f"image {machine.image_id} is incomplete: it has opt/mesaform but no {NODE_PYTHON}"
         )
     return [sys.executable, "-m", "mesaform.localcloud", "cloudinit"]
 
@@ -75,7 +83,7 @@ def command(layout: Layout, machine: Machine) -> list[str]:
 def environment(
     layout: Layout, machine: Machine, url: str, inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """A machine's whole environment."""
+    """A machine's whole environment; `url` is the endpoint's."""
     passed = {
         name: value
         for name, value in inherited.items()
@@ -101,39 +109,43 @@ def environment(
 def cloudinit_environment(
     layout: Layout, machine: Machine, inherited: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """What a base image's machine has besides: its root, where this program's own code is, and the host's installer with its cache.
+    """What a machine of a base image has besides: its root, this package, the host's installer.
 
-    Without the last two every bake would fetch the installer and all packages anew.
+    Without the installer and its cache every bake would download the installer and all packages.
     """
     package = Path(__file__).absolute().parents[2]
+    programs = (inherited.get("PATH", os.defpath), str(Path(sys.executable).parent))
+    caches = Path(inherited.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return {
         "MESAFORM_ROOT": str(root(layout, machine.instance_id).resolve()),
         "PYTHONPATH": str(package),
-        "PATH": os.pathsep.join(
-            (inherited.get("PATH", os.defpath), str(Path(sys.executable).parent))
-        ),
-        "UV_CACHE_DIR": inherited.get("UV_CACHE_DIR")
-        or str(Path(inherited.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"),
+        "PATH": os.pathsep.join(programs),
+        "UV_CACHE_DIR": inherited.get("UV_CACHE_DIR") or str(caches / "uv"),
     }
 
 
+def _record_path(layout: Layout, instance_id: str) -> Path:
+    return layout.machine(instance_id) / "machine.json"
+
+
 def write_record(layout: Layout, instance_id: str, pid: int, boots: int) -> Record:
-    found = processes.stat(pid)
-    record = Record(pid, found.started if found else 0, boots, processes.boot_id())
-    write_atomically(layout.machine(instance_id) / "machine.json", msgspec.json.encode(record))
+    """Record that a process runs for an instance."""
+    process = proc.read_process(pid)
+    record = Record(pid, process.start_ticks if process else 0, boots, proc.boot_id())
+    write_atomically(_record_path(layout, instance_id), msgspec.json.encode(record))
     return record
 
 
 def read_record(layout: Layout, instance_id: str) -> Record | None:
-    """What was running at the last look; None if nothing, or if the host was booted since."""
+    """The recorded process; None if there is none, or if the host was booted since."""
     try:
-        record = msgspec.json.decode(
-            (layout.machine(instance_id) / "machine.json").read_bytes(), type=Record
-        )
+        data = _record_path(layout, instance_id).read_bytes()
+        record = msgspec.json.decode(data, type=Record)
     except (OSError, msgspec.DecodeError):
         return None
-    return record if record.boot_id == processes.boot_id() else None
+    return record if record.boot_id == proc.boot_id() else None
 
 
 def drop_record(layout: Layout, instance_id: str) -> None:
-    (layout.machine(instance_id) / "machine.json").unlink(missing_ok=True)
+    """Remove the record. Idempotent."""
+    _record_path(layout, instance_id).unlink(missing_ok=True)

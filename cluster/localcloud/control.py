@@ -102,8 +102,8 @@ class Control:
         with self._lock:
             has_changed = False
             self._ec2.bus.copies = self._faults.copies(now)
-            for fault, name, at, due in self._faults.announced(now):
-                has_changed |= self._ec2.announce(fault, name, at, due=due)
+            for announcement in self._faults.announced(now):
+                has_changed |= self._ec2.announce(announcement)
             has_changed |= self._ec2.kill_zones(self._faults.zones_out(now))
             has_changed |= self._ec2.forget_ended(now)
             if has_changed:

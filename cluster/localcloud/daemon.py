@@ -1,4 +1,7 @@
-"""Starting, stopping and asking the daemon: what `mesaform local` and `mesaform up` call. Light: imports neither moto nor aiohttp."""
+"""Starts, stops and asks the daemon, for `mesaform local`, `up` and `down`.
+
+Imports neither moto nor aiohttp, so that a command that only asks is fast.
+"""
 
 from __future__ import annotations
 
@@ -12,43 +15,57 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 
+from mesaform.common import proc
 from mesaform.common.errors import Busy, MesaformError, MissingPrerequisite
+from mesaform.common.files import write_atomically
+from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.localcloud import boot, processes
-from mesaform.localcloud.layout import DEFAULT_HOST, DEFAULT_PORT, Layout, write_atomically
+from mesaform.localcloud.layout import DEFAULT_HOST, DEFAULT_PORTS, Layout
 from mesaform.localcloud.protocol import PREFIX, Machine, World
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
+HEALTH_TIMEOUT_S = 2.0
 BACKLOG = 512
+"""Connections that wait while the endpoint restarts."""
 POLL_S = 0.05
+LOG_TAIL_CHARS = 800
+"""How much of the end of each log an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A daemon that answers. `started` tells whether this call started it."""
+    """A daemon that answers. `started` is true if this call started it."""
 
     url: str
     pid: int
     started: bool = False
 
 
-def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> Running:
-    """Have a daemon run with its state in `root`; returns when it answers. Idempotent.
+class Endpoint(msgspec.Struct, frozen=True):
+    """The content of `endpoint.json`."""
 
-    Args:
-        root: the state folder; made if missing.
-        port: where to listen; None means where it listened last, at first 5566. 0 means any free one.
-        host: the address to listen on; the default is this machine's alone.
+    url: str
+    pid: int
+
+
+def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> Running:
+    """Run a daemon with its state in `root`; returns when it answers. Idempotent.
+
+    Without a port it listens where it listened last, else on the first free port of
+    `DEFAULT_PORTS`. Port 0 means any free port.
 
     Raises:
-        Busy: the port is taken, or this folder's daemon listens on another one.
-        MesaformError: it did not come up; the message has its last words.
+        Busy: the given port is taken; this folder's daemon listens on another port; or machines
+            still run that know only a port which is taken.
+        MesaformError: the account is pickled or cannot be read, or the daemon does not answer.
 
     """
     layout = Layout(root.resolve())
@@ -57,32 +74,55 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
     try:
         if not _try_lock(lock):
             return _join(layout, port, host)
-        for stale in (
-            layout.pid,
-            layout.endpoint,
-        ):  # its process is gone, or the file would be locked
+        _require_records(layout)
+        # The lock is free, so the process that wrote these files is gone.
+        for stale in (layout.pid, layout.endpoint):
             stale.unlink(missing_ok=True)
-        with _listen(host, _last_port(layout) if port is None else port) as listening:
+        with _listen(layout, host, port) as listening:
             chosen = int(listening.getsockname()[1])
             write_atomically(layout.port, f"{chosen}\n".encode())
-            pid = _spawn(layout, listening, lock, host, chosen)
+            pid = _spawn(layout, listening, lock, host)
     finally:
         os.close(lock)
     try:
-        return _wait_ready(layout, Running(f"http://{host}:{chosen}", pid, started=True))
-    except (
-        BaseException
-    ):  # a Ctrl-C as well: what this call started and could not wait for must not stay behind
+        running = _wait_ready(layout, Running(f"http://{host}:{chosen}", pid, started=True))
+    except BaseException:  # Ctrl-C too: a daemon that nobody waits for must not stay
         stop(layout.root)
         raise
+    _require_account(running)
+    return running
 
 
-def _last_port(layout: Layout) -> int:
-    """Machines that outlived a daemon know its address, so the next one has to be found there."""
+def _require_records(layout: Layout) -> None:
+    if layout.account_file.exists() or not (files := layout.pickled_accounts()):
+        return
+    raise MesaformError(
+        f"the local account was saved by an older version of mesaform ({files[0].name}), "
+        "which this version does not read",
+        where=str(layout.account),
+        fix="take the clusters down with that version (mesaform down), or give the account up: "
+        f"rm -r {layout.root}",
+    )
+
+
+def _require_account(running: Running) -> None:
+    """Fail once when the account could not be read; the daemon goes on with an empty account."""
+    health = ask(running.url, "health") or {}
+    if reason := health.get("set_aside"):
+        raise MesaformError(
+            f"the local account {reason}. The local cloud runs now with an empty account",
+            where=running.url,
+            fix="to go on with the empty account, run the same command again; to use the file, "
+            "stop (mesaform local stop), rename it to account.json and start the version that "
+            "wrote it",
+        )
+
+
+def _last_port(layout: Layout) -> int | None:
     try:
         return int(layout.port.read_text())
     except (OSError, ValueError):
-        return DEFAULT_PORT
+        return None
 
 
 def _try_lock(lock: int) -> bool:
@@ -94,10 +134,10 @@ def _try_lock(lock: int) -> bool:
 
 
 def _join(layout: Layout, port: int | None, host: str) -> Running:
-    """Somebody else's daemon: running, or on its way; if that one fails, it is our turn."""
+    """Wait for the daemon that another command started; start one if that one fails."""
     until = time.monotonic() + START_TIMEOUT_S
-    while (found := find(layout.root)) is None:
-        if not _locked(layout):
+    while (running := find(layout.root)) is None:
+        if not _is_locked(layout):
             return start(layout.root, port=port, host=host)
         if time.monotonic() > until:
             raise Busy(
@@ -106,16 +146,49 @@ def _join(layout: Layout, port: int | None, host: str) -> Running:
                 fix="see its log folder",
             )
         time.sleep(POLL_S)
-    if port and not found.url.endswith(f":{port}"):
+    if port and not running.url.endswith(f":{port}"):
         raise Busy(
-            f"the local cloud of this folder already listens on {found.url}",
+            f"the local cloud of this folder already listens on {running.url}",
             where=str(layout.root),
             fix="stop it first: mesaform local stop",
         )
-    return _wait_ready(layout, found)
+    return _wait_ready(layout, running)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(layout: Layout, host: str, port: int | None) -> socket.socket:
+    """A listening socket on the given port, the last one, or a free one.
+
+    Machines that outlived a killed daemon know only its address, so while there are any, no other
+    port will do.
+    """
+    if port is not None:
+        return _bind(host, port)
+    last = _last_port(layout)
+    if last is not None:
+        try:
+            return _bind(host, last)
+        except Busy:
+            if _has_running_machines(layout):
+                raise
+    for candidate in DEFAULT_PORTS:
+        try:
+            return _bind(host, candidate)
+        except Busy:
+            continue
+    return _bind(host, 0)
+
+
+def _has_running_machines(layout: Layout) -> bool:
+    return any(_pid_of(layout, path.name) is not None for path in layout.machines.iterdir())
+
+
+def _pid_of(layout: Layout, instance_id: str) -> int | None:
+    """The pid of a machine's first process, if it runs."""
+    record = boot.read_record(layout, instance_id)
+    return record.pid if record and proc.is_alive(record.pid, record.started) else None
+
+
+def _bind(host: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -127,85 +200,81 @@ def _listen(host: str, port: int) -> socket.socket:
             raise Busy(
                 f"port {port} cannot be used: {error.strerror}",
                 where=f"{host}:{port}",
-                fix="end what listens there, or choose another port: mesaform local start --port <port>",
+                fix="end what listens there, or choose another port: "
+                "mesaform local start --port <port>",
             ) from None
         raise
     return listening
 
 
-def _spawn(layout: Layout, listening: socket.socket, lock: int, host: str, port: int) -> int:
-    command = [
-        sys.executable,
-        "-m",
-        "mesaform.localcloud",
-        "supervise",
-        str(layout.root),
-        str(listening.fileno()),
-        str(lock),
-        host,
-        str(port),
-    ]
+def _spawn(layout: Layout, listening: socket.socket, lock: int, host: str) -> int:
+    """Start the daemon's process in a session of its own; its pid."""
+    fd, port = listening.fileno(), listening.getsockname()[1]
+    arguments = [str(layout.root), str(fd), str(lock), host, str(port)]
     with (layout.log / "daemon.log").open("ab") as output:
         child = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "mesaform.localcloud", "supervise", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=(listening.fileno(), lock),
+            pass_fds=(fd, lock),
             start_new_session=True,
             env=_clean_environment(),
             cwd="/",
         )
-    child.returncode = 0  # it outlives this program: not ours to wait for
+    child.returncode = 0  # it outlives this program, which therefore does not wait for it
     return child.pid
 
 
 def _clean_environment() -> dict[str, str]:
-    """The daemon's environment: nothing of AWS's, so that no profile, endpoint or credential of the operator gets into it."""
-    kept = {
+    """The daemon's environment, without the operator's AWS profile, endpoint and credentials."""
+    environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("AWS_", "MESAFORM_", "MOTO_"))
     }
     package = str(Path(__file__).absolute().parents[2])
-    kept["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [kept.get("PYTHONPATH")])])
-    return kept
+    inherited = filter(None, [environment.get("PYTHONPATH")])
+    environment["PYTHONPATH"] = os.pathsep.join([package, *inherited])
+    return environment
 
 
 def _wait_ready(layout: Layout, running: Running) -> Running:
     until = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < until:
-        health = ask(running.url, "health", timeout_s=2.0)
+        health = ask(running.url, "health", timeout_s=HEALTH_TIMEOUT_S)
         if health and health["hypervisor"]:
             return running
-        if (found := processes.stat(running.pid)) is None or found.state == "Z":
+        process = proc.read_process(running.pid)
+        if process is None or process.has_ended:
             break
         time.sleep(POLL_S)
     raise MesaformError(
-        f"the local cloud did not come up:\n{_last_words(layout)}",
+        f"the local cloud did not start:\n{_log_tails(layout)}",
         where=str(layout.log),
         fix="read the logs there",
     )
 
 
-def _last_words(layout: Layout) -> str:
-    texts = [path.read_text(errors="replace")[-800:] for path in sorted(layout.log.glob("*.log"))]
+def _log_tails(layout: Layout) -> str:
+    logs = sorted(layout.log.glob("*.log"))
+    texts = [path.read_text(errors="replace")[-LOG_TAIL_CHARS:] for path in logs]
     return "\n".join(texts) or "(no logs)"
 
 
 def find(root: Path) -> Running | None:
     """The daemon of this folder if its process lives, whether or not it answers yet."""
     layout = Layout(root.resolve())
-    if not _locked(layout) or not layout.endpoint.exists():
+    if not _is_locked(layout):
         return None
     try:
-        document = msgspec.json.decode(layout.endpoint.read_bytes(), type=dict[str, Any])
+        endpoint = msgspec.json.decode(layout.endpoint.read_bytes(), type=Endpoint)
     except (OSError, msgspec.DecodeError):
         return None
-    return Running(document["url"], int(document["pid"]))
+    return Running(endpoint.url, endpoint.pid)
 
 
-def _locked(layout: Layout) -> bool:
+def _is_locked(layout: Layout) -> bool:
     if not layout.lock.exists():
         return False
     lock = os.open(layout.lock, os.O_RDWR)
@@ -216,20 +285,20 @@ def _locked(layout: Layout) -> bool:
 
 
 def ask(
-    url: str, path: str, *, method: str = "GET", body: Any = None, timeout_s: float = 10.0
-) -> dict[str, Any] | None:
-    """Call one of the daemon's own routes; None if nobody answers.
+    url: str, path: str, *, method: str = "GET", body: object = None, timeout_s: float = 10.0
+) -> JsonObject | None:
+    """Call one of the daemon's own routes; None if nothing answers.
 
     Raises:
-        MesaformError: the daemon says that the request is wrong.
+        MesaformError: the daemon refuses the request.
 
     """
     data = None if body is None else msgspec.json.encode(body)
-    request = urllib.request.Request(f"{url}{PREFIX}/{path}", data=data, method=method)  # noqa: S310  # our own address
+    request = urllib.request.Request(f"{url}{PREFIX}/{path}", data=data, method=method)  # noqa: S310 - http
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=timeout_s) as answer:
-            return msgspec.json.decode(answer.read(), type=dict[str, Any])
+            return as_object(msgspec.json.decode(answer.read()))
     except urllib.error.HTTPError as error:
         text = error.read().decode(errors="replace")
         raise MesaformError(f"the local cloud refused: {text}", where=f"{PREFIX}/{path}") from None
@@ -238,49 +307,56 @@ def ask(
 
 
 def stop(root: Path) -> bool:
-    """End the daemon and every machine; whether anything ran. Also ends what a daemon that was killed left behind.
+    """End the daemon and every machine, also those of a daemon that was killed.
+
+    Returns whether anything ran.
 
     Raises:
-        Busy: something does not end; the message names it.
+        Busy: processes do not end; the message names them.
 
     """
     layout = Layout(root.resolve())
     running = find(layout.root)
-    ran = running is not None
     if running is not None:
         processes.send(running.pid, signal.SIGTERM)
         until = time.monotonic() + STOP_TIMEOUT_S
-        while _locked(layout) and time.monotonic() < until:
+        while _is_locked(layout) and time.monotonic() < until:
             time.sleep(POLL_S)
-        if _locked(layout):
+        if _is_locked(layout):
             processes.send(running.pid, signal.SIGKILL)
-    ran |= _end_leftovers(layout)
+    had_machines = _kill_machines(layout)
     for path in (layout.pid, layout.endpoint):
         path.unlink(missing_ok=True)
-    return ran
+    return running is not None or had_machines
 
 
-def _end_leftovers(layout: Layout) -> bool:
-    """SIGKILL machines without a daemon; whether there were any."""
-    ours = {path.name for path in layout.machines.iterdir()} if layout.machines.is_dir() else set()
-    census, found = processes.Census(), False
+def _kill_machines(layout: Layout) -> bool:
+    """Kill the machines that are left without a daemon; whether there were any."""
+    names = {path.name for path in layout.machines.iterdir()} if layout.machines.is_dir() else set()
+    census, had_any = processes.Census(), False
     until = time.monotonic() + STOP_TIMEOUT_S
-    while left := {pid for owner, pids in census.take().items() if owner in ours for pid in pids}:
-        found = True
-        for pid in left:
+    while pids := _members(census, names):
+        had_any = True
+        for pid in pids:
             processes.send(pid, signal.SIGKILL)
         if time.monotonic() > until:
             raise Busy(
-                f"processes {sorted(left)} of local machines do not end", where=str(layout.machines)
+                f"processes {sorted(pids)} of local machines do not end",
+                where=str(layout.machines),
             )
         time.sleep(POLL_S)
-    for instance_id in ours:
-        boot.drop_record(layout, instance_id)
-    return found
+    for name in names:
+        boot.drop_record(layout, name)
+    return had_any
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+def _members(census: processes.Census, names: Iterable[str]) -> set[int]:
+    """The pids of the processes of these machines."""
+    members = census.take()
+    return {pid for name in names for pid in members.get(name, ())}
+
+
+class Instance(TypedDict):
     """A machine for `mesaform local status`; `pid` is None while it has no process."""
 
     instance_id: str
@@ -293,47 +369,74 @@ class Instance:
     region: str
 
 
-def status(root: Path) -> dict[str, Any]:
-    """What runs: `running`, `url`, `pid`, `not_saved` (services whose state a crash would lose), `instances`, `faults`."""
+class Status(TypedDict):
+    """What `mesaform local status` shows.
+
+    Attributes:
+        hypervisor: whether the hypervisor asks the endpoint for work.
+        not_saved: services whose state a crash would lose, with the reason.
+        set_aside: what happened to an account that could not be read; empty if none.
+
+    """
+
+    running: bool
+    url: str | None
+    pid: int | None
+    hypervisor: bool
+    not_saved: JsonObject
+    set_aside: str
+    instances: list[Instance]
+    faults: list[JsonObject]
+
+
+def status(root: Path) -> Status:
+    """The daemon's state. One that does not answer counts as not running."""
     layout = Layout(root.resolve())
     running = find(layout.root)
-    health = ask(running.url, "health") if running else None
-    machines = ask(running.url, "machines") if running and health else None
-    if running is None or health is None or machines is None:  # it may end between two questions
-        return {
-            "running": False,
-            "url": running.url if running else None,
-            "pid": running.pid if running else None,
-            "instances": [],
-        }
+    if running is None:
+        return _not_running(None)
+    answers = [ask(running.url, path) for path in ("health", "machines", "faults")]
+    health, machines, listed = (answer or {} for answer in answers)
+    if not all(answers):  # it may end between two answers
+        return _not_running(running)
     world = msgspec.convert(machines, World)
-    listed = ask(running.url, "faults") or {"faults": []}
     return {
         "running": True,
         "url": running.url,
         "pid": running.pid,
-        "hypervisor": health["hypervisor"],
-        "not_saved": health["not_saved"],
-        "instances": [
-            msgspec.to_builtins(_instance(layout, machine)) for machine in world.machines
-        ],
-        "faults": listed["faults"],
+        "hypervisor": bool(health["hypervisor"]),
+        "not_saved": as_object(health["not_saved"]),
+        "set_aside": str(health["set_aside"]),
+        "instances": [_instance(layout, machine) for machine in world.machines],
+        "faults": [as_object(item) for item in as_list(listed["faults"])],
+    }
+
+
+def _not_running(silent: Running | None) -> Status:
+    """The status without a daemon, or with one that does not answer."""
+    return {
+        "running": False,
+        "url": silent.url if silent else None,
+        "pid": silent.pid if silent else None,
+        "hypervisor": False,
+        "not_saved": {},
+        "set_aside": "",
+        "instances": [],
+        "faults": [],
     }
 
 
 def _instance(layout: Layout, machine: Machine) -> Instance:
-    record = boot.read_record(layout, machine.instance_id)
-    pid = record.pid if record and processes.alive(record.pid, record.started) else None
-    return Instance(
-        machine.instance_id,
-        machine.address,
-        machine.state,
-        pid,
-        machine.image_id,
-        machine.instance_type,
-        machine.zone,
-        machine.region,
-    )
+    return {
+        "instance_id": machine.instance_id,
+        "address": machine.address,
+        "state": machine.state,
+        "pid": _pid_of(layout, machine.instance_id),
+        "image_id": machine.image_id,
+        "instance_type": machine.instance_type,
+        "zone": machine.zone,
+        "region": machine.region,
+    }
 
 
 def require(root: Path) -> Running:
@@ -343,9 +446,9 @@ def require(root: Path) -> Running:
         MissingPrerequisite: there is none.
 
     """
-    found = find(root)
-    if found is None:
+    running = find(root)
+    if running is None:
         raise MissingPrerequisite(
             "the local cloud is not running", where=str(root), fix="start it: mesaform local start"
         )
-    return found
+    return running

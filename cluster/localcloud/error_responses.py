@@ -1,4 +1,4 @@
-"""Refusals in each protocol's own form, so that SDKs see the error they would see on AWS."""
+"""Error responses in the form of each AWS protocol, which SDKs recognise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 
 class Answer(NamedTuple):
-    """An HTTP answer: the status line's text, headers, body."""
+    """An HTTP response: the text of the status line, headers, body."""
 
     status: str
     headers: list[tuple[str, str]]
@@ -18,15 +18,19 @@ class Answer(NamedTuple):
 
 
 def throttled(service: str, action: str) -> Answer:
-    """Too many calls: EC2 says RequestLimitExceeded, S3 SlowDown, the others Throttling."""
+    """The response to one call too many; its code depends on the service."""
     if service == "ec2":
         return _ec2("503 Service Unavailable", "RequestLimitExceeded", "Request limit exceeded.")
     if service == "s3":
-        text = f"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message><RequestId>{_request_id()}</RequestId></Error>"
+        text = (
+            "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message>"
+            f"<RequestId>{_request_id()}</RequestId></Error>"
+        )
         return Answer("503 Slow Down", [("Content-Type", "application/xml")], text.encode())
     if service in {"iam", "sts"}:
         text = (
-            f"<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded for {escape(action)}</Message></Error>"
+            "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code>"
+            f"<Message>Rate exceeded for {escape(action)}</Message></Error>"
             f"<RequestId>{_request_id()}</RequestId></ErrorResponse>"
         )
         return Answer("400 Bad Request", [("Content-Type", "text/xml")], text.encode())
@@ -35,7 +39,7 @@ def throttled(service: str, action: str) -> Answer:
 
 
 def terminating(body: bytes) -> Answer:
-    """What TerminateInstances answers when all goes well, whether or not anything was done."""
+    """The response of a TerminateInstances call that succeeds."""
     ids = [
         value
         for key, values in parse_qs(body.decode()).items()
@@ -48,8 +52,10 @@ def terminating(body: bytes) -> Answer:
     )
     items = "".join(f"<item><instanceId>{escape(name)}</instanceId>{states}</item>" for name in ids)
     text = (
-        '<?xml version="1.0" encoding="UTF-8"?><TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
-        f"<requestId>{_request_id()}</requestId><instancesSet>{items}</instancesSet></TerminateInstancesResponse>"
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+        f"<requestId>{_request_id()}</requestId><instancesSet>{items}</instancesSet>"
+        "</TerminateInstancesResponse>"
     )
     return Answer("200 OK", [("Content-Type", "text/xml;charset=UTF-8")], text.encode())
 
@@ -57,13 +63,14 @@ def terminating(body: bytes) -> Answer:
 def _ec2(status: str, code: str, message: str) -> Answer:
     text = (
         '<?xml version="1.0" encoding="UTF-8"?>'
-        f"<Response><Errors><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error></Errors>"
-        f"<RequestID>{_request_id()}</RequestID></Response>"
+        f"<Response><Errors><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+        f"</Errors><RequestID>{_request_id()}</RequestID></Response>"
     )
     return Answer(status, [("Content-Type", "text/xml;charset=UTF-8")], text.encode())
 
 
 def as_json(document: bytes, status: str = "200 OK") -> Answer:
+    """A JSON document as a response."""
     return Answer(status, [("Content-Type", "application/json")], document)
 
 

@@ -1,52 +1,66 @@
-"""The fault switch's board: which faults are in force and what they do to a call. Pure: time is passed in.
+"""The registry of faults: which are in force and what they do to a call. Pure: time is an argument.
 
-Faults are put on by `POST /_mesaform/faults` as JSON objects with a `kind`; each may end by itself after `count` uses or `duration_s`.
+A fault is added by `POST /_mesaform/faults` as a JSON object with a `kind`. It ends after `count`
+uses or `duration_s` seconds, or when it is cleared.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from mesaform.common.errors import BadInput
+from mesaform.common.json_types import JsonObject
 
 Via = Literal["both", "queue", "metadata"]
+"""The ways of an announcement: EventBridge's queue, the instance's metadata, or both."""
 EventCode = Literal[
     "instance-stop", "instance-retirement", "instance-reboot", "system-reboot", "system-maintenance"
 ]
 
 
 class Timed(msgspec.Struct, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
-    """What every fault may have: an end after `count` uses or after `duration_s` seconds."""
+    """The fields of every fault: it ends after `count` uses or after `duration_s` seconds."""
 
     count: int | None = None
     duration_s: float | None = None
 
 
 class Capacity(Timed, tag="capacity", kw_only=True):
-    """InsufficientInstanceCapacity for launches that match all that is given; a use is one refused launch."""
+    """InsufficientInstanceCapacity for launches that match every given field.
+
+    `capacity` is `on-demand` or `spot`. A use is one refused launch.
+    """
 
     type: str | None = None
     zone: str | None = None
-    capacity: str | None = None  # on-demand | spot
+    capacity: str | None = None
+
+    def matches(self, instance_type: str, zone: str, capacity: str) -> bool:
+        """Whether a launch of this offering is refused."""
+        wanted = ((self.type, instance_type), (self.zone, zone), (self.capacity, capacity))
+        return all(value is None or value == actual for value, actual in wanted)
 
 
 class Throttle(Timed, tag="throttle", kw_only=True):
-    """RequestLimitExceeded for calls (all EC2 calls, or `actions`); with `rate`, only for what exceeds so many calls a second."""
+    """RequestLimitExceeded for all EC2 calls or for `actions`.
+
+    With `rate` only for calls beyond so many a second. A use is one refused call.
+    """
 
     actions: tuple[str, ...] = ()
     rate: float | None = None
 
 
 class Lag(Timed, tag="lag", kw_only=True):
-    """EC2's Describe calls answer as of `seconds` ago."""
+    """EC2's Describe calls return the state of `seconds` ago."""
 
     seconds: float
 
 
 class SpotInterruption(Timed, tag="spot_interruption", kw_only=True):
-    """A notice now, and the instance's termination `after_s` seconds later (AWS: 120). `via`: on both ways that AWS tells it, or on one."""
+    """A notice now, and the instance's termination `after_s` seconds later (AWS: 120)."""
 
     instance_id: str
     after_s: float = 120.0
@@ -61,7 +75,7 @@ class Rebalance(Timed, tag="rebalance", kw_only=True):
 
 
 class Scheduled(Timed, tag="scheduled_event", kw_only=True):
-    """A scheduled event of the instance, known now: it is stopped, retired or restarted `after_s` seconds later."""
+    """A scheduled event, announced now: a stop, retirement or reboot `after_s` seconds later."""
 
     instance_id: str
     code: EventCode = "instance-retirement"
@@ -70,32 +84,35 @@ class Scheduled(Timed, tag="scheduled_event", kw_only=True):
 
 
 class Redelivery(Timed, tag="redelivery", kw_only=True):
-    """Each announcement reaches the queue so many times."""
+    """Each announcement reaches the queue `copies` times."""
 
     copies: int = 2
 
 
 class ZoneOutage(Timed, tag="zone_outage", kw_only=True):
-    """Every instance of the zone dies at once; launches there find no capacity."""
+    """Every instance of the zone is killed; launches there find no capacity."""
 
     zone: str
 
 
 class BootDelay(Timed, tag="boot_delay", kw_only=True):
-    """Instances stay pending `seconds` before they boot."""
+    """Instances stay pending for `seconds` before they boot."""
 
     seconds: float
 
 
 class DelayedResponse(Timed, tag="delayed_response", kw_only=True):
-    """The named calls are carried out at once, and their answers come `seconds` late: a caller may die in between. A use is one call."""
+    """Calls of `actions` are executed at once and answered `seconds` later. A use is one call.
+
+    A caller may end in between.
+    """
 
     actions: tuple[str, ...]
     seconds: float
 
 
 class IgnoredCall(Timed, tag="ignored_call", kw_only=True):
-    """TerminateInstances is answered as ever and not carried out. A use is one call."""
+    """TerminateInstances is answered as a success and not executed. A use is one call."""
 
 
 Fault = (
@@ -116,22 +133,41 @@ Announcement = SpotInterruption | Rebalance | Scheduled
 """The faults that announce what will happen to an instance."""
 
 
-class Active(msgspec.Struct, kw_only=True):
-    """A fault on the board. `left` counts down its uses; `allowance` is a throttle's bucket of calls."""
+F = TypeVar("F")
+
+
+class Active(msgspec.Struct, Generic[F], kw_only=True):
+    """A fault in force since `since` (seconds since the epoch).
+
+    Attributes:
+        left: how many uses remain; None means that uses are not counted.
+        allowance: the calls that a throttle lets through at once.
+        refilled: when the allowance was computed last.
+
+    """
 
     id: str
-    fault: Fault
+    fault: F
     since: float
     left: int | None = None
     allowance: float = 0.0
     refilled: float = 0.0
 
 
+class Due(msgspec.Struct, frozen=True):
+    """An announcement: the fault, its id, when it happens, and whether that is now."""
+
+    fault: Announcement
+    id: str
+    at: float
+    is_due: bool
+
+
 def parse(body: bytes) -> Fault:
     """A fault from JSON.
 
     Raises:
-        BadInput: it is none; the message says which field is wrong.
+        BadInput: it is not a fault; the message names the field.
 
     """
     try:
@@ -140,28 +176,30 @@ def parse(body: bytes) -> Fault:
         raise BadInput(
             str(error),
             where="fault",
-            fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, delayed_response, rebalance, scheduled_event, redelivery, "
-            "ignored_call",
+            fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, "
+            "delayed_response, rebalance, scheduled_event, redelivery, ignored_call",
         ) from None
 
 
 class FaultRegistry:
-    """The faults in force. Every question takes `now` (seconds since the epoch) and may use a fault up."""
+    """The faults in force. Every question takes `now` in seconds since the epoch."""
 
-    def __init__(self, active: list[Active] | None = None, sequence: int = 0) -> None:
+    def __init__(self, active: list[Active[Fault]] | None = None, sequence: int = 0) -> None:
         self._active = active or []
         self._sequence = sequence
 
     @classmethod
     def load(cls, data: bytes) -> FaultRegistry:
-        sequence, active = msgspec.json.decode(data, type=tuple[int, list[Active]])
+        """The registry that `dump` wrote."""
+        sequence, active = msgspec.json.decode(data, type=tuple[int, list[Active[Fault]]])
         return cls(active, sequence)
 
     def dump(self) -> bytes:
+        """The registry as JSON."""
         return msgspec.json.encode((self._sequence, self._active))
 
     def add(self, fault: Fault, now: float) -> str:
-        """Put a fault on the board; the answer names it."""
+        """Put a fault in force; its id."""
         self._sequence += 1
         name = f"fault-{self._sequence}"
         self._active.append(
@@ -170,14 +208,14 @@ class FaultRegistry:
         return name
 
     def clear(self, name: str | None = None) -> int:
-        """Take one fault or all off; how many went."""
-        kept = [item for item in self._active if name is not None and item.id != name]
-        gone = len(self._active) - len(kept)
-        self._active = kept
-        return gone
+        """Remove one fault or all; the answer is how many."""
+        others = [item for item in self._active if name is not None and item.id != name]
+        count = len(self._active) - len(others)
+        self._active = others
+        return count
 
-    def listing(self, now: float) -> list[dict[str, Any]]:
-        """The faults in force, as they were put on, with `id`, `age_s` and the uses left."""
+    def listing(self, now: float) -> list[JsonObject]:
+        """The faults in force as they were added, with `id`, `age_s` and `left`."""
         self._expire(now)
         return [
             {
@@ -190,73 +228,77 @@ class FaultRegistry:
         ]
 
     def refuses(self, instance_type: str, zone: str, capacity: str, now: float) -> bool:
-        """Whether a launch of this offering finds no capacity. Uses up one `count` of the fault that says so."""
+        """Whether a launch of this offering finds no capacity. Uses the fault that says so."""
         for item in self._in_force(Capacity, now):
-            fault = item.fault
-            wanted = ((fault.type, instance_type), (fault.zone, zone), (fault.capacity, capacity))
-            if all(value is None or value == actual for value, actual in wanted):
+            if item.fault.matches(instance_type, zone, capacity):
                 self._use(item)
                 return True
-        return any(item.fault.zone == zone for item in self._in_force(ZoneOutage, now))
+        return zone in self.zones_out(now)
 
     def throttles(self, action: str, now: float) -> bool:
-        """Whether this call is one too many."""
+        """Whether this call is refused. Uses the fault that says so."""
         for item in self._in_force(Throttle, now):
             fault = item.fault
             if fault.actions and action not in fault.actions:
                 continue
-            if fault.rate is not None and self._draws(item, fault.rate, now):
+            if fault.rate is not None and self._draw(item, fault.rate, now):
                 continue
             self._use(item)
             return True
         return False
 
     def names(self, action: str, now: float) -> bool:
-        """Whether a throttle is in force that names this action."""
+        """Whether a throttle in force names this action."""
         return any(action in item.fault.actions for item in self._in_force(Throttle, now))
 
     def lag_s(self, now: float) -> float:
+        """How far EC2's Describe calls lag behind."""
         return max((item.fault.seconds for item in self._in_force(Lag, now)), default=0.0)
 
     def ignores_termination(self, now: float) -> bool:
-        """Whether this termination does not take."""
+        """Whether this TerminateInstances call is ignored. Uses the fault that says so."""
         for item in self._in_force(IgnoredCall, now):
             self._use(item)
             return True
         return False
 
     def boot_delay_s(self, now: float) -> float:
+        """How long instances stay pending."""
         return max((item.fault.seconds for item in self._in_force(BootDelay, now)), default=0.0)
 
     def response_delay_s(self, action: str, now: float) -> float:
-        """How long the answer to this call is kept back."""
-        found = [
+        """How long the response to this call is delayed. Uses the faults that say so."""
+        items = [
             item for item in self._in_force(DelayedResponse, now) if action in item.fault.actions
         ]
-        for item in found:
+        for item in items:
             self._use(item)
-        return max((item.fault.seconds for item in found), default=0.0)
+        return max((item.fault.seconds for item in items), default=0.0)
 
-    def announced(
-        self, now: float
-    ) -> list[tuple[SpotInterruption | Rebalance | Scheduled, str, float, bool]]:
-        """What is announced of instances: the fault, its id, when it comes, and whether that time has come (which takes it off)."""
-        found = []
-        for item in self._in_force((SpotInterruption, Rebalance, Scheduled), now):
-            at = item.since + getattr(item.fault, "after_s", 0.0)
+    def announced(self, now: float) -> list[Due]:
+        """The announcements in force. One that is due is removed."""
+        self._expire(now)
+        announcements = []
+        for item in list(self._active):
+            fault = item.fault
+            if not isinstance(fault, Announcement):
+                continue
+            at = item.since + (0.0 if isinstance(fault, Rebalance) else fault.after_s)
             if at <= now:
-                self._active.remove(item)
-            found.append((item.fault, item.id, at, at <= now))
-        return found
+                self._remove(item.id)
+            announcements.append(Due(fault, item.id, at, at <= now))
+        return announcements
 
     def copies(self, now: float) -> int:
         """How often each announcement is delivered."""
         return max((item.fault.copies for item in self._in_force(Redelivery, now)), default=1)
 
     def zones_out(self, now: float) -> set[str]:
+        """The zones that are out."""
         return {item.fault.zone for item in self._in_force(ZoneOutage, now)}
 
-    def _draws(self, item: Active, rate: float, now: float) -> bool:
+    def _draw(self, item: Active[Throttle], rate: float, now: float) -> bool:
+        """Take one call from a throttle's token bucket; False if it is empty."""
         burst = max(1.0, rate)
         item.allowance = min(burst, item.allowance + (now - item.refilled) * rate)
         item.refilled = now
@@ -265,12 +307,15 @@ class FaultRegistry:
         item.allowance -= 1.0
         return True
 
-    def _use(self, item: Active) -> None:
+    def _use(self, item: Active[F]) -> None:
         if item.left is None:
             return
         item.left -= 1
         if item.left <= 0:
-            self._active.remove(item)
+            self._remove(item.id)
+
+    def _remove(self, name: str) -> None:
+        self._active = [item for item in self._active if item.id != name]
 
     def _expire(self, now: float) -> None:
         self._active = [
@@ -279,6 +324,6 @@ class FaultRegistry:
             if item.fault.duration_s is None or item.since + item.fault.duration_s > now
         ]
 
-    def _in_force(self, kind: type[Any] | tuple[type[Any], ...], now: float) -> list[Any]:
+    def _in_force(self, kind: type[F], now: float) -> list[Active[F]]:
         self._expire(now)
-        return [item for item in self._active if isinstance(item.fault, kind)]
+        return [cast("Active[F]", item) for item in self._active if isinstance(item.fault, kind)]

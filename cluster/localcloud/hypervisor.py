@@ -1,7 +1,7 @@
-"""The hypervisor: makes what runs equal to what EC2 says, twice a second and at once when EC2 changes.
+"""The hypervisor: makes what runs equal to what EC2 says, twice a second and when EC2 changes.
 
-One pass looks at every instance and takes the next step that `reconcile` names. Boots and kills run as tasks; while one is
-under way its instance is `Busy`. What a pass could not do, the next one does.
+A pass looks at every instance and takes the step that `reconcile` decides. Boots and kills run as
+tasks; while one is under way its instance is `Busy`. What fails is tried again by the next pass.
 """
 
 from __future__ import annotations
@@ -13,44 +13,60 @@ import signal
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
 import structlog
 
-from mesaform.localcloud import processes, storage
+from mesaform.common import proc
+from mesaform.localcloud import storage
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.machine_processes import MachineProcesses
 from mesaform.localcloud.metadata import Metadata
-from mesaform.localcloud.protocol import PREFIX, Credentials, Machine, StateReport, World
+from mesaform.localcloud.protocol import (
+    PREFIX,
+    Credentials,
+    Machine,
+    PendingImage,
+    StateReport,
+    World,
+)
 from mesaform.localcloud.reconcile import (
     Boot,
     Busy,
     Down,
     Forget,
     Kill,
+    Observation,
     Report,
-    Seen,
     Step,
     Up,
     next_step,
 )
 
 log = structlog.get_logger(__name__)
-PASS_EVERY_S = 0.5
+PASS_INTERVAL_S = 0.5
 POLL_S = 25.0
+"""How long the endpoint may hold a request for the next world."""
 CALL_TIMEOUT_S = 60.0
+UNREACHABLE_PAUSE_S = 0.2
+FAILED_CALL_PAUSE_S = 0.3
+DEFECT_PAUSE_S = 2.0
+"""The pause after an unexpected error: the log must not fill up."""
+
+Work = Coroutine[None, None, None]
+"""A step under way."""
 
 
 class Ec2Client:
-    """The endpoint's side door. Retries while the endpoint restarts are the caller's: every pass asks again."""
+    """Client of the endpoint's own routes. It does not retry: every pass asks again."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._base = url + PREFIX
 
     async def world(self, after: str = "", wait_s: float = 0.0) -> World:
+        """What EC2 says; with `after` not before it differs from that version or time is up."""
         async with self._session.get(
             f"{self._base}/machines", params={"after": after, "wait_s": str(wait_s)}
         ) as answer:
@@ -58,6 +74,7 @@ class Ec2Client:
             return msgspec.json.decode(await answer.read(), type=World)
 
     async def report(self, instance_id: str, report: StateReport) -> None:
+        """Report an instance's state; an instance that EC2 does not list is no error."""
         async with self._session.post(
             f"{self._base}/machines/{instance_id}/state", data=msgspec.json.encode(report)
         ) as answer:
@@ -65,12 +82,19 @@ class Ec2Client:
                 answer.raise_for_status()
 
     async def report_image(self, image_id: str, state: str) -> None:
+        """Report that an image is complete, or that it failed."""
         async with self._session.post(
             f"{self._base}/images/{image_id}", json={"state": state}
         ) as answer:
             answer.raise_for_status()
 
     async def credentials(self, instance_id: str) -> Credentials:
+        """Credentials of the instance's role.
+
+        Raises:
+            LookupError: the instance has no role.
+
+        """
         async with self._session.post(f"{self._base}/machines/{instance_id}/credentials") as answer:
             if answer.status == 404:
                 raise LookupError(await answer.text())
@@ -79,37 +103,40 @@ class Ec2Client:
 
 
 class Hypervisor:
-    """Desired: the world as EC2 last told it. Observed: `Trees`. Requested: the tasks under way."""
+    """Reconciles the desired world of EC2 with the observed processes; steps are its tasks."""
 
     def __init__(self, layout: Layout, url: str, session: aiohttp.ClientSession) -> None:
         self._layout = layout
         self._ec2 = Ec2Client(session, url)
         self._metadata = Metadata(self._ec2.credentials)
-        self._trees = MachineProcesses(layout, url, self._metadata)
+        self._processes = MachineProcesses(layout, url, self._metadata)
         self._world: World | None = None
         self._wake = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Until SIGTERM; then every machine is ended, though not in EC2's eyes: they boot again with the next start."""
+        """Run until SIGTERM, then end every machine.
+
+        EC2 is not told of these ends: the machines boot again with the next start.
+        """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         await self._metadata.start()
         async with asyncio.TaskGroup() as group:
-            eternal = [
+            loops = [
                 group.create_task(self._watch(), name="watch"),
-                group.create_task(self._pass_for_ever(group), name="pass"),
+                group.create_task(self._run_passes(group), name="pass"),
             ]
             await self._stopping.wait()
-            for task in (*eternal, *self._working.values()):
+            for task in (*loops, *self._working.values()):
                 task.cancel()
-        await self._trees.end_all()
+        await self._processes.end_all()
         await self._metadata.stop()
 
     def _reap(self) -> None:
-        if self._trees.reap():
+        if self._processes.reap():
             self._wake.set()
 
     async def _watch(self) -> None:
@@ -120,20 +147,19 @@ class Hypervisor:
                 self._accept(await self._ec2.world(after, POLL_S if after else 0.0))
             except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
                 log.warning("endpoint.unreachable", error=repr(error))
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(UNREACHABLE_PAUSE_S)
 
     def _accept(self, world: World) -> None:
-        """Two requests may be under way; an older answer that comes later must not bring back what has ended."""
+        """Take a world, unless it is older than the present one: two requests may be under way."""
         if self._world is None or not world.is_older_than(self._world):
             self._world = world
             self._wake.set()
 
-    async def _pass_for_ever(self, group: asyncio.TaskGroup) -> None:
+    async def _run_passes(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(
-                    PASS_EVERY_S
-                ):  # not wait_for: 3.11's swallows a cancellation that comes with the event
+                # wait_for of Python 3.11 loses a cancellation that comes with the event.
+                async with asyncio.timeout(PASS_INTERVAL_S):
                     await self._wake.wait()
             self._wake.clear()
             if self._world is not None:
@@ -141,32 +167,31 @@ class Hypervisor:
 
     def _pass(self, world: World, group: asyncio.TaskGroup) -> None:
         machines = {machine.instance_id: machine for machine in world.machines}
-        self._trees.look({*machines, *world.known})
+        self._processes.refresh({*machines, *world.known})
         now = time.time()
-        for instance_id in {*machines, *self._trees.known()}:
+        for instance_id in {*machines, *self._processes.known()}:
             machine = machines.get(instance_id)
             if machine is not None:
                 self._metadata.update(machine)
-            seen = self._seen(instance_id)
-            step = next_step(machine, seen, now, world.boot_delay_s)
+            observed = self._observe(instance_id)
+            step = next_step(machine, observed, now, world.boot_delay_s)
             if step != "nothing":
                 self._begin(group, instance_id, self._take(instance_id, machine, step))
-            elif (
-                machine is not None
-                and isinstance(seen, Up)
-                and not self._metadata.listens_for(machine)
-            ):
-                self._begin(
-                    group, instance_id, self._metadata.open(machine)
-                )  # an earlier hypervisor booted it
+            elif machine is not None and isinstance(observed, Up):
+                self._open_metadata(group, machine)
         for image in world.images:
             self._begin(group, image.image_id, self._make_image(image))
         self._begin_cleaning(group, world)
 
-    def _seen(self, instance_id: str) -> Seen:
-        return Busy() if instance_id in self._working else self._trees.seen(instance_id)
+    def _open_metadata(self, group: asyncio.TaskGroup, machine: Machine) -> None:
+        """Open the metadata service of a machine that an earlier hypervisor booted."""
+        if not self._metadata.listens_for(machine):
+            self._begin(group, machine.instance_id, self._metadata.open(machine))
 
-    def _begin(self, group: asyncio.TaskGroup, key: str, work: Coroutine[Any, Any, None]) -> None:
+    def _observe(self, instance_id: str) -> Observation:
+        return Busy() if instance_id in self._working else self._processes.observe(instance_id)
+
+    def _begin(self, group: asyncio.TaskGroup, key: str, work: Work) -> None:
         if key in self._working:
             work.close()
             return
@@ -178,46 +203,48 @@ class Hypervisor:
         self._working.pop(key, None)
         self._wake.set()
 
-    async def _guarded(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, key: str, work: Work) -> None:
         try:
             await work
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.warning("step.failed", subject=key, error=repr(error))
-            await asyncio.sleep(0.3)
-        except Exception:  # one machine's trouble must not end all others
+            await asyncio.sleep(FAILED_CALL_PAUSE_S)
+        except Exception:  # an error of one machine must not end the others
             log.exception("step.failed", subject=key)
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(DEFECT_PAUSE_S)
 
     async def _take(self, instance_id: str, machine: Machine | None, step: Step) -> None:
         if isinstance(step, Boot) and machine is not None:
             await self._boot(machine, step.after_s)
         elif isinstance(step, Kill):
-            await self._trees.end(instance_id, hard=step.hard)
+            await self._processes.end(instance_id, hard=step.hard)
         elif isinstance(step, Forget):
-            await self._trees.forget(instance_id)
+            await self._processes.forget(instance_id)
         elif isinstance(step, Report):
-            if isinstance(self._trees.seen(instance_id), Down):
-                await self._trees.end(instance_id, hard=True, keep=True)
-            await self._ec2.report(instance_id, step.report)
-            if step.forget:
-                await self._trees.forget(instance_id)
-            self._accept(await self._ec2.world())  # the next pass must know what was reported
+            await self._report(instance_id, step)
+
+    async def _report(self, instance_id: str, step: Report) -> None:
+        if isinstance(self._processes.observe(instance_id), Down):
+            await self._processes.end(instance_id, hard=True, keep=True)
+        await self._ec2.report(instance_id, step.report)
+        if step.forget:
+            await self._processes.forget(instance_id)
+        self._accept(await self._ec2.world())  # the next pass must know the report's effect
 
     async def _boot(self, machine: Machine, after_s: float) -> None:
         if after_s > 0:
-            await asyncio.sleep(
-                min(after_s, PASS_EVERY_S)
-            )  # then look again: it may have been terminated, or the delay lifted
+            # The next pass decides again: it may be terminated, or the delay be removed.
+            await asyncio.sleep(min(after_s, PASS_INTERVAL_S))
             return
-        await self._trees.boot(machine)
+        await self._processes.boot(machine)
 
-    async def _make_image(self, image: Any) -> None:
-        made = await asyncio.to_thread(storage.make_image, self._layout, image)
-        await self._ec2.report_image(image.image_id, "available" if made else "failed")
+    async def _make_image(self, image: PendingImage) -> None:
+        is_complete = await asyncio.to_thread(storage.make_image, self._layout, image)
+        await self._ec2.report_image(image.image_id, "available" if is_complete else "failed")
         self._accept(await self._ec2.world())
 
     def _begin_cleaning(self, group: asyncio.TaskGroup, world: World) -> None:
-        if garbage := storage.garbage(self._layout, world, set(self._trees.known())):
+        if garbage := storage.garbage(self._layout, world, self._processes.known()):
             self._begin(group, "cleaning", asyncio.to_thread(storage.remove, garbage))
 
 
@@ -228,8 +255,8 @@ async def _main(layout: Layout, url: str) -> None:
 
 
 def run(layout: Layout, url: str) -> None:
-    """The process's entry."""
-    processes.become_subreaper()
+    """The process's entry point."""
+    proc.become_subreaper()
     os.chdir(Path("/"))
     log.info("hypervisor.ready", pid=os.getpid())
     asyncio.run(_main(layout, url))

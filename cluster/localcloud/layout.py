@@ -1,14 +1,15 @@
-"""Where the local cloud keeps what: one folder, given by the caller, never the home folder."""
+"""Paths of the local cloud's state, all below one folder that the caller names, and defaults."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 5566
+DEFAULT_PORTS = range(5566, 5666)
+"""Ports that a local cloud without a port tries in order; usually it gets the first."""
 METADATA_PORT = 1338
+"""The port of the metadata service on each machine's address; 80 needs root."""
 PRIVATE_FILE_MODE = 0o600
 """The account has private keys and credentials, so only its owner may read it."""
 
@@ -26,26 +27,36 @@ class Layout:
 
     @property
     def pid(self) -> Path:
+        """The daemon's pid; absent when it does not run."""
         return self.root / "pid"
 
     @property
     def port(self) -> Path:
-        """Where the daemon listened last; stays when it ends."""
+        """The port that the daemon had last; stays when it ends."""
         return self.root / "port"
 
     @property
     def lock(self) -> Path:
-        """Locked (flock) by the daemon as long as it lives, so a pid file that outlived its process is recognised for certain."""
+        """Locked (flock) by the daemon as long as it lives.
+
+        A pid file that outlived its process is recognised by it.
+        """
         return self.root / "lock"
 
     @property
     def log(self) -> Path:
+        """The folder of the logs."""
         return self.root / "log"
 
     @property
     def account(self) -> Path:
-        """The account as it was after the last mutating call."""
+        """The folder of the account file and the contents of S3 objects."""
         return self.root / "account"
+
+    @property
+    def account_file(self) -> Path:
+        """The account after the last mutating call (`state_store`)."""
+        return self.account / "account.json"
 
     @property
     def faults(self) -> Path:
@@ -54,29 +65,31 @@ class Layout:
 
     @property
     def machines(self) -> Path:
+        """The folder of the machines' folders."""
         return self.root / "machines"
 
     @property
     def images(self) -> Path:
+        """The folder of the images' folders."""
         return self.root / "images"
 
     def machine(self, instance_id: str) -> Path:
+        """A machine's folder."""
         return self.machines / instance_id
 
     def image(self, image_id: str) -> Path:
+        """An image's folder."""
         return self.images / image_id
 
     def console(self, instance_id: str) -> Path:
+        """What a machine's first process printed."""
         return self.machine(instance_id) / "console.log"
 
+    def pickled_accounts(self) -> list[Path]:
+        """Account files of versions before docs/adr/0021, which this version does not read."""
+        return sorted(self.account.glob("*.pickle"))
+
     def create(self) -> None:
-        """Make the folders. Idempotent."""
+        """Create the folders. Idempotent."""
         for folder in (self.log, self.account, self.machines, self.images):
             folder.mkdir(parents=True, exist_ok=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path`; a reader, or a crash, sees the old content or the new, never a part."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(data)
-    scratch.replace(path)

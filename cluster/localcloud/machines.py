@@ -11,7 +11,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from mesaform.common.errors import BadInput
 from mesaform.localcloud.announcing import Bus
-from mesaform.localcloud.faults import Announcement, Rebalance, Scheduled, SpotInterruption
+from mesaform.localcloud.faults import Due, Rebalance, Scheduled, SpotInterruption
 from mesaform.localcloud.moto_patches import states
 from mesaform.localcloud.moto_patches.moto_types import (
     Ec2Backend,
@@ -81,16 +81,19 @@ class Ec2:
                 if instance.state != "terminated"
             ),
             known=tuple(instance.id for _, instance in listed),
-            images=tuple(
-                PendingImage(image.id, *image.copied_from)
-                for backend in self._backends()
-                for image in backend.amis.values()
-                if image.state == "pending"
-            ),
+            images=self._pending_images(),
             deregistered=tuple(
                 image_id for backend in self._backends() for image_id in backend.deleted_amis
             ),
             boot_delay_s=boot_delay_s,
+        )
+
+    def _pending_images(self) -> tuple[PendingImage, ...]:
+        return tuple(
+            PendingImage(image.id, *image.copied_from)
+            for backend in self._backends()
+            for image in backend.amis.values()
+            if image.state == "pending"
         )
 
     def apply_report(self, instance_id: str, report: StateReport) -> bool:
@@ -159,25 +162,25 @@ class Ec2:
                 where="instance_id",
             )
 
-    def announce(self, fault: Announcement, name: str, at: float, *, due: bool) -> bool:
+    def announce(self, announcement: Due) -> bool:
         """Announce once what will happen to an instance, and do it when it is due.
 
-        `at` is when it happens (seconds since the epoch), `name` the fault's id. Returns whether
-        anything changed.
+        Returns whether anything changed.
         """
+        fault, at = announcement.fault, announcement.at
         try:
             backend, instance = self._find(fault.instance_id)
         except LookupError:
             return False
         if isinstance(fault, SpotInterruption):
-            if due:
+            if announcement.is_due:
                 previous = states.end(instance, *SPOT_INTERRUPTED)
                 return previous.name not in {"terminated", "shutting-down"}
             return self._announce_interruption(backend, instance, fault, Notice("terminate", at))
         if isinstance(fault, Rebalance):
             return self._recommend_rebalance(backend, instance, fault, at)
-        event = Event(name, fault.code, at)
-        if due:
+        event = Event(announcement.id, fault.code, at)
+        if announcement.is_due:
             return _execute_event(instance, event)
         return self._schedule(backend, instance, fault, event)
 

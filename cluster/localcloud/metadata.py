@@ -1,6 +1,8 @@
-"""The instance metadata service, version 2: one server for all machines, each asked on its own address, port 1338.
+"""The instance metadata service, version 2: one server for all machines, on port 1338.
 
-Which machine asks is told by the address that was asked, as on AWS (there each machine sees its own 169.254.169.254).
+It listens on each machine's own address, and the address that was called identifies the machine. On
+AWS every machine has the service at 169.254.169.254. Paths and forms: EC2 user guide, "Instance
+metadata".
 """
 
 from __future__ import annotations
@@ -9,37 +11,36 @@ import base64
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from email.utils import format_datetime
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from mesaform.common.json_types import JsonObject
 from mesaform.localcloud.layout import METADATA_PORT
 from mesaform.localcloud.protocol import Credentials, Event, Machine
+from mesaform.localcloud.timestamps import http_date, iso
 
-LONGEST_TOKEN_S = 21600
+MAX_TOKEN_S = 21600
+"""The longest lifetime of a token; AWS's limit of six hours."""
 RENEW_BEFORE_S = 1800
+"""Credentials are replaced this long before they expire."""
+VERSIONS = frozenset({"latest", "2021-07-15"})
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105  # a header's name
-NAMES_BELOW = {
-    "": "ami-id\nhostname\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\npublic-ipv4",
+LISTINGS = {
+    "": "ami-id\nhostname\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\n"
+    "local-hostname\nlocal-ipv4\nmac\nplacement/\npublic-ipv4",
     "placement": "availability-zone\nregion",
 }
-
-
-def iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def http_date(moment: float) -> str:
-    """As AWS Health and scheduled events write it: `Sat, 21 Nov 2026 12:00:00 GMT`."""
-    return format_datetime(datetime.fromtimestamp(moment, UTC), usegmt=True)
+"""What folders below `meta-data` list."""
 
 
 class Metadata:
-    """Answers for every machine given to `open`. `credentials` asks the endpoint for a role's credentials."""
+    """Answers for every machine given to `open`.
+
+    `credentials` asks the endpoint for the credentials of an instance's role and raises LookupError
+    if it has none.
+    """
 
     def __init__(
         self, credentials: Callable[[str], Awaitable[Credentials]], port: int = METADATA_PORT
@@ -56,9 +57,11 @@ class Metadata:
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> None:
+        """Prepare the server. It listens only where `open` says."""
         await self._runner.setup()
 
     async def stop(self) -> None:
+        """Stop listening everywhere."""
         await self._runner.cleanup()
 
     async def open(self, machine: Machine) -> None:
@@ -75,7 +78,7 @@ class Metadata:
             self._sites[machine.address] = site
 
     def listens_for(self, machine: Machine) -> bool:
-        """Whether the machine can ask; a hypervisor that took machines over has to `open` for each."""
+        """Whether the service listens for this machine; not so after a hypervisor's restart."""
         known = self._machines.get(machine.address)
         return (
             known is not None
@@ -84,7 +87,7 @@ class Metadata:
         )
 
     def update(self, machine: Machine) -> None:
-        """The machine's facts may have changed: tags, an interruption notice."""
+        """Take changed facts of a machine: tags, an interruption notice."""
         if (
             machine.address in self._machines
             and self._machines[machine.address].instance_id == machine.instance_id
@@ -92,13 +95,14 @@ class Metadata:
             self._machines[machine.address] = machine
 
     async def close(self, instance_id: str) -> None:
-        """Stop listening for the machine; its tokens end."""
+        """Stop listening for the machine; its tokens become invalid."""
         self._credentials.pop(instance_id, None)
-        for address in [
+        addresses = [
             address
             for address, machine in self._machines.items()
             if machine.instance_id == instance_id
-        ]:
+        ]
+        for address in addresses:
             del self._machines[address]
             self._tokens = {
                 token: (owner, end)
@@ -108,7 +112,7 @@ class Metadata:
             if site := self._sites.pop(address, None):
                 await site.stop()
 
-    def _asked(self, request: web.Request) -> Machine:
+    def _machine_of(self, request: web.Request) -> Machine:
         name = request.transport.get_extra_info("sockname") if request.transport else None
         machine = self._machines.get(name[0]) if name else None
         if machine is None:
@@ -116,11 +120,11 @@ class Metadata:
         return machine
 
     async def _token(self, request: web.Request) -> web.Response:
-        machine = self._asked(request)
+        machine = self._machine_of(request)
         if "X-Forwarded-For" in request.headers:
             raise web.HTTPForbidden
         given = request.headers.get(TTL_HEADER, "")
-        if not given.isdigit() or not 1 <= int(given) <= LONGEST_TOKEN_S:
+        if not given.isdigit() or not 1 <= int(given) <= MAX_TOKEN_S:
             raise web.HTTPBadRequest
         now = time.monotonic()
         self._tokens = {
@@ -139,18 +143,15 @@ class Metadata:
             raise web.HTTPUnauthorized
 
     async def _get(self, request: web.Request) -> web.Response:
-        machine = self._asked(request)
+        machine = self._machine_of(request)
         self._require_token(request, machine)
         version, _, path = request.match_info["path"].partition("/")
-        if version not in {"latest", "2021-07-15"}:
+        if version not in VERSIONS:
             raise web.HTTPNotFound
         path = path.rstrip("/")
-        if path == "user-data":
-            if not machine.user_data:
-                raise web.HTTPNotFound
-            return web.Response(
-                body=base64.b64decode(machine.user_data), content_type="application/octet-stream"
-            )
+        if path == "user-data" and machine.user_data:
+            content = base64.b64decode(machine.user_data)
+            return web.Response(body=content, content_type="application/octet-stream")
         if path == "dynamic/instance-identity/document":
             return web.Response(text=_identity(machine))
         if path == "meta-data" or path.startswith("meta-data/"):
@@ -158,12 +159,12 @@ class Metadata:
         raise web.HTTPNotFound
 
     async def _meta(self, machine: Machine, path: str) -> web.Response:
-        if path in NAMES_BELOW:
-            return web.Response(text=NAMES_BELOW[path])
+        if path in LISTINGS:
+            return web.Response(text=LISTINGS[path])
         if path.startswith("iam/"):
             return await self._iam(machine, path)
         if path.startswith(("spot/", "events/")):
-            return web.Response(text=_notice(machine, path))
+            return web.Response(text=_announcement(machine, path))
         text = (
             _tag(machine, path) if path.startswith("tags/instance") else _facts(machine).get(path)
         )
@@ -181,33 +182,33 @@ class Metadata:
                 "InstanceProfileArn": machine.profile_arn,
             }
             return web.json_response({**info, "InstanceProfileId": machine.profile_id})
-        found = await self._credentials_of(machine)
+        credentials = await self._credentials_of(machine)
         if path == "iam/security-credentials":
-            return web.Response(text=found.role_name)
-        if path != f"iam/security-credentials/{found.role_name}":
+            return web.Response(text=credentials.role_name)
+        if path != f"iam/security-credentials/{credentials.role_name}":
             raise web.HTTPNotFound
         return web.json_response(
             {
                 "Code": "Success",
                 "LastUpdated": iso(time.time()),
                 "Type": "AWS-HMAC",
-                "AccessKeyId": found.access_key_id,
-                "SecretAccessKey": found.secret_access_key,
-                "Token": found.session_token,
-                "Expiration": iso(found.expires_at),
+                "AccessKeyId": credentials.access_key_id,
+                "SecretAccessKey": credentials.secret_access_key,
+                "Token": credentials.session_token,
+                "Expiration": iso(credentials.expires_at),
             },
             content_type="text/plain",
         )
 
     async def _credentials_of(self, machine: Machine) -> Credentials:
-        found = self._credentials.get(machine.instance_id)
-        if found is None or found.expires_at - RENEW_BEFORE_S < time.time():
+        credentials = self._credentials.get(machine.instance_id)
+        if credentials is None or credentials.expires_at - RENEW_BEFORE_S < time.time():
             try:
-                found = await self._ask_credentials(machine.instance_id)
+                credentials = await self._ask_credentials(machine.instance_id)
             except LookupError:
                 raise web.HTTPNotFound from None
-            self._credentials[machine.instance_id] = found
-        return found
+            self._credentials[machine.instance_id] = credentials
+        return credentials
 
 
 def _facts(machine: Machine) -> dict[str, str]:
@@ -231,33 +232,43 @@ def _facts(machine: Machine) -> dict[str, str]:
     }
 
 
-def _notice(machine: Machine, path: str) -> str:
+def _announcement(machine: Machine, path: str) -> str:
+    """What is announced to the machine below `spot/` and `events/`.
+
+    Raises:
+        web.HTTPNotFound: nothing is, or there is no such path.
+
+    """
     notice = machine.notice
     if path == "events/maintenance/scheduled":
         return msgspec.json.encode([_scheduled(event) for event in machine.events]).decode()
-    if path == "events/recommendations/rebalance" and (machine.rebalance_at or notice):
-        return msgspec.json.encode(
-            {"noticeTime": iso(machine.rebalance_at or (notice.at if notice else 0.0))}
-        ).decode()
-    if notice is None:
-        raise web.HTTPNotFound
-    if path == "spot/instance-action":
+    if path == "events/recommendations/rebalance":
+        return _rebalance(machine)
+    if notice is not None and path == "spot/instance-action":
         return msgspec.json.encode({"action": notice.action, "time": iso(notice.at)}).decode()
-    if path == "spot/termination-time":
+    if notice is not None and path == "spot/termination-time":
         return iso(notice.at)
     raise web.HTTPNotFound
 
 
+def _rebalance(machine: Machine) -> str:
+    """The recommendation; an interruption notice implies it."""
+    at = machine.rebalance_at or (machine.notice.at if machine.notice else 0.0)
+    if not at:
+        raise web.HTTPNotFound
+    return msgspec.json.encode({"noticeTime": iso(at)}).decode()
+
+
 def _scheduled(event: Event) -> dict[str, str]:
-    short = http_date(event.at).partition(", ")[2]
-    told = {
-        "NotBefore": short,
+    at = http_date(event.at).partition(", ")[2]
+    return {
+        "NotBefore": at,
         "Code": event.code,
         "Description": f"scheduled {event.code}",
         "EventId": event.id,
         "State": "active",
+        "NotAfter": at,
     }
-    return {**told, "NotAfter": short}
 
 
 def _tag(machine: Machine, path: str) -> str | None:
@@ -266,7 +277,7 @@ def _tag(machine: Machine, path: str) -> str | None:
 
 
 def _identity(machine: Machine) -> str:
-    document: dict[str, Any] = {
+    document: JsonObject = {
         "accountId": machine.account_id,
         "architecture": "x86_64",
         "availabilityZone": machine.zone,

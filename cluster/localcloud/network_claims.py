@@ -1,8 +1,8 @@
-"""Who uses which part of 127.0.0.0/8 on this host: a claim for each local VPC, which all local clouds can read.
+"""Claims of parts of 127.0.0.0/8 on this host: one for each local VPC, visible to all local clouds.
 
-All local clouds share the host's loopback addresses, so two VPCs that overlap would give the same address to two machines. A
-claim is a socket in Linux's abstract namespace, named after the network and the local cloud's folder: the kernel lists it to
-everybody (`/proc/net/unix`) and takes it away when its process ends, however it ends.
+All local clouds share the host's loopback addresses: with VPCs that overlap two machines would have
+the same address. A claim is a socket in Linux's abstract namespace, named after the network and the
+local cloud's folder. The kernel lists it in `/proc/net/unix` and removes it when its process ends.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 
 PREFIX = "mesaform-local"
 LOOPBACK = IPv4Network("127.0.0.0/8")
-LONGEST_NAME = 100  # bytes; the kernel takes 107
-DEFAULT_OCTETS = (
-    31,
-    *range(200, 255),
-)  # second octets of default VPCs; a product's clusters are elsewhere by default
+MAX_NAME_BYTES = 100
+"""The longest name of a claim; the kernel's limit is 107 (unix(7))."""
+DEFAULT_OCTETS = (31, *range(200, 255))
+"""Second octets of default VPCs. The default network of a cluster is not among them."""
 _LISTEN = "0A"
+"""The state LISTEN in /proc/net/tcp."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A network in use by the local cloud whose folder is `root` (its end, if it is long)."""
+    """A network that the local cloud in the folder `root` uses; of a long path only the end."""
 
     network: IPv4Network
     root: str
@@ -34,17 +34,17 @@ class Claim:
 
 def listed() -> list[Claim]:
     """All claims on this host."""
-    found = []
+    claims = []
     for line in Path("/proc/net/unix").read_text(errors="replace").splitlines():
         _, mark, name = line.partition(f" @{PREFIX}/")
         parts = name.split("/", 2)
         if mark and len(parts) == 3:
-            found.append(Claim(IPv4Network(f"{parts[0]}/{parts[1]}"), parts[2]))
-    return found
+            claims.append(Claim(IPv4Network(f"{parts[0]}/{parts[1]}"), parts[2]))
+    return claims
 
 
 def find_overlap(network: IPv4Network, root: Path) -> Claim | None:
-    """A claim of another local cloud than `root`'s that overlaps the network."""
+    """A claim that overlaps the network, of another local cloud than the one in `root`."""
     return next(
         (
             claim
@@ -56,12 +56,15 @@ def find_overlap(network: IPv4Network, root: Path) -> Claim | None:
 
 
 def overlap_text(network: IPv4Network, other: Claim) -> str:
-    """What a person is told."""
-    return f"{network} overlaps {other.network}, which the local cloud in {other.root} uses on this host"
+    """The conflict as a sentence for the operator."""
+    return (
+        f"{network} overlaps {other.network}, "
+        f"which the local cloud in {other.root} uses on this host"
+    )
 
 
 def busy_addresses() -> set[IPv4Address]:
-    """The addresses of this host's own that somebody listens at; programs other than local clouds have no claims."""
+    """The host's addresses at which programs listen; only local clouds claim their networks."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     fields = (line.split() for line in lines)
     return {
@@ -70,7 +73,7 @@ def busy_addresses() -> set[IPv4Address]:
 
 
 def default_networks(root: Path) -> Iterator[IPv4Network]:
-    """What a default VPC may be: 127.31.0.0/16 first, then others in an order of the folder's own."""
+    """Candidates for a default VPC: 127.31.0.0/16, then others in an order set by the folder."""
     first, *others = DEFAULT_OCTETS
     start = zlib.crc32(str(root).encode()) % len(others)
     for octet in (first, *others[start:], *others[:start]):
@@ -79,7 +82,7 @@ def default_networks(root: Path) -> Iterator[IPv4Network]:
 
 def _short(root: Path) -> str:
     text = str(root)
-    return text if len(text) <= LONGEST_NAME - 40 else "…" + text[-(LONGEST_NAME - 45) :]
+    return text if len(text) <= MAX_NAME_BYTES - 40 else "…" + text[-(MAX_NAME_BYTES - 45) :]
 
 
 @dataclass(slots=True)
@@ -90,24 +93,26 @@ class NetworkClaims:
     _held: dict[IPv4Network, list[socket.socket]] = field(default_factory=dict)
 
     def take(self, network: IPv4Network) -> Claim | None:
-        """Claim a network; None when it is ours, else the claim of another that is in the way. Outside of 127.0.0.0/8 all is free."""
+        """Claim a network; the answer is the overlapping claim of another local cloud, else None.
+
+        Networks outside 127.0.0.0/8 need no claim.
+        """
         if not network.subnet_of(LOOPBACK):
             return None
         held = self._held.setdefault(network, [])
-        held.append(
-            _bound(network, self.root)
-        )  # first: of two that come at the same time each sees the other
+        # Bind before looking: of two that claim at the same time each sees the other.
+        held.append(_bound(network, self.root))
         if other := find_overlap(network, self.root):
             self.release(network)
             return other
         return None
 
     def holds(self, network: IPv4Network) -> bool:
-        """Whether any claim of ours overlaps the network."""
-        return any(held and ours.overlaps(network) for ours, held in self._held.items())
+        """Whether a claim of this local cloud overlaps the network."""
+        return any(held and own.overlaps(network) for own, held in self._held.items())
 
     def release(self, network: IPv4Network) -> None:
-        """Give one claim back; a network that was taken twice stays ours until it was given back twice."""
+        """Release one claim; a network that was claimed twice has to be released twice."""
         held = self._held.get(network, [])
         if held:
             held.pop().close()
@@ -117,6 +122,6 @@ def _bound(network: IPv4Network, root: Path) -> socket.socket:
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         claim.bind(f"\0{PREFIX}/{network}/{_short(root)}".encode())
-    except OSError:  # ours already
+    except OSError:  # this local cloud has it already
         claim.close()
     return claim

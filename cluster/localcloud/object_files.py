@@ -32,7 +32,7 @@ class StoredKey(Protocol):
 
 
 class ObjectFiles:
-    """The folder of contents. It records and restores moto's S3 keys for the encoder and decoder."""
+    """The folder of contents; it records and restores S3 keys for the encoder and decoder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,11 +1,11 @@
-"""The Price List API, which moto has not: GetProducts for EC2 types, answered from the product's price book in AWS' form."""
+"""The Price List API's GetProducts for EC2 types, from the product's price book. moto lacks it."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from mesaform.aws.pricing import price_book
+from mesaform.common.json_types import JsonObject
 from mesaform.localcloud.error_responses import Answer
 
 JSON_TYPE = [("Content-Type", "application/x-amz-json-1.1")]
@@ -14,7 +14,7 @@ TERM, RATE = "JRTCKXETXF", "6YS6EN2CT7"
 
 
 def answer(action: str, body: bytes) -> Answer:
-    """GetProducts; anything else is refused."""
+    """The answer to GetProducts; every other action is an error."""
     if action != "GetProducts":
         return Answer(
             "400 Bad Request",
@@ -30,28 +30,25 @@ def answer(action: str, body: bytes) -> Answer:
     return Answer("200 OK", JSON_TYPE, json.dumps(document).encode())
 
 
-def _products(asked: dict[str, str]) -> list[dict[str, Any]]:
-    """The product that is asked for, and a reservation of it that costs nothing an hour, as AWS lists one beside it."""
+def _products(asked: dict[str, str]) -> list[JsonObject]:
+    """The product that the filters name.
+
+    Without a filter on capacity AWS also lists its reservation, which costs nothing an hour.
+    """
     name = asked.get("instanceType", "")
     usd = price_book.usd_per_hour(name)
     if usd is None or asked.get("operatingSystem", "Linux") != "Linux":
         return []
-    found = [_product(name, asked.get("regionCode", price_book.REGION), "Used", usd)]
+    region = asked.get("regionCode", price_book.REGION)
+    products = [_product(name, region, "Used", usd)]
     if "capacitystatus" not in asked:
-        found.append(
-            _product(
-                name,
-                asked.get("regionCode", price_book.REGION),
-                "AllocatedCapacityReservation",
-                0.0,
-            )
-        )
-    return found
+        products.append(_product(name, region, "AllocatedCapacityReservation", 0.0))
+    return products
 
 
-def _product(name: str, region: str, status: str, usd: float) -> dict[str, Any]:
+def _product(name: str, region: str, status: str, usd: float) -> JsonObject:
     sku = f"{name}.{status}".upper()
-    attributes = {
+    attributes: JsonObject = {
         "instanceType": name,
         "regionCode": region,
         "operatingSystem": "Linux",
@@ -61,7 +58,7 @@ def _product(name: str, region: str, status: str, usd: float) -> dict[str, Any]:
         "marketoption": "OnDemand",
         "locationType": "AWS Region",
     }
-    rate = {
+    rate: JsonObject = {
         "unit": "Hrs",
         "pricePerUnit": {"USD": f"{usd:.10f}"},
         "beginRange": "0",

@@ -1,6 +1,7 @@
-"""What the endpoint and the hypervisor tell each other, below `/_mesaform/` of the endpoint's address.
+"""Messages between endpoint and hypervisor, below `/_mesaform/` of the endpoint's address.
 
-The endpoint owns what EC2 says; the hypervisor owns what runs. Neither keeps a copy of the other's truth beyond one answer.
+The endpoint owns the state of EC2, the hypervisor what runs. Neither keeps the other's state longer
+than one answer.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ PREFIX = "/_mesaform"
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """An interruption notice as IMDS shows it. `at` is the time of the action, seconds since the epoch."""
+    """An interruption notice. `at` is the time of the action, in seconds since the epoch."""
 
     action: str
     at: float
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that EC2 will do to the instance at `at` (epoch s): `code` as DescribeInstanceStatus names it."""
+    """A scheduled event of an instance.
+
+    `code` is DescribeInstanceStatus's; `at` is when it happens, in seconds since the epoch.
+    """
 
     id: str
     code: str
@@ -26,7 +30,18 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance that is not terminated, with all that booting it and its metadata service need."""
+    """An instance that is not terminated, with what its boot and its metadata service need.
+
+    Attributes:
+        boots: how often EC2 told it to boot; a process tree of a lower number is to be replaced.
+        hard: it is killed without SIGTERM, because its zone is out.
+        launched_at: in seconds since the epoch.
+        user_data: base64.
+        lifecycle: `on-demand` or `spot`.
+        shutdown_behavior: `stop` or `terminate`: the effect of a shutdown from inside.
+        rebalance_at: when a rebalance was recommended, in seconds since the epoch; 0 if it was not.
+
+    """
 
     instance_id: str
     image_id: str
@@ -37,20 +52,20 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     public_address: str
     state: str
-    boots: int  # how often it was told to boot; a higher number than the process tree's own means: boot again
-    hard: bool  # to be killed without a chance to stop in order (its zone is out)
+    boots: int
+    hard: bool
     launched_at: float
     vcpus: int
     mem_mib: int
-    user_data: str  # base64
+    user_data: str
     profile_arn: str
     profile_id: str
-    lifecycle: str  # on-demand | spot
-    shutdown_behavior: str  # stop | terminate: what a shutdown from inside means
+    lifecycle: str
+    shutdown_behavior: str
     tokens_required: bool
     metadata_tags: dict[str, str]
     notice: Notice | None
-    rebalance_at: float = 0.0  # when it was advised to move its work; 0: it was not
+    rebalance_at: float = 0.0
     events: tuple[Event, ...] = ()
 
 
@@ -63,7 +78,15 @@ class PendingImage(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True):
-    """What EC2 says. `version` grows with each change; `known` has every instance id still listed, terminated ones too."""
+    """The state of EC2 for the hypervisor.
+
+    Attributes:
+        version: `<endpoint process>-<number>`; the number grows with each change.
+        known: the ids of all listed instances, terminated ones included.
+        images: images to be copied.
+        deregistered: ids of images whose folders may be removed.
+
+    """
 
     version: str
     machines: tuple[Machine, ...]
@@ -73,14 +96,17 @@ class World(msgspec.Struct, frozen=True):
     boot_delay_s: float
 
     def is_older_than(self, other: World) -> bool:
-        """Whether the same endpoint process said `other` later."""
+        """Whether the same endpoint process sent `other` later."""
         session, _, sequence = self.version.partition("-")
         other_session, _, other_sequence = other.version.partition("-")
         return session == other_session and int(sequence) < int(other_sequence)
 
 
 class StateReport(msgspec.Struct, frozen=True):
-    """The hypervisor's word that an instance is now in `state`; `code` and `message` become its StateReason."""
+    """The hypervisor's report that an instance is in `state` since boot number `boots`.
+
+    `code` and `message` become its StateReason.
+    """
 
     state: str
     boots: int
@@ -89,6 +115,8 @@ class StateReport(msgspec.Struct, frozen=True):
 
 
 class Credentials(msgspec.Struct, frozen=True):
+    """Credentials of a role. `expires_at` is in seconds since the epoch."""
+
     access_key_id: str
     secret_access_key: str
     session_token: str

@@ -1,7 +1,7 @@
-"""The hypervisor's decisions. Pure: what EC2 wants of an instance and what runs of it give the one next step.
+"""The hypervisor's decisions: the next step from EC2's state of an instance and what runs.
 
-Desired: EC2's state. Observed: the process tree. Nothing is remembered between two looks, so a hypervisor that starts anew
-comes to the same conclusions.
+Pure. The desired state is EC2's, the observed state is the process tree. Nothing is remembered
+between two decisions, so a restarted hypervisor decides the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """A process tree that ended by itself. `code` is its first process's exit code (negative: a signal); None if nobody saw it."""
+    """A process tree that ended by itself.
+
+    `code` is the first process's exit code, negative for a signal, None if it is not known.
+    """
 
     boots: int
     code: int | None
@@ -34,35 +37,39 @@ class Down:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A boot that could not be: `why` in a sentence."""
+    """A boot that failed, with the reason."""
 
     boots: int
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A boot or a kill is under way; look again when it is done."""
+    """A boot or a kill is under way; decide again when it is finished."""
 
 
-Seen = Up | Down | Failed | Busy | None
+Present = Up | Down | Failed
+"""What was observed when no step is under way."""
+Observation = Present | Busy | None
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
+    """Boot the machine in `after_s` seconds."""
+
     after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End the tree; `hard` without asking it first."""
+    """End the tree; `hard` without SIGTERM."""
 
     hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell EC2; `forget` what was observed afterwards."""
+    """Report to EC2; with `forget` remove what was observed afterwards."""
 
     report: StateReport
     forget: bool = False
@@ -70,55 +77,63 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    pass
+    """Remove what was observed."""
 
 
 Step = Boot | Kill | Report | Forget | Literal["nothing"]
 
 
-def next_step(machine: Machine | None, seen: Seen, now: float, boot_delay_s: float = 0.0) -> Step:
-    """What to do about one instance; `machine` is None when EC2 has none such any more. `now` is seconds since the epoch."""
-    if isinstance(seen, Busy):
+def next_step(
+    machine: Machine | None, observed: Observation, now: float, boot_delay_s: float = 0.0
+) -> Step:
+    """What to do about one instance.
+
+    `machine` is None when EC2 does not list the instance; `now` is in seconds since the epoch.
+    """
+    if isinstance(observed, Busy):
         return "nothing"
-    if machine is None:
-        return Kill() if isinstance(seen, Up) else ("nothing" if seen is None else Forget())
-    if machine.state in {"shutting-down", "stopping"}:
-        return _ending(machine, seen)
-    if machine.state in {"pending", "running"}:
-        return _living(machine, seen, now, boot_delay_s)
-    return Kill() if isinstance(seen, Up) else ("nothing" if seen is None else Forget())
+    state = machine.state if machine is not None else ""
+    if machine is not None and state in {"shutting-down", "stopping"}:
+        return _end(machine, observed)
+    if machine is not None and state in {"pending", "running"}:
+        return _run(machine, observed, now, boot_delay_s)
+    return _remove(observed)
 
 
-def _ending(machine: Machine, seen: Seen) -> Step:
-    if isinstance(seen, Up):
+def _remove(observed: Present | None) -> Step:
+    """No process may run: the instance is stopped, or EC2 does not list it."""
+    if isinstance(observed, Up):
+        return Kill()
+    return "nothing" if observed is None else Forget()
+
+
+def _end(machine: Machine, observed: Present | None) -> Step:
+    if isinstance(observed, Up):
         return Kill(hard=machine.hard)
     state = "terminated" if machine.state == "shutting-down" else "stopped"
     return Report(StateReport(state, machine.boots), forget=True)
 
 
-def _living(machine: Machine, seen: Seen, now: float, boot_delay_s: float) -> Step:
-    if seen is None:
-        waited = now - machine.launched_at
-        return Boot(max(0.0, boot_delay_s - waited) if machine.state == "pending" else 0.0)
-    if seen.boots != machine.boots:  # type: ignore[union-attr]  # Busy was answered by the caller
-        return Kill() if isinstance(seen, Up) else Forget()
-    if isinstance(seen, Up):
-        return (
-            Report(StateReport("running", machine.boots))
-            if machine.state == "pending"
-            else "nothing"
-        )
-    if isinstance(seen, Failed):
-        reason = (
-            "Server.InternalError",
-            f"Server.InternalError: Internal error on launch: {seen.why}",
-        )
-        return Report(StateReport("terminated", machine.boots, *reason), forget=True)
-    return Report(_died(machine, seen), forget=True)
+def _run(machine: Machine, observed: Present | None, now: float, boot_delay_s: float) -> Step:
+    is_pending = machine.state == "pending"
+    if observed is None:
+        remaining_s = boot_delay_s - (now - machine.launched_at)
+        return Boot(max(0.0, remaining_s) if is_pending else 0.0)
+    if observed.boots != machine.boots:
+        return _remove(observed)
+    if isinstance(observed, Up):
+        return Report(StateReport("running", machine.boots)) if is_pending else "nothing"
+    if isinstance(observed, Failed):
+        message = f"Server.InternalError: Internal error on launch: {observed.reason}"
+        report = StateReport("terminated", machine.boots, "Server.InternalError", message)
+        return Report(report, forget=True)
+    return Report(_shutdown_report(machine, observed), forget=True)
 
 
-def _died(machine: Machine, seen: Seen) -> StateReport:
-    """A machine that went down by itself: in order by its shutdown behaviour, otherwise for good."""
-    in_order = isinstance(seen, Down) and seen.code == 0
-    state = "stopped" if in_order and machine.shutdown_behavior == "stop" else "terminated"
-    return StateReport(state, machine.boots, *SHUTDOWN)
+def _shutdown_report(machine: Machine, observed: Down) -> StateReport:
+    """The state after a machine ended by itself.
+
+    An orderly end follows the instance's shutdown behaviour; any other terminates it.
+    """
+    stops = observed.code == 0 and machine.shutdown_behavior == "stop"
+    return StateReport("stopped" if stops else "terminated", machine.boots, *SHUTDOWN)

@@ -80,9 +80,7 @@ class ServiceCodec:
             raise RecordError(str(error)) from error
         if not same_moto:
             _require_known_attributes(service.classes)
-        decoder = Decoder(records, self._special)
-        decoder.decode()
-        return _checked(decoder.value(accounts))
+        return _checked(Decoder(records, self._special).decode(accounts))
 
 
 def _require_known_attributes(classes: Mapping[str, list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""The account on disk: after each mutating call moto's backends are saved, and a restart loads them.
+"""The account on disk: moto's backends are saved after each mutating call and loaded at a start.
 
 The format is in docs/adr/0021-local-account-records.md: one JSON file with the records of all
 services, replaced atomically, so that a crash leaves the account before or after a call. Contents
@@ -113,7 +113,8 @@ class AccountStore:
     def _encode(self, names: Iterable[str]) -> bool:
         """Encode services; whether any document changed."""
         has_changed = False
-        by_name = {backends.service_name: backends for backends in BackendDict._instances}  # noqa: SLF001 - moto's list of all services
+        services = BackendDict._instances  # noqa: SLF001 - moto's list of all services
+        by_name = {backends.service_name: backends for backends in services}
         for name in names:
             try:
                 document = self.codec.encode(by_name[name])

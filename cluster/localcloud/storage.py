@@ -1,4 +1,7 @@
-"""Folders of images and machines: made from instances, removed when nothing needs them. Blocking; run in a thread."""
+"""Folders of images and machines: creation of an image from an instance, removal of unused ones.
+
+Every function blocks and is called in a thread.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ log = structlog.get_logger(__name__)
 
 
 def make_image(layout: Layout, image: PendingImage) -> bool:
-    """Copy what an instance has of its own, over its image's content, into the new image's folder. Whether it worked."""
+    """Fill a new image's folder from its instance: the source image, then the instance's own files.
+
+    Returns whether it succeeded; the folder appears only then.
+    """
     target = layout.image(image.image_id)
     scratch = target.with_name(f".{image.image_id}.making")
     try:
@@ -38,7 +44,7 @@ def make_image(layout: Layout, image: PendingImage) -> bool:
 
 
 def _link(source: str, target: str) -> None:
-    """A hard link where the file system can; files of an image are never written again."""
+    """Link a file, or copy it where the file system cannot: files of images are never written."""
     try:
         Path(target).unlink(missing_ok=True)
         os.link(source, target, follow_symlinks=False)
@@ -49,21 +55,21 @@ def _link(source: str, target: str) -> None:
 
 
 def garbage(layout: Layout, world: World, running: set[str]) -> list[Path]:
-    """Folders of deregistered images that no instance was booted from, and of machines that EC2 no longer lists."""
+    """Folders of deregistered images without instances, and of machines that EC2 does not list."""
     booted_from = {machine.image_id for machine in world.machines}
-    images = [
-        layout.image(image_id) for image_id in world.deregistered if image_id not in booted_from
-    ]
-    kept = {*world.known, *running}
-    machines = (
-        [path for path in layout.machines.iterdir() if path.name not in kept]
-        if layout.machines.is_dir()
-        else []
-    )
-    return [path for path in (*images, *machines) if path.exists()]
+    images = [layout.image(name) for name in world.deregistered if name not in booted_from]
+    candidates = [*images, *_unlisted_machines(layout, {*world.known, *running})]
+    return [path for path in candidates if path.exists()]
+
+
+def _unlisted_machines(layout: Layout, listed: set[str]) -> list[Path]:
+    if not layout.machines.is_dir():
+        return []
+    return [path for path in layout.machines.iterdir() if path.name not in listed]
 
 
 def remove(folders: list[Path]) -> None:
+    """Remove folders; what cannot be removed stays for the next pass."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
         log.info("removed", folder=str(folder))

@@ -1,4 +1,4 @@
-"""CreateFleet of type `instant`: buys from the cheapest offered pool that has capacity, then the next.
+"""CreateFleet of type `instant`: buys from the cheapest offered pool, then from the next.
 
 Pools without capacity are listed in `Errors`. Fleets of type `request` and `maintain` are moto's.
 """

@@ -1,6 +1,6 @@
 """Launches, as EC2 merges a launch template with a request. RunInstances and CreateFleet share it.
 
-A specification is a dictionary with RunInstances' own parameter names. moto only creates the objects.
+A specification is a dictionary with RunInstances' parameter names. moto only creates the objects.
 """
 
 from __future__ import annotations
@@ -55,19 +55,30 @@ def template_version(backend: Ec2Backend, reference: Mapping[str, str]) -> Launc
 
 def merge(template: Parameters, request: Parameters) -> Spec:
     """A launch template's data with a request laid over it."""
-    given = {key: value for key, value in request.items() if value not in (None, "", [], {})}
-    merged = copy.deepcopy({**template, **given})
+    given = _without_empty(request)
+    merged: Spec = copy.deepcopy({**template, **given})
     for key in MERGED_BY_KEY:
         if key in template and key in given:
             merged[key] = {**template[key], **given[key]}
-    merged["TagSpecifications"] = _merge_tags(
-        template.get("TagSpecifications") or [], given.get("TagSpecifications") or []
-    )
+    layers = (template, given)
+    merged["TagSpecifications"] = _merge_tags(*(_tags_of(layer) for layer in layers))
     if "BlockDeviceMappings" in template and "BlockDeviceMappings" in given:
-        devices = {item["DeviceName"]: item for item in template["BlockDeviceMappings"]}
-        devices.update({item["DeviceName"]: item for item in given["BlockDeviceMappings"]})
-        merged["BlockDeviceMappings"] = list(devices.values())
+        merged["BlockDeviceMappings"] = _merge_devices(*layers)
     return merged
+
+
+def _without_empty(request: Parameters) -> Parameters:
+    return {key: value for key, value in request.items() if value not in (None, "", [], {})}
+
+
+def _tags_of(spec: Spec) -> list[Parameters]:
+    return spec.get("TagSpecifications") or []
+
+
+def _merge_devices(*specs: Parameters) -> list[Parameters]:
+    """The block device mappings of all specifications; a later one replaces its device."""
+    devices = {item["DeviceName"]: item for spec in specs for item in spec["BlockDeviceMappings"]}
+    return copy.deepcopy(list(devices.values()))
 
 
 def _merge_tags(*specifications: list[Parameters]) -> list[Parameters]:

@@ -1,7 +1,7 @@
 """The parts of moto's objects that the local cloud uses, as protocols.
 
-moto is checked neither by mypy here nor by itself in strict mode; these types state what the patches
-rely on. Names and attributes are moto's (5.2). Needs no moto.
+mypy does not follow moto's modules here; these types state what the patches rely on. Names and
+attributes are moto's (5.2). Needs no moto.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from ipaddress import IPv4Network
 from typing import Any, Protocol
 
 Parameters = dict[str, Any]
-"""A request's or an answer's parameters with AWS's names: a tree whose shape is in botocore's service
-model, not in a Python type. User data in it may be moto's `Base64EncodedString`."""
+"""A request's or an answer's parameters with AWS's names: a tree whose shape is in botocore's
+service model, not in a Python type. User data in it may be moto's `Base64EncodedString`."""
 
 MotoObject = Any
 """An object of moto's that is only passed on, or a method of moto's that a patch replaces."""

@@ -1,7 +1,7 @@
 """The states of an instance: pending, running, shutting-down, terminated, stopping, stopped.
 
-moto sets the final state at once. With these patches a call only asks for it; `apply_report` sets it
-when the hypervisor reports it, and only then are interfaces and volumes released. A terminated
+moto sets the final state at once. With these patches a call only asks for it; `apply_report` sets
+it when the hypervisor reports it, and only then are interfaces and volumes released. A terminated
 instance stays listed for an hour, without addresses, as on AWS.
 """
 

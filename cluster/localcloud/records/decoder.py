@@ -57,8 +57,8 @@ class Decoder:
         }
         self._values = [_shell(record) for record in self._records]
 
-    def decode(self) -> list[object]:
-        """The value of every record.
+    def decode(self, root: Json) -> object:
+        """The value of the node `root`, with everything that it refers to.
 
         Raises:
             RecordError: a record is not of this format, or names what does not exist.
@@ -67,6 +67,7 @@ class Decoder:
         try:
             for record, value in zip(self._records, self._values, strict=True):
                 self._fill(record, value)
+            result = self._value(root)
             while self._hashed:
                 fill, target, parts = self._hashed.popleft()
                 fill(target, parts)
@@ -79,9 +80,9 @@ class Decoder:
             msgspec.MsgspecError,
         ) as error:
             raise RecordError(f"a record cannot be read: {error!r}") from error
-        return self._values
+        return result
 
-    def value(self, node: Json) -> object:
+    def _value(self, node: Json) -> object:
         """The value of a node."""
         if not isinstance(node, dict):
             if isinstance(node, list):
@@ -100,7 +101,7 @@ class Decoder:
             ((tag, content),) = record.items()
             self._fill_container(tag, value, content)
             return
-        state = {name: self.value(node) for name, node in _as_node(record["state"]).items()}
+        state = {name: self._value(node) for name, node in _as_node(record["state"]).items()}
         restoration = self._restorations.get(type(value))
         if restoration is not None:
             restoration.set_state(value, state)
@@ -114,11 +115,11 @@ class Decoder:
 
     def _fill_container(self, tag: str, value: object, content: Json) -> None:
         if tag == "list":
-            list.extend(_as_type(value, list), map(self.value, _as_parts(content)))
+            list.extend(_as_type(value, list), map(self._value, _as_parts(content)))
         elif tag == "map":
             store = _store(value)
             for key, node in _as_node(content).items():
-                store(value, key, self.value(node))
+                store(value, key, self._value(node))
         elif tag == "set":
             self._hashed.append((self._fill_set, value, content))
         elif tag == "items":
@@ -127,13 +128,13 @@ class Decoder:
             raise RecordError(f"unknown container {tag!r}")
 
     def _fill_set(self, value: object, content: Json) -> None:
-        _as_type(value, set).update(map(self.value, _as_parts(content)))
+        _as_type(value, set).update(map(self._value, _as_parts(content)))
 
     def _fill_items(self, value: object, content: Json) -> None:
         store = _store(value)
         for pair in _as_parts(content):
             key, node = _as_parts(pair)
-            store(value, self.value(key), self.value(node))
+            store(value, self._value(key), self._value(node))
 
     def _reference(self, content: Json) -> object:
         if not isinstance(content, int) or content < 0:
@@ -157,21 +158,21 @@ class Decoder:
         return self._nested("items", {}, content)
 
     def _tuple(self, content: Json) -> object:
-        return tuple(map(self.value, _as_parts(content)))
+        return tuple(map(self._value, _as_parts(content)))
 
     def _frozenset(self, content: Json) -> object:
-        return frozenset(map(self.value, _as_parts(content)))
+        return frozenset(map(self._value, _as_parts(content)))
 
     def _deque(self, content: Json) -> object:
         longest, parts = _as_parts(content)
         return deque(
-            map(self.value, _as_parts(parts)),
+            map(self._value, _as_parts(parts)),
             _as_type(longest, int) if longest is not None else None,
         )
 
     def _method(self, content: Json) -> object:
         owner_node, name = _as_parts(content)
-        owner = self.value(owner_node)
+        owner = self._value(owner_node)
         for kind in type(owner).__mro__:
             function = vars(kind).get(_text(name))
             if isinstance(function, types.FunctionType):
@@ -223,7 +224,8 @@ def decode_factory(node: Json) -> Callable[[], object] | None:
 
 def _store(value: object) -> Callable[[object, object, object], None]:
     """How an item is put into a dictionary without running its class's own code."""
-    return OrderedDict.__setitem__ if isinstance(value, OrderedDict) else dict.__setitem__  # type: ignore[return-value]
+    kind: type[dict[object, object]] = OrderedDict if isinstance(value, OrderedDict) else dict
+    return kind.__setitem__  # type: ignore[return-value] # the value is one of this kind
 
 
 def _as_node(value: Json) -> JsonObject:

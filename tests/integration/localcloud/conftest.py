@@ -1,11 +1,11 @@
-"""A real local cloud on a free port, and a stand-in image: its `python` records how it was started and waits."""
+"""A local cloud on a free port, and an image whose node records how it was started and waits."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from mesaform.common import proc
 from mesaform.localcloud import daemon, processes
 
 REGION = "us-east-1"
@@ -26,10 +27,11 @@ task = subprocess.Popen(["sleep", "1000"], start_new_session=True)
 subprocess.run(["sh", "-c", "env -i sleep 1000 &"], start_new_session=True)
 signal.signal(signal.SIGTERM, lambda *_: (print("stopped in order", flush=True), os._exit(0)))
 signal.signal(signal.SIGUSR1, lambda *_: (print("shut down from inside", flush=True), os._exit(0)))
-scratch = os.path.join(folder, ".seen")
+scratch = os.path.join(folder, ".facts")
 with open(scratch, "w") as out:
-    json.dump({{"argv": sys.argv, "env": dict(os.environ), "pid": os.getpid(), "task": task.pid, "cwd": os.getcwd()}}, out)
-os.replace(scratch, os.path.join(folder, "seen.json"))
+    facts = {{"argv": sys.argv, "env": dict(os.environ), "pid": os.getpid(), "task": task.pid}}
+    json.dump({{**facts, "cwd": os.getcwd()}}, out)
+os.replace(scratch, os.path.join(folder, "facts.json"))
 print("node is up", flush=True)
 while True:
     time.sleep(0.1)
@@ -126,19 +128,20 @@ class Cloud:
     def wait_state(self, instance_id: str, state: str, timeout_s: float = 20.0) -> dict[str, Any]:
         final = {"terminated"} - {state}
 
-        def there() -> bool:
-            found = self.state(instance_id)
-            assert found not in final, (
-                f"{instance_id} is {found}, never {state}: {self.describe(instance_id)['StateReason']}"
+        def has_state() -> bool:
+            current = self.state(instance_id)
+            assert current not in final, (
+                f"{instance_id} is {current}, never {state}: "
+                f"{self.describe(instance_id)['StateReason']}"
             )
-            return found == state
+            return current == state
 
-        eventually(there, f"{instance_id} is {state}", timeout_s)
+        eventually(has_state, f"{instance_id} is {state}", timeout_s)
         return self.describe(instance_id)
 
-    def seen(self, instance_id: str) -> dict[str, Any]:
+    def node_facts(self, instance_id: str) -> dict[str, Any]:
         """What the stand-in node of a machine recorded."""
-        path = self.machine_dir(instance_id) / "seen.json"
+        path = self.machine_dir(instance_id) / "facts.json"
         eventually(path.exists, f"the node of {instance_id} is up")
         return json.loads(path.read_text())
 
@@ -191,32 +194,38 @@ def cloud_config(files: dict[str, str], commands: list[Any]) -> str:
     return "#cloud-config\n" + json.dumps({"write_files": written, "runcmd": commands})
 
 
+def running(pids: Iterable[int]) -> set[int]:
+    """The processes among these that have not ended."""
+    alive = {pid: proc.read_process(pid) for pid in pids}
+    return {pid for pid, process in alive.items() if process and not process.has_ended}
+
+
 def processes_of(root: Path) -> set[int]:
     """Every process of every machine below the state folder."""
-    ours = {path.name for path in (root / "machines").iterdir()}
+    names = {path.name for path in (root / "machines").iterdir()}
     return {
-        pid for owner, pids in processes.Census().take().items() if owner in ours for pid in pids
+        pid for owner, pids in processes.Census().take().items() if owner in names for pid in pids
     }
 
 
-def raise_cloud(root: Path, cidr: str) -> Cloud:
+def start_cloud(root: Path, cidr: str) -> Cloud:
     running = daemon.start(root, port=0)
     return Cloud(root, running.url, running.pid, cidr)
 
 
-def end_cloud(cloud: Cloud) -> None:
+def stop_cloud(cloud: Cloud) -> None:
     """Stop it and hold it to its promise: no process is left."""
     children = {cloud.pid, cloud.child("endpoint"), cloud.child("hypervisor")}
     daemon.stop(cloud.root)
-    assert not {pid for pid in children if (found := processes.stat(pid)) and found.state != "Z"}
+    assert not running(children)
     assert not processes_of(cloud.root)
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    raised = raise_cloud(tmp_path_factory.mktemp("cloud"), "127.61.0.0/16")
-    yield raised
-    end_cloud(raised)
+    cloud = start_cloud(tmp_path_factory.mktemp("cloud"), "127.61.0.0/16")
+    yield cloud
+    stop_cloud(cloud)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What the local EC2 announces of its machines: by EventBridge into queues whose policy admits it, and in metadata; then it happens."""
+"""EC2's announcements: EventBridge delivers them where a policy admits it, metadata shows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mesaform.localcloud import daemon
-from mesaform.localcloud.faults import FaultRegistry, Redelivery, Scheduled, parse
+from mesaform.localcloud.faults import Due, FaultRegistry, Redelivery, Scheduled, parse
 from mesaform.localcloud.moto_patches.events import admits
 from mesaform.topology import eventbridge
 from tests.integration.localcloud.conftest import Cloud, eventually
@@ -36,20 +36,23 @@ def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
         assert not admits(json.dumps({"Statement": [{**statement, field: value}]}), RULE, QUEUE)
 
 
-def test_a_scheduled_event_is_told_until_it_is_due():
-    board = FaultRegistry()
-    board.add(Scheduled(instance_id="i-1", code="instance-stop", after_s=60), 1000.0)
-    ((fault, name, at, due),) = board.announced(1001.0)
-    assert (fault.instance_id, name, at, due) == ("i-1", "fault-1", 1060.0, False)
-    assert [due for *_, due in board.announced(1060.0)] == [True]
-    assert board.announced(1061.0) == []
+def test_a_scheduled_event_is_announced_until_it_is_due():
+    registry, fault = (
+        FaultRegistry(),
+        Scheduled(instance_id="i-1", code="instance-stop", after_s=60),
+    )
+    registry.add(fault, 1000.0)
+    (announcement,) = registry.announced(1001.0)
+    assert announcement == Due(fault, "fault-1", 1060.0, is_due=False)
+    assert [due.is_due for due in registry.announced(1060.0)] == [True]
+    assert registry.announced(1061.0) == []
 
 
-def test_redelivery_is_in_force_until_it_is_taken_off():
-    board = FaultRegistry()
-    assert board.copies(0.0) == 1
-    board.add(Redelivery(copies=3, duration_s=10), 0.0)
-    assert (board.copies(5.0), board.copies(11.0)) == (3, 1)
+def test_redelivery_is_in_force_until_it_ends():
+    registry = FaultRegistry()
+    assert registry.copies(0.0) == 1
+    registry.add(Redelivery(copies=3, duration_s=10), 0.0)
+    assert (registry.copies(5.0), registry.copies(11.0)) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_redelivery_is_in_force_until_it_is_taken_off():
         b'{"kind":"rebalance","instance_id":"i-1","via":"post"}',
     ],
 )
-def test_faults_that_are_none_are_refused(body):
+def test_invalid_faults_are_refused(body):
     from mesaform.common.errors import BadInput
 
     with pytest.raises(BadInput):
@@ -102,12 +105,12 @@ class Queue:
 
 def a_spot_machine(cloud: Cloud) -> str:
     name = cloud.launch(cloud.image(), InstanceMarketOptions={"MarketType": "spot"})
-    cloud.seen(name)
+    cloud.node_facts(name)
     return name
 
 
 @pytest.mark.slow
-def test_an_interruption_comes_by_the_queue_and_then_the_machine_goes_which_comes_too(cloud: Cloud):
+def test_the_queue_receives_an_interruption_and_the_end_of_the_machine(cloud: Cloud):
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="spot_interruption", instance_id=name, after_s=2)
     (event,) = queue.receive(name)
@@ -130,25 +133,25 @@ def test_an_interruption_comes_by_the_queue_and_then_the_machine_goes_which_come
 
 
 @pytest.mark.slow
-def test_a_queue_without_a_policy_gets_nothing(cloud: Cloud):
+def test_a_queue_without_a_policy_receives_nothing(cloud: Cloud):
     queue, name = Queue(cloud, admitted=False), a_spot_machine(cloud)
     cloud.fault(kind="rebalance", instance_id=name)
     assert queue.receive(name, 1) == []
 
 
 @pytest.mark.slow
-def test_each_announcement_comes_as_often_as_the_fault_says(cloud: Cloud):
+def test_each_announcement_is_delivered_as_often_as_the_fault_says(cloud: Cloud):
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="redelivery", copies=3)
     cloud.fault(kind="rebalance", instance_id=name)
-    found = queue.receive(name)
-    assert [event["detail-type"] for event in found] == [
+    events = queue.receive(name)
+    assert [event["detail-type"] for event in events] == [
         "EC2 Instance Rebalance Recommendation"
     ] * 3
 
 
 @pytest.mark.slow
-def test_a_receive_that_waits_keeps_nobody_else_waiting(cloud: Cloud):
+def test_a_waiting_receive_does_not_block_other_calls(cloud: Cloud):
     import threading
 
     queue, name = Queue(cloud), a_spot_machine(cloud)
@@ -166,7 +169,7 @@ def test_a_receive_that_waits_keeps_nobody_else_waiting(cloud: Cloud):
 
 
 @pytest.mark.slow
-def test_a_scheduled_event_is_told_by_health_and_listed_by_ec2_and_then_comes(cloud: Cloud):
+def test_a_scheduled_event_is_announced_by_health_listed_by_ec2_and_executed(cloud: Cloud):
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="scheduled_event", instance_id=name, after_s=3)
     (event,) = queue.receive(name)
@@ -197,7 +200,7 @@ def test_a_scheduled_event_is_told_by_health_and_listed_by_ec2_and_then_comes(cl
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("via", "comes"), [("metadata", False), ("queue", True)])
-def test_a_fault_may_use_one_way_only(cloud: Cloud, via: str, comes: bool):
+def test_a_fault_may_announce_in_one_way_only(cloud: Cloud, via: str, comes: bool):
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="spot_interruption", instance_id=name, after_s=60, via=via)
     assert bool(queue.receive(name, 1)) == comes

@@ -1,4 +1,4 @@
-"""kill -9 of any part loses neither the account nor a machine."""
+"""kill -9 of any program loses neither the account nor a machine."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from collections.abc import Iterator
 
 import pytest
 
+from mesaform.common.errors import Busy
 from mesaform.localcloud import daemon, processes
 from mesaform.localcloud.layout import METADATA_PORT
 from tests.integration.localcloud.conftest import (
     Cloud,
-    end_cloud,
     eventually,
     processes_of,
-    raise_cloud,
+    running,
+    start_cloud,
+    stop_cloud,
 )
 
 pytestmark = pytest.mark.slow
-POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}'
+POLICY = (
+    '{"Version":"2012-10-17","Statement":'
+    '[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}'
+)
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    raised = raise_cloud(tmp_path_factory.mktemp("crashes"), "127.62.0.0/16")
-    yield raised
-    end_cloud(raised)
+    cloud = start_cloud(tmp_path_factory.mktemp("crashes"), "127.62.0.0/16")
+    yield cloud
+    stop_cloud(cloud)
 
 
 def kill_child(cloud: Cloud, name: str) -> None:
@@ -37,7 +42,7 @@ def kill_child(cloud: Cloud, name: str) -> None:
     eventually(lambda: cloud.child(name) != before, f"the {name} is started again")
 
 
-def test_a_killed_endpoint_comes_back_with_the_whole_account_and_no_machine_notices(
+def test_a_killed_endpoint_restarts_with_the_whole_account_and_no_machine_is_disturbed(
     cloud: Cloud,
 ) -> None:
     instance = cloud.launch(
@@ -45,7 +50,7 @@ def test_a_killed_endpoint_comes_back_with_the_whole_account_and_no_machine_noti
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "b"}]}],
     )
     cloud.wait_state(instance, "running")
-    before = cloud.seen(instance)
+    before = cloud.node_facts(instance)
     s3, ssm, iam = cloud.client("s3"), cloud.client("ssm"), cloud.client("iam")
     s3.create_bucket(Bucket="mesaform-test")
     s3.put_object(Bucket="mesaform-test", Key="small", Body=b"x")
@@ -74,7 +79,7 @@ def test_a_killed_endpoint_comes_back_with_the_whole_account_and_no_machine_noti
         )
         == encrypted
     )
-    assert processes.stat(before["pid"]) is not None
+    assert running([before["pid"]])
     assert cloud.state(instance) == "running"
     assert [item["Key"] for item in s3.list_objects_v2(Bucket="mesaform-test")["Contents"]] == [
         "big",
@@ -93,27 +98,27 @@ def test_calls_during_the_endpoints_restart_wait_instead_of_being_refused(cloud:
         assert answer.status == 200
 
 
-def test_a_terminate_just_before_the_crash_is_carried_out_after_it(cloud: Cloud) -> None:
+def test_a_termination_just_before_the_crash_is_executed_after_it(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
-    seen = cloud.seen(instance)
+    facts = cloud.node_facts(instance)
     cloud.wait_state(instance, "running")
     os.kill(cloud.child("hypervisor"), signal.SIGSTOP)
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     kill_child(cloud, "endpoint")
     kill_child(cloud, "hypervisor")
     cloud.wait_state(instance, "terminated")
-    assert not processes.alive(seen["pid"], 0)
+    assert not running([facts["pid"]])
     assert instance not in processes.Census().take()
 
 
-def test_a_killed_hypervisor_finds_its_machines_again_and_boots_none_twice(cloud: Cloud) -> None:
+def test_a_restarted_hypervisor_adopts_its_machines_and_boots_none_twice(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
     cloud.wait_state(instance, "running")
-    before = cloud.seen(instance)
+    before = cloud.node_facts(instance)
     kill_child(cloud, "hypervisor")
     other = cloud.launch(cloud.image())
     cloud.wait_state(other, "running")
-    assert cloud.seen(instance)["pid"] == before["pid"]
+    assert cloud.node_facts(instance)["pid"] == before["pid"]
     assert cloud.console(instance).count("node is up") == 1
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     cloud.wait_state(instance, "terminated")
@@ -135,11 +140,11 @@ def test_an_adopted_machine_still_has_its_metadata_service(cloud: Cloud) -> None
     assert not answers()
 
 
-def test_an_adopted_machine_that_dies_is_noticed(cloud: Cloud) -> None:
+def test_the_end_of_an_adopted_machine_is_reported(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
     cloud.wait_state(instance, "running")
     kill_child(cloud, "hypervisor")
-    os.kill(cloud.seen(instance)["pid"], signal.SIGKILL)
+    os.kill(cloud.node_facts(instance)["pid"], signal.SIGKILL)
     cloud.wait_state(instance, "terminated")
 
 
@@ -150,51 +155,55 @@ def test_faults_survive_a_crash(cloud: Cloud) -> None:
         cloud.launch()
 
 
-def test_a_killed_daemon_takes_its_programs_along_and_the_next_start_finds_the_machines(
+def test_the_programs_of_a_killed_daemon_end_and_the_next_start_adopts_the_machines(
     cloud: Cloud,
 ) -> None:
     instance = cloud.launch(cloud.image())
     cloud.wait_state(instance, "running")
-    before = cloud.seen(instance)
+    before = cloud.node_facts(instance)
     children = {cloud.child("endpoint"), cloud.child("hypervisor")}
     os.kill(cloud.pid, signal.SIGKILL)
-    eventually(
-        lambda: (
-            not {pid for pid in children if (found := processes.stat(pid)) and found.state != "Z"}
-        ),
-        "its programs end",
-    )
+    eventually(lambda: not running(children), "its programs end")
     assert daemon.status(cloud.root)["running"] is False
     running = daemon.start(cloud.root, port=int(cloud.url.rsplit(":", 1)[1]))
     assert running.started
     cloud.pid = running.pid
     assert cloud.state(instance) == "running"
-    assert cloud.seen(instance)["pid"] == before["pid"]
+    assert cloud.node_facts(instance)["pid"] == before["pid"]
     assert daemon.status(cloud.root)["running"] is True
 
 
 def test_after_a_stop_and_a_start_the_machines_that_were_running_boot_again(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
     cloud.wait_state(instance, "running")
-    before = cloud.seen(instance)
+    before = cloud.node_facts(instance)
     daemon.stop(cloud.root)
     assert not processes_of(cloud.root)
-    (cloud.machine_dir(instance) / "seen.json").unlink()
+    (cloud.machine_dir(instance) / "facts.json").unlink()
     cloud.pid = daemon.start(cloud.root, port=int(cloud.url.rsplit(":", 1)[1])).pid
-    assert cloud.seen(instance)["pid"] != before["pid"]
+    assert cloud.node_facts(instance)["pid"] != before["pid"]
     assert cloud.state(instance) == "running"
 
 
 def test_stop_ends_machines_whose_daemon_was_killed(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
-    seen = cloud.seen(instance)
+    facts = cloud.node_facts(instance)
     os.kill(cloud.pid, signal.SIGKILL)
     eventually(lambda: not daemon.status(cloud.root)["running"], "the daemon is gone")
     assert daemon.stop(cloud.root) is True
     assert not processes_of(cloud.root)
-    assert not {
-        pid
-        for pid in (seen["pid"], seen["task"])
-        if (found := processes.stat(pid)) and found.state != "Z"
-    }
+    assert not running([facts["pid"], facts["task"]])
     cloud.pid = daemon.start(cloud.root, port=int(cloud.url.rsplit(":", 1)[1])).pid
+
+
+def test_machines_that_outlived_their_daemon_keep_its_port(cloud: Cloud) -> None:
+    instance = cloud.launch(cloud.image())
+    cloud.wait_state(instance, "running")
+    port = int(cloud.url.rsplit(":", 1)[1])
+    children = {cloud.child("endpoint"), cloud.child("hypervisor")}
+    os.kill(cloud.pid, signal.SIGKILL)
+    eventually(lambda: not running(children), "its programs end")
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(Busy, match=str(port)):
+        daemon.start(cloud.root)
+    cloud.pid = daemon.start(cloud.root).pid
+    assert cloud.state(instance) == "running"

@@ -1,4 +1,4 @@
-"""One daemon a folder: started once, found again, stopped whole."""
+"""A folder has one daemon: it starts once, is found again, and stops completely."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ def test_the_endpoint_file_says_where_it_is(cloud: Cloud) -> None:
 
 def test_status_lists_machines_with_their_process(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
-    seen = cloud.seen(instance)
+    facts = cloud.node_facts(instance)
     cloud.wait_state(instance, "running")
     result = cli.invoke(local.local, ["status", "--state", str(cloud.root), "--json"])
-    found = next(
+    listed = next(
         item for item in json.loads(result.stdout)["instances"] if item["instance_id"] == instance
     )
-    assert (found["state"], found["pid"], found["image_id"]) == (
+    assert (listed["state"], listed["pid"], listed["image_id"]) == (
         "running",
-        seen["pid"],
+        facts["pid"],
         cloud.image(),
     )
-    assert found["address"] == cloud.describe(instance)["PrivateIpAddress"]
+    assert listed["address"] == cloud.describe(instance)["PrivateIpAddress"]
     assert (
         instance
         in cli.invoke(
@@ -85,13 +85,13 @@ def test_env_prints_lines_for_a_shell(cloud: Cloud) -> None:
     assert "export AWS_REGION=eu-west-1\n" in result.stdout
 
 
-def test_what_needs_it_says_how_to_start_it(tmp_path: Path) -> None:
+def test_a_command_that_needs_the_local_cloud_says_how_to_start_it(tmp_path: Path) -> None:
     result = cli.invoke(local.local, ["env", "--state", str(tmp_path)])
     assert isinstance(result.exception, MissingPrerequisite)
     assert "mesaform local start" in str(result.exception)
 
 
-def test_faults_are_put_on_listed_and_taken_off_from_the_command_line(cloud: Cloud) -> None:
+def test_faults_are_added_listed_and_cleared_from_the_command_line(cloud: Cloud) -> None:
     state = ["--state", str(cloud.root)]
     name = cli.invoke(
         local.local, ["fault", "capacity", "--type", "m5.large", "--count", "2", *state]

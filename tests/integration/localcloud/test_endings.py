@@ -1,4 +1,4 @@
-"""How long what has ended is still listed."""
+"""How long terminated instances are listed."""
 
 from __future__ import annotations
 

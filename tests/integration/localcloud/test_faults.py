@@ -1,4 +1,4 @@
-"""The fault switch: what is on the board happens, and ends when it should."""
+"""A fault in force takes effect, and ends after its uses or its time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mesaform.common.errors import BadInput, MesaformError
 from mesaform.localcloud.faults import (
     Capacity,
     DelayedResponse,
+    Due,
     FaultRegistry,
     Lag,
     SpotInterruption,
@@ -23,80 +24,80 @@ from tests.integration.localcloud.conftest import REGION, Cloud, eventually
 
 
 def test_a_capacity_fault_matches_what_it_names_and_nothing_else() -> None:
-    board = FaultRegistry()
-    board.add(Capacity(type="m5.large", zone="a"), 0.0)
-    assert board.refuses("m5.large", "a", "spot", 1.0)
-    assert not board.refuses("m5.large", "b", "spot", 1.0)
-    assert not board.refuses("m5.xlarge", "a", "spot", 1.0)
+    registry = FaultRegistry()
+    registry.add(Capacity(type="m5.large", zone="a"), 0.0)
+    assert registry.refuses("m5.large", "a", "spot", 1.0)
+    assert not registry.refuses("m5.large", "b", "spot", 1.0)
+    assert not registry.refuses("m5.xlarge", "a", "spot", 1.0)
 
 
 def test_a_fault_ends_after_its_uses() -> None:
-    board = FaultRegistry()
-    board.add(Capacity(count=2), 0.0)
-    assert [board.refuses("t", "z", "spot", 1.0) for _ in range(3)] == [True, True, False]
+    registry = FaultRegistry()
+    registry.add(Capacity(count=2), 0.0)
+    assert [registry.refuses("t", "z", "spot", 1.0) for _ in range(3)] == [True, True, False]
 
 
 def test_a_fault_ends_after_its_time() -> None:
-    board = FaultRegistry()
-    board.add(Lag(seconds=3, duration_s=10), 0.0)
-    assert [board.lag_s(now) for now in (0.0, 9.9, 10.0)] == [3, 3, 0]
+    registry = FaultRegistry()
+    registry.add(Lag(seconds=3, duration_s=10), 0.0)
+    assert [registry.lag_s(now) for now in (0.0, 9.9, 10.0)] == [3, 3, 0]
 
 
 def test_a_throttle_with_a_rate_lets_that_many_through() -> None:
-    board = FaultRegistry()
-    board.add(Throttle(rate=2), 0.0)
-    assert [board.throttles("DescribeInstances", 0.0) for _ in range(3)] == [False, True, True]
-    assert [board.throttles("DescribeInstances", 1.0) for _ in range(3)] == [False, False, True]
+    registry = FaultRegistry()
+    registry.add(Throttle(rate=2), 0.0)
+    assert [registry.throttles("DescribeInstances", 0.0) for _ in range(3)] == [False, True, True]
+    assert [registry.throttles("DescribeInstances", 1.0) for _ in range(3)] == [False, False, True]
 
 
 def test_a_throttle_of_named_calls_leaves_the_others_alone() -> None:
-    board = FaultRegistry()
-    board.add(Throttle(actions=("CreateFleet",)), 0.0)
-    assert board.throttles("CreateFleet", 1.0)
-    assert not board.throttles("DescribeInstances", 1.0)
+    registry = FaultRegistry()
+    registry.add(Throttle(actions=("CreateFleet",)), 0.0)
+    assert registry.throttles("CreateFleet", 1.0)
+    assert not registry.throttles("DescribeInstances", 1.0)
 
 
 def test_an_interruption_is_announced_once_it_is_on_and_due_once() -> None:
-    board = FaultRegistry()
-    board.add(SpotInterruption(instance_id="i-1", after_s=120), 1000.0)
-    told = SpotInterruption(instance_id="i-1", after_s=120)
-    assert board.announced(1001.0) == [(told, "fault-1", 1120.0, False)]
-    assert board.announced(1120.0) == [(told, "fault-1", 1120.0, True)]
-    assert board.announced(1121.0) == []
+    registry = FaultRegistry()
+    registry.add(SpotInterruption(instance_id="i-1", after_s=120), 1000.0)
+    fault = SpotInterruption(instance_id="i-1", after_s=120)
+    assert registry.announced(1001.0) == [Due(fault, "fault-1", 1120.0, is_due=False)]
+    assert registry.announced(1120.0) == [Due(fault, "fault-1", 1120.0, is_due=True)]
+    assert registry.announced(1121.0) == []
 
 
-def test_a_late_answer_is_one_of_the_named_calls_and_as_often_as_told() -> None:
-    board = FaultRegistry()
-    board.add(DelayedResponse(actions=("CreateFleet",), seconds=7, count=1), 0.0)
-    assert board.response_delay_s("DescribeInstances", 1.0) == 0
-    assert [board.response_delay_s("CreateFleet", 1.0) for _ in range(2)] == [7, 0]
+def test_a_response_is_delayed_for_the_named_calls_and_as_often_as_the_count() -> None:
+    registry = FaultRegistry()
+    registry.add(DelayedResponse(actions=("CreateFleet",), seconds=7, count=1), 0.0)
+    assert registry.response_delay_s("DescribeInstances", 1.0) == 0
+    assert [registry.response_delay_s("CreateFleet", 1.0) for _ in range(2)] == [7, 0]
 
 
 def test_a_zone_outage_refuses_launches_in_that_zone() -> None:
-    board = FaultRegistry()
-    board.add(ZoneOutage(zone="a"), 0.0)
-    assert board.refuses("m5.large", "a", "on-demand", 1.0)
-    assert not board.refuses("m5.large", "b", "on-demand", 1.0)
+    registry = FaultRegistry()
+    registry.add(ZoneOutage(zone="a"), 0.0)
+    assert registry.refuses("m5.large", "a", "on-demand", 1.0)
+    assert not registry.refuses("m5.large", "b", "on-demand", 1.0)
 
 
-def test_a_board_is_the_same_after_it_was_written_and_read() -> None:
-    board = FaultRegistry()
-    board.add(Capacity(type="m5.large", count=3), 5.0)
-    board.refuses("m5.large", "a", "spot", 6.0)
-    assert FaultRegistry.load(board.dump()).listing(7.0) == board.listing(7.0)
-    assert FaultRegistry.load(board.dump()).add(Lag(seconds=1), 8.0) == "fault-2"
+def test_a_registry_is_the_same_after_it_was_written_and_read() -> None:
+    registry = FaultRegistry()
+    registry.add(Capacity(type="m5.large", count=3), 5.0)
+    registry.refuses("m5.large", "a", "spot", 6.0)
+    assert FaultRegistry.load(registry.dump()).listing(7.0) == registry.listing(7.0)
+    assert FaultRegistry.load(registry.dump()).add(Lag(seconds=1), 8.0) == "fault-2"
 
 
 @pytest.mark.parametrize(
     "body", [b'{"kind":"capacty"}', b'{"kind":"lag"}', b'{"kind":"capacity","typo":1}', b"nonsense"]
 )
-def test_what_is_no_fault_is_refused(body: bytes) -> None:
+def test_an_invalid_fault_is_refused(body: bytes) -> None:
     with pytest.raises(BadInput):
         parse(body)
 
 
 @pytest.mark.slow
-def test_a_launch_without_capacity_says_so_and_makes_nothing(cloud: Cloud) -> None:
+def test_a_launch_without_capacity_fails_and_creates_nothing(cloud: Cloud) -> None:
     cloud.fault(kind="capacity", zone="us-east-1a", count=1)
     before = len(cloud.ec2.describe_instances()["Reservations"])
     with pytest.raises(cloud.ec2.exceptions.ClientError, match="InsufficientInstanceCapacity"):
@@ -123,7 +124,7 @@ def test_a_throttled_call_is_refused_in_the_form_that_boto3_retries(cloud: Cloud
 
 
 @pytest.mark.slow
-def test_a_late_answer_comes_after_the_call_was_carried_out_and_keeps_nobody_else_waiting(
+def test_a_delayed_response_follows_the_executed_call_and_blocks_no_other_call(
     cloud: Cloud,
 ) -> None:
     cloud.fault(kind="delayed_response", actions=["CreateTags"], seconds=1.5, count=1)
@@ -154,21 +155,21 @@ def test_with_lag_a_new_instance_is_not_described_yet_though_it_boots(cloud: Clo
     assert not listed()
     eventually(listed, "it is described", 10)
     assert time.monotonic() - began >= 2
-    cloud.seen(instance)
+    cloud.node_facts(instance)
 
 
 @pytest.mark.slow
 def test_a_zone_outage_kills_its_machines_and_no_others(cloud: Cloud) -> None:
-    there = cloud.launch(cloud.image(), SubnetId=cloud.subnet("us-east-1c"))
-    here = cloud.launch(cloud.image())
-    cloud.seen(there)
-    cloud.wait_state(there, "running")
-    cloud.wait_state(here, "running")
+    in_zone = cloud.launch(cloud.image(), SubnetId=cloud.subnet("us-east-1c"))
+    elsewhere = cloud.launch(cloud.image())
+    cloud.node_facts(in_zone)
+    cloud.wait_state(in_zone, "running")
+    cloud.wait_state(elsewhere, "running")
     cloud.fault(kind="zone_outage", zone="us-east-1c")
-    ended = cloud.wait_state(there, "terminated")
-    assert ended["StateReason"]["Code"] == "Server.InternalError"
-    assert "stopped in order" not in cloud.console(there)
-    assert cloud.state(here) == "running"
+    terminated = cloud.wait_state(in_zone, "terminated")
+    assert terminated["StateReason"]["Code"] == "Server.InternalError"
+    assert "stopped in order" not in cloud.console(in_zone)
+    assert cloud.state(elsewhere) == "running"
     with pytest.raises(cloud.ec2.exceptions.ClientError, match="InsufficientInstanceCapacity"):
         cloud.launch(SubnetId=cloud.subnet("us-east-1c"))
 

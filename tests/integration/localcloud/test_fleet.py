@@ -1,4 +1,4 @@
-"""CreateFleet `instant` gives what the launch template and the request say, from the cheapest pool that has capacity."""
+"""CreateFleet `instant` buys from the cheapest pool with capacity, as template and request say."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def pool(cloud: Cloud, kind: str, zone: str = "us-east-1a") -> dict[str, Any]:
     return {"InstanceType": kind, "SubnetId": cloud.subnet(zone)}
 
 
-def test_a_bought_machine_has_all_that_the_template_and_the_request_say(
+def test_a_bought_machine_has_every_setting_of_the_template_and_the_request(
     cloud: Cloud, template: str
 ) -> None:
     tags = [
@@ -112,26 +112,26 @@ def test_a_bought_machine_has_all_that_the_template_and_the_request_say(
     assert [(item["Lifecycle"], item["InstanceType"]) for item in answer["Instances"]] == [
         ("on-demand", "m5.large")
     ]
-    found = cloud.wait_state(ids(answer)[0], "running")
-    named = {tag["Key"]: tag["Value"] for tag in found["Tags"]}
+    described = cloud.wait_state(ids(answer)[0], "running")
+    named = {tag["Key"]: tag["Value"] for tag in described["Tags"]}
     assert named["from"] == "request"
     assert named["mesaform:pool"] == "default"
     assert named["mesaform:launch"] == "t-1"
     assert named["aws:ec2:fleet-id"] == answer["FleetId"]
-    assert found["Placement"]["AvailabilityZone"] == "us-east-1b"
-    assert found["SubnetId"] == cloud.subnet("us-east-1b")
-    assert found["PrivateIpAddress"].startswith("127.61.3")
-    assert found["IamInstanceProfile"]["Arn"].endswith("/agent")
-    assert [group["GroupId"] for group in found["SecurityGroups"]] == [cloud.network()[2]]
-    assert found["MetadataOptions"]["HttpTokens"] == "required"
-    assert found["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
-    assert "InstanceLifecycle" not in found
+    assert described["Placement"]["AvailabilityZone"] == "us-east-1b"
+    assert described["SubnetId"] == cloud.subnet("us-east-1b")
+    assert described["PrivateIpAddress"].startswith("127.61.3")
+    assert described["IamInstanceProfile"]["Arn"].endswith("/agent")
+    assert [group["GroupId"] for group in described["SecurityGroups"]] == [cloud.network()[2]]
+    assert described["MetadataOptions"]["HttpTokens"] == "required"
+    assert described["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
+    assert "InstanceLifecycle" not in described
     data = cloud.ec2.describe_instance_attribute(
-        InstanceId=found["InstanceId"], Attribute="userData"
+        InstanceId=described["InstanceId"], Attribute="userData"
     )["UserData"]["Value"]
     assert base64.b64decode(data) == b'{"version":1}'
     volume = cloud.ec2.describe_volumes(
-        VolumeIds=[found["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]]
+        VolumeIds=[described["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]]
     )["Volumes"][0]
     assert (volume["Size"], volume["Encrypted"], volume["Tags"]) == (
         40,
@@ -140,7 +140,7 @@ def test_a_bought_machine_has_all_that_the_template_and_the_request_say(
     )
 
 
-def test_spot_machines_say_that_they_are(cloud: Cloud, template: str) -> None:
+def test_spot_machines_are_described_as_spot(cloud: Cloud, template: str) -> None:
     answer = buy(cloud, template, 1, [pool(cloud, "m5.large")], capacity="spot")
     assert [item["Lifecycle"] for item in answer["Instances"]] == ["spot"]
     assert cloud.describe(ids(answer)[0])["InstanceLifecycle"] == "spot"
@@ -184,7 +184,9 @@ def test_a_pool_without_capacity_is_in_the_errors_and_the_next_one_is_bought(
     assert error["LaunchTemplateAndOverrides"]["Overrides"]["SubnetId"] == cloud.subnet()
 
 
-def test_nothing_to_be_had_is_an_answer_without_instances(cloud: Cloud, template: str) -> None:
+def test_a_fleet_without_any_capacity_is_an_answer_without_instances(
+    cloud: Cloud, template: str
+) -> None:
     cloud.fault(kind="capacity", capacity="spot")
     answer = buy(
         cloud, template, 1, [pool(cloud, "m5.large"), pool(cloud, "m5.2xlarge")], capacity="spot"
@@ -194,9 +196,7 @@ def test_nothing_to_be_had_is_an_answer_without_instances(cloud: Cloud, template
     assert len(answer["Errors"]) == 2
 
 
-def test_what_there_is_is_bought_when_capacity_runs_out_in_the_middle(
-    cloud: Cloud, template: str
-) -> None:
+def test_a_fleet_buys_what_is_left_when_capacity_runs_out(cloud: Cloud, template: str) -> None:
     first = buy(cloud, template, 1, [pool(cloud, "m5.large")])
     assert len(ids(first)) == 1
     cloud.fault(kind="capacity", type="m5.large", count=1)
@@ -219,10 +219,10 @@ def test_run_instances_takes_a_launch_template_as_well(cloud: Cloud, template: s
     instance = cloud.launch(
         "", InstanceType=None, ImageId=None, LaunchTemplate={"LaunchTemplateName": template}
     )
-    found = cloud.describe(instance)
-    assert found["InstanceType"] == "m5.large"
-    assert found["IamInstanceProfile"]["Arn"].endswith("/agent")
-    assert {"Key": "from", "Value": "template"} in found["Tags"]
+    described = cloud.describe(instance)
+    assert described["InstanceType"] == "m5.large"
+    assert described["IamInstanceProfile"]["Arn"].endswith("/agent")
+    assert {"Key": "from", "Value": "template"} in described["Tags"]
 
 
 def test_types_state_their_size_and_spot_costs_a_third_of_on_demand(cloud: Cloud) -> None:

@@ -1,4 +1,4 @@
-"""Images are made from machines, found by tag, booted from, and removed when nothing needs them."""
+"""Images are created from machines, found by tag, booted from, and removed when unused."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def make(cloud: Cloud, builder: str, name: str) -> str:
     return str(image)
 
 
-def test_the_base_image_is_found_as_on_aws_and_is_not_the_accounts_own(cloud: Cloud) -> None:
-    found = cloud.ec2.describe_images(ImageIds=[cloud.base_image])["Images"][0]
-    assert found["Name"].startswith("debian-12-amd64-")
-    assert (found["Architecture"], found["State"], found["RootDeviceName"]) == (
+def test_the_base_image_is_found_as_on_aws_and_has_another_owner(cloud: Cloud) -> None:
+    described = cloud.ec2.describe_images(ImageIds=[cloud.base_image])["Images"][0]
+    assert described["Name"].startswith("debian-12-amd64-")
+    assert (described["Architecture"], described["State"], described["RootDeviceName"]) == (
         "x86_64",
         "available",
         "/dev/xvda",
@@ -49,11 +49,11 @@ def test_an_image_has_what_the_builder_had_and_is_found_by_its_tag(cloud: Cloud)
     image = make(cloud, builder, "digest-1")
     folder = cloud.root / "images" / image
     assert (folder / "opt/mesaform/recipe.json").read_text() == '{"digest":"digest-1"}'
-    found = cloud.ec2.describe_images(
+    images = cloud.ec2.describe_images(
         Owners=["self"], Filters=[{"Name": "tag:mesaform:recipe", "Values": ["digest-1"]}]
     )["Images"]
-    assert [item["ImageId"] for item in found] == [image]
-    snapshot = found[0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    assert [item["ImageId"] for item in images] == [image]
+    snapshot = images[0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
     assert cloud.ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Tags"] == [
         {"Key": "mesaform:recipe", "Value": "digest-1"}
     ]
@@ -74,7 +74,7 @@ def test_two_images_cannot_have_one_name(cloud: Cloud) -> None:
         cloud.ec2.create_image(InstanceId=builder, Name="only-one")
 
 
-def test_a_deregistered_image_goes_when_its_last_machine_has_gone(cloud: Cloud) -> None:
+def test_the_folder_of_a_deregistered_image_is_removed_after_its_last_machine(cloud: Cloud) -> None:
     image = make(
         cloud,
         built(cloud, {"/opt/mesaform/venv/bin/python": "#!/bin/sh\nexec sleep 1000\n"}),

@@ -1,4 +1,4 @@
-"""The product's own adapter against the local cloud, each fault of EC2 put on by the fault switch."""
+"""The product's fleet adapter against the local cloud, with each of EC2's faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import Retryable
 from mesaform.topology.names import Tag, launch_template_name
-from tests.integration.localcloud.conftest import REGION, Cloud, end_cloud, eventually, raise_cloud
+from tests.integration.localcloud.conftest import REGION, Cloud, eventually, start_cloud, stop_cloud
 from tests.unit.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.unit.autoscaler.world import Journal
 
@@ -35,7 +35,7 @@ SPEC = a_spec(pools=[{"count": 0, "types": TYPES, "max": 30}])
 
 
 class Network:
-    """A cluster's network and template in the local cloud, and what a test says about its machines."""
+    """A cluster's network and template in the local cloud, with its machines."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -71,24 +71,26 @@ class Network:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    raised = raise_cloud(tmp_path_factory.mktemp("launching"), "127.71.0.0/16")
-    yield raised
-    end_cloud(raised)
+    cloud = start_cloud(tmp_path_factory.mktemp("launching"), "127.71.0.0/16")
+    yield cloud
+    stop_cloud(cloud)
 
 
 @pytest.fixture(scope="module")
-def made(cloud: Cloud) -> Iterator[Network]:
+def shared_network(cloud: Cloud) -> Iterator[Network]:
     with pytest.MonkeyPatch.context() as patch:
         _point_at(patch, cloud)
         yield Network(cloud)
 
 
 @pytest.fixture
-def network(made: Network, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+def network(
+    shared_network: Network, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Network]:
     _point_at(monkeypatch, cloud)
-    yield made
+    yield shared_network
     cloud.clear_faults()
-    if left := [machine.instance_id for machine in made.alive()]:
+    if left := [machine.instance_id for machine in shared_network.alive()]:
         cloud.ec2.terminate_instances(InstanceIds=left)
 
 
@@ -104,7 +106,7 @@ def _point_at(patch: pytest.MonkeyPatch, cloud: Cloud) -> None:
 
 
 class Daemon:
-    """Passes of the planner and the actor on a real adapter; the engine has no agents, so demand stays."""
+    """Passes of planner and executor on a real adapter; without agents the demand stays."""
 
     def __init__(self, fleet: AwsFleet, wanted: int) -> None:
         self.fleet = fleet
@@ -125,7 +127,7 @@ class Daemon:
             memory, intents = await actor.recover(
                 known, list(self.journal.launches.values()), machines
             )
-            made = plan(
+            decision = plan(
                 a_snapshot(
                     SPEC,
                     machines=machines,
@@ -137,8 +139,8 @@ class Daemon:
                 ),
                 self.now,
             )
-            await actor.execute(made)
-            return made
+            await actor.execute(decision)
+            return decision
 
         return asyncio.run(once())
 
@@ -177,7 +179,7 @@ def test_spot_prices_have_a_history_that_moves_slowly(network: Network) -> None:
     assert len({quote.usd_per_hour for quote in quotes}) > 10
 
 
-def test_a_throttled_launch_says_when_to_come_again_and_is_not_repeated_before(
+def test_a_throttled_launch_states_the_next_try_and_is_not_repeated_before(
     network: Network,
 ) -> None:
     now = [0.0]
@@ -243,7 +245,9 @@ def test_capacity_errors_on_everything_are_few_calls_and_end_when_there_is_capac
     assert len(network.alive()) == 4
 
 
-def test_a_half_done_fleet_keeps_its_machines_and_names_what_had_none(network: Network) -> None:
+def test_a_partial_fleet_keeps_its_machines_and_names_the_pools_without_capacity(
+    network: Network,
+) -> None:
     network.cloud.fault(kind="capacity", type="m5.large", zone=ZONES[0])
     network.cloud.fault(kind="capacity", type="m5.large", zone=ZONES[1])
     result = network.fleet().launch(network.request("ms-half", 3, ["m5.large"]))
@@ -251,7 +255,7 @@ def test_a_half_done_fleet_keeps_its_machines_and_names_what_had_none(network: N
     assert set(result.without_capacity) == {f"m5.large/{zone}/on-demand" for zone in ZONES[:2]}
 
 
-def test_a_zone_that_is_out_is_left_alone_and_the_others_are_bought_from(network: Network) -> None:
+def test_a_fleet_avoids_a_zone_that_is_out(network: Network) -> None:
     daemon = Daemon(network.fleet(), wanted=6)
     network.cloud.fault(kind="zone_outage", zone=ZONES[0])
     daemon.pass_()
@@ -261,7 +265,7 @@ def test_a_zone_that_is_out_is_left_alone_and_the_others_are_bought_from(network
     assert all(key.split("/")[1] in {ZONES[0], "*"} for key in daemon.journal.memory.backoffs)
 
 
-def test_a_stale_list_of_machines_buys_nothing_twice(network: Network) -> None:
+def test_a_stale_list_of_machines_causes_no_second_purchase(network: Network) -> None:
     daemon = Daemon(network.fleet(), wanted=2)
     network.cloud.fault(kind="lag", seconds=30)
     for _ in range(5):
@@ -279,7 +283,7 @@ def test_a_stale_list_of_machines_buys_nothing_twice(network: Network) -> None:
     }
 
 
-def test_a_termination_that_does_not_take_is_seen_and_works_when_it_is_asked_for_again(
+def test_an_ignored_termination_is_noticed_and_works_when_repeated(
     network: Network,
 ) -> None:
     fleet = network.fleet()
@@ -293,11 +297,11 @@ def test_a_termination_that_does_not_take_is_seen_and_works_when_it_is_asked_for
     assert network.alive() == []
 
 
-def test_machines_say_which_version_of_the_template_they_came_from(network: Network) -> None:
+def test_machines_name_the_version_of_their_template(network: Network) -> None:
     fleet = network.fleet()
     assert fleet.templates(NAME)["default"].latest == "1"
     bought = fleet.launch(network.request("ms-version", 1)).machines[0]
-    found: Any = next(
+    machine: Any = next(
         machine for machine in network.alive() if machine.instance_id == bought.instance_id
     )
-    assert found.tags[Tag.TEMPLATE_VERSION] == "1"
+    assert machine.tags[Tag.TEMPLATE_VERSION] == "1"

@@ -1,4 +1,4 @@
-"""Instances become process trees, and EC2 tells the truth about them."""
+"""Instances become process trees, and EC2's state follows them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import signal
 import pytest
 
 from mesaform.localcloud import processes
-from tests.integration.localcloud.conftest import Cloud, cloud_config, eventually, processes_of
+from tests.integration.localcloud.conftest import (
+    Cloud,
+    cloud_config,
+    eventually,
+    processes_of,
+    running,
+)
 
 pytestmark = pytest.mark.slow
-
-
-def living(pids: set[int]) -> set[int]:
-    return {
-        pid for pid in pids if (found := processes.stat(pid)) is not None and found.state != "Z"
-    }
 
 
 def members(cloud: Cloud, instance: str) -> set[int]:
@@ -31,21 +31,19 @@ def test_an_instance_is_pending_until_its_process_runs_and_then_running(cloud: C
     assert not members(cloud, instance)
     cloud.clear_faults()
     cloud.wait_state(instance, "running")
-    assert processes.alive(
-        cloud.seen(instance)["pid"], processes.stat(cloud.seen(instance)["pid"]).started
-    )
+    assert running([cloud.node_facts(instance)["pid"]])
 
 
 def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_environment(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = cloud.launch(cloud.image(), InstanceType="m5.xlarge", PrivateIpAddress="127.61.0.20")
-    seen = cloud.seen(instance)
-    assert seen["argv"][0] == str(
+    facts = cloud.node_facts(instance)
+    assert facts["argv"][0] == str(
         (cloud.root / "images" / cloud.image()).resolve() / "opt/mesaform/venv/bin/python"
     )
-    assert seen["argv"][1:] == ["-m", "mesaform.node"]
-    environment = seen["env"]
+    assert facts["argv"][1:] == ["-m", "mesaform.node"]
+    environment = facts["env"]
     assert environment["AWS_ENDPOINT_URL"] == cloud.url
     assert environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == "http://127.61.0.20:1338"
     assert environment["MESAFORM_HARDWARE"] == '{"vcpus":4,"mem_mib":16384}'
@@ -64,9 +62,9 @@ def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_enviro
 
 def test_a_terminated_instance_leaves_no_process_no_interface_and_no_volume(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
-    cloud.seen(instance)
+    cloud.node_facts(instance)
     before = eventually(
-        lambda: len(found := members(cloud, instance)) >= 3 and found,
+        lambda: len(pids := members(cloud, instance)) >= 3 and pids,
         "node and both tasks are counted",
     )
     volumes = [item["Ebs"]["VolumeId"] for item in cloud.describe(instance)["BlockDeviceMappings"]]
@@ -76,7 +74,7 @@ def test_a_terminated_instance_leaves_no_process_no_interface_and_no_volume(clou
     answer = cloud.ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"][0]
     assert answer["CurrentState"]["Name"] == "shutting-down"
     ended = cloud.wait_state(instance, "terminated")
-    assert not living(before)
+    assert not running(before)
     assert "stopped in order" in cloud.console(instance)
     assert ended["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert "PrivateIpAddress" not in ended
@@ -91,12 +89,12 @@ def test_a_machine_whose_node_is_killed_is_terminated_with_a_reason_and_its_task
     cloud: Cloud,
 ) -> None:
     instance = cloud.launch(cloud.image())
-    seen = cloud.seen(instance)
+    facts = cloud.node_facts(instance)
     cloud.wait_state(instance, "running")
-    os.kill(seen["pid"], signal.SIGKILL)
+    os.kill(facts["pid"], signal.SIGKILL)
     ended = cloud.wait_state(instance, "terminated")
     assert ended["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
-    assert not living({seen["task"]})
+    assert not running({facts["task"]})
 
 
 @pytest.mark.parametrize(("behavior", "state"), [("stop", "stopped"), ("terminate", "terminated")])
@@ -104,40 +102,40 @@ def test_a_shutdown_from_inside_follows_the_shutdown_behavior(
     cloud: Cloud, behavior: str, state: str
 ) -> None:
     instance = cloud.launch(cloud.image(), InstanceInitiatedShutdownBehavior=behavior)
-    seen = cloud.seen(instance)
+    facts = cloud.node_facts(instance)
     cloud.wait_state(instance, "running")
-    os.kill(seen["pid"], signal.SIGUSR1)
+    os.kill(facts["pid"], signal.SIGUSR1)
     cloud.wait_state(instance, state)
-    assert not living({seen["pid"], seen["task"]})
+    assert not running({facts["pid"], facts["task"]})
 
 
 def test_a_stopped_instance_keeps_its_volume_and_address_and_boots_again(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
-    first = cloud.seen(instance)
+    first = cloud.node_facts(instance)
     before = cloud.wait_state(instance, "running")
     cloud.ec2.stop_instances(InstanceIds=[instance])
     stopped = cloud.wait_state(instance, "stopped")
-    assert not living({first["pid"], first["task"]})
+    assert not running({first["pid"], first["task"]})
     assert stopped["PrivateIpAddress"] == before["PrivateIpAddress"]
     assert stopped["BlockDeviceMappings"] == before["BlockDeviceMappings"]
-    (cloud.machine_dir(instance) / "seen.json").unlink()
+    (cloud.machine_dir(instance) / "facts.json").unlink()
     cloud.ec2.start_instances(InstanceIds=[instance])
     cloud.wait_state(instance, "running")
-    assert cloud.seen(instance)["pid"] != first["pid"]
+    assert cloud.node_facts(instance)["pid"] != first["pid"]
 
 
 def test_a_reboot_gives_a_new_process_and_the_same_machine(cloud: Cloud) -> None:
     instance = cloud.launch(cloud.image())
-    first = cloud.seen(instance)
+    first = cloud.node_facts(instance)
     cloud.wait_state(instance, "running")
-    (cloud.machine_dir(instance) / "seen.json").unlink()
+    (cloud.machine_dir(instance) / "facts.json").unlink()
     cloud.ec2.reboot_instances(InstanceIds=[instance])
-    assert cloud.seen(instance)["pid"] != first["pid"]
+    assert cloud.node_facts(instance)["pid"] != first["pid"]
     assert cloud.state(instance) == "running"
-    assert not living({first["pid"], first["task"]})
+    assert not running({first["pid"], first["task"]})
 
 
-def test_an_instance_whose_image_has_no_folder_fails_to_boot_and_says_so(cloud: Cloud) -> None:
+def test_an_instance_whose_image_has_no_folder_fails_to_boot_with_a_reason(cloud: Cloud) -> None:
     builder = cloud.launch()
     cloud.wait_state(builder, "running")
     image = cloud.ec2.create_image(InstanceId=builder, Name="loses-its-folder")["ImageId"]
@@ -198,7 +196,7 @@ def test_a_client_token_makes_run_instances_idempotent(cloud: Cloud) -> None:
         cloud.launch(ClientToken="only-once", InstanceType="m5.xlarge")
 
 
-def test_volumes_are_as_asked_and_the_root_is_there_without_asking(cloud: Cloud) -> None:
+def test_volumes_are_as_requested_and_the_root_volume_always_exists(cloud: Cloud) -> None:
     devices = [
         {
             "DeviceName": "/dev/xvda",
@@ -210,24 +208,26 @@ def test_volumes_are_as_asked_and_the_root_is_there_without_asking(cloud: Cloud)
         BlockDeviceMappings=devices,
         TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": "k", "Value": "v"}]}],
     )
-    found = {
+    volumes = {
         item["Attachments"][0]["Device"]: item
         for item in cloud.ec2.describe_volumes(
             Filters=[{"Name": "attachment.instance-id", "Values": [instance]}]
         )["Volumes"]
     }
     assert (
-        found["/dev/xvda"]["Size"],
-        found["/dev/xvda"]["Encrypted"],
-        found["/dev/xvda"]["VolumeType"],
+        volumes["/dev/xvda"]["Size"],
+        volumes["/dev/xvda"]["Encrypted"],
+        volumes["/dev/xvda"]["VolumeType"],
     ) == (33, True, "gp3")
-    assert found["/dev/sdb"]["Encrypted"] is False
-    assert all(item["Tags"] == [{"Key": "k", "Value": "v"}] for item in found.values())
+    assert volumes["/dev/sdb"]["Encrypted"] is False
+    assert all(item["Tags"] == [{"Key": "k", "Value": "v"}] for item in volumes.values())
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     cloud.wait_state(instance, "terminated")
     assert [
         item["State"]
-        for item in cloud.ec2.describe_volumes(VolumeIds=[found["/dev/sdb"]["VolumeId"]])["Volumes"]
+        for item in cloud.ec2.describe_volumes(VolumeIds=[volumes["/dev/sdb"]["VolumeId"]])[
+            "Volumes"
+        ]
     ] == ["available"]
 
 
@@ -242,12 +242,12 @@ def test_instances_are_found_by_tag_and_state(cloud: Cloud) -> None:
         {"Name": "tag:mesaform:cluster", "Values": ["x"]},
         {"Name": "instance-state-name", "Values": ["running"]},
     ]
-    found = [
+    instance_ids = [
         item["InstanceId"]
         for page in cloud.ec2.describe_instances(Filters=filters)["Reservations"]
         for item in page["Instances"]
     ]
-    assert found == [instance]
+    assert instance_ids == [instance]
 
 
 def test_an_unknown_image_or_type_is_refused_as_ec2_does(cloud: Cloud) -> None:
@@ -273,7 +273,7 @@ def test_cloud_init_writes_files_and_runs_commands_in_the_machines_own_root(clou
     assert cloud.state(instance) == "running"
 
 
-def test_cloud_init_refuses_to_write_outside_of_what_is_its_own(cloud: Cloud) -> None:
+def test_cloud_init_refuses_to_write_outside_the_machines_folders(cloud: Cloud) -> None:
     instance = cloud.launch(user_data=cloud_config({"/etc/mesaform-must-not-exist": "x"}, []))
     eventually(
         lambda: (
@@ -284,7 +284,7 @@ def test_cloud_init_refuses_to_write_outside_of_what_is_its_own(cloud: Cloud) ->
     )
 
 
-def test_everything_still_runs_that_should(cloud: Cloud) -> None:
+def test_no_test_ended_a_machine_of_another(cloud: Cloud) -> None:
     """Last in this module: what all the tests above left is exactly what EC2 says is there."""
     world = cloud.ec2.describe_instances(
         Filters=[{"Name": "instance-state-name", "Values": ["running", "pending"]}]

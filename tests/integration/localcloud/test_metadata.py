@@ -1,4 +1,4 @@
-"""The metadata service answers each machine about itself, by IMDSv2's rules."""
+"""The metadata service gives each machine its own facts, by IMDSv2's rules."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def machine(instance_and_machine: tuple[str, Machine]) -> Machine:
     return instance_and_machine[1]
 
 
-def test_without_a_token_nothing_is_told(machine: Machine) -> None:
+def test_a_request_without_a_token_is_refused(machine: Machine) -> None:
     assert machine.ask("/latest/meta-data/instance-id")[0] == 401
     assert machine.ask("/latest/meta-data/instance-id", **{TOKEN: "made-up"})[0] == 401
 
 
-def test_a_token_ends(machine: Machine) -> None:
+def test_a_token_expires(machine: Machine) -> None:
     token = machine.token("1")
     assert machine.ask("/latest/meta-data/instance-id", **{TOKEN: token})[0] == 200
     eventually(
@@ -96,18 +96,18 @@ def test_a_token_ends(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("ttl", ["0", "21601", "soon", ""])
-def test_a_token_needs_a_sound_time_to_live(machine: Machine, ttl: str) -> None:
+def test_a_token_needs_a_valid_time_to_live(machine: Machine, ttl: str) -> None:
     assert machine.ask("/latest/api/token", "PUT", **{TTL: ttl})[0] == 400
 
 
-def test_a_token_of_one_machine_is_nothing_to_another(cloud: Cloud, machine: Machine) -> None:
+def test_a_token_is_valid_for_its_own_machine_only(cloud: Cloud, machine: Machine) -> None:
     _, other = launched(cloud)
     assert other.ask("/latest/meta-data/instance-id", **{TOKEN: machine.token()})[0] == 401
 
 
-def test_a_machine_learns_what_it_is(cloud: Cloud, instance: str, machine: Machine) -> None:
-    found = cloud.describe(instance)
-    told = {
+def test_a_machine_reads_its_own_facts(cloud: Cloud, instance: str, machine: Machine) -> None:
+    described = cloud.describe(instance)
+    facts = {
         name: machine.get(f"meta-data/{name}")
         for name in (
             "instance-id",
@@ -119,11 +119,11 @@ def test_a_machine_learns_what_it_is(cloud: Cloud, instance: str, machine: Machi
             "instance-life-cycle",
         )
     }
-    assert told == {
+    assert facts == {
         "instance-id": instance,
         "instance-type": "m5.large",
-        "local-ipv4": found["PrivateIpAddress"],
-        "ami-id": found["ImageId"],
+        "local-ipv4": described["PrivateIpAddress"],
+        "ami-id": described["ImageId"],
         "placement/availability-zone": f"{REGION}a",
         "placement/region": REGION,
         "instance-life-cycle": "on-demand",
@@ -136,7 +136,7 @@ def test_a_machine_learns_what_it_is(cloud: Cloud, instance: str, machine: Machi
     assert document["accountId"] == cloud.client("sts").get_caller_identity()["Account"]
 
 
-def test_a_changed_tag_is_seen(cloud: Cloud, instance: str, machine: Machine) -> None:
+def test_a_changed_tag_is_shown(cloud: Cloud, instance: str, machine: Machine) -> None:
     cloud.ec2.create_tags(Resources=[instance], Tags=[{"Key": "late", "Value": "yes"}])
     eventually(
         lambda: (
@@ -148,19 +148,19 @@ def test_a_changed_tag_is_seen(cloud: Cloud, instance: str, machine: Machine) ->
     )
 
 
-def test_the_roles_credentials_work_and_are_the_roles(
+def test_the_credentials_are_those_of_the_role(
     cloud: Cloud, machine: Machine, instance: str
 ) -> None:
     assert machine.get("meta-data/iam/security-credentials/") == "on-machines"
-    found = json.loads(machine.get("meta-data/iam/security-credentials/on-machines"))
-    assert found["Code"] == "Success"
+    credentials = json.loads(machine.get("meta-data/iam/security-credentials/on-machines"))
+    assert credentials["Code"] == "Success"
     sts = boto3.client(
         "sts",
         endpoint_url=cloud.url,
         region_name=REGION,
-        aws_access_key_id=found["AccessKeyId"],
-        aws_secret_access_key=found["SecretAccessKey"],
-        aws_session_token=found["Token"],
+        aws_access_key_id=credentials["AccessKeyId"],
+        aws_secret_access_key=credentials["SecretAccessKey"],
+        aws_session_token=credentials["Token"],
     )
     assert sts.get_caller_identity()["Arn"].endswith(f":assumed-role/on-machines/{instance}")
 
@@ -173,7 +173,7 @@ def test_a_machine_without_a_profile_has_no_credentials(cloud: Cloud) -> None:
     )
 
 
-def test_there_is_no_notice_until_an_interruption_and_then_the_machine_ends(cloud: Cloud) -> None:
+def test_a_notice_precedes_the_end_of_an_interrupted_machine(cloud: Cloud) -> None:
     instance, machine = launched(cloud, InstanceMarketOptions={"MarketType": "spot"})
     assert machine.get("meta-data/instance-life-cycle") == "spot"
     assert (
@@ -198,7 +198,7 @@ def test_there_is_no_notice_until_an_interruption_and_then_the_machine_ends(clou
     assert ended["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
 
-def test_the_service_of_a_terminated_machine_is_gone(cloud: Cloud) -> None:
+def test_the_service_of_a_terminated_machine_has_ended(cloud: Cloud) -> None:
     instance, machine = launched(cloud)
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     cloud.wait_state(instance, "terminated")

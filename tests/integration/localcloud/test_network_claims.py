@@ -1,4 +1,4 @@
-"""Local clouds of one host keep out of each other's addresses."""
+"""Local clouds of first host use networks that do not overlap."""
 
 from __future__ import annotations
 
@@ -11,72 +11,75 @@ import pytest
 
 from mesaform.localcloud import daemon
 from mesaform.localcloud.network_claims import NetworkClaims, default_networks, find_overlap
-from tests.integration.localcloud.conftest import Cloud, end_cloud, raise_cloud
+from tests.integration.localcloud.conftest import Cloud, start_cloud, stop_cloud
 
 NETWORK = IPv4Network("127.63.0.0/16")
 
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A short one: a claim's name keeps only the end of a long folder's path."""
+    """A short path: a claim's name keeps only the end of a long folder's path."""
     with tempfile.TemporaryDirectory(prefix="m") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    raised = raise_cloud(tmp_path_factory.mktemp("claims"), "127.64.0.0/16")
-    yield raised
-    end_cloud(raised)
+    cloud = start_cloud(tmp_path_factory.mktemp("claims"), "127.64.0.0/16")
+    yield cloud
+    stop_cloud(cloud)
 
 
 def default_vpc(cloud: Cloud) -> str:
-    found = cloud.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    return str(found[0]["CidrBlock"])
+    vpcs = cloud.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    return str(vpcs[0]["CidrBlock"])
 
 
-def test_a_network_is_claimed_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
-    one, two = NetworkClaims(tmp_path / "one"), NetworkClaims(tmp_path / "two")
-    assert one.take(NETWORK) is None
-    other = two.take(IPv4Network("127.63.4.0/24"))
+def test_a_network_has_one_claim_and_is_free_after_its_release(tmp_path: Path) -> None:
+    first, second = NetworkClaims(tmp_path / "first"), NetworkClaims(tmp_path / "second")
+    assert first.take(NETWORK) is None
+    other = second.take(IPv4Network("127.63.4.0/24"))
     assert other is not None
-    assert (other.network, other.root) == (NETWORK, str(one.root))
-    one.release(NETWORK)
-    assert two.take(NETWORK) is None
-    two.release(NETWORK)
+    assert (other.network, other.root) == (NETWORK, str(first.root))
+    first.release(NETWORK)
+    assert second.take(NETWORK) is None
+    second.release(NETWORK)
     assert find_overlap(NETWORK, tmp_path) is None
 
 
-def test_a_network_taken_twice_is_given_back_twice(tmp_path: Path) -> None:
-    one, two = NetworkClaims(tmp_path / "one"), NetworkClaims(tmp_path / "two")
-    assert one.take(NETWORK) is None
-    assert one.take(NETWORK) is None
-    one.release(NETWORK)
-    assert two.take(NETWORK) is not None
-    one.release(NETWORK)
-    assert two.take(NETWORK) is None
-    two.release(NETWORK)
+def test_a_network_claimed_twice_is_released_twice(tmp_path: Path) -> None:
+    first, second = NetworkClaims(tmp_path / "first"), NetworkClaims(tmp_path / "second")
+    assert first.take(NETWORK) is None
+    assert first.take(NETWORK) is None
+    first.release(NETWORK)
+    assert second.take(NETWORK) is not None
+    first.release(NETWORK)
+    assert second.take(NETWORK) is None
+    second.release(NETWORK)
 
 
-def test_networks_elsewhere_are_nobodys_business(tmp_path: Path) -> None:
+def test_networks_outside_loopback_need_no_claim(tmp_path: Path) -> None:
     ten = IPv4Network("10.0.0.0/16")
-    assert NetworkClaims(tmp_path / "one").take(ten) is None
-    assert NetworkClaims(tmp_path / "two").take(ten) is None
+    assert NetworkClaims(tmp_path / "first").take(ten) is None
+    assert NetworkClaims(tmp_path / "second").take(ten) is None
 
 
 def test_default_networks_are_many_and_differ_in_order(tmp_path: Path) -> None:
-    one, two = list(default_networks(tmp_path / "one")), list(default_networks(tmp_path / "two"))
-    assert len(set(one)) == len(one) > 50
-    assert set(one) == set(two)
+    first, second = (
+        list(default_networks(tmp_path / "first")),
+        list(default_networks(tmp_path / "second")),
+    )
+    assert len(set(first)) == len(first) > 50
+    assert set(first) == set(second)
 
 
 @pytest.mark.slow
 def test_two_local_clouds_have_default_networks_of_their_own(cloud: Cloud, tmp_path: Path) -> None:
-    second = raise_cloud(tmp_path / "second", "127.64.0.0/16")
+    second = start_cloud(tmp_path / "second", "127.64.0.0/16")
     try:
         assert default_vpc(second) != default_vpc(cloud)
     finally:
-        end_cloud(second)
+        stop_cloud(second)
 
 
 @pytest.mark.slow
@@ -96,14 +99,16 @@ def test_a_vpc_on_another_local_clouds_addresses_is_refused_and_names_it(
 
 
 @pytest.mark.slow
-def test_a_default_network_that_another_took_while_we_were_stopped_moves(tmp_path: Path) -> None:
-    one = raise_cloud(tmp_path / "one", "127.64.0.0/16")
-    before = default_vpc(one)
-    daemon.stop(one.root)
+def test_a_default_network_that_another_local_cloud_took_in_the_meantime_moves(
+    tmp_path: Path,
+) -> None:
+    first = start_cloud(tmp_path / "first", "127.64.0.0/16")
+    before = default_vpc(first)
+    daemon.stop(first.root)
     other = NetworkClaims(tmp_path / "other")
     assert other.take(IPv4Network(before)) is None
-    running = daemon.start(one.root)
-    again = Cloud(one.root, running.url, running.pid, one.cidr)
+    running = daemon.start(first.root)
+    again = Cloud(first.root, running.url, running.pid, first.cidr)
     try:
         assert default_vpc(again) != before
         assert (
@@ -115,5 +120,5 @@ def test_a_default_network_that_another_took_while_we_were_stopped_moves(tmp_pat
             >= 3
         )
     finally:
-        end_cloud(again)
+        stop_cloud(again)
         other.release(IPv4Network(before))

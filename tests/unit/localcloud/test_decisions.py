@@ -1,4 +1,4 @@
-"""The pure parts: what the hypervisor does next, what kind of call a request is, where cloud-init writes."""
+"""The pure parts: the hypervisor's decisions, the classification of calls, paths of cloud-init."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mesaform.localcloud.reconcile import (
     Failed,
     Forget,
     Kill,
+    Observation,
     Report,
-    Seen,
     Step,
     Up,
     next_step,
@@ -58,7 +58,7 @@ TERMINATED = StateReport("terminated", 1, *SHUTDOWN)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "seen", "step"),
+    ("wanted", "observed", "step"),
     [
         (machine(state="pending"), None, Boot(0.0)),
         (machine(state="running"), None, Boot(0.0)),
@@ -90,10 +90,10 @@ TERMINATED = StateReport("terminated", 1, *SHUTDOWN)
         (None, None, "nothing"),
     ],
 )
-def test_the_next_step_makes_what_runs_equal_to_what_ec2_says(
-    wanted: Machine | None, seen: Seen, step: Step
+def test_the_next_step_makes_the_processes_match_ec2s_state(
+    wanted: Machine | None, observed: Observation, step: Step
 ) -> None:
-    assert next_step(wanted, seen, now=200.0) == step
+    assert next_step(wanted, observed, now=200.0) == step
 
 
 def test_a_boot_waits_for_what_is_left_of_the_delay() -> None:
@@ -101,14 +101,17 @@ def test_a_boot_waits_for_what_is_left_of_the_delay() -> None:
     assert next_step(machine(state="running"), None, now=103.0, boot_delay_s=10.0) == Boot(0.0)
 
 
-def test_a_boot_that_cannot_be_ends_the_instance_with_the_reason() -> None:
+def test_a_failed_boot_terminates_the_instance_with_the_reason() -> None:
     step = next_step(machine(state="pending"), Failed(1, "no folder"), now=200.0)
     assert isinstance(step, Report)
     assert (step.report.state, step.report.code) == ("terminated", "Server.InternalError")
     assert step.report.message.endswith("no folder")
 
 
-SIGNED = "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/{}/aws4_request, SignedHeaders=host, Signature=x"
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/{}/aws4_request, "
+    "SignedHeaders=host, Signature=x"
+)
 
 
 @pytest.mark.parametrize(

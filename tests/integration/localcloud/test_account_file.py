@@ -1,0 +1,208 @@
+"""The account file: every released schema is readable, and no crash or damage loses it silently."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from typer.testing import CliRunner
+
+from mesaform.cli import local
+from mesaform.common.errors import MesaformError
+from mesaform.localcloud import daemon
+from tests.integration.localcloud.account_fixture import EXPECTED, FIXTURES, NETWORK, contents
+from tests.integration.localcloud.conftest import REGION, Cloud, eventually, start_cloud, stop_cloud
+
+pytestmark = pytest.mark.slow
+cli = CliRunner()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A state folder whose local cloud is stopped afterwards."""
+    folder = tmp_path / "local"
+    yield folder
+    daemon.stop(folder)
+
+
+def account_file(root: Path) -> Path:
+    return root / "account" / "account.json"
+
+
+def set_aside_files(root: Path) -> list[Path]:
+    return sorted((root / "account").glob("account-unreadable-*.json"))
+
+
+def copy_fixture(root: Path, name: str = "account-schema-1") -> None:
+    shutil.copytree(FIXTURES / name, root / "account")
+
+
+def refusal(root: Path) -> str:
+    """The error of a start."""
+    with pytest.raises(MesaformError) as caught:
+        daemon.start(root, port=0)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("fixture", [path.name for path in sorted(FIXTURES.iterdir())])
+def test_an_account_of_every_released_schema_is_read(root: Path, fixture: str) -> None:
+    copy_fixture(root, fixture)
+    cloud = start_cloud(root, NETWORK)
+    assert contents(cloud) == EXPECTED
+    assert daemon.status(root)["not_saved"] == {}
+    cloud.client("ssm").put_parameter(Name="/later", Value="v", Type="String")
+    stop_cloud(cloud)
+    again = start_cloud(root, NETWORK)
+    assert contents(again) == EXPECTED
+    assert again.client("ssm").get_parameter(Name="/later")["Parameter"]["Value"] == "v"
+    stop_cloud(again)
+
+
+def test_an_account_of_another_moto_is_read_while_its_classes_have_what_they_need(
+    root: Path,
+) -> None:
+    copy_fixture(root)
+    document = json.loads(account_file(root).read_text())
+    account_file(root).write_text(json.dumps({**document, "moto": "5.0.0"}))
+    cloud = start_cloud(root, NETWORK)
+    assert contents(cloud) == EXPECTED
+
+
+def test_an_account_without_an_attribute_that_moto_needs_is_set_aside(root: Path) -> None:
+    copy_fixture(root)
+    document = json.loads(account_file(root).read_text())
+    document["moto"] = "5.0.0"
+    document["services"]["ec2"]["classes"]["moto.ec2.models.instances:Instance"].remove("lifecycle")
+    account_file(root).write_text(json.dumps(document))
+    text = refusal(root)
+    assert "service ec2, recorded with moto 5.0.0" in text
+    assert "Instance also has lifecycle" in text
+
+
+def test_the_account_is_readable_by_its_owner_alone(root: Path) -> None:
+    cloud = start_cloud(root, NETWORK)
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="mesaform-mode")
+    s3.put_object(Bucket="mesaform-mode", Key="large", Body=b"x" * 10_000)
+    files = [account_file(root), *(root / "account" / "objects").iterdir()]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600, 0o600]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[: len(data) // 2], "truncated"),
+        (lambda data: b"", "truncated"),
+        (lambda data: data.replace(b'"schema":1', b'"schema":2'), "its schema is 2"),
+        (lambda data: data.replace(b"moto.ec2.models.vpcs:VPC", b"os:system"), "not allowed"),
+        (lambda data: data.replace(b"models.vpcs:VPC", b"models.vpcs:Gone"), "have no class"),
+        (lambda data: b"\x80\x05N.", "malformed"),
+    ],
+    ids=["truncated", "empty", "newer", "hostile", "other class", "pickle"],
+)
+def test_an_unreadable_account_is_set_aside_with_the_reason(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    from moto.backends import get_backend
+
+    from mesaform.localcloud.moto_patches.used_services import UsedServices
+    from mesaform.localcloud.state_store import AccountStore
+
+    copy_fixture(tmp_path)
+    damaged = damage(account_file(tmp_path).read_bytes())
+    account_file(tmp_path).write_bytes(damaged)
+    account = AccountStore(tmp_path / "account", UsedServices())
+    assert account.restore(get_backend) == []
+    assert reason in account.set_aside
+    assert not account_file(tmp_path).exists()
+    assert [path.read_bytes() for path in set_aside_files(tmp_path)] == [damaged]
+
+
+def test_a_start_fails_once_after_an_account_was_set_aside_and_then_goes_on_empty(
+    root: Path,
+) -> None:
+    copy_fixture(root)
+    account_file(root).write_bytes(b'{"format":')
+    text = refusal(root)
+    (unreadable,) = set_aside_files(root)
+    assert str(account_file(root)) in text
+    assert unreadable.name in text
+    assert "run the same command again" in text
+    assert unreadable.name in daemon.status(root)["set_aside"]
+    cloud = Cloud(root, daemon.start(root).url, 0, NETWORK)
+    assert cloud.client("s3").list_buckets()["Buckets"] == []
+    daemon.stop(root)
+    daemon.start(root)
+    assert daemon.status(root)["set_aside"] == ""
+    assert list((root / "account" / "objects").iterdir())
+
+
+def test_a_pickled_account_is_refused_and_not_loaded(root: Path) -> None:
+    marker = root / "executed"
+    (root / "account").mkdir(parents=True)
+    pickle = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
+    (root / "account" / "ec2.pickle").write_bytes(pickle)
+    result = cli.invoke(local.local, ["start", "--state", str(root)])
+    text = str(result.exception)
+    assert isinstance(result.exception, MesaformError)
+    assert "older version of mesaform (ec2.pickle)" in text
+    assert "mesaform down" in text
+    assert f"rm -r {root}" in text
+    assert daemon.find(root) is None
+    assert not marker.exists()
+    assert (root / "account" / "ec2.pickle").read_bytes() == pickle
+
+
+def test_a_kill_at_any_moment_loses_no_answered_call(root: Path) -> None:
+    cloud = start_cloud(root, NETWORK)
+    vpc = cloud.network()[0]
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=cloud.url,
+        region_name=REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    answered: list[int] = []
+    stopped = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stopped.is_set():
+            number += 1
+            try:
+                ec2.create_tags(Resources=[vpc], Tags=[{"Key": "last", "Value": str(number)}])
+            except (BotoCoreError, ClientError):
+                continue
+            answered.append(number)
+
+    def last_tag() -> int:
+        (described,) = cloud.ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"]
+        return int({tag["Key"]: tag["Value"] for tag in described["Tags"]}["last"])
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        for delay_s in (0.0, 0.004):
+            count = len(answered)
+            eventually(lambda count=count: len(answered) > count + 5, "calls are answered", 60)
+            time.sleep(delay_s)
+            os.kill(cloud.child("endpoint"), signal.SIGKILL)
+    finally:
+        stopped.set()
+        writer.join(60)
+    assert last_tag() >= answered[-1]
+    assert daemon.status(root)["set_aside"] == ""
+    assert not set_aside_files(root)
