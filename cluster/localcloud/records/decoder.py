@@ -6,7 +6,7 @@ import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -40,21 +40,6 @@ class Decoder:
         self._records = [_as_node(record) for record in records]
         self._restorations = restorations or {}
         self._hashed: deque[tuple[Callable[[object, Json], None], object, Json]] = deque()
-        self._by_tag: Mapping[str, Callable[[Json], object]] = {
-            "ref": self._reference,
-            "list": self._list,
-            "set": self._set,
-            "map": self._map,
-            "items": self._items,
-            "tuple": self._tuple,
-            "frozenset": self._frozenset,
-            "deque": self._deque,
-            "method": self._method,
-            "class": self._class,
-            "enum": self._enum,
-            "struct": self._struct,
-            "float": self._float,
-        }
         self._values = [_shell(record) for record in self._records]
 
     def decode(self, root: Json) -> object:
@@ -91,10 +76,10 @@ class Decoder:
         ((tag, content),) = node.items()
         if leaf := LEAF_BY_TAG.get(tag):
             return leaf.decode(_text(content))
-        method = self._by_tag.get(tag)
+        method = self._METHODS.get(tag)
         if method is None:
             raise RecordError(f"unknown tag {tag!r}")
-        return method(content)
+        return method(self, content)
 
     def _fill(self, record: JsonObject, value: object) -> None:
         if "object" not in record:
@@ -198,6 +183,22 @@ class Decoder:
 
     def _float(self, content: Json) -> object:
         return float(_text(content))
+
+    _METHODS: ClassVar[Mapping[str, Callable[[Decoder, Json], object]]] = {
+        "ref": _reference,
+        "list": _list,
+        "set": _set,
+        "map": _map,
+        "items": _items,
+        "tuple": _tuple,
+        "frozenset": _frozenset,
+        "deque": _deque,
+        "method": _method,
+        "class": _class,
+        "enum": _enum,
+        "struct": _struct,
+        "float": _float,
+    }
 
 
 def _shell(record: JsonObject) -> object:

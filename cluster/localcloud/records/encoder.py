@@ -6,7 +6,7 @@ import types
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, ItemsView, Mapping
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import msgspec
 
@@ -51,16 +51,7 @@ class Encoder:
         self._substitutions = substitutions or {}
         self._nodes: dict[int, JsonObject] = {}  # by id() of a container or object
         self._pending: list[tuple[object, JsonObject]] = []
-        self._by_type: dict[type, Callable[..., Json]] = {
-            list: self._list,
-            dict: self._dict,
-            set: self._set,
-            tuple: self._tuple,
-            frozenset: self._frozenset,
-            deque: self._deque,
-            float: self._float,
-            types.MethodType: self._method,
-        }
+        self._by_type = dict(self._METHODS)
 
     def encode(self, root: object) -> Json:
         """The node of a value; afterwards `records` has everything that it refers to.
@@ -80,7 +71,7 @@ class Encoder:
         if kind in PLAIN_TYPES:
             return value  # type: ignore[return-value]  # its type is JSON's
         if method := self._by_type.get(kind):
-            return method(value)
+            return method(self, value)
         if leaf := LEAF_BY_TYPE.get(kind):
             return {leaf.tag: leaf.encode(value)}
         return self._other(value)
@@ -168,7 +159,7 @@ class Encoder:
             return {"private key": encode_private_key(value)}
         if isinstance(value, type):
             return {"class": class_name(value)}
-        self._by_type[type(value)] = self._object
+        self._by_type[type(value)] = Encoder._object
         return self._object(value)
 
     def _object(self, value: object) -> Json:
@@ -198,6 +189,18 @@ class Encoder:
             record["list"] = self._values(value)
         if isinstance(value, defaultdict):
             record["factory"] = encode_factory(value.default_factory)
+
+    # Functions and not bound methods: a reference to the encoder would keep it until a collection.
+    _METHODS: ClassVar[Mapping[type, Callable[..., Json]]] = {
+        list: _list,
+        dict: _dict,
+        set: _set,
+        tuple: _tuple,
+        frozenset: _frozenset,
+        deque: _deque,
+        float: _float,
+        types.MethodType: _method,
+    }
 
 
 def _attributes(value: object) -> dict[str, object]:

@@ -155,7 +155,7 @@ def test_faults_survive_a_crash(cloud: Cloud) -> None:
         cloud.launch()
 
 
-def test_the_programs_of_a_killed_daemon_end_and_the_next_start_adopts_the_machines(
+def test_the_programs_of_a_killed_next_daemonend_and_the_next_start_adopts_the_machines(
     cloud: Cloud,
 ) -> None:
     instance = cloud.launch(cloud.image())
@@ -165,9 +165,9 @@ def test_the_programs_of_a_killed_daemon_end_and_the_next_start_adopts_the_machi
     os.kill(cloud.pid, signal.SIGKILL)
     eventually(lambda: not running(children), "its programs end")
     assert daemon.status(cloud.root)["running"] is False
-    running = daemon.start(cloud.root, port=int(cloud.url.rsplit(":", 1)[1]))
-    assert running.started
-    cloud.pid = running.pid
+    next_daemon = daemon.start(cloud.root, port=int(cloud.url.rsplit(":", 1)[1]))
+    assert next_daemon.started
+    cloud.pid = next_daemon.pid
     assert cloud.state(instance) == "running"
     assert cloud.node_facts(instance)["pid"] == before["pid"]
     assert daemon.status(cloud.root)["running"] is True
