@@ -36,6 +36,7 @@ HEALTH_TIMEOUT_S = 2.0
 BACKLOG = 512
 """Connections that wait while the endpoint restarts."""
 POLL_S = 0.05
+PORT_RELEASE_S = 3.0
 LOG_TAIL_CHARS = 800
 """How much of the end of each log an error shows."""
 
@@ -164,18 +165,26 @@ def _listen(layout: Layout, host: str, port: int | None) -> socket.socket:
     if port is not None:
         return _bind(host, port)
     last = _last_port(layout)
-    if last is not None:
-        try:
-            return _bind(host, last)
-        except Busy:
-            if _has_running_machines(layout):
-                raise
-    for candidate in DEFAULT_PORTS:
+    if last is not None and _has_running_machines(layout):
+        return _bind_patiently(host, last)
+    for candidate in (*filter(None, [last]), *DEFAULT_PORTS):
         try:
             return _bind(host, candidate)
         except Busy:
             continue
     return _bind(host, 0)
+
+
+def _bind_patiently(host: str, port: int) -> socket.socket:
+    """Wait for the port: threads of a killed endpoint may have it for a moment after its end."""
+    until = time.monotonic() + PORT_RELEASE_S
+    while True:
+        try:
+            return _bind(host, port)
+        except Busy:
+            if time.monotonic() > until:
+                raise
+        time.sleep(POLL_S)
 
 
 def _has_running_machines(layout: Layout) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -34,6 +35,19 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     cloud = start_cloud(tmp_path_factory.mktemp("crashes"), "127.62.0.0/16")
     yield cloud
     stop_cloud(cloud)
+
+
+def occupied(port: int) -> socket.socket:
+    """A listening socket; the threads of a killed endpoint may have the port for a moment."""
+    sockets: list[socket.socket] = []
+
+    def bind() -> bool:
+        with contextlib.suppress(OSError):
+            sockets.append(socket.create_server(("127.0.0.1", port)))
+        return bool(sockets)
+
+    eventually(bind, f"port {port} is free")
+    return sockets[0]
 
 
 def kill_child(cloud: Cloud, name: str) -> None:
@@ -203,7 +217,7 @@ def test_machines_that_outlived_their_daemon_keep_its_port(cloud: Cloud) -> None
     children = {cloud.child("endpoint"), cloud.child("hypervisor")}
     os.kill(cloud.pid, signal.SIGKILL)
     eventually(lambda: not running(children), "its programs end")
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(Busy, match=str(port)):
+    with occupied(port), pytest.raises(Busy, match=str(port)):
         daemon.start(cloud.root)
     cloud.pid = daemon.start(cloud.root).pid
     assert cloud.state(instance) == "running"
