@@ -317,12 +317,17 @@ class Core:
         if app is None or instance.killing_since is not None:
             return
         is_unhealthy = _is_killed_as_unhealthy(status)
-        is_current = instance.config_version == app.config_version
-        if is_current and (is_unhealthy or status.state in BACKOFF_STATES):
-            started_at = instance.started_at or now
-            self.state.launch_delay(app.id).add_failure(app, now - started_at, now)
+        if is_unhealthy or status.state in BACKOFF_STATES:
+            self._delay_launches(app, instance, now)
         if is_unhealthy or status.state not in EXPECTED_STATES:
             self.state.failures[app.id] = _failure(instance, status, now)
+
+    def _delay_launches(self, app: App, instance: Instance, now: float) -> None:
+        """Delay the app's next launch, unless the instance has an old configuration."""
+        if instance.config_version != app.config_version:
+            return
+        started_at = now if instance.started_at is None else instance.started_at
+        self.state.launch_delay(app.id).add_failure(app, now - started_at, now)
 
     # --- time
 

@@ -113,28 +113,22 @@ class Gatherer:
 
     async def _cluster(self, reach: Mapping[str, str]) -> Sources:
         engine, services = await asyncio.gather(self._engine(reach), self._services(reach))
-        leader, masters_up, agents, tasks, frameworks = engine
-        services_leader, services_up, queue = services
-        return Sources(
-            at=0,
-            leader=leader,
-            masters_up=masters_up,
-            agents=agents,
-            tasks=tasks,
-            frameworks=frameworks,
-            services_leader=services_leader,
-            services_up=services_up,
-            queue=queue,
+        return replace(
+            engine,
+            services_leader=services.services_leader,
+            services_up=services.services_up,
+            queue=services.queue,
         )
 
-    async def _engine(self, reach: Mapping[str, str]) -> tuple[Any, ...]:
+    async def _engine(self, reach: Mapping[str, str]) -> Sources:
+        """The part of the sources that the engine answers."""
         up = await self._answering(reach, Port.ENGINE_MASTER, "/health")
         client = OperatorClient(
             [f"http://{at}:{Port.ENGINE_MASTER}" for at in reach.values()], self.session
         )
         base = await self._read("engine", client.leader())
         if base is None:
-            return None, up, None, None, None
+            return Sources(at=0, masters_up=up)
         host = base.rpartition(":")[0].rpartition("/")[2]
         leader = next((private for private, at in reach.items() if at == host), host)
         agents, tasks, frameworks = await asyncio.gather(
@@ -142,20 +136,28 @@ class Gatherer:
             self._read("tasks", client.get_tasks()),
             self._read("frameworks", client.get_frameworks()),
         )
-        return leader, up, agents, tasks, frameworks
+        return Sources(
+            at=0,
+            leader=leader,
+            masters_up=up,
+            agents=agents,
+            tasks=tasks,
+            frameworks=frameworks,
+        )
 
-    async def _services(self, reach: Mapping[str, str]) -> tuple[Any, ...]:
+    async def _services(self, reach: Mapping[str, str]) -> Sources:
+        """The part of the sources that services answer."""
         up = await self._answering(reach, Port.SERVICES, "/ping")
         for private, at in reach.items():
             code, body = await self._get(f"http://{at}:{Port.SERVICES}/v2/queue")
             if code == 200:
-                return private, up, _decoded(body)
+                return Sources(at=0, services_leader=private, services_up=up, queue=_decoded(body))
         self._silent.append(
             Unreachable(
                 "services", f"no master answers /v2/queue on {Port.SERVICES}: none leads them"
             )
         )
-        return None, up, None
+        return Sources(at=0, services_up=up)
 
     async def _answering(self, reach: Mapping[str, str], port: int, path: str) -> frozenset[str]:
         codes = await asyncio.gather(

@@ -80,7 +80,8 @@ class Browser:
                 pass
             if time.monotonic() > end:
                 raise TimeoutError(
-                    f"not in {timeout_s:g} s; the page at {self.driver.current_url} says:\n{self.text('body')}"
+                    f"not in {timeout_s:g} s; the page at {self.driver.current_url} shows:\n"
+                    f"{self.text('body')}"
                 )
             time.sleep(0.1)
 
@@ -95,7 +96,10 @@ class Browser:
 
     def rows(self, table: str) -> list[str]:
         """The texts of a table's rows, read at one moment."""
-        script = "return [...document.getElementById(arguments[0]).tBodies[0].rows].map((row) => row.innerText)"
+        script = (
+            "return [...document.getElementById(arguments[0]).tBodies[0].rows]"
+            ".map((row) => row.innerText)"
+        )
         return [" ".join(row.split()) for row in self.run(script, table)]
 
     def row(self, table: str, word: str) -> str:

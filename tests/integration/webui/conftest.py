@@ -1,4 +1,4 @@
-"""One little cluster and one browser for the folder. Where either cannot be had the tests fail and say what to install."""
+"""One small cluster and one browser for all tests of the pages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ NET = 121
 
 
 class WebCluster(LittleCluster):
-    """As on real clusters, the masters' own addresses are in the `zk://` URL: a page finds the other masters by it."""
+    """A cluster with the masters' addresses in the `zk://` URL, from which pages find them."""
 
     def zk(self, path: str) -> str:
         port = self.zookeeper.hosts.rpartition(":")[2]
-        return f"zk://{','.join([self.zookeeper.hosts, *(f'{master}:{port}' for master in self.masters)])}{path}"
+        hosts = [self.zookeeper.hosts, *(f"{master}:{port}" for master in self.masters)]
+        return f"zk://{','.join(hosts)}{path}"
 
     def leader(self, port: int) -> str:
-        """The address whose server on this port leads; waits for one."""
+        """The address whose server on this port leads, once one does."""
         path = "v2/info" if port == 8080 else "slaves"
         return str(
             self.until(
@@ -101,7 +102,7 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(_browser: Browser) -> Iterator[Browser]:
-    """A window of 1400 x 1000. After every test: the console is silent, and nobody outside of the cluster was asked."""
+    """A window of 1400 x 1000; afterwards no console message and no foreign request may exist."""
     _browser.size(1400, 1000)
     yield _browser
     assert _browser.console_messages() == []
@@ -110,7 +111,7 @@ def browser(_browser: Browser) -> Iterator[Browser]:
 
 @pytest.fixture
 def shaken_browser(_browser: Browser) -> Iterator[Browser]:
-    """The same where requests fail on purpose: the browser notes each by itself, and nothing else may be in the console."""
+    """A browser for tests in which requests fail: only those failures may be in the console."""
     _browser.size(1400, 1000)
     yield _browser
     assert [

@@ -1,4 +1,4 @@
-"""A framework with any name and any task, for what users may call things: it subscribes, launches one task and holds on."""
+"""A framework with any name that launches one task with any name, for tests of the pages."""
 
 from __future__ import annotations
 

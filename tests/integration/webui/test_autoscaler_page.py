@@ -1,4 +1,4 @@
-"""The autoscaler's page in a real browser: a quiet cluster, a busy one, a change of leader. Its server runs beside, fed with real plans."""
+"""The autoscaler's page in a browser: quiet cluster, busy cluster, change of leader."""
 
 from __future__ import annotations
 

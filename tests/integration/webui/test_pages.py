@@ -1,4 +1,4 @@
-"""The pages as a person meets them: a real browser, a live cluster. The first test sees the cluster before anything is in it."""
+"""The pages in a browser with a live cluster. The first test needs an empty cluster."""
 
 from __future__ import annotations
 

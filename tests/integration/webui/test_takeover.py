@@ -1,4 +1,4 @@
-"""The pages while leaders come and go. By its name the last in the folder, since it shakes the cluster."""
+"""The pages during changes of leader. The last module of the folder: it ends masters."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ async def test_the_first_to_enter_leads_and_the_next_follows_when_it_leaves(
         assert await anext(leaders) is None
 
 
-async def test_a_leader_whose_node_is_taken_away_steps_down_and_contends_again(
+async def test_a_leader_whose_node_is_deleted_steps_down_and_enters_again(
     zookeeper_hosts, zookeeper_root
 ):
     async with sessions(zookeeper_hosts, 2) as (one, two):
@@ -117,7 +117,7 @@ async def test_a_leader_cut_off_from_the_ensemble_steps_down_before_its_session_
         server.kill()
 
 
-async def test_a_short_break_deposes_nobody_and_watchers_see_no_change(tmp_path):
+async def test_a_short_outage_changes_no_leader_for_candidates_and_watchers(tmp_path):
     server = ZooKeeperServer(tmp_path)
     server.start()
     try:

@@ -25,7 +25,7 @@ async def zk(zookeeper_hosts):
     await session.stop()
 
 
-async def test_what_was_put_is_got_with_its_version(zk, zookeeper_root):
+async def test_put_data_is_read_with_its_version(zk, zookeeper_root):
     path = f"{zookeeper_root}/a/b"
     assert await zk.get(path) is None
     assert await zk.put(path, b"one") == 0
@@ -42,7 +42,7 @@ async def test_a_write_over_another_version_is_refused(zk, zookeeper_root):
     assert await zk.get(path) == (b"two", 1)
 
 
-async def test_a_versioned_write_never_makes_a_node_that_is_gone(zk, zookeeper_root):
+async def test_a_versioned_write_does_not_create_a_deleted_node(zk, zookeeper_root):
     path = f"{zookeeper_root}/a"
     await zk.put(path, b"one")
     await zk.delete(path)
@@ -51,18 +51,18 @@ async def test_a_versioned_write_never_makes_a_node_that_is_gone(zk, zookeeper_r
     assert await zk.get(path) is None
 
 
-async def test_create_refuses_what_exists(zk, zookeeper_root):
+async def test_create_rejects_an_existing_node(zk, zookeeper_root):
     await zk.create(f"{zookeeper_root}/x", b"1")
     with pytest.raises(VersionConflict):
         await zk.create(f"{zookeeper_root}/x", b"2")
 
 
-async def test_children_and_delete_of_what_is_absent_are_no_errors(zk, zookeeper_root):
+async def test_children_and_delete_of_an_absent_node_are_no_errors(zk, zookeeper_root):
     assert await zk.children(f"{zookeeper_root}/none") == []
     await zk.delete(f"{zookeeper_root}/none")
 
 
-async def test_ephemeral_nodes_go_with_their_session(zk, zookeeper_hosts, zookeeper_root):
+async def test_ephemeral_nodes_end_with_their_session(zk, zookeeper_hosts, zookeeper_root):
     other = ZooKeeper(zookeeper_hosts)
     await other.start()
     path = await other.create_sequential(f"{zookeeper_root}/member_", b"me")
