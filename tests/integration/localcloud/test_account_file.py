@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import boto3
@@ -188,6 +189,9 @@ def test_a_kill_at_any_moment_loses_no_answered_call(root: Path) -> None:
                 continue
             answered.append(number)
 
+    def has_answered(count: int) -> bool:
+        return len(answered) > count
+
     def last_tag() -> int:
         (described,) = cloud.ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"]
         return int({tag["Key"]: tag["Value"] for tag in described["Tags"]}["last"])
@@ -197,7 +201,7 @@ def test_a_kill_at_any_moment_loses_no_answered_call(root: Path) -> None:
     try:
         for delay_s in (0.0, 0.004):
             count = len(answered)
-            eventually(lambda count=count: len(answered) > count + 5, "calls are answered", 60)
+            eventually(partial(has_answered, count + 5), "calls are answered", 60)
             time.sleep(delay_s)
             os.kill(cloud.child("endpoint"), signal.SIGKILL)
     finally:

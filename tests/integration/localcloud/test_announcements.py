@@ -8,11 +8,13 @@ import signal
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesaform.localcloud import daemon
 from mesaform.localcloud.faults import Due, FaultRegistry, Redelivery, Scheduled, parse
 from mesaform.localcloud.moto_patches.events import admits
+from mesaform.localcloud.protocol import World
 from mesaform.topology import eventbridge
 from tests.integration.localcloud.conftest import Cloud, eventually
 
@@ -204,10 +206,9 @@ def test_a_fault_may_announce_in_one_way_only(cloud: Cloud, via: str, comes: boo
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="spot_interruption", instance_id=name, after_s=60, via=via)
     assert bool(queue.receive(name, 1)) == comes
-    (machine,) = [
-        m for m in (daemon.ask(cloud.url, "machines") or {})["machines"] if m["instance_id"] == name
-    ]
-    assert (machine["notice"] is None) == comes
+    world = msgspec.convert(daemon.ask(cloud.url, "machines"), World)
+    (machine,) = [machine for machine in world.machines if machine.instance_id == name]
+    assert (machine.notice is None) == comes
 
 
 @pytest.mark.slow
