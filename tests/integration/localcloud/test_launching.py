@@ -134,7 +134,7 @@ class Daemon:
                     agents=[],
                     queue=[queued(count=self.wanted, cpus=2)],
                     offerings={"default": tuple(self.fleet.offerings(TYPES, ZONES))},
-                    memory=memory,
+                    state=memory,
                     intents=tuple(intents),
                 ),
                 self.now,
