@@ -1,4 +1,4 @@
-"""What exists in the cloud, declaratively; one stack a rate of change."""
+"""CDKTF stacks of a cluster, one per rate of change. Imported by the app that cdktf runs."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 # Both before jsii starts its Node, which the first import of cdktf does.
 # A list of majors, of which this jsii calls only 20 too old.
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
-# The provider's 400 MB of JavaScript are unpacked once, beside the tools of this checkout instead of in the home folder.
+# The provider's 400 MB of JavaScript are unpacked once, beside this checkout's tools.
 _tools = Path(__file__).resolve().parents[1] / "node_modules"
 if _tools.is_dir():
     os.environ.setdefault("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(_tools / ".cache" / "jsii"))

@@ -1,7 +1,8 @@
-"""The app that cdktf runs (`cdktf.json`): read the cluster file, settle the image, instantiate the stacks.
+"""The app that cdktf runs (`cdktf.json`): read the cluster file, look up the image, build stacks.
 
-The cluster file is `MESAFORM_CLUSTER_FILE` (default `cluster.yaml`). `MESAFORM_IMAGE_ID` names the image and spares the look-up;
-`mesaform up` and `mesaform down` set it, because a cluster must come down even when its image is gone.
+`MESAFORM_CLUSTER_FILE` names the cluster file (default `cluster.yaml`). `MESAFORM_IMAGE_ID` names
+the image, which is then not looked up. `mesaform up` and `mesaform down` set it, because a cluster
+must come down even when its image is gone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mesaform_stacks.base import Settings
 
 
 def settings() -> Settings:
-    """What this run builds, from the environment.
+    """Settings of this run, from the environment.
 
     Raises:
         BadInput: the cluster file is wrong.

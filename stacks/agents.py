@@ -1,4 +1,4 @@
-"""The agents: per pool a launch template, from which the autoscaler buys, and `count` machines that Terraform keeps."""
+"""Agents: a launch template per pool for the autoscaler, and `count` machines of Terraform."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mesaform.config.schema import Pool
 from mesaform.topology import launch_documents, names
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
-from mesaform_stacks.machines import IMDS_HOPS, instance, instance_profile
+from mesaform_stacks.machines import IMDS_HOPS, MachineSettings, instance, instance_profile
 from mesaform_stacks.network import NetworkStack
 
 TAGGED = ("instance", "volume", "network-interface")
@@ -32,7 +32,7 @@ class AgentsStack(ClusterStack):
         self.put("instance_ids", instances)
 
     def _spec_parameter(self) -> None:
-        """What the autoscaler reads. A new spec reaches it within its next look, without touching a machine."""
+        """The spec for the autoscaler, which reads it again regularly; no machine changes."""
         value = self.spec.model_dump_json()
         aws.SsmParameter(
             self,
@@ -49,13 +49,15 @@ class AgentsStack(ClusterStack):
         return instance(
             self,
             f"{pool.name}-{index + 1}",
-            role="agent",
-            pool=pool.name,
-            instance_type=pool.types[0],
-            disk_gib=pool.disk_gib,
-            subnet_id=self._network.subnet_ids[index % len(self._network.subnet_ids)],
-            group_id=self._network.group_ids["agent"],
-            profile=self._profile,
+            MachineSettings(
+                role="agent",
+                pool=pool.name,
+                instance_type=pool.types[0],
+                disk_gib=pool.disk_gib,
+                subnet_id=self._network.subnet_ids[index % len(self._network.subnet_ids)],
+                group_id=self._network.group_ids["agent"],
+                profile=self._profile,
+            ),
         )
 
     def _template(self, pool: Pool) -> aws.LaunchTemplate:
@@ -75,7 +77,8 @@ class AgentsStack(ClusterStack):
             vpc_security_group_ids=[self._network.group_ids["agent"]],
             iam_instance_profile=aws.LaunchTemplateIamInstanceProfile(name=self._profile),
             user_data=base64.b64encode(document.encode()).decode(),
-            instance_initiated_shutdown_behavior="terminate",  # a machine whose lease ran out powers itself off
+            # A machine whose lease expired powers itself off.
+            instance_initiated_shutdown_behavior="terminate",
             metadata_options=aws.LaunchTemplateMetadataOptions(
                 http_endpoint="enabled",
                 http_tokens="required",

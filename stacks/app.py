@@ -14,7 +14,8 @@ from mesaform_stacks.notices import NoticesStack
 def build(settings: Settings, outdir: str | None = None) -> App:
     """The app with all stacks of a cluster.
 
-    Masters and agents depend on the network alone, so they come up side by side; notices depend on nothing.
+    Masters and agents depend on the network alone, so they are deployed side by side. Notices
+    depend on nothing.
     """
     app = App(outdir=outdir) if outdir else App()
     NoticesStack(app, settings)

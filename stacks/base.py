@@ -1,4 +1,4 @@
-"""What every stack of a cluster has: the provider, state in the cluster's own folder, and the settings it is built from."""
+"""Base of the stacks: the provider, state in the cluster's folder, and the settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Settings:
 
 
 class ClusterStack(TerraformStack):
-    """One stack of a cluster. Both targets take the same provider: where the API is, the environment says (AWS_ENDPOINT_URL)."""
+    """One stack of a cluster.
+
+    Both targets use the same provider; `AWS_ENDPOINT_URL` in the environment names the API.
+    """
 
     def __init__(self, scope: Construct, name: str, settings: Settings) -> None:
         super().__init__(scope, name)

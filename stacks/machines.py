@@ -1,8 +1,9 @@
-"""What masters and Terraform's own agents have in common: an EC2 instance that runs `node` from the baked image."""
+"""EC2 instances of masters and of Terraform's own agents, and their instance profiles."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from mesaform.topology import iam, launch_documents, user_data
 from mesaform_stacks import provider as aws
@@ -30,41 +31,53 @@ def instance_profile(
     return profile
 
 
-def instance(
-    stack: ClusterStack,
-    name: str,
-    *,
-    role: user_data.Role,
-    pool: str,
-    instance_type: str,
-    disk_gib: int,
-    subnet_id: str,
-    group_id: str,
-    profile: str,
-    address: str | None = None,
-) -> aws.Instance:
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """Settings of a machine that Terraform keeps. `pool` is empty for masters.
+
+    `address` is the private address; None lets EC2 choose one.
+    """
+
+    role: user_data.Role
+    pool: str
+    instance_type: str
+    disk_gib: int
+    subnet_id: str
+    group_id: str
+    profile: str
+    address: str | None = None
+
+
+def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.Instance:
     """A machine that Terraform keeps.
 
-    The public address comes from the subnet, not from the instance: asking for it here would put the groups into a network
-    interface of the request, and the next plan would want to set them again.
+    The public address comes from the subnet, not from the instance: a request for it here would put
+    the groups into a network interface, and the next plan would set them again.
     """
-    extra = {"ROLE": role, "MANAGED_BY": "terraform", **({"POOL": pool} if pool else {})}
+    pool = {"POOL": machine.pool} if machine.pool else {}
+    extra = {"ROLE": machine.role, "MANAGED_BY": "terraform", **pool}
+    document = launch_documents.node_document(
+        stack.spec, machine.role, stack.settings.recipe, machine.pool
+    )
     return aws.Instance(
         stack,
         name,
         ami=stack.settings.image_id,
-        instance_type=instance_type,
-        subnet_id=subnet_id,
-        private_ip=address,
-        vpc_security_group_ids=[group_id],
-        iam_instance_profile=profile,
-        user_data=launch_documents.node_document(stack.spec, role, stack.settings.recipe, pool),
+        instance_type=machine.instance_type,
+        subnet_id=machine.subnet_id,
+        private_ip=machine.address,
+        vpc_security_group_ids=[machine.group_id],
+        iam_instance_profile=machine.profile,
+        user_data=document,
         user_data_replace_on_change=True,
         metadata_options=aws.InstanceMetadataOptions(
             http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=IMDS_HOPS
         ),
         root_block_device=aws.InstanceRootBlockDevice(
-            volume_type="gp3", volume_size=disk_gib, encrypted=True, delete_on_termination=True
+            volume_type="gp3",
+            volume_size=machine.disk_gib,
+            encrypted=True,
+            delete_on_termination=True,
         ),
         tags=stack.named(name, **extra),
     )

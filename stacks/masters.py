@@ -1,4 +1,4 @@
-"""Three masters, one a zone, each at a fixed private address, so that everybody can know them before they exist."""
+"""Three masters, one a zone, at fixed private addresses that are known before they exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from constructs import Construct
 from mesaform.topology import addresses, iam
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
-from mesaform_stacks.machines import instance, instance_profile
+from mesaform_stacks.machines import MachineSettings, instance, instance_profile
 from mesaform_stacks.network import NetworkStack
 
 
@@ -21,14 +21,16 @@ class MastersStack(ClusterStack):
             instance(
                 self,
                 f"master-{index + 1}",
-                role="master",
-                pool="",
-                instance_type=self.spec.masters.type,
-                disk_gib=self.spec.masters.disk_gib,
-                subnet_id=network.subnet_ids[index % len(network.subnet_ids)],
-                group_id=network.group_ids["master"],
-                profile=profile,
-                address=str(address),
+                MachineSettings(
+                    role="master",
+                    pool="",
+                    instance_type=self.spec.masters.type,
+                    disk_gib=self.spec.masters.disk_gib,
+                    subnet_id=network.subnet_ids[index % len(network.subnet_ids)],
+                    group_id=network.group_ids["master"],
+                    profile=profile,
+                    address=str(address),
+                ),
             )
             for index, address in enumerate(addresses.master_addresses(self.spec))
         ]

@@ -1,6 +1,7 @@
-"""The ground: a VPC with one public subnet in each of three zones, and who may reach whom.
+"""VPC, one public subnet per zone, and security groups.
 
-There is no NAT gateway: machines have public addresses for the way out, and the groups let in only what the blueprint lists.
+There is no NAT gateway: machines have public addresses. The groups admit only what
+`mesaform.topology.ports` lists.
 """
 
 from __future__ import annotations

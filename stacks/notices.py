@@ -1,6 +1,7 @@
-"""What AWS announces about machines, on its way to the autoscaler: rules, the cluster's queue, and where its dead letters go.
+"""Announcements of AWS about machines: EventBridge rules, the cluster's queue, its dead letters.
 
-It hangs on nothing, so it comes up beside the network: the provider waits 25 s for each queue's attributes to settle, one after the other.
+The stack depends on no other and is deployed beside the network, because the provider waits 25 s
+for the attributes of each queue to settle.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class NoticesStack(ClusterStack):
         self.put("queue_url", queue.url)
 
     def _dead_letters(self) -> str:
-        """Where messages go that were handed out too often. Not on the local cloud: the wait for a second queue would make `up` longer."""
+        """The queue of messages that were received too often.
+
+        Not on the local cloud, where the wait for a second queue would make `up` longer.
+        """
         dead = aws.SqsQueue(
             self,
             "dead",

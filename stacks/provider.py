@@ -1,8 +1,8 @@
 """The AWS provider's resources, loaded one by one.
 
-The generated package imports all its 1,070 submodules from its `__init__`, which takes longer than a whole deployment's
-plan. A module object with the package's own `__path__` stands in for that `__init__`, so that only the submodules named
-below run (docs/adr/0001). Everything else in `stacks/` takes its resources from here.
+The generated package imports all its 1,070 submodules from its `__init__`, which takes longer than
+a whole deployment's plan. A module object with the package's own `__path__` replaces that
+`__init__`, so that only the submodules named below run (docs/adr/0001). All other stacks import from here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ VERSION = "5.100.0"  # of hashicorp/aws, the one that the generated package was 
 
 
 def skip_package_init() -> None:
-    """Make `import cdktf_cdktf_provider_aws.<resource>` load that resource alone. Does nothing if the package is loaded already.
+    """Make `import cdktf_cdktf_provider_aws.<resource>` load that resource alone. Idempotent.
 
     Raises:
         ModuleNotFoundError: the provider's package is not installed.

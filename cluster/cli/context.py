@@ -1,4 +1,4 @@
-"""What nearly every verb starts from: the spec, the state folder beside it, and the cloud's address in the environment."""
+"""Context of a verb: the spec, the state folder beside it, and the environment of its cloud."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A cluster as the operator's machine knows it. `state_dir` is `.mesaform` beside the cluster file."""
+    """A cluster on the operator's machine. `state_dir` is `.mesaform` beside the cluster file."""
 
     spec: ClusterSpec
     file: Path
@@ -51,7 +51,7 @@ class Context:
         return self.state_dir / "clusters" / self.spec.name
 
     def enter_cloud(self) -> None:
-        """Point boto3, Terraform and everything started from here at the spec's cloud, through the environment.
+        """Point boto3, Terraform and all child processes at the spec's cloud.
 
         On `aws` the environment is left as it is.
 
@@ -75,7 +75,7 @@ class Context:
 
 
 def local_environment(url: str, region: str) -> dict[str, str]:
-    """The environment that points AWS clients at the local cloud; its credentials mean nothing anywhere else."""
+    """Variables that point AWS clients at the local cloud; the credentials work nowhere else."""
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "local",

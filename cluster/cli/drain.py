@@ -1,4 +1,4 @@
-"""`mesaform drain <agent|instance>`: an agent is emptied; the machine goes if the autoscaler bought it, and stays empty if not."""
+"""`mesaform drain <agent|instance>`: empty an agent; the autoscaler removes its own machines."""
 
 from __future__ import annotations
 

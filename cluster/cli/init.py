@@ -33,7 +33,8 @@ def register(app: typer.Typer) -> None:
         typer.echo(f"{file} written: a cluster named {name} on {target}")
         if target == "aws" and not operator_cidr:
             typer.echo(
-                "next: name the networks of your operators in network.operator_cidrs, then mesaform validate"
+                "next: name the networks of your operators in network.operator_cidrs,"
+                " then mesaform validate"
             )
         else:
             typer.echo("next: mesaform up")

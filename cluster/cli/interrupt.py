@@ -1,4 +1,4 @@
-"""Running something that must be stopped with care: Ctrl-C, a polite kill and a lost terminal all cancel it, once."""
+"""Run work that must end in order: SIGINT, SIGTERM and SIGHUP cancel it, once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end(text: str) -> NoReturn:
-    """A program's last word after an interruption; a second Ctrl-C that comes while it ends changes nothing.
+    """Print a message and end after an interruption; further signals change nothing.
 
     Raises:
         typer.Exit: always, with the code for an interruption.
@@ -34,7 +34,8 @@ def run(work: Callable[[], Coroutine[Any, Any, T]], *, stopping: str) -> T:
 
     Args:
         work: makes the coroutine.
-        stopping: said once when the first signal comes ("stopping Terraform"); later signals change nothing.
+        stopping: printed at the first signal, such as "stopping Terraform"; later signals change
+            nothing.
 
     Raises:
         KeyboardInterrupt: a signal came, and the work has ended since.

@@ -1,7 +1,7 @@
 """The composition root of `mesaform`: verbs, and the one place where errors become exit codes.
 
-Each verb is a module `mesaform.cli.<verb>` with a function `register(app)`; modules import what they need inside their
-commands, so that `--help` stays quick.
+Each verb is a module `mesaform.cli.<verb>` with a function `register(app)`. Modules import what
+they need inside their commands, so that `--help` stays quick.
 """
 
 from __future__ import annotations
@@ -34,11 +34,16 @@ VERBS = (
     "bake",
     "local",
 )
-HELP = """Mesos clusters on AWS, sized to the work by price, torn down without leaving a cent running.
+HELP = """Provision Mesos clusters on AWS, size them to the workload by price, and remove them.
 
-Start with [bold]mesaform init[/bold], then [bold]mesaform up[/bold]; nothing needs an AWS account while the file says `target: local`.
+Start: [bold]mesaform init[/bold] writes cluster.yaml, [bold]mesaform up[/bold] raises the cluster.
+[bold]mesaform run -- COMMAND[/bold] runs a command, [bold]mesaform down[/bold] removes the cluster.
+`target: local` in cluster.yaml needs no AWS account.
 """
-EPILOG = "Exit codes: 0 done, 1 failed, 2 bad input, 3 something is missing, 4 busy, 5 not owned, 130 interrupted."
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 bad input, 3 missing prerequisite, 4 busy, 5 not owned,"
+    " 130 interrupted."
+)
 
 
 def version() -> str:

@@ -9,7 +9,9 @@ from mesaform.topology.ports import Port
 
 
 def masters_of(context: Context) -> list[str]:
-    """Base URLs of the engine's masters, such as `http://127.42.0.10:5050`: fixed on `local`, from Terraform's outputs on `aws`.
+    """Base URLs of the engine's masters, such as `http://127.42.0.10:5050`.
+
+    They are fixed on the local target and come from Terraform's outputs on aws.
 
     Raises:
         ClusterUnreachable: there are no outputs: the cluster was not raised from here.

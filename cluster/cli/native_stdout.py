@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def redirect_native_stdout() -> Iterator[None]:
-    """While this lasts, what a C library prints on standard output (HiGHS, now and then) goes to standard error."""
+    """Send what a C library (HiGHS) prints on standard output to standard error in the block."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""How progress looks: stages with their time on a terminal, lines where there is none, JSON lines for programs.
+"""Renderers of progress: stages on a terminal, lines without one, JSON lines for programs.
 
 All of it goes to standard error: standard output is for the result.
 """
@@ -46,7 +46,7 @@ class _Stage:
 
 
 class _Stages:
-    """What all renderers keep: each stage once, in the order of their beginning. Calls may come from any thread."""
+    """State of all renderers: each stage once, by its start. Calls may come from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -125,7 +125,7 @@ class JsonLines(_Stages):
 
 
 class Live(_Stages):
-    """A list that redraws itself: a mark, the stage, its time and what it says. Rich asks for it ten times a second."""
+    """A list that Rich redraws ten times a second: mark, stage, time and detail."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.spinner import Spinner
@@ -157,7 +157,7 @@ class Live(_Stages):
 
 @contextmanager
 def reporter(*, as_json: bool = False, stream: TextIO | None = None) -> Iterator[Report]:
-    """The renderer that suits where standard error goes; it ends with the block and leaves its last state on the screen."""
+    """The renderer that suits standard error; its last state stays on the screen."""
     stream = stream or sys.stderr
     if as_json:
         yield JsonLines(stream)

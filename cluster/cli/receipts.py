@@ -22,7 +22,10 @@ def plan_parts(plan: Plan, *, empty: bool) -> list[RenderableType]:
     """The steps with what each one stops paying."""
     if empty:
         return [
-            f"Nothing of [bold]{plan.cluster}[/bold] is left; making sure, and writing the receipt.",
+            (
+                f"Nothing of [bold]{plan.cluster}[/bold] is left;"
+                " making sure, and writing the receipt."
+            ),
             *_kept(plan),
         ]
     table = sheet("", "step", "$/h", "why", right=["$/h"], wraps=["why"])
@@ -34,7 +37,10 @@ def plan_parts(plan: Plan, *, empty: bool) -> list[RenderableType]:
             f"[dim]{step.why}[/dim]",
         )
     parts: list[RenderableType] = [
-        f"The plan to take [bold]{plan.cluster}[/bold] down, {dollars(plan.usd_per_hour)} per hour:",
+        (
+            f"The plan to take [bold]{plan.cluster}[/bold] down,"
+            f" {dollars(plan.usd_per_hour)} per hour:"
+        ),
         table,
     ]
     if plan.unpriced:
@@ -60,7 +66,8 @@ def receipt_parts(receipt: Receipt, troubles: Sequence[str]) -> list[RenderableT
     parts += [f"[yellow]{trouble}[/yellow]" for trouble in troubles]
     parts += _proof(receipt)
     parts.append(
-        f"Stopped paying [bold]{dollars(receipt.stopped_usd_per_hour)} per hour[/bold] ({_monthly(receipt.stopped_usd_per_hour)})."
+        f"Stopped paying [bold]{dollars(receipt.stopped_usd_per_hour)} per hour[/bold]"
+        f" ({_monthly(receipt.stopped_usd_per_hour)})."
     )
     parts += _still(receipt)
     if receipt.target == "local":
@@ -140,7 +147,8 @@ def _still(receipt: Receipt) -> list[RenderableType]:
         parts.append(f"Kept: {len(receipt.kept) - SHOWN} more, all in the receipt's file")
     if receipt.unaccounted:
         parts.append(
-            f"Not in the sums: {', '.join(receipt.unaccounted[:SHOWN])}, which ended earlier at a time that EC2 does not tell"
+            f"Not in the sums: {', '.join(receipt.unaccounted[:SHOWN])},"
+            " which ended earlier at a time that is not known"
         )
     if receipt.unpriced:
         parts.append(f"Not in the sums: the price of {', '.join(receipt.unpriced)} is not known")

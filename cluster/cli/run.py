@@ -1,4 +1,4 @@
-"""`mesaform run`: a command as one or many tasks on the cluster, with their output here and their exit code as its own."""
+"""`mesaform run`: run a command as tasks on the cluster, with their output and exit code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 HELP = """Run a command on the cluster and end with its exit code.
 
-Several words are run as they are; a single one is a shell line. States go to standard error, the tasks' own output to
-standard output and error. When nothing fits, it says why and waits: the autoscaler sees what is missing.
-Exit codes: the first failing task's own, 128 + n for signal n, 124 when --timeout is over, 130 after Ctrl-C.
+Several words run as they are; a single word is a line of shell. States go to standard error, the
+tasks' own output to standard output and error. While no agent has the resources, the command prints
+the reason and waits for the autoscaler. Exit codes: that of the first failing task, 128 + n for
+signal n, 124 after --timeout, 130 after Ctrl-C.
 """
 
 

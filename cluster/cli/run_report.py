@@ -12,7 +12,7 @@ STREAMS = {"stdout": lambda: sys.stdout, "stderr": lambda: sys.stderr}
 
 
 class TextReporter:
-    """States and notes on standard error; output where it belongs, each line with its task's name when there are many."""
+    """States and notes on standard error; output on its stream, with task names if many."""
 
     def __init__(self, *, many: bool) -> None:
         self._many = many

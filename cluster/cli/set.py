@@ -24,7 +24,8 @@ MOST = 1000
 def register(app: typer.Typer) -> None:
     app.command(
         "set",
-        help="Another min or max of a pool for a while: mesaform set --pool default min 5 --for 2h.",
+        help="Set another min or max of a pool for a time:"
+        " mesaform set --pool default min 5 --for 2h.",
     )(set_)
 
 

@@ -1,4 +1,4 @@
-"""An earlier `mesaform down` that did not come to its end, when `up` is wanted after all: what it had begun is taken back."""
+"""Rollback of an unfinished `mesaform down`: `mesaform up` lifts its freeze and deactivations."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Operator(Protocol):
 class TeardownRollback:
     """Call `step` with each new picture until `done`.
 
-    The freeze goes last: an autoscaler that is let loose before could take the agents without work for idle ones. A freeze that a
-    person put up goes as well, but says nothing of agents: those stay as they are.
+    The freeze is lifted last: before, the autoscaler could remove deactivated agents as idle ones. A
+    freeze of another origin is lifted as well, and its agents stay as they are.
     """
 
     def __init__(self, control: Control, operator: Operator, freeze: str | None) -> None:

@@ -1,12 +1,11 @@
-"""`mesaform up`: from a file to a cluster that answers. May be run again at any time: it carries on, and repairs."""
+"""`mesaform up`: raise a cluster until it answers. It may be repeated at any time and repairs."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any
 
 import typer
 
@@ -39,7 +38,7 @@ def up(
     timeout_s: float = TIMEOUT_OPTION,
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Raise it: local cloud or credentials, image, stacks, and the wait until everything answers."""
+    """Raise the cluster: local cloud or credentials, image, stacks, and the wait for answers."""
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
     from mesaform.provision.lock import hold
@@ -103,7 +102,7 @@ def _prerequisites(context: Context, report: Report) -> None:
 
 
 def _cloud(context: Context, report: Report) -> None:
-    """A cloud that answers, and knows us."""
+    """Start the local cloud if it is the target, and check the credentials."""
     from mesaform.cli.wiring import Wiring
 
     if context.spec.target == "local":
@@ -125,7 +124,7 @@ def _cloud(context: Context, report: Report) -> None:
 
 
 def _addresses(context: Context, report: Report) -> None:
-    """Nobody else on this host may listen where the masters will."""
+    """Check that no other process of this host listens at the masters' addresses."""
     if context.spec.target != "local":
         return
     from mesaform.cli.wiring import Wiring
@@ -140,7 +139,10 @@ def _addresses(context: Context, report: Report) -> None:
 
 
 def _image(context: Context, report: Report, *, yes: bool) -> None:
-    """The image of this checkout's recipe; baked if it is missing, which on aws costs a builder's minutes and so is asked."""
+    """Bake the image of this program's recipe if the region has none.
+
+    On aws the builder costs some cents, so the user is asked.
+    """
     import signal
 
     from mesaform_images.bake import bake
@@ -152,7 +154,10 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
         with stage(report, "Image") as under_way:
             under_way.outcome = f"recipe {recipe}"
         return
-    question = f"No image of recipe {recipe} in {spec.region}. Bake one (a builder runs for about five minutes, some cents)?"
+    question = (
+        f"No image of recipe {recipe} in {spec.region}."
+        " Bake one (a builder runs for about five minutes, some cents)?"
+    )
     if spec.target == "aws" and not yes and not typer.confirm(question, err=True):
         raise MissingPrerequisite(
             f"no image of recipe {recipe}",
@@ -250,15 +255,18 @@ def _log_of(context: Context, item: Missing) -> str:
             if path.exists():
                 return f"\n      its log: {path}"
         return f"\n      its logs: {machine}"
-    return f"\n      its log: /var/lib/mesaform/log/{item.service}.log on {item.machine} (aws ssm start-session --target {item.machine})"
+    return (
+        f"\n      its log: /var/lib/mesaform/log/{item.service}.log on {item.machine}"
+        f" (aws ssm start-session --target {item.machine})"
+    )
 
 
 def _print(context: Context, picture: Status, elapsed_s: float, *, as_json: bool) -> None:
     from mesaform.cli.tables import console, show
 
     if as_json:
-        found: Mapping[str, Any] = {**picture.as_json(), "seconds": round(elapsed_s, 1)}
-        typer.echo(json.dumps(found, indent=2))
+        document = {**picture.as_json(), "seconds": round(elapsed_s, 1)}
+        typer.echo(json.dumps(document, indent=2))
         return
     out = console()
     for part in show(picture, out.width):

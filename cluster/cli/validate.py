@@ -1,4 +1,4 @@
-"""`mesaform validate`: check the cluster file and say what it would be. Nothing is created, no cloud is asked."""
+"""`mesaform validate`: check the cluster file and describe its cluster. Calls no cloud."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def _show(file: str, facts: dict[str, Any]) -> None:
 
     console = Console()
     console.print(
-        f"{file} is right: [bold]{facts['name']}[/], {facts['engine']} engine on {facts['target']} ({facts['region']})",
+        f"{file} is right: [bold]{facts['name']}[/], {facts['engine']} engine on"
+        f" {facts['target']} ({facts['region']})",
         highlight=False,
     )
     table = Table("what", "machines", "type", "where", "$/h", box=None, pad_edge=False)

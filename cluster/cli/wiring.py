@@ -1,7 +1,7 @@
 """Composition root of the operator's program: the ports of one cluster, each created on first use.
 
-Every verb takes its ports from here. The environment must point at the cluster's cloud before a port
-is used (`wire` does that).
+Every verb takes its ports from here. The environment must point at the cluster's cloud before a
+port is used (`wire` does that).
 """
 
 from __future__ import annotations

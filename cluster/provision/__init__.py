@@ -1,4 +1,4 @@
-"""Deployment and destruction of a cluster's stacks with the real `cdktf`, and reading of their state.
+"""Deployment and destruction of a cluster's stacks with `cdktf`, and reading of their state.
 
 Used by the command line. Imports nothing heavy until a function is called.
 """
@@ -53,6 +53,7 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     import asyncio
 
     from mesaform.provision import cdktf_driver, image, orphans
+    from mesaform.provision.cdktf_driver import CdktfCommand
     from mesaform.provision.preview import Preview, preview_changes
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
@@ -60,7 +61,7 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     await orphans.clear_orphans(place, view, knowledge, report)
     if not terraform_instance_ids(place):
         return Preview()
-    await cdktf_driver.run(place, "synth", (), boot_image, report, held)
+    await cdktf_driver.run(place, CdktfCommand("synth"), boot_image, report, held)
     return await preview_changes(place, boot_image, report)
 
 
@@ -90,6 +91,7 @@ async def deploy(
     import asyncio
 
     from mesaform.provision import cdktf_driver, image, orphans
+    from mesaform.provision.cdktf_driver import CdktfCommand
     from mesaform.provision.deployment import establish_deployment
     from mesaform.provision.state_folders import STACKS
     from mesaform.provision.terraform_state import Outputs, outputs
@@ -104,9 +106,8 @@ async def deploy(
         is_synthesized = (
             preview is not None and preview.is_synthesized and knowledge.deployment is not None
         )
-        await cdktf_driver.run(
-            place, "deploy", STACKS, boot_image, report, turn, is_synthesized=is_synthesized
-        )
+        command = CdktfCommand("deploy", STACKS, is_synthesized)
+        await cdktf_driver.run(place, command, boot_image, report, turn)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
 
@@ -161,6 +162,7 @@ async def destroy(
     import asyncio
 
     from mesaform.provision import cdktf_driver
+    from mesaform.provision.cdktf_driver import CdktfCommand
     from mesaform.provision.image import NOTHING_TO_BOOT
     from mesaform.provision.state_folders import STACKS, state_file
     from mesaform.provision.synthesis import order_for_destruction
@@ -172,9 +174,11 @@ async def destroy(
     with _terraform_turn(place, held) as turn:
         await asyncio.to_thread(require_pinned_account, place)
         if not await asyncio.to_thread(order_for_destruction, place.cluster_dir):
-            await cdktf_driver.run(place, "synth", (), NOTHING_TO_BOOT, report, turn)
+            await cdktf_driver.run(place, CdktfCommand("synth"), NOTHING_TO_BOOT, report, turn)
             await asyncio.to_thread(order_for_destruction, place.cluster_dir)
-        await cdktf_driver.run(place, "destroy", wanted, NOTHING_TO_BOOT, report, turn)
+        await cdktf_driver.run(
+            place, CdktfCommand("destroy", wanted), NOTHING_TO_BOOT, report, turn
+        )
 
 
 def require_pinned_account(place: ClusterContext) -> Caller:

@@ -1,4 +1,7 @@
-"""Whether this host's addresses are free for a local cluster: asked before anything is made, because later it would look like a hang."""
+"""Check that this host's addresses are free for a local cluster, before anything is created.
+
+A master whose port is taken would look like one that hangs. Depends on the local network stack.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A port that a master needs and somebody else listens at. `holder` is "pid 4711 (java)", or empty if that may not be known."""
+    """A port of a master at which another process listens.
+
+    `holder` is for people, such as "pid 4711 (java)"; empty if this user may not know it.
+    """
 
     address: str
     port: int
@@ -49,7 +55,8 @@ def require_network(spec: ClusterSpec, local_dir: Path) -> None:
         raise Busy(
             overlap_text(network, other),
             where="network.cidr",
-            fix=f"choose another network.cidr, or end that one: mesaform local stop --state {other.root}",
+            fix="choose another network.cidr, or end that one:"
+            f" mesaform local stop --state {other.root}",
         )
 
 
@@ -72,7 +79,8 @@ def require_ports(spec: ClusterSpec, ours: Iterable[str]) -> None:
         ]
         raise Busy(
             "\n  ".join(lines),
-            fix="end what listens there, or choose another network.cidr; then run the same command again",
+            fix="end what listens there, or choose another network.cidr; then run the same command"
+            " again",
         )
 
 

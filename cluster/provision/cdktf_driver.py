@@ -1,8 +1,9 @@
-"""Runs the real cdktf, tells of its progress, and stops it so that no machine is forgotten.
+"""Runs cdktf, reports its progress, and stops it so that Terraform loses no state.
 
-cdktf answers a signal by killing Terraform, whose unwritten state would be lost. So signals go to Terraform alone: it
-finishes or abandons what is under way, writes its state, and cdktf ends by itself. cdktf writes into a log file, not
-into a pipe, and holds a lock of its own: it works on undisturbed if `mesaform` dies.
+cdktf answers a signal by killing Terraform, whose unwritten state would be lost. So signals go to
+Terraform alone: it finishes or abandons what is under way and writes its state; then cdktf ends by
+itself. cdktf writes into a log file, not into a pipe, and holds a lock of its own: it goes on
+undisturbed if `mesaform` dies.
 """
 
 from __future__ import annotations
@@ -28,41 +29,49 @@ from mesaform.provision.lock import HeldLock
 from mesaform.provision.state_folders import STACKS, synth_dir
 
 LOOK_S = 0.2
-STOP_TIMEOUT_S = 180.0  # the AWS provider gives up its longest waits well before
-ALONE_S = 2.0  # cdktf without any Terraform for that long after a stop has nothing left to do
+"""Seconds between two looks at the log."""
+STOP_TIMEOUT_S = 180.0
+"""Seconds until a stop kills: beyond the longest waits of the AWS provider."""
+ALONE_S = 2.0
+"""Seconds without a Terraform after a stop until cdktf has nothing left to do."""
 TERRAFORM_VERBS = frozenset({"init", "plan", "apply", "destroy", "refresh", "output", "show"})
+
+
+@dataclass(frozen=True, slots=True)
+class CdktfCommand:
+    """A call of cdktf: `verb` is `deploy`, `synth` or `destroy`.
+
+    `destroy`, and `deploy` if `is_synthesized`, use the stacks' JSON of an earlier synthesis.
+    Stacks that `destroy` is not given must be gone already.
+    """
+
+    verb: str
+    stacks: tuple[str, ...] = ()
+    is_synthesized: bool = False
 
 
 async def run(
     place: ClusterContext,
-    verb: str,
-    stacks: tuple[str, ...],
+    command: CdktfCommand,
     image: BootImage,
     report: Report,
     held: HeldLock,
-    *,
-    is_synthesized: bool = False,
 ) -> None:
-    """Run `cdktf deploy`, `synth` or `destroy` of these stacks.
-
-    Cancelling stops Terraform in order before it returns. `destroy`, and `deploy` if
-    `is_synthesized`, take what is synthesized (`mesaform.provision.synthesis`). Stacks that
-    `destroy` is not given must be gone already.
+    """Run cdktf. Cancelling stops Terraform in order before it returns.
 
     Args:
         place: the cluster.
-        verb: cdktf's verb.
-        stacks: the stacks to deploy or destroy.
+        command: what to run.
         image: what the machines boot from.
         report: receives progress.
         held: the lock of Terraform; cdktf inherits it.
-        is_synthesized: the stacks' JSON is up to date.
 
     Raises:
         MissingPrerequisite: cdktf or terraform is missing.
         CloudError: it failed; the first cause, with its resource and the log's path.
 
     """
+    verb, stacks = command.verb, command.stacks
     settled = await asyncio.to_thread(environment.prepare_environment, place, image)
     await asyncio.to_thread(tools.install_tools, report)
     program = tools.cdktf_program()
@@ -72,7 +81,7 @@ async def run(
             str(program),
             verb,
             *stacks,
-            *_options(verb, settled.options, is_synthesized=is_synthesized),
+            *_options(command, settled.options),
             "--output",
             str(synth_dir(place.cluster_dir)),
             cwd=tools.tools_folder(),
@@ -84,26 +93,29 @@ async def run(
             pass_fds=(held.descriptor,),
         )
         held.note(f"pid {child.pid}: cdktf {verb}, started by mesaform (pid {os.getpid()})")
-        teller = ProgressReporter(verb, stacks, report, is_synthesized=is_synthesized)
+        progress_reporter = ProgressReporter(
+            verb, stacks, report, is_synthesized=command.is_synthesized
+        )
         try:
             async for lines in _follow(log, child):
-                teller.tell(lines)
+                progress_reporter.read(lines)
         except BaseException:
             await asyncio.shield(_stop(child))
-            teller.abandon("stopped")
+            progress_reporter.abandon("stopped")
             raise
-        teller.end(child.returncode or 0, log)
+        progress_reporter.end(child.returncode or 0, log)
 
 
-def _options(verb: str, for_terraform: tuple[str, ...], *, is_synthesized: bool) -> tuple[str, ...]:
+def _options(command: CdktfCommand, for_terraform: tuple[str, ...]) -> tuple[str, ...]:
     """Command-line options of cdktf.
 
     `--ignore-missing-stack-dependencies` is not used: with several stacks cdktf 0.21 spins and
     starts Terraform again and again (ADR 0002). All stacks are named instead.
     """
-    if verb == "synth":
+    if command.verb == "synth":
         return ()
-    again = ("--skip-synth",) if verb == "destroy" or is_synthesized else ()
+    is_reused = command.verb == "destroy" or command.is_synthesized
+    again = ("--skip-synth",) if is_reused else ()
     return ("--auto-approve", *again, *for_terraform)
 
 
@@ -136,8 +148,8 @@ async def _follow(log: Path, child: Process) -> AsyncIterator[list[str]]:
 
 
 async def _stop(child: Process) -> None:
-    """Interrupt each Terraform once, and wait; whatever is left after `STOP_TIMEOUT_S` is killed."""
-    told: set[int] = set()
+    """Interrupt each Terraform once, and wait; kill what remains after `STOP_TIMEOUT_S`."""
+    signalled: set[int] = set()
     began = alone_since = time.monotonic()
     while child.returncode is None:
         now = time.monotonic()
@@ -145,8 +157,8 @@ async def _stop(child: Process) -> None:
         if running:
             alone_since = now
         for process in running:
-            if process.pid not in told:
-                told.add(process.pid)
+            if process.pid not in signalled:
+                signalled.add(process.pid)
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGINT)
         if now - began > STOP_TIMEOUT_S:
@@ -158,7 +170,7 @@ async def _stop(child: Process) -> None:
 
 
 def terraforms(pid: int) -> list[psutil.Process]:
-    """The Terraform processes below a cdktf, without their providers. Synthesis is not among them."""
+    """The Terraform processes below a cdktf, without their providers and without synthesis."""
     found = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(pid).children(recursive=True):
@@ -203,7 +215,7 @@ class ProgressReporter:
     def _stage(self, stack: str) -> str:
         return f"{self.verb.capitalize()} {stack}"
 
-    def tell(self, lines: list[str]) -> None:
+    def read(self, lines: list[str]) -> None:
         for event in self._reader.read(lines):
             self._event(event)
         if self._synthesis not in self._closed and any("Initializing" in line for line in lines):

@@ -1,4 +1,4 @@
-"""What the driver needs to know of a cluster on the operator's machine. `mesaform.cli.context.Context` is one."""
+"""Interface to a cluster on the operator's machine; `mesaform.cli.context.Context` provides it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The identity of a deployment: a random id, and the account and region that it lives in.
 
-The record lies in the cluster's state folder as `deployment.json`. The first `mesaform up` writes it
+The record is `deployment.json` in the cluster's state folder. The first `mesaform up` writes it
 before anything is created. Every resource carries the id as the tag `mesaform:deployment`, so that
 this folder can prove which resources of the account are its own. The record is removed when
 `mesaform down` has proven the account empty. Depends on AWS STS and on the local disk.

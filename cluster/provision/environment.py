@@ -1,4 +1,4 @@
-"""The environment in which cdktf and Terraform run: quiet, calling nobody, blind to settings meant for other projects."""
+"""Environment of cdktf and Terraform: quiet, no telemetry, no settings of other projects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FOREIGN = ("TF_DATA_DIR", "TF_WORKSPACE", "CDKTF_OUTDIR", "CDKTF_CONTEXT_JSON")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How to run cdktf for a cluster: the environment, and what `--skip-provider-lock` and the like come to."""
+    """How to run cdktf for a cluster: environment variables and options of the command line."""
 
     environment: dict[str, str]
     options: tuple[str, ...]
@@ -38,7 +38,9 @@ class Run:
 def prepare_environment(
     place: ClusterContext, image: BootImage, inherited: Mapping[str, str] | None = None
 ) -> Run:
-    """The environment of a run; writes a Terraform configuration or launcher into the cluster's folder if one is needed.
+    """The environment of a run.
+
+    Writes a Terraform configuration or launcher into the cluster's folder if one is needed.
 
     Raises:
         MissingPrerequisite: there is no terraform that can be run.

@@ -1,6 +1,6 @@
-"""Which image the machines boot: looked up once before Terraform runs, handed to the stacks through the environment.
+"""The image that the machines boot: looked up before Terraform runs, passed in the environment.
 
-A cluster must come down even when its image is gone, so `mesaform down` hands in a name that means nothing.
+A cluster must come down even when its image is gone, so `mesaform down` passes a placeholder.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ NOTHING_TO_BOOT = BootImage("ami-00000000000000000", USUAL_ROOT_DEVICE, "none")
 
 
 def from_environment(region: str) -> BootImage:
-    """The image that the environment names; the one baked from this checkout's recipe if it names none.
+    """The image that the environment names, or the one baked from this program's recipe.
 
-    A `cdktf destroy` that somebody typed needs none: a cluster must come down even when its image is gone.
+    A `cdktf destroy` on the command line gets the placeholder: a cluster must come down even when
+    its image is gone.
     """
     image_id = os.environ.get(IMAGE_ID)
     if not image_id:
@@ -52,7 +53,10 @@ def from_environment(region: str) -> BootImage:
 
 
 def destroys() -> bool:
-    """Whether this program runs for `cdktf destroy`. cdktf does not tell its app the verb, but it is an ancestor of it."""
+    """Whether this program runs for `cdktf destroy`.
+
+    cdktf does not pass its verb to the app, but it is an ancestor of this process.
+    """
     for ancestor in psutil.Process().parents():
         with suppress(psutil.Error):
             words = ancestor.cmdline()[:4]

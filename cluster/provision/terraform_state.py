@@ -1,7 +1,7 @@
-"""Reader of Terraform's state files: outputs, ids and types of the resources that Terraform manages.
+"""Reader of Terraform's state files: outputs, ids and types of managed resources.
 
-The one reader of the project. The files lie in the cluster's state folder, one a stack, and are read
-through python-terraform; Terraform itself is not run.
+The one reader of the project. Each stack has a file in the cluster's state folder. The files are
+read through python-terraform; Terraform itself is not run.
 """
 
 from __future__ import annotations

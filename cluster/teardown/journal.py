@@ -32,8 +32,8 @@ class Entry(msgspec.Struct):
 class Record(msgspec.Struct):
     """The file.
 
-    `machines` are all that any run of this teardown saw. `usd_per_hour` is the most that was running
-    at the start of a run.
+    `machines` are all that any run of this teardown saw. `usd_per_hour` is the most that was
+    running at the start of a run.
     """
 
     cluster: str

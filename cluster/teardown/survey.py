@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 from mesaform.aws.ports import Control, Fleet, Ledger, Machine
@@ -90,7 +91,6 @@ async def survey(ports: TeardownPorts) -> Survey:
     machines = await asyncio.to_thread(ports.fleet.machines, ports.cluster)
     listed = await ports.sweep.inventory()
     states = await asyncio.to_thread(ports.stacks)
-    stacks = {stack: ids for stack, ids in states.items() if ids}
     engine = await read_engine(ports.operator)
     heartbeat = as_object(await _heartbeat(ports))
     now = ports.clock()
@@ -100,7 +100,7 @@ async def survey(ports: TeardownPorts) -> Survey:
         cluster=ports.cluster,
         machines=tuple(_surveyed(machine, engine) for machine in present),
         resources=tuple(resource for resource in listed if resource.kind != "instance"),
-        stacks=stacks,
+        stacks=dict(filter(itemgetter(1), states.items())),
         has_leader=engine.agents is not None,
         autoscaler_alive=_is_recent(heartbeat, now),
         deployment_id=ports.deployment_id,
