@@ -29,7 +29,7 @@ from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.interruption.notice import ParsedNotice
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
-from mesaform.autoscaler.observation.notice_endpoint import Doorbell
+from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
@@ -243,7 +243,7 @@ class Term:
         )
         await self.journal.save_if_changed(self.memory)
         await self.inbox.settle()
-        self.inbox.knows(
+        self.inbox.update(
             {machine.instance_id: machine.private_address for machine in snapshot.machines},
             self.memory.notices,
         )
@@ -337,8 +337,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     leader = Leader()
     hosts = [str(URL(master).host) for master in settings.masters]
     page = Page(telemetry, lambda: leader.address, hosts, f"{settings.host}:{settings.port}")
-    doorbell = Doorbell()
-    runner = web.AppRunner(doorbell.add_to(page.application()))
+    endpoint = NoticeEndpoint()
+    runner = web.AppRunner(endpoint.add_to(page.application()))
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
     try:
@@ -349,7 +349,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             )
 
             async def lead(epoch: int) -> None:
-                await _lead(settings, zk, session, telemetry, doorbell, epoch)
+                await _lead(settings, zk, session, telemetry, endpoint, epoch)
 
             work = [
                 tasks.create_task(candidate.run(lead), name="candidate"),
@@ -372,7 +372,7 @@ async def _lead(
     zk: ZooKeeper,
     session: aiohttp.ClientSession,
     telemetry: Telemetry,
-    doorbell: Doorbell,
+    endpoint: NoticeEndpoint,
     epoch: int,
 ) -> None:
     """A term: returns when deposed, so that the candidate contends again."""
@@ -426,13 +426,13 @@ async def _lead(
             tasks.create_task(inbox.listen(), name="notices"),
             tasks.create_task(inbox.watch_schedule(), name="schedule"),
         ]
-        doorbell.inbox = inbox
+        endpoint.inbox = inbox
         try:
             await term.run()
         except LeadershipLost as error:
             log.warning("deposed", error=str(error))
         finally:
-            doorbell.inbox = None
+            endpoint.inbox = None
             for task in listening:
                 task.cancel()
             probing.cancel()

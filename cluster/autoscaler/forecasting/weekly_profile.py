@@ -1,8 +1,10 @@
-"""The week as it usually goes: what ran in each quarter of an hour of past weeks, and from it what the next one will need. Pure.
+"""Forecast of demand from a weekly profile. Pure.
 
-Kept is the most that ran at a time in each of a week's 672 slots, by pool, for the last eight weeks. A forecast is a quantile over
-the weeks, recent ones weighing more; it takes at least two. A day that is not like the others (a holiday) costs little: while
-the last hour lacked much of what is foretold, nothing is believed. Disk, ports and gpus are not foretold.
+The profile holds the peak usage of each pool in each of a week's 672 slots of 15 minutes, for the
+last eight weeks. A forecast is a weighted quantile over at least two weeks; recent weeks weigh
+more. While the usage of the last hour was far below its forecast (a holiday), there is no forecast.
+Forecasts have cpus, memory and tasks; disk, ports and gpus are absent. Depends on
+`autoscaler.model` only.
 """
 
 from __future__ import annotations
@@ -17,24 +19,24 @@ SLOTS = 672
 WEEK_S = SLOT_S * SLOTS
 KEEP_WEEKS = 8
 MONDAY_S = 3 * 86400
-"""The epoch began on a Thursday; weeks here begin on Monday, UTC."""
+"""Seconds from Monday to the epoch, which is a Thursday. Weeks begin on Monday, UTC."""
 
 MISSED_SHARE = 0.3
-"""Nothing is believed while the last hour lacked more than this part of what is foretold now."""
+"""Part of the current forecast. A greater shortfall in the last hour suspends forecasts."""
 
 LOOK_BACK_SLOTS = 4
 SEEN_SHARE = 0.5
-"""A slot that was watched for less than this part of it teaches nothing."""
+"""Least part of a slot that must be observed for the slot to count."""
 
 UNWATCHED_S = 120.0
-"""Between two leaders; a slot unwatched for longer may have missed its peak."""
+"""Longest gap between two leaders. In a longer gap the peak of a slot may be missed."""
 
 DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a slot will need. `weeks` is how many past weeks say so."""
+    """Forecast of a slot that starts at `at`. `weeks` is the number of past weeks behind it."""
 
     level: Level
     at: float
@@ -42,18 +44,18 @@ class Forecast:
 
     @property
     def when(self) -> str:
-        """Such as `Mondays 09:00`."""
+        """Return the weekday and time, such as `Mondays 09:00`."""
         minute = int((self.at + MONDAY_S) % 86400) // 60
         return f"{DAYS[int((self.at + MONDAY_S) // 86400) % 7]} {minute // 60:02}:{minute % 60:02}"
 
 
 def slot_number(at: float) -> int:
-    """Slots since the Monday before the epoch."""
+    """Return the number of slots since the Monday before the epoch."""
     return int((at + MONDAY_S) // SLOT_S)
 
 
 def learn(profile: Profile, levels: Mapping[str, Level], now: float) -> Profile:
-    """What runs at this moment, by pool."""
+    """Add the usage of each pool at `now`."""
     number = slot_number(now)
     if number != profile.slot:
         return Profile(_closed(profile, number), number, now, now, dict(levels))
@@ -62,7 +64,10 @@ def learn(profile: Profile, levels: Mapping[str, Level], now: float) -> Profile:
 
 
 def resume(profile: Profile, now: float) -> Profile:
-    """A profile as another process left it: the slot under way begins anew if nobody watched for a while."""
+    """Return the profile of another process for use from `now` on.
+
+    The current slot is discarded when the gap is at least `UNWATCHED_S`.
+    """
     return profile if now - profile.until < UNWATCHED_S else replace(profile, slot=-1, most={})
 
 
@@ -74,12 +79,12 @@ def forecast(
     half_life_weeks: float,
     min_weeks: int = 2,
 ) -> Forecast | None:
-    """What the slot of a moment will need by the weeks before its own; None while too few are known."""
+    """Forecast the slot that contains `at` from earlier weeks; None with too few weeks."""
     week, slot = divmod(slot_number(at), SLOTS)
     known = [
-        (one.levels[slot], 0.5 ** ((week - one.number) / half_life_weeks))
-        for one in _before(profile, pool, week)
-        if slot in one.levels
+        (past.levels[slot], 0.5 ** ((week - past.number) / half_life_weeks))
+        for past in _before(profile, pool, week)
+        if slot in past.levels
     ]
     if len(known) < min_weeks:
         return None
@@ -92,15 +97,14 @@ def forecast(
 def expected(
     profile: Profile, pool: str, now: float, lead_s: float, quantile: float, half_life_weeks: float
 ) -> Forecast | None:
-    """The most that is foretold from now until `lead_s` ahead; None when nothing is, or when what was foretold lately did not come."""
+    """Return the greatest forecast from now until `lead_s` ahead.
+
+    None without a forecast, and while the last hour was far below its forecast.
+    """
     ends = slot_number(now + lead_s)
     times = [slot * SLOT_S - MONDAY_S for slot in range(slot_number(now), ends + 1)]
-    found = [
-        one
-        for at in times
-        if (one := forecast(profile, pool, at, quantile, half_life_weeks)) is not None
-    ]
-    most = max(found, key=lambda one: one.level, default=None)
+    forecasts = (forecast(profile, pool, at, quantile, half_life_weeks) for at in times)
+    most = max(filter(None, forecasts), key=lambda candidate: candidate.level, default=None)
     if (
         most is None
         or missed(profile, pool, now, quantile, half_life_weeks) > most.level[0] * MISSED_SHARE
@@ -112,45 +116,54 @@ def expected(
 def missed(
     profile: Profile, pool: str, now: float, quantile: float, half_life_weeks: float
 ) -> float:
-    """By how much, on average over the slots of the last hour, less came than was foretold: cpus in thousandths; below 0: more came."""
+    """Return the mean shortfall of the last hour against its forecast, in thousandths of cpus.
+
+    Negative when the usage exceeded the forecast.
+    """
     number, lacks = slot_number(now), 0
     for slot in range(number - LOOK_BACK_SLOTS, number):
-        this = next(
-            (one for one in profile.pools.get(pool, ()) if one.number == slot // SLOTS), None
+        week = next(
+            (week for week in profile.pools.get(pool, ()) if week.number == slot // SLOTS), None
         )
-        said = forecast(profile, pool, slot * SLOT_S - MONDAY_S, quantile, half_life_weeks)
-        if this is not None and said is not None and slot % SLOTS in this.levels:
-            lacks += said.level[0] - this.levels[slot % SLOTS][0]
+        predicted = forecast(profile, pool, slot * SLOT_S - MONDAY_S, quantile, half_life_weeks)
+        if week is not None and predicted is not None and slot % SLOTS in week.levels:
+            lacks += predicted.level[0] - week.levels[slot % SLOTS][0]
     return lacks / LOOK_BACK_SLOTS
 
 
 def _before(profile: Profile, pool: str, week: int) -> list[Week]:
-    return [one for one in profile.pools.get(pool, ()) if one.number < week]
+    return [past for past in profile.pools.get(pool, ()) if past.number < week]
 
 
 def _closed(profile: Profile, now_slot: int) -> dict[str, tuple[Week, ...]]:
-    """The pools with the slot that ended written down, and without weeks that are too old."""
+    """Return the weeks of each pool with the ended slot added and old weeks removed."""
     oldest = now_slot // SLOTS - KEEP_WEEKS
     pools = {
-        pool: tuple(one for one in weeks if one.number >= oldest)
+        pool: tuple(week for week in weeks if week.number >= oldest)
         for pool, weeks in profile.pools.items()
     }
     if profile.slot < 0 or profile.until - profile.since < SLOT_S * SEEN_SHARE:
         return pools
-    number, slot = divmod(profile.slot, SLOTS)
-    for pool, level in profile.most.items():
-        weeks = {one.number: one for one in pools.get(pool, ())}
-        weeks[number] = Week(number, {**weeks.get(number, Week(number)).levels, slot: level})
-        pools[pool] = tuple(weeks[one] for one in sorted(weeks))
-    return pools
+    recorded = {
+        pool: _with_level(pools.get(pool, ()), profile.slot, level)
+        for pool, level in profile.most.items()
+    }
+    return {**pools, **recorded}
 
 
-def _most(one: Level | None, other: Level) -> Level:
-    return (
-        other
-        if one is None
-        else (max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
-    )
+def _with_level(weeks: Iterable[Week], slot_index: int, level: Level) -> tuple[Week, ...]:
+    """Set the level of a slot in the week that contains it."""
+    number, slot = divmod(slot_index, SLOTS)
+    by_number = {week.number: week for week in weeks}
+    levels = by_number.get(number, Week(number)).levels
+    by_number[number] = Week(number, {**levels, slot: level})
+    return tuple(by_number[key] for key in sorted(by_number))
+
+
+def _most(earlier: Level | None, level: Level) -> Level:
+    if earlier is None:
+        return level
+    return (max(earlier[0], level[0]), max(earlier[1], level[1]), max(earlier[2], level[2]))
 
 
 def _quantile(values: Iterable[tuple[int, float]], quantile: float) -> int:

@@ -1,1 +1,1 @@
-"""Reading the world: the engine, the queues, the cloud; and the probe that asks for offers where they are silent."""
+"""Observation of a cluster: master, services and cloud APIs, announcements, and the offer probe."""

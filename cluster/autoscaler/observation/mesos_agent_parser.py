@@ -1,4 +1,8 @@
-"""GET_AGENTS as values of `model`, remembered from pass to pass: most agents say of themselves what they said before. Pure."""
+"""Parser of GET_AGENTS that remembers decoded resources between passes. Pure.
+
+Most agents report the same resources in every pass. Depends on `autoscaler.model` and
+`mesos.messages`.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +25,18 @@ _RESOURCES = msgspec.json.Decoder(list[Resource])
 
 @dataclass(frozen=True, slots=True)
 class Agents:
-    """Every agent, without its tasks; `allocated` is the JSON of what each has allocated. `recovered` counts those not yet back."""
+    """All agents, without their tasks.
+
+    `allocated` is the JSON of each agent's allocated resources. `recovered` is the number of agents
+    that the master knows from its registry and that have not registered again.
+    """
 
     agents: tuple[Agent, ...] = ()
     recovered: int = 0
     allocated: tuple[bytes, ...] = ()
 
     def resources(self) -> Iterator[Json]:
-        """What each has allocated, with all that the engine says of it."""
+        """Yield the allocated resources of each agent in the form of GET_AGENTS."""
         return ({"allocated_resources": msgspec.json.decode(raw)} for raw in self.allocated)
 
 
@@ -71,17 +79,17 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class AgentReader:
-    """Reads GET_AGENTS again and again; JSON that was read in the last pass is not read anew."""
+    """Reader of GET_AGENTS. JSON that occurred in the last pass is not decoded again."""
 
     def __init__(self) -> None:
         self._shapes: dict[bytes, Shape] = {}
         self._attributes: dict[bytes, dict[str, str]] = {}
         self._reserved: dict[bytes, dict[str, Shape]] = {}
-        self._kept: dict[bytes, dict[str, Shape]] = {}
+        self._reserved_before: dict[bytes, dict[str, Shape]] = {}
         self._decoder = msgspec.json.Decoder(_Answer)
 
     def read(self, body: bytes | bytearray) -> Agents:
-        """A whole answer.
+        """Read a complete answer.
 
         Raises:
             msgspec.DecodeError: it is not JSON, or not of agents.
@@ -90,7 +98,7 @@ class AgentReader:
         answer = self._decoder.decode(body).get_agents
         shapes, attributes = self._shapes, self._attributes
         self._shapes, self._attributes = {}, {}
-        self._kept, self._reserved = self._reserved, {}
+        self._reserved_before, self._reserved = self._reserved, {}
         return Agents(
             tuple(self._agent(item, shapes, attributes) for item in answer.agents),
             len(answer.recovered_agents),
@@ -121,18 +129,23 @@ class AgentReader:
         )
 
     def _unused(self, total: bytes, allocated: bytes) -> dict[str, Shape]:
-        """What is reserved and not in use, by role. Hardly anybody reserves: then what is allocated is not looked at."""
-        found = self._by_role(total)
-        if not found:
-            return found
-        held = self._by_role(allocated)
-        left = {role: minus(shape, held.get(role, NOTHING)) for role, shape in found.items()}
+        """Return the reserved and unused resources by role.
+
+        Reservations are rare. Without one the allocated resources are not decoded.
+        """
+        reserved = self._by_role(total)
+        if not reserved:
+            return reserved
+        used = self._by_role(allocated)
+        left = {role: minus(shape, used.get(role, NOTHING)) for role, shape in reserved.items()}
         return {role: shape for role, shape in left.items() if any(shape)}
 
     def _by_role(self, raw: bytes) -> dict[str, Shape]:
         if raw not in self._reserved:
             self._reserved[raw] = (
-                self._kept[raw] if raw in self._kept else reserved_shapes(msgspec.json.decode(raw))
+                self._reserved_before[raw]
+                if raw in self._reserved_before
+                else reserved_shapes(msgspec.json.decode(raw))
             )
         return self._reserved[raw]
 
@@ -148,21 +161,21 @@ class AgentReader:
             self._attributes[raw] = (
                 before[raw]
                 if raw in before
-                else {one["name"]: _value(one) for one in msgspec.json.decode(raw)}
+                else {item["name"]: _value(item) for item in msgspec.json.decode(raw)}
             )
         return self._attributes[raw]
 
 
 def reserved_shapes(resources: list[Json]) -> dict[str, Shape]:
-    """Resources that are reserved, by role."""
-    found: dict[str, Shape] = {}
+    """Add up the reserved resources by role."""
+    by_role: dict[str, Shape] = {}
     for resource in resources:
         if (role := reserved_for(resource)) != "*":
-            found[role] = plus(
-                found.get(role, NOTHING),
+            by_role[role] = plus(
+                by_role.get(role, NOTHING),
                 shape_of(from_wire(msgspec.convert([resource], list[Resource]))),
             )
-    return found
+    return by_role
 
 
 def _value(attribute: Json) -> str:

@@ -1,4 +1,7 @@
-"""The operator API's JSON about frameworks, quota and the allocator as values of `model`. Pure, and forgiving as `wire` is."""
+"""Conversion of the operator API's frameworks, quotas and allocator metrics to values of `model`.
+
+Pure. An absent field has its default. Depends on `autoscaler.model` only.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, make, plus
 
 Json = Mapping[str, Any]
 PROBE = "mesaform-probe"
-"""Name and role of the autoscaler's own framework (`probe`), which wants nothing and counts for nothing."""
+"""Name and role of the autoscaler's own framework (`probe`), which has no demand."""
 
 QUOTA_NAMES = ("cpus", "mem", "disk", "gpus")
 _OPERATORS = {
@@ -28,41 +31,59 @@ def framework(
     counters: Mapping[str, float],
     refusals: Mapping[str, int],
 ) -> Framework:
-    """One of GET_FRAMEWORKS with its metrics (by the part of their name after its id) and the refusals that stand, by role."""
+    """Convert an entry of GET_FRAMEWORKS.
+
+    `counters` are the framework's metrics by the part of their name after its id.
+    `refusals` are the active refusals by role.
+    """
     info = item.get("framework_info", {})
     framework_id = str(info.get("id", {}).get("value", ""))
-    every = tuple(info.get("roles") or [info.get("role") or "*"])
-    roles = tuple(role for role in every if not counters.get(f"roles/{role}/suppressed"))
+    every_role = _roles(info)
+    unsuppressed = tuple(
+        role for role in every_role if not counters.get(f"roles/{role}/suppressed")
+    )
+    roles = unsuppressed or every_role
     return Framework(
         framework_id=framework_id,
         name=info.get("name", framework_id),
-        active=bool(item.get("active", False)) and bool(item.get("connected", True)),
-        suppressed=not roles,
-        roles=roles or every,
-        minimal=smallest_useful(info.get("offer_filters") or {}, roles or every),
+        active=_is_active(item),
+        suppressed=not unsuppressed,
+        roles=roles,
+        minimal=smallest_useful(info.get("offer_filters") or {}, roles),
         task_shape=max(task_shapes, default=None),
         sent=int(counters.get("offers/sent", 0)),
         accepted=int(counters.get("offers/accepted", 0)),
         declined=int(counters.get("offers/declined", 0)),
         asked=int(counters.get("calls/revive", 0) + counters.get("calls/request", 0)),
-        refusals=sum(refusals.get(role, 0) for role in roles),
-        constraints=offer_constraints(item.get("offer_constraints") or {}, roles or every),
+        refusals=sum(refusals.get(role, 0) for role in unsuppressed),
+        constraints=offer_constraints(item.get("offer_constraints") or {}, roles),
     )
 
 
+def _roles(info: Json) -> tuple[str, ...]:
+    return tuple(info.get("roles") or [info.get("role") or "*"])
+
+
+def _is_active(item: Json) -> bool:
+    return bool(item.get("active", False)) and bool(item.get("connected", True))
+
+
 def counters_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Metrics of frameworks by their id, named by what stands behind it. Names, which are percent-encoded, are passed over."""
-    found: dict[str, dict[str, float]] = {}
+    """Group the metrics of frameworks by framework id, named by the part after the id.
+
+    The framework's name in the metric is percent-encoded and is skipped.
+    """
+    counters: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         if name.startswith("master/frameworks/"):
             parts = name.split("/", 4)
             if len(parts) == 5:
-                found.setdefault(parts[3], {})[parts[4]] = value
-    return found
+                counters.setdefault(parts[3], {})[parts[4]] = value
+    return counters
 
 
 def refusals_of(metrics: Mapping[str, float]) -> dict[str, int]:
-    """How many refusals stand, by role."""
+    """Count the active offer filters by role."""
     start, end = "allocator/mesos/offer_filters/roles/", "/active"
     return {
         name[len(start) : -len(end)]: int(value)
@@ -86,59 +107,88 @@ def smallest_useful(filters: Json, roles: Iterable[str]) -> Shape | None:
 
 
 def offer_constraints(declared: Json, roles: Iterable[str]) -> tuple[Constraint, ...]:
-    """A framework's `offer_constraints` as constraints. Where any of several groups will do, the first stands for all."""
-    for role in roles:
-        groups = ((declared.get("role_constraints") or {}).get(role) or {}).get("groups") or []
-        if groups:
-            found = (_constraint(one) for one in groups[0].get("attribute_constraints") or [])
-            return tuple(one for one in found if one is not None)
-    return ()
+    """Convert a framework's `offer_constraints`.
+
+    The first role with groups counts. Mesos accepts any of a role's groups; only the first is used.
+    """
+    groups = next(filter(None, (_groups(declared, role) for role in roles)), None)
+    if not groups:
+        return ()
+    constraints = (_constraint(item) for item in groups[0].get("attribute_constraints") or [])
+    return tuple(constraint for constraint in constraints if constraint is not None)
+
+
+def _groups(declared: Json, role: str) -> list[Json]:
+    by_role = declared.get("role_constraints") or {}
+    groups: list[Json] = (by_role.get(role) or {}).get("groups") or []
+    return groups
 
 
 def _constraint(item: Json) -> Constraint | None:
-    selector, predicate = item.get("selector") or {}, item.get("predicate") or {}
-    pseudo = {"HOSTNAME": "hostname", "ZONE": "zone"}.get(selector.get("pseudoattribute_type", ""))
-    field = selector.get("attribute_name") or pseudo
+    field = _constrained_field(item.get("selector") or {})
     if not field:
         return None
-    if "exists" in predicate or "not_exists" in predicate:
-        return Constraint(field, "LIKE" if "exists" in predicate else "UNLIKE", ".*")
+    predicate = item.get("predicate") or {}
+    if "exists" in predicate:
+        return Constraint(field, "LIKE", ".*")
+    if "not_exists" in predicate:
+        return Constraint(field, "UNLIKE", ".*")
+    return _text_constraint(field, predicate)
+
+
+def _constrained_field(selector: Json) -> str | None:
+    pseudo = {"HOSTNAME": "hostname", "ZONE": "zone"}.get(selector.get("pseudoattribute_type", ""))
+    return selector.get("attribute_name") or pseudo
+
+
+def _text_constraint(field: str, predicate: Json) -> Constraint | None:
     for kind, operator in _OPERATORS.items():
-        if (body := predicate.get(kind)) is not None:
-            value = str(body.get("value", body.get("regex", "")))
-            return Constraint(
-                field, operator, re.escape(value) if kind == "text_not_equals" else value
-            )
+        operand = predicate.get(kind)
+        if operand is not None:
+            value = str(operand.get("value", operand.get("regex", "")))
+            is_literal_pattern = kind == "text_not_equals"
+            return Constraint(field, operator, re.escape(value) if is_literal_pattern else value)
     return None
 
 
 def reserved_for(resource: Json) -> str:
-    """The role for which a resource is reserved, in Mesos' newer form or the older one; `*` when it is for everybody."""
+    """Return the role for which a resource is reserved; `*` when it is unreserved.
+
+    Reads `reservations` (Mesos 1.4 and later) and the older field `role`.
+    """
     reservations = resource.get("reservations") or []
     return str(reservations[-1].get("role", "*") if reservations else resource.get("role") or "*")
 
 
 def quotas(answer: Json, agents: Iterable[Json]) -> tuple[Quota, ...]:
-    """GET_QUOTA with what each role holds by GET_AGENTS. Masters before 1.9 know guarantees only, which bound as limits do."""
-    status = answer.get("status") or {}
-    limits = {
-        item["role"]: _amounts(item.get("limits"))
-        for item in status.get("configs") or []
-        if item.get("role")
-    }
-    if not status.get("configs"):
-        limits = {
-            item["role"]: _scalars(item.get("guarantee"))
-            for item in status.get("infos") or []
-            if item.get("role")
-        }
-    limits = {role: amounts for role, amounts in limits.items() if amounts}
+    """Convert GET_QUOTA, with the resources that each role has allocated by GET_AGENTS.
+
+    Masters before 1.9 report guarantees only. They bound a role as limits do.
+    """
+    limits = {role: amounts for role, amounts in _quota_limits(answer).items() if amounts}
     if not limits:
         return ()
-    held = _held(agents)
+    allocated = _allocated_by_role(agents)
     return tuple(
-        Quota(role, _limit(amounts), _below(role, held)) for role, amounts in sorted(limits.items())
+        Quota(role, _limit(amounts), _allocated_below(role, allocated))
+        for role, amounts in sorted(limits.items())
     )
+
+
+def _quota_limits(answer: Json) -> dict[str, dict[str, float]]:
+    """Return the bounds of each role. A later entry of a role replaces an earlier one."""
+    status = answer.get("status") or {}
+    if status.get("configs"):
+        return {
+            item["role"]: _amounts(item.get("limits"))
+            for item in status["configs"]
+            if item.get("role")
+        }
+    return {
+        item["role"]: _scalars(item.get("guarantee"))
+        for item in status.get("infos") or []
+        if item.get("role")
+    }
 
 
 def _limit(amounts: Mapping[str, float]) -> tuple[int | None, int | None, int | None, int | None]:
@@ -148,26 +198,26 @@ def _limit(amounts: Mapping[str, float]) -> tuple[int | None, int | None, int | 
     return (cpus, mem, disk, gpus)
 
 
-def _below(role: str, held: Mapping[str, Shape]) -> Shape:
+def _allocated_below(role: str, allocated: Mapping[str, Shape]) -> Shape:
+    """Add up what a role and the roles below it have allocated."""
     total = NOTHING
-    for name, shape in held.items():
+    for name, shape in allocated.items():
         if name == role or name.startswith(f"{role}/"):
             total = plus(total, shape)
     return total
 
 
-def _held(agents: Iterable[Json]) -> dict[str, Shape]:
-    """What runs, by role."""
-    found: dict[str, dict[str, float]] = {}
+def _allocated_by_role(agents: Iterable[Json]) -> dict[str, Shape]:
+    by_role: dict[str, dict[str, float]] = {}
     for agent in agents:
         for resource in agent.get("allocated_resources") or []:
             role = (resource.get("allocation_info") or {}).get("role", "*")
-            amounts = found.setdefault(role, {})
+            amounts = by_role.setdefault(role, {})
             name = resource.get("name", "")
             amounts[name] = amounts.get(name, 0.0) + float(
                 (resource.get("scalar") or {}).get("value", 0.0)
             )
-    return {role: _shape(amounts) for role, amounts in found.items()}
+    return {role: _shape(amounts) for role, amounts in by_role.items()}
 
 
 def _shape(amounts: Mapping[str, float]) -> Shape:

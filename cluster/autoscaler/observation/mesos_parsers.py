@@ -1,4 +1,8 @@
-"""The operator API's and the services API's JSON as values of `model`. Pure, and forgiving: what is absent has its default."""
+"""Conversion of the operator API's and the services API's answers to values of `model`.
+
+Pure. An absent field has its default. Depends on `autoscaler.model` and the parsers of this
+package.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from mesaform.autoscaler.model.cluster_view import (
     Agent,
     ClusterView,
     Constraint,
+    Framework,
     QueueEntry,
     RunningTask,
 )
@@ -42,43 +47,53 @@ def cluster_view(
     quota: Json | None = None,
     elected_at: float = 0.0,
 ) -> ClusterView:
-    """The agents, the running tasks, GET_FRAMEWORKS, the metrics by name and GET_QUOTA as one view.
+    """Combine agents, running tasks, GET_FRAMEWORKS, metrics by name and GET_QUOTA into a view.
 
-    `own` are ids of frameworks whose demand is known better from elsewhere (the services'); they are left out, and so is the
-    autoscaler's own framework. `detailed` views have every agent's work, task by task.
+    `own` are ids of frameworks whose demand comes from another source (the services framework).
+    They are left out, and so is the autoscaler's own framework. A `detailed` view lists every
+    agent's work by task, and the tasks that ended (`over`).
     """
     on_agents = by_agent(tasks)
-    shapes: dict[str, set[Shape]] = {}
-    for task in tasks:
-        shapes.setdefault(task.framework_id, set()).add(task.shape)
-    skipped = set(own)
-    infos = (
-        [item.get("framework_info", {}) for item in frameworks.get("frameworks", [])]
-        if detailed
-        else []
-    )
-    names = {_id(info): str(info.get("name", "")) for info in infos} if detailed else None
-    counters, refusals = counters_of(metrics), refusals_of(metrics)
+    names = _framework_names(frameworks) if detailed else None
     return ClusterView(
         agents=tuple(
             _with_tasks(agent, on_agents.get(agent.agent_id, ()), names) for agent in agents.agents
         ),
-        frameworks=tuple(
-            framework(item, shapes.get(name, ()), counters.get(name, {}), refusals)
-            for name, item in _others(frameworks, skipped)
-        ),
+        frameworks=_frameworks(_others(frameworks, set(own)), tasks, metrics),
         recovered=agents.recovered,
         quotas=quotas(quota or {}, agents.resources()),
-        ended=()
-        if names is None
-        else tuple(_ended(task, names) for task in over if 0 < task.since <= task.ended),
+        ended=() if names is None else _all_ended(over, names),
         elected_at=elected_at,
         allocator_lag_s=metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0) / 1000,
     )
 
 
+def _framework_names(frameworks: Json) -> dict[str, str]:
+    """Return the name of each framework by id."""
+    infos = [item.get("framework_info", {}) for item in frameworks.get("frameworks", [])]
+    return {_id(info): str(info.get("name", "")) for info in infos}
+
+
+def _frameworks(
+    items: Iterable[tuple[str, Json]], tasks: Sequence[Seen], metrics: Mapping[str, float]
+) -> tuple[Framework, ...]:
+    shapes: dict[str, set[Shape]] = {}
+    for task in tasks:
+        shapes.setdefault(task.framework_id, set()).add(task.shape)
+    counters, refusals = counters_of(metrics), refusals_of(metrics)
+    return tuple(
+        framework(item, shapes.get(framework_id, ()), counters.get(framework_id, {}), refusals)
+        for framework_id, item in items
+    )
+
+
+def _all_ended(over: Iterable[Seen], names: Mapping[str, str]) -> tuple[Ended, ...]:
+    """Convert the tasks that ended, without those whose times are unknown or contradictory."""
+    return tuple(_ended(task, names) for task in over if 0 < task.since <= task.ended)
+
+
 def _others(frameworks: Json, skipped: Collection[str]) -> Iterator[tuple[str, Json]]:
-    """Frameworks whose demand is known from nowhere else, by id."""
+    """Yield each framework that is not skipped, with its id."""
     for item in frameworks.get("frameworks", []):
         info = item.get("framework_info", {})
         if _id(info) not in skipped and info.get("name") != PROBE:
@@ -93,7 +108,10 @@ def queue_entries(answer: Json) -> tuple[QueueEntry, ...]:
 
 
 def both_times(before: Iterable[QueueEntry], after: Iterable[QueueEntry]) -> tuple[QueueEntry, ...]:
-    """What waited before the agents were read and still waits after it: so nothing counts as waiting and as running too."""
+    """Return the entries that wait both before and after the agents are read.
+
+    A task that starts between the two reads is then not counted as waiting and as running.
+    """
     later = {(entry.source, entry.app): entry for entry in after}
     return tuple(
         _least(entry, later[key]) for entry in before if (key := (entry.source, entry.app)) in later
@@ -119,17 +137,17 @@ def _constraints(app: Json) -> tuple[Constraint, ...]:
     )
 
 
-def _with_tasks(agent: Agent, mine: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
+def _with_tasks(agent: Agent, tasks: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
     apps: dict[str, int] = {}
-    for task in mine:
+    for task in tasks:
         if task.app is not None:
             apps[task.app] = apps.get(task.app, 0) + 1
     work = (
         ()
         if frameworks is None
-        else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in mine)
+        else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in tasks)
     )
-    return replace(agent, tasks=len(mine), apps=apps, work=work)
+    return replace(agent, tasks=len(tasks), apps=apps, work=work)
 
 
 def _work(task: Seen, framework: str) -> RunningTask:
@@ -155,22 +173,29 @@ def _ended(task: Seen, frameworks: Mapping[str, str]) -> Ended:
 
 def _entry(item: Json) -> QueueEntry:
     app = item.get("app") or item["pod"]
-    ports = app.get("portDefinitions") or app.get("ports") or []
-    shape = make(
-        app.get("cpus", 0), app.get("mem", 0), app.get("disk", 0), app.get("gpus", 0), len(ports)
-    )
-    summary = item.get("processedOffersSummary", {})
-    rows = summary.get("rejectSummaryLastOffers") or summary.get("rejectSummaryLaunchAttempt") or []
     return QueueEntry(
         app=app["id"],
-        shape=shape,
+        shape=_app_shape(app),
         count=int(item.get("count", 0)),
         overdue=bool(item.get("delay", {}).get("overdue", False)),
         constraints=_constraints(app),
         role=item.get("role") or app.get("role") or "*",
         since=_time(item.get("since")),
-        rejections={row["reason"]: int(row["declined"]) for row in rows if row.get("declined")},
+        rejections=_rejections(item.get("processedOffersSummary", {})),
     )
+
+
+def _app_shape(app: Json) -> Shape:
+    ports = app.get("portDefinitions") or app.get("ports") or []
+    return make(
+        app.get("cpus", 0), app.get("mem", 0), app.get("disk", 0), app.get("gpus", 0), len(ports)
+    )
+
+
+def _rejections(summary: Json) -> dict[str, int]:
+    """Return the number of offers declined by reason, without zeros."""
+    rows = summary.get("rejectSummaryLastOffers") or summary.get("rejectSummaryLaunchAttempt") or []
+    return {row["reason"]: int(row["declined"]) for row in rows if row.get("declined")}
 
 
 def _time(text: Any) -> float:

@@ -1,7 +1,9 @@
-"""GET_TASKS, which is by far the largest answer, read piece by piece and remembered from pass to pass. Pure.
+"""Incremental parser of GET_TASKS, the largest answer of the operator API. Pure.
 
-Tens of thousands of tasks are tens of MiB of JSON. `Splitter` cuts the answer into whole tasks as it arrives, so that it is never all in
-memory; `TaskReader` decodes only what is needed of each, and of a task that it has read before nothing but its ids and state.
+Tens of thousands of tasks are tens of MiB of JSON. `Splitter` cuts the answer into whole tasks as
+it arrives, so the answer is never in memory as a whole. `TaskReader` decodes the needed fields of
+each task. Of a task decoded in an earlier pass it decodes the ids and the state only. Depends on
+`autoscaler.model` and `mesos.messages`.
 """
 
 from __future__ import annotations
@@ -19,11 +21,17 @@ from mesaform.topology.user_data import PROTECT
 
 INSTANCE_MARK = ".instance-"
 RUNS_FOR = "mesaform/runs-for-s"
-"""A task with this label will be done that many seconds after it began: an agent soon done is not emptied."""
+"""Label with the expected duration of a task in seconds.
+
+An agent whose tasks end soon is not emptied.
+"""
 
 MARK = b'tasks":['
 SECTION = re.compile(rb'"((?:[a-z]+_)?tasks)":\[$')
-"""Where a list of tasks begins. Inside a string the quotes would be escaped, so this is never one's text."""
+"""Start of a list of tasks.
+
+Quotes inside a string are escaped, so the text of a string never matches.
+"""
 
 LONGEST_MARK = 40
 DECODE_AT_BYTES = 1 << 18
@@ -69,18 +77,21 @@ _WANTED = frozenset({"tasks", "completed_tasks"})
 
 
 class TaskReader:
-    """Reads GET_TASKS again and again. A reading that breaks off leaves what was known as it was."""
+    """Reader of GET_TASKS that remembers tasks between passes.
+
+    A reading that is not completed leaves the memory unchanged.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, Seen] = {}
         self._known_over: dict[str, Seen] = {}
 
     def begin(self) -> Reading:
-        """A new reading of the whole answer."""
+        """Start to read an answer."""
         return Reading(self._known, self._known_over, self._finished)
 
     def read(self, body: bytes) -> Tasks:
-        """A whole answer at once."""
+        """Read a complete answer."""
         reading = self.begin()
         reading.feed(body)
         return reading.end()
@@ -90,7 +101,7 @@ class TaskReader:
 
 
 class Reading:
-    """One answer on its way in."""
+    """State of an answer that is being received."""
 
     def __init__(
         self,
@@ -106,7 +117,7 @@ class Reading:
         self._shapes: dict[Shape, Shape] = {}
 
     def feed(self, data: bytes) -> None:
-        """The next piece of the body.
+        """Take the next part of the body.
 
         Raises:
             msgspec.DecodeError: it is not JSON, or not of tasks.
@@ -116,7 +127,7 @@ class Reading:
             self._take(section, items)
 
     def end(self) -> Tasks:
-        """The body is complete."""
+        """Finish after the last part of the body."""
         for section, items in self._splitter.end():
             self._take(section, items)
         self._finished(
@@ -135,122 +146,148 @@ class Reading:
                 self._over.append(self._seen(item, self._known_over, over=True))
 
     def _seen(self, item: _Item, known: dict[str, Seen], *, over: bool) -> Seen:
-        """A task never changes but in its state; one that had not begun is read again."""
+        """Convert a task, or return what is known of it.
+
+        Only the state of a task changes. A task that had not begun is decoded again.
+        """
         before = known.get(item.task_id.value)
-        if (
-            before is not None
-            and before.since
-            and (before.agent_id, before.framework_id)
-            == (item.agent_id.value, item.framework_id.value)
-        ):
+        if before is not None and _is_current(before, item):
             return before
-        share = self._names.setdefault  # one string for all that name the same agent
-        labels = (
-            {label.key: label.value for label in _LABELS.decode(item.labels).labels}
-            if item.labels != b"{}"
-            else {}
-        )
+        labels = _decode_labels(item.labels)
         resources = _RESOURCES.decode(item.resources)
-        moments = [
-            status.timestamp
-            for status in _STATUSES.decode(item.statuses)
-            if status.timestamp is not None
-        ]
-        roles = [
-            resource.allocation_info.role
-            for resource in resources
-            if resource.allocation_info is not None
-        ]
+        timestamps_s = _decode_timestamps(item.statuses)
         app = app_of(item.task_id.value)
         shape = shape_of(from_wire(resources)) if resources else NOTHING
         return Seen(
             task_id=item.task_id.value,
-            agent_id=share(item.agent_id.value, item.agent_id.value),
-            framework_id=share(item.framework_id.value, item.framework_id.value),
-            app=None if app is None else share(app, app),
+            agent_id=self._shared(item.agent_id.value),
+            framework_id=self._shared(item.framework_id.value),
+            app=None if app is None else self._shared(app),
             shape=self._shapes.setdefault(shape, shape),
-            role=share(roles[-1], roles[-1]) if roles and roles[-1] else "",
-            since=min(moments, default=0.0),
-            ended=max(moments, default=0.0) if over else 0.0,
+            role=self._shared(_role(resources)),
+            since=min(timestamps_s, default=0.0),
+            ended=max(timestamps_s, default=0.0) if over else 0.0,
             protected=labels.get(PROTECT) == "true",
             runs_for_s=seconds(labels.get(RUNS_FOR, "")),
         )
 
+    def _shared(self, text: str) -> str:
+        """Return the same string object for equal strings, to save memory."""
+        return self._names.setdefault(text, text)
+
+
+def _is_current(before: Seen, item: _Item) -> bool:
+    """Whether what was decoded earlier describes the task of `item` and had its start time."""
+    ids = (item.agent_id.value, item.framework_id.value)
+    return bool(before.since) and (before.agent_id, before.framework_id) == ids
+
+
+def _decode_labels(raw: msgspec.Raw) -> dict[str, str]:
+    if raw == b"{}":
+        return {}
+    return {label.key: label.value for label in _LABELS.decode(raw).labels}
+
+
+def _decode_timestamps(raw: msgspec.Raw) -> list[float]:
+    """Return the Unix times of a task's statuses."""
+    return [status.timestamp for status in _STATUSES.decode(raw) if status.timestamp is not None]
+
+
+def _role(resources: Iterable[Resource]) -> str:
+    """Return the role of the last resource that is allocated to a role; empty when none is."""
+    roles = [
+        resource.allocation_info.role
+        for resource in resources
+        if resource.allocation_info is not None
+    ]
+    return (roles[-1] or "") if roles else ""
+
 
 class Splitter:
-    """Cuts `{"type":"GET_TASKS","get_tasks":{"tasks":[…],"completed_tasks":[…]}}` into lists of whole tasks, as it arrives.
+    """Splitter of GET_TASKS into lists of whole tasks while the answer arrives.
 
-    A cut is tried between two objects where braces balance, and counts only if what is before it decodes: strings may hold any text. Where
-    none is found more is waited for, so a text full of braces costs memory and never a task.
+    The answer is `{"type":"GET_TASKS","get_tasks":{"tasks":[…],"completed_tasks":[…]}}`. The
+    splitter tries a cut between two objects where the braces balance. The cut is valid when the
+    part before it decodes, because strings may contain any text. Without a valid cut the splitter
+    waits for more data. Braces in strings cost memory and lose no task.
     """
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._section = ""
         self._enough = DECODE_AT_BYTES
 
+    @property
+    def buffered_bytes(self) -> int:
+        """The size of the part that is not decoded yet."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[tuple[str, list[_Item]]]:
-        """The tasks that are complete with this piece, each list with its section's name."""
-        self._held += data
-        if len(self._held) < self._enough:
+        """Yield the tasks that are complete after this part, with the name of their section."""
+        self._buffer += data
+        if len(self._buffer) < self._enough:
             return
         yield from self._whole_sections()
         if self._section:
             cut, items = self._cut()
             if items:
-                del self._held[: cut + 1]
+                del self._buffer[: cut + 1]
                 yield self._section, items
-        self._enough = len(self._held) + DECODE_AT_BYTES
+        self._enough = len(self._buffer) + DECODE_AT_BYTES
 
     def end(self) -> Iterator[tuple[str, list[_Item]]]:
-        """What is left when the body is complete."""
+        """Yield the remaining tasks after the last part."""
         yield from self._whole_sections()
         if self._section:
-            yield self._section, _ITEMS.decode(_listed(self._held[: self._held.rfind(b"]")]))
-        else:  # no list was recognised: none is there, or the JSON is spaced, and then it is read as a whole
-            for name, items in _ANSWER.decode(self._held).get_tasks.items():
+            yield self._section, _ITEMS.decode(_listed(self._buffer[: self._buffer.rfind(b"]")]))
+        else:  # The answer has no list, or its JSON has spaces; decode it as a whole.
+            for name, items in _ANSWER.decode(self._buffer).get_tasks.items():
                 if name in _WANTED:
                     yield name, _ITEMS.decode(items)
 
     def _whole_sections(self) -> Iterator[tuple[str, list[_Item]]]:
-        """Sections that end because another begins."""
+        """Yield the sections that are followed by another section."""
         at = 0
-        while (at := self._held.find(MARK, at)) >= 0:
+        while (at := self._buffer.find(MARK, at)) >= 0:
             at += len(MARK)
-            name = SECTION.search(self._held, max(0, at - LONGEST_MARK), at)
+            name = SECTION.search(self._buffer, max(0, at - LONGEST_MARK), at)
             if name is None:
                 continue
-            before, begun = (
-                self._held[: name.start()],
-                name.group(1).decode(),
-            )  # read before the buffer changes under the match
-            del self._held[:at]
+            # Copies, because the deletion changes the buffer under the match.
+            before, begun = self._buffer[: name.start()], name.group(1).decode()
+            del self._buffer[:at]
             ended, self._section, at = self._section, begun, 0
             if ended:
                 yield ended, _ITEMS.decode(_listed(before[: before.rfind(b"]")]))
 
     def _cut(self) -> tuple[int, list[_Item]]:
-        """The last place where whole objects end and more follow, and these objects. The next section's name may just be arriving."""
-        held = self._held
-        at = held.rfind(b"},{", 0, max(0, len(held) - LONGEST_MARK)) + 1
-        depth = held.count(b"{", 0, at) - held.count(b"}", 0, at)
+        """Return the last offset where whole objects end and others follow, and these objects.
+
+        The end of the buffer is excluded: it may be part of the next section's name.
+        """
+        buffer = self._buffer
+        at = buffer.rfind(b"},{", 0, max(0, len(buffer) - LONGEST_MARK)) + 1
+        depth = buffer.count(b"{", 0, at) - buffer.count(b"}", 0, at)
         while at > 0:
-            if depth == 0 and (items := _whole(held[:at])):
+            if depth == 0 and (items := _whole(buffer[:at])):
                 return at, items
-            before = held.rfind(b"},{", 0, at - 1) + 1
-            depth -= held.count(b"{", before, at) - held.count(b"}", before, at)
+            before = buffer.rfind(b"},{", 0, at - 1) + 1
+            depth -= buffer.count(b"{", before, at) - buffer.count(b"}", before, at)
             at = before
         return 0, []
 
 
 def app_of(task_id: str) -> str | None:
-    """The services app of a task: `web_api.instance-….…` is of `/web/api`; None for tasks of other frameworks."""
+    """Return the services app of a task; None for tasks of other frameworks.
+
+    `web_api.instance-….…` is a task of `/web/api`.
+    """
     name, mark, _ = task_id.partition(INSTANCE_MARK)
     return "/" + name.replace("_", "/") if mark else None
 
 
 def seconds(text: str) -> float:
-    """A label's seconds; 0 when it says none."""
+    """Parse the seconds of a label; 0 when it is no number or negative."""
     try:
         return max(0.0, float(text))
     except ValueError:
@@ -263,11 +300,11 @@ def from_json(answer: Any) -> Tasks:
 
 
 def by_agent(tasks: Iterable[Seen]) -> dict[str, list[Seen]]:
-    """What runs on each agent."""
-    found: dict[str, list[Seen]] = {}
-    for seen in tasks:
-        found.setdefault(seen.agent_id, []).append(seen)
-    return found
+    """Group tasks by agent id."""
+    by_agent_id: dict[str, list[Seen]] = {}
+    for task in tasks:
+        by_agent_id.setdefault(task.agent_id, []).append(task)
+    return by_agent_id
 
 
 def _listed(items: bytes | bytearray) -> bytes:
@@ -275,7 +312,7 @@ def _listed(items: bytes | bytearray) -> bytes:
 
 
 def _whole(items: bytearray) -> list[_Item]:
-    """The tasks, if these are whole ones; none otherwise."""
+    """Decode tasks; return none when the text is not a list of whole tasks."""
     try:
         return _ITEMS.decode(_listed(items))
     except msgspec.DecodeError:

@@ -1,7 +1,8 @@
-"""`POST /notices`: where agents tell what they read in their own metadata. The leader takes it; others say that they do not lead.
+"""HTTP endpoint `POST /notices` for interruption notices from agents' instance metadata.
 
-An agent is believed about itself only: what it says must come from that machine's own address. It tells again until it hears that the
-autoscaler remembers (`known`), so nothing here has to be kept.
+The leader accepts a notice; other autoscalers answer 503. A notice must come from the address of
+the machine that it names. The agent repeats it until the answer is `known`, so the endpoint stores
+nothing. Depends on `notice_queue` and aiohttp.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 
 
-class Doorbell:
-    """One per process; `inbox` is the term's, None while another leads."""
+class NoticeEndpoint:
+    """Endpoint of a process. `inbox` is that of the leader, None while another process leads."""
 
     def __init__(self) -> None:
         self.inbox: Inbox | None = None
 
     def add_to(self, app: web.Application) -> web.Application:
-        app.router.add_post(NOTICES_PATH, self._told)
+        app.router.add_post(NOTICES_PATH, self._receive)
         return app
 
-    async def _told(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.Request) -> web.Response:
         if self.inbox is None:
             return web.Response(status=503, text="another autoscaler leads\n")
         try:
-            told = msgspec.json.decode(await request.read(), type=MachineNotice)
-            known = self.inbox.tell(told, request.remote or "")
+            notice = msgspec.json.decode(await request.read(), type=MachineNotice)
+            known = self.inbox.report(notice, request.remote or "")
         except (msgspec.DecodeError, ValueError) as error:
             return web.Response(status=400, text=f"{error}\n")
         except PermissionError as error:

@@ -1,7 +1,8 @@
-"""Where announcements wait until a pass has them in its memory: from the queue, from machines themselves, from EC2's schedule. Shell.
+"""Inbox of interruption notices from the SQS queue, from machines and from EC2's scheduled events.
 
-A message leaves the queue only after what it says is journaled, so a change of leader loses none; what nobody can read leaves it with a
-line in the log, so that it stops nobody.
+A notice stays in the inbox until a pass has recorded it. A message is deleted from the queue after
+its notice is journaled, so a change of leader loses none. A message that cannot be parsed is logged
+and deleted. Depends on `aws.ports` and the notice parser of `interruption`.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ log = structlog.get_logger()
 
 
 class Inbox:
-    """One per term. `listen` fills it; a pass calls `take`, remembers what it got, and then `settle`.
+    """Inbox of a term of leadership.
+
+    `listen` fills it. A pass calls `take`, records the notices, and then calls `settle`.
 
     Args:
         notices: the cloud's queue and schedule.
         clock: seconds since the epoch.
-        patience_s: how long to leave a queue alone that is not there or does not answer.
+        patience_s: pause in seconds after a queue is missing or does not answer.
 
     Attributes:
-        woken: set when something came that concerns a machine of the cluster.
+        woken: set when a notice about a machine of the cluster arrives.
 
     """
 
@@ -59,16 +62,17 @@ class Inbox:
         self._addresses: Mapping[str, str] | None = None
         self._standing: Mapping[str, Notice] = {}
 
-    # for the pass
-
     def take(self) -> list[ParsedNotice]:
-        """All that came and is not settled. Taken again by the next pass if this one fails."""
+        """Return the notices that are not settled. They are returned again if the pass fails."""
         self.woken.clear()
         self._taken = tuple(self._pending)
         return [self._pending[name][0] for name in self._taken]
 
     async def settle(self) -> None:
-        """What was taken is in the journal: the queue may forget it. If it does not, it comes again, and changes nothing."""
+        """Delete the messages of the notices that were taken. The caller has journaled them.
+
+        A message whose deletion fails arrives again and has no effect.
+        """
         messages = [
             message
             for name in self._taken
@@ -77,87 +81,87 @@ class Inbox:
         self._taken = ()
         await self._delete(messages)
 
-    def knows(self, addresses: Mapping[str, str], standing: Mapping[str, Notice]) -> None:
-        """The cluster's machines with their addresses, and the notices that are remembered, as the last pass had them."""
+    def update(self, addresses: Mapping[str, str], standing: Mapping[str, Notice]) -> None:
+        """Set the machines' addresses and the recorded notices of the last pass."""
         self._addresses, self._standing = addresses, standing
 
-    # for machines
-
-    def tell(self, told: MachineNotice, address: str) -> bool:
-        """A machine tells of itself; whether that is remembered already, so that it may stop telling.
+    def report(self, reported: MachineNotice, address: str) -> bool:
+        """Add the notice of a machine about itself; return whether it is already recorded.
 
         Raises:
-            PermissionError: it is not at the address of the machine that it speaks of.
+            PermissionError: the sender's address is not that of the machine.
 
         """
         if self._addresses is None:
-            return False  # nobody can be believed before the first pass; it tells again
-        if self._addresses.get(told.instance_id) != address:
-            raise PermissionError(f"{address} is not the address of {told.instance_id}")
-        standing = self._standing.get(told.instance_id)
+            return False  # Addresses are unknown before the first pass; the machine repeats it.
+        if self._addresses.get(reported.instance_id) != address:
+            raise PermissionError(f"{address} is not the address of {reported.instance_id}")
+        standing = self._standing.get(reported.instance_id)
         if (
             standing is not None
-            and SEVERITY[standing.kind] >= SEVERITY[told.kind]
-            and (not told.ends_at or standing.ends_at <= told.ends_at)
+            and SEVERITY[standing.kind] >= SEVERITY[reported.kind]
+            and (not reported.ends_at or standing.ends_at <= reported.ends_at)
         ):
             return True
-        self._put(f"{told.instance_id}/{told.kind}", ParsedNotice((notice_of_machine(told),)), None)
+        self._put(
+            f"{reported.instance_id}/{reported.kind}",
+            ParsedNotice((notice_of_machine(reported),)),
+            None,
+        )
         return False
 
-    # from the cloud
-
     async def listen(self) -> None:
-        """Receive, for ever."""
+        """Receive messages until cancelled."""
         while True:
             try:
                 await self._receive()
             except NotFound:
                 log.info(
-                    "the queue of notices is not there yet; machines tell of themselves meanwhile"
+                    "the queue of notices does not exist yet; machines report their own notices"
                 )
                 await asyncio.sleep(self._patience_s)
             except MesaformError as error:
                 log.warning("notices cannot be received", error=str(error))
                 await asyncio.sleep(self._patience_s)
-            except Exception:  # a fault of ours must not end listening
+            except Exception:  # A fault of this program must not end the task.
                 log.exception("notices")
                 await asyncio.sleep(self._patience_s)
 
     async def watch_schedule(self) -> None:
-        """Ask EC2 for scheduled events, for ever: a message may have been missed."""
+        """Poll EC2's scheduled events until cancelled, because a message may be missed."""
         while True:
             try:
-                for event in await beside(self._notices.scheduled):
+                for event in await run_in_daemon_thread(self._notices.scheduled):
                     self._scheduled(event)
             except MesaformError as error:
                 log.warning("scheduled events cannot be read", error=str(error))
-            except Exception:  # a fault of ours must not end watching
+            except Exception:  # A fault of this program must not end the task.
                 log.exception("scheduled events")
             await asyncio.sleep(SCHEDULE_EVERY_S)
 
     async def _receive(self) -> None:
         useless = [
             message
-            for message in await beside(lambda: self._notices.receive(LONG_POLL_S))
+            for message in await run_in_daemon_thread(lambda: self._notices.receive(LONG_POLL_S))
             if not self._arrived(message)
         ]
         await self._delete(useless)
 
     def _arrived(self, message: Message) -> bool:
-        """Keep a message; whether it is of any use."""
+        """Add a message; return whether it is relevant."""
         try:
-            heard = read(message.body)
+            parsed = read(message.body)
         except Unreadable as error:
             log.warning(
-                "a message that nobody can read is dropped",
+                "dropped a message that cannot be parsed",
                 why=str(error),
                 message=message.id,
                 body=message.body[:SHOWN],
             )
             return False
-        if not heard.notices and not heard.withdrawn and not self._concerns(heard):
-            return False  # some other machine of the account changed its state: most of what comes
-        self._put(message.id, heard, message)
+        if not parsed.notices and not parsed.withdrawn and not self._concerns(parsed):
+            return False  # A state change of another machine of the account; most messages are.
+        self._put(message.id, parsed, message)
         return True
 
     def _scheduled(self, event: ScheduledEvent) -> None:
@@ -173,27 +177,29 @@ class Inbox:
             )
             self._put(f"{event.instance_id}/schedule", ParsedNotice((notice,)), None)
 
-    def _put(self, name: str, heard: ParsedNotice, message: Message | None) -> None:
-        self._pending[name] = (heard, message)
-        if self._concerns(heard):
+    def _put(self, name: str, parsed: ParsedNotice, message: Message | None) -> None:
+        self._pending[name] = (parsed, message)
+        if self._concerns(parsed):
             self.woken.set()
 
-    def _concerns(self, heard: ParsedNotice) -> bool:
-        return self._addresses is None or bool(heard.machines & self._addresses.keys())
+    def _concerns(self, parsed: ParsedNotice) -> bool:
+        return self._addresses is None or bool(parsed.machines & self._addresses.keys())
 
     async def _delete(self, messages: list[Message]) -> None:
         if not messages:
             return
         try:
-            await beside(lambda: self._notices.delete(messages))
+            await run_in_daemon_thread(lambda: self._notices.delete(messages))
         except MesaformError as error:
             log.warning(
-                "messages were not deleted; they come again", count=len(messages), error=str(error)
+                "messages were not deleted; they arrive again",
+                count=len(messages),
+                error=str(error),
             )
 
 
-async def beside(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread of its own that does not keep the process from ending: a long poll outlasts any patience."""
+async def run_in_daemon_thread(work: Callable[[], T]) -> T:
+    """Run blocking work in a daemon thread. A long poll does not delay the process's end."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
@@ -204,19 +210,19 @@ async def beside(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # handed to whoever waits
-            _tell(loop, settled, answer.set_exception, error)
+        except BaseException as error:  # The future carries it to the caller.
+            _call_in_loop(loop, settled, answer.set_exception, error)
         else:
-            _tell(loop, settled, answer.set_result, result)
+            _call_in_loop(loop, settled, answer.set_result, result)
 
     threading.Thread(target=run, daemon=True, name="notices").start()
     return await answer
 
 
-def _tell(
+def _call_in_loop(
     loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object
 ) -> None:
     try:
         loop.call_soon_threadsafe(function, *arguments)
     except RuntimeError:
-        return  # the loop is closed: nobody waits any more
+        return  # The loop is closed.

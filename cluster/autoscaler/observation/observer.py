@@ -1,6 +1,8 @@
-"""Reading the world for a pass: the elected master, the services' queue, EC2 and the freeze. Shell; it decides nothing.
+"""Observation of a cluster: reads the leading master, the services' queue and EC2 for a pass.
 
-The same code serves the daemon and `mesaform plan`.
+Contains the client of the services API and the observer that builds a `Snapshot`. The daemon and
+`mesaform plan` use the same code. Depends on the ports of `aws`, the operator API client and the
+parsers of this package.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -34,7 +36,11 @@ INFO_KEPT_S = 30.0
 
 
 class ServicesClient:
-    """Reads the services' leader among `bases` (such as `http://10.0.0.10:8080`); a standby's redirect is followed last."""
+    """Client of the services API.
+
+    `bases` are the URLs of the replicas, such as `http://10.0.0.10:8080`. The client follows a
+    standby's redirect only after no base answered.
+    """
 
     def __init__(self, bases: Sequence[str], session: aiohttp.ClientSession) -> None:
         self._bases = list(bases)
@@ -43,25 +49,25 @@ class ServicesClient:
         self._info: tuple[float, str] = (-INFO_KEPT_S, "")
 
     async def queue(self) -> tuple[QueueEntry, ...]:
-        """What waits.
+        """Return the queued instances.
 
         Raises:
-            ClusterUnreachable: no services answer.
+            ClusterUnreachable: no replica answers.
 
         """
         return mesos_parsers.queue_entries(await self._get("/v2/queue"))
 
     async def app_constraints(self) -> dict[str, tuple[Constraint, ...]]:
-        """The constraints of every app.
+        """Return the constraints of every app.
 
         Raises:
-            ClusterUnreachable: no services answer.
+            ClusterUnreachable: no replica answers.
 
         """
         return mesos_parsers.app_constraints(await self._get("/v2/apps"))
 
     async def framework_id(self) -> str:
-        """The services' own framework id; empty while it is not known."""
+        """Return the services' own framework id; empty while it is not known."""
         if time.monotonic() - self._info[0] >= INFO_KEPT_S:
             answer = await self._get("/v2/info")
             self._info = (time.monotonic(), str(answer.get("frameworkId") or ""))
@@ -107,32 +113,21 @@ def services_urls(masters: Sequence[str]) -> list[str]:
     return [f"http://{URL(master).host}:{Port.SERVICES}" for master in masters]
 
 
-class WorkQueue(Protocol):
-    """A framework of ours that says exactly what waits: the services, and the jobs."""
-
-    async def queue(self) -> tuple[QueueEntry, ...]:
-        """What waits, each entry with its `source`. Raises ClusterUnreachable when nobody answers."""
-        ...
-
-    async def framework_id(self) -> str:
-        """Its framework id, empty while not known: so that its demand is not inferred as well. Raises ClusterUnreachable."""
-        ...
-
-
 @dataclass(slots=True)
 class Observer:
-    """Everything a snapshot needs, from these places. `others` are further queues; all must answer, or none is believed."""
+    """Observer of a cluster.
+
+    `failed` receives the name of each API that does not answer. `raw` holds the tasks and the
+    answer of GET_FRAMEWORKS of the last snapshot.
+    """
 
     operator: OperatorClient
     services: ServicesClient
     fleet: Fleet
-    others: tuple[WorkQueue, ...] = ()
-    failed: Callable[[str], None] = lambda _: None  # told the name of each API that did not answer
+    failed: Callable[[str], None] = lambda _: None
     reader: TaskReader = field(default_factory=TaskReader)
     agent_reader: AgentReader = field(default_factory=AgentReader)
-    raw: tuple[Tasks, Mapping[str, Any]] | None = (
-        None  # the tasks and GET_FRAMEWORKS of the last snapshot
-    )
+    raw: tuple[Tasks, Mapping[str, Any]] | None = None
 
     async def snapshot(
         self,
@@ -144,9 +139,11 @@ class Observer:
         *,
         noticed: bool = False,
     ) -> Snapshot:
-        """The world now. Masters or services that do not answer are part of it; a cloud that does not is an error.
+        """Read the current state.
 
-        What runs is read task by task only where policies may move it, or where a machine's end was announced (`noticed`: just now).
+        An API of the cluster that does not answer is recorded in `read_errors`. Tasks are listed
+        one by one only when a policy may move them or a machine's end was announced. `noticed`
+        means that an announcement arrived after `memory` was written.
 
         Raises:
             CloudError: EC2 does not answer.
@@ -186,19 +183,18 @@ class Observer:
         )
 
     async def waiting(self) -> int:
-        """How many instances wait for an offer: cheap, asked between passes. 0 when nobody answers."""
+        """Count the instances that wait for an offer; 0 when no replica answers.
+
+        The daemon calls it between passes.
+        """
         try:
-            return sum(entry.count for entry in await self._queues() if entry.overdue)
+            return sum(entry.count for entry in await self.services.queue() if entry.overdue)
         except ClusterUnreachable:
             return 0
 
-    async def _queues(self) -> tuple[QueueEntry, ...]:
-        parts = await asyncio.gather(*(queue.queue() for queue in (self.services, *self.others)))
-        return tuple(entry for part in parts for entry in part)
-
     async def _queue(self, trouble: list[str]) -> tuple[QueueEntry, ...] | None:
         try:
-            return await self._queues()
+            return await self.services.queue()
         except ClusterUnreachable as error:
             self.failed("services")
             trouble.append(str(error))
@@ -233,9 +229,8 @@ class Observer:
             return None
         self.raw = (tasks, frameworks)
         own = await self._own_framework()
-        if (
-            own is None
-        ):  # which framework is the services' is not known: to infer its hunger would count its queue twice
+        if own is None:
+            # Inferred demand of the services framework would count its queue twice.
             frameworks = {}
         return mesos_parsers.cluster_view(
             agents,
@@ -250,10 +245,10 @@ class Observer:
         )
 
     async def _agents(self) -> Agents:
-        """Every agent.
+        """Read all agents.
 
         Raises:
-            ClusterUnreachable: no master leads, or its answer is not one.
+            ClusterUnreachable: no master leads, or its answer is invalid.
 
         """
         body = bytearray()
@@ -269,10 +264,10 @@ class Observer:
             raise _unreadable("GET_AGENTS", error) from None
 
     async def _tasks(self) -> Tasks:
-        """What runs, read as it arrives.
+        """Read the tasks while the answer arrives.
 
         Raises:
-            ClusterUnreachable: no master leads, or its answer is not one.
+            ClusterUnreachable: no master leads, or its answer is invalid.
 
         """
         reading = self.reader.begin()
@@ -289,7 +284,7 @@ class Observer:
             raise _unreadable("GET_TASKS", error) from None
 
     async def _optional(self, type_: str) -> dict[str, Any]:
-        """What an engine may do without: an older Mesos, or ours without quota."""
+        """Make a call that some versions of Mesos lack; return an empty answer then."""
         try:
             answer = (await self.operator.call(type_)).get(type_.lower())
         except (Permanent, NotFound):
@@ -297,17 +292,15 @@ class Observer:
         return answer if isinstance(answer, dict) else {}
 
     async def _own_framework(self) -> list[str] | None:
-        """Ids of frameworks whose queues are read; None when one is not known."""
+        """Return the ids of frameworks whose queues are read; None when unknown."""
         try:
-            found = await asyncio.gather(
-                *(queue.framework_id() for queue in (self.services, *self.others))
-            )
+            framework_id = await self.services.framework_id()
         except ClusterUnreachable:
             return None
-        return [one for one in found if one]
+        return [framework_id] if framework_id else []
 
     async def _templates(self, spec: ClusterSpec, trouble: list[str]) -> Mapping[str, Template]:
-        """Without them nothing counts as drifted."""
+        """Read the launch templates. Without them no machine counts as drifted."""
         try:
             return await asyncio.to_thread(self.fleet.templates, spec.name)
         except MesaformError as error:
@@ -317,11 +310,11 @@ class Observer:
     async def _offerings(
         self, spec: ClusterSpec, trouble: list[str]
     ) -> dict[str, tuple[Offering, ...]]:
-        """The catalogue by pool. A pool with a type that does not exist sells nothing, and says so."""
-        found: dict[str, tuple[Offering, ...]] = {}
+        """Read the offerings by pool. A pool with an unknown type has none."""
+        by_pool: dict[str, tuple[Offering, ...]] = {}
         for pool in spec.agents:
             try:
-                found[pool.name] = tuple(
+                by_pool[pool.name] = tuple(
                     await asyncio.to_thread(
                         self.fleet.offerings, pool.types, spec.zones, pool.disk_gib
                     )
@@ -329,8 +322,8 @@ class Observer:
             except MesaformError as error:
                 self.failed("ec2")
                 trouble.append(f"pool {pool.name}: {error}")
-                found[pool.name] = ()
-        return found
+                by_pool[pool.name] = ()
+        return by_pool
 
 
 def _unreadable(call: str, error: Exception) -> ClusterUnreachable:

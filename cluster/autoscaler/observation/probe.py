@@ -1,11 +1,13 @@
-"""The probe framework's mind: is an offer of this size to be had at all? A state machine, pure; `probe_client` is its body.
+"""State machine of the offer probe: does the master offer resources of a given size? Pure.
 
-It wants nothing and launches nothing. Asked about shapes, it tells the master that smaller offers are useless to it (`offer_filters`),
-asks for offers, gives each back at once, and is silent again when every shape was offered or three allocation rounds brought none.
-So for a moment it holds what is free on an agent large enough, a round at a time, and never anything while nobody is suspected.
+The probe is a framework that launches nothing. It sets `offer_filters` to the shapes in question,
+revives offers, and declines each offer at once. It suppresses offers when every shape was offered
+or after three allocation rounds without an offer. It therefore reserves free resources only for a
+moment, and none while no shape is suspected.
 
-That settles what `outstanding_offers 0` and an agent's free resources leave open: resources that others sit on, or that are reserved,
-look free and are offered to nobody.
+Free resources of an agent and `outstanding_offers` 0 do not prove that the resources are offered:
+another framework may hold them, or they may be reserved. The probe decides this. `probe_client`
+performs its effects. Depends on `autoscaler.model` only.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ ROUND_S = 1.0
 
 SLACK_S = 0.5
 FRESH_S = 30.0
-"""How long a finding holds; a shape still suspected is then tried again."""
+"""Age in seconds at which a finding expires. A shape still suspected is then tried again."""
 
 LEAVE_AFTER_S = 600.0
-"""The framework unsubscribes when nobody was suspected for this long."""
+"""Seconds without a suspected shape after which the framework unsubscribes."""
 
 REFUSE_S = 60.0
-"""How long the same free resources are not offered again; the next question revives."""
+"""Seconds for which the declined resources are not offered again; the next `Ask` revives."""
 
 HISTORY = 10
 
@@ -40,12 +42,12 @@ Input = Literal["wanted", "subscribed", "offers", "tick", "lost", "removed", "st
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Subscribe; what follows is an Ask or a Suppress."""
+    """Subscribe. An Ask or a Suppress follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Say which offers are useful, and revive."""
+    """Set the offer filters and revive."""
 
     shapes: tuple[Shape, ...]
 
@@ -80,7 +82,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened. `shapes` with wanted, `offers` with offers."""
+    """An input. `wanted` has `shapes`, `offers` has `offers`."""
 
     kind: Input
     shapes: tuple[Shape, ...] = ()
@@ -88,12 +90,15 @@ class Event:
 
 
 class UnknownEdge(MesaformError):
-    """Something happened that no edge of the table foresees."""
+    """The transition table has no edge for the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeState:
-    """The machine's state. `open` are the shapes asked about and not offered yet; `wanted` those that are suspected now."""
+    """State of the probe.
+
+    `open` are the requested shapes that were not offered yet, `wanted` the suspected shapes.
+    """
 
     state: State = "away"
     since: float = 0.0
@@ -107,121 +112,131 @@ class ProbeState:
 Step = tuple[ProbeState, list[Effect]]
 
 
-def handle(mind: ProbeState, event: Event, now: float) -> Step:
-    """What an event leads to.
+def handle(current: ProbeState, event: Event, now: float) -> Step:
+    """Apply an event.
 
     Raises:
-        UnknownEdge: with what happened before.
+        UnknownEdge: no edge exists; the error has the preceding transitions.
 
     """
-    edge = EDGES.get((mind.state, event.kind))
+    edge = EDGES.get((current.state, event.kind))
     if edge is None:
-        raise UnknownEdge(f"{event.kind} while {mind.state}", where=" > ".join(mind.history))
-    after, effects = edge(mind, event, now)
-    if after.state != mind.state:
-        after = replace(after, history=(*mind.history, f"{mind.state}, {event.kind}")[-HISTORY:])
+        raise UnknownEdge(f"{event.kind} while {current.state}", where=" > ".join(current.history))
+    after, effects = edge(current, event, now)
+    if after.state != current.state:
+        after = replace(
+            after, history=(*current.history, f"{current.state}, {event.kind}")[-HISTORY:]
+        )
     return after, effects
 
 
-def _stay(mind: ProbeState, _event: Event, _now: float) -> Step:
-    return mind, []
+def _stay(current: ProbeState, _event: Event, _now: float) -> Step:
+    return current, []
 
 
-def _note(mind: ProbeState, event: Event, now: float) -> Step:
-    """Remember who is suspected."""
-    return replace(mind, wanted=event.shapes, wanted_at=now if event.shapes else mind.wanted_at), []
+def _note(current: ProbeState, event: Event, now: float) -> Step:
+    """Record the suspected shapes."""
+    return replace(
+        current, wanted=event.shapes, wanted_at=now if event.shapes else current.wanted_at
+    ), []
 
 
-def _join(mind: ProbeState, event: Event, now: float) -> Step:
-    mind, _ = _note(mind, event, now)
+def _join(current: ProbeState, event: Event, now: float) -> Step:
+    current, _ = _note(current, event, now)
     return (
-        (replace(mind, state="joining", since=now), [Subscribe()])
-        if _stale(mind, now)
-        else (mind, [])
+        (replace(current, state="joining", since=now), [Subscribe()])
+        if _stale(current, now)
+        else (current, [])
     )
 
 
-def _begin(mind: ProbeState, event: Event, now: float) -> Step:
-    """Ask about what is suspected and not known, or be quiet."""
+def _begin(current: ProbeState, event: Event, now: float) -> Step:
+    """Ask for the suspected shapes without a recent finding, or suppress."""
     if event.kind == "wanted":
-        mind, _ = _note(mind, event, now)
-    shapes = _stale(mind, now)
+        current, _ = _note(current, event, now)
+    shapes = _stale(current, now)
     if shapes:
-        return replace(mind, state="asking", since=now, open=shapes), [Ask(shapes)]
-    if mind.state == "quiet" and event.kind != "subscribed":
-        return mind, []
-    return replace(mind, state="quiet", since=now, open=()), [
-        Suppress()
-    ]  # a new subscription begins with offers
+        return replace(current, state="asking", since=now, open=shapes), [Ask(shapes)]
+    if current.state == "quiet" and event.kind != "subscribed":
+        return current, []
+    # A new subscription receives offers until it suppresses them.
+    return replace(current, state="quiet", since=now, open=()), [Suppress()]
 
 
-def _rest(mind: ProbeState, event: Event, now: float) -> Step:
-    """Nobody suspected for long: leave. Otherwise a finding may have grown old."""
-    if not mind.wanted and now - max(mind.wanted_at, mind.since) >= LEAVE_AFTER_S:
-        return replace(mind, state="leaving", since=now), [Leave()]
-    return _begin(mind, event, now)
+def _rest(current: ProbeState, event: Event, now: float) -> Step:
+    """Leave after `LEAVE_AFTER_S` without a suspected shape; otherwise renew old findings."""
+    if not current.wanted and now - max(current.wanted_at, current.since) >= LEAVE_AFTER_S:
+        return replace(current, state="leaving", since=now), [Leave()]
+    return _begin(current, event, now)
 
 
-def _look(mind: ProbeState, event: Event, now: float) -> Step:
-    """Give every offer back, and note what it would have held. Ends when all shapes were offered."""
-    found = dict(mind.findings)
+def _look(current: ProbeState, event: Event, now: float) -> Step:
+    """Decline every offer and record the shapes that fit. Suppress when all were offered."""
+    findings = dict(current.findings)
     for offer in event.offers:
-        found.update(
+        findings.update(
             {
                 text(shape): Finding(now, offered=True, where=offer.host)
-                for shape in mind.open
+                for shape in current.open
                 if contains(offer.shape, shape)
             }
         )
-    left = tuple(shape for shape in mind.open if not _offered(found, shape, mind.since))
-    mind, back = replace(mind, findings=found, open=left), _back(event.offers)
-    return (mind, back) if left else (replace(mind, state="quiet", since=now), [*back, Suppress()])
+    left = tuple(shape for shape in current.open if not _offered(findings, shape, current.since))
+    current, back = replace(current, findings=findings, open=left), _back(event.offers)
+    return (
+        (current, back)
+        if left
+        else (replace(current, state="quiet", since=now), [*back, Suppress()])
+    )
 
 
-def _return(mind: ProbeState, event: Event, _now: float) -> Step:
-    """An offer that crossed our silence."""
-    return mind, _back(event.offers)
+def _return(current: ProbeState, event: Event, _now: float) -> Step:
+    """Decline an offer that was sent before the suppression arrived."""
+    return current, _back(event.offers)
 
 
-def _time(mind: ProbeState, _event: Event, now: float) -> Step:
-    """Three rounds without an offer: what is still open is dry."""
-    if now - mind.since < ROUNDS * ROUND_S + SLACK_S:
-        return mind, []
-    found = {**mind.findings, **{text(shape): Finding(now, offered=False) for shape in mind.open}}
-    return replace(mind, state="quiet", since=now, open=(), findings=found), [Suppress()]
+def _time(current: ProbeState, _event: Event, now: float) -> Step:
+    """Record the open shapes as not offered after `ROUNDS` allocation rounds."""
+    if now - current.since < ROUNDS * ROUND_S + SLACK_S:
+        return current, []
+    findings = {
+        **current.findings,
+        **{text(shape): Finding(now, offered=False) for shape in current.open},
+    }
+    return replace(current, state="quiet", since=now, open=(), findings=findings), [Suppress()]
 
 
-def _again(mind: ProbeState, _event: Event, now: float) -> Step:
-    """The master is gone: what was asked was not answered. The subscription is made anew by itself."""
-    return replace(mind, state="joining", since=now, open=()), []
+def _again(current: ProbeState, _event: Event, now: float) -> Step:
+    """Wait for a new subscription. The client subscribes again by itself."""
+    return replace(current, state="joining", since=now, open=()), []
 
 
-def _anew(mind: ProbeState, _event: Event, now: float) -> Step:
-    """The master knows this framework no more: begin anew when somebody is suspected."""
-    return replace(mind, state="away", since=now, open=()), []
+def _anew(current: ProbeState, _event: Event, now: float) -> Step:
+    """Start over after the master removed the framework."""
+    return replace(current, state="away", since=now, open=()), []
 
 
-def _leave(mind: ProbeState, _event: Event, now: float) -> Step:
-    return replace(mind, state="leaving", since=now, open=()), [Leave()]
+def _leave(current: ProbeState, _event: Event, now: float) -> Step:
+    return replace(current, state="leaving", since=now, open=()), [Leave()]
 
 
 EDGES: dict[tuple[State, Input], Callable[[ProbeState, Event, float], Step]] = {
-    ("away", "wanted"): _join,  # the first suspicion makes the framework
+    ("away", "wanted"): _join,  # The first suspected shape registers the framework.
     ("away", "tick"): _stay,
     ("away", "stop"): _stay,
-    ("away", "lost"): _stay,  # it was told to leave, and its stream ended
+    ("away", "lost"): _stay,  # The stream ended after a teardown.
     ("away", "removed"): _stay,
     ("joining", "wanted"): _note,
-    ("joining", "tick"): _stay,  # the client tries on, master after master
+    ("joining", "tick"): _stay,  # The client tries the masters in turn.
     ("joining", "subscribed"): _begin,
     ("joining", "lost"): _again,
     ("joining", "removed"): _anew,
     ("joining", "offers"): _return,
     ("joining", "stop"): _leave,
-    ("asking", "wanted"): _note,  # asked about once this question is answered
+    ("asking", "wanted"): _note,  # Requested after the current findings.
     ("asking", "offers"): _look,
     ("asking", "tick"): _time,
-    ("asking", "subscribed"): _begin,  # a new stream: the question is put again
+    ("asking", "subscribed"): _begin,  # The request is repeated on the new stream.
     ("asking", "lost"): _again,
     ("asking", "removed"): _anew,
     ("asking", "stop"): _leave,
@@ -235,31 +250,35 @@ EDGES: dict[tuple[State, Input], Callable[[ProbeState, Event, float], Step]] = {
     ("leaving", "wanted"): _note,
     ("leaving", "tick"): _stay,
     ("leaving", "offers"): _return,
-    ("leaving", "subscribed"): _leave,  # the word to leave did not arrive: say it again
+    ("leaving", "subscribed"): _leave,  # The teardown did not arrive; repeat it.
     ("leaving", "lost"): _stay,
-    ("leaving", "removed"): _anew,  # as it should be
+    ("leaving", "removed"): _anew,  # The expected end.
     ("leaving", "stop"): _stay,
 }
 
 
-def known(mind: ProbeState, now: float) -> dict[str, Finding]:
-    """Findings that still hold."""
+def known(current: ProbeState, now: float) -> dict[str, Finding]:
+    """Return the findings that have not expired."""
     return {
-        name: finding for name, finding in mind.findings.items() if now - finding.at < 2 * FRESH_S
+        name: finding
+        for name, finding in current.findings.items()
+        if now - finding.at < 2 * FRESH_S
     }
 
 
-def _stale(mind: ProbeState, now: float) -> tuple[Shape, ...]:
-    """The suspected shapes of which nothing recent is known."""
-    return tuple(one for one in mind.wanted if not _fresh(mind.findings.get(text(one)), now))
+def _stale(current: ProbeState, now: float) -> tuple[Shape, ...]:
+    """Return the suspected shapes without a recent finding."""
+    return tuple(
+        shape for shape in current.wanted if not _fresh(current.findings.get(text(shape)), now)
+    )
 
 
 def _fresh(finding: Finding | None, now: float) -> bool:
     return finding is not None and now - finding.at < FRESH_S
 
 
-def _offered(found: dict[str, Finding], shape: Shape, since: float) -> bool:
-    finding = found.get(text(shape))
+def _offered(findings: dict[str, Finding], shape: Shape, since: float) -> bool:
+    finding = findings.get(text(shape))
     return finding is not None and finding.offered and finding.at >= since
 
 
@@ -268,7 +287,7 @@ def _back(offers: Sequence[Seen]) -> list[Effect]:
 
 
 def shapes_as_filters(shapes: Iterable[Shape]) -> dict[str, object]:
-    """`offer_filters` of one role: an offer is useful when it holds one of these."""
+    """Return the `offer_filters` of a role: an offer must hold at least one of the shapes."""
     quantities = [
         {
             "quantities": {

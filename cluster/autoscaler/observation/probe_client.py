@@ -1,7 +1,8 @@
-"""The probe framework on the wire: it subscribes to whichever master leads, and carries out what `probe` decides. Shell.
+"""Scheduler client of the offer probe: subscribes to the leading master and performs its effects.
 
-It lives as long as a term of leadership and is torn down at its end; of a leader that was killed the master removes it after
-`FAILOVER_S`. Losing it costs nothing: what is free is then believed as the agents tell it.
+The framework exists for a term of leadership and is torn down at its end. After a leader is killed
+the master removes it after `FAILOVER_S`. Without the probe the autoscaler assumes that free
+resources of agents are offered. Depends on `probe`, `mesos` and aiohttp.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class ProbeFramework:
     """The framework for one term.
 
     Args:
-        masters: base URLs such as `http://10.0.0.10:5050`; they are tried in turn, and redirects are followed.
+        masters: base URLs such as `http://10.0.0.10:5050`. They are tried in turn. Redirects are
+            followed.
         session: for its calls; owned by the caller.
         clock: seconds since the epoch.
 
@@ -78,7 +80,7 @@ class ProbeFramework:
         return probe.known(self._mind, self._clock())
 
     async def want(self, shapes: Iterable[Shape]) -> None:
-        """These shapes are suspected to be offered to nobody; none at all says that nobody is suspected."""
+        """Set the shapes that are suspected not to be offered."""
         if self._clock() >= self._refused_until:
             await self._happened(probe.Event("wanted", shapes=tuple(shapes)))
 
@@ -87,7 +89,7 @@ class ProbeFramework:
         await self._happened(probe.Event("stop"))
 
     async def run(self) -> None:
-        """Live until cancelled; then the framework is torn down. A fault of its own ends it alone: scaling goes on without."""
+        """Run until cancelled, then tear the framework down. A fault ends the probe only."""
         try:
             await self._live()
         except Exception as error:
@@ -118,7 +120,7 @@ class ProbeFramework:
             await self._happened(probe.Event("lost" if lost else "tick"))
 
     async def _subscriptions(self) -> None:
-        """One framework after the other, each from its first subscription until the master removes it."""
+        """Run frameworks in turn, each from its subscription until the master removes it."""
         while True:
             await self._wished.wait()
             self._wished.clear()
@@ -204,7 +206,7 @@ class ProbeFramework:
 
 
 def an_info() -> FrameworkInfo:
-    """The framework as it subscribes: its own role, nothing checkpointed, soon forgotten when its scheduler dies."""
+    """Return the framework's info: own role, no checkpoints, a short failover timeout."""
     return FrameworkInfo(
         user="root",
         name=PROBE,

@@ -13,8 +13,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from mesaform.autoscaler.model.notice import Notice
-from mesaform.autoscaler.observation.notice_endpoint import Doorbell
-from mesaform.autoscaler.observation.notice_queue import Inbox, beside
+from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
+from mesaform.autoscaler.observation.notice_queue import Inbox, run_in_daemon_thread
 from mesaform.aws.ports import ScheduledEvent
 from mesaform.common.errors import NotFound, Retryable
 from mesaform.testing.fake_cloud import FakeNotices
@@ -33,7 +33,7 @@ class World:
         self.now = NOW
         self.queue = FakeNotices(lambda: self.now)
         self.inbox = Inbox(self.queue, lambda: self.now, patience_s=0.0)
-        self.inbox.knows(OURS, {})
+        self.inbox.update(OURS, {})
 
     async def receive(self) -> None:
         await self.inbox._receive()
@@ -176,7 +176,7 @@ async def test_ec2s_schedule_is_heard_unless_it_is_known(world):
         "instance retirement",
     )
     await world.inbox.settle()
-    world.inbox.knows(OURS, {"i-1": notice})
+    world.inbox.update(OURS, {"i-1": notice})
     world.inbox._scheduled(world.queue.events[0])
     assert world.inbox.take() == []
     world.inbox._scheduled(ScheduledEvent("i-1", "instance-retirement", NOW + 3600))
@@ -184,46 +184,47 @@ async def test_ec2s_schedule_is_heard_unless_it_is_known(world):
 
 
 def test_a_machine_is_believed_about_itself_only(world):
-    assert world.inbox.tell(TOLD, "127.0.0.1") is False
+    assert world.inbox.report(TOLD, "127.0.0.1") is False
     for address in ("10.0.0.2", ""):
         with pytest.raises(PermissionError):
-            world.inbox.tell(TOLD, address)
+            world.inbox.report(TOLD, address)
     with pytest.raises(PermissionError):
-        world.inbox.tell(msgspec.structs.replace(TOLD, instance_id="i-9"), "127.0.0.1")
+        world.inbox.report(msgspec.structs.replace(TOLD, instance_id="i-9"), "127.0.0.1")
 
 
 def test_before_the_first_pass_no_machine_is_believed(world):
     fresh = Inbox(world.queue, lambda: NOW)
-    assert fresh.tell(TOLD, "127.0.0.1") is False
+    assert fresh.report(TOLD, "127.0.0.1") is False
     assert fresh.take() == []
 
 
 def test_a_machine_may_stop_telling_once_it_is_remembered(world):
-    assert world.inbox.tell(TOLD, "127.0.0.1") is False
+    assert world.inbox.report(TOLD, "127.0.0.1") is False
     later = Notice("interruption", "i-1", NOW, NOW + 120, "queue", "told")
-    world.inbox.knows(OURS, {"i-1": later})
-    assert world.inbox.tell(TOLD, "127.0.0.1") is False  # it knows the end better
-    world.inbox.knows(
+    world.inbox.update(OURS, {"i-1": later})
+    assert world.inbox.report(TOLD, "127.0.0.1") is False  # it knows the end better
+    world.inbox.update(
         OURS, {"i-1": Notice("interruption", "i-1", NOW, NOW + 30, "machine", "told")}
     )
-    assert world.inbox.tell(TOLD, "127.0.0.1") is True
+    assert world.inbox.report(TOLD, "127.0.0.1") is True
     assert (
-        world.inbox.tell(MachineNotice("i-1", "rebalance", NOW, 0.0, "advice"), "127.0.0.1") is True
+        world.inbox.report(MachineNotice("i-1", "rebalance", NOW, 0.0, "advice"), "127.0.0.1")
+        is True
     )
 
 
 @asynccontextmanager
-async def served(doorbell: Doorbell) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(doorbell.add_to(web.Application()))) as client:
+async def served(endpoint: NoticeEndpoint) -> AsyncIterator[TestClient]:
+    async with TestClient(TestServer(endpoint.add_to(web.Application()))) as client:
         yield client
 
 
 async def test_the_leader_takes_what_machines_tell_over_http_and_others_do_not(world):
-    doorbell = Doorbell()
+    endpoint = NoticeEndpoint()
     body = msgspec.json.encode(TOLD)
-    async with served(doorbell) as client:
+    async with served(endpoint) as client:
         assert (await client.post(NOTICES_PATH, data=body)).status == 503
-        doorbell.inbox = world.inbox
+        endpoint.inbox = world.inbox
         answer = await client.post(NOTICES_PATH, data=body)
         assert (answer.status, await answer.json()) == (200, {"known": False})
         assert world.inbox.woken.is_set()
@@ -239,6 +240,6 @@ async def test_the_leader_takes_what_machines_tell_over_http_and_others_do_not(w
 
 
 async def test_blocking_work_beside_hands_back_its_result_or_its_error():
-    assert await beside(lambda: 7) == 7
+    assert await run_in_daemon_thread(lambda: 7) == 7
     with pytest.raises(KeyError):
-        await beside(lambda: {"present": 1}["absent"])
+        await run_in_daemon_thread(lambda: {"present": 1}["absent"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +10,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from mesaform.autoscaler.model.cluster_view import QueueEntry, Quota
+from mesaform.autoscaler.model.cluster_view import Quota
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient
-from mesaform.common.errors import ClusterUnreachable
 from mesaform.mesos.operator import OperatorClient
 from mesaform.testing.fake_cloud import FakeFleet
-from tests.unit.autoscaler.builders import NOW, a_spec, queued
+from tests.unit.autoscaler.builders import NOW, a_spec
 
 FILTERS = {
     "*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}}}]}}
@@ -44,6 +43,7 @@ class Engine:
             "GET_MASTER": {"elected_time": 77.5},
         }
     )
+    is_queue_available: bool = True
 
     async def operator(self, request: web.Request) -> web.Response:
         kind = (await request.json())["type"]
@@ -54,29 +54,14 @@ class Engine:
 
     async def queue(self, _: web.Request) -> web.Response:
         app = {"id": "/web", "cpus": 1, "mem": 64}
+        if not self.is_queue_available:
+            raise web.HTTPServiceUnavailable
         return web.json_response({"queue": [{"app": app, "count": 2, "delay": {"overdue": True}}]})
 
     async def info(self, _: web.Request) -> web.Response:
+        if not self.is_queue_available:
+            raise web.HTTPServiceUnavailable
         return web.json_response({"frameworkId": "F-services"})
-
-
-class Jobs:
-    """The jobs' queue, as it will be."""
-
-    def __init__(self, *entries: QueueEntry, answers: bool = True) -> None:
-        self.entries, self.answers = entries, answers
-
-    async def queue(self) -> tuple[QueueEntry, ...]:
-        if not self.answers:
-            raise ClusterUnreachable("no jobs answer")
-        return self.entries
-
-    async def framework_id(self) -> str:
-        await self.queue()
-        return "F-jobs"
-
-
-Made = Callable[..., Observer]
 
 
 @pytest.fixture
@@ -85,7 +70,7 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-async def observer(engine: Engine) -> AsyncIterator[Made]:
+async def observer(engine: Engine) -> AsyncIterator[Observer]:
     app = web.Application()
     app.router.add_post("/api/v1", engine.operator)
     app.router.add_get("/v2/queue", engine.queue)
@@ -96,22 +81,21 @@ async def observer(engine: Engine) -> AsyncIterator[Made]:
     await site.start()
     base = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with aiohttp.ClientSession() as session:
-        yield lambda *others: Observer(
+        yield Observer(
             OperatorClient([base], session),
             ServicesClient([base], session),
             FakeFleet(lambda: NOW),
-            others=tuple(others),
         )
     await runner.cleanup()
 
 
 async def test_the_view_knows_who_was_elected_when_and_what_quota_there_is(
-    engine: Engine, observer: Made
+    engine: Engine, observer: Observer
 ):
     engine.answers["GET_QUOTA"] = {
         "status": {"configs": [{"role": "ads", "limits": {"cpus": {"value": 4}}}]}
     }
-    snapshot = await observer().snapshot(a_spec(), PlannerState(), (), None)
+    snapshot = await observer.snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.cluster is not None
     assert snapshot.cluster.elected_at == 77.5
     assert snapshot.cluster.quotas == (Quota("ads", (4000, None, None, None)),)
@@ -119,10 +103,10 @@ async def test_the_view_knows_who_was_elected_when_and_what_quota_there_is(
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(
-    engine: Engine, observer: Made, status: int
+    engine: Engine, observer: Observer, status: int
 ):
     engine.answers |= {"GET_QUOTA": status, "GET_MASTER": status}
-    snapshot = await observer().snapshot(a_spec(), PlannerState(), (), None)
+    snapshot = await observer.snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.cluster is not None
     assert (snapshot.cluster.quotas, snapshot.cluster.elected_at, snapshot.read_errors) == (
         (),
@@ -131,26 +115,25 @@ async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(
     )
 
 
-async def test_all_queues_are_one_and_their_frameworks_are_not_looked_at_besides(observer: Made):
-    made = observer(Jobs(queued("nightly", 3, source="jobs")))
-    snapshot = await made.snapshot(a_spec(), PlannerState(), (), None)
+async def test_the_services_framework_is_not_counted_besides_its_queue(observer: Observer):
+    snapshot = await observer.snapshot(a_spec(), PlannerState(), (), None)
     assert [(entry.source, entry.app, entry.count) for entry in snapshot.queue or ()] == [
         ("services", "/web", 2),
-        ("jobs", "nightly", 3),
     ]
     assert snapshot.cluster is not None
-    assert [framework.name for framework in snapshot.cluster.frameworks] == ["spark"]
-    assert snapshot.cluster.frameworks[0].minimal == make(2)
-    assert await made.waiting() == 5
+    assert [framework.name for framework in snapshot.cluster.frameworks] == ["jobs", "spark"]
+    assert snapshot.cluster.frameworks[1].minimal == make(2)
+    assert await observer.waiting() == 2
 
 
-async def test_while_one_queue_does_not_answer_none_is_believed_and_nothing_is_inferred(
-    observer: Made,
+async def test_no_demand_is_inferred_while_the_queue_does_not_answer(
+    engine: Engine, observer: Observer
 ):
-    made = observer(Jobs(answers=False))
-    snapshot = await made.snapshot(a_spec(), PlannerState(), (), None)
+    engine.is_queue_available = False
+    snapshot = await observer.snapshot(a_spec(), PlannerState(), (), None)
     assert snapshot.queue is None
-    assert snapshot.read_errors == ("no jobs answer",)
+    assert len(snapshot.read_errors) == 1
+    assert "no services answer" in snapshot.read_errors[0]
     assert snapshot.cluster is not None
     assert snapshot.cluster.frameworks == ()
-    assert await made.waiting() == 0
+    assert await observer.waiting() == 0
