@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mesaform.autoscaler.model.constraints import Usage, is_grouped, room
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
-from mesaform.autoscaler.model.supply import Node, Supply
+from mesaform.autoscaler.model.supply import Supply
 from mesaform.autoscaler.packing import Placement, decreasing_order
 
 
@@ -29,6 +29,7 @@ class FreeCapacity:
             minus(node.free, used[node.name]) if node.name in used else node.free
             for node in self._nodes
         ]
+        self._arriving = {node.name for node in self._nodes if node.kind == "coming"}
         self._large_enough: dict[Shape, list[int]] = {}
         self._usage = supply.usage
         self.hosts: set[str] = set()
@@ -58,7 +59,10 @@ class FreeCapacity:
         self, items: Sequence[DemandItem], without: Collection[str], *, use_arriving: bool
     ) -> _Trial:
         usage = self._usage.of((item.name, item.constraints) for item in items)
-        return _Trial(usage, without, use_arriving=use_arriving)
+        closed = without
+        if self._arriving and not use_arriving:
+            closed = {*without, *self._arriving}
+        return _Trial(usage, closed)
 
     def _take(self, trial: _Trial) -> set[str]:
         for number, free in trial.free.items():
@@ -90,7 +94,7 @@ class FreeCapacity:
         placed = 0
         for number in self._nodes_for(item.shape):
             node = self._nodes[number]
-            if not trial.allows(node):
+            if node.name in trial.closed:
                 continue
             free = trial.free.get(number, self._free[number])
             count = min(left - placed, how_often(item.shape, free))
@@ -119,13 +123,9 @@ class _Trial:
     """A placement that may be given up.
 
     `free` is the free capacity of nodes that it uses, `usage` where the instances of its apps are.
+    Nothing is placed on nodes whose names are in `closed`.
     """
 
     usage: Usage
-    without: Collection[str]
-    use_arriving: bool
+    closed: Collection[str]
     free: dict[int, Shape] = field(default_factory=dict)
-
-    def allows(self, node: Node) -> bool:
-        """Whether pieces may be placed on a node."""
-        return node.name not in self.without and (self.use_arriving or node.kind != "coming")

@@ -42,30 +42,42 @@ class ReplacementSearch:
     ) -> Purchase | None:
         """See `disruption.policy.ReplacementFinder`."""
         spec = pool_of(self.snapshot.spec, pool)
-        pieces = [replace(work[index], count=count) for index, count in left.items() if count > 0]
+        pieces = [(work[index], count) for index, count in left.items() if count > 0]
         if spec is None or not pieces:
             return None
         used = _total(pieces)
-        for template in self._cheapest_first(pool, pieces, used, excluded_types):
-            purchase = self._purchase(spec, template, pieces, used, number)
+        large_enough = self._large_enough(pool, pieces, used, excluded_types)
+        if not large_enough:  # nearly always: this is asked for every machine in every pass
+            return None
+        items = [replace(item, count=count) for item, count in pieces]
+        for template in self._cheapest_first(large_enough, items):
+            purchase = self._purchase(spec, template, items, used, number)
             if purchase is not None:
                 return _without_types(purchase, excluded_types)
         return None
 
-    def _cheapest_first(
-        self, pool: str, pieces: Sequence[DemandItem], used: Shape, excluded_types: Collection[str]
-    ) -> Iterator[Template]:
-        """Templates of the pool that hold all pieces and that the limits allow."""
-        large_enough = [
+    def _large_enough(
+        self,
+        pool: str,
+        pieces: Sequence[tuple[DemandItem, int]],
+        used: Shape,
+        excluded_types: Collection[str],
+    ) -> list[Template]:
+        """Templates of the pool whose resources hold all pieces."""
+        return [
             template
-            for template in self._offered(pieces)
-            if template.pool == pool and contains(template.shape, used)
+            for template in self._offered([item for item, _ in pieces])
+            if template.pool == pool
+            and template.instance_type not in excluded_types
+            and contains(template.shape, used)
         ]
-        allowed = [t for t in large_enough if t.instance_type not in excluded_types]
-        if allowed:
-            allowed = self._within_limits(allowed)
-        for template in sorted(allowed, key=_price_order):
-            if self._holds(template, pieces):
+
+    def _cheapest_first(
+        self, large_enough: Sequence[Template], items: Sequence[DemandItem]
+    ) -> Iterator[Template]:
+        """Templates that the limits and the items' constraints allow."""
+        for template in sorted(self._within_limits(large_enough), key=_price_order):
+            if self._holds(template, items):
                 yield template
 
     def _within_limits(self, choice: Sequence[Template]) -> list[Template]:
@@ -113,10 +125,10 @@ def _price_order(template: Template) -> tuple[float, str, str]:
     return (template.usd_per_hour, template.instance_type, template.zone)
 
 
-def _total(pieces: Sequence[DemandItem]) -> Shape:
+def _total(pieces: Sequence[tuple[DemandItem, int]]) -> Shape:
     total = NOTHING
-    for piece in pieces:
-        total = plus(total, times(piece.shape, piece.count))
+    for item, count in pieces:
+        total = plus(total, times(item.shape, count))
     return total
 
 
