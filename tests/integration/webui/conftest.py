@@ -86,8 +86,8 @@ def cluster(empty_cluster: WebCluster) -> Iterator[WebCluster]:
         lambda: empty_cluster.api("GET", "/v2/apps/shop/web")["app"]["tasksRunning"] == 2
     )
     yield empty_cluster
-    for one in empty_cluster.api("GET", "/v2/apps")["apps"]:  # tasks outlive their agents
-        empty_cluster.api("DELETE", f"/v2/apps{one['id']}?force=true")
+    for app in empty_cluster.api("GET", "/v2/apps")["apps"]:  # tasks outlive their agents
+        empty_cluster.api("DELETE", f"/v2/apps{app['id']}?force=true")
     empty_cluster.until(lambda: empty_cluster.api("GET", "/v2/tasks") == {"tasks": []})
 
 

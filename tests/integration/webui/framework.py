@@ -56,7 +56,9 @@ class Framework:
         offer, *others = self._next("OFFERS")["offers"]["offers"]
         self.call({"type": "SUPPRESS"})
         if others:
-            self.call({"type": "DECLINE", "decline": {"offer_ids": [one["id"] for one in others]}})
+            self.call(
+                {"type": "DECLINE", "decline": {"offer_ids": [offer["id"] for offer in others]}}
+            )
         amounts = {"cpus": 0.1, "mem": 32}
         task = {
             "name": name,

@@ -74,7 +74,9 @@ def test_a_deactivated_agent_shows_as_such(
 
     with urllib.request.urlopen(f"{engine_url}slaves", timeout=10) as answer:
         agent = next(
-            one["id"] for one in json.load(answer)["slaves"] if one["hostname"] == "127.121.100.2"
+            agent["id"]
+            for agent in json.load(answer)["slaves"]
+            if agent["hostname"] == "127.121.100.2"
         )
     browser.open(engine_url)
     operator("DEACTIVATE_AGENT", agent)
@@ -97,7 +99,7 @@ def test_markup_in_names_of_frameworks_tasks_and_commands_shows_as_text(
         browser.open(engine_url)
         browser.until(lambda: browser.row("tasks", f"t {evil}"))
         assert "suppressed" in browser.row("frameworks", f"f {evil}")
-        assert not [one for one in browser.all("#frameworks a") if one.text.startswith("f ")], (
+        assert not [link for link in browser.all("#frameworks a") if link.text.startswith("f ")], (
             "only http addresses become links"
         )
         assert browser.all("#evil") == []

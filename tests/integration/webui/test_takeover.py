@@ -20,7 +20,7 @@ pytestmark = [
 def test_a_standby_sends_the_reader_to_the_leader(cluster: WebCluster, browser: Browser) -> None:
     for port in (5050, 8080):
         leader = cluster.leader(port)
-        [standby] = [one for one in cluster.masters if one != leader]
+        [standby] = [master for master in cluster.masters if master != leader]
         browser.open(f"http://{standby}:{port}/")
         assert browser.driver.current_url == f"http://{leader}:{port}/"
 
@@ -37,7 +37,7 @@ def test_pages_go_to_the_new_leader_when_theirs_is_gone_for_good_or_comes_back_a
         browser.open(f"http://{cluster.leader(8080)}:8080/#app=%2Fshop%2Fweb")
 
         gone = cluster.leader(5050)
-        [left] = [one for one in cluster.masters if one != gone]
+        [left] = [master for master in cluster.masters if master != gone]
         cluster.kill(gone)
         browser.driver.switch_to.window(first)
         browser.until(
