@@ -20,10 +20,7 @@ class FreeCapacity:
     """
 
     def __init__(self, supply: Supply, items: Sequence[DemandItem], placement: Placement) -> None:
-        used: dict[str, Shape] = {}
-        for index, counts in placement.placed.items():
-            for name, count in counts.items():
-                used[name] = plus(used.get(name, NOTHING), times(items[index].shape, count))
+        used = _used(items, placement)
         self._nodes = [node for node in supply.nodes if node.kind != "leaving"]
         self._free = [
             minus(node.free, used[node.name]) if node.name in used else node.free
@@ -116,6 +113,15 @@ class FreeCapacity:
                 number for number, free in enumerate(self._free) if contains(free, shape)
             ]
         return self._large_enough[shape]
+
+
+def _used(items: Sequence[DemandItem], placement: Placement) -> dict[str, Shape]:
+    """Resources that the placement takes, by node name."""
+    used: dict[str, Shape] = {}
+    for index, counts in placement.placed.items():
+        for name, count in counts.items():
+            used[name] = plus(used.get(name, NOTHING), times(items[index].shape, count))
+    return used
 
 
 @dataclass(slots=True)
