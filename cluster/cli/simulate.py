@@ -1,12 +1,16 @@
-"""`mesaform simulate`: a policy, and what rivals' rules would do, over a trace of work; nothing is bought."""
+"""The verb `mesaform simulate`: runs policies and baselines on a trace of work.
+
+It launches no machine. Depends on `simulator`, which it imports only when the verb runs.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,7 +19,7 @@ from mesaform.cli.native_stdout import redirect_native_stdout
 from mesaform.common.errors import BadInput
 
 if TYPE_CHECKING:
-    from mesaform.cli.simulate_history import Paid, Past
+    from mesaform.cli.simulate_history import Past
     from mesaform.simulator.bound import Bound
     from mesaform.simulator.comparison import Outcome
     from mesaform.simulator.market import Settings
@@ -30,7 +34,7 @@ UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "
 def register(app: typer.Typer) -> None:
     app.command(
         "simulate",
-        help="What a policy would cost on a trace of work, beside other policies and rivals' rules. Buys nothing.",
+        help="Compare the cost of policies and baselines on a trace of work. Launches nothing.",
     )(simulate)
 
 
@@ -46,7 +50,8 @@ def simulate(
         (),
         "--against",
         "-a",
-        help="Another policy file, or a baseline: clusterman, cluster-autoscaler, karpenter, karpenter-when-empty, all. Repeatable.",
+        help="Another policy file, or a baseline: clusterman, cluster-autoscaler, karpenter, "
+        "karpenter-when-empty, all. Repeatable.",
     ),
     synthetic: str = typer.Option("", help="In place of a file: burst, diurnal or batch."),
     columns: str = typer.Option(
@@ -85,61 +90,77 @@ def simulate(
     ),
     json_: bool = JSON_OPTION,
 ) -> None:
-    """Read, run each policy, print the table."""
-    from mesaform.simulator import report
+    """Read the trace, run each policy, and print the results."""
     from mesaform.simulator.comparison import least_usd
     from mesaform.simulator.market import Settings
     from mesaform.simulator.trace import all_resumable
 
     past = _history(file, history, own_policy=not policy) if history else None
-    work = _work(
-        trace,
-        synthetic,
-        columns,
-        seed,
-        (from_, until, longest, limit),
-        None if past is None else past.trace,
-    )
+    source = _source(trace, synthetic, columns, seed, past)
+    work = _window(source, from_, until, longest, limit)
     if resumable:
         work = all_resumable(work)
-    boot_s = (
-        _seconds(boot, "--boot")
-        if boot
-        else BOOT_S
-        if past is None or past.boot_s is None
-        else past.boot_s
-    )
     settings = Settings(
-        seed, boot_s, never_boots=never_boots, reclaims_per_hour=reclaims, short_share=shortages
+        seed,
+        _boot_s(boot, past),
+        never_boots=never_boots,
+        reclaims_per_hour=reclaims,
+        short_share=shortages,
     )
     policies = _policies(policy, against, None if past is None else past.policy)
     with redirect_native_stdout():
         outcomes = _run(work, policies, settings, quiet=json_)
-    with redirect_native_stdout():
         bound = least_usd(work, policies[0][0], settings)
+    results = _Results(work, outcomes, settings, bound, past)
     if html:
-        try:
-            Path(html).write_text(report.page(work, outcomes, settings, bound), encoding="utf-8")
-        except OSError as error:
-            raise BadInput(error.strerror or str(error), where=html) from None
+        _write_html(results, html)
     if json_:
-        _print_json(work, outcomes, settings, bound, None if past is None else past.paid)
-        return
-    _print_table(work, outcomes, settings, bound, html)
-    if past is not None and len(work.tasks) == len(past.trace.tasks):
-        _print_check(past, outcomes[0])
+        _print_json(results)
+    else:
+        _print_text(results, html)
 
 
-def _work(
-    trace: str,
-    synthetic: str,
-    columns: str,
-    seed: int,
-    part: tuple[str, str, str, int],
-    past: Trace | None = None,
-) -> Trace:
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """Outcomes of the policies on a trace, and the history that the trace comes from."""
+
+    work: Trace
+    outcomes: Sequence[Outcome]
+    settings: Settings
+    bound: Bound
+    past: Past | None
+
+
+def _boot_s(boot: str, past: Past | None) -> float:
+    """Return the boot time of the option, else that of the history, else the default."""
+    if boot:
+        return _seconds(boot, "--boot")
+    if past is None or past.boot_s is None:
+        return BOOT_S
+    return past.boot_s
+
+
+def _write_html(results: _Results, path: str) -> None:
+    from mesaform.simulator import report
+
+    page = report.page(results.work, results.outcomes, results.settings, results.bound)
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(error.strerror or str(error), where=path) from None
+
+
+def _print_text(results: _Results, html: str) -> None:
+    _print_table(results, html)
+    past = results.past
+    if past is not None and len(results.work.tasks) == len(past.trace.tasks):
+        _print_check(past, results.outcomes[0])
+
+
+def _source(trace: str, synthetic: str, columns: str, seed: int, past: Past | None) -> Trace:
+    """Return the trace that the options name."""
     from mesaform.simulator.synthetic import make_trace
-    from mesaform.simulator.trace import load, parse_map, window
+    from mesaform.simulator.trace import load, parse_map
 
     if sum(map(bool, (trace, synthetic, past))) != 1:
         raise BadInput(
@@ -147,26 +168,28 @@ def _work(
             fix="name a CSV file, or --synthetic burst, diurnal or batch, or --history 7d",
         )
     if past is not None:
-        found = past
-    else:
-        found = (
-            make_trace(synthetic, seed)
-            if synthetic
-            else load(Path(trace), parse_map(columns) if columns else None)
-        )
-    from_, until, longest, limit = part
+        return past.trace
+    if synthetic:
+        return make_trace(synthetic, seed)
+    return load(Path(trace), parse_map(columns) if columns else None)
+
+
+def _window(source: Trace, from_: str, until: str, longest: str, limit: int) -> Trace:
+    """Return the part of a trace that the options select."""
+    from mesaform.simulator.trace import window
+
     until_s, longest_s = (
         _seconds(text, name) if text else math.inf
         for text, name in ((until, "--until"), (longest, "--longest"))
     )
-    found = window(found, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)
-    if not found.tasks:
+    work = window(source, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)
+    if not work.tasks:
         raise BadInput(
             "no task is left of the trace",
             where="--from, --until, --longest",
             fix="the window counts from the first arrival",
         )
-    return found
+    return work
 
 
 def _seconds(text: str, where: str) -> float:
@@ -181,35 +204,44 @@ def _seconds(text: str, where: str) -> float:
 def _policies(
     policy: str, against: Sequence[str], own: Policy | None = None
 ) -> list[tuple[Policy, str]]:
-    """Each policy with the baseline's name where it is one; baselines buy what the first policy may buy."""
+    """Return each policy with the name of its baseline; empty for a policy file.
+
+    A baseline buys what the first policy may buy.
+    """
     from mesaform.simulator.baselines import BASELINES
     from mesaform.simulator.policy import Policy, load
 
-    mine = load(Path(policy)) if policy else own or Policy(name="mesaform")
-    found: list[tuple[Policy, str]] = [(mine, "")]
+    first = load(Path(policy)) if policy else own or Policy(name="mesaform")
     names = [name for given in against for name in (BASELINES if given == ALL else (given,))]
-    for name in dict.fromkeys(names):
-        if name in BASELINES:
-            found.append((mine, name))
-        elif name.endswith((".yaml", ".yml")) or Path(name).exists():
-            found.append((load(Path(name)), ""))
-        else:
-            raise BadInput(
-                f"{name!r} is neither a policy file nor a baseline",
-                where="--against",
-                fix=f"baselines: {', '.join(BASELINES)}, {ALL}",
-            )
-    return [(_renamed(one, index, found), rule) for index, (one, rule) in enumerate(found)]
+    policies = [(first, ""), *(_opponent(name, first) for name in dict.fromkeys(names))]
+    return [
+        (_renamed(candidate, index, policies), rule)
+        for index, (candidate, rule) in enumerate(policies)
+    ]
 
 
-def _renamed(policy: Policy, index: int, found: Sequence[tuple[Policy, str]]) -> Policy:
-    """Two files of one name are told apart by a number."""
-    taken = [rule or other.name for other, rule in found[:index]]
-    return (
-        policy
-        if found[index][1] or policy.name not in taken
-        else policy.model_copy(update={"name": f"{policy.name} ({index + 1})"})
+def _opponent(name: str, first: Policy) -> tuple[Policy, str]:
+    """Resolve a name of `--against`."""
+    from mesaform.simulator.baselines import BASELINES
+    from mesaform.simulator.policy import load
+
+    if name in BASELINES:
+        return first, name
+    if name.endswith((".yaml", ".yml")) or Path(name).exists():
+        return load(Path(name)), ""
+    raise BadInput(
+        f"{name!r} is neither a policy file nor a baseline",
+        where="--against",
+        fix=f"baselines: {', '.join(BASELINES)}, {ALL}",
     )
+
+
+def _renamed(policy: Policy, index: int, policies: Sequence[tuple[Policy, str]]) -> Policy:
+    """Add a number to the name of a policy file when an earlier one has the same name."""
+    taken = [rule or other.name for other, rule in policies[:index]]
+    if policies[index][1] or policy.name not in taken:
+        return policy
+    return policy.model_copy(update={"name": f"{policy.name} ({index + 1})"})
 
 
 def _run(
@@ -227,69 +259,69 @@ def _run(
     return outcomes
 
 
-def _print_json(
-    work: Trace,
-    outcomes: Sequence[Outcome],
-    settings: Settings,
-    bound: Bound,
-    paid: Paid | None = None,
-) -> None:
+def _print_json(results: _Results) -> None:
     import msgspec
 
-    answer: dict[str, Any] = {
+    work = results.work
+    answer: dict[str, object] = {
         "trace": {
             "name": work.name,
             "tasks": len(work.tasks),
             "left_out": work.left_out,
             "span_s": work.span_s,
         },
-        "settings": settings,
-        "least_usd": bound.whole,
-        "least_divisible_usd": bound.divisible,
+        "settings": results.settings,
+        "least_usd": results.bound.whole,
+        "least_divisible_usd": results.bound.divisible,
         "policies": [
             {
-                "name": one.name,
-                **one.figures.as_dict(),
-                "unschedulable": one.unschedulable,
-                "took_s": one.took_s,
+                "name": outcome.name,
+                **outcome.figures.as_dict(),
+                "unschedulable": outcome.unschedulable,
+                "took_s": outcome.took_s,
             }
-            for one in outcomes
+            for outcome in results.outcomes
         ],
     }
-    if paid is not None:
-        answer["paid"] = paid
+    if results.past is not None:
+        answer["paid"] = results.past.paid
     typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
 
 
-def _print_table(
-    work: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound, html: str
-) -> None:
+def _print_table(results: _Results, html: str) -> None:
     from rich.table import Table
 
     from mesaform.cli.tables import console
     from mesaform.simulator import report_columns
 
-    out = console()
-    out.print(f"[bold]{work.name}[/]: {report_columns.about(work, settings)}")
+    out, outcomes = console(), results.outcomes
+    out.print(
+        f"[bold]{results.work.name}[/]: {report_columns.about(results.work, results.settings)}"
+    )
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for outcome in outcomes:
         table.add_column(outcome.name, justify="right")
     for name, _, value, text, better in report_columns.COLUMNS:
         values = [value(outcome) for outcome in outcomes]
-        if not any(values):
-            continue
-        best = max(values) if better > 0 else min(values)
-        mark = len(values) > 1 and min(values) != max(values)
-        table.add_row(
-            name,
-            *(f"[green]{text(one)}[/]" if mark and one == best else text(one) for one in values),
-        )
+        if any(values):
+            table.add_row(name, *_cells(values, text, better))
     table.add_row("[dim]took[/]", *(f"[dim]{outcome.took_s:.1f} s[/]" for outcome in outcomes))
     out.print(table)
-    out.print(report_columns.headline(outcomes, bound))
+    out.print(report_columns.headline(outcomes, results.bound))
     if html:
         out.print(f"report: {html}")
+
+
+def _cells(values: Sequence[float], text: Callable[[float], str], better: int) -> list[str]:
+    """Format the values of a row. The best ones are green unless all are equal.
+
+    `better` is positive when more is better.
+    """
+    if min(values) == max(values):
+        return [text(value) for value in values]
+    best = max(values) if better > 0 else min(values)
+    return [f"[green]{text(value)}[/]" if value == best else text(value) for value in values]
 
 
 def _history(file: str, length: str, *, own_policy: bool) -> Past:
@@ -298,10 +330,10 @@ def _history(file: str, length: str, *, own_policy: bool) -> Past:
     return read(file, _seconds(length, "--history"), length, own_policy=own_policy)
 
 
-def _print_check(past: Past, mine: Outcome) -> None:
-    """What the same time really cost, beside what the simulator says of it."""
+def _print_check(past: Past, outcome: Outcome) -> None:
+    """Print the real cost of the period and the simulated one."""
     from mesaform.cli.simulate_history import check
     from mesaform.cli.tables import console
 
-    for line in check(past.paid, mine):
+    for line in check(past.paid, outcome):
         console().print(line)
