@@ -115,8 +115,8 @@ def test_a_policy_file_takes_the_place_of_the_clusters_own(file: str, bucket: st
     assert found["policies"][0]["machines_most"] == 1
 
 
-def test_a_cluster_without_a_history_is_told_so(file: str, bucket: str):
+def test_a_cluster_without_a_history_is_an_error(file: str, bucket: str):
     from mesaform.cli.simulate_history import read
 
-    with pytest.raises(BadInput, match="no task in this time"):
+    with pytest.raises(BadInput, match="no task in this period"):
         read(file, HOUR, "1h", own_policy=True)
