@@ -1,1 +1,1 @@
-"""Measurements against the limits that the project set itself. `make bench` runs them all; nothing here is a test."""
+"""Benchmarks against the project's own limits. `make bench` runs them all."""

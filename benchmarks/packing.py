@@ -1,21 +1,27 @@
-"""Packing against the limits of issue 3: Cluster Autoscaler's case, Karpenter's 400-type mix, and the tasks of a trace.
+"""Benchmarks of packing: Cluster Autoscaler's case, Karpenter's 400-type mix, and traces.
 
-`python -m benchmarks.packing [TRACE.csv …]`, or the traces' paths in `MESAFORM_TRACES`, colons between them; without any, built-in cases.
-A trace has the columns `cpu_milli`, `memory_mib` and `num_gpu` (rows with a GPU are left out), `creation_time` and `deletion_time`.
+`python -m benchmarks.packing [TRACE.csv …]`, or the traces' paths in `MESAFORM_TRACES`, colons
+between them; without any, built-in cases. A trace has the columns `cpu_milli`, `memory_mib` and
+`num_gpu` (rows with a GPU are left out), `creation_time` and `deletion_time`.
 
-Seconds are of the processor: packing uses one thread, so they are those of the clock on a machine that does nothing else. Of several
-seeds the worst counts. Every answer is checked piece by piece by `tests.unit.autoscaler.validator`.
+Seconds are of the processor: packing uses one thread, so they are those of the clock on a machine
+that does nothing else. Of several seeds the worst counts. Every answer is checked piece by piece by
+`tests.unit.autoscaler.validator`.
 
-Karpenter's mix, as its benchmark has it: five equal classes of pods; 5 sizes of cpu by 6 of memory and 7 labels, drawn (seed 42);
-types of 1 to 400 cpus with 2 GiB and 10 pods a cpu, less 100 mCPU and 10 MiB for the system, at 0.1 a cpu and 0.1 a GB, in three zones.
-In terms of the services API, an app is a class and a label:
+Karpenter's mix, as its benchmark has it: five equal classes of pods; 5 sizes of cpu by 6 of memory
+and 7 labels, drawn (seed 42); types of 1 to 400 cpus with 2 GiB and 10 pods a cpu, less 100 mCPU
+and 10 MiB for the system, at 0.1 a cpu and 0.1 a GB, in three zones. In terms of the services API,
+an app is a class and a label:
 
 - zone spread is GROUP_BY zone, zone affinity CLUSTER zone;
 - host spread, with a skew of one over hosts that can always be added, is UNIQUE hostname, by label;
-- host anti-affinity is UNIQUE hostname for all of them together, as there: a fifth of the items needs a machine each;
-- a pod's selector there names a label drawn apart from its own. Here an app counts its own instances;
+- host anti-affinity is UNIQUE hostname for all of them together, as there: a fifth of the items
+  needs a machine each;
+- a pod's selector there names a label drawn apart from its own. Here an app counts its own
+  instances;
 - a pod's place in a machine's number of pods is a port here;
-- Python's random numbers are others than Go's, so ten seeds are drawn where a limit is set, 42 among them.
+- Python's random numbers are others than Go's, so ten seeds are drawn where a limit is set, 42
+  among them.
 """
 
 from __future__ import annotations
@@ -58,7 +64,10 @@ KARPENTER = (
     (10_000, 3.0, 8.11, 3),
     (20_000, 6.0, 20.2, 3),
 )
-"""Items, the most seconds, Karpenter's own, and how many seeds. Issue 3 has limits for 5,000 and 20,000; the others are as strict."""
+"""Items, the most seconds, Karpenter's own, and how many seeds.
+
+Issue 3 has limits for 5,000 and 20,000; the others are as strict.
+"""
 
 TRACE_FAMILIES = {"c6i": 2, "m6i": 4, "r6i": 8}
 """Families that a trace is packed onto, with their GiB a virtual cpu."""
@@ -144,7 +153,8 @@ def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> l
     dearest, _ = max(answers.values(), key=lambda answer: answer[0].gap)
     mean = sum(seconds for _, seconds in answers.values()) / seeds
     gap = 100 * sum(found.gap for found, _ in answers.values()) / seeds
-    how = f"Karpenter takes {theirs_s:g} s on an M3 Pro; mean {mean:.2f} s; {packing.method}, {len(packing.nodes)} machines"
+    machines = f"{packing.method}, {len(packing.nodes)} machines"
+    how = f"Karpenter takes {theirs_s:g} s on an M3 Pro; mean {mean:.2f} s; {machines}"
     dollars = (
         f"${dearest.usd_per_hour:.2f} over ${dearest.bound_usd_per_hour:.2f}; mean {gap:.2f} %"
     )
@@ -157,7 +167,7 @@ def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> l
 
 
 def trace_types() -> list[Template]:
-    """A few families by the price book, less 5 % of memory for the system, as agents advertise it."""
+    """Build some families of the price book, less 5 % of memory for the system."""
     found = []
     for family, gib in TRACE_FAMILIES.items():
         for size, vcpus in TRACE_SIZES.items():

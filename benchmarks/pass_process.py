@@ -1,6 +1,7 @@
-"""A process like the daemon's that reads a large cluster over HTTP and plans: `measure` starts it, and serves it what a master would.
+"""Process like the daemon's that reads a large cluster over HTTP and plans.
 
-The agents' and tasks' JSON has what Apache Mesos tells of them, unknown fields included: about 1.3 KiB a task.
+`measure` starts the process and serves the master's answers to it. The JSON has the fields of
+Apache Mesos, unknown ones included: about 1.3 KiB per task.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Seconds are of the process' processor; sizes are resident. `peak_mib` is the most before the solver was loaded."""
+    """Processor seconds and resident sizes. `peak_mib` is the peak before the solver is loaded."""
 
     agents: int
     tasks: int
@@ -226,7 +227,10 @@ def framework_json() -> dict[str, Any]:
 
 
 def resident_mib(what: str = "VmRSS") -> float:
-    """Resident size now, or (`VmHWM`) at the most so far; getrusage would tell the parent's from before the fork as well."""
+    """Return the resident size, or its peak (`VmHWM`).
+
+    The peak of getrusage includes the parent's size before the fork.
+    """
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[what].split()[0]) / KIB
 

@@ -1,9 +1,10 @@
-"""Passes of the planner at size, and what the autoscaler's process takes: `python -m benchmarks.passes`.
+"""Benchmarks of passes and of the autoscaler's process: `python -m benchmarks.passes`.
 
-Two kinds of measurement. In the planner alone: Cluster Autoscaler's scale-in case and its six kubemark cases, as the reference has them,
-in terms of Mesos: a node is a machine of ours, a pod a task of an app of the services framework. In a process of its own, with everything
-loaded that the daemon loads: the master's and the services' real JSON of 1,000 agents and 30,000 tasks over HTTP, read by `Observer`,
-planned, told to telemetry; seconds of its processor and its resident size at the most.
+The planner alone runs Cluster Autoscaler's scale-in case and its six kubemark cases, in terms of
+Mesos: a node is a machine, a pod a task of an app of the services framework. A separate process
+with all imports of the daemon reads the JSON of 1,000 agents and 30,000 tasks over HTTP with
+`Observer`, plans, and writes telemetry. Its figures are processor seconds and the greatest resident
+size.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tests.unit.autoscaler.builders import (
 PASS_LIMIT_S = 10.0
 NOTHING_LIMIT_S = 0.3
 WHOLE_LIMIT_S = 1.0
-"""With reading and decoding: half of the daemon's interval, so that it is idle for as long as it works."""
+"""Limit with reading and decoding: half of the daemon's interval."""
 
 MEMORY_LIMIT_MIB = 200.0
 APPS = 10
@@ -170,7 +171,10 @@ def case(name: str, snapshot: Snapshot, *, buys: int = 0, gives: int = 0) -> Res
 
 
 def scale_in() -> Result:
-    """Cluster Autoscaler's in-process case: 2,000 nodes with 40 of the 100 pods that each may hold; 1,200 must go, in one pass."""
+    """Run Cluster Autoscaler's in-process case.
+
+    2,000 nodes hold 40 of at most 100 pods each; one pass must remove 1,200 nodes.
+    """
     return case(
         "Cluster Autoscaler's scale-in: 2,000 x 40",
         world([Fleet(2000, 40)], 100, percent=100.0),
@@ -231,14 +235,16 @@ def process() -> list[Result]:
     results = []
     for name, on in (("off", False), ("on", True)):
         figures = measure(consolidation=on)
-        size = f"{figures.agents:,} agents, {figures.tasks:,} tasks, {figures.body_mib:.0f} MiB of JSON"
+        counts = f"{figures.agents:,} agents, {figures.tasks:,} tasks"
+        size = f"{counts}, {figures.body_mib:.0f} MiB of JSON"
         how = f"{size}; the first time {figures.first_s:.2f} s"
         results.append(
             Result(
                 f"… read, decoded, planned, told ({name})", figures.pass_s, WHOLE_LIMIT_S, "s", how
             )
         )
-        what = f"{figures.base_mib:.0f} after imports, {figures.peak_mib:.0f} before the solver is loaded"
+        base = f"{figures.base_mib:.0f} after imports"
+        what = f"{base}, {figures.peak_mib:.0f} before the solver is loaded"
         results.append(
             Result(
                 f"memory of the process ({name})",

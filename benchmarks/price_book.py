@@ -1,4 +1,7 @@
-"""The offline price book beside a price list: `python -m benchmarks.price_book LIST.csv` (columns `instance_type,usd_per_hour`)."""
+"""Comparison of the offline price book with a price list.
+
+`python -m benchmarks.price_book LIST.csv` (columns `instance_type,usd_per_hour`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The road's limits, measured on one real local cluster: raise, buy, fail over, idle memory; and the synth of the stacks."""
+"""Benchmarks on a local cluster (scale-up, failover, idle memory) and of the stacks' synthesis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def seconds(command: list[str], environment: dict[str, str], folder: Path) -> fl
 
 
 def synth(road: ClusterHarness) -> Result:
-    """All stacks synthesized, against the plain import of the provider's package; the better of two runs each."""
+    """Compare the synthesis of all stacks with the import of the provider.
+
+    The better of two runs.
+    """
     local = {
         "MESAFORM_CLUSTER_FILE": str(road.folder / "cluster.yaml"),
         "CDKTF_OUTDIR": str(road.folder / "bench.out"),
@@ -99,7 +102,7 @@ def idle_memory(road: ClusterHarness) -> list[Result]:
 
 
 def offers_dry(road: ClusterHarness) -> Result:
-    """From the answer to the POST of an app that does not fit to the autoscaler's recorded launch."""
+    """Measure from the POST of an app that does not fit to the recorded launch."""
     started = time.time()
     road.services(
         "/v2/apps",
@@ -137,7 +140,7 @@ def master_at(road: ClusterHarness, address: str) -> int:
 
 
 async def failover(road: ClusterHarness) -> Result:
-    """kill -9 of the leading engine master until a waiting framework is offered resources by the next."""
+    """Measure from SIGKILL of the leading master to the next master's offer to a framework."""
     offered: asyncio.Queue[float] = asyncio.Queue()
 
     async def leader() -> str:
@@ -200,7 +203,8 @@ def main() -> None:
             started = time.monotonic()
             road.mesaform("down", "--yes", "--keep-local")
             print(
-                f"mesaform down took {time.monotonic() - started:.1f} s; left in EC2: {road.left_in_ec2() or 'nothing'}"
+                f"mesaform down took {time.monotonic() - started:.1f} s;"
+                f" left in EC2: {road.left_in_ec2() or 'nothing'}"
             )
         finally:
             road.end()

@@ -1,8 +1,8 @@
-"""What the real planner costs on traces of work, beside rivals' published rules: `python -m benchmarks.traces [TRACE.csv …]`.
+"""Benchmark of the planner and of baselines on traces: `python -m benchmarks.traces [TRACE.csv …]`.
 
-Without a trace, or where `MESAFORM_TRACES` names none, the synthetic ones are run. Two limits are the project's own: 20 % less than the
-best baseline at no worse p95 waiting, and a fifth of Karpenter's disruptions for each task-hour. Ratios over 1 are shortfalls; the lower
-bound says how much of them nobody could have saved.
+Without arguments and `MESAFORM_TRACES` it uses the synthetic traces. Two limits are the project's
+own: 20 % below the best baseline with no worse p95 waiting, and a fifth of Karpenter's disruptions
+per task-hour. Ratios over 1 are shortfalls. The lower bound shows what was possible.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def measure(trace: Trace, settings: Settings) -> list[Result]:
     bound = least_usd(trace, POLICY, settings).whole
     possible = 1 - bound / best.figures.usd if best.figures.usd else 0.0
     p95 = f"p95 {span(mine.figures.wait_p95_s)} against {span(best.figures.wait_p95_s)}"
-    how = f"${mine.figures.usd:,.2f} against ${best.figures.usd:,.2f} ({best.name}), at least ${bound:,.2f}, {possible:.0%} less; {p95}"
+    costs = f"${mine.figures.usd:,.2f} against ${best.figures.usd:,.2f} ({best.name})"
+    how = f"{costs}, at least ${bound:,.2f}, {possible:.0%} less; {p95}"
     return [
         Result(f"{trace.name}: cost / best baseline", 1 - saved, COST_LIMIT, "", how),
         _disruptions(trace, mine, next(one for one in outcomes if one.name == "karpenter")),

@@ -1,4 +1,7 @@
-"""`mesaform simulate --history`: the cluster's own last days as a trace, its own policy, and what it really paid. No verb of its own."""
+"""The option `--history` of `mesaform simulate`: a cluster's recent past as a trace.
+
+Reads the work, the cluster's policy and the real cost from the ledger. Registers no verb.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from mesaform.simulator.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What agents cost in the time that the history covers, from `since` to `until`; seconds since 1970."""
+    """Cost of the agents from `since` to `until`, in Unix seconds."""
 
     since: float
     until: float
@@ -35,7 +38,7 @@ class Paid:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The work, who paid what for it, the cluster's own policy if it is to be the first, and its machines' median boot time if known."""
+    """Past of a cluster: work, cost, policy (if requested) and median boot time (if known)."""
 
     trace: Trace
     paid: Paid
@@ -108,13 +111,17 @@ def check(paid: Paid, mine: Outcome) -> list[str]:
     hours = (paid.until - paid.since) / 3600
     known = f"{paid.machine_hours:,.1f} machine-hours, ${paid.idle_usd:,.4f} idle"
     lines = [
-        f"The ledger says that agents really cost [bold]${paid.usd:,.4f}[/] in these {hours:,.2f} h ({known})."
+        (
+            f"The ledger says that agents really cost [bold]${paid.usd:,.4f}[/]"
+            f" in these {hours:,.2f} h ({known})."
+        )
     ]
     if paid.usd > 0:
         simulated = usd_within(mine.record, hours * 3600)
         off = f"{simulated / paid.usd - 1:+.0%}"
         lines.append(
-            f"{mine.name} simulated over the same hours costs ${simulated:,.4f}, {off}; the table counts until all machines are gone."
+            f"{mine.name} simulated over the same hours costs ${simulated:,.4f}, {off};"
+            " the table counts until all machines are gone."
         )
     return lines
 

@@ -1,1 +1,1 @@
-"""A world of discrete events that drives the real planner, and rivals' published rules, over traces of work."""
+"""Discrete-event simulation of the planner and of baseline policies on traces of work."""

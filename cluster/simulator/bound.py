@@ -1,8 +1,9 @@
-"""What a trace costs at least, whatever the policy: with divisible machines at any time, and with whole machines while the work is there.
+"""Lower bounds on the cost of a trace under any policy, with divisible and with whole machines.
 
-Whole machines: a *tariff* is what a piece of each kind of work costs at least, such that no load of any machine is worth more than the
-machine. By any tariff, what runs at a moment costs at least the sum over its pieces; the dearest of many tariffs counts at each moment.
-Tariffs are the prices of the linear programme over machine loads (`mesaform.autoscaler.packing`), which moves work for free each moment.
+A tariff is a least cost of a piece of each kind of work such that no load of a machine is worth
+more than the machine. By any tariff, the work at a moment costs at least the sum over its pieces;
+the bound uses the dearest of many tariffs at each moment. Tariffs are the prices of the linear
+programme over machine loads of `autoscaler.packing`, which moves work for free.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 WAITS_AT_MOST_S = 120.0
-"""Work is taken to be there from this long after it comes until it would have ended unwaited: so it is, where none waits longer."""
+"""Longest wait in seconds. Work counts from this long after arrival to its end without waiting."""
 
 TARIFFS = 120
 """How many moments get a tariff of their own. More would tell more, and take longer."""
@@ -53,14 +54,14 @@ CLOSE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """USD. `divisible`: machines in any part at any moment, whenever. `whole`: whole machines, work as it comes, boots paid."""
+    """Lower bounds in USD: with `divisible` machines, and with `whole` machines and paid boots."""
 
     divisible: float
     whole: float
 
 
 def bound_of(trace: Trace, catalogue: Iterable[Offering], boot_s: float) -> Bound:
-    """What the work of a trace costs at least with these offerings. Tasks that fit nothing are left out."""
+    """Return the lower bounds of a trace with these offerings, without tasks that fit none."""
     usd_of: dict[Shape, float] = {}
     for offering in catalogue:
         shape = shape_of(offering.resources)
@@ -140,7 +141,10 @@ def _down(shape: Shape, step: float) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Levels:
-    """How many pieces of each row surely run (R x T) from `starts` on, for `seconds`; `rest_s` are seconds of them at unknown moments."""
+    """Count the pieces of each row that certainly run (R x T) from `starts` for `seconds`.
+
+    `rest_s` are their seconds at unknown moments.
+    """
 
     starts: Floats
     seconds: Floats
@@ -205,7 +209,7 @@ def _tariffs(problem: Problem, levels: _Levels) -> Floats:
 def _with_exact(
     rates: Floats, shapes: Sequence[Shape], usd_of: Mapping[Shape, float], levels: _Levels
 ) -> Floats:
-    """Rates, raised where a load cannot hold more pieces than are there: what few large pieces cost. The longest moments get it."""
+    """Raise rates where a load cannot hold more pieces than exist, for the longest moments."""
     machines = [
         Template("", str(number), "", "on-demand", usd, size, {})
         for number, (size, usd) in enumerate(usd_of.items())
@@ -237,7 +241,7 @@ def _unlike(counts: Ints, at: int) -> Floats:
 
 
 def _tariff(problem: Problem, columns: Columns, wanted: Floats) -> Floats:
-    """The prices of pieces at which this work costs as much as it can without any load being worth more than its machine.
+    """Return the piece prices of greatest cost at which no load exceeds its machine's price.
 
     `columns`, loads of machines, are found as they are needed and kept for the next tariff.
     """
@@ -270,7 +274,10 @@ def _tariff(problem: Problem, columns: Columns, wanted: Floats) -> Floats:
 
 
 def _boots(starts: Floats, rates: Floats, boot_s: float) -> float:
-    """USD times seconds an hour: what is paid must rise to `rates`; each rise pays a boot, unless the dip before it was paid for."""
+    """Return USD times seconds per hour to follow `rates`.
+
+    Each rise pays a boot, unless the dip before it was paid for.
+    """
     total, level = 0.0, 0.0
     left: list[
         tuple[float, float, float]

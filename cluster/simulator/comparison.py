@@ -22,7 +22,11 @@ ABOUT_AS_LONG = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One policy's run. `unschedulable` counts tasks that no type of any of its pools holds; `took_s` is of the processor."""
+    """One policy's run.
+
+    `unschedulable` counts tasks that no type of any of its pools holds; `took_s` is of the
+    processor.
+    """
 
     name: str
     record: Record
@@ -72,9 +76,12 @@ def _world_of(
 
 
 def savings(outcomes: Sequence[Outcome]) -> tuple[Outcome, float]:
-    """Of all but the first: the cheapest that serves as well, and the part of its cost that the first saves (negative: costs more).
+    """Return the cheapest policy with equal service and the saving of the first against it.
 
-    As well means: p95 at most a tenth longer than the first's, and no task more left. When none does, the cheapest of all.
+    The saving is a part of its cost; negative when the first costs more.
+
+    As well means: p95 at most a tenth longer than the first's, and no task more left. When none
+    does, the cheapest of all.
     """
     mine, *others = outcomes
     longest_s = mine.figures.wait_p95_s * (1 + ABOUT_AS_LONG)
@@ -89,7 +96,10 @@ def savings(outcomes: Sequence[Outcome]) -> tuple[Outcome, float]:
 
 
 def least_usd(trace: Trace, policy: Policy, settings: Settings) -> Bound:
-    """What the work costs at least, whatever buys for it, with what `policy` may buy. Spot prices count where it may buy spot."""
+    """What the work costs at least, whatever buys for it, with what `policy` may buy.
+
+    Spot prices count where it may buy spot.
+    """
     spot = {pool.name for pool in policy.agents if pool.spot_share > 0}
     offered = [
         offering

@@ -1,7 +1,8 @@
-"""A trace out of a cluster's own history: the ledger's rows of `mesaform.autoscaler.accounting.task_history`, task by task. Pure.
+"""Conversion of a cluster's ledger to a trace. Pure.
 
-What ran before the stretch began is there from its first moment, with the time that it still had; what still ran at its end ends with it,
-for nobody knows more. Apps keep their constraints.
+Reads the rows of `autoscaler.accounting.task_history`. A task that ran before the period starts
+with it and has its remaining duration. A task that ran at the end of the period ends with it. Apps
+keep their constraints.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What the simulated cloud sells and how it misbehaves, all by seed: sizes, prices, boot times, shortages, spot reclaims.
+"""Simulated cloud market: sizes, prices, boot times, shortages and spot reclaims.
 
-Nothing here remembers what was asked before, so two policies that ask the same at the same time get the same answer.
+All chance depends on a seed. The market has no state, so two policies with the same request at the
+same time get the same answer. Depends on `aws.ports`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ SHORTAGE_S = 1800.0
 
 
 def size_of(instance_type: str) -> tuple[int, int] | None:
-    """Virtual cpus and MiB of memory of a c, m, r or t type, by the rule of its family; None for others."""
+    """Return the vCPUs and MiB of memory of a c, m, r or t type; None for other families."""
     family, _, size = instance_type.partition(".")
     factor = price_book.size_factor(size)
     if factor is None or not family[1:2].isdigit():
@@ -109,7 +110,7 @@ def offerings(
 
 
 class Market:
-    """Chance, by seed. The n-th machine that a policy buys meets the same fate whatever the policy."""
+    """Seeded chance. The n-th machine of a run has the same properties under every policy."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -141,4 +142,5 @@ class Market:
         )
 
     def _chance(self, *what: str | int) -> random.Random:
-        return random.Random("/".join(map(str, (self.settings.seed, *what))))  # noqa: S311 - reproducible, not secret
+        key = "/".join(map(str, (self.settings.seed, *what)))
+        return random.Random(key)  # noqa: S311 - reproducible, not secret

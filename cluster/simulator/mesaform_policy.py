@@ -1,10 +1,11 @@
-"""The real planner as a policy of the simulated world: `plan(snapshot, now)`, and its commands carried out by the actor's rules.
+"""The planner as a policy of the simulated world: runs `plan` and performs its commands.
 
-The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the planner ran out
-(`Plan.next_pass_at`).
+The daemon looks each `interval_s`; here a look is skipped when nothing happened and no timer of the
+planner ran out (`Plan.next_pass_at`).
 
-Tasks that keep their work (services) are the services framework's, which starts them again elsewhere; the others are another framework's,
-so that the planner moves them only where a policy names that framework (`consolidation.frameworks`). Nobody tells it when a task ends.
+Tasks that keep their work (services) are the services framework's, which starts them again
+elsewhere; the others are another framework's, so that the planner moves them only where a policy
+names that framework (`consolidation.frameworks`). Nobody tells it when a task ends.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ class Mesaform:
         )
 
     def _sizes(self, now: float) -> dict[str, Advertised]:
-        """What agents of each type have: exactly known here, to every policy alike. A cluster would learn it from its first machine."""
+        """What agents of each type have: exactly known here, to every policy alike.
+
+        A cluster would learn it from its first machine.
+        """
         return {
             f"{pool}/{offering.instance_type}": Advertised(shape_of(offering.resources), now)
             for pool, offered in self._offerings.items()
@@ -125,7 +129,10 @@ class Mesaform:
         }
 
     def _ended(self, world: World) -> tuple[Ended, ...]:
-        """What ended since the last look. The planner only learns from it where it may move work, as the daemon reads it only then."""
+        """What ended since the last look.
+
+        The planner only learns from it where it may move work, as the daemon reads it only then.
+        """
         new = (
             tuple(world.ended[self._told :]) if self._spec.autoscaler.consolidation.enabled else ()
         )

@@ -1,4 +1,4 @@
-"""A policy as a person writes it: the sections of cluster.yaml that decide about machines, and nothing else."""
+"""Policy files: the sections of cluster.yaml that decide about machines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ZONES = tuple(f"us-east-1{letter}" for letter in "abc")
 
 
 class PolicyPool(Pool):
-    """A pool of cluster.yaml with other defaults: nothing that Terraform keeps, many types, much room."""
+    """Pool of cluster.yaml with many types, a high maximum and no Terraform machines by default."""
 
     count: Whole = Field(
         default=0, ge=0, le=500, description="Machines that are there from the start and stay."

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: the table, the plots, and what each policy did."""
+"""HTML report of a comparison on a self-contained page: table, plots and decisions."""
 
 from __future__ import annotations
 
@@ -31,22 +31,31 @@ ENTRIES_SHOWN = 150
 
 STYLE = """
 :root{--ink:#1c2430;--soft:#5b6675;--line:#d9dee5;--paper:#fff;--card:#f7f8fa;--best:#e3f3ec}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa5b4;--line:#38414d;--paper:#14181e;--card:#1b2129;--best:#1d3a2f}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1380px;margin:0 auto;padding:28px 24px 60px}h1{font-size:26px;margin:0 0 4px}h2{font-size:17px;margin:0 0 2px}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa5b4;--line:#38414d;
+--paper:#14181e;--card:#1b2129;--best:#1d3a2f}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1380px;margin:0 auto;padding:28px 24px 60px}h1{font-size:26px;margin:0 0 4px}
+h2{font-size:17px;margin:0 0 2px}
 p{margin:4px 0}.soft{color:var(--soft)}.lead{font-size:17px;margin:14px 0 18px;max-width:110ch}
-.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:18px;margin-top:18px}
+.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:18px;
+margin-top:18px}
 section{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px 16px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:5px 6px;font-size:14px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-th{white-space:normal;vertical-align:bottom;font-weight:600;color:var(--soft);font-size:13px}th:first-child,td:first-child{text-align:left;white-space:nowrap}
+th,td{padding:5px 6px;font-size:14px;text-align:right;white-space:nowrap;
+border-bottom:1px solid var(--line)}
+th{white-space:normal;vertical-align:bottom;font-weight:600;color:var(--soft);font-size:13px}
+th:first-child,td:first-child{text-align:left;white-space:nowrap}
 td.best{background:var(--best);font-weight:600}
 td i,.legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}
-.legend span{margin-right:14px;font-size:13px;white-space:nowrap}.scroll{overflow-x:auto}svg{width:100%;height:auto;display:block}
+.legend span{margin-right:14px;font-size:13px;white-space:nowrap}.scroll{overflow-x:auto}
+svg{width:100%;height:auto;display:block}
 .mark{stroke:var(--ink);stroke-width:1.4;stroke-dasharray:5 4}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round}
-.axis text{font-size:11px;fill:var(--soft)}.axis line{stroke:var(--soft);stroke-width:.8}.axis line.grid{stroke:var(--line)}
-details{margin-top:8px}summary{cursor:pointer}details td{font-size:13px}details td:nth-child(n+2){text-align:left;white-space:normal}
+.axis text{font-size:11px;fill:var(--soft)}.axis line{stroke:var(--soft);stroke-width:.8}
+.axis line.grid{stroke:var(--line)}
+details{margin-top:8px}summary{cursor:pointer}details td{font-size:13px}
+details td:nth-child(n+2){text-align:left;white-space:normal}
 """
 
 
@@ -96,11 +105,14 @@ def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: B
     decisions = "".join(_decisions(outcome, colours[outcome.name], span_s) for outcome in outcomes)
     title = f"{escape(trace.name)}: {len(outcomes)} policies, one workload"
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width">'
         f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{title}</h1><p class='soft'>{escape(about(trace, settings))}</p><p class='lead'>{escape(headline(outcomes, bound))}</p>"
+        f"<h1>{title}</h1><p class='soft'>{escape(about(trace, settings))}</p><p"
+        f" class='lead'>{escape(headline(outcomes, bound))}</p>"
         f"<section class='scroll'>{_table(outcomes, colours, bound)}</section>"
-        f"<div class='grid2'>{''.join(cards)}</div><div class='grid2'>{decisions}</div></main></body></html>\n"
+        f"<div class='grid2'>{''.join(cards)}</div><div class='grid2'>{decisions}</div></main>"
+        "</body></html>\n"
     )
 
 
@@ -150,7 +162,7 @@ def means(
     count: int,
     value: Callable[[Level], float],
 ) -> list[float]:
-    """The mean of a level over each of `count` equal stretches of time, weighted by how long it held."""
+    """Return the time-weighted mean of a level in each of `count` equal periods."""
     size = span_s / count
     sums = [0.0] * count
     for index, level in enumerate(levels):
@@ -303,7 +315,8 @@ def _decisions(outcome: Outcome, colour: str, span_s: float) -> str:
         down_name="given back",
     )
     counted = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items()) or "nothing"
-    title = f'<h2><span style="color:{colour}">&#9632;</span> {escape(outcome.name)}: machines bought and given back</h2>'
+    name = f'<span style="color:{colour}">&#9632;</span> {escape(outcome.name)}'
+    title = f"<h2>{name}: machines bought and given back</h2>"
     what = f"<p class='soft'>{escape(counted)}; looked {outcome.figures.looks:,} times</p>"
     return f"<section>{title}{what}{drawn}{_list(record.entries, record.started_at)}</section>"
 
@@ -314,7 +327,8 @@ def _starts(counts: Sequence[float], size: float) -> list[Point]:
 
 def _list(entries: Sequence[Entry], start: float) -> str:
     rows = "".join(
-        f"<tr><td>{escape(span(entry.at - start))}</td><td>{escape(entry.kind)}</td><td>{entry.count} x {escape(entry.what)}</td>"
+        f"<tr><td>{escape(span(entry.at - start))}</td><td>{escape(entry.kind)}</td>"
+        f"<td>{entry.count} x {escape(entry.what)}</td>"
         f"<td>{escape(entry.why)}</td></tr>"
         for entry in entries[-ENTRIES_SHOWN:]
     )

@@ -86,7 +86,7 @@ COLUMNS: Sequence[Column] = (
         -1,
     ),
 )
-"""Of each column: its name, what it is, its value, how it is written, and whether more (1) or less (-1) is better."""
+"""Columns of the report: name, explanation, value, format, and 1 if more is better, else -1."""
 
 
 def headline(outcomes: Sequence[Outcome], bound: Bound) -> str:
@@ -98,13 +98,15 @@ def headline(outcomes: Sequence[Outcome], bound: Bound) -> str:
         word = f"{saved:.1%} less" if saved >= 0 else f"{-saved:.1%} more"
         p95 = f"{span(mine.figures.wait_p95_s)} against {span(best.figures.wait_p95_s)}"
         parts.append(
-            f"That is {word} than {best.name}, the cheapest of the others that wait about as long or less (p95 {p95})."
+            f"That is {word} than {best.name}, the cheapest of the others that wait about as long"
+            f" or less (p95 {p95})."
         )
         if (room := 1 - bound.whole / best.figures.usd if best.figures.usd else 0.0) > 0:
             parts.append(f"At most {room:.1%} less than {best.name} was possible.")
         churn = max(outcomes[1:], key=lambda other: other.figures.disruptions)
         if churn.figures.disruptions:
-            per = f"{mine.figures.disruptions_per_1000_task_hours:.3g} against {churn.figures.disruptions_per_1000_task_hours:.3g}"
+            rates = (policy.figures.disruptions_per_1000_task_hours for policy in (mine, churn))
+            per = " against ".join(f"{rate:.3g}" for rate in rates)
             parts.append(f"Running tasks stopped per 1000 task-hours: {per} ({churn.name}).")
     return " ".join(parts)
 
@@ -116,7 +118,9 @@ def least(bound: Bound) -> str:
         if bound.divisible < bound.whole
         else ""
     )
-    return f"nothing that makes no task wait longer than {span(WAITS_AT_MOST_S)} can cost less than ${bound.whole:,.2f}{divisible}."
+    longest = span(WAITS_AT_MOST_S)
+    least = f"${bound.whole:,.2f}{divisible}"
+    return f"nothing that makes no task wait longer than {longest} can cost less than {least}."
 
 
 def about(trace: Trace, settings: Settings) -> str:
@@ -134,4 +138,5 @@ def about(trace: Trace, settings: Settings) -> str:
         else []
     )
     faults += [f"{settings.never_boots:.1%} of machines never boot"] if settings.never_boots else []
-    return f"{len(trace.tasks):,} tasks over {span(trace.span_s)}{left}; {', '.join(faults)}; seed {settings.seed}"
+    tasks = f"{len(trace.tasks):,} tasks over {span(trace.span_s)}{left}"
+    return f"{tasks}; {', '.join(faults)}; seed {settings.seed}"

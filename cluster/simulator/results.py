@@ -33,7 +33,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that was done: `count` machines (or tasks, where tasks were disrupted), of what, and why."""
+    """An action of a policy: `count` machines (or disrupted tasks) of a type, and the reason."""
 
     at: float
     kind: str
@@ -129,7 +129,10 @@ class Record:
             self.levels.append(level)
 
     def finish(self, now: float, work: list[tuple[float | None, float, float]]) -> None:
-        """Close the books. `work`: of each task seconds waited (None: it never ended), ran, and was meant to run."""
+        """Compute the totals.
+
+        `work` has the seconds that each task waited (None if it never ended), ran, and should run.
+        """
         self._integrate(now)
         self.ended_at = now
         self._work = work

@@ -1,4 +1,4 @@
-"""Small plots as SVG text: lines, steps and bars with axes that people can read. No library, no script."""
+"""Plots as SVG text: lines, steps and bars with axes. Uses no library and no script."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def lines(
     steps: bool = False,
     mark: float | None = None,
 ) -> str:
-    """A chart of lines; with `steps`, a value holds until the next. `mark` is a level drawn dashed all along."""
+    """Draw lines. With `steps` a value holds until the next. `mark` is a dashed level."""
     parts = [_frame(x, y, x_name, y_name)]
     if mark is not None:
         at = _y(y, mark)
@@ -111,7 +111,8 @@ def lines(
     for one in series:
         path = _path([(_x(x, px), _y(y, py)) for px, py in one.points], steps=steps)
         parts.append(
-            f'<path d="{path}" stroke="{one.colour}" class="line"><title>{escape(one.name)}</title></path>'
+            f'<path d="{path}" stroke="{one.colour}" class="line"><title>{escape(one.name)}</title>'
+            "</path>"
         )
     return _svg(parts, f"{y_name} by {x_name}")
 
@@ -126,11 +127,17 @@ def bars(
     down_name: str,
     height: int = 120,
 ) -> str:
-    """Counts above and below a line: `up` in green, `down` in orange. Points are (start of the bucket, count)."""
+    """Draw counts above (`up`, green) and below (`down`, orange) a line.
+
+    Points are (start of the bucket, count).
+    """
     high = max([count for _, count in (*up, *down)] or [1]) or 1
     middle, reach = height - BOTTOM - (height - BOTTOM - TOP) / 2, (height - BOTTOM - TOP) / 2
     parts = [
-        f'<g class="axis">{_x_ticks(x, height)}<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+        (
+            f'<g class="axis">{_x_ticks(x, height)}<line x1="{LEFT}" x2="{WIDTH - RIGHT}"'
+            f' y1="{middle:.1f}" y2="{middle:.1f}"/>'
+        )
     ]
     parts.append(f'<text x="{LEFT - 6}" y="{TOP + 10}" text-anchor="end">{high:g}</text>')
     parts.append(
@@ -147,7 +154,8 @@ def bars(
                 top = middle - tall if sign > 0 else middle
                 title = f"<title>{count:g} {escape(name)} at {escape(x.text(start))}</title>"
                 parts.append(
-                    f'<rect x="{_x(x, start):.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill="{colour}">{title}</rect>'
+                    f'<rect x="{_x(x, start):.1f}" y="{top:.1f}" width="{wide:.1f}"'
+                    f' height="{tall:.1f}" fill="{colour}">{title}</rect>'
                 )
     return _svg(parts, f"{up_name} and {down_name}", height)
 
@@ -155,7 +163,7 @@ def bars(
 def ranks(
     series: Sequence[tuple[str, str, float]], text: Format, *, mark: tuple[str, float] | None = None
 ) -> str:
-    """One bar across for each (name, colour, value), with what it is; `mark` is a line that all may be seen against, and its name."""
+    """Draw a horizontal bar for each (name, colour, value). `mark` is a named reference line."""
     row, left, right = 30, 150, 84
     high = max([value for _, _, value in series] + [mark[1] if mark else 0.0]) or 1.0
     reach, height = WIDTH - left - right, row * len(series) + (22 if mark else 6)
@@ -164,14 +172,16 @@ def ranks(
         top, wide = number * row + 4, reach * value / high
         parts.append(f'<text x="{left - 8}" y="{top + 15}" text-anchor="end">{escape(name)}</text>')
         parts.append(
-            f'<rect x="{left}" y="{top}" width="{max(wide, 1.0):.1f}" height="{row - 10}" fill="{colour}"/>'
+            f'<rect x="{left}" y="{top}" width="{max(wide, 1.0):.1f}" height="{row - 10}"'
+            f' fill="{colour}"/>'
         )
         parts.append(f'<text x="{left + wide + 6:.1f}" y="{top + 15}">{escape(text(value))}</text>')
     if mark is not None:
         at, bottom = left + reach * mark[1] / high, row * len(series)
         parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{bottom}"/>')
         parts.append(
-            f'<text x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{escape(mark[0])} {escape(text(mark[1]))}</text>'
+            f'<text x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{escape(mark[0])}'
+            f" {escape(text(mark[1]))}</text>"
         )
     return _svg([*parts, "</g>"], ", ".join(name for name, _, _ in series), height)
 
@@ -192,15 +202,18 @@ def _frame(x: Axis, y: Axis, x_name: str, y_name: str) -> str:
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
         )
         parts.append(
-            f'<text x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{escape(y.text(tick))}</text>'
+            f'<text x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{escape(y.text(tick))}'
+            "</text>"
         )
     parts.append(_x_ticks(x, HEIGHT))
     parts.append(
-        f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_name)}</text>'
+        f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}"'
+        f' text-anchor="end">{escape(x_name)}</text>'
     )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
-        f'<text class="name" transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text></g>'
+        f'<text class="name" transform="translate(11 {middle:.0f}) rotate(-90)"'
+        f' text-anchor="middle">{escape(y_name)}</text></g>'
     )
     return "".join(parts)
 
@@ -214,7 +227,8 @@ def _x_ticks(x: Axis, height: int) -> str:
             f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{height - BOTTOM}" y2="{height - BOTTOM + 4}"/>'
         )
         parts.append(
-            f'<text x="{at:.1f}" y="{height - BOTTOM + 16}" text-anchor="{anchor}">{escape(x.text(tick))}</text>'
+            f'<text x="{at:.1f}" y="{height - BOTTOM + 16}"'
+            f' text-anchor="{anchor}">{escape(x.text(tick))}</text>'
         )
     return "".join(parts)
 
@@ -244,4 +258,5 @@ def _y(axis: Axis, value: float) -> float:
 
 
 def _svg(parts: Sequence[str], label: str, height: int = HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">'
+    return f"{head}{''.join(parts)}</svg>"

@@ -1,6 +1,7 @@
-"""Work over time: which tasks come when, of which shape, for how long. From CSV by a column map, windowed.
+"""Traces: the arrival, shape and duration of tasks, read from CSV with a column map.
 
-A task's duration starts when it is placed: demand reacts to capacity. Times of a trace count from its first arrival.
+The duration of a task starts when it is placed, because demand depends on capacity. Times count
+from the first arrival.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FIELDS = {
     "start": "arrival, seconds or ISO 8601",
     "end": "end, the same; or `duration`",
     "duration": "seconds",
-    "service": "a value LS, service or true: a restart goes on where it stopped; else it starts over",
+    "service": "LS, service or true: a stopped task continues; others start over",
 }
 SERVICE_WORDS = frozenset({"ls", "service", "true", "yes", "1", "guaranteed"})
 COMPLAINTS = 5
@@ -38,7 +39,10 @@ COMPLAINTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`at` is seconds after the trace's first arrival. `keeps_work`: killed, it needs only the rest of its time (a service)."""
+    """A task. `at` is its arrival in seconds after the first arrival of the trace.
+
+    A task with `keeps_work` (a service) continues after it was stopped.
+    """
 
     name: str
     app: str
@@ -50,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Tasks by arrival. `left_out` counts rows that asked for GPUs. `constraints` are those of apps that have some."""
+    """Tasks by arrival. `left_out` counts rows with GPUs. `constraints` are by app."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -89,7 +93,7 @@ KNOWN_FORMATS: Mapping[str, ColumnMap] = {
 
 
 def parse_map(text: str) -> dict[str, Column]:
-    """`cpus=cpu_milli:0.001,mem=memory_mib` as a map: field = column, a colon and a factor if the unit differs.
+    """Parse `cpus=cpu_milli:0.001,mem=memory_mib`: field, column and an optional factor.
 
     Raises:
         BadInput: a field is not known, or a factor is no number.
@@ -192,7 +196,7 @@ def window(
     limit: int | None = None,
     longest_s: float = math.inf,
 ) -> Trace:
-    """The tasks that arrive in [from_s, until_s) and run for `longest_s` at most; no more than `limit` of them."""
+    """Select at most `limit` tasks that arrive in [from_s, until_s) and run at most `longest_s`."""
     tasks = [
         task for task in trace.tasks if from_s <= task.at < until_s and task.runs_s <= longest_s
     ]
@@ -217,7 +221,8 @@ def _recognised(header: Sequence[str], where: str) -> ColumnMap:
 
 def _fields() -> str:
     words = "; ".join(f"{field}: {what}" for field, what in FIELDS.items())
-    return f"say which is which: --map cpus=cpu_milli:0.001,mem=memory_mib,start=created,end=deleted ({words})"
+    example = "--map cpus=cpu_milli:0.001,mem=memory_mib,start=created,end=deleted"
+    return f"map the columns: {example} ({words})"
 
 
 def _check_columns(columns: ColumnMap, header: Iterable[str], where: str) -> None:

@@ -1,4 +1,7 @@
-"""What the simulated weeks were like, learned as the daemon learns it. Between two looks nothing changes here, so gaps are filled in."""
+"""What the simulated weeks were like, learned as the daemon learns it.
+
+Between two looks nothing changes here, so gaps are filled in.
+"""
 
 from __future__ import annotations
 

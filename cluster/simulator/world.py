@@ -1,7 +1,9 @@
-"""The world: tasks come, wait, run and end; machines are bought, boot, are taken back; everything is a timed event in a heap.
+"""Discrete-event world of the simulator: tasks arrive, wait, run and end; machines boot and end.
 
-Nothing happens between events, so a quiet week costs nothing. Work is placed as the services framework does it when it is the only one:
-the longest waiting first, onto the agent that registered first and has room. A policy sees and acts only through this class.
+Every change is a timed event in a heap; nothing is computed between events. Tasks are placed as the
+services framework places them when it is the only framework: the longest waiting first, onto the
+agent that registered first and has enough free resources. A policy reads and acts through `World`
+only.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ PATIENCE_S = 86_400.0
 """Work that still waits this long after everything else ended is never placed."""
 
 TAIL_S = 1_800.0
-"""How long machines may linger after the last task, at the policy's cost, before the books are closed."""
+"""Seconds after the last task for which remaining machines are still charged."""
 
 EventKind = Literal["arrived", "ended", "registered", "lost"]
 Ending = Literal["policy", "reclaimed"]
@@ -51,13 +53,20 @@ class Scaler(Protocol):
         ...
 
     def next_wakeup(self, world: World, now: float, /) -> float:
-        """When to look next if nothing else happens; infinite for never. Asked after each look and after each change."""
+        """Return when to run next without other events; infinite for never.
+
+        The world calls it after each run of the policy and after each change.
+        """
         ...
 
 
 @dataclass(slots=True)
 class Host:
-    """A machine. `changed_at` is when a task last came or went; `cordoned` hosts get no new work; `up` while its agent is registered."""
+    """A machine.
+
+    `changed_at` is the time of the last start or end of a task. `cordoned` hosts get no new tasks.
+    `up` is true while the agent is registered.
+    """
 
     name: str
     pool: str
@@ -204,7 +213,7 @@ class World:
     # what a policy does
 
     def buy(self, request: LaunchRequest, why: str) -> LaunchResult:
-        """CreateFleet `instant`: the first of the request's offerings that has capacity, for each machine."""
+        """Launch each machine on the first offering with capacity, as CreateFleet `instant`."""
         bought: list[Machine] = []
         without: list[str] = []
         for offering in request.offerings:
@@ -233,7 +242,7 @@ class World:
         self._offer(host)
 
     def drain(self, name: str, why: str) -> int:
-        """Stop what runs there, and forget the agent; the tasks wait again. Returns how many there were: each is a disruption."""
+        """Remove a host; its tasks wait again. Return their number: each is a disruption."""
         host = self.hosts[name]
         host.drained = True
         self._agents.pop(name, None)

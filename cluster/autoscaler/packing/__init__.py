@@ -1,8 +1,9 @@
-"""Packing: demand onto what is there, then onto the cheapest machines that hold the rest, with a proof of how cheap. Pure.
+"""Packing of demand onto nodes and onto the cheapest new machines, with a cost bound. Pure.
 
-`existing` places onto gaps; `parts` turns constraints into static choices; `problem` makes matrices, with `buckets` where sizes are
-many; `cuts` bounds the price; `loads` fills machines and `search` looks for the best; `columns` solves the linear programme; `whole`
-makes whole machines of it; `realise` gives them their pieces; `answer` is all of it.
+`existing` places onto gaps; `parts` turns constraints into static choices; `problem` makes
+matrices, with `buckets` where sizes are many; `cuts` bounds the price; `loads` fills machines and
+`search` looks for the best; `columns` solves the linear programme; `whole` makes whole machines of
+it; `realise` gives them their pieces; `answer` is all of it.
 """
 
 from mesaform.autoscaler.packing.existing import decreasing_order, place

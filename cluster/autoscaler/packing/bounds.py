@@ -1,8 +1,9 @@
-"""A bound on the price of every plan, from prices of dimensions; and dimensions counted in whole steps, which fluid work would not see.
+"""Lower bound on the price of every plan from prices of dimensions and rounded dimensions.
 
-A machine of 8,182 MiB holds three pieces of 2,048 MiB, however the rest is shared out. Pieces and machines rounded down to whole steps
-make one more dimension that no load may pass. A linear programme over the prices of dimensions chooses the steps that count; these
-become dimensions of the problem, so that every ceiling on loads is as tight.
+A machine of 8,182 MiB holds three pieces of 2,048 MiB, however the rest is used. Pieces and
+machines rounded down to whole steps make an additional dimension that no load may exceed. A linear
+programme over the prices of dimensions selects the steps that raise the bound. These become
+dimensions of the problem.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PARTS_OF_A_PIECE = 3
 PARTS_OF_A_MACHINE = 5
 CHEAP_KINDS = 4
 STEPS_AT_MOST = 120
-"""Steps that are tried: sizes of pieces and whole parts of them, and what splits a cheap machine into few parts."""
+"""Number of steps that are tried."""
 
 GROUPED_AT_MOST = 4_000
 """Rows times groups of kinds above which all kinds share their prices."""
@@ -56,7 +57,7 @@ class Pieces:
 
 
 def with_bound_dimensions(problem: Problem, parts: Sequence[Part]) -> Problem:
-    """The problem with the steps that raise its bound as dimensions, and with the prices of pieces that prove the bound."""
+    """Add the steps that raise the bound as dimensions, and the prices of pieces that prove it."""
     if problem.is_empty:
         return problem
     pieces = _pieces(problem, parts)
@@ -134,7 +135,7 @@ def _stepped(amounts: Ints, steps: Steps) -> Ints:
 
 
 def _spare(problem: Problem, sizes: Ints) -> Ints:
-    """What machines may truly hold beyond their size here, for as many dimensions as `sizes` has."""
+    """Return the tolerance of machine sizes for the dimensions of `sizes`."""
     return np.array(
         [
             *problem.unused_capacity,
@@ -145,7 +146,10 @@ def _spare(problem: Problem, sizes: Ints) -> Ints:
 
 
 def _dimension_prices(problem: Problem, pieces: Pieces, sizes: Ints) -> Floats:
-    """By group of kinds, prices of dimensions at which no machine is worth more than its price and the work is worth most."""
+    """Price dimensions by group of kinds for the greatest value of the work.
+
+    No machine is worth more than its price.
+    """
     sizes = sizes + _spare(problem, sizes)
     allowed, shapes = _allowed(problem), pieces.mean(problem.wanted)
     if len(allowed) == 1 or allowed.size > GROUPED_AT_MOST:
@@ -185,7 +189,7 @@ def _shared(problem: Problem, shapes: Floats, sizes: Ints) -> Floats:
 
 
 def _grouped(problem: Problem, shapes: Floats, sizes: Ints, allowed: Ints) -> Floats:
-    """One programme for all groups: a piece is worth what it costs in the cheapest group that holds it."""
+    """Solve one programme for all groups. A piece is priced by its cheapest group."""
     from scipy.optimize import linprog
     from scipy.sparse import csr_matrix, hstack, vstack
 
@@ -224,7 +228,7 @@ def _by_group(amounts: Floats, group: Ints, groups: int) -> Any:
 
 
 def _proven(problem: Problem, sizes: Ints, prices: Floats) -> Floats:
-    """The prices, so low that no machine of a group is worth more than it costs, whatever the programme rounded."""
+    """Lower the prices until no machine of a group is worth more than it costs."""
     value = (sizes * prices[problem.groups]).sum(axis=1)
     over = np.divide(
         value,

@@ -1,6 +1,7 @@
-"""Many sizes made few: pieces of nearly the same size are one row, as large as the largest of them in each dimension.
+"""Buckets: pieces of similar size become one row, as large as the largest of them per dimension.
 
-What is packed by buckets fits as it is; what rounding wastes is looked for afterwards. Bounds never come from rounded sizes.
+A packing of buckets is feasible for the real sizes. Capacity lost to rounding is used afterwards.
+Bounds never use rounded sizes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from mesaform.autoscaler.packing.model import Floats, Ints
 def round_up_sizes(
     shapes: Sequence[Shape], counts: Sequence[int], kinds: Sequence[Hashable], at_most: int
 ) -> list[Shape]:
-    """For each shape the size of its bucket. Only those of one kind share one; there are `at_most` if there are no more kinds."""
+    """Return the bucket size of each shape.
+
+    Only shapes of the same kind share a bucket. There are at most `at_most` buckets, or one per
+    kind.
+    """
     sizes, many = np.array(shapes, dtype=np.int64), np.array(counts, dtype=np.int64)
     totals = many @ sizes
     unit = np.divide(1.0, totals, out=np.zeros(totals.size), where=totals > 0)

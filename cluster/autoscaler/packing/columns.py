@@ -1,7 +1,8 @@
-"""The linear programme over loads, with loads generated as its prices ask for them; its value bounds every plan from below.
+"""Linear programme over loads with column generation. Its value bounds every plan from below.
 
-HiGHS solves the programme. Loads are found by filling all kinds at once, and by branch and bound where that finds none. The bound
-holds at any moment: prices of pieces are scaled down until no load of any kind is worth more than the machine (Farley).
+HiGHS solves the programme. Loads come from filling all kinds at once, and from branch and bound
+where filling yields none. The bound is valid at any time: prices of pieces are scaled down until no
+load of any kind is worth more than its machine (Farley).
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from mesaform.autoscaler.packing.search import best_load
 
 TINY = 1e-7
 SMOOTHING = 0.3
-"""How much of the best proven prices is kept when new loads are sought: prices that jump about generate useless loads."""
+"""Weight of the best proven prices in the search for loads. Unstable prices yield useless loads."""
 
 FEW = 8
-"""Fewer new loads than this in a round, and better prices of dimensions are sought, then the loads themselves."""
+"""Least new loads per round. Below it better dimension prices and then loads are searched."""
 
 CLOSED = 0.002
 """The programme is within this part of the bound: more loads hardly help, rounding costs more."""
@@ -41,7 +42,7 @@ RELAXING, CEILING, SEARCHING = 4, 8, 10
 """What a step costs in units of work for each cell that it looks at."""
 
 CLOSE_ENOUGH = 0.0005
-"""Loads that would improve by no more than this part of a machine's price are not sought: they cost time and prove nothing."""
+"""Least improvement of a load as a part of its machine's price."""
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ def initial_columns(problem: Problem) -> Columns:
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """The programme's answer: how often each column is taken, and what a piece of each row is worth."""
+    """Solution of the programme: the use of each column and the price of a piece of each row."""
 
     column_counts: Floats
     dual_prices: Floats
@@ -144,7 +145,7 @@ def solve_relaxation(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What column generation ends with. `is_complete`: the columns are every load worth considering."""
+    """Result of column generation. `is_complete`: the columns include every useful load."""
 
     columns: Columns
     relaxed: Relaxation | None
@@ -204,7 +205,7 @@ def _generate_in_rounds(
 
 @dataclass(slots=True)
 class _Proof:
-    """The best prices of pieces that are proven, the bound that they give, and prices of dimensions by which loads are sought."""
+    """Best proven piece prices, their bound, and the dimension prices for the search."""
 
     prices: Floats
     bound: float
@@ -223,7 +224,7 @@ def _round(
     effort: Effort,
     work: EffortBudget,
 ) -> int:
-    """Add loads that improve the programme: filled ones, filled at better prices of dimensions, or searched. How many."""
+    """Add loads that improve the programme, by filling or by search; return their number."""
     smooth = SMOOTHING * proof.prices + (1 - SMOOTHING) * relaxed.dual_prices
     added = 0
     for worth in (smooth, relaxed.dual_prices):
@@ -259,7 +260,7 @@ def scaled(problem: Problem, worth: Floats, value: Floats) -> Floats:
 
 
 def _bound_of_all(problem: Problem, kinds: Ints, loads: Ints, relaxed: Relaxation | None) -> float:
-    """With every load known, the programme without the pools' max is the bound, less what rounding might have added."""
+    """Return the bound with every load known: the value without pool limits, less rounding."""
     if relaxed is None:
         return problem.bound
     value = np.zeros(problem.usd_per_hour.size)
@@ -275,7 +276,7 @@ def _search(
     effort: Effort,
     work: EffortBudget,
 ) -> tuple[int, Floats]:
-    """Loads that improve the programme, found with a proof; and the least ceiling known of each kind's loads."""
+    """Search loads that improve the programme; return them and each kind's least ceiling."""
     price, worth = problem.usd_per_hour + relaxed.scarcity, relaxed.dual_prices
     value, added = top.value.copy(), 0
     ratio = value / np.maximum(price, 1e-12)
@@ -306,7 +307,7 @@ def _grow(
     effort: Effort,
     work: EffortBudget,
 ) -> int:
-    """Loads that improve the programme and go together: each next one is cut from what those before it leave; how many."""
+    """Add improving loads that fit together: each uses what the earlier ones leave."""
     price, kinds = problem.usd_per_hour + relaxed.scarcity, useful_kinds(problem)
     order = [
         *row_orders(problem, worth)[:2],

@@ -27,14 +27,14 @@ Machines = list[tuple[int, Ints, int]]
 """Kind, load and how many."""
 
 ROUND_UP, NEARLY_WHOLE, AT_ONCE = 0.5, 0.9, 0.25
-"""The part of a machine from which a dive takes it whole, at most a quarter of all machines at once; nearly whole ones always."""
+"""Least fraction of a machine that a dive rounds up, for at most a quarter of all machines."""
 
 SINGLE_KINDS = 8
 SINGLE_KINDS_WORK = 1_000
 """How many first fits prefer one kind, and up to which size (kinds times rows) of a problem."""
 
 USUAL_WORTH = 0.2
-"""How much of what pieces ask for is added to their proven price, which is nothing for those that fill gaps."""
+"""Weight of the requested resources in addition to a proven price, which may be zero."""
 
 COLUMNS_FOR_WHOLE = 1_500
 COLUMNS_KEPT = 400
@@ -64,7 +64,7 @@ def first_fit(
     prefer: int | None = None,
     work: EffortBudget | None = None,
 ) -> Machines:
-    """Buy what serves most per dollar, again and again, within the limits, kind `prefer` as long as it helps.
+    """Buy the most value per dollar repeatedly, within the limits; kind `prefer` first.
 
     `value` is what a piece of each row is worth.
     """
@@ -110,7 +110,7 @@ def _densest(
 
 
 def first_fits(problem: Problem, limits: Limits, work: EffortBudget) -> list[Machines]:
-    """Several first fits: by what pieces ask for, by what they cost at least, and, where it is little work, one for each good kind."""
+    """Run first fits by requested size, by least cost and, for small problems, per good kind."""
     value = demand_share(problem.shapes, problem.wanted)
     usual = value * (problem.bound / float(value @ problem.wanted))
     answers = [
@@ -238,7 +238,10 @@ def _useful(load: Ints, left: Ints, count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Branched:
-    """The best whole answer over some loads; over all of them nothing is cheaper than `bound`, whatever a pool's max."""
+    """Best integral solution over some loads.
+
+    No solution over all loads costs less than `bound`.
+    """
 
     machines: Machines
     bound: float
@@ -252,7 +255,7 @@ def branch(
     effort: Effort,
     incumbent: float,
 ) -> Branched | None:
-    """By HiGHS; None if it finds none or there is too much of it. Without the limits first: an answer that keeps them is proven."""
+    """Solve with HiGHS, first without the limits; None without a solution or for large problems."""
     kinds, loads = columns.matrix()
     reduced = problem.usd_per_hour[kinds] + relaxed.scarcity[kinds] - loads @ relaxed.dual_prices
     room = max(0.0, incumbent - relaxed.value) + 1e-9

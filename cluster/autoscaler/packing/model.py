@@ -1,4 +1,4 @@
-"""What packing takes and gives: machines that could be bought, bounds, effort, and the machines to buy with the proof of their price."""
+"""Input and output of packing: templates, limits, effort, and the nodes with their bound."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Placement:
 
 @dataclass(slots=True)
 class EffortBudget:
-    """What is left of the budget, in rows looked at of one machine being filled: some twenty million a second on today's machines."""
+    """Remaining budget, in rows considered for a machine: some twenty million per second."""
 
     left: int
 
@@ -85,13 +85,14 @@ class EffortBudget:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to try, counted and not timed, so that the same input gives the same answer on every machine.
+    """Effort limits. They are counts, not times, so equal input gives equal results.
 
-    `work` in all, after which the best answer so far is given, at worst that of first fit; `rounds` of column generation (0: first fit
-    only), each with as many `fills`; `kinds` that are searched where filling finds nothing, with as many `states`; `dives` from the
-    fractional answer to a whole one, with as many `refills` rounds in each; `nodes` of branch and bound of the whole-number programme;
-    `rows` at most, above which demand is merged that differs only in zone or app, then in size; `loads` that are enumerated at most:
-    small answers are exact.
+    `work` in all, after which the best answer so far is given, at worst that of first fit; `rounds`
+    of column generation (0: first fit only), each with as many `fills`; `kinds` that are searched
+    where filling finds nothing, with as many `states`; `dives` from the fractional answer to a
+    whole one, with as many `refills` rounds in each; `nodes` of branch and bound of the
+    whole-number programme; `rows` at most, above which demand is merged that differs only in zone
+    or app, then in size; `loads` that are enumerated at most: small answers are exact.
     """
 
     budget: int = 60_000_000
@@ -117,10 +118,13 @@ Method = Literal["first fit", "columns", "exact"]
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Machines to buy. `bound_usd_per_hour` is what serving the same pieces costs at least, whatever is bought.
+    """Machines to buy.
 
-    `method` is the way that found it: `first fit`, `columns`, or `exact` when every load was considered and nothing is cheaper.
-    `cut_short`: the budget of work ran out before the search for better ones ended.
+    `bound_usd_per_hour` is what serving the same pieces costs at least, whatever is bought.
+
+    `method` is the way that found it: `first fit`, `columns`, or `exact` when every load was
+    considered and nothing is cheaper. `cut_short`: the budget of work ran out before the search for
+    better ones ended.
     """
 
     nodes: tuple[NewNode, ...] = ()
@@ -131,7 +135,10 @@ class Packing:
 
     @property
     def gap(self) -> float:
-        """By how large a part the price may be above the cheapest possible; 0 when it is the cheapest."""
+        """By how large a part the price may be above the cheapest possible.
+
+        0 when it is the cheapest.
+        """
         return (
             max(0.0, self.usd_per_hour / self.bound_usd_per_hour - 1)
             if self.bound_usd_per_hour > 0

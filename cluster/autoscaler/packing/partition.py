@@ -1,7 +1,8 @@
-"""Constraints made static: demand is cut into parts, each free to go to any of its templates and bounded only by machine.
+"""Conversion of constraints to static parts: each part may use any of its templates.
 
-Zones are chosen here: GROUP_BY levels its values, UNIQUE and MAX_PER fill theirs, CLUSTER takes the value that serves it cheapest.
-What remains for packing is which templates a part may use and how many pieces of an app one machine may hold.
+Zones are chosen here: GROUP_BY levels its values, UNIQUE and MAX_PER fill theirs, CLUSTER takes the
+value that serves it cheapest. What remains for packing is which templates a part may use and how
+many pieces of an app one machine may hold.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ SPREADING = frozenset({"UNIQUE", "MAX_PER", "GROUP_BY", "CLUSTER"})
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`count` times `each` pieces of a unit that may go to `templates` (indices), at most `per_machine` of the app `name` on one."""
+    """`count` times `each` pieces of a unit that may go to `templates` (indices).
+
+    A machine holds at most `per_machine` pieces of the app `name`.
+    """
 
     unit: int
     name: str

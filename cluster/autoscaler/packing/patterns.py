@@ -1,6 +1,7 @@
-"""Loads: what one machine holds. Filling every kind at once, the value a load could have at most, and every load where they are few.
+"""Loads (contents of a machine): greedy fills of all kinds, bounds of their value, and enumeration.
 
-A load's value is what its pieces are worth at given prices of pieces. `most[k, r]` bounds each row on each kind.
+The value of a load is the sum of its pieces at given prices of pieces. `most[k, r]` bounds the
+pieces of each row on each kind.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SAMPLE = 12
 """Kinds whose fractional loads are found exactly in each round."""
 
 KINDS_FILLED = 64
-"""Kinds that are filled in a round; beyond them more sizes of the same add time and no new loads."""
+"""Kinds that are filled in a round. More sizes add time and no new loads."""
 
 CLOSE = 1e-9
 
@@ -63,7 +64,7 @@ NEARLY_NOTHING = 1e-9
 
 
 def useful_kinds(problem: Problem, at_most: int = KINDS_FILLED) -> Ints:
-    """Kinds that are filled in each round: some that hold much for their price, small ones first, and one for each row at least."""
+    """Select the kinds to fill: some with much capacity for their price, at least one per row."""
     if problem.usd_per_hour.size <= at_most:
         return np.arange(problem.usd_per_hour.size)
     asked = problem.shapes.T.astype(np.float64) @ problem.wanted
@@ -77,7 +78,7 @@ def useful_kinds(problem: Problem, at_most: int = KINDS_FILLED) -> Ints:
 
 
 def row_orders(problem: Problem, worth: Floats) -> list[Ints]:
-    """Ways to sort rows by what they are worth for what they take: of all dimensions together and of each one that is scarce."""
+    """Return orders of rows by value per use of all dimensions and of each scarce dimension."""
     totals = problem.shapes.T.astype(np.float64) @ problem.wanted
     relative = np.divide(
         problem.shapes, totals, out=np.zeros(problem.shapes.shape), where=totals > 0
@@ -90,7 +91,7 @@ def row_orders(problem: Problem, worth: Floats) -> list[Ints]:
 
 
 def row_orders_at_prices(problem: Problem, worth: Floats, ways: Floats) -> list[Ints]:
-    """Rows by what they are worth beside what their dimensions cost, for each way to price dimensions."""
+    """Order rows by value against the cost of their dimensions, for each set of prices."""
     return [
         np.argsort(-worth / np.maximum(problem.shapes @ way, 1e-15), kind="stable")
         for way in ways
@@ -100,7 +101,10 @@ def row_orders_at_prices(problem: Problem, worth: Floats, ways: Floats) -> list[
 
 @dataclass(frozen=True, slots=True)
 class PatternBound:
-    """By kind: no load is worth more than `value`; `prices` of dimensions (K x D) prove it. `ways` are different ones among them."""
+    """Ceilings by kind: no load is worth more than `value`.
+
+    `prices` of dimensions (K x D) prove it. `ways` are the distinct ones among them.
+    """
 
     value: Floats
     prices: Floats
@@ -108,9 +112,10 @@ class PatternBound:
 
 
 def pattern_bound(problem: Problem, worth: Floats) -> PatternBound:
-    """An upper bound on the value of a load of each kind, by Lagrangian relaxation of its dimensions.
+    """Bound the value of a load of each kind, by Lagrangian relaxation of its dimensions.
 
-    The prices of dimensions are those of the fractional loads of some kinds, small and large; each kind takes those that suit it best.
+    The prices of dimensions are those of the fractional loads of some kinds, small and large; each
+    kind takes those that suit it best.
     """
     ways = _fractional_prices(problem, worth, _sample(problem))
     gain = np.maximum(worth - ways @ problem.shapes.T, 0.0)
@@ -129,7 +134,7 @@ def _sample(problem: Problem) -> Ints:
 
 
 def _fractional_prices(problem: Problem, worth: Floats, kinds: Ints) -> Floats:
-    """What a kind's dimensions are worth when pieces may be cut: one linear programme for all of `kinds`."""
+    """Price the dimensions of `kinds` for divisible pieces with one linear programme."""
     from scipy.optimize import linprog
     from scipy.sparse import csr_matrix, kron
 
@@ -165,7 +170,10 @@ def is_small(problem: Problem, at_most: int) -> bool:
 
 
 def enumerate_patterns(problem: Problem, at_most: int) -> tuple[Ints, Ints] | None:
-    """Every load worth considering with its kind, the cheapest of each pool that holds it; None when there are too many."""
+    """Enumerate the useful loads with the cheapest kind of each pool.
+
+    None if there are too many.
+    """
     if not is_small(problem, at_most):
         return None
     sides = np.minimum(problem.row_limits.max(axis=0, initial=0), problem.wanted) + 1

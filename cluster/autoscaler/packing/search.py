@@ -1,7 +1,9 @@
-"""The best load of one kind, and a ceiling on it that is proven: dynamic programming over rows with bounds, all states at once.
+"""Search for the best load of a kind with a proven ceiling: dynamic programming over rows.
 
-A state is what is free after some rows. Its bound is its value and what the free dimensions could bring at the kind's prices; states
-that cannot beat what is asked for are dropped. Where too many are left the least promising go, and the ceiling remembers their bound.
+A state is the free capacity after some rows. Its bound is its value plus the value of the free
+dimensions at the kind's prices. States whose bound is not above the requested value are dropped.
+When too many states are left, those with the lowest bounds are dropped and the ceiling includes
+their bounds.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from mesaform.autoscaler.packing.model import Floats, Ints
 from mesaform.autoscaler.packing.problem import Problem
 
 COPIES_AT_MOST = 48
-"""Kinds that hold more pieces of one row than this are not searched: rounding hardly matters to them."""
+"""Most pieces of a row per kind for a search. Rounding hardly matters beyond it."""
 
 MIX = np.array(
     [0x9E3779B97F4A7C1, 0xC2B2AE3D27D4EB5, 0x165667B19E3779F, 0x27D4EB2F1656671, 0x85EBCA77C2B2AE1],
@@ -24,7 +26,7 @@ MIX = np.array(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best load found above what was asked for, if any; no load at all is worth more than `ceiling`."""
+    """Best load above the requested value, if any. No load is worth more than `ceiling`."""
 
     load: Ints | None
     ceiling: float

@@ -192,7 +192,7 @@ PROVEN = 1e-6
 """Part by which an answer may exceed its bound because of floating-point arithmetic."""
 
 WORTH_A_LOOK, FEW_MACHINES = 1.03, 20
-"""Candidates above this multiple of the cheapest price are dropped unless they have few machines."""
+"""Candidates above this multiple of the cheapest price are dropped unless they are small."""
 
 
 def _best(

@@ -1,4 +1,4 @@
-"""Rivals' published rules as policies of the simulated world, one a file. What each simplifies is said in its docstring."""
+"""Published rules of other autoscalers as policies of the simulated world, one per module."""
 
 from __future__ import annotations
 

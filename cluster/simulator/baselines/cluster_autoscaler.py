@@ -1,9 +1,13 @@
-"""Cluster Autoscaler: a scan each 10 s; the least wasteful node group for what waits; nodes under half used for ten minutes go.
+"""Baseline with the rules of Cluster Autoscaler.
 
-Published rules kept: a template node per group and first-fit-decreasing on it, machines on their way counted first, the expander
-least-waste, one group a scan; a node is unneeded under 0.5 (the larger of cpus and memory) when its tasks fit elsewhere; unneeded for 10
-min and 10 min after the last scale-up it goes: up to ten empty ones at once, else one with eviction; freeze with more than 45 % not ready.
-Simplified: one group per type of the policy's pool, zones equal; a failed group is backed off for 5 min; eviction is instant.
+Implemented rules: a scan every 10 s; a template node per group with first-fit-decreasing; ordered
+machines count first; the expander least-waste, one group per scan. A node is unneeded below 0.5
+(the larger of cpus and memory) when its tasks fit elsewhere. It is removed after 10 min unneeded
+and 10 min after the last scale-up: up to ten empty nodes at once, else one with eviction. Nothing
+is removed while more than 45 % are not ready.
+
+Simplified: one group per type of the pool; equal zones; a failed group is backed off for 5 min;
+eviction is instant.
 """
 
 from __future__ import annotations
@@ -94,7 +98,7 @@ class ClusterAutoscaler:
         )
 
     def _option(self, offering: Offering, shapes: Sequence[Shape]) -> tuple[float, Offering, int]:
-        """Wasted part of cpus and memory, the group, and how many nodes it would get for the tasks that fit on one."""
+        """Return the wasted part of cpus and memory, the group, and its number of new nodes."""
         total = self._buyer.shapes[offering.instance_type]
         fitting = [shape for shape in shapes if contains(total, shape)]
         if not fitting:

@@ -1,9 +1,12 @@
-"""clusterman: capacity = what is allocated / setpoint, outside a margin, each ten minutes. It does not see work that waits.
+"""clusterman: capacity = what is allocated / setpoint, outside a margin, each ten minutes.
 
-Published rules kept: setpoint 0.7, margin 0.1, the larger of cpus and memory decides, a period of 600 s, victims by idleness and then
-fewest tasks, a maintenance window of 600 s and termination 90 s later without looking again.
-Simplified: one resource group, of the cheapest type of the policy's pool that holds every kind of task of the trace; never below one
-machine, since from nothing allocated it would ask for nothing for ever; machines in their window stay cordoned.
+It does not see work that waits.
+
+Published rules kept: setpoint 0.7, margin 0.1, the larger of cpus and memory decides, a period of
+600 s, victims by idleness and then fewest tasks, a maintenance window of 600 s and termination 90 s
+later without looking again. Simplified: one resource group, of the cheapest type of the policy's
+pool that holds every kind of task of the trace; never below one machine, since from nothing
+allocated it would ask for nothing for ever; machines in their window stay cordoned.
 """
 
 from __future__ import annotations

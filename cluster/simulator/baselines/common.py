@@ -1,4 +1,4 @@
-"""What the baselines share: buying from the one pool that they scale, and whether work would fit elsewhere."""
+"""Shared parts of the baselines: purchases from the single pool, and checks of free capacity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from mesaform.simulator.world import Host, World
 
 
 class Buyer:
-    """One pool, its offerings in one zone each (rivals spread by zone, prices here do not differ by it), and its bounds."""
+    """The pool of a baseline: its bounds, and its offerings in a zone each.
+
+    Prices do not differ by zone here.
+    """
 
     def __init__(self, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]) -> None:
         self.pool: Pool = spec.agents[0]
@@ -36,7 +39,7 @@ class Buyer:
         return max(0, self.pool.max - len(world.hosts))
 
     def buy(self, world: World, options: Sequence[Offering], count: int, why: str) -> list[str]:
-        """Buy `count` of the first of `options` that has capacity in any zone; returns the machines' names."""
+        """Buy `count` of the first option with capacity in a zone; return the machines' names."""
         count = min(count, self.room(world))
         if count <= 0:
             return []

@@ -1,14 +1,16 @@
-"""Karpenter: batches of what waits, first-fit-decreasing over real types, the cheapest type that holds it; consolidation.
+"""Baseline with the rules of Karpenter: batches, first-fit-decreasing, consolidation.
 
-Published rules kept: a batch closes 1 s after the last or 10 s after the first arrival; tasks go to existing and coming machines first,
-then to new machines (fewest tasks first) as long as one type holds them all; lowest price on demand. Consolidation looks each 10 s: empty
-machines, then the longest prefix (at most 100, binary search) of machines by disruption that fits on the rest and at most one cheaper
-machine, then single ones; validated 15 s later; `consolidateAfter` counts from when tasks last came or went; 10 % of machines at a time,
-rounded up; the replacement is up before the old ones drain; an offering without capacity is left alone for 3 min; a machine not
-registered after 15 min goes.
-Two policies: WhenEmptyOrUnderutilized (the default) and WhenEmpty, which people choose whose work must not be moved.
-Simplified: one NodePool; the disruption cost of a machine is its number of tasks; no spot-to-spot moves; nothing is consolidated while
-work waits; evicted tasks stop at once.
+Published rules kept: a batch closes 1 s after the last or 10 s after the first arrival; tasks go to
+existing and coming machines first, then to new machines (fewest tasks first) as long as one type
+holds them all; lowest price on demand. Consolidation looks each 10 s: empty machines, then the
+longest prefix (at most 100, binary search) of machines by disruption that fits on the rest and at
+most one cheaper machine, then single ones; validated 15 s later; `consolidateAfter` counts from
+when tasks last came or went; 10 % of machines at a time, rounded up; the replacement is up before
+the old ones drain; an offering without capacity is left alone for 3 min; a machine not registered
+after 15 min goes. Two policies: WhenEmptyOrUnderutilized (the default) and WhenEmpty, which people
+choose whose work must not be moved. Simplified: one NodePool; the disruption cost of a machine is
+its number of tasks; no spot-to-spot moves; nothing is consolidated while work waits; evicted tasks
+stop at once.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Claim:
 
 @dataclass
 class Command:
-    """Machines to go, the types that may replace them (none: nothing does), and how far it has come."""
+    """A disruption: the machines, the types that may replace them, and the progress."""
 
     names: list[str]
     options: list[Offering]
@@ -75,7 +77,10 @@ class _State:
 
 
 class Karpenter:
-    """See `Scaler`. `consolidate_after_s` is `consolidateAfter`; without `moves`, only empty machines are consolidated."""
+    """See `Scaler`. `consolidate_after_s` is `consolidateAfter`.
+
+    Without `moves` only empty machines are consolidated.
+    """
 
     def __init__(
         self,
