@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.context import open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 
 FORCE_OPTION = typer.Option(
     False, "--force", help="Bake even if the region has an image of this recipe."
@@ -27,10 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def bake(
-    file: str = FILE_OPTION,
+    file: FileOption = DEFAULT_FILE,
     force: bool = FORCE_OPTION,
     subnet: str = SUBNET_OPTION,
-    as_json: bool = JSON_OPTION,
+    as_json: JsonOption = False,
 ) -> None:
     """Bake, with progress on standard error and the image on standard output."""
     from mesaform.cli.progress import reporter

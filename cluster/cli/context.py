@@ -7,22 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import typer
 
 from mesaform.common.errors import MissingPrerequisite
 from mesaform.config.parser import load
 from mesaform.config.schema import ClusterSpec
-
-FILE_OPTION = typer.Option(
-    "cluster.yaml",
-    "--file",
-    "-f",
-    envvar="MESAFORM_CLUSTER_FILE",
-    help="The cluster's description.",
-)
-JSON_OPTION = typer.Option(
-    False, "--json", help="Print JSON for machines instead of tables for people."
-)
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -13,7 +13,8 @@ from mesaform.autoscaler.accounting.cost_report import MACHINES, UNKNOWN, USAGE,
 from mesaform.autoscaler.accounting.usage_recorder import STATED_EVERY_S
 from mesaform.autoscaler.model import old_vocabulary
 from mesaform.aws.ports.ledger import Row
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.context import open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.cli.override_client import seconds
 from mesaform.common.errors import BadInput
 
@@ -32,13 +33,13 @@ def register(app: typer.Typer) -> None:
 
 
 def cost(
-    file: str = FILE_OPTION,
+    file: FileOption = DEFAULT_FILE,
     since: str = typer.Option("24h", "--since", "-s", help="How far back: 30m, 24h, 7d."),
     by: Literal["pool", "app", "role", "type", "zone", "capacity"] = typer.Option(
         "pool", "--by", help="What the dollars are told apart by."
     ),
     html: str = typer.Option("", help="Write the bill with its plot to this file."),
-    json_: bool = JSON_OPTION,
+    json_: JsonOption = False,
 ) -> None:
     """Read the ledger, add up, print."""
     from mesaform.cli.wiring import wire

@@ -6,11 +6,13 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.context import Context, open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, with_options
 from mesaform.common.errors import BadInput, Exit, NotOwned
 from mesaform.common.progress import Report
 from mesaform.provision.lock import HeldLock
@@ -19,103 +21,106 @@ from mesaform.teardown.plan import Plan, TeardownRequest
 from mesaform.teardown.receipt import Receipt
 from mesaform.teardown.survey import Survey
 
-YES_OPTION = typer.Option(
-    False,
-    "--yes",
-    "-y",
-    help="Do not ask. On aws, type the cluster's name or give it with --confirm as well.",
-)
-DRY_OPTION = typer.Option(
-    False, "--dry-run", help="Print the plan and end. The default on aws without --yes."
-)
-AGENTS_OPTION = typer.Option(
-    False, "--agents-only", help="Remove only the agents; masters and network stay."
-)
-IMAGES_OPTION = typer.Option(
-    False,
-    "--images",
-    help="Remove baked images and their snapshots too; they serve all clusters of the account.",
-)
-KEEP_OPTION = typer.Option(False, "--keep-local", help="Leave the local cloud running.")
-CONFIRM_OPTION = typer.Option("", "--confirm", help="The cluster's name, instead of typing it.")
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownOptions:
+    """Command line of `mesaform down`."""
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Options of the command line. `dry_run` is settled by target and `--yes`."""
+    file: FileOption = DEFAULT_FILE
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes",
+            "-y",
+            help="Do not ask. On aws, type the cluster's name or give it with --confirm as well.",
+        ),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan and end. The default on aws without --yes."),
+    ] = False
+    agents_only: Annotated[
+        bool,
+        typer.Option("--agents-only", help="Remove only the agents; masters and network stay."),
+    ] = False
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images",
+            help="Remove baked images and their snapshots too; they serve all clusters of the"
+            " account.",
+        ),
+    ] = False
+    keep_local: Annotated[
+        bool, typer.Option("--keep-local", help="Leave the local cloud running.")
+    ] = False
+    confirm: Annotated[
+        str, typer.Option("--confirm", help="The cluster's name, instead of typing it.")
+    ] = ""
+    as_json: JsonOption = False
 
-    request: TeardownRequest
-    yes: bool
-    dry_run: bool
-    keep_local: bool
-    confirm: str
-    as_json: bool
+    @property
+    def request(self) -> TeardownRequest:
+        """What the plan removes."""
+        return TeardownRequest(agents_only=self.agents_only, images=self.images)
+
+    def is_dry_run(self, target: str) -> bool:
+        """Whether the verb only prints the plan: on aws also without `--yes`."""
+        return self.dry_run or (target == "aws" and not self.yes)
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help="Take the cluster down, prove that nothing is left, print the receipt.")(down)
+    app.command(help="Take the cluster down, prove that nothing is left, print the receipt.")(
+        with_options(DownOptions, down)
+    )
 
 
-def down(
-    file: str = FILE_OPTION,
-    yes: bool = YES_OPTION,
-    dry_run: bool = DRY_OPTION,
-    agents_only: bool = AGENTS_OPTION,
-    images: bool = IMAGES_OPTION,
-    keep_local: bool = KEEP_OPTION,
-    confirm: str = CONFIRM_OPTION,
-    as_json: bool = JSON_OPTION,
-) -> None:
+def down(options: DownOptions) -> None:
     """Take the cluster down."""
     from mesaform.cli import interrupt
     from mesaform.provision.lock import hold
 
-    context = open_context(file)
-    _require_consistent(context, agents_only=agents_only, images=images, confirm=confirm)
-    asked = Asked(
-        TeardownRequest(agents_only=agents_only, images=images),
-        yes,
-        dry_run or (context.spec.target == "aws" and not yes),
-        keep_local,
-        confirm,
-        as_json,
-    )
+    context = open_context(options.file)
+    _require_consistent(context, options)
+    options = replace(options, dry_run=options.is_dry_run(context.spec.target))
     if not _enter(context):
         text = f"There is nothing of {context.spec.name} here: no local cloud was ever started."
-        typer.echo(json.dumps({"cluster": context.spec.name, "left": []}) if as_json else text)
+        typer.echo(
+            json.dumps({"cluster": context.spec.name, "left": []}) if options.as_json else text
+        )
         return
     try:
         with hold(context.cluster_dir / "lock", "mesaform down"):
-            is_clean = _take_down(context, asked)
+            is_clean = _take_down(context, options)
     except KeyboardInterrupt:
-        again = "" if file == "cluster.yaml" else f" --file {file}"
+        again = "" if options.file == DEFAULT_FILE else f" --file {options.file}"
         interrupt.end(f"interrupted; what is removed stays removed. Continue: mesaform down{again}")
     if not is_clean:
         raise typer.Exit(Exit.FAILED)
 
 
-def _require_consistent(context: Context, *, agents_only: bool, images: bool, confirm: str) -> None:
+def _require_consistent(context: Context, options: DownOptions) -> None:
     """Check options against each other and against the cluster file.
 
     Raises:
         BadInput: they contradict each other.
 
     """
-    if agents_only and images:
+    if options.agents_only and options.images:
         raise BadInput(
             "--agents-only and --images together",
             where="mesaform down",
             fix="masters need their image: take the cluster down first",
         )
-    if confirm and confirm != context.spec.name:
+    if options.confirm and options.confirm != context.spec.name:
         raise BadInput(
-            f"--confirm {confirm} is not this cluster's name",
+            f"--confirm {options.confirm} is not this cluster's name",
             where=str(context.file),
             fix=f"its name is {context.spec.name}",
         )
 
 
-def _take_down(context: Context, asked: Asked) -> bool:
+def _take_down(context: Context, options: DownOptions) -> bool:
     """Survey, plan, ask, remove; all under the lock of Terraform. Whether nothing is left.
 
     A dry run changes nothing and does not wait for the lock.
@@ -125,13 +130,13 @@ def _take_down(context: Context, asked: Asked) -> bool:
 
     with ExitStack() as locks:
         held: HeldLock | None = None
-        with reporter(as_json=asked.as_json) as report:
-            if not asked.dry_run:
+        with reporter(as_json=options.as_json) as report:
+            if not options.dry_run:
                 held = locks.enter_context(
                     hold_terraform(context.cluster_dir, "mesaform down", report)
                 )
             surveyed = _survey(context, report)
-        return _carry_out(context, asked, surveyed, held)
+        return _carry_out(context, options, surveyed, held)
 
 
 def _enter(context: Context) -> bool:
@@ -186,7 +191,9 @@ def _survey(context: Context, report: Report) -> Survey:
     return surveyed
 
 
-def _carry_out(context: Context, asked: Asked, surveyed: Survey, held: HeldLock | None) -> bool:
+def _carry_out(
+    context: Context, options: DownOptions, surveyed: Survey, held: HeldLock | None
+) -> bool:
     """Plan, ask, run. Whether nothing is left that the plan removes."""
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
@@ -194,25 +201,25 @@ def _carry_out(context: Context, asked: Asked, surveyed: Survey, held: HeldLock 
     from mesaform.teardown.account import baked_images
     from mesaform.teardown.plan import plan
 
-    planned = plan(surveyed.inventory, asked.request)
-    if asked.dry_run or held is None:
-        _show_plan(planned, asked, surveyed.inventory.is_empty)
+    planned = plan(surveyed.inventory, options.request)
+    if options.dry_run or held is None:
+        _show_plan(planned, options, surveyed.inventory.is_empty)
         return True
-    if not asked.as_json:
-        _show_plan(planned, asked, surveyed.inventory.is_empty)
+    if not options.as_json:
+        _show_plan(planned, options, surveyed.inventory.is_empty)
     if not surveyed.inventory.is_empty:
-        _confirm(context, asked)
-    images = baked_images(context.spec.region, context.spec.name, to_remove=asked.request.images)
-    with reporter(as_json=asked.as_json) as report:
+        _confirm(context, options)
+    images = baked_images(context.spec.region, context.spec.name, to_remove=options.request.images)
+    with reporter(as_json=options.as_json) as report:
         outcome, receipt, path = interrupt.run(
             lambda: run_teardown(context, surveyed, planned, report, images, held),
             stopping="stopping in order; this may take some seconds",
         )
-    _finish(context, asked, outcome, receipt, str(path))
+    _finish(context, options, outcome, receipt, str(path))
     return outcome.swept.is_clean
 
 
-def _confirm(context: Context, asked: Asked) -> None:
+def _confirm(context: Context, options: DownOptions) -> None:
     """Ask on the terminal: on aws for the cluster's name, on the local target for a yes.
 
     Raises:
@@ -221,7 +228,7 @@ def _confirm(context: Context, asked: Asked) -> None:
 
     """
     name, is_aws = context.spec.name, context.spec.target == "aws"
-    if asked.confirm if is_aws else asked.yes:
+    if options.confirm if is_aws else options.yes:
         return
     if not sys.stdin.isatty():
         raise BadInput(
@@ -241,33 +248,35 @@ def _is_confirmed(name: str, *, is_aws: bool) -> bool:
     return typer.confirm(f"Take {name} down?", err=True)
 
 
-def _show_plan(planned: Plan, asked: Asked, empty: bool) -> None:
+def _show_plan(planned: Plan, options: DownOptions, empty: bool) -> None:
     from mesaform.cli.receipts import plan_parts
     from mesaform.cli.tables import console
 
-    if asked.as_json:
+    if options.as_json:
         typer.echo(json.dumps({"dry_run": True, "plan": asdict(planned)}, indent=2))
         return
     out = console()
     for part in plan_parts(planned, empty=empty):
         out.print(part)
-    if asked.dry_run:
+    if options.dry_run:
         out.print(
             "This was a dry run: nothing was removed. Do it: [bold]mesaform down --yes[/bold]"
         )
 
 
-def _finish(context: Context, asked: Asked, outcome: Outcome, receipt: Receipt, path: str) -> None:
+def _finish(
+    context: Context, options: DownOptions, outcome: Outcome, receipt: Receipt, path: str
+) -> None:
     from mesaform.cli.receipts import receipt_parts
     from mesaform.cli.tables import console
     from mesaform.cli.teardown_run import stop_local_cloud
 
     stopped = (
         stop_local_cloud(context)
-        if outcome.swept.is_clean and not asked.keep_local and not asked.request.agents_only
+        if outcome.swept.is_clean and not options.keep_local and not options.request.agents_only
         else ""
     )
-    if asked.as_json:
+    if options.as_json:
         document: Mapping[str, object] = {
             "receipt": receipt.as_record(),
             "troubles": outcome.troubles,

@@ -6,8 +6,9 @@ import typer
 
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Machine
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
-from mesaform.cli.override_client import REASON_OPTION, new_override, open_client, print_override
+from mesaform.cli.context import open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, ReasonOption
+from mesaform.cli.override_client import new_override, open_client, print_override
 from mesaform.common.errors import BadInput, NotOwned
 
 
@@ -22,7 +23,7 @@ def drain(
     target: str = typer.Argument(
         help="An agent's or an instance's id, as `mesaform status` prints it."
     ),
-    file: str = FILE_OPTION,
+    file: FileOption = DEFAULT_FILE,
     undo: bool = typer.Option(
         False, "--undo", help="Withdraw the override: an agent that still runs is reactivated."
     ),
@@ -31,8 +32,8 @@ def drain(
         "--for",
         help="How long the override lasts: an agent of Terraform's stays empty for that long.",
     ),
-    reason: str = REASON_OPTION,
-    json_: bool = JSON_OPTION,
+    reason: ReasonOption = "",
+    json_: JsonOption = False,
 ) -> None:
     """Set the override, or withdraw it."""
     context = open_context(file)

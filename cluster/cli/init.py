@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION
+from mesaform.cli.options import DEFAULT_FILE, FileOption
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(help="A network from which masters may be reached; may be repeated."),
         ] = None,
-        file: str = FILE_OPTION,
+        file: FileOption = DEFAULT_FILE,
         force: Annotated[
             bool, typer.Option("--force", help="Write over an existing file.")
         ] = False,

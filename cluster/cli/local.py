@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, local_environment
+from mesaform.cli.context import local_environment
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.common.errors import BadInput
 from mesaform.common.json_types import JsonObject, as_list, as_object
 
@@ -73,7 +74,7 @@ def with_root(command: C) -> C:
     own = [item for name, item in signature.parameters.items() if name != "root"]
     options = [
         inspect.Parameter(
-            "file", inspect.Parameter.KEYWORD_ONLY, default=FILE_OPTION, annotation=str
+            "file", inspect.Parameter.KEYWORD_ONLY, default=DEFAULT_FILE, annotation=FileOption
         ),
         inspect.Parameter(
             "state", inspect.Parameter.KEYWORD_ONLY, default=STATE_OPTION, annotation=Path | None
@@ -96,7 +97,7 @@ def _print_json(document: object) -> None:
 
 @local.command()
 @with_root
-def start(root: Path, port: int | None = PORT_OPTION, as_json: bool = JSON_OPTION) -> None:
+def start(root: Path, port: int | None = PORT_OPTION, as_json: JsonOption = False) -> None:
     """Start it, if it does not run yet, and print its address."""
     from mesaform.localcloud import daemon
 
@@ -109,7 +110,7 @@ def start(root: Path, port: int | None = PORT_OPTION, as_json: bool = JSON_OPTIO
 
 @local.command()
 @with_root
-def stop(root: Path, as_json: bool = JSON_OPTION) -> None:
+def stop(root: Path, as_json: JsonOption = False) -> None:
     """End it and every machine. The account stays; its machines boot again with the next start."""
     from mesaform.localcloud import daemon
 
@@ -122,7 +123,7 @@ def stop(root: Path, as_json: bool = JSON_OPTION) -> None:
 
 @local.command()
 @with_root
-def status(root: Path, as_json: bool = JSON_OPTION) -> None:
+def status(root: Path, as_json: JsonOption = False) -> None:
     """Show whether it runs, and its machines."""
     from mesaform.localcloud import daemon
 
@@ -182,7 +183,7 @@ def _described(item: JsonObject) -> str:
 
 @local.command()
 @with_root
-def env(root: Path, region: str = REGION_OPTION, as_json: bool = JSON_OPTION) -> None:
+def env(root: Path, region: str = REGION_OPTION, as_json: JsonOption = False) -> None:
     """Print `export` lines for AWS CLI, cdktf and Terraform: eval "$(mesaform local env)"."""
     from mesaform.localcloud import daemon
 
@@ -333,7 +334,7 @@ def ignored_call(
 
 @fault.command("list")
 @with_root
-def list_faults(root: Path, as_json: bool = JSON_OPTION) -> None:
+def list_faults(root: Path, as_json: JsonOption = False) -> None:
     """Show the faults in force."""
     from mesaform.localcloud import daemon
 

@@ -17,8 +17,6 @@ from mesaform.aws.overrides import Override
 from mesaform.cli.context import Context
 from mesaform.common.errors import BadInput
 
-FOR_OPTION = typer.Option("30m", "--for", help="For how long: 90s, 30m, 2h, 1d.")
-REASON_OPTION = typer.Option("", "--reason", "-r", help="Why: shown with the override.")
 LONGEST_S = 31 * 86400.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

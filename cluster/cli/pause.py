@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.context import open_context
+from mesaform.cli.options import (
+    DEFAULT_DURATION,
+    DEFAULT_FILE,
+    FileOption,
+    ForOption,
+    JsonOption,
+    ReasonOption,
+)
 from mesaform.cli.override_client import (
-    FOR_OPTION,
-    REASON_OPTION,
     new_override,
     open_client,
     print_override,
@@ -22,10 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def pause(
-    file: str = FILE_OPTION,
-    for_: str = FOR_OPTION,
-    reason: str = REASON_OPTION,
-    json_: bool = JSON_OPTION,
+    file: FileOption = DEFAULT_FILE,
+    for_: ForOption = DEFAULT_DURATION,
+    reason: ReasonOption = "",
+    json_: JsonOption = False,
 ) -> None:
     """Pause; a pause in force is replaced."""
     override = new_override("pause", for_, reason)

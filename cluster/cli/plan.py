@@ -16,8 +16,9 @@ from mesaform.autoscaler.reporting.decision_text import render_decision
 from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.autoscaler.reporting.verdict_text import render_verdict
 from mesaform.aws.overrides import describe
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.context import Context, open_context
 from mesaform.cli.native_stdout import redirect_native_stdout
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.common.json_types import as_object
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def register(app: typer.Typer) -> None:
     )(show)
 
 
-def show(file: str = FILE_OPTION, json_: bool = JSON_OPTION) -> None:
+def show(file: FileOption = DEFAULT_FILE, json_: JsonOption = False) -> None:
     """Observe, plan, print."""
     context = open_context(file)
     context.enter_cloud()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.context import open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.cli.override_client import open_client
 
 
@@ -16,12 +17,12 @@ def register(app: typer.Typer) -> None:
 
 
 def resume(
-    file: str = FILE_OPTION,
+    file: FileOption = DEFAULT_FILE,
     all_: bool = typer.Option(False, "--all", help="Bounds, hints and drains as well."),
     override: str = typer.Option(
         "", "--override", help="Only the override with this id (see `mesaform plan --json`)."
     ),
-    json_: bool = JSON_OPTION,
+    json_: JsonOption = False,
 ) -> None:
     """Withdraw overrides."""
     import msgspec

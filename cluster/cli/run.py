@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.context import Context, open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, with_options
 
 if TYPE_CHECKING:
     from mesaform.mesos.run_framework import Reporter
@@ -22,64 +24,83 @@ signal n, 124 after --timeout, 130 after Ctrl-C.
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=HELP)(run)
+    app.command(help=HELP)(with_options(RunOptions, run))
 
 
-def run(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Command line of `mesaform run`."""
+
     command: Annotated[
         list[str],
         typer.Argument(
             help="The command and its arguments, after --.", metavar="-- COMMAND [ARGS]…"
         ),
-    ],
+    ]
     name: Annotated[
         str, typer.Option(help="Of the framework and its tasks: letters, digits, dots, hyphens.")
-    ] = "run",
-    cpus: Annotated[float, typer.Option(min=0.001, help="Cores for each task.")] = 0.5,
-    mem: Annotated[float, typer.Option(min=1, help="MiB of memory for each task.")] = 64,
-    disk: Annotated[float, typer.Option(min=0, help="MiB of disk for each task.")] = 0,
-    instances: Annotated[int, typer.Option(min=1, max=10_000, help="How many tasks.")] = 1,
-    role: Annotated[str, typer.Option(help="The role whose offers are used.")] = "*",
+    ] = "run"
+    cpus: Annotated[float, typer.Option(min=0.001, help="Cores for each task.")] = 0.5
+    mem: Annotated[float, typer.Option(min=1, help="MiB of memory for each task.")] = 64
+    disk: Annotated[float, typer.Option(min=0, help="MiB of disk for each task.")] = 0
+    instances: Annotated[int, typer.Option(min=1, max=10_000, help="How many tasks.")] = 1
+    role: Annotated[str, typer.Option(help="The role whose offers are used.")] = "*"
     env: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the tasks; may be repeated.")
-    ] = None,
+    ] = None
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")
-    ] = None,
-    file: str = FILE_OPTION,
-    as_json: bool = JSON_OPTION,
-) -> None:
-    """Check the words, run, and exit with the job's code."""
+    ] = None
+    file: FileOption = DEFAULT_FILE
+    as_json: JsonOption = False
+
+
+def run(options: RunOptions) -> None:
+    """Check the options, run the job, and exit with its code."""
     import asyncio
-    import re
 
     from mesaform.cli.run_report import JsonReporter, TextReporter
+
+    job = _job(options)
+    reporter: Reporter = (
+        JsonReporter() if options.as_json else TextReporter(many=options.instances > 1)
+    )
+    code = asyncio.run(_run(open_context(options.file), job, reporter, options.timeout))
+    reporter.ended(code)
+    raise typer.Exit(code)
+
+
+def _job(options: RunOptions) -> Job:
+    """Return the job that the options describe.
+
+    Raises:
+        BadInput: a name or a variable is malformed.
+
+    """
+    import re
+
     from mesaform.common.errors import BadInput
     from mesaform.common.resources import Resources
     from mesaform.mesos.run_state import Job, environment
 
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", options.name):
         raise BadInput(
-            f"{name!r} is not a name",
+            f"{options.name!r} is not a name",
             where="--name",
             fix="use letters, digits, dots, hyphens and underscores",
         )
     try:
-        variables = environment(env or [])
+        variables = environment(options.env or [])
     except ValueError as error:
         raise BadInput(f"{str(error)!r} is not NAME=VALUE", where="--env") from None
-    job = Job(
-        name,
-        tuple(command),
-        Resources.of(cpus=cpus, mem_mib=mem, disk_mib=disk),
-        instances,
-        role,
+    return Job(
+        options.name,
+        tuple(options.command),
+        Resources.of(cpus=options.cpus, mem_mib=options.mem, disk_mib=options.disk),
+        options.instances,
+        options.role,
         variables,
     )
-    reporter: Reporter = JsonReporter() if as_json else TextReporter(many=instances > 1)
-    code = asyncio.run(_run(open_context(file), job, reporter, timeout))
-    reporter.ended(code)
-    raise typer.Exit(code)
 
 
 async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float | None) -> int:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import typer
 
 from mesaform.aws.overrides import Override
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, open_context
+from mesaform.cli.context import open_context
+from mesaform.cli.options import (
+    DEFAULT_DURATION,
+    DEFAULT_FILE,
+    FileOption,
+    ForOption,
+    JsonOption,
+    ReasonOption,
+    with_options,
+)
 from mesaform.cli.override_client import (
-    FOR_OPTION,
-    REASON_OPTION,
     new_override,
     open_client,
     print_override,
 )
 from mesaform.common.errors import BadInput
-from mesaform.config.schema import ClusterSpec
+from mesaform.config.schema import ClusterSpec, Pool
 
 MOST = 1000
 
@@ -26,49 +35,55 @@ def register(app: typer.Typer) -> None:
         "set",
         help="Set another min or max of a pool for a time:"
         " mesaform set --pool default min 5 --for 2h.",
-    )(set_)
+    )(with_options(SetOptions, set_))
 
 
-def set_(
-    bound: Literal["min", "max"] = typer.Argument(help="Which bound."),
-    count: int = typer.Argument(min=0, max=MOST, help="How many machines, Terraform's included."),
-    file: str = FILE_OPTION,
-    pool: str = typer.Option("default", "--pool", "-p", help="The pool."),
-    for_: str = FOR_OPTION,
-    reason: str = REASON_OPTION,
-    json_: bool = JSON_OPTION,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetOptions:
+    """Command line of `mesaform set`."""
+
+    bound: Annotated[Literal["min", "max"], typer.Argument(help="Which bound.")]
+    count: Annotated[
+        int,
+        typer.Argument(min=0, max=MOST, help="How many machines, Terraform's included."),
+    ]
+    file: FileOption = DEFAULT_FILE
+    pool: Annotated[str, typer.Option("--pool", "-p", help="The pool.")] = "default"
+    for_: ForOption = DEFAULT_DURATION
+    reason: ReasonOption = ""
+    as_json: JsonOption = False
+
+
+def set_(options: SetOptions) -> None:
     """Set a bound; the same bound set before is replaced."""
-    context = open_context(file)
-    override = new_override("bound", for_, reason, pool=pool, bound=bound, count=count)
-    place = open_client(context)
-    check(context.spec, override, place.control.overrides())
+    context = open_context(options.file)
+    override = new_override(
+        "bound",
+        options.for_,
+        options.reason,
+        pool=options.pool,
+        bound=options.bound,
+        count=options.count,
+    )
+    client = open_client(context)
+    check(context.spec, override, client.control.overrides())
 
-    def same(other: Override) -> bool:
-        return (other.kind, other.pool, other.bound) == ("bound", pool, bound)
+    def is_same_bound(other: Override) -> bool:
+        return (other.kind, other.pool, other.bound) == ("bound", options.pool, options.bound)
 
-    print_override(place.give(override, same), json_)
+    print_override(client.give(override, is_same_bound), options.as_json)
 
 
 def check(spec: ClusterSpec, override: Override, overrides: tuple[Override, ...]) -> None:
-    """Refuse what could not come true.
+    """Check a new bound against the cluster file and the overrides in force.
 
     Raises:
         BadInput: no such pool, below what Terraform keeps, or min above max.
 
     """
-    import difflib
-
     from mesaform.autoscaler.planner.overrides import with_bounds
 
-    pools = {pool.name: pool for pool in with_bounds(spec, overrides, override.at).agents}
-    if override.pool not in pools:
-        near = difflib.get_close_matches(override.pool, pools, 1)
-        raise BadInput(
-            f"there is no pool {override.pool}",
-            fix=f"did you mean {near[0]}?" if near else f"pools: {', '.join(pools)}",
-        )
-    pool = pools[override.pool]
+    pool = _pool(override.pool, with_bounds(spec, overrides, override.at).agents)
     if override.count < pool.count:
         raise BadInput(
             f"Terraform keeps {pool.count} machines in pool {pool.name}",
@@ -80,3 +95,22 @@ def check(spec: ClusterSpec, override: Override, overrides: tuple[Override, ...]
         raise BadInput(
             f"max {override.count} would be below min, {pool.floor}", fix="set min first"
         )
+
+
+def _pool(name: str, pools: Sequence[Pool]) -> Pool:
+    """Return the pool of that name.
+
+    Raises:
+        BadInput: there is none; the error proposes the closest name.
+
+    """
+    import difflib
+
+    by_name = {pool.name: pool for pool in pools}
+    if name in by_name:
+        return by_name[name]
+    similar = difflib.get_close_matches(name, by_name, 1)
+    raise BadInput(
+        f"there is no pool {name}",
+        fix=f"did you mean {similar[0]}?" if similar else f"pools: {', '.join(by_name)}",
+    )

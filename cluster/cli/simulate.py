@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION
 from mesaform.cli.native_stdout import redirect_native_stdout
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.common.errors import BadInput
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def simulate(
         "",
         help="In place of a file: the cluster's own last hours or days, from its ledger: 24h, 7d.",
     ),
-    file: str = FILE_OPTION,
+    file: FileOption = DEFAULT_FILE,
     resumable: bool = typer.Option(
         False, help="Every task that is stopped goes on where it was, whatever the trace says."
     ),
-    json_: bool = JSON_OPTION,
+    json_: JsonOption = False,
 ) -> None:
     """Read the trace, run each policy, and print the results."""
     from mesaform.simulator.comparison import least_usd

@@ -9,7 +9,8 @@ import json
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.context import Context, open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.common.errors import Exit, MesaformError, MissingPrerequisite
 from mesaform.status.view import Status, Unreachable
 
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command(help="Show leader, masters, agents, tasks, demand and dollars per hour.")(status)
 
 
-def status(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
+def status(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> None:
     """Print the cluster's state; the exit code is 1 when no master leads."""
     import asyncio
 

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, ExitStack
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.context import Context, open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.common.errors import MesaformError, MissingPrerequisite
 from mesaform.common.progress import Report, stage
 from mesaform.status.ready import Missing
@@ -33,10 +34,10 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    file: str = FILE_OPTION,
+    file: FileOption = DEFAULT_FILE,
     yes: bool = YES_OPTION,
     timeout_s: float = TIMEOUT_OPTION,
-    as_json: bool = JSON_OPTION,
+    as_json: JsonOption = False,
 ) -> None:
     """Raise the cluster: local cloud or credentials, image, stacks, and the wait for answers."""
     from mesaform.cli import interrupt

@@ -6,13 +6,13 @@ from typing import Any
 
 import typer
 
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.config.schema import ClusterSpec
 
 
 def register(app: typer.Typer) -> None:
     @app.command()
-    def validate(file: str = FILE_OPTION, as_json: bool = JSON_OPTION) -> None:
+    def validate(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> None:
         """Check the cluster file; print its masters, pools, addresses and dollars per hour."""
         from pathlib import Path
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mesaform.aws.ports.ledger import Row
-from mesaform.cli.context import FILE_OPTION, JSON_OPTION, Context, open_context
+from mesaform.cli.context import Context, open_context
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, with_options
 from mesaform.cli.override_client import seconds
-from mesaform.common.errors import Exit
 
 if TYPE_CHECKING:
     from mesaform.autoscaler.reporting.decision_log import Selection
@@ -48,47 +49,55 @@ def register(app: typer.Typer) -> None:
         "why",
         help="The autoscaler's last decisions with reasons; "
         "`why <app|task|agent|instance|pool>` for one of them.",
-    )(why)
+    )(with_options(WhyOptions, why))
 
 
-def why(
-    subject: str = typer.Argument(
-        "", help="Only what concerns this app, task, agent or instance, by its id."
-    ),
-    file: str = FILE_OPTION,
-    last: int = typer.Option(20, "--last", "-n", min=1, help="How many lines."),
-    since: str = typer.Option(
-        "", "--since", "-s", help="How far back: 30m, 24h, 7d. Without it, all."
-    ),
-    kind: str = typer.Option("", "--kind", help="Only decisions of this kind, such as buy."),
-    reason: str = typer.Option(
-        "", "--reason", help="Only decisions with this reason code, such as idle."
-    ),
-    verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="Every decision by itself, with all ids."
-    ),
-    json_: bool = JSON_OPTION,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhyOptions:
+    """Command line of `mesaform why`."""
+
+    subject: Annotated[
+        str,
+        typer.Argument(help="Only what concerns this app, task, agent or instance, by its id."),
+    ] = ""
+    file: FileOption = DEFAULT_FILE
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many lines.")] = 20
+    since: Annotated[
+        str, typer.Option("--since", "-s", help="How far back: 30m, 24h, 7d. Without it, all.")
+    ] = ""
+    kind: Annotated[
+        str, typer.Option("--kind", help="Only decisions of this kind, such as buy.")
+    ] = ""
+    reason: Annotated[
+        str, typer.Option("--reason", help="Only decisions with this reason code, such as idle.")
+    ] = ""
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Every decision by itself, with all ids.")
+    ] = False
+    as_json: JsonOption = False
+
+
+def why(options: WhyOptions) -> None:
     """Print the last decisions, oldest first; decisions taken together are one line."""
-    context = open_context(file)
-    context.enter_cloud()
     from mesaform.autoscaler.reporting.decision_log import Selection
 
-    selection = Selection(subject, kind, reason)
-    since_s = seconds(since) if since else 0.0
-    rows = decisions(context, last, since_s, selection, each=verbose or json_)
-    if json_:
+    context = open_context(options.file)
+    context.enter_cloud()
+    selection = Selection(options.subject, options.kind, options.reason)
+    since_s = seconds(options.since) if options.since else 0.0
+    is_each = options.verbose or options.as_json
+    rows = decisions(context, options.last, since_s, selection, each=is_each)
+    if options.as_json:
         _print_json(rows)
-        return
-    if not rows:
+    elif rows:
+        _print(rows, options.last, verbose=options.verbose)
+    elif selection.is_empty:
         typer.echo(
-            f"The ledger of {context.spec.name} has no decision that matches."
-            if not selection.is_empty
-            else f"The ledger of {context.spec.name} has no decisions yet: "
+            f"The ledger of {context.spec.name} has no decisions yet: "
             "there was nothing to buy, to remove or to refuse."
         )
-        raise typer.Exit(Exit.OK)
-    _print(rows, last, verbose=verbose)
+    else:
+        typer.echo(f"The ledger of {context.spec.name} has no decision that matches.")
 
 
 def _print_json(rows: list[Row]) -> None:

@@ -50,11 +50,12 @@ class ReplacementSearch:
         if not large_enough:  # nearly always: this is asked for every machine in every pass
             return None
         items = [replace(item, count=count) for item, count in pieces]
-        for template in self._cheapest_first(large_enough, items):
-            purchase = self._purchase(spec, template, items, used, number)
-            if purchase is not None:
-                return _without_types(purchase, excluded_types)
-        return None
+        purchases = (
+            self._purchase(spec, template, items, used, number)
+            for template in self._cheapest_first(large_enough, items)
+        )
+        purchase = next(filter(None, purchases), None)
+        return None if purchase is None else _without_types(purchase, excluded_types)
 
     def _large_enough(
         self,

@@ -1,0 +1,72 @@
+"""Command-line options as data: shared options, and commands that take one object of options.
+
+Typer declares an option per parameter of a function. `with_options` lets a command take a frozen
+dataclass instead: each field is a parameter, its `Annotated` type declares the option. Depends on
+typer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+DEFAULT_FILE = "cluster.yaml"
+DEFAULT_DURATION = "30m"
+
+FileOption = Annotated[
+    str,
+    typer.Option("--file", "-f", envvar="MESAFORM_CLUSTER_FILE", help="The cluster's description."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")
+]
+ForOption = Annotated[str, typer.Option("--for", help="For how long: 90s, 30m, 2h, 1d.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why: shown with the override.")]
+
+OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
+
+
+def with_options(
+    options: type[OptionsT], command: Callable[[OptionsT], None]
+) -> Callable[..., None]:
+    """Return a function for typer whose parameters are the fields of `options`.
+
+    It builds the object from its arguments and calls `command`. A field without a default is a
+    required option or argument; arguments keep the order of the fields.
+    """
+
+    @wraps(command)
+    def run(**arguments: object) -> None:
+        command(options(**arguments))
+
+    signature = inspect.Signature(list(_parameters(options)))
+    run.__signature__ = signature  # type: ignore[attr-defined] # typer reads it
+    return run
+
+
+def _parameters(options: type[DataclassInstance]) -> Iterator[inspect.Parameter]:
+    types = get_type_hints(options, include_extras=True)
+    for field in dataclasses.fields(options):
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_default(field),
+            annotation=types[field.name],
+        )
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    """Return the default of a field; `Parameter.empty` when it has none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return inspect.Parameter.empty
