@@ -152,7 +152,7 @@ def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> l
     packing, slowest = max(answers.values(), key=lambda answer: answer[1])
     dearest, _ = max(answers.values(), key=lambda answer: answer[0].gap)
     mean = sum(seconds for _, seconds in answers.values()) / seeds
-    gap = 100 * sum(found.gap for found, _ in answers.values()) / seeds
+    gap = 100 * sum(packed.gap for packed, _ in answers.values()) / seeds
     machines = f"{packing.method}, {len(packing.nodes)} machines"
     how = f"Karpenter takes {theirs_s:g} s on an M3 Pro; mean {mean:.2f} s; {machines}"
     dollars = (
@@ -168,14 +168,14 @@ def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> l
 
 def trace_types() -> list[Template]:
     """Build some families of the price book, less 5 % of memory for the system."""
-    found = []
+    types = []
     for family, gib in TRACE_FAMILIES.items():
         for size, vcpus in TRACE_SIZES.items():
             usd = price_book.usd_per_hour(f"{family}.{size}")
             if usd is not None:
                 memory = vcpus * gib * 1024
                 shape = make(vcpus, memory - max(512, memory * 0.05), 35 * 1024, ports=1000)
-                found.append(
+                types.append(
                     Template(
                         "p",
                         f"{family}.{size}",
@@ -186,7 +186,7 @@ def trace_types() -> list[Template]:
                         {"zone": "zone-1"},
                     )
                 )
-    return found
+    return types
 
 
 def trace_tasks(rows: list[dict[str, str]]) -> list[DemandItem]:

@@ -78,12 +78,12 @@ async def _measure(*, consolidation: bool) -> Figures:
         )
 
     async def services(request: web.Request) -> web.Response:
-        found: dict[str, Any] = {
+        answers: dict[str, Any] = {
             "/v2/queue": {"queue": []},
             "/v2/info": {"frameworkId": "F-1"},
             "/v2/apps": {"apps": [{"id": f"/app{app}", "constraints": []} for app in range(APPS)]},
         }
-        return web.json_response(found[request.path])
+        return web.json_response(answers[request.path])
 
     app = web.Application()
     app.router.add_post("/api/v1", engine)
@@ -286,18 +286,18 @@ async def child(base: str, *, consolidation: bool) -> None:
 
         async def one_pass(memory: PlannerState, at: float) -> tuple[PlannerState, int, int]:
             snapshot = await observer.snapshot(spec, memory, (), None)
-            made = plan(snapshot, at)
-            telemetry.passed(made, snapshot, observer.raw)
+            planned = plan(snapshot, at)
+            telemetry.passed(planned, snapshot, observer.raw)
             if (
-                any(step.actions for step in made.commands)
+                any(step.actions for step in planned.commands)
                 or snapshot.read_errors
                 or snapshot.cluster is None
             ):
                 raise SystemExit(
-                    f"there was something to do: {made.commands[:1]} {snapshot.read_errors}"
+                    f"there was something to do: {planned.commands[:1]} {snapshot.read_errors}"
                 )
             return (
-                made.state,
+                planned.state,
                 len(snapshot.cluster.agents),
                 sum(agent.tasks for agent in snapshot.cluster.agents),
             )

@@ -136,12 +136,14 @@ def waiting(apps: int, each: int, slots: int, cpus: float | None = None) -> list
     return [replace(queued(f"/new{app}", each), shape=shape) for app in range(apps)]
 
 
-def going(made: Plan) -> int:
-    return sum(isinstance(action, Deactivate) for step in made.commands for action in step.actions)
+def going(planned: Plan) -> int:
+    return sum(
+        isinstance(action, Deactivate) for step in planned.commands for action in step.actions
+    )
 
 
-def buying(made: Plan) -> int:
-    return sum(step.decision.count for step in made.commands if step.decision.kind == "buy")
+def buying(planned: Plan) -> int:
+    return sum(step.decision.count for step in planned.commands if step.decision.kind == "buy")
 
 
 def timed(snapshot: Snapshot) -> tuple[Plan, float]:
@@ -149,21 +151,25 @@ def timed(snapshot: Snapshot) -> tuple[Plan, float]:
     took = []
     for _ in range(2):
         started = time.process_time()
-        made = plan(snapshot, NOW)
+        planned = plan(snapshot, NOW)
         took.append(time.process_time() - started)
-    return made, min(took)
+    return planned, min(took)
 
 
 def case(name: str, snapshot: Snapshot, *, buys: int = 0, gives: int = 0) -> Result:
     """One pass; another outcome than the case asks for ends the run."""
-    made, seconds = timed(snapshot)
-    if (buying(made), going(made)) != (buys, gives):
+    planned, seconds = timed(snapshot)
+    if (buying(planned), going(planned)) != (buys, gives):
         raise SystemExit(
-            f"{name}: bought {buying(made)} and gave {going(made)}, not {buys} and {gives}"
+            f"{name}: bought {buying(planned)} and gave {going(planned)}, not {buys} and {gives}"
         )
     tasks = sum(agent.tasks for agent in snapshot.cluster.agents) if snapshot.cluster else 0
     outcome = f"{buys} bought" if buys else f"{gives} begin to go" if gives else "nothing to do"
-    gap = f"; gap {made.packed.gap_percent:g} % ({made.packed.method})" if made.packed else ""
+    gap = (
+        f"; gap {planned.packed.gap_percent:g} % ({planned.packed.method})"
+        if planned.packed
+        else ""
+    )
     return Result(
         name,
         seconds,

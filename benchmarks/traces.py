@@ -54,7 +54,9 @@ def measure(trace: Trace, settings: Settings) -> list[Result]:
     how = f"{costs}, at least ${bound:,.2f}, {possible:.0%} less; {p95}"
     return [
         Result(f"{trace.name}: cost / best baseline", 1 - saved, COST_LIMIT, "", how),
-        _disruptions(trace, mine, next(one for one in outcomes if one.name == "karpenter")),
+        _disruptions(
+            trace, mine, next(outcome for outcome in outcomes if outcome.name == "karpenter")
+        ),
         Result(
             f"{trace.name}: run",
             mine.took_s / 60,
@@ -66,7 +68,9 @@ def measure(trace: Trace, settings: Settings) -> list[Result]:
 
 
 def _disruptions(trace: Trace, mine: Outcome, karpenter: Outcome) -> Result:
-    ours, theirs = (one.figures.disruptions_per_1000_task_hours for one in (mine, karpenter))
+    ours, theirs = (
+        outcome.figures.disruptions_per_1000_task_hours for outcome in (mine, karpenter)
+    )
     ratio = ours / theirs if theirs else float(ours > 0)
     how = f"{ours:.3g} against {theirs:.3g} per 1000 task-hours"
     return Result(f"{trace.name}: disruptions / Karpenter's", ratio, DISRUPTION_LIMIT, "", how)

@@ -59,7 +59,7 @@ class NoticesStack(ClusterStack):
 
     def _rule(self, rule: eventbridge.Rule, queue: aws.SqsQueue) -> None:
         short = rule.name.rpartition("-")[2]
-        made = aws.CloudwatchEventRule(
+        event_rule = aws.CloudwatchEventRule(
             self,
             f"{short}-rule",
             name=rule.name,
@@ -68,5 +68,5 @@ class NoticesStack(ClusterStack):
             tags=self.named(short),
         )
         aws.CloudwatchEventTarget(
-            self, f"{short}-target", rule=made.name, target_id="queue", arn=queue.arn
+            self, f"{short}-target", rule=event_rule.name, target_id="queue", arn=queue.arn
         )

@@ -67,7 +67,7 @@ def check(target: str, machines: list[Machine]) -> None:
     """
     from mesaform.topology.names import Tag
 
-    found = next(
+    machine_of_target = next(
         (
             machine
             for machine in machines
@@ -75,10 +75,10 @@ def check(target: str, machines: list[Machine]) -> None:
         ),
         None,
     )
-    if found is None:
+    if machine_of_target is None:
         raise BadInput(f"this cluster has no machine {target}", fix="see `mesaform status`")
-    if found.tags.get(Tag.ROLE) != "agent":
+    if machine_of_target.tags.get(Tag.ROLE) != "agent":
         raise NotOwned(
-            f"{target} is a {found.tags.get(Tag.ROLE, 'stranger')}, not an agent",
+            f"{target} is a {machine_of_target.tags.get(Tag.ROLE, 'stranger')}, not an agent",
             fix="only agents are drained",
         )

@@ -34,8 +34,8 @@ def _addresses(context: Context) -> list[str]:
         return [str(address) for address in master_addresses(context.spec)]
     from mesaform import provision
 
-    found = provision.outputs(context)
-    addresses = list(found.master_public_addresses) if found is not None else []
+    outputs = provision.outputs(context)
+    addresses = list(outputs.master_public_addresses) if outputs is not None else []
     if not addresses:
         raise ClusterUnreachable(
             "this cluster has no masters that are known here",

@@ -30,16 +30,16 @@ def seconds(text: str) -> float:
     """
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
         raise BadInput(f"{text!r} is not a length of time", fix="write 90s, 30m, 2h or 1d")
-    found = sum(
+    length_s = sum(
         float(number) * _UNITS[unit]
         for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", text)
     )
-    if not 0 < found <= LONGEST_S:
+    if not 0 < length_s <= LONGEST_S:
         raise BadInput(
             f"{text!r} must be more than nothing and at most 31 days",
             fix="an override that should last belongs in cluster.yaml",
         )
-    return found
+    return length_s
 
 
 def who() -> str:
@@ -68,7 +68,7 @@ class OverrideClient:
         now = time.time()
         self.control.update_overrides(
             lambda overrides: (
-                *(one for one in in_force(overrides, now) if not replaces(one)),
+                *(earlier for earlier in in_force(overrides, now) if not replaces(earlier)),
                 override,
             )
         )

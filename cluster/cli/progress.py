@@ -38,8 +38,8 @@ class _Stage:
     state: State = "started"
     detail: str = ""
     ended: float | None = None
-    told: float = 0.0
-    said: str = ""
+    printed_at: float = 0.0
+    printed_detail: str = ""
 
     def elapsed_s(self, now: float) -> float:
         return (self.ended if self.ended is not None else now) - self.began
@@ -56,11 +56,11 @@ class _Stages:
     def started(self, stage: str, detail: str = "") -> None:
         with self._lock:
             self._stages.pop(stage, None)  # begun again: it counts anew, and stands last
-            self._tell(self._set(stage, "started", detail))
+            self._show(self._set(stage, "started", detail))
 
     def advanced(self, stage: str, detail: str) -> None:
         with self._lock:
-            self._tell(self._set(stage, "advanced", detail))
+            self._show(self._set(stage, "advanced", detail))
 
     def done(self, stage: str, detail: str = "") -> None:
         self._end(stage, "done", detail)
@@ -70,16 +70,16 @@ class _Stages:
 
     def _end(self, stage: str, state: State, detail: str) -> None:
         with self._lock:
-            found = self._set(stage, state, detail)
-            found.ended = self._clock()
-            self._tell(found)
+            ended_stage = self._set(stage, state, detail)
+            ended_stage.ended = self._clock()
+            self._show(ended_stage)
 
     def _set(self, name: str, state: State, detail: str) -> _Stage:
         stage = self._stages.setdefault(name, _Stage(name, self._clock()))
         stage.state, stage.detail = state, " ".join(detail.split())
         return stage
 
-    def _tell(self, stage: _Stage) -> None:
+    def _show(self, stage: _Stage) -> None:
         raise NotImplementedError
 
 
@@ -93,13 +93,13 @@ class Lines(_Stages):
         super().__init__(clock)
         self._stream = stream
 
-    def _tell(self, stage: _Stage) -> None:
+    def _show(self, stage: _Stage) -> None:
         now = self._clock()
-        if stage.state == "advanced" and now - stage.told < (
-            ALIVE_S if stage.detail == stage.said else QUIET_S
+        if stage.state == "advanced" and now - stage.printed_at < (
+            ALIVE_S if stage.detail == stage.printed_detail else QUIET_S
         ):
             return
-        stage.told, stage.said = now, stage.detail
+        stage.printed_at, stage.printed_detail = now, stage.detail
         mark, _ = MARKS[stage.state]
         detail = f": {stage.detail}" if stage.detail else ""
         self._stream.write(f"{mark} {stage.elapsed_s(now):6.1f} s  {stage.name}{detail}\n")
@@ -113,7 +113,7 @@ class JsonLines(_Stages):
         super().__init__(clock)
         self._stream = stream
 
-    def _tell(self, stage: _Stage) -> None:
+    def _show(self, stage: _Stage) -> None:
         event = {
             "stage": stage.name,
             "state": stage.state,
@@ -133,7 +133,7 @@ class Live(_Stages):
         super().__init__(clock)
         self._spinner = Spinner("dots", style="cyan")
 
-    def _tell(self, _stage: _Stage) -> None:
+    def _show(self, _stage: _Stage) -> None:
         return
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

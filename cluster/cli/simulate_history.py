@@ -91,7 +91,10 @@ def _without_masters(row: Row) -> Row:
     """A statement of all machines without the masters: no policy decides about them."""
     if row["kind"] != "machines":
         return row
-    return {**row, "machines": [one for one in row["machines"] if one.get("role") != "master"]}
+    return {
+        **row,
+        "machines": [machine for machine in row["machines"] if machine.get("role") != "master"],
+    }
 
 
 def policy_of(spec: ClusterSpec) -> Policy:

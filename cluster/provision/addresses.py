@@ -42,6 +42,10 @@ class Taken:
     port: int
     holder: str
 
+    def __str__(self) -> str:
+        by = f" by {self.holder}" if self.holder else ""
+        return f"{self.address}:{self.port} is taken{by}"
+
 
 def require_network(spec: ClusterSpec, local_dir: Path) -> None:
     """Check that no other local cloud of this host uses addresses of this cluster.
@@ -72,13 +76,9 @@ def require_ports(spec: ClusterSpec, ours: Iterable[str]) -> None:
 
     """
     wanted = [str(address) for address in master_addresses(spec) if str(address) not in set(ours)]
-    if found := taken(wanted, MASTER_PORTS):
-        lines = [
-            f"{one.address}:{one.port} is taken{f' by {one.holder}' if one.holder else ''}"
-            for one in found
-        ]
+    if listeners := taken(wanted, MASTER_PORTS):
         raise Busy(
-            "\n  ".join(lines),
+            "\n  ".join(map(str, listeners)),
             fix="end what listens there, or choose another network.cidr; then run the same command"
             " again",
         )
@@ -114,9 +114,9 @@ def _holders() -> dict[tuple[str, int], int]:
     except psutil.Error:
         return {}
     return {
-        (one.laddr.ip, one.laddr.port): one.pid
-        for one in connections
-        if one.status == psutil.CONN_LISTEN and one.laddr and one.pid
+        (connection.laddr.ip, connection.laddr.port): connection.pid
+        for connection in connections
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.pid
     }
 
 

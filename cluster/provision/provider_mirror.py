@@ -54,7 +54,8 @@ def _roots(folder: Path) -> Iterator[Path]:
     for depth in range(DEEPEST + 1):
         try:
             yield from sorted(
-                found.parents[2] for found in folder.glob("/".join(["*"] * depth + [PROVIDER]))
+                folder_of_provider.parents[2]
+                for folder_of_provider in folder.glob("/".join(["*"] * depth + [PROVIDER]))
             )
         except OSError:  # a folder that may not be read is none of ours
             return

@@ -123,9 +123,9 @@ def _rows(tasks: Sequence[Task]) -> dict[Shape, Shape]:
     shapes = sorted({task.shape for task in tasks})
     step = 1.0
     while True:
-        found = {shape: _down(shape, step) for shape in shapes}
-        if len(set(found.values())) <= KINDS_OF_WORK:
-            return found
+        row_of = {shape: _down(shape, step) for shape in shapes}
+        if len(set(row_of.values())) <= KINDS_OF_WORK:
+            return row_of
         step *= 1.25
 
 
@@ -175,10 +175,10 @@ def _problem(shapes: Sequence[Shape], usd_of: Mapping[Shape, float]) -> Problem:
         tuple((k,) for k in range(len(usd_of))),
         tuple((r,) for r in range(len(shapes))),
     )
-    one, same = np.ones(len(shapes), dtype=np.int64), np.zeros(len(usd_of), dtype=np.int64)
+    ones, same = np.ones(len(shapes), dtype=np.int64), np.zeros(len(usd_of), dtype=np.int64)
     return Problem(
         asked,
-        one,
+        ones,
         sizes,
         usd,
         fits(sizes, asked),
@@ -254,7 +254,7 @@ def _tariff(problem: Problem, columns: Columns, wanted: Floats) -> Floats:
         top = pattern_bound(problem, worth)
         value = top.value.copy()
         for k in np.flatnonzero(value > problem.usd_per_hour * (1 + CLOSE)):
-            found = best_load(
+            result = best_load(
                 problem,
                 int(k),
                 worth,
@@ -262,9 +262,11 @@ def _tariff(problem: Problem, columns: Columns, wanted: Floats) -> Floats:
                 float(problem.usd_per_hour[k]) * (1 + CLOSE),
                 STATES,
             )
-            value[k] = found.ceiling
-            if found.load is not None and found.load @ worth > problem.usd_per_hour[k] * (1 + TINY):
-                added += columns.add(int(k), found.load)
+            value[k] = result.ceiling
+            if result.load is not None and result.load @ worth > problem.usd_per_hour[k] * (
+                1 + TINY
+            ):
+                added += columns.add(int(k), result.load)
         proven = scaled(problem, worth, value)
         if proven @ wanted > best @ wanted:
             best = proven

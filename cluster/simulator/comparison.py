@@ -70,7 +70,9 @@ def _world_of(
         trace, catalogue, Market(settings), {pool.name: pool.attributes for pool in pools}
     )
     for pool in pools:
-        on_demand = (one for one in catalogue[pool.name] if one.capacity == "on-demand")
+        on_demand = (
+            offering for offering in catalogue[pool.name] if offering.capacity == "on-demand"
+        )
         world.add(pool.name, next(on_demand), pool.count)
     return world
 
@@ -86,12 +88,12 @@ def savings(outcomes: Sequence[Outcome]) -> tuple[Outcome, float]:
     mine, *others = outcomes
     longest_s = mine.figures.wait_p95_s * (1 + ABOUT_AS_LONG)
     alike = [
-        one
-        for one in others
-        if one.figures.wait_p95_s <= longest_s
-        and one.figures.never_placed <= mine.figures.never_placed
+        outcome
+        for outcome in others
+        if outcome.figures.wait_p95_s <= longest_s
+        and outcome.figures.never_placed <= mine.figures.never_placed
     ]
-    best = min(alike or others, key=lambda one: one.figures.usd)
+    best = min(alike or others, key=lambda outcome: outcome.figures.usd)
     return best, 1 - mine.figures.usd / best.figures.usd if best.figures.usd else 0.0
 
 

@@ -65,17 +65,17 @@ class _Reader:
         self.running[name] = Ran(name, app, role, shape, constraints, arrived, started, None)
 
     def _end(self, name: str, at: float) -> None:
-        one = self.running.pop(name, None)
-        if one is not None:
+        task = self.running.pop(name, None)
+        if task is not None:
             self.over[name] = Ran(
-                one.name,
-                one.app,
-                one.role,
-                one.shape,
-                one.constraints,
-                one.arrived,
-                one.started,
-                max(at, one.started),
+                task.name,
+                task.app,
+                task.role,
+                task.shape,
+                task.constraints,
+                task.arrived,
+                task.started,
+                max(at, task.started),
             )
 
 
@@ -95,7 +95,8 @@ def tasks(rows: Iterable[Row]) -> list[Ran]:
         if row["kind"] == "history":
             reader.read(row)
     return sorted(
-        (*reader.over.values(), *reader.running.values()), key=lambda one: (one.arrived, one.name)
+        (*reader.over.values(), *reader.running.values()),
+        key=lambda task: (task.arrived, task.name),
     )
 
 
@@ -135,26 +136,26 @@ def _in_period(everything: Iterable[Ran], since: float, until: float) -> list[Ra
     ]
 
 
-def _task(one: Ran, since: float, until: float) -> Task:
+def _task(task: Ran, since: float, until: float) -> Task:
     """It goes on where it stopped if it was a service's: those are told by their app's name."""
-    end = min(until, until if one.ended is None else one.ended)
-    shape: Shape = (*one.shape[:4], 0)
-    began = max(since, one.started)
+    end = min(until, until if task.ended is None else task.ended)
+    shape: Shape = (*task.shape[:4], 0)
+    began = max(since, task.started)
     return Task(
-        one.name,
-        _app(one),
+        task.name,
+        _app(task),
         shape,
-        max(since, one.arrived),
+        max(since, task.arrived),
         max(0.0, end - began),
-        keeps_work=one.app.startswith("/"),
+        keeps_work=task.app.startswith("/"),
     )
 
 
-def _app(one: Ran) -> str:
+def _app(task: Ran) -> str:
     """An app with another shape is another one: a trace's app has one shape."""
-    cpus, mem, disk, gpus, _ = one.shape
+    cpus, mem, disk, gpus, _ = task.shape
     return (
-        f"{one.app} {cpus / 1000:g}c {mem / 1000:g}m"
+        f"{task.app} {cpus / 1000:g}c {mem / 1000:g}m"
         + (f" {disk / 1000:g}d" if disk else "")
         + (f" {gpus / 1000:g}g" if gpus else "")
     )

@@ -91,7 +91,7 @@ def offerings(
         BadInput: a type is not in the price book, or its size is not known offline.
 
     """
-    found: list[Offering] = []
+    offerings: list[Offering] = []
     for name in types:
         size, usd = size_of(name), price_book.usd_per_hour(name)
         if size is None or usd is None:
@@ -103,10 +103,10 @@ def offerings(
         for zone in zones:
             for capacity in capacities:
                 price = price_book.usd_per_hour(name, capacity) or usd
-                found.append(
+                offerings.append(
                     Offering(name, zone, capacity, price, agent_resources(*size, disk_gib))
                 )
-    return tuple(found)
+    return tuple(offerings)
 
 
 class Market:

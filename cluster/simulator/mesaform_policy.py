@@ -59,11 +59,11 @@ class Mesaform:
     ) -> None:
         self.name = name
         self._spec = spec
-        self._offerings = {pool: tuple(found) for pool, found in offerings.items()}
+        self._offerings = {pool: tuple(offered) for pool, offered in offerings.items()}
         self._memory = PlannerState()
         self._intents: dict[str, Intent] = {}
         self._look_at = 0.0
-        self._told = 0
+        self._reported_ends = 0
         self._machines: dict[str, Machine] = {}
         self._agents: dict[str, tuple[int, Agent]] = {}
         self._weeks = Weeks() if spec.autoscaler.profile.enabled else None
@@ -82,11 +82,13 @@ class Mesaform:
         snapshot = self._snapshot(world)
         if self._weeks is not None:
             snapshot = replace(snapshot, profile=self._weeks.learn(snapshot, now))
-        made = plan(snapshot, now)
-        self._memory = self._carry_out(world, made, now)
+        planned = plan(snapshot, now)
+        self._memory = self._carry_out(world, planned, now)
         self._settle(world)
         soonest = now + self._spec.autoscaler.interval_s
-        self._look_at = math.inf if made.next_pass_at is None else max(soonest, made.next_pass_at)
+        self._look_at = (
+            math.inf if planned.next_pass_at is None else max(soonest, planned.next_pass_at)
+        )
 
     def _snapshot(self, world: World) -> Snapshot:
         names = world.hosts.keys()
@@ -134,9 +136,11 @@ class Mesaform:
         The planner only learns from it where it may move work, as the daemon reads it only then.
         """
         new = (
-            tuple(world.ended[self._told :]) if self._spec.autoscaler.consolidation.enabled else ()
+            tuple(world.ended[self._reported_ends :])
+            if self._spec.autoscaler.consolidation.enabled
+            else ()
         )
-        self._told = len(world.ended)
+        self._reported_ends = len(world.ended)
         return new
 
     def _agent(self, world: World, host: Host) -> Agent:
@@ -174,13 +178,13 @@ class Mesaform:
         self._agents[host.name] = (host.version, agent)
         return agent
 
-    def _carry_out(self, world: World, made: Plan, now: float) -> PlannerState:
+    def _carry_out(self, world: World, planned: Plan, now: float) -> PlannerState:
         """As the daemon's actor does: remember removals, take back, buy, give back."""
-        memory = made.state
-        for command in made.commands:
+        memory = planned.state
+        for command in planned.commands:
             if command.instance_id and command.next_removal is not None:
                 memory = apply_command(memory, command)
-        for command in sorted(made.commands, key=_urgency):
+        for command in sorted(planned.commands, key=_urgency):
             if command.actions and isinstance(command.actions[0], Launch):
                 memory = self._buy(world, memory, command.actions[0], command, now)
             elif command.actions:

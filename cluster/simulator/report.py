@@ -181,28 +181,28 @@ def _centred(values: Sequence[float], span_s: float) -> list[Point]:
 
 
 def _dollars(outcomes: Sequence[Outcome], colours: dict[str, str], bound: Bound) -> str:
-    found = [(outcome.name, colours[outcome.name], outcome.figures.usd) for outcome in outcomes]
+    rows = [(outcome.name, colours[outcome.name], outcome.figures.usd) for outcome in outcomes]
     return ranks(
-        found, lambda v: f"${v:,.0f}" if v >= 100 else f"${v:,.2f}", mark=("at least", bound.whole)
+        rows, lambda v: f"${v:,.0f}" if v >= 100 else f"${v:,.2f}", mark=("at least", bound.whole)
     )
 
 
 def _disruptions(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
-    found = [
+    rows = [
         (outcome.name, colours[outcome.name], outcome.figures.disruptions_per_1000_task_hours)
         for outcome in outcomes
     ]
-    return ranks(found, lambda v: f"{v:,.3g}" if v < 1000 else f"{v:,.0f}")
+    return ranks(rows, lambda v: f"{v:,.3g}" if v < 1000 else f"{v:,.0f}")
 
 
 def _percentiles(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
     parts = []
     for name, value in (("p50", "wait_p50_s"), ("p95", "wait_p95_s"), ("p99", "wait_p99_s")):
-        found = [
+        rows = [
             (outcome.name, colours[outcome.name], float(getattr(outcome.figures, value)))
             for outcome in outcomes
         ]
-        parts.append(f"<p class='soft'>{name}</p>{ranks(found, span)}")
+        parts.append(f"<p class='soft'>{name}</p>{ranks(rows, span)}")
     return "".join(parts)
 
 
@@ -222,7 +222,7 @@ def _cost(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float, b
             points.append(((index + 1) * span_s / BUCKETS, total))
         series.append(Series(outcome.name, colours[outcome.name], points))
     y = linear(
-        max(point[1] for one in series for point in one.points),
+        max(point[1] for line in series for point in line.points),
         lambda v: f"${v:,.0f}" if v >= 10 or not v else f"${v:.2f}",
     )
     return _plot(
@@ -250,7 +250,7 @@ def _machines(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: floa
         )
         for o in outcomes
     ]
-    y = linear(max(point[1] for one in series for point in one.points), lambda v: f"{v:,g}")
+    y = linear(max(point[1] for line in series for point in line.points), lambda v: f"{v:,g}")
     return _plot(
         outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="machines")
     )
@@ -278,11 +278,14 @@ def _waits(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
     top = max([outcome.record.waits[-1] for outcome in outcomes if outcome.record.waits] or [10.0])
     series = []
     for outcome in outcomes:
-        found, every = outcome.record.waits, max(1, outcome.figures.tasks)
+        waits_s, every = outcome.record.waits, max(1, outcome.figures.tasks)
         shares = [index / 400 for index in range(1, 401)]
         points = (
-            [(max(1.0, percentile(found, share)), share * len(found) / every) for share in shares]
-            if found
+            [
+                (max(1.0, percentile(waits_s, share)), share * len(waits_s) / every)
+                for share in shares
+            ]
+            if waits_s
             else []
         )
         series.append(Series(outcome.name, colours[outcome.name], points))

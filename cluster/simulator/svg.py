@@ -108,10 +108,10 @@ def lines(
         parts.append(
             f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
         )
-    for one in series:
-        path = _path([(_x(x, px), _y(y, py)) for px, py in one.points], steps=steps)
+    for line in series:
+        path = _path([(_x(x, px), _y(y, py)) for px, py in line.points], steps=steps)
         parts.append(
-            f'<path d="{path}" stroke="{one.colour}" class="line"><title>{escape(one.name)}</title>'
+            f'<path d="{path}" stroke="{line.colour}" class="line"><title>{escape(line.name)}</title>'
             "</path>"
         )
     return _svg(parts, f"{y_name} by {x_name}")

@@ -99,7 +99,7 @@ def parse_map(text: str) -> dict[str, Column]:
         BadInput: a field is not known, or a factor is no number.
 
     """
-    found: dict[str, Column] = {}
+    column_of: dict[str, Column] = {}
     for part in filter(None, (item.strip() for item in text.split(","))):
         field, equals, column = part.partition("=")
         if not equals or field not in FIELDS:
@@ -111,14 +111,14 @@ def parse_map(text: str) -> dict[str, Column]:
             )
         header, _, factor = column.partition(":")
         try:
-            found[field] = Column(header, float(factor) if factor else 1.0)
+            column_of[field] = Column(header, float(factor) if factor else 1.0)
         except ValueError:
             raise BadInput(
                 f"{factor!r} is not a factor",
                 where=f"--map {field}",
                 fix="like cpus=cpu_milli:0.001",
             ) from None
-    return found
+    return column_of
 
 
 def load(path: Path, columns: ColumnMap | None = None) -> Trace:

@@ -92,12 +92,12 @@ class Host:
     @property
     def attributes(self) -> Mapping[str, str]:
         """What its agent says of itself in offers."""
-        told = {
+        own = {
             "instance_type": self.offering.instance_type,
             "zone": self.offering.zone,
             "pool": self.pool,
         }
-        return {**self.own_attributes, **told, "lifecycle": self.offering.capacity}
+        return {**self.own_attributes, **own, "lifecycle": self.offering.capacity}
 
     @property
     def usd_per_hour(self) -> float:
@@ -179,7 +179,7 @@ class World:
         self._usd_per_hour = 0.0
         self._arrivals_left = len(self.work)
         self._quiet_since = EPOCH
-        self._heard: list[EventKind] = []
+        self._new_events: list[EventKind] = []
         for number, task in enumerate(trace.tasks):
             self._at(EPOCH + task.at, "arrive", number)
 
@@ -188,12 +188,12 @@ class World:
     @property
     def waiting(self) -> list[Waiting]:
         """Work without a place, the longest waiting kind first."""
-        found = [
+        groups = [
             Waiting(app, self._shapes[app], len(queue), self.work[queue[0]].waiting_since or 0.0)
             for app, queue in self._queues.items()
             if queue
         ]
-        return sorted(found, key=lambda group: group.since)
+        return sorted(groups, key=lambda group: group.since)
 
     @property
     def agents(self) -> list[Host]:
@@ -281,13 +281,13 @@ class World:
             self.now = max(self.now, at)
             if event_at <= look_at:
                 self._happen()
-                for happening in dict.fromkeys(self._heard):
+                for happening in dict.fromkeys(self._new_events):
                     scaler.on_event(happening, self.now)
-                self._heard.clear()
+                self._new_events.clear()
             else:
                 self.record.looks += 1
                 scaler.reconcile(self, self.now)
-                self._heard.clear()
+                self._new_events.clear()
             look_at = max(scaler.next_wakeup(self, self.now), self.now)
         return self._close()
 
@@ -316,7 +316,7 @@ class World:
             if kind == "arrive":
                 self._arrivals_left -= 1
                 self._wait(number)
-                self._heard.append("arrived")
+                self._new_events.append("arrived")
             elif kind == "end":
                 self._end(number, name)
             elif name in self.hosts:
@@ -335,14 +335,14 @@ class World:
                 )
             )
             self._gone(host)
-            self._heard.append("lost")
+            self._new_events.append("lost")
             self._offer_all()
 
     def _register(self, host: Host) -> None:
         host.up, host.up_at, host.changed_at = True, self.now, self.now
         host.version += 1
         self._agents[host.name] = host
-        self._heard.append("registered")
+        self._new_events.append("registered")
         self._offer(host)
 
     def _wait(self, number: int) -> None:
@@ -387,12 +387,12 @@ class World:
             return True
         if app not in self._spread:
             usage = self._spread[app] = Usage()
-            for one in self._agents.values():
+            for agent in self._agents.values():
                 usage.add(
                     app,
                     constraints,
-                    one,
-                    sum(1 for number in one.tasks if self.work[number].task.app == app),
+                    agent,
+                    sum(1 for number in agent.tasks if self.work[number].task.app == app),
                 )
         return room(app, constraints, host, self._spread[app]) > 0
 
@@ -438,7 +438,7 @@ class World:
         self.ended.append(
             Ended(work.task.app, work.ran_s if work.task.keeps_work else work.task.runs_s, self.now)
         )
-        self._heard.append("ended")
+        self._new_events.append("ended")
         if self.apps[work.task.app]:
             self._offer_all()  # what one value may have depends on what the others have
         else:

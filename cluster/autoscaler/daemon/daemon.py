@@ -195,9 +195,9 @@ class Term:
         with self.telemetry.measures.passes.time():
             await self.learner.begin(self.clock.now())
             self.memory = replace(self.memory, findings=self.probe.findings())
-            heard = self.inbox.take()
+            notices = self.inbox.take()
             snapshot = await self.observer.snapshot(
-                spec, self.memory, self.intents, self.freeze, self.orders, noticed=bool(heard)
+                spec, self.memory, self.intents, self.freeze, self.orders, noticed=bool(notices)
             )
             snapshot = replace(snapshot, profile=self.learner.known)
             if not self.freeze and not paused(self.orders, self.clock.now()):
@@ -205,41 +205,44 @@ class Term:
                     self.memory, self.intents, snapshot.machines
                 )
                 snapshot = replace(snapshot, state=self.memory, intents=tuple(self.intents))
-            snapshot = await self._hear(heard, snapshot)
-            before, made = self.memory, plan(snapshot, self.clock.now())
-            words = await self.leases.shutdown_reports()
-            left = endings(
+            snapshot = await self._absorb_notices(notices, snapshot)
+            before, planned = self.memory, plan(snapshot, self.clock.now())
+            reports = await self.leases.shutdown_reports()
+            terminations = endings(
                 before.billed_machines,
-                made.state.billed_machines,
+                planned.state.billed_machines,
                 snapshot.machines,
-                words,
-                made.at,
+                reports,
+                planned.at,
             )
-            self._tell_left(left, made.usd_per_hour)
-            taken = announcements.ends(before, made.state, snapshot, made.at)
+            self._report_terminations(terminations, planned.usd_per_hour)
+            taken = announcements.ends(before, planned.state, snapshot, planned.at)
             self.telemetry.outbox.put_all(taken, urgent=True)
-            known = {one.instance_id: {"at": one.at, "reason": one.reason} for one in left}
+            known = {
+                termination.instance_id: {"at": termination.at, "reason": termination.reason}
+                for termination in terminations
+            }
             known |= {str(row["instance_id"]): {"reason": row["kind"]} for row in taken}
-            await self.telemetry.rented(before, made.state, made.at, known)
-            self.memory = await self.actor.execute(made)
-            await self.leases.delete_reports(words, made.state.billed_machines)
-        await self._learn(replace(snapshot, state=made.state), made.at)
+            await self.telemetry.rented(before, planned.state, planned.at, known)
+            self.memory = await self.actor.execute(planned)
+            await self.leases.delete_reports(reports, planned.state.billed_machines)
+        await self._learn(replace(snapshot, state=planned.state), planned.at)
         await self.leases.renew(spec, snapshot.machines)
         self.telemetry.measures.lease.set(self.clock.now())
         self.intents = await self.journal.intents()
         self._waiting = sum(
             verdict.unit.count
-            for verdict in made.verdicts
+            for verdict in planned.verdicts
             if verdict.unit.source in {"services", "jobs"}
         )
-        self.telemetry.passed(made, snapshot, self.observer.raw)
+        self.telemetry.passed(planned, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
-        return rest_s(made.next_pass_at, spec.autoscaler.interval_s, self.clock.now())
+        return rest_s(planned.next_pass_at, spec.autoscaler.interval_s, self.clock.now())
 
-    async def _hear(self, heard: list[ParsedNotice], snapshot: Snapshot) -> Snapshot:
+    async def _absorb_notices(self, notices: list[ParsedNotice], snapshot: Snapshot) -> Snapshot:
         """Write down what was announced before the queue may forget it."""
         self.memory = controller.absorb(
-            self.memory, heard, snapshot.machines, self.intents, self.clock.now()
+            self.memory, notices, snapshot.machines, self.intents, self.clock.now()
         )
         await self.journal.save_if_changed(self.memory)
         await self.inbox.settle()
@@ -271,12 +274,14 @@ class Term:
         with contextlib.suppress(MesaformError):
             await self.leases.renew()
 
-    def _tell_left(self, left: Sequence[SelfTermination], usd_per_hour: float) -> None:
+    def _report_terminations(
+        self, terminations: Sequence[SelfTermination], usd_per_hour: float
+    ) -> None:
         """Machines that ended themselves while nobody led, oldest first, each with the rate of its time."""
         usd = usd_per_hour
-        for one in reversed(left):
-            self.telemetry.decided(one.decision(usd))
-            usd += one.machine.usd_per_hour
+        for termination in reversed(terminations):
+            self.telemetry.decided(termination.decision(usd))
+            usd += termination.machine.usd_per_hour
 
     async def _read_control(self) -> None:
         """Obey a freeze before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""

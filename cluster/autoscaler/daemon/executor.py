@@ -100,12 +100,12 @@ class PlanExecutor:
         for intent in intents:
             known = intent
             if intent.instance_ids is None:
-                memory, found = await self._reissue(
+                memory, reissued = await self._reissue(
                     memory, intent, by_token.get(intent.request.token, [])
                 )
-                if found is None:
+                if reissued is None:
                     continue
-                known = found
+                known = reissued
             if known.instance_ids is not None and self._is_settled(
                 known, known.instance_ids, memory, states
             ):

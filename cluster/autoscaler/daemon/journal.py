@@ -51,13 +51,13 @@ class Journal:
 
         """
         path = self._state_path
-        found = await self._zk.get(path)
-        if found is None:
+        stored = await self._zk.get(path)
+        if stored is None:
             await self._zk.put(path, _encode(_State(self._epoch, PlannerState())))
-            found = await self._zk.get(path)
-        if found is None:
+            stored = await self._zk.get(path)
+        if stored is None:
             raise LeadershipLost("the journal vanished", where=path)
-        state, self._version = _decode(found[0]), found[1]
+        state, self._version = _decode(stored[0]), stored[1]
         if state.epoch > self._epoch:
             raise LeadershipLost(f"term {state.epoch} leads, this is {self._epoch}", where=path)
         await self.save(state.planner_state)
@@ -66,12 +66,12 @@ class Journal:
     async def intents(self) -> list[Intent]:
         """The launches not resolved, oldest first."""
         folder = f"{self._path}/launches"
-        found = []
+        intents = []
         for token in await self._zk.children(folder):
             node = await self._zk.get(f"{folder}/{token}")
             if node is not None:
-                found.append(decode_intent(node[0]))
-        return sorted(found, key=lambda intent: intent.at)
+                intents.append(decode_intent(node[0]))
+        return sorted(intents, key=lambda intent: intent.at)
 
     async def save(self, memory: PlannerState) -> None:
         """Write the memory down.
@@ -85,9 +85,9 @@ class Journal:
                 self._state_path, _encode(_State(self._epoch, memory)), self._version
             )
         except VersionConflict as error:
-            found = await self._zk.get(self._state_path)
-            if found is not None and _decode(found[0]) == _State(self._epoch, memory):
-                self._version = found[1]  # our own write, whose answer was lost
+            stored = await self._zk.get(self._state_path)
+            if stored is not None and _decode(stored[0]) == _State(self._epoch, memory):
+                self._version = stored[1]  # our own write, whose answer was lost
             else:
                 raise LeadershipLost(
                     "another leader wrote the journal", where=self._state_path

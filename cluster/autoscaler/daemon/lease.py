@@ -149,9 +149,9 @@ class Leases:
 
     async def previous(self) -> Lease | None:
         """What the leader before this one wrote last."""
-        found = await self._zk.get(f"{self._path}/{ZK_LEASE}")
+        stored = await self._zk.get(f"{self._path}/{ZK_LEASE}")
         try:
-            return None if found is None else msgspec.json.decode(found[0], type=Lease)
+            return None if stored is None else msgspec.json.decode(stored[0], type=Lease)
         except msgspec.DecodeError:
             return None
 
@@ -205,9 +205,9 @@ class Leases:
             f"{self._path}/{ZK_SHUTDOWN_REPORTS}",
         )
 
-    async def delete_reports(self, words: Iterable[str], live: Iterable[str]) -> None:
+    async def delete_reports(self, reported: Iterable[str], live: Iterable[str]) -> None:
         """Forget the words of machines that are gone and told; those of machines that still run stay."""
-        for name in sorted(set(words) - set(live)):
+        for name in sorted(set(reported) - set(live)):
             for folder in self._report_folders:
                 await self._zk.delete(f"{folder}/{name}")
 

@@ -64,7 +64,7 @@ class ProbeFramework:
         self._masters = itertools.cycle(masters)
         self._session = session
         self._clock = clock
-        self._mind = probe.ProbeState()
+        self._state = probe.ProbeState()
         self._client: SchedulerClient | None = None
         self._wished = asyncio.Event()
         self._refused_until = 0.0
@@ -73,11 +73,11 @@ class ProbeFramework:
     @property
     def state(self) -> probe.State:
         """What it is doing."""
-        return self._mind.state
+        return self._state.state
 
     def findings(self) -> dict[str, Finding]:
         """What is known, by shape as text."""
-        return probe.known(self._mind, self._clock())
+        return probe.known(self._state, self._clock())
 
     async def want(self, shapes: Iterable[Shape]) -> None:
         """Set the shapes that are suspected not to be offered."""
@@ -94,7 +94,7 @@ class ProbeFramework:
             await self._live()
         except Exception as error:
             log.exception("the probe framework ended", error=str(error))
-            self._mind = probe.ProbeState()
+            self._state = probe.ProbeState()
             self._refused_until = math.inf
 
     async def _live(self) -> None:
@@ -114,7 +114,7 @@ class ProbeFramework:
     async def _ticks(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            lost = self._mind.state in {"asking", "quiet"} and (
+            lost = self._state.state in {"asking", "quiet"} and (
                 self._client is None or not self._client.is_subscribed
             )
             await self._happened(probe.Event("lost" if lost else "tick"))
@@ -131,7 +131,7 @@ class ProbeFramework:
                 lambda line: log.info("probe", what=line),
             )
             try:
-                await self._client.run(self._heard)
+                await self._client.run(self._on_event)
             except FrameworkRemoved:
                 log.info("probe", what="removed by the master")
             except Permanent as error:
@@ -147,7 +147,7 @@ class ProbeFramework:
 
     async def _happened(self, event: probe.Event) -> None:
         async with self._order:
-            self._mind, effects = probe.handle(self._mind, event, self._clock())
+            self._state, effects = probe.handle(self._state, event, self._clock())
             for effect in effects:
                 await self._do(effect)
 
@@ -194,7 +194,7 @@ class ProbeFramework:
     async def _next_master(self) -> str:
         return next(self._masters)
 
-    async def _heard(self, event: Event) -> None:
+    async def _on_event(self, event: Event) -> None:
         if event.subscribed is not None:
             await self._happened(probe.Event("subscribed"))
         elif event.offers is not None:

@@ -101,13 +101,15 @@ def _pieces(problem: Problem, parts: Sequence[Part]) -> Pieces:
 
 def _candidates(pieces: Pieces, sizes: Ints) -> Steps:
     """Dimensions with lengths of steps to try."""
-    found: dict[tuple[bytes, bytes], tuple[int, int]] = {}
+    steps_by_effect: dict[tuple[bytes, bytes], tuple[int, int]] = {}
     for d in range(len(NAMES)):
         for step in _lengths(pieces.shapes[:, d], sizes[:, d], pieces.counts):
             counted = pieces.shapes[:, d] // step
             if counted.any():
-                found.setdefault((counted.tobytes(), (sizes[:, d] // step).tobytes()), (d, step))
-    steps = list(found.values())
+                steps_by_effect.setdefault(
+                    (counted.tobytes(), (sizes[:, d] // step).tobytes()), (d, step)
+                )
+    steps = list(steps_by_effect.values())
     if len(steps) <= STEPS_AT_MOST:
         return steps
     chosen = np.unique(np.linspace(0, len(steps) - 1, STEPS_AT_MOST).astype(np.int64))

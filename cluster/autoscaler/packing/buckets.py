@@ -40,10 +40,10 @@ def round_up_sizes(
         for half in _halves(cell, sizes, many, unit):
             heapq.heappush(cells, (-_waste(sizes[half], many[half], unit), number, half))
             number += 1
-    found = sizes.copy()
+    rounded = sizes.copy()
     for _, _, cell in cells:
-        found[cell] = sizes[cell].max(axis=0)
-    return [(int(a), int(b), int(c), int(d), int(e)) for a, b, c, d, e in found]
+        rounded[cell] = sizes[cell].max(axis=0)
+    return [(int(a), int(b), int(c), int(d), int(e)) for a, b, c, d, e in rounded]
 
 
 def _waste(sizes: Ints, many: Ints, unit: Floats) -> float:

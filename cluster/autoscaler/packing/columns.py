@@ -284,7 +284,7 @@ def _search(
         if ratio[k] <= 1.0 + CLOSE_ENOUGH or work.is_spent:
             break
         work.spend(SEARCHING * effort.states * problem.wanted.size)
-        found = best_load(
+        result = best_load(
             problem,
             int(k),
             worth,
@@ -292,9 +292,9 @@ def _search(
             float(price[k]) * (1 + CLOSE_ENOUGH),
             effort.states,
         )
-        value[k] = found.ceiling
-        if found.load is not None and found.load @ relaxed.dual_prices > price[k] * (1 + TINY):
-            added += columns.add(int(k), found.load)
+        value[k] = result.ceiling
+        if result.load is not None and result.load @ relaxed.dual_prices > price[k] * (1 + TINY):
+            added += columns.add(int(k), result.load)
     return added, value
 
 

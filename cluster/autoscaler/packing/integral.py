@@ -77,8 +77,8 @@ def first_fit(
     while left.any():
         allowed = _allowed(problem, limits)
         kinds = np.flatnonzero((allowed > 0) & useful)
-        one = kinds[kinds == prefer] if prefer is not None else kinds
-        best = _densest(problem, ways, left, one, value) or _densest(
+        preferred = kinds[kinds == prefer] if prefer is not None else kinds
+        best = _densest(problem, ways, left, preferred, value) or _densest(
             problem, ways, left, kinds, value
         )
         if best is None:
@@ -264,11 +264,11 @@ def branch(
         chosen = np.sort(np.argsort(reduced, kind="stable")[:COLUMNS_FOR_WHOLE])
     if problem.wanted.size > ROWS_FOR_WHOLE or not chosen.size:
         return None
-    found = _whole_programme(problem, kinds[chosen], loads[chosen], None, effort)
-    if found is not None and not _within(problem, found.machines, limits):
+    solution = _whole_programme(problem, kinds[chosen], loads[chosen], None, effort)
+    if solution is not None and not _within(problem, solution.machines, limits):
         kept = _whole_programme(problem, kinds[chosen], loads[chosen], limits, effort)
-        return None if kept is None else Branched(kept.machines, found.bound)
-    return found
+        return None if kept is None else Branched(kept.machines, solution.bound)
+    return solution
 
 
 def _within(problem: Problem, machines: Machines, limits: Limits) -> bool:

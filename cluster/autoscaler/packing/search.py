@@ -25,7 +25,7 @@ MIX = np.array(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Best load above the requested value, if any. No load is worth more than `ceiling`."""
 
     load: Ints | None
@@ -44,15 +44,15 @@ class _States:
 
 def best_load(
     problem: Problem, kind: int, worth: Floats, prices: Floats, least: float, width: int
-) -> Found:
+) -> SearchResult:
     """A load of `kind` worth more than `least`, found with at most `width` states at a time."""
     size, most = problem.sizes[kind], problem.row_limits[kind]
     gain = worth - problem.shapes @ prices
     top = float(prices @ size + (np.maximum(gain, 0.0) * most).sum())
     if top <= least:
-        return Found(None, top)
+        return SearchResult(None, top)
     if most.max(initial=0) > COPIES_AT_MOST:
-        return Found(None, top)
+        return SearchResult(None, top)
     rows = np.flatnonzero((most > 0) & (worth > 0) & (top + np.minimum(gain, 0.0) > least))
     relative = (problem.shapes[rows] / np.maximum(size, 1)).max(axis=1)
     rows = rows[np.argsort(-relative, kind="stable")]
@@ -74,10 +74,10 @@ def best_load(
         if states.value[first] > best:
             best, load = float(states.value[first]), states.counts[first].copy()
     if load is None:
-        return Found(None, min(top, dropped))
+        return SearchResult(None, min(top, dropped))
     answer = np.zeros(problem.wanted.size, dtype=np.int64)
     answer[rows] = load
-    return Found(answer, min(top, max(best, dropped)))
+    return SearchResult(answer, min(top, max(best, dropped)))
 
 
 def _with_row(states: _States, shape: Ints, most: int, worth: float, at: int) -> _States:

@@ -26,7 +26,7 @@ class Buyer:
         for offering in every:
             self.zones.setdefault(offering.instance_type, []).append(offering)
         self.types = sorted(
-            (found[0] for found in self.zones.values()),
+            (offerings[0] for offerings in self.zones.values()),
             key=lambda offering: (offering.usd_per_hour, offering.instance_type),
         )
         self.shapes = {

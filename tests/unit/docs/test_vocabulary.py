@@ -1,4 +1,4 @@
-"""Identifiers of product code contain no word of the deny-list, package by package."""
+"""Identifiers of product code contain no word of the deny-list."""
 
 from __future__ import annotations
 
@@ -13,25 +13,10 @@ from tests.unit.docs.pages import REPOSITORY
 
 DENY_LIST = Path(__file__).with_name("denied_words.txt")
 
-CLEAN = (
-    "cluster/autoscaler/accounting",
-    "cluster/autoscaler/demand",
-    "cluster/autoscaler/interruption",
-    "cluster/autoscaler/model",
-    "cluster/autoscaler/planner/verdicts.py",
-    "cluster/autoscaler/reporting",
-    "cluster/aws",
-    "cluster/cli/cost.py",
-    "cluster/cli/plan.py",
-    "cluster/cli/why.py",
-    "cluster/config",
-    "cluster/engine",
-    "cluster/mesos",
-    "cluster/testing",
-    "cluster/topology",
-    "images",
-)
-"""Folders and files that are checked. The list grows until it is `cluster`, `stacks`, `images`."""
+FOLDERS = ("cluster", "stacks", "images", "benchmarks")
+
+STANDARD_NAMES = frozenset({"NotFound"})
+"""Terms of HTTP and of the AWS APIs that contain a denied word."""
 
 
 def denied_words() -> frozenset[str]:
@@ -41,6 +26,8 @@ def denied_words() -> frozenset[str]:
 
 
 def is_denied(identifier: str, denied: frozenset[str]) -> bool:
+    if identifier in STANDARD_NAMES:
+        return False
     return f"={identifier}" in denied or bool(denied.intersection(words_of(identifier)))
 
 
@@ -75,15 +62,10 @@ def violations(path: Path, denied: frozenset[str]) -> list[str]:
     ]
 
 
-def modules_of(name: str) -> list[Path]:
-    path = REPOSITORY / name
-    return [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
-
-
-@pytest.mark.parametrize("name", CLEAN)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_no_identifier_contains_a_denied_word(name: str):
     denied = denied_words()
-    modules = modules_of(name)
+    modules = sorted((REPOSITORY / name).rglob("*.py"))
     assert modules, f"{name} does not exist"
     assert [line for path in modules for line in violations(path, denied)] == []
 
