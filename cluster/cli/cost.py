@@ -194,10 +194,10 @@ def _chart(bill: Bill) -> str:
     x = svg.times(
         bill.until - bill.since,
         lambda at: datetime.fromtimestamp(bill.since + at).astimezone().strftime(form),
+        f"since {start:%Y-%m-%d %H:%M %Z}",
     )
-    y = svg.linear(max(bill.series, default=1.0), lambda usd: f"${usd:.3g}")
-    x_name = f"since {start:%Y-%m-%d %H:%M %Z}"
-    chart = svg.lines(series, x, y, x_name=x_name, y_name="USD an hour", steps=True)
+    y = svg.linear(max(bill.series, default=1.0), lambda usd: f"${usd:.3g}", "USD an hour")
+    chart = svg.lines(series, x, y, steps=True)
     return svg.legend([(line.name, line.colour) for line in series]) + chart
 
 

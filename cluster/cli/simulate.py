@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mesaform.cli.native_stdout import redirect_native_stdout
-from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, with_options
 from mesaform.common.errors import BadInput
 
 if TYPE_CHECKING:
@@ -35,89 +35,115 @@ def register(app: typer.Typer) -> None:
     app.command(
         "simulate",
         help="Compare the cost of policies and baselines on a trace of work. Launches nothing.",
-    )(simulate)
+    )(with_options(SimulateOptions, simulate))
 
 
-def simulate(
-    trace: str = typer.Argument("", help="A CSV of tasks; see docs/simulator.md."),
-    policy: str = typer.Option(
-        "",
-        "--policy",
-        "-p",
-        help="A policy file: agents, autoscaler and cost of cluster.yaml. Default: all defaults.",
-    ),
-    against: list[str] = typer.Option(
-        (),
-        "--against",
-        "-a",
-        help="Another policy file, or a baseline: clusterman, cluster-autoscaler, karpenter, "
-        "karpenter-when-empty, all. Repeatable.",
-    ),
-    synthetic: str = typer.Option("", help="In place of a file: burst, diurnal or batch."),
-    columns: str = typer.Option(
-        "", "--map", help="Columns: cpus=cpu_milli:0.001,mem=memory_mib,start=created,end=deleted."
-    ),
-    from_: str = typer.Option(
-        "",
-        "--from",
-        help="Leave out what arrives before, counted from the first arrival: 90m, 12h, 3d.",
-    ),
-    until: str = typer.Option("", help="Leave out what arrives from then on."),
-    limit: int = typer.Option(0, min=0, help="At most so many tasks; 0 for all."),
-    longest: str = typer.Option("", help="Leave out tasks that run longer: 5d."),
-    seed: int = typer.Option(1, help="Of all chance, synthetic traces included."),
-    boot: str = typer.Option(
-        "",
-        help="Median time from launch to a registered agent. Default: 45s, or the history's own.",
-    ),
-    reclaims: float = typer.Option(
-        0.02, min=0, help="How often an hour the cloud takes a spot machine back."
-    ),
-    shortages: float = typer.Option(
-        0.0, min=0, max=1, help="The part of offerings that have no capacity at any time."
-    ),
-    never_boots: float = typer.Option(
-        0.0, min=0, max=1, help="The part of machines that never register."
-    ),
-    html: str = typer.Option("", help="Write the report with plots to this file."),
-    history: str = typer.Option(
-        "",
-        help="In place of a file: the cluster's own last hours or days, from its ledger: 24h, 7d.",
-    ),
-    file: FileOption = DEFAULT_FILE,
-    resumable: bool = typer.Option(
-        False, help="Every task that is stopped goes on where it was, whatever the trace says."
-    ),
-    json_: JsonOption = False,
-) -> None:
-    """Read the trace, run each policy, and print the results."""
-    from mesaform.simulator.comparison import least_usd
-    from mesaform.simulator.market import Settings
-    from mesaform.simulator.trace import all_resumable
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateOptions:
+    """Command line of `mesaform simulate`."""
 
-    past = _history(file, history, own_policy=not policy) if history else None
-    source = _source(trace, synthetic, columns, seed, past)
-    work = _window(source, from_, until, longest, limit)
-    if resumable:
-        work = all_resumable(work)
-    settings = Settings(
-        seed,
-        _boot_s(boot, past),
-        never_boots=never_boots,
-        reclaims_per_hour=reclaims,
-        short_share=shortages,
+    trace: Annotated[str, typer.Argument(help="A CSV of tasks; see docs/simulator.md.")] = ""
+    policy: Annotated[
+        str,
+        typer.Option(
+            "--policy",
+            "-p",
+            help="A policy file: agents, autoscaler and cost of cluster.yaml."
+            " Default: all defaults.",
+        ),
+    ] = ""
+    against: Annotated[
+        list[str],
+        typer.Option(
+            "--against",
+            "-a",
+            help="Another policy file, or a baseline: clusterman, cluster-autoscaler, karpenter, "
+            "karpenter-when-empty, all. Repeatable.",
+        ),
+    ] = field(default_factory=list)
+    synthetic: Annotated[str, typer.Option(help="In place of a file: burst, diurnal or batch.")] = (
+        ""
     )
-    policies = _policies(policy, against, None if past is None else past.policy)
-    with redirect_native_stdout():
-        outcomes = _run(work, policies, settings, quiet=json_)
-        bound = least_usd(work, policies[0][0], settings)
-    results = _Results(work, outcomes, settings, bound, past)
-    if html:
-        _write_html(results, html)
-    if json_:
+    columns: Annotated[
+        str,
+        typer.Option(
+            "--map",
+            help="Columns: cpus=cpu_milli:0.001,mem=memory_mib,start=created,end=deleted.",
+        ),
+    ] = ""
+    from_: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="Leave out what arrives before, counted from the first arrival: 90m, 12h, 3d.",
+        ),
+    ] = ""
+    until: Annotated[str, typer.Option(help="Leave out what arrives from then on.")] = ""
+    limit: Annotated[int, typer.Option(min=0, help="At most so many tasks; 0 for all.")] = 0
+    longest: Annotated[str, typer.Option(help="Leave out tasks that run longer: 5d.")] = ""
+    seed: Annotated[int, typer.Option(help="Of all chance, synthetic traces included.")] = 1
+    boot: Annotated[
+        str,
+        typer.Option(
+            help="Median time from launch to a registered agent."
+            " Default: 45s, or the history's own."
+        ),
+    ] = ""
+    reclaims: Annotated[
+        float,
+        typer.Option(min=0, help="How often an hour the cloud takes a spot machine back."),
+    ] = 0.02
+    shortages: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The part of offerings that have no capacity at any time."),
+    ] = 0.0
+    never_boots: Annotated[
+        float, typer.Option(min=0, max=1, help="The part of machines that never register.")
+    ] = 0.0
+    html: Annotated[str, typer.Option(help="Write the report with plots to this file.")] = ""
+    history: Annotated[
+        str,
+        typer.Option(
+            help="In place of a file: the cluster's own last hours or days, from its ledger:"
+            " 24h, 7d."
+        ),
+    ] = ""
+    file: FileOption = DEFAULT_FILE
+    resumable: Annotated[
+        bool,
+        typer.Option(
+            help="Every task that is stopped goes on where it was, whatever the trace says."
+        ),
+    ] = False
+    as_json: JsonOption = False
+
+
+def simulate(options: SimulateOptions) -> None:
+    """Read the trace, run each policy, and print the results."""
+    results = _results(options)
+    if options.html:
+        _write_html(results, options.html)
+    if options.as_json:
         _print_json(results)
     else:
-        _print_text(results, html)
+        _print_text(results, options.html)
+
+
+def _results(options: SimulateOptions) -> _Results:
+    from mesaform.simulator.comparison import least_usd
+    from mesaform.simulator.trace import all_resumable
+
+    past = _history(options) if options.history else None
+    work = _window(_source(options, past), options)
+    if options.resumable:
+        work = all_resumable(work)
+    settings = _settings(options, past)
+    own_policy = None if past is None else past.policy
+    policies = _policies(options.policy, options.against, own_policy)
+    with redirect_native_stdout():
+        outcomes = _run(work, policies, settings, quiet=options.as_json)
+        bound = least_usd(work, policies[0][0], settings)
+    return _Results(work, outcomes, settings, bound, past)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +155,19 @@ class _Results:
     settings: Settings
     bound: Bound
     past: Past | None
+
+
+def _settings(options: SimulateOptions, past: Past | None) -> Settings:
+    """Return the settings of the simulated cloud."""
+    from mesaform.simulator.market import Settings
+
+    return Settings(
+        options.seed,
+        _boot_s(options.boot, past),
+        never_boots=options.never_boots,
+        reclaims_per_hour=options.reclaims,
+        short_share=options.shortages,
+    )
 
 
 def _boot_s(boot: str, past: Past | None) -> float:
@@ -157,32 +196,34 @@ def _print_text(results: _Results, html: str) -> None:
         _print_check(past, results.outcomes[0])
 
 
-def _source(trace: str, synthetic: str, columns: str, seed: int, past: Past | None) -> Trace:
+def _source(options: SimulateOptions, past: Past | None) -> Trace:
     """Return the trace that the options name."""
     from mesaform.simulator.synthetic import make_trace
     from mesaform.simulator.trace import load, parse_map
 
-    if sum(map(bool, (trace, synthetic, past))) != 1:
+    if sum(map(bool, (options.trace, options.synthetic, past))) != 1:
         raise BadInput(
             "one trace is needed",
             fix="name a CSV file, or --synthetic burst, diurnal or batch, or --history 7d",
         )
     if past is not None:
         return past.trace
-    if synthetic:
-        return make_trace(synthetic, seed)
-    return load(Path(trace), parse_map(columns) if columns else None)
+    if options.synthetic:
+        return make_trace(options.synthetic, options.seed)
+    columns = parse_map(options.columns) if options.columns else None
+    return load(Path(options.trace), columns)
 
 
-def _window(source: Trace, from_: str, until: str, longest: str, limit: int) -> Trace:
+def _window(source: Trace, options: SimulateOptions) -> Trace:
     """Return the part of a trace that the options select."""
     from mesaform.simulator.trace import window
 
     until_s, longest_s = (
         _seconds(text, name) if text else math.inf
-        for text, name in ((until, "--until"), (longest, "--longest"))
+        for text, name in ((options.until, "--until"), (options.longest, "--longest"))
     )
-    work = window(source, _seconds(from_ or "0", "--from"), until_s, limit or None, longest_s)
+    from_s = _seconds(options.from_ or "0", "--from")
+    work = window(source, from_s, until_s, options.limit or None, longest_s)
     if not work.tasks:
         raise BadInput(
             "no task is left of the trace",
@@ -324,10 +365,11 @@ def _cells(values: Sequence[float], text: Callable[[float], str], better: int) -
     return [f"[green]{text(value)}[/]" if value == best else text(value) for value in values]
 
 
-def _history(file: str, length: str, *, own_policy: bool) -> Past:
+def _history(options: SimulateOptions) -> Past:
     from mesaform.cli.simulate_history import read
 
-    return read(file, _seconds(length, "--history"), length, own_policy=own_policy)
+    length_s = _seconds(options.history, "--history")
+    return read(options.file, length_s, options.history, own_policy=not options.policy)
 
 
 def _print_check(past: Past, outcome: Outcome) -> None:

@@ -224,12 +224,10 @@ def _cost(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float, b
     y = linear(
         max(point[1] for line in series for point in line.points),
         lambda v: f"${v:,.0f}" if v >= 10 or not v else f"${v:.2f}",
+        "USD",
     )
-    return _plot(
-        outcomes,
-        colours,
-        lines(series, times(span_s, span), y, x_name="time", y_name="USD", mark=bound.whole),
-    )
+    drawn = lines(series, times(span_s, span), y, mark=bound.whole)
+    return _plot(outcomes, colours, drawn)
 
 
 def _machines(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float) -> str:
@@ -250,10 +248,9 @@ def _machines(outcomes: Sequence[Outcome], colours: dict[str, str], span_s: floa
         )
         for o in outcomes
     ]
-    y = linear(max(point[1] for line in series for point in line.points), lambda v: f"{v:,g}")
-    return _plot(
-        outcomes, colours, lines(series, times(span_s, span), y, x_name="time", y_name="machines")
-    )
+    most = max(point[1] for line in series for point in line.points)
+    y = linear(most, lambda v: f"{v:,g}", "machines")
+    return _plot(outcomes, colours, lines(series, times(span_s, span), y))
 
 
 def _utilisation(
@@ -266,12 +263,8 @@ def _utilisation(
         used = means(levels, start, span_s, count, lambda level: level.cpus_used)
         parts = [u / h if h else math.nan for u, h in zip(used, have, strict=True)]
         series.append(Series(outcome.name, colours[outcome.name], _centred(parts, span_s)))
-    y = linear(1.0, lambda v: f"{v:.0%}")
-    return _plot(
-        outcomes,
-        colours,
-        lines(series, times(span_s, span), y, x_name="time", y_name="cpus in use"),
-    )
+    y = linear(1.0, lambda v: f"{v:.0%}", "cpus in use")
+    return _plot(outcomes, colours, lines(series, times(span_s, span), y))
 
 
 def _waits(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
@@ -289,12 +282,9 @@ def _waits(outcomes: Sequence[Outcome], colours: dict[str, str]) -> str:
             else []
         )
         series.append(Series(outcome.name, colours[outcome.name], points))
-    x, y = waits(top, span), linear(1.0, lambda v: f"{v:.0%}")
-    return _plot(
-        outcomes,
-        colours,
-        lines(series, x, y, x_name="waited at most (logarithmic)", y_name="of all tasks"),
-    )
+    x = waits(top, span, "waited at most (logarithmic)")
+    y = linear(1.0, lambda v: f"{v:.0%}", "of all tasks")
+    return _plot(outcomes, colours, lines(series, x, y))
 
 
 def _decisions(outcome: Outcome, colour: str, span_s: float) -> str:
@@ -309,14 +299,9 @@ def _decisions(outcome: Outcome, colour: str, span_s: float) -> str:
             up[slot] += entry.count
         elif entry.kind in {"give back", "reclaimed"}:
             down[slot] += entry.count
-    drawn = bars(
-        _starts(up, size),
-        _starts(down, size),
-        times(span_s, span),
-        size,
-        up_name="bought",
-        down_name="given back",
-    )
+    bought = Series("bought", COLOURS[2], _starts(up, size))
+    given_back = Series("given back", COLOURS[1], _starts(down, size))
+    drawn = bars(bought, given_back, times(span_s, span), size)
     counted = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items()) or "nothing"
     name = f'<span style="color:{colour}">&#9632;</span> {escape(outcome.name)}'
     title = f"<h2>{name}: machines bought and given back</h2>"

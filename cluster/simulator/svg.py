@@ -32,6 +32,7 @@ class Axis:
     high: float
     ticks: Sequence[float]
     text: Format
+    name: str = ""
     log: bool = False
 
     def at(self, value: float) -> float:
@@ -52,13 +53,13 @@ def nice(high: float, count: int = 5) -> list[float]:
     return [index * step for index in range(math.ceil(high / step - 1e-9) + 1)]
 
 
-def linear(high: float, text: Format) -> Axis:
+def linear(high: float, text: Format, name: str = "") -> Axis:
     """An axis from 0."""
     ticks = nice(high)
-    return Axis(0.0, ticks[-1], ticks, text)
+    return Axis(0.0, ticks[-1], ticks, text, name)
 
 
-def times(span_s: float, text: Format) -> Axis:
+def times(span_s: float, text: Format, name: str = "time") -> Axis:
     """An axis of time from 0, with ticks at whole units."""
     units = (
         10,
@@ -79,30 +80,22 @@ def times(span_s: float, text: Format) -> Axis:
         7776000,
     )
     step = next((unit for unit in units if span_s / unit <= 10), units[-1])
-    return Axis(
-        0.0, max(span_s, 1.0), [index * step for index in range(int(span_s // step) + 1)], text
-    )
+    ticks = [index * step for index in range(int(span_s // step) + 1)]
+    return Axis(0.0, max(span_s, 1.0), ticks, text, name)
 
 
-def waits(high: float, text: Format) -> Axis:
+def waits(high: float, text: Format, name: str = "") -> Axis:
     """A logarithmic axis of seconds from 1, with ticks that are whole in their units."""
     top = max(high, 10.0)
     ticks = (1, 3, 10, 30, 60, 180, 600, 1800, 7200, 21600, 86400, 259200, 864000, 2592000)
-    return Axis(1.0, top, [float(tick) for tick in ticks if tick <= top], text, log=True)
+    return Axis(1.0, top, [float(tick) for tick in ticks if tick <= top], text, name, log=True)
 
 
 def lines(
-    series: Sequence[Series],
-    x: Axis,
-    y: Axis,
-    *,
-    x_name: str,
-    y_name: str,
-    steps: bool = False,
-    mark: float | None = None,
+    series: Sequence[Series], x: Axis, y: Axis, *, steps: bool = False, mark: float | None = None
 ) -> str:
     """Draw lines. With `steps` a value holds until the next. `mark` is a dashed level."""
-    parts = [_frame(x, y, x_name, y_name)]
+    parts = [_frame(x, y)]
     if mark is not None:
         at = _y(y, mark)
         parts.append(
@@ -110,28 +103,17 @@ def lines(
         )
     for line in series:
         path = _path([(_x(x, px), _y(y, py)) for px, py in line.points], steps=steps)
-        parts.append(
-            f'<path d="{path}" stroke="{line.colour}" class="line"><title>{escape(line.name)}</title>'
-            "</path>"
-        )
-    return _svg(parts, f"{y_name} by {x_name}")
+        title = f"<title>{escape(line.name)}</title>"
+        parts.append(f'<path d="{path}" stroke="{line.colour}" class="line">{title}</path>')
+    return _svg(parts, f"{y.name} by {x.name}")
 
 
-def bars(
-    up: Sequence[Point],
-    down: Sequence[Point],
-    x: Axis,
-    width_s: float,
-    *,
-    up_name: str,
-    down_name: str,
-    height: int = 120,
-) -> str:
-    """Draw counts above (`up`, green) and below (`down`, orange) a line.
+def bars(up: Series, down: Series, x: Axis, width_s: float, *, height: int = 120) -> str:
+    """Draw counts above (`up`) and below (`down`) a line.
 
     Points are (start of the bucket, count).
     """
-    high = max([count for _, count in (*up, *down)] or [1]) or 1
+    high = max([count for _, count in (*up.points, *down.points)] or [1]) or 1
     middle, reach = height - BOTTOM - (height - BOTTOM - TOP) / 2, (height - BOTTOM - TOP) / 2
     parts = [
         (
@@ -144,20 +126,17 @@ def bars(
         f'<text x="{LEFT - 6}" y="{height - BOTTOM}" text-anchor="end">{high:g}</text></g>'
     )
     wide = max(1.0, (_x(x, width_s) - _x(x, 0.0)) * 0.86)
-    for points, sign, colour, name in (
-        (up, 1, COLOURS[2], up_name),
-        (down, -1, COLOURS[1], down_name),
-    ):
-        for start, count in points:
+    for series, sign in ((up, 1), (down, -1)):
+        for start, count in series.points:
             if count:
                 tall = max(1.0, reach * count / high)
                 top = middle - tall if sign > 0 else middle
-                title = f"<title>{count:g} {escape(name)} at {escape(x.text(start))}</title>"
+                title = f"<title>{count:g} {escape(series.name)} at {escape(x.text(start))}</title>"
                 parts.append(
                     f'<rect x="{_x(x, start):.1f}" y="{top:.1f}" width="{wide:.1f}"'
-                    f' height="{tall:.1f}" fill="{colour}">{title}</rect>'
+                    f' height="{tall:.1f}" fill="{series.colour}">{title}</rect>'
                 )
-    return _svg(parts, f"{up_name} and {down_name}", height)
+    return _svg(parts, f"{up.name} and {down.name}", height)
 
 
 def ranks(
@@ -194,7 +173,7 @@ def legend(names: Sequence[tuple[str, str]]) -> str:
     return f'<p class="legend">{items}</p>'
 
 
-def _frame(x: Axis, y: Axis, x_name: str, y_name: str) -> str:
+def _frame(x: Axis, y: Axis) -> str:
     parts = ['<g class="axis">']
     for tick in y.ticks:
         at = _y(y, tick)
@@ -208,12 +187,12 @@ def _frame(x: Axis, y: Axis, x_name: str, y_name: str) -> str:
     parts.append(_x_ticks(x, HEIGHT))
     parts.append(
         f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}"'
-        f' text-anchor="end">{escape(x_name)}</text>'
+        f' text-anchor="end">{escape(x.name)}</text>'
     )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
         f'<text class="name" transform="translate(11 {middle:.0f}) rotate(-90)"'
-        f' text-anchor="middle">{escape(y_name)}</text></g>'
+        f' text-anchor="middle">{escape(y.name)}</text></g>'
     )
     return "".join(parts)
 

@@ -7,7 +7,7 @@ package.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -35,35 +35,44 @@ from mesaform.autoscaler.observation.mesos_task_parser import by_agent
 Json = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class MasterAnswers:
+    """Answers of the elected master: agents, running tasks, GET_FRAMEWORKS, metrics by name.
+
+    `over` are the tasks that ended, `quota` is GET_QUOTA, and `elected_at` is the time of the
+    election (epoch s), 0 if it is unknown.
+    """
+
+    agents: Agents
+    tasks: Sequence[Seen]
+    frameworks: Json
+    metrics: Mapping[str, float]
+    over: Sequence[Seen] = ()
+    quota: Json | None = None
+    elected_at: float = 0.0
+
+
 def cluster_view(
-    agents: Agents,
-    tasks: Sequence[Seen],
-    frameworks: Json,
-    metrics: Mapping[str, float],
-    own: Iterable[str] = (),
-    *,
-    detailed: bool = False,
-    over: Sequence[Seen] = (),
-    quota: Json | None = None,
-    elected_at: float = 0.0,
+    answers: MasterAnswers, own: Iterable[str] = (), *, detailed: bool = False
 ) -> ClusterView:
-    """Combine agents, running tasks, GET_FRAMEWORKS, metrics by name and GET_QUOTA into a view.
+    """Combine the master's answers into a view.
 
     `own` are ids of frameworks whose demand comes from another source (the services framework).
     They are left out, and so is the autoscaler's own framework. A `detailed` view lists every
-    agent's work by task, and the tasks that ended (`over`).
+    agent's work by task, and the tasks that ended.
     """
-    on_agents = by_agent(tasks)
-    names = _framework_names(frameworks) if detailed else None
+    agents, metrics = answers.agents, answers.metrics
+    on_agents = by_agent(answers.tasks)
+    names = _framework_names(answers.frameworks) if detailed else None
     return ClusterView(
         agents=tuple(
             _with_tasks(agent, on_agents.get(agent.agent_id, ()), names) for agent in agents.agents
         ),
-        frameworks=_frameworks(_others(frameworks, set(own)), tasks, metrics),
+        frameworks=_frameworks(_others(answers.frameworks, set(own)), answers.tasks, metrics),
         recovered=agents.recovered,
-        quotas=quotas(quota or {}, agents.resources()),
-        ended=() if names is None else _all_ended(over, names),
-        elected_at=elected_at,
+        quotas=quotas(answers.quota or {}, agents.resources()),
+        ended=() if names is None else _all_ended(answers.over, names),
+        elected_at=answers.elected_at,
         allocator_lag_s=metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0) / 1000,
     )
 

@@ -233,15 +233,17 @@ class Observer:
             # Inferred demand of the services framework would count its queue twice.
             frameworks = {}
         return mesos_parsers.cluster_view(
-            agents,
-            tasks.running,
-            frameworks,
-            metrics,
+            mesos_parsers.MasterAnswers(
+                agents,
+                tasks.running,
+                frameworks,
+                metrics,
+                over=tasks.over,
+                quota=quota,
+                elected_at=float(master.get("elected_time") or 0.0),
+            ),
             own or (),
             detailed=detailed,
-            over=tasks.over,
-            quota=quota,
-            elected_at=float(master.get("elected_time") or 0.0),
         )
 
     async def _agents(self) -> Agents:

@@ -229,7 +229,7 @@ def _round(
     added = 0
     for worth in (smooth, relaxed.dual_prices):
         added = added or _grow(
-            problem, columns, relaxed, worth, proof.price_directions, effort, work
+            problem, columns, relaxed, _fill_orders(problem, worth, proof), effort, work
         )
     if not effort.kinds or added >= FEW:
         return added
@@ -239,9 +239,8 @@ def _round(
         np.concatenate([problem.price_directions, top.price_directions]),
         top.value,
     )
-    added += _grow(
-        problem, columns, relaxed, relaxed.dual_prices, proof.price_directions, effort, work
-    )
+    order = _fill_orders(problem, relaxed.dual_prices, proof)
+    added += _grow(problem, columns, relaxed, order, effort, work)
     if added < FEW:
         more, value = _search(problem, columns, relaxed, top, effort, work)
         added += more
@@ -298,23 +297,28 @@ def _search(
     return added, value
 
 
+def _fill_orders(problem: Problem, worth: Floats, proof: _Proof) -> list[Ints]:
+    """Return the orders of rows to fill loads in: two by worth, some at the proof's prices."""
+    directions = proof.price_directions
+    return [
+        *row_orders(problem, worth)[:2],
+        *row_orders_at_prices(problem, worth, directions[:: max(1, len(directions) // 4)]),
+    ]
+
+
 def _grow(
     problem: Problem,
     columns: Columns,
     relaxed: Relaxation,
-    worth: Floats,
-    price_directions: Floats,
+    order: list[Ints],
     effort: Effort,
     work: EffortBudget,
 ) -> int:
-    """Add improving loads that fit together: each uses what the earlier ones leave."""
+    """Add improving loads that fit together: each uses what the earlier ones leave.
+
+    `order` are the orders of rows that loads are filled in.
+    """
     price, kinds = problem.usd_per_hour + relaxed.scarcity, useful_kinds(problem)
-    order = [
-        *row_orders(problem, worth)[:2],
-        *row_orders_at_prices(
-            problem, worth, price_directions[:: max(1, len(price_directions) // 4)]
-        ),
-    ]
     left, added = problem.wanted.copy(), 0
     for _ in range(effort.fills):
         work.spend(len(order) * kinds.size * left.size)

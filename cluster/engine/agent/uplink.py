@@ -12,7 +12,6 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-import grpc
 import grpc.aio
 import structlog
 

@@ -92,7 +92,7 @@ async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(
                 == 0
             )
             view = mesos_parsers.cluster_view(
-                Agents(), (), await operator.get_frameworks(), metrics
+                mesos_parsers.MasterAnswers(Agents(), (), await operator.get_frameworks(), metrics)
             )
             assert view.frameworks == (), "it does not count as demand"
 

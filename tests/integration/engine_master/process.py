@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Self, TypeVar
 
 import aiohttp
-import grpc
 import grpc.aio
 import msgspec
 

@@ -479,7 +479,7 @@ def info(framework_id: str, **fields) -> dict:
 
 def one(*items: dict, metrics: dict[str, float] | None = None) -> Framework:
     (found,) = mesos_parsers.cluster_view(
-        Agents(), (), {"frameworks": list(items)}, metrics or {}
+        mesos_parsers.MasterAnswers(Agents(), (), {"frameworks": list(items)}, metrics or {})
     ).frameworks
     return found
 
@@ -550,13 +550,18 @@ def test_what_is_reserved_is_free_for_its_role_alone():
 
 def test_the_autoscaler_s_own_framework_wants_nothing():
     assert (
-        mesos_parsers.cluster_view(Agents(), (), {"frameworks": [info(PROBE)]}, {}).frameworks == ()
+        mesos_parsers.cluster_view(
+            mesos_parsers.MasterAnswers(Agents(), (), {"frameworks": [info(PROBE)]}, {})
+        ).frameworks
+        == ()
     )
 
 
 def test_the_allocator_s_lateness_and_the_election_are_part_of_the_view():
     view = mesos_parsers.cluster_view(
-        Agents(), (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0
+        mesos_parsers.MasterAnswers(
+            Agents(), (), {}, {"allocator/mesos/allocation_run_latency_ms": 1500.0}, elected_at=12.0
+        )
     )
     assert (view.allocator_lag_s, view.elected_at) == (1.5, 12.0)
 
@@ -584,7 +589,9 @@ def test_offer_constraints_read_as_the_services_constraints_do(predicate, expect
 
 def test_a_framework_whose_queue_is_read_is_not_looked_at_through_its_counters():
     agents = {"frameworks": [info("F-services", offer_filters={"*": filters(1)}), info("F2")]}
-    view = mesos_parsers.cluster_view(Agents(), (), agents, {}, own=["F-services"])
+    view = mesos_parsers.cluster_view(
+        mesos_parsers.MasterAnswers(Agents(), (), agents, {}), own=["F-services"]
+    )
     assert [framework.framework_id for framework in view.frameworks] == ["F2"]
 
 

@@ -94,7 +94,8 @@ def completed(
 def seen(*tasks: Seen, detailed: bool = True) -> tuple[Ended, ...]:
     frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "batch"}}]}
     return mesos_parsers.cluster_view(
-        agents_from_json({}), (), frameworks, {}, detailed=detailed, over=tasks
+        mesos_parsers.MasterAnswers(agents_from_json({}), (), frameworks, {}, over=tasks),
+        detailed=detailed,
     ).ended
 
 

@@ -219,7 +219,10 @@ METRICS = {
 
 def test_the_masters_answers_become_a_view():
     view = mesos_parsers.cluster_view(
-        agents_from_json(AGENTS), from_json(TASKS).running, FRAMEWORKS, METRICS, own=["F1"]
+        mesos_parsers.MasterAnswers(
+            agents_from_json(AGENTS), from_json(TASKS).running, FRAMEWORKS, METRICS
+        ),
+        own=["F1"],
     )
     (agent,), (framework,) = view.agents, view.frameworks
     assert view.recovered == 1
@@ -309,15 +312,16 @@ def test_what_runs_is_known_task_by_task_where_it_may_be_moved():
     agents = {"agents": [{"agent_info": {"id": {"value": "S-1"}}}]}
     frameworks = {"frameworks": [{"framework_info": {"id": {"value": "F-1"}, "name": "marathon"}}]}
     brief = mesos_parsers.cluster_view(
-        agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}
+        mesos_parsers.MasterAnswers(
+            agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}
+        )
     )
     assert brief.agents[0].work == ()
     (work,) = (
         mesos_parsers.cluster_view(
-            agents_from_json(agents),
-            from_json({"tasks": [task]}).running,
-            frameworks,
-            {},
+            mesos_parsers.MasterAnswers(
+                agents_from_json(agents), from_json({"tasks": [task]}).running, frameworks, {}
+            ),
             ["F-1"],
             detailed=True,
         )
