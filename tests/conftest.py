@@ -33,6 +33,7 @@ LANES = {
 FIRST = (*dict.fromkeys(LANES.values()), "")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its lane, and put the longest lanes first."""
     order: dict[str, int] = {}
