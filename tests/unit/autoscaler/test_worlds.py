@@ -14,7 +14,7 @@ from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.world import World
 
 EXAMPLES = examples(30)
-"""Seeded worlds; `MESAFORM_WORLDS=3000` is for a change of the planner, and takes a while."""
+"""Seeded worlds. Run `MESAFORM_TEST_PROFILE=nightly` after a change of the planner."""
 
 
 def kinds(world: World) -> list[str]:
