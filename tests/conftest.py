@@ -33,16 +33,20 @@ LANES = {
 FIRST = (*dict.fromkeys(LANES.values()), "")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give each test its lane, before xdist reads the groups."""
+    lane = lane_of(item.path.relative_to(TESTS))
+    if lane:
+        item.add_marker(pytest.mark.xdist_group(lane))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its lane, and put the longest lanes first."""
-    order: dict[str, int] = {}
-    for item in items:
-        lane = lane_of(item.path.relative_to(TESTS))
-        order[item.nodeid] = FIRST.index(lane) if lane in FIRST else len(FIRST)
-        if lane:
-            item.add_marker(pytest.mark.xdist_group(lane))
-    items.sort(key=lambda item: order[item.nodeid])
+    """Put the longest lanes first."""
+    items.sort(key=lambda item: _priority(lane_of(item.path.relative_to(TESTS))))
+
+
+def _priority(lane: str) -> int:
+    return FIRST.index(lane) if lane in FIRST else len(FIRST)
 
 
 def lane_of(path: Path) -> str:

@@ -360,7 +360,7 @@ def test_totals_have_machines_by_state_and_idle_dollars():
 @pytest.mark.slow
 @settings(max_examples=examples(25), deadline=None)
 @given(
-    lifetimes=st.lists(
+    lives=st.lists(
         st.tuples(
             st.integers(0, 8),
             st.integers(1, 9),
