@@ -50,8 +50,13 @@ MAX_COLUMNS = 100
 COLUMN_LIMITED = (
     *(REPOSITORY / name for name in ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "SECURITY.md")),
     CONTRIBUTING,
-    REPOSITORY / "docs" / "adr" / "README.md",
-    REPOSITORY / "docs" / "adr" / "template.md",
+    REPOSITORY / "README.md",
+    REPOSITORY / "SCOPE.md",
+    *sorted(
+        path
+        for path in (REPOSITORY / "docs").rglob("*.md")
+        if path.name != "engine.md"  # its generated tables are wider
+    ),
     *sorted(path for path in GITHUB.rglob("*") if path.is_file()),
 )
 
