@@ -8,7 +8,7 @@ RUN := .venv/bin
 # Tests wait for processes most of the time, so there are twice as many workers as cores.
 WORKERS ?= 4
 SEED := $(or $(SEED),$(shell echo $$RANDOM))
-PYTEST := -n $(WORKERS) --dist loadgroup --durations=10 --hypothesis-seed=$(SEED)
+PYTEST := -n $(WORKERS) --no-loadscope-reorder --durations=10 --hypothesis-seed=$(SEED)
 QUICK := not slow and not terraform and not browser and not endtoend and not zookeeper
 
 help: ## this list

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.support.profiles import load_profile
 from tests.support.zookeeper import ZooKeeperServer, available
@@ -33,11 +35,17 @@ LANES = {
 FIRST = (*dict.fromkeys(LANES.values()), "")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give each test its lane, before xdist reads the groups."""
-    lane = lane_of(item.path.relative_to(TESTS))
-    if lane:
-        item.add_marker(pytest.mark.xdist_group(lane))
+class LaneScheduling(LoadScopeScheduling):
+    """xdist's scheduler by scope, where the scope is the lane."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        return lane_of(path.relative_to(TESTS.name)) or nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LaneScheduling:
+    """Spread tests by lane, whatever `--dist` says."""
+    return LaneScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
