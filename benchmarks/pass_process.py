@@ -25,6 +25,7 @@ from mesaform.topology.capacity import TASK_PORTS
 
 if TYPE_CHECKING:
     from mesaform.aws.ports import Ledger
+    from mesaform.testing.fake_cloud import FakeFleet
 
 AGENTS, TASKS_EACH, APPS, PASSES = 1000, 30, 10, 6
 AT = 1_800_000_000.0
@@ -50,7 +51,8 @@ def measure(*, consolidation: bool) -> Figures:
     return asyncio.run(_measure(consolidation=consolidation))
 
 
-async def _measure(*, consolidation: bool) -> Figures:
+def _engine_bodies() -> dict[str, bytes]:
+    """Return the body of each answer of the master, by the name of the call."""
     answers = {
         "GET_AGENTS": {
             "agents": [agent_json(number) for number in range(AGENTS)],
@@ -67,10 +69,14 @@ async def _measure(*, consolidation: bool) -> Figures:
         "GET_QUOTA": {"status": {"configs": []}},
         "GET_MASTER": {"elected_time": AT - 90_000},
     }
-    bodies = {
+    return {
         name: json.dumps({"type": name, name.lower(): body}, separators=(",", ":")).encode()
         for name, body in answers.items()
     }
+
+
+async def _measure(*, consolidation: bool) -> Figures:
+    bodies = _engine_bodies()
 
     async def engine(request: web.Request) -> web.Response:
         return web.Response(
@@ -245,23 +251,23 @@ class Nowhere:
         self.append_many([record])
 
 
-async def child(base: str, *, consolidation: bool) -> None:
-    """Passes as the daemon makes them, on a fleet that is in memory."""
-    import aiohttp
+def _aws_clients() -> list[object]:
+    """Return clients of the services that the daemon uses; their memory is measured."""
     import boto3
-
-    from mesaform.autoscaler.daemon import daemon  # all that the daemon loads
-    from mesaform.autoscaler.model.planner_state import PlannerState
-    from mesaform.autoscaler.planner.planner import plan
-    from mesaform.testing.fake_cloud import FakeFleet
-    from tests.unit.autoscaler.builders import ZONES, a_machine, a_spec
 
     keys = {
         "aws_access_key_id": "none",
         "aws_secret_access_key": "none",
         "region_name": "us-east-1",
     }
-    clients = [boto3.client(name, **keys) for name in ("ec2", "s3", "ssm", "sqs", "sts")]
+    return [boto3.client(name, **keys) for name in ("ec2", "s3", "ssm", "sqs", "sts")]
+
+
+def _fleet() -> FakeFleet:
+    """Return the fleet of `AGENTS` machines."""
+    from mesaform.testing.fake_cloud import FakeFleet
+    from tests.unit.autoscaler.builders import ZONES, a_machine
+
     fleet = FakeFleet(lambda: AT)
     for number in range(AGENTS):
         fleet.add(
@@ -273,6 +279,19 @@ async def child(base: str, *, consolidation: bool) -> None:
                 tags={"Name": "toy"},
             )
         )
+    return fleet
+
+
+async def child(base: str, *, consolidation: bool) -> None:
+    """Run passes as the daemon runs them, on a fleet in memory."""
+    import aiohttp
+
+    from mesaform.autoscaler.daemon import daemon  # all that the daemon loads
+    from mesaform.autoscaler.model.planner_state import PlannerState
+    from mesaform.autoscaler.planner.planner import plan
+    from tests.unit.autoscaler.builders import a_spec
+
+    clients, fleet = _aws_clients(), _fleet()
     spec = a_spec(
         pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}],
         consolidation={"enabled": consolidation},
@@ -288,11 +307,8 @@ async def child(base: str, *, consolidation: bool) -> None:
             snapshot = await observer.snapshot(spec, memory, (), None)
             planned = plan(snapshot, at)
             telemetry.passed(planned, snapshot, observer.raw)
-            if (
-                any(step.actions for step in planned.commands)
-                or snapshot.read_errors
-                or snapshot.cluster is None
-            ):
+            is_idle = not any(step.actions for step in planned.commands)
+            if not is_idle or snapshot.read_errors or snapshot.cluster is None:
                 raise SystemExit(
                     f"there was something to do: {planned.commands[:1]} {snapshot.read_errors}"
                 )

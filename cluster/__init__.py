@@ -1,1 +1,1 @@
-"""Mesaform: Mesos clusters on AWS, sized to the work by price and torn down without leaving a cent running."""
+"""Mesaform: provisions Mesos clusters on AWS, sizes them by price and removes them completely."""

@@ -2,7 +2,8 @@
 
 The generated package imports all its 1,070 submodules from its `__init__`, which takes longer than
 a whole deployment's plan. A module object with the package's own `__path__` replaces that
-`__init__`, so that only the submodules named below run (docs/adr/0001). All other stacks import from here.
+`__init__`, so that only the submodules named below run (docs/adr/0001). All other stacks import
+from this module.
 """
 
 from __future__ import annotations

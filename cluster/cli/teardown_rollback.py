@@ -25,7 +25,7 @@ class Operator(Protocol):
 class TeardownRollback:
     """Call `step` with each new picture until `done`.
 
-    The freeze is lifted last: before, the autoscaler could remove deactivated agents as idle ones. A
+    The freeze is lifted last: before, the autoscaler could remove deactivated agents as idle. A
     freeze of another origin is lifted as well, and its agents stay as they are.
     """
 

@@ -52,7 +52,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """When something that failed may be tried again. `until` has the origin of the caller's clock."""
+    """Time of the next attempt after failures. `until` has the origin of the caller's clock."""
 
     failures: int = 0
     until: float = 0.0

@@ -1,6 +1,6 @@
 """The error tree. Every error a person can meet says what happened, where, and what to do next.
 
-Cloud faults are translated into this tree once, at the adapter's edge; nothing above an adapter parses messages.
+Adapters translate the cloud's errors into this tree; no other code parses error messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Exit(IntEnum):
 
 
 class MesaformError(Exception):
-    """The root: `what` happened, `where` (a file, a field, an address), and `fix`, the next step for a person."""
+    """Root of all errors: `what` happened, `where` (file, field, address), `fix` (the next step)."""
 
     exit_code: Exit = Exit.FAILED
 
@@ -65,7 +65,7 @@ class CloudError(MesaformError):
 
 
 class Retryable(CloudError):
-    """Trying again after `after_s` seconds may succeed (throttling, a server's fault, a broken connection)."""
+    """The call may succeed after `after_s` seconds: throttling, server error, broken connection."""
 
     def __init__(self, what: str, *, after_s: float, where: str = "", fix: str = "") -> None:
         super().__init__(what, where=where, fix=fix)
@@ -81,7 +81,10 @@ class NotFound(Permanent):
 
 
 class InsufficientCapacity(CloudError):
-    """The cloud has no machine of this offering now. `offering` is `type/zone/capacity`, such as `m5.large/us-east-1a/spot`."""
+    """The cloud has no machine of this offering now.
+
+    `offering` is `type/zone/capacity`, such as `m5.large/us-east-1a/spot`.
+    """
 
     def __init__(self, what: str, *, offering: str, where: str = "", fix: str = "") -> None:
         super().__init__(what, where=where, fix=fix)
@@ -89,7 +92,7 @@ class InsufficientCapacity(CloudError):
 
 
 class LeadershipLost(MesaformError):
-    """Another leader has written since; the process that gets it no longer leads and stops acting."""
+    """Another leader wrote since. The process that gets this error must stop acting."""
 
 
 class ClusterUnreachable(MesaformError):

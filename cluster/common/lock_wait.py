@@ -9,7 +9,8 @@ from mesaform.common.errors import Busy
 from mesaform.common.progress import Stage
 
 T = TypeVar("T")
-EARLIER_S = 600.0  # an earlier run's Terraform works on after a kill -9; the AWS provider's longest waits are shorter
+# Terraform of an earlier run continues after a kill -9. The AWS provider waits less than this.
+EARLIER_S = 600.0
 POLL_S = 1.0
 
 

@@ -104,7 +104,7 @@ def descendants(root: int, processes: Mapping[int, Process]) -> list[Process]:
 
 
 def environment_of(pid: int) -> tuple[bytes, ...]:
-    """The `NAME=value` entries that a process was started with; empty where they may not be read."""
+    """Return the `NAME=value` entries of a process's start; empty if they are not readable."""
     try:
         return tuple(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:
@@ -112,7 +112,7 @@ def environment_of(pid: int) -> tuple[bytes, ...]:
 
 
 def pids_with_environment(entry: str, among: Iterable[int] | None = None) -> list[int]:
-    """Processes that were started with this `NAME=value`, as far as their environment is readable."""
+    """Return processes with this `NAME=value`, as far as their environment is readable."""
     wanted = entry.encode()
     return [pid for pid in (pids() if among is None else among) if wanted in environment_of(pid)]
 

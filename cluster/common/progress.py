@@ -1,4 +1,4 @@
-"""How long work tells a person (or a program) where it is: a tiny protocol, so that deploy, bake and teardown know no terminal.
+"""Progress of long work: the protocol that deploy, bake and teardown report to.
 
 Renderers for people and for programs live in `mesaform.cli.progress`; nothing is printed here.
 """
@@ -19,7 +19,9 @@ State = Literal["started", "advanced", "done", "failed"]
 
 @runtime_checkable
 class Report(Protocol):
-    """Told what happens, stage by stage. Stages are named for people ("Deploy the network"); a name is one stage.
+    """Receiver of progress, stage by stage.
+
+    Stages have names for people ("Deploy the network"); each name is one stage.
 
     Calls are quick, never raise, and may come from any thread.
     """
@@ -55,7 +57,7 @@ class Silent:
 
 @dataclass(slots=True)
 class Recorded:
-    """Keeps what it is told, for whoever asks afterwards: `(state, stage, detail)`, oldest first."""
+    """Report that stores its events: `(state, stage, detail)`, oldest first."""
 
     events: list[tuple[State, str, str]] = field(default_factory=list)
 
@@ -87,7 +89,7 @@ class Stage:
 
 @contextmanager
 def stage(report: Report, name: str, detail: str = "") -> Iterator[Stage]:
-    """Tell of a stage that lasts as long as the block; an exception makes it a failed one and goes on its way."""
+    """Report a stage that lasts as long as the block. An exception makes it fail and propagates."""
     under_way = Stage(report, name)
     report.started(name, detail)
     try:

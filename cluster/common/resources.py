@@ -1,6 +1,6 @@
 """Resource vectors: cpus, mem, disk, gpus and ports, and their arithmetic.
 
-Scalars are kept in thousandths as integers, the precision Mesos itself keeps, so that sums never drift.
+Scalars are integers in thousandths, the precision of Mesos, so that sums are exact.
 Roles, reservations and volumes are not here: they belong to the engine.
 """
 
@@ -13,7 +13,7 @@ Range = tuple[int, int]
 
 
 def merge_ranges(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Sorted, disjoint, inclusive ranges that cover the same numbers; ranges that touch are joined."""
+    """Return sorted, disjoint, inclusive ranges of the same numbers; adjacent ones are joined."""
     merged: list[list[int]] = []
     for low, high in sorted(ranges):
         if low > high:
@@ -44,7 +44,10 @@ def subtract_ranges(left: Iterable[Range], right: Iterable[Range]) -> tuple[Rang
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """A vector. `milli` holds scalars in thousandths (cpus, mem in MiB, disk in MiB, gpus); `ports` are inclusive ranges.
+    """Vector of resources.
+
+    `milli` are scalars in thousandths (cpus, mem in MiB, disk in MiB, gpus); `ports` are inclusive
+    ranges.
 
     Scalars of zero are not stored, so equal amounts are equal values.
     """
@@ -118,7 +121,7 @@ class Resources:
         return Resources(self._combine(other, 1), merge_ranges((*self.ports, *other.ports)))
 
     def __sub__(self, other: Resources) -> Resources:
-        """The difference; scalars may go below zero, so ask `contains` first where that would be wrong."""
+        """Return the difference. Scalars may be negative; check `contains` first to prevent that."""
         return Resources(self._combine(other, -1), subtract_ranges(self.ports, other.ports))
 
     def __hash__(self) -> int:

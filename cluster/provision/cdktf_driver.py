@@ -93,17 +93,27 @@ async def run(
             pass_fds=(held.descriptor,),
         )
         held.note(f"pid {child.pid}: cdktf {verb}, started by mesaform (pid {os.getpid()})")
-        progress_reporter = ProgressReporter(
-            verb, stacks, report, is_synthesized=command.is_synthesized
-        )
-        try:
-            async for lines in _follow(log, child):
-                progress_reporter.read(lines)
-        except BaseException:
-            await asyncio.shield(_stop(child))
-            progress_reporter.abandon("stopped")
-            raise
-        progress_reporter.end(child.returncode or 0, log)
+        progress = ProgressReporter(verb, stacks, report, is_synthesized=command.is_synthesized)
+        await _report_until_exit(child, log, progress)
+
+
+async def _report_until_exit(
+    child: asyncio.subprocess.Process, log: Path, progress: ProgressReporter
+) -> None:
+    """Report the output of cdktf until it exits; stop it when this is cancelled or fails.
+
+    Raises:
+        CloudError: cdktf failed.
+
+    """
+    try:
+        async for lines in _follow(log, child):
+            progress.read(lines)
+    except BaseException:
+        await asyncio.shield(_stop(child))
+        progress.abandon("stopped")
+        raise
+    progress.end(child.returncode or 0, log)
 
 
 def _options(command: CdktfCommand, for_terraform: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 In a checkout, cdktf is in `node_modules` beside `cdktf.json` (`scripts/setup` installs it). A
 program that was installed from a wheel has `cdktf.json`, `package.json` and `package-lock.json` as
 package data. On first use it copies them into a cache folder and runs `npm ci` there. The cache
-folder is `$MESAFORM_CACHE_DIR`, or `mesaform/<version>` in `$XDG_CACHE_HOME` (by default `~/.cache`).
+folder is `$MESAFORM_CACHE_DIR`, or `mesaform/<version>` in `$XDG_CACHE_HOME` (default
+`~/.cache`).
 """
 
 from __future__ import annotations

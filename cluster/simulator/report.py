@@ -60,12 +60,31 @@ details td:nth-child(n+2){text-align:left;white-space:normal}
 
 
 def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: Bound) -> str:
-    """The whole page. The first outcome is the one that the others are compared with."""
+    """Return the whole page. The others are compared with the first outcome."""
     span_s = max(outcome.figures.makespan_s for outcome in outcomes) or 1.0
     colours = {
         outcome.name: COLOURS[index % len(COLOURS)] for index, outcome in enumerate(outcomes)
     }
-    cards = [
+    cards = _cards(outcomes, colours, span_s, bound)
+    decisions = "".join(_decisions(outcome, colours[outcome.name], span_s) for outcome in outcomes)
+    title = f"{escape(trace.name)}: {len(outcomes)} policies, one workload"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
+        f"<h1>{title}</h1><p class='soft'>{escape(about(trace, settings))}</p><p"
+        f" class='lead'>{escape(headline(outcomes, bound))}</p>"
+        f"<section class='scroll'>{_table(outcomes, colours, bound)}</section>"
+        f"<div class='grid2'>{''.join(cards)}</div><div class='grid2'>{decisions}</div></main>"
+        "</body></html>\n"
+    )
+
+
+def _cards(
+    outcomes: Sequence[Outcome], colours: dict[str, str], span_s: float, bound: Bound
+) -> list[str]:
+    """Return the sections with plots of all outcomes."""
+    return [
         _card(
             "Dollars",
             "In all. The line is the least that anything could cost.",
@@ -102,18 +121,6 @@ def page(trace: Trace, outcomes: Sequence[Outcome], settings: Settings, bound: B
             _percentiles(outcomes, colours),
         ),
     ]
-    decisions = "".join(_decisions(outcome, colours[outcome.name], span_s) for outcome in outcomes)
-    title = f"{escape(trace.name)}: {len(outcomes)} policies, one workload"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
-        ' content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{title}</h1><p class='soft'>{escape(about(trace, settings))}</p><p"
-        f" class='lead'>{escape(headline(outcomes, bound))}</p>"
-        f"<section class='scroll'>{_table(outcomes, colours, bound)}</section>"
-        f"<div class='grid2'>{''.join(cards)}</div><div class='grid2'>{decisions}</div></main>"
-        "</body></html>\n"
-    )
 
 
 def _table(outcomes: Sequence[Outcome], colours: dict[str, str], bound: Bound) -> str:

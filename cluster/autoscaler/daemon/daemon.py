@@ -1,6 +1,8 @@
-"""The daemon: elected among the masters, it looks, plans and acts, again and again. `python -m mesaform.autoscaler`.
+"""The autoscaler's daemon, one on each master: `python -m mesaform.autoscaler`.
 
-Level-triggered: a pass every `interval_s`, earlier when more begins to wait in the services' queue (asked for every half second).
+The elected leader observes, plans and executes. It is level-triggered: a pass every `interval_s`,
+and earlier when the queue of the services grows, which is read every half second. The module is
+the composition root of the autoscaler and depends on all its packages.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
 from mesaform.autoscaler.planner.overrides import paused
-from mesaform.autoscaler.planner.planner import plan
+from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.autoscaler.reporting.http_server import Page
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws import client
@@ -53,6 +55,7 @@ from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
 from mesaform.topology.names import spec_parameter_name
 from mesaform.topology.ports import Port
+from mesaform.topology.user_data import ShutdownReport
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 
@@ -81,7 +84,9 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
-    """The daemon's settings. The masters are the hosts of their ZooKeeper URL: the ensemble runs on the same machines.
+    """Read the daemon's settings. The masters are the hosts of the ZooKeeper URL.
+
+    The ensemble runs on the machines of the masters.
 
     Raises:
         BadInput: a URL is not one.
@@ -106,7 +111,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
 
 
 class SpecSource:
-    """The cluster's spec in SSM, read again every 15 s; the last good one is kept when it cannot be read."""
+    """The cluster's spec in SSM, read every 15 s. The last valid one stays in force."""
 
     def __init__(self, cluster: str, region: str) -> None:
         self._name = spec_parameter_name(cluster)
@@ -173,13 +178,9 @@ class Term:
                 raise
             except MesaformError as error:
                 self.telemetry.failed(error)
-                if isinstance(
-                    error, Retryable
-                ):  # the cloud's trouble, not this daemon's: it lives and will go on
+                if isinstance(error, Retryable):  # a fault of AWS: the lease is renewed
                     await self._alive()
-            except (
-                Exception
-            ) as error:  # a fault of ours must not end scaling: said, counted, tried again
+            except Exception as error:  # a defect must not end scaling: it is logged and counted
                 log.exception("pass failed")
                 self.telemetry.failed(error)
             await self._rest(interval_s)
@@ -206,24 +207,9 @@ class Term:
                 )
                 snapshot = replace(snapshot, state=self.memory, intents=tuple(self.intents))
             snapshot = await self._absorb_notices(notices, snapshot)
-            before, planned = self.memory, plan(snapshot, self.clock.now())
+            planned = plan(snapshot, self.clock.now())
             reports = await self.leases.shutdown_reports()
-            terminations = endings(
-                before.billed_machines,
-                planned.state.billed_machines,
-                snapshot.machines,
-                reports,
-                planned.at,
-            )
-            self._report_terminations(terminations, planned.usd_per_hour)
-            taken = announcements.ends(before, planned.state, snapshot, planned.at)
-            self.telemetry.outbox.put_all(taken, urgent=True)
-            known = {
-                termination.instance_id: {"at": termination.at, "reason": termination.reason}
-                for termination in terminations
-            }
-            known |= {str(row["instance_id"]): {"reason": row["kind"]} for row in taken}
-            await self.telemetry.rented(before, planned.state, planned.at, known)
+            await self._account(planned, snapshot, reports)
             self.memory = await self.actor.execute(planned)
             await self.leases.delete_reports(reports, planned.state.billed_machines)
         await self._learn(replace(snapshot, state=planned.state), planned.at)
@@ -238,6 +224,28 @@ class Term:
         self.telemetry.passed(planned, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
         return rest_s(planned.next_pass_at, spec.autoscaler.interval_s, self.clock.now())
+
+    async def _account(
+        self, planned: Plan, snapshot: Snapshot, reports: Mapping[str, ShutdownReport]
+    ) -> None:
+        """Write ledger rows of machines that ended since the last pass, and the bill so far."""
+        before = self.memory
+        terminations = endings(
+            before.billed_machines,
+            planned.state.billed_machines,
+            snapshot.machines,
+            reports,
+            planned.at,
+        )
+        self._report_terminations(terminations, planned.usd_per_hour)
+        reclaimed = announcements.ends(before, planned.state, snapshot, planned.at)
+        self.telemetry.outbox.put_all(reclaimed, urgent=True)
+        ends = {
+            termination.instance_id: {"at": termination.at, "reason": termination.reason}
+            for termination in terminations
+        }
+        ends |= {str(row["instance_id"]): {"reason": row["kind"]} for row in reclaimed}
+        await self.telemetry.rented(before, planned.state, planned.at, ends)
 
     async def _absorb_notices(self, notices: list[ParsedNotice], snapshot: Snapshot) -> Snapshot:
         """Write down what was announced before the queue may forget it."""
@@ -277,14 +285,17 @@ class Term:
     def _report_terminations(
         self, terminations: Sequence[SelfTermination], usd_per_hour: float
     ) -> None:
-        """Machines that ended themselves while nobody led, oldest first, each with the rate of its time."""
+        """Report machines that terminated themselves, each with the cluster's price after it."""
         usd = usd_per_hour
         for termination in reversed(terminations):
             self.telemetry.decided(termination.decision(usd))
             usd += termination.machine.usd_per_hour
 
     async def _read_control(self) -> None:
-        """Obey a freeze before anything else, and say so at once: whoever put it up waits for that. Read operators' orders."""
+        """Read the freeze and the overrides, and confirm a change of the freeze at once.
+
+        The program that sets a freeze waits for the confirmation in the heartbeat.
+        """
         try:
             self.freeze, self.orders = await asyncio.gather(
                 asyncio.to_thread(self.control.frozen_reason),
@@ -307,7 +318,7 @@ class Term:
             log.warning("the freeze cannot be read", error=str(error), frozen=self.freeze)
 
     async def _rest(self, interval_s: float) -> None:
-        """Wait for the next pass, shorter when more waits than at the last one, or when something was announced."""
+        """Wait for the next pass; less when the queue grows or an announcement arrives."""
         ends = time.monotonic() + interval_s
         while (left := ends - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
@@ -399,51 +410,46 @@ async def _lead(
     operator = OperatorClient(settings.masters, session)
     journal = Journal(zk, settings.zk_path, epoch)
     inbox = Inbox(await asyncio.to_thread(SqsNotices, settings.cluster, settings.region), clock.now)
-    probe = ProbeFramework(settings.masters, session, clock.now)
+    address, services = f"{settings.host}:{settings.port}", services_urls(settings.masters)
+    services_client = ServicesClient(services, session)
+    decided = telemetry.decided
     term = Term(
-        observer=Observer(
-            operator,
-            ServicesClient(services_urls(settings.masters), session),
-            fleet,
-            failed=telemetry.troubled,
-        ),
-        actor=PlanExecutor(
-            settings.cluster, fleet, operator, journal, telemetry.decided, clock.now
-        ),
+        observer=Observer(operator, services_client, fleet, failed=telemetry.troubled),
+        actor=PlanExecutor(settings.cluster, fleet, operator, journal, decided, clock.now),
         journal=journal,
-        leases=Leases(
-            zk, settings.zk_path, epoch, f"{settings.host}:{settings.port}", clock=clock.now
-        ),
+        leases=Leases(zk, settings.zk_path, epoch, address, clock=clock.now),
         control=S3Control(bucket, settings.cluster, settings.region),
         specs=SpecSource(settings.cluster, settings.region),
         telemetry=telemetry,
-        probe=probe,
+        probe=ProbeFramework(settings.masters, session, clock.now),
         learner=Learner(S3Control(bucket, settings.cluster, settings.region)),
-        address=f"{settings.host}:{settings.port}",
+        address=address,
         clock=clock,
         inbox=inbox,
     )
+    await _run_term(term, ledger, market, endpoint)
+
+
+async def _run_term(term: Term, ledger: S3Ledger, market: Market, endpoint: NoticeEndpoint) -> None:
+    """Run the passes of a term beside its background tasks, until it is deposed."""
     async with asyncio.TaskGroup() as tasks:
-        memory = tasks.create_task(telemetry.remember(ledger), name="the ledger's past")
-        probing = tasks.create_task(probe.run(), name="probe framework")
-        prices = tasks.create_task(keep_prices(market, term.specs), name="prices")
-        listening = [
-            tasks.create_task(inbox.listen(), name="notices"),
-            tasks.create_task(inbox.watch_schedule(), name="schedule"),
+        background = [
+            tasks.create_task(term.telemetry.remember(ledger), name="the ledger's past"),
+            tasks.create_task(term.probe.run(), name="probe framework"),
+            tasks.create_task(keep_prices(market, term.specs), name="prices"),
+            tasks.create_task(term.inbox.listen(), name="notices"),
+            tasks.create_task(term.inbox.watch_schedule(), name="schedule"),
         ]
-        endpoint.inbox = inbox
+        endpoint.inbox = term.inbox
         try:
             await term.run()
         except LeadershipLost as error:
             log.warning("deposed", error=str(error))
         finally:
             endpoint.inbox = None
-            for task in listening:
+            for task in background:
                 task.cancel()
-            probing.cancel()
-            memory.cancel()
-            prices.cancel()
-            telemetry.end(clock.now())
+            term.telemetry.end(term.clock.now())
 
 
 async def keep_prices(market: Market, specs: SpecSource) -> None:
@@ -459,12 +465,15 @@ async def keep_prices(market: Market, specs: SpecSource) -> None:
 
 
 async def _bucket(region: str) -> str:
-    """The account's bucket; asked for until the cloud answers, since credentials may come a little after the machine."""
+    """Return the account's bucket.
+
+    The call is repeated until AWS answers, because credentials may arrive after the boot.
+    """
     while True:
         try:
             return await asyncio.to_thread(client.account_bucket, region)
         except MesaformError as error:
-            log.warning("the cloud does not say who we are yet", error=str(error))
+            log.warning("AWS does not answer who the caller is", error=str(error))
             await asyncio.sleep(AFTER_FAILURE_S)
 
 

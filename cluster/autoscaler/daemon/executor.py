@@ -1,7 +1,9 @@
-"""Carrying a plan out: in what order things are written down, done, and written down again, so that a crash anywhere is repaired.
+"""Executor of plans: the order of journal writes and actions that makes every crash repairable.
 
-Moves of machines are remembered before they are made (taking one back: after); launches are journaled before CreateFleet and
-again with its answer. Whatever is then still unclear, the next pass asks again with the same token or the same id.
+The start of a removal is written to the journal before it is executed, a reactivation after it. A
+launch is written before CreateFleet and again with its answer. What is still unclear after a crash
+is repeated by the next pass with the same token or instance id. Depends on the planner, the ports
+of AWS and the operator API of Mesos.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mesaform.autoscaler.model.command import (
     Action,
@@ -34,11 +36,14 @@ from mesaform.common.errors import MesaformError, NotFound, Permanent, Retryable
 from mesaform.topology.names import Tag
 
 ABANDON_AFTER_S = 900.0
-"""A launch whose answer never came and whose machines EC2 does not list after this long is forgotten: its demand was planned anew."""
+"""Age after which a launch without an answer and without listed machines is resolved.
+
+Its demand was planned again by then.
+"""
 
 
 class Engine(Protocol):
-    """The operator calls that a removal needs (`mesaform.mesos.operator.OperatorClient` has them)."""
+    """The operator calls that a removal needs; `mesaform.mesos.operator` implements them."""
 
     async def deactivate(self, agent_id: str) -> None: ...
     async def reactivate(self, agent_id: str) -> None: ...
@@ -49,7 +54,7 @@ class Engine(Protocol):
 
 
 class JournalPort(Protocol):
-    """What acting needs of the journal (`Journal` has it)."""
+    """The part of `Journal` that the executor needs."""
 
     async def save(self, memory: PlannerState) -> None: ...
     async def record(self, intent: Intent) -> None: ...
@@ -59,14 +64,14 @@ class JournalPort(Protocol):
 
 
 class PlanExecutor:
-    """Carries plans out for one term of leadership.
+    """Executes plans for one term of leadership.
 
     Args:
         cluster: its name.
         fleet: the cloud.
         engine: the elected master.
-        journal: where intents and memory go; it raises `LeadershipLost`, which nothing here catches.
-        report: called with each decision once it was carried out, or failed.
+        journal: stores intents and the planner state. `LeadershipLost` passes through.
+        report: called with each decision after its execution, failed ones included.
         clock: seconds since the epoch.
 
     """
@@ -90,7 +95,7 @@ class PlanExecutor:
     async def recover(
         self, memory: PlannerState, intents: Sequence[Intent], machines: Iterable[Machine]
     ) -> tuple[PlannerState, list[Intent]]:
-        """Settle what earlier passes, or an earlier leader, left unclear; returns what is still under way."""
+        """Resolve launches of earlier passes and leaders; return the planner state and the rest."""
         by_token: dict[str, list[Machine]] = {}
         states: dict[str, str] = {}
         for machine in machines:
@@ -115,7 +120,7 @@ class PlanExecutor:
         return memory, open_
 
     async def execute(self, plan: Plan) -> PlannerState:
-        """Do all that a plan says, in its order: first what takes machines back, then what buys, then what gives back."""
+        """Execute a plan and return the planner state: reactivations, launches, then removals."""
         memory = plan.state
         for command in plan.commands:
             if command.instance_id and command.next_removal is not None:
@@ -134,7 +139,11 @@ class PlanExecutor:
         return memory
 
     async def _terminate(self, memory: PlannerState, commands: Sequence[Command]) -> PlannerState:
-        """End machines in one call. What EC2 refuses as a whole is asked for one by one, so that a single machine does not hold up all."""
+        """Terminate machines in one call.
+
+        When EC2 refuses the call, each machine is terminated by a call of its own, so that one
+        machine does not block the others.
+        """
         names = [command.instance_id for command in commands]
         try:
             if len(names) > 1:
@@ -168,15 +177,7 @@ class PlanExecutor:
         request = launch_backoff.narrow(launch.request, memory.backoffs, self._clock())
         if request is None:
             reasons = (Reason.of(ReasonCode.NO_CAPACITY_EARLIER), *decision.reasons)
-            self._report(
-                replace(
-                    decision,
-                    kind="no_capacity",
-                    reasons=reasons,
-                    usd_per_hour=0.0,
-                    after_usd=decision.before_usd,
-                )
-            )
+            self._report(_without_launch(decision, "no_capacity", reasons))
             return memory
         intent = Intent(
             request, self._clock(), None, decision.reasons[0] if decision.reasons else None
@@ -188,48 +189,22 @@ class PlanExecutor:
         request, now = intent.request, self._clock()
         try:
             result = await asyncio.to_thread(self._fleet.launch, request)
-        except (
-            Retryable
-        ) as error:  # machines may have been bought: the intent stays, the next pass asks again
-            self._report(
-                replace(
-                    decision,
-                    kind="launch_failed",
-                    reasons=(
-                        Reason.of(ReasonCode.API_ERROR, error=error.what),
-                        Reason.of(ReasonCode.LAUNCH_REPEATED),
-                    ),
-                )
-            )
+        except Retryable as error:
+            # Machines may have been bought: the intent stays and the next pass repeats the call.
+            failed = Reason.of(ReasonCode.API_ERROR, error=error.what)
+            repeated = Reason.of(ReasonCode.LAUNCH_REPEATED)
+            self._report(replace(decision, kind="launch_failed", reasons=(failed, repeated)))
             return memory
         except MesaformError as error:
             await self._journal.resolve(request.token)
-            self._report(
-                replace(
-                    decision,
-                    kind="launch_failed",
-                    reasons=(Reason.of(ReasonCode.API_ERROR, error=str(error)),),
-                    usd_per_hour=0.0,
-                    after_usd=decision.before_usd,
-                )
-            )
+            failed = Reason.of(ReasonCode.API_ERROR, error=str(error))
+            self._report(_without_launch(decision, "launch_failed", (failed,)))
             return launch_backoff.state_after_refusal(memory, request, now)
         memory = launch_backoff.state_after_result(memory, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
-            reasons = (
-                Reason.of(ReasonCode.NO_CAPACITY, scopes=_scopes(result)),
-                *decision.reasons,
-            )
-            self._report(
-                replace(
-                    decision,
-                    kind="no_capacity",
-                    reasons=reasons,
-                    usd_per_hour=0.0,
-                    after_usd=decision.before_usd,
-                )
-            )
+            refused = Reason.of(ReasonCode.NO_CAPACITY, scopes=_scopes(result))
+            self._report(_without_launch(decision, "no_capacity", (refused, *decision.reasons)))
             return memory
         ids = tuple(machine.instance_id for machine in result.machines)
         await self._journal.bought(intent, ids)
@@ -247,7 +222,10 @@ class PlanExecutor:
     async def _reissue(
         self, memory: PlannerState, intent: Intent, listed: list[Machine]
     ) -> tuple[PlannerState, Intent | None]:
-        """A launch whose answer is not known: found by its tag, or asked for again with its token. None: it came to nothing."""
+        """Resolve a launch whose answer is unknown, by its tag or by a call with the same token.
+
+        Returns the planner state, and the intent or None if the launch bought nothing.
+        """
         if len(listed) >= intent.request.count:
             return memory, await self._recovered(intent, listed, ReasonCode.LAUNCH_LISTED)
         if self._clock() - intent.at > ABANDON_AFTER_S:
@@ -382,6 +360,21 @@ def _recovered_purchase(
         machines=tuple(machine.instance_id for machine in machines),
         usd_per_hour=round(sum(_price(intent, machine) for machine in machines), 6),
         token=intent.request.token,
+    )
+
+
+def _without_launch(
+    decision: Decision,
+    kind: Literal["launch_failed", "no_capacity"],
+    reasons: tuple[Reason, ...],
+) -> Decision:
+    """Return the decision of a launch that bought nothing, so that the price stays."""
+    return replace(
+        decision,
+        kind=kind,
+        reasons=reasons,
+        usd_per_hour=0.0,
+        after_usd=decision.before_usd,
     )
 
 

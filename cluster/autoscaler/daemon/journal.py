@@ -1,8 +1,9 @@
-"""What the autoscaler must not forget, in ZooKeeper: launches before they are made, and its memory. Every write is fenced.
+"""Journal of the autoscaler in ZooKeeper: planner state and launches. Deposed leaders cannot write.
 
-`<path>/state` holds the memory (compressed JSON) and is written with the version last read: a leader that was deposed without
-knowing meets a conflict there before it can do anything else. `<path>/launches/<token>` holds one launch each.
-Idle timers are part of the memory, so they survive a change of leader.
+`<path>/state` holds the planner state (compressed JSON). It is written with the version last read,
+so that a leader that does not know of its deposition gets a conflict before any other action.
+`<path>/launches/<token>` holds one launch, written before CreateFleet. Idle timers are part of the
+planner state and survive a change of leader. Depends on `zookeeper` and `autoscaler.model`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Journal:
         self._memory = PlannerState()
 
     async def open(self) -> tuple[PlannerState, list[Intent]]:
-        """Take the journal over: what was remembered, and the launches not resolved.
+        """Take the journal over; return the planner state and the unresolved launches.
 
         Raises:
             LeadershipLost: a later term has taken it already.
@@ -64,7 +65,7 @@ class Journal:
         return state.planner_state, await self.intents()
 
     async def intents(self) -> list[Intent]:
-        """The launches not resolved, oldest first."""
+        """Return the unresolved launches, oldest first."""
         folder = f"{self._path}/launches"
         intents = []
         for token in await self._zk.children(folder):
@@ -74,7 +75,7 @@ class Journal:
         return sorted(intents, key=lambda intent: intent.at)
 
     async def save(self, memory: PlannerState) -> None:
-        """Write the memory down.
+        """Write the planner state.
 
         Raises:
             LeadershipLost: another leader wrote since.
@@ -100,7 +101,7 @@ class Journal:
             await self.save(memory)
 
     async def record(self, intent: Intent) -> None:
-        """Write a launch, or what came of it, before acting on it.
+        """Write a launch or its result, before the executor acts on it.
 
         Raises:
             LeadershipLost: another leader wrote since.
@@ -112,13 +113,13 @@ class Journal:
         )
 
     async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent:
-        """Write down which machines a launch gave."""
+        """Write which machines a launch bought."""
         known = replace(intent, instance_ids=instance_ids)
         await self.record(known)
         return known
 
     async def resolve(self, token: str) -> None:
-        """Forget a launch: all its machines registered or are gone, or it gave none."""
+        """Delete a launch: all its machines registered or are gone, or it bought none."""
         await self.save(self._memory)
         await self._zk.delete(f"{self._path}/launches/{token}")
 

@@ -1,6 +1,7 @@
-"""The leader's half of the dead man's lease: renewing it, and telling what became of machines that ended themselves while nobody led.
+"""The leader's part of the agents' lease: renewals, and decisions of machines that shut down.
 
-`mesaform.node.lease_monitor` is the machines' half; docs/adr/0013 says why it is as it is.
+Agents without tasks power off when the lease expires; `mesaform.node.lease_monitor` is their part
+and docs/adr/0013 states the reasons. Depends on `zookeeper` and `autoscaler.model`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ SHUT_DOWN_FROM_INSIDE = "Client.InstanceInitiatedShutdown"
 
 @dataclass(frozen=True, slots=True)
 class SelfTermination:
-    """A machine of the autoscaler's that ended itself. `at` is when, or at the latest when (epoch s); `report` is its last word."""
+    """A machine of the autoscaler that shut itself down.
+
+    `at` is the time, or the latest possible one (epoch s). `report` is the machine's own report.
+    """
 
     instance_id: str
     machine: BilledMachine
@@ -42,7 +46,7 @@ class SelfTermination:
         return "lease" if self.report else "shutdown"
 
     def decision(self, after_usd: float) -> Decision:
-        """As a line of the story. Nobody decided it but the machine; `after_usd` is what the cluster cost an hour then."""
+        """Return the ledger's decision. `after_usd` is the cluster's price after it (USD/h)."""
         report = self.report
         reasons: tuple[Reason, ...] = (Reason.of(ReasonCode.POWERED_OFF),)
         if report is not None:
@@ -73,7 +77,7 @@ def endings(
     reports: Mapping[str, ShutdownReport],
     now: float,
 ) -> list[SelfTermination]:
-    """Of the machines that ended since the last pass, those that ended themselves."""
+    """Return the machines that shut themselves down since the last pass, oldest first."""
     shut_down = {
         machine.instance_id for machine in machines if machine.ended_by == SHUT_DOWN_FROM_INSIDE
     }
@@ -94,7 +98,10 @@ def _ending(
 
 
 def succession(previous: Lease | None, term: int, holder: str, now: float) -> Decision | None:
-    """A new leader, and how long nobody worked before it: for people, so the two machines' clocks are compared. None: the first one."""
+    """Return the decision that reports a change of leader; None for the first leader.
+
+    The absence compares the clocks of two machines, so it is for people only.
+    """
     if previous is None:
         return None
     away_s = max(0.0, now - previous.at)
@@ -148,7 +155,7 @@ class Leases:
         self._protected_ids: tuple[str, ...] = ()
 
     async def previous(self) -> Lease | None:
-        """What the leader before this one wrote last."""
+        """Return the last lease of the previous leader; None if there is none that is readable."""
         stored = await self._zk.get(f"{self._path}/{ZK_LEASE}")
         try:
             return None if stored is None else msgspec.json.decode(stored[0], type=Lease)
@@ -158,7 +165,10 @@ class Leases:
     async def renew(
         self, spec: ClusterSpec | None = None, machines: Iterable[Machine] = ()
     ) -> None:
-        """Say that this daemon works, at most every few seconds; new terms and protected machines at once. Without a spec, as before."""
+        """Renew the lease, at most every `RENEW_EVERY_S`; at once when its terms change.
+
+        The terms are the spec's and the protected machines'. Without a spec they stay the same.
+        """
         terms, protected = self._terms, self._protected_ids
         if spec is not None:
             terms, protected = lease_terms(spec), tuple(sorted(_protected(machines)))
@@ -206,7 +216,7 @@ class Leases:
         )
 
     async def delete_reports(self, reported: Iterable[str], live: Iterable[str]) -> None:
-        """Forget the words of machines that are gone and told; those of machines that still run stay."""
+        """Delete the reports of machines that are gone; reports of live machines stay."""
         for name in sorted(set(reported) - set(live)):
             for folder in self._report_folders:
                 await self._zk.delete(f"{folder}/{name}")

@@ -1,7 +1,8 @@
-"""Learning what weeks are like, pass by pass, and keeping it in S3. Shell around `profile`.
+"""Store of the weekly profile in S3. Shell around `forecasting.weekly_profile`.
 
-S3 and not the journal in ZooKeeper: the memory there is written whole whenever anything changes, is read in every term and must stay
-below a megabyte; eight weeks of slots are some 130 KB a pool that change four times an hour and may lose a quarter of an hour.
+The profile is not part of the journal: the journal is written as a whole with each change, is read
+in every term and must stay below a megabyte. Eight weeks of slots are about 130 KB a pool, change
+four times an hour, and the loss of a quarter of an hour is harmless.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Learner:
         self.known: Profile | None = None
 
     async def begin(self, now: float) -> None:
-        """Read what earlier terms learned; tried again with the next pass when S3 does not answer."""
+        """Read the stored profile. When S3 does not answer, a later pass repeats the call."""
         if self.known is not None or now < self._try_at:
             return
         try:

@@ -1,4 +1,4 @@
-"""What disruption policies read (`DisruptionContext`), and what they may still take (`Budget`). Pure."""
+"""Input of disruption policies (`DisruptionContext`) and the rest of their `Budget`. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ A pass makes fewer other purchases than that, so the tokens of one pass differ f
 
 
 class ReplacementFinder(Protocol):
-    """Prices the replacement of machines; the planner supplies it (`planner.replacement_search`)."""
+    """Prices replacements of machines; `planner.replacement_search` implements it."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""The first step of a machine's removal, and what is remembered of tasks moved to save money. Pure."""
+"""First step of a machine's removal, and the record of tasks moved to save money. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Policies "retirement" and "rebalance": empty machines that AWS announced something about. Pure.
 
-AWS will stop, restart or retire the machine some day, or recommends to leave it. `interruption` takes
-over once the machine is deactivated: capacity for its tasks is bought, then it drains.
+AWS will stop, restart or retire the machine at a later time, or recommends to leave it.
+`interruption` takes over once the machine is deactivated: capacity for its tasks is bought, then it
+drains.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ class Command:
     `candidates` are the machines that it removes or takes back. With a `replacement`, that purchase
     comes first and the candidates go once it has registered. `next_removal` is what is remembered
     of the candidate once the actions are done; None forgets its removal. Candidates of a command
-    with a cool-down are not disturbed again for a while. `policy` is the policy that decided, if one
-    did.
+    with a cool-down are not disturbed again for a while. `policy` is the policy that decided, if
+    any.
 
     `assemble` sets `at`, `before_usd` and `after_usd` of the decision.
     """

@@ -37,7 +37,7 @@ class Usage:
         return other
 
     def of(self, wanted: Iterable[tuple[str, Iterable[Constraint]]]) -> Usage:
-        """A copy of only what these apps' constraints name. It is cheap where many apps have some."""
+        """Return a copy with only what these apps' constraints name, to keep it small."""
         other = Usage()
         for app, constraints in wanted:
             for constraint in constraints:

@@ -48,7 +48,7 @@ From then on neither disruption budgets nor cool-downs delay it.
 
 
 def is_near(notice: Notice | None, now: float) -> bool:
-    """Whether a machine's end is certain and close. Then no task is placed on it; its tasks move."""
+    """Whether a machine's end is certain and close: it gets no tasks, and its tasks move."""
     if notice is None:
         return False
     return notice.kind == "interruption" or (

@@ -27,7 +27,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Advertised:
-    """Resources that agents of a type advertise, written at `at` (`planner.advertised_capacity`)."""
+    """Resources that agents of a type advertise at `at` (`planner.advertised_capacity`)."""
 
     shape: Shape
     at: float

@@ -39,8 +39,8 @@ NodeKind = Literal["settled", "idle", "coming", "leaving"]
 class Node:
     """A place for tasks: a registered agent, or (`coming`) a machine that boots or is ordered.
 
-    `leaving` nodes are deactivated and can be reactivated at no cost. `name` is the instance id, the
-    agent id where EC2 lists no machine, or the launch token with a number. `hostname` and
+    `leaving` nodes are deactivated and can be reactivated at no cost. `name` is the instance id,
+    the agent id where EC2 lists no machine, or the launch token with a number. `hostname` and
     `attributes` are what constraints see.
     """
 

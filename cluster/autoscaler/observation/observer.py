@@ -150,13 +150,7 @@ class Observer:
 
         """
         trouble: list[str] = []
-        settings = spec.autoscaler
-        detailed = (
-            settings.consolidation.enabled
-            or settings.drift.replace
-            or settings.drift.max_age_hours is not None
-        )
-        detailed = detailed or noticed or bool(memory.notices)
+        detailed = noticed or bool(memory.notices) or _is_task_list_needed(spec)
         before = await self._queue(trouble)
         view, machines, offerings, apps, templates = await asyncio.gather(
             self._view(trouble, detailed=detailed),
@@ -333,4 +327,14 @@ def _unreadable(call: str, error: Exception) -> ClusterUnreachable:
         f"the master's answer to {call} cannot be read: {error}",
         where=call,
         fix="see `mesaform status`",
+    )
+
+
+def _is_task_list_needed(spec: ClusterSpec) -> bool:
+    """Whether a policy may move tasks, so that it needs every task and not only their number."""
+    settings = spec.autoscaler
+    return (
+        settings.consolidation.enabled
+        or settings.drift.replace
+        or settings.drift.max_age_hours is not None
     )

@@ -1,4 +1,4 @@
-"""Resources that agents advertise, compared with the cloud's statements, and anomalies of agents. Pure.
+"""Resources that agents advertise, compared with EC2's, and anomalies of agents. Pure.
 
 What registered agents of a type advertise is remembered by pool and type
 (`PlannerState.advertised`), and replaces the estimate. Types without an agent get an estimate: the

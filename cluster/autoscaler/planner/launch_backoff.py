@@ -1,9 +1,9 @@
 """Back-off of launches: how many machines of an offering may be requested at once, and when. Pure.
 
 Each capacity error halves the number and blocks the offering, each time twice as long; each success
-doubles the number. Only offerings with a recent error have an entry in `PlannerState.backoffs`, so a
-new leader knows them; all others may be requested `MAX_AT_ONCE` at a time. Entries are kept by scope
-(`mesaform.aws.capacity_errors`): an error is about an offering, a zone or a quota.
+doubles the number. Only offerings with a recent error have an entry in `PlannerState.backoffs`, so
+a new leader knows them; all others may be requested `MAX_AT_ONCE` at a time. Entries are stored by
+scope (`mesaform.aws.capacity_errors`): an error is about an offering, a zone or a quota.
 
 `launch_requests` chooses the offerings of a purchase; this module says which of them may be
 requested now, and for how many machines.
@@ -122,7 +122,7 @@ def state_after_result(
 
 
 def state_after_refusal(state: PlannerState, request: LaunchRequest, now: float) -> PlannerState:
-    """The planner state after the cloud refused a call: all its offerings are blocked for a while."""
+    """Return the planner state after a refused call; it blocks all offerings of the call."""
     return replace(state, backoffs=absorb_refusal(state.backoffs, request, now))
 
 

@@ -80,7 +80,7 @@ class RequestBuilder:
     def _offerings(
         self, pool: Pool, chosen: ChosenOffering, nodes: Sequence[NewNode]
     ) -> tuple[Offering, ...]:
-        """Offerings to name, of the chosen capacity type; on-demand ones where no spot is usable."""
+        """Offerings of the chosen capacity type; on-demand where no spot is usable."""
         load = NOTHING
         for node in nodes:
             load = maximum(load, node.used)

@@ -28,7 +28,7 @@ TYPE_FIELD = "instance_type"
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Zone and type that constraints of the demand pin for a launch. An empty field pins nothing."""
+    """Zone and type that constraints of the demand pin. An empty field pins nothing."""
 
     zone: str = ""
     instance_type: str = ""

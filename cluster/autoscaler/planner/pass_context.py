@@ -82,8 +82,8 @@ class ObservedState:
 class PassContext:
     """Output of "fit onto existing capacity", and the input of the stages that plan.
 
-    `placement` is where items were placed; `demanded` are the nodes that hold some, and `needed` those
-    and the nodes with reservations.
+    `placement` is where items were placed. `demanded` are the nodes that hold some; `needed` are
+    those and the nodes with reservations.
     `free_capacity` is what is left; policies that place tasks there take it. `reservations` keep
     capacity for tasks of machines that leave.
     """

@@ -1,4 +1,4 @@
-"""Stage "prepare": the snapshot as the pass uses it, the supply, and what keeps the pass from acting.
+"""Stage "prepare": the effective snapshot, the supply, and reasons why a pass does not act.
 
 Pure.
 """
@@ -28,7 +28,7 @@ MAX_MISSING_SHARE = 0.3
 
 
 def prepare(snapshot: Snapshot, now: float) -> Prepared:
-    """Apply overrides of bounds, advertised capacity and the leader's timers, and build the supply."""
+    """Apply overrides, advertised capacity and the leader's timers, and build the supply."""
     state = replace(
         _with_leader(snapshot, now), replacements=_replacements_in_progress(snapshot, now)
     )

@@ -2,8 +2,8 @@
 
 Ranks, served in this order: work that waits in queues, frameworks whose need is inferred, hints,
 predictions (calendar, past weeks), headroom. All of one rank is served before any of the next.
-Within a rank, packing serves the most work for the money. Pools' minima and replacements of machines
-are bought only from what demand leaves.
+Within a rank, packing serves the most work for the money. Pools' minima and replacements of
+machines are bought only from what demand leaves.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ RANKS: Mapping[Source, int] = {
     "profile": 3,
     "headroom": 4,
 }
-"""Rank of each source of demand. The highest rank goes without first; sources not listed have rank 0."""
+"""Rank of each source of demand; others have 0. Demand of the highest rank is cut first."""
 
 MAX_REPACKINGS = 4
-"""How often a packing is repeated to spread what limits cut short. Each time fewer pieces are left."""
+"""Repetitions of a packing that limits cut short; each time fewer pieces are left."""
 
 
 def pack_by_rank(

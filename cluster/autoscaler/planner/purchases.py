@@ -1,4 +1,4 @@
-"""Stage "plan purchases": machines to buy for demand that fits nowhere, and for the pools' minima. Pure.
+"""Stage "plan purchases": machines for demand that fits nowhere and for pools' minima. Pure.
 
 Pool bounds, the cost cap, spot shares and launch back-off are respected here.
 """
@@ -45,7 +45,7 @@ def plan_purchases(
     left: Mapping[int, int],
     now: float,
 ) -> PurchasePlan:
-    """Purchases for the pieces in `left` (by index of `items`), then those for the pools' minima."""
+    """Return purchases for the pieces in `left` (by index of `items`), then for pools' minima."""
     offered = templates(snapshot, supply, now, items)
     limits = limits_of(snapshot, supply)
     packing = _pack(snapshot, supply, items, left, offered, limits)

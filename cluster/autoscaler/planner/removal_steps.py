@@ -67,7 +67,7 @@ def _return_code(
 
 
 def requested_drains(context: PassContext) -> Iterator[Command]:
-    """Agents that operators drain: deactivated now, and reactivated when no override asks for it."""
+    """Deactivate agents that operators drain; reactivate them when no override asks for it."""
     targets = _drain_targets(context)
     for node in context.supply.agent_nodes:
         if node.agent is None or node.name in context.supply.quarantined:

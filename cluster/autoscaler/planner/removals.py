@@ -1,4 +1,4 @@
-"""Stage "plan removals": at most one command for each machine, by a written order of precedence. Pure.
+"""Stage "plan removals": at most one command a machine, by a fixed order of precedence. Pure.
 
 `SOURCES` is the order. The first source that has a command for a machine wins; later sources do not
 see the machine, or their command for it is dropped.

@@ -42,7 +42,7 @@ class ReplacementSearch:
     ) -> Purchase | None:
         """See `disruption.policy.ReplacementFinder`."""
         spec = pool_of(self.snapshot.spec, pool)
-        pieces = [(work[index], count) for index, count in left.items() if count > 0]
+        pieces = _pieces(work, left)
         if spec is None or not pieces:
             return None
         used = _total(pieces)
@@ -124,6 +124,11 @@ class ReplacementSearch:
 
 def _price_order(template: Template) -> tuple[float, str, str]:
     return (template.usd_per_hour, template.instance_type, template.zone)
+
+
+def _pieces(work: Sequence[DemandItem], left: Mapping[int, int]) -> list[tuple[DemandItem, int]]:
+    """Return the items of which something is left, each with the number of its pieces."""
+    return [(work[index], count) for index, count in left.items() if count > 0]
 
 
 def _total(pieces: Sequence[tuple[DemandItem, int]]) -> Shape:

@@ -1,4 +1,4 @@
-"""What a pass reports beside its commands: verdicts, announcements, anomalies, new refusals. Pure."""
+"""Reports of a pass beside commands: verdicts, announcements, anomalies, refusals. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """When the planner decides something new though nothing happens: the first of its own timers. Pure.
 
-Callers of the planner (the daemon, the simulator) need not know the timers. Events in the world wake
-the callers by themselves. Each time is a moment late rather than early, so that the timer has run
-out when the pass begins.
+Callers of the planner (the daemon, the simulator) need not know the timers; events wake them
+independently. Each time is a moment late rather than early, so that the timer has expired when the
+pass begins.
 """
 
 from __future__ import annotations
