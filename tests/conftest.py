@@ -16,7 +16,7 @@ from tests.support.zookeeper import ZooKeeperServer, available
 load_profile()
 
 # Tests of one lane run in one process, in order: they share a fixture that is dear to make, or an
-# address with a fixed port. Every other file of integration and endtoend tests is a lane of its own;
+# address with a fixed port. Each other file of integration and endtoend tests is a lane of its own;
 # unit tests run wherever there is room. Lanes that take longest come first.
 TESTS = Path(__file__).parent
 LANES = {

@@ -21,7 +21,7 @@ class Exit(IntEnum):
 
 
 class MesaformError(Exception):
-    """Root of all errors: `what` happened, `where` (file, field, address), `fix` (the next step)."""
+    """Root of all errors: `what` happened, `where` (file, field, address), `fix` (next step)."""
 
     exit_code: Exit = Exit.FAILED
 

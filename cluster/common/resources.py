@@ -121,7 +121,7 @@ class Resources:
         return Resources(self._combine(other, 1), merge_ranges((*self.ports, *other.ports)))
 
     def __sub__(self, other: Resources) -> Resources:
-        """Return the difference. Scalars may be negative; check `contains` first to prevent that."""
+        """Return the difference. Scalars may be negative; check `contains` to prevent that."""
         return Resources(self._combine(other, -1), subtract_ranges(self.ports, other.ports))
 
     def __hash__(self) -> int:

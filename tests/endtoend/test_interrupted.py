@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of `up` and of `down`, then `down` again: nothing is left, proven by listing."""
+"""Ctrl-C during `up` and during `down`, then `down` again: listings prove that nothing is left."""
 
 from __future__ import annotations
 

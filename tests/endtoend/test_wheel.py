@@ -26,7 +26,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 class Installation:
-    """An environment with nothing but the wheel, and a folder for a cluster outside the checkout."""
+    """An environment with only the wheel, and a folder for a cluster outside the checkout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

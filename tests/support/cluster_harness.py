@@ -1,4 +1,4 @@
-"""A whole cluster on the local cloud, driven only through the `mesaform` program and the ports that a user has."""
+"""A cluster on the local cloud, used only through the `mesaform` program and public ports."""
 
 from __future__ import annotations
 
@@ -92,15 +92,17 @@ class ClusterHarness:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             raise AssertionError(
-                f"mesaform {' '.join(arguments)}: still running after {timeout_s} s\n{out[-3000:]}\n{err[-3000:]}"
+                f"mesaform {' '.join(arguments)}: still running after {timeout_s} s\n"
+                f"{out[-3000:]}\n{err[-3000:]}"
             ) from None
         assert process.returncode == expect, (
-            f"mesaform {' '.join(arguments)}: exit {process.returncode}\n{out[-4000:]}\n{err[-4000:]}"
+            f"mesaform {' '.join(arguments)}: exit {process.returncode}\n"
+            f"{out[-4000:]}\n{err[-4000:]}"
         )
         return out
 
     def why(self, subject: str = "") -> list[str]:
-        """What a person reads who asks why: each line of the story as `what | why | change of dollars`, its cells unwrapped."""
+        """Lines of `mesaform why` as `what | why | change of dollars`, without line breaks."""
         out = self.mesaform("why", *([subject] if subject else []), "--last", "100", timeout_s=60)
         lines = [line for line in out.splitlines() if line.strip() and "─" not in line]
         head = next(line for line in lines if line.split()[:3] == ["time", "what", "why"])
@@ -132,7 +134,7 @@ class ClusterHarness:
         return self.mesaform("local", "fault", kind, *arguments).strip()
 
     def bought(self, *states: str) -> dict[str, dict[str, Any]]:
-        """The autoscaler's instances by id, as EC2 lists them, in these states (any, when none is named)."""
+        """The autoscaler's instances by id, as EC2 lists them, in these states (default: any)."""
         mine = [
             {"Name": "tag:mesaform:cluster", "Values": [self.name]},
             {"Name": "tag:mesaform:managed-by", "Values": ["autoscaler"]},
@@ -278,7 +280,7 @@ class ClusterHarness:
         return {kind: ids for kind, ids in left.items() if ids}
 
     def processes(self) -> list[int]:
-        """Processes of this cluster's machines: those whose environment names this folder's machines."""
+        """Processes of this cluster's machines: their environment names this folder's machines."""
         marker = f"MESAFORM_MACHINE_DIR={self.folder}".encode()
         pids = []
         for entry in Path("/proc").iterdir():

@@ -13,7 +13,10 @@ ALIVE = ("pending", "running")
 
 @dataclass(frozen=True)
 class Interruption:
-    """What came of it. Times are seconds after the announcement; `moved` are the ids of tasks that were on the machine."""
+    """Result of an interruption. Times are seconds after the announcement.
+
+    `moved` are the ids of tasks that were on the machine.
+    """
 
     replacements: frozenset[str]
     replaced_s: float
@@ -22,7 +25,7 @@ class Interruption:
 
 
 def tasks_by_agent(cluster: ClusterHarness, app: str) -> dict[str, set[str]]:
-    """Ids of the app's running tasks by the agent that they run on, as the leading engine master tells; empty while none leads."""
+    """Ids of the app's running tasks by agent, from the leading master; empty without a leader."""
     found: dict[str, set[str]] = {}
     for address in cluster.masters():
         code, _, text = cluster.http(f"http://{address}:5050/tasks?limit=1000")
@@ -52,9 +55,10 @@ def autoscaled(cluster: ClusterHarness, *states: str) -> set[str]:
 def interrupt(
     cluster: ClusterHarness, instance_id: str, app: str, *, after_s: float = 45.0, via: str = "both"
 ) -> Interruption:
-    """Interrupt a busy spot machine and follow the app's tasks until it has ended and all of them run elsewhere.
+    """Interrupt a busy spot machine and wait until it ended and its tasks run elsewhere.
 
-    Fails unless a machine is bought, the tasks that were on it move off before its end, the others stay where they are, and none is lost.
+    Fails unless a machine is bought, the machine's tasks leave before its end, all others stay
+    where they are, and none is lost.
     """
     agent = next(
         one["agent_id"] for one in cluster.status()["agents"] if one["instance_id"] == instance_id

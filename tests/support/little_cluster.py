@@ -1,4 +1,4 @@
-"""A small cluster of real processes: ZooKeeper, embedded masters and agents, services, each on its own loopback address."""
+"""A small cluster of real processes, each on its own loopback address."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class LittleCluster:
-    """The masters' addresses are those of a cluster file with `cidr: 127.<net>.0.0/16`, which `cluster_file` is."""
+    """Masters have the addresses of a cluster file with `cidr: 127.<net>.0.0/16`."""
 
     def __init__(self, folder: Path, net: int, *, masters: int = 1) -> None:
         self.folder, self.net = folder, net
@@ -38,7 +38,8 @@ class LittleCluster:
     def __enter__(self) -> Self:
         self.zookeeper.start()
         self.cluster_file.write_text(
-            f"name: little\nnetwork: {{cidr: 127.{self.net}.0.0/16}}\nagents: [{{name: default, count: 0, types: [m5.large]}}]\n"
+            f"name: little\nnetwork: {{cidr: 127.{self.net}.0.0/16}}\n"
+            "agents: [{name: default, count: 0, types: [m5.large]}]\n"
         )
         for address in self.masters:
             self.start_master(address)

@@ -1,4 +1,4 @@
-"""A real ZooKeeper (Debian's package) for tests: one JVM a test session, or one a test that wants to hurt it."""
+"""A real ZooKeeper (Debian's package): one JVM a test session, or one for a test that stops it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def free_port(address: str) -> int:
 
 
 class ZooKeeperServer:
-    """A standalone server on a loopback address of its own. `hosts` is what a client takes: "127.99.0.1:34567"."""
+    """A standalone server on its own loopback address. `hosts` is such as "127.99.0.1:34567"."""
 
     def __init__(self, folder: Path, *, address: str = "127.99.0.1", tick_ms: int = 500) -> None:
         self._folder = folder
@@ -51,16 +51,20 @@ class ZooKeeperServer:
         """Start the server, or start it again on the same data; returns when it answers `ruok`."""
         config = self._folder / "zoo.cfg"
         config.write_text(
-            f"dataDir={self._folder / 'data'}\nclientPort={self._port}\nclientPortAddress={self._address}\ntickTime={self._tick_ms}\n"
-            f"minSessionTimeout={2 * self._tick_ms}\nmaxSessionTimeout=60000\nmaxClientCnxns=0\nadmin.enableServer=false\n"
+            f"dataDir={self._folder / 'data'}\nclientPort={self._port}\n"
+            f"clientPortAddress={self._address}\ntickTime={self._tick_ms}\n"
+            f"minSessionTimeout={2 * self._tick_ms}\nmaxSessionTimeout=60000\n"
+            "maxClientCnxns=0\nadmin.enableServer=false\n"
             "4lw.commands.whitelist=*\n"
         )
         log = self._folder / "zookeeper.log"
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 [
-                    "java", f"-Xmx{HEAP_MIB}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-                    "-Dzookeeper.log.threshold=WARN", "-cp", f"{JARS / 'zookeeper.jar'}:{JARS / 'slf4j-nop.jar'}",
+                    "java", f"-Xmx{HEAP_MIB}m", "-XX:+UseSerialGC",
+                    "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+                    "-Dzookeeper.log.threshold=WARN", "-cp",
+                    f"{JARS / 'zookeeper.jar'}:{JARS / 'slf4j-nop.jar'}",
                     "org.apache.zookeeper.server.quorum.QuorumPeerMain", str(config),
                 ],
                 stdout=out, stderr=out, start_new_session=True,

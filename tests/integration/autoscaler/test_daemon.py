@@ -1,4 +1,4 @@
-"""The daemon as a process of its own: real ZooKeeper, moto's EC2, S3 and SSM, and a scripted master and services."""
+"""The daemon's process: real ZooKeeper, moto's EC2, S3 and SSM, scripted master and services."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def cluster_on(made: Cluster, host: str) -> AsyncIterator[Cluster]:
 
 @pytest.fixture
 def host() -> str:
-    """The address of the scripted master and of the daemons: a file of tests that may run beside this one has its own."""
+    """Address of the scripted master and the daemons; no other file of tests uses it."""
     return HOST
 
 

@@ -1,4 +1,4 @@
-"""The daemon hears of a machine's end: by the cluster's queue, from the machine itself, and across a change of leader."""
+"""The daemon learns of a machine's end from the queue, the machine, and an earlier leader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3 goes away under a real daemon and comes back: scaling goes on, and the ledger has every row once."""
+"""S3 fails under a real daemon and recovers: scaling continues; the ledger has each row once."""
 
 from __future__ import annotations
 

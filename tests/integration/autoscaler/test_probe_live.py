@@ -1,4 +1,4 @@
-"""The probe framework on a real embedded master: real ZooKeeper, real HTTP, an agent that speaks the link."""
+"""The probe framework on a real embedded master: real ZooKeeper, HTTP and an agent's link."""
 
 from __future__ import annotations
 

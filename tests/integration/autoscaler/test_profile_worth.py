@@ -1,4 +1,7 @@
-"""What past weeks are worth: simulated office weeks, with noise, with and without buying ahead. Two weeks are learned, one is measured."""
+"""Value of the weekly profile: simulated office weeks with and without buying ahead.
+
+Two weeks are learned, one is measured.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ WEEKS, LEARNED = 3, 2
 
 
 def office_weeks(seed: int, holiday: int | None = None) -> Trace:
-    """On working days about 24 services come at nine and go at five, and bursts of about eight jobs at noon and at three.
+    """On working days about 24 services run from nine to five; about eight jobs come at 12 and 15.
 
-    Twice a day something comes at any time. On working day number `holiday` of the last week nobody works.
+    Two jobs a day come at random times. Working day `holiday` of the last week has no work.
     """
     chance = random.Random(seed)
     tasks: list[Task] = []

@@ -1,4 +1,4 @@
-"""`mesaform simulate --history`: the cluster's own last hours out of its ledger, its own policy first, and what they cost beside."""
+"""`mesaform simulate --history`: the cluster's last hours from its ledger, and their real cost."""
 
 from __future__ import annotations
 

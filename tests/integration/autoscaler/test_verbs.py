@@ -29,7 +29,8 @@ MASTER = "127.95.0.10"
 def file(tmp_path: Path, moto_url: str, bucket: str) -> str:
     path = tmp_path / "cluster.yaml"
     path.write_text(
-        f"name: toy\nnetwork: {{cidr: {NETWORK}}}\nagents: [{{name: default, count: 0, types: [m5.large, m5.xlarge], max: 3}}]\n"
+        f"name: toy\nnetwork: {{cidr: {NETWORK}}}\n"
+        "agents: [{name: default, count: 0, types: [m5.large, m5.xlarge], max: 3}]\n"
     )
     folder = tmp_path / ".mesaform" / "local"
     folder.mkdir(parents=True)

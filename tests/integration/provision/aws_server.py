@@ -1,8 +1,8 @@
 """moto's server as a process of its own: `python aws_server.py <address> <port>`.
 
-With what the project's local cloud repairs, as far as Terraform can see it: a launch template launches without its own
-tags, an instance reports the groups of its first interface, and takes its interfaces and addresses along when it ends; addresses
-that a subnet reserves are given only to whoever asks for one by name.
+It has the corrections of the project's local cloud that Terraform can see. A launch template
+launches without its own tags. An instance reports the groups of its first interface, and its end
+removes its interfaces and addresses. Reserved addresses of a subnet are given only by name.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def cluster_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Each test has a cluster of its own name, so that what one leaves behind is in no other's way."""
+    """A name for each test's cluster, so that leftovers of a test do not affect others."""
     file = tmp_path / "cluster.yaml"
     file.write_text(cluster_text(f"t-{zlib.crc32(request.node.name.encode()):08x}"))
     return file

@@ -212,7 +212,10 @@ async def test_nothing_is_removed_while_an_earlier_terraform_is_at_work(cloud, p
     interrupt_run(place, 0)
     role = cloud.iam_role(OWNER)
     lock = place.cluster_dir / "terraform.lock"
-    program = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.flock(f,2); print(1,flush=True); time.sleep(600)"
+    program = (
+        "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.flock(f,2);"
+        " print(1,flush=True); time.sleep(600)"
+    )
     earlier = subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE)
     try:
         assert earlier.stdout is not None

@@ -123,7 +123,8 @@ def test_the_library_stands_in_where_no_terraform_is_installed(programs, tmp_pat
 
 
 def provide(root: Path) -> Path:
-    target = f"{sys.platform}_{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }"
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
+    target = f"{sys.platform}_{architecture or platform.machine()}"
     (root / provider_mirror.PROVIDER / provider_mirror.PROVIDER_VERSION / target).mkdir(
         parents=True
     )

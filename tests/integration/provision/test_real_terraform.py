@@ -1,4 +1,4 @@
-"""The stacks through the real cdktf, the real Terraform and the real AWS provider, against moto's API."""
+"""The stacks with the real cdktf, Terraform and AWS provider, against moto's API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A local AWS for these tests: moto's server on a free port, with a way to make one of everything that a cluster can own."""
+"""A local AWS: moto's server on a free port, and one resource of each kind a cluster can own."""
 
 from __future__ import annotations
 
@@ -125,9 +125,14 @@ def one_of_everything(
         rule = {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 2, "UserIdGroupPairs": pairs}
         ec2.authorize_security_group_ingress(GroupId=groups[here], IpPermissions=[rule])
     instance = ec2.run_instances(
-        ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType="t3.micro", SubnetId=subnet, SecurityGroupIds=[groups[0]],
+        ImageId="ami-12c6146b",
+        MinCount=1,
+        MaxCount=1,
+        InstanceType="t3.micro",
+        SubnetId=subnet,
+        SecurityGroupIds=[groups[0]],
         TagSpecifications=tags("instance") + tags("volume"),
-    )["Instances"][0]["InstanceId"]  # fmt: skip
+    )["Instances"][0]["InstanceId"]
     interface = ec2.create_network_interface(
         SubnetId=subnet, TagSpecifications=tags("network-interface")
     )["NetworkInterface"]
@@ -185,11 +190,26 @@ def one_of_everything(
         tags={item["Key"]: item["Value"] for item in tag_list(cluster)},
     )
     return {
-        "vpc": vpc, "internet gateway": gateway, "subnet": subnet, "route table": table, "security group": groups[0],
-        "instance": instance, "network interface": interface["NetworkInterfaceId"], "volume": volume, "snapshot": snapshot,
-        "image": image, "elastic address": address, "nat gateway": nat["NatGatewayId"],
-        "vpc endpoint": endpoint["VpcEndpoint"]["VpcEndpointId"], "launch template": template, "key pair": f"mesaform-{suffix}",
-        "event rule": f"{name}-state", "queue": queue,
-        "role": name, "policy": policy, "instance profile": name,
-        "parameter": f"/mesaform/{suffix}/spec", "log group": f"/mesaform/{suffix}",
-    }  # fmt: skip
+        "vpc": vpc,
+        "internet gateway": gateway,
+        "subnet": subnet,
+        "route table": table,
+        "security group": groups[0],
+        "instance": instance,
+        "network interface": interface["NetworkInterfaceId"],
+        "volume": volume,
+        "snapshot": snapshot,
+        "image": image,
+        "elastic address": address,
+        "nat gateway": nat["NatGatewayId"],
+        "vpc endpoint": endpoint["VpcEndpoint"]["VpcEndpointId"],
+        "launch template": template,
+        "key pair": f"mesaform-{suffix}",
+        "event rule": f"{name}-state",
+        "queue": queue,
+        "role": name,
+        "policy": policy,
+        "instance profile": name,
+        "parameter": f"/mesaform/{suffix}/spec",
+        "log group": f"/mesaform/{suffix}",
+    }

@@ -1,4 +1,4 @@
-"""A teardown against a real EC2 and S3 API: it ends with nothing left, wherever it was cut short, and its receipt adds up."""
+"""A teardown against real EC2 and S3 APIs: nothing is left after any interruption."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Clock:
 
 @dataclass
 class Engine:
-    """An operator API with these agents (instance id -> tasks); draining ends an agent's tasks unless it is stubborn."""
+    """An operator API with these agents (instance id -> tasks). Draining ends tasks by default."""
 
     tasks: dict[str, int]
     stubborn: bool = False
@@ -95,7 +95,7 @@ class Engine:
 
 
 class Setup:
-    """A cluster in the cloud as `up` leaves it: Terraform's machines and network, one machine of the autoscaler, a active autoscaler."""
+    """A cluster as `up` leaves it: machines of Terraform and of an active autoscaler, network."""
 
     def __init__(self, cloud: Cloud, folder: Path) -> None:
         self.cloud, self.folder, self.clock = cloud, folder, Clock()
@@ -144,7 +144,7 @@ class Setup:
         self.control.write_heartbeat(self.clock(), frozen=frozen, address="127.42.0.10:9550")
 
     async def sleep(self, seconds: float) -> None:
-        """While the teardown waits, the autoscaler heartbeats, and says whether it sees the freeze."""
+        """The autoscaler's heartbeat during the teardown, which says whether it sees the freeze."""
         await self.clock.sleep(seconds)
         self.fences_seen.add(self.control.frozen_reason())
         self.heartbeat(frozen=self.control.frozen_reason() is not None)

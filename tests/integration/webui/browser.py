@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven through its own driver, and what it may not do: complain, or ask anybody outside of the cluster."""
+"""Debian's Chromium with its driver. Tests fail on console errors and on foreign requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def missing() -> str | None:
 
 
 class Browser:
-    """One window. `net` is the second number of the only addresses (127.<net>.x.y) that a page may ask."""
+    """One window. A page may request only addresses 127.<net>.x.y."""
 
     def __init__(self, net: int, profile: Path) -> None:
         options = webdriver.ChromeOptions()

@@ -133,7 +133,8 @@ def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(
     )
     assert " of " in browser.text("#n-tasks")
     browser.run(
-        "document.querySelector('#tasks tbody tr').mine = document.querySelector('#agents tbody tr').mine = true; scrollTo(0, 77)"
+        "document.querySelector('#tasks tbody tr').mine = true;"
+        "document.querySelector('#agents tbody tr').mine = true; scrollTo(0, 77)"
     )
     before = browser.text("#pulse")
     browser.until(lambda: browser.text("#pulse") not in ("", before))
@@ -240,7 +241,10 @@ def test_nothing_is_cut_off(
     for url in (engine_url, f"{services_url}#app=%2Fshop%2Fweb"):
         browser.open(url)
         browser.until(lambda: "127.121.100." in browser.text("main"))
-        wider = "return [...document.querySelectorAll('html, .scroll, .tiles > li')].filter((one) => one.scrollWidth > one.clientWidth)"
+        wider = (
+            "return [...document.querySelectorAll('html, .scroll, .tiles > li')]"
+            ".filter((one) => one.scrollWidth > one.clientWidth)"
+        )
         assert (
             browser.run(f"{wider}.map((one) => one.className + ': ' + one.innerText.slice(0, 60))")
             == []
@@ -264,7 +268,8 @@ def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(
 
 NAMELESS = """
 return [...document.querySelectorAll("button, a, input, table")].filter((one) =>
-  !(one.innerText || one.textContent || "").trim() && !one.labels?.length && !one.getAttribute("aria-label")).map((one) => one.outerHTML)
+  !(one.innerText || one.textContent || "").trim() && !one.labels?.length &&
+  !one.getAttribute("aria-label")).map((one) => one.outerHTML)
 """
 
 FAINT = """
@@ -274,18 +279,25 @@ function rgb(color) {
   return canvas.getImageData(0, 0, 1, 1).data;
 }
 function light([r, g, b]) {
-  const [x, y, z] = [r, g, b].map((part) => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  const [x, y, z] = [r, g, b].map((part) =>
+    (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
   return 0.2126 * x + 0.7152 * y + 0.0722 * z;
 }
 function behind(one) {
-  for (; one; one = one.parentElement) { const color = rgb(getComputedStyle(one).backgroundColor); if (color[3] === 255) return color; }
+  for (; one; one = one.parentElement) {
+    const color = rgb(getComputedStyle(one).backgroundColor);
+    if (color[3] === 255) return color;
+  }
   return rgb("white");
 }
 function contrast(one) {
-  const [more, less] = [light(rgb(getComputedStyle(one).color)), light(behind(one))].sort((left, right) => right - left);
+  const both = [light(rgb(getComputedStyle(one).color)), light(behind(one))];
+  const [more, less] = both.sort((left, right) => right - left);
   return (more + 0.05) / (less + 0.05);
 }
-const hasText = (one) => [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
-const shown = [...document.querySelectorAll("body *")].filter((one) => one.checkVisibility() && hasText(one));
+const hasText = (one) =>
+  [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+const all = [...document.querySelectorAll("body *")];
+const shown = all.filter((one) => one.checkVisibility() && hasText(one));
 return shown.map((one) => [contrast(one), one.innerText]).filter(([ratio]) => ratio < 4.5);
 """

@@ -1,4 +1,4 @@
-"""What the engine really advertises goes before the estimate; what is not as it should be is said once, and replaced where asked for."""
+"""Advertised capacity replaces the estimate; anomalies are reported once, replaced on request."""
 
 from __future__ import annotations
 
@@ -245,9 +245,7 @@ def version(number: str, **fields: Any) -> Machine:
 TEMPLATES = {"default": Template("3", frozenset({"2", "3"}))}
 
 
-def test_a_machine_of_an_older_template_is_said_once_and_one_of_a_version_that_is_alike_is_not() -> (
-    None
-):
+def test_a_machine_of_an_older_template_is_reported_once_unless_its_version_is_equal() -> None:
     old, alike = version("1", name="i-1"), version("2", name="i-2")
     agents = [an_agent(old), an_agent(alike)]
     made = a_pass([old, alike], agents, templates=TEMPLATES)

@@ -1,4 +1,4 @@
-"""Whatever is bought keeps every rule: bounds, the cap, constraints, offerings that have nothing; and its bound is one."""
+"""Every purchase obeys bounds, cap, constraints and missing capacity, and its bound is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decisions as `mesaform why` tells them: together what was done together, and only what concerns a subject."""
+"""Decisions as `mesaform why` prints them: decisions of one pass in one line, and selections."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_the_steps_of_a_removal_are_one_line_with_their_times_and_dollars():
         ]
     )
     assert (
-        line.what
-        == "3 machines: 2 x m5.2xlarge, 1 x m5.xlarge deactivated, drained after 2 s, terminated after 4 s"
+        line.what == "3 machines: 2 x m5.2xlarge, 1 x m5.xlarge deactivated, drained after 2 s,"
+        " terminated after 4 s"
     )
     assert line.usd_per_hour == -0.3
 

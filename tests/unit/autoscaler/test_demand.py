@@ -1,4 +1,4 @@
-"""Demand of queues and of frameworks: what counts, what does not, what no machine would cure, and why."""
+"""Demand of queues and frameworks: what counts, what does not, and what no machine can serve."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def unserved(finding: Finding | None, **fields) -> Snapshot:
     return roomy(memory, **{"minimal": shape, "sent": 7, **fields})
 
 
-def test_a_framework_that_is_offered_nothing_of_what_looks_free_counts_once_the_probe_framework_got_none_either():
+def test_a_framework_without_offers_counts_once_the_probe_framework_got_no_offer_either():
     unit = the_unit(unserved(Finding(NOW - 1, offered=False)))
     assert "the probe framework got no such offer either" in render_all(unit.reasons)
     assert demand.suspects(unserved(None), NOW) == (make(1, 512),)
@@ -416,7 +416,7 @@ def test_a_framework_tested_under_another_leader_is_not_bought_for_again_before_
     assert the_unit(hungry(memory, asked=1)).blocked_kind == ""
 
 
-def test_a_purchase_that_has_not_come_is_waited_for_or_made_again_and_only_one_that_came_can_be_refused():
+def test_a_purchase_on_the_way_is_awaited_or_repeated_and_only_a_registered_one_is_refused():
     bought = replace(DRY, probes={"F-batch": Probe(NOW - 60, accepted=3, asked=1, size=2)})
     unit = the_unit(hungry(bought, accepted=3, asked=1))
     assert (unit.count, unit.blocked) == (2, None)

@@ -1,4 +1,4 @@
-"""Room for work to come: hints, the calendar, past weeks, headroom. None counts what another or the work itself has already."""
+"""Capacity for future work: hints, calendar, weekly profile, headroom. Nothing counts twice."""
 
 from __future__ import annotations
 
@@ -176,8 +176,8 @@ def test_what_runs_and_what_waits_counts_towards_the_calendar():
         if unit.source == "calendar"
     )
     assert (
-        reason
-        == "the calendar has 20 x (1 cpus, 512 MiB memory) mon-fri 09:00-18:00 UTC; 15 are in use, waiting or reserved"
+        reason == "the calendar has 20 x (1 cpus, 512 MiB memory) mon-fri 09:00-18:00 UTC;"
+        " 15 are in use, waiting or reserved"
     )
 
 
@@ -223,7 +223,8 @@ def test_what_past_mondays_needed_is_bought_a_boot_and_a_margin_ahead():
     )
     assert unit.shape == make(1, 1024)
     assert render_all(unit.reasons) == (
-        "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default; 2 cpus and 2048 MiB are in use, waiting or reserved"
+        "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default;"
+        " 2 cpus and 2048 MiB are in use, waiting or reserved"
     )
     made = plan(replace(snapshot, state=PlannerState(leader_since=0.0)), MONDAY_9 - LEAD_S)
     assert made.verdicts[0].unit.source == "profile"
@@ -365,7 +366,7 @@ def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(sn
 @settings(max_examples=examples(150), deadline=None)
 @given(clusters(), st.integers(1, 10))
 def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own(snapshot, more):
-    """Room ahead shrinks by at most the work that came, for each of hint, calendar and profile, and never grows."""
+    """Each source of capacity ahead shrinks by at most the work that came, and never grows."""
     arrived = queued("/arrived", more, cpus=1, mem_mib=512)
     after = replace(snapshot, queue=(*(snapshot.queue or ()), arrived))
     for now in (NOW, MONDAY_9):
@@ -399,7 +400,7 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
     st.integers(1, 12),
 )
 def test_hints_never_keep_less_than_what_was_asked_less_what_came(history, first, second):
-    """Over any course of use, what two hints keep and the work since the first make up at least what both asked for."""
+    """Under any use, reserved capacity and work since the first of two hints cover both hints."""
     orders = (hint("h1", first), hint("h2", second, at=NOW - 30))
     memory, lowest = PlannerState(), None
     for cpus, waiting in history:

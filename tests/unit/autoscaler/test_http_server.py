@@ -1,4 +1,4 @@
-"""What the autoscaler tells over HTTP: its page, the numbers behind it, and metrics that the documentation names."""
+"""HTTP of the autoscaler: the page, its data, and the metrics that the documentation names."""
 
 from __future__ import annotations
 

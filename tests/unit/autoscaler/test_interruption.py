@@ -1,4 +1,4 @@
-"""Machines whose end is announced: what is bought, when they drain, who is left alone; step by step."""
+"""Machines with an announced end: purchases, drains and exceptions, step by step."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ def a_told(
     machine: dict | None = None,
     **fields,
 ) -> Snapshot:
-    """A cluster with one spot machine of ours that holds `tasks`, told of these notices; its other agents are full, or `roomy`."""
+    """A cluster with a spot machine that holds `tasks` and has these notices.
+
+    Its other agents are full unless it is `roomy`.
+    """
     tasks = work() if tasks is None else tasks
     spot = a_machine("i-1", **{"capacity": "spot", **(machine or {})})
     others = [a_machine("i-t1", by="terraform"), a_machine("i-t2", by="terraform", zone=ZONES[1])]

@@ -1,4 +1,4 @@
-"""Announced ends of machines in worlds that go on: crashes, all machines at once, seeds of announcements."""
+"""Announced ends in simulated worlds: crashes, all machines at once, seeds of announcements."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_advice_for_every_machine_moves_them_one_after_the_other():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_in_any_world_of_announcements_no_task_is_lost_and_peace_returns(seed):
-    """Notices of all kinds for any machine, repeated and in any order, with crashes in between; `World.check` holds the bounds."""
+    """Notices of all kinds, repeated and in any order, with crashes; `World.check` holds."""
     chance = Random(seed)
     world = a_world(
         interruption={"on_rebalance": chance.choice(["ignore", "replace"])},

@@ -161,12 +161,24 @@ def test_where_there_is_no_capacity_on_demand_spot_is_not_tried_and_the_other_wa
 @pytest.mark.parametrize(
     ("code", "ends", "goes_on"),
     [
-        ("InsufficientInstanceCapacity", ["m5.large/us-east-1a/on-demand"], ["m5.xlarge/us-east-1a/on-demand"]),
-        ("InsufficientFreeAddressesInSubnet", ["c5.large/us-east-1a/on-demand"], ["m5.large/us-east-1b/on-demand"]),
-        ("InsufficientFreeAddressesInSubnet", ["m5.large/us-east-1a/spot"], ["m5.large/us-east-1b/on-demand"]),
+        (
+            "InsufficientInstanceCapacity",
+            ["m5.large/us-east-1a/on-demand"],
+            ["m5.xlarge/us-east-1a/on-demand"],
+        ),
+        (
+            "InsufficientFreeAddressesInSubnet",
+            ["c5.large/us-east-1a/on-demand"],
+            ["m5.large/us-east-1b/on-demand"],
+        ),
+        (
+            "InsufficientFreeAddressesInSubnet",
+            ["m5.large/us-east-1a/spot"],
+            ["m5.large/us-east-1b/on-demand"],
+        ),
         ("VcpuLimitExceeded", ["c5.large/us-east-1b/on-demand"], ["m5.large/us-east-1a/spot"]),
     ],
-)  # fmt: skip
+)
 def test_an_error_speaks_for_all_that_it_is_about(
     code: str, ends: list[str], goes_on: list[str]
 ) -> None:
@@ -188,10 +200,20 @@ def test_a_machine_from_a_zone_or_a_quota_disproves_what_was_thought_of_it() -> 
 
 @pytest.mark.parametrize(
     ("name", "quota"),
-    [("m5.large", "standard"), ("t3.micro", "standard"), ("z1d.large", "standard"), ("is4gen.large", "standard"), ("g5.xlarge", "g"),
-     ("p4d.24xlarge", "p"), ("inf2.xlarge", "inf"), ("hpc7g.4xlarge", "hpc"), ("trn1.2xlarge", "trn"), ("x2gd.large", "x"),
-     ("vt1.3xlarge", "vt")],
-)  # fmt: skip
+    [
+        ("m5.large", "standard"),
+        ("t3.micro", "standard"),
+        ("z1d.large", "standard"),
+        ("is4gen.large", "standard"),
+        ("g5.xlarge", "g"),
+        ("p4d.24xlarge", "p"),
+        ("inf2.xlarge", "inf"),
+        ("hpc7g.4xlarge", "hpc"),
+        ("trn1.2xlarge", "trn"),
+        ("x2gd.large", "x"),
+        ("vt1.3xlarge", "vt"),
+    ],
+)
 def test_types_are_counted_towards_their_quota(name: str, quota: str) -> None:
     assert capacity_errors.quota_of(name) == quota
 
@@ -287,7 +309,7 @@ def nothing_to_be_had(types: list[str], seconds: float, **wanted: Any) -> World:
 
 
 @pytest.mark.slow
-def test_ninety_minutes_without_any_capacity_cost_few_calls_and_capacity_is_found_within_ten_minutes_of_its_return() -> (
+def test_an_outage_of_ninety_minutes_costs_few_calls_and_ends_ten_minutes_after_its_return() -> (
     None
 ):
     types = [

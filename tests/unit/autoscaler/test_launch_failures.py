@@ -1,4 +1,4 @@
-"""Faults of the cloud, of ZooKeeper and of the daemon's own life, one by one: what is decided for each. `World.check` holds throughout."""
+"""Faults of AWS, ZooKeeper and the daemon, and the decision for each. `World.check` holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of purchases that went another way: an answer that was lost, a zone that had none."""
+"""Reports of purchases with a lost answer or a zone without capacity."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ class Pass:
         return machines
 
 
-def test_a_purchase_whose_answer_was_lost_is_told_once_it_is_known_with_its_machine_and_its_dollars() -> (
-    None
-):
+def test_a_purchase_with_a_lost_answer_is_reported_with_its_machine_and_price_once_known() -> None:
     one = Pass()
     one.fleet.lose_next_answer = True
     one.buy()
@@ -62,8 +60,8 @@ def test_a_purchase_whose_answer_was_lost_is_told_once_it_is_known_with_its_mach
     assert render_decision(told) == f"1 x {machine.instance_type} for pool default"
     assert render(told.reasons[0]).startswith("/web: 1 instance waiting")
     assert (
-        render_all(told.reasons[1:])
-        == "requested 9 s before, and the answer was lost; EC2 lists its machines: nothing is bought again"
+        render_all(told.reasons[1:]) == "requested 9 s before, and the answer was lost;"
+        " EC2 lists its machines: nothing is bought again"
     )
     assert told.usd_per_hour > 0
     assert told.token == one.fleet.launches[0].token

@@ -1,4 +1,4 @@
-"""The leader's half of the dead man's lease: renewing it, and telling of machines that ended themselves."""
+"""The leader's part of the lease: renewals, and reports of machines that shut down."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ async def test_reports_of_agents_with_an_older_image_are_read_and_deleted(
 
 
 class Troubled:
-    """All that a term needs to fail its passes with one error: it stands for the spec's source, the journal, the observer and the lease."""
+    """Stand-in for the spec's source, journal, observer and lease; fails passes with one error."""
 
     term = 7
 

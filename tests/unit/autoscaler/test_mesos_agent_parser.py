@@ -1,4 +1,4 @@
-"""GET_AGENTS read again and again: the same values as the first time, whatever of them changed in between."""
+"""Repeated reads of GET_AGENTS give the values of a first read, whatever changed in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading GET_TASKS piece by piece gives what reading it at once gives, however it is cut and whatever its strings hold."""
+"""Reading GET_TASKS in pieces gives the result of one read, for all cuts and strings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages about machines as AWS writes them: read, or refused with a word; and which of two notices counts."""
+"""Messages of AWS about machines: accepted, refused with a reason, and compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a snapshot is made of: queues that must all answer, and what an engine may do without. Real HTTP, a scripted master and services."""
+"""Sources of a snapshot, mandatory and optional. Real HTTP, scripted master and services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and journal entries of commit 5698494, as its own code wrote them, give the same figures today."""
+"""Rows and journal entries that commit 5698494 wrote give the same figures today."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Journal documents that commit 5698494 wrote are readable. The fixtures were recorded by that commit's code."""
+"""Journal documents of commit 5698494 are readable. That commit's code recorded the fixtures."""
 
 from __future__ import annotations
 

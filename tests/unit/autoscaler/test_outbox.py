@@ -1,4 +1,4 @@
-"""Rows on their way to the ledger: how many objects they become, what waits for what, and what S3 being away costs."""
+"""Rows on the way to the ledger: number of objects, order of writes, and outages of S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing against brute force and its own bound: feasible always, never below the bound, and near the optimum where that can be known."""
+"""Packing against brute force and its bound: feasible, never below it, and near the optimum."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def served(packing: Packing) -> int:
 
 
 def cheapest(units: list[DemandItem], templates: list[Template]) -> float:
-    """The optimum by brute force: the cheapest way to serve each smaller demand, by what the last machine takes."""
+    """Optimum by brute force: the cheapest way to serve each smaller demand, by last machine."""
     counts = tuple(unit.count for unit in units)
     loads: dict[tuple[int, ...], float] = {}
     for load in product(*(range(count + 1) for count in counts)):
@@ -197,7 +197,7 @@ mixed_units = st.lists(
 @settings(deadline=None, max_examples=PACKINGS)
 @given(drawn=small_units, rows=st.sampled_from([1, 2, 100]))
 def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded(drawn, rows):
-    """The bounds themselves: a plan's is never told above its price, which would hide a wrong one."""
+    """The bounds themselves; a plan's bound is cut at its price, which would hide a wrong one."""
     units = [
         a_unit(f"/{n}", count, cpus, mem, *([UNIQUE] if alone else []))
         for n, (count, cpus, mem, alone) in enumerate(drawn)
@@ -366,7 +366,7 @@ def test_pieces_that_ask_for_nothing_still_get_a_machine():
 
 
 def test_what_a_pools_max_leaves_out_is_not_in_the_bound():
-    """Four of ten pieces are served, half of them by a dear machine; whatever is bought, four cost what two cheap ones do."""
+    """Four of ten pieces are served; four cost what two cheap machines do, whatever is bought."""
     templates = [a_template("cheap", 2, 4000, 0.10), a_template("dear", 2, 4000, 0.30, pool="q")]
     packing = packed([a_unit("/web", 10, 1, 100)], templates, slots=1)
     assert (served(packing), packing.usd_per_hour) == (4, pytest.approx(0.40))

@@ -1,4 +1,4 @@
-"""Karpenter's mix, as `make bench` packs it: cheap, whole and quick at a size that tests can afford."""
+"""Karpenter's mix, as `make bench` packs it, at a size that tests can afford."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.autoscaler.validator import faults
 
 LIMIT_S = 1.5
 UNDER_LOAD = 3
-"""Other work on the same cores slows even the processor's own clock down; `make bench` asks for the limit itself."""
+"""Generous, because other work slows the processor's clock too; `make bench` has the limit."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The steps that packing is made of: filling machines, making sizes few, and dimensions that need no look."""
+"""Steps of packing: filling machines, grouping sizes, and dimensions that need no search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smaller pure parts: the table of life, constraints, decisions as rows, and the wire's JSON as values."""
+"""Small pure parts: life cycle table, constraints, rows of decisions, values from wire JSON."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_constraints_on_what_a_pools_machines_will_be_decide_whether_one_is_boug
 
 
 def test_a_type_that_the_work_forbids_is_no_alternative_however_cheap():
-    """EC2 takes the cheapest of what it is offered: a forbidden type would be bought, refused by the work, and bought again."""
+    """EC2 takes the cheapest offering; a forbidden type would be bought again and again."""
     spec = a_spec(pools=[{"types": ["m5.large", "c5.large"]}])
     made = plan(
         a_snapshot(spec, queue=[queued(constraints=[("instance_type", "LIKE", "m5.large")])]), NOW

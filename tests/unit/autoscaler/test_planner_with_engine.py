@@ -1,4 +1,4 @@
-"""Machines that end in one pass end in one call; what EC2 does not do for all of them it is asked for each."""
+"""Machines of one pass end in one call; after a refusal each machine gets its own call."""
 
 from __future__ import annotations
 

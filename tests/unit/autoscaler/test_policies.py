@@ -1,4 +1,4 @@
-"""Consolidation and operators' orders, in worlds: who is disturbed, when, what for, and who never is."""
+"""Consolidation and overrides in worlds: which machines are disturbed, when, and which never."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe framework's mind: asks when somebody is suspected, gives everything back, is silent otherwise, leaves in the end."""
+"""State machine of the probe framework: it asks on suspicion, returns all offers, and leaves."""
 
 from __future__ import annotations
 

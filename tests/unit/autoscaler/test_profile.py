@@ -1,4 +1,4 @@
-"""The learned week: what is kept, how a forecast is made of it, and what it is worth on weeks that repeat with noise."""
+"""The weekly profile: what it stores, its forecasts, and their worth on noisy weeks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MONDAY = 2000 * WEEK_S - weekly_profile.MONDAY_S
 
 
 def watched(levels: dict[int, int], start: float = MONDAY, known: Profile | None = None) -> Profile:
-    """A profile after slots (numbered from `start`) with so many cpus, each watched from end to end, and the one after the last begun."""
+    """A profile after slots from `start` with so many cpus; the slot after the last has begun."""
     known = known or Profile()
     for slot, cpus in levels.items():
         for second in (0, SLOT_S // 2, SLOT_S - 1):

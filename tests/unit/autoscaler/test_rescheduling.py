@@ -1,4 +1,4 @@
-"""Where tasks on the move find a place: kept for them, not given twice, and missed in time when it is gone."""
+"""Capacity for tasks that move: reserved, not given twice, and reported when it is gone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOT = make(1, 512)
 
 
 def an_emptied_machine(*others, tasks: int = 1, **fields) -> Snapshot:
-    """One of our machines, deactivated because it is little used, with tasks of /web; `others` are the agents beside it."""
+    """A machine deactivated for low use, with tasks of /web; `others` are the other agents."""
     work = tuple(
         RunningTask(f"web.instance-{n}", "/web", "marathon", SLOT, NOW - 900) for n in range(tasks)
     )
@@ -97,7 +97,7 @@ def test_a_machine_whose_tasks_have_a_place_goes_on():
 
 
 def some_machines(count: int, cpus: float) -> Snapshot:
-    """Machines of two cpus with `cpus` in use by tasks of half a cpu, all little used for long enough."""
+    """Machines of two cpus with `cpus` in use by tasks of half a cpu, idle for long enough."""
     tasks = round(cpus * 2)
     machines = [a_machine(f"i-{n}") for n in range(count)]
     agents = [
@@ -235,7 +235,7 @@ def some_work(draw: st.DrawFn) -> list[DemandItem]:
     asked=st.lists(some_work(), min_size=1, max_size=4),
 )
 def test_places_are_those_that_demand_would_get_one_after_another(sizes, asked):
-    """`Room` remembers which nodes are full; the answer must be that of placing on what is really free."""
+    """`Room` remembers which nodes are full; the answer equals a placement without memory."""
     nodes = [
         Node(f"n{n}", "settled", f"h{n}", {"zone": f"z{n % 3}"}, size, "default")
         for n, size in enumerate(sizes)

@@ -1,4 +1,4 @@
-"""Among machines that cost the same for the same work the smaller ones are bought, and nothing else changes."""
+"""Of machines with the same price for the same work the smaller ones are bought."""
 
 from __future__ import annotations
 

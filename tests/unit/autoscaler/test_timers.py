@@ -1,4 +1,4 @@
-"""When the planner says it should be asked again: not before anything can change, and as soon as it can."""
+"""Time of the next pass: not before anything can change, and as soon as it can."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def an_order_that_ec2_does_not_show() -> Snapshot:
 
 
 def a_coming_rush() -> Snapshot:
-    """The calendar wants room at 09:00; machines take 150 s to boot and 60 s are allowed for luck."""
+    """The calendar wants capacity at 09:00; boots take 150 s and the margin is 60 s."""
     calendar = [{"days": "fri", "hours": "09:00-10:00", "count": 40, "cpus": 1.0, "mem_mib": 512.0}]
     return a_snapshot(a_spec(calendar=calendar), state=PlannerState(leader_since=NOW - 5000))
 

@@ -1,4 +1,4 @@
-"""Who held what, minute by minute: dollars are shared by dominant share, added up from pass to pass, and none is lost."""
+"""Usage minute by minute: dollars are shared by dominant share, and none is lost."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_whatever_is_held_the_parts_of_an_agent_make_one(held, gpus):
 
 
 class Cluster:
-    """Machines and tasks that come and go, a recorder that looks every two seconds, and the rows of both."""
+    """Machines and tasks that come and go, a recorder every two seconds, and the rows of both."""
 
     def __init__(self) -> None:
         self.now = NOW

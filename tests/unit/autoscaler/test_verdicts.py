@@ -1,4 +1,4 @@
-"""What `plan` says of each piece of demand: where it fits, which machine it waits for, and exactly why it gets none."""
+"""Verdicts of `plan` on demand: where it fits, what it waits for, and why it gets nothing."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def test_an_impossible_verdict_names_the_nearest_type_and_the_shortfall():
     assert refusal.kind == "impossible"
     assert (
         render_refusal(refusal)
-        == "needs 200 GiB memory; the nearest allowed type, m5.2xlarge, has 30.4 GiB memory: 169.6 GiB memory short"
+        == "needs 200 GiB memory; the nearest allowed type, m5.2xlarge, has 30.4 GiB memory:"
+        " 169.6 GiB memory short"
     )
 
 
@@ -241,7 +242,7 @@ def a_hint(count: int, cpus: float = 1.0) -> Override:
 
 
 def short_of_money(usd: float, **fields) -> Snapshot:
-    """Two m5.large of Terraform's, full, at $0.192; work that waits, a hint and headroom all want more."""
+    """Two full m5.large of Terraform's at $0.192; waiting work, a hint and headroom want more."""
     spec = a_spec(
         pools=[{"types": ["m5.large"]}],
         usd=usd,

@@ -1,4 +1,4 @@
-"""Whole stories, and thousands of seeded worlds with faults: the invariants of `World.check` hold after every pass."""
+"""Seeded worlds with faults: the invariants of `World.check` hold after every pass."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ STEPS = st.lists(
 
 
 def strike(world: World, fault: str) -> None:
-    """One thing goes wrong; what the last one left is over, but for a crash that has not come yet."""
+    """One fault starts; the effects of the last one end, except a crash that did not happen yet."""
     heal(world)
     what, _, detail = fault.partition(" ")
     where = world.offerings["default"]

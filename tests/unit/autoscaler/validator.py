@@ -1,4 +1,4 @@
-"""What a packing must obey, checked piece by piece and without the packer: as the engine and the services would place the work."""
+"""Rules of a packing, checked piece by piece without the packer, as engine and services place."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ def _overfull(units: Sequence[DemandItem], nodes: Sequence[NewNode]) -> list[str
             used = sum(units[index].shape[dimension] * count for index, count in node.load.items())
             if used > node.template.shape[dimension]:
                 wrong.append(
-                    f"machine {number} holds {used} of dimension {dimension}, has {node.template.shape[dimension]}"
+                    f"machine {number} holds {used} of dimension {dimension},"
+                    f" has {node.template.shape[dimension]}"
                 )
             if used != node.used[dimension]:
                 wrong.append(
-                    f"machine {number} says it uses {node.used[dimension]} of dimension {dimension}, not {used}"
+                    f"machine {number} says it uses {node.used[dimension]}"
+                    f" of dimension {dimension}, not {used}"
                 )
     return wrong
 
@@ -90,7 +92,7 @@ def _counts(
 
 
 def _constraints(units: Sequence[DemandItem], nodes: Sequence[NewNode], usage: Usage) -> list[str]:
-    """Whether there is an order in which every piece is allowed where it was put: pieces of apps with constraints, one at a time."""
+    """Whether some order of placement allows every piece of an app with constraints."""
     hosts = [Host(f"new-{number}", node.template.attributes) for number, node in enumerate(nodes)]
     waiting: dict[str, list[list[int]]] = {}
     for number, node in enumerate(nodes):

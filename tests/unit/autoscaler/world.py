@@ -1,6 +1,6 @@
-"""A small world that the real planner and the real `Actor` drive: an engine, a services queue, a cloud with faults, a journal.
+"""A simulated world for the real planner and executor: engine, queue, cloud, journal, faults.
 
-No threads of its own, no clock but its own. After each pass the invariants are checked; a broken one names the moment.
+It has no threads and its own clock. Invariants are checked after each pass; errors name the time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mesaform.zookeeper.session import ZooKeeperUnavailable
 from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
 DECIDED_WITHIN_S = 120.0
-"""How long after it was decided a machine's removal may still be seen: a replacement boots first."""
+"""Time from a decision to the machine's removal, at most: a replacement boots first."""
 
 LOOP = (
     asyncio.new_event_loop()
@@ -46,7 +46,7 @@ class UnluckyFleet(FakeFleet):
         stale_s: `machines` answers as of so long ago.
         deaf: so many terminations of a machine are accepted and not carried out.
         throttled: every call is refused for now.
-        crash_before, crash_after: a call (`launch`, `terminate`) at which the daemon is killed once.
+        crash_before, crash_after: a call (`launch`, `terminate`) that kills the daemon once.
         ended: machines that were terminated because the daemon said so.
 
     """
@@ -96,7 +96,10 @@ class UnluckyFleet(FakeFleet):
 
 @dataclass
 class Journal:
-    """What ZooKeeper would hold; `crash_before` names a call that kills the daemon once. While it is `gone` no write is taken."""
+    """The journal in memory. `crash_before` names a call that kills the daemon once.
+
+    While it is `gone` writes fail.
+    """
 
     memory: PlannerState = field(default_factory=PlannerState)
     launches: dict[str, Intent] = field(default_factory=dict)
@@ -284,7 +287,7 @@ class World:
         self.fleet.set_state(instance_id, "terminated")
 
     def registers_twice(self, instance_id: str) -> None:
-        """An agent that lost its id comes back as another one; the engine knows the first as unreachable for a while."""
+        """An agent gets a new id; the engine lists the old one as unreachable for a while."""
         running = self.agents[instance_id]
         running.tasks.clear()
         running.agent = replace(
@@ -292,7 +295,7 @@ class World:
         )
 
     def run(self, seconds: float, step_s: float = 2.0) -> None:
-        """Let time pass: the cloud, the services and the autoscaler each do their part every `step_s`."""
+        """Let time pass: cloud, services and autoscaler each take their turn every `step_s`."""
         for _ in range(round(seconds / step_s)):
             self.now += step_s
             self._boot()
@@ -356,7 +359,7 @@ class World:
         self._check_no_to_and_fro(at)
 
     def _check_no_to_and_fro(self, at: str) -> None:
-        """No type is given away by consolidation within the time that a purchase of it takes to pay back."""
+        """Consolidation removes no type within the time in which its purchase pays back."""
         payback_s = self.spec.autoscaler.consolidation.payback_s
         begun = [
             d
@@ -435,7 +438,7 @@ class World:
         )
 
     def _drain(self) -> None:
-        """Tasks on draining agents stop, and their framework wants them again; stubborn ones stay until they like."""
+        """Tasks on draining agents stop and wait again; stubborn ones stay for a random time."""
         for running in self.agents.values():
             if running.agent.drain_state != "DRAINING":
                 continue
@@ -468,7 +471,7 @@ class World:
         )
 
     def _pass(self) -> None:
-        """As the daemon does it; a crash loses everything but the journal, and the next pass is another leader's."""
+        """Run a pass as the daemon does. After a crash a new leader has only the journal."""
         actor = PlanExecutor(
             "toy",
             self.fleet,

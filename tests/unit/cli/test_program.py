@@ -19,7 +19,10 @@ from mesaform.common.durations import format_duration
 from mesaform.common.errors import BadInput
 from mesaform.common.progress import Recorded, stage
 
-GOOD = "version: 1\nname: one\ntarget: local\nagents:\n  - {name: default, count: 2, types: [m5.large]}\n"
+GOOD = (
+    "version: 1\nname: one\ntarget: local\n"
+    "agents:\n  - {name: default, count: 2, types: [m5.large]}\n"
+)
 
 
 @pytest.fixture

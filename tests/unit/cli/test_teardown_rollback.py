@@ -1,4 +1,4 @@
-"""`up` after a `down` that was interrupted: agents get work again, then the autoscaler is let loose."""
+"""`up` after an interrupted `down`: agents are reactivated, then the freeze is lifted."""
 
 from __future__ import annotations
 

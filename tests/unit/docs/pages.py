@@ -1,4 +1,4 @@
-"""The pages a person reads, taken apart: commands, links, code, settings. Only text in, values out."""
+"""Parser of the documentation: commands, links, code, settings. Text in, values out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENDS = frozenset({"|", "||", "&", "&&", ";", ">", ">>", ")"})
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line as a page gives it. `whole` says that it can be typed as it stands; else it is only mentioned."""
+    """A command line on a page. `whole` commands can be typed as they stand."""
 
     page: str
     words: tuple[str, ...]
@@ -87,7 +87,7 @@ def commands(page: Path, program: str) -> Iterator[Command]:
 
 
 def _typed(block: str) -> Iterator[str]:
-    """The lines after a prompt, with those that a backslash carries on; `mesaform` starts a line of its own as well."""
+    """Lines after a prompt, with their continuations; a line with `mesaform` counts as well."""
     for line in block.replace("\\\n", " ").splitlines():
         if line.startswith("$ "):
             yield line[2:]

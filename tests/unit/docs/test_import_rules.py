@@ -1,4 +1,4 @@
-"""The import rules of pyproject.toml cover the whole tree, and modules that say "Pure." do no I/O."""
+"""Import rules of pyproject.toml cover the tree, and modules that say "Pure." do no I/O."""
 
 from __future__ import annotations
 

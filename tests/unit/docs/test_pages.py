@@ -102,7 +102,7 @@ def is_setting(path: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_cluster_files_on_a_page_can_be_used(page: Path) -> None:
-    """A snippet that leaves out `version` and `name` is a part of a file; what every file must have is added."""
+    """A snippet without `version` and `name` is a part of a file; the required keys are added."""
     for block in blocks(page, "yaml"):
         text = block
         if "version:" not in block:

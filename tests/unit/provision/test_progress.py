@@ -1,4 +1,4 @@
-"""What is read out of cdktf's output. The samples were recorded from cdktf 0.21 and Terraform 1.11."""
+"""Parsing of cdktf's output. The samples were recorded from cdktf 0.21 and Terraform 1.11."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ agents  \x1b[31m╷\x1b[0m
 
 
 def test_what_takes_long_is_told_while_it_takes():
-    line = "network  aws_internet_gateway.gateway (gateway): Still destroying... [id=igw-1, 00m30s elapsed]"
+    line = (
+        "network  aws_internet_gateway.gateway (gateway):"
+        " Still destroying... [id=igw-1, 00m30s elapsed]"
+    )
     assert Reader(STACKS).read([line]) == [
         Step("network", "aws_internet_gateway.gateway", "destroying")
     ]

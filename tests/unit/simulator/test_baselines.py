@@ -67,7 +67,7 @@ def test_cluster_autoscaler_takes_the_group_that_wastes_least_whatever_it_costs(
     assert [entry.what for entry in entries(outcome, "buy")] == ["r5.large"]
 
 
-def test_cluster_autoscaler_removes_what_was_unneeded_for_ten_minutes_and_ten_minutes_after_an_add():
+def test_cluster_autoscaler_removes_nodes_unneeded_for_ten_minutes_and_waits_after_an_add():
     outcome = run("cluster-autoscaler", a_task(runs_s=100), types=ONE)
     assert times(outcome, "give back") == [740]  # empty from 140 on
     later = run(
@@ -100,7 +100,7 @@ def test_karpenters_batch_closes_a_second_after_the_last_arrival_or_ten_after_th
     assert times(outcome, "buy")[0] == pytest.approx(closes)
 
 
-def test_karpenter_packs_a_batch_onto_one_machine_as_long_as_some_type_holds_it_and_takes_the_cheapest():
+def test_karpenter_packs_a_batch_onto_the_cheapest_machine_that_holds_all_of_it():
     outcome = run("karpenter", *[a_task(runs_s=300, cpus=1.2, mem_mib=1000) for _ in range(3)])
     assert [(entry.count, entry.what) for entry in entries(outcome, "buy")] == [(1, "m5.xlarge")]
 

@@ -1,4 +1,4 @@
-"""A cluster's own history of work becomes a trace: what the recorder wrote down, the simulator runs."""
+"""A cluster's recorded history of work becomes a trace that the simulator runs."""
 
 from __future__ import annotations
 

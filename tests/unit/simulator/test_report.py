@@ -70,7 +70,7 @@ def test_the_page_stands_alone_and_has_a_plot_of_everything(tmp_path):
     page = Page()
     page.feed(file.read_text(encoding="utf-8"))
     assert page.open == []
-    # dollars (twice), disruptions, waiting (and three percentiles), machines, utilisation; decisions of each policy
+    # dollars (twice), disruptions, waiting (and percentiles), machines, utilisation; decisions
     assert page.svgs == 9 + 5
     assert "lower bound" in page.words
     for name in ("mesaform", "karpenter", "clusterman", "cluster-autoscaler"):

@@ -1,4 +1,4 @@
-"""Traces: read by a map or by their header, windowed, made up by seed; nonsense is refused with its line."""
+"""Traces: read by a map or a header, windowed, synthetic; errors name their line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from mesaform.common.errors import BadInput
 from mesaform.simulator.synthetic import KINDS, make_trace
 from mesaform.simulator.trace import all_resumable, load, parse, parse_map, window
 
-OPENB = """name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time
+OPENB = """name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,\
+creation_time,deletion_time,scheduled_time
 pod-1,16500,51200,0,0,,LS,Running,1060,1360,1061
 pod-2,8000,30517,1,500,,BE,Running,1000,1200,1001
 pod-3,8000,30517,0,0,,BE,Running,1010,1200,1011
 """
 
 
-def test_the_public_trace_is_recognised_by_its_header_and_tasks_with_gpus_are_left_out_and_counted():
+def test_the_public_trace_is_recognised_by_its_header_and_its_gpu_tasks_are_counted_as_left_out():
     trace = parse(OPENB, "openb.csv")
     assert [
         (task.name, task.at, task.runs_s, task.shape, task.keeps_work) for task in trace.tasks

@@ -1,4 +1,4 @@
-"""The world keeps its books: every task ends once or is accounted for, every dollar is a machine's second, chance obeys the seed."""
+"""The simulated world: tasks end once, dollars are machine seconds, chance obeys the seed."""
 
 from __future__ import annotations
 

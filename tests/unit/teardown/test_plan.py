@@ -1,4 +1,4 @@
-"""The plan, as a pure function: whole, in order, honest about money, and blind to what is not ours."""
+"""The plan of a teardown, a pure function: complete, ordered, and only of the cluster's own."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def machine(
 
 
 def whole_cluster() -> Inventory:
-    """Three masters, two agents of Terraform, one bought by the autoscaler, with their disks and the network."""
+    """Three masters, two agents of Terraform, one of the autoscaler, with disks and network."""
     masters = [machine(n, role="master") for n in (1, 2, 3)]
     agents = [
         machine(4, tasks=3),
@@ -297,11 +297,24 @@ def test_only_agents_the_engine_knows_are_spoken_to(
 
 def test_a_plans_order_of_kinds_respects_what_depends_on_what() -> None:
     needs_gone_first = [
-        ("vpc", "subnet"), ("vpc", "security group"), ("vpc", "internet gateway"), ("vpc", "route table"), ("subnet", "network interface"),
-        ("subnet", "instance"), ("security group", "instance"), ("security group", "network interface"), ("volume", "instance"),
-        ("snapshot", "image"), ("role", "instance profile"), ("policy", "role"), ("elastic address", "nat gateway"),
-        ("subnet", "nat gateway"), ("instance profile", "instance"), ("subnet", "vpc endpoint"), ("route table", "subnet"),
-    ]  # fmt: skip
+        ("vpc", "subnet"),
+        ("vpc", "security group"),
+        ("vpc", "internet gateway"),
+        ("vpc", "route table"),
+        ("subnet", "network interface"),
+        ("subnet", "instance"),
+        ("security group", "instance"),
+        ("security group", "network interface"),
+        ("volume", "instance"),
+        ("snapshot", "image"),
+        ("role", "instance profile"),
+        ("policy", "role"),
+        ("elastic address", "nat gateway"),
+        ("subnet", "nat gateway"),
+        ("instance profile", "instance"),
+        ("subnet", "vpc endpoint"),
+        ("route table", "subnet"),
+    ]
     for later, earlier in needs_gone_first:
         assert deletion_rank(earlier) < deletion_rank(later), f"{earlier} before {later}"
     assert [
