@@ -63,7 +63,7 @@ POLL_S = 0.5
 SPEC_EVERY_S = 15.0
 SPEC_FIRST_S = 2.0
 HEARTBEAT_EVERY_S = 5.0
-PRICES_EVERY_S = 10.0  # how often it is looked whether any are due
+PRICES_EVERY_S = 10.0  # how often the age of prices is checked
 AFTER_FAILURE_S = 2.0
 STOP_S = 3.0
 
@@ -72,7 +72,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """From the environment (docs/architecture.md)."""
+    """Settings of the daemon, from environment variables (docs/architecture.md)."""
 
     cluster: str
     zk_hosts: str
@@ -120,7 +120,7 @@ class SpecSource:
         self._read_at = -SPEC_EVERY_S
 
     async def get(self) -> ClusterSpec | None:
-        """The spec, or None while there never was one."""
+        """Return the spec; None until the first valid one."""
         if time.monotonic() - self._read_at >= (SPEC_EVERY_S if self._spec else SPEC_FIRST_S):
             self._read_at = time.monotonic()
             await self._refresh()
@@ -159,7 +159,7 @@ class Term:
     address: str
     clock: CloudClock
     inbox: Inbox
-    memory: PlannerState = field(default_factory=PlannerState)
+    planner_state: PlannerState = field(default_factory=PlannerState)
     intents: list[Intent] = field(default_factory=list)
     freeze: str | None = None
     orders: tuple[Override, ...] = ()
@@ -167,8 +167,8 @@ class Term:
     _waiting: int = 0
 
     async def run(self) -> None:
-        """Pass after pass until deposed or cancelled."""
-        self.memory, self.intents = await self.journal.open()
+        """Run passes until deposed or cancelled."""
+        self.planner_state, self.intents = await self.journal.open()
         await self._succeed()
         while True:
             interval_s = AFTER_FAILURE_S
@@ -186,7 +186,7 @@ class Term:
             await self._rest(interval_s)
 
     async def _pass(self) -> float:
-        """One pass; returns how long to rest."""
+        """Run a pass and return the time to the next one in seconds."""
         await self._read_control()
         spec = await self.specs.get()
         if spec is None:
@@ -195,22 +195,27 @@ class Term:
             return SPEC_FIRST_S
         with self.telemetry.measures.passes.time():
             await self.learner.begin(self.clock.now())
-            self.memory = replace(self.memory, findings=self.probe.findings())
+            self.planner_state = replace(self.planner_state, findings=self.probe.findings())
             notices = self.inbox.take()
             snapshot = await self.observer.snapshot(
-                spec, self.memory, self.intents, self.freeze, self.orders, noticed=bool(notices)
+                spec,
+                self.planner_state,
+                self.intents,
+                self.freeze,
+                self.orders,
+                noticed=bool(notices),
             )
             snapshot = replace(snapshot, profile=self.learner.known)
             if not self.freeze and not paused(self.orders, self.clock.now()):
-                self.memory, self.intents = await self.actor.recover(
-                    self.memory, self.intents, snapshot.machines
+                self.planner_state, self.intents = await self.actor.recover(
+                    self.planner_state, self.intents, snapshot.machines
                 )
-                snapshot = replace(snapshot, state=self.memory, intents=tuple(self.intents))
+                snapshot = replace(snapshot, state=self.planner_state, intents=tuple(self.intents))
             snapshot = await self._absorb_notices(notices, snapshot)
             planned = plan(snapshot, self.clock.now())
             reports = await self.leases.shutdown_reports()
             await self._account(planned, snapshot, reports)
-            self.memory = await self.actor.execute(planned)
+            self.planner_state = await self.actor.execute(planned)
             await self.leases.delete_reports(reports, planned.state.billed_machines)
         await self._learn(replace(snapshot, state=planned.state), planned.at)
         await self.leases.renew(spec, snapshot.machines)
@@ -228,8 +233,8 @@ class Term:
     async def _account(
         self, planned: Plan, snapshot: Snapshot, reports: Mapping[str, ShutdownReport]
     ) -> None:
-        """Write ledger rows of machines that ended since the last pass, and the bill so far."""
-        before = self.memory
+        """Write the ledger rows of machines that started or ended since the last pass."""
+        before = self.planner_state
         terminations = endings(
             before.billed_machines,
             planned.state.billed_machines,
@@ -245,23 +250,23 @@ class Term:
             for termination in terminations
         }
         ends |= {str(row["instance_id"]): {"reason": row["kind"]} for row in reclaimed}
-        await self.telemetry.rented(before, planned.state, planned.at, ends)
+        await self.telemetry.record_machine_changes(before, planned.state, planned.at, ends)
 
     async def _absorb_notices(self, notices: list[ParsedNotice], snapshot: Snapshot) -> Snapshot:
-        """Write down what was announced before the queue may forget it."""
-        self.memory = controller.absorb(
-            self.memory, notices, snapshot.machines, self.intents, self.clock.now()
+        """Journal the notices, then delete them from the queue."""
+        self.planner_state = controller.absorb(
+            self.planner_state, notices, snapshot.machines, self.intents, self.clock.now()
         )
-        await self.journal.save_if_changed(self.memory)
+        await self.journal.save_if_changed(self.planner_state)
         await self.inbox.settle()
         self.inbox.update(
             {machine.instance_id: machine.private_address for machine in snapshot.machines},
-            self.memory.notices,
+            self.planner_state.notices,
         )
-        return replace(snapshot, state=self.memory)
+        return replace(snapshot, state=self.planner_state)
 
     async def _learn(self, snapshot: Snapshot, now: float) -> None:
-        """What this pass says of the week, and of whom the probe framework should find out more."""
+        """Update the weekly profile, and let the probe framework check suspected frameworks."""
         await self.learner.learn(snapshot, now)
         if snapshot.spec.autoscaler.probe_framework:
             await self.probe.want(demand.suspects(snapshot, now))
@@ -269,7 +274,7 @@ class Term:
             await self.probe.rest()
 
     async def _succeed(self) -> None:
-        """Tell of a change of leader, and that somebody works again."""
+        """Report the change of leader and renew the lease."""
         with contextlib.suppress(MesaformError):
             taken_over = succession(
                 await self.leases.previous(), self.leases.term, self.address, self.clock.now()
@@ -304,7 +309,7 @@ class Term:
             frozen = self.freeze is not None
             now = self.clock.now()
             if now - self._heartbeat[0] >= HEARTBEAT_EVERY_S or frozen != self._heartbeat[1]:
-                state = msgspec.to_builtins(self.memory)
+                state = msgspec.to_builtins(self.planner_state)
                 await asyncio.to_thread(
                     self.control.write_heartbeat,
                     now,
@@ -313,7 +318,7 @@ class Term:
                     planner_state=state,
                 )
                 self._heartbeat = (now, frozen)
-        except MesaformError as error:  # S3 is gone: what was last known stays in force
+        except MesaformError as error:  # the last known freeze and overrides stay in force
             self.telemetry.troubled("s3")
             log.warning("the freeze cannot be read", error=str(error), frozen=self.freeze)
 
@@ -331,23 +336,23 @@ class Term:
 
 @dataclass
 class Leader:
-    """Who leads, as ZooKeeper has it: `host:port`, empty while nobody does."""
+    """Address of the leader in ZooKeeper: `host:port`, empty without a leader."""
 
     address: str = ""
 
     async def follow(self, zk: ZooKeeper, path: str) -> None:
-        """Keep it true, for ever."""
+        """Update the address until cancelled."""
         async for payload in watch_leader(zk, path):
             self.address = (payload or b"").decode()
 
 
 def rest_s(next_pass_at: float | None, interval_s: float, now: float) -> float:
-    """An interval, or less when a timer of the planner runs out before; a poll at least."""
+    """Return the seconds to the next pass: an interval, or less when a timer expires before."""
     return interval_s if next_pass_at is None else min(interval_s, max(POLL_S, next_pass_at - now))
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Contend, and lead when elected, until `stop` is set."""
+    """Take part in the election, and lead when elected, until `stop` is set."""
     telemetry = Telemetry()
     zk = ZooKeeper(settings.zk_hosts)
     leader = Leader()
@@ -391,7 +396,7 @@ async def _lead(
     endpoint: NoticeEndpoint,
     epoch: int,
 ) -> None:
-    """A term: returns when deposed, so that the candidate contends again."""
+    """Build the parts of a term and run it until it is deposed."""
     log.info("leading", epoch=epoch)
     bucket = await _bucket(settings.region)
     ledger = await asyncio.to_thread(
@@ -453,13 +458,13 @@ async def _run_term(term: Term, ledger: S3Ledger, market: Market, endpoint: Noti
 
 
 async def keep_prices(market: Market, specs: SpecSource) -> None:
-    """Ask for prices beside the passes, so that none waits for them."""
+    """Refresh prices in the background, so that no pass waits for them."""
     while True:
         spec = await specs.get()
         types = sorted({name for pool in spec.agents for name in pool.types}) if spec else []
         try:
             await asyncio.to_thread(market.refresh, types)
-        except Exception:  # a fault of ours must not end scaling: the last prices known stay in use
+        except Exception:  # a defect must not end scaling: the last prices stay in use
             log.exception("prices")
         await asyncio.sleep(PRICES_EVERY_S)
 

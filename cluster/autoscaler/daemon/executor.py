@@ -56,11 +56,11 @@ class Engine(Protocol):
 class JournalPort(Protocol):
     """The part of `Journal` that the executor needs."""
 
-    async def save(self, memory: PlannerState) -> None: ...
+    async def save(self, planner_state: PlannerState) -> None: ...
     async def record(self, intent: Intent) -> None: ...
     async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent: ...
     async def resolve(self, token: str) -> None: ...
-    async def save_if_changed(self, memory: PlannerState) -> None: ...
+    async def save_if_changed(self, planner_state: PlannerState) -> None: ...
 
 
 class PlanExecutor:
@@ -93,7 +93,7 @@ class PlanExecutor:
         self._clock = clock
 
     async def recover(
-        self, memory: PlannerState, intents: Sequence[Intent], machines: Iterable[Machine]
+        self, planner_state: PlannerState, intents: Sequence[Intent], machines: Iterable[Machine]
     ) -> tuple[PlannerState, list[Intent]]:
         """Resolve launches of earlier passes and leaders; return the planner state and the rest."""
         by_token: dict[str, list[Machine]] = {}
@@ -105,40 +105,44 @@ class PlanExecutor:
         for intent in intents:
             known = intent
             if intent.instance_ids is None:
-                memory, reissued = await self._reissue(
-                    memory, intent, by_token.get(intent.request.token, [])
+                planner_state, reissued = await self._reissue(
+                    planner_state, intent, by_token.get(intent.request.token, [])
                 )
                 if reissued is None:
                     continue
                 known = reissued
             if known.instance_ids is not None and self._is_settled(
-                known, known.instance_ids, memory, states
+                known, known.instance_ids, planner_state, states
             ):
                 await self._journal.resolve(known.request.token)
             else:
                 open_.append(known)
-        return memory, open_
+        return planner_state, open_
 
     async def execute(self, plan: Plan) -> PlannerState:
         """Execute a plan and return the planner state: reactivations, launches, then removals."""
-        memory = plan.state
+        planner_state = plan.state
         for command in plan.commands:
             if command.instance_id and command.next_removal is not None:
-                memory = apply_command(memory, command)
-        await self._journal.save_if_changed(memory)
+                planner_state = apply_command(planner_state, command)
+        await self._journal.save_if_changed(planner_state)
         together, commands = _terminations(plan.commands)
         for command in sorted(commands, key=_urgency):
             if command.actions and isinstance(command.actions[0], Launch):
-                memory = await self._launch(memory, command.actions[0], command.decision)
+                planner_state = await self._launch(
+                    planner_state, command.actions[0], command.decision
+                )
             elif command.actions:
-                memory = await self._move(memory, command)
+                planner_state = await self._move(planner_state, command)
             else:
                 self._report(command.decision)
-        memory = await self._terminate(memory, together)
-        await self._journal.save_if_changed(memory)
-        return memory
+        planner_state = await self._terminate(planner_state, together)
+        await self._journal.save_if_changed(planner_state)
+        return planner_state
 
-    async def _terminate(self, memory: PlannerState, commands: Sequence[Command]) -> PlannerState:
+    async def _terminate(
+        self, planner_state: PlannerState, commands: Sequence[Command]
+    ) -> PlannerState:
         """Terminate machines in one call.
 
         When EC2 refuses the call, each machine is terminated by a call of its own, so that one
@@ -160,32 +164,34 @@ class PlanExecutor:
                         usd_per_hour=0.0,
                     )
                 )
-            return memory
+            return planner_state
         except MesaformError:
             names = []
         for command in commands:
             if len(names) > 1:
                 self._report(command.decision)
-                memory = apply_command(memory, command)
+                planner_state = apply_command(planner_state, command)
             else:
-                memory = await self._move(memory, command)
-        return memory
+                planner_state = await self._move(planner_state, command)
+        return planner_state
 
     async def _launch(
-        self, memory: PlannerState, launch: Launch, decision: Decision
+        self, planner_state: PlannerState, launch: Launch, decision: Decision
     ) -> PlannerState:
-        request = launch_backoff.narrow(launch.request, memory.backoffs, self._clock())
+        request = launch_backoff.narrow(launch.request, planner_state.backoffs, self._clock())
         if request is None:
             reasons = (Reason.of(ReasonCode.NO_CAPACITY_EARLIER), *decision.reasons)
             self._report(_without_launch(decision, "no_capacity", reasons))
-            return memory
+            return planner_state
         intent = Intent(
             request, self._clock(), None, decision.reasons[0] if decision.reasons else None
         )
         await self._journal.record(intent)
-        return await self._buy(memory, intent, decision)
+        return await self._buy(planner_state, intent, decision)
 
-    async def _buy(self, memory: PlannerState, intent: Intent, decision: Decision) -> PlannerState:
+    async def _buy(
+        self, planner_state: PlannerState, intent: Intent, decision: Decision
+    ) -> PlannerState:
         request, now = intent.request, self._clock()
         try:
             result = await asyncio.to_thread(self._fleet.launch, request)
@@ -194,18 +200,18 @@ class PlanExecutor:
             failed = Reason.of(ReasonCode.API_ERROR, error=error.what)
             repeated = Reason.of(ReasonCode.LAUNCH_REPEATED)
             self._report(replace(decision, kind="launch_failed", reasons=(failed, repeated)))
-            return memory
+            return planner_state
         except MesaformError as error:
             await self._journal.resolve(request.token)
             failed = Reason.of(ReasonCode.API_ERROR, error=str(error))
             self._report(_without_launch(decision, "launch_failed", (failed,)))
-            return launch_backoff.state_after_refusal(memory, request, now)
-        memory = launch_backoff.state_after_result(memory, request, result, now)
+            return launch_backoff.state_after_refusal(planner_state, request, now)
+        planner_state = launch_backoff.state_after_result(planner_state, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
             refused = Reason.of(ReasonCode.NO_CAPACITY, scopes=_scopes(result))
             self._report(_without_launch(decision, "no_capacity", (refused, *decision.reasons)))
-            return memory
+            return planner_state
         ids = tuple(machine.instance_id for machine in result.machines)
         await self._journal.bought(intent, ids)
         usd = sum(_price(intent, machine) for machine in result.machines)
@@ -217,32 +223,38 @@ class PlanExecutor:
             decision, reasons=reasons, machines=ids, count=len(ids), usd_per_hour=round(usd, 6)
         )
         self._report(replace(bought, after_usd=round(decision.before_usd + usd, 6)))
-        return memory
+        return planner_state
 
     async def _reissue(
-        self, memory: PlannerState, intent: Intent, listed: list[Machine]
+        self, planner_state: PlannerState, intent: Intent, listed: list[Machine]
     ) -> tuple[PlannerState, Intent | None]:
         """Resolve a launch whose answer is unknown, by its tag or by a call with the same token.
 
         Returns the planner state, and the intent or None if the launch bought nothing.
         """
         if len(listed) >= intent.request.count:
-            return memory, await self._recovered(intent, listed, ReasonCode.LAUNCH_LISTED)
+            return planner_state, await self._recovered(intent, listed, ReasonCode.LAUNCH_LISTED)
         if self._clock() - intent.at > ABANDON_AFTER_S:
             await self._journal.resolve(intent.request.token)
-            return memory, None
+            return planner_state, None
         try:
             result = await asyncio.to_thread(self._fleet.launch, intent.request)
         except Permanent:
             await self._journal.resolve(intent.request.token)
-            return launch_backoff.state_after_refusal(memory, intent.request, self._clock()), None
+            return launch_backoff.state_after_refusal(
+                planner_state, intent.request, self._clock()
+            ), None
         except MesaformError:
-            return memory, intent
-        memory = launch_backoff.state_after_result(memory, intent.request, result, self._clock())
+            return planner_state, intent
+        planner_state = launch_backoff.state_after_result(
+            planner_state, intent.request, result, self._clock()
+        )
         if not result.machines:
             await self._journal.resolve(intent.request.token)
-            return memory, None
-        return memory, await self._recovered(intent, result.machines, ReasonCode.LAUNCH_REPEATED)
+            return planner_state, None
+        return planner_state, await self._recovered(
+            intent, result.machines, ReasonCode.LAUNCH_REPEATED
+        )
 
     async def _recovered(
         self, intent: Intent, machines: Sequence[Machine], how: ReasonCode
@@ -263,7 +275,11 @@ class PlanExecutor:
         return known
 
     def _is_settled(
-        self, intent: Intent, ids: tuple[str, ...], memory: PlannerState, states: dict[str, str]
+        self,
+        intent: Intent,
+        ids: tuple[str, ...],
+        planner_state: PlannerState,
+        states: dict[str, str],
     ) -> bool:
         """Whether every machine of a launch registered, is gone, or never appeared."""
         late = self._clock() - intent.at > LISTING_LAG_S
@@ -271,11 +287,11 @@ class PlanExecutor:
         def settled(name: str) -> bool:
             if name not in states:
                 return late
-            return name in memory.registered_at or states[name] not in LIVE
+            return name in planner_state.registered_at or states[name] not in LIVE
 
         return all(settled(name) for name in ids)
 
-    async def _move(self, memory: PlannerState, command: Command) -> PlannerState:
+    async def _move(self, planner_state: PlannerState, command: Command) -> PlannerState:
         try:
             for action in command.actions:
                 await self._do(action)
@@ -290,9 +306,9 @@ class PlanExecutor:
                     usd_per_hour=0.0,
                 )
             )
-            return memory
+            return planner_state
         self._report(command.decision)
-        return apply_command(memory, command)
+        return apply_command(planner_state, command)
 
     async def _do(self, action: Action) -> None:
         match action:
@@ -315,7 +331,7 @@ class PlanExecutor:
 
 
 def _terminations(commands: Sequence[Command]) -> tuple[list[Command], list[Command]]:
-    """Steps that only end a machine, and all others."""
+    """Split commands into those that only terminate a machine, and all others."""
     ends = [
         command
         for command in commands
@@ -331,7 +347,7 @@ def _terminations(commands: Sequence[Command]) -> tuple[list[Command], list[Comm
 def _urgency(command: Command) -> int:
     first = command.actions[0] if command.actions else None
     if command.decision.kind == "notice":
-        return -1  # what was announced is told before what is done about it
+        return -1  # reports come before actions
     return {Reactivate: 0, Launch: 1}.get(type(first), 2)
 
 
@@ -348,7 +364,7 @@ def _price(intent: Intent, machine: Machine) -> float:
 def _recovered_purchase(
     intent: Intent, machines: Sequence[Machine], reasons: tuple[Reason, ...], now: float
 ) -> Decision:
-    """The purchase of machines of one type whose launch answer was lost."""
+    """Return the decision of a purchase of one type whose launch answer was lost."""
     first = machines[0]
     return Decision(
         at=now,

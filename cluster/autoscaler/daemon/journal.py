@@ -42,7 +42,7 @@ class Journal:
         self._path = path.rstrip("/")
         self._epoch = epoch
         self._version = -1
-        self._memory = PlannerState()
+        self._planner_state = PlannerState()
 
     async def open(self) -> tuple[PlannerState, list[Intent]]:
         """Take the journal over; return the planner state and the unresolved launches.
@@ -74,7 +74,7 @@ class Journal:
                 intents.append(decode_intent(node[0]))
         return sorted(intents, key=lambda intent: intent.at)
 
-    async def save(self, memory: PlannerState) -> None:
+    async def save(self, planner_state: PlannerState) -> None:
         """Write the planner state.
 
         Raises:
@@ -83,22 +83,22 @@ class Journal:
         """
         try:
             self._version = await self._zk.put(
-                self._state_path, _encode(_State(self._epoch, memory)), self._version
+                self._state_path, _encode(_State(self._epoch, planner_state)), self._version
             )
         except VersionConflict as error:
             stored = await self._zk.get(self._state_path)
-            if stored is not None and _decode(stored[0]) == _State(self._epoch, memory):
-                self._version = stored[1]  # our own write, whose answer was lost
+            if stored is not None and _decode(stored[0]) == _State(self._epoch, planner_state):
+                self._version = stored[1]  # this term wrote it; only the answer was lost
             else:
                 raise LeadershipLost(
                     "another leader wrote the journal", where=self._state_path
                 ) from error
-        self._memory = memory
+        self._planner_state = planner_state
 
-    async def save_if_changed(self, memory: PlannerState) -> None:
-        """`save`, unless nothing changed."""
-        if memory != self._memory:
-            await self.save(memory)
+    async def save_if_changed(self, planner_state: PlannerState) -> None:
+        """Write the planner state if it changed since the last write."""
+        if planner_state != self._planner_state:
+            await self.save(planner_state)
 
     async def record(self, intent: Intent) -> None:
         """Write a launch or its result, before the executor acts on it.
@@ -107,7 +107,7 @@ class Journal:
             LeadershipLost: another leader wrote since.
 
         """
-        await self.save(self._memory)
+        await self.save(self._planner_state)
         await self._zk.put(
             f"{self._path}/launches/{intent.request.token}", msgspec.json.encode(intent)
         )
@@ -120,7 +120,7 @@ class Journal:
 
     async def resolve(self, token: str) -> None:
         """Delete a launch: all its machines registered or are gone, or it bought none."""
-        await self.save(self._memory)
+        await self.save(self._planner_state)
         await self._zk.delete(f"{self._path}/launches/{token}")
 
     @property
@@ -129,7 +129,7 @@ class Journal:
 
 
 def decode_state(data: bytes) -> tuple[int, PlannerState]:
-    """Epoch and planner state of a stored `state` document, of today's or an earlier vocabulary."""
+    """Return epoch and planner state of a `state` document, in today's or an earlier vocabulary."""
     state = _decode(data)
     return state.epoch, state.planner_state
 
@@ -139,12 +139,12 @@ def _encode(state: _State) -> bytes:
 
 
 def _decode(data: bytes) -> _State:
-    """The state, whatever version wrote it."""
+    """Return the stored state, in today's or an earlier vocabulary."""
     document = as_object(msgspec.json.decode(zlib.decompress(data)))
     return msgspec.convert(old_vocabulary.translate_journal_state(document), _State)
 
 
 def decode_intent(data: bytes) -> Intent:
-    """Return the journaled launch, whatever version wrote it."""
+    """Return the journaled launch, in today's or an earlier vocabulary."""
     document = as_object(msgspec.json.decode(data))
     return msgspec.convert(old_vocabulary.translate_intent(document), Intent)

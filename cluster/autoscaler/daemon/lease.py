@@ -42,7 +42,7 @@ class SelfTermination:
 
     @property
     def reason(self) -> str:
-        """For the ledger's row of the machine."""
+        """Reason in the machine's ledger row."""
         return "lease" if self.report else "shutdown"
 
     def decision(self, after_usd: float) -> Decision:
@@ -155,7 +155,7 @@ class Leases:
         self._protected_ids: tuple[str, ...] = ()
 
     async def previous(self) -> Lease | None:
-        """Return the last lease of the previous leader; None if there is none that is readable."""
+        """Return the last lease of the previous leader; None if there is no readable one."""
         stored = await self._zk.get(f"{self._path}/{ZK_LEASE}")
         try:
             return None if stored is None else msgspec.json.decode(stored[0], type=Lease)
@@ -189,7 +189,7 @@ class Leases:
         )
 
     async def shutdown_reports(self) -> dict[str, ShutdownReport]:
-        """Every shutdown report in ZooKeeper, by instance id; an unreadable report is deleted."""
+        """Return the shutdown reports by instance id; unreadable reports are deleted."""
         reports: dict[str, ShutdownReport] = {}
         for folder in self._report_folders:
             reports |= await self._reports_below(folder)
@@ -209,7 +209,7 @@ class Leases:
 
     @property
     def _report_folders(self) -> tuple[str, str]:
-        """Both paths that agents write to: the one of older images first."""
+        """Both folders that agents write to; agents of older images use the first."""
         return (
             f"{self._path}/{ZK_LEGACY_SHUTDOWN_REPORTS}",
             f"{self._path}/{ZK_SHUTDOWN_REPORTS}",

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class Learner:
-    """One per term. `known` is what is known so far; None until it was read."""
+    """Learns and stores the profile during one term. `known` is None until S3 was read."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -51,7 +51,7 @@ class Learner:
         self._saved = self.known.pools
 
     async def learn(self, snapshot: Snapshot, now: float) -> None:
-        """Take in a pass; write down each slot that ends."""
+        """Add a pass to the profile, and store each slot that ends."""
         if self.known is None or snapshot.cluster is None:
             return
         self.known = weekly_profile.learn(self.known, levels(in_use(snapshot, ())), now)
@@ -73,7 +73,7 @@ class Learner:
 
 
 def decoded(document: Mapping[str, Any] | None) -> Profile:
-    """A profile as it was kept; an empty one when there is none, or it is another version's."""
+    """Return the stored profile; an empty one if none exists or its version is unknown."""
     try:
         return msgspec.convert(document or {}, Profile, strict=False)
     except msgspec.ValidationError:

@@ -112,7 +112,7 @@ class Telemetry:
         """Count a failed call to an API."""
         self.measures.errors.labels(api).inc()
 
-    async def rented(
+    async def record_machine_changes(
         self,
         before: PlannerState,
         after: PlannerState,
