@@ -1,7 +1,7 @@
 # What people type. Everything else is `mesaform --help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up down check test test-fast coverage bench
+.PHONY: help setup up down check test test-fast coverage mutants bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
@@ -44,6 +44,10 @@ test-fast: setup ## the tests that need no service, browser or Terraform; no che
 coverage: setup ## the quick tests with a report of what they run: coverage.xml, htmlcov/
 	$(RUN)/python -m pytest $(PYTEST) -m "$(QUICK)" \
 	  --cov --cov-report=term:skip-covered --cov-report=xml --cov-report=html
+
+mutants: ## apply each fault of tests/mutants.toml: the tests it names must fail; about 10 min
+	@scripts/setup --tests
+	@scripts/mutants
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing
