@@ -242,13 +242,13 @@ def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_
         "capacity for its tasks is bought at once",
     )
     assert_explained(
-        cluster, machine, "drains", r"spot interruption .* its tasks fit on other machines"
+        cluster, machine, "drained", r"spot interruption .* its tasks fit on other machines"
     )
     assert_explained(
         cluster,
         "/brief",
         r"1 x m5\.large for pool spot",
-        rf"/brief has to leave {machine}; spot interruption",
+        rf"/brief has to leave {machine} spot interruption",
     )
     until(
         "its end is told",
