@@ -240,16 +240,14 @@ async def leads(daemon: Daemon) -> bool:
     return bool(health["leading"] and health["last_pass_at"])
 
 
-async def test_unmet_demand_gets_a_machine_in_seconds_and_an_idle_one_goes(
+async def test_unmet_demand_gets_a_machine_and_an_idle_one_goes(
     cluster: Cluster, daemons: Any, spec: None, bucket: str
 ):
     fleet = AwsFleet(REGION)
     daemon = await daemons()
     await until(lambda: leads(daemon))
-    asked = time.monotonic()
     cluster.want(2)
-    machines = await until(lambda: alive(fleet))
-    assert time.monotonic() - asked < 3.0
+    machines = await until(lambda: alive(fleet))  # benchmarks.road measures how soon
     assert [machine.instance_type for machine in machines] == ["m5.large"]
     assert machines[0].tags[Tag.LAUNCH].startswith("ms-")
     cluster.want(0)

@@ -32,7 +32,7 @@ def test_agents_frameworks_and_tasks_of_a_live_cluster_appear(
     cluster: WebCluster, browser: Browser, engine_url: str
 ) -> None:
     browser.open(engine_url)
-    browser.until(lambda: len(browser.rows("tasks")) == 2)
+    browser.until(lambda: len(browser.rows("tasks")) == len(browser.rows("agents")) == 2)
     assert browser.text("#cluster") == "little"
     assert cluster.leader(5050) in browser.text("#facts")
     assert "embedded" in browser.text("#facts")
