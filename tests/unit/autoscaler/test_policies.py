@@ -356,6 +356,7 @@ LIVES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=examples(15),
     deadline=None,

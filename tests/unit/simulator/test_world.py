@@ -166,6 +166,7 @@ def test_the_pools_own_machines_are_there_from_the_start_and_stay():
     assert not [entry for entry in outcome.record.entries if entry.kind == "give back"]
 
 
+@pytest.mark.slow
 def test_no_run_costs_less_than_the_bound():
     trace = window(make_trace("batch", 2), limit=80)
     policy = a_policy(types=("c5.4xlarge", "m5.4xlarge", "r5.4xlarge"))
