@@ -121,7 +121,7 @@ async def test_a_short_outage_changes_no_leader_for_candidates_and_watchers(tmp_
     server = ZooKeeperServer(tmp_path)
     server.start()
     try:
-        async with sessions(server.hosts, 2, timeout_s=20.0) as (one, two):
+        async with sessions(server.hosts, 2, timeout_s=60.0) as (one, two):
             first = Contender(one, "/e", "first")
             await soon(first.elected)
             leaders = watch_leader(two, "/e")
