@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import (
@@ -58,6 +59,34 @@ class ZooKeeperUnavailable(Retryable):
 
 class VersionConflict(MesaformError):
     """Another client wrote the node after it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNode:
+    """Part of a transaction: create a persistent node that must not exist; its parent must."""
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WriteNode:
+    """Part of a transaction: write a node that must exist. Version -1 stands for any."""
+
+    path: str
+    data: bytes
+    version: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNode:
+    """Part of a transaction: delete a node that must exist. Version -1 stands for any."""
+
+    path: str
+    version: int = -1
+
+
+Operation: TypeAlias = CreateNode | WriteNode | DeleteNode
 
 
 def split_zk_url(url: str) -> tuple[str, str]:
@@ -223,6 +252,24 @@ class ZooKeeper:
         """Delete a node. Idempotent."""
         await self._call(self._client.delete_async, path, absent=None)
 
+    async def transact(self, operations: Sequence[Operation]) -> None:
+        """Carry out all operations or none.
+
+        Raises:
+            VersionConflict: a node exists already, is gone, or has another version; nothing
+                changed.
+            ZooKeeperUnavailable: no answer; all or nothing may have happened.
+
+        """
+        request = self._client.transaction()
+        for operation in operations:
+            _add(request, operation)
+        paths = ", ".join(operation.path for operation in operations)
+        results = await self._call(lambda _: request.commit_async(), paths)
+        failures = [type(result).__name__ for result in results if isinstance(result, Exception)]
+        if failures:
+            raise VersionConflict(f"refused: {', '.join(failures)}", where=paths)
+
     async def _call(
         self, function: Callable[..., Any], *args: Any, absent: Any = ..., **kwargs: Any
     ) -> Any:
@@ -267,6 +314,16 @@ class ZooKeeper:
         self.state = state
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _add(request: Any, operation: Operation) -> None:
+    match operation:
+        case CreateNode(path=path, data=data):
+            request.create(path, data)
+        case WriteNode(path=path, data=data, version=version):
+            request.set_data(path, data, version)
+        case DeleteNode(path=path, version=version):
+            request.delete(path, version)
 
 
 def _settle(answer: asyncio.Future[Any], result: Any) -> None:

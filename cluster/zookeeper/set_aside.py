@@ -1,0 +1,268 @@
+"""Records in ZooKeeper that cannot be read move below `<root>/set-aside/<kind>/<name>`.
+
+The entry is one node with a `SetAside`; its children `0`, `1`... hold the record's bytes, so that
+every record that ZooKeeper stores can be moved. The entry appears in the transaction that deletes
+the record. Nothing here deletes an entry except `remove` and `restore`. Depends on `session` and
+`common.records`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Generic
+from urllib.parse import unquote
+
+import msgspec
+
+from mesaform.common.errors import BadInput, Busy, NotFound
+from mesaform.common.records import ZOOKEEPER_LIMIT_BYTES, Codec, Problem, Unreadable, Value
+from mesaform.common.set_aside import SetAside, SetAsideLog, unique_name
+from mesaform.zookeeper.session import (
+    CreateNode,
+    DeleteNode,
+    VersionConflict,
+    WriteNode,
+    ZooKeeper,
+)
+
+FOLDER = "set-aside"
+PART_BYTES = 500_000
+"""Bytes of a record in one node. Two of them and the entry fit into one request."""
+
+ENTRY = Codec("set-aside", SetAside)
+
+
+class Stored(msgspec.Struct, Generic[Value], frozen=True):
+    """A record as read, and the version of its node."""
+
+    value: Value
+    version: int
+
+
+class RecordNodes:
+    """Reads the records below a root and sets unreadable ones aside. Only a leader may use it.
+
+    Args:
+        zk: a started session.
+        root: the folder whose `set-aside` takes the records, such as `/mesos`.
+        log: counts them.
+        clock: epoch seconds, for people.
+
+    """
+
+    def __init__(
+        self,
+        zk: ZooKeeper,
+        root: str,
+        log: SetAsideLog,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._zk = zk
+        self._entries = SetAsideNodes(zk, root)
+        self._log = log
+        self._clock = clock
+
+    async def read(
+        self, kind: str, path: str, codec: Codec[Value]
+    ) -> Stored[Value] | Unreadable | None:
+        """The record; None without a node; `Unreadable` after it was set aside.
+
+        Raises:
+            ZooKeeperUnavailable: no answer.
+
+        """
+        node = await self._zk.get(path)
+        if node is None:
+            return None
+        value = codec.decode(node[0])
+        if not isinstance(value, Unreadable):
+            return Stored(value, node[1])
+        if not await self._move(kind, path, node, value):
+            return await self.read(kind, path, codec)  # another client wrote it meanwhile
+        return value
+
+    async def read_all(
+        self, kind: str, folder: str, codec: Codec[Value]
+    ) -> tuple[dict[str, Value], dict[str, Unreadable]]:
+        """All records of a folder by name: those that can be read, and those set aside now.
+
+        Raises:
+            ZooKeeperUnavailable: no answer.
+
+        """
+        names = await self._zk.children(folder)
+        results = await asyncio.gather(
+            *(self.read(kind, f"{folder}/{name}", codec) for name in names)
+        )
+        readable: dict[str, Value] = {}
+        unreadable: dict[str, Unreadable] = {}
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, Unreadable):
+                unreadable[name] = result
+            elif result is not None:
+                readable[name] = result.value
+        return readable, unreadable
+
+    async def set_aside(self, kind: str, path: str, unreadable: Unreadable) -> None:
+        """Set a record aside that can be decoded and that its reader refuses."""
+        while (node := await self._zk.get(path)) is not None:
+            if await self._move(kind, path, node, unreadable):
+                return
+
+    async def names(self, kind: str) -> dict[str, SetAside]:
+        """The entries of a kind by the name of the node that they were."""
+        entries = [entry for entry in await self._entries.all() if entry.kind == kind]
+        return {entry.place.rpartition("/")[2]: entry for entry in entries}
+
+    async def _move(
+        self, kind: str, path: str, node: tuple[bytes, int], unreadable: Unreadable
+    ) -> bool:
+        """Set a record aside; False when another client wrote it meanwhile."""
+        data, version = node
+        entry = SetAside(
+            kind=kind,
+            name=path.rpartition("/")[2],
+            place=path,
+            problem=unreadable.problem,
+            detail=unreadable.detail,
+            size_bytes=len(data),
+            at=self._clock(),
+        )
+        try:
+            await self._entries.add(entry, data, version)
+        except VersionConflict:
+            return False
+        self._log.report(kind, path, unreadable)
+        return True
+
+
+class SetAsideNodes:
+    """The entries below `<root>/set-aside`."""
+
+    def __init__(self, zk: ZooKeeper, root: str) -> None:
+        self._zk = zk
+        self._root = root.rstrip("/")
+        self.folder = f"{root.rstrip('/')}/{FOLDER}"
+
+    async def add(self, entry: SetAside, data: bytes, version: int) -> SetAside:
+        """Move a record; returns the entry with the name that it got.
+
+        Raises:
+            VersionConflict: the record changed or is gone; the entry is incomplete and not listed.
+
+        """
+        folder = f"{self.folder}/{entry.kind}"
+        complete = {item.name: item for item in await self._of_kind(entry.kind)}
+        entry = msgspec.structs.replace(entry, name=unique_name(entry.name, complete))
+        target = f"{folder}/{entry.name}"
+        await self._delete_parts(target)
+        await self._zk.put(target, b"")
+        for number, start in enumerate(range(0, len(data), PART_BYTES)):
+            await self._zk.put(f"{target}/{number}", data[start : start + PART_BYTES])
+        await self._zk.transact(
+            [WriteNode(target, ENTRY.encode(entry)), DeleteNode(entry.place, version)]
+        )
+        return entry
+
+    async def all(self) -> list[SetAside]:
+        """All entries, sorted by kind and name. An entry that cannot be read is listed as such."""
+        kinds = await self._zk.children(self.folder)
+        return [entry for kind in kinds for entry in await self._of_kind(kind)]
+
+    async def content(self, kind: str, name: str) -> bytes:
+        """The bytes of a record that was set aside.
+
+        Raises:
+            NotFound: there is no such entry.
+
+        """
+        target = f"{self.folder}/{kind}/{name}"
+        if not (await self._zk.get(target) or (b"", 0))[0]:
+            raise NotFound("no such record was set aside", where=f"{kind}/{name}")
+        parts = [await self._zk.get(f"{target}/{part}") for part in await self._parts_of(target)]
+        return b"".join(part[0] for part in parts if part is not None)
+
+    async def restore(self, kind: str, name: str) -> SetAside:
+        """Put a record back where it was.
+
+        Raises:
+            NotFound: there is no such entry.
+            BadInput: it is not known where it was, or it is too large for a reader.
+            Busy: a new record is there.
+
+        """
+        entry = await self._entry(kind, name)
+        data = await self.content(kind, name)
+        if not entry.place.startswith(f"{self._root}/"):
+            raise BadInput("it is not known where the record was", where=entry.id)
+        if len(data) > ZOOKEEPER_LIMIT_BYTES:
+            raise BadInput(f"{len(data)} bytes are too large for a record", where=entry.id)
+        try:
+            await self._zk.transact([CreateNode(entry.place, data), *await self._deletions(entry)])
+        except VersionConflict:
+            raise Busy(
+                "a new record has this name", where=entry.place, fix="delete that one first"
+            ) from None
+        return entry
+
+    async def remove(self, kind: str, name: str) -> SetAside:
+        """Delete an entry for good.
+
+        Raises:
+            NotFound: there is no such entry.
+
+        """
+        entry = await self._entry(kind, name)
+        await self._zk.transact(await self._deletions(entry))
+        return entry
+
+    async def _of_kind(self, kind: str) -> list[SetAside]:
+        names = await self._zk.children(f"{self.folder}/{kind}")
+        nodes = await asyncio.gather(
+            *(self._zk.get(f"{self.folder}/{kind}/{name}") for name in names)
+        )
+        return [
+            _entry_of(kind, name, node[0])
+            for name, node in zip(names, nodes, strict=True)
+            if node is not None and node[0]
+        ]
+
+    async def _entry(self, kind: str, name: str) -> SetAside:
+        for entry in await self._of_kind(kind):
+            if entry.name == name:
+                return entry
+        raise NotFound("no such record was set aside", where=f"{kind}/{name}")
+
+    async def _parts_of(self, target: str) -> list[str]:
+        names = await self._zk.children(target)
+        return sorted((name for name in names if name.isdigit()), key=int)
+
+    async def _deletions(self, entry: SetAside) -> list[DeleteNode]:
+        target = f"{self.folder}/{entry.kind}/{entry.name}"
+        parts = await self._zk.children(target)
+        return [*(DeleteNode(f"{target}/{part}") for part in parts), DeleteNode(target)]
+
+    async def _delete_parts(self, target: str) -> None:
+        for part in await self._zk.children(target):
+            await self._zk.delete(f"{target}/{part}")
+
+
+def key_of(entry: SetAside) -> str:
+    """The key of a record whose node is named by its URL-quoted key."""
+    return unquote(entry.place.rpartition("/")[2])
+
+
+def _entry_of(kind: str, name: str, data: bytes) -> SetAside:
+    entry = ENTRY.decode(data)
+    if isinstance(entry, Unreadable):
+        return SetAside(
+            kind=kind,
+            name=name,
+            place="",
+            problem=Problem.UNREADABLE,
+            detail=f"the entry itself: {entry.detail}",
+            size_bytes=len(data),
+        )
+    return msgspec.structs.replace(entry, kind=kind, name=name)
