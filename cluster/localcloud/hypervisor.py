@@ -20,6 +20,7 @@ import structlog
 
 from mesaform.common import proc
 from mesaform.localcloud import storage
+from mesaform.localcloud.instance_identity import IdentityService
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.machine_processes import MachineProcesses
 from mesaform.localcloud.metadata import Metadata
@@ -108,7 +109,7 @@ class Hypervisor:
     def __init__(self, layout: Layout, url: str, session: aiohttp.ClientSession) -> None:
         self._layout = layout
         self._ec2 = Ec2Client(session, url)
-        self._metadata = Metadata(self._ec2.credentials)
+        self._metadata = Metadata(self._ec2.credentials, IdentityService(layout))
         self._processes = MachineProcesses(layout, url, self._metadata)
         self._world: World | None = None
         self._wake = asyncio.Event()

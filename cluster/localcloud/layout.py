@@ -64,6 +64,21 @@ class Layout:
         return self.root / "faults.json"
 
     @property
+    def identity(self) -> Path:
+        """The folder of the key that signs instance identity documents (`instance_identity`)."""
+        return self.root / "identity"
+
+    @property
+    def identity_key(self) -> Path:
+        """The private key, PEM; only its owner reads it."""
+        return self.identity / "key.pem"
+
+    @property
+    def identity_certificate(self) -> Path:
+        """The certificate, PEM, with which nodes and masters verify identity documents."""
+        return self.identity / "certificate.pem"
+
+    @property
     def machines(self) -> Path:
         """The folder of the machines' folders."""
         return self.root / "machines"

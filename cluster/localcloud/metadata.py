@@ -13,13 +13,16 @@ import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import structlog
 from aiohttp import web
 
-from mesaform.common.json_types import JsonObject
+from mesaform.localcloud import instance_identity
+from mesaform.localcloud.instance_identity import IdentityService
 from mesaform.localcloud.layout import METADATA_PORT
 from mesaform.localcloud.protocol import Credentials, Event, Machine
 from mesaform.localcloud.timestamps import http_date, iso
 
+log = structlog.get_logger(__name__)
 MAX_TOKEN_S = 21600
 """The longest lifetime of a token; AWS's limit of six hours."""
 RENEW_BEFORE_S = 1800
@@ -43,9 +46,13 @@ class Metadata:
     """
 
     def __init__(
-        self, credentials: Callable[[str], Awaitable[Credentials]], port: int = METADATA_PORT
+        self,
+        credentials: Callable[[str], Awaitable[Credentials]],
+        identity: IdentityService,
+        port: int = METADATA_PORT,
     ) -> None:
         self._ask_credentials = credentials
+        self._identity = identity
         self._port = port
         self._machines: dict[str, Machine] = {}  # by address
         self._sites: dict[str, web.TCPSite] = {}
@@ -152,11 +159,26 @@ class Metadata:
         if path == "user-data" and machine.user_data:
             content = base64.b64decode(machine.user_data)
             return web.Response(body=content, content_type="application/octet-stream")
-        if path == "dynamic/instance-identity/document":
-            return web.Response(text=_identity(machine))
+        if path.startswith("dynamic/"):
+            return web.Response(text=self._signed_identity(machine, path))
         if path == "meta-data" or path.startswith("meta-data/"):
             return await self._meta(machine, path.removeprefix("meta-data").strip("/"))
         raise web.HTTPNotFound
+
+    def _signed_identity(self, machine: Machine, path: str) -> str:
+        if path == instance_identity.PATH:
+            return "\n".join(instance_identity.FORMS)
+        folder, _, form = path.rpartition("/")
+        try:
+            text = (
+                self._identity.answer(machine, form) if folder == instance_identity.PATH else None
+            )
+        except OSError as error:
+            log.warning("identity.unavailable", error=str(error))
+            raise web.HTTPServiceUnavailable from None
+        if text is None:
+            raise web.HTTPNotFound
+        return text
 
     async def _meta(self, machine: Machine, path: str) -> web.Response:
         if path in LISTINGS:
@@ -274,19 +296,3 @@ def _scheduled(event: Event) -> dict[str, str]:
 def _tag(machine: Machine, path: str) -> str | None:
     name = path.removeprefix("tags/instance").strip("/")
     return machine.metadata_tags.get(name) if name else "\n".join(machine.metadata_tags)
-
-
-def _identity(machine: Machine) -> str:
-    document: JsonObject = {
-        "accountId": machine.account_id,
-        "architecture": "x86_64",
-        "availabilityZone": machine.zone,
-        "imageId": machine.image_id,
-        "instanceId": machine.instance_id,
-        "instanceType": machine.instance_type,
-        "pendingTime": iso(machine.launched_at),
-        "privateIp": machine.address,
-        "region": machine.region,
-        "version": "2017-09-30",
-    }
-    return msgspec.json.format(msgspec.json.encode(document)).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -9,6 +10,10 @@ from typing import Any
 
 import boto3
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from tests.integration.localcloud.conftest import REGION, Cloud, eventually
 
@@ -134,6 +139,20 @@ def test_a_machine_reads_its_own_facts(cloud: Cloud, instance: str, machine: Mac
     document = json.loads(machine.get("dynamic/instance-identity/document"))
     assert (document["instanceId"], document["region"]) == (instance, REGION)
     assert document["accountId"] == cloud.client("sts").get_caller_identity()["Account"]
+
+
+def test_the_identity_document_of_a_machine_verifies_with_the_published_certificate(
+    cloud: Cloud, machine: Machine
+) -> None:
+    forms = machine.get("dynamic/instance-identity").splitlines()
+    assert forms == ["document", "pkcs7", "rsa2048", "signature"]
+    document, signature = (
+        machine.get(f"dynamic/instance-identity/{form}") for form in ("document", "signature")
+    )
+    pem = (cloud.root / "identity" / "certificate.pem").read_bytes()
+    key = x509.load_pem_x509_certificate(pem).public_key()
+    assert isinstance(key, RSAPublicKey)
+    key.verify(base64.b64decode(signature), document.encode(), padding.PKCS1v15(), hashes.SHA256())
 
 
 def test_a_changed_tag_is_shown(cloud: Cloud, instance: str, machine: Machine) -> None:
